@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What may be asked of the worklist. DIMSE, HTTP and the page are spellings of these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from .dataset import DataSet
+from .statuses import Service
+
+
+@dataclass(frozen=True, slots=True)
+class Requester:
+    """Who asks: for events (Requesting AE), history and log lines.
+
+    Attributes:
+        ae: AE title of the requester, without padding.
+        via: the door: ``"DIMSE"``, ``"UPS-RS"``, ``"page"``, ``"retention"``, ``"import"``.
+        user: the authenticated user, if the door knows one.
+    """
+
+    ae: str
+    via: str
+    user: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.user} as {self.ae} by {self.via}" if self.user else f"{self.ae} by {self.via}"
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """N-CREATE (PS3.4 CC.2.5), Create Workitem (PS3.18 §11.4). ``uid`` is chosen by the edge if absent."""
+
+    requester: Requester
+    uid: str
+    attributes: DataSet
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """N-SET (PS3.4 CC.2.6), Update Workitem (PS3.18 §11.6).
+
+    ``transaction`` is the Transaction UID of the request, or None if there is none;
+    ``attributes`` holds the modification list without it.
+    """
+
+    requester: Requester
+    uid: str
+    attributes: DataSet
+    transaction: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeState:
+    """N-ACTION 1 (PS3.4 CC.2.1), Change Workitem State (PS3.18 §11.7). ``state`` as it was sent."""
+
+    requester: Requester
+    uid: str
+    state: str
+    transaction: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestCancel:
+    """N-ACTION 2 (PS3.4 CC.2.2), Request Cancellation (PS3.18 §11.8).
+
+    ``information``: reason, discontinuation codes, contact URI and name, each optional.
+    """
+
+    requester: Requester
+    uid: str
+    information: DataSet = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    """N-ACTION 3 (PS3.4 CC.2.3), Subscribe (PS3.18 §11.10).
+
+    ``uid`` is a workitem, the Global or the Filtered Global Subscription; the latter needs ``filter``:
+    an identifier as in C-FIND.
+    """
+
+    requester: Requester
+    uid: str
+    receiving_ae: str
+    lock: bool = False
+    filter: DataSet | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unsubscribe:
+    """N-ACTION 4 (PS3.4 CC.2.3), Unsubscribe (PS3.18 §11.11)."""
+
+    requester: Requester
+    uid: str
+    receiving_ae: str
+
+
+@dataclass(frozen=True, slots=True)
+class Suspend:
+    """N-ACTION 5 (PS3.4 CC.2.3), Suspend Global Subscription (PS3.18 §11.12)."""
+
+    requester: Requester
+    uid: str
+    receiving_ae: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseLock:
+    """An operator, or ``MaximumLockAge``, turns a Deletion Lock into a plain subscription (PS3.4 CC.2.3.3)."""
+
+    requester: Requester
+    uid: str
+    receiving_ae: str
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """An operator closes for a performer known to be lost: no Transaction UID needed (PS3.4 CC.2.1.3).
+
+    ``attributes`` are merged first (performed procedure for COMPLETED, reason for CANCELED).
+    """
+
+    requester: Requester
+    uid: str
+    state: str
+    attributes: DataSet = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Purge:
+    """Forget a final workitem (PS3.4 CC.1.1: retention is the SCP's choice once no lock holds it)."""
+
+    requester: Requester
+    uid: str
+
+
+WorkitemCommand: TypeAlias = Create | Update | ChangeState | RequestCancel | Close
+SubscriptionCommand: TypeAlias = Subscribe | Unsubscribe | Suspend | ReleaseLock
+Command: TypeAlias = WorkitemCommand | SubscriptionCommand | Purge
+
+SERVICE_OF: dict[type, Service] = {
+    Create: Service.CREATE,
+    Update: Service.UPDATE,
+    ChangeState: Service.CHANGE_STATE,
+    Close: Service.CHANGE_STATE,
+    RequestCancel: Service.REQUEST_CANCEL,
+    Subscribe: Service.SUBSCRIBE,
+    Unsubscribe: Service.UNSUBSCRIBE,
+    Suspend: Service.SUSPEND,
+    ReleaseLock: Service.UNSUBSCRIBE,
+    Purge: Service.UPDATE,
+}

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The inner form of a data set: the DICOM JSON model (PS3.18 Annex F) as plain Python values.
+
+A data set maps 8 upper-case hex digits to ``{"vr": "CS", "Value": [...]}``, ascending by tag:
+
+- an empty element has only ``vr``; an empty value among others is ``None``;
+- text VRs hold ``str``; DS and IS hold ``str`` too, exactly as written (``"1.50"``), so nothing is rounded;
+- US SS UL SL SV UV hold ``int``; FL FD hold ``float`` or ``"NaN"``, ``"Infinity"``, ``"-Infinity"``;
+- AT holds 8 hex digits; PN holds ``{"Alphabetic": str, "Ideographic": str, "Phonetic": str}`` (absent if empty);
+- SQ holds data sets; OB OW OD OF OL OV UN hold ``"InlineBinary"`` (base64) instead of ``Value``;
+- group length elements and (0008,0005) never stand in it: text is Unicode inside, encoded at the wires.
+
+Data sets are shared freely and **never changed in place**.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Iterator, TypeAlias
+
+Element: TypeAlias = dict[str, Any]
+DataSet: TypeAlias = dict[str, Element]
+
+BINARY_VRS: Final = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
+
+
+def element(vr: str, *values: Any) -> Element:
+    """Build an element; without values it is empty."""
+    return {"vr": vr, "Value": list(values)} if values else {"vr": vr}
+
+
+def values(dataset: DataSet, tag: str) -> list[Any]:
+    """All values of an attribute; an absent or empty one has none."""
+    found = dataset.get(tag)
+    return found.get("Value", []) if found else []
+
+
+def value(dataset: DataSet, tag: str) -> Any:
+    """The first value of an attribute, or None."""
+    found = values(dataset, tag)
+    return found[0] if found else None
+
+
+def text(dataset: DataSet, tag: str) -> str:
+    """The first value of a text attribute, or the empty string."""
+    found = value(dataset, tag)
+    return found if isinstance(found, str) else ""
+
+
+def items(dataset: DataSet, tag: str) -> list[DataSet]:
+    """The items of a sequence; an absent or empty one has none."""
+    return [item for item in values(dataset, tag) if isinstance(item, dict)]
+
+
+def is_empty(found: Element | None) -> bool:
+    """True if an element is absent, has no value, or has only empty values."""
+    if found is None:
+        return True
+    if found.get("InlineBinary"):
+        return False
+    return all(one is None or one in ("", {}) for one in found.get("Value", ())) and found["vr"] != "SQ" or (
+        found["vr"] == "SQ" and not found.get("Value")
+    )
+
+
+def ordered(dataset: DataSet) -> DataSet:
+    """The same data set with its tags ascending (sequence items are left as they are)."""
+    return dict(sorted(dataset.items()))
+
+
+def walk(dataset: DataSet, path: str = "") -> Iterator[tuple[str, Element]]:
+    """Every element with its path (tags joined by ``.``), depth first, sequence items included."""
+    for tag, found in dataset.items():
+        here = f"{path}.{tag}" if path else tag
+        yield here, found
+        if found.get("vr") == "SQ":
+            for item in items(dataset, tag):
+                yield from walk(item, here)

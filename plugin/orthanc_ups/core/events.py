@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The five event reports as values (PS3.4 Table CC.2.4-1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from . import tags
+from .dataset import DataSet, element, items
+
+
+class EventType(IntEnum):
+    """Event Type ID (0000,1002)."""
+
+    STATE_REPORT = 1
+    CANCEL_REQUESTED = 2
+    PROGRESS_REPORT = 3
+    SCP_STATUS_CHANGE = 4
+    ASSIGNED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Occurrence:
+    """An event as the rules decide it, before it has a number and receivers.
+
+    ``only`` names the one Receiving AE of an initial State Report; None means every subscriber.
+    """
+
+    type: EventType
+    information: DataSet
+    only: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An event report on its way.
+
+    Attributes:
+        sequence: its place in the order of everything; grows, with gaps.
+        type: which of the five.
+        uid: the workitem; the Global Subscription UID for SCP Status Change.
+        information: the event information, ascending by tag.
+        receivers: AE titles to be told.
+        at: when it was committed, seconds since the epoch.
+    """
+
+    sequence: int
+    type: EventType
+    uid: str
+    information: DataSet
+    receivers: tuple[str, ...]
+    at: float
+
+
+def state_report(workitem: DataSet, only: str | None = None) -> Occurrence:
+    """Event 1 with the present state, readiness and, if there is one, the reason of discontinuation."""
+    information = {tag: workitem[tag] for tag in (tags.READINESS, tags.STATE) if tag in workitem}
+    for progress in items(workitem, tags.PROGRESS_INFORMATION)[:1]:
+        for tag in (tags.DISCONTINUATION_REASONS, tags.REASON_FOR_CANCELLATION):
+            if progress.get(tag, {}).get("Value"):
+                information[tag] = progress[tag]
+    return Occurrence(EventType.STATE_REPORT, dict(sorted(information.items())), only)
+
+
+def cancel_requested(requesting_ae: str, information: DataSet) -> Occurrence:
+    """Event 2: who asks, and what he gave as reason and contact."""
+    given = {tag: information[tag] for tag in CANCEL_INFORMATION if information.get(tag, {}).get("Value")}
+    given[tags.REQUESTING_AE] = element("AE", requesting_ae)
+    return Occurrence(EventType.CANCEL_REQUESTED, dict(sorted(given.items())))
+
+
+CANCEL_INFORMATION = (
+    tags.CONTACT_URI,
+    tags.CONTACT_NAME,
+    tags.DISCONTINUATION_REASONS,
+    tags.REASON_FOR_CANCELLATION,
+)
+_PROGRESS_CONTENT = (
+    tags.PROGRESS,
+    tags.PROGRESS_DESCRIPTION,
+    tags.PROGRESS_PARAMETERS,
+    tags.COMMUNICATIONS_URIS,
+)
+
+
+def progress_report(workitem: DataSet) -> Occurrence:
+    """Event 3 with the present progress."""
+    found = items(workitem, tags.PROGRESS_INFORMATION)[:1]
+    told = [{tag: item[tag] for tag in _PROGRESS_CONTENT if tag in item} for item in found]
+    return Occurrence(EventType.PROGRESS_REPORT, {tags.PROGRESS_INFORMATION: element("SQ", *told)})
+
+
+def assigned(workitem: DataSet) -> Occurrence | None:
+    """Event 5, or None if neither station nor human performer is populated."""
+    people = items(workitem, tags.HUMAN_PERFORMERS)
+    codes = [code for person in people for code in items(person, tags.HUMAN_PERFORMER_CODES)]
+    organizations = [
+        person[tags.HUMAN_PERFORMER_ORGANIZATION]
+        for person in people
+        if person.get(tags.HUMAN_PERFORMER_ORGANIZATION, {}).get("Value")
+    ]
+    stations = items(workitem, tags.STATION_NAME)
+    if not stations and not people:
+        return None
+    information: DataSet = {}
+    if codes:
+        information[tags.HUMAN_PERFORMER_CODES] = element("SQ", *codes)
+    if stations:
+        information[tags.STATION_NAME] = element("SQ", *stations)
+    if organizations:
+        information[tags.HUMAN_PERFORMER_ORGANIZATION] = organizations[0]
+    return Occurrence(EventType.ASSIGNED, information)
+
+
+def scp_status_change(status: str) -> Occurrence:
+    """Event 4. ``status`` is ``RESTARTED`` or ``GOING DOWN``; both lists survive, so both are WARM START."""
+    return Occurrence(
+        EventType.SCP_STATUS_CHANGE,
+        {
+            tags.SCP_STATUS: element("CS", status),
+            tags.SUBSCRIPTION_LIST_STATUS: element("CS", "WARM START"),
+            tags.WORKITEM_LIST_STATUS: element("CS", "WARM START"),
+        },
+    )

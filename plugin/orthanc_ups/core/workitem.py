@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""A workitem with all that the worklist knows of it, as an immutable value."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Mapping
+
+from . import tags
+from .dataset import DataSet, text
+from .events import Event
+from .states import State, Transaction
+
+
+class Subscription(Enum):
+    """UPS subscription state of one AE (PS3.4 Table CC.2.3-2)."""
+
+    NONE = "none"
+    LOCK = "lock"
+    NO_LOCK = "no lock"
+
+
+@dataclass(frozen=True, slots=True)
+class SpecificAct:
+    """The last act of one AE on this very workitem; ``sequence`` orders it among that AE's global acts.
+
+    ``at`` is in seconds since the epoch.
+    """
+
+    sequence: int
+    state: Subscription
+    at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryEntry:
+    """Who did what when: ``at`` in seconds since the epoch, ``what`` in words."""
+
+    at: float
+    who: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Workitem:
+    """A workitem as it is stored.
+
+    Attributes:
+        uid: SOP Instance UID.
+        created: creation number: 1, 2, 3, … in the order of creation.
+        attributes: the data set, without Transaction UID.
+        owner: digest of the Transaction UID once claimed, kept after closing; else None.
+        acts: per AE title its last act on this workitem.
+        filtered: sequence numbers of the filtered global acts that matched at creation.
+        events: not yet settled events, and the last settled ones, by sequence.
+        spilled: first sequence numbers of the overflow entries that hold older unsettled events.
+        history: bounded, oldest first.
+        ended: when it reached a final state, seconds since the epoch, else None.
+        revision: counts the writes, so that no two documents of a workitem are equal.
+    """
+
+    uid: str
+    created: int
+    attributes: DataSet
+    owner: str | None = None
+    acts: Mapping[str, SpecificAct] = field(default_factory=dict)
+    filtered: tuple[int, ...] = ()
+    events: tuple[Event, ...] = ()
+    spilled: tuple[int, ...] = ()
+    history: tuple[HistoryEntry, ...] = ()
+    ended: float | None = None
+    revision: int = 0
+
+    @property
+    def state(self) -> State:
+        """Procedure Step State (0074,1000)."""
+        return State(text(self.attributes, tags.STATE))
+
+    def compare(self, transaction: str | None) -> Transaction:
+        """How a Transaction UID fits: for a SCHEDULED step any does (PS3.4 Table CC.1.1-2)."""
+        if not transaction:
+            return Transaction.MISSING
+        if self.state is State.SCHEDULED or digest(transaction) == self.owner:
+            return Transaction.RIGHT
+        return Transaction.WRONG
+
+    def having(self, attributes: DataSet) -> Workitem:
+        """The same workitem with other attributes."""
+        return replace(self, attributes=attributes)
+
+
+def digest(transaction: str) -> str:
+    """What is kept of a Transaction UID: enough to compare it, nothing to steal."""
+    return hashlib.sha256(b"UPS Transaction UID\0" + transaction.encode()).hexdigest()
