@@ -53,13 +53,13 @@ def items(dataset: DataSet, tag: str) -> list[DataSet]:
 
 def is_empty(found: Element | None) -> bool:
     """True if an element is absent, has no value, or has only empty values."""
-    if found is None:
+    if not found:
         return True
     if found.get("InlineBinary"):
         return False
-    return all(one is None or one in ("", {}) for one in found.get("Value", ())) and found["vr"] != "SQ" or (
-        found["vr"] == "SQ" and not found.get("Value")
-    )
+    if found["vr"] == "SQ":
+        return not found.get("Value")
+    return all(one is None or one == "" or one == {} for one in found.get("Value", ()))
 
 
 def ordered(dataset: DataSet) -> DataSet:

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What the worklist answers to a command or a search."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .core.dataset import DataSet
+from .core.statuses import Status
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The answer to a command that was not refused (a refusal is a raised UpsError).
+
+    Attributes:
+        status: success or one of the warnings.
+        uid: the workitem or well-known UID it was about.
+        attributes: what the SCP set or coerced, if status says so; else empty.
+        details: one sentence per modification, naming the attribute.
+    """
+
+    status: Status
+    uid: str
+    attributes: DataSet = field(default_factory=dict)
+    details: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a search.
+
+    Attributes:
+        workitems: data sets with the returned attributes, in stable order.
+        total: number of all matches; ``remaining`` those behind this page.
+    """
+
+    workitems: tuple[DataSet, ...]
+    total: int
+    remaining: int
