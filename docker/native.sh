@@ -1,0 +1,265 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: AGPL-3.0-or-later
+#
+# A real Orthanc with its Python plugin in the foreground, on any x86-64 Linux that has Debian's
+# apt tools: no root, no Docker, nothing installed on the host.
+#
+#   docker/native.sh run    [--suite SUITE] CONFIG…   start Orthanc with exactly these configuration files
+#                                                     (options of Orthanc, such as --verbose, may stand among them)
+#   docker/native.sh fetch  [--suite SUITE]           only download, unpack and install
+#   docker/native.sh paths  [--suite SUITE]           print where things are, for `eval` in a shell
+#   docker/native.sh python [--suite SUITE] ARG…      the Python that Orthanc embeds, with our dependencies
+#
+# SUITE is a Debian suite: forky (default) or trixie. The first call downloads about 70 MB; later
+# calls start at once. `run` becomes Orthanc itself: a signal sent to this script reaches Orthanc,
+# and Orthanc's exit code is this script's.
+#
+# A configuration file finds its way through two variables, which `run` sets and which Orthanc
+# expands inside any string of its configuration:
+#   "Plugins": [ "${ORTHANC_PLUGINS:-/usr/share/orthanc/plugins}/libOrthancPython.so" ]
+#   "PythonScript": "${ORTHANC_UPS_HOME:-/opt/orthanc-ups}/plugin/ups_plugin.py"
+# The text after `:-` is what holds on a Debian host or in our image, where they are not set.
+#
+# Settings from the environment:
+#   ORTHANC_UPS_CACHE           where downloads are kept (default: ${XDG_CACHE_HOME:-~/.cache}/orthanc-ups)
+#   DEBIAN_MIRROR               base address of a Debian mirror (default: the one that this host's apt uses)
+#   DEBIAN_KEYRING              the keys that sign it (default: those of the package debian-archive-keyring)
+#   ORTHANC_UPS_ACCEPT_EXPIRED  1 accepts a mirror whose signed index is past its date
+
+set -euo pipefail
+
+HOME_DIR="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)"
+readonly HOME_DIR
+readonly REQUIREMENTS="$HOME_DIR/requirements.txt"
+readonly PACKAGES=(orthanc orthanc-python orthanc-dicomweb python3-minimal python3-pip-whl libc-bin locales)
+# Raised whenever this script unpacks something in another way, so that older trees are made anew.
+readonly TREE_FORMAT=1
+readonly KEEP_UNUSED_DAYS=7
+
+say() { printf 'native.sh: %s\n' "$*" >&2; }
+die() { say "$*"; exit 1; }
+
+usage() { sed -n '4,/^$/{s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2; exit 2; }
+
+# --- where things are -----------------------------------------------------------------------------
+
+locate_trees() {
+    local cache="${ORTHANC_UPS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/orthanc-ups}"
+    local root_key site_key
+    root_key="$(printf '%s\n' "$TREE_FORMAT" "${PACKAGES[@]}" | sha256sum | cut -c1-12)"
+    site_key="$({ echo "$root_key"; cat "$REQUIREMENTS"; } | sha256sum | cut -c1-12)"
+    mkdir -p "$cache/$suite"
+    suite_dir="$(cd "$cache/$suite" && pwd)"
+    root="$suite_dir/root-$root_key"
+    site="$suite_dir/site-$site_key"
+}
+
+# Sets what depends on the unpacked tree: versions stand in names there.
+locate_programs() {
+    local libraries="$root/usr/lib/x86_64-linux-gnu" interpreters wheels
+    interpreters=("$root"/usr/bin/python3.[0-9]*)
+    wheels=("$root"/usr/share/python-wheels/pip-*.whl)
+    python="${interpreters[0]}"
+    pip="${wheels[0]}/pip"
+    plugins="$root/usr/share/orthanc/plugins"
+    loader=("$root/usr/lib64/ld-linux-x86-64.so.2" --library-path
+            "$libraries:$root/usr/lib/orthanc:$libraries/blas:$libraries/lapack")
+}
+
+dicom_dictionaries() {
+    find "$root/usr/share" \( -name dicom.dic -o -name private.dic \) | sort | paste -sd:
+}
+
+# Everything in the tree that looks for files under /usr is pointed into the tree.
+enter_tree() {
+    unset LD_PRELOAD LD_LIBRARY_PATH PYTHONSTARTUP PYTHONDONTWRITEBYTECODE
+    export PYTHONHOME="$root/usr" PYTHONPATH="$site" PYTHONTZPATH="$root/usr/share/zoneinfo"
+    export LOCPATH="$root/usr/lib/locale" GCONV_PATH="$root/usr/lib/x86_64-linux-gnu/gconv"
+    DCMDICTPATH="$(dicom_dictionaries)"
+    export DCMDICTPATH ORTHANC_PLUGINS="$plugins" ORTHANC_UPS_HOME="${ORTHANC_UPS_HOME:-$HOME_DIR}"
+}
+
+# --- fetching -------------------------------------------------------------------------------------
+
+require_host() {
+    local tool
+    [[ "$(uname -s)-$(uname -m)" == Linux-x86_64 ]] || die "needs Linux on x86-64, this is $(uname -s) on $(uname -m)"
+    for tool in apt-get dpkg-deb flock sha256sum tar find; do
+        command -v "$tool" >/dev/null || die "needs the command '$tool' (Debian packages apt, dpkg, util-linux, coreutils, tar, findutils)"
+    done
+}
+
+# The host's own apt knows its mirror, however that is written down.
+mirror() {
+    local found
+    # shellcheck disable=SC2016  # apt-get expands these names, not the shell
+    found="${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' |
+        awk '$3 == "main" && $2 !~ /-security/ && $1 ~ /\/debian\/?$/ { print $1; exit }')}"
+    [[ -n "$found" ]] || die "no Debian mirror in this host's apt configuration: set DEBIAN_MIRROR to the base address of one"
+    printf '%s' "$found"
+}
+
+keyring() {
+    local candidate
+    for candidate in "${DEBIAN_KEYRING:-}" /usr/share/keyrings/debian-archive-keyring.{gpg,pgp}; do
+        [[ -n "$candidate" && -r "$candidate" ]] && { printf '%s' "$candidate"; return; }
+    done
+    die "no keys of the Debian archive: install the package debian-archive-keyring or set DEBIAN_KEYRING"
+}
+
+# A private apt: its lists, archives and (empty) package status stand in $1; proxy, certificates and
+# credentials are the host's.
+write_apt_configuration() {
+    local apt="$1"
+    mkdir -p "$apt/lists/partial" "$apt/archives/partial"
+    : >"$apt/status"
+    printf 'deb [arch=amd64 signed-by=%s] %s %s main\n' "$(keyring)" "$(mirror)" "$suite" >"$apt/sources.list"
+    cat >"$apt/apt.conf" <<EOF
+Dir::State "$apt";
+Dir::State::status "$apt/status";
+Dir::Cache "$apt";
+Dir::Log "$apt";
+Dir::Etc::sourcelist "$apt/sources.list";
+Dir::Etc::sourceparts "/dev/null";
+Dir::Etc::preferences "/dev/null";
+Dir::Etc::preferencesparts "/dev/null";
+APT::Architecture "amd64";
+#clear APT::Architectures;
+APT::Architectures { "amd64"; };
+APT::Install-Recommends "false";
+APT::Sandbox::User "";
+Acquire::Languages "none";
+Acquire::Retries "3";
+#clear APT::Update::Pre-Invoke;
+#clear APT::Update::Post-Invoke;
+#clear APT::Update::Post-Invoke-Success;
+#clear DPkg::Pre-Install-Pkgs;
+#clear DPkg::Post-Invoke;
+EOF
+    if [[ "${ORTHANC_UPS_ACCEPT_EXPIRED:-0}" == 1 ]]; then
+        echo 'Acquire::Check-Valid-Until "false"; Acquire::Check-Date "false";' >>"$apt/apt.conf"
+    fi
+}
+
+update_package_lists() {
+    local apt="$1" log="$1/update.log"
+    LC_ALL=C apt-get -c "$apt/apt.conf" update --error-on=any 2>&1 | tee "$log" >&2 && return
+    if grep -q -i -E 'expired|not valid yet|no longer valid' "$log"; then
+        die "the mirror's index of $suite is out of date (or this host's clock is wrong); set ORTHANC_UPS_ACCEPT_EXPIRED=1 to use it all the same"
+    fi
+    die "cannot read the package lists of $suite from $(mirror)"
+}
+
+# Documentation, translations and build files are left in the packages.
+unpack() {
+    dpkg-deb --fsys-tarfile "$1" | tar -x -C "$root" --no-same-owner --no-same-permissions \
+        --exclude='./usr/share/doc' --exclude='./usr/share/man' --exclude='./usr/share/locale' \
+        --exclude='./usr/include' --exclude='*.a' --exclude='./usr/lib/systemd' --exclude='./usr/lib/*/systemd'
+}
+
+make_locale() {
+    mkdir -p "$root/usr/lib/locale"
+    I18NPATH="$root/usr/share/i18n" "${loader[@]}" "$root/usr/bin/localedef" \
+        -i en_US -f UTF-8 "$root/usr/lib/locale/en_US.UTF-8" || say "no locale en_US.UTF-8: Orthanc uses the host's"
+}
+
+fetch_root() {
+    local apt="$suite_dir/apt" package
+    say "fetching Orthanc for Debian $suite into $root"
+    rm -rf "$root" "$apt"
+    mkdir -p "$root"
+    write_apt_configuration "$apt"
+    update_package_lists "$apt"
+    apt-get -c "$apt/apt.conf" install --yes --download-only --no-install-recommends "${PACKAGES[@]}" >&2 ||
+        die "cannot download Orthanc for $suite"
+    say "unpacking"
+    for package in "$apt"/archives/*.deb; do unpack "$package"; done
+    locate_programs
+    make_locale
+    rm -rf "$apt"
+    touch "$root/complete"
+}
+
+# The import at the end proves the installation and leaves compiled modules for a quick start.
+fetch_site() {
+    say "installing requirements.txt into $site"
+    rm -rf "$site"
+    locate_programs
+    (
+        enter_tree
+        "${loader[@]}" "$python" "$pip" install --quiet --root-user-action ignore --disable-pip-version-check \
+            --only-binary=:all: --target "$site" --requirement "$REQUIREMENTS" >&2
+        "${loader[@]}" "$python" -c 'import aiohttp, defusedxml, orjson, pydicom, pynetdicom, sqlite3, ssl, zoneinfo'
+    ) || die "cannot install requirements.txt"
+    touch "$site/complete"
+}
+
+# Trees of older pins go once nobody has used them for a while; a running Orthanc holds its lock.
+remove_unused_trees() {
+    local tree
+    while IFS= read -r tree; do
+        [[ "$tree" == "$root" || "$tree" == "$site" ]] && continue
+        flock --nonblock "$tree/complete" true && rm -rf "$tree"
+    done < <(find "$suite_dir" -maxdepth 1 \( -name 'root-*' -o -name 'site-*' \) -mtime "+$KEEP_UNUSED_DAYS")
+}
+
+fetch() {
+    require_host
+    locate_trees
+    if [[ ! -e "$root/complete" || ! -e "$site/complete" ]]; then
+        exec {lock}>"$suite_dir/lock"
+        flock --nonblock "$lock" || { say "waiting for another fetch of $suite"; flock "$lock"; }
+        [[ -e "$root/complete" ]] || fetch_root
+        [[ -e "$site/complete" ]] || fetch_site
+        remove_unused_trees
+        exec {lock}>&-
+        say "ready: $suite"
+    fi
+    touch "$root" "$site"
+    locate_programs
+}
+
+# --- commands -------------------------------------------------------------------------------------
+
+run() {
+    (($# > 0)) || die "run needs at least one configuration file"
+    fetch
+    # Inherited by Orthanc: while it runs, nobody removes these trees.
+    exec {root_in_use}<"$root/complete" {site_in_use}<"$site/complete"
+    flock --shared "$root_in_use"
+    flock --shared "$site_in_use"
+    enter_tree
+    exec "${loader[@]}" "$root/usr/sbin/Orthanc" "$@"
+}
+
+run_python() {
+    fetch
+    enter_tree
+    exec "${loader[@]}" "$python" "$@"
+}
+
+print_paths() {
+    fetch
+    printf '%s=%q\n' ORTHANC_ROOT "$root" ORTHANC_SITE "$site" ORTHANC_PLUGINS "$plugins" \
+        ORTHANC_PYTHON "$python" ORTHANC_PIP "$pip" ORTHANC_LOADER "${loader[*]}"
+}
+
+main() {
+    local command="${1:-}"
+    (($# > 0)) && shift
+    suite=forky
+    case "${1:-}" in
+        --suite) (($# > 1)) || die "--suite needs a name"; suite="$2"; shift 2 ;;
+        --suite=*) suite="${1#--suite=}"; shift ;;
+    esac
+    [[ "$suite" =~ ^[a-z]+$ ]] || die "a suite is a Debian code name such as forky or trixie, not '$suite'"
+    case "$command" in
+        run) run "$@" ;;
+        fetch) fetch ;;
+        paths) print_paths ;;
+        python) run_python "$@" ;;
+        *) usage ;;
+    esac
+}
+
+main "$@"
