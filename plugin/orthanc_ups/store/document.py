@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""How workitems and events are written down: JSON documents that carry a format version.
+
+Receivers of events repeat a lot, so a document names each set of receivers once and events point to it.
+A document of an older format is upgraded when it is read; one of a newer format is refused, so that
+a downgrade of the plugin destroys nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Iterable
+
+import orjson
+
+from ..core.events import Event, EventType
+from ..core.workitem import HistoryEntry, SpecificAct, Subscription, Workitem
+
+FORMAT: Final = 1
+
+
+class UnreadableDocument(Exception):
+    """The bytes are not a document of this plugin, or of a newer one. The text says what was found."""
+
+
+def encode(workitem: Workitem) -> bytes:
+    """The document of a workitem (UTF-8 JSON)."""
+    receivers: dict[tuple[str, ...], int] = {}
+    content: dict[str, Any] = {
+        "format": FORMAT,
+        "uid": workitem.uid,
+        "created": workitem.created,
+        "revision": workitem.revision,
+        "owner": workitem.owner,
+        "ended": workitem.ended,
+        "acts": {ae: [act.sequence, act.state.value, act.at] for ae, act in workitem.acts.items()},
+        "filtered": workitem.filtered,
+        "spilled": workitem.spilled,
+        "history": [[entry.at, entry.who, entry.what] for entry in workitem.history],
+        "events": [_event_out(event, receivers) for event in workitem.events],
+        "receivers": list(receivers),
+        "attributes": workitem.attributes,
+    }
+    return orjson.dumps(content)
+
+
+def decode(document: bytes) -> Workitem:
+    """Read a workitem back. Raises UnreadableDocument."""
+    content = read(document)
+    try:
+        return Workitem(
+            uid=content["uid"],
+            created=content["created"],
+            attributes=content["attributes"],
+            owner=content["owner"],
+            acts={ae: SpecificAct(a[0], Subscription(a[1]), a[2]) for ae, a in content["acts"].items()},
+            filtered=tuple(content["filtered"]),
+            events=_events_in(content),
+            spilled=tuple(content["spilled"]),
+            history=tuple(HistoryEntry(*entry) for entry in content["history"]),
+            ended=content["ended"],
+            revision=content["revision"],
+        )
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise UnreadableDocument(f"not a workitem document: {error!r}") from error
+
+
+def encode_events(uid: str, events: Iterable[Event]) -> bytes:
+    """The document of an overflow entry: older waiting events of one workitem."""
+    receivers: dict[tuple[str, ...], int] = {}
+    content = {
+        "format": FORMAT,
+        "uid": uid,
+        "events": [_event_out(event, receivers) for event in events],
+        "receivers": list(receivers),
+    }
+    return orjson.dumps(content)
+
+
+def decode_events(document: bytes) -> tuple[Event, ...]:
+    """Read an overflow entry back. Raises UnreadableDocument."""
+    content = read(document)
+    try:
+        return _events_in(content)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise UnreadableDocument(f"not an events document: {error!r}") from error
+
+
+def read(document: bytes) -> dict[str, Any]:
+    """Parse any document and check its format. Raises UnreadableDocument."""
+    try:
+        content = orjson.loads(document)
+    except orjson.JSONDecodeError as error:
+        raise UnreadableDocument(f"not JSON: {error}") from error
+    found = content.get("format") if isinstance(content, dict) else None
+    if not isinstance(found, int) or found < 1:
+        raise UnreadableDocument("no format version")
+    if found > FORMAT:
+        raise UnreadableDocument(f"format {found} is newer than this plugin's {FORMAT}")
+    return content  # type: ignore[no-any-return]
+
+
+def _event_out(event: Event, receivers: dict[tuple[str, ...], int]) -> list[Any]:
+    where = receivers.setdefault(event.receivers, len(receivers))
+    return [event.sequence, int(event.type), event.information, where, event.at]
+
+
+def _events_in(content: dict[str, Any]) -> tuple[Event, ...]:
+    receivers = [tuple(names) for names in content["receivers"]]
+    uid = content["uid"]
+    return tuple(
+        Event(sequence, EventType(kind), uid, information, receivers[where], at)
+        for sequence, kind, information, where, at in content["events"]
+    )
