@@ -63,7 +63,7 @@ locate_programs() {
     pip="${wheels[0]}/pip"
     plugins="$root/usr/share/orthanc/plugins"
     loader=("$root/usr/lib64/ld-linux-x86-64.so.2" --library-path
-            "$libraries:$root/usr/lib/orthanc:$libraries/blas:$libraries/lapack")
+            "$libraries:$root/usr/lib:$root/usr/lib/orthanc:$libraries/blas:$libraries/lapack")
 }
 
 dicom_dictionaries() {

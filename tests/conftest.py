@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Fixtures of every test: a real Orthanc of each suite for those that ask for one."""
+
+import os
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.orthanc import SUITES, RealOrthanc
+
+
+def _wanted_suites() -> list[str]:
+    return os.environ.get("ORTHANC_UPS_SUITES", " ".join(SUITES)).replace(",", " ").split()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever runs on a suite is marked `real`."""
+    for item in items:
+        if "suite" in getattr(item, "fixturenames", ()):
+            item.add_marker("real")
+
+
+@pytest.fixture(scope="session", params=_wanted_suites())
+def suite(request: pytest.FixtureRequest) -> str:
+    """Debian suite of the real Orthanc: each of ORTHANC_UPS_SUITES (default: forky and trixie) in turn."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(scope="module")
+def orthanc_overrides() -> dict[str, Any]:
+    """Settings for `orthanc` beside the base configuration; a module may define its own."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def orthanc(suite: str, orthanc_overrides: dict[str, Any]) -> Iterator[RealOrthanc]:
+    """A running Orthanc with the plugin, shared by the tests of a module."""
+    with RealOrthanc(suite, orthanc_overrides) as running:
+        yield running
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failed test shows the end of the log of each Orthanc that it used."""
+    report = yield
+    if report.failed:
+        for name, value in getattr(item, "funcargs", {}).items():
+            if isinstance(value, RealOrthanc):
+                report.sections.append((f"end of the log of {name}", value.log_tail()))
+    return report

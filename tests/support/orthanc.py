@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""A real Orthanc for tests: started through docker/native.sh, in a folder and on ports of its own."""
+
+import atexit
+import contextlib
+import functools
+import http.client
+import json
+import os
+import shutil
+import signal
+import ssl
+import subprocess
+import tempfile
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tests.support.ports import free_port, is_listening
+from tests.support.waiting import wait_until
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+NATIVE = CHECKOUT / "docker" / "native.sh"
+PLUGIN = CHECKOUT / "plugin" / "ups_plugin.py"
+SUITES = ("forky", "trixie")
+
+# Orthanc expands the variable, docker/native.sh sets it.
+PYTHON_PLUGIN = "${ORTHANC_PLUGINS}/libOrthancPython.so"
+DICOMWEB_PLUGIN = "${ORTHANC_PLUGINS}/libOrthancDicomWeb.so"
+
+Json = dict[str, Any]
+
+
+def merged(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> Json:
+    """Both in one: objects are merged key by key, any other value of `overrides` replaces that of `base`."""
+    result = dict(base)
+    for key, value in overrides.items():
+        found = result.get(key)
+        both_objects = isinstance(found, Mapping) and isinstance(value, Mapping)
+        result[key] = merged(found, value) if both_objects else value  # type: ignore[arg-type]
+    return result
+
+
+@functools.cache
+def fetch(suite: str) -> None:
+    """Download Orthanc for the suite, if that has not been done; shows progress on standard error."""
+    subprocess.run([NATIVE, "fetch", "--suite", suite], check=True, stdin=subprocess.DEVNULL)
+
+
+class RealOrthanc:
+    """One Orthanc process with the data that it keeps.
+
+        with RealOrthanc("forky", {"Ups": {"Aet": "WORKLIST"}}) as orthanc:
+            requests.get(f"{orthanc.base_url}/system")
+
+    Entering starts it and waits until it serves; leaving kills it and deletes its data. In between,
+    `stop`, `kill` and `start` act on the same data and the same ports.
+    """
+
+    def __init__(
+        self,
+        suite: str = "forky",
+        overrides: Mapping[str, Any] | None = None,
+        *,
+        script: Path = PLUGIN,
+        folder: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+        options: tuple[str, ...] = (),
+    ) -> None:
+        """Prepare, without starting.
+
+        Args:
+            suite: Debian suite whose Orthanc is run: "forky" or "trixie".
+            overrides: merged deeply into the base configuration (see `merged`).
+            script: what Orthanc's "PythonScript" points to.
+            folder: where data, configuration and log are kept; then it is not deleted.
+                Default: a temporary folder that is deleted on leaving.
+            environment: variables for Orthanc beside the ones of this process.
+            options: of Orthanc's command line, such as "--verbose".
+        """
+        self.suite = suite
+        self.http_port = free_port()
+        self.dicom_port = free_port()
+        self.ups_dicom_port = free_port()
+        self.ups_http_port = free_port()
+        self._temporary = folder is None
+        self.folder = folder or Path(tempfile.mkdtemp(prefix=f"orthanc-{suite}-"))
+        self.log = self.folder / "orthanc.log"
+        self.configuration = merged(self._base_configuration(script), overrides or {})
+        self._environment = {**os.environ, **(environment or {})}
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def _base_configuration(self, script: Path) -> Json:
+        data = str(self.folder / "data")
+        return {
+            "Name": f"orthanc-ups tests on {self.suite}",
+            "StorageDirectory": data,
+            "IndexDirectory": data,
+            "HttpPort": self.http_port,
+            "HttpBindAddresses": ["127.0.0.1"],
+            "DicomPort": self.dicom_port,
+            "DicomAet": "ORTHANC",
+            "DicomModalities": {},
+            "AuthenticationEnabled": False,
+            "RemoteAccessAllowed": False,
+            "CheckRevisions": True,
+            "OverwriteInstances": True,
+            "Plugins": [PYTHON_PLUGIN],
+            "PythonScript": str(script),
+            "Python": {"AllowThreads": True},
+            "Ups": {
+                "Enable": True,
+                "BindAddress": "127.0.0.1",
+                "DicomPort": self.ups_dicom_port,
+                "HttpPort": self.ups_http_port,
+            },
+        }
+
+    # --- the process ------------------------------------------------------------------------------
+
+    def start(self, timeout: float = 60.0) -> None:
+        """Start Orthanc and wait until it answers, and until the plugin listens if it is enabled.
+
+        Raises:
+            AssertionError: it ended while starting, or was not up in time (seconds); with its log's end.
+        """
+        self.launch()
+        try:
+            wait_until(self._is_ready, lambda: f"Orthanc is up\n{self.log_tail()}", timeout, interval=0.05)
+        except BaseException:
+            self._end()
+            raise
+
+    def launch(self) -> None:
+        """Start the process without waiting for anything."""
+        assert not self.is_running(), "this Orthanc runs already"
+        fetch(self.suite)
+        (self.folder / "data").mkdir(parents=True, exist_ok=True)
+        _started.add(self)
+        file = self.folder / "orthanc.json"
+        file.write_text(json.dumps(self.configuration, indent=2))
+        run = [str(NATIVE), "run", "--suite", self.suite, *self._options, str(file)]
+        command = [*_tied_to_this_process(), *run]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command, cwd=self.folder, env=self._environment, start_new_session=True,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+
+    def stop(self, timeout: float = 30.0) -> int:
+        """End Orthanc by SIGTERM and return its exit code (0 after a clean stop).
+
+        Raises:
+            AssertionError: it was still there after `timeout` seconds; then it is killed.
+        """
+        assert self._process is not None, "this Orthanc was never started"
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            return self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self._end()
+            raise AssertionError(f"Orthanc did not end within {timeout:g} s\n{self.log_tail()}") from None
+
+    def kill(self) -> None:
+        """End Orthanc at once by SIGKILL, as a crash would."""
+        assert self._process is not None, "this Orthanc was never started"
+        self._process.kill()
+        self._process.wait()
+
+    def wait(self, timeout: float = 30.0) -> int:
+        """Wait until the process has ended by itself, and return its exit code.
+
+        Raises:
+            subprocess.TimeoutExpired: it runs on.
+        """
+        assert self._process is not None, "this Orthanc was never started"
+        return self._process.wait(timeout)
+
+    def is_running(self) -> bool:
+        """Whether the process is there, serving or not."""
+        return self._process is not None and self._process.poll() is None
+
+    def _end(self) -> None:
+        if self._process is None:
+            return
+        # The group holds Orthanc, or docker/native.sh and its children if that had not got further.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def _is_ready(self) -> bool:
+        if not self.is_running():
+            code = self._process.returncode if self._process else None
+            raise AssertionError(f"Orthanc ended while starting (exit code {code})\n{self.log_tail()}")
+        return self._answers() and all(is_listening(port) for port in self._plugin_ports())
+
+    def _plugin_ports(self) -> list[int]:
+        ours = self.configuration["PythonScript"] == str(PLUGIN)
+        enabled = ours and self.configuration["Ups"]["Enable"]
+        return [self.ups_dicom_port, self.ups_http_port] if enabled else []
+
+    def _answers(self) -> bool:
+        connection = self._connection()
+        try:
+            connection.request("GET", "/system")
+            return connection.getresponse().status > 0
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        if self.configuration.get("SslEnabled"):
+            unchecked = ssl._create_unverified_context()
+            return http.client.HTTPSConnection("127.0.0.1", self.http_port, timeout=2, context=unchecked)
+        return http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=2)
+
+    # --- what is known of it ----------------------------------------------------------------------
+
+    @property
+    def base_url(self) -> str:
+        """Orthanc's own REST API, without a slash at the end."""
+        scheme = "https" if self.configuration.get("SslEnabled") else "http"
+        return f"{scheme}://127.0.0.1:{self.http_port}"
+
+    @property
+    def pid(self) -> int:
+        """The process id of Orthanc itself."""
+        assert self._process is not None, "this Orthanc was never started"
+        return self._process.pid
+
+    def rss(self) -> int:
+        """Resident memory in bytes."""
+        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024
+        raise AssertionError("Orthanc has ended")
+
+    def log_text(self) -> str:
+        """All that this Orthanc has logged, over all its starts."""
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def log_tail(self, lines: int = 40) -> str:
+        """The last lines of the log."""
+        return "\n".join(self.log_text().splitlines()[-lines:])
+
+    # --- scope ------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        """Start it.
+
+        Raises:
+            AssertionError: as `start`.
+        """
+        try:
+            self.start()
+        except BaseException:
+            self.discard()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Kill it, as an Orthanc takes 3.5 s to stop; a test of a clean stop calls `stop`."""
+        self.discard()
+
+    def discard(self) -> None:
+        """Kill it if it runs and delete its temporary folder."""
+        self._end()
+        _started.discard(self)
+        if self._temporary:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+_started: set[RealOrthanc] = set()
+
+
+@atexit.register
+def _discard_all() -> None:
+    for orthanc in list(_started):
+        orthanc.discard()
+
+
+def _tied_to_this_process() -> list[str]:
+    # The kernel ends Orthanc with the thread that started it; so only where that is the main thread.
+    if threading.current_thread() is not threading.main_thread():
+        return []
+    return ["setpriv", "--pdeathsig", "KILL", "--"]

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""TCP ports for test servers."""
+
+import random
+import socket
+from pathlib import Path
+
+_LOWEST = 15000
+_ATTEMPTS = 500
+_LISTEN = "0A"
+_given: set[int] = set()
+
+
+def free_port() -> int:
+    """A TCP port that nobody uses and that this process has not handed out before.
+
+    It lies below the range from which the kernel takes ports for outgoing connections, so that
+    a server which is stopped and started again finds its port free.
+
+    Raises:
+        RuntimeError: no free port was found.
+    """
+    chooser = random.SystemRandom()
+    for _ in range(_ATTEMPTS):
+        port = chooser.randrange(_LOWEST, _first_ephemeral_port())
+        if port not in _given and _can_be_bound(port):
+            _given.add(port)
+            return port
+    raise RuntimeError("no free TCP port found")
+
+
+def is_listening(port: int) -> bool:
+    """Whether a server of this host listens on the TCP port; asked of the kernel, without connecting."""
+    wanted = f":{port:04X}"
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:]:
+            _, local, _, state = line.split()[:4]
+            if state == _LISTEN and local.endswith(wanted):
+                return True
+    return False
+
+
+def _first_ephemeral_port() -> int:
+    low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    return low if low > _LOWEST else 65536
+
+
+def _can_be_bound(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind(("0.0.0.0", port))  # Orthanc's DICOM server takes all addresses
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Waiting for something that another process brings about."""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def wait_until(
+    condition: Callable[[], T], what: str | Callable[[], str], timeout: float = 10.0, interval: float = 0.02
+) -> T:
+    """Ask again and again until the condition is truthy, and return what it said then.
+
+    Args:
+        condition: cheap to ask; what it raises goes to the caller.
+        what: what is waited for, for the error; a function is called when there is an error.
+        timeout: seconds.
+        interval: seconds between two questions.
+
+    Raises:
+        AssertionError: it did not become true in time.
+    """
+    deadline = time.monotonic() + timeout
+    while not (answer := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout:g} s: {what() if callable(what) else what}")
+        time.sleep(interval)
+    return answer
