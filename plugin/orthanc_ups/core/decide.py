@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What a command does to a workitem: ``decide(workitem, command, now) -> Decision`` or a raised UpsError."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Final
+
+from . import attributes, dictionary, events, statuses, tags
+from .commands import ChangeState, Close, Create, RequestCancel, Update, WorkitemCommand
+from .dataset import DataSet, element, items
+from .events import Occurrence
+from .states import REQUEST_CANCEL, Effect, State, Transaction, change_state
+from .statuses import Status, UpsError
+from .workitem import Workitem, digest
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The outcome of the rules; nothing has happened yet.
+
+    Attributes:
+        workitem: as it will be; the very same object if nothing changes.
+        what: the change in words, for history and log (no patient data, no Transaction UID).
+        status: success or a warning.
+        occurrences: the events, in order.
+        told: attributes that the SCP coerced, for the answer.
+        details: one sentence per coercion.
+    """
+
+    workitem: Workitem
+    what: str = ""
+    status: Status = statuses.SUCCESS
+    occurrences: tuple[Occurrence, ...] = ()
+    told: DataSet = field(default_factory=dict)
+    details: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What the rules need to know besides the workitem.
+
+    Attributes:
+        now: aware date-time of the command.
+        worklist_label: for workitems that come without one.
+        watched: True if at least one AE is subscribed to the workitem.
+    """
+
+    now: datetime
+    worklist_label: str = "DEFAULT"
+    watched: bool = True
+
+
+_UID: Final = re.compile(r"(?:0|[1-9]\d*)(?:\.(?:0|[1-9]\d*))*")
+
+
+def is_uid(found: str) -> bool:
+    """True for a valid UID: at most 64 characters, no component with leading zeros (PS3.5 §9.1)."""
+    return len(found) <= 64 and _UID.fullmatch(found) is not None
+
+
+def decide(workitem: Workitem | None, command: WorkitemCommand, circumstances: Circumstances) -> Decision:
+    """Apply one command. Raises UpsError if the command is refused."""
+    if isinstance(command, Create):
+        return _create(workitem, command, circumstances)
+    if workitem is None:
+        raise UpsError(statuses.NO_SUCH_WORKITEM)
+    if isinstance(command, Update):
+        return _update(workitem, command, circumstances)
+    if isinstance(command, ChangeState):
+        return _change_state(workitem, command, circumstances)
+    if isinstance(command, RequestCancel):
+        return _request_cancel(workitem, command, circumstances)
+    return _close_on_behalf(workitem, command, circumstances)
+
+
+# --- Create (PS3.4 CC.2.5) --------------------------------------------------------------------------
+
+
+def _create(workitem: Workitem | None, command: Create, circumstances: Circumstances) -> Decision:
+    if not is_uid(command.uid):
+        raise UpsError(statuses.INVALID_INSTANCE, "the SOP Instance UID is not a valid UID")
+    prepared = attributes.prepare_create(
+        command.attributes, circumstances.now, circumstances.worklist_label
+    )
+    if workitem is not None or command.uid in (tags.GLOBAL_SUBSCRIPTION, tags.FILTERED_SUBSCRIPTION):
+        raise UpsError(statuses.DUPLICATE_INSTANCE, f"a UPS {command.uid} exists already")
+    content = {**prepared.attributes, tags.SOP_INSTANCE_UID: element("UI", command.uid)}
+    created = Workitem(command.uid, 0, dict(sorted(content.items())))
+    occurrences = (events.state_report(created.attributes), *_assigned(created.attributes))
+    status = statuses.CREATED_MODIFIED if prepared.modifications else statuses.SUCCESS
+    told = _told(prepared.attributes, command.attributes) if prepared.modifications else {}
+    return Decision(created, "created", status, occurrences, told, prepared.modifications)
+
+
+def _told(prepared: DataSet, sent: DataSet) -> DataSet:
+    return {tag: found for tag, found in prepared.items() if tag in sent and sent[tag] != found}
+
+
+def _assigned(content: DataSet) -> tuple[Occurrence, ...]:
+    found = events.assigned(content)
+    return (found,) if found else ()
+
+
+# --- Update (PS3.4 CC.2.6) --------------------------------------------------------------------------
+
+
+def _update(workitem: Workitem, command: Update, circumstances: Circumstances) -> Decision:
+    _check_may_update(workitem, command.transaction)
+    return _updated(workitem, command.attributes, circumstances.now)
+
+
+def _check_may_update(workitem: Workitem, transaction: str | None) -> None:
+    if workitem.state.is_final:
+        raise UpsError(statuses.MAY_NOT_UPDATE, f"the UPS is {workitem.state.value}")
+    if workitem.state is State.SCHEDULED:
+        if transaction:
+            detail = "the UPS is SCHEDULED: it is updated without Transaction UID (0008,1195)"
+            raise UpsError(statuses.NOT_IN_PROGRESS, detail, tags.TRANSACTION_UID)
+        return
+    found = workitem.compare(transaction)
+    if found is not Transaction.RIGHT:
+        missing = found is Transaction.MISSING
+        status = statuses.MISSING_TRANSACTION_UID if missing else statuses.WRONG_TRANSACTION_UID
+        raise UpsError(status, tag=tags.TRANSACTION_UID)
+
+
+def _updated(workitem: Workitem, modifications: DataSet, now: datetime) -> Decision:
+    prepared = attributes.prepare_update(workitem.attributes, modifications, now)
+    after = dict(sorted(prepared.attributes.items()))
+    status = statuses.UPDATED_MODIFIED if prepared.modifications else statuses.SUCCESS
+    told = _told(after, modifications) if prepared.modifications else {}
+    named = ", ".join(dictionary.keyword(tag) for tag in sorted(modifications))
+    return Decision(
+        workitem.having(after),
+        f"updated {named}" if named else "updated nothing",
+        status,
+        _occurrences_of_update(workitem.attributes, after),
+        told,
+        prepared.modifications,
+    )
+
+
+_WATCHED_PROGRESS: Final = (tags.PROGRESS, tags.PROGRESS_DESCRIPTION, tags.COMMUNICATIONS_URIS)
+
+
+def _occurrences_of_update(before: DataSet, after: DataSet) -> tuple[Occurrence, ...]:
+    """Events 1, 5 and 3 if readiness, assignment or progress changed (PS3.4 CC.2.6.3)."""
+    found: list[Occurrence] = []
+    if before.get(tags.READINESS) != after.get(tags.READINESS):
+        found.append(events.state_report(after))
+    if any(before.get(tag) != after.get(tag) for tag in (tags.STATION_NAME, tags.HUMAN_PERFORMERS)):
+        found.extend(_assigned(after))
+    if _progress(before) != _progress(after):
+        found.append(events.progress_report(after))
+    return tuple(found)
+
+
+def _progress(content: DataSet) -> list[DataSet]:
+    told = items(content, tags.PROGRESS_INFORMATION)
+    kept = [{tag: item[tag] for tag in _WATCHED_PROGRESS if tag in item} for item in told]
+    return [item for item in kept if item]
+
+
+# --- Change State (PS3.4 CC.2.1) --------------------------------------------------------------------
+
+
+def _change_state(workitem: Workitem, command: ChangeState, circumstances: Circumstances) -> Decision:
+    requested = _requested(command.state)
+    transaction = workitem.compare(command.transaction)
+    if transaction is Transaction.RIGHT and not is_uid(command.transaction or ""):
+        transaction = Transaction.WRONG
+    cell = change_state(requested, workitem.state, transaction)
+    if isinstance(cell, Status):
+        return _refused_or_warned(workitem, cell)
+    if cell is Effect.CLAIM:
+        return _claimed(workitem, command.transaction or "")
+    return _closed(workitem, requested, circumstances.now)
+
+
+def _requested(state: str) -> State:
+    try:
+        return State(state)
+    except ValueError:
+        expected = ", ".join(one.value for one in State if one is not State.SCHEDULED)
+        detail = f"Procedure Step State (0074,1000) is {state[:20]!r}, expected one of {expected}"
+        raise UpsError(statuses.INVALID_ARGUMENT, detail, tags.STATE) from None
+
+
+def _refused_or_warned(workitem: Workitem, status: Status) -> Decision:
+    if status.is_failure:
+        raise UpsError(status)
+    return Decision(workitem, status=status)
+
+
+def _in_state(content: DataSet, state: State) -> DataSet:
+    return {**content, tags.STATE: element("CS", state.value)}
+
+
+def _claimed(workitem: Workitem, transaction: str) -> Decision:
+    after = _in_state(workitem.attributes, State.IN_PROGRESS)
+    claimed = replace(workitem, attributes=after, owner=digest(transaction))
+    return Decision(claimed, "claimed", occurrences=(events.state_report(after),))
+
+
+def _closed(workitem: Workitem, state: State, now: datetime) -> Decision:
+    """Check PS3.4 CC.2.5.1.1 on the stored workitem, then close it; CANCELED gets what it lacks."""
+    content = workitem.attributes
+    if state is State.CANCELED:
+        content = attributes.complete_cancellation(content, now, {})
+    missing = attributes.unmet(content, state)
+    if missing:
+        named = ", ".join(dictionary.path_name(path) for path in missing)
+        raise UpsError(statuses.FINAL_STATE_UNMET, f"no value for {named}", missing[0])
+    after = _in_state(content, state)
+    closed = replace(workitem, attributes=dict(sorted(after.items())), ended=now.timestamp())
+    return Decision(closed, state.value.lower(), occurrences=(events.state_report(after),))
+
+
+def _close_on_behalf(workitem: Workitem, command: Close, circumstances: Circumstances) -> Decision:
+    """An operator closes what its performer lost (PS3.4 CC.2.1.3: the SCP may, with caution)."""
+    requested = _requested(command.state)
+    if workitem.state is not State.IN_PROGRESS:
+        cell = change_state(requested, workitem.state, Transaction.RIGHT)
+        return _refused_or_warned(workitem, cell if isinstance(cell, Status) else statuses.NOT_IN_PROGRESS)
+    if not requested.is_final:
+        raise UpsError(statuses.ALREADY_IN_PROGRESS)
+    updated = _updated(workitem, command.attributes, circumstances.now) if command.attributes else None
+    closed = _closed(updated.workitem if updated else workitem, requested, circumstances.now)
+    before = updated.occurrences if updated else ()
+    return replace(closed, what=f"{closed.what} on behalf", occurrences=(*before, *closed.occurrences))
+
+
+# --- Request Cancellation (PS3.4 CC.2.2) ------------------------------------------------------------
+
+
+def _request_cancel(workitem: Workitem, command: RequestCancel, circumstances: Circumstances) -> Decision:
+    cell = REQUEST_CANCEL[workitem.state]
+    if isinstance(cell, Status):
+        return _refused_or_warned(workitem, cell)
+    if cell is Effect.CANCEL_UNCLAIMED:
+        return _canceled_unclaimed(workitem, command.information, circumstances.now)
+    if not circumstances.watched:
+        raise UpsError(statuses.PERFORMER_UNREACHABLE, "no AE is subscribed to this UPS, so none can be asked")
+    asked = events.cancel_requested(command.requester.ae, command.information)
+    return Decision(replace(workitem), "asked the performer to cancel", occurrences=(asked,))
+
+
+def _canceled_unclaimed(workitem: Workitem, information: DataSet, now: datetime) -> Decision:
+    """SCHEDULED: the SCP walks the step itself; watchers see IN PROGRESS, then CANCELED."""
+    started = _in_state(workitem.attributes, State.IN_PROGRESS)
+    completed = attributes.complete_cancellation(workitem.attributes, now, information)
+    after = dict(sorted(_in_state(completed, State.CANCELED).items()))
+    canceled = replace(workitem, attributes=after, ended=now.timestamp())
+    reports = (events.state_report(started), events.state_report(after))
+    return Decision(canceled, "canceled before it was claimed", occurrences=reports)

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Who is subscribed to what, derived from acts (PS3.4 CC.2.3, Table CC.2.3-2).
+
+Per AE there is a log of its global acts; per workitem its creation number and the last specific act of
+each AE. ``subscribed`` folds them. So a global act over any number of workitems is one write.
+
+Readings where PS3.4 is silent: several filters of one AE add up; a plain global subscription decides
+before a filter; Suspend on …34.5 ends the plain one, on …34.5.1 the filters; Unsubscribe on …34.5 ends
+everything of that AE, on …34.5.1 the filters and every subscription to a workitem that one of them took.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Mapping
+
+from .dataset import DataSet
+from .numbers import Numbers
+from .workitem import Subscription, Workitem
+
+MAXIMUM_ACTS = 1_000
+
+
+class Kind(Enum):
+    """What a global act does."""
+
+    LOCK = "subscribe with lock"
+    NO_LOCK = "subscribe without lock"
+    SUSPEND = "suspend"
+    UNSUBSCRIBE = "unsubscribe"
+
+    @property
+    def subscribes(self) -> bool:
+        """True for both ways to subscribe."""
+        return self in (Kind.LOCK, Kind.NO_LOCK)
+
+
+_AS_STATE = {Kind.LOCK: Subscription.LOCK, Kind.NO_LOCK: Subscription.NO_LOCK}
+
+
+@dataclass(frozen=True, slots=True)
+class GlobalAct:
+    """One act of an AE on …34.5 or …34.5.1.
+
+    Attributes:
+        sequence: its place in the order of everything.
+        kind: what it does.
+        through: the highest creation number there was; workitems above it came later.
+        filtered: True if it was made on the Filtered Global Subscription.
+        filter: the identifier of a filtered subscribe, else None.
+        matched: creation numbers of the then existing workitems that the filter took.
+        at: seconds since the epoch.
+    """
+
+    sequence: int
+    kind: Kind
+    through: int
+    filtered: bool = False
+    filter: DataSet | None = None
+    matched: Numbers = Numbers()
+    at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """The global acts of one AE, by sequence."""
+
+    receiving_ae: str
+    acts: tuple[GlobalAct, ...] = ()
+    revision: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What an AE's global acts mean for a workitem created now.
+
+    Attributes:
+        everything: the plain global subscription.
+        filters: per sequence number of a filtered subscribe what it gives.
+    """
+
+    everything: Subscription = Subscription.NONE
+    filters: Mapping[int, Subscription] = {}  # noqa: RUF012 - never changed
+
+    def __bool__(self) -> bool:
+        return self.everything is not Subscription.NONE or bool(self.filters)
+
+    def after(self, act: GlobalAct) -> Standing:
+        """The standing once an act is made (column "Global" of the table)."""
+        if act.filtered:
+            gives = {act.sequence: _AS_STATE[act.kind]} if act.kind.subscribes else {}
+            return replace(self, filters={**self.filters, **gives} if gives else {})
+        if act.kind is Kind.UNSUBSCRIBE:
+            return Standing()
+        return replace(self, everything=_AS_STATE.get(act.kind, Subscription.NONE))
+
+    def at_creation(self, matched: tuple[int, ...]) -> Subscription:
+        """The subscription state of a workitem born now whose attributes fit the filters ``matched``."""
+        if self.everything is not Subscription.NONE:
+            return self.everything
+        given = [self.filters[act] for act in matched if act in self.filters]
+        if not given:
+            return Subscription.NONE
+        return Subscription.LOCK if Subscription.LOCK in given else Subscription.NO_LOCK
+
+
+def standing(log: Log) -> Standing:
+    """Fold a log into what counts for new workitems."""
+    now = Standing()
+    for act in log.acts:
+        now = now.after(act)
+    return now
+
+
+def subscribed(log: Log, workitem: Workitem, before: int | None = None) -> Subscription:
+    """The UPS subscription state of the log's AE for one workitem.
+
+    ``before`` leaves out acts from that sequence number on.
+    """
+    specific = workitem.acts.get(log.receiving_ae)
+    if specific and before is not None and specific.sequence >= before:
+        specific = None
+    now, state = Standing(), None
+    for act in log.acts:
+        if before is not None and act.sequence >= before:
+            break
+        if state is None and act.through >= workitem.created:
+            state = now.at_creation(workitem.filtered)
+        if specific and specific.sequence < act.sequence:
+            state, specific = specific.state, None
+        if state is not None:
+            state = _after(state, act, workitem, now)
+        now = now.after(act)
+    if specific:
+        return specific.state
+    return now.at_creation(workitem.filtered) if state is None else state
+
+
+def _after(state: Subscription, act: GlobalAct, workitem: Workitem, now: Standing) -> Subscription:
+    """Rows "globally" of Table CC.2.3-2 for a workitem that exists."""
+    if act.kind is Kind.SUSPEND:
+        return state
+    if act.kind is Kind.UNSUBSCRIBE:
+        return Subscription.NONE if _touches(act, workitem, now) else state
+    if state is Subscription.NONE and (not act.filtered or workitem.created in act.matched):
+        return _AS_STATE[act.kind]
+    return state
+
+
+def _touches(act: GlobalAct, workitem: Workitem, now: Standing) -> bool:
+    """Whether an Unsubscribe reaches a workitem: all, or those that one of the ended filters took."""
+    if not act.filtered:
+        return True
+    return workitem.created in act.matched or any(one in now.filters for one in workitem.filtered)
+
+
+def initial_report_due(log: Log, act: GlobalAct, workitem: Workitem) -> bool:
+    """True if a global subscribe with lock owes the AE a State Report for this workitem.
+
+    It does for each UPS that was Not Subscribed (PS3.4 Table CC.2.3-2) and still is subscribed.
+    """
+    if act.kind is not Kind.LOCK or workitem.created > act.through:
+        return False
+    if act.filtered and workitem.created not in act.matched:
+        return False
+    if subscribed(log, workitem, before=act.sequence) is not Subscription.NONE:
+        return False
+    return subscribed(log, workitem) is not Subscription.NONE
+
+
+def filters_taken(log: Log) -> Numbers:
+    """The existing workitems that the standing filters took when they were made."""
+    standing_filters = standing(log).filters
+    taken = (n for act in log.acts if act.sequence in standing_filters for n in act.matched)
+    return Numbers.of(taken)
+
+
+def appended(log: Log, act: GlobalAct) -> Log:
+    """The log with one more act; an Unsubscribe on …34.5 makes all earlier ones meaningless."""
+    kept = () if act.kind is Kind.UNSUBSCRIBE and not act.filtered else log.acts
+    return replace(log, acts=(*kept, act), revision=log.revision + 1)
+
+
+def compacted(log: Log) -> Log:
+    """The log without acts that a later, equal one repeats.
+
+    Only for plain logs (at most a leading Unsubscribe, then one way of subscribing and suspends), and only
+    when the initial reports of all of its acts are delivered: those are derived from the log as it was.
+    """
+    first = log.acts[:1] if log.acts and log.acts[0].kind is Kind.UNSUBSCRIBE else ()
+    rest = log.acts[len(first) :]
+    kinds = {act.kind for act in rest if act.kind.subscribes}
+    if any(act.filtered for act in rest) or len(kinds) > 1:
+        return log
+    last = [at for at, act in enumerate(rest) if act.kind.subscribes][-1:]
+    if not last:
+        return log
+    suspends = rest[last[0] + 1 :][:1]
+    return replace(log, acts=(*first, rest[last[0]], *suspends))
