@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Acts on the Global and the Filtered Global Subscription: one write each (PS3.4 CC.2.3)."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import Callable
+
+from ..core import statuses, tags
+from ..core.commands import Subscribe, Suspend, Unsubscribe
+from ..core.matching import Query
+from ..core.numbers import Numbers
+from ..core.statuses import Status, UpsError
+from ..core.subscriptions import MAXIMUM_ACTS, GlobalAct, Kind, filters_taken
+from ..core.workitem import Subscription
+from ..delivery.port import Burst
+from ..outcome import Outcome
+from ..store.log_document import decode_log, encode_log
+from .commits import Commits
+from .counters import Counters
+from .ledger import Ledger
+from .order import Order
+from .shadow import Shadow
+from .writer import Conflict, Writer
+
+_log = logging.getLogger("orthanc_ups.worklist")
+
+
+class GlobalActs:
+    """Carries out global acts. The caller holds the gate, so nothing else is running."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        ledger: Ledger,
+        order: Order,
+        shadow: Shadow,
+        commits: Commits,
+        offer: Callable[[Burst], None],
+        has_burst: Callable[[str], bool],
+        grant_locks: bool,
+        counters: Counters,
+    ) -> None:
+        self._writer = writer
+        self._ledger = ledger
+        self._order = order
+        self._shadow = shadow
+        self._commits = commits
+        self._offer = offer
+        self._has_burst = has_burst
+        self._grant_locks = grant_locks
+        self._counters = counters
+
+    async def carry_out(self, command: Subscribe | Unsubscribe | Suspend, at: float) -> Outcome:
+        """Write the act into the AE's log and start the initial reports. Raises UpsError."""
+        filtered = command.uid == tags.FILTERED_SUBSCRIPTION
+        if not isinstance(command, Subscribe) and not self._has_something(command, filtered):
+            return Outcome(statuses.NO_SUCH_SUBSCRIPTION, command.uid)
+        kind, status = self._kind(command)
+        act = GlobalAct(0, kind, self._commits.next_creation - 1, filtered, at=at)
+        if filtered:
+            act = await self._with_matches(act, command)
+        await self._write(command.receiving_ae, act)
+        counted = {Kind.UNSUBSCRIBE: "subscriptions_removed", Kind.SUSPEND: "subscriptions_suspended"}
+        self._counters.add(counted.get(kind, "subscriptions_created"))
+        name = "filtered" if filtered else "global"
+        _log.info("%s: %s (%s) for %s", command.requester, kind.value, name, command.receiving_ae)
+        return Outcome(status, command.uid)
+
+    def _has_something(self, command: Unsubscribe | Suspend, filtered: bool) -> bool:
+        standing = self._ledger.standing(command.receiving_ae)
+        if filtered:
+            return bool(standing.filters)
+        if isinstance(command, Suspend):
+            return standing.everything is not Subscription.NONE
+        acted = bool(self._ledger.log(command.receiving_ae).acts)
+        return acted or bool(self._ledger.specific(command.receiving_ae))
+
+    def _kind(self, command: Subscribe | Unsubscribe | Suspend) -> tuple[Kind, Status]:
+        if isinstance(command, Unsubscribe):
+            return Kind.UNSUBSCRIBE, statuses.SUCCESS
+        if isinstance(command, Suspend):
+            return Kind.SUSPEND, statuses.SUCCESS
+        if command.lock and not self._grant_locks:
+            return Kind.NO_LOCK, statuses.LOCK_NOT_GRANTED
+        return (Kind.LOCK if command.lock else Kind.NO_LOCK), statuses.SUCCESS
+
+    async def _with_matches(self, act: GlobalAct, command: Subscribe | Unsubscribe | Suspend) -> GlobalAct:
+        """Which existing workitems the act is about (a filter decides once per workitem)."""
+        if not isinstance(command, Subscribe):
+            taken = filters_taken(self._ledger.log(command.receiving_ae))
+            return replace(act, matched=taken)
+        query = _query(command)
+        numbers = Numbers.of(await self._shadow.numbers(query))
+        return replace(act, filter=command.filter, matched=numbers)
+
+    async def _write(self, receiving_ae: str, act: GlobalAct) -> None:
+        reports = act.through if act.kind is Kind.LOCK else 0
+        ticket = self._order.take(1 + reports)
+        try:
+            act = replace(act, sequence=ticket.first)
+            await self._append(receiving_ae, act)
+        finally:
+            self._order.give_up(ticket)
+        if reports:
+            self._offer(Burst(receiving_ae, act.sequence, act.through, act.sequence))
+
+    async def _append(self, receiving_ae: str, act: GlobalAct) -> None:
+        for _ in range(5):
+            may_compact = not self._has_burst(receiving_ae)
+            log = self._ledger.with_act(receiving_ae, act, may_compact)
+            if len(log.acts) > MAXIMUM_ACTS:
+                detail = f"{receiving_ae} has {MAXIMUM_ACTS} global subscriptions; unsubscribe globally first"
+                raise UpsError(statuses.RESOURCE_LIMITATION, detail)
+            key = f"subscriber/{receiving_ae}"
+            try:
+                version = await self._writer.write(key, encode_log(log), self._ledger.version(receiving_ae))
+            except Conflict as conflict:
+                self._adopt(receiving_ae, conflict)
+                continue
+            self._ledger.keep(log, version)
+            return
+        raise UpsError(statuses.PROCESSING_FAILURE, f"subscriber/{receiving_ae} is changed by others")
+
+    def _adopt(self, receiving_ae: str, conflict: Conflict) -> None:
+        _log.warning("The subscriptions of %s were changed by somebody else; reading them", receiving_ae)
+        if conflict.entry is None:
+            self._ledger.lose_version(receiving_ae)
+        else:
+            self._ledger.keep(decode_log(conflict.entry.document), conflict.entry.version)
+
+
+def _query(command: Subscribe) -> Query:
+    try:
+        query = Query.of(command.filter or {})
+    except UpsError as error:
+        raise UpsError(statuses.INVALID_ARGUMENT, error.detail, error.tag) from error
+    if not query.has_keys:
+        raise UpsError(statuses.INVALID_ARGUMENT, "a Filtered Global Subscription needs matching keys")
+    return query
