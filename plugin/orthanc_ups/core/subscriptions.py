@@ -11,7 +11,7 @@ everything of that AE, on …34.5.1 the filters and every subscription to a work
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Mapping
 
@@ -81,7 +81,7 @@ class Standing:
     """
 
     everything: Subscription = Subscription.NONE
-    filters: Mapping[int, Subscription] = {}  # noqa: RUF012 - never changed
+    filters: Mapping[int, Subscription] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return self.everything is not Subscription.NONE or bool(self.filters)

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Log records of the plugin and its libraries go to Orthanc's log."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final, Protocol
+
+_OURS: Final = "orthanc_ups"
+_LIBRARIES: Final = ("pynetdicom", "pydicom", "aiohttp", "asyncio")
+
+
+class LogSink(Protocol):
+    """The part of the ``orthanc`` module that takes log lines."""
+
+    def LogInfo(self, message: str) -> None: ...
+    def LogWarning(self, message: str) -> None: ...
+    def LogError(self, message: str) -> None: ...
+
+
+class OrthancHandler(logging.Handler):
+    """Hands records to Orthanc's log at the fitting level, one line each."""
+
+    def __init__(self, sink: LogSink) -> None:
+        super().__init__()
+        self._sink = sink
+        self.setFormatter(logging.Formatter("UPS: %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log one record; never raises into the caller."""
+        try:
+            line = " | ".join(self.format(record).splitlines())
+            if record.levelno >= logging.ERROR:
+                self._sink.LogError(line)
+            elif record.levelno >= logging.WARNING:
+                self._sink.LogWarning(line)
+            else:
+                self._sink.LogInfo(line)
+        except Exception:
+            self.handleError(record)
+
+
+def attach(sink: LogSink) -> OrthancHandler:
+    """Send our records from INFO on, and warnings of the libraries in use, to Orthanc's log."""
+    handler = OrthancHandler(sink)
+    for name, level in ((_OURS, logging.INFO), *((one, logging.ERROR) for one in _LIBRARIES)):
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.propagate = False
+        logger.setLevel(level)
+    return handler
