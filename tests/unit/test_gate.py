@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Commands pass side by side, one at a time per workitem; a global act passes alone."""
+
+from __future__ import annotations
+
+import asyncio
+
+from orthanc_ups.worklist.gate import Gate
+
+
+async def _settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def _hold(gate: Gate, uid: str | None, log: list[str], name: str, until: asyncio.Event) -> None:
+    async with gate.workitem(uid) if uid else gate.everything():
+        log.append(f"+{name}")
+        await until.wait()
+        log.append(f"-{name}")
+
+
+def test_one_at_a_time_per_workitem_in_order_of_arrival() -> None:
+    async def play() -> list[str]:
+        gate, log, go = Gate(), [], asyncio.Event()
+        tasks = [asyncio.create_task(_hold(gate, "1", log, name, go)) for name in "abc"]
+        tasks.append(asyncio.create_task(_hold(gate, "2", log, "other", go)))
+        await _settle()
+        assert log == ["+a", "+other"]
+        go.set()
+        await asyncio.gather(*tasks)
+        return [step for step in log if "other" not in step]
+
+    assert asyncio.run(play()) == ["+a", "-a", "+b", "-b", "+c", "-c"]
+
+
+def test_a_global_act_waits_for_running_commands_and_holds_new_ones_back() -> None:
+    async def play() -> list[str]:
+        gate, log = Gate(), list[str]()
+        first, act, later = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        tasks = [asyncio.create_task(_hold(gate, "1", log, "first", first))]
+        await _settle()
+        tasks.append(asyncio.create_task(_hold(gate, None, log, "act", act)))
+        await _settle()
+        tasks.append(asyncio.create_task(_hold(gate, "2", log, "later", later)))
+        await _settle()
+        assert log == ["+first"]
+        first.set()
+        await _settle()
+        assert log[-1] == "+act"
+        act.set()
+        later.set()
+        await asyncio.gather(*tasks)
+        return log
+
+    assert asyncio.run(play()) == ["+first", "-first", "+act", "-act", "+later", "-later"]
+
+
+def test_a_failed_command_leaves_the_gate_open() -> None:
+    async def play() -> None:
+        gate = Gate()
+        try:
+            async with gate.workitem("1"):
+                raise RuntimeError
+        except RuntimeError:
+            pass
+        async with gate.everything():
+            pass
+        async with gate.workitem("1"):
+            pass
+
+    asyncio.run(asyncio.wait_for(play(), 5))
