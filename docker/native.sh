@@ -14,14 +14,19 @@
 # calls start at once. `run` becomes Orthanc itself: a signal sent to this script reaches Orthanc,
 # and Orthanc's exit code is this script's.
 #
-# A configuration file finds its way through two variables, which `run` sets and which Orthanc
+# A configuration file finds its way through three variables, which `run` sets and which Orthanc
 # expands inside any string of its configuration:
 #   "Plugins": [ "${ORTHANC_PLUGINS:-/usr/share/orthanc/plugins}/libOrthancPython.so" ]
 #   "PythonScript": "${ORTHANC_UPS_HOME:-/opt/orthanc-ups}/plugin/ups_plugin.py"
+#   "StorageDirectory": "${ORTHANC_UPS_DATA:-/var/lib/orthanc-ups}"
 # The text after `:-` is what holds on a Debian host or in our image, where they are not set.
+# Several files are shown to Orthanc as one folder, as it takes one path only: then a relative path
+# inside them is not relative to the file.
 #
 # Settings from the environment:
 #   ORTHANC_UPS_CACHE           where downloads are kept (default: ${XDG_CACHE_HOME:-~/.cache}/orthanc-ups)
+#   ORTHANC_UPS_HOME            where plugin/ stands (default: this checkout)
+#   ORTHANC_UPS_DATA            where Orthanc keeps its data (default: .data/SUITE of this checkout)
 #   DEBIAN_MIRROR               base address of a Debian mirror (default: the one that this host's apt uses)
 #   DEBIAN_KEYRING              the keys that sign it (default: those of the package debian-archive-keyring)
 #   ORTHANC_UPS_ACCEPT_EXPIRED  1 accepts a mirror whose signed index is past its date
@@ -77,6 +82,7 @@ enter_tree() {
     export LOCPATH="$root/usr/lib/locale" GCONV_PATH="$root/usr/lib/x86_64-linux-gnu/gconv"
     DCMDICTPATH="$(dicom_dictionaries)"
     export DCMDICTPATH ORTHANC_PLUGINS="$plugins" ORTHANC_UPS_HOME="${ORTHANC_UPS_HOME:-$HOME_DIR}"
+    export ORTHANC_UPS_DATA="${ORTHANC_UPS_DATA:-$HOME_DIR/.data/$suite}"
 }
 
 # --- fetching -------------------------------------------------------------------------------------
@@ -199,7 +205,7 @@ remove_unused_trees() {
     local tree
     while IFS= read -r tree; do
         [[ "$tree" == "$root" || "$tree" == "$site" ]] && continue
-        flock --nonblock "$tree/complete" true && rm -rf "$tree"
+        flock --nonblock "$tree/complete" true 2>/dev/null && rm -rf "$tree"
     done < <(find "$suite_dir" -maxdepth 1 \( -name 'root-*' -o -name 'site-*' \) -mtime "+$KEEP_UNUSED_DAYS")
 }
 
@@ -221,15 +227,37 @@ fetch() {
 
 # --- commands -------------------------------------------------------------------------------------
 
+# Splits the words of `run` into `options` of Orthanc and the one path `configuration`.
+read_run_words() {
+    local word files=()
+    options=()
+    for word in "$@"; do
+        if [[ "$word" == -* ]]; then options+=("$word"); else files+=("$(realpath -e -- "$word")"); fi
+    done
+    ((${#files[@]} > 0)) || die "run needs a configuration file"
+    configuration="${files[0]}"
+    if ((${#files[@]} > 1)); then gather "${files[@]}"; fi
+}
+
+gather() {
+    local number=0 file
+    configuration="$suite_dir/configuration-$(printf '%s\n' "$@" | sha256sum | cut -c1-12)"
+    mkdir -p "$configuration"
+    for file in "$@"; do
+        [[ -f "$file" ]] || die "with several configurations each must be a file: $file"
+        ln -sfn "$file" "$configuration/$((number += 1)).json"
+    done
+}
+
 run() {
-    (($# > 0)) || die "run needs at least one configuration file"
     fetch
+    read_run_words "$@"
     # Inherited by Orthanc: while it runs, nobody removes these trees.
     exec {root_in_use}<"$root/complete" {site_in_use}<"$site/complete"
     flock --shared "$root_in_use"
     flock --shared "$site_in_use"
     enter_tree
-    exec "${loader[@]}" "$root/usr/sbin/Orthanc" "$@"
+    exec "${loader[@]}" "$root/usr/sbin/Orthanc" "${options[@]}" "$configuration"
 }
 
 run_python() {

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.support.orthanc import RealOrthanc, merged
+from tests.support.orthanc import CHECKOUT, RealOrthanc, merged
 
 # What Orthanc tells about the Python inside it, over a route of the script's own.
 REPORTING_SCRIPT = """
@@ -38,7 +38,7 @@ def script(tmp_path: Path) -> Path:
 
 
 def pinned_versions() -> dict[str, str]:
-    lines = Path("requirements.txt").read_text().splitlines()
+    lines = (CHECKOUT / "requirements.txt").read_text().splitlines()
     pins = (line.split(";")[0].split("==") for line in lines if "==" in line)
     return {name.strip(): version.strip() for name, version in pins}
 

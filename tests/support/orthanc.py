@@ -92,6 +92,7 @@ class RealOrthanc:
         self._environment = {**os.environ, **(environment or {})}
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
+        _made.add(self)
 
     def _base_configuration(self, script: Path) -> Json:
         data = str(self.folder / "data")
@@ -139,7 +140,6 @@ class RealOrthanc:
         assert not self.is_running(), "this Orthanc runs already"
         fetch(self.suite)
         (self.folder / "data").mkdir(parents=True, exist_ok=True)
-        _started.add(self)
         file = self.folder / "orthanc.json"
         file.write_text(json.dumps(self.configuration, indent=2))
         run = [str(NATIVE), "run", "--suite", self.suite, *self._options, str(file)]
@@ -271,17 +271,17 @@ class RealOrthanc:
     def discard(self) -> None:
         """Kill it if it runs and delete its temporary folder."""
         self._end()
-        _started.discard(self)
+        _made.discard(self)
         if self._temporary:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
-_started: set[RealOrthanc] = set()
+_made: set[RealOrthanc] = set()
 
 
 @atexit.register
 def _discard_all() -> None:
-    for orthanc in list(_started):
+    for orthanc in list(_made):
         orthanc.discard()
 
 

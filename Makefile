@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+# `make help` lists the targets.
+
+# Debian suite whose Orthanc `make run` starts, and those that the tests run on.
+SUITE ?= forky
+SUITES ?= forky trixie
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+READY := $(VENV)/requirements-dev.installed
+export ORTHANC_UPS_SUITES := $(SUITES)
+
+.DEFAULT_GOAL := help
+.PHONY: help run demo test lint unit acceptance bench torture fetch clean distclean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
+
+run: ## start Orthanc with the plugin and orthanc.json (SUITE=forky or trixie); data in .data/
+	@python3 tools/run.py --suite $(SUITE) orthanc.json
+
+demo: $(READY) ## play the main job against the Orthanc of `make run`
+	@$(PYTHON) -m tools.demo
+
+test: lint fetch ## everything that CI runs
+	$(PYTHON) -m pytest
+
+lint: $(READY) ## style, types, shell scripts
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/mypy
+	$(VENV)/bin/shellcheck docker/*.sh .ci/run
+
+unit: $(READY) ## tests that need no Orthanc
+	$(PYTHON) -m pytest -m "not real and not torture"
+
+acceptance: $(READY) fetch ## tests on a real Orthanc of each suite (SUITES="forky trixie")
+	$(PYTHON) -m pytest -m "real and not torture"
+
+bench: $(READY) ## speed against the floor
+	$(PYTHON) -m tests.bench
+
+torture: $(READY) fetch ## the long forms of the destruction tests
+	$(PYTHON) -m pytest -m torture
+
+fetch: ## download Orthanc for the tests
+	@set -e; for suite in $(SUITES); do docker/native.sh fetch --suite $$suite; done
+
+clean: ## remove the tests' Python, caches and the data of `make run`
+	rm -rf $(VENV) .data .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find plugin tests tools -name __pycache__ -prune -exec rm -rf {} +
+
+distclean: clean ## remove the downloaded Orthanc too
+	rm -rf "$${ORTHANC_UPS_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/orthanc-ups}"
+
+# The pip is the one fetched along with Orthanc: a fresh host may have none.
+$(READY): requirements.txt requirements-dev.txt
+	python3 -m venv --without-pip $(VENV)
+	eval "$$(docker/native.sh paths --suite $(firstword $(SUITES)))" && $(PYTHON) "$$ORTHANC_PIP" install \
+		--quiet --root-user-action ignore --only-binary=:all: --requirement requirements-dev.txt
+	touch $@

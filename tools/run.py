@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Run a real Orthanc with the plugin in the foreground and say where it answers, once it does.
+
+Uses nothing but the standard library: it has to work on a fresh machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+NATIVE = Path(__file__).resolve().parents[1] / "docker" / "native.sh"
+
+
+def main() -> int:
+    """Run until Orthanc ends; returns its exit code (0 after SIGINT or SIGTERM)."""
+    arguments = _parser().parse_args()
+    configuration = json.loads(arguments.configuration.read_text())
+    run = [NATIVE, "run", "--suite", arguments.suite, arguments.configuration]
+    process = subprocess.Popen(run)
+    signal.signal(signal.SIGTERM, lambda *_: process.send_signal(signal.SIGTERM))
+    # From a terminal Ctrl-C reaches Orthanc too; otherwise it is passed on. Orthanc minds no second one.
+    signal.signal(signal.SIGINT, lambda *_: process.send_signal(signal.SIGINT))
+    threading.Thread(target=_announce, args=(process, configuration), daemon=True).start()
+    return process.wait()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="tools/run.py", description=__doc__)
+    parser.add_argument("--suite", default="forky", help="Debian suite of Orthanc: forky (default) or trixie")
+    parser.add_argument("configuration", type=Path, help="Orthanc's configuration file")
+    return parser
+
+
+def _announce(process: subprocess.Popen[bytes], configuration: dict[str, Any]) -> None:
+    while not all(_accepts(port) for port in _http_ports(configuration)):
+        if process.poll() is not None:
+            return
+        time.sleep(0.2)
+    print("\n".join(["", *_addresses(configuration), ""]), flush=True)
+
+
+def _http_ports(configuration: dict[str, Any]) -> list[int]:
+    ups = configuration.get("Ups", {})
+    own = [ups.get("HttpPort", 8043)] if ups.get("Enable") else []
+    return [configuration.get("HttpPort", 8042), *own]
+
+
+def _accepts(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _addresses(configuration: dict[str, Any]) -> list[str]:
+    aet = configuration.get("DicomAet", "ORTHANC")
+    orthanc = f"http://127.0.0.1:{configuration.get('HttpPort', 8042)}"
+    lines = [
+        "Orthanc is up; Ctrl-C stops it.",
+        f"  Orthanc Explorer     {orthanc}/app/explorer.html",
+        f"  Orthanc's DICOM      127.0.0.1:{configuration.get('DicomPort', 4242)}, AE title {aet}",
+    ]
+    ups = configuration.get("Ups", {})
+    if ups.get("Enable"):
+        root = ups.get("Root", "/dicom-web")
+        lines += [
+            f"  UPS worklist page    {orthanc}/ups/app/",
+            f"  UPS over DIMSE       127.0.0.1:{ups.get('DicomPort', 4243)}, AE title {ups.get('Aet') or aet}",
+            f"  UPS over DICOMweb    http://127.0.0.1:{ups.get('HttpPort', 8043)}{root}/workitems",
+        ]
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())
