@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Final state requirements (PS3.4 CC.2.5.1.1): what a workitem needs in order to be closed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from types import MappingProxyType
+from typing import Final
+
+from . import tags
+from .dataset import DataSet, Element, element, is_empty, items, ordered
+from .events import CANCEL_INFORMATION
+from .refusals import refusal
+from .requirements import Arrangement
+from .rules import ROOT, Contents, rule_for
+from .stamps import date_time
+from .states import State
+from .statuses import INVALID_ARGUMENT, NO_SUCH_ARGUMENT, UpsError
+from .value_rules import USUAL, Limits, check_values
+
+_CODES: Final[Mapping[State, frozenset[str]]] = MappingProxyType(
+    {State.COMPLETED: frozenset("RP"), State.CANCELED: frozenset("RX")}
+)
+_MAY_BE_EMPTY: Final = f"{tags.PERFORMED_PROCEDURE}.00404033"
+"""Output Information Sequence must be there, but a step may well have had no output."""
+
+_UNSPECIFIED: Final[DataSet] = {
+    tags.CODE_VALUE: element("SH", "110513"),
+    tags.CODING_SCHEME: element("SH", "DCM"),
+    tags.CODE_MEANING: element("LO", "Discontinued for unspecified reason"),
+}
+
+
+def unmet(attributes: DataSet, state: State) -> tuple[str, ...]:
+    """Paths that lack the value they need in a final state; for a sequence without items also those inside.
+
+    ``attributes`` is the whole stored workitem. Codes R and P count for COMPLETED, R and X for CANCELED.
+    RC ("if known") cannot be checked and never fails. Other states demand nothing.
+    """
+    return tuple(_lacking(attributes, ROOT, _CODES.get(state, frozenset())))
+
+
+def _lacking(level: DataSet, contents: Contents, codes: frozenset[str]) -> Iterator[str]:
+    for rule in contents.rules.values():
+        if rule.final not in codes:
+            continue
+        found = level.get(rule.tag)
+        if found is None or (is_empty(found) and rule.path != _MAY_BE_EMPTY):
+            yield rule.path
+        if rule.contents:
+            for item in items(level, rule.tag)[:1] or [{}]:
+                yield from _lacking(item, rule.contents, codes)
+
+
+def complete_cancellation(attributes: DataSet, now: datetime, information: DataSet | None = None) -> DataSet:
+    """The workitem with all that CANCELED asks for; what a performer has set stays (PS3.4 CC.2.2.3).
+
+    ``information`` is that of a cancellation request: its reason, codes and contact are taken over. The time
+    of cancellation is ``now``, the code of last resort is 110513, DCM, "Discontinued for unspecified reason".
+    """
+    present = next(iter(items(attributes, tags.PROGRESS_INFORMATION)), {})
+    offered = _offered(information or {}) | {tags.CANCELLATION_DATETIME: element("DT", date_time(now))}
+    offered.setdefault(tags.DISCONTINUATION_REASONS, element("SQ", _UNSPECIFIED))
+    added = {tag: found for tag, found in offered.items() if is_empty(present.get(tag))}
+    if not added:
+        return attributes
+    return ordered({**attributes, tags.PROGRESS_INFORMATION: element("SQ", ordered({**present, **added}))})
+
+
+def _offered(information: DataSet) -> dict[str, Element]:
+    kept = (tags.DISCONTINUATION_REASONS, tags.REASON_FOR_CANCELLATION)
+    offered = {tag: information[tag] for tag in kept if not is_empty(information.get(tag))}
+    if not is_empty(information.get(tags.CONTACT_URI)):
+        contact = (tags.CONTACT_URI, tags.CONTACT_NAME)
+        given = {tag: information[tag] for tag in contact if not is_empty(information.get(tag))}
+        offered[tags.COMMUNICATIONS_URIS] = element("SQ", given)
+    return offered
+
+
+def check_cancellation(information: DataSet, *, limits: Limits = USUAL) -> None:
+    """Refuse action information of Request UPS Cancel that could not be stored or sent (PS3.4 CC.2.2.2).
+
+    Raises:
+        UpsError: 0114 for an argument that the action does not have, 0115 for a wrong one.
+    """
+    for tag in sorted(information.keys() - set(CANCEL_INFORMATION)):
+        raise refusal(NO_SUCH_ARGUMENT, (), tag, "is no argument of a cancellation request")
+    try:
+        check_values(information, limits=limits)
+        _check_reasons(information)
+    except UpsError as refused:
+        raise UpsError(INVALID_ARGUMENT, refused.detail, refused.tag) from refused
+
+
+def _check_reasons(information: DataSet) -> None:
+    rule = rule_for(f"{tags.PROGRESS_INFORMATION}.{tags.DISCONTINUATION_REASONS}")
+    found = information.get(tags.DISCONTINUATION_REASONS)
+    if rule and found:
+        Arrangement(creating=False).stored(found, rule, (), information)

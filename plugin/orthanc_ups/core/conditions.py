@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""When a type 1C attribute is required, as far as the data set itself can tell.
+
+A condition is a line of ``attributes.csv`` about the attributes beside the one in question:
+
+- ``if 0040A040=TEXT``: required if that one has this value (content items, PS3.3 §10.2);
+- ``above 0040E020=CDA``: the same one level up (referenced instances, PS3.3 §10.26);
+- ``with 00080100 00080119``: required if one of these has a value;
+- ``without 00080119 00080120``: required if none of these has a value: one of them all must be there.
+
+Conditions about the world ("if known", "if it replaces another step") are not here: nobody can check them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from .dataset import DataSet, is_empty, text
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One condition; ``tags`` are those that it looks at, ``wanted`` is the value of ``if`` and ``above``."""
+
+    kind: str
+    tags: tuple[str, ...]
+    wanted: str = ""
+
+    def holds(self, item: DataSet, above: DataSet) -> bool:
+        """True if the attribute is required in ``item``, which stands in a sequence of ``above``."""
+        return _KINDS[self.kind](self, item, above)
+
+
+def condition(line: str) -> Condition | None:
+    """Read a condition; an empty line is none."""
+    if not line:
+        return None
+    kind, _, rest = line.partition(" ")
+    names, _, wanted = rest.partition("=")
+    return Condition(kind, tuple(names.split()), wanted)
+
+
+def _equals(asked: Condition, item: DataSet) -> bool:
+    return text(item, asked.tags[0]).strip(" ").upper() == asked.wanted
+
+
+def _any(asked: Condition, item: DataSet) -> bool:
+    return any(not is_empty(item.get(tag)) for tag in asked.tags)
+
+
+_KINDS: Final[dict[str, Callable[[Condition, DataSet, DataSet], bool]]] = {
+    "if": lambda asked, item, above: _equals(asked, item),
+    "above": lambda asked, item, above: _equals(asked, above),
+    "with": lambda asked, item, above: _any(asked, item),
+    "without": lambda asked, item, above: not _any(asked, item),
+}

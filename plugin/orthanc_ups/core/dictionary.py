@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Keyword, tag and VR of every attribute of the table, in both directions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from .rules import RULES
+
+VR_OF: Final[Mapping[str, str]] = MappingProxyType({rule.tag: rule.vr for rule in RULES.values()})
+"""The VR of every tag of the table."""
+
+KEYWORD_OF: Final[Mapping[str, str]] = MappingProxyType({rule.tag: rule.keyword for rule in RULES.values()})
+"""The keyword of every tag of the table."""
+
+TAG_OF: Final[Mapping[str, str]] = MappingProxyType({word: tag for tag, word in KEYWORD_OF.items()})
+"""The tag of every keyword of the table."""
+
+
+def keyword(tag: str) -> str:
+    """The keyword of a tag; a tag that is not in the table stays as it is: ``(0009,1001)``."""
+    return KEYWORD_OF.get(tag) or f"({tag[:4]},{tag[4:]})"
+
+
+def path_name(path: str) -> str:
+    """A path in keywords: ``ScheduledWorkitemCodeSequence.CodeValue``."""
+    return ".".join(map(keyword, path.split(".")))
+
+
+def path_of(name: str) -> str | None:
+    """The path that keywords or hex tags joined by dots mean, or None if one of them is unknown to the table.
+
+    ``ScheduledWorkitemCodeSequence.CodeValue``, ``00404018.00080100`` and mixtures are equal.
+    """
+    found = [TAG_OF.get(part, part.upper()) for part in name.split(".")]
+    return ".".join(found) if all(tag in KEYWORD_OF for tag in found) else None
