@@ -25,6 +25,7 @@ from .dictionary import KEYWORD_OF, TAG_OF, VR_OF, keyword, path_name, path_of
 from .refusals import refusal, spelled
 from .requirements import Arrangement
 from .rules import CATCH_ALL, MATCHING_KEYS, RETURN_KEYS, ROOT, RULES, Rule, rule_for
+from .stamps import date_time
 from .statuses import INVALID_VALUE, MISSING_ATTRIBUTE, MISSING_VALUE, NOT_SCHEDULED
 from .value_rules import USUAL, Limits, check_values, quoted
 
