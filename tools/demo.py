@@ -27,7 +27,13 @@ PUSH: Final = "1.2.840.10008.5.1.4.34.6.1"
 WATCH: Final = "1.2.840.10008.5.1.4.34.6.2"
 PULL: Final = "1.2.840.10008.5.1.4.34.6.3"
 EVENT: Final = "1.2.840.10008.5.1.4.34.6.4"
-EVENTS: Final = {1: "State Report", 2: "Cancel Requested", 3: "Progress Report", 4: "SCP Status Change", 5: "Assigned"}
+EVENTS: Final = {
+    1: "State Report",
+    2: "Cancel Requested",
+    3: "Progress Report",
+    4: "SCP Status Change",
+    5: "Assigned",
+}
 SEGMENTATION: Final = ("113076", "DCM", "Segmentation")
 
 
@@ -55,7 +61,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1", help="where Orthanc runs")
     parser.add_argument("--orthanc-port", type=int, default=4242, help="Orthanc's DicomPort")
     parser.add_argument("--ups-port", type=int, default=4243, help="Ups.DicomPort")
-    parser.add_argument("--watcher-port", type=int, default=11113, help="port of DEMO_WATCHER in DicomModalities")
+    parser.add_argument(
+        "--watcher-port", type=int, default=11113, help="port of DEMO_WATCHER in DicomModalities"
+    )
     return parser.parse_args()
 
 
@@ -111,15 +119,11 @@ class _Peer:
         self._check("creates the workitem", answer[0])
 
     def update(self, uid: str, changes: Dataset) -> None:
-        answer = self._association.send_n_set(
-            changes, PUSH, uid, meta_uid=self._context
-        )
+        answer = self._association.send_n_set(changes, PUSH, uid, meta_uid=self._context)
         self._check("updates the workitem", answer[0])
 
     def act(self, action: int, uid: str, information: Dataset) -> None:
-        answer = self._association.send_n_action(
-            information, action, PUSH, uid, meta_uid=self._context
-        )
+        answer = self._association.send_n_action(information, action, PUSH, uid, meta_uid=self._context)
         names = {1: f"changes the state to {information.get('ProcedureStepState')}", 3: "subscribes"}
         self._check(names[action], answer[0])
 
@@ -153,7 +157,9 @@ def _take_event(event: Event, told: queue.Queue[str]) -> tuple[int, None]:
     if "ProcedureStepState" in information:
         words.append(information.ProcedureStepState)
     progress = information.get("ProcedureStepProgressInformationSequence", ())
-    words.extend(f"{item.ProcedureStepProgress} % {item.ProcedureStepProgressDescription}" for item in progress)
+    words.extend(
+        f"{item.ProcedureStepProgress} % {item.ProcedureStepProgressDescription}" for item in progress
+    )
     told.put(" ".join(words))
     return 0x0000, None
 
@@ -182,7 +188,10 @@ def _code(value: str, scheme: str, meaning: str) -> Dataset:
 
 def _reference(image: Dataset) -> Dataset:
     instance, place, item = Dataset(), Dataset(), Dataset()
-    instance.ReferencedSOPClassUID, instance.ReferencedSOPInstanceUID = image.SOPClassUID, image.SOPInstanceUID
+    instance.ReferencedSOPClassUID, instance.ReferencedSOPInstanceUID = (
+        image.SOPClassUID,
+        image.SOPInstanceUID,
+    )
     place.RetrieveAETitle = "ORTHANC"
     item.TypeOfInstances = "DICOM"
     item.StudyInstanceUID, item.SeriesInstanceUID = image.StudyInstanceUID, image.SeriesInstanceUID

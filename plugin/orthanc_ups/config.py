@@ -11,7 +11,8 @@ import difflib
 import re
 import types
 import typing
-from typing import Any, Final, Mapping, get_args, get_origin, get_type_hints
+from collections.abc import Mapping
+from typing import Any, Final, get_args, get_origin, get_type_hints
 
 from .settings import Duration, Range, Settings, Surroundings
 

@@ -13,9 +13,17 @@ _LIBRARIES: Final = ("pynetdicom", "pydicom", "aiohttp", "asyncio")
 class LogSink(Protocol):
     """The part of the ``orthanc`` module that takes log lines."""
 
-    def LogInfo(self, message: str) -> None: ...
-    def LogWarning(self, message: str) -> None: ...
-    def LogError(self, message: str) -> None: ...
+    def LogInfo(self, message: str) -> None:
+        """Log what an operator may want to follow."""
+        ...
+
+    def LogWarning(self, message: str) -> None:
+        """Log what an operator should look at."""
+        ...
+
+    def LogError(self, message: str) -> None:
+        """Log what went wrong."""
+        ...
 
 
 class OrthancHandler(logging.Handler):

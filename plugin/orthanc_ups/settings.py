@@ -7,8 +7,9 @@ texts such as ``"90s"``, ``"15m"``, ``"12h"``, ``"7d"``. config.py reads them, R
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Mapping
+from typing import Annotated
 
 
 class Duration:

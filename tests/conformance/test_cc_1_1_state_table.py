@@ -206,7 +206,9 @@ def test_cc_2_6_n_set(state: State, transaction: str | None, expected: int) -> N
     ],
     ids=lambda command: type(command).__name__,
 )
-def test_cc_1_1_2_without_such_a_ups_everything_is_c307(command: Update | ChangeState | RequestCancel) -> None:
+def test_cc_1_1_2_without_such_a_ups_everything_is_c307(
+    command: Update | ChangeState | RequestCancel,
+) -> None:
     with pytest.raises(UpsError) as refused:
         decide(None, command, NOW)
     assert refused.value.status.code == 0xC307

@@ -21,7 +21,10 @@ from orthanc_ups.core.workitem import SpecificAct, Subscription, Workitem
 
 NONE, LOCK, NO_LOCK = Subscription.NONE, Subscription.LOCK, Subscription.NO_LOCK
 AE = "WATCHER"
-EARLIER, ACT = 10, 20  # sequence numbers of the specific act that makes the present state, and of the tested act
+EARLIER, ACT = (
+    10,
+    20,
+)  # sequence numbers of the specific act that makes the present state, and of the tested act
 
 
 def workitem(state: Subscription, created: int = 5) -> Workitem:
@@ -85,7 +88,9 @@ def test_cc_2_3_a_new_ups_takes_the_global_state(acts: tuple[Kind, ...], expecte
 
 @pytest.mark.parametrize("globally", [Kind.LOCK, Kind.NO_LOCK, Kind.SUSPEND, Kind.UNSUBSCRIBE])
 @pytest.mark.parametrize("specific", [LOCK, NO_LOCK, NONE])
-def test_cc_2_3_a_later_specific_action_beats_every_global_one(globally: Kind, specific: Subscription) -> None:
+def test_cc_2_3_a_later_specific_action_beats_every_global_one(
+    globally: Kind, specific: Subscription
+) -> None:
     log = after(GlobalAct(EARLIER, globally, through=9))
     ups = Workitem("1.2.3", 5, {}, acts={AE: SpecificAct(ACT, specific)})
     assert subscribed(log, ups) is specific
@@ -130,7 +135,9 @@ def test_cc_2_3_2_a_filter_takes_existing_ups_that_match_and_no_others() -> None
         ([filtered(ACT, Kind.LOCK, 4), GlobalAct(30, Kind.NO_LOCK, 4)], NO_LOCK),
     ],
 )
-def test_cc_2_3_2_a_new_ups_that_fits_a_standing_filter(acts: list[GlobalAct], expected: Subscription) -> None:
+def test_cc_2_3_2_a_new_ups_that_fits_a_standing_filter(
+    acts: list[GlobalAct], expected: Subscription
+) -> None:
     ups = Workitem("1.2.3", 5, {}, filtered=(ACT,))
     assert subscribed(after(*acts), ups) is expected
 
@@ -149,7 +156,10 @@ def test_a_compacted_log_means_the_same_for_every_ups(length: int) -> None:
         log = after(*(GlobalAct(10 * n, kind, through=2 * n) for n, kind in enumerate(acts, start=1)))
         short = compacted(log)
         for created in range(1, 2 * length + 3):
-            for specific in (None, *(SpecificAct(10 * n + 5, s) for n in range(length + 1) for s in Subscription)):
+            for specific in (
+                None,
+                *(SpecificAct(10 * n + 5, s) for n in range(length + 1) for s in Subscription),
+            ):
                 if specific and created > 2 * (specific.sequence // 10 + 1):
                     continue  # nobody acts on a UPS before it exists
                 ups = Workitem("1.2.3", created, {}, acts={AE: specific} if specific else {})

@@ -15,7 +15,8 @@ Data sets are shared freely and **never changed in place**.
 
 from __future__ import annotations
 
-from typing import Any, Final, Iterator, TypeAlias
+from collections.abc import Iterator
+from typing import Any, Final, TypeAlias
 
 Element: TypeAlias = dict[str, Any]
 DataSet: TypeAlias = dict[str, Element]

@@ -82,9 +82,7 @@ def decide(workitem: Workitem | None, command: WorkitemCommand, circumstances: C
 def _create(workitem: Workitem | None, command: Create, circumstances: Circumstances) -> Decision:
     if not is_uid(command.uid):
         raise UpsError(statuses.INVALID_INSTANCE, "the SOP Instance UID is not a valid UID")
-    prepared = attributes.prepare_create(
-        command.attributes, circumstances.now, circumstances.worklist_label
-    )
+    prepared = attributes.prepare_create(command.attributes, circumstances.now, circumstances.worklist_label)
     if workitem is not None or command.uid in (tags.GLOBAL_SUBSCRIPTION, tags.FILTERED_SUBSCRIPTION):
         raise UpsError(statuses.DUPLICATE_INSTANCE, f"a UPS {command.uid} exists already")
     content = {**prepared.attributes, tags.SOP_INSTANCE_UID: element("UI", command.uid)}
@@ -243,7 +241,9 @@ def _request_cancel(workitem: Workitem, command: RequestCancel, circumstances: C
     if cell is Effect.CANCEL_UNCLAIMED:
         return _canceled_unclaimed(workitem, command.information, circumstances.now)
     if not circumstances.watched:
-        raise UpsError(statuses.PERFORMER_UNREACHABLE, "no AE is subscribed to this UPS, so none can be asked")
+        raise UpsError(
+            statuses.PERFORMER_UNREACHABLE, "no AE is subscribed to this UPS, so none can be asked"
+        )
     asked = events.cancel_requested(command.requester.ae, command.information)
     return Decision(replace(workitem), "asked the performer to cancel", occurrences=(asked,))
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import base64
 import zlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Iterable, Iterator
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
-from typing import Final, Mapping
+from typing import Final
 
 from . import statuses
 from .statuses import Status

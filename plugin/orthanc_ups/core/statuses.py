@@ -6,10 +6,11 @@ DIMSE codes: PS3.4 Annex CC tables CC.2.x-2/-3 and PS3.7 Annex C. HTTP: PS3.18 Â
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
-from typing import Final, Mapping
+from typing import Final
 
 
 class Service(Enum):

@@ -11,9 +11,10 @@ everything of that AE, on …34.5.1 the filters and every subscription to a work
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Mapping
+from typing import Final
 
 from .dataset import DataSet
 from .numbers import Numbers
@@ -39,6 +40,9 @@ class Kind(Enum):
 _AS_STATE = {Kind.LOCK: Subscription.LOCK, Kind.NO_LOCK: Subscription.NO_LOCK}
 
 
+_NONE_MATCHED: Final = Numbers()
+
+
 @dataclass(frozen=True, slots=True)
 class GlobalAct:
     """One act of an AE on …34.5 or …34.5.1.
@@ -58,7 +62,7 @@ class GlobalAct:
     through: int
     filtered: bool = False
     filter: DataSet | None = None
-    matched: Numbers = Numbers()
+    matched: Numbers = _NONE_MATCHED
     at: float = 0.0
 
 

@@ -8,7 +8,8 @@ a downgrade of the plugin destroys nothing.
 
 from __future__ import annotations
 
-from typing import Any, Final, Iterable
+from collections.abc import Iterable
+from typing import Any, Final
 
 import orjson
 

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Callable, Final, Sequence
+from typing import Final
 
 from ..core.events import Event, Occurrence
 from ..core.workitem import HistoryEntry, SpecificAct, Subscription, Workitem
@@ -119,7 +120,9 @@ class Commits:
             spilled = (*spilled, waiting[0].sequence)
             await self._spill(workitem.uid, tuple(waiting[:SPILLED_AT_ONCE]))
             settled, waiting = [], waiting[SPILLED_AT_ONCE:]
-        return replace(workitem, events=(*settled, *waiting, *new), spilled=self._unsettled(workitem, spilled))
+        return replace(
+            workitem, events=(*settled, *waiting, *new), spilled=self._unsettled(workitem, spilled)
+        )
 
     async def _spill(self, uid: str, events: tuple[Event, ...]) -> None:
         """Written before the workitem lets go of them; after a crash between both they are simply there twice."""

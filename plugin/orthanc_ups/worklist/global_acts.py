@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Callable
 
 from ..core import statuses, tags
 from ..core.commands import Subscribe, Suspend, Unsubscribe

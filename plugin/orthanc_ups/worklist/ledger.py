@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final, Iterator, Mapping
+from typing import Final
 
 from ..core.dataset import DataSet
 from ..core.matching import Query

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Callable, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from ..core import statuses, tags
 from ..core.commands import (
@@ -278,7 +278,9 @@ class Worklist:
 
     def _check_purgeable(self, workitem: Workitem) -> None:
         if not workitem.state.is_final:
-            raise UpsError(statuses.MAY_NOT_UPDATE, f"the UPS is {workitem.state.value}, not in a final state")
+            raise UpsError(
+                statuses.MAY_NOT_UPDATE, f"the UPS is {workitem.state.value}, not in a final state"
+            )
         holders = self._ledger.lock_holders(workitem)
         if holders:
             raise UpsError(statuses.MAY_NOT_UPDATE, f"held by a Deletion Lock of {', '.join(holders)}")

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Reads the stored worklist in: at the start, and again if the projection fails."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from ..core.events import Event
+from ..core.subscriptions import Kind, Log
+from ..core.workitem import Workitem
+from ..delivery.port import Burst
+from ..store.document import UnreadableDocument, decode_events
+from ..store.log_document import decode_log
+from ..store.port import Entries, Entry
+from ..store.projection import Projection
+from .commits import Overflow
+from .header import KEY as HEADER_KEY
+from .shadow import Tombstone, read_tombstone
+
+_log = logging.getLogger("orthanc_ups.store")
+
+
+@dataclass(slots=True)
+class Stored:
+    """Everything found in the store except the workitems, which went into the projection.
+
+    Attributes:
+        header: the worklist's own entry, None on the first start.
+        logs: per AE its global acts, with the stored version.
+        tombstones: the purged workitems.
+        overflows: per workitem its overflow entries.
+        delivery: entries that belong to delivery (``delivery/…``, ``dead/…``).
+        damaged: entries that nobody can read.
+    """
+
+    header: Entry | None = None
+    logs: list[tuple[Log, str]] = field(default_factory=list)
+    tombstones: dict[str, Tombstone] = field(default_factory=dict)
+    overflows: dict[str, list[Overflow]] = field(default_factory=dict)
+    delivery: list[Entry] = field(default_factory=list)
+    damaged: list[Entry] = field(default_factory=list)
+
+
+class Loader:
+    """Sorts the entries of the store by their keys."""
+
+    def __init__(self, entries: Entries, projection: Projection) -> None:
+        self._entries = entries
+        self._projection = projection
+
+    async def load(self) -> Stored:
+        """Read every entry. Unreadable ones are reported and left alone. Raises StoreUnavailable."""
+        stored = Stored()
+        with self._projection.rebuilding() as rebuild:
+            async for chunk in self._entries.load():
+                workitems = [entry for entry in chunk if not self._sort(entry, stored)]
+                stored.damaged.extend(rebuild.take(workitems))
+        for entry in stored.damaged:
+            _log.error("Entry %s of Orthanc's metadata is not readable; it is left alone", entry.key)
+        return stored
+
+    def _sort(self, entry: Entry, stored: Stored) -> bool:
+        """Put an entry where it belongs; False if it is a workitem."""
+        kind = entry.key.partition("/")[0]
+        try:
+            return self._sorted(kind, entry, stored)
+        except UnreadableDocument as error:
+            _log.error("Entry %s: %s", entry.key, error)
+            stored.damaged.append(entry)
+            return True
+
+    def _sorted(self, kind: str, entry: Entry, stored: Stored) -> bool:
+        if kind == "workitem":
+            gone = read_tombstone(entry.document)
+            if gone is None:
+                return False
+            stored.tombstones[gone[0]] = Tombstone(entry.version, gone[1])
+        elif kind == "subscriber":
+            stored.logs.append((decode_log(entry.document), entry.version))
+        elif kind == "events":
+            events = decode_events(entry.document)
+            if events:
+                overflow = Overflow(entry.key, entry.version, events)
+                stored.overflows.setdefault(events[0].uid, []).append(overflow)
+        elif kind in ("delivery", "dead"):
+            stored.delivery.append(entry)
+        elif entry.key == HEADER_KEY:
+            stored.header = entry
+        else:
+            stored.damaged.append(entry)
+        return True
+
+
+def bursts(logs: list[Log]) -> Iterator[Burst]:
+    """The initial reports that global subscribes with lock owe; delivery knows which are done."""
+    for log in logs:
+        for act in log.acts:
+            if act.kind is Kind.LOCK and act.through:
+                yield Burst(log.receiving_ae, act.sequence, act.through, act.sequence, act.at)
+
+
+def unsettled_events(workitems: Iterator[Workitem], overflows: dict[str, list[Overflow]]) -> list[Event]:
+    """All events of documents and overflow entries, each once, by sequence."""
+    found = {event.sequence: event for workitem in workitems for event in workitem.events}
+    for entries in overflows.values():
+        found.update((event.sequence, event) for one in entries for event in one.events)
+    return [found[sequence] for sequence in sorted(found)]
