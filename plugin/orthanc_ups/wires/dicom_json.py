@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Data sets as DICOM JSON text (PS3.18 Annex F) and back, without loss.
+
+- DS and IS leave as JSON numbers that show every digit of the stored text, or as strings where that text is
+  no JSON number (``+1.5``, ``007``); SV and UV beyond 2^53 leave as strings (PS3.18 Table F.2.3-1).
+- (0008,0005) leaves as ISO_IR 192 in data sets that need it. In what comes it says nothing, as JSON is always
+  UTF-8, and is left out, like group lengths.
+- All values are inline: a BulkDataURI is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable
+from typing import Any, Final
+
+import orjson
+
+from ..core import tags
+from ..core.dataset import DataSet, Element, element
+from ..core.statuses import INVALID_VALUE, NO_SUCH_ATTRIBUTE, UpsError
+from .attribute_names import vr_of
+from .element_values import Number, inner_value
+
+_TAG: Final = re.compile(r"[0-9A-F]{8}")
+_UTF_8: Final = element("CS", "ISO_IR 192")
+_STRING: Final = rb'"(?:[^"\\]|\\.)*"'
+_NUMERIC: Final = re.compile(rb'("vr":"(DS|IS|SV|UV)","Value":\[)((?:[^"\]]|' + _STRING + rb")+)\]")
+_TEXT_VALUE: Final = re.compile(_STRING)
+_JSON_NUMBER: Final = re.compile(rb"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+_WHOLE: Final = re.compile(rb"-?[0-9]{16,}")
+_EXACT_IN_DOUBLES: Final = 2**53
+
+
+class MalformedJson(ValueError):
+    """The text is no JSON, or not the JSON of a data set; the message says where."""
+
+
+# --- writing ----------------------------------------------------------------------------------------
+
+
+def encode(dataset: DataSet) -> bytes:
+    """One data set as a JSON object."""
+    text = orjson.dumps(dataset)
+    if not text.isascii():
+        text = orjson.dumps(dict(sorted({**dataset, tags.SPECIFIC_CHARACTER_SET: _UTF_8}.items())))
+    return _NUMERIC.sub(_numbers, text)
+
+
+def encode_all(datasets: Iterable[DataSet]) -> bytes:
+    """Data sets as a JSON array."""
+    return b"[" + b",".join(map(encode, datasets)) + b"]"
+
+
+def _numbers(found: re.Match[bytes]) -> bytes:
+    head, vr, listed = found.groups()
+    if vr in (b"DS", b"IS"):
+        return head + _TEXT_VALUE.sub(_as_number, listed) + b"]"
+    return head + _WHOLE.sub(_as_exact, listed) + b"]"
+
+
+def _as_number(found: re.Match[bytes]) -> bytes:
+    digits = found[0][1:-1]
+    if _JSON_NUMBER.fullmatch(digits) and math.isfinite(float(digits)):
+        return digits
+    return found[0]
+
+
+def _as_exact(found: re.Match[bytes]) -> bytes:
+    return found[0] if abs(int(found[0])) <= _EXACT_IN_DOUBLES else b'"%b"' % found[0]
+
+
+# --- reading ----------------------------------------------------------------------------------------
+
+
+def decode(body: bytes, nesting: int = 32) -> list[DataSet]:
+    """Read an array of data sets, or a bare one.
+
+    ``nesting`` is the greatest depth of sequences within sequences.
+
+    Raises:
+        MalformedJson: no JSON, a name twice in one object, or neither array nor object.
+        UpsError: 0105 or 0106 with the path of the attribute; values are left to the rules of the core.
+    """
+    found = _parsed(body)
+    listed = found if isinstance(found, list) else [found]
+    if not all(isinstance(one, dict) for one in listed):
+        raise MalformedJson("expected a JSON object, or an array of them, with tags as names")
+    return [_dataset(one, "", nesting) for one in listed]
+
+
+def _parsed(body: bytes) -> Any:
+    try:
+        orjson.loads(body)  # refuses what is too deep for the parser that keeps the digits of numbers
+        return json.loads(
+            body.decode(), parse_float=Number, parse_int=Number, object_pairs_hook=_unambiguous
+        )
+    except MalformedJson:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise MalformedJson(f"not JSON: {error}") from None
+
+
+def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise MalformedJson(f"{twice[:64]!r} stands twice in one object")
+    return made
+
+
+def _dataset(found: dict[str, Any], path: str, nesting: int) -> DataSet:
+    made: DataSet = {}
+    for tag, given in sorted((name.upper(), given) for name, given in found.items()):
+        here = f"{path}.{tag}" if path else tag
+        if not _TAG.fullmatch(tag):
+            raise UpsError(NO_SUCH_ATTRIBUTE, f"{tag[:64]!r} is no tag: expected 8 hexadecimal digits", path or None)
+        if tag in made:
+            raise UpsError(INVALID_VALUE, f"({tag[:4]},{tag[4:]}) stands twice", here)
+        if tag != tags.SPECIFIC_CHARACTER_SET and not tag.endswith("0000"):
+            made[tag] = _element(given, tag, here, nesting)
+    return made
+
+
+def _element(given: Any, tag: str, path: str, nesting: int) -> Element:
+    if not isinstance(given, dict):
+        raise _refused(tag, path, 'is no object with "vr" and "Value"')
+    if "BulkDataURI" in given:
+        raise _refused(tag, path, "has a BulkDataURI: values must be inline (PS3.18 §11.1.4)")
+    vr = given.get("vr") or vr_of(tag)
+    if not isinstance(vr, str):
+        raise _refused(tag, path, 'has no "vr"')
+    made: Element = {"vr": vr, **{key: given[key] for key in given if key not in ("vr", "Value")}}
+    binary = made.get("InlineBinary")
+    if isinstance(binary, str):
+        made["InlineBinary"] = "".join(binary.split())
+    if made.get("InlineBinary") == "":
+        del made["InlineBinary"]
+    return _with_values(made, given.get("Value"), path, nesting)
+
+
+def _with_values(made: Element, listed: Any, path: str, nesting: int) -> Element:
+    if not isinstance(listed, list):
+        return made if listed is None else {**made, "Value": listed}
+    vr = made["vr"]
+    if vr == "SQ":
+        found = [_item(one, path, nesting) for one in listed]
+    elif vr == "PN":
+        found = [_name(one) for one in listed]
+    else:
+        found = [inner_value(vr, one) for one in listed]
+    return {"vr": vr, "Value": found, **made} if found and found != [None] else made
+
+
+def _item(found: Any, path: str, nesting: int) -> Any:
+    if not isinstance(found, dict):
+        raise _refused(path[-8:], path, "has an item that is no object")
+    if nesting < 1:
+        raise _refused(path[-8:], path, "is nested too deeply")
+    return _dataset(found, path, nesting - 1)
+
+
+def _name(found: Any) -> Any:
+    if not isinstance(found, dict):
+        return None if found == "" else found
+    return {group: found[group] for group in found if found[group] not in ("", None)} or None
+
+
+def _refused(tag: str, path: str, what: str) -> UpsError:
+    return UpsError(INVALID_VALUE, f"({tag[:4]},{tag[4:]}) {what}", path)

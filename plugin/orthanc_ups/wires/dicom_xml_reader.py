@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Documents of the Native DICOM Model (PS3.19 Annex A.1) to data sets, as they are read, with no tree in between."""
+
+from __future__ import annotations
+
+import binascii
+from base64 import b64decode
+from dataclasses import dataclass, field
+from typing import Any, Final
+from xml.etree.ElementTree import ParseError
+
+from defusedxml.common import DefusedXmlException
+from defusedxml.ElementTree import XMLParser
+
+from ..core import tags
+from ..core.dataset import DataSet, Element, text
+from ..core.statuses import INVALID_VALUE, UpsError
+from .attribute_names import is_private, vr_of
+from .element_values import inner_value
+
+NAMESPACE: Final = "http://dicom.nema.org/PS3.19/models/NativeDICOM"
+GROUPS: Final = ("Alphabetic", "Ideographic", "Phonetic")
+COMPONENTS: Final = ("FamilyName", "GivenName", "MiddleName", "NamePrefix", "NameSuffix")
+
+_PARENTS: Final = {
+    "NativeDicomModel": {""},
+    "DicomAttribute": {"NativeDicomModel", "Item"},
+    **dict.fromkeys(("Value", "Item", "PersonName", "InlineBinary", "BulkData"), {"DicomAttribute"}),
+    **dict.fromkeys(GROUPS, {"PersonName"}),
+    **dict.fromkeys(COMPONENTS, set(GROUPS)),
+}
+_LEAVES: Final = frozenset({"Value", "InlineBinary", *COMPONENTS})
+_TEXT_VRS: Final = frozenset({"LT", "ST", "UT"})
+_LARGEST_GAP: Final = 1000
+
+
+class MalformedXml(ValueError):
+    """The text is no XML, or not of the Native DICOM Model; the message says where."""
+
+
+@dataclass(slots=True)
+class _Node:
+    """An element that is open: its attributes, and what its children have become."""
+
+    name: str
+    given: dict[str, str]
+    path: str
+    text: list[str] = field(default_factory=list)
+    children: list[tuple[str, Any]] = field(default_factory=list)  # name or number, and what it became
+    dataset: DataSet = field(default_factory=dict)
+    creators: dict[str, str] = field(default_factory=dict)
+    binary: str | None = None
+
+
+def decode(body: bytes, nesting: int = 32) -> DataSet:
+    """Read one document. ``nesting`` is the greatest depth of sequences within sequences.
+
+    Raises:
+        MalformedXml: no XML, a document type or entity, or not the Native DICOM Model.
+        UpsError: 0106 with the path of the attribute; values are left to the rules of the core.
+    """
+    parser = XMLParser(target=_Builder(nesting), forbid_dtd=True)
+    try:
+        parser.feed(body)
+        found: DataSet = parser.close()
+    except MalformedXml:
+        raise
+    except DefusedXmlException:
+        raise MalformedXml("a document type or entity is not allowed") from None
+    except (ParseError, LookupError, ValueError) as error:
+        raise MalformedXml(f"not XML of the Native DICOM Model: {error}") from None
+    return found
+
+
+class _Builder:
+    """What the parser calls."""
+
+    def __init__(self, nesting: int) -> None:
+        self._nesting = nesting
+        self._open = [_Node("", {}, "")]
+        self._result: DataSet = {}
+
+    def start(self, name: str, given: dict[str, str]) -> None:
+        """An element begins."""
+        local = name.removeprefix("{" + NAMESPACE + "}")
+        above = self._open[-1]
+        if above.name not in _PARENTS.get(local, ()):
+            raise MalformedXml(f"<{local[:64]}> is not expected in <{above.name or 'document'}>")
+        path = above.path
+        if local == "DicomAttribute":
+            tag = _tag(given)
+            path = f"{path}.{tag}" if path else tag
+        elif local == "Item" and path.count(".") >= self._nesting:
+            raise _refused(path, "is nested too deeply")
+        elif local == "BulkData":
+            raise _refused(path, "has BulkData: values must be inline (PS3.18 §11.1.4)")
+        self._open.append(_Node(local, given, path))
+
+    def data(self, found: str) -> None:
+        """Text within an element."""
+        node = self._open[-1]
+        if node.name in _LEAVES:
+            node.text.append(found)
+        elif not found.isspace():
+            raise MalformedXml(f"text is not expected in <{node.name}>")
+
+    def end(self, _name: str) -> None:
+        """An element ends: its parent takes what it has become."""
+        node = self._open.pop()
+        above = self._open[-1]
+        if node.name == "NativeDicomModel":
+            self._result = _finished(node)
+        elif node.name == "DicomAttribute":
+            _take_attribute(above, node)
+        elif node.name == "InlineBinary":
+            above.binary = "".join("".join(node.text).split())
+        elif node.name in COMPONENTS or node.name in GROUPS:
+            above.children.append((node.name, "".join(node.text) if node.name in COMPONENTS else _joined(node)))
+        else:
+            above.children.append((node.given.get("number", ""), _child(node)))
+
+    def close(self) -> DataSet:
+        """The document is read."""
+        return self._result
+
+
+def _child(node: _Node) -> Any:
+    if node.name == "Item":
+        return _finished(node)
+    if node.name == "PersonName":
+        return {group: found for group, found in node.children if found} or None
+    return "".join(node.text)
+
+
+def _joined(node: _Node) -> str:
+    """The components of a name with carets, up to the last one that is there."""
+    found = dict(node.children)
+    last = max((number for number, name in enumerate(COMPONENTS) if name in found), default=-1)
+    return "^".join(found.get(name, "") for name in COMPONENTS[: last + 1])
+
+
+def _tag(given: dict[str, str]) -> str:
+    tag = given.get("tag", "").upper()
+    if len(tag) != 8 or not set(tag) <= set("0123456789ABCDEF"):
+        raise MalformedXml(f"<DicomAttribute> has tag {tag[:64]!r}, expected 8 hexadecimal digits")
+    return tag
+
+
+# --- attributes -------------------------------------------------------------------------------------
+
+
+def _take_attribute(above: _Node, node: _Node) -> None:
+    tag = _tag(node.given)
+    if tag in above.dataset:
+        raise _refused(node.path, "stands twice")
+    if tag == tags.SPECIFIC_CHARACTER_SET or tag.endswith("0000"):
+        return
+    vr = node.given.get("vr") or vr_of(tag)
+    if not vr:
+        raise _refused(node.path, "has no vr")
+    above.dataset[tag] = _element(vr, node)
+    creator = node.given.get("privateCreator")
+    if creator and is_private(tag):
+        above.creators[tag] = creator
+
+
+def _element(vr: str, node: _Node) -> Element:
+    if node.binary is not None:
+        return _binary(vr, node)
+    if vr == "SQ":
+        listed = [found for _, found in sorted(_by_number(node).items())]
+    else:
+        listed = _with_gaps(_by_number(node))
+    if vr not in ("SQ", "PN"):
+        listed = [inner_value(vr, one) for one in listed]
+    return {"vr": vr, "Value": listed} if listed and listed != [None] else {"vr": vr}
+
+
+def _binary(vr: str, node: _Node) -> Element:
+    if node.children:
+        raise _refused(node.path, "has InlineBinary and values")
+    if not node.binary:
+        return {"vr": vr}
+    if vr not in _TEXT_VRS:
+        return {"vr": vr, "InlineBinary": node.binary}
+    try:
+        return {"vr": vr, "Value": [b64decode(node.binary, validate=True).decode()]}
+    except (binascii.Error, UnicodeDecodeError):
+        raise _refused(node.path, "has InlineBinary that is no base64 of UTF-8") from None
+
+
+def _by_number(node: _Node) -> dict[int, Any]:
+    placed: dict[int, Any] = {}
+    for number, found in node.children:
+        place = int(number) if number.isascii() and number.isdigit() else len(placed) + 1
+        if place in placed or not 1 <= place <= len(placed) + _LARGEST_GAP:
+            raise _refused(node.path, f"has a value number {number[:16]!r} out of order")
+        placed[place] = found
+    return placed
+
+
+def _with_gaps(placed: dict[int, Any]) -> list[Any]:
+    """Values in order; a number that is left out is an empty value."""
+    return [placed.get(place) for place in range(1, max(placed, default=0) + 1)]
+
+
+# --- private blocks ---------------------------------------------------------------------------------
+
+
+def _finished(node: _Node) -> DataSet:
+    for tag in sorted(node.creators):
+        _reserve(node.dataset, tag, node.creators[tag], node.path)
+    return dict(sorted(node.dataset.items()))
+
+
+def _reserve(made: DataSet, tag: str, creator: str, path: str) -> None:
+    """Reserve the block of a private element for the creator that it names (PS3.5 §7.8.1).
+
+    A tag with block 00 only says where in its block the element stands: it moves to the creator's.
+    """
+    block = tag[4:6] if tag[4:6] >= "10" else _block(made, tag[:4], creator)
+    reserved = f"{tag[:4]}00{block}"
+    present = text(made, reserved)
+    if present and present.strip() != creator.strip():
+        raise _refused(f"{path}.{tag}" if path else tag, "names another private creator than its block")
+    moved = f"{tag[:4]}{block}{tag[6:]}"
+    if moved != tag and moved in made:
+        raise _refused(f"{path}.{moved}" if path else moved, "stands twice")
+    made[reserved] = {"vr": "LO", "Value": [present or creator]}
+    made[moved] = made.pop(tag)
+
+
+def _block(made: DataSet, group: str, creator: str) -> str:
+    blocks = [f"{number:02X}" for number in range(0x10, 0x100)]
+    ours = (one for one in blocks if text(made, f"{group}00{one}").strip() == creator.strip())
+    free = (one for one in blocks if f"{group}00{one}" not in made)
+    found = next(ours, None) or next(free, None)
+    if found is None:
+        raise MalformedXml(f"group {group} has no free private block")
+    return found
+
+
+def _refused(path: str, what: str) -> UpsError:
+    tag = path[-8:]
+    return UpsError(INVALID_VALUE, f"({tag[:4]},{tag[4:]}) {what}", path)

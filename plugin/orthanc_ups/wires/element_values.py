@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Single values as JSON and XML write them, to the inner form.
+
+What does not fit its VR is passed on as it came: the rules of the core refuse it by name.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any, Final
+
+from pydicom.valuerep import format_number_as_ds
+
+INTEGER_VRS: Final = frozenset({"SL", "SS", "SV", "UL", "US", "UV"})
+FLOAT_VRS: Final = frozenset({"FD", "FL"})
+_INTEGER: Final = re.compile(r"\s*[+-]?[0-9]{1,20}\s*")
+_SPECIAL: Final = {
+    "nan": "NaN",
+    "inf": "Infinity",
+    "+inf": "Infinity",
+    "-inf": "-Infinity",
+    "infinity": "Infinity",
+    "+infinity": "Infinity",
+    "-infinity": "-Infinity",
+}
+_LONGEST_DECIMAL: Final = 16
+
+
+class Number(str):
+    """A number as it was written, of a notation that tells numbers from text (JSON)."""
+
+    __slots__ = ()
+
+
+def inner_value(vr: str, found: Any) -> Any:
+    """One value of any VR but SQ and PN.
+
+    An empty text becomes None. Whole numbers and floats may come as text; a Number given for DS or IS keeps its
+    digits, unless DS has no room for them (16 characters): then it is rounded to what fits.
+    """
+    if found is None or found == "":
+        return None
+    if vr in INTEGER_VRS:
+        return _integer(found)
+    if vr in FLOAT_VRS:
+        return _float(found)
+    if type(found) is Number:
+        return _number_as_text(vr, found)
+    if vr == "AT" and isinstance(found, str):
+        return found.strip().upper()
+    return found
+
+
+def _integer(found: Any) -> Any:
+    if isinstance(found, str) and _INTEGER.fullmatch(found):
+        return int(found)
+    return _plain(found)
+
+
+def _float(found: Any) -> Any:
+    if not isinstance(found, str):
+        return found
+    special = _SPECIAL.get(found.strip().lower())
+    if special is not None:
+        return special
+    try:
+        value = float(found)
+    except ValueError:
+        return found
+    return value if math.isfinite(value) else str(found)
+
+
+def _number_as_text(vr: str, found: Number) -> Any:
+    if vr == "DS":
+        return str(found) if len(found) <= _LONGEST_DECIMAL else _shortened(found)
+    if vr == "IS":
+        return str(found) if found.lstrip("-").isdigit() else _whole(found)
+    return _plain(found)
+
+
+def _shortened(found: Number) -> str:
+    value = float(found)
+    return format_number_as_ds(value) if math.isfinite(value) else str(found)
+
+
+def _whole(found: Number) -> str:
+    """``40.0`` is a whole number, too."""
+    value = float(found)
+    return str(int(value)) if value.is_integer() and abs(value) < 2**31 else str(found)
+
+
+def _plain(found: Any) -> Any:
+    """A Number where none belongs is shown to the rules as what it is."""
+    return float(found) if type(found) is Number else found
