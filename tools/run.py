@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -25,12 +26,21 @@ def main() -> int:
     arguments = _parser().parse_args()
     configuration = json.loads(arguments.configuration.read_text())
     run = [NATIVE, "run", "--suite", arguments.suite, arguments.configuration]
-    process = subprocess.Popen(run)
-    signal.signal(signal.SIGTERM, lambda *_: process.send_signal(signal.SIGTERM))
-    # From a terminal Ctrl-C reaches Orthanc too; otherwise it is passed on. Orthanc minds no second one.
-    signal.signal(signal.SIGINT, lambda *_: process.send_signal(signal.SIGINT))
+    # Out of the terminal's reach, as a second SIGINT would kill Orthanc while it stops.
+    process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "--", *run], start_new_session=True)
+    _pass_on_first_signal(process)
     threading.Thread(target=_announce, args=(process, configuration), daemon=True).start()
     return process.wait()
+
+
+def _pass_on_first_signal(process: subprocess.Popen[bytes]) -> None:
+    def stop(number: int, _: object) -> None:
+        for known in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(known, signal.SIG_IGN)
+        os.killpg(process.pid, number)
+
+    for known in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(known, stop)
 
 
 def _parser() -> argparse.ArgumentParser:
