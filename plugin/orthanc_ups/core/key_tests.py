@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The kinds of matching as compiled tests, chosen by VR (PS3.4 C.2.2.2.1 to C.2.2.2.5)."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from types import MappingProxyType
+from typing import Any, Final, TypeAlias
+
+from . import person_names, tags
+from .dataset import DataSet
+from .date_times import DATED_VRS, Zone, key_interval, moment
+from .query_conditions import Condition, Operator
+from .representations import REPRESENTATIONS, is_decimal
+from .wildcards import is_universal, is_wild, wildcard_test
+
+Test: TypeAlias = Callable[[DataSet, Zone], bool]
+"""Whether the attributes on one level fit; the zone is that of stored values without offset."""
+
+Accept: TypeAlias = Callable[[Any], bool]
+
+TEXT_VRS: Final = frozenset({"AE", "AS", "CS", "LO", "LT", "SH", "ST", "UC", "UR", "UT"})
+WILDCARD_VRS: Final = TEXT_VRS - {"AS"}
+WHOLE_NUMBER_VRS: Final = frozenset({"SL", "SS", "SV", "UL", "US", "UV"})
+FLOAT_VRS: Final = frozenset({"FD", "FL"})
+_LONG_CODE_VALUE: Final = "00080119"
+_URN_CODE_VALUE: Final = "00080120"
+_PATIENT_SEX: Final = "00100040"
+SINGLE_VALUE_ONLY: Final = frozenset(
+    {tags.PRIORITY, tags.STATE, tags.READINESS, _PATIENT_SEX}
+    | {tags.CODE_VALUE, tags.CODING_SCHEME, _LONG_CODE_VALUE, _URN_CODE_VALUE}
+)
+"""Where PS3.4 Table CC.2.5-3 allows single value matching only, ``*`` and ``?`` are characters like others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A matching key, ready to be compiled.
+
+    Attributes:
+        path: tags joined by dots; ``tag`` is the last of them.
+        values: what was sent, without empty values; at least one.
+        local: the zone of date-times of the key without offset.
+        fuzzy: True if person names match fuzzily.
+    """
+
+    path: str
+    tag: str
+    vr: str
+    values: Sequence[Any]
+    local: Zone
+    fuzzy: bool
+
+
+@dataclass(frozen=True, slots=True)
+class KeyTest:
+    """A compiled key: the test, and what an index may know of it. ``dated`` if the test needs the zone."""
+
+    test: Test
+    conditions: tuple[Condition, ...] = ()
+    complete: bool = False
+    dated: bool = False
+
+
+def plain(text: Any) -> str:
+    """A text as it compares: without padding, composed Unicode; anything that is no text is empty."""
+    if not isinstance(text, str):
+        return ""
+    stripped = text.strip(" \0")
+    return stripped if stripped.isascii() else unicodedata.normalize("NFC", stripped)
+
+
+def compile_key(asked: Asked) -> KeyTest | None:
+    """The test of a key; None if it is universal. Raises ValueError with what was expected of its values."""
+    if asked.vr in TEXT_VRS:
+        return _text(asked)
+    return _BUILDERS[asked.vr](asked)
+
+
+def is_matchable(vr: str) -> bool:
+    """False for binary values, which no kind of matching knows. (Sequences are compiled item by item.)"""
+    return vr in TEXT_VRS or vr in _BUILDERS
+
+
+def _any_value(tag: str, accept: Accept) -> Test:
+    """A stored attribute with several values fits if one of them does; one without values never does."""
+
+    def test(dataset: DataSet, _: Zone) -> bool:
+        found = dataset.get(tag)
+        if found is None:
+            return False
+        return any(map(accept, found.get("Value", ())))
+
+    return test
+
+
+def _exactly(asked: Asked, wanted: Sequence[str]) -> KeyTest:
+    alternatives = frozenset(wanted)
+    test = _any_value(asked.tag, lambda one: plain(one) in alternatives)
+    return KeyTest(test, (Condition(asked.path, Operator.EQUALS, tuple(wanted)),), complete=True)
+
+
+def _text(asked: Asked) -> KeyTest | None:
+    wanted = [_checked_text(one) for one in asked.values]
+    if asked.tag in SINGLE_VALUE_ONLY or asked.vr not in WILDCARD_VRS or not any(map(is_wild, wanted)):
+        return _exactly(asked, wanted)
+    if any(map(is_universal, wanted)):
+        return None
+    fits = [wildcard_test(one) for one in wanted]
+    test = _any_value(asked.tag, lambda one: bool(text := plain(one)) and any(fit(text) for fit in fits))
+    return KeyTest(test, (Condition(asked.path, Operator.LIKE, tuple(wanted)),), complete=True)
+
+
+def _checked_text(one: Any) -> str:
+    if not isinstance(one, str):
+        raise ValueError("expected text")
+    try:
+        one.encode()
+    except UnicodeEncodeError:
+        raise ValueError("expected valid Unicode") from None
+    return plain(one)
+
+
+def _uid(asked: Asked) -> KeyTest:
+    valid = REPRESENTATIONS["UI"].valid
+    if not all(map(valid, asked.values)):
+        raise ValueError(
+            "expected a UID, or several (List of UID matching), each of at most 64 digits and dots"
+        )
+    return _exactly(asked, [plain(one) for one in asked.values])
+
+
+def _dated(asked: Asked) -> KeyTest:
+    vr, tag = asked.vr, asked.tag
+    intervals = [key_interval(vr, _checked_text(one), asked.local) for one in asked.values]
+
+    def test(dataset: DataSet, zone: Zone) -> bool:
+        for one in dataset.get(tag, {}).get("Value", ()):
+            at = moment(vr, one, zone)
+            if at is not None and any(each.low <= at <= each.high for each in intervals):
+                return True
+        return False
+
+    pairs = tuple((each.low, each.high) for each in intervals)
+    return KeyTest(test, (Condition(asked.path, Operator.WITHIN, pairs),), complete=True, dated=True)
+
+
+def _decimal(asked: Asked) -> KeyTest:
+    if not all(map(is_decimal, asked.values)):
+        raise ValueError("expected a number")
+    wanted = frozenset(Decimal(one.strip(" ")) for one in asked.values)
+    return KeyTest(
+        _any_value(asked.tag, lambda one: is_decimal(str(one)) and Decimal(str(one).strip(" ")) in wanted)
+    )
+
+
+def _number(asked: Asked) -> KeyTest:
+    wanted = frozenset(_checked_number(one, asked.vr) for one in asked.values)
+    return KeyTest(_any_value(asked.tag, lambda one: isinstance(one, (int, float, str)) and one in wanted))
+
+
+def _checked_number(one: Any, vr: str) -> int | float | str:
+    """Numbers may also come as text, as in a URL."""
+    number = _read_number(one, vr) if isinstance(one, str) else one
+    if not REPRESENTATIONS[vr].valid(number):
+        raise ValueError(f"expected {REPRESENTATIONS[vr].form}")
+    assert isinstance(number, (int, float, str))
+    return number
+
+
+def _read_number(text: str, vr: str) -> int | float | str:
+    try:
+        return int(text) if vr in WHOLE_NUMBER_VRS else float(text)
+    except ValueError:
+        return text
+
+
+def _tag(asked: Asked) -> KeyTest:
+    if not all(map(REPRESENTATIONS["AT"].valid, asked.values)):
+        raise ValueError("expected a tag of 8 hexadecimal digits")
+    wanted = frozenset(one.upper() for one in asked.values)
+    return KeyTest(_any_value(asked.tag, lambda one: isinstance(one, str) and one.upper() in wanted))
+
+
+def _name(asked: Asked) -> KeyTest | None:
+    names = [_checked_name(one) for one in asked.values]
+    build = _fuzzy_name if asked.fuzzy else _literal_name
+    tests = [build(asked, one) for one in names]
+    if len(tests) == 1 or None in tests:
+        return None if None in tests else tests[0]
+    every = [one.test for one in tests if one is not None]
+    return KeyTest(lambda dataset, zone: any(test(dataset, zone) for test in every))
+
+
+def _checked_name(one: Any) -> dict[str, str]:
+    if not isinstance(one, dict) or not one.keys() <= set(person_names.GROUPS):
+        raise ValueError("expected a person name")
+    for group in one.values():
+        _checked_text(group)
+    return person_names.groups(one)
+
+
+def _literal_name(asked: Asked, name: Mapping[str, str]) -> KeyTest | None:
+    wanted = {group: _alternatives(text) for group, text in name.items() if not _names_anybody(text)}
+    if not wanted:
+        return None
+    fits = {group: [wildcard_test(one) for one in patterns] for group, patterns in wanted.items()}
+
+    def accept(one: Any) -> bool:
+        stored = person_names.groups(one)
+        return all(any(fit(text) for text in _texts(stored, group) for fit in fits[group]) for group in fits)
+
+    conditions = tuple(
+        Condition(_group_path(asked.path, group), Operator.LIKE, patterns)
+        for group, patterns in wanted.items()
+    )
+    return KeyTest(_any_value(asked.tag, accept), conditions, complete=True)
+
+
+def _names_anybody(pattern: str) -> bool:
+    return not pattern.strip("*^")
+
+
+def _alternatives(pattern: str) -> tuple[str, ...]:
+    """``yamada^*`` also means ``yamada``: components that are not there are empty ones."""
+    found = [pattern]
+    while found[-1].endswith("^*"):
+        found.append(found[-1][:-2].rstrip("^"))
+    return tuple(found)
+
+
+def _texts(stored: Mapping[str, str], group: str) -> Sequence[str]:
+    if group == "Alphabetic":
+        return tuple(stored.values())
+    return (stored[group],) if group in stored else ()
+
+
+def _group_path(path: str, group: str) -> str:
+    return path if group == "Alphabetic" else f"{path}.{group}"
+
+
+def _fuzzy_name(asked: Asked, name: Mapping[str, str]) -> KeyTest | None:
+    wanted = sorted(person_names.words(dict(name)))
+    if not wanted:
+        return None
+
+    def accept(one: Any) -> bool:
+        stored = person_names.words(one)
+        return all(person_names.resembles(word, stored) for word in wanted)
+
+    conditions = tuple(
+        Condition(asked.path, Operator.SOUNDS, ((word, person_names.sound(word)),)) for word in wanted
+    )
+    return KeyTest(_any_value(asked.tag, accept), conditions, complete=True)
+
+
+_BUILDERS: Final[Mapping[str, Callable[[Asked], KeyTest | None]]] = MappingProxyType(
+    {"AT": _tag, "DS": _decimal, "IS": _decimal, "PN": _name, "UI": _uid}
+    | dict.fromkeys(DATED_VRS, _dated)
+    | dict.fromkeys(WHOLE_NUMBER_VRS | FLOAT_VRS, _number)
+)

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What a query asks, in words that an index understands. An index may use it to narrow down or to decide."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+
+class Operator(Enum):
+    """How the values of a condition are meant; any one of them suffices."""
+
+    EQUALS = "the stored text is one of them"
+    LIKE = "the stored text fits one of these wildcard patterns"
+    WITHIN = "the stored moment lies in one of these pairs of microseconds, both ends included"
+    SOUNDS = "some word of the stored name begins with the word of a pair or has its sound"
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One test of one attribute.
+
+    Attributes:
+        path: tags joined by dots; for person names followed by ``.Alphabetic``, ``.Ideographic`` or
+            ``.Phonetic`` if only that group is meant.
+        operator: what the values mean.
+        values: alternatives. Texts are as ``key_tests.plain`` and ``person_names.fold`` leave them.
+    """
+
+    path: str
+    operator: Operator
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """What one top-level key asks: all conditions must hold, within a sequence on one and the same item.
+
+    Attributes:
+        conditions: each is necessary; there may be none.
+        complete: True if they say all that the key says.
+    """
+
+    conditions: tuple[Condition, ...]
+    complete: bool

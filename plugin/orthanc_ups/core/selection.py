@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Which attributes an answer holds: those asked for in C-FIND, return keys as well in a Search."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from . import tags
+from .dataset import DataSet, Element, items
+from .date_times import DATED_VRS
+from .dictionary import VR_OF
+from .rules import RETURN_KEYS
+
+Wanted: TypeAlias = dict[str, "Wanted | None"]
+"""Tags to return; None means the whole attribute, a mapping what to return of each item of a sequence."""
+
+NEVER_RETURNED: Final = frozenset({tags.TRANSACTION_UID, tags.SPECIFIC_CHARACTER_SET})
+_IF_PRESENT: Final = frozenset(path for path, kind in RETURN_KEYS.items() if kind in ("1C", "2C"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One attribute of an answer: ``empty`` stands for it if absent (None: nothing does)."""
+
+    tag: str
+    empty: Element | None
+    parts: tuple[_Part, ...] | None
+
+
+class Selection:
+    """Picks the attributes of an answer, always the same ones."""
+
+    def __init__(self, wanted: Wanted, vr_of: Mapping[str, str], *, everything: bool = False) -> None:
+        self._everything = everything
+        if everything or _holds_times(wanted, vr_of):
+            wanted = {**wanted, tags.TIMEZONE_OFFSET: None}
+        self._parts = _parts(wanted, vr_of, _IF_PRESENT | {tags.TIMEZONE_OFFSET})
+
+    def of(self, attributes: DataSet) -> DataSet:
+        """The chosen attributes of a workitem, ascending by tag; it is not changed."""
+        chosen = _chosen(attributes, self._parts)
+        if not self._everything:
+            return chosen
+        rest = {tag: found for tag, found in attributes.items() if tag not in NEVER_RETURNED}
+        return dict(sorted({**chosen, **rest}.items()))
+
+
+def search_selection(
+    asked: Wanted, vr_of: Mapping[str, str], include: Iterable[str], *, everything: bool
+) -> Selection:
+    """What a Search returns: return keys, match attributes and ``includefield`` (PS3.18 §11.9.3).
+
+    Args:
+        asked: the match attributes.
+        vr_of: VRs of attributes that the table does not know.
+        include: paths of tags joined by dots.
+        everything: True for ``includefield=all``.
+    """
+    wanted: Wanted = {path: None for path in RETURN_KEYS if "." not in path and path not in NEVER_RETURNED}
+    _merge(wanted, asked)
+    for path in include:
+        _merge(wanted, _tree(path.split(".")))
+    return Selection(wanted, vr_of, everything=everything)
+
+
+def _tree(path: list[str]) -> Wanted:
+    return {path[0]: _tree(path[1:]) if len(path) > 1 else None}
+
+
+def _merge(into: Wanted, more: Wanted) -> None:
+    """Add what ``more`` wants; the whole of an attribute covers each part of it."""
+    for tag, below in more.items():
+        if tag not in into:
+            into[tag] = _copied(below)
+            continue
+        present = into[tag]
+        if present is not None and below is not None:
+            _merge(present, below)
+        else:
+            into[tag] = None
+
+
+def _copied(wanted: Wanted | None) -> Wanted | None:
+    return None if wanted is None else {tag: _copied(below) for tag, below in wanted.items()}
+
+
+def _holds_times(wanted: Wanted, vr_of: Mapping[str, str]) -> bool:
+    """Whether Timezone Offset From UTC (0008,0201) may matter to what is returned."""
+    for tag, below in wanted.items():
+        vr = VR_OF.get(tag) or vr_of.get(tag)
+        if vr in DATED_VRS or (vr == "SQ" and (below is None or _holds_times(below, vr_of))):
+            return True
+    return False
+
+
+def _parts(
+    wanted: Wanted, vr_of: Mapping[str, str], if_present: frozenset[str] = frozenset()
+) -> tuple[_Part, ...]:
+    made = []
+    for tag, below in sorted(wanted.items()):
+        if tag in NEVER_RETURNED:
+            continue
+        vr = None if tag in if_present else VR_OF.get(tag) or vr_of.get(tag)
+        parts = None if below is None else _parts(below, vr_of)
+        made.append(_Part(tag, {"vr": vr} if vr else None, parts))
+    return tuple(made)
+
+
+def _chosen(dataset: DataSet, parts: tuple[_Part, ...]) -> DataSet:
+    made: DataSet = {}
+    for part in parts:
+        found = dataset.get(part.tag, part.empty)
+        if found is None:
+            continue
+        if part.parts is not None and found.get("Value"):
+            below = part.parts
+            found = {"vr": found["vr"], "Value": [_chosen(item, below) for item in items(dataset, part.tag)]}
+        made[part.tag] = found
+    return made

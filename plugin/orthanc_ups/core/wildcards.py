@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Wild card matching: ``*`` is any run of characters, also none, ``?`` exactly one (PS3.4 C.2.2.2.4)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+_WILD = re.compile(r"[*?]")
+
+
+def is_wild(pattern: str) -> bool:
+    """True if a wildcard stands in the pattern."""
+    return _WILD.search(pattern) is not None
+
+
+def is_universal(pattern: str) -> bool:
+    """True if the pattern is nothing but ``*``, which is Universal Matching."""
+    return not pattern.strip("*")
+
+
+def literal_start(pattern: str) -> str:
+    """What every match begins with."""
+    return _WILD.split(pattern, maxsplit=1)[0]
+
+
+def wildcard_test(pattern: str) -> Callable[[str], bool]:
+    """A test for whole texts. It takes linear steps per ``*``, however hostile the pattern."""
+    first, *rest = (_literal(part) for part in re.split(r"\*+", pattern))
+    middle = "".join(f"(?>.*?{part})" for part in rest[:-1])
+    last = f".*{rest[-1]}" if rest else ""
+    whole = re.compile(first + middle + last, re.DOTALL).fullmatch
+    return lambda text: whole(text) is not None
+
+
+def _literal(part: str) -> str:
+    return "".join("." if one == "?" else re.escape(one) for one in part)
