@@ -12,7 +12,8 @@ _LINE = st.characters(
     exclude_categories=("Cc", "Cs"), exclude_characters="\\\ufffe\uffff\x7f", max_codepoint=0x1FFFF
 )
 _BLOCK = st.one_of(
-    st.characters(exclude_categories=("Cc", "Cs"), exclude_characters="\ufffe\uffff"), st.sampled_from("\t\n\f\r")
+    st.characters(exclude_categories=("Cc", "Cs"), exclude_characters="\ufffe\uffff"),
+    st.sampled_from("\t\n\f\r"),
 )
 _UPPER = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_ "
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F))).replace("\\", "")
@@ -31,8 +32,12 @@ def _integers(low: int, high: int) -> st.SearchStrategy[int]:
 
 
 _DECIMALS = st.one_of(
-    st.from_regex(r"[+-]?(?:[0-9]{1,6}(?:\.[0-9]{0,4})?|\.[0-9]{1,4})(?:[eE][+-]?[0-9]{1,2})?", fullmatch=True),
-    st.sampled_from(("1.50", "0", "-0", "007", "+1.5", ".5", "1.", "1E400", "0.10", "9999999999999999", " 2 ")),
+    st.from_regex(
+        r"[+-]?(?:[0-9]{1,6}(?:\.[0-9]{0,4})?|\.[0-9]{1,4})(?:[eE][+-]?[0-9]{1,2})?", fullmatch=True
+    ),
+    st.sampled_from(
+        ("1.50", "0", "-0", "007", "+1.5", ".5", "1.", "1E400", "0.10", "9999999999999999", " 2 ")
+    ),
 )
 _FLOATS = st.one_of(
     st.floats(allow_nan=False, allow_infinity=False), st.sampled_from(("NaN", "Infinity", "-Infinity"))
@@ -83,7 +88,7 @@ WIDTHS = {"OB": 1, "OD": 8, "OF": 4, "OL": 4, "OV": 8, "OW": 2, "UN": 1}
 """Bytes in a word of each VR that has `InlineBinary`."""
 
 _SINGLE = ("LT", "ST", "UR", "UT")
-_PRIVATE_BLOCK = {"00770010": {"vr": "LO", "Value": ["HARBOUR CLINIC \"A&B\" <1>"]}}
+_PRIVATE_BLOCK = {"00770010": {"vr": "LO", "Value": ['HARBOUR CLINIC "A&B" <1>']}}
 
 
 def _words(vr: str) -> st.SearchStrategy[Element]:

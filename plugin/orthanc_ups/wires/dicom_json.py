@@ -94,9 +94,7 @@ def decode(body: bytes, nesting: int = 32) -> list[DataSet]:
 def _parsed(body: bytes) -> Any:
     try:
         orjson.loads(body)  # refuses what is too deep for the parser that keeps the digits of numbers
-        return json.loads(
-            body.decode(), parse_float=Number, parse_int=Number, object_pairs_hook=_unambiguous
-        )
+        return json.loads(body.decode(), parse_float=Number, parse_int=Number, object_pairs_hook=_unambiguous)
     except MalformedJson:
         raise
     except (ValueError, RecursionError) as error:
@@ -117,7 +115,9 @@ def _dataset(found: dict[str, Any], path: str, nesting: int) -> DataSet:
     for tag, given in sorted((name.upper(), given) for name, given in found.items()):
         here = f"{path}.{tag}" if path else tag
         if not _TAG.fullmatch(tag):
-            raise UpsError(NO_SUCH_ATTRIBUTE, f"{tag[:64]!r} is no tag: expected 8 hexadecimal digits", path or None)
+            raise UpsError(
+                NO_SUCH_ATTRIBUTE, f"{tag[:64]!r} is no tag: expected 8 hexadecimal digits", path or None
+            )
         if tag in made:
             raise UpsError(INVALID_VALUE, f"({tag[:4]},{tag[4:]}) stands twice", here)
         if tag != tags.SPECIFIC_CHARACTER_SET and not tag.endswith("0000"):

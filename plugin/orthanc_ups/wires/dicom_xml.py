@@ -22,7 +22,9 @@ from .dicom_xml_reader import COMPONENTS, GROUPS, NAMESPACE, decode
 
 __all__ = ["decode", "encode"]
 
-_HEAD: Final = f'<?xml version="1.0" encoding="UTF-8"?>\n<NativeDicomModel xmlns="{NAMESPACE}" xml:space="preserve">'
+_HEAD: Final = (
+    f'<?xml version="1.0" encoding="UTF-8"?>\n<NativeDicomModel xmlns="{NAMESPACE}" xml:space="preserve">'
+)
 _TAIL: Final = "</NativeDicomModel>"
 _NOT_IN_XML: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _UTF_8: Final = element("CS", "ISO_IR 192")
@@ -71,7 +73,7 @@ def _content(found: Element) -> Iterator[str]:
 def _groups(name: dict[str, str]) -> Iterator[str]:
     for group in GROUPS:
         if group in name:
-            found = zip(COMPONENTS, name[group].split("^", len(COMPONENTS) - 1))
+            found = zip(COMPONENTS, name[group].split("^", len(COMPONENTS) - 1), strict=False)
             content = "".join(f"<{component}>{_escaped(part)}</{component}>" for component, part in found)
             yield f"<{group}>{content}</{group}>"
 
@@ -80,7 +82,9 @@ def _values(listed: list[Any]) -> str:
     written = [_written(one) for one in listed]
     if len(written) == 1 and _NOT_IN_XML.search(written[0]):
         return f"<InlineBinary>{b64encode(written[0].encode()).decode()}</InlineBinary>"
-    return "".join(f'<Value number="{number}">{_escaped(one)}</Value>' for number, one in enumerate(written, 1))
+    return "".join(
+        f'<Value number="{number}">{_escaped(one)}</Value>' for number, one in enumerate(written, 1)
+    )
 
 
 def _written(one: Any) -> str:

@@ -25,9 +25,9 @@ COMPONENTS: Final = ("FamilyName", "GivenName", "MiddleName", "NamePrefix", "Nam
 _PARENTS: Final = {
     "NativeDicomModel": {""},
     "DicomAttribute": {"NativeDicomModel", "Item"},
-    **dict.fromkeys(("Value", "Item", "PersonName", "InlineBinary", "BulkData"), {"DicomAttribute"}),
-    **dict.fromkeys(GROUPS, {"PersonName"}),
-    **dict.fromkeys(COMPONENTS, set(GROUPS)),
+    **{key: {"DicomAttribute"} for key in ("Value", "Item", "PersonName", "InlineBinary", "BulkData")},
+    **{key: {"PersonName"} for key in GROUPS},
+    **{key: set(GROUPS) for key in COMPONENTS},
 }
 _LEAVES: Final = frozenset({"Value", "InlineBinary", *COMPONENTS})
 _TEXT_VRS: Final = frozenset({"LT", "ST", "UT"})
@@ -62,7 +62,7 @@ def decode(body: bytes, nesting: int = 32) -> DataSet:
     parser = XMLParser(target=_Builder(nesting), forbid_dtd=True)
     try:
         parser.feed(body)
-        found: DataSet = parser.close()
+        found: DataSet = parser.close()  # type: ignore[assignment]  # what our builder gives, not an Element
     except MalformedXml:
         raise
     except DefusedXmlException:
@@ -115,7 +115,9 @@ class _Builder:
         elif node.name == "InlineBinary":
             above.binary = "".join("".join(node.text).split())
         elif node.name in COMPONENTS or node.name in GROUPS:
-            above.children.append((node.name, "".join(node.text) if node.name in COMPONENTS else _joined(node)))
+            above.children.append(
+                (node.name, "".join(node.text) if node.name in COMPONENTS else _joined(node))
+            )
         else:
             above.children.append((node.given.get("number", ""), _child(node)))
 

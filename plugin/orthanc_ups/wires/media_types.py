@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Which media type an answer gets (RFC 9110 §12.5.1, PS3.18 §8.7.4)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+_PIECE: Final = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*")+')
+_PARAMETER: Final = re.compile(r';\s*([^\s=;,"]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;,"]*))')
+_RANGE: Final = re.compile(r"\s*([^\s/;,]+)\s*/\s*([^\s;,]+)\s*")
+_Q: Final = re.compile(r"(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
+
+
+@dataclass(frozen=True, slots=True)
+class MediaType:
+    """A media type, or a range of them: ``type/subtype`` in lower case with its parameters."""
+
+    type: str
+    subtype: str
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """``type/subtype``."""
+        return f"{self.type}/{self.subtype}"
+
+    def __str__(self) -> str:
+        return self.name + "".join(f'; {key}="{value}"' for key, value in self.parameters.items())
+
+
+DICOM_JSON: Final = MediaType("application", "dicom+json")
+PLAIN_JSON: Final = MediaType("application", "json")
+DICOM_XML: Final = MediaType("application", "dicom+xml")
+MULTIPART_XML: Final = MediaType("multipart", "related", {"type": DICOM_XML.name})
+WADL: Final = MediaType("application", "vnd.sun.wadl+xml")
+PLAIN_XML: Final = MediaType("application", "xml")
+
+_Offer = TypeVar("_Offer", bound=MediaType)
+
+
+def parse(text: str) -> MediaType | None:
+    """Read one media type, or a range, with its parameters (names in lower case); None if it is none."""
+    found = _RANGE.match(text)
+    if found is None:
+        return None
+    parameters = {
+        name.lower(): re.sub(r"\\(.)", r"\1", quoted) if quoted else plain.strip()
+        for name, quoted, plain in _PARAMETER.findall(text, found.end())
+    }
+    return MediaType(found[1].lower(), found[2].lower(), parameters)
+
+
+def choose(accept: str | None, offered: Sequence[_Offer]) -> _Offer | None:
+    """The offer that the client likes best, the first among equals; None if it accepts none of them.
+
+    ``accept`` is the value of the header; None or blank accepts all. The most specific range that fits an offer
+    decides its quality, and quality 0 excludes it.
+    """
+    if accept is None or not accept.strip():
+        return offered[0]
+    ranges = list(_ranges(accept))
+    best = max(offered, key=lambda offer: _quality(offer, ranges))
+    return best if _quality(best, ranges) > 0 else None
+
+
+def _ranges(accept: str) -> Iterator[tuple[MediaType, float]]:
+    for piece in _PIECE.findall(accept):
+        found = parse(piece)
+        if found is not None:
+            quality = found.parameters.get("q", "1")
+            yield found, float(quality) if _Q.fullmatch(quality) else 0.0
+
+
+def _quality(offer: MediaType, ranges: list[tuple[MediaType, float]]) -> float:
+    fitting = [(specific, quality) for one, quality in ranges if (specific := _fit(one, offer))]
+    return max(fitting, key=lambda found: found[0])[1] if fitting else 0.0
+
+
+def _fit(asked: MediaType, offer: MediaType) -> int:
+    """0 if the range does not fit the offer, else the higher the more specific it is."""
+    if asked.name == "*/*":
+        return 1
+    if asked.type != offer.type or asked.subtype not in ("*", offer.subtype):
+        return 0
+    wanted = asked.parameters.get("type", "").lower()
+    if wanted and wanted != offer.parameters.get("type", ""):
+        return 0
+    return 2 if asked.subtype == "*" else 4 if wanted else 3
+
+
+def accepts_gzip(accept_encoding: str | None) -> bool:
+    """True if an Accept-Encoding header allows gzip by name or by ``*`` (RFC 9110 §12.5.3)."""
+    qualities = {}
+    for piece in (accept_encoding or "").lower().split(","):
+        coding, _, weight = piece.partition(";")
+        quality = weight.strip().removeprefix("q=").strip() or "1"
+        qualities[coding.strip()] = bool(_Q.fullmatch(quality)) and float(quality) > 0
+    return qualities.get("gzip", qualities.get("*", False))
+
+
+def accepts_utf_8(charsets: str | None) -> bool:
+    """True unless an ``Accept-Charset`` list excludes UTF-8."""
+    if not charsets or not charsets.strip():
+        return True
+    listed = [piece.partition(";") for piece in charsets.lower().split(",")]
+    return any(
+        name.strip() in ("utf-8", "utf8", "*") and weight.replace(" ", "") not in ("q=0", "q=0.0")
+        for name, _, weight in listed
+    )

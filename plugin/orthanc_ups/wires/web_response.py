@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""An answer as the UPS-RS handler gives it to every HTTP host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+Headers = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WebResponse:
+    """One HTTP answer.
+
+    Attributes:
+        status: HTTP status.
+        headers: names with values, in order; a name may stand more than once. Without Content-Type and -Length.
+        body: the content, or empty.
+        content_type: of the body; empty if there is none.
+    """
+
+    status: int
+    headers: Headers = ()
+    body: bytes = b""
+    content_type: str = ""
+
+    def header(self, name: str) -> str | None:
+        """The first value of a header, or None."""
+        return next((value for one, value in self.headers if one.lower() == name.lower()), None)
+
+
+class HttpProblem(Exception):
+    """A request that HTTP itself refuses: syntax, media types, sizes, rights, load.
+
+    Attributes:
+        status: HTTP status.
+        detail: what was found and what was expected.
+        headers: for the answer.
+    """
+
+    def __init__(self, status: int, detail: str, headers: Headers = ()) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.headers = headers
+
+    def response(self) -> WebResponse:
+        """The answer with a Status Report as its body."""
+        return report(self.status, {"Detail": self.detail}, self.headers)
+
+
+def report(status: int, content: dict[str, Any], headers: Headers = ()) -> WebResponse:
+    """An answer with a Status Report (PS3.18 §8.6.3.1) in JSON, readable for man and machine."""
+    # What a client sent may be quoted: lone surrogates must not spoil the report.
+    safe = {key: one.encode("utf-8", "replace").decode() for key, one in content.items() if one}
+    return WebResponse(
+        status, headers, orjson.dumps(safe, option=orjson.OPT_APPEND_NEWLINE), "application/json"
+    )
