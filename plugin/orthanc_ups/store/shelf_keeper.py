@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Makes the shelves in Orthanc, protects them, and knows which of them are complete."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final, TypeVar
+
+from . import shelves
+from .loopback import Loopback, Reply
+from .port import StoreUnavailable
+from .recovery import ShelvesLost
+from .shelves import Address, Uploads, Version
+
+_log = logging.getLogger("orthanc_ups.store")
+_AT_ONCE: Final = 8
+
+T = TypeVar("T")
+
+
+class StoreMisconfigured(Exception):
+    """Orthanc's configuration does not let it keep a worklist. The text names the key."""
+
+
+async def in_flight(work: Callable[[T], Awaitable[None]], items: Iterable[T]) -> None:
+    """Do the work for every item, a few at a time. The first failure ends it and is raised."""
+    waiting = iter(items)
+
+    async def worker() -> None:
+        for item in waiting:
+            await work(item)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(_AT_ONCE):
+                group.create_task(worker())
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from errors
+
+
+def refused(reply: Reply, what: str) -> StoreUnavailable:
+    """The error for an answer that was not expected; an answer below 500 means that nothing has changed."""
+    return StoreUnavailable(f"{what}: Orthanc answered {reply}", certain=reply.status < 500)
+
+
+class ShelfKeeper:
+    """The shelves as a whole; what stands on them is OrthancEntries' matter."""
+
+    def __init__(self, loopback: Loopback, uploads: Uploads) -> None:
+        self._loopback = loopback
+        self._uploads = uploads
+
+    async def make_missing(self) -> frozenset[int]:
+        """Send the shelves that Orthanc does not have, protect the patient, and return which they were.
+
+        Raises:
+            StoreUnavailable: Orthanc did not take one, with its reason.
+        """
+        present = await self.present()
+        absent = frozenset(range(shelves.SHELVES)) - present
+        await in_flight(self._send, sorted(absent))
+        await self._protect()
+        if absent:
+            _log.info("Made %d of %d shelves for the worklist", len(absent), shelves.SHELVES)
+        return absent
+
+    async def present(self) -> frozenset[int]:
+        """The shelves that Orthanc has, complete or not."""
+        reply = await self._loopback.request("GET", f"/series/{shelves.SERIES}")
+        if reply.status == 404:
+            return frozenset()
+        if reply.status != 200:
+            raise refused(reply, "cannot list the shelves of the worklist")
+        found = set(reply.json()["Instances"])
+        return frozenset(shelf for shelf, name in enumerate(shelves.INSTANCES) if name in found)
+
+    async def _send(self, shelf: int) -> None:
+        self._uploads.expect(shelf)
+        try:
+            reply = await self._loopback.request("POST", "/instances", shelves.dicom_file(shelf))
+        finally:
+            self._uploads.done(shelf)
+        status = reply.json().get("Status", "") if reply.status == 200 else ""
+        if status not in ("Success", "AlreadyStored"):
+            what = f"cannot make shelf {shelf} of the worklist"
+            raise StoreUnavailable(f"{what}: Orthanc answered {reply} {status}", certain=True)
+
+    async def _protect(self) -> None:
+        reply = await self._loopback.request("PUT", f"/patients/{shelves.PATIENT}/protected", b"1")
+        if reply.status != 200:
+            _log.warning(
+                'The patient "%s" cannot be protected (%s): Orthanc may recycle it when its storage is full',
+                shelves.PATIENT_ID,
+                reply,
+            )
+
+    async def mark_complete(self, numbers: Iterable[int]) -> None:
+        """Say of shelves that all their entries are there."""
+        await in_flight(self._mark, numbers)
+
+    async def _mark(self, shelf: int) -> None:
+        reply = await self._loopback.request(
+            "PUT", shelves.path(Address(shelf, shelves.MARK_SLOT)), shelves.MARK
+        )
+        if reply.status not in (200, 409):  # 409: it has its mark
+            raise refused(reply, f"cannot mark shelf {shelf} of the worklist")
+
+    async def is_complete(self, shelf: int) -> bool:
+        """Whether the shelf is there with all its entries."""
+        reply = await self._loopback.request("GET", shelves.path(Address(shelf, shelves.MARK_SLOT)))
+        if reply.status not in (200, 404):
+            raise refused(reply, f"cannot read shelf {shelf} of the worklist")
+        return reply.status == 200
+
+    async def incomplete(self) -> frozenset[int]:
+        """The shelves that are gone, or not filled, or emptied. Looks at each."""
+        found: set[int] = set(range(shelves.SHELVES)) - await self.present()
+
+        async def look(shelf: int) -> None:
+            if not await self.is_complete(shelf):
+                found.add(shelf)
+
+        await in_flight(look, sorted(set(range(shelves.SHELVES)) - found))
+        return frozenset(found)
+
+    async def counts_revisions(self) -> bool:
+        """Try out how this Orthanc compares and sets, on a slot kept back for it.
+
+        True if its database counts revisions; False if it goes by the content only (SQLite before 1.12.8,
+        where an ETag always begins with ``0-``).
+
+        Raises:
+            StoreMisconfigured: it overwrites without asking, as ``CheckRevisions`` is off.
+        """
+        place = shelves.path(Address(0, secrets.choice(shelves.PROBE_SLOTS)))
+        await self._clear(place)
+        try:
+            first = await self._put(place, b"first", None)
+            if (await self._loopback.request("PUT", place, b"second")).status == 200:
+                raise StoreMisconfigured(
+                    '"CheckRevisions" is false or absent in orthanc.json, expected true: '
+                    "without it Orthanc overwrites a workitem that another request has just changed"
+                )
+            await self._put(place, b"third", first)
+            return Version.parse((await self._loopback.request("GET", place)).etag).revision == 1
+        finally:
+            await self._clear(place)
+
+    async def _put(self, place: str, value: bytes, etag: str | None) -> str:
+        headers = {"If-Match": f'"{etag}"'} if etag else None
+        reply = await self._loopback.request("PUT", place, value, headers)
+        if reply.status == 404:
+            raise ShelvesLost("the first shelf of the worklist is gone")
+        if reply.status != 200:
+            raise refused(reply, "cannot try out the store of the worklist")
+        return reply.etag
+
+    async def _clear(self, place: str) -> None:
+        found = await self._loopback.request("GET", place)
+        if found.status == 200:
+            await self._loopback.request("DELETE", place, headers={"If-Match": f'"{found.etag}"'})

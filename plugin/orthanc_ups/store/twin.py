@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The in-memory twin of the store, with failures that a test can switch on."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Final, Self
+
+from .port import Entry, EntryConflict, EntryExists, StoreUnavailable
+from .recovery import ShelvesLost
+
+_CHUNK: Final = 64
+
+
+@dataclass
+class _Shared:
+    """What several twins see: documents by key, each with the number of its write."""
+
+    documents: dict[str, tuple[bytes, int]] = field(default_factory=dict)
+    writes: int = 0
+    lost: bool = False
+
+    def put(self, key: str, document: bytes) -> str:
+        self.writes += 1
+        self.documents[key] = (document, self.writes)
+        return str(self.writes)
+
+
+class InMemoryEntries:
+    """Entries in memory.
+
+    Attributes:
+        unavailable: while True, every call fails and surely changes nothing.
+        lost_requests: so many of the next writes are not done, and nobody knows.
+        lost_answers: so many of the next writes are done, and nobody knows.
+        conflicts: so many of the next replaces and removes find that somebody else was first.
+        calls: how often each method was called.
+    """
+
+    def __init__(self) -> None:
+        self._shared = _Shared()
+        self.unavailable = False
+        self.lost_requests = 0
+        self.lost_answers = 0
+        self.conflicts = 0
+        self.calls: dict[str, int] = {}
+
+    def another(self) -> Self:
+        """A second adapter on the same store, without failures."""
+        twin = type(self)()
+        twin._shared = self._shared
+        return twin
+
+    async def load(self) -> AsyncIterator[list[Entry]]:
+        """Every entry, in chunks."""
+        self._called("load")
+        entries = [Entry(key, *_seen(found)) for key, found in self._shared.documents.items()]
+        for start in range(0, len(entries), _CHUNK):
+            yield entries[start : start + _CHUNK]
+
+    async def read(self, key: str) -> Entry | None:
+        """One entry. Raises StoreUnavailable, or ShelvesLost if it was lost."""
+        self._called("read")
+        found = self._shared.documents.get(key)
+        if found is None:
+            self._refuse_if_lost()
+            return None
+        return Entry(key, *_seen(found))
+
+    async def create(self, key: str, document: bytes) -> str:
+        """As the port."""
+        self._called("create")
+        self._refuse_if_lost()
+        if key in self._shared.documents:
+            raise EntryExists(key)
+        return self._write(key, document)
+
+    async def replace(self, key: str, document: bytes, version: str) -> str:
+        """As the port."""
+        self._called("replace")
+        self._refuse_if_lost()
+        self._compare(key, version)
+        return self._write(key, document)
+
+    async def remove(self, key: str, version: str) -> None:
+        """As the port."""
+        self._called("remove")
+        self._refuse_if_lost()
+        self._compare(key, version)
+        self._write(key, None)
+
+    def _called(self, name: str) -> None:
+        self.calls[name] = self.calls.get(name, 0) + 1
+        if self.unavailable:
+            raise StoreUnavailable("switched off by a test", certain=True)
+
+    def _compare(self, key: str, version: str) -> None:
+        found = self._shared.documents.get(key)
+        if self.conflicts:
+            self.conflicts -= 1
+            if found is not None:
+                self._shared.put(key, found[0])
+            raise EntryConflict(key)
+        if found is None or str(found[1]) != version:
+            raise EntryConflict(key)
+
+    def _write(self, key: str, document: bytes | None) -> str:
+        if self.lost_requests:
+            self.lost_requests -= 1
+            raise StoreUnavailable("request lost by a test", certain=False)
+        if document is None:
+            del self._shared.documents[key]
+            version = ""
+        else:
+            version = self._shared.put(key, document)
+        if self.lost_answers:
+            self.lost_answers -= 1
+            raise StoreUnavailable("answer lost by a test", certain=False)
+        return version
+
+    # --- shelves that somebody deletes ------------------------------------------------------------
+
+    def lose(self) -> None:
+        """Somebody deletes everything."""
+        self._shared.documents.clear()
+        self._shared.lost = True
+
+    def _refuse_if_lost(self) -> None:
+        if self._shared.lost:
+            raise ShelvesLost("deleted by a test")
+
+    async def missing(self) -> frozenset[int]:
+        """One shelf, number 0, if everything was lost."""
+        self._called("missing")
+        return frozenset({0}) if self._shared.lost else frozenset()
+
+    async def restore(self, entries: AsyncIterator[Entry]) -> int:
+        """Take back what was lost, with its versions."""
+        self._called("restore")
+        if not self._shared.lost:
+            return 0
+        written = 0
+        async for entry in entries:
+            if entry.key not in self._shared.documents:
+                self._shared.documents[entry.key] = (entry.document, int(entry.version))
+                written += 1
+        self._shared.lost = False
+        return written
+
+
+def _seen(found: tuple[bytes, int]) -> tuple[bytes, str]:
+    return found[0], str(found[1])

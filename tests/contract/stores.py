@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Stores to hold against their contract, and what their tests share."""
+
+import asyncio
+import functools
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Protocol
+
+import requests
+
+from orthanc_ups.store import shelves
+from orthanc_ups.store.loopback import Loopback
+from orthanc_ups.store.orthanc_entries import OrthancEntries
+from orthanc_ups.store.port import Entry
+from orthanc_ups.store.recovery import RestorableEntries
+from orthanc_ups.store.shelves import Address
+from orthanc_ups.store.twin import InMemoryEntries
+from tests.support.orthanc import RealOrthanc
+
+WITHOUT_PLUGINS: dict[str, Any] = {"Plugins": [], "Ups": {"Enable": False}}
+
+
+class Store(Protocol):
+    """One store, and ways to look at it."""
+
+    def adapter(self) -> AbstractAsyncContextManager[RestorableEntries]:
+        """A fresh adapter that has loaded what is there."""
+        ...
+
+    def lose(self) -> None:
+        """Somebody deletes everything."""
+        ...
+
+
+def asynchronous(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    @functools.wraps(test)
+    def run(*arguments: Any, **named: Any) -> None:
+        asyncio.run(test(*arguments, **named))  # type: ignore[arg-type]
+
+    return run
+
+
+async def loaded(entries: RestorableEntries) -> dict[str, Entry]:
+    return {entry.key: entry async for chunk in entries.load() for entry in chunk}
+
+
+async def each(entries: Iterable[Entry]) -> AsyncIterator[Entry]:
+    for entry in entries:
+        yield entry
+
+
+def new_key(kind: str = "workitem") -> str:
+    return f"{kind}/2.25.{uuid.uuid4().int}"
+
+
+class TwinStore:
+    def __init__(self) -> None:
+        self._twin = InMemoryEntries()
+
+    @asynccontextmanager
+    async def adapter(self) -> AsyncIterator[RestorableEntries]:
+        yield self._twin.another()
+
+    def lose(self) -> None:
+        self._twin.lose()
+
+
+class OrthancStore:
+    def __init__(self, orthanc: RealOrthanc) -> None:
+        self.url = orthanc.base_url
+
+    @asynccontextmanager
+    async def adapter(self) -> AsyncIterator[OrthancEntries]:
+        async with Loopback(self.url) as loopback:
+            entries = OrthancEntries(loopback)
+            await entries.open()
+            await loaded(entries)
+            if entries.incomplete:
+                await entries.restore(each(()))
+            yield entries
+
+    def lose(self) -> None:
+        requests.delete(f"{self.url}/patients/{shelves.PATIENT}", timeout=60).raise_for_status()
+
+    def get(self, path: str) -> requests.Response:
+        return requests.get(self.url + path, timeout=60)
+
+    def delete_shelf(self, shelf: int) -> None:
+        requests.delete(f"{self.url}/instances/{shelves.INSTANCES[shelf]}", timeout=60).raise_for_status()
+
+    def put_by_hand(self, place: Address, content: bytes) -> None:
+        found = self.get(shelves.path(place))
+        headers = {"If-Match": found.headers["ETag"]} if found.ok else {}
+        requests.put(self.url + shelves.path(place), content, headers=headers, timeout=60).raise_for_status()

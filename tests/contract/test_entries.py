@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What every store of entries promises: the in-memory twin and Orthanc's metadata alike."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from orthanc_ups.store.port import Entry, EntryConflict, EntryExists, StoreUnavailable
+from orthanc_ups.store.recovery import ShelvesLost
+from orthanc_ups.store.twin import InMemoryEntries
+from tests.contract.stores import (
+    WITHOUT_PLUGINS,
+    OrthancStore,
+    Store,
+    TwinStore,
+    asynchronous,
+    each,
+    loaded,
+    new_key,
+)
+from tests.support.orthanc import RealOrthanc
+
+
+@pytest.fixture(scope="module")
+def orthanc_overrides() -> dict[str, Any]:
+    return WITHOUT_PLUGINS
+
+
+class EntriesContract:
+    @asynchronous
+    async def test_what_was_created_is_read_and_loaded(self, store: Store) -> None:
+        key = new_key()
+        async with store.adapter() as entries:
+            version = await entries.create(key, b"document")
+            assert await entries.read(key) == Entry(key, b"document", version)
+            assert (await loaded(entries))[key] == Entry(key, b"document", version)
+
+    @asynchronous
+    async def test_an_unknown_key_reads_as_none(self, store: Store) -> None:
+        async with store.adapter() as entries:
+            assert await entries.read(new_key()) is None
+
+    @asynchronous
+    async def test_an_existing_key_is_not_created_again(self, store: Store) -> None:
+        key = new_key()
+        async with store.adapter() as entries:
+            version = await entries.create(key, b"first")
+            with pytest.raises(EntryExists):
+                await entries.create(key, b"second")
+            assert await entries.read(key) == Entry(key, b"first", version)
+
+    @asynchronous
+    async def test_each_replace_needs_the_version_of_the_last_write(self, store: Store) -> None:
+        key = new_key()
+        async with store.adapter() as entries:
+            first = await entries.create(key, b"1")
+            second = await entries.replace(key, b"2", first)
+            third = await entries.replace(key, b"3", second)
+            assert len({first, second, third}) == 3
+            for stale in (first, second):
+                with pytest.raises(EntryConflict):
+                    await entries.replace(key, b"x", stale)
+                with pytest.raises(EntryConflict):
+                    await entries.remove(key, stale)
+            assert await entries.read(key) == Entry(key, b"3", third)
+
+    @asynchronous
+    async def test_the_same_content_again_is_another_version(self, store: Store) -> None:
+        key = new_key()
+        async with store.adapter() as entries:
+            first = await entries.create(key, b"same")
+            await entries.replace(key, b"same", first)
+            with pytest.raises(EntryConflict):
+                await entries.replace(key, b"late", first)
+
+    @asynchronous
+    async def test_a_removed_entry_is_gone_and_its_key_free(self, store: Store) -> None:
+        key = new_key()
+        async with store.adapter() as entries:
+            version = await entries.create(key, b"old")
+            await entries.remove(key, version)
+            assert await entries.read(key) is None
+            assert key not in await loaded(entries)
+            with pytest.raises(EntryConflict):
+                await entries.replace(key, b"late", version)
+            with pytest.raises(EntryConflict):
+                await entries.remove(key, version)
+            again = await entries.create(key, b"new")
+            assert await entries.read(key) == Entry(key, b"new", again)
+
+    @asynchronous
+    async def test_two_adapters_see_each_others_conflicts(self, store: Store) -> None:
+        key = new_key()
+        async with store.adapter() as one, store.adapter() as other:
+            first = await one.create(key, b"by one")
+            with pytest.raises(EntryExists):
+                await other.create(key, b"by other")
+            found = await other.read(key)
+            assert found == Entry(key, b"by one", first)
+            second = await other.replace(key, b"by other", first)
+            with pytest.raises(EntryConflict):
+                await one.replace(key, b"by one again", first)
+            with pytest.raises(EntryConflict):
+                await one.remove(key, first)
+            assert await one.read(key) == Entry(key, b"by other", second)
+
+    @asynchronous
+    async def test_what_another_adapter_removed_is_a_conflict_and_stays_removed(self, store: Store) -> None:
+        key = new_key()
+        async with store.adapter() as one, store.adapter() as other:
+            version = await one.create(key, b"document")
+            await other.read(key)
+            await other.remove(key, version)
+            with pytest.raises(EntryConflict):
+                await one.replace(key, b"resurrected", version)
+            assert await one.read(key) is None
+            assert await other.read(key) is None
+
+    @asynchronous
+    async def test_of_many_writers_at_once_one_wins(self, store: Store) -> None:
+        key = new_key()
+        async with store.adapter() as one, store.adapter() as other:
+            adapters = [one, other] * 4
+            results = await asyncio.gather(
+                *(adapter.create(key, f"by {number}".encode()) for number, adapter in enumerate(adapters)),
+                return_exceptions=True,
+            )
+            version = next(result for result in results if isinstance(result, str))
+            assert sum(isinstance(result, EntryExists) for result in results) == 7
+            await other.read(key)
+            results = await asyncio.gather(
+                *(
+                    adapter.replace(key, f"{number}".encode(), version)
+                    for number, adapter in enumerate(adapters)
+                ),
+                return_exceptions=True,
+            )
+            assert sum(isinstance(result, str) for result in results) == 1
+            assert sum(isinstance(result, EntryConflict) for result in results) == 7
+
+    @pytest.mark.parametrize(
+        "document",
+        [
+            b"{",
+            b"",
+            '{"PN": "山田^太郎", "emoji": "🩺", "escapes": "\\u0000\\n\\t\\"", "DEL": "\x7f"}\n'.encode(),
+            b"\n\n line \r\n breaks \t\x01\x1f",
+            ("ü" * 2_500_000).encode(),
+        ],
+        ids=["one byte", "empty", "all of Unicode", "control characters", "5 MB"],
+    )
+    @asynchronous
+    async def test_documents_come_back_byte_by_byte(self, store: Store, document: bytes) -> None:
+        key = new_key("subscriber") + "/AE TITLE ÄÖ"
+        async with store.adapter() as entries:
+            version = await entries.create(key, document)
+            assert await entries.read(key) == Entry(key, document, version)
+        async with store.adapter() as entries:
+            found = (await loaded(entries))[key]
+            assert found == Entry(key, document, version)
+            await entries.remove(key, await entries.replace(key, b"small", found.version))
+
+    @asynchronous
+    async def test_a_loaded_version_replaces_and_removes_at_once(self, store: Store) -> None:
+        keys = [new_key() for _ in range(3)]
+        async with store.adapter() as entries:
+            for key in keys:
+                await entries.replace(
+                    key, b"2", await entries.replace(key, b"1", await entries.create(key, b"0"))
+                )
+        async with store.adapter() as entries:
+            found = await loaded(entries)
+            newer = await entries.replace(keys[0], b"3", found[keys[0]].version)
+            await entries.replace(keys[0], b"4", newer)
+            await entries.remove(keys[1], found[keys[1]].version)
+            with pytest.raises(EntryConflict):
+                await entries.replace(keys[0], b"x", found[keys[0]].version)
+            assert await entries.read(keys[1]) is None
+
+    @asynchronous
+    async def test_what_was_deleted_under_us_is_refused_then_restored_with_its_versions(
+        self, store: Store
+    ) -> None:
+        keys = [new_key() for _ in range(40)]
+        async with store.adapter() as entries:
+            assert await entries.missing() == frozenset()
+            for key in keys:
+                await entries.replace(key, f"new {key}".encode(), await entries.create(key, b"old"))
+            known = await loaded(entries)
+            store.lose()
+            with pytest.raises(ShelvesLost) as refusal:
+                await entries.replace(keys[0], b"x", known[keys[0]].version)
+            assert refusal.value.certain
+            with pytest.raises(ShelvesLost):
+                await entries.read(keys[1])
+            with pytest.raises(ShelvesLost):
+                await entries.create(new_key(), b"x")
+            with pytest.raises(ShelvesLost):
+                await entries.remove(keys[2], known[keys[2]].version)
+            assert await entries.missing()
+            assert await entries.restore(each(known.values())) == len(known)
+            assert await entries.missing() == frozenset()
+            assert await loaded(entries) == known
+            changed = await entries.replace(keys[0], b"later", known[keys[0]].version)
+            await entries.replace(keys[0], b"still later", changed)
+            assert await entries.restore(each(known.values())) == 0
+
+
+class TestInMemoryTwin(EntriesContract):
+    @pytest.fixture
+    def store(self) -> Store:
+        return TwinStore()
+
+    @asynchronous
+    async def test_while_unavailable_nothing_changes(self) -> None:
+        entries = InMemoryEntries()
+        version = await entries.create("a", b"1")
+        entries.unavailable = True
+        for attempt in (entries.read("a"), entries.create("b", b""), entries.replace("a", b"2", version)):
+            with pytest.raises(StoreUnavailable) as error:
+                await attempt
+            assert error.value.certain
+        entries.unavailable = False
+        assert await loaded(entries) == {"a": Entry("a", b"1", version)}
+
+    @asynchronous
+    async def test_a_lost_request_was_not_done_and_a_lost_answer_was(self) -> None:
+        entries = InMemoryEntries()
+        entries.lost_requests, entries.lost_answers = 1, 1
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable) as error:
+                await entries.create("a", b"1")
+            assert not error.value.certain
+        assert (await loaded(entries))["a"].document == b"1"
+
+    @asynchronous
+    async def test_a_switched_on_conflict_changes_the_version(self) -> None:
+        entries = InMemoryEntries()
+        version = await entries.create("a", b"1")
+        entries.conflicts = 1
+        with pytest.raises(EntryConflict):
+            await entries.replace("a", b"2", version)
+        found = await entries.read("a")
+        assert found is not None and found.document == b"1"
+        assert await entries.replace("a", b"2", found.version)
+
+
+class TestOrthancMetadata(EntriesContract):
+    @pytest.fixture
+    def store(self, orthanc: RealOrthanc) -> Store:
+        return OrthancStore(orthanc)
