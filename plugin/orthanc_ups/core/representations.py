@@ -44,9 +44,9 @@ _NAME_GROUPS: Final = frozenset({"Alphabetic", "Ideographic", "Phonetic"})
 _SPECIAL_NUMBERS: Final = frozenset({"NaN", "Infinity", "-Infinity"})
 
 
-def _matching(pattern: str, padding: str = " ") -> Check:
+def _matching(pattern: str) -> Check:
     whole = re.compile(pattern).fullmatch
-    return lambda one: isinstance(one, str) and whole(one.strip(padding)) is not None
+    return lambda one: isinstance(one, str) and whole(one.strip(" ")) is not None
 
 
 def _in_range(low: int, high: int) -> Check:
@@ -180,7 +180,7 @@ REPRESENTATIONS: Final[Mapping[str, Representation]] = MappingProxyType(
         "TM": Representation(is_time, "a time HHMMSS.FFFFFF"),
         "UC": Representation(_matching(f"{_LINE}*"), "text without control characters and backslash"),
         "UI": Representation(
-            _matching(r"(?=.{1,64}\Z)(?:0|[1-9][0-9]*)(?:\.(?:0|[1-9][0-9]*))*", " \0"),
+            _matching(r"(?=.{1,64}\Z)(?:0|[1-9][0-9]*)(?:\.(?:0|[1-9][0-9]*))*"),
             "a UID of at most 64 digits and dots",
         ),
         "UL": _number(0, 2**32 - 1),

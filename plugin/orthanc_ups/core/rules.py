@@ -8,6 +8,9 @@ The file has one line per row of the table. Beside the table's own columns it sa
 - ``condition``: when a 1C attribute is required, where a machine can tell (``conditions.py``);
 - ``values``: the enumerated values separated by ``|``, or the name of a form (``percent``, ``offset``);
 - ``former_vr``: the VR that earlier editions of PS3.6 gave the attribute.
+
+The printed table asks N-SET for every kind of value of a content item at once (1/1), though they exclude one
+another; the file has 1C/1C there, as for N-CREATE.
 """
 
 from __future__ import annotations

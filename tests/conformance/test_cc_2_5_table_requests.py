@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""PS3.4 Table CC.2.5-3, columns N-CREATE and N-SET: every row absent, empty and with a value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from datetime import UTC, datetime
+from typing import Final
+
+import pytest
+
+from orthanc_ups.core import attributes, statuses, tags
+from orthanc_ups.core.dataset import DataSet, Element, element, is_empty
+from orthanc_ups.core.statuses import Status, UpsError
+from tests.support import workitems
+from tests.support.table import (
+    CREATE,
+    CREATED_EMPTY,
+    UPDATE,
+    Row,
+    around,
+    enclosing,
+    every_line,
+    found_at,
+    rows,
+    sample,
+)
+
+NOW: Final = datetime(2026, 11, 22, 18, 30, tzinfo=UTC)
+STAMP: Final = element("DT", "20261122183000.000000+0000")
+CASES = ABSENT, EMPTY, VALUE = "absent", "empty", "with a value"
+
+STORED, FILLED, GONE, OURS = "stored as sent", "stored empty", "not stored", "set by the worklist"
+Expected = str | tuple[Status, str]
+
+
+def _element(row: Row, case: str, column: str) -> Element | None:
+    if case == ABSENT:
+        return None
+    if row.path == tags.SOP_CLASS_UID and column == CREATE and case == VALUE:
+        return element("UI", tags.PUSH)
+    if row.path == tags.STATE and column == CREATE and case == VALUE:
+        return element("CS", "SCHEDULED")
+    return element(row.vr) if case == EMPTY else sample(row, column)
+
+
+# --- What the table says, in the order in which it is to be read ------------------------------------
+
+
+def _expected_of_create(row: Row, case: str) -> Expected:
+    for outer in enclosing(row):
+        if outer.path in CREATED_EMPTY:
+            return statuses.INVALID_VALUE, outer.path
+        assert outer.usage(CREATE)[0] != "NA"
+    if row.path == tags.TRANSACTION_UID:
+        return (statuses.INVALID_VALUE, row.path) if case == VALUE else GONE
+    if row.path == tags.SPECIFIC_CHARACTER_SET:
+        return GONE
+    if row.path in (tags.MODIFICATION, tags.SOP_CLASS_UID):
+        return OURS
+    if row.path == tags.SOP_INSTANCE_UID:
+        return GONE if case == ABSENT else STORED
+    if row.path in CREATED_EMPTY and case == VALUE:
+        return statuses.INVALID_VALUE, row.path
+    if row.path == tags.WORKLIST_LABEL and case == EMPTY:
+        return OURS
+    return _by_type(row, case, CREATE)
+
+
+def _expected_of_update(row: Row, case: str, base: DataSet) -> Expected:
+    for outer in enclosing(row):
+        if outer.usage(UPDATE)[0] == "NA":
+            return statuses.NO_SUCH_ATTRIBUTE, outer.path
+    if row.path in (tags.TRANSACTION_UID, tags.SPECIFIC_CHARACTER_SET):
+        return GONE
+    if row.path == tags.MODIFICATION:
+        return OURS
+    if row.above or row.usage(UPDATE)[0] == "NA":
+        return _by_type(row, case, UPDATE)
+    if case == ABSENT:
+        return STORED if row.tag in base else GONE
+    if case == EMPTY and row.usage(UPDATE) == ("3", "1"):
+        return statuses.MISSING_VALUE, row.path
+    return FILLED if case == EMPTY else STORED
+
+
+def _by_type(row: Row, case: str, column: str) -> Expected:
+    scu, scp = row.usage(column)
+    kind = row.condition[0]
+    needed = scu == "1" or (scu == "1C" and kind != "")
+    if scu == "NA":
+        return GONE if case == ABSENT else (statuses.NO_SUCH_ATTRIBUTE, row.path)
+    if case == VALUE:
+        return STORED
+    if case == ABSENT and (needed or scu == "2"):
+        return statuses.MISSING_ATTRIBUTE, row.path
+    if case == EMPTY and needed:
+        return statuses.MISSING_VALUE, row.path
+    if case == ABSENT:
+        return FILLED if scp == "2" else GONE
+    return GONE if scu in ("3", "1C") and scp in ("1", "1C") else FILLED
+
+
+# --- What happens -----------------------------------------------------------------------------------
+
+
+def _agrees(stored: DataSet, row: Row, sent: Element | None, expected: str) -> bool:
+    found = found_at(stored, row.path)
+    if expected == GONE:
+        return found is None
+    if expected == FILLED:
+        return found is not None and found["vr"] == row.vr and is_empty(found)
+    if expected == STORED:
+        return found == sent
+    ours = {
+        tags.MODIFICATION: STAMP,
+        tags.SOP_CLASS_UID: element("UI", tags.PUSH),
+        tags.WORKLIST_LABEL: element("LO", "OURS"),
+    }
+    return found == ours[row.path]
+
+
+@pytest.mark.parametrize("row", rows(), ids=lambda row: f"CC.2.5 N-CREATE {row}")
+def test_create(row: Row) -> None:
+    for case in CASES:
+        sent = _element(row, case, CREATE)
+        request = around(row, sent, CREATE, workitems.minimal())
+        before = deepcopy(request)
+        expected = _expected_of_create(row, case)
+        if isinstance(expected, tuple):
+            refused = _refusal(lambda sent: attributes.prepare_create(sent, NOW, "OURS"), request)
+            assert (refused.status, refused.tag) == expected, case
+            assert row.cells["keyword"] in refused.detail or refused.tag != row.path, case
+        else:
+            prepared = attributes.prepare_create(request, NOW, "OURS")
+            assert _agrees(prepared.attributes, row, sent, expected), case
+            told = row.path == tags.MODIFICATION and case == VALUE
+            assert [row.cells["keyword"] in one for one in prepared.modifications] == [True] * told, case
+        assert request == before, case
+
+
+@pytest.mark.parametrize("row", rows(), ids=lambda row: f"CC.2.6 N-SET {row}")
+def test_update(row: Row) -> None:
+    base = workitems.stored(base=workitems.full())
+    for case in CASES:
+        sent = _element(row, case, UPDATE)
+        request = around(row, sent, UPDATE)
+        before = deepcopy((base, request))
+        expected = _expected_of_update(row, case, base)
+        if isinstance(expected, tuple):
+            refused = _refusal(lambda sent: attributes.prepare_update(base, sent, NOW), request)
+            assert (refused.status, refused.tag) == expected, case
+        else:
+            prepared = attributes.prepare_update(base, request, NOW)
+            kept = base.get(row.tag) if sent is None and not row.above else sent
+            gone = expected == GONE and not row.above and row.tag in base
+            assert _agrees(prepared.attributes, row, kept, STORED if gone else expected), case
+            assert prepared.attributes[tags.MODIFICATION] == STAMP, case
+        assert (base, request) == before, case
+
+
+def _refusal(service: Callable[[DataSet], object], request: DataSet) -> UpsError:
+    with pytest.raises(UpsError) as refused:
+        service(request)
+    return refused.value
+
+
+MEMBERS_WITHOUT_A_ROW: Final[dict[str, tuple[str, Element]]] = {
+    "SOP Common": ("04000561", element("SQ", {"04000550": element("SQ")})),
+    "UPS Scheduled Procedure Information": ("00400009", element("SH", "SPS-1")),
+    "UPS Relationship": ("0040E001", element("ST", "1.2.3^4")),
+    "Patient Demographic": ("00101060", element("PN", {"Alphabetic": "Quay"})),
+    "Patient Medical": ("00102210", element("CS", "BIPED")),
+    "Visit Identification": ("00380061", element("LO", "HARBOUR")),
+    "Visit Status": ("00380032", element("TM", "0930")),
+    "Visit Admission": ("00081048", element("PN", {"Alphabetic": "Pier^A"}, {"Alphabetic": "Jetty^B"})),
+}
+
+
+@pytest.mark.parametrize("row", [row for row in every_line() if row.path == "*"], ids=str)
+@pytest.mark.parametrize("service", ["CC.2.5 N-CREATE", "CC.2.6 N-SET"])
+def test_catch_all_row_takes_any_other_attribute_of_its_module(row: Row, service: str) -> None:
+    tag, found = MEMBERS_WITHOUT_A_ROW[row.cells["module"]]
+    assert attributes.rule_for(tag) is None
+    if service == "CC.2.5 N-CREATE":
+        sent = {**workitems.minimal(), tag: found}
+        prepared = attributes.prepare_create(sent, NOW, "OURS")
+    else:
+        prepared = attributes.prepare_update(workitems.stored(), {tag: found}, NOW)
+    assert prepared.attributes[tag] == found
+    assert prepared.modifications == ()
