@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The ports of delivery: channels that carry an event to a Receiving AE."""
+"""The ports of delivery: channels that carry an event to a Receiving AE, and where it gets the rest from."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Sequence
+from typing import Final, Protocol, TypeAlias, runtime_checkable
 
 from ..core.events import Event
+
+WEBSOCKET: Final = "websocket"
+"""Name of the channel that waits for an AE which no other channel serves."""
 
 
 class Unreachable(Exception):
@@ -27,7 +31,7 @@ class Channel(Protocol):
     name: str
 
     def serves(self, receiving_ae: str) -> bool:
-        """True if this channel has an address for the AE now (it may still be down)."""
+        """True if this channel has an address for the AE now (it may still be down). Cheap, never blocks."""
         ...
 
     async def deliver(self, receiving_ae: str, events: Sequence[Event]) -> int:
@@ -44,9 +48,95 @@ class Channel(Protocol):
         ...
 
 
+@runtime_checkable
+class PromptChannel(Protocol):
+    """A channel that can often take events without waiting; spares a task per receiver and event."""
+
+    def deliver_now(self, receiving_ae: str, events: Sequence[Event]) -> int:
+        """As ``Channel.deliver``, as far as it goes without waiting; 0 says: call ``deliver``."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """A Receiving AE on one channel: what has its own queue, cursor and worker."""
 
     receiving_ae: str
     channel: str
+
+    def __str__(self) -> str:
+        return f"{self.receiving_ae} ({self.channel})"
+
+
+@dataclass(frozen=True, slots=True)
+class Burst:
+    """The initial State Reports of a global subscribe with Deletion Lock (PS3.4 CC.2.3), not stored.
+
+    Sequence ``first + c`` belongs to the workitem with creation number ``c``.
+
+    Attributes:
+        first: sequence of the act; the reports have ``first + 1`` … ``first + through``.
+        through: the highest creation number there was.
+        act: which act of the AE's log it is.
+        at: when the act was made, seconds since the epoch; 0 if unknown (then it never grows too old).
+    """
+
+    receiving_ae: str
+    first: int
+    through: int
+    act: int
+    at: float = 0.0
+
+    @property
+    def last(self) -> int:
+        """The last sequence that is reserved for it."""
+        return self.first + self.through
+
+
+class BurstSource(Protocol):
+    """Makes initial State Reports; implemented by the worklist."""
+
+    async def burst(self, burst: Burst, after: int, limit: int) -> list[Event]:
+        """The next reports, with the states of now, by sequence.
+
+        Args:
+            burst: which one.
+            after: a sequence; the reports behind it are wanted.
+            limit: at most so many.
+
+        Returns:
+            Reports of workitems to which that act subscribed the AE; none if there are no more.
+        """
+        ...
+
+
+class EventLog(Protocol):
+    """The events of the last ``ReplayWindow``; implemented by the projection."""
+
+    async def events(self, after: int, limit: int) -> list[Event]:
+        """Up to ``limit`` events of any receiver with a greater sequence, by sequence."""
+        ...
+
+
+class Clock(Protocol):
+    """Time and chance."""
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds since some moment; never set back."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        ...
+
+    def random(self) -> float:
+        """A number in [0, 1)."""
+        ...
+
+
+OnDelivered: TypeAlias = Callable[[Endpoint, Event, float], None]
+"""Told of each delivered event, with the seconds since it was committed."""

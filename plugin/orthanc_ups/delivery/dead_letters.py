@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Events that could not be delivered in time: kept, listed, and ready to be sent again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from ..core import tags
+from ..core.events import Event, EventType
+from ..store.document import UnreadableDocument
+from ..store.port import Entries, Entry
+from .documents import Batch, decode_batch, encode_batch
+from .entry import KeptEntry
+from .line import Waiting, kind_of, made_at
+from .port import Clock, Endpoint
+from .tally import Counts
+
+PREFIX: Final = "dead/"
+BATCH: Final = 100
+
+_log = logging.getLogger("orthanc_ups.delivery")
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """One dead letter as it is listed.
+
+    Attributes:
+        sequence: its name in ``drop`` and ``resend``.
+        uid: the workitem; the Global Subscription for initial reports that were never made.
+        at: when it was committed, ``died_at`` when it was given up: seconds since the epoch.
+        reason: why, in words.
+        count: 1; for initial State Reports that were never made, how many at most.
+    """
+
+    endpoint: Endpoint
+    sequence: int
+    type: EventType
+    uid: str
+    at: float
+    died_at: float
+    reason: str
+    count: int = 1
+
+
+@dataclass(slots=True)
+class _Held:
+    entry: KeptEntry
+    kinds: dict[int, EventType]
+    revision: int = 1
+
+
+class DeadLetters:
+    """Dead letters by endpoint, in entries of up to 100; the contents stay in the store.
+
+    At most ``maximum`` are kept per endpoint; beyond, the oldest batches are given up and counted as lost.
+    """
+
+    def __init__(self, entries: Entries, clock: Clock, counts: Counts, maximum: int) -> None:
+        self._entries = entries
+        self._clock = clock
+        self._counts = counts
+        self._maximum = maximum
+        self._held: dict[Endpoint, dict[int, _Held]] = {}
+        self._writing = asyncio.Lock()
+        self._told_of_losses: set[Endpoint] = set()
+
+    def load(self, entry: Entry) -> None:
+        """Take over a stored entry. Raises UnreadableDocument."""
+        batch = decode_batch(entry.document)
+        if batch.letters:
+            kept = KeptEntry(self._entries, entry.key)
+            kept.take(entry.document, entry.version)
+            self._hold(batch, kept)
+
+    def _hold(self, batch: Batch, entry: KeptEntry) -> _Held:
+        kinds = {sequence_of(letter): kind_of(letter) for letter in batch.letters}
+        held = _Held(entry, kinds)
+        batches = self._held.setdefault(batch.endpoint, {})
+        batches[min(kinds)] = held
+        self._held[batch.endpoint] = dict(sorted(batches.items()))
+        return held
+
+    # --- what is known without the store ---
+
+    def sequences(self, endpoint: Endpoint) -> frozenset[int]:
+        """Names of the dead letters of an endpoint."""
+        batches = self._held.get(endpoint, {}).values()
+        return frozenset(sequence for held in batches for sequence in held.kinds)
+
+    def count(self, endpoint: Endpoint) -> int:
+        """How many dead letters an endpoint has."""
+        return sum(len(held.kinds) for held in self._held.get(endpoint, {}).values())
+
+    def endpoints(self, receiving_ae: str | None = None) -> tuple[Endpoint, ...]:
+        """The endpoints with dead letters: of one AE, or all."""
+        return tuple(one for one in self._held if receiving_ae in (None, one.receiving_ae))
+
+    # --- burying ---
+
+    async def bury(self, endpoint: Endpoint, letters: Sequence[Waiting], reason: str) -> None:
+        """Write dead letters down; only then may the endpoint go on behind them. Raises StoreUnavailable."""
+        batch = Batch(endpoint, tuple(letters), reason, self._clock.now())
+        key = f"{PREFIX}{endpoint.receiving_ae}/{endpoint.channel}/{sequence_of(letters[0])}"
+        async with self._writing:
+            entry = KeptEntry(self._entries, key)
+            await entry.write(lambda found: encode_batch(_merged(batch, found), 1))
+            self._hold(batch, entry)
+            await self._keep_within_limit(endpoint)
+
+    async def _keep_within_limit(self, endpoint: Endpoint) -> None:
+        batches = self._held[endpoint]
+        while self.count(endpoint) > self._maximum and len(batches) > 1:
+            oldest = next(iter(batches))
+            await batches[oldest].entry.remove()
+            self._lose(endpoint, batches.pop(oldest))
+
+    def _lose(self, endpoint: Endpoint, held: _Held) -> None:
+        for kind in held.kinds.values():
+            self._counts.add("lost", endpoint.channel, kind)
+        if endpoint not in self._told_of_losses:
+            self._told_of_losses.add(endpoint)
+            _log.error("%s has %d dead letters; the oldest are given up", endpoint, self._maximum)
+
+    # --- striking out ---
+
+    async def strike(self, endpoint: Endpoint, sequences: Collection[int]) -> int:
+        """Remove dead letters (they were sent, or an operator drops them); return how many there were.
+
+        Raises StoreUnavailable; then some may be left.
+        """
+        struck = 0
+        async with self._writing:
+            for first, held in list(self._held.get(endpoint, {}).items()):
+                gone = held.kinds.keys() & sequences
+                if gone:
+                    await self._strike_from(endpoint, first, held, gone)
+                    struck += len(gone)
+            if not self._held.get(endpoint):
+                self._held.pop(endpoint, None)
+        return struck
+
+    async def _strike_from(self, endpoint: Endpoint, first: int, held: _Held, gone: Collection[int]) -> None:
+        if len(gone) == len(held.kinds):
+            await held.entry.remove()
+            self._held[endpoint].pop(first, None)
+            return
+        batch = decode_batch(held.entry.document)
+        left = tuple(letter for letter in batch.letters if sequence_of(letter) not in gone)
+        held.revision += 1
+        await held.entry.write(lambda _: encode_batch(replace(batch, letters=left), held.revision))
+        held.kinds = {sequence: kind for sequence, kind in held.kinds.items() if sequence not in gone}
+
+    # --- reading ---
+
+    def stored(self) -> Iterator[Entry]:
+        """Every entry of dead letters as it stands in the store."""
+        for endpoint in self.endpoints():
+            yield from (one.entry.stored for one in self._held[endpoint].values() if one.entry.stored)
+
+    def batches(self, endpoint: Endpoint) -> Iterator[Batch]:
+        """The dead letters of an endpoint, oldest first; what is struck out meanwhile is left out."""
+        for held in list(self._held.get(endpoint, {}).values()):
+            batch = decode_batch(held.entry.document)
+            letters = tuple(one for one in batch.letters if sequence_of(one) in held.kinds)
+            yield replace(batch, letters=letters)
+
+    def listed(self, receiving_ae: str, offset: int, limit: int) -> list[DeadLetter]:
+        """One page of an AE's dead letters, by endpoint and age."""
+        page: list[DeadLetter] = []
+        for held in self._batches_of(receiving_ae):
+            if offset >= len(held.kinds):
+                offset -= len(held.kinds)
+                continue
+            batch = decode_batch(held.entry.document)
+            page += [_listed(batch, one) for one in batch.letters[offset:]]
+            offset = 0
+            if len(page) >= limit:
+                break
+        return page[:limit]
+
+    def _batches_of(self, receiving_ae: str) -> Iterator[_Held]:
+        for endpoint in self.endpoints(receiving_ae):
+            yield from list(self._held.get(endpoint, {}).values())
+
+
+def sequence_of(letter: Waiting) -> int:
+    """The name of a dead letter."""
+    return letter.sequence if isinstance(letter, Event) else letter.burst.first
+
+
+def _listed(batch: Batch, letter: Waiting) -> DeadLetter:
+    return DeadLetter(
+        endpoint=batch.endpoint,
+        sequence=sequence_of(letter),
+        type=kind_of(letter),
+        uid=letter.uid if isinstance(letter, Event) else tags.GLOBAL_SUBSCRIPTION,
+        at=made_at(letter),
+        died_at=batch.at,
+        reason=batch.reason,
+        count=1 if isinstance(letter, Event) else letter.remaining,
+    )
+
+
+def _merged(batch: Batch, found: bytes | None) -> Batch:
+    """A batch with what an entry of its name already holds (a write whose answer was lost, or a repeat)."""
+    if found is None:
+        return batch
+    try:
+        older = decode_batch(found)
+    except UnreadableDocument:
+        return batch
+    letters = {sequence_of(one): one for one in (*older.letters, *batch.letters)}
+    return replace(batch, letters=tuple(letters[name] for name in sorted(letters)))

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What delivery writes down: ``delivery/<AE>`` (cursors and counts) and ``dead/<AE>/…`` (dead letters)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from ..core.events import Event, EventType
+from ..store.document import FORMAT, UnreadableDocument, read
+from .line import BurstAt, Waiting
+from .port import Burst, Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far one channel of an AE is.
+
+    Attributes:
+        cursor: everything up to this sequence is delivered, dead or dropped; None for a live-only endpoint.
+        dropped: sequences behind the cursor that an operator dropped.
+        tally: see ``Tally.document``.
+    """
+
+    cursor: int | None
+    dropped: tuple[int, ...] = ()
+    tally: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Dead letters that died together.
+
+    Attributes:
+        letters: events and bursts (what is left of them), by sequence.
+        reason: why, in words.
+        at: when, seconds since the epoch.
+    """
+
+    endpoint: Endpoint
+    letters: tuple[Waiting, ...]
+    reason: str
+    at: float
+
+
+def encode_progress(receiving_ae: str, revision: int, channels: Mapping[str, Progress]) -> bytes:
+    """The document of ``delivery/<AE>``; ``revision`` makes each write differ."""
+    content = {
+        "format": FORMAT,
+        "ae": receiving_ae,
+        "revision": revision,
+        "channels": {
+            name: {"cursor": one.cursor, "dropped": one.dropped, **one.tally}
+            for name, one in channels.items()
+        },
+    }
+    return orjson.dumps(content)
+
+
+def decode_progress(document: bytes) -> tuple[str, int, dict[str, Progress]]:
+    """AE, revision and channels. Raises UnreadableDocument."""
+    content = read(document)
+    try:
+        channels = {str(name): _progress(one) for name, one in content["channels"].items()}
+        return str(content["ae"]), int(content["revision"]), channels
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UnreadableDocument(f"not a delivery document: {error!r}") from error
+
+
+def _progress(content: Mapping[str, Any]) -> Progress:
+    cursor = content["cursor"]
+    tally = {name: value for name, value in content.items() if name not in ("cursor", "dropped")}
+    return Progress(None if cursor is None else int(cursor), tuple(map(int, content["dropped"])), tally)
+
+
+def encode_batch(batch: Batch, revision: int) -> bytes:
+    """The document of ``dead/<AE>/…``."""
+    content = {
+        "format": FORMAT,
+        "ae": batch.endpoint.receiving_ae,
+        "channel": batch.endpoint.channel,
+        "revision": revision,
+        "reason": batch.reason,
+        "at": batch.at,
+        "letters": [_letter_out(letter) for letter in batch.letters],
+    }
+    return orjson.dumps(content)
+
+
+def decode_batch(document: bytes) -> Batch:
+    """Read dead letters back. Raises UnreadableDocument."""
+    content = read(document)
+    try:
+        endpoint = Endpoint(str(content["ae"]), str(content["channel"]))
+        letters = _letters_in(content["letters"], endpoint.receiving_ae)
+        return Batch(endpoint, letters, str(content["reason"]), float(content["at"]))
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise UnreadableDocument(f"not a document of dead letters: {error!r}") from error
+
+
+def _letter_out(letter: Waiting) -> list[Any]:
+    if isinstance(letter, Event):
+        return [letter.sequence, int(letter.type), letter.uid, letter.information, letter.at]
+    burst = letter.burst
+    return [burst.first, burst.through, burst.act, letter.after, burst.at, "burst"]
+
+
+def _letters_in(content: Sequence[Sequence[Any]], receiving_ae: str) -> tuple[Waiting, ...]:
+    return tuple(_letter_in(one, receiving_ae) for one in content)
+
+
+def _letter_in(content: Sequence[Any], receiving_ae: str) -> Waiting:
+    if content[-1] == "burst":
+        first, through, act, after, at, _ = content
+        return BurstAt(Burst(receiving_ae, int(first), int(through), int(act), float(at)), int(after))
+    sequence, kind, uid, information, at = content
+    return Event(int(sequence), EventType(kind), str(uid), information, (receiving_ae,), float(at))

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The waiting line of one endpoint: what it still has to be told, by sequence."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypeAlias
+
+from ..core.events import Event, EventType
+from .port import Burst
+
+
+@dataclass(frozen=True, slots=True)
+class BurstAt:
+    """A burst of which the reports up to sequence ``after`` are made."""
+
+    burst: Burst
+    after: int
+
+    @property
+    def remaining(self) -> int:
+        """Reports still to be made, at most."""
+        return self.burst.last - self.after
+
+
+Waiting: TypeAlias = Event | BurstAt
+
+
+def kind_of(item: Waiting) -> EventType:
+    """The event type; a burst is one of State Reports."""
+    return item.type if isinstance(item, Event) else EventType.STATE_REPORT
+
+
+def made_at(item: Waiting) -> float:
+    """When it was committed, seconds since the epoch; 0 if that is not known."""
+    return item.at if isinstance(item, Event) else item.burst.at
+
+
+def is_transient(item: Waiting) -> bool:
+    """True for an SCP Status Change: it is never stored, as a later one makes it worthless."""
+    return isinstance(item, Event) and item.type is EventType.SCP_STATUS_CHANGE
+
+
+def _key(item: Waiting) -> int:
+    """Under what something stands in a line: an event's sequence, a burst's act."""
+    return item.sequence if isinstance(item, Event) else item.burst.first
+
+
+def _place(item: Waiting) -> tuple[int, bool]:
+    """Where something stands: a burst behind the reports that were made of it."""
+    return (item.sequence, False) if isinstance(item, Event) else (item.after, True)
+
+
+class Line:
+    """Events and bursts in growing sequence; each event stands in it once.
+
+    Of the Progress Reports of one workitem that wait, only the newest is kept (if ``replace_progress``);
+    of the SCP Status Changes too. What is in flight stays.
+    """
+
+    __slots__ = ("_in_flight", "_items", "_newest", "_replace_progress", "bursts")
+
+    def __init__(self, replace_progress: bool) -> None:
+        self._items: OrderedDict[int, Waiting] = OrderedDict()
+        self._newest: dict[str, int] = {}
+        self._replace_progress = replace_progress
+        self._in_flight = 0
+        self.bursts = 0
+
+    def __len__(self) -> int:
+        """Number of waiting events, without bursts."""
+        return len(self._items) - self.bursts
+
+    def __bool__(self) -> bool:
+        """True if anything waits."""
+        return bool(self._items)
+
+    def __iter__(self) -> Iterator[Waiting]:
+        return iter(self._items.values())
+
+    @property
+    def head(self) -> Waiting | None:
+        """What comes next."""
+        return next(iter(self._items.values()), None)
+
+    @property
+    def pending(self) -> int:
+        """Waiting events and, at most, the reports of waiting bursts."""
+        if not self.bursts:
+            return len(self._items)
+        return len(self) + sum(item.remaining for item in self if isinstance(item, BurstAt))
+
+    def settled_through(self) -> int | None:
+        """The greatest sequence up to which nothing waits; None if nothing waits at all."""
+        head = self.head
+        if head is None:
+            return None
+        return head.after if isinstance(head, BurstAt) else head.sequence - 1
+
+    def oldest(self, count: int) -> list[Waiting]:
+        """The first ``count`` that wait."""
+        return list(islice(self._items.values(), count))
+
+    def older_than(self, moment: float, count: int) -> list[Waiting]:
+        """Those of the first ``count`` that were committed before a moment (seconds since the epoch)."""
+        return [item for item in self.oldest(count) if 0 < made_at(item) < moment]
+
+    # --- filling ---
+
+    def add(self, item: Waiting) -> Event | None:
+        """Append something with a greater sequence than all before; return the event that it replaced."""
+        if isinstance(item, BurstAt):
+            self._items[item.burst.first] = item
+            self.bursts += 1
+            return None
+        subject = self._subject(item)
+        replaced = self._replaced(subject) if subject else None
+        self._items[item.sequence] = item
+        if subject:
+            self._newest[subject] = item.sequence
+        return replaced
+
+    def _subject(self, event: Event) -> str | None:
+        """What a newer event makes stale; None if nothing does."""
+        if event.type is EventType.PROGRESS_REPORT:
+            return event.uid if self._replace_progress else None
+        return "" if event.type is EventType.SCP_STATUS_CHANGE else None
+
+    def _replaced(self, subject: str) -> Event | None:
+        older = self._newest.get(subject)
+        if older is None or older <= self._in_flight:
+            return None
+        return self._pop(older)
+
+    def merge(self, other: Iterable[Waiting]) -> None:
+        """Take in what another line holds, in order, each once."""
+        items = {_key(item): item for item in other} | self._items
+        self._items = OrderedDict((_key(item), item) for item in sorted(items.values(), key=_place))
+        self.bursts = sum(isinstance(item, BurstAt) for item in items.values())
+        for item in self._items.values():
+            if isinstance(item, Event) and (subject := self._subject(item)):
+                self._newest[subject] = item.sequence
+
+    # --- emptying ---
+
+    def take(self, limit: int) -> list[Event]:
+        """Up to ``limit`` events from the head, which are then in flight; none if a burst is first."""
+        taken: list[Event] = []
+        for item in self._items.values():
+            if isinstance(item, BurstAt) or len(taken) == limit:
+                break
+            taken.append(item)
+        if taken:
+            self._in_flight = taken[-1].sequence
+        return taken
+
+    def landed(self) -> None:
+        """Nothing is in flight any more."""
+        self._in_flight = 0
+
+    def remove(self, sequences: Iterable[int]) -> list[Event]:
+        """Strike events out; those which do not stand here are passed over."""
+        return [event for sequence in sequences if (event := self._pop(sequence)) is not None]
+
+    def strike(self, items: Iterable[Waiting]) -> None:
+        """Strike events and bursts out."""
+        for item in items:
+            if isinstance(item, BurstAt):
+                self.end(item)
+            else:
+                self._pop(item.sequence)
+
+    def _pop(self, sequence: int) -> Event | None:
+        item = self._items.get(sequence)
+        if not isinstance(item, Event):
+            return None
+        del self._items[sequence]
+        subject = self._subject(item)
+        if subject is not None and self._newest.get(subject) == sequence:
+            del self._newest[subject]
+        return item
+
+    def clear(self) -> None:
+        """Strike everything out."""
+        self._items.clear()
+        self._newest.clear()
+        self.bursts = 0
+
+    # --- bursts ---
+
+    def expand(self, at: BurstAt, reports: Sequence[Event]) -> None:
+        """Put the next reports of the burst at the head before it; without any, the burst is done."""
+        if self._items.get(at.burst.first) is not at:
+            return
+        if not reports:
+            self.end(at)
+            return
+        self._items[at.burst.first] = BurstAt(at.burst, reports[-1].sequence)
+        for event in reversed(reports):
+            self._items[event.sequence] = event
+            self._items.move_to_end(event.sequence, last=False)
+
+    def end(self, at: BurstAt) -> None:
+        """Strike a burst out."""
+        if self._items.pop(at.burst.first, None) is not None:
+            self.bursts -= 1
+
+    def end_bursts(self) -> None:
+        """Strike every burst out."""
+        for item in [item for item in self if isinstance(item, BurstAt)]:
+            self.end(item)

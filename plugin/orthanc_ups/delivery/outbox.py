@@ -1,0 +1,337 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The outbox: takes committed events in their order and sees to it that every receiver gets them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from bisect import insort
+from collections import deque
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
+from operator import attrgetter
+from typing import Final
+
+from ..core.events import Event
+from ..settings import Settings
+from ..store.document import UnreadableDocument
+from ..store.port import Entries, Entry
+from . import dead_letters
+from .dead_letters import DeadLetters
+from .documents import decode_progress
+from .entry import KeptEntry
+from .farewell import say_farewell
+from .keeper import Keeper
+from .line import BurstAt
+from .port import WEBSOCKET, Burst, BurstSource, Channel, Clock, Endpoint, EventLog, OnDelivered
+from .repeats import Repeat, Resurrection
+from .replay import Replay, Span
+from .subscriber import PREFIX, Subscriber
+from .surroundings import Surroundings
+from .tally import Counts
+from .worker import Worker
+
+_AT_ONCE: Final = 100
+_PREFIXES: Final = (PREFIX, dead_letters.PREFIX)
+_first = attrgetter("first")
+
+_log = logging.getLogger("orthanc_ups.delivery")
+
+
+class Delivery:
+    """Delivers each event to each of its receivers at least once, in order, whatever the others do.
+
+    Lives on one asyncio loop; every method must be called there. Life: ``load``, ``resume``, then ``offer``
+    and all the rest, at last ``going_down``. An AE that unsubscribes still gets what was committed while it
+    was subscribed; only initial reports that were not made yet are left out (``forget``).
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        channels: Sequence[Channel],
+        entries: Entries,
+        source: BurstSource,
+        log: EventLog,
+        clock: Clock,
+    ) -> None:
+        self.counts = Counts()
+        self.dead = DeadLetters(entries, clock, self.counts, settings.maximum_dead_letters)
+        self._around = Surroundings(settings, clock, source, self.dead, self.counts)
+        self._channels = _with_websocket(channels)
+        self._entries = entries
+        self._replay = Replay(log, source)
+        self._keeper = Keeper(clock, self._store)
+        self._subscribers: dict[str, Subscriber] = {}
+        self._bursts: dict[str, list[Burst]] = {}
+        self._ready: deque[Worker] = deque()
+        self._busy: dict[str, Subscriber] = {}
+        self._high_water = 0
+        self._closed = False
+
+    def observe(self, observer: OnDelivered) -> None:
+        """Have a function called for each delivered event; it must be quick."""
+        self._around.observers.append(observer)
+
+    # --- start ---
+
+    async def load(self, entries: Iterable[Entry]) -> None:
+        """Take over stored entries, those of ``delivery/…`` and ``dead/…``; may be called for each chunk."""
+        for entry in entries:
+            if entry.key.startswith(_PREFIXES):
+                self._load(entry)
+
+    def _load(self, entry: Entry) -> None:
+        try:
+            if entry.key.startswith(dead_letters.PREFIX):
+                self.dead.load(entry)
+                return
+            receiving_ae, revision, channels = decode_progress(entry.document)
+        except UnreadableDocument as error:
+            _log.error("Entry %s cannot be read, so events may be repeated: %s", entry.key, error)
+            return
+        subscriber = self._subscriber(receiving_ae)
+        subscriber.entry.take(entry.document, entry.version)
+        subscriber.load(revision, channels)
+
+    def resume(self, events: Iterable[Event], bursts: Iterable[Burst], last: int | None = None) -> None:
+        """Start with everything that is stored; what a cursor has passed is left out.
+
+        Args:
+            events: of all workitems, in no order; settled ones may be among them.
+            bursts: of all acts that still stand, in no order.
+            last: the last sequence that may be in use; cursors beyond (changed by hand) are set back to it.
+        """
+        stored: list[Event | Burst] = [*events, *bursts]
+        stored.sort(key=_place)
+        self._begin(stored, last)
+        for item in stored:
+            for receiving_ae in _receivers(item):
+                self._subscribers[receiving_ae].resume(item)
+            self._note(item)
+        for subscriber in self._subscribers.values():
+            self._watch(subscriber)
+            subscriber.start()
+
+    def _begin(self, stored: Sequence[Event | Burst], last: int | None) -> None:
+        for item in stored:
+            for receiving_ae in _receivers(item):
+                self._subscriber(receiving_ae)
+        for subscriber in self._subscribers.values():
+            if last is not None:
+                subscriber.cursors = {name: min(at, last) for name, at in subscriber.cursors.items()}
+            self._high_water = max(self._high_water, *subscriber.cursors.values(), 0)
+            subscriber.begin()
+
+    def _subscriber(self, receiving_ae: str) -> Subscriber:
+        found = self._subscribers.get(receiving_ae)
+        if found is None:
+            entry = KeptEntry(self._entries, f"{PREFIX}{receiving_ae}")
+            found = Subscriber(
+                receiving_ae, self._channels, self._around, entry, self._queue, self._keeper.touch
+            )
+            self._subscribers[receiving_ae] = found
+        return found
+
+    async def _store(self, subscriber: Subscriber) -> None:
+        await subscriber.store(lambda: self._high_water)
+
+    def stored(self) -> Iterator[Entry]:
+        """Every entry of delivery as it stands in the store, to be written back if it is deleted under us."""
+        for subscriber in self._subscribers.values():
+            if subscriber.entry.stored:
+                yield subscriber.entry.stored
+        yield from self.dead.stored()
+
+    # --- the way of an event ---
+
+    def offer(self, released: Iterable[Event | Burst]) -> None:
+        """Take committed events (and bursts) with growing sequences. Returns at once."""
+        if self._closed:
+            return
+        for item in released:
+            self._note(item)
+            waiting = BurstAt(item, item.first) if isinstance(item, Burst) else item
+            for receiving_ae in _receivers(item):
+                subscriber = self._subscribers.get(receiving_ae) or self._subscriber(receiving_ae)
+                self._busy[receiving_ae] = subscriber
+                for worker in subscriber.route():
+                    worker.add(waiting)
+
+    def _note(self, item: Event | Burst) -> None:
+        if isinstance(item, Event):
+            self._high_water = max(self._high_water, item.sequence)
+        else:
+            self._high_water = max(self._high_water, item.last)
+            insort(self._bursts.setdefault(item.receiving_ae, []), item, key=_first)
+
+    def _queue(self, worker: Worker) -> None:
+        if not self._ready:
+            asyncio.get_running_loop().call_soon(self._flush_some)
+        self._ready.append(worker)
+
+    def _flush_some(self) -> None:
+        for _ in range(min(_AT_ONCE, len(self._ready))):
+            worker = self._ready.popleft()
+            if not self._closed:
+                worker.flush_now()
+        if self._ready:
+            asyncio.get_running_loop().call_soon(self._flush_some)
+
+    # --- what the worklist asks ---
+
+    def settled(self, event: Event) -> bool:
+        """True if no receiver needs the stored event any more (delivered, dead letter, or dropped)."""
+        if event.sequence > self._high_water:
+            return False
+        if not self._busy:
+            return True
+        return all(self._is_past(receiver, event.sequence) for receiver in event.receivers)
+
+    def _is_past(self, receiving_ae: str, sequence: int) -> bool:
+        subscriber = self._busy.get(receiving_ae)
+        if subscriber is None:
+            return True
+        through = subscriber.settled_through()
+        if through is None:
+            del self._busy[receiving_ae]
+            return True
+        return sequence <= through
+
+    def settled_through(self, receiving_ae: str) -> int:
+        """The sequence up to which the AE has everything that it needs."""
+        subscriber = self._subscribers.get(receiving_ae)
+        through = subscriber.settled_through() if subscriber else None
+        return self._high_water if through is None else through
+
+    def _watch(self, subscriber: Subscriber) -> None:
+        if subscriber.settled_through() is not None:
+            self._busy[subscriber.receiving_ae] = subscriber
+
+    def has_burst(self, receiving_ae: str) -> bool:
+        """True while initial State Reports for the AE are not all made."""
+        subscriber = self._subscribers.get(receiving_ae)
+        return subscriber is not None and subscriber.has_burst
+
+    def forget(self, receiving_ae: str) -> None:
+        """The AE unsubscribed from everything: leave out initial reports that were not made yet."""
+        self._bursts.pop(receiving_ae, None)
+        for worker in self.workers(receiving_ae):
+            worker.line.end_bursts()
+
+    # --- what the wires say and ask ---
+
+    def seen(self, receiving_ae: str) -> None:
+        """The AE is alive (it opened an association or a socket, or echoed): try at once."""
+        for worker in self.workers(receiving_ae):
+            worker.hurry()
+
+    async def replay(self, receiving_ae: str, after: int) -> AsyncIterator[list[Event]]:
+        """Every event for the AE with a greater sequence, in order, each once, also those that wait.
+
+        Ends when it has caught up: what is offered from then on is not in it. A channel that sends this to
+        a new socket and lets the socket in when it ends must expect ``deliver`` to bring the part that was
+        waiting once more.
+        """
+        position = after
+        while position < self._high_water:
+            through = self._high_water
+            async for events in self._replay.read(self._span(receiving_ae, position, through)):
+                yield events
+            position = through
+
+    def _span(self, receiving_ae: str, after: int, through: int) -> Span:
+        lines = [worker.line for worker in self.workers(receiving_ae)]
+        waiting = {item.sequence: item for line in lines for item in line if isinstance(item, Event)}
+        events = [waiting[sequence] for sequence in sorted(waiting) if after < sequence <= through]
+        return Span(receiving_ae, after, through, events, tuple(self._bursts.get(receiving_ae, ())))
+
+    # --- all of it ---
+
+    @property
+    def high_water(self) -> int:
+        """The greatest sequence that was offered."""
+        return self._high_water
+
+    @property
+    def clock(self) -> Clock:
+        """The clock."""
+        return self._around.clock
+
+    def route(self, receiving_ae: str) -> tuple[Worker, ...]:
+        """Who tells the AE now; at least one."""
+        return self._subscriber(receiving_ae).route()
+
+    def past(self, worker: Worker, first: int, last: int) -> AsyncIterator[list[Event]]:
+        """What an endpoint was told already between two sequences (both included), from the log."""
+        through = min(last, worker.settled_through(self._high_water))
+        bursts = tuple(self._bursts.get(worker.endpoint.receiving_ae, ()))
+        return self._replay.read(Span(worker.endpoint.receiving_ae, first - 1, through, (), bursts))
+
+    def resurrection(self, endpoint: Endpoint, wanted: Collection[int] | None) -> Repeat:
+        """Dead letters of an endpoint, all or some, to be sent again."""
+        return Resurrection(self.dead, self._around.source, endpoint, wanted)
+
+    async def flush(self) -> None:
+        """Store cursors and counts that moved."""
+        await self._keeper.flush()
+
+    def workers(self, receiving_ae: str | None = None) -> Iterator[Worker]:
+        """The workers of one AE, or all."""
+        if receiving_ae is None:
+            for subscriber in self._subscribers.values():
+                yield from subscriber.workers.values()
+        elif receiving_ae in self._subscribers:
+            yield from self._subscribers[receiving_ae].workers.values()
+
+    # --- stop ---
+
+    async def going_down(self, event: Event | None, deadline: float = 3.0) -> None:
+        """Tell whom it can be told quickly, then stop, store the cursors and close the channels.
+
+        Args:
+            event: SCP Status Change with GOING DOWN (PS3.4 CC.2.4.1), or None to tell nobody.
+            deadline: seconds for the telling, at most.
+        """
+        self._closed = True
+        await self._keeper.close()
+        for receiving_ae in event.receivers if event else ():
+            self.route(receiving_ae)
+        workers = list(self.workers())
+        if event is not None:
+            await say_farewell(event, workers, self._around.clock, deadline, self._high_water)
+        await asyncio.gather(*(worker.stop() for worker in workers))
+        await self._keeper.flush()
+        closing = (channel.close() for channel in self._channels)
+        for result in await asyncio.gather(*closing, return_exceptions=True):
+            if isinstance(result, Exception):
+                _log.error("Closing a channel failed: %r", result)
+
+
+class _NoWebSocket:
+    """Stands for the WebSocket channel where there is none, so that events can wait for it."""
+
+    name = WEBSOCKET
+
+    def serves(self, receiving_ae: str) -> bool:
+        """Nobody."""
+        return False
+
+    async def deliver(self, receiving_ae: str, events: Sequence[Event]) -> int:
+        """Never called, as nobody is served."""
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+def _with_websocket(channels: Sequence[Channel]) -> tuple[Channel, ...]:
+    missing = () if any(channel.name == WEBSOCKET for channel in channels) else (_NoWebSocket(),)
+    return (*channels, *missing)
+
+
+def _place(item: Event | Burst) -> int:
+    return item.sequence if isinstance(item, Event) else item.first
+
+
+def _receivers(item: Event | Burst) -> tuple[str, ...]:
+    return item.receivers if isinstance(item, Event) else (item.receiving_ae,)

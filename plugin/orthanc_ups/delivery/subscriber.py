@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""One Receiving AE: which channels tell it, and how far each is."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from ..core.events import Event
+from ..store.document import UnreadableDocument
+from .documents import Progress, decode_progress, encode_progress
+from .entry import KeptEntry
+from .line import BurstAt
+from .port import WEBSOCKET, Burst, Channel, Endpoint
+from .surroundings import Surroundings
+from .worker import Worker
+
+PREFIX: Final = "delivery/"
+
+_log = logging.getLogger("orthanc_ups.delivery")
+
+
+class Subscriber:
+    """The endpoints of an AE.
+
+    Durable are the channels (other than the WebSocket) that have an address for it; if there is none, the
+    WebSocket is, and events wait until one is opened. A WebSocket of an AE that has another channel gets
+    what comes while it is open. When the last durable channel loses its address, the one that becomes
+    durable takes over what waits; as long as another durable channel is left, it keeps it.
+
+    Attributes:
+        entry: where its progress is stored.
+        cursors: the stored cursors by channel, until ``begin``.
+    """
+
+    __slots__ = (
+        "_around",
+        "_channels",
+        "_moved",
+        "_passed",
+        "_queue",
+        "_revision",
+        "_serving",
+        "_targets",
+        "cursors",
+        "entry",
+        "receiving_ae",
+        "workers",
+    )
+
+    def __init__(
+        self,
+        receiving_ae: str,
+        channels: Sequence[Channel],
+        around: Surroundings,
+        entry: KeptEntry,
+        queue: Callable[[Worker], None],
+        moved: Callable[[Subscriber], None],
+    ) -> None:
+        """Args:
+        channels: every channel there is; one must be named ``websocket``.
+        queue: see Worker.
+        moved: called when there is something new to store.
+        """
+        self.receiving_ae = receiving_ae
+        self.entry = entry
+        self.workers: dict[str, Worker] = {}
+        self.cursors: dict[str, int] = {}
+        self._channels = channels
+        self._around = around
+        self._queue = queue
+        self._moved = moved
+        self._revision = 0
+        self._passed: dict[str, frozenset[int]] = {}
+        self._serving: tuple[Channel, ...] | None = None
+        self._targets: tuple[Worker, ...] = ()
+
+    # --- routes ---
+
+    def route(self) -> tuple[Worker, ...]:
+        """Who is told of an event now."""
+        name = self.receiving_ae
+        serving = tuple([channel for channel in self._channels if channel.serves(name)])
+        if serving != self._serving:
+            self._reroute(serving)
+        return self._targets
+
+    def _reroute(self, serving: tuple[Channel, ...]) -> None:
+        self._serving = serving
+        durable = [channel.name for channel in serving if channel.name != WEBSOCKET] or [WEBSOCKET]
+        told = dict.fromkeys([*durable, *(channel.name for channel in serving)])
+        self._targets = tuple(self._worker(name) for name in told)
+        fresh = [self.workers[name] for name in durable if not self.workers[name].durable]
+        orphans = [one for name, one in self.workers.items() if one.durable and name not in durable]
+        for worker in fresh:
+            self._make_durable(worker, orphans)
+        if fresh:
+            self._retire(orphans)
+        for worker in self.workers.values():
+            if not worker.durable and worker not in self._targets:
+                worker.line.clear()
+
+    def _make_durable(self, worker: Worker, orphans: Sequence[Worker]) -> None:
+        worker.durable = True
+        waiting = [item for orphan in orphans for item in orphan.line]
+        if waiting:
+            worker.adopt(waiting)
+        self._moved(self)
+
+    def _retire(self, orphans: Sequence[Worker]) -> None:
+        for orphan in orphans:
+            orphan.durable = False
+            if orphan.line:
+                _log.info("%s has no address now; another channel takes over", orphan.endpoint)
+
+    def _worker(self, name: str) -> Worker:
+        worker = self.workers.get(name)
+        if worker is None:
+            channel = next(one for one in self._channels if one.name == name)
+            endpoint = Endpoint(self.receiving_ae, name)
+            around, moved, unserved = self._around, self._on_moved, self._on_unserved
+            worker = Worker(endpoint, channel, around, self._queue, moved, unserved)
+            self.workers[name] = worker
+        return worker
+
+    def _on_moved(self) -> None:
+        self._moved(self)
+
+    def _on_unserved(self) -> None:
+        self.route()
+
+    # --- what waits ---
+
+    def settled_through(self) -> int | None:
+        """Up to which sequence every durable endpoint is done; None if nothing waits."""
+        heads = [one.line.settled_through() for one in self.workers.values() if one.durable and one.line]
+        return min((head for head in heads if head is not None), default=None)
+
+    @property
+    def has_burst(self) -> bool:
+        """True while initial State Reports are not all made."""
+        return any(worker.line.bursts for worker in self.workers.values())
+
+    # --- start ---
+
+    def load(self, revision: int, channels: Mapping[str, Progress]) -> None:
+        """Take over what was stored."""
+        self._revision = revision
+        known = {channel.name for channel in self._channels}
+        for name, progress in channels.items():
+            if progress.cursor is not None:
+                self.cursors[name] = progress.cursor
+            if name in known:
+                worker = self._worker(name)
+                worker.tally.restore(progress.tally)
+                worker.dropped = set(progress.dropped)
+
+    def begin(self) -> None:
+        """Turn the stored cursors into endpoints, before the stored events come.
+
+        A channel without a cursor of its own starts where the AE's slowest one was: it may repeat what
+        another channel delivered, but misses nothing.
+        """
+        known = {channel.name for channel in self._channels}
+        for name in self.cursors.keys() - known:
+            _log.warning("%s: channel %s is not configured any more", self.receiving_ae, name)
+        for name in self.cursors.keys() & known:
+            self._worker(name).durable = True
+        self.route()
+        slowest = min(self.cursors.values(), default=0)
+        for name, worker in self.workers.items():
+            self.cursors.setdefault(name, slowest)
+            self._passed[name] = self._around.dead.sequences(worker.endpoint) | worker.dropped
+
+    def resume(self, item: Event | Burst) -> None:
+        """Put a stored event, or a burst, back into the lines of those who have not got it."""
+        for name, worker in self.workers.items():
+            if worker.durable:
+                self._resume(worker, item, self.cursors[name], self._passed[name])
+
+    def _resume(self, worker: Worker, item: Event | Burst, cursor: int, passed: frozenset[int]) -> None:
+        if isinstance(item, Event):
+            if item.sequence > cursor and item.sequence not in passed:
+                worker.line.add(item)
+        elif item.last > cursor and item.first not in passed:
+            worker.line.add(BurstAt(item, max(item.first, cursor)))
+
+    def start(self) -> None:
+        """Everything stored is in the lines: work."""
+        self._passed.clear()
+        for worker in self.workers.values():
+            worker.start()
+
+    # --- storing ---
+
+    async def store(self, high_water: Callable[[], int]) -> None:
+        """Write the cursors and counts. Raises StoreUnavailable."""
+
+        def make(found: bytes | None) -> bytes:
+            if found is not None:
+                self._merge(found)
+            self._revision += 1
+            return encode_progress(self.receiving_ae, self._revision, self._progress(high_water()))
+
+        await self.entry.write(make)
+
+    def _merge(self, found: bytes) -> None:
+        """Somebody else wrote the entry: counts never go back, and our cursors are right (we made them)."""
+        _log.warning("%s was changed by somebody else; overwriting it", self.entry.key)
+        try:
+            _, revision, channels = decode_progress(found)
+        except UnreadableDocument:
+            return
+        self._revision = max(self._revision, revision)
+        for name, progress in channels.items():
+            if name in self.workers:
+                self.workers[name].tally.restore(progress.tally)
+
+    def _progress(self, high_water: int) -> dict[str, Progress]:
+        return {name: _progress(worker, high_water) for name, worker in self.workers.items()}
+
+
+def _progress(worker: Worker, high_water: int) -> Progress:
+    cursor = worker.settled_through(high_water)
+    worker.dropped = {sequence for sequence in worker.dropped if sequence > cursor}
+    dropped = tuple(sorted(worker.dropped))
+    return Progress(cursor if worker.durable else None, dropped, worker.tally.document())

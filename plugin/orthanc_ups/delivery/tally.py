@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What is counted: per endpoint for the page, and per channel and event type for the metrics."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Mapping
+from typing import Any, Final
+
+from ..core.events import EventType
+
+MINUTES: Final = 60
+_LATENCIES: Final = 64
+
+
+class Counts:
+    """Growing numbers by (what, channel, event type).
+
+    What: ``offered``, ``delivered``, ``failed`` (attempts), ``dead`` (went to the dead letters), ``lost``
+    (fell out of the dead letters, or was transient and refused), ``dropped`` (by an operator), ``replaced``
+    (by a newer one of its kind), ``repeated`` (sent again on demand).
+    """
+
+    def __init__(self) -> None:
+        self._counts: Counter[tuple[str, str, EventType]] = Counter()
+
+    def add(self, what: str, channel: str, kind: EventType, count: int = 1) -> None:
+        """Count something."""
+        self._counts[what, channel, kind] += count
+
+    def all(self) -> Mapping[tuple[str, str, EventType], int]:
+        """Every count so far."""
+        return dict(self._counts)
+
+
+class Tally:
+    """What one endpoint did. Counts and last times survive a restart, the rest starts anew."""
+
+    __slots__ = (
+        "_latencies",
+        "_minute",
+        "_minutes",
+        "dead",
+        "delivered",
+        "failed",
+        "last_error",
+        "last_error_at",
+        "last_success_at",
+    )
+
+    def __init__(self) -> None:
+        self.delivered = 0
+        self.failed = 0
+        self.dead = 0
+        self.last_success_at: float | None = None
+        self.last_error = ""
+        self.last_error_at: float | None = None
+        self._minute = 0
+        self._minutes = [0] * MINUTES
+        self._latencies: deque[float] = deque(maxlen=_LATENCIES)
+
+    def took(self, now: float, latency: float) -> None:
+        """One event was delivered, ``latency`` seconds after it was committed."""
+        self.delivered += 1
+        self.last_success_at = now
+        self._turn(int(now // 60))
+        self._minutes[self._minute % MINUTES] += 1
+        self._latencies.append(latency)
+
+    def failed_at(self, now: float, why: str) -> None:
+        """An attempt failed, for a reason in words."""
+        self.last_error, self.last_error_at = why, now
+
+    def _turn(self, minute: int) -> None:
+        for passed in range(max(self._minute + 1, minute - MINUTES + 1), minute + 1):
+            self._minutes[passed % MINUTES] = 0
+        self._minute = minute
+
+    def per_minute(self, now: float) -> tuple[int, ...]:
+        """Deliveries in each of the last 60 minutes, the present one last."""
+        self._turn(int(now // 60))
+        first = self._minute + 1
+        return tuple(self._minutes[(first + place) % MINUTES] for place in range(MINUTES))
+
+    def latency(self, quantile: float) -> float | None:
+        """A quantile (0 to 1) of the latest latencies in seconds; None without any."""
+        ordered = sorted(self._latencies)
+        return ordered[min(int(quantile * len(ordered)), len(ordered) - 1)] if ordered else None
+
+    # --- what is stored ---
+
+    def document(self) -> dict[str, Any]:
+        """The lasting part."""
+        return {
+            "delivered": self.delivered,
+            "failed": self.failed,
+            "dead": self.dead,
+            "last_success_at": self.last_success_at,
+            "last_error": self.last_error,
+            "last_error_at": self.last_error_at,
+        }
+
+    def restore(self, document: Mapping[str, Any]) -> None:
+        """Take over what was stored; counts never go back. Raises TypeError, ValueError."""
+        self.delivered = max(self.delivered, int(document.get("delivered", 0)))
+        self.failed = max(self.failed, int(document.get("failed", 0)))
+        self.dead = max(self.dead, int(document.get("dead", 0)))
+        if self.last_success_at is None:
+            self.last_success_at = document.get("last_success_at")
+        if self.last_error_at is None:
+            self.last_error = str(document.get("last_error", ""))
+            self.last_error_at = document.get("last_error_at")

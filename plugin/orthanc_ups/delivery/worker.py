@@ -1,0 +1,374 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""One endpoint's worker: tells one AE on one channel what waits for it, in order, until it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Final
+
+from ..core.events import Event, EventType
+from ..store.port import StoreUnavailable
+from .backoff import Backoff
+from .burial import Burial
+from .line import BurstAt, Line, Waiting
+from .port import (
+    WEBSOCKET,
+    Channel,
+    Endpoint,
+    PromptChannel,
+    Refused,
+    Unreachable,
+)
+from .repeats import Repeat, next_reports
+from .surroundings import Surroundings
+from .tally import Tally
+
+AT_ONCE: Final = 50
+"""Events handed to a channel in one call."""
+_REPORTS: Final = 200
+_ERRORS: Final = 5
+
+_log = logging.getLogger("orthanc_ups.delivery")
+
+
+class Worker:
+    """Owns the waiting line of an endpoint. Its task lives only while something waits.
+
+    Attributes:
+        durable: True if what waits here must reach the AE here, or become a dead letter; False for an
+            additional WebSocket, whose line is dropped when the last socket closes.
+        dropped: sequences that an operator dropped and that the cursor has not passed.
+    """
+
+    __slots__ = (
+        "_around",
+        "_broken",
+        "_burial",
+        "_finishing",
+        "_moved",
+        "_nap",
+        "_prompt",
+        "_queue",
+        "_repeats",
+        "_task",
+        "_unserved",
+        "backoff",
+        "channel",
+        "dropped",
+        "durable",
+        "endpoint",
+        "line",
+        "queued",
+        "tally",
+    )
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        channel: Channel,
+        around: Surroundings,
+        queue: Callable[[Worker], None],
+        moved: Callable[[], None],
+        unserved: Callable[[], None],
+    ) -> None:
+        """Args:
+        queue: called when there is something for ``flush_now``, once until it is called.
+        moved: called when the cursor or a count moved.
+        unserved: called when the channel turns out not to serve the AE; may clear the line.
+        """
+        self.endpoint = endpoint
+        self.channel = channel
+        self.line = Line(around.settings.replace_waiting_progress)
+        self.tally = Tally()
+        self.backoff = Backoff(around.settings, around.clock)
+        self.durable = False
+        self.queued = False
+        self.dropped: set[int] = set()
+        self._around = around
+        self._queue = queue
+        self._moved = moved
+        self._unserved = unserved
+        self._prompt = channel if isinstance(channel, PromptChannel) else None
+        self._repeats: deque[Repeat] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._nap: asyncio.Future[None] | None = None
+        self._burial = Burial(endpoint, self.line, self.tally, around, moved)
+        self._broken = 0
+        self._finishing = False
+
+    # --- filling ---
+
+    def add(self, item: Waiting) -> None:
+        """Something new, with a greater sequence than all before."""
+        replaced = self.line.add(item)
+        if replaced is not None:
+            self._count("replaced", replaced.type)
+        if isinstance(item, Event):
+            self._count("offered", item.type)
+        if self._task is None:
+            self._begin()
+        elif self._nap is not None and self._burial.is_due:
+            self.wake()
+
+    def _begin(self) -> None:
+        if self._prompt is None or self.backoff.failing:
+            self.start()
+        elif not self.queued:
+            self.queued = True
+            self._queue(self)
+
+    def repeat(self, run: Repeat) -> None:
+        """Send something again, ahead of what waits."""
+        self._repeats.append(run)
+        self.start()
+
+    def adopt(self, items: Iterable[Waiting]) -> None:
+        """Take over what waited on a channel that no longer serves the AE."""
+        self.line.merge(items)
+        self.start()
+
+    # --- running ---
+
+    @property
+    def is_idle(self) -> bool:
+        """True if nothing waits."""
+        return not self.line and not self._repeats
+
+    def start(self) -> None:
+        """Work, if there is anything to do and no task yet."""
+        if self._task is None and not self.is_idle and not self._finishing:
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def hurry(self, *, now: bool = False) -> None:
+        """The AE was seen: try at once."""
+        if not self.is_idle:
+            self.backoff.hurry(now=now)
+            self.wake()
+
+    def wake(self) -> None:
+        """End the nap."""
+        if self._nap is not None:
+            self._nap.cancel()
+
+    async def finish(self, patience: float) -> None:
+        """Go on for at most ``patience`` seconds; then end the task once what is in flight has landed."""
+        if self.queued:
+            self.flush_now()
+        if self._task is not None:
+            limit = asyncio.ensure_future(self._around.clock.sleep(patience))
+            await asyncio.wait((self._task, limit), return_when=asyncio.FIRST_COMPLETED)
+            limit.cancel()
+        self._finishing = True
+        self.wake()
+        if self._task is not None:
+            await asyncio.wait((self._task,))
+
+    async def stop(self) -> None:
+        """End the task now; what waits stays in the line."""
+        self._finishing = True
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait((self._task,))
+
+    def drop(self, sequences: Collection[int] | None) -> int:
+        """Strike out what waits, all or some; return how many events that were."""
+        if sequences is None:
+            dropped, gone = self.line.pending, [item for item in self.line if isinstance(item, Event)]
+            self.line.clear()
+        else:
+            gone = self.line.remove(sequences)
+            self.dropped.update(event.sequence for event in gone)
+            dropped = len(gone)
+        for event in gone:
+            self._count("dropped", event.type)
+        self._moved()
+        self.wake()
+        return dropped
+
+    def settled_through(self, high_water: int) -> int:
+        """The sequence up to which this endpoint has everything; ``high_water`` if nothing waits."""
+        through = self.line.settled_through()
+        return high_water if through is None else through
+
+    def flush_now(self) -> None:
+        """Deliver without a task what the channel takes at once; start one for the rest."""
+        self.queued = False
+        if self._task is None and self._prompt and not self._repeats:
+            batch = self.line.take(AT_ONCE)
+            self._took(batch[: self._taken_now(self._prompt, batch)])
+            self.line.landed()
+        self.start()
+
+    def _taken_now(self, prompt: PromptChannel, batch: Sequence[Event]) -> int:
+        if not batch:
+            return 0
+        try:
+            return prompt.deliver_now(self.endpoint.receiving_ae, batch)
+        except (Unreachable, Refused):
+            return 0
+        except Exception:
+            _log.exception("Telling %s failed by an error of ours", self.endpoint)
+            return 0
+
+    async def _run(self) -> None:
+        try:
+            while not self.is_idle and not self._finishing:
+                await self._step()
+                await asyncio.sleep(0)  # a channel that never waits must not hold up the loop
+        finally:
+            self._task = None
+            self.line.landed()
+
+    async def _step(self) -> None:
+        try:
+            if self.durable:
+                await self._burial.tend()
+            if self.backoff.left > 0:
+                await self._take_a_nap()
+            elif not self.is_idle:
+                await self._attempt()
+        except Unreachable as error:
+            self._failed(str(error))
+        except StoreUnavailable as error:
+            self._failed(f"dead letters cannot be stored: {error}")
+        except Exception as error:  # whatever a channel does wrong, the others and the events live on
+            _log.exception("Telling %s failed by an error of ours", self.endpoint)
+            self._failed(f"internal error: {error!r}")
+        finally:
+            self.line.landed()
+
+    async def _take_a_nap(self) -> None:
+        self._nap = asyncio.ensure_future(self._around.clock.sleep(self.backoff.left))
+        try:
+            await asyncio.wait((self._nap,))
+        finally:
+            self._nap.cancel()
+            self._nap = None
+
+    # --- attempts ---
+
+    async def _attempt(self) -> None:
+        self._check_served()
+        repeat, batch = await self._next()
+        if not batch:
+            return
+        self.backoff.attempt()
+        try:
+            taken = await self.channel.deliver(self.endpoint.receiving_ae, batch)
+            if taken < 1:
+                raise Unreachable("the channel took nothing")
+        except Refused as error:
+            await self._refused(repeat, batch[0], str(error))
+        except Exception as error:
+            self._failed_attempt(batch[0])
+            if not isinstance(error, Unreachable):
+                await self._broke(repeat, batch[0], error)
+            raise
+        else:
+            await self._done(repeat, batch[:taken])
+
+    def _check_served(self) -> None:
+        if self.channel.serves(self.endpoint.receiving_ae):
+            return
+        self._unserved()
+        if not self.durable:
+            self._repeats.clear()
+        if not self.is_idle:
+            where = "no WebSocket is open" if self.endpoint.channel == WEBSOCKET else "it has no address now"
+            raise Unreachable(where)
+
+    async def _next(self) -> tuple[Repeat | None, Sequence[Event]]:
+        limit = 1 if self._broken else AT_ONCE
+        while self._repeats:
+            repeat = self._repeats[0]
+            if batch := await self._repeated(repeat):
+                return repeat, batch[:limit]
+            if self._repeats and self._repeats[0] is repeat:
+                self._repeats.popleft()
+        head = self.line.head
+        if isinstance(head, BurstAt):
+            self.line.expand(head, await next_reports(self._around.source, head, _REPORTS))
+        return None, self.line.take(limit)
+
+    async def _repeated(self, repeat: Repeat) -> Sequence[Event]:
+        try:
+            return await repeat.next()
+        except Exception as error:  # what cannot be read cannot be sent again, but holds up nothing
+            _log.error("Sending events to %s again ends early: %r", self.endpoint, error)
+            return ()
+
+    async def _done(self, repeat: Repeat | None, events: Sequence[Event]) -> None:
+        self._took(events)
+        if repeat is not None:
+            for event in events:
+                self._count("repeated", event.type)
+            await repeat.passed(len(events), delivered=True)
+
+    def _took(self, events: Sequence[Event]) -> None:
+        if not events:
+            return
+        now = self._around.clock.now()
+        for event in events:
+            latency = max(0.0, now - event.at)
+            self.tally.took(now, latency)
+            self._count("delivered", event.type)
+            if self._around.observers:
+                self._observed(event, latency)
+        self._pass(events)
+        if self.backoff.failing:
+            _log.info("%s is told again; %d events wait", self.endpoint, self.line.pending)
+            self.backoff.succeeded()
+        self._burial.is_over()
+        self._broken = 0
+
+    def _pass(self, events: Sequence[Event]) -> None:
+        self.line.remove(event.sequence for event in events)
+        self.line.landed()
+        self._moved()
+
+    def _observed(self, event: Event, latency: float) -> None:
+        for observer in self._around.observers:
+            try:
+                observer(self.endpoint, event, latency)
+            except Exception:
+                _log.exception("An observer of deliveries failed")
+
+    # --- failures ---
+
+    def _failed_attempt(self, event: Event) -> None:
+        self.tally.failed += 1
+        self._count("failed", event.type)
+
+    def _failed(self, why: str) -> None:
+        first = not self.backoff.failing
+        pause = self.backoff.failed()
+        self.tally.failed_at(self._around.clock.now(), why)
+        self._moved()
+        level = logging.WARNING if first and self.channel.name != WEBSOCKET else logging.DEBUG
+        waiting = self.line.pending
+        _log.log(level, "%s: %s; %d events wait, next try in %.1f s", self.endpoint, why, waiting, pause)
+
+    async def _refused(self, repeat: Repeat | None, event: Event, why: str) -> None:
+        self._failed_attempt(event)
+        self.tally.failed_at(self._around.clock.now(), why)
+        await self._give_up(repeat, event, f"refused: {why}")
+        self.backoff.succeeded()
+
+    async def _broke(self, repeat: Repeat | None, event: Event, error: Exception) -> None:
+        """An error of ours: go on singly; an event that fails again and again must not block the rest."""
+        self._broken += 1
+        if self._broken > _ERRORS:
+            await self._give_up(repeat, event, f"it cannot be sent: {error!r}")
+            self._broken = 1
+
+    async def _give_up(self, repeat: Repeat | None, event: Event, why: str) -> None:
+        if repeat is not None:
+            await repeat.passed(1, delivered=False)
+        else:
+            await self._burial.bury([event], why)
+
+    def _count(self, what: str, kind: EventType) -> None:
+        self._around.counts.add(what, self.endpoint.channel, kind)
