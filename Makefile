@@ -55,6 +55,6 @@ distclean: clean ## remove the downloaded Orthanc too
 # The pip is the one fetched along with Orthanc: a fresh host may have none.
 $(READY): requirements.txt requirements-dev.txt
 	python3 -m venv --without-pip $(VENV)
-	eval "$$(docker/native.sh paths --suite $(firstword $(SUITES)))" && $(PYTHON) "$$ORTHANC_PIP" install \
-		--quiet --root-user-action ignore --only-binary=:all: --requirement requirements-dev.txt
+	docker/native.sh pip --suite $(firstword $(SUITES)) $(PYTHON) install --quiet --root-user-action ignore \
+		--only-binary=:all: --requirement requirements-dev.txt
 	touch $@

@@ -9,6 +9,7 @@
 #   docker/native.sh fetch  [--suite SUITE]           only download, unpack and install
 #   docker/native.sh paths  [--suite SUITE]           print where things are, for `eval` in a shell
 #   docker/native.sh python [--suite SUITE] ARG…      the Python that Orthanc embeds, with our dependencies
+#   docker/native.sh pip    [--suite SUITE] PYTHON ARG…  a pip for another Python of this host
 #
 # SUITE is a Debian suite: forky (default) or trixie. The first call downloads about 70 MB; later
 # calls start at once. `run` becomes Orthanc itself: a signal sent to this script reaches Orthanc,
@@ -36,7 +37,7 @@ set -euo pipefail
 HOME_DIR="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)"
 readonly HOME_DIR
 readonly REQUIREMENTS="$HOME_DIR/requirements.txt"
-readonly PACKAGES=(orthanc orthanc-python orthanc-dicomweb python3-minimal python3-pip-whl libc-bin locales)
+readonly PACKAGES=(orthanc orthanc-python orthanc-dicomweb python3-minimal python3-pip-whl ca-certificates libc-bin locales)
 # Raised whenever this script unpacks something in another way, so that older trees are made anew.
 readonly TREE_FORMAT=1
 readonly KEEP_UNUSED_DAYS=7
@@ -96,19 +97,17 @@ require_host() {
 }
 
 # The host's own apt knows its mirror, however that is written down.
-mirror() {
-    local found
+find_mirror() {
     # shellcheck disable=SC2016  # apt-get expands these names, not the shell
-    found="${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' |
+    local fields='$(REPO_URI) $(RELEASE) $(COMPONENT)'
+    mirror="${DEBIAN_MIRROR:-$(apt-get indextargets --no-release-info --format "$fields" 'Created-By: Packages' |
         awk '$3 == "main" && $2 !~ /-security/ && $1 ~ /\/debian\/?$/ { print $1; exit }')}"
-    [[ -n "$found" ]] || die "no Debian mirror in this host's apt configuration: set DEBIAN_MIRROR to the base address of one"
-    printf '%s' "$found"
+    [[ -n "$mirror" ]] || die "no Debian mirror in this host's apt configuration: set DEBIAN_MIRROR to the base address of one"
 }
 
-keyring() {
-    local candidate
-    for candidate in "${DEBIAN_KEYRING:-}" /usr/share/keyrings/debian-archive-keyring.{gpg,pgp}; do
-        [[ -n "$candidate" && -r "$candidate" ]] && { printf '%s' "$candidate"; return; }
+find_keyring() {
+    for keyring in "${DEBIAN_KEYRING:-}" /usr/share/keyrings/debian-archive-keyring.{gpg,pgp}; do
+        [[ -n "$keyring" && -r "$keyring" ]] && return
     done
     die "no keys of the Debian archive: install the package debian-archive-keyring or set DEBIAN_KEYRING"
 }
@@ -119,7 +118,7 @@ write_apt_configuration() {
     local apt="$1"
     mkdir -p "$apt/lists/partial" "$apt/archives/partial"
     : >"$apt/status"
-    printf 'deb [arch=amd64 signed-by=%s] %s %s main\n' "$(keyring)" "$(mirror)" "$suite" >"$apt/sources.list"
+    printf 'deb [arch=amd64 signed-by=%s] %s %s main\n' "$keyring" "$mirror" "$suite" >"$apt/sources.list"
     cat >"$apt/apt.conf" <<EOF
 Dir::State "$apt";
 Dir::State::status "$apt/status";
@@ -153,7 +152,7 @@ update_package_lists() {
     if grep -q -i -E 'expired|not valid yet|no longer valid' "$log"; then
         die "the mirror's index of $suite is out of date (or this host's clock is wrong); set ORTHANC_UPS_ACCEPT_EXPIRED=1 to use it all the same"
     fi
-    die "cannot read the package lists of $suite from $(mirror)"
+    die "cannot read the package lists of $suite from $mirror"
 }
 
 # Documentation, translations and build files are left in the packages.
@@ -171,6 +170,8 @@ make_locale() {
 
 fetch_root() {
     local apt="$suite_dir/apt" package
+    find_mirror
+    find_keyring
     say "fetching Orthanc for Debian $suite into $root"
     rm -rf "$root" "$apt"
     mkdir -p "$root"
@@ -186,6 +187,13 @@ fetch_root() {
     touch "$root/complete"
 }
 
+# On a host without certificates pip trusts those of the tree, and does not look for the host's.
+trust_certificates() {
+    if [[ -e /etc/ssl/certs/ca-certificates.crt ]]; then return; fi
+    export PIP_USE_DEPRECATED=legacy-certs PIP_CERT="${PIP_CERT:-$root/ca-certificates.crt}"
+    cat "$root"/usr/share/ca-certificates/mozilla/*.crt >"$root/ca-certificates.crt"
+}
+
 # The import at the end proves the installation and leaves compiled modules for a quick start.
 fetch_site() {
     say "installing requirements.txt into $site"
@@ -193,8 +201,9 @@ fetch_site() {
     locate_programs
     (
         enter_tree
+        trust_certificates
         "${loader[@]}" "$python" "$pip" install --quiet --root-user-action ignore --disable-pip-version-check \
-            --only-binary=:all: --target "$site" --requirement "$REQUIREMENTS" >&2
+            --only-binary=:all: --target "$site" --requirement "$REQUIREMENTS" >&2 &&
         "${loader[@]}" "$python" -c 'import aiohttp, defusedxml, orjson, pydicom, pynetdicom, sqlite3, ssl, zoneinfo'
     ) || die "cannot install requirements.txt"
     touch "$site/complete"
@@ -266,6 +275,14 @@ run_python() {
     exec "${loader[@]}" "$python" "$@"
 }
 
+# For a host that has Python without pip.
+run_pip() {
+    (($# > 0)) || die "pip needs the Python that shall run it"
+    fetch
+    trust_certificates
+    exec "$1" "$pip" "${@:2}"
+}
+
 print_paths() {
     fetch
     printf '%s=%q\n' ORTHANC_ROOT "$root" ORTHANC_SITE "$site" ORTHANC_PLUGINS "$plugins" \
@@ -286,6 +303,7 @@ main() {
         fetch) fetch ;;
         paths) print_paths ;;
         python) run_python "$@" ;;
+        pip) run_pip "$@" ;;
         *) usage ;;
     esac
 }
