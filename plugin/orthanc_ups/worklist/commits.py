@@ -10,10 +10,11 @@ from typing import Final
 from ..core.events import Event, Occurrence
 from ..core.workitem import HistoryEntry, SpecificAct, Subscription, Workitem
 from ..store.document import encode, encode_events
+from ..store.port import Entry
 from .header import Header
 from .ledger import Ledger
 from .order import Order, Ticket
-from .shadow import Kept, Shadow
+from .shadow import VANISHED, Kept, Shadow
 from .writer import Writer
 
 KEPT_SETTLED: Final = 4
@@ -27,7 +28,12 @@ class Overflow:
 
     key: str
     version: str
+    document: bytes
     events: tuple[Event, ...]
+
+    def entry(self) -> Entry:
+        """As it stands in the store."""
+        return Entry(self.key, self.document, self.version)
 
 
 def workitem_key(uid: str) -> str:
@@ -105,9 +111,8 @@ class Commits:
 
     async def _write(self, before: Kept | None, after: Workitem) -> None:
         document = encode(after)
-        version = await self._writer.write(
-            workitem_key(after.uid), document, before.version if before else None
-        )
+        version = before.version if before and before.version != VANISHED else None
+        version = await self._writer.write(workitem_key(after.uid), document, version)
         self._shadow.put(after, version, document)
         self._ledger.note(after)
 
@@ -127,8 +132,9 @@ class Commits:
     async def _spill(self, uid: str, events: tuple[Event, ...]) -> None:
         """Written before the workitem lets go of them; after a crash between both they are simply there twice."""
         key = f"events/{uid}/{events[0].sequence}"
-        version = await self._writer.overwrite(key, encode_events(uid, events))
-        self.overflows.setdefault(uid, []).append(Overflow(key, version, events))
+        document = encode_events(uid, events)
+        version = await self._writer.overwrite(key, document)
+        self.overflows.setdefault(uid, []).append(Overflow(key, version, document, events))
 
     def _unsettled(self, workitem: Workitem, spilled: tuple[int, ...]) -> tuple[int, ...]:
         known = {one.events[0].sequence: one for one in self.overflows.get(workitem.uid, ())}

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 
 from ..core import statuses, tags
@@ -14,11 +13,13 @@ from ..core.numbers import Numbers
 from ..core.statuses import Status, UpsError
 from ..core.subscriptions import MAXIMUM_ACTS, GlobalAct, Kind, filters_taken
 from ..core.workitem import Subscription
+from ..delivery.outbox import Delivery
 from ..delivery.port import Burst
 from ..outcome import Outcome
 from ..store.log_document import decode_log, encode_log
 from .commits import Commits
 from .counters import Counters
+from .header import Header
 from .ledger import Ledger
 from .order import Order
 from .shadow import Shadow
@@ -35,20 +36,20 @@ class GlobalActs:
         writer: Writer,
         ledger: Ledger,
         order: Order,
+        header: Header,
         shadow: Shadow,
         commits: Commits,
-        offer: Callable[[Burst], None],
-        has_burst: Callable[[str], bool],
+        delivery: Delivery,
         grant_locks: bool,
         counters: Counters,
     ) -> None:
         self._writer = writer
         self._ledger = ledger
         self._order = order
+        self._header = header
         self._shadow = shadow
         self._commits = commits
-        self._offer = offer
-        self._has_burst = has_burst
+        self._delivery = delivery
         self._grant_locks = grant_locks
         self._counters = counters
 
@@ -97,6 +98,8 @@ class GlobalActs:
 
     async def _write(self, receiving_ae: str, act: GlobalAct) -> None:
         reports = act.through if act.kind is Kind.LOCK else 0
+        while self._header.short_of(self._order.next + reports, self._commits.next_creation):
+            await self._header.reserve(self._order.next + reports, self._commits.next_creation)
         ticket = self._order.take(1 + reports)
         try:
             act = replace(act, sequence=ticket.first)
@@ -104,11 +107,14 @@ class GlobalActs:
         finally:
             self._order.give_up(ticket)
         if reports:
-            self._offer(Burst(receiving_ae, act.sequence, act.through, act.sequence))
+            burst = Burst(receiving_ae, act.sequence, act.through, act.sequence, act.at)
+            self._delivery.offer([burst])
+        elif act.kind is Kind.UNSUBSCRIBE and not act.filtered:
+            self._delivery.forget(receiving_ae)
 
     async def _append(self, receiving_ae: str, act: GlobalAct) -> None:
         for _ in range(5):
-            may_compact = not self._has_burst(receiving_ae)
+            may_compact = not self._delivery.has_burst(receiving_ae)
             log = self._ledger.with_act(receiving_ae, act, may_compact)
             if len(log.acts) > MAXIMUM_ACTS:
                 detail = f"{receiving_ae} has {MAXIMUM_ACTS} global subscriptions; unsubscribe globally first"

@@ -27,6 +27,7 @@ class Header:
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
         self._version: str | None = None
+        self._document = b""
         self._revision = 0
         self._reserving = asyncio.Lock()
         self.sequences = 1
@@ -40,7 +41,8 @@ class Header:
         except (KeyError, TypeError, ValueError) as error:
             raise UnreadableDocument(f"not a worklist document: {error!r}") from error
         self.at_least(sequences, creations)
-        self._version, self._revision = entry.version, int(content.get("revision", 0))
+        self._version, self._document = entry.version, entry.document
+        self._revision = int(content.get("revision", 0))
 
     def at_least(self, sequences: int, creations: int) -> None:
         """Numbers below these were seen in use."""
@@ -69,7 +71,9 @@ class Header:
             "sequences": sequences,
             "creations": creations,
         }
-        self._version = await self._writer.overwrite(KEY, orjson.dumps(content))
+        document = orjson.dumps(content)
+        self._version = await self._writer.overwrite(KEY, document)
+        self._document = document
 
     def short_of(self, next_sequence: int, next_creation: int) -> bool:
         """True if a command must wait for a reservation before it may use these numbers."""
@@ -82,12 +86,6 @@ class Header:
             or next_creation + _CREATIONS // 2 > self.creations
         )
 
-    def documents(self) -> dict[str, bytes]:
-        """What stands in the store now, to write back after a loss."""
-        content = {
-            "format": FORMAT,
-            "revision": self._revision + 1,
-            "sequences": self.sequences,
-            "creations": self.creations,
-        }
-        return {KEY: orjson.dumps(content)}
+    def entries(self) -> list[tuple[str, bytes, str]]:
+        """Key, document and version of what stands in the store, to write back after a loss."""
+        return [(KEY, self._document, self._version)] if self._version else []

@@ -76,13 +76,13 @@ class Loader:
             gone = read_tombstone(entry.document)
             if gone is None:
                 return False
-            stored.tombstones[gone[0]] = Tombstone(entry.version, gone[1])
+            stored.tombstones[gone[0]] = Tombstone(entry.version, gone[1], entry.document)
         elif kind == "subscriber":
             stored.logs.append((decode_log(entry.document), entry.version))
         elif kind == "events":
             events = decode_events(entry.document)
             if events:
-                overflow = Overflow(entry.key, entry.version, events)
+                overflow = Overflow(entry.key, entry.version, entry.document, events)
                 stored.overflows.setdefault(events[0].uid, []).append(overflow)
         elif kind in ("delivery", "dead"):
             stored.delivery.append(entry)

@@ -31,6 +31,10 @@ class Order:
         self._release = release
         self._waiting: deque[Ticket] = deque()
 
+    def start_at(self, first: int) -> None:
+        """Use no number below ``first`` from now on."""
+        self._next = max(self._next, first)
+
     @property
     def next(self) -> int:
         """The next sequence number that will be handed out."""

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
 
 import orjson
 
 from ..core.dataset import DataSet
+from ..core.events import Event
 from ..core.matching import Query
 from ..core.statuses import RESOURCE_LIMITATION, UpsError
 from ..core.workitem import Workitem
@@ -21,12 +23,17 @@ from .writer import Conflict, Writer
 _log = logging.getLogger("orthanc_ups.store")
 
 
+VANISHED: Final = "vanished"
+"""Stands for the version of a workitem whose entry is gone from the store and must be made anew."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tombstone:
     """A purged workitem that is remembered: ``at`` in seconds since the epoch."""
 
     version: str
     at: float
+    document: bytes
 
 
 class Shadow:
@@ -36,10 +43,17 @@ class Shadow:
     refuses commands (0213, 503) until that is done.
     """
 
-    def __init__(self, projection: Projection, writer: Writer, on_broken: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        projection: Projection,
+        writer: Writer,
+        on_broken: Callable[[], None],
+        on_change: Callable[[str], None],
+    ) -> None:
         self._projection = projection
         self._writer = writer
         self._on_broken = on_broken
+        self._on_change = on_change
         self.broken = False
         self.tombstones: dict[str, Tombstone] = {}
 
@@ -54,6 +68,7 @@ class Shadow:
 
     def put(self, workitem: Workitem, version: str, document: bytes) -> None:
         """Take over what was written. A failing projection fails no command: it is rebuilt."""
+        self._on_change(workitem.uid)
         if self.broken:
             return
         try:
@@ -67,7 +82,7 @@ class Shadow:
         if entry is None:
             _log.error("The entry of workitem %s vanished from Orthanc's metadata; writing it back", uid)
             if kept:
-                self.put(kept.workitem, "", encode(kept.workitem))
+                self.put(kept.workitem, VANISHED, encode(kept.workitem))
             return
         try:
             workitem = decode(entry.document)
@@ -93,11 +108,12 @@ class Shadow:
         uid = kept.workitem.uid
         document = tombstone_document(uid, at)
         version = await self._writer.write(f"workitem/{uid}", document, kept.version)
-        self.tombstones[uid] = Tombstone(version, at)
+        self.tombstones[uid] = Tombstone(version, at, document)
         self.remove(uid)
 
     def remove(self, uid: str) -> None:
         """Forget a workitem here (its entry is gone or a tombstone)."""
+        self._on_change(uid)
         try:
             self._projection.remove(uid)
         except ProjectionBroken as error:
@@ -111,6 +127,25 @@ class Shadow:
             except Conflict:
                 _log.warning("The tombstone of workitem %s was changed by somebody else; left alone", uid)
             self.tombstones.pop(uid, None)
+
+    def tombstone_entries(self) -> Iterator[Entry]:
+        """The entries of purged workitems, to write back after a loss."""
+        for uid, stone in list(self.tombstones.items()):
+            yield Entry(f"workitem/{uid}", stone.document, stone.version)
+
+    def record(self, events: Sequence[Event]) -> None:
+        """Add events to the log."""
+        if self.broken:
+            return
+        try:
+            self._projection.record_events(events)
+        except ProjectionBroken as error:
+            self._broke(error)
+
+    def ended_before(self, at: float, limit: int) -> Sequence[Workitem]:
+        """Final workitems that ended before a time (seconds since the epoch), oldest first."""
+        self._check()
+        return self._projection.ended_before(at, limit)
 
     # --- queries, off the loop ---
 
@@ -173,8 +208,3 @@ def read_tombstone(document: bytes) -> tuple[str, float] | None:
         return str(content["uid"]), float(content["gone"])
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
         return None
-
-
-def next_revision(workitem: Workitem) -> Workitem:
-    """The same workitem with its write counter advanced."""
-    return replace(workitem, revision=workitem.revision + 1)
