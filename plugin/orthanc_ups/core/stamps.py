@@ -20,4 +20,4 @@ def date_time(now: datetime) -> str:
         raise ValueError("a stamp needs a time zone")
     minutes = round(offset.total_seconds() / 60)
     sign = "-" if minutes < 0 else "+"
-    return f"{now:%Y%m%d%H%M%S.%f}{sign}{abs(minutes) // 60:02}{abs(minutes) % 60:02}"
+    return f"{now.year:04}{now:%m%d%H%M%S.%f}{sign}{abs(minutes) // 60:02}{abs(minutes) % 60:02}"
