@@ -145,10 +145,10 @@ def test_private_and_unknown_attributes_are_kept() -> None:
 
 
 def test_limits_reach_the_check_of_values() -> None:
-    with pytest.raises(UpsError, match="too many elements"):
-        attributes.prepare_create(full(), NOW, "OURS", limits=Limits(elements=10))
-    with pytest.raises(UpsError, match="too many elements"):
-        attributes.prepare_update(stored(), performed(), NOW, limits=Limits(elements=10))
+    with pytest.raises(UpsError, match="is too much"):
+        attributes.prepare_create(full(), NOW, "OURS", limits=Limits(parts=10))
+    with pytest.raises(UpsError, match="is too much"):
+        attributes.prepare_update(stored(), performed(), NOW, limits=Limits(parts=10))
 
 
 # --- Stamps -----------------------------------------------------------------------------------------

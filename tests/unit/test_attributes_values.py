@@ -10,6 +10,7 @@ import pytest
 from orthanc_ups.core import attributes, statuses
 from orthanc_ups.core.attributes import Limits
 from orthanc_ups.core.dataset import DataSet, element
+from orthanc_ups.core.date_times import moment
 from orthanc_ups.core.representations import REPRESENTATIONS
 from orthanc_ups.core.statuses import UpsError
 from tests.support import workitems
@@ -297,10 +298,28 @@ def test_the_deepest_nesting_that_settings_allow_does_not_exhaust_the_stack() ->
     assert refused(nested(100_000), Limits(nesting=200)).status is statuses.INVALID_VALUE
 
 
-def test_the_number_of_elements_is_limited() -> None:
-    wide: DataSet = {PRIVATE: element("SQ", *({"00091002": element("LO", "x")} for _ in range(10)))}
-    attributes.check_values(wide, limits=Limits(elements=11))
-    assert "too many elements: at most 10" in refused(wide, Limits(elements=10)).detail
+WIDE: Final[DataSet] = {PRIVATE: element("SQ", *({"00091002": element("LO", "x")} for _ in range(10)))}
+
+
+@pytest.mark.parametrize(
+    ("dataset", "parts"),
+    [
+        (WIDE, 31),
+        ({PRIVATE: element("SQ", *({} for _ in range(30)))}, 31),
+        ({PRIVATE: element("LO", *"x" * 30)}, 31),
+        ({f"0009{number:04X}": element("LO") for number in range(31)}, 31),
+    ],
+)
+def test_elements_items_and_values_are_limited(dataset: DataSet, parts: int) -> None:
+    attributes.check_values(dataset, limits=Limits(parts=parts))
+    error = refused(dataset, Limits(parts=parts - 1))
+    assert error.status is statuses.INVALID_VALUE
+    assert f"at most {parts - 1} elements, items and values in all" in error.detail
+
+
+@pytest.mark.parametrize(("vr", "one"), [(vr, one) for vr in ("DA", "DT", "TM") for one in VALID[vr]])
+def test_every_valid_moment_can_be_matched(vr: str, one: str) -> None:
+    assert moment(vr, one) is not None
 
 
 def test_full_workitems_of_every_repertoire_are_valid() -> None:

@@ -26,11 +26,11 @@ class Limits:
 
     Attributes:
         nesting: greatest depth of sequences within sequences.
-        elements: greatest number of elements, those of all items included.
+        parts: greatest number of elements, items and values, all counted together.
     """
 
     nesting: int = 32
-    elements: int = 50_000
+    parts: int = 100_000
 
 
 USUAL: Final = Limits()
@@ -109,14 +109,13 @@ class _Check:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._left = limits.elements
+        self._left = limits.parts
 
     def level(self, dataset: DataSet, contents: Contents | None, trail: Trail) -> None:
         rules = contents.rules if contents else {}
-        self._left -= len(dataset)
         for tag, found in dataset.items():
             rule = rules.get(tag)
-            fault = value_fault(found, tag, rule) or (self._spent() if self._left < 0 else None)
+            fault = self._excess(found) or value_fault(found, tag, rule)
             if fault or not (rule or _is_tag(tag)):
                 raise _fault(trail, tag, fault)
             if found["vr"] == "SQ":
@@ -129,8 +128,12 @@ class _Check:
         for number, item in enumerate(found, 1):
             self.level(item, contents, (*trail, (tag, number)))
 
-    def _spent(self) -> str:
-        return f"is one of too many elements: at most {self._limits.elements}"
+    def _excess(self, found: Any) -> str | None:
+        given = found.get("Value") if isinstance(found, dict) else None
+        self._left -= 1 + (len(given) if isinstance(given, list) else 0)
+        if self._left >= 0:
+            return None
+        return f"is too much: at most {self._limits.parts} elements, items and values in all"
 
 
 def _is_tag(tag: Any) -> bool:
