@@ -19,9 +19,8 @@ from pydicom.filewriter import write_dataset
 from orthanc_ups.core import statuses
 from orthanc_ups.core.dataset import BINARY_VRS, DataSet, element
 from orthanc_ups.core.statuses import UpsError
-from orthanc_ups.core.value_rules import Limits
 from orthanc_ups.wires.dimse_charset import undeclared
-from orthanc_ups.wires.dimse_decode import decode
+from orthanc_ups.wires.dimse_decode import Bounds, decode
 from orthanc_ups.wires.dimse_encode import encode
 from orthanc_ups.wires.dimse_syntax import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, SYNTAXES, Syntax
 from tests.support import workitems
@@ -30,8 +29,8 @@ LATIN1 = undeclared("Latin1")
 UNCOMPRESSED = [IMPLICIT, EXPLICIT, BIG_ENDIAN]
 
 
-def decoded(encoded: bytes, syntax: Syntax = EXPLICIT, **limits: Any) -> DataSet:
-    return decode(encoded, syntax, Limits(**limits), 1_000_000, LATIN1)
+def decoded(encoded: bytes, syntax: Syntax = EXPLICIT, **bounds: Any) -> DataSet:
+    return decode(encoded, syntax, Bounds(**bounds), 1_000_000, LATIN1)
 
 
 # --- random data sets of all VRs -----------------------------------------------------------------
@@ -334,7 +333,7 @@ def test_ps3_5_7_5_3_an_item_inherits_the_character_set_or_has_its_own() -> None
 def test_undeclared_text_is_taken_for_the_default_encoding_of_orthanc(name: str, encoding: str) -> None:
     text = "é" if name == "Latin1" else "Ω"
     encoded = raw("00100020", "LO", text.encode(encoding))
-    assert decode(encoded, EXPLICIT, Limits(), 1000, undeclared(name)) == {"00100020": element("LO", text)}
+    assert decode(encoded, EXPLICIT, Bounds(), 1000, undeclared(name)) == {"00100020": element("LO", text)}
 
 
 @pytest.mark.parametrize("term", ["ISO_IR_100", "ISO-IR 100", "ISO 2022 IR 100"])
@@ -524,7 +523,7 @@ def test_a_deflated_bomb_is_refused_before_it_is_inflated() -> None:
     bomb = encode({"0040A160": element("UT", "x" * 50_000_000)}, DEFLATED)
     assert len(bomb) < 100_000
     with pytest.raises(UpsError) as refused:
-        decode(bomb, DEFLATED, Limits(), 1_000_000, LATIN1)
+        decode(bomb, DEFLATED, Bounds(), 1_000_000, LATIN1)
     assert refused.value.status is statuses.RESOURCE_LIMITATION
 
 

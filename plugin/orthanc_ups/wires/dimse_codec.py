@@ -10,22 +10,20 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from ..core.dataset import DataSet
-from ..core.value_rules import Limits
 from ..settings import Settings, Surroundings
 from .dimse_charset import undeclared
-from .dimse_decode import decode
+from .dimse_decode import Bounds, decode
 from .dimse_encode import encode
 from .dimse_syntax import Syntax
 
 _LARGE: Final = 64 * 1024  # bytes; below, decoding takes a few milliseconds at most
-_MOST_ELEMENTS: Final = 50_000
 
 
 class Codec:
     """Decodes and encodes with the limits of the settings."""
 
     def __init__(self, settings: Settings, surroundings: Surroundings) -> None:
-        self._limits = Limits(settings.maximum_nesting, _MOST_ELEMENTS)
+        self._bounds = Bounds(settings.maximum_nesting)
         self._most = settings.maximum_data_set_size
         self._otherwise = undeclared(surroundings.default_encoding)
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="UPS-DECODE")
@@ -38,7 +36,7 @@ class Codec:
         return await loop.run_in_executor(self._threads, self._decode, encoded, syntax)
 
     def _decode(self, encoded: bytes, syntax: Syntax) -> DataSet:
-        return decode(encoded, syntax, self._limits, self._most, self._otherwise)
+        return decode(encoded, syntax, self._bounds, self._most, self._otherwise)
 
     def encoded(self, dataset: DataSet, syntax: Syntax) -> bytes:
         """The data set as bytes."""

@@ -12,6 +12,7 @@ import math
 import struct
 import zlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final
@@ -22,7 +23,6 @@ from ..core.dataset import BINARY_VRS, DataSet, Element
 from ..core.refusals import refusal
 from ..core.statuses import INVALID_VALUE, PROCESSING_FAILURE, RESOURCE_LIMITATION, Status, UpsError
 from ..core.tags import SPECIFIC_CHARACTER_SET
-from ..core.value_rules import Limits
 from .dimse_charset import IN_NAMES, IN_TEXT, IN_VALUES, Encodings, declared, decoded
 from .dimse_syntax import (
     IMPLICIT,
@@ -58,13 +58,26 @@ _STRUCTS: Final = {
 }
 
 
-def decode(encoded: bytes, syntax: Syntax, limits: Limits, most: int, otherwise: Encodings) -> DataSet:
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a data set may ask of us.
+
+    Attributes:
+        nesting: greatest depth of sequences within sequences.
+        elements: greatest number of elements and items.
+    """
+
+    nesting: int = 32
+    elements: int = 50_000
+
+
+def decode(encoded: bytes, syntax: Syntax, bounds: Bounds, most: int, otherwise: Encodings) -> DataSet:
     """Decode a whole data set.
 
     Args:
         encoded: the bytes as they came.
         syntax: transfer syntax of the presentation context.
-        limits: greatest nesting and number of elements.
+        bounds: greatest nesting and number of elements.
         most: greatest size in bytes, after inflation.
         otherwise: encodings of non-ASCII text for which no character set is declared.
 
@@ -75,7 +88,7 @@ def decode(encoded: bytes, syntax: Syntax, limits: Limits, most: int, otherwise:
         encoded = _inflated(encoded, most)
     if len(encoded) > most:
         raise _too_large(most)
-    return _Decoder(encoded, syntax, limits, otherwise).whole()
+    return _Decoder(encoded, syntax, bounds, otherwise).whole()
 
 
 def _inflated(encoded: bytes, most: int) -> bytes:
@@ -98,12 +111,12 @@ def _too_large(most: int) -> UpsError:
 class _Decoder:
     """One pass over one data set."""
 
-    def __init__(self, encoded: bytes, syntax: Syntax, limits: Limits, otherwise: Encodings) -> None:
+    def __init__(self, encoded: bytes, syntax: Syntax, bounds: Bounds, otherwise: Encodings) -> None:
         self._bytes = encoded
         self._syntax = syntax
-        self._limits = limits
+        self._bounds = bounds
         self._otherwise = otherwise
-        self._left = limits.elements
+        self._left = bounds.elements
         self._trail: list[tuple[str, int]] = []
 
     def whole(self) -> DataSet:
@@ -181,7 +194,7 @@ class _Decoder:
             raise self._fault(tag, "cannot stand in a data set", PROCESSING_FAILURE)
         self._left -= 1
         if self._left < 0:
-            most = f"is one of too many elements: at most {self._limits.elements}"
+            most = f"is one of too many elements: at most {self._bounds.elements}"
             raise self._fault(tag, most, RESOURCE_LIMITATION)
 
     def _ended(self, tag: str, start: int, end: int, length: int) -> int:
@@ -212,8 +225,8 @@ class _Decoder:
         return _sequence(items), place
 
     def _descend(self, tag: str, number: int) -> None:
-        if len(self._trail) >= self._limits.nesting:
-            most = f"is nested too deeply: at most {self._limits.nesting} sequences within one another"
+        if len(self._trail) >= self._bounds.nesting:
+            most = f"is nested too deeply: at most {self._bounds.nesting} sequences within one another"
             raise refusal(INVALID_VALUE, tuple(self._trail[:1]), tag, most)
         self._left -= 1
         self._trail.append((tag, number))

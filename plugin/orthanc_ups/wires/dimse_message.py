@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""DIMSE messages: command sets and their fragments (PS3.7 §6.3, Annex E; PS3.8 Annex E)."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from types import MappingProxyType
+from typing import Final, TypeAlias
+
+Value: TypeAlias = int | str | tuple[str, ...]
+CommandSet: TypeAlias = Mapping[int, Value]
+"""Elements of group 0000 by element number: numbers, text, or tags as 8 hex digits."""
+
+
+class Field(IntEnum):
+    """Command Field (0000,0100) of the requests; a response has the highest bit set as well."""
+
+    C_STORE = 0x0001
+    C_GET = 0x0010
+    C_FIND = 0x0020
+    C_MOVE = 0x0021
+    C_ECHO = 0x0030
+    N_EVENT_REPORT = 0x0100
+    N_GET = 0x0110
+    N_SET = 0x0120
+    N_ACTION = 0x0130
+    N_CREATE = 0x0140
+    N_DELETE = 0x0150
+    C_CANCEL = 0x0FFF
+
+
+RESPONSE: Final = 0x8000
+"""What makes the Command Field of a request that of its response."""
+
+AFFECTED_CLASS: Final = 0x0002
+REQUESTED_CLASS: Final = 0x0003
+COMMAND_FIELD: Final = 0x0100
+MESSAGE_ID: Final = 0x0110
+RESPONDED_ID: Final = 0x0120
+PRIORITY: Final = 0x0700
+DATA_SET_TYPE: Final = 0x0800
+STATUS: Final = 0x0900
+OFFENDING_ELEMENT: Final = 0x0901
+ERROR_COMMENT: Final = 0x0902
+AFFECTED_INSTANCE: Final = 0x1000
+REQUESTED_INSTANCE: Final = 0x1001
+EVENT_TYPE: Final = 0x1002
+ATTRIBUTE_LIST: Final = 0x1005
+ACTION_TYPE: Final = 0x1008
+
+_VRS: Final[Mapping[int, str]] = MappingProxyType(
+    {
+        **dict.fromkeys((AFFECTED_CLASS, REQUESTED_CLASS, AFFECTED_INSTANCE, REQUESTED_INSTANCE), "UI"),
+        **dict.fromkeys((COMMAND_FIELD, MESSAGE_ID, RESPONDED_ID, PRIORITY, DATA_SET_TYPE), "US"),
+        **dict.fromkeys((STATUS, EVENT_TYPE, ACTION_TYPE), "US"),
+        **dict.fromkeys((OFFENDING_ELEMENT, ATTRIBUTE_LIST), "AT"),
+        ERROR_COMMENT: "LO",
+    }
+)
+_NO_DATA_SET: Final = 0x0101
+_WITH_DATA_SET: Final = 0x0001
+_MOST_COMMAND: Final = 64 * 1024  # bytes; an Attribute Identifier List of 10,000 tags has 40,000
+_DISCARD_FACTOR: Final = 8
+_IS_COMMAND: Final = 1
+_IS_LAST: Final = 2
+
+
+class Malformed(Exception):
+    """The peer does not speak DIMSE; the association cannot go on. The text says what was wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One DIMSE message.
+
+    Attributes:
+        context: presentation context ID.
+        command: the command set.
+        data: the encoded data set, or None if there is none.
+        oversized: True if the data set was larger than allowed; it was thrown away.
+    """
+
+    context: int
+    command: CommandSet
+    data: bytes | None = None
+    oversized: bool = False
+
+    def number(self, element: int) -> int | None:
+        """The value of a US element, or None if it is absent or empty."""
+        found = self.command.get(element)
+        return found if isinstance(found, int) else None
+
+    def text(self, element: int) -> str:
+        """The value of a text element, empty if it is absent."""
+        found = self.command.get(element)
+        return found if isinstance(found, str) else ""
+
+    def tags(self, element: int) -> tuple[str, ...]:
+        """The values of an AT element, () if it is absent."""
+        found = self.command.get(element)
+        return found if isinstance(found, tuple) else ()
+
+    @property
+    def field(self) -> int:
+        """Command Field (0000,0100); 0 if absent."""
+        return self.number(COMMAND_FIELD) or 0
+
+
+# --- command sets ---
+
+
+def parse_command(encoded: bytes) -> CommandSet:
+    """Decode a command set, which is always Implicit VR Little Endian. Unknown elements are left out.
+
+    Raises:
+        Malformed: it is none, or has no Command Field.
+    """
+    found: dict[int, Value] = {}
+    place = 0
+    while place < len(encoded):
+        if len(encoded) - place < 8:
+            raise Malformed("command set ends within an element")
+        group, element, length = struct.unpack_from("<HHL", encoded, place)
+        place += 8
+        if group != 0 or length > len(encoded) - place:
+            raise Malformed("command set has a broken element")
+        value = _parsed(_VRS.get(element), encoded[place : place + length])
+        if value is not None:
+            found[element] = value
+        place += length
+    if COMMAND_FIELD not in found:
+        raise Malformed("command set has no Command Field")
+    return found
+
+
+def _parsed(vr: str | None, raw: bytes) -> Value | None:
+    if vr == "US":
+        return int.from_bytes(raw[:2], "little") if len(raw) >= 2 else None
+    if vr == "AT":
+        halves = struct.unpack(f"<{len(raw) // 4 * 2}H", raw[: len(raw) // 4 * 4])
+        return tuple(
+            f"{group:04X}{number:04X}" for group, number in zip(halves[::2], halves[1::2], strict=True)
+        )
+    return raw.decode("ascii", errors="replace").strip(" \0") if vr else None
+
+
+def format_command(command: CommandSet, has_data: bool) -> bytes:
+    """Encode a command set with its group length and Command Data Set Type."""
+    whole = {**command, DATA_SET_TYPE: _WITH_DATA_SET if has_data else _NO_DATA_SET}
+    encoded = b"".join(_formatted(element, whole[element]) for element in sorted(whole))
+    return struct.pack("<HHLL", 0, 0, 4, len(encoded)) + encoded
+
+
+def _formatted(element: int, value: Value) -> bytes:
+    if isinstance(value, int):
+        raw = value.to_bytes(2, "little")
+    elif isinstance(value, tuple):
+        raw = b"".join(struct.pack("<HH", int(tag[:4], 16), int(tag[4:], 16)) for tag in value)
+    else:
+        raw = value.encode("ascii", errors="replace")
+        raw += (b"\0" if _VRS.get(element) == "UI" else b" ") * (len(raw) % 2)
+    return struct.pack("<HHL", 0, element, len(raw)) + raw
+
+
+# --- fragments ---
+
+
+def fragments(message: Message, most: int) -> Iterator[bytes]:
+    """Presentation data values, each of which fits into a P-DATA-TF of at most ``most`` bytes behind its header."""
+    has_data = bool(message.data)
+    yield from _cut(message.context, format_command(message.command, has_data), most, _IS_COMMAND)
+    if message.data:
+        yield from _cut(message.context, message.data, most, 0)
+
+
+def _cut(context: int, encoded: bytes, most: int, kind: int) -> Iterator[bytes]:
+    size = max(most - 6, 2)
+    for place in range(0, len(encoded), size):
+        part = encoded[place : place + size]
+        last = _IS_LAST if place + size >= len(encoded) else 0
+        yield struct.pack(">LBB", len(part) + 2, context, kind | last) + part
+
+
+@dataclass(slots=True)
+class Assembler:
+    """Puts fragments together to messages. Pure: knows no sockets and no clock.
+
+    Attributes:
+        contexts: IDs of the accepted presentation contexts.
+        most: greatest size of a data set in bytes; what is larger is thrown away as it comes.
+    """
+
+    contexts: Collection[int]
+    most: int
+    _context: int = 0
+    _command: CommandSet | None = None
+    _parts: bytearray = field(default_factory=bytearray)
+    _thrown_away: int = 0
+
+    @property
+    def is_within(self) -> bool:
+        """True if a message has begun and not ended."""
+        return self._command is not None or bool(self._parts)
+
+    def feed(self, body: bytes) -> Iterator[Message]:
+        """Take the content of one P-DATA-TF and give the messages that it completes.
+
+        Raises:
+            Malformed: the fragments make no message.
+        """
+        place = 0
+        while place < len(body):
+            if len(body) - place < 6:
+                raise Malformed("P-DATA-TF ends within the header of a fragment")
+            length, context, kind = struct.unpack_from(">LBB", body, place)
+            end = place + 4 + length
+            if length < 2 or end > len(body):
+                raise Malformed("P-DATA-TF has a fragment of a wrong length")
+            complete = self._take(context, kind, body[place + 6 : end])
+            if complete:
+                yield complete
+            place = end
+
+    def _take(self, context: int, kind: int, part: bytes) -> Message | None:
+        if context not in self.contexts:
+            raise Malformed(f"presentation context {context} was not accepted")
+        if self.is_within and context != self._context:
+            raise Malformed("fragments of two messages are mixed")
+        if bool(kind & _IS_COMMAND) == (self._command is not None):
+            raise Malformed("command set and data set are mixed")
+        self._context = context
+        self._keep(part)
+        if not kind & _IS_LAST:
+            return None
+        return self._end_of_command() if kind & _IS_COMMAND else self._complete(bytes(self._parts))
+
+    def _keep(self, part: bytes) -> None:
+        if self._command is None and len(self._parts) + len(part) > _MOST_COMMAND:
+            raise Malformed("command set is too long")
+        if self._thrown_away or len(self._parts) + len(part) > max(self.most, _MOST_COMMAND):
+            self._thrown_away += len(self._parts) + len(part)
+            self._parts.clear()
+            if self._thrown_away > self.most * _DISCARD_FACTOR:
+                raise Malformed("data set is far too large")
+        else:
+            self._parts += part
+
+    def _end_of_command(self) -> Message | None:
+        self._command = parse_command(bytes(self._parts))
+        self._parts.clear()
+        if self._command.get(DATA_SET_TYPE, _NO_DATA_SET) == _NO_DATA_SET:
+            return self._complete(None)
+        return None
+
+    def _complete(self, data: bytes | None) -> Message:
+        assert self._command is not None
+        oversized = bool(self._thrown_away) or (data is not None and len(data) > self.most)
+        message = Message(self._context, self._command, None if oversized else data, oversized)
+        self._command = None
+        self._thrown_away = 0
+        self._parts.clear()
+        return message

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""TLS as Orthanc's ``DicomTls…`` settings say, for both roles (PS3.15 Annex B)."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from ..settings import Surroundings
+
+_VERSIONS: Final[Mapping[int, ssl.TLSVersion]] = MappingProxyType(
+    {
+        2: ssl.TLSVersion.TLSv1,
+        3: ssl.TLSVersion.TLSv1_1,
+        5: ssl.TLSVersion.TLSv1_3,
+    }
+)
+"""``DicomTlsMinimumProtocolVersion``; 1 would allow SSL 3, which no OpenSSL of today does, 0 and 4 mean TLS 1.2."""
+
+
+class TlsError(Exception):
+    """The certificates cannot be used; the text names the setting and the file."""
+
+
+def server_context(surroundings: Surroundings) -> ssl.SSLContext | None:
+    """For our port: None without ``DicomTlsEnabled``.
+
+    Raises:
+        TlsError: a certificate, key or cipher list cannot be used.
+    """
+    if not surroundings.dicom_tls_enabled:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    if not surroundings.dicom_tls_certificate or not surroundings.dicom_tls_private_key:
+        raise TlsError('"DicomTlsEnabled" needs "DicomTlsCertificate" and "DicomTlsPrivateKey"')
+    return _prepared(context, surroundings)
+
+
+def client_context(surroundings: Surroundings) -> ssl.SSLContext:
+    """For associations that we open to a modality with ``UseDicomTls``.
+
+    Host names are not checked, as in Orthanc: DICOM certificates name systems, not hosts.
+
+    Raises:
+        TlsError: a certificate, key or cipher list cannot be used.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    return _prepared(context, surroundings)
+
+
+def _prepared(context: ssl.SSLContext, surroundings: Surroundings) -> ssl.SSLContext:
+    version = surroundings.dicom_tls_minimum_protocol_version
+    context.minimum_version = _VERSIONS.get(version, ssl.TLSVersion.TLSv1_2)
+    _set_ciphers(context, surroundings)
+    if surroundings.dicom_tls_certificate:
+        _load_own(context, surroundings)
+    if surroundings.dicom_tls_remote_certificate_required:
+        _load_trusted(context, surroundings)
+        context.verify_mode = ssl.CERT_REQUIRED
+    else:
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _set_ciphers(context: ssl.SSLContext, surroundings: Surroundings) -> None:
+    wanted = surroundings.raw.get("DicomTlsCiphersAccepted")
+    if not isinstance(wanted, list) or not wanted:
+        return
+    try:
+        context.set_ciphers(":".join(str(one) for one in wanted))
+    except ssl.SSLError as error:
+        raise TlsError(f'"DicomTlsCiphersAccepted" names no usable cipher: {error}') from error
+
+
+def _load_own(context: ssl.SSLContext, surroundings: Surroundings) -> None:
+    certificate, key = surroundings.dicom_tls_certificate, surroundings.dicom_tls_private_key
+    try:
+        context.load_cert_chain(certificate, key or None)
+    except OSError as error:
+        text = f'"DicomTlsCertificate" {certificate} and "DicomTlsPrivateKey" {key} cannot be used: {error}'
+        raise TlsError(text) from error
+
+
+def _load_trusted(context: ssl.SSLContext, surroundings: Surroundings) -> None:
+    trusted = surroundings.dicom_tls_trusted_certificates
+    if not trusted:
+        raise TlsError('"DicomTlsRemoteCertificateRequired" needs "DicomTlsTrustedCertificates"')
+    try:
+        context.load_verify_locations(trusted)
+    except OSError as error:
+        raise TlsError(f'"DicomTlsTrustedCertificates" {trusted} cannot be used: {error}') from error
