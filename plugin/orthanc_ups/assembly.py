@@ -187,9 +187,9 @@ class UpsService:
         for key, document, version in self._header.entries():
             yield Entry(key, document, version)
         for log in self.ledger.logs():
-            version = self.ledger.version(log.receiving_ae)
-            if version:
-                yield Entry(f"subscriber/{log.receiving_ae}", encode_log(log), version)
+            written = self.ledger.version(log.receiving_ae)
+            if written:
+                yield Entry(f"subscriber/{log.receiving_ae}", encode_log(log), written)
         for entry in self.shadow.tombstone_entries():
             yield entry
         for overflows in list(self.commits.overflows.values()):

@@ -158,7 +158,7 @@ def _occurrences_of_update(before: DataSet, after: DataSet) -> tuple[Occurrence,
 
 def _progress(content: DataSet) -> list[DataSet]:
     told = items(content, tags.PROGRESS_INFORMATION)
-    kept = [{tag: item[tag] for tag in _WATCHED_PROGRESS if tag in item} for item in told]
+    kept: list[DataSet] = [{tag: item[tag] for tag in _WATCHED_PROGRESS if tag in item} for item in told]
     return [item for item in kept if item]
 
 

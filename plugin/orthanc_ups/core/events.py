@@ -55,7 +55,7 @@ class Event:
 
 def state_report(workitem: DataSet, only: str | None = None) -> Occurrence:
     """Event 1 with the present state, readiness and, if there is one, the reason of discontinuation."""
-    information = {tag: workitem[tag] for tag in (tags.READINESS, tags.STATE) if tag in workitem}
+    information: DataSet = {tag: workitem[tag] for tag in (tags.READINESS, tags.STATE) if tag in workitem}
     for progress in items(workitem, tags.PROGRESS_INFORMATION)[:1]:
         for tag in (tags.DISCONTINUATION_REASONS, tags.REASON_FOR_CANCELLATION):
             if progress.get(tag, {}).get("Value"):

@@ -20,6 +20,8 @@ from ..store.port import Entry
 from ..store.projection import Kept, Projection, ProjectionBroken
 from .writer import Conflict, Writer
 
+__all__ = ["VANISHED", "Kept", "Shadow", "Tombstone", "read_tombstone", "tombstone_document"]
+
 _log = logging.getLogger("orthanc_ups.store")
 
 
