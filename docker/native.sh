@@ -37,7 +37,7 @@ set -euo pipefail
 HOME_DIR="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)"
 readonly HOME_DIR
 readonly REQUIREMENTS="$HOME_DIR/requirements.txt"
-readonly PACKAGES=(orthanc orthanc-python orthanc-dicomweb python3-minimal python3-pip-whl ca-certificates libc-bin locales)
+readonly PACKAGES=(orthanc orthanc-python orthanc-dicomweb python3-minimal python3-pip-whl libc-bin locales)
 # Raised whenever this script unpacks something in another way, so that older trees are made anew.
 readonly TREE_FORMAT=1
 readonly KEEP_UNUSED_DAYS=7
@@ -94,6 +94,7 @@ require_host() {
     for tool in apt-get dpkg-deb flock sha256sum tar find; do
         command -v "$tool" >/dev/null || die "needs the command '$tool' (Debian packages apt, dpkg, util-linux, coreutils, tar, findutils)"
     done
+    [[ -e /etc/ssl/certs/ca-certificates.crt ]] || die "needs the package ca-certificates, to tell whom pip talks to"
 }
 
 # The host's own apt knows its mirror, however that is written down.
@@ -187,13 +188,6 @@ fetch_root() {
     touch "$root/complete"
 }
 
-# On a host without certificates pip trusts those of the tree, and does not look for the host's.
-trust_certificates() {
-    if [[ -e /etc/ssl/certs/ca-certificates.crt ]]; then return; fi
-    export PIP_USE_DEPRECATED=legacy-certs PIP_CERT="${PIP_CERT:-$root/ca-certificates.crt}"
-    cat "$root"/usr/share/ca-certificates/mozilla/*.crt >"$root/ca-certificates.crt"
-}
-
 # The import at the end proves the installation and leaves compiled modules for a quick start.
 fetch_site() {
     say "installing requirements.txt into $site"
@@ -201,7 +195,6 @@ fetch_site() {
     locate_programs
     (
         enter_tree
-        trust_certificates
         "${loader[@]}" "$python" "$pip" install --quiet --root-user-action ignore --disable-pip-version-check \
             --only-binary=:all: --target "$site" --requirement "$REQUIREMENTS" >&2 &&
         "${loader[@]}" "$python" -c 'import aiohttp, defusedxml, orjson, pydicom, pynetdicom, sqlite3, ssl, zoneinfo'
@@ -279,7 +272,6 @@ run_python() {
 run_pip() {
     (($# > 0)) || die "pip needs the Python that shall run it"
     fetch
-    trust_certificates
     exec "$1" "$pip" "${@:2}"
 }
 
