@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
@@ -12,6 +11,7 @@ from . import attributes, dictionary, events, statuses, tags
 from .commands import ChangeState, Close, Create, RequestCancel, Update, WorkitemCommand
 from .dataset import DataSet, element, items
 from .events import Occurrence
+from .representations import REPRESENTATIONS
 from .states import REQUEST_CANCEL, Effect, State, Transaction, change_state
 from .statuses import Status, UpsError
 from .workitem import Workitem, digest
@@ -53,12 +53,9 @@ class Circumstances:
     watched: bool = True
 
 
-_UID: Final = re.compile(r"(?:0|[1-9]\d*)(?:\.(?:0|[1-9]\d*))*")
-
-
 def is_uid(found: str) -> bool:
     """True for a valid UID: at most 64 characters, no component with leading zeros (PS3.5 §9.1)."""
-    return len(found) <= 64 and _UID.fullmatch(found) is not None
+    return bool(found) and REPRESENTATIONS["UI"].valid(found)
 
 
 def decide(workitem: Workitem | None, command: WorkitemCommand, circumstances: Circumstances) -> Decision:
@@ -235,6 +232,7 @@ def _close_on_behalf(workitem: Workitem, command: Close, circumstances: Circumst
 
 
 def _request_cancel(workitem: Workitem, command: RequestCancel, circumstances: Circumstances) -> Decision:
+    attributes.check_cancellation(command.information)
     cell = REQUEST_CANCEL[workitem.state]
     if isinstance(cell, Status):
         return _refused_or_warned(workitem, cell)
