@@ -241,10 +241,14 @@ read_run_words() {
     if ((${#files[@]} > 1)); then gather "${files[@]}"; fi
 }
 
+# Makes a folder of links that is named after this process, which becomes Orthanc; ended ones' go.
 gather() {
-    local number=0 file
-    configuration="$suite_dir/configuration-$(printf '%s\n' "$@" | sha256sum | cut -c1-12)"
-    mkdir -p "$configuration"
+    local number=0 file old
+    for old in "$suite_dir"/configuration-*; do
+        [[ -e "/proc/${old##*-}" ]] || rm -rf "$old"
+    done
+    configuration="$suite_dir/configuration-$$"
+    mkdir "$configuration"
     for file in "$@"; do
         [[ -f "$file" ]] || die "with several configurations each must be a file: $file"
         ln -sfn "$file" "$configuration/$((number += 1)).json"
