@@ -245,7 +245,7 @@ read_run_words() {
 gather() {
     local number=0 file old
     for old in "$suite_dir"/configuration-*; do
-        [[ -e "/proc/${old##*-}" ]] || rm -rf "$old"
+        [[ "${old##*-}" != "$$" && -e "/proc/${old##*-}" ]] || rm -rf "$old"
     done
     configuration="$suite_dir/configuration-$$"
     mkdir "$configuration"
