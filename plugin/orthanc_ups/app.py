@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The plugin as Orthanc sees it: what is registered while the script loads, and how it starts and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from pathlib import Path
+from typing import Final
+
+from . import __version__, logs
+from .config import ConfigurationError, read_settings, read_surroundings
+from .loop_thread import LoopThread
+from .sdk import Orthanc
+from .settings import Settings, Surroundings
+from .site import Site
+from .store.loopback import own_url
+from .store.shelves import Uploads
+from .wires.orthanc_hooks import ChangeForwarder, UploadGuard
+
+_log = logging.getLogger("orthanc_ups")
+_STOP_WITHIN: Final = 8.0
+_JOIN_WITHIN: Final = 2.0
+_EXPLORER: Final = Path(__file__).parent / "explorer"
+
+
+class Plugin:
+    """Built by ups_plugin.py. Everything after ``register`` happens in Orthanc's callbacks."""
+
+    def __init__(self, orthanc: Orthanc) -> None:
+        self._orthanc = orthanc
+        self._thread: LoopThread
+        self._site: Site
+
+    def register(self) -> None:
+        """Read orthanc.json and register everything. Ends the start of Orthanc if the ``Ups`` section is wrong."""
+        logs.attach(self._orthanc)
+        configuration = json.loads(self._orthanc.GetConfiguration())
+        try:
+            settings = read_settings(configuration.get("Ups", {}))
+            if not settings.enable:
+                _log.warning('The UPS plugin is loaded but not enabled: set "Ups.Enable" to true')
+                return
+            self._prepare(settings, _checked(read_surroundings(configuration)))
+        except ConfigurationError as error:
+            _log.error("%s", error)
+            raise SystemExit(1) from None
+
+    def _prepare(self, settings: Settings, surroundings: Surroundings) -> None:
+        uploads = Uploads()
+        self._thread = LoopThread("ups", lambda: self._orthanc.SetCurrentThreadName("ups"))
+        token = self._orthanc.GenerateRestApiAuthorizationToken()
+        self._site = Site(settings, surroundings, uploads, token, self._set_metric)
+        self._register_callbacks(uploads)
+        self._register_pages()
+        self._site.register_routes(self._orthanc, self._thread)
+        if not surroundings.allow_threads:
+            _log.warning('"Python.AllowThreads" is off: correct, but Orthanc answers slower; set it to true')
+
+    def _register_callbacks(self, uploads: Uploads) -> None:
+        guard = UploadGuard(self._orthanc, uploads)
+        self._orthanc.RegisterReceivedInstanceCallback(guard.received)
+        self._orthanc.RegisterIncomingCStoreInstanceFilter(guard.c_store)
+        self._orthanc.RegisterOnChangeCallback(
+            ChangeForwarder(
+                self._orthanc,
+                self._thread.call_soon,
+                shelves_deleted=self._site.shelves_deleted,
+                modalities_changed=self._site.modalities_changed,
+                started=self._started,
+                stopped=self._stopped,
+            )
+        )
+
+    def _register_pages(self) -> None:
+        self._orthanc.ExtendOrthancExplorer((_EXPLORER / "orthanc-explorer.js").read_text())
+        self._orthanc.SetRootUri2("orthanc-ups", "../ups/app/index.html")
+        description = f"UPS worklist manager {__version__}: DICOM Unified Procedure Step over DIMSE and DICOMweb"
+        self._orthanc.SetDescription2("orthanc-ups", description)
+
+    def _set_metric(self, name: str, value: float) -> None:
+        self._orthanc.SetMetricsValue(name, value, self._orthanc.MetricsType.DEFAULT)
+
+    # --- Orthanc's life ---
+
+    def _started(self) -> None:
+        self._thread.start()
+        self._thread.submit(self._site.run())
+
+    def _stopped(self) -> None:
+        """Orthanc finalizes Python after this: nothing of ours may be alive then."""
+        try:
+            self._thread.submit(self._site.stop()).result(_STOP_WITHIN)
+        except (FutureTimeoutError, asyncio.CancelledError):
+            _log.error("The UPS service did not stop in time; it is ended as it is")
+        except Exception:
+            _log.exception("The UPS service did not stop cleanly")
+        if not self._thread.stop(_JOIN_WITHIN):
+            _log.error("The thread of the UPS service did not end")
+
+
+def _checked(surroundings: Surroundings) -> Surroundings:
+    if not surroundings.check_revisions:
+        raise ConfigurationError(
+            '"CheckRevisions" is false or absent, expected true: '
+            "without it Orthanc overwrites a workitem that another request has just changed"
+        )
+    try:
+        own_url(surroundings)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
+    return surroundings
