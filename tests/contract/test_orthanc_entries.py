@@ -97,6 +97,16 @@ async def test_a_foreign_metadata_is_reported_once_and_left_alone(
 
 
 @asynchronous
+async def test_metadata_that_a_hospital_sets_on_every_instance_are_no_matter(store: OrthancStore) -> None:
+    async with store.adapter() as entries:
+        version = await entries.create("workitem/beside", b"document")
+        for slot in (1024, 1030, 1039):
+            store.put_by_hand(Address(shelves.address("workitem/beside", 0).shelf, slot), b"by a script")
+        assert (await loaded(entries))["workitem/beside"].version == version
+        assert await entries.missing() == frozenset()
+
+
+@asynchronous
 async def test_an_entry_on_a_foreign_address_goes_to_its_next_one(store: OrthancStore) -> None:
     key = new_key()
     store.put_by_hand(shelves.address(key, 0), Value("elsewhere", 0, b"").encoded())

@@ -64,11 +64,12 @@ class OrthancEntries:
         probes: dict[str, int] = {}
         incomplete = set()
         async for shelf, stored in self._each_shelf():
-            if shelves.MARK_SLOT not in stored:
+            if stored.get(shelves.MARK_SLOT) != shelves.MARK:
                 incomplete.add(shelf)
             if found := self._entries_of(shelf, stored, probes):
                 yield found
-        self._probes, self._incomplete = probes, frozenset(incomplete)
+        self._probes.update(probes)
+        self._incomplete = frozenset(incomplete)
 
     @property
     def incomplete(self) -> frozenset[int]:
@@ -99,7 +100,9 @@ class OrthancEntries:
         if reply.status != 200:
             raise refused(reply, f"cannot read shelf {shelf} of the worklist")
         stored: dict[str, str] = reply.json()
-        return {int(slot): text.encode() for slot, text in stored.items() if int(slot) >= shelves.MARK_SLOT}
+        return {
+            int(slot): text.encode() for slot, text in stored.items() if int(slot) >= shelves.FIRST_USER_SLOT
+        }
 
     def _entries_of(self, shelf: int, stored: dict[int, bytes], probes: dict[str, int]) -> list[Entry]:
         entries = []

@@ -8,7 +8,6 @@ from typing import Final, Protocol
 
 from .port import Entries, Entry, StoreUnavailable
 
-
 _CHUNK: Final = 256
 
 

@@ -102,18 +102,20 @@ class ShelfKeeper:
         await in_flight(self._mark, numbers)
 
     async def _mark(self, shelf: int) -> None:
-        reply = await self._loopback.request(
-            "PUT", shelves.path(Address(shelf, shelves.MARK_SLOT)), shelves.MARK
-        )
-        if reply.status not in (200, 409):  # 409: it has its mark
-            raise refused(reply, f"cannot mark shelf {shelf} of the worklist")
+        reply = await self._loopback.request("PUT", _mark_of(shelf), shelves.MARK)
+        if reply.status == 409 and await self.is_complete(shelf):
+            return
+        if reply.status != 200:
+            raise refused(
+                reply, f"cannot mark shelf {shelf} of the worklist (its metadata {shelves.MARK_SLOT})"
+            )
 
     async def is_complete(self, shelf: int) -> bool:
         """Whether the shelf is there with all its entries."""
-        reply = await self._loopback.request("GET", shelves.path(Address(shelf, shelves.MARK_SLOT)))
+        reply = await self._loopback.request("GET", _mark_of(shelf))
         if reply.status not in (200, 404):
             raise refused(reply, f"cannot read shelf {shelf} of the worklist")
-        return reply.status == 200
+        return reply.status == 200 and reply.body == shelves.MARK
 
     async def incomplete(self) -> frozenset[int]:
         """The shelves that are gone, or not filled, or emptied. Looks at each."""
@@ -162,3 +164,7 @@ class ShelfKeeper:
         found = await self._loopback.request("GET", place)
         if found.status == 200:
             await self._loopback.request("DELETE", place, headers={"If-Match": f'"{found.etag}"'})
+
+
+def _mark_of(shelf: int) -> str:
+    return shelves.path(Address(shelf, shelves.MARK_SLOT))

@@ -24,10 +24,12 @@ STUDY_UID: Final = f"{UID_ROOT}.1"
 SERIES_UID: Final = f"{UID_ROOT}.2"
 SHELVES: Final = 256
 
-# User metadata of Orthanc have the numbers 1024–65535. The first few are kept back for our own use.
-MARK_SLOT: Final = 1024
-PROBE_SLOTS: Final = range(1025, 1040)
-SLOTS: Final = range(1040, 65536)
+# User metadata of Orthanc have the numbers 1024–65535. Hospitals use the first ones, so these are left to them;
+# the last ones are kept back for the shelves themselves.
+FIRST_USER_SLOT: Final = 1024
+SLOTS: Final = range(1040, 65520)
+PROBE_SLOTS: Final = range(65520, 65535)
+MARK_SLOT: Final = 65535
 
 # Written to a shelf when all its entries are there; so a shelf that lacks it was made but not filled, or emptied.
 MARK: Final = b"orthanc-ups shelf 1"

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The calls of the module ``orthanc`` that are in use, as types. There is no stub package for it.
+
+``ups_plugin.py`` imports the real module and hands it on as ``Orthanc``; a test holds these names against a real
+Orthanc of each suite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol, TypeAlias, TypedDict
+
+
+class RestOutput(Protocol):
+    """The answer to a request on a route of ours."""
+
+    def AnswerBuffer(self, answer: str | bytes, mime_type: str, /) -> None:
+        """Answer 200 with this body."""
+
+    def SendHttpStatus(self, status: int, body: str | bytes, /) -> None:
+        """Answer with a status and a body; adds ``text/plain``."""
+
+    def SendHttpStatusCode(self, status: int, /) -> None:
+        """Answer with a status and no body."""
+
+    def SendMethodNotAllowed(self, allowed: str, /) -> None:
+        """Answer 405 with the allowed methods, separated by commas."""
+
+    def SetHttpHeader(self, name: str, value: str, /) -> None:
+        """Add a header to the answer; before the answer."""
+
+    def Redirect(self, location: str, /) -> None:
+        """Answer 301."""
+
+
+class RestRequest(TypedDict, total=False):
+    """The keyword arguments of a route, as Orthanc gives them. Header names are in lower case."""
+
+    method: str
+    groups: tuple[str, ...]
+    get: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class DicomInstance(Protocol):
+    """An instance that just arrived."""
+
+    def GetInstanceRemoteAet(self) -> str:
+        """The AE title that sent it, "" if none did."""
+
+    def GetInstanceSize(self) -> int:
+        """Bytes of its DICOM file."""
+
+
+class ChangeType(Protocol):
+    """Kinds of changes."""
+
+    DELETED: int
+    ORTHANC_STARTED: int
+    ORTHANC_STOPPED: int
+    STABLE_STUDY: int
+    UPDATED_MODALITIES: int
+
+
+class ResourceType(Protocol):
+    """Levels of resources."""
+
+    PATIENT: int
+    STUDY: int
+    SERIES: int
+    INSTANCE: int
+    NONE: int
+
+
+class InstanceOrigin(Protocol):
+    """Doors by which an instance came; STOW counts as PLUGIN."""
+
+    DICOM_PROTOCOL: int
+    REST_API: int
+    PLUGIN: int
+    LUA: int
+    WEB_DAV: int
+    UNKNOWN: int
+
+
+class ReceivedInstanceAction(Protocol):
+    """What becomes of an instance that arrives."""
+
+    KEEP_AS_IS: int
+    MODIFY: int
+    DISCARD: int
+
+
+class MetricsType(Protocol):
+    """How a metric is shown."""
+
+    DEFAULT: int
+    TIMER: int
+
+
+RestCallback: TypeAlias = Callable[..., None]
+ChangeCallback: TypeAlias = Callable[[int, int, str], None]
+ReceivedCallback: TypeAlias = Callable[[bytes, int], tuple[int, bytes | None]]
+StoreFilter: TypeAlias = Callable[[DicomInstance], int]
+
+
+class Orthanc(Protocol):
+    """The module ``orthanc``. Register while the script loads, never later."""
+
+    ChangeType: type[ChangeType]
+    ResourceType: type[ResourceType]
+    InstanceOrigin: type[InstanceOrigin]
+    ReceivedInstanceAction: type[ReceivedInstanceAction]
+    MetricsType: type[MetricsType]
+
+    def GetConfiguration(self) -> str:
+        """The whole configuration, as JSON."""
+
+    def LogInfo(self, message: str, /) -> None:
+        """Log at the level INFO."""
+
+    def LogWarning(self, message: str, /) -> None:
+        """Log at the level WARNING."""
+
+    def LogError(self, message: str, /) -> None:
+        """Log at the level ERROR."""
+
+    def SetCurrentThreadName(self, name: str, /) -> None:
+        """Name the calling thread in Orthanc's log."""
+
+    def GenerateRestApiAuthorizationToken(self) -> str:
+        """A value for the header Authorization that Orthanc's own HTTP server accepts while it runs."""
+
+    def RegisterRestCallback(self, pattern: str, callback: RestCallback, /) -> None:
+        """Answer requests whose path matches a regular expression (no named groups)."""
+
+    def RegisterOnChangeCallback(self, callback: ChangeCallback, /) -> None:
+        """Be told of changes, after the fact, on a thread of its own."""
+
+    def RegisterReceivedInstanceCallback(self, callback: ReceivedCallback, /) -> None:
+        """Look at each instance that arrives by any door, before it is stored."""
+
+    def RegisterIncomingCStoreInstanceFilter(self, callback: StoreFilter, /) -> None:
+        """Give each C-STORE a DIMSE status; other than 0 refuses it."""
+
+    def SetMetricsValue(self, name: str, value: float, kind: int, /) -> None:
+        """Set a metric of ``/tools/metrics-prometheus``; once Orthanc has started."""
+
+    def ExtendOrthancExplorer(self, javascript: str, /) -> None:
+        """Add JavaScript to Orthanc Explorer."""
+
+    def SetRootUri2(self, plugin: str, uri: str, /) -> None:
+        """Where the link on Orthanc's page of plugins leads."""
+
+    def SetDescription2(self, plugin: str, description: str, /) -> None:
+        """What Orthanc's page of plugins says."""
+
+
+IN_NEWER_ONLY: Final = ("EmitAuditLog", "SetMetricsIntegerValue")
+"""Calls that the module of Debian trixie lacks: ask with getattr."""

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Orthanc's modalities as its REST API shows them: from orthanc.json, its database, or changed at run time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from ..modalities import Modality
+from .loopback import Loopback
+from .port import StoreUnavailable
+from .shelf_keeper import refused
+
+_log = logging.getLogger("orthanc_ups.modalities")
+_STALE_AFTER: Final = 30.0  # seconds
+_BETWEEN_MISSES: Final = 1.0  # seconds between two questions that unknown AE titles may cause
+
+
+class OrthancModalities:
+    """A view of ``DicomModalities``. Lives on the loop.
+
+    AE titles are compared as Orthanc does: ignoring the case of ASCII letters, unless ``StrictAetComparison``;
+    padding never counts (PS3.5 §6.2).
+    """
+
+    def __init__(
+        self, loopback: Loopback, *, strict: bool = False, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Prepare; knows nothing until ``refresh``. ``strict``: Orthanc's ``StrictAetComparison``."""
+        self._loopback = loopback
+        self._strict = strict
+        self._clock = clock
+        self._by_ae_title: dict[str, tuple[Modality, ...]] = {}
+        self._asked_at = float("-inf")
+        self._asking: asyncio.Task[None] | None = None
+        self._available = True
+        self._changed = asyncio.Event()
+
+    def by_ae_title(self, ae_title: str) -> tuple[Modality, ...]:
+        """The entries with this AE title, from memory; () if unknown."""
+        return self._by_ae_title.get(self._folded(ae_title), ())
+
+    async def lookup(self, ae_title: str) -> tuple[Modality, ...]:
+        """As ``by_ae_title``, but asks Orthanc first if the AE title is unknown or the view is old.
+
+        If Orthanc does not answer, the last view holds.
+        """
+        age = self._clock() - self._asked_at
+        known = self.by_ae_title(ae_title)
+        if age >= (_STALE_AFTER if known else _BETWEEN_MISSES):
+            await self.refresh()
+        return self.by_ae_title(ae_title)
+
+    async def refresh(self) -> None:
+        """Ask Orthanc now; several callers at once ask together."""
+        if self._asking is None:
+            self._asking = asyncio.ensure_future(self._ask())
+            self._asking.add_done_callback(self._asked)
+        await asyncio.shield(self._asking)
+
+    def _asked(self, _: asyncio.Task[None]) -> None:
+        self._asking = None
+
+    def changed(self) -> None:
+        """Orthanc says that its modalities were changed: ``keep_fresh`` asks again now."""
+        self._changed.set()
+
+    async def keep_fresh(self) -> None:
+        """Ask again and again; for a task that runs as long as the plugin."""
+        while True:
+            self._changed.clear()
+            await self._ask()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), _STALE_AFTER)
+
+    async def _ask(self) -> None:
+        self._asked_at = self._clock()
+        try:
+            reply = await self._loopback.request("GET", "/modalities?expand")
+            if reply.status != 200:
+                raise refused(reply, "cannot list the modalities")
+            self._by_ae_title = self._grouped(reply.json())
+        except StoreUnavailable as error:
+            self._note(False, error)
+        else:
+            self._note(True)
+
+    def _note(self, available: bool, error: Exception | None = None) -> None:
+        if self._available and not available:
+            _log.warning("Orthanc does not tell its modalities, the last known ones hold: %s", error)
+        self._available = available
+
+    def _grouped(self, shown: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[Modality, ...]]:
+        grouped: dict[str, tuple[Modality, ...]] = {}
+        for name, entry in shown.items():
+            modality = _modality(name, entry)
+            if modality is not None:
+                key = self._folded(modality.ae_title)
+                grouped[key] = (*grouped.get(key, ()), modality)
+        return grouped
+
+    def _folded(self, ae_title: str) -> str:
+        bare = ae_title.strip(" \0")
+        return bare if self._strict else bare.lower()
+
+
+def _modality(name: str, entry: Mapping[str, Any]) -> Modality | None:
+    try:
+        return Modality(
+            name=name,
+            ae_title=str(entry["AET"]).strip(" \0"),
+            host=str(entry["Host"]),
+            port=int(entry["Port"]),
+            use_dicom_tls=bool(entry.get("UseDicomTls", False)),
+            local_aet=str(entry.get("LocalAet", "")).strip(),
+            timeout=float(entry.get("Timeout", 0)),
+            allow_find_worklist=bool(entry.get("AllowFindWorklist", True)),
+            allow_echo=bool(entry.get("AllowEcho", True)),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        _log.warning("The modality %s is not understood: %r", name, error)
+        return None

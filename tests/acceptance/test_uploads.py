@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""A real Orthanc refuses uploads of UPS objects by every door, and tells their senders."""
+
+import asyncio
+import io
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import UID, ExplicitVRLittleEndian
+from pynetdicom import AE
+from pynetdicom.association import Association
+
+from orthanc_ups.store import shelves
+from orthanc_ups.store.loopback import Loopback
+from orthanc_ups.store.orthanc_entries import OrthancEntries
+from orthanc_ups.store.port import StoreUnavailable
+from tests.support.orthanc import DICOMWEB_PLUGIN, PYTHON_PLUGIN, RealOrthanc
+from tests.support.plugin_scripts import write_script
+from tests.support.waiting import wait_until
+
+CT = "1.2.840.10008.5.1.4.1.1.2"
+RAW = "1.2.840.10008.5.1.4.1.1.66"
+PUSH = "1.2.840.10008.5.1.4.34.6.1"
+REFUSED_UPLOADS = [
+    (PUSH, "1.2.3.1", "P"),
+    (RAW, shelves.sop_instance_uid(5), "P"),
+    (CT, "1.2.3.2", shelves.PATIENT_ID),
+]
+NAMES = ["UPS object", "shelf", "patient of the shelves"]
+
+SCRIPT = """
+from orthanc_ups.store.shelves import Uploads
+from orthanc_ups.wires.orthanc_hooks import ChangeForwarder, UploadGuard
+
+uploads = Uploads()
+guard = UploadGuard(orthanc, uploads)
+orthanc.RegisterReceivedInstanceCallback(guard.received)
+orthanc.RegisterIncomingCStoreInstanceFilter(guard.c_store)
+
+def hears(name):
+    return lambda: orthanc.LogWarning(f"HEARD {name}")
+
+orthanc.RegisterOnChangeCallback(ChangeForwarder(
+    orthanc, lambda function: function(), shelves_deleted=hears("deleted"), modalities_changed=hears("modalities"),
+    started=hears("started"), stopped=hears("stopped"),
+))
+
+def expect(output, uri, **request):
+    for shelf in range(256):
+        uploads.expect(shelf)
+    output.AnswerBuffer("expected", "text/plain")
+
+orthanc.RegisterRestCallback("/test/expect", expect)
+"""
+
+
+@pytest.fixture(scope="module")
+def orthanc(suite: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealOrthanc]:
+    script = write_script(tmp_path_factory.mktemp("uploads"), SCRIPT)
+    overrides = {
+        "Plugins": [PYTHON_PLUGIN, DICOMWEB_PLUGIN],
+        "AcceptedSopClasses": [PUSH, CT, RAW],
+        "DicomModalities": {"sender": ["SENDER", "127.0.0.1", 11112]},
+    }
+    with RealOrthanc(suite, overrides, script=script) as running:
+        yield running
+
+
+def instance(sop_class: str = CT, sop_instance: str = "1.2.3.9", patient_id: str = "P") -> Dataset:
+    dataset = Dataset()
+    dataset.SOPClassUID, dataset.SOPInstanceUID = UID(sop_class), UID(sop_instance)
+    dataset.PatientID, dataset.PatientName = patient_id, "Test^Upload"
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = "1.2.3", f"1.2.3.{len(sop_class)}"
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    return dataset
+
+
+def file(dataset: Dataset) -> bytes:
+    written = io.BytesIO()
+    dataset.save_as(written, enforce_file_format=True)
+    return written.getvalue()
+
+
+def post(orthanc: RealOrthanc, path: str, body: bytes, **headers: str) -> requests.Response:
+    return requests.post(f"{orthanc.base_url}{path}", body, headers=headers, timeout=60)
+
+
+def stow(orthanc: RealOrthanc, *files: bytes) -> requests.Response:
+    parts = [b"--edge\r\nContent-Type: application/dicom\r\n\r\n" + one + b"\r\n" for one in files]
+    kind = 'multipart/related; type="application/dicom"; boundary=edge'
+    headers = {"Content-Type": kind, "Accept": "application/dicom+json"}
+    return post(orthanc, "/dicom-web/studies", b"".join(parts) + b"--edge--", **headers)
+
+
+def stored(orthanc: RealOrthanc) -> set[str]:
+    found = requests.get(f"{orthanc.base_url}/instances?expand", timeout=60).json()
+    return {one["MainDicomTags"]["SOPInstanceUID"] for one in found}
+
+
+@pytest.fixture
+def sender(orthanc: RealOrthanc) -> Iterator[Association]:
+    entity = AE("SENDER")
+    for sop_class in (CT, PUSH, RAW):
+        entity.add_requested_context(sop_class, ExplicitVRLittleEndian)
+    association = entity.associate("127.0.0.1", orthanc.dicom_port, ae_title="ORTHANC")
+    assert association.is_established
+    yield association
+    association.release()
+
+
+@pytest.mark.parametrize("upload", REFUSED_UPLOADS, ids=NAMES)
+def test_rest_answers_400_and_stores_nothing(orthanc: RealOrthanc, upload: tuple[str, str, str]) -> None:
+    answer = post(orthanc, "/instances", file(instance(*upload)))
+    assert answer.status_code == 400
+    assert upload[1] not in stored(orthanc)
+    assert f"Refused an upload of {upload[1]}" not in answer.text
+
+
+def test_an_object_made_by_orthanc_itself_is_refused(orthanc: RealOrthanc) -> None:
+    tags = {"Tags": {"SOPClassUID": PUSH, "PatientID": "P"}}
+    assert requests.post(f"{orthanc.base_url}/tools/create-dicom", json=tags, timeout=60).status_code == 400
+
+
+def test_of_a_zip_archive_the_rest_is_stored(orthanc: RealOrthanc) -> None:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as zipped:
+        zipped.writestr("refused", file(instance(PUSH, "1.2.3.30")))
+        zipped.writestr("taken", file(instance(CT, "1.2.3.31")))
+    answer = post(orthanc, "/instances", archive.getvalue())
+    assert [one["Status"] for one in answer.json()] == ["Success"]
+    assert stored(orthanc) & {"1.2.3.30", "1.2.3.31"} == {"1.2.3.31"}
+
+
+@pytest.mark.parametrize("upload", REFUSED_UPLOADS, ids=NAMES)
+def test_stow_lists_it_in_failed_sop_sequence_and_stores_the_rest(
+    orthanc: RealOrthanc, upload: tuple[str, str, str]
+) -> None:
+    taken = f"1.2.3.40.{len(upload[2])}{len(upload[1])}"
+    answer = stow(orthanc, file(instance(*upload)), file(instance(CT, taken)))
+    assert answer.status_code == 202
+    failed = answer.json()["00081198"]["Value"]
+    assert [one["00081155"]["Value"] for one in failed] == [[upload[1]]]
+    assert [one["00081197"]["Value"] for one in failed] == [[0x0110]]
+    assert stored(orthanc) & {upload[1], taken} == {taken}
+
+
+@pytest.mark.parametrize("upload", REFUSED_UPLOADS, ids=NAMES)
+def test_c_store_answers_0122_and_goes_on(
+    orthanc: RealOrthanc, sender: Association, upload: tuple[str, str, str]
+) -> None:
+    assert sender.send_c_store(instance(*upload)).Status == 0x0122
+    assert sender.send_c_store(instance(CT, "1.2.3.50")).Status == 0x0000
+    assert stored(orthanc) & {upload[1], "1.2.3.50"} == {"1.2.3.50"}
+
+
+def test_our_shelves_pass_if_announced_and_never_otherwise(orthanc: RealOrthanc) -> None:
+    async def open_entries() -> frozenset[int]:
+        async with Loopback(orthanc.base_url) as loopback:
+            entries = OrthancEntries(loopback)
+            await entries.open()
+            return await entries.missing()
+
+    with pytest.raises(StoreUnavailable, match="cannot make shelf"):
+        asyncio.run(open_entries())
+    requests.get(f"{orthanc.base_url}/test/expect", timeout=60)
+    assert len(asyncio.run(open_entries())) == shelves.SHELVES  # there, though not marked complete
+    assert post(orthanc, "/instances", shelves.dicom_file(3)).status_code == 400
+
+    study = f"{orthanc.base_url}/studies/{shelves.STUDY}/modify"
+    keeping = {
+        "Replace": {"StudyDescription": "x"},
+        "Keep": ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"],
+    }
+    answer: Any = requests.post(study, json=keeping, timeout=60)
+    assert not answer.ok
+    marks = requests.get(f"{orthanc.base_url}/instances/{shelves.INSTANCES[3]}/metadata", timeout=60).json()
+    assert "ModifiedFrom" not in marks
+
+    requests.delete(f"{orthanc.base_url}/patients/{shelves.PATIENT}", timeout=60).raise_for_status()
+    wait_until(lambda: "HEARD deleted" in orthanc.log_text(), "the deletion is heard")
+
+
+def test_start_stop_and_changed_modalities_are_heard(suite: str, tmp_path: Path) -> None:
+    with RealOrthanc(suite, script=write_script(tmp_path, SCRIPT), folder=tmp_path) as running:
+        wait_until(lambda: "HEARD started" in running.log_text(), "the start is heard")
+        new = {"AET": "NEW", "Host": "127.0.0.1", "Port": 104}
+        requests.put(f"{running.base_url}/modalities/new", json=new, timeout=60).raise_for_status()
+        wait_until(lambda: "HEARD modalities" in running.log_text(), "the new modality is heard")
+        assert running.stop() == 0
+        assert "HEARD stopped" in running.log_text()
