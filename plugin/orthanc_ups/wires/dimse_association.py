@@ -90,6 +90,10 @@ class Wire:
                     await self._read_to_the_end()
                 self._writer.close()
                 await self._writer.wait_closed()
+        self.drop()
+
+    def drop(self) -> None:
+        """Close the connection at once; what was not sent yet is lost."""
         self._writer.transport.abort()
 
     async def _read_to_the_end(self) -> None:

@@ -10,9 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from ..core.dataset import DataSet
+from ..core.statuses import UpsError
 from ..settings import Settings, Surroundings
 from .dimse_charset import undeclared
-from .dimse_decode import Bounds, decode
+from .dimse_decode import Bounds, decode, too_large
 from .dimse_encode import encode
 from .dimse_syntax import Syntax
 
@@ -37,6 +38,10 @@ class Codec:
 
     def _decode(self, encoded: bytes, syntax: Syntax) -> DataSet:
         return decode(encoded, syntax, self._bounds, self._most, self._otherwise)
+
+    def too_large(self) -> UpsError:
+        """The refusal of a data set that was thrown away while it came."""
+        return too_large(self._most)
 
     def encoded(self, dataset: DataSet, syntax: Syntax) -> bytes:
         """The data set as bytes."""

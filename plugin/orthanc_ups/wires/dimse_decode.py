@@ -64,11 +64,11 @@ class Bounds:
 
     Attributes:
         nesting: greatest depth of sequences within sequences.
-        elements: greatest number of elements and items.
+        parts: greatest number of elements, items and values, all counted together.
     """
 
     nesting: int = 32
-    elements: int = 50_000
+    parts: int = 100_000
 
 
 def decode(encoded: bytes, syntax: Syntax, bounds: Bounds, most: int, otherwise: Encodings) -> DataSet:
@@ -87,7 +87,7 @@ def decode(encoded: bytes, syntax: Syntax, bounds: Bounds, most: int, otherwise:
     if syntax.deflated:
         encoded = _inflated(encoded, most)
     if len(encoded) > most:
-        raise _too_large(most)
+        raise too_large(most)
     return _Decoder(encoded, syntax, bounds, otherwise).whole()
 
 
@@ -98,13 +98,14 @@ def _inflated(encoded: bytes, most: int) -> bytes:
     except zlib.error as error:
         raise UpsError(PROCESSING_FAILURE, "the data set is not deflated as negotiated") from error
     if len(plain) > most:
-        raise _too_large(most)
+        raise too_large(most)
     if not inflater.eof:
         raise UpsError(PROCESSING_FAILURE, "the deflated data set is truncated")
     return plain
 
 
-def _too_large(most: int) -> UpsError:
+def too_large(most: int) -> UpsError:
+    """The refusal of a data set of more than ``most`` bytes."""
     return UpsError(RESOURCE_LIMITATION, f"the data set is larger than {most} bytes")
 
 
@@ -116,7 +117,7 @@ class _Decoder:
         self._syntax = syntax
         self._bounds = bounds
         self._otherwise = otherwise
-        self._left = bounds.elements
+        self._left = bounds.parts
         self._trail: list[tuple[str, int]] = []
 
     def whole(self) -> DataSet:
@@ -192,9 +193,12 @@ class _Decoder:
     def _check(self, tag: str) -> None:
         if not "0008" <= tag[:4] < "FFFE":
             raise self._fault(tag, "cannot stand in a data set", PROCESSING_FAILURE)
-        self._left -= 1
+        self._spend(tag, 1)
+
+    def _spend(self, tag: str, parts: int) -> None:
+        self._left -= parts
         if self._left < 0:
-            most = f"is one of too many elements: at most {self._bounds.elements}"
+            most = f"is one of too many elements and values: at most {self._bounds.parts}"
             raise self._fault(tag, most, RESOURCE_LIMITATION)
 
     def _ended(self, tag: str, start: int, end: int, length: int) -> int:
@@ -228,7 +232,7 @@ class _Decoder:
         if len(self._trail) >= self._bounds.nesting:
             most = f"is nested too deeply: at most {self._bounds.nesting} sequences within one another"
             raise refusal(INVALID_VALUE, tuple(self._trail[:1]), tag, most)
-        self._left -= 1
+        self._spend(tag, 1)
         self._trail.append((tag, number))
 
     # --- values ---
@@ -241,6 +245,7 @@ class _Decoder:
         if vr in BINARY_VRS:
             binary = swapped(raw, vr) if order == ">" else raw
             return {"vr": vr, "InlineBinary": base64.b64encode(binary).decode("ascii")}
+        self._spend(tag, len(raw) // 8 if vr in NUMBER_CODES else raw.count(b"\\"))
         try:
             values = _values(raw, vr, order, encodings)
         except (ValueError, struct.error) as error:

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Action information of N-ACTION as commands (PS3.4 Table CC.2.1-1 to CC.2.3-1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from ..core import tags
+from ..core.closing import check_cancellation
+from ..core.commands import ChangeState, Command, RequestCancel, Requester, Subscribe, Suspend, Unsubscribe
+from ..core.dataset import DataSet, values
+from ..core.refusals import refusal
+from ..core.representations import REPRESENTATIONS
+from ..core.statuses import INVALID_ARGUMENT, MISTYPED_ARGUMENT, NO_SUCH_ARGUMENT, UpsError
+
+_IGNORED: Final = frozenset({tags.TIMEZONE_OFFSET})
+_NAMES: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
+    {
+        tags.STATE: ("CS", "Procedure Step State"),
+        tags.TRANSACTION_UID: ("UI", "Transaction UID"),
+        tags.RECEIVING_AE: ("AE", "Receiving AE"),
+        tags.DELETION_LOCK: ("LO", "Deletion Lock"),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """An N-ACTION, decoded but not yet understood."""
+
+    requester: Requester
+    uid: str
+    information: DataSet
+
+
+def _change_state(action: Action) -> Command:
+    _check_rest(action, (tags.STATE, tags.TRANSACTION_UID))
+    state = _needed(action, tags.STATE)
+    return ChangeState(action.requester, action.uid, state, _optional(action, tags.TRANSACTION_UID))
+
+
+def _request_cancel(action: Action) -> Command:
+    information = {tag: found for tag, found in action.information.items() if not _is_ignored(tag)}
+    check_cancellation(information)
+    return RequestCancel(action.requester, action.uid, information)
+
+
+def _subscribe(action: Action) -> Command:
+    receiving_ae = _needed(action, tags.RECEIVING_AE)
+    lock = _needed(action, tags.DELETION_LOCK)
+    if lock not in ("TRUE", "FALSE"):
+        raise _wrong(tags.DELETION_LOCK, "is neither TRUE nor FALSE")
+    own = (tags.RECEIVING_AE, tags.DELETION_LOCK)
+    if action.uid != tags.FILTERED_SUBSCRIPTION:
+        _check_rest(action, own)
+        return Subscribe(action.requester, action.uid, receiving_ae, lock == "TRUE")
+    keys = {tag: found for tag, found in action.information.items() if tag not in own}
+    if not keys:
+        raise UpsError(INVALID_ARGUMENT, "a filtered subscription needs at least one matching key")
+    return Subscribe(action.requester, action.uid, receiving_ae, lock == "TRUE", keys)
+
+
+def _unsubscribe(action: Action) -> Command:
+    _check_rest(action, (tags.RECEIVING_AE,))
+    return Unsubscribe(action.requester, action.uid, _needed(action, tags.RECEIVING_AE))
+
+
+def _suspend(action: Action) -> Command:
+    _check_rest(action, (tags.RECEIVING_AE,))
+    return Suspend(action.requester, action.uid, _needed(action, tags.RECEIVING_AE))
+
+
+_READERS: Final[Mapping[int, Callable[[Action], Command]]] = MappingProxyType(
+    {1: _change_state, 2: _request_cancel, 3: _subscribe, 4: _unsubscribe, 5: _suspend}
+)
+
+ACTION_TYPES: Final = frozenset(_READERS)
+"""Action Type IDs of the UPS service."""
+
+
+def command(action_type: int, action: Action) -> Command:
+    """What an N-ACTION asks for.
+
+    Raises:
+        UpsError: 0114 for an argument that the action does not have, 0115 for a missing or wrong one, 0212 for one
+            with a wrong VR.
+        KeyError: ``action_type`` is none of ACTION_TYPES.
+    """
+    return _READERS[action_type](action)
+
+
+def _check_rest(action: Action, own: Collection[str]) -> None:
+    for tag in sorted(action.information.keys() - set(own)):
+        if not _is_ignored(tag):
+            raise refusal(NO_SUCH_ARGUMENT, (), tag, "is no argument of this action")
+
+
+def _is_ignored(tag: str) -> bool:
+    """Private attributes may stand anywhere, the time zone where there are times."""
+    return tag in _IGNORED or int(tag[3], 16) % 2 == 1
+
+
+def _needed(action: Action, tag: str) -> str:
+    found = _optional(action, tag)
+    if found is None:
+        raise _wrong(tag, "is missing" if tag not in action.information else "is empty")
+    return found
+
+
+def _optional(action: Action, tag: str) -> str | None:
+    """The one value of an argument, or None if it is absent or empty."""
+    vr, _ = _NAMES[tag]
+    given = action.information.get(tag)
+    if given is None:
+        return None
+    if given["vr"] != vr:
+        raise _wrong(tag, f"has VR {given['vr']}, expected {vr}", mistyped=True)
+    found = values(action.information, tag)
+    if len(found) > 1:
+        raise _wrong(tag, f"has {len(found)} values, expected one")
+    if not found:
+        return None
+    if not REPRESENTATIONS[vr].valid(found[0]):
+        raise _wrong(tag, f"is not valid: expected {REPRESENTATIONS[vr].form}")
+    return str(found[0]).strip(" ") or None
+
+
+def _wrong(tag: str, what: str, *, mistyped: bool = False) -> UpsError:
+    text = f"{_NAMES[tag][1]} ({tag[:4]},{tag[4:]}) {what}"
+    return UpsError(MISTYPED_ARGUMENT if mistyped else INVALID_ARGUMENT, text, tag)

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Our DICOM port: lets associations in within limits and serves them (PS3.8 §9.2, PS3.4 Annex CC)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from ..settings import Settings
+from . import dimse_pdu
+from .dimse_association import Association, Gone, Terms, Wire
+from .dimse_codec import Codec
+from .dimse_exchange import Exchange
+from .dimse_negotiation import Request, accept, read_request
+from .dimse_pdu import Kind, ProtocolError, Rejection
+from .dimse_policy import Policy
+from .dimse_services import Services
+
+_log = logging.getLogger("orthanc_ups.dimse")
+
+_MOST_REQUEST: Final = 512 * 1024  # bytes; 128 presentation contexts with 40 transfer syntaxes have 160,000
+_BACKLOG: Final = 1024
+_MORE_CONNECTIONS: Final = (
+    256  # beyond the associations: those that have not asked yet, or are being turned down
+)
+_HURRY: Final = 1.0  # seconds for a handshake while the house is full
+_FULL: Final = Rejection(2, 3, 2, "too many associations")
+
+
+class DimseServer:
+    """The SCP. Lives on the loop; needs no threads."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        policy: Policy,
+        services: Services,
+        codec: Codec,
+        seen: Callable[[str], object],
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """``seen`` is called with the AE title of each known AE that opens an association."""
+        self._settings = settings
+        self._policy = policy
+        self._services = services
+        self._codec = codec
+        self._seen = seen
+        self._tls = tls
+        self._terms = Terms(
+            settings.maximum_pdu_size,
+            settings.maximum_data_set_size,
+            settings.association_idle_timeout,
+            settings.dimse_timeout,
+        )
+        self._server: asyncio.Server | None = None
+        self._open: set[Association] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_full = False
+
+    @property
+    def associations(self) -> int:
+        """How many associations are open."""
+        return len(self._open)
+
+    @property
+    def port(self) -> int:
+        """The TCP port that is listened on."""
+        assert self._server is not None
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def start(self) -> None:
+        """Listen. Raises OSError if the port is taken or the address is not ours."""
+        self._server = await asyncio.start_server(
+            self._connected,
+            self._settings.bind_address or None,
+            self._settings.dicom_port,
+            backlog=_AT_ONCE,
+            ssl=self._tls,
+            ssl_handshake_timeout=self._settings.association_handshake_timeout if self._tls else None,
+        )
+        for listening in self._server.sockets:
+            with socket.fromfd(listening.fileno(), listening.family, listening.type) as same:
+                same.listen(_BACKLOG)
+
+    async def stop(self) -> None:
+        """Stop listening, abort what is open, and wait until all is closed: a second at most."""
+        if self._server is not None:
+            self._server.close()
+        await asyncio.gather(*(one.abort() for one in list(self._open)), return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # --- connections ---
+
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        wire = Wire(reader, writer)
+        if len(self._tasks) >= self._settings.maximum_associations + _MORE_CONNECTIONS:
+            wire.write(_FULL.pdu)
+            writer.close()
+            return
+        self._run(self._served(wire))
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _served(self, wire: Wire) -> None:
+        try:
+            request = await self._asked(wire)
+            rejection = await self._rejection(request, wire)
+            if rejection:
+                await self._turn_down(wire, request, rejection)
+            else:
+                await self._serve(await self._let_in(wire, request))
+        except ProtocolError as error:
+            _log.info("no association for %s: %s", wire.address, error)
+            wire.write(dimse_pdu.abort_by_provider(error.reason))
+            await wire.close(linger=True)
+        except (OSError, EOFError, TimeoutError, Gone) as error:
+            _log.debug("connection of %s ended: %s", wire.address, str(error) or type(error).__name__)
+        except Exception:
+            _log.exception("association of %s failed", wire.address)
+        finally:
+            wire.drop()
+
+    async def _asked(self, wire: Wire) -> Request:
+        """The A-ASSOCIATE-RQ. Whoever dawdles has to go the sooner the fuller the house is."""
+        patience = self._settings.association_handshake_timeout
+        is_crowded = len(self._tasks) > self._settings.maximum_associations
+        async with asyncio.timeout(min(patience, _HURRY) if is_crowded else patience):
+            kind, length = await wire.header()
+            if kind is not Kind.ASSOCIATE_RQ:
+                raise ProtocolError(f"{kind.name} before an association")
+            body = await wire.body(length, _MOST_REQUEST)
+        return read_request(bytes((kind, 0)) + length.to_bytes(4, "big") + body)
+
+    async def _rejection(self, request: Request, wire: Wire) -> Rejection | None:
+        if self._is_at_limit():
+            return _FULL
+        if request.rejection:
+            return request.rejection
+        async with asyncio.timeout(self._settings.association_handshake_timeout):
+            rejection = await self._policy.rejection(request.calling, request.called, wire.address)
+        return rejection or (_FULL if self._is_at_limit() else None)
+
+    def _is_at_limit(self) -> bool:
+        return len(self._open) >= self._settings.maximum_associations
+
+    async def _turn_down(self, wire: Wire, request: Request, rejection: Rejection) -> None:
+        if rejection is not _FULL:
+            _log.warning(
+                "association of %s at %s rejected: %s", request.calling, wire.address, rejection.words
+            )
+        elif not self._is_full:
+            self._is_full = True  # said once, not a thousand times
+            most = self._settings.maximum_associations
+            _log.warning("association of %s at %s rejected: %s are open", request.calling, wire.address, most)
+        wire.write(rejection.pdu)
+        await wire.close(linger=True)
+
+    async def _let_in(self, wire: Wire, request: Request) -> Association:
+        agreement, answer = accept(request, self._settings.maximum_pdu_size)
+        association = Association(wire, agreement, self._terms, request.calling, request.called)
+        self._open.add(association)
+        self._is_full = False
+        wire.write(answer)
+        _log.debug("association of %s at %s opened", request.calling, wire.address)
+        return association
+
+    async def _serve(self, association: Association) -> None:
+        noticing = asyncio.create_task(self._notice(association))
+        try:
+            async for message in association.messages():
+                await self._services.serve(Exchange(association, message, self._codec))
+        finally:
+            self._open.discard(association)
+            noticing.cancel()
+            await association.close()
+            _log.debug("association of %s ended", association.calling)
+
+    async def _notice(self, association: Association) -> None:
+        """Delivery hears of a known AE that is there; Orthanc may be slow to say whether it is known."""
+        if await self._policy.knows(association.calling, association.address):
+            self._seen(association.calling)
