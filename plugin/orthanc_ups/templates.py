@@ -8,7 +8,7 @@
         "ProcedureStepLabel": "Second reading",
         "ScheduledProcedureStepPriority": {"Choices": ["HIGH", "MEDIUM", "LOW"], "Default": "MEDIUM"},
         "ScheduledProcedureStepStartDateTime": {"Default": "now"},
-        "ExpirationDateTime": {"Default": "now+7d"},
+        "ScheduledProcedureStepExpirationDateTime": {"Default": "now+7d"},
         "PatientID": {"Required": true},
         "ScheduledStationNameCodeSequence": {
           "Choices": [{"CodeValue": "R7", "CodingSchemeDesignator": "99ST", "CodeMeaning": "Reading room 7"}]

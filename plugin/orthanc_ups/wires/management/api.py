@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from ...activity import Activity
 from ..web_request import WebRequest
 from ..web_response import WebResponse
+from .activity import Activity
 from .explorer_files import openapi
 from .lists import Lists
 from .overview import Overview

@@ -45,7 +45,10 @@ FIELDS: Final = (
     ),
     Field("ScheduledProcedureStepStartDateTime", "Start", "datetime", _STEP, required=True),
     Field("ExpectedCompletionDateTime", "Expected completion", "datetime", _STEP),
-    Field("ExpirationDateTime", "Expires", "datetime", _STEP, help="When it is no longer worth doing"),
+    Field(
+        "ScheduledProcedureStepExpirationDateTime", "Expires", "datetime", _STEP,
+        help="When it is no longer worth doing",
+    ),
     Field("ScheduledWorkitemCodeSequence", "Workitem code", "code", _STEP, help="The kind of work, coded"),
     Field("CommentsOnTheScheduledProcedureStep", "Comments", "long", _STEP, longest=10_240),
     Field("ScheduledStationNameCodeSequence", "Stations", "codes", _WHO),

@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
-from ...activity import Activity
 from ...core.states import State
 from ...delivery.report import EndpointReport
 from . import fields, views
+from .activity import Activity
 from .ports import ORDERS, Clock, DeliveryDesk, Facts, Inspection, Modalities
 from .queries import filters
 from .routing import Call, Route

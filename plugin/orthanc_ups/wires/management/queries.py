@@ -36,7 +36,7 @@ _FIRST: Final = (
     "ScheduledHumanPerformersSequence.HumanPerformerCodeSequence.CodeValue",
     "ScheduledWorkitemCodeSequence.CodeValue",
 )
-_ALSO: Final = ("StudyInstanceUID", "ExpirationDateTime")
+_ALSO: Final = ("StudyInstanceUID", "ScheduledProcedureStepExpirationDateTime")
 _KINDS: Final = {"DT": "datetime", "DA": "date", "UI": "uid"}
 
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from .core.events import Event
-from .delivery.port import Endpoint
+from ...core.events import Event
+from ...delivery.port import Endpoint
 
 _DAY_OF_MINUTES: Final = 24 * 60
 _SAMPLE_EVERY: Final = 10.0

@@ -1,0 +1,370 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What the management API stands on, in memory: the rules are the real ones, storage and peers are not."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from orthanc_ups.change_feed import ChangeFeed, Changes
+from orthanc_ups.core import statuses, tags
+from orthanc_ups.core.commands import (
+    ChangeState,
+    Close,
+    Command,
+    Create,
+    Purge,
+    ReleaseLock,
+    RequestCancel,
+    Requester,
+    Subscribe,
+    Suspend,
+    Unsubscribe,
+    Update,
+)
+from orthanc_ups.core.dataset import text
+from orthanc_ups.core.decide import Circumstances, decide
+from orthanc_ups.core.events import Event, EventType, Occurrence
+from orthanc_ups.core.free_text import fits
+from orthanc_ups.core.matching import Query
+from orthanc_ups.core.numbers import Numbers
+from orthanc_ups.core.person_names import fold
+from orthanc_ups.core.statuses import UpsError
+from orthanc_ups.core.subscriptions import GlobalAct, Kind, Log, appended, subscribed
+from orthanc_ups.core.workitem import HistoryEntry, SpecificAct, Subscription, Workitem
+from orthanc_ups.delivery.dead_letters import DeadLetter
+from orthanc_ups.delivery.port import Endpoint, Unreachable
+from orthanc_ups.delivery.report import EndpointReport
+from orthanc_ups.outcome import Outcome
+from orthanc_ups.wires.management.activity import Activity
+from orthanc_ups.wires.management.ports import DeliveryState, Facts, Listener, Listing, Subscriber
+
+_WELL_KNOWN = (tags.GLOBAL_SUBSCRIPTION, tags.FILTERED_SUBSCRIPTION)
+_RANKS = {"HIGH": 1, "MEDIUM": 2, "LOW": 3, "SCHEDULED": 1, "IN PROGRESS": 2, "COMPLETED": 3, "CANCELED": 4}
+_ORDER_TAGS = {
+    "modified": tags.MODIFICATION,
+    "state": tags.STATE,
+    "priority": tags.PRIORITY,
+    "label": tags.LABEL,
+    "worklist": tags.WORKLIST_LABEL,
+    "start": tags.START,
+}
+
+
+class FakeClock:
+    """Stands still until it is moved; UIDs count up."""
+
+    def __init__(self, at: datetime = datetime(2026, 11, 22, 18, 30, tzinfo=UTC)) -> None:
+        self.at = at
+        self._uids = itertools.count(1)
+
+    def now(self) -> datetime:
+        return self.at
+
+    def new_uid(self) -> str:
+        return f"2.25.{1000 + next(self._uids)}"
+
+    def pass_by(self, **span: float) -> None:
+        self.at += timedelta(**span)
+
+
+class FakeWorklist:
+    """The worklist's door and what an operator may look at."""
+
+    def __init__(self, clock: FakeClock, known_aes: Collection[str] = ("RIS", "AI", "PACS")) -> None:
+        self.clock = clock
+        self.known_aes = known_aes
+        self.workitems: dict[str, Workitem] = {}
+        self.logs: dict[str, Log] = {}
+        self.event_logs: dict[str, list[Event]] = {}
+        self.fates: dict[tuple[int, str], DeliveryState] = {}
+        self.commands: list[Command] = []
+        self.feed = ChangeFeed()
+        self.counted: Counter[str] = Counter()
+        self._sequences = itertools.count(1)
+
+    # --- the one door ---
+
+    async def execute(self, command: Command) -> Outcome:
+        self.commands.append(command)
+        if isinstance(command, (Subscribe, Unsubscribe, Suspend)) and command.uid in _WELL_KNOWN:
+            return self._globally(command)
+        if isinstance(command, (Subscribe, Unsubscribe, ReleaseLock)):
+            return self._specifically(command)
+        if isinstance(command, Purge):
+            return self._purge(command)
+        assert isinstance(command, (Create, Update, ChangeState, RequestCancel, Close))
+        before = self.workitems.get(command.uid)
+        watched = before is not None and bool(self.subscribers(before))
+        decision = decide(before, command, Circumstances(self.clock.now(), "DEFAULT", watched))
+        if decision.workitem is not before:
+            created = before.created if before else len(self.workitems) + 1
+            after = replace(decision.workitem, created=created)
+            self._keep(after, command.requester, decision.what, decision.occurrences)
+            self.counted[_COUNTED[type(command)]] += 1
+        return Outcome(decision.status, command.uid, decision.told, decision.details)
+
+    def _keep(
+        self, workitem: Workitem, who: Requester, what: str, occurrences: Sequence[Occurrence] = ()
+    ) -> None:
+        now = self.clock.now().timestamp()
+        everyone = tuple(ae for ae, _ in self.subscribers(workitem))
+        told = [(one, (one.only,) if one.only else everyone) for one in occurrences]
+        events = [
+            Event(next(self._sequences), one.type, workitem.uid, one.information, receivers, now)
+            for one, receivers in told
+            if receivers
+        ]
+        history = (*workitem.history, HistoryEntry(now, str(who), what))
+        self.workitems[workitem.uid] = replace(workitem, history=history)
+        self.event_logs.setdefault(workitem.uid, []).extend(events)
+        self.feed.note(workitem.uid)
+
+    def _globally(self, command: Subscribe | Unsubscribe | Suspend) -> Outcome:
+        self._check_known(command)
+        filtered = command.uid == tags.FILTERED_SUBSCRIPTION
+        wanted = command.filter if isinstance(command, Subscribe) and filtered else None
+        query = Query.of(wanted or {})
+        matched = Numbers.of(
+            one.created for one in self.workitems.values() if filtered and query.matches(one.attributes)
+        )
+        kind = Kind.UNSUBSCRIBE if isinstance(command, Unsubscribe) else Kind.SUSPEND
+        if isinstance(command, Subscribe):
+            kind = Kind.LOCK if command.lock else Kind.NO_LOCK
+        now = self.clock.now().timestamp()
+        act = GlobalAct(next(self._sequences), kind, len(self.workitems), filtered, wanted, matched, now)
+        log = self.logs.get(command.receiving_ae, Log(command.receiving_ae))
+        self.logs[command.receiving_ae] = appended(log, act)
+        return Outcome(statuses.SUCCESS, command.uid)
+
+    def _specifically(self, command: Subscribe | Unsubscribe | ReleaseLock) -> Outcome:
+        workitem = self._workitem(command.uid)
+        self._check_known(command)
+        state = Subscription.NO_LOCK
+        if isinstance(command, Unsubscribe):
+            state = Subscription.NONE
+        elif isinstance(command, Subscribe) and command.lock:
+            state = Subscription.LOCK
+        if isinstance(command, ReleaseLock) and (command.receiving_ae, Subscription.LOCK) not in (
+            self.subscribers(workitem)
+        ):
+            return Outcome(statuses.NO_SUCH_SUBSCRIPTION, command.uid)
+        act = SpecificAct(next(self._sequences), state, self.clock.now().timestamp())
+        changed = replace(workitem, acts={**workitem.acts, command.receiving_ae: act})
+        self._keep(changed, command.requester, f"{command.receiving_ae}: {state.value}")
+        return Outcome(statuses.SUCCESS, command.uid)
+
+    def _check_known(self, command: Subscribe | Unsubscribe | Suspend | ReleaseLock) -> None:
+        if isinstance(command, Subscribe) and command.receiving_ae not in self.known_aes:
+            detail = f"Receiving AE {command.receiving_ae} is not in DicomModalities"
+            raise UpsError(statuses.UNKNOWN_RECEIVING_AE, detail, tags.RECEIVING_AE)
+
+    def _purge(self, command: Purge) -> Outcome:
+        workitem = self._workitem(command.uid)
+        if not workitem.state.is_final:
+            raise UpsError(
+                statuses.MAY_NOT_UPDATE, f"the UPS is {workitem.state.value}, not in a final state"
+            )
+        del self.workitems[command.uid]
+        self.feed.note(command.uid)
+        return Outcome(statuses.SUCCESS, command.uid)
+
+    # --- looking ---
+
+    def _workitem(self, uid: str) -> Workitem:
+        if uid not in self.workitems:
+            raise UpsError(statuses.NO_SUCH_WORKITEM)
+        return self.workitems[uid]
+
+    async def workitem(self, uid: str) -> Workitem:
+        return self._workitem(uid)
+
+    def subscribers(self, workitem: Workitem) -> list[tuple[str, Subscription]]:
+        known = {*self.logs, *workitem.acts}
+        found = [(ae, subscribed(self.logs.get(ae, Log(ae)), workitem)) for ae in sorted(known)]
+        return [(ae, state) for ae, state in found if state is not Subscription.NONE]
+
+    def subscriber_aes(self) -> list[str]:
+        specific = {ae for one in self.workitems.values() for ae in one.acts}
+        return sorted({*self.logs, *specific})
+
+    def subscriber(self, ae: str) -> Subscriber:
+        specific = [
+            (uid, one.acts[ae].state)
+            for uid, one in self.workitems.items()
+            if ae in one.acts and one.acts[ae].state is not Subscription.NONE
+        ]
+        return Subscriber(self.logs.get(ae, Log(ae)), tuple(specific))
+
+    async def page(self, listing: Listing) -> tuple[list[Workitem], int]:
+        found = [
+            one
+            for one in self.workitems.values()
+            if listing.query.matches(one.attributes) and fits(one.attributes, listing.words)
+        ]
+        found.sort(key=lambda one: (_sort_key(one, listing.order), one.created), reverse=listing.descending)
+        return found[listing.offset : listing.offset + listing.limit], len(found)
+
+    async def counts(self) -> list[tuple[str, str, int]]:
+        counted = Counter(
+            (text(one.attributes, tags.WORKLIST_LABEL), one.state.value) for one in self.workitems.values()
+        )
+        return [(label, state, count) for (label, state), count in counted.items()]
+
+    async def event_log(self, uid: str) -> list[Event]:
+        self._workitem(uid)
+        return self.event_logs.get(uid, [])
+
+    def delivered(self, event: Event, ae: str) -> DeliveryState:
+        return self.fates.get((event.sequence, ae), "delivered")
+
+    def changes(self, since: int) -> Changes:
+        return self.feed.since(since)
+
+
+_COUNTED: Mapping[type, str] = {
+    Create: "accepted_create",
+    Update: "accepted_update",
+    ChangeState: "accepted_change_state",
+    Close: "accepted_change_state",
+    RequestCancel: "accepted_request_cancellation",
+}
+
+
+def _sort_key(workitem: Workitem, order: str) -> Any:
+    if order == "patient":
+        names = workitem.attributes.get(tags.PATIENT_NAME, {}).get("Value") or [{}]
+        return fold(names[0].get("Alphabetic", ""))
+    if order in _ORDER_TAGS:
+        found = text(workitem.attributes, _ORDER_TAGS[order])
+        return _RANKS.get(found, 0) if order in ("state", "priority") else found
+    return workitem.created
+
+
+class FakeDesk:
+    """Delivery with reports that a test sets."""
+
+    def __init__(self) -> None:
+        self.reports: list[EndpointReport] = []
+        self.letters: list[DeadLetter] = []
+        self.done: list[tuple[Any, ...]] = []
+
+    def report(self, receiving_ae: str | None = None) -> list[EndpointReport]:
+        return [one for one in self.reports if receiving_ae in (None, one.endpoint.receiving_ae)]
+
+    def retry_now(self, receiving_ae: str) -> None:
+        self.done.append(("retry", receiving_ae))
+
+    async def drop(self, receiving_ae: str, sequences: Collection[int] | None = None) -> int:
+        self.done.append(("drop", receiving_ae, sequences))
+        return sum(one.pending for one in self.report(receiving_ae))
+
+    def resend(self, receiving_ae: str, first: int, last: int) -> None:
+        self.done.append(("resend", receiving_ae, first, last))
+
+    def send_test_event(self, receiving_ae: str) -> int:
+        self.done.append(("test", receiving_ae))
+        return len(self.report(receiving_ae))
+
+    async def dead_letters(self, receiving_ae: str, offset: int = 0, limit: int = 100) -> list[DeadLetter]:
+        found = [one for one in self.letters if one.endpoint.receiving_ae == receiving_ae]
+        return found[offset : offset + limit]
+
+    def resend_dead(self, receiving_ae: str, sequences: Collection[int] | None = None) -> int:
+        self.done.append(("resend dead", receiving_ae, sequences))
+        return len(self.letters) if sequences is None else len(sequences)
+
+    async def drop_dead(self, receiving_ae: str, sequences: Collection[int] | None = None) -> int:
+        self.done.append(("drop dead", receiving_ae, sequences))
+        return len(self.letters) if sequences is None else len(sequences)
+
+
+def endpoint_report(ae: str, channel: str = "dimse", **changes: Any) -> EndpointReport:
+    """A channel that has everything."""
+    usual: dict[str, Any] = {
+        "durable": True,
+        "serving": True,
+        "pending": 0,
+        "oldest_at": None,
+        "last_success_at": None,
+        "last_error": "",
+        "last_error_at": None,
+        "retry_at": None,
+        "delivered": 0,
+        "failed": 0,
+        "dead": 0,
+        "dead_letters": 0,
+        "per_minute": (0,) * 60,
+        "latency_median": None,
+        "latency_p95": None,
+    }
+    return EndpointReport(Endpoint(ae, channel), **{**usual, **changes})
+
+
+def dead_letter(ae: str, sequence: int, at: float = 0.0, **changes: Any) -> DeadLetter:
+    """A state report that was given up."""
+    usual: dict[str, Any] = {"uid": "1.2.3", "died_at": at, "reason": "connection refused"}
+    return DeadLetter(Endpoint(ae, "dimse"), sequence, EventType.STATE_REPORT, at=at, **{**usual, **changes})
+
+
+class FakeDimse:
+    """Answers C-ECHO for some AEs."""
+
+    def __init__(self, answering: Collection[str] = ("RIS",)) -> None:
+        self.answering = answering
+
+    async def echo(self, ae: str) -> float:
+        if ae not in self.answering:
+            raise Unreachable(f"{ae} refused the connection")
+        return 0.004
+
+
+class FakeOrthanc:
+    """Resources by path."""
+
+    def __init__(self, resources: Mapping[str, Any] | None = None) -> None:
+        self.resources = dict(resources or {})
+        self.known: dict[str, list[tuple[str, str]]] = {}
+
+    async def get(self, path: str) -> Any:
+        return self.resources.get(path)
+
+    async def lookup(self, uid: str) -> list[tuple[str, str]]:
+        return self.known.get(uid, [])
+
+
+class FakeModalities:
+    """AE titles of DicomModalities."""
+
+    def __init__(self, titles: Sequence[str] = ("AI", "PACS", "RIS")) -> None:
+        self.titles = titles
+
+    def ae_titles(self) -> Sequence[str]:
+        return self.titles
+
+
+def facts(**changes: Any) -> Facts:
+    """A plugin with two listeners."""
+    usual: dict[str, Any] = {
+        "ae_title": "UPSWORKLIST",
+        "archive_ae_title": "ORTHANC",
+        "name": "Harbour Clinic",
+        "version": "1.0.0",
+        "orthanc_version": "1.13.0",
+        "listeners": (
+            Listener("DIMSE", "UPSWORKLIST@{host}:4243", "N-CREATE, N-SET, N-GET, N-ACTION, C-FIND, C-ECHO"),
+            Listener("UPS-RS", "http://{host}:8043/dicom-web", "HTTP and WebSocket"),
+        ),
+    }
+    return Facts(**{**usual, **changes})
+
+
+def activity(worklist: FakeWorklist, clock: FakeClock) -> Activity:
+    """Charts of what the fake counted."""
+    return Activity(
+        lambda: worklist.counted, lambda: clock.now().timestamp(), lambda: clock.now().timestamp()
+    )
