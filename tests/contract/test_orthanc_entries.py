@@ -11,7 +11,7 @@ import pytest
 from orthanc_ups.store import shelves
 from orthanc_ups.store.loopback import Loopback
 from orthanc_ups.store.orthanc_entries import OrthancEntries
-from orthanc_ups.store.port import Entry, EntryExists, StoreUnavailable
+from orthanc_ups.store.port import Entry, EntryConflict, EntryExists
 from orthanc_ups.store.shelf_keeper import StoreMisconfigured
 from orthanc_ups.store.shelves import Address, Value
 from tests.contract.stores import WITHOUT_PLUGINS, OrthancStore, asynchronous, each, loaded, new_key
@@ -116,21 +116,19 @@ async def test_an_entry_on_a_foreign_address_goes_to_its_next_one(store: Orthanc
 
 
 @asynchronous
-async def test_an_entry_damaged_by_hand_is_refused_until_it_is_mended(store: OrthancStore) -> None:
+async def test_an_entry_damaged_by_hand_counts_as_gone_and_is_made_anew_on_its_next_address(
+    store: OrthancStore,
+) -> None:
     key = new_key()
     async with store.adapter() as entries:
         version = await entries.create(key, b"document")
         store.put_by_hand(shelves.address(key, 0), b"\xff damaged")
-        for attempt in (
-            entries.read(key),
-            entries.replace(key, b"x", version),
-            entries.remove(key, version),
-        ):
-            with pytest.raises(StoreUnavailable, match=key) as error:
-                await attempt
-            assert error.value.certain
-        store.put_by_hand(shelves.address(key, 0), Value(key, 0, b"document").encoded())
-        await entries.replace(key, b"goes on", version)
+        with pytest.raises(EntryConflict):
+            await entries.replace(key, b"x", version)
+        assert await entries.read(key) is None
+        again = await entries.create(key, b"document")
+        assert (await loaded(entries))[key].version == again
+        await entries.replace(key, b"goes on", again)
 
 
 @asynchronous

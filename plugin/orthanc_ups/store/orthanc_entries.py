@@ -136,7 +136,7 @@ class OrthancEntries:
 
         Raises:
             ShelvesLost: its shelf is gone, so nobody knows.
-            StoreUnavailable: no answer, or the entry was damaged by somebody.
+            StoreUnavailable: no answer.
         """
         known = self._probes.get(key)
         if known is not None:
@@ -148,8 +148,6 @@ class OrthancEntries:
     async def _read_known(self, key: str, probe: int) -> Entry | None:
         place = shelves.address(key, probe)
         found = await self._look(place)
-        if found is not None and found.value is None:
-            raise _damaged(key, place)
         if found is not None and found.value is not None and found.value.key == key:
             return _entry(found.value, found.stored)
         self._probes.pop(key, None)
@@ -257,8 +255,9 @@ class OrthancEntries:
             del self._probes[key]
             await self._require(place.shelf)
             raise EntryConflict(key)
-        if found.value is None:
-            raise _damaged(key, place)
+        if found.value is None:  # overwritten by somebody: that place is lost, the entry moves to its next one
+            del self._probes[key]
+            raise EntryConflict(key)
         if found.etag.digest != expected.digest:
             raise EntryConflict(key)
         return found.etag
@@ -384,8 +383,3 @@ def _entry(value: Value, stored: bytes) -> Entry:
 
 def _lost(shelf: int) -> ShelvesLost:
     return ShelvesLost(f'shelf {shelf} of the worklist (patient "{shelves.PATIENT_ID}") was deleted')
-
-
-def _damaged(key: str, place: Address) -> StoreUnavailable:
-    where = f"metadata {place.slot} of instance {shelves.INSTANCES[place.shelf]}"
-    return StoreUnavailable(f"the entry {key} ({where}) was overwritten by somebody", certain=True)
