@@ -143,8 +143,10 @@ def _element(given: Any, tag: str, path: str, nesting: int) -> Element:
 
 
 def _with_values(made: Element, listed: Any, path: str, nesting: int) -> Element:
+    if listed is None:
+        return made
     if not isinstance(listed, list):
-        return made if listed is None else {**made, "Value": listed}
+        raise _refused(path[-8:], path, 'has a "Value" that is no array')
     vr = made["vr"]
     if vr == "SQ":
         found = [_item(one, path, nesting) for one in listed]

@@ -37,6 +37,8 @@ class Bodies:
         """
         if not body:
             return None
+        if len(body) > self._size:
+            raise HttpProblem(413, f"the body is larger than {self._size} bytes (Ups.MaximumBodySize)")
         compressed = headers.get("content-encoding", "").strip().lower()
         if len(body) <= _LARGE and not compressed:
             return self._read(headers.get("content-type", ""), body, compressed)

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What the service can do, for Retrieve Capabilities (PS3.18 §8.9, Annex H)."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Final
+from xml.sax.saxutils import escape, quoteattr
+
+import orjson
+
+from ..core import tags
+from .media_types import DICOM_JSON, DICOM_XML, MULTIPART_XML, PLAIN_JSON, PLAIN_XML, WADL, MediaType
+
+OFFERED: Final = (WADL, PLAIN_JSON, PLAIN_XML, DICOM_JSON)
+_NAMESPACE: Final = "http://wadl.dev.java.net/2009/02"
+_IN: Final = (str(DICOM_JSON), str(MULTIPART_XML), str(DICOM_XML))
+_OUT: Final = (str(DICOM_JSON), str(MULTIPART_XML))
+
+
+@dataclass(frozen=True, slots=True)
+class _Method:
+    name: str
+    transaction: str
+    parameters: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ()
+    gives: tuple[str, ...] = ()
+    statuses: tuple[int, ...] = (200, 400, 401, 403, 404)
+
+
+@dataclass(frozen=True, slots=True)
+class _Node:
+    path: str
+    methods: tuple[_Method, ...] = ()
+    children: tuple[_Node, ...] = field(default=())
+
+
+_SUBSCRIBE: Final = _Method(
+    "POST", "Subscribe", ("deletionlock", "filter"), _IN, statuses=(201, 400, 401, 403, 404)
+)
+_UNSUBSCRIBE: Final = _Method("DELETE", "Unsubscribe")
+_SUSPEND: Final = _Node("suspend", (_Method("POST", "SuspendGlobalSubscription"),))
+_CHANGE: Final = (200, 400, 401, 403, 404, 409, 410)
+
+
+def _subscribers(*children: _Node) -> _Node:
+    return _Node("subscribers", (), (_Node("{AETitle}", (_SUBSCRIBE, _UNSUBSCRIBE), children),))
+
+
+_SEARCH: Final = _Method(
+    "GET",
+    "Search",
+    ("{attribute}", "includefield", "fuzzymatching", "offset", "limit", "accept", "charset"),
+    gives=_OUT,
+    statuses=(200, 204, 400, 401, 403, 406),
+)
+_CREATE: Final = _Method(
+    "POST", "CreateWorkitem", ("workitem",), _IN, statuses=(201, 400, 401, 403, 409, 415)
+)
+_RETRIEVE: Final = _Method(
+    "GET",
+    "RetrieveWorkitem",
+    ("accept", "charset"),
+    gives=(*_OUT, str(DICOM_XML)),
+    statuses=(200, 400, 401, 403, 404, 406, 410),
+)
+_UPDATE: Final = _Method("POST", "UpdateWorkitem", ("transaction-uid",), _IN, statuses=(*_CHANGE, 415))
+_STATE: Final = _Method("PUT", "ChangeWorkitemState", ("requester",), _IN, statuses=(*_CHANGE, 415))
+_CANCEL: Final = _Method(
+    "POST",
+    "RequestWorkitemCancellation",
+    ("requester",),
+    _IN,
+    statuses=(202, 400, 401, 403, 404, 409, 410, 415),
+)
+_WORKITEM: Final = _Node(
+    "{Workitem}",
+    (_RETRIEVE, _UPDATE),
+    (_Node("state", (_STATE,)), _Node("cancelrequest", (_CANCEL,)), _subscribers()),
+)
+_TREE: Final = (
+    _Node(
+        "workitems",
+        (_SEARCH, _CREATE),
+        (
+            _WORKITEM,
+            _Node(tags.GLOBAL_SUBSCRIPTION, (), (_subscribers(_SUSPEND),)),
+            _Node(tags.FILTERED_SUBSCRIPTION, (), (_subscribers(_SUSPEND),)),
+        ),
+    ),
+    _Node(
+        "subscribers",
+        (),
+        (
+            _Node(
+                "{AETitle}",
+                (_Method("GET", "OpenNotificationConnection", ("since",), statuses=(101, 400, 401, 403)),),
+            ),
+        ),
+    ),
+)
+
+
+@lru_cache(64)
+def document(service: str, web_socket_service: str, media_type: MediaType) -> tuple[bytes, str]:
+    """The description in a media type of OFFERED, and its entity tag."""
+    if media_type in (WADL, PLAIN_XML):
+        body = _wadl(service, web_socket_service).encode()
+    else:
+        body = orjson.dumps(_json(service, web_socket_service), option=orjson.OPT_INDENT_2)
+    return body, f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+
+
+def has_changed(if_none_match: str | None, entity_tag: str) -> bool:
+    """False if the client has the description already (RFC 9110 §13.1.2)."""
+    known = [one.strip().removeprefix("W/") for one in (if_none_match or "").split(",")]
+    return "*" not in known and entity_tag not in known
+
+
+# --- WADL -------------------------------------------------------------------------------------------
+
+
+def _notes(web_socket_service: str) -> dict[str, str]:
+    return {
+        "NotificationConnection": f"{web_socket_service}/subscribers/{{AETitle}}",
+        "FuzzyMatching": "supported",
+        "FilteredWorklistSubscriptions": "supported",
+    }
+
+
+def _wadl(service: str, web_socket_service: str) -> str:
+    notes = "".join(
+        f"<doc title={quoteattr(title)}>{escape(text)}</doc>"
+        for title, text in _notes(web_socket_service).items()
+    )
+    resources = "".join(map(_resource, _TREE))
+    return (
+        f'<?xml version="1.0" encoding="UTF-8"?>\n<application xmlns="{_NAMESPACE}">{notes}'
+        f"<resources base={quoteattr(service)}>{resources}</resources></application>\n"
+    )
+
+
+def _resource(node: _Node) -> str:
+    template = node.path.startswith("{")
+    own = f'<param name="{node.path[1:-1]}" style="template" required="true"/>' if template else ""
+    inner = "".join(map(_method, node.methods)) + "".join(map(_resource, node.children))
+    return f'<resource path="{node.path}">{own}{inner}</resource>'
+
+
+def _method(method: _Method) -> str:
+    parameters = "".join(f'<param name="{name}" style="query"/>' for name in method.parameters)
+    taken = "".join(f"<representation mediaType={quoteattr(one)}/>" for one in method.takes)
+    given = "".join(f"<representation mediaType={quoteattr(one)}/>" for one in method.gives)
+    request = f"<request>{parameters}{taken}</request>" if parameters or taken else ""
+    success, *failures = [str(status) for status in method.statuses]
+    answers = f'<response status="{success}">{given}</response><response status="{" ".join(failures)}"/>'
+    return f'<method name="{method.name}" id="{method.transaction}">{request}{answers}</method>'
+
+
+# --- JSON -------------------------------------------------------------------------------------------
+
+
+def _json(service: str, web_socket_service: str) -> dict[str, Any]:
+    resources = {"base": service, "resource": [_resource_json(node) for node in _TREE]}
+    return {"application": {"doc": _notes(web_socket_service), "resources": resources}}
+
+
+def _resource_json(node: _Node) -> dict[str, Any]:
+    methods = [
+        {
+            "name": method.name,
+            "id": method.transaction,
+            "request": {"param": list(method.parameters), "representation": list(method.takes)},
+            "response": {"status": list(method.statuses), "representation": list(method.gives)},
+        }
+        for method in node.methods
+    ]
+    return {
+        "path": node.path,
+        "method": methods,
+        "resource": [_resource_json(child) for child in node.children],
+    }

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""One open notification connection: what was written to it, and how much of that its peer has confirmed.
+
+The peer confirms by answering a ping that was sent behind events: as frames arrive in order, its pong says that
+everything before it has arrived. Pings carry a number that grows, so a pong also answers those before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from . import web_socket_frames as frames
+
+_NUMBER_SIZE: Final = 8  # bytes
+_LINGER: Final = 1.0  # seconds for a close frame to leave before the connection is cut
+_NOT_YET: Final = 2**63
+
+Numbered: TypeAlias = list[tuple[int, bytes]]
+"""Events in order: sequence and frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a peer may leave undone.
+
+    Attributes:
+        events: written and not confirmed.
+        size: bytes that wait to be sent.
+        patience: seconds for a pong, and between two pings.
+    """
+
+    events: int
+    size: int
+    patience: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Ping:
+    number: int
+    events: int  # written before it, in all
+    at: float
+
+
+class Connection:
+    """Writes to one socket, never waits for it, and cuts it off when it lags too far behind.
+
+    Attributes:
+        receiving_ae: whose events it gets.
+        news: set when a pong arrives or the connection ends.
+    """
+
+    def __init__(
+        self,
+        receiving_ae: str,
+        transport: asyncio.Transport,
+        limits: Limits,
+        on_pong: Callable[[Connection], None],
+        replaying: bool = False,
+    ) -> None:
+        self.receiving_ae = receiving_ae
+        self.news = asyncio.Event()
+        self._transport = transport
+        self._limits = limits
+        self._on_pong = on_pong
+        self._skips = (0, 0)  # sequences behind the first up to the second have come by replay
+        self._backlog: Numbered | None = [] if replaying else None
+        self._live_from = _NOT_YET if replaying else 0
+        self._confirmed = 0
+        self._pings: deque[_Ping] = deque()
+        self._last_ping = 0.0
+        self._written = self._pinged = self._arrived = 0
+
+    @property
+    def is_closing(self) -> bool:
+        """True once the socket was ended, from either side."""
+        return self._transport.is_closing()
+
+    @property
+    def lag(self) -> int:
+        """Events written and not confirmed, and those that wait for the end of a replay."""
+        return self._written - self._arrived + len(self._backlog or ())
+
+    def has_confirmed(self, number: int, *, live: bool = True) -> bool:
+        """True if the peer answered this ping or a later one; ``live``: one sent after the end of a replay."""
+        return self._confirmed >= (max(number, self._live_from) if live else number)
+
+    # --- writing ---
+
+    def send(self, events: Numbered, joined: bytes) -> None:
+        """Write events, given one by one and joined; or keep them while a replay runs."""
+        if self._backlog is not None:
+            self._backlog += events
+            return self._check()
+        after, through = self._skips
+        if events and after < events[-1][0] and events[0][0] <= through:
+            events = [one for one in events if not after < one[0] <= through]
+            joined = b"".join(frame for _, frame in events)
+        self._written += len(events)
+        return self._write(joined)
+
+    def send_replayed(self, events: Numbered) -> None:
+        """Write events of a replay, ahead of all that waits."""
+        self._written += len(events)
+        self._write(b"".join(frame for _, frame in events))
+
+    def go_live(self, after: int, through: int, number: int, now: float) -> None:
+        """The replay of (after, through] is written: what waited follows with a ping, then all as it comes."""
+        waited, self._backlog = self._backlog or [], None
+        self._skips, self._live_from = (after, through), number
+        self.send(waited, b"".join(frame for _, frame in waited))
+        self.ping(number, now)
+
+    def ping(self, number: int, now: float) -> None:
+        """Ask the peer to confirm everything written so far."""
+        self._pings.append(_Ping(number, self._written, now))
+        self._pinged, self._last_ping = self._written, now
+        self._write(frames.ping(number.to_bytes(_NUMBER_SIZE, "big")))
+
+    def _write(self, content: bytes) -> None:
+        if content and not self._transport.is_closing():
+            self._transport.write(content)
+            self._check()
+
+    def _check(self) -> None:
+        if self.lag > self._limits.events or self._transport.get_write_buffer_size() > self._limits.size:
+            self.cut()
+
+    # --- reading ---
+
+    def take_pong(self, payload: bytes) -> None:
+        """The peer answered a ping of ours, or said a pong of its own accord."""
+        number = int.from_bytes(payload, "big") if len(payload) == _NUMBER_SIZE else 0
+        if not any(one.number == number for one in self._pings):
+            return
+        while self._pings and self._pings[0].number <= number:
+            self._arrived = self._pings.popleft().events
+        self._confirmed = number
+        self.news.set()
+        self._on_pong(self)
+
+    def take_ping(self, payload: bytes) -> None:
+        """The peer wants to know whether we are here."""
+        self._write(frames.pong(payload))
+
+    # --- living and dying ---
+
+    def is_overdue(self, now: float) -> bool:
+        """True if a ping was not answered in time."""
+        return bool(self._pings) and now - self._pings[0].at > self._limits.patience
+
+    def wants_ping(self, now: float) -> bool:
+        """True if it is time to ask: nothing is asked yet, and something is unconfirmed or all was silent."""
+        if self._pings:
+            return False
+        return self._written > self._arrived or now - self._last_ping >= self._limits.patience
+
+    @property
+    def is_far_ahead(self) -> bool:
+        """True if so much was written since the last ping that the peer should be asked now."""
+        return self._written - self._pinged > self._limits.events // 4
+
+    def cut(self) -> None:
+        """End it at once, whatever waits to be sent: the peer reads too slowly or not at all."""
+        self._transport.abort()
+
+    def close(self, code: int, reason: str) -> None:
+        """End it in good order."""
+        if not self._transport.is_closing():
+            self._transport.write(frames.close(code, reason))
+            self._transport.close()
+            asyncio.get_running_loop().call_later(_LINGER, self._transport.abort)
