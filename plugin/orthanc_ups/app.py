@@ -52,10 +52,9 @@ class Plugin:
         uploads = Uploads()
         self._thread = LoopThread("ups", lambda: self._orthanc.SetCurrentThreadName("ups"))
         token = self._orthanc.GenerateRestApiAuthorizationToken()
-        self._site = Site(settings, surroundings, uploads, token, self._set_metric)
+        self._site = Site(settings, surroundings, uploads, token)
         self._register_callbacks(uploads)
         self._register_pages()
-        self._site.register_routes(self._orthanc, self._thread)
         if not surroundings.allow_threads:
             _log.warning('"Python.AllowThreads" is off: correct, but Orthanc answers slower; set it to true')
 
@@ -77,7 +76,9 @@ class Plugin:
     def _register_pages(self) -> None:
         self._orthanc.ExtendOrthancExplorer((_EXPLORER / "orthanc-explorer.js").read_text())
         self._orthanc.SetRootUri2("orthanc-ups", "../ups/app/index.html")
-        description = f"UPS worklist manager {__version__}: DICOM Unified Procedure Step over DIMSE and DICOMweb"
+        description = (
+            f"UPS worklist manager {__version__}: DICOM Unified Procedure Step over DIMSE and DICOMweb"
+        )
         self._orthanc.SetDescription2("orthanc-ups", description)
 
     def _set_metric(self, name: str, value: float) -> None:

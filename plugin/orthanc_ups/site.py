@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The service with its network: builds every wire, opens them in order, and closes them again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import datetime, tzinfo
+from pathlib import Path
+from typing import Final
+
+from .assembly import UpsService
+from .delivery.clock import SystemClock
+from .delivery.port import Channel
+from .receivers import KnownReceivers
+from .settings import Settings, Surroundings
+from .store.loopback import Loopback
+from .store.orthanc_entries import OrthancEntries
+from .store.orthanc_modalities import OrthancModalities
+from .store.port import StoreUnavailable
+from .store.projection import Projection
+from .store.shelf_keeper import StoreMisconfigured
+from .store.shelves import Uploads
+from .wires import dimse_tls, web_tls
+from .wires.authorization import Authorization
+from .wires.dimse_codec import Codec
+from .wires.dimse_policy import Policy
+from .wires.dimse_resolver import Resolver
+from .wires.dimse_scp import DimseServer
+from .wires.dimse_scu import DimseChannel
+from .wires.dimse_services import Services
+from .wires.http_listener import Doors, HttpListener
+from .wires.orthanc_questions import OrthancQuestions
+from .wires.ups_rs import UpsRs
+from .wires.web_rights import Rights
+from .wires.web_socket import WebSocketChannel
+from .wires.web_socket_session import WebSocketSessions
+
+_log = logging.getLogger("orthanc_ups")
+_FIRST_PAUSE: Final = 0.2
+_LONGEST_PAUSE: Final = 10.0
+
+
+class Site:
+    """Everything that lives on the loop. ``run`` opens it, ``stop`` closes it, each exactly once."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        surroundings: Surroundings,
+        uploads: Uploads,
+        authorization: str,
+    ) -> None:
+        """Prepare, without touching loop or network. ``authorization``: the token for Orthanc's own port."""
+        self._settings = settings
+        self._surroundings = surroundings
+        self._loopback = Loopback.of(surroundings, authorization)
+        self._entries = OrthancEntries(self._loopback, uploads)
+        strict = surroundings.raw.get("StrictAetComparison") is True
+        self._modalities = OrthancModalities(self._loopback, strict=strict)
+        self._own_ae = settings.aet or surroundings.dicom_aet
+        self._tasks: list[asyncio.Task[None]] = []
+        self._opened: list[Callable[[], Awaitable[None]]] = []
+        self.service: UpsService | None = None
+
+    # --- what Orthanc tells ---
+
+    def shelves_deleted(self) -> None:
+        """Somebody deleted something of ours in Orthanc."""
+        if self.service is not None:
+            self._tasks.append(asyncio.ensure_future(self.service.look_after_shelves()))
+
+    def modalities_changed(self) -> None:
+        """``DicomModalities`` were changed at run time."""
+        self._modalities.changed()
+
+    # --- opening ---
+
+    async def run(self) -> None:
+        """Read the worklist in and open every port; whatever is missing is waited for."""
+        try:
+            await self._open()
+        except asyncio.CancelledError:
+            raise
+        except (StoreMisconfigured, dimse_tls.TlsError, ValueError) as error:
+            _log.error("The UPS service cannot start: %s", error)
+        except Exception:
+            _log.exception("The UPS service cannot start by an error of ours")
+
+    async def _open(self) -> None:
+        self._opened.append(self._loopback.close)
+        await self._patiently("Orthanc's metadata", self._entries.open)
+        await self._patiently("Orthanc's modalities", self._modalities.refresh)
+        self._keep(self._modalities.keep_fresh())
+        codec, resolver = Codec(self._settings, self._surroundings), Resolver()
+        dimse = self._dimse_channel(codec, resolver)
+        sockets = WebSocketChannel(self._settings)
+        service = self._service((dimse, sockets))
+        await self._patiently("the worklist in Orthanc's metadata", service.start)
+        self.service = service
+        self._opened.append(service.stop)
+        sockets.replay, sockets.opened = service.delivery, service.delivery.seen
+        await self._listen("DIMSE", self._dimse_server(service, codec, resolver))
+        await self._listen("DICOMweb", self._http_listener(service, sockets))
+
+    def _keep(self, work: Awaitable[None]) -> None:
+        self._tasks.append(asyncio.ensure_future(work))
+
+    async def _patiently(self, what: str, step: Callable[[], Awaitable[None]]) -> None:
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                return await step()
+            except StoreUnavailable as error:
+                _log.warning("Cannot open %s yet: %s; trying again in %g s", what, error, pause)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def _listen(self, what: str, server: DimseServer | HttpListener) -> None:
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                await server.start()
+                self._opened.append(server.stop)
+                return
+            except OSError as error:
+                _log.error("Cannot listen for %s: %s; trying again in %g s", what, error.strerror, pause)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    # --- parts ---
+
+    def _service(self, channels: tuple[Channel, ...]) -> UpsService:
+        clock = SystemClock()
+        receivers = KnownReceivers(self._modalities, channels, self._subscribers)
+        projection = Projection.open(self._projection_file())
+        return UpsService(self._settings, self._own_ae, self._entries, projection, channels, receivers, clock)
+
+    def _subscribers(self) -> frozenset[str]:
+        return self.service.ledger.all_known() if self.service else frozenset()
+
+    def _projection_file(self) -> Path:
+        chosen = self._settings.projection_file
+        return Path(chosen) if chosen else Path(self._surroundings.index_directory) / "orthanc-ups.sqlite"
+
+    def _dimse_channel(self, codec: Codec, resolver: Resolver) -> DimseChannel:
+        return DimseChannel(
+            self._settings,
+            self._surroundings,
+            self._modalities,
+            codec,
+            resolver,
+            lambda: dimse_tls.client_context(self._surroundings),
+        )
+
+    def _dimse_server(self, service: UpsService, codec: Codec, resolver: Resolver) -> DimseServer:
+        policy = Policy(self._settings, self._surroundings, self._modalities, resolver)
+        services = Services(service.worklist, policy, service.delivery.seen, _local_zone())
+        tls = dimse_tls.server_context(self._surroundings)
+        return DimseServer(self._settings, policy, services, codec, service.delivery.seen, tls)
+
+    def _http_listener(self, service: UpsService, sockets: WebSocketChannel) -> HttpListener:
+        anonymous = Loopback.of(self._surroundings, "")
+        self._opened.append(anonymous.close)
+        questions = OrthancQuestions(anonymous)
+        clock = asyncio.get_running_loop().time
+        authorization = Authorization(questions, self._settings, self._surroundings, clock)
+        rights = Rights(self._settings.users)
+        handler = UpsRs(
+            service.worklist,
+            self._settings,
+            rights,
+            timezone=_local_zone(),
+            ignored_parameters=authorization.query_tokens,
+        )
+        doors = Doors(handler, WebSocketSessions(sockets), authorization, rights)
+        return HttpListener(
+            doors, self._settings, self._surroundings, web_tls.server_context(self._surroundings)
+        )
+
+    # --- closing ---
+
+    async def stop(self) -> None:
+        """Close everything in the opposite order, and let nothing of it stop the rest."""
+        for task in self._tasks:
+            task.cancel()
+        for close in reversed(self._opened):
+            try:
+                await close()
+            except Exception:
+                _log.exception("Closing a part of the UPS service failed")
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _local_zone() -> tzinfo | None:
+    return datetime.now().astimezone().tzinfo
