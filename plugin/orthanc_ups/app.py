@@ -54,7 +54,7 @@ class Plugin:
         token = self._orthanc.GenerateRestApiAuthorizationToken()
         self._site = Site(settings, surroundings, uploads, token)
         self._register_callbacks(uploads)
-        self._register_pages()
+        # self._register_pages()
         if not surroundings.allow_threads:
             _log.warning('"Python.AllowThreads" is off: correct, but Orthanc answers slower; set it to true')
 

@@ -131,13 +131,15 @@ class UpsService:
         self._announce("RESTARTED")
         self._chore(self._reserve_ahead, 1.0)
         self._chore(self._retention.run_once, _RETENTION_EVERY)
-        self._chore(self._look_after_shelves, _RETENTION_EVERY)
+        self._chore(self.look_after_shelves, _RETENTION_EVERY)
         _log.info("Worklist with %d workitems is open", self.shadow.count())
 
     async def _loaded(self) -> Stored:
         """Read the store; what it lost while we were away is written back from the projection."""
         stored = await Loader(self.entries, self.projection).load()
         self._take_over(stored)
+        if await self.entries.missing():
+            await self.entries.restore(self._everything())
         return stored
 
     def _take_over(self, stored: Stored) -> None:
@@ -171,7 +173,8 @@ class UpsService:
     async def _reserve_ahead(self) -> None:
         await self._header.reserve(self._order.next, self.commits.next_creation)
 
-    async def _look_after_shelves(self) -> None:
+    async def look_after_shelves(self) -> None:
+        """Write back what somebody deleted in Orthanc, if anything. Raises StoreUnavailable."""
         if await self.entries.missing():
             await self.restore()
 
