@@ -12,7 +12,7 @@ import argparse
 import queue
 import sys
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
@@ -143,12 +143,13 @@ def _associated(ae: ApplicationEntity, host: str, port: int, setting: str) -> As
     return association
 
 
-def _listen(port: int, told: queue.Queue[str]) -> Any:
+def _listen(port: int, told: queue.Queue[str]) -> ApplicationEntity:
     """The watcher as UPS Event SCU: it accepts the worklist's associations and takes event reports."""
     ae = AE("DEMO_WATCHER")
     ae.add_supported_context(EVENT, scu_role=False, scp_role=True)
     handlers = [(evt.EVT_N_EVENT_REPORT, _take_event, [told])]
-    return ae.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers)  # type: ignore[arg-type]
+    ae.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers)  # type: ignore[arg-type]
+    return ae
 
 
 def _take_event(event: Event, told: queue.Queue[str]) -> tuple[int, None]:
