@@ -513,10 +513,16 @@ def test_a_hundred_thousand_open_items_are_refused_at_the_bound() -> None:
 
 def test_the_number_of_elements_is_bounded() -> None:
     items = item(raw("00080100", "SH", b"A ")) * 100
-    assert decoded(raw("00404018", "SQ", items), elements=201)
+    assert decoded(raw("00404018", "SQ", items), parts=201)
     with pytest.raises(UpsError) as refused:
-        decoded(raw("00404018", "SQ", items), elements=200)
+        decoded(raw("00404018", "SQ", items), parts=200)
     assert refused.value.status is statuses.RESOURCE_LIMITATION
+
+
+def test_the_number_of_values_is_bounded() -> None:
+    with pytest.raises(UpsError) as refused:
+        decoded(raw("00189908", "UC", b"\\" * 200_000))
+    assert (refused.value.status, refused.value.tag) == (statuses.RESOURCE_LIMITATION, "00189908")
 
 
 def test_a_deflated_bomb_is_refused_before_it_is_inflated() -> None:

@@ -15,6 +15,7 @@ from calendar import monthrange
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, tzinfo
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
@@ -101,6 +102,7 @@ def moment(vr: str, text: object, local: Zone = UTC) -> int | None:
         return None
 
 
+@lru_cache(maxsize=16_384)
 def _interval(vr: str, text: str, local: Zone) -> Interval:
     if vr == "TM":
         low, span = _clock(text)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -83,9 +84,15 @@ def groups(name: Any) -> dict[str, str]:
 
 def words(name: Any) -> frozenset[str]:
     """The folded words of all groups of a PN value."""
-    return frozenset(word for text in groups(name).values() for word in _WORD.findall(text))
+    return words_of(groups(name))
 
 
+def words_of(folded: Mapping[str, str]) -> frozenset[str]:
+    """The words of component groups that ``groups`` made."""
+    return frozenset(word for text in folded.values() for word in _WORD.findall(text))
+
+
+@lru_cache(maxsize=8192)
 def sound(word: str) -> str:
     """How a folded word sounds: its first sound and its consonants; empty for short and non-Latin words."""
     if not _LATIN.fullmatch(word):

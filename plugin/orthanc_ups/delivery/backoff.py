@@ -48,6 +48,7 @@ class Backoff:
         wait = self._pause * (1 - self._clock.random() / 2)
         if self._seen:
             wait = min(wait, SOONEST)
+        self._seen = False
         self._until = self._clock.monotonic() + wait
         return wait
 

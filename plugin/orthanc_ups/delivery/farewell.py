@@ -27,13 +27,13 @@ async def say_farewell(
     if not reachable:
         return
     telling = [asyncio.ensure_future(_tell(worker, event, high_water, deadline / 2)) for worker in reachable]
+    everyone = asyncio.ensure_future(asyncio.wait(telling))
     limit = asyncio.ensure_future(clock.sleep(deadline))
-    everyone = asyncio.gather(*telling)
     await asyncio.wait((everyone, limit), return_when=asyncio.FIRST_COMPLETED)
-    limit.cancel()
-    told = sum(one.done() and not one.cancelled() and one.result() for one in telling)
-    everyone.cancel()
-    await asyncio.wait(telling)
+    for unfinished in (limit, everyone, *telling):
+        unfinished.cancel()
+    done, _ = await asyncio.wait(telling)
+    told = sum(not one.cancelled() and one.result() for one in done)
     _log.info("Told %d of %d endpoints that the SCP is going down", told, len(reachable))
 
 

@@ -117,9 +117,9 @@ class Line:
             self.bursts += 1
             return None
         subject = self._subject(item)
-        replaced = self._replaced(subject) if subject else None
+        replaced = self._replaced(subject) if subject is not None else None
         self._items[item.sequence] = item
-        if subject:
+        if subject is not None:
             self._newest[subject] = item.sequence
         return replaced
 
@@ -141,7 +141,7 @@ class Line:
         self._items = OrderedDict((_key(item), item) for item in sorted(items.values(), key=_place))
         self.bursts = sum(isinstance(item, BurstAt) for item in items.values())
         for item in self._items.values():
-            if isinstance(item, Event) and (subject := self._subject(item)):
+            if isinstance(item, Event) and (subject := self._subject(item)) is not None:
                 self._newest[subject] = item.sequence
 
     # --- emptying ---

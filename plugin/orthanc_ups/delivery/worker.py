@@ -235,7 +235,8 @@ class Worker:
         except StoreUnavailable as error:
             self._failed(f"dead letters cannot be stored: {error}")
         except Exception as error:  # whatever a channel does wrong, the others and the events live on
-            _log.exception("Telling %s failed by an error of ours", self.endpoint)
+            trace = error if self._broken <= 1 else None
+            _log.error("Telling %s failed by an error of ours: %r", self.endpoint, error, exc_info=trace)
             self._failed(f"internal error: {error!r}")
         finally:
             self.line.landed()

@@ -8,7 +8,7 @@ a downgrade of the plugin destroys nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import orjson
@@ -17,6 +17,14 @@ from ..core.events import Event, EventType
 from ..core.workitem import HistoryEntry, SpecificAct, Subscription, Workitem
 
 FORMAT: Final = 1
+
+UPGRADES: Final[Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]]] = {}
+"""Per older format what turns a document of any kind into one of the next format (format 1 is the first).
+
+An upgrade tells the kinds by their keys: ``attributes`` has only a workitem, ``acts`` without ``uid`` a log,
+``channels`` a delivery state, ``letters`` dead letters, ``sequences`` the worklist itself. It may raise KeyError,
+TypeError or ValueError for what is none of them.
+"""
 
 
 class UnreadableDocument(Exception):
@@ -87,17 +95,28 @@ def decode_events(document: bytes) -> tuple[Event, ...]:
 
 
 def read(document: bytes) -> dict[str, Any]:
-    """Parse any document and check its format. Raises UnreadableDocument."""
+    """Parse any document, whatever its format, as one of the present format. Raises UnreadableDocument."""
     try:
         content = orjson.loads(document)
     except orjson.JSONDecodeError as error:
         raise UnreadableDocument(f"not JSON: {error}") from error
     found = content.get("format") if isinstance(content, dict) else None
-    if not isinstance(found, int) or found < 1:
+    if type(found) is not int:
         raise UnreadableDocument("no format version")
     if found > FORMAT:
         raise UnreadableDocument(f"format {found} is newer than this plugin's {FORMAT}")
-    return content  # type: ignore[no-any-return]
+    return content if found == FORMAT else _upgraded(content, found)
+
+
+def _upgraded(content: dict[str, Any], found: int) -> dict[str, Any]:
+    for older in range(found, FORMAT):
+        if older not in UPGRADES:
+            raise UnreadableDocument(f"format {found} is older than what this plugin can read")
+        try:
+            content = {**UPGRADES[older](content), "format": older + 1}
+        except (KeyError, TypeError, ValueError) as error:
+            raise UnreadableDocument(f"not a document of format {older}: {error!r}") from error
+    return content
 
 
 def _event_out(event: Event, receivers: dict[tuple[str, ...], int]) -> list[Any]:

@@ -23,7 +23,8 @@ from .dimse_services import Services
 _log = logging.getLogger("orthanc_ups.dimse")
 
 _MOST_REQUEST: Final = 512 * 1024  # bytes; 128 presentation contexts with 40 transfer syntaxes have 160,000
-_BACKLOG: Final = 1024
+_BACKLOG: Final = 1024  # connections that wait in the kernel
+_AT_ONCE: Final = 64  # of them that are taken before others have their turn
 _MORE_CONNECTIONS: Final = (
     256  # beyond the associations: those that have not asked yet, or are being turned down
 )

@@ -50,11 +50,11 @@ _ACTIONS: Final[Mapping[str, frozenset[int]]] = MappingProxyType(
     {tags.PUSH: frozenset({2}), tags.WATCH: frozenset({2, 3, 4, 5}), tags.PULL: frozenset({1})}
 )
 
-_FIND_STATUSES: Final[Mapping[Status, Status]] = MappingProxyType(
+_FIND_STATUSES: Final[Mapping[int, Status]] = MappingProxyType(
     {
-        statuses.RESOURCE_LIMITATION: statuses.OUT_OF_RESOURCES,
-        statuses.INVALID_VALUE: statuses.IDENTIFIER_MISMATCH,
-        statuses.PROCESSING_FAILURE: statuses.OUT_OF_RESOURCES,
+        statuses.RESOURCE_LIMITATION.code: statuses.OUT_OF_RESOURCES,
+        statuses.INVALID_VALUE.code: statuses.IDENTIFIER_MISMATCH,
+        statuses.PROCESSING_FAILURE.code: statuses.OUT_OF_RESOURCES,
     }
 )
 """C-FIND has statuses of its own (PS3.4 Table CC.2.8-2)."""
@@ -185,7 +185,7 @@ class Services:
         try:
             await self._answer_matches(exchange, await self._query(exchange))
         except UpsError as error:
-            status = _FIND_STATUSES.get(error.status, error.status)
+            status = _FIND_STATUSES.get(error.status.code, error.status)
             raise UpsError(status, error.detail, error.tag) from error
 
     async def _query(self, exchange: Exchange) -> Query:

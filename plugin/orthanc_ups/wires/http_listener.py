@@ -12,6 +12,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from aiohttp.web import BaseRequest, StreamResponse
+from aiohttp.web_protocol import RequestHandler
 
 from ..core.statuses import UpsError
 from ..settings import Settings, Surroundings
@@ -76,6 +77,7 @@ class HttpListener:
         )
         self._server: LimitedServer | None = None
         self._listening: asyncio.Server | None = None
+        self._upgraded: set[RequestHandler] = set()
 
     async def start(self) -> None:
         """Listen. Raises OSError if the port cannot be had."""
@@ -88,12 +90,16 @@ class HttpListener:
         _log.info("DICOMweb listens on %s, port %d, path %s", where, self._port, self._addresses.root or "/")
 
     async def stop(self) -> None:
-        """Take no more requests, give those under way two seconds, and close every connection."""
+        """Take no more requests and give those under way two seconds. Open WebSockets are the channel's to close:
+        they may still be told that the server goes down.
+        """
         if self._listening is not None:
             self._listening.close()
         if self._server is not None:
-            self._server.pre_shutdown()
-            await self._server.shutdown(_STOPPING)
+            plain = [one for one in self._server.connections if one not in self._upgraded]
+            for connection in plain:
+                connection.close()
+            await asyncio.gather(*(connection.shutdown(_STOPPING) for connection in plain))
         self._listening = self._server = None
 
     # --- one request ---
@@ -158,7 +164,12 @@ class HttpListener:
         if self._origins.is_foreign(visit.headers, visit.service):
             raise foreign(visit.headers)
         self._doors.rights.check(visit.user, visit.resource.ae)
-        return await self._doors.sessions.serve(visit.request, visit.resource.ae, visit.query)
+        connection = visit.request.protocol
+        self._upgraded.add(connection)
+        try:
+            return await self._doors.sessions.serve(visit.request, visit.resource.ae, visit.query)
+        finally:
+            self._upgraded.discard(connection)
 
     def _web_request(self, visit: _Visit, body: bytes) -> WebRequest:
         return WebRequest(

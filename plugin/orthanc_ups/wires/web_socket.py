@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The delivery channel to open notification connections (PS3.18 §11.12, §11.13).
+"""The delivery channel to open notification connections (PS3.18 §8.10, §11.13).
 
 Every socket of an AE gets every event. A batch counts as delivered when one of them has confirmed it; sockets that
 do not answer a ping in time, or lag too far behind, are cut off without holding up the others.
@@ -11,6 +11,7 @@ what the replay has already brought is left out: no gap, no repeat.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
@@ -21,10 +22,11 @@ from ..settings import Settings
 from . import event_json
 from . import web_socket_frames as frames
 from .ports import ReplayPort
-from .web_socket_connection import Connection, Limits, Numbered
+from .web_socket_connection import LINGER, Connection, Limits, Numbered
 
 _log = logging.getLogger("orthanc_ups.wires.web_socket")
 _REMEMBERED: Final = 1024  # encoded events
+_FIRST_ANSWER: Final = 0.5  # seconds for the socket that was asked first; then all are
 
 
 class _Batch:
@@ -106,7 +108,7 @@ class WebSocketChannel:
         return len(batch.events)
 
     async def close(self) -> None:
-        """Tell every peer that the server goes away, and end the connections."""
+        """Tell every peer that the server goes away, and end the connections, within about a second."""
         self.is_closing = True
         if self._sweeper is not None:
             self._sweeper.cancel()
@@ -114,6 +116,12 @@ class WebSocketChannel:
             connection.close(frames.GOING_AWAY, "the server is going down")
         for batch in self._batches.values():
             batch.settle("the server is going down")
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._all_gone(), LINGER * 1.5)
+
+    async def _all_gone(self) -> None:
+        while self._open:
+            await next(self.connections()).gone.wait()
 
     # --- what the listener tells ---
 
@@ -142,7 +150,7 @@ class WebSocketChannel:
         if connection not in group:
             return
         del group[connection]
-        connection.news.set()
+        connection.end()
         if not group:
             del self._open[ae]
         batch = self._batches.get(ae)
@@ -205,12 +213,12 @@ class WebSocketChannel:
             connection.ping(self._next_number(), _now())
 
     async def _confirmation(self, batch: _Batch) -> None:
-        """Ask the socket that lags least, and soon all, whether the batch has arrived."""
+        """Ask the most promising socket, and soon all, whether the batch has arrived."""
         if not batch.holders:
             raise Unreachable("no WebSocket is open")
-        batch.witness = min(batch.holders, key=lambda one: one.lag)
+        batch.witness = min(batch.holders, key=lambda one: one.doubt)
         batch.witness.ping(self._next_number(), _now())
-        done, _ = await asyncio.wait((batch.confirmed,), timeout=self._limits.patience / 4)
+        done, _ = await asyncio.wait((batch.confirmed,), timeout=_FIRST_ANSWER)
         if not done:
             self._ask_all(batch)
         await batch.confirmed

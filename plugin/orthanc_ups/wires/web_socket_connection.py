@@ -16,7 +16,8 @@ from typing import Final, TypeAlias
 from . import web_socket_frames as frames
 
 _NUMBER_SIZE: Final = 8  # bytes
-_LINGER: Final = 1.0  # seconds for a close frame to leave before the connection is cut
+LINGER: Final = 1.0
+"""Seconds for a close frame to leave and be answered before the connection is cut."""
 _NOT_YET: Final = 2**63
 
 Numbered: TypeAlias = list[tuple[int, bytes]]
@@ -51,6 +52,7 @@ class Connection:
     Attributes:
         receiving_ae: whose events it gets.
         news: set when a pong arrives or the connection ends.
+        gone: set when it has ended.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Connection:
     ) -> None:
         self.receiving_ae = receiving_ae
         self.news = asyncio.Event()
+        self.gone = asyncio.Event()
         self._transport = transport
         self._limits = limits
         self._on_pong = on_pong
@@ -83,6 +86,11 @@ class Connection:
     def lag(self) -> int:
         """Events written and not confirmed, and those that wait for the end of a replay."""
         return self._written - self._arrived + len(self._backlog or ())
+
+    @property
+    def doubt(self) -> tuple[bool, bool, int]:
+        """The less, the sooner its peer will confirm: it is live, owes no pong, and lags little."""
+        return self._backlog is not None, bool(self._pings), self.lag
 
     def has_confirmed(self, number: int, *, live: bool = True) -> bool:
         """True if the peer answered this ping or a later one; ``live``: one sent after the end of a replay."""
@@ -163,6 +171,11 @@ class Connection:
         """True if so much was written since the last ping that the peer should be asked now."""
         return self._written - self._pinged > self._limits.events // 4
 
+    def end(self) -> None:
+        """Nothing will arrive any more."""
+        self.gone.set()
+        self.news.set()
+
     def cut(self) -> None:
         """End it at once, whatever waits to be sent: the peer reads too slowly or not at all."""
         self._transport.abort()
@@ -172,4 +185,4 @@ class Connection:
         if not self._transport.is_closing():
             self._transport.write(frames.close(code, reason))
             self._transport.close()
-            asyncio.get_running_loop().call_later(_LINGER, self._transport.abort)
+            asyncio.get_running_loop().call_later(LINGER, self._transport.abort)

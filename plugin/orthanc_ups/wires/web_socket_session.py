@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""From the handshake of a notification connection to its end (PS3.18 §11.12, RFC 6455)."""
+"""From the handshake of a notification connection to its end (PS3.18 §8.10, RFC 6455)."""
 
 from __future__ import annotations
 

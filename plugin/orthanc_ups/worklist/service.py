@@ -188,7 +188,7 @@ class Worklist:
         )
         if planned.counted:
             self._counters.add(planned.counted)
-        _log.info("%s: %s %s (%s)", requester, decision.what, uid, after.state.value)
+        _log.info("%s: %s; workitem %s is %s", requester, decision.what, uid, after.state.value)
         if uid in self._commits.overflows:
             self._in_background(self._commits.sweep(uid))
         return outcome
@@ -230,7 +230,7 @@ class Worklist:
         def attempt(before: Kept | None) -> _Attempt:
             workitem = self._present(command.uid, before)
             report: tuple[Occurrence, ...] = (state_report(workitem.attributes, command.receiving_ae),)
-            what = f"subscribed {command.receiving_ae} with {granted.value}"
+            what = f"subscribed {command.receiving_ae} with {granted.value.replace('no lock', 'no Deletion Lock')}"
             decision = Decision(workitem, what, status, report)
             return _Attempt(decision, (command.receiving_ae, granted), "subscriptions_created")
 

@@ -90,9 +90,9 @@ def person_text(name: object) -> str:
     """A person name for reading: ``Doe, Jane Q.``, with the other groups behind it."""
     if not isinstance(name, Mapping):
         return ""
-    shown = [_group_text(name.get(group, "")) for group in ("Alphabetic", "Ideographic", "Phonetic")]
-    first, *others = [one for one in shown if one] or [""]
-    return f"{first} ({', '.join(others)})" if others else first
+    others = [" ".join(name.get(group, "").replace("^", " ").split()) for group in ("Ideographic", "Phonetic")]
+    first, *rest = [one for one in (_group_text(name.get("Alphabetic", "")), *others) if one] or [""]
+    return f"{first} ({', '.join(rest)})" if rest else first
 
 
 def _group_text(group: str) -> str:
