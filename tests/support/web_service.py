@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""A DICOMweb listener in this process, with the whole worklist behind it and a store in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import requests
+
+from orthanc_ups.assembly import UpsService
+from orthanc_ups.core.events import Event
+from orthanc_ups.delivery.clock import SystemClock
+from orthanc_ups.loop_thread import LoopThread
+from orthanc_ups.modalities import Modality
+from orthanc_ups.receivers import KnownReceivers
+from orthanc_ups.settings import Settings, Surroundings
+from orthanc_ups.store.projection import Projection
+from orthanc_ups.store.twin import InMemoryEntries
+from orthanc_ups.wires import web_tls
+from orthanc_ups.wires.authorization import Authorization
+from orthanc_ups.wires.http_listener import Doors, HttpListener
+from orthanc_ups.wires.ups_rs import UpsRs
+from orthanc_ups.wires.web_rights import Rights
+from orthanc_ups.wires.web_socket import WebSocketChannel
+from orthanc_ups.wires.web_socket_session import WebSocketSessions
+from tests.support.ports import free_port
+from tests.support.web_client import TIMEOUT, WebClient
+
+DIMSE_AE = "SCOPE"
+"""An AE title that the service knows by DIMSE."""
+
+
+class LettingIn:
+    """Stands for Orthanc where it is asked who may come in: everybody, or nobody but those with a password."""
+
+    def __init__(self, passwords: Mapping[str, str] | None = None) -> None:
+        self.passwords = passwords
+        self.asked = 0
+
+    async def ask(self, method: str, path: str, headers: Mapping[str, str]) -> tuple[int, Mapping[str, str]]:
+        self.asked += 1
+        if self.passwords is None:
+            return 200, {}
+        good = {requests.auth._basic_auth_str(*pair) for pair in self.passwords.items()}
+        if headers.get("authorization") in good:
+            return 200, {}
+        return 401, {"WWW-Authenticate": 'Basic realm="Orthanc Secure Area"'}
+
+
+class _Modalities:
+    def by_ae_title(self, ae_title: str) -> tuple[Modality, ...]:
+        known = Modality("scope", DIMSE_AE, "127.0.0.1", 104)
+        return (known,) if ae_title == DIMSE_AE else ()
+
+    async def lookup(self, ae_title: str) -> tuple[Modality, ...]:
+        return self.by_ae_title(ae_title)
+
+
+class RecordingChannel:
+    """Stands for DIMSE: remembers what it was given for each AE."""
+
+    name = "dimse"
+
+    def __init__(self) -> None:
+        self.told: dict[str, list[Event]] = {}
+
+    def serves(self, receiving_ae: str) -> bool:
+        return receiving_ae == DIMSE_AE
+
+    async def deliver(self, receiving_ae: str, events: Sequence[Event]) -> int:
+        self.told.setdefault(receiving_ae, []).extend(events)
+        return len(events)
+
+    async def close(self) -> None:
+        pass
+
+
+class WebService(WebClient):
+    """One listener, and a client of it.
+
+        with WebService() as service:
+            service.get("/workitems")
+
+    Attributes:
+        origin: scheme, host and port.
+        upstream: what stands for Orthanc.
+        dimse: what stands for the DIMSE channel.
+    """
+
+    def __init__(self, settings: Settings | None = None, surroundings: Surroundings | None = None,
+                 upstream: LettingIn | None = None) -> None:  # fmt: skip
+        self.settings = replace(settings or Settings(), http_port=free_port(), bind_address="127.0.0.1")
+        self.surroundings = surroundings or Surroundings(remote_access_allowed=True)
+        self.upstream = upstream or LettingIn()
+        self.dimse = RecordingChannel()
+        scheme = "https" if self.surroundings.http_tls else "http"
+        root = self.settings.root.rstrip("/")
+        self.origin = f"{scheme}://127.0.0.1:{self.settings.http_port}"
+        super().__init__(f"{self.origin}{root}")
+        self._folder = Path(tempfile.mkdtemp(prefix="web-service-"))
+        self._thread = LoopThread("web-service")
+        self._closers: list[Any] = []
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self.call(self._start())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.session.close()
+        try:
+            self.call(self._stop())
+        finally:
+            self._thread.stop(TIMEOUT)
+            shutil.rmtree(self._folder)
+
+    def call(self, work: Any) -> Any:
+        """Run a coroutine on the service's loop."""
+        return self._thread.submit(work).result(TIMEOUT)
+
+    async def _start(self) -> None:
+        self.sockets = WebSocketChannel(self.settings)
+        channels = (self.dimse, self.sockets)
+        receivers = KnownReceivers(_Modalities(), channels, tuple)
+        projection = Projection.open(self._folder / "projection.sqlite")
+        self.service = UpsService(
+            self.settings, "WORKLIST", InMemoryEntries(), projection, channels, receivers, SystemClock()
+        )
+        await self.service.start()
+        self.sockets.replay, self.sockets.opened = self.service.delivery, self.service.delivery.seen
+        self.listener = self._listener()
+        await self.listener.start()
+
+    def _listener(self) -> HttpListener:
+        clock = asyncio.get_running_loop().time
+        authorization = Authorization(self.upstream, self.settings, self.surroundings, clock)
+        rights = Rights(self.settings.users)
+        handler = UpsRs(
+            self.service.worklist, self.settings, rights, ignored_parameters=authorization.query_tokens
+        )
+        doors = Doors(handler, WebSocketSessions(self.sockets), authorization, rights)
+        return HttpListener(
+            doors, self.settings, self.surroundings, web_tls.server_context(self.surroundings)
+        )
+
+    async def _stop(self) -> None:
+        await self.listener.stop()
+        await self.service.stop(0.2)
