@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The DIMSE wire alone: our server on loopback in front of a worklist that does as it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from orthanc_ups.core import statuses
+from orthanc_ups.core.commands import Command
+from orthanc_ups.core.dataset import DataSet
+from orthanc_ups.core.matching import Query
+from orthanc_ups.core.statuses import UpsError
+from orthanc_ups.modalities import Modality
+from orthanc_ups.outcome import Outcome, Page
+from orthanc_ups.settings import Settings, Surroundings
+from orthanc_ups.wires.dimse_codec import Codec
+from orthanc_ups.wires.dimse_policy import Policy
+from orthanc_ups.wires.dimse_resolver import Resolver
+from orthanc_ups.wires.dimse_scp import DimseServer
+from orthanc_ups.wires.dimse_scu import DimseChannel
+from orthanc_ups.wires.dimse_services import Services
+from orthanc_ups.wires.dimse_tls import client_context, server_context
+from tests.support.waiting import wait_until
+
+T = TypeVar("T")
+
+
+class FakeWorklist:
+    """Notes every command and query; answers with ``outcome``, or raises ``error``."""
+
+    def __init__(self) -> None:
+        self.commands: list[Command] = []
+        self.queries: list[Query] = []
+        self.workitems: dict[str, DataSet] = {}
+        self.outcome: Callable[[Command], Outcome] = lambda command: Outcome(statuses.SUCCESS, command.uid)
+        self.error: Exception | None = None
+        self.chunks: list[list[DataSet]] = []
+        self.before_chunk: Callable[[], Awaitable[None]] | None = None
+        self.before_execute: Callable[[], Awaitable[None]] | None = None
+        self.streams_closed = 0
+        self.given = 0
+
+    async def execute(self, command: Command) -> Outcome:
+        if self.before_execute:
+            await self.before_execute()
+        self.commands.append(command)
+        if self.error:
+            raise self.error
+        return self.outcome(command)
+
+    async def retrieve(self, uid: str) -> DataSet:
+        if self.error:
+            raise self.error
+        if uid not in self.workitems:
+            raise UpsError(statuses.NO_SUCH_WORKITEM)
+        return self.workitems[uid]
+
+    async def find(self, query: Query) -> AsyncIterator[list[DataSet]]:
+        self.queries.append(query)
+        try:
+            for chunk in self.chunks:
+                if self.before_chunk:
+                    await self.before_chunk()
+                self.given += len(chunk)
+                yield chunk
+            if self.error:
+                raise self.error
+        finally:
+            self.streams_closed += 1
+
+    async def search(self, query: Query, **_: Any) -> Page:
+        raise NotImplementedError
+
+
+@dataclass
+class FixedModalities:
+    """``DicomModalities`` of a test."""
+
+    entries: list[Modality] = field(default_factory=list)
+    lookups: list[str] = field(default_factory=list)
+
+    def by_ae_title(self, ae_title: str) -> tuple[Modality, ...]:
+        return tuple(one for one in self.entries if one.ae_title == ae_title)
+
+    async def lookup(self, ae_title: str) -> tuple[Modality, ...]:
+        self.lookups.append(ae_title)
+        return self.by_ae_title(ae_title)
+
+
+class Loop:
+    """An asyncio loop in a thread, for clients that block."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.trouble: list[dict[str, Any]] = []
+        self.loop.set_exception_handler(lambda _, context: self.trouble.append(context))
+        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, T], timeout: float = 20.0) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout)
+
+    def close(self) -> None:
+        self.run(_let_end())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(10)
+        self.loop.close()
+        assert not self.trouble, self.trouble
+
+
+async def _let_end() -> None:
+    """Tasks that were left behind get two seconds; then they are named."""
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    _, pending = await asyncio.wait(left, timeout=2) if left else (None, set())
+    assert not pending, pending
+
+
+KNOWN = Modality("scu", "SCU", "127.0.0.1", 1)
+
+
+class DimseRig:
+    """Server and event channel around a fake worklist. Use it with ``with``."""
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        surroundings: Surroundings | None = None,
+        modalities: Sequence[Modality] = (KNOWN,),
+    ) -> None:
+        # The port field is checked in config.py; here 0 lets the system choose.
+        self.settings = replace(settings or Settings(), dicom_port=0, bind_address="127.0.0.1")
+        self.surroundings = surroundings or Surroundings()
+        self.modalities = FixedModalities(list(modalities))
+        self.worklist = FakeWorklist()
+        self.seen: list[str] = []
+        self.codec = Codec(self.settings, self.surroundings)
+        self.loop = Loop()
+        resolver = Resolver()
+        policy = Policy(self.settings, self.surroundings, self.modalities, resolver)
+        services = Services(self.worklist, policy, self.seen.append)
+        tls = server_context(self.surroundings)
+        self.server = DimseServer(self.settings, policy, services, self.codec, self.seen.append, tls)
+        self.channel = DimseChannel(
+            self.settings,
+            self.surroundings,
+            self.modalities,
+            self.codec,
+            resolver,
+            lambda: client_context(self.surroundings),
+        )
+
+    @property
+    def port(self) -> int:
+        return self.server.port
+
+    def __enter__(self) -> Self:
+        self.loop.run(self.server.start())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self.loop.run(self.channel.close())
+        self.loop.run(self.server.stop())
+        self.codec.close()
+        self.loop.close()
+
+    def wait_for_associations(self, count: int) -> None:
+        """Until so many associations are open."""
+        wait_until(
+            lambda: self.server.associations == count, lambda: f"{self.server.associations} associations"
+        )
