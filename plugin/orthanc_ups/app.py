@@ -7,7 +7,6 @@ import asyncio
 import json
 import logging
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from pathlib import Path
 from typing import Final
 
 from . import __version__, logs
@@ -18,12 +17,13 @@ from .settings import Settings, Surroundings
 from .site import Site
 from .store.loopback import own_url
 from .store.shelves import Uploads
+from .wires import orthanc_pages, orthanc_routes
+from .wires.management.explorer_files import orthanc_explorer_buttons
 from .wires.orthanc_hooks import ChangeForwarder, UploadGuard
 
 _log = logging.getLogger("orthanc_ups")
 _STOP_WITHIN: Final = 8.0
 _JOIN_WITHIN: Final = 2.0
-_EXPLORER: Final = Path(__file__).parent / "explorer"
 
 
 class Plugin:
@@ -52,9 +52,10 @@ class Plugin:
         uploads = Uploads()
         self._thread = LoopThread("ups", lambda: self._orthanc.SetCurrentThreadName("ups"))
         token = self._orthanc.GenerateRestApiAuthorizationToken()
-        self._site = Site(settings, surroundings, uploads, token)
+        self._site = Site(settings, surroundings, uploads, token, self._thread)
         self._register_callbacks(uploads)
-        # self._register_pages()
+        self._register_routes(settings)
+        self._register_pages()
         if not surroundings.allow_threads:
             _log.warning('"Python.AllowThreads" is off: correct, but Orthanc answers slower; set it to true')
 
@@ -73,8 +74,14 @@ class Plugin:
             )
         )
 
+    def _register_routes(self, settings: Settings) -> None:
+        for pattern in orthanc_routes.patterns(settings):
+            self._orthanc.RegisterRestCallback(pattern, self._site.answer_ups_rs)
+        for pattern in orthanc_pages.PATTERNS:
+            self._orthanc.RegisterRestCallback(pattern, self._site.answer_page)
+
     def _register_pages(self) -> None:
-        self._orthanc.ExtendOrthancExplorer((_EXPLORER / "orthanc-explorer.js").read_text())
+        self._orthanc.ExtendOrthancExplorer(orthanc_explorer_buttons())
         self._orthanc.SetRootUri2("orthanc-ups", "../ups/app/index.html")
         description = (
             f"UPS worklist manager {__version__}: DICOM Unified Procedure Step over DIMSE and DICOMweb"

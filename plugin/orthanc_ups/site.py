@@ -9,12 +9,15 @@ import logging
 from collections.abc import Awaitable, Callable
 from datetime import datetime, tzinfo
 from pathlib import Path
-from typing import Final
+from typing import Final, Unpack
 
+from . import operating
 from .assembly import UpsService
 from .delivery.clock import SystemClock
 from .delivery.port import Channel
+from .loop_thread import LoopThread
 from .receivers import KnownReceivers
+from .sdk import RestOutput, RestRequest
 from .settings import Settings, Surroundings
 from .store.loopback import Loopback
 from .store.orthanc_entries import OrthancEntries
@@ -32,8 +35,13 @@ from .wires.dimse_scp import DimseServer
 from .wires.dimse_scu import DimseChannel
 from .wires.dimse_services import Services
 from .wires.http_listener import Doors, HttpListener
+from .wires.management.explorer_files import serve
+from .wires.orthanc_door import OrthancDoor, send
+from .wires.orthanc_pages import OrthancPages
 from .wires.orthanc_questions import OrthancQuestions
+from .wires.orthanc_routes import OrthancRoutes
 from .wires.ups_rs import UpsRs
+from .wires.web_response import HttpProblem, WebResponse
 from .wires.web_rights import Rights
 from .wires.web_socket import WebSocketChannel
 from .wires.web_socket_session import WebSocketSessions
@@ -52,8 +60,12 @@ class Site:
         surroundings: Surroundings,
         uploads: Uploads,
         authorization: str,
+        thread: LoopThread,
     ) -> None:
         """Prepare, without touching loop or network. ``authorization``: the token for Orthanc's own port."""
+        self._door = OrthancDoor(thread.submit, settings, surroundings)
+        self._routes: OrthancRoutes | None = None
+        self._pages: OrthancPages | None = None
         self._settings = settings
         self._surroundings = surroundings
         self._loopback = Loopback.of(surroundings, authorization)
@@ -75,6 +87,22 @@ class Site:
     def modalities_changed(self) -> None:
         """``DicomModalities`` were changed at run time."""
         self._modalities.changed()
+
+    # --- requests on Orthanc's own port, on Orthanc's threads ---
+
+    def answer_ups_rs(self, output: RestOutput, uri: str, **request: Unpack[RestRequest]) -> None:
+        """Answer a request below ``/dicom-web``."""
+        if self._routes is None:
+            send(output, _not_open())
+        else:
+            self._routes.answer(output, uri, **request)
+
+    def answer_page(self, output: RestOutput, uri: str, **request: Unpack[RestRequest]) -> None:
+        """Answer a request below ``/ups``."""
+        if self._pages is None:
+            send(output, _not_open())
+        else:
+            self._pages.answer(output, uri, **request)
 
     # --- opening ---
 
@@ -104,6 +132,7 @@ class Site:
         sockets.replay, sockets.opened = service.delivery, service.delivery.seen
         await self._listen("DIMSE", self._dimse_server(service, codec, resolver))
         await self._listen("DICOMweb", self._http_listener(service, sockets))
+        await self._open_pages(service, dimse)
 
     def _keep(self, work: Awaitable[None]) -> None:
         self._tasks.append(asyncio.ensure_future(work))
@@ -166,7 +195,9 @@ class Site:
         self._opened.append(anonymous.close)
         questions = OrthancQuestions(anonymous)
         clock = asyncio.get_running_loop().time
-        authorization = Authorization(questions, self._settings, self._surroundings, clock)
+        self._authorization = authorization = Authorization(
+            questions, self._settings, self._surroundings, clock
+        )
         rights = Rights(self._settings.users)
         handler = UpsRs(
             service.worklist,
@@ -175,10 +206,18 @@ class Site:
             timezone=_local_zone(),
             ignored_parameters=authorization.query_tokens,
         )
+        self._routes = OrthancRoutes(handler, authorization, self._door, self._settings, self._surroundings)
         doors = Doors(handler, WebSocketSessions(sockets), authorization, rights)
         return HttpListener(
             doors, self._settings, self._surroundings, web_tls.server_context(self._surroundings)
         )
+
+    async def _open_pages(self, service: UpsService, dimse: DimseChannel) -> None:
+        known = await operating.asked(self._loopback)
+        fixed = operating.facts(self._settings, self._surroundings, known)
+        api, activity = operating.management(service, self._modalities, dimse, self._loopback, fixed)
+        self._keep(activity.run())
+        self._pages = OrthancPages(self._door, api.answer, serve, self._authorization.user)
 
     # --- closing ---
 
@@ -193,6 +232,10 @@ class Site:
                 _log.exception("Closing a part of the UPS service failed")
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _not_open() -> WebResponse:
+    return HttpProblem(503, "the UPS service is not open yet", (("Retry-After", "2"),)).response()
 
 
 def _local_zone() -> tzinfo | None:

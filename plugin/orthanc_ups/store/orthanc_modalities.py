@@ -44,6 +44,10 @@ class OrthancModalities:
         """The entries with this AE title, from memory; () if unknown."""
         return self._by_ae_title.get(self._folded(ae_title), ())
 
+    def ae_titles(self) -> tuple[str, ...]:
+        """Every AE title there is, sorted."""
+        return tuple(sorted({one.ae_title for found in self._by_ae_title.values() for one in found}))
+
     async def lookup(self, ae_title: str) -> tuple[Modality, ...]:
         """As ``by_ae_title``, but asks Orthanc first if the AE title is unknown or the view is old.
 

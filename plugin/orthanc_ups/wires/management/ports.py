@@ -133,9 +133,7 @@ class DeliveryDesk(Protocol):
         """Tell the AE an SCP Status Change; on how many channels."""
         ...
 
-    async def dead_letters(
-        self, receiving_ae: str, offset: int = 0, limit: int = 100
-    ) -> Sequence[DeadLetter]:
+    def dead_letters(self, receiving_ae: str, offset: int = 0, limit: int = 100) -> Sequence[DeadLetter]:
         """Events that were given up, oldest first."""
         ...
 

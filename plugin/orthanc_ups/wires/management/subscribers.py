@@ -149,7 +149,7 @@ class Subscribers:
         """Events that were given up."""
         offset = call.asked_number("offset", 0, 0, 10**9)
         limit = call.asked_number("limit", 100, 1, _MOST_LETTERS)
-        found = await self._desk.dead_letters(call.ae, offset, limit)
+        found = self._desk.dead_letters(call.ae, offset, limit)
         total = sum(one.dead_letters for one in self._desk.report(call.ae))
         return {"total": total, "letters": [_letter(one) for one in found]}
 

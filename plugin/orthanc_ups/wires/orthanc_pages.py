@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The management API and its page on Orthanc's own port, so that Orthanc's login covers them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, Unpack
+from urllib.parse import quote, urlencode
+
+from ..sdk import RestOutput, RestRequest
+from .orthanc_door import OrthancDoor
+from .web_request import WebRequest
+from .web_response import WebResponse
+
+API: Final = "/ups/api"
+APP: Final = "/ups/app"
+PATTERNS: Final = (f"{API}(/.*)?", f"{APP}(/.*)?")
+
+
+class OrthancPages:
+    """Register ``answer`` for each of ``PATTERNS``. Its callbacks come on Orthanc's threads."""
+
+    def __init__(
+        self,
+        door: OrthancDoor,
+        api: Callable[[WebRequest], Awaitable[WebResponse]],
+        page: Callable[[WebRequest], WebResponse],
+        user: Callable[[Mapping[str, str]], str | None],
+    ) -> None:
+        """Args:
+        api: answers requests below ``/ups/api``, on the loop.
+        page: gives the page's files; needs no loop.
+        user: whom Orthanc has let in, by the headers of the request.
+        """
+        self._door = door
+        self._api = api
+        self._page = page
+        self._user = user
+
+    def answer(self, output: RestOutput, uri: str, **request: Unpack[RestRequest]) -> None:
+        """Answer one request. Never raises."""
+
+        async def work() -> WebResponse:
+            if uri.startswith(APP):
+                return self._page(self._web_request(uri.removeprefix(APP), request))
+            return await self._api(self._web_request(uri.removeprefix(API), request))
+
+        self._door.answer(output, request, work)
+
+    def _web_request(self, path: str, request: RestRequest) -> WebRequest:
+        headers = {name.lower(): value for name, value in request.get("headers", {}).items()}
+        return WebRequest(
+            method=request.get("method", "GET").upper(),
+            path=quote(path),
+            query=urlencode(request.get("get", {})),
+            headers=headers,
+            body=request.get("body", b""),
+            user=self._user(headers),
+        )
