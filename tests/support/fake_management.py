@@ -270,7 +270,7 @@ class FakeDesk:
         self.done.append(("test", receiving_ae))
         return len(self.report(receiving_ae))
 
-    async def dead_letters(self, receiving_ae: str, offset: int = 0, limit: int = 100) -> list[DeadLetter]:
+    def dead_letters(self, receiving_ae: str, offset: int = 0, limit: int = 100) -> list[DeadLetter]:
         found = [one for one in self.letters if one.endpoint.receiving_ae == receiving_ae]
         return found[offset : offset + limit]
 
