@@ -75,6 +75,7 @@ class Site:
         self._own_ae = settings.aet or surroundings.dicom_aet
         self._tasks: list[asyncio.Task[None]] = []
         self._opened: list[Callable[[], Awaitable[None]]] = []
+        self._opening: asyncio.Task[None] | None = None
         self.service: UpsService | None = None
 
     # --- what Orthanc tells ---
@@ -108,10 +109,9 @@ class Site:
 
     async def run(self) -> None:
         """Read the worklist in and open every port; whatever is missing is waited for."""
+        self._opening = asyncio.current_task()
         try:
             await self._open()
-        except asyncio.CancelledError:
-            raise
         except (StoreMisconfigured, dimse_tls.TlsError, ValueError) as error:
             _log.error("The UPS service cannot start: %s", error)
         except Exception:
@@ -130,9 +130,12 @@ class Site:
         self.service = service
         self._opened.append(service.stop)
         sockets.replay, sockets.opened = service.delivery, service.delivery.seen
-        await self._listen("DIMSE", self._dimse_server(service, codec, resolver))
-        await self._listen("DICOMweb", self._http_listener(service, sockets))
-        await self._open_pages(service, dimse)
+        listener = self._http_listener(service, sockets)
+        await asyncio.gather(
+            self._listen("DIMSE", self._dimse_server(service, codec, resolver)),
+            self._listen("DICOMweb", listener),
+            self._open_pages(service, dimse),
+        )
 
     def _keep(self, work: Awaitable[None]) -> None:
         self._tasks.append(asyncio.ensure_future(work))
@@ -223,7 +226,7 @@ class Site:
 
     async def stop(self) -> None:
         """Close everything in the opposite order, and let nothing of it stop the rest."""
-        for task in self._tasks:
+        for task in (*self._tasks, *((self._opening,) if self._opening else ())):
             task.cancel()
         for close in reversed(self._opened):
             try:
