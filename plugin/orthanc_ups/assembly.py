@@ -4,21 +4,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from datetime import UTC, datetime, tzinfo
 from typing import Final
 
 from .change_feed import ChangeFeed
 from .core.events import Event, scp_status_change
+from .core.statuses import UpsError
 from .core.tags import GLOBAL_SUBSCRIPTION
 from .delivery.outbox import Delivery
 from .delivery.port import Channel, Clock
 from .settings import Settings
-from .store.log_document import encode_log
-from .store.port import Entry, StoreUnavailable
-from .store.projection import Projection
+from .store.port import StoreUnavailable
+from .store.projection import Projection, ProjectionBroken
 from .store.recovery import RestorableEntries
 from .worklist.commits import Commits
 from .worklist.counters import Counters
@@ -27,8 +26,10 @@ from .worklist.global_acts import GlobalActs
 from .worklist.header import Header
 from .worklist.initial_reports import InitialReports
 from .worklist.ledger import Ledger
-from .worklist.loader import Loader, Stored, bursts, unsettled_events
+from .worklist.loader import Stored, bursts
 from .worklist.order import Order
+from .worklist.recovery import Recovery
+from .worklist.resuming import numbers_in_use, slowest_cursor
 from .worklist.retention import Retention
 from .worklist.service import ReceivingAes, Worklist
 from .worklist.shadow import Shadow
@@ -36,7 +37,7 @@ from .worklist.writer import Writer
 
 _log = logging.getLogger("orthanc_ups")
 _RETENTION_EVERY: Final = 60.0
-_RETRY_AFTER: Final = 2.0
+_RESERVATION_EVERY: Final = 1.0
 _FAREWELL: Final = 3.0
 _LAST_COMMANDS: Final = 2.0
 
@@ -57,25 +58,29 @@ class UpsService:
         channels: Sequence[Channel],
         receiving_aes: ReceivingAes,
         clock: Clock,
+        zone: tzinfo | None = None,
     ) -> None:
+        """``zone``: where date-times without offset belong in filters; should be that of ``projection``."""
         self.settings = settings
         self.entries = entries
         self.projection = projection
         self.clock = clock
         self.counters = Counters()
         self.changes = ChangeFeed(int(clock.now() * 1000))
-        self.ledger = Ledger()
-        self._writer = Writer(entries)
+        self.ledger = Ledger(zone)
+        self._writer = Writer(entries, clock.sleep)
         self._header = Header(self._writer)
         self._order = Order(1, self._release)
         self._gate = Gate()
         self.shadow = Shadow(projection, self._writer, self._rebuild_soon, self.changes.note)
-        reports = InitialReports(projection.created, self.ledger)
-        self.delivery = Delivery(settings, channels, entries, reports, projection, clock)
+        reports = InitialReports(self.shadow, self.ledger)
+        self.delivery = Delivery(settings, channels, entries, reports, self.shadow, clock)
         self.commits = self._commits()
         self.worklist = self._worklist(receiving_aes)
+        self._recovery = self._recovering()
         self._retention = Retention(settings, self.worklist, self.shadow, self.ledger, own_ae, self._now)
-        self._chores: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = False
 
     def _commits(self) -> Commits:
         return Commits(
@@ -102,6 +107,7 @@ class UpsService:
         )
         return Worklist(
             self.settings,
+            self._writer,
             self.commits,
             self.shadow,
             self.ledger,
@@ -110,6 +116,21 @@ class UpsService:
             receiving_aes,
             self._now,
             self.counters,
+            lambda: self._begin(self.look_after_shelves()),
+        )
+
+    def _recovering(self) -> Recovery:
+        return Recovery(
+            self.entries,
+            self.projection,
+            self.shadow,
+            self.ledger,
+            self._header,
+            self.commits,
+            self.delivery,
+            self._gate,
+            self.counters,
+            self.clock.sleep,
         )
 
     def _now(self) -> datetime:
@@ -122,50 +143,63 @@ class UpsService:
     # --- start ---
 
     async def start(self) -> None:
-        """Read everything in, resume what waits, and tell that the SCP has restarted. Raises StoreUnavailable."""
-        stored = await self._loaded()
-        await self.delivery.load(stored.delivery)
-        await self._header.reserve(self._order.next, self.commits.next_creation)
-        waiting = unsettled_events(self.projection.with_events_after(0), stored.overflows)
-        self.delivery.resume(waiting, bursts(list(self.ledger.logs())), self._order.next - 1)
+        """Read everything in, resume what waits, and tell that the SCP has restarted.
+
+        Raises StoreUnavailable; then it may be called again.
+        """
+        try:
+            await self._resume(await self._recovery.load())
+        except ProjectionBroken as error:
+            raise StoreUnavailable(f"the projection failed: {error}", certain=True) from error
         self._announce("RESTARTED")
-        self._chore(self._reserve_ahead, 1.0)
-        self._chore(self._retention.run_once, _RETENTION_EVERY)
-        self._chore(self.look_after_shelves, _RETENTION_EVERY)
+        self._again_and_again(self._reserve_ahead, _RESERVATION_EVERY)
+        self._again_and_again(self._look_after_everything, _RETENTION_EVERY)
+        self._again_and_again(self._retention.run_once, _RETENTION_EVERY)
         _log.info("Worklist with %d workitems is open", self.shadow.count())
 
-    async def _loaded(self) -> Stored:
-        """Read the store; what it lost while we were away is written back from the projection."""
-        stored = await Loader(self.entries, self.projection).load()
+    async def _resume(self, stored: Stored) -> None:
         self._take_over(stored)
-        if await self.entries.missing():
-            await self.entries.restore(self._everything())
-        return stored
+        await self.delivery.load(stored.delivery)
+        await self._header.reserve(self._order.next, self.commits.next_creation)
+        waiting = self._recovery.stored_events(slowest_cursor(stored.delivery, self.ledger.all_known()))
+        if self.projection.renewed:
+            self._recovery.log_events(waiting)
+        self.delivery.resume(waiting, bursts(self.ledger.logs()), self._order.next - 1)
 
     def _take_over(self, stored: Stored) -> None:
-        if stored.header is not None:
-            self._header.load(stored.header)
         for log, version in stored.logs:
             self.ledger.keep(log, version)
         for workitem in self.projection.with_acts():
             self.ledger.note(workitem)
-        self.shadow.tombstones.update(stored.tombstones)
+        for entry in stored.tombstones:
+            self.shadow.tombstones.take(entry)
         self.commits.overflows.update(stored.overflows)
+        if not self._header.find(stored.header):
+            self._header.at_least(*numbers_in_use(self.projection, stored))
         self._order.start_at(self._header.sequences)
         self.commits.next_creation = max(self.commits.next_creation, self._header.creations)
 
     # --- chores ---
 
-    def _chore(self, work: Callable[[], Awaitable[None]], every: float) -> None:
-        task = asyncio.ensure_future(self._again_and_again(work, every))
-        self._chores.add(task)
+    def _begin(self, work: Coroutine[None, None, None]) -> None:
+        if self._stopping:
+            work.close()
+            return
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    async def _again_and_again(self, work: Callable[[], Awaitable[None]], every: float) -> None:
+    def _again_and_again(self, work: Callable[[], Awaitable[None]], every: float) -> None:
+        self._begin(self._repeated(work, every))
+
+    async def _repeated(self, work: Callable[[], Awaitable[None]], every: float) -> None:
         while True:
             try:
                 await work()
             except StoreUnavailable as error:
                 _log.warning("Put off, as Orthanc's store is not available: %s", error)
+            except UpsError as error:
+                _log.warning("Put off: %s", error.detail)
             except Exception:
                 _log.exception("A chore failed by an error of ours; it will be tried again")
             await self.clock.sleep(every)
@@ -173,51 +207,22 @@ class UpsService:
     async def _reserve_ahead(self) -> None:
         await self._header.reserve(self._order.next, self.commits.next_creation)
 
+    async def _look_after_everything(self) -> None:
+        self.shadow.look_after()
+        await self.look_after_shelves()
+        await self.commits.sweep()
+        await self.shadow.tombstones.forget(self.clock.now() - self.settings.remember_purged)
+
     async def look_after_shelves(self) -> None:
-        """Write back what somebody deleted in Orthanc, if anything. Raises StoreUnavailable."""
-        if await self.entries.missing():
-            await self.restore()
+        """Write back what somebody deleted in Orthanc, if anything; goes on until that is done."""
+        await self._recovery.look_after_shelves()
 
     async def restore(self) -> None:
-        """Somebody deleted the pseudo patient: write everything back. Raises StoreUnavailable."""
-        async with self._gate.everything():
-            _log.error("The worklist in Orthanc's metadata was deleted; writing it back from the projection")
-            written = await self.entries.restore(self._everything())
-            _log.warning("Wrote %d entries of the worklist back; nothing is lost", written)
-            self.counters.add("restores")
-
-    async def _everything(self) -> AsyncIterator[Entry]:
-        for key, document, version in self._header.entries():
-            yield Entry(key, document, version)
-        for log in self.ledger.logs():
-            written = self.ledger.version(log.receiving_ae)
-            if written:
-                yield Entry(f"subscriber/{log.receiving_ae}", encode_log(log), written)
-        for entry in self.shadow.tombstone_entries():
-            yield entry
-        for overflows in list(self.commits.overflows.values()):
-            for one in overflows:
-                yield one.entry()
-        for key, document, version in self.projection.documents():
-            yield Entry(key, document, version)
+        """Write back what somebody deleted in Orthanc. Raises StoreUnavailable."""
+        await self._recovery.restore()
 
     def _rebuild_soon(self) -> None:
-        task = asyncio.ensure_future(self._rebuild())
-        self._chores.add(task)
-        task.add_done_callback(self._chores.discard)
-
-    async def _rebuild(self) -> None:
-        """The projection failed: make it anew from the store, with nobody writing meanwhile."""
-        async with self._gate.everything():
-            while self.shadow.broken:
-                try:
-                    self.projection.renew()
-                    await Loader(self.entries, self.projection).load()
-                    self.shadow.broken = False
-                    _log.warning("The projection is rebuilt: %d workitems", self.shadow.count())
-                except Exception as error:
-                    _log.error("The projection cannot be rebuilt yet: %s", error)
-                    await self.clock.sleep(_RETRY_AFTER)
+        self._begin(self._recovery.rebuild())
 
     # --- SCP Status Change (PS3.4 CC.2.4.1) ---
 
@@ -236,10 +241,10 @@ class UpsService:
 
     async def stop(self, farewell: float = _FAREWELL) -> None:
         """Let running commands end, say GOING DOWN within some seconds, and store the cursors."""
-        for chore in self._chores:
-            chore.cancel()
-        await asyncio.gather(*self._chores, return_exceptions=True)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.worklist.drain(), _LAST_COMMANDS)
+        self._stopping = True
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.worklist.close(_LAST_COMMANDS)
         await self.delivery.going_down(self._status_event("GOING DOWN", self._order.next), farewell)
         self.projection.close()

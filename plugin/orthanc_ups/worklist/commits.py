@@ -3,18 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from ..core.events import Event, Occurrence
+from ..core.events import Event, EventType, Occurrence
 from ..core.workitem import HistoryEntry, SpecificAct, Subscription, Workitem
 from ..store.document import encode, encode_events
 from ..store.port import Entry
 from .header import Header
 from .ledger import Ledger
 from .order import Order, Ticket
-from .shadow import VANISHED, Kept, Shadow
+from .shadow import Kept, Shadow, stored_version
 from .writer import Writer
 
 KEPT_SETTLED: Final = 4
@@ -77,30 +77,53 @@ class Commits:
         ``act`` is a specific act of an AE, made by this very write.
         Raises Conflict if somebody else changed it, StoreUnavailable if it was surely not written.
         """
+        await self._reserve(len(occurrences) + 1)
         if before is None:
-            after = await self._numbered(after)
+            after = self._numbered(after)
         told = self._addressed(after, occurrences)
         ticket = self._order.take(len(told) + (1 if act else 0))
+        # A cancelled write leaves open what became of it. Then the ticket stays open too, so that no cursor
+        # can pass its events; what was written is found and told after the next start.
         try:
             if act:
                 after = _with_act(after, act[0], SpecificAct(ticket.first, act[1], entry.at))
             events = _numbered_events(ticket, after.uid, told, entry.at)
-            after = await self._trimmed(after, events)
-            history = (*after.history, entry)[-self._history_length :]
-            after = replace(after, history=history, revision=after.revision + 1)
-            await self._write(before, after)
-            self._order.settle(ticket, events)
-        finally:
+            after = await self._ready(after, events, entry)
+            document = encode(after)
+            version = await self._writer.write(workitem_key(after.uid), document, stored_version(before))
+        except Exception:
             self._order.give_up(ticket)
+            raise
+        try:
+            self._shadow.put(after, version, document)
+            self._ledger.note(after)
+        finally:
+            self._order.settle(ticket, events)
         return after
 
-    async def _numbered(self, created: Workitem) -> Workitem:
-        while self._header.short_of(self._order.next, self.next_creation):
-            await self._header.reserve(self._order.next, self.next_creation)
+    async def _reserve(self, most: int) -> None:
+        """Make sure that so many numbers may be used. Raises StoreUnavailable."""
+        while self._header.short_of(self._order.next + most, self.next_creation):
+            await self._header.reserve(self._order.next + most, self.next_creation)
+
+    def _numbered(self, created: Workitem) -> Workitem:
         number = self.next_creation
         self.next_creation += 1
         filtered = self._ledger.matching_filters(created.attributes)
         return replace(created, created=number, filtered=filtered)
+
+    async def _ready(self, after: Workitem, events: tuple[Event, ...], entry: HistoryEntry) -> Workitem:
+        after = await self._trimmed(after, events)
+        history = (*after.history, entry)[-self._history_length :]
+        return replace(after, history=history, revision=after.revision + 1)
+
+    def seen(self, workitem: Workitem) -> None:
+        """Somebody else wrote a workitem: never use a number again that stands in it."""
+        self.next_creation = max(self.next_creation, workitem.created + 1)
+        used = [event.sequence for event in workitem.events]
+        used += [act.sequence for act in workitem.acts.values()]
+        self._order.start_at(max(used, default=0) + 1)
+        self._ledger.note(workitem)
 
     def _addressed(
         self, workitem: Workitem, occurrences: Sequence[Occurrence]
@@ -108,13 +131,6 @@ class Commits:
         everyone = self._ledger.receivers(workitem) if occurrences else ()
         pairs = [(one, (one.only,) if one.only else everyone) for one in occurrences]
         return [(one, receivers) for one, receivers in pairs if receivers]
-
-    async def _write(self, before: Kept | None, after: Workitem) -> None:
-        document = encode(after)
-        version = before.version if before and before.version != VANISHED else None
-        version = await self._writer.write(workitem_key(after.uid), document, version)
-        self._shadow.put(after, version, document)
-        self._ledger.note(after)
 
     async def _trimmed(self, workitem: Workitem, new: tuple[Event, ...]) -> Workitem:
         """Drop what every receiver has, keep the last few of those, spill what is too much."""
@@ -134,7 +150,8 @@ class Commits:
         key = f"events/{uid}/{events[0].sequence}"
         document = encode_events(uid, events)
         version = await self._writer.overwrite(key, document)
-        self.overflows.setdefault(uid, []).append(Overflow(key, version, document, events))
+        kept = [one for one in self.overflows.get(uid, ()) if one.key != key]
+        self.overflows[uid] = [*kept, Overflow(key, version, document, events)]
 
     def _unsettled(self, workitem: Workitem, spilled: tuple[int, ...]) -> tuple[int, ...]:
         known = {one.events[0].sequence: one for one in self.overflows.get(workitem.uid, ())}
@@ -143,24 +160,32 @@ class Commits:
     def _is_settled(self, overflow: Overflow) -> bool:
         return all(self._settled(event) for event in reversed(overflow.events))
 
-    async def sweep(self, uid: str) -> None:
-        """Remove the overflow entries of a workitem that every receiver has passed."""
-        for overflow in [one for one in self.overflows.get(uid, ()) if self._is_settled(one)]:
-            await self.drop_overflow(uid, overflow)
+    async def sweep(self) -> None:
+        """Remove the overflow entries that every receiver has passed. Raises StoreUnavailable."""
+        for uid in list(self.overflows):
+            await self.sweep_one(uid)
 
-    async def drop_overflow(self, uid: str, overflow: Overflow) -> None:
-        """Remove an overflow entry that nobody waits for."""
-        await self._writer.remove(overflow.key, overflow.version)
-        left = [one for one in self.overflows.get(uid, ()) if one is not overflow]
-        if left:
+    async def sweep_one(self, uid: str) -> None:
+        """Remove the overflow entries of a workitem that every receiver has passed. Raises StoreUnavailable."""
+        for overflow in [one for one in self.overflows.get(uid, ()) if self._is_settled(one)]:
+            await self._writer.discard(overflow.key, overflow.version)
+            left = [one for one in self.overflows.get(uid, ()) if one.key != overflow.key]
             self.overflows[uid] = left
-        else:
-            self.overflows.pop(uid, None)
+            if not left:
+                del self.overflows[uid]
 
     def waits(self, workitem: Workitem) -> bool:
         """True if some receiver still has to get an event of this workitem."""
-        mine = any(not self._settled(event) for event in workitem.events)
-        return mine or any(not self._is_settled(one) for one in self.overflows.get(workitem.uid, ()))
+        return (
+            any(not self._settled(event) for event in workitem.events)
+            or any(not self._is_settled(one) for one in self.overflows.get(workitem.uid, ()))
+            or any(not self._settled(report) for report in self._initial_reports(workitem))
+        )
+
+    def _initial_reports(self, workitem: Workitem) -> Iterator[Event]:
+        """Where the initial State Reports of global subscribes stand in the order of everything."""
+        for ae, act in self._ledger.reports_due(workitem):
+            yield Event(act + workitem.created, EventType.STATE_REPORT, workitem.uid, {}, (ae,), 0.0)
 
 
 def _with_act(workitem: Workitem, receiving_ae: str, act: SpecificAct) -> Workitem:

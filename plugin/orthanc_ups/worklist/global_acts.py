@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from typing import Final
 
 from ..core import statuses, tags
 from ..core.commands import Subscribe, Suspend, Unsubscribe
@@ -16,7 +17,9 @@ from ..core.workitem import Subscription
 from ..delivery.outbox import Delivery
 from ..delivery.port import Burst
 from ..outcome import Outcome
+from ..store.document import UnreadableDocument
 from ..store.log_document import decode_log, encode_log
+from ..store.port import Entry
 from .commits import Commits
 from .counters import Counters
 from .header import Header
@@ -26,6 +29,7 @@ from .shadow import Shadow
 from .writer import Conflict, Writer
 
 _log = logging.getLogger("orthanc_ups.worklist")
+_TRIES: Final = 5
 
 
 class GlobalActs:
@@ -75,8 +79,7 @@ class GlobalActs:
             return bool(standing.filters)
         if isinstance(command, Suspend):
             return standing.everything is not Subscription.NONE
-        acted = bool(self._ledger.log(command.receiving_ae).acts)
-        return acted or bool(self._ledger.specific(command.receiving_ae))
+        return self._ledger.is_subscribed(command.receiving_ae)
 
     def _kind(self, command: Subscribe | Unsubscribe | Suspend) -> tuple[Kind, Status]:
         if isinstance(command, Unsubscribe):
@@ -92,28 +95,42 @@ class GlobalActs:
         if not isinstance(command, Subscribe):
             taken = filters_taken(self._ledger.log(command.receiving_ae))
             return replace(act, matched=taken)
-        query = _query(command)
+        query = self._query(command)
         numbers = Numbers.of(await self._shadow.numbers(query))
         return replace(act, filter=command.filter, matched=numbers)
 
+    def _query(self, command: Subscribe) -> Query:
+        try:
+            query = self._ledger.query(command.filter or {})
+        except UpsError as error:
+            raise UpsError(statuses.INVALID_ARGUMENT, error.detail, error.tag) from error
+        if not query.has_keys:
+            detail = "a Filtered Global Subscription needs matching keys"
+            raise UpsError(statuses.INVALID_ARGUMENT, detail)
+        return query
+
     async def _write(self, receiving_ae: str, act: GlobalAct) -> None:
         reports = act.through if act.kind is Kind.LOCK else 0
-        while self._header.short_of(self._order.next + reports, self._commits.next_creation):
-            await self._header.reserve(self._order.next + reports, self._commits.next_creation)
+        await self._reserve(1 + reports)
         ticket = self._order.take(1 + reports)
-        try:
+        try:  # as in Commits: a cancelled write leaves its ticket open
             act = replace(act, sequence=ticket.first)
             await self._append(receiving_ae, act)
-        finally:
+        except Exception:
             self._order.give_up(ticket)
+            raise
+        self._order.settle(ticket, ())
         if reports:
-            burst = Burst(receiving_ae, act.sequence, act.through, act.sequence, act.at)
-            self._delivery.offer([burst])
+            self._delivery.offer([Burst(receiving_ae, act.sequence, act.through, act.sequence, act.at)])
         elif act.kind is Kind.UNSUBSCRIBE and not act.filtered:
             self._delivery.forget(receiving_ae)
 
+    async def _reserve(self, count: int) -> None:
+        while self._header.short_of(self._order.next + count, self._commits.next_creation):
+            await self._header.reserve(self._order.next + count, self._commits.next_creation)
+
     async def _append(self, receiving_ae: str, act: GlobalAct) -> None:
-        for _ in range(5):
+        for _ in range(_TRIES):
             may_compact = not self._delivery.has_burst(receiving_ae)
             log = self._ledger.with_act(receiving_ae, act, may_compact)
             if len(log.acts) > MAXIMUM_ACTS:
@@ -123,25 +140,25 @@ class GlobalActs:
             try:
                 version = await self._writer.write(key, encode_log(log), self._ledger.version(receiving_ae))
             except Conflict as conflict:
-                self._adopt(receiving_ae, conflict)
+                self._adopt(receiving_ae, conflict.entry)
                 continue
             self._ledger.keep(log, version)
             return
         raise UpsError(statuses.PROCESSING_FAILURE, f"subscriber/{receiving_ae} is changed by others")
 
-    def _adopt(self, receiving_ae: str, conflict: Conflict) -> None:
-        _log.warning("The subscriptions of %s were changed by somebody else; reading them", receiving_ae)
-        if conflict.entry is None:
-            self._ledger.lose_version(receiving_ae)
-        else:
-            self._ledger.keep(decode_log(conflict.entry.document), conflict.entry.version)
-
-
-def _query(command: Subscribe) -> Query:
-    try:
-        query = Query.of(command.filter or {})
-    except UpsError as error:
-        raise UpsError(statuses.INVALID_ARGUMENT, error.detail, error.tag) from error
-    if not query.has_keys:
-        raise UpsError(statuses.INVALID_ARGUMENT, "a Filtered Global Subscription needs matching keys")
-    return query
+    def _adopt(self, receiving_ae: str, entry: Entry | None) -> None:
+        """Somebody else changed the log: take over what is readable, else write ours back."""
+        ours = self._ledger.log(receiving_ae)
+        if entry is None:
+            _log.error("The subscriptions of %s vanished from the store; writing them back", receiving_ae)
+            self._ledger.keep(ours, None)
+            return
+        try:
+            found = decode_log(entry.document)
+        except UnreadableDocument as error:
+            _log.error("The subscriptions of %s are corrupt (%s); writing them back", receiving_ae, error)
+            found = ours
+        if found.receiving_ae != receiving_ae:
+            found = ours
+        _log.warning("The subscriptions of %s were changed by somebody else", receiving_ae)
+        self._ledger.keep(found, entry.version)

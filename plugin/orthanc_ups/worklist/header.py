@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import uuid
 from typing import Final
 
 import orjson
@@ -12,6 +14,7 @@ from ..store.document import FORMAT, UnreadableDocument, read
 from ..store.port import Entry
 from .writer import Writer
 
+_log = logging.getLogger("orthanc_ups.store")
 KEY: Final = "worklist"
 _SEQUENCES: Final = 1_000_000
 _CREATIONS: Final = 1_000
@@ -22,6 +25,11 @@ class Header:
 
     Numbers start behind the last reserved block, so a restart leaves a gap but never repeats one,
     whatever the clock does and whichever documents are purged.
+
+    Attributes:
+        sequences, creations: the first numbers that are not reserved.
+        identity: tells this worklist from any other, for ever.
+        restoring: identity of the worklist whose export is being restored here, empty if none is.
     """
 
     def __init__(self, writer: Writer) -> None:
@@ -32,6 +40,8 @@ class Header:
         self._reserving = asyncio.Lock()
         self.sequences = 1
         self.creations = 1
+        self.identity = uuid.uuid4().hex
+        self.restoring = ""
 
     def load(self, entry: Entry) -> None:
         """Take over the stored entry. Raises UnreadableDocument."""
@@ -43,6 +53,19 @@ class Header:
         self.at_least(sequences, creations)
         self._version, self._document = entry.version, entry.document
         self._revision = int(content.get("revision", 0))
+        self.identity = str(content.get("identity", self.identity))
+        self.restoring = str(content.get("restoring", ""))
+
+    def find(self, entry: Entry | None) -> bool:
+        """Take over the stored entry, if there is one that can be read; False if not."""
+        if entry is None:
+            return False
+        try:
+            self.load(entry)
+        except UnreadableDocument as error:
+            _log.error("The entry %s is corrupt (%s); working it out anew", KEY, error)
+            return False
+        return True
 
     def at_least(self, sequences: int, creations: int) -> None:
         """Numbers below these were seen in use."""
@@ -56,12 +79,20 @@ class Header:
                 next_sequence + _SEQUENCES // 2 <= self.sequences
                 and next_creation + _CREATIONS // 2 <= self.creations
             )
-            if enough and self._version is not None:
-                return
-            sequences = max(self.sequences, next_sequence + _SEQUENCES)
-            creations = max(self.creations, next_creation + _CREATIONS)
-            await self._write(sequences, creations)
-            self.sequences, self.creations = sequences, creations
+            if not enough or self._version is None:
+                await self._extend(next_sequence, next_creation)
+
+    async def restore(self, identity: str, next_sequence: int, next_creation: int) -> None:
+        """Note whose export is being restored (empty: it is done), and reserve behind its numbers."""
+        async with self._reserving:
+            self.restoring = identity
+            await self._extend(next_sequence, next_creation)
+
+    async def _extend(self, next_sequence: int, next_creation: int) -> None:
+        sequences = max(self.sequences, next_sequence + _SEQUENCES)
+        creations = max(self.creations, next_creation + _CREATIONS)
+        await self._write(sequences, creations)
+        self.sequences, self.creations = sequences, creations
 
     async def _write(self, sequences: int, creations: int) -> None:
         self._revision += 1
@@ -70,6 +101,8 @@ class Header:
             "revision": self._revision,
             "sequences": sequences,
             "creations": creations,
+            "identity": self.identity,
+            "restoring": self.restoring,
         }
         document = orjson.dumps(content)
         self._version = await self._writer.overwrite(KEY, document)
@@ -79,13 +112,6 @@ class Header:
         """True if a command must wait for a reservation before it may use these numbers."""
         return next_sequence >= self.sequences or next_creation >= self.creations
 
-    def wants_more(self, next_sequence: int, next_creation: int) -> bool:
-        """True if it is time to reserve ahead."""
-        return (
-            next_sequence + _SEQUENCES // 2 > self.sequences
-            or next_creation + _CREATIONS // 2 > self.creations
-        )
-
-    def entries(self) -> list[tuple[str, bytes, str]]:
-        """Key, document and version of what stands in the store, to write back after a loss."""
-        return [(KEY, self._document, self._version)] if self._version else []
+    def entries(self) -> list[Entry]:
+        """What stands in the store, to write back after a loss."""
+        return [Entry(KEY, self._document, self._version)] if self._version else []

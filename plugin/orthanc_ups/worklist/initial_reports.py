@@ -3,39 +3,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Final
+import asyncio
+from collections.abc import Sequence
+from typing import Final, Protocol
 
 from ..core.events import Event, state_report
+from ..core.statuses import UpsError
 from ..core.workitem import Workitem
-from ..delivery.port import Burst
+from ..delivery.port import Burst, Unreachable
 from .ledger import Ledger
 
-_LOOKED_AT: Final = 500
+_LOOKED_AT: Final = 100
+
+
+class Created(Protocol):
+    """The projection, as far as initial reports need it."""
+
+    def created(self, after: int, through: int, limit: int) -> Sequence[Workitem]:
+        """Workitems in the order of their creation numbers. Raises UpsError while it cannot tell."""
+        ...
 
 
 class InitialReports:
     """Turns a burst into events, some at a time, so that an act on 100,000 workitems costs nothing when made."""
 
-    def __init__(self, created: Callable[[int, int, int], Sequence[Workitem]], ledger: Ledger) -> None:
-        """Args:
-        created: ``(after, through, limit)`` gives workitems in the order of creation numbers.
-        """
-        self._created = created
+    def __init__(self, memory: Created, ledger: Ledger) -> None:
+        self._memory = memory
         self._ledger = ledger
 
     async def burst(self, burst: Burst, after: int, limit: int) -> list[Event]:
-        """The next reports behind a sequence, with the states of now; empty if there are no more."""
+        """The next reports behind a sequence, with the states of now; empty if there are no more.
+
+        Raises Unreachable while the worklist reads itself in: nothing is told now, but later.
+        """
         number = max(0, after - burst.first)
         reports: list[Event] = []
         while len(reports) < limit:
-            looked_at = min(_LOOKED_AT, limit - len(reports))
-            workitems = self._created(number, burst.through, looked_at)
+            workitems = self._some(number, burst.through, min(_LOOKED_AT, limit - len(reports)))
             if not workitems:
                 break
             number = workitems[-1].created
             reports.extend(self._report(burst, one) for one in workitems if self._is_due(burst, one))
+            await asyncio.sleep(0)  # a hundred thousand workitems to which nothing is due hold up nobody
         return reports
+
+    def _some(self, number: int, through: int, limit: int) -> Sequence[Workitem]:
+        try:
+            return self._memory.created(number, through, limit)
+        except UpsError as error:
+            raise Unreachable(error.detail) from error
 
     def _is_due(self, burst: Burst, workitem: Workitem) -> bool:
         return self._ledger.report_due(burst.receiving_ae, burst.act, workitem)

@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import tzinfo
 from typing import Final
 
 from ..core.dataset import DataSet
 from ..core.matching import Query
+from ..core.statuses import UpsError
 from ..core.subscriptions import (
     GlobalAct,
+    Kind,
     Log,
     Standing,
     appended,
@@ -21,6 +25,7 @@ from ..core.subscriptions import (
 )
 from ..core.workitem import SpecificAct, Subscription, Workitem
 
+_log = logging.getLogger("orthanc_ups.worklist")
 _CACHED: Final = 20_000
 
 
@@ -34,10 +39,12 @@ class _Subscriber:
 class Ledger:
     """Answers who is subscribed to what. Changed only by the worklist, after a write succeeded."""
 
-    def __init__(self) -> None:
+    def __init__(self, zone: tzinfo | None = None) -> None:
+        """``zone``: where date-times without offset belong, in filters and workitems; UTC if None."""
+        self._zone = zone
         self._subscribers: dict[str, _Subscriber] = {}
         self._specific: dict[str, set[str]] = {}
-        self._filters: dict[int, Query] = {}
+        self._filters: dict[int, Query | None] = {}
         self._receivers: dict[str, tuple[int, Mapping[str, SpecificAct], tuple[str, ...]]] = {}
         self._generation = 0
 
@@ -67,24 +74,33 @@ class Ledger:
         log = self.log(receiving_ae)
         return appended(compacted(log) if may_compact else log, act)
 
-    def keep(self, log: Log, version: str) -> None:
-        """Take over a log that was written or read."""
-        now = standing(log)
-        self._subscribers[log.receiving_ae] = _Subscriber(log, now, version)
+    def keep(self, log: Log, version: str | None) -> None:
+        """Take over a log that was written or read; ``version`` None if it does not stand in the store."""
+        wiped = _wiped_at(log)
+        if wiped > _wiped_at(self.log(log.receiving_ae)):
+            self._specific.pop(log.receiving_ae, None)
+        self._subscribers[log.receiving_ae] = _Subscriber(log, standing(log), version)
         self._generation += 1
         for act in log.acts:
             if act.filter is not None and act.sequence not in self._filters:
-                self._filters[act.sequence] = Query.of(act.filter)
+                self._filters[act.sequence] = self._compiled(act.filter, log.receiving_ae)
 
-    def lose_version(self, receiving_ae: str) -> None:
-        """The AE's entry vanished from the store; the next write makes it anew."""
-        if receiving_ae in self._subscribers:
-            self._subscribers[receiving_ae].version = None
+    def _compiled(self, identifier: DataSet, receiving_ae: str) -> Query | None:
+        try:
+            return self.query(identifier)
+        except UpsError as error:
+            _log.error("A stored filter of %s is not valid, so it matches nothing: %s", receiving_ae, error)
+            return None
+
+    def query(self, identifier: DataSet) -> Query:
+        """A filter as it is compared. Raises UpsError (A900)."""
+        return Query.of(identifier, timezone=self._zone)
 
     def matching_filters(self, attributes: DataSet) -> tuple[int, ...]:
         """The filtered acts in force whose filter a new workitem fits."""
         in_force = (act for found in self._subscribers.values() for act in found.standing.filters)
-        return tuple(sorted(act for act in in_force if self._filters[act].matches(attributes)))
+        queries = ((act, self._filters[act]) for act in in_force)
+        return tuple(sorted(act for act, query in queries if query and query.matches(attributes)))
 
     # --- acts on single workitems ---
 
@@ -92,7 +108,7 @@ class Ledger:
         """Remember which AEs have subscribed to this very workitem."""
         for ae, act in workitem.acts.items():
             known = self._specific.setdefault(ae, set())
-            if act.state is Subscription.NONE:
+            if act.state is Subscription.NONE or act.sequence < _wiped_at(self.log(ae)):
                 known.discard(workitem.uid)
             else:
                 known.add(workitem.uid)
@@ -104,7 +120,7 @@ class Ledger:
             self._specific.get(ae, set()).discard(workitem.uid)
 
     def specific(self, receiving_ae: str) -> frozenset[str]:
-        """The workitems that an AE subscribed to one by one (it may have lost them by a global act since)."""
+        """The workitems that an AE subscribed to one by one, since it last unsubscribed from everything."""
         return frozenset(self._specific.get(receiving_ae, ()))
 
     # --- derived ---
@@ -133,17 +149,46 @@ class Ledger:
         """The AEs whose Deletion Lock keeps a workitem."""
         return tuple(ae for ae, state in self.subscribers(workitem) if state is Subscription.LOCK)
 
+    def locked_at(self, receiving_ae: str, workitem: Workitem) -> float:
+        """Since when, at least, an AE's Deletion Lock holds it; seconds since the epoch, 0 if not known."""
+        specific, acts = workitem.acts.get(receiving_ae), self.log(receiving_ae).acts
+        if specific is not None and specific.state is Subscription.LOCK:
+            return specific.at
+        taken = (act.at for act in acts if act.kind is Kind.LOCK and act.through >= workitem.created)
+        return next(taken, 0.0)
+
+    def reports_due(self, workitem: Workitem) -> Iterator[tuple[str, int]]:
+        """AE and global act of each initial State Report for a workitem, made or not."""
+        for log in self.logs():
+            for act in log.acts:
+                if initial_report_due(log, act, workitem):
+                    yield log.receiving_ae, act.sequence
+
     def report_due(self, receiving_ae: str, act: int, workitem: Workitem) -> bool:
         """Whether the global act of that sequence number owes the AE an initial State Report."""
         log = self.log(receiving_ae)
         found = next((one for one in log.acts if one.sequence == act), None)
         return found is not None and initial_report_due(log, found, workitem)
 
+    def is_subscribed(self, receiving_ae: str) -> bool:
+        """True if the AE has a global subscription, or may have one to some workitem."""
+        return self._subscribed_globally(receiving_ae) or bool(self._specific.get(receiving_ae))
+
+    def _subscribed_globally(self, receiving_ae: str) -> bool:
+        """True even if it is suspended, as that leaves the subscriptions to workitems (PS3.4 CC.2.3)."""
+        return any(act.kind.subscribes for act in self.log(receiving_ae).acts)
+
     def everyone(self) -> frozenset[str]:
         """Every AE with a global subscription or one to some workitem: who hears of SCP Status Changes."""
-        globally = {ae for ae, found in self._subscribers.items() if found.standing}
-        return frozenset(globally | {ae for ae, uids in self._specific.items() if uids})
+        return frozenset(ae for ae in self.all_known() if self.is_subscribed(ae))
 
     def all_known(self) -> frozenset[str]:
         """Every AE that ever subscribed to anything."""
         return frozenset({*self._subscribers, *self._specific})
+
+
+def _wiped_at(log: Log) -> int:
+    """Sequence of the last act by which the AE unsubscribed from everything; 0 if there is none."""
+    first = log.acts[0] if log.acts else None
+    wiped = first is not None and first.kind is Kind.UNSUBSCRIBE and not first.filtered
+    return first.sequence if first and wiped else 0

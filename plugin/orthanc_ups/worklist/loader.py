@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..core.events import Event
@@ -15,9 +15,9 @@ from ..store.document import UnreadableDocument, decode_events
 from ..store.log_document import decode_log
 from ..store.port import Entries, Entry
 from ..store.projection import Projection
-from .commits import Overflow
+from .commits import Overflow, workitem_key
 from .header import KEY as HEADER_KEY
-from .shadow import Tombstone, read_tombstone
+from .tombstones import read_tombstone
 
 _log = logging.getLogger("orthanc_ups.store")
 
@@ -37,7 +37,7 @@ class Stored:
 
     header: Entry | None = None
     logs: list[tuple[Log, str]] = field(default_factory=list)
-    tombstones: dict[str, Tombstone] = field(default_factory=dict)
+    tombstones: list[Entry] = field(default_factory=list)
     overflows: dict[str, list[Overflow]] = field(default_factory=dict)
     delivery: list[Entry] = field(default_factory=list)
     damaged: list[Entry] = field(default_factory=list)
@@ -74,11 +74,11 @@ class Loader:
     def _sorted(self, kind: str, entry: Entry, stored: Stored) -> bool:
         if kind == "workitem":
             gone = read_tombstone(entry.document)
-            if gone is None:
+            if gone is None or entry.key != workitem_key(gone[0]):
                 return False
-            stored.tombstones[gone[0]] = Tombstone(entry.version, gone[1], entry.document)
+            stored.tombstones.append(entry)
         elif kind == "subscriber":
-            stored.logs.append((decode_log(entry.document), entry.version))
+            stored.logs.append((_log_in(entry), entry.version))
         elif kind == "events":
             events = decode_events(entry.document)
             if events:
@@ -93,7 +93,14 @@ class Loader:
         return True
 
 
-def bursts(logs: list[Log]) -> Iterator[Burst]:
+def _log_in(entry: Entry) -> Log:
+    log = decode_log(entry.document)
+    if entry.key != f"subscriber/{log.receiving_ae}":
+        raise UnreadableDocument(f"it is that of {log.receiving_ae}")
+    return log
+
+
+def bursts(logs: Iterable[Log]) -> Iterator[Burst]:
     """The initial reports that global subscribes with lock owe; delivery knows which are done."""
     for log in logs:
         for act in log.acts:
@@ -101,7 +108,9 @@ def bursts(logs: list[Log]) -> Iterator[Burst]:
                 yield Burst(log.receiving_ae, act.sequence, act.through, act.sequence, act.at)
 
 
-def unsettled_events(workitems: Iterator[Workitem], overflows: dict[str, list[Overflow]]) -> list[Event]:
+def unsettled_events(
+    workitems: Iterable[Workitem], overflows: Mapping[str, Sequence[Overflow]]
+) -> list[Event]:
     """All events of documents and overflow entries, each once, by sequence."""
     found = {event.sequence: event for workitem in workitems for event in workitem.events}
     for entries in overflows.values():

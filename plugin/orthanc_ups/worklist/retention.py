@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
@@ -21,7 +22,8 @@ from .ledger import Ledger
 
 _log = logging.getLogger("orthanc_ups.worklist")
 RETENTION: Final = "retention"
-_AT_ONCE: Final = 500
+_PAGE: Final = 100
+_PAGES: Final = 50
 _EXPIRED: Final = "The expiration date-time of the scheduled procedure step has passed"
 
 
@@ -36,7 +38,7 @@ class Door(Protocol):
 class Memory(Protocol):
     """The projection, as far as retention needs it."""
 
-    def ended_before(self, at: float, limit: int) -> Sequence[Workitem]:
+    def ended_before(self, at: float, limit: int, offset: int = 0) -> Sequence[Workitem]:
         """Final workitems that ended before a time (seconds since the epoch), oldest first."""
         ...
 
@@ -44,8 +46,8 @@ class Memory(Protocol):
         """Matches in chunks."""
         ...
 
-    async def forget_tombstones(self, before: float) -> None:
-        """Forget workitems purged before a time."""
+    def forget_events(self, before: float) -> int:
+        """Remove some events from before a time from the log; how many."""
         ...
 
 
@@ -67,6 +69,8 @@ class Retention:
         self._ledger = ledger
         self._requester = Requester(own_ae, RETENTION)
         self._now = now
+        self._unlocking = _Place()
+        self._purging = _Place()
 
     async def run_once(self) -> None:
         """One round. A refusal of one workitem is logged and leaves the others alone."""
@@ -77,7 +81,14 @@ class Retention:
         if self._settings.maximum_lock_age:
             await self._release_locks(at)
         await self._purge(at)
-        await self._memory.forget_tombstones(at - self._settings.remember_purged)
+        await self._forget_events(at - self._settings.replay_window)
+
+    async def _forget_events(self, before: float) -> None:
+        """The log of events keeps those that may be asked for again."""
+        forgotten = self._memory.forget_events(before)
+        while forgotten:
+            await asyncio.sleep(0)
+            forgotten = self._memory.forget_events(before)
 
     async def _cancel_expired(self, now: datetime) -> None:
         until = now.strftime("%Y%m%d%H%M%S%z")
@@ -87,26 +98,57 @@ class Retention:
             tags.STATE: element("CS", State.SCHEDULED.value),
         }
         information: DataSet = {tags.REASON_FOR_CANCELLATION: element("LT", _EXPIRED)}
-        async for chunk in self._memory.stream(Query.of(identifier)):
+        async for chunk in self._memory.stream(Query.of(identifier, timezone=now.tzinfo)):
             for found in chunk:
                 uid = text(found, tags.SOP_INSTANCE_UID)
                 await self._try(RequestCancel(self._requester, uid, information))
 
     async def _release_locks(self, at: float) -> None:
-        """A lock of a final workitem is forgotten once it is older than ``MaximumLockAge``."""
-        for workitem in self._memory.ended_before(at - self._settings.maximum_lock_age, _AT_ONCE):
+        """A lock of a final workitem is forgotten once both are older than ``MaximumLockAge``."""
+        before = at - self._settings.maximum_lock_age
+        async for workitem in self._round(self._unlocking, before):
             for ae, state in list(self._ledger.subscribers(workitem)):
-                if state is Subscription.LOCK:
+                if state is Subscription.LOCK and self._ledger.locked_at(ae, workitem) < before:
                     _log.warning("The Deletion Lock of %s on %s is forgotten; releasing it", ae, workitem.uid)
                     await self._try(ReleaseLock(self._requester, workitem.uid, ae))
 
     async def _purge(self, at: float) -> None:
-        for workitem in self._memory.ended_before(at - self._settings.retain_final, _AT_ONCE):
-            if not self._ledger.lock_holders(workitem):
-                await self._try(Purge(self._requester, workitem.uid))
+        async for workitem in self._round(self._purging, at - self._settings.retain_final):
+            if self._ledger.lock_holders(workitem):
+                continue
+            if await self._try(Purge(self._requester, workitem.uid)):
+                self._purging.removed()
 
-    async def _try(self, command: Command) -> None:
+    async def _round(self, place: _Place, before: float) -> AsyncIterator[Workitem]:
+        """Some of the workitems that ended before a time, going on where the last round stopped.
+
+        So those that stay do not hide those behind them, however many there are.
+        """
+        for _ in range(_PAGES):
+            page = self._memory.ended_before(before, _PAGE, place.offset)
+            for workitem in page:
+                place.offset += 1
+                yield workitem
+            if len(page) < _PAGE:
+                place.offset = 0
+                return
+            await asyncio.sleep(0)
+
+    async def _try(self, command: Command) -> bool:
         try:
             await self._door.execute(command)
         except UpsError as error:
             _log.info("%s waits: %s", command.uid, error.detail)
+            return False
+        return True
+
+
+class _Place:
+    """How far a round is."""
+
+    def __init__(self) -> None:
+        self.offset = 0
+
+    def removed(self) -> None:
+        """The last one is not there any more."""
+        self.offset -= 1

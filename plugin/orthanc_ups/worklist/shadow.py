@@ -4,38 +4,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Final
-
-import orjson
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Final, TypeVar
 
 from ..core.dataset import DataSet
 from ..core.events import Event
 from ..core.matching import Query
-from ..core.statuses import RESOURCE_LIMITATION, UpsError
+from ..core.statuses import PROCESSING_FAILURE, RESOURCE_LIMITATION, UpsError
 from ..core.workitem import Workitem
-from ..store.document import FORMAT, UnreadableDocument, decode, encode
+from ..store.document import UnreadableDocument, decode, encode
 from ..store.port import Entry
 from ..store.projection import Kept, Projection, ProjectionBroken
-from .writer import Conflict, Writer
+from .tombstones import Tombstone, Tombstones, read_tombstone, tombstone_document
+from .writer import Writer
 
-__all__ = ["VANISHED", "Kept", "Shadow", "Tombstone", "read_tombstone", "tombstone_document"]
+__all__ = ["VANISHED", "Kept", "Shadow", "Tombstone", "stored_version", "tombstone_document"]
 
 _log = logging.getLogger("orthanc_ups.store")
-
+_T = TypeVar("_T")
 
 VANISHED: Final = "vanished"
 """Stands for the version of a workitem whose entry is gone from the store and must be made anew."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tombstone:
-    """A purged workitem that is remembered: ``at`` in seconds since the epoch."""
-
-    version: str
-    at: float
-    document: bytes
 
 
 class Shadow:
@@ -53,48 +42,26 @@ class Shadow:
         on_change: Callable[[str], None],
     ) -> None:
         self._projection = projection
-        self._writer = writer
         self._on_broken = on_broken
         self._on_change = on_change
         self.broken = False
-        self.tombstones: dict[str, Tombstone] = {}
+        self.tombstones = Tombstones(writer)
+
+    # --- single workitems ---
 
     def get(self, uid: str) -> Kept | None:
         """A workitem with its stored version. Raises UpsError while the projection is rebuilt."""
-        self._check()
-        try:
-            return self._projection.get(uid)
-        except ProjectionBroken as error:
-            self._broke(error)
-            raise self._busy() from error
+        return self._asked(lambda: self._projection.get(uid))
 
     def put(self, workitem: Workitem, version: str, document: bytes) -> None:
         """Take over what was written. A failing projection fails no command: it is rebuilt."""
         self._on_change(workitem.uid)
-        if self.broken:
-            return
-        try:
-            self._projection.put(workitem, version, document)
-        except ProjectionBroken as error:
-            self._broke(error)
+        self._told(lambda: self._projection.put(workitem, version, document))
 
-    def adopt(self, uid: str, entry: Entry | None) -> None:
-        """Somebody else changed an entry: take over what is readable, else keep ours and overwrite."""
-        kept = self.get(uid)
-        if entry is None:
-            _log.error("The entry of workitem %s vanished from Orthanc's metadata; writing it back", uid)
-            if kept:
-                self.put(kept.workitem, VANISHED, encode(kept.workitem))
-            return
-        try:
-            workitem = decode(entry.document)
-        except UnreadableDocument as error:
-            _log.error("The entry of workitem %s is corrupt (%s); writing it back", uid, error)
-            if kept:
-                self.put(kept.workitem, entry.version, encode(kept.workitem))
-            return
-        _log.warning("The entry of workitem %s was changed by somebody else; taking it over", uid)
-        self.put(workitem, entry.version, entry.document)
+    def remove(self, uid: str) -> None:
+        """Forget a workitem here (its entry is gone or a tombstone)."""
+        self._on_change(uid)
+        self._told(lambda: self._projection.remove(uid))
 
     def is_gone(self, uid: str) -> bool:
         """True if the workitem existed and was purged, and that is still remembered."""
@@ -102,111 +69,152 @@ class Shadow:
 
     def count(self) -> int:
         """Number of workitems."""
-        self._check()
-        return self._projection.count()
+        return self._asked(self._projection.count)
 
     async def bury(self, kept: Kept, at: float) -> None:
         """Replace a workitem's entry by a tombstone. Raises Conflict or StoreUnavailable."""
         uid = kept.workitem.uid
-        document = tombstone_document(uid, at)
-        version = await self._writer.write(f"workitem/{uid}", document, kept.version)
-        self.tombstones[uid] = Tombstone(version, at, document)
+        await self.tombstones.bury(uid, at, stored_version(kept))
         self.remove(uid)
 
-    def remove(self, uid: str) -> None:
-        """Forget a workitem here (its entry is gone or a tombstone)."""
-        self._on_change(uid)
+    # --- what others did to an entry ---
+
+    def adopt(self, uid: str, entry: Entry | None) -> None:
+        """Somebody else changed an entry: take over what is readable, else keep ours, to be written back.
+
+        Raises UpsError if there is nothing to write back.
+        """
+        kept = self.get(uid)
+        if entry is None:
+            _log.error("The entry of workitem %s vanished from Orthanc's metadata; writing it back", uid)
+            self._keep(kept, VANISHED)
+        elif (gone := read_tombstone(entry.document)) and gone[0] == uid:
+            _log.warning("The workitem %s was purged by somebody else", uid)
+            self.tombstones.take(entry)
+            self.remove(uid)
+        else:
+            self._adopt(uid, kept, entry)
+
+    def _adopt(self, uid: str, kept: Kept | None, entry: Entry) -> None:
         try:
-            self._projection.remove(uid)
-        except ProjectionBroken as error:
-            self._broke(error)
+            workitem = _readable(uid, entry)
+        except UnreadableDocument as error:
+            _log.error("The entry of workitem %s is corrupt (%s)", uid, error)
+            if kept is None:
+                detail = f"the entry of {uid} in Orthanc's metadata is not readable, and there is no copy"
+                raise UpsError(PROCESSING_FAILURE, detail) from error
+            self._keep(kept, entry.version)
+        else:
+            _log.warning("The entry of workitem %s was changed by somebody else; taking it over", uid)
+            self.put(workitem, entry.version, entry.document)
 
-    async def forget_tombstones(self, before: float) -> None:
-        """Delete the entries of workitems purged before a time (seconds since the epoch)."""
-        for uid, stone in [(u, s) for u, s in self.tombstones.items() if s.at < before]:
-            try:
-                await self._writer.remove(f"workitem/{uid}", stone.version)
-            except Conflict:
-                _log.warning("The tombstone of workitem %s was changed by somebody else; left alone", uid)
-            self.tombstones.pop(uid, None)
+    def _keep(self, kept: Kept | None, version: str) -> None:
+        if kept is not None:
+            self.put(kept.workitem, version, encode(kept.workitem))
 
-    def tombstone_entries(self) -> Iterator[Entry]:
-        """The entries of purged workitems, to write back after a loss."""
-        for uid, stone in list(self.tombstones.items()):
-            yield Entry(f"workitem/{uid}", stone.document, stone.version)
+    # --- many workitems, on the loop ---
+
+    def ended_before(self, at: float, limit: int, offset: int = 0) -> Sequence[Workitem]:
+        """Final workitems that ended before a time (seconds since the epoch), oldest first."""
+        return self._asked(lambda: self._projection.ended_before(at, limit, offset))
+
+    def created(self, after: int, through: int, limit: int) -> Sequence[Workitem]:
+        """Workitems with creation numbers above ``after`` up to ``through``, in that order."""
+        return self._asked(lambda: self._projection.created(after, through, limit))
+
+    # --- the log of events ---
 
     def record(self, events: Sequence[Event]) -> None:
         """Add events to the log."""
-        if self.broken:
-            return
-        try:
-            self._projection.record_events(events)
-        except ProjectionBroken as error:
-            self._broke(error)
+        self._told(lambda: self._projection.record_events(events))
 
-    def ended_before(self, at: float, limit: int) -> Sequence[Workitem]:
-        """Final workitems that ended before a time (seconds since the epoch), oldest first."""
-        self._check()
-        return self._projection.ended_before(at, limit)
+    def forget_events(self, before: float) -> int:
+        """Remove some events from before a time (seconds since the epoch) from the log; how many."""
+        return self._asked(lambda: self._projection.forget_events(before))
+
+    async def events(self, after: int, limit: int) -> list[Event]:
+        """Logged events of any receiver behind a sequence number."""
+        return await self._asked_later(lambda: self._projection.events(after, limit))
 
     # --- queries, off the loop ---
 
     async def stream(self, query: Query) -> AsyncIterator[list[DataSet]]:
         """Answers of a C-FIND in chunks."""
-        self._check()
+        self.check()
         try:
             async for chunk in self._projection.stream(query):
                 yield [query.select(one) for one in chunk]
         except ProjectionBroken as error:
-            self._broke(error)
-            raise self._busy() from error
+            raise self._broke(error) from error
 
     async def search(
         self, query: Query, offset: int, limit: int | None, order: str | None = None
     ) -> tuple[Sequence[DataSet], int]:
         """One page of matches and the number of all."""
-        self._check()
-        try:
-            return await self._projection.search(query, offset, limit, order=order)
-        except ProjectionBroken as error:
-            self._broke(error)
-            raise self._busy() from error
+        return await self._asked_later(lambda: self._projection.search(query, offset, limit, order=order))
 
     async def numbers(self, query: Query) -> Sequence[int]:
         """Creation numbers of all matches."""
-        self._check()
-        try:
-            return await self._projection.numbers(query)
-        except ProjectionBroken as error:
-            self._broke(error)
-            raise self._busy() from error
+        return await self._asked_later(lambda: self._projection.numbers(query))
 
-    def _check(self) -> None:
+    # --- when the projection fails ---
+
+    def check(self) -> None:
+        """Raise UpsError (0213, 503) while the projection is rebuilt."""
         if self.broken:
-            raise self._busy()
+            raise _busy()
 
-    @staticmethod
-    def _busy() -> UpsError:
-        return UpsError(RESOURCE_LIMITATION, "the worklist is reading itself in again; try in some seconds")
+    def look_after(self) -> None:
+        """Notice that somebody deleted the file of the projection."""
+        self._told(self._projection.check)
 
-    def _broke(self, error: ProjectionBroken) -> None:
+    def _asked(self, question: Callable[[], _T]) -> _T:
+        self.check()
+        try:
+            return question()
+        except ProjectionBroken as error:
+            raise self._broke(error) from error
+
+    async def _asked_later(self, question: Callable[[], Awaitable[_T]]) -> _T:
+        self.check()
+        try:
+            return await question()
+        except ProjectionBroken as error:
+            raise self._broke(error) from error
+
+    def _told(self, news: Callable[[], object]) -> None:
+        """What is not taken over now stands in the store, where the rebuilding finds it."""
+        if self.broken:
+            return
+        try:
+            news()
+        except Exception as error:  # whatever it is: what was written must not look as if it were not
+            self._broke(error)
+
+    def _broke(self, error: Exception) -> UpsError:
         if not self.broken:
             self.broken = True
             _log.error("The projection failed (%s); rebuilding it from Orthanc's metadata", error)
             self._on_broken()
+        return _busy()
 
 
-def tombstone_document(uid: str, at: float) -> bytes:
-    """What stands in the entry of a purged workitem."""
-    return orjson.dumps({"format": FORMAT, "uid": uid, "gone": at})
+def _busy() -> UpsError:
+    return UpsError(RESOURCE_LIMITATION, "the worklist is reading itself in again; try in some seconds")
 
 
-def read_tombstone(document: bytes) -> tuple[str, float] | None:
-    """UID and time of purging, or None if the document is no tombstone."""
-    if b'"gone":' not in document[:200]:
-        return None
+def stored_version(kept: Kept | None) -> str | None:
+    """What the next write of a workitem must show: None if its entry must be made."""
+    return None if kept is None or kept.version == VANISHED else kept.version
+
+
+def _readable(uid: str, entry: Entry) -> Workitem:
+    """The workitem of an entry that anybody may have written. Raises UnreadableDocument."""
+    workitem = decode(entry.document)
     try:
-        content = orjson.loads(document)
-        return str(content["uid"]), float(content["gone"])
-    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
-        return None
+        _ = workitem.state
+    except ValueError as error:
+        raise UnreadableDocument(str(error)) from error
+    if workitem.uid != uid or workitem.created < 1:
+        raise UnreadableDocument(f"it is that of {workitem.uid}")
+    return workitem

@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from ..store.port import Entries, Entry, EntryConflict, EntryExists, StoreUnavailable
+from ..store.recovery import ShelvesLost
 
 _log = logging.getLogger("orthanc_ups.store")
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 5.0
+_STUCK_AFTER: Final = 5
 
 
 class Conflict(Exception):
@@ -27,53 +30,70 @@ class Writer:
 
     When an answer is lost, the same compare-and-set is sent again: if the first one did arrive, the second
     conflicts with it and the entry is found to hold our very document (documents carry a counter, so no two
-    are equal). It cannot be written twice.
+    are equal). It cannot be written twice. That may take as long as Orthanc is silent; ``is_stuck`` then tells
+    that it is of no use to begin anything else.
     """
 
-    def __init__(self, entries: Entries) -> None:
+    def __init__(self, entries: Entries, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         self._entries = entries
+        self._sleep = sleep
+        self._stuck: set[_Doubt] = set()
+
+    @property
+    def is_stuck(self) -> bool:
+        """True while some write has been asked about several times without an answer."""
+        return bool(self._stuck)
 
     async def write(self, key: str, document: bytes, version: str | None) -> str:
         """Create (``version`` None) or replace an entry; return its new version.
 
         Raises:
             Conflict: the entry is not what ``version`` says.
-            StoreUnavailable: surely not written.
+            StoreUnavailable: surely not written. (A cancelled write alone leaves the question open.)
         """
-        pause, doubtful = _FIRST_PAUSE, False
-        while True:
-            try:
-                if version is None:
-                    return await self._entries.create(key, document)
-                return await self._entries.replace(key, document, version)
-            except (EntryConflict, EntryExists):
-                return await self._mine(key, document)
-            except StoreUnavailable as error:
-                if error.certain and not doubtful:
-                    raise
-                doubtful = True
-                _log.warning("No certain answer for a write of %s (%s); asking again", key, error)
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE)
+        doubt = _Doubt(key, self._sleep, self._stuck)
+        try:
+            while True:
+                try:
+                    return await self._sent(key, document, version)
+                except (EntryConflict, EntryExists):
+                    return await self._mine(key, document, doubt)
+                except StoreUnavailable as error:
+                    await doubt.bear(error)
+                except Exception as error:
+                    _log.exception("Writing %s failed by an error of ours", key)
+                    return await self._mine_or_failed(key, document, doubt, error)
+        finally:
+            doubt.end()
 
-    async def _mine(self, key: str, document: bytes) -> str:
-        entry = await self._read(key)
+    async def _sent(self, key: str, document: bytes, version: str | None) -> str:
+        if version is None:
+            return await self._entries.create(key, document)
+        return await self._entries.replace(key, document, version)
+
+    async def _mine(self, key: str, document: bytes, doubt: _Doubt) -> str:
+        entry = await self._read(key, doubt)
         if entry is not None and entry.document == document:
             return entry.version
         raise Conflict(entry)
 
-    async def _read(self, key: str) -> Entry | None:
-        pause = _FIRST_PAUSE
+    async def _mine_or_failed(self, key: str, document: bytes, doubt: _Doubt, error: Exception) -> str:
+        doubt.begin()
+        try:
+            return await self._mine(key, document, doubt)
+        except Conflict:
+            raise StoreUnavailable(f"internal error: {error!r}", certain=True) from error
+
+    async def _read(self, key: str, doubt: _Doubt) -> Entry | None:
         while True:
             try:
                 return await self._entries.read(key)
             except StoreUnavailable as error:
-                _log.warning("Cannot read %s back (%s); trying again", key, error)
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE)
+                certain = StoreUnavailable(f"{key} was changed and cannot be read: {error}", certain=True)
+                await doubt.bear(error if isinstance(error, ShelvesLost) else certain)
 
     async def overwrite(self, key: str, document: bytes) -> str:
-        """Write whatever stands there now. For entries that only this plugin writes."""
+        """Write whatever stands there now. For entries that only this plugin writes. Raises StoreUnavailable."""
         version: str | None = None
         while True:
             try:
@@ -86,6 +106,50 @@ class Writer:
         try:
             await self._entries.remove(key, version)
         except EntryConflict:
-            entry = await self._read(key)
+            entry = await self._entries.read(key)
             if entry is not None:
                 raise Conflict(entry) from None
+
+    async def discard(self, key: str, version: str) -> None:
+        """Delete an entry whatever stands there now. Raises StoreUnavailable if nobody can tell."""
+        while True:
+            try:
+                return await self.remove(key, version)
+            except Conflict as conflict:
+                assert conflict.entry is not None
+                version = conflict.entry.version
+
+
+class _Doubt:
+    """Whether it is open what became of a write, and the pauses between the questions."""
+
+    def __init__(self, key: str, sleep: Callable[[float], Awaitable[None]], stuck: set[_Doubt]) -> None:
+        self._key = key
+        self._sleep = sleep
+        self._stuck = stuck
+        self._pause = _FIRST_PAUSE
+        self._asked = 0
+        self._doubtful = False
+
+    def begin(self) -> None:
+        """From now on nobody knows."""
+        self._doubtful = True
+
+    async def bear(self, error: StoreUnavailable) -> None:
+        """Pause before the next question; raise the error if there is none.
+
+        What may have stood on lost shelves is lost with them, so that is certain too.
+        """
+        if isinstance(error, ShelvesLost) or (error.certain and not self._doubtful):
+            raise error
+        self._doubtful = True
+        self._asked += 1
+        if self._asked >= _STUCK_AFTER:
+            self._stuck.add(self)
+        _log.warning("No certain answer for a write of %s (%s); asking again", self._key, error)
+        await self._sleep(self._pause)
+        self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+
+    def end(self) -> None:
+        """It is known, or nobody waits for it any more."""
+        self._stuck.discard(self)

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Forgetting a final workitem, as soon as nobody needs it any more (PS3.4 CC.1.1)."""
+
+from __future__ import annotations
+
+import logging
+
+from ..core import statuses
+from ..core.commands import Purge
+from ..core.statuses import UpsError
+from ..core.workitem import Workitem
+from ..outcome import Outcome
+from .commits import Commits
+from .ledger import Ledger
+from .shadow import Kept, Shadow
+
+_log = logging.getLogger("orthanc_ups.worklist")
+
+
+class Purging:
+    """Carries out Purge. The caller holds the gate for the workitem."""
+
+    def __init__(self, commits: Commits, shadow: Shadow, ledger: Ledger) -> None:
+        self._commits = commits
+        self._shadow = shadow
+        self._ledger = ledger
+
+    async def carry_out(self, command: Purge, kept: Kept, at: float) -> Outcome:
+        """Put a tombstone where the workitem is. Raises UpsError, Conflict or StoreUnavailable.
+
+        ``at`` in seconds since the epoch.
+        """
+        workitem = kept.workitem
+        self._check(workitem)
+        await self._commits.sweep_one(workitem.uid)
+        await self._shadow.bury(kept, at)
+        self._ledger.forget(workitem)
+        _log.info("%s: purged; workitem %s was %s", command.requester, workitem.uid, workitem.state.value)
+        return Outcome(statuses.SUCCESS, workitem.uid)
+
+    def _check(self, workitem: Workitem) -> None:
+        if not workitem.state.is_final:
+            detail = f"the UPS is {workitem.state.value}, not in a final state"
+            raise UpsError(statuses.MAY_NOT_UPDATE, detail)
+        holders = self._ledger.lock_holders(workitem)
+        if holders:
+            raise UpsError(statuses.MAY_NOT_UPDATE, f"held by a Deletion Lock of {', '.join(holders)}")
+        if self._commits.waits(workitem):
+            raise UpsError(statuses.MAY_NOT_UPDATE, "events of it are not delivered yet")

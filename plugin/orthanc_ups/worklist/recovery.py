@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The worklist survives what happens to its store and to its projection."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from typing import Final
+
+from ..core.events import Event
+from ..delivery.outbox import Delivery
+from ..store.log_document import encode_log
+from ..store.port import Entry, StoreUnavailable
+from ..store.projection import Projection, ProjectionBroken
+from ..store.recovery import RestorableEntries
+from .commits import Commits
+from .counters import Counters
+from .gate import Gate
+from .header import Header
+from .ledger import Ledger
+from .loader import Loader, Stored, unsettled_events
+from .shadow import Shadow
+
+_log = logging.getLogger("orthanc_ups.worklist")
+_RETRY_AFTER: Final = 2.0
+
+
+class Recovery:
+    """Reads everything in, and again; writes back what somebody deleted."""
+
+    def __init__(
+        self,
+        entries: RestorableEntries,
+        projection: Projection,
+        shadow: Shadow,
+        ledger: Ledger,
+        header: Header,
+        commits: Commits,
+        delivery: Delivery,
+        gate: Gate,
+        counters: Counters,
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> None:
+        self._entries = entries
+        self._projection = projection
+        self._shadow = shadow
+        self._ledger = ledger
+        self._header = header
+        self._commits = commits
+        self._delivery = delivery
+        self._gate = gate
+        self._counters = counters
+        self._sleep = sleep
+        self._restoring = False
+
+    # --- at the start ---
+
+    async def load(self) -> Stored:
+        """Read the store. What it lost while we were away is written back first, as far as we have it.
+
+        Raises StoreUnavailable, also if no projection can be made.
+        """
+        try:
+            await self._fill_missing()
+            return await Loader(self._entries, self._projection).load()
+        except ProjectionBroken as error:
+            _log.error("The projection failed (%s); making it anew", error)
+        try:
+            self._projection.renew()
+            return await Loader(self._entries, self._projection).load()
+        except ProjectionBroken as error:
+            raise StoreUnavailable(f"no projection can be made: {error}", certain=True) from error
+
+    async def _fill_missing(self) -> None:
+        """At the very first start everything is missing, and there is nothing to write back."""
+        if not await self._entries.missing():
+            return
+        async for _ in self._entries.load():
+            pass  # the store learns where everything else stands
+        written = await self._entries.restore(_one_by_one(self._workitems()))
+        if written:
+            _log.error("The worklist in Orthanc's metadata was deleted; wrote %d workitems back", written)
+
+    def _workitems(self) -> Iterator[Entry]:
+        for key, document, version in self._projection.documents():
+            yield Entry(key, document, version)
+
+    # --- what the store lost ---
+
+    async def look_after_shelves(self) -> None:
+        """Write back what somebody deleted in Orthanc, if anything; goes on until that is done."""
+        if self._restoring:
+            return
+        self._restoring = True
+        try:
+            while not await self._tried_to_restore():
+                await self._sleep(_RETRY_AFTER)
+        finally:
+            self._restoring = False
+
+    async def _tried_to_restore(self) -> bool:
+        try:
+            if await self._entries.missing():
+                await self.restore()
+        except StoreUnavailable as error:
+            _log.error("What was deleted in Orthanc cannot be written back yet: %s", error)
+            return False
+        return True
+
+    async def restore(self) -> None:
+        """Somebody deleted the pseudo patient: write everything back, with nobody writing meanwhile.
+
+        Raises StoreUnavailable, or ProjectionBroken: then the store is left as it is.
+        """
+        async with self._gate.everything(patiently=True):
+            if not await self._entries.missing():
+                return
+            _log.error("The worklist in Orthanc's metadata was deleted; writing it back")
+            written = await self._entries.restore(_one_by_one(self._everything()))
+            _log.warning("Wrote %d entries of the worklist back; nothing is lost", written)
+            self._counters.add("restores")
+
+    def _everything(self) -> Iterator[Entry]:
+        """Workitems last: if we crash meanwhile, the next start has them in the projection's file."""
+        yield from self._header.entries()
+        for log in self._ledger.logs():
+            written = self._ledger.version(log.receiving_ae)
+            if written:
+                yield Entry(f"subscriber/{log.receiving_ae}", encode_log(log), written)
+        yield from list(self._delivery.stored())
+        yield from self._shadow.tombstones.entries()
+        for overflows in list(self._commits.overflows.values()):
+            yield from (one.entry() for one in overflows)
+        yield from self._workitems()
+
+    # --- what the projection lost ---
+
+    async def rebuild(self) -> None:
+        """The projection failed: make it anew from the store, with nobody writing meanwhile."""
+        async with self._gate.everything(patiently=True):
+            while self._shadow.broken:
+                try:
+                    await self._rebuilt()
+                except (StoreUnavailable, ProjectionBroken) as error:
+                    _log.error("The projection cannot be rebuilt yet: %s", error)
+                except Exception:
+                    _log.exception("The projection cannot be rebuilt by an error of ours")
+                if self._shadow.broken:
+                    await self._sleep(_RETRY_AFTER)
+
+    async def _rebuilt(self) -> None:
+        self._projection.renew()
+        await Loader(self._entries, self._projection).load()
+        self._shadow.broken = False
+        self._counters.add("rebuilds")
+        self.log_events(self.stored_events(0))
+        _log.warning("The projection is rebuilt: %d workitems", self._shadow.count())
+
+    def stored_events(self, after: int) -> list[Event]:
+        """Every stored event behind a sequence number, by sequence; settled ones may be among them."""
+        workitems = self._projection.with_events_after(after)
+        return unsettled_events(workitems, self._commits.overflows)
+
+    def log_events(self, events: Iterable[Event]) -> None:
+        """Fill the log of events of a new projection with what the documents still hold."""
+        self._shadow.record(list(events))
+
+
+async def _one_by_one(entries: Iterator[Entry]) -> AsyncIterator[Entry]:
+    for entry in entries:
+        yield entry

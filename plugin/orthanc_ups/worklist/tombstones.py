@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The purged workitems that are still remembered, so that a client hears "gone" and not "never heard of" (410)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import orjson
+
+from ..store.document import FORMAT
+from ..store.port import Entry
+from .writer import Conflict, Writer
+
+_log = logging.getLogger("orthanc_ups.store")
+_PREFIX: Final = "workitem/"
+
+
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """A purged workitem that is remembered: ``at`` in seconds since the epoch."""
+
+    version: str
+    at: float
+    document: bytes
+
+
+class Tombstones(dict[str, Tombstone]):
+    """The entries that stand where purged workitems stood, by SOP Instance UID."""
+
+    def __init__(self, writer: Writer) -> None:
+        super().__init__()
+        self._writer = writer
+
+    def take(self, entry: Entry) -> bool:
+        """Take over a stored entry; False if it is no tombstone."""
+        found = read_tombstone(entry.document)
+        if found is None or entry.key != f"{_PREFIX}{found[0]}":
+            return False
+        self[found[0]] = Tombstone(entry.version, found[1], entry.document)
+        return True
+
+    async def bury(self, uid: str, at: float, version: str | None) -> None:
+        """Write a tombstone over a workitem's entry. Raises Conflict or StoreUnavailable."""
+        document = tombstone_document(uid, at)
+        self[uid] = Tombstone(await self._writer.write(f"{_PREFIX}{uid}", document, version), at, document)
+
+    async def forget(self, before: float) -> None:
+        """Delete the entries of workitems purged before a time (seconds since the epoch).
+
+        Raises StoreUnavailable; then some are left.
+        """
+        for uid, stone in [(uid, stone) for uid, stone in self.items() if stone.at < before]:
+            try:
+                await self._writer.remove(f"{_PREFIX}{uid}", stone.version)
+            except Conflict:
+                _log.warning("The tombstone of workitem %s was changed by somebody else; left alone", uid)
+            self.pop(uid, None)
+
+    def entries(self) -> Iterator[Entry]:
+        """Every entry, to write back after a loss."""
+        for uid, stone in list(self.items()):
+            yield Entry(f"{_PREFIX}{uid}", stone.document, stone.version)
+
+
+def tombstone_document(uid: str, at: float) -> bytes:
+    """What stands in the entry of a purged workitem. ``at`` in seconds since the epoch."""
+    return orjson.dumps({"format": FORMAT, "uid": uid, "gone": at})
+
+
+def read_tombstone(document: bytes) -> tuple[str, float] | None:
+    """UID and time of purging, or None if the document is no tombstone."""
+    if b'"gone":' not in document[:200]:
+        return None
+    try:
+        content = orjson.loads(document)
+        return str(content["uid"]), float(content["gone"])
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+        return None

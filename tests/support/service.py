@@ -1,0 +1,316 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""A whole UPS service without its network: store and channels in memory, time that a test turns, crashes on demand."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
+from datetime import tzinfo
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from orthanc_ups.assembly import UpsService
+from orthanc_ups.core import tags
+from orthanc_ups.core.commands import (
+    ChangeState,
+    Command,
+    Create,
+    Purge,
+    ReleaseLock,
+    RequestCancel,
+    Requester,
+    Subscribe,
+    Suspend,
+    Unsubscribe,
+    Update,
+)
+from orthanc_ups.core.dataset import DataSet, text
+from orthanc_ups.core.events import Event, EventType
+from orthanc_ups.core.statuses import UpsError
+from orthanc_ups.core.workitem import Subscription, Workitem
+from orthanc_ups.outcome import Outcome
+from orthanc_ups.settings import Settings
+from orthanc_ups.store.port import Entry
+from orthanc_ups.store.projection import Projection
+from orthanc_ups.store.twin import InMemoryEntries
+from tests.support.delivery import TwinChannel, VirtualClock, settle
+from tests.support.workitems import minimal, performed, uid
+
+GLOBAL: Final = tags.GLOBAL_SUBSCRIPTION
+FILTERED: Final = tags.FILTERED_SUBSCRIPTION
+SCHEDULER: Final = Requester("SCHEDULER", "DIMSE")
+TRANSACTION: Final = "1.2.826.0.1.3680043.10.1999.7.1"
+OTHER_TRANSACTION: Final = "1.2.826.0.1.3680043.10.1999.7.2"
+NONE, LOCK, NO_LOCK = Subscription.NONE, Subscription.LOCK, Subscription.NO_LOCK
+_REAL_PATIENCE: Final = 0.02
+
+
+class SlowEntries(InMemoryEntries):
+    """A store whose writes let others run before and after they are done.
+
+    Attributes:
+        before, after: per key (or ``""`` for all) what a write waits for, before it is done and before it answers.
+        log: the keys of the writes, as they were done.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before: dict[str, asyncio.Event] = {}
+        self.after: dict[str, asyncio.Event] = {}
+        self.log: list[str] = []
+        self.unreadable: set[str] = set()
+
+    async def create(self, key: str, document: bytes) -> str:
+        async with self._slowly(key):
+            return await super().create(key, document)
+
+    async def replace(self, key: str, document: bytes, version: str) -> str:
+        async with self._slowly(key):
+            return await super().replace(key, document, version)
+
+    async def remove(self, key: str, version: str) -> None:
+        async with self._slowly(key):
+            await super().remove(key, version)
+
+    @asynccontextmanager
+    async def _slowly(self, key: str) -> AsyncIterator[None]:
+        await self._wait(self.before, key)
+        try:
+            yield
+        finally:
+            self.log.append(key)
+            await self._wait(self.after, key)
+
+    @staticmethod
+    async def _wait(holds: dict[str, asyncio.Event], key: str) -> None:
+        await asyncio.sleep(0)
+        for name in ("", key):
+            if name in holds:
+                await holds[name].wait()
+
+    # --- what somebody does by hand ---
+
+    def documents(self, prefix: str = "") -> dict[str, bytes]:
+        """The documents of the entries whose keys begin so."""
+        found = self._shared.documents.items()
+        return {key: document for key, (document, _) in found if key.startswith(prefix)}
+
+    def tamper(self, key: str, document: bytes | None) -> None:
+        """Somebody overwrites (or, with None, deletes) an entry."""
+        if document is None:
+            del self._shared.documents[key]
+        else:
+            self._shared.put(key, document)
+
+
+class KnownAes:
+    """Every AE that a channel serves is known."""
+
+    def __init__(self, known: Collection[str]) -> None:
+        self._known = known
+
+    async def is_known(self, receiving_ae: str, requester: Requester) -> bool:
+        return receiving_ae in self._known
+
+
+class Desk:
+    """A running service, and short ways to use and to hurt it.
+
+    Attributes:
+        channel: keeps what each AE was told; may be down, slow or refusing.
+        entries: the store as the running service sees it; after a crash it is another adapter on the same store.
+        path: file of the projection, ``:memory:`` for none that outlives a crash.
+    """
+
+    def __init__(self, *known: str, settings: Settings | None = None, path: str = ":memory:") -> None:
+        self.clock = VirtualClock()
+        self.settings = settings or Settings()
+        self.channel = TwinChannel("dimse", set(known))
+        self.entries = SlowEntries()
+        self.path = path
+        self.zone: tzinfo | None = None
+        self.service: UpsService
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    # --- life ---
+
+    def make(self) -> UpsService:
+        """Build a service, not started."""
+        self.service = UpsService(
+            self.settings,
+            "WORKLIST",
+            self.entries,
+            Projection.open(self.path, timezone=self.zone),
+            [self.channel],
+            KnownAes(self.channel.known),
+            self.clock,
+            self.zone,
+        )
+        return self.service
+
+    async def start(self) -> Desk:
+        """Start and let everything settle."""
+        await self.make().start()
+        await settle()
+        return self
+
+    async def stop(self) -> None:
+        """Stop in order."""
+        stopping = asyncio.ensure_future(self.service.stop())
+        await self.until_done(stopping)
+        await stopping
+
+    async def crash(self) -> None:
+        """Everything ends between two steps; what stands in the store stays, and in the file of the projection."""
+        self.entries.unavailable = True
+        path = self._copied_projection()
+        alive = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in alive:
+            task.cancel()
+        await asyncio.gather(*alive, return_exceptions=True)
+        self.service.projection.close()
+        self.path = path
+        self.entries = self.entries.another()
+
+    async def restart(self) -> None:
+        """Crash and start again."""
+        await self.crash()
+        await self.start()
+
+    def _copied_projection(self) -> str:
+        """The file as a crash leaves it; what is closed in order would be tidier."""
+        if self.path == ":memory:":
+            return self.path
+        folder = Path(tempfile.mkdtemp(dir=Path(self.path).parent))
+        for file in Path(self.path).parent.glob(f"{Path(self.path).name}*"):
+            shutil.copy(file, folder / file.name)
+        return str(folder / Path(self.path).name)
+
+    # --- time ---
+
+    async def until_done(self, task: asyncio.Future[Any], most: float = 120.0) -> None:
+        """Let (virtual) time pass until something is done."""
+        passed = 0.0
+        await settle()
+        while not task.done():
+            await asyncio.wait({task}, timeout=_REAL_PATIENCE)  # the searches of a projection run in threads
+            if not task.done():
+                assert passed < most, "it never ends"
+                await self.clock.advance(0.5)
+                passed += 0.5
+
+    async def pass_by(self, seconds: float) -> None:
+        """Let time pass."""
+        await self.clock.advance(seconds)
+
+    # --- commands ---
+
+    async def do(self, command: Command) -> Outcome:
+        """Carry out a command and let its events be delivered. Raises UpsError."""
+        task = asyncio.ensure_future(self.service.worklist.execute(command))
+        await self.until_done(task)
+        await settle()
+        return await task
+
+    async def refused(self, command: Command) -> UpsError:
+        """The refusal of a command; entries of workitems and subscribers must be as they were."""
+        before = self.stored()
+        with pytest.raises(UpsError) as caught:
+            await self.do(command)
+        assert self.stored() == before
+        return caught.value
+
+    def stored(self) -> dict[str, bytes]:
+        """What stands in the store of workitems and subscribers."""
+        return {**self.entries.documents("workitem/"), **self.entries.documents("subscriber/")}
+
+    async def create(self, number: int = 1, attributes: DataSet | None = None) -> Outcome:
+        return await self.do(Create(SCHEDULER, uid(number), attributes or minimal()))
+
+    async def claim(self, number: int = 1, transaction: str = TRANSACTION) -> Outcome:
+        return await self.do(ChangeState(SCHEDULER, uid(number), "IN PROGRESS", transaction))
+
+    async def update(
+        self, attributes: DataSet, number: int = 1, transaction: str | None = TRANSACTION
+    ) -> Outcome:
+        return await self.do(Update(SCHEDULER, uid(number), attributes, transaction))
+
+    async def complete(self, number: int = 1) -> Outcome:
+        """From SCHEDULED to COMPLETED."""
+        await self.claim(number)
+        await self.update(performed(), number)
+        return await self.do(ChangeState(SCHEDULER, uid(number), "COMPLETED", TRANSACTION))
+
+    async def cancel(self, number: int = 1) -> Outcome:
+        return await self.do(RequestCancel(SCHEDULER, uid(number)))
+
+    async def purge(self, number: int = 1) -> Outcome:
+        return await self.do(Purge(SCHEDULER, uid(number)))
+
+    async def subscribe(
+        self, ae: str, to: int | str = GLOBAL, *, lock: bool = False, keys: DataSet | None = None
+    ) -> Outcome:
+        return await self.do(Subscribe(SCHEDULER, _instance(to), ae, lock, keys))
+
+    async def unsubscribe(self, ae: str, to: int | str = GLOBAL) -> Outcome:
+        return await self.do(Unsubscribe(SCHEDULER, _instance(to), ae))
+
+    async def suspend(self, ae: str, to: int | str = GLOBAL) -> Outcome:
+        return await self.do(Suspend(SCHEDULER, _instance(to), ae))
+
+    async def release_lock(self, ae: str, number: int = 1) -> Outcome:
+        return await self.do(ReleaseLock(SCHEDULER, uid(number), ae))
+
+    # --- what can be seen ---
+
+    def workitem(self, number: int = 1) -> Workitem:
+        return self.service.worklist.workitem(uid(number))
+
+    def state(self, number: int = 1) -> str:
+        """Procedure Step State."""
+        return text(self.workitem(number).attributes, tags.STATE)
+
+    def subscription(self, ae: str, number: int = 1) -> Subscription:
+        """The UPS subscription state."""
+        return self.service.ledger.state(ae, self.workitem(number))
+
+    def told(self, ae: str) -> list[Event]:
+        """What the AE was told of workitems, repeats included."""
+        found = self.channel.told.get(ae, [])
+        return [event for event in found if event.type is not EventType.SCP_STATUS_CHANGE]
+
+    def heard(self, ae: str) -> list[str]:
+        """What the AE was told of workitems, in short: ``1: SCHEDULED``, ``1: event 5``; each event once."""
+        events = {event.sequence: event for event in self.told(ae)}
+        return [in_short(event) for event in events.values()]
+
+    def sequences(self, ae: str) -> list[int]:
+        """The numbers of the events, as they came first; a test that knows of no crash expects no repeats."""
+        return list(dict.fromkeys(event.sequence for event in self.told(ae)))
+
+    async def entry(self, key: str) -> Entry:
+        found = await self.entries.another().read(key)
+        assert found is not None
+        return found
+
+
+def _instance(to: int | str) -> str:
+    return uid(to) if isinstance(to, int) else to
+
+
+def in_short(event: Event) -> str:
+    """``1: IN PROGRESS`` for a State Report of workitem 1, ``1: event 5`` for others."""
+    number = event.uid.rpartition(".")[2]
+    if event.type is EventType.STATE_REPORT:
+        return f"{number}: {text(event.information, tags.STATE)}"
+    return f"{number}: event {int(event.type)}"
+
+
+def grows(sequences: Sequence[int]) -> bool:
+    """True if each number is greater than the one before."""
+    return all(one < other for one, other in zip(sequences, sequences[1:], strict=False))
