@@ -14,6 +14,7 @@ from .subscriber import Subscriber
 
 PAUSE: Final = 0.5
 """Seconds that changes are gathered before they are written."""
+_LONGEST: Final = 16.0
 _REST: Final = 4.0
 _SIDE_BY_SIDE: Final = 8
 
@@ -32,7 +33,7 @@ class Keeper:
         self._store = store
         self._moved: dict[str, Subscriber] = {}
         self._task: asyncio.Task[None] | None = None
-        self._failing = False
+        self._pause = PAUSE
         self._closed = False
 
     def touch(self, subscriber: Subscriber) -> None:
@@ -44,47 +45,51 @@ class Keeper:
     async def _run(self) -> None:
         try:
             while self._moved:
-                await self._clock.sleep(PAUSE)
-                for subscriber in self._taken():
-                    began = self._clock.monotonic()
-                    await self._write(subscriber)
-                    await self._clock.sleep(_REST * (self._clock.monotonic() - began))
+                await self._clock.sleep(self._pause)
+                await self._round()
         finally:
             self._task = None
 
-    def _taken(self) -> list[Subscriber]:
-        taken = list(self._moved.values())
-        self._moved.clear()
-        return taken
+    async def _round(self) -> None:
+        """Write everyone who moved before; a failure ends the round, as the next would fail too."""
+        for name in list(self._moved):
+            began = self._clock.monotonic()
+            subscriber = self._moved.pop(name, None)
+            if subscriber is not None and not await self._write(subscriber):
+                return
+            await self._clock.sleep(_REST * (self._clock.monotonic() - began))
 
-    async def _write(self, subscriber: Subscriber) -> None:
+    async def _write(self, subscriber: Subscriber) -> bool:
         try:
             await self._store(subscriber)
         except StoreUnavailable as error:
             self._moved.setdefault(subscriber.receiving_ae, subscriber)
-            self._tell(f"Delivery cursors cannot be stored now, a crash would repeat events: {error}")
+            self._failed(str(error))
+            return False
         except Exception:
             _log.exception("Storing the delivery cursor of %s failed", subscriber.receiving_ae)
-        else:
-            self._recovered()
+        self._recovered()
+        return True
 
-    def _tell(self, text: str) -> None:
-        if not self._failing:
-            _log.warning(text)
-        self._failing = True
+    def _failed(self, why: str) -> None:
+        if self._pause == PAUSE:
+            _log.warning("Delivery cursors cannot be stored now, a crash would repeat events: %s", why)
+        self._pause = min(self._pause * 2, _LONGEST)
 
     def _recovered(self) -> None:
-        if self._failing:
+        if self._pause != PAUSE:
             _log.info("Delivery cursors can be stored again")
-        self._failing = False
+        self._pause = PAUSE
 
     async def flush(self) -> None:
         """Write everything now, once, several side by side."""
-        left = iter(self._taken())
+        left = list(self._moved)
 
         async def some() -> None:
-            for subscriber in left:
-                await self._write(subscriber)
+            while left:
+                subscriber = self._moved.pop(left.pop(), None)
+                if subscriber is not None and not await self._write(subscriber):
+                    return
 
         await asyncio.gather(*(some() for _ in range(_SIDE_BY_SIDE)))
 

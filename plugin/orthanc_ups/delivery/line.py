@@ -59,11 +59,17 @@ class Line:
 
     Of the Progress Reports of one workitem that wait, only the newest is kept (if ``replace_progress``);
     of the SCP Status Changes too. What is in flight stays.
+
+    Attributes:
+        bursts: how many bursts wait.
+        held: a sequence behind which more may still come in between, so that nothing behind it is settled
+            or leaves; None as a rule.
     """
 
-    __slots__ = ("_in_flight", "_items", "_newest", "_replace_progress", "bursts")
+    __slots__ = ("_in_flight", "_items", "_newest", "_replace_progress", "bursts", "held")
 
     def __init__(self, replace_progress: bool) -> None:
+        self.held: int | None = None
         self._items: OrderedDict[int, Waiting] = OrderedDict()
         self._newest: dict[str, int] = {}
         self._replace_progress = replace_progress
@@ -76,7 +82,7 @@ class Line:
 
     def __bool__(self) -> bool:
         """True if anything waits."""
-        return bool(self._items)
+        return bool(self._items) or self.held is not None
 
     def __iter__(self) -> Iterator[Waiting]:
         return iter(self._items.values())
@@ -97,8 +103,9 @@ class Line:
         """The greatest sequence up to which nothing waits; None if nothing waits at all."""
         head = self.head
         if head is None:
-            return None
-        return head.after if isinstance(head, BurstAt) else head.sequence - 1
+            return self.held
+        through = head.after if isinstance(head, BurstAt) else head.sequence - 1
+        return through if self.held is None else min(through, self.held)
 
     def oldest(self, count: int) -> list[Waiting]:
         """The first ``count`` that wait."""
@@ -149,7 +156,7 @@ class Line:
     def take(self, limit: int) -> list[Event]:
         """Up to ``limit`` events from the head, which are then in flight; none if a burst is first."""
         taken: list[Event] = []
-        for item in self._items.values():
+        for item in self._items.values() if self.held is None else ():
             if isinstance(item, BurstAt) or len(taken) == limit:
                 break
             taken.append(item)

@@ -7,7 +7,7 @@ import asyncio
 import logging
 from bisect import insort
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Final
 
@@ -17,7 +17,7 @@ from ..store.document import UnreadableDocument
 from ..store.port import Entries, Entry
 from . import dead_letters
 from .dead_letters import DeadLetters
-from .documents import decode_progress
+from .documents import Progress, decode_progress
 from .entry import KeptEntry
 from .farewell import say_farewell
 from .keeper import Keeper
@@ -176,6 +176,46 @@ class Delivery:
                 worker.flush_now()
         if self._ready:
             asyncio.get_running_loop().call_soon(self._flush_some)
+
+    # --- what another worklist had waiting ---
+
+    def progress(self) -> Iterator[tuple[str, Mapping[str, Progress]]]:
+        """Every AE with how far each of its channels is, by AE title."""
+        for receiving_ae in sorted(self._subscribers):
+            yield receiving_ae, self._subscribers[receiving_ae].progress(self._high_water)
+
+    def held_from(self, receiving_ae: str | None = None) -> int | None:
+        """The lowest cursor at which an AE (or any) is held, between ``hold`` and ``take_in``; else None."""
+        held = (worker.line.held for worker in self.workers(receiving_ae))
+        return min((one for one in held if one is not None), default=None)
+
+    def hold(self, receiving_ae: str, channels: Mapping[str, Progress]) -> None:
+        """An AE moves in from another worklist, which was so far with it.
+
+        Until ``take_in`` it is told nothing, and no event behind these cursors is settled for it.
+        """
+        subscriber = self._subscriber(receiving_ae)
+        subscriber.hold(channels)
+        self._busy[receiving_ae] = subscriber
+
+    def take_in(self, events: Iterable[Event], bursts: Iterable[Burst], last: int) -> None:
+        """All of the other worklist is stored: what the held AEs did not get joins their lines, in its place.
+
+        ``last`` is the greatest sequence that the other worklist used.
+        """
+        self._high_water = max(self._high_water, last)
+        stored: list[Event | Burst] = [*events, *bursts]
+        held = [name for name in self._subscribers if self.held_from(name) is not None]
+        items: dict[str, list[Event | Burst]] = {name: [] for name in held}
+        for item in sorted(stored, key=_place):
+            for receiving_ae in items.keys() & set(_receivers(item)):
+                items[receiving_ae].append(item)
+        for receiving_ae, own in items.items():
+            for burst in own:
+                if isinstance(burst, Burst) and burst not in self._bursts.get(receiving_ae, ()):
+                    self._note(burst)
+            self._subscribers[receiving_ae].take_in(own)
+            self._watch(self._subscribers[receiving_ae])
 
     # --- what the worklist asks ---
 

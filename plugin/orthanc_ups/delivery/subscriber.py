@@ -11,7 +11,7 @@ from ..core.events import Event
 from ..store.document import UnreadableDocument
 from .documents import Progress, decode_progress, encode_progress
 from .entry import KeptEntry
-from .line import BurstAt
+from .line import BurstAt, Waiting
 from .port import WEBSOCKET, Burst, Channel, Endpoint
 from .surroundings import Surroundings
 from .worker import Worker
@@ -103,6 +103,8 @@ class Subscriber:
 
     def _make_durable(self, worker: Worker, orphans: Sequence[Worker]) -> None:
         worker.durable = True
+        held = [orphan.line.held for orphan in orphans if orphan.line.held is not None]
+        worker.line.held = min(held, default=worker.line.held)
         waiting = [item for orphan in orphans for item in orphan.line]
         if waiting:
             worker.adopt(waiting)
@@ -180,11 +182,9 @@ class Subscriber:
                 self._resume(worker, item, self.cursors[name], self._passed[name])
 
     def _resume(self, worker: Worker, item: Event | Burst, cursor: int, passed: frozenset[int]) -> None:
-        if isinstance(item, Event):
-            if item.sequence > cursor and item.sequence not in passed:
-                worker.line.add(item)
-        elif item.last > cursor and item.first not in passed:
-            worker.line.add(BurstAt(item, max(item.first, cursor)))
+        waiting = _due(item, cursor, passed)
+        if waiting is not None:
+            worker.line.add(waiting)
 
     def start(self) -> None:
         """Everything stored is in the lines: work."""
@@ -192,7 +192,36 @@ class Subscriber:
         for worker in self.workers.values():
             worker.start()
 
+    # --- what another worklist had waiting ---
+
+    def hold(self, channels: Mapping[str, Progress]) -> None:
+        """Go back to where another worklist was with this AE, and tell it nothing until ``take_in``."""
+        cursors = {name: one.cursor for name, one in channels.items() if one.cursor is not None}
+        slowest = min(cursors.values(), default=0)
+        for worker in self.route():
+            progress = channels.get(worker.endpoint.channel, Progress(None))
+            worker.tally.restore(progress.tally)
+            worker.dropped.update(progress.dropped)
+            if worker.durable:
+                worker.line.held = cursors.get(worker.endpoint.channel, slowest)
+        self._moved(self)
+
+    def take_in(self, items: Sequence[Event | Burst]) -> None:
+        """What waited in the other worklist takes its place in the lines, and the lines go on."""
+        for worker in self.workers.values():
+            held, worker.line.held = worker.line.held, None
+            if held is not None:
+                passed = self._around.dead.sequences(worker.endpoint) | worker.dropped
+                due = [one for item in items if (one := _due(item, held, passed)) is not None]
+                worker.line.remove(item.sequence for item in items if isinstance(item, Event))
+                worker.adopt(due)
+        self._moved(self)
+
     # --- storing ---
+
+    def progress(self, high_water: int) -> dict[str, Progress]:
+        """How far each channel is."""
+        return {name: _progress(worker, high_water) for name, worker in self.workers.items()}
 
     async def store(self, high_water: Callable[[], int]) -> None:
         """Write the cursors and counts. Raises StoreUnavailable."""
@@ -201,7 +230,7 @@ class Subscriber:
             if found is not None:
                 self._merge(found)
             self._revision += 1
-            return encode_progress(self.receiving_ae, self._revision, self._progress(high_water()))
+            return encode_progress(self.receiving_ae, self._revision, self.progress(high_water()))
 
         await self.entry.write(make)
 
@@ -217,8 +246,14 @@ class Subscriber:
             if name in self.workers:
                 self.workers[name].tally.restore(progress.tally)
 
-    def _progress(self, high_water: int) -> dict[str, Progress]:
-        return {name: _progress(worker, high_water) for name, worker in self.workers.items()}
+
+def _due(item: Event | Burst, cursor: int, passed: frozenset[int] | set[int]) -> Waiting | None:
+    """What is left of something stored for an endpoint that has everything up to ``cursor``, and ``passed``."""
+    if isinstance(item, Event):
+        return item if item.sequence > cursor and item.sequence not in passed else None
+    if item.last <= cursor or item.first in passed:
+        return None
+    return BurstAt(item, max(item.first, cursor))
 
 
 def _progress(worker: Worker, high_water: int) -> Progress:

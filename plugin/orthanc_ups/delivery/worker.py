@@ -134,8 +134,8 @@ class Worker:
 
     @property
     def is_idle(self) -> bool:
-        """True if nothing waits."""
-        return not self.line and not self._repeats
+        """True if there is nothing to do."""
+        return not self._repeats and (not self.line or self.line.held is not None)
 
     def start(self) -> None:
         """Work, if there is anything to do and no task yet."""
