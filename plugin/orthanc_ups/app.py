@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
 import logging
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -12,7 +13,7 @@ from typing import Final
 from . import __version__, logs
 from .config import ConfigurationError, read_settings, read_surroundings
 from .loop_thread import LoopThread
-from .sdk import Orthanc
+from .sdk import Orthanc, RestCallback
 from .settings import Settings, Surroundings
 from .site import Site
 from .store.loopback import own_url
@@ -24,6 +25,9 @@ from .wires.orthanc_hooks import ChangeForwarder, UploadGuard
 _log = logging.getLogger("orthanc_ups")
 _STOP_WITHIN: Final = 8.0
 _JOIN_WITHIN: Final = 2.0
+
+# Orthanc lets go of its routes after it has finalized Python; if it were the last to hold one, it would crash.
+_routes: Final[list[RestCallback]] = []
 
 
 class Plugin:
@@ -76,9 +80,13 @@ class Plugin:
 
     def _register_routes(self, settings: Settings) -> None:
         for pattern in orthanc_routes.patterns(settings):
-            self._orthanc.RegisterRestCallback(pattern, self._site.answer_ups_rs)
+            self._register_route(pattern, self._site.answer_ups_rs)
         for pattern in orthanc_pages.PATTERNS:
-            self._orthanc.RegisterRestCallback(pattern, self._site.answer_page)
+            self._register_route(pattern, self._site.answer_page)
+
+    def _register_route(self, pattern: str, answer: RestCallback) -> None:
+        _routes.append(answer)
+        self._orthanc.RegisterRestCallback(pattern, answer)
 
     def _register_pages(self) -> None:
         self._orthanc.ExtendOrthancExplorer(orthanc_explorer_buttons())
@@ -107,6 +115,15 @@ class Plugin:
             _log.exception("The UPS service did not stop cleanly")
         if not self._thread.stop(_JOIN_WITHIN):
             _log.error("The thread of the UPS service did not end")
+
+
+def _immortal(callback: RestCallback) -> RestCallback:
+    """Keep a callback for ever: Orthanc lets go of routes after Python is finalized, and would crash on the last one.
+
+    Seen on 1.13.0 (plugin 7.1, CPython 3.14): SIGSEGV at the end of every clean stop without this.
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(callback))
+    return callback
 
 
 def _checked(surroundings: Surroundings) -> Surroundings:

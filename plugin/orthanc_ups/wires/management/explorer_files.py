@@ -60,7 +60,7 @@ def _below(folder: Traversable, above: str) -> list[tuple[str, bytes]]:
 
 def orthanc_explorer_buttons() -> str:
     """JavaScript for ``orthanc.ExtendOrthancExplorer``: the buttons of the legacy Orthanc Explorer."""
-    return explorer_files()[_BUTTONS].decode()
+    return explorer_files().get(_BUTTONS, b"").decode()
 
 
 def serve(request: WebRequest) -> WebResponse:
