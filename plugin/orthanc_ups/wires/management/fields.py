@@ -40,7 +40,7 @@ FIELDS: Final = (
     Field("WorklistLabel", "Worklist", "text", _STEP, help="Empty: the default worklist"),
     Field("ScheduledProcedureStepPriority", "Priority", "choice", _STEP, choices=("HIGH", "MEDIUM", "LOW")),
     Field(
-        "InputReadinessState", "Inputs", "choice", _STEP, choices=("READY", "INCOMPLETE", "UNAVAILABLE"),
+        "InputReadinessState", "Input readiness", "choice", _STEP, choices=("READY", "INCOMPLETE", "UNAVAILABLE"),
         help="READY once all inputs can be fetched",
     ),
     Field("ScheduledProcedureStepStartDateTime", "Start", "datetime", _STEP, required=True),

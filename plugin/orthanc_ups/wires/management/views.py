@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any, Final
@@ -15,7 +16,7 @@ from ...core.rules import rule_for
 from ...core.states import State
 from ...core.workitem import Workitem
 from .completion import progress_of
-from .keyword_form import keyword_of, name_of, name_text
+from .keyword_form import keyword_of, name_of, name_text, tag_of
 
 Json = dict[str, Any]
 
@@ -128,6 +129,24 @@ def row(workitem: Workitem, local: tzinfo | None) -> Json:
         "progress": {"percent": percent, "description": description},
         **_course(workitem),
     }
+
+
+def history(workitem: Workitem) -> list[Json]:
+    """Who did what when, oldest first."""
+    return [{"at": iso(one.at), "who": one.who, "what": readable(one.what)} for one in workitem.history]
+
+
+_KEYWORD: Final = re.compile(r"\b[A-Z][a-z]+(?:[A-Z][A-Za-z]*)+\b")
+
+
+def readable(what: str) -> str:
+    """A text with the keywords in it as names in words."""
+
+    def named(found: re.Match[str]) -> str:
+        tag = tag_of(found[0])
+        return name_of(tag).removesuffix(" Sequence") if tag else found[0]
+
+    return _KEYWORD.sub(named, what)
 
 
 def patient(content: DataSet) -> Json:

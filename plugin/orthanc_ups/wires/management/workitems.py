@@ -96,9 +96,7 @@ class Workitems:
             "groups": views.groups(workitem, local),
             "inputs": views.references(content, _INPUT),
             "outputs": views.references(done[0], _OUTPUT),
-            "history": [
-                {"at": views.iso(one.at), "who": one.who, "what": one.what} for one in workitem.history
-            ],
+            "history": views.history(workitem),
             "subscribers": self._subscribers(workitem),
             "form": {key: one for key, one in to_keywords(content).items() if key in EDITABLE},
             "closing": self._closing(workitem, call),

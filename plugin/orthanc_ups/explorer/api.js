@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+// Requests to the management API. Addresses are relative: a proxy may put Orthanc below any path.
+
+const BASE = new URL("../api/", document.baseURI);
+export const ORTHANC = new URL("../../", document.baseURI);
+
+export class ApiError extends Error {
+  constructor(status, told) {
+    super(told.error || `The server answered with status ${status}`);
+    this.status = status;
+    this.name = told.status || "";
+    this.attribute = told.attribute || null;
+  }
+}
+
+export class Offline extends Error {}
+
+async function send(method, path, content, signal) {
+  const options = { method, signal, credentials: "same-origin", cache: "no-store" };
+  if (content !== undefined) {
+    options.body = JSON.stringify(content);
+    options.headers = { "Content-Type": "application/json" };
+  }
+  try {
+    return await fetch(new URL(path, BASE), options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Offline("Orthanc cannot be reached");
+  }
+}
+
+async function refusal(answer) {
+  const text = await answer.text();
+  try {
+    return new ApiError(answer.status, JSON.parse(text));
+  } catch {
+    return new ApiError(answer.status, {});
+  }
+}
+
+async function json(method, path, content, signal) {
+  const answer = await send(method, path, content, signal);
+  if (!answer.ok) throw await refusal(answer);
+  return answer.json();
+}
+
+export function query(parameters) {
+  const kept = Object.entries(parameters).filter(([, value]) => value !== "" && value !== null && value !== undefined);
+  return kept.length ? `?${new URLSearchParams(kept)}` : "";
+}
+
+export const get = (path, parameters = {}, signal) => json("GET", path + query(parameters), undefined, signal);
+export const post = (path, content = {}) => json("POST", path, content);
+export const put = (path, content = {}) => json("PUT", path, content);
+export const remove = (path) => json("DELETE", path);
+
+// Download what a GET answers, so that an error can still be told in words.
+export async function download(path, parameters, filename) {
+  const answer = await send("GET", path + query(parameters));
+  if (!answer.ok) throw await refusal(answer);
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(await answer.blob());
+  link.download = filename;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
+
+// A part of a path: an AE title or a UID.
+export const part = (text) => encodeURIComponent(text);

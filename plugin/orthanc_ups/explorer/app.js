@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+// The frame of the page: navigation, which view is shown, live updates, keys that work everywhere.
+
+import { ORTHANC, get } from "./api.js";
+import { h, isTyping, replace } from "./dom.js";
+import { Live } from "./live.js";
+import { errorBox, keyboardHelp } from "./parts/dialog.js";
+import { icon, mark } from "./parts/icons.js";
+import { empty } from "./parts/words.js";
+import { address, go, link } from "./router.js";
+import { editView, newView } from "./views/new.js";
+import { overviewView } from "./views/overview.js";
+import { subscriberView } from "./views/subscriber.js";
+import { subscribersView } from "./views/subscribers.js";
+import { workitemView } from "./views/workitem.js";
+import { worklistView } from "./views/worklist.js";
+
+const ROOMS = [
+  ["worklist", "Worklist"],
+  ["subscribers", "Subscribers"],
+  ["overview", "Overview"],
+];
+const VIEWS = {
+  worklist: worklistView,
+  workitem: (context) => (context.parts[1] === "edit" ? editView(context) : workitemView(context)),
+  new: newView,
+  subscribers: subscribersView,
+  subscriber: subscriberView,
+  overview: overviewView,
+};
+const PARENT = { workitem: "worklist", new: "worklist", subscriber: "subscribers" };
+
+const main = document.getElementById("main");
+let system = null;
+let shown = null;
+let serial = 0;
+let lastList = "#/worklist";
+
+// --- the frame ---
+
+const liveWords = h("span", {}, "Connecting");
+const liveSign = h("span.live", { role: "status" }, h("span.dot", {}), liveWords);
+
+function frame() {
+  const tabs = ROOMS.map(([room, words]) => h("a", { href: link(room), dataset: { room } }, words));
+  replace(
+    document.getElementById("top"),
+    h("a.brand", { href: "#/worklist", title: `${system.name}, AE title ${system.ae}` }, mark(), h("b", {}, "UPS worklist"), h("span.faint", {}, system.ae)),
+    h("nav", { "aria-label": "Main" }, tabs),
+    h("span.spring", {}),
+    liveSign,
+    h("a.button.primary", { href: "#/new", title: "New workitem (n)" }, icon("plus"), "New workitem"),
+    h("button.quiet", { type: "button", title: "Keyboard (?)", "aria-label": "Keyboard help", onclick: keyboardHelp }, icon("help")),
+    h("a.quiet.button", { href: new URL("app/explorer.html", ORTHANC).href, title: "Orthanc Explorer" }, icon("outside"), h("span.wide", {}, "Orthanc")),
+  );
+}
+
+function markRoom(room) {
+  const current = PARENT[room] || room;
+  for (const tab of document.querySelectorAll("#top nav a")) {
+    if (tab.dataset.room === current) tab.setAttribute("aria-current", "page");
+    else tab.removeAttribute("aria-current");
+  }
+}
+
+function showState(reachable) {
+  liveSign.classList.toggle("off", !reachable);
+  liveWords.textContent = reachable ? "Live" : "No connection";
+}
+
+// --- views ---
+
+/* A view is a function of its context that returns {element, title, changed(news)?, left()?}, maybe later. */
+async function show() {
+  const { room, parts, query } = address();
+  const mine = (serial += 1);
+  if (room === "worklist") lastList = location.hash || "#/worklist";
+  if (shown && shown.room === room && shown.moved && shown.moved(parts, query)) return;
+  leave();
+  markRoom(room);
+  try {
+    const view = VIEWS[room];
+    const made = view ? await view({ room, parts, query, system, lastList: () => lastList }) : missing();
+    if (mine !== serial) return made.left && made.left();
+    shown = { ...made, room };
+    enter(made);
+  } catch (error) {
+    if (mine === serial) fail(error);
+  }
+}
+
+function leave() {
+  for (const box of document.querySelectorAll("dialog[open]")) box.dispatchEvent(new Event("cancel", { cancelable: true }));
+  if (shown && shown.left) shown.left();
+  shown = null;
+}
+
+function enter(made) {
+  replace(main, made.element);
+  main.scrollTop = 0;
+  document.title = `${made.title} – UPS worklist`;
+  if (made.entered) made.entered();
+}
+
+function missing() {
+  return { element: empty("There is no such page.", h("a", { href: "#/worklist" }, "To the worklist")), title: "Nothing here" };
+}
+
+function fail(error) {
+  replace(main, h("div.page", {}, errorBox(error), h("p", {}, h("a", { href: lastList }, "Back to the worklist"))));
+  document.title = "UPS worklist";
+}
+
+// --- keys ---
+
+const KEYS = {
+  n: () => go("new"),
+  "?": () => keyboardHelp(),
+  1: () => (location.hash = lastList),
+  2: () => go("subscribers"),
+  3: () => go("overview"),
+};
+
+function onKey(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
+  if (isTyping(event)) {
+    if (event.key === "Escape") event.target.blur();
+    return;
+  }
+  if (shown && shown.key && shown.key(event)) return event.preventDefault();
+  if (event.key === "Escape" && shown && PARENT[shown.room]) {
+    location.hash = PARENT[shown.room] === "worklist" ? lastList : link(PARENT[shown.room]);
+  } else if (KEYS[event.key]) {
+    event.preventDefault();
+    KEYS[event.key]();
+  }
+}
+
+async function begin() {
+  try {
+    system = await get("system");
+  } catch (error) {
+    return fail(error);
+  }
+  frame();
+  window.addEventListener("hashchange", show);
+  document.addEventListener("keydown", onKey);
+  new Live((news) => shown && shown.changed && shown.changed(news), showState).start();
+  await show();
+}
+
+begin();

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+// Small charts as SVG. Each has a sentence for those who do not see it.
+
+import { h, svg } from "../dom.js";
+import { count, when } from "../format.js";
+
+const SPARK = { width: 120, height: 22 };
+
+// Bars without axes, the present on the right.
+export function sparkline(values, title, { wide = false } = {}) {
+  if (!values.length) return h("span.faint", {}, "–");
+  const width = wide ? 240 : SPARK.width;
+  const most = Math.max(...values, 1);
+  const step = width / values.length;
+  const total = values.reduce((sum, one) => sum + one, 0);
+  const bars = values.map((one, at) => {
+    const height = one ? Math.max(1.5, (one / most) * SPARK.height) : 0.8;
+    return svg("rect", { class: one ? "some" : "none", x: at * step, y: SPARK.height - height, width: Math.max(0.8, step - 0.6), height });
+  });
+  const words = `${title}: ${count(total)} in all, at most ${count(most)} at a time`;
+  return svg("svg", { class: "spark", viewBox: `0 0 ${width} ${SPARK.height}`, width, height: SPARK.height, role: "img", "aria-label": words }, svg("title", {}, words), bars);
+}
+
+const BOX = { width: 520, height: 132, left: 40, right: 6, top: 8, bottom: 20 };
+const inner = { width: BOX.width - BOX.left - BOX.right, height: BOX.height - BOX.top - BOX.bottom };
+
+// The next 2, 4, 6, 8 or 10 times a power of ten: half of it is a round number too.
+function nice(value) {
+  const power = 10 ** Math.floor(Math.log10(Math.max(value, 1e-9)));
+  return [2, 4, 6, 8, 10].map((one) => one * power).find((one) => one >= value * 0.999);
+}
+
+function axes(top, show, { minutes, step }, points) {
+  const lines = [0, 0.5, 1].map((share) => {
+    const y = BOX.top + inner.height * (1 - share);
+    return [
+      svg("line", { class: share ? "grid" : "axis", x1: BOX.left, x2: BOX.width - BOX.right, y1: y, y2: y }),
+      svg("text", { class: "scale", x: BOX.left - 6, y: y + 3.5, "text-anchor": "end" }, show(top * share)),
+    ];
+  });
+  const labels = [0, 1 / 3, 2 / 3, 1].map((share) => {
+    const back = (1 - share) * minutes;
+    const words = share === 1 ? "now" : when(new Date(Date.now() - back * 60_000).toISOString()).replace("yesterday ", "");
+    const anchor = share === 0 ? "start" : share === 1 ? "end" : "middle";
+    return svg("text", { class: "scale", x: BOX.left + inner.width * share, y: BOX.height - 5, "text-anchor": anchor }, words);
+  });
+  return [lines, labels, hits(points, minutes, step)];
+}
+
+// Invisible columns whose tooltips say the numbers.
+function hits(points, minutes, step) {
+  const wide = inner.width / points.length;
+  return points.map((words, at) => {
+    const from = new Date(Date.now() - (points.length - at) * step * 60_000).toISOString();
+    return svg("rect", { class: "hit", x: BOX.left + at * wide, y: BOX.top, width: wide, height: inner.height }, svg("title", {}, `${when(from)}: ${words}`));
+  });
+}
+
+/* `series`: [{name, values, kind: "one" | "two" | "three"}], lines over the same time.
+   `span`: {minutes, step}. `show` writes a number of the scale. A value of null is a gap. */
+export function lineChart(title, series, span, show = count) {
+  const top = nice(Math.max(...series.flatMap((one) => one.values.map((value) => value || 0)), 0) || 1);
+  const points = series[0].values.map((_, at) => series.map((one) => `${one.name} ${one.values[at] === null ? "–" : show(one.values[at])}`).join(", "));
+  const lines = series.map((one) => curves(one, top));
+  const words = `${title}: ${series.map((one) => `${one.name}, latest ${show(latest(one.values))}`).join("; ")}`;
+  const picture = svg("svg", { class: "chart", viewBox: `0 0 ${BOX.width} ${BOX.height}`, role: "img", "aria-label": words }, lines, axes(top, show, span, points));
+  const legend = h("ul.legend", {}, series.map((one) => h("li", { class: one.kind }, h("i", {}), one.name)));
+  return h("figure", {}, h("figcaption", {}, h("b", {}, title), legend), picture);
+}
+
+const latest = (values) => [...values].reverse().find((one) => one !== null) || 0;
+
+function curves(one, top) {
+  const step = inner.width / one.values.length;
+  const place = (value, at) => [BOX.left + (at + 0.5) * step, BOX.top + inner.height * (1 - Math.min(value / top, 1))];
+  const runs = [[]];
+  one.values.forEach((value, at) => {
+    if (value === null) runs.push([]);
+    else runs[runs.length - 1].push(place(value, at));
+  });
+  return runs.filter((run) => run.length).map((run) => {
+    if (run.length === 1) return svg("circle", { class: `dot ${one.kind}`, cx: run[0][0], cy: run[0][1], r: 1.8 });
+    return svg("path", { class: `line ${one.kind}`, d: `M${run.map(([x, y]) => `${x.toFixed(1)} ${y.toFixed(1)}`).join("L")}` });
+  });
+}
+
+// Parts of a whole as one bar.
+export function shares(parts, total) {
+  const bar = h("span.shares", { "aria-hidden": "true" });
+  for (const [kind, number] of parts) {
+    if (!number) continue;
+    const piece = h("span", { class: kind });
+    piece.style.flexGrow = String(number / total);
+    bar.append(piece);
+  }
+  return bar;
+}

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+// Editors of coded terms and of people, in the keyword form of the management API.
+
+import { h, replace } from "../dom.js";
+import { icon } from "./icons.js";
+
+const PARTS = [
+  ["CodeMeaning", "Meaning", 64],
+  ["CodeValue", "Code", 16],
+  ["CodingSchemeDesignator", "Scheme", 16],
+];
+
+// One coded term: {element, value()}; value is a list of one item, or empty.
+export function codeEditor(item = {}) {
+  const inputs = PARTS.map(([keyword, words, longest]) => {
+    const input = h("input", { type: "text", maxlength: longest, value: item[keyword] || "", "aria-label": words, placeholder: words });
+    return [keyword, input];
+  });
+  const element = h("div.code", {}, inputs.map(([, input]) => input));
+  return {
+    element,
+    value: () => {
+      const made = Object.fromEntries(inputs.map(([keyword, input]) => [keyword, input.value.trim()]).filter(([, text]) => text));
+      return Object.keys(made).length ? [{ ...rest(item), ...made }] : [];
+    },
+  };
+}
+
+const rest = (item) => Object.fromEntries(Object.entries(item).filter(([name]) => !PARTS.some(([keyword]) => keyword === name)));
+
+// A list of editors with buttons to add and remove one.
+export function listEditor(items, make, words) {
+  let editors = [];
+  const place = h("div.list");
+  const add = h("button.small", { type: "button", onclick: () => insert(undefined, true) }, icon("plus"), words);
+
+  function insert(item, focus = false) {
+    const editor = make(item);
+    const remove = h("button.quiet.small", { type: "button", "aria-label": "Remove", onclick: () => drop(editor) }, icon("close"));
+    editor.line = h("div.line", {}, editor.element, remove);
+    editors.push(editor);
+    place.append(editor.line);
+    if (focus) editor.element.querySelector("input").focus();
+  }
+  function drop(editor) {
+    editors = editors.filter((one) => one !== editor);
+    editor.line.remove();
+  }
+  items.forEach((item) => insert(item));
+  return { element: h("div", {}, place, add), value: () => editors.flatMap((editor) => editor.value()) };
+}
+
+// A human performer by name and organization; the code of one who has none is made by the server.
+export function personEditor(item = {}) {
+  const name = h("input", { type: "text", maxlength: 64, value: item.HumanPerformerName || "", placeholder: "Family^Given", "aria-label": "Name" });
+  const place = h("input", { type: "text", maxlength: 64, value: item.HumanPerformerOrganization || "", placeholder: "Organization", "aria-label": "Organization" });
+  return {
+    element: h("div.code.person", {}, name, place),
+    value: () => {
+      if (!name.value.trim() && !place.value.trim()) return [];
+      const same = name.value.trim() === (item.HumanPerformerName || "");
+      const kept = same ? item : {};
+      return [{ ...kept, HumanPerformerName: name.value.trim(), HumanPerformerOrganization: place.value.trim() }];
+    },
+  };
+}
+
+const codeWords = (item) => item.CodeMeaning || item.CodeValue || "?";
+const key = (item) => [item.CodeValue, item.CodingSchemeDesignator].join("\u0000");
+
+// Coded terms to choose from: one (select) or several (boxes).
+export function codeChoice(choices, chosen, several) {
+  const on = new Set(chosen.map(key));
+  if (!several) {
+    const options = choices.map((one, at) => h("option", { value: at, selected: on.has(key(one)) }, codeWords(one)));
+    const input = h("select", {}, h("option", { value: "" }, "–"), options);
+    return { element: input, value: () => (input.value === "" ? [] : [choices[Number(input.value)]]) };
+  }
+  const boxes = choices.map((one) => [one, h("input", { type: "checkbox", checked: on.has(key(one)) })]);
+  const element = h("div.choices", {}, boxes.map(([one, box]) => h("label", {}, box, codeWords(one))));
+  return { element, value: () => boxes.filter(([, box]) => box.checked).map(([one]) => one) };
+}
+
+export function fixedCodes(items) {
+  const element = replace(h("div.fixed"), items.map((one) => h("span.value", {}, codeWords(one))));
+  return { element, value: () => items };
+}

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+// Dialogs that confirm and carry out one action, and short notices.
+
+import { h, newId, replace } from "../dom.js";
+import { icon } from "./icons.js";
+
+const NOTICE_SHOWN = 6000;
+
+export function notice(words, kind = "good") {
+  const box = h("div.toast", { class: kind }, icon(kind === "bad" ? "alert" : "check"), h("span", {}, words));
+  box.append(h("button.quiet.small", { type: "button", "aria-label": "Dismiss", onclick: () => box.remove() }, icon("close")));
+  document.getElementById("toasts").append(box);
+  setTimeout(() => box.remove(), kind === "bad" ? NOTICE_SHOWN * 2 : NOTICE_SHOWN);
+}
+
+// What an error says: the rule in words, and the attribute that it is about.
+export function errorBox(error) {
+  const about = error.attribute && !error.message.includes(error.attribute) ? h("code", {}, error.attribute) : null;
+  return h("div.error", { role: "alert" }, icon("alert"), h("span", {}, error.message, about && [" ", about]));
+}
+
+export function failed(error) {
+  if (error.name !== "AbortError") notice(error.message, "bad");
+}
+
+/* A dialog with a form. `action` gets nothing, may be async; if it fails, the dialog stays and shows why.
+   Resolves with what `action` returned, or undefined if it was dismissed. */
+export function dialog({ title, content, confirm = "OK", danger = false, wide = false, action = () => true }) {
+  return new Promise((resolve) => {
+    const id = newId("dialog");
+    const problem = h("div", {});
+    const submit = h("button", { type: "submit", class: danger ? "danger" : "primary" }, confirm);
+    const cancel = h("button", { type: "button", onclick: () => close(undefined) }, "Back");
+    const form = h("form", { novalidate: true }, h("div.body", {}, content), problem, h("footer", {}, cancel, submit));
+    const box = h("dialog.dialog", { "aria-labelledby": id, class: wide ? "wide" : "" }, h("h2", { id }, title), form);
+
+    function close(result) {
+      box.close();
+      box.remove();
+      resolve(result);
+    }
+    form.addEventListener("submit", async (event) => {
+      event.preventDefault();
+      submit.disabled = true;
+      try {
+        close(await action());
+      } catch (error) {
+        replace(problem, errorBox(error));
+        submit.disabled = false;
+      }
+    });
+    box.addEventListener("cancel", (event) => {
+      event.preventDefault();
+      close(undefined);
+    });
+    document.body.append(box);
+    box.showModal();
+    (box.querySelector("[autofocus], input, select, textarea") || submit).focus();
+  });
+}
+
+export function field(label, input, { help = "", required = false } = {}) {
+  const id = input.id || newId("field");
+  (input.matches("input, select, textarea") ? input : input.querySelector("input, select, textarea") || input).id = id;
+  const mark = required ? h("span.required", { title: "required" }, " *") : null;
+  return h("div.field", {}, h("label", { for: id }, label, mark), input, help && h("p.help", {}, help));
+}
+
+export function select(choices, chosen = "", properties = {}) {
+  const options = choices.map(([value, words]) => h("option", { value, selected: value === chosen }, words));
+  return h("select", { ...properties, value: chosen }, options);
+}
+
+const KEYS = [
+  ["/", "Search"],
+  ["j  k", "Next, previous row"],
+  ["Enter", "Open the row"],
+  ["x", "Select the row"],
+  ["[  ]", "Previous, next page"],
+  ["n", "New workitem"],
+  ["1  2  3", "Worklist, Subscribers, Overview"],
+  ["Esc", "Close, or back to the list"],
+  ["?", "This help"],
+];
+
+export function keyboardHelp() {
+  const rows = KEYS.map(([keys, words]) =>
+    h("div", {}, h("dt", {}, keys.split("  ").map((key) => h("kbd", {}, key))), h("dd", {}, words)),
+  );
+  return dialog({ title: "Keyboard", content: h("dl.keys", {}, rows), confirm: "Close" });
+}

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+// Small pieces that appear everywhere: states, priorities, progress, times.
+
+import { h } from "../dom.js";
+import { fully, relative, when } from "../format.js";
+import { healthIcon, icon, priorityIcon, stateIcon } from "./icons.js";
+
+const STATE_WORDS = {
+  SCHEDULED: "Scheduled",
+  "IN PROGRESS": "In progress",
+  COMPLETED: "Completed",
+  CANCELED: "Canceled",
+};
+export const stateWords = (state) => STATE_WORDS[state] || state;
+const stateClass = (state) => `state-${state.toLowerCase().replace(" ", "-")}`;
+
+export function stateBadge(state, { large = false } = {}) {
+  return h(large ? "span.state.large" : "span.state", { class: stateClass(state) }, stateIcon(state), stateWords(state));
+}
+
+const PRIORITY_WORDS = { HIGH: "High", MEDIUM: "Medium", LOW: "Low" };
+export const priorityWords = (priority) => PRIORITY_WORDS[priority] || priority;
+
+export function priorityBadge(priority) {
+  return h("span.priority", { class: `priority-${priority.toLowerCase()}` }, priorityIcon(priority), priorityWords(priority));
+}
+
+const READINESS_WORDS = { READY: "Inputs ready", INCOMPLETE: "Inputs incomplete", UNAVAILABLE: "Inputs unavailable" };
+export const readinessWords = (readiness) => READINESS_WORDS[readiness] || readiness;
+
+export function progressBar(progress, { wide = false } = {}) {
+  const percent = progress.percent;
+  if (percent === null) return h("span.faint", {}, wide ? "not reported yet" : "");
+  const shown = Math.max(0, Math.min(100, percent));
+  const fill = h("span.fill");
+  fill.style.width = `${shown}%`;
+  const bar = h(
+    "span.bar",
+    { role: "progressbar", "aria-valuenow": shown, "aria-valuemin": 0, "aria-valuemax": 100, "aria-label": "Progress" },
+    fill,
+  );
+  return h("span.progress", { title: progress.description || null }, bar, h("span.number", {}, `${Math.round(percent)} %`));
+}
+
+// A moment: short, with everything on hovering, for machines too.
+export function time(iso, options = {}) {
+  if (!iso) return h("span.faint", {}, options.none || "–");
+  return h("time", { datetime: iso, title: fully(iso) }, options.relative ? relative(iso) : when(iso, options));
+}
+
+const HEALTH_WORDS = { good: "Good", idle: "Idle", trouble: "Trouble", unreachable: "No address" };
+export function healthBadge(health) {
+  return h("span.health", { class: `health-${health}` }, healthIcon(health), HEALTH_WORDS[health] || health);
+}
+
+const FATES = { delivered: ["good", "delivered"], waiting: ["trouble", "waiting"], dead: ["unreachable", "dead letter"] };
+export function fateBadge(fate) {
+  const [health, words] = FATES[fate] || ["idle", fate];
+  return h("span.health", { class: `health-${health}` }, healthIcon(health), words);
+}
+
+const CHANNEL_WORDS = { dimse: "DIMSE", websocket: "WebSocket" };
+export const channelWords = (channel) => CHANNEL_WORDS[channel] || channel.replace("webhook:", "webhook ");
+
+export function empty(words, ...more) {
+  return h("div.empty", {}, h("p", {}, words), more);
+}
+
+export function card(title, content, { tools = [], id = null } = {}) {
+  const head = h("header", {}, h("h2", {}, title), h("div.tools", {}, tools));
+  return h("section.card", { id, "aria-label": title }, head, content);
+}
+
+export function facts(pairs) {
+  const shown = pairs.filter(([, value]) => value !== "" && value !== null && value !== undefined);
+  return h("dl.facts", {}, shown.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
+}
+
+export function copyButton(text, what = "Copy") {
+  const button = h("button.quiet.small", { type: "button", title: what, "aria-label": `${what}: ${text}` }, icon("copy"));
+  button.addEventListener("click", async () => {
+    await copyText(text);
+    button.replaceChildren(icon("check"));
+    setTimeout(() => button.replaceChildren(icon("copy")), 1200);
+  });
+  return button;
+}
+
+// The clipboard of the browser needs HTTPS or localhost; elsewhere the old way.
+async function copyText(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    const field = h("textarea.offscreen", { value: text });
+    document.body.append(field);
+    field.select();
+    document.execCommand("copy");
+    field.remove();
+  }
+}

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+// The address behind "#" says what is shown: #/worklist?ProcedureStepState=SCHEDULED&page=2
+
+export function address() {
+  const [path, search = ""] = location.hash.replace(/^#/, "").split("?");
+  const parts = path.split("/").filter(Boolean).map(decodeURIComponent);
+  return { room: parts[0] || "worklist", parts: parts.slice(1), query: Object.fromEntries(new URLSearchParams(search)) };
+}
+
+export function link(room, parts = [], query = {}) {
+  const kept = Object.entries(query).filter(([, value]) => value !== "" && value !== null && value !== undefined);
+  const search = kept.length ? `?${new URLSearchParams(kept)}` : "";
+  return `#/${[room, ...parts.map(encodeURIComponent)].join("/")}${search}`;
+}
+
+export function go(room, parts, query) {
+  location.hash = link(room, parts, query);
+}
+
+// Change what stands in the address without another entry in the browser's history, and without a new view.
+export function rewrite(room, parts, query) {
+  history.replaceState(null, "", link(room, parts, query));
+}

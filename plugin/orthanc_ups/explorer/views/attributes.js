@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+// Every attribute in readable words; tags and VRs on demand.
+
+import { h } from "../dom.js";
+import { when } from "../format.js";
+import { card } from "../parts/words.js";
+
+const TAGS_KEY = "ups.tags";
+
+const tagText = (tag) => `(${tag.slice(0, 4)},${tag.slice(4)})`;
+
+function valueOf(node) {
+  if (node.items) return itemsOf(node.items);
+  if (!node.values.length) return h("span.faint", {}, "empty");
+  const times = node.times || [];
+  return node.values.map((one, at) => h("span.value", { title: times[at] ? one : null }, times[at] ? when(times[at], { seconds: true }) : one));
+}
+
+function itemsOf(items) {
+  if (!items.length) return h("span.faint", {}, "none");
+  if (items.every((item) => item.code)) return items.map((item) => codeOf(item.code));
+  return h("ol.items", {}, items.map((item) => h("li", {}, item.code ? codeOf(item.code) : nodesOf(item.nodes))));
+}
+
+function codeOf(code) {
+  return h("span.value", {}, code.meaning, h("span.faint", {}, ` ${[code.value, code.scheme].filter(Boolean).join(", ")}`));
+}
+
+export function nodesOf(nodes) {
+  return h(
+    "dl.nodes",
+    {},
+    nodes.map((node) =>
+      h(
+        "div",
+        { class: node.items && !node.items.every((item) => item.code) ? "nested" : "" },
+        h("dt", {}, node.name, h("span.tag", {}, ` ${tagText(node.tag)} ${node.vr} ${node.keyword}`)),
+        h("dd", {}, valueOf(node)),
+      ),
+    ),
+  );
+}
+
+function isEmpty(node) {
+  return node.items ? node.items.length === 0 : node.values.length === 0;
+}
+
+export function attributesCard(groups, holder) {
+  const opened = new Set([...holder.querySelectorAll("details[open]")].map((one) => one.dataset.group));
+  const content = h("div.attributes", { class: localStorage.getItem(TAGS_KEY) ? "with-tags" : "" });
+  for (const group of groups) {
+    const filled = group.attributes.filter((node) => !isEmpty(node));
+    const empty = group.attributes.filter(isEmpty).map((node) => node.name);
+    const rest = empty.length ? h("p.faint.small", {}, `Empty: ${empty.join(", ")}`) : null;
+    const summary = h("summary", {}, group.name, h("span.number", {}, String(filled.length)));
+    content.append(h("details", { open: opened.has(group.name), dataset: { group: group.name } }, summary, nodesOf(filled), rest));
+  }
+  const box = h("input", { type: "checkbox", checked: Boolean(localStorage.getItem(TAGS_KEY)) });
+  box.addEventListener("change", () => {
+    if (box.checked) localStorage.setItem(TAGS_KEY, "yes");
+    else localStorage.removeItem(TAGS_KEY);
+    content.classList.toggle("with-tags", box.checked);
+  });
+  const all = h("button.quiet.small", { type: "button" }, "Open all");
+  all.addEventListener("click", () => content.querySelectorAll("details").forEach((one) => (one.open = true)));
+  return card("All attributes", content, { tools: [h("label.check", {}, box, "Tags"), all] });
+}

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+// Dead letters: events that were given up, to be sent again or deleted.
+
+import { part, post } from "../api.js";
+import { h } from "../dom.js";
+import { plural } from "../format.js";
+import { dialog, failed, notice } from "../parts/dialog.js";
+import { icon } from "../parts/icons.js";
+import { card, time } from "../parts/words.js";
+import { link } from "../router.js";
+
+export function letterCard(ae, { total, letters }, again) {
+  const path = (action) => `subscribers/${part(ae)}/dead-letters/${action}`;
+
+  async function resend(sequences) {
+    try {
+      const { resent } = await post(path("resend"), { sequences });
+      notice(`${plural(resent, "dead letter")} on the way again`);
+      again();
+    } catch (error) {
+      failed(error);
+    }
+  }
+
+  async function drop() {
+    const made = await dialog({
+      title: `Delete ${plural(total, "dead letter")} of ${ae}?`,
+      content: h("p.caution", {}, `${ae} will never be told of them. This cannot be undone.`),
+      confirm: "Delete",
+      danger: true,
+      action: () => post(path("drop")),
+    });
+    if (made) again();
+  }
+
+  const lines = letters.map((letter) =>
+    h(
+      "tr",
+      {},
+      h("td.number", {}, `#${letter.sequence}`),
+      h("td", {}, letter.count > 1 ? `${letter.name} × ${letter.count}` : letter.name),
+      h("td", {}, h("a.clip", { href: link("workitem", [letter.uid]), title: letter.uid }, letter.uid)),
+      h("td", {}, time(letter.at)),
+      h("td.wraps", {}, letter.reason),
+      h("td", {}, h("button.small", { type: "button", onclick: () => resend([letter.sequence]) }, icon("send"), "Send again")),
+    ),
+  );
+  const head = ["Number", "Event", "Workitem", "From", "Why it was given up", ""].map((words) => h("th", { scope: "col" }, words));
+  const more = total > letters.length ? h("p.faint", {}, `The oldest ${letters.length} of ${plural(total, "dead letter")}.`) : null;
+  const tools = [
+    h("button.small", { type: "button", onclick: () => resend(null) }, icon("send"), "Send all again"),
+    h("button.small", { type: "button", onclick: drop }, icon("trash"), "Delete all …"),
+  ];
+  const table = h("table.plain-rows", {}, h("caption.offscreen", {}, "Dead letters"), h("thead", {}, h("tr", {}, head)), h("tbody", {}, lines));
+  return card("Dead letters", [h("div.table-box", {}, table), more], { tools });
+}

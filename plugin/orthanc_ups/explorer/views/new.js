@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+// Making a workitem, from a template and from what Orthanc knows of a study; and editing a scheduled one.
+
+import { get, part, post, put } from "../api.js";
+import { h, replace } from "../dom.js";
+import { plural } from "../format.js";
+import { errorBox, notice } from "../parts/dialog.js";
+import { makeField } from "../parts/fields.js";
+import { icon } from "../parts/icons.js";
+import { card } from "../parts/words.js";
+import { go, link } from "../router.js";
+
+const TEMPLATE_KEY = "ups.template";
+const isEmpty = (value) => value === "" || value === null || value === undefined || (Array.isArray(value) && value.length === 0);
+const same = (one, other) => JSON.stringify(isEmpty(one) ? null : one) === JSON.stringify(isEmpty(other) ? null : other);
+
+// Fields in their groups, and what they hold.
+class Form {
+  constructor(fields, values) {
+    this.editors = fields.map((about) => makeField(about, values[about.keyword]));
+    this.groups = new Map();
+    fields.forEach((about, at) => {
+      if (!this.groups.has(about.group)) this.groups.set(about.group, []);
+      this.groups.get(about.group).push(this.editors[at]);
+    });
+  }
+
+  cards() {
+    return [...this.groups].map(([name, editors]) => card(name, h("div.grid", {}, editors.map((one) => one.element))));
+  }
+
+  values() {
+    return Object.fromEntries(this.editors.map((one) => [one.keyword, one.value()]));
+  }
+
+  // Shows a refusal beside the field that it names; false if it names none of these.
+  complain(error) {
+    this.editors.forEach((one) => one.complain(""));
+    const named = (error.attribute || "").split(".");
+    const found = this.editors.find((one) => one.keyword.split(".").some((keyword) => named.includes(keyword)));
+    if (found) found.complain(error.message);
+    return Boolean(found);
+  }
+}
+
+function page(title, back, body, { submit, words }) {
+  const problem = h("div", {});
+  const button = h("button.primary", { type: "submit" }, words);
+  const form = h("form.page.form", { novalidate: true }, h("header.head", {}, h("a.back", { href: back }, icon("back"), "Back"), h("h1", {}, title)), body, problem, h("footer.submit", {}, h("a.button", { href: back }, "Cancel"), button));
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    button.disabled = true;
+    replace(problem);
+    try {
+      await submit();
+    } catch (error) {
+      replace(problem, errorBox(error));
+      problem.scrollIntoView({ block: "nearest" });
+    } finally {
+      button.disabled = false;
+    }
+  });
+  return form;
+}
+
+// --- new ---
+
+class NewWorkitem {
+  constructor(system, templates, prefill) {
+    this.system = system;
+    this.templates = templates;
+    this.prefill = prefill;
+    this.place = h("div", {});
+    this.inputs = prefill ? inputChoice(prefill.inputs) : null;
+    const names = templates.map((one) => one.name);
+    const last = localStorage.getItem(TEMPLATE_KEY);
+    this.use(names.includes(last) ? last : names[0]);
+  }
+
+  // Another template keeps what was typed, not what the one before had put in.
+  use(name) {
+    const typed = this.form ? changed(this.begun, this.form.values()) : {};
+    this.template = this.templates.find((one) => one.name === name);
+    const told = this.template.fields;
+    const fields = this.system.fields.map((about) => described(about, told[about.keyword]));
+    const defaults = Object.fromEntries(Object.entries(told).map(([keyword, one]) => [keyword, one.default]));
+    const values = { ...defaults, ...(this.prefill ? this.prefill.attributes : {}) };
+    this.defaults = defaults;
+    this.begun = new Form(fields, values).values();
+    this.form = new Form(fields, { ...values, ...typed });
+    this.hidden = Object.fromEntries(Object.entries(defaults).filter(([keyword]) => !this.system.fields.some((one) => one.keyword === keyword)));
+    this.show();
+  }
+
+  show() {
+    const tiles = this.templates.map((one) =>
+      h("button.tile", { type: "button", "aria-pressed": String(one === this.template), onclick: () => this.use(one.name) }, h("b", {}, one.name), h("span", {}, one.description)),
+    );
+    const from = h("div.tiles", { role: "group", "aria-label": "Template" }, tiles);
+    replace(this.place, from, this.inputs && card("Inputs", this.inputs.element), this.form.cards());
+  }
+
+  async submit() {
+    // An empty value is sent only where it takes back what the template says.
+    const told = Object.entries(this.form.values()).filter(([keyword, value]) => !isEmpty(value) || !isEmpty(this.defaults[keyword]));
+    const attributes = { ...this.hidden, ...Object.fromEntries(told) };
+    const content = { template: this.template.name, attributes, inputs: this.inputs ? this.inputs.value() : [] };
+    try {
+      const made = await post("workitems", content);
+      localStorage.setItem(TEMPLATE_KEY, this.template.name);
+      notice(made.details.length ? `Created. ${made.details.join(" ")}` : "Created");
+      go("workitem", [made.uid]);
+    } catch (error) {
+      if (!this.form.complain(error)) throw error;
+    }
+  }
+}
+
+function changed(before, after) {
+  return Object.fromEntries(Object.entries(after).filter(([keyword, value]) => !same(before[keyword], value)));
+}
+
+function described(about, told) {
+  if (!told) return about;
+  const choices = told.choices.length ? told.choices : about.choices;
+  return { ...about, choices, fromTemplate: told.choices.length > 0, required: about.required || told.required, fixed: told.fixed };
+}
+
+// The series of a study, of which some become inputs.
+function inputChoice(inputs) {
+  const boxes = inputs.map((one) => [one, h("input", { type: "checkbox", checked: one.chosen })]);
+  const lines = boxes.map(([one, box]) => h("label", {}, box, h("span.clip", {}, one.label), h("span.faint", {}, plural(one.instances, "instance"))));
+  const element = inputs.length ? h("div.choices.inputs", {}, lines) : h("p.faint", {}, "Nothing to choose from.");
+  const value = () => boxes.filter(([, box]) => box.checked).map(([{ level, id }]) => ({ level, id }));
+  return { element, value };
+}
+
+async function prefilled(query) {
+  if (!query.for) return null;
+  const [level, id] = query.for.split("/");
+  return get("prefill", { level, id });
+}
+
+export async function newView({ system, query, lastList }) {
+  const [{ templates }, prefill, counts] = await Promise.all([get("templates"), prefilled(query), get("counts")]);
+  const labels = counts.worklists.map((one) => one.worklist);
+  const fields = system.fields.map((one) => (one.keyword === "WorklistLabel" ? { ...one, choices: labels } : one));
+  const making = new NewWorkitem({ ...system, fields }, templates, prefill);
+  const title = prefill ? `New workitem for ${prefill.title}` : "New workitem";
+  const form = page(title, lastList(), making.place, { submit: () => making.submit(), words: "Create workitem" });
+  return { element: form, title, entered: () => (form.querySelector(".field input") || form).focus() };
+}
+
+// --- edit ---
+
+export async function editView({ system, parts }) {
+  const uid = parts[0];
+  const back = link("workitem", [uid]);
+  const item = await get(`workitems/${part(uid)}`);
+  const form = new Form(system.fields.filter((about) => about.editable), item.form);
+  const begun = form.values();
+  const submit = async () => {
+    const values = changed(begun, form.values());
+    if (!Object.keys(values).length) return go("workitem", [uid]);
+    try {
+      const made = await put(`workitems/${part(uid)}`, { attributes: values });
+      notice(made.details.length ? `Saved. ${made.details.join(" ")}` : "Saved");
+      return go("workitem", [uid]);
+    } catch (error) {
+      if (!form.complain(error)) throw error;
+      return undefined;
+    }
+  };
+  const element = page(`Edit ${item.label}`, back, h("div", {}, form.cards()), { submit, words: "Save" });
+  return { element, title: `Edit ${item.label}`, key: (event) => event.key === "Escape" && go("workitem", [uid]) !== null };
+}

@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+// One subscriber: its subscriptions, its channels, its dead letters, and what an operator can do about them.
+
+import { get, part, post } from "../api.js";
+import { debounced, h, replace } from "../dom.js";
+import { count, latency, plural } from "../format.js";
+import { sparkline } from "../parts/charts.js";
+import { dialog, failed, field, notice } from "../parts/dialog.js";
+import { icon } from "../parts/icons.js";
+import { card, channelWords, empty, facts, healthBadge, time } from "../parts/words.js";
+import { link } from "../router.js";
+import { letterCard } from "./letters.js";
+import { sum } from "./subscribers.js";
+import { newSubscription } from "./subscribing.js";
+
+const PAUSE = 4000;
+
+class SubscriberPage {
+  constructor(ae, system) {
+    this.ae = ae;
+    this.system = system;
+    this.element = h("div.page.subscriber");
+    this.again = () => this.load().catch(failed);
+    this.reload = debounced(700, () => this.load().catch(() => {}));
+    this.timer = setInterval(() => document.hidden || document.querySelector("dialog[open]") || this.load().catch(() => {}), PAUSE);
+  }
+
+  path(action) {
+    return `subscribers/${part(this.ae)}/${action}`;
+  }
+
+  async load() {
+    const found = await get(`subscribers/${part(this.ae)}`);
+    const dead = sum(found.channels, "dead_letters");
+    const letters = dead ? await get(this.path("dead-letters"), { limit: "50" }) : { total: 0, letters: [] };
+    this.show(found, letters);
+  }
+
+  show(found, letters) {
+    const pending = sum(found.channels, "pending");
+    const head = h(
+      "header.head",
+      {},
+      h("div", {}, h("a.back", { href: "#/subscribers" }, icon("back"), "Subscribers"), h("h1", {}, this.ae)),
+      h("div.actions", {}, this.actions(pending)),
+    );
+    const channels = found.channels.length ? found.channels.map((one) => this.channel(one)) : card("Delivery", empty("Nothing was ever to be told to this AE."));
+    replace(
+      this.element,
+      head,
+      h("div.columns", {}, h("div.main", {}, channels, letters.total ? letterCard(this.ae, letters, this.again) : null), h("div.side", {}, this.subscriptions(found))),
+    );
+  }
+
+  // --- actions ---
+
+  actions(pending) {
+    return [
+      h("button", { type: "button", onclick: () => this.echo() }, icon("refresh"), "C-ECHO"),
+      h("button", { type: "button", onclick: () => this.testEvent() }, icon("bell"), "Test event"),
+      h("button", { type: "button", disabled: !pending, onclick: () => this.retry() }, icon("play"), "Retry now"),
+      h("button", { type: "button", onclick: () => this.resend() }, icon("send"), "Resend …"),
+      h("button", { type: "button", disabled: !pending, onclick: () => this.drop(pending) }, icon("trash"), "Drop pending …"),
+    ];
+  }
+
+  async echo() {
+    try {
+      const { seconds } = await post(this.path("echo"));
+      notice(`${this.ae} answered the C-ECHO in ${latency(seconds)}`);
+    } catch (error) {
+      failed(error);
+    }
+  }
+
+  async testEvent() {
+    const words = "An SCP Status Change is sent that says the worklist was restarted and has kept its lists. It is about no workitem; a subscriber may look at the worklist again.";
+    const made = await dialog({ title: `Send a test event to ${this.ae}?`, content: h("p", {}, words), confirm: "Send", action: () => post(this.path("test-event")) });
+    if (made) notice(`On its way on ${plural(made.channels, "channel")}; see the last success below`);
+  }
+
+  async retry() {
+    try {
+      await post(this.path("retry"));
+      notice("Trying again now");
+      this.again();
+    } catch (error) {
+      failed(error);
+    }
+  }
+
+  async resend() {
+    const first = h("input", { type: "number", min: 1, autofocus: true });
+    const last = h("input", { type: "number", min: 1 });
+    const made = await dialog({
+      title: `Send events to ${this.ae} again`,
+      content: [
+        h("p", {}, "Events are numbered; the numbers stand beside the events of each workitem. Whatever the worklist still remembers of this range is sent again, in order."),
+        h("div.pair", {}, field("From number", first), field("To number", last)),
+      ],
+      confirm: "Send again",
+      action: () => post(this.path("resend"), { first: first.valueAsNumber || 0, last: last.valueAsNumber || 0 }),
+    });
+    if (made) notice("The events are on their way");
+  }
+
+  async drop(pending) {
+    const made = await dialog({
+      title: `Drop ${plural(pending, "pending event")} for ${this.ae}?`,
+      content: h("p.caution", {}, `${this.ae} will never be told of them. This cannot be undone.`),
+      confirm: "Drop them",
+      danger: true,
+      action: () => post(this.path("drop")),
+    });
+    if (made) notice(`${plural(made.dropped, "event")} dropped`);
+    if (made) this.again();
+  }
+
+  // --- parts ---
+
+  channel(one) {
+    const error = one.last_error ? [one.last_error, " ", h("span.faint", {}, time(one.last_error_at, { relative: true }))] : null;
+    return card(`Delivery by ${channelWords(one.channel)}`, [
+      h("p.verdict", {}, healthBadge(one.health), h("span", {}, one.words)),
+      h(
+        "div.two",
+        {},
+        facts([
+          ["Pending", count(one.pending)],
+          ["Oldest", one.oldest && time(one.oldest, { relative: true })],
+          ["Next attempt", one.retry && time(one.retry, { relative: true })],
+          ["Last success", time(one.last_success, { relative: true, none: "never" })],
+          ["Last error", error],
+        ]),
+        facts([
+          ["Delivered", count(one.delivered)],
+          ["Failed attempts", count(one.failed)],
+          ["Dead letters", count(one.dead_letters)],
+          ["Latency", `${latency(one.latency.median)} (95 %: ${latency(one.latency.p95)})`],
+          ["Last hour", sparkline(one.per_minute, "Deliveries in each of the last 60 minutes", { wide: true })],
+        ]),
+      ),
+    ]);
+  }
+
+  subscriptions(found) {
+    const lines = [];
+    if (found.everything) lines.push(this.line("Everything", found.everything.lock, "global", null));
+    for (const one of found.filters) lines.push(this.line(one.words, one.lock, "filtered", one));
+    for (const one of found.suspended) lines.push(this.suspended(one));
+    const add = h("button.quiet.small", { type: "button", onclick: () => newSubscription(this.system, this.ae).then((made) => made && this.again()) }, icon("plus"), "Subscribe");
+    const end = found.everything || found.filters.length || found.specific || found.suspended.length;
+    const all = end && h("button.small", { type: "button", onclick: () => this.end("global", "everything, all locks included") }, "Unsubscribe from everything");
+    return [
+      card("Subscriptions", [lines.length ? h("ul.watchers", {}, lines) : empty("No global subscription."), all], { tools: add }),
+      found.workitems.length ? card("Single workitems", this.workitems(found)) : null,
+    ];
+  }
+
+  line(words, lock, scope, filter) {
+    const suspend = h("button.quiet.small", { type: "button", title: "Suspend: workitems to come are not told; those told of now stay", onclick: () => this.suspend(scope) }, icon("pause"));
+    const end = scope === "filtered" ? h("button.quiet.small", { type: "button", title: "Unsubscribe from all filters", "aria-label": "Unsubscribe from all filters", onclick: () => this.end("filtered", "all filters") }, icon("close")) : null;
+    const since = filter && filter.since ? h("div.faint.small", {}, "since ", time(filter.since)) : null;
+    return h("li", {}, h("div", {}, words, since), lock && h("span.tagged", {}, icon("lock"), "lock"), suspend, end);
+  }
+
+  suspended(one) {
+    const words = one.scope === "global" ? "Everything" : one.words;
+    return h("li", {}, h("div.faint", {}, `Suspended: ${words}`), h("button.small", { type: "button", onclick: () => this.resume(one) }, icon("play"), "Resume"));
+  }
+
+  workitems(found) {
+    const more = found.specific > found.workitems.length ? h("p.faint", {}, `and ${count(found.specific - found.workitems.length)} more`) : null;
+    const lines = found.workitems.slice(0, 50).map((one) => h("li", {}, h("a.clip", { href: link("workitem", [one.uid]), title: one.uid }, one.uid), one.lock && h("span.tagged", {}, icon("lock"), "lock")));
+    return [h("ul.watchers", {}, lines), more];
+  }
+
+  async act(action, content, words) {
+    try {
+      await post(this.path(action), content);
+      notice(words);
+      this.again();
+    } catch (error) {
+      failed(error);
+    }
+  }
+
+  suspend(scope) {
+    return this.act("suspend", { scope }, "Suspended");
+  }
+
+  resume(one) {
+    return this.act("subscribe", { scope: one.scope, lock: one.lock, ...(one.scope === "filtered" ? { filter: one.filter } : {}) }, "Resumed");
+  }
+
+  async end(scope, words) {
+    const made = await dialog({
+      title: `Unsubscribe ${this.ae}?`,
+      content: h("p", {}, `It ends its subscription to ${words}. Events that wait are still delivered.`),
+      confirm: "Unsubscribe",
+      danger: true,
+      action: () => post(this.path("unsubscribe"), { scope }),
+    });
+    if (made) this.again();
+  }
+}
+
+export async function subscriberView({ parts, system }) {
+  const page = new SubscriberPage(parts[0], system);
+  await page.load();
+  return { element: page.element, title: page.ae, changed: page.reload, left: () => clearInterval(page.timer) };
+}

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+// Every subscriber: what it is told of, and how its delivery fares.
+
+import { get } from "../api.js";
+import { debounced, h, replace } from "../dom.js";
+import { count, latency, plural } from "../format.js";
+import { sparkline } from "../parts/charts.js";
+import { failed } from "../parts/dialog.js";
+import { icon } from "../parts/icons.js";
+import { channelWords, empty, healthBadge, time } from "../parts/words.js";
+import { link } from "../router.js";
+import { newSubscription } from "./subscribing.js";
+
+const PAUSE = 5000;
+const WORST = ["trouble", "unreachable", "good", "idle"];
+
+// What an AE is subscribed to, one line each.
+export function subscriptionLines(one) {
+  const lock = (locked) => (locked ? h("span.tagged", {}, icon("lock"), "lock") : null);
+  const lines = [];
+  if (one.everything) lines.push(h("li", {}, "Everything", lock(one.everything.lock)));
+  for (const filter of one.filters) lines.push(h("li", { title: filter.words }, filter.words, lock(filter.lock)));
+  if (one.specific) {
+    const locks = one.locks ? h("span.tagged", {}, icon("lock"), plural(one.locks, "lock")) : null;
+    lines.push(h("li", {}, plural(one.specific, "workitem"), locks));
+  }
+  for (const paused of one.suspended) {
+    const words = paused.scope === "global" ? "Everything" : paused.words;
+    lines.push(h("li.faint", {}, icon("pause"), ` Suspended: ${words}`));
+  }
+  return h("ul.plain", {}, lines.length ? lines : h("li.faint", {}, "Not subscribed"));
+}
+
+export function sum(channels, name) {
+  return channels.reduce((total, one) => total + one[name], 0);
+}
+
+const earliest = (channels) => channels.map((one) => one.oldest).filter(Boolean).sort()[0];
+const latest = (channels) => channels.map((one) => one.last_success).filter(Boolean).sort().pop();
+const perMinute = (channels) => (channels[0] ? channels[0].per_minute.map((_, at) => channels.reduce((total, one) => total + one.per_minute[at], 0)) : []);
+
+function worst(channels) {
+  const health = channels.map((one) => one.health);
+  return WORST.find((one) => health.includes(one)) || "idle";
+}
+
+function row(one) {
+  const channels = one.channels;
+  const troubled = channels.find((channel) => channel.health === "trouble" || channel.health === "unreachable");
+  const dead = sum(channels, "dead_letters");
+  return h(
+    "tr",
+    { dataset: { ae: one.ae } },
+    h("th", { scope: "row" }, h("a", { href: link("subscriber", [one.ae]) }, one.ae), h("div.faint.small", {}, channels.map((channel) => channelWords(channel.channel)).join(", "))),
+    h("td.wraps", {}, subscriptionLines(one)),
+    h("td.wraps", {}, healthBadge(worst(channels)), troubled && h("div.why", { title: troubled.words }, troubled.words)),
+    h("td.number", {}, count(sum(channels, "pending")), dead ? h("div", {}, h("span.flag", {}, plural(dead, "dead letter"))) : null),
+    h("td", {}, time(earliest(channels), { relative: true })),
+    h("td", {}, time(latest(channels), { relative: true, none: "never" })),
+    h("td.number", {}, latency(channels[0] ? channels[0].latency.median : null)),
+    h("td", {}, sparkline(perMinute(channels), "Deliveries in each of the last 60 minutes")),
+  );
+}
+
+const HEADINGS = ["AE title", "Subscribed to", "Health", "Pending", "Oldest", "Last success", "Latency", "Last hour"];
+
+class SubscribersPage {
+  constructor(system) {
+    this.system = system;
+    this.place = h("div.table-box", {});
+    const add = h("button.primary", { type: "button", onclick: () => newSubscription(system, null).then((made) => made && this.load()) }, icon("plus"), "New subscription");
+    this.element = h("div.page.subscribers", {}, h("header.head", {}, h("h1", {}, "Subscribers"), h("div.actions", {}, add)), this.place);
+    this.reload = debounced(700, () => this.load().catch(() => {}));
+    this.timer = setInterval(() => document.hidden || this.load().catch(() => {}), PAUSE);
+  }
+
+  async load() {
+    const { subscribers } = await get("subscribers");
+    if (!subscribers.length) {
+      return replace(this.place, empty("Nobody has subscribed yet. A system that subscribes is told of every change by DIMSE, WebSocket or webhook."));
+    }
+    const head = h("thead", {}, h("tr", {}, HEADINGS.map((words) => h("th", { scope: "col" }, words))));
+    return replace(this.place, h("table.plain-rows", {}, h("caption.offscreen", {}, "Subscribers"), head, h("tbody", {}, subscribers.map(row))));
+  }
+}
+
+export async function subscribersView({ system }) {
+  const page = new SubscribersPage(system);
+  try {
+    await page.load();
+  } catch (error) {
+    failed(error);
+  }
+  return { element: page.element, title: "Subscribers", changed: page.reload, left: () => clearInterval(page.timer) };
+}

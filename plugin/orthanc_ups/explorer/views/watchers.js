@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+// Who is subscribed to a workitem, and with which locks.
+
+import { part, put, remove } from "../api.js";
+import { h, newId } from "../dom.js";
+import { dialog, field, notice } from "../parts/dialog.js";
+import { icon } from "../parts/icons.js";
+import { card, empty } from "../parts/words.js";
+import { link } from "../router.js";
+
+const path = (item, ae) => `workitems/${part(item.uid)}/subscribers/${part(ae)}`;
+
+async function release(item, ae, done) {
+  const words = `${ae} asked to keep this workitem until it has fetched the final state. Without the lock the workitem may be deleted as soon as it is completed or canceled. ${ae} stays subscribed.`;
+  const made = await dialog({
+    title: `Release the Deletion Lock of ${ae}?`,
+    content: h("p", {}, words),
+    confirm: "Release the lock",
+    danger: true,
+    action: () => remove(`${path(item, ae)}/lock`),
+  });
+  if (made) notice(`The Deletion Lock of ${ae} is released`);
+  if (made) done();
+}
+
+async function unsubscribe(item, ae, done) {
+  const made = await dialog({
+    title: `Unsubscribe ${ae} from this workitem?`,
+    content: h("p", {}, `${ae} will hear nothing more of it. Its other subscriptions stay.`),
+    confirm: "Unsubscribe",
+    danger: true,
+    action: () => remove(path(item, ae)),
+  });
+  if (made) done();
+}
+
+export function aeInput(system) {
+  const id = newId("aes");
+  const input = h("input", { type: "text", list: id, maxlength: 16, autofocus: true, spellcheck: "false", autocomplete: "off" });
+  return { input, list: h("datalist", { id }, system.aes.map((ae) => h("option", { value: ae }))) };
+}
+
+async function subscribe(item, system, done) {
+  const { input, list } = aeInput(system);
+  const lock = h("input", { type: "checkbox" });
+  const made = await dialog({
+    title: "Subscribe an AE to this workitem",
+    content: [
+      field("AE title", input, { help: "It must be in DicomModalities, or use UPS-RS." }),
+      list,
+      h("label.check", {}, lock, "With Deletion Lock: keep the workitem until the AE lets it go"),
+    ],
+    confirm: "Subscribe",
+    action: () => put(path(item, input.value.trim()), { lock: lock.checked }),
+  });
+  if (made) notice(made.warning || "Subscribed; a State Report is on its way");
+  if (made) done();
+}
+
+export function subscribersCard(item, system, done) {
+  const lines = item.subscribers.map((one) =>
+    h(
+      "li",
+      {},
+      h("div", {}, h("a", { href: link("subscriber", [one.ae]) }, one.ae), h("span.faint", {}, one.specific ? " this workitem" : " by a global subscription")),
+      one.lock && h("button.small.lock", { type: "button", title: "Release the Deletion Lock", onclick: () => release(item, one.ae, done) }, icon("lock"), "Lock"),
+      h("button.quiet.small", { type: "button", "aria-label": `Unsubscribe ${one.ae}`, title: "Unsubscribe", onclick: () => unsubscribe(item, one.ae, done) }, icon("close")),
+    ),
+  );
+  const add = h("button.quiet.small", { type: "button", onclick: () => subscribe(item, system, done) }, icon("plus"), "Subscribe");
+  const content = lines.length ? h("ul.watchers", {}, lines) : empty("Nobody is subscribed to this workitem.");
+  return card("Subscribers", content, { tools: add });
+}

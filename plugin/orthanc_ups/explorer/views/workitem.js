@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+// One workitem: what it is, how far it is, who watches it, what happened, and what an operator can do.
+
+import { ORTHANC, get, part } from "../api.js";
+import { debounced, h, replace } from "../dom.js";
+import { birthDate, sex } from "../format.js";
+import { failed } from "../parts/dialog.js";
+import { icon } from "../parts/icons.js";
+import { card, copyButton, facts, priorityBadge, progressBar, readinessWords, stateBadge, time } from "../parts/words.js";
+import { link } from "../router.js";
+import { actionButtons } from "./actions.js";
+import { attributesCard } from "./attributes.js";
+import { eventsCard } from "./events.js";
+import { referencesCard } from "./references.js";
+import { subscribersCard } from "./watchers.js";
+
+const QUIET = 400;
+const SHOWN = 10;
+
+class WorkitemPage {
+  constructor(uid, system) {
+    this.uid = uid;
+    this.system = system;
+    this.element = h("div.page.workitem");
+    this.events = h("div");
+    this.attributes = h("div");
+    this.reload = debounced(QUIET, () => this.load().catch(failed));
+  }
+
+  async load() {
+    const path = `workitems/${part(this.uid)}`;
+    const [workitem, told] = await Promise.all([get(path), get(`${path}/events`)]);
+    this.workitem = workitem;
+    this.show(told.events);
+  }
+
+  show(events) {
+    const item = this.workitem;
+    const refresh = () => this.load().catch(failed);
+    replace(this.events, eventsCard(events));
+    replace(this.attributes, attributesCard(item.groups, this.attributes));
+    replace(
+      this.element,
+      this.head(item, refresh),
+      h(
+        "div.columns",
+        {},
+        h("div.main", {}, this.about(item), referencesCard(item), this.events, this.attributes),
+        h("div.side", {}, this.progress(item), subscribersCard(item, this.system, refresh), this.timeline(item)),
+      ),
+    );
+  }
+
+  head(item, refresh) {
+    return h(
+      "header.head",
+      {},
+      h("div", {}, h("a.back", { href: sessionStorage.getItem("ups.list") || "#/worklist" }, icon("back"), "Worklist"), h("h1", {}, item.label || "(no label)")),
+      h("div.signs", {}, stateBadge(item.state, { large: true }), priorityBadge(item.priority), h("span.faint", {}, item.worklist), item.cancel_requested && h("span.flag", {}, "cancellation requested"), item.readiness !== "READY" && h("span.flag", {}, readinessWords(item.readiness).toLowerCase())),
+      h("div.actions", {}, actionButtons(item, this.system, refresh)),
+    );
+  }
+
+  about(item) {
+    const patient = item.patient;
+    const born = [birthDate(patient.birth_date), sex(patient.sex)].filter(Boolean).join(" · ");
+    const uid = h("span.uid", {}, h("code", {}, item.uid), copyButton(item.uid, "Copy the UID"));
+    return card(
+      "In short",
+      h(
+        "div.two",
+        {},
+        facts([
+          ["Patient", patient.name || h("span.faint", {}, "no name")],
+          ["Patient ID", patient.id],
+          ["Born", born],
+          ["Kind of work", item.code],
+          ["Inputs", readinessWords(item.readiness).replace("Inputs ", "")],
+        ]),
+        facts([
+          ["Scheduled start", time(item.start)],
+          ["Expected completion", item.expected && time(item.expected)],
+          ["Expires", item.expires && time(item.expires)],
+          ["Station", item.stations.join(", ")],
+          ["Performer", item.performers.join("; ")],
+          ["Claimed", item.claimed && [item.claimed.who, ", ", time(item.claimed.at, { relative: true })]],
+        ]),
+      ),
+      { tools: uid },
+    );
+  }
+
+  progress(item) {
+    const told = item.progress;
+    if (told.percent === null && !told.description) return null;
+    const words = told.description ? h("p", {}, told.description) : null;
+    return card("Progress", [progressBar(told, { wide: true }), words]);
+  }
+
+  timeline(item) {
+    const entries = [...item.history].reverse().map((entry) =>
+      h("li", {}, h("div", {}, h("b", {}, entry.what)), h("div.faint", {}, entry.who), time(entry.at, { seconds: true })),
+    );
+    const raw = new URL(rawPath(this.system, item.uid), ORTHANC).href;
+    const rest = entries.splice(SHOWN);
+    const list = h("ol.timeline", {}, entries);
+    const more = h("button.small", { type: "button", onclick: () => (list.append(...rest), more.remove()) }, `Show ${rest.length} more`);
+    return card("History", [list, rest.length ? more : null], {
+      tools: h("a.quiet.button.small", { href: raw, target: "_blank", rel: "noopener", title: "As DICOM JSON (UPS-RS)" }, "DICOM JSON", icon("outside")),
+    });
+  }
+}
+
+const rawPath = (system, uid) => `${system.workitems_url.replace(/^\//, "")}/${part(uid)}`;
+
+export async function workitemView(context) {
+  const page = new WorkitemPage(context.parts[0], context.system);
+  sessionStorage.setItem("ups.list", context.lastList());
+  await page.load();
+  return {
+    element: page.element,
+    title: page.workitem.label || "Workitem",
+    changed: (news) => {
+      if (!news.complete || news.uids.includes(page.uid)) page.reload();
+    },
+    key: (event) => {
+      const edit = page.workitem.actions.includes("edit");
+      if (event.key !== "e" || !edit) return false;
+      location.hash = link("workitem", [page.uid, "edit"]);
+      return true;
+    },
+  };
+}
