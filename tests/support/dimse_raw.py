@@ -53,7 +53,9 @@ class RawPeer:
         if abstract:
             self.send(request(calling, "ORTHANC", abstract, 16_384))
             kind, body = self.receive()
-            assert kind is Kind.ASSOCIATE_AC, (kind, body)
+            if kind is not Kind.ASSOCIATE_AC:
+                self.socket.close()
+                raise AssertionError((kind, body))
 
     def __enter__(self) -> Self:
         return self

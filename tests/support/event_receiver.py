@@ -15,6 +15,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,7 @@ class EventReceiver:
         with_role: bool = True,
         refuse_context: bool = False,
         drop_after: int = 0,
+        delay: float = 0.0,
         port: int = 0,
         tls: tuple[str, str] | None = None,
     ) -> None:
@@ -72,11 +74,13 @@ class EventReceiver:
             with_role: False leaves SCP/SCU Role Selection unanswered.
             refuse_context: True accepts Verification only.
             drop_after: cut the connection instead of answering this report (1 is the first); 0 never.
+            delay: seconds to wait before each answer.
             port: 0 chooses a free one.
             tls: files of certificate and key.
         """
         self.ae_title = ae_title
         self._arguments = ["--aet", ae_title, "--port", str(port), "--drop-after", str(drop_after)]
+        self._arguments += ["--delay", str(delay)]
         self._arguments += [f"--status={status}" for status in statuses]
         self._arguments += ["--no-role"] * (not with_role) + ["--refuse-context"] * refuse_context
         self._arguments += ["--tls", *tls] if tls else []
@@ -84,6 +88,7 @@ class EventReceiver:
         self._process: subprocess.Popen[str] | None = None
         self.port = 0
         self.reports: list[Report] = []
+        self._endings: list[str] = []
 
     def __enter__(self) -> Self:
         self.start()
@@ -99,7 +104,9 @@ class EventReceiver:
         command = [sys.executable, "-m", "tests.support.event_receiver", *self._arguments]
         self._process = subprocess.Popen(command, cwd=_CHECKOUT, stdout=subprocess.PIPE, text=True)
         threading.Thread(target=self._read, args=(self._process,), daemon=True).start()
-        self.port = int(self._lines.get(timeout=30)["listening"])
+        while "listening" not in (line := self._lines.get(timeout=30)):
+            self._take(line)
+        self.port = int(line["listening"])
         self._arguments[3] = str(self.port)  # a second start takes the same port
 
     def stop(self) -> None:
@@ -128,13 +135,24 @@ class EventReceiver:
 
     def silent_for(self, seconds: float) -> bool:
         """True if nothing more comes for a while."""
+        before = len(self.reports)
         try:
-            self._take(self._lines.get(timeout=seconds))
+            while len(self.reports) == before:
+                self._take(self._lines.get(timeout=seconds))
         except queue.Empty:
             return True
         return False
 
+    def endings(self, count: int, timeout: float = 20.0) -> list[str]:
+        """How the first ``count`` associations that ended did: ``released`` or ``aborted``."""
+        while len(self._endings) < count:
+            self._take(self._lines.get(timeout=timeout))
+        return self._endings[:count]
+
     def _take(self, line: dict[str, Any]) -> None:
+        if "ended" in line:
+            self._endings.append(line["ended"])
+            return
         roles = line.pop("roles")
         self.reports.append(Report(**line, roles=tuple(roles) if roles else None))
 
@@ -148,6 +166,7 @@ def _main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--status", type=int, action="append", default=[])
     parser.add_argument("--drop-after", type=int, default=0)
+    parser.add_argument("--delay", type=float, default=0.0)
     parser.add_argument("--no-role", action="store_true")
     parser.add_argument("--refuse-context", action="store_true")
     parser.add_argument("--tls", nargs=2)
@@ -169,7 +188,12 @@ class _Receiver:
         if not self._options.refuse_context:
             ae.add_supported_context(_EVENT, **roles)
         ae.add_supported_context(_VERIFICATION)
-        handlers: list[Any] = [(evt.EVT_CONN_OPEN, _no_delay), (evt.EVT_N_EVENT_REPORT, self._report)]
+        handlers: list[Any] = [
+            (evt.EVT_CONN_OPEN, _no_delay),
+            (evt.EVT_N_EVENT_REPORT, self._report),
+            (evt.EVT_RELEASED, lambda _: _say({"ended": "released"})),
+            (evt.EVT_ABORTED, lambda _: _say({"ended": "aborted"})),
+        ]
         tls = None
         if self._options.tls:
             tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -190,6 +214,7 @@ class _Receiver:
         role = event.assoc.requestor.role_selection.get(_EVENT)
         answers = self._options.status
         status = answers[self._count - 1] if self._count <= len(answers) else 0
+        time.sleep(self._options.delay)
         _say(
             {
                 "type": event.request.EventTypeID,

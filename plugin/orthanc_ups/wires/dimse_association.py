@@ -122,7 +122,7 @@ class Association:
         self._pending: set[int | None] = set()
         self._canceled: set[int | None] = set()
         self._is_serving = False
-        self._ended: str | None = None
+        self._ended: str | None = None  # how the association ended, in words
         self._closed = False
         self._sent_at = asyncio.get_running_loop().time()
         self._begun_at = 0.0
@@ -144,15 +144,12 @@ class Association:
 
     async def receive(self) -> Message:
         """The next message but C-CANCEL. Raises Gone at the end of the association."""
-        if self._ended is None or not self._incoming.empty():
+        if self.is_open:
             message = await self._incoming.get()
-            if message is not None and self._is_worth_serving():
+            if message is not None and self.is_open:
                 return message
-        raise Gone(self._ended or "released by the peer")
-
-    def _is_worth_serving(self) -> bool:
-        """What an aborting peer asked for last is not begun any more."""
-        return not self._closed and (self._ended is None or self._released.is_set())
+        self._end("released by the peer" if self._released.is_set() else "closed")
+        raise Gone(self._ended or "")
 
     async def messages(self) -> AsyncIterator[Message]:
         """Every message up to the end of the association. Each counts as served when the next is asked for."""
@@ -202,7 +199,7 @@ class Association:
 
     async def _read(self) -> None:
         try:
-            while self._ended is None:
+            while self._ended is None and not self._released.is_set():
                 await self._take(*await self._next())
         except (ProtocolError, Malformed) as error:
             reason = error.reason if isinstance(error, ProtocolError) else Abort.INVALID_VALUE
@@ -247,8 +244,7 @@ class Association:
         if kind is Kind.DATA:
             await self._assemble(body)
         elif kind is Kind.RELEASE_RQ:
-            self._released.set()
-            self._end("released by the peer")
+            self._released.set()  # what was asked before is answered first
         elif kind is Kind.RELEASE_RP:
             self._end("released")
         elif kind is Kind.ABORT:

@@ -7,8 +7,8 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
 from ..settings import Settings
 from . import dimse_pdu
@@ -25,9 +25,7 @@ _log = logging.getLogger("orthanc_ups.dimse")
 _MOST_REQUEST: Final = 512 * 1024  # bytes; 128 presentation contexts with 40 transfer syntaxes have 160,000
 _BACKLOG: Final = 1024  # connections that wait in the kernel
 _AT_ONCE: Final = 64  # of them that are taken before others have their turn
-_MORE_CONNECTIONS: Final = (
-    256  # beyond the associations: those that have not asked yet, or are being turned down
-)
+_MORE_CONNECTIONS: Final = 512  # beyond associations: those that have not asked yet, or are turned down
 _HURRY: Final = 1.0  # seconds for a handshake while the house is full
 _FULL: Final = Rejection(2, 3, 2, "too many associations")
 
@@ -61,6 +59,7 @@ class DimseServer:
         self._open: set[Association] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_full = False
+        self._is_stopped = False
 
     @property
     def associations(self) -> int:
@@ -89,6 +88,7 @@ class DimseServer:
 
     async def stop(self) -> None:
         """Stop listening, abort what is open, and wait until all is closed: a second at most."""
+        self._is_stopped = True
         if self._server is not None:
             self._server.close()
         await asyncio.gather(*(one.abort() for one in list(self._open)), return_exceptions=True)
@@ -100,16 +100,17 @@ class DimseServer:
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         wire = Wire(reader, writer)
+        if self._is_stopped:
+            wire.drop()
+            return
         if len(self._tasks) >= self._settings.maximum_associations + _MORE_CONNECTIONS:
             wire.write(_FULL.pdu)
             writer.close()
             return
-        self._run(self._served(wire))
-
-    def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
+        task = asyncio.create_task(self._served(wire))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: wire.drop())  # also if it is canceled before it has begun
 
     async def _served(self, wire: Wire) -> None:
         try:
@@ -127,8 +128,6 @@ class DimseServer:
             _log.debug("connection of %s ended: %s", wire.address, str(error) or type(error).__name__)
         except Exception:
             _log.exception("association of %s failed", wire.address)
-        finally:
-            wire.drop()
 
     async def _asked(self, wire: Wire) -> Request:
         """The A-ASSOCIATE-RQ. Whoever dawdles has to go the sooner the fuller the house is."""
