@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The tables of the projection, and which attribute stands in which column or is which kind of key.
+
+- ``workitem``: one small row per workitem with what it is sorted by and what has one value.
+- ``body``: its document, and the rows it has in the next two tables, so that a write touches what changed.
+- ``code``: codes by which worklists are read all the time, each with state and start, so that ``SCHEDULED
+  at this station today`` is one stretch of the table, in order.
+- ``key``: every other indexed value, also each value of a sequence's items.
+- ``event``: the log of events, for replay and for the page.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping
+from enum import IntEnum
+from types import MappingProxyType
+from typing import Final
+
+from ..core import tags
+from ..core.states import State
+
+SCHEMA: Final = 1
+NO_START: Final = -(2**62)
+"""Sorts before every start and lies in no range."""
+
+
+class Kind(IntEnum):
+    """What a row of ``code`` or ``key`` holds."""
+
+    STATION_NAME = 1
+    WORKITEM_CODE = 2
+    HUMAN_PERFORMER = 3
+    STATION_CLASS = 4
+    STATION_LOCATION = 5
+    PATIENT_ID = 11
+    ISSUER_OF_PATIENT_ID = 12
+    OTHER_PATIENT_ID = 13
+    OTHER_ISSUER_OF_PATIENT_ID = 14
+    ADMISSION_ID = 15
+    ISSUER_OF_ADMISSION_LOCAL = 16
+    ISSUER_OF_ADMISSION_UNIVERSAL = 17
+    ISSUER_OF_ADMISSION_TYPE = 18
+    ACCESSION_NUMBER = 19
+    ISSUER_OF_ACCESSION_LOCAL = 20
+    ISSUER_OF_ACCESSION_UNIVERSAL = 21
+    ISSUER_OF_ACCESSION_TYPE = 22
+    REQUESTED_PROCEDURE_ID = 23
+    REQUESTING_SERVICE = 24
+    REPLACED_CLASS = 25
+    REPLACED_INSTANCE = 26
+    STUDY = 27
+    REQUESTED_STUDY = 28
+    INPUT_STUDY = 29
+    LONG_STATION_NAME = 31
+    LONG_WORKITEM_CODE = 32
+    LONG_HUMAN_PERFORMER = 33
+    LONG_STATION_CLASS = 34
+    LONG_STATION_LOCATION = 35
+    URN_STATION_NAME = 41
+    URN_WORKITEM_CODE = 42
+    URN_HUMAN_PERFORMER = 43
+    URN_STATION_CLASS = 44
+    URN_STATION_LOCATION = 45
+    NAME_ALPHABETIC = 50
+    NAME_IDEOGRAPHIC = 51
+    NAME_PHONETIC = 52
+    NAME_WORD = 53
+    NAME_SOUND = 54
+
+
+_HUMAN_PERFORMER_CODES: Final = f"{tags.HUMAN_PERFORMERS}.{tags.HUMAN_PERFORMER_CODES}"
+_STATION_CLASS: Final = "00404026"
+_STATION_LOCATION: Final = "00404027"
+
+CODES: Final[Mapping[str, Kind]] = MappingProxyType(
+    {
+        tags.STATION_NAME: Kind.STATION_NAME,
+        tags.WORKITEM_CODE: Kind.WORKITEM_CODE,
+        _HUMAN_PERFORMER_CODES: Kind.HUMAN_PERFORMER,
+    }
+)
+"""Code sequences in table ``code``."""
+
+PAIRS: Final[Mapping[str, Kind]] = MappingProxyType(
+    {_STATION_CLASS: Kind.STATION_CLASS, _STATION_LOCATION: Kind.STATION_LOCATION}
+)
+"""Code sequences in table ``key``: value and scheme with SEPARATOR between them."""
+
+SEPARATOR: Final = "\x1f"
+
+_LONG_CODES: Final = {f"{path}.00080119": Kind(kind + 30) for path, kind in (*CODES.items(), *PAIRS.items())}
+_URN_CODES: Final = {f"{path}.00080120": Kind(kind + 40) for path, kind in (*CODES.items(), *PAIRS.items())}
+_REQUEST: Final = "0040A370"
+KEYS: Final[Mapping[str, Kind]] = MappingProxyType(
+    {
+        tags.PATIENT_ID: Kind.PATIENT_ID,
+        "00100021": Kind.ISSUER_OF_PATIENT_ID,
+        "00101002.00100020": Kind.OTHER_PATIENT_ID,
+        "00101002.00100021": Kind.OTHER_ISSUER_OF_PATIENT_ID,
+        "00380010": Kind.ADMISSION_ID,
+        "00380014.00400031": Kind.ISSUER_OF_ADMISSION_LOCAL,
+        "00380014.00400032": Kind.ISSUER_OF_ADMISSION_UNIVERSAL,
+        "00380014.00400033": Kind.ISSUER_OF_ADMISSION_TYPE,
+        f"{_REQUEST}.00080050": Kind.ACCESSION_NUMBER,
+        f"{_REQUEST}.00080051.00400031": Kind.ISSUER_OF_ACCESSION_LOCAL,
+        f"{_REQUEST}.00080051.00400032": Kind.ISSUER_OF_ACCESSION_UNIVERSAL,
+        f"{_REQUEST}.00080051.00400033": Kind.ISSUER_OF_ACCESSION_TYPE,
+        f"{_REQUEST}.00401001": Kind.REQUESTED_PROCEDURE_ID,
+        f"{_REQUEST}.00321033": Kind.REQUESTING_SERVICE,
+        "00741224.00081150": Kind.REPLACED_CLASS,
+        "00741224.00081155": Kind.REPLACED_INSTANCE,
+        "0020000D": Kind.STUDY,
+        f"{_REQUEST}.0020000D": Kind.REQUESTED_STUDY,
+        "00404021.0020000D": Kind.INPUT_STUDY,
+        **_LONG_CODES,
+        **_URN_CODES,
+    }
+)
+"""Text attributes in table ``key``."""
+
+NAMES: Final[Mapping[str, Kind]] = MappingProxyType(
+    {
+        "Alphabetic": Kind.NAME_ALPHABETIC,
+        "Ideographic": Kind.NAME_IDEOGRAPHIC,
+        "Phonetic": Kind.NAME_PHONETIC,
+    }
+)
+"""Component groups of Patient's Name in table ``key``."""
+
+RANKS: Final[Mapping[str, Mapping[str, int]]] = MappingProxyType(
+    {
+        tags.STATE: MappingProxyType({state.value: rank for rank, state in enumerate(State, 1)}),
+        tags.PRIORITY: MappingProxyType({"HIGH": 1, "MEDIUM": 2, "LOW": 3}),
+        tags.READINESS: MappingProxyType({"READY": 1, "UNAVAILABLE": 2, "INCOMPLETE": 3}),
+    }
+)
+"""Enumerated values as numbers that sort sensibly; 0 stands for none."""
+
+MOMENTS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        tags.START: "start",
+        tags.EXPECTED_COMPLETION: "completion",
+        tags.MODIFICATION: "modification",
+        tags.EXPIRATION: "expiration",
+        "00100030": "birth",
+    }
+)
+"""Date-times (and the birth date) as columns in microseconds."""
+
+COLUMNS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        tags.STATE: "state",
+        tags.PRIORITY: "priority",
+        tags.READINESS: "readiness",
+        tags.WORKLIST_LABEL: "worklist",
+        tags.LABEL: "label",
+        "00100040": "sex",
+        tags.SOP_INSTANCE_UID: "uid",
+        **MOMENTS,
+    }
+)
+"""Attributes with a column in table ``workitem``."""
+
+_TABLES: Final = """
+CREATE TABLE meta(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE workitem(
+    id INTEGER PRIMARY KEY,
+    uid TEXT NOT NULL UNIQUE,
+    created INTEGER NOT NULL,
+    version TEXT NOT NULL,
+    digest BLOB NOT NULL,
+    state INTEGER NOT NULL,
+    start INTEGER NOT NULL,
+    priority INTEGER NOT NULL,
+    readiness INTEGER NOT NULL,
+    completion INTEGER,
+    modification INTEGER,
+    expiration INTEGER,
+    ended REAL,
+    noted INTEGER NOT NULL,
+    last_event INTEGER NOT NULL,
+    odd INTEGER NOT NULL,
+    worklist TEXT NOT NULL,
+    label TEXT NOT NULL,
+    name TEXT NOT NULL,
+    sex TEXT NOT NULL,
+    birth INTEGER
+);
+CREATE TABLE body(id INTEGER PRIMARY KEY, rows BLOB NOT NULL, document BLOB NOT NULL);
+CREATE TABLE code(
+    kind INTEGER NOT NULL,
+    text TEXT NOT NULL,
+    state INTEGER NOT NULL,
+    start INTEGER NOT NULL,
+    created INTEGER NOT NULL,
+    id INTEGER NOT NULL,
+    scheme TEXT NOT NULL,
+    again INTEGER NOT NULL,
+    PRIMARY KEY(kind, text, state, start, created, id, scheme)
+) WITHOUT ROWID;
+CREATE TABLE key(
+    kind INTEGER NOT NULL, text TEXT NOT NULL, id INTEGER NOT NULL, PRIMARY KEY(kind, text, id)
+) WITHOUT ROWID;
+CREATE TABLE event(
+    sequence INTEGER PRIMARY KEY,
+    uid TEXT NOT NULL,
+    type INTEGER NOT NULL,
+    information BLOB NOT NULL,
+    receivers TEXT NOT NULL,
+    at REAL NOT NULL
+);
+CREATE INDEX event_at ON event(at);
+CREATE INDEX workitem_odd ON workitem(odd) WHERE odd <> 0;
+CREATE INDEX workitem_ended ON workitem(ended) WHERE ended IS NOT NULL;
+CREATE INDEX workitem_noted ON workitem(id) WHERE noted <> 0;
+"""
+
+INDEXES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "workitem_state": "state, start, created, priority, readiness, worklist",
+        "workitem_start": "start, created, state, priority, readiness, worklist",
+        "workitem_created": "created",
+        "workitem_modification": "modification, created",
+        "workitem_completion": "completion",
+        "workitem_birth": "birth",
+        "workitem_worklist": "worklist, created",
+        "workitem_label": "label, created",
+        "workitem_name": "name, created",
+    }
+)
+"""Indexes of table ``workitem``; made after the rows when all are read in anew."""
+
+
+def tables() -> str:
+    """The statements that make an empty projection, indexes of ``workitem`` apart."""
+    return _TABLES
+
+
+def make_indexes() -> tuple[str, ...]:
+    """The statements that make the indexes of ``workitem``."""
+    return tuple(f"CREATE INDEX IF NOT EXISTS {name} ON workitem({on})" for name, on in INDEXES.items())
+
+
+def drop_indexes() -> tuple[str, ...]:
+    """The statements that drop them."""
+    return tuple(f"DROP INDEX IF EXISTS {name}" for name in INDEXES)
+
+
+def fingerprint(zone: object) -> str:
+    """What must be equal for a file to be of use: tables, the local zone, and how Unicode folds names."""
+    return f"{SCHEMA}/{zone}/{unicodedata.unidata_version}"

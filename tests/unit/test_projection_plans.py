@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Every plan finds the same: combinations of typical keys over 150 workitems, against the matching engine."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from orthanc_ups.core import tags
+from orthanc_ups.core.dataset import DataSet, Element, element, text
+from orthanc_ups.core.matching import Query
+from orthanc_ups.core.workitem import Workitem
+from orthanc_ups.store import projection_plan
+from orthanc_ups.store.document import encode
+from orthanc_ups.store.projection import Projection
+from tests.support import workitems
+
+STATIONS = ["ROOM1", "ROOM2", "ROOM3"]
+STATES = ["SCHEDULED", "SCHEDULED", "IN PROGRESS", "COMPLETED", "CANCELED"]
+FAMILIES = ["Müller", "Mueller", "Muller", "Aokawa", "Журавлёва"]
+
+
+def codes(chance: random.Random) -> Element:
+    schemes = ["99A", "99B"]
+    chosen = [(chance.choice(STATIONS), chance.choice(schemes)) for _ in range(chance.randrange(4))]
+    return element("SQ", *(workitems.code(code, scheme, "Room") for code, scheme in chosen))
+
+
+def typical(number: int) -> DataSet:
+    chance = random.Random(number)
+    name = {"Alphabetic": f"{chance.choice(FAMILIES)}^{chance.choice(['Ines', 'Zoë', 'Tom'])}"}
+    start = f"202611{chance.randrange(1, 5):02}{chance.choice(['', '12', '1200', '120000+0100'])}"
+    return workitems.stored(
+        number,
+        chance.choice(STATES),
+        workitems.full(),
+        t00404005=element("DT", start),
+        t00404025=codes(chance),
+        t00404018=element("SQ", workitems.code(chance.choice(["W1", "W2"]))),
+        t00741200=element("CS", chance.choice(["HIGH", "MEDIUM", "LOW"])),
+        t00741202=element("LO", chance.choice(["CT", "MR", "CT reads"])),
+        t00741204=element("LO", f"Step {chance.randrange(7)}"),
+        t00100010=element("PN", name),
+        t00100020=element("LO", f"P{chance.randrange(40)}"),
+        t0040A370=element("SQ", *(workitems.request(f"A{chance.randrange(60)}") for _ in range(2))),
+    )
+
+
+def code_key(code: str, scheme: str | None = None) -> Element:
+    keys = {tags.CODE_VALUE: element("SH", code)}
+    if scheme:
+        keys[tags.CODING_SCHEME] = element("SH", scheme)
+    return element("SQ", keys)
+
+
+ASPECTS: list[list[DataSet]] = [
+    [{}, {tags.STATE: element("CS", "SCHEDULED")}, {tags.STATE: element("CS", "SCHEDULED", "CANCELED")}],
+    [{}, {tags.START: element("DT", "20261102-20261103")}, {tags.START: element("DT", "20261103-")}],
+    [{}, {tags.STATION_NAME: code_key("ROOM1")}, {tags.STATION_NAME: code_key("ROOM2", "99A")}],
+    [{}, {tags.WORKITEM_CODE: code_key("W1", "DCM")}, {tags.WORKLIST_LABEL: element("LO", "CT*")}],
+    [
+        {},
+        {tags.PATIENT_NAME: element("PN", {"Alphabetic": "mu*"})},
+        {tags.PATIENT_NAME: element("PN", {"Alphabetic": "*^Z*"})},
+        {tags.PATIENT_ID: element("LO", "P7")},
+        {"0040A370": element("SQ", {"00080050": element("SH", "A1*")})},
+        {"00400400": element("LT", "*last year*")},
+    ],
+]
+
+
+@pytest.fixture(scope="module")
+def worklist() -> list[Workitem]:
+    return [Workitem(workitems.uid(number), number, typical(number)) for number in range(1, 151)]
+
+
+@pytest.fixture(scope="module")
+def projection(worklist: list[Workitem]) -> Iterator[Projection]:
+    opened = Projection.open(":memory:")
+    for one in worklist:
+        opened.put(one, "1", encode(one))
+    yield opened
+    opened.close()
+
+
+def asked(fuzzy: bool = False) -> Iterator[Query]:
+    for keys in itertools.product(*ASPECTS):
+        identifier = {tag: key for part in keys for tag, key in part.items()}
+        yield Query.of(identifier, multiple=True, fuzzy=fuzzy)
+
+
+def numbers(found: tuple[DataSet, ...] | list[DataSet]) -> list[int]:
+    return [int(text(one, tags.SOP_INSTANCE_UID).rpartition(".")[2]) for one in found]
+
+
+def by_start(worklist: list[Workitem], query: Query) -> list[int]:
+    """What the engine finds, in the order of start; it is sorted by ranges of one item each."""
+    matching = [one for one in worklist if query.matches(one.attributes)]
+    return [one.created for one in sorted(matching, key=lambda one: (_start(one), one.created))]
+
+
+def _start(workitem: Workitem) -> int:
+    clauses = Query.of({tags.START: element("DT", text(workitem.attributes, tags.START))}).conditions
+    low: int = clauses[0].values[0][0]
+    return low
+
+
+@pytest.mark.parametrize("few", [0, 20, 2_000])
+def test_all_combinations_of_keys_in_order(
+    few: int, worklist: list[Workitem], projection: Projection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(projection_plan, "FEW", few)
+
+    async def compare() -> None:
+        for query in itertools.islice(asked(fuzzy=few == 20), few % 3, None, 3):
+            projection._searches.outdated()
+            expected = by_start(worklist, query)
+            found, total = await projection.search(query)
+            assert numbers(found) == expected
+            assert total == len(expected)
+            streamed = [one async for chunk in projection.stream(query, 25) for one in chunk]
+            assert numbers(streamed) == expected
+            assert await projection.numbers(query) == sorted(expected)
+
+    asyncio.run(compare())
+
+
+@pytest.mark.parametrize("few", [0, 2_000])
+def test_every_page_of_every_order(few: int, projection: Projection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(projection_plan, "FEW", few)
+
+    async def compare() -> None:
+        for query, order in itertools.product(itertools.islice(asked(), 0, None, 23), projection_plan.ORDERS):
+            whole, total = await projection.search(query, order=order)
+            for sign in ("", "-"):
+                pages = []
+                for offset in range(0, total + 10, 10):
+                    page, counted = await projection.search(query, offset, 10, sign + order)
+                    assert counted == total
+                    pages += numbers(page)
+                assert pages == (numbers(whole) if not sign else numbers(whole)[::-1])
+
+    asyncio.run(compare())
+
+
+def test_the_main_query_is_one_stretch_of_an_index(projection: Projection) -> None:
+    query = Query.of(
+        {
+            tags.STATE: element("CS", "SCHEDULED"),
+            tags.START: element("DT", "20261102-20261103"),
+            tags.STATION_NAME: code_key("ROOM2", "99A"),
+        }
+    )
+
+    async def explained() -> list[str]:
+        plan = await projection._searches.run(lambda reader: reader.planned(query, "start"))
+        details = []
+        for sql in (plan.count(), plan.ids(), plan.after((1, 1, 1))):
+            rows = projection._file.writer.execute(f"EXPLAIN QUERY PLAN {sql.text}", sql.values)
+            details += [row[3] for row in rows]
+        return details
+
+    steps = asyncio.run(explained())
+    assert len(steps) == 3, "no step of its own for sorting"
+    for step in steps:
+        assert step.startswith("SEARCH d USING PRIMARY KEY (kind=? AND text=? AND state=? AND ")
