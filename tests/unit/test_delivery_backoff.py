@@ -30,9 +30,9 @@ def test_jitter_takes_away_at_most_a_half(chance: float) -> None:
 def test_a_success_ends_it() -> None:
     pauses = backoff(VirtualClock())
     pauses.failed()
-    assert pauses.failing and pauses.left == 1.0
+    assert (pauses.failing, pauses.left) == (True, 1.0)
     pauses.succeeded()
-    assert not pauses.failing and pauses.left == 0.0
+    assert (pauses.failing, pauses.left) == (False, 0.0)
     assert pauses.failed() == 1.0
 
 

@@ -303,7 +303,8 @@ def test_dead_letters_can_be_deleted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"), [(7 * DAY, "7 days"), (5_400.0, "1.5 hours"), (60.0, "1 minutes"), (2.5, "2.5 seconds")]
+    ("seconds", "words"),
+    [(7 * DAY, "7 days"), (5_400.0, "1.5 hours"), (60.0, "1 minutes"), (2.5, "2.5 seconds")],
 )
 def test_durations_in_words(seconds: float, words: str) -> None:
     assert in_words(seconds) == words

@@ -59,7 +59,9 @@ class Delivering(RuleBasedStateMachine):
     # --- the worklist ---
 
     @rule(receivers=RECEIVERS, uid=UIDS, kind=KINDS, release=st.booleans(), count=st.integers(1, 4))
-    def change(self, receivers: tuple[str, ...], uid: str, kind: EventType, release: bool, count: int) -> None:
+    def change(
+        self, receivers: tuple[str, ...], uid: str, kind: EventType, release: bool, count: int
+    ) -> None:
         now = self.bench.clock.now()
         new = [event(self.next + one, *receivers, kind=kind, uid=uid, at=now) for one in range(count)]
         self.next += count + 1

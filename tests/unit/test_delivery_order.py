@@ -186,10 +186,12 @@ def test_a_live_socket_that_closes_leaves_nothing_behind() -> None:
         channel.down["A"] = "the socket is full"
         bench = Bench(address, channel)
         await bench.offer(event(1, "A"))
-        assert not bench.delivery._subscribers["A"].workers[WEBSOCKET].is_idle
+        (live,) = [one for one in bench.management.report() if one.endpoint.channel == WEBSOCKET]
+        assert (live.pending, live.durable) == (1, False)
         channel.known.clear()
         await bench.clock.advance(10.0)
-        assert bench.delivery._subscribers["A"].workers[WEBSOCKET].is_idle
+        (live,) = [one for one in bench.management.report() if one.endpoint.channel == WEBSOCKET]
+        assert live.pending == 0
         assert bench.delivery.settled(event(1, "A"))
 
     run(scenario())

@@ -83,6 +83,19 @@ def test_stored_events_are_resumed_in_order_and_the_newest_progress_report_is_en
     run(scenario())
 
 
+def test_a_progress_report_that_made_way_for_a_dead_letter_does_not_come_back() -> None:
+    async def scenario() -> None:
+        channel = dimse("A")
+        channel.refuses.add(2)
+        bench = Bench(channel)
+        stored = [progress(1, "A"), progress(2, "A"), event(3, "A")]
+        await bench.offer(*stored)
+        await bench.restart(stored)
+        assert channel.sequences("A") == [3, 3]
+
+    run(scenario())
+
+
 def test_a_burst_goes_on_from_the_cursor() -> None:
     async def scenario() -> None:
         channel = dimse("A")
@@ -282,7 +295,7 @@ def test_a_store_that_is_down_is_reported_once_and_catches_up(caplog: pytest.Log
     run(scenario())
 
 
-def test_a_lost_answer_of_the_store_is_sorted_out() -> None:
+def test_a_lost_answer_of_the_store_is_sorted_out(caplog: pytest.LogCaptureFixture) -> None:
     async def scenario() -> None:
         bench = Bench(dimse("A"))
         bench.entries.lost_answers = 1
@@ -291,6 +304,7 @@ def test_a_lost_answer_of_the_store_is_sorted_out() -> None:
         bench.entries.lost_requests = 1
         await bench.offer(event(2, "A"))
         await bench.clock.advance(2.0)
+        assert "somebody else" not in caplog.text
         bench.entries.conflicts = 3
         await bench.offer(event(3, "A"))
         await bench.clock.advance(2.0)

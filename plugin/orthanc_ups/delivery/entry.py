@@ -19,18 +19,20 @@ class KeptEntry:
     written back if it is deleted under us.
     """
 
-    __slots__ = ("_entries", "_packed", "_version", "key")
+    __slots__ = ("_doubtful", "_entries", "_packed", "_version", "key")
 
     def __init__(self, entries: Entries, key: str) -> None:
         self.key = key
         self._entries = entries
         self._version: str | None = None
         self._packed = b""
+        self._doubtful: bytes | None = None
 
     def take(self, document: bytes, version: str) -> None:
         """What stands in the store."""
         self._version = version
         self._packed = zlib.compress(document, 1)
+        self._doubtful = None
 
     @property
     def document(self) -> bytes:
@@ -62,6 +64,14 @@ class KeptEntry:
         raise StoreUnavailable(f"entry {self.key} is changed by somebody else all the time", certain=True)
 
     async def _write(self, document: bytes) -> str:
+        previous, self._doubtful = self._doubtful, document
+        try:
+            return await self._compare_and_set(document)
+        except (EntryConflict, EntryExists):
+            self._doubtful = previous
+            raise
+
+    async def _compare_and_set(self, document: bytes) -> str:
         if self._version is None:
             return await self._entries.create(self.key, document)
         return await self._entries.replace(self.key, document, self._version)
@@ -69,7 +79,9 @@ class KeptEntry:
     async def _reread(self) -> bytes | None:
         entry = await self._entries.read(self.key)
         self._version = entry.version if entry else None
-        return entry.document if entry else None
+        if entry is None or entry.document == self._doubtful:
+            return None  # a write of ours whose answer was lost did arrive
+        return entry.document
 
     async def remove(self) -> None:
         """Delete the entry, whatever stands in it. May raise StoreUnavailable."""

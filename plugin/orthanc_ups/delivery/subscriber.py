@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
 from ..core.events import Event
 from ..store.document import UnreadableDocument
 from .documents import Progress, decode_progress, encode_progress
 from .entry import KeptEntry
-from .line import BurstAt, Waiting
+from .line import BurstAt, Line
 from .port import WEBSOCKET, Burst, Channel, Endpoint
 from .surroundings import Surroundings
 from .worker import Worker
@@ -179,12 +179,7 @@ class Subscriber:
         """Put a stored event, or a burst, back into the lines of those who have not got it."""
         for name, worker in self.workers.items():
             if worker.durable:
-                self._resume(worker, item, self.cursors[name], self._passed[name])
-
-    def _resume(self, worker: Worker, item: Event | Burst, cursor: int, passed: frozenset[int]) -> None:
-        waiting = _due(item, cursor, passed)
-        if waiting is not None:
-            worker.line.add(waiting)
+                _put(worker.line, item, self.cursors[name], self._passed[name])
 
     def start(self) -> None:
         """Everything stored is in the lines: work."""
@@ -212,7 +207,9 @@ class Subscriber:
             held, worker.line.held = worker.line.held, None
             if held is not None:
                 passed = self._around.dead.sequences(worker.endpoint) | worker.dropped
-                due = [one for item in items if (one := _due(item, held, passed)) is not None]
+                due = Line(self._around.settings.replace_waiting_progress)
+                for item in items:
+                    _put(due, item, held, passed)
                 worker.line.remove(item.sequence for item in items if isinstance(item, Event))
                 worker.adopt(due)
         self._moved(self)
@@ -247,13 +244,18 @@ class Subscriber:
                 self.workers[name].tally.restore(progress.tally)
 
 
-def _due(item: Event | Burst, cursor: int, passed: frozenset[int] | set[int]) -> Waiting | None:
-    """What is left of something stored for an endpoint that has everything up to ``cursor``, and ``passed``."""
+def _put(line: Line, item: Event | Burst, cursor: int, passed: Collection[int]) -> None:
+    """Line up what is left of something stored for an endpoint that has everything up to ``cursor``.
+
+    What is ``passed`` (dead, dropped) does not wait, but a Progress Report that it replaced must not come back.
+    """
     if isinstance(item, Event):
-        return item if item.sequence > cursor and item.sequence not in passed else None
-    if item.last <= cursor or item.first in passed:
-        return None
-    return BurstAt(item, max(item.first, cursor))
+        if item.sequence > cursor:
+            line.add(item)
+        if item.sequence in passed:
+            line.remove([item.sequence])
+    elif item.last > cursor and item.first not in passed:
+        line.add(BurstAt(item, max(item.first, cursor)))
 
 
 def _progress(worker: Worker, high_water: int) -> Progress:
