@@ -22,7 +22,7 @@
       .attr('rel', 'external')
       .attr('data-role', 'button')
       .attr('data-icon', 'grid')
-      .attr('data-theme', 'e')
+      .attr('data-theme', 'b')
       .attr('data-ajax', 'false')
       .text('UPS worklist');
     button.insertAfter($('#lookup-result'));

@@ -38,7 +38,9 @@ _HEADERS: Final = (
 )
 _BUTTONS: Final = "orthanc-explorer.js"
 _OPENAPI: Final = "openapi.json"
-_INDEX: Final = "index.html"
+_FROM_ROOT: Final = "../../ups/app/index.html"
+"""Right for ``/ups/app/`` below any prefix of a proxy. Orthanc drops the slash, so both spellings look alike."""
+
 
 
 @cache
@@ -65,9 +67,9 @@ def orthanc_explorer_buttons() -> str:
 
 def serve(request: WebRequest) -> WebResponse:
     """Answer a request whose path is what stands behind ``/ups/app``. Never raises."""
-    if not request.path:
-        return WebResponse(307, (("Location", "app/"),))  # or relative addresses in it would miss
-    name = request.path.strip("/") or _INDEX
+    name = request.path.strip("/")
+    if not name:
+        return WebResponse(307, (("Location", _FROM_ROOT),))
     found = explorer_files().get(name)
     if found is None or name in (_BUTTONS, _OPENAPI):
         return HttpProblem(404, "the page has no such file").response()
