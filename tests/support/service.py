@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from datetime import tzinfo
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, ParamSpec
 
 import pytest
 
@@ -48,6 +50,8 @@ TRANSACTION: Final = "1.2.826.0.1.3680043.10.1999.7.1"
 OTHER_TRANSACTION: Final = "1.2.826.0.1.3680043.10.1999.7.2"
 NONE, LOCK, NO_LOCK = Subscription.NONE, Subscription.LOCK, Subscription.NO_LOCK
 _REAL_PATIENCE: Final = 0.02
+_P = ParamSpec("_P")
+_OPENED: ContextVar[list[Desk]] = ContextVar("opened")
 
 
 class SlowEntries(InMemoryEntries):
@@ -135,7 +139,7 @@ class Desk:
         self.path = path
         self.zone: tzinfo | None = None
         self.service: UpsService
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        _OPENED.get([]).append(self)
 
     # --- life ---
 
@@ -161,12 +165,14 @@ class Desk:
 
     async def stop(self) -> None:
         """Stop in order."""
-        stopping = asyncio.ensure_future(self.service.stop())
+        stopping = asyncio.ensure_future(self.service.stop(last_commands=_REAL_PATIENCE))
         await self.until_done(stopping)
         await stopping
 
     async def crash(self) -> None:
         """Everything ends between two steps; what stands in the store stays, and in the file of the projection."""
+        if not hasattr(self, "service"):
+            return
         self.entries.unavailable = True
         path = self._copied_projection()
         alive = asyncio.all_tasks() - {asyncio.current_task()}
@@ -203,6 +209,15 @@ class Desk:
                 assert passed < most, "it never ends"
                 await self.clock.advance(0.5)
                 passed += 0.5
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Let things happen, without time passing, until something is true."""
+        for _ in range(1_000):
+            await settle()
+            if condition():
+                return
+            await asyncio.sleep(_REAL_PATIENCE / 10)
+        raise AssertionError("it never happens")
 
     async def pass_by(self, seconds: float) -> None:
         """Let time pass."""
@@ -297,6 +312,25 @@ class Desk:
         found = await self.entries.another().read(key)
         assert found is not None
         return found
+
+
+def on_loop(test: Callable[_P, Coroutine[Any, Any, None]]) -> Callable[_P, None]:
+    """Run an asynchronous test on a loop of its own."""
+
+    async def whole(*args: _P.args, **kwargs: _P.kwargs) -> None:
+        opened: list[Desk] = []
+        _OPENED.set(opened)
+        try:
+            await test(*args, **kwargs)
+        finally:
+            for desk in opened:
+                await desk.crash()
+
+    @functools.wraps(test)
+    def run(*args: _P.args, **kwargs: _P.kwargs) -> None:
+        asyncio.run(whole(*args, **kwargs))
+
+    return run
 
 
 def _instance(to: int | str) -> str:

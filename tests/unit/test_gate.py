@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
+from orthanc_ups.core.statuses import RESOURCE_LIMITATION, UpsError
 from orthanc_ups.worklist.gate import Gate
 
 
@@ -64,6 +67,89 @@ def test_a_failed_command_leaves_the_gate_open() -> None:
                 raise RuntimeError
         except RuntimeError:
             pass
+        async with gate.everything():
+            pass
+        async with gate.workitem("1"):
+            pass
+
+    asyncio.run(asyncio.wait_for(play(), 5))
+
+
+def test_nobody_waits_for_ever_for_a_workitem() -> None:
+    async def play() -> None:
+        gate, go = Gate(patience=0.01), asyncio.Event()
+        holder = asyncio.create_task(_hold(gate, "1", [], "slow", go))
+        await _settle()
+        with pytest.raises(UpsError) as caught:
+            async with gate.workitem("1"):
+                pass
+        assert caught.value.status is RESOURCE_LIMITATION
+        async with gate.workitem("2"):
+            pass
+        go.set()
+        await holder
+        async with gate.workitem("1"):
+            pass
+        async with gate.everything():
+            pass
+
+    asyncio.run(asyncio.wait_for(play(), 5))
+
+
+def test_a_global_act_that_gives_up_lets_the_others_pass_again() -> None:
+    async def play() -> None:
+        gate, go = Gate(patience=0.01), asyncio.Event()
+        holder = asyncio.create_task(_hold(gate, "1", [], "slow", go))
+        await _settle()
+        with pytest.raises(UpsError) as caught:
+            async with gate.everything():
+                pass
+        assert caught.value.status is RESOURCE_LIMITATION
+        async with gate.workitem("2"):
+            pass
+        go.set()
+        await holder
+        async with gate.everything():
+            pass
+
+    asyncio.run(asyncio.wait_for(play(), 5))
+
+
+def test_who_must_pass_alone_waits_as_long_as_it_takes() -> None:
+    async def play() -> list[str]:
+        gate, go, log = Gate(patience=0.01), asyncio.Event(), list[str]()
+        holder = asyncio.create_task(_hold(gate, "1", log, "slow", go))
+        await _settle()
+
+        async def alone() -> None:
+            async with gate.everything(patiently=True):
+                log.append("alone")
+
+        patient = asyncio.create_task(alone())
+        await _settle()
+        with pytest.raises(UpsError):
+            async with gate.workitem("2"):
+                pass
+        go.set()
+        await asyncio.gather(holder, patient)
+        return log
+
+    assert asyncio.run(asyncio.wait_for(play(), 5)) == ["+slow", "-slow", "alone"]
+
+
+def test_those_who_are_cancelled_while_they_wait_leave_nothing_behind() -> None:
+    async def play() -> None:
+        gate, go = Gate(), asyncio.Event()
+        holder = asyncio.create_task(_hold(gate, "1", [], "holder", go))
+        await _settle()
+        names: list[str | None] = ["1", "1", None, None, "2"]
+        waiting = [asyncio.create_task(_hold(gate, name, [], "waits", go)) for name in names]
+        await _settle()
+        for task in waiting:
+            task.cancel()
+        await asyncio.wait(waiting)
+        go.set()
+        await holder
         async with gate.everything():
             pass
         async with gate.workitem("1"):

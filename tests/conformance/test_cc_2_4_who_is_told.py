@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""PS3.4 CC.2.4, CC.2.5, CC.2.6, CC.2.1, CC.2.2: which events follow from a command, and who is told."""
+
+from __future__ import annotations
+
+import pytest
+
+from orthanc_ups.core import statuses, tags
+from orthanc_ups.core.commands import ChangeState, Close, Create, Purge, RequestCancel, Update
+from orthanc_ups.core.dataset import element, text, value
+from orthanc_ups.core.events import EventType
+from orthanc_ups.settings import Settings
+from tests.support.delivery import settle
+from tests.support.service import (
+    FILTERED,
+    GLOBAL,
+    OTHER_TRANSACTION,
+    SCHEDULER,
+    TRANSACTION,
+    Desk,
+    grows,
+    on_loop,
+)
+from tests.support.workitems import full, minimal, performed, progress, station, uid
+
+OPERATOR = SCHEDULER
+
+
+# --- creation ---
+
+
+@on_loop
+async def test_cc_2_5_3_a_new_ups_is_reported_and_its_assignment_too() -> None:
+    desk = await Desk("A", "B", "C").start()
+    await desk.subscribe("A")
+    await desk.subscribe("B", FILTERED, keys={tags.PRIORITY: element("CS", "HIGH")})
+    await desk.create(1, full())
+    await desk.create(2, minimal())
+    assert desk.heard("A") == ["1: SCHEDULED", "1: event 5", "2: SCHEDULED"]
+    assert desk.heard("B") == ["1: SCHEDULED", "1: event 5"]
+    assert desk.heard("C") == []
+
+
+@on_loop
+async def test_cc_2_5_a_second_ups_of_that_uid_is_refused_and_nobody_is_told() -> None:
+    desk = await Desk("A").start()
+    await desk.subscribe("A")
+    await desk.create(1)
+    error = await desk.refused(Create(SCHEDULER, uid(1), minimal()))
+    assert error.status is statuses.DUPLICATE_INSTANCE
+    assert desk.heard("A") == ["1: SCHEDULED"]
+
+
+@pytest.mark.parametrize("well_known", [GLOBAL, FILTERED])
+def test_cc_2_5_the_well_known_uids_are_no_ups(well_known: str) -> None:
+    @on_loop
+    async def scenario() -> None:
+        desk = await Desk("A").start()
+        created = await desk.refused(Create(SCHEDULER, well_known, minimal()))
+        assert created.status is statuses.DUPLICATE_INSTANCE
+        for command in (
+            Update(SCHEDULER, well_known, performed()),
+            ChangeState(SCHEDULER, well_known, "IN PROGRESS", TRANSACTION),
+            RequestCancel(SCHEDULER, well_known),
+            Purge(SCHEDULER, well_known),
+        ):
+            assert (await desk.refused(command)).status.code == 0xC307
+
+    scenario()
+
+
+@on_loop
+async def test_cc_2_5_a_full_worklist_takes_no_more() -> None:
+    desk = await Desk(settings=Settings(maximum_workitems=2)).start()
+    await desk.create(1)
+    await desk.create(2)
+    assert (await desk.refused(Create(SCHEDULER, uid(3), minimal()))).status.code == 0x0213
+
+
+# --- states ---
+
+
+@on_loop
+async def test_cc_2_1_each_change_of_state_is_reported_once() -> None:
+    desk = await Desk("A").start()
+    await desk.subscribe("A")
+    await desk.create(1)
+    await desk.complete(1)
+    again = await desk.do(ChangeState(SCHEDULER, uid(1), "COMPLETED", TRANSACTION))
+    assert again.status.code == 0xB306
+    assert desk.heard("A") == ["1: SCHEDULED", "1: IN PROGRESS", "1: COMPLETED"]
+    assert grows(desk.sequences("A"))
+
+
+@pytest.mark.parametrize(
+    ("state", "transaction", "code"),
+    [
+        ("IN PROGRESS", OTHER_TRANSACTION, 0xC301),
+        ("IN PROGRESS", TRANSACTION, 0xC302),
+        ("SCHEDULED", TRANSACTION, 0xC303),
+        ("COMPLETED", TRANSACTION, 0xC304),
+        ("COMPLETED", None, 0xC301),
+    ],
+)
+def test_cc_2_1_a_refused_change_of_state_tells_nobody(
+    state: str, transaction: str | None, code: int
+) -> None:
+    @on_loop
+    async def scenario() -> None:
+        desk = await Desk("A").start()
+        await desk.subscribe("A")
+        await desk.create(1)
+        await desk.claim(1)
+        told = desk.heard("A")
+        error = await desk.refused(ChangeState(SCHEDULER, uid(1), state, transaction))
+        assert error.status.code == code
+        assert desk.heard("A") == told
+
+    scenario()
+
+
+@on_loop
+async def test_cc_2_1_3_the_transaction_uid_is_nowhere_in_the_store_nor_in_what_is_told() -> None:
+    desk = await Desk("A").start()
+    await desk.subscribe("A")
+    await desk.create(1)
+    await desk.complete(1)
+    assert not [key for key, found in desk.entries.documents().items() if TRANSACTION.encode() in found]
+    assert tags.TRANSACTION_UID not in await desk.service.worklist.retrieve(uid(1))
+    assert not [event for event in desk.told("A") if tags.TRANSACTION_UID in event.information]
+
+
+@on_loop
+async def test_cc_2_1_an_operator_closes_for_a_lost_performer() -> None:
+    desk = await Desk("A").start()
+    await desk.subscribe("A")
+    await desk.create(1)
+    await desk.claim(1)
+    await desk.do(Close(OPERATOR, uid(1), "COMPLETED", performed()))
+    assert desk.heard("A") == ["1: SCHEDULED", "1: IN PROGRESS", "1: COMPLETED"]
+
+
+# --- cancellation ---
+
+
+@on_loop
+async def test_cc_2_2_a_scheduled_ups_is_walked_to_canceled_in_two_reports() -> None:
+    desk = await Desk("A").start()
+    await desk.subscribe("A")
+    await desk.create(1)
+    assert (await desk.cancel(1)).status.code == 0x0000
+    assert desk.heard("A") == ["1: SCHEDULED", "1: IN PROGRESS", "1: CANCELED"]
+    assert (await desk.cancel(1)).status.code == 0xB304
+    assert len(desk.heard("A")) == 3
+
+
+@on_loop
+async def test_cc_2_2_the_performer_is_asked_by_an_event_to_every_subscriber() -> None:
+    desk = await Desk("A", "B").start()
+    await desk.create(1)
+    await desk.claim(1)
+    assert (await desk.refused(RequestCancel(SCHEDULER, uid(1)))).status.code == 0xC312
+    await desk.subscribe("A", 1)
+    await desk.subscribe("B", 1)
+    await desk.cancel(1)
+    for ae in ("A", "B"):
+        asked = desk.told(ae)[-1]
+        assert asked.type is EventType.CANCEL_REQUESTED
+        assert text(asked.information, tags.REQUESTING_AE) == "SCHEDULER"
+    assert desk.state(1) == "IN PROGRESS"
+
+
+# --- updates ---
+
+
+@on_loop
+async def test_cc_2_6_3_readiness_progress_and_assignment_are_reported_and_nothing_else() -> None:
+    desk = await Desk("A").start()
+    await desk.create(1)
+    await desk.subscribe("A")
+    await desk.update({tags.LABEL: element("LO", "Third reading")}, 1, None)
+    await desk.update({tags.READINESS: element("CS", "UNAVAILABLE")}, 1, None)
+    await desk.update({tags.STATION_NAME: element("SQ", station())}, 1, None)
+    await desk.claim(1)
+    await desk.update(progress("40"))
+    await desk.update(progress("40"))
+    assert desk.heard("A") == ["1: SCHEDULED", "1: event 5", "1: IN PROGRESS", "1: event 3"]
+    readiness = [value(event.information, tags.READINESS) for event in desk.told("A")[:1]]
+    assert readiness == ["UNAVAILABLE"]
+
+
+# --- SCP Status Change ---
+
+
+def statuses_told(desk: Desk, ae: str) -> list[str]:
+    told = desk.channel.told.get(ae, [])
+    return [text(one.information, tags.SCP_STATUS) for one in told if one.type is EventType.SCP_STATUS_CHANGE]
+
+
+@on_loop
+async def test_cc_2_4_1_whoever_is_subscribed_hears_of_the_end_and_of_the_new_start() -> None:
+    known = ("GLOBAL", "FILTER", "ONE", "SUSPENDED", "GONE", "FALLBACK", "STRANGER")
+    desk = await Desk(*known, settings=Settings(status_change_receivers=("FALLBACK",))).start()
+    await desk.create(1)
+    await desk.subscribe("GLOBAL")
+    await desk.subscribe("FILTER", FILTERED, keys={tags.PRIORITY: element("CS", "LOW")})
+    await desk.subscribe("ONE", 1)
+    await desk.subscribe("SUSPENDED")
+    await desk.suspend("SUSPENDED")
+    await desk.subscribe("GONE", 1)
+    await desk.subscribe("GONE")
+    await desk.unsubscribe("GONE")
+    desk.channel.told.clear()
+    await desk.stop()
+    desk.entries = desk.entries.another()
+    await desk.start()
+    await settle()
+    for ae in ("GLOBAL", "FILTER", "ONE", "SUSPENDED", "FALLBACK"):
+        assert statuses_told(desk, ae) == ["GOING DOWN", "RESTARTED"], ae
+    for ae in ("GONE", "STRANGER"):
+        assert statuses_told(desk, ae) == [], ae

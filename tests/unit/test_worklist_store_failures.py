@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Whatever the store does to a write: refused with nothing changed, or done exactly once with its events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+import pytest
+
+from orthanc_ups.core import tags
+from orthanc_ups.core.commands import (
+    ChangeState,
+    Command,
+    Create,
+    Purge,
+    ReleaseLock,
+    RequestCancel,
+    Subscribe,
+    Suspend,
+    Unsubscribe,
+    Update,
+)
+from orthanc_ups.core.dataset import element
+from orthanc_ups.core.statuses import UpsError
+from tests.support.delivery import settle
+from tests.support.service import FILTERED, GLOBAL, SCHEDULER, TRANSACTION, Desk, grows, on_loop
+from tests.support.workitems import minimal, progress, uid
+
+HIGH: Final = {tags.PRIORITY: element("CS", "HIGH")}
+COMMANDS: Final[dict[str, tuple[Command, list[str]]]] = {
+    # a command, and what A hears of it
+    "create": (Create(SCHEDULER, uid(9), minimal()), ["9: SCHEDULED"]),
+    "update": (Update(SCHEDULER, uid(2), progress(), TRANSACTION), ["2: event 3"]),
+    "claim": (ChangeState(SCHEDULER, uid(1), "IN PROGRESS", TRANSACTION), ["1: IN PROGRESS"]),
+    "cancel": (RequestCancel(SCHEDULER, uid(1)), ["1: IN PROGRESS", "1: CANCELED"]),
+    "subscribe one": (Subscribe(SCHEDULER, uid(3), "A", True), ["3: CANCELED"]),
+    "unsubscribe one": (Unsubscribe(SCHEDULER, uid(1), "A"), []),
+    "release": (ReleaseLock(SCHEDULER, uid(1), "A"), []),
+    "subscribe all": (Subscribe(SCHEDULER, GLOBAL, "B", True), []),
+    "subscribe some": (Subscribe(SCHEDULER, FILTERED, "B", False, HIGH), []),
+    "suspend": (Suspend(SCHEDULER, GLOBAL, "A"), []),
+    "unsubscribe all": (Unsubscribe(SCHEDULER, GLOBAL, "A"), []),
+    "purge": (Purge(SCHEDULER, uid(4)), []),
+}
+each_command = pytest.mark.parametrize("name", COMMANDS)
+
+
+async def prepared() -> Desk:
+    """Workitem 1 SCHEDULED, 2 IN PROGRESS, 3 and 4 CANCELED; A subscribed with lock to all but 4."""
+    desk = Desk("A", "B")
+    await desk.start()
+    await desk.subscribe("A", lock=True)
+    for number in range(1, 5):
+        await desk.create(number)
+    await desk.claim(2)
+    await desk.unsubscribe("A", 4)
+    await desk.cancel(3)
+    await desk.cancel(4)
+    await desk.pass_by(2)  # now the cursors are stored
+    desk.channel.told.clear()
+    return desk
+
+
+async def check_done_once(desk: Desk, name: str) -> None:
+    """The command was carried out once, and a restart finds it so."""
+    command, expected = COMMANDS[name]
+    assert [event.sequence for event in desk.told("A")] == desk.sequences("A")
+    assert desk.heard("A") == expected
+    before = desk.stored()
+    await desk.restart()
+    assert desk.stored() == before
+    assert desk.heard("A") == expected
+    if isinstance(command, (Create, ChangeState)):
+        with pytest.raises(UpsError):
+            await desk.do(command)
+
+
+@each_command
+def test_an_unavailable_store_refuses_and_nothing_has_happened(name: str) -> None:
+    @on_loop
+    async def scenario() -> None:
+        desk = await prepared()
+        command, _ = COMMANDS[name]
+        desk.entries.unavailable = True
+        error = await desk.refused(command)
+        assert error.status.code == 0x0213
+        assert desk.heard("A") == []
+        desk.entries.unavailable = False
+        await desk.do(command)
+        await check_done_once(desk, name)
+
+    scenario()
+
+
+def _lose_request(desk: Desk) -> None:
+    desk.entries.lost_requests = 1
+
+
+def _lose_answer(desk: Desk) -> None:
+    desk.entries.lost_answers = 1
+
+
+def _lose_both(desk: Desk) -> None:
+    desk.entries.lost_requests = 2
+    desk.entries.lost_answers = 1
+
+
+def _be_second(desk: Desk) -> None:
+    desk.entries.conflicts = 1
+
+
+@pytest.mark.parametrize("hurt", [_lose_request, _lose_answer, _lose_both, _be_second])
+@each_command
+def test_lost_messages_and_conflicts_change_nothing_about_the_outcome(
+    name: str, hurt: Callable[[Desk], None]
+) -> None:
+    @on_loop
+    async def scenario() -> None:
+        desk = await prepared()
+        hurt(desk)
+        await desk.do(COMMANDS[name][0])
+        await check_done_once(desk, name)
+
+    scenario()
+
+
+@each_command
+def test_a_crash_before_the_answer_leaves_it_done_or_not_and_never_half(name: str) -> None:
+    @on_loop
+    async def scenario() -> None:
+        command, expected = COMMANDS[name]
+        for written in (True, False):
+            desk = await prepared()
+            before = desk.stored()
+            desk.entries.lost_answers = int(written)
+            desk.entries.lost_requests = int(not written)
+            waiting = asyncio.ensure_future(desk.service.worklist.execute(command))
+            entries = desk.entries
+            await desk.until(lambda: not entries.lost_answers and not entries.lost_requests)  # noqa: B023
+            assert not waiting.done()
+            await desk.restart()
+            await settle()
+            assert (desk.stored() != before) is written
+            assert desk.heard("A") == (expected if written else [])
+            assert grows(desk.sequences("A"))
+
+    scenario()
+
+
+@on_loop
+async def test_an_error_of_ours_in_the_store_is_a_refusal_and_not_the_end() -> None:
+    desk = await prepared()
+
+    async def broken(key: str, document: bytes, version: str) -> str:
+        raise ValueError("no such thing")
+
+    desk.entries.replace = broken  # type: ignore[method-assign]
+    error = await desk.refused(COMMANDS["claim"][0])
+    assert error.status.code == 0x0213
+    del desk.entries.replace  # type: ignore[method-assign]
+    await desk.do(COMMANDS["claim"][0])
+    await check_done_once(desk, "claim")
+
+
+@on_loop
+async def test_an_error_of_ours_behind_a_write_that_was_done_does_not_undo_it() -> None:
+    desk = await prepared()
+    replace = type(desk.entries).replace
+
+    async def broken(key: str, document: bytes, version: str) -> str:
+        await replace(desk.entries, key, document, version)
+        raise ValueError("no such thing")
+
+    desk.entries.replace = broken  # type: ignore[method-assign]
+    await desk.do(COMMANDS["claim"][0])
+    del desk.entries.replace  # type: ignore[method-assign]
+    await check_done_once(desk, "claim")
+
+
+# --- a silent store ---
+
+
+@on_loop
+async def test_while_the_store_is_silent_others_are_refused_clearly_and_at_once() -> None:
+    desk = await prepared()
+    desk.entries.lost_requests = 1_000
+    waiting = asyncio.ensure_future(desk.service.worklist.execute(COMMANDS["claim"][0]))
+    await settle()
+    await desk.pass_by(5)
+    error = await desk.refused(COMMANDS["create"][0])
+    assert error.status.code == 0x0213
+    assert desk.state(1) == "SCHEDULED"
+    desk.entries.lost_requests = 0
+    await desk.until_done(waiting)
+    await settle()
+    await check_done_once(desk, "claim")
+    await desk.create(9)
+
+
+@on_loop
+async def test_the_number_of_commands_on_their_way_is_bounded() -> None:
+    desk = await prepared()
+    desk.service.worklist.at_once = 3
+    desk.entries.before[""] = asyncio.Event()
+    waiting = [
+        asyncio.ensure_future(desk.service.worklist.execute(Create(SCHEDULER, uid(n), minimal())))
+        for n in range(10, 13)
+    ]
+    await settle()
+    assert (await desk.refused(COMMANDS["create"][0])).status.code == 0x0213
+    desk.entries.before[""].set()
+    await asyncio.gather(*waiting)
+    desk.entries.before.clear()
+    await desk.create(9)
+
+
+@on_loop
+async def test_a_caller_is_told_if_the_outcome_is_not_known_for_long() -> None:
+    desk = await prepared()
+    desk.service.worklist.answer_within = 0.01
+    key = f"workitem/{uid(1)}"
+    desk.entries.after[key] = asyncio.Event()
+    with pytest.raises(UpsError) as caught:
+        await desk.service.worklist.execute(COMMANDS["claim"][0])
+    assert caught.value.status.code == 0x0110
+    assert "not known" in caught.value.detail
+    desk.entries.after[key].set()
+    await settle()
+    await check_done_once(desk, "claim")
+
+
+@on_loop
+async def test_who_waits_too_long_behind_a_slow_write_is_refused_with_nothing_changed() -> None:
+    desk = await prepared()
+    desk.service._gate.patience = 0.01
+    key = f"workitem/{uid(1)}"
+    desk.entries.after[key] = asyncio.Event()
+    slow = asyncio.ensure_future(desk.service.worklist.execute(COMMANDS["claim"][0]))
+    await settle()
+    second = COMMANDS["cancel"][0]
+    with pytest.raises(UpsError) as caught:
+        await desk.service.worklist.execute(second)
+    assert caught.value.status.code == 0x0213
+    with pytest.raises(UpsError):
+        await desk.service.worklist.execute(COMMANDS["subscribe all"][0])
+    desk.entries.after[key].set()
+    await slow
+    await settle()
+    await check_done_once(desk, "claim")
+
+
+# --- the end ---
+
+
+@on_loop
+async def test_a_write_that_is_not_answered_when_the_service_stops_is_told_after_the_start() -> None:
+    desk = await prepared()
+    key = f"workitem/{uid(1)}"
+    desk.entries.after[key] = asyncio.Event()
+    slow = asyncio.ensure_future(desk.service.worklist.execute(COMMANDS["claim"][0]))
+    await settle()
+    later = asyncio.ensure_future(desk.service.worklist.execute(COMMANDS["update"][0]))
+    await settle()
+    assert later.done()
+    await desk.stop()
+    await desk.crash()
+    assert slow.cancelled()
+    assert desk.heard("A") == []
+    await desk.start()
+    assert desk.heard("A") == ["1: IN PROGRESS", "2: event 3"]
+
+
+@on_loop
+async def test_no_command_is_taken_once_the_service_stops() -> None:
+    desk = await prepared()
+    await desk.stop()
+    with pytest.raises(UpsError) as caught:
+        await desk.service.worklist.execute(COMMANDS["create"][0])
+    assert caught.value.status.code == 0x0213
