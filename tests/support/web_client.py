@@ -51,7 +51,7 @@ class WebClient:
         """An open notification connection."""
         query = "" if since is None else f"?since={since}"
         url = f"{self.web_sockets}/subscribers/{ae}{query}"
-        opened: ClientConnection = connect(url, open_timeout=TIMEOUT, proxy=None, **more)
+        opened: ClientConnection = connect(url, open_timeout=TIMEOUT, close_timeout=1.0, proxy=None, **more)
         return opened
 
     # --- steps ---

@@ -109,6 +109,11 @@ def test_foreign_pages_may_change_nothing(origin: str) -> None:
     assert origins.headers(at(origin)) == ()
 
 
+def test_own_page_behind_a_proxy_that_rewrites_the_host() -> None:
+    headers = {"host": "inner:8043", "x-forwarded-host": "pacs.example", "origin": "https://pacs.example"}
+    assert not Origins(()).is_foreign(headers, "http://inner:8043/dicom-web")
+
+
 def test_allowed_origin_is_told_so_with_credentials() -> None:
     headers = dict(Origins(("https://viewer.example/",)).headers(at("https://viewer.example")))
     assert headers["Access-Control-Allow-Origin"] == "https://viewer.example"

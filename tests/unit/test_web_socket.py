@@ -19,7 +19,6 @@ from orthanc_ups.wires import event_json
 from orthanc_ups.wires import web_socket_frames as frames
 from orthanc_ups.wires.web_socket import WebSocketChannel
 from orthanc_ups.wires.web_socket_connection import Connection
-from tests.support.delivery import settle
 
 PATIENCE = 0.2
 
@@ -31,6 +30,12 @@ def event(sequence: int, receivers: Sequence[str] = ("AI",)) -> Event:
 
 def events(*sequences: int) -> list[Event]:
     return [event(sequence) for sequence in sequences]
+
+
+async def settle() -> None:
+    """Let everything run that can run without time passing."""
+    for _ in range(60):
+        await asyncio.sleep(0)
 
 
 class Peer(asyncio.Transport):

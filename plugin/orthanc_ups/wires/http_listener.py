@@ -97,9 +97,12 @@ class HttpListener:
             self._listening.close()
         if self._server is not None:
             plain = [one for one in self._server.connections if one not in self._upgraded]
+            transports = [one.transport for one in plain if one.transport is not None]
             for connection in plain:
                 connection.close()
             await asyncio.gather(*(connection.shutdown(_STOPPING) for connection in plain))
+            for transport in transports:
+                transport.abort()  # TLS would wait for the other side
         self._listening = self._server = None
 
     # --- one request ---

@@ -23,6 +23,7 @@ from .authorization import PROBE_HEADER, Authorization
 from .orthanc_door import OrthancDoor
 from .ups_rs import UpsRs
 from .web_addresses import Addresses, web_socket
+from .web_origins import Origins
 from .web_request import WebRequest
 from .web_response import WebResponse
 
@@ -47,6 +48,7 @@ class OrthancRoutes:
         self._authorization = authorization
         self._door = door
         self._addresses = Addresses(settings)
+        self._origins = Origins(settings.allowed_origins)
         self._public = bool(settings.public_url)
         self._web_socket_port = settings.http_port
         self._scheme = "https" if surroundings.http_tls else "http"
@@ -55,12 +57,15 @@ class OrthancRoutes:
     def answer(self, output: RestOutput, uri: str, **request: Unpack[RestRequest]) -> None:
         """Answer one request. Never raises."""
         headers = request.get("headers", {})
-        if hmac.compare_digest(headers.get(PROBE_HEADER.lower(), ""), self._authorization.secret):
+        shown = headers.get(PROBE_HEADER.lower(), "").encode("utf-8", "replace")
+        if hmac.compare_digest(shown, self._authorization.secret.encode()):
             output.SendHttpStatusCode(204)  # Orthanc has let it in, and that was the question
             return
 
         async def work() -> WebResponse:
-            return await self._handler.answer(self._web_request(uri, request))
+            asked = self._web_request(uri, request)
+            self._origins.check(asked.method, asked.headers, asked.service)
+            return await self._handler.answer(asked)
 
         self._door.answer(output, request, work, head=_method(request) == "HEAD")
 

@@ -103,10 +103,14 @@ _TREE: Final = (
 )
 
 
-@lru_cache(64)
 def document(service: str, web_socket_service: str, media_type: MediaType) -> tuple[bytes, str]:
     """The description in a media type of OFFERED, and its entity tag."""
-    if media_type in (WADL, PLAIN_XML):
+    return _document(service, web_socket_service, media_type in (WADL, PLAIN_XML))
+
+
+@lru_cache(64)
+def _document(service: str, web_socket_service: str, in_xml: bool) -> tuple[bytes, str]:
+    if in_xml:
         body = _wadl(service, web_socket_service).encode()
     else:
         body = orjson.dumps(_json(service, web_socket_service), option=orjson.OPT_INDENT_2)

@@ -32,7 +32,9 @@ class Origins:
         origin = headers.get("origin")
         if origin is None or self._everybody or origin.lower() in self._allowed:
             return False
-        return _place(origin) not in (_place(service), _place(f"http://{headers.get('host', '')}"))
+        # A page of another origin cannot send X-Forwarded-Host without a preflight, so it may be believed here.
+        hosts = (headers.get("host", ""), headers.get("x-forwarded-host", "").split(",")[0].strip())
+        return _place(origin) not in (_place(service), *(_place(f"http://{host}") for host in hosts if host))
 
     def check(self, method: str, headers: Mapping[str, str], service: str) -> None:
         """Refuse what a foreign page may not do. Raises HttpProblem 403."""
@@ -51,16 +53,17 @@ class Origins:
         return (("Access-Control-Allow-Origin", "*"), exposed)
 
     def preflight(self, method: str, headers: Mapping[str, str]) -> WebResponse | None:
-        """The answer to a CORS preflight, which carries no credentials; None if the request is none."""
+        """The answer to a CORS preflight, which carries no credentials, without what ``headers`` adds to every
+        answer; None if the request is none. Raises HttpProblem 403.
+        """
         if method != "OPTIONS" or "origin" not in headers or "access-control-request-method" not in headers:
             return None
-        allowing = self.headers(headers)
-        if not allowing:
+        if not self.headers(headers):
             raise foreign(headers)
         asked = headers.get("access-control-request-headers", "")
         more = (("Access-Control-Allow-Headers", asked),) if asked else ()
         methods = ("Access-Control-Allow-Methods", _METHODS)
-        return WebResponse(204, (*allowing, methods, *more, ("Access-Control-Max-Age", _REMEMBERED)))
+        return WebResponse(204, (methods, *more, ("Access-Control-Max-Age", _REMEMBERED)))
 
 
 def foreign(headers: Mapping[str, str]) -> HttpProblem:

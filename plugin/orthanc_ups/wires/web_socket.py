@@ -5,7 +5,7 @@ Every socket of an AE gets every event. A batch counts as delivered when one of 
 do not answer a ping in time, or lag too far behind, are cut off without holding up the others.
 
 A socket that was opened with ``?since=N`` first gets the replay behind N. What is delivered meanwhile waits, and
-what the replay has already brought is left out: no gap, no repeat.
+what the peer has already (up to N by its own word, beyond by the replay) is left out: no gap, no repeat.
 """
 
 from __future__ import annotations
@@ -112,12 +112,15 @@ class WebSocketChannel:
         self.is_closing = True
         if self._sweeper is not None:
             self._sweeper.cancel()
-        for connection in list(self.connections()):
+        leaving = list(self.connections())
+        for connection in leaving:
             connection.close(frames.GOING_AWAY, "the server is going down")
         for batch in self._batches.values():
             batch.settle("the server is going down")
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._all_gone(), LINGER * 1.5)
+            await asyncio.wait_for(self._all_gone(), LINGER)
+        for connection in leaving:
+            connection.cut()
 
     async def _all_gone(self) -> None:
         while self._open:
@@ -171,7 +174,7 @@ class WebSocketChannel:
                     if not await self._has_arrived(connection):
                         return
                 position = fresh[-1][0] if fresh else position
-        connection.go_live(since, position, self._next_number(), _now())
+        connection.go_live(position, self._next_number(), _now())
 
     async def _has_arrived(self, connection: Connection) -> bool:
         number = self._next_number()

@@ -69,7 +69,7 @@ class Connection:
         self._transport = transport
         self._limits = limits
         self._on_pong = on_pong
-        self._skips = (0, 0)  # sequences behind the first up to the second have come by replay
+        self._has_through = 0  # the peer has every event up to this sequence, by its own word or by replay
         self._backlog: Numbered | None = [] if replaying else None
         self._live_from = _NOT_YET if replaying else 0
         self._confirmed = 0
@@ -103,9 +103,8 @@ class Connection:
         if self._backlog is not None:
             self._backlog += events
             return self._check()
-        after, through = self._skips
-        if events and after < events[-1][0] and events[0][0] <= through:
-            events = [one for one in events if not after < one[0] <= through]
+        if events and events[0][0] <= self._has_through:
+            events = [one for one in events if one[0] > self._has_through]
             joined = b"".join(frame for _, frame in events)
         self._written += len(events)
         return self._write(joined)
@@ -115,10 +114,10 @@ class Connection:
         self._written += len(events)
         self._write(b"".join(frame for _, frame in events))
 
-    def go_live(self, after: int, through: int, number: int, now: float) -> None:
-        """The replay of (after, through] is written: what waited follows with a ping, then all as it comes."""
+    def go_live(self, through: int, number: int, now: float) -> None:
+        """The replay up to a sequence is written: what waited follows with a ping, then all as it comes."""
         waited, self._backlog = self._backlog or [], None
-        self._skips, self._live_from = (after, through), number
+        self._has_through, self._live_from = through, number
         self.send(waited, b"".join(frame for _, frame in waited))
         self.ping(number, now)
 
@@ -181,8 +180,7 @@ class Connection:
         self._transport.abort()
 
     def close(self, code: int, reason: str) -> None:
-        """End it in good order."""
+        """End it in good order; if the peer does not play along, ``cut`` it after LINGER."""
         if not self._transport.is_closing():
             self._transport.write(frames.close(code, reason))
             self._transport.close()
-            asyncio.get_running_loop().call_later(LINGER, self._transport.abort)
