@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What peers, crashes and restarts can do to the DIMSE worklist of a real Orthanc: nothing lasting."""
+
+import asyncio
+import contextlib
+import os
+import random
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+from pynetdicom import AE
+
+from orthanc_ups.core import tags
+from orthanc_ups.core.dataset import element, text
+from orthanc_ups.wires import dimse_pdu
+from orthanc_ups.wires.dimse_encode import encode
+from orthanc_ups.wires.dimse_message import Field, Message, fragments
+from orthanc_ups.wires.dimse_negotiation import request
+from orthanc_ups.wires.dimse_pdu import Kind
+from orthanc_ups.wires.dimse_syntax import EXPLICIT
+from tests.support import dimse_raw, workitems
+from tests.support.dimse_client import VERIFICATION, UpsClient
+from tests.support.dimse_raw import Closed, RawPeer
+from tests.support.event_receiver import EventReceiver
+from tests.support.orthanc import RealOrthanc
+from tests.support.ports import is_listening
+from tests.support.waiting import wait_until
+
+MODALITIES = {"scu": ["SCU", "127.0.0.1", 104]}
+SCP_STATUS_CHANGE = 4
+
+
+@pytest.fixture(scope="module")
+def orthanc_overrides() -> dict[str, Any]:
+    return {"DicomModalities": MODALITIES, "Ups": {"MaximumAssociations": 30}}
+
+
+def orthanc_is_well(orthanc: RealOrthanc) -> None:
+    """Orthanc's own ports and ours serve."""
+    assert requests.get(f"{orthanc.base_url}/system", timeout=10).status_code == 200
+    ae = AE(ae_title="SCU")
+    ae.add_requested_context(VERIFICATION)
+    association = ae.associate("127.0.0.1", orthanc.dicom_port)
+    assert association.send_c_echo().Status == 0
+    association.release()
+    with UpsClient(orthanc.ups_dicom_port) as client:
+        assert client.create(workitems.minimal()).code == 0
+
+
+def test_a_thousand_associations_at_once(orthanc: RealOrthanc) -> None:
+    answers = asyncio.run(_crowd(orthanc.ups_dicom_port, 1000))
+    assert answers.count(Kind.ASSOCIATE_AC) == 30
+    assert answers.count(Kind.ASSOCIATE_RJ) == 970
+    orthanc_is_well(orthanc)
+
+
+async def _crowd(port: int, count: int) -> list[Kind | None]:
+    everybody = asyncio.Barrier(count)  # nobody leaves before all have an answer
+
+    async def one() -> Kind | None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request("SCU", "ORTHANC", VERIFICATION, 16_384))
+        kind = None
+        with contextlib.suppress(OSError, EOFError):
+            kind, _ = dimse_pdu.read_header(await reader.readexactly(6))
+        await everybody.wait()
+        writer.close()
+        return kind
+
+    return await asyncio.gather(*(one() for _ in range(count)))
+
+
+def test_damaged_conversations_and_vanishing_peers(orthanc: RealOrthanc) -> None:
+    """A fixed sequence of 300 damaged conversations; threads and files of Orthanc do not grow."""
+    conversation = request("SCU", "ORTHANC", tags.PUSH, 16_384) + _create() * 2 + dimse_pdu.RELEASE_RQ
+    chance = random.Random(4711)
+    orthanc_is_well(orthanc)
+    before = _resources(orthanc)
+    for _ in range(300):
+        damaged = bytearray(conversation)
+        for _ in range(chance.randint(1, 8)):
+            damaged[chance.randrange(len(damaged))] = chance.randrange(256)
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection(("127.0.0.1", orthanc.ups_dicom_port)) as peer,
+        ):
+            peer.sendall(damaged[: chance.randint(1, len(damaged))])
+    orthanc_is_well(orthanc)
+    wait_until(
+        lambda: _is_no_more(_resources(orthanc), before), lambda: f"{before} → {_resources(orthanc)}", 30
+    )
+
+
+def _create() -> bytes:
+    encoded = encode(workitems.minimal(), EXPLICIT)
+    message = Message(1, dimse_raw.operation(Field.N_CREATE, ""), encoded)
+    return b"".join(dimse_pdu.data(part) for part in fragments(message, 16_384))
+
+
+def _resources(orthanc: RealOrthanc) -> tuple[int, int]:
+    """Threads and open files of Orthanc."""
+    process = f"/proc/{orthanc.pid}"
+    return len(os.listdir(f"{process}/task")), len(os.listdir(f"{process}/fd"))
+
+
+def _is_no_more(now: tuple[int, int], before: tuple[int, int]) -> bool:
+    """Orthanc's own threads and connections come and go by a few."""
+    return now[0] <= before[0] + 3 and now[1] <= before[1] + 10
+
+
+def test_a_refused_request_changes_nothing(orthanc: RealOrthanc) -> None:
+    with UpsClient(orthanc.ups_dicom_port) as client:
+        uid = client.create(workitems.full("greek")).uid
+        before = client.get(uid).attributes
+        with RawPeer(orthanc.ups_dicom_port, tags.PULL) as peer:
+            broken = encode(workitems.progress(), EXPLICIT)[:-3]
+            assert peer.ask(dimse_raw.operation(Field.N_SET, uid), broken).number(0x0900) == 0x0110
+        client.update(uid, {tags.STATE: element("CS", "COMPLETED")})
+        client.update(uid, {tags.PRIORITY: element("CS", "URGENT")})
+        client.update(uid, workitems.progress(), "2.25.1")
+        assert client.get(uid).attributes == before
+
+
+@pytest.fixture
+def lonely(suite: str) -> Iterator[RealOrthanc]:
+    """An Orthanc of its own, to be stopped and killed."""
+    with RealOrthanc(suite, {"DicomModalitiesInDatabase": True}) as running:
+        _tell(running, "SCU", 104)
+        yield running
+
+
+def test_everything_survives_a_restart_and_a_crash(lonely: RealOrthanc) -> None:
+    with EventReceiver("WATCHER") as watcher:
+        _tell(lonely, "WATCHER", watcher.port)
+        with UpsClient(lonely.ups_dicom_port) as client:
+            uid = client.create(workitems.full("cyrillic")).uid
+            assert client.subscribe(uid, "WATCHER", lock=True).code == 0
+            assert client.change_state(uid, "IN PROGRESS", "2.25.99").code == 0
+            before = client.get(uid).attributes
+        watcher.wait_for(2)
+        assert lonely.stop() == 0
+        lonely.start()
+        down, up = watcher.wait_for(4)[2:]
+        assert (down.type, text(down.information, tags.SCP_STATUS)) == (SCP_STATUS_CHANGE, "GOING DOWN")
+        assert (up.type, text(up.information, tags.SCP_STATUS)) == (SCP_STATUS_CHANGE, "RESTARTED")
+        assert (up.uid, up.information[tags.WORKITEM_LIST_STATUS]) == (
+            tags.GLOBAL_SUBSCRIPTION,
+            element("CS", "WARM START"),
+        )
+        lonely.kill()
+        lonely.start()
+        watcher.wait_for(5)
+        with UpsClient(lonely.ups_dicom_port) as client:
+            assert client.get(uid).attributes == before
+            assert client.change_state(uid, "COMPLETED", "2.25.1").code == 0xC301
+            assert client.update(uid, workitems.performed(), "2.25.99").code == 0
+            assert client.change_state(uid, "COMPLETED", "2.25.99").code == 0
+        assert text(watcher.wait_for(6)[5].information, tags.STATE) == "COMPLETED"
+
+
+def test_a_receiver_that_was_away_gets_everything_in_order(lonely: RealOrthanc) -> None:
+    with EventReceiver("WATCHER") as watcher, EventReceiver("OTHER") as other:
+        _tell(lonely, "WATCHER", watcher.port)
+        _tell(lonely, "OTHER", other.port)
+        with UpsClient(lonely.ups_dicom_port) as client:
+            for ae in ("WATCHER", "OTHER"):
+                client.subscribe(tags.GLOBAL_SUBSCRIPTION, ae)
+            first = client.create(workitems.minimal()).uid
+            watcher.wait_for(1)
+            watcher.stop()
+            uids = [client.create(workitems.minimal()).uid for _ in range(20)]
+            assert [one.uid for one in other.wait_for(21)] == [first, *uids]
+        lonely.kill()
+        lonely.start()
+        watcher.start()
+        reports = [one for one in watcher.wait_for(22, timeout=60) if one.type != SCP_STATUS_CHANGE]
+        told = list(dict.fromkeys(one.uid for one in reports))
+        assert told == [first, *uids]
+
+
+def _tell(orthanc: RealOrthanc, ae_title: str, port: int) -> None:
+    entry = {"AET": ae_title, "Host": "127.0.0.1", "Port": port}
+    requests.put(f"{orthanc.base_url}/modalities/{ae_title}", json=entry).raise_for_status()
+
+
+def test_a_stop_aborts_associations_and_is_quick(lonely: RealOrthanc) -> None:
+    with RawPeer(lonely.ups_dicom_port, tags.PULL) as idle, RawPeer(lonely.ups_dicom_port) as silent:
+        begun = time.monotonic()
+        assert lonely.stop(timeout=15) == 0
+        assert idle.receive()[0] is Kind.ABORT
+        with pytest.raises(Closed):
+            silent.receive()
+        assert time.monotonic() - begun < 15
+    assert not is_listening(lonely.ups_dicom_port)
