@@ -6,7 +6,7 @@ export const ORTHANC = new URL("../../", document.baseURI);
 
 export class ApiError extends Error {
   constructor(status, told) {
-    super(told.error || `The server answered with status ${status}`);
+    super(told.error || told.Detail || `The server answered with status ${status}`);
     this.status = status;
     this.name = told.status || "";
     this.attribute = told.attribute || null;
