@@ -21,10 +21,12 @@ from .store.projection import Projection, ProjectionBroken
 from .store.recovery import RestorableEntries
 from .worklist.commits import Commits
 from .worklist.counters import Counters
+from .worklist.exporter import Exporter
 from .worklist.gate import Gate
 from .worklist.global_acts import GlobalActs
 from .worklist.header import Header
 from .worklist.initial_reports import InitialReports
+from .worklist.intake import PATIENCE, Intake
 from .worklist.ledger import Ledger
 from .worklist.loader import Stored, bursts
 from .worklist.order import Order
@@ -33,6 +35,7 @@ from .worklist.resuming import numbers_in_use, slowest_cursor
 from .worklist.retention import Retention
 from .worklist.service import ReceivingAes, Worklist
 from .worklist.shadow import Shadow
+from .worklist.transfer import Parts
 from .worklist.writer import Writer
 
 _log = logging.getLogger("orthanc_ups")
@@ -79,6 +82,8 @@ class UpsService:
         self.worklist = self._worklist(receiving_aes)
         self._recovery = self._recovering()
         self._retention = Retention(settings, self.worklist, self.shadow, self.ledger, own_ae, self._now)
+        self.exporter = Exporter(self._parts())
+        self.intake = Intake(self._parts(), settings)
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
 
@@ -133,6 +138,21 @@ class UpsService:
             self.clock.sleep,
         )
 
+    def _parts(self) -> Parts:
+        return Parts(
+            self._writer,
+            self.projection,
+            self.shadow,
+            self.ledger,
+            self._header,
+            self._order,
+            self._gate,
+            self.commits,
+            self.delivery,
+            self.worklist,
+            self.clock.now,
+        )
+
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self.clock.now(), UTC).astimezone()
 
@@ -155,6 +175,7 @@ class UpsService:
         self._again_and_again(self._reserve_ahead, _RESERVATION_EVERY)
         self._again_and_again(self._look_after_everything, _RETENTION_EVERY)
         self._again_and_again(self._retention.run_once, _RETENTION_EVERY)
+        self._again_and_again(self.intake.look_after, PATIENCE)
         _log.info("Worklist with %d workitems is open", self.shadow.count())
 
     async def _resume(self, stored: Stored) -> None:
@@ -239,12 +260,12 @@ class UpsService:
 
     # --- stop ---
 
-    async def stop(self, farewell: float = _FAREWELL) -> None:
-        """Let running commands end, say GOING DOWN within some seconds, and store the cursors."""
+    async def stop(self, farewell: float = _FAREWELL, last_commands: float = _LAST_COMMANDS) -> None:
+        """Let running commands end, say GOING DOWN, and store the cursors. Both within so many seconds."""
         self._stopping = True
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self.worklist.close(_LAST_COMMANDS)
+        await self.worklist.close(last_commands)
         await self.delivery.going_down(self._status_event("GOING DOWN", self._order.next), farewell)
         self.projection.close()

@@ -84,14 +84,22 @@ def decode(body: bytes, nesting: int = 32) -> list[DataSet]:
         MalformedJson: no JSON, a name twice in one object, or neither array nor object.
         UpsError: 0105 or 0106 with the path of the attribute; values are left to the rules of the core.
     """
-    found = _parsed(body)
+    found = parsed(body)
     listed = found if isinstance(found, list) else [found]
     if not all(isinstance(one, dict) for one in listed):
         raise MalformedJson("expected a JSON object, or an array of them, with tags as names")
     return [_dataset(one, "", nesting) for one in listed]
 
 
-def _parsed(body: bytes) -> Any:
+def data_set(found: object, nesting: int = 32) -> DataSet:
+    """A data set that stands somewhere in what ``parsed`` gave. Raises as ``decode``."""
+    if not isinstance(found, dict):
+        raise MalformedJson("expected a JSON object with tags as names")
+    return _dataset(found, "", nesting)
+
+
+def parsed(body: bytes) -> Any:
+    """Any JSON as Python values, with every number as a Number. Raises MalformedJson."""
     try:
         orjson.loads(body)  # refuses what is too deep for the parser that keeps the digits of numbers
         return json.loads(body.decode(), parse_float=Number, parse_int=Number, object_pairs_hook=_unambiguous)

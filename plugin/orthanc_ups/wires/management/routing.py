@@ -20,6 +20,8 @@ from ..web_response import HttpProblem, WebResponse
 from .keyword_form import spelled
 
 _log = logging.getLogger("orthanc_ups.management")
+JSON: Final = "application/json"
+JSON_LINES: Final = "application/x-ndjson"
 _WITH_BODY: Final = frozenset({"POST", "PUT"})
 _NO_STORE: Final = (("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"))
 
@@ -31,14 +33,16 @@ class Call:
     Attributes:
         parameters: what stands in the path at ``{…}``.
         query: the last value of each name.
-        content: the JSON object of the body; empty if there is none.
+        content: the JSON object of the body; empty if there is none, or if the route takes something else.
         requester: the operator, for history and events.
+        body: as it came.
     """
 
     parameters: Mapping[str, str]
     query: Mapping[str, str]
     content: Mapping[str, Any]
     requester: Requester
+    body: bytes = b""
 
     @property
     def uid(self) -> str:
@@ -102,11 +106,17 @@ Handler: TypeAlias = Callable[[Call], Awaitable[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One operation of the API. ``path`` has ``{name}`` for parameters, such as ``/workitems/{uid}``."""
+    """One operation of the API.
+
+    Attributes:
+        path: has ``{name}`` for parameters, such as ``/workitems/{uid}``.
+        media_type: of the body that it takes, if it takes one.
+    """
 
     method: str
     path: str
     handler: Handler
+    media_type: str = JSON
     parts: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -150,11 +160,13 @@ class Router:
         return found if isinstance(found, WebResponse) else json_response(found)
 
     async def _handled(self, request: WebRequest) -> Any:
-        _check_origin(request)
+        _check_site(request)
         route, parameters = self._route(request.method, request.segments())
+        _check_media_type(request, route.media_type)
+        content = _content(request) if route.media_type == JSON else {}
         requester = Requester(self._ae_title, "page", request.user)
         query = dict(parse_qsl(request.query, keep_blank_values=True))
-        return await route.handler(Call(parameters, query, _content(request), requester))
+        return await route.handler(Call(parameters, query, content, requester, request.body))
 
     def _route(self, method: str, segments: list[str]) -> tuple[Route, dict[str, str]]:
         others: list[str] = []
@@ -170,15 +182,20 @@ class Router:
         raise HttpProblem(404, "the management API has no such resource; see openapi.json")
 
 
-def _check_origin(request: WebRequest) -> None:
+def _check_site(request: WebRequest) -> None:
     """A page from elsewhere must not act with the credentials that the browser keeps for Orthanc."""
     if request.method == "GET":
         return
     if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         raise HttpProblem(403, "requests from pages of other sites are refused")
+
+
+def _check_media_type(request: WebRequest, expected: str) -> None:
+    """Pages from elsewhere cannot send these types unasked, so this is a second lock."""
     media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if request.method in _WITH_BODY and media_type != "application/json":
-        raise HttpProblem(415, "the body must be JSON, with the header Content-Type: application/json")
+    if request.method in _WITH_BODY and media_type != expected:
+        what = "JSON" if expected == JSON else "lines of JSON"
+        raise HttpProblem(415, f"the body must be {what}, with the header Content-Type: {expected}")
 
 
 def _content(request: WebRequest) -> Mapping[str, Any]:

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What an export consists of, and the parts of a worklist that export and import work on.
+
+An export is a stream of records: ``Head``; then the logs of global acts (``Log``), how far delivery is
+(``Reach``), the workitems (``Workitem``, with all their waiting events), the purged ones (``Purged``), the dead
+letters (``Batch``); ``Tail``. A worklist may change while it is exported. Each record is true at its moment, and
+the order sees to it that no event is missed: an event that waits is found behind its cursor in the workitem, or
+later among the dead letters; at worst it is in both, or was delivered meanwhile and will be repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TypeAlias
+
+from ..core.subscriptions import Log
+from ..core.workitem import Workitem
+from ..delivery.documents import Batch, Progress
+from ..delivery.outbox import Delivery
+from ..store.projection import Projection
+from .commits import Commits
+from .gate import Gate
+from .header import Header
+from .ledger import Ledger
+from .order import Order
+from .service import Worklist
+from .shadow import Shadow
+from .writer import Writer
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A worklist from inside. ``now`` gives seconds since the epoch."""
+
+    writer: Writer
+    projection: Projection
+    shadow: Shadow
+    ledger: Ledger
+    header: Header
+    order: Order
+    gate: Gate
+    commits: Commits
+    delivery: Delivery
+    worklist: Worklist
+    now: Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The first record.
+
+    Attributes:
+        identity: of the exported worklist, see ``Header.identity``.
+        next_sequence, next_creation: no number from these on was in use.
+        at: when the export began, seconds since the epoch.
+        counts: how many records there were of each kind, for progress.
+    """
+
+    identity: str
+    next_sequence: int
+    next_creation: int
+    at: float
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How far delivery is with an AE, per channel."""
+
+    receiving_ae: str
+    channels: Mapping[str, Progress]
+
+
+@dataclass(frozen=True, slots=True)
+class Purged:
+    """A purged workitem that is remembered; ``at`` in seconds since the epoch."""
+
+    uid: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """The last record: the export is complete. Numbers as in ``Head``, but of the end."""
+
+    next_sequence: int
+    next_creation: int
+
+
+Record: TypeAlias = Head | Log | Reach | Workitem | Purged | Batch | Tail
+
+
+class Fate(Enum):
+    """What became of a record."""
+
+    IMPORTED = "imported"
+    UNCHANGED = "unchanged"
+    CONFLICT = "conflicts"
+    LEFT_OUT = "left_out"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of a record, and why if it was not taken."""
+
+    fate: Fate
+    why: str = ""
+
+
+IMPORTED = Verdict(Fate.IMPORTED)
+UNCHANGED = Verdict(Fate.UNCHANGED)
+
+
+def conflict(why: str) -> Verdict:
+    """Ours is kept."""
+    return Verdict(Fate.CONFLICT, why)
+
+
+TAKEN = conflict("its place in Orthanc's metadata is taken by an entry that cannot be read")
+
+
+def compared(ours: Workitem, theirs: Workitem) -> Verdict:
+    """Two workitems of one UID: content, state and owner count; who was told of it does not."""
+    same = ours.attributes == theirs.attributes and ours.owner == theirs.owner
+    return UNCHANGED if same else conflict("is here with other content; ours is kept")

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Exports and imports between desks, page by page as a client does it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import orjson
+
+from orthanc_ups.core.commands import Requester
+from orthanc_ups.wires.management.transfer import Importer, described, export_page
+from orthanc_ups.worklist.exporter import Position
+from tests.support.delivery import settle
+from tests.support.service import Desk
+
+OPERATOR = Requester("WORKLIST", "page", "anna")
+
+
+async def exported(desk: Desk, limit: int = 500) -> list[bytes]:
+    """Every line of an export, without those that end a page."""
+    lines: list[bytes] = []
+    after: Position | None = None
+    while True:
+        page = (await export_page(desk.service.exporter, after, limit)).splitlines()
+        if kind(page[-1]) == "end":
+            return lines + page
+        lines += page[:-1]
+        after = Position.parse(orjson.loads(page[-1])["after"])
+
+
+async def imported(desk: Desk, lines: list[bytes], at_once: int = 500) -> dict[str, Any]:
+    """Import lines in lots, and tell how it went; then let events be delivered."""
+    importer = Importer(desk.service.intake)
+    for start in range(0, len(lines), at_once):
+        task = asyncio.ensure_future(importer.feed(b"\n".join(lines[start : start + at_once]), OPERATOR))
+        await desk.until_done(task)
+        await task
+    await settle()
+    return described(desk.service.intake.account)
+
+
+async def moved(source: Desk, target: Desk) -> dict[str, Any]:
+    """All of one desk into another."""
+    return await imported(target, await exported(source))
+
+
+def kind(line: bytes) -> str:
+    """The kind of a line."""
+    found: str = orjson.loads(line)["kind"]
+    return found
+
+
+def of_kind(lines: list[bytes], wanted: str) -> list[dict[str, Any]]:
+    """The lines of a kind, read."""
+    return [orjson.loads(line) for line in lines if kind(line) == wanted]
+
+
+def changed(line: bytes, **fields: Any) -> bytes:
+    """A line with other fields."""
+    return orjson.dumps({**orjson.loads(line), **fields})

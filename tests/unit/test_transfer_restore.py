@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""A worklist moves: its export into an empty one restores everything, and delivery goes on where it stopped."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from orthanc_ups.core import tags
+from orthanc_ups.core.dataset import element
+from orthanc_ups.core.events import Event, EventType
+from orthanc_ups.delivery.management import DeliveryManagement
+from orthanc_ups.settings import Settings
+from orthanc_ups.store.document import decode
+from orthanc_ups.wires.management.transfer import ImportStopped
+from orthanc_ups.worklist.intake import PATIENCE
+from tests.support.service import (
+    FILTERED,
+    GLOBAL,
+    LOCK,
+    NO_LOCK,
+    NONE,
+    TRANSACTION,
+    Desk,
+    grows,
+    on_loop,
+)
+from tests.support.transfer import exported, imported, kind, moved, of_kind
+from tests.support.workitems import full, minimal, progress, uid
+
+AES = ("RIS", "AI", "DOSE")
+HIGH = {tags.PRIORITY: element("CS", "HIGH")}
+
+
+async def busy_desk() -> Desk:
+    """Two global subscribers, one of them away; a filter; locks; claimed, completed and purged workitems."""
+    desk = await Desk(*AES).start()
+    await desk.create(1)
+    await desk.subscribe("RIS", GLOBAL, lock=True)
+    await desk.subscribe("DOSE", FILTERED, keys=HIGH)
+    await desk.create(2, full("japanese"))
+    desk.channel.down["AI"] = "it is switched off"
+    await desk.subscribe("AI", GLOBAL)
+    await desk.claim(1)
+    await desk.create(3)
+    await desk.subscribe("AI", 3, lock=True)
+    await desk.unsubscribe("RIS", 3)
+    await desk.complete(2)
+    await desk.update(progress("40"), 1)
+    await desk.update(progress("70"), 1)
+    await desk.create(4)
+    await desk.cancel(4)
+    await desk.release_lock("RIS", 4)
+    return desk
+
+
+def waiting_for(desk: Desk, ae: str) -> list[Event]:
+    """What the AE has not been told yet."""
+    workers = desk.service.delivery.workers(ae)
+    return [item for worker in workers for item in worker.line if isinstance(item, Event)]
+
+
+async def empty_desk(*known: str) -> Desk:
+    return await Desk(*(known or AES)).start()
+
+
+@on_loop
+async def test_every_entry_of_a_workitem_is_as_it_was() -> None:
+    source, target = await busy_desk(), await empty_desk()
+    await moved(source, target)
+    ours, theirs = source.stored(), target.stored()
+    assert ours.keys() == theirs.keys()
+    for key in (one for one in ours if one.startswith("workitem/")):
+        assert decode(theirs[key]) == decode(ours[key])
+    for key in (one for one in ours if one.startswith("subscriber/")):
+        assert theirs[key] == ours[key]
+
+
+@on_loop
+async def test_subscriptions_and_locks_mean_the_same() -> None:
+    source, target = await busy_desk(), await empty_desk()
+    await moved(source, target)
+    states = {(ae, n): source.subscription(ae, n) for ae in AES for n in (1, 2, 3, 4)}
+    assert {(ae, n): target.subscription(ae, n) for ae, n in states} == states
+    assert states["RIS", 1] is LOCK and states["RIS", 3] is NONE and states["AI", 3] is LOCK
+    assert states["RIS", 4] is NO_LOCK and states["DOSE", 2] is NO_LOCK
+
+
+@on_loop
+async def test_what_waits_is_delivered_there_in_order_and_nothing_is_repeated() -> None:
+    source, target = await busy_desk(), await empty_desk()
+    waiting = [event.sequence for event in waiting_for(source, "AI")]
+    assert len(waiting) > 5 and not source.told("AI")
+    await moved(source, target)
+    assert target.sequences("AI") == waiting
+    assert not target.told("RIS") and not target.told("DOSE")
+
+
+@on_loop
+async def test_a_client_that_knows_its_sequence_goes_on_with_it() -> None:
+    """A WebSocket client resumes at the new server by the number of the last event that it has."""
+    source, target = await busy_desk(), await empty_desk()
+    last = max(source.sequences("RIS"))
+    await moved(source, target)
+    await target.create(9)
+    replayed = [event async for chunk in target.service.delivery.replay("RIS", last) for event in chunk]
+    assert [event.uid for event in replayed] == [uid(9)]
+    assert grows([last, *(event.sequence for event in replayed)])
+
+
+@on_loop
+async def test_work_goes_on_behind_the_numbers_of_the_export() -> None:
+    source, target = await busy_desk(), await empty_desk()
+    await moved(source, target)
+    before = target.sequences("AI")
+    await target.update(progress("90"), 1, TRANSACTION)
+    await target.create(5, full(t00741200=element("CS", "HIGH")))
+    assert target.workitem(5).created > source.workitem(4).created
+    assert target.told("RIS") and target.told("DOSE")
+    assert grows([*before, *(one for one in target.sequences("AI") if one not in before)])
+    assert min(event.sequence for event in target.told("RIS")) > max(source.sequences("RIS"))
+
+
+@on_loop
+async def test_the_owner_of_a_claim_can_complete_it_there() -> None:
+    source, target = await busy_desk(), await empty_desk()
+    await moved(source, target)
+    assert "Transaction" not in b"".join(await exported(source)).decode()
+    assert TRANSACTION not in b"".join(await exported(source)).decode()
+    await target.update(progress("99"), 1, TRANSACTION)
+
+
+@on_loop
+async def test_it_is_still_so_after_a_restart() -> None:
+    source, target = await busy_desk(), await empty_desk()
+    target.channel.down["AI"] = "it is switched off"
+    await moved(source, target)
+    await target.pass_by(2)
+    await target.restart()
+    del target.channel.down["AI"]
+    await target.pass_by(600)
+    waiting = [event.sequence for event in waiting_for(source, "AI")]
+    assert target.sequences("AI") == waiting
+    assert not target.told("RIS")
+    assert target.subscription("AI", 3) is LOCK
+
+
+@on_loop
+async def test_a_crash_in_the_middle_loses_nothing_and_the_import_is_finished_later() -> None:
+    source = await busy_desk()
+    lines = await exported(source)
+    waiting = [event.sequence for event in waiting_for(source, "AI")]
+    for taken in range(1, len(lines)):
+        target = await empty_desk()
+        await imported(target, lines[:taken])
+        await target.restart()
+        told = await imported(target, lines)
+        assert told["state"] == "complete" and told["mode"] == "restore" and not told["conflicts"]
+        assert sorted(target.sequences("AI")) == waiting
+        assert not target.told("RIS") and not target.told("DOSE")
+        assert target.stored().keys() == source.stored().keys()
+        await target.crash()
+
+
+@on_loop
+async def test_an_import_whose_client_went_away_is_abandoned_and_what_came_is_delivered() -> None:
+    source, target = await busy_desk(), await empty_desk()
+    lines = await exported(source)
+    await imported(target, lines[:-1])
+    assert not target.told("AI")
+    await target.pass_by(2 * PATIENCE + 1)
+    assert target.told("AI")
+    assert target.service.intake.account.state == "abandoned"
+    with pytest.raises(ImportStopped, match="header"):
+        await imported(target, lines[-1:])
+
+
+@on_loop
+async def test_who_changes_a_workitem_meanwhile_loses_none_of_its_waiting_events() -> None:
+    source, target = await busy_desk(), await empty_desk()
+    lines = await exported(source)
+    reports = [one.sequence for one in waiting_for(source, "AI") if one.type is EventType.STATE_REPORT]
+    await imported(target, lines[:-1])
+    for percent in range(71, 90):
+        await target.update(progress(str(percent)), 1, TRANSACTION)
+    assert not target.told("AI")
+    await imported(target, lines[-1:])
+    assert target.sequences("AI")[:-1] == reports
+    assert target.told("AI")[-1].type is EventType.PROGRESS_REPORT
+    assert grows(target.sequences("AI"))
+
+
+@on_loop
+async def test_initial_reports_that_were_not_made_are_made_there() -> None:
+    source, target = await Desk("AI").start(), await empty_desk("AI")
+    for number in range(1, 8):
+        await source.create(number)
+    source.channel.down["AI"] = "it is switched off"
+    await source.subscribe("AI", GLOBAL, lock=True)
+    await moved(source, target)
+    assert target.heard("AI") == [f"{number}: SCHEDULED" for number in range(1, 8)]
+    assert grows(target.sequences("AI"))
+
+
+@on_loop
+async def test_dead_letters_move_and_can_be_sent_there() -> None:
+    settings = replace(Settings(), dead_letter_after=60.0)
+    source, target = Desk("AI", settings=settings), await empty_desk("AI")
+    await source.start()
+    await source.subscribe("AI")
+    source.channel.down["AI"] = "it is switched off"
+    await source.create(1)
+    await source.create(2)
+    await source.pass_by(600)
+    told = await moved(source, target)
+    letters = DeliveryManagement(target.service.delivery).dead_letters("AI")
+    assert [one.uid for one in letters] == [uid(1), uid(2)]
+    assert told["counts"]["dead_letters"]["imported"] == 2
+    assert not target.told("AI")
+    DeliveryManagement(target.service.delivery).resend_dead("AI")
+    await target.pass_by(1)
+    assert target.heard("AI") == ["1: SCHEDULED", "2: SCHEDULED"]
+
+
+@on_loop
+async def test_purged_workitems_stay_gone() -> None:
+    source, target = await Desk("AI").start(), await empty_desk("AI")
+    await source.create(1)
+    await source.cancel(1)
+    await source.purge(1)
+    await moved(source, target)
+    assert target.service.shadow.is_gone(uid(1))
+    await target.restart()
+    assert target.service.shadow.is_gone(uid(1))
+
+
+@on_loop
+async def test_many_waiting_events_of_one_workitem_spill_there_too() -> None:
+    settings = replace(Settings(), replace_waiting_progress=False)
+    source, target = Desk("AI", settings=settings), Desk("AI", settings=settings)
+    await source.start()
+    await target.start()
+    await source.subscribe("AI")
+    source.channel.down["AI"] = target.channel.down["AI"] = "it is switched off"
+    await source.create(1)
+    await source.claim(1)
+    for percent in range(150):
+        await source.update(progress(str(percent % 100)), 1)
+    lines = await exported(source)
+    assert len(of_kind(lines, "workitem")[0]["events"]) >= 152
+    await imported(target, lines)
+    assert len(target.workitem(1).events) <= 64
+    await target.restart()
+    del target.channel.down["AI"]
+    await target.pass_by(600)
+    assert target.sequences("AI") == [event["sequence"] for event in of_kind(lines, "workitem")[0]["events"]]
+
+
+@on_loop
+async def test_importing_twice_changes_nothing() -> None:
+    source, target = await busy_desk(), await empty_desk()
+    lines = await exported(source)
+    await imported(target, lines)
+    before, told = target.stored(), len(target.channel.calls)
+    again = await imported(target, lines)
+    assert target.stored() == before
+    assert len(target.channel.calls) == told
+    assert again["conflicts_in_all"] == 0
+    assert again["counts"]["workitems"]["unchanged"] == 4
+    assert again["counts"]["subscribers"]["unchanged"] == 3
+
+
+@on_loop
+async def test_every_page_size_gives_the_same_lines() -> None:
+    source = await busy_desk()
+    whole = await exported(source)
+    kinds = [kind(line) for line in whole]
+    assert kinds[0] == "header" and kinds[-1] == "end"
+    assert kinds.count("workitem") == 4 and kinds.count("subscriber") == 3 and kinds.count("delivery") == 3
+    for limit in (1, 2, 3, 7):
+        assert (await exported(source, limit))[1:] == whole[1:]
+
+
+@on_loop
+async def test_progress_tells_what_is_expected_and_what_came() -> None:
+    source, target = await busy_desk(), await empty_desk()
+    lines = await exported(source)
+    half = await imported(target, lines[:8])
+    assert half["state"] == "running" and half["mode"] == "restore"
+    assert half["counts"]["workitems"]["expected"] == 4
+    whole = await imported(target, lines[8:])
+    assert whole["state"] == "complete"
+    assert whole["counts"]["workitems"]["imported"] == 4
+
+
+@on_loop
+async def test_nothing_of_a_patient_is_rounded_or_lost() -> None:
+    source, target = await empty_desk(), await empty_desk()
+    for number, who in enumerate(("plain", "japanese", "cyrillic", "greek", "latin-1"), 1):
+        await source.create(number, full(who))
+    await source.create(6, minimal(t00091001=element("OB"), t00090010=element("LO", "PRIVATE ÄÖ")))
+    await moved(source, target)
+    for number in range(1, 7):
+        assert target.workitem(number).attributes == source.workitem(number).attributes

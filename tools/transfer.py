@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Back the worklist of a running Orthanc up into a file, or bring such a file into one.
+
+    python -m tools.transfer export http://user:password@host:8042 worklist.ndjson
+    python -m tools.transfer import http://user:password@host:8042 worklist.ndjson
+
+A file whose name ends with ``.gz`` is compressed. An export appears under its name only once it is complete. An
+import may be repeated: what is there already stays as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any, Final
+from urllib.parse import unquote, urlsplit
+
+import requests
+
+_LINES: Final = 500
+_BYTES: Final = 4 * 1024 * 1024
+_PATIENCE: Final = 60.0
+_TRIES: Final = 10
+_NDJSON: Final = {"Content-Type": "application/x-ndjson"}
+
+
+class TransferError(Exception):
+    """It cannot go on; the text says why."""
+
+
+class Server:
+    """The management API of an Orthanc; the user and password may stand in its URL."""
+
+    def __init__(self, url: str, pause: Callable[[float], None] = time.sleep) -> None:
+        parts = urlsplit(url)
+        place = parts.netloc.rpartition("@")[2]
+        self._api = f"{parts.scheme}://{place}{parts.path.rstrip('/')}/ups/api"
+        self._session = requests.Session()
+        if parts.username is not None:
+            self._session.auth = (unquote(parts.username), unquote(parts.password or ""))
+        self._pause = pause
+
+    def ask(self, method: str, path: str, **more: Any) -> requests.Response:
+        """Send a request, and again while the server is busy. Raises TransferError."""
+        for number in range(_TRIES):
+            if number:
+                self._pause(min(2.0**number, 30.0))
+            answer = self._asked(method, path, more)
+            if answer is not None and answer.status_code != 503:
+                return answer
+        raise TransferError(f"{self._api} does not answer, or is too busy")
+
+    def _asked(self, method: str, path: str, more: dict[str, Any]) -> requests.Response | None:
+        try:
+            return self._session.request(method, self._api + path, timeout=_PATIENCE, **more)
+        except (requests.ConnectionError, requests.Timeout) as error:
+            print(f"no answer ({type(error).__name__}), trying again", file=sys.stderr)
+            return None
+
+
+def export(server: Server, file: Path, tell: Callable[[str], None]) -> int:
+    """Write an export into a file; how many lines. Raises TransferError."""
+    unfinished = file.with_name(f"{file.name}.part")
+    count = 0
+    with _opened(unfinished, "wb", file) as out:
+        for line in _exported(server):
+            out.write(line + b"\n")
+            count += 1
+            if count % 1_000 == 0:
+                tell(f"{count} lines")
+    unfinished.replace(file)
+    return count
+
+
+def _exported(server: Server) -> Iterator[bytes]:
+    after: str | None = None
+    while True:
+        query = {"limit": str(_LINES)} | ({"after": after} if after else {})
+        answer = server.ask("GET", "/export", params=query)
+        if answer.status_code != 200:
+            raise TransferError(_in_words(answer))
+        *lines, last = answer.content.splitlines()
+        yield from lines
+        content = json.loads(last)
+        if content["kind"] == "end":
+            yield last
+            return
+        after = content["after"]
+
+
+def bring_in(server: Server, file: Path, tell: Callable[[str], None]) -> dict[str, Any]:
+    """Import a file; how it went. Raises TransferError, which names the line at fault."""
+    for _ in range(_TRIES):
+        told = _brought_in(server, file, tell)
+        if told is not None:
+            return told
+        tell("the server was restarted: beginning again, what is there already stays")
+    raise TransferError("the server is restarted again and again")
+
+
+def _brought_in(server: Server, file: Path, tell: Callable[[str], None]) -> dict[str, Any] | None:
+    """None if the server does not know of the import any more."""
+    told: dict[str, Any] = {}
+    for first, lot in _lots(file):
+        answer = server.ask("POST", "/import", data=lot, headers=_NDJSON)
+        if answer.status_code == 409 and first > 1:
+            return None
+        if answer.status_code != 200:
+            raise TransferError(_fault(answer, first))
+        told = answer.json()["import"]
+        tell(_progress(told))
+    if told.get("state") != "complete":
+        raise TransferError("the file is not complete: its last line is missing")
+    return told
+
+
+def _lots(file: Path) -> Iterator[tuple[int, bytes]]:
+    """Some lines at a time, with the number of the first."""
+    lot: list[bytes] = []
+    size, first = 0, 1
+    with _opened(file, "rb", file) as lines:
+        for number, line in enumerate(lines, 1):
+            if lot and (len(lot) >= _LINES or size + len(line) > _BYTES):
+                yield first, b"".join(lot)
+                lot, size, first = [], 0, number
+            lot.append(line)
+            size += len(line)
+    if lot:
+        yield first, b"".join(lot)
+
+
+def _opened(file: Path, mode: str, named: Path) -> IO[bytes]:
+    """For the caller to close."""
+    opened: Any = gzip.open if named.suffix == ".gz" else Path.open
+    found: IO[bytes] = opened(file, mode)
+    return found
+
+
+def _fault(answer: requests.Response, first: int) -> str:
+    try:
+        content = answer.json()
+        line, error = first + int(content["line"]) - 1, str(content["error"]).partition(": ")[2]
+    except (ValueError, KeyError):
+        return _in_words(answer)
+    return f"line {line} of the file: {error}"
+
+
+def _in_words(answer: requests.Response) -> str:
+    if answer.status_code in (401, 403):
+        return f"the server refuses these credentials ({answer.status_code})"
+    if answer.status_code == 404:
+        return "there is no management API of the UPS plugin at this address"
+    try:
+        return str(answer.json()["error"])
+    except (ValueError, KeyError):
+        return f"the server answered {answer.status_code}"
+
+
+def _progress(told: dict[str, Any]) -> str:
+    found = told["counts"]["workitems"]
+    done = sum(found[fate] for fate in ("imported", "unchanged", "conflicts"))
+    return f"{told['mode']}: {done} of {found['expected']} workitems, {told['conflicts_in_all']} conflicts"
+
+
+def main() -> int:
+    """0 if it is complete, 1 if it is not, 3 if it is complete but for conflicts."""
+    parser = argparse.ArgumentParser(
+        prog="transfer", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("action", choices=("export", "import"))
+    parser.add_argument("url", help="of Orthanc, such as http://user:password@host:8042")
+    parser.add_argument("file", type=Path)
+    options = parser.parse_args()
+    try:
+        return _run(options.action, Server(options.url), options.file)
+    except (TransferError, OSError, EOFError) as error:
+        print(f"transfer: {error}", file=sys.stderr)
+        return 1
+
+
+def _run(action: str, server: Server, file: Path) -> int:
+    if action == "export":
+        print(f"{export(server, file, print)} lines are in {file}")
+        return 0
+    told = bring_in(server, file, print)
+    for one in told["conflicts"]:
+        print(f"{one['kind']} {one['name']}: {one['why']}")
+    return 3 if told["conflicts_in_all"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
