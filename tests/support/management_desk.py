@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The management API over fakes, and a client for it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from orthanc_ups.core.commands import Create, Requester
+from orthanc_ups.templates import read_templates
+from orthanc_ups.wires.management.api import ManagementApi, Ports
+from orthanc_ups.wires.web_request import WebRequest
+from orthanc_ups.wires.web_response import WebResponse
+from tests.support.fake_management import (
+    FakeClock,
+    FakeDesk,
+    FakeDimse,
+    FakeModalities,
+    FakeOrthanc,
+    FakeWorklist,
+    activity,
+    facts,
+)
+from tests.support.workitems import minimal, uid
+
+JSON = {"content-type": "application/json"}
+
+
+@dataclass
+class Desk:
+    """The API with its fakes."""
+
+    clock: FakeClock = field(default_factory=FakeClock)
+    delivery: FakeDesk = field(default_factory=FakeDesk)
+    orthanc: FakeOrthanc = field(default_factory=FakeOrthanc)
+    templates: list[Any] = field(default_factory=list)
+    warnings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.worklist = FakeWorklist(self.clock)
+        self.activity = activity(self.worklist, self.clock)
+        self.api = ManagementApi(
+            Ports(
+                self.worklist,
+                self.worklist,
+                self.delivery,
+                FakeDimse(),
+                self.orthanc,
+                FakeModalities(),
+                self.activity,
+                self.clock,
+                facts(templates=read_templates(self.templates), warnings=self.warnings),
+            )
+        )
+
+    def answer(
+        self,
+        method: str,
+        path: str,
+        content: Any = None,
+        *,
+        query: str = "",
+        headers: dict[str, str] | None = None,
+    ) -> WebResponse:
+        body = b"" if content is None else json.dumps(content).encode()
+        request = WebRequest(method, path, query, JSON if headers is None else headers, body, user="anna")
+        return asyncio.run(self.api.answer(request))
+
+    def ask(self, method: str, path: str, content: Any = None, **more: Any) -> Any:
+        """The content of an answer that must be a success."""
+        found = self.answer(method, path, content, **more)
+        assert found.status == 200, found.body
+        return json.loads(found.body)
+
+    def refused(self, status: int, method: str, path: str, content: Any = None, **more: Any) -> Any:
+        """The content of an answer that must be an error."""
+        found = self.answer(method, path, content, **more)
+        assert found.status == status, found.body
+        return json.loads(found.body)
+
+    def have(self, number: int = 1, attributes: Any = None) -> str:
+        """Put a workitem into the worklist."""
+        requester = Requester("RIS", "DIMSE")
+        asyncio.run(self.worklist.execute(Create(requester, uid(number), attributes or minimal())))
+        return uid(number)

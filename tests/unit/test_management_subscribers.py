@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Subscribers, deliveries and the whole at a glance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from orthanc_ups.core.events import EventType
+from orthanc_ups.core.workitem import Subscription
+from tests.support.fake_management import dead_letter, endpoint_report
+from tests.support.management_desk import Desk
+from tests.support.workitems import full, uid
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
+
+
+def test_events_tell_to_whom_they_were_delivered_and_why_not(desk: Desk) -> None:
+    for ae in ("AI", "RIS"):
+        desk.ask("POST", f"/subscribers/{ae}/subscribe", {"scope": "global"})
+    found = desk.have()
+    event = desk.worklist.event_logs[found][0]
+    desk.worklist.fates[event.sequence, "AI"] = "waiting"
+    desk.delivery.reports = [endpoint_report("AI", pending=1, last_error="connection refused", retry_at=1e9)]
+    told = desk.ask("GET", f"/workitems/{found}/events")["events"]
+    assert (told[0]["type"], told[0]["summary"]) == (EventType.STATE_REPORT, "SCHEDULED, inputs READY")
+    assert told[0]["receivers"] == [
+        {"ae": "AI", "state": "waiting", "why": "connection refused", "retry": "2001-09-09T01:46:40.000Z"},
+        {"ae": "RIS", "state": "delivered"},
+    ]
+
+
+def test_subscriptions_are_told_in_words(desk: Desk) -> None:
+    wanted = {"ScheduledStationNameCodeSequence.CodeValue": "R7", "ProcedureStepState": "SCHEDULED"}
+    desk.ask("POST", "/subscribers/AI/subscribe", {"scope": "filtered", "filter": wanted, "lock": True})
+    desk.ask("POST", "/subscribers/RIS/subscribe", {"scope": "global"})
+    found = {one["ae"]: one for one in desk.ask("GET", "/subscribers")["subscribers"]}
+    assert found["AI"]["filters"][0]["words"] == "Station › Code Value is R7, and State is SCHEDULED"
+    assert found["AI"]["filters"][0]["lock"] is True
+    assert found["RIS"]["everything"] == {"lock": False}
+    assert found["AI"]["everything"] is None
+
+
+def test_what_was_suspended_can_be_resumed(desk: Desk) -> None:
+    desk.ask("POST", "/subscribers/RIS/subscribe", {"scope": "global", "lock": True})
+    desk.ask("POST", "/subscribers/RIS/suspend", {"scope": "global"})
+    found = desk.ask("GET", "/subscribers/RIS")
+    assert found["everything"] is None
+    assert [(one["scope"], one["lock"]) for one in found["suspended"]] == [("global", True)]
+    desk.ask("POST", "/subscribers/RIS/subscribe", {"scope": "global", "lock": True})
+    assert desk.ask("GET", "/subscribers/RIS")["suspended"] == []
+
+
+def test_a_filter_must_be_one(desk: Desk) -> None:
+    content = {"scope": "filtered", "filter": {"PatientShoeSize": "9"}}
+    assert "PatientShoeSize" in desk.refused(400, "POST", "/subscribers/AI/subscribe", content)["error"]
+    desk.refused(400, "POST", "/subscribers/AI/subscribe", {"scope": "everything"})
+
+
+def test_an_ae_lists_the_workitems_that_it_subscribed_to(desk: Desk) -> None:
+    found = desk.have()
+    desk.ask("POST", "/subscribers/AI/subscribe", {"scope": "workitem", "uid": found, "lock": True})
+    told = desk.ask("GET", "/subscribers/AI")
+    assert (told["specific"], told["locks"]) == (1, 1)
+    assert told["workitems"] == [{"uid": found, "lock": True}]
+    desk.ask("POST", "/subscribers/AI/unsubscribe", {"scope": "workitem", "uid": found})
+    assert desk.ask("GET", "/subscribers/AI")["workitems"] == []
+    assert desk.worklist.workitems[found].acts["AI"].state is Subscription.NONE
+
+
+@pytest.mark.parametrize(
+    ("changes", "health"),
+    [
+        ({}, "idle"),
+        ({"last_success_at": 5.0}, "good"),
+        ({"pending": 3, "last_success_at": 5.0}, "good"),
+        ({"pending": 3, "last_error": "refused", "last_error_at": 9.0, "last_success_at": 5.0}, "trouble"),
+        ({"serving": False}, "unreachable"),
+        ({"serving": False, "durable": False}, "idle"),
+    ],
+)
+def test_health_is_a_word(desk: Desk, changes: Any, health: str) -> None:
+    desk.delivery.reports = [endpoint_report("AI", **changes)]
+    channels = desk.ask("GET", "/subscribers")["subscribers"][0]["channels"]
+    assert channels[0]["health"] == health
+
+
+def test_the_operator_steers_delivery(desk: Desk) -> None:
+    desk.delivery.reports = [endpoint_report("AI", pending=3, dead_letters=1)]
+    desk.delivery.letters = [dead_letter("AI", 7, 5.0)]
+    assert desk.ask("POST", "/subscribers/AI/retry", {}) == {"pending": 3}
+    assert desk.ask("POST", "/subscribers/AI/drop", {"sequences": [1, 2]}) == {"dropped": 3}
+    desk.ask("POST", "/subscribers/AI/resend", {"first": 3, "last": 9})
+    assert desk.ask("POST", "/subscribers/AI/test-event", {}) == {"channels": 1}
+    letters = desk.ask("GET", "/subscribers/AI/dead-letters")
+    assert letters["total"] == 1
+    assert letters["letters"][0]["reason"] == "connection refused"
+    assert desk.ask("POST", "/subscribers/AI/dead-letters/resend", {}) == {"resent": 1}
+    assert desk.ask("POST", "/subscribers/AI/dead-letters/drop", {"sequences": [7]}) == {"dropped": 1}
+    assert desk.delivery.done == [
+        ("retry", "AI"),
+        ("drop", "AI", [1, 2]),
+        ("resend", "AI", 3, 9),
+        ("test", "AI"),
+        ("resend dead", "AI", None),
+        ("drop dead", "AI", [7]),
+    ]
+
+
+@pytest.mark.parametrize("content", [{}, {"first": 9, "last": 3}, {"first": True, "last": 3}, {"first": "1"}])
+def test_a_range_must_be_one(desk: Desk, content: Any) -> None:
+    desk.refused(400, "POST", "/subscribers/AI/resend", content)
+    assert desk.delivery.done == []
+
+
+def test_an_echo_says_how_long_it_took_or_why_not(desk: Desk) -> None:
+    assert desk.ask("POST", "/subscribers/RIS/echo", {}) == {"seconds": 0.004}
+    refusal = desk.refused(502, "POST", "/subscribers/AI/echo", {})
+    assert refusal == {"error": "AI refused the connection", "status": "UNREACHABLE", "attribute": None}
+
+
+def test_counts_are_by_state_and_by_worklist(desk: Desk) -> None:
+    desk.have(1)
+    desk.have(2, full())
+    desk.ask("POST", f"/workitems/{uid(2)}/claim", {})
+    found = desk.ask("GET", "/counts")
+    assert found["states"] == {"SCHEDULED": 1, "IN PROGRESS": 1, "COMPLETED": 0, "CANCELED": 0}
+    assert found["worklists"] == [
+        {"worklist": "DEFAULT", "states": {"SCHEDULED": 1}},
+        {"worklist": "SECOND READS", "states": {"IN PROGRESS": 1}},
+    ]
+
+
+def test_charts_count_what_went_on(desk: Desk) -> None:
+    desk.have(1)
+    desk.ask("GET", "/overview")
+    desk.clock.pass_by(minutes=2)
+    desk.have(2)
+    desk.have(3)
+    report = endpoint_report("AI")
+    desk.activity.delivered(report.endpoint, None, 0.03)  # type: ignore[arg-type]
+    hour = desk.ask("GET", "/overview")["charts"]["hour"]
+    assert hour["created"][-3:] == [1, 0, 2]
+    assert len(hour["created"]) == 60
+    assert (hour["delivered"][-1], hour["latency"]["median"][-1]) == (1, 0.05)
+
+
+def test_warnings_say_in_words_what_needs_a_person() -> None:
+    desk = Desk(warnings=("AllowThreads is off.",))
+    desk.delivery.reports = [
+        endpoint_report("LOST", serving=False, pending=2),
+        endpoint_report("SLOW", pending=90_000, oldest_at=0.0, last_error="connection refused"),
+        endpoint_report("DEAD", dead_letters=4),
+        endpoint_report("FINE", last_success_at=1.0),
+    ]
+    warnings = desk.ask("GET", "/overview")["warnings"]
+    told = "\n".join(warnings)
+    assert warnings[0] == "AllowThreads is off."
+    assert "2 events wait for LOST, but nobody knows its address" in told
+    assert "nearly full: 90000 of 100000" in told
+    assert "DEAD has 4 dead letters" in told
+    assert "FINE" not in told
+
+
+def test_a_jump_of_the_clock_is_noticed() -> None:
+    desk = Desk()
+    steady = iter((0.0, 10.0, 20.0))
+    desk.activity._monotonic = lambda: next(steady)
+    desk.activity._offset = desk.clock.now().timestamp() - next(steady)
+    desk.clock.pass_by(minutes=-10)
+    assert "jumped back by 10 minutes" in desk.ask("GET", "/overview")["warnings"][0]
+
+
+def test_the_page_polls_for_what_changed(desk: Desk) -> None:
+    start = desk.ask("GET", "/changes", query="since=0")
+    found = desk.have()
+    news = desk.ask("GET", "/changes", query=f"since={start['number']}")
+    assert news["uids"] == [found]
+    assert news["complete"] is True
+    assert desk.ask("GET", "/changes", query=f"since={news['number']}")["uids"] == []
+    assert desk.ask("GET", "/changes", query="since=99999")["complete"] is False
+    desk.refused(400, "GET", "/changes", query="since=x")
