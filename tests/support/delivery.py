@@ -134,15 +134,6 @@ class TwinChannel:
         return [event.sequence for event in self.told.get(receiving_ae, [])]
 
 
-class PromptTwin(TwinChannel):
-    """A channel that takes events without waiting, as open WebSockets do."""
-
-    def deliver_now(self, receiving_ae: str, events: Sequence[Event]) -> int:
-        if not self.serves(receiving_ae) or receiving_ae in self.holds:
-            return 0
-        return self.take(receiving_ae, events)
-
-
 @dataclass
 class TwinLog:
     """The event log and the source of bursts, in memory; every workitem is as it was when created."""

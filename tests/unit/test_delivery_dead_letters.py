@@ -204,6 +204,20 @@ def test_an_old_status_change_is_dropped_and_no_dead_letter() -> None:
     run(scenario())
 
 
+def test_what_grew_old_while_the_plugin_was_stopped_is_tried_once_more() -> None:
+    async def scenario() -> None:
+        channel = dimse("A", "B")
+        channel.down["B"] = "connection refused"
+        bench = Bench(channel, settings=Settings(dead_letter_after=DAY))
+        bench.clock.passed += 30 * DAY
+        await bench.restart([event(1, "A", "B")])
+        await bench.clock.advance(10.0)
+        assert channel.sequences("A") == [1] and names(bench, "A") == []
+        assert names(bench, "B") == [1]
+
+    run(scenario())
+
+
 def test_dead_letter_after_nothing_means_never() -> None:
     async def scenario() -> None:
         channel = dimse("A")

@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from orthanc_ups.core.events import Event, EventType
 from orthanc_ups.delivery.port import WEBSOCKET, Burst
 from orthanc_ups.settings import Settings
-from tests.support.delivery import Bench, PromptTwin, TwinChannel, event, restarted, settle
+from tests.support.delivery import Bench, TwinChannel, event, restarted, settle
 
 AES = ("DIMSE", "BOTH", "HOOK", "SOCKET")
 KINDS = st.sampled_from([EventType.STATE_REPORT, EventType.PROGRESS_REPORT, EventType.PROGRESS_REPORT])
@@ -37,7 +37,7 @@ class Delivering(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.dimse = TwinChannel("dimse", {"DIMSE", "BOTH", "HOOK"})
         self.hook = TwinChannel("webhook:X", {"HOOK"})
-        self.sockets = PromptTwin(WEBSOCKET)
+        self.sockets = TwinChannel(WEBSOCKET)
         self.channels = (self.dimse, self.hook, self.sockets)
         self.next = 1
         self.documents: dict[str, list[Event]] = {}

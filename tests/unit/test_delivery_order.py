@@ -13,7 +13,6 @@ from orthanc_ups.settings import Settings
 from tests.support.delivery import (
     NOON,
     Bench,
-    PromptTwin,
     TwinChannel,
     event,
     progress,
@@ -43,12 +42,12 @@ def test_an_event_reaches_its_receivers_and_nobody_else() -> None:
 
 def test_an_event_is_on_its_way_without_a_timer() -> None:
     async def scenario() -> None:
-        channel, prompt = dimse("A"), PromptTwin(WEBSOCKET, {"A"})
-        bench = Bench(channel, prompt)
+        channel, socket = dimse("A"), TwinChannel(WEBSOCKET, {"A"})
+        bench = Bench(channel, socket)
         bench.delivery.offer([event(1, "A")])
         assert channel.calls == [], "not inside the call: the requester is answered first"
         await asyncio.sleep(0)
-        assert channel.sequences("A") == [1] and prompt.sequences("A") == [1]
+        assert channel.sequences("A") == [1] and socket.sequences("A") == [1]
         assert bench.clock.passed == 0.0
 
     run(scenario())
@@ -394,40 +393,5 @@ def test_settled_means_that_every_receiver_has_it() -> None:
         await bench.clock.advance(10.0)
         assert bench.delivery.settled(event(2, "A", "B"))
         assert bench.delivery.settled_through("NEVER HEARD OF") == 3
-
-    run(scenario())
-
-
-def test_a_thousand_prompt_receivers_are_told_without_a_task_each() -> None:
-    async def scenario() -> None:
-        names = [f"AE{number}" for number in range(1_000)]
-        channel = PromptTwin(WEBSOCKET, set(names))
-        bench = Bench(channel)
-        before = len(asyncio.all_tasks())
-        bench.delivery.offer([event(1, *names)])
-        most = 0
-        for _ in range(12):
-            await asyncio.sleep(0)
-            most = max(most, len(asyncio.all_tasks()) - before)
-        assert all(channel.sequences(name) == [1] for name in names)
-        assert most <= 1, "the keeper of cursors"
-
-    run(scenario())
-
-
-def test_a_prompt_channel_that_cannot_take_it_now_is_asked_to_deliver() -> None:
-    async def scenario() -> None:
-        channel = PromptTwin(WEBSOCKET, {"A"})
-        channel.holds["A"] = asyncio.Event()
-        bench = Bench(channel)
-        await bench.offer(event(1, "A"), event(2, "A"))
-        assert channel.told == {}
-        channel.holds["A"].set()
-        await settle()
-        await bench.offer(event(3, "A"))
-        assert channel.sequences("A") == [1, 2, 3]
-        channel.refuses.add(4)
-        await bench.offer(event(4, "A"), event(5, "A"))
-        assert channel.sequences("A") == [1, 2, 3, 5]
 
     run(scenario())

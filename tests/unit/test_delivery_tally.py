@@ -53,6 +53,9 @@ def test_lasting_counts_are_restored_and_never_go_back() -> None:
 
 def test_counts_by_channel_and_event_type() -> None:
     counts = Counts()
-    counts.add("delivered", "dimse", EventType.ASSIGNED)
-    counts.add("delivered", "dimse", EventType.ASSIGNED, 2)
-    assert counts.all() == {("delivered", "dimse", EventType.ASSIGNED): 3}
+    counts.of("dimse").delivered[EventType.ASSIGNED] += 3
+    counts.of("websocket").lost[EventType.STATE_REPORT] += 1
+    assert counts.all() == {
+        ("delivered", "dimse", EventType.ASSIGNED): 3,
+        ("lost", "websocket", EventType.STATE_REPORT): 1,
+    }

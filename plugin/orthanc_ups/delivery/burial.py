@@ -77,8 +77,8 @@ class Burial:
             self._tell(reason)
         self._line.strike(items)
         for item in items:
-            what = "lost" if is_transient(item) else "dead"
-            self._around.counts.add(what, self._endpoint.channel, kind_of(item))
+            counts = self._around.counts.of(self._endpoint.channel)
+            (counts.lost if is_transient(item) else counts.dead)[kind_of(item)] += 1
         self._tally.dead += len(kept)
         self._moved()
 

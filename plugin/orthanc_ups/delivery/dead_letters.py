@@ -121,7 +121,7 @@ class DeadLetters:
 
     def _lose(self, endpoint: Endpoint, held: _Held) -> None:
         for kind in held.kinds.values():
-            self._counts.add("lost", endpoint.channel, kind)
+            self._counts.of(endpoint.channel).lost[kind] += 1
         if endpoint not in self._told_of_losses:
             self._told_of_losses.add(endpoint)
             _log.error("%s has %d dead letters; the oldest are given up", endpoint, self._maximum)

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from bisect import insort
-from collections import deque
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Final
@@ -30,7 +29,6 @@ from .surroundings import Surroundings
 from .tally import Counts
 from .worker import Worker
 
-_AT_ONCE: Final = 100
 _PREFIXES: Final = (PREFIX, dead_letters.PREFIX)
 _first = attrgetter("first")
 
@@ -63,7 +61,6 @@ class Delivery:
         self._keeper = Keeper(clock, self._store)
         self._subscribers: dict[str, Subscriber] = {}
         self._bursts: dict[str, list[Burst]] = {}
-        self._ready: deque[Worker] = deque()
         self._busy: dict[str, Subscriber] = {}
         self._high_water = 0
         self._closed = False
@@ -126,9 +123,7 @@ class Delivery:
         found = self._subscribers.get(receiving_ae)
         if found is None:
             entry = KeptEntry(self._entries, f"{PREFIX}{receiving_ae}")
-            found = Subscriber(
-                receiving_ae, self._channels, self._around, entry, self._queue, self._keeper.touch
-            )
+            found = Subscriber(receiving_ae, self._channels, self._around, entry, self._keeper.touch)
             self._subscribers[receiving_ae] = found
         return found
 
@@ -163,19 +158,6 @@ class Delivery:
         else:
             self._high_water = max(self._high_water, item.last)
             insort(self._bursts.setdefault(item.receiving_ae, []), item, key=_first)
-
-    def _queue(self, worker: Worker) -> None:
-        if not self._ready:
-            asyncio.get_running_loop().call_soon(self._flush_some)
-        self._ready.append(worker)
-
-    def _flush_some(self) -> None:
-        for _ in range(min(_AT_ONCE, len(self._ready))):
-            worker = self._ready.popleft()
-            if not self._closed:
-                worker.flush_now()
-        if self._ready:
-            asyncio.get_running_loop().call_soon(self._flush_some)
 
     # --- what another worklist had waiting ---
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeAlias, runtime_checkable
+from typing import Final, Protocol, TypeAlias
 
 from ..core.events import Event
 
@@ -45,15 +45,6 @@ class Channel(Protocol):
 
     async def close(self) -> None:
         """Let go of every connection, within a second or two."""
-        ...
-
-
-@runtime_checkable
-class PromptChannel(Protocol):
-    """A channel that can often take events without waiting; spares a task per receiver and event."""
-
-    def deliver_now(self, receiving_ae: str, events: Sequence[Event]) -> int:
-        """As ``Channel.deliver``, as far as it goes without waiting; 0 says: call ``deliver``."""
         ...
 
 

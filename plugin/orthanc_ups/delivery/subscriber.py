@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 from ..core.events import Event
@@ -39,7 +40,6 @@ class Subscriber:
         "_channels",
         "_moved",
         "_passed",
-        "_queue",
         "_revision",
         "_serving",
         "_targets",
@@ -55,12 +55,10 @@ class Subscriber:
         channels: Sequence[Channel],
         around: Surroundings,
         entry: KeptEntry,
-        queue: Callable[[Worker], None],
         moved: Callable[[Subscriber], None],
     ) -> None:
         """Args:
         channels: every channel there is; one must be named ``websocket``.
-        queue: see Worker.
         moved: called when there is something new to store.
         """
         self.receiving_ae = receiving_ae
@@ -69,7 +67,6 @@ class Subscriber:
         self.cursors: dict[str, int] = {}
         self._channels = channels
         self._around = around
-        self._queue = queue
         self._moved = moved
         self._revision = 0
         self._passed: dict[str, frozenset[int]] = {}
@@ -121,13 +118,10 @@ class Subscriber:
         if worker is None:
             channel = next(one for one in self._channels if one.name == name)
             endpoint = Endpoint(self.receiving_ae, name)
-            around, moved, unserved = self._around, self._on_moved, self._on_unserved
-            worker = Worker(endpoint, channel, around, self._queue, moved, unserved)
+            around, moved, unserved = self._around, partial(self._moved, self), self._on_unserved
+            worker = Worker(endpoint, channel, around, moved, unserved)
             self.workers[name] = worker
         return worker
-
-    def _on_moved(self) -> None:
-        self._moved(self)
 
     def _on_unserved(self) -> None:
         self.route()

@@ -3,34 +3,60 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 from ..core.events import EventType
 
 MINUTES: Final = 60
 _LATENCIES: Final = 64
+_TYPES: Final = max(EventType) + 1
+
+
+@dataclass(slots=True)
+class ChannelCounts:
+    """Growing numbers of one channel, each a list by event type.
+
+    Attributes:
+        failed: attempts.
+        dead: went to the dead letters.
+        lost: fell out of the dead letters, or was transient and could not be told.
+        dropped: given up by an operator.
+        replaced: made way for a newer one of its kind.
+        repeated: sent again on demand.
+    """
+
+    offered: list[int] = field(default_factory=lambda: [0] * _TYPES)
+    delivered: list[int] = field(default_factory=lambda: [0] * _TYPES)
+    failed: list[int] = field(default_factory=lambda: [0] * _TYPES)
+    dead: list[int] = field(default_factory=lambda: [0] * _TYPES)
+    lost: list[int] = field(default_factory=lambda: [0] * _TYPES)
+    dropped: list[int] = field(default_factory=lambda: [0] * _TYPES)
+    replaced: list[int] = field(default_factory=lambda: [0] * _TYPES)
+    repeated: list[int] = field(default_factory=lambda: [0] * _TYPES)
 
 
 class Counts:
-    """Growing numbers by (what, channel, event type).
-
-    What: ``offered``, ``delivered``, ``failed`` (attempts), ``dead`` (went to the dead letters), ``lost``
-    (fell out of the dead letters, or was transient and refused), ``dropped`` (by an operator), ``replaced``
-    (by a newer one of its kind), ``repeated`` (sent again on demand).
-    """
+    """The numbers of all channels."""
 
     def __init__(self) -> None:
-        self._counts: Counter[tuple[str, str, EventType]] = Counter()
+        self._channels: dict[str, ChannelCounts] = {}
 
-    def add(self, what: str, channel: str, kind: EventType, count: int = 1) -> None:
-        """Count something."""
-        self._counts[what, channel, kind] += count
+    def of(self, channel: str) -> ChannelCounts:
+        """The numbers of a channel, to be counted up in place."""
+        return self._channels.setdefault(channel, ChannelCounts())
 
     def all(self) -> Mapping[tuple[str, str, EventType], int]:
-        """Every count so far."""
-        return dict(self._counts)
+        """Every number that is not 0, by (what, channel, event type)."""
+        return {
+            (one.name, channel, kind): number
+            for channel, counts in self._channels.items()
+            for one in fields(counts)
+            for kind in EventType
+            if (number := getattr(counts, one.name)[kind])
+        }
 
 
 class Tally:
@@ -63,8 +89,10 @@ class Tally:
         """One event was delivered, ``latency`` seconds after it was committed."""
         self.delivered += 1
         self.last_success_at = now
-        self._turn(int(now // 60))
-        self._minutes[self._minute % MINUTES] += 1
+        minute = int(now // 60)
+        if minute != self._minute:
+            self._turn(minute)
+        self._minutes[minute % MINUTES] += 1
         self._latencies.append(latency)
 
     def failed_at(self, now: float, why: str) -> None:

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
 
-from ..core.events import Event, EventType
+from ..core.events import Event
 from ..store.port import StoreUnavailable
 from .backoff import Backoff
 from .burial import Burial
@@ -18,7 +18,6 @@ from .port import (
     WEBSOCKET,
     Channel,
     Endpoint,
-    PromptChannel,
     Refused,
     Unreachable,
 )
@@ -47,11 +46,10 @@ class Worker:
         "_around",
         "_broken",
         "_burial",
+        "_counts",
         "_finishing",
         "_moved",
         "_nap",
-        "_prompt",
-        "_queue",
         "_repeats",
         "_task",
         "_unserved",
@@ -61,7 +59,6 @@ class Worker:
         "durable",
         "endpoint",
         "line",
-        "queued",
         "tally",
     )
 
@@ -70,12 +67,10 @@ class Worker:
         endpoint: Endpoint,
         channel: Channel,
         around: Surroundings,
-        queue: Callable[[Worker], None],
         moved: Callable[[], None],
         unserved: Callable[[], None],
     ) -> None:
         """Args:
-        queue: called when there is something for ``flush_now``, once until it is called.
         moved: called when the cursor or a count moved.
         unserved: called when the channel turns out not to serve the AE; may clear the line.
         """
@@ -85,13 +80,11 @@ class Worker:
         self.tally = Tally()
         self.backoff = Backoff(around.settings, around.clock)
         self.durable = False
-        self.queued = False
         self.dropped: set[int] = set()
         self._around = around
-        self._queue = queue
+        self._counts = around.counts.of(endpoint.channel)
         self._moved = moved
         self._unserved = unserved
-        self._prompt = channel if isinstance(channel, PromptChannel) else None
         self._repeats: deque[Repeat] = deque()
         self._task: asyncio.Task[None] | None = None
         self._nap: asyncio.Future[None] | None = None
@@ -105,20 +98,13 @@ class Worker:
         """Something new, with a greater sequence than all before."""
         replaced = self.line.add(item)
         if replaced is not None:
-            self._count("replaced", replaced.type)
+            self._counts.replaced[replaced.type] += 1
         if isinstance(item, Event):
-            self._count("offered", item.type)
+            self._counts.offered[item.type] += 1
         if self._task is None:
-            self._begin()
+            self.start()
         elif self._nap is not None and self._burial.is_due:
             self.wake()
-
-    def _begin(self) -> None:
-        if self._prompt is None or self.backoff.failing:
-            self.start()
-        elif not self.queued:
-            self.queued = True
-            self._queue(self)
 
     def repeat(self, run: Repeat) -> None:
         """Send something again, ahead of what waits."""
@@ -155,8 +141,6 @@ class Worker:
 
     async def finish(self, patience: float) -> None:
         """Go on for at most ``patience`` seconds; then end the task once what is in flight has landed."""
-        if self.queued:
-            self.flush_now()
         if self._task is not None:
             limit = asyncio.ensure_future(self._around.clock.sleep(patience))
             await asyncio.wait((self._task, limit), return_when=asyncio.FIRST_COMPLETED)
@@ -183,7 +167,7 @@ class Worker:
             self.dropped.update(event.sequence for event in gone)
             dropped = len(gone)
         for event in gone:
-            self._count("dropped", event.type)
+            self._counts.dropped[event.type] += 1
         self._moved()
         self.wake()
         return dropped
@@ -193,30 +177,12 @@ class Worker:
         through = self.line.settled_through()
         return high_water if through is None else through
 
-    def flush_now(self) -> None:
-        """Deliver without a task what the channel takes at once; start one for the rest."""
-        self.queued = False
-        if self._task is None and self._prompt and not self._repeats:
-            batch = self.line.take(AT_ONCE)
-            self._took(batch[: self._taken_now(self._prompt, batch)])
-            self.line.landed()
-        self.start()
-
-    def _taken_now(self, prompt: PromptChannel, batch: Sequence[Event]) -> int:
-        if not batch:
-            return 0
-        try:
-            return prompt.deliver_now(self.endpoint.receiving_ae, batch)
-        except (Unreachable, Refused):
-            return 0
-        except Exception:
-            _log.exception("Telling %s failed by an error of ours", self.endpoint)
-            return 0
-
     async def _run(self) -> None:
         try:
-            while not self.is_idle and not self._finishing:
+            while True:
                 await self._step()
+                if self.is_idle or self._finishing:
+                    return
                 await asyncio.sleep(0)  # a channel that never waits must not hold up the loop
         finally:
             self._task = None
@@ -224,7 +190,7 @@ class Worker:
 
     async def _step(self) -> None:
         try:
-            if self.durable:
+            if self.durable and (self.backoff.failing or self._burial.is_due):
                 await self._burial.tend()
             if self.backoff.left > 0:
                 await self._take_a_nap()
@@ -252,10 +218,21 @@ class Worker:
     # --- attempts ---
 
     async def _attempt(self) -> None:
-        self._check_served()
-        repeat, batch = await self._next()
-        if not batch:
+        if not self.channel.serves(self.endpoint.receiving_ae):
+            self._not_served()
             return
+        repeat = await self._next_repeat() if self._repeats else None
+        limit = 1 if self._broken else AT_ONCE
+        if repeat is not None:
+            batch = (await repeat.next())[:limit]
+        else:
+            if self.line.bursts:
+                await self._expand()
+            batch = self.line.take(limit)
+        if batch:
+            await self._tell(repeat, batch)
+
+    async def _tell(self, repeat: Repeat | None, batch: Sequence[Event]) -> None:
         self.backoff.attempt()
         try:
             taken = await self.channel.deliver(self.endpoint.receiving_ae, batch)
@@ -269,11 +246,12 @@ class Worker:
                 await self._broke(repeat, batch[0], error)
             raise
         else:
-            await self._done(repeat, batch[:taken])
+            self._took(batch[:taken])
+            if repeat is not None:
+                await self._repeated(repeat, batch[:taken])
 
-    def _check_served(self) -> None:
-        if self.channel.serves(self.endpoint.receiving_ae):
-            return
+    def _not_served(self) -> None:
+        """Raises Unreachable, unless there is nothing to do any more."""
         self._unserved()
         if not self.durable:
             self._repeats.clear()
@@ -281,54 +259,49 @@ class Worker:
             where = "no WebSocket is open" if self.endpoint.channel == WEBSOCKET else "it has no address now"
             raise Unreachable(where)
 
-    async def _next(self) -> tuple[Repeat | None, Sequence[Event]]:
-        limit = 1 if self._broken else AT_ONCE
+    async def _next_repeat(self) -> Repeat | None:
+        """The first repeat that still has something."""
         while self._repeats:
             repeat = self._repeats[0]
-            if batch := await self._repeated(repeat):
-                return repeat, batch[:limit]
+            if await self._has_more(repeat):
+                return repeat
             if self._repeats and self._repeats[0] is repeat:
                 self._repeats.popleft()
+        return None
+
+    async def _has_more(self, repeat: Repeat) -> bool:
+        try:
+            return bool(await repeat.next())
+        except Exception as error:  # what cannot be read cannot be sent again, but holds up nothing
+            _log.error("Sending events to %s again ends early: %r", self.endpoint, error)
+            return False
+
+    async def _expand(self) -> None:
         head = self.line.head
         if isinstance(head, BurstAt):
             self.line.expand(head, await next_reports(self._around.source, head, _REPORTS))
-        return None, self.line.take(limit)
 
-    async def _repeated(self, repeat: Repeat) -> Sequence[Event]:
-        try:
-            return await repeat.next()
-        except Exception as error:  # what cannot be read cannot be sent again, but holds up nothing
-            _log.error("Sending events to %s again ends early: %r", self.endpoint, error)
-            return ()
-
-    async def _done(self, repeat: Repeat | None, events: Sequence[Event]) -> None:
-        self._took(events)
-        if repeat is not None:
-            for event in events:
-                self._count("repeated", event.type)
-            await repeat.passed(len(events), delivered=True)
+    async def _repeated(self, repeat: Repeat, events: Sequence[Event]) -> None:
+        for event in events:
+            self._counts.repeated[event.type] += 1
+        await repeat.passed(len(events), delivered=True)
 
     def _took(self, events: Sequence[Event]) -> None:
-        if not events:
-            return
         now = self._around.clock.now()
         for event in events:
             latency = max(0.0, now - event.at)
             self.tally.took(now, latency)
-            self._count("delivered", event.type)
+            self._counts.delivered[event.type] += 1
             if self._around.observers:
                 self._observed(event, latency)
-        self._pass(events)
+        self.line.strike(events)
+        self.line.landed()
+        self._moved()
         if self.backoff.failing:
             _log.info("%s is told again; %d events wait", self.endpoint, self.line.pending)
             self.backoff.succeeded()
         self._burial.is_over()
         self._broken = 0
-
-    def _pass(self, events: Sequence[Event]) -> None:
-        self.line.remove(event.sequence for event in events)
-        self.line.landed()
-        self._moved()
 
     def _observed(self, event: Event, latency: float) -> None:
         for observer in self._around.observers:
@@ -341,7 +314,7 @@ class Worker:
 
     def _failed_attempt(self, event: Event) -> None:
         self.tally.failed += 1
-        self._count("failed", event.type)
+        self._counts.failed[event.type] += 1
 
     def _failed(self, why: str) -> None:
         first = not self.backoff.failing
@@ -370,6 +343,3 @@ class Worker:
             await repeat.passed(1, delivered=False)
         else:
             await self._burial.bury([event], why)
-
-    def _count(self, what: str, kind: EventType) -> None:
-        self._around.counts.add(what, self.endpoint.channel, kind)
