@@ -63,14 +63,15 @@ class UpsService:
         clock: Clock,
         zone: tzinfo | None = None,
     ) -> None:
-        """``zone``: where date-times without offset belong in filters; should be that of ``projection``."""
+        """``zone``: where date-times without offset belong, as in ``projection``; None is the zone of the machine."""
         self.settings = settings
         self.entries = entries
         self.projection = projection
         self.clock = clock
+        self._zone = zone or datetime.now().astimezone().tzinfo
         self.counters = Counters()
         self.changes = ChangeFeed(int(clock.now() * 1000))
-        self.ledger = Ledger(zone)
+        self.ledger = Ledger(self._zone)
         self._writer = Writer(entries, clock.sleep)
         self._header = Header(self._writer)
         self._order = Order(1, self._release)
@@ -154,7 +155,7 @@ class UpsService:
         )
 
     def _now(self) -> datetime:
-        return datetime.fromtimestamp(self.clock.now(), UTC).astimezone()
+        return datetime.fromtimestamp(self.clock.now(), UTC).astimezone(self._zone)
 
     def _release(self, events: Sequence[Event]) -> None:
         self.shadow.record(events)

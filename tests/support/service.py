@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequ
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from datetime import tzinfo
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, ParamSpec
 
@@ -37,7 +38,7 @@ from orthanc_ups.core.statuses import UpsError
 from orthanc_ups.core.workitem import Subscription, Workitem
 from orthanc_ups.outcome import Outcome
 from orthanc_ups.settings import Settings
-from orthanc_ups.store.port import Entry
+from orthanc_ups.store.port import Entry, StoreUnavailable
 from orthanc_ups.store.projection import Projection
 from orthanc_ups.store.twin import InMemoryEntries
 from tests.support.delivery import TwinChannel, VirtualClock, settle
@@ -59,15 +60,14 @@ class SlowEntries(InMemoryEntries):
 
     Attributes:
         before, after: per key (or ``""`` for all) what a write waits for, before it is done and before it answers.
-        log: the keys of the writes, as they were done.
+        broken_keys: entries that the store cannot write now.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.before: dict[str, asyncio.Event] = {}
         self.after: dict[str, asyncio.Event] = {}
-        self.log: list[str] = []
-        self.unreadable: set[str] = set()
+        self.broken_keys: set[str] = set()
 
     async def create(self, key: str, document: bytes) -> str:
         async with self._slowly(key):
@@ -84,10 +84,11 @@ class SlowEntries(InMemoryEntries):
     @asynccontextmanager
     async def _slowly(self, key: str) -> AsyncIterator[None]:
         await self._wait(self.before, key)
+        if key in self.broken_keys:
+            raise StoreUnavailable("disk full, says a test", certain=True)
         try:
             yield
         finally:
-            self.log.append(key)
             await self._wait(self.after, key)
 
     @staticmethod
@@ -240,6 +241,12 @@ class Desk:
         assert self.stored() == before
         return caught.value
 
+    async def refused_now(self, command: Command) -> UpsError:
+        """The refusal of a command, before anything else can happen."""
+        with pytest.raises(UpsError) as caught:
+            await self.service.worklist.execute(command)
+        return caught.value
+
     def stored(self) -> dict[str, bytes]:
         """What stands in the store of workitems and subscribers."""
         return {**self.entries.documents("workitem/"), **self.entries.documents("subscriber/")}
@@ -300,8 +307,10 @@ class Desk:
         return [event for event in found if event.type is not EventType.SCP_STATUS_CHANGE]
 
     def heard(self, ae: str) -> list[str]:
-        """What the AE was told of workitems, in short: ``1: SCHEDULED``, ``1: event 5``; each event once."""
-        events = {event.sequence: event for event in self.told(ae)}
+        """What the AE was told of workitems, in short (``1: SCHEDULED``, ``1: event 5``), each as it came first."""
+        events: dict[int, Event] = {}
+        for event in self.told(ae):
+            events.setdefault(event.sequence, event)
         return [in_short(event) for event in events.values()]
 
     def sequences(self, ae: str) -> list[int]:
@@ -337,6 +346,13 @@ def _instance(to: int | str) -> str:
     return uid(to) if isinstance(to, int) else to
 
 
+def overwrite(path: str, content: bytes | None) -> None:
+    """Somebody overwrites a file; with None he deletes it."""
+    Path(path).unlink()
+    if content is not None:
+        Path(path).write_bytes(content)
+
+
 def in_short(event: Event) -> str:
     """``1: IN PROGRESS`` for a State Report of workitem 1, ``1: event 5`` for others."""
     number = event.uid.rpartition(".")[2]
@@ -347,4 +363,4 @@ def in_short(event: Event) -> str:
 
 def grows(sequences: Sequence[int]) -> bool:
     """True if each number is greater than the one before."""
-    return all(one < other for one, other in zip(sequences, sequences[1:], strict=False))
+    return all(one < other for one, other in pairwise(sequences))

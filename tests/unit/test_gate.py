@@ -25,7 +25,7 @@ async def _hold(gate: Gate, uid: str | None, log: list[str], name: str, until: a
 
 def test_one_at_a_time_per_workitem_in_order_of_arrival() -> None:
     async def play() -> list[str]:
-        gate, log, go = Gate(), [], asyncio.Event()
+        gate, log, go = Gate(), list[str](), asyncio.Event()
         tasks = [asyncio.create_task(_hold(gate, "1", log, name, go)) for name in "abc"]
         tasks.append(asyncio.create_task(_hold(gate, "2", log, "other", go)))
         await _settle()

@@ -159,7 +159,7 @@ async def test_an_error_of_ours_in_the_store_is_a_refusal_and_not_the_end() -> N
     desk.entries.replace = broken  # type: ignore[method-assign]
     error = await desk.refused(COMMANDS["claim"][0])
     assert error.status.code == 0x0213
-    del desk.entries.replace  # type: ignore[method-assign]
+    del desk.entries.replace
     await desk.do(COMMANDS["claim"][0])
     await check_done_once(desk, "claim")
 
@@ -175,7 +175,7 @@ async def test_an_error_of_ours_behind_a_write_that_was_done_does_not_undo_it() 
 
     desk.entries.replace = broken  # type: ignore[method-assign]
     await desk.do(COMMANDS["claim"][0])
-    del desk.entries.replace  # type: ignore[method-assign]
+    del desk.entries.replace
     await check_done_once(desk, "claim")
 
 

@@ -16,8 +16,8 @@ from .writer import Writer
 
 _log = logging.getLogger("orthanc_ups.store")
 KEY: Final = "worklist"
-_SEQUENCES: Final = 1_000_000
-_CREATIONS: Final = 1_000
+SEQUENCES: Final = 1_000_000
+CREATIONS: Final = 1_000
 
 
 class Header:
@@ -76,8 +76,8 @@ class Header:
         """Make sure that the next numbers are reserved, with half a block to spare."""
         async with self._reserving:
             enough = (
-                next_sequence + _SEQUENCES // 2 <= self.sequences
-                and next_creation + _CREATIONS // 2 <= self.creations
+                next_sequence + SEQUENCES // 2 <= self.sequences
+                and next_creation + CREATIONS // 2 <= self.creations
             )
             if not enough or self._version is None:
                 await self._extend(next_sequence, next_creation)
@@ -89,8 +89,8 @@ class Header:
             await self._extend(next_sequence, next_creation)
 
     async def _extend(self, next_sequence: int, next_creation: int) -> None:
-        sequences = max(self.sequences, next_sequence + _SEQUENCES)
-        creations = max(self.creations, next_creation + _CREATIONS)
+        sequences = max(self.sequences, next_sequence + SEQUENCES)
+        creations = max(self.creations, next_creation + CREATIONS)
         await self._write(sequences, creations)
         self.sequences, self.creations = sequences, creations
 

@@ -10,6 +10,7 @@ from ..delivery.subscriber import PREFIX
 from ..store.document import UnreadableDocument
 from ..store.port import Entry
 from ..store.projection import Projection
+from .header import CREATIONS, SEQUENCES
 from .loader import Stored
 
 
@@ -39,7 +40,10 @@ def _cursors(entries: Iterable[Entry]) -> Iterator[tuple[str, int]]:
 
 
 def numbers_in_use(projection: Projection, stored: Stored) -> tuple[int, int]:
-    """The first sequence and creation number behind all that are found. For when the header is lost: slow."""
+    """A sequence and a creation number behind all that are found, for when the header is lost. Slow.
+
+    A whole block behind, as the last numbers may have left no trace.
+    """
     sequences, creations = {0, *(at for _, at in _cursors(stored.delivery))}, {0}
     for log, _ in stored.logs:
         sequences.update(act.sequence + act.through for act in log.acts)
@@ -51,7 +55,9 @@ def numbers_in_use(projection: Projection, stored: Stored) -> tuple[int, int]:
         sequences.update(event.sequence for event in workitem.events)
         creations.add(workitem.created)
     creations.add(_last_created(projection))
-    return max(sequences) + 1, max(creations) + 1
+    if max(sequences) == max(creations) == 0:
+        return 1, 1
+    return max(sequences) + SEQUENCES, max(creations) + CREATIONS
 
 
 def _last_created(projection: Projection) -> int:
