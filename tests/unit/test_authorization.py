@@ -68,7 +68,7 @@ def test_orthanc_is_asked_with_the_credentials_of_the_caller_and_nothing_else() 
         (Resource(Kind.CONNECTION, "", "AI"), "/dicom-web/subscribers/AI"),
     ],
 )
-@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "PATCH"])
 def test_what_orthancs_server_lacks_is_asked_as_get(resource: Resource, path: str, method: str) -> None:
     house = House()
     house.admit(resource, method=method)

@@ -17,8 +17,10 @@ from orthanc_ups.wires.authorization import PROBE_HEADER, Authorization
 from orthanc_ups.wires.orthanc_door import OrthancDoor
 from orthanc_ups.wires.orthanc_routes import OrthancRoutes, patterns
 from orthanc_ups.wires.web_request import WebRequest
-from orthanc_ups.wires.web_response import WebResponse
+from orthanc_ups.wires.web_response import HttpProblem, WebResponse
 from tests.support.waiting import wait_until
+
+_HAVE_CALLS_OF_THEIR_OWN = (301, 401, 405)
 
 
 class Output:
@@ -34,13 +36,16 @@ class Output:
         self.status, self.body, self.content_type = 200, _bytes(answer), mime_type
 
     def SendHttpStatus(self, status: int, body: str | bytes, /) -> None:
+        assert status not in _HAVE_CALLS_OF_THEIR_OWN
         self.status, self.body, self.content_type = status, _bytes(body), "text/plain"
 
     def SendHttpStatusCode(self, status: int, /) -> None:
+        assert status not in _HAVE_CALLS_OF_THEIR_OWN
         self.status = status
 
     def SendMethodNotAllowed(self, allowed: str, /) -> None:
         self.status = 405
+        self.headers["Allow"] = allowed
 
     def SetHttpHeader(self, name: str, value: str, /) -> None:
         assert not self.status, "headers come before the answer"
@@ -166,7 +171,7 @@ def test_query_comes_by_every_way(house: House, uri: str, more: dict[str, Any], 
 def test_methods_that_orthanc_lacks_come_as_get(
     house: House, method: str, override: str, expected: str
 ) -> None:
-    asked = house.asked("/dicom-web/workitems", method, headers={"x-http-method-override": override})
+    asked = house.asked("/dicom-web/workitems", method, headers={"x-ups-method": override})
     assert asked.method == expected
 
 
@@ -200,6 +205,12 @@ def test_every_answer_has_a_form_for_orthanc(
     output = house.ask("/dicom-web/workitems")
     assert (output.status, output.body, output.content_type) == (status, body, content_type)
     assert output.headers == dict(response.headers)
+
+
+def test_methods_that_are_allowed_are_told(house: House) -> None:
+    house.handler.response = HttpProblem(405, "no", (("Allow", "GET, POST"),)).response()
+    output = house.ask("/dicom-web/workitems", "PUT")
+    assert (output.status, output.headers) == (405, {"Allow": "GET,POST"})
 
 
 def test_repeated_headers_are_joined(house: House) -> None:

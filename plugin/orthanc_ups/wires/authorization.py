@@ -28,7 +28,7 @@ from .web_response import HttpProblem
 PROBE_HEADER: Final = "X-Ups-Probe"
 _AT_ONCE: Final = 8  # questions, so that they do not take all of Orthanc's HTTP threads
 _KEPT: Final = 10_000  # answers
-_AS_GET: Final = ("HEAD", "OPTIONS")  # Orthanc's server has none of these
+_KNOWN_METHODS: Final = ("GET", "POST", "PUT", "DELETE")  # of Orthanc's server; others are asked as GET
 _NO_SUCH_ROUTE: Final = (404, 405)  # said to those that were let in
 
 
@@ -71,7 +71,7 @@ class Authorization:
         """
         shown = {name: headers[name] for name in self._headers if name in headers}
         token = self._token(query)
-        method = "GET" if method in _AS_GET else method
+        method = method if method in _KNOWN_METHODS else "GET"
         verdict = await self._verdict(method, resource, shown, token)
         if verdict.status == 401:
             raise HttpProblem(401, "Orthanc asks for credentials", (("WWW-Authenticate", verdict.challenge),))

@@ -74,7 +74,10 @@ class OrthancDoor:
 
 
 def send(output: RestOutput, response: WebResponse, *, head: bool = False) -> None:
-    """Give a response to Orthanc."""
+    """Give a response to Orthanc, which has a call of its own for 405."""
+    if response.status == 405:
+        output.SendMethodNotAllowed((response.header("Allow") or "").replace(" ", ""))
+        return
     for name in dict.fromkeys(name for name, _ in response.headers):
         values = [value for one, value in response.headers if one == name]
         output.SetHttpHeader(name, ", ".join(values))

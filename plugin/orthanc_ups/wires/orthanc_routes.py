@@ -6,7 +6,7 @@ HEAD or WebSocket. So here
 
 - ``X-Ups-Query: workitem=1.2.3`` stands for the query of any request (then the URL's own does not count), and so
   does a percent-encoded question mark in the path (``/workitems%3Fworkitem=1.2.3``);
-- ``X-HTTP-Method-Override: OPTIONS`` on a GET asks for the capabilities;
+- ``X-Ups-Method: OPTIONS`` on a GET asks for the capabilities;
 - a Create, Update or Subscribe may have its arguments in the body (ups_rs_commands).
 """
 
@@ -28,7 +28,7 @@ from .web_request import WebRequest
 from .web_response import WebResponse
 
 _QUERY_HEADER: Final = "x-ups-query"
-_METHOD_HEADER: Final = "x-http-method-override"
+_METHOD_HEADER: Final = "x-ups-method"
 _OVERRIDES: Final = ("OPTIONS", "HEAD")
 _SPECIAL: Final = frozenset(".^$*+?()[]{}|\\")
 
