@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Event reports as HTTP requests to a URL of the configuration (``Ups.Webhooks``).
+
+One POST per event, one after another, with the event as DICOM JSON. Headers follow the Standard Webhooks
+specification, for which there are libraries in many languages:
+
+- ``webhook-id``: the same for every attempt at an event, so that a receiver can pass over repeats;
+- ``webhook-timestamp``: seconds since the epoch, of this attempt;
+- ``webhook-signature``: ``v1,`` and the base64 of HMAC-SHA256 over ``<id>.<timestamp>.<body>``, if there is a
+  secret (a secret ``whsec_…`` is base64, any other is taken as UTF-8 text).
+
+Ours are ``ups-sequence`` (grows per receiver; gaps are normal), ``ups-event-type``, ``ups-receiving-ae`` and
+``ups-attempt`` (1, 2, … since the start). A status 2xx is success. Everything else is tried again, 410 too: a
+receiver must not be able to unsubscribe for the operator by answering oddly. Redirects are not followed, as they
+would carry patient data to a place that nobody configured.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import uuid
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+from typing import Final
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from .. import __version__
+from ..core.events import Event, EventType
+from ..delivery.port import Clock, Unreachable
+from ..settings import Webhook
+
+_NAMESPACE: Final = uuid.UUID("6c1f0f5a-93a8-4d0e-9d2c-0a6d9e0f7b11")
+_MOST_OF_AN_ANSWER: Final = 64 * 1024
+_PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
+_ENCODED_SECRET: Final = "whsec_"  # noqa: S105 - a prefix
+
+
+class WebhookChannel:
+    """The delivery channel of one webhook; see delivery.port.Channel.
+
+    Args:
+        webhook: its settings. Whose events it gets is a matter of its AE title's subscriptions.
+        session: sends the requests; belongs to the caller.
+        encode: an event as DICOM JSON.
+        clock: for the timestamps.
+        place: tells webhooks of the same AE title and URL apart.
+
+    Raises:
+        ValueError: the secret is not what it says it is.
+    """
+
+    def __init__(
+        self,
+        webhook: Webhook,
+        session: aiohttp.ClientSession,
+        encode: Callable[[Event], bytes],
+        clock: Clock,
+        place: int = 0,
+    ) -> None:
+        self.name = _name(webhook, place)
+        self._webhook = webhook
+        self._session = session
+        self._encode = encode
+        self._clock = clock
+        self._secret = _key(webhook)
+        self._timeout = aiohttp.ClientTimeout(total=webhook.timeout)
+        self._attempt = ("", 0)
+
+    def serves(self, receiving_ae: str) -> bool:
+        """True for its AE title."""
+        return receiving_ae == self._webhook.aet
+
+    async def deliver(self, receiving_ae: str, events: Sequence[Event]) -> int:
+        """POST the events in order, as far as they are accepted; types that are not wanted are passed over.
+
+        Raises Unreachable if not even the first was accepted.
+        """
+        for taken, event in enumerate(events):
+            if int(event.type) not in self._webhook.event_types:
+                continue
+            try:
+                await self._post(receiving_ae, event)
+            except Unreachable:
+                if not taken:
+                    raise
+                return taken
+        return len(events)
+
+    async def close(self) -> None:
+        """Nothing to do: the connections are the session's."""
+
+    async def _post(self, receiving_ae: str, event: Event) -> None:
+        body = self._encode(event)
+        headers = self._headers(receiving_ae, event, body)
+        try:
+            async with self._session.post(
+                self._webhook.url, data=body, headers=headers, allow_redirects=False, timeout=self._timeout
+            ) as answer:
+                await answer.content.read(_MOST_OF_AN_ANSWER)
+                status = answer.status
+        except TimeoutError as error:
+            raise Unreachable(f"no answer within {self._webhook.timeout:g} s") from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise Unreachable(_in_words(error)) from error
+        if not 200 <= status < 300:
+            raise Unreachable(_refusal(status))
+
+    def _headers(self, receiving_ae: str, event: Event, body: bytes) -> dict[str, str]:
+        name = _delivery_id(self.name, receiving_ae, event)
+        before, attempts = self._attempt
+        self._attempt = (name, attempts + 1 if name == before else 1)
+        timestamp = str(int(self._clock.now()))
+        headers = {
+            "content-type": "application/dicom+json",
+            "user-agent": f"orthanc-ups/{__version__}",
+            "webhook-id": name,
+            "webhook-timestamp": timestamp,
+            "ups-sequence": str(event.sequence),
+            "ups-event-type": str(int(event.type)),
+            "ups-receiving-ae": receiving_ae,
+            "ups-attempt": str(self._attempt[1]),
+        }
+        if self._secret:
+            headers["webhook-signature"] = signature(self._secret, name, timestamp, body)
+        return headers
+
+
+def webhook_channels(
+    webhooks: Sequence[Webhook],
+    session: aiohttp.ClientSession,
+    encode: Callable[[Event], bytes],
+    clock: Clock,
+) -> tuple[WebhookChannel, ...]:
+    """The channels of all configured webhooks. Raises ValueError for a secret that cannot be read."""
+    seen: list[tuple[str, str]] = []
+    channels = []
+    for webhook in webhooks:
+        place = seen.count((webhook.aet, webhook.url))
+        seen.append((webhook.aet, webhook.url))
+        channels.append(WebhookChannel(webhook, session, encode, clock, place))
+    return tuple(channels)
+
+
+def signature(secret: bytes, delivery: str, timestamp: str, body: bytes) -> str:
+    """The value of ``webhook-signature``."""
+    digest = hmac.digest(secret, f"{delivery}.{timestamp}.".encode() + body, hashlib.sha256)
+    return "v1," + base64.b64encode(digest).decode()
+
+
+def _delivery_id(channel: str, receiving_ae: str, event: Event) -> str:
+    """An SCP Status Change may share its sequence with the event before it, so its time counts too."""
+    moment = event.at if event.type is EventType.SCP_STATUS_CHANGE else 0.0
+    parts = (channel, receiving_ae, event.sequence, int(event.type), event.uid, moment)
+    return str(uuid.uuid5(_NAMESPACE, "\0".join(map(str, parts))))
+
+
+def _name(webhook: Webhook, place: int) -> str:
+    """Says where it goes without the parts of a URL that may be secret; lasts as long as AE title and URL."""
+    digest = hashlib.sha256(f"{webhook.aet}\0{webhook.url}\0{place or ''}".encode()).hexdigest()[:8]
+    return f"webhook:{urlsplit(webhook.url).hostname or 'nowhere'}/{digest}"
+
+
+def _key(webhook: Webhook) -> bytes:
+    if not webhook.secret.startswith(_ENCODED_SECRET):
+        return webhook.secret.encode()
+    try:
+        return base64.b64decode(webhook.secret.removeprefix(_ENCODED_SECRET), validate=True)
+    except binascii.Error as error:
+        raise ValueError(f'the secret of the webhook of {webhook.aet} is "whsec_…", but no base64') from error
+
+
+def _refusal(status: int) -> str:
+    if 300 <= status < 400:
+        return f"it answered HTTP {status}; redirects are not followed"
+    return f"it answered HTTP {status} {_PHRASES.get(status, '')}".rstrip()
+
+
+def _in_words(error: Exception) -> str:
+    """Why a request failed, without its URL."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return f"its certificate is not trusted: {error.certificate_error}"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"cannot connect: {error.os_error.strerror or error.os_error}"
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return "it closed the connection without an answer"
+    return f"the request failed ({type(error).__name__})"
