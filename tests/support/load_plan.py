@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What a writer does with each of its workitems, and how each change shows in an event report.
+
+A workitem is created, claimed, makes progress some times, and is completed. Each of these changes has a name that is
+unique within the workitem: its state, or ``P`` and a percentage. So an event tells which change it is about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import orjson
+
+from orthanc_ups.core import tags
+from orthanc_ups.core.dataset import DataSet, element, items, ordered, text, values
+from tests.support.workitems import UID_ROOT, minimal, performed, progress
+
+CREATED, CLAIMED, COMPLETED = "SCHEDULED", "IN PROGRESS", "COMPLETED"
+STATE_REPORT, PROGRESS_REPORT, STATUS_CHANGE = 1, 3, 4
+
+
+@dataclass(frozen=True)
+class Change:
+    """One change of a workitem.
+
+    Attributes:
+        name: as above.
+        attributes: the data set that is sent, without Transaction UID.
+    """
+
+    name: str
+    attributes: DataSet
+
+    @property
+    def is_state(self) -> bool:
+        """True for what is asked for by Change State."""
+        return self.name in (CLAIMED, COMPLETED)
+
+
+def changes(reports: int) -> tuple[Change, ...]:
+    """The life of a workitem with a number of Progress Reports."""
+    made = [Change(CREATED, minimal()), Change(CLAIMED, {tags.STATE: element("CS", CLAIMED)})]
+    for number in range(1, reports + 1):
+        done = performed() if number == 1 else {}
+        made.append(Change(f"P{number}", ordered({**done, **progress(str(number))})))
+    made.append(Change(COMPLETED, {tags.STATE: element("CS", COMPLETED)}))
+    return tuple(made)
+
+
+def uids(writer: int) -> Iterator[tuple[str, str]]:
+    """UID and Transaction UID of each workitem of a writer."""
+    number = 0
+    while True:
+        number += 1
+        yield f"{UID_ROOT}.7.{writer}.{number}", f"{UID_ROOT}.8.{writer}.{number}"
+
+
+def with_transaction(attributes: DataSet, transaction: str) -> DataSet:
+    """The data set with a Transaction UID."""
+    return ordered({**attributes, tags.TRANSACTION_UID: element("UI", transaction)})
+
+
+def has_happened(workitem: DataSet | None, change: Change) -> bool:
+    """Whether a workitem (None: there is none) shows a change."""
+    if workitem is None or change.name == CREATED:
+        return workitem is not None
+    if change.is_state:
+        return text(workitem, tags.STATE) == change.name
+    return change.name == progress_of(workitem)
+
+
+def state_of(dataset: DataSet) -> str:
+    """Procedure Step State."""
+    return text(dataset, tags.STATE)
+
+
+def progress_of(dataset: DataSet) -> str:
+    """The name of the change that the progress in a data set stands for; empty if there is none.
+
+    A decimal string is a number in the DICOM JSON of the web.
+    """
+    found = [
+        value for one in items(dataset, tags.PROGRESS_INFORMATION) for value in values(one, tags.PROGRESS)
+    ]
+    return f"P{found[0]}" if found else ""
+
+
+def told(event_type: int, information: DataSet) -> str:
+    """The name of the change that an event report is about; SCP Status Changes by their status."""
+    if event_type == STATE_REPORT:
+        return state_of(information)
+    if event_type == PROGRESS_REPORT:
+        return progress_of(information)
+    return text(information, tags.SCP_STATUS) if event_type == STATUS_CHANGE else f"type {event_type}"
+
+
+def as_json(dataset: DataSet) -> bytes:
+    """A data set as the body of a request."""
+    return orjson.dumps(dataset)

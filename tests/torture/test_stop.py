@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""SIGTERM ends Orthanc within ten seconds, whatever is going on, and those who watch are told (PS3.4 CC.2.4)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.support.load import (
+    Subscribers,
+    Writers,
+    record_of,
+    subscribe_globally,
+    wait_until_told,
+    writer_modalities,
+)
+from tests.support.orthanc import RealOrthanc
+from tests.support.waiting import wait_until
+
+IN_TIME = 10.0  # seconds
+WELL_KNOWN = "1.2.840.10008.5.1.4.34.5"
+
+
+def test_an_orthanc_that_has_nothing_to_do_stops_cleanly(suite: str) -> None:
+    with RealOrthanc(suite) as orthanc:
+        assert requests.get(f"{orthanc.base_url}/dicom-web/workitems", timeout=10).status_code == 204
+        assert orthanc.stop(IN_TIME) == 0
+
+
+def test_sigterm_under_load_ends_in_time_and_says_going_down(suite: str, tmp_path: Path) -> None:
+    journal, record = tmp_path / "journal", tmp_path / "record"
+    subscribers = Subscribers(record, ("WARD1", "WARD2"), ("BOARD",))
+    modalities = {**subscribers.modalities, **writer_modalities()}
+    with subscribers, RealOrthanc(suite, {"DicomModalities": modalities}) as orthanc:
+        subscribe_globally(orthanc, *subscribers.names)
+        subscribers.open_sockets(orthanc)
+        with Writers(orthanc, journal, pace=0.02) as writers:
+            wait_until(lambda: journal.stat().st_size > 10_000, "the writers write", 30)
+            assert orthanc.stop(IN_TIME) == 0, orthanc.log_tail()
+            orthanc.start()
+            writers.end()
+        verdict = wait_until_told(journal, record, subscribers.names)
+        subscribers.end()
+    assert verdict.is_good, verdict
+    told, _ = record_of(record)
+    heard = {name: told[name][WELL_KNOWN] for name in subscribers.names}
+    assert heard == dict.fromkeys(subscribers.names, ["GOING DOWN", "RESTARTED"])
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("attempt", range(20))
+def test_sigterm_ends_in_time_at_any_moment(suite: str, tmp_path: Path, attempt: int) -> None:
+    """From the first moment on, while the worklist is being read in as well."""
+    orthanc = RealOrthanc(suite, folder=tmp_path)
+    orthanc.launch()
+    wait_until(
+        lambda: b"Orthanc has started" in orthanc.log.read_bytes(),
+        orthanc.log_text,
+        30,
+        0.001 * attempt + 0.001,
+    )
+    assert orthanc.stop(IN_TIME) == 0, orthanc.log_tail()
