@@ -11,6 +11,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -21,6 +22,7 @@ from orthanc_ups.core.events import Event, EventType
 from orthanc_ups.delivery.port import Unreachable
 from orthanc_ups.settings import Webhook
 from orthanc_ups.wires.webhook import WebhookChannel, webhook_channels
+from tests.support.certificates import self_signed
 from tests.support.delivery import NOON, Bench, VirtualClock, event, progress, restarted
 
 BODY = '{"00741000":{"vr":"CS","Value":["Ä"]}}'.encode()
@@ -254,23 +256,8 @@ def test_a_receiver_that_hangs_up_or_is_not_there_or_speaks_nonsense() -> None:
     run(scenario)
 
 
-def test_a_certificate_that_nobody_vouches_for_is_refused(tmp_path: Any) -> None:
-    import subprocess
-
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-days",
-        "1",
-        "-subj",
-        "/CN=127.0.0.1",
-    ]
-    subprocess.run([*command, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+def test_a_certificate_that_nobody_vouches_for_is_refused(tmp_path: Path) -> None:
+    files = self_signed(tmp_path, "hooks")
 
     async def scenario() -> None:
         receiver = Receiver()
@@ -279,7 +266,7 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(tmp_path: Any) -> None
         runner = web.AppRunner(app)
         await runner.setup()
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(certificate, key)
+        context.load_cert_chain(files.certificate, files.key)
         await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
         async with aiohttp.ClientSession() as session:
             webhook = Webhook(url=f"https://127.0.0.1:{runner.addresses[0][1]}/", aet="RIS")
