@@ -21,6 +21,7 @@ from .wires.management.activity import Activity
 from .wires.management.api import ManagementApi, Ports
 from .wires.management.ports import Facts, Listener
 from .wires.management.routing import Route
+from .wires.management.transfer import Transfer
 
 
 class OperatorClock:
@@ -112,4 +113,5 @@ def management(
         clock=OperatorClock(),
         facts=fixed,
     )
-    return ManagementApi(ports, more), activity
+    transfer = Transfer(service.exporter, service.intake)
+    return ManagementApi(ports, (*transfer.routes(), *more)), activity

@@ -60,6 +60,7 @@ class Worklist:
     """Takes commands and queries. Lives on one asyncio loop; every method must be called there.
 
     Attributes:
+        observers: told of each accepted command and its outcome; must be quick and never raise.
         at_once: commands that may be on their way; more are refused (0213, 503).
         answer_within: seconds after which a caller is told that the outcome is not known yet (0110, 500).
     """
@@ -92,6 +93,7 @@ class Worklist:
         self._purging = Purging(commits, shadow, ledger)
         self._running: set[asyncio.Task[Any]] = set()
         self._closed = False
+        self.observers: list[Callable[[Command, Outcome], None]] = []
         self.at_once = _AT_ONCE
         self.answer_within = _ANSWER_WITHIN
 
@@ -156,6 +158,8 @@ class Worklist:
                 self._on_lost()
             raise UpsError(statuses.RESOURCE_LIMITATION, f"Orthanc cannot store it now: {error}") from error
         self._counters.add(f"accepted_{name}")
+        for tell in self.observers:
+            tell(command, outcome)
         return outcome
 
     async def _dispatched(self, command: Command) -> Outcome:

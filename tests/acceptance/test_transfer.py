@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""A worklist moves from Orthanc 1.12.7 to 1.13.0 by an export and an import, and delivery goes on there."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from orthanc_ups.core import tags
+from orthanc_ups.core.dataset import DataSet, text
+from tests.support.event_receiver import EventReceiver, Report
+from tests.support.orthanc import CHECKOUT, SUITES, RealOrthanc
+from tests.support.ports import free_port
+from tests.support.waiting import wait_until
+from tests.support.web_client import WebClient, next_event, state
+from tests.support.workitems import full, performed, progress
+
+pytestmark = [pytest.mark.real, pytest.mark.slow]
+_WANTED = os.environ.get("ORTHANC_UPS_SUITES", " ".join(SUITES)).replace(",", " ").split()
+_SEQUENCE = "00771001"
+
+
+@dataclass
+class House:
+    """One Orthanc after the other, with the same neighbours.
+
+    Attributes:
+        pacs: a receiver that is always there; ``away`` one that is not, until the move is done.
+    """
+
+    folder: Path
+    pacs: EventReceiver
+    away: EventReceiver
+    orthancs: list[RealOrthanc] = field(default_factory=list)
+
+    def orthanc(self, suite: str) -> RealOrthanc:
+        """A new Orthanc that knows the receivers."""
+        near = {one.ae_title: [one.ae_title, "127.0.0.1", one.port] for one in (self.pacs, self.away)}
+        made = RealOrthanc(suite, {"DicomModalities": near, "AuthenticationEnabled": False})
+        self.orthancs.append(made)
+        return made
+
+    def transfer(self, action: str, orthanc: RealOrthanc, file: Path) -> subprocess.CompletedProcess[str]:
+        """Run the tool that README names."""
+        command = [sys.executable, "-m", "tools.transfer", action, orthanc.base_url, str(file)]
+        return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    with EventReceiver("PACS") as pacs:
+        away = EventReceiver("AWAY", port=free_port())
+        away.port = int(away._arguments[3])
+        made = House(tmp_path, pacs, away)
+        yield made
+        away.stop()
+        for orthanc in made.orthancs:
+            orthanc.discard()
+
+
+def client_of(orthanc: RealOrthanc) -> WebClient:
+    return WebClient(f"http://127.0.0.1:{orthanc.ups_http_port}/dicom-web")
+
+
+def subscribe(client: WebClient, ae: str, lock: bool = False) -> None:
+    path = f"/workitems/{tags.GLOBAL_SUBSCRIPTION}/subscribers/{ae}?deletionlock={str(lock).lower()}"
+    assert client.post(path).status_code == 201
+
+
+def in_short(report: Report) -> tuple[str, str]:
+    return report.uid, text(report.information, tags.STATE) or f"event {report.type}"
+
+
+def of_workitems(reports: list[Report]) -> list[tuple[str, str]]:
+    return [in_short(report) for report in reports if report.type != 4]
+
+
+def sequence(event: dict[str, Any]) -> int:
+    return int(event[_SEQUENCE]["Value"][0])
+
+
+def test_a_worklist_moves_with_everything_that_belongs_to_it(house: House) -> None:
+    file = house.folder / "worklist.ndjson.gz"
+    with house.orthanc(_WANTED[-1]) as source:
+        client = client_of(source)
+        subscribe(client, "PACS")
+        subscribe(client, "AWAY", lock=True)
+        subscribe(client, "VIEWER")
+        with client.socket("VIEWER") as socket:
+            waiting, moved = client.create(full("japanese")), client.create(full("greek"))
+            transaction = client.claim(moved)
+            assert client.post(
+                f"/workitems/{moved}?transaction-uid={transaction}", performed() | progress("60")
+            ).ok
+            done, canceled = client.create(), client.create()
+            client.complete(done)
+            client.cancel(canceled)
+            told = [next_event(socket) for _ in range(12)]
+        kept = {uid: client.retrieve(uid) for uid in (waiting, moved, done, canceled)}
+        expected = of_workitems(house.pacs.wait_for(12))
+        exported = house.transfer("export", source, file)
+        assert exported.returncode == 0, exported.stderr
+        assert source.stop() == 0
+
+    written = gzip.decompress(file.read_bytes()).decode()
+    header = json.loads(written.splitlines()[0])
+    assert header["format"] == 1 and header["counts"]["workitems"] == 4
+    assert transaction not in written
+
+    target = house.orthanc(_WANTED[0])
+    target.start()
+    client = client_of(target)
+    house.away.start()
+    imported = house.transfer("import", target, file)
+    assert imported.returncode == 0, imported.stdout + imported.stderr
+    account = requests.get(f"{target.base_url}/ups/api/import").json()
+    assert account["state"] == "complete" and account["mode"] == "restore"
+    assert account["counts"]["workitems"]["imported"] == 4
+
+    # Content, states and what waited came along, and nobody hears anything twice.
+    assert {uid: client.retrieve(uid) for uid in kept} == kept
+    assert of_workitems(house.away.wait_for(len(expected))) == expected
+    assert of_workitems(house.pacs.reports) == expected
+
+    # The claim is still the claim, subscriptions are still there, and a WebSocket goes on by its number.
+    with client.socket("VIEWER", since=sequence(told[-1])) as socket:
+        assert client.put(f"/workitems/{moved}/state", state("COMPLETED", transaction)).ok
+        event = next_event(socket)
+    assert event["00001000"]["Value"] == [moved] and sequence(event) > sequence(told[-1])
+    wait_until(lambda: (moved, "COMPLETED") in of_workitems(receive(house.pacs)), "PACS is told")
+    assert locks(target, waiting) == {"AWAY": True, "PACS": False, "VIEWER": False}
+
+    # Once more changes nothing, and all of it outlives a restart.
+    again = house.transfer("import", target, file)
+    assert again.returncode == 3 and "conflict" in again.stdout, "the completed one has another content now"
+    assert f"workitems {moved}" in again.stdout
+    now = {uid: client.retrieve(uid) for uid in kept}
+    target.stop()
+    target.start()
+    assert {uid: client.retrieve(uid) for uid in kept} == now
+
+
+def receive(receiver: EventReceiver) -> list[Report]:
+    receiver.silent_for(0.2)
+    return receiver.reports
+
+
+def locks(orthanc: RealOrthanc, uid: str) -> dict[str, bool]:
+    found = requests.get(f"{orthanc.base_url}/ups/api/workitems/{uid}").json()
+    return {one["ae"]: one["lock"] for one in found["subscribers"]}
+
+
+def test_a_worklist_that_has_some_takes_over_what_it_does_not_have(house: House) -> None:
+    file = house.folder / "worklist.ndjson"
+    with house.orthanc(_WANTED[-1]) as source:
+        client = client_of(source)
+        one, other = client.create(full("cyrillic")), client.create()
+        kept: dict[str, DataSet] = {uid: client.retrieve(uid) for uid in (one, other)}
+        assert house.transfer("export", source, file).returncode == 0
+    with house.orthanc(_WANTED[0]) as target:
+        client = client_of(target)
+        subscribe(client, "PACS")
+        own = client.create()
+        house.pacs.wait_for(1)
+        assert house.transfer("import", target, file).returncode == 0
+        assert {uid: client.retrieve(uid) for uid in kept} == kept
+        told = of_workitems(house.pacs.wait_for(3))
+        assert told == [(uid, "SCHEDULED") for uid in (own, one, other)]
+        assert house.transfer("import", target, file).returncode == 0
+        assert house.pacs.silent_for(0.5)
+
+
+def test_a_file_that_is_none_is_refused_with_the_number_of_its_line(house: House) -> None:
+    file = house.folder / "worklist.ndjson"
+    with house.orthanc(_WANTED[0]) as orthanc:
+        file.write_text('{"kind": "header", "product": "orthanc-ups", "format": 99}\n')
+        refused = house.transfer("import", orthanc, file)
+        assert refused.returncode == 1
+        assert refused.stderr.startswith("transfer: line 1 of the file: the format is 99, expected 1")
