@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Chromium on the page of a running Orthanc, and the management API beside it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import requests
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright
+
+from tests.support.orthanc import RealOrthanc
+from tests.support.workitems import UID_ROOT
+
+TIMEOUT = 10.0
+_CHROMIUM = "/usr/bin/chromium"
+_SWITCHES = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+def launch(playwright: Playwright) -> Browser:
+    """Start Chromium: the one of $CHROMIUM, else Debian's.
+
+    Raises:
+        AssertionError: there is none.
+    """
+    program = os.environ.get("CHROMIUM", _CHROMIUM)
+    assert shutil.which(program), f"no Chromium at {program}: install the package chromium, or set CHROMIUM"
+    return playwright.chromium.launch(executable_path=program, args=_SWITCHES)
+
+
+def context(browser: Browser, **more: Any) -> BrowserContext:
+    """A user's browser: its own storage, a fixed language and time zone."""
+    usual: dict[str, Any] = {
+        "locale": "en-GB",
+        "timezone_id": "Europe/Berlin",
+        "viewport": {"width": 1280, "height": 800},
+        "reduced_motion": "reduce",
+    }
+    made = browser.new_context(**{**usual, **more})
+    made.set_default_timeout(TIMEOUT * 1000)
+    return made
+
+
+class Management:
+    """The management API of an Orthanc, for tests."""
+
+    def __init__(self, base_url: str) -> None:
+        self.url = f"{base_url}/ups/api"
+        self._session = requests.Session()
+        self._session.trust_env = False
+
+    def ask(self, method: str, path: str, content: Any = None, **more: Any) -> Any:
+        """The content of an answer, which must be a success."""
+        answer = self._session.request(method, self.url + path, json=content, timeout=TIMEOUT, **more)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def get(self, path: str, **query: Any) -> Any:
+        return self.ask("GET", path, params=query)
+
+    def post(self, path: str, content: Any = None) -> Any:
+        return self.ask("POST", path, {} if content is None else content)
+
+    def make(self, label: str = "Second reading", **attributes: Any) -> str:
+        """A new workitem; returns its UID."""
+        made = self.post("/workitems", {"attributes": {"ProcedureStepLabel": label, **attributes}})
+        return str(made["uid"])
+
+    def act(self, uid: str, action: str, content: Any = None) -> None:
+        """``claim``, ``complete``, ``cancel`` or ``request-cancel``."""
+        self.post(f"/workitems/{uid}/{action}", content)
+
+    def workitem(self, uid: str) -> Any:
+        return self.get(f"/workitems/{uid}")
+
+
+class Screen:
+    """One tab on the page, which must never show an error on its console.
+
+    Attributes:
+        page: Playwright's page.
+        problems: errors on the console, and exceptions of scripts.
+    """
+
+    def __init__(self, page: Page, base_url: str) -> None:
+        self.page = page
+        self.base_url = base_url
+        self.problems: list[str] = []
+        page.on("console", lambda said: self.problems.append(said.text) if said.type == "error" else None)
+        page.on("pageerror", lambda error: self.problems.append(str(error)))
+
+    def open(self, place: str = "/worklist") -> Page:
+        """Go to a place of the page, such as ``/workitem/1.2.3``, and wait until it is shown."""
+        self.page.goto(f"{self.base_url}/ups/app/index.html#{place}")
+        self.page.wait_for_selector("main > *:not(.waiting)")
+        return self.page
+
+    def expect_problem(self, words: str) -> None:
+        """An error that belongs to the test: a refused request is told on the console too."""
+        assert any(words in problem for problem in self.problems), self.problems
+        self.problems = [problem for problem in self.problems if words not in problem]
+
+
+def place(room: str, *parts: str, **query: str) -> str:
+    """An address behind ``#``."""
+    search = "&".join(f"{key}={quote(value, safe='')}" for key, value in query.items())
+    return "/".join(("", room, *(quote(part, safe="") for part in parts))) + (f"?{search}" if search else "")
+
+
+def uploaded_study(orthanc: RealOrthanc, file: Path) -> dict[str, str]:
+    """Store an instance in Orthanc; the identifiers of it and of all above it, by level."""
+    answer = requests.post(f"{orthanc.base_url}/instances", data=file.read_bytes(), timeout=TIMEOUT)
+    assert answer.status_code == 200, answer.text
+    told = answer.json()
+    return {
+        "instance": told["ID"],
+        "series": told["ParentSeries"],
+        "study": told["ParentStudy"],
+        "patient": told["ParentPatient"],
+    }
+
+
+CODE = {"CodeValue": "110005", "CodingSchemeDesignator": "DCM", "CodeMeaning": "Interpretation"}
+STATION = {"CodeValue": "R7", "CodingSchemeDesignator": "99STATIONS", "CodeMeaning": "Reading room 7"}
+STUDY_UID = f"{UID_ROOT}.1.1"
