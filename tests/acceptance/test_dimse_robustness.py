@@ -18,7 +18,7 @@ from orthanc_ups.core import tags
 from orthanc_ups.core.dataset import element, text
 from orthanc_ups.wires import dimse_pdu
 from orthanc_ups.wires.dimse_encode import encode
-from orthanc_ups.wires.dimse_message import Field, Message, fragments
+from orthanc_ups.wires.dimse_message import STATUS, Field, Message, fragments
 from orthanc_ups.wires.dimse_negotiation import request
 from orthanc_ups.wires.dimse_pdu import Kind
 from orthanc_ups.wires.dimse_syntax import EXPLICIT
@@ -118,7 +118,7 @@ def test_a_refused_request_changes_nothing(orthanc: RealOrthanc) -> None:
         before = client.get(uid).attributes
         with RawPeer(orthanc.ups_dicom_port, tags.PULL) as peer:
             broken = encode(workitems.progress(), EXPLICIT)[:-3]
-            assert peer.ask(dimse_raw.operation(Field.N_SET, uid), broken).number(0x0900) == 0x0110
+            assert peer.ask(dimse_raw.operation(Field.N_SET, uid), broken).number(STATUS) == 0x0110
         client.update(uid, {tags.STATE: element("CS", "COMPLETED")})
         client.update(uid, {tags.PRIORITY: element("CS", "URGENT")})
         client.update(uid, workitems.progress(), "2.25.1")
@@ -188,6 +188,9 @@ def _tell(orthanc: RealOrthanc, ae_title: str, port: int) -> None:
 
 
 def test_a_stop_aborts_associations_and_is_quick(lonely: RealOrthanc) -> None:
+    with RawPeer(lonely.ups_dicom_port, tags.PUSH) as push:
+        large = encode(workitems.minimal(t0040A160=element("UT", "x" * 200_000)), EXPLICIT)  # wakes a thread
+        assert push.ask(dimse_raw.operation(Field.N_CREATE, ""), large).number(STATUS) == 0
     with RawPeer(lonely.ups_dicom_port, tags.PULL) as idle, RawPeer(lonely.ups_dicom_port) as silent:
         begun = time.monotonic()
         assert lonely.stop(timeout=15) == 0

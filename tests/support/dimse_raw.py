@@ -22,6 +22,7 @@ from orthanc_ups.wires.dimse_message import (
     Assembler,
     Field,
     Message,
+    Room,
     Value,
     fragments,
 )
@@ -48,14 +49,19 @@ class RawPeer:
     ) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._assembler = Assembler({CONTEXT}, 1_000_000_000)
+        self._assembler = Assembler({CONTEXT}, 1_000_000_000, Room(1_000_000_000_000))
         self._abstract = abstract
         if abstract:
-            self.send(request(calling, "ORTHANC", abstract, 16_384))
-            kind, body = self.receive()
-            if kind is not Kind.ASSOCIATE_AC:
+            try:
+                self._open(request(calling, "ORTHANC", abstract, 16_384))
+            except BaseException:
                 self.socket.close()
-                raise AssertionError((kind, body))
+                raise
+
+    def _open(self, association_request: bytes) -> None:
+        self.send(association_request)
+        kind, body = self.receive()
+        assert kind is Kind.ASSOCIATE_AC, (kind, body)
 
     def __enter__(self) -> Self:
         return self

@@ -11,18 +11,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Final
 
 from . import dimse_pdu
-from .dimse_message import MESSAGE_ID, RESPONDED_ID, Assembler, Field, Malformed, Message, fragments
+from .dimse_message import MESSAGE_ID, RESPONDED_ID, Assembler, Field, Malformed, Message, Room, fragments
 from .dimse_negotiation import Agreement
 from .dimse_pdu import HEADER_SIZE, Abort, Kind, ProtocolError
 
 _log = logging.getLogger("orthanc_ups.dimse")
 
-_MOST_WAITING: Final = 16  # messages that came and are not served yet; more stay in the network
+_MOST_WAITING: Final = 1  # messages that came and are not served yet; more stay in the network
 _MOST_CONTROL: Final = 1024  # bytes of a release or abort
 _SLACK: Final = 256  # bytes by which sloppy peers exceed the greatest PDU
 _MOST_SENT: Final = 128 * 1024  # bytes of a PDU for a peer that takes any size
@@ -43,12 +43,14 @@ class Terms:
         most_data: greatest data set in bytes.
         idle: seconds without any traffic after which it is aborted; 0 never.
         pace: seconds for one PDU to arrive or to be taken by the peer.
+        room: memory for data sets on their way in.
     """
 
     most_pdu: int
     most_data: int
     idle: float
     pace: float
+    room: Room
 
 
 class Wire:
@@ -117,7 +119,7 @@ class Association:
         self.agreement = agreement
         self._wire = wire
         self._terms = terms
-        self._assembler = Assembler(agreement.contexts, terms.most_data)
+        self._assembler = Assembler(agreement.contexts, terms.most_data, terms.room)
         self._incoming: asyncio.Queue[Message | None] = asyncio.Queue(_MOST_WAITING)
         self._pending: set[int | None] = set()
         self._canceled: set[int | None] = set()
@@ -148,18 +150,21 @@ class Association:
             message = await self._incoming.get()
             if message is not None and self.is_open:
                 return message
+            self._give_back(message)
         self._end("released by the peer" if self._released.is_set() else "closed")
         raise Gone(self._ended or "")
 
-    async def messages(self) -> AsyncIterator[Message]:
+    async def messages(self) -> AsyncGenerator[Message, None]:
         """Every message up to the end of the association. Each counts as served when the next is asked for."""
         with contextlib.suppress(Gone):
             while True:
                 message = await self.receive()
                 self._is_serving = True
-                yield message
-                self._is_serving = False
-                self._forget(message)
+                try:
+                    yield message
+                finally:
+                    self._is_serving = False
+                    self._forget(message)
 
     def is_canceled(self, message: Message) -> bool:
         """True if C-CANCEL came for this message."""
@@ -170,6 +175,11 @@ class Association:
         number = message.number(MESSAGE_ID)
         self._pending.discard(number)
         self._canceled.discard(number)
+        self._give_back(message)
+
+    def _give_back(self, message: Message | None) -> None:
+        if message is not None and message.data:
+            self._terms.room.give(len(message.data))
 
     async def send(self, message: Message) -> None:
         """Send a message and wait until the peer keeps up. Raises Gone if it does not."""
@@ -294,4 +304,7 @@ class Association:
         self._reading.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._reading
+        self._assembler.close()
+        while not self._incoming.empty():
+            self._give_back(self._incoming.get_nowait())
         await self._wire.close(linger=linger)

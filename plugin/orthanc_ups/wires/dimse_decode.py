@@ -105,8 +105,8 @@ def _inflated(encoded: bytes, most: int) -> bytes:
 
 
 def too_large(most: int) -> UpsError:
-    """The refusal of a data set of more than ``most`` bytes."""
-    return UpsError(RESOURCE_LIMITATION, f"the data set is larger than {most} bytes")
+    """The refusal of a data set that we have no room for; ``most`` bytes it may have at best."""
+    return UpsError(RESOURCE_LIMITATION, f"no room for the data set (at most {most} bytes)")
 
 
 class _Decoder:

@@ -184,6 +184,30 @@ def _cut(context: int, encoded: bytes, most: int, kind: int) -> Iterator[bytes]:
         yield struct.pack(">LBB", len(part) + 2, context, kind | last) + part
 
 
+class Room:
+    """Memory for data sets that all associations share, so that many large ones do not fill it."""
+
+    def __init__(self, most: int) -> None:
+        """``most`` bytes at the same time."""
+        self._left = most
+
+    @property
+    def left(self) -> int:
+        """Bytes that are free."""
+        return self._left
+
+    def take(self, size: int) -> bool:
+        """Reserve bytes; False if there is no room for them."""
+        if size > self._left:
+            return False
+        self._left -= size
+        return True
+
+    def give(self, size: int) -> None:
+        """Give bytes back."""
+        self._left += size
+
+
 @dataclass(slots=True)
 class Assembler:
     """Puts fragments together to messages. Pure: knows no sockets and no clock.
@@ -191,10 +215,13 @@ class Assembler:
     Attributes:
         contexts: IDs of the accepted presentation contexts.
         most: greatest size of a data set in bytes; what is larger is thrown away as it comes.
+        room: where the bytes of data sets are taken from. Those of a complete message are its receiver's to
+            give back.
     """
 
     contexts: Collection[int]
     most: int
+    room: Room
     _context: int = 0
     _command: CommandSet | None = None
     _parts: bytearray = field(default_factory=bytearray)
@@ -238,15 +265,26 @@ class Assembler:
         return self._end_of_command() if kind & _IS_COMMAND else self._complete(bytes(self._parts))
 
     def _keep(self, part: bytes) -> None:
-        if self._command is None and len(self._parts) + len(part) > _MOST_COMMAND:
-            raise Malformed("command set is too long")
-        if self._thrown_away or len(self._parts) + len(part) > max(self.most, _MOST_COMMAND):
-            self._thrown_away += len(self._parts) + len(part)
-            self._parts.clear()
-            if self._thrown_away > self.most * _DISCARD_FACTOR:
-                raise Malformed("data set is far too large")
+        if self._command is None:
+            if len(self._parts) + len(part) > _MOST_COMMAND:
+                raise Malformed("command set is too long")
+            self._parts += part
+        elif self._thrown_away or len(self._parts) + len(part) > self.most or not self.room.take(len(part)):
+            self._throw_away(part)
         else:
             self._parts += part
+
+    def _throw_away(self, part: bytes) -> None:
+        self._thrown_away += len(self._parts) + len(part)
+        self.close()
+        if self._thrown_away > self.most * _DISCARD_FACTOR:
+            raise Malformed("data set is far too large")
+
+    def close(self) -> None:
+        """Forget what is incomplete."""
+        if self._command is not None:
+            self.room.give(len(self._parts))
+        self._parts.clear()
 
     def _end_of_command(self) -> Message | None:
         self._command = parse_command(bytes(self._parts))
@@ -257,7 +295,7 @@ class Assembler:
 
     def _complete(self, data: bytes | None) -> Message:
         assert self._command is not None
-        oversized = bool(self._thrown_away) or (data is not None and len(data) > self.most)
+        oversized = bool(self._thrown_away)
         message = Message(self._context, self._command, None if oversized else data, oversized)
         self._command = None
         self._thrown_away = 0

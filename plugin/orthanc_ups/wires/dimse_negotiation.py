@@ -6,6 +6,7 @@ Presentation contexts, SCP/SCU Role Selection, and SOP Class Extended Negotiatio
 
 from __future__ import annotations
 
+import logging
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -29,6 +30,10 @@ from pynetdicom.presentation import PresentationContext, negotiate_as_acceptor
 from ..core import tags
 from .dimse_pdu import Abort, ProtocolError, Rejection
 from .dimse_syntax import SYNTAXES, Syntax
+
+for _name in ("pynetdicom.utils", "pynetdicom.pdu_primitives", "pynetdicom.presentation"):
+    # They log an error, some with a traceback, for what any peer may send; we say it once and in one line.
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 VERIFICATION: Final = "1.2.840.10008.1.1"
 UPS_CLASSES: Final = frozenset({tags.PUSH, tags.WATCH, tags.PULL, tags.EVENT, tags.QUERY})

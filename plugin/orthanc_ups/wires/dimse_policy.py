@@ -43,24 +43,28 @@ class Policy:
             return Rejection(1, 1, 7, f"called AE title {called}, expected {self._ours}")
         if any(self._always.values()):
             return None
-        stranger = await self._stranger(calling, address, await self._modalities.lookup(calling))
+        stranger = await self._stranger(calling, address, await self._entries(calling))
         return Rejection(1, 1, 3, stranger) if stranger else None
 
     async def knows(self, calling: str, address: str) -> bool:
         """True if the AE is listed, with this host if hosts are checked."""
-        return await self._stranger(calling, address, await self._modalities.lookup(calling)) is None
+        return await self._stranger(calling, address, await self._entries(calling)) is None
 
     async def objection(self, wish: Wish, calling: str, address: str) -> str | None:
         """Why an AE may not do this, in words, or None if it may."""
         if self._always[wish]:
             return None
-        found = self._modalities.by_ae_title(calling) or await self._modalities.lookup(calling)
+        found = await self._entries(calling)
         stranger = await self._stranger(calling, address, found)
         if stranger:
             return stranger
         if await self._is_allowed(wish, found, address):
             return None
         return f"{wish.value} is not allowed for {calling}"
+
+    async def _entries(self, calling: str) -> tuple[Modality, ...]:
+        """From memory if possible: Orthanc is asked about unknown AEs only."""
+        return self._modalities.by_ae_title(calling) or await self._modalities.lookup(calling)
 
     async def _stranger(self, calling: str, address: str, found: tuple[Modality, ...]) -> str | None:
         if not found:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import ssl
@@ -15,6 +16,7 @@ from . import dimse_pdu
 from .dimse_association import Association, Gone, Terms, Wire
 from .dimse_codec import Codec
 from .dimse_exchange import Exchange
+from .dimse_message import Room
 from .dimse_negotiation import Request, accept, read_request
 from .dimse_pdu import Kind, ProtocolError, Rejection
 from .dimse_policy import Policy
@@ -22,11 +24,13 @@ from .dimse_services import Services
 
 _log = logging.getLogger("orthanc_ups.dimse")
 
-_MOST_REQUEST: Final = 512 * 1024  # bytes; 128 presentation contexts with 40 transfer syntaxes have 160,000
+_MOST_REQUEST: Final = 256 * 1024  # bytes; 128 presentation contexts with 40 transfer syntaxes have 160,000
+_LARGEST_AT_ONCE: Final = 8  # data sets of the greatest size that may be on their way at the same time
 _BACKLOG: Final = 1024  # connections that wait in the kernel
 _AT_ONCE: Final = 64  # of them that are taken before others have their turn
 _MORE_CONNECTIONS: Final = 512  # beyond associations: those that have not asked yet, or are turned down
 _HURRY: Final = 1.0  # seconds for a handshake while the house is full
+_UNDECIDED: Final = Rejection(2, 3, 1, "Orthanc does not say in time whether it knows the AE")
 _FULL: Final = Rejection(2, 3, 2, "too many associations")
 
 
@@ -54,6 +58,7 @@ class DimseServer:
             settings.maximum_data_set_size,
             settings.association_idle_timeout,
             settings.dimse_timeout,
+            Room(settings.maximum_data_set_size * _LARGEST_AT_ONCE),
         )
         self._server: asyncio.Server | None = None
         self._open: set[Association] = set()
@@ -95,6 +100,7 @@ class DimseServer:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._codec.close()
 
     # --- connections ---
 
@@ -145,8 +151,11 @@ class DimseServer:
             return _FULL
         if request.rejection:
             return request.rejection
-        async with asyncio.timeout(self._settings.association_handshake_timeout):
-            rejection = await self._policy.rejection(request.calling, request.called, wire.address)
+        try:
+            async with asyncio.timeout(self._settings.association_handshake_timeout):
+                rejection = await self._policy.rejection(request.calling, request.called, wire.address)
+        except TimeoutError:
+            return _UNDECIDED
         return rejection or (_FULL if self._is_at_limit() else None)
 
     def _is_at_limit(self) -> bool:
@@ -176,8 +185,9 @@ class DimseServer:
     async def _serve(self, association: Association) -> None:
         noticing = asyncio.create_task(self._notice(association))
         try:
-            async for message in association.messages():
-                await self._services.serve(Exchange(association, message, self._codec))
+            async with contextlib.aclosing(association.messages()) as messages:
+                async for message in messages:
+                    await self._services.serve(Exchange(association, message, self._codec))
         finally:
             self._open.discard(association)
             noticing.cancel()

@@ -33,6 +33,7 @@ from .dimse_message import (
     CommandSet,
     Field,
     Message,
+    Room,
     Value,
 )
 from .dimse_negotiation import VERIFICATION, read_answer, request
@@ -43,6 +44,7 @@ from .dimse_tls import TlsError
 _log = logging.getLogger("orthanc_ups.dimse")
 
 _MOST_ANSWER: Final = 512 * 1024  # bytes of an A-ASSOCIATE-AC
+_MOST_REPLY: Final = 64 * 1024  # bytes of an event reply, which UPS does not have
 _DEFAULT_TIMEOUT: Final = 10.0  # seconds, where Orthanc's settings say none
 _RELEASE_PATIENCE: Final = 1.0  # seconds
 
@@ -219,7 +221,7 @@ class DimseChannel:
 
     async def _opened(self, receiving_ae: str, abstract: str) -> tuple[Association, Modality]:
         """An association to the first entry of the AE that lets us in."""
-        found = await self._modalities.lookup(receiving_ae)
+        found = self._modalities.by_ae_title(receiving_ae) or await self._modalities.lookup(receiving_ae)
         problem = Unreachable(f"AE title {receiving_ae} is not in DicomModalities")
         for modality in found:
             try:
@@ -256,7 +258,7 @@ class DimseChannel:
             why = agreement.refused or "no answer to it"
             name = "UPS Event" if abstract == tags.EVENT else "Verification"
             raise Unreachable(f"{_at(modality)} does not accept the {name} SOP Class: {why}")
-        terms = Terms(most, self._settings.maximum_data_set_size, 0.0, self._settings.dimse_timeout)
+        terms = Terms(most, _MOST_REPLY, 0.0, self._settings.dimse_timeout, Room(_MOST_REPLY))
         _log.debug("association to %s opened", _at(modality))
         return Association(wire, agreement, terms, calling, modality.ae_title)
 
