@@ -16,6 +16,7 @@ from .loop_thread import LoopThread
 from .sdk import Orthanc, RestCallback
 from .settings import Settings, Surroundings
 from .site import Site
+from .stop_notice import told_to_stop
 from .store.loopback import own_url
 from .store.shelves import Uploads
 from .wires import orthanc_pages, orthanc_routes
@@ -37,6 +38,7 @@ class Plugin:
         self._orthanc = orthanc
         self._thread: LoopThread
         self._site: Site
+        self._closing: asyncio.Future[None] | None = None
 
     def register(self) -> None:
         """Read orthanc.json and register everything. Ends the start of Orthanc if the ``Ups`` section is wrong."""
@@ -65,16 +67,18 @@ class Plugin:
 
     def _register_callbacks(self, uploads: Uploads) -> None:
         guard = UploadGuard(self._orthanc, uploads)
-        self._orthanc.RegisterReceivedInstanceCallback(guard.received)
-        self._orthanc.RegisterIncomingCStoreInstanceFilter(guard.c_store)
+        self._orthanc.RegisterReceivedInstanceCallback(_immortal(guard.received))
+        self._orthanc.RegisterIncomingCStoreInstanceFilter(_immortal(guard.c_store))
         self._orthanc.RegisterOnChangeCallback(
-            ChangeForwarder(
-                self._orthanc,
-                self._thread.call_soon,
-                shelves_deleted=self._site.shelves_deleted,
-                modalities_changed=self._site.modalities_changed,
-                started=self._started,
-                stopped=self._stopped,
+            _immortal(
+                ChangeForwarder(
+                    self._orthanc,
+                    self._thread.call_soon,
+                    shelves_deleted=self._site.shelves_deleted,
+                    modalities_changed=self._site.modalities_changed,
+                    started=self._started,
+                    stopped=self._stopped,
+                )
             )
         )
 
@@ -104,11 +108,23 @@ class Plugin:
     def _started(self) -> None:
         self._thread.start()
         self._thread.submit(self._site.run())
+        self._thread.submit(self._close_in_time())
+
+    async def _close_in_time(self) -> None:
+        """ORTHANC_STOPPED does not come while clients keep writing, so that the ports are closed before it."""
+        await told_to_stop()
+        await self._close()
+
+    async def _close(self) -> None:
+        """Close the site, once."""
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._site.stop())
+        await asyncio.shield(self._closing)
 
     def _stopped(self) -> None:
         """Orthanc finalizes Python after this: nothing of ours may be alive then."""
         try:
-            self._thread.submit(self._site.stop()).result(_STOP_WITHIN)
+            self._thread.submit(self._close()).result(_STOP_WITHIN)
         except (FutureTimeoutError, asyncio.CancelledError):
             _log.error("The UPS service did not stop in time; it is ended as it is")
         except Exception:

@@ -11,6 +11,8 @@ from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Final, Unpack
 
+import aiohttp
+
 from . import operating
 from .assembly import UpsService
 from .delivery.clock import SystemClock
@@ -26,7 +28,7 @@ from .store.port import StoreUnavailable
 from .store.projection import Projection
 from .store.shelf_keeper import StoreMisconfigured
 from .store.shelves import Uploads
-from .wires import dimse_tls, web_tls
+from .wires import dimse_tls, event_json, web_tls, webhook_subscriptions
 from .wires.authorization import Authorization
 from .wires.dimse_codec import Codec
 from .wires.dimse_policy import Policy
@@ -45,6 +47,7 @@ from .wires.web_response import HttpProblem, WebResponse
 from .wires.web_rights import Rights
 from .wires.web_socket import WebSocketChannel
 from .wires.web_socket_session import WebSocketSessions
+from .wires.webhook import WebhookChannel
 
 _log = logging.getLogger("orthanc_ups")
 _FIRST_PAUSE: Final = 0.2
@@ -125,10 +128,11 @@ class Site:
         codec, resolver = Codec(self._settings, self._surroundings), Resolver()
         dimse = self._dimse_channel(codec, resolver)
         sockets = WebSocketChannel(self._settings)
-        service = self._service((dimse, sockets))
+        service = self._service((dimse, sockets, *self._webhooks()))
         await self._patiently("the worklist in Orthanc's metadata", service.start)
         self.service = service
         self._opened.append(service.stop)
+        await webhook_subscriptions.subscribe(service.worklist, service.ledger, self._settings.webhooks)
         sockets.replay, sockets.opened = service.delivery, service.delivery.seen
         listener = self._http_listener(service, sockets)
         await asyncio.gather(
@@ -176,6 +180,14 @@ class Site:
     def _projection_file(self) -> Path:
         chosen = self._settings.projection_file
         return Path(chosen) if chosen else Path(self._surroundings.index_directory) / "orthanc-ups.sqlite"
+
+    def _webhooks(self) -> tuple[WebhookChannel, ...]:
+        if not self._settings.webhooks:
+            return ()
+        session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+        self._opened.append(session.close)
+        clock, places = SystemClock(), enumerate(self._settings.webhooks)
+        return tuple(WebhookChannel(one, session, event_json.encode, clock, at) for at, one in places)
 
     def _dimse_channel(self, codec: Codec, resolver: Resolver) -> DimseChannel:
         return DimseChannel(
