@@ -8,12 +8,12 @@ import ctypes
 import json
 import logging
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from typing import Final
+from typing import Final, TypeVar
 
 from . import __version__, logs
 from .config import ConfigurationError, read_settings, read_surroundings
 from .loop_thread import LoopThread
-from .sdk import Orthanc, RestCallback
+from .sdk import Orthanc
 from .settings import Settings, Surroundings
 from .site import Site
 from .stop_notice import told_to_stop
@@ -24,6 +24,7 @@ from .wires.management.explorer_files import orthanc_explorer_buttons
 from .wires.orthanc_hooks import ChangeForwarder, UploadGuard
 
 _log = logging.getLogger("orthanc_ups")
+_T = TypeVar("_T")
 _STOP_WITHIN: Final = 8.0
 _JOIN_WITHIN: Final = 2.0
 
@@ -133,7 +134,7 @@ class Plugin:
             _log.error("The thread of the UPS service did not end")
 
 
-def _immortal(callback: RestCallback) -> RestCallback:
+def _immortal(callback: _T) -> _T:
     """Keep a callback for ever: Orthanc lets go of routes after Python is finalized, and would crash on the last one.
 
     Seen on 1.13.0 (plugin 7.1, CPython 3.14): SIGSEGV at the end of every clean stop without this.
