@@ -161,6 +161,16 @@ class UpsService:
         self.shadow.record(events)
         self.delivery.offer(events)
 
+    @property
+    def in_flight(self) -> int:
+        """Changes that are being written."""
+        return self._order.in_flight
+
+    @property
+    def store_is_silent(self) -> bool:
+        """True while Orthanc's metadata store does not answer."""
+        return self._writer.is_stuck
+
     # --- start ---
 
     async def start(self) -> None:

@@ -17,9 +17,11 @@ from typing import Final, Protocol
 from .core.events import EventType
 from .core.states import State
 from .core.statuses import Service
+from .sdk import Orthanc
 
 _log = logging.getLogger("orthanc_ups.metrics")
 _EVERY: Final = 2.0
+_AT_ONCE: Final = 50
 _CHANGING: Final = tuple(one for one in Service if one not in (Service.RETRIEVE, Service.SEARCH))
 _CHANNELS: Final = ("dimse", "websocket", "webhook")
 _TYPES: Final = {
@@ -126,7 +128,7 @@ METER_READINGS: Final = (
 
 
 class Report(Protocol):
-    """How an endpoint of delivery fares (``delivery.report.EndpointReport``)."""
+    """How an endpoint of delivery fares."""
 
     @property
     def pending(self) -> int:
@@ -160,7 +162,7 @@ class Sources:
     Attributes:
         counters: growing numbers of the worklist (``Counters.all``).
         deliveries: growing numbers by (what, channel, event type) (``Delivery.counts.all``).
-        reports: every endpoint (``DeliveryManagement.report``).
+        reports: every endpoint of delivery; may be made one by one.
         states: workitems by Procedure Step State; may raise if they cannot be counted now.
         subscriptions: how many there are, and how many AEs have them.
         meters: a reading for each of METER_READINGS.
@@ -174,6 +176,20 @@ class Sources:
     subscriptions: Callable[[], tuple[int, int]]
     meters: Mapping[str, Callable[[], float]]
     now: Callable[[], float]
+
+
+def publisher(orthanc: Orthanc) -> Callable[[str, float], None]:
+    """How this Orthanc takes figures: whole ones exactly where it can, else with seven digits."""
+    kind = orthanc.MetricsType.DEFAULT
+    exact = getattr(orthanc, "SetMetricsIntegerValue", None)
+
+    def publish(name: str, value: float) -> None:
+        if exact is not None and value == int(value):
+            exact(name, int(value), kind)
+        else:
+            orthanc.SetMetricsValue(name, float(value), kind)
+
+    return publish
 
 
 class Metrics:
@@ -216,7 +232,7 @@ class Metrics:
             **metered,
             **await self._workitems(),
             **_deliveries(sources.deliveries()),
-            **_endpoints(list(sources.reports()), sources.now()),
+            **_endpoints(await _unhurried(sources.reports()), sources.now()),
             "ups_subscriptions_active": active,
             "ups_subscribers": subscribers,
         }
@@ -233,6 +249,16 @@ class Metrics:
         }
         self._told = {"ups_workitems": float(sum(states.values())), **by_state}
         return self._told
+
+
+async def _unhurried(reports: Iterable[Report]) -> list[Report]:
+    """Some at a time, as a thousand reports take some milliseconds."""
+    found: list[Report] = []
+    for report in reports:
+        found.append(report)
+        if len(found) % _AT_ONCE == 0:
+            await asyncio.sleep(0)
+    return found
 
 
 def _deliveries(counts: Mapping[tuple[str, str, EventType], int]) -> dict[str, float]:

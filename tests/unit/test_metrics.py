@@ -6,12 +6,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from orthanc_ups import measuring
+from orthanc_ups.core import tags
+from orthanc_ups.core.dataset import element
 from orthanc_ups.core.events import EventType
-from orthanc_ups.metrics import METER_READINGS, METRICS, Kind, Metrics, Sources
-from tests.support.service import GLOBAL, Desk, on_loop
+from orthanc_ups.metrics import METER_READINGS, METRICS, Kind, Metrics, Sources, publisher
+from tests.support.service import FILTERED, GLOBAL, Desk, on_loop
 from tests.support.workitems import progress
 
 
@@ -105,6 +110,52 @@ def test_names_are_those_of_prometheus_and_say_what_they_count() -> None:
 def test_every_meter_must_be_there_and_be_known(meters: Mapping[str, object]) -> None:
     with pytest.raises(ValueError, match=r"ups_associations|ups_ghosts"):
         Metrics(sources(meters=meters), lambda name, value: None)
+
+
+@on_loop
+async def test_a_running_worklist_tells_what_it_has() -> None:
+    desk = await Desk("AI", "RIS", "DOSE").start()
+    wires = set(METER_READINGS) - {"ups_commands_in_flight", "ups_store_silent", "ups_projection_broken"}
+    metrics = Metrics(measuring.sources(desk.service, dict.fromkeys(wires, lambda: 0.0)), lambda *one: None)
+    await desk.create(1)
+    await desk.create(2)
+    await desk.claim(2)
+    await desk.subscribe("AI", GLOBAL)
+    await desk.subscribe("AI", 1)
+    await desk.subscribe("RIS", FILTERED, keys={tags.PRIORITY: element("CS", "HIGH")})
+    await desk.subscribe("DOSE", GLOBAL)
+    await desk.unsubscribe("DOSE", GLOBAL)
+    desk.channel.down["AI"] = "it is switched off"
+    await desk.cancel(1)
+    await desk.pass_by(30)
+    found = await metrics.read()
+    assert found["ups_workitems"] == 2 and found["ups_workitems_in_progress"] == 1
+    assert found["ups_subscriptions_active"] == 3 and found["ups_subscribers"] == 2
+    assert found["ups_subscriptions_created_total"] == 4 and found["ups_subscriptions_removed_total"] == 1
+    assert found["ups_events_pending"] == 2 and found["ups_events_pending_oldest_seconds"] == 30
+    assert found["ups_subscribers_failing"] == 1
+    assert found["ups_events_sent_total"] == 1 == found["ups_events_sent_state_report_total"]
+    assert found["ups_commands_in_flight"] == 0 == found["ups_store_silent"]
+
+
+def test_whole_figures_are_published_exactly_where_orthanc_can() -> None:
+    calls: list[tuple[Any, ...]] = []
+    older = SimpleNamespace(
+        MetricsType=SimpleNamespace(DEFAULT=0), SetMetricsValue=lambda *given: calls.append(("float", *given))
+    )
+    newer = SimpleNamespace(
+        **vars(older), SetMetricsIntegerValue=lambda *given: calls.append(("integer", *given))
+    )
+    for orthanc in (older, newer):
+        publish = publisher(cast("Any", orthanc))
+        publish("ups_workitems", 20_000_001.0)
+        publish("ups_delivery_seconds_p95_maximum", 0.25)
+    assert calls == [
+        ("float", "ups_workitems", 20_000_001.0, 0),
+        ("float", "ups_delivery_seconds_p95_maximum", 0.25, 0),
+        ("integer", "ups_workitems", 20_000_001, 0),
+        ("float", "ups_delivery_seconds_p95_maximum", 0.25, 0),
+    ]
 
 
 @on_loop
