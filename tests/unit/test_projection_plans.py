@@ -12,6 +12,7 @@ import pytest
 
 from orthanc_ups.core import tags
 from orthanc_ups.core.dataset import DataSet, Element, element, text
+from orthanc_ups.core.free_text import fits, words
 from orthanc_ups.core.matching import Query
 from orthanc_ups.core.workitem import Workitem
 from orthanc_ups.store import projection_plan
@@ -143,6 +144,19 @@ def test_every_page_of_every_order(few: int, projection: Projection, monkeypatch
                     assert counted == total
                     pages += numbers(page)
                 assert pages == (numbers(whole) if not sign else numbers(whole)[::-1])
+
+    asyncio.run(compare())
+
+
+@pytest.mark.parametrize("looked_for", ["ROOM1", "mueller zoë", "A1 ct", "step 3 room2 журавлева"])
+def test_free_text_with_every_plan(looked_for: str, worklist: list[Workitem], projection: Projection) -> None:
+    wanted = words(looked_for)
+
+    async def compare() -> None:
+        for query in itertools.islice(asked(), 0, None, 7):
+            expected = by_start([one for one in worklist if fits(one.attributes, wanted)], query)
+            found, total = await projection.search(query, words=wanted)
+            assert (numbers(found), total) == (expected, len(expected))
 
     asyncio.run(compare())
 

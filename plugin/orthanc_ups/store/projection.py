@@ -37,6 +37,7 @@ __all__ = ["Counts", "Kept", "Projection", "ProjectionBroken", "Rebuild"]
 _log = logging.getLogger("orthanc_ups.store")
 _AT_ONCE: Final = 200
 _FORGOTTEN_AT_ONCE: Final = 1_000
+_EVENTS_OF_ONE: Final = 1_000
 _PREFIX: Final = "workitem/"
 _GET: Final = """
     SELECT m.version, b.document FROM workitem m CROSS JOIN body b ON b.id = m.id WHERE m.uid = ?
@@ -247,17 +248,22 @@ class Projection:
     # --- queries, off the event loop ---
 
     async def search(
-        self, query: Query, offset: int = 0, limit: int | None = None, order: str | None = None
+        self,
+        query: Query,
+        offset: int = 0,
+        limit: int | None = None,
+        order: str | None = None,
+        words: Sequence[str] = (),
     ) -> tuple[tuple[DataSet, ...], int]:
         """The attributes of the matches from ``offset`` on, at most ``limit``, and the number of all matches.
 
         ``order`` is one of ``start`` (the default), ``created``, ``modification``, ``state``, ``priority``,
         ``label``, ``worklist_label``, ``patient_name``; a leading ``-`` turns it round. Equal ones stand in
-        the order of creation. Raises ValueError for another order, UpsError (A700, 503) if too many
-        searches wait already.
+        the order of creation. Each of ``words`` (``core/free_text.py``) must occur in a match.
+        Raises ValueError for another order, UpsError (A700, 503) if too many searches wait already.
         """
         self._check_whole()
-        return await self._searches.search(query, offset, limit, order or "start")
+        return await self._searches.search(query, offset, limit, order or "start", tuple(words))
 
     async def stream(self, query: Query, chunk: int = 100) -> AsyncIterator[list[DataSet]]:
         """The attributes of all matches by scheduled start, at most ``chunk`` at a time, each match once.
@@ -294,6 +300,11 @@ class Projection:
         """Up to ``limit`` logged events with a greater sequence, in order; those for one AE if it is named."""
         self._check()
         return await self._searches.run(lambda reader: reader.events(after, limit, receiver))
+
+    async def events_of(self, uid: str, limit: int = _EVENTS_OF_ONE) -> list[Event]:
+        """The last logged events of a workitem, oldest first."""
+        self._check()
+        return await self._searches.run(lambda reader: reader.events_of(uid, limit))
 
     # --- what can go wrong ---
 

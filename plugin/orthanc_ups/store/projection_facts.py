@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from ..core import person_names, tags
 from ..core.dataset import DataSet, text, value, values
 from ..core.date_times import Zone, moment, zone
+from ..core.free_text import searchable
 from ..core.key_tests import plain
 from ..core.workitem import Workitem
 from .projection_schema import CODES, COLUMNS, KEYS, MOMENTS, NAMES, NO_START, PAIRS, RANKS, SEPARATOR, Kind
@@ -58,10 +59,11 @@ class Facts:
     lasting: Lasting
     codes: tuple[CodeRow, ...]
     keys: tuple[KeyRow, ...]
+    words: str
 
 
 def same_lasting(one: DataSet, other: DataSet) -> bool:
-    """True if both hold the very same elements for all but the volatile columns."""
+    """True if both hold the very same elements for all but the volatile columns (free text included)."""
     return all(one.get(tag) is other.get(tag) for tag in _LASTING_TAGS)
 
 
@@ -76,7 +78,8 @@ def facts_of(workitem: Workitem, local: Zone) -> Facts:
         volatile_of(workitem, local),
         _lasting(attributes, names),
         tuple(_numbered(sorted(set(found.codes)))),
-        tuple(sorted(set(found.keys))),
+        tuple(set(found.keys)),
+        searchable(attributes),
     )
 
 

@@ -77,9 +77,11 @@ class Translator:
         self._ids: list[Ids] = []
         self._codes: list[Code] = []
 
-    def filters(self, clauses: Iterable[Clause]) -> Filters:
-        """What all clauses together ask."""
+    def filters(self, clauses: Iterable[Clause], words: Sequence[str] = ()) -> Filters:
+        """What all clauses together ask, and that each of the words occurs (``core/free_text.py``)."""
         exact = [self._clause(clause) for clause in clauses]
+        if words:
+            self._ids.append(_free_text(words))
         return Filters(tuple(self._columns), tuple(self._ids), tuple(self._codes), all(exact))
 
     def _clause(self, clause: Clause) -> bool:
@@ -193,6 +195,17 @@ def _sounds(word: str, sound: str) -> Ids:
     alike = f" UNION ALL SELECT k.id FROM key k WHERE k.kind = {int(Kind.NAME_SOUND)} AND k.text = ?"  # noqa: S608
     every = Sql(select + alike, (*begins.values, sound))
     return Ids(every, _in(every))
+
+
+def _free_text(words: Sequence[str]) -> Ids:
+    found = " AND ".join("instr(w.text, ?) > 0" for _ in words)
+    every = Sql(f"SELECT w.id FROM words w WHERE {found}", tuple(map(_valid, words)))  # noqa: S608
+    return Ids(every, _in(every), quick=False)
+
+
+def _valid(text: str) -> str:
+    """SQLite takes no lone surrogates; no stored text has one."""
+    return text.encode(errors="replace").decode()
 
 
 def _uids(values: Sequence[str]) -> Ids:

@@ -78,16 +78,16 @@ class Reader:
 
     # --- search ---
 
-    def planned(self, query: Query, order: str) -> Plan:
+    def planned(self, query: Query, order: str, words: Sequence[str] = ()) -> Plan:
         """Choose how to carry out a query."""
         odd = self._execute("SELECT EXISTS(SELECT 1 FROM workitem WHERE odd <> 0)").fetchone()[0]
         translator = Translator(dated=query.zone == self._local, odd=bool(odd))
-        return plan(self.connection, translator.filters(query.clauses), order)
+        return plan(self.connection, translator.filters(query.clauses, words), order)
 
-    def matched(self, query: Query, order: str, *, descending: bool) -> Matched:
+    def matched(self, query: Query, order: str, *, descending: bool, words: Sequence[str] = ()) -> Matched:
         """Count or gather all matches."""
         with self.snapshot():
-            chosen = self.planned(query, order)
+            chosen = self.planned(query, order, words)
             if chosen.exact and not chosen.gather:
                 return Matched(chosen, int(self._one(chosen.count())))
             ids = self._ids(chosen.ids(descending=descending))
@@ -166,12 +166,20 @@ class Reader:
 
     def events(self, after: int, limit: int, receiver: str | None) -> list[Event]:
         """Logged events behind a sequence number, those of one receiver only if it is named."""
-        text = "SELECT sequence, type, uid, information, receivers, at FROM event WHERE sequence > ?"
-        values: tuple[object, ...] = (after,)
-        if receiver is not None:
-            text += " AND instr(receivers, ?)"
-            values = after, f"\\{receiver}\\"
-        rows = self._execute(f"{text} ORDER BY sequence LIMIT ?", (*values, limit))
+        if receiver is None:
+            return self._events("sequence > ?", (after,), limit)
+        return self._events("sequence > ? AND instr(receivers, ?)", (after, f"\\{receiver}\\"), limit)
+
+    def events_of(self, uid: str, limit: int) -> list[Event]:
+        """The last logged events of a workitem, oldest first."""
+        return self._events("uid = ?", (uid,), limit, "DESC")[::-1]
+
+    def _events(self, where: str, values: tuple[object, ...], limit: int, turned: str = "") -> list[Event]:
+        rows = self._execute(
+            "SELECT sequence, type, uid, information, receivers, at FROM event "  # noqa: S608
+            f"WHERE {where} ORDER BY sequence {turned} LIMIT ?",
+            (*values, limit),
+        )
         return [_event(*row) for row in rows]
 
     # --- pieces ---

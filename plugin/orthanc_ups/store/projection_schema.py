@@ -6,12 +6,14 @@
 - ``code``: codes by which worklists are read all the time, each with state and start, so that ``SCHEDULED
   at this station today`` is one stretch of the table, in order.
 - ``key``: every other indexed value, also each value of a sequence's items.
+- ``words``: what free-text search looks into.
 - ``event``: the log of events, for replay and for the page.
 """
 
 from __future__ import annotations
 
 import unicodedata
+import zlib
 from collections.abc import Mapping
 from enum import IntEnum
 from types import MappingProxyType
@@ -21,6 +23,8 @@ from ..core import tags
 from ..core.states import State
 
 SCHEMA: Final = 1
+"""To be raised when the tables stay but other things stand in them."""
+
 NO_START: Final = -(2**62)
 """Sorts before every start and lies in no range."""
 
@@ -202,6 +206,7 @@ CREATE TABLE code(
 CREATE TABLE key(
     kind INTEGER NOT NULL, text TEXT NOT NULL, id INTEGER NOT NULL, PRIMARY KEY(kind, text, id)
 ) WITHOUT ROWID;
+CREATE TABLE words(id INTEGER PRIMARY KEY, text TEXT NOT NULL);
 CREATE TABLE event(
     sequence INTEGER PRIMARY KEY,
     uid TEXT NOT NULL,
@@ -211,6 +216,7 @@ CREATE TABLE event(
     at REAL NOT NULL
 );
 CREATE INDEX event_at ON event(at);
+CREATE INDEX event_uid ON event(uid);
 CREATE INDEX workitem_odd ON workitem(odd) WHERE odd <> 0;
 CREATE INDEX workitem_ended ON workitem(ended) WHERE ended IS NOT NULL;
 CREATE INDEX workitem_noted ON workitem(id) WHERE noted <> 0;
@@ -224,7 +230,7 @@ INDEXES: Final[Mapping[str, str]] = MappingProxyType(
         "workitem_modification": "modification, created",
         "workitem_completion": "completion",
         "workitem_birth": "birth",
-        "workitem_worklist": "worklist, created",
+        "workitem_worklist": "worklist, state, created",
         "workitem_label": "label, created",
         "workitem_name": "name, created",
     }
@@ -249,4 +255,5 @@ def drop_indexes() -> tuple[str, ...]:
 
 def fingerprint(zone: object) -> str:
     """What must be equal for a file to be of use: tables, the local zone, and how Unicode folds names."""
-    return f"{SCHEMA}/{zone}/{unicodedata.unidata_version}"
+    form = zlib.crc32(f"{_TABLES}{make_indexes()}".encode())
+    return f"{SCHEMA}/{form}/{zone}/{unicodedata.unidata_version}"

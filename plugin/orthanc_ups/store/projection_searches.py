@@ -11,7 +11,7 @@ from array import array
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 from ..core.dataset import DataSet
 from ..core.date_times import Zone
@@ -27,6 +27,7 @@ _THREADS: Final = 2
 _WAITING: Final = 500
 _REMEMBERED: Final = 16
 _TESTED_AT_ONCE: Final = 500
+_Key: TypeAlias = tuple[str, str, tuple[str, ...]]
 
 
 class Searches:
@@ -46,7 +47,7 @@ class Searches:
         self._stopping = threading.Event()
         self._waiting = 0
         self._generation = 0
-        self._matched: OrderedDict[tuple[str, str], tuple[int, Matched]] = OrderedDict()
+        self._matched: OrderedDict[_Key, tuple[int, Matched]] = OrderedDict()
 
     def outdated(self) -> None:
         """Something was written: what is known of matches is not true any more."""
@@ -62,29 +63,30 @@ class Searches:
     # --- queries ---
 
     async def search(
-        self, query: Query, offset: int, limit: int | None, order: str
+        self, query: Query, offset: int, limit: int | None, order: str, words: tuple[str, ...]
     ) -> tuple[tuple[DataSet, ...], int]:
         """One page, and the number of all matches."""
         name, descending = order.removeprefix("-"), order.startswith("-")
         if name not in ORDERS:
             raise ValueError(f"{order!r} is no order; expected one of {', '.join(ORDERS)}")
-        generation, known = self._generation, self._known(query, order)
+        key = query.identity, order, words
+        generation, known = self._generation, self._known(key)
 
         def work(reader: Reader) -> tuple[Matched, list[DataSet]]:
-            matched = known or reader.matched(query, name, descending=descending)
+            matched = known or reader.matched(query, name, descending=descending, words=words)
             return matched, reader.page(matched, offset, limit, descending=descending)
 
         matched, found = await self.run(work)
-        self._remember(query, order, generation, matched)
+        self._remember(key, generation, matched)
         return tuple(found), matched.total
 
-    def _known(self, query: Query, order: str) -> Matched | None:
-        generation, matched = self._matched.get((query.identity, order), (-1, None))
+    def _known(self, key: _Key) -> Matched | None:
+        generation, matched = self._matched.get(key, (-1, None))
         return matched if generation == self._generation else None
 
-    def _remember(self, query: Query, order: str, generation: int, matched: Matched) -> None:
-        self._matched[query.identity, order] = generation, matched
-        self._matched.move_to_end((query.identity, order))
+    def _remember(self, key: _Key, generation: int, matched: Matched) -> None:
+        self._matched[key] = generation, matched
+        self._matched.move_to_end(key)
         if len(self._matched) > _REMEMBERED:
             self._matched.popitem(last=False)
 

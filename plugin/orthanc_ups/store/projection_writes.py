@@ -103,6 +103,7 @@ class ProjectionWriter:
         row = self._execute(_INSERT, (*head, *facts.volatile, *facts.lasting)).lastrowid
         assert row is not None
         self._execute("INSERT INTO body VALUES (?,?,?)", (row, _packed(facts.codes, facts.keys), document))
+        self._execute("INSERT INTO words VALUES (?,?)", (row, facts.words))
         place = facts.volatile.state, facts.volatile.start, workitem.created, row
         self._staged_codes += [(*code, *place) for code in facts.codes]
         self._staged_keys += [(kind, text, row) for kind, text in facts.keys]
@@ -144,6 +145,7 @@ class ProjectionWriter:
         """Write the document and the keys that changed; return the codes of before and now."""
         packed = _packed(facts.codes, facts.keys)
         self._execute("UPDATE body SET rows = ?, document = ? WHERE id = ?", (packed, document, row))
+        self._execute("UPDATE words SET text = ? WHERE id = ?", (facts.words, row))
         codes, keys = _unpacked(rows)
         before, after = set(keys), set(facts.keys)
         self._executemany(_DELETE_KEY, [(kind, text, row) for kind, text in before - after])
@@ -160,8 +162,8 @@ class ProjectionWriter:
         codes, keys = _unpacked(rows)
         self._drop_codes(codes, (state, start, created, row))
         self._executemany(_DELETE_KEY, [(kind, text, row) for kind, text in keys])
-        self._execute("DELETE FROM body WHERE id = ?", (row,))
-        self._execute("DELETE FROM workitem WHERE id = ?", (row,))
+        for table in ("words", "body", "workitem"):
+            self._execute(f"DELETE FROM {table} WHERE id = ?", (row,))  # noqa: S608
         return True
 
     def _add_codes(self, codes: Iterable[CodeRow], place: tuple[int, int, int, int]) -> None:

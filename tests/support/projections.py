@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Filling and asking a projection, for tests."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+
+from orthanc_ups.core import tags
+from orthanc_ups.core.dataset import element, text
+from orthanc_ups.core.matching import Query
+from orthanc_ups.core.workitem import Workitem
+from orthanc_ups.store.document import encode
+from orthanc_ups.store.port import Entry
+from orthanc_ups.store.projection import Projection
+from tests.support import workitems
+
+EVERYTHING = Query.of({tags.SOP_INSTANCE_UID: element("UI")})
+FULL = workitems.stored(base=workitems.full())
+
+
+def made(number: int, state: str = "SCHEDULED", **more: object) -> Workitem:
+    """A well-filled workitem; ``more`` are its fields."""
+    attributes = FULL | {
+        tags.SOP_INSTANCE_UID: element("UI", workitems.uid(number)),
+        tags.STATE: element("CS", state),
+    }
+    return dataclasses.replace(Workitem(workitems.uid(number), number, attributes), **more)  # type: ignore[arg-type]
+
+
+def entry(workitem: Workitem, version: str = "1") -> Entry:
+    """Its entry in the store."""
+    return Entry(f"workitem/{workitem.uid}", encode(workitem), version)
+
+
+def put(projection: Projection, *given: Workitem, version: str = "1") -> None:
+    """Write workitems down."""
+    for one in given:
+        projection.put(one, version, encode(one))
+
+
+def found(projection: Projection, query: Query = EVERYTHING, words: tuple[str, ...] = ()) -> list[int]:
+    """The numbers of the matches by start."""
+    rows, total = asyncio.run(projection.search(query, words=words))
+    assert len(rows) == total
+    return [int(text(one, tags.SOP_INSTANCE_UID).rpartition(".")[2]) for one in rows]
+
+
+def key(tag: str, vr: str, value: object) -> Query:
+    """A query with one key."""
+    return Query.of({tag: element(vr, value)})
