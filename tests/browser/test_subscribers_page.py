@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Subscribers on the page: who is told of what, who was not, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.support.browser import Management, Screen, place
+from tests.support.event_receiver import EventReceiver
+from tests.support.ports import free_port
+
+DOWN_PORT = free_port()
+
+
+@pytest.fixture(scope="module")
+def watcher() -> Iterator[EventReceiver]:
+    """A subscriber that takes every event."""
+    with EventReceiver("WATCHER") as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="module")
+def orthanc_overrides(watcher: EventReceiver) -> dict[str, Any]:
+    modalities = {
+        "watcher": ["WATCHER", "127.0.0.1", watcher.port],
+        "down": ["DOWN", "127.0.0.1", DOWN_PORT],
+    }
+    return {"DicomModalities": modalities}
+
+
+def confirm(page: Page, name: str) -> None:
+    page.get_by_role("dialog").get_by_role("button", name=name, exact=True).click()
+
+
+def row(page: Page, ae: str) -> Any:
+    return page.locator(f'tr[data-ae="{ae}"]')
+
+
+def test_subscribing_to_everything_and_to_a_filter(screen: Screen, api: Management) -> None:
+    page = screen.open("/subscribers")
+    page.get_by_role("button", name="New subscription").click()
+    page.get_by_label("AE title").fill("WATCHER")
+    page.get_by_label("With Deletion Lock").check()
+    confirm(page, "Subscribe")
+    expect(row(page, "WATCHER")).to_contain_text("Everything")
+    expect(row(page, "WATCHER")).to_contain_text("lock")
+    page.get_by_role("button", name="New subscription").click()
+    page.get_by_label("AE title").fill("DOWN")
+    page.get_by_label("To what").select_option("filtered")
+    page.get_by_label("Attribute").select_option(label="Worklist")
+    page.get_by_label("Value").fill("AI")
+    confirm(page, "Subscribe")
+    expect(row(page, "DOWN")).to_contain_text("Worklist is AI")
+    assert api.get("/subscribers/DOWN")["filters"][0]["filter"] == {"WorklistLabel": "AI"}
+
+
+def test_who_was_told_and_why_another_was_not(screen: Screen, api: Management) -> None:
+    api.post("/subscribers/WATCHER/subscribe", {"scope": "global"})
+    api.post("/subscribers/DOWN/subscribe", {"scope": "filtered", "filter": {"WorklistLabel": "AI"}})
+    uid = api.make("For AI", WorklistLabel="AI")
+    page = screen.open(place("workitem", uid))
+    events = page.get_by_role("region", name="Events and deliveries")
+    told = events.locator(".receivers li").filter(has_text="WATCHER").first
+    waiting = events.locator(".receivers li").filter(has_text="DOWN").first
+    expect(told).to_contain_text("delivered", timeout=20_000)
+    expect(waiting).to_contain_text("waiting")
+    expect(waiting).to_contain_text("127.0.0.1", timeout=20_000)
+    waiting.get_by_role("link", name="DOWN").click()
+    expect(page.get_by_role("heading", name="DOWN", exact=True)).to_be_visible()
+    expect(page.locator("main")).to_contain_text("Trouble")
+
+
+def test_echo_says_whether_somebody_answers(screen: Screen) -> None:
+    page = screen.open(place("subscriber", "WATCHER"))
+    page.get_by_role("button", name="C-ECHO").click()
+    expect(page.locator(".toast").first).to_contain_text("WATCHER answered the C-ECHO in")
+    screen.open(place("subscriber", "DOWN"))
+    page.get_by_role("button", name="C-ECHO").click()
+    expect(page.locator(".toast.bad").first).to_contain_text("DOWN")
+    screen.expect_problem("502")
+
+
+def test_a_test_event_reaches_the_subscriber(screen: Screen, watcher: EventReceiver, api: Management) -> None:
+    api.post("/subscribers/WATCHER/subscribe", {"scope": "global"})
+    seen = len(watcher.wait_for(0))
+    page = screen.open(place("subscriber", "WATCHER"))
+    page.get_by_role("button", name="Test event").click()
+    confirm(page, "Send")
+    reports = watcher.wait_for(seen + 1)
+    assert 4 in [report.type for report in reports]
+
+
+def test_suspending_resuming_and_ending(screen: Screen, api: Management) -> None:
+    api.post("/subscribers/WATCHER/unsubscribe", {"scope": "global"})
+    api.post("/subscribers/WATCHER/subscribe", {"scope": "global", "lock": True})
+    page = screen.open(place("subscriber", "WATCHER"))
+    page.get_by_title("Suspend").click()
+    expect(page.locator(".watchers")).to_contain_text("Suspended: Everything")
+    page.get_by_role("button", name="Resume").click()
+    expect(page.locator(".watchers")).not_to_contain_text("Suspended")
+    assert api.get("/subscribers/WATCHER")["everything"] == {"lock": True}
+    page.get_by_role("button", name="Unsubscribe from everything").click()
+    confirm(page, "Unsubscribe")
+    expect(page.locator("main")).to_contain_text("No global subscription")
+    assert api.get("/subscribers/WATCHER")["everything"] is None
+
+
+def test_waiting_events_are_dropped_after_a_confirmation(screen: Screen, api: Management) -> None:
+    api.post("/subscribers/DOWN/subscribe", {"scope": "global"})
+    api.make("Never told")
+    page = screen.open(place("subscriber", "DOWN"))
+    page.get_by_role("button", name="Drop pending").click()
+    expect(page.get_by_role("dialog")).to_contain_text("will never be told of them")
+    confirm(page, "Drop them")
+    expect(page.get_by_role("button", name="Drop pending")).to_be_disabled()
+    assert sum(one["pending"] for one in api.get("/subscribers/DOWN")["channels"]) == 0
+
+
+def test_an_unknown_ae_is_refused_in_words(screen: Screen) -> None:
+    page = screen.open("/subscribers")
+    page.get_by_role("button", name="New subscription").click()
+    page.get_by_label("AE title").fill("STRANGER")
+    confirm(page, "Subscribe")
+    expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("STRANGER is not")
+    screen.expect_problem("404")
+
+
+def test_the_overview_counts_and_warns(screen: Screen, api: Management) -> None:
+    api.make("Counted", WorklistLabel="RARE")
+    page = screen.open("/overview")
+    expect(page.get_by_role("region", name="Worklists")).to_contain_text("RARE")
+    expect(page.get_by_role("region", name="Where to connect")).to_contain_text("ORTHANC@127.0.0.1:")
+    expect(page.get_by_role("img", name="Workitems a minute")).to_be_visible()
+    page.get_by_role("button", name="Last day").click()
+    expect(page.get_by_role("img", name="Workitems in 15 minutes")).to_be_visible()
+    page.get_by_role("region", name="Worklists").get_by_role("link", name="RARE").click()
+    expect(page.locator(".foot")).to_contain_text("1 workitem")
