@@ -4,16 +4,15 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import json
 import logging
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from typing import Final, TypeVar
+from typing import Final
 
 from . import __version__, logs
 from .config import ConfigurationError, read_settings, read_surroundings
 from .loop_thread import LoopThread
-from .sdk import Orthanc
+from .sdk import Orthanc, RestCallback
 from .settings import Settings, Surroundings
 from .site import Site
 from .stop_notice import told_to_stop
@@ -24,7 +23,6 @@ from .wires.management.explorer_files import orthanc_explorer_buttons
 from .wires.orthanc_hooks import ChangeForwarder, UploadGuard
 
 _log = logging.getLogger("orthanc_ups")
-_T = TypeVar("_T")
 _STOP_WITHIN: Final = 8.0
 _JOIN_WITHIN: Final = 2.0
 
@@ -68,18 +66,16 @@ class Plugin:
 
     def _register_callbacks(self, uploads: Uploads) -> None:
         guard = UploadGuard(self._orthanc, uploads)
-        self._orthanc.RegisterReceivedInstanceCallback(_immortal(guard.received))
-        self._orthanc.RegisterIncomingCStoreInstanceFilter(_immortal(guard.c_store))
+        self._orthanc.RegisterReceivedInstanceCallback(guard.received)
+        self._orthanc.RegisterIncomingCStoreInstanceFilter(guard.c_store)
         self._orthanc.RegisterOnChangeCallback(
-            _immortal(
-                ChangeForwarder(
-                    self._orthanc,
-                    self._thread.call_soon,
-                    shelves_deleted=self._site.shelves_deleted,
-                    modalities_changed=self._site.modalities_changed,
-                    started=self._started,
-                    stopped=self._stopped,
-                )
+            ChangeForwarder(
+                self._orthanc,
+                self._thread.call_soon,
+                shelves_deleted=self._site.shelves_deleted,
+                modalities_changed=self._site.modalities_changed,
+                started=self._started,
+                stopped=self._stopped,
             )
         )
 
@@ -132,15 +128,6 @@ class Plugin:
             _log.exception("The UPS service did not stop cleanly")
         if not self._thread.stop(_JOIN_WITHIN):
             _log.error("The thread of the UPS service did not end")
-
-
-def _immortal(callback: _T) -> _T:
-    """Keep a callback for ever: Orthanc lets go of routes after Python is finalized, and would crash on the last one.
-
-    Seen on 1.13.0 (plugin 7.1, CPython 3.14): SIGSEGV at the end of every clean stop without this.
-    """
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(callback))
-    return callback
 
 
 def _checked(surroundings: Surroundings) -> Surroundings:
