@@ -148,10 +148,17 @@ class Shadow:
             raise self._broke(error) from error
 
     async def search(
-        self, query: Query, offset: int, limit: int | None, order: str | None = None
+        self,
+        query: Query,
+        offset: int,
+        limit: int | None,
+        order: str | None = None,
+        words: Sequence[str] = (),
     ) -> tuple[Sequence[DataSet], int]:
-        """One page of matches and the number of all."""
-        return await self._asked_later(lambda: self._projection.search(query, offset, limit, order=order))
+        """One page of matches that hold all the words, and the number of all."""
+        return await self._asked_later(
+            lambda: self._projection.search(query, offset, limit, order=order, words=words)
+        )
 
     async def numbers(self, query: Query) -> Sequence[int]:
         """Creation numbers of all matches."""
