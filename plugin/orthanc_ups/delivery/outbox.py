@@ -93,6 +93,8 @@ class Delivery:
     def resume(self, events: Iterable[Event], bursts: Iterable[Burst], last: int | None = None) -> None:
         """Start with everything that is stored; what a cursor has passed is left out.
 
+        The channels must know their addresses by now: an AE that none serves is told by WebSocket instead.
+
         Args:
             events: of all workitems, in no order; settled ones may be among them.
             bursts: of all acts that still stand, in no order.
