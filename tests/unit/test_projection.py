@@ -226,6 +226,37 @@ def test_queries_of_another_zone_find_what_matches_there(path: Path) -> None:
     opened.close()
 
 
+def test_a_long_list_of_uids_is_no_problem(projection: Projection) -> None:
+    put(projection, made(1), made(2), made(3))
+    listed = element("UI", *(workitems.uid(number) for number in range(2, 60_000)))
+    assert found(projection, Query.of({tags.SOP_INSTANCE_UID: listed})) == [2, 3]
+
+
+@pytest.mark.parametrize(
+    "identifier",
+    [
+        {tags.PATIENT_NAME: element("PN", {"Alphabetic": "fairweather" + "^*" * 5_000})},
+        {tags.PATIENT_NAME: element("PN", {"Alphabetic": "*a" * 5_000})},
+        {tags.PATIENT_ID: element("LO", "?*" * 30_000)},
+        {tags.LABEL: element("LO", "x" * 1_000_000)},
+        {f"0099{number:04X}": element("LO", "x") for number in range(0x1000, 0x1500)},
+    ],
+    ids=["components", "stars in a name", "stars", "long", "many keys"],
+)
+def test_a_monstrous_query_harms_nobody(projection: Projection, identifier: DataSet) -> None:
+    put(projection, made(1))
+    assert found(projection, Query.of(identifier)) in ([], [1])
+    assert found(projection) == [1]
+
+
+def test_a_query_that_sqlite_refuses_is_refused_and_breaks_nothing(projection: Projection) -> None:
+    put(projection, made(1))
+    with pytest.raises(UpsError, match="too complex") as refused:
+        found(projection, words=("a",) * 300_000)
+    assert refused.value.status is OUT_OF_RESOURCES
+    assert found(projection) == [1]
+
+
 # --- free text ---
 
 

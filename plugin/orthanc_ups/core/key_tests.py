@@ -28,6 +28,7 @@ WHOLE_NUMBER_VRS: Final = frozenset({"SL", "SS", "SV", "UL", "US", "UV"})
 FLOAT_VRS: Final = frozenset({"FD", "FL"})
 _LONG_CODE_VALUE: Final = "00080119"
 _URN_CODE_VALUE: Final = "00080120"
+_COMPONENTS: Final = 5
 _PATIENT_SEX: Final = "00100040"
 SINGLE_VALUE_ONLY: Final = frozenset(
     {tags.PRIORITY, tags.STATE, tags.READINESS, _PATIENT_SEX}
@@ -227,7 +228,7 @@ def _names_anybody(pattern: str) -> bool:
 def _alternatives(pattern: str) -> tuple[str, ...]:
     """``yamada^*`` also means ``yamada``: components that are not there are empty ones."""
     found = [pattern]
-    while found[-1].endswith("^*"):
+    while found[-1].endswith("^*") and len(found) <= _COMPONENTS:
         found.append(found[-1][:-2].rstrip("^"))
     return tuple(found)
 

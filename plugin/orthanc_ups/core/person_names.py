@@ -50,9 +50,12 @@ _FIRST_VOWEL: Final = re.compile(r"^[aeiouyh]")
 _REPEATED: Final = re.compile(r"(.)\1+")
 
 
+@lru_cache(maxsize=8192)
 def fold(text: str) -> str:
     """One component group without what does not count. Wildcards stay."""
     folded = text.casefold() if text.isascii() else _folded(text)
+    if "^" not in folded:
+        return " ".join(folded.split())
     components = (" ".join(component.split()) for component in folded.split("^"))
     return "^".join(components).rstrip("^")
 

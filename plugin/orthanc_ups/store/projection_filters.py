@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+import orjson
+
 from ..core import tags
 from ..core.query_conditions import Clause, Condition, Operator
 from ..core.wildcards import is_wild, literal_start
@@ -14,6 +16,7 @@ from .projection_schema import CODES, COLUMNS, KEYS, MOMENTS, NAMES, PAIRS, RANK
 
 _SURROGATES: Final = range(0xD800, 0xE000)
 _LONGEST_PATTERN: Final = 1_000
+_MOST_PARAMETERS: Final = 100
 ON_EVERY_DRIVER: Final = frozenset({"state", "start"})
 """Columns that tables ``workitem`` and ``code`` both have."""
 
@@ -221,6 +224,9 @@ def _in(every: Sql) -> Sql:
 def _one_of(column: str, values: Sequence[Any]) -> Sql:
     if len(values) == 1:
         return Sql(f"{column} = ?", tuple(values))
+    if len(values) > _MOST_PARAMETERS:
+        listed = orjson.dumps(list(values)).decode()
+        return Sql(f"{column} IN (SELECT value FROM json_each(?))", (listed,))  # noqa: S608
     return Sql(f"{column} IN ({', '.join('?' * len(values))})", tuple(values))
 
 

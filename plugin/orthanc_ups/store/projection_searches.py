@@ -141,6 +141,8 @@ class Searches:
     def _failed(self, error: Exception) -> Exception:
         if self._stopping.is_set():
             return ProjectionBroken("it is closed")
+        if _is_too_complex(error):
+            return UpsError(OUT_OF_RESOURCES, f"the query is too complex: {error}")
         return error if isinstance(error, RuntimeError) else self._broke(error)
 
     def _with_reader(self, work: Callable[[Reader], _T]) -> _T:
@@ -152,3 +154,9 @@ class Searches:
             return work(reader)
         finally:
             self._idle.put(reader)
+
+
+def _is_too_complex(error: Exception) -> bool:
+    """True if SQLite refused the statement itself; the file is not to blame then."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_TOOBIG) and "no such" not in str(error)
