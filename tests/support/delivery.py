@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from orthanc_ups.core import tags
 from orthanc_ups.core.dataset import element
 from orthanc_ups.core.events import Event, EventType
+from orthanc_ups.delivery.documents import decode_progress
 from orthanc_ups.delivery.management import DeliveryManagement
 from orthanc_ups.delivery.outbox import Delivery
 from orthanc_ups.delivery.port import Burst, Channel, Refused, Unreachable
@@ -213,6 +214,14 @@ class Bench:
     async def stored(self) -> list[Entry]:
         """Every entry in the store."""
         return [entry async for chunk in self.entries.load() for entry in chunk]
+
+
+async def cursors(bench: Bench, receiving_ae: str) -> dict[str, int | None]:
+    """The stored cursors of an AE by channel."""
+    for entry in await bench.stored():
+        if entry.key == f"delivery/{receiving_ae}":
+            return {name: one.cursor for name, one in decode_progress(entry.document)[2].items()}
+    return {}
 
 
 def run(scenario: Coroutine[Any, Any, T]) -> T:
