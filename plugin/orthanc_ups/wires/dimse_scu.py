@@ -102,6 +102,12 @@ class DimseChannel:
         self._lines: dict[str, _Line] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
+    @property
+    def associations(self) -> int:
+        """How many associations are open."""
+        kept = (line.association for line in self._lines.values())
+        return sum(one is not None and one.is_open for one in kept)
+
     def serves(self, receiving_ae: str) -> bool:
         """True if Orthanc knows an address of the AE."""
         return bool(self._modalities.by_ae_title(receiving_ae))

@@ -79,6 +79,11 @@ class HttpListener:
         self._listening: asyncio.Server | None = None
         self._upgraded: set[RequestHandler] = set()
 
+    @property
+    def connections(self) -> int:
+        """How many connections are open, WebSockets included."""
+        return len(self._server.connections) if self._server else 0
+
     async def start(self) -> None:
         """Listen. Raises OSError if the port cannot be had."""
         loop = asyncio.get_running_loop()
