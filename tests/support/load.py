@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, NoReturn, Self
 
 import requests
 
@@ -55,6 +55,11 @@ class _Process:
         """A line for its input."""
         self._input.write(f"{line}\n")
         self._input.flush()
+
+    def failed(self) -> NoReturn:
+        """It said nothing more. Raises AssertionError."""
+        self.__exit__(None, None, None)
+        raise AssertionError(f"{self.module} ended; its error stands above")
 
     def end(self, timeout: float = 60.0) -> None:
         """Let it finish what it has begun, and wait for that. Raises subprocess.TimeoutExpired."""
@@ -120,7 +125,7 @@ class Subscribers(_Process):
         arguments = [f"--dimse={name}" for name in dimse] + [f"--sockets={name}" for name in sockets]
         arguments += [f"--resuming={name}" for name in resuming]
         super().__init__("tests.support.load_subscribers", *arguments, f"--record={record}")
-        ports: dict[str, int] = json.loads(self.line())
+        ports: dict[str, int] = json.loads(self.line() or self.failed())
         self.modalities: Json = {name.lower(): [name, "127.0.0.1", port] for name, port in ports.items()}
 
     def open_sockets(self, orthanc: RealOrthanc) -> None:

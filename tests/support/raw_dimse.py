@@ -1,21 +1,21 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """A DIMSE peer that costs next to nothing: many associations on one asyncio loop, data sets encoded once.
 
-It stands on the plugin's own transport, so it measures and loads the plugin; what the plugin says is right is shown by
-the pynetdicom clients (``dimse_client.py``, ``event_receiver.py``).
+It is for load and measurements. Whether the plugin speaks DICOM is shown by the pynetdicom clients
+(``dimse_client.py``, ``event_receiver.py``).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
 from orthanc_ups.core import tags
 from orthanc_ups.core.dataset import DataSet, element
-from orthanc_ups.wires import dimse_pdu
-from orthanc_ups.wires.dimse_association import Association, Gone, Terms, Wire
 from orthanc_ups.wires.dimse_charset import undeclared
 from orthanc_ups.wires.dimse_decode import Bounds, decode
 from orthanc_ups.wires.dimse_encode import encode
@@ -35,12 +35,11 @@ from orthanc_ups.wires.dimse_message import (
     Message,
     Value,
 )
-from orthanc_ups.wires.dimse_negotiation import Agreement, Context
-from orthanc_ups.wires.dimse_pdu import Kind
 from orthanc_ups.wires.dimse_syntax import SYNTAXES
 from tests.support import upper_layer
+from tests.support.raw_association import Ended, RawAssociation
 
-_TERMS = Terms(most_pdu=131_072, most_data=64 * 1024 * 1024, idle=0.0, pace=60.0)
+_PATIENCE = 30.0  # seconds for the answer to an association request
 _EXPLICIT = SYNTAXES[upper_layer.EXPLICIT]
 _PENDING = (0xFF00, 0xFF01)
 CLASSES = (tags.PUSH, tags.WATCH, tags.PULL, tags.EVENT, tags.QUERY)
@@ -74,10 +73,13 @@ def subscription(receiving_ae: str, *, lock: bool = False) -> bytes:
 class RawScu:
     """One association as SCU. ``await RawScu.open(…)``; then requests, one after the other."""
 
-    def __init__(self, association: Association) -> None:
-        self.association = association
+    def __init__(self, request: bytes, classes: Sequence[str]) -> None:
+        self.association = RawAssociation(request, self._took)
+        self._classes = classes
+        self._contexts: dict[str, int] = {}
         self._last_id = 0
-        self._contexts = {one.abstract: number for number, one in association.agreement.contexts.items()}
+        self._answers: deque[Message] = deque()
+        self._waiting: asyncio.Future[None] | None = None
 
     @classmethod
     async def open(
@@ -89,20 +91,18 @@ class RawScu:
         host: str = "127.0.0.1",
     ) -> Self:
         """Associate. Raises Refused, or OSError if nobody listens."""
-        wire = Wire(*await asyncio.open_connection(host, port))
+        made = cls(upper_layer.associate_rq(calling, called, classes), classes)
+        association = made.association
+        await asyncio.get_running_loop().create_connection(lambda: association, host, port)
+        association.ended.add_done_callback(lambda _: made._wake())
         try:
-            wire.write(upper_layer.associate_rq(calling, called, classes))
-            async with asyncio.timeout(30):
-                kind, length = await wire.header()
-                body = await wire.body(length, 2**20)
-        except (EOFError, TimeoutError, dimse_pdu.ProtocolError) as error:
-            wire.drop()
-            raise Refused(f"association request not answered: {error!r}") from error
-        if kind is not Kind.ASSOCIATE_AC:
-            wire.drop()
-            raise Refused(f"{kind.name} {body.hex()}")
-        accepted, most = upper_layer.read_ac(body)
-        return cls(Association(wire, _agreed(accepted, classes, most), _TERMS, calling, called))
+            await asyncio.wait_for(association.established, _PATIENCE)
+        except (Ended, TimeoutError) as error:
+            association.drop()
+            raise Refused(str(error) or "the association request was not answered") from error
+        offered = dict(zip(range(1, 256, 2), classes, strict=False))
+        made._contexts = {offered[number]: number for number in association.accepted}
+        return made
 
     async def __aenter__(self) -> Self:
         return self
@@ -110,17 +110,34 @@ class RawScu:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
-        await self.association.release(1.0)
+        await self.association.release()
+
+    def _took(self, _: RawAssociation, message: Message) -> None:
+        self._answers.append(message)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
 
     # --- messages ---
 
     async def ask(self, on: str, command: Mapping[int, Value], data: bytes | None = None) -> Message:
         """Send a request on the context of a SOP class and wait for its answer. Raises Refused if there is none."""
         try:
-            await self.association.send(self._request(on, command, data))
-            return await self.association.receive()
-        except Gone as error:
+            self.association.post(self._request(on, command, data))
+        except Ended as error:
             raise Refused(str(error)) from error
+        return await self.answer()
+
+    async def answer(self) -> Message:
+        """The next message of the peer. Raises Refused if there is none any more."""
+        while not self._answers:
+            if not self.association.is_open:
+                raise Refused(self.association.how)
+            self._waiting = asyncio.get_running_loop().create_future()
+            await self._waiting
+        return self._answers.popleft()
 
     def _request(self, on: str, command: Mapping[int, Value], data: bytes | None) -> Message:
         self._last_id = self._last_id % 0xFFFF + 1
@@ -174,7 +191,7 @@ class RawScu:
             number += 1
             if number == most:
                 self._cancel()
-            answer = await self.association.receive()
+            answer = await self.answer()
 
     def _cancel(self) -> None:
         command: dict[int, Value] = {COMMAND_FIELD: int(Field.C_CANCEL), RESPONDED_ID: self._last_id}
@@ -192,12 +209,6 @@ def _status(answer: Message) -> int:
     return found
 
 
-def _agreed(accepted: Mapping[int, str], classes: Sequence[str], most: int) -> Agreement:
-    offered = dict(zip(range(1, 256, 2), classes, strict=False))
-    contexts = {number: Context(offered[number], SYNTAXES[syntax]) for number, syntax in accepted.items()}
-    return Agreement(contexts, most)
-
-
 class EventListener:
     """A receiver of event reports: accepts every association and answers each report with success.
 
@@ -209,74 +220,43 @@ class EventListener:
         self.port = port
         self._took = took
         self._server: asyncio.Server | None = None
-        self._associations: set[Association] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._associations: set[RawAssociation] = set()
 
     async def start(self) -> None:
         """Listen; ``port`` says where."""
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port, backlog=128)
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(self._connected, "127.0.0.1", self.port, backlog=128)
         self.port = int(self._server.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
         """Go away without a word, as a machine that is switched off."""
         if self._server is not None:
             self._server.close()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(
-            *self._tasks, *(one.abort() for one in self._associations), return_exceptions=True
-        )
-        self._associations.clear()
+        ending = [one.ended for one in self._associations]
+        for association in self._associations:
+            association.drop()
+        await asyncio.gather(*ending)
 
-    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(self._serve(Wire(reader, writer)))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _serve(self, wire: Wire) -> None:
-        try:
-            association = await self._let_in(wire)
-        except (EOFError, OSError, dimse_pdu.ProtocolError):
-            wire.drop()
-            return
+    def _connected(self) -> RawAssociation:
+        association = RawAssociation(None, self._report)
         self._associations.add(association)
-        async for message in association.messages():
-            self._took(self.ae_title, message)
-            await self._answer(association, message)
-        self._associations.discard(association)
-        await association.close()
+        association.ended.add_done_callback(lambda _: self._associations.discard(association))
+        return association
 
-    async def _let_in(self, wire: Wire) -> Association:
-        _, length = await wire.header()
-        asked = upper_layer.read_rq(await wire.body(length, 2**20))
-        accepted = {number: upper_layer.EXPLICIT for number, one in asked.contexts.items() if _usable(one)}
-        contexts = {number: Context(asked.contexts[number].abstract, _EXPLICIT) for number in accepted}
-        wire.write(upper_layer.associate_ac(asked, accepted))
-        return Association(wire, Agreement(contexts, asked.most), _TERMS, asked.calling, asked.called)
-
-    async def _answer(self, association: Association, message: Message) -> None:
+    def _report(self, association: RawAssociation, message: Message) -> None:
+        self._took(self.ae_title, message)
         command: dict[int, Value] = {
             AFFECTED_CLASS: tags.PUSH,
             COMMAND_FIELD: message.field | RESPONSE,
             RESPONDED_ID: message.number(MESSAGE_ID) or 0,
             STATUS: 0,
         }
-        try:
-            await association.send(Message(message.context, command))
-        except Gone:
-            return
+        with contextlib.suppress(Ended):
+            association.post(Message(message.context, command))
 
 
-def _usable(one: upper_layer.Proposed) -> bool:
-    return upper_layer.EXPLICIT in one.syntaxes
-
-
-async def together(count: int, work: Callable[[int], Awaitable[None]]) -> None:
+async def together(count: int, work: Callable[[int], Coroutine[None, None, None]]) -> None:
     """Run the same work several times side by side; the first failure ends all."""
     async with asyncio.TaskGroup() as group:
         for number in range(count):
-            group.create_task(_as_task(work(number)))
-
-
-async def _as_task(work: Awaitable[None]) -> None:
-    await work
+            group.create_task(work(number))

@@ -21,6 +21,7 @@ from tests.support.waiting import wait_until
 
 IN_TIME = 10.0  # seconds
 WELL_KNOWN = "1.2.840.10008.5.1.4.34.5"
+EVERYTHING = {"ReplaceWaitingProgress": False}
 
 
 def test_an_orthanc_that_has_nothing_to_do_stops_cleanly(suite: str) -> None:
@@ -33,7 +34,7 @@ def test_sigterm_under_load_ends_in_time_and_says_going_down(suite: str, tmp_pat
     journal, record = tmp_path / "journal", tmp_path / "record"
     subscribers = Subscribers(record, ("WARD1", "WARD2"), ("BOARD",))
     modalities = {**subscribers.modalities, **writer_modalities()}
-    with subscribers, RealOrthanc(suite, {"DicomModalities": modalities}) as orthanc:
+    with subscribers, RealOrthanc(suite, {"DicomModalities": modalities, "Ups": EVERYTHING}) as orthanc:
         subscribe_globally(orthanc, *subscribers.names)
         subscribers.open_sockets(orthanc)
         with Writers(orthanc, journal, pace=0.02) as writers:
