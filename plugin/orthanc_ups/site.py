@@ -47,7 +47,7 @@ from .wires.web_response import HttpProblem, WebResponse
 from .wires.web_rights import Rights
 from .wires.web_socket import WebSocketChannel
 from .wires.web_socket_session import WebSocketSessions
-from .wires.webhook import WebhookChannel
+from .wires.webhook import WebhookChannel, webhook_channels
 
 _log = logging.getLogger("orthanc_ups")
 _FIRST_PAUSE: Final = 0.2
@@ -186,8 +186,7 @@ class Site:
             return ()
         session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
         self._opened.append(session.close)
-        clock, places = SystemClock(), enumerate(self._settings.webhooks)
-        return tuple(WebhookChannel(one, session, event_json.encode, clock, at) for at, one in places)
+        return tuple(webhook_channels(self._settings.webhooks, session, event_json.encode, SystemClock()))
 
     def _dimse_channel(self, codec: Codec, resolver: Resolver) -> DimseChannel:
         return DimseChannel(
