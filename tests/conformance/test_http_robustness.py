@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from orthanc_ups.core.dataset import DataSet
 from orthanc_ups.wires import dicom_json, dicom_xml
 from tests.support.datasets import datasets
-from tests.support.web_client import TIMEOUT, WebClient, new_uid, next_event
+from tests.support.web_client import TIMEOUT, WebClient, new_uid, next_event, state
 from tests.support.workitems import full, minimal, performed, progress
 
 CASES = int(os.environ.get("ORTHANC_UPS_HTTP_CASES", "150"))
@@ -102,12 +102,7 @@ def bodies(draw: st.DrawFn) -> bytes:
                 b"[" + dicom_json.encode(some) + b"]",
                 dicom_xml.encode(some),
                 b"--b\r\nContent-Type: application/dicom+xml\r\n\r\n" + dicom_xml.encode(some) + b"\r\n--b--",
-                json.dumps(
-                    {
-                        "00081195": {"vr": "UI", "Value": [TRANSACTION]},
-                        "00741000": {"vr": "CS", "Value": ["IN PROGRESS"]},
-                    }
-                ).encode(),
+                dicom_json.encode(state("IN PROGRESS", TRANSACTION)),
                 b"",
             )
         )

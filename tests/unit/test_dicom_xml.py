@@ -4,7 +4,7 @@
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orthanc_ups.core.dataset import DataSet, element
@@ -25,6 +25,7 @@ def attribute(tag: str, vr: str, content: str, more: str = "") -> str:
     return f'<DicomAttribute tag="{tag}" vr="{vr}" {more}>{content}</DicomAttribute>'
 
 
+@settings(deadline=None)
 @given(datasets())
 def test_every_vr_survives_the_round_trip(dataset: DataSet) -> None:
     assert dicom_xml.decode(dicom_xml.encode(dataset)) == dataset
@@ -91,6 +92,12 @@ def test_carriage_return_and_blanks_are_kept() -> None:
 def test_form_feed_is_kept_though_xml_has_none() -> None:
     note = element("LT", "page 1\fpage 2")
     assert dicom_xml.decode(dicom_xml.encode({"00400400": note})) == {"00400400": note}
+
+
+@pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity"])
+def test_words_for_numbers_are_words_in_texts(word: str) -> None:
+    made = {"00400400": element("LT", word), "00701A07": element("FD", word)}
+    assert dicom_xml.decode(dicom_xml.encode(made)) == made
 
 
 def test_value_number_that_is_left_out_is_an_empty_value() -> None:
@@ -173,6 +180,7 @@ _PARTS = (
 )
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(_PARTS), max_size=12))
 def test_any_arrangement_is_read_or_refused(parts: list[str]) -> None:
     try:

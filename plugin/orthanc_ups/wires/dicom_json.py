@@ -26,6 +26,8 @@ from .element_values import Number, inner_value
 
 _TAG: Final = re.compile(r"[0-9A-F]{8}")
 _UTF_8: Final = element("CS", "ISO_IR 192")
+_CHARACTER_SET_TAG: Final = tags.SPECIFIC_CHARACTER_SET.encode()
+_CHARACTER_SET: Final = orjson.dumps({tags.SPECIFIC_CHARACTER_SET: _UTF_8})[:-1] + b","
 _STRING: Final = rb'"(?:[^"\\]|\\.)*"'
 _NUMERIC: Final = re.compile(rb'("vr":"(DS|IS|SV|UV)","Value":\[)((?:[^"\]]|' + _STRING + rb")+)\]")
 _TEXT_VALUE: Final = re.compile(_STRING)
@@ -45,8 +47,14 @@ def encode(dataset: DataSet) -> bytes:
     """One data set as a JSON object."""
     text = orjson.dumps(dataset)
     if not text.isascii():
-        text = orjson.dumps(dict(sorted({**dataset, tags.SPECIFIC_CHARACTER_SET: _UTF_8}.items())))
+        text = _with_character_set(dataset, text)
     return _NUMERIC.sub(_numbers, text)
+
+
+def _with_character_set(dataset: DataSet, text: bytes) -> bytes:
+    if text[2:10] > _CHARACTER_SET_TAG:  # the usual case: it comes first
+        return _CHARACTER_SET + text[1:]
+    return orjson.dumps(dict(sorted({**dataset, tags.SPECIFIC_CHARACTER_SET: _UTF_8}.items())))
 
 
 def encode_all(datasets: Iterable[DataSet]) -> bytes:

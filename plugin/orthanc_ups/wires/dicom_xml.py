@@ -8,7 +8,6 @@ makes its attribute leave as InlineBinary: base64 of UTF-8; ``dicom_xml_reader``
 
 from __future__ import annotations
 
-import math
 import re
 from base64 import b64encode
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from ..core import tags
 from ..core.dataset import BINARY_VRS, DataSet, Element, element, text
 from .attribute_names import is_private, keyword_of
 from .dicom_xml_reader import COMPONENTS, GROUPS, NAMESPACE, decode
+from .element_values import FLOAT_VRS
 
 __all__ = ["decode", "encode"]
 
@@ -28,7 +28,7 @@ _HEAD: Final = (
 _TAIL: Final = "</NativeDicomModel>"
 _NOT_IN_XML: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _UTF_8: Final = element("CS", "ISO_IR 192")
-_FLOATS: Final = {"NaN": "NaN", "Infinity": "INF", "-Infinity": "-INF"}
+_FLOATS: Final[dict[object, str]] = {"NaN": "NaN", "Infinity": "INF", "-Infinity": "-INF"}
 
 
 def encode(dataset: DataSet) -> bytes:
@@ -67,7 +67,7 @@ def _content(found: Element) -> Iterator[str]:
         for number, name in enumerate(listed, 1):
             yield f'<PersonName number="{number}">{"".join(_groups(name or {}))}</PersonName>'
     else:
-        yield _values(listed)
+        yield _values([_written(vr, one) for one in listed])
 
 
 def _groups(name: dict[str, str]) -> Iterator[str]:
@@ -78,8 +78,7 @@ def _groups(name: dict[str, str]) -> Iterator[str]:
             yield f"<{group}>{content}</{group}>"
 
 
-def _values(listed: list[Any]) -> str:
-    written = [_written(one) for one in listed]
+def _values(written: list[str]) -> str:
     if len(written) == 1 and _NOT_IN_XML.search(written[0]):
         return f"<InlineBinary>{b64encode(written[0].encode()).decode()}</InlineBinary>"
     return "".join(
@@ -87,12 +86,12 @@ def _values(listed: list[Any]) -> str:
     )
 
 
-def _written(one: Any) -> str:
+def _written(vr: str, one: Any) -> str:
     if one is None:
         return ""
-    if isinstance(one, float):
-        return repr(one) if math.isfinite(one) else {math.inf: "INF", -math.inf: "-INF"}.get(one, "NaN")
-    return _FLOATS.get(one, one) if isinstance(one, str) else str(one)
+    if vr in FLOAT_VRS:
+        return _FLOATS.get(one) or repr(one)
+    return str(one)
 
 
 def _escaped(one: str) -> str:

@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from functools import lru_cache
+from typing import Final
 
 _PIECE: Final = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*")+')
 _PARAMETER: Final = re.compile(r';\s*([^\s=;,"]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;,"]*))')
 _RANGE: Final = re.compile(r"\s*([^\s/;,]+)\s*/\s*([^\s;,]+)\s*")
+_SHORT: Final = 256  # characters of a header that is worth remembering
 _Q: Final = re.compile(r"(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
 
 
@@ -20,7 +22,7 @@ class MediaType:
 
     type: str
     subtype: str
-    parameters: Mapping[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def name(self) -> str:
@@ -38,8 +40,6 @@ MULTIPART_XML: Final = MediaType("multipart", "related", {"type": DICOM_XML.name
 WADL: Final = MediaType("application", "vnd.sun.wadl+xml")
 PLAIN_XML: Final = MediaType("application", "xml")
 
-_Offer = TypeVar("_Offer", bound=MediaType)
-
 
 def parse(text: str) -> MediaType | None:
     """Read one media type, or a range, with its parameters (names in lower case); None if it is none."""
@@ -53,7 +53,7 @@ def parse(text: str) -> MediaType | None:
     return MediaType(found[1].lower(), found[2].lower(), parameters)
 
 
-def choose(accept: str | None, offered: Sequence[_Offer]) -> _Offer | None:
+def choose(accept: str | None, offered: tuple[MediaType, ...]) -> MediaType | None:
     """The offer that the client likes best, the first among equals; None if it accepts none of them.
 
     ``accept`` is the value of the header; None or blank accepts all. The most specific range that fits an offer
@@ -61,9 +61,16 @@ def choose(accept: str | None, offered: Sequence[_Offer]) -> _Offer | None:
     """
     if accept is None or not accept.strip():
         return offered[0]
+    return (_chosen if len(accept) <= _SHORT else _choose)(accept, offered)
+
+
+def _choose(accept: str, offered: tuple[MediaType, ...]) -> MediaType | None:
     ranges = list(_ranges(accept))
     best = max(offered, key=lambda offer: _quality(offer, ranges))
     return best if _quality(best, ranges) > 0 else None
+
+
+_chosen = lru_cache(512)(_choose)  # clients say the same again and again
 
 
 def _ranges(accept: str) -> Iterator[tuple[MediaType, float]]:

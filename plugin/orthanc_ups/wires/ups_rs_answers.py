@@ -42,7 +42,9 @@ def warning(service: str, text: str) -> tuple[str, str]:
     return "Warning", f"299 {service}: {text}"
 
 
-def negotiated(headers: Mapping[str, str], parameters: Parameters, offered: Sequence[MediaType]) -> MediaType:
+def negotiated(
+    headers: Mapping[str, str], parameters: Parameters, offered: tuple[MediaType, ...]
+) -> MediaType:
     """The media type of an answer; the ``accept`` parameter stands in for the header. Raises HttpProblem 406."""
     accept = parameters.media_types() or headers.get("accept")
     chosen = choose(accept, offered)

@@ -72,6 +72,8 @@ class Parameters:
 
     def media_types(self) -> str | None:
         """What ``accept`` asks for; a plus sign that was not percent-encoded is one again."""
+        if not self._given:
+            return None
         found = [value for value in self.all("accept") if value.strip()]
         return re.sub(r"(?<=dicom) (?=json|xml)", "+", ", ".join(found)) if found else None
 

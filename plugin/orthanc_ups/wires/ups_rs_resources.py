@@ -65,13 +65,16 @@ _VARIANTS: Final = (
     (["workitems", "{workitem}", "cancelrequest", "{aetitle}"], Kind.CANCEL_REQUEST),
     (["ws", "subscribers", "{aetitle}"], Kind.CONNECTION),
 )
+_BY_LENGTH: Final = {
+    length: tuple(one for one in (*_PATTERNS, *_VARIANTS) if len(one[0]) == length) for length in range(1, 6)
+}
 
 
 def resource_of(segments: Sequence[str]) -> Resource:
     """The resource at a path, given as its decoded parts. Raises HttpProblem 404, or 400 for a bad AE title."""
     if not segments:
         return Resource(Kind.SERVICE)
-    for pattern, kind in (*_PATTERNS, *_VARIANTS):
+    for pattern, kind in _BY_LENGTH.get(len(segments), ()):
         named = _match(pattern, segments)
         if named is not None:
             ae = named.get("{aetitle}")
@@ -80,11 +83,13 @@ def resource_of(segments: Sequence[str]) -> Resource:
 
 
 def _match(pattern: Sequence[str], segments: Sequence[str]) -> dict[str, str] | None:
-    if len(pattern) != len(segments):
-        return None
-    named = {part: found for part, found in zip(pattern, segments, strict=True) if part.startswith("{")}
-    same = all(part in named or part == found for part, found in zip(pattern, segments, strict=True))
-    return named if same else None
+    named: dict[str, str] = {}
+    for part, found in zip(pattern, segments, strict=True):
+        if part.startswith("{"):
+            named[part] = found
+        elif part != found:
+            return None
+    return named
 
 
 def ae_title(text: str) -> str:

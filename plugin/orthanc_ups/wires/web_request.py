@@ -36,7 +36,10 @@ class WebRequest:
 
     def segments(self) -> list[str]:
         """The parts of the path, percent-decoded; a slash at the end does not count. Raises HttpProblem 400."""
-        return [decoded(part) for part in self.path.strip("/").split("/")] if self.path.strip("/") else []
+        path = self.path.strip("/")
+        if not path:
+            return []
+        return [decoded(part) for part in path.split("/")] if "%" in path else path.split("/")
 
 
 def decoded(text: str) -> str:
