@@ -192,6 +192,51 @@ async def test_who_changes_a_workitem_meanwhile_loses_none_of_its_waiting_events
 
 
 @on_loop
+async def test_who_is_subscribed_there_already_is_no_obstacle() -> None:
+    """The AE titles of webhooks are subscribed by settings before anybody can import anything."""
+    source, target = await busy_desk(), Desk(*AES, "HOOK")
+    await target.start()
+    for ae, keys in (("HOOK", None), ("DOSE", HIGH)):
+        await target.subscribe(ae, FILTERED if keys else GLOBAL, keys=keys)
+    await target.restart()
+    told = await moved(source, target)
+    assert told["mode"] == "restore" and told["conflicts_in_all"] == 0
+    states = {(ae, n): source.subscription(ae, n) for ae in AES for n in (1, 2, 3, 4)}
+    for _ in range(2):
+        assert {(ae, n): target.subscription(ae, n) for ae, n in states} == states
+        assert [target.subscription("HOOK", n) for n in (1, 2, 3, 4)] == [NO_LOCK] * 4
+        assert not target.told("DOSE") and not target.told("HOOK")
+        await target.restart()
+    await target.create(5)
+    assert target.heard("HOOK") == ["5: SCHEDULED"] and not target.told("DOSE")
+
+
+@on_loop
+async def test_filters_of_both_sides_are_not_taken_for_each_other() -> None:
+    """Both worklists gave their first filter the same number."""
+    source, target = await Desk("DOSE").start(), await Desk("DOSE", "HOOK").start()
+    await source.subscribe("DOSE", FILTERED, keys=HIGH)
+    await target.subscribe("HOOK", FILTERED, keys={tags.PRIORITY: element("CS", "LOW")})
+    await source.create(1, full())
+    await moved(source, target)
+    assert target.subscription("DOSE", 1) is NO_LOCK and target.subscription("HOOK", 1) is NONE
+    await target.create(2, full())
+    await target.create(3, minimal(t00741200=element("CS", "LOW")))
+    assert target.heard("DOSE")[0] == "2: SCHEDULED" and target.heard("HOOK") == ["3: SCHEDULED"]
+
+
+@on_loop
+async def test_a_subscriber_that_wants_something_else_there_keeps_it() -> None:
+    source, target = await Desk("RIS").start(), await Desk("RIS").start()
+    await source.subscribe("RIS", GLOBAL, lock=True)
+    await source.create(1)
+    await target.subscribe("RIS", FILTERED, keys=HIGH)
+    told = await moved(source, target)
+    assert told["mode"] == "restore" and told["conflicts"][0]["name"] == "RIS"
+    assert target.subscription("RIS", 1) is NONE
+
+
+@on_loop
 async def test_initial_reports_that_were_not_made_are_made_there() -> None:
     source, target = await Desk("AI").start(), await empty_desk("AI")
     for number in range(1, 8):

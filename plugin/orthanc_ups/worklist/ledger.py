@@ -79,6 +79,10 @@ class Ledger:
         wiped = _wiped_at(log)
         if wiped > _wiped_at(self.log(log.receiving_ae)):
             self._specific.pop(log.receiving_ae, None)
+        kept = {act.sequence for act in log.acts}
+        for act in self.log(log.receiving_ae).acts:
+            if act.sequence not in kept:
+                self._filters.pop(act.sequence, None)
         self._subscribers[log.receiving_ae] = _Subscriber(log, standing(log), version)
         self._generation += 1
         for act in log.acts:

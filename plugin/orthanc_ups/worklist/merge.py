@@ -12,8 +12,6 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-import orjson
-
 from ..core import tags
 from ..core.commands import Requester, Subscribe
 from ..core.events import Event, EventType, Occurrence, state_report
@@ -24,7 +22,7 @@ from ..delivery.dead_letters import PREFIX
 from ..delivery.documents import Batch, Progress, encode_batch
 from ..delivery.port import Endpoint
 from ..store.port import Entry
-from .transfer import IMPORTED, TAKEN, UNCHANGED, Fate, Parts, Reach, Verdict, compared, conflict
+from .transfer import IMPORTED, TAKEN, UNCHANGED, Fate, Parts, Reach, Verdict, compared, conflict, meaning
 from .writer import Conflict
 
 _log = logging.getLogger("orthanc_ups.worklist")
@@ -58,7 +56,7 @@ class Merge:
         ours = self._parts.ledger.log(log.receiving_ae)
         if not ours.acts:
             return await self._subscribe(log)
-        if self._meaning(ours) != self._meaning(log):
+        if meaning(ours, self._granted) != meaning(log, self._granted):
             return conflict("is subscribed here; its own subscriptions are kept")
         self._moved_in.add(log.receiving_ae)
         return UNCHANGED
@@ -84,15 +82,6 @@ class Merge:
         for act, given in found.filters.items():
             lock = given is Subscription.LOCK
             yield Subscribe(who, tags.FILTERED_SUBSCRIPTION, ae, lock, filters[act])
-
-    def _meaning(self, log: Log) -> tuple[Subscription, list[tuple[bytes, str]]]:
-        """What an AE gets by its global acts, whatever their numbers."""
-        found, filters = standing(log), {act.sequence: act.filter for act in log.acts}
-        given = [
-            (orjson.dumps(filters[act], option=orjson.OPT_SORT_KEYS), self._granted(one).value)
-            for act, one in found.filters.items()
-        ]
-        return self._granted(found.everything), sorted(given)
 
     def _granted(self, wanted: Subscription) -> Subscription:
         refused = wanted is Subscription.LOCK and not self._grant_locks

@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Final
 
 from ..core.events import Event
+from ..core.numbers import Numbers
 from ..core.subscriptions import Log
 from ..core.workitem import Workitem
 from ..delivery.dead_letters import PREFIX, sequence_of
@@ -23,6 +24,7 @@ from ..store.document import encode, encode_events
 from ..store.log_document import encode_log
 from ..store.port import Entry
 from .commits import SPILL_ABOVE, SPILLED_AT_ONCE, Overflow, workitem_key
+from .header import CREATIONS, SEQUENCES
 from .loader import bursts, unsettled_events
 from .transfer import (
     IMPORTED,
@@ -36,6 +38,7 @@ from .transfer import (
     Verdict,
     compared,
     conflict,
+    meaning,
 )
 from .writer import Conflict
 
@@ -51,17 +54,36 @@ class Restore:
         self._flushed = True
 
     def fits(self, head: Head) -> bool:
-        """True if this worklist is empty, or is just being restored from the same one."""
+        """True if this worklist has no workitems yet, or is just being restored from the same one."""
         parts = self._parts
         if parts.header.restoring:
             return parts.header.restoring == head.identity
-        used = parts.shadow.count() or parts.shadow.tombstones or parts.delivery.dead.endpoints()
-        return not used and not any(log.acts for log in parts.ledger.logs())
+        return not (parts.shadow.count() or parts.shadow.tombstones or parts.delivery.dead.endpoints())
 
     async def begin(self, head: Head) -> None:
-        """Move our own numbers behind those of the export."""
-        self._use_behind(head.next_sequence, head.next_creation)
-        await self._parts.header.restore(head.identity, self._parts.order.next, self._next_creation)
+        """Move our own numbers behind those of the export, which may still grow. The caller holds the gate."""
+        self._use_behind(head.next_sequence + SEQUENCES, head.next_creation + CREATIONS)
+        header = self._parts.header
+        if header.restoring != head.identity:
+            await self._renumber()
+        await header.restore(head.identity, self._parts.order.next, self._next_creation)
+
+    async def _renumber(self) -> None:
+        """Who is subscribed already, by the setting of a webhook say: none of these acts saw a workitem."""
+        parts = self._parts
+        for log in parts.ledger.logs():
+            await parts.header.reserve(parts.order.next + len(log.acts), self._next_creation)
+            ticket = parts.order.take(len(log.acts))
+            try:
+                acts = tuple(
+                    replace(act, sequence=number, through=0, matched=Numbers())
+                    for number, act in enumerate(log.acts, ticket.first)
+                )
+                moved = replace(log, acts=acts, revision=log.revision + 1)
+                key = f"subscriber/{log.receiving_ae}"
+                parts.ledger.keep(moved, await parts.writer.overwrite(key, encode_log(moved)))
+            finally:
+                parts.order.give_up(ticket)
 
     @property
     def _next_creation(self) -> int:
@@ -74,13 +96,13 @@ class Restore:
     # --- subscribers ---
 
     async def log(self, log: Log) -> Verdict:
-        """The global acts of an AE."""
+        """The global acts of an AE; they replace such of ours as mean the same."""
         ledger = self._parts.ledger
         ours = ledger.log(log.receiving_ae)
-        if ours.acts:
-            return (
-                UNCHANGED if ours.acts == log.acts else conflict("is subscribed here; its own acts are kept")
-            )
+        if ours.acts == log.acts:
+            return UNCHANGED
+        if ours.acts and meaning(ours) != meaning(log):
+            return conflict("is subscribed here; its own subscriptions are kept")
         last = max((act.sequence + act.through for act in log.acts), default=0)
         self._use_behind(last + 1, max((act.through for act in log.acts), default=0) + 1)
         version = ledger.version(log.receiving_ae)

@@ -15,8 +15,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
 
-from ..core.subscriptions import Log
-from ..core.workitem import Workitem
+import orjson
+
+from ..core.subscriptions import Log, standing
+from ..core.workitem import Subscription, Workitem
 from ..delivery.documents import Batch, Progress
 from ..delivery.outbox import Delivery
 from ..store.projection import Projection
@@ -116,6 +118,22 @@ UNCHANGED = Verdict(Fate.UNCHANGED)
 def conflict(why: str) -> Verdict:
     """Ours is kept."""
     return Verdict(Fate.CONFLICT, why)
+
+
+def _as_it_is(state: Subscription) -> Subscription:
+    return state
+
+
+def meaning(
+    log: Log, granted: Callable[[Subscription], Subscription] = _as_it_is
+) -> tuple[Subscription, list[tuple[bytes, str]]]:
+    """What an AE gets by its global acts, whatever their numbers; ``granted`` says what becomes of a lock."""
+    found, filters = standing(log), {act.sequence: act.filter for act in log.acts}
+    given = [
+        (orjson.dumps(filters[act], option=orjson.OPT_SORT_KEYS), granted(one).value)
+        for act, one in found.filters.items()
+    ]
+    return granted(found.everything), sorted(given)
 
 
 TAKEN = conflict("its place in Orthanc's metadata is taken by an entry that cannot be read")
