@@ -249,6 +249,31 @@ async def test_initial_reports_that_were_not_made_are_made_there() -> None:
 
 
 @on_loop
+async def test_what_an_operator_dropped_does_not_come_back() -> None:
+    source, target = await Desk("AI").start(), await empty_desk("AI")
+    await source.subscribe("AI")
+    source.channel.down["AI"] = "it is switched off"
+    for number in (1, 2, 3):
+        await source.create(number)
+    (second,) = [one.sequence for one in waiting_for(source, "AI") if one.uid == uid(2)]
+    assert await DeliveryManagement(source.service.delivery).drop("AI", [second]) == 1
+    await moved(source, target)
+    assert target.heard("AI") == ["1: SCHEDULED", "3: SCHEDULED"]
+    await target.restart()
+    assert target.heard("AI") == ["1: SCHEDULED", "3: SCHEDULED"]
+
+
+@on_loop
+async def test_what_was_delivered_after_the_move_can_be_asked_for_again() -> None:
+    source, target = await busy_desk(), await empty_desk()
+    await moved(source, target)
+    told = target.sequences("AI")
+    replay = target.service.delivery.replay("AI", told[0])
+    replayed = [one.sequence async for chunk in replay for one in chunk]
+    assert set(told[1:]) <= set(replayed) and grows(replayed)
+
+
+@on_loop
 async def test_dead_letters_move_and_can_be_sent_there() -> None:
     settings = replace(Settings(), dead_letter_after=60.0)
     source, target = Desk("AI", settings=settings), await empty_desk("AI")
@@ -309,6 +334,7 @@ async def test_importing_twice_changes_nothing() -> None:
     await imported(target, lines)
     before, told = target.stored(), len(target.channel.calls)
     again = await imported(target, lines)
+    assert again["mode"] == "merge", "once it is complete, both worklists go their own ways"
     assert target.stored() == before
     assert len(target.channel.calls) == told
     assert again["conflicts_in_all"] == 0
