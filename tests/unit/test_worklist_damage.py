@@ -14,7 +14,7 @@ import orjson
 import pytest
 
 from orthanc_ups.core import tags
-from orthanc_ups.core.commands import ChangeState, Create, Purge, RequestCancel
+from orthanc_ups.core.commands import ChangeState, Create, Purge, RequestCancel, Subscribe
 from orthanc_ups.core.dataset import element, text
 from orthanc_ups.core.matching import Query
 from orthanc_ups.core.statuses import UpsError
@@ -161,7 +161,10 @@ async def test_an_entry_that_changes_all_the_time_is_given_up() -> None:
     assert desk.heard("A") == ["1: IN PROGRESS"]
 
 
-@pytest.mark.parametrize("damage", [b"", b"\xff\x00", None])
+_OF_ANOTHER = b'{"format":1,"ae":"B","revision":9,"acts":[]}'
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xff\x00", _OF_ANOTHER, None])
 def test_a_damaged_log_of_subscriptions_is_written_back(damage: bytes | None) -> None:
     @on_loop
     async def scenario() -> None:
@@ -363,6 +366,24 @@ async def test_a_projection_that_fails_on_a_read_is_rebuilt_and_commands_are_ref
     await desk.do(ChangeState(SCHEDULER, uid(2), "CANCELED", TRANSACTION))
     assert desk.heard("A")[-1] == "2: CANCELED"
     assert desk.service.counters["rebuilds"] == 1
+
+
+@on_loop
+async def test_while_the_projection_is_rebuilt_commands_are_refused_at_once() -> None:
+    desk = await furnished()
+    desk.service._gate.patience = 1_000
+    break_projection(desk)
+    desk.entries.unavailable = True
+    await desk.refused_now(RequestCancel(SCHEDULER, uid(1)))
+    await settle()
+    for command in (RequestCancel(SCHEDULER, uid(1)), Subscribe(SCHEDULER, FILTERED, "A", False, HIGH)):
+        error = await asyncio.wait_for(desk.refused_now(command), 5)
+        assert error.status.code == 0x0213
+    with pytest.raises(UpsError):
+        await desk.service.worklist.retrieve(uid(1))
+    desk.entries.unavailable = False
+    await desk.pass_by(5)
+    assert desk.state(1) == "IN PROGRESS"
 
 
 @on_loop

@@ -272,6 +272,31 @@ async def test_a_write_that_is_not_answered_when_the_service_stops_is_told_after
     assert desk.heard("A") == ["1: IN PROGRESS", "2: event 3"]
 
 
+@pytest.mark.parametrize("name", ["claim", "subscribe all"])
+def test_a_cancelled_write_keeps_its_place_so_that_no_cursor_passes_its_events(name: str) -> None:
+    @on_loop
+    async def scenario() -> None:
+        desk = await prepared()
+        desk.entries.after[f"workitem/{uid(1)}"] = desk.entries.after["subscriber/B"] = asyncio.Event()
+        slow = asyncio.ensure_future(desk.service.worklist.execute(COMMANDS[name][0]))
+        await settle()
+        (running,) = desk.service.worklist._running
+        running.cancel()
+        await asyncio.wait({slow})
+        await desk.update(progress(), 2)
+        await desk.pass_by(2)
+        assert desk.heard("A") == desk.heard("B") == []
+        await desk.restart()
+        if name == "claim":
+            assert desk.heard("A") == ["1: IN PROGRESS", "2: event 3"]
+        else:
+            assert desk.heard("A") == ["2: event 3"]
+            initial = ["1: SCHEDULED", "2: IN PROGRESS", "3: CANCELED", "4: CANCELED"]
+            assert desk.heard("B") == initial
+
+    scenario()
+
+
 @on_loop
 async def test_no_command_is_taken_once_the_service_stops() -> None:
     desk = await prepared()

@@ -34,13 +34,11 @@ class Tombstones(dict[str, Tombstone]):
         super().__init__()
         self._writer = writer
 
-    def take(self, entry: Entry) -> bool:
-        """Take over a stored entry; False if it is no tombstone."""
+    def take(self, entry: Entry) -> None:
+        """Take over a stored entry that is a tombstone."""
         found = read_tombstone(entry.document)
-        if found is None or entry.key != f"{_PREFIX}{found[0]}":
-            return False
-        self[found[0]] = Tombstone(entry.version, found[1], entry.document)
-        return True
+        if found is not None:
+            self[found[0]] = Tombstone(entry.version, found[1], entry.document)
 
     async def bury(self, uid: str, at: float, version: str | None) -> None:
         """Write a tombstone over a workitem's entry. Raises Conflict or StoreUnavailable."""
