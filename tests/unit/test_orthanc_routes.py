@@ -132,6 +132,14 @@ def test_addresses_are_those_of_this_port_but_sockets_are_on_ours(house: House) 
     assert asked.web_socket_service == "ws://pacs:8043/dicom-web"
 
 
+@pytest.mark.parametrize(
+    ("host", "where"), [("[::1]:8042", "[::1]"), ("pacs", "pacs"), ("[::::]", "[::::]"), ("[", "localhost")]
+)
+def test_sockets_are_on_the_same_host(house: House, host: str, where: str) -> None:
+    asked = house.asked("/dicom-web/workitems", headers={"host": host})
+    assert asked.web_socket_service == f"ws://{where}:8043/dicom-web"
+
+
 def test_user_is_whom_orthanc_has_let_in(house: House) -> None:
     assert house.asked("/dicom-web/workitems", headers={"authorization": "Basic Ym9iOng="}).user == "bob"
 

@@ -9,7 +9,6 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
-from urllib.parse import urlsplit
 
 from aiohttp.web import BaseRequest, StreamResponse
 from aiohttp.web_protocol import RequestHandler
@@ -24,7 +23,7 @@ from .ups_rs import UpsRs
 from .ups_rs_resources import Kind, Resource, resource_of
 from .web_addresses import Addresses
 from .web_origins import Origins, foreign
-from .web_request import WebRequest
+from .web_request import WebRequest, segments_of
 from .web_response import HttpProblem, WebResponse
 from .web_rights import Rights
 from .web_socket_session import WebSocketSessions
@@ -137,15 +136,16 @@ class HttpListener:
                 431, f"the header is larger than {self._limits.header_size} bytes (Ups.MaximumHeaderSize)"
             )
         scheme = "https" if self._tls is not None else "http"
-        service = self._addresses.service(scheme, _local(request), request.remote, headers)
+        service = self._addresses.service(scheme, lambda: _local(request), request.remote, headers)
         path, query = self._target(request.raw_path)
         return _Visit(request, headers, service, path, query)
 
     def _target(self, target: str) -> tuple[str, str]:
         """Path below the root, and query. Raises HttpProblem 404."""
-        if not target.startswith("/"):
-            found = urlsplit(target) if "://" in target else urlsplit(self._addresses.root or "/")
-            target = f"{found.path}?{found.query}"
+        if "://" in target.partition("?")[0]:  # absolute form (RFC 9112 §3.2.2)
+            target = "/" + target.partition("://")[2].partition("/")[2]
+        elif not target.startswith("/"):  # OPTIONS *
+            target = self._addresses.root or "/"
         path, _, query = target.partition("#")[0].partition("?")
         root = self._addresses.root
         if path == root or path.startswith(root + "/"):
@@ -160,8 +160,7 @@ class HttpListener:
         if preflight is not None:
             return preflight
         self._origins.check(method, visit.headers, visit.service)
-        segments = self._web_request(visit, b"").segments()
-        visit.resource = resource_of(segments)
+        visit.resource = resource_of(segments_of(visit.path))
         visit.user = await self._doors.authorization.admit(method, visit.resource, visit.headers, visit.query)
         if visit.resource.kind is Kind.CONNECTION and method == "GET":
             return await self._connected(visit)
@@ -189,6 +188,7 @@ class HttpListener:
             service=visit.service,
             web_socket_service=web_addresses.web_socket(visit.service),
             user=visit.user,
+            resource=visit.resource,
         )
 
 

@@ -13,9 +13,10 @@ HEAD or WebSocket. So here
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Mapping
 from typing import Final, Unpack
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from ..sdk import RestOutput, RestRequest
 from ..settings import Settings, Surroundings
@@ -30,6 +31,7 @@ from .web_response import WebResponse
 _QUERY_HEADER: Final = "x-ups-query"
 _METHOD_HEADER: Final = "x-ups-method"
 _OVERRIDES: Final = ("OPTIONS", "HEAD")
+_PORT: Final = re.compile(r":[0-9]+$")
 _SPECIAL: Final = frozenset(".^$*+?()[]{}|\\")
 
 
@@ -73,7 +75,7 @@ class OrthancRoutes:
         headers = {name.lower(): value for name, value in request.get("headers", {}).items()}
         path, query = _path_and_query(uri.removeprefix(self._addresses.root), headers, request.get("get", {}))
         headers.pop("accept-encoding", None)  # compression is Orthanc's own business here
-        service = self._addresses.service(self._scheme, self._local, None, headers)
+        service = self._addresses.service(self._scheme, lambda: self._local, None, headers)
         return WebRequest(
             method=_method(request),
             path=path,
@@ -88,8 +90,7 @@ class OrthancRoutes:
     def _web_socket_service(self, service: str) -> str:
         if self._public:
             return web_socket(service)
-        host = urlsplit(service).hostname or "localhost"
-        host = f"[{host}]" if ":" in host else host
+        host = _PORT.sub("", service.split("/")[2])
         return web_socket(f"{self._scheme}://{host}:{self._web_socket_port}{self._addresses.root}")
 
 

@@ -65,7 +65,7 @@ class UpsRs:
         """Answer a request; never raises."""
         service: Service | None = None
         try:
-            resource = resource_of(request.segments())
+            resource = request.resource or resource_of(request.segments())
             service = TRANSACTIONS.get(resource.kind, {}).get(_method(request))
             response = await self._answered(request, resource, service)
         except HttpProblem as problem:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from ..settings import Settings
@@ -26,12 +26,14 @@ class Addresses:
             ipaddress.ip_network(one, strict=False) for one in settings.trusted_proxies
         )
 
-    def service(self, scheme: str, local: str, peer: str | None, headers: Mapping[str, str]) -> str:
+    def service(
+        self, scheme: str, local: Callable[[], str], peer: str | None, headers: Mapping[str, str]
+    ) -> str:
         """Base URI of the service, without slash at the end.
 
         Args:
             scheme: ``http`` or ``https``, as the request came to us.
-            local: ``host:port`` where it came in, for clients that do not say.
+            local: gives ``host:port`` where it came in, for clients that do not say.
             peer: its address, None if unknown: then nobody is trusted.
             headers: by lower-case name.
         """
@@ -42,7 +44,7 @@ class Addresses:
             host = _first(headers, "x-forwarded-host") or host
             scheme = _first(headers, "x-forwarded-proto").lower() or scheme
             prefix = _first(headers, "x-forwarded-prefix").rstrip("/")
-        host = host if _HOST.fullmatch(host) else local
+        host = host if _HOST.fullmatch(host) else local()
         prefix = prefix if _PREFIX.fullmatch(prefix) else ""
         return f"{'https' if scheme == 'https' else 'http'}://{host}{prefix}{self.root}"
 

@@ -73,6 +73,9 @@ def foreign(headers: Mapping[str, str]) -> HttpProblem:
 
 def _place(url: str) -> str:
     """Host and port; the scheme says nothing behind a proxy that ends TLS."""
-    found = urlsplit(url.lower())
+    try:
+        found = urlsplit(url.lower())
+    except ValueError:  # no address at all
+        return url
     default = _DEFAULT_PORTS.get(found.scheme, "")
     return found.netloc.removesuffix(default) if default else found.netloc

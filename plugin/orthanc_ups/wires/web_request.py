@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote_to_bytes
 
+from .ups_rs_resources import Resource
 from .web_response import HttpProblem
 
 
@@ -23,6 +24,7 @@ class WebRequest:
         service: base URI of the service as the client sees it, without slash at the end.
         web_socket_service: base of the URLs of notification connections, likewise.
         user: the authenticated user, if the host knows one.
+        resource: what the path names, if the host had to find out.
     """
 
     method: str
@@ -33,13 +35,19 @@ class WebRequest:
     service: str = ""
     web_socket_service: str = ""
     user: str | None = None
+    resource: Resource | None = None
 
     def segments(self) -> list[str]:
         """The parts of the path, percent-decoded; a slash at the end does not count. Raises HttpProblem 400."""
-        path = self.path.strip("/")
-        if not path:
-            return []
-        return [decoded(part) for part in path.split("/")] if "%" in path else path.split("/")
+        return segments_of(self.path)
+
+
+def segments_of(path: str) -> list[str]:
+    """The parts of a path, percent-decoded; a slash at the end does not count. Raises HttpProblem 400."""
+    path = path.strip("/")
+    if not path:
+        return []
+    return [decoded(part) for part in path.split("/")] if "%" in path else path.split("/")
 
 
 def decoded(text: str) -> str:
