@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""A real Orthanc shows every metric that we publish, and takes our audit records, with AllowThreads on and off."""
+
+from typing import Any
+
+import pytest
+import requests
+
+from orthanc_ups.metrics import METRICS
+from tests.support.orthanc import RealOrthanc
+from tests.support.plugin_scripts import write_script
+from tests.support.waiting import wait_until
+
+SCRIPT = """
+import asyncio
+from orthanc_ups import audit, metrics
+
+ALLOWED = json.loads(orthanc.GetConfiguration())["Python"]["AllowThreads"]
+EMITTED, TOLD = [], {}
+real = getattr(orthanc, "EmitAuditLog", None)
+
+def recorded(*given):
+    real(*given)
+    EMITTED.append(given[1])
+
+if real is not None:
+    orthanc.EmitAuditLog = recorded
+
+async def nothing():
+    return {"SCHEDULED": 20000001}
+
+SOURCES = metrics.Sources(
+    counters=lambda: {"accepted_create": 3}, deliveries=dict, reports=list, states=nothing,
+    subscriptions=lambda: (2, 1), meters={name: lambda: 0.0 for name in metrics.METER_READINGS},
+    now=lambda: 0.0,
+)
+
+def answer(output, uri, **request):
+    asyncio.run(metrics.Metrics(SOURCES, metrics.publisher(orthanc)).publish())
+    emit = audit.emitter(orthanc, allow_threads=ALLOWED)
+    TOLD["emits"] = emit is not None
+    if emit is not None:
+        log = audit.AuditLog(emit)
+        log.start()
+        for number in range(100):
+            log._waiting.put(audit.AuditRecord("anna", f"1.2.{number}", "ups-create", b"{}"))
+        TOLD["stopped"] = log.stop(5.0)
+    output.AnswerBuffer(json.dumps({**TOLD, "emitted": len(EMITTED)}), "application/json")
+
+orthanc.RegisterRestCallback("/test", answer)
+"""
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["AllowThreads", "no AllowThreads"])
+def told(suite: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    script = write_script(tmp_path_factory.mktemp("metrics"), SCRIPT)
+    with RealOrthanc(suite, {"Python": {"AllowThreads": request.param}}, script=script) as orthanc:
+        found: dict[str, Any] = requests.get(f"{orthanc.base_url}/test", timeout=30).json()
+        url = f"{orthanc.base_url}/tools/metrics-prometheus"
+        wait_until(lambda: "ups_workitems " in requests.get(url, timeout=30).text, "the metrics are there")
+        shown = [line.split(" ") for line in requests.get(url, timeout=30).text.splitlines()]
+        return found | {
+            "suite": suite,
+            "allowed": request.param,
+            "metrics": {name: value for name, value, _ in shown if name.startswith("ups_")},
+        }
+
+
+def test_every_metric_is_shown(told: dict[str, Any]) -> None:
+    assert sorted(told["metrics"]) == sorted(metric.name for metric in METRICS)
+    assert told["metrics"]["ups_accepted_create_total"] == "3"
+    assert told["metrics"]["ups_subscriptions_active"] == "2"
+
+
+def test_large_counts_are_exact_where_orthanc_can(told: dict[str, Any]) -> None:
+    shown = told["metrics"]["ups_workitems"]
+    assert shown == "20000001" if told["suite"] != "trixie" else float(shown) == pytest.approx(20000001)
+
+
+def test_audit_records_are_taken_where_there_is_such_a_call_and_threads_are_allowed(
+    told: dict[str, Any],
+) -> None:
+    expected = told["allowed"] and told["suite"] != "trixie"
+    assert told["emits"] == expected
+    assert told["emitted"] == (100 if expected else 0)
+    assert told.get("stopped", True)
