@@ -10,8 +10,11 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Final
 
 from . import __version__, logs
+from .audit import emitter
 from .config import ConfigurationError, read_settings, read_surroundings
+from .instruments import Instruments
 from .loop_thread import LoopThread
+from .metrics import publisher
 from .sdk import Orthanc, RestCallback
 from .settings import Settings, Surroundings
 from .site import Site
@@ -57,15 +60,21 @@ class Plugin:
         uploads = Uploads()
         self._thread = LoopThread("ups", lambda: self._orthanc.SetCurrentThreadName("ups"))
         token = self._orthanc.GenerateRestApiAuthorizationToken()
-        self._site = Site(settings, surroundings, uploads, token, self._thread)
-        self._register_callbacks(uploads)
+        guard = UploadGuard(self._orthanc, uploads)
+        self._site = Site(
+            settings, surroundings, uploads, token, self._thread, self._instruments(guard, surroundings)
+        )
+        self._register_callbacks(guard)
         self._register_routes(settings)
         self._register_pages()
         if not surroundings.allow_threads:
             _log.warning('"Python.AllowThreads" is off: correct, but Orthanc answers slower; set it to true')
 
-    def _register_callbacks(self, uploads: Uploads) -> None:
-        guard = UploadGuard(self._orthanc, uploads)
+    def _instruments(self, guard: UploadGuard, surroundings: Surroundings) -> Instruments:
+        emit = emitter(self._orthanc, allow_threads=surroundings.allow_threads)
+        return Instruments(publisher(self._orthanc), emit, lambda: guard.refusals)
+
+    def _register_callbacks(self, guard: UploadGuard) -> None:
         self._orthanc.RegisterReceivedInstanceCallback(guard.received)
         self._orthanc.RegisterIncomingCStoreInstanceFilter(guard.c_store)
         self._orthanc.RegisterOnChangeCallback(
@@ -96,9 +105,6 @@ class Plugin:
             f"UPS worklist manager {__version__}: DICOM Unified Procedure Step over DIMSE and DICOMweb"
         )
         self._orthanc.SetDescription2("orthanc-ups", description)
-
-    def _set_metric(self, name: str, value: float) -> None:
-        self._orthanc.SetMetricsValue(name, value, self._orthanc.MetricsType.DEFAULT)
 
     # --- Orthanc's life ---
 

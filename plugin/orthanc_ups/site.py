@@ -13,11 +13,14 @@ from typing import Final, Unpack
 
 import aiohttp
 
-from . import operating
+from . import measuring, operating
 from .assembly import UpsService
+from .audit import AuditLog
 from .delivery.clock import SystemClock
 from .delivery.port import Channel
+from .instruments import Instruments, Wires, meters
 from .loop_thread import LoopThread
+from .metrics import Metrics
 from .receivers import KnownReceivers
 from .sdk import RestOutput, RestRequest
 from .settings import Settings, Surroundings
@@ -38,6 +41,7 @@ from .wires.dimse_scu import DimseChannel
 from .wires.dimse_services import Services
 from .wires.http_listener import Doors, HttpListener
 from .wires.management.explorer_files import serve
+from .wires.management.transfer import Transfer
 from .wires.orthanc_door import OrthancDoor, send
 from .wires.orthanc_pages import OrthancPages
 from .wires.orthanc_questions import OrthancQuestions
@@ -52,6 +56,7 @@ from .wires.webhook import WebhookChannel, webhook_channels
 _log = logging.getLogger("orthanc_ups")
 _FIRST_PAUSE: Final = 0.2
 _LONGEST_PAUSE: Final = 10.0
+_AUDIT_ENDS: Final = 1.0
 
 
 class Site:
@@ -64,11 +69,13 @@ class Site:
         uploads: Uploads,
         authorization: str,
         thread: LoopThread,
+        instruments: Instruments,
     ) -> None:
         """Prepare, without touching loop or network. ``authorization``: the token for Orthanc's own port."""
         self._door = OrthancDoor(thread.submit, settings, surroundings)
         self._routes: OrthancRoutes | None = None
         self._pages: OrthancPages | None = None
+        self._instruments = instruments
         self._settings = settings
         self._surroundings = surroundings
         self._loopback = Loopback.of(surroundings, authorization)
@@ -135,11 +142,22 @@ class Site:
         await webhook_subscriptions.subscribe(service.worklist, service.ledger, self._settings.webhooks)
         sockets.replay, sockets.opened = service.delivery, service.delivery.seen
         listener = self._http_listener(service, sockets)
+        server = self._dimse_server(service, codec, resolver)
+        self._tell(service, Wires(server, dimse, listener, sockets))
         await asyncio.gather(
-            self._listen("DIMSE", self._dimse_server(service, codec, resolver)),
+            self._listen("DIMSE", server),
             self._listen("DICOMweb", listener),
             self._open_pages(service, dimse),
         )
+
+    def _tell(self, service: UpsService, wires: Wires) -> None:
+        figures = measuring.sources(service, meters(wires, self._instruments))
+        self._keep(Metrics(figures, self._instruments.publish).run())
+        if self._instruments.emit is not None:
+            audit = AuditLog(self._instruments.emit)
+            audit.start()
+            service.worklist.observers.append(audit.accepted)
+            self._opened.append(lambda: _ended(audit))
 
     def _keep(self, work: Awaitable[None]) -> None:
         self._tasks.append(asyncio.ensure_future(work))
@@ -229,7 +247,8 @@ class Site:
     async def _open_pages(self, service: UpsService, dimse: DimseChannel) -> None:
         known = await operating.asked(self._loopback)
         fixed = operating.facts(self._settings, self._surroundings, known)
-        api, activity = operating.management(service, self._modalities, dimse, self._loopback, fixed)
+        moving = Transfer(service.exporter, service.intake).routes()
+        api, activity = operating.management(service, self._modalities, dimse, self._loopback, fixed, moving)
         self._keep(activity.run())
         self._pages = OrthancPages(self._door, api.answer, serve, self._authorization.user)
 
@@ -246,6 +265,10 @@ class Site:
                 _log.exception("Closing a part of the UPS service failed")
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+async def _ended(audit: AuditLog) -> None:
+    await asyncio.to_thread(audit.stop, _AUDIT_ENDS)
 
 
 def _not_open() -> WebResponse:

@@ -23,7 +23,7 @@ ROOMS = {
     "worklist": {"core", "store", "delivery", ""},
     "wires": {"core", "store", "delivery", "worklist", ""},
 }
-COMPOSITION = {"app", "assembly", "inspection", "measuring", "operating", "receivers", "site"}
+COMPOSITION = {"app", "assembly", "inspection", "instruments", "measuring", "operating", "receivers", "site"}
 FORBIDDEN_IN_CORE = {
     "orthanc", "pynetdicom", "pydicom", "aiohttp", "socket", "threading", "asyncio", "random",
     "secrets", "time", "sqlite3", "os", "subprocess", "requests",
