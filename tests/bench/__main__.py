@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Speed against floors that are measured in the same run: ``python -m tests.bench [PART…]``."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[2] / "plugin")]
+
+from tests.bench import part_dimse, part_http, part_size  # noqa: E402
+from tests.bench.report import Part  # noqa: E402
+from tests.support.orthanc import SUITES, fetch  # noqa: E402
+
+PARTS = {**part_dimse.PARTS, **part_size.PARTS, **part_http.PARTS}
+RESULTS = Path(__file__).with_name("RESULTS.md")
+
+
+def main() -> int:
+    """Measure, print the tables, and write them down after a whole run. 1 if an aim was missed."""
+    options = _options()
+    fetch(options.suite)
+    begun = time.monotonic()
+    parts = [_measured(name, options) for name in options.parts or PARTS]
+    text = "\n".join([_head(options, time.monotonic() - begun), *map(str, parts)])
+    print(text)
+    if not options.parts:
+        RESULTS.write_text(text)
+    return int(any(row.is_met is False for part in parts for row in part.rows))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help=f"which of {', '.join(PARTS)} (default: all)"
+    )
+    parser.add_argument("--suite", choices=SUITES, default="forky", help="Debian suite of the Orthanc")
+    parser.add_argument("--attempts", type=int, default=2, help="how often each part is measured")
+    options = parser.parse_args()
+    unknown = set(options.parts) - PARTS.keys()
+    if unknown:
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    return options
+
+
+def _measured(name: str, options: argparse.Namespace) -> Part:
+    print(f"measuring {name} …", file=sys.stderr, flush=True)
+    return PARTS[name](options.suite, options.attempts)
+
+
+def _head(options: argparse.Namespace, took: float) -> str:
+    cores = len(
+        [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("processor")]
+    )
+    when = datetime.now(UTC).strftime("%Y-%m-%d")
+    machine = f"{platform.machine()}, {cores} cores shared by client and server"
+    return f"Orthanc of Debian {options.suite}, {machine}, {when}; {took / 60:.0f} minutes.\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

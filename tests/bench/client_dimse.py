@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The DIMSE client of the bench: never the bottleneck, in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+from orthanc_ups.core import tags
+from orthanc_ups.core.dataset import DataSet, element
+from orthanc_ups.wires.dimse_message import AFFECTED_INSTANCE, Message
+from tests.bench.measuring import answer
+from tests.support.load_plan import with_transaction
+from tests.support.raw_dimse import EventListener, RawScu, encoded, state_change, subscription, together
+from tests.support.workitems import UID_ROOT, full, progress
+
+_DONE = (0x0000, 0xB300, 0xB305)
+_TRANSACTION = f"{UID_ROOT}.99"
+_CREATION = encoded(full())
+_CLAIM = state_change("IN PROGRESS", _TRANSACTION)
+_PROGRESS = encoded(with_transaction(progress(), _TRANSACTION))
+
+Step = Callable[[RawScu, str], Awaitable[int]]
+
+
+async def _create(scu: RawScu, uid: str) -> int:
+    return await scu.create(uid, _CREATION)
+
+
+async def _claim(scu: RawScu, uid: str) -> int:
+    return await scu.action(1, uid, _CLAIM)
+
+
+async def _set(scu: RawScu, uid: str) -> int:
+    return await scu.set(uid, _PROGRESS)
+
+
+async def _get(scu: RawScu, uid: str) -> int:
+    return (await scu.get(uid))[0]
+
+
+_STEPS: dict[str, Step] = {
+    "N-CREATE": _create,
+    "Change State": _claim,
+    "N-SET": _set,
+    "N-GET": _get,
+}
+
+
+async def life(port: int, associations: int, each: int, run: str) -> dict[str, list[float]]:
+    """Messages per second of each operation, every association working on workitems of its own.
+
+    Also, under ``name (times)``, the seconds that each single message took.
+    """
+    scus = [await RawScu.open(port, "BENCH") for _ in range(associations)]
+    found: dict[str, list[float]] = {}
+    for name, step in _STEPS.items():
+        times: list[float] = []
+
+        async def work(number: int, step: Step = step, times: list[float] = times) -> None:
+            for count in range(each):
+                begun = time.perf_counter()
+                status = await step(scus[number], f"{UID_ROOT}.{run}.{number}.{count}")
+                times.append(time.perf_counter() - begun)
+                assert status in _DONE, f"{status:04X}"
+
+        begun = time.perf_counter()
+        await together(associations, work)
+        found[name] = [associations * each / (time.perf_counter() - begun)]
+        found[f"{name} (times)"] = times
+    for scu in scus:
+        await scu.association.release()
+    return found
+
+
+async def find(port: int, identifier: DataSet, most: int, repeat: int) -> dict[str, list[float]]:
+    """Seconds from a C-FIND until the match ``most``, or the end if there are fewer; and the numbers of matches."""
+    times: list[float] = []
+    counts: list[float] = []
+    async with await RawScu.open(port, "BENCH") as scu:
+        wanted = encoded(identifier)
+        for _ in range(repeat):
+            begun, elapsed, count = time.perf_counter(), 0.0, 0
+            async for _ in scu.matches(wanted, most):
+                count += 1
+                elapsed = elapsed or (time.perf_counter() - begun if count == most else 0.0)
+            times.append(elapsed or time.perf_counter() - begun)
+            counts.append(min(count, most))
+    return {"times": times, "counts": counts}
+
+
+async def events(port: int, listening: int, count: int, run: str) -> dict[str, list[float]]:
+    """Seconds from the request to its answer, and from the request to the N-EVENT-REPORT, for each Change State."""
+    told: dict[str, float] = {}
+    arrived = asyncio.Event()
+
+    def took(_: str, message: Message) -> None:
+        told[message.text(AFFECTED_INSTANCE)] = time.perf_counter()
+        arrived.set()
+
+    listener = EventListener("LISTENER", took, listening)
+    await listener.start()
+    answered, reported = [], []
+    async with await RawScu.open(port, "BENCH") as scu:
+        await scu.action(3, tags.GLOBAL_SUBSCRIPTION, subscription("LISTENER"), on=tags.WATCH)
+        for number in range(count):
+            uid = f"{UID_ROOT}.{run}.{number}"
+            await _create(scu, uid)
+            while uid not in told:
+                arrived.clear()
+                await arrived.wait()
+            del told[uid]
+            begun = time.perf_counter()
+            await _claim(scu, uid)
+            answered.append(time.perf_counter() - begun)
+            while uid not in told:
+                arrived.clear()
+                await arrived.wait()
+            reported.append(told[uid] - begun)
+        await scu.action(4, tags.GLOBAL_SUBSCRIPTION, _for("LISTENER"), on=tags.WATCH)
+    await listener.stop()
+    return {"answered": answered, "reported": reported}
+
+
+def _for(receiving_ae: str) -> bytes:
+    return encoded({tags.RECEIVING_AE: element("AE", receiving_ae)})
+
+
+if __name__ == "__main__":
+    answer(life, find, events)

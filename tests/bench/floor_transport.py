@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""A harder floor: our own DIMSE port in front of a worklist that does nothing and answers success."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+from orthanc_ups.core import statuses
+from orthanc_ups.core.commands import Command
+from orthanc_ups.core.dataset import DataSet
+from orthanc_ups.core.matching import Query
+from orthanc_ups.modalities import Modality
+from orthanc_ups.outcome import Outcome, Page
+from orthanc_ups.settings import Settings, Surroundings
+from orthanc_ups.wires.dimse_codec import Codec
+from orthanc_ups.wires.dimse_policy import Policy
+from orthanc_ups.wires.dimse_resolver import Resolver
+from orthanc_ups.wires.dimse_scp import DimseServer
+from orthanc_ups.wires.dimse_services import Services
+from tests.support.workitems import full, stored
+
+_WORKITEM = stored(base=full())
+
+
+class _Nothing:
+    """A worklist in name only."""
+
+    async def execute(self, command: Command) -> Outcome:
+        return Outcome(statuses.SUCCESS, command.uid)
+
+    async def retrieve(self, uid: str) -> DataSet:
+        return _WORKITEM
+
+    async def find(self, query: Query) -> AsyncIterator[list[DataSet]]:
+        yield []
+
+    async def search(self, query: Query, **_: Any) -> Page:
+        return Page((), 0, 0)
+
+
+class _Everybody:
+    """Knows every AE."""
+
+    def by_ae_title(self, ae_title: str) -> tuple[Modality, ...]:
+        return (Modality("any", ae_title, "127.0.0.1", 104),)
+
+    async def lookup(self, ae_title: str) -> tuple[Modality, ...]:
+        return self.by_ae_title(ae_title)
+
+
+async def _serve() -> None:
+    settings = replace(Settings(), dicom_port=0, bind_address="127.0.0.1")
+    surroundings = Surroundings()
+    policy = Policy(settings, surroundings, _Everybody(), Resolver())
+    services = Services(_Nothing(), policy, _ignore)
+    server = DimseServer(settings, policy, services, Codec(settings, surroundings), _ignore)
+    await server.start()
+    print(server.port, flush=True)
+    await asyncio.Event().wait()
+
+
+def _ignore(_: str) -> None:
+    return None
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve())

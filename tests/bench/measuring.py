@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Processes of the bench: servers that stay, and clients that measure once and print what they saw as JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from tests.support.orthanc import CHECKOUT, NATIVE
+
+_PATH = f"import sys; sys.path[:0] = [{str(CHECKOUT)!r}, {str(CHECKOUT / 'plugin')!r}]; "
+
+
+def _run(module: str) -> str:
+    return f"{_PATH}import runpy; runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
+
+
+@contextmanager
+def server(module: str, suite: str, *arguments: str) -> Iterator[int]:
+    """A floor, run by the very Python that Orthanc of the suite embeds; gives its port."""
+    command = [str(NATIVE), "python", "--suite", suite, "-c", _run(module), *arguments]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        yield int(process.stdout.readline())
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def asked(module: str, function: str, /, **arguments: Any) -> Any:
+    """Have a client measure something in a process of its own."""
+    command = [sys.executable, "-c", _run(module), function, json.dumps(arguments)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def answer(*functions: Callable[..., Coroutine[Any, Any, Any]]) -> None:
+    """In a client: do what ``asked`` wants."""
+    name, arguments = sys.argv[1:3]
+    function = next(one for one in functions if one.__name__ == name)
+    print(json.dumps(asyncio.run(function(**json.loads(arguments)))))
+
+
+def best(attempts: Sequence[float]) -> float:
+    """Of several attempts on a machine that others use as well, the one that they disturbed least."""
+    return max(attempts)
