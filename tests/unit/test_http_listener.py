@@ -5,20 +5,18 @@ from __future__ import annotations
 
 import json
 import socket
-import ssl
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from orthanc_ups.core.commands import Purge, Requester
 from orthanc_ups.settings import Settings, Surroundings
 from orthanc_ups.wires import dicom_json
-from tests.support.certificates import self_signed
 from tests.support.waiting import wait_until
 from tests.support.web_client import TIMEOUT, next_event, state
 from tests.support.web_service import DIMSE_AE, LettingIn, WebService
@@ -312,6 +310,18 @@ def test_ae_with_dimse_address_and_socket_is_told_on_both(guarded: WebService) -
         )
 
 
+def test_purged_workitem_is_410() -> None:
+    with WebService() as service:
+        uid = service.create()
+        service.cancel(uid)
+        service.call(service.service.worklist.execute(Purge(Requester("TEST", "retention"), uid)))
+        claim = state("IN PROGRESS", "1.2.3")
+        assert service.get(f"/workitems/{uid}").status_code == 410
+        assert service.post(f"/workitems/{uid}", {}).status_code == 410
+        assert service.put(f"/workitems/{uid}/state", claim).status_code == 410
+        assert service.post(f"/workitems?workitem={uid}", minimal()).status_code == 409
+
+
 def test_going_down_is_told_before_sockets_are_closed() -> None:
     with ExitStack() as sockets:
         with WebService() as service:
@@ -326,84 +336,6 @@ def test_going_down_is_told_before_sockets_are_closed() -> None:
             opened.recv(TIMEOUT)
     assert end.value.rcvd is not None
     assert end.value.rcvd.code == 1001
-
-
-# --- addresses and origins --------------------------------------------------------------------------
-
-
-def test_public_url_is_what_clients_are_told() -> None:
-    with WebService(Settings(public_url="https://ris.example/ups/")) as service:
-        answer = service.post("/workitems", minimal())
-        assert answer.headers["Location"].startswith("https://ris.example/ups/workitems/")
-        answer = service.post(f"/workitems/{GLOBAL}/subscribers/A")
-        assert answer.headers["Content-Location"] == "wss://ris.example/ups/subscribers/A"
-
-
-@pytest.mark.parametrize(
-    ("proxies", "trusted"), [((), False), (("127.0.0.1",), True), (("192.0.2.0/24",), False)]
-)
-def test_forwarded_headers_count_only_from_trusted_proxies(proxies: tuple[str, ...], trusted: bool) -> None:
-    headers = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "pacs.example"}
-    with WebService(Settings(trusted_proxies=proxies)) as service:
-        answer = service.post("/workitems", minimal(), headers=headers)
-        base = "https://pacs.example/dicom-web" if trusted else service.url
-        assert answer.headers["Location"].startswith(f"{base}/workitems/")
-
-
-@pytest.mark.parametrize("root", ["/", "/ups/rs/", "x"])
-def test_root_is_where_it_is_set(root: str) -> None:
-    with WebService(Settings(root=root)) as service:
-        service.url = f"{service.origin}/{root.strip('/')}".rstrip("/")
-        answer = service.post("/workitems", minimal())
-        assert answer.status_code == 201
-        assert service.session.get(answer.headers["Location"]).status_code == 200
-
-
-def test_foreign_pages_change_nothing_and_read_nothing() -> None:
-    with WebService(Settings(allowed_origins=("https://viewer.example",))) as service:
-        uid = service.create()
-        foreign = {"Origin": "https://evil.example"}
-        assert service.post(f"/workitems/{uid}/cancelrequest", headers=foreign).status_code == 403
-        assert service.retrieve(uid)["00741000"]["Value"] == ["SCHEDULED"]
-        answer = service.get(f"/workitems/{uid}", headers=foreign)
-        assert "Access-Control-Allow-Origin" not in answer.headers
-        with pytest.raises(InvalidStatus) as refusal:
-            service.socket("AI", origin="https://evil.example")
-        assert refusal.value.response.status_code == 403
-        good = {"Origin": "https://viewer.example"}
-        answer = service.get(f"/workitems/{uid}", headers=good)
-        assert answer.headers["Access-Control-Allow-Origin"] == "https://viewer.example"
-        with (
-            service.socket("AI", origin="https://viewer.example"),
-            service.socket("AI", origin=service.origin),
-        ):
-            pass
-
-
-def test_preflight_needs_no_credentials() -> None:
-    surroundings = Surroundings(remote_access_allowed=True, authentication_enabled=True)
-    with WebService(Settings(allowed_origins=("*",)), surroundings, LettingIn(PASSWORDS)) as service:
-        asking = {"Origin": "https://any.example", "Access-Control-Request-Method": "PUT"}
-        answer = service.request("OPTIONS", "/workitems/1.2/state", headers=asking)
-        assert answer.status_code == 204
-        assert answer.headers["Access-Control-Allow-Origin"] == "*"
-        refused = service.get("/workitems", headers={"Origin": "https://any.example"})
-        assert (refused.status_code, refused.headers["Access-Control-Allow-Origin"]) == (401, "*")
-
-
-def test_https_and_wss(tmp_path: Path) -> None:
-    issued = self_signed(tmp_path, "listener")
-    pem = tmp_path / "both.pem"  # Orthanc wants certificate and key in one file
-    pem.write_text(Path(issued.certificate).read_text() + Path(issued.key).read_text())
-    surroundings = Surroundings(remote_access_allowed=True, http_tls=True, ssl_certificate=str(pem))
-    with WebService(surroundings=surroundings) as service:
-        service.session.verify = issued.certificate
-        trusting = ssl.create_default_context(cafile=issued.certificate)
-        with service.socket("AI", ssl=trusting) as opened:
-            uid = service.create()
-            answer = service.post(f"/workitems/{uid}/subscribers/AI")
-            assert answer.headers["Content-Location"].startswith("wss://")
-            assert next_event(opened)["00001000"]["Value"] == [uid]
 
 
 def test_answers_do_not_name_libraries(small: WebService) -> None:
