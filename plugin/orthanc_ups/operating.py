@@ -12,6 +12,7 @@ from . import __version__
 from .assembly import UpsService
 from .delivery.management import DeliveryManagement
 from .inspection import LoopbackResources, ServiceInspection
+from .local_zone import local_zone
 from .settings import Settings, Surroundings
 from .store.loopback import Loopback
 from .store.orthanc_modalities import OrthancModalities
@@ -29,7 +30,7 @@ class OperatorClock:
 
     def now(self) -> datetime:
         """Aware, in the local zone of the server."""
-        return datetime.now().astimezone()
+        return datetime.now(local_zone())
 
     def new_uid(self) -> str:
         """A UID that nobody has (PS3.5 §B.2)."""

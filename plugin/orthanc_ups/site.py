@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
-from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Final, Unpack
 
@@ -19,6 +18,7 @@ from .audit import AuditLog
 from .delivery.clock import SystemClock
 from .delivery.port import Channel
 from .instruments import Instruments, Wires, meters
+from .local_zone import local_zone
 from .loop_thread import LoopThread
 from .metrics import Metrics
 from .receivers import KnownReceivers
@@ -82,6 +82,7 @@ class Site:
         self._entries = OrthancEntries(self._loopback, uploads)
         strict = surroundings.raw.get("StrictAetComparison") is True
         self._modalities = OrthancModalities(self._loopback, strict=strict)
+        self._zone = local_zone()
         self._own_ae = settings.aet or surroundings.dicom_aet
         self._tasks: list[asyncio.Task[None]] = []
         self._opened: list[Callable[[], Awaitable[None]]] = []
@@ -189,7 +190,7 @@ class Site:
     def _service(self, channels: tuple[Channel, ...]) -> UpsService:
         clock = SystemClock()
         receivers = KnownReceivers(self._modalities, channels, self._subscribers)
-        projection = Projection.open(self._projection_file())
+        projection = Projection.open(self._projection_file(), timezone=self._zone)
         return UpsService(self._settings, self._own_ae, self._entries, projection, channels, receivers, clock)
 
     def _subscribers(self) -> frozenset[str]:
@@ -218,7 +219,7 @@ class Site:
 
     def _dimse_server(self, service: UpsService, codec: Codec, resolver: Resolver) -> DimseServer:
         policy = Policy(self._settings, self._surroundings, self._modalities, resolver)
-        services = Services(service.worklist, policy, service.delivery.seen, _local_zone())
+        services = Services(service.worklist, policy, service.delivery.seen, self._zone)
         tls = dimse_tls.server_context(self._surroundings)
         return DimseServer(self._settings, policy, services, codec, service.delivery.seen, tls)
 
@@ -235,7 +236,7 @@ class Site:
             service.worklist,
             self._settings,
             rights,
-            timezone=_local_zone(),
+            timezone=self._zone,
             ignored_parameters=authorization.query_tokens,
         )
         self._routes = OrthancRoutes(handler, authorization, self._door, self._settings, self._surroundings)
@@ -273,7 +274,3 @@ async def _ended(audit: AuditLog) -> None:
 
 def _not_open() -> WebResponse:
     return HttpProblem(503, "the UPS service is not open yet", (("Retry-After", "2"),)).response()
-
-
-def _local_zone() -> tzinfo | None:
-    return datetime.now().astimezone().tzinfo
