@@ -25,7 +25,9 @@ class Requester:
     user: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.user} as {self.ae} by {self.via}" if self.user else f"{self.ae} by {self.via}"
+        if self.user:
+            return f"{self.user} as {self.ae} by {self.via}"
+        return f"somebody by {self.via}" if self.ae == self.via else f"{self.ae} by {self.via}"
 
 
 @dataclass(frozen=True, slots=True)

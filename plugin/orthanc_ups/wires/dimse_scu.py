@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -281,7 +282,7 @@ class DimseChannel:
                             )
                         )
                     except OSError as error:
-                        problem = f"cannot connect to {_at(modality)}: {error.strerror or error}"
+                        problem = f"cannot connect to {_at(modality)}: {_in_words(error)}"
         except TimeoutError:
             problem = f"{_at(modality)} did not answer within {patience:g} s"
         except TlsError as error:
@@ -345,3 +346,8 @@ def _named(status: int) -> str:
 
 def _at(modality: Modality) -> str:
     return f"{modality.ae_title} at {modality.host}:{modality.port}"
+
+
+def _in_words(error: OSError) -> str:
+    """``Connection refused``; asyncio's own text names addresses instead."""
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
