@@ -21,9 +21,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("browser")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """The browser, shared by all tests."""
+    """The browser. Not for the whole session: Playwright's loop in this thread would keep others from theirs."""
     with sync_playwright() as playwright:
         browser = launch(playwright)
         yield browser

@@ -52,7 +52,9 @@ def test_each_resource_leads_to_its_workitems_and_to_a_new_one(
     page = explorer(screen, f"#{level}?uuid={ids[level]}")
     kind = "patient" if level == "patient" else "study"
     buttons = page.locator(f"#ups-{level}")
-    expect(buttons.get_by_role("link")).to_have_text([f"Workitems of this {kind}", f"New workitem for this {kind}"])
+    expect(buttons.get_by_role("link")).to_have_text(
+        [f"Workitems of this {kind}", f"New workitem for this {kind}"]
+    )
     buttons.get_by_role("link", name="Workitems").click()
     expect(page.get_by_role("searchbox", name="Search")).to_be_visible()
     assert ("PatientID=1CT1" if level == "patient" else f"study={study_uid}") in page.url

@@ -166,7 +166,9 @@ def test_news_come_without_reloading(screen: Screen, api: Management) -> None:
     expect(page.locator(".empty")).to_be_visible()
 
 
-def test_several_workitems_are_canceled_at_once_each_by_its_own_rules(screen: Screen, api: Management) -> None:
+def test_several_workitems_are_canceled_at_once_each_by_its_own_rules(
+    screen: Screen, api: Management
+) -> None:
     uids = [api.make(f"Bulk {number}", PatientID="BULK") for number in range(3)]
     api.act(uids[0], "claim")
     api.act(uids[0], "complete")

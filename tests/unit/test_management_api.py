@@ -97,6 +97,19 @@ def test_csv_has_all_matches_and_no_formula(desk: Desk) -> None:
     assert answer.header("Content-Disposition") == 'attachment; filename="workitems.csv"'
 
 
+def test_csv_of_chosen_workitems_comes_by_post(desk: Desk) -> None:
+    chosen = [desk.have(number) for number in (1, 2, 3)][:2]
+    answer = desk.answer("POST", "/workitems.csv", {"query": {"SOPInstanceUID": "\\".join(chosen)}})
+    lines = answer.body.decode("utf-8-sig").splitlines()
+    assert sorted(line.rpartition(",")[2] for line in lines[1:]) == sorted(chosen)
+
+
+def test_a_query_may_travel_in_a_header_past_a_server_that_spoils_it(desk: Desk) -> None:
+    desk.have(1, minimal(t00741204=element("LO", "A & B = C+D")))
+    header = {"x-ups-query": "ProcedureStepLabel=A%20%26%20B%20%3D%20C%2BD"}
+    assert desk.ask("GET", "/workitems", query="spoiled=1", headers=header)["total"] == 1
+
+
 def test_one_workitem_is_told_in_readable_groups(desk: Desk) -> None:
     found = desk.ask("GET", f"/workitems/{desk.have(1, full())}")
     groups = {group["name"]: group["attributes"] for group in found["groups"]}

@@ -15,12 +15,14 @@ export class ApiError extends Error {
 
 export class Offline extends Error {}
 
-async function send(method, path, content, signal) {
-  const options = { method, signal, credentials: "same-origin", cache: "no-store" };
+// A query travels in a header: Orthanc's server does not carry every character of one, and keeps it in its log.
+async function send(method, path, { content, parameters, signal } = {}) {
+  const options = { method, signal, credentials: "same-origin", cache: "no-store", headers: {} };
   if (content !== undefined) {
     options.body = JSON.stringify(content);
-    options.headers = { "Content-Type": "application/json" };
+    options.headers["Content-Type"] = "application/json";
   }
+  if (parameters) options.headers["X-UPS-Query"] = new URLSearchParams(parameters).toString();
   try {
     return await fetch(new URL(path, BASE), options);
   } catch (error) {
@@ -38,25 +40,20 @@ async function refusal(answer) {
   }
 }
 
-async function json(method, path, content, signal) {
-  const answer = await send(method, path, content, signal);
+async function json(method, path, more) {
+  const answer = await send(method, path, more);
   if (!answer.ok) throw await refusal(answer);
   return answer.json();
 }
 
-export function query(parameters) {
-  const kept = Object.entries(parameters).filter(([, value]) => value !== "" && value !== null && value !== undefined);
-  return kept.length ? `?${new URLSearchParams(kept)}` : "";
-}
-
-export const get = (path, parameters = {}, signal) => json("GET", path + query(parameters), undefined, signal);
-export const post = (path, content = {}) => json("POST", path, content);
-export const put = (path, content = {}) => json("PUT", path, content);
+export const get = (path, parameters = {}, signal = undefined) => json("GET", path, { parameters, signal });
+export const post = (path, content = {}) => json("POST", path, { content });
+export const put = (path, content = {}) => json("PUT", path, { content });
 export const remove = (path) => json("DELETE", path);
 
-// Download what a GET answers, so that an error can still be told in words.
-export async function download(path, parameters, filename) {
-  const answer = await send("GET", path + query(parameters));
+// Download what a POST answers, so that an error can still be told in words.
+export async function download(path, query, filename) {
+  const answer = await send("POST", path, { content: { query } });
   if (!answer.ok) throw await refusal(answer);
   const link = document.createElement("a");
   link.href = URL.createObjectURL(await answer.blob());

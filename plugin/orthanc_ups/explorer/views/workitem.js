@@ -16,6 +16,7 @@ import { subscribersCard } from "./watchers.js";
 
 const QUIET = 400;
 const SHOWN = 10;
+const WAITING = 2500;
 
 class WorkitemPage {
   constructor(uid, system) {
@@ -34,10 +35,32 @@ class WorkitemPage {
     this.show(told.events);
   }
 
+  // A delivery changes no workitem: while one waits, its fate is asked for again and again.
+  showEvents(events) {
+    replace(this.events, eventsCard(events));
+    clearTimeout(this.timer);
+    const waits = events.some((event) => event.receivers.some((one) => one.state === "waiting"));
+    if (waits && !this.gone) this.timer = setTimeout(() => this.loadEvents(), WAITING);
+  }
+
+  async loadEvents() {
+    if (document.hidden) return void (this.timer = setTimeout(() => this.loadEvents(), WAITING));
+    try {
+      this.showEvents((await get(`workitems/${part(this.uid)}/events`)).events);
+    } catch {
+      if (!this.gone) this.timer = setTimeout(() => this.loadEvents(), WAITING);
+    }
+  }
+
+  left() {
+    this.gone = true;
+    clearTimeout(this.timer);
+  }
+
   show(events) {
     const item = this.workitem;
     const refresh = () => this.load().catch(failed);
-    replace(this.events, eventsCard(events));
+    this.showEvents(events);
     replace(this.attributes, attributesCard(item.groups, this.attributes));
     replace(
       this.element,
@@ -120,6 +143,7 @@ export async function workitemView(context) {
   return {
     element: page.element,
     title: page.workitem.label || "Workitem",
+    left: () => page.left(),
     changed: (news) => {
       if (!news.complete || news.uids.includes(page.uid)) page.reload();
     },

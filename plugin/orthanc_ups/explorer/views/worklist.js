@@ -49,7 +49,7 @@ class Worklist {
       placeholder: "Patient, label, accession number, UID …",
       "aria-label": "Search",
       value: this.asked.text || "",
-      oninput: debounced(TYPING_PAUSE, () => this.ask({ text: this.search.value.trim() })),
+      oninput: debounced(TYPING_PAUSE, () => this.search.value.trim() === (this.asked.text || "") || this.ask({})),
     });
     this.states = h("div.segments", { role: "group", "aria-label": "State" });
     this.worklists = h("select", { "aria-label": "Worklist", onchange: () => this.ask({ WorklistLabel: this.worklists.value }) });
@@ -80,7 +80,8 @@ class Worklist {
   // --- what is asked ---
 
   ask(changes) {
-    for (const [name, value] of Object.entries({ page: "", ...changes })) {
+    const typed = this.search.value.trim(); // whatever else is asked must not lose what was typed just now
+    for (const [name, value] of Object.entries({ page: "", text: typed, ...changes })) {
       if (value === "" || value === null || value === undefined) delete this.asked[name];
       else this.asked[name] = String(value);
     }

@@ -22,7 +22,7 @@ _SERIES: Final = {
     "delivered": "delivered",
 }
 _FULL: Final = 0.8
-_OLD: Final = 3600.0
+_OLD: Final = 120.0
 _CLOCK_MATTERS: Final = 86_400.0
 
 

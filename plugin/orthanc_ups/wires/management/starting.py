@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from ...templates import Surroundings, Template, TemplateField, resolved
@@ -29,7 +30,7 @@ class Starting:
 
     def __init__(self, clock: Clock, facts: Facts) -> None:
         self._clock = clock
-        self._templates = (*facts.templates, _BLANK)
+        self._templates = (*(_with_usual(one) for one in facts.templates), _BLANK)
 
     def routes(self) -> tuple[Route, ...]:
         """What is offered."""
@@ -61,6 +62,13 @@ class Starting:
                 return template.fields
         known = ", ".join(template.name for template in self._templates)
         raise HttpProblem(400, f'there is no template "{name[:60]}"; there are: {known}')
+
+
+def _with_usual(template: Template) -> Template:
+    """What a template does not mention begins as in the blank one."""
+    named = {one.keyword for one in template.fields}
+    more = tuple(one for one in _BLANK.fields if one.keyword not in named)
+    return replace(template, fields=(*template.fields, *more))
 
 
 def _check_required(merged: Mapping[str, Any], fields: tuple[TemplateField, ...]) -> None:

@@ -233,7 +233,7 @@ def channel(one: EndpointReport) -> dict[str, Any]:
     return {
         "channel": one.endpoint.channel,
         "health": health,
-        "words": words,
+        "words": words[:1].upper() + words[1:],
         "durable": one.durable,
         "pending": one.pending,
         "oldest": views.iso(one.oldest_at),

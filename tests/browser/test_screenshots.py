@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Pictures of the page for README. With ORTHANC_UPS_SCREENSHOTS=1 they are put into docs/screenshots."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from playwright.sync_api import Browser, expect
+from pydicom.data import get_testdata_file
+
+from tests.browser.test_workitem_page import TEMPLATE
+from tests.support.browser import Management, Screen, context, place, uploaded_study
+from tests.support.event_receiver import EventReceiver
+from tests.support.orthanc import CHECKOUT, RealOrthanc
+from tests.support.ports import free_port
+from tests.support.scenery import department
+from tests.support.waiting import wait_until
+from tests.support.web_client import WebClient
+
+FOLDER: Final = CHECKOUT / "docs" / "screenshots"
+AI_TEMPLATE: Final = {
+    "Name": "AI inference",
+    "Description": "Lung nodule detection on the GPU nodes",
+    "Attributes": {"ProcedureStepLabel": "Lung nodule detection", "WorklistLabel": "AI"},
+}
+SMALLEST: Final = 20_000  # bytes; an empty page is far below
+
+
+@pytest.fixture(scope="module")
+def receivers() -> Iterator[dict[str, int]]:
+    """Subscribers that take every event, and one that is away; their ports."""
+    with ExitStack() as running:
+        ports = {ae: running.enter_context(EventReceiver(ae)).port for ae in ("RIS", "DASHBOARD")}
+        yield {**ports, "AI_SERVER": free_port()}
+
+
+@pytest.fixture(scope="module")
+def orthanc_overrides(receivers: dict[str, int]) -> dict[str, Any]:
+    return {
+        "Name": "Harbour Clinic",
+        "DicomModalities": {ae.lower(): [ae, "127.0.0.1", port] for ae, port in receivers.items()},
+        "Ups": {"Templates": [TEMPLATE, AI_TEMPLATE]},
+    }
+
+
+@pytest.fixture(scope="module")
+def uids(orthanc: RealOrthanc, api: Management) -> list[str]:
+    """A department at work, whose events have arrived."""
+    api.post("/subscribers/RIS/subscribe", {"scope": "global", "lock": True})
+    api.post("/subscribers/DASHBOARD/subscribe", {"scope": "global"})
+    wanted = {"ScheduledWorkitemCodeSequence.CodeValue": "110004"}
+    api.post("/subscribers/AI_SERVER/subscribe", {"scope": "filtered", "filter": wanted})
+    made = department(api, WebClient(f"http://127.0.0.1:{orthanc.ups_http_port}/dicom-web"))
+    wait_until(lambda: _all_told(api, "RIS") and _all_told(api, "DASHBOARD"), "every event has arrived", 60)
+    return made
+
+
+def _all_told(api: Management, ae: str) -> bool:
+    return all(not one["pending"] for one in api.get(f"/subscribers/{ae}")["channels"])
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pictures(
+    chromium: Browser, orthanc: RealOrthanc, uids: list[str], tmp_path: Path, scheme: Any
+) -> None:
+    file = get_testdata_file("CT_small.dcm")
+    assert isinstance(file, str)
+    study = uploaded_study(orthanc, Path(file))["study"]
+    user = context(chromium, color_scheme=scheme, device_scale_factor=1.5)
+    screen = Screen(user.new_page(), orthanc.base_url)
+    places = {
+        "worklist": place("worklist", order="-created"),
+        "workitem": place("workitem", uids[7 * 4 + 1]),
+        "new": f"/new?for=study/{study}",
+        "subscribers": "/subscribers",
+        "subscriber": place("subscriber", "AI_SERVER"),
+        "overview": "/overview",
+    }
+    for name, where in places.items():
+        page = screen.open(where)
+        expect(page.locator(".live")).to_have_text("Live")
+        page.screenshot(path=tmp_path / f"{name}-{scheme}.png")
+    page = user.new_page()
+    page.goto(f"{orthanc.base_url}/app/explorer.html#study?uuid={study}")
+    expect(page.locator("#ups-study")).to_be_visible()
+    page.screenshot(path=tmp_path / f"explorer-{scheme}.png")
+    user.close()
+    assert not screen.problems
+    _keep(tmp_path, scheme)
+
+
+def _keep(made: Path, scheme: str) -> None:
+    """The Explorer has but one scheme."""
+    pictures = [one for one in made.glob("*.png") if one.stem != "explorer-dark"]
+    assert len(pictures) == (7 if scheme == "light" else 6)
+    assert all(one.stat().st_size > SMALLEST for one in pictures)
+    if os.environ.get("ORTHANC_UPS_SCREENSHOTS"):
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        for one in pictures:
+            shutil.copy(one, FOLDER)
