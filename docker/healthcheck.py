@@ -1,16 +1,28 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Exit code 0 if every HTTP server of the container answers, be it with a refusal.
+"""Exit code 0 if every server of the container answers, HTTP and DICOM, be it with a refusal.
 
-ORTHANC_UPS_HEALTH_URLS names them, separated by spaces.
+ORTHANC_UPS_HEALTH_URLS names them, separated by spaces: ``http://``, ``https://``, ``dicom://HOST:PORT``.
 """
 
 import os
+import socket
 import ssl
+import struct
 import sys
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
 
-DEFAULT_URLS = "http://127.0.0.1:8042/system http://127.0.0.1:8043/"
+DEFAULT_URLS = (
+    "http://127.0.0.1:8042/system http://127.0.0.1:8043/ dicom://127.0.0.1:4242 dicom://127.0.0.1:4243"
+)
+PATIENCE = 4.0
+APPLICATION_CONTEXT, VERIFICATION, IMPLICIT = (
+    b"1.2.840.10008.3.1.1.1",
+    b"1.2.840.10008.1.1",
+    b"1.2.840.10008.1.2",
+)
 
 
 def opener() -> urllib.request.OpenerDirector:
@@ -21,17 +33,56 @@ def opener() -> urllib.request.OpenerDirector:
     )
 
 
+def item(kind: int, value: bytes) -> bytes:
+    """An item of a PDU (PS3.8 §9.3.1)."""
+    return struct.pack(">BxH", kind, len(value)) + value
+
+
+def association_request() -> bytes:
+    """An A-ASSOCIATE-RQ for Verification (PS3.8 §9.3.2)."""
+    titles = b"ORTHANC".ljust(16) + b"HEALTHCHECK".ljust(16)
+    context = b"\x01\0\0\0" + item(0x30, VERIFICATION) + item(0x40, IMPLICIT)
+    user = item(0x51, struct.pack(">I", 16384)) + item(0x52, b"2.25.4243")
+    items = item(0x10, APPLICATION_CONTEXT) + item(0x20, context) + item(0x50, user)
+    body = struct.pack(">Hxx", 1) + titles + bytes(32) + items
+    return struct.pack(">BxI", 1, len(body)) + body
+
+
+def ask_dicom(host: str, port: int) -> None:
+    """Raises OSError unless the server answers, or closes: behind TLS it does not take our plain request."""
+    with socket.create_connection((host, port), PATIENCE) as connection:
+        connection.settimeout(PATIENCE)
+        try:
+            connection.sendall(association_request())
+            if connection.recv(1024)[:1] == b"\x02":  # A-ASSOCIATE-AC
+                connection.sendall(struct.pack(">BxI4x", 5, 4))  # A-RELEASE-RQ
+                connection.recv(1024)
+        except ConnectionError:
+            return
+
+
+def ask(url: str) -> None:
+    """Raises OSError if the server does not answer."""
+    parts = urlsplit(url)
+    if parts.scheme == "dicom":
+        ask_dicom(parts.hostname or "127.0.0.1", parts.port or 104)
+    else:
+        opener().open(url, timeout=PATIENCE).close()
+
+
 def problem(url: str) -> str:
     """What is wrong with the server, or an empty text."""
     try:
-        opener().open(url, timeout=4).close()
+        ask(url)
     except urllib.error.HTTPError as error:
         return f"{url}: {error}" if error.code >= 500 else ""
-    except OSError as error:
+    except (OSError, ValueError) as error:
         return f"{url}: {error}"
     return ""
 
 
 if __name__ == "__main__":
-    problems = [problem(url) for url in os.environ.get("ORTHANC_UPS_HEALTH_URLS", DEFAULT_URLS).split()]
-    sys.exit("\n".join(filter(None, problems)) or 0)
+    with ThreadPoolExecutor() as pool:
+        urls = os.environ.get("ORTHANC_UPS_HEALTH_URLS", DEFAULT_URLS).split()
+        problems = list(filter(None, pool.map(problem, urls)))
+    sys.exit("\n".join(problems) or 0)

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""orthanc.json, which the image, `make run` and README hand to people, is one that the plugin takes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from orthanc_ups.config import read_settings
+from orthanc_ups.templates import read_templates
+from orthanc_ups.wires.management.explorer_files import explorer_files
+from tests.unit.test_house import CHECKOUT
+
+
+def shipped() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((CHECKOUT / "orthanc.json").read_text())
+    return found
+
+
+def test_the_plugin_takes_the_shipped_settings() -> None:
+    settings = read_settings({**shipped()["Ups"], "BindAddress": "127.0.0.1"})
+    assert settings.enable
+    assert [one.name for one in read_templates(settings.templates)] == ["Lung segmentation", "Second reading"]
+
+
+def test_the_shipped_buttons_of_orthanc_explorer_2_are_those_of_the_page() -> None:
+    proposed = json.loads(explorer_files()["custom-buttons.json"])
+    assert shipped()["OrthancExplorer2"] == proposed["OrthancExplorer2"]
+
+
+def test_the_container_adds_to_the_shipped_configuration_and_repeats_nothing() -> None:
+    # Orthanc refuses a folder in which two files have the same key.
+    container = json.loads((CHECKOUT / "docker" / "container.json").read_text())
+    assert not container.keys() & shipped().keys()
