@@ -122,7 +122,7 @@ def test_text_stands_out_in_both_schemes(
     for where in (*PLACES, *(place("workitem", uid) for uid in workitems)):
         page = screen.open(where)
         assert page.evaluate(CONTRAST) == [], where
-    dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    dark = screen.page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (sum(map(int, dark[4:-1].split(","))) < 200) == (scheme == "dark")
     user.close()
     assert not screen.problems

@@ -45,7 +45,8 @@ _STAGES: Final = (
 
 
 def _attributes() -> Iterator[dict[str, Any]]:
-    people, steps, readers, priorities = map(cycle, (_PEOPLE, _STEPS, _READERS, _PRIORITIES))
+    people, steps = cycle(_PEOPLE), cycle(_STEPS)
+    readers, priorities = cycle(_READERS), cycle(_PRIORITIES)
     now = datetime.now(UTC)
     for number in range(COUNT):
         name, sex, born = next(people)

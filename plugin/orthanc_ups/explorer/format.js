@@ -60,6 +60,7 @@ export function relative(iso, now = Date.now()) {
 
 export function latency(seconds) {
   if (seconds === null || seconds === undefined) return "–";
+  if (seconds === 0) return "0";
   if (seconds < 1) return `${Math.max(1, Math.round(seconds * 1000))} ms`;
   return seconds < 90 ? `${Math.round(seconds)} s` : span(seconds);
 }

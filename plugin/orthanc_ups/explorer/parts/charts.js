@@ -21,7 +21,7 @@ export function sparkline(values, title, { wide = false } = {}) {
   return svg("svg", { class: "spark", viewBox: `0 0 ${width} ${SPARK.height}`, width, height: SPARK.height, role: "img", "aria-label": words }, svg("title", {}, words), bars);
 }
 
-const BOX = { width: 520, height: 132, left: 40, right: 6, top: 8, bottom: 20 };
+const BOX = { width: 520, height: 132, left: 50, right: 6, top: 8, bottom: 20 };
 const inner = { width: BOX.width - BOX.left - BOX.right, height: BOX.height - BOX.top - BOX.bottom };
 
 // The next 2, 4, 6, 8 or 10 times a power of ten: half of it is a round number too.

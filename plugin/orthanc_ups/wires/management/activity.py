@@ -110,26 +110,30 @@ class Activity:
             self._minutes.append(Minute(at))
         return self._minutes[-1]
 
-    def series(self, name: str, minutes: int, step: int) -> list[int]:
-        """How often something happened in each ``step`` minutes of the last ``minutes``, the present last."""
+    def series(self, name: str, minutes: int, step: int) -> list[int | None]:
+        """How often something happened in each ``step`` minutes of the last ``minutes``, the present last.
+
+        None before the start, of which nothing is known.
+        """
         buckets = [0] * (minutes // step)
         for minute in self._within(minutes):
-            buckets[self._bucket(minute, step, len(buckets))] += minute.counts[name]
-        return buckets
+            buckets[self._bucket(minute.at, step, len(buckets))] += minute.counts[name]
+        first = self._bucket(int(self.started // 60), step, len(buckets))
+        return [None if at < first else count for at, count in enumerate(buckets)]
 
     def latency(self, quantile: float, minutes: int, step: int) -> list[float | None]:
         """A quantile (0 to 1) of the latencies in seconds, as the upper bound of its class; None without any."""
         buckets: list[Counter[int]] = [Counter() for _ in range(minutes // step)]
         for minute in self._within(minutes):
-            buckets[self._bucket(minute, step, len(buckets))] += minute.latencies
+            buckets[self._bucket(minute.at, step, len(buckets))] += minute.latencies
         return [_quantile(one, quantile) for one in buckets]
 
     def _within(self, minutes: int) -> list[Minute]:
         first = int(self._now() // 60) - minutes + 1
         return [one for one in self._minutes if one.at >= first]
 
-    def _bucket(self, minute: Minute, step: int, count: int) -> int:
-        age = max(0, int(self._now() // 60) - minute.at)
+    def _bucket(self, minute: int, step: int, count: int) -> int:
+        age = max(0, int(self._now() // 60) - minute)
         return count - 1 - min(age // step, count - 1)
 
 

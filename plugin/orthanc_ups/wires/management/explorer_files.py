@@ -42,7 +42,6 @@ _FROM_ROOT: Final = "../../ups/app/index.html"
 """Right for ``/ups/app/`` below any prefix of a proxy. Orthanc drops the slash, so both spellings look alike."""
 
 
-
 @cache
 def explorer_files() -> dict[str, bytes]:
     """Every file of the page by its path below ``/ups/app``."""

@@ -13,6 +13,7 @@ from .activity import Activity
 from .ports import ORDERS, Clock, DeliveryDesk, Facts, Inspection, Modalities
 from .queries import filters
 from .routing import Call, Route
+from .subscribers import health_of
 
 _SPANS: Final = {"hour": (60, 1), "day": (24 * 60, 15)}
 _SERIES: Final = {
@@ -138,8 +139,8 @@ class Overview:
                 f"{one.pending} {events} for {ae}, but nobody knows its address: add it to DicomModalities, "
                 "or let it open its WebSocket."
             )
-        elif one.pending and one.oldest_at is not None and now - one.oldest_at > _OLD:
-            why = f" {one.last_error}." if one.last_error else ""
+        elif one.pending and one.oldest_at is not None and (_is_failing(one) or now - one.oldest_at > _OLD):
+            why = f" {one.last_error[:1].upper()}{one.last_error[1:]}." if one.last_error else ""
             yield f"{one.pending} {events} for {ae}, the oldest for {in_time(now - one.oldest_at)}.{why}"
         if one.pending > _FULL * self._facts.maximum_pending:
             yield (
@@ -149,6 +150,10 @@ class Overview:
         if one.dead_letters:
             letters = "dead letter" if one.dead_letters == 1 else "dead letters"
             yield f"{ae} has {one.dead_letters} {letters} ({one.endpoint.channel}): send them again or drop them."
+
+
+def _is_failing(one: EndpointReport) -> bool:
+    return health_of(one)[0] == "trouble"
 
 
 def in_time(seconds: float) -> str:

@@ -91,7 +91,9 @@ def person_text(name: object) -> str:
     """A person name for reading: ``Doe, Jane Q.``, with the other groups behind it."""
     if not isinstance(name, Mapping):
         return ""
-    others = [" ".join(name.get(group, "").replace("^", " ").split()) for group in ("Ideographic", "Phonetic")]
+    others = [
+        " ".join(name.get(group, "").replace("^", " ").split()) for group in ("Ideographic", "Phonetic")
+    ]
     first, *rest = [one for one in (_group_text(name.get("Alphabetic", "")), *others) if one] or [""]
     return f"{first} ({', '.join(rest)})" if rest else first
 
