@@ -47,7 +47,7 @@ def test_sigterm_under_load_ends_in_time_and_says_going_down(suite: str, tmp_pat
     assert verdict.is_good, verdict
     told, _ = record_of(record)
     heard = {name: told[name][WELL_KNOWN] for name in subscribers.names}
-    assert heard == dict.fromkeys(subscribers.names, ["GOING DOWN", "RESTARTED"])
+    assert heard == {name: ["GOING DOWN", "RESTARTED"] for name in subscribers.names}
 
 
 @pytest.mark.torture
