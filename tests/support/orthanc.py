@@ -68,6 +68,7 @@ class RealOrthanc:
         folder: Path | None = None,
         environment: Mapping[str, str] | None = None,
         options: tuple[str, ...] = (),
+        prefix: tuple[str, ...] = (),
     ) -> None:
         """Prepare, without starting.
 
@@ -79,6 +80,7 @@ class RealOrthanc:
                 Default: a temporary folder that is deleted on leaving.
             environment: variables for Orthanc beside the ones of this process.
             options: of Orthanc's command line, such as "--verbose".
+            prefix: a command that runs another one, such as "env" with its options, to start Orthanc by.
         """
         self.suite = suite
         self.http_port = free_port()
@@ -91,6 +93,7 @@ class RealOrthanc:
         self.configuration = merged(self._base_configuration(script), overrides or {})
         self._environment = {**os.environ, **(environment or {})}
         self._options = options
+        self._prefix = prefix
         self._process: subprocess.Popen[bytes] | None = None
         _made.add(self)
 
@@ -143,7 +146,7 @@ class RealOrthanc:
         file = self.folder / "orthanc.json"
         file.write_text(json.dumps(self.configuration, indent=2))
         run = [str(NATIVE), "run", "--suite", self.suite, *self._options, str(file)]
-        command = [*_tied_to_this_process(), *run]
+        command = [*_tied_to_this_process(), *self._prefix, *run]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 command, cwd=self.folder, env=self._environment, start_new_session=True,
