@@ -11,7 +11,7 @@ READY := $(VENV)/requirements-dev.installed
 export ORTHANC_UPS_SUITES := $(SUITES)
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint unit acceptance bench torture fetch clean distclean
+.PHONY: help run demo test lint unit acceptance bench torture fetch browser clean distclean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
@@ -22,7 +22,7 @@ run: ## start Orthanc with the plugin and orthanc.json (SUITE=forky or trixie); 
 demo: $(READY) ## play the main job against the Orthanc of `make run`
 	@$(PYTHON) -m tools.demo
 
-test: lint fetch ## everything that CI runs
+test: lint fetch browser ## everything that CI runs
 	$(PYTHON) -m pytest
 
 lint: $(READY) ## style, types, shell scripts
@@ -44,6 +44,11 @@ torture: $(READY) fetch ## the long forms of the destruction tests
 
 fetch: ## download Orthanc for the tests
 	@set -e; for suite in $(SUITES); do docker/native.sh fetch --suite $$suite; done
+
+# Debian's Chromium, for the tests of the page; only root can install it.
+browser:
+	@test -n "$$CHROMIUM" || command -v chromium >/dev/null || test "$$(id -u)" != 0 || { \
+		apt-get update --quiet=2 && apt-get install --quiet=2 --yes --no-install-recommends chromium; }
 
 clean: ## remove the tests' Python, caches and the data of `make run`
 	rm -rf $(VENV) .data .pytest_cache .mypy_cache .ruff_cache .hypothesis
