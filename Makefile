@@ -48,7 +48,7 @@ fetch: ## download Orthanc for the tests
 # Debian's Chromium, for the tests of the page; only root can install it.
 browser:
 	@test -n "$$CHROMIUM" || command -v chromium >/dev/null || test "$$(id -u)" != 0 || { \
-		apt-get update --quiet=2 && apt-get install --quiet=2 --yes --no-install-recommends chromium; }
+		apt-get update --quiet=2; apt-get install --quiet=2 --yes --no-install-recommends chromium; }
 
 clean: ## remove the tests' Python, caches and the data of `make run`
 	rm -rf $(VENV) .data .pytest_cache .mypy_cache .ruff_cache .hypothesis
