@@ -11,6 +11,7 @@ from typing import Final
 
 from . import __version__, logs
 from .audit import emitter
+from .clean_exit import skip_the_second_delete
 from .config import ConfigurationError, read_settings, read_surroundings
 from .instruments import Instruments
 from .loop_thread import LoopThread
@@ -29,7 +30,7 @@ _log = logging.getLogger("orthanc_ups")
 _STOP_WITHIN: Final = 8.0
 _JOIN_WITHIN: Final = 2.0
 
-# Orthanc lets go of its routes after it has finalized Python; if it were the last to hold one, it would crash.
+# The Python plugin 7.1 lets go of its routes without holding the GIL: were it the last to hold one, it would crash.
 _routes: Final[list[RestCallback]] = []
 
 
@@ -57,6 +58,7 @@ class Plugin:
             raise SystemExit(1) from None
 
     def _prepare(self, settings: Settings, surroundings: Surroundings) -> None:
+        skip_the_second_delete()
         uploads = Uploads()
         self._thread = LoopThread("ups", lambda: self._orthanc.SetCurrentThreadName("ups"))
         token = self._orthanc.GenerateRestApiAuthorizationToken()
