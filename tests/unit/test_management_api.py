@@ -13,7 +13,7 @@ from orthanc_ups.core.dataset import element
 from orthanc_ups.core.states import State
 from orthanc_ups.wires.web_request import WebRequest
 from tests.support.management_desk import JSON, Desk
-from tests.support.workitems import full, minimal
+from tests.support.workitems import full, minimal, uid
 
 
 @pytest.fixture
@@ -102,6 +102,16 @@ def test_csv_of_chosen_workitems_comes_by_post(desk: Desk) -> None:
     answer = desk.answer("POST", "/workitems.csv", {"query": {"SOPInstanceUID": "\\".join(chosen)}})
     lines = answer.body.decode("utf-8-sig").splitlines()
     assert sorted(line.rpartition(",")[2] for line in lines[1:]) == sorted(chosen)
+
+
+def test_csv_comes_in_lots(desk: Desk) -> None:
+    for number in range(1, 6):
+        desk.have(number)
+    answer = desk.answer(
+        "POST", "/workitems.csv", {"query": {"order": "created", "offset": "3", "limit": "9"}}
+    )
+    assert answer.header("X-UPS-Total") == "5"
+    assert [line.rpartition(",")[2] for line in answer.body.decode().splitlines()[1:]] == [uid(4), uid(5)]
 
 
 def test_a_query_may_travel_in_a_header_past_a_server_that_spoils_it(desk: Desk) -> None:

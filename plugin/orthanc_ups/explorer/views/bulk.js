@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 // What can be done with several workitems at once: one command after the other, each by its own rules.
 
-import { download, part, post, put, remove } from "../api.js";
+import { downloadCsv, part, post, put, remove } from "../api.js";
 import { h } from "../dom.js";
 import { plural } from "../format.js";
 import { dialog, failed, field, notice } from "../parts/dialog.js";
@@ -81,7 +81,7 @@ async function prioritize(rows, done) {
 
 async function exportAll(rows) {
   try {
-    await download("workitems.csv", { SOPInstanceUID: rows.map((row) => row.uid).join("\\") }, "workitems.csv");
+    await downloadCsv({ SOPInstanceUID: rows.map((row) => row.uid).join("\\") }, "workitems.csv");
   } catch (error) {
     failed(error);
   }

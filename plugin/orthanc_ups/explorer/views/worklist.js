@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 // The worklist: a table that only ever holds one page, whatever the server has.
 
-import { download, get } from "../api.js";
+import { downloadCsv, get } from "../api.js";
 import { debounced, h, isTyping, replace } from "../dom.js";
 import { count, plural } from "../format.js";
 import { Filters } from "./filters.js";
@@ -51,6 +51,7 @@ class Worklist {
       value: this.asked.text || "",
       oninput: debounced(TYPING_PAUSE, () => this.search.value.trim() === (this.asked.text || "") || this.ask({})),
     });
+    this.csv = h("button", { type: "button", onclick: () => this.export(), title: "Everything that is found, as CSV" }, icon("download"), "CSV");
     this.states = h("div.segments", { role: "group", "aria-label": "State" });
     this.worklists = h("select", { "aria-label": "Worklist", onchange: () => this.ask({ WorklistLabel: this.worklists.value }) });
     this.found = h("span.faint", { "aria-live": "polite" });
@@ -68,7 +69,7 @@ class Worklist {
         this.worklists,
         h("span.spring", {}),
         this.filters.button,
-        h("button", { type: "button", onclick: () => this.export(), title: "Everything that is found, as CSV" }, icon("download"), "CSV"),
+        this.csv,
       ),
       this.filters.chips,
       this.body,
@@ -217,10 +218,15 @@ class Worklist {
   }
 
   async export() {
+    const show = (words) => replace(this.csv, icon("download"), words);
+    this.csv.disabled = true;
     try {
-      await download("workitems.csv", this.parameters(), "workitems.csv");
+      await downloadCsv(this.parameters(), "workitems.csv", (share) => show(`${Math.round(share * 100)} %`));
     } catch (error) {
       failed(error);
+    } finally {
+      show("CSV");
+      this.csv.disabled = false;
     }
   }
 

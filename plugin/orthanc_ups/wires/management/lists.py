@@ -52,26 +52,34 @@ class Lists:
         return [views.row(one, local) for one in found]
 
     async def csv(self, call: Call) -> WebResponse:
-        """All matches as a file, at most ``limit``. A long list of keys fits the body of a POST only."""
-        most = call.asked_number("limit", _MOST_ROWS, 1, _MOST_ROWS)
-        told = {str(name): str(value) for name, value in call.object("query").items()}
-        rows = await self._all(listing({**call.query, **told}, self._local(), 0, min(most, _AT_ONCE)), most)
-        disposition = ("Content-Disposition", 'attachment; filename="workitems.csv"')
-        return WebResponse(
-            200, (disposition, ("Cache-Control", "no-store")), csv_of(rows), "text/csv; charset=utf-8"
-        )
+        """Matches from ``offset`` on as a file, at most ``limit``; the header X-UPS-Total says how many there are.
 
-    async def _all(self, asked: Listing, most: int) -> list[dict[str, Any]]:
+        Orthanc waits half a minute at most: whoever wants very many asks for them in lots. A long list of keys
+        fits the body of a POST only.
+        """
+        told = {str(name): str(value) for name, value in call.object("query").items()}
+        call = replace(call, query={**call.query, **told})
+        offset = call.asked_number("offset", 0, 0, 10**9)
+        most = call.asked_number("limit", _MOST_ROWS, 1, _MOST_ROWS)
+        rows, total = await self._all(listing(call.query, self._local(), offset, min(most, _AT_ONCE)), most)
+        headers = (
+            ("Content-Disposition", 'attachment; filename="workitems.csv"'),
+            ("Cache-Control", "no-store"),
+            ("X-UPS-Total", str(total)),
+        )
+        return WebResponse(200, headers, csv_of(rows), "text/csv; charset=utf-8")
+
+    async def _all(self, asked: Listing, most: int) -> tuple[list[dict[str, Any]], int]:
         """Page by page, so that others get their turn in between."""
         rows: list[dict[str, Any]] = []
-        while len(rows) < most:
+        while True:
             limit = min(_AT_ONCE, most - len(rows))
-            found, total = await self._inspection.page(replace(asked, offset=len(rows), limit=limit))
+            page = replace(asked, offset=asked.offset + len(rows), limit=limit)
+            found, total = await self._inspection.page(page)
             rows += self._rows(found)
-            if not found or len(rows) >= total:
-                break
+            if not found or len(rows) >= min(most, total - asked.offset):
+                return rows, total
             await asyncio.sleep(0)
-        return rows
 
     async def changes(self, call: Call) -> dict[str, Any]:
         """What changed since a number; answers at once."""
