@@ -25,14 +25,16 @@ from tests.support.load import (
     wait_until_told,
     writer_modalities,
 )
-from tests.support.load_plan import as_json, with_transaction
+from tests.support.load_plan import as_json
 from tests.support.orthanc import RealOrthanc, merged
+from tests.support.ports import is_listening
 from tests.support.raw_dimse import RawScu, encoded
 from tests.support.waiting import wait_until
 from tests.support.workitems import UID_ROOT, full
 
 UPS = {"ReplaceWaitingProgress": False, "RetryFirst": 0.1, "RetryMaximum": 1.0}
 MARK = "UPS: "
+_JSON = {"Content-Type": "application/dicom+json"}
 
 
 class UnderLoad:
@@ -63,6 +65,7 @@ class UnderLoad:
     def __enter__(self) -> Self:
         try:
             self.orthanc.start()
+            wait_until(lambda: is_listening(self.orthanc.ups_http_port), "the plugin serves", 30)
             subscribe_globally(self.orthanc, "WARD", "BOARD")
             self._subscribers.open_sockets(self.orthanc)
             self._writers = Writers(self.orthanc, self._journal, dimse=2, http=1, pace=0.02)
@@ -120,7 +123,7 @@ class UnderLoad:
         by_http = requests.post(
             f"{self.url}/workitems?{UID_ROOT}.92.{number}",
             as_json(full()),
-            headers={"Content-Type": "application/dicom+json"},
+            headers=_JSON,
             timeout=30,
         )
         return by_dimse, by_http.status_code
@@ -130,6 +133,13 @@ class UnderLoad:
         """Base of the DICOMweb service."""
         return f"http://127.0.0.1:{self.orthanc.ups_http_port}/dicom-web"
 
+    def make(self) -> str:
+        """A new workitem, which must be created; gives its UID."""
+        uid = f"{UID_ROOT}.93.{next(self._numbers)}"
+        answer = requests.post(f"{self.url}/workitems?{uid}", as_json(full()), headers=_JSON, timeout=30)
+        assert answer.status_code == 201, answer.text
+        return uid
+
     def retrieve(self, uid: str) -> DataSet:
         """A workitem, which must be there."""
         answer = requests.get(f"{self.url}/workitems/{uid}", timeout=30)
@@ -137,15 +147,20 @@ class UnderLoad:
         found: list[DataSet] = answer.json()
         return found[0]
 
-    def update(self, uid: str, attributes: DataSet, transaction: str = "") -> requests.Response:
-        """Update a workitem."""
-        sent = with_transaction(attributes, transaction) if transaction else attributes
-        return requests.post(
-            f"{self.url}/workitems/{uid}",
-            as_json(sent),
-            headers={"Content-Type": "application/dicom+json"},
-            timeout=30,
-        )
+    def update(self, uid: str, attributes: DataSet) -> int:
+        """Update a workitem that nobody has claimed; gives the HTTP status."""
+        url = f"{self.url}/workitems/{uid}"
+        return requests.post(url, as_json(attributes), headers=_JSON, timeout=30).status_code
+
+    @property
+    def log_size(self) -> int:
+        """How long the log is now, to look only behind that."""
+        return len(self.orthanc.log_text())
+
+    def crash(self) -> None:
+        """Kill Orthanc and start it again."""
+        self.orthanc.kill()
+        self.orthanc.start()
 
 
 async def _create(port: int, uid: str) -> int:
@@ -183,25 +198,17 @@ class Shelf:
 # --- a disk that is full ---
 
 
-class NotPermitted(Exception):
-    """Mounting is not allowed here."""
-
-
 @contextmanager
-def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
-    """A file system of this size at a folder.
-
-    Raises NotPermitted.
-    """
+def small_disk(folder: Path, megabytes: int) -> Iterator[bool]:
+    """Make a folder a file system of this size; False if mounting is not allowed here."""
     folder.mkdir(parents=True, exist_ok=True)
-    size = f"size={megabytes}m"
-    mounting = subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(folder)], capture_output=True)
-    if mounting.returncode:
-        raise NotPermitted(mounting.stderr.decode())
+    command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
+    is_mounted = subprocess.run(command, capture_output=True).returncode == 0
     try:
-        yield folder
+        yield is_mounted
     finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+        if is_mounted:
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def fill(disk: Path) -> Path:

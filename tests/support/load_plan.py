@@ -17,6 +17,8 @@ from orthanc_ups.core.dataset import DataSet, element, items, ordered, text, val
 from tests.support.workitems import UID_ROOT, minimal, performed, progress
 
 CREATED, CLAIMED, COMPLETED = "SCHEDULED", "IN PROGRESS", "COMPLETED"
+WRITERS = f"{UID_ROOT}.7."
+"""What the UIDs of the writers' workitems begin with."""
 STATE_REPORT, PROGRESS_REPORT, STATUS_CHANGE = 1, 3, 4
 
 
@@ -53,7 +55,7 @@ def uids(writer: int) -> Iterator[tuple[str, str]]:
     number = 0
     while True:
         number += 1
-        yield f"{UID_ROOT}.7.{writer}.{number}", f"{UID_ROOT}.8.{writer}.{number}"
+        yield f"{WRITERS}{writer}.{number}", f"{UID_ROOT}.8.{writer}.{number}"
 
 
 def with_transaction(attributes: DataSet, transaction: str) -> DataSet:

@@ -3,32 +3,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import orjson
 import pytest
 import requests
 
 from orthanc_ups.core import tags
-from orthanc_ups.core.dataset import element, text
+from orthanc_ups.core.dataset import DataSet, element, text
 from orthanc_ups.store import shelves
-from tests.support.faults import NotPermitted, Shelf, UnderLoad, fill, limit_file_size, small_disk
-from tests.support.load_plan import as_json
+from tests.support.faults import Shelf, UnderLoad, fill, limit_file_size
 from tests.support.waiting import wait_until
-from tests.support.workitems import full
 
 DONE, FULL = (0x0000, 201), (0x0213, 503)
-LABEL = tags.LABEL
+LABEL = "Second reading"
+LOW: DataSet = {tags.PRIORITY: element("CS", "LOW")}
 
 
-def make(load: UnderLoad, uid: str) -> None:
-    answer = requests.post(
-        f"{load.url}/workitems?{uid}",
-        as_json(full()),
-        headers={"Content-Type": "application/dicom+json"},
-        timeout=30,
-    )
-    assert answer.status_code == 201, answer.text
+def shown(load: UnderLoad, uid: str) -> tuple[str, str]:
+    found = load.retrieve(uid)
+    return text(found, tags.LABEL), text(found, tags.PRIORITY)
 
 
 def wait_until_refused(load: UnderLoad) -> tuple[int, int]:
@@ -38,129 +30,131 @@ def wait_until_refused(load: UnderLoad) -> tuple[int, int]:
     def is_refused() -> bool:
         nonlocal found
         found = load.create()
-        return DONE[0] != found[0] and DONE[1] != found[1]
+        return all(one != done for one, done in zip(found, DONE, strict=True))
 
     wait_until(is_refused, "no more workitems can be created", 60, interval=0.0)
     return found
 
 
-def test_a_full_disk_refuses_changes_and_loses_nothing(suite: str, tmp_path: Path) -> None:
-    try:
-        with small_disk(tmp_path / "orthanc" / "data", 24) as disk, UnderLoad(suite, tmp_path) as load:
-            ballast = fill(disk)
-            assert wait_until_refused(load) == FULL
-            assert load.logs("not stored")
-            assert requests.get(f"{load.orthanc.base_url}/system", timeout=10).status_code == 200
-            ballast.unlink()
-            wait_until(lambda: load.create() == DONE, "workitems can be created again", 30, interval=0.2)
-            load.goes_on()
-            load.orthanc.kill()
-            load.orthanc.start()
-            load.goes_on()
-    except NotPermitted:
-        a_database_that_cannot_grow(suite, tmp_path)
+def wait_until_taken(load: UnderLoad) -> None:
+    wait_until(lambda: load.create() == DONE, "workitems can be created again", 30, interval=0.1)
 
 
-def test_a_database_that_cannot_grow_refuses_changes_and_loses_nothing(suite: str, tmp_path: Path) -> None:
-    a_database_that_cannot_grow(suite, tmp_path)
+# --- no room ---
 
 
-def a_database_that_cannot_grow(suite: str, tmp_path: Path) -> None:
-    with UnderLoad(suite, tmp_path, prefix=("env", "--ignore-signal=XFSZ")) as load:
-        limit_file_size(load.orthanc.pid, 16 * 1024)
-        assert wait_until_refused(load) == FULL
-        limit_file_size(load.orthanc.pid, None)
-        assert load.logs("not stored")
-        wait_until(lambda: load.create() == DONE, "workitems can be created again", 30, interval=0.2)
-        load.goes_on()
+def test_a_full_disk_refuses_changes_until_there_is_room(load: UnderLoad) -> None:
+    disk = load.orthanc.folder / "data"
+    if not disk.is_mount():
+        return a_database_that_cannot_grow(load)
+    begun = load.log_size
+    ballast = fill(disk)
+    assert wait_until_refused(load) == FULL
+    assert load.logs("full", begun)
+    assert requests.get(f"{load.orthanc.base_url}/system", timeout=10).status_code == 200
+    ballast.unlink()
+    wait_until_taken(load)
+    return load.goes_on()
 
 
-def test_a_read_only_database_is_told_and_served_again_when_it_is_writable(
-    suite: str, tmp_path: Path
-) -> None:
-    with UnderLoad(suite, tmp_path) as load:
-        load.orthanc.stop()
-        load.orthanc.configuration["ReadOnly"] = True
-        begun = len(load.orthanc.log_text())
-        load.orthanc.launch()
-        assert load.logs("read-only", begun)
-        load.orthanc.stop()
-        del load.orthanc.configuration["ReadOnly"]
-        load.orthanc.start()
-        load.goes_on()
+def test_a_database_that_cannot_grow_refuses_changes_until_it_can(load: UnderLoad) -> None:
+    a_database_that_cannot_grow(load)
 
 
-def test_an_entry_that_was_changed_by_hand_is_taken_over(suite: str, tmp_path: Path) -> None:
-    with UnderLoad(suite, tmp_path) as load:
-        make(load, "1.2.3.1")
-        shelf = Shelf(load.orthanc, "1.2.3.1")
-        header, _, document = shelf.read().partition(b"\n")
-        content = orjson.loads(document)
-        content["attributes"][LABEL] = element("LO", "by hand")
-        shelf.write(header + b"\n" + orjson.dumps(content))
-        assert load.update("1.2.3.1", {tags.PRIORITY: element("CS", "LOW")}).status_code == 200
-        assert load.logs("was changed by somebody else")
-        found = load.retrieve("1.2.3.1")
-        assert (text(found, LABEL), text(found, tags.PRIORITY)) == ("by hand", "LOW")
+def a_database_that_cannot_grow(load: UnderLoad) -> None:
+    begun = load.log_size
+    limit_file_size(load.orthanc.pid, 2 * begun + 65_536)  # the log may grow, the database is larger already
+    assert wait_until_refused(load) == FULL
+    assert load.logs("not stored", begun)
+    limit_file_size(load.orthanc.pid, None)
+    wait_until_taken(load)
+    load.goes_on()
 
 
-@pytest.mark.parametrize(
-    "garbage", [b"garbage", b"", b"UPS1 3 workitem/1.2.3.1\n{"], ids=["alien", "empty", "cut"]
-)
-def test_a_corrupt_entry_is_written_back(suite: str, tmp_path: Path, garbage: bytes) -> None:
-    with UnderLoad(suite, tmp_path) as load:
-        make(load, "1.2.3.1")
-        Shelf(load.orthanc, "1.2.3.1").write(garbage)
-        begun = len(load.orthanc.log_text())
-        assert load.update("1.2.3.1", {tags.PRIORITY: element("CS", "LOW")}).status_code == 200
-        assert load.logs("1.2.3.1", begun) or load.logs("is not an entry", begun)
-        load.orthanc.kill()
-        load.orthanc.start()
-        found = load.retrieve("1.2.3.1")
-        assert (text(found, LABEL), text(found, tags.PRIORITY)) == ("Second reading", "LOW")
+def test_a_read_only_database_is_told_and_used_again_when_it_is_writable(load: UnderLoad) -> None:
+    load.orthanc.stop()
+    begun = load.log_size
+    load.orthanc.configuration["ReadOnly"] = True
+    load.orthanc.launch()
+    assert load.logs("read-only", begun)
+    load.orthanc.stop()
+    del load.orthanc.configuration["ReadOnly"]
+    load.orthanc.start()
+    load.goes_on()
 
 
-def test_an_entry_that_was_deleted_is_written_back(suite: str, tmp_path: Path) -> None:
-    with UnderLoad(suite, tmp_path) as load:
-        make(load, "1.2.3.1")
-        Shelf(load.orthanc, "1.2.3.1").delete()
-        assert load.update("1.2.3.1", {tags.PRIORITY: element("CS", "LOW")}).status_code == 200
-        assert load.logs("vanished")
-        load.orthanc.kill()
-        load.orthanc.start()
-        assert text(load.retrieve("1.2.3.1"), tags.PRIORITY) == "LOW"
+# --- an entry ---
 
 
-def test_a_corrupt_entry_at_the_start_is_reported_and_the_rest_served(suite: str, tmp_path: Path) -> None:
-    with UnderLoad(suite, tmp_path) as load:
-        make(load, "1.2.3.1")
-        make(load, "1.2.3.2")
-        Shelf(load.orthanc, "1.2.3.1").write(b"garbage")
-        load.orthanc.kill()
-        begun = len(load.orthanc.log_text())
-        load.orthanc.start()
-        assert load.logs("is not an entry of the worklist", begun)
-        assert text(load.retrieve("1.2.3.2"), LABEL) == "Second reading"
+def test_an_entry_that_was_changed_by_hand_is_taken_over(load: UnderLoad) -> None:
+    uid, begun = load.make(), load.log_size
+    shelf = Shelf(load.orthanc, uid)
+    header, _, document = shelf.read().partition(b"\n")
+    content = orjson.loads(document)
+    content["attributes"][tags.LABEL] = element("LO", "by hand")
+    shelf.write(header + b"\n" + orjson.dumps(content))
+    assert load.update(uid, LOW) == 200
+    assert load.logs("was changed by somebody else", begun)
+    assert shown(load, uid) == ("by hand", "LOW")
 
 
-def test_the_pseudo_patient_is_written_back_while_clients_go_on(suite: str, tmp_path: Path) -> None:
-    with UnderLoad(suite, tmp_path) as load:
-        patient = f"{load.orthanc.base_url}/patients/{shelves.PATIENT}"
-        assert requests.get(f"{patient}/protected", timeout=10).text == "1"
-        requests.delete(patient, timeout=30).raise_for_status()
-        assert load.logs("was deleted; writing it back")
-        assert load.logs("nothing is lost")
-        load.goes_on()
-        assert requests.get(f"{patient}/protected", timeout=10).text == "1"
-        load.orthanc.kill()
-        load.orthanc.start()
-        load.goes_on()
+CORRUPT = {
+    "alien": b"garbage",
+    "empty": b"",
+    "cut": b'UPS1 3 workitem/%b\n{"format": 1',
+    "newer": b'UPS1 3 workitem/%b\n{"format": 99}',
+}
 
 
-def test_a_single_shelf_is_written_back(suite: str, tmp_path: Path) -> None:
-    with UnderLoad(suite, tmp_path) as load:
-        make(load, "1.2.3.1")
-        shelf = shelves.INSTANCES[shelves.address("workitem/1.2.3.1", 0).shelf]
-        requests.delete(f"{load.orthanc.base_url}/instances/{shelf}", timeout=30).raise_for_status()
-        assert load.logs("nothing is lost")
-        assert load.update("1.2.3.1", {tags.PRIORITY: element("CS", "LOW")}).status_code == 200
+@pytest.mark.parametrize("kind", CORRUPT)
+def test_a_corrupt_entry_is_written_back(load: UnderLoad, kind: str) -> None:
+    uid, begun = load.make(), load.log_size
+    content = CORRUPT[kind]
+    Shelf(load.orthanc, uid).write(content.replace(b"%b", uid.encode()))
+    assert load.update(uid, LOW) == 200
+    assert load.logs("corrupt" if b"UPS1" in content else "is not an entry", begun)
+    assert shown(load, uid) == (LABEL, "LOW")
+    load.crash()
+    assert shown(load, uid) == (LABEL, "LOW")
+
+
+def test_an_entry_that_was_deleted_is_written_back(load: UnderLoad) -> None:
+    uid, begun = load.make(), load.log_size
+    Shelf(load.orthanc, uid).delete()
+    assert load.update(uid, LOW) == 200
+    assert load.logs("vanished", begun)
+    load.crash()
+    assert shown(load, uid) == (LABEL, "LOW")
+
+
+def test_a_corrupt_entry_at_the_start_is_told_and_the_rest_is_served(load: UnderLoad) -> None:
+    spoiled, other, begun = load.make(), load.make(), load.log_size
+    Shelf(load.orthanc, spoiled).write(b"garbage")
+    load.crash()
+    assert load.logs("is not an entry of the worklist", begun)
+    assert shown(load, other)[0] == LABEL
+
+
+# --- the shelves ---
+
+
+def test_the_pseudo_patient_is_written_back_while_clients_go_on(load: UnderLoad) -> None:
+    uid, begun = load.make(), load.log_size
+    patient = f"{load.orthanc.base_url}/patients/{shelves.PATIENT}"
+    assert requests.get(f"{patient}/protected", timeout=10).text == "1"
+    requests.delete(patient, timeout=30).raise_for_status()
+    assert load.logs("was deleted; writing it back", begun)
+    assert load.logs("nothing is lost", begun)
+    load.goes_on()
+    assert requests.get(f"{patient}/protected", timeout=10).text == "1"
+    load.crash()
+    assert shown(load, uid)[0] == LABEL
+
+
+def test_a_single_shelf_is_written_back(load: UnderLoad) -> None:
+    uid, begun = load.make(), load.log_size
+    shelf = shelves.INSTANCES[shelves.address(f"workitem/{uid}", 0).shelf]
+    requests.delete(f"{load.orthanc.base_url}/instances/{shelf}", timeout=30).raise_for_status()
+    assert load.logs("nothing is lost", begun)
+    assert load.update(uid, LOW) == 200
+    load.goes_on()

@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""One Orthanc under load for all the faults of a module; at its end it is judged whether anything was lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.faults import UnderLoad, small_disk
+
+_DISK = 256  # megabytes
+
+
+@pytest.fixture(scope="module")
+def load(suite: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[UnderLoad]:
+    """Its data are on a disk of their own, if mounting is allowed; no signal tells it that a file may not grow."""
+    folder = tmp_path_factory.mktemp("load")
+    quietly = ("env", "--ignore-signal=XFSZ")
+    with small_disk(folder / "orthanc" / "data", _DISK), UnderLoad(suite, folder, prefix=quietly) as running:
+        yield running
