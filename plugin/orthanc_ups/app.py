@@ -27,6 +27,7 @@ from .wires.management.explorer_files import orthanc_explorer_buttons
 from .wires.orthanc_hooks import ChangeForwarder, UploadGuard
 
 _log = logging.getLogger("orthanc_ups")
+_PLUGIN: Final = "python"  # by this name Orthanc knows what loads scripts; it has one description and one link
 _STOP_WITHIN: Final = 8.0
 _JOIN_WITHIN: Final = 2.0
 
@@ -102,11 +103,11 @@ class Plugin:
 
     def _register_pages(self) -> None:
         self._orthanc.ExtendOrthancExplorer(orthanc_explorer_buttons())
-        self._orthanc.SetRootUri2("orthanc-ups", "../ups/app/index.html")
+        self._orthanc.SetRootUri2(_PLUGIN, "../ups/app/index.html")
         description = (
-            f"UPS worklist manager {__version__}: DICOM Unified Procedure Step over DIMSE and DICOMweb"
+            f"UPS worklist {__version__}: DICOM Unified Procedure Step over DIMSE and DICOMweb"
         )
-        self._orthanc.SetDescription2("orthanc-ups", description)
+        self._orthanc.SetDescription2(_PLUGIN, description)
 
     # --- Orthanc's life ---
 
