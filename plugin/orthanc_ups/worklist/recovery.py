@@ -154,7 +154,7 @@ class Recovery:
         self._shadow.broken = False
         self._counters.add("rebuilds")
         self.log_events(self.stored_events(0))
-        _log.warning("The projection is rebuilt: %d workitems", self._shadow.count())
+        _log.warning("The projection is rebuilt: %d workitems", self._projection.count())
 
     def stored_events(self, after: int) -> list[Event]:
         """Every stored event behind a sequence number, by sequence; settled ones may be among them."""
