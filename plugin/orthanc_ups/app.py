@@ -22,12 +22,15 @@ from .site import Site
 from .stop_notice import told_to_stop
 from .store.loopback import own_url
 from .store.shelves import Uploads
+from .templates import read_templates
 from .wires import orthanc_pages, orthanc_routes
 from .wires.management.explorer_files import orthanc_explorer_buttons
 from .wires.orthanc_hooks import ChangeForwarder, UploadGuard
 
 _log = logging.getLogger("orthanc_ups")
-_PLUGIN: Final = "python"  # by this name Orthanc knows what loads scripts; it has one description and one link
+_PLUGIN: Final = (
+    "python"  # by this name Orthanc knows what loads scripts; it has one description and one link
+)
 _STOP_WITHIN: Final = 8.0
 _JOIN_WITHIN: Final = 2.0
 
@@ -50,6 +53,7 @@ class Plugin:
         configuration = json.loads(self._orthanc.GetConfiguration())
         try:
             settings = read_settings(configuration.get("Ups", {}))
+            read_templates(settings.templates)
             if not settings.enable:
                 _log.warning('The UPS plugin is loaded but not enabled: set "Ups.Enable" to true')
                 return
@@ -104,9 +108,7 @@ class Plugin:
     def _register_pages(self) -> None:
         self._orthanc.ExtendOrthancExplorer(orthanc_explorer_buttons())
         self._orthanc.SetRootUri2(_PLUGIN, "../ups/app/index.html")
-        description = (
-            f"UPS worklist {__version__}: DICOM Unified Procedure Step over DIMSE and DICOMweb"
-        )
+        description = f"UPS worklist {__version__}: DICOM Unified Procedure Step over DIMSE and DICOMweb"
         self._orthanc.SetDescription2(_PLUGIN, description)
 
     # --- Orthanc's life ---

@@ -8,7 +8,7 @@ from typing import Final, Unpack
 from urllib.parse import quote, urlencode
 
 from ..sdk import RestOutput, RestRequest
-from .orthanc_door import OrthancDoor
+from .orthanc_door import OrthancDoor, send
 from .web_request import WebRequest
 from .web_response import WebResponse
 
@@ -39,10 +39,11 @@ class OrthancPages:
 
     def answer(self, output: RestOutput, uri: str, **request: Unpack[RestRequest]) -> None:
         """Answer one request. Never raises."""
+        if uri.startswith(APP):  # from memory: needs neither the loop nor a place at the door
+            send(output, self._page(self._web_request(uri.removeprefix(APP), request)))
+            return
 
         async def work() -> WebResponse:
-            if uri.startswith(APP):
-                return self._page(self._web_request(uri.removeprefix(APP), request))
             return await self._api(self._web_request(uri.removeprefix(API), request))
 
         self._door.answer(output, request, work)

@@ -114,7 +114,7 @@ class Commits:
 
     async def _ready(self, after: Workitem, events: tuple[Event, ...], entry: HistoryEntry) -> Workitem:
         after = await self._trimmed(after, events)
-        history = (*after.history, entry)[-self._history_length :]
+        history = _bounded((*after.history, entry), self._history_length)
         return replace(after, history=history, revision=after.revision + 1)
 
     def seen(self, workitem: Workitem) -> None:
@@ -200,3 +200,10 @@ def _numbered_events(
         Event(first + place, one.type, uid, one.information, receivers, at)
         for place, (one, receivers) in enumerate(told)
     )
+
+
+def _bounded(history: tuple[HistoryEntry, ...], most: int) -> tuple[HistoryEntry, ...]:
+    """The first entry, which tells of the creation, and the latest ones."""
+    if len(history) <= most:
+        return history
+    return (history[0], *history[1 - most :]) if most > 1 else history[-1:]
