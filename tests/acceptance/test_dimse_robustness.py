@@ -23,7 +23,7 @@ from orthanc_ups.wires.dimse_negotiation import request
 from orthanc_ups.wires.dimse_pdu import Kind
 from orthanc_ups.wires.dimse_syntax import EXPLICIT
 from tests.support import dimse_raw, workitems
-from tests.support.dimse_client import VERIFICATION, UpsClient
+from tests.support.dimse_client import VERIFICATION, NoAssociation, UpsClient
 from tests.support.dimse_raw import Closed, RawPeer
 from tests.support.event_receiver import EventReceiver
 from tests.support.orthanc import RealOrthanc
@@ -89,10 +89,20 @@ def test_damaged_conversations_and_vanishing_peers(orthanc: RealOrthanc) -> None
             socket.create_connection(("127.0.0.1", orthanc.ups_dicom_port)) as peer,
         ):
             peer.sendall(damaged[: chance.randint(1, len(damaged))])
+    # Until the server has looked at the last of them it may be full, and says so.
+    wait_until(lambda: _lets_in(orthanc), lambda: "an association is accepted again", 30)
     orthanc_is_well(orthanc)
     wait_until(
         lambda: _is_no_more(_resources(orthanc), before), lambda: f"{before} → {_resources(orthanc)}", 30
     )
+
+
+def _lets_in(orthanc: RealOrthanc) -> bool:
+    try:
+        with UpsClient(orthanc.ups_dicom_port):
+            return True
+    except NoAssociation:
+        return False
 
 
 def _create() -> bytes:

@@ -81,6 +81,7 @@ def test_echo_says_whether_somebody_answers(screen: Screen) -> None:
     page.get_by_role("button", name="C-ECHO").click()
     expect(page.locator(".toast").first).to_contain_text("WATCHER answered the C-ECHO in")
     screen.open(place("subscriber", "DOWN"))
+    expect(page.get_by_role("heading", name="DOWN", exact=True)).to_be_visible()
     page.get_by_role("button", name="C-ECHO").click()
     expect(page.locator(".toast.bad").first).to_contain_text("DOWN")
     screen.expect_problem("502")

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,14 +13,13 @@ import orjson
 import pytest
 
 from orthanc_ups.core import tags
-from orthanc_ups.core.commands import ChangeState, Create, Purge, RequestCancel, Subscribe
+from orthanc_ups.core.commands import ChangeState, Create, RequestCancel
 from orthanc_ups.core.dataset import element, text
-from orthanc_ups.core.matching import Query
 from orthanc_ups.core.statuses import UpsError
-from orthanc_ups.core.workitem import SpecificAct, Workitem
-from orthanc_ups.settings import Settings
+from orthanc_ups.core.workitem import SpecificAct
 from orthanc_ups.store.document import decode, encode
 from tests.support.delivery import settle
+from tests.support.furnished import furnished, prepared
 from tests.support.service import (
     FILTERED,
     LOCK,
@@ -31,23 +29,11 @@ from tests.support.service import (
     Desk,
     grows,
     on_loop,
-    overwrite,
 )
 from tests.support.workitems import minimal, uid
 
 HIGH: Final = {tags.PRIORITY: element("CS", "HIGH")}
 KEY: Final = f"workitem/{uid(1)}"
-
-
-async def prepared(path: str = ":memory:") -> Desk:
-    """Workitem 1 SCHEDULED; A is subscribed globally, B to it alone with lock."""
-    desk = await Desk("A", "B", path=path).start()
-    await desk.subscribe("A")
-    await desk.create(1)
-    await desk.subscribe("B", 1, lock=True)
-    await desk.pass_by(2)
-    desk.channel.told.clear()
-    return desk
 
 
 def edited(desk: Desk, **changes: object) -> bytes:
@@ -249,30 +235,6 @@ def test_without_header_no_number_is_used_again(damage: bytes | None) -> None:
 # --- all shelves ---
 
 
-async def furnished(path: str = ":memory:") -> Desk:
-    """Everything that can stand in the store: workitems, logs, tombstone, overflow, cursors, dead letters."""
-    desk = Desk("A", "B", "C", settings=Settings(dead_letter_after=3_600.0), path=path)
-    await desk.start()
-    await desk.subscribe("A")
-    await desk.subscribe("B", FILTERED, lock=True, keys=HIGH)
-    for number in range(1, 4):
-        await desk.create(number)
-    await desk.subscribe("C", 1)
-    desk.channel.refuses = {desk.service._order.next}
-    await desk.claim(2)
-    desk.channel.down["C"] = "switched off"
-    await desk.claim(1)
-    for n in range(80):
-        readiness = ("READY", "UNAVAILABLE")[n % 2]
-        await desk.update({tags.READINESS: element("CS", readiness)}, 1)
-    await desk.cancel(3)
-    await desk.purge(3)
-    await desk.pass_by(3)
-    found = {key.partition("/")[0] for key in desk.entries.documents()}
-    assert found == {"workitem", "subscriber", "events", "delivery", "dead", "worklist"}
-    return desk
-
-
 @on_loop
 async def test_shelves_deleted_under_us_are_written_back_whole() -> None:
     desk = await furnished()
@@ -345,126 +307,3 @@ async def test_shelves_deleted_while_we_were_away_are_filled_from_the_projection
     assert desk.workitem(4).created > 3
     await desk.subscribe("A", 4)
     assert desk.told("A")[-1].sequence > last
-
-
-# --- the projection ---
-
-
-def break_projection(desk: Desk) -> None:
-    """Pull the file away under it."""
-    projection = desk.service.projection
-    projection._broke(sqlite3.DatabaseError("database disk image is malformed"))
-
-
-@on_loop
-async def test_a_projection_that_fails_on_a_read_is_rebuilt_and_commands_are_refused_until_then() -> None:
-    desk = await furnished()
-    break_projection(desk)
-    error = await desk.refused_now(ChangeState(SCHEDULER, uid(2), "CANCELED", TRANSACTION))
-    assert error.status.code == 0x0213
-    await desk.until(lambda: not desk.service.shadow.broken)
-    await desk.do(ChangeState(SCHEDULER, uid(2), "CANCELED", TRANSACTION))
-    assert desk.heard("A")[-1] == "2: CANCELED"
-    assert desk.service.counters["rebuilds"] == 1
-
-
-@on_loop
-async def test_while_the_projection_is_rebuilt_commands_are_refused_at_once() -> None:
-    desk = await furnished()
-    desk.service._gate.patience = 1_000
-    break_projection(desk)
-    desk.entries.unavailable = True
-    await desk.refused_now(RequestCancel(SCHEDULER, uid(1)))
-    await settle()
-    for command in (RequestCancel(SCHEDULER, uid(1)), Subscribe(SCHEDULER, FILTERED, "A", False, HIGH)):
-        error = await asyncio.wait_for(desk.refused_now(command), 5)
-        assert error.status.code == 0x0213
-    with pytest.raises(UpsError):
-        await desk.service.worklist.retrieve(uid(1))
-    desk.entries.unavailable = False
-    await desk.pass_by(5)
-    assert desk.state(1) == "IN PROGRESS"
-
-
-@on_loop
-async def test_a_projection_that_fails_on_a_write_fails_no_command_and_forgets_nothing() -> None:
-    desk = await furnished()
-    desk.entries.after[KEY] = asyncio.Event()
-    waiting = asyncio.ensure_future(desk.service.worklist.execute(RequestCancel(SCHEDULER, uid(1))))
-    await settle()
-    break_projection(desk)
-    desk.entries.after[KEY].set()
-    await waiting
-    await desk.until(lambda: not desk.service.shadow.broken)
-    assert desk.heard("A")[-1] == "1: event 2"
-    assert desk.workitem(1).events[-1].sequence == desk.sequences("A")[-1]
-
-
-@on_loop
-async def test_an_error_of_ours_in_the_projection_does_not_undo_what_was_written() -> None:
-    desk = await furnished()
-
-    def broken(workitem: Workitem, version: str, document: bytes) -> None:
-        raise OverflowError("Python int too large")
-
-    desk.service.projection.put = broken  # type: ignore[method-assign]
-    await desk.do(RequestCancel(SCHEDULER, uid(1)))
-    del desk.service.projection.put
-    await desk.until(lambda: not desk.service.shadow.broken)
-    assert desk.heard("A")[-1] == "1: event 2"
-    assert desk.workitem(1).events[-1].sequence == desk.sequences("A")[-1]
-
-
-@on_loop
-async def test_a_projection_that_fails_on_a_query_is_rebuilt() -> None:
-    desk = await furnished()
-    break_projection(desk)
-    with pytest.raises(UpsError) as caught:
-        await anext(aiter(desk.service.worklist.find(Query.of(HIGH))))
-    assert caught.value.status.code == 0x0213
-    await desk.until(lambda: not desk.service.shadow.broken)
-    assert (await desk.service.worklist.search(Query.of({}))).total == 2
-
-
-@on_loop
-async def test_initial_reports_wait_for_the_rebuilding() -> None:
-    desk = await furnished()
-    desk.channel.down["B"] = "switched off"
-    await desk.subscribe("B", 1)
-    await desk.subscribe("B", lock=True)
-    break_projection(desk)
-    desk.entries.unavailable = True
-    desk.channel.down.clear()
-    await desk.pass_by(20)
-    assert desk.heard("B") == ["1: IN PROGRESS"]
-    desk.entries.unavailable = False
-    await desk.pass_by(20)
-    assert desk.heard("B") == ["1: IN PROGRESS", "2: IN PROGRESS"]
-
-
-@on_loop
-async def test_a_projection_whose_file_was_deleted_is_rebuilt_within_a_minute(tmp_path: Path) -> None:
-    desk = await furnished(str(tmp_path / "p.sqlite"))
-    overwrite(desk.path, None)
-    await desk.pass_by(61)
-    await desk.until(lambda: not desk.service.shadow.broken)
-    assert desk.service.counters["rebuilds"] == 1
-    assert desk.state(1) == "IN PROGRESS"
-
-
-@pytest.mark.parametrize("content", [None, b"", b"garbage " * 1_000])
-def test_the_file_of_the_projection_may_be_anything_at_the_start(
-    tmp_path: Path, content: bytes | None
-) -> None:
-    @on_loop
-    async def scenario() -> None:
-        desk = await furnished(str(tmp_path / "p.sqlite"))
-        await desk.crash()
-        overwrite(desk.path, content)
-        await desk.start()
-        assert (desk.state(1), desk.state(2)) == ("IN PROGRESS", "IN PROGRESS")
-        await desk.do(ChangeState(SCHEDULER, uid(2), "CANCELED", TRANSACTION))
-        assert desk.heard("A")[-1] == "2: CANCELED"
-        assert (await desk.refused(Purge(SCHEDULER, uid(3)))).status.http == 410
-
-    scenario()

@@ -350,4 +350,6 @@ def _at(modality: Modality) -> str:
 
 def _in_words(error: OSError) -> str:
     """``Connection refused``; asyncio's own text names addresses instead."""
-    return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+    if isinstance(error, ssl.SSLError) or not error.errno or error.errno < 0:
+        return error.strerror or str(error)
+    return os.strerror(error.errno)
