@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from typing import Final, Protocol
 
 _OURS: Final = "orthanc_ups"
@@ -49,7 +50,11 @@ class OrthancHandler(logging.Handler):
 
 
 def attach(sink: LogSink) -> OrthancHandler:
-    """Send our records from INFO on, and warnings of the libraries in use, to Orthanc's log."""
+    """Send our records from INFO on, and errors of the libraries in use, to Orthanc's log.
+
+    pydicom warns of every odd value that a peer sends, past its logger: a stranger could fill the log.
+    """
+    warnings.filterwarnings("ignore", module="pydicom")
     handler = OrthancHandler(sink)
     for name, level in ((_OURS, logging.INFO), *((one, logging.ERROR) for one in _LIBRARIES)):
         logger = logging.getLogger(name)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -165,6 +166,11 @@ def test_page_is_no_longer_than_allowed(small: WebService) -> None:
             b"POST /dicom-web/workitems HTTP/1.1\r\nHost: x\r\nExpect: magic\r\nContent-Length: 1\r\n\r\n{",
             417,
         ),
+        (
+            b"GET /dicom-web/subscribers/BOARD HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
+            b"Connection: \x80\r\n\r\n",
+            400,
+        ),
         (b"GET http://x/dicom-web/workitems/1.2.3 HTTP/1.1\r\nHost: x\r\n\r\n", 404),
         (b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", 200),
         (b"GET /elsewhere HTTP/1.1\r\nHost: x\r\n\r\n", 404),
@@ -178,6 +184,16 @@ def test_what_is_no_good_http_gets_a_clear_answer(
     connection = raw(small)
     connection.send(request_)
     assert connection.status() == status
+
+
+def test_client_that_leaves_within_its_body_is_no_error_of_ours(
+    small: WebService, raw: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    leaving = raw(small)
+    leaving.send(b"POST /dicom-web/workitems HTTP/1.1\r\nHost: x\r\nContent-Length: 90\r\n\r\n{")
+    leaving.connection.close()
+    small.create()
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 def test_client_that_waits_is_told_to_continue(small: WebService, raw: Any) -> None:

@@ -42,6 +42,8 @@ class IncomingBodies:
             raise HttpProblem(408, f"the body did not arrive within {self._patience:g} s") from None
         except RequestPayloadError:
             raise HttpProblem(400, "the body is not what its headers announce") from None
+        except ConnectionError:  # nobody will read this answer
+            raise HttpProblem(400, "the connection was lost before the whole body came") from None
 
     async def _collected(self, request: BaseRequest) -> bytes:
         chunks: list[bytes] = []

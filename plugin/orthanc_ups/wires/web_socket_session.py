@@ -39,11 +39,14 @@ class WebSocketSessions:
         socket = WebSocketResponse(
             autoping=False, compress=False, max_msg_size=_LARGEST_MESSAGE, timeout=_GOODBYE
         )
-        if not socket.can_prepare(request):
+        if not _is_handshake(socket, request):
             raise HttpProblem(400, "a notification connection is opened by a WebSocket handshake (RFC 6455)")
         if self._channel.is_closing:
             raise HttpProblem(503, "the server is going down", (("Retry-After", "10"),))
-        await socket.prepare(request)
+        try:
+            await socket.prepare(request)
+        except ConnectionError:  # nobody will read this answer
+            raise HttpProblem(400, "the connection was lost during the handshake") from None
         if request.transport is not None:
             await self._stay(socket, request.transport, receiving_ae, since)
         return socket
@@ -70,6 +73,13 @@ class WebSocketSessions:
         except Exception:
             _log.exception("%s cannot be sent what it missed", connection.receiving_ae)
             connection.close(_INTERNAL_ERROR, "what was missed cannot be read now")
+
+
+def _is_handshake(socket: WebSocketResponse, request: BaseRequest) -> bool:
+    try:
+        return bool(socket.can_prepare(request))
+    except UnicodeEncodeError:  # aiohttp repeats a wrong header in its own complaint
+        return False
 
 
 async def _read(socket: WebSocketResponse, connection: Connection) -> None:
