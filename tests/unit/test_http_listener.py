@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import logging
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -191,8 +192,10 @@ def test_client_that_leaves_within_its_body_is_no_error_of_ours(
 ) -> None:
     leaving = raw(small)
     leaving.send(b"POST /dicom-web/workitems HTTP/1.1\r\nHost: x\r\nContent-Length: 90\r\n\r\n{")
+    leaving.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # reset
     leaving.connection.close()
-    small.create()
+    for _ in range(3):
+        small.create()
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
