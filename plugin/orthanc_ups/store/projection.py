@@ -61,9 +61,16 @@ class Projection:
     """
 
     def __init__(self, path: str | Path, local: Zone) -> None:
+        self.broken: str | None = None
         self._path = path
         self._local = local
-        self._open(anew=False)
+        try:
+            self._open(anew=False)
+        except ProjectionBroken as error:
+            if self.broken is None:
+                raise  # the file cannot be had at all
+            _log.warning("The projection %s is damaged (%s)", path, error)
+            self.renew()
 
     @classmethod
     def open(cls, path: str | Path, *, timezone: str | tzinfo | None = None) -> Projection:
@@ -84,7 +91,7 @@ class Projection:
         self._writer = ProjectionWriter(self._file.writer, self._local)
         self._searches = Searches(self._file.reader, self._local, self._broke)
         self.renewed = self._file.renewed
-        self.broken: str | None = None
+        self.broken = None
         self._whole = True
         self._count = self._counted()
         if self.renewed:
