@@ -127,6 +127,7 @@ import ups_plugin
 """
 
 
+@pytest.mark.torture
 def test_a_clock_that_is_set_back_changes_no_order_and_loses_nothing(suite: str, tmp_path: Path) -> None:
     offset = tmp_path / "offset"
     offset.write_text("0")

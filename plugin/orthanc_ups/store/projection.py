@@ -67,7 +67,7 @@ class Projection:
         try:
             self._open(anew=False)
         except ProjectionBroken as error:
-            if self.broken is None:
+            if not hasattr(self, "_searches"):
                 raise  # the file cannot be had at all
             _log.warning("The projection %s is damaged (%s)", path, error)
             self.renew()
