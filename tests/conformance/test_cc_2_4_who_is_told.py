@@ -42,6 +42,17 @@ async def test_cc_2_5_3_a_new_ups_is_reported_and_its_assignment_too() -> None:
 
 
 @on_loop
+async def test_cc_2_5_3_an_earlier_attempt_to_create_it_does_not_say_who_is_told() -> None:
+    desk = await Desk("A").start()
+    await desk.subscribe("A", FILTERED, keys={tags.PRIORITY: element("CS", "HIGH")})
+    desk.entries.unavailable = True
+    await desk.refused(Create(SCHEDULER, uid(1), full()))
+    desk.entries.unavailable = False
+    await desk.create(1, minimal())
+    assert desk.heard("A") == []
+
+
+@on_loop
 async def test_cc_2_5_a_second_ups_of_that_uid_is_refused_and_nobody_is_told() -> None:
     desk = await Desk("A").start()
     await desk.subscribe("A")

@@ -22,13 +22,27 @@ class Told:
 
     Attributes:
         initial: of a global subscribe; it tells the state of when it is made.
-        optional: it may be left out, as the AE gave up that subscription before it was made.
+        due: False for an initial report that is not, as the AE was subscribed already.
+        optional: whether it comes or not, as the AE acted on that very UPS before it was made. Of such acts
+            only the last is remembered; a State Report too many does no harm, and none is missed, as that
+            act was reported itself or ended the subscription.
     """
 
     number: int
     what: str
     initial: bool = False
+    due: bool = True
     optional: bool = False
+
+    @property
+    def must_come(self) -> bool:
+        """False if its absence is no gap."""
+        return self.due and not self.optional
+
+    @property
+    def may_come(self) -> bool:
+        """False if it would be a mistake."""
+        return self.due or self.optional
 
     def fits(self, event: Event) -> bool:
         """Whether this is the event."""
@@ -75,13 +89,13 @@ class Model:
             if ups.subscriptions[name] is not NONE:
                 ae.expected.append(Told(number, what))
 
-    def _initial(self, name: str, number: int) -> None:
-        self.aes[name].expected.append(Told(number, "", initial=True))
+    def _initial(self, name: str, number: int, due: bool) -> None:
+        self.aes[name].expected.append(Told(number, "", initial=True, due=due))
 
-    def _give_up(self, name: str, number: int | None = None) -> None:
-        """The AE is not subscribed any more: initial reports that were not made yet may stay away."""
+    def _acted(self, name: str, number: int) -> None:
+        """The AE acted on this very UPS: see ``Told.optional``."""
         for told in self.aes[name].expected:
-            if told.initial and number in (None, told.number):
+            if told.initial and told.number == number:
                 told.optional = True
 
     # --- workitems ---
@@ -111,7 +125,9 @@ class Model:
         return self._go(number, "SCHEDULED", "IN PROGRESS")
 
     def close(self, number: int, state: str) -> bool:
-        return self._go(number, "IN PROGRESS", state)
+        ups = self.workitems.get(number)
+        already = ups is not None and ups.state == state  # a warning, and nothing changes
+        return already or self._go(number, "IN PROGRESS", state)
 
     def request_cancel(self, number: int) -> bool:
         ups = self.workitems.get(number)
@@ -159,6 +175,7 @@ class Model:
         if ups is None:
             return False
         ups.subscriptions[name] = LOCK if lock else NO_LOCK
+        self._acted(name, number)
         self.aes[name].expected.append(Told(number, ups.state))
         return True
 
@@ -167,7 +184,7 @@ class Model:
         if ups is None:
             return False
         ups.subscriptions[name] = NONE
-        self._give_up(name, number)
+        self._acted(name, number)
         return True
 
     def release_lock(self, name: str, number: int) -> bool:
@@ -176,6 +193,7 @@ class Model:
             return False
         if ups.subscriptions[name] is LOCK:
             ups.subscriptions[name] = NO_LOCK
+            self._acted(name, number)
         return True
 
     # --- Table CC.2.3-2, global ---
@@ -199,10 +217,11 @@ class Model:
 
     def _take(self, name: str, number: int, lock: bool) -> None:
         ups = self.workitems[number]
-        if ups.subscriptions[name] is NONE:
+        before = ups.subscriptions[name]
+        if before is NONE:
             ups.subscriptions[name] = LOCK if lock else NO_LOCK
-            if lock:
-                self._initial(name, number)
+        if lock:
+            self._initial(name, number, due=before is NONE)
 
     def suspend_all(self, name: str) -> bool:
         self.aes[name].everything = NONE
@@ -217,14 +236,14 @@ class Model:
     def unsubscribe_all(self, name: str) -> bool:
         self.aes[name].everything = NONE
         self.suspend_some(name)
-        for ups in self.workitems.values():
+        for number, ups in self.workitems.items():
             ups.subscriptions[name] = NONE
-        self._give_up(name)
+            self._acted(name, number)
         return True
 
     def unsubscribe_some(self, name: str) -> bool:
         for number, ups in self.workitems.items():
             if name in ups.taken_by:
                 ups.subscriptions[name] = NONE
-                self._give_up(name, number)
+                self._acted(name, number)
         return self.suspend_some(name)

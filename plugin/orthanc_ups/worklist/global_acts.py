@@ -16,6 +16,7 @@ from ..core.subscriptions import MAXIMUM_ACTS, GlobalAct, Kind, filters_taken
 from ..core.workitem import Subscription
 from ..delivery.outbox import Delivery
 from ..delivery.port import Burst
+from ..delivery.subscriber import PREFIX
 from ..outcome import Outcome
 from ..store.document import UnreadableDocument
 from ..store.log_document import decode_log, encode_log
@@ -25,11 +26,13 @@ from .counters import Counters
 from .header import Header
 from .ledger import Ledger
 from .order import Order
+from .resuming import slowest_cursor
 from .shadow import Shadow
 from .writer import Conflict, Writer
 
 _log = logging.getLogger("orthanc_ups.worklist")
 _TRIES: Final = 5
+_LONG: Final = 50
 
 
 class GlobalActs:
@@ -131,8 +134,7 @@ class GlobalActs:
 
     async def _append(self, receiving_ae: str, act: GlobalAct) -> None:
         for _ in range(_TRIES):
-            may_compact = not self._delivery.has_burst(receiving_ae)
-            log = self._ledger.with_act(receiving_ae, act, may_compact)
+            log = self._ledger.with_act(receiving_ae, act, self._may_compact(receiving_ae))
             if len(log.acts) > MAXIMUM_ACTS:
                 detail = f"{receiving_ae} has {MAXIMUM_ACTS} global subscriptions; unsubscribe globally first"
                 raise UpsError(statuses.RESOURCE_LIMITATION, detail)
@@ -145,6 +147,20 @@ class GlobalActs:
             self._ledger.keep(log, version)
             return
         raise UpsError(statuses.PROCESSING_FAILURE, f"subscriber/{receiving_ae} is changed by others")
+
+    def _may_compact(self, receiving_ae: str) -> bool:
+        """Whether acts may be dropped that a later one repeats.
+
+        Which initial reports an act owes is worked out from the acts before it. So these are kept until it is
+        written down that the reports arrived; but rather a report too many after a crash than a long log.
+        """
+        acts = self._ledger.log(receiving_ae).acts
+        if len(acts) >= _LONG:
+            return not self._delivery.has_burst(receiving_ae)
+        last = max((one.sequence + one.through for one in acts if one.kind is Kind.LOCK), default=0)
+        key = f"{PREFIX}{receiving_ae}"
+        stored = (entry for entry in self._delivery.stored() if entry.key == key)
+        return len(acts) > 1 and slowest_cursor(stored, [receiving_ae]) >= last
 
     def _adopt(self, receiving_ae: str, entry: Entry | None) -> None:
         """Somebody else changed the log: take over what is readable, else write ours back."""

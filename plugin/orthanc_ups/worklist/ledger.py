@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import tzinfo
-from typing import Final
+from typing import Final, TypeAlias
 
 from ..core.dataset import DataSet
 from ..core.matching import Query
@@ -27,6 +27,7 @@ from ..core.workitem import SpecificAct, Subscription, Workitem
 
 _log = logging.getLogger("orthanc_ups.worklist")
 _CACHED: Final = 20_000
+_Facts: TypeAlias = tuple[int, int, tuple[int, ...], Mapping[str, SpecificAct]]
 
 
 @dataclass(slots=True)
@@ -45,7 +46,7 @@ class Ledger:
         self._subscribers: dict[str, _Subscriber] = {}
         self._specific: dict[str, set[str]] = {}
         self._filters: dict[int, Query | None] = {}
-        self._receivers: dict[str, tuple[int, Mapping[str, SpecificAct], tuple[str, ...]]] = {}
+        self._receivers: dict[str, tuple[_Facts, tuple[str, ...]]] = {}
         self._generation = 0
 
     # --- global acts ---
@@ -135,13 +136,14 @@ class Ledger:
 
     def receivers(self, workitem: Workitem) -> tuple[str, ...]:
         """The AEs to be told of events of a workitem, sorted."""
+        facts = self._generation, workitem.created, workitem.filtered, workitem.acts
         known = self._receivers.get(workitem.uid)
-        if known and known[0] == self._generation and known[1] == workitem.acts:
-            return known[2]
+        if known and known[0] == facts:
+            return known[1]
         found = tuple(ae for ae, state in self.subscribers(workitem) if state is not Subscription.NONE)
         if len(self._receivers) >= _CACHED:
             self._receivers.clear()
-        self._receivers[workitem.uid] = self._generation, workitem.acts, found
+        self._receivers[workitem.uid] = facts, found
         return found
 
     def subscribers(self, workitem: Workitem) -> Iterator[tuple[str, Subscription]]:
