@@ -119,10 +119,10 @@ class Subscribers(_Process):
     def __init__(
         self, record: Path, dimse: Sequence[str], sockets: Sequence[str] = (), resuming: Sequence[str] = ()
     ) -> None:
-        """``sockets`` simply reconnect, ``resuming`` ones say ``?since=``."""
+        """``dimse`` are ``AE`` or ``AE:port``; ``sockets`` simply reconnect, ``resuming`` ones say ``?since=``."""
         self.record = record
         record.touch()
-        self.names = (*dimse, *sockets, *resuming)
+        self.names = (*(name.partition(":")[0] for name in dimse), *sockets, *resuming)
         arguments = [f"--dimse={name}" for name in dimse] + [f"--sockets={name}" for name in sockets]
         arguments += [f"--resuming={name}" for name in resuming]
         super().__init__("tests.support.load_subscribers", *arguments, f"--record={record}")

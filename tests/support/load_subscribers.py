@@ -75,10 +75,16 @@ class Watcher:
             await asyncio.sleep(_PAUSE)
 
 
+def _listener(named: str, record: Record) -> EventListener:
+    """``AE`` or ``AE:port``."""
+    name, _, port = named.partition(":")
+    return EventListener(name, record.report, int(port or 0))
+
+
 async def _run(options: argparse.Namespace) -> None:
     with open(options.record, "a", encoding="ascii") as file:  # noqa: ASYNC230  # its lines are short
         record = Record(file)
-        listeners = [EventListener(name, record.report) for name in options.dimse]
+        listeners = [_listener(name, record) for name in options.dimse]
         for listener in listeners:
             await listener.start()
         print(json.dumps({one.ae_title: one.port for one in listeners}), flush=True)

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""A subscriber that is away holds nobody up, and gets everything in order when it is back."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from pathlib import Path
+
+import pytest
+import requests
+
+from orthanc_ups.core import tags
+from tests.support.load import (
+    Subscribers,
+    Writers,
+    sequences_of,
+    subscribe_globally,
+    wait_until_told,
+    writer_modalities,
+)
+from tests.support.orthanc import RealOrthanc
+from tests.support.ports import free_port
+from tests.support.waiting import wait_until
+
+SETTINGS = {"ReplaceWaitingProgress": False, "RetryFirst": 0.5, "RetryMaximum": 2.0}
+A_TENTH = 0.9
+ATTEMPTS = 3  # to show that others are not slowed, on a machine that does other things as well
+
+
+def told(record: Path) -> int:
+    """How many events of the subscriber that is there were taken down."""
+    return record.read_bytes().count(b"WARD\t")
+
+
+def made(journal: Path) -> int:
+    """How many changes are in the journal."""
+    return journal.read_bytes().count(b"\n")
+
+
+def rate(record: Path, seconds: float) -> float:
+    """Events per second at the subscriber that is there."""
+    before, begun = told(record), time.monotonic()
+    time.sleep(seconds)
+    return (told(record) - before) / (time.monotonic() - begun)
+
+
+def unsubscribe(orthanc: RealOrthanc, name: str) -> None:
+    place = f"/dicom-web/workitems/{tags.GLOBAL_SUBSCRIPTION}/subscribers/{name}"
+    requests.delete(f"http://127.0.0.1:{orthanc.ups_http_port}{place}", timeout=30).raise_for_status()
+
+
+def slowed(orthanc: RealOrthanc, record: Path) -> float:
+    """The rate with a dead subscriber as part of that without, measured in turns."""
+    without, with_it = [], []
+    for _ in range(4):
+        without.append(rate(record, 0.6))
+        subscribe_globally(orthanc, "GHOST")
+        with_it.append(rate(record, 0.6))
+        unsubscribe(orthanc, "GHOST")
+    return statistics.median(with_it) / statistics.median(without)
+
+
+def away_and_back(orthanc: RealOrthanc, tmp_path: Path, port: int) -> float:
+    """AWAY and PHONE come back: the rate of the others while both catch up as part of that before.
+
+    The writers rest between their changes, so that what the others get does not depend on the machine's speed.
+    """
+    journal, record, missed = (tmp_path / name for name in ("journal", "record", "missed"))
+    with Writers(orthanc, journal, dimse=12, http=0, first=20, pace=0.2) as resting:
+        begun = told(record)
+        wait_until(lambda: told(record) > begun + 20, "the writers write", 30)
+        before = rate(record, 1.5)
+        with Subscribers(missed, (f"AWAY:{port}",), ("PHONE",)) as back:
+            back.open_sockets(orthanc)
+            during = rate(record, 1.5)
+            resting.end()
+            verdict = wait_until_told(journal, missed, ("AWAY", "PHONE"), timeout=300)
+            back.end()
+    assert verdict.is_good, verdict
+    return during / before
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("count", [10_000, pytest.param(100_000, marks=pytest.mark.torture)])
+def test_who_is_away_for_ten_thousand_events_slows_nobody_and_gets_all_in_order(
+    suite: str, tmp_path: Path, count: int
+) -> None:
+    journal, record, missed = (tmp_path / name for name in ("journal", "record", "missed"))
+    port = free_port()
+    there = Subscribers(record, ("WARD",))
+    modalities = {**there.modalities, **writer_modalities(), "away": ["AWAY", "127.0.0.1", port]}
+    modalities["ghost"] = ["GHOST", "127.0.0.1", free_port()]
+    with there, RealOrthanc(suite, {"DicomModalities": modalities, "Ups": SETTINGS}) as orthanc:
+        subscribe_globally(orthanc, "WARD", "AWAY", "PHONE")
+        there.open_sockets(orthanc)
+        with Writers(orthanc, journal) as writers:
+            wait_until(lambda: told(record) > 100, "the writers write", 30)
+            ratios = [slowed(orthanc, record)]
+            while ratios[-1] < A_TENTH and len(ratios) < ATTEMPTS:
+                ratios.append(slowed(orthanc, record))
+            wait_until(lambda: made(journal) >= count, "the events are made", 600, interval=0.2)
+            writers.end()
+        assert wait_until_told(journal, record, ("WARD",)).is_good
+        catching_up = away_and_back(orthanc, tmp_path, port)
+        assert wait_until_told(journal, record, ("WARD",)).is_good
+        there.end()
+    print(f"\n{suite}: away {max(ratios):.2f}, catching up {catching_up:.2f} of the others' rate")
+    assert max(ratios) >= A_TENTH, f"a dead subscriber slows the others: {ratios}"
+    assert catching_up >= A_TENTH, "a subscriber that catches up slows the others"
+    sequences = sequences_of(missed, "PHONE")
+    assert len(sequences) >= count
+    assert sequences == sorted(set(sequences)), "not in order, or told twice"
