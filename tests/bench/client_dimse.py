@@ -13,11 +13,12 @@ from orthanc_ups.wires.dimse_message import AFFECTED_INSTANCE, Message
 from tests.bench.measuring import answer
 from tests.support.load_plan import with_transaction
 from tests.support.raw_dimse import EventListener, RawScu, encoded, state_change, subscription, together
-from tests.support.workitems import UID_ROOT, full, progress
+from tests.support.workitems import UID_ROOT, full, minimal, progress
 
 _DONE = (0x0000, 0xB300, 0xB305)
 _TRANSACTION = f"{UID_ROOT}.99"
 _CREATION = encoded(full())
+_SHORT_CREATION = encoded(minimal())
 _CLAIM = state_change("IN PROGRESS", _TRANSACTION)
 _PROGRESS = encoded(with_transaction(progress(), _TRANSACTION))
 
@@ -106,7 +107,7 @@ async def events(port: int, listening: int, count: int, run: str) -> dict[str, l
         await scu.action(3, tags.GLOBAL_SUBSCRIPTION, subscription("LISTENER"), on=tags.WATCH)
         for number in range(count):
             uid = f"{UID_ROOT}.{run}.{number}"
-            await _create(scu, uid)
+            await scu.create(uid, _SHORT_CREATION)  # told by one event, as the claim is
             while uid not in told:
                 arrived.clear()
                 await arrived.wait()

@@ -14,10 +14,11 @@ from tests.support import raw_http
 from tests.support.load_plan import as_json, with_transaction
 from tests.support.raw_dimse import together
 from tests.support.raw_http import RawHttp, Socket
-from tests.support.workitems import UID_ROOT, full
+from tests.support.workitems import UID_ROOT, full, minimal
 
 _TRANSACTION = f"{UID_ROOT}.99"
 _CREATION = as_json(full())
+_SHORT_CREATION = as_json(minimal())
 _CLAIM = as_json(with_transaction({tags.STATE: element("CS", "IN PROGRESS")}, _TRANSACTION))
 _WORKITEMS = "/dicom-web/workitems"
 
@@ -86,7 +87,7 @@ async def fan_out(
     connection = await RawHttp.open(port)
     times = []
     for number in range(changes):
-        request = raw_http.request("POST", target, b"{}") if target else _create(f"{UID_ROOT}.{run}.{number}")
+        request = _announced(target, f"{UID_ROOT}.{run}.{number}")
         counter.start()
         begun = time.perf_counter()
         status, body = await connection.send(request)
@@ -96,6 +97,13 @@ async def fan_out(
     for socket in open_ones:
         socket.close()
     return {"times": times}
+
+
+def _announced(target: str, uid: str) -> bytes:
+    """A change that is told by exactly one event."""
+    if target:
+        return raw_http.request("POST", target, b"{}")
+    return raw_http.request("POST", f"{_WORKITEMS}?{uid}", _SHORT_CREATION)
 
 
 class _Counter:
