@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import ExitStack
 from copy import deepcopy
 from itertools import pairwise
 from typing import Any, Final
+from unittest.mock import patch
 
 from hypothesis import HealthCheck, Phase
 from hypothesis import settings as hypothesis_settings
@@ -32,6 +34,7 @@ from orthanc_ups.core.dataset import DataSet, element
 from orthanc_ups.core.events import Event, EventType
 from orthanc_ups.core.statuses import RESOURCE_LIMITATION, UpsError
 from orthanc_ups.settings import Settings
+from orthanc_ups.worklist import commits, header
 from tests.support.delivery import settle
 from tests.support.service import FILTERED, GLOBAL, SCHEDULER, TRANSACTION, Desk, grows
 from tests.support.workitems import minimal, performed, progress, uid
@@ -39,6 +42,13 @@ from tests.support.worklist_model import Model, Told
 
 AES: Final = ("A", "B", "C")
 NUMBERS: Final = range(1, 6)
+LIMITS: Final = (
+    # so low that they are reached
+    (commits, "SPILL_ABOVE", 8),
+    (commits, "SPILLED_AT_ONCE", 5),
+    (header, "SEQUENCES", 40),
+    (header, "CREATIONS", 4),
+)
 _PRIORITY: Final = {True: element("CS", "HIGH"), False: element("CS", "LOW")}
 _READINESS: Final = {True: element("CS", "READY"), False: element("CS", "UNAVAILABLE")}
 
@@ -182,6 +192,9 @@ class Working(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        self.limits = ExitStack()
+        for module, name, limit in LIMITS:
+            self.limits.enter_context(patch.object(module, name, limit))
         self.loop = asyncio.new_event_loop()
         self.desk = Desk(*AES, settings=Settings(replace_waiting_progress=False))
         self.model = Model(*AES)
@@ -373,6 +386,7 @@ class Working(RuleBasedStateMachine):
         finally:
             self.run(self.desk.crash())
             self.loop.close()
+            self.limits.close()
 
 
 def _number(command: Command) -> int:
