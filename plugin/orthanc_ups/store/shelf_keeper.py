@@ -26,19 +26,27 @@ class StoreMisconfigured(Exception):
 
 
 async def in_flight(work: Callable[[T], Awaitable[None]], items: Iterable[T]) -> None:
-    """Do the work for every item, a few at a time. The first failure ends it and is raised."""
+    """Do the work for every item, a few at a time.
+
+    The first failure ends it and is raised, once all that was begun has ended: nothing of it happens later.
+    """
     waiting = iter(items)
+    failures: list[Exception] = []
 
     async def worker() -> None:
         for item in waiting:
-            await work(item)
+            try:
+                await work(item)
+            except Exception as error:
+                failures.append(error)
+            if failures:
+                return
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(_AT_ONCE):
-                group.create_task(worker())
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from errors
+    async with asyncio.TaskGroup() as group:
+        for _ in range(_AT_ONCE):
+            group.create_task(worker())
+    if failures:
+        raise failures[0]
 
 
 def refused(reply: Reply, what: str) -> StoreUnavailable:
