@@ -10,12 +10,14 @@ import pytest
 from tests.support.faults import UnderLoad, small_disk
 
 _DISK = 256  # megabytes
+# No signal tells it that a file may not grow, and its log goes through another process, whose file may.
+_LIMITABLE = ("bash", "-c", 'exec env --ignore-signal=XFSZ "$@" > >(exec cat) 2>&1', "limitable")
 
 
 @pytest.fixture(scope="module")
 def load(suite: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[UnderLoad]:
-    """Its data are on a disk of their own, if mounting is allowed; no signal tells it that a file may not grow."""
+    """Its data are on a disk of their own, if mounting is allowed."""
     folder = tmp_path_factory.mktemp("load")
-    quietly = ("env", "--ignore-signal=XFSZ")
-    with small_disk(folder / "orthanc" / "data", _DISK), UnderLoad(suite, folder, prefix=quietly) as running:
+    data = folder / "orthanc" / "data"
+    with small_disk(data, _DISK), UnderLoad(suite, folder, prefix=_LIMITABLE) as running:
         yield running
