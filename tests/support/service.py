@@ -61,6 +61,7 @@ class SlowEntries(InMemoryEntries):
     Attributes:
         before, after: per key (or ``""`` for all) what a write waits for, before it is done and before it answers.
         broken_keys: entries that the store cannot write now.
+        pauses: gives for how long others run before and after a write, in turns of the loop.
     """
 
     def __init__(self) -> None:
@@ -68,6 +69,7 @@ class SlowEntries(InMemoryEntries):
         self.before: dict[str, asyncio.Event] = {}
         self.after: dict[str, asyncio.Event] = {}
         self.broken_keys: set[str] = set()
+        self.pauses: Callable[[], int] = lambda: 1
 
     async def create(self, key: str, document: bytes) -> str:
         async with self._slowly(key):
@@ -91,9 +93,9 @@ class SlowEntries(InMemoryEntries):
         finally:
             await self._wait(self.after, key)
 
-    @staticmethod
-    async def _wait(holds: dict[str, asyncio.Event], key: str) -> None:
-        await asyncio.sleep(0)
+    async def _wait(self, holds: dict[str, asyncio.Event], key: str) -> None:
+        for _ in range(self.pauses()):
+            await asyncio.sleep(0)
         for name in ("", key):
             if name in holds:
                 await holds[name].wait()

@@ -7,6 +7,7 @@ through its row. Every method says whether the request is carried out; if it is 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from orthanc_ups.core.events import Event, EventType
@@ -247,3 +248,24 @@ class Model:
                 ups.subscriptions[name] = NONE
                 self._acted(name, number)
         return self.suspend_some(name)
+
+
+def reached(told: list[Event], expected: list[Told]) -> set[int]:
+    """How far what was told goes in what is expected; several answers if something may stay away.
+
+    Fails if something was told that is not expected there.
+    """
+    found = {0}
+    for event in told:
+        found = {place + 1 for start in found for place in _places(event, expected, start)}
+        assert found, f"{event} was not expected now"
+    return found
+
+
+def _places(event: Event, expected: list[Told], start: int) -> Iterator[int]:
+    """Where an event may stand, if nothing that must come is passed over."""
+    for place in range(start, len(expected)):
+        if expected[place].may_come and expected[place].fits(event):
+            yield place
+        if expected[place].must_come:
+            return

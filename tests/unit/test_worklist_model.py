@@ -7,7 +7,8 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack
 from copy import deepcopy
-from itertools import pairwise
+from itertools import pairwise, permutations
+from random import Random
 from typing import Any, Final
 from unittest.mock import patch
 
@@ -16,32 +17,17 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
-from orthanc_ups.core import tags
-from orthanc_ups.core.commands import (
-    ChangeState,
-    Close,
-    Command,
-    Create,
-    Purge,
-    ReleaseLock,
-    RequestCancel,
-    Subscribe,
-    Suspend,
-    Unsubscribe,
-    Update,
-)
-from orthanc_ups.core.dataset import DataSet, element
+from orthanc_ups.core.commands import Command, Create, Purge, RequestCancel, Update
 from orthanc_ups.core.events import Event, EventType
 from orthanc_ups.core.statuses import RESOURCE_LIMITATION, UpsError
 from orthanc_ups.settings import Settings
 from orthanc_ups.worklist import commits, header
 from tests.support.delivery import settle
-from tests.support.service import FILTERED, GLOBAL, SCHEDULER, TRANSACTION, Desk, grows
-from tests.support.workitems import minimal, performed, progress, uid
-from tests.support.worklist_model import Model, Told
+from tests.support.service import SCHEDULER, TRANSACTION, Desk, grows
+from tests.support.workitems import uid
+from tests.support.worklist_commands import AES, COMMANDS, NUMBERS, Asked, aes, creation, flags, number_of
+from tests.support.worklist_model import Model, reached
 
-AES: Final = ("A", "B", "C")
-NUMBERS: Final = range(1, 6)
 LIMITS: Final = (
     # so low that they are reached
     (commits, "SPILL_ABOVE", 8),
@@ -49,106 +35,16 @@ LIMITS: Final = (
     (header, "SEQUENCES", 40),
     (header, "CREATIONS", 4),
 )
-_PRIORITY: Final = {True: element("CS", "HIGH"), False: element("CS", "LOW")}
-_READINESS: Final = {True: element("CS", "READY"), False: element("CS", "UNAVAILABLE")}
-
-Asked = tuple[Command, Callable[[Model], bool]]
-aes = st.sampled_from(AES)
-numbers = st.sampled_from(NUMBERS)
-flags = st.booleans()
-
-
-def _create(number: int, urgent: bool) -> Asked:
-    attributes = minimal(t00741200=_PRIORITY[urgent])
-    return Create(SCHEDULER, uid(number), attributes), lambda model: model.create(number, urgent)
-
-
-def _claim(number: int) -> Asked:
-    claim = ChangeState(SCHEDULER, uid(number), "IN PROGRESS", TRANSACTION)
-    return claim, lambda model: model.claim(number)
-
-
-def _close(number: int, completed: bool) -> Asked:
-    state = "COMPLETED" if completed else "CANCELED"
-    attributes = performed() if completed else {}
-    return Close(SCHEDULER, uid(number), state, attributes), lambda model: model.close(number, state)
-
-
-def _cancel(number: int) -> Asked:
-    return RequestCancel(SCHEDULER, uid(number)), lambda model: model.request_cancel(number)
-
-
-def _readiness(number: int, ready: bool) -> Asked:
-    attributes: DataSet = {tags.READINESS: _READINESS[ready]}
-    update = Update(SCHEDULER, uid(number), attributes, TRANSACTION)
-    return update, lambda model: model.set_readiness(number, ready)
-
-
-def _progress(number: int, percent: int) -> Asked:
-    update = Update(SCHEDULER, uid(number), progress(str(percent)), TRANSACTION)
-    return update, lambda model: model.set_progress(number, percent)
-
-
-def _subscribe(ae: str, number: int, lock: bool) -> Asked:
-    command = Subscribe(SCHEDULER, uid(number), ae, lock)
-    return command, lambda model: model.subscribe(ae, number, lock)
-
-
-def _unsubscribe(ae: str, number: int) -> Asked:
-    return Unsubscribe(SCHEDULER, uid(number), ae), lambda model: model.unsubscribe(ae, number)
-
-
-def _release(ae: str, number: int) -> Asked:
-    return ReleaseLock(SCHEDULER, uid(number), ae), lambda model: model.release_lock(ae, number)
-
-
-def _subscribe_all(ae: str, lock: bool) -> Asked:
-    return Subscribe(SCHEDULER, GLOBAL, ae, lock), lambda model: model.subscribe_all(ae, lock)
-
-
-def _subscribe_some(ae: str, urgent: bool, lock: bool) -> Asked:
-    command = Subscribe(SCHEDULER, FILTERED, ae, lock, {tags.PRIORITY: _PRIORITY[urgent]})
-    return command, lambda model: model.subscribe_some(ae, urgent, lock)
-
-
-def _end(ae: str, filters: bool, suspend: bool) -> Asked:
-    to = FILTERED if filters else GLOBAL
-    command = Suspend(SCHEDULER, to, ae) if suspend else Unsubscribe(SCHEDULER, to, ae)
-    names = {
-        (False, False): "unsubscribe_all",
-        (False, True): "suspend_all",
-        (True, False): "unsubscribe_some",
-        (True, True): "suspend_some",
-    }
-    return command, lambda model: bool(getattr(model, names[filters, suspend])(ae))
-
-
-def _purge(number: int) -> Asked:
-    return Purge(SCHEDULER, uid(number)), lambda model: model.purge(number)
-
-
-COMMANDS: Final = st.one_of(
-    st.builds(_create, st.integers(1, 12), flags),
-    st.builds(_claim, numbers),
-    st.builds(_close, numbers, flags),
-    st.builds(_cancel, numbers),
-    st.builds(_readiness, numbers, flags),
-    st.builds(_progress, numbers, st.integers(1, 3)),
-    st.builds(_subscribe, aes, numbers, flags),
-    st.builds(_unsubscribe, aes, numbers),
-    st.builds(_release, aes, numbers),
-    st.builds(_purge, numbers),
-    st.builds(_subscribe_all, aes, flags),
-    st.builds(_subscribe_some, aes, flags, flags),
-    st.builds(_end, aes, flags, flags),
-)
-
 
 Trouble = Callable[["Working"], None]
 
 
 def _bad_day(asked: Asked, requests: int, answers: int, conflicts: int) -> Trouble:
     return lambda working: working.on_a_bad_day(asked, requests, answers, conflicts)
+
+
+def _at_once(asked: list[Asked], seed: int) -> Trouble:
+    return lambda working: working.at_once(asked, seed)
 
 
 def _without_store(asked: Asked) -> Trouble:
@@ -176,6 +72,8 @@ def _simple(name: str) -> Trouble:
 
 some = st.integers(0, 2)
 TROUBLES: Final = st.one_of(
+    st.builds(_at_once, st.lists(COMMANDS, min_size=3, max_size=4), st.integers(0, 99)),
+    st.builds(_at_once, st.lists(COMMANDS, min_size=3, max_size=4), st.integers(0, 99)),
     st.builds(_bad_day, COMMANDS, some, some, some),
     st.builds(_without_store, COMMANDS),
     st.builds(_crash_during, COMMANDS, flags),
@@ -216,10 +114,10 @@ class Working(RuleBasedStateMachine):
 
     def prepare(self, command: Command) -> None:
         """A workitem that there never was is made first: that says more than C307."""
-        number = _number(command)
+        number = number_of(command)
         known = number in self.model.workitems or number in self.model.gone
         if number in NUMBERS and not known and not isinstance(command, Create):
-            self.command(_create(number, number % 2 == 1))
+            self.command(creation(number, number % 2 == 1))
 
     def command(self, asked: Asked) -> None:
         command, letter = asked
@@ -242,7 +140,7 @@ class Working(RuleBasedStateMachine):
     def fitting(self, command: Command) -> Command:
         """With the Transaction UID that the state asks for: none while SCHEDULED."""
         if isinstance(command, Update):
-            ups = self.model.workitems.get(_number(command))
+            ups = self.model.workitems.get(number_of(command))
             scheduled = ups is not None and ups.state == "SCHEDULED"
             return Update(SCHEDULER, command.uid, command.attributes, None if scheduled else TRANSACTION)
         return command
@@ -255,6 +153,42 @@ class Working(RuleBasedStateMachine):
         entries.lost_requests, entries.lost_answers, entries.conflicts = requests, answers, conflicts
         self.command(asked)
         entries.lost_requests = entries.lost_answers = entries.conflicts = 0
+
+    def at_once(self, asked: list[Asked], seed: int) -> None:
+        """Some commands at the same time: there must be an order in which the letter says the same."""
+        for command, _ in asked:
+            self.prepare(command)
+        asked = [one for one in asked if not isinstance(one[0], (Update, Purge))]
+        chance = Random(seed)
+        self.desk.entries.pauses = lambda: chance.randrange(5)
+        accepted = self.run(self.all_at_once([command for command, _ in asked]))
+        self.desk.entries.pauses = lambda: 1
+        orders = permutations(zip(asked, accepted, strict=True))
+        explained = filter(None, (self.explained(order) for order in orders))
+        model = next(explained, None)
+        assert model is not None, (asked, accepted)
+        self.model = model
+
+    async def all_at_once(self, commands: list[Command]) -> list[bool]:
+        execute = self.desk.service.worklist.execute
+        everything = asyncio.gather(*map(execute, commands), return_exceptions=True)
+        await self.desk.until_done(everything)
+        await settle()
+        return [not isinstance(one, UpsError) for one in await everything]
+
+    def explained(self, order: tuple[tuple[Asked, bool], ...]) -> Model | None:
+        """What the letter says if the commands came in this order; None if that is not what happened."""
+        model, mine = deepcopy(self.model), self.model
+        if any(letter(model) is not accepted for (_, letter), accepted in order):
+            return None
+        try:
+            self.model = model
+            self.check_everything()
+        except AssertionError:
+            return None
+        finally:
+            self.model = mine
+        return model
 
     def without_store(self, asked: Asked) -> None:
         self.prepare(asked[0])
@@ -368,8 +302,8 @@ class Working(RuleBasedStateMachine):
         first = {event.sequence: event for event in reversed(told)}
         assert self.crashed_at or len(first) == len(told), "told twice without a crash"
         expected = self.model.aes[ae].expected
-        reached = _reached([first[one] for one in sorted(first)], expected)
-        left = expected[max(reached) :]
+        furthest = max(reached([first[one] for one in sorted(first)], expected))
+        left = expected[furthest:]
         assert not complete or not any(one.must_come for one in left), f"a gap at {ae}"
 
     def teardown(self) -> None:
@@ -387,31 +321,6 @@ class Working(RuleBasedStateMachine):
             self.run(self.desk.crash())
             self.loop.close()
             self.limits.close()
-
-
-def _number(command: Command) -> int:
-    return int(command.uid.rpartition(".")[2])
-
-
-def _reached(told: list[Event], expected: list[Told]) -> set[int]:
-    """How far what was told goes in what is expected; several answers if something may stay away.
-
-    Fails if something was told that is not expected there.
-    """
-    reached = {0}
-    for event in told:
-        reached = {place + 1 for start in reached for place in _places(event, expected, start)}
-        assert reached, f"{event} was not expected now"
-    return reached
-
-
-def _places(event: Event, expected: list[Told], start: int) -> Iterator[int]:
-    """Where an event may stand, if nothing that must come is passed over."""
-    for place in range(start, len(expected)):
-        if expected[place].may_come and expected[place].fits(event):
-            yield place
-        if expected[place].must_come:
-            return
 
 
 TestWorking = Working.TestCase
