@@ -187,7 +187,6 @@ class UpsService:
         self._again_and_again(self._look_after_everything, _RETENTION_EVERY)
         self._again_and_again(self._retention.run_once, _RETENTION_EVERY)
         self._again_and_again(self.intake.look_after, PATIENCE)
-        _log.info("Worklist with %d workitems is open", self.shadow.count())
 
     async def _resume(self, stored: Stored) -> None:
         self._take_over(stored)

@@ -150,6 +150,14 @@ class Site:
             self._listen("DICOMweb", listener),
             self._open_pages(service, dimse),
         )
+        # At the level at which Orthanc tells of its own ports: an operator sees it without --verbose.
+        _log.warning(
+            "Worklist %s is open with %d workitems: DIMSE on port %d, DICOMweb on port %d",
+            self._own_ae,
+            service.shadow.count(),
+            self._settings.dicom_port,
+            self._settings.http_port,
+        )
 
     def _tell(self, service: UpsService, wires: Wires) -> None:
         figures = measuring.sources(service, meters(wires, self._instruments))
