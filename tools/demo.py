@@ -84,6 +84,8 @@ def _play(options: argparse.Namespace, told: queue.Queue[str]) -> None:
         performer.update(uid, _performed(image, transaction))
         performer.act(1, uid, _state("COMPLETED", transaction))
         _hear(told)
+    with _Peer(options, "DEMO_WATCHER", WATCH) as watcher:  # nobody listens after the demo
+        watcher.act(4, uid, _receiver())
     print("The workitem is COMPLETED, and its watcher knows.")
 
 
@@ -124,7 +126,7 @@ class _Peer:
 
     def act(self, action: int, uid: str, information: Dataset) -> None:
         answer = self._association.send_n_action(information, action, PUSH, uid, meta_uid=self._context)
-        names = {1: f"changes the state to {information.get('ProcedureStepState')}", 3: "subscribes"}
+        names = {1: f"changes the state to {information.get('ProcedureStepState')}", 3: "subscribes", 4: "unsubscribes"}
         self._check(names[action], answer[0])
 
     def _check(self, what: str, status: Dataset) -> None:
@@ -230,9 +232,15 @@ def _workitem(image: Dataset) -> Dataset:
     return workitem
 
 
-def _subscription() -> Dataset:
+def _receiver() -> Dataset:
     information = Dataset()
-    information.ReceivingAE, information.DeletionLock = "DEMO_WATCHER", "FALSE"
+    information.ReceivingAE = "DEMO_WATCHER"
+    return information
+
+
+def _subscription() -> Dataset:
+    information = _receiver()
+    information.DeletionLock = "FALSE"
     return information
 
 

@@ -298,7 +298,7 @@ class Worker:
         self.line.landed()
         self._moved()
         if self.backoff.failing:
-            _log.info("%s is told again; %d events wait", self.endpoint, self.line.pending)
+            _log.info("%s is told again; waiting events: %d", self.endpoint, self.line.pending)
             self.backoff.succeeded()
         self._burial.is_over()
         self._broken = 0
@@ -323,7 +323,7 @@ class Worker:
         self._moved()
         level = logging.WARNING if first and self.channel.name != WEBSOCKET else logging.DEBUG
         waiting = self.line.pending
-        _log.log(level, "%s: %s; %d events wait, next try in %.1f s", self.endpoint, why, waiting, pause)
+        _log.log(level, "%s: %s; waiting events: %d, next try in %.1f s", self.endpoint, why, waiting, pause)
 
     async def _refused(self, repeat: Repeat | None, event: Event, why: str) -> None:
         self._failed_attempt(event)
