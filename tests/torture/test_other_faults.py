@@ -127,16 +127,22 @@ import ups_plugin
 """
 
 
-@pytest.mark.torture
+def set_clock(offset: Path, seconds: str) -> None:
+    """Put in place at once: Orthanc reads the file all the time, and must not find it empty."""
+    new = offset.with_suffix(".new")
+    new.write_text(seconds)
+    new.replace(offset)
+
+
 def test_a_clock_that_is_set_back_changes_no_order_and_loses_nothing(suite: str, tmp_path: Path) -> None:
     offset = tmp_path / "offset"
-    offset.write_text("0")
+    set_clock(offset, "0")
     script = write_script(tmp_path, CLOCK.format(offset=str(offset), plugin=str(PLUGIN.parent)))
     with UnderLoad(suite, tmp_path, script=script) as load:
         for seconds in ("-172800", "7200", "-3600"):
-            offset.write_text(seconds)
+            set_clock(offset, seconds)
             load.goes_on()
         load.orthanc.kill()
-        offset.write_text("-864000")
+        set_clock(offset, "-864000")
         load.orthanc.start()
         load.goes_on()
