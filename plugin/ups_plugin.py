@@ -3,6 +3,10 @@
 
 import orthanc
 
-from orthanc_ups.app import Plugin
+from orthanc_ups import fresh_process
+
+fresh_process.ensure(orthanc.LogWarning)
+
+from orthanc_ups.app import Plugin  # noqa: E402  # not before it is known that this process is fresh
 
 Plugin(orthanc).register()

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Lets ``POST /tools/reset`` of Orthanc end well: the script is never loaded twice in one process.
+
+For a reset Orthanc finalizes Python, and begins a new one in the same process. Python's extension modules written in C
+stay in memory and do not bear that: with the ones of aiohttp the script fails and Orthanc ends (seen on 1.13.0 with
+CPython 3.14), or crashes (1.12.7 with CPython 3.13). So the second time the process is replaced by a new one of the
+same command, before any such module is imported: same process id, same environment. At that moment Orthanc has closed
+its ports and its database, and has opened neither again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+MARK: Final = "ORTHANC_UPS_LOADED_IN"
+"""Environment variable that holds the id of the process in which the script was loaded; Python's own state is gone."""
+_STANDARD: Final = 2  # file descriptors up to here are input, output and error
+
+
+def ensure(warn: Callable[[str], object], process: Path = Path("/proc/self")) -> None:
+    """Call first of all when the script loads; does not return if it was loaded in this process before.
+
+    ``process`` is its folder in proc(5). Raises SystemExit if it cannot be replaced; that ends Orthanc.
+    """
+    if os.environ.pop(MARK, "") == str(os.getpid()):
+        warn("UPS: Orthanc was reset; starting it anew, as Python cannot load its modules twice in one process")
+        try:
+            _replace(process)
+        except OSError as error:
+            warn(f"UPS: Orthanc cannot be started anew after a reset, and ends: {error}")
+            raise SystemExit(1) from None
+    os.environ[MARK] = str(os.getpid())
+
+
+def _replace(process: Path) -> None:
+    command = (process / "cmdline").read_bytes().split(b"\0")[:-1]
+    for number in (int(found.name) for found in (process / "fd").iterdir()):
+        if number > _STANDARD:
+            _do_not_hand_on(number)
+    os.execv(_program(process), command)  # noqa: S606  # the very command that runs
+
+
+def _program(process: Path) -> str:
+    """Where the program is; if it was replaced on the disk meanwhile, the one that runs."""
+    file = process / "exe"
+    return str(file.resolve() if file.exists() else file)
+
+
+def _do_not_hand_on(descriptor: int) -> None:
+    try:
+        os.set_inheritable(descriptor, False)
+    except OSError:
+        return  # it is closed already
