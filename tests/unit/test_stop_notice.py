@@ -36,6 +36,22 @@ def test_the_stop_is_noticed_once_the_handlers_were_there_and_are_gone(tmp_path:
     assert asyncio.run(orthanc_lives()) == [False, False, True]
 
 
+def test_a_moment_without_handlers_is_no_stop(tmp_path: Path) -> None:
+    """SIGHUP with an unchanged configuration: Orthanc lets go of them and takes them again."""
+    status = tmp_path / "status"
+
+    async def orthanc_lives() -> bool:
+        status.write_text(CATCHING)
+        noticing = asyncio.create_task(told_to_stop(status, 0.0))
+        for text in (CATCHING, LETTING_GO, CATCHING, LETTING_GO, CATCHING):
+            status.write_text(text)
+            for _ in range(2):
+                await asyncio.sleep(0)
+        return noticing.cancel()
+
+    assert asyncio.run(orthanc_lives())
+
+
 def test_a_system_without_proc_is_never_noticed(tmp_path: Path) -> None:
     async def wait() -> bool:
         noticing = asyncio.create_task(told_to_stop(tmp_path / "nothing", 0.0))
