@@ -65,7 +65,6 @@ def facts(settings: Settings, surroundings: Surroundings, known: Known) -> Facts
         workitems_url=f"{settings.root}/workitems",
         warnings=_warnings(surroundings),
         maximum_pending=settings.maximum_pending_per_subscriber,
-        maximum_nesting=settings.maximum_nesting,
         plugins=known.plugins,
         templates=read_templates(settings.templates),
     )

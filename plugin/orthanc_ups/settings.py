@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
 
+from .core.value_rules import DEEPEST
+
 
 class Duration:
     """Marks a float field as a duration."""
@@ -94,7 +96,7 @@ class Settings:
     users: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     allowed_origins: tuple[str, ...] = ()
     maximum_body_size: Count = 8 * 1024 * 1024  # bytes
-    maximum_nesting: Annotated[int, Range(1, 200)] = 32
+    maximum_nesting: Annotated[int, Range(1, DEEPEST)] = 32
     maximum_header_size: Count = 16 * 1024  # bytes
     maximum_connections: Count = 2_000
     http_idle_timeout: Seconds = 75.0

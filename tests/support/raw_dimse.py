@@ -56,7 +56,7 @@ def encoded(dataset: DataSet) -> bytes:
 
 def decoded(data: bytes | None) -> DataSet:
     """A data set from the wire."""
-    return decode(data, _EXPLICIT, Bounds(32), len(data), undeclared("Latin1")) if data else {}
+    return decode(data, _EXPLICIT, Bounds(), len(data), undeclared("Latin1")) if data else {}
 
 
 def state_change(state: str, transaction: str) -> bytes:

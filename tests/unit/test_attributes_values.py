@@ -13,6 +13,7 @@ from orthanc_ups.core.dataset import DataSet, element
 from orthanc_ups.core.date_times import moment
 from orthanc_ups.core.representations import REPRESENTATIONS
 from orthanc_ups.core.statuses import UpsError
+from orthanc_ups.core.value_rules import DEEPEST
 from tests.support import workitems
 
 NAME: Final = {"Alphabetic": "Åkesson^Bo", "Ideographic": "青川^春香", "Phonetic": "あおかわ^はるか"}
@@ -294,8 +295,9 @@ def test_nesting_is_limited() -> None:
 
 
 def test_the_deepest_nesting_that_settings_allow_does_not_exhaust_the_stack() -> None:
-    attributes.check_values(nested(200), limits=Limits(nesting=200))
-    assert refused(nested(100_000), Limits(nesting=200)).status is statuses.INVALID_VALUE
+    attributes.check_values(nested(DEEPEST))
+    assert refused(nested(DEEPEST + 1)).status is statuses.INVALID_VALUE
+    assert refused(nested(100_000)).status is statuses.INVALID_VALUE
 
 
 WIDE: Final[DataSet] = {PRIVATE: element("SQ", *({"00091002": element("LO", "x")} for _ in range(10)))}

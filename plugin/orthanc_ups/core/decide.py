@@ -14,6 +14,7 @@ from .events import Occurrence
 from .representations import REPRESENTATIONS
 from .states import REQUEST_CANCEL, Effect, State, Transaction, change_state
 from .statuses import Status, UpsError
+from .value_rules import USUAL, Limits
 from .workitem import Workitem, digest
 
 
@@ -46,11 +47,13 @@ class Circumstances:
         now: aware date-time of the command.
         worklist_label: for workitems that come without one.
         watched: True if at least one AE is subscribed to the workitem.
+        limits: what a data set may ask of us.
     """
 
     now: datetime
     worklist_label: str = "DEFAULT"
     watched: bool = True
+    limits: Limits = USUAL
 
 
 def is_uid(found: str) -> bool:
@@ -79,7 +82,9 @@ def decide(workitem: Workitem | None, command: WorkitemCommand, circumstances: C
 def _create(workitem: Workitem | None, command: Create, circumstances: Circumstances) -> Decision:
     if not is_uid(command.uid):
         raise UpsError(statuses.INVALID_INSTANCE, "the SOP Instance UID is not a valid UID")
-    prepared = attributes.prepare_create(command.attributes, circumstances.now, circumstances.worklist_label)
+    prepared = attributes.prepare_create(
+        command.attributes, circumstances.now, circumstances.worklist_label, limits=circumstances.limits
+    )
     if workitem is not None or command.uid in (tags.GLOBAL_SUBSCRIPTION, tags.FILTERED_SUBSCRIPTION):
         raise UpsError(statuses.DUPLICATE_INSTANCE, f"a UPS {command.uid} exists already")
     content = {**prepared.attributes, tags.SOP_INSTANCE_UID: element("UI", command.uid)}
@@ -104,7 +109,7 @@ def _assigned(content: DataSet) -> tuple[Occurrence, ...]:
 
 def _update(workitem: Workitem, command: Update, circumstances: Circumstances) -> Decision:
     _check_may_update(workitem, command.transaction)
-    return _updated(workitem, command.attributes, circumstances.now)
+    return _updated(workitem, command.attributes, circumstances)
 
 
 def _check_may_update(workitem: Workitem, transaction: str | None) -> None:
@@ -122,8 +127,10 @@ def _check_may_update(workitem: Workitem, transaction: str | None) -> None:
         raise UpsError(status, tag=tags.TRANSACTION_UID)
 
 
-def _updated(workitem: Workitem, modifications: DataSet, now: datetime) -> Decision:
-    prepared = attributes.prepare_update(workitem.attributes, modifications, now)
+def _updated(workitem: Workitem, modifications: DataSet, circumstances: Circumstances) -> Decision:
+    prepared = attributes.prepare_update(
+        workitem.attributes, modifications, circumstances.now, limits=circumstances.limits
+    )
     after = dict(sorted(prepared.attributes.items()))
     status = statuses.UPDATED_MODIFIED if prepared.modifications else statuses.SUCCESS
     told = _told(after, modifications) if prepared.modifications else {}
@@ -222,7 +229,7 @@ def _close_on_behalf(workitem: Workitem, command: Close, circumstances: Circumst
         return _refused_or_warned(workitem, cell if isinstance(cell, Status) else statuses.NOT_IN_PROGRESS)
     if not requested.is_final:
         raise UpsError(statuses.ALREADY_IN_PROGRESS)
-    updated = _updated(workitem, command.attributes, circumstances.now) if command.attributes else None
+    updated = _updated(workitem, command.attributes, circumstances) if command.attributes else None
     closed = _closed(updated.workitem if updated else workitem, requested, circumstances.now)
     before = updated.occurrences if updated else ()
     return replace(closed, what=f"{closed.what} on behalf", occurrences=(*before, *closed.occurrences))
@@ -232,7 +239,7 @@ def _close_on_behalf(workitem: Workitem, command: Close, circumstances: Circumst
 
 
 def _request_cancel(workitem: Workitem, command: RequestCancel, circumstances: Circumstances) -> Decision:
-    attributes.check_cancellation(command.information)
+    attributes.check_cancellation(command.information, limits=circumstances.limits)
     cell = REQUEST_CANCEL[workitem.state]
     if isinstance(cell, Status):
         return _refused_or_warned(workitem, cell)

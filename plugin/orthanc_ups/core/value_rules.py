@@ -18,6 +18,11 @@ _TAG: Final = re.compile(r"[0-9A-F]{8}")
 _KEYS: Final = frozenset({"vr", "Value", "InlineBinary"})
 _ONE_VALUE_VRS: Final = frozenset({"LT", "ST", "UR", "UT"})
 _LONGEST_QUOTE: Final = 24
+DEEPEST: Final = 50
+"""Greatest depth of sequences within sequences that any setting allows.
+
+orjson writes 254 levels of JSON. A sequence takes three in the store and in DICOM JSON, four in the page's view.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +34,7 @@ class Limits:
         parts: greatest number of elements, items and values, all counted together.
     """
 
-    nesting: int = 32
+    nesting: int = DEEPEST
     parts: int = 100_000
 
 

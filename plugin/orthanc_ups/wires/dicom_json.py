@@ -21,6 +21,7 @@ import orjson
 from ..core import tags
 from ..core.dataset import DataSet, Element, element
 from ..core.statuses import INVALID_VALUE, NO_SUCH_ATTRIBUTE, UpsError
+from ..core.value_rules import DEEPEST
 from .attribute_names import vr_of
 from .element_values import Number, inner_value
 
@@ -83,7 +84,7 @@ def _as_exact(found: re.Match[bytes]) -> bytes:
 # --- reading ----------------------------------------------------------------------------------------
 
 
-def decode(body: bytes, nesting: int = 32) -> list[DataSet]:
+def decode(body: bytes, nesting: int = DEEPEST) -> list[DataSet]:
     """Read an array of data sets, or a bare one.
 
     ``nesting`` is the greatest depth of sequences within sequences.
@@ -99,7 +100,7 @@ def decode(body: bytes, nesting: int = 32) -> list[DataSet]:
     return [_dataset(one, "", nesting) for one in listed]
 
 
-def data_set(found: object, nesting: int = 32) -> DataSet:
+def data_set(found: object, nesting: int = DEEPEST) -> DataSet:
     """A data set that stands somewhere in what ``parsed`` gave. Raises as ``decode``."""
     if not isinstance(found, dict):
         raise MalformedJson("expected a JSON object with tags as names")

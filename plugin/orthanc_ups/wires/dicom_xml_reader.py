@@ -15,6 +15,7 @@ from defusedxml.ElementTree import XMLParser
 from ..core import tags
 from ..core.dataset import DataSet, Element, text
 from ..core.statuses import INVALID_VALUE, UpsError
+from ..core.value_rules import DEEPEST
 from .attribute_names import is_private, vr_of
 from .element_values import inner_value
 
@@ -52,7 +53,7 @@ class _Node:
     binary: str | None = None
 
 
-def decode(body: bytes, nesting: int = 32) -> DataSet:
+def decode(body: bytes, nesting: int = DEEPEST) -> DataSet:
     """Read one document. ``nesting`` is the greatest depth of sequences within sequences.
 
     Raises:

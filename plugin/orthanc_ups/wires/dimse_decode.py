@@ -23,6 +23,7 @@ from ..core.dataset import BINARY_VRS, DataSet, Element
 from ..core.refusals import refusal
 from ..core.statuses import INVALID_VALUE, PROCESSING_FAILURE, RESOURCE_LIMITATION, Status, UpsError
 from ..core.tags import SPECIFIC_CHARACTER_SET
+from ..core.value_rules import DEEPEST
 from .dimse_charset import IN_NAMES, IN_TEXT, IN_VALUES, Encodings, declared, decoded
 from .dimse_syntax import (
     IMPLICIT,
@@ -67,7 +68,7 @@ class Bounds:
         parts: greatest number of elements, items and values, all counted together.
     """
 
-    nesting: int = 32
+    nesting: int = DEEPEST
     parts: int = 100_000
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from ..core import tags
 from ..core.dataset import BINARY_VRS, DataSet, Element
+from ..core.value_rules import DEEPEST
 from .attribute_names import UnknownAttribute, tag_of, vr_of
 from .element_values import FLOAT_VRS, INTEGER_VRS, inner_value
 from .web_request import decoded
@@ -145,6 +146,8 @@ def identifier(pairs: Iterable[tuple[str, str | None]]) -> DataSet:
 
 
 def _path(name: str) -> tuple[str, ...]:
+    if name.count(".") > DEEPEST:
+        raise HttpProblem(400, f"{name[:200]}… is nested too deeply: at most {DEEPEST} sequences")
     try:
         return tuple(tag_of(part) for part in name.split("."))
     except UnknownAttribute as unknown:

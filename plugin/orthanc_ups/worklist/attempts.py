@@ -13,6 +13,7 @@ from ..core.commands import Create, ReleaseLock, Subscribe, Unsubscribe, Workite
 from ..core.decide import Circumstances, Decision, decide
 from ..core.events import state_report
 from ..core.statuses import Status, UpsError
+from ..core.value_rules import Limits
 from ..core.workitem import Subscription, Workitem
 from ..settings import Settings
 from .ledger import Ledger
@@ -39,6 +40,7 @@ class Attempts:
         self, settings: Settings, shadow: Shadow, ledger: Ledger, now: Callable[[], datetime]
     ) -> None:
         self._settings = settings
+        self._limits = Limits(settings.maximum_nesting)
         self._shadow = shadow
         self._ledger = ledger
         self._now = now
@@ -56,7 +58,8 @@ class Attempts:
             workitem = before.workitem if before else None
             watched = workitem is not None and bool(self._ledger.receivers(workitem))
             label = self._settings.worklist_label
-            return Attempt(decide(workitem, command, Circumstances(self._now(), label, watched)))
+            around = Circumstances(self._now(), label, watched, self._limits)
+            return Attempt(decide(workitem, command, around))
 
         return attempt
 

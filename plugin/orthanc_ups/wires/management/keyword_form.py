@@ -22,10 +22,10 @@ from ...core.dataset import BINARY_VRS, DataSet, Element, element, is_empty, ord
 from ...core.dictionary import KEYWORD_OF, TAG_OF, VR_OF
 from ...core.person_names import GROUPS
 from ...core.statuses import INVALID_VALUE, NO_SUCH_ATTRIBUTE, UpsError
+from ...core.value_rules import DEEPEST
 
 _HEX: Final = re.compile(r"\(?([0-9A-Fa-f]{4}),?([0-9A-Fa-f]{4})\)?")
 _NUMBER_VRS: Final = frozenset({"FD", "FL", "SL", "SS", "SV", "UL", "US", "UV"})
-_DEEPEST: Final = 32
 
 
 def to_data_set(content: object, where: str = "") -> DataSet:
@@ -34,14 +34,14 @@ def to_data_set(content: object, where: str = "") -> DataSet:
     Raises:
         UpsError: 0105 for a name that is none, 0106 for a value of the wrong kind.
     """
-    return _data_set(content, where, _DEEPEST)
+    return _data_set(content, where, DEEPEST)
 
 
 def _data_set(content: object, where: str, deepest: int) -> DataSet:
     if not isinstance(content, Mapping):
         raise UpsError(INVALID_VALUE, f"{where or 'attributes'} must be an object of attributes by keyword")
-    if deepest == 0:
-        raise UpsError(INVALID_VALUE, f"sequences are nested too deeply: at most {_DEEPEST}")
+    if deepest < 0:
+        raise UpsError(INVALID_VALUE, f"sequences are nested too deeply: at most {DEEPEST}")
     made: DataSet = {}
     for name, given in content.items():
         tag = tag_of(str(name))

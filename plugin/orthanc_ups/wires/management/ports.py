@@ -210,7 +210,6 @@ class Facts:
     workitems_url: str = "/dicom-web/workitems"
     warnings: tuple[str, ...] = ()
     maximum_pending: int = 100_000
-    maximum_nesting: int = 32
     plugins: tuple[str, ...] = ()
     templates: tuple[Template, ...] = ()
 
