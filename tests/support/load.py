@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections import defaultdict
@@ -56,6 +57,14 @@ class _Process:
         """A line for its input."""
         self._input.write(f"{line}\n")
         self._input.flush()
+
+    def pause(self) -> None:
+        """Let it do nothing, as a machine that hangs, until ``go_on``."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """End the pause."""
+        self._process.send_signal(signal.SIGCONT)
 
     def failed(self) -> NoReturn:
         """It said nothing more. Raises AssertionError."""

