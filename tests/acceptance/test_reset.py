@@ -10,6 +10,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import requests
 
 from tests.support.load import Subscribers, subscribe_globally
@@ -19,6 +20,7 @@ from tests.support.ports import is_listening
 from tests.support.waiting import wait_until
 from tests.support.workitems import UID_ROOT, full
 
+pytestmark = pytest.mark.slow
 WELL_KNOWN = "1.2.840.10008.5.1.4.34.5"
 
 
