@@ -5,7 +5,7 @@ Orthanc hands a record to those plugins at once, on the thread that emits it, an
 So records are emitted by a thread of their own, and only if ``Python.AllowThreads`` is on: else the whole
 interpreter, and with it the worklist, would stand still meanwhile.
 
-A record tells who did what to which workitem and what the answer was: no patient data, no Transaction UID.
+A record tells who did what to which workitem and why, and what the answer was: no patient data, no Transaction UID.
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ def record_of(command: Command, outcome: Outcome) -> AuditRecord:
     for name in ("receiving_ae", "state", "lock"):
         if hasattr(command, name):
             content[name] = getattr(command, name)
+    if outcome.reason:
+        content["reason"] = outcome.reason
     action = "ups-" + _WORDS.sub("-", type(command).__name__).lower()
     return AuditRecord(who.user or who.ae, command.uid, action, orjson.dumps(content))
 

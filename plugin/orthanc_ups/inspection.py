@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Final
 
 from .assembly import UpsService
@@ -11,7 +12,8 @@ from .change_feed import Changes
 from .core import tags
 from .core.dataset import text
 from .core.events import Event
-from .core.workitem import Subscription, Workitem
+from .core.statuses import GONE, UpsError
+from .core.workitem import HistoryEntry, Subscription, Workitem
 from .store.loopback import Loopback
 from .wires.management.ports import DeliveryState, Listing, Subscriber
 
@@ -29,7 +31,10 @@ class ServiceInspection:
         self._service = service
 
     async def workitem(self, uid: str) -> Workitem:
-        """One workitem. Raises UpsError (C307; 404 or 410)."""
+        """One workitem. Raises UpsError (C307; 404, or 410 with who deleted it, when and why)."""
+        stone = self._service.shadow.tombstones.get(uid)
+        if stone is not None:
+            raise UpsError(GONE, _last_words(stone.last))
         return self._service.worklist.workitem(uid)
 
     def subscribers(self, workitem: Workitem) -> Sequence[tuple[str, Subscription]]:
@@ -85,6 +90,12 @@ class ServiceInspection:
     def changes(self, since: int) -> Changes:
         """What changed after a number of an earlier answer."""
         return self._service.changes.since(since)
+
+
+def _last_words(last: HistoryEntry) -> str:
+    when = datetime.fromtimestamp(last.at).astimezone().isoformat(" ", "seconds")
+    who = f" by {last.who}" if last.who else ""
+    return f"the workitem was deleted on {when}{who}{f': {last.why}' if last.why else ''}"
 
 
 class LoopbackResources:

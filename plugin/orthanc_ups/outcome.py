@@ -18,12 +18,14 @@ class Outcome:
         uid: the workitem or well-known UID it was about.
         attributes: what the SCP set or coerced, if status says so; else empty.
         details: one sentence per modification, naming the attribute.
+        reason: why it was done, as it is written down; empty if no reason was given.
     """
 
     status: Status
     uid: str
     attributes: DataSet = field(default_factory=dict)
     details: tuple[str, ...] = ()
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

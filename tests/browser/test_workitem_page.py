@@ -126,6 +126,24 @@ def test_cancellation_carries_its_reason(screen: Screen, api: Management) -> Non
     assert "The scanner is down" in str(api.workitem(uid)["groups"])
 
 
+def test_why_an_operator_did_it_stands_in_the_timeline_as_text(screen: Screen, api: Management) -> None:
+    uid = api.make("Explained", PatientName="Doe^Jane")
+    page = screen.open(place("workitem", uid))
+    page.get_by_role("button", name="Claim").click()
+    page.get_by_role("dialog").get_by_label("Why").fill("<img src=x onerror=hacked()> for Jane")
+    confirm(page, "Claim")
+    expect(page.locator(".timeline .why")).to_have_text("<img src=x onerror=hacked()> for […]")
+    assert page.locator("main img").count() == 0
+    api.act(uid, "complete")
+    page.get_by_role("button", name="Delete").click()
+    page.get_by_role("dialog").get_by_label("Why").fill("Entered twice: ä, &, +")
+    confirm(page, "Delete")
+    expect(page.get_by_role("heading", name="Explained")).to_have_count(0)
+    screen.open(place("workitem", uid))
+    expect(page.get_by_role("alert")).to_contain_text("by page: Entered twice: ä, &, +")
+    screen.expect_problem("410")
+
+
 def test_nobody_to_ask_is_told_in_the_dialog(screen: Screen, api: Management) -> None:
     uid = api.make("Lonely")
     api.act(uid, "claim")

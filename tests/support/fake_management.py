@@ -33,6 +33,7 @@ from orthanc_ups.core.free_text import fits
 from orthanc_ups.core.matching import Query
 from orthanc_ups.core.numbers import Numbers
 from orthanc_ups.core.person_names import fold
+from orthanc_ups.core.reasons import discreet, reason_of
 from orthanc_ups.core.statuses import UpsError
 from orthanc_ups.core.subscriptions import GlobalAct, Kind, Log, appended, subscribed
 from orthanc_ups.core.workitem import HistoryEntry, SpecificAct, Subscription, Workitem
@@ -101,15 +102,22 @@ class FakeWorklist:
         before = self.workitems.get(command.uid)
         watched = before is not None and bool(self.subscribers(before))
         decision = decide(before, command, Circumstances(self.clock.now(), "DEFAULT", watched))
+        known = (before, decision.workitem) if before else (decision.workitem,)
+        why = discreet(reason_of(command), *known)
         if decision.workitem is not before:
             created = before.created if before else len(self.workitems) + 1
             after = replace(decision.workitem, created=created)
-            self._keep(after, command.requester, decision.what, decision.occurrences)
+            self._keep(after, command.requester, decision.what, why, decision.occurrences)
             self.counted[_COUNTED[type(command)]] += 1
-        return Outcome(decision.status, command.uid, decision.told, decision.details)
+        return Outcome(decision.status, command.uid, decision.told, decision.details, why)
 
     def _keep(
-        self, workitem: Workitem, who: Requester, what: str, occurrences: Sequence[Occurrence] = ()
+        self,
+        workitem: Workitem,
+        who: Requester,
+        what: str,
+        why: str = "",
+        occurrences: Sequence[Occurrence] = (),
     ) -> None:
         now = self.clock.now().timestamp()
         everyone = tuple(ae for ae, _ in self.subscribers(workitem))
@@ -119,7 +127,7 @@ class FakeWorklist:
             for one, receivers in told
             if receivers
         ]
-        history = (*workitem.history, HistoryEntry(now, str(who), what))
+        history = (*workitem.history, HistoryEntry(now, str(who), what, why))
         self.workitems[workitem.uid] = replace(workitem, history=history)
         self.event_logs.setdefault(workitem.uid, []).extend(events)
         self.feed.note(workitem.uid)
@@ -155,7 +163,8 @@ class FakeWorklist:
             return Outcome(statuses.NO_SUCH_SUBSCRIPTION, command.uid)
         act = SpecificAct(next(self._sequences), state, self.clock.now().timestamp())
         changed = replace(workitem, acts={**workitem.acts, command.receiving_ae: act})
-        self._keep(changed, command.requester, f"{command.receiving_ae}: {state.value}")
+        why = discreet(reason_of(command), workitem)
+        self._keep(changed, command.requester, f"{command.receiving_ae}: {state.value}", why)
         return Outcome(statuses.SUCCESS, command.uid)
 
     def _check_known(self, command: Subscribe | Unsubscribe | Suspend | ReleaseLock) -> None:

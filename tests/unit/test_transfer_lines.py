@@ -66,7 +66,7 @@ RECORDS: tuple[Record, ...] = (
         },
     ),
     WORKITEM,
-    Purged(uid(2), 99.5),
+    Purged(uid(2), HistoryEntry(99.5, "anna as WORKLIST by page", "purged", "Ordered twice")),
     Batch(
         Endpoint("AI", "webhook:PACS"),
         (event(4, "AI", uid=uid(1)), BurstAt(Burst("AI", 20, 17, 20, 3.5), 25)),

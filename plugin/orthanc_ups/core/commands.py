@@ -12,17 +12,19 @@ from .statuses import Service
 
 @dataclass(frozen=True, slots=True)
 class Requester:
-    """Who asks: for events (Requesting AE), history and log lines.
+    """Who asks, and why: for events (Requesting AE), history and log lines.
 
     Attributes:
         ae: AE title of the requester, without padding.
         via: the door: ``"DIMSE"``, ``"UPS-RS"``, ``"page"``, ``"retention"``, ``"import"``.
         user: the authenticated user, if the door knows one.
+        reason: why, in the words of an operator, as they were given; see ``core/reasons.py``.
     """
 
     ae: str
     via: str
     user: str | None = None
+    reason: str = ""
 
     def __str__(self) -> str:
         if self.user:

@@ -36,11 +36,15 @@ class SpecificAct:
 
 @dataclass(frozen=True, slots=True)
 class HistoryEntry:
-    """Who did what when: ``at`` in seconds since the epoch, ``what`` in words."""
+    """Who did what when and why: ``at`` in seconds since the epoch, ``what`` and ``why`` in words.
+
+    ``why`` is empty if no reason was given; there is no patient data in it (``core/reasons.py``).
+    """
 
     at: float
     who: str
     what: str
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,7 @@ async function json(method, path, more) {
 export const get = (path, parameters = {}, signal = undefined) => json("GET", path, { parameters, signal });
 export const post = (path, content = {}) => json("POST", path, { content });
 export const put = (path, content = {}) => json("PUT", path, { content });
-export const remove = (path) => json("DELETE", path);
+export const remove = (path, parameters = {}) => json("DELETE", path, { parameters });
 
 const LOT = 1000;
 

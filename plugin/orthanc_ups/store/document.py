@@ -44,7 +44,7 @@ def encode(workitem: Workitem) -> bytes:
         "acts": {ae: [act.sequence, act.state.value, act.at] for ae, act in workitem.acts.items()},
         "filtered": workitem.filtered,
         "spilled": workitem.spilled,
-        "history": [[entry.at, entry.who, entry.what] for entry in workitem.history],
+        "history": [_entry_out(entry) for entry in workitem.history],
         "events": [_event_out(event, receivers) for event in workitem.events],
         "receivers": list(receivers),
         "attributes": workitem.attributes,
@@ -117,6 +117,11 @@ def _upgraded(content: dict[str, Any], found: int) -> dict[str, Any]:
         except (KeyError, TypeError, ValueError) as error:
             raise UnreadableDocument(f"not a document of format {older}: {error!r}") from error
     return content
+
+
+def _entry_out(entry: HistoryEntry) -> list[Any]:
+    """Most have no reason; those are written without one."""
+    return [entry.at, entry.who, entry.what, *([entry.why] if entry.why else [])]
 
 
 def _event_out(event: Event, receivers: dict[tuple[str, ...], int]) -> list[Any]:

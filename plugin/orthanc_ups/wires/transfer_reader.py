@@ -12,6 +12,7 @@ from ..core.dataset import text
 from ..core.events import Event, EventType
 from ..core.matching import Query
 from ..core.numbers import Numbers
+from ..core.reasons import discreet
 from ..core.states import State
 from ..core.statuses import UpsError
 from ..core.subscriptions import GlobalAct, Kind, Log
@@ -136,7 +137,12 @@ def _specific_act(fields: Fields) -> SpecificAct:
 
 
 def _entry(fields: Fields) -> HistoryEntry:
-    return HistoryEntry(fields.time("at"), fields.text("who"), fields.text("what"))
+    return HistoryEntry(fields.time("at"), fields.text("who"), fields.text("what"), _why(fields))
+
+
+def _why(fields: Fields) -> str:
+    """Exports of before there were reasons have none."""
+    return discreet(fields.text("why")) if fields.has("why") else ""
 
 
 def _events(fields: Fields, uid: str) -> tuple[Event, ...]:
@@ -159,7 +165,8 @@ def _event(fields: Fields, uid: str) -> Event:
 
 
 def _purged(fields: Fields) -> Purged:
-    return Purged(fields.uid("uid"), fields.time("at"))
+    who = fields.text("who") if fields.has("who") else ""
+    return Purged(fields.uid("uid"), HistoryEntry(fields.time("at"), who, "purged", _why(fields)))
 
 
 # --- dead letters ---

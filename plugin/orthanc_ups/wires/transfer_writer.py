@@ -104,7 +104,8 @@ def _event_out(event: Event) -> dict[str, Any]:
 
 
 def _purged_out(purged: Purged) -> dict[str, Any]:
-    return {"kind": "purged", "uid": purged.uid, "at": purged.at}
+    last = purged.last
+    return {"kind": "purged", "uid": purged.uid, "at": last.at, "who": last.who, "why": last.why}
 
 
 def _batch_out(batch: Batch) -> dict[str, Any]:

@@ -117,7 +117,7 @@ class Exporter:
     def _purged(self, after: str) -> Iterator[tuple[Record, str]]:
         stones = self._parts.shadow.tombstones
         while some := heapq.nsmallest(_AT_ONCE, (uid for uid in stones if uid > after)):
-            yield from ((Purged(uid, stones[uid].at), uid) for uid in some if uid in stones)
+            yield from ((Purged(uid, stones[uid].last), uid) for uid in some if uid in stones)
             after = some[-1]
 
     def _dead_letters(self, after: str) -> Iterator[tuple[Record, str]]:

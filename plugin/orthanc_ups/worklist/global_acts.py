@@ -11,6 +11,7 @@ from ..core import statuses, tags
 from ..core.commands import Subscribe, Suspend, Unsubscribe
 from ..core.matching import Query
 from ..core.numbers import Numbers
+from ..core.reasons import discreet, reason_of
 from ..core.statuses import Status, UpsError
 from ..core.subscriptions import MAXIMUM_ACTS, GlobalAct, Kind, filters_taken
 from ..core.workitem import Subscription
@@ -73,8 +74,10 @@ class GlobalActs:
         counted = {Kind.UNSUBSCRIBE: "subscriptions_removed", Kind.SUSPEND: "subscriptions_suspended"}
         self._counters.add(counted.get(kind, "subscriptions_created"))
         name = "filtered" if filtered else "global"
-        _log.info("%s: %s (%s) for %s", command.requester, kind.value, name, command.receiving_ae)
-        return Outcome(status, command.uid)
+        why = discreet(reason_of(command))
+        told = f" ({why})" if why else ""
+        _log.info("%s: %s (%s) for %s%s", command.requester, kind.value, name, command.receiving_ae, told)
+        return Outcome(status, command.uid, reason=why)
 
     def _has_something(self, command: Unsubscribe | Suspend, filtered: bool) -> bool:
         standing = self._ledger.standing(command.receiving_ae)

@@ -7,8 +7,9 @@ import logging
 
 from ..core import statuses
 from ..core.commands import Purge
+from ..core.reasons import discreet, reason_of
 from ..core.statuses import UpsError
-from ..core.workitem import Workitem
+from ..core.workitem import HistoryEntry, Workitem
 from ..outcome import Outcome
 from .commits import Commits
 from .ledger import Ledger
@@ -30,13 +31,15 @@ class Purging:
 
         ``at`` in seconds since the epoch.
         """
-        workitem = kept.workitem
+        workitem, who = kept.workitem, str(command.requester)
         self._check(workitem)
+        why = discreet(reason_of(command), workitem)
         await self._commits.sweep_one(workitem.uid)
-        await self._shadow.bury(kept, at)
+        await self._shadow.bury(kept, HistoryEntry(at, who, "purged", why))
         self._ledger.forget(workitem)
-        _log.info("%s: purged; workitem %s was %s", command.requester, workitem.uid, workitem.state.value)
-        return Outcome(statuses.SUCCESS, workitem.uid)
+        told = f" ({why})" if why else ""
+        _log.info("%s: purged%s; workitem %s was %s", who, told, workitem.uid, workitem.state.value)
+        return Outcome(statuses.SUCCESS, workitem.uid, reason=why)
 
     def _check(self, workitem: Workitem) -> None:
         if not workitem.state.is_final:

@@ -184,7 +184,7 @@ class Restore:
             if shadow.get(purged.uid) is not None:
                 return conflict("is here, but was purged there; ours is kept")
             try:
-                await shadow.tombstones.bury(purged.uid, purged.at, None)
+                await shadow.tombstones.bury(purged.uid, purged.last, None)
             except Conflict:
                 return TAKEN
         return IMPORTED

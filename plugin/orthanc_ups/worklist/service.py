@@ -22,6 +22,7 @@ from ..core.commands import (
 )
 from ..core.dataset import DataSet
 from ..core.matching import Query
+from ..core.reasons import discreet, reason_of
 from ..core.representations import REPRESENTATIONS
 from ..core.statuses import UpsError
 from ..core.workitem import HistoryEntry, Workitem
@@ -197,10 +198,12 @@ class Worklist:
 
     async def _carried_out(self, command: Command, before: Kept | None, planned: Attempt) -> Outcome:
         decision, uid = planned.decision, command.uid
-        outcome = Outcome(decision.status, uid, decision.told, decision.details)
+        known = (before.workitem, decision.workitem) if before else (decision.workitem,)
+        why = discreet(reason_of(command), *known)
+        outcome = Outcome(decision.status, uid, decision.told, decision.details, why)
         if before is not None and decision.workitem is before.workitem and planned.act is None:
             return outcome
-        entry = HistoryEntry(self._now().timestamp(), str(command.requester), decision.what)
+        entry = HistoryEntry(self._now().timestamp(), str(command.requester), decision.what, why)
         after = await self._commits.commit(
             before, decision.workitem, decision.occurrences, entry, planned.act
         )

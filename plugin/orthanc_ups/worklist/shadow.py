@@ -11,7 +11,7 @@ from ..core.dataset import DataSet
 from ..core.events import Event
 from ..core.matching import Query
 from ..core.statuses import PROCESSING_FAILURE, RESOURCE_LIMITATION, UpsError
-from ..core.workitem import Workitem
+from ..core.workitem import HistoryEntry, Workitem
 from ..store.document import UnreadableDocument, decode, encode
 from ..store.port import Entry
 from ..store.projection import Kept, Projection, ProjectionBroken
@@ -71,10 +71,10 @@ class Shadow:
         """Number of workitems."""
         return self._asked(self._projection.count)
 
-    async def bury(self, kept: Kept, at: float) -> None:
+    async def bury(self, kept: Kept, last: HistoryEntry) -> None:
         """Replace a workitem's entry by a tombstone. Raises Conflict or StoreUnavailable."""
         uid = kept.workitem.uid
-        await self.tombstones.bury(uid, at, stored_version(kept))
+        await self.tombstones.bury(uid, last, stored_version(kept))
         self.remove(uid)
 
     # --- what others did to an entry ---

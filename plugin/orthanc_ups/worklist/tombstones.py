@@ -10,6 +10,7 @@ from typing import Final
 
 import orjson
 
+from ..core.workitem import HistoryEntry
 from ..store.document import FORMAT
 from ..store.port import Entry
 from .writer import Conflict, Writer
@@ -20,10 +21,10 @@ _PREFIX: Final = "workitem/"
 
 @dataclass(frozen=True, slots=True)
 class Tombstone:
-    """A purged workitem that is remembered: ``at`` in seconds since the epoch."""
+    """A purged workitem that is remembered, with the last entry of its history: when, by whom and why."""
 
     version: str
-    at: float
+    last: HistoryEntry
     document: bytes
 
 
@@ -40,17 +41,17 @@ class Tombstones(dict[str, Tombstone]):
         if found is not None:
             self[found[0]] = Tombstone(entry.version, found[1], entry.document)
 
-    async def bury(self, uid: str, at: float, version: str | None) -> None:
+    async def bury(self, uid: str, last: HistoryEntry, version: str | None) -> None:
         """Write a tombstone over a workitem's entry. Raises Conflict or StoreUnavailable."""
-        document = tombstone_document(uid, at)
-        self[uid] = Tombstone(await self._writer.write(f"{_PREFIX}{uid}", document, version), at, document)
+        document = tombstone_document(uid, last)
+        self[uid] = Tombstone(await self._writer.write(f"{_PREFIX}{uid}", document, version), last, document)
 
     async def forget(self, before: float) -> None:
         """Delete the entries of workitems purged before a time (seconds since the epoch).
 
         Raises StoreUnavailable; then some are left.
         """
-        for uid, stone in [(uid, stone) for uid, stone in self.items() if stone.at < before]:
+        for uid, stone in [(uid, stone) for uid, stone in self.items() if stone.last.at < before]:
             try:
                 await self._writer.remove(f"{_PREFIX}{uid}", stone.version)
             except Conflict:
@@ -63,17 +64,18 @@ class Tombstones(dict[str, Tombstone]):
             yield Entry(f"{_PREFIX}{uid}", stone.document, stone.version)
 
 
-def tombstone_document(uid: str, at: float) -> bytes:
-    """What stands in the entry of a purged workitem. ``at`` in seconds since the epoch."""
-    return orjson.dumps({"format": FORMAT, "uid": uid, "gone": at})
+def tombstone_document(uid: str, last: HistoryEntry) -> bytes:
+    """What stands in the entry of a purged workitem."""
+    return orjson.dumps({"format": FORMAT, "uid": uid, "gone": last.at, "by": last.who, "why": last.why})
 
 
-def read_tombstone(document: bytes) -> tuple[str, float] | None:
-    """UID and time of purging, or None if the document is no tombstone."""
+def read_tombstone(document: bytes) -> tuple[str, HistoryEntry] | None:
+    """UID, and when, by whom and why it was purged; None if the document is no tombstone."""
     if b'"gone":' not in document[:200]:
         return None
     try:
         content = orjson.loads(document)
-        return str(content["uid"]), float(content["gone"])
-    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+        who, why = str(content.get("by", "")), str(content.get("why", ""))
+        return str(content["uid"]), HistoryEntry(float(content["gone"]), who, "purged", why)
+    except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError):
         return None

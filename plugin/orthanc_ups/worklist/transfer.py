@@ -18,7 +18,7 @@ from typing import TypeAlias
 import orjson
 
 from ..core.subscriptions import Log, standing
-from ..core.workitem import Subscription, Workitem
+from ..core.workitem import HistoryEntry, Subscription, Workitem
 from ..delivery.documents import Batch, Progress
 from ..delivery.outbox import Delivery
 from ..store.projection import Projection
@@ -77,10 +77,10 @@ class Reach:
 
 @dataclass(frozen=True, slots=True)
 class Purged:
-    """A purged workitem that is remembered; ``at`` in seconds since the epoch."""
+    """A purged workitem that is remembered, with the last entry of its history: when, by whom and why."""
 
     uid: str
-    at: float
+    last: HistoryEntry
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,19 @@ import { codeEditor } from "../parts/codes.js";
 import { dialog, field, notice } from "../parts/dialog.js";
 import { icon } from "../parts/icons.js";
 import { go, link } from "../router.js";
-import { reasonFields } from "../parts/reasons.js";
+import { reasonFields, whyField } from "../parts/reasons.js";
 
 const path = (item, action) => `workitems/${part(item.uid)}/${action}`;
 
 async function claim(item) {
   const words = "It goes in progress, and its subscribers are told. Claim on behalf only when you know that a performer does the work without telling the worklist: performers that ask for work will no longer find it. You can complete or cancel it here later.";
-  return dialog({ title: "Claim on behalf of a performer?", content: h("p", {}, words), confirm: "Claim", action: () => post(path(item, "claim")) });
+  const why = whyField();
+  return dialog({
+    title: "Claim on behalf of a performer?",
+    content: [h("p", {}, words), why.element],
+    confirm: "Claim",
+    action: () => post(path(item, "claim"), why.value()),
+  });
 }
 
 async function requestCancel(item, system) {
@@ -56,6 +62,7 @@ async function completeOnBehalf(item) {
   const code = codeEditor(known.PerformedWorkitemCodeSequence[0]);
   const station = codeEditor(known.PerformedStationNameCodeSequence[0]);
   const outputs = (known.OutputInformationSequence || []).length;
+  const why = whyField();
   const words = "Do this only when you know that the work is done. The form says what was performed; the worklist needs all of it.";
   const performed = () => ({
     ...known,
@@ -75,20 +82,22 @@ async function completeOnBehalf(item) {
       h("fieldset", {}, h("legend", {}, "Performed workitem code"), code.element),
       h("fieldset", {}, h("legend", {}, "Performed station"), station.element),
       h("p.faint", {}, outputs ? `${outputs} outputs were reported by the performer.` : "No outputs were reported."),
+      why.element,
     ],
     confirm: "Complete on behalf",
-    action: () => post(path(item, "complete"), { performed: performed() }),
+    action: () => post(path(item, "complete"), { performed: performed(), ...why.value() }),
   });
 }
 
 async function purge(item) {
   const words = "The workitem and its history are deleted; it can not be retrieved any more. A workitem that is held by a Deletion Lock is not deleted.";
+  const why = whyField("Who deleted it, when and why is remembered for a while.");
   const made = await dialog({
     title: "Delete this workitem?",
-    content: h("p", {}, words),
+    content: [h("p", {}, words), why.element],
     confirm: "Delete",
     danger: true,
-    action: () => remove(`workitems/${part(item.uid)}`),
+    action: () => remove(`workitems/${part(item.uid)}`, why.value()),
   });
   if (made) go("worklist");
   return undefined;

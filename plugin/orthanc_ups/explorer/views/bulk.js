@@ -6,7 +6,7 @@ import { h } from "../dom.js";
 import { plural } from "../format.js";
 import { dialog, failed, field, notice } from "../parts/dialog.js";
 import { icon } from "../parts/icons.js";
-import { reasonFields } from "../parts/reasons.js";
+import { reasonFields, whyField } from "../parts/reasons.js";
 
 const FINAL = new Set(["COMPLETED", "CANCELED"]);
 const SHOWN = 5;
@@ -55,26 +55,30 @@ async function cancelAll(rows, system, done) {
 }
 
 async function purgeAll(rows, done) {
+  const why = whyField("Who deleted them, when and why is remembered for a while.");
+  const words = "Only completed and canceled workitems can be deleted, and only if no Deletion Lock holds them. This cannot be undone.";
   await dialog({
     title: `Delete ${plural(rows.length, "workitem")}?`,
-    content: h("p", {}, "Only completed and canceled workitems can be deleted, and only if no Deletion Lock holds them. This cannot be undone."),
+    content: [h("p", {}, words), why.element],
     confirm: "Delete",
     danger: true,
     action: () => {
-      carryOut(rows, "deleted", (row) => remove(`workitems/${part(row.uid)}`), done);
+      const told = why.value();
+      carryOut(rows, "deleted", (row) => remove(`workitems/${part(row.uid)}`, told), done);
     },
   });
 }
 
 async function prioritize(rows, done) {
   const choice = h("select", {}, ["HIGH", "MEDIUM", "LOW"].map((one) => h("option", { value: one }, one)));
+  const why = whyField();
   await dialog({
     title: `Priority of ${plural(rows.length, "workitem")}`,
-    content: field("Scheduled Procedure Step Priority", choice),
+    content: [field("Scheduled Procedure Step Priority", choice), why.element],
     confirm: "Set",
     action: () => {
-      const attributes = { ScheduledProcedureStepPriority: choice.value };
-      carryOut(rows, "changed", (row) => put(`workitems/${part(row.uid)}`, { attributes }), done);
+      const content = { attributes: { ScheduledProcedureStepPriority: choice.value }, ...why.value() };
+      carryOut(rows, "changed", (row) => put(`workitems/${part(row.uid)}`, content), done);
     },
   });
 }

@@ -7,6 +7,7 @@ import { plural } from "../format.js";
 import { errorBox, notice } from "../parts/dialog.js";
 import { makeField } from "../parts/fields.js";
 import { icon } from "../parts/icons.js";
+import { whyField } from "../parts/reasons.js";
 import { card } from "../parts/words.js";
 import { go, link } from "../router.js";
 
@@ -71,6 +72,7 @@ class NewWorkitem {
     this.templates = templates;
     this.prefill = prefill;
     this.place = h("div", {});
+    this.why = whyField();
     this.inputs = prefill ? inputChoice(prefill.inputs) : null;
     const names = templates.map((one) => one.name);
     const last = localStorage.getItem(TEMPLATE_KEY);
@@ -97,14 +99,14 @@ class NewWorkitem {
       h("button.tile", { type: "button", "aria-pressed": String(one === this.template), onclick: () => this.use(one.name) }, h("b", {}, one.name), h("span", {}, one.description)),
     );
     const from = h("div.tiles", { role: "group", "aria-label": "Template" }, tiles);
-    replace(this.place, from, this.inputs && card("Inputs", this.inputs.element), this.form.cards());
+    replace(this.place, from, this.inputs && card("Inputs", this.inputs.element), this.form.cards(), card("History", this.why.element));
   }
 
   async submit() {
     // An empty value is sent only where it takes back what the template says.
     const told = Object.entries(this.form.values()).filter(([keyword, value]) => !isEmpty(value) || !isEmpty(this.defaults[keyword]));
     const attributes = { ...this.hidden, ...Object.fromEntries(told) };
-    const content = { template: this.template.name, attributes, inputs: this.inputs ? this.inputs.value() : [] };
+    const content = { template: this.template.name, attributes, inputs: this.inputs ? this.inputs.value() : [], ...this.why.value() };
     try {
       const made = await post("workitems", content);
       localStorage.setItem(TEMPLATE_KEY, this.template.name);
@@ -159,11 +161,12 @@ export async function editView({ system, parts }) {
   const item = await get(`workitems/${part(uid)}`);
   const form = new Form(system.fields.filter((about) => about.editable), item.form);
   const begun = form.values();
+  const why = whyField();
   const submit = async () => {
     const values = changed(begun, form.values());
     if (!Object.keys(values).length) return go("workitem", [uid]);
     try {
-      const made = await put(`workitems/${part(uid)}`, { attributes: values });
+      const made = await put(`workitems/${part(uid)}`, { attributes: values, ...why.value() });
       notice(made.details.length ? `Saved. ${made.details.join(" ")}` : "Saved");
       return go("workitem", [uid]);
     } catch (error) {
@@ -171,6 +174,6 @@ export async function editView({ system, parts }) {
       return undefined;
     }
   };
-  const element = page(`Edit ${item.label}`, back, h("div", {}, form.cards()), { submit, words: "Save" });
+  const element = page(`Edit ${item.label}`, back, h("div", {}, form.cards(), card("History", why.element)), { submit, words: "Save" });
   return { element, title: `Edit ${item.label}`, key: (event) => event.key === "Escape" && go("workitem", [uid]) !== null };
 }

@@ -7,6 +7,7 @@ import { count, latency, plural } from "../format.js";
 import { sparkline } from "../parts/charts.js";
 import { dialog, failed, field, notice } from "../parts/dialog.js";
 import { icon } from "../parts/icons.js";
+import { whyField } from "../parts/reasons.js";
 import { card, channelWords, empty, facts, healthBadge, time } from "../parts/words.js";
 import { link } from "../router.js";
 import { letterCard } from "./letters.js";
@@ -194,12 +195,13 @@ class SubscriberPage {
   }
 
   async end(scope, words) {
+    const why = whyField("Stands in the log, with your name.");
     const made = await dialog({
       title: `Unsubscribe ${this.ae}?`,
-      content: h("p", {}, `It ends its subscription to ${words}. Events that wait are still delivered.`),
+      content: [h("p", {}, `It ends its subscription to ${words}. Events that wait are still delivered.`), why.element],
       confirm: "Unsubscribe",
       danger: true,
-      action: () => post(this.path("unsubscribe"), { scope }),
+      action: () => post(this.path("unsubscribe"), { scope, ...why.value() }),
     });
     if (made) this.again();
   }

@@ -5,6 +5,7 @@ import { part, put, remove } from "../api.js";
 import { h, newId } from "../dom.js";
 import { dialog, field, notice } from "../parts/dialog.js";
 import { icon } from "../parts/icons.js";
+import { whyField } from "../parts/reasons.js";
 import { card, empty } from "../parts/words.js";
 import { link } from "../router.js";
 
@@ -12,24 +13,26 @@ const path = (item, ae) => `workitems/${part(item.uid)}/subscribers/${part(ae)}`
 
 async function release(item, ae, done) {
   const words = `${ae} asked to keep this workitem until it has fetched the final state. Without the lock the workitem may be deleted as soon as it is completed or canceled. ${ae} stays subscribed.`;
+  const why = whyField();
   const made = await dialog({
     title: `Release the Deletion Lock of ${ae}?`,
-    content: h("p", {}, words),
+    content: [h("p", {}, words), why.element],
     confirm: "Release the lock",
     danger: true,
-    action: () => remove(`${path(item, ae)}/lock`),
+    action: () => remove(`${path(item, ae)}/lock`, why.value()),
   });
   if (made) notice(`The Deletion Lock of ${ae} is released`);
   if (made) done();
 }
 
 async function unsubscribe(item, ae, done) {
+  const why = whyField();
   const made = await dialog({
     title: `Unsubscribe ${ae} from this workitem?`,
-    content: h("p", {}, `${ae} will hear nothing more of it. Its other subscriptions stay.`),
+    content: [h("p", {}, `${ae} will hear nothing more of it. Its other subscriptions stay.`), why.element],
     confirm: "Unsubscribe",
     danger: true,
-    action: () => remove(path(item, ae)),
+    action: () => remove(path(item, ae), why.value()),
   });
   if (made) done();
 }
@@ -43,15 +46,17 @@ export function aeInput(system) {
 async function subscribe(item, system, done) {
   const { input, list } = aeInput(system);
   const lock = h("input", { type: "checkbox" });
+  const why = whyField();
   const made = await dialog({
     title: "Subscribe an AE to this workitem",
     content: [
       field("AE title", input, { help: "It must be in DicomModalities, or use UPS-RS." }),
       list,
       h("label.check", {}, lock, "With Deletion Lock: keep the workitem until the AE lets it go"),
+      why.element,
     ],
     confirm: "Subscribe",
-    action: () => put(path(item, input.value.trim()), { lock: lock.checked }),
+    action: () => put(path(item, input.value.trim()), { lock: lock.checked, ...why.value() }),
   });
   if (made) notice(made.warning || "Subscribed; a State Report is on its way");
   if (made) done();

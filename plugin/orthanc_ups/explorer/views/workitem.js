@@ -122,7 +122,7 @@ class WorkitemPage {
 
   timeline(item) {
     const entries = [...item.history].reverse().map((entry) =>
-      h("li", {}, h("div", {}, h("b", {}, entry.what)), h("div.faint", {}, entry.who), time(entry.at, { seconds: true })),
+      h("li", {}, h("div", {}, h("b", {}, entry.what)), entry.why && h("div.why", {}, entry.why), h("div.faint", {}, entry.who), time(entry.at, { seconds: true })),
     );
     const raw = new URL(rawPath(this.system, item.uid), ORTHANC).href;
     const rest = entries.splice(SHOWN);

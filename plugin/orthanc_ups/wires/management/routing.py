@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl
 import orjson
 
 from ...core.commands import Requester
+from ...core.reasons import MAXIMUM as LONGEST_REASON
 from ...core.statuses import UpsError
 from ...delivery.port import Unreachable
 from ...store.port import StoreUnavailable
@@ -37,7 +38,7 @@ class Call:
         parameters: what stands in the path at ``{…}``.
         query: the last value of each name.
         content: the JSON object of the body; empty if there is none, or if the route takes something else.
-        requester: the operator, for history and events.
+        requester: the operator with the reason given, for history and events.
         body: as it came.
     """
 
@@ -167,8 +168,9 @@ class Router:
         route, parameters = self._route(request.method, request.segments())
         _check_media_type(request, route.media_type)
         content = _content(request) if route.media_type == JSON else {}
-        requester = Requester(self._ae_title, "page", request.user)
         query = dict(parse_qsl(request.headers.get(QUERY_HEADER, request.query), keep_blank_values=True))
+        reason = "" if route.method == "GET" else _reason({**query, **content})
+        requester = Requester(self._ae_title, "page", request.user, reason)
         return await route.handler(Call(parameters, query, content, requester, request.body))
 
     def _route(self, method: str, segments: list[str]) -> tuple[Route, dict[str, str]]:
@@ -210,6 +212,17 @@ def _content(request: WebRequest) -> Mapping[str, Any]:
         raise HttpProblem(400, f"the body is not JSON: {error}") from None
     if not isinstance(found, dict):
         raise HttpProblem(400, "the body must be a JSON object")
+    return found
+
+
+def _reason(asked: Mapping[str, Any]) -> str:
+    """Why the operator does it; of a DELETE, whose body Orthanc does not hand on, in the query."""
+    found = asked.get("reason") or ""
+    if not isinstance(found, str):
+        raise HttpProblem(400, '"reason" must be a text')
+    found = found.strip()
+    if len(found) > LONGEST_REASON:
+        raise HttpProblem(400, f'"reason" is {len(found)} characters long, expected at most {LONGEST_REASON}')
     return found
 
 

@@ -14,7 +14,7 @@ from ...core.date_times import Zone, moment, zone
 from ...core.events import Event, EventType
 from ...core.rules import rule_for
 from ...core.states import State
-from ...core.workitem import Workitem
+from ...core.workitem import HistoryEntry, Workitem
 from .completion import progress_of
 from .keyword_form import keyword_of, name_of, name_text, tag_of
 
@@ -134,8 +134,13 @@ def row(workitem: Workitem, local: tzinfo | None) -> Json:
 
 
 def history(workitem: Workitem) -> list[Json]:
-    """Who did what when, oldest first."""
-    return [{"at": iso(one.at), "who": one.who, "what": readable(one.what)} for one in workitem.history]
+    """Who did what when, and why if a reason was given; oldest first."""
+    return [_entry(one) for one in workitem.history]
+
+
+def _entry(one: HistoryEntry) -> Json:
+    told: Json = {"at": iso(one.at), "who": one.who, "what": readable(one.what)}
+    return {**told, "why": one.why} if one.why else told
 
 
 _KEYWORD: Final = re.compile(r"\b[A-Z][a-z]+(?:[A-Z][A-Za-z]*)+\b")

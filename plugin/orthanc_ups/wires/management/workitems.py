@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from ...core import statuses, tags
@@ -19,6 +20,7 @@ from ...core.commands import (
     Update,
 )
 from ...core.dataset import DataSet, element, is_empty
+from ...core.reasons import in_words
 from ...core.states import State
 from ...core.statuses import Service, UpsError
 from ...core.workitem import Subscription, Workitem
@@ -166,9 +168,11 @@ class Workitems:
         return await self._close(call, State.COMPLETED, attributes)
 
     async def cancel(self, call: Call) -> dict[str, Any]:
-        """Close as CANCELED for a performer, with the reason."""
+        """Close as CANCELED for a performer; the reason also goes into the workitem."""
         workitem = await self._inspection.workitem(call.uid)
-        return await self._close(call, State.CANCELED, cancellation(workitem, _reasons(call)))
+        reasons = _reasons(call)
+        call = replace(call, requester=replace(call.requester, reason=in_words(reasons)))
+        return await self._close(call, State.CANCELED, cancellation(workitem, reasons))
 
     async def _close(self, call: Call, state: State, attributes: DataSet) -> dict[str, Any]:
         command = Close(call.requester, call.uid, state.value, attributes)
@@ -218,8 +222,8 @@ def told(outcome: Outcome, service: Service) -> dict[str, Any]:
 def _reasons(call: Call) -> DataSet:
     """Reason in words and as a code item. Raises UpsError, HttpProblem."""
     found: DataSet = {}
-    if call.text("reason").strip():
-        found[tags.REASON_FOR_CANCELLATION] = element("LT", call.text("reason").strip())
+    if call.requester.reason:
+        found[tags.REASON_FOR_CANCELLATION] = element("LT", call.requester.reason)
     if call.content.get("code"):
         found[tags.DISCONTINUATION_REASONS] = element("SQ", to_data_set(call.object("code"), "code"))
     return found
