@@ -61,6 +61,9 @@ def workitem(number: int) -> Workitem:
         tags.PATIENT_NAME: element("PN", {"Alphabetic": name}),
         "0040A370": element("SQ", workitems.request(f"A-{number:07}")),
     }
+    if attributes[tags.STATE]["Value"] != ["SCHEDULED"]:
+        item = {tags.PROGRESS: element("DS", str(chance.randrange(101)))}
+        attributes[tags.PROGRESS_INFORMATION] = element("SQ", item)
     return Workitem(workitems.uid(number), number, dict(sorted(attributes.items())))
 
 
@@ -176,7 +179,8 @@ async def searches(projection: Projection) -> None:
         say(f"{name}: last page", last)
         say(f"{name}: first 50 of a stream", chunk)
     everything = Query.of(QUERIES["everything"])
-    for order in ("modification", "state", "priority", "label", "worklist_label", "patient_name"):
+    orders = ("modification", "state", "priority", "label", "worklist_label", "patient_name")
+    for order in (*orders, "station", "performer", "progress", "-station", "-performer", "-progress"):
         projection._searches.outdated()
         taken = [await awaited(lambda: projection.search(everything, 0, 50, order)) for _ in range(5)]  # noqa: B023
         say(f"everything by {order}: first page", taken)

@@ -43,6 +43,7 @@ from orthanc_ups.delivery.report import EndpointReport
 from orthanc_ups.outcome import Outcome
 from orthanc_ups.wires.management.activity import Activity
 from orthanc_ups.wires.management.ports import DeliveryState, Facts, Listener, Listing, Subscriber
+from orthanc_ups.wires.management.views import row
 
 _WELL_KNOWN = (tags.GLOBAL_SUBSCRIPTION, tags.FILTERED_SUBSCRIPTION)
 _RANKS = {"HIGH": 1, "MEDIUM": 2, "LOW": 3, "SCHEDULED": 1, "IN PROGRESS": 2, "COMPLETED": 3, "CANCELED": 4}
@@ -216,6 +217,7 @@ class FakeWorklist:
             if listing.query.matches(one.attributes) and fits(one.attributes, listing.words)
         ]
         found.sort(key=lambda one: (_sort_key(one, listing.order), one.created), reverse=listing.descending)
+        found.sort(key=lambda one: not _shown(one, listing.order))
         return found[listing.offset : listing.offset + listing.limit], len(found)
 
     async def counts(self) -> list[tuple[str, str, int]]:
@@ -244,7 +246,20 @@ _COUNTED: Mapping[type, str] = {
 }
 
 
+def _shown(workitem: Workitem, order: str) -> Any:
+    """What stands in a column of which those without anything stand at the end; true for other columns."""
+    told = row(workitem, UTC)
+    if order == "progress":
+        return told["progress"]["percent"] is not None
+    return told[f"{order}s"] if order in ("station", "performer") else True
+
+
 def _sort_key(workitem: Workitem, order: str) -> Any:
+    told = row(workitem, UTC)
+    if order == "progress":
+        return told["progress"]["percent"] or 0.0
+    if order in ("station", "performer"):
+        return fold(next(iter(told[f"{order}s"]), ""))
     if order == "patient":
         names = workitem.attributes.get(tags.PATIENT_NAME, {}).get("Value") or [{}]
         return fold(names[0].get("Alphabetic", ""))

@@ -6,12 +6,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import pytest
 
 from orthanc_ups.core import tags
-from orthanc_ups.core.dataset import DataSet, Element, element, text
+from orthanc_ups.core.dataset import DataSet, Element, element, items, text
 from orthanc_ups.core.free_text import fits, words
 from orthanc_ups.core.matching import Query
 from orthanc_ups.core.workitem import Workitem
@@ -143,9 +144,92 @@ def test_every_page_of_every_order(few: int, projection: Projection, monkeypatch
                     page, counted = await projection.search(query, offset, 10, sign + order)
                     assert counted == total
                     pages += numbers(page)
-                assert pages == (numbers(whole) if not sign else numbers(whole)[::-1])
+                assert pages == (numbers(whole) if not sign else turned_round(whole, order))
 
     asyncio.run(compare())
+
+
+def turned_round(whole: Iterable[DataSet], order: str) -> list[int]:
+    """Descending: the other way, but what has no value stays at the end."""
+    found = list(whole)
+    has = [one for one in found if order not in SHOWN or SHOWN[order](one)]
+    return numbers([*has[::-1], *(one for one in found[::-1] if one not in has)])
+
+
+SHOWN: dict[str, Callable[[DataSet], Any]] = {
+    "station": lambda one: items(one, tags.STATION_NAME),
+    "performer": lambda one: items(one, tags.HUMAN_PERFORMERS),
+    "progress": lambda one: items(one, tags.PROGRESS_INFORMATION),
+}
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [
+        ("station", [2, 1, 6, 3, 4, 5]),
+        ("-station", [3, 6, 1, 2, 5, 4]),
+        ("performer", [4, 2, 1, 3, 5, 6]),
+        ("-performer", [1, 2, 4, 6, 5, 3]),
+        ("progress", [5, 1, 6, 2, 3, 4]),
+        ("-progress", [6, 1, 5, 4, 3, 2]),
+    ],
+)
+def test_by_station_performer_and_progress_as_they_are_shown(order: str, expected: list[int]) -> None:
+    """Without case, by the meaning of a code or else its value, numbers as numbers; none stand at the end."""
+    stations = {1: "room 7", 2: "Room 10", 3: "X-ray", 4: None, 5: None, 6: "Room 7"}
+    people = {1: "greek", 2: "latin", 4: "code only"}
+    percents = {1: "9.5", 5: "9", 6: "100"}
+    opened = Projection.open(":memory:")
+    for number, shown in stations.items():
+        content = {
+            **workitems.stored(number),
+            tags.STATION_NAME: element("SQ", *([workitems.code("Z", "99ST", shown)] if shown else [])),
+            tags.HUMAN_PERFORMERS: element("SQ", *([person(people[number])] if number in people else [])),
+        }
+        if number in percents:
+            item = {tags.PROGRESS: element("DS", percents[number])}
+            content[tags.PROGRESS_INFORMATION] = element("SQ", item)
+        one = Workitem(workitems.uid(number), number, dict(sorted(content.items())))
+        opened.put(one, "1", encode(one))
+
+    async def compare() -> None:
+        everything = Query.of({tags.SOP_INSTANCE_UID: element("UI")})
+        found, _ = await opened.search(everything, order=order)
+        assert numbers(found) == expected
+        pages = [await opened.search(everything, offset, 1, order) for offset in range(6)]
+        assert [numbers(page) for page, _ in pages] == [[number] for number in expected]
+
+    try:
+        asyncio.run(compare())
+    finally:
+        opened.close()
+
+
+def person(who: str) -> DataSet:
+    names = {"greek": "Καστανίδης^Ι", "latin": "Zimmer^A", "code only": ""}
+    codes = element("SQ", workitems.code("anna", "99ID", "Anna"))
+    return {
+        tags.HUMAN_PERFORMER_CODES: codes,
+        "00404037": element("PN", *([{"Alphabetic": names[who]}] if names[who] else [])),
+    }
+
+
+@pytest.mark.parametrize("order", ["station", "performer", "progress"])
+def test_pages_in_these_orders_are_stretches_of_an_index(order: str, projection: Projection) -> None:
+    async def explained() -> list[str]:
+        plan = await projection._searches.run(
+            lambda reader: reader.planned(Query.of({tags.SOP_INSTANCE_UID: element("UI")}), order)
+        )
+        told = []
+        for part in (*plan.stretches(descending=False), *plan.stretches(descending=True)):
+            for sql in (part.ids(), part.ids(descending=True)):
+                rows = projection._file.writer.execute(f"EXPLAIN QUERY PLAN {sql.text}", sql.values)
+                told += [row[3] for row in rows]
+        return told
+
+    steps = asyncio.run(explained())
+    assert len(steps) == 6, "no step of its own for sorting"
+    assert all(f"COVERING INDEX workitem_{order}" in step for step in steps)
 
 
 @pytest.mark.parametrize("looked_for", ["ROOM1", "mueller zoë", "A1 ct", "step 3 room2 журавлева"])

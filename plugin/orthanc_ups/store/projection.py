@@ -265,8 +265,9 @@ class Projection:
         """The attributes of the matches from ``offset`` on, at most ``limit``, and the number of all matches.
 
         ``order`` is one of ``start`` (the default), ``created``, ``modification``, ``state``, ``priority``,
-        ``label``, ``worklist_label``, ``patient_name``; a leading ``-`` turns it round. Equal ones stand in
-        the order of creation. Each of ``words`` (``core/free_text.py``) must occur in a match.
+        ``label``, ``worklist_label``, ``patient_name``, ``station``, ``performer``, ``progress``; a leading
+        ``-`` turns it round, but in the last three those without a value stand at the end either way. Equal
+        ones stand in the order of creation. Each of ``words`` (``core/free_text.py``) must occur in a match.
         Raises ValueError for another order, UpsError (A700, 503) if too many searches wait already.
         """
         self._check_whole()

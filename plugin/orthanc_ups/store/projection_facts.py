@@ -3,20 +3,35 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from ..core import person_names, tags
-from ..core.dataset import DataSet, text, value, values
+from ..core.dataset import DataSet, items, text, value, values
 from ..core.date_times import Zone, moment, zone
 from ..core.free_text import searchable
 from ..core.key_tests import plain
 from ..core.workitem import Workitem
-from .projection_schema import CODES, COLUMNS, KEYS, MOMENTS, NAMES, NO_START, PAIRS, RANKS, SEPARATOR, Kind
+from .projection_schema import (
+    CODES,
+    COLUMNS,
+    KEYS,
+    MOMENTS,
+    NAMES,
+    NO_PROGRESS,
+    NO_START,
+    NO_WORDS,
+    PAIRS,
+    RANKS,
+    SEPARATOR,
+    Kind,
+)
 
 _PATIENT_SEX: Final = "00100040"
 _BIRTH_DATE: Final = "00100030"
+_PERFORMER_NAME: Final = "00404037"
 
 CodeRow: TypeAlias = tuple[int, str, str, int]
 """Kind, text and scheme of a code; 1 if an earlier row of the workitem has the same kind and text, else 0."""
@@ -39,6 +54,7 @@ class Volatile(NamedTuple):
     noted: int
     last_event: int
     odd: int
+    progress: float
 
 
 class Lasting(NamedTuple):
@@ -49,6 +65,8 @@ class Lasting(NamedTuple):
     name: str
     sex: str
     birth: int | None
+    station: str
+    performer: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +122,7 @@ def volatile_of(workitem: Workitem, local: Zone) -> Volatile:
         noted=int(bool(workitem.acts or workitem.spilled)),
         last_event=max((event.sequence for event in workitem.events), default=0),
         odd=int(_is_odd(attributes, ranks)),
+        progress=_progress(attributes),
     )
 
 
@@ -118,7 +137,35 @@ def _lasting(attributes: DataSet, names: list[dict[str, str]]) -> Lasting:
         name=first,
         sex=plain(value(attributes, _PATIENT_SEX)),
         birth=moment("DA", value(attributes, _BIRTH_DATE)),
+        station=_code_words(attributes, tags.STATION_NAME) or NO_WORDS,
+        performer=_performer(attributes) or NO_WORDS,
     )
+
+
+def _code_words(content: DataSet, sequence: str) -> str:
+    """What is shown of the first code of a sequence, as it sorts: without case."""
+    for item in items(content, sequence)[:1]:
+        return (plain(value(item, tags.CODE_MEANING)) or plain(value(item, tags.CODE_VALUE))).casefold()
+    return ""
+
+
+def _performer(content: DataSet) -> str:
+    """What is shown of the first scheduled human performer, as it sorts: the name, else the code."""
+    for item in items(content, tags.HUMAN_PERFORMERS)[:1]:
+        groups = person_names.groups(value(item, _PERFORMER_NAME))
+        return next(iter(groups.values()), "") or _code_words(item, tags.HUMAN_PERFORMER_CODES)
+    return ""
+
+
+def _progress(content: DataSet) -> float:
+    """Procedure Step Progress (0074,1004) in percent."""
+    for item in items(content, tags.PROGRESS_INFORMATION)[:1]:
+        try:
+            found = float(value(item, tags.PROGRESS))
+        except (TypeError, ValueError):
+            return NO_PROGRESS
+        return found if math.isfinite(found) else NO_PROGRESS
+    return NO_PROGRESS
 
 
 def _rank(attributes: DataSet, tag: str) -> int:

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
 from .projection_filters import ON_EVERY_DRIVER, Code, Column, Filters, Ids, Sql
+from .projection_schema import NO_PROGRESS, NO_WORDS
 
 FEW = 2_000
 
@@ -30,9 +31,17 @@ ORDERS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = MappingProxyType(
         "label": ("workitem_label", ("label", "created", "id")),
         "worklist_label": ("workitem_worklist", ("worklist", "created", "id")),
         "patient_name": ("workitem_name", ("name", "created", "id")),
+        "station": ("workitem_station", ("station", "created", "id")),
+        "performer": ("workitem_performer", ("performer", "created", "id")),
+        "progress": ("workitem_progress", ("progress", "created", "id")),
     }
 )
 """What matches can be sorted by: the index that has the order, and the columns of the order."""
+
+NONE_LAST: Final[Mapping[str, object]] = MappingProxyType(
+    {"station": NO_WORDS, "performer": NO_WORDS, "progress": NO_PROGRESS}
+)
+"""Orders in which matches without a value stand at the end in both directions: what stands for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +52,7 @@ class Plan:
         source: the FROM and WHERE clauses; ``d`` is the table that leads.
         values: its parameters.
         ordering: columns of the order, with their table.
+        none: what the first of them holds for no value, if such matches stand at the end in both directions.
         gather: True if all matches are fetched at once, as sorting them costs more than fetching.
         exact: True if no further test is needed.
     """
@@ -52,6 +62,17 @@ class Plan:
     ordering: tuple[str, ...]
     gather: bool
     exact: bool
+    none: object = None
+
+    def stretches(self, *, descending: bool) -> tuple[Plan, ...]:
+        """What to read one after the other; turned round, an index would begin with those that have no value."""
+        if self.none is None or not descending:
+            return (self,)
+        return self._only("<"), self._only("=")
+
+    def _only(self, compared: str) -> Plan:
+        source = f"{self.source} AND {self.ordering[0]} {compared} ?"
+        return replace(self, source=source, values=(*self.values, self.none))
 
     def count(self) -> Sql:
         """How many there are."""
@@ -159,7 +180,7 @@ def _plan(
     gather: bool = False,
 ) -> Plan:
     ordering = tuple(f"{table}.{column}" for column in ORDERS[order][1])
-    return Plan(source, values, ordering, gather, filters.exact)
+    return Plan(source, values, ordering, gather, filters.exact, NONE_LAST.get(order))
 
 
 def _is_one_state(columns: Iterable[Column]) -> bool:

@@ -28,11 +28,18 @@ Place = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Matched:
-    """What is known of the matches of a query: their number and, if they were gathered, their ids in order."""
+    """What is known of the matches of a query: stretches of them in order, each with their number.
 
-    plan: Plan
-    total: int
+    If they were gathered, their ids in order instead.
+    """
+
+    stretches: tuple[tuple[Plan, int], ...]
     ids: array[int] | None = None
+
+    @property
+    def total(self) -> int:
+        """How many there are."""
+        return sum(many for _, many in self.stretches) if self.ids is None else len(self.ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +95,15 @@ class Reader:
         """Count or gather all matches."""
         with self.snapshot():
             chosen = self.planned(query, order, words)
+            stretches = chosen.stretches(descending=descending)
             if chosen.exact and not chosen.gather:
-                return Matched(chosen, int(self._one(chosen.count())))
-            ids = self._ids(chosen.ids(descending=descending))
+                return Matched(tuple((one, self._one(one.count())) for one in stretches))
+            ids = array("q")
+            for one in stretches:
+                ids.extend(self._ids(one.ids(descending=descending)))
             if not chosen.exact:
                 ids = array("q", (one for one, _ in self._fitting(query, ids)))
-            return Matched(chosen, len(ids), ids)
+            return Matched((), ids)
 
     def page(self, matched: Matched, offset: int, limit: int | None, *, descending: bool) -> list[DataSet]:
         """The attributes of the matches from ``offset`` on."""
@@ -102,16 +112,25 @@ class Reader:
             if matched.ids is not None:
                 wanted: Iterable[int] = matched.ids[offset : offset + many]
             else:
-                wanted = self._stretch(matched, offset, many, descending=descending)
+                wanted = self._across(matched.stretches, offset, many, descending=descending)
             return [found for _, found in self._attributes(wanted)]
 
-    def _stretch(self, matched: Matched, offset: int, many: int, *, descending: bool) -> Iterable[int]:
+    def _across(
+        self, stretches: Sequence[tuple[Plan, int]], offset: int, many: int, *, descending: bool
+    ) -> Iterator[int]:
+        for chosen, total in stretches:
+            here = max(0, min(many, total - offset))
+            if here:
+                yield from self._stretch(chosen, total, offset, here, descending=descending)
+            offset, many = max(0, offset - total), many - here
+
+    def _stretch(
+        self, chosen: Plan, total: int, offset: int, many: int, *, descending: bool
+    ) -> Iterable[int]:
         """From the nearer end: the last page costs as much as the first."""
-        if many == 0:
-            return ()
-        behind = matched.total - offset - many
+        behind = total - offset - many
         backwards = behind < offset
-        text, values = matched.plan.ids(descending=descending is not backwards)
+        text, values = chosen.ids(descending=descending is not backwards)
         rows = self._execute(f"{text} LIMIT ? OFFSET ?", (*values, many, behind if backwards else offset))
         found = [row for (row,) in rows]
         return reversed(found) if backwards else found

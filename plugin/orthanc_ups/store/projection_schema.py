@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 import zlib
 from collections.abc import Mapping
@@ -27,6 +28,12 @@ SCHEMA: Final = 1
 
 NO_START: Final = -(2**62)
 """Sorts before every start and lies in no range."""
+
+NO_WORDS: Final = "\U0010ffff"
+"""Sorts behind every text: stands for none in the columns ``station`` and ``performer``."""
+
+NO_PROGRESS: Final = math.inf
+"""Sorts behind every progress."""
 
 
 class Kind(IntEnum):
@@ -185,11 +192,14 @@ CREATE TABLE workitem(
     noted INTEGER NOT NULL,
     last_event INTEGER NOT NULL,
     odd INTEGER NOT NULL,
+    progress REAL NOT NULL,
     worklist TEXT NOT NULL,
     label TEXT NOT NULL,
     name TEXT NOT NULL,
     sex TEXT NOT NULL,
-    birth INTEGER
+    birth INTEGER,
+    station TEXT NOT NULL,
+    performer TEXT NOT NULL
 );
 CREATE TABLE body(id INTEGER PRIMARY KEY, rows BLOB NOT NULL, document BLOB NOT NULL);
 CREATE TABLE code(
@@ -233,6 +243,9 @@ INDEXES: Final[Mapping[str, str]] = MappingProxyType(
         "workitem_worklist": "worklist, state, created",
         "workitem_label": "label, created",
         "workitem_name": "name, created",
+        "workitem_station": "station, created",
+        "workitem_performer": "performer, created",
+        "workitem_progress": "progress, created",
     }
 )
 """Indexes of table ``workitem``; made after the rows when all are read in anew."""

@@ -26,10 +26,12 @@ _STORED: Final = """
     SELECT m.id, m.created, m.state, m.start, b.rows
     FROM workitem m JOIN body b ON b.id = m.id WHERE m.uid = ?
 """
-_VOLATILE: Final = ", ".join(f"{name} = ?" for name in ("created", "version", "digest", *Volatile._fields))
+_VOLATILE: Final = ", ".join(f"{name} = ?" for name in ("version", "digest", *Volatile._fields))
 _LASTING: Final = ", ".join(f"{name} = ?" for name in Lasting._fields)
 _UPDATE: Final = f"UPDATE workitem SET {_VOLATILE} WHERE id = ?"  # noqa: S608
-_UPDATE_ALL: Final = f"UPDATE workitem SET {_VOLATILE}, {_LASTING} WHERE id = ?"  # noqa: S608
+_UPDATE_ALL: Final = f"UPDATE workitem SET created = ?, {_VOLATILE}, {_LASTING} WHERE id = ?"  # noqa: S608
+"""Every index holds ``created``; naming it, even unchanged, has all of them written anew."""
+
 _COLUMNS: Final = ("uid", "created", "version", "digest", *Volatile._fields, *Lasting._fields)
 _INSERT: Final = (
     f"INSERT INTO workitem({', '.join(_COLUMNS)}) "  # noqa: S608
@@ -120,8 +122,8 @@ class ProjectionWriter:
     def _update(self, stored: Sequence[Any], workitem: Workitem, version: str, document: bytes) -> None:
         self._write_staged()
         row, created, state, start, rows = stored
-        head = workitem.created, version, digest_of(document)
-        known = self._recent.get(workitem.uid)
+        head = version, digest_of(document)
+        known = self._recent.get(workitem.uid) if created == workitem.created else None
         if known is not None and same_lasting(known, workitem.attributes):
             volatile = volatile_of(workitem, self._local)
             self._execute(_UPDATE, (*head, *volatile, row))
@@ -131,7 +133,7 @@ class ProjectionWriter:
         else:
             facts = facts_of(workitem, self._local)
             volatile = facts.volatile
-            self._execute(_UPDATE_ALL, (*head, *volatile, *facts.lasting, row))
+            self._execute(_UPDATE_ALL, (workitem.created, *head, *volatile, *facts.lasting, row))
             codes, new_codes = self._rewrite_body(row, rows, facts, document)
         before = state, start, created, row
         after = volatile.state, volatile.start, workitem.created, row

@@ -16,9 +16,9 @@ const COLUMNS = [
   { name: "worklist", words: "Worklist", order: "worklist" },
   { name: "patient", words: "Patient", order: "patient" },
   { name: "start", words: "Scheduled start", order: "start" },
-  { name: "station", words: "Station" },
-  { name: "performer", words: "Performer" },
-  { name: "progress", words: "Progress" },
+  { name: "station", words: "Station", order: "station" },
+  { name: "performer", words: "Performer", order: "performer" },
+  { name: "progress", words: "Progress", order: "-progress" },
   { name: "age", words: "Age", order: "-created" },
 ];
 

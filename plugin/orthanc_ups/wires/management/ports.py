@@ -30,6 +30,9 @@ ORDERS: Final = (
     "worklist",
     "patient",
     "start",
+    "station",
+    "performer",
+    "progress",
 )
 """By what a listing can be ordered."""
 
@@ -50,7 +53,8 @@ class Listing:
         query: the matching keys; may be empty, which here means everything.
         words: each must occur in ``core.free_text.searchable`` of the workitem.
         order: one of ``ORDERS``; equal ones by creation number. Priority by rank: HIGH, MEDIUM, LOW; state:
-            SCHEDULED, IN PROGRESS, COMPLETED, CANCELED.
+            SCHEDULED, IN PROGRESS, COMPLETED, CANCELED; station and performer: by the first one, as it is shown,
+            and progress: those that have none stand at the end in both directions.
         offset: so many matches are passed over; ``limit`` is the size of the page.
     """
 
