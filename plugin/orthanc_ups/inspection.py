@@ -49,10 +49,11 @@ class ServiceInspection:
     def subscriber(self, ae: str) -> Subscriber:
         """An AE's acts; empty for one that never subscribed."""
         ledger = self._service.ledger
-        kept = (self._service.shadow.get(uid) for uid in sorted(ledger.specific(ae)))
-        states = ((one.workitem, ledger.state(ae, one.workitem)) for one in kept if one)
-        specific = tuple((one.uid, state) for one, state in states if state is not Subscription.NONE)
-        return Subscriber(ledger.log(ae), specific)
+        return Subscriber(ledger.log(ae), ledger.specifics.count(ae), ledger.specifics.locks(ae))
+
+    def specific(self, ae: str, offset: int, limit: int) -> Sequence[tuple[str, Subscription]]:
+        """Some of the workitems that an AE subscribed to one by one, the latest first."""
+        return self._service.ledger.specifics.page(ae, offset, limit)
 
     async def page(self, listing: Listing) -> tuple[Sequence[Workitem], int]:
         """One page and the number of all matches."""

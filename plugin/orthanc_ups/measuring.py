@@ -74,4 +74,4 @@ def subscriptions(ledger: Ledger) -> tuple[int, int]:
 def _active(ledger: Ledger, receiving_ae: str) -> int:
     standing = ledger.standing(receiving_ae)
     globally = standing.everything is not Subscription.NONE
-    return globally + len(standing.filters) + len(ledger.specific(receiving_ae))
+    return globally + len(standing.filters) + ledger.specifics.count(receiving_ae)

@@ -30,6 +30,7 @@ def orthanc_overrides(watcher: EventReceiver) -> dict[str, Any]:
     modalities = {
         "watcher": ["WATCHER", "127.0.0.1", watcher.port],
         "down": ["DOWN", "127.0.0.1", DOWN_PORT],
+        "paged": ["PAGED", "127.0.0.1", 9],
     }
     return {"DicomModalities": modalities}
 
@@ -142,3 +143,19 @@ def test_the_overview_counts_and_warns(screen: Screen, api: Management) -> None:
     expect(page.get_by_role("img", name="Workitems in 15 minutes")).to_be_visible()
     page.get_by_role("region", name="Worklists").get_by_role("link", name="RARE").click()
     expect(page.locator(".foot")).to_contain_text("1 workitem")
+
+
+def test_single_workitems_of_a_subscriber_are_turned_page_by_page(screen: Screen, api: Management) -> None:
+    for number in range(1, 53):
+        uid = api.make(f"Watched {number}")
+        api.ask("PUT", f"/workitems/{uid}/subscribers/PAGED", {"lock": number == 52})
+    page = screen.open("/subscribers")
+    expect(page.locator('tr[data-ae="PAGED"]')).to_contain_text("52 workitems")
+    page.get_by_role("link", name="PAGED").click()
+    single = page.get_by_role("region", name="Single workitems")
+    expect(single.locator("li").first).to_contain_text("Watched 52")
+    expect(single.locator("li").first).to_contain_text("lock")
+    expect(single).to_contain_text("1–50 of 52")
+    single.get_by_role("button", name="Next page").click()
+    expect(single).to_contain_text("51–52 of 52")
+    expect(single.locator("li").last).to_contain_text("Watched 1")

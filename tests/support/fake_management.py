@@ -203,12 +203,15 @@ class FakeWorklist:
         return sorted({*self.logs, *specific})
 
     def subscriber(self, ae: str) -> Subscriber:
-        specific = [
-            (uid, one.acts[ae].state)
-            for uid, one in self.workitems.items()
-            if ae in one.acts and one.acts[ae].state is not Subscription.NONE
-        ]
-        return Subscriber(self.logs.get(ae, Log(ae)), tuple(specific))
+        states = [state for _, state in self._specific(ae)]
+        return Subscriber(self.logs.get(ae, Log(ae)), len(states), states.count(Subscription.LOCK))
+
+    def _specific(self, ae: str) -> list[tuple[str, Subscription]]:
+        acts = [(uid, one.acts[ae].state) for uid, one in self.workitems.items() if ae in one.acts]
+        return [(uid, state) for uid, state in acts[::-1] if state is not Subscription.NONE]
+
+    def specific(self, ae: str, offset: int, limit: int) -> list[tuple[str, Subscription]]:
+        return self._specific(ae)[offset : offset + limit]
 
     async def page(self, listing: Listing) -> tuple[list[Workitem], int]:
         found = [

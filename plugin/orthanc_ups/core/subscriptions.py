@@ -18,7 +18,7 @@ from typing import Final
 
 from .dataset import DataSet
 from .numbers import Numbers
-from .workitem import Subscription, Workitem
+from .workitem import SpecificAct, Subscription, Workitem
 
 MAXIMUM_ACTS = 1_000
 
@@ -146,17 +146,31 @@ def _after(state: Subscription, act: GlobalAct, workitem: Workitem, now: Standin
     if act.kind is Kind.SUSPEND:
         return state
     if act.kind is Kind.UNSUBSCRIBE:
-        return Subscription.NONE if _touches(act, workitem, now) else state
+        return Subscription.NONE if _touches(act, workitem.created, workitem.filtered, now) else state
     if state is Subscription.NONE and (not act.filtered or workitem.created in act.matched):
         return _AS_STATE[act.kind]
     return state
 
 
-def _touches(act: GlobalAct, workitem: Workitem, now: Standing) -> bool:
+def _touches(act: GlobalAct, created: int, filtered: tuple[int, ...], now: Standing) -> bool:
     """Whether an Unsubscribe reaches a workitem: all, or those that one of the ended filters took."""
     if not act.filtered:
         return True
-    return workitem.created in act.matched or any(one in now.filters for one in workitem.filtered)
+    return created in act.matched or any(one in now.filters for one in filtered)
+
+
+def left_of(act: SpecificAct, log: Log, created: int, filtered: tuple[int, ...]) -> Subscription:
+    """What is left of an AE's last act on a workitem: a global Unsubscribe since then may have ended it.
+
+    ``created`` and ``filtered`` are those of the workitem. No other global act changes it (Table CC.2.3-2).
+    """
+    now = Standing()
+    for one in log.acts:
+        ends = one.kind is Kind.UNSUBSCRIBE and one.sequence > act.sequence
+        if ends and _touches(one, created, filtered, now):
+            return Subscription.NONE
+        now = now.after(one)
+    return act.state
 
 
 def initial_report_due(log: Log, act: GlobalAct, workitem: Workitem) -> bool:

@@ -24,6 +24,7 @@ from ..core.subscriptions import (
     subscribed,
 )
 from ..core.workitem import SpecificAct, Subscription, Workitem
+from .specifics import Specifics
 
 _log = logging.getLogger("orthanc_ups.worklist")
 _CACHED: Final = 20_000
@@ -44,7 +45,7 @@ class Ledger:
         """``zone``: where date-times without offset belong, in filters and workitems; UTC if None."""
         self._zone = zone
         self._subscribers: dict[str, _Subscriber] = {}
-        self._specific: dict[str, set[str]] = {}
+        self.specifics = Specifics()
         self._filters: dict[int, Query | None] = {}
         self._receivers: dict[str, tuple[_Facts, tuple[str, ...]]] = {}
         self._generation = 0
@@ -77,13 +78,14 @@ class Ledger:
 
     def keep(self, log: Log, version: str | None) -> None:
         """Take over a log that was written or read; ``version`` None if it does not stand in the store."""
-        wiped = _wiped_at(log)
-        if wiped > _wiped_at(self.log(log.receiving_ae)):
-            self._specific.pop(log.receiving_ae, None)
+        before = self.log(log.receiving_ae)
         kept = {act.sequence for act in log.acts}
-        for act in self.log(log.receiving_ae).acts:
+        for act in before.acts:
             if act.sequence not in kept:
                 self._filters.pop(act.sequence, None)
+        known = {act.sequence for act in before.acts}
+        if any(act.kind is Kind.UNSUBSCRIBE and act.sequence not in known for act in log.acts):
+            self.specifics.logged(log)
         self._subscribers[log.receiving_ae] = _Subscriber(log, standing(log), version)
         self._generation += 1
         for act in log.acts:
@@ -111,22 +113,13 @@ class Ledger:
 
     def note(self, workitem: Workitem) -> None:
         """Remember which AEs have subscribed to this very workitem."""
-        for ae, act in workitem.acts.items():
-            known = self._specific.setdefault(ae, set())
-            if act.state is Subscription.NONE or act.sequence < _wiped_at(self.log(ae)):
-                known.discard(workitem.uid)
-            else:
-                known.add(workitem.uid)
+        for ae in workitem.acts:
+            self.specifics.note(self.log(ae), workitem)
 
     def forget(self, workitem: Workitem) -> None:
         """The workitem was purged."""
         self._receivers.pop(workitem.uid, None)
-        for ae in workitem.acts:
-            self._specific.get(ae, set()).discard(workitem.uid)
-
-    def specific(self, receiving_ae: str) -> frozenset[str]:
-        """The workitems that an AE subscribed to one by one, since it last unsubscribed from everything."""
-        return frozenset(self._specific.get(receiving_ae, ()))
+        self.specifics.forget(workitem)
 
     # --- derived ---
 
@@ -178,7 +171,7 @@ class Ledger:
 
     def is_subscribed(self, receiving_ae: str) -> bool:
         """True if the AE has a global subscription, or may have one to some workitem."""
-        return self._subscribed_globally(receiving_ae) or bool(self._specific.get(receiving_ae))
+        return self._subscribed_globally(receiving_ae) or self.specifics.count(receiving_ae) > 0
 
     def _subscribed_globally(self, receiving_ae: str) -> bool:
         """True even if it is suspended, as that leaves the subscriptions to workitems (PS3.4 CC.2.3)."""
@@ -190,11 +183,4 @@ class Ledger:
 
     def all_known(self) -> frozenset[str]:
         """Every AE that ever subscribed to anything."""
-        return frozenset({*self._subscribers, *self._specific})
-
-
-def _wiped_at(log: Log) -> int:
-    """Sequence of the last act by which the AE unsubscribed from everything; 0 if there is none."""
-    first = log.acts[0] if log.acts else None
-    wiped = first is not None and first.kind is Kind.UNSUBSCRIBE and not first.filtered
-    return first.sequence if first and wiped else 0
+        return frozenset({*self._subscribers, *self.specifics.aes()})

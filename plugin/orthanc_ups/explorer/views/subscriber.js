@@ -8,18 +8,20 @@ import { sparkline } from "../parts/charts.js";
 import { dialog, failed, field, notice } from "../parts/dialog.js";
 import { icon } from "../parts/icons.js";
 import { whyField } from "../parts/reasons.js";
-import { card, channelWords, empty, facts, healthBadge, time } from "../parts/words.js";
+import { card, channelWords, empty, facts, healthBadge, stateWords, time } from "../parts/words.js";
 import { link } from "../router.js";
 import { letterCard } from "./letters.js";
 import { sum } from "./subscribers.js";
 import { newSubscription } from "./subscribing.js";
 
 const PAUSE = 4000;
+const AT_ONCE = 50;
 
 class SubscriberPage {
   constructor(ae, system) {
     this.ae = ae;
     this.system = system;
+    this.offset = 0;
     this.element = h("div.page.subscriber");
     this.again = () => this.load().catch(failed);
     this.reload = debounced(700, () => this.load().catch(() => {}));
@@ -31,7 +33,9 @@ class SubscriberPage {
   }
 
   async load() {
-    const found = await get(`subscribers/${part(this.ae)}`);
+    const found = await get(`subscribers/${part(this.ae)}`, { limit: "1" });
+    const asked = { offset: String(this.offset), limit: String(AT_ONCE) };
+    this.single = found.specific ? await get(this.path("workitems"), asked) : { total: 0, workitems: [] };
     const dead = sum(found.channels, "dead_letters");
     const letters = dead ? await get(this.path("dead-letters"), { limit: "50" }) : { total: 0, letters: [] };
     this.show(found, letters);
@@ -154,7 +158,7 @@ class SubscriberPage {
     const all = end && h("button.small", { type: "button", onclick: () => this.end("global", "everything, all locks included") }, "Unsubscribe from everything");
     return [
       card("Subscriptions", [lines.length ? h("ul.watchers", {}, lines) : empty("No global subscription."), all], { tools: add }),
-      found.workitems.length ? card("Single workitems", this.workitems(found)) : null,
+      found.specific ? card("Single workitems", this.workitems()) : null,
     ];
   }
 
@@ -170,10 +174,29 @@ class SubscriberPage {
     return h("li", {}, h("div.faint", {}, `Suspended: ${words}`), h("button.small", { type: "button", onclick: () => this.resume(one) }, icon("play"), "Resume"));
   }
 
-  workitems(found) {
-    const more = found.specific > found.workitems.length ? h("p.faint", {}, `and ${count(found.specific - found.workitems.length)} more`) : null;
-    const lines = found.workitems.slice(0, 50).map((one) => h("li", {}, h("a.clip", { href: link("workitem", [one.uid]), title: one.uid }, one.uid), one.lock && h("span.tagged", {}, icon("lock"), "lock")));
-    return [h("ul.watchers", {}, lines), more];
+  workitems() {
+    const { total, workitems } = this.single;
+    const lines = workitems.map((one) =>
+      h(
+        "li",
+        {},
+        h("div", {}, h("a.clip", { href: link("workitem", [one.uid]), title: one.uid }, one.label || one.uid), one.state && h("div.faint.small", {}, stateWords(one.state))),
+        one.lock && h("span.tagged", {}, icon("lock"), "lock"),
+      ),
+    );
+    return [h("ul.watchers", {}, lines), total > AT_ONCE ? this.pager(total) : null];
+  }
+
+  pager(total) {
+    const turn = (by) => () => ((this.offset += by), this.again());
+    const last = Math.min(this.offset + AT_ONCE, total);
+    return h(
+      "nav.pager",
+      { "aria-label": "Pages of workitems" },
+      h("button.small", { type: "button", disabled: this.offset === 0, onclick: turn(-AT_ONCE), "aria-label": "Previous page" }, icon("back")),
+      h("span.faint", {}, `${count(this.offset + 1)}–${count(last)} of ${count(total)}`),
+      h("button.small", { type: "button", disabled: last >= total, onclick: turn(AT_ONCE), "aria-label": "Next page" }, icon("next")),
+    );
   }
 
   async act(action, content, words) {

@@ -68,10 +68,16 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Subscriber:
-    """An AE and its acts: the log of the global ones, and the workitems that it subscribed to one by one."""
+    """An AE and its acts.
+
+    Attributes:
+        log: of the global ones.
+        specific: to how many workitems it subscribed one by one; ``locks``: how many of these it holds.
+    """
 
     log: Log
-    specific: tuple[tuple[str, Subscription], ...] = ()
+    specific: int = 0
+    locks: int = 0
 
 
 class Inspection(Protocol):
@@ -91,6 +97,10 @@ class Inspection(Protocol):
 
     def subscriber(self, ae: str) -> Subscriber:
         """An AE's acts; empty for one that never subscribed."""
+        ...
+
+    def specific(self, ae: str, offset: int, limit: int) -> Sequence[tuple[str, Subscription]]:
+        """Some of the workitems that an AE subscribed to one by one, and how; the latest first."""
         ...
 
     async def page(self, listing: Listing) -> tuple[Sequence[Workitem], int]:

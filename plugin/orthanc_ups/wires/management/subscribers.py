@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from ...core import tags
 from ...core.commands import Subscribe, Suspend, Unsubscribe
-from ...core.dataset import DataSet
-from ...core.statuses import Service
+from ...core.dataset import DataSet, text
+from ...core.statuses import Service, UpsError
 from ...core.subscriptions import GlobalAct, Kind, Log, standing
 from ...core.workitem import Subscription
 from ...delivery.port import Unreachable
@@ -26,6 +26,7 @@ _SCOPES: Final[Mapping[str, str]] = {
     "global": tags.GLOBAL_SUBSCRIPTION,
     "filtered": tags.FILTERED_SUBSCRIPTION,
 }
+_FIRST_SPECIFIC: Final = 50
 _MOST_SPECIFIC: Final = 500
 _MOST_LETTERS: Final = 500
 
@@ -53,6 +54,7 @@ class Subscribers:
         return (
             Route("GET", "/subscribers", self.all),
             Route("GET", one, self.read),
+            Route("GET", f"{one}/workitems", self.workitems),
             Route("POST", f"{one}/subscribe", self.subscribe),
             Route("POST", f"{one}/unsubscribe", self.unsubscribe),
             Route("POST", f"{one}/suspend", self.suspend),
@@ -74,27 +76,45 @@ class Subscribers:
         for one in self._desk.report():
             reports.setdefault(one.endpoint.receiving_ae, []).append(one)
         aes = sorted({*self._inspection.subscriber_aes(), *reports})
-        return {"subscribers": [self._described(ae, reports.get(ae, [])) for ae in aes]}
+        known = frozenset(self._modalities.ae_titles())
+        return {"subscribers": [self._described(ae, reports.get(ae, []), ae in known) for ae in aes]}
 
-    def _described(self, ae: str, reports: list[EndpointReport]) -> dict[str, Any]:
+    def _described(self, ae: str, reports: list[EndpointReport], known: bool) -> dict[str, Any]:
         found = self._inspection.subscriber(ae)
         return {
             "ae": ae,
-            "known": ae in self._modalities.ae_titles(),
+            "known": known,
             **_subscriptions(found.log),
-            "specific": len(found.specific),
-            "locks": sum(state is Subscription.LOCK for _, state in found.specific),
+            "specific": found.specific,
+            "locks": found.locks,
             "channels": [channel(one) for one in reports],
         }
 
     async def read(self, call: Call) -> dict[str, Any]:
-        """One AE with the workitems that it subscribed to one by one."""
-        found = self._inspection.subscriber(call.ae)
-        described = self._described(call.ae, list(self._desk.report(call.ae)))
-        specific = [
-            {"uid": uid, "lock": state is Subscription.LOCK} for uid, state in found.specific[:_MOST_SPECIFIC]
+        """One AE with the latest workitems that it subscribed to one by one."""
+        known = call.ae in self._modalities.ae_titles()
+        described = self._described(call.ae, list(self._desk.report(call.ae)), known)
+        return {**described, "workitems": [_specific(*one) for one in self._page(call, _FIRST_SPECIFIC)]}
+
+    def _page(self, call: Call, usual: int) -> Sequence[tuple[str, Subscription]]:
+        offset = call.asked_number("offset", 0, 0, 10**9)
+        limit = call.asked_number("limit", usual, 1, _MOST_SPECIFIC)
+        return self._inspection.specific(call.ae, offset, limit)
+
+    async def workitems(self, call: Call) -> dict[str, Any]:
+        """A page of the workitems that an AE subscribed to one by one, with what they are about."""
+        found = [
+            {**_specific(uid, state), **await self._in_short(uid)}
+            for uid, state in self._page(call, _FIRST_SPECIFIC)
         ]
-        return {**described, "workitems": specific}
+        return {"total": self._inspection.subscriber(call.ae).specific, "workitems": found}
+
+    async def _in_short(self, uid: str) -> dict[str, str]:
+        try:
+            workitem = await self._inspection.workitem(uid)
+        except UpsError:
+            return {"label": "", "state": ""}
+        return {"label": text(workitem.attributes, tags.LABEL), "state": workitem.state.value}
 
     # --- subscriptions (PS3.4 CC.2.3) ---
 
@@ -160,6 +180,10 @@ class Subscribers:
     async def drop_dead(self, call: Call) -> dict[str, Any]:
         """Delete dead letters, for good."""
         return {"dropped": await self._desk.drop_dead(call.ae, call.numbers("sequences"))}
+
+
+def _specific(uid: str, state: Subscription) -> dict[str, Any]:
+    return {"uid": uid, "lock": state is Subscription.LOCK}
 
 
 def _target(call: Call) -> str:
