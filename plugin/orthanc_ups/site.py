@@ -142,6 +142,7 @@ class Site:
         self._opened.append(service.stop)
         await webhook_subscriptions.subscribe(service.worklist, service.ledger, self._settings.webhooks)
         sockets.replay, sockets.opened = service.delivery, service.delivery.seen
+        self._modalities.moved = service.delivery.seen
         listener = self._http_listener(service, sockets)
         server = self._dimse_server(service, codec, resolver)
         self._tell(service, Wires(server, dimse, listener, sockets))

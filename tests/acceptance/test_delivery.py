@@ -16,6 +16,7 @@ from threading import Lock, Thread
 from typing import Any
 
 import pytest
+import requests
 
 from orthanc_ups.core.dataset import element
 from tests.support.event_receiver import EventReceiver
@@ -97,7 +98,10 @@ def orthanc_overrides(hook_port: int, away_port: int) -> dict[str, Any]:
     }
     ups = {"RetryFirst": "10m", "RetryMaximum": "10m", "MaximumPendingPerSubscriber": MOST}
     return {
-        "DicomModalities": {"away": ["AWAY", "127.0.0.1", away_port]},
+        "DicomModalities": {
+            "away": ["AWAY", "127.0.0.1", away_port],
+            "moved": ["MOVED", "127.0.0.1", free_port()],
+        },
         "Ups": {**ups, "Webhooks": [webhook]},
     }
 
@@ -162,6 +166,18 @@ def test_who_was_away_is_told_as_soon_as_it_echoes_and_progress_only_once(
     shown = reports[2].information["00741002"]["Value"][0]["00741004"]["Value"]
     assert [float(one) for one in shown] == [30.0]
     wait_until(lambda: channels(api, "AWAY")["pending"] == 0, "nothing waits any more")
+
+
+def test_who_gets_another_address_is_told_there_at_once(
+    orthanc: RealOrthanc, client: WebClient, api: WebClient
+) -> None:
+    uid = client.create(minimal())
+    assert client.post(f"/workitems/{uid}/subscribers/MOVED").status_code == 201
+    wait_until(lambda: channels(api, "MOVED")["failed"] == 1, "nobody is at the old address")
+    with EventReceiver("MOVED") as moved:
+        entry = ["MOVED", "127.0.0.1", moved.port]
+        requests.put(f"{orthanc.base_url}/modalities/moved", json=entry, timeout=30).raise_for_status()
+        assert [one.uid for one in moved.wait_for(1)] == [uid]
 
 
 def test_the_oldest_of_too_many_die_are_listed_and_can_be_sent_again(

@@ -25,6 +25,9 @@ class OrthancModalities:
 
     AE titles are compared as Orthanc does: ignoring the case of ASCII letters, unless ``StrictAetComparison``;
     padding never counts (PS3.5 §6.2).
+
+    Attributes:
+        moved: called with each AE title that is new or has another address than before.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class OrthancModalities:
         self._asking: asyncio.Task[None] | None = None
         self._available = True
         self._changed = asyncio.Event()
+        self.moved: Callable[[str], object] = lambda _: None
 
     def by_ae_title(self, ae_title: str) -> tuple[Modality, ...]:
         """The entries with this AE title, from memory; () if unknown."""
@@ -87,11 +91,17 @@ class OrthancModalities:
             reply = await self._loopback.request("GET", "/modalities?expand")
             if reply.status != 200:
                 raise refused(reply, "cannot list the modalities")
-            self._by_ae_title = self._grouped(reply.json())
+            self._take(self._grouped(reply.json()))
         except StoreUnavailable as error:
             self._note(False, error)
         else:
             self._note(True)
+
+    def _take(self, grouped: dict[str, tuple[Modality, ...]]) -> None:
+        before, self._by_ae_title = self._by_ae_title, grouped
+        news = [one for key, found in grouped.items() if found != before.get(key) for one in found]
+        for ae_title in dict.fromkeys(one.ae_title for one in news):
+            self.moved(ae_title)
 
     def _note(self, available: bool, error: Exception | None = None) -> None:
         if self._available and not available:
