@@ -315,6 +315,7 @@ def endpoint_report(ae: str, channel: str = "dimse", **changes: Any) -> Endpoint
     usual: dict[str, Any] = {
         "durable": True,
         "serving": True,
+        "failing": False,
         "pending": 0,
         "oldest_at": None,
         "last_success_at": None,

@@ -42,6 +42,7 @@ def test_the_report_says_why_a_subscriber_was_not_told() -> None:
         assert (bad.last_error_at, bad.retry_at) == (NOON, NOON + 60.0)
         assert (bad.delivered, bad.failed, bad.dead, bad.dead_letters) == (1, 1, 0, 0)
         assert bad.durable and bad.serving
+        assert (good.failing, bad.failing) == (False, True)
         assert bench.management.report("B") == [bad] and bench.management.report("C") == []
 
     run(scenario())

@@ -17,6 +17,7 @@ class EndpointReport:
     Attributes:
         durable: False for a WebSocket beside another channel: nothing waits for it when it closes.
         serving: True if the channel has an address for the AE now.
+        failing: True since an attempt failed, until one succeeds.
         pending: waiting events, with initial reports that are still to be made (at most).
         oldest_at: when the oldest waiting event was committed.
         retry_at: when the next attempt is due, None if it is not in back-off.
@@ -29,6 +30,7 @@ class EndpointReport:
     endpoint: Endpoint
     durable: bool
     serving: bool
+    failing: bool
     pending: int
     oldest_at: float | None
     last_success_at: float | None
@@ -52,6 +54,7 @@ def report_on(worker: Worker, clock: Clock, dead_letters: int) -> EndpointReport
         endpoint=worker.endpoint,
         durable=worker.durable,
         serving=worker.channel.serves(worker.endpoint.receiving_ae),
+        failing=worker.backoff.failing,
         pending=worker.line.pending,
         oldest_at=(made_at(head) or None) if head else None,
         last_success_at=tally.last_success_at,

@@ -275,10 +275,9 @@ def channel(one: EndpointReport) -> dict[str, Any]:
 
 def health_of(one: EndpointReport) -> tuple[str, str]:
     """``good``, ``idle``, ``trouble`` or ``unreachable``, and why."""
-    failing = one.last_error_at is not None and one.last_error_at > (one.last_success_at or 0.0)
     if not one.serving and one.durable:
         return "unreachable", "not in DicomModalities, and no socket is open"
-    if failing and one.pending:
+    if one.failing and one.pending:
         return "trouble", one.last_error or "the last attempt failed"
     if one.pending:
         return "good", "events are on their way"
