@@ -8,6 +8,7 @@ import struct
 import zlib
 from bisect import bisect
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any, Final
 
 from ..core.dataset import BINARY_VRS, DataSet, Element
@@ -18,6 +19,8 @@ from .dimse_syntax import IMPLICIT, NUMBER_CODES, SHORT_VRS, Syntax, swapped
 _ITEM: Final = (0xFFFE, 0xE000)
 _LONGEST_SHORT: Final = 0xFFFE
 _NAME_GROUPS: Final = ("Alphabetic", "Ideographic", "Phonetic")
+_NONE: Final[frozenset[str]] = frozenset()
+_LENGTHS: Final = {f"{order}{code}": struct.Struct(f"{order}{code}").pack for order in "<>" for code in "HL"}
 
 
 def encode(dataset: DataSet, syntax: Syntax) -> bytes:
@@ -43,9 +46,11 @@ class _Encoder:
     def __init__(self, syntax: Syntax) -> None:
         self._syntax = syntax
         self._needs_utf8 = False
+        self._short_vrs = SHORT_VRS if syntax.explicit else _NONE
+        self._short, self._long = (_LENGTHS[f"{syntax.order}{code}"] for code in "HL")
 
     def whole(self, dataset: DataSet) -> bytes:
-        tags = sorted(dataset.keys() - {SPECIFIC_CHARACTER_SET})
+        tags = [tag for tag in sorted(dataset) if tag != SPECIFIC_CHARACTER_SET]
         elements = [self._element(tag, dataset[tag]) for tag in tags]
         if self._needs_utf8:
             declared = self._element(SPECIFIC_CHARACTER_SET, {"vr": "CS", "Value": [UTF8_TERM]})
@@ -53,23 +58,19 @@ class _Encoder:
         return b"".join(elements)
 
     def _level(self, dataset: DataSet) -> bytes:
-        encoded = bytearray()
-        for tag in sorted(dataset.keys() - {SPECIFIC_CHARACTER_SET}):
-            encoded += self._element(tag, dataset[tag])
-        return bytes(encoded)
+        return b"".join(
+            [self._element(tag, dataset[tag]) for tag in sorted(dataset) if tag != SPECIFIC_CHARACTER_SET]
+        )
 
     def _element(self, tag: str, element: Element) -> bytes:
         vr = element["vr"]
         value = self._items(element.get("Value") or ()) if vr == "SQ" else self._value(vr, element)
-        order = self._syntax.order
-        numbers = (int(tag[:4], 16), int(tag[4:], 16))
-        if not self._syntax.explicit:
-            return struct.pack(f"{order}HHL", *numbers, len(value)) + value
-        if vr not in SHORT_VRS:
-            return struct.pack(f"{order}HH2sHL", *numbers, vr.encode("ascii"), 0, len(value)) + value
+        head = _head(tag, vr, self._syntax.order, self._syntax.explicit)
+        if vr not in self._short_vrs:
+            return head + self._long(len(value)) + value
         if len(value) <= _LONGEST_SHORT:
-            return struct.pack(f"{order}HH2sH", *numbers, vr.encode("ascii"), len(value)) + value
-        return self._too_long(numbers, vr, element)
+            return head + self._short(len(value)) + value
+        return self._too_long((int(tag[:4], 16), int(tag[4:], 16)), vr, element)
 
     def _too_long(self, numbers: tuple[int, int], vr: str, element: Element) -> bytes:
         """What does not fit into 16 bits of length goes as UN, which is always little endian (PS3.5 §6.2.2)."""
@@ -92,11 +93,11 @@ class _Encoder:
         return self._text(vr, values)
 
     def _items(self, items: Iterable[DataSet]) -> bytes:
-        encoded = bytearray()
-        for item in items:
-            level = self._level(item)
-            encoded += struct.pack(f"{self._syntax.order}HHL", *_ITEM, len(level)) + level
-        return bytes(encoded)
+        start = _item_head(self._syntax.order)
+        encoded = []
+        for level in map(self._level, items):
+            encoded += (start, self._long(len(level)), level)
+        return b"".join(encoded)
 
     def _binary(self, vr: str, inline: str) -> bytes:
         binary = base64.b64decode(inline, validate=True)
@@ -104,7 +105,7 @@ class _Encoder:
         return binary + b"\0" if len(binary) % 2 else binary
 
     def _text(self, vr: str, values: list[Any]) -> bytes:
-        text = "\\".join(_written(one) for one in values)
+        text = "\\".join([one if type(one) is str else _written(one) for one in values])
         if text.isascii():
             encoded = text.encode("ascii")
         else:
@@ -113,6 +114,20 @@ class _Encoder:
         if len(encoded) % 2:
             encoded += b"\0" if vr == "UI" else b" "
         return encoded
+
+
+@lru_cache(maxsize=4096)
+def _head(tag: str, vr: str, order: str, explicit: bool) -> bytes:
+    """What stands before the length of an element (PS3.5 §7.1)."""
+    numbers = struct.pack(f"{order}HH", int(tag[:4], 16), int(tag[4:], 16))
+    if not explicit:
+        return numbers
+    return numbers + vr.encode("ascii") + (b"" if vr in SHORT_VRS else b"\0\0")
+
+
+@lru_cache(maxsize=2)
+def _item_head(order: str) -> bytes:
+    return struct.pack(f"{order}HH", *_ITEM)
 
 
 def _written(one: Any) -> str:
