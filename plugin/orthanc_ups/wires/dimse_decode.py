@@ -39,8 +39,10 @@ from .dimse_syntax import (
 _ITEM: Final = "FFFEE000"
 _ITEM_END: Final = "FFFEE00D"
 _SEQUENCE_END: Final = "FFFEE0DD"
+_DELIMITERS: Final = (b"\xfe\xff", b"\xff\xfe")  # the group of items and delimiters, which have no VR
 _PADDING: Final = "FFFCFFFC"
 _PIXEL_REPRESENTATION: Final = "00280103"
+_NO_VR: Final = "none"
 _VR_BYTES: Final = {vr.encode(): vr for vr in SHORT_VRS | LONG_VRS}
 _NAME_GROUPS: Final = ("Alphabetic", "Ideographic", "Phonetic")
 _AMBIGUOUS: Final = MappingProxyType(
@@ -52,10 +54,8 @@ _Level = tuple[DataSet, int]
 
 
 _Header = tuple[str, str, int, int]
-_STRUCTS: Final = {
-    f"{order}{form}": struct.Struct(f"{order}{form}").unpack_from
-    for order in "<>"
-    for form in ("HHL", "HH2sH", "L")
+_LENGTHS: Final = {
+    f"{order}{form}": struct.Struct(f"{order}{form}").unpack_from for order in "<>" for form in "HL"
 }
 
 
@@ -115,11 +115,15 @@ class _Decoder:
 
     def __init__(self, encoded: bytes, syntax: Syntax, bounds: Bounds, otherwise: Encodings) -> None:
         self._bytes = encoded
-        self._syntax = syntax
+        self._read_as(syntax)
         self._bounds = bounds
         self._otherwise = otherwise
         self._left = bounds.parts
         self._trail: list[tuple[str, int]] = []
+
+    def _read_as(self, syntax: Syntax) -> None:
+        self._syntax = syntax
+        self._short, self._long = (_LENGTHS[f"{syntax.order}{form}"] for form in "HL")
 
     def whole(self) -> DataSet:
         found, _ = self._level(0, len(self._bytes), self._otherwise, delimited=False)
@@ -154,24 +158,17 @@ class _Decoder:
         """Tag, VR as it is written, length, and where the value starts."""
         if end - place < 8:
             raise UpsError(PROCESSING_FAILURE, "the data set ends within the header of an element")
-        encoded, order = self._bytes, self._syntax.order
-        if not self._syntax.explicit or encoded[place : place + 2] in (b"\xfe\xff", b"\xff\xfe"):
-            group, number, length = _STRUCTS[f"{order}HHL"](encoded, place)
-            return f"{group:04X}{number:04X}", "", length, place + 8
-        group, number, code, length = _STRUCTS[f"{order}HH2sH"](encoded, place)
-        tag = f"{group:04X}{number:04X}"
-        vr = _VR_BYTES.get(code) or self._unknown_vr(tag, code)
-        if vr in SHORT_VRS:
-            return tag, vr, length, place + 8
+        encoded, order, explicit = self._bytes, self._syntax.order, self._syntax.explicit
+        tag, vr, is_short = _named(encoded[place : place + 6 if explicit else place + 4], order)
+        if is_short:
+            return tag, vr, self._short(encoded, place + 6)[0], place + 8
+        if not vr:
+            return tag, vr, self._long(encoded, place + 4)[0], place + 8
+        if vr == _NO_VR:
+            raise self._fault(tag, "has no VR, expected an explicit one", PROCESSING_FAILURE)
         if end - place < 12:
             raise UpsError(PROCESSING_FAILURE, "the data set ends within the header of an element")
-        return tag, vr, _STRUCTS[f"{order}L"](encoded, place + 8)[0], place + 12
-
-    def _unknown_vr(self, tag: str, code: bytes) -> str:
-        """A VR of a later edition is unknown (PS3.5 §6.2.2); anything else is no VR."""
-        if code.isalpha() and code.isupper():
-            return "UN"
-        raise self._fault(tag, "has no VR, expected an explicit one", PROCESSING_FAILURE)
+        return tag, vr, self._long(encoded, place + 8)[0], place + 12
 
     def _element(
         self, tag: str, given: str, length: int, start: int, end: int, encodings: Encodings, before: DataSet
@@ -180,7 +177,7 @@ class _Decoder:
         vr = given if given not in ("", "UN") else _vr_of(tag, before)
         above = self._syntax
         if given == "UN" and (vr != "UN" or length == UNDEFINED):
-            self._syntax = IMPLICIT  # PS3.5 §6.2.2
+            self._read_as(IMPLICIT)  # PS3.5 §6.2.2
         if vr == "SQ" or length == UNDEFINED:
             if vr not in ("SQ", "UN"):
                 raise self._fault(tag, "has undefined length, which only a sequence has", PROCESSING_FAILURE)
@@ -188,11 +185,12 @@ class _Decoder:
         else:
             place = self._ended(tag, start, end, length)
             element = self._value(tag, vr, start, place, encodings)
-        self._syntax = above
+        if above is not self._syntax:
+            self._read_as(above)
         return element, place
 
     def _check(self, tag: str) -> None:
-        if not "0008" <= tag[:4] < "FFFE":
+        if not "00080000" <= tag < "FFFE0000":
             raise self._fault(tag, "cannot stand in a data set", PROCESSING_FAILURE)
         self._spend(tag, 1)
 
@@ -246,7 +244,9 @@ class _Decoder:
         if vr in BINARY_VRS:
             binary = swapped(raw, vr) if order == ">" else raw
             return {"vr": vr, "InlineBinary": base64.b64encode(binary).decode("ascii")}
-        self._spend(tag, len(raw) // 8 if vr in NUMBER_CODES else raw.count(b"\\"))
+        more = len(raw) // 8 if vr in NUMBER_CODES else raw.count(b"\\")
+        if more:
+            self._spend(tag, more)
         try:
             values = _values(raw, vr, order, encodings)
         except (ValueError, struct.error) as error:
@@ -272,6 +272,24 @@ def _expected(vr: str, error: Exception) -> str:
     if isinstance(error, UnicodeError):
         return "is not text in the declared character set"
     return f"is not valid for VR {vr}"
+
+
+# --- tags and VRs ---
+
+
+@lru_cache(maxsize=4096)
+def _named(head: bytes, order: str) -> tuple[str, str, bool]:
+    """The tag at the head of an element, the VR behind it, "" if none is written, and whether its length has 16 bits.
+
+    A VR of a later edition is unknown (PS3.5 §6.2.2); anything else is no VR.
+    """
+    tag = "{:04X}{:04X}".format(*struct.unpack_from(f"{order}HH", head))
+    code = head[4:]
+    if not code or head[:2] in _DELIMITERS:
+        return tag, "", False
+    otherwise = "UN" if code.isalpha() and code.isupper() else _NO_VR
+    vr = _VR_BYTES.get(code, otherwise)
+    return tag, vr, vr in SHORT_VRS
 
 
 # --- VRs that are not written ---
