@@ -15,7 +15,6 @@ The input stays as it is; parts that need no change are shared with the result.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -54,7 +53,7 @@ class Arrangement:
         demands = contents.create if self.creating else contents.update
         self._check_allowed(item, demands, trail)
         _check_presence(item, demands, trail, above)
-        changes = self._changes(item, contents.rules, demands, trail)
+        changes = self._changes(item, contents, demands, trail)
         if not changes:
             return item
         merged = {**item, **changes}
@@ -69,17 +68,17 @@ class Arrangement:
         raise refusal(NO_SUCH_ATTRIBUTE, trail, tag, f"{what} {when}")
 
     def _changes(
-        self, item: DataSet, rules: Mapping[str, Rule], demands: Demands, trail: Trail
+        self, item: DataSet, contents: Contents, demands: Demands, trail: Trail
     ) -> dict[str, Element | None]:
         changes: dict[str, Element | None] = {
             rule.tag: element(rule.vr) for rule in demands.filled if rule.tag not in item
         }
-        for tag, found in item.items():
-            if tag in demands.dropped and _lacks_value(found):
+        for tag in item:
+            if tag in demands.dropped and _lacks_value(item[tag]):
                 changes[tag] = None
-            elif (rule := rules.get(tag)) and rule.adjustable:
-                stored = self.stored(found, rule, trail, item)
-                if stored is not found:
+            elif tag in contents.adjustable:
+                stored = self.stored(item[tag], contents.rules[tag], trail, item)
+                if stored is not item[tag]:
                     changes[tag] = stored
         return changes
 

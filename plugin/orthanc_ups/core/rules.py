@@ -71,11 +71,12 @@ class Demands:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """The rows of one level by tag, and what N-CREATE and N-SET ask of that level."""
+    """The rows of one level by tag, what N-CREATE and N-SET ask of that level, and the tags of adjustable rows."""
 
     rules: Mapping[str, Rule]
     create: Demands
     update: Demands
+    adjustable: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,8 @@ def _contents(below: Mapping[str, list[_Row]], path: str, above: str) -> Content
     rules = {rule.tag: rule for rule in sorted(made, key=lambda rule: rule.tag)}
     create = _demands([(rule, rule.create) for rule in rules.values()])
     update = _demands([(rule, rule.update) for rule in rules.values()])
-    return Contents(MappingProxyType(rules), create, update)
+    adjustable = frozenset(rule.tag for rule in rules.values() if rule.adjustable)
+    return Contents(MappingProxyType(rules), create, update, adjustable)
 
 
 def _demands(column: list[tuple[Rule, Usage]]) -> Demands:

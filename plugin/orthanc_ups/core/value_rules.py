@@ -23,6 +23,9 @@ DEEPEST: Final = 50
 
 orjson writes 254 levels of JSON. A sequence takes three in the store and in DICOM JSON, four in the page's view.
 """
+_PLAINLY_VALID: Final = {
+    vr: (lambda _: False) if vr in BINARY_VRS else one.valid for vr, one in REPRESENTATIONS.items()
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,18 @@ def value_fault(found: Any, tag: str, rule: Rule | None) -> str | None:
         return f"has binary content, which VR {vr} cannot have"
     given = found.get("Value")
     return None if given is None else _given_fault(given, expected, rule)
+
+
+def _is_plainly_right(found: Any, rule: Rule) -> bool:
+    """True for what nearly all elements are: one valid value of the row's VR, or none. False says nothing yet."""
+    if type(found) is not dict or found.get("vr") != rule.vr:
+        return False
+    given = found.get("Value")
+    if given is None:
+        return len(found) == 1
+    if type(given) is not list or len(given) != 1 or len(found) != 2 or rule.form:
+        return False
+    return given[0] in rule.values if rule.values else _PLAINLY_VALID[rule.vr](given[0])
 
 
 def _binary_fault(found: dict[str, Any], vr: str) -> str | None:
@@ -120,7 +135,9 @@ class _Check:
         rules = contents.rules if contents else {}
         for tag, found in dataset.items():
             rule = rules.get(tag)
-            fault = self._excess(found) or value_fault(found, tag, rule)
+            fault = self._excess(found)
+            if not fault and not (rule and _is_plainly_right(found, rule)):
+                fault = value_fault(found, tag, rule)
             if fault or not (rule or _is_tag(tag)):
                 raise _fault(trail, tag, fault)
             if found["vr"] == "SQ":
