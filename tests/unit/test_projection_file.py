@@ -164,7 +164,7 @@ def test_a_broken_projection_leaves_no_file(path: Path) -> None:
     put(opened, made(1))
     opened._file.writer.execute("UPDATE body SET document = x'00'")
     with pytest.raises(ProjectionBroken):
-        opened.get(workitems.uid(1))
+        opened.created(0, 1, 1)
     opened.close()
     assert not path.exists()
 

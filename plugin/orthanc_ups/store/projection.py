@@ -15,7 +15,6 @@ import logging
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import tzinfo
 from pathlib import Path
 from typing import Any, Final
@@ -31,6 +30,7 @@ from .projection_file import ProjectionBroken, ProjectionFile
 from .projection_reads import Counts, event_row
 from .projection_searches import Searches
 from .projection_writes import ProjectionWriter
+from .recent import Kept, Recent
 
 __all__ = ["Counts", "Kept", "Projection", "ProjectionBroken", "Rebuild"]
 
@@ -42,14 +42,6 @@ _PREFIX: Final = "workitem/"
 _GET: Final = """
     SELECT m.version, b.document FROM workitem m CROSS JOIN body b ON b.id = m.id WHERE m.uid = ?
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """A workitem with the version of its entry in the store."""
-
-    workitem: Workitem
-    version: str
 
 
 class Projection:
@@ -88,7 +80,8 @@ class Projection:
 
     def _open(self, *, anew: bool) -> None:
         self._file = ProjectionFile(self._path, self._local, anew=anew)
-        self._writer = ProjectionWriter(self._file.writer, self._local)
+        self._recent = Recent()
+        self._writer = ProjectionWriter(self._file.writer, self._local, self._recent)
         self._searches = Searches(self._file.reader, self._local, self._broke)
         self.renewed = self._file.renewed
         self.broken = None
@@ -134,11 +127,14 @@ class Projection:
     def get(self, uid: str) -> Kept | None:
         """A workitem, or None if there is none of that UID."""
         self._check_whole()
-        text = "SELECT m.version, b.document FROM workitem m CROSS JOIN body b ON b.id = m.id WHERE m.uid = ?"
-        for version, document in self._rows(text, uid):
-            workitem = self._decoded(document)
-            self._writer.remember(workitem)
-            return Kept(workitem, version)
+        kept = self._recent.get(uid)
+        return kept if kept is not None else self._read(uid)
+
+    def _read(self, uid: str) -> Kept | None:
+        for version, document in self._rows(_GET, uid):
+            kept = Kept(self._decoded(document), version)
+            self._recent.keep(kept, len(document))
+            return kept
         return None
 
     def remove(self, uid: str) -> None:

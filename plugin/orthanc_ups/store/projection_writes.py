@@ -5,20 +5,18 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import orjson
 
-from ..core.dataset import DataSet
 from ..core.date_times import Zone
 from ..core.workitem import Workitem
 from .projection_facts import CodeRow, Facts, KeyRow, Lasting, Volatile, facts_of, same_lasting, volatile_of
 from .projection_schema import drop_indexes, make_indexes
+from .recent import Kept, Recent
 
-_RECENT: Final = 100
 _WORKITEMS_PER_COMMIT: Final = 20_000
 _ROWS_STAGED: Final = 100_000
 
@@ -56,12 +54,13 @@ def digest_of(document: bytes) -> bytes:
 class ProjectionWriter:
     """Keeps the tables in step with the documents. Used by one thread."""
 
-    def __init__(self, connection: sqlite3.Connection, local: Zone) -> None:
+    def __init__(self, connection: sqlite3.Connection, local: Zone, recent: Recent) -> None:
+        """``recent`` holds stored workitems: what is still the same object at the next write has not changed."""
         self._execute = connection.execute
         self._executemany = connection.executemany
         self._connection = connection
         self._local = local
-        self._recent: OrderedDict[str, DataSet] = OrderedDict()
+        self._recent = recent
         self._unseen: dict[str, tuple[str, bytes]] | None = None
         self._uncommitted = 0
         self._staged_codes: list[tuple[Any, ...]] = []
@@ -74,15 +73,8 @@ class ProjectionWriter:
         with self._transaction():
             is_new = self._put(workitem, version, document)
         if self._unseen is None:
-            self.remember(workitem)
+            self._recent.keep(Kept(workitem, version), len(document))
         return is_new
-
-    def remember(self, workitem: Workitem) -> None:
-        """These are the stored attributes: what is still the same object at the next write has not changed."""
-        self._recent[workitem.uid] = workitem.attributes
-        self._recent.move_to_end(workitem.uid)
-        if len(self._recent) > _RECENT:
-            self._recent.popitem(last=False)
 
     def remove(self, uid: str) -> bool:
         """Forget a workitem; False if it was not there."""
@@ -124,7 +116,7 @@ class ProjectionWriter:
         row, created, state, start, rows = stored
         head = version, digest_of(document)
         known = self._recent.get(workitem.uid) if created == workitem.created else None
-        if known is not None and same_lasting(known, workitem.attributes):
+        if known is not None and same_lasting(known.workitem.attributes, workitem.attributes):
             volatile = volatile_of(workitem, self._local)
             self._execute(_UPDATE, (*head, *volatile, row))
             self._execute("UPDATE body SET document = ? WHERE id = ?", (document, row))
@@ -155,7 +147,7 @@ class ProjectionWriter:
         return codes, facts.codes
 
     def _remove(self, uid: str) -> bool:
-        self._recent.pop(uid, None)
+        self._recent.forget(uid)
         self._write_staged()
         stored = self._execute(_STORED, (uid,)).fetchone()
         if stored is None:
@@ -191,6 +183,7 @@ class ProjectionWriter:
 
     def begin(self) -> None:
         """Start to read all in anew; until ``finish`` writes are gathered into large transactions."""
+        self._recent.clear()
         rows = self._execute("SELECT uid, version, digest FROM workitem")
         self._unseen = {uid: (version, digest) for uid, version, digest in rows}
         if not self._unseen:

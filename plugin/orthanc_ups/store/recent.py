@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The workitems that are worked on, which are asked for again and again: kept as they were read or written last."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final
+
+from ..core.workitem import Workitem
+
+_MOST: Final = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A workitem with the version of its entry in the store."""
+
+    workitem: Workitem
+    version: str
+
+
+class Recent:
+    """Holds the latest, as many as have documents of ``most`` bytes together; in memory several times that."""
+
+    def __init__(self, most: int = _MOST) -> None:
+        self._most = most
+        self._size = 0
+        self._kept: OrderedDict[str, tuple[Kept, int]] = OrderedDict()
+
+    def get(self, uid: str) -> Kept | None:
+        """A workitem if it is among them."""
+        found = self._kept.get(uid)
+        if found is None:
+            return None
+        self._kept.move_to_end(uid)
+        return found[0]
+
+    def keep(self, kept: Kept, size: int) -> None:
+        """It was read or written; its document has ``size`` bytes."""
+        uid = kept.workitem.uid
+        self.forget(uid)
+        self._kept[uid] = kept, size
+        self._size += size
+        while self._size > self._most:
+            self.forget(next(iter(self._kept)))
+
+    def forget(self, uid: str) -> None:
+        """It is gone, or what is known of it may be wrong."""
+        found = self._kept.pop(uid, None)
+        if found is not None:
+            self._size -= found[1]
+
+    def clear(self) -> None:
+        """Nothing is known any more."""
+        self._kept.clear()
+        self._size = 0
