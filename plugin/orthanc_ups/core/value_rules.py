@@ -151,8 +151,8 @@ class _Check:
             self.level(item, contents, (*trail, (tag, number)))
 
     def _excess(self, found: Any) -> str | None:
-        given = found.get("Value") if isinstance(found, dict) else None
-        self._left -= 1 + (len(given) if isinstance(given, list) else 0)
+        given = found.get("Value") if type(found) is dict else None
+        self._left -= 1 + len(given) if type(given) is list else 1
         if self._left >= 0:
             return None
         return f"is too much: at most {self._limits.parts} elements, items and values in all"
