@@ -153,3 +153,31 @@ def test_the_file_of_the_projection_may_be_anything_at_the_start(
         assert (await desk.refused(Purge(SCHEDULER, uid(3)))).status.http == 410
 
     scenario()
+
+
+@on_loop
+async def test_a_change_and_its_event_are_written_down_in_one_piece() -> None:
+    desk = await Desk("A").start()
+    await desk.subscribe("A")
+    await desk.create()
+    statements: list[str] = []
+    desk.service.projection._file.writer.set_trace_callback(statements.append)
+    await desk.claim()
+    assert any("INTO event" in one for one in statements)
+    assert statements.count("COMMIT") == 1
+    found = await desk.service.projection.events(0, 10)
+    assert [event.type for event in found] == [1, 1]
+
+
+@on_loop
+async def test_a_projection_that_fails_within_a_write_fails_no_command_and_is_rebuilt() -> None:
+    desk = await Desk("A").start()
+    await desk.subscribe("A")
+    await desk.create()
+    desk.service.projection._file.writer.execute("DROP TABLE event")
+    await desk.claim()
+    await desk.until(lambda: not desk.service.shadow.broken)
+    assert desk.service.counters["rebuilds"] == 1
+    assert desk.service.worklist.workitem(uid(1)).state.value == "IN PROGRESS"
+    await settle()
+    assert desk.heard("A")[-1] == "1: IN PROGRESS"

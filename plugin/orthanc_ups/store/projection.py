@@ -142,6 +142,16 @@ class Projection:
         with self._writing():
             self._count -= self._writer.remove(uid)
 
+    def gather(self) -> None:
+        """Until ``write_out``, which must follow before anything else happens on the loop, all is one transaction."""
+        with self._guarded():
+            self._writer.gather()
+
+    def write_out(self) -> None:
+        """End of ``gather``."""
+        with self._writing():
+            self._writer.write_out()
+
     def version_of(self, uid: str) -> str | None:
         """The version of a workitem's entry, or None if there is no such workitem."""
         self._check_whole()

@@ -63,6 +63,7 @@ class ProjectionWriter:
         self._recent = recent
         self._unseen: dict[str, tuple[str, bytes]] | None = None
         self._uncommitted = 0
+        self._is_gathering = False
         self._staged_codes: list[tuple[Any, ...]] = []
         self._staged_keys: list[tuple[int, str, int]] = []
 
@@ -228,8 +229,23 @@ class ProjectionWriter:
         self._journal("WAL")
         return len(gone)
 
+    def gather(self) -> None:
+        """Until ``write_out`` all is one transaction."""
+        if self._unseen is None:
+            self._execute("BEGIN IMMEDIATE")
+            self._is_gathering = True
+
+    def write_out(self) -> None:
+        """End of ``gather``."""
+        if self._is_gathering:
+            self._is_gathering = False
+            self._execute("COMMIT")
+
     @contextmanager
     def _transaction(self) -> Iterator[None]:
+        if self._is_gathering:
+            yield
+            return
         if self._unseen is not None:
             yield
             self._commit_now_and_then()

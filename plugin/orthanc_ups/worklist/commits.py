@@ -94,11 +94,12 @@ class Commits:
         except Exception:
             self._order.give_up(ticket)
             raise
-        try:
-            self._shadow.put(after, version, document)
-            self._ledger.note(after)
-        finally:
-            self._order.settle(ticket, events)
+        with self._shadow.at_once():
+            try:
+                self._shadow.put(after, version, document)
+                self._ledger.note(after)
+            finally:
+                self._order.settle(ticket, events)
         return after
 
     async def _reserve(self, most: int) -> None:

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final, TypeVar
 
 from ..core.dataset import DataSet
@@ -52,6 +53,15 @@ class Shadow:
     def get(self, uid: str) -> Kept | None:
         """A workitem with its stored version. Raises UpsError while the projection is rebuilt."""
         return self._asked(lambda: self._projection.get(uid))
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """What is taken over within, without waiting for anything, is written down in one piece, which is cheaper."""
+        self._told(self._projection.gather)
+        try:
+            yield
+        finally:
+            self._told(self._projection.write_out)
 
     def put(self, workitem: Workitem, version: str, document: bytes) -> None:
         """Take over what was written. A failing projection fails no command: it is rebuilt."""
