@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -21,7 +21,6 @@ from .wires.dimse_scu import DimseChannel
 from .wires.management.activity import Activity
 from .wires.management.api import ManagementApi, Ports
 from .wires.management.ports import Facts, Listener
-from .wires.management.routing import Route
 from .wires.management.transfer import Transfer
 
 
@@ -97,7 +96,7 @@ def management(
     dimse: DimseChannel,
     loopback: Loopback,
     fixed: Facts,
-    more: Sequence[Route] = (),
+    more_warnings: Callable[[], Sequence[str]] = tuple,
 ) -> tuple[ManagementApi, Activity]:
     """Build the management API and the record of what went on that its charts show."""
     activity = Activity(service.counters.all)
@@ -112,6 +111,7 @@ def management(
         activity=activity,
         clock=OperatorClock(),
         facts=fixed,
+        more_warnings=more_warnings,
     )
     transfer = Transfer(service.exporter, service.intake)
-    return ManagementApi(ports, (*transfer.routes(), *more)), activity
+    return ManagementApi(ports, transfer.routes()), activity

@@ -17,6 +17,7 @@ from .assembly import UpsService
 from .audit import AuditLog
 from .delivery.clock import SystemClock
 from .delivery.port import Channel
+from .disk_space import DiskSpace
 from .instruments import Instruments, Wires, meters
 from .local_zone import local_zone
 from .loop_thread import LoopThread
@@ -41,7 +42,6 @@ from .wires.dimse_scu import DimseChannel
 from .wires.dimse_services import Services
 from .wires.http_listener import Doors, HttpListener
 from .wires.management.explorer_files import serve
-from .wires.management.transfer import Transfer
 from .wires.orthanc_door import OrthancDoor, send
 from .wires.orthanc_pages import OrthancPages
 from .wires.orthanc_questions import OrthancQuestions
@@ -83,6 +83,8 @@ class Site:
         strict = surroundings.raw.get("StrictAetComparison") is True
         self._modalities = OrthancModalities(self._loopback, strict=strict)
         self._zone = local_zone()
+        index = Path(surroundings.index_directory)
+        self._disk_space = DiskSpace((index, self._projection_file().parent))
         self._own_ae = settings.aet or surroundings.dicom_aet
         self._tasks: list[asyncio.Task[None]] = []
         self._opened: list[Callable[[], Awaitable[None]]] = []
@@ -133,6 +135,7 @@ class Site:
         await self._patiently("Orthanc's metadata", self._entries.open)
         await self._patiently("Orthanc's modalities", self._modalities.refresh)
         self._keep(self._modalities.keep_fresh())
+        self._keep(self._disk_space.run())
         codec, resolver = Codec(self._settings, self._surroundings), Resolver()
         dimse = self._dimse_channel(codec, resolver)
         sockets = WebSocketChannel(self._settings)
@@ -257,8 +260,9 @@ class Site:
     async def _open_pages(self, service: UpsService, dimse: DimseChannel) -> None:
         known = await operating.asked(self._loopback)
         fixed = operating.facts(self._settings, self._surroundings, known)
-        moving = Transfer(service.exporter, service.intake).routes()
-        api, activity = operating.management(service, self._modalities, dimse, self._loopback, fixed, moving)
+        api, activity = operating.management(
+            service, self._modalities, dimse, self._loopback, fixed, self._disk_space.warnings
+        )
         self._keep(activity.run())
         self._pages = OrthancPages(self._door, api.answer, serve, self._authorization.user)
 

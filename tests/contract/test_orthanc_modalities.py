@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from orthanc_ups.modalities import Modality
-from orthanc_ups.store.loopback import Loopback
+from orthanc_ups.store.loopback import Loopback, Reply
 from orthanc_ups.store.orthanc_modalities import OrthancModalities
 from tests.contract.stores import WITHOUT_PLUGINS, asynchronous
 from tests.support.orthanc import RealOrthanc
@@ -80,19 +80,37 @@ async def test_padding_never_counts_and_case_only_if_orthanc_is_strict(orthanc: 
 
 
 @asynchronous
-async def test_an_unknown_title_asks_orthanc_but_not_for_every_stranger(orthanc: RealOrthanc) -> None:
+async def test_an_unknown_title_asks_orthanc_even_if_the_view_is_new(orthanc: RealOrthanc) -> None:
     clock = Clock()
     async with modalities(orthanc, clock=clock) as known:
         assert await known.lookup("LATER") == ()
         put(orthanc, "later", {"AET": "LATER", "Host": "127.0.0.1", "Port": 107})
-        assert await known.lookup("LATER") == ()
-        clock.now += 1.0
         assert [found.port for found in await known.lookup("LATER")] == [107]
         delete(orthanc, "later")
         clock.now += 29.0
         assert await known.lookup("LATER")
         clock.now += 1.0
         assert await known.lookup("LATER") == ()
+
+
+class Counting(Loopback):
+    """Counts the requests."""
+
+    count = 0
+
+    async def request(self, *arguments: Any, **named: Any) -> Reply:
+        self.count += 1
+        return await super().request(*arguments, **named)
+
+
+@asynchronous
+async def test_many_unknown_titles_at_once_ask_one_question(orthanc: RealOrthanc) -> None:
+    async with Counting(orthanc.base_url) as loopback:
+        known = OrthancModalities(loopback)
+        for question in (1, 2):
+            found = await asyncio.gather(*(known.lookup(f"STRANGER{number}") for number in range(50)))
+            assert found == [()] * 50
+            assert loopback.count == question
 
 
 @asynchronous

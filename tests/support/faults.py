@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -110,11 +111,14 @@ class UnderLoad:
         )
 
     def logs(self, words: str, since: int = 0) -> str:
-        """Wait for a line of ours in Orthanc's log, behind ``since`` characters, and return it."""
+        """Wait for a line of ours in Orthanc's log, behind ``since`` characters, and return it.
+
+        ``words`` is a regular expression.
+        """
 
         def found() -> str:
             lines = self.orthanc.log_text()[since:].splitlines()
-            return next((line for line in lines if MARK in line and words in line), "")
+            return next((line for line in lines if MARK in line and re.search(words, line)), "")
 
         return wait_until(found, lambda: f"{words!r} in the log\n{self.orthanc.log_tail()}", 30)
 

@@ -99,7 +99,7 @@ def test_a_projection_damaged_while_orthanc_is_down_is_made_anew(
     load.orthanc.kill()
     damage(projection_of(load))
     load.orthanc.start()
-    assert can_search(load)
+    wait_until(lambda: can_search(load), "searches are answered", 60)
     load.goes_on()
 
 

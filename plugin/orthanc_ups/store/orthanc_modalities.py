@@ -39,6 +39,7 @@ class OrthancModalities:
         self._clock = clock
         self._by_ae_title: dict[str, tuple[Modality, ...]] = {}
         self._asked_at = float("-inf")
+        self._questions = 0
         self._asking: asyncio.Task[None] | None = None
         self._available = True
         self._changed = asyncio.Event()
@@ -55,11 +56,12 @@ class OrthancModalities:
     async def lookup(self, ae_title: str) -> tuple[Modality, ...]:
         """As ``by_ae_title``, but asks Orthanc first if the AE title is unknown or the view is old.
 
-        If Orthanc does not answer, the last view holds.
+        That an AE title is unknown is never said from a view that is older than the question: it may be new. As
+        strangers may ask at will, that can take _BETWEEN_MISSES. If Orthanc does not answer, the last view holds.
         """
-        age = self._clock() - self._asked_at
-        known = self.by_ae_title(ae_title)
-        if age >= (_STALE_AFTER if known else _BETWEEN_MISSES):
+        if not self.by_ae_title(ae_title):
+            await self._ask_anew(_BETWEEN_MISSES)
+        elif self._clock() - self._asked_at >= _STALE_AFTER:
             await self.refresh()
         return self.by_ae_title(ae_title)
 
@@ -69,6 +71,15 @@ class OrthancModalities:
             self._asking = asyncio.ensure_future(self._ask())
             self._asking.add_done_callback(self._asked)
         await asyncio.shield(self._asking)
+
+    async def _ask_anew(self, pause: float = 0.0) -> None:
+        """Have the answer to a question that begins from now on, ``pause`` seconds behind the last one at least."""
+        begun = self._questions
+        if self._asking is not None:
+            await asyncio.shield(self._asking)
+        await asyncio.sleep(max(0.0, self._asked_at + pause - self._clock()))
+        if self._questions == begun or self._asking is not None:
+            await self.refresh()
 
     def _asked(self, _: asyncio.Task[None]) -> None:
         self._asking = None
@@ -81,12 +92,13 @@ class OrthancModalities:
         """Ask again and again; for a task that runs as long as the plugin."""
         while True:
             self._changed.clear()
-            await self._ask()
+            await self._ask_anew()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), _STALE_AFTER)
 
     async def _ask(self) -> None:
         self._asked_at = self._clock()
+        self._questions += 1
         try:
             reply = await self._loopback.request("GET", "/modalities?expand")
             if reply.status != 200:

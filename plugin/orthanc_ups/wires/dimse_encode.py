@@ -94,7 +94,7 @@ class _Encoder:
 
     def _items(self, items: Iterable[DataSet]) -> bytes:
         start = _item_head(self._syntax.order)
-        encoded = []
+        encoded: list[bytes] = []
         for level in map(self._level, items):
             encoded += (start, self._long(len(level)), level)
         return b"".join(encoded)
