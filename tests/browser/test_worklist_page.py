@@ -201,3 +201,33 @@ def test_final_workitems_are_deleted_after_a_confirmation(screen: Screen, api: M
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     expect(page.locator(".empty")).to_be_visible()
     assert api.get("/workitems", PatientID="PURGE")["total"] == 0
+
+
+def test_sorting_by_station_performer_and_progress(screen: Screen, api: Management) -> None:
+    """What has no value stands at the end in both directions."""
+    for number, (room, percent) in enumerate((("Room B", "9.5"), (None, None), ("room a", "70")), 1):
+        station = {"CodeValue": str(number), "CodingSchemeDesignator": "99ST", "CodeMeaning": room}
+        person = {"HumanPerformerName": f"{room}^X", "HumanPerformerOrganization": "Harbour Clinic"}
+        uid = api.make(
+            f"Sorted {number}",
+            PatientID="SORTED",
+            ScheduledStationNameCodeSequence=[station] if room else [],
+            ScheduledHumanPerformersSequence=[person] if room else [],
+        )
+        if percent:
+            progress = {"ProcedureStepProgressInformationSequence": [{"ProcedureStepProgress": percent}]}
+            api.ask("PUT", f"/workitems/{uid}", {"attributes": progress})
+    page = screen.open(place("worklist", PatientID="SORTED", order="created"))
+    labels = page.locator("tbody td.label a")
+
+    def sort(heading: str, *expected: int, by: str) -> None:
+        page.get_by_role("button", name=heading, exact=True).click()
+        expect(labels).to_have_text([f"Sorted {number}" for number in expected])
+        expect(page.get_by_role("columnheader", name=heading)).to_have_attribute("aria-sort", by)
+
+    sort("Station", 3, 1, 2, by="ascending")
+    sort("Station", 1, 3, 2, by="descending")
+    sort("Performer", 3, 1, 2, by="ascending")
+    sort("Performer", 1, 3, 2, by="descending")
+    sort("Progress", 3, 1, 2, by="descending")
+    sort("Progress", 1, 3, 2, by="ascending")

@@ -34,6 +34,23 @@ def test_events_tell_to_whom_they_were_delivered_and_why_not(desk: Desk) -> None
     ]
 
 
+def test_a_dead_letter_tells_why_it_was_given_up_and_not_when_it_is_tried_again(desk: Desk) -> None:
+    desk.ask("POST", "/subscribers/AI/subscribe", {"scope": "global"})
+    found = desk.have()
+    event = desk.worklist.event_logs[found][0]
+    desk.worklist.fates[event.sequence, "AI"] = "dead"
+    desk.delivery.reports = [endpoint_report("AI", pending=1, last_error="connection refused", retry_at=1e9)]
+    desk.delivery.letters = [dead_letter("AI", event.sequence, reason="not delivered within 7 days")]
+
+    def told() -> Any:
+        return desk.ask("GET", f"/workitems/{found}/events")["events"][0]["receivers"]
+
+    dead = {"ae": "AI", "state": "dead", "retry": None}
+    assert told() == [{**dead, "why": "not delivered within 7 days"}]
+    desk.delivery.letters = []
+    assert told() == [{**dead, "why": "it was given up"}]
+
+
 def test_subscriptions_are_told_in_words(desk: Desk) -> None:
     wanted = {"ScheduledStationNameCodeSequence.CodeValue": "R7", "ProcedureStepState": "SCHEDULED"}
     desk.ask("POST", "/subscribers/AI/subscribe", {"scope": "filtered", "filter": wanted, "lock": True})

@@ -33,7 +33,7 @@ const MAKERS = {
 };
 
 // What was not touched keeps its exact value: a field shows minutes, a date-time may hold more.
-function dated(type, value, from, to) {
+export function dated(type, value, from, to) {
   const shown = from(value || "");
   const input = h("input", { type, value: shown });
   return { element: input, value: () => (input.value === shown ? value || "" : to(input.value)) };

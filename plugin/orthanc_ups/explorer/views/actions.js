@@ -6,6 +6,7 @@ import { h } from "../dom.js";
 import { fromDicom, toDicom } from "../format.js";
 import { codeEditor } from "../parts/codes.js";
 import { dialog, field, notice } from "../parts/dialog.js";
+import { dated } from "../parts/fields.js";
 import { icon } from "../parts/icons.js";
 import { go, link } from "../router.js";
 import { reasonFields, whyField } from "../parts/reasons.js";
@@ -56,8 +57,8 @@ async function cancelOnBehalf(item, system) {
 // The final-state form: what PS3.4 wants to know of a completed step.
 async function completeOnBehalf(item) {
   const known = item.closing;
-  const start = h("input", { type: "datetime-local", step: 1, value: fromDicom(known.PerformedProcedureStepStartDateTime) });
-  const end = h("input", { type: "datetime-local", step: 1, value: fromDicom(known.PerformedProcedureStepEndDateTime) });
+  const start = dated("datetime-local", known.PerformedProcedureStepStartDateTime, fromDicom, toDicom);
+  const end = dated("datetime-local", known.PerformedProcedureStepEndDateTime, fromDicom, toDicom);
   const what = h("input", { type: "text", maxlength: 64, value: known.PerformedProcedureStepDescription || "" });
   const code = codeEditor(known.PerformedWorkitemCodeSequence[0]);
   const station = codeEditor(known.PerformedStationNameCodeSequence[0]);
@@ -66,8 +67,8 @@ async function completeOnBehalf(item) {
   const words = "Do this only when you know that the work is done. The form says what was performed; the worklist needs all of it.";
   const performed = () => ({
     ...known,
-    PerformedProcedureStepStartDateTime: toDicom(start.value),
-    PerformedProcedureStepEndDateTime: toDicom(end.value),
+    PerformedProcedureStepStartDateTime: start.value(),
+    PerformedProcedureStepEndDateTime: end.value(),
     PerformedProcedureStepDescription: what.value.trim(),
     PerformedWorkitemCodeSequence: code.value(),
     PerformedStationNameCodeSequence: station.value(),
@@ -77,7 +78,7 @@ async function completeOnBehalf(item) {
     wide: true,
     content: [
       h("p.caution", {}, words),
-      h("div.pair", {}, field("Started", start, { required: true }), field("Ended", end, { required: true })),
+      h("div.pair", {}, field("Started", start.element, { required: true }), field("Ended", end.element, { required: true })),
       field("What was done", what),
       h("fieldset", {}, h("legend", {}, "Performed workitem code"), code.element),
       h("fieldset", {}, h("legend", {}, "Performed station"), station.element),

@@ -58,7 +58,7 @@ function row(one) {
     h("td", {}, time(earliest(channels), { relative: true })),
     h("td", {}, time(latest(channels), { relative: true, none: "never" })),
     h("td.number", {}, latency(channels[0] ? channels[0].latency.median : null)),
-    h("td", {}, sparkline(perMinute(channels), "Deliveries in each of the last 60 minutes")),
+    h("td.extra", {}, sparkline(perMinute(channels), "Deliveries in each of the last 60 minutes")),
   );
 }
 
@@ -79,7 +79,7 @@ class SubscribersPage {
     if (!subscribers.length) {
       return replace(this.place, empty("Nobody has subscribed yet. A system that subscribes is told of every change by DIMSE, WebSocket or webhook."));
     }
-    const head = h("thead", {}, h("tr", {}, HEADINGS.map((words) => h("th", { scope: "col" }, words))));
+    const head = h("thead", {}, h("tr", {}, HEADINGS.map((words, at) => h("th", { scope: "col", class: at === HEADINGS.length - 1 ? "extra" : "" }, words))));
     return replace(this.place, h("table.plain-rows", {}, h("caption.offscreen", {}, "Subscribers"), head, h("tbody", {}, subscribers.map(row))));
   }
 }

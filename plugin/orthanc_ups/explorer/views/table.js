@@ -19,21 +19,21 @@ const COLUMNS = [
   { name: "station", words: "Station", order: "station" },
   { name: "performer", words: "Performer", order: "performer" },
   { name: "progress", words: "Progress", order: "-progress" },
-  { name: "age", words: "Age", order: "-created" },
+  { name: "age", words: "Age", order: "-created", turned: true },
 ];
 
 const clipped = (text, extra = null) => h("span.clip", { title: text || null }, text, extra);
 
 const CELLS = {
-  state: (row) => [stateBadge(row.state), row.cancel_requested && h("span.flag", { title: "The performer was asked to cancel" }, "cancel?")],
+  state: (row) => stateBadge(row.state),
   priority: (row) => priorityBadge(row.priority),
-  label: (row) => [waits(row), h("a.clip", { href: link("workitem", [row.uid]), tabindex: -1, title: row.label }, row.label || "(no label)")],
+  label: (row) => [waits(row), asked(row), h("a.clip", { href: link("workitem", [row.uid]), tabindex: -1, title: row.label }, row.label || "(no label)")],
   worklist: (row) => clipped(row.worklist),
   patient: (row) => {
     const about = [row.patient.name, row.patient.id, birthDate(row.patient.birth_date)].filter(Boolean).join(" · ");
     return h("span.clip", { title: about }, row.patient.name || h("span.faint", {}, "no name"), h("span.faint.number", {}, ` ${row.patient.id}`));
   },
-  start: (row) => [time(row.start), isLate(row) && h("span.late", { title: "The scheduled start has passed" }, "late")],
+  start: (row) => [isLate(row) && late(), time(row.start)],
   station: (row) => clipped(row.stations.join(", ")),
   performer: (row) => clipped(row.performers.join(", ")),
   progress: (row) => progressBar(row.progress),
@@ -45,8 +45,18 @@ function waits(row) {
   return open && h("span.flag.waits", { title: readinessWords(row.readiness) }, "inputs?");
 }
 
+function asked(row) {
+  return row.cancel_requested && h("span.flag.waits", { title: "The performer was asked to cancel" }, "cancel?");
+}
+
 function isLate(row) {
   return row.state === "SCHEDULED" && row.start && new Date(row.start).getTime() < Date.now() - 60_000;
+}
+
+// In front of the time, as a column may be too narrow for both.
+function late() {
+  const words = "late: the scheduled start has passed";
+  return h("span.late", { title: words, role: "img", "aria-label": words }, icon("alert"));
 }
 
 export class Table {
@@ -84,7 +94,7 @@ export class Table {
       const plain = column.order.replace("-", "");
       const sorted = order.replace("-", "") === plain;
       // "Age" grows as the time of creation falls.
-      const descending = order.startsWith("-") !== column.order.startsWith("-");
+      const descending = order.startsWith("-") !== Boolean(column.turned);
       const next = sorted ? (order.startsWith("-") ? plain : `-${plain}`) : column.order;
       const sign = sorted ? icon(descending ? "down" : "up") : null;
       const direction = sorted ? (descending ? "descending" : "ascending") : null;

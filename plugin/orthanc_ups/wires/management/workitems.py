@@ -43,6 +43,7 @@ _ACTIONS: Final[Mapping[State, tuple[str, ...]]] = {
 }
 _INPUT: Final = "00404021"
 _OUTPUT: Final = "00404033"
+_MOST_LETTERS: Final = 500
 
 
 class Workitems:
@@ -123,16 +124,22 @@ class Workitems:
         return {"events": [views.event(one, receivers, local) for one, receivers in reversed(told)]}
 
     def _receiver(self, event: Any, ae: str) -> dict[str, Any]:
-        """Why it was not told is what its channel last met with."""
+        """Why it was not told is what its channel last met with, or why it was given up."""
         state = self._inspection.delivered(event, ae)
         if state == "delivered":
             return {"ae": ae, "state": state}
+        if state == "dead":
+            return {"ae": ae, "state": state, "why": self._why_dead(event, ae), "retry": None}
         channels = self._desk.report(ae)
         errors = [one.last_error for one in channels if one.last_error]
         unserved = not any(one.serving for one in channels)
         why = errors[-1] if errors else "nobody knows its address" if unserved else "on its way"
         retries = [one.retry_at for one in channels if one.retry_at is not None]
         return {"ae": ae, "state": state, "why": why, "retry": views.iso(min(retries, default=None))}
+
+    def _why_dead(self, event: Any, ae: str) -> str:
+        letters = self._desk.dead_letters(ae, 0, _MOST_LETTERS)
+        return next((one.reason for one in letters if one.sequence == event.sequence), "it was given up")
 
     # --- creating and changing ---
 
