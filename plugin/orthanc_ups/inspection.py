@@ -75,9 +75,9 @@ class ServiceInspection:
         return [(label, state, n) for label, states in by_worklist for state, n in states.items()]
 
     async def event_log(self, uid: str) -> Sequence[Event]:
-        """The remembered events of a workitem, oldest first."""
+        """The remembered events of a workitem, oldest first. Raises UpsError as ``workitem`` does."""
         logged = await self._service.projection.events_of(uid)
-        stored = self._service.worklist.workitem(uid).events
+        stored = (await self.workitem(uid)).events
         found = {event.sequence: event for event in (*logged, *stored)}
         return [found[sequence] for sequence in sorted(found)]
 

@@ -126,9 +126,13 @@ async def test_who_deleted_a_workitem_and_why_is_logged_and_remembered(
     assert f"anna as WORKLIST by page: purged (Ordered twice for […]); workitem {uid(1)}" in caplog.text
     await desk.crash()
     await desk.restart()
-    with pytest.raises(UpsError, match=r"by anna as WORKLIST by page: Ordered twice for \[…\]$") as refused:
-        await ServiceInspection(desk.service).workitem(uid(1))
-    assert refused.value.status is GONE
+    inspection = ServiceInspection(desk.service)
+    for asked in (inspection.workitem, inspection.event_log):
+        with pytest.raises(
+            UpsError, match=r"by anna as WORKLIST by page: Ordered twice for \[…\]$"
+        ) as refused:
+            await asked(uid(1))
+        assert refused.value.status is GONE
     assert "Καστανίδης" not in caplog.text
     assert all("Καστανίδης" not in one.decode() for one in desk.stored().values())
 
