@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import AsyncIterator, Set
 from typing import Final, NamedTuple
 
@@ -16,6 +17,7 @@ from .shelf_keeper import ShelfKeeper, in_flight, refused
 from .shelves import Address, Uploads, Value, Version
 
 _log = logging.getLogger("orthanc_ups.store")
+_READ_AHEAD: Final = 3  # shelves of some megabytes each
 _FIRST_REVISION: Final = 0
 
 
@@ -80,16 +82,18 @@ class OrthancEntries:
         return self._incomplete
 
     async def _each_shelf(self) -> AsyncIterator[tuple[int, dict[int, bytes]]]:
-        """What stands on each shelf; Orthanc reads the next one while the last is worked on."""
-        following = asyncio.ensure_future(self._stored_on(0))
+        """What stands on each shelf; Orthanc reads the next ones on threads of its own while one is worked on."""
+        coming: deque[asyncio.Task[dict[int, bytes]]] = deque()
         try:
-            for shelf in range(shelves.SHELVES):
-                stored = await following
-                if shelf + 1 < shelves.SHELVES:
-                    following = asyncio.ensure_future(self._stored_on(shelf + 1))
-                yield shelf, stored
+            for shelf in range(shelves.SHELVES + _READ_AHEAD):
+                if shelf < shelves.SHELVES:
+                    coming.append(asyncio.create_task(self._stored_on(shelf)))
+                if shelf >= _READ_AHEAD:
+                    yield shelf - _READ_AHEAD, await coming.popleft()
         finally:
-            following.cancel()
+            for task in coming:
+                task.cancel()
+            await asyncio.gather(*coming, return_exceptions=True)
 
     async def _stored_on(self, shelf: int) -> dict[int, bytes]:
         reply = await self._loopback.request(
@@ -255,7 +259,7 @@ class OrthancEntries:
             del self._probes[key]
             await self._require(place.shelf)
             raise EntryConflict(key)
-        if found.value is None:  # overwritten by somebody: that place is lost, the entry moves to its next one
+        if found.value is None:  # overwritten by somebody: the place is lost, the entry moves to its next one
             del self._probes[key]
             raise EntryConflict(key)
         if found.etag.digest != expected.digest:
