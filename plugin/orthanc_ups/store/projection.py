@@ -279,7 +279,7 @@ class Projection:
         self._check_whole()
         return await self._searches.search(query, offset, limit, order or "start", tuple(words))
 
-    async def stream(self, query: Query, chunk: int = 100) -> AsyncIterator[list[DataSet]]:
+    async def stream(self, query: Query, chunk: int = 25) -> AsyncIterator[list[DataSet]]:
         """The attributes of all matches by scheduled start, at most ``chunk`` at a time, each match once.
 
         May be abandoned at any time. A workitem that changes meanwhile may be found or not.

@@ -186,12 +186,12 @@ class Association:
         self.post(message)
         await self.flush()
 
-    def post(self, message: Message) -> None:
-        """Send a message soon; call ``flush`` now and then. Raises Gone if the association has ended."""
+    def post(self, *messages: Message) -> None:
+        """Send messages soon, all at once; call ``flush`` now and then. Raises Gone if the association has ended."""
         if not self.is_open:
             raise Gone(self._ended or "closed")
-        pdus = (dimse_pdu.data(part) for part in fragments(message, min(self._most_sent, _MOST_SENT)))
-        self._wire.write(b"".join(pdus))
+        most = min(self._most_sent, _MOST_SENT)
+        self._wire.write(b"".join(dimse_pdu.data(part) for one in messages for part in fragments(one, most)))
         self._sent_at = asyncio.get_running_loop().time()
 
     async def flush(self) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from ..core import tags
@@ -116,9 +117,10 @@ class Exchange:
                 command[ATTRIBUTE_LIST] = (path[0],)
         await self._association.send(self._message(command, None))
 
-    def post_match(self, code: int, identifier: DataSet) -> None:
-        """Send one match of C-FIND soon."""
-        self._association.post(self._message(self._head(code, ""), identifier))
+    def post_matches(self, code: int, identifiers: Iterable[DataSet]) -> None:
+        """Send some matches of C-FIND soon, all at once."""
+        command = self._head(code, "")
+        self._association.post(*(self._message(command, identifier) for identifier in identifiers))
 
     async def flush(self) -> None:
         """Wait until the peer has taken what was sent."""

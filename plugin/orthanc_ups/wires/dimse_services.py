@@ -214,8 +214,7 @@ class Services:
 async def _sent(exchange: Exchange, pending: int, chunk: list[DataSet]) -> bool:
     """Send a chunk of matches; False if C-CANCEL came. Others have their turn every few matches."""
     for start in range(0, len(chunk), _MATCHES_AT_ONCE):
-        for match in chunk[start : start + _MATCHES_AT_ONCE]:
-            exchange.post_match(pending, match)
+        exchange.post_matches(pending, chunk[start : start + _MATCHES_AT_ONCE])
         await exchange.flush()
         await asyncio.sleep(0)
         if exchange.is_canceled:
