@@ -126,7 +126,11 @@ class _Peer:
 
     def act(self, action: int, uid: str, information: Dataset) -> None:
         answer = self._association.send_n_action(information, action, PUSH, uid, meta_uid=self._context)
-        names = {1: f"changes the state to {information.get('ProcedureStepState')}", 3: "subscribes", 4: "unsubscribes"}
+        names = {
+            1: f"changes the state to {information.get('ProcedureStepState')}",
+            3: "subscribes",
+            4: "unsubscribes",
+        }
         self._check(names[action], answer[0])
 
     def _check(self, what: str, status: Dataset) -> None:

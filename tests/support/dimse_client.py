@@ -19,6 +19,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 from pynetdicom import AE, evt
+from pynetdicom.pdu import A_ASSOCIATE_RJ
 from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
 
 from orthanc_ups.core import tags
@@ -124,6 +125,7 @@ class UpsClient:
         self._tls = tls
         self._commands: list[dict[str, Any]] = []
         self._next_id = 0
+        self._rejection: A_ASSOCIATE_RJ | None = None
         self.association: Any = None
 
     def __enter__(self) -> Self:
@@ -133,7 +135,11 @@ class UpsClient:
             ext_neg=[self._negotiation(uid) for uid in (tags.WATCH, tags.PULL, tags.QUERY)]
             if self._extended
             else None,
-            evt_handlers=[(evt.EVT_CONN_OPEN, _no_delay), (evt.EVT_DIMSE_RECV, self._received)],
+            evt_handlers=[
+                (evt.EVT_CONN_OPEN, _no_delay),
+                (evt.EVT_PDU_RECV, self._heard),
+                (evt.EVT_DIMSE_RECV, self._received),
+            ],
             tls_args=(self._tls, "localhost") if self._tls else None,
         )
         if not self.association.is_established:
@@ -172,10 +178,15 @@ class UpsClient:
         item.service_class_application_information = self._extended
         return item
 
+    def _heard(self, event: evt.Event) -> None:
+        if isinstance(event.pdu, A_ASSOCIATE_RJ):
+            self._rejection = event.pdu
+
     def _how_it_ended(self) -> str:
-        if self.association.is_rejected:
-            primitive = self.association.acceptor.primitive
-            return f"rejected {primitive.result} {primitive.result_source} {primitive.diagnostic}"
+        """Pynetdicom calls a rejection that comes at once an abort: it finds the connection closed already."""
+        if self._rejection is not None:
+            found = self._rejection
+            return f"rejected {found.result} {found.source} {found.reason_diagnostic}"
         return "aborted" if self.association.is_aborted else "not established"
 
     def _received(self, event: evt.Event) -> None:
