@@ -12,7 +12,7 @@ from typing import Final, Unpack
 
 import aiohttp
 
-from . import measuring, operating
+from . import collector, measuring, operating
 from .assembly import UpsService
 from .audit import AuditLog
 from .delivery.clock import SystemClock
@@ -142,6 +142,7 @@ class Site:
         service = self._service((dimse, sockets, *self._webhooks()))
         await self._patiently("the worklist in Orthanc's metadata", service.start)
         self.service = service
+        collector.settle()
         self._opened.append(service.stop)
         await webhook_subscriptions.subscribe(service.worklist, service.ledger, self._settings.webhooks)
         sockets.replay, sockets.opened = service.delivery, service.delivery.seen
