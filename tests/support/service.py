@@ -223,7 +223,8 @@ class Desk:
         raise AssertionError("it never happens")
 
     async def pass_by(self, seconds: float) -> None:
-        """Let time pass."""
+        """Let time pass, once the searches under way have ended: they take real time, in threads."""
+        await self.until(lambda: not self.service.projection._searches._waiting)
         await self.clock.advance(seconds)
 
     # --- commands ---
