@@ -48,7 +48,7 @@ class House:
     def admit(
         self, resource: Resource, headers: Mapping[str, str] = BOB, method: str = "GET", query: str = ""
     ) -> str | None:
-        return asyncio.run(self.door.admit(method, resource, headers, query))
+        return asyncio.run(self.door.admit(method, resource, self.door.credentials(headers), query))
 
 
 def test_orthanc_is_asked_with_the_credentials_of_the_caller_and_nothing_else() -> None:
@@ -121,8 +121,10 @@ def test_failure_to_answer_is_not_kept() -> None:
 def test_many_callers_at_once_ask_once() -> None:
     house = House()
 
+    bob = house.door.credentials(BOB)
+
     async def crowd() -> None:
-        await asyncio.gather(*(house.door.admit("GET", ITEM, BOB, "") for _ in range(50)))
+        await asyncio.gather(*(house.door.admit("GET", ITEM, bob, "") for _ in range(50)))
 
     asyncio.run(crowd())
     assert len(house.orthanc.asked) == 1

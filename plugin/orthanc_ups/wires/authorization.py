@@ -16,7 +16,7 @@ import hashlib
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from urllib.parse import quote
 
 from ..settings import Settings, Surroundings
@@ -32,11 +32,29 @@ _KNOWN_METHODS: Final = ("GET", "POST", "PUT", "DELETE")  # of Orthanc's server;
 _NO_SUCH_ROUTE: Final = (404, 405)  # said to those that were let in
 
 
+_Key: TypeAlias = tuple[bytes, str, Kind, str, bytes]
+
+
 @dataclass(frozen=True, slots=True)
 class _Verdict:
     until: float
     status: int = 200
     challenge: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a caller shows.
+
+    Attributes:
+        shown: header fields by lower-case name.
+        digest: equal for the same fields.
+        user: who he says he is, None if Orthanc does not check it.
+    """
+
+    shown: Mapping[str, str]
+    digest: bytes
+    user: str | None
 
 
 class Authorization:
@@ -57,29 +75,33 @@ class Authorization:
         self._knows_users = surroundings.authentication_enabled
         self._headers, self.query_tokens = _credentials(surroundings.raw)
         self._clock = clock
-        self._verdicts: dict[bytes, asyncio.Future[_Verdict]] = {}
+        self._verdicts: dict[_Key, asyncio.Future[_Verdict]] = {}
         self._gate = asyncio.Semaphore(_AT_ONCE)
         self._salt = secrets.token_bytes(16)
 
     async def admit(
-        self, method: str, resource: Resource, headers: Mapping[str, str], query: str
+        self, method: str, resource: Resource, credentials: Credentials, query: str
     ) -> str | None:
         """Let a caller in, and return his name if Orthanc has checked it.
 
         Raises:
             HttpProblem: 401 or 403 as Orthanc says, 503 if it does not answer.
         """
-        shown = {name: headers[name] for name in self._headers if name in headers}
-        token = self._token(query)
         method = method if method in _KNOWN_METHODS else "GET"
-        verdict = await self._verdict(method, resource, shown, token)
+        verdict = await self._verdict(method, resource, credentials, self._token(query))
         if verdict.status == 401:
             raise HttpProblem(401, "Orthanc asks for credentials", (("WWW-Authenticate", verdict.challenge),))
         if verdict.status >= 500:
             raise HttpProblem(503, "Orthanc cannot be asked who may come in", (("Retry-After", "5"),))
         if verdict.status >= 400 and verdict.status not in _NO_SUCH_ROUTE:
             raise HttpProblem(403, "Orthanc does not allow this")
-        return self.user(headers)
+        return credentials.user
+
+    def credentials(self, headers: Mapping[str, str]) -> Credentials:
+        """What a caller shows in header fields, given by lower-case name."""
+        shown = {name: headers[name] for name in self._headers if name in headers}
+        parts = "\0".join(part for field in shown.items() for part in field)
+        return Credentials(shown, self._digest(parts), self.user(headers))
 
     def user(self, headers: Mapping[str, str]) -> str | None:
         """The user of Basic authentication, if Orthanc checks it at all."""
@@ -98,24 +120,30 @@ class Authorization:
         given = ((name, value) for name, value in Parameters.of(query) if name in self.query_tokens)
         return "&".join(f"{quote(name, safe='')}={quote(value or '', safe='')}" for name, value in given)
 
-    async def _verdict(self, method: str, resource: Resource, shown: dict[str, str], token: str) -> _Verdict:
-        key = self._key(method, resource, shown, token)
+    async def _verdict(
+        self, method: str, resource: Resource, credentials: Credentials, token: str
+    ) -> _Verdict:
+        key = credentials.digest, method, resource.kind, resource.ae, self._digest(token) if token else b""
         known = self._verdicts.get(key)
-        if known is None or (known.done() and known.result().until <= self._clock()):
+        if known is not None and known.done():
+            verdict = known.result()
+            if verdict.until > self._clock():
+                return verdict
+            known = None
+        if known is None:
             self._make_room()
-            known = asyncio.ensure_future(self._asked(method, resource, shown, token))
+            known = asyncio.ensure_future(self._asked(method, resource, credentials.shown, token))
             self._verdicts[key] = known
         return await asyncio.shield(known)
 
-    def _key(self, method: str, resource: Resource, shown: dict[str, str], token: str) -> bytes:
-        parts = [method, resource.kind.name, resource.ae, token, *(x for item in shown.items() for x in item)]
-        return hashlib.blake2b("\0".join(parts).encode("utf-8", "replace"), key=self._salt).digest()
+    def _digest(self, text: str) -> bytes:
+        return hashlib.blake2b(text.encode("utf-8", "replace"), key=self._salt).digest()
 
     def _make_room(self) -> None:
         if len(self._verdicts) >= _KEPT:
             self._verdicts = {key: found for key, found in self._verdicts.items() if not found.done()}
 
-    async def _asked(self, method: str, resource: Resource, shown: dict[str, str], token: str) -> _Verdict:
+    async def _asked(self, method: str, resource: Resource, shown: Mapping[str, str], token: str) -> _Verdict:
         path = self._path(resource) + (f"?{token}" if token else "")
         try:
             async with self._gate:

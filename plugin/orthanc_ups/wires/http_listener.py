@@ -6,8 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Final
 
 from aiohttp.web import BaseRequest, StreamResponse
@@ -15,13 +14,14 @@ from aiohttp.web_protocol import RequestHandler
 
 from ..core.statuses import UpsError
 from ..settings import Settings, Surroundings
-from . import ups_rs_answers, web_addresses
+from . import ups_rs_answers
 from .authorization import Authorization
 from .http_bodies import IncomingBodies
 from .http_server import LimitedServer, ServerLimits, as_aiohttp
 from .ups_rs import UpsRs
-from .ups_rs_resources import Kind, Resource, resource_of
+from .ups_rs_resources import Kind, resource_of
 from .web_addresses import Addresses
+from .web_caller import Caller, Callers
 from .web_origins import Origins, foreign
 from .web_request import WebRequest, segments_of
 from .web_response import HttpProblem, WebResponse
@@ -43,19 +43,6 @@ class Doors:
     rights: Rights
 
 
-@dataclass(slots=True)
-class _Visit:
-    """A request with what was found out about it on the way in."""
-
-    request: BaseRequest
-    headers: Mapping[str, str]
-    service: str
-    path: str
-    query: str
-    user: str | None = None
-    resource: Resource = field(default_factory=lambda: Resource(Kind.SERVICE))
-
-
 class HttpListener:
     """Lets requests in, hands them on and sends the answers. Lives on one asyncio loop."""
 
@@ -66,10 +53,13 @@ class HttpListener:
         self._doors = doors
         self._tls = tls
         self._port = settings.http_port
-        self._only_loopback = not surroundings.remote_access_allowed
-        self._host = settings.bind_address or ("127.0.0.1" if self._only_loopback else None)
+        everywhere = None if surroundings.remote_access_allowed else "127.0.0.1"
+        self._host = settings.bind_address or everywhere
         self._addresses = Addresses(settings)
         self._origins = Origins(settings.allowed_origins)
+        self._callers = Callers(
+            settings, surroundings, doors.authorization, self._origins, self._addresses, tls=tls is not None
+        )
         self._bodies = IncomingBodies(settings.maximum_body_size, settings.http_idle_timeout)
         self._limits = ServerLimits(
             settings.maximum_connections, settings.maximum_header_size, settings.http_idle_timeout
@@ -112,33 +102,14 @@ class HttpListener:
     # --- one request ---
 
     async def _answer(self, request: BaseRequest) -> StreamResponse:
-        headers = _lower(request)
-        cors = self._origins.headers(headers)
-        service = ""
+        caller = self._callers.of(request)
         try:
-            visit = self._received(request, headers)
-            service = visit.service
-            found = await self._admitted(visit)
+            found = await self._admitted(request, caller)
         except HttpProblem as problem:
             found = problem.response()
         except UpsError as error:
-            found = ups_rs_answers.refused(error, None, service)
-        if isinstance(found, StreamResponse):
-            return found
-        return as_aiohttp(WebResponse(found.status, (*found.headers, *cors), found.body, found.content_type))
-
-    def _received(self, request: BaseRequest, headers: Mapping[str, str]) -> _Visit:
-        if self._only_loopback and not web_addresses.is_loopback(request.remote):
-            raise HttpProblem(403, "only this host may come in (RemoteAccessAllowed of Orthanc is false)")
-        size = sum(len(name) + len(value) + 4 for name, value in request.raw_headers)
-        if size > self._limits.header_size:
-            raise HttpProblem(
-                431, f"the header is larger than {self._limits.header_size} bytes (Ups.MaximumHeaderSize)"
-            )
-        scheme = "https" if self._tls is not None else "http"
-        service = self._addresses.service(scheme, lambda: _local(request), request.remote, headers)
-        path, query = self._target(request.raw_path)
-        return _Visit(request, headers, service, path, query)
+            found = ups_rs_answers.refused(error, None, caller.service)
+        return found if isinstance(found, StreamResponse) else as_aiohttp(found, caller.cors)
 
     def _target(self, target: str) -> tuple[str, str]:
         """Path below the root, and query. Raises HttpProblem 404."""
@@ -154,57 +125,39 @@ class HttpListener:
             return path, query
         raise HttpProblem(404, f"the service is at {root or '/'}")
 
-    async def _admitted(self, visit: _Visit) -> StreamResponse | WebResponse:
-        method = visit.request.method
-        preflight = self._origins.preflight(method, visit.headers)
+    async def _admitted(self, request: BaseRequest, caller: Caller) -> StreamResponse | WebResponse:
+        self._callers.check(caller)
+        path, query = self._target(request.raw_path)
+        method = request.method
+        preflight = self._origins.preflight(method, caller.headers)
         if preflight is not None:
             return preflight
-        self._origins.check(method, visit.headers, visit.service)
-        visit.resource = resource_of(segments_of(visit.path))
-        visit.user = await self._doors.authorization.admit(method, visit.resource, visit.headers, visit.query)
-        if visit.resource.kind is Kind.CONNECTION and method == "GET":
-            return await self._connected(visit)
-        body = await self._bodies.read(visit.request)
-        return await self._doors.handler.answer(self._web_request(visit, body))
+        self._origins.check(method, caller.headers, caller.service)
+        resource = resource_of(segments_of(path))
+        user = await self._doors.authorization.admit(method, resource, caller.credentials, query)
+        asked = WebRequest(
+            method=method,
+            path=path,
+            query=query,
+            headers=caller.headers,
+            service=caller.service,
+            web_socket_service=caller.web_socket_service,
+            user=user,
+            resource=resource,
+        )
+        if resource.kind is Kind.CONNECTION and method == "GET":
+            return await self._connected(request, asked, resource.ae)
+        if request.body_exists:
+            asked = replace(asked, body=await self._bodies.read(request))
+        return await self._doors.handler.answer(asked)
 
-    async def _connected(self, visit: _Visit) -> StreamResponse:
-        if self._origins.is_foreign(visit.headers, visit.service):
-            raise foreign(visit.headers)
-        self._doors.rights.check(visit.user, visit.resource.ae)
-        connection = visit.request.protocol
+    async def _connected(self, request: BaseRequest, asked: WebRequest, ae: str) -> StreamResponse:
+        if self._origins.is_foreign(asked.headers, asked.service):
+            raise foreign(asked.headers)
+        self._doors.rights.check(asked.user, ae)
+        connection = request.protocol
         self._upgraded.add(connection)
         try:
-            return await self._doors.sessions.serve(visit.request, visit.resource.ae, visit.query)
+            return await self._doors.sessions.serve(request, ae, asked.query)
         finally:
             self._upgraded.discard(connection)
-
-    def _web_request(self, visit: _Visit, body: bytes) -> WebRequest:
-        return WebRequest(
-            method=visit.request.method,
-            path=visit.path,
-            query=visit.query,
-            headers=visit.headers,
-            body=body,
-            service=visit.service,
-            web_socket_service=web_addresses.web_socket(visit.service),
-            user=visit.user,
-            resource=visit.resource,
-        )
-
-
-def _lower(request: BaseRequest) -> dict[str, str]:
-    """Headers by lower-case name; the values of a repeated one joined (RFC 9110 §5.3)."""
-    headers: dict[str, str] = {}
-    for name, value in request.headers.items():
-        key = name.lower()
-        headers[key] = f"{headers[key]}, {value}" if key in headers else value
-    return headers
-
-
-def _local(request: BaseRequest) -> str:
-    """Where the request came in, as host and port."""
-    name = request.transport.get_extra_info("sockname") if request.transport else None
-    if not name:
-        return "localhost"
-    host = f"[{name[0]}]" if ":" in str(name[0]) else str(name[0])
-    return f"{host}:{name[1]}"

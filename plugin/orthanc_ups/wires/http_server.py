@@ -12,7 +12,7 @@ from aiohttp.http_exceptions import BadHttpMethod, LineTooLong
 from aiohttp.web import BaseRequest, Response, Server, StreamResponse
 from aiohttp.web_protocol import RequestHandler
 
-from .web_response import HttpProblem, WebResponse
+from .web_response import Headers, HttpProblem, WebResponse
 
 _log = logging.getLogger("orthanc_ups.wires.http")
 _SERVER: Final = "orthanc-ups"
@@ -39,8 +39,8 @@ class ServerLimits:
     idle: float
 
 
-def as_aiohttp(response: WebResponse) -> Response:
-    """An answer in the form of this server."""
+def as_aiohttp(response: WebResponse, more: Headers = ()) -> Response:
+    """An answer in the form of this server, with ``more`` headers."""
     made = Response(status=response.status, body=response.body or None)
     headers = made.headers
     headers["Server"] = _SERVER
@@ -48,7 +48,7 @@ def as_aiohttp(response: WebResponse) -> Response:
         headers["Content-Type"] = response.content_type
     elif "Content-Type" in headers:
         del headers["Content-Type"]
-    for name, value in response.headers:
+    for name, value in (*response.headers, *more):
         headers.add(name, value)
     return made
 
@@ -66,12 +66,17 @@ class LimitedServer(Server):
 
 
 class LimitedHandler(RequestHandler):
-    """One connection."""
+    """One connection.
 
-    __slots__ = ("_limits",)
+    Attributes:
+        notes: what whoever answers wants to remember of it.
+    """
+
+    __slots__ = ("_limits", "notes")
 
     def __init__(self, manager: LimitedServer, *, loop: asyncio.AbstractEventLoop) -> None:
         self._limits = manager.limits
+        self.notes: object = None
         super().__init__(
             manager,
             loop=loop,

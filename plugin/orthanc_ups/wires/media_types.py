@@ -100,12 +100,21 @@ def _fit(asked: MediaType, offer: MediaType) -> int:
 
 def accepts_gzip(accept_encoding: str | None) -> bool:
     """True if an Accept-Encoding header allows gzip by name or by ``*`` (RFC 9110 §12.5.3)."""
+    if not accept_encoding:
+        return False
+    return (_gzip_allowed if len(accept_encoding) <= _SHORT else _allows_gzip)(accept_encoding)
+
+
+def _allows_gzip(accept_encoding: str) -> bool:
     qualities = {}
-    for piece in (accept_encoding or "").lower().split(","):
+    for piece in accept_encoding.lower().split(","):
         coding, _, weight = piece.partition(";")
         quality = weight.strip().removeprefix("q=").strip() or "1"
         qualities[coding.strip()] = bool(_Q.fullmatch(quality)) and float(quality) > 0
     return qualities.get("gzip", qualities.get("*", False))
+
+
+_gzip_allowed = lru_cache(512)(_allows_gzip)
 
 
 def accepts_utf_8(charsets: str | None) -> bool:

@@ -21,6 +21,7 @@ from ..settings import Settings
 from . import ups_rs_answers as answers
 from . import ups_rs_capabilities as capabilities
 from .ports import WorklistPort
+from .spelled_out import SpelledOut
 from .ups_rs_commands import Call, command
 from .ups_rs_parameters import Parameters, search_arguments
 from .ups_rs_resources import TRANSACTIONS, Kind, Resource, resource_of
@@ -57,6 +58,7 @@ class UpsRs:
         self._worklist = worklist
         self._most_results = settings.maximum_results
         self._bodies = Bodies(settings.maximum_body_size, settings.maximum_nesting)
+        self._spelled = SpelledOut()
         self._rights = rights
         self._timezone = timezone
         self._ignored = frozenset(name.lower() for name in ignored_parameters)
@@ -97,7 +99,8 @@ class UpsRs:
         self, request: WebRequest, parameters: Parameters, resource: Resource
     ) -> WebResponse:
         media_type = answers.negotiated(request.headers, parameters, answers.FOR_ONE)
-        return answers.workitem(await self._worklist.retrieve(resource.uid), media_type)
+        found = await self._worklist.retrieve(resource.uid)
+        return answers.workitem(resource.uid, found, media_type, self._spelled)
 
     async def _found(self, request: WebRequest, parameters: Parameters) -> WebResponse:
         media_type = answers.negotiated(request.headers, parameters, answers.FOR_MANY)

@@ -23,6 +23,7 @@ from .media_types import (
     accepts_utf_8,
     choose,
 )
+from .spelled_out import SpelledOut
 from .ups_rs_parameters import Parameters
 from .web_response import Headers, HttpProblem, WebResponse, report
 
@@ -94,11 +95,13 @@ def _warning_of(status: Status, service: Service | None) -> str | None:
     return status.warning
 
 
-def workitem(found: DataSet, media_type: MediaType) -> WebResponse:
+def workitem(uid: str, found: DataSet, media_type: MediaType, spelled: SpelledOut) -> WebResponse:
     """The answer of Retrieve (PS3.18 §11.5.3): an array of one, or one part."""
     if media_type is DICOM_XML:
         return WebResponse(200, (_NOT_TO_BE_KEPT,), dicom_xml.encode(found), DICOM_XML.name)
-    return _written([found], media_type, ())
+    if media_type is MULTIPART_XML:
+        return _written([found], media_type, ())
+    return WebResponse(200, (_NOT_TO_BE_KEPT,), b"[%b]" % spelled.of(uid, found), media_type.name)
 
 
 def page(found: Page, media_type: MediaType, base: str) -> WebResponse:
