@@ -15,10 +15,17 @@ def _wanted_suites() -> list[str]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever runs on a suite is marked `real`."""
+    """Whatever runs on a suite is marked `real`; if several processes share the tests, one has all of a suite."""
     for item in items:
         if "suite" in getattr(item, "fixturenames", ()):
             item.add_marker("real")
+            item.add_marker(pytest.mark.xdist_group(_suite_of(item)))
+
+
+def _suite_of(item: pytest.Item) -> str:
+    """A module that needs but one suite takes the first."""
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    return str(parameters.get("suite", SUITES[0]))
 
 
 @pytest.fixture(scope="session", params=_wanted_suites())

@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from .core.dataset import DataSet
 from .core.statuses import Status
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +32,14 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class Page(Generic[T]):
     """One page of a search.
 
     Attributes:
-        workitems: data sets with the returned attributes, in stable order.
+        workitems: the returned attributes of each, as data sets or in another form, in stable order.
         total: number of all matches; ``remaining`` those behind this page.
     """
 
-    workitems: tuple[DataSet, ...]
+    workitems: tuple[T, ...]
     total: int
     remaining: int

@@ -13,12 +13,12 @@ from tests.support.orthanc import CHECKOUT, RealOrthanc, merged
 REPORTING_SCRIPT = """
 import json, sys
 import orthanc
-import aiohttp, defusedxml.ElementTree, orjson, pydicom, pynetdicom
+import aiohttp, defusedxml.ElementTree, msgspec, orjson, pydicom, pynetdicom
 
 REPORT = {
     "python": list(sys.version_info[:2]),
     "name": json.loads(orthanc.GetConfiguration())["Name"],
-    "versions": {module.__name__: module.__version__ for module in (aiohttp, orjson, pydicom, pynetdicom)},
+    "versions": {module.__name__: module.__version__ for module in (aiohttp, msgspec, orjson, pydicom, pynetdicom)},
 }
 
 def answer(output, uri, **request):

@@ -37,7 +37,10 @@ class _Nothing:
     async def find(self, query: Query) -> AsyncIterator[list[DataSet]]:
         yield []
 
-    async def search(self, query: Query, **_: Any) -> Page:
+    async def search(self, query: Query, **_: Any) -> Page[DataSet]:
+        return Page((), 0, 0)
+
+    async def search_texts(self, query: Query, **_: Any) -> Page[bytes]:
         return Page((), 0, 0)
 
 

@@ -73,7 +73,10 @@ class FakeWorklist:
         finally:
             self.streams_closed += 1
 
-    async def search(self, query: Query, **_: Any) -> Page:
+    async def search(self, query: Query, **_: Any) -> Page[DataSet]:
+        raise NotImplementedError
+
+    async def search_texts(self, query: Query, **_: Any) -> Page[bytes]:
         raise NotImplementedError
 
 

@@ -14,14 +14,14 @@ def labelled(text: str) -> DataSet:
 def test_the_text_is_that_of_dicom_json_and_made_once() -> None:
     spelled, attributes = SpelledOut(), labelled("Köln")
     first = spelled.of("1", attributes)
-    assert first == dicom_json.encode(attributes)
+    assert first == dicom_json.encode_all([attributes])
     assert spelled.of("1", attributes) is first
 
 
 def test_a_change_is_told_and_so_is_the_way_back() -> None:
     spelled, before, after = SpelledOut(), labelled("before"), labelled("after")
     texts = [spelled.of("1", one) for one in (before, after, before)]
-    assert texts == [dicom_json.encode(one) for one in (before, after, before)]
+    assert texts == [dicom_json.encode_all([one]) for one in (before, after, before)]
 
 
 def test_equal_data_sets_of_two_workitems_do_not_share_a_text() -> None:
@@ -32,7 +32,7 @@ def test_equal_data_sets_of_two_workitems_do_not_share_a_text() -> None:
 
 def test_the_one_not_asked_for_goes_when_room_is_short() -> None:
     sets = {uid: labelled(uid) for uid in "123"}
-    size = len(dicom_json.encode(sets["1"]))
+    size = len(dicom_json.encode_all([sets["1"]]))
     spelled = SpelledOut(most=2 * size)
     first, second = spelled.of("1", sets["1"]), spelled.of("2", sets["2"])
     assert spelled.of("1", sets["1"]) is first
@@ -43,6 +43,6 @@ def test_the_one_not_asked_for_goes_when_room_is_short() -> None:
 
 def test_what_is_larger_than_the_room_is_told_all_the_same() -> None:
     spelled, attributes = SpelledOut(most=10), labelled("a")
-    assert spelled.of("1", attributes) == dicom_json.encode(attributes)
+    assert spelled.of("1", attributes) == dicom_json.encode_all([attributes])
     assert not spelled._texts
     assert spelled._size == 0

@@ -17,7 +17,15 @@ def test_a_signal_that_a_process_handles_is_seen_in_its_status() -> None:
     assert catches(CATCHING)
     assert not catches(LETTING_GO)
     assert not catches("Name:\tOrthanc\n"), "a kernel that does not tell"
-    assert catches(Path("/proc/self/status").read_text(), signal.SIGINT), "Python handles SIGINT"
+
+
+def test_a_signal_that_this_process_handles_is_seen() -> None:
+    before = signal.signal(signal.SIGUSR2, lambda *_: None)
+    try:
+        assert catches(Path("/proc/self/status").read_text(), signal.SIGUSR2)
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert not catches(Path("/proc/self/status").read_text(), signal.SIGUSR2)
 
 
 def test_the_stop_is_noticed_once_the_handlers_were_there_and_are_gone(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import lru_cache
 from typing import Final
 
 from . import attributes, dictionary, events, statuses, tags
@@ -58,7 +59,12 @@ class Circumstances:
 
 def is_uid(found: str) -> bool:
     """True for a valid UID: at most 64 characters, no component with leading zeros (PS3.5 §9.1)."""
-    return bool(found) and REPRESENTATIONS["UI"].valid(found)
+    return bool(found) and (_is_known_uid if len(found) <= _LONGEST_UID else _is_valid_uid)(found)
+
+
+_LONGEST_UID: Final = 64
+_is_valid_uid = REPRESENTATIONS["UI"].valid
+_is_known_uid = lru_cache(4096)(_is_valid_uid)  # the same ones come again and again
 
 
 def decide(workitem: Workitem | None, command: WorkitemCommand, circumstances: Circumstances) -> Decision:

@@ -113,12 +113,16 @@ class Query:
 
         ``include`` holds paths of tags joined by dots; ``all`` returns everything but Transaction UID.
         """
+        return self.returns(include, all).of(attributes)
+
+    def returns(self, include: frozenset[str] | None = None, all: bool = False) -> Selection:
+        """What ``select_with_returns`` picks."""
         form = (include or frozenset(), all)
         selection = self._returns.get(form)
         if selection is None:
             selection = search_selection(self._wanted, self._vr_of, form[0], everything=all)
             self._returns[form] = selection
-        return selection.of(attributes)
+        return selection
 
 
 @dataclass(slots=True)

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 from . import tags
 from .dataset import DataSet, Element, items
@@ -16,6 +16,7 @@ from .rules import RETURN_KEYS
 Wanted: TypeAlias = dict[str, "Wanted | None"]
 """Tags to return; None means the whole attribute, a mapping what to return of each item of a sequence."""
 
+_M = TypeVar("_M")
 NEVER_RETURNED: Final = frozenset({tags.TRANSACTION_UID, tags.SPECIFIC_CHARACTER_SET})
 _IF_PRESENT: Final = frozenset(path for path, kind in RETURN_KEYS.items() if kind in ("1C", "2C"))
 
@@ -43,8 +44,28 @@ class Selection:
         chosen = _chosen(attributes, self._parts)
         if not self._everything:
             return chosen
-        rest = {tag: found for tag, found in attributes.items() if tag not in NEVER_RETURNED}
-        return dict(sorted({**chosen, **rest}.items()))
+        return _with_rest(chosen, attributes)
+
+    def of_members(self, members: Mapping[str, _M], empty: Callable[[Element], _M]) -> dict[str, _M] | None:
+        """The same choice among attributes in any other form; None if of some attribute only a part is wanted.
+
+        ``empty`` brings an empty element into that form.
+        """
+        chosen: dict[str, _M] = {}
+        for part in self._parts:
+            found = members.get(part.tag)
+            if found is not None and part.parts is not None:
+                return None
+            if found is not None:
+                chosen[part.tag] = found
+            elif part.empty is not None:
+                chosen[part.tag] = empty(part.empty)
+        return _with_rest(chosen, members) if self._everything else chosen
+
+
+def _with_rest(chosen: Mapping[str, _M], members: Mapping[str, _M]) -> dict[str, _M]:
+    rest = {tag: found for tag, found in members.items() if tag not in NEVER_RETURNED}
+    return dict(sorted({**chosen, **rest}.items()))
 
 
 def search_selection(

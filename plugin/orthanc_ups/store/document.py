@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import orjson
 
+from ..core.dataset import DataSet
 from ..core.events import Event, EventType
 from ..core.workitem import HistoryEntry, SpecificAct, Subscription, Workitem
 
@@ -106,6 +107,14 @@ def read(document: bytes) -> dict[str, Any]:
     if found > FORMAT:
         raise UnreadableDocument(f"format {found} is newer than this plugin's {FORMAT}")
     return content if found == FORMAT else _upgraded(content, found)
+
+
+def attributes_of(document: bytes) -> DataSet:
+    """The data set in a document. Raises UnreadableDocument."""
+    found = read(document).get("attributes")
+    if not isinstance(found, dict):
+        raise UnreadableDocument("not a workitem document: no attributes")
+    return found
 
 
 def _upgraded(content: dict[str, Any], found: int) -> dict[str, Any]:

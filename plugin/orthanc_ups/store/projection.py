@@ -23,8 +23,10 @@ from ..core.dataset import DataSet
 from ..core.date_times import UTC, Zone, zone
 from ..core.events import Event
 from ..core.matching import Query
+from ..core.selection import Selection
 from ..core.workitem import Workitem
-from .document import UnreadableDocument, decode
+from .document import UnreadableDocument, attributes_of, decode
+from .document_text import selected
 from .port import Entry
 from .projection_file import ProjectionBroken, ProjectionFile
 from .projection_reads import Counts, event_row
@@ -277,7 +279,18 @@ class Projection:
         Raises ValueError for another order, UpsError (A700, 503) if too many searches wait already.
         """
         self._check_whole()
-        return await self._searches.search(query, offset, limit, order or "start", tuple(words))
+        return await self._searches.search(
+            query, offset, limit, order or "start", tuple(words), attributes_of
+        )
+
+    async def search_texts(
+        self, query: Query, offset: int, limit: int | None, selection: Selection
+    ) -> tuple[tuple[bytes, ...], int]:
+        """The same by scheduled start, of each match the selected attributes as JSON text of the inner form."""
+        self._check_whole()
+        return await self._searches.search(
+            query, offset, limit, "start", (), lambda document: selected(document, selection)
+        )
 
     async def stream(self, query: Query, chunk: int = 25) -> AsyncIterator[list[DataSet]]:
         """The attributes of all matches by scheduled start, at most ``chunk`` at a time, each match once.

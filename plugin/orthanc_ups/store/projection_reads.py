@@ -6,10 +6,10 @@ from __future__ import annotations
 import sqlite3
 import threading
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import orjson
 
@@ -17,11 +17,12 @@ from ..core.dataset import DataSet
 from ..core.date_times import Zone
 from ..core.events import Event, EventType
 from ..core.matching import Query
-from .document import UnreadableDocument, read
+from .document import attributes_of
 from .projection_filters import Sql, Translator
 from .projection_plan import Plan, plan
 from .projection_schema import RANKS
 
+_T = TypeVar("_T")
 TESTED_AT_ONCE: Final = 500
 Place = tuple[int, int, int]
 
@@ -105,15 +106,23 @@ class Reader:
                 ids = array("q", (one for one, _ in self._fitting(query, ids)))
             return Matched((), ids)
 
-    def page(self, matched: Matched, offset: int, limit: int | None, *, descending: bool) -> list[DataSet]:
-        """The attributes of the matches from ``offset`` on."""
+    def page(
+        self,
+        matched: Matched,
+        offset: int,
+        limit: int | None,
+        form: Callable[[bytes], _T],
+        *,
+        descending: bool,
+    ) -> list[_T]:
+        """What ``form`` makes of the documents of the matches from ``offset`` on."""
         many = max(0, matched.total - offset if limit is None else min(limit, matched.total - offset))
         with self.snapshot():
             if matched.ids is not None:
                 wanted: Iterable[int] = matched.ids[offset : offset + many]
             else:
                 wanted = self._across(matched.stretches, offset, many, descending=descending)
-            return [found for _, found in self._attributes(wanted)]
+            return [form(document) for _, document in self._documents(wanted)]
 
     def _across(
         self, stretches: Sequence[tuple[Plan, int]], offset: int, many: int, *, descending: bool
@@ -220,27 +229,22 @@ class Reader:
         return array("q", (row for (row,) in self._execute(sql.text, sql.values)))
 
     def _attributes(self, ids: Iterable[int]) -> Iterator[tuple[int, DataSet]]:
-        """The attributes of workitems that are still there."""
+        return ((row, attributes_of(document)) for row, document in self._documents(ids))
+
+    def _documents(self, ids: Iterable[int]) -> Iterator[tuple[int, bytes]]:
+        """The documents of workitems that are still there."""
         for row in ids:
             if self._stopping.is_set():
                 raise sqlite3.OperationalError("interrupted")
             found = self._execute("SELECT document FROM body WHERE id = ?", (row,)).fetchone()
             if found is not None:
-                yield row, attributes_of(found[0])
+                yield row, found[0]
 
     def _fitting(self, query: Query, ids: Iterable[int]) -> Iterator[tuple[int, DataSet]]:
         return ((row, found) for row, found in self._attributes(ids) if query.matches(found))
 
 
 _STATES: Final = {rank: name for name, rank in RANKS["00741000"].items()}
-
-
-def attributes_of(document: bytes) -> DataSet:
-    """The data set in a document. Raises UnreadableDocument."""
-    found = read(document).get("attributes")
-    if not isinstance(found, dict):
-        raise UnreadableDocument("not a workitem document: no attributes")
-    return found
 
 
 def _event(sequence: int, kind: int, uid: str, information: bytes, receivers: str, at: float) -> Event:

@@ -63,18 +63,24 @@ class Searches:
     # --- queries ---
 
     async def search(
-        self, query: Query, offset: int, limit: int | None, order: str, words: tuple[str, ...]
-    ) -> tuple[tuple[DataSet, ...], int]:
-        """One page, and the number of all matches."""
+        self,
+        query: Query,
+        offset: int,
+        limit: int | None,
+        order: str,
+        words: tuple[str, ...],
+        form: Callable[[bytes], _T],
+    ) -> tuple[tuple[_T, ...], int]:
+        """One page, of each match what ``form`` makes of its document, and the number of all matches."""
         name, descending = order.removeprefix("-"), order.startswith("-")
         if name not in ORDERS:
             raise ValueError(f"{order!r} is no order; expected one of {', '.join(ORDERS)}")
         key = query.identity, order, words
         generation, known = self._generation, self._known(key)
 
-        def work(reader: Reader) -> tuple[Matched, list[DataSet]]:
+        def work(reader: Reader) -> tuple[Matched, list[_T]]:
             matched = known or reader.matched(query, name, descending=descending, words=words)
-            return matched, reader.page(matched, offset, limit, descending=descending)
+            return matched, reader.page(matched, offset, limit, form, descending=descending)
 
         matched, found = await self.run(work)
         self._remember(key, generation, matched)

@@ -46,21 +46,30 @@ class MalformedJson(ValueError):
 
 def encode(dataset: DataSet) -> bytes:
     """One data set as a JSON object."""
-    text = orjson.dumps(dataset)
+    return from_text(orjson.dumps(dataset))
+
+
+def from_text(text: bytes) -> bytes:
+    """The same for a data set that is JSON text already, compact, of the inner form (core/dataset.py)."""
     if not text.isascii():
-        text = _with_character_set(dataset, text)
+        text = _with_character_set(text)
     return _NUMERIC.sub(_numbers, text)
 
 
-def _with_character_set(dataset: DataSet, text: bytes) -> bytes:
+def _with_character_set(text: bytes) -> bytes:
     if text[2:10] > _CHARACTER_SET_TAG:  # the usual case: it comes first
         return _CHARACTER_SET + text[1:]
-    return orjson.dumps(dict(sorted({**dataset, tags.SPECIFIC_CHARACTER_SET: _UTF_8}.items())))
+    return orjson.dumps(dict(sorted({**orjson.loads(text), tags.SPECIFIC_CHARACTER_SET: _UTF_8}.items())))
 
 
 def encode_all(datasets: Iterable[DataSet]) -> bytes:
     """Data sets as a JSON array."""
-    return b"[" + b",".join(map(encode, datasets)) + b"]"
+    return b"[%b]" % b",".join(map(encode, datasets))
+
+
+def from_texts(texts: Iterable[bytes]) -> bytes:
+    """The same for texts as ``from_text`` takes them."""
+    return b"[%b]" % b",".join(map(from_text, texts))
 
 
 def _numbers(found: re.Match[bytes]) -> bytes:

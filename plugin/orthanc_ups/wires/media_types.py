@@ -16,13 +16,13 @@ _SHORT: Final = 256  # characters of a header that is worth remembering
 _Q: Final = re.compile(r"(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class MediaType:
-    """A media type, or a range of them: ``type/subtype`` in lower case with its parameters."""
+    """A media type, or a range of them: ``type/subtype`` in lower case with its parameters. Each is but itself."""
 
     type: str
     subtype: str
-    parameters: Mapping[str, str] = field(default_factory=dict, hash=False)
+    parameters: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

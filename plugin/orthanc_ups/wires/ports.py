@@ -36,8 +36,20 @@ class WorklistPort(Protocol):
         limit: int | None = None,
         include: frozenset[str] | None = None,
         all_fields: bool = False,
-    ) -> Page:
+    ) -> Page[DataSet]:
         """One page of a search (PS3.18 §11.9). ``include`` holds paths of tags joined by dots."""
+        ...
+
+    async def search_texts(
+        self,
+        query: Query,
+        *,
+        offset: int = 0,
+        limit: int | None = None,
+        include: frozenset[str] | None = None,
+        all_fields: bool = False,
+    ) -> Page[bytes]:
+        """The same, each workitem as JSON text of the inner form (core/dataset.py)."""
         ...
 
 

@@ -9,7 +9,7 @@ from typing import Final
 from ..core.dataset import DataSet
 from . import dicom_json
 
-_MOST: Final = 4 * 1024 * 1024
+_MOST: Final = 8 * 1024 * 1024
 
 
 class SpelledOut:
@@ -21,12 +21,12 @@ class SpelledOut:
         self._texts: OrderedDict[str, tuple[DataSet, bytes]] = OrderedDict()
 
     def of(self, uid: str, attributes: DataSet) -> bytes:
-        """The attributes of a workitem as a JSON object; a data set never changes, so neither does its text."""
+        """The attributes of a workitem as a JSON array of one; a data set never changes, so neither does its text."""
         known = self._texts.get(uid)
         if known is not None and known[0] is attributes:
             self._texts.move_to_end(uid)
             return known[1]
-        text = dicom_json.encode(attributes)
+        text = dicom_json.encode_all((attributes,))
         self._forget(uid)
         self._keep(uid, attributes, text)
         return text

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 from datetime import tzinfo
-from typing import Final
+from typing import Final, TypedDict
 from urllib.parse import quote
 
 from ..core.commands import Create
@@ -20,6 +20,7 @@ from ..core.statuses import INVALID_INSTANCE, Service, UpsError
 from ..settings import Settings
 from . import ups_rs_answers as answers
 from . import ups_rs_capabilities as capabilities
+from .media_types import MULTIPART_XML
 from .ports import WorklistPort
 from .spelled_out import SpelledOut
 from .ups_rs_commands import Call, command
@@ -32,6 +33,13 @@ from .web_rights import Rights
 
 _log = logging.getLogger("orthanc_ups.wires.ups_rs")
 _UNHARMED: Final = "the server met an error of its own; the worklist is unharmed, and Orthanc's log says more"
+
+
+class _Paging(TypedDict):
+    offset: int
+    limit: int
+    include: frozenset[str]
+    all_fields: bool
 
 
 class UpsRs:
@@ -106,14 +114,16 @@ class UpsRs:
         media_type = answers.negotiated(request.headers, parameters, answers.FOR_MANY)
         asked = search_arguments(parameters, self._most_results, self._ignored)
         query = Query.of(asked.identifier, fuzzy=asked.fuzzy, timezone=self._timezone)
-        page = await self._worklist.search(
-            query,
-            offset=asked.offset,
-            limit=asked.limit,
-            include=asked.include,
-            all_fields=asked.everything,
-        )
-        return answers.page(page, media_type, request.service)
+        how: _Paging = {
+            "offset": asked.offset,
+            "limit": asked.limit,
+            "include": asked.include,
+            "all_fields": asked.everything,
+        }
+        if media_type is MULTIPART_XML:
+            return answers.page(await self._worklist.search(query, **how), media_type, request.service)
+        page = await self._worklist.search_texts(query, **how)
+        return answers.page_of_texts(page, media_type, request.service)
 
     async def _carried_out(
         self, request: WebRequest, parameters: Parameters, resource: Resource, service: Service

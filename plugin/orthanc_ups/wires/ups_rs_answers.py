@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from ..core import statuses
 from ..core.dataset import DataSet
@@ -101,18 +101,28 @@ def workitem(uid: str, found: DataSet, media_type: MediaType, spelled: SpelledOu
         return WebResponse(200, (_NOT_TO_BE_KEPT,), dicom_xml.encode(found), DICOM_XML.name)
     if media_type is MULTIPART_XML:
         return _written([found], media_type, ())
-    return WebResponse(200, (_NOT_TO_BE_KEPT,), b"[%b]" % spelled.of(uid, found), media_type.name)
+    return WebResponse(200, (_NOT_TO_BE_KEPT,), spelled.of(uid, found), media_type.name)
 
 
-def page(found: Page, media_type: MediaType, base: str) -> WebResponse:
+def page(found: Page[DataSet], media_type: MediaType, base: str) -> WebResponse:
     """The answer of Search (PS3.18 §11.9.3)."""
-    headers: Headers = ()
-    if found.remaining:
-        text = f"There are {found.remaining} additional results that can be requested"
-        headers = (warning(base, text),)
+    headers = _more(found, base)
+    return _written(found.workitems, media_type, headers) if found.workitems else WebResponse(204, headers)
+
+
+def page_of_texts(found: Page[bytes], media_type: MediaType, base: str) -> WebResponse:
+    """The same in JSON, from texts of the inner form."""
+    headers = _more(found, base)
     if not found.workitems:
         return WebResponse(204, headers)
-    return _written(found.workitems, media_type, headers)
+    body = dicom_json.from_texts(found.workitems)
+    return WebResponse(200, (*headers, _NOT_TO_BE_KEPT), body, media_type.name)
+
+
+def _more(found: Page[Any], base: str) -> Headers:
+    if not found.remaining:
+        return ()
+    return (warning(base, f"There are {found.remaining} additional results that can be requested"),)
 
 
 def _written(found: Sequence[DataSet], media_type: MediaType, headers: Headers) -> WebResponse:

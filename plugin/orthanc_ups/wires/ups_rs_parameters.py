@@ -33,6 +33,8 @@ class Parameters:
     @classmethod
     def of(cls, query: str) -> Parameters:
         """Take a query apart. Raises HttpProblem 400 if it is not percent-encoded UTF-8."""
+        if not query:
+            return _NONE
         pieces = (piece.partition("=") for piece in query.split("&") if piece)
         return cls((_text(name), _text(value) if equals else None) for name, equals, value in pieces)
 
@@ -41,10 +43,14 @@ class Parameters:
 
     def all(self, name: str) -> list[str]:
         """Every value of a parameter."""
+        if not self._given:
+            return []
         return [value or "" for one, value in self._given if one.lower() == name.lower()]
 
     def one(self, *names: str) -> str | None:
         """The value of a parameter that has one of these names. Raises HttpProblem 400 if it has several."""
+        if not self._given:
+            return None
         found = {value for name in names for value in self.all(name)}
         if len(found) > 1:
             raise HttpProblem(400, f"{names[0]} is given more than once, with different values")
@@ -81,6 +87,9 @@ class Parameters:
     def without(self, names: Collection[str]) -> list[tuple[str, str | None]]:
         """The parameters with other names."""
         return [(name, value) for name, value in self._given if name.lower() not in names]
+
+
+_NONE: Final = Parameters(())
 
 
 def _text(piece: str) -> str:

@@ -26,7 +26,7 @@ from ..core.reasons import discreet, reason_of
 from ..core.representations import REPRESENTATIONS
 from ..core.statuses import UpsError
 from ..core.workitem import HistoryEntry, Workitem
-from ..outcome import Outcome, Page
+from ..outcome import Outcome, Page, T
 from ..settings import Settings
 from ..store.port import StoreUnavailable
 from ..store.recovery import ShelvesLost
@@ -268,11 +268,29 @@ class Worklist:
         limit: int | None = None,
         include: frozenset[str] | None = None,
         all_fields: bool = False,
-    ) -> Page:
+    ) -> Page[DataSet]:
         """One page of a search (PS3.18 §11.9) with its return attributes."""
         found, total = await self._shadow.search(query, offset, limit)
         chosen = tuple(query.select_with_returns(one, include, all_fields) for one in found)
-        return Page(chosen, total, max(0, total - offset - len(chosen)))
+        return _page(chosen, total, offset)
+
+    async def search_texts(
+        self,
+        query: Query,
+        *,
+        offset: int = 0,
+        limit: int | None = None,
+        include: frozenset[str] | None = None,
+        all_fields: bool = False,
+    ) -> Page[bytes]:
+        """The same, each workitem as JSON text of the inner form (core/dataset.py)."""
+        returns = query.returns(include, all_fields)
+        found, total = await self._shadow.search_texts(query, offset, limit, returns)
+        return _page(tuple(found), total, offset)
+
+
+def _page(found: tuple[T, ...], total: int, offset: int) -> Page[T]:
+    return Page(found, total, max(0, total - offset - len(found)))
 
 
 def _check_ae(receiving_ae: str) -> None:

@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 from ..core.dataset import DataSet
 from ..core.events import Event
 from ..core.matching import Query
+from ..core.selection import Selection
 from ..core.statuses import PROCESSING_FAILURE, RESOURCE_LIMITATION, UpsError
 from ..core.workitem import HistoryEntry, Workitem
 from ..store.document import UnreadableDocument, decode, encode
@@ -169,6 +170,12 @@ class Shadow:
         return await self._asked_later(
             lambda: self._projection.search(query, offset, limit, order=order, words=words)
         )
+
+    async def search_texts(
+        self, query: Query, offset: int, limit: int | None, selection: Selection
+    ) -> tuple[Sequence[bytes], int]:
+        """One page of matches, the selected attributes of each as JSON text, and the number of all."""
+        return await self._asked_later(lambda: self._projection.search_texts(query, offset, limit, selection))
 
     async def numbers(self, query: Query) -> Sequence[int]:
         """Creation numbers of all matches."""
