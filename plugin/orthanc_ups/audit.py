@@ -79,8 +79,17 @@ def emitter(orthanc: Orthanc, *, allow_threads: bool) -> Emit | None:
 class AuditLog:
     """Takes records on the loop without waiting, and emits them from a thread of its own, in order."""
 
-    def __init__(self, emit: Emit) -> None:
+    def __init__(
+        self, emit: Emit, soon: Callable[[Callable[[], None]], object] = lambda work: work()
+    ) -> None:
+        """Prepare.
+
+        ``soon`` has something done on the loop in a moment: the thread that is woken by a record takes turns with the
+        loop, so it had better wait until those who are told of the change have been told.
+        """
         self._emit = emit
+        self._soon = soon
+        self._gathered: list[AuditRecord] = []
         self._waiting: queue.Queue[AuditRecord | None] = queue.Queue(_MOST_WAITING)
         self._thread = threading.Thread(target=self._run, name="ups-audit", daemon=True)
         self._is_full = False
@@ -89,14 +98,24 @@ class AuditLog:
     def accepted(self, command: Command, outcome: Outcome) -> None:
         """A command was accepted. Never raises."""
         try:
-            self._waiting.put_nowait(record_of(command, outcome))
-            self._is_full = False
+            self._gathered.append(record_of(command, outcome))
+        except Exception:
+            _log.exception("An audit record cannot be made")
+        else:
+            if len(self._gathered) == 1:
+                self._soon(self.hand_over)
+
+    def hand_over(self) -> None:
+        """Give the thread what was gathered. On the loop, also before ``stop``."""
+        gathered, self._gathered = self._gathered, []
+        try:
+            for record in gathered:
+                self._waiting.put_nowait(record)
+                self._is_full = False
         except queue.Full:
             if not self._is_full:
                 _log.error("Orthanc takes audit records too slowly: some are left out")
             self._is_full = True
-        except Exception:
-            _log.exception("An audit record cannot be made")
 
     def start(self) -> None:
         """Start the thread."""

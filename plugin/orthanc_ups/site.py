@@ -57,6 +57,7 @@ _log = logging.getLogger("orthanc_ups")
 _FIRST_PAUSE: Final = 0.2
 _LONGEST_PAUSE: Final = 10.0
 _AUDIT_ENDS: Final = 1.0
+_A_MOMENT: Final = 0.02
 
 
 class Site:
@@ -168,7 +169,7 @@ class Site:
         figures = measuring.sources(service, meters(wires, self._instruments))
         self._keep(Metrics(figures, self._instruments.publish).run())
         if self._instruments.emit is not None:
-            audit = AuditLog(self._instruments.emit)
+            audit = AuditLog(self._instruments.emit, _in_a_moment)
             audit.start()
             service.worklist.observers.append(audit.accepted)
             self._opened.append(lambda: _ended(audit))
@@ -282,7 +283,12 @@ class Site:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
+def _in_a_moment(work: Callable[[], None]) -> None:
+    asyncio.get_running_loop().call_later(_A_MOMENT, work)
+
+
 async def _ended(audit: AuditLog) -> None:
+    audit.hand_over()
     await asyncio.to_thread(audit.stop, _AUDIT_ENDS)
 
 

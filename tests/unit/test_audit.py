@@ -91,6 +91,23 @@ def test_records_are_emitted_in_order_on_a_thread_of_their_own() -> None:
     assert seen == [(uid(number), "ups-audit") for number in range(50)]
 
 
+def test_the_thread_is_woken_once_for_all_that_happens_in_a_moment() -> None:
+    seen: list[str] = []
+    later: list[Any] = []
+    log = AuditLog(lambda record: seen.append(record.uid), later.append)
+    log.start()
+    for number in range(3):
+        log.accepted(Purge(ANNA, uid(number)), Outcome(SUCCESS, uid(number)))
+    (work,) = later
+    assert not seen
+    work()
+    log.accepted(Purge(ANNA, uid(3)), Outcome(SUCCESS, uid(3)))
+    assert len(later) == 2
+    log.hand_over()
+    assert log.stop(5.0)
+    assert seen == [uid(number) for number in range(4)]
+
+
 def test_a_slow_orthanc_holds_nobody_up_and_is_reported_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
