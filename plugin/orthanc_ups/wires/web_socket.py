@@ -208,8 +208,7 @@ class WebSocketChannel:
         return frame
 
     def _hand(self, batch: _Batch, connection: Connection) -> None:
-        connection.send(batch.events, batch.joined)
-        if connection.is_closing:
+        if not connection.send(batch.events, batch.joined):
             return
         batch.holders.add(connection)
         if connection.is_far_ahead:
@@ -219,7 +218,8 @@ class WebSocketChannel:
         """Ask the most promising socket, and soon all, whether the batch has arrived."""
         if not batch.holders:
             raise Unreachable("no WebSocket is open")
-        batch.witness = min(batch.holders, key=lambda one: one.doubt)
+        prompt = next((one for one in batch.holders if one.is_prompt), None)
+        batch.witness = prompt or min(batch.holders, key=lambda one: one.doubt)
         batch.witness.ping(self._next_number(), _now())
         done, _ = await asyncio.wait((batch.confirmed,), timeout=_FIRST_ANSWER)
         if not done:
