@@ -30,8 +30,9 @@ def read(
 def in_parts(
     *contents: bytes, of: str = "application/dicom+xml", kind: str = "application/dicom+xml"
 ) -> tuple[bytes, str]:
+    """Always the same, as it names tests."""
     body, boundary = multipart.encode(contents, of)
-    return body, f'multipart/related; type="{kind}"; boundary="{boundary}"'
+    return body.replace(boundary.encode(), b"part"), f'multipart/related; type="{kind}"; boundary="part"'
 
 
 @pytest.mark.parametrize(
