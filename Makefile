@@ -22,9 +22,9 @@ run: ## start Orthanc with the plugin and orthanc.json (SUITE=forky or trixie); 
 demo: $(READY) ## play the main job against the Orthanc of `make run`
 	@$(PYTHON) -m tools.demo
 
-# One process for the real Orthanc of each suite; in all they do tests without Orthanc in between.
+# One process drives a real Orthanc, one test after the other; meanwhile another does all that needs none.
 test: lint fetch browser ## everything that CI runs
-	$(PYTHON) -m pytest --numprocesses $(words $(SUITES)) --dist loadgroup
+	$(PYTHON) -m pytest --numprocesses 2 --dist loadgroup
 
 lint: $(READY) ## style, types, shell scripts
 	$(VENV)/bin/ruff check

@@ -15,17 +15,11 @@ def _wanted_suites() -> list[str]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever runs on a suite is marked `real`; if several processes share the tests, one has all of a suite."""
+    """Whatever runs on a suite is marked `real`; if several processes share the tests, one has all of those."""
     for item in items:
         if "suite" in getattr(item, "fixturenames", ()):
             item.add_marker("real")
-            item.add_marker(pytest.mark.xdist_group(_suite_of(item)))
-
-
-def _suite_of(item: pytest.Item) -> str:
-    """A module that needs but one suite takes the first."""
-    parameters = getattr(getattr(item, "callspec", None), "params", {})
-    return str(parameters.get("suite", SUITES[0]))
+            item.add_marker(pytest.mark.xdist_group("real"))
 
 
 @pytest.fixture(scope="session", params=_wanted_suites())

@@ -118,6 +118,17 @@ def test_failure_to_answer_is_not_kept() -> None:
     assert house.admit(ITEM) == "bob"
 
 
+def test_a_subscription_to_everything_is_asked_for_by_itself() -> None:
+    house = House()
+    for uid in ("1.2", "1.3", "1.2.840.10008.5.1.4.34.5", "1.2.840.10008.5.1.4.34.5.1"):
+        house.admit(Resource(Kind.SUBSCRIBER, uid, "AI"), method="POST")
+    assert [path.split("/")[3] for _, path, _ in house.orthanc.asked] == [
+        "1.2",
+        "1.2.840.10008.5.1.4.34.5",
+        "1.2.840.10008.5.1.4.34.5.1",
+    ]
+
+
 def test_many_callers_at_once_ask_once() -> None:
     house = House()
 

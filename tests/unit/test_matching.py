@@ -134,6 +134,25 @@ def test_search_merges_nested_requests_and_the_whole_wins() -> None:
     assert whole["00404070"] == full()["00404070"]
 
 
+def test_a_private_attribute_comes_with_what_tells_whose_it_is() -> None:
+    """PS3.5 §7.8.1"""
+    item = {"00290010": element("LO", "OTHERS"), "00291001": element("DS", "2")}
+    private = {
+        "00090010": element("LO", "OURS"),
+        "00090011": element("LO", "THEIRS"),
+        "00091001": element("DS", "1"),
+    }
+    stored = {**private, "00404070": element("SQ", item)}
+    found = Query.of({}).select_with_returns(stored, frozenset({"00091001", "00404070.00291001"}))
+    assert found["00090010"] == private["00090010"] and found["00091001"] == private["00091001"]
+    assert "00090011" not in found
+    assert found["00404070"] == element("SQ", item)
+    asked = Query.of({"00091001": element("DS"), "00291001": element("DS")}).select(stored)
+    assert asked == {
+        "00090010": private["00090010"], "00091001": private["00091001"], "00291001": {"vr": "DS"},
+    }  # fmt: skip
+
+
 def test_search_with_all_returns_everything() -> None:
     stored = full()
     found = Query.of({}).select_with_returns(stored, None, True)

@@ -175,3 +175,9 @@ def test_any_query_is_read_or_refused(query: str) -> None:
         filter_identifier(Parameters.of(query))
     except HttpProblem as problem:
         assert problem.status == 400
+
+
+@pytest.mark.parametrize("suffix", ["json", "xml"])
+def test_a_plus_sign_that_was_not_encoded_is_one_again(suffix: str) -> None:
+    for name in ("application/dicom", "application/vnd.sun.wadl"):
+        assert Parameters.of(f"accept={name}+{suffix};q=0.5").media_types() == f"{name}+{suffix};q=0.5"

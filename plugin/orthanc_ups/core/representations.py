@@ -41,6 +41,7 @@ _DATE_TIME: Final = re.compile(
 )
 _NAME_GROUP: Final = re.compile(rf"{_LINE.replace('[^', '[^=')}{{0,64}}")
 _NAME_GROUPS: Final = frozenset({"Alphabetic", "Ideographic", "Phonetic"})
+_TOO_LARGE_FOR_SINGLE: Final = 2.0**128 - 2.0**103  # rounds up to infinity (IEEE 754)
 _SPECIAL_NUMBERS: Final = frozenset({"NaN", "Infinity", "-Infinity"})
 
 
@@ -128,6 +129,11 @@ def _is_float(one: Any) -> bool:
     return type(one) in (int, float) or (isinstance(one, str) and one in _SPECIAL_NUMBERS)
 
 
+def _is_single(one: Any) -> bool:
+    """A number that 32 bits can hold, rounded to their digits."""
+    return _is_float(one) and (isinstance(one, str) or abs(one) < _TOO_LARGE_FOR_SINGLE)
+
+
 def _is_name(one: Any) -> bool:
     return isinstance(one, dict) and one.keys() <= _NAME_GROUPS and all(map(_is_name_group, one.values()))
 
@@ -163,7 +169,7 @@ REPRESENTATIONS: Final[Mapping[str, Representation]] = MappingProxyType(
         "DS": Representation(is_decimal, "a decimal number of at most 16 characters"),
         "DT": Representation(is_date_time, "a date-time YYYYMMDDHHMMSS.FFFFFF&ZZXX"),
         "FD": Representation(_is_float, "a number"),
-        "FL": Representation(_is_float, "a number"),
+        "FL": Representation(_is_single, "a number of at most 3.4E38"),
         "IS": Representation(_is_integer_string, "a whole number of at most 12 characters"),
         "LO": _line(64),
         "LT": _text(10240),

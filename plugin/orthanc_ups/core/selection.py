@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Final, TypeAlias, TypeVar
 
 from . import tags
@@ -119,14 +120,19 @@ def _holds_times(wanted: Wanted, vr_of: Mapping[str, str]) -> bool:
 def _parts(
     wanted: Wanted, vr_of: Mapping[str, str], if_present: frozenset[str] = frozenset()
 ) -> tuple[_Part, ...]:
-    made = []
-    for tag, below in sorted(wanted.items()):
+    made = [_Part(tag, None, None) for tag in {*map(_creator_of, wanted)} - {"", *wanted}]
+    for tag, below in wanted.items():
         if tag in NEVER_RETURNED:
             continue
         vr = None if tag in if_present else VR_OF.get(tag) or vr_of.get(tag)
         parts = None if below is None else _parts(below, vr_of)
         made.append(_Part(tag, {"vr": vr} if vr else None, parts))
-    return tuple(made)
+    return tuple(sorted(made, key=attrgetter("tag")))
+
+
+def _creator_of(tag: str) -> str:
+    """What tells whose a private attribute is must come with it (PS3.5 §7.8.1); empty for any other attribute."""
+    return f"{tag[:4]}00{tag[4:6]}" if tag[3] in "13579BDF" and tag[4:] >= "1000" else ""
 
 
 def _chosen(dataset: DataSet, parts: tuple[_Part, ...]) -> DataSet:

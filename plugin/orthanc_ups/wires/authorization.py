@@ -2,16 +2,16 @@
 """The listener lets in exactly whom Orthanc lets in: Orthanc is asked with the caller's own credentials.
 
 The question is the caller's request itself, without query and body, sent to the same path on Orthanc's own port.
-So RegisteredUsers, IncomingHttpRequestFilter and an authorization plugin all see method and path. A secret header
-tells our route there to answer at once instead of doing anything (orthanc_routes). Answers are kept briefly, per
-credentials, method and kind of resource: which workitem it is does not matter to them, which AE title does.
+So RegisteredUsers, IncomingHttpRequestFilter and an authorization plugin all see method and path; the address that
+a filter sees is ours, 127.0.0.1. A secret header tells our route there to answer at once instead of doing anything
+(orthanc_routes). Answers are kept briefly, per credentials, method and kind of resource: which workitem it is does
+not matter to them; which AE title does, and which of the global subscriptions.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import hashlib
 import secrets
 from collections.abc import Callable, Mapping
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 from urllib.parse import quote
 
+from ..core import tags
 from ..settings import Settings, Surroundings
 from .ports import OrthancPort
 from .ups_rs_parameters import Parameters
@@ -32,7 +33,7 @@ _KNOWN_METHODS: Final = ("GET", "POST", "PUT", "DELETE")  # of Orthanc's server;
 _NO_SUCH_ROUTE: Final = (404, 405)  # said to those that were let in
 
 
-_Key: TypeAlias = tuple[bytes, str, Kind, str, bytes]
+_Key: TypeAlias = tuple[bytes, str, Kind, str, str, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +86,10 @@ class Authorization:
         """Let a caller in, and return his name if Orthanc has checked it.
 
         Raises:
-            HttpProblem: 401 or 403 as Orthanc says, 503 if it does not answer.
+            HttpProblem: 401 or 403 as Orthanc says, 503 if it does not answer, 400 for what it cannot be shown.
         """
+        if not all(map(_is_text, credentials.shown.values())):
+            raise HttpProblem(400, "the credentials are not UTF-8, so that Orthanc cannot be shown them")
         method = method if method in _KNOWN_METHODS else "GET"
         verdict = await self._verdict(method, resource, credentials, self._token(query))
         if verdict.status == 401:
@@ -110,7 +113,7 @@ class Authorization:
             return None
         try:
             name, colon, _ = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # neither Base64 nor UTF-8, or not even ASCII
             return None
         return name if colon and name else None
 
@@ -123,7 +126,9 @@ class Authorization:
     async def _verdict(
         self, method: str, resource: Resource, credentials: Credentials, token: str
     ) -> _Verdict:
-        key = credentials.digest, method, resource.kind, resource.ae, self._digest(token) if token else b""
+        whose = resource.uid if resource.uid in tags.WELL_KNOWN else ""
+        digest = self._digest(token) if token else b""
+        key = credentials.digest, method, resource.kind, whose, resource.ae, digest
         known = self._verdicts.get(key)
         if known is not None and known.done():
             verdict = known.result()
@@ -137,7 +142,7 @@ class Authorization:
         return await asyncio.shield(known)
 
     def _digest(self, text: str) -> bytes:
-        return hashlib.blake2b(text.encode("utf-8", "replace"), key=self._salt).digest()
+        return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), key=self._salt).digest()
 
     def _make_room(self) -> None:
         if len(self._verdicts) >= _KEPT:
@@ -159,6 +164,11 @@ class Authorization:
         kind = Kind.WORKITEMS if resource.kind is Kind.SERVICE else resource.kind
         path: str = kind.value.replace("{workitem}", quote(resource.uid, safe=""))
         return self._root + path.replace("{aetitle}", quote(resource.ae, safe=""))
+
+
+def _is_text(shown: str) -> bool:
+    """False if bytes stand in it that are not UTF-8: the server hands them on as lone surrogates."""
+    return shown.isascii() or not any("\ud800" <= one <= "\udfff" for one in shown)
 
 
 def _credentials(configuration: Mapping[str, object]) -> tuple[tuple[str, ...], frozenset[str]]:

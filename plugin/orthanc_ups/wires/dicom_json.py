@@ -14,6 +14,7 @@ import json
 import math
 import re
 from collections.abc import Iterable
+from operator import itemgetter
 from typing import Any, Final
 
 import orjson
@@ -21,7 +22,7 @@ import orjson
 from ..core import tags
 from ..core.dataset import DataSet, Element, element
 from ..core.statuses import INVALID_VALUE, NO_SUCH_ATTRIBUTE, UpsError
-from ..core.value_rules import DEEPEST
+from ..core.value_rules import DEEPEST, USUAL
 from .attribute_names import vr_of
 from .element_values import Number, inner_value
 
@@ -35,6 +36,10 @@ _TEXT_VALUE: Final = re.compile(_STRING)
 _JSON_NUMBER: Final = re.compile(rb"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _WHOLE: Final = re.compile(rb"-?[0-9]{16,}")
 _EXACT_IN_DOUBLES: Final = 2**53
+_PARTS: Final = "elements, items and values"
+_MOST_NODES: Final = (
+    4 * USUAL.parts
+)  # the rules count an element once; in JSON it has a name, a VR and an array
 
 
 class MalformedJson(ValueError):
@@ -102,7 +107,7 @@ def decode(body: bytes, nesting: int = DEEPEST) -> list[DataSet]:
         MalformedJson: no JSON, a name twice in one object, or neither array nor object.
         UpsError: 0105 or 0106 with the path of the attribute; values are left to the rules of the core.
     """
-    found = parsed(body)
+    found = parsed(body, _MOST_NODES)
     listed = found if isinstance(found, list) else [found]
     if not all(isinstance(one, dict) for one in listed):
         raise MalformedJson("expected a JSON object, or an array of them, with tags as names")
@@ -116,15 +121,34 @@ def data_set(found: object, nesting: int = DEEPEST) -> DataSet:
     return _dataset(found, "", nesting)
 
 
-def parsed(body: bytes) -> Any:
-    """Any JSON as Python values, with every number as a Number. Raises MalformedJson."""
+def parsed(body: bytes, most: int | None = None) -> Any:
+    """Any JSON as Python values, with every number as a Number.
+
+    Raises MalformedJson; UpsError (0106) for more than ``most`` values and names in all.
+    """
     try:
-        orjson.loads(body)  # refuses what is too deep for the parser that keeps the digits of numbers
+        quickly = orjson.loads(
+            body
+        )  # refuses what is too deep for the parser that keeps the digits of numbers
+        if most is not None and len(body) > most and not _is_within(quickly, most):
+            raise UpsError(INVALID_VALUE, f"the data set is too much: at most {USUAL.parts} {_PARTS} in all")
         return json.loads(body.decode(), parse_float=Number, parse_int=Number, object_pairs_hook=_unambiguous)
     except MalformedJson:
         raise
     except (ValueError, RecursionError) as error:
         raise MalformedJson(f"not JSON: {error}") from None
+
+
+def _is_within(found: Any, left: int) -> bool:
+    waiting = [found]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, (dict, list)):
+            left -= len(one)
+            if left < 0:
+                return False
+            waiting += one.values() if isinstance(one, dict) else one
+    return True
 
 
 def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -138,7 +162,7 @@ def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _dataset(found: dict[str, Any], path: str, nesting: int) -> DataSet:
     made: DataSet = {}
-    for tag, given in sorted((name.upper(), given) for name, given in found.items()):
+    for tag, given in sorted(((name.upper(), given) for name, given in found.items()), key=itemgetter(0)):
         here = f"{path}.{tag}" if path else tag
         if not _TAG.fullmatch(tag):
             raise UpsError(

@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Final
 
 from aiohttp.web import BaseRequest
@@ -15,6 +18,11 @@ _TOGETHER: Final = 16
 """So many bodies of the greatest size may be in memory at once."""
 
 
+@dataclass(slots=True)
+class _Taken:
+    size: int = 0
+
+
 class IncomingBodies:
     """Reads bodies."""
 
@@ -24,20 +32,26 @@ class IncomingBodies:
         self._patience = patience
         self._held = 0
 
-    async def read(self, request: BaseRequest) -> bytes:
-        """The body as it was sent.
+    @asynccontextmanager
+    async def of(self, request: BaseRequest) -> AsyncIterator[bytes]:
+        """The body as it was sent; it counts as held until the block is left.
 
         Raises:
             HttpProblem: 408, 413, 417, 503, or 400 if it breaks off.
         """
-        if not request.body_exists:
-            return b""
         if (request.content_length or 0) > self._maximum:
             raise self._too_large()
         await _invite(request)
+        taken = _Taken()
+        try:
+            yield await self._read(request, taken)
+        finally:
+            self._held -= taken.size
+
+    async def _read(self, request: BaseRequest, taken: _Taken) -> bytes:
         try:
             async with asyncio.timeout(self._patience):
-                return await self._collected(request)
+                return await self._collected(request, taken)
         except TimeoutError:
             raise HttpProblem(408, f"the body did not arrive within {self._patience:g} s") from None
         except RequestPayloadError:
@@ -45,20 +59,16 @@ class IncomingBodies:
         except ConnectionError:  # nobody will read this answer
             raise HttpProblem(400, "the connection was lost before the whole body came") from None
 
-    async def _collected(self, request: BaseRequest) -> bytes:
+    async def _collected(self, request: BaseRequest, taken: _Taken) -> bytes:
         chunks: list[bytes] = []
-        size = 0
-        try:
-            async for chunk in request.content.iter_any():
-                size += len(chunk)
-                self._held += len(chunk)
-                if size > self._maximum:
-                    raise self._too_large()
-                if self._held > _TOGETHER * self._maximum:
-                    raise HttpProblem(503, "too many large requests at once", (("Retry-After", "5"),))
-                chunks.append(chunk)
-        finally:
-            self._held -= size
+        async for chunk in request.content.iter_any():
+            taken.size += len(chunk)
+            self._held += len(chunk)
+            if taken.size > self._maximum:
+                raise self._too_large()
+            if self._held > _TOGETHER * self._maximum:
+                raise HttpProblem(503, "too many large requests at once", (("Retry-After", "5"),))
+            chunks.append(chunk)
         return b"".join(chunks)
 
     def _too_large(self) -> HttpProblem:

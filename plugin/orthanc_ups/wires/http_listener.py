@@ -19,7 +19,7 @@ from .authorization import Authorization
 from .http_bodies import IncomingBodies
 from .http_server import LimitedServer, ServerLimits, as_aiohttp
 from .ups_rs import UpsRs
-from .ups_rs_resources import Kind, resource_of
+from .ups_rs_resources import Kind, check_uid, resource_of
 from .web_addresses import Addresses
 from .web_caller import Caller, Callers
 from .web_origins import Origins, foreign
@@ -113,10 +113,10 @@ class HttpListener:
 
     def _target(self, target: str) -> tuple[str, str]:
         """Path below the root, and query. Raises HttpProblem 404."""
-        if "://" in target.partition("?")[0]:  # absolute form (RFC 9112 §3.2.2)
-            target = "/" + target.partition("://")[2].partition("/")[2]
-        elif not target.startswith("/"):  # OPTIONS *
-            target = self._addresses.root or "/"
+        if not target.startswith("/"):
+            # absolute form (RFC 9112 §3.2.2), or OPTIONS *
+            absolute = "/" + target.partition("://")[2].partition("/")[2]
+            target = absolute if "://" in target.partition("?")[0] else self._addresses.root or "/"
         path, _, query = target.partition("#")[0].partition("?")
         root = self._addresses.root
         if path == root or path.startswith(root + "/"):
@@ -134,6 +134,7 @@ class HttpListener:
             return preflight
         self._origins.check(method, caller.headers, caller.service)
         resource = resource_of(segments_of(path))
+        check_uid(resource)  # what is asked of Orthanc must be what it looks like
         user = await self._doors.authorization.admit(method, resource, caller.credentials, query)
         asked = WebRequest(
             method=method,
@@ -147,9 +148,10 @@ class HttpListener:
         )
         if resource.kind is Kind.CONNECTION and method == "GET":
             return await self._connected(request, asked, resource.ae)
-        if request.body_exists:
-            asked = replace(asked, body=await self._bodies.read(request))
-        return await self._doors.handler.answer(asked)
+        if not request.body_exists:
+            return await self._doors.handler.answer(asked)
+        async with self._bodies.of(request) as body:
+            return await self._doors.handler.answer(replace(asked, body=body))
 
     async def _connected(self, request: BaseRequest, asked: WebRequest, ae: str) -> StreamResponse:
         if self._origins.is_foreign(asked.headers, asked.service):

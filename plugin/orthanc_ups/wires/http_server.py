@@ -16,7 +16,7 @@ from .web_response import Headers, HttpProblem, WebResponse
 
 _log = logging.getLogger("orthanc_ups.wires.http")
 _SERVER: Final = "orthanc-ups"
-_LARGE: Final = 64 * 1024  # bytes; what is smaller fits the buffers below us
+_LARGE: Final = 48 * 1024  # bytes; what is smaller fits an empty buffer below us, so that nobody waits
 _TOO_MANY: Final = b"too many connections are open (Ups.MaximumConnections)\n"
 _FULL: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nRetry-After: 5\r\n"
@@ -104,7 +104,8 @@ class LimitedHandler(RequestHandler):
         self, request: BaseRequest, resp: StreamResponse, start_time: float | None
     ) -> tuple[StreamResponse, bool]:
         """Send an answer; whoever does not take it in time is cut off."""
-        if (resp.content_length or 0) < _LARGE:
+        waiting = self.transport.get_write_buffer_size() if self.transport is not None else 0
+        if not waiting and (resp.content_length or 0) < _LARGE:
             return await super().finish_response(request, resp, start_time)
         try:
             async with asyncio.timeout(self._limits.idle):

@@ -7,6 +7,7 @@ titles he may use is decided here (web_rights).
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Collection
 from datetime import tzinfo
@@ -14,24 +15,25 @@ from typing import Final, TypedDict
 from urllib.parse import quote
 
 from ..core.commands import Create
-from ..core.decide import is_uid
 from ..core.matching import Query
-from ..core.statuses import INVALID_INSTANCE, Service, UpsError
+from ..core.statuses import Service, UpsError
 from ..settings import Settings
 from . import ups_rs_answers as answers
 from . import ups_rs_capabilities as capabilities
-from .media_types import MULTIPART_XML
+from .media_types import DICOM_XML, MULTIPART_XML
 from .ports import WorklistPort
 from .spelled_out import SpelledOut
 from .ups_rs_commands import Call, command
 from .ups_rs_parameters import Parameters, search_arguments
-from .ups_rs_resources import TRANSACTIONS, Kind, Resource, resource_of
+from .ups_rs_resources import TRANSACTIONS, Kind, Resource, check_uid, resource_of
 from .web_body import Bodies
 from .web_request import WebRequest
 from .web_response import Headers, HttpProblem, WebResponse
 from .web_rights import Rights
 
 _log = logging.getLogger("orthanc_ups.wires.ups_rs")
+_XML: Final = (DICOM_XML, MULTIPART_XML)  # written in a thread, as it takes its time
+_LARGE: Final = 512 * 1024  # bytes of JSON; beyond, a thread finishes it
 _UNHARMED: Final = "the server met an error of its own; the worklist is unharmed, and Orthanc's log says more"
 
 
@@ -95,8 +97,7 @@ class UpsRs:
             return _capabilities(request, parameters, resource)
         if service is None:
             raise _not_here(resource)
-        if resource.uid and not is_uid(resource.uid):
-            raise UpsError(INVALID_INSTANCE, "the UID in the path is not a valid UID")
+        check_uid(resource)
         if service is Service.RETRIEVE:
             return await self._retrieved(request, parameters, resource)
         if service is Service.SEARCH:
@@ -108,7 +109,9 @@ class UpsRs:
     ) -> WebResponse:
         media_type = answers.negotiated(request.headers, parameters, answers.FOR_ONE)
         found = await self._worklist.retrieve(resource.uid)
-        return answers.workitem(resource.uid, found, media_type, self._spelled)
+        if media_type in _XML:
+            return await asyncio.to_thread(answers.workitem_in_xml, found, media_type)
+        return answers.workitem_in_json(self._spelled.of(resource.uid, found), media_type)
 
     async def _found(self, request: WebRequest, parameters: Parameters) -> WebResponse:
         media_type = answers.negotiated(request.headers, parameters, answers.FOR_MANY)
@@ -120,10 +123,13 @@ class UpsRs:
             "include": asked.include,
             "all_fields": asked.everything,
         }
-        if media_type is MULTIPART_XML:
-            return answers.page(await self._worklist.search(query, **how), media_type, request.service)
-        page = await self._worklist.search_texts(query, **how)
-        return answers.page_of_texts(page, media_type, request.service)
+        if media_type in _XML:
+            page = await self._worklist.search(query, **how)
+            return await asyncio.to_thread(answers.page_in_xml, page, request.service)
+        texts = await self._worklist.search_texts(query, **how)
+        if sum(map(len, texts.workitems)) > _LARGE:
+            return await asyncio.to_thread(answers.page_in_json, texts, media_type, request.service)
+        return answers.page_in_json(texts, media_type, request.service)
 
     async def _carried_out(
         self, request: WebRequest, parameters: Parameters, resource: Resource, service: Service

@@ -23,7 +23,6 @@ from .media_types import (
     accepts_utf_8,
     choose,
 )
-from .spelled_out import SpelledOut
 from .ups_rs_parameters import Parameters
 from .web_response import Headers, HttpProblem, WebResponse, report
 
@@ -95,28 +94,31 @@ def _warning_of(status: Status, service: Service | None) -> str | None:
     return status.warning
 
 
-def workitem(uid: str, found: DataSet, media_type: MediaType, spelled: SpelledOut) -> WebResponse:
-    """The answer of Retrieve (PS3.18 §11.5.3): an array of one, or one part."""
+def workitem_in_json(text: bytes, media_type: MediaType) -> WebResponse:
+    """The answer of Retrieve (PS3.18 §11.5.3) in JSON: an array of one."""
+    return WebResponse(200, (_NOT_TO_BE_KEPT,), text, media_type.name)
+
+
+def workitem_in_xml(found: DataSet, media_type: MediaType) -> WebResponse:
+    """The same in XML: one part, or the bare document."""
     if media_type is DICOM_XML:
         return WebResponse(200, (_NOT_TO_BE_KEPT,), dicom_xml.encode(found), DICOM_XML.name)
-    if media_type is MULTIPART_XML:
-        return _written([found], media_type, ())
-    return WebResponse(200, (_NOT_TO_BE_KEPT,), spelled.of(uid, found), media_type.name)
+    return _in_parts([found], ())
 
 
-def page(found: Page[DataSet], media_type: MediaType, base: str) -> WebResponse:
-    """The answer of Search (PS3.18 §11.9.3)."""
-    headers = _more(found, base)
-    return _written(found.workitems, media_type, headers) if found.workitems else WebResponse(204, headers)
-
-
-def page_of_texts(found: Page[bytes], media_type: MediaType, base: str) -> WebResponse:
-    """The same in JSON, from texts of the inner form."""
+def page_in_json(found: Page[bytes], media_type: MediaType, base: str) -> WebResponse:
+    """The answer of Search (PS3.18 §11.9.3), from texts as ``dicom_json.from_text`` takes them."""
     headers = _more(found, base)
     if not found.workitems:
         return WebResponse(204, headers)
     body = dicom_json.from_texts(found.workitems)
     return WebResponse(200, (*headers, _NOT_TO_BE_KEPT), body, media_type.name)
+
+
+def page_in_xml(found: Page[DataSet], base: str) -> WebResponse:
+    """The same in XML."""
+    headers = _more(found, base)
+    return _in_parts(found.workitems, headers) if found.workitems else WebResponse(204, headers)
 
 
 def _more(found: Page[Any], base: str) -> Headers:
@@ -125,12 +127,10 @@ def _more(found: Page[Any], base: str) -> Headers:
     return (warning(base, f"There are {found.remaining} additional results that can be requested"),)
 
 
-def _written(found: Sequence[DataSet], media_type: MediaType, headers: Headers) -> WebResponse:
-    headers = (*headers, _NOT_TO_BE_KEPT)
-    if media_type is not MULTIPART_XML:
-        return WebResponse(200, headers, dicom_json.encode_all(found), media_type.name)
+def _in_parts(found: Sequence[DataSet], headers: Headers) -> WebResponse:
     body, boundary = multipart.encode(map(dicom_xml.encode, found), DICOM_XML.name)
-    return WebResponse(200, headers, body, f'{MULTIPART_XML}; boundary="{boundary}"')
+    content_type = f'{MULTIPART_XML}; boundary="{boundary}"'
+    return WebResponse(200, (*headers, _NOT_TO_BE_KEPT), body, content_type)
 
 
 async def compressed(response: WebResponse, accept_encoding: str | None) -> WebResponse:

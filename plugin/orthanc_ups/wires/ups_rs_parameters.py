@@ -16,6 +16,7 @@ from .element_values import FLOAT_VRS, INTEGER_VRS, inner_value
 from .web_request import decoded
 from .web_response import HttpProblem
 
+_LOST_PLUS: Final = re.compile(r"(?<=[\w.]) (?=(?:json|xml)\b)")
 _UID: Final = re.compile(r"[0-9.]{1,64}")
 _COUNT: Final = re.compile(r"[0-9]{1,9}")
 _PN_GROUPS: Final = ("Alphabetic", "Ideographic", "Phonetic")
@@ -82,7 +83,7 @@ class Parameters:
         if not self._given:
             return None
         found = [value for value in self.all("accept") if value.strip()]
-        return re.sub(r"(?<=dicom) (?=json|xml)", "+", ", ".join(found)) if found else None
+        return _LOST_PLUS.sub("+", ", ".join(found)) if found else None
 
     def without(self, names: Collection[str]) -> list[tuple[str, str | None]]:
         """The parameters with other names."""

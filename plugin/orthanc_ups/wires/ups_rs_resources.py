@@ -9,7 +9,8 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Final
 
-from ..core.statuses import Service
+from ..core.decide import is_uid
+from ..core.statuses import INVALID_INSTANCE, Service, UpsError
 from .web_response import HttpProblem
 
 _LONGEST_AE: Final = 16
@@ -80,6 +81,12 @@ def resource_of(segments: Sequence[str]) -> Resource:
             ae = named.get("{aetitle}")
             return Resource(kind, named.get("{workitem}", ""), "" if ae is None else ae_title(ae))
     raise HttpProblem(404, "no resource of the Worklist Service has this path")
+
+
+def check_uid(resource: Resource) -> None:
+    """Refuse a workitem UID that is none. Raises UpsError (0117)."""
+    if resource.uid and not is_uid(resource.uid):
+        raise UpsError(INVALID_INSTANCE, "the UID in the path is not a valid UID")
 
 
 def _match(pattern: Sequence[str], segments: Sequence[str]) -> dict[str, str] | None:

@@ -16,6 +16,7 @@ from .web_response import HttpProblem
 
 _LARGE: Final = 32 * 1024  # bytes; beyond, a thread parses, so that the loop serves others meanwhile
 _THREADS: Final = 2  # at once, which bounds the memory that parsing takes
+_PATIENCE: Final = 15.0  # seconds
 _TAKEN: Final = f"{DICOM_JSON}, {MULTIPART_XML} or {DICOM_XML}"
 _GZIP: Final = 31
 
@@ -32,7 +33,8 @@ class Bodies:
         """The one data set in a body, or None if there is no body.
 
         Raises:
-            HttpProblem: 400 malformed or not exactly one data set, 413 too large, 415 not of a type we take.
+            HttpProblem: 400 malformed or not exactly one data set, 413 too large, 415 not of a type we take,
+                503 if many large ones wait already.
             UpsError: 0105 or 0106 with the path of the attribute.
         """
         if not body:
@@ -42,8 +44,18 @@ class Bodies:
         compressed = headers.get("content-encoding", "").strip().lower()
         if len(body) <= _LARGE and not compressed:
             return self._read(headers.get("content-type", ""), body, compressed)
-        async with self._threads:
+        await self._turn()
+        try:
             return await asyncio.to_thread(self._read, headers.get("content-type", ""), body, compressed)
+        finally:
+            self._threads.release()
+
+    async def _turn(self) -> None:
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await self._threads.acquire()
+        except TimeoutError:
+            raise HttpProblem(503, "too many large bodies are being read", (("Retry-After", "5"),)) from None
 
     def _read(self, content_type: str, body: bytes, compressed: str) -> DataSet:
         if compressed not in ("", "identity"):

@@ -44,7 +44,6 @@ _log = logging.getLogger("orthanc_ups.worklist")
 _TRIES: Final = 5
 _AT_ONCE: Final = 2_000
 _ANSWER_WITHIN: Final = 30.0
-_WELL_KNOWN: Final = (tags.GLOBAL_SUBSCRIPTION, tags.FILTERED_SUBSCRIPTION)
 _UNKNOWN: Final = "Orthanc's store does not answer; it is not known yet whether the request was carried out"
 _T = TypeVar("_T")
 
@@ -226,7 +225,7 @@ class Worklist:
 
     async def _on_subscription(self, command: Subscribe | Unsubscribe | Suspend) -> Outcome:
         _check_ae(command.receiving_ae)
-        is_global = command.uid in _WELL_KNOWN
+        is_global = command.uid in tags.WELL_KNOWN
         if isinstance(command, Suspend) and not is_global:
             raise UpsError(statuses.WRONG_ACTION, "only a global subscription can be suspended")
         if isinstance(command, Subscribe):
