@@ -331,3 +331,30 @@ async def test_cc_2_3_1_without_locks_the_subscription_is_made_with_a_warning() 
     await desk.create(2)
     assert (desk.subscription("A", 1), desk.subscription("A", 2)) == (NO_LOCK, NO_LOCK)
     assert desk.heard("A") == ["1: SCHEDULED", "2: SCHEDULED"]
+
+
+@on_loop
+async def test_cc_2_3_2_unsubscribing_from_a_suspended_filter_ends_what_it_left() -> None:
+    desk = await Desk("A").start()
+    await desk.create(1, urgent())
+    await desk.subscribe("A", FILTERED, lock=True, keys=URGENT)
+    await desk.create(2, urgent())
+    await desk.suspend("A", FILTERED)
+    await desk.create(3, urgent())
+    assert [desk.subscription("A", number) for number in (1, 2, 3)] == [LOCK, LOCK, NONE]
+    assert (await desk.suspend("A", FILTERED)).status is statuses.NO_SUCH_SUBSCRIPTION
+    assert (await desk.unsubscribe("A", FILTERED)).status is statuses.SUCCESS
+    assert [desk.subscription("A", number) for number in (1, 2, 3)] == [NONE, NONE, NONE]
+    assert (await desk.unsubscribe("A", FILTERED)).status is statuses.NO_SUCH_SUBSCRIPTION
+
+
+@on_loop
+async def test_cc_2_3_2_who_unsubscribed_from_all_filters_is_subscribed_to_nothing() -> None:
+    desk = await Desk("A", "B").start()
+    await desk.subscribe("A", FILTERED, keys=URGENT)
+    await desk.subscribe("B", FILTERED, keys=URGENT)
+    await desk.unsubscribe("A", FILTERED)
+    await desk.suspend("B", FILTERED)
+    assert desk.service.ledger.everyone() == {"B"}
+    assert (await desk.unsubscribe("A")).status is statuses.NO_SUCH_SUBSCRIPTION
+    assert (await desk.unsubscribe("B")).status is statuses.SUCCESS

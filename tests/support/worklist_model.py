@@ -230,13 +230,11 @@ class Model:
 
     def suspend_some(self, name: str) -> bool:
         self.aes[name].filters.clear()
-        for ups in self.workitems.values():
-            ups.taken_by.discard(name)
         return True
 
     def unsubscribe_all(self, name: str) -> bool:
         self.aes[name].everything = NONE
-        self.suspend_some(name)
+        self._forget_filters(name)
         for number, ups in self.workitems.items():
             ups.subscriptions[name] = NONE
             self._acted(name, number)
@@ -247,7 +245,13 @@ class Model:
             if name in ups.taken_by:
                 ups.subscriptions[name] = NONE
                 self._acted(name, number)
-        return self.suspend_some(name)
+        self._forget_filters(name)
+        return True
+
+    def _forget_filters(self, name: str) -> None:
+        self.aes[name].filters.clear()
+        for ups in self.workitems.values():
+            ups.taken_by.discard(name)
 
 
 def reached(told: list[Event], expected: list[Told]) -> set[int]:

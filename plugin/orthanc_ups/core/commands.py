@@ -69,12 +69,14 @@ class ChangeState:
 class RequestCancel:
     """N-ACTION 2 (PS3.4 CC.2.2), Request Cancellation (PS3.18 §11.8).
 
-    ``information``: reason, discontinuation codes, contact URI and name, each optional.
+    ``information``: reason, discontinuation codes, contact URI and name, each optional. With ``only_scheduled`` no
+    performer is bothered: a workitem that was claimed meanwhile stays as it is (0110).
     """
 
     requester: Requester
     uid: str
     information: DataSet = field(default_factory=dict)
+    only_scheduled: bool = False
 
 
 @dataclass(frozen=True, slots=True)

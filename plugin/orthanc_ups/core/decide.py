@@ -162,7 +162,8 @@ def _occurrences_of_update(before: DataSet, after: DataSet) -> tuple[Occurrence,
     if any(before.get(tag) != after.get(tag) for tag in (tags.STATION_NAME, tags.HUMAN_PERFORMERS)):
         found.extend(_assigned(after))
     if _progress(before) != _progress(after):
-        found.append(events.progress_report(after))
+        progress = events.progress_report(after)
+        found.extend([progress] if progress else [])
     return tuple(found)
 
 
@@ -246,6 +247,8 @@ def _close_on_behalf(workitem: Workitem, command: Close, circumstances: Circumst
 
 def _request_cancel(workitem: Workitem, command: RequestCancel, circumstances: Circumstances) -> Decision:
     attributes.check_cancellation(command.information, limits=circumstances.limits)
+    if command.only_scheduled and workitem.state is not State.SCHEDULED:
+        raise UpsError(statuses.PROCESSING_FAILURE, f"the UPS is {workitem.state.value} by now")
     cell = REQUEST_CANCEL[workitem.state]
     if isinstance(cell, Status):
         return _refused_or_warned(workitem, cell)

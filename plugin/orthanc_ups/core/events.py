@@ -84,9 +84,11 @@ _PROGRESS_CONTENT = (
 )
 
 
-def progress_report(workitem: DataSet) -> Occurrence:
-    """Event 3 with the present progress."""
+def progress_report(workitem: DataSet) -> Occurrence | None:
+    """Event 3 with the present progress, or None if there is none (any more): its sequence has one item, type 1."""
     found = items(workitem, tags.PROGRESS_INFORMATION)[:1]
+    if not found:
+        return None
     told = [{tag: item[tag] for tag in _PROGRESS_CONTENT if tag in item} for item in found]
     return Occurrence(EventType.PROGRESS_REPORT, {tags.PROGRESS_INFORMATION: element("SQ", *told)})
 

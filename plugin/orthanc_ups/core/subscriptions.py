@@ -6,7 +6,8 @@ each AE. ``subscribed`` folds them. So a global act over any number of workitems
 
 Readings where PS3.4 is silent: several filters of one AE add up; a plain global subscription decides
 before a filter; Suspend on …34.5 ends the plain one, on …34.5.1 the filters; Unsubscribe on …34.5 ends
-everything of that AE, on …34.5.1 the filters and every subscription to a workitem that one of them took.
+everything of that AE, on …34.5.1 the filters and every subscription to a workitem that one of them took,
+suspended ones included.
 """
 
 from __future__ import annotations
@@ -82,10 +83,12 @@ class Standing:
     Attributes:
         everything: the plain global subscription.
         filters: per sequence number of a filtered subscribe what it gives.
+        suspended: filtered subscribes that take no more workitems, but left subscriptions to those that they took.
     """
 
     everything: Subscription = Subscription.NONE
     filters: Mapping[int, Subscription] = field(default_factory=dict)
+    suspended: frozenset[int] = frozenset()
 
     def __bool__(self) -> bool:
         return self.everything is not Subscription.NONE or bool(self.filters)
@@ -93,11 +96,20 @@ class Standing:
     def after(self, act: GlobalAct) -> Standing:
         """The standing once an act is made (column "Global" of the table)."""
         if act.filtered:
-            gives = {act.sequence: _AS_STATE[act.kind]} if act.kind.subscribes else {}
-            return replace(self, filters={**self.filters, **gives} if gives else {})
+            return self._after_filtered(act)
         if act.kind is Kind.UNSUBSCRIBE:
             return Standing()
         return replace(self, everything=_AS_STATE.get(act.kind, Subscription.NONE))
+
+    def _after_filtered(self, act: GlobalAct) -> Standing:
+        if act.kind.subscribes:
+            return replace(self, filters={**self.filters, act.sequence: _AS_STATE[act.kind]})
+        suspended = self.suspended | self.filters.keys() if act.kind is Kind.SUSPEND else frozenset()
+        return replace(self, filters={}, suspended=suspended)
+
+    def took(self, act: int) -> bool:
+        """True if a filtered subscribe took workitems and no Unsubscribe on …34.5.1 came since."""
+        return act in self.filters or act in self.suspended
 
     def at_creation(self, matched: tuple[int, ...]) -> Subscription:
         """The subscription state of a workitem born now whose attributes fit the filters ``matched``."""
@@ -122,23 +134,33 @@ def subscribed(log: Log, workitem: Workitem, before: int | None = None) -> Subsc
 
     ``before`` leaves out acts from that sequence number on.
     """
+    return _folded(log, workitem, before)[0]
+
+
+def subscribed_at(log: Log, workitem: Workitem) -> float:
+    """When the AE's present subscription state came about: seconds since the epoch, 0 if with the workitem."""
+    return _folded(log, workitem, None)[1]
+
+
+def _folded(log: Log, workitem: Workitem, before: int | None) -> tuple[Subscription, float]:
     specific = workitem.acts.get(log.receiving_ae)
     if specific and before is not None and specific.sequence >= before:
         specific = None
-    now, state = Standing(), None
+    now, state, at = Standing(), None, 0.0
     for act in log.acts:
         if before is not None and act.sequence >= before:
             break
         if state is None and act.through >= workitem.created:
             state = now.at_creation(workitem.filtered)
         if specific and specific.sequence < act.sequence:
-            state, specific = specific.state, None
+            state, at, specific = specific.state, specific.at, None
         if state is not None:
-            state = _after(state, act, workitem, now)
+            after = _after(state, act, workitem, now)
+            state, at = after, at if after is state else act.at
         now = now.after(act)
     if specific:
-        return specific.state
-    return now.at_creation(workitem.filtered) if state is None else state
+        return specific.state, specific.at
+    return (now.at_creation(workitem.filtered) if state is None else state), at
 
 
 def _after(state: Subscription, act: GlobalAct, workitem: Workitem, now: Standing) -> Subscription:
@@ -156,7 +178,7 @@ def _touches(act: GlobalAct, created: int, filtered: tuple[int, ...], now: Stand
     """Whether an Unsubscribe reaches a workitem: all, or those that one of the ended filters took."""
     if not act.filtered:
         return True
-    return created in act.matched or any(one in now.filters for one in filtered)
+    return created in act.matched or any(map(now.took, filtered))
 
 
 def left_of(act: SpecificAct, log: Log, created: int, filtered: tuple[int, ...]) -> Subscription:
@@ -188,9 +210,9 @@ def initial_report_due(log: Log, act: GlobalAct, workitem: Workitem) -> bool:
 
 
 def filters_taken(log: Log) -> Numbers:
-    """The existing workitems that the standing filters took when they were made."""
-    standing_filters = standing(log).filters
-    taken = (n for act in log.acts if act.sequence in standing_filters for n in act.matched)
+    """The existing workitems that the filters, also suspended ones, took when they were made."""
+    now = standing(log)
+    taken = (n for act in log.acts if now.took(act.sequence) for n in act.matched)
     return Numbers.of(taken)
 
 

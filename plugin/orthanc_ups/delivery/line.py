@@ -87,6 +87,10 @@ class Line:
     def __iter__(self) -> Iterator[Waiting]:
         return iter(self._items.values())
 
+    def __contains__(self, sequence: int) -> bool:
+        """True if the event of a sequence waits or is in flight."""
+        return isinstance(self._items.get(sequence), Event)
+
     @property
     def head(self) -> Waiting | None:
         """What comes next."""

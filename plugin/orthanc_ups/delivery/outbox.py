@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mappi
 from operator import attrgetter
 from typing import Final
 
-from ..core.events import Event
+from ..core.events import Event, EventType
 from ..settings import Settings
 from ..store.document import UnreadableDocument
 from ..store.port import Entries, Entry
@@ -204,14 +204,14 @@ class Delivery:
     # --- what the worklist asks ---
 
     def settled(self, event: Event) -> bool:
-        """True if no receiver needs the stored event any more (delivered, dead letter, or dropped)."""
+        """True if no receiver needs the stored event any more (delivered, dead letter, dropped, or replaced)."""
         if event.sequence > self._high_water:
             return False
         if not self._busy:
             return True
-        return all(self._is_past(receiver, event.sequence) for receiver in event.receivers)
+        return all(self._is_past(receiver, event) for receiver in event.receivers)
 
-    def _is_past(self, receiving_ae: str, sequence: int) -> bool:
+    def _is_past(self, receiving_ae: str, event: Event) -> bool:
         subscriber = self._busy.get(receiving_ae)
         if subscriber is None:
             return True
@@ -219,7 +219,10 @@ class Delivery:
         if through is None:
             del self._busy[receiving_ae]
             return True
-        return sequence <= through
+        if event.sequence <= through:
+            return True
+        # A newer report took its place in the line; it is stored, so this one need not be.
+        return event.type is EventType.PROGRESS_REPORT and not subscriber.awaits(event.sequence)
 
     def settled_through(self, receiving_ae: str) -> int:
         """The sequence up to which the AE has everything that it needs."""

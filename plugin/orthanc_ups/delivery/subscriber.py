@@ -133,6 +133,11 @@ class Subscriber:
         heads = [one.line.settled_through() for one in self.workers.values() if one.durable and one.line]
         return min((head for head in heads if head is not None), default=None)
 
+    def awaits(self, sequence: int) -> bool:
+        """True if a durable endpoint still has an event in its line, or may get it there."""
+        durable = (one for one in self.workers.values() if one.durable)
+        return any(one.line.held is not None or sequence in one.line for one in durable)
+
     @property
     def has_burst(self) -> bool:
         """True while initial State Reports are not all made."""

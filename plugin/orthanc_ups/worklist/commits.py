@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Final
 
 from ..core.events import Event, EventType, Occurrence
@@ -135,16 +136,16 @@ class Commits:
 
     async def _trimmed(self, workitem: Workitem, new: tuple[Event, ...]) -> Workitem:
         """Drop what every receiver has, keep the last few of those, spill what is too much."""
-        settled = [event for event in workitem.events if self._settled(event)][-KEPT_SETTLED:]
-        waiting = [event for event in workitem.events if not self._settled(event)]
+        events = sorted(workitem.events, key=_sequence)
+        settled = [event for event in events if self._settled(event)][-KEPT_SETTLED:]
+        waiting = [event for event in events if not self._settled(event)]
         spilled = workitem.spilled
         if len(waiting) + len(new) > SPILL_ABOVE and len(waiting) >= SPILLED_AT_ONCE:
             spilled = (*spilled, waiting[0].sequence)
             await self._spill(workitem.uid, tuple(waiting[:SPILLED_AT_ONCE]))
             settled, waiting = [], waiting[SPILLED_AT_ONCE:]
-        return replace(
-            workitem, events=(*settled, *waiting, *new), spilled=self._unsettled(workitem, spilled)
-        )
+        kept = sorted((*settled, *waiting), key=_sequence)  # a receiver may be ahead of another
+        return replace(workitem, events=(*kept, *new), spilled=self._unsettled(workitem, spilled))
 
     async def _spill(self, uid: str, events: tuple[Event, ...]) -> None:
         """Written before the workitem lets go of them; after a crash between both they are simply there twice."""
@@ -187,6 +188,9 @@ class Commits:
         """Where the initial State Reports of global subscribes stand in the order of everything."""
         for ae, act in self._ledger.reports_due(workitem):
             yield Event(act + workitem.created, EventType.STATE_REPORT, workitem.uid, {}, (ae,), 0.0)
+
+
+_sequence = attrgetter("sequence")
 
 
 def _with_act(workitem: Workitem, receiving_ae: str, act: SpecificAct) -> Workitem:

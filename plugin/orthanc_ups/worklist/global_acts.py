@@ -82,7 +82,8 @@ class GlobalActs:
     def _has_something(self, command: Unsubscribe | Suspend, filtered: bool) -> bool:
         standing = self._ledger.standing(command.receiving_ae)
         if filtered:
-            return bool(standing.filters)
+            suspended = standing.suspended if isinstance(command, Unsubscribe) else ()
+            return bool(standing.filters or suspended)
         if isinstance(command, Suspend):
             return standing.everything is not Subscription.NONE
         return self._ledger.is_subscribed(command.receiving_ae)
@@ -102,7 +103,12 @@ class GlobalActs:
             taken = filters_taken(self._ledger.log(command.receiving_ae))
             return replace(act, matched=taken)
         query = self._query(command)
-        numbers = Numbers.of(await self._shadow.numbers(query))
+        try:
+            numbers = Numbers.of(await self._shadow.numbers(query))
+        except UpsError as error:
+            if error.status is statuses.OUT_OF_RESOURCES:  # which is a word of C-FIND
+                raise UpsError(statuses.RESOURCE_LIMITATION, error.detail) from error
+            raise
         return replace(act, filter=command.filter, matched=numbers)
 
     def _query(self, command: Subscribe) -> Query:

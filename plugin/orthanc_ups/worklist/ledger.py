@@ -22,6 +22,7 @@ from ..core.subscriptions import (
     initial_report_due,
     standing,
     subscribed,
+    subscribed_at,
 )
 from ..core.workitem import SpecificAct, Subscription, Workitem
 from .specifics import Specifics
@@ -150,11 +151,7 @@ class Ledger:
 
     def locked_at(self, receiving_ae: str, workitem: Workitem) -> float:
         """Since when, at least, an AE's Deletion Lock holds it; seconds since the epoch, 0 if not known."""
-        specific, acts = workitem.acts.get(receiving_ae), self.log(receiving_ae).acts
-        if specific is not None and specific.state is Subscription.LOCK:
-            return specific.at
-        taken = (act.at for act in acts if act.kind is Kind.LOCK and act.through >= workitem.created)
-        return next(taken, 0.0)
+        return subscribed_at(self.log(receiving_ae), workitem)
 
     def reports_due(self, workitem: Workitem) -> Iterator[tuple[str, int]]:
         """AE and global act of each initial State Report for a workitem, made or not."""
@@ -175,7 +172,9 @@ class Ledger:
 
     def _subscribed_globally(self, receiving_ae: str) -> bool:
         """True even if it is suspended, as that leaves the subscriptions to workitems (PS3.4 CC.2.3)."""
-        return any(act.kind.subscribes for act in self.log(receiving_ae).acts)
+        now, acts = self.standing(receiving_ae), self.log(receiving_ae).acts
+        plainly = any(act.kind.subscribes and not act.filtered for act in acts)
+        return plainly or bool(now.filters or now.suspended)
 
     def everyone(self) -> frozenset[str]:
         """Every AE with a global subscription or one to some workitem: who hears of SCP Status Changes."""

@@ -101,7 +101,7 @@ class Retention:
         async for chunk in self._memory.stream(Query.of(identifier, timezone=now.tzinfo)):
             for found in chunk:
                 uid = text(found, tags.SOP_INSTANCE_UID)
-                await self._try(RequestCancel(self._requester, uid, information))
+                await self._try(RequestCancel(self._requester, uid, information, only_scheduled=True))
 
     async def _release_locks(self, at: float) -> None:
         """A lock of a final workitem is forgotten once both are older than ``MaximumLockAge``."""

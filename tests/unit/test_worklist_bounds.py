@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What is kept stays bounded and in order, whoever is away and however often something is reported."""
+
+from __future__ import annotations
+
+import pytest
+
+from orthanc_ups.core import tags
+from orthanc_ups.core.commands import RequestCancel, Subscribe
+from orthanc_ups.core.dataset import element
+from orthanc_ups.core.events import EventType
+from orthanc_ups.core.matching import Query
+from orthanc_ups.core.statuses import OUT_OF_RESOURCES, UpsError
+from orthanc_ups.settings import Settings
+from tests.support.service import FILTERED, LOCK, NO_LOCK, SCHEDULER, Desk, grows, on_loop
+from tests.support.workitems import uid
+
+HOUR = 3_600.0
+HIGH = {tags.PRIORITY: element("CS", "HIGH")}
+
+
+async def report(desk: Desk, percent: int) -> None:
+    item = {tags.PROGRESS: element("DS", str(percent))}
+    await desk.update({tags.PROGRESS_INFORMATION: element("SQ", item)}, 1)
+
+
+@on_loop
+async def test_replaced_progress_reports_are_not_kept() -> None:
+    desk = await Desk("A").start()
+    await desk.subscribe("A")
+    desk.channel.down["A"] = "switched off"
+    await desk.create(1)
+    await desk.claim(1)
+    for number in range(300):
+        await report(desk, number % 100 + 1)
+    assert desk.entries.documents("events/") == {}
+    assert len(desk.workitem(1).events) < 20
+    await desk.restart()
+    desk.channel.down.clear()
+    await desk.pass_by(60)
+    assert desk.heard("A") == ["1: SCHEDULED", "1: IN PROGRESS", "1: event 3"]
+    (told,) = [one for one in desk.told("A") if one.type is EventType.PROGRESS_REPORT]
+    assert told.information[tags.PROGRESS_INFORMATION]["Value"][0][tags.PROGRESS] == element("DS", "100")
+
+
+@on_loop
+async def test_progress_reports_that_must_not_be_replaced_are_kept_to_the_last() -> None:
+    desk = await Desk("A", settings=Settings(replace_waiting_progress=False)).start()
+    await desk.subscribe("A")
+    desk.channel.down["A"] = "switched off"
+    await desk.create(1)
+    await desk.claim(1)
+    for number in range(100):
+        await report(desk, number + 1)
+    await desk.restart()
+    desk.channel.down.clear()
+    await desk.pass_by(60)
+    assert len(desk.heard("A")) == 102
+    assert grows(desk.sequences("A"))
+
+
+@on_loop
+async def test_events_stand_by_sequence_though_one_receiver_is_ahead_of_another() -> None:
+    desk = await Desk("A", "B").start()
+    await desk.create(1)
+    await desk.subscribe("A", 1)
+    desk.channel.down["A"] = "switched off"
+    await desk.claim(1)
+    await desk.subscribe("B", 1)
+    await desk.update({tags.READINESS: element("CS", "UNAVAILABLE")}, 1)
+    await desk.update({tags.READINESS: element("CS", "READY")}, 1)
+    sequences = [event.sequence for event in desk.workitem(1).events]
+    assert len(sequences) >= 4 and grows(sequences)
+
+
+@on_loop
+async def test_a_lock_that_was_taken_again_is_as_old_as_that() -> None:
+    desk = await Desk("A", settings=Settings(retain_final=100 * HOUR, maximum_lock_age=10 * HOUR)).start()
+    await desk.create(1)
+    await desk.subscribe("A", lock=True)
+    await desk.unsubscribe("A", 1)
+    await desk.cancel(1)
+    await desk.pass_by(11 * HOUR)
+    await desk.subscribe("A", lock=True)
+    await desk.pass_by(9 * HOUR)
+    assert desk.subscription("A", 1) is LOCK
+    await desk.pass_by(2 * HOUR)
+    assert desk.subscription("A", 1) is NO_LOCK
+
+
+@on_loop
+async def test_a_filter_that_took_other_workitems_makes_no_lock_older() -> None:
+    desk = await Desk("A", settings=Settings(retain_final=100 * HOUR, maximum_lock_age=10 * HOUR)).start()
+    await desk.create(1)
+    await desk.subscribe("A", FILTERED, lock=True, keys=HIGH)
+    await desk.cancel(1)
+    await desk.pass_by(11 * HOUR)
+    await desk.subscribe("A", 1, lock=False)
+    await desk.unsubscribe("A", 1)
+    await desk.subscribe("A", lock=True)
+    await desk.pass_by(HOUR)
+    assert desk.subscription("A", 1) is LOCK
+
+
+@on_loop
+async def test_what_was_claimed_meanwhile_is_not_canceled_for_being_late() -> None:
+    desk = await Desk("A").start()
+    await desk.subscribe("A")
+    await desk.create(1)
+    await desk.claim(1)
+    late = await desk.refused(RequestCancel(SCHEDULER, uid(1), only_scheduled=True))
+    assert late.status.code == 0x0110
+    assert desk.heard("A") == ["1: SCHEDULED", "1: IN PROGRESS"]
+
+
+@on_loop
+async def test_progress_that_is_taken_back_is_no_progress_report() -> None:
+    """PS3.4 Table CC.2.4-1: Procedure Step Progress Information Sequence has one item."""
+    desk = await Desk("A").start()
+    await desk.subscribe("A")
+    await desk.create(1)
+    await desk.claim(1)
+    await report(desk, 50)
+    await desk.update({tags.PROGRESS_INFORMATION: element("SQ")}, 1)
+    assert desk.heard("A") == ["1: SCHEDULED", "1: IN PROGRESS", "1: event 3"]
+
+
+@on_loop
+async def test_too_many_searches_are_a_resource_limitation_for_a_filter(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    desk = await Desk("A").start()
+
+    async def busy(query: Query) -> None:
+        raise UpsError(OUT_OF_RESOURCES, "too many searches at once")
+
+    monkeypatch.setattr(desk.service.projection, "numbers", busy)
+    refused = await desk.refused(Subscribe(SCHEDULER, FILTERED, "A", True, HIGH))
+    assert refused.status.code == 0x0213
