@@ -234,3 +234,21 @@ def test_every_connection_has_no_delay(rig: DimseRig) -> None:
         (association,) = rig.server._open
         connection = association._wire._writer.get_extra_info("socket")
         assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_a_flood_of_connections_is_told_that_the_house_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the rejection is written before they have asked for anything."""
+    monkeypatch.setattr(dimse_scp, "_MORE_CONNECTIONS", 3)
+    with DimseRig(Settings(maximum_associations=1)) as rig:
+        waiting = [RawPeer(rig.port) for _ in range(4)]
+        wait_until(lambda: len(rig.server._tasks) == 4, "four connections may stay")
+        late = [RawPeer(rig.port) for _ in range(3)]
+        wait_until(lambda: len(rig.server._leaving) == 3, "three are turned away")
+        for peer in late:
+            peer.send(REQUEST)
+            kind, body = peer.receive()
+            assert (kind, tuple(body[1:4])) == (Kind.ASSOCIATE_RJ, (2, 3, 2))
+        wait_until(lambda: not rig.server._leaving, "they are let go")
+        for peer in (*waiting, *late):
+            peer.socket.close()
+        still_serves(rig)
