@@ -14,6 +14,7 @@ def _wanted_suites() -> list[str]:
     return os.environ.get("ORTHANC_UPS_SUITES", " ".join(SUITES)).replace(",", " ").split()
 
 
+@pytest.hookimpl(tryfirst=True)  # before the tests are shared
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whatever runs on a suite is marked `real`; if several processes share the tests, one has all of those."""
     for item in items:
