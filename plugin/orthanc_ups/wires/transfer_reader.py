@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, Final
 
 from ..core import tags
@@ -146,11 +147,11 @@ def _why(fields: Fields) -> str:
 
 
 def _events(fields: Fields, uid: str) -> tuple[Event, ...]:
-    found = tuple(_event(one, uid) for one in fields.objects("events"))
-    sequences = [event.sequence for event in found]
-    if sequences != sorted(set(sequences)):
-        raise WrongField("events are not in growing sequence")
-    return found
+    """By sequence. There are exports that have them in another order."""
+    found = sorted((_event(one, uid) for one in fields.objects("events")), key=lambda event: event.sequence)
+    if any(one.sequence == other.sequence for one, other in pairwise(found)):
+        raise WrongField("two events have the same sequence")
+    return tuple(found)
 
 
 def _event(fields: Fields, uid: str) -> Event:

@@ -106,10 +106,8 @@ class Exporter:
             await asyncio.sleep(0)
 
     def _whole(self, workitem: Workitem) -> Workitem:
-        """With the events of its overflow entries."""
+        """With the events of its overflow entries, by sequence, in whatever order they stand in the store."""
         spilled = self._parts.commits.overflows.get(workitem.uid, ())
-        if not spilled:
-            return replace(workitem, spilled=()) if workitem.spilled else workitem
         events = {event.sequence: event for overflow in spilled for event in overflow.events}
         events.update((event.sequence, event) for event in workitem.events)
         return replace(workitem, events=tuple(events[one] for one in sorted(events)), spilled=())
