@@ -7,6 +7,7 @@ was imported already is found to be so: an import may be repeated, or begun agai
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter
 from collections.abc import Mapping
@@ -82,6 +83,7 @@ class Intake:
         self._restore = Restore(parts)
         self._merge: Merge | None = None
         self._last_at = 0.0
+        self._alone = asyncio.Lock()  # a record, or the end of an abandoned import
         self.account = Account()
 
     async def take(self, record: Record, requester: Requester) -> None:
@@ -94,10 +96,8 @@ class Intake:
         """
         self._last_at = self._parts.now()
         try:
-            if isinstance(record, Head):
-                await self._begin(record, requester)
-            else:
-                await self._go_on(record)
+            async with self._alone:
+                await (self._begin(record, requester) if isinstance(record, Head) else self._go_on(record))
         except ProjectionBroken as error:
             busy = "the worklist is reading itself in again; go on in some seconds"
             raise UpsError(RESOURCE_LIMITATION, busy) from error
@@ -175,13 +175,18 @@ class Intake:
         return ", ".join(f"{counts[kind, fate]} {kind} {fate.value}" for kind, fate in counts)
 
     async def look_after(self) -> None:
-        """A chore: an import whose client went away is abandoned, and what came is worked with."""
-        if self.account.state != "running" or self._parts.now() - self._last_at < PATIENCE:
-            return
-        _log.warning("No line of the import came for %g s; it is abandoned as it is", PATIENCE)
-        self.account.state, self._merge = "abandoned", None
-        if self._parts.delivery.held_from() is not None:
-            await self._restore.end(None)
+        """A chore: an import whose client went away is abandoned, and what came is worked with.
+
+        Raises UpsError or ProjectionBroken: who moved in is still held; the next time lets go.
+        """
+        async with self._alone:
+            if self.account.state == "running":
+                if self._parts.now() - self._last_at < PATIENCE:
+                    return
+                _log.warning("No line of the import came for %g s; it is abandoned as it is", PATIENCE)
+                self.account.state, self._merge = "abandoned", None
+            if self._parts.delivery.held_from() is not None:
+                await self._restore.end(None)
 
 
 def _named(record: Record) -> tuple[str, str, int]:
