@@ -11,7 +11,7 @@ from .modalities import Modalities
 
 
 class KnownReceivers:
-    """An AE is known if Orthanc has an address for it, a channel serves it, or it uses UPS-RS."""
+    """An AE is known if Orthanc has an address for it, a channel serves it, or it uses UPS-RS or was imported."""
 
     def __init__(
         self,
@@ -24,8 +24,11 @@ class KnownReceivers:
         self._used_before = used_before
 
     async def is_known(self, receiving_ae: str, requester: Requester) -> bool:
-        """True if events can be sent to the AE. By UPS-RS it may still be about to open its WebSocket."""
-        if requester.via == "UPS-RS" or any(one.serves(receiving_ae) for one in self._channels):
+        """True if events can be sent to the AE. By UPS-RS it may still be about to open its WebSocket.
+
+        So may one that comes with an export: it was known where it comes from.
+        """
+        if requester.via in ("UPS-RS", "import") or any(one.serves(receiving_ae) for one in self._channels):
             return True
         if await self._modalities.lookup(receiving_ae):
             return True

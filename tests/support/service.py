@@ -41,6 +41,7 @@ from orthanc_ups.settings import Settings
 from orthanc_ups.store.port import Entry, StoreUnavailable
 from orthanc_ups.store.projection import Projection
 from orthanc_ups.store.twin import InMemoryEntries
+from orthanc_ups.worklist.service import ReceivingAes
 from tests.support.delivery import TwinChannel, VirtualClock, settle
 from tests.support.workitems import minimal, performed, uid
 
@@ -131,6 +132,7 @@ class Desk:
     Attributes:
         channel: keeps what each AE was told; may be down, slow or refusing.
         entries: the store as the running service sees it; after a crash it is another adapter on the same store.
+        receivers: knows which AEs can be told of events.
         path: file of the projection, ``:memory:`` for none that outlives a crash.
     """
 
@@ -139,6 +141,7 @@ class Desk:
         self.settings = settings or Settings()
         self.channel = TwinChannel("dimse", set(known))
         self.entries = SlowEntries()
+        self.receivers: ReceivingAes = KnownAes(self.channel.known)
         self.path = path
         self.zone: tzinfo | None = None
         self.service: UpsService
@@ -154,7 +157,7 @@ class Desk:
             self.entries,
             Projection.open(self.path, timezone=self.zone),
             [self.channel],
-            KnownAes(self.channel.known),
+            self.receivers,
             self.clock,
             self.zone,
         )

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
@@ -11,7 +13,9 @@ from orthanc_ups.core import tags
 from orthanc_ups.core.dataset import element
 from orthanc_ups.core.workitem import digest
 from orthanc_ups.delivery.management import DeliveryManagement
+from orthanc_ups.receivers import KnownReceivers
 from orthanc_ups.settings import Settings
+from orthanc_ups.store.port import StoreUnavailable
 from orthanc_ups.wires.management.transfer import ImportStopped
 from tests.support.service import (
     FILTERED,
@@ -22,10 +26,11 @@ from tests.support.service import (
     OTHER_TRANSACTION,
     TRANSACTION,
     Desk,
+    SlowEntries,
     grows,
     on_loop,
 )
-from tests.support.transfer import changed, exported, imported, kind, moved
+from tests.support.transfer import changed, exported, imported, kind, moved, of_kind
 from tests.support.workitems import full, minimal, progress, uid
 
 HIGH = {tags.PRIORITY: element("CS", "HIGH")}
@@ -129,12 +134,116 @@ async def test_a_subscriber_that_has_some_here_keeps_its_own() -> None:
 
 
 @on_loop
-async def test_an_unknown_subscriber_is_named() -> None:
-    source, target = await desk("RIS"), await desk()
+async def test_a_subscription_that_is_refused_is_named() -> None:
+    source, target = await desk("RIS"), await desk("RIS")
     await target.create(7)
-    await source.subscribe("RIS")
+    await source.subscribe("RIS", FILTERED, keys=HIGH)
+    lines = await exported(source)
+    (log,) = of_kind(lines, "subscriber")
+    no_keys = {**log["acts"][0], "filter": {}}
+    told = await imported(
+        target, [changed(line, acts=[no_keys]) if kind(line) == "subscriber" else line for line in lines]
+    )
+    assert told["conflicts"][0]["name"] == "RIS" and "matching keys" in told["conflicts"][0]["why"]
+
+
+class NoModalities:
+    async def lookup(self, aet: str) -> None:
+        return None
+
+
+@on_loop
+async def test_a_subscriber_that_only_opens_web_sockets_comes_too() -> None:
+    source, target = await desk("VIEWER"), Desk()
+    target.receivers = KnownReceivers(NoModalities(), [], tuple)  # type: ignore[arg-type]
+    await target.start()
+    await target.create(7)
+    await source.subscribe("VIEWER")
     told = await moved(source, target)
-    assert "RIS is not in DicomModalities" in told["conflicts"][0]["why"]
+    assert told["conflicts"] == [] and told["counts"]["subscribers"]["imported"] == 1
+    assert target.subscription("VIEWER", 7) is NO_LOCK
+
+
+class Failing(SlowEntries):
+    """A store whose ``fails_at``-th write of a workitem or a subscriber fails."""
+
+    fails_at = 0
+
+    @asynccontextmanager
+    async def _slowly(self, key: str) -> AsyncIterator[None]:
+        if key.startswith(("workitem/", "subscriber/")):
+            self.fails_at -= 1
+            if self.fails_at == 0:
+                raise StoreUnavailable("disk full, says a test", certain=True)
+        async with super()._slowly(key):
+            yield
+
+
+async def subscribed_in_every_way() -> list[bytes]:
+    """The export of a worklist with two filters of one AE, locks and an Unsubscribe of single workitems."""
+    source = await desk("RIS", "AI", "DOSE")
+    await source.subscribe("DOSE", FILTERED, keys=HIGH)
+    await source.subscribe("DOSE", FILTERED, lock=True, keys={tags.PRIORITY: element("CS", "LOW")})
+    await source.subscribe("RIS")
+    await source.create(1)
+    await source.subscribe("AI", 1, lock=True)
+    await source.subscribe("RIS", 1, lock=True)
+    await source.create(2, full())
+    await source.unsubscribe("RIS", 2)
+    return await exported(source)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@on_loop
+async def test_an_import_that_stopped_anywhere_is_completed_by_repeating_it(restarted: bool) -> None:
+    lines, stops = await subscribed_in_every_way(), 0
+    for fails_at in range(1, 7):
+        target = Desk("RIS", "AI", "DOSE")
+        entries = target.entries = Failing()
+        await target.start()
+        await target.create(7, minimal(t00741200=element("CS", "LOW")))
+        entries.fails_at = fails_at
+        try:
+            await imported(target, lines)
+        except ImportStopped:
+            stops += 1
+            if restarted:
+                await target.restart()
+        told = await imported(target, lines)
+        assert told["state"] == "complete" and told["conflicts"] == []
+        assert [target.subscription("AI", n) for n in (1, 2, 7)] == [LOCK, NONE, NONE]
+        assert [target.subscription("RIS", n) for n in (1, 2, 7)] == [LOCK, NONE, NO_LOCK]
+        assert [target.subscription("DOSE", n) for n in (1, 2, 7)] == [NONE, NO_LOCK, LOCK]
+        assert len(target.service.ledger.log("DOSE").acts) == 2
+        await target.crash()
+    assert stops == 5, "three subscribes and two workitems"
+
+
+@on_loop
+async def test_a_subscription_to_an_imported_workitem_that_ended_here_does_not_come_back() -> None:
+    lines, target = await subscribed_in_every_way(), await desk("RIS", "AI", "DOSE")
+    await target.create(7)
+    await imported(target, lines)
+    await target.unsubscribe("AI", 1)
+    await target.release_lock("RIS", 1)
+    told = await imported(target, lines)
+    assert told["counts"]["workitems"]["unchanged"] == 2
+    assert target.subscription("AI", 1) is NONE and target.subscription("RIS", 1) is NO_LOCK
+
+
+@on_loop
+async def test_who_is_subscribed_to_an_imported_workitem_alone_is_told_of_it() -> None:
+    source, target = await desk("AI"), await desk("AI")
+    await target.create(7)
+    await source.create(1)
+    await source.subscribe("AI", 1, lock=True)
+    await source.claim(1)
+    await moved(source, target)
+    assert target.heard("AI") == ["1: IN PROGRESS"]
+    assert [one.what for one in target.workitem(1).history][-2:] == [
+        "imported",
+        "imported the subscription of AI: lock",
+    ]
 
 
 @on_loop

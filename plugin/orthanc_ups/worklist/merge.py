@@ -14,10 +14,11 @@ from dataclasses import replace
 
 from ..core import tags
 from ..core.commands import Requester, Subscribe
+from ..core.dataset import DataSet
 from ..core.events import Event, EventType, Occurrence, state_report
 from ..core.statuses import RESOURCE_LIMITATION, UpsError
-from ..core.subscriptions import Log, standing, subscribed
-from ..core.workitem import HistoryEntry, Subscription, Workitem
+from ..core.subscriptions import GlobalAct, Kind, Log, standing, subscribed
+from ..core.workitem import HistoryEntry, SpecificAct, Subscription, Workitem
 from ..delivery.dead_letters import PREFIX
 from ..delivery.documents import Batch, Progress, encode_batch
 from ..delivery.port import Endpoint
@@ -27,6 +28,7 @@ from .writer import Conflict
 
 _log = logging.getLogger("orthanc_ups.worklist")
 _Letter = tuple[str, EventType, float]
+_Wish = tuple[Kind, bool, DataSet | None]
 
 
 class Merge:
@@ -54,15 +56,16 @@ class Merge:
         """The global subscriptions of an AE, made anew."""
         self.note(log)
         ours = self._parts.ledger.log(log.receiving_ae)
-        if not ours.acts:
-            return await self._subscribe(log)
-        if meaning(ours, self._granted) != meaning(log, self._granted):
-            return conflict("is subscribed here; its own subscriptions are kept")
-        self._moved_in.add(log.receiving_ae)
-        return UNCHANGED
-
-    async def _subscribe(self, log: Log) -> Verdict:
+        if meaning(ours, self._granted) == meaning(log, self._granted):
+            self._moved_in.add(log.receiving_ae)
+            return UNCHANGED
         commands = list(self._commands(log))
+        done = len(ours.acts)  # these were made by an import that came no further, if they are the first ones
+        if [_wish(act) for act in ours.acts] != [self._wished(one) for one in commands[:done]]:
+            return conflict("is subscribed here; its own subscriptions are kept")
+        return await self._subscribe(log, commands[done:])
+
+    async def _subscribe(self, log: Log, commands: list[Subscribe]) -> Verdict:
         try:
             for command in commands:
                 await self._parts.worklist.execute(command)
@@ -71,7 +74,7 @@ class Merge:
                 raise
             return conflict(error.detail)
         self._moved_in.add(log.receiving_ae)
-        return IMPORTED if commands else UNCHANGED
+        return IMPORTED
 
     def _commands(self, log: Log) -> Iterator[Subscribe]:
         who, ae = replace(self._requester, ae=log.receiving_ae), log.receiving_ae
@@ -82,6 +85,11 @@ class Merge:
         for act, given in found.filters.items():
             lock = given is Subscription.LOCK
             yield Subscribe(who, tags.FILTERED_SUBSCRIPTION, ae, lock, filters[act])
+
+    def _wished(self, command: Subscribe) -> _Wish:
+        """What becomes of a command."""
+        kind = Kind.LOCK if command.lock and self._grant_locks else Kind.NO_LOCK
+        return kind, command.uid == tags.FILTERED_SUBSCRIPTION, command.filter
 
     def _granted(self, wanted: Subscription) -> Subscription:
         refused = wanted is Subscription.LOCK and not self._grant_locks
@@ -105,15 +113,26 @@ class Merge:
         return IMPORTED
 
     async def _create(self, theirs: Workitem) -> None:
-        bare = replace(theirs, created=0, acts={}, filtered=(), events=(), spilled=())
+        """In one write with its subscriptions: a crash leaves all of it or nothing, so it can be repeated."""
+        acts = dict(self._acts(theirs, self._as_created(theirs)))
+        what = ["imported", *(f"imported the subscription of {ae}: {acts[ae].value}" for ae in acts)]
+        *entries, last = [self._entry(one) for one in what]
+        history = (*theirs.history, *entries)
+        new = replace(theirs, acts=self._numbered(acts), history=history, events=(), spilled=())
         told = (*self._waiting(theirs), state_report(theirs.attributes))
-        after = await self._parts.commits.commit(None, bare, told, self._entry("imported"))
-        for ae, state in list(self._acts(theirs, after)):
-            kept = self._parts.shadow.get(theirs.uid)
-            assert kept is not None
-            what = self._entry(f"imported the subscription of {ae}: {state.value}")
-            await self._parts.commits.commit(kept, kept.workitem, (), what, (ae, state))
+        await self._parts.commits.commit(None, new, told, last)
         _log.info("%s: imported %s (%s)", self._requester, theirs.uid, theirs.state.value)
+
+    def _as_created(self, theirs: Workitem) -> Workitem:
+        """What the global acts here make of it. The caller holds the gate, so none of them comes in between."""
+        created, fitting = self._parts.commits.next_creation, self._parts.ledger.matching_filters
+        return replace(theirs, created=created, acts={}, filtered=fitting(theirs.attributes))
+
+    def _numbered(self, states: Mapping[str, Subscription]) -> dict[str, SpecificAct]:
+        """Acts with sequences of their own. No event has these, so nobody needs to wait for them."""
+        ticket, at = self._parts.order.take(len(states)), self._parts.now()
+        self._parts.order.give_up(ticket)
+        return {ae: SpecificAct(one, states[ae], at) for one, ae in enumerate(states, ticket.first)}
 
     def _entry(self, what: str) -> HistoryEntry:
         return HistoryEntry(self._parts.now(), str(self._requester), what)
@@ -171,6 +190,11 @@ class Merge:
         finally:
             parts.order.give_up(ticket)
         return IMPORTED
+
+
+def _wish(act: GlobalAct) -> _Wish:
+    """What a global act is, whatever its numbers: kind, whether it is filtered, and its filter."""
+    return act.kind, act.filtered, act.filter
 
 
 def _letter(event: Event) -> _Letter:
