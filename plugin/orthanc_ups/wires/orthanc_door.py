@@ -44,20 +44,29 @@ class OrthancDoor:
         work: Callable[[], Coroutine[Any, Any, WebResponse]],
         *,
         head: bool = False,
+        times: int = 1,
     ) -> None:
-        """Answer one request with what ``work`` returns on the loop. Never raises."""
+        """Answer one request with what ``work`` returns on the loop. Never raises.
+
+        ``times``: how often ``MaximumBodySize`` its body may be.
+        """
         try:
-            send(output, self._answered(request, work), head=head)
+            problem = self._too_large(request, times)
+            send(output, problem or self._answered(request, work), head=head)
         except Exception:
             _log.exception("a request on Orthanc's port failed")
             output.SendHttpStatusCode(500)
 
+    def _too_large(self, request: RestRequest, times: int) -> WebResponse | None:
+        most = times * self._maximum_size
+        if len(request.get("body", b"")) <= most:
+            return None
+        bound = "Ups.MaximumBodySize" if times == 1 else f"{times} times Ups.MaximumBodySize"
+        return HttpProblem(413, f"larger than {most} bytes ({bound})").response()
+
     def _answered(
         self, request: RestRequest, work: Callable[[], Coroutine[Any, Any, WebResponse]]
     ) -> WebResponse:
-        if len(request.get("body", b"")) > self._maximum_size:
-            problem = HttpProblem(413, f"larger than {self._maximum_size} bytes (Ups.MaximumBodySize)")
-            return problem.response()
         if not self._places.acquire(blocking=False):
             return HttpProblem(503, "too many requests at once on Orthanc's port", _LATER).response()
         try:

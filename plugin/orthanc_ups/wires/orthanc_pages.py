@@ -14,6 +14,9 @@ from .web_response import WebResponse
 
 API: Final = "/ups/api"
 APP: Final = "/ups/app"
+_IMPORT: Final = f"{API}/import"
+_IMPORT_TIMES: Final = 4
+"""A line of an export is larger than the data set it was made of, has more beside it, and cannot be divided."""
 PATTERNS: Final = (f"{API}(/.*)?", f"{APP}(/.*)?")
 
 
@@ -46,7 +49,8 @@ class OrthancPages:
         async def work() -> WebResponse:
             return await self._api(self._web_request(uri.removeprefix(API), request))
 
-        self._door.answer(output, request, work)
+        times = _IMPORT_TIMES if uri.rstrip("/") == _IMPORT else 1
+        self._door.answer(output, request, work, times=times)
 
     def _web_request(self, path: str, request: RestRequest) -> WebRequest:
         headers = {name.lower(): value for name, value in request.get("headers", {}).items()}
