@@ -24,7 +24,7 @@ demo: $(READY) ## play the main job against the Orthanc of `make run`
 
 # One process drives a real Orthanc, one test after the other; meanwhile another does all that needs none.
 test: lint fetch browser ## everything that CI runs
-	$(PYTHON) -m pytest --numprocesses 2 --dist loadgroup
+	$(PYTHON) -m pytest --numprocesses 2
 
 lint: $(READY) ## style, types, shell scripts
 	$(VENV)/bin/ruff check

@@ -8,19 +8,24 @@ from typing import Any
 import pytest
 
 from tests.support.orthanc import SUITES, RealOrthanc
+from tests.support.sharing import RealOnesTogether
 
 
 def _wanted_suites() -> list[str]:
     return os.environ.get("ORTHANC_UPS_SUITES", " ".join(SUITES)).replace(",", " ").split()
 
 
-@pytest.hookimpl(tryfirst=True)  # before the tests are shared
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever runs on a suite is marked `real`; if several processes share the tests, one has all of those."""
+    """Whatever runs on a suite is marked `real`."""
     for item in items:
         if "suite" in getattr(item, "fixturenames", ()):
             item.add_marker("real")
-            item.add_marker(pytest.mark.xdist_group("real"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> RealOnesTogether:
+    """With `--numprocesses 2` one process has all that run on a real Orthanc."""
+    return RealOnesTogether(config, log)
 
 
 @pytest.fixture(scope="session", params=_wanted_suites())
