@@ -45,15 +45,22 @@ class RawPeer:
     """One connection. With ``abstract`` an association with one presentation context, number 1, is opened."""
 
     def __init__(
-        self, port: int, abstract: str | None = None, *, calling: str = "SCU", timeout: float = 10.0
+        self,
+        port: int,
+        abstract: str | None = None,
+        *,
+        calling: str = "SCU",
+        timeout: float = 10.0,
+        most: int = 16_384,
     ) -> None:
+        """``most`` is the greatest PDU that we say we take."""
         self.socket = socket.create_connection(("127.0.0.1", port), timeout)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._assembler = Assembler({CONTEXT}, 1_000_000_000, Room(1_000_000_000_000))
         self._abstract = abstract
         if abstract:
             try:
-                self._open(request(calling, "ORTHANC", abstract, 16_384))
+                self._open(request(calling, "ORTHANC", abstract, most))
             except BaseException:
                 self.socket.close()
                 raise

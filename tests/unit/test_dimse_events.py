@@ -15,11 +15,20 @@ from orthanc_ups.core.events import Event, EventType
 from orthanc_ups.delivery.port import Channel, Refused, Unreachable
 from orthanc_ups.modalities import Modality
 from orthanc_ups.settings import Settings, Surroundings
-from tests.support import workitems
+from orthanc_ups.wires.dimse_message import (
+    COMMAND_FIELD,
+    RESPONDED_ID,
+    STATUS,
+    Message,
+    Value,
+    fragments,
+)
+from tests.support import upper_layer, workitems
 from tests.support.dimse_raw import pdu
 from tests.support.dimse_server import DimseRig
 from tests.support.event_receiver import EventReceiver
 from tests.support.ports import free_port
+from tests.support.upper_layer import Asked, Proposed
 from tests.support.waiting import wait_until
 
 SILENCE = 0.2  # seconds
@@ -204,6 +213,12 @@ class Mute:
             connection.close()
 
 
+def taken(most: int = 65_536) -> bytes:
+    """The A-ASSOCIATE-AC of a receiver that takes the event class."""
+    asked = Asked("ORTHANC", "WATCHER", {1: Proposed(tags.EVENT, (upper_layer.EXPLICIT,))})
+    return upper_layer.associate_ac(asked, {1: upper_layer.EXPLICIT}, most)
+
+
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
@@ -211,11 +226,15 @@ class Mute:
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "broke off the association request"),
         (pdu(2, b"\0" * 68 + b"\x21"), "broke off the association request"),
         (pdu(2, b"\0" * 68), "does not accept the UPS Event SOP Class: no answer to it"),
+        (
+            taken(most=8),
+            "cannot be told anything: maximum length of a PDU is 8 bytes, expected at least 128, or 0",
+        ),
         (pdu(3, bytes((0, 1, 1, 7))), "rejected the association: called AE title not recognized"),
         (pdu(3, bytes((0, 2, 3, 2))), "rejected the association: local limit exceeded"),
         (pdu(7, bytes(4)), "aborted the association request"),
     ],
-    ids=["silent", "no dicom", "broken", "empty", "called", "limit", "aborted"],
+    ids=["silent", "no dicom", "broken", "empty", "tiny", "called", "limit", "aborted"],
 )
 def test_hosts_that_do_not_let_us_in_are_unreachable_in_words(answer: bytes, words: str) -> None:
     with (
@@ -321,6 +340,17 @@ def test_our_own_ae_title_is_shown_otherwise(watcher: EventReceiver) -> None:
     with DimseRig(Settings(aet="UPS"), modalities=[at(watcher.port)]) as rig:
         deliver(rig, event(1))
         assert watcher.wait_for(1)[0].calling == "UPS"
+
+
+def test_replies_with_data_sets_take_no_room_for_good() -> None:
+    """UPS has no event replies, but who sends one is heard all the same."""
+    reply: dict[int, Value] = {COMMAND_FIELD: 0x8100, RESPONDED_ID: 1, STATUS: 0}
+    said = b"".join(pdu(4, part) for part in fragments(Message(1, reply, b"\0" * 1000), 16_384))
+    with Mute(taken() + said) as mute, DimseRig(modalities=[at(mute.port)]) as rig:
+        assert deliver(rig, event(1)) == 1
+        kept = rig.channel._lines["WATCHER"].association
+        assert kept is not None
+        assert kept._terms.room.left == 64 * 1024
 
 
 # --- C-ECHO --------------------------------------------------------------------------------------

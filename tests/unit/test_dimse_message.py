@@ -66,6 +66,7 @@ def test_messages_of_any_size_come_back_from_fragments_of_any_size(
     for context in contexts:
         parts = list(fragments(Message(context, COMMAND, data or None), most))
         assert all(len(part) <= max(most, 8) for part in parts)
+        assert all(len(part) % 2 == 0 for part in parts[:-1])
         found = [message for part in parts for message in assembler.feed(part)]
         assert [(one.context, one.data, one.oversized) for one in found] == [(context, data or None, False)]
         assert not assembler.is_within

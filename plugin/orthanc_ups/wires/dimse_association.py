@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,6 +26,7 @@ _MOST_WAITING: Final = 1  # messages that came and are not served yet; more stay
 _MOST_CONTROL: Final = 1024  # bytes of a release or abort
 _SLACK: Final = 256  # bytes by which sloppy peers exceed the greatest PDU
 _MOST_SENT: Final = 128 * 1024  # bytes of a PDU for a peer that takes any size
+_SENT_AT_ONCE: Final = 64 * 1024  # bytes of PDUs that are made and written before others have their turn
 _MESSAGE_FACTOR: Final = 10  # a whole message may take this many times as long as one PDU
 _FAREWELL: Final = 1.0  # seconds for the peer to take the last bytes and to close
 
@@ -124,12 +125,13 @@ class Association:
         self._pending: set[int | None] = set()
         self._canceled: set[int | None] = set()
         self._is_serving = False
+        self._is_sending = False
         self._ended: str | None = None  # how the association ended, in words
         self._closed = False
         self._sent_at = asyncio.get_running_loop().time()
         self._begun_at = 0.0
         self._released = asyncio.Event()
-        self._most_sent = agreement.most or _MOST_SENT
+        self._most_sent = min(agreement.most or _MOST_SENT, _MOST_SENT)
         self._reading = asyncio.create_task(self._read())
 
     @property
@@ -145,7 +147,7 @@ class Association:
     # --- messages ---
 
     async def receive(self) -> Message:
-        """The next message but C-CANCEL. Raises Gone at the end of the association."""
+        """The next message but C-CANCEL; ``forget`` it in the end. Raises Gone at the end of the association."""
         if self.is_open:
             message = await self._incoming.get()
             if message is not None and self.is_open:
@@ -164,14 +166,14 @@ class Association:
                     yield message
                 finally:
                     self._is_serving = False
-                    self._forget(message)
+                    self.forget(message)
 
     def is_canceled(self, message: Message) -> bool:
         """True if C-CANCEL came for this message."""
         return message.number(MESSAGE_ID) in self._canceled
 
-    def _forget(self, message: Message) -> None:
-        """The operation is over; its number may be used again."""
+    def forget(self, message: Message) -> None:
+        """The operation is over; its number and the room of its data set may be used again."""
         number = message.number(MESSAGE_ID)
         self._pending.discard(number)
         self._canceled.discard(number)
@@ -181,21 +183,29 @@ class Association:
         if message is not None and message.data:
             self._terms.room.give(len(message.data))
 
-    async def send(self, message: Message) -> None:
-        """Send a message and wait until the peer keeps up. Raises Gone if it does not."""
-        self.post(message)
-        await self.flush()
+    async def send(self, *messages: Message) -> None:
+        """Send messages and wait until the peer keeps up; meanwhile others have their turn. Not to be called twice
+        at the same time. Raises Gone if the peer does not keep up, or if the association has ended.
+        """
+        self._is_sending = True
+        try:
+            for pdus in _batches(messages, self._most_sent):
+                self._write(pdus)
+                await self._flush()
+                await asyncio.sleep(0)
+        except asyncio.CancelledError:  # nothing else may follow half a message
+            self._break_off("a message was broken off")
+            raise
+        finally:
+            self._is_sending = False
 
-    def post(self, *messages: Message) -> None:
-        """Send messages soon, all at once; call ``flush`` now and then. Raises Gone if the association has ended."""
+    def _write(self, pdus: bytes) -> None:
         if not self.is_open:
             raise Gone(self._ended or "closed")
-        most = min(self._most_sent, _MOST_SENT)
-        self._wire.write(b"".join(dimse_pdu.data(part) for one in messages for part in fragments(one, most)))
+        self._wire.write(pdus)
         self._sent_at = asyncio.get_running_loop().time()
 
-    async def flush(self) -> None:
-        """Wait until the peer keeps up. Raises Gone if it does not in time."""
+    async def _flush(self) -> None:
         try:
             async with asyncio.timeout(self._terms.pace):
                 await self._wire.drain()
@@ -216,8 +226,7 @@ class Association:
             self._wire.write(dimse_pdu.abort_by_provider(reason))
             self._end(f"protocol error of the peer: {error}")
         except TimeoutError:
-            self._wire.write(dimse_pdu.ABORT_BY_USER)
-            self._end("the peer was silent for too long")
+            self._break_off("the peer was silent for too long")
         except EOFError:
             self._end("connection closed by the peer")
         except OSError as error:
@@ -226,6 +235,11 @@ class Association:
             _log.exception("reading from %s failed", self.calling)
             self._end("internal error")
         await self._incoming.put(None)
+
+    def _break_off(self, words: str) -> None:
+        if self.is_open:
+            self._wire.write(dimse_pdu.ABORT_BY_USER)
+        self._end(words)
 
     def _end(self, words: str) -> None:
         self._ended = self._ended or words
@@ -268,9 +282,18 @@ class Association:
         for message in self._assembler.feed(body):
             if message.field == Field.C_CANCEL:
                 self._canceled |= self._pending & {message.number(RESPONDED_ID)}
+                self._give_back(message)  # it should have no data set, but may
             else:
-                self._pending.add(message.number(MESSAGE_ID))
-                await self._incoming.put(message)
+                await self._hand_over(message)
+
+    async def _hand_over(self, message: Message) -> None:
+        """The association may end while there is no place in the queue: then nobody else knows the message."""
+        self._pending.add(message.number(MESSAGE_ID))
+        try:
+            await self._incoming.put(message)
+        except BaseException:
+            self._give_back(message)
+            raise
 
     # --- ending ---
 
@@ -281,7 +304,12 @@ class Association:
         await self._shut(linger=True)
 
     async def release(self, patience: float) -> None:
-        """Release as requestor: wait for the answer at most ``patience`` seconds, then close (PS3.8 §7.2)."""
+        """Release as requestor: wait for the answer at most ``patience`` seconds, then close (PS3.8 §7.2).
+
+        Within a message there is no release: then the association is aborted.
+        """
+        if self._is_sending:
+            self._break_off("closed")
         if self.is_open:
             self._wire.write(dimse_pdu.RELEASE_RQ)
             with contextlib.suppress(TimeoutError):
@@ -308,3 +336,16 @@ class Association:
         while not self._incoming.empty():
             self._give_back(self._incoming.get_nowait())
         await self._wire.close(linger=linger)
+
+
+def _batches(messages: Iterable[Message], most: int) -> Iterator[bytes]:
+    """The PDUs of messages, made as they are asked for: a large data set in small PDUs is many of them."""
+    batch = bytearray()
+    for message in messages:
+        for part in fragments(message, most):
+            batch += dimse_pdu.data(part)
+            if len(batch) >= _SENT_AT_ONCE:
+                yield bytes(batch)
+                batch.clear()
+    if batch:
+        yield bytes(batch)

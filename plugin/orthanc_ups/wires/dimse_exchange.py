@@ -117,14 +117,10 @@ class Exchange:
                 command[ATTRIBUTE_LIST] = (path[0],)
         await self._association.send(self._message(command, None))
 
-    def post_matches(self, code: int, identifiers: Iterable[DataSet]) -> None:
-        """Send some matches of C-FIND soon, all at once."""
+    async def send_matches(self, code: int, identifiers: Iterable[DataSet]) -> None:
+        """Send some matches of C-FIND and wait until the peer has taken them; others have their turn."""
         command = self._head(code, "")
-        self._association.post(*(self._message(command, identifier) for identifier in identifiers))
-
-    async def flush(self) -> None:
-        """Wait until the peer has taken what was sent."""
-        await self._association.flush()
+        await self._association.send(*(self._message(command, identifier) for identifier in identifiers))
 
     async def end_of_matches(self, code: int) -> None:
         """Send the last answer of C-FIND."""

@@ -169,7 +169,10 @@ def _formatted(element: int, value: Value) -> bytes:
 
 
 def fragments(message: Message, most: int) -> Iterator[bytes]:
-    """Presentation data values, each of which fits into a P-DATA-TF of at most ``most`` bytes behind its header."""
+    """Presentation data values, each of which fits into a P-DATA-TF of at most ``most`` bytes behind its header.
+
+    Each has an even length, also if ``most`` is odd (PS3.8 §E.1).
+    """
     has_data = bool(message.data)
     yield from _cut(message.context, format_command(message.command, has_data), most, _IS_COMMAND)
     if message.data:
@@ -177,7 +180,7 @@ def fragments(message: Message, most: int) -> Iterator[bytes]:
 
 
 def _cut(context: int, encoded: bytes, most: int, kind: int) -> Iterator[bytes]:
-    size = max(most - 6, 2)
+    size = max((most - 6) & ~1, 2)
     for place in range(0, len(encoded), size):
         part = encoded[place : place + size]
         last = _IS_LAST if place + size >= len(encoded) else 0

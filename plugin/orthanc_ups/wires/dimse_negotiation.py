@@ -42,6 +42,7 @@ FIND_CLASSES: Final = frozenset({tags.WATCH, tags.PULL, tags.QUERY})
 _APPLICATION_CONTEXT: Final = "1.2.840.10008.3.1.1.1"
 _IMPLEMENTATION: Final = "2.25.257011185410791464977511985142888699434"
 _VERSION: Final = "ORTHANC_UPS_1"
+_LEAST: Final = 128  # bytes of a PDU; real peers take thousands, tiny ones make data sets many times as long
 _ACCEPTED: Final = 0
 _USER_INFORMATION: Final = 0x50
 _FUZZY: Final = 2
@@ -128,7 +129,15 @@ def _unacceptable(version: int, primitive: A_ASSOCIATE) -> Rejection | None:
         return Rejection(1, 2, 2, f"protocol version {version:04X} is not supported")
     if primitive.application_context_name != _APPLICATION_CONTEXT:
         return Rejection(1, 1, 2, "application context name is not that of DICOM")
-    return None
+    objection = objection_to(_most_of(primitive))
+    return Rejection(1, 2, 1, objection) if objection else None
+
+
+def objection_to(most: int) -> str | None:
+    """Why nothing can be sent to a peer with this maximum length of a PDU, in words, or None if it can."""
+    if most == 0 or most >= _LEAST:
+        return None
+    return f"maximum length of a PDU is {most} bytes, expected at least {_LEAST}, or 0"
 
 
 def _understood(pdu: bytes, start: int) -> bytes:

@@ -46,6 +46,10 @@ class Policy:
         stranger = await self._stranger(calling, address, await self._entries(calling))
         return Rejection(1, 1, 3, stranger) if stranger else None
 
+    def remembers(self, calling: str) -> bool:
+        """True if the AE title is listed, as far as that is known without asking anybody."""
+        return bool(self._modalities.by_ae_title(calling))
+
     async def knows(self, calling: str, address: str) -> bool:
         """True if the AE is listed, with this host if hosts are checked."""
         return await self._stranger(calling, address, await self._entries(calling)) is None

@@ -9,6 +9,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from ..settings import Settings
@@ -61,6 +62,7 @@ class DimseServer:
             settings.dimse_timeout,
             Room(settings.maximum_data_set_size * _LARGEST_AT_ONCE),
         )
+        self._terms_of_strangers = replace(self._terms, room=Room(settings.maximum_data_set_size))
         self._server: asyncio.Server | None = None
         self._open: set[Association] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -191,7 +193,9 @@ class DimseServer:
 
     async def _let_in(self, wire: Wire, request: Request) -> Association:
         agreement, answer = accept(request, self._settings.maximum_pdu_size)
-        association = Association(wire, agreement, self._terms, request.calling, request.called)
+        # Who may only echo or query can send data sets before they are refused; they take no room from others.
+        terms = self._terms if self._policy.remembers(request.calling) else self._terms_of_strangers
+        association = Association(wire, agreement, terms, request.calling, request.called)
         self._open.add(association)
         self._is_full = False
         wire.write(answer)

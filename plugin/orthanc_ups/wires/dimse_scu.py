@@ -37,8 +37,8 @@ from .dimse_message import (
     Room,
     Value,
 )
-from .dimse_negotiation import VERIFICATION, read_answer, request
-from .dimse_pdu import Kind, ProtocolError, read_rejection
+from .dimse_negotiation import VERIFICATION, Agreement, objection_to, read_answer, request
+from .dimse_pdu import ABORT_BY_USER, Kind, ProtocolError, read_rejection
 from .dimse_resolver import Resolver
 from .dimse_tls import TlsError
 
@@ -205,6 +205,7 @@ class DimseChannel:
                 await association.send(message)
                 while True:
                     answer = await association.receive()
+                    association.forget(answer)
                     if answer.field == message.field | RESPONSE and answer.number(
                         RESPONDED_ID
                     ) == message.number(MESSAGE_ID):
@@ -261,10 +262,10 @@ class DimseChannel:
         if kind is not Kind.ASSOCIATE_AC:
             raise Unreachable(f"{_at(modality)} aborted the association request")
         agreement = read_answer(bytes((kind, 0)) + length.to_bytes(4, "big") + body, abstract)
-        if not agreement.contexts:
-            why = agreement.refused or "no answer to it"
-            name = "UPS Event" if abstract == tags.EVENT else "Verification"
-            raise Unreachable(f"{_at(modality)} does not accept the {name} SOP Class: {why}")
+        objection = _objection(agreement, abstract)
+        if objection:
+            wire.write(ABORT_BY_USER)
+            raise Unreachable(f"{_at(modality)} {objection}")
         terms = Terms(most, _MOST_REPLY, 0.0, self._settings.dimse_timeout, Room(_MOST_REPLY))
         _log.debug("association to %s opened", _at(modality))
         return Association(wire, agreement, terms, calling, modality.ae_title)
@@ -321,6 +322,15 @@ class DimseChannel:
         if association:
             with contextlib.suppress(Gone, OSError):
                 await association.release(_RELEASE_PATIENCE)
+
+
+def _objection(agreement: Agreement, abstract: str) -> str | None:
+    """Why an association is of no use, in words."""
+    if not agreement.contexts:
+        name = "UPS Event" if abstract == tags.EVENT else "Verification"
+        return f"does not accept the {name} SOP Class: {agreement.refused or 'no answer to it'}"
+    objection = objection_to(agreement.most)
+    return f"cannot be told anything: {objection}" if objection else None
 
 
 def _status_of(answer: Message) -> int:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import uuid
@@ -214,9 +213,7 @@ class Services:
 async def _sent(exchange: Exchange, pending: int, chunk: list[DataSet]) -> bool:
     """Send a chunk of matches; False if C-CANCEL came. Others have their turn every few matches."""
     for start in range(0, len(chunk), _MATCHES_AT_ONCE):
-        exchange.post_matches(pending, chunk[start : start + _MATCHES_AT_ONCE])
-        await exchange.flush()
-        await asyncio.sleep(0)
+        await exchange.send_matches(pending, chunk[start : start + _MATCHES_AT_ONCE])
         if exchange.is_canceled:
             return False
     return True
