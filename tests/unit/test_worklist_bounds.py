@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from orthanc_ups.core import tags
@@ -12,7 +14,7 @@ from orthanc_ups.core.events import EventType
 from orthanc_ups.core.matching import Query
 from orthanc_ups.core.statuses import OUT_OF_RESOURCES, UpsError
 from orthanc_ups.settings import Settings
-from tests.support.service import FILTERED, LOCK, NO_LOCK, SCHEDULER, Desk, grows, on_loop
+from tests.support.service import FILTERED, LOCK, NO_LOCK, SCHEDULER, Desk, grows, in_short, on_loop
 from tests.support.workitems import uid
 
 HOUR = 3_600.0
@@ -137,3 +139,52 @@ async def test_too_many_searches_are_a_resource_limitation_for_a_filter(
     monkeypatch.setattr(desk.service.projection, "numbers", busy)
     refused = await desk.refused(Subscribe(SCHEDULER, FILTERED, "A", True, HIGH))
     assert refused.status.code == 0x0213
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_whatever_happens_all_but_replaced_progress_is_told_in_order(seed: int) -> None:
+    """Progress, readiness, crashes and receivers that come and go, with waiting Progress Reports replaced."""
+    chance = random.Random(seed)
+
+    @on_loop
+    async def history() -> None:
+        desk = await Desk("A", "B").start()
+        for ae in ("A", "B"):
+            await desk.subscribe(ae)
+        await desk.create(1)
+        await desk.claim(1)
+        expected, percent, ready = ["1: SCHEDULED", "1: IN PROGRESS"], 0, True
+        for _ in range(60):
+            match chance.choice(("progress",) * 6 + ("readiness", "away", "back", "crash", "stop", "later")):
+                case "progress":
+                    percent += 1
+                    await report(desk, percent)
+                case "readiness":
+                    ready = not ready
+                    await desk.update({tags.READINESS: element("CS", "READY" if ready else "UNAVAILABLE")}, 1)
+                    expected.append("1: IN PROGRESS")
+                case "away":
+                    desk.channel.down[chance.choice("AB")] = "switched off"
+                case "back":
+                    desk.channel.down.pop(chance.choice("AB"), None)
+                case "crash":
+                    await desk.restart()
+                case "stop":
+                    await desk.stop()
+                    await desk.start()
+                case _:
+                    await desk.pass_by(chance.choice((1, 30)))
+        desk.channel.down.clear()
+        await desk.pass_by(600)
+        for ae in ("A", "B"):
+            told = list({event.sequence: event for event in desk.told(ae)}.values())
+            assert grows([event.sequence for event in told])
+            reports = [event for event in told if event.type is EventType.PROGRESS_REPORT]
+            states = [event for event in told if event.type is EventType.STATE_REPORT]
+            assert [in_short(event) for event in states] == expected
+            if percent:
+                (item,) = reports[-1].information[tags.PROGRESS_INFORMATION]["Value"]
+                assert item[tags.PROGRESS] == element("DS", str(percent))
+        assert desk.entries.documents("events/") == {}
+
+    history()
