@@ -58,9 +58,9 @@ def guarded() -> Iterator[WebService]:
         yield service
 
 
-def _status(service: WebService, lines: bytes) -> int:
+def _status(service: WebService, lines: bytes, path: bytes = b"/dicom-web/workitems") -> int:
     with socket.create_connection(("127.0.0.1", service.settings.http_port), TIMEOUT) as connection:
-        connection.sendall(b"GET /dicom-web/workitems HTTP/1.1\r\nHost: x\r\n" + lines + b"\r\n\r\n")
+        connection.sendall(b"GET %b HTTP/1.1\r\nHost: x\r\n%b\r\n\r\n" % (path, lines))
         return int(connection.recv(65536).split()[1])
 
 
@@ -77,6 +77,14 @@ def _status(service: WebService, lines: bytes) -> int:
 )
 def test_credentials_of_any_bytes_get_an_answer(guarded: WebService, shown: bytes, status: int) -> None:
     assert _status(guarded, shown) == status
+
+
+@pytest.mark.parametrize("key", [b"\xa6" * 24, b"AAAA", b"=", b"\xc3\xa4", b""])
+@pytest.mark.parametrize("upgrade", [b"websocket", b"\xa6"])
+def test_a_handshake_of_any_bytes_gets_an_answer(guarded: WebService, key: bytes, upgrade: bytes) -> None:
+    lines = b"Authorization: %b\r\nUpgrade: %b\r\nConnection: Upgrade\r\n" % (BOB.encode(), upgrade)
+    keys = b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + key
+    assert _status(guarded, lines + keys, b"/dicom-web/subscribers/AI") == 400
 
 
 def test_a_path_with_a_url_in_it_is_no_absolute_form(guarded: WebService) -> None:

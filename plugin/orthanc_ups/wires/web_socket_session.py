@@ -78,7 +78,7 @@ class WebSocketSessions:
 def _is_handshake(socket: WebSocketResponse, request: BaseRequest) -> bool:
     try:
         return bool(socket.can_prepare(request))
-    except UnicodeEncodeError:  # aiohttp repeats a wrong header in its own complaint
+    except ValueError:  # a key that is not even ASCII; or aiohttp repeats such a header in its own complaint
         return False
 
 
