@@ -34,6 +34,9 @@ class _Nothing:
     async def retrieve(self, uid: str) -> DataSet:
         return _WORKITEM
 
+    def text_of(self, uid: str) -> bytes:
+        raise NotImplementedError
+
     async def find(self, query: Query) -> AsyncIterator[list[DataSet]]:
         yield []
 

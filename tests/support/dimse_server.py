@@ -60,6 +60,9 @@ class FakeWorklist:
             raise UpsError(statuses.NO_SUCH_WORKITEM)
         return self.workitems[uid]
 
+    def text_of(self, uid: str) -> bytes:
+        raise NotImplementedError
+
     async def find(self, query: Query) -> AsyncIterator[list[DataSet]]:
         self.queries.append(query)
         try:

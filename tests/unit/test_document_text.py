@@ -11,7 +11,7 @@ from orthanc_ups.core.dataset import DataSet, element
 from orthanc_ups.core.matching import Query
 from orthanc_ups.core.workitem import Workitem
 from orthanc_ups.store.document import UnreadableDocument, encode
-from orthanc_ups.store.document_text import selected
+from orthanc_ups.store.document_text import selected, whole
 from orthanc_ups.wires import dicom_json
 from tests.support.workitems import full, minimal, stored
 
@@ -53,12 +53,14 @@ def test_text_and_data_set_say_the_same(
     text = selected(encode(Workitem("1.2", 1, attributes)), query.returns(include, everything))
     assert text == orjson.dumps(expected)
     assert dicom_json.from_text(text) == dicom_json.encode(expected)
+    assert whole(encode(Workitem("1.2", 1, attributes))) == orjson.dumps(attributes)
 
 
 def test_a_document_that_somebody_wrote_by_hand_is_understood() -> None:
     query, attributes = Query.of({}), stored(base=minimal())
     by_hand = json.dumps({"attributes": attributes, "format": 1, "note": [1, {}]}, indent=2).encode()
     assert orjson.loads(selected(by_hand, query.returns())) == query.select_with_returns(attributes)
+    assert orjson.loads(dicom_json.from_text(whole(by_hand))) == attributes
 
 
 @pytest.mark.parametrize(
@@ -68,3 +70,5 @@ def test_a_document_that_somebody_wrote_by_hand_is_understood() -> None:
 def test_what_is_no_document_is_told(document: bytes) -> None:
     with pytest.raises(UnreadableDocument):
         selected(document, Query.of({}).returns())
+    with pytest.raises(UnreadableDocument):
+        whole(document)

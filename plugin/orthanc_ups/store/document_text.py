@@ -18,7 +18,13 @@ class _Document(msgspec.Struct):
     attributes: dict[str, msgspec.Raw]
 
 
+class _Whole(msgspec.Struct):
+    format: int
+    attributes: msgspec.Raw
+
+
 _READER: Final = msgspec.json.Decoder(_Document)
+_WHOLE_READER: Final = msgspec.json.Decoder(_Whole)
 
 
 def selected(document: bytes, selection: Selection) -> bytes:
@@ -28,6 +34,17 @@ def selected(document: bytes, selection: Selection) -> bytes:
     if chosen is None:
         return orjson.dumps(selection.of(attributes_of(document)))
     return b"{%b}" % b",".join([b'"%b":%b' % (tag.encode(), text) for tag, text in chosen.items()])
+
+
+def whole(document: bytes) -> bytes:
+    """All attributes as JSON text of the inner form. Raises UnreadableDocument."""
+    try:
+        found = _WHOLE_READER.decode(document)
+    except msgspec.MsgspecError:
+        return orjson.dumps(attributes_of(document))
+    text = bytes(found.attributes)
+    is_understood = found.format == FORMAT and text.startswith(b"{")
+    return text if is_understood else orjson.dumps(attributes_of(document))
 
 
 def _members(document: bytes) -> dict[str, msgspec.Raw] | None:

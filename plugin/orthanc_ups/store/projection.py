@@ -134,7 +134,7 @@ class Projection:
 
     def _read(self, uid: str) -> Kept | None:
         for version, document in self._rows(_GET, uid):
-            kept = Kept(self._decoded(document), version)
+            kept = Kept(self._decoded(document), version, document)
             self._recent.keep(kept, len(document))
             return kept
         return None

@@ -74,7 +74,7 @@ class ProjectionWriter:
         with self._transaction():
             is_new = self._put(workitem, version, document)
         if self._unseen is None:
-            self._recent.keep(Kept(workitem, version), len(document))
+            self._recent.keep(Kept(workitem, version, document), len(document))
         return is_new
 
     def remove(self, uid: str) -> bool:

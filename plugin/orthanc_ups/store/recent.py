@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from ..core.workitem import Workitem
@@ -14,10 +14,11 @@ _MOST: Final = 8 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A workitem with the version of its entry in the store."""
+    """A workitem with the version of its entry in the store, and the document as it stands there."""
 
     workitem: Workitem
     version: str
+    document: bytes = field(default=b"", compare=False, repr=False)
 
 
 class Recent:

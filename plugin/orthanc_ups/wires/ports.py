@@ -24,6 +24,10 @@ class WorklistPort(Protocol):
         """A workitem without Transaction UID. Raises UpsError (C307; 404 or 410)."""
         ...
 
+    def text_of(self, uid: str) -> bytes:
+        """The same as JSON text of the inner form (core/dataset.py). Raises UpsError (C307; 404 or 410)."""
+        ...
+
     def find(self, query: Query) -> AsyncIterator[list[DataSet]]:
         """The answers of a C-FIND in chunks (PS3.4 CC.2.8)."""
         ...

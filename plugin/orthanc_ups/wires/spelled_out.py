@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final
 
 from ..core.dataset import DataSet
@@ -20,16 +21,19 @@ class SpelledOut:
         self._size = 0
         self._texts: OrderedDict[str, tuple[DataSet, bytes]] = OrderedDict()
 
-    def of(self, uid: str, attributes: DataSet) -> bytes:
-        """The attributes of a workitem as a JSON array of one; a data set never changes, so neither does its text."""
+    def of(self, uid: str, attributes: DataSet, text: Callable[[], bytes]) -> bytes:
+        """The attributes of a workitem as a JSON array of one; a data set never changes, so neither does its text.
+
+        ``text`` gives them as ``dicom_json.from_text`` takes them.
+        """
         known = self._texts.get(uid)
         if known is not None and known[0] is attributes:
             self._texts.move_to_end(uid)
             return known[1]
-        text = dicom_json.encode_all((attributes,))
+        made = dicom_json.from_texts((text(),))
         self._forget(uid)
-        self._keep(uid, attributes, text)
-        return text
+        self._keep(uid, attributes, made)
+        return made
 
     def _keep(self, uid: str, attributes: DataSet, text: bytes) -> None:
         self._texts[uid] = attributes, text

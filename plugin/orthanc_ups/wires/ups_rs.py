@@ -111,7 +111,8 @@ class UpsRs:
         found = await self._worklist.retrieve(resource.uid)
         if media_type in _XML:
             return await asyncio.to_thread(answers.workitem_in_xml, found, media_type)
-        return answers.workitem_in_json(self._spelled.of(resource.uid, found), media_type)
+        text = self._spelled.of(resource.uid, found, lambda: self._worklist.text_of(resource.uid))
+        return answers.workitem_in_json(text, media_type)
 
     async def _found(self, request: WebRequest, parameters: Parameters) -> WebResponse:
         media_type = answers.negotiated(request.headers, parameters, answers.FOR_MANY)

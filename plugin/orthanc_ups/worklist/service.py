@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from datetime import datetime
 from typing import Any, Final, Protocol, TypeVar
 
+import orjson
+
 from ..core import statuses, tags
 from ..core.commands import (
     SERVICE_OF,
@@ -28,6 +30,7 @@ from ..core.statuses import UpsError
 from ..core.workitem import HistoryEntry, Workitem
 from ..outcome import Outcome, Page, T
 from ..settings import Settings
+from ..store.document_text import whole
 from ..store.port import StoreUnavailable
 from ..store.recovery import ShelvesLost
 from .attempts import Attempt, Attempts, Step
@@ -254,6 +257,12 @@ class Worklist:
     async def retrieve(self, uid: str) -> DataSet:
         """The attributes of a workitem, without Transaction UID. Raises UpsError (C307; 404 or 410)."""
         return self.workitem(uid).attributes
+
+    def text_of(self, uid: str) -> bytes:
+        """The same as JSON text of the inner form (core/dataset.py). Raises UpsError (C307; 404 or 410)."""
+        kept = self._shadow.get(uid)
+        found = self._attempts.present(uid, kept).attributes
+        return whole(kept.document) if kept and kept.document else orjson.dumps(found)
 
     def find(self, query: Query) -> AsyncIterator[list[DataSet]]:
         """The answers of a C-FIND in chunks, with exactly the requested attributes (PS3.4 CC.2.8)."""
