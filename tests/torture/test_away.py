@@ -24,7 +24,12 @@ from tests.support.orthanc import RealOrthanc
 from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
-SETTINGS = {"ReplaceWaitingProgress": False, "RetryFirst": 0.5, "RetryMaximum": 2.0}
+SETTINGS = {
+    "ReplaceWaitingProgress": False,
+    "RetryFirst": 0.5,
+    "RetryMaximum": 2.0,
+    "MaximumPendingPerSubscriber": 1_000_000,  # beyond, the oldest would become dead letters
+}
 A_TENTH = 0.9
 TURNS, ATTEMPTS = 3, 3
 
