@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from .core.dataset import DataSet
 from .core.statuses import Status
@@ -29,6 +29,25 @@ class Outcome:
     attributes: DataSet = field(default_factory=dict)
     details: tuple[str, ...] = ()
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Paging:
+    """Which page of a search, and which attributes beside those that are always returned (PS3.18 §11.9.1).
+
+    Attributes:
+        offset: matches to be passed over; ``limit`` the most on the page, None for all.
+        include: paths of tags joined by dots; ``everything`` returns all attributes.
+    """
+
+    offset: int = 0
+    limit: int | None = None
+    include: frozenset[str] = frozenset()
+    everything: bool = False
+
+
+WHOLE: Final = Paging()
+"""All matches on one page."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,14 +6,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import Any
 
 from orthanc_ups.core import statuses
 from orthanc_ups.core.commands import Command
 from orthanc_ups.core.dataset import DataSet
 from orthanc_ups.core.matching import Query
 from orthanc_ups.modalities import Modality
-from orthanc_ups.outcome import Outcome, Page
+from orthanc_ups.outcome import WHOLE, Outcome, Page, Paging
 from orthanc_ups.settings import Settings, Surroundings
 from orthanc_ups.wires.dimse_codec import Codec
 from orthanc_ups.wires.dimse_policy import Policy
@@ -40,10 +39,10 @@ class _Nothing:
     async def find(self, query: Query) -> AsyncIterator[list[DataSet]]:
         yield []
 
-    async def search(self, query: Query, **_: Any) -> Page[DataSet]:
+    async def search(self, query: Query, paging: Paging = WHOLE) -> Page[DataSet]:
         return Page((), 0, 0)
 
-    async def search_texts(self, query: Query, **_: Any) -> Page[bytes]:
+    async def search_texts(self, query: Query, paging: Paging = WHOLE) -> Page[bytes]:
         return Page((), 0, 0)
 
 

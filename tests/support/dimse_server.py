@@ -16,7 +16,7 @@ from orthanc_ups.core.dataset import DataSet
 from orthanc_ups.core.matching import Query
 from orthanc_ups.core.statuses import UpsError
 from orthanc_ups.modalities import Modality
-from orthanc_ups.outcome import Outcome, Page
+from orthanc_ups.outcome import WHOLE, Outcome, Page, Paging
 from orthanc_ups.settings import Settings, Surroundings
 from orthanc_ups.wires.dimse_codec import Codec
 from orthanc_ups.wires.dimse_policy import Policy
@@ -76,10 +76,10 @@ class FakeWorklist:
         finally:
             self.streams_closed += 1
 
-    async def search(self, query: Query, **_: Any) -> Page[DataSet]:
+    async def search(self, query: Query, paging: Paging = WHOLE) -> Page[DataSet]:
         raise NotImplementedError
 
-    async def search_texts(self, query: Query, **_: Any) -> Page[bytes]:
+    async def search_texts(self, query: Query, paging: Paging = WHOLE) -> Page[bytes]:
         raise NotImplementedError
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -18,13 +19,7 @@ class _Document(msgspec.Struct):
     attributes: dict[str, msgspec.Raw]
 
 
-class _Whole(msgspec.Struct):
-    format: int
-    attributes: msgspec.Raw
-
-
 _READER: Final = msgspec.json.Decoder(_Document)
-_WHOLE_READER: Final = msgspec.json.Decoder(_Whole)
 
 
 def selected(document: bytes, selection: Selection) -> bytes:
@@ -33,18 +28,13 @@ def selected(document: bytes, selection: Selection) -> bytes:
     chosen = None if members is None else selection.of_members(members, _empty)
     if chosen is None:
         return orjson.dumps(selection.of(attributes_of(document)))
-    return b"{%b}" % b",".join([b'"%b":%b' % (tag.encode(), text) for tag, text in chosen.items()])
+    return _joined(chosen)
 
 
 def whole(document: bytes) -> bytes:
     """All attributes as JSON text of the inner form. Raises UnreadableDocument."""
-    try:
-        found = _WHOLE_READER.decode(document)
-    except msgspec.MsgspecError:
-        return orjson.dumps(attributes_of(document))
-    text = bytes(found.attributes)
-    is_understood = found.format == FORMAT and text.startswith(b"{")
-    return text if is_understood else orjson.dumps(attributes_of(document))
+    members = _members(document)
+    return orjson.dumps(attributes_of(document)) if members is None else _joined(members)
 
 
 def _members(document: bytes) -> dict[str, msgspec.Raw] | None:
@@ -58,3 +48,7 @@ def _members(document: bytes) -> dict[str, msgspec.Raw] | None:
 
 def _empty(element: Element) -> msgspec.Raw:
     return msgspec.Raw(orjson.dumps(element))
+
+
+def _joined(members: Mapping[str, msgspec.Raw]) -> bytes:
+    return b"{%b}" % b",".join([b'"%b":%b' % (tag.encode(), text) for tag, text in members.items()])

@@ -127,9 +127,8 @@ def parsed(body: bytes, most: int | None = None) -> Any:
     Raises MalformedJson; UpsError (0106) for more than ``most`` values and names in all.
     """
     try:
-        quickly = orjson.loads(
-            body
-        )  # refuses what is too deep for the parser that keeps the digits of numbers
+        # Refuses what is too deep for the parser that keeps the digits of numbers.
+        quickly = orjson.loads(body)
         if most is not None and len(body) > most and not _is_within(quickly, most):
             raise UpsError(INVALID_VALUE, f"the data set is too much: at most {USUAL.parts} {_PARTS} in all")
         return json.loads(body.decode(), parse_float=Number, parse_int=Number, object_pairs_hook=_unambiguous)

@@ -8,9 +8,9 @@ import contextlib
 import logging
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from ..settings import Settings
 from . import dimse_pdu
@@ -30,7 +30,6 @@ _LARGEST_AT_ONCE: Final = 8  # data sets of the greatest size that may be on the
 _BACKLOG: Final = 1024  # connections that wait in the kernel
 _AT_ONCE: Final = 64  # of them that are taken before others have their turn
 _MORE_CONNECTIONS: Final = 512  # beyond associations: those that have not asked yet, or are turned down
-_FAREWELL: Final = 1.0  # seconds to read a rejection
 _HURRY: Final = 1.0  # seconds for a handshake while the house is full
 _UNDECIDED: Final = Rejection(2, 3, 1, "Orthanc does not say in time whether it knows the AE")
 _FULL: Final = Rejection(2, 3, 2, "too many associations")
@@ -66,7 +65,7 @@ class DimseServer:
         self._server: asyncio.Server | None = None
         self._open: set[Association] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._leaving: set[asyncio.StreamWriter] = set()
+        self._leaving: set[asyncio.Task[None]] = set()
         self._is_full = False
         self._is_stopped = False
 
@@ -101,11 +100,10 @@ class DimseServer:
         if self._server is not None:
             self._server.close()
         await asyncio.gather(*(one.abort() for one in list(self._open)), return_exceptions=True)
-        for task in self._tasks:
+        tasks = (*self._tasks, *self._leaving)
+        for task in tasks:
             task.cancel()
-        for writer in list(self._leaving):
-            self._let_go(writer)
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._codec.close()
 
     # --- connections ---
@@ -116,25 +114,23 @@ class DimseServer:
             wire.drop()
             return
         if len(self._tasks) >= self._settings.maximum_associations + _MORE_CONNECTIONS:
-            self._turn_away(writer)
-            return
-        task = asyncio.create_task(self._served(wire))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(lambda _: wire.drop())  # also if it is canceled before it has begun
+            self._turn_away(wire, writer)
+        else:
+            self._start(self._served(wire), wire, self._tasks)
 
-    def _turn_away(self, writer: asyncio.StreamWriter) -> None:
-        """Reject without a task. Closed with its request unread, the connection would be reset and the PDU be lost."""
-        writer.write(_FULL.pdu)
-        if len(self._leaving) >= _MORE_CONNECTIONS:
+    def _turn_away(self, wire: Wire, writer: asyncio.StreamWriter) -> None:
+        """Reject at once. Unless they are too many, the peer gets the time to read it."""
+        wire.write(_FULL.pdu)
+        if len(self._leaving) < _MORE_CONNECTIONS:
+            self._start(wire.close(linger=True), wire, self._leaving)
+        else:
             writer.close()
-            return
-        self._leaving.add(writer)
-        asyncio.get_running_loop().call_later(_FAREWELL, self._let_go, writer)
 
-    def _let_go(self, writer: asyncio.StreamWriter) -> None:
-        self._leaving.discard(writer)
-        writer.transport.abort()
+    def _start(self, work: Coroutine[Any, Any, None], wire: Wire, among: set[asyncio.Task[None]]) -> None:
+        task = asyncio.create_task(work)
+        among.add(task)
+        task.add_done_callback(among.discard)
+        task.add_done_callback(lambda _: wire.drop())  # also if it is canceled before it has begun
 
     async def _served(self, wire: Wire) -> None:
         try:

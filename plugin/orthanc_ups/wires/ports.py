@@ -10,7 +10,7 @@ from ..core.commands import Command
 from ..core.dataset import DataSet
 from ..core.events import Event
 from ..core.matching import Query
-from ..outcome import Outcome, Page
+from ..outcome import WHOLE, Outcome, Page, Paging
 
 
 class WorklistPort(Protocol):
@@ -32,27 +32,11 @@ class WorklistPort(Protocol):
         """The answers of a C-FIND in chunks (PS3.4 CC.2.8)."""
         ...
 
-    async def search(
-        self,
-        query: Query,
-        *,
-        offset: int = 0,
-        limit: int | None = None,
-        include: frozenset[str] | None = None,
-        all_fields: bool = False,
-    ) -> Page[DataSet]:
-        """One page of a search (PS3.18 §11.9). ``include`` holds paths of tags joined by dots."""
+    async def search(self, query: Query, paging: Paging = WHOLE) -> Page[DataSet]:
+        """One page of a search (PS3.18 §11.9) with its return attributes."""
         ...
 
-    async def search_texts(
-        self,
-        query: Query,
-        *,
-        offset: int = 0,
-        limit: int | None = None,
-        include: frozenset[str] | None = None,
-        all_fields: bool = False,
-    ) -> Page[bytes]:
+    async def search_texts(self, query: Query, paging: Paging = WHOLE) -> Page[bytes]:
         """The same, each workitem as JSON text of the inner form (core/dataset.py)."""
         ...
 

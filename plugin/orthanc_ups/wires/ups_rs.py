@@ -11,12 +11,13 @@ import asyncio
 import logging
 from collections.abc import Collection
 from datetime import tzinfo
-from typing import Final, TypedDict
+from typing import Final
 from urllib.parse import quote
 
 from ..core.commands import Create
 from ..core.matching import Query
 from ..core.statuses import Service, UpsError
+from ..outcome import Paging
 from ..settings import Settings
 from . import ups_rs_answers as answers
 from . import ups_rs_capabilities as capabilities
@@ -35,13 +36,6 @@ _log = logging.getLogger("orthanc_ups.wires.ups_rs")
 _XML: Final = (DICOM_XML, MULTIPART_XML)  # written in a thread, as it takes its time
 _LARGE: Final = 512 * 1024  # bytes of JSON; beyond, a thread finishes it
 _UNHARMED: Final = "the server met an error of its own; the worklist is unharmed, and Orthanc's log says more"
-
-
-class _Paging(TypedDict):
-    offset: int
-    limit: int
-    include: frozenset[str]
-    all_fields: bool
 
 
 class UpsRs:
@@ -118,16 +112,11 @@ class UpsRs:
         media_type = answers.negotiated(request.headers, parameters, answers.FOR_MANY)
         asked = search_arguments(parameters, self._most_results, self._ignored)
         query = Query.of(asked.identifier, fuzzy=asked.fuzzy, timezone=self._timezone)
-        how: _Paging = {
-            "offset": asked.offset,
-            "limit": asked.limit,
-            "include": asked.include,
-            "all_fields": asked.everything,
-        }
+        paging = Paging(asked.offset, asked.limit, asked.include, asked.everything)
         if media_type in _XML:
-            page = await self._worklist.search(query, **how)
+            page = await self._worklist.search(query, paging)
             return await asyncio.to_thread(answers.page_in_xml, page, request.service)
-        texts = await self._worklist.search_texts(query, **how)
+        texts = await self._worklist.search_texts(query, paging)
         if sum(map(len, texts.workitems)) > _LARGE:
             return await asyncio.to_thread(answers.page_in_json, texts, media_type, request.service)
         return answers.page_in_json(texts, media_type, request.service)

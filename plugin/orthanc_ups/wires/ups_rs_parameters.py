@@ -44,14 +44,10 @@ class Parameters:
 
     def all(self, name: str) -> list[str]:
         """Every value of a parameter."""
-        if not self._given:
-            return []
         return [value or "" for one, value in self._given if one.lower() == name.lower()]
 
     def one(self, *names: str) -> str | None:
         """The value of a parameter that has one of these names. Raises HttpProblem 400 if it has several."""
-        if not self._given:
-            return None
         found = {value for name in names for value in self.all(name)}
         if len(found) > 1:
             raise HttpProblem(400, f"{names[0]} is given more than once, with different values")

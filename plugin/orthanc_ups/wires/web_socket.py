@@ -208,7 +208,8 @@ class WebSocketChannel:
         return frame
 
     def _hand(self, batch: _Batch, connection: Connection) -> None:
-        if not connection.send(batch.events, batch.joined):
+        connection.send(batch.events, batch.joined)
+        if connection.is_closing:
             return
         batch.holders.add(connection)
         if connection.is_far_ahead:

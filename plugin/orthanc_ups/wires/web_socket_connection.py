@@ -68,7 +68,6 @@ class Connection:
         self.gone = asyncio.Event()
         self._transport = transport
         self._limits = limits
-        self._far = limits.events // 4
         self._on_pong = on_pong
         self._has_through = 0  # the peer has every event up to this sequence, by its own word or by replay
         self._backlog: Numbered | None = [] if replaying else None
@@ -104,21 +103,16 @@ class Connection:
 
     # --- writing ---
 
-    def send(self, events: Numbered, joined: bytes) -> bool:
-        """Write events, given one by one and joined; or keep them while a replay runs. False if it is closed.
-
-        Called for each socket and event: with a thousand sockets every call within counts.
-        """
+    def send(self, events: Numbered, joined: bytes) -> None:
+        """Write events, given one by one and joined; or keep them while a replay runs."""
         if self._backlog is not None:
             self._backlog += events
-        else:
-            if events and events[0][0] <= self._has_through:
-                events = [one for one in events if one[0] > self._has_through]
-                joined = b"".join(frame for _, frame in events)
-            self._written += len(events)
-            if joined and not self._transport.is_closing():
-                self._transport.write(joined)
-        return self._check()
+            return self._check()
+        if events and events[0][0] <= self._has_through:
+            events = [one for one in events if one[0] > self._has_through]
+            joined = b"".join(frame for _, frame in events)
+        self._written += len(events)
+        return self._write(joined)
 
     def send_replayed(self, events: Numbered) -> None:
         """Write events of a replay, ahead of all that waits."""
@@ -143,16 +137,9 @@ class Connection:
             self._transport.write(content)
             self._check()
 
-    def _check(self) -> bool:
-        """Cut it off if it lags too far behind; False if it is closed."""
-        transport, limits = self._transport, self._limits
-        waiting = len(self._backlog) if self._backlog else 0
-        if (
-            self._written - self._arrived + waiting > limits.events
-            or transport.get_write_buffer_size() > limits.size
-        ):
+    def _check(self) -> None:
+        if self.lag > self._limits.events or self._transport.get_write_buffer_size() > self._limits.size:
             self.cut()
-        return not transport.is_closing()
 
     # --- reading ---
 
@@ -186,7 +173,7 @@ class Connection:
     @property
     def is_far_ahead(self) -> bool:
         """True if so much was written since the last ping that the peer should be asked now."""
-        return self._written - self._pinged > self._far
+        return self._written - self._pinged > self._limits.events // 4
 
     def end(self) -> None:
         """Nothing will arrive any more."""

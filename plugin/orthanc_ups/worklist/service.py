@@ -28,7 +28,7 @@ from ..core.reasons import discreet, reason_of
 from ..core.representations import REPRESENTATIONS
 from ..core.statuses import UpsError
 from ..core.workitem import HistoryEntry, Workitem
-from ..outcome import Outcome, Page, T
+from ..outcome import WHOLE, Outcome, Page, Paging, T
 from ..settings import Settings
 from ..store.document_text import whole
 from ..store.port import StoreUnavailable
@@ -268,37 +268,21 @@ class Worklist:
         """The answers of a C-FIND in chunks, with exactly the requested attributes (PS3.4 CC.2.8)."""
         return self._shadow.stream(query)
 
-    async def search(
-        self,
-        query: Query,
-        *,
-        offset: int = 0,
-        limit: int | None = None,
-        include: frozenset[str] | None = None,
-        all_fields: bool = False,
-    ) -> Page[DataSet]:
+    async def search(self, query: Query, paging: Paging = WHOLE) -> Page[DataSet]:
         """One page of a search (PS3.18 §11.9) with its return attributes."""
-        found, total = await self._shadow.search(query, offset, limit)
-        chosen = tuple(query.select_with_returns(one, include, all_fields) for one in found)
-        return _page(chosen, total, offset)
+        returns = query.returns(paging.include, paging.everything)
+        found, total = await self._shadow.search(query, paging.offset, paging.limit)
+        return _page(tuple(map(returns.of, found)), total, paging)
 
-    async def search_texts(
-        self,
-        query: Query,
-        *,
-        offset: int = 0,
-        limit: int | None = None,
-        include: frozenset[str] | None = None,
-        all_fields: bool = False,
-    ) -> Page[bytes]:
+    async def search_texts(self, query: Query, paging: Paging = WHOLE) -> Page[bytes]:
         """The same, each workitem as JSON text of the inner form (core/dataset.py)."""
-        returns = query.returns(include, all_fields)
-        found, total = await self._shadow.search_texts(query, offset, limit, returns)
-        return _page(tuple(found), total, offset)
+        returns = query.returns(paging.include, paging.everything)
+        found, total = await self._shadow.search_texts(query, paging.offset, paging.limit, returns)
+        return _page(tuple(found), total, paging)
 
 
-def _page(found: tuple[T, ...], total: int, offset: int) -> Page[T]:
-    return Page(found, total, max(0, total - offset - len(found)))
+def _page(found: tuple[T, ...], total: int, paging: Paging) -> Page[T]:
+    return Page(found, total, max(0, total - paging.offset - len(found)))
 
 
 def _check_ae(receiving_ae: str) -> None:
