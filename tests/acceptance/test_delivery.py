@@ -115,7 +115,7 @@ def client(orthanc: RealOrthanc) -> Iterator[WebClient]:
 
 @pytest.fixture(scope="module")
 def api(orthanc: RealOrthanc) -> Iterator[WebClient]:
-    made = WebClient(f"{orthanc.base_url}/ups/api")
+    made = WebClient(f"{orthanc.base_url}/ups/api", keep_alive=False)
     yield made
     made.session.close()
 

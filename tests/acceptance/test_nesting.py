@@ -35,7 +35,10 @@ def orthanc_overrides() -> dict[str, Any]:
 def clients(orthanc: RealOrthanc) -> Iterator[dict[bool, WebClient]]:
     """The plugin's port, and (True) Orthanc's own."""
     base = f"http://127.0.0.1:{orthanc.ups_http_port}"
-    made = {False: WebClient(f"{base}/dicom-web"), True: WebClient(f"{orthanc.base_url}/dicom-web")}
+    made = {
+        False: WebClient(f"{base}/dicom-web"),
+        True: WebClient(f"{orthanc.base_url}/dicom-web", keep_alive=False),
+    }
     yield made
     for client in made.values():
         client.session.close()

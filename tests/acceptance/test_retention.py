@@ -91,7 +91,7 @@ def test_a_deletion_lock_holds_a_final_workitem_until_it_is_forgotten(
 
 def drop(orthanc: RealOrthanc) -> None:
     """HOLDER is never there, and what waits for it would hold the workitem as well."""
-    api = WebClient(f"{orthanc.base_url}/ups/api")
+    api = WebClient(f"{orthanc.base_url}/ups/api", keep_alive=False)
     answer = api.post("/subscribers/HOLDER/drop", b"{}", headers={"Content-Type": "application/json"})
     assert answer.json()["dropped"] > 0
     api.session.close()

@@ -26,7 +26,7 @@ def orthanc_overrides() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def own(orthanc: RealOrthanc) -> Iterator[WebClient]:
     """Orthanc's own port."""
-    client = WebClient(f"{orthanc.base_url}/dicom-web")
+    client = WebClient(f"{orthanc.base_url}/dicom-web", keep_alive=False)
     yield client
     client.session.close()
 

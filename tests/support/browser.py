@@ -62,6 +62,7 @@ class Management:
 
     def ask(self, method: str, path: str, content: Any = None, **more: Any) -> Any:
         """The content of an answer, which must be a success."""
+        self._session.close()  # an idle connection: Orthanc may close it just as it is used again
         answer = self._session.request(method, self.url + path, json=content, timeout=TIMEOUT, **more)
         assert answer.status_code == 200, answer.text
         return answer.json()

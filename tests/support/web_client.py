@@ -20,19 +20,27 @@ TIMEOUT = 10.0
 class WebClient:
     """Talks to one service.
 
+    Args:
+        keep_alive: whether a connection is used again. Not on Orthanc's own port: it closes a connection that was idle
+            for a second, perhaps just as the next request is on its way (and says "keep-alive" to whoever asks for
+            "close").
+
     Attributes:
         url: base URI of the service.
         web_sockets: base of the URLs of notification connections.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, keep_alive: bool = True) -> None:
         self.url = url
         self.web_sockets = "ws" + url.removeprefix("http")
         self.session = requests.Session()
         self.session.trust_env = False
+        self._keep_alive = keep_alive
 
     def request(self, method: str, path: str, **more: Any) -> requests.Response:
         """A request below the base of the service."""
+        if not self._keep_alive:
+            self.session.close()  # what is idle; the session itself can go on
         return self.session.request(method, self.url + path, timeout=TIMEOUT, **more)
 
     def get(self, path: str, **more: Any) -> requests.Response:
