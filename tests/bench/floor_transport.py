@@ -33,6 +33,9 @@ class _Nothing:
     async def retrieve(self, uid: str) -> DataSet:
         return _WORKITEM
 
+    def document_of(self, uid: str) -> bytes:
+        raise NotImplementedError
+
     def text_of(self, uid: str) -> bytes:
         raise NotImplementedError
 

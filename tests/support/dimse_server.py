@@ -60,6 +60,9 @@ class FakeWorklist:
             raise UpsError(statuses.NO_SUCH_WORKITEM)
         return self.workitems[uid]
 
+    def document_of(self, uid: str) -> bytes:
+        raise NotImplementedError
+
     def text_of(self, uid: str) -> bytes:
         raise NotImplementedError
 

@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
+import orjson
 import pytest
 
 from orthanc_ups.core import tags
@@ -43,7 +44,6 @@ def test_what_was_put_is_got_again(projection: Projection) -> None:
     assert projection.get(workitems.uid(1)) is None
     put(projection, made(1), version="a")
     assert projection.get(workitems.uid(1)) == Kept(made(1), "a")
-    assert projection.version_of(workitems.uid(1)) == "a"
     assert projection.count() == 1
 
 
@@ -325,3 +325,16 @@ def test_the_events_of_one_workitem_are_the_last_ones(projection: Projection) ->
     assert [one.sequence for one in asyncio.run(projection.events_of(workitems.uid(1)))] == [1, 3, 5, 7]
     assert [one.sequence for one in asyncio.run(projection.events_of(workitems.uid(1), 2))] == [5, 7]
     assert asyncio.run(projection.events_of(workitems.uid(5))) == []
+
+
+def test_a_workitem_is_told_as_it_was_stored_whether_it_is_remembered_or_read(
+    projection: Projection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(projection, made(1))
+    for remembered in (True, False):
+        if not remembered:
+            monkeypatch.setattr(projection._recent, "get", lambda uid: None)
+        assert projection.document(workitems.uid(1)) == encode(made(1))
+        assert projection.text(workitems.uid(1)) == orjson.dumps(made(1).attributes)
+        assert projection.document(workitems.uid(2)) is None
+        assert projection.text(workitems.uid(2)) is None

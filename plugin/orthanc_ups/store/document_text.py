@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 import orjson
@@ -14,18 +14,25 @@ from ..core.selection import Selection
 from .document import FORMAT, attributes_of
 
 
-class _Document(msgspec.Struct):
+class _InParts(msgspec.Struct):
     format: int
     attributes: dict[str, msgspec.Raw]
 
 
-_READER: Final = msgspec.json.Decoder(_Document)
+class _InOne(msgspec.Struct):
+    format: int
+    attributes: msgspec.Raw
+
+
+_T = TypeVar("_T", _InParts, _InOne)
+_IN_PARTS: Final = msgspec.json.Decoder(_InParts)
+_IN_ONE: Final = msgspec.json.Decoder(_InOne)
 
 
 def selected(document: bytes, selection: Selection) -> bytes:
     """The attributes of an answer as JSON text of the inner form (core/dataset.py). Raises UnreadableDocument."""
-    members = _members(document)
-    chosen = None if members is None else selection.of_members(members, _empty)
+    found = _read(_IN_PARTS, document)
+    chosen = None if found is None else selection.of_members(found.attributes, _empty)
     if chosen is None:
         return orjson.dumps(selection.of(attributes_of(document)))
     return _joined(chosen)
@@ -33,17 +40,18 @@ def selected(document: bytes, selection: Selection) -> bytes:
 
 def whole(document: bytes) -> bytes:
     """All attributes as JSON text of the inner form. Raises UnreadableDocument."""
-    members = _members(document)
-    return orjson.dumps(attributes_of(document)) if members is None else _joined(members)
+    found = _read(_IN_ONE, document)
+    text = b"" if found is None else bytes(found.attributes)
+    return text if text.startswith(b"{") else orjson.dumps(attributes_of(document))
 
 
-def _members(document: bytes) -> dict[str, msgspec.Raw] | None:
-    """The attributes by tag; None if it takes more to understand the document."""
+def _read(reader: msgspec.json.Decoder[_T], document: bytes) -> _T | None:
+    """None if it takes more to understand the document."""
     try:
-        found = _READER.decode(document)
+        found = reader.decode(document)
     except msgspec.MsgspecError:
         return None
-    return found.attributes if found.format == FORMAT else None
+    return found if found.format == FORMAT else None
 
 
 def _empty(element: Element) -> msgspec.Raw:

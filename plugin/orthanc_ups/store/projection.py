@@ -26,7 +26,7 @@ from ..core.matching import Query
 from ..core.selection import Selection
 from ..core.workitem import Workitem
 from .document import UnreadableDocument, attributes_of, decode
-from .document_text import selected
+from .document_text import selected, whole
 from .port import Entry
 from .projection_file import ProjectionBroken, ProjectionFile
 from .projection_reads import Counts, event_row
@@ -139,6 +139,18 @@ class Projection:
             return kept
         return None
 
+    def document(self, uid: str) -> bytes | None:
+        """The document of a workitem as it stands in the store, None if there is none of that UID."""
+        self._check_whole()
+        kept = self._recent.get(uid)
+        return kept.document if kept is not None else next((one for _, one in self._rows(_GET, uid)), None)
+
+    def text(self, uid: str) -> bytes | None:
+        """The attributes of a workitem as JSON text of the inner form (core/dataset.py), None if there is none."""
+        document = self.document(uid)
+        with self._guarded():
+            return None if document is None else whole(document)
+
     def remove(self, uid: str) -> None:
         """Forget a workitem, if it is there."""
         with self._writing():
@@ -153,12 +165,6 @@ class Projection:
         """End of ``gather``."""
         with self._writing():
             self._writer.write_out()
-
-    def version_of(self, uid: str) -> str | None:
-        """The version of a workitem's entry, or None if there is no such workitem."""
-        self._check_whole()
-        found = self._rows("SELECT version FROM workitem WHERE uid = ?", uid)
-        return next((str(version) for (version,) in found), None)
 
     def count(self) -> int:
         """Number of workitems; the last known one while broken."""

@@ -31,7 +31,7 @@ _UTF_8: Final = element("CS", "ISO_IR 192")
 _CHARACTER_SET_TAG: Final = tags.SPECIFIC_CHARACTER_SET.encode()
 _CHARACTER_SET: Final = orjson.dumps({tags.SPECIFIC_CHARACTER_SET: _UTF_8})[:-1] + b","
 _STRING: Final = rb'"(?:[^"\\]|\\.)*"'
-_NUMERIC: Final = re.compile(rb'("vr":"(DS|IS|SV|UV)","Value":\[)((?:[^"\]]|' + _STRING + rb")+)\]")
+_NUMERIC: Final = re.compile(rb'r":"(?:(DS|IS)|SV|UV)","Value":\[((?:[^"\]]|' + _STRING + rb")+)")  # of "vr"
 _TEXT_VALUE: Final = re.compile(_STRING)
 _JSON_NUMBER: Final = re.compile(rb"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _WHOLE: Final = re.compile(rb"-?[0-9]{16,}")
@@ -78,10 +78,11 @@ def from_texts(texts: Iterable[bytes]) -> bytes:
 
 
 def _numbers(found: re.Match[bytes]) -> bytes:
-    head, vr, listed = found.groups()
-    if vr in (b"DS", b"IS"):
-        return head + _TEXT_VALUE.sub(_as_number, listed) + b"]"
-    return head + _WHOLE.sub(_as_exact, listed) + b"]"
+    written_as_text, listed = found.groups()
+    head = found[0][: -len(listed)]
+    if written_as_text:
+        return head + _TEXT_VALUE.sub(_as_number, listed)
+    return head + _WHOLE.sub(_as_exact, listed)
 
 
 def _as_number(found: re.Match[bytes]) -> bytes:

@@ -24,8 +24,12 @@ class WorklistPort(Protocol):
         """A workitem without Transaction UID. Raises UpsError (C307; 404 or 410)."""
         ...
 
+    def document_of(self, uid: str) -> bytes:
+        """A workitem as it is stored: equal as long as nothing changes. Raises UpsError (C307; 404 or 410)."""
+        ...
+
     def text_of(self, uid: str) -> bytes:
-        """The same as JSON text of the inner form (core/dataset.py). Raises UpsError (C307; 404 or 410)."""
+        """Its attributes as JSON text of the inner form (core/dataset.py). Raises UpsError (C307; 404 or 410)."""
         ...
 
     def find(self, query: Query) -> AsyncIterator[list[DataSet]]:

@@ -21,6 +21,7 @@ from ..outcome import Paging
 from ..settings import Settings
 from . import ups_rs_answers as answers
 from . import ups_rs_capabilities as capabilities
+from .dicom_json import from_texts
 from .media_types import DICOM_XML, MULTIPART_XML
 from .ports import WorklistPort
 from .spelled_out import SpelledOut
@@ -102,11 +103,15 @@ class UpsRs:
         self, request: WebRequest, parameters: Parameters, resource: Resource
     ) -> WebResponse:
         media_type = answers.negotiated(request.headers, parameters, answers.FOR_ONE)
-        found = await self._worklist.retrieve(resource.uid)
         if media_type in _XML:
+            found = await self._worklist.retrieve(resource.uid)
             return await asyncio.to_thread(answers.workitem_in_xml, found, media_type)
-        text = self._spelled.of(resource.uid, found, lambda: self._worklist.text_of(resource.uid))
-        return answers.workitem_in_json(text, media_type)
+        uid, document = resource.uid, self._worklist.document_of(resource.uid)
+        if len(document) > _LARGE:
+            answer = await asyncio.to_thread(from_texts, (self._worklist.text_of(uid),))
+        else:
+            answer = self._spelled.of(document, lambda: self._worklist.text_of(uid))
+        return answers.workitem_in_json(answer, media_type)
 
     async def _found(self, request: WebRequest, parameters: Parameters) -> WebResponse:
         media_type = answers.negotiated(request.headers, parameters, answers.FOR_MANY)

@@ -15,6 +15,7 @@ from ..core.events import state_report
 from ..core.statuses import Status, UpsError
 from ..core.value_rules import Limits
 from ..core.workitem import Subscription, Workitem
+from ..outcome import T
 from ..settings import Settings
 from .ledger import Ledger
 from .shadow import Kept, Shadow
@@ -73,9 +74,13 @@ class Attempts:
 
     def present(self, uid: str, before: Kept | None) -> Workitem:
         """The workitem. Raises UpsError (C307; 404 or 410) if there is none."""
-        if before is None:
+        return self.there(uid, before).workitem
+
+    def there(self, uid: str, found: T | None) -> T:
+        """What was found of a workitem. Raises UpsError (C307; 404 or 410) if there is none."""
+        if found is None:
             raise UpsError(statuses.GONE if self._shadow.is_gone(uid) else statuses.NO_SUCH_WORKITEM)
-        return before.workitem
+        return found
 
     # --- specific subscriptions (PS3.4 CC.2.3) ---
 

@@ -9,8 +9,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from datetime import datetime
 from typing import Any, Final, Protocol, TypeVar
 
-import orjson
-
 from ..core import statuses, tags
 from ..core.commands import (
     SERVICE_OF,
@@ -30,7 +28,6 @@ from ..core.statuses import UpsError
 from ..core.workitem import HistoryEntry, Workitem
 from ..outcome import WHOLE, Outcome, Page, Paging, T
 from ..settings import Settings
-from ..store.document_text import whole
 from ..store.port import StoreUnavailable
 from ..store.recovery import ShelvesLost
 from .attempts import Attempt, Attempts, Step
@@ -258,11 +255,13 @@ class Worklist:
         """The attributes of a workitem, without Transaction UID. Raises UpsError (C307; 404 or 410)."""
         return self.workitem(uid).attributes
 
+    def document_of(self, uid: str) -> bytes:
+        """A workitem as it is stored: equal as long as nothing changes. Raises UpsError (C307; 404 or 410)."""
+        return self._attempts.there(uid, self._shadow.document(uid))
+
     def text_of(self, uid: str) -> bytes:
-        """The same as JSON text of the inner form (core/dataset.py). Raises UpsError (C307; 404 or 410)."""
-        kept = self._shadow.get(uid)
-        found = self._attempts.present(uid, kept).attributes
-        return whole(kept.document) if kept and kept.document else orjson.dumps(found)
+        """Its attributes as JSON text of the inner form (core/dataset.py). Raises UpsError (C307; 404 or 410)."""
+        return self._attempts.there(uid, self._shadow.text(uid))
 
     def find(self, query: Query) -> AsyncIterator[list[DataSet]]:
         """The answers of a C-FIND in chunks, with exactly the requested attributes (PS3.4 CC.2.8)."""

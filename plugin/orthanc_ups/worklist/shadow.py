@@ -55,6 +55,14 @@ class Shadow:
         """A workitem with its stored version. Raises UpsError while the projection is rebuilt."""
         return self._asked(lambda: self._projection.get(uid))
 
+    def document(self, uid: str) -> bytes | None:
+        """A workitem as it is stored. Raises UpsError while the projection is rebuilt."""
+        return self._asked(lambda: self._projection.document(uid))
+
+    def text(self, uid: str) -> bytes | None:
+        """The attributes of one as JSON text of the inner form. Raises UpsError while the projection is rebuilt."""
+        return self._asked(lambda: self._projection.text(uid))
+
     @contextmanager
     def at_once(self) -> Iterator[None]:
         """What is taken over within, without waiting for anything, is written down in one piece, which is cheaper."""
