@@ -205,6 +205,7 @@ class UpsService:
         for entry in stored.tombstones:
             self.shadow.tombstones.take(entry)
         self.commits.overflows.update(stored.overflows)
+        self._begun_anew = not (stored.header or stored.logs or self.projection.count())
         if not self._header.find(stored.header):
             self._header.at_least(*numbers_in_use(self.projection, stored))
         self._order.start_at(self._header.sequences)
@@ -257,15 +258,15 @@ class UpsService:
 
     # --- SCP Status Change (PS3.4 CC.2.4.1) ---
 
-    def _status_event(self, status: str, sequence: int) -> Event:
-        told = scp_status_change(status)
+    def _status_event(self, status: str, sequence: int, *, cold: bool = False) -> Event:
+        told = scp_status_change(status, cold=cold)
         receivers = tuple(sorted({*self.settings.status_change_receivers, *self.ledger.everyone()}))
         now = self.clock.now()
         return Event(sequence, told.type, GLOBAL_SUBSCRIPTION, told.information, receivers, now)
 
     def _announce(self, status: str) -> None:
         ticket = self._order.take(1)
-        event = self._status_event(status, ticket.first)
+        event = self._status_event(status, ticket.first, cold=self._begun_anew)
         self._order.settle(ticket, (event,) if event.receivers else ())
 
     # --- stop ---

@@ -124,6 +124,18 @@ def test_cc_1_1_2_n_create_of_an_existing_ups_is_0111(state: State) -> None:
     assert refused.value.status.code == 0x0111
 
 
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [({tags.STATE: element("CS", "COMPLETED")}, 0xC309), ({tags.LABEL: element("LO")}, 0x0111)],
+)
+def test_cc_2_5_n_create_of_an_existing_ups_is_0111_whatever_it_lacks_unless_it_is_not_scheduled(
+    change: DataSet, code: int
+) -> None:
+    with pytest.raises(UpsError) as refused:
+        decide(workitem(SCHEDULED), Create(REQUESTER, UID, {**minimal(), **change}), NOW)
+    assert refused.value.status.code == code
+
+
 def test_cc_1_1_2_n_create_makes_a_scheduled_ups_without_owner_and_reports_it() -> None:
     decision = decide(None, Create(REQUESTER, UID, minimal()), NOW)
     assert (decision.workitem.state, decision.workitem.owner) == (SCHEDULED, None)

@@ -213,6 +213,21 @@ async def test_cc_2_3_3_suspending_keeps_the_subscriptions_that_there_are() -> N
 
 
 @on_loop
+async def test_cc_2_3_an_unknown_ae_can_only_end_what_it_has() -> None:
+    desk = await Desk("A").start()
+    await desk.create(1)
+    await desk.subscribe("A", 1)
+    await desk.subscribe("A")
+    desk.channel.known.clear()
+    for action, to in ((Unsubscribe, uid(1)), (Unsubscribe, GLOBAL), (Suspend, GLOBAL)):
+        refused = await desk.refused(action(SCHEDULER, to, "NOBODY"))
+        assert refused.status is statuses.UNKNOWN_RECEIVING_AE
+    assert (await desk.suspend("A")).status is statuses.SUCCESS
+    assert (await desk.unsubscribe("A", 1)).status is statuses.SUCCESS
+    assert (await desk.refused(Unsubscribe(SCHEDULER, uid(1), "A"))).status is statuses.UNKNOWN_RECEIVING_AE
+
+
+@on_loop
 async def test_cc_2_3_3_one_ups_cannot_be_suspended() -> None:
     desk = await Desk("A").start()
     await desk.create(1)

@@ -7,7 +7,7 @@ import pytest
 
 from orthanc_ups.core import statuses, tags
 from orthanc_ups.core.commands import ChangeState, Close, Create, Purge, RequestCancel, Update
-from orthanc_ups.core.dataset import element, text, value
+from orthanc_ups.core.dataset import DataSet, element, text, value
 from orthanc_ups.core.events import EventType
 from orthanc_ups.settings import Settings
 from tests.support.delivery import settle
@@ -166,6 +166,18 @@ async def test_cc_2_2_a_scheduled_ups_is_walked_to_canceled_in_two_reports() -> 
 
 
 @on_loop
+async def test_cc_2_6_3_a_contact_that_comes_with_the_cancellation_is_a_change_of_the_communications_uris() -> (
+    None
+):
+    desk = await Desk("A").start()
+    await desk.subscribe("A")
+    await desk.create(1)
+    contact: DataSet = {tags.CONTACT_URI: element("UR", "tel:+49-40-0000000")}
+    await desk.do(RequestCancel(SCHEDULER, uid(1), contact))
+    assert desk.heard("A") == ["1: SCHEDULED", "1: IN PROGRESS", "1: event 3", "1: CANCELED"]
+
+
+@on_loop
 async def test_cc_2_2_the_performer_is_asked_by_an_event_to_every_subscriber() -> None:
     desk = await Desk("A", "B").start()
     await desk.create(1)
@@ -230,3 +242,23 @@ async def test_cc_2_4_1_whoever_is_subscribed_hears_of_the_end_and_of_the_new_st
         assert statuses_told(desk, ae) == ["GOING DOWN", "RESTARTED"], ae
     for ae in ("GONE", "STRANGER"):
         assert statuses_told(desk, ae) == [], ae
+
+
+@on_loop
+async def test_cc_2_4_1_a_start_with_nothing_is_cold_and_with_anything_warm() -> None:
+    desk = await Desk("FALLBACK", settings=Settings(status_change_receivers=("FALLBACK",))).start()
+    for _ in range(2):
+        await settle()
+        await desk.stop()
+        desk.entries = desk.entries.another()
+        await desk.start()
+    await settle()
+    told = [one.information for one in desk.channel.told["FALLBACK"]]
+    assert [(text(one, tags.SCP_STATUS), text(one, tags.SUBSCRIPTION_LIST_STATUS)) for one in told] == [
+        ("RESTARTED", "COLD START"),
+        ("GOING DOWN", "WARM START"),
+        ("RESTARTED", "WARM START"),
+        ("GOING DOWN", "WARM START"),
+        ("RESTARTED", "WARM START"),
+    ]
+    assert all(one[tags.SUBSCRIPTION_LIST_STATUS] == one[tags.WORKITEM_LIST_STATUS] for one in told)

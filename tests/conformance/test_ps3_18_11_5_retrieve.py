@@ -2,6 +2,7 @@
 """PS3.18 §11.5 Retrieve Workitem, and the common rules of §8.7 for what it returns."""
 
 import json
+from urllib.parse import quote
 
 import pytest
 
@@ -26,6 +27,14 @@ def test_11_5_3_json_is_an_array_of_one(service: WebClient) -> None:
     assert found["00100010"]["Value"][0]["Ideographic"] == "青川^春香"
     assert found["00101030"] == {"vr": "DS", "Value": [71.5]}
     assert b'"Value":[71.50]' in answer.content
+
+
+@pytest.mark.parametrize("accept", ["application/dicom+json", MULTIPART, "application/dicom+xml"])
+def test_11_5_3_what_the_body_shows_is_named(service: WebClient, accept: str) -> None:
+    uid = service.create()
+    answer = service.get(f"/workitems/{uid}?accept={quote(accept)}")
+    assert answer.headers["Content-Type"].startswith(accept.partition(";")[0])
+    assert answer.headers["Content-Location"] == f"{service.url}/workitems/{uid}"
 
 
 @pytest.mark.parametrize("who", ["plain", "japanese", "cyrillic", "greek", "latin-1"])

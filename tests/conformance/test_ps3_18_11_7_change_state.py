@@ -8,7 +8,7 @@ from orthanc_ups.wires import dicom_xml
 from tests.support.web_client import WebClient, new_uid, state
 from tests.support.workitems import performed
 
-INCONSISTENT = "The submitted request is inconsistent with the current state of the Workitem."
+INCONSISTENT = "The submitted request is inconsistent with the state of the UPS Instance."
 MISSING, INCORRECT = "The Transaction UID is missing.", "The Transaction UID is incorrect."
 
 

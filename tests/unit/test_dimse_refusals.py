@@ -54,7 +54,7 @@ def test_an_unknown_dimse_service_is_refused_and_the_association_kept(rig: Dimse
     with RawPeer(rig.port, tags.PUSH) as peer:
         for field in (Field.C_STORE, Field.N_DELETE, Field.N_EVENT_REPORT):
             answer = peer.ask(dimse_raw.operation(field))
-            assert (answer.field, answer.number(STATUS)) == (field | 0x8000, 0x0122)
+            assert (answer.field, answer.number(STATUS)) == (field | 0x8000, 0x0211)
         assert peer.ask(dimse_raw.operation(Field.N_GET)).number(STATUS) == 0xC307
 
 

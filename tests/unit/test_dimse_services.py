@@ -106,7 +106,8 @@ def test_cc_2_table_1_each_service_on_the_contexts_that_allow_it(
         assert answer.code == 0
     else:
         wrong_action = operation.startswith("N-ACTION") and on in (tags.PUSH, tags.WATCH, tags.PULL)
-        assert answer.code == (0x0123 if wrong_action else 0x0122)
+        no_such_service = 0x0122 if operation == "C-FIND" else 0x0211
+        assert answer.code == (0x0123 if wrong_action else no_such_service)
         assert answer.comment
         assert not rig.worklist.commands
     assert client.echo().code == 0

@@ -73,6 +73,18 @@ async def test_who_is_subscribed_here_is_told_of_what_comes() -> None:
 
 
 @on_loop
+async def test_who_performs_what_comes_is_told_as_of_what_is_created_here_unless_it_is_over() -> None:
+    source, target = await desk(), await desk("RIS")
+    await target.create(7)
+    await target.subscribe("RIS")
+    await source.create(1, full())
+    await source.create(2, full())
+    await source.complete(2)
+    await moved(source, target)
+    assert target.heard("RIS") == ["1: SCHEDULED", "1: event 5", "2: COMPLETED"]
+
+
+@on_loop
 async def test_what_waited_there_is_told_here_first() -> None:
     source, target = await desk("AI"), await desk("AI")
     await target.create(7)

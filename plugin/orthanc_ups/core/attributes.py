@@ -95,6 +95,7 @@ def prepare_create(
     Raises:
         UpsError: C309, 0105, 0106, 0120 or 0121 with the path at fault.
     """
+    check_scheduled(dataset)
     _check_state(dataset)
     check_values(dataset, limits=limits)
     _check_created_empty(dataset)
@@ -138,6 +139,14 @@ def _check_state(dataset: DataSet) -> None:
     given = found.get("Value") if isinstance(found, dict) else None
     if not isinstance(given, list) or not any(given):
         raise refusal(MISSING_VALUE, (), tags.STATE, "has no value")
+
+
+def check_scheduled(dataset: DataSet) -> None:
+    """Refuse to create in another state, whatever else is wrong. Raises UpsError (C309)."""
+    found: Any = dataset.get(tags.STATE)
+    given = found.get("Value") if isinstance(found, dict) else None
+    if not isinstance(given, list) or not any(given):
+        return
     if [one.strip(" ") if isinstance(one, str) else one for one in given] != ["SCHEDULED"]:
         raise refusal(NOT_SCHEDULED, (), tags.STATE, f"is {quoted(given[0])}, expected SCHEDULED")
 

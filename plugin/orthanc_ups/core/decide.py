@@ -88,11 +88,12 @@ def decide(workitem: Workitem | None, command: WorkitemCommand, circumstances: C
 def _create(workitem: Workitem | None, command: Create, circumstances: Circumstances) -> Decision:
     if not is_uid(command.uid):
         raise UpsError(statuses.INVALID_INSTANCE, "the SOP Instance UID is not a valid UID")
+    attributes.check_scheduled(command.attributes)
+    if workitem is not None or command.uid in (tags.GLOBAL_SUBSCRIPTION, tags.FILTERED_SUBSCRIPTION):
+        raise UpsError(statuses.DUPLICATE_INSTANCE, f"a UPS {command.uid} exists already")
     prepared = attributes.prepare_create(
         command.attributes, circumstances.now, circumstances.worklist_label, limits=circumstances.limits
     )
-    if workitem is not None or command.uid in (tags.GLOBAL_SUBSCRIPTION, tags.FILTERED_SUBSCRIPTION):
-        raise UpsError(statuses.DUPLICATE_INSTANCE, f"a UPS {command.uid} exists already")
     content = {**prepared.attributes, tags.SOP_INSTANCE_UID: element("UI", command.uid)}
     created = Workitem(command.uid, 0, dict(sorted(content.items())))
     occurrences = (events.state_report(created.attributes), *_assigned(created.attributes))
@@ -161,10 +162,12 @@ def _occurrences_of_update(before: DataSet, after: DataSet) -> tuple[Occurrence,
         found.append(events.state_report(after))
     if any(before.get(tag) != after.get(tag) for tag in (tags.STATION_NAME, tags.HUMAN_PERFORMERS)):
         found.extend(_assigned(after))
-    if _progress(before) != _progress(after):
-        progress = events.progress_report(after)
-        found.extend([progress] if progress else [])
-    return tuple(found)
+    return (*found, *_progressed(before, after))
+
+
+def _progressed(before: DataSet, after: DataSet) -> tuple[Occurrence, ...]:
+    report = None if _progress(before) == _progress(after) else events.progress_report(after)
+    return (report,) if report else ()
 
 
 def _progress(content: DataSet) -> list[DataSet]:
@@ -268,5 +271,5 @@ def _canceled_unclaimed(workitem: Workitem, information: DataSet, now: datetime)
     completed = attributes.complete_cancellation(workitem.attributes, now, information)
     after = dict(sorted(_in_state(completed, State.CANCELED).items()))
     canceled = replace(workitem, attributes=after, ended=now.timestamp())
-    reports = (events.state_report(started), events.state_report(after))
+    reports = (events.state_report(started), *_progressed(started, after), events.state_report(after))
     return Decision(canceled, "canceled before it was claimed", occurrences=reports)

@@ -115,13 +115,17 @@ def assigned(workitem: DataSet) -> Occurrence | None:
     return Occurrence(EventType.ASSIGNED, information)
 
 
-def scp_status_change(status: str) -> Occurrence:
-    """Event 4. ``status`` is ``RESTARTED`` or ``GOING DOWN``; both lists survive, so both are WARM START."""
+def scp_status_change(status: str, *, cold: bool = False) -> Occurrence:
+    """Event 4. ``status`` is ``RESTARTED`` or ``GOING DOWN``.
+
+    Both lists survive, so both are WARM START, but ``cold`` if the worklist begins with nothing (PS3.4 CC.2.4.3).
+    """
+    lists = "COLD START" if cold else "WARM START"
     return Occurrence(
         EventType.SCP_STATUS_CHANGE,
         {
             tags.SCP_STATUS: element("CS", status),
-            tags.SUBSCRIPTION_LIST_STATUS: element("CS", "WARM START"),
-            tags.WORKITEM_LIST_STATUS: element("CS", "WARM START"),
+            tags.SUBSCRIPTION_LIST_STATUS: element("CS", lists),
+            tags.WORKITEM_LIST_STATUS: element("CS", lists),
         },
     )

@@ -56,7 +56,7 @@ class Status:
         return self.per_service.get(service, self.http)
 
 
-_INCONSISTENT = "The submitted request is inconsistent with the current state of the Workitem."
+INCONSISTENT = "The submitted request is inconsistent with the current state of the Workitem."
 _SUCCESS_HTTP = {Service.CREATE: 201, Service.SUBSCRIBE: 201, Service.REQUEST_CANCEL: 202}
 
 
@@ -116,7 +116,7 @@ MAY_NOT_UPDATE: Final = _status(
     0xC300,
     "The UPS may no longer be updated",
     409,
-    _INCONSISTENT,
+    INCONSISTENT,
     {Service.UPDATE: 400},
 )
 WRONG_TRANSACTION_UID: Final = _status(
@@ -134,21 +134,21 @@ MISSING_TRANSACTION_UID: Final = _status(
     "The Transaction UID is missing.",
 )
 ALREADY_IN_PROGRESS: Final = _status(
-    "ALREADY_IN_PROGRESS", 0xC302, "The UPS is already IN PROGRESS", 409, _INCONSISTENT
+    "ALREADY_IN_PROGRESS", 0xC302, "The UPS is already IN PROGRESS", 409, INCONSISTENT
 )
 ONLY_CREATE_SCHEDULES: Final = _status(
     "ONLY_CREATE_SCHEDULES",
     0xC303,
     "The UPS may only become SCHEDULED via N-CREATE, not N-SET or N-ACTION",
     409,
-    _INCONSISTENT,
+    INCONSISTENT,
 )
 FINAL_STATE_UNMET: Final = _status(
     "FINAL_STATE_UNMET",
     0xC304,
     "The UPS has not met final state requirements for the requested state change",
     409,
-    _INCONSISTENT,
+    INCONSISTENT,
 )
 NO_SUCH_WORKITEM: Final = _status(
     "NO_SUCH_WORKITEM", 0xC307, "Specified SOP Instance UID does not exist or is not a UPS of this SCP", 404
@@ -168,7 +168,7 @@ NOT_SCHEDULED: Final = _status(
     "NOT_SCHEDULED", 0xC309, "The provided value of UPS State was not SCHEDULED", 400
 )
 NOT_IN_PROGRESS: Final = _status(
-    "NOT_IN_PROGRESS", 0xC310, "The UPS is not in the IN PROGRESS state", 409, _INCONSISTENT
+    "NOT_IN_PROGRESS", 0xC310, "The UPS is not in the IN PROGRESS state", 409, INCONSISTENT
 )
 COMPLETED_ALREADY: Final = _status(
     "COMPLETED_ALREADY", 0xC311, "The UPS is already COMPLETED", 409, "The UPS is already COMPLETED."
@@ -214,6 +214,7 @@ MISSING_VALUE: Final = _status("MISSING_VALUE", 0x0121, "Missing attribute value
 SOP_CLASS_UNSUPPORTED: Final = _status("SOP_CLASS_UNSUPPORTED", 0x0122, "SOP Class not supported", 501)
 NO_SUCH_ACTION: Final = _status("NO_SUCH_ACTION", 0x0123, "No such action", 400)
 NOT_AUTHORIZED: Final = _status("NOT_AUTHORIZED", 0x0124, "Refused: Not authorized", 403)
+UNRECOGNIZED_OPERATION: Final = _status("UNRECOGNIZED_OPERATION", 0x0211, "Unrecognized operation", 501)
 MISTYPED_ARGUMENT: Final = _status("MISTYPED_ARGUMENT", 0x0212, "Mistyped argument", 400)
 RESOURCE_LIMITATION: Final = _status("RESOURCE_LIMITATION", 0x0213, "Resource limitation", 503)
 

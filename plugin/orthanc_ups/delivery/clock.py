@@ -6,6 +6,11 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from typing import Final
+
+_CHANCE: Final = (
+    random.SystemRandom()
+)  # Python's shared generator belongs to whoever seeds it, such as a test
 
 
 class SystemClock:
@@ -25,4 +30,4 @@ class SystemClock:
 
     def random(self) -> float:
         """A number in [0, 1)."""
-        return random.random()  # noqa: S311 - spreads retries, guards nothing
+        return _CHANCE.random()

@@ -37,9 +37,11 @@ class Action:
 
 
 def _change_state(action: Action) -> Command:
+    """A Transaction UID that is no UID is a wrong one (C301), which the state table judges in its turn."""
     _check_rest(action, (tags.STATE, tags.TRANSACTION_UID))
     state = _needed(action, tags.STATE)
-    return ChangeState(action.requester, action.uid, state, _optional(action, tags.TRANSACTION_UID))
+    transaction = _one(action, tags.TRANSACTION_UID)
+    return ChangeState(action.requester, action.uid, state, transaction)
 
 
 def _request_cancel(action: Action) -> Command:
@@ -111,7 +113,15 @@ def _needed(action: Action, tag: str) -> str:
 
 
 def _optional(action: Action, tag: str) -> str | None:
-    """The one value of an argument, or None if it is absent or empty."""
+    """The one valid value of an argument, or None if it is absent or empty."""
+    found, vr = _one(action, tag), _NAMES[tag][0]
+    if found is not None and not REPRESENTATIONS[vr].valid(found):
+        raise _wrong(tag, f"is not valid: expected {REPRESENTATIONS[vr].form}")
+    return found
+
+
+def _one(action: Action, tag: str) -> str | None:
+    """The one value of an argument, valid or not, or None if it is absent or empty."""
     vr, _ = _NAMES[tag]
     given = action.information.get(tag)
     if given is None:
@@ -121,11 +131,7 @@ def _optional(action: Action, tag: str) -> str | None:
     found = values(action.information, tag)
     if len(found) > 1:
         raise _wrong(tag, f"has {len(found)} values, expected one")
-    if not found:
-        return None
-    if not REPRESENTATIONS[vr].valid(found[0]):
-        raise _wrong(tag, f"is not valid: expected {REPRESENTATIONS[vr].form}")
-    return str(found[0]).strip(" ") or None
+    return str(found[0]).strip(" ") or None if found else None
 
 
 def _wrong(tag: str, what: str, *, mistyped: bool = False) -> UpsError:

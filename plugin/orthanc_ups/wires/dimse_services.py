@@ -106,14 +106,12 @@ class Services:
     def _check_service(self, exchange: Exchange) -> None:
         """Any UPS class will do as class of the message (PS3.4 CC.3.1), but the service must be of the context."""
         context, asked = exchange.context.abstract, exchange.sop_class
-        if exchange.field not in _SERVICES[context]:
-            detail = f"this service is not one of SOP Class {context}"
-            raise UpsError(statuses.SOP_CLASS_UNSUPPORTED, detail)
-        if context == VERIFICATION or asked in (
-            FIND_CLASSES if exchange.field == Field.C_FIND else UPS_CLASSES
-        ):
-            return
         is_find = exchange.field == Field.C_FIND
+        if exchange.field not in _SERVICES[context]:
+            status = statuses.SOP_CLASS_UNSUPPORTED if is_find else statuses.UNRECOGNIZED_OPERATION
+            raise UpsError(status, f"this service is not one of SOP Class {context}")
+        if context == VERIFICATION or asked in (FIND_CLASSES if is_find else UPS_CLASSES):
+            return
         status = statuses.SOP_CLASS_UNSUPPORTED if is_find else statuses.NO_SUCH_SOP_CLASS
         raise UpsError(
             status, f"SOP Class UID {asked or 'is missing'}, expected {context if is_find else tags.PUSH}"

@@ -94,7 +94,8 @@ class UpsRs:
             raise _not_here(resource)
         check_uid(resource)
         if service is Service.RETRIEVE:
-            return await self._retrieved(request, parameters, resource)
+            found = await self._retrieved(request, parameters, resource)
+            return found.having("Content-Location", f"{request.service}/workitems/{resource.uid}")
         if service is Service.SEARCH:
             return await self._found(request, parameters)
         return await self._carried_out(request, parameters, resource, service)

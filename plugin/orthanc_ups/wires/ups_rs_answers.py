@@ -29,6 +29,7 @@ from .web_response import Headers, HttpProblem, WebResponse, report
 FOR_MANY: Final = (DICOM_JSON, MULTIPART_XML, PLAIN_JSON)
 FOR_ONE: Final = (*FOR_MANY, DICOM_XML)
 _NOT_CLAIMED: Final = "The target URI did not reference a claimed Workitem."
+_INCONSISTENT: Final = "The submitted request is inconsistent with the state of the UPS Instance."
 _WORTH_COMPRESSING: Final = 1024  # bytes
 _LARGE: Final = 32 * 1024  # bytes; beyond, a thread compresses
 _FAST: Final = 3
@@ -89,8 +90,11 @@ def refused(error: UpsError, service: Service | None, base: str) -> WebResponse:
 
 
 def _warning_of(status: Status, service: Service | None) -> str | None:
+    """Update and Change State have words of their own for the same (PS3.18 §11.6.3.2, §11.7.3.2)."""
     if service is Service.UPDATE and status.code == statuses.WRONG_TRANSACTION_UID.code:
         return _NOT_CLAIMED
+    if service is Service.CHANGE_STATE and status.warning == statuses.INCONSISTENT:
+        return _INCONSISTENT
     return status.warning
 
 

@@ -27,6 +27,10 @@ class WebResponse:
     body: bytes = b""
     content_type: str = ""
 
+    def having(self, name: str, value: str) -> WebResponse:
+        """The same with one more header."""
+        return WebResponse(self.status, (*self.headers, (name, value)), self.body, self.content_type)
+
     def header(self, name: str) -> str | None:
         """The first value of a header, or None."""
         return next((value for one, value in self.headers if one.lower() == name.lower()), None)

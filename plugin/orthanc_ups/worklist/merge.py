@@ -15,7 +15,7 @@ from dataclasses import replace
 from ..core import tags
 from ..core.commands import Requester, Subscribe
 from ..core.dataset import DataSet
-from ..core.events import Event, EventType, Occurrence, state_report
+from ..core.events import Event, EventType, Occurrence, assigned, state_report
 from ..core.statuses import RESOURCE_LIMITATION, UpsError
 from ..core.subscriptions import GlobalAct, Kind, Log, standing, subscribed
 from ..core.workitem import HistoryEntry, SpecificAct, Subscription, Workitem
@@ -119,8 +119,7 @@ class Merge:
         *entries, last = [self._entry(one) for one in what]
         history = (*theirs.history, *entries)
         new = replace(theirs, acts=self._numbered(acts), history=history, events=(), spilled=())
-        told = (*self._waiting(theirs), state_report(theirs.attributes))
-        await self._parts.commits.commit(None, new, told, last)
+        await self._parts.commits.commit(None, new, (*self._waiting(theirs), *_news(theirs)), last)
         _log.info("%s: imported %s (%s)", self._requester, theirs.uid, theirs.state.value)
 
     def _as_created(self, theirs: Workitem) -> Workitem:
@@ -190,6 +189,14 @@ class Merge:
         finally:
             parts.order.give_up(ticket)
         return IMPORTED
+
+
+def _news(theirs: Workitem) -> Iterator[Occurrence]:
+    """What everybody hears of a workitem that is new here; who performs it only while it is to be performed."""
+    yield state_report(theirs.attributes)
+    performers = None if theirs.state.is_final else assigned(theirs.attributes)
+    if performers:
+        yield performers
 
 
 def _wish(act: GlobalAct) -> _Wish:

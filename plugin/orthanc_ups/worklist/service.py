@@ -231,12 +231,18 @@ class Worklist:
         if isinstance(command, Subscribe):
             await self._check_known(command)
         if is_global or isinstance(command, Suspend):
-            return await self._globally(command)
-        if isinstance(command, Subscribe):
-            return await self._on_one(command, self._attempts.subscribed(command))
-        return await self._on_one(command, self._attempts.unsubscribed(command))
+            outcome = await self._globally(command)
+        elif isinstance(command, Subscribe):
+            outcome = await self._on_one(command, self._attempts.subscribed(command))
+        else:
+            outcome = await self._on_one(command, self._attempts.unsubscribed(command))
+        if (
+            outcome.status is statuses.NO_SUCH_SUBSCRIPTION
+        ):  # an AE that is known no more may still unsubscribe
+            await self._check_known(command)
+        return outcome
 
-    async def _check_known(self, command: Subscribe) -> None:
+    async def _check_known(self, command: Subscribe | Unsubscribe | Suspend) -> None:
         if not await self._receiving_aes.is_known(command.receiving_ae, command.requester):
             detail = f"Receiving AE {command.receiving_ae} is not in DicomModalities"
             raise UpsError(statuses.UNKNOWN_RECEIVING_AE, detail, tags.RECEIVING_AE)
