@@ -50,7 +50,8 @@ def test_writes_while_orthanc_stops_do_not_abort_it(suite: str, tmp_path: Path) 
     script = tmp_path / "late_writer.py"
     script.write_text(_LATE_WRITER)
     with RealOrthanc(suite, script=script) as orthanc:
-        wait_until(lambda: "Orthanc has started" in orthanc.log_text(), "Orthanc has started")
+        # Orthanc says that it has started just before it begins to heed SIGTERM.
+        wait_until(lambda: "Worklist ORTHANC is open" in orthanc.log_text(), "the worklist is open")
         code = orthanc.stop()
         assert "The late writes are done" in orthanc.log_text()
         assert code == 0, orthanc.log_tail(5)

@@ -174,8 +174,8 @@ def test_a_worklist_that_has_some_takes_over_what_it_does_not_have(house: House)
         house.pacs.wait_for(1)
         assert house.transfer("import", target, file).returncode == 0
         assert {uid: client.retrieve(uid) for uid in kept} == kept
-        told = of_workitems(house.pacs.wait_for(3))
-        assert told == [(uid, "SCHEDULED") for uid in (own, one, other)]
+        told = of_workitems(house.pacs.wait_for(4))
+        assert told == [(own, "SCHEDULED"), (one, "SCHEDULED"), (one, "event 5"), (other, "SCHEDULED")]
         assert house.transfer("import", target, file).returncode == 0
         assert house.pacs.silent_for(0.5)
 
