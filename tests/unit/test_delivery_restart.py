@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 import orjson
 import pytest
 
 from orthanc_ups.delivery.port import WEBSOCKET, Burst
+from orthanc_ups.delivery.subscriber import Subscriber
 from tests.support.delivery import Bench, TwinChannel, cursors, event, progress, restarted, run, settle
 
 
@@ -224,6 +226,28 @@ def test_a_cursor_beyond_every_sequence_in_use_is_set_back() -> None:
         await bench.offer(event(2, "A"))
         assert channel.sequences("A") == [1, 2]
         assert not bench.delivery.settled(event(3, "A"))
+
+    run(scenario())
+
+
+def test_a_cursor_that_is_being_written_as_the_stop_comes_is_written_by_the_stop() -> None:
+    async def scenario() -> None:
+        bench = Bench(dimse("A"))
+        store, reached = bench.delivery._keeper._store, asyncio.Event()
+
+        async def never(subscriber: Subscriber) -> None:
+            reached.set()
+            await asyncio.Event().wait()
+
+        bench.delivery._keeper._store = never
+        await bench.offer(event(1, "A"))
+        await bench.clock.advance(1.0)
+        await asyncio.wait_for(reached.wait(), 5)
+        await bench.delivery._keeper.close()
+        bench.delivery._keeper._store = store
+        await bench.delivery._keeper.flush()
+        (entry,) = await bench.stored()
+        assert orjson.loads(entry.document)["channels"]["dimse"]["cursor"] == 1
 
     run(scenario())
 

@@ -117,8 +117,18 @@ def test_created_goes_through_in_the_order_of_creation(projection: Projection) -
 def test_ended_before_gives_the_oldest_first(projection: Projection) -> None:
     put(projection, made(1), made(2, "COMPLETED", ended=20.0), made(3, "CANCELED", ended=10.0))
     put(projection, made(4, "COMPLETED", ended=30.0))
-    assert [one.created for one in projection.ended_before(30.0, 10)] == [3, 2]
-    assert [one.created for one in projection.ended_before(99.0, 1)] == [3]
+    assert [one.created for one in projection.ended((0.0, 0), 30.0, 10)] == [3, 2]
+    assert [one.created for one in projection.ended((0.0, 0), 99.0, 1)] == [3]
+
+
+def test_pages_of_ended_ones_go_on_behind_the_last_whatever_was_removed(projection: Projection) -> None:
+    put(projection, *(made(number, "COMPLETED", ended=10.0 * (number // 3)) for number in range(1, 10)))
+    seen, place = [], (0.0, 0)
+    while page := projection.ended(place, 99.0, 2):
+        seen += [one.created for one in page]
+        place = page[-1].ended or 0.0, page[-1].created
+        projection.remove(page[0].uid)
+    assert seen == list(range(1, 10))
 
 
 def test_workitems_with_events_or_acts_are_found_without_reading_the_others(projection: Projection) -> None:

@@ -222,6 +222,12 @@ def appended(log: Log, act: GlobalAct) -> Log:
     return replace(log, acts=(*kept, act), revision=log.revision + 1)
 
 
+def emptied(log: Log) -> Log:
+    """The log of an AE that has no subscription left, as one Unsubscribe on …34.5 that says the same."""
+    ended = replace(log.acts[-1], kind=Kind.UNSUBSCRIBE, filtered=False, filter=None, matched=_NONE_MATCHED)
+    return replace(log, acts=(ended,))
+
+
 def compacted(log: Log) -> Log:
     """The log without acts that a later, equal one repeats.
 

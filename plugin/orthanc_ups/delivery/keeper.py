@@ -62,6 +62,9 @@ class Keeper:
     async def _write(self, subscriber: Subscriber) -> bool:
         try:
             await self._store(subscriber)
+        except asyncio.CancelledError:
+            self._moved.setdefault(subscriber.receiving_ae, subscriber)  # for the flush of an orderly stop
+            raise
         except StoreUnavailable as error:
             self._moved.setdefault(subscriber.receiving_ae, subscriber)
             self._failed(str(error))

@@ -75,10 +75,7 @@ class OrthancEntries:
 
     @property
     def incomplete(self) -> frozenset[int]:
-        """Shelves that ``load`` or ``missing`` found without all their entries: ``restore`` is needed.
-
-        At the very first start these are all, and there is nothing to write back.
-        """
+        """Shelves that were found without all their entries. At the very first start these are all."""
         return self._incomplete
 
     async def _each_shelf(self) -> AsyncIterator[tuple[int, dict[int, bytes]]]:
@@ -373,8 +370,11 @@ class OrthancEntries:
         return found is not None and found.value is not None and found.value.key == key
 
     async def _put_old(self, entry: Entry, place: Address) -> bool:
-        """Write an entry with the very bytes that its version is about, if nothing stands there."""
-        value = Value(entry.key, Version.parse(entry.version).revision, entry.document)
+        """Write an entry with the very bytes that its version is about, if nothing stands there.
+
+        If it is no version, because the entry was lost by itself before, whoever writes next is told the new one.
+        """
+        value = Value(entry.key, _revision(entry.version), entry.document)
         reply = await self._loopback.request("PUT", shelves.path(place), value.encoded())
         if reply.status not in (200, 409):
             raise refused(reply, "cannot write an entry back")
@@ -383,6 +383,13 @@ class OrthancEntries:
 
 def _entry(value: Value, stored: bytes) -> Entry:
     return Entry(value.key, value.document, str(Version(value.revision, shelves.md5(stored))))
+
+
+def _revision(version: str) -> int:
+    try:
+        return Version.parse(version).revision
+    except ValueError:
+        return 0
 
 
 def _lost(shelf: int) -> ShelvesLost:

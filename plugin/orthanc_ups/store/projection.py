@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import tzinfo
 from pathlib import Path
@@ -32,6 +32,7 @@ from .projection_file import ProjectionBroken, ProjectionFile
 from .projection_reads import Counts, event_row
 from .projection_searches import Searches
 from .projection_writes import ProjectionWriter
+from .rebuild import Rebuild
 from .recent import Kept, Recent
 
 __all__ = ["Counts", "Kept", "Projection", "ProjectionBroken", "Rebuild"]
@@ -176,9 +177,13 @@ class Projection:
         """Workitems with creation numbers above ``after`` up to ``through``, in that order."""
         return self._some("m.created > ? AND m.created <= ?", "m.created, m.id", (after, through), limit)
 
-    def ended_before(self, at: float, limit: int, offset: int = 0) -> list[Workitem]:
-        """Final workitems that ended before a time (seconds since the epoch), oldest first."""
-        return self._some("m.ended IS NOT NULL AND m.ended < ?", "m.ended, m.id", (at,), limit, offset)
+    def ended(self, after: tuple[float, int], before: float, limit: int) -> list[Workitem]:
+        """Final workitems that ended before a time (seconds since the epoch), by it and by creation number.
+
+        ``after`` has both of the last one of the page before.
+        """
+        where = "m.ended >= ? AND m.ended < ? AND (m.ended, m.created) > (?, ?)"
+        return self._some(where, "m.ended, m.created", (after[0], before, *after), limit)
 
     def with_events_after(self, sequence: int) -> Iterator[Workitem]:
         """Workitems whose documents hold an event with a greater sequence number."""
@@ -189,16 +194,25 @@ class Projection:
         return self._each("m.noted <> 0")
 
     def documents(self) -> Iterator[tuple[str, bytes, str]]:
-        """Key, document and version of every workitem's entry."""
-        self._check_whole()
+        """Key, document and version of every workitem's entry.
+
+        Also while it is broken or being read in, as it may be the last copy. Raises ProjectionBroken at the first
+        that cannot be read.
+        """
         after = -1
         text = (
             "SELECT m.id, m.uid, b.document, m.version FROM workitem m CROSS JOIN body b ON b.id = m.id "
             "WHERE m.id > ? ORDER BY m.id LIMIT ?"
         )
-        while rows := self._rows(text, after, _AT_ONCE):
+        while rows := self._last_copies(text, after):
             yield from ((_PREFIX + uid, document, version) for _, uid, document, version in rows)
             after = rows[-1][0]
+
+    def _last_copies(self, text: str, after: int) -> list[Any]:
+        try:
+            return self._file.writer.execute(text, (after, _AT_ONCE)).fetchall()
+        except sqlite3.Error as error:
+            raise self._broke(error) from error
 
     def _each(self, where: str, *values: int) -> Iterator[Workitem]:
         after, text = -1, f"SELECT m.id FROM workitem m WHERE {where} AND m.id > ? ORDER BY m.id LIMIT ?"  # noqa: S608
@@ -209,15 +223,13 @@ class Projection:
                     yield self._decoded(document)
             after = rows[-1][0]
 
-    def _some(
-        self, where: str, order: str, values: tuple[object, ...], limit: int, offset: int = 0
-    ) -> list[Workitem]:
+    def _some(self, where: str, order: str, values: tuple[object, ...], limit: int) -> list[Workitem]:
         self._check_whole()
         text = (
             "SELECT b.document FROM workitem m CROSS JOIN body b ON b.id = m.id "  # noqa: S608
-            f"WHERE {where} ORDER BY {order} LIMIT ? OFFSET ?"
+            f"WHERE {where} ORDER BY {order} LIMIT ?"
         )
-        return [self._decoded(document) for (document,) in self._rows(text, *values, limit, offset)]
+        return [self._decoded(document) for (document,) in self._rows(text, *values, limit)]
 
     # --- all of them ---
 
@@ -378,18 +390,3 @@ class Projection:
 
     def _counted(self) -> int:
         return int(self._rows("SELECT COUNT(*) FROM workitem")[0][0])
-
-
-class Rebuild:
-    """Takes the entries of the store while the projection is brought in step with it."""
-
-    def __init__(self, take: Callable[[Sequence[Entry]], list[Entry]]) -> None:
-        self._take = take
-
-    def take(self, entries: Sequence[Entry]) -> list[Entry]:
-        """Take over entries of workitems; documents that are here already are not read again.
-
-        Returns the entries that are no documents of workitems; what is here of them stays, as it may be the
-        only copy. Raises ProjectionBroken.
-        """
-        return self._take(entries)

@@ -24,8 +24,13 @@ class ShelvesLost(StoreUnavailable):
 class RestorableEntries(Entries, Protocol):
     """Entries on shelves that somebody may delete.
 
-    ``load`` also finds out which shelves are incomplete; ``missing`` says so at any later time.
+    ``load`` also finds out which shelves are incomplete; ``missing`` looks at any later time.
     """
+
+    @property
+    def incomplete(self) -> frozenset[int]:
+        """The shelves that ``load`` found without all their entries, or whoever looked since."""
+        ...
 
     async def missing(self) -> frozenset[int]:
         """Numbers of the shelves that are gone or not filled yet; reads from or writes to them raise ShelvesLost.

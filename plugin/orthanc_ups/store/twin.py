@@ -130,10 +130,15 @@ class InMemoryEntries:
         if self._shared.lost:
             raise ShelvesLost("deleted by a test")
 
+    @property
+    def incomplete(self) -> frozenset[int]:
+        """As ``missing``."""
+        return frozenset({0}) if self._shared.lost else frozenset()
+
     async def missing(self) -> frozenset[int]:
         """One shelf, number 0, if everything was lost."""
         self._called("missing")
-        return frozenset({0}) if self._shared.lost else frozenset()
+        return self.incomplete
 
     async def restore(self, entries: AsyncIterator[Entry]) -> int:
         """Take back what was lost, with its versions."""
@@ -143,7 +148,8 @@ class InMemoryEntries:
         written = 0
         async for entry in entries:
             if entry.key not in self._shared.documents:
-                self._shared.documents[entry.key] = (entry.document, int(entry.version))
+                version = int(entry.version) if entry.version.isdigit() else 1
+                self._shared.documents[entry.key] = (entry.document, version)
                 written += 1
         self._shared.lost = False
         return written

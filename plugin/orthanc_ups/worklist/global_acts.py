@@ -144,7 +144,7 @@ class GlobalActs:
     async def _append(self, receiving_ae: str, act: GlobalAct) -> None:
         for _ in range(_TRIES):
             log = self._ledger.with_act(receiving_ae, act, self._may_compact(receiving_ae))
-            if len(log.acts) > MAXIMUM_ACTS:
+            if act.kind.subscribes and len(log.acts) > MAXIMUM_ACTS:
                 detail = f"{receiving_ae} has {MAXIMUM_ACTS} global subscriptions; unsubscribe globally first"
                 raise UpsError(statuses.RESOURCE_LIMITATION, detail)
             key = f"subscriber/{receiving_ae}"

@@ -19,6 +19,7 @@ from ..core.subscriptions import (
     Standing,
     appended,
     compacted,
+    emptied,
     initial_report_due,
     standing,
     subscribed,
@@ -75,6 +76,8 @@ class Ledger:
     def with_act(self, receiving_ae: str, act: GlobalAct, may_compact: bool) -> Log:
         """The AE's log with one more act, ready to be written."""
         log = self.log(receiving_ae)
+        if log.acts and not self.is_subscribed(receiving_ae):
+            log = emptied(log)
         return appended(compacted(log) if may_compact else log, act)
 
     def keep(self, log: Log, version: str | None) -> None:

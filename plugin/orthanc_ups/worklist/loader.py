@@ -13,8 +13,9 @@ from ..core.workitem import Workitem
 from ..delivery.port import Burst
 from ..store.document import UnreadableDocument, decode_events
 from ..store.log_document import decode_log
-from ..store.port import Entries, Entry
+from ..store.port import Entry
 from ..store.projection import Projection
+from ..store.recovery import RestorableEntries, ShelvesLost
 from .commits import Overflow, workitem_key
 from .header import KEY as HEADER_KEY
 from .tombstones import read_tombstone
@@ -46,17 +47,23 @@ class Stored:
 class Loader:
     """Sorts the entries of the store by their keys."""
 
-    def __init__(self, entries: Entries, projection: Projection) -> None:
+    def __init__(self, entries: RestorableEntries, projection: Projection) -> None:
         self._entries = entries
         self._projection = projection
 
     async def load(self) -> Stored:
-        """Read every entry. Unreadable ones are reported and left alone. Raises StoreUnavailable."""
+        """Read every entry. Unreadable ones are reported and left alone.
+
+        Raises StoreUnavailable; ShelvesLost if some were deleted meanwhile: then the projection, which may hold the
+        last copy of what stood there, keeps it.
+        """
         stored = Stored()
         with self._projection.rebuilding() as rebuild:
             async for chunk in self._entries.load():
                 workitems = [entry for entry in chunk if not self._sort(entry, stored)]
                 stored.damaged.extend(rebuild.take(workitems))
+            if self._entries.incomplete:
+                raise ShelvesLost("shelves of the worklist were deleted while it was read")
         for entry in stored.damaged:
             _log.error("Entry %s of Orthanc's metadata is not readable; it is left alone", entry.key)
         return stored

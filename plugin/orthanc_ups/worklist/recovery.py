@@ -115,13 +115,20 @@ class Recovery:
         async with self._gate.everything(patiently=True):
             if not await self._entries.missing():
                 return
-            _log.error("The worklist in Orthanc's metadata was deleted; writing it back")
-            written = await self._entries.restore(_one_by_one(self._everything()))
-            _log.warning("Wrote %d entries of the worklist back; nothing is lost", written)
-            self._counters.add("restores")
+            await self._write_back(self._everything(), "nothing is lost")
+
+    async def _write_back(self, known: Iterator[Entry], verdict: str) -> None:
+        _log.error("The worklist in Orthanc's metadata was deleted; writing it back")
+        written = await self._entries.restore(_one_by_one(known))
+        _log.warning("Wrote %d entries of the worklist back; %s", written, verdict)
+        self._counters.add("restores")
 
     def _everything(self) -> Iterator[Entry]:
         """Workitems last: if we crash meanwhile, the next start has them in the projection's file."""
+        yield from self._all_but_workitems()
+        yield from self._workitems()
+
+    def _all_but_workitems(self) -> Iterator[Entry]:
         yield from self._header.entries()
         for log in self._ledger.logs():
             written = self._ledger.version(log.receiving_ae)
@@ -131,7 +138,6 @@ class Recovery:
         yield from self._shadow.tombstones.entries()
         for overflows in list(self._commits.overflows.values()):
             yield from (one.entry() for one in overflows)
-        yield from self._workitems()
 
     # --- what the projection lost ---
 
@@ -149,12 +155,22 @@ class Recovery:
                     await self._sleep(_RETRY_AFTER)
 
     async def _rebuilt(self) -> None:
+        if await self._entries.missing():
+            await self._save()
         self._projection.renew()
         await Loader(self._entries, self._projection).load()
         self._shadow.broken = False
         self._counters.add("rebuilds")
         self.log_events(self.stored_events(0))
         _log.warning("The projection is rebuilt: %d workitems", self._projection.count())
+
+    async def _save(self) -> None:
+        """Both copies are damaged: take from the projection what can still be read."""
+        try:
+            await self._write_back(self._everything(), "the last changes of some may be lost")
+        except ProjectionBroken as error:
+            _log.error("The copy of the deleted worklist cannot be read either: %s", error)
+            await self._write_back(self._all_but_workitems(), "workitems are lost")
 
     def stored_events(self, after: int) -> list[Event]:
         """Every stored event behind a sequence number, by sequence; settled ones may be among them."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Protocol
 
@@ -22,6 +23,7 @@ from .ledger import Ledger
 
 _log = logging.getLogger("orthanc_ups.worklist")
 RETENTION: Final = "retention"
+_BEGINNING: Final = (0.0, 0)
 _PAGE: Final = 100
 _PAGES: Final = 50
 _EXPIRED: Final = "The expiration date-time of the scheduled procedure step has passed"
@@ -38,8 +40,11 @@ class Door(Protocol):
 class Memory(Protocol):
     """The projection, as far as retention needs it."""
 
-    def ended_before(self, at: float, limit: int, offset: int = 0) -> Sequence[Workitem]:
-        """Final workitems that ended before a time (seconds since the epoch), oldest first."""
+    def ended(self, after: tuple[float, int], before: float, limit: int) -> Sequence[Workitem]:
+        """Final workitems that ended before a time (seconds since the epoch), by it and by creation number.
+
+        ``after`` has both of the last one of the page before.
+        """
         ...
 
     def stream(self, query: Query) -> AsyncIterator[list[DataSet]]:
@@ -69,8 +74,8 @@ class Retention:
         self._ledger = ledger
         self._requester = Requester(own_ae, RETENTION)
         self._now = now
-        self._unlocking = _Place()
-        self._purging = _Place()
+        self._unlocking = _Place(*_BEGINNING)
+        self._purging = _Place(*_BEGINNING)
 
     async def run_once(self) -> None:
         """One round. A refusal of one workitem is logged and leaves the others alone."""
@@ -116,8 +121,7 @@ class Retention:
         async for workitem in self._round(self._purging, at - self._settings.retain_final):
             if self._ledger.lock_holders(workitem):
                 continue
-            if await self._try(Purge(self._requester, workitem.uid)):
-                self._purging.removed()
+            await self._try(Purge(self._requester, workitem.uid))
 
     async def _round(self, place: _Place, before: float) -> AsyncIterator[Workitem]:
         """Some of the workitems that ended before a time, going on where the last round stopped.
@@ -125,30 +129,25 @@ class Retention:
         So those that stay do not hide those behind them, however many there are.
         """
         for _ in range(_PAGES):
-            page = self._memory.ended_before(before, _PAGE, place.offset)
+            page = self._memory.ended((place.ended, place.created), before, _PAGE)
             for workitem in page:
-                place.offset += 1
+                place.ended, place.created = workitem.ended or 0.0, workitem.created
                 yield workitem
             if len(page) < _PAGE:
-                place.offset = 0
+                place.ended, place.created = _BEGINNING
                 return
             await asyncio.sleep(0)
 
-    async def _try(self, command: Command) -> bool:
+    async def _try(self, command: Command) -> None:
         try:
             await self._door.execute(command)
         except UpsError as error:
             _log.info("%s waits: %s", command.uid, error.detail)
-            return False
-        return True
 
 
+@dataclass(slots=True)
 class _Place:
-    """How far a round is."""
+    """How far a round is: at the workitem that ended then and has that creation number."""
 
-    def __init__(self) -> None:
-        self.offset = 0
-
-    def removed(self) -> None:
-        """The last one is not there any more."""
-        self.offset -= 1
+    ended: float
+    created: int

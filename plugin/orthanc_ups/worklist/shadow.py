@@ -133,9 +133,12 @@ class Shadow:
 
     # --- many workitems, on the loop ---
 
-    def ended_before(self, at: float, limit: int, offset: int = 0) -> Sequence[Workitem]:
-        """Final workitems that ended before a time (seconds since the epoch), oldest first."""
-        return self._asked(lambda: self._projection.ended_before(at, limit, offset))
+    def ended(self, after: tuple[float, int], before: float, limit: int) -> Sequence[Workitem]:
+        """Final workitems that ended before a time (seconds since the epoch), by it and by creation number.
+
+        ``after`` has both of the last one of the page before.
+        """
+        return self._asked(lambda: self._projection.ended(after, before, limit))
 
     def created(self, after: int, through: int, limit: int) -> Sequence[Workitem]:
         """Workitems with creation numbers above ``after`` up to ``through``, in that order."""

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Shelves that are deleted at the worst moment: the projection then holds the last copy, and it is kept."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from orthanc_ups.core.commands import RequestCancel
+from orthanc_ups.store.port import Entry, StoreUnavailable
+from orthanc_ups.worklist.shadow import VANISHED
+from tests.support.delivery import settle
+from tests.support.furnished import furnished
+from tests.support.service import SCHEDULER, Desk, SlowEntries, on_loop
+from tests.support.workitems import uid
+
+
+class LostWhileRead(SlowEntries):
+    """Somebody deletes the shelves as their entries are asked for; they give what a shelf without marks gives."""
+
+    def load(self) -> AsyncIterator[list[Entry]]:
+        self.lose()
+        return super().load()
+
+
+def is_back(desk: Desk) -> bool:
+    return desk.entries.documents("workitem/").keys() >= {f"workitem/{uid(number)}" for number in (1, 2)}
+
+
+@on_loop
+async def test_shelves_deleted_while_they_are_read_at_the_start_cost_nothing(tmp_path: Path) -> None:
+    desk = await furnished(str(tmp_path / "p.sqlite"))
+    await desk.crash()
+    kept = desk.entries
+    desk.entries = LostWhileRead()
+    desk.entries._shared = kept._shared
+    with pytest.raises(StoreUnavailable):
+        await desk.make().start()
+    await desk.service.stop()
+    desk.entries = kept.another()
+    await desk.start()
+    assert (desk.state(1), desk.state(2)) == ("IN PROGRESS", "IN PROGRESS")
+    assert is_back(desk)
+
+
+@on_loop
+async def test_a_start_that_failed_so_may_be_tried_again_as_it_is(tmp_path: Path) -> None:
+    desk = await furnished(str(tmp_path / "p.sqlite"))
+    await desk.crash()
+    loads = desk.entries.load
+
+    def lost_once() -> AsyncIterator[list[Entry]]:
+        desk.entries.load = loads  # type: ignore[method-assign]
+        desk.entries.lose()
+        return loads()
+
+    desk.entries.load = lost_once  # type: ignore[method-assign]
+    with pytest.raises(StoreUnavailable):
+        await desk.make().start()
+    await desk.service.start()
+    await settle()
+    assert (desk.state(1), desk.state(2)) == ("IN PROGRESS", "IN PROGRESS")
+    assert is_back(desk)
+
+
+@on_loop
+async def test_shelves_deleted_while_the_projection_is_broken_are_filled_from_what_can_be_read_of_it(
+    tmp_path: Path,
+) -> None:
+    desk = await furnished(str(tmp_path / "p.sqlite"))
+    projection, before = desk.service.projection, desk.entries.documents()
+    desk.entries.lose()
+    projection._broke("a disk error")
+    desk.service.shadow.look_after()
+    await desk.until(lambda: not desk.service.shadow.broken)
+    after = desk.entries.documents()
+    assert {key: after[key] for key in before} == before
+    assert (desk.state(1), desk.state(2)) == ("IN PROGRESS", "IN PROGRESS")
+
+
+@on_loop
+async def test_if_nothing_can_be_read_of_it_that_is_said_and_the_rest_written_back(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    desk = await furnished(str(tmp_path / "p.sqlite"))
+    desk.entries.lose()
+    desk.service.projection._file.close(keep=False)
+    desk.service.shadow.look_after()
+    await desk.until(lambda: not desk.service.shadow.broken)
+    assert "workitems are lost" in caplog.text
+    assert "nothing is lost" not in caplog.text
+    assert desk.entries.documents("subscriber/")
+    await desk.create(9)
+    assert desk.heard("A")[-1] == "9: SCHEDULED"
+
+
+@on_loop
+async def test_an_entry_that_had_vanished_by_itself_does_not_stop_the_others_from_coming_back() -> None:
+    desk = await furnished()
+    kept = desk.service.projection.get(uid(1))
+    assert kept is not None
+    desk.service.projection.put(kept.workitem, VANISHED, kept.document)
+    desk.entries.lose()
+    await desk.pass_by(61)
+    assert is_back(desk)
+    await desk.do(RequestCancel(SCHEDULER, uid(1)))
+    await desk.restart()
+    assert desk.state(1) == "IN PROGRESS"
