@@ -3,7 +3,7 @@
 
 import orthanc
 
-from orthanc_ups import fresh_process
+from orthanc_ups.orthanc import fresh_process
 
 fresh_process.ensure(orthanc.LogWarning)
 

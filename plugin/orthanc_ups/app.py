@@ -9,23 +9,25 @@ import logging
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Final
 
-from . import __version__, logs
-from .audit import emitter
-from .clean_exit import skip_the_second_delete
+from . import __version__
 from .config import ConfigurationError, read_settings, read_surroundings
-from .instruments import Instruments
-from .loop_thread import LoopThread
-from .metrics import publisher
-from .sdk import Orthanc, RestCallback
+from .dicomweb import orthanc_routes
+from .management import pages as orthanc_pages
+from .management.explorer_files import orthanc_explorer_buttons
+from .management.templates import read_templates
+from .monitoring.audit import emitter
+from .monitoring.instruments import Instruments
+from .monitoring.metrics import publisher
+from .orthanc import logs
+from .orthanc.clean_exit import skip_the_second_delete
+from .orthanc.hooks import ChangeForwarder, UploadGuard
+from .orthanc.loop_thread import LoopThread
+from .orthanc.loopback import own_url
+from .orthanc.sdk import Orthanc, RestCallback
+from .orthanc.stop_notice import told_to_stop
 from .settings import Settings, Surroundings
 from .site import Site
-from .stop_notice import told_to_stop
-from .store.loopback import own_url
 from .store.shelves import Uploads
-from .templates import read_templates
-from .wires import orthanc_pages, orthanc_routes
-from .wires.management.explorer_files import orthanc_explorer_buttons
-from .wires.orthanc_hooks import ChangeForwarder, UploadGuard
 
 _log = logging.getLogger("orthanc_ups")
 _PLUGIN: Final = (

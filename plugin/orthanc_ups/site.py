@@ -12,46 +12,51 @@ from typing import Final, Unpack
 
 import aiohttp
 
-from . import collector, measuring, operating
-from .assembly import UpsService
-from .audit import AuditLog
+from .codecs import event_json
 from .delivery.clock import SystemClock
 from .delivery.port import Channel
-from .disk_space import DiskSpace
-from .instruments import Instruments, Wires, meters
-from .local_zone import local_zone
-from .loop_thread import LoopThread
-from .metrics import Metrics
-from .receivers import KnownReceivers
-from .sdk import RestOutput, RestRequest
+from .delivery.receivers import KnownReceivers
+from .dicomweb import tls as web_tls
+from .dicomweb.authorization import Authorization
+from .dicomweb.http_listener import Doors, HttpListener
+from .dicomweb.orthanc_questions import OrthancQuestions
+from .dicomweb.orthanc_requests import OrthancDoor, send
+from .dicomweb.orthanc_routes import OrthancRoutes
+from .dicomweb.response import HttpProblem, WebResponse
+from .dicomweb.rights import Rights
+from .dicomweb.ups_rs import UpsRs
+from .dicomweb.web_socket import WebSocketChannel
+from .dicomweb.web_socket_session import WebSocketSessions
+from .dimse import tls as dimse_tls
+from .dimse.codec import Codec
+from .dimse.policy import Policy
+from .dimse.resolver import Resolver
+from .dimse.scp import DimseServer
+from .dimse.scu import DimseChannel
+from .dimse.services import Services
+from .management import operating
+from .management.explorer_files import serve
+from .management.pages import OrthancPages
+from .monitoring import measuring
+from .monitoring.audit import AuditLog
+from .monitoring.disk_space import DiskSpace
+from .monitoring.instruments import Instruments, Wires, meters
+from .monitoring.metrics import Metrics
+from .orthanc import collector
+from .orthanc.local_zone import local_zone
+from .orthanc.loop_thread import LoopThread
+from .orthanc.loopback import Loopback
+from .orthanc.orthanc_modalities import OrthancModalities
+from .orthanc.sdk import RestOutput, RestRequest
+from .projection.projection import Projection
+from .service import UpsService
 from .settings import Settings, Surroundings
-from .store.loopback import Loopback
-from .store.orthanc_entries import OrthancEntries
-from .store.orthanc_modalities import OrthancModalities
+from .store.metadata import OrthancEntries
 from .store.port import StoreUnavailable
-from .store.projection import Projection
 from .store.shelf_keeper import StoreMisconfigured
 from .store.shelves import Uploads
-from .wires import dimse_tls, event_json, web_tls, webhook_subscriptions
-from .wires.authorization import Authorization
-from .wires.dimse_codec import Codec
-from .wires.dimse_policy import Policy
-from .wires.dimse_resolver import Resolver
-from .wires.dimse_scp import DimseServer
-from .wires.dimse_scu import DimseChannel
-from .wires.dimse_services import Services
-from .wires.http_listener import Doors, HttpListener
-from .wires.management.explorer_files import serve
-from .wires.orthanc_door import OrthancDoor, send
-from .wires.orthanc_pages import OrthancPages
-from .wires.orthanc_questions import OrthancQuestions
-from .wires.orthanc_routes import OrthancRoutes
-from .wires.ups_rs import UpsRs
-from .wires.web_response import HttpProblem, WebResponse
-from .wires.web_rights import Rights
-from .wires.web_socket import WebSocketChannel
-from .wires.web_socket_session import WebSocketSessions
-from .wires.webhook import WebhookChannel, webhook_channels
+from .webhook import subscriptions as webhook_subscriptions
+from .webhook.channel import WebhookChannel, webhook_channels
 
 _log = logging.getLogger("orthanc_ups")
 _FIRST_PAUSE: Final = 0.2

@@ -16,12 +16,12 @@ from pynetdicom import AE
 
 from orthanc_ups.core import tags
 from orthanc_ups.core.dataset import element, text
-from orthanc_ups.wires import dimse_pdu
-from orthanc_ups.wires.dimse_encode import encode
-from orthanc_ups.wires.dimse_message import STATUS, Field, Message, fragments
-from orthanc_ups.wires.dimse_negotiation import request
-from orthanc_ups.wires.dimse_pdu import Kind
-from orthanc_ups.wires.dimse_syntax import EXPLICIT
+from orthanc_ups.dimse import pdu as dimse_pdu
+from orthanc_ups.dimse.encode import encode
+from orthanc_ups.dimse.message import STATUS, Field, Message, fragments
+from orthanc_ups.dimse.negotiation import request
+from orthanc_ups.dimse.pdu import Kind
+from orthanc_ups.dimse.syntax import EXPLICIT
 from tests.support import dimse_raw, workitems
 from tests.support.dimse_client import VERIFICATION, NoAssociation, UpsClient
 from tests.support.dimse_raw import Closed, RawPeer

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from orthanc_ups.codecs import dicom_json, dicom_xml
 from orthanc_ups.core.dataset import DataSet, element, items
 from orthanc_ups.core.value_rules import DEEPEST
-from orthanc_ups.wires import dicom_json, dicom_xml
 from tests.support.orthanc import RealOrthanc
 from tests.support.raw_dimse import RawScu, decoded, encoded
 from tests.support.web_client import WebClient, new_uid, next_event

@@ -15,9 +15,9 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from pynetdicom import AE
 from pynetdicom.association import Association
 
+from orthanc_ups.orthanc.loopback import Loopback
 from orthanc_ups.store import shelves
-from orthanc_ups.store.loopback import Loopback
-from orthanc_ups.store.orthanc_entries import OrthancEntries
+from orthanc_ups.store.metadata import OrthancEntries
 from orthanc_ups.store.port import StoreUnavailable
 from tests.support.orthanc import DICOMWEB_PLUGIN, PYTHON_PLUGIN, RealOrthanc
 from tests.support.plugin_scripts import write_script
@@ -35,7 +35,7 @@ NAMES = ["UPS object", "shelf", "patient of the shelves"]
 
 SCRIPT = """
 from orthanc_ups.store.shelves import Uploads
-from orthanc_ups.wires.orthanc_hooks import ChangeForwarder, UploadGuard
+from orthanc_ups.orthanc.hooks import ChangeForwarder, UploadGuard
 
 uploads = Uploads()
 guard = UploadGuard(orthanc, uploads)

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from orthanc_ups.codecs import dicom_xml
 from orthanc_ups.core.dataset import element
-from orthanc_ups.wires import dicom_xml, multipart
-from orthanc_ups.wires.media_types import parse
+from orthanc_ups.dicomweb import multipart
+from orthanc_ups.dicomweb.media_types import parse
 from tests.support.orthanc import DICOMWEB_PLUGIN, PYTHON_PLUGIN, RealOrthanc
 from tests.support.web_client import WebClient, new_uid, next_event, state
 from tests.support.workitems import changed, full, minimal, performed

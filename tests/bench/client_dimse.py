@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from orthanc_ups.core import tags
 from orthanc_ups.core.dataset import DataSet, element
-from orthanc_ups.wires.dimse_message import AFFECTED_INSTANCE, Message
+from orthanc_ups.dimse.message import AFFECTED_INSTANCE, Message
 from tests.bench.measuring import answer
 from tests.support.load_plan import with_transaction
 from tests.support.raw_dimse import EventListener, RawScu, encoded, state_change, subscription, together

@@ -14,9 +14,9 @@ from orthanc_ups.core.commands import Create, Requester
 from orthanc_ups.core.dataset import element
 from orthanc_ups.core.decide import Circumstances, decide
 from orthanc_ups.core.workitem import HistoryEntry, Workitem
+from orthanc_ups.orthanc.loopback import Loopback
 from orthanc_ups.store.document import encode
-from orthanc_ups.store.loopback import Loopback
-from orthanc_ups.store.orthanc_entries import OrthancEntries
+from orthanc_ups.store.metadata import OrthancEntries
 from orthanc_ups.store.port import Entry
 from orthanc_ups.store.shelf_keeper import in_flight
 from orthanc_ups.worklist.commits import workitem_key

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from aiohttp.web import BaseRequest, StreamResponse, WebSocketResponse
 
-from orthanc_ups.wires import web_socket_frames
-from orthanc_ups.wires.http_server import LimitedServer, ServerLimits, as_aiohttp
-from orthanc_ups.wires.web_response import WebResponse
+from orthanc_ups.dicomweb import web_socket_frames
+from orthanc_ups.dicomweb.http_server import LimitedServer, ServerLimits, as_aiohttp
+from orthanc_ups.dicomweb.response import WebResponse
 
 
 class _Floor:

@@ -12,7 +12,7 @@ import requests
 from playwright.sync_api import Page, expect
 from pydicom.data import get_testdata_file
 
-from orthanc_ups.wires.management.explorer_files import explorer_files
+from orthanc_ups.management.explorer_files import explorer_files
 from tests.support.browser import Management, Screen, uploaded_study
 from tests.support.orthanc import RealOrthanc
 

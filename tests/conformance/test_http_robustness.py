@@ -16,8 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from orthanc_ups.codecs import dicom_json, dicom_xml
 from orthanc_ups.core.dataset import DataSet
-from orthanc_ups.wires import dicom_json, dicom_xml
 from tests.support.datasets import datasets
 from tests.support.web_client import TIMEOUT, WebClient, new_uid, next_event, state
 from tests.support.workitems import full, minimal, performed, progress

@@ -3,8 +3,9 @@
 
 import pytest
 
+from orthanc_ups.codecs import dicom_json, dicom_xml
 from orthanc_ups.core.dataset import DataSet, element
-from orthanc_ups.wires import dicom_json, dicom_xml, multipart
+from orthanc_ups.dicomweb import multipart
 from tests.support.web_client import WebClient, new_uid
 from tests.support.workitems import changed, full, minimal
 

@@ -3,8 +3,8 @@
 
 import pytest
 
+from orthanc_ups.codecs import dicom_xml
 from orthanc_ups.core.dataset import DataSet, element
-from orthanc_ups.wires import dicom_xml
 from tests.support.web_client import WebClient, new_uid, state
 from tests.support.workitems import performed
 

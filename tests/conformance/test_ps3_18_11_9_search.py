@@ -8,9 +8,10 @@ from urllib.parse import quote
 
 import pytest
 
+from orthanc_ups.codecs import dicom_xml
 from orthanc_ups.core.dataset import DataSet, element
-from orthanc_ups.wires import dicom_xml, multipart
-from orthanc_ups.wires.media_types import parse
+from orthanc_ups.dicomweb import multipart
+from orthanc_ups.dicomweb.media_types import parse
 from tests.support.web_client import WebClient, new_uid
 from tests.support.workitems import code, full, minimal, station
 

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 
 import requests
 
+from orthanc_ups.orthanc.loopback import Loopback
 from orthanc_ups.store import shelves
-from orthanc_ups.store.loopback import Loopback
-from orthanc_ups.store.orthanc_entries import OrthancEntries
+from orthanc_ups.store.metadata import OrthancEntries
 from orthanc_ups.store.port import Entry
 from orthanc_ups.store.recovery import RestorableEntries
 from orthanc_ups.store.shelves import Address

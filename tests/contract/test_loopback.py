@@ -6,9 +6,9 @@ import base64
 
 import pytest
 
+from orthanc_ups.orthanc.loopback import Loopback
 from orthanc_ups.settings import Surroundings
-from orthanc_ups.store.loopback import Loopback
-from orthanc_ups.store.orthanc_entries import OrthancEntries
+from orthanc_ups.store.metadata import OrthancEntries
 from orthanc_ups.store.port import StoreUnavailable
 from tests.contract.stores import WITHOUT_PLUGINS, each, loaded
 from tests.support.orthanc import RealOrthanc

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import requests
 
-from orthanc_ups.metrics import METRICS
+from orthanc_ups.monitoring.metrics import METRICS
 from tests.support.orthanc import RealOrthanc
 from tests.support.plugin_scripts import write_script
 from tests.support.waiting import wait_until

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from orthanc_ups.orthanc.loopback import Loopback
 from orthanc_ups.store import shelves
-from orthanc_ups.store.loopback import Loopback
-from orthanc_ups.store.orthanc_entries import OrthancEntries
+from orthanc_ups.store.metadata import OrthancEntries
 from orthanc_ups.store.port import Entry, EntryConflict, EntryExists
 from orthanc_ups.store.shelf_keeper import StoreMisconfigured
 from orthanc_ups.store.shelves import Address, Value

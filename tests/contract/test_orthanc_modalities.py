@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import requests
 
-from orthanc_ups.modalities import Modality
-from orthanc_ups.store.loopback import Loopback, Reply
-from orthanc_ups.store.orthanc_modalities import OrthancModalities
+from orthanc_ups.orthanc.loopback import Loopback, Reply
+from orthanc_ups.orthanc.modalities import Modality
+from orthanc_ups.orthanc.orthanc_modalities import OrthancModalities
 from tests.contract.stores import WITHOUT_PLUGINS, asynchronous
 from tests.support.orthanc import RealOrthanc
 from tests.support.waiting import wait_until

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import requests
 
-from orthanc_ups import sdk
+from orthanc_ups.orthanc import sdk
 from tests.support.orthanc import RealOrthanc
 from tests.support.plugin_scripts import write_script
 

@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from orthanc_ups.core import tags
-from orthanc_ups.wires import dimse_pdu
-from orthanc_ups.wires.dimse_message import (
+from orthanc_ups.dimse import pdu as dimse_pdu
+from orthanc_ups.dimse.message import (
     ACTION_TYPE,
     AFFECTED_CLASS,
     COMMAND_FIELD,
@@ -26,8 +26,8 @@ from orthanc_ups.wires.dimse_message import (
     Value,
     fragments,
 )
-from orthanc_ups.wires.dimse_negotiation import request
-from orthanc_ups.wires.dimse_pdu import Kind
+from orthanc_ups.dimse.negotiation import request
+from orthanc_ups.dimse.pdu import Kind
 
 VERIFICATION = "1.2.840.10008.1.1"
 CONTEXT = 1

@@ -14,17 +14,17 @@ from orthanc_ups.core import statuses
 from orthanc_ups.core.commands import Command
 from orthanc_ups.core.dataset import DataSet
 from orthanc_ups.core.matching import Query
+from orthanc_ups.core.outcome import WHOLE, Outcome, Page, Paging
 from orthanc_ups.core.statuses import UpsError
-from orthanc_ups.modalities import Modality
-from orthanc_ups.outcome import WHOLE, Outcome, Page, Paging
+from orthanc_ups.dimse.codec import Codec
+from orthanc_ups.dimse.policy import Policy
+from orthanc_ups.dimse.resolver import Resolver
+from orthanc_ups.dimse.scp import DimseServer
+from orthanc_ups.dimse.scu import DimseChannel
+from orthanc_ups.dimse.services import Services
+from orthanc_ups.dimse.tls import client_context, server_context
+from orthanc_ups.orthanc.modalities import Modality
 from orthanc_ups.settings import Settings, Surroundings
-from orthanc_ups.wires.dimse_codec import Codec
-from orthanc_ups.wires.dimse_policy import Policy
-from orthanc_ups.wires.dimse_resolver import Resolver
-from orthanc_ups.wires.dimse_scp import DimseServer
-from orthanc_ups.wires.dimse_scu import DimseChannel
-from orthanc_ups.wires.dimse_services import Services
-from orthanc_ups.wires.dimse_tls import client_context, server_context
 from tests.support.waiting import wait_until
 
 T = TypeVar("T")

@@ -10,7 +10,6 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from orthanc_ups.change_feed import ChangeFeed, Changes
 from orthanc_ups.core import statuses, tags
 from orthanc_ups.core.commands import (
     ChangeState,
@@ -32,6 +31,7 @@ from orthanc_ups.core.events import Event, EventType, Occurrence
 from orthanc_ups.core.free_text import fits
 from orthanc_ups.core.matching import Query
 from orthanc_ups.core.numbers import Numbers
+from orthanc_ups.core.outcome import Outcome
 from orthanc_ups.core.person_names import fold
 from orthanc_ups.core.reasons import discreet, reason_of
 from orthanc_ups.core.statuses import UpsError
@@ -40,10 +40,10 @@ from orthanc_ups.core.workitem import HistoryEntry, SpecificAct, Subscription, W
 from orthanc_ups.delivery.dead_letters import DeadLetter
 from orthanc_ups.delivery.port import Endpoint, Unreachable
 from orthanc_ups.delivery.report import EndpointReport
-from orthanc_ups.outcome import Outcome
-from orthanc_ups.wires.management.activity import Activity
-from orthanc_ups.wires.management.ports import DeliveryState, Facts, Listener, Listing, Subscriber
-from orthanc_ups.wires.management.views import row
+from orthanc_ups.management.activity import Activity
+from orthanc_ups.management.ports import DeliveryState, Facts, Listener, Listing, Subscriber
+from orthanc_ups.management.views import row
+from orthanc_ups.worklist.change_feed import ChangeFeed, Changes
 
 _WELL_KNOWN = (tags.GLOBAL_SUBSCRIPTION, tags.FILTERED_SUBSCRIPTION)
 _RANKS = {"HIGH": 1, "MEDIUM": 2, "LOW": 3, "SCHEDULED": 1, "IN PROGRESS": 2, "COMPLETED": 3, "CANCELED": 4}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from hypothesis import strategies as st
 
 from orthanc_ups.core import tags
-from orthanc_ups.wires.dimse_message import Field, Message, Value, fragments
+from orthanc_ups.dimse.message import Field, Message, Value, fragments
 from tests.support import raw_http, upper_layer
 from tests.support.load_plan import as_json
 from tests.support.raw_dimse import CLASSES, encoded, state_change, subscription

@@ -18,7 +18,7 @@ from typing import Any, TextIO
 import orjson
 
 from orthanc_ups.core.dataset import text
-from orthanc_ups.wires.dimse_message import AFFECTED_INSTANCE, EVENT_TYPE, Message
+from orthanc_ups.dimse.message import AFFECTED_INSTANCE, EVENT_TYPE, Message
 from tests.support.load_plan import told
 from tests.support.raw_dimse import EventListener, decoded
 from tests.support.raw_http import Broken, Socket

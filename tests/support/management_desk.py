@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orthanc_ups.core.commands import Create, Requester
-from orthanc_ups.templates import read_templates
-from orthanc_ups.wires.management.api import ManagementApi, Ports
-from orthanc_ups.wires.web_request import WebRequest
-from orthanc_ups.wires.web_response import WebResponse
+from orthanc_ups.dicomweb.request import WebRequest
+from orthanc_ups.dicomweb.response import WebResponse
+from orthanc_ups.management.api import ManagementApi, Ports
+from orthanc_ups.management.templates import read_templates
 from tests.support.fake_management import (
     FakeClock,
     FakeDesk,

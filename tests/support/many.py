@@ -13,9 +13,9 @@ from orthanc_ups.config import read_surroundings
 from orthanc_ups.core import tags
 from orthanc_ups.core.dataset import element
 from orthanc_ups.core.workitem import HistoryEntry, Workitem
+from orthanc_ups.orthanc.loopback import Loopback
 from orthanc_ups.store.document import encode
-from orthanc_ups.store.loopback import Loopback
-from orthanc_ups.store.orthanc_entries import OrthancEntries
+from orthanc_ups.store.metadata import OrthancEntries
 from tests.support.orthanc import RealOrthanc
 from tests.support.workitems import stored, uid
 

@@ -10,9 +10,9 @@ from orthanc_ups.core import tags
 from orthanc_ups.core.dataset import element, text
 from orthanc_ups.core.matching import Query
 from orthanc_ups.core.workitem import Workitem
+from orthanc_ups.projection.projection import Projection
 from orthanc_ups.store.document import encode
 from orthanc_ups.store.port import Entry
-from orthanc_ups.store.projection import Projection
 from tests.support import workitems
 
 EVERYTHING = Query.of({tags.SOP_INSTANCE_UID: element("UI")})

@@ -7,7 +7,7 @@ import asyncio
 import struct
 from collections.abc import Callable, Mapping
 
-from orthanc_ups.wires.dimse_message import CommandSet, Message, fragments, parse_command
+from orthanc_ups.dimse.message import CommandSet, Message, fragments, parse_command
 from tests.support import upper_layer
 from tests.support.upper_layer import EXPLICIT, Asked
 

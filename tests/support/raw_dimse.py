@@ -16,10 +16,10 @@ from typing import Self
 
 from orthanc_ups.core import tags
 from orthanc_ups.core.dataset import DataSet, element
-from orthanc_ups.wires.dimse_charset import undeclared
-from orthanc_ups.wires.dimse_decode import Bounds, decode
-from orthanc_ups.wires.dimse_encode import encode
-from orthanc_ups.wires.dimse_message import (
+from orthanc_ups.dimse.charset import undeclared
+from orthanc_ups.dimse.decode import Bounds, decode
+from orthanc_ups.dimse.encode import encode
+from orthanc_ups.dimse.message import (
     ACTION_TYPE,
     AFFECTED_CLASS,
     AFFECTED_INSTANCE,
@@ -35,7 +35,7 @@ from orthanc_ups.wires.dimse_message import (
     Message,
     Value,
 )
-from orthanc_ups.wires.dimse_syntax import SYNTAXES
+from orthanc_ups.dimse.syntax import SYNTAXES
 from tests.support import upper_layer
 from tests.support.raw_association import Ended, RawAssociation
 

@@ -17,7 +17,6 @@ from typing import Any, Final, ParamSpec
 
 import pytest
 
-from orthanc_ups.assembly import UpsService
 from orthanc_ups.core import tags
 from orthanc_ups.core.commands import (
     ChangeState,
@@ -34,14 +33,15 @@ from orthanc_ups.core.commands import (
 )
 from orthanc_ups.core.dataset import DataSet, text
 from orthanc_ups.core.events import Event, EventType
+from orthanc_ups.core.outcome import Outcome
 from orthanc_ups.core.statuses import UpsError
 from orthanc_ups.core.workitem import Subscription, Workitem
-from orthanc_ups.outcome import Outcome
+from orthanc_ups.projection.projection import Projection
+from orthanc_ups.service import UpsService
 from orthanc_ups.settings import Settings
 from orthanc_ups.store.port import Entry, StoreUnavailable
-from orthanc_ups.store.projection import Projection
 from orthanc_ups.store.twin import InMemoryEntries
-from orthanc_ups.worklist.service import ReceivingAes
+from orthanc_ups.worklist.worklist import ReceivingAes
 from tests.support.delivery import TwinChannel, VirtualClock, settle
 from tests.support.workitems import minimal, performed, uid
 

@@ -9,8 +9,8 @@ from typing import Any
 import orjson
 
 from orthanc_ups.core.commands import Requester
-from orthanc_ups.wires.management.transfer import Importer, described, export_page
-from orthanc_ups.worklist.exporter import Position
+from orthanc_ups.transfer.exporter import Position
+from orthanc_ups.transfer.routes import Importer, described, export_page
 from tests.support.delivery import settle
 from tests.support.service import Desk
 

@@ -10,8 +10,8 @@ from typing import Any
 import requests
 from websockets.sync.client import ClientConnection, connect
 
+from orthanc_ups.codecs import dicom_json
 from orthanc_ups.core.dataset import DataSet
-from orthanc_ups.wires import dicom_json
 from tests.support import workitems
 
 TIMEOUT = 10.0

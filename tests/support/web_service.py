@@ -14,22 +14,22 @@ from typing import Any, Self
 
 import requests
 
-from orthanc_ups.assembly import UpsService
 from orthanc_ups.core.events import Event
 from orthanc_ups.delivery.clock import SystemClock
-from orthanc_ups.loop_thread import LoopThread
-from orthanc_ups.modalities import Modality
-from orthanc_ups.receivers import KnownReceivers
+from orthanc_ups.delivery.receivers import KnownReceivers
+from orthanc_ups.dicomweb import tls as web_tls
+from orthanc_ups.dicomweb.authorization import Authorization
+from orthanc_ups.dicomweb.http_listener import Doors, HttpListener
+from orthanc_ups.dicomweb.rights import Rights
+from orthanc_ups.dicomweb.ups_rs import UpsRs
+from orthanc_ups.dicomweb.web_socket import WebSocketChannel
+from orthanc_ups.dicomweb.web_socket_session import WebSocketSessions
+from orthanc_ups.orthanc.loop_thread import LoopThread
+from orthanc_ups.orthanc.modalities import Modality
+from orthanc_ups.projection.projection import Projection
+from orthanc_ups.service import UpsService
 from orthanc_ups.settings import Settings, Surroundings
-from orthanc_ups.store.projection import Projection
 from orthanc_ups.store.twin import InMemoryEntries
-from orthanc_ups.wires import web_tls
-from orthanc_ups.wires.authorization import Authorization
-from orthanc_ups.wires.http_listener import Doors, HttpListener
-from orthanc_ups.wires.ups_rs import UpsRs
-from orthanc_ups.wires.web_rights import Rights
-from orthanc_ups.wires.web_socket import WebSocketChannel
-from orthanc_ups.wires.web_socket_session import WebSocketSessions
 from tests.support.ports import free_port
 from tests.support.web_client import TIMEOUT, WebClient
 

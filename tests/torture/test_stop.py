@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from orthanc_ups.stop_notice import catches
+from orthanc_ups.orthanc.stop_notice import catches
 from tests.bench.filling import filled
 from tests.support.load import (
     Subscribers,

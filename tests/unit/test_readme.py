@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from orthanc_ups.config import key_of, read_settings
-from orthanc_ups.metrics import METRICS
+from orthanc_ups.dicomweb.ups_rs_resources import Kind
+from orthanc_ups.management.explorer_files import explorer_files
+from orthanc_ups.monitoring.metrics import METRICS
 from orthanc_ups.settings import Settings, Webhook
-from orthanc_ups.wires.management.explorer_files import explorer_files
-from orthanc_ups.wires.ups_rs_resources import Kind
-from tests.unit.test_house import CHECKOUT
+from tests.unit.test_architecture import CHECKOUT
 
 README = (CHECKOUT / "README.md").read_text()
 WEBHOOK = {"Url": "https://receiver.example/events", "Aet": "HOOK"}

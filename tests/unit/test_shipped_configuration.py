@@ -7,9 +7,9 @@ import json
 from typing import Any
 
 from orthanc_ups.config import read_settings
-from orthanc_ups.templates import read_templates
-from orthanc_ups.wires.management.explorer_files import explorer_files
-from tests.unit.test_house import CHECKOUT
+from orthanc_ups.management.explorer_files import explorer_files
+from orthanc_ups.management.templates import read_templates
+from tests.unit.test_architecture import CHECKOUT
 
 
 def shipped() -> dict[str, Any]:

@@ -14,13 +14,7 @@ from ..store.port import StoreUnavailable
 from .backoff import Backoff
 from .burial import Burial
 from .line import BurstAt, Line, Waiting
-from .port import (
-    WEBSOCKET,
-    Channel,
-    Endpoint,
-    Refused,
-    Unreachable,
-)
+from .port import WEBSOCKET, Channel, Endpoint, Refused, Unreachable
 from .repeats import Repeat, next_reports
 from .surroundings import Surroundings
 from .tally import Tally

@@ -9,8 +9,8 @@ import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, TypeVar
 
+from ..orthanc.loopback import Loopback, Reply
 from . import shelves
-from .loopback import Loopback, Reply
 from .port import StoreUnavailable
 from .recovery import ShelvesLost
 from .shelves import Address, Uploads, Version

@@ -12,10 +12,10 @@ from ..core import statuses
 from ..core.commands import Create, ReleaseLock, Subscribe, Unsubscribe, WorkitemCommand
 from ..core.decide import Circumstances, Decision, decide
 from ..core.events import state_report
+from ..core.outcome import T
 from ..core.statuses import Status, UpsError
 from ..core.value_rules import Limits
 from ..core.workitem import Subscription, Workitem
-from ..outcome import T
 from ..settings import Settings
 from .ledger import Ledger
 from .shadow import Kept, Shadow

@@ -11,6 +11,7 @@ from ..core import statuses, tags
 from ..core.commands import Subscribe, Suspend, Unsubscribe
 from ..core.matching import Query
 from ..core.numbers import Numbers
+from ..core.outcome import Outcome
 from ..core.reasons import discreet, reason_of
 from ..core.statuses import Status, UpsError
 from ..core.subscriptions import MAXIMUM_ACTS, GlobalAct, Kind, filters_taken
@@ -18,7 +19,6 @@ from ..core.workitem import Subscription
 from ..delivery.outbox import Delivery
 from ..delivery.port import Burst
 from ..delivery.subscriber import PREFIX
-from ..outcome import Outcome
 from ..store.document import UnreadableDocument
 from ..store.log_document import decode_log, encode_log
 from ..store.port import Entry

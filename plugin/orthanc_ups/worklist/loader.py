@@ -11,10 +11,10 @@ from ..core.events import Event
 from ..core.subscriptions import Kind, Log
 from ..core.workitem import Workitem
 from ..delivery.port import Burst
+from ..projection.projection import Projection
 from ..store.document import UnreadableDocument, decode_events
 from ..store.log_document import decode_log
 from ..store.port import Entry
-from ..store.projection import Projection
 from ..store.recovery import RestorableEntries, ShelvesLost
 from .commits import Overflow, workitem_key
 from .header import KEY as HEADER_KEY

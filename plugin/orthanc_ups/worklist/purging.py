@@ -7,10 +7,10 @@ import logging
 
 from ..core import statuses
 from ..core.commands import Purge
+from ..core.outcome import Outcome
 from ..core.reasons import discreet, reason_of
 from ..core.statuses import UpsError
 from ..core.workitem import HistoryEntry, Workitem
-from ..outcome import Outcome
 from .commits import Commits
 from .ledger import Ledger
 from .shadow import Kept, Shadow

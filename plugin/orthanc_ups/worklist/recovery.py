@@ -9,9 +9,9 @@ from typing import Final
 
 from ..core.events import Event
 from ..delivery.outbox import Delivery
+from ..projection.projection import Projection, ProjectionBroken
 from ..store.log_document import encode_log
 from ..store.port import Entry, StoreUnavailable
-from ..store.projection import Projection, ProjectionBroken
 from ..store.recovery import RestorableEntries
 from .commits import Commits
 from .counters import Counters

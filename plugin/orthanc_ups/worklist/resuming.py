@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterable, Iterator
 
 from ..delivery.documents import decode_progress
 from ..delivery.subscriber import PREFIX
+from ..projection.projection import Projection
 from ..store.document import UnreadableDocument
 from ..store.port import Entry
-from ..store.projection import Projection
 from .header import CREATIONS, SEQUENCES
 from .loader import Stored
 

@@ -14,10 +14,10 @@ from ..core import tags
 from ..core.commands import Command, Purge, ReleaseLock, RequestCancel, Requester
 from ..core.dataset import DataSet, element, text
 from ..core.matching import Query
+from ..core.outcome import Outcome
 from ..core.states import State
 from ..core.statuses import UpsError
 from ..core.workitem import Subscription, Workitem
-from ..outcome import Outcome
 from ..settings import Settings
 from .ledger import Ledger
 

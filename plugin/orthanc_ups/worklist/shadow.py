@@ -14,9 +14,9 @@ from ..core.matching import Query
 from ..core.selection import Selection
 from ..core.statuses import PROCESSING_FAILURE, RESOURCE_LIMITATION, UpsError
 from ..core.workitem import HistoryEntry, Workitem
+from ..projection.projection import Kept, Projection, ProjectionBroken
 from ..store.document import UnreadableDocument, decode, encode
 from ..store.port import Entry
-from ..store.projection import Kept, Projection, ProjectionBroken
 from .tombstones import Tombstone, Tombstones, read_tombstone, tombstone_document
 from .writer import Writer
 

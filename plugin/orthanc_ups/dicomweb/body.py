@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The data set in the body of a request, whatever its media type and compression (PS3.18 §8.7, §11.1.4)."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Mapping
+from typing import Final
+
+from ..codecs import dicom_json, dicom_xml
+from ..codecs.dicom_xml_reader import MalformedXml
+from ..core.dataset import DataSet
+from . import multipart
+from .media_types import DICOM_JSON, DICOM_XML, MULTIPART_XML, PLAIN_JSON, MediaType, parse
+from .response import HttpProblem
+
+_LARGE: Final = 32 * 1024  # bytes; beyond, a thread parses, so that the loop serves others meanwhile
+_THREADS: Final = 2  # at once, which bounds the memory that parsing takes
+_PATIENCE: Final = 15.0  # seconds
+_TAKEN: Final = f"{DICOM_JSON}, {MULTIPART_XML} or {DICOM_XML}"
+_GZIP: Final = 31
+
+
+class Bodies:
+    """Reads bodies, within limits."""
+
+    def __init__(self, maximum_size: int, maximum_nesting: int) -> None:
+        self._size = maximum_size
+        self._nesting = maximum_nesting
+        self._threads = asyncio.Semaphore(_THREADS)
+
+    async def data_set(self, headers: Mapping[str, str], body: bytes) -> DataSet | None:
+        """The one data set in a body, or None if there is no body.
+
+        Raises:
+            HttpProblem: 400 malformed or not exactly one data set, 413 too large, 415 not of a type we take,
+                503 if many large ones wait already.
+            UpsError: 0105 or 0106 with the path of the attribute.
+        """
+        if not body:
+            return None
+        if len(body) > self._size:
+            raise HttpProblem(413, f"the body is larger than {self._size} bytes (Ups.MaximumBodySize)")
+        compressed = headers.get("content-encoding", "").strip().lower()
+        if len(body) <= _LARGE and not compressed:
+            return self._read(headers.get("content-type", ""), body, compressed)
+        await self._turn()
+        try:
+            return await asyncio.to_thread(self._read, headers.get("content-type", ""), body, compressed)
+        finally:
+            self._threads.release()
+
+    async def _turn(self) -> None:
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await self._threads.acquire()
+        except TimeoutError:
+            raise HttpProblem(503, "too many large bodies are being read", (("Retry-After", "5"),)) from None
+
+    def _read(self, content_type: str, body: bytes, compressed: str) -> DataSet:
+        if compressed not in ("", "identity"):
+            body = _decompressed(body, compressed, self._size)
+        found = self._data_sets(_media_type(content_type), body)
+        if len(found) != 1:
+            raise HttpProblem(400, f"the body holds {len(found)} data sets, expected one")
+        return found[0]
+
+    def _data_sets(self, media_type: MediaType, body: bytes) -> list[DataSet]:
+        try:
+            if media_type.name in (DICOM_JSON.name, PLAIN_JSON.name):
+                return dicom_json.decode(body, self._nesting)
+            if media_type.name == DICOM_XML.name:
+                return [dicom_xml.decode(body, self._nesting)]
+            if media_type.name == MULTIPART_XML.name:
+                return self._parts(media_type, body)
+        except (dicom_json.MalformedJson, MalformedXml, multipart.MalformedMultipart) as error:
+            raise HttpProblem(400, str(error)) from None
+        raise HttpProblem(415, f"the body is {media_type.name}, expected {_TAKEN}")
+
+    def _parts(self, media_type: MediaType, body: bytes) -> list[DataSet]:
+        default = media_type.parameters.get("type", "") or DICOM_XML.name
+        found: list[DataSet] = []
+        for part in multipart.decode(body, media_type.parameters.get("boundary", "")):
+            of_part = _media_type(part.content_type or default)
+            if of_part.type == "multipart":
+                raise HttpProblem(415, "a part of the body is multipart itself")
+            found += self._data_sets(of_part, part.content)
+        return found
+
+
+def _media_type(content_type: str) -> MediaType:
+    """The type of a body; without Content-Type the default of the service."""
+    if not content_type.strip():
+        return DICOM_JSON
+    found = parse(content_type)
+    if found is None:
+        raise HttpProblem(415, f"Content-Type {content_type[:100]!r} is no media type, expected {_TAKEN}")
+    charset = found.parameters.get("charset", "utf-8").lower()
+    if charset not in ("utf-8", "utf8", "us-ascii") and found.subtype.endswith("json"):
+        raise HttpProblem(415, f"the body has charset {charset[:40]}, expected UTF-8")
+    return found
+
+
+def _decompressed(body: bytes, coding: str, most: int) -> bytes:
+    if coding not in ("gzip", "x-gzip"):
+        raise HttpProblem(
+            415, f"Content-Encoding {coding[:40]}, expected gzip", (("Accept-Encoding", "gzip"),)
+        )
+    reader = zlib.decompressobj(_GZIP)
+    try:
+        plain = reader.decompress(body, most + 1)
+    except zlib.error:
+        raise HttpProblem(400, "the body is not gzip, as its Content-Encoding says") from None
+    if len(plain) > most:
+        raise HttpProblem(
+            413, f"the body is larger than {most} bytes when decompressed (Ups.MaximumBodySize)"
+        )
+    if not reader.eof or reader.unused_data:
+        raise HttpProblem(400, "the gzip of the body is cut off or has something behind it")
+    return plain

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What the header of a request tells about its sender.
+
+A client says the same with each request of a connection, so it is found out once and kept as long as the connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp.typedefs import RawHeaders
+from aiohttp.web import BaseRequest
+
+from ..settings import Settings, Surroundings
+from . import addresses as web_addresses
+from .addresses import Addresses
+from .authorization import Authorization, Credentials
+from .http_server import LimitedHandler
+from .origins import Origins
+from .response import Headers, HttpProblem
+
+_SHORT: Final = 2048  # bytes of a header that is worth keeping
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The sender of a request.
+
+    Attributes:
+        raw: the header fields as they came, and how many bytes they are.
+        headers: by lower-case name; the values of a repeated one joined (RFC 9110 §5.3).
+        cors: headers for every answer.
+        service: base URI of the service as he sees it, without slash at the end; ``web_socket_service`` likewise.
+        credentials: what Orthanc is asked with.
+        is_local: True if he is on this very host.
+    """
+
+    raw: RawHeaders
+    size: int
+    headers: Mapping[str, str]
+    cors: Headers
+    service: str
+    web_socket_service: str
+    credentials: Credentials
+    is_local: bool
+
+
+class Callers:
+    """Knows who calls."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        surroundings: Surroundings,
+        authorization: Authorization,
+        origins: Origins,
+        addresses: Addresses,
+        *,
+        tls: bool,
+    ) -> None:
+        self._only_loopback = not surroundings.remote_access_allowed
+        self._header_size = settings.maximum_header_size
+        self._authorization = authorization
+        self._origins = origins
+        self._addresses = addresses
+        self._scheme = "https" if tls else "http"
+
+    def of(self, request: BaseRequest) -> Caller:
+        """Who sent a request."""
+        connection = request.protocol
+        assert isinstance(connection, LimitedHandler)
+        known = connection.notes
+        if isinstance(known, Caller) and known.raw == request.raw_headers:
+            return known
+        found = self._found_out(request)
+        connection.notes = found if found.size <= _SHORT else None
+        return found
+
+    def check(self, caller: Caller) -> None:
+        """Refuse who may not even ask. Raises HttpProblem 403, 431."""
+        if self._only_loopback and not caller.is_local:
+            raise HttpProblem(403, "only this host may come in (RemoteAccessAllowed of Orthanc is false)")
+        if caller.size > self._header_size:
+            raise HttpProblem(
+                431, f"the header is larger than {self._header_size} bytes (Ups.MaximumHeaderSize)"
+            )
+
+    def _found_out(self, request: BaseRequest) -> Caller:
+        headers = _lower(request)
+        service = self._addresses.service(self._scheme, lambda: _local(request), request.remote, headers)
+        return Caller(
+            raw=request.raw_headers,
+            size=sum(len(name) + len(value) + 4 for name, value in request.raw_headers),
+            headers=headers,
+            cors=self._origins.headers(headers),
+            service=service,
+            web_socket_service=web_addresses.web_socket(service),
+            credentials=self._authorization.credentials(headers),
+            is_local=web_addresses.is_loopback(request.remote),
+        )
+
+
+def _lower(request: BaseRequest) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for name, value in request.headers.items():
+        key = name.lower()
+        headers[key] = f"{headers[key]}, {value}" if key in headers else value
+    return headers
+
+
+def _local(request: BaseRequest) -> str:
+    """Where the request came in, as host and port."""
+    name = request.transport.get_extra_info("sockname") if request.transport else None
+    if not name:
+        return "localhost"
+    host = f"[{name[0]}]" if ":" in str(name[0]) else str(name[0])
+    return f"{host}:{name[1]}"

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The plugin's own DICOMweb port: HTTP/1.1 and WebSocket on one port, beside Orthanc's (``Ups.HttpPort``)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from dataclasses import dataclass, replace
+from typing import Final
+
+from aiohttp.web import BaseRequest, StreamResponse
+from aiohttp.web_protocol import RequestHandler
+
+from ..core.statuses import UpsError
+from ..settings import Settings, Surroundings
+from . import ups_rs_answers
+from .addresses import Addresses
+from .authorization import Authorization
+from .caller import Caller, Callers
+from .http_bodies import IncomingBodies
+from .http_server import LimitedServer, ServerLimits, as_aiohttp
+from .origins import Origins, foreign
+from .request import WebRequest, segments_of
+from .response import HttpProblem, WebResponse
+from .rights import Rights
+from .ups_rs import UpsRs
+from .ups_rs_resources import Kind, check_uid, resource_of
+from .web_socket_session import WebSocketSessions
+
+_log = logging.getLogger("orthanc_ups.wires.http")
+_STOPPING: Final = 2.0  # seconds for what is under way
+_BACKLOG: Final = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """What stands behind the listener."""
+
+    handler: UpsRs
+    sessions: WebSocketSessions
+    authorization: Authorization
+    rights: Rights
+
+
+class HttpListener:
+    """Lets requests in, hands them on and sends the answers. Lives on one asyncio loop."""
+
+    def __init__(
+        self, doors: Doors, settings: Settings, surroundings: Surroundings, tls: ssl.SSLContext | None = None
+    ) -> None:
+        """Prepare, without listening. Raises ValueError for a trusted proxy that is no address or network."""
+        self._doors = doors
+        self._tls = tls
+        self._port = settings.http_port
+        everywhere = None if surroundings.remote_access_allowed else "127.0.0.1"
+        self._host = settings.bind_address or everywhere
+        self._addresses = Addresses(settings)
+        self._origins = Origins(settings.allowed_origins)
+        self._callers = Callers(
+            settings, surroundings, doors.authorization, self._origins, self._addresses, tls=tls is not None
+        )
+        self._bodies = IncomingBodies(settings.maximum_body_size, settings.http_idle_timeout)
+        self._limits = ServerLimits(
+            settings.maximum_connections, settings.maximum_header_size, settings.http_idle_timeout
+        )
+        self._server: LimitedServer | None = None
+        self._listening: asyncio.Server | None = None
+        self._upgraded: set[RequestHandler] = set()
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open, WebSockets included."""
+        return len(self._server.connections) if self._server else 0
+
+    async def start(self) -> None:
+        """Listen. Raises OSError if the port cannot be had."""
+        loop = asyncio.get_running_loop()
+        self._server = LimitedServer(self._answer, self._limits)
+        self._listening = await loop.create_server(
+            self._server, self._host, self._port, ssl=self._tls, backlog=_BACKLOG
+        )
+        where = self._host or "every address"
+        _log.info("DICOMweb listens on %s, port %d, path %s", where, self._port, self._addresses.root or "/")
+
+    async def stop(self) -> None:
+        """Take no more requests and give those under way two seconds. Open WebSockets are the channel's to close:
+        they may still be told that the server goes down.
+        """
+        if self._listening is not None:
+            self._listening.close()
+        if self._server is not None:
+            plain = [one for one in self._server.connections if one not in self._upgraded]
+            transports = [one.transport for one in plain if one.transport is not None]
+            for connection in plain:
+                connection.close()
+            await asyncio.gather(*(connection.shutdown(_STOPPING) for connection in plain))
+            for transport in transports:
+                transport.abort()  # TLS would wait for the other side
+        self._listening = self._server = None
+
+    # --- one request ---
+
+    async def _answer(self, request: BaseRequest) -> StreamResponse:
+        caller = self._callers.of(request)
+        try:
+            found = await self._admitted(request, caller)
+        except HttpProblem as problem:
+            found = problem.response()
+        except UpsError as error:
+            found = ups_rs_answers.refused(error, None, caller.service)
+        return found if isinstance(found, StreamResponse) else as_aiohttp(found, caller.cors)
+
+    def _target(self, target: str) -> tuple[str, str]:
+        """Path below the root, and query. Raises HttpProblem 404."""
+        if not target.startswith("/"):
+            # absolute form (RFC 9112 §3.2.2), or OPTIONS *
+            absolute = "/" + target.partition("://")[2].partition("/")[2]
+            target = absolute if "://" in target.partition("?")[0] else self._addresses.root or "/"
+        path, _, query = target.partition("#")[0].partition("?")
+        root = self._addresses.root
+        if path == root or path.startswith(root + "/"):
+            return path[len(root) :], query
+        if path.startswith(("/ws/subscribers/", "/subscribers/")):
+            return path, query
+        raise HttpProblem(404, f"the service is at {root or '/'}")
+
+    async def _admitted(self, request: BaseRequest, caller: Caller) -> StreamResponse | WebResponse:
+        self._callers.check(caller)
+        path, query = self._target(request.raw_path)
+        method = request.method
+        preflight = self._origins.preflight(method, caller.headers)
+        if preflight is not None:
+            return preflight
+        self._origins.check(method, caller.headers, caller.service)
+        resource = resource_of(segments_of(path))
+        check_uid(resource)  # what is asked of Orthanc must be what it looks like
+        user = await self._doors.authorization.admit(method, resource, caller.credentials, query)
+        asked = WebRequest(
+            method=method,
+            path=path,
+            query=query,
+            headers=caller.headers,
+            service=caller.service,
+            web_socket_service=caller.web_socket_service,
+            user=user,
+            resource=resource,
+        )
+        if resource.kind is Kind.CONNECTION and method == "GET":
+            return await self._connected(request, asked, resource.ae)
+        if not request.body_exists:
+            return await self._doors.handler.answer(asked)
+        async with self._bodies.of(request) as body:
+            return await self._doors.handler.answer(replace(asked, body=body))
+
+    async def _connected(self, request: BaseRequest, asked: WebRequest, ae: str) -> StreamResponse:
+        if self._origins.is_foreign(asked.headers, asked.service):
+            raise foreign(asked.headers)
+        self._doors.rights.check(asked.user, ae)
+        connection = request.protocol
+        self._upgraded.add(connection)
+        try:
+            return await self._doors.sessions.serve(request, ae, asked.query)
+        finally:
+            self._upgraded.discard(connection)

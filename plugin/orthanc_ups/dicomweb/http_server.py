@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The HTTP/1.1 server under the listener: aiohttp's, with limits on connections, headers and patience."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import Any, Final
+
+from aiohttp.http_exceptions import BadHttpMethod, LineTooLong
+from aiohttp.web import BaseRequest, Response, Server, StreamResponse
+from aiohttp.web_protocol import RequestHandler
+
+from .response import Headers, HttpProblem, WebResponse
+
+_log = logging.getLogger("orthanc_ups.wires.http")
+_SERVER: Final = "orthanc-ups"
+_LARGE: Final = 48 * 1024  # bytes; what is smaller fits an empty buffer below us, so that nobody waits
+_TOO_MANY: Final = b"too many connections are open (Ups.MaximumConnections)\n"
+_FULL: Final = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nRetry-After: 5\r\n"
+    b"Connection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(_TOO_MANY), _TOO_MANY)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLimits:
+    """What a client may take.
+
+    Attributes:
+        connections: at once, sockets included.
+        header_size: bytes of the request line, and of all header fields together.
+        idle: seconds without a whole request, and for taking an answer.
+    """
+
+    connections: int
+    header_size: int
+    idle: float
+
+
+def as_aiohttp(response: WebResponse, more: Headers = ()) -> Response:
+    """An answer in the form of this server, with ``more`` headers."""
+    made = Response(status=response.status, body=response.body or None)
+    headers = made.headers
+    headers["Server"] = _SERVER
+    if response.content_type:
+        headers["Content-Type"] = response.content_type
+    elif "Content-Type" in headers:
+        del headers["Content-Type"]
+    for name, value in (*response.headers, *more):
+        headers.add(name, value)
+    return made
+
+
+class LimitedServer(Server):
+    """Makes a handler for each connection."""
+
+    def __init__(self, handler: Any, limits: ServerLimits) -> None:
+        super().__init__(handler)
+        self.limits = limits
+
+    def __call__(self) -> RequestHandler:
+        """A handler for a new connection."""
+        return LimitedHandler(self, loop=asyncio.get_running_loop())
+
+
+class LimitedHandler(RequestHandler):
+    """One connection.
+
+    Attributes:
+        notes: what whoever answers wants to remember of it.
+    """
+
+    __slots__ = ("_limits", "notes")
+
+    def __init__(self, manager: LimitedServer, *, loop: asyncio.AbstractEventLoop) -> None:
+        self._limits = manager.limits
+        self.notes: object = None
+        super().__init__(
+            manager,
+            loop=loop,
+            access_log=None,  # type: ignore[arg-type]  # None is how it is turned off
+            logger=_log,
+            keepalive_timeout=self._limits.idle,
+            # One more than for a field, so that the error tells which of them was too long.
+            max_line_size=self._limits.header_size + 1,
+            max_field_size=self._limits.header_size,
+            lingering_time=2.0,
+            auto_decompress=False,
+        )
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Turn the client away if there are too many."""
+        super().connection_made(transport)
+        manager = self._manager
+        if manager is not None and len(manager.connections) > self._limits.connections:
+            _log.warning("more than %d connections: one is turned away", self._limits.connections)
+            if isinstance(transport, asyncio.WriteTransport):
+                transport.write(_FULL)
+            self.force_close()
+
+    async def finish_response(
+        self, request: BaseRequest, resp: StreamResponse, start_time: float | None
+    ) -> tuple[StreamResponse, bool]:
+        """Send an answer; whoever does not take it in time is cut off."""
+        waiting = self.transport.get_write_buffer_size() if self.transport is not None else 0
+        if not waiting and (resp.content_length or 0) < _LARGE:
+            return await super().finish_response(request, resp, start_time)
+        try:
+            async with asyncio.timeout(self._limits.idle):
+                return await super().finish_response(request, resp, start_time)
+        except TimeoutError:
+            _log.info("a client did not take its answer in %g s: cut off", self._limits.idle)
+            if self.transport is not None:
+                self.transport.abort()
+            return resp, True
+
+    def handle_error(
+        self,
+        request: BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> StreamResponse:
+        """What cannot be read as HTTP gets the status that says why; the connection ends."""
+        response = as_aiohttp(self._problem(status, exc).response())
+        response.force_close()
+        return response
+
+    def _problem(self, status: int, exc: BaseException | None) -> HttpProblem:
+        if isinstance(exc, LineTooLong):
+            line = exc.args[1] == self._limits.header_size + 1
+            where = "request line" if line else "header field"
+            detail = f"the {where} is longer than {self._limits.header_size} bytes (Ups.MaximumHeaderSize)"
+            return HttpProblem(414 if line else 431, detail)
+        if isinstance(exc, BadHttpMethod):
+            return HttpProblem(400, "this is no HTTP/1.1 request")
+        if exc is not None and "Too many headers" in str(exc):
+            return HttpProblem(431, "the request has too many header fields")
+        if status < 500:
+            return HttpProblem(status, "the request is no well-formed HTTP/1.1")
+        _log.error("a request failed", exc_info=exc)
+        return HttpProblem(status, "the server met an error of its own")

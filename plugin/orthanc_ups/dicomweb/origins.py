@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What pages of other origins may do: nothing, unless ``Ups.AllowedOrigins`` names them.
+
+Reading across origins is stopped by browsers, as no CORS header allows it. Requests that change something, and
+WebSockets, browsers send regardless; so these are refused here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import urlsplit
+
+from .response import Headers, HttpProblem, WebResponse
+
+_SAFE: Final = ("GET", "HEAD", "OPTIONS")
+_METHODS: Final = "GET, HEAD, POST, PUT, DELETE, OPTIONS"
+_EXPOSED: Final = "Location, Content-Location, Warning, ETag, X-Ups-Modifications"
+_REMEMBERED: Final = "600"  # seconds
+_DEFAULT_PORTS: Final = {"http": ":80", "https": ":443", "ws": ":80", "wss": ":443"}
+
+
+class Origins:
+    """Decides on the Origin header. ``allowed`` are origins such as ``https://viewer.example``, or ``*``."""
+
+    def __init__(self, allowed: tuple[str, ...]) -> None:
+        self._everybody = "*" in allowed
+        self._allowed = frozenset(one.rstrip("/").lower() for one in allowed)
+
+    def is_foreign(self, headers: Mapping[str, str], service: str) -> bool:
+        """True if the request comes from a page of an origin that is neither ours nor allowed."""
+        origin = headers.get("origin")
+        if origin is None or self._everybody or origin.lower() in self._allowed:
+            return False
+        # A page of another origin cannot send X-Forwarded-Host without a preflight, so it may be believed here.
+        hosts = (headers.get("host", ""), headers.get("x-forwarded-host", "").split(",")[0].strip())
+        return _place(origin) not in (_place(service), *(_place(f"http://{host}") for host in hosts if host))
+
+    def check(self, method: str, headers: Mapping[str, str], service: str) -> None:
+        """Refuse what a foreign page may not do. Raises HttpProblem 403."""
+        if method not in _SAFE and self.is_foreign(headers, service):
+            raise foreign(headers)
+
+    def headers(self, headers: Mapping[str, str]) -> Headers:
+        """The CORS headers of an answer."""
+        origin = headers.get("origin")
+        if origin is None or not (self._everybody or origin.lower() in self._allowed):
+            return ()
+        exposed = ("Access-Control-Expose-Headers", _EXPOSED)
+        if origin.lower() in self._allowed:
+            return (("Access-Control-Allow-Origin", origin), ("Access-Control-Allow-Credentials", "true"),
+                    ("Vary", "Origin"), exposed)  # fmt: skip
+        return (("Access-Control-Allow-Origin", "*"), exposed)
+
+    def preflight(self, method: str, headers: Mapping[str, str]) -> WebResponse | None:
+        """The answer to a CORS preflight, which carries no credentials, without what ``headers`` adds to every
+        answer; None if the request is none. Raises HttpProblem 403.
+        """
+        if method != "OPTIONS" or "origin" not in headers or "access-control-request-method" not in headers:
+            return None
+        if not self.headers(headers):
+            raise foreign(headers)
+        asked = headers.get("access-control-request-headers", "")
+        more = (("Access-Control-Allow-Headers", asked),) if asked else ()
+        methods = ("Access-Control-Allow-Methods", _METHODS)
+        return WebResponse(204, (methods, *more, ("Access-Control-Max-Age", _REMEMBERED)))
+
+
+def foreign(headers: Mapping[str, str]) -> HttpProblem:
+    """The refusal of a page of another origin."""
+    return HttpProblem(403, f"origin {headers.get('origin', '')[:200]} is not allowed (Ups.AllowedOrigins)")
+
+
+def _place(url: str) -> str:
+    """Host and port; the scheme says nothing behind a proxy that ends TLS."""
+    try:
+        found = urlsplit(url.lower())
+    except ValueError:  # no address at all
+        return url
+    default = _DEFAULT_PORTS.get(found.scheme, "")
+    return found.netloc.removesuffix(default) if default else found.netloc

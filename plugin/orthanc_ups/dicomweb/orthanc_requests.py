@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""From Orthanc's HTTP threads to our loop and back: sizes first, then a bounded wait.
+
+A callback runs on one of Orthanc's HTTP threads with a small stack: it hands everything to our loop, waits with a
+bound, and only a part of these threads may wait here at a time, as the worklist needs Orthanc's HTTP server itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from typing import Any, Final
+
+from ..orthanc.sdk import RestOutput, RestRequest
+from ..settings import Settings, Surroundings
+from .response import HttpProblem, WebResponse
+
+_log = logging.getLogger("orthanc_ups.dicomweb.orthanc_routes")
+_WITHIN: Final = 30.0  # seconds
+_USUAL_THREADS: Final = 50  # of HttpThreadsCount
+_LATER: Final = (("Retry-After", "5"),)
+
+Submit = Callable[[Coroutine[Any, Any, WebResponse]], "Future[WebResponse]"]
+"""Runs a coroutine on the worklist's loop."""
+
+
+class OrthancDoor:
+    """Shared by all our routes on Orthanc's port. Its callbacks come on Orthanc's threads."""
+
+    def __init__(self, submit: Submit, settings: Settings, surroundings: Surroundings) -> None:
+        self._submit = submit
+        self._maximum_size = settings.maximum_body_size
+        threads = surroundings.raw.get("HttpThreadsCount")
+        places = threads if isinstance(threads, int) and threads > 0 else _USUAL_THREADS
+        self._places = threading.BoundedSemaphore(max(1, places // 4))
+
+    def answer(
+        self,
+        output: RestOutput,
+        request: RestRequest,
+        work: Callable[[], Coroutine[Any, Any, WebResponse]],
+        *,
+        head: bool = False,
+        times: int = 1,
+    ) -> None:
+        """Answer one request with what ``work`` returns on the loop. Never raises.
+
+        ``times``: how often ``MaximumBodySize`` its body may be.
+        """
+        try:
+            problem = self._too_large(request, times)
+            send(output, problem or self._answered(request, work), head=head)
+        except Exception:
+            _log.exception("a request on Orthanc's port failed")
+            output.SendHttpStatusCode(500)
+
+    def _too_large(self, request: RestRequest, times: int) -> WebResponse | None:
+        most = times * self._maximum_size
+        if len(request.get("body", b"")) <= most:
+            return None
+        bound = "Ups.MaximumBodySize" if times == 1 else f"{times} times Ups.MaximumBodySize"
+        return HttpProblem(413, f"larger than {most} bytes ({bound})").response()
+
+    def _answered(
+        self, request: RestRequest, work: Callable[[], Coroutine[Any, Any, WebResponse]]
+    ) -> WebResponse:
+        if not self._places.acquire(blocking=False):
+            return HttpProblem(503, "too many requests at once on Orthanc's port", _LATER).response()
+        try:
+            return self._submit(work()).result(_WITHIN)
+        except FutureTimeoutError:
+            detail = (
+                "no answer in time; what was asked for may still be carried out: look before trying again"
+            )
+            return HttpProblem(503, detail, _LATER).response()
+        except HttpProblem as problem:
+            return problem.response()
+        finally:
+            self._places.release()
+
+
+def send(output: RestOutput, response: WebResponse, *, head: bool = False) -> None:
+    """Give a response to Orthanc, which has a call of its own for 405."""
+    if response.status == 405:
+        output.SendMethodNotAllowed((response.header("Allow") or "").replace(" ", ""))
+        return
+    for name in dict.fromkeys(name for name, _ in response.headers):
+        values = [value for one, value in response.headers if one == name]
+        output.SetHttpHeader(name, ", ".join(values))
+    if response.status == 200 and response.body:
+        output.AnswerBuffer(b"" if head else response.body, response.content_type)
+    elif response.body and not head:
+        output.SendHttpStatus(response.status, response.body)
+    else:
+        output.SendHttpStatusCode(response.status)

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The UPS-RS handler on Orthanc's own port, beside QIDO, WADO and STOW, as far as Orthanc's server carries it.
+
+That server drops the query of a POST, PUT or DELETE and all but the last of repeated keys, and knows no OPTIONS,
+HEAD or WebSocket. So here
+
+- ``X-Ups-Query: workitem=1.2.3`` stands for the query of any request (then the URL's own does not count), and so
+  does a percent-encoded question mark in the path (``/workitems%3Fworkitem=1.2.3``);
+- ``X-Ups-Method: OPTIONS`` on a GET asks for the capabilities;
+- a Create, Update or Subscribe may have its arguments in the body (ups_rs_commands).
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Mapping
+from typing import Final, Unpack
+from urllib.parse import quote
+
+from ..orthanc.sdk import RestOutput, RestRequest
+from ..settings import Settings, Surroundings
+from .addresses import Addresses, web_socket
+from .authorization import PROBE_HEADER, Authorization
+from .origins import Origins
+from .orthanc_requests import OrthancDoor
+from .request import WebRequest
+from .response import WebResponse
+from .ups_rs import UpsRs
+
+_QUERY_HEADER: Final = "x-ups-query"
+_METHOD_HEADER: Final = "x-ups-method"
+_OVERRIDES: Final = ("OPTIONS", "HEAD")
+_PORT: Final = re.compile(r":[0-9]+$")
+_SPECIAL: Final = frozenset(".^$*+?()[]{}|\\")
+
+
+class OrthancRoutes:
+    """Register ``answer`` for each of ``patterns(settings)``. Its callbacks come on Orthanc's threads."""
+
+    def __init__(
+        self,
+        handler: UpsRs,
+        authorization: Authorization,
+        door: OrthancDoor,
+        settings: Settings,
+        surroundings: Surroundings,
+    ) -> None:
+        self._handler = handler
+        self._authorization = authorization
+        self._door = door
+        self._addresses = Addresses(settings)
+        self._origins = Origins(settings.allowed_origins)
+        self._public = bool(settings.public_url)
+        self._web_socket_port = settings.http_port
+        self._scheme = "https" if surroundings.http_tls else "http"
+        self._local = f"localhost:{surroundings.http_port}"
+
+    def answer(self, output: RestOutput, uri: str, **request: Unpack[RestRequest]) -> None:
+        """Answer one request. Never raises."""
+        headers = request.get("headers", {})
+        shown = headers.get(PROBE_HEADER.lower(), "").encode("utf-8", "replace")
+        if hmac.compare_digest(shown, self._authorization.secret.encode()):
+            output.SendHttpStatusCode(204)  # Orthanc has let it in, and that was the question
+            return
+
+        async def work() -> WebResponse:
+            asked = self._web_request(uri, request)
+            self._origins.check(asked.method, asked.headers, asked.service)
+            return await self._handler.answer(asked)
+
+        self._door.answer(output, request, work, head=_method(request) == "HEAD")
+
+    def _web_request(self, uri: str, request: RestRequest) -> WebRequest:
+        headers = {name.lower(): value for name, value in request.get("headers", {}).items()}
+        path, query = _path_and_query(uri.removeprefix(self._addresses.root), headers, request.get("get", {}))
+        headers.pop("accept-encoding", None)  # compression is Orthanc's own business here
+        service = self._addresses.service(self._scheme, lambda: self._local, None, headers)
+        return WebRequest(
+            method=_method(request),
+            path=path,
+            query=query,
+            headers=headers,
+            body=request.get("body", b""),
+            service=service,
+            web_socket_service=self._web_socket_service(service),
+            user=self._authorization.user(headers),
+        )
+
+    def _web_socket_service(self, service: str) -> str:
+        if self._public:
+            return web_socket(service)
+        host = _PORT.sub("", service.split("/")[2])
+        return web_socket(f"{self._scheme}://{host}:{self._web_socket_port}{self._addresses.root}")
+
+
+def patterns(settings: Settings) -> list[str]:
+    """Regular expressions for RegisterRestCallback (plain groups only: named ones crash Orthanc 1.13.0)."""
+    root = "".join(f"\\{one}" if one in _SPECIAL else one for one in Addresses(settings).root)
+    return [f"{root}/workitems(.*)", f"{root}/subscribers(/.*)"]
+
+
+def _method(request: RestRequest) -> str:
+    method = request.get("method", "GET").upper()
+    wanted = request.get("headers", {}).get(_METHOD_HEADER, "").strip().upper()
+    return wanted if method == "GET" and wanted in _OVERRIDES else method
+
+
+def _path_and_query(uri: str, headers: Mapping[str, str], given: Mapping[str, str]) -> tuple[str, str]:
+    """Orthanc has decoded the path already, so it is encoded again."""
+    path, mark, inside = uri.partition("?")
+    query = "&".join(_pair(name, value) for name, value in given.items())
+    if mark:
+        query = inside
+    return quote(path), headers.get(_QUERY_HEADER, query)
+
+
+def _pair(name: str, value: str) -> str:
+    """A bare key comes with an empty value, which means the same."""
+    return f"{quote(name, safe='')}={quote(value, safe='')}" if value else quote(name, safe="")

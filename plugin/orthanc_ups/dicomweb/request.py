@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""A request as every HTTP host hands it to the UPS-RS handler: a value, independent of any server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import unquote_to_bytes
+
+from .response import HttpProblem
+from .ups_rs_resources import Resource
+
+
+@dataclass(frozen=True, slots=True)
+class WebRequest:
+    """One HTTP request.
+
+    Attributes:
+        method: in upper case.
+        path: below the service's base, percent-encoded as it came: ``/workitems/1.2.3``.
+        query: what stands behind the question mark, as it came.
+        headers: by lower-case name; a repeated header has its values joined by ``, ``.
+        body: as it came, possibly compressed.
+        service: base URI of the service as the client sees it, without slash at the end.
+        web_socket_service: base of the URLs of notification connections, likewise.
+        user: the authenticated user, if the host knows one.
+        resource: what the path names, if the host had to find out.
+    """
+
+    method: str
+    path: str
+    query: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    service: str = ""
+    web_socket_service: str = ""
+    user: str | None = None
+    resource: Resource | None = None
+
+    def segments(self) -> list[str]:
+        """The parts of the path, percent-decoded; a slash at the end does not count. Raises HttpProblem 400."""
+        return segments_of(self.path)
+
+
+def segments_of(path: str) -> list[str]:
+    """The parts of a path, percent-decoded; a slash at the end does not count. Raises HttpProblem 400."""
+    path = path.strip("/")
+    if not path:
+        return []
+    return [decoded(part) for part in path.split("/")] if "%" in path else path.split("/")
+
+
+def decoded(text: str) -> str:
+    """Resolve percent-encoded UTF-8. Raises HttpProblem 400."""
+    try:
+        return unquote_to_bytes(text).decode()
+    except UnicodeDecodeError:
+        raise HttpProblem(400, "the URL is not percent-encoded UTF-8") from None

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The UPS-RS handler: request value in, answer value out, on any HTTP host (PS3.18 chapter 11).
+
+It lives on the worklist's asyncio loop. Whether the caller may come in at all is the host's business; which AE
+titles he may use is decided here (web_rights).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection
+from datetime import tzinfo
+from typing import Final
+from urllib.parse import quote
+
+from ..codecs.dicom_json import from_texts
+from ..core.commands import Create
+from ..core.matching import Query
+from ..core.outcome import Paging
+from ..core.statuses import Service, UpsError
+from ..settings import Settings
+from ..worklist.ports import WorklistPort
+from . import ups_rs_answers as answers
+from . import ups_rs_capabilities as capabilities
+from .body import Bodies
+from .media_types import DICOM_XML, MULTIPART_XML
+from .request import WebRequest
+from .response import Headers, HttpProblem, WebResponse
+from .rights import Rights
+from .spelled_out import SpelledOut
+from .ups_rs_commands import Call, command
+from .ups_rs_parameters import Parameters, search_arguments
+from .ups_rs_resources import TRANSACTIONS, Kind, Resource, check_uid, resource_of
+
+_log = logging.getLogger("orthanc_ups.dicomweb.ups_rs")
+_XML: Final = (DICOM_XML, MULTIPART_XML)  # written in a thread, as it takes its time
+_LARGE: Final = 512 * 1024  # bytes of JSON; beyond, a thread finishes it
+_UNHARMED: Final = "the server met an error of its own; the worklist is unharmed, and Orthanc's log says more"
+
+
+class UpsRs:
+    """Answers requests of the Worklist Service."""
+
+    def __init__(
+        self,
+        worklist: WorklistPort,
+        settings: Settings,
+        rights: Rights,
+        *,
+        timezone: str | tzinfo | None = None,
+        ignored_parameters: Collection[str] = (),
+    ) -> None:
+        """Prepare.
+
+        Args:
+            worklist: on the same loop.
+            settings: limits of sizes, depths and pages.
+            rights: whose AE titles are whose.
+            timezone: the local zone, for date-times without offset.
+            ignored_parameters: names in queries that belong to others, such as tokens of an authorization plugin.
+        """
+        self._worklist = worklist
+        self._most_results = settings.maximum_results
+        self._bodies = Bodies(settings.maximum_body_size, settings.maximum_nesting)
+        self._spelled = SpelledOut()
+        self._rights = rights
+        self._timezone = timezone
+        self._ignored = frozenset(name.lower() for name in ignored_parameters)
+
+    async def answer(self, request: WebRequest) -> WebResponse:
+        """Answer a request; never raises."""
+        service: Service | None = None
+        try:
+            resource = request.resource or resource_of(request.segments())
+            service = TRANSACTIONS.get(resource.kind, {}).get(_method(request))
+            response = await self._answered(request, resource, service)
+        except HttpProblem as problem:
+            response = problem.response()
+        except UpsError as error:
+            response = answers.refused(error, service, request.service)
+        except Exception:
+            _log.exception("%s of a %s failed", request.method, service.value if service else "resource")
+            response = HttpProblem(500, _UNHARMED).response()
+        return await answers.compressed(response, request.headers.get("accept-encoding"))
+
+    async def _answered(
+        self, request: WebRequest, resource: Resource, service: Service | None
+    ) -> WebResponse:
+        parameters = Parameters.of(request.query)
+        if request.method == "OPTIONS":
+            return _capabilities(request, parameters, resource)
+        if service is None:
+            raise _not_here(resource)
+        check_uid(resource)
+        if service is Service.RETRIEVE:
+            found = await self._retrieved(request, parameters, resource)
+            return found.having("Content-Location", f"{request.service}/workitems/{resource.uid}")
+        if service is Service.SEARCH:
+            return await self._found(request, parameters)
+        return await self._carried_out(request, parameters, resource, service)
+
+    async def _retrieved(
+        self, request: WebRequest, parameters: Parameters, resource: Resource
+    ) -> WebResponse:
+        media_type = answers.negotiated(request.headers, parameters, answers.FOR_ONE)
+        if media_type in _XML:
+            found = await self._worklist.retrieve(resource.uid)
+            return await asyncio.to_thread(answers.workitem_in_xml, found, media_type)
+        uid, document = resource.uid, self._worklist.document_of(resource.uid)
+        if len(document) > _LARGE:
+            answer = await asyncio.to_thread(from_texts, (self._worklist.text_of(uid),))
+        else:
+            answer = self._spelled.of(document, lambda: self._worklist.text_of(uid))
+        return answers.workitem_in_json(answer, media_type)
+
+    async def _found(self, request: WebRequest, parameters: Parameters) -> WebResponse:
+        media_type = answers.negotiated(request.headers, parameters, answers.FOR_MANY)
+        asked = search_arguments(parameters, self._most_results, self._ignored)
+        query = Query.of(asked.identifier, fuzzy=asked.fuzzy, timezone=self._timezone)
+        paging = Paging(asked.offset, asked.limit, asked.include, asked.everything)
+        if media_type in _XML:
+            page = await self._worklist.search(query, paging)
+            return await asyncio.to_thread(answers.page_in_xml, page, request.service)
+        texts = await self._worklist.search_texts(query, paging)
+        if sum(map(len, texts.workitems)) > _LARGE:
+            return await asyncio.to_thread(answers.page_in_json, texts, media_type, request.service)
+        return answers.page_in_json(texts, media_type, request.service)
+
+    async def _carried_out(
+        self, request: WebRequest, parameters: Parameters, resource: Resource, service: Service
+    ) -> WebResponse:
+        body = await self._bodies.data_set(request.headers, request.body)
+        call = Call(resource, parameters, body, request.user, self._rights, self._ignored)
+        asked = command(service, call)
+        outcome = await self._worklist.execute(asked)
+        headers = _places(request, resource, service, asked.uid if isinstance(asked, Create) else "")
+        return answers.done(outcome, service, request.service, headers)
+
+
+def _method(request: WebRequest) -> str:
+    return "GET" if request.method == "HEAD" else request.method
+
+
+def _not_here(resource: Resource) -> HttpProblem:
+    if resource.kind is Kind.CONNECTION:
+        return HttpProblem(400, "a notification connection is opened by a WebSocket handshake (RFC 6455)")
+    allowed = ", ".join(resource.allowed)
+    return HttpProblem(405, f"{resource.kind.value} takes {allowed}", (("Allow", allowed),))
+
+
+def _places(request: WebRequest, resource: Resource, service: Service, created: str) -> Headers:
+    """Where to find what the request was about."""
+    if service is Service.CREATE:
+        return (("Location", f"{request.service}/workitems/{created}"),)
+    if service is Service.UPDATE:
+        return (("Content-Location", f"{request.service}/workitems/{resource.uid}"),)
+    if service is Service.SUBSCRIBE:
+        connection = f"{request.web_socket_service}/subscribers/{quote(resource.ae, safe='')}"
+        return (("Content-Location", connection), ("Location", connection))
+    return ()
+
+
+def _capabilities(request: WebRequest, parameters: Parameters, resource: Resource) -> WebResponse:
+    media_type = answers.negotiated(request.headers, parameters, capabilities.OFFERED)
+    body, entity_tag = capabilities.document(request.service, request.web_socket_service, media_type)
+    headers = (("Allow", ", ".join(resource.allowed)), ("ETag", entity_tag), ("Vary", "Accept"))
+    if not capabilities.has_changed(request.headers.get("if-none-match"), entity_tag):
+        return WebResponse(304, headers)
+    return WebResponse(200, headers, body, media_type.name)

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What UPS-RS answers: statuses, headers, Warning texts, bodies (PS3.18 §11.4–§11.12)."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from ..codecs import dicom_json, dicom_xml
+from ..core import statuses
+from ..core.dataset import DataSet
+from ..core.outcome import Outcome, Page
+from ..core.statuses import Service, Status, UpsError
+from . import multipart
+from .media_types import (
+    DICOM_JSON,
+    DICOM_XML,
+    MULTIPART_XML,
+    PLAIN_JSON,
+    MediaType,
+    accepts_gzip,
+    accepts_utf_8,
+    choose,
+)
+from .response import Headers, HttpProblem, WebResponse, report
+from .ups_rs_parameters import Parameters
+
+FOR_MANY: Final = (DICOM_JSON, MULTIPART_XML, PLAIN_JSON)
+FOR_ONE: Final = (*FOR_MANY, DICOM_XML)
+_NOT_CLAIMED: Final = "The target URI did not reference a claimed Workitem."
+_INCONSISTENT: Final = "The submitted request is inconsistent with the state of the UPS Instance."
+_WORTH_COMPRESSING: Final = 1024  # bytes
+_LARGE: Final = 32 * 1024  # bytes; beyond, a thread compresses
+_FAST: Final = 3
+_GZIP: Final = 31
+_RETRY_AFTER: Final = 5  # seconds
+_NOT_TO_BE_KEPT: Final = ("Cache-Control", "no-store")  # patients' data
+
+
+def warning(service: str, text: str) -> tuple[str, str]:
+    """The Warning header as DICOM writes it (PS3.18 §8.4.3)."""
+    return "Warning", f"299 {service}: {text}"
+
+
+def negotiated(
+    headers: Mapping[str, str], parameters: Parameters, offered: tuple[MediaType, ...]
+) -> MediaType:
+    """The media type of an answer; the ``accept`` parameter stands in for the header. Raises HttpProblem 406."""
+    accept = parameters.media_types() or headers.get("accept")
+    chosen = choose(accept, offered)
+    if chosen is None:
+        raise HttpProblem(406, f"none of {', '.join(map(str, offered))} is acceptable")
+    if not accepts_utf_8(parameters.one("charset")):
+        raise HttpProblem(406, "answers are in UTF-8 only, which charset excludes")
+    return chosen
+
+
+def done(outcome: Outcome, service: Service, base: str, headers: Headers = ()) -> WebResponse:
+    """The answer to a command that was carried out, perhaps with a warning; normally it has no body."""
+    status = outcome.status.http_for(service)
+    if outcome.status.warning:
+        headers = (*headers, warning(base, outcome.status.warning))
+    if status >= 400:  # a success for DIMSE only: there was no such subscription
+        return report(status, {"Detail": outcome.status.meaning}, headers)
+    return WebResponse(status, (*headers, *_modifications(outcome)))
+
+
+def _modifications(outcome: Outcome) -> Headers:
+    """What the server changed, in words; beyond the standard, and nobody need look at it."""
+    text = "; ".join(outcome.details).encode("ascii", "replace").decode()
+    return (("X-Ups-Modifications", text[:2000]),) if text else ()
+
+
+def refused(error: UpsError, service: Service | None, base: str) -> WebResponse:
+    """The answer to a request that the rules refuse: nothing has changed."""
+    status = error.status
+    http = status.http_for(service) if service else status.http
+    text = _warning_of(status, service)
+    headers: Headers = (warning(base, text),) if text else ()
+    if http == 503:
+        headers = (*headers, ("Retry-After", str(_RETRY_AFTER)))
+    content = {
+        "Status": f"{status.code:04X}",
+        "Meaning": status.meaning,
+        "Detail": error.detail,
+        "Attribute": error.tag,
+    }
+    return report(http, content, headers)
+
+
+def _warning_of(status: Status, service: Service | None) -> str | None:
+    """Update and Change State have words of their own for the same (PS3.18 §11.6.3.2, §11.7.3.2)."""
+    if service is Service.UPDATE and status.code == statuses.WRONG_TRANSACTION_UID.code:
+        return _NOT_CLAIMED
+    if service is Service.CHANGE_STATE and status.warning == statuses.INCONSISTENT:
+        return _INCONSISTENT
+    return status.warning
+
+
+def workitem_in_json(text: bytes, media_type: MediaType) -> WebResponse:
+    """The answer of Retrieve (PS3.18 §11.5.3) in JSON: an array of one."""
+    return WebResponse(200, (_NOT_TO_BE_KEPT,), text, media_type.name)
+
+
+def workitem_in_xml(found: DataSet, media_type: MediaType) -> WebResponse:
+    """The same in XML: one part, or the bare document."""
+    if media_type is DICOM_XML:
+        return WebResponse(200, (_NOT_TO_BE_KEPT,), dicom_xml.encode(found), DICOM_XML.name)
+    return _in_parts([found], ())
+
+
+def page_in_json(found: Page[bytes], media_type: MediaType, base: str) -> WebResponse:
+    """The answer of Search (PS3.18 §11.9.3), from texts as ``dicom_json.from_text`` takes them."""
+    headers = _more(found, base)
+    if not found.workitems:
+        return WebResponse(204, headers)
+    body = dicom_json.from_texts(found.workitems)
+    return WebResponse(200, (*headers, _NOT_TO_BE_KEPT), body, media_type.name)
+
+
+def page_in_xml(found: Page[DataSet], base: str) -> WebResponse:
+    """The same in XML."""
+    headers = _more(found, base)
+    return _in_parts(found.workitems, headers) if found.workitems else WebResponse(204, headers)
+
+
+def _more(found: Page[Any], base: str) -> Headers:
+    if not found.remaining:
+        return ()
+    return (warning(base, f"There are {found.remaining} additional results that can be requested"),)
+
+
+def _in_parts(found: Sequence[DataSet], headers: Headers) -> WebResponse:
+    body, boundary = multipart.encode(map(dicom_xml.encode, found), DICOM_XML.name)
+    content_type = f'{MULTIPART_XML}; boundary="{boundary}"'
+    return WebResponse(200, (*headers, _NOT_TO_BE_KEPT), body, content_type)
+
+
+async def compressed(response: WebResponse, accept_encoding: str | None) -> WebResponse:
+    """The same answer, with gzip where the client asks for it and it is worth it."""
+    if len(response.body) < _WORTH_COMPRESSING or not accepts_gzip(accept_encoding):
+        return response
+    large = len(response.body) > _LARGE
+    body = await asyncio.to_thread(_gzip, response.body) if large else _gzip(response.body)
+    headers = (*response.headers, ("Content-Encoding", "gzip"), ("Vary", "Accept-Encoding"))
+    return WebResponse(response.status, headers, body, response.content_type)
+
+
+def _gzip(body: bytes) -> bytes:
+    writer = zlib.compressobj(_FAST, zlib.DEFLATED, _GZIP)
+    return writer.compress(body) + writer.flush()

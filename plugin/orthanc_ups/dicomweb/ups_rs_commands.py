@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Requests of UPS-RS as commands: HTTP is another spelling of what DIMSE-N says (PS3.18 §11.4–§11.12).
+
+What Orthanc's own port drops with the query of a POST may stand in the body instead: the UID and the Transaction
+UID as attributes, a subscription's Deletion Lock (0074,1230) and keys as in N-ACTION 3.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from ..codecs.attribute_names import UnknownAttribute, tag_of
+from ..core import tags
+from ..core.commands import (
+    ChangeState,
+    Command,
+    Create,
+    RequestCancel,
+    Requester,
+    Subscribe,
+    Suspend,
+    Unsubscribe,
+    Update,
+)
+from ..core.dataset import DataSet
+from ..core.events import CANCEL_INFORMATION
+from ..core.statuses import (
+    INVALID_ARGUMENT,
+    INVALID_VALUE,
+    NO_SUCH_ARGUMENT,
+    NO_SUCH_SOP_CLASS,
+    Service,
+    UpsError,
+)
+from ..core.value_rules import check_values
+from .response import HttpProblem
+from .rights import Rights
+from .ups_rs_parameters import COMMON, Parameters, filter_identifier
+from .ups_rs_resources import Resource
+
+_AFFECTED_SOP_CLASS: Final = "00000002"
+_AFFECTED_SOP_INSTANCE: Final = "00001000"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request, read but not yet understood.
+
+    Attributes:
+        body: the data set of the body, or None if there was none.
+        ignored: names of parameters that belong to others (tokens).
+    """
+
+    resource: Resource
+    parameters: Parameters
+    body: DataSet | None
+    user: str | None
+    rights: Rights
+    ignored: Collection[str] = ()
+
+
+def _create(call: Call) -> Command:
+    attributes = dict(_expected(call, "a workitem"))
+    named = call.parameters.one("workitem", "AffectedSOPInstanceUID") or call.parameters.bare_uid()
+    _check_class(_taken(attributes, tags.SOP_CLASS_UID, _AFFECTED_SOP_CLASS))
+    inside = _taken(attributes, tags.SOP_INSTANCE_UID, _AFFECTED_SOP_INSTANCE)
+    uid = _same("the SOP Instance UID", named, inside) or f"2.25.{uuid.uuid4().int}"
+    return Create(_requester(call), uid, attributes)
+
+
+def _update(call: Call) -> Command:
+    attributes = dict(_expected(call, "the changed attributes"))
+    named = call.parameters.one("transaction-uid", "transaction") or call.parameters.bare_uid()
+    inside = _taken(attributes, tags.TRANSACTION_UID)
+    transaction = _same("the Transaction UID", named, inside)
+    return Update(_requester(call), call.resource.uid, attributes, transaction)
+
+
+def _change_state(call: Call) -> Command:
+    information = dict(_expected(call, "Transaction UID (0008,1195) and Procedure Step State (0074,1000)"))
+    transaction = _taken(information, tags.TRANSACTION_UID)
+    state = _taken(information, tags.STATE)
+    _check_rest(information, ())
+    if not state:
+        raise UpsError(INVALID_ARGUMENT, "Procedure Step State (0074,1000) is missing", tags.STATE)
+    return ChangeState(_requester(call), call.resource.uid, state, transaction)
+
+
+def _request_cancel(call: Call) -> Command:
+    information = call.body or {}
+    _check_rest(information, CANCEL_INFORMATION)
+    check_values(information)
+    return RequestCancel(_requester(call), call.resource.uid, information)
+
+
+def _subscribe(call: Call) -> Command:
+    body = dict(call.body or {})
+    lock = _lock(_taken(body, tags.DELETION_LOCK)) or call.parameters.flag("deletionlock")
+    keys = {**body, **filter_identifier(call.parameters, call.ignored)} if _is_filtered(call) else None
+    if keys is None:
+        _check_unfiltered(call, body)
+    elif not keys:
+        raise UpsError(INVALID_ARGUMENT, "a filtered subscription needs at least one matching key")
+    return Subscribe(_requester(call), call.resource.uid, call.resource.ae, lock, keys)
+
+
+def _unsubscribe(call: Call) -> Command:
+    return Unsubscribe(_requester(call), call.resource.uid, call.resource.ae)
+
+
+def _suspend(call: Call) -> Command:
+    return Suspend(_requester(call), call.resource.uid, call.resource.ae)
+
+
+_READERS: Final[Mapping[Service, Callable[[Call], Command]]] = MappingProxyType(
+    {
+        Service.CREATE: _create,
+        Service.UPDATE: _update,
+        Service.CHANGE_STATE: _change_state,
+        Service.REQUEST_CANCEL: _request_cancel,
+        Service.SUBSCRIBE: _subscribe,
+        Service.UNSUBSCRIBE: _unsubscribe,
+        Service.SUSPEND: _suspend,
+    }
+)
+_ABOUT_SUBSCRIPTIONS: Final = frozenset({Service.SUBSCRIBE, Service.UNSUBSCRIBE, Service.SUSPEND})
+
+
+def command(service: Service, call: Call) -> Command:
+    """What a request asks for.
+
+    Raises:
+        HttpProblem: 400 for parameters that contradict each other or the body, or a body that is missing.
+        UpsError: 400 or 403 with the attribute at fault.
+    """
+    if service in _ABOUT_SUBSCRIPTIONS:
+        call.rights.check(call.user, call.resource.ae)
+    return _READERS[service](call)
+
+
+def _requester(call: Call) -> Requester:
+    in_path = call.resource.ae if "subscribers" not in call.resource.kind.value else ""
+    return call.rights.requester(call.user, call.parameters.one("requester") or in_path)
+
+
+def _expected(call: Call, what: str) -> DataSet:
+    if call.body is None:
+        raise HttpProblem(400, f"the body is empty, expected {what}")
+    return call.body
+
+
+def _taken(attributes: DataSet, *tagged: str) -> str | None:
+    """Take attributes of one value out; they must agree. None if none has a value."""
+    listed = {tag: attributes.pop(tag).get("Value", []) for tag in tagged if tag in attributes}
+    found = set()
+    for tag, values in listed.items():
+        if len(values) > 1 or not all(isinstance(one, str) for one in values):
+            raise UpsError(INVALID_VALUE, f"({tag[:4]},{tag[4:]}) is not one text", tag)
+        found |= {one.strip(" \0") for one in values}
+    if len(found) > 1:
+        raise HttpProblem(400, f"{' and '.join(listed)} differ from each other")
+    return found.pop() if found else None
+
+
+def _same(what: str, named: str | None, inside: str | None) -> str | None:
+    if named and inside and named.strip() != inside:
+        raise HttpProblem(400, f"{what} in the URL differs from the one in the body")
+    return (named or "").strip() or inside
+
+
+def _check_class(sop_class: str | None) -> None:
+    if sop_class and sop_class != tags.PUSH:
+        detail = f"SOP Class UID (0008,0016) is {sop_class[:64]}, expected {tags.PUSH}"
+        raise UpsError(NO_SUCH_SOP_CLASS, detail, tags.SOP_CLASS_UID)
+
+
+def _check_rest(information: DataSet, expected: Collection[str]) -> None:
+    unexpected = next((tag for tag in information if tag not in expected), None)
+    if unexpected:
+        detail = f"({unexpected[:4]},{unexpected[4:]}) is not expected in this request"
+        raise UpsError(NO_SUCH_ARGUMENT, detail, unexpected)
+
+
+def _lock(found: str | None) -> bool:
+    if found is not None and found not in ("TRUE", "FALSE"):
+        raise UpsError(
+            INVALID_ARGUMENT, "Deletion Lock (0074,1230) is neither TRUE nor FALSE", tags.DELETION_LOCK
+        )
+    return found == "TRUE"
+
+
+def _is_filtered(call: Call) -> bool:
+    return call.resource.uid == tags.FILTERED_SUBSCRIPTION
+
+
+def _check_unfiltered(call: Call, body: DataSet) -> None:
+    """A filter that would be ignored must not pass: its sender counts on it."""
+    known = COMMON | {"deletionlock", "requester"} | set(call.ignored)
+    others = [name for name, _ in call.parameters.without(known)]
+    keys = [*(name for name in others if name == "filter" or _is_attribute(name)), *body]
+    if keys:
+        raise HttpProblem(400, f"{keys[0][:64]}: matching keys are only for {tags.FILTERED_SUBSCRIPTION}")
+
+
+def _is_attribute(name: str) -> bool:
+    try:
+        tag_of(name.split(".")[0])
+    except UnknownAttribute:
+        return False
+    return True

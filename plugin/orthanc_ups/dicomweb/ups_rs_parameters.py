@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Query parameters of UPS-RS, in every spelling that clients have (PS3.18 §8.3, §11.4–§11.10)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ..codecs.attribute_names import UnknownAttribute, tag_of, vr_of
+from ..codecs.element_values import FLOAT_VRS, INTEGER_VRS, inner_value
+from ..core import tags
+from ..core.dataset import BINARY_VRS, DataSet, Element
+from ..core.value_rules import DEEPEST
+from .request import decoded
+from .response import HttpProblem
+
+_LOST_PLUS: Final = re.compile(r"(?<=[\w.]) (?=(?:json|xml)\b)")
+_UID: Final = re.compile(r"[0-9.]{1,64}")
+_COUNT: Final = re.compile(r"[0-9]{1,9}")
+_PN_GROUPS: Final = ("Alphabetic", "Ideographic", "Phonetic")
+_SEARCH_ONLY: Final = frozenset({"includefield", "fuzzymatching", "offset", "limit"})
+COMMON: Final = frozenset({"accept", "charset"})
+"""Parameters that every transaction understands (PS3.18 §8.3.3)."""
+
+
+class Parameters:
+    """The parameters of a query in order. Names compare without regard to case; a bare one has value None."""
+
+    def __init__(self, given: Iterable[tuple[str, str | None]]) -> None:
+        self._given = tuple(given)
+
+    @classmethod
+    def of(cls, query: str) -> Parameters:
+        """Take a query apart. Raises HttpProblem 400 if it is not percent-encoded UTF-8."""
+        if not query:
+            return _NONE
+        pieces = (piece.partition("=") for piece in query.split("&") if piece)
+        return cls((_text(name), _text(value) if equals else None) for name, equals, value in pieces)
+
+    def __iter__(self) -> Iterator[tuple[str, str | None]]:
+        return iter(self._given)
+
+    def all(self, name: str) -> list[str]:
+        """Every value of a parameter."""
+        return [value or "" for one, value in self._given if one.lower() == name.lower()]
+
+    def one(self, *names: str) -> str | None:
+        """The value of a parameter that has one of these names. Raises HttpProblem 400 if it has several."""
+        found = {value for name in names for value in self.all(name)}
+        if len(found) > 1:
+            raise HttpProblem(400, f"{names[0]} is given more than once, with different values")
+        return found.pop() if found else None
+
+    def bare_uid(self) -> str | None:
+        """A UID that stands in the query all by itself: ``?1.2.3``."""
+        found = [name for name, value in self._given if not value and _UID.fullmatch(name)]
+        return found[0] if found else None
+
+    def flag(self, name: str) -> bool:
+        """True or false, false if absent. Raises HttpProblem 400."""
+        found = (self.one(name) or "false").strip().lower()
+        if found not in ("true", "false"):
+            raise HttpProblem(400, f"{name} is {found[:40]!r}, expected true or false")
+        return found == "true"
+
+    def count(self, name: str) -> int | None:
+        """A whole number from 0, None if absent. Raises HttpProblem 400."""
+        found = self.one(name)
+        if found is None:
+            return None
+        if not _COUNT.fullmatch(found):
+            raise HttpProblem(400, f"{name} is {found[:40]!r}, expected a whole number from 0")
+        return int(found)
+
+    def media_types(self) -> str | None:
+        """What ``accept`` asks for; a plus sign that was not percent-encoded is one again."""
+        if not self._given:
+            return None
+        found = [value for value in self.all("accept") if value.strip()]
+        return _LOST_PLUS.sub("+", ", ".join(found)) if found else None
+
+    def without(self, names: Collection[str]) -> list[tuple[str, str | None]]:
+        """The parameters with other names."""
+        return [(name, value) for name, value in self._given if name.lower() not in names]
+
+
+_NONE: Final = Parameters(())
+
+
+def _text(piece: str) -> str:
+    return decoded(piece.replace("+", " "))
+
+
+# --- Search -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SearchArguments:
+    """What a Search asks for (PS3.18 §11.9.1).
+
+    Attributes:
+        identifier: the match parameters as in C-FIND.
+        include: paths of tags from ``includefield``.
+        everything: True for ``includefield=all``.
+    """
+
+    identifier: DataSet
+    fuzzy: bool
+    offset: int
+    limit: int
+    include: frozenset[str]
+    everything: bool
+
+
+def search_arguments(parameters: Parameters, most: int, ignored: Collection[str] = ()) -> SearchArguments:
+    """Read the parameters of a Search.
+
+    ``most`` is the default and the greatest limit; ``ignored`` are names that belong to others (tokens).
+
+    Raises:
+        HttpProblem: 400, with the name of the parameter or attribute.
+    """
+    fields = [one.strip() for listed in parameters.all("includefield") for one in listed.split(",")]
+    limit = parameters.count("limit")
+    return SearchArguments(
+        identifier=identifier(parameters.without(COMMON | _SEARCH_ONLY | set(ignored))),
+        fuzzy=parameters.flag("fuzzymatching"),
+        offset=parameters.count("offset") or 0,
+        limit=most if limit is None else min(limit, most),
+        include=frozenset(".".join(_path(one)) for one in fields if one and one.lower() != "all"),
+        everything=any(one.lower() == "all" for one in fields),
+    )
+
+
+def identifier(pairs: Iterable[tuple[str, str | None]]) -> DataSet:
+    """Match parameters as the identifier of a C-FIND.
+
+    Keys of one sequence share its one item. Raises HttpProblem 400 for an attribute that is unknown, given twice
+    or has a value that its VR cannot have.
+    """
+    made: DataSet = {}
+    seen: set[tuple[str, ...]] = set()
+    for name, value in pairs:
+        path = _path(name)
+        if path in seen:
+            raise HttpProblem(400, f"{name[:100]} is given twice: each attribute may stand once")
+        seen.add(path)
+        _place(made, path, name, value or "")
+    return _ordered(made)
+
+
+def _path(name: str) -> tuple[str, ...]:
+    if name.count(".") > DEEPEST:
+        raise HttpProblem(400, f"{name[:200]}… is nested too deeply: at most {DEEPEST} sequences")
+    try:
+        return tuple(tag_of(part) for part in name.split("."))
+    except UnknownAttribute as unknown:
+        raise HttpProblem(400, f"unknown attribute {str(unknown)[:100]!r} in {name[:200]!r}") from None
+
+
+def _place(made: DataSet, path: tuple[str, ...], name: str, value: str) -> None:
+    for tag in path[:-1]:
+        if vr_of(tag) != "SQ":
+            raise HttpProblem(400, f"{name[:200]}: {tag} is no sequence")
+        made = made.setdefault(tag, {"vr": "SQ"}).setdefault("Value", [{}])[0]
+    tag = path[-1]
+    vr = vr_of(tag) or "LO"  # of private attributes the VR is unknown: text compares with any
+    made.setdefault(tag, {"vr": vr}).update(_key(tag, vr, name, value))
+
+
+def _key(tag: str, vr: str, name: str, value: str) -> Element:
+    if not value:
+        return {}
+    if vr in BINARY_VRS or vr == "SQ":
+        raise HttpProblem(400, f"{name[:200]} has VR {vr} and cannot have a value in a query")
+    if vr == "PN":
+        groups = zip(_PN_GROUPS, value.split("=", 2), strict=False)
+        return {"Value": [{group: text for group, text in groups if text}]}
+    if vr == "UI":
+        return {"Value": [one.strip() for one in re.split(r"[,\\]", value) if one.strip()]}
+    if vr == "DT" or tag == tags.TIMEZONE_OFFSET:
+        value = re.sub(r" (?=[0-9]{4}(?:-|$))", "+", value)  # a plus sign that was not percent-encoded
+    return {"Value": [_value(vr, name, value)]}
+
+
+def _value(vr: str, name: str, value: str) -> Any:
+    found = inner_value(vr, value)
+    if vr in INTEGER_VRS | FLOAT_VRS and isinstance(found, str):
+        raise HttpProblem(400, f"{name[:200]} is {value[:40]!r}, expected a number")
+    return found
+
+
+def _ordered(made: DataSet) -> DataSet:
+    for found in made.values():
+        if found["vr"] == "SQ" and "Value" in found:
+            found["Value"] = [_ordered(item) for item in found["Value"]]
+    return dict(sorted(made.items()))
+
+
+# --- Subscribe --------------------------------------------------------------------------------------
+
+
+def filter_identifier(parameters: Parameters, ignored: Collection[str] = ()) -> DataSet:
+    """The matching keys of a filtered subscription (PS3.18 §11.10.1.2), as the identifier of a C-FIND.
+
+    Taken from ``filter=key=value,key2=value2`` and from parameters of their own. In the former a piece without
+    an equals sign goes on with the value before it (a list of UIDs), and ``,`` or ``=`` within a value are
+    percent-encoded twice.
+    """
+    pairs: list[tuple[str, str | None]] = []
+    for piece in ",".join(parameters.all("filter")).split(","):
+        name, equals, value = piece.partition("=")
+        if equals:
+            pairs.append((name.strip(), decoded(value)))
+        elif pairs and piece:
+            pairs[-1] = (pairs[-1][0], f"{pairs[-1][1]},{decoded(piece)}")
+        elif piece:
+            raise HttpProblem(400, f"filter has {piece[:100]!r}, expected attribute=value")
+    return identifier(
+        pairs + parameters.without(COMMON | {"filter", "deletionlock", "requester"} | set(ignored))
+    )

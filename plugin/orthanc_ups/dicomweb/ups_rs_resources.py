@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The resources of the Worklist Service (PS3.18 Table 11.1.1-1) and what may be done with each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from types import MappingProxyType
+from typing import Final
+
+from ..core.decide import is_uid
+from ..core.statuses import INVALID_INSTANCE, Service, UpsError
+from .response import HttpProblem
+
+_LONGEST_AE: Final = 16
+
+
+class Kind(Enum):
+    """Each kind of resource, with its path below the base of the service."""
+
+    SERVICE = "/"
+    WORKITEMS = "/workitems"
+    WORKITEM = "/workitems/{workitem}"
+    STATE = "/workitems/{workitem}/state"
+    CANCEL_REQUEST = "/workitems/{workitem}/cancelrequest"
+    SUBSCRIBER = "/workitems/{workitem}/subscribers/{aetitle}"
+    SUSPENSION = "/workitems/{workitem}/subscribers/{aetitle}/suspend"
+    CONNECTION = "/subscribers/{aetitle}"
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One resource: ``uid`` and ``ae`` are what its path names, or empty."""
+
+    kind: Kind
+    uid: str = ""
+    ae: str = ""
+
+    @property
+    def allowed(self) -> tuple[str, ...]:
+        """The methods it takes."""
+        methods = TRANSACTIONS.get(self.kind, {})
+        head = ("HEAD",) if "GET" in methods else ()
+        return (*methods, *head, "OPTIONS")
+
+
+TRANSACTIONS: Final[Mapping[Kind, Mapping[str, Service]]] = MappingProxyType(
+    {
+        Kind.SERVICE: {},
+        Kind.WORKITEMS: {"GET": Service.SEARCH, "POST": Service.CREATE},
+        Kind.WORKITEM: {"GET": Service.RETRIEVE, "POST": Service.UPDATE},
+        Kind.STATE: {"PUT": Service.CHANGE_STATE},
+        Kind.CANCEL_REQUEST: {"POST": Service.REQUEST_CANCEL},
+        Kind.SUBSCRIBER: {"POST": Service.SUBSCRIBE, "DELETE": Service.UNSUBSCRIBE},
+        Kind.SUSPENSION: {"POST": Service.SUSPEND},
+    }
+)
+
+_PATTERNS: Final = tuple(
+    (kind.value.strip("/").split("/"), kind) for kind in Kind if kind is not Kind.SERVICE
+)
+# The requester as a part of the path is what older servers had.
+_VARIANTS: Final = (
+    (["workitems", "{workitem}", "state", "{aetitle}"], Kind.STATE),
+    (["workitems", "{workitem}", "cancelrequest", "{aetitle}"], Kind.CANCEL_REQUEST),
+    (["ws", "subscribers", "{aetitle}"], Kind.CONNECTION),
+)
+_BY_LENGTH: Final = {
+    length: tuple(one for one in (*_PATTERNS, *_VARIANTS) if len(one[0]) == length) for length in range(1, 6)
+}
+
+
+def resource_of(segments: Sequence[str]) -> Resource:
+    """The resource at a path, given as its decoded parts. Raises HttpProblem 404, or 400 for a bad AE title."""
+    if not segments:
+        return Resource(Kind.SERVICE)
+    for pattern, kind in _BY_LENGTH.get(len(segments), ()):
+        named = _match(pattern, segments)
+        if named is not None:
+            ae = named.get("{aetitle}")
+            return Resource(kind, named.get("{workitem}", ""), "" if ae is None else ae_title(ae))
+    raise HttpProblem(404, "no resource of the Worklist Service has this path")
+
+
+def check_uid(resource: Resource) -> None:
+    """Refuse a workitem UID that is none. Raises UpsError (0117)."""
+    if resource.uid and not is_uid(resource.uid):
+        raise UpsError(INVALID_INSTANCE, "the UID in the path is not a valid UID")
+
+
+def _match(pattern: Sequence[str], segments: Sequence[str]) -> dict[str, str] | None:
+    named: dict[str, str] = {}
+    for part, found in zip(pattern, segments, strict=True):
+        if part.startswith("{"):
+            named[part] = found
+        elif part != found:
+            return None
+    return named
+
+
+def ae_title(text: str) -> str:
+    """An AE title without padding (PS3.5 Table 6.2-1, VR AE). Raises HttpProblem 400."""
+    found = text.strip(" ")
+    if not 1 <= len(found) <= _LONGEST_AE or not found.isascii() or not found.isprintable() or "\\" in found:
+        raise HttpProblem(
+            400, f"{text[:40]!r} is no AE title: expected 1 to 16 ASCII characters without backslash"
+        )
+    return found

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""From the handshake of a notification connection to its end (PS3.18 §8.10, RFC 6455)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import Final
+
+from aiohttp import WSMsgType
+from aiohttp.web import BaseRequest, StreamResponse, WebSocketResponse
+
+from .response import HttpProblem
+from .ups_rs_parameters import Parameters
+from .web_socket import WebSocketChannel
+from .web_socket_connection import Connection
+
+_log = logging.getLogger("orthanc_ups.dicomweb.web_socket")
+_LARGEST_MESSAGE: Final = 64 * 1024  # bytes; agents have nothing to say here
+_INTERNAL_ERROR: Final = 1011
+_GOODBYE: Final = 2.0  # seconds
+_ENDS: Final = (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR)
+
+
+class WebSocketSessions:
+    """Opens sockets for the channel and reads what their peers send."""
+
+    def __init__(self, channel: WebSocketChannel) -> None:
+        self._channel = channel
+
+    async def serve(self, request: BaseRequest, receiving_ae: str, query: str) -> StreamResponse:
+        """Shake hands and stay until the socket is closed.
+
+        Raises:
+            HttpProblem: 400 if this is no proper handshake, 503 while the server stops.
+        """
+        since = Parameters.of(query).count("since")
+        socket = WebSocketResponse(
+            autoping=False, compress=False, max_msg_size=_LARGEST_MESSAGE, timeout=_GOODBYE
+        )
+        if not _is_handshake(socket, request):
+            raise HttpProblem(400, "a notification connection is opened by a WebSocket handshake (RFC 6455)")
+        if self._channel.is_closing:
+            raise HttpProblem(503, "the server is going down", (("Retry-After", "10"),))
+        try:
+            await socket.prepare(request)
+        except ConnectionError:  # nobody will read this answer
+            raise HttpProblem(400, "the connection was lost during the handshake") from None
+        if request.transport is not None:
+            await self._stay(socket, request.transport, receiving_ae, since)
+        return socket
+
+    async def _stay(
+        self, socket: WebSocketResponse, transport: asyncio.Transport, receiving_ae: str, since: int | None
+    ) -> None:
+        connection = self._channel.open(receiving_ae, transport, replaying=since is not None)
+        catching_up = None
+        if since is not None:
+            catching_up = asyncio.get_running_loop().create_task(self._catch_up(connection, since))
+        try:
+            await _read(socket, connection)
+        finally:
+            self._channel.forget(connection)
+            if catching_up is not None:
+                catching_up.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await catching_up
+
+    async def _catch_up(self, connection: Connection, since: int) -> None:
+        try:
+            await self._channel.catch_up(connection, since)
+        except Exception:
+            _log.exception("%s cannot be sent what it missed", connection.receiving_ae)
+            connection.close(_INTERNAL_ERROR, "what was missed cannot be read now")
+
+
+def _is_handshake(socket: WebSocketResponse, request: BaseRequest) -> bool:
+    try:
+        return bool(socket.can_prepare(request))
+    except ValueError:  # a key that is not even ASCII; or aiohttp repeats such a header in its own complaint
+        return False
+
+
+async def _read(socket: WebSocketResponse, connection: Connection) -> None:
+    """Take pings and pongs; whatever else an agent sends is passed over, as the connection is one way."""
+    while True:
+        message = await socket.receive()
+        if message.type is WSMsgType.PONG:
+            connection.take_pong(message.data)
+        elif message.type is WSMsgType.PING:
+            connection.take_ping(message.data)
+        elif message.type in _ENDS:
+            return

@@ -1,0 +1,351 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""An established association on the asyncio loop (PS3.8 §9.2): messages in, messages out, and its end.
+
+Why not pynetdicom's own reactor: it needs two or three threads per association which poll a thousand times a
+second, reads PDUs and data sets of any size into memory, cannot use file descriptors beyond 1023, and shakes hands
+for TLS while nobody else can connect. Its PDUs and its negotiation are used (``dimse_negotiation.py``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from . import pdu as dimse_pdu
+from .message import MESSAGE_ID, RESPONDED_ID, Assembler, Field, Malformed, Message, Room, fragments
+from .negotiation import Agreement
+from .pdu import HEADER_SIZE, Abort, Kind, ProtocolError
+
+_log = logging.getLogger("orthanc_ups.dimse")
+
+_MOST_WAITING: Final = 1  # messages that came and are not served yet; more stay in the network
+_MOST_CONTROL: Final = 1024  # bytes of a release or abort
+_SLACK: Final = 256  # bytes by which sloppy peers exceed the greatest PDU
+_MOST_SENT: Final = 128 * 1024  # bytes of a PDU for a peer that takes any size
+_SENT_AT_ONCE: Final = 64 * 1024  # bytes of PDUs that are made and written before others have their turn
+_MESSAGE_FACTOR: Final = 10  # a whole message may take this many times as long as one PDU
+_FAREWELL: Final = 1.0  # seconds for the peer to take the last bytes and to close
+
+
+class Gone(Exception):
+    """The association has ended. The text says how, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What an association is allowed to do.
+
+    Attributes:
+        most_pdu: greatest P-DATA-TF that we announced, in bytes behind its header.
+        most_data: greatest data set in bytes.
+        idle: seconds without any traffic after which it is aborted; 0 never.
+        pace: seconds for one PDU to arrive or to be taken by the peer.
+        room: memory for data sets on their way in.
+    """
+
+    most_pdu: int
+    most_data: int
+    idle: float
+    pace: float
+    room: Room
+
+
+class Wire:
+    """PDUs over one connection, plain or TLS."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @property
+    def address(self) -> str:
+        """The peer's IP address."""
+        peer = self._writer.get_extra_info("peername")
+        return str(peer[0]) if peer else ""
+
+    async def header(self) -> tuple[Kind, int]:
+        """Type and length of the next PDU. Raises ProtocolError, or EOFError at the end of the connection."""
+        return dimse_pdu.read_header(await self._reader.readexactly(HEADER_SIZE))
+
+    async def body(self, length: int, most: int) -> bytes:
+        """What follows a header. Raises ProtocolError if it is too long, before it is read."""
+        if length > most:
+            raise ProtocolError(f"PDU of {length} bytes, expected at most {most}", Abort.INVALID_VALUE)
+        return await self._reader.readexactly(length)
+
+    def write(self, pdu: bytes) -> None:
+        """Send soon."""
+        self._writer.write(pdu)
+
+    async def drain(self) -> None:
+        """Wait until the peer keeps up. Raises OSError if the connection is lost."""
+        await self._writer.drain()
+
+    async def close(self, *, linger: bool = False) -> None:
+        """Close the connection. With ``linger`` the peer gets a second to read what was sent last and to close."""
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(_FAREWELL):
+                if linger:
+                    await self._read_to_the_end()
+                self._writer.close()
+                await self._writer.wait_closed()
+        self.drop()
+
+    def drop(self) -> None:
+        """Close the connection at once; what was not sent yet is lost."""
+        self._writer.transport.abort()
+
+    async def _read_to_the_end(self) -> None:
+        """Closing a socket with unread bytes would reset the connection, and the last PDU would be lost."""
+        await self._writer.drain()
+        while await self._reader.read(65_536):
+            pass
+
+
+class Association:
+    """One association in either role. Lives on the loop; a task of its own reads ahead, so that C-CANCEL is seen.
+
+    Attributes:
+        calling, called: AE titles.
+        agreement: what was negotiated.
+    """
+
+    def __init__(self, wire: Wire, agreement: Agreement, terms: Terms, calling: str, called: str) -> None:
+        self.calling = calling
+        self.called = called
+        self.agreement = agreement
+        self._wire = wire
+        self._terms = terms
+        self._assembler = Assembler(agreement.contexts, terms.most_data, terms.room)
+        self._incoming: asyncio.Queue[Message | None] = asyncio.Queue(_MOST_WAITING)
+        self._pending: set[int | None] = set()
+        self._canceled: set[int | None] = set()
+        self._is_serving = False
+        self._is_sending = False
+        self._ended: str | None = None  # how the association ended, in words
+        self._closed = False
+        self._sent_at = asyncio.get_running_loop().time()
+        self._begun_at = 0.0
+        self._released = asyncio.Event()
+        self._most_sent = min(agreement.most or _MOST_SENT, _MOST_SENT)
+        self._reading = asyncio.create_task(self._read())
+
+    @property
+    def address(self) -> str:
+        """The peer's IP address."""
+        return self._wire.address
+
+    @property
+    def is_open(self) -> bool:
+        """False as soon as the peer left, or we closed."""
+        return self._ended is None and not self._closed
+
+    # --- messages ---
+
+    async def receive(self) -> Message:
+        """The next message but C-CANCEL; ``forget`` it in the end. Raises Gone at the end of the association."""
+        if self.is_open:
+            message = await self._incoming.get()
+            if message is not None and self.is_open:
+                return message
+            self._give_back(message)
+        self._end("released by the peer" if self._released.is_set() else "closed")
+        raise Gone(self._ended or "")
+
+    async def messages(self) -> AsyncGenerator[Message, None]:
+        """Every message up to the end of the association. Each counts as served when the next is asked for."""
+        with contextlib.suppress(Gone):
+            while True:
+                message = await self.receive()
+                self._is_serving = True
+                try:
+                    yield message
+                finally:
+                    self._is_serving = False
+                    self.forget(message)
+
+    def is_canceled(self, message: Message) -> bool:
+        """True if C-CANCEL came for this message."""
+        return message.number(MESSAGE_ID) in self._canceled
+
+    def forget(self, message: Message) -> None:
+        """The operation is over; its number and the room of its data set may be used again."""
+        number = message.number(MESSAGE_ID)
+        self._pending.discard(number)
+        self._canceled.discard(number)
+        self._give_back(message)
+
+    def _give_back(self, message: Message | None) -> None:
+        if message is not None and message.data:
+            self._terms.room.give(len(message.data))
+
+    async def send(self, *messages: Message) -> None:
+        """Send messages and wait until the peer keeps up; meanwhile others have their turn. Not to be called twice
+        at the same time. Raises Gone if the peer does not keep up, or if the association has ended.
+        """
+        self._is_sending = True
+        try:
+            for pdus in _batches(messages, self._most_sent):
+                self._write(pdus)
+                await self._flush()
+                await asyncio.sleep(0)
+        except asyncio.CancelledError:  # nothing else may follow half a message
+            self._break_off("a message was broken off")
+            raise
+        finally:
+            self._is_sending = False
+
+    def _write(self, pdus: bytes) -> None:
+        if not self.is_open:
+            raise Gone(self._ended or "closed")
+        self._wire.write(pdus)
+        self._sent_at = asyncio.get_running_loop().time()
+
+    async def _flush(self) -> None:
+        try:
+            async with asyncio.timeout(self._terms.pace):
+                await self._wire.drain()
+        except TimeoutError:
+            await self.abort()
+            raise Gone("the peer does not read") from None
+        except OSError as error:
+            raise Gone(f"connection lost ({error.strerror or error})") from error
+
+    # --- reading ---
+
+    async def _read(self) -> None:
+        try:
+            while self._ended is None and not self._released.is_set():
+                await self._take(*await self._next())
+        except (ProtocolError, Malformed) as error:
+            reason = error.reason if isinstance(error, ProtocolError) else Abort.INVALID_VALUE
+            self._wire.write(dimse_pdu.abort_by_provider(reason))
+            self._end(f"protocol error of the peer: {error}")
+        except TimeoutError:
+            self._break_off("the peer was silent for too long")
+        except EOFError:
+            self._end("connection closed by the peer")
+        except OSError as error:
+            self._end(f"connection lost ({error.strerror or error})")
+        except Exception:
+            _log.exception("reading from %s failed", self.calling)
+            self._end("internal error")
+        await self._incoming.put(None)
+
+    def _break_off(self, words: str) -> None:
+        if self.is_open:
+            self._wire.write(dimse_pdu.ABORT_BY_USER)
+        self._end(words)
+
+    def _end(self, words: str) -> None:
+        self._ended = self._ended or words
+
+    async def _next(self) -> tuple[Kind, bytes]:
+        kind, length = await self._header()
+        most = self._terms.most_pdu + _SLACK if kind is Kind.DATA else _MOST_CONTROL
+        async with asyncio.timeout(self._terms.pace):
+            return kind, await self._wire.body(length, most)
+
+    async def _header(self) -> tuple[Kind, int]:
+        """The next header; TimeoutError if nothing was sent or received for too long."""
+        if self._assembler.is_within:
+            async with asyncio.timeout_at(self._begun_at + self._terms.pace * _MESSAGE_FACTOR):
+                return await self._wire.header()
+        while True:
+            quiet_since = asyncio.get_running_loop().time()
+            try:
+                async with asyncio.timeout(self._terms.idle or None):
+                    return await self._wire.header()
+            except TimeoutError:
+                if self._sent_at < quiet_since and not self._is_serving:
+                    raise
+
+    async def _take(self, kind: Kind, body: bytes) -> None:
+        if kind is Kind.DATA:
+            await self._assemble(body)
+        elif kind is Kind.RELEASE_RQ:
+            self._released.set()  # what was asked before is answered first
+        elif kind is Kind.RELEASE_RP:
+            self._end("released")
+        elif kind is Kind.ABORT:
+            self._end("aborted by the peer")
+        else:
+            raise ProtocolError(f"unexpected {kind.name}")
+
+    async def _assemble(self, body: bytes) -> None:
+        if not self._assembler.is_within:
+            self._begun_at = asyncio.get_running_loop().time()
+        for message in self._assembler.feed(body):
+            if message.field == Field.C_CANCEL:
+                self._canceled |= self._pending & {message.number(RESPONDED_ID)}
+                self._give_back(message)  # it should have no data set, but may
+            else:
+                await self._hand_over(message)
+
+    async def _hand_over(self, message: Message) -> None:
+        """The association may end while there is no place in the queue: then nobody else knows the message."""
+        self._pending.add(message.number(MESSAGE_ID))
+        try:
+            await self._incoming.put(message)
+        except BaseException:
+            self._give_back(message)
+            raise
+
+    # --- ending ---
+
+    async def close(self) -> None:
+        """Close the connection, answering the peer's release if it asked for one."""
+        if self._released.is_set() and not self._closed:
+            self._wire.write(dimse_pdu.RELEASE_RP)
+        await self._shut(linger=True)
+
+    async def release(self, patience: float) -> None:
+        """Release as requestor: wait for the answer at most ``patience`` seconds, then close (PS3.8 §7.2).
+
+        Within a message there is no release: then the association is aborted.
+        """
+        if self._is_sending:
+            self._break_off("closed")
+        if self.is_open:
+            self._wire.write(dimse_pdu.RELEASE_RQ)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience):
+                    await asyncio.shield(self._reading)
+            if self._released.is_set():  # both sides asked at the same time
+                self._wire.write(dimse_pdu.RELEASE_RP)
+        await self._shut(linger=False)
+
+    async def abort(self) -> None:
+        """Abort and close at once."""
+        if self.is_open:
+            self._wire.write(dimse_pdu.ABORT_BY_USER)
+        await self._shut(linger=False)
+
+    async def _shut(self, *, linger: bool) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._reading.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._reading
+        self._assembler.close()
+        while not self._incoming.empty():
+            self._give_back(self._incoming.get_nowait())
+        await self._wire.close(linger=linger)
+
+
+def _batches(messages: Iterable[Message], most: int) -> Iterator[bytes]:
+    """The PDUs of messages, made as they are asked for: a large data set in small PDUs is many of them."""
+    batch = bytearray()
+    for message in messages:
+        for part in fragments(message, most):
+            batch += dimse_pdu.data(part)
+            if len(batch) >= _SENT_AT_ONCE:
+                yield bytes(batch)
+                batch.clear()
+    if batch:
+        yield bytes(batch)

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""One request and its answers (PS3.7 §9.3, §10.3, Annex C)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from ..core import tags
+from ..core.commands import Requester
+from ..core.dataset import DataSet
+from ..core.statuses import Status, UpsError
+from .association import Association
+from .codec import Codec
+from .message import (
+    ACTION_TYPE,
+    AFFECTED_CLASS,
+    AFFECTED_INSTANCE,
+    ATTRIBUTE_LIST,
+    COMMAND_FIELD,
+    ERROR_COMMENT,
+    EVENT_TYPE,
+    MESSAGE_ID,
+    OFFENDING_ELEMENT,
+    REQUESTED_CLASS,
+    REQUESTED_INSTANCE,
+    RESPONDED_ID,
+    RESPONSE,
+    STATUS,
+    Field,
+    Message,
+    Value,
+)
+from .negotiation import UPS_CLASSES, Context
+
+_LONGEST_COMMENT: Final = 64
+_ABOUT_ATTRIBUTES: Final = frozenset({0x0105, 0x0106, 0x0107, 0x0116, 0x0120, 0x0121})
+"""Statuses that come with an Attribute Identifier List (PS3.7 §C.5)."""
+
+
+class Exchange:
+    """A request on its association, with what its answers have in common.
+
+    Attributes:
+        message: the request.
+        context: its presentation context.
+    """
+
+    def __init__(self, association: Association, message: Message, codec: Codec) -> None:
+        self.message = message
+        self.context: Context = association.agreement.contexts[message.context]
+        self._association = association
+        self._codec = codec
+
+    @property
+    def calling(self) -> str:
+        """AE title of the requester."""
+        return self._association.calling
+
+    @property
+    def address(self) -> str:
+        """IP address of the requester."""
+        return self._association.address
+
+    @property
+    def requester(self) -> Requester:
+        """Who asks, as commands want to know it."""
+        return Requester(self._association.calling, "DIMSE")
+
+    @property
+    def field(self) -> int:
+        """Command Field of the request."""
+        return self.message.field
+
+    @property
+    def sop_class(self) -> str:
+        """Affected or Requested SOP Class UID."""
+        return self.message.text(AFFECTED_CLASS) or self.message.text(REQUESTED_CLASS)
+
+    @property
+    def instance(self) -> str:
+        """Affected or Requested SOP Instance UID, empty if there is none."""
+        return self.message.text(REQUESTED_INSTANCE) or self.message.text(AFFECTED_INSTANCE)
+
+    @property
+    def is_canceled(self) -> bool:
+        """True if C-CANCEL came for this request."""
+        return self._association.is_canceled(self.message)
+
+    async def data_set(self) -> DataSet:
+        """The data set of the request, empty if there is none. Raises UpsError if it is broken or too large."""
+        if self.message.oversized:
+            raise self._codec.too_large()
+        if self.message.data is None:
+            return {}
+        return await self._codec.decoded(self.message.data, self.context.syntax)
+
+    # --- answers ---
+
+    async def answer(
+        self, status: Status, instance: str = "", attributes: DataSet | None = None, comment: str = ""
+    ) -> None:
+        """Send the one answer of a DIMSE-N request, or of C-ECHO."""
+        command = self._head(status.code, instance or self.instance)
+        if comment and status.code:
+            command[ERROR_COMMENT] = shortened(comment)
+        await self._association.send(self._message(command, attributes))
+
+    async def refuse(self, error: UpsError) -> None:
+        """Send a failure, with the attribute at fault where there is one."""
+        command = self._head(error.status.code, self.instance)
+        command[ERROR_COMMENT] = shortened(error.detail)
+        path = (error.tag or "").split(".")
+        if path[-1]:
+            command[OFFENDING_ELEMENT] = (path[-1],)
+            if error.status.code in _ABOUT_ATTRIBUTES:
+                command[ATTRIBUTE_LIST] = (path[0],)
+        await self._association.send(self._message(command, None))
+
+    async def send_matches(self, code: int, identifiers: Iterable[DataSet]) -> None:
+        """Send some matches of C-FIND and wait until the peer has taken them; others have their turn."""
+        command = self._head(code, "")
+        await self._association.send(*(self._message(command, identifier) for identifier in identifiers))
+
+    async def end_of_matches(self, code: int) -> None:
+        """Send the last answer of C-FIND."""
+        await self._association.send(self._message(self._head(code, ""), None))
+
+    def _head(self, code: int, instance: str) -> dict[int, Value]:
+        message = self.message
+        command: dict[int, Value] = {
+            AFFECTED_CLASS: self._answered_class(),
+            COMMAND_FIELD: message.field | RESPONSE,
+            RESPONDED_ID: message.number(MESSAGE_ID) or 0,
+            STATUS: code,
+        }
+        if instance and message.field >= Field.N_EVENT_REPORT:
+            command[AFFECTED_INSTANCE] = instance
+        for element in (ACTION_TYPE, EVENT_TYPE):
+            number = message.number(element)
+            if number is not None:
+                command[element] = number
+        return command
+
+    def _answered_class(self) -> str:
+        """UPS Push in every DIMSE-N message about a UPS; C-FIND and C-ECHO name the class they came with."""
+        if self.message.field >= Field.N_EVENT_REPORT and self.sop_class in UPS_CLASSES:
+            return tags.PUSH
+        return self.sop_class or self.context.abstract
+
+    def _message(self, command: dict[int, Value], attributes: DataSet | None) -> Message:
+        data = self._codec.encoded(attributes, self.context.syntax) if attributes else None
+        return Message(self.message.context, command, data)
+
+
+def shortened(comment: str) -> str:
+    """What fits into Error Comment: 64 characters of ASCII, cut between words."""
+    plain = comment.replace("\\", "/").replace("…", "...").encode("ascii", errors="replace").decode("ascii")
+    if len(plain) <= _LONGEST_COMMENT:
+        return plain
+    cut = plain[: _LONGEST_COMMENT - 2]
+    return (cut.rpartition(" ")[0] or cut) + ".."

@@ -1,0 +1,296 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Association negotiation in both roles (PS3.8 §9.3.2-4, PS3.7 Annex D), with pynetdicom's PDUs.
+
+Presentation contexts, SCP/SCU Role Selection, and SOP Class Extended Negotiation of C-FIND (PS3.4 §K.5).
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from pydicom.uid import UID
+from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
+from pynetdicom.pdu_items import PDU_ITEM_TYPES
+from pynetdicom.pdu_primitives import (
+    A_ASSOCIATE,
+    AsynchronousOperationsWindowNegotiation,
+    ImplementationClassUIDNotification,
+    ImplementationVersionNameNotification,
+    MaximumLengthNotification,
+    SCP_SCU_RoleSelectionNegotiation,
+    SOPClassExtendedNegotiation,
+)
+from pynetdicom.presentation import PresentationContext, negotiate_as_acceptor
+
+from ..core import tags
+from .pdu import Abort, ProtocolError, Rejection
+from .syntax import SYNTAXES, Syntax
+
+for _name in ("pynetdicom.utils", "pynetdicom.pdu_primitives", "pynetdicom.presentation"):
+    # They log an error, some with a traceback, for what any peer may send; we say it once and in one line.
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
+
+VERIFICATION: Final = "1.2.840.10008.1.1"
+UPS_CLASSES: Final = frozenset({tags.PUSH, tags.WATCH, tags.PULL, tags.EVENT, tags.QUERY})
+FIND_CLASSES: Final = frozenset({tags.WATCH, tags.PULL, tags.QUERY})
+
+_APPLICATION_CONTEXT: Final = "1.2.840.10008.3.1.1.1"
+_IMPLEMENTATION: Final = "2.25.257011185410791464977511985142888699434"
+_VERSION: Final = "ORTHANC_UPS_1"
+_LEAST: Final = 128  # bytes of a PDU; real peers take thousands, tiny ones make data sets many times as long
+_ACCEPTED: Final = 0
+_USER_INFORMATION: Final = 0x50
+_FUZZY: Final = 2
+_TIME_ZONE: Final = 3
+
+_RESULTS: Final[Mapping[int, str]] = MappingProxyType(
+    {
+        1: "rejected by the user",
+        2: "rejected without a reason",
+        3: "abstract syntax not supported",
+        4: "transfer syntaxes not supported",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """An accepted presentation context.
+
+    Attributes:
+        abstract: UID of the SOP class.
+        syntax: the transfer syntax.
+        fuzzy: True if fuzzy matching of person names was negotiated.
+    """
+
+    abstract: str
+    syntax: Syntax
+    fuzzy: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """An A-ASSOCIATE-RQ as it came; AE titles without padding."""
+
+    calling: str
+    called: str
+    primitive: A_ASSOCIATE
+    rejection: Rejection | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """What was negotiated.
+
+    Attributes:
+        contexts: accepted presentation contexts by ID.
+        most: greatest P-DATA-TF that the peer takes, in bytes behind the header; 0 is any.
+        refused: in words why the peer did not accept the one context that we proposed.
+    """
+
+    contexts: Mapping[int, Context]
+    most: int
+    refused: str | None = None
+
+    def context_for(self, abstract: str) -> int | None:
+        """ID of a context with this SOP class, or None."""
+        return next((number for number, one in self.contexts.items() if one.abstract == abstract), None)
+
+
+# --- as acceptor ---
+
+
+def read_request(pdu: bytes) -> Request:
+    """Parse an A-ASSOCIATE-RQ with its header.
+
+    Raises:
+        ProtocolError: it is none.
+    """
+    try:
+        request = A_ASSOCIATE_RQ()  # type: ignore[no-untyped-call, unused-ignore]
+        request.decode(_understood(pdu, 68))
+        primitive = request.to_primitive()
+        calling, called = (
+            (primitive.calling_ae_title or "").strip(),
+            (primitive.called_ae_title or "").strip(),
+        )
+    except Exception as error:  # pynetdicom raises whatever a broken PDU leads to
+        raise ProtocolError(f"broken A-ASSOCIATE-RQ: {type(error).__name__}", Abort.INVALID_VALUE) from error
+    return Request(calling, called, primitive, _unacceptable(request.protocol_version, primitive))
+
+
+def _unacceptable(version: int, primitive: A_ASSOCIATE) -> Rejection | None:
+    if not version & 1:
+        return Rejection(1, 2, 2, f"protocol version {version:04X} is not supported")
+    if primitive.application_context_name != _APPLICATION_CONTEXT:
+        return Rejection(1, 1, 2, "application context name is not that of DICOM")
+    objection = objection_to(_most_of(primitive))
+    return Rejection(1, 2, 1, objection) if objection else None
+
+
+def objection_to(most: int) -> str | None:
+    """Why nothing can be sent to a peer with this maximum length of a PDU, in words, or None if it can."""
+    if most == 0 or most >= _LEAST:
+        return None
+    return f"maximum length of a PDU is {most} bytes, expected at least {_LEAST}, or 0"
+
+
+def _understood(pdu: bytes, start: int) -> bytes:
+    """The PDU without items that pynetdicom does not know: a receiver shall ignore them (PS3.8 §9.3.1)."""
+    items = [item for kind, item in _items(pdu[start + 6 :]) if kind in PDU_ITEM_TYPES]
+    head = pdu[6 : start + 6]
+    return pdu[:2] + struct.pack(">L", len(head) + sum(map(len, items))) + head + b"".join(items)
+
+
+def _items(encoded: bytes) -> Iterator[tuple[int, bytes]]:
+    place = 0
+    while place < len(encoded):
+        kind, length = struct.unpack_from(">BxH", encoded, place)
+        item = encoded[place : place + 4 + length]
+        if kind == _USER_INFORMATION:
+            known = b"".join(one for inner, one in _items(item[4:]) if inner in PDU_ITEM_TYPES)
+            item = struct.pack(">BxH", kind, len(known)) + known
+        yield kind, item
+        place += 4 + length
+
+
+def accept(request: Request, most: int) -> tuple[Agreement, bytes]:
+    """Answer a request: what is agreed, and the A-ASSOCIATE-AC. ``most`` is the greatest PDU that we take."""
+    asked = request.primitive
+    roles = {
+        item.sop_class_uid: (item.scu_role, item.scp_role)
+        for item in asked.user_information
+        if isinstance(item, SCP_SCU_RoleSelectionNegotiation) and item.sop_class_uid
+    }
+    offered = asked.presentation_context_definition_list
+    results, answered_roles = negotiate_as_acceptor(offered, _supported(), roles)
+    extended = _answered(asked, {str(cx.abstract_syntax) for cx in results if cx.result == _ACCEPTED})
+    answer = _associate(request.calling, request.called, most)
+    answer.result = _ACCEPTED
+    answer.result_source = 1
+    answer.presentation_context_definition_results_list = results
+    answer.user_information += [*answered_roles, *extended.values(), *_window(asked)]
+    return _agreed(results, asked, extended), bytes(A_ASSOCIATE_AC(answer).encode())
+
+
+def _supported() -> list[PresentationContext]:
+    return [_context(uid, scu_role=True, scp_role=False) for uid in (*sorted(UPS_CLASSES), VERIFICATION)]
+
+
+def _context(
+    abstract: str, scu_role: bool | None = None, scp_role: bool | None = None
+) -> PresentationContext:
+    context = PresentationContext()
+    context.abstract_syntax = UID(abstract)
+    context.transfer_syntax = [UID(uid) for uid in SYNTAXES]
+    context.scu_role, context.scp_role = scu_role, scp_role
+    return context
+
+
+def _answered(asked: A_ASSOCIATE, accepted: set[str]) -> dict[str, SOPClassExtendedNegotiation]:
+    """PS3.4 §K.5: the first two bytes are fixed, fuzzy matching and time zones are granted as asked for."""
+    answers: dict[str, SOPClassExtendedNegotiation] = {}
+    for item in asked.user_information:
+        if isinstance(item, SOPClassExtendedNegotiation) and item.sop_class_uid in FIND_CLASSES & accepted:
+            wanted = item.service_class_application_information or b""
+            size = min(max(len(wanted), 1), _TIME_ZONE + 1)
+            answer = SOPClassExtendedNegotiation()
+            answer.sop_class_uid = item.sop_class_uid
+            answer.service_class_application_information = bytes((1, 1, *wanted[_FUZZY : _TIME_ZONE + 1]))[
+                :size
+            ]
+            answers[str(item.sop_class_uid)] = answer
+    return answers
+
+
+def _window(asked: A_ASSOCIATE) -> list[AsynchronousOperationsWindowNegotiation]:
+    """One operation at a time, whatever was asked for (PS3.7 §D.3.3.3)."""
+    if not any(isinstance(item, AsynchronousOperationsWindowNegotiation) for item in asked.user_information):
+        return []
+    window = AsynchronousOperationsWindowNegotiation()
+    window.maximum_number_operations_invoked = 1
+    window.maximum_number_operations_performed = 1
+    return [window]
+
+
+def _agreed(
+    results: list[PresentationContext],
+    peer: A_ASSOCIATE,
+    extended: Mapping[str, SOPClassExtendedNegotiation],
+) -> Agreement:
+    contexts = {}
+    for one in results:
+        if one.result == _ACCEPTED and one.context_id is not None and one.transfer_syntax:
+            answer = extended.get(str(one.abstract_syntax))
+            bits = answer.service_class_application_information if answer else None
+            fuzzy = bool(bits) and len(bits or b"") > _FUZZY and (bits or b"")[_FUZZY] == 1
+            syntax = SYNTAXES[str(one.transfer_syntax[0])]
+            contexts[one.context_id] = Context(str(one.abstract_syntax), syntax, fuzzy)
+    return Agreement(contexts, _most_of(peer))
+
+
+def _most_of(peer: A_ASSOCIATE) -> int:
+    found = [
+        item.maximum_length_received
+        for item in peer.user_information
+        if isinstance(item, MaximumLengthNotification)
+    ]
+    return int(found[0] or 0) if found else 0
+
+
+def _associate(calling: str, called: str, most: int) -> A_ASSOCIATE:
+    primitive = A_ASSOCIATE()
+    primitive.application_context_name = UID(_APPLICATION_CONTEXT)
+    primitive.calling_ae_title, primitive.called_ae_title = calling, called
+    length = MaximumLengthNotification()
+    length.maximum_length_received = most
+    implementation = ImplementationClassUIDNotification()
+    implementation.implementation_class_uid = UID(_IMPLEMENTATION)
+    version = ImplementationVersionNameNotification()
+    version.implementation_version_name = _VERSION
+    primitive.user_information = [length, implementation, version]
+    return primitive
+
+
+# --- as requestor ---
+
+
+def request(calling: str, called: str, abstract: str, most: int, *, as_scp: bool = False) -> bytes:
+    """An A-ASSOCIATE-RQ for one SOP class; ``as_scp`` proposes that we are its SCP (PS3.7 §D.3.3.4)."""
+    context = _context(abstract)
+    context.context_id = 1
+    primitive = _associate(calling, called, most)
+    primitive.presentation_context_definition_list = [context]
+    if as_scp:
+        role = SCP_SCU_RoleSelectionNegotiation()
+        role.sop_class_uid = UID(abstract)
+        role.scu_role, role.scp_role = False, True
+        primitive.user_information.append(role)
+    return bytes(A_ASSOCIATE_RQ(primitive).encode())
+
+
+def read_answer(pdu: bytes, abstract: str) -> Agreement:
+    """Parse an A-ASSOCIATE-AC with its header, the answer to ``request`` for the same SOP class.
+
+    Raises:
+        ProtocolError: it is none.
+    """
+    try:
+        answer = A_ASSOCIATE_AC()  # type: ignore[no-untyped-call, unused-ignore]
+        answer.decode(_understood(pdu, 68))
+        primitive = answer.to_primitive()
+        results = primitive.presentation_context_definition_results_list
+        contexts = {
+            one.context_id: Context(abstract, SYNTAXES[str(one.transfer_syntax[0])])
+            for one in results
+            if one.result == _ACCEPTED and one.context_id == 1
+        }
+        words = next((_RESULTS.get(one.result, "rejected") for one in results if one.result), None)
+        return Agreement(contexts, _most_of(primitive), words)
+    except Exception as error:  # pynetdicom raises whatever a broken PDU leads to
+        raise ProtocolError(f"broken A-ASSOCIATE-AC: {type(error).__name__}", Abort.INVALID_VALUE) from error

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Whom we let in: as Orthanc does on its own DICOM port (``DicomModalities``, ``DicomCheckCalledAet``,
+``DicomCheckModalityHost``, ``DicomAlwaysAllowEcho``, ``DicomAlwaysAllowFindWorklist``).
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from ..orthanc.modalities import Modalities, Modality
+from ..settings import Settings, Surroundings
+from .pdu import Rejection
+from .resolver import Resolver
+
+
+class Wish(Enum):
+    """What an AE wants, as far as Orthanc's settings tell it apart."""
+
+    ECHO = "C-ECHO"
+    FIND = "C-FIND"
+    UPS = "UPS operations"
+
+
+class Policy:
+    """Answers who may open an association, and who may do what on it."""
+
+    def __init__(
+        self, settings: Settings, surroundings: Surroundings, modalities: Modalities, resolver: Resolver
+    ) -> None:
+        self._ours = settings.aet or surroundings.dicom_aet
+        self._surroundings = surroundings
+        self._modalities = modalities
+        self._resolver = resolver
+        self._always = {
+            Wish.ECHO: surroundings.always_allow_echo,
+            Wish.FIND: surroundings.always_allow_find_worklist,
+            Wish.UPS: False,
+        }
+
+    async def rejection(self, calling: str, called: str, address: str) -> Rejection | None:
+        """Why an association is turned down, or None if it is welcome."""
+        if self._surroundings.check_called_aet and not self._is_same(called, self._ours):
+            return Rejection(1, 1, 7, f"called AE title {called}, expected {self._ours}")
+        if any(self._always.values()):
+            return None
+        stranger = await self._stranger(calling, address, await self._entries(calling))
+        return Rejection(1, 1, 3, stranger) if stranger else None
+
+    def remembers(self, calling: str) -> bool:
+        """True if the AE title is listed, as far as that is known without asking anybody."""
+        return bool(self._modalities.by_ae_title(calling))
+
+    async def knows(self, calling: str, address: str) -> bool:
+        """True if the AE is listed, with this host if hosts are checked."""
+        return await self._stranger(calling, address, await self._entries(calling)) is None
+
+    async def objection(self, wish: Wish, calling: str, address: str) -> str | None:
+        """Why an AE may not do this, in words, or None if it may."""
+        if self._always[wish]:
+            return None
+        found = await self._entries(calling)
+        stranger = await self._stranger(calling, address, found)
+        if stranger:
+            return stranger
+        if await self._is_allowed(wish, found, address):
+            return None
+        return f"{wish.value} is not allowed for {calling}"
+
+    async def _entries(self, calling: str) -> tuple[Modality, ...]:
+        """From memory if possible: Orthanc is asked about unknown AEs only."""
+        return self._modalities.by_ae_title(calling) or await self._modalities.lookup(calling)
+
+    async def _stranger(self, calling: str, address: str, found: tuple[Modality, ...]) -> str | None:
+        if not found:
+            return f"AE title {calling} is not in DicomModalities"
+        if not self._surroundings.check_modality_host:
+            return None
+        for one in found:
+            if await self._resolver.is_same(one.host, address):
+                return None
+        return f"{address} is not the host of {calling}"
+
+    async def _is_allowed(self, wish: Wish, found: tuple[Modality, ...], address: str) -> bool:
+        """With several entries of one AE title the one with this host decides, else all have to agree."""
+        allowed = {one.host: _allows(one, wish) for one in found}
+        if self._surroundings.check_modality_host:
+            for host, is_allowed in allowed.items():
+                if is_allowed and await self._resolver.is_same(host, address):
+                    return True
+        return all(allowed.values())
+
+    def _is_same(self, one: str, other: str) -> bool:
+        if self._surroundings.raw.get("StrictAetComparison") is True:
+            return one == other
+        return one.lower() == other.lower()
+
+
+def _allows(modality: Modality, wish: Wish) -> bool:
+    if wish is Wish.ECHO:
+        return modality.allow_echo
+    return modality.allow_find_worklist if wish is Wish.FIND else True

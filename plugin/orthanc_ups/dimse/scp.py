@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Our DICOM port: lets associations in within limits and serves them (PS3.8 §9.2, PS3.4 Annex CC)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import ssl
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import Any, Final
+
+from ..settings import Settings
+from . import pdu as dimse_pdu
+from .association import Association, Gone, Terms, Wire
+from .codec import Codec
+from .exchange import Exchange
+from .message import Room
+from .negotiation import Request, accept, read_request
+from .pdu import Kind, ProtocolError, Rejection
+from .policy import Policy
+from .services import Services
+
+_log = logging.getLogger("orthanc_ups.dimse")
+
+_MOST_REQUEST: Final = 256 * 1024  # bytes; 128 presentation contexts with 40 transfer syntaxes have 160,000
+_LARGEST_AT_ONCE: Final = 8  # data sets of the greatest size that may be on their way at the same time
+_BACKLOG: Final = 1024  # connections that wait in the kernel
+_AT_ONCE: Final = 64  # of them that are taken before others have their turn
+_MORE_CONNECTIONS: Final = 512  # beyond associations: those that have not asked yet, or are turned down
+_HURRY: Final = 1.0  # seconds for a handshake while the house is full
+_UNDECIDED: Final = Rejection(2, 3, 1, "Orthanc does not say in time whether it knows the AE")
+_FULL: Final = Rejection(2, 3, 2, "too many associations")
+
+
+class DimseServer:
+    """The SCP. Lives on the loop; needs no threads."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        policy: Policy,
+        services: Services,
+        codec: Codec,
+        seen: Callable[[str], object],
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """``seen`` is called with the AE title of each known AE that opens an association."""
+        self._settings = settings
+        self._policy = policy
+        self._services = services
+        self._codec = codec
+        self._seen = seen
+        self._tls = tls
+        self._terms = Terms(
+            settings.maximum_pdu_size,
+            settings.maximum_data_set_size,
+            settings.association_idle_timeout,
+            settings.dimse_timeout,
+            Room(settings.maximum_data_set_size * _LARGEST_AT_ONCE),
+        )
+        self._terms_of_strangers = replace(self._terms, room=Room(settings.maximum_data_set_size))
+        self._server: asyncio.Server | None = None
+        self._open: set[Association] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._is_full = False
+        self._is_stopped = False
+
+    @property
+    def associations(self) -> int:
+        """How many associations are open."""
+        return len(self._open)
+
+    @property
+    def port(self) -> int:
+        """The TCP port that is listened on."""
+        assert self._server is not None
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def start(self) -> None:
+        """Listen. Raises OSError if the port is taken or the address is not ours."""
+        self._server = await asyncio.start_server(
+            self._connected,
+            self._settings.bind_address or None,
+            self._settings.dicom_port,
+            backlog=_AT_ONCE,
+            ssl=self._tls,
+            ssl_handshake_timeout=self._settings.association_handshake_timeout if self._tls else None,
+        )
+        for listening in self._server.sockets:
+            with socket.fromfd(listening.fileno(), listening.family, listening.type) as same:
+                same.listen(_BACKLOG)
+
+    async def stop(self) -> None:
+        """Stop listening, abort what is open, and wait until all is closed: a second at most."""
+        self._is_stopped = True
+        if self._server is not None:
+            self._server.close()
+        await asyncio.gather(*(one.abort() for one in list(self._open)), return_exceptions=True)
+        tasks = (*self._tasks, *self._leaving)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._codec.close()
+
+    # --- connections ---
+
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        wire = Wire(reader, writer)
+        if self._is_stopped:
+            wire.drop()
+            return
+        if len(self._tasks) >= self._settings.maximum_associations + _MORE_CONNECTIONS:
+            self._turn_away(wire, writer)
+        else:
+            self._start(self._served(wire), wire, self._tasks)
+
+    def _turn_away(self, wire: Wire, writer: asyncio.StreamWriter) -> None:
+        """Reject at once. Unless they are too many, the peer gets the time to read it."""
+        wire.write(_FULL.pdu)
+        if len(self._leaving) < _MORE_CONNECTIONS:
+            self._start(wire.close(linger=True), wire, self._leaving)
+        else:
+            writer.close()
+
+    def _start(self, work: Coroutine[Any, Any, None], wire: Wire, among: set[asyncio.Task[None]]) -> None:
+        task = asyncio.create_task(work)
+        among.add(task)
+        task.add_done_callback(among.discard)
+        task.add_done_callback(lambda _: wire.drop())  # also if it is canceled before it has begun
+
+    async def _served(self, wire: Wire) -> None:
+        try:
+            request = await self._asked(wire)
+            rejection = await self._rejection(request, wire)
+            if rejection:
+                await self._turn_down(wire, request, rejection)
+            else:
+                await self._serve(await self._let_in(wire, request))
+        except ProtocolError as error:
+            _log.info("no association for %s: %s", wire.address, error)
+            wire.write(dimse_pdu.abort_by_provider(error.reason))
+            await wire.close(linger=True)
+        except (OSError, EOFError, TimeoutError, Gone) as error:
+            _log.debug("connection of %s ended: %s", wire.address, str(error) or type(error).__name__)
+        except Exception:
+            _log.exception("association of %s failed", wire.address)
+
+    async def _asked(self, wire: Wire) -> Request:
+        """The A-ASSOCIATE-RQ. Whoever dawdles has to go the sooner the fuller the house is."""
+        patience = self._settings.association_handshake_timeout
+        is_crowded = len(self._tasks) > self._settings.maximum_associations
+        async with asyncio.timeout(min(patience, _HURRY) if is_crowded else patience):
+            kind, length = await wire.header()
+            if kind is not Kind.ASSOCIATE_RQ:
+                raise ProtocolError(f"{kind.name} before an association")
+            body = await wire.body(length, _MOST_REQUEST)
+        return read_request(bytes((kind, 0)) + length.to_bytes(4, "big") + body)
+
+    async def _rejection(self, request: Request, wire: Wire) -> Rejection | None:
+        if self._is_at_limit():
+            return _FULL
+        if request.rejection:
+            return request.rejection
+        try:
+            async with asyncio.timeout(self._settings.association_handshake_timeout):
+                rejection = await self._policy.rejection(request.calling, request.called, wire.address)
+        except TimeoutError:
+            return _UNDECIDED
+        return rejection or (_FULL if self._is_at_limit() else None)
+
+    def _is_at_limit(self) -> bool:
+        return len(self._open) >= self._settings.maximum_associations
+
+    async def _turn_down(self, wire: Wire, request: Request, rejection: Rejection) -> None:
+        if rejection is not _FULL:
+            _log.warning(
+                "association of %s at %s rejected: %s", request.calling, wire.address, rejection.words
+            )
+        elif not self._is_full:
+            self._is_full = True  # said once, not a thousand times
+            most = self._settings.maximum_associations
+            _log.warning("association of %s at %s rejected: %s are open", request.calling, wire.address, most)
+        wire.write(rejection.pdu)
+        await wire.close(linger=True)
+
+    async def _let_in(self, wire: Wire, request: Request) -> Association:
+        agreement, answer = accept(request, self._settings.maximum_pdu_size)
+        # Who may only echo or query can send data sets before they are refused; they take no room from others.
+        terms = self._terms if self._policy.remembers(request.calling) else self._terms_of_strangers
+        association = Association(wire, agreement, terms, request.calling, request.called)
+        self._open.add(association)
+        self._is_full = False
+        wire.write(answer)
+        _log.debug("association of %s at %s opened", request.calling, wire.address)
+        return association
+
+    async def _serve(self, association: Association) -> None:
+        noticing = asyncio.create_task(self._notice(association))
+        try:
+            async with contextlib.aclosing(association.messages()) as messages:
+                async for message in messages:
+                    await self._services.serve(Exchange(association, message, self._codec))
+        finally:
+            self._open.discard(association)
+            noticing.cancel()
+            await association.close()
+            _log.debug("association of %s ended", association.calling)
+
+    async def _notice(self, association: Association) -> None:
+        """Delivery hears of a known AE that is there; Orthanc may be slow to say whether it is known."""
+        if await self._policy.knows(association.calling, association.address):
+            self._seen(association.calling)

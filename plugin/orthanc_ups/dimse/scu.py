@@ -1,0 +1,365 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Event reports over associations that we open: the channel ``dimse`` of delivery (PS3.4 CC.2.4, PS3.7 §10.1.1)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import ssl
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final
+
+from ..core import tags
+from ..core.events import Event
+from ..core.statuses import REGISTER
+from ..delivery.port import Refused, Unreachable
+from ..orthanc.modalities import Modalities, Modality
+from ..settings import Settings, Surroundings
+from .association import Association, Gone, Terms, Wire
+from .codec import Codec
+from .message import (
+    AFFECTED_CLASS,
+    AFFECTED_INSTANCE,
+    COMMAND_FIELD,
+    ERROR_COMMENT,
+    EVENT_TYPE,
+    MESSAGE_ID,
+    RESPONDED_ID,
+    RESPONSE,
+    STATUS,
+    CommandSet,
+    Field,
+    Message,
+    Room,
+    Value,
+)
+from .negotiation import VERIFICATION, Agreement, objection_to, read_answer, request
+from .pdu import ABORT_BY_USER, Kind, ProtocolError, read_rejection
+from .resolver import Resolver
+from .tls import TlsError
+
+_log = logging.getLogger("orthanc_ups.dimse")
+
+_MOST_ANSWER: Final = 512 * 1024  # bytes of an A-ASSOCIATE-AC
+_MOST_REPLY: Final = 64 * 1024  # bytes of an event reply, which UPS does not have
+_DEFAULT_TIMEOUT: Final = 10.0  # seconds, where Orthanc's settings say none
+_RELEASE_PATIENCE: Final = 1.0  # seconds
+
+_TRY_AGAIN: Final = frozenset({0x0110, 0x0210, 0x0213})
+_WARNINGS: Final = frozenset({0x0001, 0x0107, 0x0116})
+_MEANINGS: Final[Mapping[int, str]] = MappingProxyType(
+    {
+        **{status.code: status.meaning for status in REGISTER.values()},
+        0x0112: "No such SOP Instance",
+        0x0119: "Class-Instance conflict",
+        0x0210: "Duplicate invocation",
+        0x0211: "Unrecognized operation",
+    }
+)
+
+
+@dataclass(slots=True)
+class _Line:
+    """What is kept of one Receiving AE: an association while events flow."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    association: Association | None = None
+    modality: Modality | None = None
+    last_id: int = 0
+    letting_go: asyncio.TimerHandle | None = None
+
+    def next_id(self) -> int:
+        self.last_id = self.last_id % 0xFFFF + 1
+        return self.last_id
+
+
+class DimseChannel:
+    """Delivers events by N-EVENT-REPORT. Lives on the loop; receivers never wait for one another."""
+
+    name = "dimse"
+
+    def __init__(
+        self,
+        settings: Settings,
+        surroundings: Surroundings,
+        modalities: Modalities,
+        codec: Codec,
+        resolver: Resolver,
+        tls: Callable[[], ssl.SSLContext],
+    ) -> None:
+        """``tls`` makes the context for modalities with ``UseDicomTls``; it may raise TlsError."""
+        self._settings = settings
+        self._ours = settings.aet or surroundings.dicom_aet
+        self._timeout = surroundings.dicom_scu_timeout or _DEFAULT_TIMEOUT
+        self._modalities = modalities
+        self._codec = codec
+        self._resolver = resolver
+        self._tls = tls
+        self._tls_context: ssl.SSLContext | None = None
+        self._lines: dict[str, _Line] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def associations(self) -> int:
+        """How many associations are open."""
+        kept = (line.association for line in self._lines.values())
+        return sum(one is not None and one.is_open for one in kept)
+
+    def serves(self, receiving_ae: str) -> bool:
+        """True if Orthanc knows an address of the AE."""
+        return bool(self._modalities.by_ae_title(receiving_ae))
+
+    async def deliver(self, receiving_ae: str, events: Sequence[Event]) -> int:
+        """Report events in order, each after the answer to the one before; how many were taken.
+
+        Raises:
+            Unreachable: no connection, no association, no answer, or one that may be better later.
+            Refused: the first event will never be taken.
+        """
+        line = self._lines.setdefault(receiving_ae, _Line())
+        async with line.lock:
+            try:
+                return await self._deliver_all(receiving_ae, line, events)
+            finally:
+                self._let_go_later(receiving_ae, line)
+
+    async def _deliver_all(self, receiving_ae: str, line: _Line, events: Sequence[Event]) -> int:
+        taken = 0
+        for event in events:
+            try:
+                await self._deliver_one(receiving_ae, line, event)
+            except (Unreachable, Refused):
+                if taken:
+                    break
+                raise
+            taken += 1
+        return taken
+
+    async def echo(self, receiving_ae: str) -> float:
+        """C-ECHO to the AE on an association of its own; seconds from the first packet to the answer.
+
+        Raises:
+            Unreachable: it did not succeed, in words.
+        """
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        association, _ = await self._opened(receiving_ae, VERIFICATION)
+        command: CommandSet = {AFFECTED_CLASS: VERIFICATION, COMMAND_FIELD: int(Field.C_ECHO), MESSAGE_ID: 1}
+        try:
+            status = await self._asked(association, Message(1, command), self._settings.dimse_timeout)
+            if status:
+                raise Unreachable(f"C-ECHO answered {_named(status)}")
+            return loop.time() - begun
+        except Gone as error:
+            raise Unreachable(f"C-ECHO: {error}") from error
+        finally:
+            await association.release(_RELEASE_PATIENCE)
+
+    async def close(self) -> None:
+        """Release every association, within two seconds."""
+        for task in list(self._tasks):
+            task.cancel()
+        lines, self._lines = self._lines, {}
+        await asyncio.gather(*(self._hang_up(line) for line in lines.values()), return_exceptions=True)
+
+    # --- one event ---
+
+    async def _deliver_one(self, receiving_ae: str, line: _Line, event: Event) -> None:
+        """On the kept association; if that turns out to be dead, once more on a new one."""
+        was_kept = await self._connect(receiving_ae, line)
+        try:
+            await self._report(line, event)
+        except Gone as error:
+            await self._hang_up(line)
+            if not was_kept:
+                raise Unreachable(f"N-EVENT-REPORT not answered: {error}") from error
+            await self._deliver_one(receiving_ae, line, event)
+        except Unreachable:
+            await self._hang_up(line)
+            raise
+
+    async def _report(self, line: _Line, event: Event) -> None:
+        association, modality = line.association, line.modality
+        assert association is not None
+        assert modality is not None
+        context = association.agreement.context_for(tags.EVENT) or 1
+        command: dict[int, Value] = {
+            AFFECTED_CLASS: tags.PUSH,
+            COMMAND_FIELD: int(Field.N_EVENT_REPORT),
+            MESSAGE_ID: line.next_id(),
+            AFFECTED_INSTANCE: event.uid,
+            EVENT_TYPE: int(event.type),
+        }
+        syntax = association.agreement.contexts[context].syntax
+        message = Message(context, command, self._codec.encoded(event.information, syntax))
+        _judge(await self._asked(association, message, modality.timeout or self._settings.dimse_timeout))
+
+    async def _asked(self, association: Association, message: Message, patience: float) -> int:
+        """Send a request and give the status of its answer. Raises Gone if there is none in time."""
+        try:
+            async with asyncio.timeout(patience):
+                await association.send(message)
+                while True:
+                    answer = await association.receive()
+                    association.forget(answer)
+                    if answer.field == message.field | RESPONSE and answer.number(
+                        RESPONDED_ID
+                    ) == message.number(MESSAGE_ID):
+                        return _status_of(answer)
+        except TimeoutError:
+            await association.abort()
+            raise Gone(f"no answer within {patience:g} s") from None
+
+    # --- associations ---
+
+    async def _connect(self, receiving_ae: str, line: _Line) -> bool:
+        """See to it that the line has an association; True if it had one."""
+        if line.letting_go:
+            line.letting_go.cancel()
+        kept = line.association
+        if kept and kept.is_open and line.modality in self._modalities.by_ae_title(receiving_ae):
+            return True
+        await self._hang_up(line)
+        line.association, line.modality = await self._opened(receiving_ae, tags.EVENT)
+        return False
+
+    async def _opened(self, receiving_ae: str, abstract: str) -> tuple[Association, Modality]:
+        """An association to the first entry of the AE that lets us in."""
+        found = self._modalities.by_ae_title(receiving_ae) or await self._modalities.lookup(receiving_ae)
+        problem = Unreachable(f"AE title {receiving_ae} is not in DicomModalities")
+        for modality in found:
+            try:
+                return await self._associated(modality, abstract), modality
+            except Unreachable as error:
+                problem = error
+        raise problem
+
+    async def _associated(self, modality: Modality, abstract: str) -> Association:
+        wire = await self._connected(modality)
+        try:
+            async with asyncio.timeout(self._settings.association_handshake_timeout):
+                return await self._negotiated(wire, modality, abstract)
+        except BaseException as error:
+            await wire.close()
+            if isinstance(error, TimeoutError):
+                raise Unreachable(f"{_at(modality)} did not answer the association request") from error
+            if isinstance(error, (ProtocolError, EOFError, OSError)):
+                raise Unreachable(f"{_at(modality)} broke off the association request") from error
+            raise
+
+    async def _negotiated(self, wire: Wire, modality: Modality, abstract: str) -> Association:
+        calling = modality.local_aet or self._ours
+        most = self._settings.maximum_pdu_size
+        wire.write(request(calling, modality.ae_title, abstract, most, as_scp=abstract == tags.EVENT))
+        kind, length = await wire.header()
+        body = await wire.body(length, _MOST_ANSWER)
+        if kind is Kind.ASSOCIATE_RJ:
+            raise Unreachable(f"{_at(modality)} rejected the association: {read_rejection(body).words}")
+        if kind is not Kind.ASSOCIATE_AC:
+            raise Unreachable(f"{_at(modality)} aborted the association request")
+        agreement = read_answer(bytes((kind, 0)) + length.to_bytes(4, "big") + body, abstract)
+        objection = _objection(agreement, abstract)
+        if objection:
+            wire.write(ABORT_BY_USER)
+            raise Unreachable(f"{_at(modality)} {objection}")
+        terms = Terms(most, _MOST_REPLY, 0.0, self._settings.dimse_timeout, Room(_MOST_REPLY))
+        _log.debug("association to %s opened", _at(modality))
+        return Association(wire, agreement, terms, calling, modality.ae_title)
+
+    async def _connected(self, modality: Modality) -> Wire:
+        patience = modality.timeout or self._timeout
+        problem = f"host {modality.host} has no address"
+        try:
+            async with asyncio.timeout(patience):
+                for address in await self._resolver.addresses(modality.host):
+                    try:
+                        return Wire(
+                            *await asyncio.open_connection(
+                                address, modality.port, ssl=self._context(modality)
+                            )
+                        )
+                    except OSError as error:
+                        problem = f"cannot connect to {_at(modality)}: {_in_words(error)}"
+        except TimeoutError:
+            problem = f"{_at(modality)} did not answer within {patience:g} s"
+        except TlsError as error:
+            problem = f"no TLS to {_at(modality)}: {error}"
+        raise Unreachable(problem)
+
+    def _context(self, modality: Modality) -> ssl.SSLContext | None:
+        if not modality.use_dicom_tls:
+            return None
+        if self._tls_context is None:
+            self._tls_context = self._tls()
+        return self._tls_context
+
+    # --- letting go ---
+
+    def _let_go_later(self, receiving_ae: str, line: _Line) -> None:
+        if line.letting_go:
+            line.letting_go.cancel()
+        loop = asyncio.get_running_loop()
+        idle = self._settings.event_association_idle_timeout
+        line.letting_go = loop.call_later(idle, self._let_go, receiving_ae, line)
+
+    def _let_go(self, receiving_ae: str, line: _Line) -> None:
+        if line.lock.locked():
+            return
+        if self._lines.get(receiving_ae) is line:
+            del self._lines[receiving_ae]
+        task = asyncio.create_task(self._hang_up(line))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _hang_up(self, line: _Line) -> None:
+        association, line.association = line.association, None
+        if line.letting_go:
+            line.letting_go.cancel()
+        if association:
+            with contextlib.suppress(Gone, OSError):
+                await association.release(_RELEASE_PATIENCE)
+
+
+def _objection(agreement: Agreement, abstract: str) -> str | None:
+    """Why an association is of no use, in words."""
+    if not agreement.contexts:
+        name = "UPS Event" if abstract == tags.EVENT else "Verification"
+        return f"does not accept the {name} SOP Class: {agreement.refused or 'no answer to it'}"
+    objection = objection_to(agreement.most)
+    return f"cannot be told anything: {objection}" if objection else None
+
+
+def _status_of(answer: Message) -> int:
+    status = answer.number(STATUS)
+    if status is None:
+        raise Gone("the answer has no status")
+    if status and answer.text(ERROR_COMMENT):
+        _log.debug("answered %04X: %s", status, answer.text(ERROR_COMMENT))
+    return status
+
+
+def _judge(status: int) -> None:
+    """Success and warnings mean taken (PS3.7 §10.1.1.1.8); what may pass is tried again."""
+    if status == 0 or status in _WARNINGS or status >> 12 == 0xB:
+        return
+    text = f"N-EVENT-REPORT answered {_named(status)}"
+    raise Unreachable(text) if status in _TRY_AGAIN else Refused(text)
+
+
+def _named(status: int) -> str:
+    return f"{status:04X} {_MEANINGS.get(status, 'Unknown status')}"
+
+
+def _at(modality: Modality) -> str:
+    return f"{modality.ae_title} at {modality.host}:{modality.port}"
+
+
+def _in_words(error: OSError) -> str:
+    """``Connection refused``; asyncio's own text names addresses instead."""
+    if isinstance(error, ssl.SSLError) or not error.errno or error.errno < 0:
+        return error.strerror or str(error)
+    return os.strerror(error.errno)

@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The services of the UPS SOP classes and Verification: wire → command → answer (PS3.4 CC.2, Table CC.2-1)."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import uuid
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from datetime import tzinfo
+from types import MappingProxyType
+from typing import Final, cast
+
+from ..core import statuses, tags
+from ..core.commands import Create, Update
+from ..core.dataset import DataSet, text, values
+from ..core.decide import is_uid
+from ..core.dictionary import VR_OF
+from ..core.matching import Query
+from ..core.statuses import Status, UpsError
+from ..worklist.ports import WorklistPort
+from .arguments import ACTION_TYPES, Action, command
+from .association import Gone
+from .exchange import Exchange
+from .message import ACTION_TYPE, ATTRIBUTE_LIST, RESPONSE, Field
+from .negotiation import FIND_CLASSES, UPS_CLASSES, VERIFICATION
+from .policy import Policy, Wish
+
+_log = logging.getLogger("orthanc_ups.dimse")
+
+_PENDING: Final = 0xFF00
+_PENDING_KEYS_UNSUPPORTED: Final = 0xFF01
+_CANCELED: Final = 0xFE00
+_MATCHES_AT_ONCE: Final = 10
+
+_SERVICES: Final[Mapping[str, frozenset[Field]]] = MappingProxyType(
+    {
+        tags.PUSH: frozenset({Field.N_CREATE, Field.N_ACTION, Field.N_GET}),
+        tags.WATCH: frozenset({Field.N_ACTION, Field.N_GET, Field.C_FIND}),
+        tags.PULL: frozenset({Field.C_FIND, Field.N_GET, Field.N_SET, Field.N_ACTION}),
+        tags.QUERY: frozenset({Field.C_FIND}),
+        tags.EVENT: frozenset(),
+        VERIFICATION: frozenset({Field.C_ECHO}),
+    }
+)
+"""What may be asked on a context of each SOP class (PS3.4 Table CC.2-1)."""
+
+_ACTIONS: Final[Mapping[str, frozenset[int]]] = MappingProxyType(
+    {tags.PUSH: frozenset({2}), tags.WATCH: frozenset({2, 3, 4, 5}), tags.PULL: frozenset({1})}
+)
+
+_FIND_STATUSES: Final[Mapping[int, Status]] = MappingProxyType(
+    {
+        statuses.RESOURCE_LIMITATION.code: statuses.OUT_OF_RESOURCES,
+        statuses.INVALID_VALUE.code: statuses.IDENTIFIER_MISMATCH,
+        statuses.PROCESSING_FAILURE.code: statuses.OUT_OF_RESOURCES,
+    }
+)
+"""C-FIND has statuses of its own (PS3.4 Table CC.2.8-2)."""
+
+
+class Services:
+    """Serves one exchange after the other; one instance for all associations."""
+
+    def __init__(
+        self,
+        worklist: WorklistPort,
+        policy: Policy,
+        seen: Callable[[str], object],
+        zone: tzinfo | None = None,
+    ) -> None:
+        """``seen`` is called with the AE title of each C-ECHO; ``zone`` is that of keys without an offset."""
+        self._worklist = worklist
+        self._policy = policy
+        self._seen = seen
+        self._zone = zone
+        self._handlers: Mapping[int, Callable[[Exchange], Awaitable[None]]] = {
+            Field.C_ECHO: self._echo,
+            Field.C_FIND: self._find,
+            Field.N_CREATE: self._create,
+            Field.N_SET: self._set,
+            Field.N_GET: self._get,
+            Field.N_ACTION: self._action,
+        }
+
+    async def serve(self, exchange: Exchange) -> None:
+        """Answer one request, whatever it is. Raises Gone if the peer is not there any more."""
+        if exchange.field & RESPONSE:
+            _log.debug("%s sent an unexpected response", exchange.calling)
+            return
+        try:
+            self._check_service(exchange)
+            await self._check_allowed(exchange)
+            await self._handlers[exchange.field](exchange)
+        except UpsError as error:
+            _log.debug("%s refused with %04X: %s", exchange.calling, error.status.code, error.detail)
+            await exchange.refuse(error)
+        except (Gone, OSError):
+            raise
+        except Exception:
+            _log.exception("request %04X of %s failed", exchange.field, exchange.calling)
+            await exchange.refuse(_unforeseen(exchange))
+
+    # --- may it be asked at all ---
+
+    def _check_service(self, exchange: Exchange) -> None:
+        """Any UPS class will do as class of the message (PS3.4 CC.3.1), but the service must be of the context."""
+        context, asked = exchange.context.abstract, exchange.sop_class
+        is_find = exchange.field == Field.C_FIND
+        if exchange.field not in _SERVICES[context]:
+            status = statuses.SOP_CLASS_UNSUPPORTED if is_find else statuses.UNRECOGNIZED_OPERATION
+            raise UpsError(status, f"this service is not one of SOP Class {context}")
+        if context == VERIFICATION or asked in (FIND_CLASSES if is_find else UPS_CLASSES):
+            return
+        status = statuses.SOP_CLASS_UNSUPPORTED if is_find else statuses.NO_SUCH_SOP_CLASS
+        raise UpsError(
+            status, f"SOP Class UID {asked or 'is missing'}, expected {context if is_find else tags.PUSH}"
+        )
+
+    async def _check_allowed(self, exchange: Exchange) -> None:
+        wish = {Field.C_ECHO: Wish.ECHO, Field.C_FIND: Wish.FIND}.get(Field(exchange.field), Wish.UPS)
+        objection = await self._policy.objection(wish, exchange.calling, exchange.address)
+        if objection:
+            _log.warning(
+                "%s of %s at %s refused: %s", wish.value, exchange.calling, exchange.address, objection
+            )
+            raise UpsError(statuses.NOT_AUTHORIZED, objection)
+
+    # --- the services ---
+
+    async def _echo(self, exchange: Exchange) -> None:
+        self._seen(exchange.calling)
+        await exchange.answer(statuses.SUCCESS)
+
+    async def _create(self, exchange: Exchange) -> None:
+        """N-CREATE (PS3.4 CC.2.5). Without Affected SOP Instance UID we choose one (PS3.7 §10.1.5.1.4)."""
+        attributes = await exchange.data_set()
+        repeated = text(attributes, tags.SOP_INSTANCE_UID)
+        uid = exchange.instance or repeated or f"2.25.{uuid.uuid4().int}"
+        if repeated and repeated != uid:
+            detail = "SOPInstanceUID (0008,0018) is not Affected SOP Instance UID"
+            raise UpsError(statuses.INVALID_VALUE, detail, tags.SOP_INSTANCE_UID)
+        outcome = await self._worklist.execute(Create(exchange.requester, uid, attributes))
+        await exchange.answer(outcome.status, outcome.uid, outcome.attributes, "; ".join(outcome.details))
+
+    async def _set(self, exchange: Exchange) -> None:
+        """N-SET (PS3.4 CC.2.6)."""
+        uid = _needed_instance(exchange)
+        attributes = dict(await exchange.data_set())
+        transaction = _transaction(attributes)
+        attributes.pop(tags.TRANSACTION_UID, None)
+        update = Update(exchange.requester, uid, attributes, transaction)
+        outcome = await self._worklist.execute(update)
+        await exchange.answer(outcome.status, uid, outcome.attributes, "; ".join(outcome.details))
+
+    async def _get(self, exchange: Exchange) -> None:
+        """N-GET (PS3.4 CC.2.7): what is asked for, or everything, but never Transaction UID."""
+        uid = _needed_instance(exchange)
+        workitem = await self._worklist.retrieve(uid)
+        asked = exchange.message.tags(ATTRIBUTE_LIST)
+        found = _selected(workitem, asked)
+        missing = [tag for tag in asked if tag not in found and tag != tags.SPECIFIC_CHARACTER_SET]
+        status = statuses.OPTIONAL_UNSUPPORTED if missing else statuses.SUCCESS
+        comment = f"not supported: {', '.join(f'({tag[:4]},{tag[4:]})' for tag in missing)}"
+        await exchange.answer(status, uid, found, comment)
+
+    async def _action(self, exchange: Exchange) -> None:
+        """N-ACTION 1 to 5 (PS3.4 CC.2.1 to CC.2.3)."""
+        action_type = exchange.message.number(ACTION_TYPE)
+        if action_type not in ACTION_TYPES or action_type not in _ACTIONS[exchange.context.abstract]:
+            detail = f"action type {action_type} is not one of SOP Class {exchange.context.abstract}"
+            raise UpsError(statuses.NO_SUCH_ACTION, detail)
+        uid = _needed_instance(exchange)
+        information = await _as_arguments(exchange)
+        outcome = await self._worklist.execute(
+            command(action_type, Action(exchange.requester, uid, information))
+        )
+        await exchange.answer(outcome.status, uid, None, "; ".join(outcome.details) or outcome.status.meaning)
+
+    async def _find(self, exchange: Exchange) -> None:
+        """C-FIND (PS3.4 CC.2.8)."""
+        try:
+            await self._answer_matches(exchange, await self._query(exchange))
+        except UpsError as error:
+            status = _FIND_STATUSES.get(error.status.code, error.status)
+            raise UpsError(status, error.detail, error.tag) from error
+
+    async def _query(self, exchange: Exchange) -> Query:
+        if exchange.message.data is None and not exchange.message.oversized:
+            raise UpsError(statuses.IDENTIFIER_MISMATCH, "C-FIND has no identifier")
+        try:
+            identifier = await exchange.data_set()
+        except UpsError as error:
+            if error.status is statuses.PROCESSING_FAILURE:
+                raise UpsError(statuses.IDENTIFIER_MISMATCH, error.detail, error.tag) from error
+            raise
+        return Query.of(identifier, fuzzy=exchange.context.fuzzy, timezone=self._zone)
+
+    async def _answer_matches(self, exchange: Exchange, query: Query) -> None:
+        """Pending answers as fast as the peer takes them; C-CANCEL is looked for before each."""
+        pending = _PENDING_KEYS_UNSUPPORTED if query.unsupported else _PENDING
+        if query.has_keys:
+            found = cast("AsyncGenerator[list[DataSet], None]", self._worklist.find(query))
+            async with contextlib.aclosing(found):
+                async for chunk in found:
+                    if exchange.is_canceled or not await _sent(exchange, pending, chunk):
+                        return await exchange.end_of_matches(_CANCELED)
+        return await exchange.end_of_matches(statuses.SUCCESS.code)
+
+
+async def _sent(exchange: Exchange, pending: int, chunk: list[DataSet]) -> bool:
+    """Send a chunk of matches; False if C-CANCEL came. Others have their turn every few matches."""
+    for start in range(0, len(chunk), _MATCHES_AT_ONCE):
+        await exchange.send_matches(pending, chunk[start : start + _MATCHES_AT_ONCE])
+        if exchange.is_canceled:
+            return False
+    return True
+
+
+def _needed_instance(exchange: Exchange) -> str:
+    uid = exchange.instance
+    if not is_uid(uid):
+        detail = "Requested SOP Instance UID (0000,1001) is missing or not a UID"
+        raise UpsError(statuses.INVALID_INSTANCE, detail)
+    return uid
+
+
+def _transaction(attributes: DataSet) -> str | None:
+    found = values(attributes, tags.TRANSACTION_UID)
+    given = attributes.get(tags.TRANSACTION_UID)
+    if len(found) > 1 or (given is not None and given["vr"] != "UI"):
+        detail = "Transaction UID (0008,1195) is not one value of VR UI"
+        raise UpsError(statuses.INVALID_VALUE, detail, tags.TRANSACTION_UID)
+    return found[0] if found else None
+
+
+def _selected(workitem: DataSet, asked: tuple[str, ...]) -> DataSet:
+    """What is asked for and known to the UPS IOD is answered, empty if the workitem does not hold it."""
+    if not asked:
+        return {tag: found for tag, found in workitem.items() if tag != tags.TRANSACTION_UID}
+    known = sorted(set(asked) - {tags.TRANSACTION_UID, tags.SPECIFIC_CHARACTER_SET})
+    empty: DataSet = {tag: {"vr": VR_OF[tag]} for tag in known if tag in VR_OF}
+    return {tag: workitem.get(tag) or empty[tag] for tag in known if tag in workitem or tag in empty}
+
+
+async def _as_arguments(exchange: Exchange) -> DataSet:
+    """The action information; what is wrong with a value is wrong with an argument."""
+    try:
+        return await exchange.data_set()
+    except UpsError as error:
+        if error.status is statuses.INVALID_VALUE:
+            raise UpsError(statuses.INVALID_ARGUMENT, error.detail, error.tag) from error
+        raise
+
+
+def _unforeseen(exchange: Exchange) -> UpsError:
+    is_find = exchange.field == Field.C_FIND
+    return UpsError(statuses.OUT_OF_RESOURCES if is_find else statuses.PROCESSING_FAILURE, "internal error")

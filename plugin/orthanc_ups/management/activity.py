@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What went on in the last day, minute by minute: changes of workitems, deliveries and how long they took.
+
+Kept in memory only: charts for the operator, no record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from ..core.events import Event
+from ..delivery.port import Endpoint
+
+_DAY_OF_MINUTES: Final = 24 * 60
+_SAMPLE_EVERY: Final = 10.0
+_CLOCK_TOLERANCE: Final = 5.0
+
+BOUNDS: Final = (
+    0.002,
+    0.005,
+    0.01,
+    0.02,
+    0.05,
+    0.1,
+    0.2,
+    0.5,
+    1.0,
+    2.0,
+    5.0,
+    10.0,
+    30.0,
+    60.0,
+    300.0,
+    3600.0,
+)
+"""Upper bounds of the classes of latencies in seconds; what is above falls into one more class."""
+
+
+@dataclass(slots=True)
+class Minute:
+    """One minute: how often things happened, and latencies of deliveries by class of ``BOUNDS``."""
+
+    at: int
+    counts: Counter[str] = field(default_factory=Counter)
+    latencies: Counter[int] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True, slots=True)
+class ClockStep:
+    """The clock jumped by ``seconds`` (negative: back), noticed ``at`` seconds since the epoch."""
+
+    at: float
+    seconds: float
+
+
+class Activity:
+    """Counts per minute. ``counters`` gives growing numbers, of which the growth is noted."""
+
+    def __init__(
+        self,
+        counters: Callable[[], Mapping[str, int]],
+        now: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._counters = counters
+        self._now = now
+        self._monotonic = monotonic
+        self._minutes: deque[Minute] = deque(maxlen=_DAY_OF_MINUTES)
+        self._seen: Mapping[str, int] = dict(counters())
+        self._offset = now() - monotonic()
+        self.started = now()
+        self.clock_step: ClockStep | None = None
+
+    def delivered(self, endpoint: Endpoint, event: Event, seconds: float) -> None:
+        """An event reached a receiver so long after it was committed; an ``OnDelivered``."""
+        minute = self._minute()
+        minute.counts["delivered"] += 1
+        minute.latencies[next((at for at, bound in enumerate(BOUNDS) if seconds <= bound), len(BOUNDS))] += 1
+
+    def sample(self) -> None:
+        """Note how far the counters grew, and whether the clock jumped."""
+        minute, latest = self._minute(), dict(self._counters())
+        for name, count in latest.items():
+            grown = count - self._seen.get(name, 0)
+            if grown > 0:
+                minute.counts[name] += grown
+        self._seen = latest
+        self._watch_clock()
+
+    async def run(self) -> None:
+        """Sample for ever."""
+        while True:
+            await asyncio.sleep(_SAMPLE_EVERY)
+            self.sample()
+
+    def _watch_clock(self) -> None:
+        offset = self._now() - self._monotonic()
+        if abs(offset - self._offset) > _CLOCK_TOLERANCE:
+            self.clock_step = ClockStep(self._now(), offset - self._offset)
+        self._offset = offset
+
+    def _minute(self) -> Minute:
+        at = int(self._now() // 60)
+        if not self._minutes or self._minutes[-1].at < at:
+            self._minutes.append(Minute(at))
+        return self._minutes[-1]
+
+    def series(self, name: str, minutes: int, step: int) -> list[int | None]:
+        """How often something happened in each ``step`` minutes of the last ``minutes``, the present last.
+
+        None before the start, of which nothing is known.
+        """
+        buckets = [0] * (minutes // step)
+        for minute in self._within(minutes):
+            buckets[self._bucket(minute.at, step, len(buckets))] += minute.counts[name]
+        first = self._bucket(int(self.started // 60), step, len(buckets))
+        return [None if at < first else count for at, count in enumerate(buckets)]
+
+    def latency(self, quantile: float, minutes: int, step: int) -> list[float | None]:
+        """A quantile (0 to 1) of the latencies in seconds, as the upper bound of its class; None without any."""
+        buckets: list[Counter[int]] = [Counter() for _ in range(minutes // step)]
+        for minute in self._within(minutes):
+            buckets[self._bucket(minute.at, step, len(buckets))] += minute.latencies
+        return [_quantile(one, quantile) for one in buckets]
+
+    def _within(self, minutes: int) -> list[Minute]:
+        first = int(self._now() // 60) - minutes + 1
+        return [one for one in self._minutes if one.at >= first]
+
+    def _bucket(self, minute: int, step: int, count: int) -> int:
+        age = max(0, int(self._now() // 60) - minute)
+        return count - 1 - min(age // step, count - 1)
+
+
+def _quantile(classes: Counter[int], quantile: float) -> float | None:
+    total, seen = classes.total(), 0
+    if not total:
+        return None
+    for at in sorted(classes):
+        seen += classes[at]
+        if seen >= quantile * total:
+            return BOUNDS[min(at, len(BOUNDS) - 1)]
+    return None

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The management API ``/ups/api``: its table of routes, put together from the handlers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from ..dicomweb.request import WebRequest
+from ..dicomweb.response import WebResponse
+from .activity import Activity
+from .explorer_files import openapi
+from .lists import Lists
+from .overview import Overview
+from .ports import Clock, Commands, DeliveryDesk, Dimse, Facts, Inspection, Modalities, OrthancResources
+from .resources import Resources
+from .routing import Call, Route, Router
+from .starting import Starting
+from .subscribers import Subscribers
+from .workitems import Workitems
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """All that the API stands on."""
+
+    commands: Commands
+    inspection: Inspection
+    desk: DeliveryDesk
+    dimse: Dimse
+    orthanc: OrthancResources
+    modalities: Modalities
+    activity: Activity
+    clock: Clock
+    facts: Facts
+    more_warnings: Callable[[], Sequence[str]] = tuple
+
+
+class ManagementApi:
+    """Answers requests below ``/ups/api``. ``more`` are routes of others, such as export and import."""
+
+    def __init__(self, ports: Ports, more: Iterable[Route] = ()) -> None:
+        self._router = Router((*_routes(ports), *more), ports.facts.ae_title)
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """The one table of routes; openapi.json is held against it."""
+        return self._router.routes
+
+    async def answer(self, request: WebRequest) -> WebResponse:
+        """Answer a request; its path is what stands behind ``/ups/api``. Never raises."""
+        return await self._router.answer(request)
+
+
+def _routes(ports: Ports) -> tuple[Route, ...]:
+    resources = Resources(ports.orthanc, ports.facts)
+    starting = Starting(ports.clock, ports.facts)
+    lists = Lists(ports.inspection, lambda: ports.clock.now().tzinfo)
+    workitems = Workitems(
+        ports.commands, ports.inspection, ports.desk, resources, starting, ports.clock, ports.facts
+    )
+    subscribers = Subscribers(ports.commands, ports.inspection, ports.desk, ports.dimse, ports.modalities)
+    overview = Overview(
+        ports.inspection,
+        ports.desk,
+        ports.modalities,
+        ports.activity,
+        ports.clock,
+        ports.facts,
+        ports.more_warnings,
+    )
+    rooms = (overview, lists, workitems, subscribers, starting, resources)
+    return (Route("GET", "/openapi.json", _openapi), *(route for room in rooms for route in room.routes()))
+
+
+async def _openapi(call: Call) -> WebResponse:
+    return openapi()

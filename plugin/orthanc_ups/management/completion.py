@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What an operator need not type: attributes that must be there but may be empty (PS3.4 Table CC.2.5-3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Final
+
+from ..core import tags
+from ..core.dataset import DataSet, Element, element, is_empty, items, ordered, text, value
+from ..core.dictionary import VR_OF
+from ..core.rules import ROOT, Contents
+from ..core.stamps import date_time
+from ..core.workitem import Workitem
+
+_PERFORMER_NAME: Final = "00404037"
+_STATION_NAMES: Final = "00404028"
+_STATION_CLASSES: Final = "00404029"
+_STATION_PLACES: Final = "00404030"
+_OUTPUT: Final = "00404033"
+_ACTUAL_PERFORMERS: Final = "00404035"
+_PERFORMED_START: Final = "00404050"
+_PERFORMED_END: Final = "00404051"
+_PERFORMED_CODE: Final = "00404019"
+_PERFORMED_DESCRIPTION: Final = "00400254"
+_LOCAL_SCHEME: Final = "99UPS"
+
+_AT_CREATION: Final[Mapping[str, str]] = {
+    tags.STATE: "SCHEDULED",
+    tags.PRIORITY: "MEDIUM",
+    tags.READINESS: "READY",
+}
+
+
+def for_creation(given: DataSet, now: datetime) -> DataSet:
+    """A data set for N-CREATE: what the operator gave, usual values, and the rest empty."""
+    usual: DataSet = {
+        **{tag: element("CS", one) for tag, one in _AT_CREATION.items()},
+        tags.START: element("DT", date_time(now)),
+    }
+    lacking = {tag: found for tag, found in usual.items() if is_empty(given.get(tag))}
+    return with_empties(_with_performer_codes({**given, **lacking}), ROOT, creating=True)
+
+
+def for_update(given: DataSet) -> DataSet:
+    """A modification list for N-SET: what the operator gave, with what its items must have, empty."""
+    filled = with_empties(_with_performer_codes(given), ROOT, creating=False)
+    return {tag: found for tag, found in filled.items() if tag in given}
+
+
+def _with_performer_codes(given: DataSet) -> DataSet:
+    """Human performers who were given by name only get a code of our own scheme (type 1, PS3.3 10.6)."""
+    people = items(given, tags.HUMAN_PERFORMERS)
+    if not any(is_empty(person.get(tags.HUMAN_PERFORMER_CODES)) for person in people):
+        return given
+    return {**given, tags.HUMAN_PERFORMERS: element("SQ", *map(_with_code, people))}
+
+
+def _with_code(person: DataSet) -> DataSet:
+    name = value(person, _PERFORMER_NAME)
+    spelled = name.get("Alphabetic", "") if isinstance(name, dict) else ""
+    if not spelled or not is_empty(person.get(tags.HUMAN_PERFORMER_CODES)):
+        return person
+    code = local_code(spelled.upper(), spelled.replace("^", " "))
+    return ordered({**person, tags.HUMAN_PERFORMER_CODES: element("SQ", code)})
+
+
+def with_empties(dataset: DataSet, contents: Contents, *, creating: bool) -> DataSet:
+    """The same with all type 2 attributes, empty where they were absent, in items of sequences too."""
+    demands = contents.create if creating else contents.update
+    made: DataSet = {tag: element(VR_OF[tag]) for tag in demands.present if tag not in dataset}
+    for tag, found in dataset.items():
+        rule = contents.rules.get(tag)
+        if rule and rule.contents and found.get("Value"):
+            below = [with_empties(one, rule.contents, creating=creating) for one in found["Value"]]
+            made[tag] = element("SQ", *below)
+        else:
+            made[tag] = found
+    return ordered(made)
+
+
+# --- closing on behalf of a performer (PS3.4 CC.2.5.1.1) ---
+
+
+def performed(workitem: Workitem, now: datetime, performer: str) -> DataSet:
+    """The item of Performed Procedure Sequence (0074,1216) to offer: what is known, else what was scheduled.
+
+    ``performer`` is used as station if none was scheduled.
+    """
+    content = workitem.attributes
+    known = next(iter(items(content, tags.PERFORMED_PROCEDURE)), {})
+    offered: DataSet = {
+        _PERFORMED_DESCRIPTION: element("LO", text(content, tags.LABEL)),
+        _PERFORMED_CODE: _codes(content, tags.WORKITEM_CODE, "UNSPECIFIED", text(content, tags.LABEL)),
+        _STATION_NAMES: _codes(content, tags.STATION_NAME, performer, performer),
+        _STATION_CLASSES: element("SQ"),
+        _STATION_PLACES: element("SQ"),
+        _ACTUAL_PERFORMERS: element("SQ"),
+        _OUTPUT: element("SQ"),
+        _PERFORMED_START: element("DT", date_time(_claimed_at(workitem, now))),
+        _PERFORMED_END: element("DT", date_time(now)),
+    }
+    return ordered(offered | {tag: found for tag, found in known.items() if not is_empty(found)})
+
+
+def _codes(content: DataSet, tag: str, code: str, meaning: str) -> Element:
+    found = items(content, tag)[:1]
+    return element("SQ", *(found or [local_code(code, meaning)]))
+
+
+def local_code(code: str, meaning: str) -> DataSet:
+    """A code item of a scheme of our own, for what has no code."""
+    return {
+        tags.CODE_VALUE: element("SH", code[:16].strip() or "NONE"),
+        tags.CODING_SCHEME: element("SH", _LOCAL_SCHEME),
+        tags.CODE_MEANING: element("LO", meaning[:64].strip() or "None"),
+    }
+
+
+def _claimed_at(workitem: Workitem, now: datetime) -> datetime:
+    for entry in reversed(workitem.history):
+        if entry.what == "claimed":
+            return datetime.fromtimestamp(entry.at, now.tzinfo)
+    return now
+
+
+def cancellation(workitem: Workitem, information: DataSet) -> DataSet:
+    """The modification list that cancels on behalf: Progress Information with the reasons added to what it has."""
+    present = next(iter(items(workitem.attributes, tags.PROGRESS_INFORMATION)), {})
+    kept = (tags.DISCONTINUATION_REASONS, tags.REASON_FOR_CANCELLATION)
+    reasons = {tag: information[tag] for tag in kept if not is_empty(information.get(tag))}
+    return {tags.PROGRESS_INFORMATION: element("SQ", ordered({**present, **reasons}))} if reasons else {}
+
+
+def progress_of(content: DataSet) -> tuple[float | None, str]:
+    """Percentage (or None) and description of the present progress."""
+    item = next(iter(items(content, tags.PROGRESS_INFORMATION)), {})
+    try:
+        percent: float | None = float(value(item, tags.PROGRESS))
+    except (TypeError, ValueError):
+        percent = None
+    return percent, text(item, tags.PROGRESS_DESCRIPTION)

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The page's files: read once while the script loads, served from memory with headers that keep it to itself."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from typing import Final
+
+from ..dicomweb.request import WebRequest
+from ..dicomweb.response import HttpProblem, WebResponse
+
+_TYPES: Final = {
+    "html": "text/html; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "css": "text/css; charset=utf-8",
+    "svg": "image/svg+xml",
+    "json": "application/json",
+}
+_POLICY: Final = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' data:",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'self'",
+    )
+)
+_HEADERS: Final = (
+    ("Cache-Control", "no-cache"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "same-origin"),
+    ("Content-Security-Policy", _POLICY),
+)
+_BUTTONS: Final = "orthanc-explorer.js"
+_OPENAPI: Final = "openapi.json"
+_FROM_ROOT: Final = "../../ups/app/index.html"
+"""Right for ``/ups/app/`` below any prefix of a proxy. Orthanc drops the slash, so both spellings look alike."""
+
+
+@cache
+def explorer_files() -> dict[str, bytes]:
+    """Every file of the page by its path below ``/ups/app``."""
+    return dict(_below(files("orthanc_ups").joinpath("explorer"), ""))
+
+
+def _below(folder: Traversable, above: str) -> list[tuple[str, bytes]]:
+    found: list[tuple[str, bytes]] = []
+    for one in folder.iterdir():
+        name = f"{above}{one.name}"
+        if one.is_dir():
+            found += _below(one, f"{name}/")
+        elif one.name.rpartition(".")[2] in _TYPES:
+            found.append((name, one.read_bytes()))
+    return found
+
+
+def orthanc_explorer_buttons() -> str:
+    """JavaScript for ``orthanc.ExtendOrthancExplorer``: the buttons of the legacy Orthanc Explorer."""
+    return explorer_files().get(_BUTTONS, b"").decode()
+
+
+def serve(request: WebRequest) -> WebResponse:
+    """Answer a request whose path is what stands behind ``/ups/app``. Never raises."""
+    name = request.path.strip("/")
+    if not name:
+        return WebResponse(307, (("Location", _FROM_ROOT),))
+    found = explorer_files().get(name)
+    if found is None or name in (_BUTTONS, _OPENAPI):
+        return HttpProblem(404, "the page has no such file").response()
+    if request.method != "GET":
+        return HttpProblem(405, "the page's files can only be read", (("Allow", "GET"),)).response()
+    return WebResponse(200, _HEADERS, found, _TYPES[name.rpartition(".")[2]])
+
+
+def openapi() -> WebResponse:
+    """The description of the management API."""
+    return WebResponse(200, _HEADERS[:2], explorer_files()[_OPENAPI], _TYPES["json"])

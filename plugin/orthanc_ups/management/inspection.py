@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What an operator may see of the worklist: the port of the management API over the running service."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from ..core import tags
+from ..core.dataset import text
+from ..core.events import Event
+from ..core.statuses import GONE, UpsError
+from ..core.workitem import HistoryEntry, Subscription, Workitem
+from ..orthanc.loopback import Loopback
+from ..service import UpsService
+from ..worklist.change_feed import Changes
+from .ports import DeliveryState, Listing, Subscriber
+
+_ORDERS: Final = {
+    "modified": "modification",
+    "worklist": "worklist_label",
+    "patient": "patient_name",
+}
+
+
+class ServiceInspection:
+    """Implements ``wires.management.ports.Inspection``. Called on the loop."""
+
+    def __init__(self, service: UpsService) -> None:
+        self._service = service
+
+    async def workitem(self, uid: str) -> Workitem:
+        """One workitem. Raises UpsError (C307; 404, or 410 with who deleted it, when and why)."""
+        stone = self._service.shadow.tombstones.get(uid)
+        if stone is not None:
+            raise UpsError(GONE, _last_words(stone.last))
+        return self._service.worklist.workitem(uid)
+
+    def subscribers(self, workitem: Workitem) -> Sequence[tuple[str, Subscription]]:
+        """Every AE that is subscribed to a workitem, and how; by AE title."""
+        found = self._service.ledger.subscribers(workitem)
+        return [(ae, state) for ae, state in found if state is not Subscription.NONE]
+
+    def subscriber_aes(self) -> Sequence[str]:
+        """Every AE that ever subscribed, sorted."""
+        return sorted(self._service.ledger.all_known())
+
+    def subscriber(self, ae: str) -> Subscriber:
+        """An AE's acts; empty for one that never subscribed."""
+        ledger = self._service.ledger
+        return Subscriber(ledger.log(ae), ledger.specifics.count(ae), ledger.specifics.locks(ae))
+
+    def specific(self, ae: str, offset: int, limit: int) -> Sequence[tuple[str, Subscription]]:
+        """Some of the workitems that an AE subscribed to one by one, the latest first."""
+        return self._service.ledger.specifics.page(ae, offset, limit)
+
+    async def page(self, listing: Listing) -> tuple[Sequence[Workitem], int]:
+        """One page and the number of all matches."""
+        order = _ORDERS.get(listing.order, listing.order)
+        found, total = await self._service.shadow.search(
+            listing.query,
+            listing.offset,
+            listing.limit,
+            f"-{order}" if listing.descending else order,
+            listing.words,
+        )
+        kept = (self._service.shadow.get(text(one, tags.SOP_INSTANCE_UID)) for one in found)
+        return [one.workitem for one in kept if one], total
+
+    async def counts(self) -> Sequence[tuple[str, str, int]]:
+        """Worklist Label, Procedure Step State, and how many workitems have both."""
+        counts = await self._service.projection.counts()
+        by_worklist = counts.by_worklist.items()
+        return [(label, state, n) for label, states in by_worklist for state, n in states.items()]
+
+    async def event_log(self, uid: str) -> Sequence[Event]:
+        """The remembered events of a workitem, oldest first. Raises UpsError as ``workitem`` does."""
+        logged = await self._service.projection.events_of(uid)
+        stored = (await self.workitem(uid)).events
+        found = {event.sequence: event for event in (*logged, *stored)}
+        return [found[sequence] for sequence in sorted(found)]
+
+    def delivered(self, event: Event, ae: str) -> DeliveryState:
+        """What became of an event at one of its receivers."""
+        delivery = self._service.delivery
+        if any(event.sequence in delivery.dead.sequences(one) for one in delivery.dead.endpoints(ae)):
+            return "dead"
+        return "delivered" if event.sequence <= delivery.settled_through(ae) else "waiting"
+
+    def changes(self, since: int) -> Changes:
+        """What changed after a number of an earlier answer."""
+        return self._service.changes.since(since)
+
+
+def _last_words(last: HistoryEntry) -> str:
+    when = datetime.fromtimestamp(last.at).astimezone().isoformat(" ", "seconds")
+    who = f" by {last.who}" if last.who else ""
+    return f"the workitem was deleted on {when}{who}{f': {last.why}' if last.why else ''}"
+
+
+class LoopbackResources:
+    """Orthanc's own REST API, read only, for prefilled workitems and links."""
+
+    def __init__(self, loopback: Loopback) -> None:
+        self._loopback = loopback
+
+    async def get(self, path: str) -> Any:
+        """The JSON of a path; None if there is no such resource."""
+        reply = await self._loopback.request("GET", path)
+        return reply.json() if reply.status == 200 else None
+
+    async def lookup(self, uid: str) -> Sequence[tuple[str, str]]:
+        """Kind and Orthanc identifier of what has a DICOM UID."""
+        reply = await self._loopback.request("POST", "/tools/lookup", uid.encode())
+        found = reply.json() if reply.status == 200 else []
+        return [(one["Type"], one["ID"]) for one in found]

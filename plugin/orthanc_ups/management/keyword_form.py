@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Data sets as people write them: keywords and plain values.
+
+``{"PatientName": "Doe^Jane", "ScheduledWorkitemCodeSequence": [{"CodeValue": "110005", …}]}``
+
+- A name is a keyword of PS3.6 or 8 hex digits; an element of the DICOM JSON model (with ``vr``) is taken as it is.
+- ``null``, ``""`` and ``[]`` are an empty element; a list holds several values; one item needs no list.
+- A person name is a text ``Alphabetic=Ideographic=Phonetic``, or an object with these groups.
+- Numbers of text VRs (DS, IS) may be numbers; as text they keep their digits.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, Final
+
+from pydicom.datadict import dictionary_description, dictionary_VR, keyword_for_tag, tag_for_keyword
+
+from ..core.dataset import BINARY_VRS, DataSet, Element, element, is_empty, ordered
+from ..core.dictionary import KEYWORD_OF, TAG_OF, VR_OF
+from ..core.person_names import GROUPS
+from ..core.statuses import INVALID_VALUE, NO_SUCH_ATTRIBUTE, UpsError
+from ..core.value_rules import DEEPEST
+
+_HEX: Final = re.compile(r"\(?([0-9A-Fa-f]{4}),?([0-9A-Fa-f]{4})\)?")
+_NUMBER_VRS: Final = frozenset({"FD", "FL", "SL", "SS", "SV", "UL", "US", "UV"})
+
+
+def to_data_set(content: object, where: str = "") -> DataSet:
+    """Read a data set. ``where`` stands before names in errors.
+
+    Raises:
+        UpsError: 0105 for a name that is none, 0106 for a value of the wrong kind.
+    """
+    return _data_set(content, where, DEEPEST)
+
+
+def _data_set(content: object, where: str, deepest: int) -> DataSet:
+    if not isinstance(content, Mapping):
+        raise UpsError(INVALID_VALUE, f"{where or 'attributes'} must be an object of attributes by keyword")
+    if deepest < 0:
+        raise UpsError(INVALID_VALUE, f"sequences are nested too deeply: at most {DEEPEST}")
+    made: DataSet = {}
+    for name, given in content.items():
+        tag = tag_of(str(name))
+        if tag is None:
+            raise UpsError(
+                NO_SUCH_ATTRIBUTE, f"{_joined(where, str(name))} is no keyword of the DICOM dictionary"
+            )
+        made[tag] = _element(given, tag, _joined(where, str(name)), deepest)
+    return ordered(made)
+
+
+def _joined(where: str, name: str) -> str:
+    return f"{where}.{name}" if where else name
+
+
+def _element(given: object, tag: str, where: str, deepest: int) -> Element:
+    if isinstance(given, Mapping) and isinstance(given.get("vr"), str):
+        return _dicom_json(given, tag, where, deepest)
+    return _of_vr(vr_of(tag), given, tag, where, deepest)
+
+
+def _dicom_json(given: Mapping[str, Any], tag: str, where: str, deepest: int) -> Element:
+    if given["vr"] in BINARY_VRS:
+        return {"vr": given["vr"], **{key: given[key] for key in ("InlineBinary",) if given.get(key)}}
+    return _of_vr(given["vr"], given.get("Value"), tag, where, deepest)
+
+
+def _of_vr(vr: str, given: object, tag: str, where: str, deepest: int) -> Element:
+    if given is None or given == "" or given == []:
+        return element(vr)
+    several = given if isinstance(given, list) else [given]
+    if vr == "SQ":
+        return element(vr, *(_data_set(one, where, deepest - 1) for one in several))
+    if vr in BINARY_VRS:
+        raise UpsError(INVALID_VALUE, f"{where} is binary: give it in the DICOM JSON model", tag)
+    return element(vr, *(_value(vr, one, where, tag) for one in several))
+
+
+def _value(vr: str, one: object, where: str, tag: str) -> Any:
+    if vr == "PN":
+        return _name(one, where, tag)
+    if isinstance(one, (bool, Mapping, list)):
+        raise UpsError(INVALID_VALUE, f"{where} must be a text or a number", tag)
+    if one is None or vr in _NUMBER_VRS:
+        return one
+    return one if isinstance(one, str) else f"{one:g}" if isinstance(one, float) else str(one)
+
+
+def _name(one: object, where: str, tag: str) -> dict[str, str]:
+    if isinstance(one, str):
+        parts = one.split("=")
+        if len(parts) <= len(GROUPS):
+            return {group: part for group, part in zip(GROUPS, parts, strict=False) if part}
+    elif isinstance(one, Mapping) and one.keys() <= set(GROUPS):
+        return {group: str(one[group]) for group in GROUPS if one.get(group)}
+    raise UpsError(INVALID_VALUE, f"{where} must be a person name such as Family^Given", tag)
+
+
+def to_keywords(dataset: DataSet) -> dict[str, Any]:
+    """Write a data set in keywords; what has no keyword, and binary values, are left out."""
+    return {
+        keyword_of(tag): _plain(found)
+        for tag, found in dataset.items()
+        if keyword_of(tag) and found["vr"] not in BINARY_VRS
+    }
+
+
+def _plain(found: Element) -> Any:
+    given = found.get("Value", [])
+    if found["vr"] == "SQ":
+        return [to_keywords(item) for item in given]
+    shown = [name_text(one) if found["vr"] == "PN" else one for one in given]
+    return None if is_empty(found) else shown[0] if len(shown) == 1 else shown
+
+
+def name_text(name: object) -> str:
+    """A person name as ``Alphabetic=Ideographic=Phonetic``, without empty groups at the end."""
+    if not isinstance(name, Mapping):
+        return ""
+    return "=".join(name.get(group, "") for group in GROUPS).rstrip("=")
+
+
+# --- names ---
+
+
+@lru_cache(4096)
+def tag_of(name: str) -> str | None:
+    """The tag of a keyword or of hex digits, or None."""
+    found = TAG_OF.get(name)
+    if found:
+        return found
+    digits = _HEX.fullmatch(name)
+    if digits:
+        return (digits[1] + digits[2]).upper()
+    known = tag_for_keyword(name) if name.isascii() and name.isalnum() else None
+    return None if known is None else f"{known:08X}"
+
+
+@lru_cache(4096)
+def vr_of(tag: str) -> str:
+    """The VR of a tag; UN if the dictionary does not know it."""
+    if tag in VR_OF:
+        return VR_OF[tag]
+    try:
+        return dictionary_VR(int(tag, 16)).split(" ")[0]
+    except KeyError:
+        return "UN"
+
+
+@lru_cache(4096)
+def keyword_of(tag: str) -> str:
+    """The keyword of a tag, or the empty string."""
+    return KEYWORD_OF.get(tag) or keyword_for_tag(int(tag, 16))
+
+
+@lru_cache(4096)
+def name_of(tag: str) -> str:
+    """The name of an attribute in words, as PS3.6 has it; tag in parentheses if it is unknown."""
+    try:
+        return dictionary_description(int(tag, 16))
+    except KeyError:
+        return f"({tag[:4]},{tag[4:]})"
+
+
+def spelled(tag: str | None) -> str | None:
+    """The path of an attribute at fault for an error: ``ScheduledStationNameCodeSequence.CodeValue``."""
+    if tag is None:
+        return None
+    return ".".join(keyword_of(one) or f"({one[:4]},{one[4:]})" for one in tag.split("."))

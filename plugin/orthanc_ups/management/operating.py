@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What the operator has: the management API over the running service, with its charts and warnings."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from .. import __version__
+from ..delivery.management import DeliveryManagement
+from ..dimse.scu import DimseChannel
+from ..orthanc.local_zone import local_zone
+from ..orthanc.loopback import Loopback
+from ..orthanc.orthanc_modalities import OrthancModalities
+from ..service import UpsService
+from ..settings import Settings, Surroundings
+from ..transfer.routes import Transfer
+from .activity import Activity
+from .api import ManagementApi, Ports
+from .inspection import LoopbackResources, ServiceInspection
+from .ports import Facts, Listener
+from .templates import read_templates
+
+
+class OperatorClock:
+    """Time of the server's zone, and new UIDs."""
+
+    def now(self) -> datetime:
+        """Aware, in the local zone of the server."""
+        return datetime.now(local_zone())
+
+    def new_uid(self) -> str:
+        """A UID that nobody has (PS3.5 §B.2)."""
+        return f"2.25.{uuid.uuid4().int}"
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What Orthanc told of itself at start."""
+
+    version: str = ""
+    name: str = "Orthanc"
+    plugins: tuple[str, ...] = ()
+
+
+async def asked(loopback: Loopback) -> Known:
+    """Ask Orthanc for its version, its name and the other plugins. May raise StoreUnavailable."""
+    system = (await loopback.request("GET", "/system")).json()
+    plugins = (await loopback.request("GET", "/plugins")).json()
+    return Known(str(system.get("Version", "")), str(system.get("Name", "Orthanc")), tuple(plugins))
+
+
+def facts(settings: Settings, surroundings: Surroundings, known: Known) -> Facts:
+    """What does not change while the plugin runs."""
+    return Facts(
+        ae_title=settings.aet or surroundings.dicom_aet,
+        archive_ae_title=surroundings.dicom_aet,
+        name=known.name,
+        version=__version__,
+        orthanc_version=known.version,
+        listeners=_listeners(settings, surroundings),
+        workitems_url=f"{settings.root}/workitems",
+        warnings=_warnings(surroundings),
+        maximum_pending=settings.maximum_pending_per_subscriber,
+        plugins=known.plugins,
+        templates=read_templates(settings.templates),
+    )
+
+
+def _listeners(settings: Settings, surroundings: Surroundings) -> tuple[Listener, ...]:
+    ae_title = settings.aet or surroundings.dicom_aet
+    secure = "s" if surroundings.http_tls else ""
+    base = settings.public_url or f"http{secure}://{{host}}:{settings.http_port}{settings.root}"
+    sockets = base.replace("http", "ws", 1)
+    return (
+        Listener("UPS over DIMSE", f"{ae_title}@{{host}}:{settings.dicom_port}", "AE title, host and port"),
+        Listener("UPS-RS", f"{base}/workitems", "DICOMweb"),
+        Listener("Live events", f"{sockets}/subscribers/{{AE title}}", "WebSocket"),
+        Listener("UPS-RS on Orthanc's port", f"{settings.root}/workitems", "what Orthanc's server can carry"),
+    )
+
+
+def _warnings(surroundings: Surroundings) -> tuple[str, ...]:
+    if surroundings.allow_threads:
+        return ()
+    return (
+        '"Python.AllowThreads" is off in orthanc.json: correct, but Orthanc answers slower. Set it to true.',
+    )
+
+
+def management(
+    service: UpsService,
+    modalities: OrthancModalities,
+    dimse: DimseChannel,
+    loopback: Loopback,
+    fixed: Facts,
+    more_warnings: Callable[[], Sequence[str]] = tuple,
+) -> tuple[ManagementApi, Activity]:
+    """Build the management API and the record of what went on that its charts show."""
+    activity = Activity(service.counters.all)
+    service.delivery.observe(activity.delivered)
+    ports = Ports(
+        commands=service.worklist,
+        inspection=ServiceInspection(service),
+        desk=DeliveryManagement(service.delivery),
+        dimse=dimse,
+        orthanc=LoopbackResources(loopback),
+        modalities=modalities,
+        activity=activity,
+        clock=OperatorClock(),
+        facts=fixed,
+        more_warnings=more_warnings,
+    )
+    transfer = Transfer(service.exporter, service.intake)
+    return ManagementApi(ports, transfer.routes()), activity

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The whole at a glance: counts, charts, addresses, warnings in words; and what the page needs to know once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
+
+from ..core.states import State
+from ..delivery.report import EndpointReport
+from . import fields, views
+from .activity import Activity
+from .ports import ORDERS, Clock, DeliveryDesk, Facts, Inspection, Modalities
+from .queries import filters
+from .routing import Call, Route
+from .subscribers import health_of
+
+_SPANS: Final = {"hour": (60, 1), "day": (24 * 60, 15)}
+_SERIES: Final = {
+    "created": "accepted_create",
+    "changed": "accepted_change_state",
+    "updated": "accepted_update",
+    "delivered": "delivered",
+}
+_FULL: Final = 0.8
+_OLD: Final = 120.0
+_CLOCK_MATTERS: Final = 86_400.0
+
+
+class Overview:
+    """Handlers for what concerns everything."""
+
+    def __init__(
+        self,
+        inspection: Inspection,
+        desk: DeliveryDesk,
+        modalities: Modalities,
+        activity: Activity,
+        clock: Clock,
+        facts: Facts,
+        more_warnings: Callable[[], Sequence[str]] = tuple,
+    ) -> None:
+        self._inspection = inspection
+        self._desk = desk
+        self._modalities = modalities
+        self._activity = activity
+        self._clock = clock
+        self._facts = facts
+        self._more_warnings = more_warnings
+
+    def routes(self) -> tuple[Route, ...]:
+        """What is offered."""
+        return (
+            Route("GET", "/system", self.system),
+            Route("GET", "/overview", self.overview),
+            Route("GET", "/counts", self.counts),
+        )
+
+    async def system(self, call: Call) -> dict[str, Any]:
+        """What does not change while the page is open: who we are, and the vocabulary of filters and forms."""
+        facts = self._facts
+        return {
+            "name": facts.name,
+            "ae": facts.ae_title,
+            "version": facts.version,
+            "orthanc_version": facts.orthanc_version,
+            "user": call.requester.user,
+            "workitems_url": facts.workitems_url,
+            "states": [state.value for state in State],
+            "orders": ORDERS,
+            "filters": filters(),
+            "fields": fields.described(),
+            "reasons": fields.reasons(),
+            "aes": self._aes(),
+        }
+
+    def _aes(self) -> list[str]:
+        return sorted({*self._modalities.ae_titles(), *self._inspection.subscriber_aes()})
+
+    async def counts(self, call: Call) -> dict[str, Any]:
+        """How many workitems there are by state and by worklist."""
+        by_state = {state.value: 0 for state in State}
+        by_worklist: dict[str, dict[str, int]] = {}
+        for label, state, count in await self._inspection.counts():
+            by_state[state] = by_state.get(state, 0) + count
+            by_worklist.setdefault(label, {})[state] = count
+        worklists = [{"worklist": label, "states": found} for label, found in sorted(by_worklist.items())]
+        return {"states": by_state, "worklists": worklists}
+
+    async def overview(self, call: Call) -> dict[str, Any]:
+        """Counts, charts of the last hour and day, addresses, warnings."""
+        reports = self._desk.report()
+        self._activity.sample()
+        return {
+            **await self.counts(call),
+            "charts": {name: self._chart(*span) for name, span in _SPANS.items()},
+            "delivery": {
+                "pending": sum(one.pending for one in reports),
+                "dead_letters": sum(one.dead_letters for one in reports),
+                "subscribers": len(self._inspection.subscriber_aes()),
+            },
+            "listeners": [
+                {"name": one.name, "address": one.address, "note": one.note} for one in self._facts.listeners
+            ],
+            "started": views.iso(self._activity.started),
+            "warnings": list(self._warnings(reports)),
+        }
+
+    def _chart(self, minutes: int, step: int) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            name: self._activity.series(counter, minutes, step) for name, counter in _SERIES.items()
+        }
+        found["latency"] = {
+            "median": self._activity.latency(0.5, minutes, step),
+            "p95": self._activity.latency(0.95, minutes, step),
+        }
+        return {"minutes": minutes, "step": step, **found}
+
+    # --- warnings ---
+
+    def _warnings(self, reports: Sequence[EndpointReport]) -> Iterator[str]:
+        yield from self._facts.warnings
+        yield from self._more_warnings()
+        for one in reports:
+            yield from self._of_channel(one)
+        step, now = self._activity.clock_step, self._clock.now().timestamp()
+        if step and now - step.at < _CLOCK_MATTERS:
+            way = "back" if step.seconds < 0 else "forward"
+            yield (
+                f"The clock of this server jumped {way} by {in_time(abs(step.seconds))}. Times in histories and "
+                "retention may be off; check its time synchronisation."
+            )
+
+    def _of_channel(self, one: EndpointReport) -> Iterator[str]:
+        ae, now = one.endpoint.receiving_ae, self._clock.now().timestamp()
+        events = "event waits" if one.pending == 1 else "events wait"
+        if one.pending and not one.serving and one.durable:
+            yield (
+                f"{one.pending} {events} for {ae}, but nobody knows its address: add it to DicomModalities, "
+                "or let it open its WebSocket."
+            )
+        elif one.pending and one.oldest_at is not None and (_is_failing(one) or now - one.oldest_at > _OLD):
+            why = f" {one.last_error[:1].upper()}{one.last_error[1:]}." if one.last_error else ""
+            yield f"{one.pending} {events} for {ae}, the oldest for {in_time(now - one.oldest_at)}.{why}"
+        if one.pending > _FULL * self._facts.maximum_pending:
+            yield (
+                f"The outbox for {ae} is nearly full: {one.pending} of {self._facts.maximum_pending}. "
+                "Beyond that, the oldest events become dead letters."
+            )
+        if one.dead_letters:
+            letters = "dead letter" if one.dead_letters == 1 else "dead letters"
+            yield f"{ae} has {one.dead_letters} {letters} ({one.endpoint.channel}): send them again or drop them."
+
+
+def _is_failing(one: EndpointReport) -> bool:
+    return health_of(one)[0] == "trouble"
+
+
+def in_time(seconds: float) -> str:
+    """A length of time in words, such as ``3 minutes``."""
+    for size, unit in ((86_400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds >= size:
+            count = int(seconds // size)
+            return f"{count} {unit}{'' if count == 1 else 's'}"
+    count = int(seconds)
+    return f"{count} second{'' if count == 1 else 's'}"

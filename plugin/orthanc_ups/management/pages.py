@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The management API and its page on Orthanc's own port, so that Orthanc's login covers them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, Unpack
+from urllib.parse import quote, urlencode
+
+from ..dicomweb.orthanc_requests import OrthancDoor, send
+from ..dicomweb.request import WebRequest
+from ..dicomweb.response import WebResponse
+from ..orthanc.sdk import RestOutput, RestRequest
+
+API: Final = "/ups/api"
+APP: Final = "/ups/app"
+_IMPORT: Final = f"{API}/import"
+_IMPORT_TIMES: Final = 4
+"""A line of an export is larger than the data set it was made of, has more beside it, and cannot be divided."""
+PATTERNS: Final = (f"{API}(/.*)?", f"{APP}(/.*)?")
+
+
+class OrthancPages:
+    """Register ``answer`` for each of ``PATTERNS``. Its callbacks come on Orthanc's threads."""
+
+    def __init__(
+        self,
+        door: OrthancDoor,
+        api: Callable[[WebRequest], Awaitable[WebResponse]],
+        page: Callable[[WebRequest], WebResponse],
+        user: Callable[[Mapping[str, str]], str | None],
+    ) -> None:
+        """Args:
+        api: answers requests below ``/ups/api``, on the loop.
+        page: gives the page's files; needs no loop.
+        user: whom Orthanc has let in, by the headers of the request.
+        """
+        self._door = door
+        self._api = api
+        self._page = page
+        self._user = user
+
+    def answer(self, output: RestOutput, uri: str, **request: Unpack[RestRequest]) -> None:
+        """Answer one request. Never raises."""
+        if uri.startswith(APP):  # from memory: needs neither the loop nor a place at the door
+            send(output, self._page(self._web_request(uri.removeprefix(APP), request)))
+            return
+
+        async def work() -> WebResponse:
+            return await self._api(self._web_request(uri.removeprefix(API), request))
+
+        times = _IMPORT_TIMES if uri.rstrip("/") == _IMPORT else 1
+        self._door.answer(output, request, work, times=times)
+
+    def _web_request(self, path: str, request: RestRequest) -> WebRequest:
+        headers = {name.lower(): value for name, value in request.get("headers", {}).items()}
+        return WebRequest(
+            method=request.get("method", "GET").upper(),
+            path=quote(path),
+            query=urlencode(request.get("get", {})),
+            headers=headers,
+            body=request.get("body", b""),
+            user=self._user(headers),
+        )

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What an operator asks of the list: matching keys by keyword, free text, order, page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import tzinfo
+from typing import Any, Final
+
+from ..core import tags
+from ..core.dataset import DataSet, items, values
+from ..core.dictionary import KEYWORD_OF, path_of
+from ..core.free_text import words
+from ..core.key_tests import SINGLE_VALUE_ONLY, WILDCARD_VRS
+from ..core.matching import Query
+from ..core.rules import RULES, Rule
+from ..dicomweb.response import HttpProblem
+from .keyword_form import name_of, tag_of, to_data_set, vr_of
+from .ports import ORDERS, Listing
+from .views import person_text
+
+GREATEST_PAGE: Final = 500
+_RESERVED: Final = frozenset({"text", "study", "order", "offset", "limit"})
+_LISTS: Final = frozenset({"CS", "UI"})
+_FIRST: Final = (
+    "ProcedureStepState",
+    "ScheduledProcedureStepPriority",
+    "InputReadinessState",
+    "WorklistLabel",
+    "ProcedureStepLabel",
+    "ScheduledProcedureStepStartDateTime",
+    "PatientName",
+    "PatientID",
+    "ReferencedRequestSequence.AccessionNumber",
+    "ScheduledStationNameCodeSequence.CodeValue",
+    "ScheduledHumanPerformersSequence.HumanPerformerCodeSequence.CodeValue",
+    "ScheduledWorkitemCodeSequence.CodeValue",
+)
+_ALSO: Final = ("StudyInstanceUID", "ScheduledProcedureStepExpirationDateTime")
+_KINDS: Final = {"DT": "datetime", "DA": "date", "UI": "uid"}
+
+
+def listing(asked: Mapping[str, str], local: tzinfo | None, offset: int, limit: int) -> Listing:
+    """Read the parameters of a list.
+
+    Raises:
+        HttpProblem: 400 for a name that is no matching key.
+        UpsError: A900 for a malformed value.
+    """
+    keys = {name: found for name, found in asked.items() if name not in _RESERVED and found.strip()}
+    identifier = to_identifier({name: _several(name, found) for name, found in keys.items()})
+    wanted = asked.get("order") or "-created"
+    order = wanted.removeprefix("-")
+    if order not in ORDERS:
+        raise HttpProblem(400, f'"order" is {order[:30]!r}, expected one of {", ".join(ORDERS)}')
+    query = Query.of(identifier, timezone=local, multiple=True)
+    text = words(f"{asked.get('text', '')} {asked.get('study', '')}")
+    return Listing(query, text, order, wanted.startswith("-"), offset, limit)
+
+
+def _several(name: str, found: str) -> list[str]:
+    separator = "," if _vr(name) in _LISTS and "\\" not in found else "\\"
+    return [one.strip() for one in found.split(separator) if one.strip()]
+
+
+def _vr(name: str) -> str:
+    tag = tag_of(name.rpartition(".")[2])
+    return vr_of(tag) if tag else ""
+
+
+def to_identifier(keys: Mapping[str, Any]) -> DataSet:
+    """Matching keys by dotted keywords as an identifier. Raises HttpProblem 400 for a name that is none."""
+    nested: dict[str, Any] = {}
+    for name, found in keys.items():
+        path = path_of(name)
+        if path is None or path not in RULES or RULES[path].match == "-":
+            raise HttpProblem(400, f"{name[:80]} is no matching key of a workitem; see system.filters")
+        *above, last = name.split(".")
+        level = nested
+        for part in above:
+            level = level.setdefault(part, {})
+        level[last] = found
+    return to_data_set(nested)
+
+
+# --- the vocabulary of filters ---
+
+
+def filters() -> list[dict[str, Any]]:
+    """Every key by which the list can be filtered, the usual ones first."""
+    chosen = [rule for rule in RULES.values() if rule.match in ("R", "U") and not rule.contents]
+    chosen += [RULES[path] for name in _ALSO if (path := path_of(name)) and RULES[path] not in chosen]
+    described = {_dotted(rule): _described(rule) for rule in chosen if rule.vr != "SQ"}
+    usual = [described.pop(name) | {"usual": True} for name in _FIRST if name in described]
+    return [*usual, *sorted(described.values(), key=lambda one: str(one["label"]))]
+
+
+def _dotted(rule: Rule) -> str:
+    return ".".join(KEYWORD_OF[tag] for tag in rule.path.split("."))
+
+
+def _described(rule: Rule) -> dict[str, Any]:
+    return {
+        "name": _dotted(rule),
+        "label": label_of(rule.path),
+        "kind": "choice" if rule.values else _KINDS.get(rule.vr, "text"),
+        "choices": list(rule.values),
+        "wildcards": (rule.vr in WILDCARD_VRS or rule.vr == "PN") and rule.tag not in SINGLE_VALUE_ONLY,
+        "usual": False,
+    }
+
+
+_SHORT: Final = {
+    tags.STATION_NAME: "Station",
+    "00404026": "Station class",
+    "00404027": "Location",
+    tags.HUMAN_PERFORMERS: "Performer",
+    tags.WORKITEM_CODE: "Workitem code",
+    "0040A370": "Request",
+    "00380014": "Issuer of admission",
+    "00101002": "Other patient ID",
+    "00741224": "Replaced step",
+    "00080051": "Issuer of accession number",
+    tags.STATE: "State",
+    tags.PRIORITY: "Priority",
+    tags.READINESS: "Input readiness",
+    tags.START: "Scheduled start",
+    tags.EXPECTED_COMPLETION: "Expected completion",
+    tags.EXPIRATION: "Expiration",
+    tags.LABEL: "Label",
+    tags.WORKLIST_LABEL: "Worklist",
+    tags.SOP_INSTANCE_UID: "Workitem UID",
+}
+_SILENT: Final = frozenset({tags.HUMAN_PERFORMER_CODES, "0040A370"})
+
+
+def label_of(path: str) -> str:
+    """A key in short words: ``Station › Code Value``."""
+    parts = path.split(".")
+    shown = [
+        _SHORT.get(tag) or name_of(tag) for place, tag in enumerate(parts) if _is_shown(tag, place, parts)
+    ]
+    return " › ".join(shown)
+
+
+def _is_shown(tag: str, place: int, parts: list[str]) -> bool:
+    return tag not in _SILENT or place == len(parts) - 1
+
+
+def in_words(identifier: DataSet) -> str:
+    """A filter as a sentence: ``Station › Code Value is R7, and State is SCHEDULED or IN PROGRESS``."""
+    told = [f"{label_of(path)} {_value_words(path, found)}" for path, found in _flat(identifier, "")]
+    return ", and ".join(told) if told else "everything"
+
+
+def _flat(identifier: DataSet, above: str) -> list[tuple[str, list[Any]]]:
+    found: list[tuple[str, list[Any]]] = []
+    for tag, one in identifier.items():
+        path = f"{above}.{tag}" if above else tag
+        if one["vr"] == "SQ":
+            for item in items(identifier, tag):
+                found += _flat(item, path)
+        elif values(identifier, tag):
+            found.append((path, values(identifier, tag)))
+    return found
+
+
+def _value_words(path: str, found: list[Any]) -> str:
+    texts = [person_text(one) if isinstance(one, dict) else str(one) for one in found]
+    vr = vr_of(path.rpartition(".")[2])
+    if vr in ("DT", "DA", "TM") and len(texts) == 1 and "-" in texts[0]:
+        return _range_words(texts[0])
+    matched = "fits" if vr in WILDCARD_VRS | {"PN"} and any(set("*?") & set(one) for one in texts) else "is"
+    return f"{matched} {' or '.join(texts)}"
+
+
+def _range_words(found: str) -> str:
+    low, _, high = found.partition("-")
+    if low and high:
+        return f"is from {low} to {high}"
+    return f"is from {low} on" if low else f"is up to {high}"

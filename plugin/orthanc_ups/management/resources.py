@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What Orthanc holds: patients, studies and series as the beginning and the inputs of a workitem."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import quote
+
+from ..core.dataset import DataSet, element
+from ..dicomweb.response import HttpProblem
+from .ports import Facts, OrthancResources
+from .routing import Call, Route
+
+_PARENTS: Final[Mapping[str, str]] = {
+    "instance": "ParentSeries",
+    "series": "ParentStudy",
+    "study": "ParentPatient",
+}
+_ABOVE: Final[Mapping[str, str]] = {"instance": "series", "series": "study", "study": "patient"}
+_PLURAL: Final[Mapping[str, str]] = {
+    "patient": "patients",
+    "study": "studies",
+    "series": "series",
+    "instance": "instances",
+}
+_IDENTIFIER: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{8}){4}")
+_MOST_INSTANCES: Final = 10_000
+_PATIENT: Final = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A resource with all above it, by level."""
+
+    level: str
+    chain: Mapping[str, Mapping[str, Any]]
+
+    def tag(self, level: str, keyword: str) -> str:
+        """A main DICOM tag of a level, or empty."""
+        found = self.chain.get(level, {})
+        patient = found.get("PatientMainDicomTags", {}) if level == "study" else {}
+        return str(found.get("MainDicomTags", {}).get(keyword) or patient.get(keyword) or "")
+
+
+class Resources:
+    """Handlers and helpers that read Orthanc."""
+
+    def __init__(self, orthanc: OrthancResources, facts: Facts) -> None:
+        self._orthanc = orthanc
+        self._facts = facts
+
+    def routes(self) -> tuple[Route, ...]:
+        """What is offered."""
+        return (Route("GET", "/prefill", self.prefill), Route("GET", "/links", self.links))
+
+    # --- a new workitem for a resource ---
+
+    async def prefill(self, call: Call) -> dict[str, Any]:
+        """What Orthanc knows of a resource, as the beginning of a workitem."""
+        found = await self._chain(call.query.get("level", ""), call.query.get("id", ""))
+        study = found.tag("study", "StudyInstanceUID")
+        attributes = {keyword: found.tag("patient", keyword) for keyword in _PATIENT}
+        if study:
+            attributes |= {
+                "StudyInstanceUID": study,
+                "ReferencedRequestSequence.AccessionNumber": found.tag("study", "AccessionNumber"),
+                "ReferencedRequestSequence.RequestedProcedureDescription": found.tag(
+                    "study", "StudyDescription"
+                ),
+            }
+        return {
+            "level": found.level,
+            "title": _title(found),
+            "study": study,
+            "patient_id": found.tag("patient", "PatientID"),
+            "attributes": {keyword: one for keyword, one in attributes.items() if one},
+            "inputs": await self._inputs(found) if study else [],
+        }
+
+    async def _chain(self, level: str, identifier: str) -> _Found:
+        if level not in _PLURAL:
+            raise HttpProblem(400, '"level" must be patient, study, series or instance')
+        chain: dict[str, Mapping[str, Any]] = {}
+        at: str | None = level
+        while at:
+            chain[at] = await self._get(at, identifier)
+            identifier = str(chain[at].get(_PARENTS.get(at, ""), ""))
+            at = _ABOVE.get(at)
+        return _Found(level, chain)
+
+    async def _get(self, level: str, identifier: str) -> Mapping[str, Any]:
+        if not _IDENTIFIER.fullmatch(identifier):
+            raise HttpProblem(400, '"id" must be an identifier of Orthanc')
+        found = await self._orthanc.get(f"/{_PLURAL[level]}/{identifier}")
+        if not isinstance(found, Mapping):
+            raise HttpProblem(404, f"Orthanc has no such {level}; it may have been deleted")
+        return found
+
+    async def _inputs(self, found: _Found) -> list[dict[str, Any]]:
+        """The series to choose from; of an instance only itself."""
+        if found.level == "instance":
+            number = found.tag("instance", "InstanceNumber")
+            identifier = str(found.chain["instance"].get("ID", ""))
+            label = f"Instance {number}".strip()
+            return [{"level": "instance", "id": identifier, "label": label, "instances": 1, "chosen": True}]
+        series = await self._orthanc.get(f"/studies/{found.chain['study']['ID']}/series")
+        wanted = str(found.chain["series"].get("ID")) if found.level == "series" else None
+        shown = [_series(one, wanted) for one in series or ()]
+        return sorted(shown, key=lambda one: (not one["chosen"], str(one["label"])))
+
+    # --- references to inputs ---
+
+    async def references(self, asked: object) -> list[DataSet]:
+        """Items of Input Information Sequence (0040,4021) for resources: one per series.
+
+        ``asked`` is a list of ``{"level": …, "id": …}``, or None.
+        """
+        if asked is None:
+            return []
+        if not isinstance(asked, Sequence) or isinstance(asked, str) or len(asked) > _MOST_INSTANCES:
+            raise HttpProblem(400, '"inputs" must be a list of {"level", "id"}')
+        made: list[DataSet] = []
+        for one in asked:
+            if not isinstance(one, Mapping):
+                raise HttpProblem(400, '"inputs" must be a list of {"level", "id"}')
+            made += await self._references(await self._chain(str(one.get("level")), str(one.get("id"))))
+        total = sum(len(item["00081199"]["Value"]) for item in made)
+        if total > _MOST_INSTANCES:
+            raise HttpProblem(
+                400, f"the inputs have {total} instances; at most {_MOST_INSTANCES} fit a workitem"
+            )
+        return made
+
+    async def _references(self, found: _Found) -> list[DataSet]:
+        if found.level == "patient":
+            raise HttpProblem(400, "an input is a study, a series or an instance, not a patient")
+        if found.level == "study":
+            series = await self._orthanc.get(f"/studies/{found.chain['study']['ID']}/series") or ()
+        else:
+            series = [found.chain["series"]]
+        study = found.tag("study", "StudyInstanceUID")
+        only = found.chain.get("instance")
+        return [await self._reference(study, one, only) for one in series]
+
+    async def _reference(
+        self, study: str, series: Mapping[str, Any], only: Mapping[str, Any] | None
+    ) -> DataSet:
+        instances = await self._instances(series, only)
+        return {
+            "00081199": element("SQ", *instances),
+            "0020000D": element("UI", study),
+            "0020000E": element("UI", str(series["MainDicomTags"]["SeriesInstanceUID"])),
+            "0040E020": element("CS", "DICOM"),
+            "0040E021": element("SQ", {"00080054": element("AE", self._facts.archive_ae_title)}),
+        }
+
+    async def _instances(self, series: Mapping[str, Any], only: Mapping[str, Any] | None) -> list[DataSet]:
+        path = f"/series/{series['ID']}/instances?expand&requestedTags=SOPClassUID"
+        found = await self._orthanc.get(path) or ()
+        kept = [one for one in found if only is None or one["ID"] == only["ID"]]
+        return [
+            {
+                "00081150": element("UI", str(one.get("RequestedTags", {}).get("SOPClassUID", ""))),
+                "00081155": element("UI", str(one["MainDicomTags"]["SOPInstanceUID"])),
+            }
+            for one in kept
+        ]
+
+    # --- links into viewers ---
+
+    async def links(self, call: Call) -> dict[str, Any]:
+        """Where a browser can look at a study or series, as far as it is in this Orthanc."""
+        study, series = call.query.get("study", ""), call.query.get("series", "")
+        known = dict(await self._orthanc.lookup(series or study)) if series or study else {}
+        in_study = dict(await self._orthanc.lookup(study)) if series and study else known
+        return {
+            "links": _links(study, in_study.get("Study", ""), known.get("Series", ""), self._facts.plugins)
+        }
+
+
+def _title(found: _Found) -> str:
+    if found.level == "patient":
+        return found.tag("patient", "PatientID")
+    told = (found.tag("study", "StudyDescription"), found.tag("study", "StudyDate"))
+    return " · ".join(one for one in told if one) or found.tag("study", "StudyInstanceUID")
+
+
+def _series(one: Mapping[str, Any], wanted: str | None) -> dict[str, Any]:
+    main = one.get("MainDicomTags", {})
+    named = (main.get("Modality"), main.get("SeriesNumber"), main.get("SeriesDescription"))
+    return {
+        "level": "series",
+        "id": one.get("ID"),
+        "label": " · ".join(str(part) for part in named if part) or str(main.get("SeriesInstanceUID", "")),
+        "instances": len(one.get("Instances", ())),
+        "chosen": wanted is None or one.get("ID") == wanted,
+    }
+
+
+def _links(study_uid: str, study: str, series: str, plugins: Sequence[str]) -> list[dict[str, str]]:
+    """Addresses relative to Orthanc's root."""
+    if not study:
+        return []
+    uid = quote(study_uid)
+    links = []
+    if "stone-webviewer" in plugins:
+        links.append({"name": "Stone Web Viewer", "url": f"stone-webviewer/index.html?study={uid}"})
+    if "ohif" in plugins:
+        links.append({"name": "OHIF", "url": f"ohif/viewer?StudyInstanceUIDs={uid}"})
+    if "osimis-web-viewer" in plugins:
+        links.append({"name": "Osimis Web Viewer", "url": f"osimis-viewer/app/index.html?study={study}"})
+    if "web-viewer" in plugins and series:
+        links.append({"name": "Web viewer", "url": f"web-viewer/app/viewer.html?series={series}"})
+    if "orthanc-explorer-2" in plugins:
+        url = f"ui/app/#/filtered-studies?StudyInstanceUID={uid}&expand=study"
+        links.append({"name": "Orthanc Explorer 2", "url": url})
+    place = f"series?uuid={series}" if series else f"study?uuid={study}"
+    links.append({"name": "Orthanc Explorer", "url": f"app/explorer.html#{place}"})
+    return links

@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""From a request to its handler, and from what handlers return or raise to an answer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+from urllib.parse import parse_qsl
+
+import orjson
+
+from ..core.commands import Requester
+from ..core.reasons import MAXIMUM as LONGEST_REASON
+from ..core.statuses import UpsError
+from ..delivery.port import Unreachable
+from ..dicomweb.request import WebRequest
+from ..dicomweb.response import HttpProblem, WebResponse
+from ..store.port import StoreUnavailable
+from .keyword_form import spelled
+
+_log = logging.getLogger("orthanc_ups.management")
+JSON: Final = "application/json"
+JSON_LINES: Final = "application/x-ndjson"
+QUERY_HEADER: Final = "x-ups-query"
+"""Carries the query of a GET past Orthanc: 1.13.0 decodes it before it is split, 1.12.7 not at all."""
+
+_WITH_BODY: Final = frozenset({"POST", "PUT"})
+_NO_STORE: Final = (("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"))
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request on its way to a handler.
+
+    Attributes:
+        parameters: what stands in the path at ``{…}``.
+        query: the last value of each name.
+        content: the JSON object of the body; empty if there is none, or if the route takes something else.
+        requester: the operator with the reason given, for history and events.
+        body: as it came.
+    """
+
+    parameters: Mapping[str, str]
+    query: Mapping[str, str]
+    content: Mapping[str, Any]
+    requester: Requester
+    body: bytes = b""
+
+    @property
+    def uid(self) -> str:
+        """The workitem in the path."""
+        return self.parameters["uid"]
+
+    @property
+    def ae(self) -> str:
+        """The AE title in the path."""
+        return self.parameters["ae"]
+
+    def text(self, name: str, default: str = "") -> str:
+        """A text of the body. Raises HttpProblem 400."""
+        found = self.content.get(name, default)
+        if not isinstance(found, str):
+            raise HttpProblem(400, f'"{name}" must be a text')
+        return found
+
+    def flag(self, name: str) -> bool:
+        """A truth value of the body, false if absent. Raises HttpProblem 400."""
+        found = self.content.get(name, False)
+        if not isinstance(found, bool):
+            raise HttpProblem(400, f'"{name}" must be true or false')
+        return found
+
+    def object(self, name: str) -> Mapping[str, Any]:
+        """An object of the body, empty if absent. Raises HttpProblem 400."""
+        found = self.content.get(name) or {}
+        if not isinstance(found, Mapping):
+            raise HttpProblem(400, f'"{name}" must be an object')
+        return found
+
+    def number(self, name: str) -> int:
+        """A whole number of the body. Raises HttpProblem 400."""
+        found = self.content.get(name)
+        if not isinstance(found, int) or isinstance(found, bool):
+            raise HttpProblem(400, f'"{name}" must be a whole number')
+        return found
+
+    def numbers(self, name: str) -> list[int] | None:
+        """A list of whole numbers of the body, None if absent or null. Raises HttpProblem 400."""
+        found = self.content.get(name)
+        if found is None:
+            return None
+        if not isinstance(found, list) or not all(type(one) is int for one in found):
+            raise HttpProblem(400, f'"{name}" must be a list of whole numbers, or null for all')
+        return found
+
+    def asked_number(self, name: str, default: int, low: int, high: int) -> int:
+        """A whole number of the query. Raises HttpProblem 400."""
+        found = self.query.get(name, "")
+        if not found:
+            return default
+        if not found.isascii() or not found.isdigit() or not low <= int(found[:18]) <= high:
+            raise HttpProblem(400, f'"{name}" is {found[:20]!r}, expected a number from {low} to {high}')
+        return int(found)
+
+
+Handler: TypeAlias = Callable[[Call], Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One operation of the API.
+
+    Attributes:
+        path: has ``{name}`` for parameters, such as ``/workitems/{uid}``.
+        media_type: of the body that it takes, if it takes one.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    media_type: str = JSON
+    parts: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "parts", tuple(self.path.strip("/").split("/")))
+
+    def parameters(self, segments: list[str]) -> dict[str, str] | None:
+        """What stands at ``{…}``, or None if the path is another one."""
+        if len(segments) != len(self.parts):
+            return None
+        found = {}
+        for part, segment in zip(self.parts, segments, strict=True):
+            if part.startswith("{"):
+                found[part.strip("{}")] = segment
+            elif part != segment:
+                return None
+        return found
+
+
+class Router:
+    """Finds routes, calls handlers, and turns every outcome into an answer; never raises."""
+
+    def __init__(self, routes: Iterable[Route], ae_title: str) -> None:
+        self.routes = tuple(routes)
+        self._ae_title = ae_title
+
+    async def answer(self, request: WebRequest) -> WebResponse:
+        """Answer a request whose path is below ``/ups/api``."""
+        try:
+            found = await self._handled(request)
+        except UpsError as error:
+            return refusal(error)
+        except HttpProblem as problem:
+            return error_response(problem.status, problem.detail, headers=problem.headers)
+        except Unreachable as error:
+            return error_response(502, str(error), "UNREACHABLE")
+        except StoreUnavailable as error:
+            return error_response(503, f"Orthanc cannot do it now: {error}", "RESOURCE_LIMITATION")
+        except Exception:
+            _log.exception("%s %s failed", request.method, request.path)
+            return error_response(500, "the plugin failed; its log says more", "PROCESSING_FAILURE")
+        return found if isinstance(found, WebResponse) else json_response(found)
+
+    async def _handled(self, request: WebRequest) -> Any:
+        _check_site(request)
+        route, parameters = self._route(request.method, request.segments())
+        _check_media_type(request, route.media_type)
+        content = _content(request) if route.media_type == JSON else {}
+        query = dict(parse_qsl(request.headers.get(QUERY_HEADER, request.query), keep_blank_values=True))
+        reason = "" if route.method == "GET" else _reason({**query, **content})
+        requester = Requester(self._ae_title, "page", request.user, reason)
+        return await route.handler(Call(parameters, query, content, requester, request.body))
+
+    def _route(self, method: str, segments: list[str]) -> tuple[Route, dict[str, str]]:
+        others: list[str] = []
+        for route in self.routes:
+            parameters = route.parameters(segments)
+            if parameters is None:
+                continue
+            if route.method == method:
+                return route, parameters
+            others.append(route.method)
+        if others:
+            raise HttpProblem(405, f"{method} is not offered here", (("Allow", ", ".join(others)),))
+        raise HttpProblem(404, "the management API has no such resource; see openapi.json")
+
+
+def _check_site(request: WebRequest) -> None:
+    """A page from elsewhere must not act with the credentials that the browser keeps for Orthanc."""
+    if request.method == "GET":
+        return
+    if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+        raise HttpProblem(403, "requests from pages of other sites are refused")
+
+
+def _check_media_type(request: WebRequest, expected: str) -> None:
+    """Pages from elsewhere cannot send these types unasked, so this is a second lock."""
+    media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if request.method in _WITH_BODY and media_type != expected:
+        what = "JSON" if expected == JSON else "lines of JSON"
+        raise HttpProblem(415, f"the body must be {what}, with the header Content-Type: {expected}")
+
+
+def _content(request: WebRequest) -> Mapping[str, Any]:
+    if request.method == "GET" or not request.body.strip():
+        return {}
+    try:
+        found = orjson.loads(request.body)
+    except orjson.JSONDecodeError as error:
+        raise HttpProblem(400, f"the body is not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise HttpProblem(400, "the body must be a JSON object")
+    return found
+
+
+def _reason(asked: Mapping[str, Any]) -> str:
+    """Why the operator does it; of a DELETE, whose body Orthanc does not hand on, in the query."""
+    found = asked.get("reason") or ""
+    if not isinstance(found, str):
+        raise HttpProblem(400, '"reason" must be a text')
+    found = found.strip()
+    if len(found) > LONGEST_REASON:
+        raise HttpProblem(400, f'"reason" is {len(found)} characters long, expected at most {LONGEST_REASON}')
+    return found
+
+
+def json_response(content: Any, status: int = 200) -> WebResponse:
+    """An answer in JSON."""
+    return WebResponse(status, _NO_STORE, orjson.dumps(content), "application/json")
+
+
+def refusal(error: UpsError) -> WebResponse:
+    """The worklist's refusal: the rule in words, its name, and the attribute at fault."""
+    return error_response(error.status.http, error.detail, error.status.name, spelled(error.tag))
+
+
+def error_response(
+    status: int,
+    words: str,
+    name: str = "REQUEST",
+    attribute: str | None = None,
+    headers: Iterable[tuple[str, str]] = (),
+) -> WebResponse:
+    """An error for people and programs."""
+    readable = words.encode("utf-8", "replace").decode()
+    content = {"error": readable[:1].upper() + readable[1:], "status": name, "attribute": attribute}
+    return WebResponse(status, (*_NO_STORE, *headers), orjson.dumps(content), "application/json")

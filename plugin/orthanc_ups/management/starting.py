@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""How a workitem made by hand begins: from a template of ``Ups.Templates``, or from nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from ..dicomweb.response import HttpProblem
+from .ports import Clock, Facts
+from .routing import Call, Route
+from .templates import Surroundings, Template, TemplateField, resolved
+
+_BLANK: Final = Template(
+    "Blank",
+    "A workitem from scratch",
+    (
+        TemplateField("ScheduledProcedureStepPriority", "MEDIUM"),
+        TemplateField("InputReadinessState", "READY"),
+        TemplateField("ScheduledProcedureStepStartDateTime", "now"),
+    ),
+)
+_REQUEST: Final = "ReferencedRequestSequence"
+_STUDY: Final = "StudyInstanceUID"
+
+
+class Starting:
+    """Handlers and helpers around templates."""
+
+    def __init__(self, clock: Clock, facts: Facts) -> None:
+        self._clock = clock
+        self._templates = (*(_with_usual(one) for one in facts.templates), _BLANK)
+
+    def routes(self) -> tuple[Route, ...]:
+        """What is offered."""
+        return (Route("GET", "/templates", self.templates),)
+
+    async def templates(self, call: Call) -> dict[str, Any]:
+        """Every template, with defaults for now."""
+        around = self._around(call)
+        return {"templates": [_shown(one, around) for one in self._templates]}
+
+    def _around(self, call: Call) -> Surroundings:
+        return Surroundings(self._clock.now(), call.requester.user or "", self._clock.new_uid)
+
+    def filled(self, call: Call) -> Mapping[str, Any]:
+        """The attributes of a request in keyword form, with the template's where the request says nothing."""
+        given = call.object("attributes")
+        name = call.text("template")
+        fields = self._fields(name) if name else ()
+        around = self._around(call)
+        defaults = {one.keyword: resolved(one.keyword, one.default, around) for one in fields if one.default}
+        fixed = {one.keyword for one in fields if one.fixed}
+        merged = {**defaults, **{key: one for key, one in given.items() if key not in fixed}}
+        _check_required(merged, fields)
+        return _with_study_of_request(_nested(merged), self._clock)
+
+    def _fields(self, name: str) -> tuple[TemplateField, ...]:
+        for template in self._templates:
+            if template.name == name:
+                return template.fields
+        known = ", ".join(template.name for template in self._templates)
+        raise HttpProblem(400, f'there is no template "{name[:60]}"; there are: {known}')
+
+
+def _with_usual(template: Template) -> Template:
+    """What a template does not mention begins as in the blank one."""
+    named = {one.keyword for one in template.fields}
+    more = tuple(one for one in _BLANK.fields if one.keyword not in named)
+    return replace(template, fields=(*template.fields, *more))
+
+
+def _check_required(merged: Mapping[str, Any], fields: tuple[TemplateField, ...]) -> None:
+    for one in fields:
+        if one.required and merged.get(one.keyword) in (None, "", [], {}):
+            raise HttpProblem(400, f"{one.keyword} is required by the template")
+
+
+def _shown(template: Template, around: Surroundings) -> dict[str, Any]:
+    return {
+        "name": template.name,
+        "description": template.description,
+        "fields": {
+            one.keyword: {
+                "default": resolved(one.keyword, one.default, around),
+                "choices": resolved(one.keyword, one.choices, around),
+                "required": one.required,
+                "fixed": one.fixed,
+            }
+            for one in template.fields
+        },
+    }
+
+
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """``Sequence.Keyword`` becomes an attribute of the sequence's single item."""
+    made = {key: one for key, one in flat.items() if "." not in key}
+    for key, one in flat.items():
+        sequence, dot, keyword = key.partition(".")
+        if dot and one not in (None, ""):
+            item = made.get(sequence) or [{}]
+            first = item[0] if isinstance(item, list) else item
+            made[sequence] = [{**first, keyword: one}]
+    return made
+
+
+def _with_study_of_request(content: dict[str, Any], clock: Clock) -> dict[str, Any]:
+    """A request names its study (type 1): that of the workitem, or one to come."""
+    requests = content.get(_REQUEST)
+    if not isinstance(requests, list):
+        return content
+    study = content.get(_STUDY) or clock.new_uid()
+    named = [{_STUDY: study, **one} if isinstance(one, Mapping) else one for one in requests]
+    return {**content, _REQUEST: named}

@@ -1,0 +1,300 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Subscribers: what they are subscribed to, how delivery to them fares, and what an operator may do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from ..core import tags
+from ..core.commands import Subscribe, Suspend, Unsubscribe
+from ..core.dataset import DataSet, text
+from ..core.statuses import Service, UpsError
+from ..core.subscriptions import GlobalAct, Kind, Log, standing
+from ..core.workitem import Subscription
+from ..delivery.port import Unreachable
+from ..delivery.report import EndpointReport
+from ..dicomweb.response import HttpProblem
+from . import views
+from .keyword_form import to_data_set, to_keywords
+from .ports import Commands, DeliveryDesk, Dimse, Inspection, Modalities
+from .queries import in_words, to_identifier
+from .routing import Call, Route
+from .workitems import told
+
+_SCOPES: Final[Mapping[str, str]] = {
+    "global": tags.GLOBAL_SUBSCRIPTION,
+    "filtered": tags.FILTERED_SUBSCRIPTION,
+}
+_FIRST_SPECIFIC: Final = 50
+_MOST_SPECIFIC: Final = 500
+_MOST_LETTERS: Final = 500
+
+
+class Subscribers:
+    """Handlers for subscribers."""
+
+    def __init__(
+        self,
+        commands: Commands,
+        inspection: Inspection,
+        desk: DeliveryDesk,
+        dimse: Dimse,
+        modalities: Modalities,
+    ) -> None:
+        self._commands = commands
+        self._inspection = inspection
+        self._desk = desk
+        self._dimse = dimse
+        self._modalities = modalities
+
+    def routes(self) -> tuple[Route, ...]:
+        """What is offered."""
+        one = "/subscribers/{ae}"
+        return (
+            Route("GET", "/subscribers", self.all),
+            Route("GET", one, self.read),
+            Route("GET", f"{one}/workitems", self.workitems),
+            Route("POST", f"{one}/subscribe", self.subscribe),
+            Route("POST", f"{one}/unsubscribe", self.unsubscribe),
+            Route("POST", f"{one}/suspend", self.suspend),
+            Route("POST", f"{one}/echo", self.echo),
+            Route("POST", f"{one}/test-event", self.test_event),
+            Route("POST", f"{one}/retry", self.retry),
+            Route("POST", f"{one}/drop", self.drop),
+            Route("POST", f"{one}/resend", self.resend),
+            Route("GET", f"{one}/dead-letters", self.dead_letters),
+            Route("POST", f"{one}/dead-letters/resend", self.resend_dead),
+            Route("POST", f"{one}/dead-letters/drop", self.drop_dead),
+        )
+
+    # --- reading ---
+
+    async def all(self, call: Call) -> dict[str, Any]:
+        """Every AE that subscribed or still is to be told something."""
+        reports: dict[str, list[EndpointReport]] = {}
+        for one in self._desk.report():
+            reports.setdefault(one.endpoint.receiving_ae, []).append(one)
+        aes = sorted({*self._inspection.subscriber_aes(), *reports})
+        known = frozenset(self._modalities.ae_titles())
+        return {"subscribers": [self._described(ae, reports.get(ae, []), ae in known) for ae in aes]}
+
+    def _described(self, ae: str, reports: list[EndpointReport], known: bool) -> dict[str, Any]:
+        found = self._inspection.subscriber(ae)
+        return {
+            "ae": ae,
+            "known": known,
+            **_subscriptions(found.log),
+            "specific": found.specific,
+            "locks": found.locks,
+            "channels": [channel(one) for one in reports],
+        }
+
+    async def read(self, call: Call) -> dict[str, Any]:
+        """One AE with the latest workitems that it subscribed to one by one."""
+        known = call.ae in self._modalities.ae_titles()
+        described = self._described(call.ae, list(self._desk.report(call.ae)), known)
+        return {**described, "workitems": [_specific(*one) for one in self._page(call, _FIRST_SPECIFIC)]}
+
+    def _page(self, call: Call, usual: int) -> Sequence[tuple[str, Subscription]]:
+        offset = call.asked_number("offset", 0, 0, 10**9)
+        limit = call.asked_number("limit", usual, 1, _MOST_SPECIFIC)
+        return self._inspection.specific(call.ae, offset, limit)
+
+    async def workitems(self, call: Call) -> dict[str, Any]:
+        """A page of the workitems that an AE subscribed to one by one, with what they are about."""
+        found = [
+            {**_specific(uid, state), **await self._in_short(uid)}
+            for uid, state in self._page(call, _FIRST_SPECIFIC)
+        ]
+        return {"total": self._inspection.subscriber(call.ae).specific, "workitems": found}
+
+    async def _in_short(self, uid: str) -> dict[str, str]:
+        try:
+            workitem = await self._inspection.workitem(uid)
+        except UpsError:
+            return {"label": "", "state": ""}
+        return {"label": text(workitem.attributes, tags.LABEL), "state": workitem.state.value}
+
+    # --- subscriptions (PS3.4 CC.2.3) ---
+
+    async def subscribe(self, call: Call) -> dict[str, Any]:
+        """Subscribe to everything, to what fits a filter, or to one workitem."""
+        uid = _target(call)
+        wanted = _filter(call) if uid == tags.FILTERED_SUBSCRIPTION else None
+        command = Subscribe(call.requester, uid, call.ae, call.flag("lock"), wanted)
+        return told(await self._commands.execute(command), Service.SUBSCRIBE)
+
+    async def unsubscribe(self, call: Call) -> dict[str, Any]:
+        """End a subscription."""
+        command = Unsubscribe(call.requester, _target(call), call.ae)
+        return told(await self._commands.execute(command), Service.UNSUBSCRIBE)
+
+    async def suspend(self, call: Call) -> dict[str, Any]:
+        """Suspend a global subscription: workitems to come are not subscribed to."""
+        command = Suspend(call.requester, _target(call), call.ae)
+        return told(await self._commands.execute(command), Service.SUSPEND)
+
+    # --- delivery ---
+
+    async def echo(self, call: Call) -> dict[str, Any]:
+        """C-ECHO. Unreachable becomes 502 with the reason."""
+        return {"seconds": await self._dimse.echo(call.ae)}
+
+    async def test_event(self, call: Call) -> dict[str, Any]:
+        """Send an SCP Status Change."""
+        channels = self._desk.send_test_event(call.ae)
+        if not channels:
+            raise Unreachable(f"{call.ae} has no channel: it is in no address book and holds no socket open")
+        return {"channels": channels}
+
+    async def retry(self, call: Call) -> dict[str, Any]:
+        """Try again at once."""
+        self._desk.retry_now(call.ae)
+        return {"pending": sum(one.pending for one in self._desk.report(call.ae))}
+
+    async def drop(self, call: Call) -> dict[str, Any]:
+        """Give up waiting events, for good."""
+        return {"dropped": await self._desk.drop(call.ae, call.numbers("sequences"))}
+
+    async def resend(self, call: Call) -> dict[str, Any]:
+        """Send a range of sequences again."""
+        first, last = call.number("first"), call.number("last")
+        if not 0 <= first <= last:
+            raise HttpProblem(400, '"first" must not be above "last", and not negative')
+        self._desk.resend(call.ae, first, last)
+        return {"first": first, "last": last}
+
+    async def dead_letters(self, call: Call) -> dict[str, Any]:
+        """Events that were given up."""
+        offset = call.asked_number("offset", 0, 0, 10**9)
+        limit = call.asked_number("limit", 100, 1, _MOST_LETTERS)
+        found = self._desk.dead_letters(call.ae, offset, limit)
+        total = sum(one.dead_letters for one in self._desk.report(call.ae))
+        return {"total": total, "letters": [_letter(one) for one in found]}
+
+    async def resend_dead(self, call: Call) -> dict[str, Any]:
+        """Send dead letters again."""
+        return {"resent": self._desk.resend_dead(call.ae, call.numbers("sequences"))}
+
+    async def drop_dead(self, call: Call) -> dict[str, Any]:
+        """Delete dead letters, for good."""
+        return {"dropped": await self._desk.drop_dead(call.ae, call.numbers("sequences"))}
+
+
+def _specific(uid: str, state: Subscription) -> dict[str, Any]:
+    return {"uid": uid, "lock": state is Subscription.LOCK}
+
+
+def _target(call: Call) -> str:
+    scope = call.text("scope")
+    if scope == "workitem" and call.text("uid"):
+        return call.text("uid")
+    if scope not in _SCOPES:
+        raise HttpProblem(400, '"scope" must be "global", "filtered", or "workitem" with a "uid"')
+    return _SCOPES[scope]
+
+
+def _filter(call: Call) -> DataSet:
+    """Dotted keywords as in the list, or nested ones."""
+    given = call.object("filter")
+    nested = any(isinstance(one, (Mapping, list)) for one in given.values())
+    return to_data_set(given, "filter") if nested else to_identifier(given)
+
+
+def _subscriptions(log: Log) -> dict[str, Any]:
+    """What an AE's global acts amount to, in words."""
+    now = standing(log)
+    by_sequence = {act.sequence: act for act in log.acts}
+    filters = [_filtered(by_sequence[at], state) for at, state in now.filters.items() if at in by_sequence]
+    return {
+        "everything": None
+        if now.everything is Subscription.NONE
+        else {"lock": now.everything is Subscription.LOCK},
+        "filters": filters,
+        "suspended": _suspended(log),
+    }
+
+
+def _filtered(act: GlobalAct, state: Subscription) -> dict[str, Any]:
+    wanted = act.filter or {}
+    return {
+        "sequence": act.sequence,
+        "words": in_words(wanted),
+        "filter": to_keywords(wanted),
+        "lock": state is Subscription.LOCK,
+        "since": views.iso(act.at or None),
+    }
+
+
+def _suspended(log: Log) -> list[dict[str, Any]]:
+    """Global subscriptions that were suspended and could be resumed."""
+    found: list[dict[str, Any]] = []
+    for filtered in (False, True):
+        acts = [act for act in log.acts if act.filtered is filtered]
+        if not acts or acts[-1].kind is not Kind.SUSPEND:
+            continue
+        for act in _before_last_end(acts):
+            scope = "filtered" if filtered else "global"
+            found.append({**_filtered(act, _STATES[act.kind]), "scope": scope})
+    return found
+
+
+_STATES: Final = {Kind.LOCK: Subscription.LOCK, Kind.NO_LOCK: Subscription.NO_LOCK}
+
+
+def _before_last_end(acts: list[GlobalAct]) -> list[GlobalAct]:
+    """The subscribing acts that the last Suspend ended: for everything only the last of them counts."""
+    ended: list[GlobalAct] = []
+    for act in acts[:-1]:
+        ended = [*ended, act] if act.kind.subscribes else []
+    return ended if acts[-1].filtered else ended[-1:]
+
+
+def channel(one: EndpointReport) -> dict[str, Any]:
+    """One channel to an AE, with its health in a word and in a sentence."""
+    health, words = health_of(one)
+    return {
+        "channel": one.endpoint.channel,
+        "health": health,
+        "words": words[:1].upper() + words[1:],
+        "durable": one.durable,
+        "pending": one.pending,
+        "oldest": views.iso(one.oldest_at),
+        "last_success": views.iso(one.last_success_at),
+        "last_error": one.last_error,
+        "last_error_at": views.iso(one.last_error_at),
+        "retry": views.iso(one.retry_at),
+        "delivered": one.delivered,
+        "failed": one.failed,
+        "dead_letters": one.dead_letters,
+        "per_minute": one.per_minute,
+        "latency": {"median": one.latency_median, "p95": one.latency_p95},
+    }
+
+
+def health_of(one: EndpointReport) -> tuple[str, str]:
+    """``good``, ``idle``, ``trouble`` or ``unreachable``, and why."""
+    if not one.serving and one.durable:
+        return "unreachable", "not in DicomModalities, and no socket is open"
+    if one.failing and one.pending:
+        return "trouble", one.last_error or "the last attempt failed"
+    if one.pending:
+        return "good", "events are on their way"
+    if one.last_success_at is None:
+        return "idle", "nothing was sent yet"
+    return "good", "has everything"
+
+
+def _letter(one: Any) -> dict[str, Any]:
+    return {
+        "sequence": one.sequence,
+        "channel": one.endpoint.channel,
+        "type": int(one.type),
+        "name": views.EVENT_NAMES[one.type],
+        "uid": one.uid,
+        "at": views.iso(one.at),
+        "died": views.iso(one.died_at),
+        "reason": one.reason,
+        "count": one.count,
+    }

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""``Ups.Templates``: what an operator starts from when making a workitem by hand.
+
+    {
+      "Name": "Second reading",
+      "Description": "A radiologist reads a study again",
+      "Attributes": {
+        "ProcedureStepLabel": "Second reading",
+        "ScheduledProcedureStepPriority": {"Choices": ["HIGH", "MEDIUM", "LOW"], "Default": "MEDIUM"},
+        "ScheduledProcedureStepStartDateTime": {"Default": "now"},
+        "ScheduledProcedureStepExpirationDateTime": {"Default": "now+7d"},
+        "PatientID": {"Required": true},
+        "ScheduledStationNameCodeSequence": {
+          "Choices": [{"CodeValue": "R7", "CodingSchemeDesignator": "99ST", "CodeMeaning": "Reading room 7"}]
+        }
+      }
+    }
+
+A plain value is what the form begins with. An object with ``Choices``, ``Default``, ``Required`` or ``Fixed``
+(shown but not to be changed) says more. Keywords are those of PS3.6; sequences are items of keywords.
+Texts that stand for something else: ``now``, ``today`` (with an offset: ``now+2h``, ``today-1d``) in dates and
+times, ``new-uid`` in UIDs, ``user`` in names and texts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+
+from ..config import ConfigurationError
+from ..core.stamps import date_time
+
+_KEYS: Final = ("Choices", "Default", "Required", "Fixed")
+_MOMENT: Final = re.compile(r"(now|today)(?:([+-]\d{1,6})([smhdw]))?")
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateField:
+    """One attribute of a template.
+
+    Attributes:
+        keyword: of PS3.6.
+        default: in keyword form, with texts that stand for something else; None if there is none.
+        choices: the values to choose from; () for any.
+        required: True if the form insists on a value.
+        fixed: True if it is not to be changed.
+    """
+
+    keyword: str
+    default: Any = None
+    choices: tuple[Any, ...] = ()
+    required: bool = False
+    fixed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """One entry of ``Ups.Templates``."""
+
+    name: str
+    description: str
+    fields: tuple[TemplateField, ...]
+
+
+def read_templates(entries: object) -> tuple[Template, ...]:
+    """Read ``Ups.Templates``. Raises ConfigurationError that names the key."""
+    if not isinstance(entries, (list, tuple)):
+        raise ConfigurationError(f'"Ups.Templates" is {entries!r}, expected a list')
+    templates = tuple(_template(entry, f"Ups.Templates[{place}]") for place, entry in enumerate(entries))
+    names = [template.name for template in templates]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ConfigurationError(f'"Ups.Templates" has two templates with the name "{twice}"')
+    return templates
+
+
+def _template(entry: object, path: str) -> Template:
+    if not isinstance(entry, Mapping):
+        raise ConfigurationError(f'"{path}" is {entry!r}, expected an object')
+    for key in entry:
+        if key not in ("Name", "Description", "Attributes"):
+            raise ConfigurationError(f'"{path}.{key}" is no setting; expected Name, Description, Attributes')
+    name, attributes = entry.get("Name"), entry.get("Attributes", {})
+    if not isinstance(name, str) or not name.strip():
+        raise ConfigurationError(f'"{path}.Name" is {name!r}, expected a text')
+    if not isinstance(attributes, Mapping):
+        raise ConfigurationError(f'"{path}.Attributes" is {attributes!r}, expected an object')
+    fields = tuple(_field(str(key), found, f"{path}.Attributes") for key, found in attributes.items())
+    return Template(name.strip(), str(entry.get("Description", "")), fields)
+
+
+def _field(keyword: str, found: object, path: str) -> TemplateField:
+    where = f"{path}.{keyword}"
+    _check_keyword(keyword, where)
+    if not isinstance(found, Mapping) or not found.keys() & set(_KEYS):
+        _check_below(found, where)
+        return TemplateField(keyword, found)
+    for key in found:
+        if key not in _KEYS:
+            raise ConfigurationError(f'"{where}.{key}" is no setting; expected {", ".join(_KEYS)}')
+    choices = found.get("Choices", ())
+    if not isinstance(choices, (list, tuple)):
+        raise ConfigurationError(f'"{where}.Choices" is {choices!r}, expected a list')
+    for one in (*choices, found.get("Default")):
+        _check_below(one, where)
+    flags = (found.get("Required", False), found.get("Fixed", False))
+    if not all(isinstance(flag, bool) for flag in flags):
+        raise ConfigurationError(f'"{where}": Required and Fixed are true or false')
+    return TemplateField(keyword, found.get("Default"), tuple(choices), *flags)
+
+
+def _check_keyword(keyword: str, where: str) -> None:
+    if tag_for_keyword(keyword) is None:
+        raise ConfigurationError(f'"{where}": {keyword} is no keyword of the DICOM dictionary')
+
+
+def _check_below(found: object, where: str) -> None:
+    if isinstance(found, (list, tuple)):
+        for one in found:
+            _check_below(one, where)
+    elif isinstance(found, Mapping) and not found.keys() <= {"Alphabetic", "Ideographic", "Phonetic"}:
+        for keyword, one in found.items():
+            _check_keyword(str(keyword), f"{where}.{keyword}")
+            _check_below(one, f"{where}.{keyword}")
+
+
+# --- texts that stand for something else ---
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the texts stand for: ``now`` is aware."""
+
+    now: datetime
+    user: str
+    new_uid: Callable[[], str]
+
+
+def resolved(keyword: str, found: Any, around: Surroundings) -> Any:
+    """A value with the texts that stand for something else replaced, in items of sequences too."""
+    if isinstance(found, (list, tuple)):
+        return [resolved(keyword, one, around) for one in found]
+    if isinstance(found, Mapping):
+        return {key: resolved(str(key), one, around) for key, one in found.items()}
+    return _resolved(_vr(keyword), found, around) if isinstance(found, str) else found
+
+
+def _vr(keyword: str) -> str:
+    tag = tag_for_keyword(keyword)
+    return "" if tag is None else dictionary_VR(tag).split(" ")[0]
+
+
+def _resolved(vr: str, found: str, around: Surroundings) -> str:
+    if vr in ("DT", "DA", "TM"):
+        return _moment(vr, found, around.now)
+    if vr == "UI":
+        return around.new_uid() if found == "new-uid" else found
+    return around.user if found == "user" else found
+
+
+def _moment(vr: str, found: str, now: datetime) -> str:
+    parsed = _MOMENT.fullmatch(found.replace(" ", ""))
+    if parsed is None:
+        return found
+    base = now if parsed[1] == "now" else now.replace(hour=0, minute=0, second=0)
+    at = base.replace(microsecond=0)
+    if parsed[2]:
+        at += timedelta(**{_UNITS[parsed[3]]: int(parsed[2])})
+    if vr == "DT":
+        return date_time(at).replace(".000000", "")
+    return f"{at:%Y%m%d}" if vr == "DA" else f"{at:%H%M%S}"

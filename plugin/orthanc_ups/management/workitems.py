@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""One workitem: reading it, and what an operator may do with it. Every action is a command of the worklist."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from ..core import statuses, tags
+from ..core.commands import (
+    ChangeState,
+    Close,
+    Create,
+    Purge,
+    ReleaseLock,
+    RequestCancel,
+    Subscribe,
+    Unsubscribe,
+    Update,
+)
+from ..core.dataset import DataSet, element, is_empty
+from ..core.outcome import Outcome
+from ..core.reasons import in_words
+from ..core.states import State
+from ..core.statuses import Service, UpsError
+from ..core.workitem import Subscription, Workitem
+from ..dicomweb.response import HttpProblem
+from . import views
+from .completion import cancellation, for_creation, for_update, performed
+from .fields import EDITABLE
+from .keyword_form import to_data_set, to_keywords
+from .ports import Clock, Commands, DeliveryDesk, Facts, Inspection
+from .resources import Resources
+from .routing import Call, Route
+from .starting import Starting
+
+_ACTIONS: Final[Mapping[State, tuple[str, ...]]] = {
+    State.SCHEDULED: ("edit", "claim", "request-cancel"),
+    State.IN_PROGRESS: ("complete", "cancel", "request-cancel"),
+    State.COMPLETED: ("purge",),
+    State.CANCELED: ("purge",),
+}
+_INPUT: Final = "00404021"
+_OUTPUT: Final = "00404033"
+_MOST_LETTERS: Final = 500
+
+
+class Workitems:
+    """Handlers for one workitem."""
+
+    def __init__(
+        self,
+        commands: Commands,
+        inspection: Inspection,
+        desk: DeliveryDesk,
+        resources: Resources,
+        starting: Starting,
+        clock: Clock,
+        facts: Facts,
+    ) -> None:
+        self._commands = commands
+        self._inspection = inspection
+        self._desk = desk
+        self._resources = resources
+        self._starting = starting
+        self._clock = clock
+        self._facts = facts
+
+    def routes(self) -> tuple[Route, ...]:
+        """What is offered."""
+        one, subscriber = "/workitems/{uid}", "/workitems/{uid}/subscribers/{ae}"
+        return (
+            Route("POST", "/workitems", self.create),
+            Route("GET", one, self.read),
+            Route("PUT", one, self.update),
+            Route("DELETE", one, self.purge),
+            Route("GET", f"{one}/events", self.events),
+            Route("POST", f"{one}/claim", self.claim),
+            Route("POST", f"{one}/complete", self.complete),
+            Route("POST", f"{one}/cancel", self.cancel),
+            Route("POST", f"{one}/request-cancel", self.request_cancel),
+            Route("PUT", subscriber, self.subscribe),
+            Route("DELETE", subscriber, self.unsubscribe),
+            Route("DELETE", f"{subscriber}/lock", self.release_lock),
+        )
+
+    # --- reading ---
+
+    async def read(self, call: Call) -> dict[str, Any]:
+        """Everything about a workitem but its events."""
+        workitem = await self._inspection.workitem(call.uid)
+        local = self._clock.now().tzinfo
+        content = workitem.attributes
+        done = (content.get(tags.PERFORMED_PROCEDURE) or {}).get("Value") or [{}]
+        return {
+            **views.row(workitem, local),
+            "actions": _ACTIONS[workitem.state],
+            "groups": views.groups(workitem, local),
+            "inputs": views.references(content, _INPUT),
+            "outputs": views.references(done[0], _OUTPUT),
+            "history": views.history(workitem),
+            "subscribers": self._subscribers(workitem),
+            "form": {key: one for key, one in to_keywords(content).items() if key in EDITABLE},
+            "closing": self._closing(workitem, call),
+        }
+
+    def _subscribers(self, workitem: Workitem) -> list[dict[str, Any]]:
+        return [
+            {"ae": ae, "lock": state is Subscription.LOCK, "specific": ae in workitem.acts}
+            for ae, state in self._inspection.subscribers(workitem)
+        ]
+
+    def _closing(self, workitem: Workitem, call: Call) -> dict[str, Any] | None:
+        if workitem.state is not State.IN_PROGRESS:
+            return None
+        return to_keywords(performed(workitem, self._clock.now(), self._facts.ae_title))
+
+    async def events(self, call: Call) -> dict[str, Any]:
+        """The event reports of a workitem, and what became of them at each receiver."""
+        found = await self._inspection.event_log(call.uid)
+        local = self._clock.now().tzinfo
+        told = [(one, [self._receiver(one, ae) for ae in one.receivers]) for one in found]
+        return {"events": [views.event(one, receivers, local) for one, receivers in reversed(told)]}
+
+    def _receiver(self, event: Any, ae: str) -> dict[str, Any]:
+        """Why it was not told is what its channel last met with, or why it was given up."""
+        state = self._inspection.delivered(event, ae)
+        if state == "delivered":
+            return {"ae": ae, "state": state}
+        if state == "dead":
+            return {"ae": ae, "state": state, "why": self._why_dead(event, ae), "retry": None}
+        channels = self._desk.report(ae)
+        errors = [one.last_error for one in channels if one.last_error]
+        unserved = not any(one.serving for one in channels)
+        why = errors[-1] if errors else "nobody knows its address" if unserved else "on its way"
+        retries = [one.retry_at for one in channels if one.retry_at is not None]
+        return {"ae": ae, "state": state, "why": why, "retry": views.iso(min(retries, default=None))}
+
+    def _why_dead(self, event: Any, ae: str) -> str:
+        letters = self._desk.dead_letters(ae, 0, _MOST_LETTERS)
+        return next((one.reason for one in letters if one.sequence == event.sequence), "it was given up")
+
+    # --- creating and changing ---
+
+    async def create(self, call: Call) -> dict[str, Any]:
+        """Create (PS3.4 CC.2.5), with what a template and the inputs in Orthanc add."""
+        given = to_data_set(self._starting.filled(call))
+        inputs = await self._resources.references(call.content.get("inputs"))
+        if inputs and is_empty(given.get(_INPUT)):
+            given[_INPUT] = element("SQ", *inputs)
+        uid = call.text("uid") or self._clock.new_uid()
+        attributes = for_creation(given, self._clock.now())
+        return told(await self._commands.execute(Create(call.requester, uid, attributes)), Service.CREATE)
+
+    async def update(self, call: Call) -> dict[str, Any]:
+        """Update while SCHEDULED (PS3.4 CC.2.6)."""
+        attributes = for_update(to_data_set(call.object("attributes")))
+        if not attributes:
+            raise HttpProblem(400, '"attributes" is empty: there is nothing to change')
+        command = Update(call.requester, call.uid, attributes)
+        return told(await self._commands.execute(command), Service.UPDATE)
+
+    async def claim(self, call: Call) -> dict[str, Any]:
+        """Go IN PROGRESS on behalf of a performer. The Transaction UID is forgotten: closing needs none here."""
+        command = ChangeState(call.requester, call.uid, State.IN_PROGRESS.value, self._clock.new_uid())
+        return told(await self._commands.execute(command), Service.CHANGE_STATE)
+
+    async def complete(self, call: Call) -> dict[str, Any]:
+        """Close as COMPLETED for a performer; ``performed`` is the item of Performed Procedure Sequence."""
+        workitem = await self._inspection.workitem(call.uid)
+        offered = performed(workitem, self._clock.now(), self._facts.ae_title)
+        item = {**offered, **to_data_set(call.object("performed"), "performed")}
+        attributes = for_update({tags.PERFORMED_PROCEDURE: element("SQ", dict(sorted(item.items())))})
+        return await self._close(call, State.COMPLETED, attributes)
+
+    async def cancel(self, call: Call) -> dict[str, Any]:
+        """Close as CANCELED for a performer; the reason also goes into the workitem."""
+        workitem = await self._inspection.workitem(call.uid)
+        reasons = _reasons(call)
+        call = replace(call, requester=replace(call.requester, reason=in_words(reasons)))
+        return await self._close(call, State.CANCELED, cancellation(workitem, reasons))
+
+    async def _close(self, call: Call, state: State, attributes: DataSet) -> dict[str, Any]:
+        command = Close(call.requester, call.uid, state.value, attributes)
+        return told(await self._commands.execute(command), Service.CHANGE_STATE)
+
+    async def request_cancel(self, call: Call) -> dict[str, Any]:
+        """Request Cancellation (PS3.4 CC.2.2)."""
+        information = _reasons(call) | _contact(call)
+        command = RequestCancel(call.requester, call.uid, dict(sorted(information.items())))
+        return told(await self._commands.execute(command), Service.REQUEST_CANCEL)
+
+    async def purge(self, call: Call) -> dict[str, Any]:
+        """Forget a final workitem."""
+        return told(await self._commands.execute(Purge(call.requester, call.uid)), Service.UPDATE)
+
+    # --- subscriptions to this workitem ---
+
+    async def subscribe(self, call: Call) -> dict[str, Any]:
+        """Subscribe an AE (PS3.4 CC.2.3)."""
+        command = Subscribe(call.requester, call.uid, call.ae, call.flag("lock"))
+        return told(await self._commands.execute(command), Service.SUBSCRIBE)
+
+    async def unsubscribe(self, call: Call) -> dict[str, Any]:
+        """Unsubscribe an AE."""
+        command = Unsubscribe(call.requester, call.uid, call.ae)
+        return told(await self._commands.execute(command), Service.UNSUBSCRIBE)
+
+    async def release_lock(self, call: Call) -> dict[str, Any]:
+        """Turn an AE's Deletion Lock into a plain subscription."""
+        command = ReleaseLock(call.requester, call.uid, call.ae)
+        return told(await self._commands.execute(command), Service.UNSUBSCRIBE)
+
+
+def told(outcome: Outcome, service: Service) -> dict[str, Any]:
+    """An outcome as JSON. Raises UpsError for one that HTTP calls an error."""
+    if outcome.status.http_for(service) >= 400:
+        raise UpsError(outcome.status)
+    warned = outcome.status is not statuses.SUCCESS
+    return {
+        "uid": outcome.uid,
+        "status": outcome.status.name,
+        "warning": outcome.status.meaning if warned else None,
+        "details": outcome.details,
+    }
+
+
+def _reasons(call: Call) -> DataSet:
+    """Reason in words and as a code item. Raises UpsError, HttpProblem."""
+    found: DataSet = {}
+    if call.requester.reason:
+        found[tags.REASON_FOR_CANCELLATION] = element("LT", call.requester.reason)
+    if call.content.get("code"):
+        found[tags.DISCONTINUATION_REASONS] = element("SQ", to_data_set(call.object("code"), "code"))
+    return found
+
+
+def _contact(call: Call) -> DataSet:
+    found: DataSet = {}
+    if call.text("contact_uri").strip():
+        found[tags.CONTACT_URI] = element("UR", call.text("contact_uri").strip())
+    if call.text("contact_name").strip():
+        found[tags.CONTACT_NAME] = element("LO", call.text("contact_name").strip())
+    return found

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""One audit record per accepted change, for plugins of Orthanc that keep audit logs (1.12.9 and later).
+
+Orthanc hands a record to those plugins at once, on the thread that emits it, and they may write to a database.
+So records are emitted by a thread of their own, and only if ``Python.AllowThreads`` is on: else the whole
+interpreter, and with it the worklist, would stand still meanwhile.
+
+A record tells who did what to which workitem and why, and what the answer was: no patient data, no Transaction UID.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from ..core.commands import Command
+from ..core.outcome import Outcome
+from ..orthanc.sdk import Orthanc
+
+_log = logging.getLogger("orthanc_ups.monitoring.audit")
+SOURCE: Final = "orthanc-ups"
+_MOST_WAITING: Final = 10_000
+_WORDS: Final = re.compile("(?<!^)(?=[A-Z])")
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRecord:
+    """What is emitted.
+
+    Attributes:
+        user: the authenticated user, or the AE title of who has none.
+        uid: the workitem, or the UID of the Global or the Filtered Global Subscription.
+        action: such as ``ups-change-state``.
+        data: a JSON object.
+    """
+
+    user: str
+    uid: str
+    action: str
+    data: bytes
+
+
+Emit = Callable[[AuditRecord], None]
+
+
+def record_of(command: Command, outcome: Outcome) -> AuditRecord:
+    """The record of a command that was accepted."""
+    who = command.requester
+    content: dict[str, Any] = {"ae": who.ae, "via": who.via, "status": outcome.status.name}
+    for name in ("receiving_ae", "state", "lock"):
+        if hasattr(command, name):
+            content[name] = getattr(command, name)
+    if outcome.reason:
+        content["reason"] = outcome.reason
+    action = "ups-" + _WORDS.sub("-", type(command).__name__).lower()
+    return AuditRecord(who.user or who.ae, command.uid, action, orjson.dumps(content))
+
+
+def emitter(orthanc: Orthanc, *, allow_threads: bool) -> Emit | None:
+    """How this Orthanc takes records; None if it does not, or if that could hold us up."""
+    emit = getattr(orthanc, "EmitAuditLog", None)
+    if emit is None or not allow_threads:
+        return None
+    level = orthanc.ResourceType.NONE
+
+    def emit_one(record: AuditRecord) -> None:
+        emit(SOURCE, record.user, level, record.uid, record.action, record.data)
+
+    return emit_one
+
+
+class AuditLog:
+    """Takes records on the loop without waiting, and emits them from a thread of its own, in order."""
+
+    def __init__(
+        self, emit: Emit, soon: Callable[[Callable[[], None]], object] = lambda work: work()
+    ) -> None:
+        """Prepare.
+
+        ``soon`` has something done on the loop in a moment: the thread that is woken by a record takes turns with the
+        loop, so it had better wait until those who are told of the change have been told.
+        """
+        self._emit = emit
+        self._soon = soon
+        self._gathered: list[AuditRecord] = []
+        self._waiting: queue.Queue[AuditRecord | None] = queue.Queue(_MOST_WAITING)
+        self._thread = threading.Thread(target=self._run, name="ups-audit", daemon=True)
+        self._is_full = False
+        self._is_failing = False
+
+    def accepted(self, command: Command, outcome: Outcome) -> None:
+        """A command was accepted. Never raises."""
+        try:
+            self._gathered.append(record_of(command, outcome))
+        except Exception:
+            _log.exception("An audit record cannot be made")
+        else:
+            if len(self._gathered) == 1:
+                self._soon(self.hand_over)
+
+    def hand_over(self) -> None:
+        """Give the thread what was gathered. On the loop, also before ``stop``."""
+        gathered, self._gathered = self._gathered, []
+        try:
+            for record in gathered:
+                self._waiting.put_nowait(record)
+                self._is_full = False
+        except queue.Full:
+            if not self._is_full:
+                _log.error("Orthanc takes audit records too slowly: some are left out")
+            self._is_full = True
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self, timeout: float) -> bool:
+        """Emit what waits, and end the thread; True if it ended within ``timeout`` seconds."""
+        if self._thread.is_alive():
+            try:
+                self._waiting.put(None, timeout=timeout)
+            except queue.Full:
+                return False
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while (record := self._waiting.get()) is not None:
+            try:
+                self._emit(record)
+                self._is_failing = False
+            except Exception as error:
+                if not self._is_failing:
+                    _log.error("Orthanc does not take audit records: %s", error)
+                self._is_failing = True

@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The one table of metrics, and how they get to Orthanc's ``/tools/metrics-prometheus``.
+
+Names of Orthanc's metrics carry no labels, so what has many values (subscribers, say) is given as a sum and as
+the greatest one. README repeats the table; a test holds both together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, Protocol
+
+from ..core.events import EventType
+from ..core.states import State
+from ..core.statuses import Service
+from ..orthanc.sdk import Orthanc
+
+_log = logging.getLogger("orthanc_ups.monitoring.metrics")
+_EVERY: Final = 2.0
+_AT_ONCE: Final = 50
+_CHANGING: Final = tuple(one for one in Service if one not in (Service.RETRIEVE, Service.SEARCH))
+_CHANNELS: Final = ("dimse", "websocket", "webhook")
+_TYPES: Final = {
+    EventType.STATE_REPORT: "State Reports",
+    EventType.CANCEL_REQUESTED: "Cancel Requests",
+    EventType.PROGRESS_REPORT: "Progress Reports",
+    EventType.SCP_STATUS_CHANGE: "notices of a start or stop of this server",
+    EventType.ASSIGNED: "Assignments",
+}
+_FATES: Final = {
+    "failed": "Attempts to deliver an event that failed and will be repeated",
+    "dead": "Events that went to the dead letters",
+    "lost": "Events given up for good: there were too many dead letters",
+    "dropped": "Waiting events that an operator dropped",
+    "replaced": "Progress reports that a newer one of the same workitem replaced while they waited",
+    "repeated": "Events sent once more because an operator asked for it",
+}
+
+
+class Kind(Enum):
+    """What a metric does: counters only grow (from zero at each start), gauges rise and fall."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric; ``meaning`` is a plain sentence without full stop."""
+
+    name: str
+    kind: Kind
+    meaning: str
+
+
+def _counter(name: str, meaning: str) -> Metric:
+    return Metric(f"ups_{name}_total", Kind.COUNTER, meaning)
+
+
+def _gauge(name: str, meaning: str) -> Metric:
+    return Metric(f"ups_{name}", Kind.GAUGE, meaning)
+
+
+def _word(name: str) -> str:
+    return name.lower().replace(" ", "_")
+
+
+METRICS: Final = (
+    _gauge("workitems", "Workitems there are"),
+    *(_gauge(f"workitems_{_word(state.value)}", f"Workitems that are {state.value}") for state in State),
+    *(_counter(f"accepted_{_word(one.value)}", f"Accepted requests: {one.value}") for one in _CHANGING),
+    *(_counter(f"refused_{_word(one.value)}", f"Refused requests: {one.value}") for one in _CHANGING),
+    _counter("subscriptions_created", "Subscriptions created, global and to single workitems"),
+    _counter("subscriptions_removed", "Subscriptions removed"),
+    _counter("subscriptions_suspended", "Global subscriptions suspended"),
+    _counter("locks_released", "Deletion Locks released by an operator or by Ups.MaximumLockAge"),
+    _gauge("subscriptions_active", "Subscriptions there are: global, filtered and to single workitems"),
+    _gauge("subscribers", "AE titles with at least one subscription"),
+    _counter("events_sent", "Events delivered, once per receiver and channel"),
+    *(
+        _counter(f"events_sent_{kind.name.lower()}", f"Events delivered: {_TYPES[kind]}")
+        for kind in EventType
+    ),
+    *(_counter(f"events_sent_{one}", f"Events delivered by {one}") for one in _CHANNELS),
+    *(_counter(f"events_{name}", meaning) for name, meaning in _FATES.items()),
+    _gauge("events_pending", "Events that wait for a receiver"),
+    _gauge("events_pending_maximum", "Events that wait for the receiver that is furthest behind"),
+    _gauge("events_pending_oldest_seconds", "Age of the oldest event that waits"),
+    _gauge(
+        "subscribers_failing", "Receivers that cannot be told now, so that their events are tried again later"
+    ),
+    _gauge("dead_letters", "Dead letters there are"),
+    _gauge(
+        "delivery_seconds_median_maximum",
+        "Median time from a change to its delivery, at the slowest receiver",
+    ),
+    _gauge(
+        "delivery_seconds_p95_maximum", "The same for the slowest twentieth of the events (95th percentile)"
+    ),
+    _gauge("associations", "DICOM associations that others have opened to the UPS port"),
+    _gauge("event_associations", "DICOM associations that are open to receivers of events"),
+    _gauge("http_connections", "Connections to the DICOMweb port, WebSockets included"),
+    _gauge("web_sockets", "Open WebSockets"),
+    _gauge("commands_in_flight", "Changes that are being written"),
+    _gauge("store_silent", "1 while Orthanc's metadata store does not answer, else 0"),
+    _gauge("projection_broken", "1 while the projection is being rebuilt and requests are refused, else 0"),
+    _counter("restores", "Times that the worklist was deleted in Orthanc and written back"),
+    _counter("rebuilds", "Times that the projection failed and was made anew"),
+    _counter("uploads_refused", "Uploads of UPS objects that were refused"),
+)
+"""Every metric, in README's order."""
+
+METER_READINGS: Final = (
+    "ups_associations",
+    "ups_event_associations",
+    "ups_http_connections",
+    "ups_web_sockets",
+    "ups_commands_in_flight",
+    "ups_store_silent",
+    "ups_projection_broken",
+    "ups_uploads_refused_total",
+)
+"""Metrics that are simply asked for when they are published."""
+
+
+class Report(Protocol):
+    """How an endpoint of delivery fares."""
+
+    @property
+    def pending(self) -> int:
+        """Waiting events."""
+
+    @property
+    def oldest_at(self) -> float | None:
+        """When the oldest was committed, seconds since the epoch."""
+
+    @property
+    def retry_at(self) -> float | None:
+        """When the next attempt is due, None if the last one succeeded."""
+
+    @property
+    def dead_letters(self) -> int:
+        """Dead letters there are."""
+
+    @property
+    def latency_median(self) -> float | None:
+        """Seconds."""
+
+    @property
+    def latency_p95(self) -> float | None:
+        """Seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where the figures come from; everything is called on the loop.
+
+    Attributes:
+        counters: growing numbers of the worklist (``Counters.all``).
+        deliveries: growing numbers by (what, channel, event type) (``Delivery.counts.all``).
+        reports: every endpoint of delivery; may be made one by one.
+        states: workitems by Procedure Step State; may raise if they cannot be counted now.
+        subscriptions: how many there are, and how many AEs have them.
+        meters: a reading for each of METER_READINGS.
+        now: seconds since the epoch.
+    """
+
+    counters: Callable[[], Mapping[str, int]]
+    deliveries: Callable[[], Mapping[tuple[str, str, EventType], int]]
+    reports: Callable[[], Iterable[Report]]
+    states: Callable[[], Awaitable[Mapping[str, int]]]
+    subscriptions: Callable[[], tuple[int, int]]
+    meters: Mapping[str, Callable[[], float]]
+    now: Callable[[], float]
+
+
+def publisher(orthanc: Orthanc) -> Callable[[str, float], None]:
+    """How this Orthanc takes figures: whole ones exactly where it can, else with seven digits."""
+    kind = orthanc.MetricsType.DEFAULT
+    exact = getattr(orthanc, "SetMetricsIntegerValue", None)
+
+    def publish(name: str, value: float) -> None:
+        if exact is not None and value == int(value):
+            exact(name, int(value), kind)
+        else:
+            orthanc.SetMetricsValue(name, float(value), kind)
+
+    return publish
+
+
+class Metrics:
+    """Reads the sources now and then and publishes every metric of the table."""
+
+    def __init__(self, sources: Sources, publish: Callable[[str, float], None]) -> None:
+        """``publish`` takes name and value. Raises ValueError if a meter is missing or unknown."""
+        wrong = set(METER_READINGS) ^ set(sources.meters)
+        if wrong:
+            raise ValueError(
+                f"no reading for a metric, or no metric for a reading: {', '.join(sorted(wrong))}"
+            )
+        self._sources = sources
+        self._publish = publish
+        self._told: dict[str, float] = {}
+
+    async def run(self) -> None:
+        """Publish for ever."""
+        while True:
+            try:
+                await self.publish()
+            except Exception:
+                _log.exception("Metrics cannot be published")
+            await asyncio.sleep(_EVERY)
+
+    async def publish(self) -> None:
+        """Publish once."""
+        found = await self.read()
+        for metric in METRICS:
+            self._publish(metric.name, found.get(metric.name, 0))
+
+    async def read(self) -> dict[str, float]:
+        """Every figure by the name of its metric; what never happened may be absent, and means 0."""
+        sources = self._sources
+        counted = {f"ups_{name}_total": float(count) for name, count in sources.counters().items()}
+        metered = {name: float(read()) for name, read in sources.meters.items()}
+        active, subscribers = sources.subscriptions()
+        return {
+            **counted,
+            **metered,
+            **await self._workitems(),
+            **_deliveries(sources.deliveries()),
+            **_endpoints(await _unhurried(sources.reports()), sources.now()),
+            "ups_subscriptions_active": active,
+            "ups_subscribers": subscribers,
+        }
+
+    async def _workitems(self) -> dict[str, float]:
+        """By state; the last known figures while they cannot be counted."""
+        try:
+            states = await self._sources.states()
+        except Exception as error:
+            _log.debug("Workitems cannot be counted now: %s", error)
+            return self._told
+        by_state = {
+            f"ups_workitems_{_word(state.value)}": float(states.get(state.value, 0)) for state in State
+        }
+        self._told = {"ups_workitems": float(sum(states.values())), **by_state}
+        return self._told
+
+
+async def _unhurried(reports: Iterable[Report]) -> list[Report]:
+    """Some at a time, as a thousand reports take some milliseconds."""
+    found: list[Report] = []
+    for report in reports:
+        found.append(report)
+        if len(found) % _AT_ONCE == 0:
+            await asyncio.sleep(0)
+    return found
+
+
+def _deliveries(counts: Mapping[tuple[str, str, EventType], int]) -> dict[str, float]:
+    found: dict[str, float] = {}
+
+    def add(name: str, count: int) -> None:
+        found[f"ups_events_{name}_total"] = found.get(f"ups_events_{name}_total", 0.0) + count
+
+    for (what, channel, kind), count in counts.items():
+        if what == "delivered":
+            for name in ("sent", f"sent_{kind.name.lower()}", f"sent_{channel.partition(':')[0]}"):
+                add(name, count)
+        elif what in _FATES:
+            add(what, count)
+    return found
+
+
+def _endpoints(reports: list[Report], now: float) -> dict[str, float]:
+    oldest = min((one.oldest_at for one in reports if one.pending and one.oldest_at), default=now)
+    return {
+        "ups_events_pending": sum(one.pending for one in reports),
+        "ups_events_pending_maximum": max((one.pending for one in reports), default=0),
+        "ups_events_pending_oldest_seconds": max(0.0, now - oldest),
+        "ups_subscribers_failing": sum(one.pending > 0 and one.retry_at is not None for one in reports),
+        "ups_dead_letters": sum(one.dead_letters for one in reports),
+        "ups_delivery_seconds_median_maximum": max(
+            (one.latency_median or 0.0 for one in reports), default=0.0
+        ),
+        "ups_delivery_seconds_p95_maximum": max((one.latency_p95 or 0.0 for one in reports), default=0.0),
+    }

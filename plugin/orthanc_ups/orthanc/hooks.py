@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What Orthanc calls by itself: for every instance that arrives, and for every change.
+
+Register while the script loads:
+``RegisterReceivedInstanceCallback(guard.received)``, ``RegisterIncomingCStoreInstanceFilter(guard.c_store)``,
+``RegisterOnChangeCallback(forwarder)``.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from ..store import shelves
+from ..store.shelves import Uploads
+from .dicom_head import Identity, identify
+from .sdk import DicomInstance, Orthanc
+
+_log = logging.getLogger("orthanc_ups.hooks")
+
+# Unified Procedure Step: Push, Watch, Pull, Event and Query, and the retired trial form (PS3.6 Annex A).
+# Its neighbours (34.7 to 34.10 and more) are storage classes of radiotherapy.
+_UPS_CLASSES: Final = ("1.2.840.10008.5.1.4.34.6.", "1.2.840.10008.5.1.4.34.4.")
+_SOP_CLASS_NOT_SUPPORTED: Final = 0x0122
+_SUCCESS: Final = 0x0000
+
+# Orthanc has no word for "refused": an instance that it discards counts as stored for STOW and C-STORE. So the
+# instance is replaced by what is no DICOM file, and the sender hears of an error: 400, or a failed SOP by STOW.
+_NOT_DICOM: Final = b"A worklist changes by its service only, not by an upload."
+
+
+class UploadGuard:
+    """Refuses uploads of UPS objects, and whatever would lie on our shelves.
+
+    A refusal reaches the sender: C-STORE as 0122, REST as 400, STOW in its Failed SOP Sequence (0110); a file in
+    a ZIP archive is left out. Everything else passes untouched, also if we fail.
+    """
+
+    def __init__(self, orthanc: Orthanc, uploads: Uploads) -> None:
+        self._origins = orthanc.InstanceOrigin
+        self._actions = orthanc.ReceivedInstanceAction
+        self._uploads = uploads
+        self._refused_on: set[int] = set()
+        self.refusals = 0
+
+    def received(self, dicom: bytes, origin: int) -> tuple[int, bytes | None]:
+        """Called for each instance that arrives by any door, on the thread of its sender."""
+        try:
+            return self._judge(dicom, origin)
+        except Exception:
+            _log.exception("Cannot look at an instance that arrives; it passes")
+            return self._actions.KEEP_AS_IS, None
+
+    def _judge(self, dicom: bytes, origin: int) -> tuple[int, bytes | None]:
+        thread = threading.get_ident()
+        self._refused_on.discard(thread)
+        identity = identify(dicom)
+        reason = self._objection(identity)
+        if reason is None:
+            return self._actions.KEEP_AS_IS, None
+        self.refusals += 1
+        _log.warning("Refused an upload of %s: %s", identity.sop_instance, reason)
+        if origin == self._origins.DICOM_PROTOCOL:
+            self._refused_on.add(thread)
+            return self._actions.KEEP_AS_IS, None  # c_store says so, with a status
+        return self._actions.MODIFY, _NOT_DICOM
+
+    def _objection(self, identity: Identity) -> str | None:
+        if identity.sop_class.startswith(_UPS_CLASSES):
+            return "a Unified Procedure Step changes by the worklist's service only"
+        on_shelves = shelves.claims_shelf(identity.sop_instance, identity.patient_id)
+        if on_shelves and not self._uploads.claim(identity.sop_instance):
+            return f'the patient "{shelves.PATIENT_ID}" holds the worklist'
+        return None
+
+    def c_store(self, instance: DicomInstance) -> int:
+        """Called for each C-STORE after ``received``, on the same thread: the DIMSE status."""
+        thread = threading.get_ident()
+        if thread not in self._refused_on:
+            return _SUCCESS
+        self._refused_on.discard(thread)
+        return _SOP_CLASS_NOT_SUPPORTED
+
+
+class _Once:
+    """Hands a call to the loop, but not again while the last one waits there."""
+
+    def __init__(self, soon: Callable[[Callable[[], None]], object], function: Callable[[], None]) -> None:
+        self._soon, self._function, self._waiting = soon, function, False
+
+    def __call__(self) -> None:
+        if not self._waiting:
+            self._waiting = True
+            self._soon(self._run)
+
+    def _run(self) -> None:
+        self._waiting = False
+        self._function()
+
+
+class ChangeForwarder:
+    """Passes on the few changes that matter to us. Orthanc calls it on a thread of its own, after the fact."""
+
+    def __init__(
+        self,
+        orthanc: Orthanc,
+        soon: Callable[[Callable[[], None]], object],
+        *,
+        shelves_deleted: Callable[[], None],
+        modalities_changed: Callable[[], None],
+        started: Callable[[], None],
+        stopped: Callable[[], None],
+    ) -> None:
+        """Prepare.
+
+        Args:
+            orthanc: the module.
+            soon: runs a function on the loop, from any thread, and never raises (``LoopThread.call_soon``).
+            shelves_deleted: called on the loop when something of ours was deleted, once for many.
+            modalities_changed: called on the loop when ``DicomModalities`` were changed at run time.
+            started: called on Orthanc's thread; may block for a moment.
+            stopped: called on Orthanc's thread; must not return before our threads have ended.
+        """
+        changes = orthanc.ChangeType
+        self._deleted = changes.DELETED
+        self._shelves_deleted = _Once(soon, shelves_deleted)
+        self._others: dict[int, Callable[[], None]] = {
+            changes.UPDATED_MODALITIES: _Once(soon, modalities_changed),
+            changes.ORTHANC_STARTED: started,
+            changes.ORTHANC_STOPPED: stopped,
+        }
+
+    def __call__(self, change: int, level: int, resource: str) -> None:
+        """A change of this kind, of a resource of this level, by its Orthanc identifier."""
+        try:
+            if change == self._deleted:
+                if shelves.is_ours(resource):
+                    self._shelves_deleted()
+            elif change in self._others:
+                self._others[change]()
+        except Exception:
+            _log.exception("Cannot follow a change in Orthanc")

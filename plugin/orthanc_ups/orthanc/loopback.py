@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""A client of Orthanc's own HTTP port, from inside the same Orthanc."""
+
+from __future__ import annotations
+
+import io
+import ipaddress
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+import aiohttp
+import orjson
+from yarl import URL
+
+from ..settings import Surroundings
+from ..store.port import StoreUnavailable
+
+_LOOPBACK_ADDRESSES: Final = ("127.0.0.1", "::1", "localhost")
+_ANY_ADDRESS: Final = ("0.0.0.0", "::")  # noqa: S104  # compared with, never bound
+_DEFAULT_THREADS: Final = 50  # of Orthanc's HttpThreadsCount
+_MOST_CONNECTIONS: Final = 12
+_LONG_BODY: Final = 256 * 1024  # bytes
+_KEEP_ALIVE: Final = 1.0  # seconds, of Orthanc's KeepAliveTimeout
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer of Orthanc: ``etag`` is without quotes, "" if there is none."""
+
+    status: int
+    body: bytes
+    etag: str = ""
+
+    def json(self) -> Any:
+        """The body as JSON. Raises StoreUnavailable if it is none."""
+        try:
+            return orjson.loads(self.body)
+        except orjson.JSONDecodeError as error:
+            raise StoreUnavailable(f"Orthanc's answer is not JSON: {error}", certain=True) from error
+
+    def __str__(self) -> str:
+        """The status, and what Orthanc says to it: ``507 Full storage: …``."""
+        try:
+            told = orjson.loads(self.body)
+            words = [str(told[name]) for name in ("Message", "Details") if told.get(name)]
+        except (orjson.JSONDecodeError, AttributeError):
+            words = []
+        return f"{self.status} {': '.join(words)}".rstrip()
+
+
+def own_url(surroundings: Surroundings) -> str:
+    """Where Orthanc's HTTP server answers its own host.
+
+    Raises:
+        ValueError: it does not, with the key of orthanc.json that is to be changed.
+    """
+    raw = surroundings.raw
+    if raw.get("HttpServerEnabled", True) is not True:
+        raise ValueError('"HttpServerEnabled" is false: the worklist is kept through Orthanc\'s HTTP server')
+    bound = raw.get("HttpBindAddresses")
+    host = _loopback_of(bound) if isinstance(bound, list) and bound else "127.0.0.1"
+    scheme = "https" if surroundings.http_tls else "http"
+    return str(URL.build(scheme=scheme, host=host, port=surroundings.http_port))
+
+
+def _loopback_of(bound: list[Any]) -> str:
+    if any(address in _ANY_ADDRESS for address in bound):
+        return "127.0.0.1"
+    for address in _LOOPBACK_ADDRESSES:
+        if address in bound:
+            return address
+    raise ValueError(f'"HttpBindAddresses" is {bound}: add "127.0.0.1", where the worklist reaches Orthanc')
+
+
+class Loopback:
+    """Requests to Orthanc over a few kept connections, from one asyncio loop.
+
+    Every failure of the transport is a StoreUnavailable that says whether the request may have had an effect.
+    A kept connection that Orthanc has just closed is replaced without a word (a PUT or DELETE may then arrive
+    twice, which compare-and-set makes harmless).
+    """
+
+    def __init__(
+        self,
+        url: str,
+        authorization: str = "",
+        *,
+        connections: int = _MOST_CONNECTIONS,
+        keep: float = _KEEP_ALIVE / 2,
+        timeout: float = 30.0,
+        client_certificate: str = "",
+    ) -> None:
+        """Prepare, without connecting.
+
+        Args:
+            url: base address; its host must be this one, as certificates are not checked.
+            authorization: value of the Authorization header, from ``GenerateRestApiAuthorizationToken()``.
+            connections: how many requests may be under way; more wait.
+            keep: seconds for which an idle connection is used again; below Orthanc's ``KeepAliveTimeout``.
+            timeout: seconds without a byte from Orthanc after which a request counts as lost.
+            client_certificate: file with certificate and key to show, if Orthanc asks for one.
+        """
+        self._base = url.rstrip("/")
+        if not _is_loopback(URL(url).host or ""):
+            raise ValueError(f"{url}: not a loopback address")
+        self._headers = {"Authorization": authorization} if authorization else {}
+        self._connections, self._keep = connections, keep
+        self._timeout = aiohttp.ClientTimeout(total=None, connect=timeout, sock_read=timeout)
+        self._client_certificate = client_certificate
+        self._session: aiohttp.ClientSession | None = None
+
+    @classmethod
+    def of(cls, surroundings: Surroundings, authorization: str) -> Self:
+        """The loopback of the Orthanc with this configuration. Raises ValueError as ``own_url``."""
+        raw = surroundings.raw
+        threads = _number(raw.get("HttpThreadsCount"), _DEFAULT_THREADS)
+        keep = _number(raw.get("KeepAliveTimeout"), _KEEP_ALIVE) / 2 if raw.get("KeepAlive", True) else 0.0
+        return cls(
+            own_url(surroundings),
+            authorization,
+            connections=max(1, min(_MOST_CONNECTIONS, int(threads) // 4)),
+            keep=keep,
+            client_certificate=surroundings.ssl_certificate if raw.get("SslVerifyPeers") else "",
+        )
+
+    async def request(
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> Reply:
+        """Send one request and return the answer, whatever its status. ``path`` is percent-encoded.
+
+        Raises:
+            StoreUnavailable: there was no answer; ``certain`` if the request surely had no effect.
+        """
+        try:
+            async with self._opened().request(
+                method, URL(f"{self._base}{path}", encoded=True), data=_sendable(body), headers=headers
+            ) as answer:
+                return Reply(answer.status, await answer.read(), answer.headers.get("ETag", "").strip('"'))
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise StoreUnavailable(f"cannot reach Orthanc's HTTP server: {error}", certain=True) from error
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            words = str(error) or type(error).__name__
+            raise StoreUnavailable(f"no answer from Orthanc's HTTP server: {words}", certain=False) from error
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=self._connector(),
+                headers={"Accept-Encoding": "identity", **self._headers},
+                skip_auto_headers=("User-Agent", "Content-Type"),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=self._timeout,
+                read_bufsize=2**20,
+            )
+        return self._session
+
+    def _connector(self) -> aiohttp.TCPConnector:
+        return aiohttp.TCPConnector(
+            limit=self._connections,
+            keepalive_timeout=self._keep or None,
+            force_close=not self._keep,
+            use_dns_cache=False,
+            ssl=self._tls() if self._base.startswith("https:") else False,
+        )
+
+    def _tls(self) -> ssl.SSLContext:
+        # Orthanc's certificate is made for the names by which others know it.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        if self._client_certificate:
+            context.load_cert_chain(self._client_certificate)
+        return context
+
+    async def close(self) -> None:
+        """Close every connection. A later request opens new ones."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+def _number(value: object, default: float) -> float:
+    right = isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+    return float(value) if right else default  # type: ignore[arg-type]
+
+
+def _sendable(body: bytes | None) -> bytes | io.BytesIO | None:
+    # What is long goes out in pieces, and the loop serves others in between.
+    return io.BytesIO(body) if body is not None and len(body) > _LONG_BODY else body
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What the projection writes down of a workitem. Values are made as ``core/matching.py`` compares them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from ..core import person_names, tags
+from ..core.dataset import DataSet, items, text, value, values
+from ..core.date_times import Zone, moment, zone
+from ..core.free_text import searchable
+from ..core.key_tests import plain
+from ..core.workitem import Workitem
+from .schema import (
+    CODES,
+    COLUMNS,
+    KEYS,
+    MOMENTS,
+    NAMES,
+    NO_PROGRESS,
+    NO_START,
+    NO_WORDS,
+    PAIRS,
+    RANKS,
+    SEPARATOR,
+    Kind,
+)
+
+_PATIENT_SEX: Final = "00100040"
+_BIRTH_DATE: Final = "00100030"
+_PERFORMER_NAME: Final = "00404037"
+
+CodeRow: TypeAlias = tuple[int, str, str, int]
+"""Kind, text and scheme of a code; 1 if an earlier row of the workitem has the same kind and text, else 0."""
+
+KeyRow: TypeAlias = tuple[int, str]
+"""Kind and text of any other indexed value."""
+
+
+class Volatile(NamedTuple):
+    """Columns of ``workitem`` that change while a workitem is worked on."""
+
+    state: int
+    start: int
+    priority: int
+    readiness: int
+    completion: int | None
+    modification: int | None
+    expiration: int | None
+    ended: float | None
+    noted: int
+    last_event: int
+    odd: int
+    progress: float
+
+
+class Lasting(NamedTuple):
+    """Columns of ``workitem`` that hardly ever change after creation."""
+
+    worklist: str
+    label: str
+    name: str
+    sex: str
+    birth: int | None
+    station: str
+    performer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that is indexed of one workitem."""
+
+    volatile: Volatile
+    lasting: Lasting
+    codes: tuple[CodeRow, ...]
+    keys: tuple[KeyRow, ...]
+    words: str
+
+
+def same_lasting(one: DataSet, other: DataSet) -> bool:
+    """True if both hold the very same elements for all but the volatile columns (free text included)."""
+    return all(one.get(tag) is other.get(tag) for tag in _LASTING_TAGS)
+
+
+def facts_of(workitem: Workitem, local: Zone) -> Facts:
+    """Work out the columns and rows of a workitem. ``local`` is the zone of times without offset."""
+    attributes = workitem.attributes
+    found = _Found([], [])
+    _collect(attributes, _TREE, found)
+    names = [person_names.groups(one) for one in values(attributes, tags.PATIENT_NAME)]
+    found.keys.extend(_name_rows(names))
+    return Facts(
+        volatile_of(workitem, local),
+        _lasting(attributes, names),
+        tuple(_numbered(sorted(set(found.codes)))),
+        tuple(set(found.keys)),
+        searchable(attributes),
+    )
+
+
+def volatile_of(workitem: Workitem, local: Zone) -> Volatile:
+    """The columns that change while a workitem is worked on."""
+    attributes = workitem.attributes
+    east = zone(text(attributes, tags.TIMEZONE_OFFSET)) if tags.TIMEZONE_OFFSET in attributes else None
+    here = local if east is None else east
+    start, completion, modification, expiration = (
+        moment("DT", value(attributes, tag), here) for tag in _DATE_TIMES
+    )
+    ranks = state, priority, readiness = tuple(_rank(attributes, tag) for tag in RANKS)
+    return Volatile(
+        state=state,
+        start=NO_START if start is None else start,
+        priority=priority,
+        readiness=readiness,
+        completion=completion,
+        modification=modification,
+        expiration=expiration,
+        ended=workitem.ended,
+        noted=int(bool(workitem.acts or workitem.spilled)),
+        last_event=max((event.sequence for event in workitem.events), default=0),
+        odd=int(_is_odd(attributes, ranks)),
+        progress=_progress(attributes),
+    )
+
+
+_DATE_TIMES: Final = tuple(tag for tag in MOMENTS if tag != _BIRTH_DATE)
+
+
+def _lasting(attributes: DataSet, names: list[dict[str, str]]) -> Lasting:
+    first = next((group for name in names for group in name.values()), "")
+    return Lasting(
+        worklist=plain(value(attributes, tags.WORKLIST_LABEL)),
+        label=plain(value(attributes, tags.LABEL)),
+        name=first,
+        sex=plain(value(attributes, _PATIENT_SEX)),
+        birth=moment("DA", value(attributes, _BIRTH_DATE)),
+        station=_code_words(attributes, tags.STATION_NAME) or NO_WORDS,
+        performer=_performer(attributes) or NO_WORDS,
+    )
+
+
+def _code_words(content: DataSet, sequence: str) -> str:
+    """What is shown of the first code of a sequence, as it sorts: without case."""
+    for item in items(content, sequence)[:1]:
+        return (plain(value(item, tags.CODE_MEANING)) or plain(value(item, tags.CODE_VALUE))).casefold()
+    return ""
+
+
+def _performer(content: DataSet) -> str:
+    """What is shown of the first scheduled human performer, as it sorts: the name, else the code."""
+    for item in items(content, tags.HUMAN_PERFORMERS)[:1]:
+        groups = person_names.groups(value(item, _PERFORMER_NAME))
+        return next(iter(groups.values()), "") or _code_words(item, tags.HUMAN_PERFORMER_CODES)
+    return ""
+
+
+def _progress(content: DataSet) -> float:
+    """Procedure Step Progress (0074,1004) in percent."""
+    for item in items(content, tags.PROGRESS_INFORMATION)[:1]:
+        try:
+            found = float(value(item, tags.PROGRESS))
+        except (TypeError, ValueError):
+            return NO_PROGRESS
+        return found if math.isfinite(found) else NO_PROGRESS
+    return NO_PROGRESS
+
+
+def _rank(attributes: DataSet, tag: str) -> int:
+    return RANKS[tag].get(plain(value(attributes, tag)), 0)
+
+
+def _is_odd(attributes: DataSet, ranks: tuple[int, ...]) -> bool:
+    """True if a column cannot tell all about its attribute; then no column is relied upon (it should not be)."""
+    if any(tag in attributes and len(attributes[tag].get("Value", ())) > 1 for tag in COLUMNS):
+        return True
+    return not all(ranks) and any(
+        values(attributes, tag) for tag, rank in zip(RANKS, ranks, strict=True) if not rank
+    )
+
+
+class _Node(NamedTuple):
+    """One attribute to look at: what its values are, or its items."""
+
+    tag: str
+    kind: int | None
+    code: int | None
+    pair: int | None
+    below: tuple[_Node, ...]
+
+
+class _Found(NamedTuple):
+    codes: list[tuple[int, str, str]]
+    keys: list[KeyRow]
+
+
+def _collect(dataset: DataSet, level: tuple[_Node, ...], into: _Found) -> None:
+    for tag, kind, code, pair, below in level:
+        if tag not in dataset:
+            continue
+        for one in dataset[tag].get("Value", ()):
+            if kind is not None:
+                if wanted := plain(one):
+                    into.keys.append((kind, wanted))
+            elif isinstance(one, dict):
+                if code is not None:
+                    into.codes.extend([(code, *found) for found in _pairs(one)])
+                elif pair is not None:
+                    into.keys.extend([(pair, SEPARATOR.join(found)) for found in _pairs(one)])
+                _collect(one, below, into)
+
+
+def _pairs(item: DataSet) -> list[tuple[str, str]]:
+    """Code Value with Coding Scheme Designator."""
+    if tags.CODE_VALUE not in item:
+        return []
+    codes = [code for one in item[tags.CODE_VALUE].get("Value", ()) if (code := plain(one))]
+    if tags.CODING_SCHEME not in item:
+        return [(code, "") for code in codes]
+    schemes = [plain(one) for one in item[tags.CODING_SCHEME].get("Value", ("",))]
+    return [(code, scheme) for code in codes for scheme in schemes]
+
+
+def _numbered(codes: Iterable[tuple[int, str, str]]) -> Iterator[CodeRow]:
+    before: tuple[int, str] | None = None
+    for kind, code, scheme in codes:
+        yield kind, code, scheme, int(before == (kind, code))
+        before = kind, code
+
+
+_GROUPS: Final = {group: int(kind) for group, kind in NAMES.items()}
+_WORD: Final = int(Kind.NAME_WORD)
+_SOUND: Final = int(Kind.NAME_SOUND)
+
+
+def _name_rows(names: Iterable[dict[str, str]]) -> Iterator[KeyRow]:
+    for name in names:
+        for group, folded in name.items():
+            yield _GROUPS[group], folded
+        for word in person_names.words_of(name):
+            yield _WORD, word
+            if heard := person_names.sound(word):
+                yield _SOUND, heard
+
+
+def _tree() -> tuple[_Node, ...]:
+    nested: dict[str, Any] = {}
+    for path in (*KEYS, *CODES, *PAIRS):
+        level = nested
+        for tag in path.split("."):
+            level = level.setdefault(tag, {})
+    return _nodes(nested, "")
+
+
+def _nodes(nested: Mapping[str, Any], above: str) -> tuple[_Node, ...]:
+    made = []
+    for tag, below in nested.items():
+        path = f"{above}.{tag}" if above else tag
+        kind, code, pair = (rows.get(path) for rows in (KEYS, CODES, PAIRS))
+        made.append(
+            _Node(tag, kind and int(kind), code and int(code), pair and int(pair), _nodes(below, path))
+        )
+    return tuple(made)
+
+
+_TREE: Final = _tree()
+_LASTING_TAGS: Final = (
+    *(node.tag for node in _TREE),
+    tags.PATIENT_NAME,
+    tags.WORKLIST_LABEL,
+    tags.LABEL,
+    "00100040",
+    "00100030",
+)

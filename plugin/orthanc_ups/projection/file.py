@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The file of the projection: opened if it is of use, else deleted and made anew."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from .schema import fingerprint, make_indexes, tables
+
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+_CLEAN: Final = "clean"
+_WRITER_CACHE: Final = 64_000
+_READER_CACHE: Final = 16_000
+_PAGES_BEFORE_CHECKPOINT: Final = 4_000
+
+
+class ProjectionBroken(Exception):
+    """The read model cannot be used; the text says why. Nothing is lost: it can be made anew from the store.
+
+    Writers go on without it, readers tell their clients to come back (A700, 0213; HTTP 503).
+    """
+
+
+class ProjectionFile:
+    """A file that this process alone has open.
+
+    Attributes:
+        path: the file itself.
+        renewed: why an existing file was thrown away, or ``"it is new"``; None if its content is kept.
+    """
+
+    def __init__(self, path: str | Path, zone: object, *, anew: bool = False) -> None:
+        """``:memory:`` means a temporary file; ``anew`` throws away whatever is there.
+
+        Raises ProjectionBroken if no file can be made there.
+        """
+        self._folder = tempfile.TemporaryDirectory(prefix="ups-") if path == ":memory:" else None
+        self.path = Path(self._folder.name) / "projection.sqlite" if self._folder else Path(path)
+        self._fingerprint = fingerprint(zone)
+        self._anew = anew
+        self._lock: int | None = None
+        try:
+            self._lock = self._locked()
+            self.writer, self.renewed = self._opened()
+        except (sqlite3.Error, OSError) as error:
+            self._unlock()
+            raise ProjectionBroken(f"{self.path}: {error}") from error
+        self._identity = _identity(self.path)
+
+    def _locked(self) -> int:
+        lock = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            raise ProjectionBroken(f"{self.path} is in use by another process") from None
+        return lock
+
+    def _opened(self) -> tuple[sqlite3.Connection, str | None]:
+        fault = self._fault() if self.path.exists() else "it is new"
+        if self._anew:
+            fault = fault or "that was asked for"
+        if fault:
+            self._delete()
+        connection = _connection(self.path, _WRITER_CACHE)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_PAGES_BEFORE_CHECKPOINT}")
+        if fault:
+            self._make(connection)
+        self._mark(connection, _boot_id())
+        return connection, fault
+
+    def _fault(self) -> str | None:
+        """Why the existing file is of no use, or None."""
+        try:
+            with contextlib.closing(_connection(self.path, _READER_CACHE)) as connection:
+                found = dict(connection.execute("SELECT name, value FROM meta"))
+        except sqlite3.Error as error:
+            return str(error)
+        if found.get("fingerprint") != self._fingerprint:
+            return "it was made by another version or for another time zone"
+        if found.get("used_since_boot") not in (_CLEAN, _boot_id() or None):
+            return "the machine went down while it was in use"
+        return None
+
+    def _delete(self) -> None:
+        for ending in ("", "-wal", "-shm", "-journal"):
+            Path(f"{self.path}{ending}").unlink(missing_ok=True)
+
+    def _make(self, connection: sqlite3.Connection) -> None:
+        connection.executescript(tables())
+        for statement in make_indexes():
+            connection.execute(statement)
+        connection.execute("INSERT INTO meta VALUES ('fingerprint', ?)", (self._fingerprint,))
+
+    @staticmethod
+    def _mark(connection: sqlite3.Connection, used: str) -> None:
+        """What is written while the machine is up survives us, but not the machine."""
+        connection.execute("INSERT OR REPLACE INTO meta VALUES ('used_since_boot', ?)", (used,))
+
+    def reader(self) -> sqlite3.Connection:
+        """A further connection, for reading only."""
+        connection = _connection(self.path, _READER_CACHE)
+        connection.execute("PRAGMA query_only = ON")
+        return connection
+
+    def is_there(self) -> bool:
+        """False if somebody deleted or replaced the file; what is open lives on until it is closed."""
+        return _identity(self.path) == self._identity
+
+    def close(self, *, keep: bool) -> None:
+        """Let go of the file; write everything out first, or delete it."""
+        if self._lock is None:
+            return
+        with contextlib.suppress(sqlite3.Error):
+            if keep:
+                self.writer.execute("PRAGMA synchronous = NORMAL")
+                self._mark(self.writer, _CLEAN)
+                self.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self.writer.close()
+        with contextlib.suppress(OSError):
+            if not keep:
+                self._delete()
+        self._unlock()
+        if self._folder:
+            self._folder.cleanup()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def _connection(path: Path, cache: int) -> sqlite3.Connection:
+    """``cache`` in KiB. Statements are prepared once per connection."""
+    connection = sqlite3.connect(
+        path, timeout=5.0, isolation_level=None, check_same_thread=False, cached_statements=256
+    )
+    connection.execute(f"PRAGMA cache_size = -{cache}")
+    return connection
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _boot_id() -> str:
+    try:
+        return _BOOT_ID.read_text("ascii").strip()
+    except OSError:
+        return ""

@@ -1,0 +1,392 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The projection: what queries are answered from. A cache of the store, never the truth (design: decision 5).
+
+Whatever goes wrong with it raises ProjectionBroken, from then on in every call but ``count`` and ``close``.
+Nothing is lost then: what a failed ``put`` would have kept stands in the store. ``renew`` makes an empty
+projection, ``rebuilding`` fills it from the store, and it serves again.
+
+Writes and reads of single workitems are made on the event loop and take fractions of a millisecond. Searches
+run in worker threads, each on a connection of its own, and see every write that came before them.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import tzinfo
+from pathlib import Path
+from typing import Any, Final
+
+from ..core.dataset import DataSet
+from ..core.date_times import UTC, Zone, zone
+from ..core.events import Event
+from ..core.matching import Query
+from ..core.selection import Selection
+from ..core.workitem import Workitem
+from ..store.document import UnreadableDocument, attributes_of, decode
+from ..store.document_text import selected, whole
+from ..store.port import Entry
+from .file import ProjectionBroken, ProjectionFile
+from .reads import Counts, event_row
+from .rebuild import Rebuild
+from .recent import Kept, Recent
+from .searches import Searches
+from .writes import ProjectionWriter
+
+__all__ = ["Counts", "Kept", "Projection", "ProjectionBroken", "Rebuild"]
+
+_log = logging.getLogger("orthanc_ups.store")
+_AT_ONCE: Final = 200
+_FORGOTTEN_AT_ONCE: Final = 1_000
+_EVENTS_OF_ONE: Final = 1_000
+_PREFIX: Final = "workitem/"
+_GET: Final = """
+    SELECT m.version, b.document FROM workitem m CROSS JOIN body b ON b.id = m.id WHERE m.uid = ?
+"""
+
+
+class Projection:
+    """The read model of the worklist in one SQLite file of its own.
+
+    Attributes:
+        renewed: why the file had to be made anew when it was opened, None if its content was kept.
+        broken: why it cannot be used, None while it can.
+    """
+
+    def __init__(self, path: str | Path, local: Zone) -> None:
+        self.broken: str | None = None
+        self._path = path
+        self._local = local
+        try:
+            self._open(anew=False)
+        except ProjectionBroken as error:
+            if not hasattr(self, "_searches"):
+                raise  # the file cannot be had at all
+            _log.warning("The projection %s is damaged (%s)", path, error)
+            self.renew()
+
+    @classmethod
+    def open(cls, path: str | Path, *, timezone: str | tzinfo | None = None) -> Projection:
+        """Open a projection; ``:memory:`` means a file that is gone afterwards.
+
+        A file that is garbage, of another version or zone, or was in use when the machine went down is made
+        anew. ``timezone`` is that of ``Query.of``: the zone of date-times that tell none.
+        Raises ProjectionBroken if no file can be made there or another process uses it; ValueError if
+        ``timezone`` is none.
+        """
+        local = zone(timezone) if isinstance(timezone, str) else timezone or UTC
+        if local is None:
+            raise ValueError(f"{timezone!r} is no offset from UTC such as +0100")
+        return cls(path, local)
+
+    def _open(self, *, anew: bool) -> None:
+        self._file = ProjectionFile(self._path, self._local, anew=anew)
+        self._recent = Recent()
+        self._writer = ProjectionWriter(self._file.writer, self._local, self._recent)
+        self._searches = Searches(self._file.reader, self._local, self._broke)
+        self.renewed = self._file.renewed
+        self.broken = None
+        self._whole = True
+        self._count = self._counted()
+        if self.renewed:
+            _log.info("The projection %s is made anew: %s", self._file.path, self.renewed)
+
+    def renew(self) -> None:
+        """Throw everything away and start with an empty file. Raises ProjectionBroken if that is impossible."""
+        self._let_go(keep=False)
+        try:
+            self._open(anew=True)
+        except ProjectionBroken as error:
+            self.broken = str(error)
+            raise
+
+    def close(self) -> None:
+        """End running searches and close the file, which then is written out. May be called twice.
+
+        A broken projection leaves no file: the next start makes it anew.
+        """
+        self._let_go(keep=self.broken is None)
+        self.broken = self.broken or "it is closed"
+
+    def _let_go(self, *, keep: bool) -> None:
+        self._searches.close()
+        self._file.close(keep=keep)
+
+    def check(self) -> None:
+        """Look after the file now and then: raises ProjectionBroken if somebody deleted or replaced it."""
+        self._check()
+        if not self._file.is_there():
+            raise self._broke("the file was deleted or replaced")
+
+    # --- single workitems, on the event loop ---
+
+    def put(self, workitem: Workitem, version: str, document: bytes) -> None:
+        """Take over a workitem as it was written to the store."""
+        with self._writing():
+            self._count += self._writer.put(workitem, version, document)
+
+    def get(self, uid: str) -> Kept | None:
+        """A workitem, or None if there is none of that UID."""
+        self._check_whole()
+        kept = self._recent.get(uid)
+        return kept if kept is not None else self._read(uid)
+
+    def _read(self, uid: str) -> Kept | None:
+        for version, document in self._rows(_GET, uid):
+            kept = Kept(self._decoded(document), version, document)
+            self._recent.keep(kept, len(document))
+            return kept
+        return None
+
+    def document(self, uid: str) -> bytes | None:
+        """The document of a workitem as it stands in the store, None if there is none of that UID."""
+        self._check_whole()
+        kept = self._recent.get(uid)
+        return kept.document if kept is not None else next((one for _, one in self._rows(_GET, uid)), None)
+
+    def text(self, uid: str) -> bytes | None:
+        """The attributes of a workitem as JSON text of the inner form (core/dataset.py), None if there is none."""
+        document = self.document(uid)
+        with self._guarded():
+            return None if document is None else whole(document)
+
+    def remove(self, uid: str) -> None:
+        """Forget a workitem, if it is there."""
+        with self._writing():
+            self._count -= self._writer.remove(uid)
+
+    def gather(self) -> None:
+        """Until ``write_out``, which must follow before anything else happens on the loop, all is one transaction."""
+        with self._guarded():
+            self._writer.gather()
+
+    def write_out(self) -> None:
+        """End of ``gather``."""
+        with self._writing():
+            self._writer.write_out()
+
+    def count(self) -> int:
+        """Number of workitems; the last known one while broken."""
+        return self._count
+
+    # --- many workitems, on the event loop, some at a time ---
+
+    def created(self, after: int, through: int, limit: int) -> list[Workitem]:
+        """Workitems with creation numbers above ``after`` up to ``through``, in that order."""
+        return self._some("m.created > ? AND m.created <= ?", "m.created, m.id", (after, through), limit)
+
+    def ended(self, after: tuple[float, int], before: float, limit: int) -> list[Workitem]:
+        """Final workitems that ended before a time (seconds since the epoch), by it and by creation number.
+
+        ``after`` has both of the last one of the page before.
+        """
+        where = "m.ended >= ? AND m.ended < ? AND (m.ended, m.created) > (?, ?)"
+        return self._some(where, "m.ended, m.created", (after[0], before, *after), limit)
+
+    def with_events_after(self, sequence: int) -> Iterator[Workitem]:
+        """Workitems whose documents hold an event with a greater sequence number."""
+        return self._each("m.last_event > ?", sequence)
+
+    def with_acts(self) -> Iterator[Workitem]:
+        """Workitems to which some AE subscribed or unsubscribed by name, or with overflow entries."""
+        return self._each("m.noted <> 0")
+
+    def documents(self) -> Iterator[tuple[str, bytes, str]]:
+        """Key, document and version of every workitem's entry.
+
+        Also while it is broken or being read in, as it may be the last copy. Raises ProjectionBroken at the first
+        that cannot be read.
+        """
+        after = -1
+        text = (
+            "SELECT m.id, m.uid, b.document, m.version FROM workitem m CROSS JOIN body b ON b.id = m.id "
+            "WHERE m.id > ? ORDER BY m.id LIMIT ?"
+        )
+        while rows := self._last_copies(text, after):
+            yield from ((_PREFIX + uid, document, version) for _, uid, document, version in rows)
+            after = rows[-1][0]
+
+    def _last_copies(self, text: str, after: int) -> list[Any]:
+        try:
+            return self._file.writer.execute(text, (after, _AT_ONCE)).fetchall()
+        except sqlite3.Error as error:
+            raise self._broke(error) from error
+
+    def _each(self, where: str, *values: int) -> Iterator[Workitem]:
+        after, text = -1, f"SELECT m.id FROM workitem m WHERE {where} AND m.id > ? ORDER BY m.id LIMIT ?"  # noqa: S608
+        self._check_whole()
+        while rows := self._rows(text, *values, after, _AT_ONCE):
+            for (row,) in rows:
+                for (document,) in self._rows("SELECT document FROM body WHERE id = ?", row):
+                    yield self._decoded(document)
+            after = rows[-1][0]
+
+    def _some(self, where: str, order: str, values: tuple[object, ...], limit: int) -> list[Workitem]:
+        self._check_whole()
+        text = (
+            "SELECT b.document FROM workitem m CROSS JOIN body b ON b.id = m.id "  # noqa: S608
+            f"WHERE {where} ORDER BY {order} LIMIT ?"
+        )
+        return [self._decoded(document) for (document,) in self._rows(text, *values, limit)]
+
+    # --- all of them ---
+
+    @contextmanager
+    def rebuilding(self) -> Iterator[Rebuild]:
+        """Bring it in step with the store: every entry of a workitem must be given to ``Rebuild.take``.
+
+        What was not given is removed at the end, unless the block is left by an exception; then reads raise
+        ProjectionBroken until the next rebuilding is through.
+        """
+        with self._guarded():
+            self._writer.begin()
+        self._whole = complete = False
+        try:
+            yield Rebuild(self._take)
+            complete = True
+        finally:
+            if not self.broken:
+                self._finish(complete=complete)
+
+    def _finish(self, *, complete: bool) -> None:
+        with self._writing():
+            removed = self._writer.finish(complete=complete)
+        self._count, self._whole = self._counted(), complete
+        if removed:
+            _log.info("The projection held %d workitems that the store does not have; removed", removed)
+
+    def _take(self, entries: Sequence[Entry]) -> list[Entry]:
+        with self._guarded():
+            given = [(one.key.removeprefix(_PREFIX), one.version, one.document) for one in entries]
+            same = self._writer.unchanged(given)
+        changed = [entry for entry in entries if entry.key.removeprefix(_PREFIX) not in same]
+        damaged = [entry for entry in changed if not self._taken(entry)]
+        for entry in damaged:
+            self._writer.spare(entry.key.removeprefix(_PREFIX))
+        return damaged
+
+    def _taken(self, entry: Entry) -> bool:
+        try:
+            workitem = decode(entry.document)
+        except UnreadableDocument:
+            return False
+        if entry.key != _PREFIX + workitem.uid:
+            return False
+        with self._guarded():
+            self._writer.put(workitem, entry.version, entry.document)
+        return True
+
+    # --- queries, off the event loop ---
+
+    async def search(
+        self,
+        query: Query,
+        offset: int = 0,
+        limit: int | None = None,
+        order: str | None = None,
+        words: Sequence[str] = (),
+    ) -> tuple[tuple[DataSet, ...], int]:
+        """The attributes of the matches from ``offset`` on, at most ``limit``, and the number of all matches.
+
+        ``order`` is one of ``start`` (the default), ``created``, ``modification``, ``state``, ``priority``,
+        ``label``, ``worklist_label``, ``patient_name``, ``station``, ``performer``, ``progress``; a leading
+        ``-`` turns it round, but in the last three those without a value stand at the end either way. Equal
+        ones stand in the order of creation. Each of ``words`` (``core/free_text.py``) must occur in a match.
+        Raises ValueError for another order, UpsError (A700, 503) if too many searches wait already.
+        """
+        self._check_whole()
+        return await self._searches.search(
+            query, offset, limit, order or "start", tuple(words), attributes_of
+        )
+
+    async def search_texts(
+        self, query: Query, offset: int, limit: int | None, selection: Selection
+    ) -> tuple[tuple[bytes, ...], int]:
+        """The same by scheduled start, of each match the selected attributes as JSON text of the inner form."""
+        self._check_whole()
+        return await self._searches.search(
+            query, offset, limit, "start", (), lambda document: selected(document, selection)
+        )
+
+    async def stream(self, query: Query, chunk: int = 25) -> AsyncIterator[list[DataSet]]:
+        """The attributes of all matches by scheduled start, at most ``chunk`` at a time, each match once.
+
+        May be abandoned at any time. A workitem that changes meanwhile may be found or not.
+        """
+        self._check_whole()
+        async for found in self._searches.stream(query, chunk):
+            yield found
+
+    async def numbers(self, query: Query) -> list[int]:
+        """The creation numbers of all matches, ascending."""
+        self._check_whole()
+        return await self._searches.run(lambda reader: reader.numbers(query))
+
+    async def counts(self) -> Counts:
+        """How many workitems there are, per worklist label and state."""
+        self._check_whole()
+        return await self._searches.run(lambda reader: reader.counts())
+
+    # --- the log of events ---
+
+    def record_events(self, events: Iterable[Event]) -> None:
+        """Add released events to the log. One that is there already is overwritten."""
+        with self._writing():
+            self._writer.record_events([event_row(event) for event in events])
+
+    def forget_events(self, before: float, limit: int = _FORGOTTEN_AT_ONCE) -> int:
+        """Remove up to ``limit`` events from before a time (seconds since the epoch); return how many."""
+        with self._writing():
+            return self._writer.forget_events(before, limit)
+
+    async def events(self, after: int, limit: int, receiver: str | None = None) -> list[Event]:
+        """Up to ``limit`` logged events with a greater sequence, in order; those for one AE if it is named."""
+        self._check()
+        return await self._searches.run(lambda reader: reader.events(after, limit, receiver))
+
+    async def events_of(self, uid: str, limit: int = _EVENTS_OF_ONE) -> list[Event]:
+        """The last logged events of a workitem, oldest first."""
+        self._check()
+        return await self._searches.run(lambda reader: reader.events_of(uid, limit))
+
+    # --- what can go wrong ---
+
+    def _check(self) -> None:
+        if self.broken:
+            raise ProjectionBroken(self.broken)
+
+    def _check_whole(self) -> None:
+        self._check()
+        if not self._whole:
+            raise ProjectionBroken("it is being read in")
+
+    def _broke(self, error: object) -> ProjectionBroken:
+        self.broken = self.broken or str(error)
+        return ProjectionBroken(self.broken)
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        self._check()
+        try:
+            yield
+        except (sqlite3.Error, UnreadableDocument) as error:
+            raise self._broke(error) from error
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        with self._guarded():
+            yield
+        self._searches.outdated()
+
+    def _rows(self, text: str, *values: object) -> list[Any]:
+        with self._guarded():
+            return self._file.writer.execute(text, values).fetchall()
+
+    def _decoded(self, document: bytes) -> Workitem:
+        with self._guarded():
+            return decode(document)
+
+    def _counted(self) -> int:
+        return int(self._rows("SELECT COUNT(*) FROM workitem")[0][0])

@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The UPS service without its network: worklist, delivery and retention, wired up on one asyncio loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from datetime import UTC, datetime, tzinfo
+from typing import Final
+
+from .core.events import Event, scp_status_change
+from .core.statuses import UpsError
+from .core.tags import GLOBAL_SUBSCRIPTION
+from .delivery.outbox import Delivery
+from .delivery.port import Channel, Clock
+from .projection.projection import Projection, ProjectionBroken
+from .settings import Settings
+from .store.port import StoreUnavailable
+from .store.recovery import RestorableEntries
+from .transfer.exporter import Exporter
+from .transfer.intake import PATIENCE, Intake
+from .transfer.records import Parts
+from .worklist.change_feed import ChangeFeed
+from .worklist.commits import Commits
+from .worklist.counters import Counters
+from .worklist.gate import Gate
+from .worklist.global_acts import GlobalActs
+from .worklist.header import Header
+from .worklist.initial_reports import InitialReports
+from .worklist.ledger import Ledger
+from .worklist.loader import Stored, bursts
+from .worklist.order import Order
+from .worklist.recovery import Recovery
+from .worklist.resuming import numbers_in_use, slowest_cursor
+from .worklist.retention import Retention
+from .worklist.shadow import Shadow
+from .worklist.worklist import ReceivingAes, Worklist
+from .worklist.writer import Writer
+
+_log = logging.getLogger("orthanc_ups")
+_RETENTION_EVERY: Final = 60.0
+_RESERVATION_EVERY: Final = 1.0
+_FAREWELL: Final = 3.0
+_LAST_COMMANDS: Final = 2.0
+
+
+class UpsService:
+    """Everything between the wires and the store.
+
+    Life: ``start`` (reads the worklist in), then the attributes are used by the wires, at last ``stop``.
+    Every method must be called on the one asyncio loop.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        own_ae: str,
+        entries: RestorableEntries,
+        projection: Projection,
+        channels: Sequence[Channel],
+        receiving_aes: ReceivingAes,
+        clock: Clock,
+        zone: tzinfo | None = None,
+    ) -> None:
+        """``zone``: where date-times without offset belong, as in ``projection``; None is the zone of the machine."""
+        self.settings = settings
+        self.entries = entries
+        self.projection = projection
+        self.clock = clock
+        self._zone = zone or datetime.now().astimezone().tzinfo
+        self.counters = Counters()
+        self.changes = ChangeFeed(int(clock.now() * 1000))
+        self.ledger = Ledger(self._zone)
+        self._writer = Writer(entries, clock.sleep)
+        self._header = Header(self._writer)
+        self._order = Order(1, self._release)
+        self._gate = Gate()
+        self.shadow = Shadow(projection, self._writer, self._rebuild_soon, self.changes.note)
+        reports = InitialReports(self.shadow, self.ledger)
+        self.delivery = Delivery(settings, channels, entries, reports, self.shadow, clock)
+        self.commits = self._commits()
+        self.worklist = self._worklist(receiving_aes)
+        self._recovery = self._recovering()
+        self._retention = Retention(settings, self.worklist, self.shadow, self.ledger, own_ae, self._now)
+        self.exporter = Exporter(self._parts())
+        self.intake = Intake(self._parts(), settings)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = False
+
+    def _commits(self) -> Commits:
+        return Commits(
+            self._writer,
+            self.shadow,
+            self.ledger,
+            self._header,
+            self._order,
+            self.delivery.settled,
+            self.settings.history_length,
+        )
+
+    def _worklist(self, receiving_aes: ReceivingAes) -> Worklist:
+        global_acts = GlobalActs(
+            self._writer,
+            self.ledger,
+            self._order,
+            self._header,
+            self.shadow,
+            self.commits,
+            self.delivery,
+            self.settings.deletion_locks,
+            self.counters,
+        )
+        return Worklist(
+            self.settings,
+            self._writer,
+            self.commits,
+            self.shadow,
+            self.ledger,
+            global_acts,
+            self._gate,
+            receiving_aes,
+            self._now,
+            self.counters,
+            lambda: self._begin(self.look_after_shelves()),
+        )
+
+    def _recovering(self) -> Recovery:
+        return Recovery(
+            self.entries,
+            self.projection,
+            self.shadow,
+            self.ledger,
+            self._header,
+            self.commits,
+            self.delivery,
+            self._gate,
+            self.counters,
+            self.clock.sleep,
+        )
+
+    def _parts(self) -> Parts:
+        return Parts(
+            self._writer,
+            self.projection,
+            self.shadow,
+            self.ledger,
+            self._header,
+            self._order,
+            self._gate,
+            self.commits,
+            self.delivery,
+            self.worklist,
+            self.clock.now,
+        )
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self.clock.now(), UTC).astimezone(self._zone)
+
+    def _release(self, events: Sequence[Event]) -> None:
+        self.shadow.record(events)
+        self.delivery.offer(events)
+
+    @property
+    def in_flight(self) -> int:
+        """Changes that are being written."""
+        return self._order.in_flight
+
+    @property
+    def store_is_silent(self) -> bool:
+        """True while Orthanc's metadata store does not answer."""
+        return self._writer.is_stuck
+
+    # --- start ---
+
+    async def start(self) -> None:
+        """Read everything in, resume what waits, and tell that the SCP has restarted.
+
+        Raises StoreUnavailable; then it may be called again.
+        """
+        try:
+            await self._resume(await self._recovery.load())
+        except ProjectionBroken as error:
+            raise StoreUnavailable(f"the projection failed: {error}", certain=True) from error
+        self._announce("RESTARTED")
+        self._again_and_again(self._reserve_ahead, _RESERVATION_EVERY)
+        self._again_and_again(self._look_after_everything, _RETENTION_EVERY)
+        self._again_and_again(self._retention.run_once, _RETENTION_EVERY)
+        self._again_and_again(self.intake.look_after, PATIENCE)
+
+    async def _resume(self, stored: Stored) -> None:
+        self._take_over(stored)
+        await self.delivery.load(stored.delivery)
+        await self._header.reserve(self._order.next, self.commits.next_creation)
+        waiting = self._recovery.stored_events(slowest_cursor(stored.delivery, self.ledger.all_known()))
+        if self.projection.renewed:
+            self._recovery.log_events(waiting)
+        self.delivery.resume(waiting, bursts(self.ledger.logs()), self._order.next - 1)
+
+    def _take_over(self, stored: Stored) -> None:
+        for log, version in stored.logs:
+            self.ledger.keep(log, version)
+        for workitem in self.projection.with_acts():
+            self.ledger.note(workitem)
+        for entry in stored.tombstones:
+            self.shadow.tombstones.take(entry)
+        self.commits.overflows.update(stored.overflows)
+        self._begun_anew = not (stored.header or stored.logs or self.projection.count())
+        if not self._header.find(stored.header):
+            self._header.at_least(*numbers_in_use(self.projection, stored))
+        self._order.start_at(self._header.sequences)
+        self.commits.next_creation = max(self.commits.next_creation, self._header.creations)
+
+    # --- chores ---
+
+    def _begin(self, work: Coroutine[None, None, None]) -> None:
+        if self._stopping:
+            work.close()
+            return
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _again_and_again(self, work: Callable[[], Awaitable[None]], every: float) -> None:
+        self._begin(self._repeated(work, every))
+
+    async def _repeated(self, work: Callable[[], Awaitable[None]], every: float) -> None:
+        while True:
+            try:
+                await work()
+            except StoreUnavailable as error:
+                _log.warning("Put off, as Orthanc's store is not available: %s", error)
+            except UpsError as error:
+                _log.warning("Put off: %s", error.detail)
+            except Exception:
+                _log.exception("A chore failed by an error of ours; it will be tried again")
+            await self.clock.sleep(every)
+
+    async def _reserve_ahead(self) -> None:
+        await self._header.reserve(self._order.next, self.commits.next_creation)
+
+    async def _look_after_everything(self) -> None:
+        self.shadow.look_after()
+        await self.look_after_shelves()
+        await self.commits.sweep()
+        await self.shadow.tombstones.forget(self.clock.now() - self.settings.remember_purged)
+
+    async def look_after_shelves(self) -> None:
+        """Write back what somebody deleted in Orthanc, if anything; goes on until that is done."""
+        await self._recovery.look_after_shelves()
+
+    async def restore(self) -> None:
+        """Write back what somebody deleted in Orthanc. Raises StoreUnavailable."""
+        await self._recovery.restore()
+
+    def _rebuild_soon(self) -> None:
+        self._begin(self._recovery.rebuild())
+
+    # --- SCP Status Change (PS3.4 CC.2.4.1) ---
+
+    def _status_event(self, status: str, sequence: int, *, cold: bool = False) -> Event:
+        told = scp_status_change(status, cold=cold)
+        receivers = tuple(sorted({*self.settings.status_change_receivers, *self.ledger.everyone()}))
+        now = self.clock.now()
+        return Event(sequence, told.type, GLOBAL_SUBSCRIPTION, told.information, receivers, now)
+
+    def _announce(self, status: str) -> None:
+        ticket = self._order.take(1)
+        event = self._status_event(status, ticket.first, cold=self._begun_anew)
+        self._order.settle(ticket, (event,) if event.receivers else ())
+
+    # --- stop ---
+
+    async def stop(self, farewell: float = _FAREWELL, last_commands: float = _LAST_COMMANDS) -> None:
+        """Let running commands end, say GOING DOWN, and store the cursors. Both within so many seconds."""
+        self._stopping = True
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.worklist.close(last_commands)
+        await self.delivery.going_down(self._status_event("GOING DOWN", self._order.next), farewell)
+        self.projection.close()

@@ -1,0 +1,396 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The port on Orthanc's metadata: compare-and-set by ETag, over the loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Set
+from typing import Final, NamedTuple
+
+from ..orthanc.loopback import Loopback, Reply
+from . import shelves
+from .port import Entry, EntryConflict, EntryExists, StoreUnavailable
+from .recovery import ShelvesLost, chunks
+from .shelf_keeper import ShelfKeeper, in_flight, refused
+from .shelves import Address, Uploads, Value, Version
+
+_log = logging.getLogger("orthanc_ups.store")
+_READ_AHEAD: Final = 3  # shelves of some megabytes each
+_FIRST_REVISION: Final = 0
+
+
+class _Found(NamedTuple):
+    """What stands at an address: ``etag`` is Orthanc's own version, ``value`` None if it is not of our making."""
+
+    stored: bytes
+    etag: Version
+    value: Value | None
+
+
+class OrthancEntries:
+    """Entries on shelves. ``open`` first, then ``load``, before anything else.
+
+    Only ``load`` and a rare collision need to know where an entry stands; that is remembered per key as the
+    number of its address among those that are possible (nearly always 0).
+    """
+
+    def __init__(self, loopback: Loopback, uploads: Uploads | None = None) -> None:
+        """Prepare, without sending anything. ``uploads`` lets our own shelves pass the guard of uploads."""
+        self._loopback = loopback
+        self._keeper = ShelfKeeper(loopback, uploads or Uploads())
+        self._probes: dict[str, int] = {}
+        self._counts_revisions = True
+        self._incomplete: frozenset[int] = frozenset()
+        self._reported: set[Address] = set()
+
+    async def open(self) -> None:
+        """Make the shelves if they are absent, protect them, and find out how this Orthanc compares.
+
+        Raises:
+            StoreMisconfigured: ``CheckRevisions`` is off.
+            StoreUnavailable: try again later.
+        """
+        await self._keeper.make_missing()
+        self._counts_revisions = await self._keeper.counts_revisions()
+
+    # --- reading ----------------------------------------------------------------------------------
+
+    async def load(self) -> AsyncIterator[list[Entry]]:
+        """Every entry, one shelf at a time. Afterwards ``incomplete`` is known.
+
+        Raises:
+            StoreUnavailable: a shelf could not be read; begin again.
+        """
+        probes: dict[str, int] = {}
+        incomplete = set()
+        async for shelf, stored in self._each_shelf():
+            if stored.get(shelves.MARK_SLOT) != shelves.MARK:
+                incomplete.add(shelf)
+            if found := self._entries_of(shelf, stored, probes):
+                yield found
+        self._probes.update(probes)
+        self._incomplete = frozenset(incomplete)
+
+    @property
+    def incomplete(self) -> frozenset[int]:
+        """Shelves that were found without all their entries. At the very first start these are all."""
+        return self._incomplete
+
+    async def _each_shelf(self) -> AsyncIterator[tuple[int, dict[int, bytes]]]:
+        """What stands on each shelf; Orthanc reads the next ones on threads of its own while one is worked on."""
+        coming: deque[asyncio.Task[dict[int, bytes]]] = deque()
+        try:
+            for shelf in range(shelves.SHELVES + _READ_AHEAD):
+                if shelf < shelves.SHELVES:
+                    coming.append(asyncio.create_task(self._stored_on(shelf)))
+                if shelf >= _READ_AHEAD:
+                    yield shelf - _READ_AHEAD, await coming.popleft()
+        finally:
+            for task in coming:
+                task.cancel()
+            await asyncio.gather(*coming, return_exceptions=True)
+
+    async def _stored_on(self, shelf: int) -> dict[int, bytes]:
+        reply = await self._loopback.request(
+            "GET", f"/instances/{shelves.INSTANCES[shelf]}/metadata?expand&numeric"
+        )
+        if reply.status == 404:
+            return {}
+        if reply.status != 200:
+            raise refused(reply, f"cannot read shelf {shelf} of the worklist")
+        stored: dict[str, str] = reply.json()
+        return {
+            int(slot): text.encode() for slot, text in stored.items() if int(slot) >= shelves.FIRST_USER_SLOT
+        }
+
+    def _entries_of(self, shelf: int, stored: dict[int, bytes], probes: dict[str, int]) -> list[Entry]:
+        entries = []
+        for slot, content in stored.items():
+            if slot in shelves.SLOTS:
+                entry = self._entry_at(Address(shelf, slot), content, probes)
+                if entry is not None:
+                    entries.append(entry)
+        return entries
+
+    def _entry_at(self, place: Address, content: bytes, probes: dict[str, int]) -> Entry | None:
+        value = shelves.decoded(content)
+        probe = shelves.probe_of(value.key, place) if value else None
+        if value is None or probe is None:
+            self._report(place, "is not an entry of the worklist")
+            return None
+        if value.key in probes:
+            self._report(place, f"is a second entry {value.key}")
+            return None
+        probes[value.key] = probe
+        return _entry(value, content)
+
+    def _report(self, place: Address, what: str) -> None:
+        if place not in self._reported:
+            self._reported.add(place)
+            _log.error("Metadata %d of instance %s %s; it is left alone", place.slot,
+                       shelves.INSTANCES[place.shelf], what)  # fmt: skip
+
+    async def read(self, key: str) -> Entry | None:
+        """One entry as it stands now; some milliseconds, as Orthanc reads a whole shelf.
+
+        Raises:
+            ShelvesLost: its shelf is gone, so nobody knows.
+            StoreUnavailable: no answer.
+        """
+        known = self._probes.get(key)
+        if known is not None:
+            entry = await self._read_known(key, known)
+            if entry is not None:
+                return entry
+        return await self._search(key)
+
+    async def _read_known(self, key: str, probe: int) -> Entry | None:
+        place = shelves.address(key, probe)
+        found = await self._look(place)
+        if found is not None and found.value is not None and found.value.key == key:
+            return _entry(found.value, found.stored)
+        self._probes.pop(key, None)
+        return None
+
+    async def _search(self, key: str) -> Entry | None:
+        for probe in range(shelves.PROBES):
+            place = shelves.address(key, probe)
+            found = await self._look(place)
+            if found is None:
+                await self._require(place.shelf)
+                return None
+            if found.value is not None and found.value.key == key:
+                self._probes[key] = probe
+                return _entry(found.value, found.stored)
+        return None
+
+    async def _look(self, place: Address) -> _Found | None:
+        reply = await self._loopback.request("GET", shelves.path(place))
+        if reply.status == 404:
+            return None
+        if reply.status != 200:
+            raise refused(reply, "cannot read an entry")
+        value = shelves.decoded(reply.body)
+        if value is None or shelves.probe_of(value.key, place) is None:
+            self._report(place, "is not an entry of the worklist")
+            value = None
+        return _Found(reply.body, Version.parse(reply.etag), value)
+
+    async def _require(self, shelf: int) -> None:
+        if not await self._keeper.is_complete(shelf):
+            self._incomplete |= {shelf}
+            raise _lost(shelf)
+
+    # --- writing ----------------------------------------------------------------------------------
+
+    async def create(self, key: str, document: bytes) -> str:
+        """Write a new entry and return its version.
+
+        Raises:
+            EntryExists: there is one of this key.
+            ShelvesLost, StoreUnavailable: as in the port.
+        """
+        if key in self._probes and await self.read(key) is not None:
+            raise EntryExists(key)
+        content = Value(key, _FIRST_REVISION, document).encoded()
+        for probe in range(shelves.PROBES):
+            place = shelves.address(key, probe)
+            if await self._put_new(place, content):
+                self._probes[key] = probe
+                return str(Version(_FIRST_REVISION, shelves.md5(content)))
+            found = await self._look(place)
+            if found is not None and found.value is not None and found.value.key == key:
+                self._probes[key] = probe
+                raise EntryExists(key)
+        raise StoreUnavailable(f"no room for the entry {key}", certain=True)
+
+    async def _put_new(self, place: Address, content: bytes) -> bool:
+        reply = await self._put(place, content, None)
+        if reply.status not in (200, 409):
+            raise refused(reply, "cannot write an entry")
+        return reply.status == 200
+
+    async def replace(self, key: str, document: bytes, version: str) -> str:
+        """Overwrite an entry that still has this version and return its new one.
+
+        Raises:
+            EntryConflict: it has another one, or is gone.
+            ShelvesLost, StoreUnavailable: as in the port.
+        """
+        place, expected = self._place(key), Version.parse(version)
+        reply, written = await self._swap(place, Value(key, expected.revision + 1, document), expected)
+        if reply.status == 409:
+            actual = await self._unchanged(key, place, expected)
+            reply, written = await self._swap(place, Value(key, actual.revision + 1, document), actual)
+        if reply.status == 409:
+            raise EntryConflict(key)
+        if reply.status != 200:
+            raise refused(reply, "cannot write an entry")
+        await self._refuse_if_it_was_gone(key, place, Version.parse(reply.etag))
+        return str(written)
+
+    async def _swap(self, place: Address, value: Value, expected: Version) -> tuple[Reply, Version]:
+        content = value.encoded()
+        reply = await self._put(place, content, self._etag(expected))
+        return reply, Version(value.revision, shelves.md5(content))
+
+    def _place(self, key: str) -> Address:
+        probe = self._probes.get(key)
+        if probe is None:
+            raise EntryConflict(key)
+        return shelves.address(key, probe)
+
+    def _etag(self, version: Version) -> Version:
+        return version if self._counts_revisions else version._replace(revision=0)
+
+    async def _unchanged(self, key: str, place: Address, expected: Version) -> Version:
+        """Orthanc's version of an entry whose content is still the expected one.
+
+        Its revision may differ from what was foretold: after a restore, an upgrade of Orthanc, or a database
+        that began to count.
+        """
+        found = await self._look(place)
+        if found is None:
+            del self._probes[key]
+            await self._require(place.shelf)
+            raise EntryConflict(key)
+        if found.value is None:  # overwritten by somebody: the place is lost, the entry moves to its next one
+            del self._probes[key]
+            raise EntryConflict(key)
+        if found.etag.digest != expected.digest:
+            raise EntryConflict(key)
+        return found.etag
+
+    async def _refuse_if_it_was_gone(self, key: str, place: Address, written: Version) -> None:
+        # Orthanc ignores If-Match where nothing stands, and tells by starting its count anew.
+        if written.revision > 0:
+            return
+        self._probes.pop(key, None)
+        await self._delete(place, written)
+        await self._require(place.shelf)
+        raise EntryConflict(key)
+
+    async def remove(self, key: str, version: str) -> None:
+        """Delete an entry that still has this version.
+
+        Raises:
+            EntryConflict: it has another one, or is gone.
+            ShelvesLost, StoreUnavailable: as in the port.
+        """
+        place, expected = self._place(key), Version.parse(version)
+        self._refuse_if_incomplete(place.shelf)
+        reply = await self._delete(place, self._etag(expected))
+        if reply.status == 409:
+            reply = await self._delete(place, await self._unchanged(key, place, expected))
+        if reply.status == 409:
+            raise EntryConflict(key)
+        if reply.status not in (200, 404):
+            raise refused(reply, "cannot delete an entry")
+        self._probes.pop(key, None)
+        if reply.status == 404:
+            await self._require(place.shelf)
+            raise EntryConflict(key)
+
+    async def _put(self, place: Address, content: bytes, etag: Version | None) -> Reply:
+        self._refuse_if_incomplete(place.shelf)
+        headers = {"If-Match": f'"{etag}"'} if etag else None
+        reply = await self._loopback.request("PUT", shelves.path(place), content, headers)
+        if reply.status == 404:
+            self._incomplete |= {place.shelf}
+            raise _lost(place.shelf)
+        if reply.status >= 500:
+            await self._settle(place, content, reply)
+        return reply
+
+    async def _settle(self, place: Address, content: bytes, reply: Reply) -> None:
+        """A server error leaves open whether the write was done: look, and say so."""
+        found = await self._look(place)
+        arrived = found is not None and found.stored == content
+        raise StoreUnavailable(f"cannot write an entry: Orthanc answered {reply}", certain=not arrived)
+
+    async def _delete(self, place: Address, etag: Version) -> Reply:
+        return await self._loopback.request("DELETE", shelves.path(place), headers={"If-Match": f'"{etag}"'})
+
+    def _refuse_if_incomplete(self, shelf: int) -> None:
+        if shelf in self._incomplete:
+            raise _lost(shelf)
+
+    # --- when somebody deletes the shelves --------------------------------------------------------
+
+    async def missing(self) -> frozenset[int]:
+        """Look at every shelf and return those that are gone or not filled; writes to them are refused."""
+        self._incomplete = await self._keeper.incomplete()
+        return self._incomplete
+
+    async def restore(self, entries: AsyncIterator[Entry]) -> int:
+        """Make the missing shelves anew, write back what stood on them, and return how many entries that were.
+
+        Of an entry that this adapter has not loaded, it is decided by its addresses whether it can have stood
+        on a missing shelf. An entry that is there already is not overwritten.
+
+        Raises:
+            StoreUnavailable: not finished; call it again.
+        """
+        missing = await self.missing()
+        if not missing:
+            return 0
+        await self._keeper.make_missing()
+        taken = {shelves.address(key, probe) for key, probe in self._probes.items()}
+        written = 0
+
+        async def put_back(entry: Entry) -> None:
+            nonlocal written
+            if await self._put_back(entry, missing, taken):
+                written += 1
+
+        async for chunk in chunks(entries):
+            await in_flight(put_back, chunk)
+        await self._keeper.mark_complete(sorted(missing))
+        self._incomplete -= missing
+        return written
+
+    async def _put_back(self, entry: Entry, missing: Set[int], taken: Set[Address]) -> bool:
+        known = self._probes.get(entry.key)
+        for probe in range(shelves.PROBES) if known is None else (known,):
+            place = shelves.address(entry.key, probe)
+            if place.shelf not in missing and place not in taken:
+                return False  # were it there, it would stand here
+            if place.shelf in missing:
+                if await self._put_old(entry, place):
+                    self._probes[entry.key] = probe
+                    return True
+                if await self._holds(place, entry.key):
+                    return False
+        return False
+
+    async def _holds(self, place: Address, key: str) -> bool:
+        found = await self._look(place)
+        return found is not None and found.value is not None and found.value.key == key
+
+    async def _put_old(self, entry: Entry, place: Address) -> bool:
+        """Write an entry with the very bytes that its version is about, if nothing stands there.
+
+        If it is no version, because the entry was lost by itself before, whoever writes next is told the new one.
+        """
+        value = Value(entry.key, _revision(entry.version), entry.document)
+        reply = await self._loopback.request("PUT", shelves.path(place), value.encoded())
+        if reply.status not in (200, 409):
+            raise refused(reply, "cannot write an entry back")
+        return reply.status == 200
+
+
+def _entry(value: Value, stored: bytes) -> Entry:
+    return Entry(value.key, value.document, str(Version(value.revision, shelves.md5(stored))))
+
+
+def _revision(version: str) -> int:
+    try:
+        return Version.parse(version).revision
+    except ValueError:
+        return 0
+
+
+def _lost(shelf: int) -> ShelvesLost:
+    return ShelvesLost(f'shelf {shelf} of the worklist (patient "{shelves.PATIENT_ID}") was deleted')

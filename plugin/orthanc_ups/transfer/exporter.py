@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Reads the whole worklist out, record by record, while it goes on working."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, replace
+from typing import Final
+
+from ..core.workitem import Workitem
+from ..delivery.dead_letters import sequence_of
+from .records import Head, Parts, Purged, Reach, Record, Tail
+
+_AT_ONCE: Final = 100
+_EVERY_NUMBER: Final = 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where an export is: behind the record ``key`` of a ``section``; it can be written down and gone on from."""
+
+    section: str
+    key: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.section}/{self.key}"
+
+    @classmethod
+    def parse(cls, text: str) -> Position:
+        """Read what ``str`` wrote. Raises ValueError."""
+        section, separator, key = text.partition("/")
+        number = key.rpartition("\n")[2] if section in _NUMBERED else "0"
+        if not separator or section not in SECTIONS or (key and not _is_number(number)):
+            raise ValueError(f"not a position of an export: {text[:80]!r}")
+        return cls(section, key)
+
+
+SECTIONS: Final = ("head", "subscribers", "deliveries", "workitems", "purged", "dead_letters")
+_NUMBERED: Final = ("workitems", "dead_letters")
+
+
+class Exporter:
+    """Gives the records of an export. Lives on the loop; holds nothing up for longer than some records."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    async def records(self, after: Position | None = None) -> AsyncIterator[tuple[Record, Position]]:
+        """Every record behind a position, each with its own position, in the order of ``transfer``.
+
+        Raises:
+            UpsError: the projection is being rebuilt; go on from the last position later.
+        """
+        if after is None:
+            yield self._head(), Position("head")
+        start = after or Position("head")
+        for section in SECTIONS[max(1, SECTIONS.index(start.section)) :]:
+            key = start.key if section == start.section else ""
+            async for record, place in self._section(section, key):
+                yield record, Position(section, place)
+        yield Tail(self._parts.order.next, self._parts.commits.next_creation), Position(SECTIONS[-1], _END)
+
+    async def _section(self, section: str, after: str) -> AsyncIterator[tuple[Record, str]]:
+        if section == "workitems":
+            async for workitem in self._workitems(int(after or 0)):
+                yield workitem, str(workitem.created)
+            return
+        others = {
+            "subscribers": self._logs,
+            "deliveries": self._reaches,
+            "purged": self._purged,
+            "dead_letters": self._dead_letters,
+        }
+        for count, found in enumerate(others[section](after)):
+            yield found
+            if count % _AT_ONCE == 0:
+                await asyncio.sleep(0)
+
+    def _head(self) -> Head:
+        parts = self._parts
+        counts = {
+            "subscribers": len(parts.ledger.logs()),
+            "workitems": parts.shadow.count(),
+            "purged": len(parts.shadow.tombstones),
+            "dead_letters": sum(map(parts.delivery.dead.count, parts.delivery.dead.endpoints())),
+        }
+        sequence, creation = parts.order.next, parts.commits.next_creation
+        return Head(parts.header.identity, sequence, creation, parts.now(), counts)
+
+    def _logs(self, after: str) -> Iterator[tuple[Record, str]]:
+        logs = {log.receiving_ae: log for log in self._parts.ledger.logs() if log.receiving_ae > after}
+        yield from ((logs[name], name) for name in sorted(logs))
+
+    def _reaches(self, after: str) -> Iterator[tuple[Record, str]]:
+        for name, channels in self._parts.delivery.progress():
+            if name > after:
+                yield Reach(name, channels), name
+
+    async def _workitems(self, after: int) -> AsyncIterator[Workitem]:
+        while found := self._parts.shadow.created(after, _EVERY_NUMBER, _AT_ONCE):
+            for workitem in found:
+                yield self._whole(workitem)
+            after = found[-1].created
+            await asyncio.sleep(0)
+
+    def _whole(self, workitem: Workitem) -> Workitem:
+        """With the events of its overflow entries, by sequence, in whatever order they stand in the store."""
+        spilled = self._parts.commits.overflows.get(workitem.uid, ())
+        events = {event.sequence: event for overflow in spilled for event in overflow.events}
+        events.update((event.sequence, event) for event in workitem.events)
+        return replace(workitem, events=tuple(events[one] for one in sorted(events)), spilled=())
+
+    def _purged(self, after: str) -> Iterator[tuple[Record, str]]:
+        stones = self._parts.shadow.tombstones
+        while some := heapq.nsmallest(_AT_ONCE, (uid for uid in stones if uid > after)):
+            yield from ((Purged(uid, stones[uid].last), uid) for uid in some if uid in stones)
+            after = some[-1]
+
+    def _dead_letters(self, after: str) -> Iterator[tuple[Record, str]]:
+        """By endpoint and age. AE titles and names of channels hold no line feed."""
+        dead = self._parts.delivery.dead
+        done, _, last = after.rpartition("\n")
+        for endpoint in sorted(dead.endpoints(), key=lambda one: (one.receiving_ae, one.channel)):
+            name = f"{endpoint.receiving_ae}\n{endpoint.channel}"
+            for batch in dead.batches(endpoint) if name >= done else ():
+                first = min(map(sequence_of, batch.letters), default=0)
+                if batch.letters and (name > done or first > int(last)):
+                    yield batch, f"{name}\n{first}"
+
+
+_END: Final = "\uffff\n0"
+
+
+def _is_number(key: str) -> bool:
+    return key.isascii() and key.isdigit() and len(key) < 19

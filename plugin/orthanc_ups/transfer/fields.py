@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Takes the fields of a JSON object apart, and says in words which one is wrong."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, TypeVar
+
+from ..codecs import dicom_json
+from ..codecs.element_values import Number
+from ..core.dataset import DataSet
+from ..core.decide import is_uid
+from ..core.representations import REPRESENTATIONS
+from ..core.value_rules import check_values
+
+_GREATEST: Final = 2**53
+_T = TypeVar("_T")
+
+
+class WrongField(ValueError):
+    """A field is absent or not what it must be; the text names it."""
+
+
+class Fields:
+    """An object as ``dicom_json.parsed`` gives it. Every method raises WrongField."""
+
+    def __init__(self, found: object, path: str = "") -> None:
+        if not isinstance(found, dict):
+            raise WrongField(f"{path or 'the line'} is no JSON object")
+        self._found: Mapping[str, Any] = found
+        self._path = path
+
+    def _name(self, name: str) -> str:
+        return f"{self._path}.{name}" if self._path else name
+
+    def _get(self, name: str) -> Any:
+        if name not in self._found:
+            raise WrongField(f"{self._name(name)} is missing")
+        return self._found[name]
+
+    def _wrong(self, name: str, expected: str) -> WrongField:
+        return WrongField(f"{self._name(name)} is {_shown(self._found[name])}, expected {expected}")
+
+    def text(self, name: str) -> str:
+        """A text."""
+        found = self._get(name)
+        if type(found) is not str:
+            raise self._wrong(name, "a text")
+        return found
+
+    def maybe_text(self, name: str) -> str | None:
+        """A text or null."""
+        return None if self._get(name) is None else self.text(name)
+
+    def number(self, name: str, low: int = 0) -> int:
+        """A whole number."""
+        found = _whole(self._get(name))
+        if found is None or not low <= found <= _GREATEST:
+            raise self._wrong(name, f"a whole number from {low}")
+        return found
+
+    def maybe_number(self, name: str) -> int | None:
+        """A whole number or null."""
+        return None if self._get(name) is None else self.number(name)
+
+    def time(self, name: str) -> float:
+        """Seconds since the epoch."""
+        found = _real(self._get(name))
+        if found is None or found < 0:
+            raise self._wrong(name, "seconds since the epoch")
+        return found
+
+    def maybe_time(self, name: str) -> float | None:
+        """Seconds since the epoch, or null."""
+        return None if self._get(name) is None else self.time(name)
+
+    def numbers(self, name: str) -> tuple[int, ...]:
+        """A list of whole numbers."""
+        found = [_whole(one) for one in self._list(name)]
+        if any(one is None or not 0 <= one <= _GREATEST for one in found):
+            raise self._wrong(name, "a list of whole numbers")
+        return tuple(one for one in found if one is not None)
+
+    def _list(self, name: str) -> list[Any]:
+        found = self._get(name)
+        if not isinstance(found, list):
+            raise self._wrong(name, "a list")
+        return found
+
+    def uid(self, name: str) -> str:
+        """A UID."""
+        found = self.text(name)
+        if not is_uid(found):
+            raise self._wrong(name, "a UID")
+        return found
+
+    def ae(self, name: str) -> str:
+        """An AE title."""
+        return _ae(self.text(name), self._name(name))
+
+    def aes(self, name: str) -> tuple[str, ...]:
+        """A list of AE titles."""
+        return tuple(_ae(one, self._name(name)) for one in self._list(name))
+
+    def choice(self, name: str, make: Callable[[Any], _T]) -> _T:
+        """One of the values of an enumeration, given as text or number."""
+        found = self._get(name)
+        whole = _whole(found)
+        try:
+            return make(found if whole is None else whole)
+        except (ValueError, KeyError, TypeError):
+            raise self._wrong(name, "one of the values that an export writes") from None
+
+    def objects(self, name: str) -> Iterator[Fields]:
+        """A list of objects."""
+        for place, found in enumerate(self._list(name)):
+            yield Fields(found, f"{self._name(name)}[{place}]")
+
+    def object(self, name: str) -> Fields:
+        """An object."""
+        return Fields(self._get(name), self._name(name))
+
+    def counts(self, name: str) -> dict[str, int]:
+        """An object of whole numbers."""
+        own = self.object(name)
+        return {key: own.number(key) for key in own._found}
+
+    def flag(self, name: str) -> bool:
+        """A truth value."""
+        found = self._get(name)
+        if not isinstance(found, bool):
+            raise self._wrong(name, "true or false")
+        return found
+
+    def by_name(self, name: str) -> Iterator[tuple[str, Fields]]:
+        """The values of an object, which are objects."""
+        found = self._get(name)
+        if not isinstance(found, dict):
+            raise self._wrong(name, "an object")
+        for key, one in found.items():
+            yield key, Fields(one, f"{self._name(name)}.{key}")
+
+    def by_ae(self, name: str) -> Iterator[tuple[str, Fields]]:
+        """The same, with AE titles as names."""
+        for key, fields in self.by_name(name):
+            yield _ae(key, self._name(name)), fields
+
+    def data_set(self, name: str, *, is_filter: bool = False) -> DataSet:
+        """A data set in DICOM JSON, whose values are checked. Raises UpsError or MalformedJson too."""
+        found = dicom_json.data_set(self._get(name))
+        if not is_filter:
+            check_values(found)
+        return found
+
+    def has(self, name: str) -> bool:
+        """True if there is such a field and it is not null."""
+        return self._found.get(name) is not None
+
+
+def _whole(found: object) -> int | None:
+    return (
+        int(found)
+        if type(found) is Number and found.removeprefix("-").isdigit() and len(found) < 20
+        else None
+    )
+
+
+def _real(found: object) -> float | None:
+    value = float(found) if type(found) is Number else math.nan
+    return value if math.isfinite(value) else None
+
+
+def _ae(found: object, name: str) -> str:
+    if type(found) is not str or not REPRESENTATIONS["AE"].valid(found) or not found.strip():
+        raise WrongField(f"{name} is {_shown(found)}, expected an AE title")
+    return found
+
+
+def _shown(found: object) -> str:
+    text = str(found) if type(found) is Number else repr(found)
+    return text if len(text) <= 40 else text[:37] + "…"

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Takes an export in, record by record, and tells how far it is.
+
+An empty worklist is restored (``Restore``), any other takes over what it does not have (``Merge``). Whatever
+was imported already is found to be so: an import may be repeated, or begun again after a crash.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from ..core.commands import Requester
+from ..core.statuses import RESOURCE_LIMITATION, UpsError
+from ..core.subscriptions import Log
+from ..core.workitem import Workitem
+from ..delivery.documents import Batch
+from ..projection.projection import ProjectionBroken
+from ..settings import Settings
+from .merge import Merge
+from .records import Fate, Head, Parts, Purged, Reach, Record, Tail, Verdict
+from .restore import Restore
+
+_log = logging.getLogger("orthanc_ups.worklist")
+IMPORT: Final = "import"
+PATIENCE: Final = 60.0
+"""Seconds without a record after which an import counts as abandoned."""
+LISTED: Final = 100
+KINDS: Final = ("subscribers", "deliveries", "workitems", "purged", "dead_letters")
+
+
+class NotBegun(Exception):
+    """A record came before the head of its export, or after the import was abandoned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disagreement:
+    """A record that was not taken because ours is another one."""
+
+    kind: str
+    name: str
+    why: str
+
+
+@dataclass(slots=True)
+class Account:
+    """How an import stands.
+
+    Attributes:
+        state: ``none``, ``running``, ``complete`` or ``abandoned``.
+        mode: ``restore`` or ``merge``, empty before the head.
+        identity: of the exported worklist.
+        expected: records by kind, as the head announces them.
+        counts: records by kind and fate (dead letters singly).
+        conflicts: the first ``LISTED`` of them.
+    """
+
+    state: str = "none"
+    mode: str = ""
+    identity: str = ""
+    expected: Mapping[str, int] = field(default_factory=dict)
+    counts: Counter[tuple[str, Fate]] = field(default_factory=Counter)
+    conflicts: list[Disagreement] = field(default_factory=list)
+
+    def note(self, record: Record, verdict: Verdict) -> None:
+        """Count a record."""
+        kind, name, number = _named(record)
+        self.counts[kind, verdict.fate] += number
+        if verdict.fate is Fate.CONFLICT and len(self.conflicts) < LISTED:
+            self.conflicts.append(Disagreement(kind, name, verdict.why))
+
+
+class Intake:
+    """One import at a time. Lives on the loop; callers see to it that records come one after the other."""
+
+    def __init__(self, parts: Parts, settings: Settings) -> None:
+        self._parts = parts
+        self._settings = settings
+        self._restore = Restore(parts)
+        self._merge: Merge | None = None
+        self._last_at = 0.0
+        self._alone = asyncio.Lock()  # a record, or the end of an abandoned import
+        self.account = Account()
+
+    async def take(self, record: Record, requester: Requester) -> None:
+        """Take one record in.
+
+        Raises:
+            NotBegun: the head must come first.
+            UpsError: not now, or a filter is wrong. StoreUnavailable: Orthanc cannot store it now. In both
+                cases nothing of this record was taken, and it may come again.
+        """
+        self._last_at = self._parts.now()
+        try:
+            async with self._alone:
+                await (self._begin(record, requester) if isinstance(record, Head) else self._go_on(record))
+        except ProjectionBroken as error:
+            busy = "the worklist is reading itself in again; go on in some seconds"
+            raise UpsError(RESOURCE_LIMITATION, busy) from error
+
+    async def _begin(self, head: Head, requester: Requester) -> None:
+        requester = replace(requester, via=IMPORT)
+        async with self._parts.gate.everything():
+            restoring = self._restore.fits(head)
+            if restoring:
+                await self._restore.begin(head)
+        if not restoring and self._parts.delivery.held_from() is not None:
+            await self._restore.end(None)
+        self._merge = Merge(self._parts, requester, grant_locks=self._settings.deletion_locks)
+        mode = "restore" if restoring else "merge"
+        self.account = Account("running", mode, head.identity, head.counts)
+        _log.warning("%s: an import begins (%s) from worklist %s", requester, mode, head.identity)
+
+    async def _go_on(self, record: Record) -> None:
+        if self._merge is None:
+            raise NotBegun("an import begins with the header line of its export")
+        if isinstance(record, Tail):
+            await self._end(record)
+            return
+        restoring = self.account.mode == "restore"
+        verdict = await (
+            self._restored(record, self._merge) if restoring else self._merged(record, self._merge)
+        )
+        self.account.note(record, verdict)
+
+    async def _restored(self, record: Record, merge: Merge) -> Verdict:
+        if isinstance(record, Workitem):
+            self._check_room(record)
+            return await self._restore.workitem(record) or await merge.workitem(record)
+        if isinstance(record, Log):
+            merge.note(record)
+            return await self._restore.log(record)
+        if isinstance(record, Reach):
+            merge.note(record)
+            return await self._restore.reach(record)
+        if isinstance(record, Batch):
+            return await self._restore.dead(record)
+        return await self._others(record)
+
+    async def _merged(self, record: Record, merge: Merge) -> Verdict:
+        if isinstance(record, Workitem):
+            self._check_room(record)
+            return await merge.workitem(record)
+        if isinstance(record, Log):
+            return await merge.log(record)
+        if isinstance(record, Reach):
+            merge.note(record)
+            return Verdict(Fate.LEFT_OUT)
+        if isinstance(record, Batch):
+            return await merge.dead(record)
+        return await self._others(record)
+
+    async def _others(self, record: Record) -> Verdict:
+        assert isinstance(record, Purged)
+        return await self._restore.purged(record)
+
+    def _check_room(self, workitem: Workitem) -> None:
+        full = self._parts.shadow.count() >= self._settings.maximum_workitems
+        if full and self._parts.shadow.get(workitem.uid) is None:
+            raise UpsError(RESOURCE_LIMITATION, "the worklist is full (Ups.MaximumWorkitems)")
+
+    async def _end(self, tail: Tail) -> None:
+        if self.account.mode == "restore":
+            await self._restore.end(tail)
+        self.account.state = "complete"
+        self._merge = None
+        _log.warning("The import is complete: %s", self._in_words())
+
+    def _in_words(self) -> str:
+        counts = self.account.counts
+        return ", ".join(f"{counts[kind, fate]} {kind} {fate.value}" for kind, fate in counts)
+
+    async def look_after(self) -> None:
+        """A chore: an import whose client went away is abandoned, and what came is worked with.
+
+        Raises UpsError or ProjectionBroken: who moved in is still held; the next time lets go.
+        """
+        async with self._alone:
+            if self.account.state == "running":
+                if self._parts.now() - self._last_at < PATIENCE:
+                    return
+                _log.warning("No line of the import came for %g s; it is abandoned as it is", PATIENCE)
+                self.account.state, self._merge = "abandoned", None
+            if self._parts.delivery.held_from() is not None:
+                await self._restore.end(None)
+
+
+def _named(record: Record) -> tuple[str, str, int]:
+    """Kind and name of a record, and how many it stands for."""
+    if isinstance(record, Log):
+        return "subscribers", record.receiving_ae, 1
+    if isinstance(record, Reach):
+        return "deliveries", record.receiving_ae, 1
+    if isinstance(record, Batch):
+        return "dead_letters", str(record.endpoint), len(record.letters)
+    assert isinstance(record, (Workitem, Purged))
+    return ("workitems" if isinstance(record, Workitem) else "purged"), record.uid, 1

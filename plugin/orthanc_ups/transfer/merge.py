@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""An export into a worklist that has some already: what is new comes in as if it were created now.
+
+Workitems get the next creation numbers and keep content, state, owner and history. Their waiting events come with
+new sequences, in order, and then a State Report tells every subscriber of the new workitem. An AE that has no
+global subscriptions here makes those of the export anew, as by N-ACTION; one that has some keeps its own.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from ..core import tags
+from ..core.commands import Requester, Subscribe
+from ..core.dataset import DataSet
+from ..core.events import Event, EventType, Occurrence, assigned, state_report
+from ..core.statuses import RESOURCE_LIMITATION, UpsError
+from ..core.subscriptions import GlobalAct, Kind, Log, standing, subscribed
+from ..core.workitem import HistoryEntry, SpecificAct, Subscription, Workitem
+from ..delivery.dead_letters import PREFIX
+from ..delivery.documents import Batch, Progress, encode_batch
+from ..delivery.port import Endpoint
+from ..store.port import Entry
+from ..worklist.writer import Conflict
+from .records import IMPORTED, TAKEN, UNCHANGED, Fate, Parts, Reach, Verdict, compared, conflict, meaning
+
+_log = logging.getLogger("orthanc_ups.worklist")
+_Letter = tuple[str, EventType, float]
+_Wish = tuple[Kind, bool, DataSet | None]
+
+
+class Merge:
+    """Takes records of one export. One at a time; every method may raise StoreUnavailable and can be repeated."""
+
+    def __init__(self, parts: Parts, requester: Requester, *, grant_locks: bool) -> None:
+        self._parts = parts
+        self._requester = requester
+        self._grant_locks = grant_locks
+        self._logs: dict[str, Log] = {}
+        self._reaches: dict[str, Mapping[str, Progress]] = {}
+        self._moved_in: set[str] = set()
+        self._letters: dict[Endpoint, set[_Letter]] = {}
+
+    # --- subscribers ---
+
+    def note(self, found: Log | Reach) -> None:
+        """Remember what acts and cursors mean for the workitems to come."""
+        if isinstance(found, Log):
+            self._logs[found.receiving_ae] = found
+        else:
+            self._reaches[found.receiving_ae] = found.channels
+
+    async def log(self, log: Log) -> Verdict:
+        """The global subscriptions of an AE, made anew."""
+        self.note(log)
+        ours = self._parts.ledger.log(log.receiving_ae)
+        if meaning(ours, self._granted) == meaning(log, self._granted):
+            self._moved_in.add(log.receiving_ae)
+            return UNCHANGED
+        commands = list(self._commands(log))
+        done = len(ours.acts)  # these were made by an import that came no further, if they are the first ones
+        if [_wish(act) for act in ours.acts] != [self._wished(one) for one in commands[:done]]:
+            return conflict("is subscribed here; its own subscriptions are kept")
+        return await self._subscribe(log, commands[done:])
+
+    async def _subscribe(self, log: Log, commands: list[Subscribe]) -> Verdict:
+        try:
+            for command in commands:
+                await self._parts.worklist.execute(command)
+        except UpsError as error:
+            if error.status is RESOURCE_LIMITATION:
+                raise
+            return conflict(error.detail)
+        self._moved_in.add(log.receiving_ae)
+        return IMPORTED
+
+    def _commands(self, log: Log) -> Iterator[Subscribe]:
+        who, ae = replace(self._requester, ae=log.receiving_ae), log.receiving_ae
+        found, filters = standing(log), {act.sequence: act.filter for act in log.acts}
+        if found.everything is not Subscription.NONE:
+            lock = found.everything is Subscription.LOCK
+            yield Subscribe(who, tags.GLOBAL_SUBSCRIPTION, ae, lock)
+        for act, given in found.filters.items():
+            lock = given is Subscription.LOCK
+            yield Subscribe(who, tags.FILTERED_SUBSCRIPTION, ae, lock, filters[act])
+
+    def _wished(self, command: Subscribe) -> _Wish:
+        """What becomes of a command."""
+        kind = Kind.LOCK if command.lock and self._grant_locks else Kind.NO_LOCK
+        return kind, command.uid == tags.FILTERED_SUBSCRIPTION, command.filter
+
+    def _granted(self, wanted: Subscription) -> Subscription:
+        refused = wanted is Subscription.LOCK and not self._grant_locks
+        return Subscription.NO_LOCK if refused else wanted
+
+    # --- workitems ---
+
+    async def workitem(self, theirs: Workitem) -> Verdict:
+        """A workitem, as if it were created now in the state that it has."""
+        uid, shadow = theirs.uid, self._parts.shadow
+        async with self._parts.gate.workitem(uid):
+            ours = shadow.get(uid)
+            if ours is not None:
+                return compared(ours.workitem, theirs)
+            if shadow.is_gone(uid):
+                return conflict("was purged here")
+            try:
+                await self._create(theirs)
+            except Conflict:
+                return TAKEN
+        return IMPORTED
+
+    async def _create(self, theirs: Workitem) -> None:
+        """In one write with its subscriptions: a crash leaves all of it or nothing, so it can be repeated."""
+        acts = dict(self._acts(theirs, self._as_created(theirs)))
+        what = ["imported", *(f"imported the subscription of {ae}: {acts[ae].value}" for ae in acts)]
+        *entries, last = [self._entry(one) for one in what]
+        history = (*theirs.history, *entries)
+        new = replace(theirs, acts=self._numbered(acts), history=history, events=(), spilled=())
+        await self._parts.commits.commit(None, new, (*self._waiting(theirs), *_news(theirs)), last)
+        _log.info("%s: imported %s (%s)", self._requester, theirs.uid, theirs.state.value)
+
+    def _as_created(self, theirs: Workitem) -> Workitem:
+        """What the global acts here make of it. The caller holds the gate, so none of them comes in between."""
+        created, fitting = self._parts.commits.next_creation, self._parts.ledger.matching_filters
+        return replace(theirs, created=created, acts={}, filtered=fitting(theirs.attributes))
+
+    def _numbered(self, states: Mapping[str, Subscription]) -> dict[str, SpecificAct]:
+        """Acts with sequences of their own. No event has these, so nobody needs to wait for them."""
+        ticket, at = self._parts.order.take(len(states)), self._parts.now()
+        self._parts.order.give_up(ticket)
+        return {ae: SpecificAct(one, states[ae], at) for one, ae in enumerate(states, ticket.first)}
+
+    def _entry(self, what: str) -> HistoryEntry:
+        return HistoryEntry(self._parts.now(), str(self._requester), what)
+
+    def _waiting(self, theirs: Workitem) -> Iterator[Occurrence]:
+        for event in theirs.events:
+            for ae in event.receivers:
+                if self._waits(event, ae):
+                    yield Occurrence(event.type, event.information, ae)
+
+    def _waits(self, event: Event, receiving_ae: str) -> bool:
+        channels = self._reaches.get(receiving_ae, {}).values()
+        cursor = min((one.cursor for one in channels if one.cursor is not None), default=0)
+        return event.sequence > cursor and not any(event.sequence in one.dropped for one in channels)
+
+    def _acts(self, theirs: Workitem, ours: Workitem) -> Iterator[tuple[str, Subscription]]:
+        """Where an AE's subscription to the workitem is not what its global acts say here."""
+        for ae in sorted({*self._logs, *theirs.acts}):
+            wanted = self._granted(subscribed(self._logs.get(ae, Log(ae)), theirs))
+            counts = wanted is not Subscription.NONE or ae in self._moved_in
+            if counts and wanted is not self._parts.ledger.state(ae, ours):
+                yield ae, wanted
+
+    # --- dead letters ---
+
+    async def dead(self, batch: Batch) -> Verdict:
+        """Dead letters, under new numbers. Initial reports that were never made cannot be: they are left out."""
+        known = self._known(batch.endpoint)
+        events = [one for one in batch.letters if isinstance(one, Event)]
+        new = [one for one in events if _letter(one) not in known]
+        if not new:
+            return UNCHANGED if events else Verdict(Fate.LEFT_OUT)
+        verdict = await self._bury(replace(batch, letters=tuple(new)), new)
+        known.update(map(_letter, new))
+        return verdict
+
+    def _known(self, endpoint: Endpoint) -> set[_Letter]:
+        if endpoint not in self._letters:
+            letters = (one for batch in self._parts.delivery.dead.batches(endpoint) for one in batch.letters)
+            self._letters[endpoint] = {_letter(one) for one in letters if isinstance(one, Event)}
+        return self._letters[endpoint]
+
+    async def _bury(self, batch: Batch, letters: list[Event]) -> Verdict:
+        parts = self._parts
+        await parts.header.reserve(parts.order.next, parts.commits.next_creation)
+        ticket = parts.order.take(len(letters))
+        try:
+            numbered = tuple(replace(one, sequence=ticket.first + at) for at, one in enumerate(letters))
+            key = f"{PREFIX}{batch.endpoint.receiving_ae}/{batch.endpoint.channel}/{ticket.first}"
+            document = encode_batch(replace(batch, letters=numbered), 1)
+            version = await parts.writer.write(key, document, None)
+            parts.delivery.dead.load(Entry(key, document, version))
+        except Conflict:
+            return TAKEN
+        finally:
+            parts.order.give_up(ticket)
+        return IMPORTED
+
+
+def _news(theirs: Workitem) -> Iterator[Occurrence]:
+    """What everybody hears of a workitem that is new here; who performs it only while it is to be performed."""
+    yield state_report(theirs.attributes)
+    performers = None if theirs.state.is_final else assigned(theirs.attributes)
+    if performers:
+        yield performers
+
+
+def _wish(act: GlobalAct) -> _Wish:
+    """What a global act is, whatever its numbers: kind, whether it is filtered, and its filter."""
+    return act.kind, act.filtered, act.filter
+
+
+def _letter(event: Event) -> _Letter:
+    """What a dead letter is known by: its number differs from worklist to worklist."""
+    return event.uid, event.type, event.at

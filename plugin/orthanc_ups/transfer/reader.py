@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Reads the lines of an export. One that is not understood is refused as a whole, with the reason in words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any, Final
+
+from ..codecs import dicom_json
+from ..core import tags
+from ..core.dataset import text
+from ..core.events import Event, EventType
+from ..core.matching import Query
+from ..core.numbers import Numbers
+from ..core.reasons import discreet
+from ..core.states import State
+from ..core.statuses import UpsError
+from ..core.subscriptions import GlobalAct, Kind, Log
+from ..core.workitem import HistoryEntry, SpecificAct, Subscription, Workitem
+from ..delivery.documents import Batch, Progress
+from ..delivery.line import BurstAt, Waiting
+from ..delivery.port import Burst, Endpoint
+from .fields import Fields, WrongField
+from .records import Head, Purged, Reach, Record, Tail
+from .writer import FORMAT, PRODUCT
+
+_DIGEST: Final = re.compile("[0-9a-f]{64}")
+_CHANNEL: Final = re.compile(r"[!-~][ -~]{0,199}")
+
+
+class NotALine(ValueError):
+    """A line cannot be read; the text says why."""
+
+
+def decode(line: bytes) -> Record | None:
+    """The record of a line; None for one that ends a page. Raises NotALine."""
+    try:
+        fields = Fields(dicom_json.parsed(line))
+        kind = fields.text("kind")
+        if kind == "next":
+            return None
+        if kind not in _READERS:
+            raise WrongField(f"kind is {kind[:40]!r}, expected one of {', '.join(_READERS)}")
+        return _READERS[kind](fields)
+    except UpsError as error:
+        raise NotALine(error.detail) from error
+    except ValueError as error:
+        raise NotALine(str(error)) from error
+
+
+def _head(fields: Fields) -> Head:
+    if fields.text("product") != PRODUCT:
+        raise WrongField(f"this is no export of {PRODUCT}")
+    found = fields.number("format")
+    if found != FORMAT:
+        raise WrongField(
+            f"the format is {found}, expected {FORMAT}: the export is of another version of {PRODUCT}"
+        )
+    return Head(
+        fields.text("identity"),
+        fields.number("next_sequence", 1),
+        fields.number("next_creation", 1),
+        fields.time("at"),
+        fields.counts("counts"),
+    )
+
+
+def _tail(fields: Fields) -> Tail:
+    return Tail(fields.number("next_sequence", 1), fields.number("next_creation", 1))
+
+
+# --- subscribers ---
+
+
+def _log(fields: Fields) -> Log:
+    acts = tuple(_global_act(one) for one in fields.objects("acts"))
+    sequences = [act.sequence for act in acts]
+    if sequences != sorted(set(sequences)):
+        raise WrongField("acts are not in growing sequence")
+    return Log(fields.ae("ae"), acts, fields.number("revision"))
+
+
+def _global_act(fields: Fields) -> GlobalAct:
+    filtered = fields.flag("filtered")
+    wanted = fields.data_set("filter", is_filter=True) if fields.has("filter") else None
+    kind = fields.choice("act", Kind)
+    if wanted is not None:
+        Query.of(wanted)
+    elif filtered and kind.subscribes:
+        raise WrongField("a filtered subscription has no filter")
+    matched = fields.choice("matched", Numbers.read) if filtered else Numbers()
+    through, at = fields.number("through"), fields.time("at")
+    return GlobalAct(fields.number("sequence", 1), kind, through, filtered, wanted, matched, at)
+
+
+def _reach(fields: Fields) -> Reach:
+    return Reach(fields.ae("ae"), {name: _progress(one) for name, one in fields.by_name("channels")})
+
+
+def _progress(fields: Fields) -> Progress:
+    tally = fields.object("tally")
+    restored: dict[str, Any] = {name: tally.number(name) for name in ("delivered", "failed", "dead")}
+    restored |= {name: tally.maybe_time(name) for name in ("last_success_at", "last_error_at")}
+    restored["last_error"] = tally.text("last_error")
+    return Progress(fields.maybe_number("cursor"), fields.numbers("dropped"), restored)
+
+
+# --- workitems ---
+
+
+def _workitem(fields: Fields) -> Workitem:
+    uid, attributes = fields.uid("uid"), fields.data_set("attributes")
+    if text(attributes, tags.SOP_INSTANCE_UID) != uid:
+        raise WrongField("attributes have another SOP Instance UID (0008,0018) than the workitem")
+    if text(attributes, tags.STATE) not in {state.value for state in State}:
+        raise WrongField("attributes have no valid Procedure Step State (0074,1000)")
+    owner = fields.maybe_text("owner")
+    if owner is not None and not _DIGEST.fullmatch(owner):
+        raise WrongField("owner is no digest of a Transaction UID")
+    return Workitem(
+        uid=uid,
+        created=fields.number("created", 1),
+        attributes=attributes,
+        owner=owner,
+        acts={ae: _specific_act(one) for ae, one in fields.by_ae("acts")},
+        filtered=fields.numbers("filtered"),
+        events=_events(fields, uid),
+        history=tuple(_entry(one) for one in fields.objects("history")),
+        ended=fields.maybe_time("ended"),
+        revision=fields.number("revision"),
+    )
+
+
+def _specific_act(fields: Fields) -> SpecificAct:
+    return SpecificAct(fields.number("sequence", 1), fields.choice("state", Subscription), fields.time("at"))
+
+
+def _entry(fields: Fields) -> HistoryEntry:
+    return HistoryEntry(fields.time("at"), fields.text("who"), fields.text("what"), _why(fields))
+
+
+def _why(fields: Fields) -> str:
+    """Exports of before there were reasons have none."""
+    return discreet(fields.text("why")) if fields.has("why") else ""
+
+
+def _events(fields: Fields, uid: str) -> tuple[Event, ...]:
+    """By sequence. There are exports that have them in another order."""
+    found = sorted((_event(one, uid) for one in fields.objects("events")), key=lambda event: event.sequence)
+    if any(one.sequence == other.sequence for one, other in pairwise(found)):
+        raise WrongField("two events have the same sequence")
+    return tuple(found)
+
+
+def _event(fields: Fields, uid: str) -> Event:
+    return Event(
+        fields.number("sequence", 1),
+        fields.choice("type", EventType),
+        uid,
+        fields.data_set("information"),
+        fields.aes("receivers"),
+        fields.time("at"),
+    )
+
+
+def _purged(fields: Fields) -> Purged:
+    who = fields.text("who") if fields.has("who") else ""
+    return Purged(fields.uid("uid"), HistoryEntry(fields.time("at"), who, "purged", _why(fields)))
+
+
+# --- dead letters ---
+
+
+def _batch(fields: Fields) -> Batch:
+    channel = fields.text("channel")
+    if not _CHANNEL.fullmatch(channel):
+        raise WrongField("channel is no name of a channel")
+    endpoint = Endpoint(fields.ae("ae"), channel)
+    letters = tuple(_letter(one, endpoint) for one in fields.objects("letters"))
+    if not letters:
+        raise WrongField("letters is empty")
+    return Batch(endpoint, letters, fields.text("reason"), fields.time("at"))
+
+
+def _letter(fields: Fields, endpoint: Endpoint) -> Waiting:
+    if not fields.has("burst"):
+        return _event(fields, fields.uid("uid"))
+    first, through, act = fields.number("burst", 1), fields.number("through"), fields.number("act", 1)
+    burst = Burst(endpoint.receiving_ae, first, through, act, fields.time("at"))
+    return BurstAt(burst, fields.number("after"))
+
+
+_READERS: Final[dict[str, Callable[[Fields], Record]]] = {
+    "header": _head,
+    "subscriber": _log,
+    "delivery": _reach,
+    "workitem": _workitem,
+    "purged": _purged,
+    "dead_letters": _batch,
+    "end": _tail,
+}

@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""An export into an empty worklist: every number stays, so the worklist goes on where the other one stopped.
+
+Creation numbers, sequences, acts and cursors are those of the export, so subscriptions mean the same and a
+WebSocket client may resume by its sequence. AEs that move in are told nothing until everything is there; then
+they get what waited, in order. A crash in between repeats events at worst: the stored cursors are those of the
+export until the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+from typing import Final
+
+from ..core.events import Event
+from ..core.numbers import Numbers
+from ..core.subscriptions import Log
+from ..core.workitem import Workitem
+from ..delivery.dead_letters import PREFIX, sequence_of
+from ..delivery.documents import Batch, encode_batch
+from ..store.document import encode, encode_events
+from ..store.log_document import encode_log
+from ..store.port import Entry
+from ..worklist.commits import SPILL_ABOVE, SPILLED_AT_ONCE, Overflow, workitem_key
+from ..worklist.header import CREATIONS, SEQUENCES
+from ..worklist.loader import bursts, unsettled_events
+from ..worklist.writer import Conflict
+from .records import (
+    IMPORTED,
+    TAKEN,
+    UNCHANGED,
+    Head,
+    Parts,
+    Purged,
+    Reach,
+    Tail,
+    Verdict,
+    compared,
+    conflict,
+    meaning,
+)
+
+_log = logging.getLogger("orthanc_ups.worklist")
+_AT_ONCE: Final = 50
+
+
+class Restore:
+    """Takes records as they are. One at a time; every method may raise StoreUnavailable and can be repeated."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._flushed = True
+
+    def fits(self, head: Head) -> bool:
+        """True if this worklist has no workitems yet, or is just being restored from the same one."""
+        parts = self._parts
+        if parts.header.restoring:
+            return parts.header.restoring == head.identity
+        return not (parts.shadow.count() or parts.shadow.tombstones or parts.delivery.dead.endpoints())
+
+    async def begin(self, head: Head) -> None:
+        """Move our own numbers behind those of the export, which may still grow. The caller holds the gate."""
+        self._use_behind(head.next_sequence + SEQUENCES, head.next_creation + CREATIONS)
+        header = self._parts.header
+        if header.restoring != head.identity:
+            await self._renumber()
+        await header.restore(head.identity, self._parts.order.next, self._next_creation)
+
+    async def _renumber(self) -> None:
+        """Who is subscribed already, by the setting of a webhook say: none of these acts saw a workitem."""
+        parts = self._parts
+        for log in parts.ledger.logs():
+            await parts.header.reserve(parts.order.next + len(log.acts), self._next_creation)
+            ticket = parts.order.take(len(log.acts))
+            try:
+                acts = tuple(
+                    replace(act, sequence=number, through=0, matched=Numbers())
+                    for number, act in enumerate(log.acts, ticket.first)
+                )
+                moved = replace(log, acts=acts, revision=log.revision + 1)
+                key = f"subscriber/{log.receiving_ae}"
+                parts.ledger.keep(moved, await parts.writer.overwrite(key, encode_log(moved)))
+            finally:
+                parts.order.give_up(ticket)
+
+    @property
+    def _next_creation(self) -> int:
+        return self._parts.commits.next_creation
+
+    def _use_behind(self, next_sequence: int, next_creation: int) -> None:
+        self._parts.order.start_at(next_sequence)
+        self._parts.commits.next_creation = max(self._next_creation, next_creation)
+
+    # --- subscribers ---
+
+    async def log(self, log: Log) -> Verdict:
+        """The global acts of an AE; they replace such of ours as mean the same."""
+        ledger = self._parts.ledger
+        ours = ledger.log(log.receiving_ae)
+        if ours.acts == log.acts:
+            return UNCHANGED
+        if ours.acts and meaning(ours) != meaning(log):
+            return conflict("is subscribed here; its own subscriptions are kept")
+        last = max((act.sequence + act.through for act in log.acts), default=0)
+        self._use_behind(last + 1, max((act.through for act in log.acts), default=0) + 1)
+        version = ledger.version(log.receiving_ae)
+        async with self._parts.gate.everything():
+            try:
+                key = f"subscriber/{log.receiving_ae}"
+                ledger.keep(log, await self._parts.writer.write(key, encode_log(log), version))
+            except Conflict:
+                return TAKEN
+        return IMPORTED
+
+    async def reach(self, reach: Reach) -> Verdict:
+        """How far delivery is with an AE."""
+        self._hold(reach)
+        return IMPORTED
+
+    def _hold(self, reach: Reach) -> None:
+        self._parts.delivery.hold(reach.receiving_ae, reach.channels)
+        self._flushed = False
+
+    # --- workitems ---
+
+    async def workitem(self, workitem: Workitem) -> Verdict | None:
+        """A workitem with its waiting events; None if its creation number is taken."""
+        parts = self._parts
+        async with parts.gate.workitem(workitem.uid):
+            ours = parts.shadow.get(workitem.uid)
+            if ours is not None:
+                return compared(ours.workitem, workitem)
+            if parts.shadow.is_gone(workitem.uid):
+                return conflict("was purged here")
+            if parts.shadow.created(workitem.created - 1, workitem.created, 1):
+                return None
+            await self._prepare(workitem)
+            return await self._written(workitem)
+
+    async def _prepare(self, workitem: Workitem) -> None:
+        """Cursors first: then a crash behind the write of the workitem loses none of its events."""
+        last = max((event.sequence for event in workitem.events), default=0)
+        self._use_behind(last + 1, workitem.created + 1)
+        await self._parts.header.reserve(self._parts.order.next, self._next_creation)
+        for name in {name for event in workitem.events for name in event.receivers}:
+            if self._parts.delivery.held_from(name) is None:
+                self._hold(Reach(name, {}))
+        if not self._flushed:
+            await self._parts.delivery.flush()
+            self._flushed = True
+
+    async def _written(self, workitem: Workitem) -> Verdict:
+        workitem = await self._spilled(workitem)
+        document = encode(workitem)
+        try:
+            version = await self._parts.writer.write(workitem_key(workitem.uid), document, None)
+        except Conflict:
+            return TAKEN
+        self._parts.shadow.put(workitem, version, document)
+        self._parts.ledger.note(workitem)
+        return IMPORTED
+
+    async def _spilled(self, workitem: Workitem) -> Workitem:
+        """Too many events go into overflow entries, as they do when they happen."""
+        events, spilled = workitem.events, workitem.spilled
+        while len(events) > SPILL_ABOVE:
+            some, events = events[:SPILLED_AT_ONCE], events[SPILLED_AT_ONCE:]
+            key, document = f"events/{workitem.uid}/{some[0].sequence}", encode_events(workitem.uid, some)
+            version = await self._parts.writer.overwrite(key, document)
+            overflows = self._parts.commits.overflows.setdefault(workitem.uid, [])
+            overflows[:] = [one for one in overflows if one.key != key]
+            overflows.append(Overflow(key, version, document, some))
+            spilled = (*spilled, some[0].sequence)
+        return replace(workitem, events=events, spilled=spilled)
+
+    async def purged(self, purged: Purged) -> Verdict:
+        """A purged workitem that is remembered."""
+        shadow = self._parts.shadow
+        async with self._parts.gate.workitem(purged.uid):
+            if shadow.is_gone(purged.uid):
+                return UNCHANGED
+            if shadow.get(purged.uid) is not None:
+                return conflict("is here, but was purged there; ours is kept")
+            try:
+                await shadow.tombstones.bury(purged.uid, purged.last, None)
+            except Conflict:
+                return TAKEN
+        return IMPORTED
+
+    async def dead(self, batch: Batch) -> Verdict:
+        """Dead letters that died together."""
+        dead, endpoint = self._parts.delivery.dead, batch.endpoint
+        known = dead.sequences(endpoint)
+        letters = tuple(one for one in batch.letters if sequence_of(one) not in known)
+        if not letters:
+            return UNCHANGED
+        key = f"{PREFIX}{endpoint.receiving_ae}/{endpoint.channel}/{sequence_of(letters[0])}"
+        document = encode_batch(replace(batch, letters=letters), 1)
+        try:
+            dead.load(Entry(key, document, await self._parts.writer.write(key, document, None)))
+        except Conflict:
+            return TAKEN
+        return IMPORTED
+
+    # --- the end ---
+
+    async def end(self, tail: Tail | None) -> None:
+        """Everything is there (or, without tail, nothing more comes): deliver what waits."""
+        if tail is not None:
+            self._use_behind(tail.next_sequence, tail.next_creation)
+            await self._parts.header.restore("", self._parts.order.next, self._next_creation)
+        parts = self._parts
+        async with parts.gate.everything():
+            waiting = await self._waiting()
+            parts.shadow.record(waiting)
+            parts.delivery.take_in(waiting, bursts(list(parts.ledger.logs())), parts.order.next - 1)
+        _log.info("Moved in from another worklist; %d workitems are here now", parts.shadow.count())
+
+    async def _waiting(self) -> list[Event]:
+        """What may not have reached an AE that moved in."""
+        first = self._parts.delivery.held_from()
+        if first is None:
+            return []
+        found = []
+        for count, workitem in enumerate(self._parts.projection.with_events_after(first)):
+            found.append(workitem)
+            if count % _AT_ONCE == 0:
+                await asyncio.sleep(0)
+        return unsettled_events(iter(found), self._parts.commits.overflows)

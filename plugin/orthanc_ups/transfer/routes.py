@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Backup and move: the whole worklist as lines of JSON, page by page out and in.
+
+Orthanc answers a request in one piece, so an export comes in pages: each GET gives some thousand lines at most and
+ends with a line that says where to go on; a page fits into one POST of an import.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+from ..core.commands import Requester
+from ..core.statuses import UpsError
+from ..dicomweb.response import HttpProblem, WebResponse
+from ..management.routing import JSON_LINES, Call, Route, json_response
+from ..store.port import StoreUnavailable
+from .exporter import Exporter, Position
+from .intake import KINDS, LISTED, Account, Intake, NotBegun
+from .reader import NotALine, decode
+from .records import Fate, Tail
+from .writer import encode, next_page
+
+_log = logging.getLogger("orthanc_ups.management")
+_USUAL_PAGE: Final = 500
+_GREATEST_PAGE: Final = 5_000
+PAGE_BYTES: Final = 4 * 1024 * 1024
+
+
+async def export(exporter: Exporter) -> AsyncIterator[bytes]:
+    """Every line of an export. Raises UpsError while the worklist is reading itself in."""
+    async for record, _ in exporter.records():
+        yield encode(record)
+
+
+async def export_page(exporter: Exporter, after: Position | None, limit: int) -> bytes:
+    """The lines behind a position: at most ``limit`` records, and about ``PAGE_BYTES``, but at least one."""
+    lines: list[bytes] = []
+    size, last = 0, after
+    async for record, position in exporter.records(after):
+        line = encode(record)
+        if lines and (len(lines) >= limit or size + len(line) > PAGE_BYTES) and not isinstance(record, Tail):
+            lines.append(next_page(str(last)))
+            break
+        lines.append(line)
+        size, last = size + len(line), position
+    return b"".join(lines)
+
+
+class ImportStopped(Exception):
+    """A line was not taken; those before it were, and it can come again.
+
+    Attributes:
+        number: of the line within its lot, from 1.
+        status: HTTP status.
+    """
+
+    def __init__(self, number: int, status: int, why: str) -> None:
+        super().__init__(f"line {number}: {why}")
+        self.number = number
+        self.status = status
+
+
+class Importer:
+    """Takes lots of lines, one lot after the other, in the order of the export."""
+
+    def __init__(self, intake: Intake) -> None:
+        self._intake = intake
+        self._busy = asyncio.Lock()
+
+    @property
+    def account(self) -> Account:
+        """How the import stands; may be asked at any time."""
+        return self._intake.account
+
+    async def feed(self, lot: bytes, requester: Requester) -> int:
+        """Take whole lines in; how many were taken. Raises ImportStopped."""
+        taken = 0
+        async with self._busy:
+            for number, line in enumerate(lot.split(b"\n"), 1):
+                if line.strip():
+                    await self._take(number, line, requester)
+                    taken += 1
+        return taken
+
+    async def _take(self, number: int, line: bytes, requester: Requester) -> None:
+        try:
+            record = decode(line)
+            if record is not None:
+                await self._intake.take(record, requester)
+        except NotALine as error:
+            raise ImportStopped(number, 400, str(error)) from error
+        except NotBegun as error:
+            raise ImportStopped(number, 409, str(error)) from error
+        except UpsError as error:
+            raise ImportStopped(number, 503, error.detail) from error
+        except StoreUnavailable as error:
+            raise ImportStopped(number, 503, f"Orthanc cannot store it now: {error}") from error
+
+
+class Transfer:
+    """Handlers of ``/ups/api/export`` and ``/ups/api/import``."""
+
+    def __init__(self, exporter: Exporter, intake: Intake) -> None:
+        self._exporter = exporter
+        self._importer = Importer(intake)
+
+    def routes(self) -> tuple[Route, ...]:
+        """What is offered."""
+        return (
+            Route("GET", "/export", self.export),
+            Route("GET", "/import", self.progress),
+            Route("POST", "/import", self.take, JSON_LINES),
+        )
+
+    async def export(self, call: Call) -> WebResponse:
+        """One page of lines."""
+        try:
+            after = Position.parse(call.query["after"]) if call.query.get("after") else None
+        except ValueError as error:
+            raise HttpProblem(400, f'"after" is {error}; take it from the last line of a page') from None
+        limit = call.asked_number("limit", _USUAL_PAGE, 1, _GREATEST_PAGE)
+        body = await export_page(self._exporter, after, limit)
+        if after is None:
+            _log.warning("%s: an export of the worklist begins", call.requester)
+        return WebResponse(200, (("Cache-Control", "no-store"),), body, JSON_LINES)
+
+    async def progress(self, call: Call) -> dict[str, Any]:
+        """How the last import stands."""
+        return described(self._importer.account)
+
+    async def take(self, call: Call) -> Any:
+        """Some lines of an export, in its order."""
+        try:
+            taken = await self._importer.feed(call.body, call.requester)
+        except ImportStopped as stopped:
+            told = described(self._importer.account)
+            content = {"error": str(stopped), "line": stopped.number, "import": told}
+            return json_response(content, stopped.status)
+        return {"lines": taken, "import": described(self._importer.account)}
+
+
+def described(account: Account) -> dict[str, Any]:
+    """An import for people and programs."""
+    counts = account.counts
+    conflicts = sum(number for (_, fate), number in counts.items() if fate is Fate.CONFLICT)
+    return {
+        "state": account.state,
+        "mode": account.mode,
+        "from": account.identity,
+        "counts": {
+            kind: {
+                "expected": account.expected.get(kind),
+                **{fate.value: counts[kind, fate] for fate in Fate},
+            }
+            for kind in KINDS
+        },
+        "conflicts": [{"kind": one.kind, "name": one.name, "why": one.why} for one in account.conflicts],
+        "conflicts_listed_at_most": LISTED,
+        "conflicts_in_all": conflicts,
+    }

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What the wires ask of the rest of the house."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Protocol
+
+from ..core.commands import Command
+from ..core.dataset import DataSet
+from ..core.events import Event
+from ..core.matching import Query
+from ..core.outcome import WHOLE, Outcome, Page, Paging
+
+
+class WorklistPort(Protocol):
+    """The one worklist. Every method must be called on its asyncio loop."""
+
+    async def execute(self, command: Command) -> Outcome:
+        """Carry out a command. Raises UpsError if it is refused; then nothing has changed."""
+        ...
+
+    async def retrieve(self, uid: str) -> DataSet:
+        """A workitem without Transaction UID. Raises UpsError (C307; 404 or 410)."""
+        ...
+
+    def document_of(self, uid: str) -> bytes:
+        """A workitem as it is stored: equal as long as nothing changes. Raises UpsError (C307; 404 or 410)."""
+        ...
+
+    def text_of(self, uid: str) -> bytes:
+        """Its attributes as JSON text of the inner form (core/dataset.py). Raises UpsError (C307; 404 or 410)."""
+        ...
+
+    def find(self, query: Query) -> AsyncIterator[list[DataSet]]:
+        """The answers of a C-FIND in chunks (PS3.4 CC.2.8)."""
+        ...
+
+    async def search(self, query: Query, paging: Paging = WHOLE) -> Page[DataSet]:
+        """One page of a search (PS3.18 §11.9) with its return attributes."""
+        ...
+
+    async def search_texts(self, query: Query, paging: Paging = WHOLE) -> Page[bytes]:
+        """The same, each workitem as JSON text of the inner form (core/dataset.py)."""
+        ...
+
+
+class OrthancPort(Protocol):
+    """Orthanc's own HTTP server, asked by loopback."""
+
+    async def ask(self, method: str, path: str, headers: Mapping[str, str]) -> tuple[int, Mapping[str, str]]:
+        """Send a request without body and with exactly these headers; returns status and headers.
+
+        Nothing of ours is added: no token, no credentials.
+
+        Raises:
+            OSError: Orthanc did not answer.
+        """
+        ...
+
+
+class ReplayPort(Protocol):
+    """Events that were told before."""
+
+    def replay(self, receiving_ae: str, after_sequence: int) -> AsyncIterator[list[Event]]:
+        """Every kept event for the AE behind a sequence, in order, up to those released by now."""
+        ...

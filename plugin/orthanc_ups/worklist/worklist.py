@@ -1,0 +1,297 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The worklist: the one door through which everything changes (PS3.4 Annex CC)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from datetime import datetime
+from typing import Any, Final, Protocol, TypeVar
+
+from ..core import statuses, tags
+from ..core.commands import (
+    SERVICE_OF,
+    Command,
+    Purge,
+    ReleaseLock,
+    Requester,
+    Subscribe,
+    Suspend,
+    Unsubscribe,
+)
+from ..core.dataset import DataSet
+from ..core.matching import Query
+from ..core.outcome import WHOLE, Outcome, Page, Paging, T
+from ..core.reasons import discreet, reason_of
+from ..core.representations import REPRESENTATIONS
+from ..core.statuses import UpsError
+from ..core.workitem import HistoryEntry, Workitem
+from ..settings import Settings
+from ..store.port import StoreUnavailable
+from ..store.recovery import ShelvesLost
+from .attempts import Attempt, Attempts, Step
+from .commits import Commits
+from .counters import Counters
+from .gate import Gate
+from .global_acts import GlobalActs
+from .ledger import Ledger
+from .purging import Purging
+from .shadow import Kept, Shadow
+from .writer import Conflict, Writer
+
+_log = logging.getLogger("orthanc_ups.worklist")
+_TRIES: Final = 5
+_AT_ONCE: Final = 2_000
+_ANSWER_WITHIN: Final = 30.0
+_UNKNOWN: Final = "Orthanc's store does not answer; it is not known yet whether the request was carried out"
+_T = TypeVar("_T")
+
+
+class ReceivingAes(Protocol):
+    """Which AE titles can be told of events at all."""
+
+    async def is_known(self, receiving_ae: str, requester: Requester) -> bool:
+        """True if events can be sent to the AE: it has a DIMSE address, a webhook, or uses UPS-RS."""
+        ...
+
+
+class Worklist:
+    """Takes commands and queries. Lives on one asyncio loop; every method must be called there.
+
+    Attributes:
+        observers: told of each accepted command and its outcome; must be quick and never raise.
+        at_once: commands that may be on their way; more are refused (0213, 503).
+        answer_within: seconds after which a caller is told that the outcome is not known yet (0110, 500).
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        writer: Writer,
+        commits: Commits,
+        shadow: Shadow,
+        ledger: Ledger,
+        global_acts: GlobalActs,
+        gate: Gate,
+        receiving_aes: ReceivingAes,
+        now: Callable[[], datetime],
+        counters: Counters,
+        on_lost: Callable[[], None],
+    ) -> None:
+        """``on_lost`` is called when a command finds that somebody deleted what the store stands on."""
+        self._writer = writer
+        self._commits = commits
+        self._shadow = shadow
+        self._global_acts = global_acts
+        self._gate = gate
+        self._receiving_aes = receiving_aes
+        self._now = now
+        self._counters = counters
+        self._on_lost = on_lost
+        self._attempts = Attempts(settings, shadow, ledger, now)
+        self._purging = Purging(commits, shadow, ledger)
+        self._running: set[asyncio.Task[Any]] = set()
+        self._closed = False
+        self.observers: list[Callable[[Command, Outcome], None]] = []
+        self.at_once = _AT_ONCE
+        self.answer_within = _ANSWER_WITHIN
+
+    # --- commands ---
+
+    async def execute(self, command: Command) -> Outcome:
+        """Carry out a command. It is carried to its end even if the caller goes away.
+
+        Raises UpsError if it is refused; then nothing has changed. Only if Orthanc's store is silent for
+        long, that is not known yet, and the error (0110) says so.
+        """
+        self._check_open()
+        task = self._in_background(self._answered(command))
+        limit = asyncio.timeout(self.answer_within)
+        try:
+            async with limit:
+                return await asyncio.shield(task)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise UpsError(statuses.PROCESSING_FAILURE, _UNKNOWN) from None
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UpsError(statuses.RESOURCE_LIMITATION, "the worklist is going down")
+        self._shadow.check()
+        if self._writer.is_stuck or len(self._running) >= self.at_once:
+            raise UpsError(statuses.RESOURCE_LIMITATION, "Orthanc's store does not answer; try again later")
+
+    def _in_background(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
+        task = asyncio.ensure_future(work)
+        self._running.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            task.exception()  # the caller has it, or went away: it is not lost news for the loop
+
+    async def close(self, within: float) -> None:
+        """Take no more commands, and wait some seconds for the running ones to end.
+
+        They are not cancelled: nobody could tell then what became of their writes.
+        """
+        self._closed = True
+        if self._running:
+            await asyncio.wait(set(self._running), timeout=within)
+
+    async def _answered(self, command: Command) -> Outcome:
+        name = SERVICE_OF[type(command)].value.replace(" ", "_")
+        try:
+            outcome = await self._dispatched(command)
+        except UpsError as error:
+            self._counters.add(f"refused_{name}")
+            _log.info("%s: %s of %s refused: %s", command.requester, name, command.uid, error.detail)
+            raise
+        except StoreUnavailable as error:
+            self._counters.add(f"refused_{name}")
+            _log.error("%s of %s not stored: %s", name, command.uid, error)
+            if isinstance(error, ShelvesLost):
+                self._on_lost()
+            raise UpsError(statuses.RESOURCE_LIMITATION, f"Orthanc cannot store it now: {error}") from error
+        self._counters.add(f"accepted_{name}")
+        for tell in self.observers:
+            tell(command, outcome)
+        return outcome
+
+    async def _dispatched(self, command: Command) -> Outcome:
+        if isinstance(command, (Subscribe, Unsubscribe, Suspend)):
+            return await self._on_subscription(command)
+        if isinstance(command, ReleaseLock):
+            return await self._on_one(command, self._attempts.released(command))
+        if isinstance(command, Purge):
+            return await self._purged(command)
+        return await self._on_one(command, self._attempts.decided(command))
+
+    # --- one workitem ---
+
+    async def _on_one(self, command: Command, step: Step) -> Outcome:
+        async def carry_out(before: Kept | None) -> Outcome:
+            return await self._carried_out(command, before, step(before))
+
+        return await self._against_others(command.uid, carry_out)
+
+    async def _against_others(self, uid: str, work: Callable[[Kept | None], Awaitable[Outcome]]) -> Outcome:
+        """Do the work alone on one workitem, anew if somebody else (not we) has changed its entry."""
+        async with self._gate.workitem(uid):
+            for _ in range(_TRIES):
+                try:
+                    return await work(self._shadow.get(uid))
+                except Conflict as conflict:
+                    self._shadow.adopt(uid, conflict.entry)
+                    self._seen(uid)
+        raise UpsError(statuses.PROCESSING_FAILURE, f"{uid} is changed by others all the time")
+
+    def _seen(self, uid: str) -> None:
+        kept = self._shadow.get(uid)
+        if kept is not None:
+            self._commits.seen(kept.workitem)
+
+    async def _carried_out(self, command: Command, before: Kept | None, planned: Attempt) -> Outcome:
+        decision, uid = planned.decision, command.uid
+        known = (before.workitem, decision.workitem) if before else (decision.workitem,)
+        why = discreet(reason_of(command), *known)
+        outcome = Outcome(decision.status, uid, decision.told, decision.details, why)
+        if before is not None and decision.workitem is before.workitem and planned.act is None:
+            return outcome
+        entry = HistoryEntry(self._now().timestamp(), str(command.requester), decision.what, why)
+        after = await self._commits.commit(
+            before, decision.workitem, decision.occurrences, entry, planned.act
+        )
+        if planned.counted:
+            self._counters.add(planned.counted)
+        _log.info("%s: %s; workitem %s is %s", command.requester, decision.what, uid, after.state.value)
+        if uid in self._commits.overflows:
+            self._in_background(self._commits.sweep_one(uid))
+        return outcome
+
+    async def _purged(self, command: Purge) -> Outcome:
+        async def carry_out(before: Kept | None) -> Outcome:
+            self._attempts.present(command.uid, before)
+            assert before is not None
+            return await self._purging.carry_out(command, before, self._now().timestamp())
+
+        return await self._against_others(command.uid, carry_out)
+
+    # --- subscriptions (PS3.4 CC.2.3) ---
+
+    async def _on_subscription(self, command: Subscribe | Unsubscribe | Suspend) -> Outcome:
+        _check_ae(command.receiving_ae)
+        is_global = command.uid in tags.WELL_KNOWN
+        if isinstance(command, Suspend) and not is_global:
+            raise UpsError(statuses.WRONG_ACTION, "only a global subscription can be suspended")
+        if isinstance(command, Subscribe):
+            await self._check_known(command)
+        if is_global or isinstance(command, Suspend):
+            outcome = await self._globally(command)
+        elif isinstance(command, Subscribe):
+            outcome = await self._on_one(command, self._attempts.subscribed(command))
+        else:
+            outcome = await self._on_one(command, self._attempts.unsubscribed(command))
+        if (
+            outcome.status is statuses.NO_SUCH_SUBSCRIPTION
+        ):  # an AE that is known no more may still unsubscribe
+            await self._check_known(command)
+        return outcome
+
+    async def _check_known(self, command: Subscribe | Unsubscribe | Suspend) -> None:
+        if not await self._receiving_aes.is_known(command.receiving_ae, command.requester):
+            detail = f"Receiving AE {command.receiving_ae} is not in DicomModalities"
+            raise UpsError(statuses.UNKNOWN_RECEIVING_AE, detail, tags.RECEIVING_AE)
+
+    async def _globally(self, command: Subscribe | Unsubscribe | Suspend) -> Outcome:
+        async with self._gate.everything():
+            return await self._global_acts.carry_out(command, self._now().timestamp())
+
+    # --- queries ---
+
+    def workitem(self, uid: str) -> Workitem:
+        """A workitem with all that is known of it. Raises UpsError (C307; 404 or 410)."""
+        return self._attempts.present(uid, self._shadow.get(uid))
+
+    async def retrieve(self, uid: str) -> DataSet:
+        """The attributes of a workitem, without Transaction UID. Raises UpsError (C307; 404 or 410)."""
+        return self.workitem(uid).attributes
+
+    def document_of(self, uid: str) -> bytes:
+        """A workitem as it is stored: equal as long as nothing changes. Raises UpsError (C307; 404 or 410)."""
+        return self._attempts.there(uid, self._shadow.document(uid))
+
+    def text_of(self, uid: str) -> bytes:
+        """Its attributes as JSON text of the inner form (core/dataset.py). Raises UpsError (C307; 404 or 410)."""
+        return self._attempts.there(uid, self._shadow.text(uid))
+
+    def find(self, query: Query) -> AsyncIterator[list[DataSet]]:
+        """The answers of a C-FIND in chunks, with exactly the requested attributes (PS3.4 CC.2.8)."""
+        return self._shadow.stream(query)
+
+    async def search(self, query: Query, paging: Paging = WHOLE) -> Page[DataSet]:
+        """One page of a search (PS3.18 §11.9) with its return attributes."""
+        returns = query.returns(paging.include, paging.everything)
+        found, total = await self._shadow.search(query, paging.offset, paging.limit)
+        return _page(tuple(map(returns.of, found)), total, paging)
+
+    async def search_texts(self, query: Query, paging: Paging = WHOLE) -> Page[bytes]:
+        """The same, each workitem as JSON text of the inner form (core/dataset.py)."""
+        returns = query.returns(paging.include, paging.everything)
+        found, total = await self._shadow.search_texts(query, paging.offset, paging.limit, returns)
+        return _page(tuple(found), total, paging)
+
+
+def _page(found: tuple[T, ...], total: int, paging: Paging) -> Page[T]:
+    return Page(found, total, max(0, total - paging.offset - len(found)))
+
+
+def _check_ae(receiving_ae: str) -> None:
+    form = REPRESENTATIONS["AE"]
+    if not receiving_ae.strip() or not form.valid(receiving_ae):
+        detail = f"Receiving AE (0074,1234) is {receiving_ae[:20]!r}, expected {form.form}"
+        raise UpsError(statuses.INVALID_ARGUMENT, detail, tags.RECEIVING_AE)

@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The listener lets in whom Orthanc lets in, and users have AE titles."""
+
+import asyncio
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from orthanc_ups.core.statuses import UpsError
+from orthanc_ups.dicomweb.authorization import PROBE_HEADER, Authorization
+from orthanc_ups.dicomweb.response import HttpProblem
+from orthanc_ups.dicomweb.rights import Rights
+from orthanc_ups.dicomweb.ups_rs_resources import Kind, Resource
+from orthanc_ups.settings import Settings, Surroundings
+
+BOB = {"authorization": "Basic " + base64.b64encode(b"bob:secret").decode()}
+ITEMS, ITEM, OTHER = Resource(Kind.WORKITEMS), Resource(Kind.WORKITEM, "1.2"), Resource(Kind.WORKITEM, "1.3")
+
+
+class Orthanc:
+    """Answers with `status`, or does not if that is 0."""
+
+    def __init__(self, status: int = 200) -> None:
+        self.status = status
+        self.asked: list[tuple[str, str, dict[str, str]]] = []
+
+    async def ask(self, method: str, path: str, headers: Mapping[str, str]) -> tuple[int, Mapping[str, str]]:
+        self.asked.append((method, path, dict(headers)))
+        await asyncio.sleep(0)
+        if not self.status:
+            raise OSError("down")
+        return self.status, {"WWW-Authenticate": 'Basic realm="here"'}
+
+
+class House:
+    """An Authorization with an Orthanc and a clock to play with."""
+
+    def __init__(self, status: int = 200, **raw: Any) -> None:
+        self.orthanc = Orthanc(status)
+        self.now = 0.0
+        surroundings = Surroundings(authentication_enabled=True, raw=raw)
+        self.door = Authorization(
+            self.orthanc, Settings(authorization_cache=5.0), surroundings, lambda: self.now
+        )
+
+    def admit(
+        self, resource: Resource, headers: Mapping[str, str] = BOB, method: str = "GET", query: str = ""
+    ) -> str | None:
+        return asyncio.run(self.door.admit(method, resource, self.door.credentials(headers), query))
+
+
+def test_orthanc_is_asked_with_the_credentials_of_the_caller_and_nothing_else() -> None:
+    house = House()
+    headers = {**BOB, "cookie": "a=b", "user-agent": "x", "content-type": "y", "x-token": "z"}
+    assert house.admit(Resource(Kind.STATE, "1.2"), headers, "PUT") == "bob"
+    assert house.orthanc.asked == [
+        ("PUT", "/dicom-web/workitems/1.2/state", {**BOB, "cookie": "a=b", PROBE_HEADER: house.door.secret})
+    ]
+
+
+@pytest.mark.parametrize(
+    ("resource", "path"),
+    [
+        (Resource(Kind.SERVICE), "/dicom-web/workitems"),
+        (Resource(Kind.SUBSCRIBER, "1.2", "AI 1"), "/dicom-web/workitems/1.2/subscribers/AI%201"),
+        (Resource(Kind.CONNECTION, "", "AI"), "/dicom-web/subscribers/AI"),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "PATCH"])
+def test_what_orthancs_server_lacks_is_asked_as_get(resource: Resource, path: str, method: str) -> None:
+    house = House()
+    house.admit(resource, method=method)
+    assert [(asked[0], asked[1]) for asked in house.orthanc.asked] == [("GET", path)]
+
+
+@pytest.mark.parametrize(
+    ("said", "status"), [(401, 401), (403, 403), (400, 403), (500, 503), (503, 503), (0, 503)]
+)
+def test_refusals_of_orthanc_are_passed_on(said: int, status: int) -> None:
+    with pytest.raises(HttpProblem) as problem:
+        House(said).admit(ITEMS)
+    assert problem.value.status == status
+    if status == 401:
+        assert problem.value.headers == (("WWW-Authenticate", 'Basic realm="here"'),)
+
+
+@pytest.mark.parametrize("said", [200, 204, 404, 405])
+def test_everything_else_lets_in(said: int) -> None:
+    assert House(said).admit(ITEMS) == "bob"
+
+
+def test_answers_are_kept_for_a_while_whatever_the_workitem() -> None:
+    house = House()
+    for resource in (ITEM, ITEM, OTHER):
+        house.admit(resource)
+    assert len(house.orthanc.asked) == 1
+    house.now = 5.0
+    house.admit(ITEM)
+    assert len(house.orthanc.asked) == 2
+
+
+def test_other_credentials_methods_kinds_and_ae_titles_are_asked_anew() -> None:
+    house = House()
+    for resource in (ITEM, ITEMS, Resource(Kind.CONNECTION, "", "A"), Resource(Kind.CONNECTION, "", "B")):
+        house.admit(resource)
+    house.admit(ITEM, {})
+    house.admit(ITEM, method="POST")
+    assert len(house.orthanc.asked) == 6
+
+
+def test_failure_to_answer_is_not_kept() -> None:
+    house = House(0)
+    with pytest.raises(HttpProblem):
+        house.admit(ITEM)
+    house.orthanc.status = 200
+    assert house.admit(ITEM) == "bob"
+
+
+def test_a_subscription_to_everything_is_asked_for_by_itself() -> None:
+    house = House()
+    for uid in ("1.2", "1.3", "1.2.840.10008.5.1.4.34.5", "1.2.840.10008.5.1.4.34.5.1"):
+        house.admit(Resource(Kind.SUBSCRIBER, uid, "AI"), method="POST")
+    assert [path.split("/")[3] for _, path, _ in house.orthanc.asked] == [
+        "1.2",
+        "1.2.840.10008.5.1.4.34.5",
+        "1.2.840.10008.5.1.4.34.5.1",
+    ]
+
+
+def test_many_callers_at_once_ask_once() -> None:
+    house = House()
+
+    bob = house.door.credentials(BOB)
+
+    async def crowd() -> None:
+        await asyncio.gather(*(house.door.admit("GET", ITEM, bob, "") for _ in range(50)))
+
+    asyncio.run(crowd())
+    assert len(house.orthanc.asked) == 1
+
+
+def test_tokens_of_an_authorization_plugin_are_credentials() -> None:
+    house = House(Authorization={"TokenHttpHeaders": ["Auth-Token"], "TokenGetArguments": ["token"]})
+    house.admit(ITEM, {"auth-token": "abc", "host": "x"}, query="token=d%26e&other=1")
+    ((_, path, headers),) = house.orthanc.asked
+    assert path == "/dicom-web/workitems/1.2?token=d%26e"
+    assert headers["auth-token"] == "abc"
+    assert "host" not in headers
+
+
+@pytest.mark.parametrize("header", ["", "Bearer abc", "Basic !!!", "Basic " + base64.b64encode(b"nocolon").decode(),
+                                    "Basic " + base64.b64encode(b"\xff:x").decode()])  # fmt: skip
+def test_nobody_is_a_user_without_a_name_that_orthanc_checked(header: str) -> None:
+    assert House().admit(ITEM, {"authorization": header} if header else {}) is None
+
+
+def test_nobody_is_a_user_where_orthanc_checks_none() -> None:
+    house = House()
+    house.door._knows_users = False
+    assert house.admit(ITEM) is None
+
+
+# --- Ups.Users --------------------------------------------------------------------------------------
+
+USERS = {"bob": ("BOB1", "BOB2"), "root": ("*",), "*": ("PUBLIC",)}
+
+
+def test_without_users_everybody_may_use_any_ae_title() -> None:
+    rights = Rights({})
+    rights.check(None, "ANY")
+    assert rights.requester(None, None).ae == "UPS-RS"
+    assert rights.requester("bob", None).ae == "bob"
+    assert rights.requester("bob", " CT1 ").ae == "CT1"
+    assert rights.requester("böb", None).ae == "UPS-RS"
+
+
+@pytest.mark.parametrize(
+    ("user", "ae", "allowed"),
+    [("bob", "BOB2", True), ("bob", "PUBLIC", True), ("bob", "CT1", False), ("root", "CT1", True),
+     (None, "PUBLIC", True), (None, "BOB1", False), ("eve", "BOB1", False), ("*", "BOB1", False)],
+)  # fmt: skip
+def test_users_have_ae_titles(user: str | None, ae: str, allowed: bool) -> None:
+    rights = Rights(USERS)
+    if allowed:
+        rights.check(user, ae)
+        assert rights.requester(user, ae).ae == ae
+    else:
+        with pytest.raises(UpsError) as refusal:
+            rights.requester(user, ae)
+        assert refusal.value.status.http == 403
+
+
+def test_requester_that_names_none_is_the_first_of_the_user() -> None:
+    assert Rights(USERS).requester("bob", None).ae == "BOB1"
+    assert Rights(USERS).requester("root", None).ae == "PUBLIC"
+    with pytest.raises(UpsError):
+        Rights({"bob": ("BOB1",)}).requester("eve", None)
+
+
+def test_requester_must_be_an_ae_title() -> None:
+    with pytest.raises(HttpProblem, match="no AE title"):
+        Rights({}).requester(None, "x" * 17)

@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""UPS-RS on Orthanc's own port: what its server drops comes by other ways, and its threads are spared."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from orthanc_ups.dicomweb.authorization import PROBE_HEADER, Authorization
+from orthanc_ups.dicomweb.orthanc_requests import OrthancDoor
+from orthanc_ups.dicomweb.orthanc_routes import OrthancRoutes, patterns
+from orthanc_ups.dicomweb.request import WebRequest
+from orthanc_ups.dicomweb.response import HttpProblem, WebResponse
+from orthanc_ups.orthanc.loop_thread import LoopThread
+from orthanc_ups.settings import Settings, Surroundings
+from tests.support.waiting import wait_until
+
+_HAVE_CALLS_OF_THEIR_OWN = (301, 401, 405)
+
+
+class Output:
+    """Orthanc's answer, as a test can read it."""
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.body = b""
+        self.content_type = ""
+        self.headers: dict[str, str] = {}
+
+    def AnswerBuffer(self, answer: str | bytes, mime_type: str, /) -> None:
+        self.status, self.body, self.content_type = 200, _bytes(answer), mime_type
+
+    def SendHttpStatus(self, status: int, body: str | bytes, /) -> None:
+        assert status not in _HAVE_CALLS_OF_THEIR_OWN
+        self.status, self.body, self.content_type = status, _bytes(body), "text/plain"
+
+    def SendHttpStatusCode(self, status: int, /) -> None:
+        assert status not in _HAVE_CALLS_OF_THEIR_OWN
+        self.status = status
+
+    def SendMethodNotAllowed(self, allowed: str, /) -> None:
+        self.status = 405
+        self.headers["Allow"] = allowed
+
+    def SetHttpHeader(self, name: str, value: str, /) -> None:
+        assert not self.status, "headers come before the answer"
+        assert name not in self.headers, "Orthanc keeps only one"
+        self.headers[name] = value
+
+    def Redirect(self, location: str, /) -> None:
+        self.status = 301
+
+
+def _bytes(content: str | bytes) -> bytes:
+    return content if isinstance(content, bytes) else content.encode()
+
+
+class Handler:
+    """Remembers requests and answers as a test says."""
+
+    def __init__(self) -> None:
+        self.asked: list[WebRequest] = []
+        self.response = WebResponse(200, (), b"[]", "application/dicom+json")
+        self.gate: asyncio.Event | None = None
+
+    async def answer(self, request: WebRequest) -> WebResponse:
+        self.asked.append(request)
+        if self.gate is not None:
+            await self.gate.wait()
+        return self.response
+
+
+class _Nobody:
+    async def ask(self, method: str, path: str, headers: Mapping[str, str]) -> tuple[int, Mapping[str, str]]:
+        raise AssertionError("Orthanc has let everybody in who is here")
+
+
+class House:
+    """Routes with a loop of their own."""
+
+    def __init__(self, settings: Settings | None = None, **raw: Any) -> None:
+        settings = settings or Settings()
+        surroundings = Surroundings(authentication_enabled=True, raw=raw)
+        self.handler = Handler()
+        self.thread = LoopThread("routes")
+        self.thread.start()
+        self.authorization = Authorization(_Nobody(), settings, surroundings, lambda: 0.0)
+        door = OrthancDoor(self.thread.submit, settings, surroundings)
+        self.routes = OrthancRoutes(self.handler, self.authorization, door, settings, surroundings)  # type: ignore[arg-type]
+
+    def ask(self, uri: str, method: str = "GET", **more: Any) -> Output:
+        output = Output()
+        headers = {"host": "pacs:8042", **more.pop("headers", {})}
+        self.routes.answer(output, uri, method=method, headers=headers, get=more.pop("get", {}), **more)
+        return output
+
+    def asked(self, uri: str, method: str = "GET", **more: Any) -> WebRequest:
+        self.ask(uri, method, **more)
+        return self.handler.asked[-1]
+
+
+@pytest.fixture
+def house() -> Any:
+    made = House()
+    yield made
+    made.thread.stop(5)
+
+
+@pytest.mark.parametrize(
+    ("path", "matches"),
+    [("/dicom-web/workitems", True), ("/dicom-web/workitems/1.2/state", True), ("/dicom-web/workitems?1.2.3", True),
+     ("/dicom-web/subscribers/A", True), ("/dicom-web/studies", False), ("/dicom-web/subscribers", False)],
+)  # fmt: skip
+def test_patterns_leave_the_rest_of_dicomweb_alone(path: str, matches: bool) -> None:
+    assert any(re.fullmatch(one, path) for one in patterns(Settings())) is matches
+
+
+def test_root_may_have_special_characters() -> None:
+    (pattern, _) = patterns(Settings(root="/a.b+c/"))
+    assert re.fullmatch(pattern, "/a.b+c/workitems")
+    assert not re.fullmatch(pattern, "/axb+c/workitems")
+
+
+def test_addresses_are_those_of_this_port_but_sockets_are_on_ours(house: House) -> None:
+    asked = house.asked("/dicom-web/workitems")
+    assert (asked.path, asked.service) == ("/workitems", "http://pacs:8042/dicom-web")
+    assert asked.web_socket_service == "ws://pacs:8043/dicom-web"
+
+
+@pytest.mark.parametrize(
+    ("host", "where"), [("[::1]:8042", "[::1]"), ("pacs", "pacs"), ("[::::]", "[::::]"), ("[", "localhost")]
+)
+def test_sockets_are_on_the_same_host(house: House, host: str, where: str) -> None:
+    asked = house.asked("/dicom-web/workitems", headers={"host": host})
+    assert asked.web_socket_service == f"ws://{where}:8043/dicom-web"
+
+
+def test_user_is_whom_orthanc_has_let_in(house: House) -> None:
+    assert house.asked("/dicom-web/workitems", headers={"authorization": "Basic Ym9iOng="}).user == "bob"
+
+
+@pytest.mark.parametrize(
+    ("uri", "more", "query"),
+    [
+        ("/dicom-web/workitems", {"get": {"PatientID": "a&b", "1.2.3": ""}}, "PatientID=a%26b&1.2.3"),
+        ("/dicom-web/workitems?workitem=1.2", {"method": "POST"}, "workitem=1.2"),
+        ("/dicom-web/workitems?1.2.3", {"method": "POST"}, "1.2.3"),
+        (
+            "/dicom-web/workitems",
+            {"method": "POST", "headers": {"x-ups-query": "workitem=1.2"}},
+            "workitem=1.2",
+        ),
+        (
+            "/dicom-web/workitems",
+            {"get": {"includefield": "b"}, "headers": {"x-ups-query": "includefield=a&includefield=b"}},
+            "includefield=a&includefield=b",
+        ),
+    ],
+)
+def test_query_comes_by_every_way(house: House, uri: str, more: dict[str, Any], query: str) -> None:
+    asked = house.asked(uri, **more)
+    assert (asked.path, asked.query) == ("/workitems", query)
+
+
+@pytest.mark.parametrize(
+    ("method", "override", "expected"),
+    [
+        ("GET", "OPTIONS", "OPTIONS"),
+        ("GET", "head", "HEAD"),
+        ("GET", "DELETE", "GET"),
+        ("POST", "OPTIONS", "POST"),
+    ],
+)
+def test_methods_that_orthanc_lacks_come_as_get(
+    house: House, method: str, override: str, expected: str
+) -> None:
+    asked = house.asked("/dicom-web/workitems", method, headers={"x-ups-method": override})
+    assert asked.method == expected
+
+
+def test_path_is_encoded_again(house: House) -> None:
+    asked = house.asked("/dicom-web/workitems/1.2/subscribers/AI 1", "POST")
+    assert asked.path == "/workitems/1.2/subscribers/AI%201"
+    assert asked.segments()[-1] == "AI 1"
+
+
+def test_compression_is_left_to_orthanc(house: House) -> None:
+    assert (
+        "accept-encoding"
+        not in house.asked("/dicom-web/workitems", headers={"accept-encoding": "gzip"}).headers
+    )
+
+
+@pytest.mark.parametrize(
+    ("response", "status", "body", "content_type"),
+    [
+        (WebResponse(200, (), b"x", "application/dicom+json"), 200, b"x", "application/dicom+json"),
+        (WebResponse(200), 200, b"", ""),
+        (WebResponse(201, (("Location", "here"),)), 201, b"", ""),
+        (WebResponse(204), 204, b"", ""),
+        (WebResponse(409, (), b"{}", "application/json"), 409, b"{}", "text/plain"),
+    ],
+)
+def test_every_answer_has_a_form_for_orthanc(
+    house: House, response: WebResponse, status: int, body: bytes, content_type: str
+) -> None:
+    house.handler.response = response
+    output = house.ask("/dicom-web/workitems")
+    assert (output.status, output.body, output.content_type) == (status, body, content_type)
+    assert output.headers == dict(response.headers)
+
+
+def test_methods_that_are_allowed_are_told(house: House) -> None:
+    house.handler.response = HttpProblem(405, "no", (("Allow", "GET, POST"),)).response()
+    output = house.ask("/dicom-web/workitems", "PUT")
+    assert (output.status, output.headers) == (405, {"Allow": "GET,POST"})
+
+
+def test_repeated_headers_are_joined(house: House) -> None:
+    house.handler.response = WebResponse(200, (("Warning", "a"), ("Vary", "x"), ("Warning", "b")))
+    assert house.ask("/dicom-web/workitems").headers == {"Warning": "a, b", "Vary": "x"}
+
+
+def test_body_that_is_too_large_never_reaches_the_loop() -> None:
+    house = House(Settings(maximum_body_size=10))
+    output = house.ask("/dicom-web/workitems", "POST", body=b"x" * 11)
+    assert (output.status, house.handler.asked) == (413, [])
+    house.thread.stop(5)
+
+
+def test_only_a_part_of_orthancs_threads_may_wait() -> None:
+    house = House(HttpThreadsCount=8)
+    house.handler.gate = asyncio.Event()
+    outputs: list[Output] = []
+    waiting = [
+        threading.Thread(target=lambda: outputs.append(house.ask("/dicom-web/workitems"))) for _ in range(2)
+    ]
+    for one in waiting:
+        one.start()
+    wait_until(lambda: len(house.handler.asked) == 2, "both wait")
+    assert house.ask("/dicom-web/workitems").status == 503
+    house.thread.call_soon(house.handler.gate.set)
+    for one in waiting:
+        one.join(5)
+    assert [one.status for one in outputs] == [200, 200]
+    assert house.ask("/dicom-web/workitems").status == 200
+    house.thread.stop(5)
+
+
+def test_question_of_the_listener_is_answered_without_doing_anything(house: House) -> None:
+    output = house.ask(
+        "/dicom-web/workitems/1.2", "POST", headers={PROBE_HEADER.lower(): house.authorization.secret}
+    )
+    assert (output.status, house.handler.asked) == (204, [])
+
+
+@pytest.mark.parametrize("guess", ["", "x", "é", "\ud800"])
+def test_nobody_else_can_ask_it(house: House, guess: str) -> None:
+    house.ask("/dicom-web/workitems", headers={PROBE_HEADER.lower(): guess})
+    assert len(house.handler.asked) == 1
+
+
+def test_foreign_pages_change_nothing(house: House) -> None:
+    foreign = {"origin": "https://evil.example"}
+    assert house.ask("/dicom-web/workitems", "POST", headers=foreign).status == 403
+    assert house.handler.asked == []
+    assert house.ask("/dicom-web/workitems", "POST", headers={"origin": "http://pacs:8042"}).status == 200
+
+
+def test_error_of_ours_is_a_500(house: House) -> None:
+    house.handler.response = None  # type: ignore[assignment]
+    assert house.ask("/dicom-web/workitems").status == 500

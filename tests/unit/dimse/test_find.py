@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""C-FIND on the wire, asked by pynetdicom (PS3.4 CC.2.8, §K.5)."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+from pydicom import Dataset
+
+from orthanc_ups.core import statuses, tags
+from orthanc_ups.core.dataset import DataSet, element
+from orthanc_ups.core.statuses import UpsError
+from orthanc_ups.dimse.encode import encode
+from orthanc_ups.dimse.message import OFFENDING_ELEMENT, STATUS
+from orthanc_ups.dimse.syntax import EXPLICIT as EXPLICIT_SYNTAX
+from tests.support import dimse_raw, workitems
+from tests.support.dimse_client import (
+    Answer,
+    UpsClient,
+)
+from tests.support.dimse_raw import RawPeer
+from tests.support.dimse_server import DimseRig
+
+
+@pytest.fixture
+def rig() -> Iterator[DimseRig]:
+    with DimseRig() as running:
+        yield running
+
+
+@pytest.fixture
+def client(rig: DimseRig) -> Iterator[UpsClient]:
+    with UpsClient(rig.port) as open_client:
+        yield open_client
+
+
+ANY_STATE: DataSet = {tags.STATE: element("CS")}
+
+
+def codes(answers: list[Answer]) -> list[int | None]:
+    return [answer.code for answer in answers]
+
+
+@pytest.mark.parametrize("on", [tags.PULL, tags.WATCH, tags.QUERY])
+def test_cc_2_8_matches_are_pending_then_success(rig: DimseRig, client: UpsClient, on: str) -> None:
+    found: DataSet = {
+        tags.STATE: element("CS", "SCHEDULED"),
+        "00100010": element("PN", workitems.person("japanese")),
+    }
+    rig.worklist.chunks = [[found, found], [found]]
+    answers = client.find(ANY_STATE, on=on)
+    assert codes(answers) == [0xFF00] * 3 + [0]
+    assert [one.attributes for one in answers] == [found] * 3 + [{}]
+    assert {one.command["AffectedSOPClassUID"] for one in answers} == {on}
+
+
+def test_cc_2_8_keys_that_are_not_supported_make_it_ff01(rig: DimseRig, client: UpsClient) -> None:
+    rig.worklist.chunks = [[ANY_STATE]]
+    unsupported = {**ANY_STATE, "00281201": {"vr": "OW", "InlineBinary": "AQI="}}
+    assert codes(client.find(unsupported)) == [0xFF01, 0]
+    assert rig.worklist.queries[0].unsupported
+
+
+def test_cc_2_8_an_identifier_without_keys_matches_nothing(rig: DimseRig, client: UpsClient) -> None:
+    rig.worklist.chunks = [[ANY_STATE]]
+    assert codes(client.find({tags.TIMEZONE_OFFSET: element("SH", "+0100")})) == [0]
+    assert not rig.worklist.queries
+
+
+@pytest.mark.parametrize(
+    ("charset", "who"),
+    [
+        ("ISO_IR 192", "japanese"),
+        ("\\ISO 2022 IR 87", "japanese"),
+        ("ISO_IR 144", "cyrillic"),
+        ("ISO_IR 126", "greek"),
+        ("ISO_IR 100", "latin-1"),
+    ],
+)
+def test_ps3_5_6_1_2_keys_are_understood_in_the_character_set_of_the_request(
+    rig: DimseRig, client: UpsClient, charset: str, who: str
+) -> None:
+    stored = workitems.stored(base=workitems.full(who))
+    rig.worklist.chunks = [[stored]]
+    identifier = Dataset()
+    identifier.SpecificCharacterSet = charset.split("\\") if "\\" in charset else charset
+    identifier.PatientName = "=".join(
+        workitems.person(who).get(one, "") for one in ("Alphabetic", "Ideographic", "Phonetic")
+    )
+    answers = client.find(identifier)
+    assert rig.worklist.queries[0].matches(stored)
+    assert answers[0].attributes["00100010"] == stored["00100010"]
+
+
+def test_cc_2_8_c_cancel_ends_the_stream_with_fe00(rig: DimseRig, client: UpsClient) -> None:
+    async def slowly() -> None:
+        await asyncio.sleep(0.01)
+
+    rig.worklist.chunks = [[ANY_STATE]] * 2000
+    rig.worklist.before_chunk = slowly
+    answers = client.find(ANY_STATE, cancel_after=3)
+    assert answers[-1].code == 0xFE00
+    assert len(answers) < 1000
+    assert rig.worklist.streams_closed == 1
+    rig.worklist.chunks = [[ANY_STATE]]
+    assert codes(client.find(ANY_STATE)) == [0xFF00, 0]
+
+
+def test_a_c_cancel_that_comes_with_its_request_is_honoured(rig: DimseRig) -> None:
+    rig.worklist.chunks = [[ANY_STATE] * 100] * 10
+    with RawPeer(rig.port, tags.PULL) as peer:
+        peer.post(dimse_raw.find(number=7), encode(ANY_STATE, EXPLICIT_SYNTAX))
+        peer.post(dimse_raw.cancel(7))
+        code = 0xFF00
+        while code == 0xFF00:
+            code = peer.answer().number(STATUS) or 0
+        assert code == 0xFE00
+
+
+def test_a_c_cancel_of_something_else_is_ignored(rig: DimseRig) -> None:
+    rig.worklist.chunks = [[ANY_STATE]]
+    with RawPeer(rig.port, tags.PULL) as peer:
+        peer.post(dimse_raw.cancel(1))
+        assert peer.ask(dimse_raw.find(number=1), encode(ANY_STATE, EXPLICIT_SYNTAX)).number(STATUS) == 0xFF00
+        assert peer.answer().number(STATUS) == 0
+
+
+def test_a_peer_that_leaves_amid_the_answers_ends_the_stream(rig: DimseRig) -> None:
+    rig.worklist.chunks = [[ANY_STATE] * 1000] * 1000
+    with RawPeer(rig.port, tags.PULL) as peer:
+        peer.post(dimse_raw.find(), encode(ANY_STATE, EXPLICIT_SYNTAX))
+        assert peer.answer().number(STATUS) == 0xFF00
+    rig.wait_for_associations(0)
+    assert rig.worklist.streams_closed == 1
+    assert rig.worklist.given < 1_000_000
+
+
+def test_others_are_served_while_a_peer_gets_many_matches(rig: DimseRig, client: UpsClient) -> None:
+    rig.worklist.chunks = [[ANY_STATE] * 5000] * 20
+    with RawPeer(rig.port, tags.PULL) as greedy:
+        greedy.post(dimse_raw.find(), encode(ANY_STATE, EXPLICIT_SYNTAX))  # and never reads
+        assert client.echo().code == 0
+        assert client.create(workitems.minimal()).code == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UpsError(statuses.RESOURCE_LIMITATION), 0xA700),
+        (UpsError(statuses.PROCESSING_FAILURE), 0xA700),
+        (UpsError(statuses.IDENTIFIER_MISMATCH), 0xA900),
+        (ValueError("a mistake of ours"), 0xA700),
+    ],
+)
+def test_cc_2_8_failures_amid_the_answers_have_statuses_of_c_find(
+    rig: DimseRig, client: UpsClient, error: Exception, code: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig.worklist.chunks = [[ANY_STATE]]
+    rig.worklist.error = error
+    assert codes(client.find(ANY_STATE)) == [0xFF00, code]
+    assert client.echo().code == 0
+
+
+def test_cc_2_8_a_malformed_key_is_a900_and_named(rig: DimseRig) -> None:
+    with RawPeer(rig.port, tags.PULL) as peer:
+        identifier = encode({tags.START: element("DT", "tomorrow")}, EXPLICIT_SYNTAX)
+        answer = peer.ask(dimse_raw.find(), identifier)
+        assert (answer.number(STATUS), answer.tags(OFFENDING_ELEMENT)) == (0xA900, (tags.START,))
+
+
+def test_a_c_find_without_identifier_is_a900(rig: DimseRig) -> None:
+    with RawPeer(rig.port, tags.PULL) as peer:
+        assert peer.ask(dimse_raw.find()).number(STATUS) == 0xA900
+
+
+@pytest.mark.parametrize(
+    ("asked", "answered", "fuzzy"),
+    [
+        (b"\1\1\1\1", b"\1\1\1\1", True),
+        (b"\1\1\1\0", b"\1\1\1\0", True),
+        (b"\1\1\0\1", b"\1\1\0\1", False),
+        (b"\1\1\1", b"\1\1\1", True),
+        (b"\1\1", b"\1\1", False),
+    ],
+)
+def test_k_5_extended_negotiation_of_c_find(
+    rig: DimseRig, asked: bytes, answered: bytes, fuzzy: bool
+) -> None:
+    with UpsClient(rig.port, extended=asked) as client:
+        assert client.extended_answer == dict.fromkeys((tags.WATCH, tags.PULL, tags.QUERY), answered)
+        client.find({"00100010": element("PN", {"Alphabetic": "Jensen"})})
+    stored = {"00100010": element("PN", {"Alphabetic": "Jenssen^Kari"})}
+    assert rig.worklist.queries[0].matches(stored) is fuzzy
+
+
+def test_without_extended_negotiation_none_is_answered(client: UpsClient) -> None:
+    assert client.extended_answer == {}

@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Time, number and memory of associations have bounds, and nobody suffers from those who reach them."""
+
+import asyncio
+import logging
+import resource
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from orthanc_ups.core import tags
+from orthanc_ups.dimse import pdu as dimse_pdu
+from orthanc_ups.dimse import scp as dimse_scp
+from orthanc_ups.dimse.encode import encode
+from orthanc_ups.dimse.message import STATUS, Field, Message, fragments
+from orthanc_ups.dimse.negotiation import request
+from orthanc_ups.dimse.pdu import Kind
+from orthanc_ups.dimse.syntax import EXPLICIT
+from orthanc_ups.settings import Settings
+from tests.support import dimse_raw, workitems
+from tests.support.dimse_raw import VERIFICATION, Closed, RawPeer, fragment
+from tests.support.dimse_server import DimseRig
+from tests.support.waiting import wait_until
+
+REQUEST = request("SCU", "ORTHANC", VERIFICATION, 16_384)
+
+
+CREATE = b"".join(
+    dimse_pdu.data(part)
+    for part in fragments(
+        Message(1, dimse_raw.operation(Field.N_CREATE), encode(workitems.minimal(), EXPLICIT)), 16_384
+    )
+)
+
+
+@pytest.fixture
+def rig() -> Iterator[DimseRig]:
+    with DimseRig() as running:
+        yield running
+
+
+def still_serves(rig: DimseRig) -> None:
+    with RawPeer(rig.port, VERIFICATION) as peer:
+        assert peer.echo() == 0
+        peer.release()
+    rig.wait_for_associations(0)
+
+
+def rejected(rig: DimseRig, raw: bytes) -> tuple[int, ...]:
+    with RawPeer(rig.port) as peer:
+        peer.send(raw)
+        kind, body = peer.receive()
+        assert kind is Kind.ASSOCIATE_RJ
+        return tuple(body[1:4])
+
+
+def test_endless_data_sets_are_not_collected() -> None:
+    with DimseRig(Settings(maximum_data_set_size=10_000)) as rig, RawPeer(rig.port, tags.PUSH) as peer:
+        command, *_ = fragments(Message(1, dimse_raw.operation(Field.N_CREATE), b"12"), 16_384)
+        more = dimse_pdu.data(fragment(b"\0" * 10_000, command=False, last=False))
+        peer.send(dimse_pdu.data(command) + more * 20)
+        assert peer.receive()[0] is Kind.ABORT
+
+
+def test_many_large_data_sets_at_once_do_not_fill_the_memory() -> None:
+    """Eight of the greatest size fit; the ninth is thrown away as it comes, and all is given back at the end."""
+    most = 100_000
+    with DimseRig(Settings(maximum_data_set_size=most)) as rig:
+        command, *_ = fragments(Message(1, dimse_raw.operation(Field.N_CREATE), b"12"), 16_384)
+        almost = (
+            dimse_pdu.data(command) + dimse_pdu.data(fragment(b"\0" * 10_000, command=False, last=False)) * 10
+        )
+        last = dimse_pdu.data(fragment(b"", command=False, last=True))
+        peers = [RawPeer(rig.port, tags.PUSH) for _ in range(8)]
+        for peer in peers:
+            peer.send(almost)
+        wait_until(lambda: rig.server._terms.room.left == 0, "eight data sets are there")
+        with RawPeer(rig.port, tags.PUSH) as ninth:
+            ninth.send(almost + last)
+            assert ninth.answer().number(STATUS) == 0x0213
+            peers[0].send(last)
+            assert peers[0].answer().number(STATUS) == 0x0110  # it is no data set, but it had its room
+            ninth.send(CREATE)
+            assert ninth.answer().number(STATUS) == 0
+        for peer in peers:
+            peer.socket.close()
+        rig.wait_for_associations(0)
+        assert rig.server._terms.room.left == 8 * most
+
+
+def test_who_connects_and_asks_nothing_has_to_go() -> None:
+    with DimseRig(Settings(association_handshake_timeout=0.1)) as rig, RawPeer(rig.port) as peer:
+        peer.send(REQUEST[:50])
+        with pytest.raises(Closed):
+            peer.receive()
+
+
+def test_an_idle_association_is_aborted() -> None:
+    with DimseRig(Settings(association_idle_timeout=0.1)) as rig, RawPeer(rig.port, VERIFICATION) as peer:
+        assert peer.echo() == 0
+        assert peer.receive()[0] is Kind.ABORT
+        rig.wait_for_associations(0)
+
+
+def test_a_working_association_is_not_idle() -> None:
+    async def slowly() -> None:
+        await asyncio.sleep(0.4)
+
+    with DimseRig(Settings(association_idle_timeout=0.1)) as rig, RawPeer(rig.port, tags.PUSH) as peer:
+        rig.worklist.before_execute = slowly
+        peer.send(CREATE)
+        assert peer.answer().number(STATUS) == 0
+
+
+@pytest.mark.parametrize("cut", [3, 20, len(CREATE) - 5])
+def test_a_message_that_never_ends_is_aborted(cut: int) -> None:
+    with DimseRig(Settings(dimse_timeout=0.05)) as rig, RawPeer(rig.port, tags.PUSH) as peer:
+        peer.send(CREATE[:cut])
+        if cut > 6:
+            assert peer.receive()[0] is Kind.ABORT
+            rig.wait_for_associations(0)
+        else:  # no PDU has begun: the association is merely idle
+            peer.send(CREATE[cut:])
+            assert peer.answer().number(STATUS) == 0
+
+
+def test_fragments_that_trickle_in_do_not_hold_an_association_for_ever() -> None:
+    with DimseRig(Settings(dimse_timeout=0.05)) as rig, RawPeer(rig.port, VERIFICATION) as peer:
+        trickle = dimse_pdu.data(fragment(b"\0", command=True, last=False))
+        with pytest.raises((Closed, BrokenPipeError, ConnectionResetError)):
+            for _ in range(1000):
+                peer.send(trickle)
+                peer.socket.settimeout(0.01)
+                try:
+                    peer.receive()
+                except TimeoutError:
+                    continue
+        rig.wait_for_associations(0)
+
+
+def test_a_peer_that_does_not_read_its_matches_is_let_go() -> None:
+    with DimseRig(Settings(dimse_timeout=0.2)) as rig, RawPeer(rig.port, tags.PULL) as peer:
+        answer = {tags.LABEL: {"vr": "LO", "Value": ["x" * 64]}}
+        rig.worklist.chunks = [[answer] * 1000] * 200
+        peer.post(dimse_raw.find(), encode({tags.LABEL: {"vr": "LO"}}, EXPLICIT))
+        rig.wait_for_associations(1)
+        rig.wait_for_associations(0)
+        assert rig.worklist.streams_closed == 1
+
+
+def test_ps3_8_9_3_4_beyond_the_limit_associations_are_rejected(caplog: pytest.LogCaptureFixture) -> None:
+    with DimseRig(Settings(maximum_associations=2)) as rig:
+        with RawPeer(rig.port, VERIFICATION) as one, RawPeer(rig.port, VERIFICATION) as two:
+            with caplog.at_level(logging.WARNING, "orthanc_ups.dimse"):
+                assert [rejected(rig, REQUEST) for _ in range(5)] == [(2, 3, 2)] * 5
+            assert len([one for one in caplog.records if one.name == "orthanc_ups.dimse"]) == 1
+            assert (one.echo(), two.echo()) == (0, 0)
+            one.release()
+            rig.wait_for_associations(1)
+            still = RawPeer(rig.port, VERIFICATION)
+            assert still.echo() == 0
+            still.socket.close()
+        rig.wait_for_associations(0)
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 8192)), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_thousand_associations_at_once_are_answered_and_bounded(
+    many_files: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the thousand take to ask on a busy machine."""
+    monkeypatch.setattr(dimse_scp, "_HURRY", 60.0)
+    with DimseRig(Settings(maximum_associations=20, association_handshake_timeout=60.0)) as rig:
+        answers = asyncio.run(_crowd(rig.port, 1000))
+        assert answers.count(Kind.ASSOCIATE_AC) == 20
+        assert answers.count(Kind.ASSOCIATE_RJ) == 980
+        rig.wait_for_associations(0)
+        still_serves(rig)
+
+
+async def _crowd(port: int, count: int) -> list[Kind | None]:
+    """What each of many peers gets that ask at the same time and stay until all have an answer."""
+    everybody = asyncio.Event()
+    left = count
+
+    async def one() -> Kind | None:
+        nonlocal left
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(REQUEST)
+        try:
+            kind, _ = dimse_pdu.read_header(await reader.readexactly(6))
+        except (OSError, EOFError):
+            kind = None
+        left -= 1
+        if left == 0:
+            everybody.set()
+        await everybody.wait()
+        writer.close()
+        return kind
+
+    return await asyncio.gather(*(one() for _ in range(count)))
+
+
+def test_silent_connections_keep_nobody_out(many_files: None) -> None:
+    with DimseRig(Settings(maximum_associations=5)) as rig:
+        silent = [socket.create_connection(("127.0.0.1", rig.port)) for _ in range(450)]
+        with RawPeer(rig.port, VERIFICATION) as peer:
+            assert peer.echo() == 0
+        for one in silent:
+            one.close()
+
+
+def test_file_descriptors_beyond_1023_are_fine(many_files: None) -> None:
+    with DimseRig() as rig:
+        files = [socket.socket() for _ in range(1100)]
+        try:
+            with RawPeer(rig.port, VERIFICATION) as peer:
+                assert peer.socket.fileno() > 1023
+                assert peer.echo() == 0
+        finally:
+            for one in files:
+                one.close()
+
+
+def test_every_connection_has_no_delay(rig: DimseRig) -> None:
+    with RawPeer(rig.port, VERIFICATION):
+        rig.wait_for_associations(1)
+        (association,) = rig.server._open
+        connection = association._wire._writer.get_extra_info("socket")
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_a_flood_of_connections_is_told_that_the_house_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the rejection is written before they have asked for anything."""
+    monkeypatch.setattr(dimse_scp, "_MORE_CONNECTIONS", 3)
+    with DimseRig(Settings(maximum_associations=1)) as rig:
+        waiting = [RawPeer(rig.port) for _ in range(4)]
+        wait_until(lambda: len(rig.server._tasks) == 4, "four connections may stay")
+        late = [RawPeer(rig.port) for _ in range(3)]
+        wait_until(lambda: len(rig.server._leaving) == 3, "three are turned away")
+        for peer in late:
+            peer.send(REQUEST)
+            kind, body = peer.receive()
+            assert (kind, tuple(body[1:4])) == (Kind.ASSOCIATE_RJ, (2, 3, 2))
+        wait_until(lambda: not rig.server._leaving, "they are let go")
+        for peer in (*waiting, *late):
+            peer.socket.close()
+        still_serves(rig)

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Command sets and fragments (PS3.7 §6.3, PS3.8 Annex E), without a network."""
+
+from io import BytesIO
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydicom.filereader import read_dataset
+
+from orthanc_ups.core import tags
+from orthanc_ups.dimse.message import (
+    ACTION_TYPE,
+    AFFECTED_CLASS,
+    ATTRIBUTE_LIST,
+    COMMAND_FIELD,
+    ERROR_COMMENT,
+    MESSAGE_ID,
+    OFFENDING_ELEMENT,
+    REQUESTED_INSTANCE,
+    STATUS,
+    Assembler,
+    Field,
+    Malformed,
+    Message,
+    Room,
+    Value,
+    format_command,
+    fragments,
+    parse_command,
+)
+
+COMMAND: dict[int, Value] = {
+    AFFECTED_CLASS: tags.PUSH,
+    COMMAND_FIELD: int(Field.N_ACTION) | 0x8000,
+    MESSAGE_ID: 65535,
+    STATUS: 0x0120,
+    OFFENDING_ELEMENT: (tags.STATE,),
+    ERROR_COMMENT: "odd",
+    REQUESTED_INSTANCE: "1.2.3",
+    ATTRIBUTE_LIST: (tags.STATE, tags.PRIORITY),
+    ACTION_TYPE: 1,
+}
+
+
+def test_a_command_set_comes_back() -> None:
+    found = dict(parse_command(format_command(COMMAND, has_data=False)))
+    assert found.pop(0x0800) == 0x0101
+    assert found == COMMAND
+
+
+def test_pydicom_reads_our_command_sets() -> None:
+    encoded = format_command(COMMAND, has_data=True)
+    found = read_dataset(BytesIO(encoded), True, True)
+    assert found.CommandGroupLength == len(encoded) - 12
+    assert found.CommandDataSetType != 0x0101
+    assert (found.Status, found.ErrorComment, found.OffendingElement) == (0x0120, "odd", 0x00741000)
+    assert list(found.AttributeIdentifierList) == [0x00741000, 0x00741200]
+
+
+@given(st.binary(max_size=300), st.integers(8, 200), st.lists(st.integers(1, 127), min_size=1, max_size=3))
+def test_messages_of_any_size_come_back_from_fragments_of_any_size(
+    data: bytes, most: int, contexts: list[int]
+) -> None:
+    assembler = Assembler(set(contexts), 1000, room := Room(1000))
+    for context in contexts:
+        parts = list(fragments(Message(context, COMMAND, data or None), most))
+        assert all(len(part) <= max(most, 8) for part in parts)
+        assert all(len(part) % 2 == 0 for part in parts[:-1])
+        found = [message for part in parts for message in assembler.feed(part)]
+        assert [(one.context, one.data, one.oversized) for one in found] == [(context, data or None, False)]
+        assert not assembler.is_within
+        room.give(len(data))
+    assert room.left == 1000
+
+
+def test_several_fragments_may_share_a_pdu() -> None:
+    parts = b"".join(fragments(Message(1, COMMAND, b"data"), 100)) * 3
+    assert [one.data for one in Assembler({1}, 1000, Room(1000)).feed(parts)] == [b"data"] * 3
+
+
+@given(st.integers(101, 800))
+def test_what_is_too_large_is_thrown_away_and_told(size: int) -> None:
+    assembler = Assembler({1}, 100, room := Room(1000))
+    parts = fragments(Message(1, COMMAND, b"x" * size), 50)
+    (message,) = [message for part in parts for message in assembler.feed(part)]
+    assert (message.data, message.oversized) == (None, True)
+    assert room.left == 1000
+
+
+@given(st.binary(max_size=120))
+def test_any_bytes_are_messages_or_malformed(raw: bytes) -> None:
+    assembler = Assembler({1}, 100, room := Room(100))
+    try:
+        taken = sum(len(message.data or b"") for message in assembler.feed(raw))
+    except Malformed:
+        taken = 0
+    assembler.close()
+    room.give(taken)
+    assert room.left == 100
+
+
+@pytest.mark.parametrize("cut", [1, 5, 9, 20])
+def test_a_command_set_that_is_cut_off_is_malformed(cut: int) -> None:
+    with pytest.raises(Malformed):
+        parse_command(format_command(COMMAND, has_data=False)[:-cut])

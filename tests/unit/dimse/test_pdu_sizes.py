@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What a peer says of the PDUs that it takes is heeded (PS3.8 §D.1), and costs nobody else anything."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from typing import cast
+
+import pytest
+
+from orthanc_ups.core import tags
+from orthanc_ups.dimse import pdu as dimse_pdu
+from orthanc_ups.dimse.association import Association, Terms, Wire
+from orthanc_ups.dimse.encode import encode
+from orthanc_ups.dimse.message import STATUS, Assembler, Field, Message, Room
+from orthanc_ups.dimse.negotiation import Agreement, Context, request
+from orthanc_ups.dimse.pdu import Kind
+from orthanc_ups.dimse.syntax import EXPLICIT, SYNTAXES
+from tests.support import dimse_raw
+from tests.support.dimse_raw import VERIFICATION, RawPeer
+from tests.support.dimse_server import DimseRig
+
+LEAST = 128
+LARGE = Message(1, dimse_raw.operation(Field.N_CREATE), b"\0" * 1_000_000)
+
+
+@pytest.fixture
+def rig() -> Iterator[DimseRig]:
+    with DimseRig() as running:
+        yield running
+
+
+@pytest.mark.parametrize("most", [1, 7, 8, LEAST - 1])
+def test_a_peer_that_takes_tiny_pdus_only_is_rejected(
+    rig: DimseRig, most: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with RawPeer(rig.port) as peer:
+        peer.send(request("SCU", "ORTHANC", VERIFICATION, most))
+        kind, body = peer.receive()
+        assert (kind, tuple(body[1:4])) == (Kind.ASSOCIATE_RJ, (1, 2, 1))
+    expected = f"maximum length of a PDU is {most} bytes, expected at least {LEAST}, or 0"
+    assert f"association of SCU at 127.0.0.1 rejected: {expected}" in caplog.text
+
+
+@pytest.mark.parametrize("most", [0, LEAST, LEAST + 1, 4096, 65_535, 0xFFFFFFFF])
+def test_every_peer_gets_pdus_and_even_fragments_of_its_size(rig: DimseRig, most: int) -> None:
+    workitem = {tags.LABEL: {"vr": "UT", "Value": ["x" * 300_000]}}
+    rig.worklist.workitems["1.2.3"] = workitem
+    assembler = Assembler({1}, 1_000_000, Room(1_000_000))
+    with RawPeer(rig.port, tags.PUSH, most=most) as peer, RawPeer(rig.port, VERIFICATION) as other:
+        peer.post(dimse_raw.operation(Field.N_GET))
+        assert other.echo() == 0
+        answers: list[Message] = []
+        while not answers:
+            kind, body = peer.receive()
+            assert kind is Kind.DATA
+            assert len(body) <= (most or 0xFFFFFFFF)
+            assert len(body) % 2 == 0
+            answers += assembler.feed(body)
+    assert answers[0].number(STATUS) == 0
+    assert answers[0].data == encode(workitem, EXPLICIT)
+
+
+class Sink(Wire):
+    """Takes what is sent; ``is_stuck`` makes it take no more."""
+
+    def __init__(self, *, is_stuck: bool = False) -> None:
+        super().__init__(asyncio.StreamReader(), cast("asyncio.StreamWriter", None))
+        self.written: list[bytes] = []
+        self.begun = asyncio.Event()
+        self._is_stuck = is_stuck
+
+    def write(self, pdu: bytes) -> None:
+        self.written.append(pdu)
+        self.begun.set()
+
+    async def drain(self) -> None:
+        if self._is_stuck:
+            await asyncio.Event().wait()
+
+    async def close(self, *, linger: bool = False) -> None:
+        return
+
+
+def association(sink: Sink) -> Association:
+    agreement = Agreement({1: Context(tags.PUSH, SYNTAXES[EXPLICIT.uid])}, LEAST)
+    return Association(sink, agreement, Terms(65_536, 1_000_000, 0.0, 60.0, Room(0)), "SCU", "ORTHANC")
+
+
+def test_while_a_large_answer_goes_out_in_small_pdus_others_have_their_turn() -> None:
+    """And little of it is in memory: each PDU of 128 bytes costs an object, and a million bytes need 8000."""
+
+    async def scenario() -> tuple[list[bytes], int]:
+        turns = 0
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        sink = Sink()
+        sending, waiting = association(sink), asyncio.create_task(others())
+        await sending.send(LARGE)
+        waiting.cancel()
+        await sending.close()
+        return sink.written, turns
+
+    written, turns = asyncio.run(scenario())
+    assert max(map(len, written)) < 70_000
+    assert turns >= len(written) > 14
+    (found,) = _messages(b"".join(written), Assembler({1}, 1_000_000, Room(1_000_000)))
+    assert found.data == LARGE.data
+
+
+def _messages(pdus: bytes, assembler: Assembler) -> Iterator[Message]:
+    place = 0
+    while place < len(pdus):
+        _, length = dimse_pdu.read_header(pdus[place : place + 6])
+        yield from assembler.feed(pdus[place + 6 : place + 6 + length])
+        place += 6 + length
+
+
+@pytest.mark.parametrize("how", ["canceled", "released"])
+def test_nothing_but_an_abort_follows_half_a_message(how: str) -> None:
+    async def scenario() -> list[bytes]:
+        sink = Sink(is_stuck=True)
+        broken_off = association(sink)
+        sending = asyncio.create_task(broken_off.send(LARGE))
+        await sink.begun.wait()
+        if how == "released":
+            await broken_off.release(0.0)
+        sending.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await sending
+        assert not broken_off.is_open
+        await broken_off.release(0.0)
+        return sink.written
+
+    first, *rest = asyncio.run(scenario())
+    assert first[0] == Kind.DATA
+    assert rest == [dimse_pdu.ABORT_BY_USER]

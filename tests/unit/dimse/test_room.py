@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The memory that data sets of all associations share: all of it comes back, and strangers have little of it."""
+
+import asyncio
+import socket
+import struct
+from collections.abc import Iterator
+
+import pytest
+
+from orthanc_ups.core import tags
+from orthanc_ups.dimse import pdu as dimse_pdu
+from orthanc_ups.dimse.encode import encode
+from orthanc_ups.dimse.message import STATUS, Field, Message, fragments
+from orthanc_ups.dimse.syntax import EXPLICIT
+from orthanc_ups.settings import Settings
+from tests.support import dimse_raw, workitems
+from tests.support.dimse_raw import RawPeer, fragment
+from tests.support.dimse_server import DimseRig
+from tests.support.waiting import wait_until
+
+MOST = 100_000
+ALL = 8 * MOST
+
+DATA = encode(workitems.minimal(), EXPLICIT)
+COMMAND, *_REST = (
+    dimse_pdu.data(part) for part in fragments(Message(1, dimse_raw.operation(Field.N_CREATE), DATA), 16_384)
+)
+CREATE = COMMAND + b"".join(_REST)
+PART = dimse_pdu.data(fragment(b"\0" * 10_000, command=False, last=False))
+
+
+@pytest.fixture
+def rig() -> Iterator[DimseRig]:
+    with DimseRig(Settings(maximum_data_set_size=MOST)) as running:
+        yield running
+
+
+def left(rig: DimseRig) -> int:
+    return rig.server._terms.room.left
+
+
+def wait_for_all_of_it(rig: DimseRig) -> None:
+    rig.wait_for_associations(0)
+    wait_until(lambda: left(rig) == ALL, lambda: f"{left(rig)} of {ALL} bytes are left")
+
+
+def reset(peer: RawPeer) -> None:
+    peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    peer.socket.close()
+
+
+def test_a_message_that_finds_no_place_in_the_queue_takes_no_room_for_good(rig: DimseRig) -> None:
+    """Of three requests one is served, one waits, and the reader waits with the third, when the peer resets."""
+    go_on = asyncio.Event()
+
+    async def when_told() -> None:
+        await go_on.wait()
+
+    rig.worklist.before_execute = when_told
+    peer = RawPeer(rig.port, tags.PUSH)
+    peer.send(CREATE * 3)
+    wait_until(lambda: left(rig) == ALL - 3 * len(DATA), "three data sets are there")
+    (association,) = rig.server._open
+    reset(peer)
+    wait_until(lambda: association._wire._writer.transport.is_closing(), "the reset is seen")
+    rig.loop.loop.call_soon_threadsafe(go_on.set)
+    wait_for_all_of_it(rig)
+
+
+def test_a_cancel_with_a_data_set_takes_no_room_for_good(rig: DimseRig) -> None:
+    """C-CANCEL has none (PS3.7 §9.3.2.3), but what has one is read all the same."""
+    with RawPeer(rig.port, tags.PUSH) as peer:
+        peer.post(dimse_raw.cancel(), b"\0" * 1000)
+        peer.send(CREATE)
+        assert peer.answer().number(STATUS) == 0
+    wait_for_all_of_it(rig)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        COMMAND + PART,
+        COMMAND + PART + dimse_pdu.ABORT_BY_USER,
+        COMMAND + PART + dimse_pdu.RELEASE_RQ,
+        COMMAND + PART + COMMAND,
+        COMMAND + PART + dimse_pdu.data(fragment(b"", context=3, command=False, last=True)),
+        COMMAND + PART + dimse_pdu.data(b"\0"),
+        COMMAND + PART * 11,
+        COMMAND + PART * 100,
+        COMMAND + PART + dimse_pdu.data(fragment(b"\0", command=False, last=True)),
+        CREATE * 5 + COMMAND + PART,
+        CREATE * 5 + dimse_pdu.ABORT_BY_USER,
+        CREATE * 5 + COMMAND + PART + b"\xff" * 6,
+    ],
+    ids=[
+        "vanished", "aborted", "released", "mixed", "other context", "broken", "too large", "far too large",
+        "no data set", "queued and vanished", "queued and aborted", "queued and broken",
+    ],
+)  # fmt: skip
+def test_however_an_association_ends_all_room_comes_back(rig: DimseRig, raw: bytes) -> None:
+    with RawPeer(rig.port, tags.PUSH) as peer:
+        peer.send(raw)
+    wait_for_all_of_it(rig)
+
+
+def test_strangers_that_may_only_echo_take_no_room_from_others(rig: DimseRig) -> None:
+    strangers = [RawPeer(rig.port, tags.PUSH, calling=f"STRANGER{number}") for number in range(8)]
+    for stranger in strangers:
+        stranger.send(COMMAND + PART * 10)
+    assemblers = [association._assembler for association in rig.server._open]
+    assert len(assemblers) == 8
+    wait_until(
+        lambda: all(one._thrown_away + len(one._parts) == MOST for one in assemblers), "all of it was read"
+    )
+    with RawPeer(rig.port, tags.PUSH) as known:
+        known.send(CREATE)
+        assert known.answer().number(STATUS) == 0
+    strangers[0].send(dimse_pdu.data(fragment(b"", command=False, last=True)))
+    assert strangers[0].answer().number(STATUS) == 0x0124
+    for stranger in strangers:
+        reset(stranger)
+    wait_for_all_of_it(rig)
+    strange = rig.server._terms_of_strangers.room
+    wait_until(lambda: strange.left == MOST, lambda: f"{strange.left} bytes are left for strangers")

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The management API over fakes: what an operator reads, and how HTTP is kept in order."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from orthanc_ups.core import tags
+from orthanc_ups.core.dataset import element
+from orthanc_ups.core.states import State
+from orthanc_ups.dicomweb.request import WebRequest
+from tests.support.management_desk import JSON, Desk
+from tests.support.workitems import full, minimal, uid
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
+
+
+def test_a_page_has_rows_in_the_asked_order_and_the_total(desk: Desk) -> None:
+    for number, priority in enumerate(("LOW", "HIGH", "MEDIUM"), 1):
+        desk.have(number, minimal(t00741200=element("CS", priority)))
+    page = desk.ask("GET", "/workitems", query="order=priority&limit=2")
+    assert (page["total"], page["offset"]) == (3, 0)
+    assert [row["priority"] for row in page["workitems"]] == ["HIGH", "MEDIUM"]
+
+
+def test_a_row_says_what_an_operator_looks_for(desk: Desk) -> None:
+    desk.have(1, full("japanese"))
+    row = desk.ask("GET", "/workitems")["workitems"][0]
+    assert row["patient"]["name"] == "Aokawa, Haruka (青川 春香, あおかわ はるか)"
+    assert row["stations"] == ["Station READING7", "Station READING8"]
+    assert row["start"] == "2026-11-22T18:30:00Z"
+    assert row["expected"] == "2026-11-22T18:30:00Z"  # 19:30 +0100
+    assert row["state"] == "SCHEDULED"
+    assert row["progress"] == {"percent": None, "description": ""}
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("PatientName=fair*", 1),
+        ("PatientName=nobody*", 0),
+        ("ProcedureStepState=SCHEDULED,IN%20PROGRESS", 1),
+        ("ProcedureStepState=COMPLETED", 0),
+        ("ScheduledStationNameCodeSequence.CodeValue=READING8", 1),
+        ("ScheduledProcedureStepStartDateTime=20261122-", 1),
+        ("ScheduledProcedureStepStartDateTime=-20261121", 0),
+        ("ReferencedRequestSequence.AccessionNumber=A-4712", 1),
+        ("text=ines+second", 1),
+        ("text=A-4711", 1),
+        ("text=ines+zzz", 0),
+        ("study=1.2.826.0.1.3680043.10.1999.1.2", 1),  # only an input is of this study
+    ],
+)
+def test_the_list_is_filtered_by_keys_and_free_text(desk: Desk, query: str, found: int) -> None:
+    desk.have(1, full())
+    assert desk.ask("GET", "/workitems", query=query)["total"] == found
+
+
+def test_every_required_matching_key_is_in_the_vocabulary_and_is_taken(desk: Desk) -> None:
+    names = [one["name"] for one in desk.ask("GET", "/system")["filters"]]
+    assert len(names) == len(set(names)) > 40
+    samples = {"DT": "20260101", "DA": "20260101", "UI": "1.2.3"}
+    for one in desk.ask("GET", "/system")["filters"]:
+        value = {"datetime": samples["DT"], "date": samples["DA"], "uid": samples["UI"]}.get(one["kind"], "X")
+        assert desk.ask("GET", "/workitems", query=f"{one['name']}={value}")["total"] == 0
+
+
+def test_a_name_that_is_no_key_is_refused_by_name(desk: Desk) -> None:
+    refusal = desk.refused(400, "GET", "/workitems", query="PatientShoeSize=9")
+    assert "PatientShoeSize" in refusal["error"]
+
+
+def test_a_malformed_value_names_its_attribute(desk: Desk) -> None:
+    refusal = desk.refused(400, "GET", "/workitems", query="ScheduledProcedureStepStartDateTime=yesterday")
+    assert refusal["attribute"] == "ScheduledProcedureStepStartDateTime"
+    assert refusal["status"] == "IDENTIFIER_MISMATCH"
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=9999", "limit=-1", "offset=x", "order=shoes"])
+def test_nonsense_about_the_page_is_refused(desk: Desk, query: str) -> None:
+    desk.refused(400, "GET", "/workitems", query=query)
+
+
+def test_csv_has_all_matches_and_no_formula(desk: Desk) -> None:
+    desk.have(1, minimal(t00741204=element("LO", '=HYPERLINK("http://x")')))
+    desk.have(2)
+    answer = desk.answer("GET", "/workitems.csv", query="order=created")
+    lines = answer.body.decode("utf-8-sig").splitlines()
+    assert len(lines) == 3
+    assert "\"'=HYPERLINK" in lines[1]
+    assert answer.header("Content-Disposition") == 'attachment; filename="workitems.csv"'
+
+
+def test_csv_of_chosen_workitems_comes_by_post(desk: Desk) -> None:
+    chosen = [desk.have(number) for number in (1, 2, 3)][:2]
+    answer = desk.answer("POST", "/workitems.csv", {"query": {"SOPInstanceUID": "\\".join(chosen)}})
+    lines = answer.body.decode("utf-8-sig").splitlines()
+    assert sorted(line.rpartition(",")[2] for line in lines[1:]) == sorted(chosen)
+
+
+def test_csv_comes_in_lots(desk: Desk) -> None:
+    for number in range(1, 6):
+        desk.have(number)
+    answer = desk.answer(
+        "POST", "/workitems.csv", {"query": {"order": "created", "offset": "3", "limit": "9"}}
+    )
+    assert answer.header("X-UPS-Total") == "5"
+    assert [line.rpartition(",")[2] for line in answer.body.decode().splitlines()[1:]] == [uid(4), uid(5)]
+
+
+def test_a_query_may_travel_in_a_header_past_a_server_that_spoils_it(desk: Desk) -> None:
+    desk.have(1, minimal(t00741204=element("LO", "A & B = C+D")))
+    header = {"x-ups-query": "ProcedureStepLabel=A%20%26%20B%20%3D%20C%2BD"}
+    assert desk.ask("GET", "/workitems", query="spoiled=1", headers=header)["total"] == 1
+
+
+def test_one_workitem_is_told_in_readable_groups(desk: Desk) -> None:
+    found = desk.ask("GET", f"/workitems/{desk.have(1, full())}")
+    groups = {group["name"]: group["attributes"] for group in found["groups"]}
+    assert list(groups)[:2] == ["Scheduling", "Patient and request"]
+    station = next(
+        one for one in groups["Scheduling"] if one["keyword"] == "ScheduledStationNameCodeSequence"
+    )
+    assert station["items"][0]["code"] == {
+        "meaning": "Station READING7",
+        "value": "READING7",
+        "scheme": "99STATIONS",
+    }
+    start = next(one for one in groups["Scheduling"] if one["tag"] == tags.START)
+    assert (start["name"], start["times"]) == (
+        "Scheduled Procedure Step Start DateTime",
+        ["2026-11-22T18:30:00Z"],
+    )
+    assert found["inputs"][0]["sources"] == ["ARCHIVE"]
+    assert found["history"] == [{"at": "2026-11-22T18:30:00.000Z", "who": "RIS by DIMSE", "what": "created"}]
+
+
+def test_the_transaction_uid_is_nowhere_to_be_read(desk: Desk) -> None:
+    found = desk.have()
+    desk.ask("POST", f"/workitems/{found}/claim", {})
+    told = desk.answer("GET", f"/workitems/{found}").body.decode()
+    assert "00081195" not in told
+    assert "TransactionUID" not in told
+    assert "2.25.1001" not in told
+
+
+def test_an_unknown_workitem_is_404(desk: Desk) -> None:
+    assert desk.refused(404, "GET", "/workitems/1.2.3")["status"] == "NO_SUCH_WORKITEM"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/nothing", 404), ("DELETE", "/workitems", 405), ("POST", "/system", 405), ("GET", "/", 404)],
+)
+def test_unknown_paths_and_methods(desk: Desk, method: str, path: str, status: int) -> None:
+    desk.refused(status, method, path, {} if method == "POST" else None)
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b"7", b'{"attributes": []}', b'{"attributes": {}, "uid": 5}'])
+def test_a_body_must_be_an_object_of_the_right_shape(desk: Desk, body: bytes) -> None:
+    answer = asyncio.run(desk.api.answer(WebRequest("POST", "/workitems", headers=JSON, body=body)))
+    assert answer.status == 400
+    assert not desk.worklist.workitems
+
+
+def test_a_deeply_nested_body_is_refused(desk: Desk) -> None:
+    nested: dict[str, Any] = {}
+    for _ in range(300):
+        nested = {"ScheduledWorkitemCodeSequence": [nested]}
+    assert "deeply" in desk.refused(400, "POST", "/workitems", {"attributes": nested})["error"]
+
+
+def test_a_page_of_another_site_cannot_act(desk: Desk) -> None:
+    found = desk.have()
+    path = f"/workitems/{found}/claim"
+    desk.refused(415, "POST", path, {}, headers={"content-type": "text/plain"})
+    desk.refused(403, "POST", path, {}, headers={**JSON, "sec-fetch-site": "cross-site"})
+    assert desk.worklist.workitems[found].state is State.SCHEDULED
+
+
+def test_a_fault_of_ours_is_an_answer_without_details(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    def fail() -> Any:
+        raise RuntimeError("secret")
+
+    desk.worklist.counts = fail  # type: ignore[method-assign]
+    refusal = desk.refused(500, "GET", "/counts")
+    assert "secret" not in refusal["error"]
+    assert "secret" in caplog.text
+
+
+def test_answers_are_not_kept_by_browsers(desk: Desk) -> None:
+    assert desk.answer("GET", "/system").header("Cache-Control") == "no-store"

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Small parts under the management API: keyword form, free text, changes, filters in words, the page's files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from orthanc_ups.core import tags
+from orthanc_ups.core.dataset import element
+from orthanc_ups.core.free_text import fits, searchable, words
+from orthanc_ups.core.statuses import UpsError
+from orthanc_ups.dicomweb.request import WebRequest
+from orthanc_ups.management.csv_export import harmless
+from orthanc_ups.management.explorer_files import orthanc_explorer_buttons, serve
+from orthanc_ups.management.keyword_form import to_data_set, to_keywords
+from orthanc_ups.management.queries import in_words
+from orthanc_ups.management.views import iso_of, person_text, readable
+from orthanc_ups.worklist.change_feed import ChangeFeed
+from tests.support.workitems import full
+
+
+@pytest.mark.parametrize(
+    ("plain", "found"),
+    [
+        ({"PatientName": "Doe^Jane"}, {"00100010": element("PN", {"Alphabetic": "Doe^Jane"})}),
+        (
+            {"PatientName": "A^B=青川^春香"},
+            {"00100010": element("PN", {"Alphabetic": "A^B", "Ideographic": "青川^春香"})},
+        ),
+        ({"00100020": "P1"}, {"00100020": element("LO", "P1")}),
+        ({"PatientID": None}, {"00100020": element("LO")}),
+        ({"PatientID": ""}, {"00100020": element("LO")}),
+        ({"PatientWeight": 71.5}, {"00101030": element("DS", "71.5")}),
+        ({"PatientWeight": "71.50"}, {"00101030": element("DS", "71.50")}),
+        ({"PregnancyStatus": 1}, {"001021C0": element("US", 1)}),
+        ({"MedicalAlerts": ["a", "b"]}, {"00102000": element("LO", "a", "b")}),
+        ({"PatientID": {"vr": "LO", "Value": ["P1"]}}, {"00100020": element("LO", "P1")}),
+        (
+            {"ScheduledWorkitemCodeSequence": {"CodeValue": "1"}},
+            {"00404018": element("SQ", {"00080100": element("SH", "1")})},
+        ),
+    ],
+)
+def test_keyword_form_is_read(plain: Any, found: Any) -> None:
+    assert to_data_set(plain) == found
+
+
+def test_what_is_written_in_keywords_is_read_back() -> None:
+    dataset = full("japanese")
+    assert to_data_set(to_keywords(dataset)) == dataset
+
+
+@pytest.mark.parametrize("name", ["Nonsense", "0010", "Patient Name", "", "ÄPFEL"])
+def test_a_name_that_is_none_is_refused(name: str) -> None:
+    with pytest.raises(UpsError, match="no keyword"):
+        to_data_set({name: "x"})
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "fairweather",
+        "INES fair",
+        "hc-000815",
+        "second reads",
+        "A-4712",
+        "reading room",
+        "READING8",
+        "rastanides",
+    ],
+)
+def test_free_text_finds_what_people_look_for(asked: str) -> None:
+    attributes = full("plain") | {
+        "00404027": element("SQ", {tags.CODE_MEANING: element("LO", "Reading room")})
+    }
+    assert fits(attributes, words(asked)) is (asked != "rastanides")
+
+
+def test_free_text_ignores_case_and_accents() -> None:
+    assert fits(full("latin-1"), words("angstrom-muller zoe"))
+    assert fits(full("greek"), words("ΚΑΣΤΑΝΊΔΗΣ"))
+
+
+def test_the_searchable_text_names_each_thing_once() -> None:
+    lines = searchable(full()).split("\n")
+    assert len(lines) == len(set(lines))
+
+
+def test_changes_are_told_once_and_from_a_number_on() -> None:
+    feed = ChangeFeed(100)
+    for uid in ("a", "b", "a"):
+        feed.note(uid)
+    assert feed.since(100).uids == ("b", "a")
+    assert feed.since(102).uids == ("a",)
+    assert (feed.since(103).uids, feed.since(103).complete) == ((), True)
+
+
+@pytest.mark.parametrize("number", [0, 99, 104])
+def test_a_number_that_was_never_given_out_means_look_at_everything(number: int) -> None:
+    feed = ChangeFeed(100)
+    for uid in ("a", "b", "c"):
+        feed.note(uid)
+    assert not feed.since(number).complete
+
+
+def test_more_changes_than_are_remembered_are_not_complete() -> None:
+    feed = ChangeFeed(0)
+    for number in range(3_000):
+        feed.note(str(number))
+    assert not feed.since(500).complete
+    assert feed.since(2_500).complete
+    assert len(feed.since(2_500).uids) == 500
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("Doe^Jane^Q^Dr.^MD", "Doe, Dr. Jane Q MD"),
+        ("Doe", "Doe"),
+        ("^Jane", "Jane"),
+        ("", ""),
+    ],
+)
+def test_names_are_told_as_people_write_them(given: str, told: str) -> None:
+    assert person_text({"Alphabetic": given}) == told
+
+
+@pytest.mark.parametrize(
+    ("text", "iso"),
+    [
+        ("20261122183000+0100", "2026-11-22T17:30:00Z"),
+        ("20261122183000.250000-0330", "2026-11-22T22:00:00Z"),
+        ("202611221830", "2026-11-22T18:30:00Z"),
+        ("20261122", "2026-11-22"),
+        ("2026", None),
+        ("", None),
+        ("yesterday", None),
+    ],
+)
+def test_date_times_become_iso(text: str, iso: str | None) -> None:
+    assert iso_of(text, 0) == iso
+
+
+def test_filters_are_told_as_sentences() -> None:
+    wanted = {
+        "PatientName": "doe*",
+        "ProcedureStepState": ["SCHEDULED", "IN PROGRESS"],
+        "ScheduledProcedureStepStartDateTime": "20260101-20260131",
+    }
+    told = in_words(to_data_set(wanted))
+    assert "Patient's Name fits doe*" in told
+    assert "State is SCHEDULED or IN PROGRESS" in told
+    assert "Scheduled start is from 20260101 to 20260131" in told
+    assert in_words({}) == "everything"
+
+
+def test_keywords_in_a_history_become_words() -> None:
+    told = readable("updated ScheduledProcedureStepPriority, UnifiedProcedureStepPerformedProcedureSequence")
+    assert told == "updated Scheduled Procedure Step Priority, Unified Procedure Step Performed Procedure"
+    assert readable("claimed by McDonald") == "claimed by McDonald"
+
+
+@pytest.mark.parametrize("cell", ["=1+1", "+1", "-1", "@x", "\tx", "\rx"])
+def test_no_cell_is_a_formula(cell: str) -> None:
+    assert harmless(cell) == f"'{cell}"
+
+
+def test_plain_cells_stay_as_they_are() -> None:
+    assert [harmless(one) for one in ("a=b", 12.5, None, 3)] == ["a=b", "12.5", "", "3"]
+
+
+def page(path: str, method: str = "GET") -> Any:
+    return serve(WebRequest(method, path))
+
+
+def test_the_page_is_served_with_headers_that_keep_it_to_itself() -> None:
+    answer = page("/index.html")
+    assert (answer.status, answer.content_type) == (200, "text/html; charset=utf-8")
+    policy = answer.header("Content-Security-Policy")
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert page("/app.js").content_type == "text/javascript; charset=utf-8"
+
+
+@pytest.mark.parametrize(
+    "path", ["/../config.py", "/%2e%2e/config.py", "/none.js", "/openapi.json", "//etc/passwd"]
+)
+def test_nothing_else_is_served(path: str) -> None:
+    assert page(path).status == 404
+
+
+def test_the_root_leads_to_the_page_below_any_prefix() -> None:
+    for path in ("", "/"):
+        assert (page(path).status, page(path).header("Location")) == (307, "../../ups/app/index.html")
+    assert page("/index.html", "POST").status == 405
+
+
+def test_the_buttons_are_for_a_browser_of_ten_years_ago() -> None:
+    script = orthanc_explorer_buttons()
+    assert ".live(" in script
+    assert not [word for word in ("=>", "`", "const ", "let ", ".on(", ".html(") if word in script]

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""A full disk is told once, and so is room on it."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from orthanc_ups.monitoring.disk_space import LEAST, DiskSpace
+
+INDEX, OTHER = Path("/index"), Path("/other")
+
+
+class Disks:
+    def __init__(self) -> None:
+        self.free = {INDEX: LEAST, OTHER: LEAST}
+
+    def __call__(self, folder: Path) -> int:
+        if self.free[folder] < 0:
+            raise OSError("gone")
+        return self.free[folder]
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[tuple[int, str]]:
+    found = [(one.levelno, one.getMessage()) for one in caplog.records if one.levelno >= logging.WARNING]
+    caplog.clear()
+    return found
+
+
+def test_a_disk_is_told_to_be_full_once_and_to_have_room_again_once(caplog: pytest.LogCaptureFixture) -> None:
+    disks = Disks()
+    space = DiskSpace([INDEX, OTHER, INDEX], disks)
+    space.look()
+    assert (said(caplog), space.warnings()) == ([], ())
+    disks.free[INDEX] = 5 * 1024
+    for _ in range(2):
+        space.look()
+    ((level, line),) = said(caplog)
+    assert level == logging.ERROR
+    assert "The disk of /index is full: 5 kB are free, expected 16 MB at least" in line
+    assert [line for line in space.warnings() if "/index" in line] == list(space.warnings())
+    disks.free[INDEX] = LEAST
+    for _ in range(2):
+        space.look()
+    assert said(caplog) == [(logging.WARNING, "On the disk of /index there is room again")]
+    assert space.warnings() == ()
+
+
+def test_a_disk_that_cannot_be_looked_at_counts_as_before(caplog: pytest.LogCaptureFixture) -> None:
+    disks = Disks()
+    space = DiskSpace([INDEX], disks)
+    disks.free[INDEX] = 0
+    space.look()
+    disks.free[INDEX] = -1
+    space.look()
+    assert len(said(caplog)) == 1
+    assert len(space.warnings()) == 1
+
+
+def test_a_real_disk_is_looked_at(tmp_path: Path) -> None:
+    space = DiskSpace([tmp_path])
+    space.look()
+    assert space.warnings() == ()

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Every metric of the table is published, with the figure that its name promises."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from orthanc_ups.core import tags
+from orthanc_ups.core.dataset import element
+from orthanc_ups.core.events import EventType
+from orthanc_ups.monitoring import measuring
+from orthanc_ups.monitoring.metrics import METER_READINGS, METRICS, Kind, Metrics, Sources, publisher
+from tests.support.service import FILTERED, GLOBAL, Desk, on_loop
+from tests.support.workitems import progress
+
+
+@dataclass(frozen=True)
+class Report:
+    pending: int = 0
+    oldest_at: float | None = None
+    retry_at: float | None = None
+    dead_letters: int = 0
+    latency_median: float | None = None
+    latency_p95: float | None = None
+
+
+NAMES = [metric.name for metric in METRICS]
+METERS = {name: (lambda value=at: value) for at, name in enumerate(METER_READINGS, 1)}
+
+
+async def states() -> Mapping[str, int]:
+    return {"SCHEDULED": 4, "IN PROGRESS": 1}
+
+
+def sources(**others: object) -> Sources:
+    usual: dict[str, object] = {
+        "counters": lambda: {"subscriptions_created": 3, "restores": 1},
+        "deliveries": lambda: {
+            ("delivered", "dimse", EventType.STATE_REPORT): 5,
+            ("delivered", "webhook:PACS", EventType.ASSIGNED): 2,
+            ("delivered", "webhook:RIS", EventType.STATE_REPORT): 1,
+            ("offered", "dimse", EventType.STATE_REPORT): 9,
+            ("failed", "dimse", EventType.STATE_REPORT): 7,
+        },
+        "reports": lambda: [
+            Report(3, 940.0, 1010.0, 2, 0.1, 4.0),
+            Report(8, 990.0, None, 0, 0.2, 0.3),
+            Report(0, None, 1020.0),
+        ],
+        "states": states,
+        "subscriptions": lambda: (6, 2),
+        "meters": METERS,
+        "now": lambda: 1000.0,
+    }
+    return Sources(**{**usual, **others})  # type: ignore[arg-type]
+
+
+@on_loop
+async def test_every_metric_is_published_each_time() -> None:
+    published: list[tuple[str, float]] = []
+    metrics = Metrics(sources(), lambda name, value: published.append((name, value)))
+    await metrics.publish()
+    assert [name for name, _ in published] == NAMES
+
+
+@on_loop
+async def test_the_figures_are_those_of_their_sources() -> None:
+    found = await Metrics(sources(), lambda name, value: None).read()
+    assert found["ups_workitems"] == 5 and found["ups_workitems_in_progress"] == 1
+    assert found["ups_subscriptions_created_total"] == 3 and found["ups_restores_total"] == 1
+    assert found["ups_events_sent_total"] == 8 and found["ups_events_sent_webhook_total"] == 3
+    assert found["ups_events_sent_state_report_total"] == 6 and found["ups_events_sent_assigned_total"] == 2
+    assert found["ups_events_failed_total"] == 7
+    assert found["ups_events_pending"] == 11 and found["ups_events_pending_maximum"] == 8
+    assert found["ups_events_pending_oldest_seconds"] == 60
+    assert found["ups_subscribers_failing"] == 1 and found["ups_dead_letters"] == 2
+    assert found["ups_delivery_seconds_median_maximum"] == 0.2
+    assert found["ups_delivery_seconds_p95_maximum"] == 4.0
+    assert found["ups_subscriptions_active"] == 6 and found["ups_subscribers"] == 2
+    assert found["ups_associations"] == 1 and found["ups_uploads_refused_total"] == len(METER_READINGS)
+
+
+@on_loop
+async def test_workitems_that_cannot_be_counted_now_are_told_as_before() -> None:
+    answers = [{"SCHEDULED": 4}]
+
+    async def fading() -> Mapping[str, int]:
+        return answers.pop()
+
+    metrics = Metrics(sources(states=fading), lambda name, value: None)
+    assert (await metrics.read())["ups_workitems_scheduled"] == 4
+    assert (await metrics.read())["ups_workitems_scheduled"] == 4
+
+
+def test_names_are_those_of_prometheus_and_say_what_they_count() -> None:
+    assert len(NAMES) == len(set(NAMES))
+    for metric in METRICS:
+        assert re.fullmatch(r"ups_[a-z0-9_]+", metric.name)
+        assert metric.name.endswith("_total") == (metric.kind is Kind.COUNTER)
+        assert metric.meaning and not metric.meaning.endswith(".")
+
+
+@pytest.mark.parametrize("meters", [{}, {**METERS, "ups_ghosts": lambda: 0.0}])
+def test_every_meter_must_be_there_and_be_known(meters: Mapping[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"ups_associations|ups_ghosts"):
+        Metrics(sources(meters=meters), lambda name, value: None)
+
+
+@on_loop
+async def test_a_running_worklist_tells_what_it_has() -> None:
+    desk = await Desk("AI", "RIS", "DOSE").start()
+    wires = set(METER_READINGS) - {"ups_commands_in_flight", "ups_store_silent", "ups_projection_broken"}
+    metrics = Metrics(measuring.sources(desk.service, dict.fromkeys(wires, lambda: 0.0)), lambda *one: None)
+    await desk.create(1)
+    await desk.create(2)
+    await desk.claim(2)
+    await desk.subscribe("AI", GLOBAL)
+    await desk.subscribe("AI", 1)
+    await desk.subscribe("RIS", FILTERED, keys={tags.PRIORITY: element("CS", "HIGH")})
+    await desk.subscribe("DOSE", GLOBAL)
+    await desk.unsubscribe("DOSE", GLOBAL)
+    desk.channel.down["AI"] = "it is switched off"
+    await desk.cancel(1)
+    await desk.pass_by(30)
+    found = await metrics.read()
+    assert found["ups_workitems"] == 2 and found["ups_workitems_in_progress"] == 1
+    assert found["ups_subscriptions_active"] == 3 and found["ups_subscribers"] == 2
+    assert found["ups_subscriptions_created_total"] == 4 and found["ups_subscriptions_removed_total"] == 1
+    assert found["ups_events_pending"] == 2 and found["ups_events_pending_oldest_seconds"] == 30
+    assert found["ups_subscribers_failing"] == 1
+    assert found["ups_events_sent_total"] == 1 == found["ups_events_sent_state_report_total"]
+    assert found["ups_commands_in_flight"] == 0 == found["ups_store_silent"]
+
+
+def test_whole_figures_are_published_exactly_where_orthanc_can() -> None:
+    calls: list[tuple[Any, ...]] = []
+    older = SimpleNamespace(
+        MetricsType=SimpleNamespace(DEFAULT=0), SetMetricsValue=lambda *given: calls.append(("float", *given))
+    )
+    newer = SimpleNamespace(
+        **vars(older), SetMetricsIntegerValue=lambda *given: calls.append(("integer", *given))
+    )
+    for orthanc in (older, newer):
+        publish = publisher(cast("Any", orthanc))
+        publish("ups_workitems", 20_000_001.0)
+        publish("ups_delivery_seconds_p95_maximum", 0.25)
+    assert calls == [
+        ("float", "ups_workitems", 20_000_001.0, 0),
+        ("float", "ups_delivery_seconds_p95_maximum", 0.25, 0),
+        ("integer", "ups_workitems", 20_000_001, 0),
+        ("float", "ups_delivery_seconds_p95_maximum", 0.25, 0),
+    ]
+
+
+@on_loop
+async def test_a_running_worklist_counts_what_the_table_names() -> None:
+    """The names under which the worklist counts are those of the table."""
+    desk = await Desk("AI", "RIS").start()
+    await desk.create(1)
+    await desk.subscribe("AI", GLOBAL)
+    await desk.subscribe("RIS", 1, lock=True)
+    await desk.suspend("AI")
+    await desk.claim(1)
+    await desk.update(progress(), 1)
+    await desk.release_lock("RIS", 1)
+    await desk.unsubscribe("RIS", 1)
+    await desk.create(2)
+    await desk.cancel(2)
+    counted = {f"ups_{name}_total" for name in desk.service.counters.all()}
+    assert counted <= set(NAMES)
+    assert {"ups_subscriptions_created_total", "ups_subscriptions_removed_total"} <= counted

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What comes to Orthanc's log, and what does not."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+
+import pytest
+from pydicom import config
+from pydicom.uid import UID
+from pydicom.valuerep import validate_value
+
+from orthanc_ups.orthanc import logs
+
+
+class Sink:
+    """Stands for Orthanc's log."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, str]] = []
+
+    def LogInfo(self, message: str) -> None:
+        self.lines.append(("info", message))
+
+    def LogWarning(self, message: str) -> None:
+        self.lines.append(("warning", message))
+
+    def LogError(self, message: str) -> None:
+        self.lines.append(("error", message))
+
+
+@pytest.fixture
+def sink() -> Iterator[Sink]:
+    names = ["orthanc_ups", "pynetdicom", "pydicom", "aiohttp", "asyncio"]
+    before = [(one, one.handlers, one.propagate, one.level) for one in map(logging.getLogger, names)]
+    found = Sink()
+    with warnings.catch_warnings():
+        logs.attach(found)
+        yield found
+    for logger, handlers, propagate, level in before:
+        logger.handlers, logger.propagate = handlers, propagate
+        logger.setLevel(level)
+
+
+def test_each_record_is_one_line_at_its_level(sink: Sink) -> None:
+    logger = logging.getLogger("orthanc_ups.somewhere")
+    logger.info("read %d", 3)
+    logger.warning("first\nsecond")
+    logger.error("bad")
+    logger.debug("not shown")
+    assert sink.lines == [("info", "UPS: read 3"), ("warning", "UPS: first | second"), ("error", "UPS: bad")]
+
+
+def test_odd_values_of_a_peer_do_not_fill_the_log(sink: Sink, recwarn: pytest.WarningsRecorder) -> None:
+    with pytest.raises(UserWarning), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        validate_value("UI", "1.2.x", config.WARN)
+    logs.attach(sink)
+    validate_value("UI", UID("1.2.y"), config.WARN)
+    assert not recwarn.list
+    assert not sink.lines

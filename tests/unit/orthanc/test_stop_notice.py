@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""We notice that Orthanc gives its signal handlers back, which is how it begins to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+
+from orthanc_ups.orthanc.stop_notice import catches, told_to_stop
+
+STATUS = "Name:\tOrthanc\nSigIgn:\t0000000000001000\nSigCgt:\t{:016x}\nCapInh:\t0000000000000000\n"
+CATCHING, LETTING_GO = STATUS.format(1 << (signal.SIGTERM - 1) | 1), STATUS.format(1)
+
+
+def test_a_signal_that_a_process_handles_is_seen_in_its_status() -> None:
+    assert catches(CATCHING)
+    assert not catches(LETTING_GO)
+    assert not catches("Name:\tOrthanc\n"), "a kernel that does not tell"
+
+
+def test_a_signal_that_this_process_handles_is_seen() -> None:
+    before = signal.signal(signal.SIGUSR2, lambda *_: None)
+    try:
+        assert catches(Path("/proc/self/status").read_text(), signal.SIGUSR2)
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert not catches(Path("/proc/self/status").read_text(), signal.SIGUSR2)
+
+
+def test_the_stop_is_noticed_once_the_handlers_were_there_and_are_gone(tmp_path: Path) -> None:
+    status = tmp_path / "status"
+
+    async def orthanc_lives() -> list[bool]:
+        noticing = asyncio.create_task(told_to_stop(status, 0.0))
+        seen = []
+        for text in (LETTING_GO, CATCHING, LETTING_GO):
+            status.write_text(text)
+            for _ in range(10):
+                await asyncio.sleep(0)
+            seen.append(noticing.done())
+        return seen
+
+    assert asyncio.run(orthanc_lives()) == [False, False, True]
+
+
+def test_a_moment_without_handlers_is_no_stop(tmp_path: Path) -> None:
+    """SIGHUP with an unchanged configuration: Orthanc lets go of them and takes them again."""
+    status = tmp_path / "status"
+
+    async def orthanc_lives() -> bool:
+        status.write_text(CATCHING)
+        noticing = asyncio.create_task(told_to_stop(status, 0.0))
+        for text in (CATCHING, LETTING_GO, CATCHING, LETTING_GO, CATCHING):
+            status.write_text(text)
+            for _ in range(2):
+                await asyncio.sleep(0)
+        return noticing.cancel()
+
+    assert asyncio.run(orthanc_lives())
+
+
+def test_a_system_without_proc_is_never_noticed(tmp_path: Path) -> None:
+    async def wait() -> bool:
+        noticing = asyncio.create_task(told_to_stop(tmp_path / "nothing", 0.0))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        return noticing.cancel()
+
+    assert asyncio.run(wait())

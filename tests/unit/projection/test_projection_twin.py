@@ -1,0 +1,315 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Whatever SQL does to be quick, a search finds what the matching engine finds, on any worklist."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from orthanc_ups.core import tags
+from orthanc_ups.core.dataset import DataSet, Element, element, items, text, values
+from orthanc_ups.core.matching import Query
+from orthanc_ups.core.workitem import Workitem
+from orthanc_ups.projection import plan as projection_plan
+from orthanc_ups.projection.plan import NONE_LAST, ORDERS
+from orthanc_ups.projection.projection import Projection
+from orthanc_ups.projection.schema import COLUMNS
+from orthanc_ups.store.document import encode
+from tests.support import workitems
+
+NAMES: list[dict[str, str]] = [
+    {"Alphabetic": "Müller^Zoë"},
+    {"Alphabetic": "Muller"},
+    {"Alphabetic": "MUELLER^Zoe^Q"},
+    {"Alphabetic": "Aokawa^Haruka", "Ideographic": "青川^春香", "Phonetic": "あおかわ^はるか"},
+    {"Ideographic": "青山"},
+    {"Alphabetic": "a[b]*c"},
+    {"Alphabetic": "\U0010ffff\U0010ffff"},
+]
+TEXTS = ["A", "a", "AB", "ABC", "Ä", "B*", "[A]", "A ", "\ud7ff", "\U0010ffff", "A\U0010ffff"]
+PATTERNS = [*TEXTS, "A*", "?", "*B*", "*", "[*", "A?*", "\ud7ff*", "\U0010ffff*", "A\U0010ffff*", "*]"]
+TIMES = [
+    "20260101",
+    "2026",
+    "20260101120000",
+    "20260101120000+0100",
+    "20260102-0500",
+    "202601011200",
+    "19000101",
+]
+RANGES = [*TIMES, "2026-", "-20260101", "20260101-20260102", "-20260101120000+0100", "20260101-0500-20260102"]
+DATES = ["19730228", "19730301", "20000101"]
+UIDS = ["1.2.3", "1.2.4", "1.2.5"]
+
+
+def values_of(vr: str, tag: str) -> list[Any]:
+    if vr == "PN":
+        return list(NAMES)
+    pools = {"DT": TIMES, "DA": DATES, "UI": UIDS, "DS": ["1", "1.0", "2"]}
+    enumerated = {
+        tags.STATE: ["SCHEDULED", "IN PROGRESS", "COMPLETED", "CANCELED"],
+        tags.PRIORITY: ["HIGH", "MEDIUM", "LOW"],
+        tags.READINESS: ["READY", "UNAVAILABLE", "INCOMPLETE"],
+        "00100040": ["F", "M", "O"],
+    }
+    return list(enumerated.get(tag) or pools.get(vr) or TEXTS)
+
+
+def keys_of(vr: str, tag: str) -> list[Any]:
+    if vr == "PN":
+        typed = [
+            "muller",
+            "mu*",
+            "*zoe",
+            "müller^*",
+            "青*",
+            "*",
+            "m?ller^*^*",
+            "[*",
+            "\U0010ffff*",
+            "*q",
+            "a[b]*c",
+        ]
+        grouped: list[Any] = [{"Ideographic": "青*"}, {"Alphabetic": "ao*", "Phonetic": "あおかわ^はるか"}]
+        return [{"Alphabetic": one} for one in typed] + grouped
+    pools = {"DT": RANGES, "DA": [*DATES, "1973-", "19730101-19731231", "-19730228"], "UI": UIDS}
+    if tag in (tags.STATE, tags.PRIORITY, tags.READINESS, "00100040"):
+        return [*values_of(vr, tag), "H*", "DONE"]
+    return [one for one in pools.get(vr, values_of(vr, tag) if vr == "DS" else PATTERNS) if one != "1973-"]
+
+
+TOP = {
+    tags.STATE: "CS",
+    tags.PRIORITY: "CS",
+    tags.READINESS: "CS",
+    tags.LABEL: "LO",
+    tags.WORKLIST_LABEL: "LO",
+    tags.PATIENT_NAME: "PN",
+    tags.PATIENT_ID: "LO",
+    "00100021": "LO",
+    "00100030": "DA",
+    "00100040": "CS",
+    "00380010": "LO",
+    "0020000D": "UI",
+    tags.START: "DT",
+    tags.EXPECTED_COMPLETION: "DT",
+    tags.EXPIRATION: "DT",
+    tags.MODIFICATION: "DT",
+    "00400400": "LT",
+    "00101022": "DS",
+}
+CODE = {tags.CODE_VALUE: "SH", tags.CODING_SCHEME: "SH", "00080119": "UC"}
+ISSUER = {"00400031": "UT", "00400033": "CS"}
+NESTED: dict[str, dict[str, Any]] = {
+    tags.STATION_NAME: CODE,
+    "00404026": CODE,
+    tags.WORKITEM_CODE: CODE,
+    tags.HUMAN_PERFORMERS: {tags.HUMAN_PERFORMER_CODES: CODE, tags.HUMAN_PERFORMER_ORGANIZATION: "LO"},
+    "0040A370": {"00080050": "SH", "00401001": "SH", "00080051": ISSUER, "00402004": "DA"},
+    "00380014": ISSUER,
+    "00101002": {"00100020": "LO", "00100021": "LO"},
+    "00741224": {"00081155": "UI"},
+}
+
+
+@st.composite
+def stored_values(draw: st.DrawFn, vr: str, tag: str) -> Element:
+    found = draw(st.lists(st.sampled_from(values_of(vr, tag)), max_size=2))
+    if tag in COLUMNS and draw(st.integers(0, 200)):
+        found = found[:1]
+    if tag == tags.STATE and not found:
+        found = ["SCHEDULED"]
+    return element(vr, *found)
+
+
+@st.composite
+def stored_level(draw: st.DrawFn, form: dict[str, Any]) -> DataSet:
+    made: DataSet = {}
+    for tag, vr in form.items():
+        if isinstance(vr, dict):
+            if draw(st.booleans()):
+                made[tag] = element("SQ", *draw(st.lists(stored_level(vr), max_size=2)))
+        elif tag == tags.STATE or draw(st.integers(0, 3)):
+            made[tag] = draw(stored_values(vr, tag))
+    return made
+
+
+@st.composite
+def stored_attributes(draw: st.DrawFn) -> DataSet:
+    made = draw(stored_level({**TOP, **NESTED}))
+    if draw(st.integers(0, 3)) == 0:
+        made[tags.TIMEZONE_OFFSET] = element("SH", draw(st.sampled_from(["+0100", "-0500"])))
+    return made
+
+
+@st.composite
+def key_level(draw: st.DrawFn, form: dict[str, Any], most: int) -> DataSet:
+    made: DataSet = {}
+    for tag in draw(st.lists(st.sampled_from(sorted(form)), min_size=1, max_size=most, unique=True)):
+        vr = form[tag]
+        if isinstance(vr, dict):
+            made[tag] = element("SQ", draw(key_level(vr, 2)))
+        elif vr == "UI":
+            made[tag] = element(
+                vr, *draw(st.lists(st.sampled_from(keys_of(vr, tag)), min_size=1, max_size=2))
+            )
+        else:
+            made[tag] = element(vr, draw(st.sampled_from(keys_of(vr, tag))))
+    return made
+
+
+def as_key(draw: st.DrawFn, found: Element) -> Element | None:
+    """A key that the element probably fits: one of its values, sometimes as a wildcard or a range."""
+    given = [one for one in found.get("Value", ()) if one]
+    if not given:
+        return None
+    one = draw(st.sampled_from(given))
+    if found["vr"] == "SQ":
+        chosen = draw(st.lists(st.sampled_from(sorted(one)), min_size=1, max_size=2, unique=True))
+        keys = {tag: as_key(draw, one[tag]) for tag in chosen}
+        return element("SQ", {tag: key for tag, key in keys.items() if key is not None})
+    if found["vr"] == "PN":
+        group = draw(st.sampled_from(sorted(one)))
+        return element("PN", {group: draw(st.sampled_from([one[group], one[group][0] + "*"]))})
+    if found["vr"] == "DT":
+        return element("DT", draw(st.sampled_from([one, "2026-", f"-{one}"])))
+    if found["vr"] in ("LO", "SH", "UT") and draw(st.booleans()):
+        return element(found["vr"], one[:1] + "*")
+    return element(found["vr"], one)
+
+
+@st.composite
+def identifiers(draw: st.DrawFn, worklist: list[DataSet]) -> DataSet:
+    if not worklist or draw(st.integers(0, 3)) == 0:
+        return draw(key_level({**TOP, **NESTED}, 3))
+    about = draw(st.sampled_from(worklist))
+    known = sorted(about.keys() - {tags.TIMEZONE_OFFSET})
+    chosen = draw(st.lists(st.sampled_from(known), min_size=1, max_size=4, unique=True))
+    keys = {tag: as_key(draw, about[tag]) for tag in chosen}
+    coded = code_key(draw, about) if draw(st.integers(0, 2)) == 0 else {}
+    return {tag: key for tag, key in keys.items() if key is not None} | coded
+
+
+def code_key(draw: st.DrawFn, about: DataSet) -> DataSet:
+    """A key for a code of the workitem, with or without its scheme."""
+    tag = draw(st.sampled_from([tags.STATION_NAME, tags.WORKITEM_CODE, tags.HUMAN_PERFORMERS, "00404026"]))
+    for item in items(about, tag):
+        if tag == tags.HUMAN_PERFORMERS:
+            below = code_key(draw, {tags.STATION_NAME: item.get(tags.HUMAN_PERFORMER_CODES, element("SQ"))})
+            inner = below.get(tags.STATION_NAME)
+            return {tag: element("SQ", {tags.HUMAN_PERFORMER_CODES: inner})} if inner else {}
+        wanted = [tags.CODE_VALUE, *draw(st.sampled_from([[], [tags.CODING_SCHEME]]))]
+        key = {one: element("SH", *item[one]["Value"][:1]) for one in wanted if values(item, one)}
+        return {tag: element("SQ", key)} if key else {}
+    return {}
+
+
+@st.composite
+def queries(draw: st.DrawFn, worklist: list[DataSet]) -> tuple[Query, int]:
+    """A query, and what counts as few."""
+    identifier = draw(identifiers(worklist))
+    if draw(st.integers(0, 5)) == 0:
+        identifier[tags.SOP_INSTANCE_UID] = element("UI", workitems.uid(1), workitems.uid(3))
+    if draw(st.integers(0, 5)) == 0:
+        identifier[tags.TIMEZONE_OFFSET] = element("SH", "-0500")
+    zone = draw(st.sampled_from([None, None, None, "+0900"]))
+    query = Query.of(identifier, fuzzy=draw(st.booleans()), timezone=zone)
+    return query, draw(st.sampled_from([0, 2, 2_000]))
+
+
+@st.composite
+def cases(draw: st.DrawFn, most: int) -> tuple[list[DataSet], list[tuple[Query, int]]]:
+    worklist = draw(st.lists(stored_attributes(), max_size=6))
+    return worklist, draw(st.lists(queries(worklist), min_size=1, max_size=most))
+
+
+@pytest.fixture(scope="module")
+def projection() -> Iterator[Projection]:
+    """FEW is lowered in the tests so that small worklists meet the plans of large ones."""
+    opened, few = Projection.open(":memory:"), projection_plan.FEW
+    yield opened
+    opened.close()
+    projection_plan.FEW = few
+
+
+def fill(projection: Projection, worklist: list[DataSet]) -> list[Workitem]:
+    for number in range(1, 13):
+        projection.remove(workitems.uid(number))
+    made = []
+    for number, attributes in enumerate(worklist, 1):
+        attributes[tags.SOP_INSTANCE_UID] = element("UI", workitems.uid(number))
+        made.append(Workitem(workitems.uid(number), number, attributes))
+        projection.put(made[-1], "1", encode(made[-1]))
+    return made
+
+
+def uids(found: Any) -> list[str]:
+    return [text(one, tags.SOP_INSTANCE_UID) for one in found]
+
+
+async def streamed(projection: Projection, query: Query, chunk: int) -> list[DataSet]:
+    return [one async for found in projection.stream(query, chunk) for one in found]
+
+
+MANY = settings(
+    max_examples=100,
+    deadline=None,
+    suppress_health_check=[
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+    ],
+)
+
+
+@MANY
+@given(cases(most=8))
+def test_search_stream_and_numbers_find_what_matches(
+    projection: Projection, case: tuple[list[DataSet], list[tuple[Query, int]]]
+) -> None:
+    worklist, asked = case
+    made = fill(projection, worklist)
+
+    async def compare() -> None:
+        for query, few in asked:
+            projection_plan.FEW = few
+            expected = {one.uid for one in made if query.matches(one.attributes)}
+            found, total = await projection.search(query)
+            assert set(uids(found)) == expected
+            assert (len(found), total) == (len(expected), len(expected))
+            in_stream = uids(await streamed(projection, query, 2))
+            assert in_stream == uids(found)
+            assert await projection.numbers(query) == [one.created for one in made if one.uid in expected]
+
+    asyncio.run(compare())
+
+
+@MANY
+@given(cases(most=1), st.sampled_from(sorted(ORDERS)), st.integers(0, 7), st.integers(0, 7))
+def test_pages_are_slices_of_one_order(
+    projection: Projection,
+    case: tuple[list[DataSet], list[tuple[Query, int]]],
+    order: str,
+    offset: int,
+    limit: int,
+) -> None:
+    worklist, ((query, few),) = case
+    fill(projection, worklist)
+    projection_plan.FEW = few
+
+    async def compare() -> None:
+        for asked in (query, Query.of({tags.SOP_INSTANCE_UID: element("UI")})):
+            whole, total = await projection.search(asked, order=order)
+            turned, _ = await projection.search(asked, order=f"-{order}")
+            if order not in NONE_LAST:
+                assert uids(turned) == uids(whole)[::-1]
+            assert sorted(uids(turned)) == sorted(uids(whole))
+            page, counted = await projection.search(asked, offset, limit, order)
+            assert (uids(page), counted) == (uids(whole)[offset : offset + limit], total)
+
+    asyncio.run(compare())

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Commands at the same time, on a store whose writes let others run in between."""
+
+from __future__ import annotations
+
+import asyncio
+
+from orthanc_ups.core.commands import ChangeState, Command, Create, Subscribe, Unsubscribe
+from orthanc_ups.core.outcome import Outcome
+from orthanc_ups.core.statuses import UpsError
+from tests.support.delivery import settle
+from tests.support.service import GLOBAL, LOCK, NONE, SCHEDULER, Desk, grows, on_loop
+from tests.support.workitems import minimal, uid
+
+WORKITEM = f"workitem/{uid(1)}"
+
+
+def begin(desk: Desk, command: Command) -> asyncio.Task[Outcome]:
+    return asyncio.ensure_future(desk.service.worklist.execute(command))
+
+
+@on_loop
+async def test_of_many_simultaneous_claims_exactly_one_wins() -> None:
+    desk = await Desk("A").start()
+    await desk.subscribe("A")
+    await desk.create(1)
+    claims = [begin(desk, ChangeState(SCHEDULER, uid(1), "IN PROGRESS", f"1.2.{n}")) for n in range(50)]
+    found = await asyncio.gather(*claims, return_exceptions=True)
+    await settle()
+    won = [one for one in found if isinstance(one, Outcome)]
+    lost = [one for one in found if isinstance(one, UpsError)]
+    assert len(won) == 1
+    assert {one.status.code for one in lost} == {0xC301}
+    assert len(lost) == 49
+    assert desk.heard("A") == ["1: SCHEDULED", "1: IN PROGRESS"]
+
+
+@on_loop
+async def test_of_many_simultaneous_creations_of_one_uid_exactly_one_wins() -> None:
+    desk = await Desk("A").start()
+    await desk.subscribe("A")
+    creations = [begin(desk, Create(SCHEDULER, uid(1), minimal())) for _ in range(20)]
+    found = await asyncio.gather(*creations, return_exceptions=True)
+    await settle()
+    assert len([one for one in found if isinstance(one, Outcome)]) == 1
+    assert {one.status.code for one in found if isinstance(one, UpsError)} == {0x0111}
+    assert desk.heard("A") == ["1: SCHEDULED"]
+
+
+@on_loop
+async def test_events_wait_for_an_earlier_write_that_is_still_on_its_way() -> None:
+    desk = await Desk("A").start()
+    await desk.subscribe("A")
+    await desk.create(1)
+    await desk.create(2)
+    desk.entries.after[WORKITEM] = asyncio.Event()
+    slow = begin(desk, ChangeState(SCHEDULER, uid(1), "IN PROGRESS", "1.2.1"))
+    await settle()
+    await desk.claim(2)
+    assert desk.heard("A")[2:] == []
+    desk.entries.after[WORKITEM].set()
+    await slow
+    await settle()
+    assert desk.heard("A")[2:] == ["1: IN PROGRESS", "2: IN PROGRESS"]
+    assert grows(desk.sequences("A"))
+
+
+@on_loop
+async def test_a_global_act_is_clearly_before_or_behind_each_command() -> None:
+    desk = await Desk("A").start()
+    await desk.create(1)
+    await desk.create(2)
+    desk.entries.before[WORKITEM] = asyncio.Event()
+    claim = begin(desk, ChangeState(SCHEDULER, uid(1), "IN PROGRESS", "1.2.1"))
+    await settle()
+    act = begin(desk, Subscribe(SCHEDULER, GLOBAL, "A", True))
+    await settle()
+    other = begin(desk, ChangeState(SCHEDULER, uid(2), "IN PROGRESS", "1.2.2"))
+    await settle()
+    assert not act.done()
+    assert not other.done()
+    desk.entries.before[WORKITEM].set()
+    await asyncio.gather(claim, act, other)
+    await settle()
+    initial = ["1: IN PROGRESS", desk.heard("A")[1]]  # made with the state of when it is sent
+    assert initial[1] in ("2: SCHEDULED", "2: IN PROGRESS")
+    assert desk.heard("A") == [*initial, "2: IN PROGRESS"]
+    assert grows(desk.sequences("A"))
+
+
+@on_loop
+async def test_a_specific_act_and_a_change_at_the_same_time_leave_no_gap() -> None:
+    desk = await Desk("A").start()
+    await desk.create(1)
+    desk.entries.before[WORKITEM] = asyncio.Event()
+    acts: list[asyncio.Task[Outcome]] = []
+    for command in (
+        Subscribe(SCHEDULER, uid(1), "A"),
+        ChangeState(SCHEDULER, uid(1), "IN PROGRESS", "1.2.1"),
+        Unsubscribe(SCHEDULER, uid(1), "A"),
+        ChangeState(SCHEDULER, uid(1), "CANCELED", "1.2.1"),
+    ):
+        acts.append(begin(desk, command))
+        await settle()
+    desk.entries.before[WORKITEM].set()
+    await asyncio.gather(*acts)
+    await settle()
+    assert desk.heard("A") == ["1: SCHEDULED", "1: IN PROGRESS"]
+    assert desk.subscription("A") is NONE
+
+
+@on_loop
+async def test_many_commands_of_all_kinds_at_once_are_told_in_growing_order_to_everybody() -> None:
+    desk = await Desk("A", "B").start()
+    await desk.subscribe("A")
+    commands: list[Command] = [Create(SCHEDULER, uid(n), minimal()) for n in range(1, 21)]
+    commands.insert(10, Subscribe(SCHEDULER, GLOBAL, "B", True))
+    commands += [ChangeState(SCHEDULER, uid(n), "IN PROGRESS", f"1.2.{n}") for n in range(1, 21)]
+    commands.append(Subscribe(SCHEDULER, GLOBAL, "A", True))
+    await asyncio.gather(*(begin(desk, command) for command in commands))
+    await settle()
+    for ae in ("A", "B"):
+        assert grows([event.sequence for event in desk.told(ae)])
+        for number in range(1, 21):
+            mine = [one for one in desk.heard(ae) if one.startswith(f"{number}: ")]
+            assert mine[-1] == f"{number}: IN PROGRESS"
+            assert len(mine) in (1, 2)
+    assert all(desk.subscription("B", number) is LOCK for number in range(1, 21))
+
+
+@on_loop
+async def test_a_caller_who_goes_away_stops_nothing() -> None:
+    desk = await Desk("A").start()
+    await desk.subscribe("A")
+    desk.entries.before[WORKITEM] = asyncio.Event()
+    caller = begin(desk, Create(SCHEDULER, uid(1), minimal()))
+    await settle()
+    caller.cancel()
+    await settle()
+    assert caller.cancelled()
+    desk.entries.before[WORKITEM].set()
+    await settle()
+    assert desk.heard("A") == ["1: SCHEDULED"]
+    await desk.claim(1)
+    assert desk.heard("A") == ["1: SCHEDULED", "1: IN PROGRESS"]
