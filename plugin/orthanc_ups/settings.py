@@ -2,7 +2,7 @@
 """Every setting of the ``Ups`` section of orthanc.json, with its default.
 
 A field ``dicom_port`` is the key ``DicomPort``. Durations are seconds here; in the file they may also be
-texts such as ``"90s"``, ``"15m"``, ``"12h"``, ``"7d"``. config.py reads them, README lists them.
+texts such as ``"90s"``, ``"15m"``, ``"12h"``, ``"7d"``. config.py reads them, docs/settings.md lists them.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Webhook:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The ``Ups`` section. Fields in the order of README's table."""
+    """The ``Ups`` section. Fields in the order of the tables in docs/settings.md."""
 
     enable: bool = False
 

@@ -2,7 +2,7 @@
 """The one table of metrics, and how they get to Orthanc's ``/tools/metrics-prometheus``.
 
 Names of Orthanc's metrics carry no labels, so what has many values (subscribers, say) is given as a sum and as
-the greatest one. README repeats the table; a test holds both together.
+the greatest one. docs/metrics.md repeats the table; a test holds both together.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ METRICS: Final = (
     _counter("rebuilds", "Times that the projection failed and was made anew"),
     _counter("uploads_refused", "Uploads of UPS objects that were refused"),
 )
-"""Every metric, in README's order."""
+"""Every metric, in the order of docs/metrics.md."""
 
 METER_READINGS: Final = (
     "ups_associations",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""README says what the code does: each setting with its default, each metric, each route."""
+"""README and docs/ say what the code does: each setting with its default, each metric, each route."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import dataclasses
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,15 +19,12 @@ from orthanc_ups.monitoring.metrics import METRICS
 from orthanc_ups.settings import Settings, Webhook
 from tests.unit.test_architecture import CHECKOUT
 
-README = (CHECKOUT / "README.md").read_text()
+DOCS = CHECKOUT / "docs"
+PAGES = [CHECKOUT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")] + sorted(
+    DOCS.glob("*.md")
+)
+SETTINGS = (DOCS / "settings.md").read_text()
 WEBHOOK = {"Url": "https://receiver.example/events", "Aet": "HOOK"}
-
-
-def section(title: str) -> str:
-    """What stands under a heading of the second level."""
-    found = re.search(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", README, re.MULTILINE | re.DOTALL)
-    assert found, f"README has no section {title}"
-    return found[1]
 
 
 def tables(text: str) -> Iterator[list[tuple[str, ...]]]:
@@ -40,7 +38,7 @@ def key(cell: str) -> str:
     return cell.strip("`")
 
 
-SETTING_ROWS = list(tables(section("Settings")))
+SETTING_ROWS = list(tables(SETTINGS))
 WEBHOOK_ROWS = next(table for table in SETTING_ROWS if key(table[0][0]) == "Url")
 OWN_ROWS = [row for table in SETTING_ROWS if table is not WEBHOOK_ROWS for row in table]
 
@@ -79,28 +77,43 @@ def test_every_setting_has_its_meaning_in_a_sentence(row: tuple[str, ...]) -> No
 
 def test_settings_of_orthanc_that_are_named_are_heeded() -> None:
     sources = "".join(path.read_text() for path in (CHECKOUT / "plugin" / "orthanc_ups").rglob("*.py"))
-    (paragraph,) = re.findall(r"^The plugin also heeds .*$", section("Settings"), re.MULTILINE)
+    (paragraph,) = re.findall(r"^The plugin also heeds .*$", SETTINGS, re.MULTILINE)
     by_rest = {"DicomModalities": '"/modalities', "RegisteredUsers": "authorization"}
     named = re.findall(r"`(\w+)`", paragraph)
     assert len(named) > 10
-    assert [one for one in named if by_rest.get(one, f'"{one}"') not in sources] == []
+    assert [key for key in named if by_rest.get(key, f'"{key}"') not in sources] == []
 
 
 def test_every_metric_stands_in_the_table_as_it_is_published() -> None:
-    (rows,) = tables(section("Metrics"))
-    assert rows == [(f"`{one.name}`", one.kind.value, f"{one.meaning}.") for one in METRICS]
+    (rows,) = tables((DOCS / "metrics.md").read_text())
+    assert rows == [(f"`{metric.name}`", metric.kind.value, f"{metric.meaning}.") for metric in METRICS]
 
 
 def test_every_resource_of_ups_rs_is_named() -> None:
-    assert [one.value for one in Kind if one is not Kind.SERVICE and one.value not in README] == []
+    page = (DOCS / "dicomweb.md").read_text()
+    assert [kind.value for kind in Kind if kind is not Kind.SERVICE and kind.value not in page] == []
 
 
 def test_every_route_of_the_management_api_is_named() -> None:
     """As openapi.json has them; a test holds that against the code."""
     paths = json.loads(explorer_files()["openapi.json"])["paths"]
-    assert [one for one in paths if f"/ups/api{one}`" not in README and f"`{one}`" not in README] == []
+    page = (DOCS / "management.md").read_text()
+    assert [path for path in paths if f"`/ups/api{path}`" not in page] == []
 
 
 def test_the_site_for_nginx_is_the_one_that_is_tested() -> None:
     site = (CHECKOUT / "docker" / "nginx.conf").read_text()
-    assert site[site.index("map $http_upgrade") :].rstrip() in README
+    assert site[site.index("map $http_upgrade") :].rstrip() in (DOCS / "deployment.md").read_text()
+
+
+def test_readme_is_for_a_user_with_five_minutes() -> None:
+    assert len((CHECKOUT / "README.md").read_text().splitlines()) <= 250
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.name))
+def test_every_file_that_a_page_names_is_there(page: Path) -> None:
+    text = page.read_text()
+    links = [link for link in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in link]
+    named = re.findall(r"`((?:tests|tools|docker|plugin)/[\w./-]+)`", text)
+    missing = [link for link in links if not (page.parent / link).exists()]
+    assert missing + [name for name in named if not (CHECKOUT / name).exists()] == []
