@@ -34,11 +34,16 @@ class Requester:
 
 @dataclass(frozen=True, slots=True)
 class Create:
-    """N-CREATE (PS3.4 CC.2.5), Create Workitem (PS3.18 §11.4). ``uid`` is chosen by the edge if absent."""
+    """N-CREATE (PS3.4 CC.2.5), Create Workitem (PS3.18 §11.4). ``uid`` is chosen by the edge if absent.
+
+    ``corrections``: what was corrected while the data set was read, one sentence each that names the attribute.
+    They are reported together with what the rules correct.
+    """
 
     requester: Requester
     uid: str
     attributes: DataSet
+    corrections: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +51,14 @@ class Update:
     """N-SET (PS3.4 CC.2.6), Update Workitem (PS3.18 §11.6).
 
     ``transaction`` is the Transaction UID of the request, or None if there is none;
-    ``attributes`` holds the modification list without it.
+    ``attributes`` holds the modification list without it; ``corrections`` as for Create.
     """
 
     requester: Requester
     uid: str
     attributes: DataSet
     transaction: str | None = None
+    corrections: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +76,14 @@ class RequestCancel:
     """N-ACTION 2 (PS3.4 CC.2.2), Request Cancellation (PS3.18 §11.8).
 
     ``information``: reason, discontinuation codes, contact URI and name, each optional. With ``only_scheduled`` no
-    performer is bothered: a workitem that was claimed meanwhile stays as it is (0110).
+    performer is bothered: a workitem that was claimed meanwhile stays as it is (0110). ``corrections`` as for Create.
     """
 
     requester: Requester
     uid: str
     information: DataSet = field(default_factory=dict)
     only_scheduled: bool = False
+    corrections: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,13 +132,15 @@ class ReleaseLock:
 class Close:
     """An operator closes for a performer known to be lost: no Transaction UID needed (PS3.4 CC.2.1.3).
 
-    ``attributes`` are merged first (performed procedure for COMPLETED, reason for CANCELED).
+    ``attributes`` are merged first (performed procedure for COMPLETED, reason for CANCELED); ``corrections`` as for
+    Create.
     """
 
     requester: Requester
     uid: str
     state: str
     attributes: DataSet = field(default_factory=dict)
+    corrections: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,9 +97,10 @@ def _create(workitem: Workitem | None, command: Create, circumstances: Circumsta
     content = {**prepared.attributes, tags.SOP_INSTANCE_UID: element("UI", command.uid)}
     created = Workitem(command.uid, 0, dict(sorted(content.items())))
     occurrences = (events.state_report(created.attributes), *_assigned(created.attributes))
-    status = statuses.CREATED_MODIFIED if prepared.modifications else statuses.SUCCESS
-    told = _told(prepared.attributes, command.attributes) if prepared.modifications else {}
-    return Decision(created, "created", status, occurrences, told, prepared.modifications)
+    details = (*command.corrections, *prepared.modifications)
+    status = statuses.CREATED_MODIFIED if details else statuses.SUCCESS
+    told = _told(prepared.attributes, command.attributes) if details else {}
+    return Decision(created, "created", status, occurrences, told, details)
 
 
 def _told(prepared: DataSet, sent: DataSet) -> DataSet:
@@ -116,7 +117,7 @@ def _assigned(content: DataSet) -> tuple[Occurrence, ...]:
 
 def _update(workitem: Workitem, command: Update, circumstances: Circumstances) -> Decision:
     _check_may_update(workitem, command.transaction)
-    return _updated(workitem, command.attributes, circumstances)
+    return _updated(workitem, command.attributes, command.corrections, circumstances)
 
 
 def _check_may_update(workitem: Workitem, transaction: str | None) -> None:
@@ -134,13 +135,16 @@ def _check_may_update(workitem: Workitem, transaction: str | None) -> None:
         raise UpsError(status, tag=tags.TRANSACTION_UID)
 
 
-def _updated(workitem: Workitem, modifications: DataSet, circumstances: Circumstances) -> Decision:
+def _updated(
+    workitem: Workitem, modifications: DataSet, corrections: tuple[str, ...], circumstances: Circumstances
+) -> Decision:
     prepared = attributes.prepare_update(
         workitem.attributes, modifications, circumstances.now, limits=circumstances.limits
     )
     after = dict(sorted(prepared.attributes.items()))
-    status = statuses.UPDATED_MODIFIED if prepared.modifications else statuses.SUCCESS
-    told = _told(after, modifications) if prepared.modifications else {}
+    details = (*corrections, *prepared.modifications)
+    status = statuses.UPDATED_MODIFIED if details else statuses.SUCCESS
+    told = _told(after, modifications) if details else {}
     named = ", ".join(dictionary.keyword(tag) for tag in sorted(modifications))
     return Decision(
         workitem.having(after),
@@ -148,7 +152,7 @@ def _updated(workitem: Workitem, modifications: DataSet, circumstances: Circumst
         status,
         _occurrences_of_update(workitem.attributes, after),
         told,
-        prepared.modifications,
+        details,
     )
 
 
@@ -239,10 +243,17 @@ def _close_on_behalf(workitem: Workitem, command: Close, circumstances: Circumst
         return _refused_or_warned(workitem, cell if isinstance(cell, Status) else statuses.NOT_IN_PROGRESS)
     if not requested.is_final:
         raise UpsError(statuses.ALREADY_IN_PROGRESS)
-    updated = _updated(workitem, command.attributes, circumstances) if command.attributes else None
-    closed = _closed(updated.workitem if updated else workitem, requested, circumstances.now)
-    before = updated.occurrences if updated else ()
-    return replace(closed, what=f"{closed.what} on behalf", occurrences=(*before, *closed.occurrences))
+    if not command.attributes:
+        closed = _closed(workitem, requested, circumstances.now)
+        return replace(closed, what=f"{closed.what} on behalf")
+    updated = _updated(workitem, command.attributes, command.corrections, circumstances)
+    closed = _closed(updated.workitem, requested, circumstances.now)
+    return replace(
+        closed,
+        what=f"{closed.what} on behalf",
+        occurrences=(*updated.occurrences, *closed.occurrences),
+        details=updated.details,
+    )
 
 
 # --- Request Cancellation (PS3.4 CC.2.2) ------------------------------------------------------------
@@ -256,20 +267,24 @@ def _request_cancel(workitem: Workitem, command: RequestCancel, circumstances: C
     if isinstance(cell, Status):
         return _refused_or_warned(workitem, cell)
     if cell is Effect.CANCEL_UNCLAIMED:
-        return _canceled_unclaimed(workitem, command.information, circumstances.now)
+        return _canceled_unclaimed(workitem, command, circumstances.now)
     if not circumstances.watched:
         raise UpsError(
             statuses.PERFORMER_UNREACHABLE, "no AE is subscribed to this UPS, so none can be asked"
         )
     asked = events.cancel_requested(command.requester.ae, command.information)
-    return Decision(replace(workitem), "asked the performer to cancel", occurrences=(asked,))
+    return Decision(
+        replace(workitem), "asked the performer to cancel", occurrences=(asked,), details=command.corrections
+    )
 
 
-def _canceled_unclaimed(workitem: Workitem, information: DataSet, now: datetime) -> Decision:
+def _canceled_unclaimed(workitem: Workitem, command: RequestCancel, now: datetime) -> Decision:
     """SCHEDULED: the SCP walks the step itself; watchers see IN PROGRESS, then CANCELED."""
     started = _in_state(workitem.attributes, State.IN_PROGRESS)
-    completed = attributes.complete_cancellation(workitem.attributes, now, information)
+    completed = attributes.complete_cancellation(workitem.attributes, now, command.information)
     after = dict(sorted(_in_state(completed, State.CANCELED).items()))
     canceled = replace(workitem, attributes=after, ended=now.timestamp())
     reports = (events.state_report(started), *_progressed(started, after), events.state_report(after))
-    return Decision(canceled, "canceled before it was claimed", occurrences=reports)
+    return Decision(
+        canceled, "canceled before it was claimed", occurrences=reports, details=command.corrections
+    )
