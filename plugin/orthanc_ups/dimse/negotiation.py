@@ -274,8 +274,11 @@ def request(calling: str, called: str, abstract: str, most: int, *, as_scp: bool
     return bytes(A_ASSOCIATE_RQ(primitive).encode())
 
 
-def read_answer(pdu: bytes, abstract: str) -> Agreement:
-    """Parse an A-ASSOCIATE-AC with its header, the answer to ``request`` for the same SOP class.
+def read_answer(pdu: bytes, abstract: str, *, as_scp: bool = False) -> Agreement:
+    """Parse an A-ASSOCIATE-AC with its header, the answer to ``request`` with the same arguments.
+
+    A peer that refuses the SCP role in so many words has not accepted the context for us; one that leaves role
+    selection out is not held to it (PS3.7 §D.3.3.4).
 
     Raises:
         ProtocolError: it is none.
@@ -291,6 +294,17 @@ def read_answer(pdu: bytes, abstract: str) -> Agreement:
             if one.result == _ACCEPTED and one.context_id == 1
         }
         words = next((_RESULTS.get(one.result, "rejected") for one in results if one.result), None)
+        if as_scp and _refuses_scp_role(primitive, abstract):
+            contexts, words = {}, words or "the SCP role was refused"
         return Agreement(contexts, _most_of(primitive), words)
     except Exception as error:  # pynetdicom raises whatever a broken PDU leads to
         raise ProtocolError(f"broken A-ASSOCIATE-AC: {type(error).__name__}", Abort.INVALID_VALUE) from error
+
+
+def _refuses_scp_role(answer: A_ASSOCIATE, abstract: str) -> bool:
+    return any(
+        isinstance(item, SCP_SCU_RoleSelectionNegotiation)
+        and item.sop_class_uid == abstract
+        and item.scp_role is False
+        for item in answer.user_information
+    )

@@ -49,7 +49,8 @@ _MOST_REPLY: Final = 64 * 1024  # bytes of an event reply, which UPS does not ha
 _DEFAULT_TIMEOUT: Final = 10.0  # seconds, where Orthanc's settings say none
 _RELEASE_PATIENCE: Final = 1.0  # seconds
 
-_TRY_AGAIN: Final = frozenset({0x0110, 0x0210, 0x0213})
+_TRANSIENT: Final = frozenset({0x0110, 0x0210, 0x0213})
+_TRANSIENT_CLASSES: Final = frozenset({0xA, 0xC, 0xF})  # Axxx, Cxxx, FFxx by their highest digit
 _WARNINGS: Final = frozenset({0x0001, 0x0107, 0x0116})
 _MEANINGS: Final[Mapping[int, str]] = MappingProxyType(
     {
@@ -59,6 +60,9 @@ _MEANINGS: Final[Mapping[int, str]] = MappingProxyType(
         0x0210: "Duplicate invocation",
         0x0211: "Unrecognized operation",
     }
+)
+_MEANINGS_OF_CLASSES: Final = MappingProxyType(
+    {0xA7: "Out of resources", 0xC: "Unable to process", 0xFF: "Pending"}
 )
 
 
@@ -254,14 +258,16 @@ class DimseChannel:
     async def _negotiated(self, wire: Wire, modality: Modality, abstract: str) -> Association:
         calling = modality.local_aet or self._ours
         most = self._settings.maximum_pdu_size
-        wire.write(request(calling, modality.ae_title, abstract, most, as_scp=abstract == tags.EVENT))
+        as_scp = abstract == tags.EVENT
+        wire.write(request(calling, modality.ae_title, abstract, most, as_scp=as_scp))
         kind, length = await wire.header()
         body = await wire.body(length, _MOST_ANSWER)
         if kind is Kind.ASSOCIATE_RJ:
             raise Unreachable(f"{_at(modality)} rejected the association: {read_rejection(body).words}")
         if kind is not Kind.ASSOCIATE_AC:
             raise Unreachable(f"{_at(modality)} aborted the association request")
-        agreement = read_answer(bytes((kind, 0)) + length.to_bytes(4, "big") + body, abstract)
+        answer = bytes((kind, 0)) + length.to_bytes(4, "big") + body
+        agreement = read_answer(answer, abstract, as_scp=as_scp)
         objection = _objection(agreement, abstract)
         if objection:
             wire.write(ABORT_BY_USER)
@@ -343,15 +349,21 @@ def _status_of(answer: Message) -> int:
 
 
 def _judge(status: int) -> None:
-    """Success and warnings mean taken (PS3.7 §10.1.1.1.8); what may pass is tried again."""
+    """Success and warnings mean taken (PS3.7 §10.1.1.1.8); a state of the receiver that may pass is no refusal.
+
+    Out of resources (A7xx), unable to process (Cxxx) and pending (FFxx) are statuses of other services that
+    receivers answer all the same; they say nothing about the event.
+    """
     if status == 0 or status in _WARNINGS or status >> 12 == 0xB:
         return
     text = f"N-EVENT-REPORT answered {_named(status)}"
-    raise Unreachable(text) if status in _TRY_AGAIN else Refused(text)
+    is_transient = status in _TRANSIENT or status >> 12 in _TRANSIENT_CLASSES
+    raise Unreachable(text) if is_transient else Refused(text)
 
 
 def _named(status: int) -> str:
-    return f"{status:04X} {_MEANINGS.get(status, 'Unknown status')}"
+    otherwise = _MEANINGS_OF_CLASSES.get(status >> 8 if status >> 12 != 0xC else 0xC, "Unknown status")
+    return f"{status:04X} {_MEANINGS.get(status, otherwise)}"
 
 
 def _at(modality: Modality) -> str:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from datetime import tzinfo
 from types import MappingProxyType
 from typing import Final, cast
@@ -110,12 +110,12 @@ class Services:
         if exchange.field not in _SERVICES[context]:
             status = statuses.SOP_CLASS_UNSUPPORTED if is_find else statuses.UNRECOGNIZED_OPERATION
             raise UpsError(status, f"this service is not one of SOP Class {context}")
-        if context == VERIFICATION or asked in (FIND_CLASSES if is_find else UPS_CLASSES):
-            return
-        status = statuses.SOP_CLASS_UNSUPPORTED if is_find else statuses.NO_SUCH_SOP_CLASS
-        raise UpsError(
-            status, f"SOP Class UID {asked or 'is missing'}, expected {context if is_find else tags.PUSH}"
-        )
+        if context == VERIFICATION:
+            _check_class(asked, (VERIFICATION, ""), VERIFICATION, statuses.SOP_CLASS_UNSUPPORTED)
+        elif is_find:
+            _check_class(asked, FIND_CLASSES, context, statuses.SOP_CLASS_UNSUPPORTED)
+        else:
+            _check_class(asked, UPS_CLASSES, tags.PUSH, statuses.NO_SUCH_SOP_CLASS)
 
     async def _check_allowed(self, exchange: Exchange) -> None:
         wish = {Field.C_ECHO: Wish.ECHO, Field.C_FIND: Wish.FIND}.get(Field(exchange.field), Wish.UPS)
@@ -206,6 +206,11 @@ class Services:
                     if exchange.is_canceled or not await _sent(exchange, pending, chunk):
                         return await exchange.end_of_matches(_CANCELED)
         return await exchange.end_of_matches(statuses.SUCCESS.code)
+
+
+def _check_class(asked: str, allowed: Collection[str], expected: str, status: Status) -> None:
+    if asked not in allowed:
+        raise UpsError(status, f"SOP Class UID {asked or 'is missing'}, expected {expected}")
 
 
 async def _sent(exchange: Exchange, pending: int, chunk: list[DataSet]) -> bool:

@@ -4,7 +4,7 @@
 import asyncio
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import pytest
@@ -100,6 +100,23 @@ def test_ps3_7_d_3_3_4_a_receiver_that_knows_no_roles_is_told_as_well() -> None:
         assert watcher.wait_for(1)[0].roles == (False, True)
 
 
+@pytest.mark.parametrize(
+    ("roles", "is_told"), [((0, 1), True), ((1, 1), True), ((0, 0), False), ((1, 0), False)]
+)
+def test_ps3_7_d_3_3_4_a_receiver_that_refuses_us_the_scp_role_is_sent_nothing(
+    roles: tuple[int, int], is_told: bool
+) -> None:
+    answer = taken(roles={tags.EVENT: roles})
+    settings = Settings(dimse_timeout=SILENCE)
+    with Mute(answer) as mute, DimseRig(settings, modalities=[at(mute.port)]) as rig:
+        words = refusal(rig, event(1))
+    if is_told:
+        assert words.startswith("N-EVENT-REPORT not answered")
+    else:
+        where = f"WATCHER at 127.0.0.1:{mute.port}"
+        assert words == f"{where} does not accept the UPS Event SOP Class: the SCP role was refused"
+
+
 def test_ps3_7_10_1_1_success_and_warnings_mean_taken() -> None:
     taken = [0x0000, 0x0001, 0x0107, 0x0116, 0xB000]
     with EventReceiver("WATCHER", statuses=taken) as watcher, DimseRig(modalities=[at(watcher.port)]) as rig:
@@ -107,7 +124,17 @@ def test_ps3_7_10_1_1_success_and_warnings_mean_taken() -> None:
 
 
 def test_ps3_7_10_1_1_what_may_pass_is_tried_again() -> None:
-    passing = {0x0110: "Processing failure", 0x0213: "Resource limitation", 0x0210: "Duplicate invocation"}
+    passing = {
+        0x0110: "Processing failure",
+        0x0210: "Duplicate invocation",
+        0x0213: "Resource limitation",
+        0xA700: "Out of resources",
+        0xA702: "Out of resources",
+        0xC000: "Unable to process",
+        0xC123: "Unable to process",
+        0xFF00: "Pending",
+        0xFF01: "Pending",
+    }
     with (
         EventReceiver("WATCHER", statuses=list(passing)) as watcher,
         DimseRig(modalities=[at(watcher.port)]) as rig,
@@ -115,12 +142,25 @@ def test_ps3_7_10_1_1_what_may_pass_is_tried_again() -> None:
         for status, meaning in passing.items():
             assert refusal(rig, event(1), event(2)) == f"N-EVENT-REPORT answered {status:04X} {meaning}"
         assert deliver(rig, event(1), event(2)) == 2
-        assert [one.uid for one in watcher.wait_for(5)] == [
-            workitems.uid(number) for number in (1, 1, 1, 1, 2)
-        ]
+        reports = watcher.wait_for(len(passing) + 2)
+    assert [one.uid for one in reports] == [workitems.uid(1)] * (len(passing) + 1) + [workitems.uid(2)]
 
 
-REFUSALS = [0x0112, 0x0113, 0x0114, 0x0115, 0x0117, 0x0118, 0x0119, 0x0122, 0x0124, 0x0211, 0x0212, 0xC000]
+REFUSALS = [
+    0x0112,
+    0x0113,
+    0x0114,
+    0x0115,
+    0x0117,
+    0x0118,
+    0x0119,
+    0x0122,
+    0x0124,
+    0x0211,
+    0x0212,
+    0x0105,
+    0x0999,
+]
 
 
 def test_ps3_7_10_1_1_what_will_never_be_taken_is_refused() -> None:
@@ -206,9 +246,10 @@ class Mute:
             connection.close()
 
 
-def taken(most: int = 65_536) -> bytes:
-    """The A-ASSOCIATE-AC of a receiver that takes the event class."""
-    asked = Asked("ORTHANC", "WATCHER", {1: Proposed(tags.EVENT, (upper_layer.EXPLICIT,))})
+def taken(most: int = 65_536, roles: Mapping[str, tuple[int, int]] | None = None) -> bytes:
+    """The A-ASSOCIATE-AC of a receiver that takes the event class; ``roles`` answers role selection."""
+    proposed = {1: Proposed(tags.EVENT, (upper_layer.EXPLICIT,))}
+    asked = Asked("ORTHANC", "WATCHER", proposed, dict(roles or {}))
     return upper_layer.associate_ac(asked, {1: upper_layer.EXPLICIT}, most)
 
 

@@ -12,7 +12,7 @@ from orthanc_ups.core.dataset import DataSet, element
 from orthanc_ups.core.decide import is_uid
 from orthanc_ups.core.outcome import Outcome
 from orthanc_ups.dimse.encode import encode
-from orthanc_ups.dimse.message import STATUS, Field
+from orthanc_ups.dimse.message import AFFECTED_CLASS, STATUS, Field
 from orthanc_ups.dimse.syntax import EXPLICIT as EXPLICIT_SYNTAX
 from tests.support import dimse_raw, workitems
 from tests.support.dimse_client import (
@@ -25,7 +25,7 @@ from tests.support.dimse_client import (
     UpsClient,
     to_pydicom,
 )
-from tests.support.dimse_raw import RawPeer
+from tests.support.dimse_raw import RawPeer, echo
 from tests.support.dimse_server import DimseRig
 
 UID = workitems.uid(1)
@@ -115,6 +115,16 @@ def test_cc_3_1_any_ups_class_in_the_message_is_taken_and_push_is_answered(
 ) -> None:
     answer = client.create(workitems.minimal(), UID, as_class=sop_class)
     assert (answer.code, answer.command["AffectedSOPClassUID"]) == (0, tags.PUSH)
+
+
+@pytest.mark.parametrize("sop_class", [tags.PUSH, "1.2.840.10008.5.1.4.31"])
+def test_ps3_7_9_1_5_c_echo_with_another_class_than_verification_is_0122(
+    rig: DimseRig, sop_class: str
+) -> None:
+    with RawPeer(rig.port, VERIFICATION) as peer:
+        answer = peer.ask({**echo(), AFFECTED_CLASS: sop_class})
+        assert answer.number(STATUS) == 0x0122
+        assert peer.echo() == 0
 
 
 def test_a_class_that_is_no_ups_is_refused(rig: DimseRig, client: UpsClient) -> None:
