@@ -11,7 +11,9 @@ from typing import Any, Protocol
 import requests
 
 from orthanc_ups.orthanc.loopback import Loopback
+from orthanc_ups.orthanc.sdk import KeyValueStore
 from orthanc_ups.store import shelves
+from orthanc_ups.store.key_value import KeyValueEntries
 from orthanc_ups.store.metadata import OrthancEntries
 from orthanc_ups.store.port import Entry
 from orthanc_ups.store.recovery import RestorableEntries
@@ -28,6 +30,10 @@ class Store(Protocol):
     def adapter(self) -> AbstractAsyncContextManager[RestorableEntries]:
         """A fresh adapter that has loaded what is there."""
         ...
+
+
+class LosableStore(Store, Protocol):
+    """A store whose entries somebody may delete from outside."""
 
     def lose(self) -> None:
         """Somebody deletes everything."""
@@ -94,3 +100,17 @@ class OrthancStore:
         found = self.get(shelves.path(place))
         headers = {"If-Match": found.headers["ETag"]} if found.ok else {}
         requests.put(self.url + shelves.path(place), content, headers=headers, timeout=60).raise_for_status()
+
+
+class KeyValueEntriesStore:
+    def __init__(self, orthanc: KeyValueStore) -> None:
+        self._orthanc = orthanc
+
+    @asynccontextmanager
+    async def adapter(self) -> AsyncIterator[KeyValueEntries]:
+        entries = KeyValueEntries(self._orthanc)
+        await entries.open()
+        try:
+            yield entries
+        finally:
+            await entries.close()

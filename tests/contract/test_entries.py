@@ -2,15 +2,19 @@
 """What every store of entries promises: the in-memory twin and Orthanc's metadata alike."""
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from orthanc_ups.store.key_value import KeyValueEntries
 from orthanc_ups.store.port import Entry, EntryConflict, EntryExists, StoreUnavailable
 from orthanc_ups.store.recovery import ShelvesLost
 from orthanc_ups.store.twin import InMemoryEntries
 from tests.contract.stores import (
     WITHOUT_PLUGINS,
+    KeyValueEntriesStore,
+    LosableStore,
     OrthancStore,
     Store,
     TwinStore,
@@ -19,7 +23,9 @@ from tests.contract.stores import (
     loaded,
     new_key,
 )
+from tests.support.key_value import SCRIPT, InMemoryKeyValueStore, RemoteKeyValueStore
 from tests.support.orthanc import RealOrthanc
+from tests.support.plugin_scripts import write_script
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +34,8 @@ def orthanc_overrides() -> dict[str, Any]:
 
 
 class EntriesContract:
+    concurrent = True  # adapters of several processes may write at the same moment
+
     @asynchronous
     async def test_what_was_created_is_read_and_loaded(self, store: Store) -> None:
         key = new_key()
@@ -121,7 +129,7 @@ class EntriesContract:
     async def test_of_many_writers_at_once_one_wins(self, store: Store) -> None:
         key = new_key()
         async with store.adapter() as one, store.adapter() as other:
-            adapters = [one, other] * 4
+            adapters = [one, other if self.concurrent else one] * 4
             results = await asyncio.gather(
                 *(adapter.create(key, f"by {number}".encode()) for number, adapter in enumerate(adapters)),
                 return_exceptions=True,
@@ -178,9 +186,13 @@ class EntriesContract:
                 await entries.replace(keys[0], b"x", found[keys[0]].version)
             assert await entries.read(keys[1]) is None
 
+
+class RestorableContract(EntriesContract):
+    """Of stores whose entries somebody may delete from outside."""
+
     @asynchronous
     async def test_what_was_deleted_under_us_is_refused_then_restored_with_its_versions(
-        self, store: Store
+        self, store: LosableStore
     ) -> None:
         keys = [new_key() for _ in range(40)]
         async with store.adapter() as entries:
@@ -207,9 +219,9 @@ class EntriesContract:
             assert await entries.restore(each(known.values())) == 0
 
 
-class TestInMemoryTwin(EntriesContract):
+class TestInMemoryTwin(RestorableContract):
     @pytest.fixture
-    def store(self) -> Store:
+    def store(self) -> LosableStore:
         return TwinStore()
 
     @asynchronous
@@ -246,7 +258,71 @@ class TestInMemoryTwin(EntriesContract):
         assert await entries.replace("a", b"2", found.version)
 
 
-class TestOrthancMetadata(EntriesContract):
+class TestOrthancMetadata(RestorableContract):
     @pytest.fixture
-    def store(self, orthanc: RealOrthanc) -> Store:
+    def store(self, orthanc: RealOrthanc) -> LosableStore:
         return OrthancStore(orthanc)
+
+
+class TestInMemoryKeyValueStore(EntriesContract):
+    concurrent = False  # SQLite lets one process in, and that has one writer thread
+
+    @pytest.fixture
+    def store(self) -> Store:
+        return KeyValueEntriesStore(InMemoryKeyValueStore())
+
+    @asynchronous
+    async def test_a_write_that_orthanc_refuses_is_not_certain(self) -> None:
+        orthanc = InMemoryKeyValueStore()
+        async with KeyValueEntriesStore(orthanc).adapter() as entries:
+            version = await entries.create("a", b"1")
+            orthanc.failure = RuntimeError("database is locked")
+            with pytest.raises(StoreUnavailable, match="database is locked") as error:
+                await entries.replace("a", b"2", version)
+            assert not error.value.certain
+            assert await entries.read("a") == Entry("a", b"1", version)
+
+    @asynchronous
+    async def test_what_is_not_an_entry_is_left_alone(self) -> None:
+        orthanc = InMemoryKeyValueStore()
+        orthanc.StoreKeyValue("orthanc-ups", "workitem/1", b"no revision")
+        async with KeyValueEntriesStore(orthanc).adapter() as entries:
+            assert await loaded(entries) == {}
+            assert await entries.read("workitem/1") is None
+        assert orthanc.GetKeyValue("orthanc-ups", "workitem/1") == b"no revision"
+
+    @asynchronous
+    async def test_a_version_of_a_removed_entry_is_never_that_of_its_successor(self) -> None:
+        async with KeyValueEntriesStore(InMemoryKeyValueStore()).adapter() as entries:
+            version = await entries.create("a", b"1")
+            await entries.remove("a", version)
+            await entries.create("a", b"1")
+            with pytest.raises(EntryConflict):
+                await entries.replace("a", b"late", version)
+
+    @asynchronous
+    async def test_after_close_nothing_is_written(self) -> None:
+        orthanc = InMemoryKeyValueStore()
+        entries = KeyValueEntries(orthanc)
+        await entries.open()
+        await entries.close()
+        with pytest.raises(StoreUnavailable):
+            await entries.create("a", b"1")
+        assert orthanc.stores == {}
+
+
+@pytest.fixture(scope="module")
+def key_value_url(suite: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    if suite == "trixie":
+        pytest.skip("Orthanc 1.12.7 has no key-value stores")
+    script = write_script(tmp_path_factory.mktemp("key-value"), SCRIPT)
+    with RealOrthanc(suite, {"Ups": {"Enable": False}}, script=script) as orthanc:
+        yield orthanc.base_url
+
+
+class TestOrthancKeyValueStore(EntriesContract):
+    concurrent = False  # SQLite lets one process in, and that has one writer thread
+
+    @pytest.fixture
+    def store(self, key_value_url: str) -> Store:
+        return KeyValueEntriesStore(RemoteKeyValueStore(key_value_url))

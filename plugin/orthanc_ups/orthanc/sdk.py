@@ -99,6 +99,35 @@ class MetricsType(Protocol):
     TIMER: int
 
 
+class KeysValuesIterator(Protocol):
+    """Walks through a key-value store by key; stands before the first pair."""
+
+    def Next(self) -> bool:
+        """Go to the next pair; False if there is none."""
+
+    def GetKey(self) -> str:
+        """The key of this pair."""
+
+    def GetValue(self) -> bytes:
+        """The value of this pair."""
+
+
+class KeyValueStore(Protocol):
+    """The calls for key-value stores: Python plugin 6.0 and later on Orthanc 1.12.8 and later."""
+
+    def StoreKeyValue(self, store: str, key: str, value: bytes, /) -> None:
+        """Write a pair, over an earlier one if there is."""
+
+    def GetKeyValue(self, store: str, key: str, /) -> bytes | None:
+        """The value of a key, or None."""
+
+    def DeleteKeyValue(self, store: str, key: str, /) -> None:
+        """Delete a pair, if there is one."""
+
+    def CreateKeysValuesIterator(self, store: str, /) -> KeysValuesIterator:
+        """Walk through a store."""
+
+
 RestCallback: TypeAlias = Callable[..., None]
 ChangeCallback: TypeAlias = Callable[[int, int, str], None]
 ReceivedCallback: TypeAlias = Callable[[bytes, int], tuple[int, bytes | None]]
@@ -157,5 +186,12 @@ class Orthanc(Protocol):
         """What Orthanc's page of plugins says."""
 
 
-IN_NEWER_ONLY: Final = ("EmitAuditLog", "SetMetricsIntegerValue")
+IN_NEWER_ONLY: Final = (
+    "EmitAuditLog",
+    "SetMetricsIntegerValue",
+    "StoreKeyValue",
+    "GetKeyValue",
+    "DeleteKeyValue",
+    "CreateKeysValuesIterator",
+)
 """Calls that the module of Debian trixie lacks: ask with getattr."""
