@@ -28,7 +28,13 @@ def told(service: WebClient, ae: str) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("resource", [GLOBAL, "workitem"])
-@pytest.mark.parametrize("lock", ["", "?deletionlock=true", "?deletionlock=false", "?DeletionLock=TRUE"])
+@pytest.mark.parametrize(
+    "lock",
+    [
+        *("", "?deletionlock=true", "?deletionlock=false", "?DeletionLock=TRUE"),
+        *("?deletion-lock=true", "?00741230=TRUE", "?DELETIONLOCK=True&requester=CT1"),
+    ],
+)
 def test_11_10_3_subscribe_is_201_and_tells_where_to_listen(
     service: WebClient, resource: str, lock: str
 ) -> None:
@@ -39,6 +45,12 @@ def test_11_10_3_subscribe_is_201_and_tells_where_to_listen(
     where = f"{service.web_sockets}/subscribers/{ae}"
     assert answer.headers["Content-Location"] == answer.headers["Location"] == where
     assert "Warning" not in answer.headers
+
+
+@pytest.mark.parametrize("name", ["deletionlock", "DeletionLock", "deletion-lock", "00741230"])
+def test_11_10_1_deletion_lock_in_every_spelling_is_read(service: WebClient, name: str) -> None:
+    target = f"/workitems/{service.create()}/subscribers/{new_ae()}?{name}=perhaps"
+    assert service.post(target).status_code == 400
 
 
 def test_11_10_3_specific_subscription_brings_a_state_report_every_time(service: WebClient) -> None:

@@ -13,7 +13,12 @@ XML = {"Content-Type": "application/dicom+xml"}
 
 
 @pytest.mark.parametrize(
-    "form", ["workitem={uid}", "{uid}", "AffectedSOPInstanceUID={uid}", "Workitem={uid}"]
+    "form",
+    [
+        *("workitem={uid}", "{uid}", "AffectedSOPInstanceUID={uid}", "Workitem={uid}", "WORKITEM={uid}"),
+        *("SOPInstanceUID={uid}", "sopinstanceuid={uid}", "00080018={uid}", "00001000={uid}"),
+        "workitem={uid}&SOPInstanceUID={uid}",
+    ],
 )
 def test_11_4_1_uid_in_the_query(service: WebClient, form: str) -> None:
     uid = new_uid()

@@ -25,7 +25,12 @@ def test_11_6_1_scheduled_workitem_is_updated_without_transaction_uid(service: W
 
 
 @pytest.mark.parametrize(
-    "form", ["transaction-uid={t}", "Transaction-uid={t}", "Transaction-UID={t}", "transaction={t}", "{t}"]
+    "form",
+    [
+        *("transaction-uid={t}", "Transaction-uid={t}", "Transaction-UID={t}", "transaction={t}", "{t}"),
+        *("TransactionUid={t}", "TransactionUID={t}", "transactionuid={t}", "TRANSACTION-UID={t}"),
+        *("00081195={t}", "transaction_uid={t}", "transaction-uid={t}&TransactionUID={t}"),
+    ],
 )
 def test_11_6_1_claimed_workitem_is_updated_with_transaction_uid_in_the_query(
     service: WebClient, form: str

@@ -28,10 +28,25 @@ def test_11_7_1_claim_and_complete(service: WebClient) -> None:
     assert current(service, uid) == "COMPLETED"
 
 
-@pytest.mark.parametrize("form", ["/state?requester=CT1", "/state/CT1", "/state/"])
+@pytest.mark.parametrize(
+    "form",
+    ["/state?requester=CT1", "/state?Requester=CT1", "/state?requesterAE=CT1", "/state/CT1", "/state/"],
+)
 def test_11_7_1_requester_in_every_form(service: WebClient, form: str) -> None:
     uid = service.create()
     assert service.put(f"/workitems/{uid}{form}", state("IN PROGRESS", new_uid())).status_code == 200
+
+
+@pytest.mark.parametrize("name", ["transaction-uid", "TransactionUID", "00081195"])
+def test_11_7_1_transaction_uid_in_the_query_too(service: WebClient, name: str) -> None:
+    uid, transaction = service.create(), new_uid()
+    step: DataSet = {"00741000": element("CS", "IN PROGRESS")}
+    assert service.put(f"/workitems/{uid}/state?{name}={transaction}", step).status_code == 200
+    assert (
+        service.put(f"/workitems/{uid}/state?{name}={new_uid()}", state("CANCELED", transaction)).status_code
+        == 400
+    )
+    assert service.put(f"/workitems/{uid}/state", state("CANCELED", transaction)).status_code == 200
 
 
 def test_11_7_1_requester_that_is_no_ae_title_is_400(service: WebClient) -> None:

@@ -26,7 +26,7 @@ from ..core.commands import (
     Unsubscribe,
     Update,
 )
-from ..core.dataset import DataSet
+from ..core.dataset import DataSet, Element
 from ..core.events import CANCEL_INFORMATION
 from ..core.statuses import (
     INVALID_ARGUMENT,
@@ -39,7 +39,15 @@ from ..core.statuses import (
 from ..core.value_rules import check_values
 from .response import HttpProblem
 from .rights import Rights
-from .ups_rs_parameters import COMMON, Parameters, filter_identifier
+from .ups_rs_parameters import (
+    COMMON,
+    DELETION_LOCK,
+    REQUESTER,
+    TRANSACTION_UID,
+    WORKITEM,
+    Parameters,
+    filter_identifier,
+)
 from .ups_rs_resources import Resource
 
 _AFFECTED_SOP_CLASS: Final = "00000002"
@@ -65,7 +73,7 @@ class Call:
 
 def _create(call: Call) -> Command:
     attributes = dict(_expected(call, "a workitem"))
-    named = call.parameters.one("workitem", "AffectedSOPInstanceUID") or call.parameters.bare_uid()
+    named = call.parameters.one(*WORKITEM) or call.parameters.bare_uid()
     _check_class(_taken(attributes, tags.SOP_CLASS_UID, _AFFECTED_SOP_CLASS))
     inside = _taken(attributes, tags.SOP_INSTANCE_UID, _AFFECTED_SOP_INSTANCE)
     uid = _same("the SOP Instance UID", named, inside) or f"2.25.{uuid.uuid4().int}"
@@ -74,15 +82,13 @@ def _create(call: Call) -> Command:
 
 def _update(call: Call) -> Command:
     attributes = dict(_expected(call, "the changed attributes"))
-    named = call.parameters.one("transaction-uid", "transaction") or call.parameters.bare_uid()
-    inside = _taken(attributes, tags.TRANSACTION_UID)
-    transaction = _same("the Transaction UID", named, inside)
+    transaction = _transaction(call, attributes)
     return Update(_requester(call), call.resource.uid, attributes, transaction)
 
 
 def _change_state(call: Call) -> Command:
     information = dict(_expected(call, "Transaction UID (0008,1195) and Procedure Step State (0074,1000)"))
-    transaction = _taken(information, tags.TRANSACTION_UID)
+    transaction = _transaction(call, information)
     state = _taken(information, tags.STATE)
     _check_rest(information, ())
     if not state:
@@ -99,7 +105,7 @@ def _request_cancel(call: Call) -> Command:
 
 def _subscribe(call: Call) -> Command:
     body = dict(call.body or {})
-    lock = _lock(_taken(body, tags.DELETION_LOCK)) or call.parameters.flag("deletionlock")
+    lock = _lock(_taken(body, tags.DELETION_LOCK)) or call.parameters.flag(*DELETION_LOCK)
     keys = {**body, **filter_identifier(call.parameters, call.ignored)} if _is_filtered(call) else None
     if keys is None:
         _check_unfiltered(call, body)
@@ -144,7 +150,13 @@ def command(service: Service, call: Call) -> Command:
 
 def _requester(call: Call) -> Requester:
     in_path = call.resource.ae if "subscribers" not in call.resource.kind.value else ""
-    return call.rights.requester(call.user, call.parameters.one("requester") or in_path)
+    return call.rights.requester(call.user, call.parameters.one(*REQUESTER) or in_path)
+
+
+def _transaction(call: Call, attributes: dict[str, Element]) -> str | None:
+    """The Transaction UID of the query and that of the body, which is taken out; they must agree."""
+    named = call.parameters.one(*TRANSACTION_UID) or call.parameters.bare_uid()
+    return _same("the Transaction UID", named, _taken(attributes, tags.TRANSACTION_UID))
 
 
 def _expected(call: Call, what: str) -> DataSet:
@@ -199,8 +211,9 @@ def _is_filtered(call: Call) -> bool:
 
 def _check_unfiltered(call: Call, body: DataSet) -> None:
     """A filter that would be ignored must not pass: its sender counts on it."""
-    known = COMMON | {"deletionlock", "requester"} | set(call.ignored)
-    others = [name for name, _ in call.parameters.without(known)]
+    others = [
+        name for name, _ in call.parameters.without({*COMMON, *DELETION_LOCK, *REQUESTER, *call.ignored})
+    ]
     keys = [*(name for name in others if name == "filter" or _is_attribute(name)), *body]
     if keys:
         raise HttpProblem(400, f"{keys[0][:64]}: matching keys are only for {tags.FILTERED_SUBSCRIPTION}")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from ..codecs.attribute_names import UnknownAttribute, tag_of, vr_of
@@ -23,10 +24,21 @@ _PN_GROUPS: Final = ("Alphabetic", "Ideographic", "Phonetic")
 _SEARCH_ONLY: Final = frozenset({"includefield", "fuzzymatching", "offset", "limit"})
 COMMON: Final = frozenset({"accept", "charset"})
 """Parameters that every transaction understands (PS3.18 §8.3.3)."""
+_SEPARATORS: Final = str.maketrans("", "", "-_(), ")
+
+# Names of what a transaction takes beside attributes to match: the parameter, its attribute, and what other servers
+# call it. Each may be written with or without hyphens, and in any case.
+WORKITEM: Final = ("workitem", "AffectedSOPInstanceUID", "SOPInstanceUID", "00001000", "00080018")
+TRANSACTION_UID: Final = ("transaction-uid", "transaction", "00081195")
+REQUESTER: Final = ("requester", "requester-ae", "requester-ae-title", "RequestingAE", "00741236")
+DELETION_LOCK: Final = ("deletionlock", "00741230")
+_SUBSCRIBE_ONLY: Final = ("filter", *DELETION_LOCK, *REQUESTER)
 
 
 class Parameters:
-    """The parameters of a query in order. Names compare without regard to case; a bare one has value None."""
+    """The parameters of a query in order. Names compare without regard to case and hyphens; a bare one has value
+    None.
+    """
 
     def __init__(self, given: Iterable[tuple[str, str | None]]) -> None:
         self._given = tuple(given)
@@ -44,7 +56,7 @@ class Parameters:
 
     def all(self, name: str) -> list[str]:
         """Every value of a parameter."""
-        return [value or "" for one, value in self._given if one.lower() == name.lower()]
+        return [value or "" for other, value in self._given if spelling(other) == spelling(name)]
 
     def one(self, *names: str) -> str | None:
         """The value of a parameter that has one of these names. Raises HttpProblem 400 if it has several."""
@@ -58,12 +70,12 @@ class Parameters:
         found = [name for name, value in self._given if not value and _UID.fullmatch(name)]
         return found[0] if found else None
 
-    def flag(self, name: str) -> bool:
+    def flag(self, *names: str) -> bool:
         """True or false, false if absent. Raises HttpProblem 400."""
-        found = (self.one(name) or "false").strip().lower()
-        if found not in ("true", "false"):
-            raise HttpProblem(400, f"{name} is {found[:40]!r}, expected true or false")
-        return found == "true"
+        value = (self.one(*names) or "false").strip().lower()
+        if value not in ("true", "false"):
+            raise HttpProblem(400, f"{names[0]} is {value[:40]!r}, expected true or false")
+        return value == "true"
 
     def count(self, name: str) -> int | None:
         """A whole number from 0, None if absent. Raises HttpProblem 400."""
@@ -83,10 +95,17 @@ class Parameters:
 
     def without(self, names: Collection[str]) -> list[tuple[str, str | None]]:
         """The parameters with other names."""
-        return [(name, value) for name, value in self._given if name.lower() not in names]
+        spellings = {spelling(name) for name in names}
+        return [(name, value) for name, value in self._given if spelling(name) not in spellings]
 
 
 _NONE: Final = Parameters(())
+
+
+@lru_cache(1024)
+def spelling(name: str) -> str:
+    """What all spellings of a parameter's name have in common: ``transaction-uid``, ``TransactionUID``."""
+    return name.lower().translate(_SEPARATORS)
 
 
 def _text(piece: str) -> str:
@@ -218,6 +237,4 @@ def filter_identifier(parameters: Parameters, ignored: Collection[str] = ()) -> 
             pairs[-1] = (pairs[-1][0], f"{pairs[-1][1]},{decoded(piece)}")
         elif piece:
             raise HttpProblem(400, f"filter has {piece[:100]!r}, expected attribute=value")
-    return identifier(
-        pairs + parameters.without(COMMON | {"filter", "deletionlock", "requester"} | set(ignored))
-    )
+    return identifier(pairs + parameters.without(COMMON | {*_SUBSCRIBE_ONLY, *ignored}))
