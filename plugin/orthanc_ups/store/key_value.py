@@ -134,6 +134,15 @@ class KeyValueEntries:
 
         await self._call(work)
 
+    async def exists(self) -> bool:
+        """Whether Orthanc holds any entry."""
+        return await self._call(lambda: self._orthanc.CreateKeysValuesIterator(_STORE).Next())
+
+    async def discard(self) -> None:
+        """Delete every entry: nothing of the store is left in Orthanc."""
+        while await self._call(self._delete_some):
+            pass
+
     async def missing(self) -> frozenset[int]:
         """Nothing is ever missing."""
         return frozenset()
@@ -147,6 +156,16 @@ class KeyValueEntries:
     def _read(self, key: str) -> Entry | None:
         value = self._orthanc.GetKeyValue(_STORE, key)
         return None if value is None else _entry(key, value)
+
+    def _delete_some(self) -> bool:
+        """Delete the first entries; False if there were none."""
+        iterator = self._orthanc.CreateKeysValuesIterator(_STORE)
+        keys: list[str] = []
+        while len(keys) < _CHUNK and iterator.Next():
+            keys.append(iterator.GetKey())
+        for key in keys:
+            self._orthanc.DeleteKeyValue(_STORE, key)
+        return bool(keys)
 
     def _compare(self, key: str, version: str) -> None:
         entry = self._read(key)
