@@ -8,8 +8,6 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 CHECKOUT = Path(__file__).resolve().parents[2]
 PACKAGE = CHECKOUT / "plugin" / "orthanc_ups"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
@@ -42,6 +40,20 @@ EXCEPTIONS = {
     "orthanc/orthanc_modalities.py": {"store"},
     "transfer/routes.py": {"management"},
 }
+# Class names that are still to become unique.
+AMBIGUOUS = {
+    "Call",
+    "Clock",
+    "Condition",
+    "Counts",
+    "Facts",
+    "Field",
+    "Kind",
+    "Limits",
+    "Modalities",
+    "Subscriber",
+    "Surroundings",
+}
 FORBIDDEN_IN_CORE = {
     "orthanc", "pynetdicom", "pydicom", "aiohttp", "socket", "threading", "asyncio", "random",
     "secrets", "time", "sqlite3", "os", "subprocess", "requests",
@@ -72,20 +84,44 @@ def folder_of_import(name: str) -> str | None:
     return parts[1] if len(parts) > 1 and (PACKAGE / parts[1]).is_dir() else ""
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_run_one_way(path: Path) -> None:
-    name = path.relative_to(PACKAGE).as_posix()
-    if name in COMPOSITION:
-        return
-    layer = folder(path)
-    allowed = {*LAYERS[: LAYERS.index(layer) + 1], *EXCEPTIONS.get(name, ())} - STRANGERS.get(layer, set())
-    wrong = [name for name in imports(path) if folder_of_import(name) not in (None, *allowed)]
-    assert not wrong
+def allowed_folders(path: Path) -> set[str]:
+    """Folders that a module may import from."""
+    name, layer = path.relative_to(PACKAGE).as_posix(), folder(path)
+    return {*LAYERS[: LAYERS.index(layer) + 1], *EXCEPTIONS.get(name, ())} - STRANGERS.get(layer, set())
 
 
-@pytest.mark.parametrize("path", sorted((PACKAGE / "core").glob("*.py")), ids=lambda path: path.stem)
-def test_the_core_is_pure(path: Path) -> None:
-    assert not {name.split(".")[0] for name in imports(path)} & FORBIDDEN_IN_CORE
+def test_folders_import_only_those_before_them() -> None:
+    wrong = [
+        f"{path.relative_to(PACKAGE)} imports {name}"
+        for path in SOURCES
+        if path.relative_to(PACKAGE).as_posix() not in COMPOSITION
+        for name in imports(path)
+        if folder_of_import(name) not in (None, *allowed_folders(path))
+    ]
+    assert wrong == []
+
+
+def test_the_core_is_pure() -> None:
+    """No sockets, threads, clock or randomness, and nothing of Orthanc, pydicom or pynetdicom."""
+    impure = {
+        path.name: found
+        for path in sorted((PACKAGE / "core").glob("*.py"))
+        if (found := {name.split(".")[0] for name in imports(path)} & FORBIDDEN_IN_CORE)
+    }
+    assert impure == {}
+
+
+def test_few_modules_lie_loose() -> None:
+    assert len(list(PACKAGE.glob("*.py"))) <= 8
+
+
+def test_a_name_is_a_class_once() -> None:
+    names: dict[str, list[str]] = {}
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                names.setdefault(node.name, []).append(path.relative_to(PACKAGE).as_posix())
+    assert {name for name, modules in names.items() if len(modules) > 1} == AMBIGUOUS
 
 
 def test_only_the_entry_script_imports_orthanc_and_it_is_short() -> None:
