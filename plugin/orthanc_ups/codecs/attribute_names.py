@@ -1,16 +1,49 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Attributes by name: keyword or tag to VR and back (PS3.6)."""
+"""Attributes by name: keyword or tag to VR and back (PS3.6), with those that are newer than pydicom's dictionary."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import Final
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
-from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
+from pydicom.datadict import dictionary_description, dictionary_VR, keyword_for_tag, tag_for_keyword
 
 _HEX: Final = re.compile(r"[0-9A-Fa-f]{8}")
 _REMEMBERED: Final = 4096
+
+
+class _Entry(NamedTuple):
+    vr: str
+    name: str
+
+    @property
+    def keyword(self) -> str:
+        """The name without blanks, each word beginning with a capital, as PS3.6 makes keywords."""
+        return "".join(word[0].upper() + word[1:] for word in self.name.split())
+
+
+_NEWER: Final[Mapping[str, _Entry]] = MappingProxyType(
+    {
+        # Supplement 233, Patient Model Gender Harmonization
+        "00100011": _Entry("SQ", "Person Names to Use Sequence"),
+        "00100012": _Entry("LT", "Name to Use"),
+        "00100013": _Entry("UT", "Name to Use Comment"),
+        "00100014": _Entry("SQ", "Third Person Pronouns Sequence"),
+        "00100015": _Entry("SQ", "Pronoun Code Sequence"),
+        "00100016": _Entry("UT", "Pronoun Comment"),
+        "00100041": _Entry("SQ", "Gender Identity Sequence"),
+        "00100042": _Entry("UT", "Sex Parameters for Clinical Use Category Comment"),
+        "00100043": _Entry("SQ", "Sex Parameters for Clinical Use Category Sequence"),
+        "00100044": _Entry("SQ", "Gender Identity Code Sequence"),
+        "00100045": _Entry("UT", "Gender Identity Comment"),
+        "00100046": _Entry("SQ", "Sex Parameters for Clinical Use Category Code Sequence"),
+        "00100047": _Entry("UR", "Sex Parameters for Clinical Use Category Reference"),
+    }
+)
+_NEWER_TAGS: Final = MappingProxyType({one.keyword: tag for tag, one in _NEWER.items()})
 
 
 class UnknownAttribute(LookupError):
@@ -22,10 +55,22 @@ def tag_of(name: str) -> str:
     """The tag (8 upper-case hex digits) of a keyword or of 8 hex digits. Raises UnknownAttribute."""
     if _HEX.fullmatch(name):
         return name.upper()
-    found = tag_for_keyword(name) if name.isascii() and name.isalnum() else None
-    if found is None:
+    known = tag_for_keyword(name) if name.isascii() and name.isalnum() else None
+    tag = _NEWER_TAGS.get(name) if known is None else f"{known:08X}"
+    if tag is None:
         raise UnknownAttribute(name)
-    return f"{found:08X}"
+    return tag
+
+
+@lru_cache(_REMEMBERED)
+def public_vr(tag: str) -> str | None:
+    """The VR of a public tag as PS3.6 has it, such as ``US or SS``, or None if the dictionary does not know it."""
+    if tag in _NEWER:
+        return _NEWER[tag].vr
+    try:
+        return dictionary_VR(int(tag, 16))
+    except KeyError:
+        return None
 
 
 @lru_cache(_REMEMBERED)
@@ -33,16 +78,27 @@ def vr_of(tag: str) -> str | None:
     """The VR of a tag, the first where PS3.6 leaves a choice, or None if the dictionary does not know it."""
     if is_private(tag):
         return "LO" if is_private_creator(tag) else None
-    try:
-        return dictionary_VR(int(tag, 16)).split(" ")[0]
-    except KeyError:
-        return None
+    vr = public_vr(tag)
+    return vr.split(" ")[0] if vr else None
 
 
 @lru_cache(_REMEMBERED)
 def keyword_of(tag: str) -> str:
     """The keyword of a tag, or the empty string."""
+    if tag in _NEWER:
+        return _NEWER[tag].keyword
     return "" if is_private(tag) else keyword_for_tag(int(tag, 16))
+
+
+@lru_cache(_REMEMBERED)
+def name_of(tag: str) -> str:
+    """The name of an attribute in words as PS3.6 has it, or the empty string."""
+    if tag in _NEWER:
+        return _NEWER[tag].name
+    try:
+        return dictionary_description(int(tag, 16))
+    except KeyError:
+        return ""
 
 
 def is_private(tag: str) -> bool:

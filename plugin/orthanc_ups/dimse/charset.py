@@ -9,7 +9,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
 
-from pydicom.charset import CODES_TO_ENCODINGS, convert_encodings, python_encoding
+from pydicom.charset import CODES_TO_ENCODINGS, STAND_ALONE_ENCODINGS, python_encoding
 
 Encodings = tuple[str, ...]
 """Python's names of the encodings that (0008,0005) declares; the first one is that without escape sequence."""
@@ -22,6 +22,13 @@ IN_VALUES: Final = _LINE_ENDS | frozenset(b"\\")
 IN_NAMES: Final = IN_VALUES | frozenset(b"^=")
 """What brings an ISO 2022 text back to its first encoding, by kind of VR (PS3.5 §6.1.2.5.3)."""
 
+_LATIN_9: Final = "iso8859_15"
+_PYTHON_NAMES: Final[Mapping[str, str]] = MappingProxyType(
+    {**python_encoding, "ISO_IR 203": _LATIN_9, "ISO 2022 IR 203": _LATIN_9}
+)
+"""Python's name of each defined term, with those that are newer than pydicom's."""
+
+_AFTER_ESCAPE: Final[Mapping[bytes, str]] = MappingProxyType({**CODES_TO_ENCODINGS, b"\x1b-b": _LATIN_9})
 _ESCAPE: Final = b"\x1b"
 _PARTS: Final = re.compile(rb"\A[^\x1b]+|\x1b[^\x1b]*")
 _ESCAPED_BY_PYTHON: Final = frozenset({"iso2022_jp", "iso2022_jp_2"})
@@ -65,13 +72,17 @@ def declared(terms: str, otherwise: Encodings) -> Encodings:
     known = [_known(term) for term in terms.split("\\")]
     if known in (["ISO_IR 6"], [""]):
         return otherwise
-    return tuple(convert_encodings(known))
+    if known[0] in STAND_ALONE_ENCODINGS:  # without code extensions (PS3.3 Table C.12-5)
+        known = known[:1]
+    return tuple(
+        _PYTHON_NAMES[term] for term in known if term not in STAND_ALONE_ENCODINGS or len(known) == 1
+    )
 
 
 def _known(term: str) -> str:
     """The defined term; widely seen misspellings are put right."""
     plain = re.sub(r"^ISO.IR.(?=\d)", "ISO_IR ", re.sub(r"^ISO.2022.IR.(?=\d)", "ISO 2022 IR ", term.strip()))
-    if plain not in python_encoding:
+    if plain not in _PYTHON_NAMES:
         raise LookupError(f"{plain[:24]!r} is no character set of DICOM")
     return plain
 
@@ -92,7 +103,7 @@ def _part(part: bytes, encodings: Encodings, delimiters: frozenset[int]) -> str:
     if not part.startswith(_ESCAPE):
         return part.decode(encodings[0])
     code = part[:4] if part[1:3] in (b"$(", b"$)") else part[:3]
-    encoding = CODES_TO_ENCODINGS.get(code)
+    encoding = _AFTER_ESCAPE.get(code)
     if encoding is None:
         raise UnicodeError("unknown escape sequence")
     if encoding in _ESCAPED_BY_PYTHON:

@@ -17,8 +17,9 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final
 
-from pydicom.datadict import dictionary_VR, private_dictionary_VR
+from pydicom.datadict import private_dictionary_VR
 
+from ..codecs.attribute_names import public_vr
 from ..core.dataset import BINARY_VRS, DataSet, Element
 from ..core.refusals import refusal
 from ..core.statuses import INVALID_VALUE, PROCESSING_FAILURE, RESOURCE_LIMITATION, Status, UpsError
@@ -289,18 +290,10 @@ def _named(head: bytes, order: str) -> tuple[str, str, bool]:
 def _vr_of(tag: str, before: DataSet) -> str:
     if int(tag[3], 16) % 2:
         return _private_vr(tag, before)
-    vr = _public_vr(tag)
+    vr = public_vr(tag) or "UN"
     if vr == "US or SS" and before.get(_PIXEL_REPRESENTATION, {}).get("Value") == [1]:
         return "SS"
     return _AMBIGUOUS.get(vr, vr)
-
-
-@lru_cache(maxsize=4096)
-def _public_vr(tag: str) -> str:
-    try:
-        return dictionary_VR(int(tag, 16))
-    except KeyError:
-        return "UN"
 
 
 def _private_vr(tag: str, before: DataSet) -> str:

@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final
 
-from pydicom.datadict import dictionary_description, dictionary_VR, keyword_for_tag, tag_for_keyword
-
+from ..codecs import attribute_names
+from ..codecs.attribute_names import UnknownAttribute
 from ..core.dataset import BINARY_VRS, DataSet, Element, element, is_empty, ordered
 from ..core.dictionary import KEYWORD_OF, TAG_OF, VR_OF
 from ..core.person_names import GROUPS
@@ -136,34 +136,28 @@ def tag_of(name: str) -> str | None:
     digits = _HEX.fullmatch(name)
     if digits:
         return (digits[1] + digits[2]).upper()
-    known = tag_for_keyword(name) if name.isascii() and name.isalnum() else None
-    return None if known is None else f"{known:08X}"
+    try:
+        return attribute_names.tag_of(name)
+    except UnknownAttribute:
+        return None
 
 
 @lru_cache(4096)
 def vr_of(tag: str) -> str:
     """The VR of a tag; UN if the dictionary does not know it."""
-    if tag in VR_OF:
-        return VR_OF[tag]
-    try:
-        return dictionary_VR(int(tag, 16)).split(" ")[0]
-    except KeyError:
-        return "UN"
+    return VR_OF.get(tag) or attribute_names.vr_of(tag) or "UN"
 
 
 @lru_cache(4096)
 def keyword_of(tag: str) -> str:
     """The keyword of a tag, or the empty string."""
-    return KEYWORD_OF.get(tag) or keyword_for_tag(int(tag, 16))
+    return KEYWORD_OF.get(tag) or attribute_names.keyword_of(tag)
 
 
 @lru_cache(4096)
 def name_of(tag: str) -> str:
     """The name of an attribute in words, as PS3.6 has it; tag in parentheses if it is unknown."""
-    try:
-        return dictionary_description(int(tag, 16))
-    except KeyError:
-        return f"({tag[:4]},{tag[4:]})"
+    return attribute_names.name_of(tag) or f"({tag[:4]},{tag[4:]})"
 
 
 def spelled(tag: str | None) -> str | None:

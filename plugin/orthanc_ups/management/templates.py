@@ -30,10 +30,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from pydicom.datadict import dictionary_VR, tag_for_keyword
-
 from ..config import ConfigurationError
 from ..core.stamps import date_time
+from .keyword_form import tag_of, vr_of
 
 _KEYS: Final = ("Choices", "Default", "Required", "Fixed")
 _MOMENT: Final = re.compile(r"(now|today)(?:([+-]\d{1,6})([smhdw]))?")
@@ -116,7 +115,7 @@ def _field(keyword: str, found: object, path: str) -> TemplateField:
 
 
 def _check_keyword(keyword: str, where: str) -> None:
-    if tag_for_keyword(keyword) is None:
+    if tag_of(keyword) is None:
         raise ConfigurationError(f'"{where}": {keyword} is no keyword of the DICOM dictionary')
 
 
@@ -152,8 +151,8 @@ def resolved(keyword: str, found: Any, around: Surroundings) -> Any:
 
 
 def _vr(keyword: str) -> str:
-    tag = tag_for_keyword(keyword)
-    return "" if tag is None else dictionary_VR(tag).split(" ")[0]
+    tag = tag_of(keyword)
+    return "" if tag is None else vr_of(tag)
 
 
 def _resolved(vr: str, found: str, around: Surroundings) -> str:

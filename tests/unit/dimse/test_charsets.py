@@ -100,6 +100,23 @@ def test_ps3_5_annex_k_several_lines_in_iso_2022_ir_58() -> None:
     assert decoded(encoded) == {"00104000": element("LT", "First\r\n张\r\nLast 东")}
 
 
+@pytest.mark.parametrize(
+    ("declared", "value"),
+    [
+        (b"ISO_IR 203", "Œuvre^Šárka".encode("iso8859_15")),
+        (b"ISO 2022 IR 203\\ISO 2022 IR 87 ", "Œuvre^Šárka".encode("iso8859_15")),
+        (
+            b"\\ISO 2022 IR 203",
+            b"\x1b-b" + "Œuvre".encode("iso8859_15") + b"^\x1b-b" + "Šárka".encode("iso8859_15"),
+        ),
+    ],
+    ids=["alone", "first", "extension"],
+)
+def test_ps3_3_c_12_1_1_2_latin_9_is_a_character_set(declared: bytes, value: bytes) -> None:
+    encoded = raw("00080005", "CS", declared) + raw("00100010", "PN", value)
+    assert decoded(encoded) == {"00100010": element("PN", {"Alphabetic": "Œuvre^Šárka"})}
+
+
 def test_a_backslash_within_a_multi_byte_character_is_no_delimiter() -> None:
     name = "表^功".encode("gb18030") + "诶".encode("gb18030")
     assert b"\\" in "俓".encode("gbk")
