@@ -17,9 +17,8 @@ from .delivery.clock import SystemClock
 from .delivery.port import Channel
 from .delivery.receivers import KnownReceivers
 from .dicomweb import tls as web_tls
-from .dicomweb.authorization import Authorization
+from .dicomweb.authorization import Authorization, OrthancQuestions
 from .dicomweb.http_listener import Doors, HttpListener
-from .dicomweb.orthanc_questions import OrthancQuestions
 from .dicomweb.orthanc_requests import OrthancDoor, send
 from .dicomweb.orthanc_routes import OrthancRoutes
 from .dicomweb.response import HttpProblem, WebResponse

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The listener lets in exactly whom Orthanc lets in: Orthanc is asked with the caller's own credentials.
+"""The listener admits exactly those whom Orthanc admits: Orthanc is asked with the caller's own credentials.
 
-The question is the caller's request itself, without query and body, sent to the same path on Orthanc's own port.
-So RegisteredUsers, IncomingHttpRequestFilter and an authorization plugin all see method and path; the address that
-a filter sees is ours, 127.0.0.1. A secret header tells our route there to answer at once instead of doing anything
-(orthanc_routes). Answers are kept briefly, per credentials, method and kind of resource: which workitem it is does
-not matter to them; which AE title does, and which of the global subscriptions.
+The question is the caller's request itself, without query and body, sent to Orthanc's own port: its method and the
+path of its resource, rendered from the very ``Resource`` that is acted on afterwards. So RegisteredUsers,
+IncomingHttpRequestFilter and an authorization plugin all see method and path; the address that a filter sees is ours,
+127.0.0.1. A secret header tells our route there to answer at once with the path that it was called with
+(``orthanc_routes``), and only this path counts as a yes: if Orthanc takes the path for another one, nobody is admitted.
+
+Verdicts are remembered briefly, for the same credentials, method and path.
 """
 
 from __future__ import annotations
@@ -16,31 +18,50 @@ import hashlib
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
-from urllib.parse import quote
+from typing import Any, Final, Protocol, TypeAlias
+from urllib.parse import quote, unquote
 
-from ..core import tags
+from ..orthanc.loopback import Loopback
 from ..settings import Settings, Surroundings
-from ..worklist.ports import OrthancPort
+from ..store.port import StoreUnavailable
 from .response import HttpProblem
 from .ups_rs_parameters import Parameters
-from .ups_rs_resources import Kind, Resource
+from .ups_rs_resources import Resource
 
 PROBE_HEADER: Final = "X-Ups-Probe"
 _AT_ONCE: Final = 8  # questions, so that they do not take all of Orthanc's HTTP threads
-_KEPT: Final = 10_000  # answers
-_KNOWN_METHODS: Final = ("GET", "POST", "PUT", "DELETE")  # of Orthanc's server; others are asked as GET
-_NO_SUCH_ROUTE: Final = (404, 405)  # said to those that were let in
+_MAXIMUM_VERDICTS: Final = 10_000
+_METHODS_OF_ORTHANC: Final = ("GET", "POST", "PUT", "DELETE")  # others are asked as GET
+_CHALLENGE: Final = ("WWW-Authenticate", 'Basic realm="Orthanc Secure Area"')
 
 
-_Key: TypeAlias = tuple[bytes, str, Kind, str, str, bytes]
+class OrthancPort(Protocol):
+    """Orthanc's own HTTP server, asked by loopback."""
+
+    async def ask(self, method: str, path: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        """Send a request without body and with exactly these headers; returns status and body.
+
+        Nothing of ours is added: no token, no credentials.
+
+        Raises:
+            OSError: Orthanc did not answer.
+        """
+        ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Verdict:
-    until: float
-    status: int = 200
-    challenge: str = ""
+class OrthancQuestions:
+    """Implements OrthancPort over a Loopback that has **no** authorization of its own."""
+
+    def __init__(self, anonymous: Loopback) -> None:
+        self._anonymous = anonymous
+
+    async def ask(self, method: str, path: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        """Send a request without body. Raises OSError if Orthanc did not answer."""
+        try:
+            reply = await self._anonymous.request(method, path, None, headers)
+        except StoreUnavailable as error:
+            raise OSError(str(error)) from error
+        return reply.status, reply.body
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +71,23 @@ class Credentials:
     Attributes:
         shown: header fields by lower-case name.
         digest: equal for the same fields.
-        user: who he says he is, None if Orthanc does not check it.
+        user: who they say they are, None if Orthanc does not check it.
     """
 
     shown: Mapping[str, str]
     digest: bytes
     user: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """``problem`` is None for those who are admitted."""
+
+    until: float
+    problem: HttpProblem | None = None
+
+
+_Key: TypeAlias = tuple[bytes, str, str]  # credentials, method, path with tokens
 
 
 class Authorization:
@@ -72,8 +104,8 @@ class Authorization:
         self.secret = secrets.token_urlsafe(24)
         self._orthanc = orthanc
         self._root = "/" + settings.root.strip("/") if settings.root.strip("/") else ""
-        self._kept_for = settings.authorization_cache
-        self._knows_users = surroundings.authentication_enabled
+        self._lifetime = settings.authorization_cache
+        self._checks_users = surroundings.authentication_enabled
         self._headers, self.query_tokens = _credentials(surroundings.raw)
         self._clock = clock
         self._verdicts: dict[_Key, asyncio.Future[_Verdict]] = {}
@@ -83,25 +115,22 @@ class Authorization:
     async def admit(
         self, method: str, resource: Resource, credentials: Credentials, query: str
     ) -> str | None:
-        """Let a caller in, and return his name if Orthanc has checked it.
+        """Admit a caller to a resource, and return their name if Orthanc has checked it.
 
         Raises:
             HttpProblem: 401 or 403 as Orthanc says, 503 if it does not answer, 400 for what it cannot be shown.
         """
         if not all(map(_is_text, credentials.shown.values())):
             raise HttpProblem(400, "the credentials are not UTF-8, so that Orthanc cannot be shown them")
-        method = method if method in _KNOWN_METHODS else "GET"
+        method = method if method in _METHODS_OF_ORTHANC else "GET"
         verdict = await self._verdict(method, resource, credentials, self._token(query))
-        if verdict.status == 401:
-            raise HttpProblem(401, "Orthanc asks for credentials", (("WWW-Authenticate", verdict.challenge),))
-        if verdict.status >= 500:
-            raise HttpProblem(503, "Orthanc cannot be asked who may come in", (("Retry-After", "5"),))
-        if verdict.status >= 400 and verdict.status not in _NO_SUCH_ROUTE:
-            raise HttpProblem(403, "Orthanc does not allow this")
+        if verdict.problem is not None:
+            problem = verdict.problem
+            raise HttpProblem(problem.status, problem.detail, problem.headers)
         return credentials.user
 
     def credentials(self, headers: Mapping[str, str]) -> Credentials:
-        """What a caller shows in header fields, given by lower-case name."""
+        """What a caller shows in header fields, by lower-case name."""
         shown = {name: headers[name] for name in self._headers if name in headers}
         parts = "\0".join(part for field in shown.items() for part in field)
         return Credentials(shown, self._digest(parts), self.user(headers))
@@ -109,7 +138,7 @@ class Authorization:
     def user(self, headers: Mapping[str, str]) -> str | None:
         """The user of Basic authentication, if Orthanc checks it at all."""
         scheme, _, encoded = headers.get("authorization", "").partition(" ")
-        if not self._knows_users or scheme.lower() != "basic":
+        if not self._checks_users or scheme.lower() != "basic":
             return None
         try:
             name, colon, _ = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
@@ -117,68 +146,84 @@ class Authorization:
             return None
         return name if colon and name else None
 
+    def path(self, resource: Resource) -> str:
+        """The percent-encoded path under which Orthanc is asked about a resource."""
+        return self._root + resource.path
+
     def _token(self, query: str) -> str:
         if not self.query_tokens or not query:
             return ""
-        given = ((name, value) for name, value in Parameters.of(query) if name in self.query_tokens)
-        return "&".join(f"{quote(name, safe='')}={quote(value or '', safe='')}" for name, value in given)
+        tokens = ((name, value) for name, value in Parameters.of(query) if name in self.query_tokens)
+        return "&".join(f"{quote(name, safe='')}={quote(value or '', safe='')}" for name, value in tokens)
 
     async def _verdict(
         self, method: str, resource: Resource, credentials: Credentials, token: str
     ) -> _Verdict:
-        whose = resource.uid if resource.uid in tags.WELL_KNOWN else ""
-        digest = self._digest(token) if token else b""
-        key = credentials.digest, method, resource.kind, whose, resource.ae, digest
-        known = self._verdicts.get(key)
-        if known is not None and known.done():
-            verdict = known.result()
+        path = self.path(resource)
+        target = f"{path}?{token}" if token else path
+        key = credentials.digest, method, target
+        asked = self._verdicts.get(key)
+        if asked is not None and asked.done():
+            verdict = asked.result()
             if verdict.until > self._clock():
                 return verdict
-            known = None
-        if known is None:
-            self._make_room()
-            known = asyncio.ensure_future(self._asked(method, resource, credentials.shown, token))
-            self._verdicts[key] = known
-        return await asyncio.shield(known)
+            asked = None
+        if asked is None:
+            self._limit_verdicts()
+            asked = asyncio.ensure_future(self._asked(method, path, target, credentials.shown))
+            self._verdicts[key] = asked
+        return await asyncio.shield(asked)
 
     def _digest(self, text: str) -> bytes:
         return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), key=self._salt).digest()
 
-    def _make_room(self) -> None:
-        if len(self._verdicts) >= _KEPT:
-            self._verdicts = {key: found for key, found in self._verdicts.items() if not found.done()}
+    def _limit_verdicts(self) -> None:
+        if len(self._verdicts) < _MAXIMUM_VERDICTS:
+            return
+        now = self._clock()
+        current = {
+            key: one for key, one in self._verdicts.items() if not one.done() or one.result().until > now
+        }
+        full = len(current) >= _MAXIMUM_VERDICTS
+        self._verdicts = {key: one for key, one in current.items() if not one.done()} if full else current
 
-    async def _asked(self, method: str, resource: Resource, shown: Mapping[str, str], token: str) -> _Verdict:
-        path = self._path(resource) + (f"?{token}" if token else "")
+    async def _asked(self, method: str, path: str, target: str, shown: Mapping[str, str]) -> _Verdict:
         try:
             async with self._gate:
-                status, headers = await self._orthanc.ask(method, path, {**shown, PROBE_HEADER: self.secret})
+                status, body = await self._orthanc.ask(method, target, {**shown, PROBE_HEADER: self.secret})
         except (TimeoutError, OSError):
-            return _Verdict(self._clock(), 503)
-        lower = {name.lower(): value for name, value in headers.items()}
-        challenge = lower.get("www-authenticate", 'Basic realm="Orthanc"')
-        kept = self._clock() + self._kept_for if status < 500 else self._clock()
-        return _Verdict(kept, status, challenge)
+            status, body = 503, b""
+        problem = _problem(status, body, path)
+        lifetime = self._lifetime if problem is None or problem.status < 500 else 0.0
+        return _Verdict(self._clock() + lifetime, problem)
 
-    def _path(self, resource: Resource) -> str:
-        kind = Kind.WORKITEMS if resource.kind is Kind.SERVICE else resource.kind
-        path: str = kind.value.replace("{workitem}", quote(resource.uid, safe=""))
-        return self._root + path.replace("{aetitle}", quote(resource.ae, safe=""))
+
+def _problem(status: int, body: bytes, path: str) -> HttpProblem | None:
+    """What Orthanc's answer means for the caller; None if our route there was called with this very path."""
+    if status == 401:
+        return HttpProblem(401, "Orthanc asks for credentials", (_CHALLENGE,))
+    if status >= 500:
+        return HttpProblem(503, "Orthanc cannot be asked who is admitted", (("Retry-After", "5"),))
+    if status >= 400:
+        return HttpProblem(403, "Orthanc does not allow this")
+    if body != unquote(path).encode():
+        return HttpProblem(403, "Orthanc takes the path of this request for another one")
+    return None
 
 
 def _is_text(shown: str) -> bool:
     """False if bytes stand in it that are not UTF-8: the server hands them on as lone surrogates."""
-    return shown.isascii() or not any("\ud800" <= one <= "\udfff" for one in shown)
+    return shown.isascii() or not any("\ud800" <= character <= "\udfff" for character in shown)
 
 
 def _credentials(configuration: Mapping[str, object]) -> tuple[tuple[str, ...], frozenset[str]]:
     """Which headers and query arguments may hold credentials, by the settings of the authorization plugin."""
     section: Any = configuration.get("Authorization")
     section = section if isinstance(section, Mapping) else {}
-    headers = [str(one).lower() for one in _listed(section.get("TokenHttpHeaders"))]
-    arguments = [str(one) for one in _listed(section.get("TokenGetArguments"))]
+    headers = [str(name).lower() for name in _list(section.get("TokenHttpHeaders"))]
+    arguments = [str(name) for name in _list(section.get("TokenGetArguments"))]
     return ("authorization", "cookie", *headers), frozenset(arguments)
 
 
-def _listed(found: object) -> list[object]:
-    return list(found) if isinstance(found, list) else []
+def _list(value: object) -> list[object]:
+    return list(value) if isinstance(value, list) else []

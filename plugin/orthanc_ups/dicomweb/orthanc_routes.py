@@ -15,11 +15,14 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final, Unpack
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
+from ..core.statuses import UpsError
 from ..orthanc.sdk import RestOutput, RestRequest
 from ..settings import Settings, Surroundings
+from . import ups_rs_answers
 from .addresses import Addresses, web_socket
 from .authorization import PROBE_HEADER, Authorization
 from .origins import Origins
@@ -27,6 +30,7 @@ from .orthanc_requests import OrthancDoor
 from .request import WebRequest
 from .response import WebResponse
 from .ups_rs import UpsRs
+from .ups_rs_resources import Resource, check_uid, resource_of
 
 _QUERY_HEADER: Final = "x-ups-query"
 _METHOD_HEADER: Final = "x-ups-method"
@@ -61,15 +65,34 @@ class OrthancRoutes:
         headers = request.get("headers", {})
         shown = headers.get(PROBE_HEADER.lower(), "").encode("utf-8", "replace")
         if hmac.compare_digest(shown, self._authorization.secret.encode()):
-            output.SendHttpStatusCode(204)  # Orthanc has let it in, and that was the question
+            output.AnswerBuffer(
+                uri, "text/plain"
+            )  # Orthanc admits the caller to this path: that was the question
             return
 
         async def work() -> WebResponse:
             asked = self._web_request(uri, request)
-            self._origins.check(asked.method, asked.headers, asked.service)
-            return await self._handler.answer(asked)
+            try:
+                self._origins.check(asked.method, asked.headers, asked.service)
+                resource = await self._admitted(uri, asked)
+            except UpsError as error:
+                return ups_rs_answers.refused(error, None, asked.service)
+            return await self._handler.answer(replace(asked, resource=resource))
 
         self._door.answer(output, request, work, head=_method(request) == "HEAD")
+
+    async def _admitted(self, uri: str, asked: WebRequest) -> Resource:
+        """The resource that a request is about, to which Orthanc has admitted the caller by its plain path.
+
+        A filter of Orthanc may have judged another spelling (``/workitems/1.2%3Fa=b``, a padded AE title): then
+        Orthanc is asked about the plain one.
+        """
+        resource = resource_of(asked.segments())
+        check_uid(resource)
+        if uri != unquote(self._authorization.path(resource)):
+            credentials = self._authorization.credentials(asked.headers)
+            await self._authorization.admit(asked.method, resource, credentials, asked.query)
+        return resource
 
     def _web_request(self, uri: str, request: RestRequest) -> WebRequest:
         headers = {name.lower(): value for name, value in request.get("headers", {}).items()}

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
 from typing import Final
+from urllib.parse import quote
 
+from ..core.ae_titles import InvalidAeTitle, valid_ae_title
 from ..core.decide import is_uid
 from ..core.statuses import INVALID_INSTANCE, Service, UpsError
 from .response import HttpProblem
-
-_LONGEST_AE: Final = 16
 
 
 class Kind(Enum):
@@ -43,6 +43,16 @@ class Resource:
         methods = TRANSACTIONS.get(self.kind, {})
         head = ("HEAD",) if "GET" in methods else ()
         return (*methods, *head, "OPTIONS")
+
+    @property
+    def path(self) -> str:
+        """Its path below the base of the service, percent-encoded; ``resource_of`` takes it for this resource.
+
+        The service itself stands under its workitems.
+        """
+        pattern = Kind.WORKITEMS.value if self.kind is Kind.SERVICE else self.kind.value
+        parts = {"{workitem}": quote(self.uid, safe=""), "{aetitle}": quote(self.ae, safe="")}
+        return "/".join(parts.get(part, part) for part in pattern.split("/"))
 
 
 TRANSACTIONS: Final[Mapping[Kind, Mapping[str, Service]]] = MappingProxyType(
@@ -101,9 +111,7 @@ def _match(pattern: Sequence[str], segments: Sequence[str]) -> dict[str, str] | 
 
 def ae_title(text: str) -> str:
     """An AE title without padding (PS3.5 Table 6.2-1, VR AE). Raises HttpProblem 400."""
-    found = text.strip(" ")
-    if not 1 <= len(found) <= _LONGEST_AE or not found.isascii() or not found.isprintable() or "\\" in found:
-        raise HttpProblem(
-            400, f"{text[:40]!r} is no AE title: expected 1 to 16 ASCII characters without backslash"
-        )
-    return found
+    try:
+        return valid_ae_title(text)
+    except InvalidAeTitle as error:
+        raise HttpProblem(400, str(error)) from None

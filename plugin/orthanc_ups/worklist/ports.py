@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from typing import Protocol
 
 from ..core.commands import Command
@@ -42,20 +42,6 @@ class WorklistPort(Protocol):
 
     async def search_texts(self, query: Query, paging: Paging = WHOLE) -> Page[bytes]:
         """The same, each workitem as JSON text of the inner form (core/dataset.py)."""
-        ...
-
-
-class OrthancPort(Protocol):
-    """Orthanc's own HTTP server, asked by loopback."""
-
-    async def ask(self, method: str, path: str, headers: Mapping[str, str]) -> tuple[int, Mapping[str, str]]:
-        """Send a request without body and with exactly these headers; returns status and headers.
-
-        Nothing of ours is added: no token, no credentials.
-
-        Raises:
-            OSError: Orthanc did not answer.
-        """
         ...
 
 

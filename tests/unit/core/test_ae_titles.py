@@ -8,7 +8,9 @@ import pytest
 from orthanc_ups.core.ae_titles import InvalidAeTitle, valid_ae_title
 
 
-@pytest.mark.parametrize("text", ["A", "SIXTEEN_LETTERS_", "A.B", "...", "two words", "a%2Fb", "'`~!"])
+@pytest.mark.parametrize(
+    "text", ["A", "SIXTEEN_LETTERS_", "A.B", "...", "two words", "50%", "A%20B", "%zz", "'`~!"]
+)
 def test_printable_ascii_of_up_to_16_characters_is_an_ae_title(text: str) -> None:
     assert valid_ae_title(text) == text
 
@@ -27,7 +29,25 @@ def test_what_the_value_representation_forbids_is_refused(text: str) -> None:
         valid_ae_title(text)
 
 
-@pytest.mark.parametrize("text", [".", "..", " .. ", "../X", "A/B", "/", "..\\X"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        ".",
+        "..",
+        " .. ",
+        "../X",
+        "A/B",
+        "/",
+        "..\\X",
+        "%2E%2e",
+        "..%2FX",
+        "a%2Fb",
+        "%252E%252E",
+        "%2e",
+        "A%00",
+        "A%5cB",
+    ],
+)
 def test_what_a_path_could_take_for_another_segment_is_refused(text: str) -> None:
     with pytest.raises(InvalidAeTitle, match="slash"):
         valid_ae_title(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import http.client
 import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
 from types import SimpleNamespace
@@ -31,10 +32,10 @@ BOB = "Basic " + base64.b64encode(b"bob:secret").decode()
 class OnlyCancelRequests(LettingIn):
     """A filter by path, as Lua filters are: Orthanc shows it the decoded path."""
 
-    async def ask(self, method: str, path: str, headers: Mapping[str, str]) -> tuple[int, Mapping[str, str]]:
+    async def ask(self, method: str, path: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
         self.asked += 1
         allowed = method == "GET" or unquote(path).endswith("/cancelrequest")
-        return (200 if allowed else 403), {}
+        return (200 if allowed else 403), unquote(path).encode()
 
 
 @pytest.fixture
@@ -50,6 +51,44 @@ def test_a_uid_that_is_none_opens_no_other_door(filtered: WebService, hidden: st
     answer = filtered.session.post(url + hidden, data=b"{}", headers=headers, timeout=TIMEOUT)
     assert answer.status_code in (400, 403, 404)
     assert filtered.session.post(url, data=b"{}", headers=headers, timeout=TIMEOUT).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "ae",
+    [
+        "%2E%2E",
+        "%2e",
+        "..%2F..%2FX",
+        "..%5CX",
+        "%252E%252E",
+        "..%252FX",
+        "A%2FB",
+        "A%00B",
+        "A%0AB",
+        "%20..%20",
+    ],
+)
+@pytest.mark.parametrize("suffix", ["", "/suspend"])
+def test_ae_titles_that_name_another_path_are_refused_before_orthanc_is_asked(
+    filtered: WebService, ae: str, suffix: str
+) -> None:
+    asked = filtered.upstream.asked
+    for method in ("POST", "DELETE", "PUT"):
+        target = f"/dicom-web/workitems/1.2.840.10008.5.1.4.34.5/subscribers/{ae}{suffix}"
+        assert raw_status(filtered, method, target) == 400
+    for target in (f"/dicom-web/subscribers/{ae}", f"/ws/subscribers/{ae}", f"/subscribers/{ae}"):
+        assert raw_status(filtered, "GET", target) == 400
+    assert filtered.upstream.asked == asked
+
+
+def raw_status(service: WebService, method: str, target: str) -> int:
+    """The status of a request whose target is sent as it stands: other clients resolve dots."""
+    connection = http.client.HTTPConnection("127.0.0.1", service.settings.http_port, timeout=TIMEOUT)
+    try:
+        connection.request(method, target)
+        return connection.getresponse().status
+    finally:
+        connection.close()
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import re
 import threading
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
@@ -75,9 +76,16 @@ class Handler:
         return self.response
 
 
-class _Nobody:
-    async def ask(self, method: str, path: str, headers: Mapping[str, str]) -> tuple[int, Mapping[str, str]]:
-        raise AssertionError("Orthanc has let everybody in who is here")
+class _Upstream:
+    """Orthanc, asked about other paths than those that it has judged already; answers ``status``."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str]] = []
+        self.status = 200
+
+    async def ask(self, method: str, path: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        self.asked.append((method, path))
+        return self.status, unquote(path).encode()
 
 
 class House:
@@ -89,7 +97,8 @@ class House:
         self.handler = Handler()
         self.thread = LoopThread("routes")
         self.thread.start()
-        self.authorization = Authorization(_Nobody(), settings, surroundings, lambda: 0.0)
+        self.upstream = _Upstream()
+        self.authorization = Authorization(self.upstream, settings, surroundings, lambda: 0.0)
         door = OrthancDoor(self.thread.submit, settings, surroundings)
         self.routes = OrthancRoutes(self.handler, self.authorization, door, settings, surroundings)  # type: ignore[arg-type]
 
@@ -256,7 +265,42 @@ def test_question_of_the_listener_is_answered_without_doing_anything(house: Hous
     output = house.ask(
         "/dicom-web/workitems/1.2", "POST", headers={PROBE_HEADER.lower(): house.authorization.secret}
     )
-    assert (output.status, house.handler.asked) == (204, [])
+    assert (output.status, output.body, house.handler.asked) == (200, b"/dicom-web/workitems/1.2", [])
+
+
+@pytest.mark.parametrize(
+    ("method", "uri"),
+    [("GET", "/dicom-web/workitems"), ("POST", "/dicom-web/workitems/1.2"), ("PUT", "/dicom-web/workitems/1.2/state"),
+     ("DELETE", "/dicom-web/workitems/1.2/subscribers/AI 1")],
+)  # fmt: skip
+def test_what_orthanc_has_judged_is_not_asked_again(house: House, method: str, uri: str) -> None:
+    assert house.ask(uri, method).status == 200
+    assert house.upstream.asked == []
+
+
+@pytest.mark.parametrize(
+    ("method", "uri", "plain"),
+    [("POST", "/dicom-web/workitems/1.2?1.3", "/workitems/1.2"),
+     ("POST", "/dicom-web/workitems/1.2/subscribers/RIS?", "/workitems/1.2/subscribers/RIS"),
+     ("POST", "/dicom-web/workitems/1.2/subscribers/RIS ", "/workitems/1.2/subscribers/RIS"),
+     ("PUT", "/dicom-web/workitems/1.2/state/RIS", "/workitems/1.2/state"),
+     ("PUT", "/dicom-web//workitems/1.2/state", "/workitems/1.2/state")],
+)  # fmt: skip
+def test_another_spelling_of_a_path_is_carried_out_only_if_orthanc_admits_to_the_plain_one(
+    house: House, method: str, uri: str, plain: str
+) -> None:
+    house.upstream.status = 403
+    assert house.ask(uri, method).status == 403
+    assert house.handler.asked == []
+    assert house.upstream.asked == [(method, f"/dicom-web{plain}")]
+
+
+@pytest.mark.parametrize("ae", ["..", ".", "%2E%2E", "..%2FX", "A\\B", "A\x07"])
+def test_ae_titles_that_a_path_could_take_for_something_else_are_refused_before_anybody_is_asked(
+    house: House, ae: str
+) -> None:
+    assert house.ask(f"/dicom-web/workitems/1.2/subscribers/{ae}", "POST").status == 400
+    assert (house.handler.asked, house.upstream.asked) == ([], [])
 
 
 @pytest.mark.parametrize("guess", ["", "x", "é", "\ud800"])
