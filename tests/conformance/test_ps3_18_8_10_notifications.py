@@ -46,6 +46,66 @@ def test_8_10_4_connection_is_opened_at_every_usual_path(
         subscribed(service, ae, socket)
 
 
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/?requester={ae}",
+        "?requester={ae}",
+        "/subscribers?requester={ae}",
+        "/ws?Requester={ae}",
+        "/ws/?requester={ae}",
+    ],
+)
+def test_8_10_4_connection_is_opened_for_a_requester(service: WebClient, target: str) -> None:
+    ae = new_ae()
+    with connect(service.web_sockets + target.format(ae=ae), proxy=None) as socket:
+        subscribed(service, ae, socket)
+
+
+@pytest.mark.parametrize("target", ["/", "/subscribers", "/ws", "/?requester=", "/?requester=a%5Cb"])
+def test_8_10_4_connection_without_requester_is_400(service: WebClient, target: str) -> None:
+    assert service.get(target).status_code == 400
+    with pytest.raises(InvalidStatus) as refusal:
+        connect(service.web_sockets + target, proxy=None)
+    assert refusal.value.response.status_code == 400
+
+
+def test_rfc_6455_4_2_2_the_first_subprotocol_offered_is_chosen(service: WebClient) -> None:
+    ae = new_ae()
+    with service.socket(ae, subprotocols=["dicom-events", "json"]) as socket:
+        assert socket.subprotocol == "dicom-events"
+        subscribed(service, ae, socket)
+    with service.socket(ae) as socket:
+        assert socket.subprotocol is None
+
+
+@pytest.mark.parametrize("version", ["12", "8", "7", "0", "14", "x"])
+def test_rfc_6455_4_4_another_version_is_426_and_names_13(service: WebClient, version: str) -> None:
+    upgrade = {
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+    }
+    answer = service.get("/subscribers/A", headers={**upgrade, "Sec-WebSocket-Version": version})
+    assert answer.status_code == 426
+    assert (answer.headers["Sec-WebSocket-Version"], answer.headers["Upgrade"]) == ("13", "websocket")
+    assert service.get("/workitems?limit=1").status_code in (200, 204)  # on the same connection
+
+
+def test_no_answer_names_versions_of_software(service: WebClient) -> None:
+    with service.socket(new_ae()) as socket:
+        assert socket.response is not None
+        servers = [socket.response.headers["Server"]]
+    answers = [service.get(path) for path in ("/workitems", "/", "/nowhere", "/subscribers/A")]
+    answers += [
+        service.request("OPTIONS", "/"),
+        service.request("BREW", "/"),
+        service.post("/workitems", b"x"),
+    ]
+    servers += [answer.headers["Server"] for answer in answers]
+    assert servers == ["orthanc-ups"] * len(servers)
+
+
 def test_8_10_4_handshake_that_is_none_is_400(service: WebClient) -> None:
     assert service.get("/subscribers/A").status_code == 400
     upgrade = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}

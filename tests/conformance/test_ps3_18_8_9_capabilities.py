@@ -82,7 +82,8 @@ def test_8_9_options_of_every_resource(service: WebClient, path: str) -> None:
         ("GET", "/workitems/{uid}/cancelrequest", "POST, OPTIONS"),
         ("GET", "/workitems/{uid}/subscribers/A", "POST, DELETE, OPTIONS"),
         ("GET", "/workitems/{uid}/subscribers/A/suspend", "POST, OPTIONS"),
-        ("GET", "/", "OPTIONS"),
+        ("POST", "/", "GET, OPTIONS"),
+        ("POST", "/subscribers/A", "GET, OPTIONS"),
     ],
 )
 def test_8_5_other_methods_are_405_with_allow(

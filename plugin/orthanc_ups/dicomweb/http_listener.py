@@ -25,7 +25,8 @@ from .request import WebRequest, segments_of
 from .response import HttpProblem, WebResponse
 from .rights import Rights
 from .ups_rs import UpsRs
-from .ups_rs_resources import Kind, check_uid, resource_of
+from .ups_rs_parameters import REQUESTER, Parameters
+from .ups_rs_resources import Kind, Resource, ae_title, check_uid, resource_of
 from .web_socket_session import WebSocketSessions
 
 _log = logging.getLogger("orthanc_ups.wires.http")
@@ -121,7 +122,7 @@ class HttpListener:
         root = self._addresses.root
         if path == root or path.startswith(root + "/"):
             return path[len(root) :], query
-        if path.startswith(("/ws/subscribers/", "/subscribers/")):
+        if path in ("/ws", "/subscribers") or path.startswith(("/ws/subscribers/", "/subscribers/")):
             return path, query
         raise HttpProblem(404, f"the service is at {root or '/'}")
 
@@ -133,7 +134,7 @@ class HttpListener:
         if preflight is not None:
             return preflight
         self._origins.check(method, caller.headers, caller.service)
-        resource = resource_of(segments_of(path))
+        resource = _resource(method, path, query)
         check_uid(resource)  # what is asked of Orthanc must be what it looks like
         user = await self._doors.authorization.admit(method, resource, caller.credentials, query)
         asked = WebRequest(
@@ -163,3 +164,23 @@ class HttpListener:
             return await self._doors.sessions.serve(request, ae, asked.query)
         finally:
             self._upgraded.discard(connection)
+
+
+def _resource(method: str, path: str, query: str) -> Resource:
+    """What a request is for. A notification connection may also be named by its requester, at the base of the service
+    and where the AE title would follow: ``GET /?requester=AE`` (PS3.18 §8.10.4, §11.1).
+
+    Raises HttpProblem 400 if neither path nor query say whose connection, 404 for a path of no resource.
+    """
+    resource = resource_of(segments_of(path))
+    is_base = resource.kind is Kind.SERVICE
+    if resource.ae or not (is_base or resource.kind is Kind.CONNECTION):
+        return resource
+    if method != "GET":
+        return Resource(Kind.SERVICE)
+    requester = Parameters.of(query).one(*REQUESTER)
+    if not requester:
+        raise HttpProblem(
+            400, "whose notification connection? Expected /subscribers/AETITLE or ?requester=AETITLE"
+        )
+    return Resource(Kind.CONNECTION, ae=ae_title(requester))

@@ -15,11 +15,12 @@ from aiohttp.web_protocol import RequestHandler
 from .response import Headers, HttpProblem, WebResponse
 
 _log = logging.getLogger("orthanc_ups.wires.http")
-_SERVER: Final = "orthanc-ups"
+SERVER: Final = "orthanc-ups"
+"""What each answer has as ``Server``: no versions, which would help attackers only."""
 _LARGE: Final = 48 * 1024  # bytes; what is smaller fits an empty buffer below us, so that nobody waits
 _TOO_MANY: Final = b"too many connections are open (Ups.MaximumConnections)\n"
 _FULL: Final = (
-    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nRetry-After: 5\r\n"
+    b"HTTP/1.1 503 Service Unavailable\r\nServer: orthanc-ups\r\nContent-Type: text/plain\r\nRetry-After: 5\r\n"
     b"Connection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(_TOO_MANY), _TOO_MANY)
 )
 
@@ -43,7 +44,7 @@ def as_aiohttp(response: WebResponse, more: Headers = ()) -> Response:
     """An answer in the form of this server, with ``more`` headers."""
     made = Response(status=response.status, body=response.body or None)
     headers = made.headers
-    headers["Server"] = _SERVER
+    headers["Server"] = SERVER
     if response.content_type:
         headers["Content-Type"] = response.content_type
     elif "Content-Type" in headers:

@@ -40,8 +40,8 @@ class Resource:
     @property
     def allowed(self) -> tuple[str, ...]:
         """The methods it takes."""
-        methods = TRANSACTIONS.get(self.kind, {})
-        head = ("HEAD",) if "GET" in methods else ()
+        methods = TRANSACTIONS.get(self.kind, {}) or ("GET",)  # of the others: a notification connection
+        head = ("HEAD",) if "GET" in TRANSACTIONS.get(self.kind, {}) else ()
         return (*methods, *head, "OPTIONS")
 
     @property
@@ -75,6 +75,8 @@ _VARIANTS: Final = (
     (["workitems", "{workitem}", "state", "{aetitle}"], Kind.STATE),
     (["workitems", "{workitem}", "cancelrequest", "{aetitle}"], Kind.CANCEL_REQUEST),
     (["ws", "subscribers", "{aetitle}"], Kind.CONNECTION),
+    (["subscribers"], Kind.CONNECTION),
+    (["ws"], Kind.CONNECTION),
 )
 _BY_LENGTH: Final = {
     length: tuple(one for one in (*_PATTERNS, *_VARIANTS) if len(one[0]) == length) for length in range(1, 6)

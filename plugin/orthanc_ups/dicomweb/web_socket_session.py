@@ -6,11 +6,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 from typing import Final
 
 from aiohttp import WSMsgType
 from aiohttp.web import BaseRequest, StreamResponse, WebSocketResponse
 
+from .http_server import SERVER
 from .response import HttpProblem
 from .ups_rs_parameters import Parameters
 from .web_socket import WebSocketChannel
@@ -20,6 +22,8 @@ _log = logging.getLogger("orthanc_ups.dicomweb.web_socket")
 _LARGEST_MESSAGE: Final = 64 * 1024  # bytes; agents have nothing to say here
 _INTERNAL_ERROR: Final = 1011
 _GOODBYE: Final = 2.0  # seconds
+_VERSION: Final = "13"
+_TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _ENDS: Final = (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR)
 
 
@@ -32,13 +36,23 @@ class WebSocketSessions:
     async def serve(self, request: BaseRequest, receiving_ae: str, query: str) -> StreamResponse:
         """Shake hands and stay until the socket is closed.
 
+        Of the subprotocols that a client offers the first is chosen: a client that offers some hangs up if none is,
+        and events look the same in all (PS3.18 §8.10.4.1).
+
         Raises:
-            HttpProblem: 400 if this is no proper handshake, 503 while the server stops.
+            HttpProblem: 400 if this is no proper handshake, 426 for another version of the protocol than 13, 503 while
+                the server stops.
         """
         since = Parameters.of(query).count("since")
         socket = WebSocketResponse(
-            autoping=False, compress=False, max_msg_size=_LARGEST_MESSAGE, timeout=_GOODBYE
+            protocols=_offered(request)[:1],
+            autoping=False,
+            compress=False,
+            max_msg_size=_LARGEST_MESSAGE,
+            timeout=_GOODBYE,
         )
+        socket.headers["Server"] = SERVER
+        _check_version(request)
         if not _is_handshake(socket, request):
             raise HttpProblem(400, "a notification connection is opened by a WebSocket handshake (RFC 6455)")
         if self._channel.is_closing:
@@ -73,6 +87,20 @@ class WebSocketSessions:
         except Exception:
             _log.exception("%s cannot be sent what it missed", connection.receiving_ae)
             connection.close(_INTERNAL_ERROR, "what was missed cannot be read now")
+
+
+def _offered(request: BaseRequest) -> list[str]:
+    names = request.headers.get("Sec-WebSocket-Protocol", "").split(",")
+    return [name.strip() for name in names if _TOKEN.fullmatch(name.strip())]
+
+
+def _check_version(request: BaseRequest) -> None:
+    """Refuse every version but 13, and say so (RFC 6455 §4.4). Raises HttpProblem 426."""
+    version = request.headers.get("Sec-WebSocket-Version", _VERSION).strip()
+    if version != _VERSION:
+        headers = (("Sec-WebSocket-Version", _VERSION), ("Upgrade", "websocket"), ("Connection", "Upgrade"))
+        detail = f"WebSocket version {version[:20]!r} is not supported, expected {_VERSION} (RFC 6455)"
+        raise HttpProblem(426, detail, headers)
 
 
 def _is_handshake(socket: WebSocketResponse, request: BaseRequest) -> bool:
