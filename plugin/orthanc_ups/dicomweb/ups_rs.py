@@ -91,7 +91,7 @@ class UpsRs:
         if request.method == "OPTIONS":
             return _capabilities(request, parameters, resource)
         if service is None:
-            raise _not_here(resource)
+            raise _not_here(resource, request.method)
         check_uid(resource)
         if service is Service.RETRIEVE:
             found = await self._retrieved(request, parameters, resource)
@@ -142,8 +142,8 @@ def _method(request: WebRequest) -> str:
     return "GET" if request.method == "HEAD" else request.method
 
 
-def _not_here(resource: Resource) -> HttpProblem:
-    if resource.kind is Kind.CONNECTION:
+def _not_here(resource: Resource, method: str) -> HttpProblem:
+    if resource.kind is Kind.CONNECTION and method in ("GET", "HEAD"):
         return HttpProblem(400, "a notification connection is opened by a WebSocket handshake (RFC 6455)")
     allowed = ", ".join(resource.allowed)
     return HttpProblem(405, f"{resource.kind.value} takes {allowed}", (("Allow", allowed),))
