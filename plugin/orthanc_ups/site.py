@@ -30,7 +30,7 @@ from .dimse import tls as dimse_tls
 from .dimse.codec import Codec
 from .dimse.policy import Policy
 from .dimse.resolver import Resolver
-from .dimse.scp import DimseServer
+from .dimse.scp import MORE_CONNECTIONS, DimseServer
 from .dimse.scu import DimseChannel
 from .dimse.services import Services
 from .management import operating
@@ -42,6 +42,7 @@ from .monitoring.disk_space import DiskSpace
 from .monitoring.instruments import Instruments, Wires, meters
 from .monitoring.metrics import Metrics
 from .orthanc import collector
+from .orthanc.descriptors import Descriptors
 from .orthanc.local_zone import local_zone
 from .orthanc.loop_thread import LoopThread
 from .orthanc.loopback import Loopback
@@ -77,6 +78,9 @@ class Site:
         instruments: Instruments,
     ) -> None:
         """Prepare, without touching loop or network. ``authorization``: the token for Orthanc's own port."""
+        self._descriptors = Descriptors.of_process(
+            settings.maximum_connections + settings.maximum_associations + MORE_CONNECTIONS
+        )
         self._door = OrthancDoor(thread.submit, settings, surroundings)
         self._routes: OrthancRoutes | None = None
         self._pages: OrthancPages | None = None
@@ -239,7 +243,8 @@ class Site:
         policy = Policy(self._settings, self._surroundings, self._modalities, resolver)
         services = Services(service.worklist, policy, service.delivery.seen, self._zone)
         tls = dimse_tls.server_context(self._surroundings)
-        return DimseServer(self._settings, policy, services, codec, service.delivery.seen, tls)
+        share = self._descriptors.share()
+        return DimseServer(self._settings, policy, services, codec, service.delivery.seen, share, tls)
 
     def _http_listener(self, service: UpsService, sockets: WebSocketChannel) -> HttpListener:
         anonymous = Loopback.of(self._surroundings, "")
@@ -259,9 +264,8 @@ class Site:
         )
         self._routes = OrthancRoutes(handler, authorization, self._door, self._settings, self._surroundings)
         doors = Doors(handler, WebSocketSessions(sockets), authorization, rights)
-        return HttpListener(
-            doors, self._settings, self._surroundings, web_tls.server_context(self._surroundings)
-        )
+        tls = web_tls.server_context(self._surroundings)
+        return HttpListener(doors, self._settings, self._surroundings, self._descriptors.share(), tls)
 
     async def _open_pages(self, service: UpsService, dimse: DimseChannel) -> None:
         known = await operating.asked(self._loopback)

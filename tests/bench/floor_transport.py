@@ -17,6 +17,7 @@ from orthanc_ups.dimse.policy import Policy
 from orthanc_ups.dimse.resolver import Resolver
 from orthanc_ups.dimse.scp import DimseServer
 from orthanc_ups.dimse.services import Services
+from orthanc_ups.orthanc.descriptors import Descriptors
 from orthanc_ups.orthanc.modalities import Modality
 from orthanc_ups.settings import Settings, Surroundings
 from tests.support.workitems import full, stored
@@ -64,7 +65,9 @@ async def _serve() -> None:
     surroundings = Surroundings()
     policy = Policy(settings, surroundings, _Everybody(), Resolver())
     services = Services(_Nothing(), policy, _ignore)
-    server = DimseServer(settings, policy, services, Codec(settings, surroundings), _ignore)
+    server = DimseServer(
+        settings, policy, services, Codec(settings, surroundings), _ignore, Descriptors(4096).share()
+    )
     await server.start()
     print(server.port, flush=True)
     await asyncio.Event().wait()

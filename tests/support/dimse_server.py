@@ -23,6 +23,7 @@ from orthanc_ups.dimse.scp import DimseServer
 from orthanc_ups.dimse.scu import DimseChannel
 from orthanc_ups.dimse.services import Services
 from orthanc_ups.dimse.tls import client_context, server_context
+from orthanc_ups.orthanc.descriptors import Descriptors
 from orthanc_ups.orthanc.modalities import Modality
 from orthanc_ups.settings import Settings, Surroundings
 from tests.support.waiting import wait_until
@@ -153,7 +154,8 @@ class DimseRig:
         policy = Policy(self.settings, self.surroundings, self.modalities, resolver)
         services = Services(self.worklist, policy, self.seen.append)
         tls = server_context(self.surroundings)
-        self.server = DimseServer(self.settings, policy, services, self.codec, self.seen.append, tls)
+        share = Descriptors(4096).share()
+        self.server = DimseServer(self.settings, policy, services, self.codec, self.seen.append, share, tls)
         self.channel = DimseChannel(
             self.settings,
             self.surroundings,

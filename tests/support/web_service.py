@@ -25,6 +25,7 @@ from orthanc_ups.dicomweb.rights import Rights
 from orthanc_ups.dicomweb.ups_rs import UpsRs
 from orthanc_ups.dicomweb.web_socket import WebSocketChannel
 from orthanc_ups.dicomweb.web_socket_session import WebSocketSessions
+from orthanc_ups.orthanc.descriptors import Descriptors
 from orthanc_ups.orthanc.loop_thread import LoopThread
 from orthanc_ups.orthanc.modalities import Modality
 from orthanc_ups.projection.projection import Projection
@@ -148,9 +149,8 @@ class WebService(WebClient):
             self.service.worklist, self.settings, rights, ignored_parameters=authorization.query_tokens
         )
         doors = Doors(handler, WebSocketSessions(self.sockets), authorization, rights)
-        return HttpListener(
-            doors, self.settings, self.surroundings, web_tls.server_context(self.surroundings)
-        )
+        tls = web_tls.server_context(self.surroundings)
+        return HttpListener(doors, self.settings, self.surroundings, Descriptors(4096).share(), tls)
 
     async def _stop(self) -> None:
         await self.listener.stop()

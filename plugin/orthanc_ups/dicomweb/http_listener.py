@@ -13,13 +13,15 @@ from aiohttp.web import BaseRequest, StreamResponse
 from aiohttp.web_protocol import RequestHandler
 
 from ..core.statuses import UpsError
+from ..orthanc.descriptors import Share
+from ..orthanc.listener import TcpListener
 from ..settings import Settings, Surroundings
 from . import ups_rs_answers
 from .addresses import Addresses
 from .authorization import Authorization
 from .caller import Caller, Callers
 from .http_bodies import IncomingBodies
-from .http_server import LimitedServer, ServerLimits, as_aiohttp
+from .http_server import FULL, LimitedServer, ServerLimits, as_aiohttp
 from .origins import Origins, foreign
 from .request import WebRequest, segments_of
 from .response import HttpProblem, WebResponse
@@ -31,7 +33,6 @@ from .web_socket_session import WebSocketSessions
 
 _log = logging.getLogger("orthanc_ups.wires.http")
 _STOPPING: Final = 2.0  # seconds for what is under way
-_BACKLOG: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,57 +49,64 @@ class HttpListener:
     """Lets requests in, hands them on and sends the answers. Lives on one asyncio loop."""
 
     def __init__(
-        self, doors: Doors, settings: Settings, surroundings: Surroundings, tls: ssl.SSLContext | None = None
+        self,
+        doors: Doors,
+        settings: Settings,
+        surroundings: Surroundings,
+        share: Share,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        """Prepare, without listening. Raises ValueError for a trusted proxy that is no address or network."""
+        """Prepare, without listening. ``share``: of the process's file descriptors.
+
+        Raises ValueError for a trusted proxy that is no address or network.
+        """
         self._doors = doors
-        self._tls = tls
-        self._port = settings.http_port
         everywhere = None if surroundings.remote_access_allowed else "127.0.0.1"
-        self._host = settings.bind_address or everywhere
+        self._address = settings.bind_address or everywhere, settings.http_port
         self._addresses = Addresses(settings)
         self._origins = Origins(settings.allowed_origins)
         self._callers = Callers(
             settings, surroundings, doors.authorization, self._origins, self._addresses, tls=tls is not None
         )
         self._bodies = IncomingBodies(settings.maximum_body_size, settings.http_idle_timeout)
-        self._limits = ServerLimits(
-            settings.maximum_connections, settings.maximum_header_size, settings.http_idle_timeout
+        self._server = LimitedServer(
+            self._answer,
+            ServerLimits(
+                settings.maximum_connections, settings.maximum_header_size, settings.http_idle_timeout
+            ),
         )
-        self._server: LimitedServer | None = None
-        self._listening: asyncio.Server | None = None
+        self._listener = TcpListener("DICOMweb", self._address, self._server, share, refusal=FULL, tls=tls)
         self._upgraded: set[RequestHandler] = set()
 
     @property
     def connections(self) -> int:
         """How many connections are open, WebSockets included."""
-        return len(self._server.connections) if self._server else 0
+        return len(self._server.connections)
+
+    @property
+    def is_open(self) -> bool:
+        """True while the port accepts connections."""
+        return self._listener.is_open
 
     async def start(self) -> None:
         """Listen. Raises OSError if the port cannot be had."""
-        loop = asyncio.get_running_loop()
-        self._server = LimitedServer(self._answer, self._limits)
-        self._listening = await loop.create_server(
-            self._server, self._host, self._port, ssl=self._tls, backlog=_BACKLOG
-        )
-        where = self._host or "every address"
-        _log.info("DICOMweb listens on %s, port %d, path %s", where, self._port, self._addresses.root or "/")
+        await self._listener.start()
+        host, port = self._address
+        where = host or "every address"
+        _log.info("DICOMweb listens on %s, port %d, path %s", where, port, self._addresses.root or "/")
 
     async def stop(self) -> None:
         """Take no more requests and give those under way two seconds. Open WebSockets are the channel's to close:
         they may still be told that the server goes down.
         """
-        if self._listening is not None:
-            self._listening.close()
-        if self._server is not None:
-            plain = [one for one in self._server.connections if one not in self._upgraded]
-            transports = [one.transport for one in plain if one.transport is not None]
-            for connection in plain:
-                connection.close()
-            await asyncio.gather(*(connection.shutdown(_STOPPING) for connection in plain))
-            for transport in transports:
-                transport.abort()  # TLS would wait for the other side
-        self._listening = self._server = None
+        await self._listener.close()
+        plain = [connection for connection in self._server.connections if connection not in self._upgraded]
+        transports = [connection.transport for connection in plain if connection.transport is not None]
+        for connection in plain:
+            connection.close()
+        await asyncio.gather(*(connection.shutdown(_STOPPING) for connection in plain))
+        for transport in transports:
+            transport.abort()  # TLS would wait for the other side
 
     # --- one request ---
 

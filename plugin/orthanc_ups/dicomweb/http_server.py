@@ -12,17 +12,19 @@ from aiohttp.http_exceptions import BadHttpMethod, LineTooLong
 from aiohttp.web import BaseRequest, Response, Server, StreamResponse
 from aiohttp.web_protocol import RequestHandler
 
+from ..orthanc.logs import Seldom
 from .response import Headers, HttpProblem, WebResponse
 
 _log = logging.getLogger("orthanc_ups.wires.http")
 SERVER: Final = "orthanc-ups"
 """What each answer has as ``Server``: no versions, which would help attackers only."""
 _LARGE: Final = 48 * 1024  # bytes; what is smaller fits an empty buffer below us, so that nobody waits
-_TOO_MANY: Final = b"too many connections are open (Ups.MaximumConnections)\n"
-_FULL: Final = (
+_TOO_MANY: Final = b"too many connections are open\n"
+FULL: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\nServer: orthanc-ups\r\nContent-Type: text/plain\r\nRetry-After: 5\r\n"
     b"Connection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(_TOO_MANY), _TOO_MANY)
 )
+"""What a client reads when there are too many connections."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ class LimitedServer(Server):
     def __init__(self, handler: Any, limits: ServerLimits) -> None:
         super().__init__(handler)
         self.limits = limits
+        self.seldom = Seldom(_log)
 
     def __call__(self) -> RequestHandler:
         """A handler for a new connection."""
@@ -96,9 +99,11 @@ class LimitedHandler(RequestHandler):
         super().connection_made(transport)
         manager = self._manager
         if manager is not None and len(manager.connections) > self._limits.connections:
-            _log.warning("more than %d connections: one is turned away", self._limits.connections)
+            _log.info(
+                "a connection is refused: %d are open (Ups.MaximumConnections)", self._limits.connections
+            )
             if isinstance(transport, asyncio.WriteTransport):
-                transport.write(_FULL)
+                transport.write(FULL)
             self.force_close()
 
     async def finish_response(

@@ -6,12 +6,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import socket
 import ssl
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any, Final
 
+from ..orthanc.descriptors import Share
+from ..orthanc.listener import TcpListener
 from ..settings import Settings
 from . import pdu as dimse_pdu
 from .association import Association, Gone, Terms, Wire
@@ -27,9 +28,7 @@ _log = logging.getLogger("orthanc_ups.dimse")
 
 _MOST_REQUEST: Final = 256 * 1024  # bytes; 128 presentation contexts with 40 transfer syntaxes have 160,000
 _LARGEST_AT_ONCE: Final = 8  # data sets of the greatest size that may be on their way at the same time
-_BACKLOG: Final = 1024  # connections that wait in the kernel
-_AT_ONCE: Final = 64  # of them that are taken before others have their turn
-_MORE_CONNECTIONS: Final = 512  # beyond associations: those that have not asked yet, or are turned down
+MORE_CONNECTIONS: Final = 512  # beyond associations: those that have not asked yet, or are turned down
 _HURRY: Final = 1.0  # seconds for a handshake while the house is full
 _UNDECIDED: Final = Rejection(2, 3, 1, "Orthanc does not say in time whether it knows the AE")
 _FULL: Final = Rejection(2, 3, 2, "too many associations")
@@ -45,15 +44,26 @@ class DimseServer:
         services: Services,
         codec: Codec,
         seen: Callable[[str], object],
+        share: Share,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """``seen`` is called with the AE title of each known AE that opens an association."""
+        """``seen`` is called with the AE title of each known AE that opens an association; ``share`` is the one of
+        this port of the process's file descriptors.
+        """
         self._settings = settings
         self._policy = policy
         self._services = services
         self._codec = codec
         self._seen = seen
-        self._tls = tls
+        self._listener = TcpListener(
+            "DIMSE",
+            (settings.bind_address or None, settings.dicom_port),
+            self._protocol,
+            share,
+            refusal=_FULL.pdu,
+            tls=tls,
+            handshake=settings.association_handshake_timeout,
+        )
         self._terms = Terms(
             settings.maximum_pdu_size,
             settings.maximum_data_set_size,
@@ -62,7 +72,6 @@ class DimseServer:
             Room(settings.maximum_data_set_size * _LARGEST_AT_ONCE),
         )
         self._terms_of_strangers = replace(self._terms, room=Room(settings.maximum_data_set_size))
-        self._server: asyncio.Server | None = None
         self._open: set[Association] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._leaving: set[asyncio.Task[None]] = set()
@@ -77,28 +86,21 @@ class DimseServer:
     @property
     def port(self) -> int:
         """The TCP port that is listened on."""
-        assert self._server is not None
-        return int(self._server.sockets[0].getsockname()[1])
+        return self._listener.port
+
+    @property
+    def is_open(self) -> bool:
+        """True while the port accepts connections."""
+        return self._listener.is_open
 
     async def start(self) -> None:
         """Listen. Raises OSError if the port is taken or the address is not ours."""
-        self._server = await asyncio.start_server(
-            self._connected,
-            self._settings.bind_address or None,
-            self._settings.dicom_port,
-            backlog=_AT_ONCE,
-            ssl=self._tls,
-            ssl_handshake_timeout=self._settings.association_handshake_timeout if self._tls else None,
-        )
-        for listening in self._server.sockets:
-            with socket.fromfd(listening.fileno(), listening.family, listening.type) as same:
-                same.listen(_BACKLOG)
+        await self._listener.start()
 
     async def stop(self) -> None:
         """Stop listening, abort what is open, and wait until all is closed: a second at most."""
         self._is_stopped = True
-        if self._server is not None:
-            self._server.close()
+        await self._listener.close()
         await asyncio.gather(*(one.abort() for one in list(self._open)), return_exceptions=True)
         tasks = (*self._tasks, *self._leaving)
         for task in tasks:
@@ -108,12 +110,15 @@ class DimseServer:
 
     # --- connections ---
 
+    def _protocol(self) -> asyncio.StreamReaderProtocol:
+        return asyncio.StreamReaderProtocol(asyncio.StreamReader(), self._connected)
+
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         wire = Wire(reader, writer)
         if self._is_stopped:
             wire.drop()
             return
-        if len(self._tasks) >= self._settings.maximum_associations + _MORE_CONNECTIONS:
+        if len(self._tasks) >= self._settings.maximum_associations + MORE_CONNECTIONS:
             self._turn_away(wire, writer)
         else:
             self._start(self._served(wire), wire, self._tasks)
@@ -121,7 +126,7 @@ class DimseServer:
     def _turn_away(self, wire: Wire, writer: asyncio.StreamWriter) -> None:
         """Reject at once. Unless they are too many, the peer gets the time to read it."""
         wire.write(_FULL.pdu)
-        if len(self._leaving) < _MORE_CONNECTIONS:
+        if len(self._leaving) < MORE_CONNECTIONS:
             self._start(wire.close(linger=True), wire, self._leaving)
         else:
             writer.close()

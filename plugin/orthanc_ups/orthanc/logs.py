@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import logging
+import time
 import warnings
+from collections.abc import Callable
 from typing import Final, Protocol
 
 _OURS: Final = "orthanc_ups"
@@ -62,3 +64,23 @@ def attach(sink: LogSink) -> OrthancHandler:
         logger.propagate = False
         logger.setLevel(level)
     return handler
+
+
+class Seldom:
+    """Says what may happen thousands of times a second once a minute."""
+
+    def __init__(
+        self, log: logging.Logger, every: float = 60.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """``every``: seconds between two lines of the same text."""
+        self._log = log
+        self._every = every
+        self._clock = clock
+        self._said: dict[str, float] = {}
+
+    def warning(self, text: str, *arguments: object) -> None:
+        """As ``Logger.warning``."""
+        now = self._clock()
+        if now - self._said.get(text, float("-inf")) >= self._every:
+            self._said[text] = now
+            self._log.warning(text, *arguments)

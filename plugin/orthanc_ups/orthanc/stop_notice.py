@@ -12,6 +12,8 @@ After a SIGHUP it gives them back as well, for the moment in which it looks whet
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import signal
 from pathlib import Path
 from typing import Final
@@ -20,25 +22,56 @@ _STATUS: Final = Path("/proc/self/status")
 _EVERY: Final = 0.1  # seconds
 _FOR_GOOD: Final = 3  # looks in a row
 _CAUGHT: Final = "SigCgt:"
+_LONGEST: Final = 64 * 1024  # bytes of the file, which has 1.5 kB
 
 
 def catches(status: str, number: int = signal.SIGTERM) -> bool:
-    """Whether a process with this ``/proc/…/status`` (proc(5)) handles a signal itself."""
-    found = next((line for line in status.splitlines() if line.startswith(_CAUGHT)), f"{_CAUGHT} 0")
-    return bool(int(found.removeprefix(_CAUGHT), 16) >> (number - 1) & 1)
+    """Whether a process with this ``/proc/…/status`` (proc(5)) handles a signal itself.
+
+    Raises ValueError if the text does not tell.
+    """
+    line = next((line for line in status.splitlines() if line.startswith(_CAUGHT)), "")
+    return bool(int(line.removeprefix(_CAUGHT), 16) >> (number - 1) & 1)
 
 
 async def told_to_stop(status: Path = _STATUS, every: float = _EVERY) -> None:
-    """Return when Orthanc has been told to stop; never on a system that does not tell."""
-    for state, enough in ((True, 1), (False, _FOR_GOOD)):  # it handles them once ORTHANC_STARTED is sent
-        seen = 0
-        while seen < enough:
-            await asyncio.sleep(every)
-            seen = seen + 1 if _catches_now(status) is state else 0
+    """Return when Orthanc has been told to stop; never on a system that does not tell.
 
-
-def _catches_now(status: Path) -> bool:
+    A look that fails tells nothing: a process without free file descriptors runs all the same.
+    """
+    looks = _Looks(status)
     try:
-        return catches(status.read_text("ascii", "replace"))
-    except (OSError, ValueError):
-        return False
+        for state, enough in ((True, 1), (False, _FOR_GOOD)):  # it handles them once ORTHANC_STARTED is sent
+            seen = 0
+            while seen < enough:
+                await asyncio.sleep(every)
+                catching = looks.catching()
+                if catching is not None:
+                    seen = seen + 1 if catching is state else 0
+    finally:
+        looks.close()
+
+
+class _Looks:
+    """Looks at a process again and again through one open file, which needs no further descriptor."""
+
+    def __init__(self, status: Path) -> None:
+        self._status = status
+        self._descriptor = -1
+
+    def catching(self) -> bool | None:
+        """Whether the process handles SIGTERM; None if that is unknown."""
+        try:
+            if self._descriptor < 0:
+                self._descriptor = os.open(self._status, os.O_RDONLY | os.O_CLOEXEC)
+            return catches(os.pread(self._descriptor, _LONGEST, 0).decode("ascii", "replace"))
+        except (OSError, ValueError):
+            self.close()
+            return None
+
+    def close(self) -> None:
+        """Close the file."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)

@@ -239,7 +239,7 @@ def test_every_connection_has_no_delay(rig: DimseRig) -> None:
 
 def test_a_flood_of_connections_is_told_that_the_house_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
     """Though the rejection is written before they have asked for anything."""
-    monkeypatch.setattr(dimse_scp, "_MORE_CONNECTIONS", 3)
+    monkeypatch.setattr(dimse_scp, "MORE_CONNECTIONS", 3)
     with DimseRig(Settings(maximum_associations=1)) as rig:
         waiting = [RawPeer(rig.port) for _ in range(4)]
         wait_until(lambda: len(rig.server._tasks) == 4, "four connections may stay")

@@ -7,6 +7,8 @@ import asyncio
 import signal
 from pathlib import Path
 
+import pytest
+
 from orthanc_ups.orthanc.stop_notice import catches, told_to_stop
 
 STATUS = "Name:\tOrthanc\nSigIgn:\t0000000000001000\nSigCgt:\t{:016x}\nCapInh:\t0000000000000000\n"
@@ -16,7 +18,8 @@ CATCHING, LETTING_GO = STATUS.format(1 << (signal.SIGTERM - 1) | 1), STATUS.form
 def test_a_signal_that_a_process_handles_is_seen_in_its_status() -> None:
     assert catches(CATCHING)
     assert not catches(LETTING_GO)
-    assert not catches("Name:\tOrthanc\n"), "a kernel that does not tell"
+    with pytest.raises(ValueError):
+        catches("Name:\tOrthanc\n")  # a kernel that does not tell
 
 
 def test_a_signal_that_this_process_handles_is_seen() -> None:
@@ -68,3 +71,22 @@ def test_a_system_without_proc_is_never_noticed(tmp_path: Path) -> None:
         return noticing.cancel()
 
     assert asyncio.run(wait())
+
+
+def test_a_look_that_fails_is_no_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without free file descriptors /proc cannot be looked at; the process runs all the same."""
+    status = tmp_path / "status"
+
+    async def orthanc_lives() -> bool:
+        status.write_text(CATCHING)
+        noticing = asyncio.create_task(told_to_stop(status, 0.0))
+        for text in (CATCHING, "", "SigCgt:\tnonsense\n"):
+            status.write_text(text)
+            for _ in range(20):
+                await asyncio.sleep(0)
+        status.unlink()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        return noticing.cancel()
+
+    assert asyncio.run(orthanc_lives())

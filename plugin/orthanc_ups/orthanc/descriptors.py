@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The file descriptors of the process, which Orthanc, its plugins and our connections share.
+
+Without a free descriptor nothing in the process can open a file or a connection. So connections to our ports may take
+only what the limit leaves beside a reserve for Orthanc.
+
+The soft limit of Debian and systemd, 1,024, is there for programs that call select(2), which ends the process or writes
+outside its memory for a descriptor of 1,024 or more (FD_SETSIZE). DCMTK and civetweb, as Debian builds them for Orthanc
+1.12.7 and 1.13.0, import poll(2) and not select(2); another build, another plugin or another script may call it. So
+the limit is raised, but only as far as our own connections need, and they take the descriptors from 1,024 on: the ones
+below stay for everybody else, who gets the same descriptors as before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import resource
+import socket
+from typing import Final, Self
+
+_log = logging.getLogger("orthanc_ups")
+SELECTABLE: Final = 1024
+"""FD_SETSIZE: select(2) cannot wait for this descriptor and greater ones."""
+RESERVE: Final = 320
+"""For Orthanc: its HTTP threads, associations, files and database, and our own connections to it and to receivers."""
+_FEWEST: Final = 16
+
+
+class Descriptors:
+    """How many connections to our ports the process can bear."""
+
+    def __init__(self, limit: int, reserve: int = RESERVE) -> None:
+        """``limit``: the soft limit. With a very low one, Orthanc's reserve is half of it."""
+        self.limit = limit
+        self.capacity = max(_FEWEST, limit - min(reserve, limit // 2))
+        self._shares: list[Share] = []
+
+    @classmethod
+    def of_process(cls, connections: int) -> Self:
+        """Raise the soft limit so that so many connections fit, as far as the hard limit allows."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft == resource.RLIM_INFINITY:
+            soft = hard = 1 << 20
+        wanted = SELECTABLE + RESERVE + connections
+        reachable = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        if reachable > soft:
+            with contextlib.suppress(OSError, ValueError):  # a sandbox may forbid it
+                resource.setrlimit(resource.RLIMIT_NOFILE, (reachable, hard))
+                _log.info("The limit of open files was raised from %d to %d", soft, reachable)
+                soft = reachable
+        descriptors = cls(soft)
+        if descriptors.capacity < connections:
+            _log.warning(
+                "Only %d file descriptors are allowed: at most %d connections at a time are accepted, "
+                "although the settings allow %d; raise the limit (LimitNOFILE=, ulimit -n)",
+                soft,
+                descriptors.capacity,
+                connections,
+            )
+        return descriptors
+
+    def share(self) -> Share:
+        """The share of one more port."""
+        share = Share(self)
+        self._shares.append(share)
+        return share
+
+    @property
+    def in_use(self) -> int:
+        """How many connections to all ports are open."""
+        return sum(share.in_use for share in self._shares)
+
+    @property
+    def is_full(self) -> bool:
+        """True if there can be no more connections."""
+        return sum(share.counted for share in self._shares) >= self.capacity and self.in_use >= self.capacity
+
+
+class Share:
+    """What one port may take: three quarters of the whole at most, so that no port can starve another.
+
+    Attributes:
+        most: how many connections that is.
+    """
+
+    def __init__(self, descriptors: Descriptors) -> None:
+        self._descriptors = descriptors
+        self.most = descriptors.capacity - descriptors.capacity // 4
+        self._sockets: set[socket.socket] = set()
+
+    @property
+    def counted(self) -> int:
+        """As ``in_use``, with some that have been closed already; needs no time."""
+        return len(self._sockets)
+
+    @property
+    def in_use(self) -> int:
+        """How many connections of this port are open."""
+        self._sockets = {connection for connection in self._sockets if connection.fileno() >= 0}
+        return len(self._sockets)
+
+    def take(self, connection: socket.socket) -> socket.socket | None:
+        """Count a connection until it is closed, and return it with a descriptor that leaves the low ones alone.
+
+        None if there are too many; then it is still the caller's to close.
+        """
+        if (self.counted >= self.most and self.in_use >= self.most) or self._descriptors.is_full:
+            return None
+        moved = _moved(connection)
+        self._sockets.add(moved)
+        return moved
+
+
+def _moved(connection: socket.socket) -> socket.socket:
+    if connection.fileno() >= SELECTABLE:
+        return connection
+    try:
+        number = fcntl.fcntl(connection.fileno(), fcntl.F_DUPFD_CLOEXEC, SELECTABLE)
+    except OSError:  # the limit is lower than that, or all of them are taken
+        return connection
+    moved = socket.socket(connection.family, connection.type, connection.proto, fileno=number)
+    connection.close()
+    return moved

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""A TCP port that stays open: through times without file descriptors, and when its socket is lost.
+
+asyncio's own server logs each failed accept(2) once per place in its backlog and knows no limit that several ports
+share; so connections are accepted here and then handed to asyncio.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Final
+
+from .descriptors import Share
+from .logs import Seldom
+
+_log = logging.getLogger("orthanc_ups")
+_BACKLOG: Final = 1024  # connections that wait in the kernel
+_AT_ONCE: Final = 64  # of them that are accepted before others have their turn
+_ACCEPT_AGAIN: Final = 0.5  # seconds
+_LOOK_EVERY: Final = 2.0  # seconds
+_LOST: Final = (errno.EBADF, errno.EINVAL, errno.ENOTSOCK)
+
+
+class TcpListener:
+    """Listens on one port and makes a protocol for each connection. Lives on the loop."""
+
+    def __init__(
+        self,
+        name: str,
+        address: tuple[str | None, int],
+        protocol: Callable[[], asyncio.BaseProtocol],
+        share: Share,
+        *,
+        refusal: bytes,
+        tls: ssl.SSLContext | None = None,
+        handshake: float | None = None,
+    ) -> None:
+        """Prepare, without listening.
+
+        Args:
+            name: of the service, for the log.
+            address: host (None: every address of this machine) and port.
+            protocol: makes the asyncio protocol of a connection.
+            share: of the process's file descriptors.
+            refusal: what a client reads when there are too many connections; never sent over TLS.
+            tls: for TLS.
+            handshake: how many seconds a TLS handshake may take.
+        """
+        self._name = name
+        self._address = address
+        self._protocol = protocol
+        self._share = share
+        self._refusal = refusal
+        self._tls = tls
+        self._handshake = handshake if tls else None
+        self._sockets: list[socket.socket] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._watching: asyncio.Task[None] | None = None
+        self._seldom = Seldom(_log)
+
+    @property
+    def is_open(self) -> bool:
+        """True while the port accepts connections."""
+        return bool(self._sockets) and all(map(_is_listening, self._sockets))
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return self._share.in_use
+
+    @property
+    def port(self) -> int:
+        """The TCP port."""
+        return int(self._sockets[0].getsockname()[1])
+
+    async def start(self) -> None:
+        """Listen. Raises OSError if the port is taken or the address is not one of this machine."""
+        await self._open()
+        self._watching = asyncio.create_task(self._watch())
+
+    async def _open(self) -> None:
+        loop = asyncio.get_running_loop()
+        # asyncio knows how to bind every address of a host; it does not get to accept.
+        server = await loop.create_server(self._protocol, *self._address, start_serving=False)
+        self._sockets = [_duplicate(bound) for bound in server.sockets]
+        server.close()
+        for listening in self._sockets:
+            listening.setblocking(False)
+            listening.listen(_BACKLOG)
+            loop.add_reader(listening, self._accept, listening)
+
+    async def close(self) -> None:
+        """Accept no more connections; those that are open stay so."""
+        if self._watching is not None:
+            self._watching.cancel()
+        self._shut()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _shut(self) -> None:
+        loop = asyncio.get_running_loop()
+        for listening in self._sockets:
+            with contextlib.suppress(OSError, ValueError):  # its descriptor may be lost
+                loop.remove_reader(listening)
+            with contextlib.suppress(OSError):
+                listening.close()
+        self._sockets = []
+
+    async def _watch(self) -> None:
+        """Open the port again whenever it has been closed by anything but ``close``."""
+        while True:
+            await asyncio.sleep(_LOOK_EVERY)
+            if self.is_open:
+                continue
+            try:
+                self._shut()
+                await self._open()
+                _log.error("the port of %s was closed from outside; it is open again", self._name)
+            except OSError as error:
+                self._seldom.warning(
+                    "the port of %s was closed from outside; cannot open it yet: %s", self._name, error
+                )
+
+    def _accept(self, listening: socket.socket) -> None:
+        for _ in range(_AT_ONCE):
+            try:
+                connection, _ = listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                self._pause(listening, error)
+                return
+            self._take(connection)
+
+    def _pause(self, listening: socket.socket, error: OSError) -> None:
+        """Clients wait in the kernel meanwhile. A lost socket is the watch's matter."""
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(listening)
+        if error.errno not in _LOST:
+            self._seldom.warning("%s cannot accept connections now, trying again: %s", self._name, error)
+            loop.call_later(_ACCEPT_AGAIN, self._resume, listening)
+
+    def _resume(self, listening: socket.socket) -> None:
+        if listening in self._sockets and listening.fileno() >= 0:
+            asyncio.get_running_loop().add_reader(listening, self._accept, listening)
+
+    def _take(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        taken = self._share.take(connection)
+        if taken is None:
+            self._refuse(connection)
+            return
+        task = asyncio.create_task(self._serve(taken))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, connection: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.connect_accepted_socket(
+                self._protocol, connection, ssl=self._tls, ssl_handshake_timeout=self._handshake
+            )
+        except (OSError, TimeoutError) as error:
+            _log.debug("A connection to %s failed: %s", self._name, error)
+            connection.close()
+        except asyncio.CancelledError:
+            connection.close()
+            raise
+
+    def _refuse(self, connection: socket.socket) -> None:
+        self._seldom.warning(
+            "too many connections: more than %d to %s are refused, so that Orthanc keeps its file descriptors",
+            self._share.in_use,
+            self._name,
+        )
+        with contextlib.suppress(OSError), connection:
+            if self._tls is None:
+                connection.send(self._refusal)
+                connection.shutdown(socket.SHUT_WR)
+
+
+def _is_listening(candidate: socket.socket) -> bool:
+    try:
+        return candidate.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
+    except OSError:
+        return False
+
+
+def _duplicate(bound: socket.socket) -> socket.socket:
+    return socket.fromfd(bound.fileno(), bound.family, bound.type, bound.proto)

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""A port stays open: through times without file descriptors, beyond its share of them, and when its socket is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import logging
+import resource
+import socket
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from orthanc_ups.orthanc import listener as listening
+from orthanc_ups.orthanc.descriptors import SELECTABLE, Descriptors
+from orthanc_ups.orthanc.listener import TcpListener
+
+REFUSAL = b"full"
+
+
+class Greeting(asyncio.Protocol):
+    """Says its name to each client."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
+        transport.write(b"hello")
+
+
+async def greeted(port: int) -> bytes:
+    """What a client reads first."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    async with asyncio.timeout(10):
+        text = await reader.read(100)
+    writer.close()
+    return text
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    """Wait until it is so."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+
+def run(work: Callable[[TcpListener], Awaitable[None]], descriptors: Descriptors | None = None) -> None:
+    """Do the work with an open listener."""
+
+    async def served() -> None:
+        share = (descriptors or Descriptors(4096)).share()
+        listener = TcpListener("TEST", ("127.0.0.1", 0), Greeting, share, refusal=REFUSAL)
+        await listener.start()
+        try:
+            await work(listener)
+        finally:
+            await listener.close()
+        assert not listener.is_open
+
+    asyncio.run(served())
+
+
+def test_who_connects_is_served() -> None:
+    async def work(listener: TcpListener) -> None:
+        assert listener.is_open
+        assert await greeted(listener.port) == b"hello"
+
+    run(work)
+
+
+def test_beyond_the_share_clients_read_why_they_are_refused_and_later_all_is_as_before(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def work(listener: TcpListener) -> None:
+        port = listener.port
+        first = [await asyncio.open_connection("127.0.0.1", port) for _ in range(12)]
+        for reader, _ in first:
+            assert await reader.read(5) == b"hello"
+        assert [await greeted(port) for _ in range(5)] == [REFUSAL] * 5
+        for _, writer in first:
+            writer.close()
+        async with asyncio.timeout(10):
+            while await greeted(port) == REFUSAL:
+                pass
+        assert await greeted(port) == b"hello"
+
+    with caplog.at_level(logging.WARNING):
+        run(work, Descriptors(32))  # 16 for all ports, 12 for one
+    assert len([one for one in caplog.records if "too many connections" in one.message]) == 1
+
+
+def test_no_port_takes_what_another_needs() -> None:
+    descriptors = Descriptors(1024)
+    first, second = descriptors.share(), descriptors.share()
+    pairs: list[socket.socket] = []
+
+    def taken(share: object) -> int:
+        count = 0
+        while True:
+            mine, theirs = socket.socketpair()
+            pairs.extend((mine, theirs))
+            held = share.take(mine)  # type: ignore[attr-defined]
+            if held is None:
+                return count
+            pairs.append(held)
+            count += 1
+
+    try:
+        assert taken(first) == first.most < descriptors.capacity
+        assert taken(second) == descriptors.capacity - first.most > 100
+        assert descriptors.in_use == descriptors.capacity
+    finally:
+        for one in pairs:
+            one.close()
+    assert descriptors.in_use == 0
+
+
+def test_an_accept_that_fails_is_tried_again_and_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """accept(2): EMFILE, the process has no free file descriptor."""
+    monkeypatch.setattr(listening, "_ACCEPT_AGAIN", 0.0)
+    failures = iter([OSError(errno.EMFILE, "Too many open files")] * 50)
+    accept = socket.socket.accept
+
+    def failing(self: socket.socket) -> object:
+        failure = next(failures, None)
+        if failure is not None:
+            raise failure
+        return accept(self)
+
+    async def work(listener: TcpListener) -> None:
+        monkeypatch.setattr(socket.socket, "accept", failing)
+        assert await greeted(listener.port) == b"hello"
+        assert next(failures, None) is None, "all failures were met"
+
+    with caplog.at_level(logging.WARNING):
+        run(work)
+    assert [one.message for one in caplog.records] == [
+        "TEST cannot accept connections now, trying again: [Errno 24] Too many open files"
+    ]
+
+
+def test_a_port_that_is_lost_is_opened_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(listening, "_LOOK_EVERY", 0.01)
+
+    async def work(listener: TcpListener) -> None:
+        port = listener.port
+        listener._address = "127.0.0.1", port
+        listener._sockets[0].shutdown(socket.SHUT_RDWR)
+        await eventually(lambda: not listener.is_open)
+        await eventually(lambda: listener.is_open)
+        assert listener.port == port
+        assert await greeted(port) == b"hello"
+
+    run(work)
+    assert "the port of TEST was closed from outside; it is open again" in caplog.text
+
+
+def test_connections_leave_the_descriptors_that_select_can_wait_for_to_others() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft <= SELECTABLE:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
+    mine, theirs = socket.socketpair()
+    with mine, theirs:
+        moved = Descriptors(4096).share().take(mine)
+        assert moved is not None
+        with moved:
+            assert moved.fileno() >= SELECTABLE
+            assert mine.fileno() == -1
+            assert fcntl.fcntl(moved, fcntl.F_GETFD) & fcntl.FD_CLOEXEC, "no child process inherits it"
+            theirs.send(b"x")
+            assert moved.recv(1) == b"x"
+
+
+@pytest.mark.parametrize(
+    ("limits", "raised", "capacity"),
+    [
+        ((1024, 524_288), 1024 + 320 + 2612, 3636),
+        ((1024, 2048), 2048, 1728),
+        ((1024, 1024), 1024, 704),
+        ((256, 256), 256, 128),
+        ((65_536, 65_536), 65_536, 65_216),
+    ],
+)
+def test_the_soft_limit_is_raised_as_far_as_our_own_connections_need(
+    monkeypatch: pytest.MonkeyPatch, limits: tuple[int, int], raised: int, capacity: int
+) -> None:
+    now = [limits]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: now[0])
+    monkeypatch.setattr(resource, "setrlimit", lambda _, wanted: now.__setitem__(0, wanted))
+    assert Descriptors.of_process(2612).capacity == capacity
+    assert now[0] == (raised, limits[1])
