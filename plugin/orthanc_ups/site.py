@@ -263,7 +263,8 @@ class Site:
             ignored_parameters=authorization.query_tokens,
         )
         self._routes = OrthancRoutes(handler, authorization, self._door, self._settings, self._surroundings)
-        doors = Doors(handler, WebSocketSessions(sockets), authorization, rights)
+        sessions = WebSocketSessions(sockets, authorization.query_tokens)
+        doors = Doors(handler, sessions, authorization, rights)
         tls = web_tls.server_context(self._surroundings)
         return HttpListener(doors, self._settings, self._surroundings, self._descriptors.share(), tls)
 

@@ -59,7 +59,7 @@ def test_11_6_1_transaction_uids_that_differ_are_400(service: WebClient) -> None
     assert service.retrieve(uid) == before
 
 
-@pytest.mark.parametrize("query", ["", "?transaction-uid=1.2.3", "?transaction-uid="])
+@pytest.mark.parametrize("query", ["", "?transaction-uid=1.2.3"])
 def test_11_6_2_missing_or_wrong_transaction_uid_is_400(service: WebClient, query: str) -> None:
     uid = service.create()
     service.claim(uid)

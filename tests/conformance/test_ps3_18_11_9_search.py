@@ -175,9 +175,6 @@ def test_11_9_3_multipart_has_one_part_for_each(searched: Searched) -> None:
 @pytest.mark.parametrize(
     ("query", "named"),
     [
-        ("Nonsense=1", "Nonsense"),
-        ("0040401=1", "0040401"),
-        ("ScheduledWorkitemCodeSequence.Nonsense=1", "Nonsense"),
         ("PatientID=1&PatientID=2", "PatientID"),
         ("PatientID=1&00100020=1", "00100020"),
         ("offset=x", "offset"),

@@ -148,7 +148,8 @@ class WebService(WebClient):
         handler = UpsRs(
             self.service.worklist, self.settings, rights, ignored_parameters=authorization.query_tokens
         )
-        doors = Doors(handler, WebSocketSessions(self.sockets), authorization, rights)
+        sessions = WebSocketSessions(self.sockets, authorization.query_tokens)
+        doors = Doors(handler, sessions, authorization, rights)
         tls = web_tls.server_context(self.surroundings)
         return HttpListener(doors, self.settings, self.surroundings, Descriptors(4096).share(), tls)
 

@@ -169,7 +169,7 @@ class HttpListener:
         connection = request.protocol
         self._upgraded.add(connection)
         try:
-            return await self._doors.sessions.serve(request, ae, asked.query)
+            return await self._doors.sessions.serve(request, ae, asked.query, asked.service)
         finally:
             self._upgraded.discard(connection)
 

@@ -30,8 +30,13 @@ from .response import Headers, HttpProblem, WebResponse
 from .rights import Rights
 from .spelled_out import SpelledOut
 from .ups_rs_commands import Call, command
-from .ups_rs_parameters import Parameters, search_arguments
-from .ups_rs_resources import TRANSACTIONS, Kind, Resource, check_uid, resource_of
+from .ups_rs_parameters import (
+    Parameters,
+    ignored_warning,
+    search_arguments,
+    supported,
+)
+from .ups_rs_resources import TRANSACTIONS, Kind, Resource, check_uid, is_filtered, resource_of
 
 _log = logging.getLogger("orthanc_ups.dicomweb.ups_rs")
 _XML: Final = (DICOM_XML, MULTIPART_XML)  # written in a thread, as it takes its time
@@ -66,15 +71,16 @@ class UpsRs:
         self._spelled = SpelledOut()
         self._rights = rights
         self._timezone = timezone
-        self._ignored = frozenset(name.lower() for name in ignored_parameters)
+        self._tokens = frozenset(name.lower() for name in ignored_parameters)
 
     async def answer(self, request: WebRequest) -> WebResponse:
         """Answer a request; never raises."""
         service: Service | None = None
+        warnings: list[str] = []
         try:
             resource = request.resource or resource_of(request.segments())
             service = TRANSACTIONS.get(resource.kind, {}).get(_method(request))
-            response = await self._answered(request, resource, service)
+            response = await self._answered(request, resource, service, warnings)
         except HttpProblem as problem:
             response = problem.response()
         except UpsError as error:
@@ -82,23 +88,30 @@ class UpsRs:
         except Exception:
             _log.exception("%s of a %s failed", request.method, service.value if service else "resource")
             response = HttpProblem(500, _UNHARMED).response()
+        for text in filter(None, warnings):
+            response = response.having(*answers.warning(request.service, text))
         return await answers.compressed(response, request.headers.get("accept-encoding"))
 
     async def _answered(
-        self, request: WebRequest, resource: Resource, service: Service | None
+        self, request: WebRequest, resource: Resource, service: Service | None, warnings: list[str]
     ) -> WebResponse:
+        """Answer, or raise what ``answer`` turns into a refusal; ``warnings`` are told in both cases."""
         parameters = Parameters.of(request.query)
         if request.method == "OPTIONS":
+            warnings.append(ignored_warning(parameters.unsupported(None, self._tokens)))
             return _capabilities(request, parameters, resource)
         if service is None:
             raise _not_here(resource, request.method)
+        parameters.check_values(supported(service) - self._tokens)
         check_uid(resource)
+        if service is Service.SEARCH:
+            return await self._found(request, parameters, warnings)
+        if not is_filtered(service, resource):
+            warnings.append(ignored_warning(parameters.unsupported(service, self._tokens)))
         if service is Service.RETRIEVE:
             found = await self._retrieved(request, parameters, resource)
             return found.having("Content-Location", f"{request.service}/workitems/{resource.uid}")
-        if service is Service.SEARCH:
-            return await self._found(request, parameters)
-        return await self._carried_out(request, parameters, resource, service)
+        return await self._carried_out(request, parameters, resource, service, warnings)
 
     async def _retrieved(
         self, request: WebRequest, parameters: Parameters, resource: Resource
@@ -114,9 +127,10 @@ class UpsRs:
             answer = self._spelled.of(document, lambda: self._worklist.text_of(uid))
         return answers.workitem_in_json(answer, media_type)
 
-    async def _found(self, request: WebRequest, parameters: Parameters) -> WebResponse:
+    async def _found(self, request: WebRequest, parameters: Parameters, warnings: list[str]) -> WebResponse:
         media_type = answers.negotiated(request.headers, parameters, answers.FOR_MANY)
-        asked = search_arguments(parameters, self._most_results, self._ignored)
+        asked = search_arguments(parameters, self._most_results, self._tokens)
+        warnings.append(ignored_warning(asked.ignored))
         query = Query.of(asked.identifier, fuzzy=asked.fuzzy, timezone=self._timezone)
         paging = Paging(asked.offset, asked.limit, asked.include, asked.everything)
         if media_type in _XML:
@@ -128,10 +142,15 @@ class UpsRs:
         return answers.page_in_json(texts, media_type, request.service)
 
     async def _carried_out(
-        self, request: WebRequest, parameters: Parameters, resource: Resource, service: Service
+        self,
+        request: WebRequest,
+        parameters: Parameters,
+        resource: Resource,
+        service: Service,
+        warnings: list[str],
     ) -> WebResponse:
         body = await self._bodies.data_set(request.headers, request.body)
-        call = Call(resource, parameters, body, request.user, self._rights, self._ignored)
+        call = Call(resource, parameters, body, request.user, self._rights, self._tokens, warnings)
         asked = command(service, call)
         outcome = await self._worklist.execute(asked)
         headers = _places(request, resource, service, asked.uid if isinstance(asked, Create) else "")

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
-from ..codecs.attribute_names import UnknownAttribute, tag_of
 from ..core import tags
 from ..core.commands import (
     ChangeState,
@@ -40,15 +39,17 @@ from ..core.value_rules import check_values
 from .response import HttpProblem
 from .rights import Rights
 from .ups_rs_parameters import (
-    COMMON,
     DELETION_LOCK,
     REQUESTER,
     TRANSACTION_UID,
     WORKITEM,
     Parameters,
-    filter_identifier,
+    filter_arguments,
+    ignored_warning,
+    is_attribute,
+    supported,
 )
-from .ups_rs_resources import Resource
+from .ups_rs_resources import Resource, is_filtered
 
 _AFFECTED_SOP_CLASS: Final = "00000002"
 _AFFECTED_SOP_INSTANCE: Final = "00001000"
@@ -60,7 +61,8 @@ class Call:
 
     Attributes:
         body: the data set of the body, or None if there was none.
-        ignored: names of parameters that belong to others (tokens).
+        tokens: names of parameters that belong to others.
+        warnings: what its sender is told beside the answer.
     """
 
     resource: Resource
@@ -68,7 +70,8 @@ class Call:
     body: DataSet | None
     user: str | None
     rights: Rights
-    ignored: Collection[str] = ()
+    tokens: Collection[str] = ()
+    warnings: list[str] = field(default_factory=list)
 
 
 def _create(call: Call) -> Command:
@@ -106,10 +109,13 @@ def _request_cancel(call: Call) -> Command:
 def _subscribe(call: Call) -> Command:
     body = dict(call.body or {})
     lock = _lock(_taken(body, tags.DELETION_LOCK)) or call.parameters.flag(*DELETION_LOCK)
-    keys = {**body, **filter_identifier(call.parameters, call.ignored)} if _is_filtered(call) else None
-    if keys is None:
+    if not is_filtered(Service.SUBSCRIBE, call.resource):
         _check_unfiltered(call, body)
-    elif not keys:
+        return Subscribe(_requester(call), call.resource.uid, call.resource.ae, lock)
+    wanted = filter_arguments(call.parameters, call.tokens)
+    call.warnings.append(ignored_warning(wanted.ignored))
+    keys = {**body, **wanted.identifier}
+    if not keys:
         raise UpsError(INVALID_ARGUMENT, "a filtered subscription needs at least one matching key")
     return Subscribe(_requester(call), call.resource.uid, call.resource.ae, lock, keys)
 
@@ -205,23 +211,10 @@ def _lock(found: str | None) -> bool:
     return found == "TRUE"
 
 
-def _is_filtered(call: Call) -> bool:
-    return call.resource.uid == tags.FILTERED_SUBSCRIPTION
-
-
 def _check_unfiltered(call: Call, body: DataSet) -> None:
     """A filter that would be ignored must not pass: its sender counts on it."""
-    others = [
-        name for name, _ in call.parameters.without({*COMMON, *DELETION_LOCK, *REQUESTER, *call.ignored})
-    ]
-    keys = [*(name for name in others if name == "filter" or _is_attribute(name)), *body]
+    known = supported(Service.SUBSCRIBE) - {"filter"} | set(call.tokens)
+    others = [name for name, _ in call.parameters.without(known)]
+    keys = [*(name for name in others if name.lower() == "filter" or is_attribute(name)), *body]
     if keys:
         raise HttpProblem(400, f"{keys[0][:64]}: matching keys are only for {tags.FILTERED_SUBSCRIPTION}")
-
-
-def _is_attribute(name: str) -> bool:
-    try:
-        tag_of(name.split(".")[0])
-    except UnknownAttribute:
-        return False
-    return True

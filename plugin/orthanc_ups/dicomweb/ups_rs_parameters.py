@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, Final
+from urllib.parse import quote
 
 from ..codecs.attribute_names import UnknownAttribute, tag_of, vr_of
 from ..codecs.element_values import FLOAT_VRS, INTEGER_VRS, inner_value
 from ..core import tags
 from ..core.dataset import BINARY_VRS, DataSet, Element
+from ..core.statuses import Service
 from ..core.value_rules import DEEPEST
 from .request import decoded
 from .response import HttpProblem
@@ -21,9 +24,6 @@ _LOST_PLUS: Final = re.compile(r"(?<=[\w.]) (?=(?:json|xml)\b)")
 _UID: Final = re.compile(r"[0-9.]{1,64}")
 _COUNT: Final = re.compile(r"[0-9]{1,9}")
 _PN_GROUPS: Final = ("Alphabetic", "Ideographic", "Phonetic")
-_SEARCH_ONLY: Final = frozenset({"includefield", "fuzzymatching", "offset", "limit"})
-COMMON: Final = frozenset({"accept", "charset"})
-"""Parameters that every transaction understands (PS3.18 §8.3.3)."""
 _SEPARATORS: Final = str.maketrans("", "", "-_(), ")
 
 # Names of what a transaction takes beside attributes to match: the parameter, its attribute, and what other servers
@@ -32,7 +32,37 @@ WORKITEM: Final = ("workitem", "AffectedSOPInstanceUID", "SOPInstanceUID", "0000
 TRANSACTION_UID: Final = ("transaction-uid", "transaction", "00081195")
 REQUESTER: Final = ("requester", "requester-ae", "requester-ae-title", "RequestingAE", "00741236")
 DELETION_LOCK: Final = ("deletionlock", "00741230")
-_SUBSCRIBE_ONLY: Final = ("filter", *DELETION_LOCK, *REQUESTER)
+_COMMON: Final = frozenset({"accept", "charset"})
+_SEARCH: Final = _COMMON | {"includefield", "fuzzymatching", "offset", "limit"}
+_COMMAND: Final = _COMMON.union(REQUESTER)
+_SUBSCRIBE: Final = _COMMAND.union(DELETION_LOCK, ("filter",))
+_SUPPORTED: Final[Mapping[Service, frozenset[str]]] = MappingProxyType(
+    {
+        Service.CREATE: _COMMAND.union(WORKITEM),
+        Service.RETRIEVE: _COMMON,
+        Service.UPDATE: _COMMAND.union(TRANSACTION_UID),
+        Service.CHANGE_STATE: _COMMAND,
+        Service.REQUEST_CANCEL: _COMMAND,
+        Service.SEARCH: _SEARCH,
+        Service.SUBSCRIBE: _SUBSCRIBE,
+        Service.UNSUBSCRIBE: _COMMAND,
+        Service.SUSPEND: _COMMAND,
+    }
+)
+CONNECTION: Final = _COMMON | {"since"}
+"""Parameters of Open Notification Connection."""
+
+_BARE_UID: Final = frozenset({Service.CREATE, Service.UPDATE})
+_NAMES_IN_A_WARNING: Final = 20
+_NAME_IN_A_WARNING: Final = 64  # characters
+
+
+def supported(service: Service | None) -> frozenset[str]:
+    """Names of the query parameters that a transaction has; None is Retrieve Capabilities.
+
+    Attributes as match parameters of Search and of a filtered Subscribe come in addition.
+    """
+    return _COMMON if service is None else _SUPPORTED[service]
 
 
 class Parameters:
@@ -98,6 +128,23 @@ class Parameters:
         spellings = {spelling(name) for name in names}
         return [(name, value) for name, value in self._given if spelling(name) not in spellings]
 
+    def check_values(self, names: Collection[str]) -> None:
+        """Raises HttpProblem 400 if a parameter with one of these names has no value (PS3.18 §8.3.1)."""
+        spellings = {spelling(name) for name in names}
+        for name, value in self._given:
+            if spelling(name) in spellings and not (value or "").strip():
+                raise HttpProblem(400, f"{name} has no value")
+
+    def unsupported(self, service: Service | None, tokens: Collection[str] = ()) -> tuple[str, ...]:
+        """Names of parameters that a transaction does not have: they are ignored (PS3.18 §8.3.1).
+
+        ``tokens`` are names that belong to others. The match parameters of Search and of a filtered Subscribe are
+        none of them: ``match_parameters`` tells attributes from other names.
+        """
+        others = self.without(supported(service) | set(tokens))
+        uid = self.bare_uid() if service in _BARE_UID else None
+        return tuple(name for name, _ in others if name != uid)
+
 
 _NONE: Final = Parameters(())
 
@@ -112,6 +159,16 @@ def _text(piece: str) -> str:
     return decoded(piece.replace("+", " "))
 
 
+def ignored_warning(names: Iterable[str]) -> str:
+    """What to tell a client whose parameters were ignored; empty if none was. It fits into a header."""
+    unique = [quote(name[:_NAME_IN_A_WARNING], safe=" ./:()[]") for name in dict.fromkeys(names)]
+    if not unique:
+        return ""
+    more = f" and {len(unique) - _NAMES_IN_A_WARNING} more" if len(unique) > _NAMES_IN_A_WARNING else ""
+    listed = ", ".join(unique[:_NAMES_IN_A_WARNING])
+    return f"Unsupported query parameters were ignored: {listed}{more}"
+
+
 # --- Search -----------------------------------------------------------------------------------------
 
 
@@ -121,11 +178,13 @@ class SearchArguments:
 
     Attributes:
         identifier: the match parameters as in C-FIND.
+        ignored: names of parameters that are neither supported nor attributes.
         include: paths of tags from ``includefield``.
         everything: True for ``includefield=all``.
     """
 
     identifier: DataSet
+    ignored: tuple[str, ...]
     fuzzy: bool
     offset: int
     limit: int
@@ -133,24 +192,50 @@ class SearchArguments:
     everything: bool
 
 
-def search_arguments(parameters: Parameters, most: int, ignored: Collection[str] = ()) -> SearchArguments:
+def search_arguments(parameters: Parameters, most: int, tokens: Collection[str] = ()) -> SearchArguments:
     """Read the parameters of a Search.
 
-    ``most`` is the default and the greatest limit; ``ignored`` are names that belong to others (tokens).
+    ``most`` is the default and the greatest limit; ``tokens`` are names that belong to others.
 
     Raises:
         HttpProblem: 400, with the name of the parameter or attribute.
     """
     fields = [one.strip() for listed in parameters.all("includefield") for one in listed.split(",")]
     limit = parameters.count("limit")
+    keys, ignored = match_parameters(parameters.without(_SEARCH | set(tokens)))
     return SearchArguments(
-        identifier=identifier(parameters.without(COMMON | _SEARCH_ONLY | set(ignored))),
+        identifier=identifier(keys),
+        ignored=ignored,
         fuzzy=parameters.flag("fuzzymatching"),
         offset=parameters.count("offset") or 0,
         limit=most if limit is None else min(limit, most),
         include=frozenset(".".join(_path(one)) for one in fields if one and one.lower() != "all"),
         everything=any(one.lower() == "all" for one in fields),
     )
+
+
+def match_parameters(
+    pairs: Iterable[tuple[str, str | None]],
+) -> tuple[list[tuple[str, str | None]], tuple[str, ...]]:
+    """Parameters that name attributes, and the names of all others, which are unknown parameters."""
+    keys: list[tuple[str, str | None]] = []
+    unknown: list[str] = []
+    for name, value in pairs:
+        if is_attribute(name):
+            keys.append((name, value))
+        else:
+            unknown.append(name)
+    return keys, tuple(unknown)
+
+
+def is_attribute(name: str) -> bool:
+    """True for keywords and tags joined by dots."""
+    try:
+        for part in name.split("."):
+            tag_of(part)
+    except UnknownAttribute:
+        return False
+    return True
 
 
 def identifier(pairs: Iterable[tuple[str, str | None]]) -> DataSet:
@@ -221,7 +306,15 @@ def _ordered(made: DataSet) -> DataSet:
 # --- Subscribe --------------------------------------------------------------------------------------
 
 
-def filter_identifier(parameters: Parameters, ignored: Collection[str] = ()) -> DataSet:
+@dataclass(frozen=True, slots=True)
+class FilterArguments:
+    """The filter of a subscription; ``ignored`` are names in it that are neither supported nor attributes."""
+
+    identifier: DataSet
+    ignored: tuple[str, ...]
+
+
+def filter_arguments(parameters: Parameters, tokens: Collection[str] = ()) -> FilterArguments:
     """The matching keys of a filtered subscription (PS3.18 §11.10.1.2), as the identifier of a C-FIND.
 
     Taken from ``filter=key=value,key2=value2`` and from parameters of their own. In the former a piece without
@@ -237,4 +330,5 @@ def filter_identifier(parameters: Parameters, ignored: Collection[str] = ()) -> 
             pairs[-1] = (pairs[-1][0], f"{pairs[-1][1]},{decoded(piece)}")
         elif piece:
             raise HttpProblem(400, f"filter has {piece[:100]!r}, expected attribute=value")
-    return identifier(pairs + parameters.without(COMMON | {*_SUBSCRIBE_ONLY, *ignored}))
+    keys, ignored = match_parameters(pairs + parameters.without(_SUBSCRIBE | set(tokens)))
+    return FilterArguments(identifier(keys), ignored)

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Final
 from urllib.parse import quote
 
+from ..core import tags
 from ..core.ae_titles import InvalidAeTitle, valid_ae_title
 from ..core.decide import is_uid
 from ..core.statuses import INVALID_INSTANCE, Service, UpsError
@@ -93,6 +94,11 @@ def resource_of(segments: Sequence[str]) -> Resource:
             ae = named.get("{aetitle}")
             return Resource(kind, named.get("{workitem}", ""), "" if ae is None else ae_title(ae))
     raise HttpProblem(404, "no resource of the Worklist Service has this path")
+
+
+def is_filtered(service: Service, resource: Resource) -> bool:
+    """True for a Subscribe to the Filtered Worklist (PS3.18 §11.10)."""
+    return service is Service.SUBSCRIBE and resource.uid == tags.FILTERED_SUBSCRIPTION
 
 
 def check_uid(resource: Resource) -> None:

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import re
+from collections.abc import Collection
 from typing import Final
 
 from aiohttp import WSMsgType
@@ -14,7 +15,8 @@ from aiohttp.web import BaseRequest, StreamResponse, WebSocketResponse
 
 from .http_server import SERVER
 from .response import HttpProblem
-from .ups_rs_parameters import Parameters
+from .ups_rs_answers import warning
+from .ups_rs_parameters import CONNECTION, Parameters, ignored_warning
 from .web_socket import WebSocketChannel
 from .web_socket_connection import Connection
 
@@ -30,11 +32,15 @@ _ENDS: Final = (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.
 class WebSocketSessions:
     """Opens sockets for the channel and reads what their peers send."""
 
-    def __init__(self, channel: WebSocketChannel) -> None:
+    def __init__(self, channel: WebSocketChannel, tokens: Collection[str] = ()) -> None:
+        """``tokens`` are names in queries that belong to others."""
         self._channel = channel
+        self._tokens = frozenset(name.lower() for name in tokens)
 
-    async def serve(self, request: BaseRequest, receiving_ae: str, query: str) -> StreamResponse:
-        """Shake hands and stay until the socket is closed.
+    async def serve(
+        self, request: BaseRequest, receiving_ae: str, query: str, service: str
+    ) -> StreamResponse:
+        """Shake hands and stay until the socket is closed. ``service`` is the base URI of the service.
 
         Of the subprotocols that a client offers the first is chosen: a client that offers some hangs up if none is,
         and events look the same in all (PS3.18 §8.10.4.1).
@@ -43,7 +49,8 @@ class WebSocketSessions:
             HttpProblem: 400 if this is no proper handshake, 426 for another version of the protocol than 13, 503 while
                 the server stops.
         """
-        since = Parameters.of(query).count("since")
+        parameters = Parameters.of(query)
+        since = parameters.count("since")
         socket = WebSocketResponse(
             protocols=_offered(request)[:1],
             autoping=False,
@@ -57,6 +64,9 @@ class WebSocketSessions:
             raise HttpProblem(400, "a notification connection is opened by a WebSocket handshake (RFC 6455)")
         if self._channel.is_closing:
             raise HttpProblem(503, "the server is going down", (("Retry-After", "10"),))
+        ignored = ignored_warning(name for name, _ in parameters.without(CONNECTION | self._tokens))
+        if ignored:
+            socket.headers.add(*warning(service, ignored))
         try:
             await socket.prepare(request)
         except ConnectionError:  # nobody will read this answer
