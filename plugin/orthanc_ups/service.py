@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import UTC, datetime, tzinfo
 from typing import Final
 
+from .core.ae_titles import AeTitles
 from .core.events import Event, scp_status_change
 from .core.statuses import UpsError
 from .core.tags import GLOBAL_SUBSCRIPTION
@@ -62,12 +63,14 @@ class UpsService:
         receiving_aes: ReceivingAes,
         clock: Clock,
         zone: tzinfo | None = None,
+        titles: AeTitles | None = None,
     ) -> None:
         """``zone``: where date-times without offset belong, as in ``projection``; None is the zone of the machine."""
         self.settings = settings
         self.entries = entries
         self.projection = projection
         self.clock = clock
+        self.titles = titles or AeTitles()
         self._zone = zone or datetime.now().astimezone().tzinfo
         self.counters = Counters()
         self.changes = ChangeFeed(int(clock.now() * 1000))
@@ -120,6 +123,7 @@ class UpsService:
             global_acts,
             self._gate,
             receiving_aes,
+            self.titles,
             self._now,
             self.counters,
             lambda: self._begin(self.look_after_shelves()),
@@ -260,7 +264,8 @@ class UpsService:
 
     def _status_event(self, status: str, sequence: int, *, cold: bool = False) -> Event:
         told = scp_status_change(status, cold=cold)
-        receivers = tuple(sorted({*self.settings.status_change_receivers, *self.ledger.everyone()}))
+        always = map(self.titles.use, self.settings.status_change_receivers)
+        receivers = tuple(sorted({*always, *self.ledger.everyone()}))
         now = self.clock.now()
         return Event(sequence, told.type, GLOBAL_SUBSCRIPTION, told.information, receivers, now)
 

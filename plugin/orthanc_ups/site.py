@@ -13,6 +13,7 @@ from typing import Final, Unpack
 import aiohttp
 
 from .codecs import event_json
+from .core.ae_titles import AeTitles
 from .delivery.clock import SystemClock
 from .delivery.port import Channel
 from .delivery.receivers import KnownReceivers
@@ -89,8 +90,8 @@ class Site:
         self._surroundings = surroundings
         self._loopback = Loopback.of(surroundings, authorization)
         self._entries = OrthancEntries(self._loopback, uploads)
-        strict = surroundings.raw.get("StrictAetComparison") is True
-        self._modalities = OrthancModalities(self._loopback, strict=strict)
+        self._titles = AeTitles(strict=surroundings.raw.get("StrictAetComparison") is True)
+        self._modalities = OrthancModalities(self._loopback, self._titles)
         self._zone = local_zone()
         index = Path(surroundings.index_directory)
         self._disk_space = DiskSpace((index, self._projection_file().parent))
@@ -153,9 +154,11 @@ class Site:
         self.service = service
         collector.settle()
         self._opened.append(service.stop)
-        await webhook_subscriptions.subscribe(service.worklist, service.ledger, self._settings.webhooks)
-        sockets.replay, sockets.opened = service.delivery, service.delivery.seen
-        self._modalities.moved = service.delivery.seen
+        await webhook_subscriptions.subscribe(
+            service.worklist, service.ledger, self._settings.webhooks, self._titles
+        )
+        sockets.replay, sockets.opened = service.delivery, self._listens
+        self._modalities.moved = self._seen
         listener = self._http_listener(service, sockets)
         server = self._dimse_server(service, codec, resolver)
         self._tell(service, Wires(server, dimse, listener, sockets))
@@ -213,7 +216,25 @@ class Site:
         clock = SystemClock()
         receivers = KnownReceivers(self._modalities, channels, self._subscribers)
         projection = Projection.open(self._projection_file(), timezone=self._zone)
-        return UpsService(self._settings, self._own_ae, self._entries, projection, channels, receivers, clock)
+        return UpsService(
+            self._settings,
+            self._own_ae,
+            self._entries,
+            projection,
+            channels,
+            receivers,
+            clock,
+            titles=self._titles,
+        )
+
+    def _listens(self, ae_title: str) -> None:
+        """An AE opened a WebSocket: its spelling is taken."""
+        self._seen(self._titles.use(ae_title))
+
+    def _seen(self, ae_title: str) -> None:
+        """An AE shows that it is there: deliver to it what waits."""
+        if self.service is not None:
+            self.service.delivery.seen(self._titles.spelled(ae_title))
 
     def _subscribers(self) -> frozenset[str]:
         return self.service.ledger.all_known() if self.service else frozenset()
@@ -227,7 +248,9 @@ class Site:
             return ()
         session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
         self._opened.append(session.close)
-        return tuple(webhook_channels(self._settings.webhooks, session, event_json.encode, SystemClock()))
+        return tuple(
+            webhook_channels(self._settings.webhooks, self._titles, session, event_json.encode, SystemClock())
+        )
 
     def _dimse_channel(self, codec: Codec, resolver: Resolver) -> DimseChannel:
         return DimseChannel(
@@ -240,11 +263,11 @@ class Site:
         )
 
     def _dimse_server(self, service: UpsService, codec: Codec, resolver: Resolver) -> DimseServer:
-        policy = Policy(self._settings, self._surroundings, self._modalities, resolver)
-        services = Services(service.worklist, policy, service.delivery.seen, self._zone)
+        policy = Policy(self._settings, self._surroundings, self._modalities, resolver, self._titles)
+        services = Services(service.worklist, policy, self._seen, self._zone)
         tls = dimse_tls.server_context(self._surroundings)
         share = self._descriptors.share()
-        return DimseServer(self._settings, policy, services, codec, service.delivery.seen, share, tls)
+        return DimseServer(self._settings, policy, services, codec, self._seen, share, tls)
 
     def _http_listener(self, service: UpsService, sockets: WebSocketChannel) -> HttpListener:
         anonymous = Loopback.of(self._surroundings, "")
@@ -254,7 +277,7 @@ class Site:
         self._authorization = authorization = Authorization(
             questions, self._settings, self._surroundings, clock
         )
-        rights = Rights(self._settings.users)
+        rights = Rights(self._settings.users, self._titles)
         handler = UpsRs(
             service.worklist,
             self._settings,
@@ -262,7 +285,9 @@ class Site:
             timezone=self._zone,
             ignored_parameters=authorization.query_tokens,
         )
-        self._routes = OrthancRoutes(handler, authorization, self._door, self._settings, self._surroundings)
+        self._routes = OrthancRoutes(
+            handler, authorization, rights, self._door, self._settings, self._surroundings
+        )
         sessions = WebSocketSessions(sockets, authorization.query_tokens)
         doors = Doors(handler, sessions, authorization, rights)
         tls = web_tls.server_context(self._surroundings)

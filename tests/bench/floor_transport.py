@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 from orthanc_ups.core import statuses
+from orthanc_ups.core.ae_titles import AeTitles
 from orthanc_ups.core.commands import Command
 from orthanc_ups.core.dataset import DataSet
 from orthanc_ups.core.matching import Query
@@ -63,7 +64,7 @@ class _Everybody:
 async def _serve() -> None:
     settings = replace(Settings(), dicom_port=0, bind_address="127.0.0.1")
     surroundings = Surroundings()
-    policy = Policy(settings, surroundings, _Everybody(), Resolver())
+    policy = Policy(settings, surroundings, _Everybody(), Resolver(), AeTitles())
     services = Services(_Nothing(), policy, _ignore)
     server = DimseServer(
         settings, policy, services, Codec(settings, surroundings), _ignore, Descriptors(4096).share()

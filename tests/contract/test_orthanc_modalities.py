@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import requests
 
+from orthanc_ups.core.ae_titles import AeTitles
 from orthanc_ups.orthanc.loopback import Loopback, Reply
 from orthanc_ups.orthanc.modalities import Modality
 from orthanc_ups.orthanc.orthanc_modalities import OrthancModalities
@@ -40,9 +41,11 @@ class Clock:
 
 
 @asynccontextmanager
-async def modalities(orthanc: RealOrthanc, **options: Any) -> AsyncIterator[OrthancModalities]:
+async def modalities(
+    orthanc: RealOrthanc, *, strict: bool = False, **options: Any
+) -> AsyncIterator[OrthancModalities]:
     async with Loopback(orthanc.base_url) as loopback:
-        yield OrthancModalities(loopback, **options)
+        yield OrthancModalities(loopback, AeTitles(strict=strict), **options)
 
 
 def put(orthanc: RealOrthanc, name: str, entry: dict[str, Any]) -> None:
@@ -106,7 +109,7 @@ class Counting(Loopback):
 @asynchronous
 async def test_many_unknown_titles_at_once_ask_one_question(orthanc: RealOrthanc) -> None:
     async with Counting(orthanc.base_url) as loopback:
-        known = OrthancModalities(loopback)
+        known = OrthancModalities(loopback, AeTitles())
         for question in (1, 2):
             found = await asyncio.gather(*(known.lookup(f"STRANGER{number}") for number in range(50)))
             assert found == [()] * 50
@@ -131,7 +134,7 @@ async def test_without_an_answer_the_last_view_holds_and_is_warned_of_once(
 ) -> None:
     clock = Clock()
     async with Loopback(orthanc.base_url) as loopback:
-        known = OrthancModalities(loopback, clock=clock)
+        known = OrthancModalities(loopback, AeTitles(), clock=clock)
         assert await known.lookup("TEXT")
         loopback._base = "http://127.0.0.1:1"
         for _ in range(2):

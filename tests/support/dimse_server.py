@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from orthanc_ups.core import statuses
+from orthanc_ups.core.ae_titles import AeTitles
 from orthanc_ups.core.commands import Command
 from orthanc_ups.core.dataset import DataSet
 from orthanc_ups.core.matching import Query
@@ -151,7 +152,8 @@ class DimseRig:
         self.codec = Codec(self.settings, self.surroundings)
         self.loop = Loop()
         resolver = Resolver()
-        policy = Policy(self.settings, self.surroundings, self.modalities, resolver)
+        strict = self.surroundings.raw.get("StrictAetComparison") is True
+        policy = Policy(self.settings, self.surroundings, self.modalities, resolver, AeTitles(strict=strict))
         services = Services(self.worklist, policy, self.seen.append)
         tls = server_context(self.surroundings)
         share = Descriptors(4096).share()

@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from orthanc_ups.core.ae_titles import AeTitles
 from orthanc_ups.core.commands import Create, Requester
 from orthanc_ups.dicomweb.request import WebRequest
 from orthanc_ups.dicomweb.response import WebResponse
@@ -52,6 +53,7 @@ class Desk:
                 self.activity,
                 self.clock,
                 facts(templates=read_templates(self.templates), warnings=self.warnings),
+                AeTitles(),
             )
         )
 

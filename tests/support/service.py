@@ -18,6 +18,7 @@ from typing import Any, Final, ParamSpec
 import pytest
 
 from orthanc_ups.core import tags
+from orthanc_ups.core.ae_titles import AeTitles
 from orthanc_ups.core.commands import (
     ChangeState,
     Command,
@@ -134,6 +135,7 @@ class Desk:
         entries: the store as the running service sees it; after a crash it is another adapter on the same store.
         receivers: knows which AEs can be told of events.
         path: file of the projection, ``:memory:`` for none that outlives a crash.
+        listed: the AE titles of ``DicomModalities``, as they are spelled there.
     """
 
     def __init__(self, *known: str, settings: Settings | None = None, path: str = ":memory:") -> None:
@@ -143,6 +145,7 @@ class Desk:
         self.entries = SlowEntries()
         self.receivers: ReceivingAes = KnownAes(self.channel.known)
         self.path = path
+        self.listed: tuple[str, ...] = ()
         self.zone: tzinfo | None = None
         self.service: UpsService
         _OPENED.get([]).append(self)
@@ -151,6 +154,8 @@ class Desk:
 
     def make(self) -> UpsService:
         """Build a service, not started."""
+        titles = AeTitles()
+        titles.list(self.listed)
         self.service = UpsService(
             self.settings,
             "WORKLIST",
@@ -160,6 +165,7 @@ class Desk:
             self.receivers,
             self.clock,
             self.zone,
+            titles,
         )
         return self.service
 

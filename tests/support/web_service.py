@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 import requests
 
+from orthanc_ups.core.ae_titles import AeTitles
 from orthanc_ups.core.events import Event
 from orthanc_ups.delivery.clock import SystemClock
 from orthanc_ups.delivery.receivers import KnownReceivers
@@ -144,7 +145,7 @@ class WebService(WebClient):
     def _listener(self) -> HttpListener:
         clock = asyncio.get_running_loop().time
         authorization = Authorization(self.upstream, self.settings, self.surroundings, clock)
-        rights = Rights(self.settings.users)
+        rights = Rights(self.settings.users, AeTitles())
         handler = UpsRs(
             self.service.worklist, self.settings, rights, ignored_parameters=authorization.query_tokens
         )

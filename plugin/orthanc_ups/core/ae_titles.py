@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What an AE title may be: one rule for every interface (PS3.5 §6.2, VR AE)."""
+"""AE titles: which texts are valid (PS3.5 §6.2, VR AE), and which of them name the same application entity.
+
+One rule for every interface. Orthanc ignores the case of AE titles unless ``StrictAetComparison`` is set; padding never
+counts. An application entity has one spelling here, whichever a request uses: that of ``DicomModalities``, else that of
+the settings, else the first that was used.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 from urllib.parse import unquote
 
@@ -47,3 +52,51 @@ def _spellings(title: str) -> Iterator[str]:
 def _is_plain(title: str) -> bool:
     printable = title.isascii() and title.isprintable()
     return printable and not {"\\", "/"} & set(title) and title.strip(_PADDING) not in _RELATIVE_PATHS
+
+
+class AeTitles:
+    """The one spelling of each AE title. Lives on the loop."""
+
+    def __init__(self, *, strict: bool = False) -> None:
+        """Args:
+        strict: Orthanc's ``StrictAetComparison``: titles that differ in case are different.
+        """
+        self._strict = strict
+        self._listed: dict[str, str] = {}
+        self._in_use: dict[str, str] = {}
+
+    def key(self, title: str) -> str:
+        """What is equal for all spellings of an AE title, and for no other."""
+        bare = title.strip(_PADDING)
+        return bare if self._strict else bare.lower()
+
+    def same(self, title: str, other: str) -> bool:
+        """True if both name the same application entity."""
+        return self.key(title) == self.key(other)
+
+    def spelled(self, title: str) -> str:
+        """The AE title in its one spelling; as it stands, without padding, if it is new."""
+        key = self.key(title)
+        return self._in_use.get(key) or self._listed.get(key) or title.strip(_PADDING)
+
+    def use(self, title: str) -> str:
+        """The same, and this spelling stays as long as the plugin runs, whatever ``DicomModalities`` become.
+
+        For whoever is subscribed, listens, or stands in the settings.
+        """
+        return self._in_use.setdefault(self.key(title), self.spelled(title))
+
+    def list(self, titles: Iterable[str]) -> dict[str, str]:
+        """Take over the AE titles of ``DicomModalities``; the first of several spellings counts.
+
+        Returns:
+            The spellings in use that are another one there, with the one there. The next start adopts it.
+        """
+        self._listed = {}
+        for title in titles:
+            self._listed.setdefault(self.key(title), title)
+        return {
+            used: self._listed[key]
+            for key, used in self._in_use.items()
+            if self._listed.get(key, used) != used
+        }

@@ -142,7 +142,7 @@ class HttpListener:
         if preflight is not None:
             return preflight
         self._origins.check(method, caller.headers, caller.service)
-        resource = _resource(method, path, query)
+        resource = self._doors.rights.spelled(_resource(method, path, query))
         check_uid(resource)  # what is asked of Orthanc must be what it looks like
         user = await self._doors.authorization.admit(method, resource, caller.credentials, query)
         asked = WebRequest(

@@ -29,6 +29,7 @@ from .origins import Origins
 from .orthanc_requests import OrthancDoor
 from .request import WebRequest
 from .response import WebResponse
+from .rights import Rights
 from .ups_rs import UpsRs
 from .ups_rs_resources import Resource, check_uid, resource_of
 
@@ -46,12 +47,14 @@ class OrthancRoutes:
         self,
         handler: UpsRs,
         authorization: Authorization,
+        rights: Rights,
         door: OrthancDoor,
         settings: Settings,
         surroundings: Surroundings,
     ) -> None:
         self._handler = handler
         self._authorization = authorization
+        self._rights = rights
         self._door = door
         self._addresses = Addresses(settings)
         self._origins = Origins(settings.allowed_origins)
@@ -84,10 +87,10 @@ class OrthancRoutes:
     async def _admitted(self, uri: str, asked: WebRequest) -> Resource:
         """The resource that a request is about, to which Orthanc has admitted the caller by its plain path.
 
-        A filter of Orthanc may have judged another spelling (``/workitems/1.2%3Fa=b``, a padded AE title): then
+        A filter of Orthanc may have judged another spelling (``/workitems/1.2%3Fa=b``, an AE title in other case): then
         Orthanc is asked about the plain one.
         """
-        resource = resource_of(asked.segments())
+        resource = self._rights.spelled(resource_of(asked.segments()))
         check_uid(resource)
         if uri != unquote(self._authorization.path(resource)):
             credentials = self._authorization.credentials(asked.headers)

@@ -78,7 +78,7 @@ class UpsRs:
         service: Service | None = None
         warnings: list[str] = []
         try:
-            resource = request.resource or resource_of(request.segments())
+            resource = request.resource or self._rights.spelled(resource_of(request.segments()))
             service = TRANSACTIONS.get(resource.kind, {}).get(_method(request))
             response = await self._answered(request, resource, service, warnings)
         except HttpProblem as problem:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from enum import Enum
 
+from ..core.ae_titles import AeTitles
 from ..orthanc.modalities import Modalities, Modality
 from ..settings import Settings, Surroundings
 from .pdu import Rejection
@@ -25,12 +26,18 @@ class Policy:
     """Answers who may open an association, and who may do what on it."""
 
     def __init__(
-        self, settings: Settings, surroundings: Surroundings, modalities: Modalities, resolver: Resolver
+        self,
+        settings: Settings,
+        surroundings: Surroundings,
+        modalities: Modalities,
+        resolver: Resolver,
+        titles: AeTitles,
     ) -> None:
         self._ours = settings.aet or surroundings.dicom_aet
         self._surroundings = surroundings
         self._modalities = modalities
         self._resolver = resolver
+        self._titles = titles
         self._always = {
             Wish.ECHO: surroundings.always_allow_echo,
             Wish.FIND: surroundings.always_allow_find_worklist,
@@ -39,7 +46,7 @@ class Policy:
 
     async def rejection(self, calling: str, called: str, address: str) -> Rejection | None:
         """Why an association is turned down, or None if it is welcome."""
-        if self._surroundings.check_called_aet and not self._is_same(called, self._ours):
+        if self._surroundings.check_called_aet and not self._titles.same(called, self._ours):
             return Rejection(1, 1, 7, f"called AE title {called}, expected {self._ours}")
         if any(self._always.values()):
             return None
@@ -88,11 +95,6 @@ class Policy:
                 if is_allowed and await self._resolver.is_same(host, address):
                     return True
         return all(allowed.values())
-
-    def _is_same(self, one: str, other: str) -> bool:
-        if self._surroundings.raw.get("StrictAetComparison") is True:
-            return one == other
-        return one.lower() == other.lower()
 
 
 def _allows(modality: Modality, wish: Wish) -> bool:

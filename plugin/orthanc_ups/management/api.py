@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from ..core.ae_titles import AeTitles
 from ..dicomweb.request import WebRequest
 from ..dicomweb.response import WebResponse
 from .activity import Activity
@@ -33,6 +34,7 @@ class Ports:
     activity: Activity
     clock: Clock
     facts: Facts
+    titles: AeTitles
     more_warnings: Callable[[], Sequence[str]] = tuple
 
 
@@ -40,7 +42,7 @@ class ManagementApi:
     """Answers requests below ``/ups/api``. ``more`` are routes of others, such as export and import."""
 
     def __init__(self, ports: Ports, more: Iterable[Route] = ()) -> None:
-        self._router = Router((*_routes(ports), *more), ports.facts.ae_title)
+        self._router = Router((*_routes(ports), *more), ports.facts.ae_title, ports.titles)
 
     @property
     def routes(self) -> tuple[Route, ...]:

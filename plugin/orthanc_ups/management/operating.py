@@ -111,6 +111,7 @@ def management(
         activity=activity,
         clock=OperatorClock(),
         facts=fixed,
+        titles=service.titles,
         more_warnings=more_warnings,
     )
     transfer = Transfer(service.exporter, service.intake)

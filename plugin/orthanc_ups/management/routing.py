@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl
 
 import orjson
 
+from ..core.ae_titles import AeTitles
 from ..core.commands import Requester
 from ..core.reasons import MAXIMUM as LONGEST_REASON
 from ..core.statuses import UpsError
@@ -142,9 +143,10 @@ class Route:
 class Router:
     """Finds routes, calls handlers, and turns every outcome into an answer; never raises."""
 
-    def __init__(self, routes: Iterable[Route], ae_title: str) -> None:
+    def __init__(self, routes: Iterable[Route], ae_title: str, titles: AeTitles) -> None:
         self.routes = tuple(routes)
         self._ae_title = ae_title
+        self._titles = titles
 
     async def answer(self, request: WebRequest) -> WebResponse:
         """Answer a request whose path is below ``/ups/api``."""
@@ -166,6 +168,8 @@ class Router:
     async def _handled(self, request: WebRequest) -> Any:
         _check_site(request)
         route, parameters = self._route(request.method, request.segments())
+        if "ae" in parameters:
+            parameters["ae"] = self._titles.spelled(parameters["ae"])
         _check_media_type(request, route.media_type)
         content = _content(request) if route.media_type == JSON else {}
         query = dict(parse_qsl(request.headers.get(QUERY_HEADER, request.query), keep_blank_values=True))

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from ..core.ae_titles import AeTitles
 from ..store.port import StoreUnavailable
 from ..store.shelf_keeper import refused
 from .loopback import Loopback
@@ -21,21 +22,19 @@ _BETWEEN_MISSES: Final = 1.0  # seconds between two questions that unknown AE ti
 
 
 class OrthancModalities:
-    """A view of ``DicomModalities``. Lives on the loop.
-
-    AE titles are compared as Orthanc does: ignoring the case of ASCII letters, unless ``StrictAetComparison``;
-    padding never counts (PS3.5 §6.2).
+    """A view of ``DicomModalities``. Lives on the loop. AE titles are compared as ``AeTitles`` does.
 
     Attributes:
         moved: called with each AE title that is new or has another address than before.
     """
 
     def __init__(
-        self, loopback: Loopback, *, strict: bool = False, clock: Callable[[], float] = time.monotonic
+        self, loopback: Loopback, titles: AeTitles, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Prepare; knows nothing until ``refresh``. ``strict``: Orthanc's ``StrictAetComparison``."""
+        """Prepare; knows nothing until ``refresh``. ``titles`` is told every spelling."""
         self._loopback = loopback
-        self._strict = strict
+        self._titles = titles
+        self._respelled: dict[str, str] = {}
         self._clock = clock
         self._by_ae_title: dict[str, tuple[Modality, ...]] = {}
         self._asked_at = float("-inf")
@@ -47,11 +46,13 @@ class OrthancModalities:
 
     def by_ae_title(self, ae_title: str) -> tuple[Modality, ...]:
         """The entries with this AE title, from memory; () if unknown."""
-        return self._by_ae_title.get(self._folded(ae_title), ())
+        return self._by_ae_title.get(self._titles.key(ae_title), ())
 
     def ae_titles(self) -> tuple[str, ...]:
         """Every AE title there is, sorted."""
-        return tuple(sorted({one.ae_title for found in self._by_ae_title.values() for one in found}))
+        return tuple(
+            sorted({self._titles.spelled(found[0].ae_title) for found in self._by_ae_title.values()})
+        )
 
     async def lookup(self, ae_title: str) -> tuple[Modality, ...]:
         """As ``by_ae_title``, but asks Orthanc first if the AE title is unknown or the view is old.
@@ -111,9 +112,20 @@ class OrthancModalities:
 
     def _take(self, grouped: dict[str, tuple[Modality, ...]]) -> None:
         before, self._by_ae_title = self._by_ae_title, grouped
+        self._note_spellings(self._titles.list(found[0].ae_title for found in grouped.values()))
         news = [one for key, found in grouped.items() if found != before.get(key) for one in found]
         for ae_title in dict.fromkeys(one.ae_title for one in news):
             self.moved(ae_title)
+
+    def _note_spellings(self, respelled: dict[str, str]) -> None:
+        for used, listed in respelled.items():
+            if self._respelled.get(used) != listed:
+                _log.warning(
+                    "AE title %s is spelled %s in DicomModalities now; the worklist changes over at its next start",
+                    used,
+                    listed,
+                )
+        self._respelled = respelled
 
     def _note(self, available: bool, error: Exception | None = None) -> None:
         if self._available and not available:
@@ -125,13 +137,9 @@ class OrthancModalities:
         for name, entry in shown.items():
             modality = _modality(name, entry)
             if modality is not None:
-                key = self._folded(modality.ae_title)
+                key = self._titles.key(modality.ae_title)
                 grouped[key] = (*grouped.get(key, ()), modality)
         return grouped
-
-    def _folded(self, ae_title: str) -> str:
-        bare = ae_title.strip(" \0")
-        return bare if self._strict else bare.lower()
 
 
 def _modality(name: str, entry: Mapping[str, Any]) -> Modality | None:

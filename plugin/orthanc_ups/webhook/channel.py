@@ -30,6 +30,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from .. import __version__
+from ..core.ae_titles import AeTitles
 from ..core.events import Event, EventType
 from ..delivery.port import Clock, Unreachable
 from ..settings import Webhook
@@ -45,6 +46,7 @@ class WebhookChannel:
 
     Args:
         webhook: its settings. Whose events it gets is a matter of its AE title's subscriptions.
+        receiving_ae: its AE title in its one spelling.
         session: sends the requests; belongs to the caller.
         encode: an event as DICOM JSON.
         clock: for the timestamps.
@@ -57,6 +59,7 @@ class WebhookChannel:
     def __init__(
         self,
         webhook: Webhook,
+        receiving_ae: str,
         session: aiohttp.ClientSession,
         encode: Callable[[Event], bytes],
         clock: Clock,
@@ -64,6 +67,7 @@ class WebhookChannel:
     ) -> None:
         self.name = _name(webhook, place)
         self._webhook = webhook
+        self._receiving_ae = receiving_ae
         self._session = session
         self._encode = encode
         self._clock = clock
@@ -73,7 +77,7 @@ class WebhookChannel:
 
     def serves(self, receiving_ae: str) -> bool:
         """True for its AE title."""
-        return receiving_ae == self._webhook.aet
+        return receiving_ae == self._receiving_ae
 
     async def deliver(self, receiving_ae: str, events: Sequence[Event]) -> int:
         """POST the events in order, as far as they are accepted; types that are not wanted are passed over.
@@ -132,6 +136,7 @@ class WebhookChannel:
 
 def webhook_channels(
     webhooks: Sequence[Webhook],
+    titles: AeTitles,
     session: aiohttp.ClientSession,
     encode: Callable[[Event], bytes],
     clock: Clock,
@@ -142,7 +147,7 @@ def webhook_channels(
     for webhook in webhooks:
         place = seen.count((webhook.aet, webhook.url))
         seen.append((webhook.aet, webhook.url))
-        channels.append(WebhookChannel(webhook, session, encode, clock, place))
+        channels.append(WebhookChannel(webhook, titles.use(webhook.aet), session, encode, clock, place))
     return tuple(channels)
 
 

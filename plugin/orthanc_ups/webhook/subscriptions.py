@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Final, Protocol
 
 from ..core import tags
+from ..core.ae_titles import AeTitles
 from ..core.commands import Requester, Subscribe, Unsubscribe
 from ..core.dataset import DataSet
 from ..core.statuses import UpsError
@@ -40,11 +41,13 @@ def filter_of(webhook: Webhook, place: int) -> DataSet | None:
         raise ValueError(f'"Ups.Webhooks[{place}].Filter": {error}') from error
 
 
-async def subscribe(worklist: WorklistPort, logs: Logs, webhooks: Iterable[Webhook]) -> None:
+async def subscribe(
+    worklist: WorklistPort, logs: Logs, webhooks: Iterable[Webhook], titles: AeTitles
+) -> None:
     """Make the subscriptions what the settings say; what is right already is left as it is."""
     wanted: dict[str, list[DataSet | None]] = {}
     for place, webhook in enumerate(webhooks):
-        wanted.setdefault(webhook.aet, []).append(filter_of(webhook, place))
+        wanted.setdefault(titles.use(webhook.aet), []).append(filter_of(webhook, place))
     for ae, filters in wanted.items():
         if not _is_right(logs.log(ae), filters):
             await _subscribe_anew(worklist, ae, filters)

@@ -6,10 +6,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final, Protocol, TypeVar
 
 from ..core import statuses, tags
+from ..core.ae_titles import AeTitles, InvalidAeTitle, valid_ae_title
 from ..core.commands import (
     SERVICE_OF,
     Command,
@@ -24,7 +26,6 @@ from ..core.dataset import DataSet
 from ..core.matching import Query
 from ..core.outcome import WHOLE, Outcome, Page, Paging, T
 from ..core.reasons import discreet, reason_of
-from ..core.representations import REPRESENTATIONS
 from ..core.statuses import UpsError
 from ..core.workitem import HistoryEntry, Workitem
 from ..settings import Settings
@@ -75,6 +76,7 @@ class Worklist:
         global_acts: GlobalActs,
         gate: Gate,
         receiving_aes: ReceivingAes,
+        titles: AeTitles,
         now: Callable[[], datetime],
         counters: Counters,
         on_lost: Callable[[], None],
@@ -86,6 +88,7 @@ class Worklist:
         self._global_acts = global_acts
         self._gate = gate
         self._receiving_aes = receiving_aes
+        self._titles = titles
         self._now = now
         self._counters = counters
         self._on_lost = on_lost
@@ -106,7 +109,7 @@ class Worklist:
         long, that is not known yet, and the error (0110) says so.
         """
         self._check_open()
-        task = self._in_background(self._answered(command))
+        task = self._in_background(self._answered(self._spelled(command)))
         limit = asyncio.timeout(self.answer_within)
         try:
             async with limit:
@@ -115,6 +118,18 @@ class Worklist:
             if not limit.expired():
                 raise
             raise UpsError(statuses.PROCESSING_FAILURE, _UNKNOWN) from None
+
+    def _spelled(self, command: Command) -> Command:
+        """The command with each AE title in its one spelling."""
+        requester = command.requester
+        ae = self._titles.spelled(requester.ae)
+        if ae != requester.ae:
+            command = replace(command, requester=replace(requester, ae=ae))
+        if isinstance(command, (Subscribe, Unsubscribe, Suspend, ReleaseLock)):
+            receiving_ae = self._titles.spelled(command.receiving_ae)
+            if receiving_ae != command.receiving_ae:
+                command = replace(command, receiving_ae=receiving_ae)
+        return command
 
     def _check_open(self) -> None:
         if self._closed:
@@ -230,6 +245,7 @@ class Worklist:
             raise UpsError(statuses.WRONG_ACTION, "only a global subscription can be suspended")
         if isinstance(command, Subscribe):
             await self._check_known(command)
+            command = replace(command, receiving_ae=self._titles.use(command.receiving_ae))
         if is_global or isinstance(command, Suspend):
             outcome = await self._globally(command)
         elif isinstance(command, Subscribe):
@@ -291,7 +307,8 @@ def _page(found: tuple[T, ...], total: int, paging: Paging) -> Page[T]:
 
 
 def _check_ae(receiving_ae: str) -> None:
-    form = REPRESENTATIONS["AE"]
-    if not receiving_ae.strip() or not form.valid(receiving_ae):
-        detail = f"Receiving AE (0074,1234) is {receiving_ae[:20]!r}, expected {form.form}"
-        raise UpsError(statuses.INVALID_ARGUMENT, detail, tags.RECEIVING_AE)
+    try:
+        valid_ae_title(receiving_ae)
+    except InvalidAeTitle as error:
+        detail = f"Receiving AE (0074,1234): {error}"
+        raise UpsError(statuses.INVALID_ARGUMENT, detail, tags.RECEIVING_AE) from error

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orthanc_ups.core.ae_titles import InvalidAeTitle, valid_ae_title
+from orthanc_ups.core.ae_titles import AeTitles, InvalidAeTitle, valid_ae_title
 from orthanc_ups.core.statuses import UpsError
 from orthanc_ups.dicomweb.authorization import PROBE_HEADER, Authorization
 from orthanc_ups.dicomweb.request import segments_of
@@ -210,7 +210,7 @@ USERS = {"bob": ("BOB1", "BOB2"), "root": ("*",), "*": ("PUBLIC",)}
 
 
 def test_without_users_everybody_may_use_any_ae_title() -> None:
-    rights = Rights({})
+    rights = Rights({}, AeTitles())
     rights.check(None, "ANY")
     assert rights.requester(None, None).ae == "UPS-RS"
     assert rights.requester("bob", None).ae == "bob"
@@ -224,7 +224,7 @@ def test_without_users_everybody_may_use_any_ae_title() -> None:
      (None, "PUBLIC", True), (None, "BOB1", False), ("eve", "BOB1", False), ("*", "BOB1", False)],
 )  # fmt: skip
 def test_users_have_ae_titles(user: str | None, ae: str, allowed: bool) -> None:
-    rights = Rights(USERS)
+    rights = Rights(USERS, AeTitles())
     if allowed:
         rights.check(user, ae)
         assert rights.requester(user, ae).ae == ae
@@ -235,12 +235,12 @@ def test_users_have_ae_titles(user: str | None, ae: str, allowed: bool) -> None:
 
 
 def test_requester_that_names_none_is_the_first_of_the_user() -> None:
-    assert Rights(USERS).requester("bob", None).ae == "BOB1"
-    assert Rights(USERS).requester("root", None).ae == "PUBLIC"
+    assert Rights(USERS, AeTitles()).requester("bob", None).ae == "BOB1"
+    assert Rights(USERS, AeTitles()).requester("root", None).ae == "PUBLIC"
     with pytest.raises(UpsError):
-        Rights({"bob": ("BOB1",)}).requester("eve", None)
+        Rights({"bob": ("BOB1",)}, AeTitles()).requester("eve", None)
 
 
 def test_requester_must_be_an_ae_title() -> None:
     with pytest.raises(HttpProblem, match="not an AE title"):
-        Rights({}).requester(None, "x" * 17)
+        Rights({}, AeTitles()).requester(None, "x" * 17)

@@ -12,11 +12,13 @@ from urllib.parse import unquote
 
 import pytest
 
+from orthanc_ups.core.ae_titles import AeTitles
 from orthanc_ups.dicomweb.authorization import PROBE_HEADER, Authorization
 from orthanc_ups.dicomweb.orthanc_requests import OrthancDoor
 from orthanc_ups.dicomweb.orthanc_routes import OrthancRoutes, patterns
 from orthanc_ups.dicomweb.request import WebRequest
 from orthanc_ups.dicomweb.response import HttpProblem, WebResponse
+from orthanc_ups.dicomweb.rights import Rights
 from orthanc_ups.orthanc.loop_thread import LoopThread
 from orthanc_ups.settings import Settings, Surroundings
 from tests.support.waiting import wait_until
@@ -100,7 +102,14 @@ class House:
         self.upstream = _Upstream()
         self.authorization = Authorization(self.upstream, settings, surroundings, lambda: 0.0)
         door = OrthancDoor(self.thread.submit, settings, surroundings)
-        self.routes = OrthancRoutes(self.handler, self.authorization, door, settings, surroundings)  # type: ignore[arg-type]
+        self.routes = OrthancRoutes(
+            self.handler,  # type: ignore[arg-type]
+            self.authorization,
+            Rights({}, AeTitles()),
+            door,
+            settings,
+            surroundings,
+        )
 
     def ask(self, uri: str, method: str = "GET", **more: Any) -> Output:
         output = Output()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import orthanc_ups
+from orthanc_ups.core.ae_titles import AeTitles
 from orthanc_ups.management.api import ManagementApi, Ports
 from orthanc_ups.management.explorer_files import explorer_files
 from orthanc_ups.management.ports import ORDERS
@@ -44,6 +45,7 @@ def routes() -> tuple[Route, ...]:
         activity(worklist, clock),
         clock,
         facts(),
+        AeTitles(),
     )
     transfer = Transfer(cast("Any", None), cast("Any", None))
     return ManagementApi(ports, transfer.routes()).routes

@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from orthanc_ups.core.ae_titles import AeTitles
 from orthanc_ups.dicomweb.request import WebRequest
 from orthanc_ups.dicomweb.response import WebResponse
 from orthanc_ups.management.routing import JSON_LINES, Router
@@ -17,7 +18,7 @@ from tests.support.workitems import minimal, uid
 
 
 def router(desk: Desk) -> Router:
-    return Router(Transfer(desk.service.exporter, desk.service.intake).routes(), "WORKLIST")
+    return Router(Transfer(desk.service.exporter, desk.service.intake).routes(), "WORKLIST", AeTitles())
 
 
 async def get(desk: Desk, path: str, query: str = "") -> WebResponse:

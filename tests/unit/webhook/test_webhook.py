@@ -18,6 +18,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from orthanc_ups.core.ae_titles import AeTitles
 from orthanc_ups.core.events import Event, EventType
 from orthanc_ups.delivery.port import Unreachable
 from orthanc_ups.settings import Webhook
@@ -72,7 +73,7 @@ async def hooked(
     """A running receiver and a channel to it."""
     async with serving(receiver or Receiver()) as running, aiohttp.ClientSession() as session:
         webhook = Webhook(**{"url": running.url, "aet": "RIS", "secret": "open sesame", **settings})
-        yield running, WebhookChannel(webhook, session, lambda _: BODY, VirtualClock())
+        yield running, WebhookChannel(webhook, webhook.aet, session, lambda _: BODY, VirtualClock())
 
 
 def run(scenario: Callable[[], Awaitable[None]]) -> None:
@@ -236,7 +237,7 @@ def test_a_receiver_that_hangs_up_or_is_not_there_or_speaks_nonsense() -> None:
             await server.wait_closed()
         async with aiohttp.ClientSession() as session:
             webhook = Webhook(url=f"{scheme}://127.0.0.1:{port}/x?token=s3cret", aet="RIS")
-            channel = WebhookChannel(webhook, session, lambda _: BODY, VirtualClock())
+            channel = WebhookChannel(webhook, webhook.aet, session, lambda _: BODY, VirtualClock())
             with pytest.raises(Unreachable) as caught:
                 await channel.deliver("RIS", [event(1, "RIS")])
         server.close()
@@ -270,7 +271,7 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(tmp_path: Path) -> Non
         await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
         async with aiohttp.ClientSession() as session:
             webhook = Webhook(url=f"https://127.0.0.1:{runner.addresses[0][1]}/", aet="RIS")
-            channel = WebhookChannel(webhook, session, lambda _: BODY, VirtualClock())
+            channel = WebhookChannel(webhook, webhook.aet, session, lambda _: BODY, VirtualClock())
             with pytest.raises(Unreachable, match="certificate is not trusted"):
                 await channel.deliver("RIS", [event(1, "RIS")])
         await runner.cleanup()
@@ -301,7 +302,7 @@ def test_names_tell_webhooks_apart_and_last() -> None:
         async with aiohttp.ClientSession() as session:
 
             def names(*webhooks: Webhook) -> list[str]:
-                channels = webhook_channels(webhooks, session, lambda _: BODY, VirtualClock())
+                channels = webhook_channels(webhooks, AeTitles(), session, lambda _: BODY, VirtualClock())
                 return [channel.name for channel in channels]
 
             one = Webhook(url="https://hooks.example/a?token=s3cret", aet="RIS")
