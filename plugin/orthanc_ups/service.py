@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import UTC, datetime, tzinfo
+from itertools import chain
 from typing import Final
 
 from .core.ae_titles import AeTitles
@@ -22,6 +23,7 @@ from .store.recovery import RestorableEntries
 from .transfer.exporter import Exporter
 from .transfer.intake import PATIENCE, Intake
 from .transfer.records import Parts
+from .worklist.ae_title_migration import AeTitleMigration
 from .worklist.change_feed import ChangeFeed
 from .worklist.commits import Commits
 from .worklist.counters import Counters
@@ -71,6 +73,8 @@ class UpsService:
         self.projection = projection
         self.clock = clock
         self.titles = titles or AeTitles()
+        for title in (*settings.status_change_receivers, *chain.from_iterable(settings.users.values())):
+            self.titles.use(title)
         self._zone = zone or datetime.now().astimezone().tzinfo
         self.counters = Counters()
         self.changes = ChangeFeed(int(clock.now() * 1000))
@@ -84,6 +88,7 @@ class UpsService:
         self.delivery = Delivery(settings, channels, entries, reports, self.shadow, clock)
         self.commits = self._commits()
         self.worklist = self._worklist(receiving_aes)
+        self._migration = AeTitleMigration(self._writer, projection, self.titles)
         self._recovery = self._recovering()
         self._retention = Retention(settings, self.worklist, self.shadow, self.ledger, own_ae, self._now)
         self.exporter = Exporter(self._parts())
@@ -183,7 +188,11 @@ class UpsService:
         Raises StoreUnavailable; then it may be called again.
         """
         try:
-            await self._resume(await self._recovery.load())
+            stored = await self._loaded()
+            if await self._migration.run(stored, self.ledger, self._header.sequences - 1):
+                self.ledger.clear()
+                stored = await self._loaded()
+            await self._resume(stored)
         except ProjectionBroken as error:
             raise StoreUnavailable(f"the projection failed: {error}", certain=True) from error
         self._announce("RESTARTED")
@@ -192,8 +201,12 @@ class UpsService:
         self._again_and_again(self._retention.run_once, _RETENTION_EVERY)
         self._again_and_again(self.intake.look_after, PATIENCE)
 
-    async def _resume(self, stored: Stored) -> None:
+    async def _loaded(self) -> Stored:
+        stored = await self._recovery.load()
         self._take_over(stored)
+        return stored
+
+    async def _resume(self, stored: Stored) -> None:
         await self.delivery.load(stored.delivery)
         await self._header.reserve(self._order.next, self.commits.next_creation)
         waiting = self._recovery.stored_events(slowest_cursor(stored.delivery, self.ledger.all_known()))
@@ -264,7 +277,7 @@ class UpsService:
 
     def _status_event(self, status: str, sequence: int, *, cold: bool = False) -> Event:
         told = scp_status_change(status, cold=cold)
-        always = map(self.titles.use, self.settings.status_change_receivers)
+        always = map(self.titles.spelled, self.settings.status_change_receivers)
         receivers = tuple(sorted({*always, *self.ledger.everyone()}))
         now = self.clock.now()
         return Event(sequence, told.type, GLOBAL_SUBSCRIPTION, told.information, receivers, now)

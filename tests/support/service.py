@@ -136,6 +136,7 @@ class Desk:
         receivers: knows which AEs can be told of events.
         path: file of the projection, ``:memory:`` for none that outlives a crash.
         listed: the AE titles of ``DicomModalities``, as they are spelled there.
+        strict: Orthanc's ``StrictAetComparison``, heeded at the next start.
     """
 
     def __init__(self, *known: str, settings: Settings | None = None, path: str = ":memory:") -> None:
@@ -146,6 +147,7 @@ class Desk:
         self.receivers: ReceivingAes = KnownAes(self.channel.known)
         self.path = path
         self.listed: tuple[str, ...] = ()
+        self.strict = False
         self.zone: tzinfo | None = None
         self.service: UpsService
         _OPENED.get([]).append(self)
@@ -154,7 +156,7 @@ class Desk:
 
     def make(self) -> UpsService:
         """Build a service, not started."""
-        titles = AeTitles()
+        titles = AeTitles(strict=self.strict)
         titles.list(self.listed)
         self.service = UpsService(
             self.settings,

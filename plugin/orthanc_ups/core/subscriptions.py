@@ -12,7 +12,7 @@ suspended ones included.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
@@ -244,3 +244,50 @@ def compacted(log: Log) -> Log:
         return log
     suspends = rest[last[0] + 1 :][:1]
     return replace(log, acts=(*first, rest[last[0]], *suspends))
+
+
+def joined(receiving_ae: str, logs: Sequence[Log]) -> Log:
+    """One log for an AE that was kept under several titles, so that it is subscribed to what any of them was.
+
+    What ends or suspends a subscription of one title does not end what was made under another: rather an event too
+    many than one too few, and a Deletion Lock under any title is one under the joined title.
+    """
+    filtered = [frozenset(act.sequence for act in log.acts if act.filtered) for log in logs]
+    whole = any(all(own >= other for other in filtered) for own in filtered)
+    now = [standing(log) for log in logs]
+    plain = max((one.everything for one in now), key=_STRENGTH.__getitem__)
+    acts: dict[int, GlobalAct] = {}
+    for log, own in zip(logs, now, strict=True):
+        for act in log.acts:
+            kept = _joined_filter(act, own, whole) if act.filtered else _joined_plain(act, plain)
+            if kept is not None:
+                acts[act.sequence] = kept
+    revision = max(log.revision for log in logs) + 1
+    return Log(receiving_ae, tuple(acts[sequence] for sequence in sorted(acts)), revision)
+
+
+_STRENGTH: Final = {Subscription.NONE: 0, Subscription.NO_LOCK: 1, Subscription.LOCK: 2}
+
+
+def _joined_filter(act: GlobalAct, own: Standing, whole: bool) -> GlobalAct | None:
+    """If only one title had filters, they stay as they are; else those that took a workitem and were not ended."""
+    return act if whole or own.took(act.sequence) else None
+
+
+def _joined_plain(act: GlobalAct, plain: Subscription) -> GlobalAct | None:
+    """``plain`` is what all titles together have."""
+    if act.kind is Kind.UNSUBSCRIBE:
+        return None
+    if plain is Subscription.LOCK:
+        return act if act.kind is Kind.LOCK else None
+    if plain is Subscription.NO_LOCK and act.kind is Kind.SUSPEND:
+        return replace(act, kind=Kind.NO_LOCK)
+    return act
+
+
+def strongest(receiving_aes: Iterable[str], logs: Mapping[str, Log], workitem: Workitem) -> SpecificAct:
+    """The subscription state to a workitem that an AE has which was kept under several titles (sequence 0)."""
+    states = ((subscribed(log, workitem), subscribed_at(log, workitem))
+              for log in (logs.get(ae, Log(ae)) for ae in receiving_aes))  # fmt: skip
+    state, at = max(states, key=lambda one: (_STRENGTH[one[0]], one[1]))
+    return SpecificAct(0, state, at)

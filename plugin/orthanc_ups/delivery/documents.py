@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,9 +46,14 @@ class Batch:
     at: float
 
 
-def encode_progress(receiving_ae: str, revision: int, channels: Mapping[str, Progress]) -> bytes:
-    """The document of ``delivery/<AE>``; ``revision`` makes each write differ."""
-    content = {
+def encode_progress(
+    receiving_ae: str, revision: int, channels: Mapping[str, Progress], joined: Collection[str] = ()
+) -> bytes:
+    """The document of ``delivery/<AE>``; ``revision`` makes each write differ.
+
+    ``joined`` are other spellings of the AE title whose entries this one includes, until they are deleted.
+    """
+    content: dict[str, Any] = {
         "format": FORMAT,
         "ae": receiving_ae,
         "revision": revision,
@@ -57,7 +62,14 @@ def encode_progress(receiving_ae: str, revision: int, channels: Mapping[str, Pro
             for name, one in channels.items()
         },
     }
+    if joined:
+        content["joined"] = sorted(joined)
     return orjson.dumps(content)
+
+
+def joined_titles(document: bytes) -> frozenset[str]:
+    """Spellings whose progress the document of ``delivery/<AE>`` includes. Raises UnreadableDocument."""
+    return frozenset(map(str, read(document).get("joined", ())))
 
 
 def decode_progress(document: bytes) -> tuple[str, int, dict[str, Progress]]:

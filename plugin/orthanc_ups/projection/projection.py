@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import tzinfo
 from pathlib import Path
@@ -335,6 +335,11 @@ class Projection:
         """Add released events to the log. One that is there already is overwritten."""
         with self._writing():
             self._writer.record_events([event_row(event) for event in events])
+
+    def respell_receivers(self, titles: Mapping[str, str]) -> None:
+        """Write AE titles (keys) in the log as other ones (values)."""
+        with self._writing():
+            self._writer.respell_receivers(titles)
 
     def forget_events(self, before: float, limit: int = _FORGOTTEN_AT_ONCE) -> int:
         """Remove up to ``limit`` events from before a time (seconds since the epoch); return how many."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
@@ -173,6 +173,18 @@ class ProjectionWriter:
         """Add rows to the log of events."""
         with self._transaction():
             self._executemany("INSERT OR REPLACE INTO event VALUES (?,?,?,?,?,?)", rows)
+
+    def respell_receivers(self, titles: Mapping[str, str]) -> None:
+        """Write AE titles (keys) in the log of events as other ones (values)."""
+        with self._transaction():
+            rows = self._execute("SELECT DISTINCT receivers FROM event").fetchall()
+            for (receivers,) in rows:
+                names = [titles.get(name, name) for name in receivers.split("\\") if name]
+                respelled = "".join(f"\\{name}" for name in sorted(set(names))) + "\\"
+                if respelled != receivers:
+                    self._execute(
+                        "UPDATE event SET receivers = ? WHERE receivers = ?", (respelled, receivers)
+                    )
 
     def forget_events(self, before: float, limit: int) -> int:
         """Remove up to ``limit`` events from before a time; return how many."""

@@ -52,6 +52,14 @@ class Ledger:
         self._receivers: dict[str, tuple[_Facts, tuple[str, ...]]] = {}
         self._generation = 0
 
+    def clear(self) -> None:
+        """Forget everything: it is read anew."""
+        self._subscribers.clear()
+        self._filters.clear()
+        self._receivers.clear()
+        self.specifics = Specifics()
+        self._generation += 1
+
     # --- global acts ---
 
     def log(self, receiving_ae: str) -> Log:

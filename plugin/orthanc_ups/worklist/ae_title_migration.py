@@ -1,0 +1,360 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Brings what is stored under other spellings of an AE title under its one spelling, before anything is delivered.
+
+Worklists of before titles were compared as Orthanc does hold several; and the spelling of ``DicomModalities`` may have
+changed while Orthanc was off. Cursors and dead letters come first, then workitems with their waiting events, and the
+logs of global acts last, as the state of each workitem follows from them. Each step is an entry, and each can be
+repeated: whenever it is interrupted, the next start goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any, Final
+
+from ..core.ae_titles import AeTitles
+from ..core.events import Event
+from ..core.subscriptions import joined, strongest
+from ..core.workitem import SpecificAct, Workitem
+from ..delivery import dead_letters
+from ..delivery.dead_letters import sequence_of
+from ..delivery.documents import (
+    Batch,
+    Progress,
+    decode_batch,
+    decode_progress,
+    encode_batch,
+    encode_progress,
+    joined_titles,
+)
+from ..delivery.line import Waiting
+from ..delivery.port import Burst, Endpoint
+from ..delivery.subscriber import PREFIX
+from ..projection.projection import Projection
+from ..store.document import UnreadableDocument, encode, encode_events
+from ..store.log_document import encode_log
+from ..store.port import Entry, StoreUnavailable
+from .commits import workitem_key
+from .ledger import Ledger
+from .loader import Stored, bursts, unsettled_events
+from .writer import Conflict, Writer
+
+_log = logging.getLogger("orthanc_ups.worklist")
+_NEVER: Final = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class _Reach:
+    """How far delivery was with one stored title."""
+
+    channels: Mapping[str, Progress]
+
+    def cursor(self, channel: str) -> int:
+        """A channel without a cursor starts where the slowest one is."""
+        cursors = {name: one.cursor for name, one in self.channels.items() if one.cursor is not None}
+        return cursors.get(channel, min(cursors.values(), default=0))
+
+    def dropped(self, channel: str) -> tuple[int, ...]:
+        return self.channels[channel].dropped if channel in self.channels else ()
+
+
+class AeTitleMigration:
+    """Run once, at the start, before delivery knows of anything."""
+
+    def __init__(self, writer: Writer, projection: Projection, titles: AeTitles) -> None:
+        self._writer = writer
+        self._projection = projection
+        self._titles = titles
+
+    async def run(self, stored: Stored, ledger: Ledger, last: int) -> bool:
+        """Respell and join what is stored; True if anything was, and then the store must be read again.
+
+        Args:
+            stored: everything but the workitems, which are in the projection.
+            ledger: knows every AE title that subscribed to anything.
+            last: a sequence behind all that are used.
+
+        Raises:
+            StoreUnavailable: not finished; begin again.
+        """
+        titles = self._respelled(stored, ledger)
+        if not titles:
+            return False
+        for title, names in titles.items():
+            others = ", ".join(name for name in names if name != title)
+            _log.warning("AE title %s: what was stored as %s is being joined with it", title, others)
+        try:
+            await _Joining(self._writer, self._projection, stored, titles, last).run()
+        except Conflict as conflict:
+            raise StoreUnavailable(
+                "the worklist was changed while AE titles were joined", certain=True
+            ) from conflict
+        _log.warning("%d AE titles are spelled as one each now", len(titles))
+        return True
+
+    def _respelled(self, stored: Stored, ledger: Ledger) -> dict[str, tuple[str, ...]]:
+        """Per AE title its stored spellings, where that is not just its one spelling."""
+        first = {log.receiving_ae: log.acts[0].sequence for log, _ in stored.logs if log.acts}
+        names = {*ledger.all_known(), *_stored_titles(stored.delivery)}
+        grouped: dict[str, list[str]] = {}
+        for name in sorted(names, key=lambda name: (first.get(name, _NEVER), name)):
+            grouped.setdefault(self._titles.use(name), []).append(name)
+        return {title: tuple(own) for title, own in grouped.items() if own != [title]}
+
+
+class _Joining:
+    """The steps, in order."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        projection: Projection,
+        stored: Stored,
+        titles: Mapping[str, Sequence[str]],
+        last: int,
+    ) -> None:
+        self._writer = writer
+        self._projection = projection
+        self._stored = stored
+        self._names = {title: tuple(dict.fromkeys((title, *names))) for title, names in titles.items()}
+        self._spelling = {name: title for title, names in self._names.items() for name in names}
+        self._last = last
+        self._logs = {log.receiving_ae: log for log, _ in stored.logs}
+        self._versions = {log.receiving_ae: version for log, version in stored.logs}
+        self._batches = list(_batches(stored.delivery))
+        self._dead: dict[tuple[str, str], set[int]] = {}
+        for _, batch in self._batches:
+            key = batch.endpoint.receiving_ae, batch.endpoint.channel
+            self._dead.setdefault(key, set()).update(map(sequence_of, batch.letters))
+
+    async def run(self) -> None:
+        await self._join_progress()
+        await self._join_dead_letters()
+        await self._join_workitems()
+        await self._respell_overflows()
+        self._projection.respell_receivers(self._spelling)
+        await self._join_logs()
+
+    # --- delivery ---
+
+    async def _join_progress(self) -> None:
+        entries = dict(_progress_entries(self._stored.delivery))
+        workitems = self._projection.with_events_after(0)
+        events = unsettled_events(workitems, self._stored.overflows)
+        for title, names in self._names.items():
+            own = {name: entries[name] for name in names if name in entries}
+            if own.keys() - {title}:
+                await self._write_progress(title, own, events)
+
+    async def _write_progress(self, title: str, own: Mapping[str, Entry], events: Sequence[Event]) -> None:
+        done = joined_titles(own[title].document) if title in own else frozenset()
+        document = self._joined_progress(title, own, done, events)
+        if own.keys() - {title} - done:
+            await self._write(f"{PREFIX}{title}", document, own.get(title))
+        for name, entry in own.items():
+            if name != title:
+                await self._writer.discard(entry.key, entry.version)
+
+    def _joined_progress(
+        self, title: str, own: Mapping[str, Entry], done: frozenset[str], events: Sequence[Event]
+    ) -> bytes:
+        decoded = {name: decode_progress(entry.document) for name, entry in own.items() if name not in done}
+        reaches = {name: _Reach(channels) for name, (_, _, channels) in decoded.items()}
+        known = {*reaches, *done}
+        waiting = {name for event in events for name in event.receivers} | self._logs.keys()
+        for name in self._names[title]:
+            if name in done:
+                reaches[name] = reaches[title]
+            elif name not in known and name in waiting:
+                reaches[name] = _Reach({})  # it was told nothing yet, as far as is known
+        channels = {channel: None for reach in reaches.values() for channel in reach.channels}
+        revision = max(revision for _, revision, _ in decoded.values()) + 1
+        progress = {channel: self._channel(channel, reaches, done, title, events) for channel in channels}
+        return encode_progress(title, revision, progress, joined={*done, *own} - {title})
+
+    def _channel(
+        self,
+        channel: str,
+        reaches: Mapping[str, _Reach],
+        done: frozenset[str],
+        title: str,
+        events: Sequence[Event],
+    ) -> Progress:
+        cursor = min(reach.cursor(channel) for reach in reaches.values())
+        passed = [
+            one.sequence for one in events if one.sequence > cursor and self._is_past(one, channel, reaches)
+        ]
+        reported = [
+            burst.first
+            for name, reach in reaches.items()
+            for burst in self._bursts(name)
+            if cursor < burst.last <= reach.cursor(channel)
+        ]
+        own = [
+            reaches[name].channels[channel]
+            for name in reaches.keys() - done
+            if channel in reaches[name].channels
+        ]
+        durable = any(one.cursor is not None for one in own)
+        return Progress(
+            cursor if durable else None,
+            tuple(sorted({*passed, *reported})),
+            _tally([one.tally for one in own]),
+        )
+
+    def _bursts(self, name: str) -> Iterator[Burst]:
+        return bursts([self._logs[name]] if name in self._logs else [])
+
+    def _is_past(self, event: Event, channel: str, reaches: Mapping[str, _Reach]) -> bool:
+        """True if the receiver has an event by one of its titles, or if it was given up under each of them."""
+        own = [(name, reaches[name]) for name in event.receivers if name in reaches]
+        given_up = [self._is_given_up(event, name, channel, reach) for name, reach in own]
+        behind = [event.sequence <= reach.cursor(channel) for _, reach in own]
+        delivered = any(past and not up for past, up in zip(behind, given_up, strict=True))
+        return bool(own) and (delivered or all(given_up))
+
+    def _is_given_up(self, event: Event, name: str, channel: str, reach: _Reach) -> bool:
+        return event.sequence in reach.dropped(channel) or event.sequence in self._dead.get(
+            (name, channel), ()
+        )
+
+    async def _join_dead_letters(self) -> None:
+        written: dict[Endpoint, set[int]] = {}
+        present = {entry.key: entry for entry, _ in self._batches}
+        for (name, channel), sequences in self._dead.items():
+            if name in self._names:
+                written[Endpoint(name, channel)] = set(sequences)
+        for entry, batch in self._batches:
+            name = batch.endpoint.receiving_ae
+            title = self._spelling.get(name, name)
+            if title == name:
+                continue
+            endpoint = replace(batch.endpoint, receiving_ae=title)
+            known = written.setdefault(endpoint, set())
+            letters = [self._letter(one, title) for one in batch.letters if sequence_of(one) not in known]
+            if letters:
+                await self._write_batch(replace(batch, endpoint=endpoint, letters=tuple(letters)), present)
+                known.update(map(sequence_of, letters))
+            await self._writer.discard(entry.key, entry.version)
+
+    def _letter(self, letter: Waiting, title: str) -> Waiting:
+        if isinstance(letter, Event):
+            return replace(letter, receivers=(title,))
+        return replace(letter, burst=replace(letter.burst, receiving_ae=title))
+
+    async def _write_batch(self, batch: Batch, present: Mapping[str, Entry]) -> None:
+        """Under the name of its first letter that is free: another batch may have had that letter in the middle."""
+        endpoint = batch.endpoint
+        key = (
+            f"{dead_letters.PREFIX}{endpoint.receiving_ae}/{endpoint.channel}/{sequence_of(batch.letters[0])}"
+        )
+        if key in present:  # it was emptied by hand, or this is its rest
+            older = decode_batch(present[key].document)
+            letters = {sequence_of(one): one for one in (*older.letters, *batch.letters)}
+            batch = replace(batch, letters=tuple(letters[name] for name in sorted(letters)))
+        await self._write(key, encode_batch(batch, 1), present.get(key))
+
+    # --- workitems ---
+
+    async def _join_workitems(self) -> None:
+        written: set[str] = set()
+        for workitem in chain(self._projection.with_acts(), self._projection.with_events_after(0)):
+            after = self._respelled(workitem)
+            if after is not workitem and workitem.uid not in written:
+                written.add(workitem.uid)
+                before = self._projection.get(workitem.uid)
+                assert before is not None
+                await self._writer.write(workitem_key(workitem.uid), encode(after), before.version)
+
+    def _respelled(self, workitem: Workitem) -> Workitem:
+        acts = self._acts(workitem)
+        events = self._events(workitem.events)
+        if acts == workitem.acts and events == workitem.events:
+            return workitem
+        return replace(workitem, acts=acts, events=events, revision=workitem.revision + 1)
+
+    def _acts(self, workitem: Workitem) -> Mapping[str, SpecificAct]:
+        """The acts, with one for each joined title that says what all of its spellings come to."""
+        titles = {self._spelling[name] for name in workitem.acts if name in self._spelling}
+        acts = {name: act for name, act in workitem.acts.items() if name not in self._spelling}
+        for title in sorted(titles):
+            own = workitem.acts.get(title)
+            if own is not None and own.sequence >= self._last:  # joined before the last start was interrupted
+                acts[title] = own
+            else:
+                state = strongest(self._names[title], self._logs, workitem)
+                acts[title] = replace(state, sequence=self._last)
+        return acts
+
+    def _events(self, events: Iterable[Event]) -> tuple[Event, ...]:
+        return tuple(map(self._event, events))
+
+    def _event(self, event: Event) -> Event:
+        receivers = tuple(sorted({self._spelling.get(name, name) for name in event.receivers}))
+        return event if set(receivers) == set(event.receivers) else replace(event, receivers=receivers)
+
+    async def _respell_overflows(self) -> None:
+        for uid, overflows in self._stored.overflows.items():
+            for one in overflows:
+                events = self._events(one.events)
+                if events != one.events:
+                    await self._writer.write(one.key, encode_events(uid, events), one.version)
+
+    # --- global acts ---
+
+    async def _join_logs(self) -> None:
+        for title, names in self._names.items():
+            logs = [self._logs[name] for name in names if name in self._logs]
+            if not [log for log in logs if log.receiving_ae != title]:
+                continue
+            document = encode_log(
+                joined(title, logs) if len(logs) > 1 else replace(logs[0], receiving_ae=title)
+            )
+            await self._writer.write(f"subscriber/{title}", document, self._versions.get(title))
+            for log in logs:
+                if log.receiving_ae != title:
+                    await self._writer.discard(
+                        f"subscriber/{log.receiving_ae}", self._versions[log.receiving_ae]
+                    )
+
+    async def _write(self, key: str, document: bytes, entry: Entry | None) -> None:
+        await self._writer.write(key, document, entry.version if entry else None)
+
+
+def _stored_titles(entries: Iterable[Entry]) -> Iterator[str]:
+    yield from (name for name, _ in _progress_entries(entries))
+    yield from (batch.endpoint.receiving_ae for _, batch in _batches(entries))
+
+
+def _progress_entries(entries: Iterable[Entry]) -> Iterator[tuple[str, Entry]]:
+    for entry in entries:
+        if entry.key.startswith(PREFIX):
+            try:
+                yield decode_progress(entry.document)[0], entry
+            except UnreadableDocument:
+                continue  # delivery reports it
+
+
+def _batches(entries: Iterable[Entry]) -> Iterator[tuple[Entry, Batch]]:
+    for entry in entries:
+        if entry.key.startswith(dead_letters.PREFIX):
+            try:
+                yield entry, decode_batch(entry.document)
+            except UnreadableDocument:
+                continue  # delivery reports it
+
+
+def _tally(tallies: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Counts add up; of the rest the latest counts."""
+    if not tallies:
+        return {}
+    latest = max(tallies, key=lambda one: one.get("last_error_at") or 0)
+    return {
+        **{name: sum(int(one.get(name, 0)) for one in tallies) for name in ("delivered", "failed", "dead")},
+        "last_success_at": max(one.get("last_success_at") or 0 for one in tallies) or None,
+        "last_error": latest.get("last_error", ""),
+        "last_error_at": latest.get("last_error_at"),
+    }
