@@ -48,6 +48,7 @@ from .orthanc.local_zone import local_zone
 from .orthanc.loop_thread import LoopThread
 from .orthanc.loopback import Loopback
 from .orthanc.orthanc_modalities import OrthancModalities
+from .orthanc.refusal_log import RefusalLog
 from .orthanc.sdk import RestOutput, RestRequest
 from .projection.projection import Projection
 from .service import UpsService
@@ -82,7 +83,8 @@ class Site:
         self._descriptors = Descriptors.of_process(
             settings.maximum_connections + settings.maximum_associations + MORE_CONNECTIONS
         )
-        self._door = OrthancDoor(thread.submit, settings, surroundings)
+        self._refusals = RefusalLog()
+        self._door = OrthancDoor(thread.submit, settings, surroundings, self._refusals)
         self._routes: OrthancRoutes | None = None
         self._pages: OrthancPages | None = None
         self._instruments = instruments
@@ -146,6 +148,7 @@ class Site:
         await self._patiently("Orthanc's modalities", self._modalities.refresh)
         self._keep(self._modalities.keep_fresh())
         self._keep(self._disk_space.run())
+        self._keep(self._refusals.run())
         codec, resolver = Codec(self._settings, self._surroundings), Resolver()
         dimse = self._dimse_channel(codec, resolver)
         sockets = WebSocketChannel(self._settings)
@@ -264,10 +267,10 @@ class Site:
 
     def _dimse_server(self, service: UpsService, codec: Codec, resolver: Resolver) -> DimseServer:
         policy = Policy(self._settings, self._surroundings, self._modalities, resolver, self._titles)
-        services = Services(service.worklist, policy, self._seen, self._zone)
+        services = Services(service.worklist, policy, self._seen, self._refusals, self._zone)
         tls = dimse_tls.server_context(self._surroundings)
         share = self._descriptors.share()
-        return DimseServer(self._settings, policy, services, codec, self._seen, share, tls)
+        return DimseServer(self._settings, policy, services, codec, self._seen, share, self._refusals, tls)
 
     def _http_listener(self, service: UpsService, sockets: WebSocketChannel) -> HttpListener:
         anonymous = Loopback.of(self._surroundings, "")
@@ -291,7 +294,9 @@ class Site:
         sessions = WebSocketSessions(sockets, authorization.query_tokens)
         doors = Doors(handler, sessions, authorization, rights)
         tls = web_tls.server_context(self._surroundings)
-        return HttpListener(doors, self._settings, self._surroundings, self._descriptors.share(), tls)
+        return HttpListener(
+            doors, self._settings, self._surroundings, self._descriptors.share(), self._refusals, tls
+        )
 
     async def _open_pages(self, service: UpsService, dimse: DimseChannel) -> None:
         known = await operating.asked(self._loopback)

@@ -16,6 +16,7 @@ from aiohttp.web import BaseRequest, StreamResponse, WebSocketResponse
 from orthanc_ups.dicomweb import web_socket_frames
 from orthanc_ups.dicomweb.http_server import LimitedServer, ServerLimits, as_aiohttp
 from orthanc_ups.dicomweb.response import WebResponse
+from orthanc_ups.orthanc.refusal_log import RefusalLog
 
 
 class _Floor:
@@ -53,7 +54,7 @@ class _Floor:
 
 
 async def _serve(floor: _Floor) -> None:
-    server = LimitedServer(floor.answer, ServerLimits(5_000, 16_384, 75.0))
+    server = LimitedServer(floor.answer, ServerLimits(5_000, 16_384, 75.0), RefusalLog())
     listening = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0, backlog=1024)
     print(listening.sockets[0].getsockname()[1], flush=True)
     await asyncio.Event().wait()

@@ -20,6 +20,7 @@ from orthanc_ups.dimse.scp import DimseServer
 from orthanc_ups.dimse.services import Services
 from orthanc_ups.orthanc.descriptors import Descriptors
 from orthanc_ups.orthanc.modalities import Modality
+from orthanc_ups.orthanc.refusal_log import RefusalLog
 from orthanc_ups.settings import Settings, Surroundings
 from tests.support.workitems import full, stored
 
@@ -65,9 +66,16 @@ async def _serve() -> None:
     settings = replace(Settings(), dicom_port=0, bind_address="127.0.0.1")
     surroundings = Surroundings()
     policy = Policy(settings, surroundings, _Everybody(), Resolver(), AeTitles())
-    services = Services(_Nothing(), policy, _ignore)
+    refusals = RefusalLog()
+    services = Services(_Nothing(), policy, _ignore, refusals)
     server = DimseServer(
-        settings, policy, services, Codec(settings, surroundings), _ignore, Descriptors(4096).share()
+        settings,
+        policy,
+        services,
+        Codec(settings, surroundings),
+        _ignore,
+        Descriptors(4096).share(),
+        refusals,
     )
     await server.start()
     print(server.port, flush=True)

@@ -26,6 +26,7 @@ from orthanc_ups.dimse.services import Services
 from orthanc_ups.dimse.tls import client_context, server_context
 from orthanc_ups.orthanc.descriptors import Descriptors
 from orthanc_ups.orthanc.modalities import Modality
+from orthanc_ups.orthanc.refusal_log import RefusalLog
 from orthanc_ups.settings import Settings, Surroundings
 from tests.support.waiting import wait_until
 
@@ -154,10 +155,13 @@ class DimseRig:
         resolver = Resolver()
         strict = self.surroundings.raw.get("StrictAetComparison") is True
         policy = Policy(self.settings, self.surroundings, self.modalities, resolver, AeTitles(strict=strict))
-        services = Services(self.worklist, policy, self.seen.append)
+        refusals = RefusalLog()
+        services = Services(self.worklist, policy, self.seen.append, refusals)
         tls = server_context(self.surroundings)
         share = Descriptors(4096).share()
-        self.server = DimseServer(self.settings, policy, services, self.codec, self.seen.append, share, tls)
+        self.server = DimseServer(
+            self.settings, policy, services, self.codec, self.seen.append, share, refusals, tls
+        )
         self.channel = DimseChannel(
             self.settings,
             self.surroundings,

@@ -29,6 +29,7 @@ from orthanc_ups.dicomweb.web_socket_session import WebSocketSessions
 from orthanc_ups.orthanc.descriptors import Descriptors
 from orthanc_ups.orthanc.loop_thread import LoopThread
 from orthanc_ups.orthanc.modalities import Modality
+from orthanc_ups.orthanc.refusal_log import RefusalLog
 from orthanc_ups.projection.projection import Projection
 from orthanc_ups.service import UpsService
 from orthanc_ups.settings import Settings, Surroundings
@@ -152,7 +153,9 @@ class WebService(WebClient):
         sessions = WebSocketSessions(self.sockets, authorization.query_tokens)
         doors = Doors(handler, sessions, authorization, rights)
         tls = web_tls.server_context(self.surroundings)
-        return HttpListener(doors, self.settings, self.surroundings, Descriptors(4096).share(), tls)
+        return HttpListener(
+            doors, self.settings, self.surroundings, Descriptors(4096).share(), RefusalLog(), tls
+        )
 
     async def _stop(self) -> None:
         await self.listener.stop()

@@ -15,6 +15,7 @@ from aiohttp.web_protocol import RequestHandler
 from ..core.statuses import UpsError
 from ..orthanc.descriptors import Share
 from ..orthanc.listener import TcpListener
+from ..orthanc.refusal_log import Refusal, RefusalLog
 from ..settings import Settings, Surroundings
 from . import ups_rs_answers
 from .addresses import Addresses
@@ -23,6 +24,7 @@ from .caller import Caller, Callers
 from .http_bodies import IncomingBodies
 from .http_server import FULL, LimitedServer, ServerLimits, as_aiohttp
 from .origins import Origins, foreign
+from .refusals import refusal
 from .request import WebRequest, segments_of
 from .response import HttpProblem, WebResponse
 from .rights import Rights
@@ -54,6 +56,7 @@ class HttpListener:
         settings: Settings,
         surroundings: Surroundings,
         share: Share,
+        refusals: RefusalLog,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         """Prepare, without listening. ``share``: of the process's file descriptors.
@@ -61,6 +64,7 @@ class HttpListener:
         Raises ValueError for a trusted proxy that is no address or network.
         """
         self._doors = doors
+        self._refusals = refusals
         everywhere = None if surroundings.remote_access_allowed else "127.0.0.1"
         self._address = settings.bind_address or everywhere, settings.http_port
         self._addresses = Addresses(settings)
@@ -74,6 +78,7 @@ class HttpListener:
             ServerLimits(
                 settings.maximum_connections, settings.maximum_header_size, settings.http_idle_timeout
             ),
+            refusals,
         )
         self._listener = TcpListener("DICOMweb", self._address, self._server, share, refusal=FULL, tls=tls)
         self._upgraded: set[RequestHandler] = set()
@@ -118,7 +123,20 @@ class HttpListener:
             found = problem.response()
         except UpsError as error:
             found = ups_rs_answers.refused(error, None, caller.service)
-        return found if isinstance(found, StreamResponse) else as_aiohttp(found, caller.cors)
+        if isinstance(found, StreamResponse):
+            return found
+        if found.status >= 400:
+            self._refusals.add(self._refusal(request, caller, found))
+        return as_aiohttp(found, caller.cors)
+
+    def _refusal(self, request: BaseRequest, caller: Caller, response: WebResponse) -> Refusal:
+        try:
+            path, query = self._target(request.raw_path)
+            resource = _resource(request.method, path, query)
+        except HttpProblem:
+            resource = None
+        host = self._addresses.client(request.remote, caller.headers)
+        return refusal(request.method, resource, host, caller.credentials.user, response)
 
     def _target(self, target: str) -> tuple[str, str]:
         """Path below the root, and query. Raises HttpProblem 404."""

@@ -13,6 +13,7 @@ from aiohttp.web import BaseRequest, Response, Server, StreamResponse
 from aiohttp.web_protocol import RequestHandler
 
 from ..orthanc.logs import Seldom
+from ..orthanc.refusal_log import Refusal, RefusalLog
 from .response import Headers, HttpProblem, WebResponse
 
 _log = logging.getLogger("orthanc_ups.wires.http")
@@ -59,9 +60,10 @@ def as_aiohttp(response: WebResponse, more: Headers = ()) -> Response:
 class LimitedServer(Server):
     """Makes a handler for each connection."""
 
-    def __init__(self, handler: Any, limits: ServerLimits) -> None:
+    def __init__(self, handler: Any, limits: ServerLimits, refusals: RefusalLog) -> None:
         super().__init__(handler)
         self.limits = limits
+        self.refusals = refusals
         self.seldom = Seldom(_log)
 
     def __call__(self) -> RequestHandler:
@@ -76,10 +78,11 @@ class LimitedHandler(RequestHandler):
         notes: what whoever answers wants to remember of it.
     """
 
-    __slots__ = ("_limits", "notes")
+    __slots__ = ("_limits", "_refusals", "notes")
 
     def __init__(self, manager: LimitedServer, *, loop: asyncio.AbstractEventLoop) -> None:
         self._limits = manager.limits
+        self._refusals = manager.refusals
         self.notes: object = None
         super().__init__(
             manager,
@@ -130,7 +133,13 @@ class LimitedHandler(RequestHandler):
         message: str | None = None,
     ) -> StreamResponse:
         """What cannot be read as HTTP gets the status that says why; the connection ends."""
-        response = as_aiohttp(self._problem(status, exc).response())
+        problem = self._problem(status, exc)
+        if problem.status < 500:
+            refusal = Refusal(
+                "HTTP request", request.remote or "", status=str(problem.status), reason=problem.detail
+            )
+            self._refusals.add(refusal)
+        response = as_aiohttp(problem.response())
         response.force_close()
         return response
 

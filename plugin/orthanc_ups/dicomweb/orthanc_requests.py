@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, Final
 
+from ..orthanc.refusal_log import Refusal, RefusalLog
 from ..orthanc.sdk import RestOutput, RestRequest
 from ..settings import Settings, Surroundings
 from .response import HttpProblem, WebResponse
@@ -23,6 +24,9 @@ _WITHIN: Final = 30.0  # seconds
 _USUAL_THREADS: Final = 50  # of HttpThreadsCount
 _LATER: Final = (("Retry-After", "5"),)
 
+ORTHANCS_PORT: Final = "Orthanc's port"
+"""Stands for the address of a client in the log: Orthanc does not say it."""
+
 Submit = Callable[[Coroutine[Any, Any, WebResponse]], "Future[WebResponse]"]
 """Runs a coroutine on the worklist's loop."""
 
@@ -30,8 +34,11 @@ Submit = Callable[[Coroutine[Any, Any, WebResponse]], "Future[WebResponse]"]
 class OrthancDoor:
     """Shared by all our routes on Orthanc's port. Its callbacks come on Orthanc's threads."""
 
-    def __init__(self, submit: Submit, settings: Settings, surroundings: Surroundings) -> None:
+    def __init__(
+        self, submit: Submit, settings: Settings, surroundings: Surroundings, refusals: RefusalLog
+    ) -> None:
         self._submit = submit
+        self._refusals = refusals
         self._maximum_size = settings.maximum_body_size
         threads = surroundings.raw.get("HttpThreadsCount")
         places = threads if isinstance(threads, int) and threads > 0 else _USUAL_THREADS
@@ -42,17 +49,20 @@ class OrthancDoor:
         output: RestOutput,
         request: RestRequest,
         work: Callable[[], Coroutine[Any, Any, WebResponse]],
+        refused: Callable[[WebResponse], Refusal],
         *,
         head: bool = False,
         times: int = 1,
     ) -> None:
         """Answer one request with what ``work`` returns on the loop. Never raises.
 
-        ``times``: how often ``MaximumBodySize`` its body may be.
+        ``refused`` gives what the log says of a refusal; ``times``: how often ``MaximumBodySize`` its body may be.
         """
         try:
-            problem = self._too_large(request, times)
-            send(output, problem or self._answered(request, work), head=head)
+            response = self._too_large(request, times) or self._answered(request, work)
+            send(output, response, head=head)
+            if response.status >= 400:
+                self._refusals.add(refused(response))
         except Exception:
             _log.exception("a request on Orthanc's port failed")
             output.SendHttpStatusCode(500)

@@ -20,15 +20,17 @@ from typing import Final, Unpack
 from urllib.parse import quote, unquote
 
 from ..core.statuses import UpsError
+from ..orthanc.refusal_log import Refusal
 from ..orthanc.sdk import RestOutput, RestRequest
 from ..settings import Settings, Surroundings
 from . import ups_rs_answers
 from .addresses import Addresses, web_socket
 from .authorization import PROBE_HEADER, Authorization
 from .origins import Origins
-from .orthanc_requests import OrthancDoor
+from .orthanc_requests import ORTHANCS_PORT, OrthancDoor
+from .refusals import refusal
 from .request import WebRequest
-from .response import WebResponse
+from .response import HttpProblem, WebResponse
 from .rights import Rights
 from .ups_rs import UpsRs
 from .ups_rs_resources import Resource, check_uid, resource_of
@@ -82,7 +84,20 @@ class OrthancRoutes:
                 return ups_rs_answers.refused(error, None, asked.service)
             return await self._handler.answer(replace(asked, resource=resource))
 
-        self._door.answer(output, request, work, head=_method(request) == "HEAD")
+        def refused(response: WebResponse) -> Refusal:
+            return self._refusal(uri, request, response)
+
+        self._door.answer(output, request, work, refused, head=_method(request) == "HEAD")
+
+    def _refusal(self, uri: str, request: RestRequest, response: WebResponse) -> Refusal:
+        path = uri.removeprefix(self._addresses.root).partition("?")[0]
+        try:
+            resource = resource_of(path.strip("/").split("/"))
+        except HttpProblem:
+            resource = None
+        headers = {name.lower(): value for name, value in request.get("headers", {}).items()}
+        user = self._authorization.user(headers)
+        return refusal(_method(request), resource, ORTHANCS_PORT, user, response)
 
     async def _admitted(self, uri: str, asked: WebRequest) -> Resource:
         """The resource that a request is about, to which Orthanc has admitted the caller by its plain path.

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -20,16 +20,18 @@ class WebResponse:
         headers: names with values, in order; a name may stand more than once. Without Content-Type and -Length.
         body: the content, or empty.
         content_type: of the body; empty if there is none.
+        reason: why the request was refused, for the log; empty if it was not.
     """
 
     status: int
     headers: Headers = ()
     body: bytes = b""
     content_type: str = ""
+    reason: str = ""
 
     def having(self, name: str, value: str) -> WebResponse:
         """The same with one more header."""
-        return WebResponse(self.status, (*self.headers, (name, value)), self.body, self.content_type)
+        return replace(self, headers=(*self.headers, (name, value)))
 
     def header(self, name: str) -> str | None:
         """The first value of a header, or None."""
@@ -60,6 +62,7 @@ def report(status: int, content: dict[str, Any], headers: Headers = ()) -> WebRe
     """An answer with a Status Report (PS3.18 §8.6.3.1) in JSON, readable for man and machine."""
     # What a client sent may be quoted: lone surrogates must not spoil the report.
     safe = {key: one.encode("utf-8", "replace").decode() for key, one in content.items() if one}
-    return WebResponse(
-        status, headers, orjson.dumps(safe, option=orjson.OPT_APPEND_NEWLINE), "application/json"
-    )
+    code = f" ({content['Status']})" if content.get("Status") else ""
+    reason = f"{content.get('Detail', '')}{code}"
+    body = orjson.dumps(safe, option=orjson.OPT_APPEND_NEWLINE)
+    return WebResponse(status, headers, body, "application/json", reason)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from ..codecs import dicom_json, dicom_xml
@@ -145,7 +146,7 @@ async def compressed(response: WebResponse, accept_encoding: str | None) -> WebR
     large = len(response.body) > _LARGE
     body = await asyncio.to_thread(_gzip, response.body) if large else _gzip(response.body)
     headers = (*response.headers, ("Content-Encoding", "gzip"), ("Vary", "Accept-Encoding"))
-    return WebResponse(response.status, headers, body, response.content_type)
+    return replace(response, headers=headers, body=body)
 
 
 def _gzip(body: bytes) -> bytes:

@@ -41,7 +41,7 @@ _SUPPORTED: Final[Mapping[Service, frozenset[str]]] = MappingProxyType(
         Service.CREATE: _COMMAND.union(WORKITEM),
         Service.RETRIEVE: _COMMON,
         Service.UPDATE: _COMMAND.union(TRANSACTION_UID),
-        Service.CHANGE_STATE: _COMMAND,
+        Service.CHANGE_STATE: _COMMAND.union(TRANSACTION_UID),
         Service.REQUEST_CANCEL: _COMMAND,
         Service.SEARCH: _SEARCH,
         Service.SUBSCRIBE: _SUBSCRIBE,
@@ -49,10 +49,10 @@ _SUPPORTED: Final[Mapping[Service, frozenset[str]]] = MappingProxyType(
         Service.SUSPEND: _COMMAND,
     }
 )
-CONNECTION: Final = _COMMON | {"since"}
+CONNECTION: Final = _COMMAND | {"since"}
 """Parameters of Open Notification Connection."""
 
-_BARE_UID: Final = frozenset({Service.CREATE, Service.UPDATE})
+_BARE_UID: Final = frozenset({Service.CREATE, Service.UPDATE, Service.CHANGE_STATE})
 _NAMES_IN_A_WARNING: Final = 20
 _NAME_IN_A_WARNING: Final = 64  # characters
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from ..orthanc.descriptors import Share
 from ..orthanc.listener import TcpListener
+from ..orthanc.refusal_log import Refusal, RefusalLog
 from ..settings import Settings
 from . import pdu as dimse_pdu
 from .association import Association, Gone, Terms, Wire
@@ -45,6 +46,7 @@ class DimseServer:
         codec: Codec,
         seen: Callable[[str], object],
         share: Share,
+        refusals: RefusalLog,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         """``seen`` is called with the AE title of each known AE that opens an association; ``share`` is the one of
@@ -55,6 +57,7 @@ class DimseServer:
         self._services = services
         self._codec = codec
         self._seen = seen
+        self._refusals = refusals
         self._listener = TcpListener(
             "DIMSE",
             (settings.bind_address or None, settings.dicom_port),
@@ -75,7 +78,6 @@ class DimseServer:
         self._open: set[Association] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._leaving: set[asyncio.Task[None]] = set()
-        self._is_full = False
         self._is_stopped = False
 
     @property
@@ -146,7 +148,7 @@ class DimseServer:
             else:
                 await self._serve(await self._let_in(wire, request))
         except ProtocolError as error:
-            _log.info("no association for %s: %s", wire.address, error)
+            self._refusals.add(Refusal("association", wire.address, reason=str(error)))
             wire.write(dimse_pdu.abort_by_provider(error.reason))
             await wire.close(linger=True)
         except (OSError, EOFError, TimeoutError, Gone) as error:
@@ -181,14 +183,10 @@ class DimseServer:
         return len(self._open) >= self._settings.maximum_associations
 
     async def _turn_down(self, wire: Wire, request: Request, rejection: Rejection) -> None:
-        if rejection is not _FULL:
-            _log.warning(
-                "association of %s at %s rejected: %s", request.calling, wire.address, rejection.words
-            )
-        elif not self._is_full:
-            self._is_full = True  # said once, not a thousand times
-            most = self._settings.maximum_associations
-            _log.warning("association of %s at %s rejected: %s are open", request.calling, wire.address, most)
+        reason = rejection.words
+        if rejection is _FULL:
+            reason = f"{self._settings.maximum_associations} are open (Ups.MaximumAssociations)"
+        self._refusals.add(Refusal("association", wire.address, request.calling, reason=reason))
         wire.write(rejection.pdu)
         await wire.close(linger=True)
 
@@ -198,7 +196,6 @@ class DimseServer:
         terms = self._terms if self._policy.remembers(request.calling) else self._terms_of_strangers
         association = Association(wire, agreement, terms, request.calling, request.called)
         self._open.add(association)
-        self._is_full = False
         wire.write(answer)
         _log.debug("association of %s at %s opened", request.calling, wire.address)
         return association

@@ -18,6 +18,7 @@ from ..core.decide import is_uid
 from ..core.dictionary import VR_OF
 from ..core.matching import Query
 from ..core.statuses import Status, UpsError
+from ..orthanc.refusal_log import Refusal, RefusalLog
 from ..worklist.ports import WorklistPort
 from .arguments import ACTION_TYPES, Action, command
 from .association import Gone
@@ -67,9 +68,11 @@ class Services:
         worklist: WorklistPort,
         policy: Policy,
         seen: Callable[[str], object],
+        refusals: RefusalLog,
         zone: tzinfo | None = None,
     ) -> None:
         """``seen`` is called with the AE title of each C-ECHO; ``zone`` is that of keys without an offset."""
+        self._refusals = refusals
         self._worklist = worklist
         self._policy = policy
         self._seen = seen
@@ -93,7 +96,7 @@ class Services:
             await self._check_allowed(exchange)
             await self._handlers[exchange.field](exchange)
         except UpsError as error:
-            _log.debug("%s refused with %04X: %s", exchange.calling, error.status.code, error.detail)
+            self._refusals.add(_refusal(exchange, error))
             await exchange.refuse(error)
         except (Gone, OSError):
             raise
@@ -121,9 +124,6 @@ class Services:
         wish = {Field.C_ECHO: Wish.ECHO, Field.C_FIND: Wish.FIND}.get(Field(exchange.field), Wish.UPS)
         objection = await self._policy.objection(wish, exchange.calling, exchange.address)
         if objection:
-            _log.warning(
-                "%s of %s at %s refused: %s", wish.value, exchange.calling, exchange.address, objection
-            )
             raise UpsError(statuses.NOT_AUTHORIZED, objection)
 
     # --- the services ---
@@ -256,6 +256,19 @@ async def _as_arguments(exchange: Exchange) -> DataSet:
         if error.status is statuses.INVALID_VALUE:
             raise UpsError(statuses.INVALID_ARGUMENT, error.detail, error.tag) from error
         raise
+
+
+def _refusal(exchange: Exchange, error: UpsError) -> Refusal:
+    name = Field(exchange.field).name.replace("_", "-")
+    action = exchange.message.number(ACTION_TYPE)
+    return Refusal(
+        name if action is None else f"{name} {action}",
+        exchange.address,
+        exchange.calling,
+        exchange.instance if is_uid(exchange.instance) else "",
+        f"{error.status.code:04X}",
+        error.detail,
+    )
 
 
 def _unforeseen(exchange: Exchange) -> UpsError:

@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Unpack
 from urllib.parse import quote, urlencode
 
-from ..dicomweb.orthanc_requests import OrthancDoor, send
+from ..dicomweb.orthanc_requests import ORTHANCS_PORT, OrthancDoor, send
 from ..dicomweb.request import WebRequest
 from ..dicomweb.response import WebResponse
+from ..orthanc.refusal_log import Refusal
 from ..orthanc.sdk import RestOutput, RestRequest
 
 API: Final = "/ups/api"
@@ -17,6 +18,7 @@ APP: Final = "/ups/app"
 _IMPORT: Final = f"{API}/import"
 _IMPORT_TIMES: Final = 4
 """A line of an export is larger than the data set it was made of, has more beside it, and cannot be divided."""
+_LONGEST_PATH: Final = 120  # characters of it in the log
 PATTERNS: Final = (f"{API}(/.*)?", f"{APP}(/.*)?")
 
 
@@ -50,7 +52,14 @@ class OrthancPages:
             return await self._api(self._web_request(uri.removeprefix(API), request))
 
         times = _IMPORT_TIMES if uri.rstrip("/") == _IMPORT else 1
-        self._door.answer(output, request, work, times=times)
+
+        def refused(response: WebResponse) -> Refusal:
+            asked = self._web_request(uri, request)
+            user = f"user {asked.user}" if asked.user else ""
+            operation = f"{asked.method} {uri[:_LONGEST_PATH]}"
+            return Refusal(operation, ORTHANCS_PORT, user, "", str(response.status), response.reason)
+
+        self._door.answer(output, request, work, refused, times=times)
 
     def _web_request(self, path: str, request: RestRequest) -> WebRequest:
         headers = {name.lower(): value for name, value in request.get("headers", {}).items()}

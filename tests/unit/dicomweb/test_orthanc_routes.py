@@ -20,6 +20,7 @@ from orthanc_ups.dicomweb.request import WebRequest
 from orthanc_ups.dicomweb.response import HttpProblem, WebResponse
 from orthanc_ups.dicomweb.rights import Rights
 from orthanc_ups.orthanc.loop_thread import LoopThread
+from orthanc_ups.orthanc.refusal_log import RefusalLog
 from orthanc_ups.settings import Settings, Surroundings
 from tests.support.waiting import wait_until
 
@@ -101,7 +102,7 @@ class House:
         self.thread.start()
         self.upstream = _Upstream()
         self.authorization = Authorization(self.upstream, settings, surroundings, lambda: 0.0)
-        door = OrthancDoor(self.thread.submit, settings, surroundings)
+        door = OrthancDoor(self.thread.submit, settings, surroundings, RefusalLog())
         self.routes = OrthancRoutes(
             self.handler,  # type: ignore[arg-type]
             self.authorization,

@@ -152,9 +152,9 @@ def test_a_peer_that_does_not_read_its_matches_is_let_go() -> None:
 def test_ps3_8_9_3_4_beyond_the_limit_associations_are_rejected(caplog: pytest.LogCaptureFixture) -> None:
     with DimseRig(Settings(maximum_associations=2)) as rig:
         with RawPeer(rig.port, VERIFICATION) as one, RawPeer(rig.port, VERIFICATION) as two:
-            with caplog.at_level(logging.WARNING, "orthanc_ups.dimse"):
-                assert [rejected(rig, REQUEST) for _ in range(5)] == [(2, 3, 2)] * 5
-            assert len([one for one in caplog.records if one.name == "orthanc_ups.dimse"]) == 1
+            with caplog.at_level(logging.WARNING, "orthanc_ups.refused"):
+                assert [rejected(rig, REQUEST) for _ in range(9)] == [(2, 3, 2)] * 9
+            assert len([record for record in caplog.records if record.name == "orthanc_ups.refused"]) == 5
             assert (one.echo(), two.echo()) == (0, 0)
             one.release()
             rig.wait_for_associations(1)

@@ -12,6 +12,7 @@ from orthanc_ups.dicomweb.request import WebRequest
 from orthanc_ups.dicomweb.response import WebResponse
 from orthanc_ups.management.pages import OrthancPages
 from orthanc_ups.orthanc.loop_thread import LoopThread
+from orthanc_ups.orthanc.refusal_log import RefusalLog
 from orthanc_ups.settings import Settings, Surroundings
 from tests.unit.dicomweb.test_orthanc_routes import Output
 
@@ -25,7 +26,7 @@ class House:
         self.reached: list[str] = []
         self.thread = LoopThread("pages")
         self.thread.start()
-        door = OrthancDoor(self.thread.submit, Settings(maximum_body_size=MOST), Surroundings())
+        door = OrthancDoor(self.thread.submit, Settings(maximum_body_size=MOST), Surroundings(), RefusalLog())
         self.pages = OrthancPages(door, self.api, lambda _: WebResponse(200), lambda _: None)
 
     async def api(self, request: WebRequest) -> WebResponse:
