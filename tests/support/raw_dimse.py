@@ -14,9 +14,9 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequenc
 from types import TracebackType
 from typing import Self
 
+from orthanc_ups.codecs.charset import undeclared
 from orthanc_ups.core import tags
 from orthanc_ups.core.dataset import DataSet, element
-from orthanc_ups.dimse.charset import undeclared
 from orthanc_ups.dimse.decode import Bounds, decode
 from orthanc_ups.dimse.encode import encode
 from orthanc_ups.dimse.message import (

@@ -13,18 +13,21 @@ from __future__ import annotations
 import json
 import math
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterable
 from operator import itemgetter
+from types import NoneType
 from typing import Any, Final
 
 import orjson
 
 from ..core import tags
-from ..core.dataset import DataSet, Element, element
+from ..core.dataset import BINARY_VRS, DataSet, Element, element
 from ..core.statuses import INVALID_VALUE, NO_SUCH_ATTRIBUTE, UpsError
 from ..core.value_rules import DEEPEST, USUAL
 from .attribute_names import vr_of
-from .element_values import Number, inner_value
+from .corrections import Corrections, corrected, is_usual, right_vr, tag_of_name, unpacked
+from .element_values import Number, inner_values
 
 _TAG: Final = re.compile(r"[0-9A-F]{8}")
 _UTF_8: Final = element("CS", "ISO_IR 192")
@@ -36,6 +39,13 @@ _TEXT_VALUE: Final = re.compile(_STRING)
 _JSON_NUMBER: Final = re.compile(rb"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _WHOLE: Final = re.compile(rb"-?[0-9]{16,}")
 _EXACT_IN_DOUBLES: Final = 2**53
+_SPELLINGS: Final = {
+    "vr": "vr",
+    "value": "Value",
+    "inlinebinary": "InlineBinary",
+    "bulkdatauri": "BulkDataURI",
+}
+_MEMBERS: Final = frozenset(_SPELLINGS.values())
 _PARTS: Final = "elements, items and values"
 _MOST_NODES: Final = (
     4 * USUAL.parts
@@ -99,10 +109,11 @@ def _as_exact(found: re.Match[bytes]) -> bytes:
 # --- reading ----------------------------------------------------------------------------------------
 
 
-def decode(body: bytes, nesting: int = DEEPEST) -> list[DataSet]:
+def decode(body: bytes, nesting: int = DEEPEST, corrections: Corrections | None = None) -> list[DataSet]:
     """Read an array of data sets, or a bare one.
 
-    ``nesting`` is the greatest depth of sequences within sequences.
+    ``nesting`` is the greatest depth of sequences within sequences. With ``corrections`` much is taken that is not
+    as PS3.18 Annex F has it, and noted there; without, nothing is corrected.
 
     Raises:
         MalformedJson: no JSON, a name twice in one object, or neither array nor object.
@@ -112,14 +123,15 @@ def decode(body: bytes, nesting: int = DEEPEST) -> list[DataSet]:
     listed = found if isinstance(found, list) else [found]
     if not all(isinstance(one, dict) for one in listed):
         raise MalformedJson("expected a JSON object, or an array of them, with tags as names")
-    return [_dataset(one, "", nesting) for one in listed]
+    reader = _Reader(corrections)
+    return [reader.data_set(one, "", nesting) for one in listed]
 
 
 def data_set(found: object, nesting: int = DEEPEST) -> DataSet:
     """A data set that stands somewhere in what ``parsed`` gave. Raises as ``decode``."""
     if not isinstance(found, dict):
         raise MalformedJson("expected a JSON object with tags as names")
-    return _dataset(found, "", nesting)
+    return _Reader(None).data_set(found, "", nesting)
 
 
 def parsed(body: bytes, most: int | None = None) -> Any:
@@ -127,6 +139,7 @@ def parsed(body: bytes, most: int | None = None) -> Any:
 
     Raises MalformedJson; UpsError (0106) for more than ``most`` values and names in all.
     """
+    body = body.removeprefix(BOM_UTF8)
     try:
         # Refuses what is too deep for the parser that keeps the digits of numbers.
         quickly = orjson.loads(body)
@@ -160,59 +173,90 @@ def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-def _dataset(found: dict[str, Any], path: str, nesting: int) -> DataSet:
-    made: DataSet = {}
-    for tag, given in sorted(((name.upper(), given) for name, given in found.items()), key=itemgetter(0)):
-        here = f"{path}.{tag}" if path else tag
-        if not _TAG.fullmatch(tag):
-            raise UpsError(
-                NO_SUCH_ATTRIBUTE, f"{tag[:64]!r} is no tag: expected 8 hexadecimal digits", path or None
-            )
-        if tag in made:
-            raise UpsError(INVALID_VALUE, f"({tag[:4]},{tag[4:]}) stands twice", here)
-        if tag != tags.SPECIFIC_CHARACTER_SET and not tag.endswith("0000"):
-            made[tag] = _element(given, tag, here, nesting)
-    return made
+class _Reader:
+    """Turns parsed JSON into data sets."""
 
+    def __init__(self, corrections: Corrections | None) -> None:
+        self._corrections = corrections
+        self._lenient = corrections if corrections and corrections.lenient else None
 
-def _element(given: Any, tag: str, path: str, nesting: int) -> Element:
-    if not isinstance(given, dict):
-        raise _refused(tag, path, 'is no object with "vr" and "Value"')
-    if "BulkDataURI" in given:
-        raise _refused(tag, path, "has a BulkDataURI: values must be inline (PS3.18 §11.1.4)")
-    vr = given.get("vr") or vr_of(tag)
-    if not isinstance(vr, str):
-        raise _refused(tag, path, 'has no "vr"')
-    made: Element = {"vr": vr, **{key: given[key] for key in given if key not in ("vr", "Value")}}
-    binary = made.get("InlineBinary")
-    if isinstance(binary, str):
-        made["InlineBinary"] = "".join(binary.split())
-    if made.get("InlineBinary") == "":
-        del made["InlineBinary"]
-    return _with_values(made, given.get("Value"), path, nesting)
-
-
-def _with_values(made: Element, listed: Any, path: str, nesting: int) -> Element:
-    if listed is None:
+    def data_set(self, found: dict[str, Any], path: str, nesting: int) -> DataSet:
+        made: DataSet = {}
+        named = ((self._tag(name, path), given) for name, given in found.items())
+        for tag, given in sorted(named, key=itemgetter(0)):
+            here = f"{path}.{tag}" if path else tag
+            if tag in made:
+                raise UpsError(INVALID_VALUE, f"({tag[:4]},{tag[4:]}) stands twice", here)
+            if tag != tags.SPECIFIC_CHARACTER_SET and not tag.endswith("0000"):
+                made[tag] = self._element(given, tag, here, nesting)
         return made
-    if not isinstance(listed, list):
-        raise _refused(path[-8:], path, 'has a "Value" that is no array')
-    vr = made["vr"]
-    if vr == "SQ":
-        found = [_item(one, path, nesting) for one in listed]
-    elif vr == "PN":
-        found = [_name(one) for one in listed]
-    else:
-        found = [inner_value(vr, one) for one in listed]
-    return {"vr": vr, "Value": found, **made} if found and found != [None] else made
 
+    def _tag(self, name: str, path: str) -> str:
+        tag = name.upper()
+        if _TAG.fullmatch(tag):
+            return tag
+        meant = tag_of_name(name) if self._lenient else None
+        if meant is None or self._lenient is None:
+            what = f"{name[:64]!r} is no tag: expected 8 hexadecimal digits"
+            raise UpsError(NO_SUCH_ATTRIBUTE, what, path or None)
+        self._lenient.note(f"{path}.{meant}" if path else meant, "was not named by 8 hexadecimal digits")
+        return meant
 
-def _item(found: Any, path: str, nesting: int) -> Any:
-    if not isinstance(found, dict):
-        raise _refused(path[-8:], path, "has an item that is no object")
-    if nesting < 1:
-        raise _refused(path[-8:], path, "is nested too deeply")
-    return _dataset(found, path, nesting - 1)
+    def _element(self, given: Any, tag: str, path: str, nesting: int) -> Element:
+        if self._lenient:
+            given = _well_formed(given, tag, path, self._lenient)
+        if not isinstance(given, dict):
+            raise _refused(tag, path, 'is no object with "vr" and "Value"')
+        if "BulkDataURI" in given:
+            raise _refused(tag, path, "has a BulkDataURI: values must be inline (PS3.18 §11.1.4)")
+        vr = given.get("vr") or vr_of(tag)
+        if not isinstance(vr, str):
+            raise _refused(tag, path, 'has no "vr"')
+        if self._lenient and (meant := right_vr(tag, vr)) != vr:
+            taken = self._of_vr(meant, given, path, nesting)
+            if _is_valid(taken):
+                self._lenient.note(path, f"had VR {vr[:16]}, which is {meant} now")
+                return taken
+        return self._of_vr(vr, given, path, nesting)
+
+    def _of_vr(self, vr: str, given: dict[str, Any], path: str, nesting: int) -> Element:
+        made: Element = {"vr": vr, **{key: given[key] for key in given if key not in ("vr", "Value")}}
+        binary = made.get("InlineBinary")
+        if isinstance(binary, str):
+            binary = made["InlineBinary"] = "".join(binary.split())
+            if self._lenient:
+                binary = made["InlineBinary"] = _in_plain_base64(binary)
+        if binary == "":
+            del made["InlineBinary"]
+        elif isinstance(binary, str) and self._lenient and not given.get("Value"):
+            text = unpacked(vr, binary)
+            if text:
+                self._lenient.note(path, "had its value as InlineBinary")
+                return text
+        return self._with_values(made, given.get("Value"), path, nesting)
+
+    def _with_values(self, made: Element, listed: Any, path: str, nesting: int) -> Element:
+        if listed is None:
+            return made
+        if not isinstance(listed, list):
+            raise _refused(path[-8:], path, 'has a "Value" that is no array')
+        vr = made["vr"]
+        if vr == "SQ":
+            found = [self._item(one, path, nesting) for one in listed]
+        elif vr == "PN":
+            found = [_name(one) for one in listed]
+            if self._lenient:
+                found = corrected(vr, found, path, self._lenient)
+        else:
+            found = inner_values(vr, listed, path, self._corrections)
+        return {"vr": vr, "Value": found, **made} if found and found != [None] else made
+
+    def _item(self, found: Any, path: str, nesting: int) -> Any:
+        if not isinstance(found, dict):
+            raise _refused(path[-8:], path, "has an item that is no object")
+        if nesting < 1:
+            raise _refused(path[-8:], path, "is nested too deeply")
+        return self.data_set(found, path, nesting - 1)
 
 
 def _name(found: Any) -> Any:
@@ -223,3 +267,47 @@ def _name(found: Any) -> Any:
 
 def _refused(tag: str, path: str, what: str) -> UpsError:
     return UpsError(INVALID_VALUE, f"({tag[:4]},{tag[4:]}) {what}", path)
+
+
+# --- what is no DICOM JSON ---
+
+
+def _well_formed(given: Any, tag: str, path: str, corrections: Corrections) -> Any:
+    """An element as PS3.18 F.2.2 has it, made of a bare value or an object with other members."""
+    if type(given) is dict and given.keys() <= _MEMBERS and isinstance(given.get("Value"), (list, NoneType)):
+        value = given.get("Value")
+        if not value or (value[0] is not None and value[0] != "") or vr_of(tag) != "SQ":
+            return given
+    made = _members(given, tag)
+    if made is None:
+        made = {"Value": given if isinstance(given, list) else [given]}
+    if made.get("Value") is None:
+        made.pop("Value", None)
+    elif not isinstance(made["Value"], list):
+        made["Value"] = [made["Value"]]
+    if vr_of(tag) == "SQ" and "Value" in made:
+        made["Value"] = [one for one in made["Value"] if one is not None and one != ""]
+    if made != given:
+        corrections.note(path, 'was no object with "vr" and an array "Value"')
+    return made
+
+
+def _members(given: Any, tag: str) -> dict[str, Any] | None:
+    """The members of an element whatever their case, or None if an object is a value itself."""
+    if not isinstance(given, dict):
+        return None
+    named = {_SPELLINGS[key.lower()]: one for key, one in given.items() if key.lower() in _SPELLINGS}
+    return named if named or (not given and vr_of(tag) != "SQ") else None
+
+
+def _is_valid(found: Element) -> bool:
+    vr = found["vr"]
+    if vr == "SQ" or vr in BINARY_VRS:
+        return True
+    return "InlineBinary" not in found and all(is_usual(vr, one) for one in found.get("Value", ()))
+
+
+def _in_plain_base64(text: str) -> str:
+    """The alphabet of URLs and padding that is left out are base64 all the same."""
+    plain = text.replace("-", "+").replace("_", "/")
+    return plain + "=" * (-len(plain) % 4)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import binascii
+import re
 from base64 import b64decode
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -17,7 +18,8 @@ from ..core.dataset import DataSet, Element, text
 from ..core.statuses import INVALID_VALUE, UpsError
 from ..core.value_rules import DEEPEST
 from .attribute_names import is_private, vr_of
-from .element_values import inner_value
+from .corrections import Corrections, corrected, is_usual, right_vr, tag_of_name, unpacked
+from .element_values import inner_values
 
 NAMESPACE: Final = "http://dicom.nema.org/PS3.19/models/NativeDICOM"
 GROUPS: Final = ("Alphabetic", "Ideographic", "Phonetic")
@@ -30,6 +32,7 @@ _PARENTS: Final = {
     **{key: {"PersonName"} for key in GROUPS},
     **{key: set(GROUPS) for key in COMPONENTS},
 }
+_TAG: Final = re.compile(r"[0-9A-Fa-f]{8}")
 _LEAVES: Final = frozenset({"Value", "InlineBinary", *COMPONENTS})
 _TEXT_VRS: Final = frozenset({"LT", "ST", "UT"})
 _LARGEST_GAP: Final = 1000
@@ -53,14 +56,17 @@ class _Node:
     binary: str | None = None
 
 
-def decode(body: bytes, nesting: int = DEEPEST) -> DataSet:
+def decode(body: bytes, nesting: int = DEEPEST, corrections: Corrections | None = None) -> DataSet:
     """Read one document. ``nesting`` is the greatest depth of sequences within sequences.
+
+    With ``corrections`` values are taken that are not as DICOM has them, and noted there; without, nothing is
+    corrected.
 
     Raises:
         MalformedXml: no XML, a document type or entity, or not the Native DICOM Model.
         UpsError: 0106 with the path of the attribute; values are left to the rules of the core.
     """
-    parser = XMLParser(target=_Builder(nesting), forbid_dtd=True)
+    parser = XMLParser(target=_Builder(nesting, corrections), forbid_dtd=True)
     try:
         parser.feed(body)
         found: DataSet = parser.close()  # type: ignore[assignment]  # what our builder gives, not an Element
@@ -76,8 +82,9 @@ def decode(body: bytes, nesting: int = DEEPEST) -> DataSet:
 class _Builder:
     """What the parser calls."""
 
-    def __init__(self, nesting: int) -> None:
+    def __init__(self, nesting: int, corrections: Corrections | None) -> None:
         self._nesting = nesting
+        self._corrections = corrections
         self._open = [_Node("", {}, "")]
         self._result: DataSet = {}
 
@@ -89,13 +96,25 @@ class _Builder:
             raise MalformedXml(f"<{local[:64]}> is not expected in <{above.name or 'document'}>")
         path = above.path
         if local == "DicomAttribute":
-            tag = _tag(given)
+            tag = self._tag(given, path)
             path = f"{path}.{tag}" if path else tag
+            given = {**given, "tag": tag}
         elif local == "Item" and path.count(".") >= self._nesting:
             raise _refused(path, "is nested too deeply")
         elif local == "BulkData":
             raise _refused(path, "has BulkData: values must be inline (PS3.18 §11.1.4)")
         self._open.append(_Node(local, given, path))
+
+    def _tag(self, given: dict[str, str], path: str) -> str:
+        named = given.get("tag", "")
+        if _TAG.fullmatch(named):
+            return named.upper()
+        lenient = self._corrections if self._corrections and self._corrections.lenient else None
+        meant = tag_of_name(named or given.get("keyword", "")) if lenient else None
+        if meant is None or lenient is None:
+            raise MalformedXml(f"<DicomAttribute> has tag {named[:64]!r}, expected 8 hexadecimal digits")
+        lenient.note(f"{path}.{meant}" if path else meant, "was not named by 8 hexadecimal digits")
+        return meant
 
     def data(self, found: str) -> None:
         """Text within an element."""
@@ -112,7 +131,7 @@ class _Builder:
         if node.name == "NativeDicomModel":
             self._result = _finished(node)
         elif node.name == "DicomAttribute":
-            _take_attribute(above, node)
+            _take_attribute(above, node, self._corrections)
         elif node.name == "InlineBinary":
             above.binary = "".join("".join(node.text).split())
         elif node.name in COMPONENTS or node.name in GROUPS:
@@ -142,18 +161,11 @@ def _joined(node: _Node) -> str:
     return "^".join(found.get(name, "") for name in COMPONENTS[: last + 1])
 
 
-def _tag(given: dict[str, str]) -> str:
-    tag = given.get("tag", "").upper()
-    if len(tag) != 8 or not set(tag) <= set("0123456789ABCDEF"):
-        raise MalformedXml(f"<DicomAttribute> has tag {tag[:64]!r}, expected 8 hexadecimal digits")
-    return tag
-
-
 # --- attributes -------------------------------------------------------------------------------------
 
 
-def _take_attribute(above: _Node, node: _Node) -> None:
-    tag = _tag(node.given)
+def _take_attribute(above: _Node, node: _Node, corrections: Corrections | None) -> None:
+    tag = node.given["tag"]
     if tag in above.dataset:
         raise _refused(node.path, "stands twice")
     if tag == tags.SPECIFIC_CHARACTER_SET or tag.endswith("0000"):
@@ -161,31 +173,47 @@ def _take_attribute(above: _Node, node: _Node) -> None:
     vr = node.given.get("vr") or vr_of(tag)
     if not vr:
         raise _refused(node.path, "has no vr")
-    above.dataset[tag] = _element(vr, node)
+    above.dataset[tag] = _element(tag, vr, node, corrections)
     creator = node.given.get("privateCreator")
     if creator and is_private(tag):
         above.creators[tag] = creator
 
 
-def _element(vr: str, node: _Node) -> Element:
+def _element(tag: str, vr: str, node: _Node, corrections: Corrections | None) -> Element:
+    lenient = corrections if corrections and corrections.lenient else None
+    if lenient and (meant := right_vr(tag, vr)) != vr:
+        taken = _of_vr(meant, node, lenient)
+        if meant == "SQ" or all(is_usual(meant, one) for one in taken.get("Value", ())):
+            lenient.note(node.path, f"had VR {vr[:16]}, which is {meant} now")
+            return taken
+    return _of_vr(vr, node, corrections)
+
+
+def _of_vr(vr: str, node: _Node, corrections: Corrections | None) -> Element:
     if node.binary is not None:
-        return _binary(vr, node)
+        return _binary(vr, node, corrections)
+    listed: list[Any]
     if vr == "SQ":
         listed = [found for _, found in sorted(_by_number(node).items())]
-    else:
+    elif vr == "PN":
         listed = _with_gaps(_by_number(node))
-    if vr not in ("SQ", "PN"):
-        listed = [inner_value(vr, one) for one in listed]
+        if corrections and corrections.lenient:
+            listed = corrected(vr, listed, node.path, corrections)
+    else:
+        listed = inner_values(vr, _with_gaps(_by_number(node)), node.path, corrections)
     return {"vr": vr, "Value": listed} if listed and listed != [None] else {"vr": vr}
 
 
-def _binary(vr: str, node: _Node) -> Element:
+def _binary(vr: str, node: _Node, corrections: Corrections | None) -> Element:
     if node.children:
         raise _refused(node.path, "has InlineBinary and values")
     if not node.binary:
         return {"vr": vr}
     if vr not in _TEXT_VRS:
-        return {"vr": vr, "InlineBinary": node.binary}
+        found = unpacked(vr, node.binary) if corrections and corrections.lenient else None
+        if found and corrections:
+            corrections.note(node.path, "had its value as InlineBinary")
+        return found or {"vr": vr, "InlineBinary": node.binary}
     try:
         return {"vr": vr, "Value": [b64decode(node.binary, validate=True).decode()]}
     except (binascii.Error, UnicodeDecodeError):

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator, Sequence
+from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 from pydicom.valuerep import format_number_as_ds
 
+from .corrections import Corrections, corrected
+
 INTEGER_VRS: Final = frozenset({"SL", "SS", "SV", "UL", "US", "UV"})
 FLOAT_VRS: Final = frozenset({"FD", "FL"})
+_NUMERIC_VRS: Final = INTEGER_VRS | FLOAT_VRS | {"DS", "IS"}
 _INTEGER: Final = re.compile(r"\s*[+-]?[0-9]{1,20}\s*")
 _SPECIAL: Final = {
     "nan": "NaN",
@@ -31,6 +36,33 @@ class Number(str):
     """A number as it was written, of a notation that tells numbers from text (JSON)."""
 
     __slots__ = ()
+
+
+def inner_values(vr: str, listed: Sequence[Any], path: str, corrections: Corrections | None) -> list[Any]:
+    """Values of any VR but SQ and PN; ``corrections`` notes what became of those that are not as DICOM has them."""
+    if corrections is None:
+        return [inner_value(vr, one) for one in listed]
+    for what in _rounded(vr, listed):
+        corrections.note(path, what)
+    if not corrections.lenient:
+        return [inner_value(vr, one) for one in listed]
+    if vr not in _NUMERIC_VRS and any(type(one) is Number for one in listed):
+        corrections.note(path, "was a JSON number, which is text now")
+        listed = [str(one) if type(one) is Number else one for one in listed]
+    return corrected(vr, [inner_value(vr, one) for one in listed], path, corrections)
+
+
+def _rounded(vr: str, listed: Sequence[Any]) -> Iterator[str]:
+    numbers = [one for one in listed if type(one) is Number]
+    if vr == "DS" and any(len(one) > _LONGEST_DECIMAL for one in numbers):
+        yield "was rounded to the 16 characters of VR DS"
+    if vr == "FD" and any(not _is_exact(one) for one in numbers):
+        yield "was rounded to the 64 bits of VR FD"
+
+
+def _is_exact(number: Number) -> bool:
+    value = float(number)
+    return not math.isfinite(value) or Decimal(number) == Decimal(repr(value))
 
 
 def inner_value(vr: str, found: Any) -> Any:
@@ -53,9 +85,16 @@ def inner_value(vr: str, found: Any) -> Any:
 
 
 def _integer(found: Any) -> Any:
-    if isinstance(found, str) and _INTEGER.fullmatch(found):
+    if not isinstance(found, str):
+        return found
+    if _INTEGER.fullmatch(found):
         return int(found)
-    return _plain(found)
+    try:
+        value = Decimal(found.strip())
+    except InvalidOperation:
+        return found
+    is_whole = value.is_finite() and abs(value) < 2**64 and value == value.to_integral_value()
+    return int(value) if is_whole else _plain(found)
 
 
 def _float(found: Any) -> Any:

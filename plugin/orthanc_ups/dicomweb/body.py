@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from ..codecs import dicom_json, dicom_xml
+from ..codecs.corrections import Corrections
 from ..codecs.dicom_xml_reader import MalformedXml
 from ..core.dataset import DataSet
 from . import multipart
@@ -30,8 +31,12 @@ class Bodies:
         self._nesting = maximum_nesting
         self._threads = asyncio.Semaphore(_THREADS)
 
-    async def data_set(self, headers: Mapping[str, str], body: bytes) -> DataSet | None:
+    async def data_set(
+        self, headers: Mapping[str, str], body: bytes, corrections: Corrections | None = None
+    ) -> DataSet | None:
         """The one data set in a body, or None if there is no body.
+
+        ``corrections`` notes what was read otherwise than it stands; without, nothing is.
 
         Raises:
             HttpProblem: 400 malformed or not exactly one data set, 413 too large, 415 not of a type we take,
@@ -44,10 +49,12 @@ class Bodies:
             raise HttpProblem(413, f"the body is larger than {self._size} bytes (Ups.MaximumBodySize)")
         compressed = headers.get("content-encoding", "").strip().lower()
         if len(body) <= _LARGE and not compressed:
-            return self._read(headers.get("content-type", ""), body, compressed)
+            return self._read(headers.get("content-type", ""), body, compressed, corrections)
         await self._turn()
         try:
-            return await asyncio.to_thread(self._read, headers.get("content-type", ""), body, compressed)
+            return await asyncio.to_thread(
+                self._read, headers.get("content-type", ""), body, compressed, corrections
+            )
         finally:
             self._threads.release()
 
@@ -58,34 +65,38 @@ class Bodies:
         except TimeoutError:
             raise HttpProblem(503, "too many large bodies are being read", (("Retry-After", "5"),)) from None
 
-    def _read(self, content_type: str, body: bytes, compressed: str) -> DataSet:
+    def _read(
+        self, content_type: str, body: bytes, compressed: str, corrections: Corrections | None
+    ) -> DataSet:
         if compressed not in ("", "identity"):
             body = _decompressed(body, compressed, self._size)
-        found = self._data_sets(_media_type(content_type), body)
+        found = self._data_sets(_media_type(content_type), body, corrections)
         if len(found) != 1:
             raise HttpProblem(400, f"the body holds {len(found)} data sets, expected one")
         return found[0]
 
-    def _data_sets(self, media_type: MediaType, body: bytes) -> list[DataSet]:
+    def _data_sets(
+        self, media_type: MediaType, body: bytes, corrections: Corrections | None
+    ) -> list[DataSet]:
         try:
             if media_type.name in (DICOM_JSON.name, PLAIN_JSON.name):
-                return dicom_json.decode(body, self._nesting)
+                return dicom_json.decode(body, self._nesting, corrections)
             if media_type.name == DICOM_XML.name:
-                return [dicom_xml.decode(body, self._nesting)]
+                return [dicom_xml.decode(body, self._nesting, corrections)]
             if media_type.name == MULTIPART_XML.name:
-                return self._parts(media_type, body)
+                return self._parts(media_type, body, corrections)
         except (dicom_json.MalformedJson, MalformedXml, multipart.MalformedMultipart) as error:
             raise HttpProblem(400, str(error)) from None
         raise HttpProblem(415, f"the body is {media_type.name}, expected {_TAKEN}")
 
-    def _parts(self, media_type: MediaType, body: bytes) -> list[DataSet]:
+    def _parts(self, media_type: MediaType, body: bytes, corrections: Corrections | None) -> list[DataSet]:
         default = media_type.parameters.get("type", "") or DICOM_XML.name
         found: list[DataSet] = []
         for part in multipart.decode(body, media_type.parameters.get("boundary", "")):
             of_part = _media_type(part.content_type or default)
             if of_part.type == "multipart":
                 raise HttpProblem(415, "a part of the body is multipart itself")
-            found += self._data_sets(of_part, part.content)
+            found += self._data_sets(of_part, part.content, corrections)
         return found
 
 

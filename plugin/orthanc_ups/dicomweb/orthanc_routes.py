@@ -116,7 +116,7 @@ class OrthancRoutes:
         headers = {name.lower(): value for name, value in request.get("headers", {}).items()}
         path, query = _path_and_query(uri.removeprefix(self._addresses.root), headers, request.get("get", {}))
         headers.pop("accept-encoding", None)  # compression is Orthanc's own business here
-        service = self.service(headers)
+        service = self._addresses.service(self._scheme, lambda: self._local, None, headers)
         return WebRequest(
             method=_method(request),
             path=path,
@@ -127,10 +127,6 @@ class OrthancRoutes:
             web_socket_service=self._web_socket_service(service),
             user=self._authorization.user(headers),
         )
-
-    def service(self, headers: Mapping[str, str]) -> str:
-        """Base URI of the service as a caller sees it, by the headers of the request."""
-        return self._addresses.service(self._scheme, lambda: self._local, None, headers)
 
     def _web_socket_service(self, service: str) -> str:
         if self._public:

@@ -14,6 +14,7 @@ from datetime import tzinfo
 from typing import Final
 from urllib.parse import quote
 
+from ..codecs.corrections import Corrections
 from ..codecs.dicom_json import from_texts
 from ..core.commands import Create
 from ..core.matching import Query
@@ -66,6 +67,7 @@ class UpsRs:
             ignored_parameters: names in queries that belong to others, such as tokens of an authorization plugin.
         """
         self._worklist = worklist
+        self._strict = bool(getattr(settings, "strict", False))
         self._most_results = settings.maximum_results
         self._bodies = Bodies(settings.maximum_body_size, settings.maximum_nesting)
         self._spelled = SpelledOut()
@@ -149,8 +151,19 @@ class UpsRs:
         service: Service,
         warnings: list[str],
     ) -> WebResponse:
-        body = await self._bodies.data_set(request.headers, request.body)
-        call = Call(resource, parameters, body, request.user, self._rights, self._tokens, warnings)
+        corrections = Corrections(lenient=not self._strict)
+        takes_keys = service is Service.SUBSCRIBE
+        body = await self._bodies.data_set(request.headers, request.body, None if takes_keys else corrections)
+        call = Call(
+            resource,
+            parameters,
+            body,
+            request.user,
+            self._rights,
+            self._tokens,
+            warnings,
+            corrections.sentences,
+        )
         asked = command(service, call)
         outcome = await self._worklist.execute(asked)
         headers = _places(request, resource, service, asked.uid if isinstance(asked, Create) else "")

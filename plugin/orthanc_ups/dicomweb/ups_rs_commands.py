@@ -63,6 +63,7 @@ class Call:
         body: the data set of the body, or None if there was none.
         tokens: names of parameters that belong to others.
         warnings: what its sender is told beside the answer.
+        corrections: what was corrected while the body was read, a sentence each.
     """
 
     resource: Resource
@@ -72,6 +73,7 @@ class Call:
     rights: Rights
     tokens: Collection[str] = ()
     warnings: list[str] = field(default_factory=list)
+    corrections: tuple[str, ...] = ()
 
 
 def _create(call: Call) -> Command:
@@ -80,19 +82,20 @@ def _create(call: Call) -> Command:
     _check_class(_taken(attributes, tags.SOP_CLASS_UID, _AFFECTED_SOP_CLASS))
     inside = _taken(attributes, tags.SOP_INSTANCE_UID, _AFFECTED_SOP_INSTANCE)
     uid = _same("the SOP Instance UID", named, inside) or f"2.25.{uuid.uuid4().int}"
-    return Create(_requester(call), uid, attributes)
+    return Create(_requester(call), uid, attributes, call.corrections)
 
 
 def _update(call: Call) -> Command:
     attributes = dict(_expected(call, "the changed attributes"))
     transaction = _transaction(call, attributes)
-    return Update(_requester(call), call.resource.uid, attributes, transaction)
+    return Update(_requester(call), call.resource.uid, attributes, transaction, call.corrections)
 
 
 def _change_state(call: Call) -> Command:
     information = dict(_expected(call, "Transaction UID (0008,1195) and Procedure Step State (0074,1000)"))
     transaction = _transaction(call, information)
     state = _taken(information, tags.STATE)
+    call.warnings.extend(call.corrections)
     _check_rest(information, ())
     if not state:
         raise UpsError(INVALID_ARGUMENT, "Procedure Step State (0074,1000) is missing", tags.STATE)
@@ -103,7 +106,7 @@ def _request_cancel(call: Call) -> Command:
     information = call.body or {}
     _check_rest(information, CANCEL_INFORMATION)
     check_values(information)
-    return RequestCancel(_requester(call), call.resource.uid, information)
+    return RequestCancel(_requester(call), call.resource.uid, information, corrections=call.corrections)
 
 
 def _subscribe(call: Call) -> Command:

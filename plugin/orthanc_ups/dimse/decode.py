@@ -8,10 +8,10 @@ Whether the values make sense is the core's business.
 from __future__ import annotations
 
 import base64
-import math
+import re
 import struct
+import unicodedata
 import zlib
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
@@ -20,13 +20,15 @@ from typing import Any, Final
 from pydicom.datadict import private_dictionary_VR
 
 from ..codecs.attribute_names import public_vr
+from ..codecs.charset import IN_VALUES, Encodings, declared, decoded
+from ..codecs.corrections import Corrections, corrected, is_usual, right_vr
+from ..codecs.encoded_values import NUMBER_CODES, TEXTUAL_VRS, values_of
 from ..core.dataset import BINARY_VRS, DataSet, Element
 from ..core.refusals import refusal
 from ..core.statuses import INVALID_VALUE, PROCESSING_FAILURE, RESOURCE_LIMITATION, Status, UpsError
 from ..core.tags import SPECIFIC_CHARACTER_SET
 from ..core.value_rules import DEEPEST
-from .charset import IN_NAMES, IN_TEXT, IN_VALUES, Encodings, declared, decoded
-from .syntax import IMPLICIT, LONG_VRS, NUMBER_CODES, SHORT_VRS, SINGLE_TEXT_VRS, UNDEFINED, Syntax, swapped
+from .syntax import EXPLICIT, IMPLICIT, LONG_VRS, SHORT_VRS, SYNTAXES, UNDEFINED, Syntax, swapped
 
 _ITEM: Final = "FFFEE000"
 _ITEM_END: Final = "FFFEE00D"
@@ -36,12 +38,15 @@ _PADDING: Final = "FFFCFFFC"
 _PIXEL_REPRESENTATION: Final = "00280103"
 _NO_VR: Final = "none"
 _VR_BYTES: Final = {vr.encode(): vr for vr in SHORT_VRS | LONG_VRS}
-_NAME_GROUPS: Final = ("Alphabetic", "Ideographic", "Phonetic")
 _AMBIGUOUS: Final = MappingProxyType(
     {"US or SS": "US", "OB or OW": "OW", "US or OW": "OW", "US or SS or OW": "OW"}
 )
 
-_Values = list[Any]
+_PREAMBLE: Final = 128  # bytes of a DICOM file in front of "DICM"
+_SHORTEST_TEXT: Final = 3
+_ASCII_TEXT: Final = re.compile(r"[ -~\r\n\t\f]")
+_LAST_OF_LATIN: Final = "\u024f"
+
 _Level = tuple[DataSet, int]
 
 
@@ -64,7 +69,14 @@ class Bounds:
     parts: int = 100_000
 
 
-def decode(encoded: bytes, syntax: Syntax, bounds: Bounds, most: int, otherwise: Encodings) -> DataSet:
+def decode(
+    encoded: bytes,
+    syntax: Syntax,
+    bounds: Bounds,
+    most: int,
+    otherwise: Encodings,
+    corrections: Corrections | None = None,
+) -> DataSet:
     """Decode a whole data set.
 
     Args:
@@ -73,6 +85,7 @@ def decode(encoded: bytes, syntax: Syntax, bounds: Bounds, most: int, otherwise:
         bounds: greatest nesting and number of elements.
         most: greatest size in bytes, after inflation.
         otherwise: encodings of non-ASCII text for which no character set is declared.
+        corrections: notes what is read otherwise than it stands; without, nothing is.
 
     Raises:
         UpsError: 0110 if the structure is broken, 0106 if an element is, 0213 if it is too large.
@@ -81,7 +94,51 @@ def decode(encoded: bytes, syntax: Syntax, bounds: Bounds, most: int, otherwise:
         encoded = _inflated(encoded, most)
     if len(encoded) > most:
         raise too_large(most)
-    return _Decoder(encoded, syntax, bounds, otherwise).whole()
+    lenient = corrections if corrections and corrections.lenient else None
+    if lenient and encoded[_PREAMBLE : _PREAMBLE + 4] == b"DICM":
+        encoded, syntax = _without_head(encoded, syntax, lenient)
+    try:
+        return _Decoder(encoded, syntax, bounds, otherwise, lenient).whole()
+    except UpsError as error:
+        if lenient is None or error.status is not PROCESSING_FAILURE:
+            raise
+        return _in_other_syntax(encoded, syntax, bounds, otherwise, lenient, error)
+
+
+def _without_head(encoded: bytes, syntax: Syntax, corrections: Corrections) -> tuple[bytes, Syntax]:
+    """The data set of a whole DICOM file, which some send as it stands, and its syntax (PS3.10 §7.1)."""
+    place, named = _PREAMBLE + 4, ""
+    while encoded[place : place + 2] == b"\x02\x00" and len(encoded) >= place + 12:
+        is_long = encoded[place + 4 : place + 6].decode("latin_1") in LONG_VRS
+        start = place + (12 if is_long else 8)
+        (length,) = struct.unpack_from("<L" if is_long else "<H", encoded, start - (4 if is_long else 2))
+        if encoded[place + 2 : place + 4] == b"\x10\x00":
+            named = encoded[start : start + length].decode("latin_1").strip(" \0")
+        place = start + length
+    corrections.say("the data set came with the head of a DICOM file, which was left out")
+    found = SYNTAXES.get(named, syntax)
+    return encoded[place:], syntax if found.deflated else found
+
+
+def _in_other_syntax(
+    encoded: bytes,
+    syntax: Syntax,
+    bounds: Bounds,
+    otherwise: Encodings,
+    corrections: Corrections,
+    error: UpsError,
+) -> DataSet:
+    """What is Implicit VR though Explicit VR was negotiated, or the other way round."""
+    other = IMPLICIT if syntax.explicit else EXPLICIT
+    try:
+        found = _Decoder(encoded, other, bounds, otherwise, corrections).whole()
+    except UpsError:
+        raise error from None
+    if not any(public_vr(tag) for tag in found):
+        raise error
+    name = "Explicit VR" if other.explicit else "Implicit VR"
+    corrections.say(f"the data set came in {name} Little Endian, which is not what was negotiated")
+    return found
 
 
 def _inflated(encoded: bytes, most: int) -> bytes:
@@ -105,8 +162,16 @@ def too_large(most: int) -> UpsError:
 class _Decoder:
     """One pass over one data set."""
 
-    def __init__(self, encoded: bytes, syntax: Syntax, bounds: Bounds, otherwise: Encodings) -> None:
+    def __init__(
+        self,
+        encoded: bytes,
+        syntax: Syntax,
+        bounds: Bounds,
+        otherwise: Encodings,
+        corrections: Corrections | None,
+    ) -> None:
         self._bytes = encoded
+        self._corrections = corrections
         self._read_as(syntax)
         self._bounds = bounds
         self._otherwise = otherwise
@@ -156,6 +221,8 @@ class _Decoder:
             return tag, vr, self._short(encoded, place + 6)[0], place + 8
         if not vr:
             return tag, vr, self._long(encoded, place + 4)[0], place + 8
+        if vr == _NO_VR and place and not any(encoded[place:end]):
+            return _PADDING, "OB", end - place - 8, place + 8  # zeros up to a block of some size
         if vr == _NO_VR:
             raise self._fault(tag, "has no VR, expected an explicit one", PROCESSING_FAILURE)
         if end - place < 12:
@@ -182,7 +249,7 @@ class _Decoder:
         return element, place
 
     def _check(self, tag: str) -> None:
-        if not "00080000" <= tag < "FFFE0000":
+        if tag >= "FFFE0000":  # what is below group 0008 is for the rules of the core
             raise self._fault(tag, "cannot stand in a data set", PROCESSING_FAILURE)
         self._spend(tag, 1)
 
@@ -234,16 +301,71 @@ class _Decoder:
             return {"vr": vr}
         order = self._syntax.order
         if vr in BINARY_VRS:
+            if vr == "UN" and self._corrections and not raw.isascii() and int(tag[3], 16) % 2:
+                raw = self._in_utf_8(tag, raw, encodings, self._corrections)
             binary = swapped(raw, vr) if order == ">" else raw
             return {"vr": vr, "InlineBinary": base64.b64encode(binary).decode("ascii")}
         more = len(raw) // 8 if vr in NUMBER_CODES else raw.count(b"\\")
         if more:
             self._spend(tag, more)
         try:
-            values = _values(raw, vr, order, encodings)
+            values = values_of(raw, vr, order, encodings)
         except (ValueError, struct.error) as error:
             raise self._fault(tag, _expected(vr, error)) from error
+        if self._corrections:
+            vr, values = self._corrected(tag, vr, values, raw, encodings, self._corrections)
         return {"vr": vr, "Value": values} if values != [None] else {"vr": vr}
+
+    def _corrected(
+        self,
+        tag: str,
+        vr: str,
+        values: list[Any],
+        raw: bytes,
+        encodings: Encodings,
+        corrections: Corrections,
+    ) -> tuple[str, list[Any]]:
+        if vr not in TEXTUAL_VRS:
+            return vr, values
+        if encodings is self._otherwise and not raw.isascii():
+            corrections.say(
+                f"text without Specific Character Set (0008,0005) was read as {encodings[0]} (DefaultEncoding)"
+            )
+        meant = right_vr(tag, vr)
+        if meant != vr and meant in TEXTUAL_VRS:
+            read = self._read_again(raw, meant, encodings)
+            if read is not None:
+                corrections.note(self._path(tag), f"had VR {vr}, which is {meant} now")
+                return meant, read
+        return vr, corrected(vr, values, self._path(tag), corrections)
+
+    def _read_again(self, raw: bytes, vr: str, encodings: Encodings) -> list[Any] | None:
+        """The same bytes as values of another VR, or None if they are none."""
+        try:
+            values = values_of(raw, vr, self._syntax.order, encodings)
+        except (ValueError, struct.error):
+            return None
+        return values if all(is_usual(vr, one) for one in values) else None
+
+    def _path(self, tag: str) -> str:
+        return ".".join((*(above for above, _ in self._trail), tag))
+
+    def _in_utf_8(self, tag: str, raw: bytes, encodings: Encodings, corrections: Corrections) -> bytes:
+        """Private text of unknown VR would be mislabelled, as data sets leave in UTF-8 whatever they came in.
+
+        What might be numbers stays as it is (PS3.5 §6.2.2).
+        """
+        if encodings[0].lower().replace("-", "_") in ("utf8", "utf_8"):
+            return raw
+        try:
+            text = decoded(raw, encodings, IN_VALUES).rstrip(" \0")
+        except UnicodeError:
+            return raw
+        if not _looks_like_text(text, len(raw)):
+            return raw
+        corrections.note(self._path(tag), "holds text, which is UTF-8 now")
+        found = text.encode()
+        return found + b" " * (len(found) % 2)
 
     def _declared(self, element: Element) -> Encodings:
         terms = "\\".join(str(one or "") for one in element.get("Value", ()))
@@ -267,6 +389,22 @@ def _expected(vr: str, error: Exception) -> str:
 
 
 # --- tags and VRs ---
+
+
+def _looks_like_text(text: str, size: int) -> bool:
+    """True for letters and ASCII in a proportion that numbers of 16, 32 or 64 bits hardly ever have.
+
+    Latin text is ASCII for the greater part; text of other scripts has a blank, or a size that no numbers have.
+    """
+    ascii_part = len(_ASCII_TEXT.findall(text))
+    others = [one for one in text if not one.isascii()]
+    if len(text) < _SHORTEST_TEXT or ascii_part + len(others) < len(text):
+        return False
+    if not all(one.isalpha() or unicodedata.combining(one) for one in others):
+        return False
+    if max(others, default="") <= _LAST_OF_LATIN:
+        return ascii_part >= len(others)
+    return ascii_part > 0 or size % 4 != 0
 
 
 @lru_cache(maxsize=4096)
@@ -307,78 +445,3 @@ def _private_vr(tag: str, before: DataSet) -> str:
     except KeyError:
         return "UN"
     return _AMBIGUOUS.get(vr, vr)
-
-
-# --- values of each VR ---
-
-
-def _values(raw: bytes, vr: str, order: str, encodings: Encodings) -> _Values:
-    code = NUMBER_CODES.get(vr)
-    if code:
-        return _numbers(raw, code, order)
-    return _READERS[vr](raw, order, encodings)
-
-
-def _numbers(raw: bytes, code: str, order: str) -> _Values:
-    count, rest = divmod(len(raw), struct.calcsize(f"<{code}"))
-    if rest:
-        raise ValueError("not a whole number of values")
-    found = struct.unpack(f"{order}{count}{code}", raw)
-    return [_float(one) for one in found] if code in "fd" else list(found)
-
-
-def _float(one: float) -> float | str:
-    if math.isfinite(one):
-        return one
-    return "NaN" if math.isnan(one) else "Infinity" if one > 0 else "-Infinity"
-
-
-def _attribute_tags(raw: bytes, order: str, encodings: Encodings) -> _Values:
-    found = _numbers(raw, "H", order)
-    if len(found) % 2:
-        raise ValueError("half a tag")
-    return [f"{group:04X}{number:04X}" for group, number in zip(found[::2], found[1::2], strict=True)]
-
-
-def _plain(raw: bytes, order: str, encodings: Encodings) -> _Values:
-    return [one.strip(" \0") or None for one in raw.decode("ascii").split("\\")]
-
-
-def _dates(raw: bytes, order: str, encodings: Encodings) -> _Values:
-    return [one.rstrip(" \0") or None for one in raw.decode("ascii").split("\\")]
-
-
-def _uri(raw: bytes, order: str, encodings: Encodings) -> _Values:
-    return [raw.decode("ascii").rstrip(" \0") or None]
-
-
-def _texts(raw: bytes, order: str, encodings: Encodings) -> _Values:
-    return [one.rstrip(" \0") or None for one in decoded(raw, encodings, IN_VALUES).split("\\")]
-
-
-def _text(raw: bytes, order: str, encodings: Encodings) -> _Values:
-    return [decoded(raw, encodings, IN_TEXT).rstrip(" \0") or None]
-
-
-def _names(raw: bytes, order: str, encodings: Encodings) -> _Values:
-    return [_name(one) for one in decoded(raw, encodings, IN_NAMES).split("\\")]
-
-
-def _name(one: str) -> dict[str, str] | None:
-    groups = [group.rstrip(" \0") for group in one.split("=")]
-    if len(groups) > len(_NAME_GROUPS):
-        raise ValueError("more than three groups")
-    return {name: group for name, group in zip(_NAME_GROUPS, groups, strict=False) if group} or None
-
-
-_READERS: Final[Mapping[str, Callable[[bytes, str, Encodings], _Values]]] = MappingProxyType(
-    {
-        **dict.fromkeys(("AE", "AS", "CS", "DS", "IS", "UI"), _plain),
-        **dict.fromkeys(("DA", "DT", "TM"), _dates),
-        **dict.fromkeys(("LO", "SH", "UC"), _texts),
-        **dict.fromkeys(SINGLE_TEXT_VRS, _text),
-        "AT": _attribute_tags,
-        "PN": _names,
-        "UR": _uri,
-    }
-)

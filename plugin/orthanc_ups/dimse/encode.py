@@ -11,14 +11,14 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, Final
 
+from ..codecs.charset import UTF8_TERM
+from ..codecs.encoded_values import NAME_GROUPS, NUMBER_CODES
 from ..core.dataset import BINARY_VRS, DataSet, Element
 from ..core.tags import SPECIFIC_CHARACTER_SET
-from .charset import UTF8_TERM
-from .syntax import IMPLICIT, NUMBER_CODES, SHORT_VRS, Syntax, swapped
+from .syntax import IMPLICIT, SHORT_VRS, Syntax, swapped
 
 _ITEM: Final = (0xFFFE, 0xE000)
 _LONGEST_SHORT: Final = 0xFFFE
-_NAME_GROUPS: Final = ("Alphabetic", "Ideographic", "Phonetic")
 _NONE: Final[frozenset[str]] = frozenset()
 _LENGTHS: Final = {f"{order}{code}": struct.Struct(f"{order}{code}").pack for order in "<>" for code in "HL"}
 
@@ -134,7 +134,7 @@ def _written(one: Any) -> str:
     if one is None:
         return ""
     if isinstance(one, dict):
-        return "=".join(one.get(name) or "" for name in _NAME_GROUPS).rstrip("=")
+        return "=".join(one.get(name) or "" for name in NAME_GROUPS).rstrip("=")
     return str(one)
 
 

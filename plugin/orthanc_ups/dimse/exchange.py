@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from ..codecs.corrections import Corrections
 from ..core import tags
 from ..core.commands import Requester
 from ..core.dataset import DataSet
@@ -89,11 +90,20 @@ class Exchange:
 
     async def data_set(self) -> DataSet:
         """The data set of the request, empty if there is none. Raises UpsError if it is broken or too large."""
+        return await self._decoded(None)
+
+    async def corrected_data_set(self) -> tuple[DataSet, tuple[str, ...]]:
+        """The same for a request whose answer can tell what was corrected, which are the sentences."""
+        corrections = self._codec.corrections()
+        found = await self._decoded(corrections)
+        return found, corrections.sentences
+
+    async def _decoded(self, corrections: Corrections | None) -> DataSet:
         if self.message.oversized:
             raise self._codec.too_large()
         if self.message.data is None:
             return {}
-        return await self._codec.decoded(self.message.data, self.context.syntax)
+        return await self._codec.decoded(self.message.data, self.context.syntax, corrections)
 
     # --- answers ---
 

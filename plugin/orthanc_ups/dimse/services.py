@@ -134,22 +134,23 @@ class Services:
 
     async def _create(self, exchange: Exchange) -> None:
         """N-CREATE (PS3.4 CC.2.5). Without Affected SOP Instance UID we choose one (PS3.7 §10.1.5.1.4)."""
-        attributes = await exchange.data_set()
+        attributes, corrections = await exchange.corrected_data_set()
         repeated = text(attributes, tags.SOP_INSTANCE_UID)
         uid = exchange.instance or repeated or f"2.25.{uuid.uuid4().int}"
         if repeated and repeated != uid:
             detail = "SOPInstanceUID (0008,0018) is not Affected SOP Instance UID"
             raise UpsError(statuses.INVALID_VALUE, detail, tags.SOP_INSTANCE_UID)
-        outcome = await self._worklist.execute(Create(exchange.requester, uid, attributes))
+        outcome = await self._worklist.execute(Create(exchange.requester, uid, attributes, corrections))
         await exchange.answer(outcome.status, outcome.uid, outcome.attributes, "; ".join(outcome.details))
 
     async def _set(self, exchange: Exchange) -> None:
         """N-SET (PS3.4 CC.2.6)."""
         uid = _needed_instance(exchange)
-        attributes = dict(await exchange.data_set())
+        found, corrections = await exchange.corrected_data_set()
+        attributes = dict(found)
         transaction = _transaction(attributes)
         attributes.pop(tags.TRANSACTION_UID, None)
-        update = Update(exchange.requester, uid, attributes, transaction)
+        update = Update(exchange.requester, uid, attributes, transaction, corrections)
         outcome = await self._worklist.execute(update)
         await exchange.answer(outcome.status, uid, outcome.attributes, "; ".join(outcome.details))
 

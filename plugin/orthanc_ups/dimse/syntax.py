@@ -47,16 +47,8 @@ SHORT_VRS: Final = frozenset(vr.value for vr in EXPLICIT_VR_LENGTH_16)
 LONG_VRS: Final = frozenset(vr.value for vr in EXPLICIT_VR_LENGTH_32)
 """VRs whose length has 32 bits in explicit syntaxes (PS3.5 Table 7.1-1)."""
 
-NUMBER_CODES: Final[Mapping[str, str]] = MappingProxyType(
-    {"US": "H", "SS": "h", "UL": "L", "SL": "l", "UV": "Q", "SV": "q", "FL": "f", "FD": "d"}
-)
-"""How module struct calls the VRs that hold numbers."""
-
 WORD_SIZES: Final[Mapping[str, int]] = MappingProxyType({"OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8})
 """Bytes of one word of the binary VRs that know a byte order."""
-
-SINGLE_TEXT_VRS: Final = frozenset({"LT", "ST", "UR", "UT"})
-"""VRs with one value only, in which a backslash is a character like others."""
 
 
 def swapped(binary: bytes, vr: str) -> bytes:

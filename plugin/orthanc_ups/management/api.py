@@ -6,10 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from ..dicomweb.origins import Origins
+from ..core.ae_titles import AeTitles
 from ..dicomweb.request import WebRequest
 from ..dicomweb.response import WebResponse
-from ..dicomweb.rights import Rights
 from .activity import Activity
 from .explorer_files import openapi
 from .lists import Lists
@@ -35,8 +34,7 @@ class Ports:
     activity: Activity
     clock: Clock
     facts: Facts
-    rights: Rights
-    origins: Origins
+    titles: AeTitles
     more_warnings: Callable[[], Sequence[str]] = tuple
 
 
@@ -44,7 +42,7 @@ class ManagementApi:
     """Answers requests below ``/ups/api``. ``more`` are routes of others, such as export and import."""
 
     def __init__(self, ports: Ports, more: Iterable[Route] = ()) -> None:
-        self._router = Router((*_routes(ports), *more), ports.facts.ae_title, ports.rights, ports.origins)
+        self._router = Router((*_routes(ports), *more), ports.facts.ae_title, ports.titles)
 
     @property
     def routes(self) -> tuple[Route, ...]:
@@ -61,14 +59,7 @@ def _routes(ports: Ports) -> tuple[Route, ...]:
     starting = Starting(ports.clock, ports.facts)
     lists = Lists(ports.inspection, lambda: ports.clock.now().tzinfo)
     workitems = Workitems(
-        ports.commands,
-        ports.inspection,
-        ports.desk,
-        resources,
-        starting,
-        ports.clock,
-        ports.facts,
-        ports.rights,
+        ports.commands, ports.inspection, ports.desk, resources, starting, ports.clock, ports.facts
     )
     subscribers = Subscribers(ports.commands, ports.inspection, ports.desk, ports.dimse, ports.modalities)
     overview = Overview(
@@ -78,7 +69,6 @@ def _routes(ports: Ports) -> tuple[Route, ...]:
         ports.activity,
         ports.clock,
         ports.facts,
-        ports.rights,
         ports.more_warnings,
     )
     rooms = (overview, lists, workitems, subscribers, starting, resources)

@@ -9,8 +9,8 @@ from pydicom import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 
+from orthanc_ups.codecs.charset import undeclared
 from orthanc_ups.core.dataset import DataSet, element
-from orthanc_ups.dimse.charset import undeclared
 from orthanc_ups.dimse.decode import Bounds, decode
 from orthanc_ups.dimse.encode import encode
 from orthanc_ups.dimse.syntax import BIG_ENDIAN, EXPLICIT, IMPLICIT, Syntax

@@ -16,8 +16,8 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_dataset
 
+from orthanc_ups.codecs.charset import undeclared
 from orthanc_ups.core.dataset import BINARY_VRS, DataSet, element
-from orthanc_ups.dimse.charset import undeclared
 from orthanc_ups.dimse.decode import Bounds, decode
 from orthanc_ups.dimse.encode import encode
 from orthanc_ups.dimse.syntax import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, SYNTAXES, Syntax
