@@ -97,9 +97,63 @@ def test_refusals_have_their_status_and_say_why(own: WebClient) -> None:
     assert own.get("/workitems", headers={"Accept": "text/html"}).status_code == 406
     not_allowed = own.delete("/workitems")
     assert (not_allowed.status_code, not_allowed.headers["Allow"]) == (405, "GET,POST,HEAD,OPTIONS")
-    answer = own.get("/workitems?Nonsense=1")
+    answer = own.get("/workitems?limit=Nonsense")
     assert answer.status_code == 400
     assert "Nonsense" in answer.json()["Detail"]
+
+
+def test_a_create_whose_uid_was_lost_names_the_uid_that_was_chosen(own: WebClient) -> None:
+    lost = new_uid()
+    answer = own.post(f"/workitems?workitem={lost}", minimal())
+    chosen = answer.headers["Location"].rpartition("/")[2]
+    assert (answer.status_code, answer.headers["Location"]) == (201, f"{own.url}/workitems/{chosen}")
+    assert f"so {chosen} was chosen" in answer.headers["Warning"]
+    assert "X-Ups-Query" in answer.headers["Warning"]
+    assert own.get(f"/workitems/{lost}").status_code == 404
+    assert own.retrieve(chosen)["00741000"] == element("CS", "SCHEDULED")
+
+
+def test_arguments_that_may_have_been_lost_are_named(own: WebClient) -> None:
+    uid, transaction, ae = new_uid(), new_uid(), "LOST"
+    assert "Warning" not in own.post("/workitems", minimal(), **query(f"workitem={uid}")).headers
+    subscribers = f"/workitems/{uid}/subscribers/{ae}"
+    assert "No Deletion Lock" in own.post(f"{subscribers}?deletionlock=true").headers["Warning"]
+    lock = {"00741230": element("LO", "FALSE")}
+    assert "Warning" not in own.post(subscribers, lock).headers
+    assert "Warning" not in own.post(subscribers, None, **query("deletionlock=false")).headers
+    filtered = own.post(f"/workitems/{FILTERED}/subscribers/{ae}?filter=PatientID=1")
+    assert (filtered.status_code, "No filter has arrived" in filtered.headers["Warning"]) == (400, True)
+    own.put(f"/workitems/{uid}/state", state("IN PROGRESS", transaction))
+    update = own.post(f"/workitems/{uid}?transaction-uid={transaction}", performed())
+    assert (update.status_code, "No Transaction UID has arrived" in update.headers["Warning"]) == (400, True)
+    cancel = own.post(f"/workitems/{uid}/cancelrequest?requester=RIS")
+    assert "No requester has arrived" in cancel.headers["Warning"]
+    assert "Warning" not in own.delete(subscribers).headers
+
+
+def test_capabilities_name_no_parameter_that_is_dropped(own: WebClient, listener: WebClient) -> None:
+    options = {"X-Ups-Method": "OPTIONS", "Accept": "application/json"}
+    text = own.get("/workitems", headers=options).text
+    assert not [name for name in ('"filter"', '"deletionlock"', '"transaction-uid"') if name in text]
+    assert '"X-Ups-Query"' in text
+    assert '"includefield"' in text
+    own_port = listener.request("OPTIONS", "/", headers={"Accept": "application/json"}).text
+    assert '"filter"' in own_port
+    assert "X-Ups-Query" not in own_port
+
+
+def test_refused_requests_leave_a_line_in_the_log(
+    orthanc: RealOrthanc, own: WebClient, listener: WebClient
+) -> None:
+    uid, transaction = listener.create(), new_uid()
+    own.put(f"/workitems/{uid}/state", state("IN PROGRESS", transaction))
+    for client in (own, listener):
+        client.post(f"/workitems/{uid}", performed(), params={"transaction-uid": "2.25.4711"})
+    log = orthanc.log_text()
+    assert f"Update of {uid} by somebody at Orthanc's port refused with 400: " in log
+    assert f"Update of {uid} by somebody at 127.0.0.1 refused with 400: " in log
+    assert transaction not in log
+    assert "2.25.4711" not in log
 
 
 def test_search_with_repeated_keys(own: WebClient) -> None:

@@ -8,6 +8,8 @@ HEAD or WebSocket. So here
   does a percent-encoded question mark in the path (``/workitems%3Fworkitem=1.2.3``);
 - ``X-Ups-Method: OPTIONS`` on a GET asks for the capabilities;
 - a Create, Update or Subscribe may have its arguments in the body (ups_rs_commands).
+
+Where an argument may have been lost, a Warning says so (lost_queries).
 """
 
 from __future__ import annotations
@@ -126,6 +128,7 @@ class OrthancRoutes:
             service=service,
             web_socket_service=self._web_socket_service(service),
             user=self._authorization.user(headers),
+            drops_queries="?" not in uri and _QUERY_HEADER not in headers,
         )
 
     def _web_socket_service(self, service: str) -> str:

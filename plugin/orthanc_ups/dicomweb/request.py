@@ -25,6 +25,7 @@ class WebRequest:
         web_socket_service: base of the URLs of notification connections, likewise.
         user: the authenticated user, if the host knows one.
         resource: what the path names, if the host had to find out.
+        drops_queries: True if the host drops the query of a POST, PUT or DELETE, and nothing stands in its place.
     """
 
     method: str
@@ -36,6 +37,7 @@ class WebRequest:
     web_socket_service: str = ""
     user: str | None = None
     resource: Resource | None = None
+    drops_queries: bool = False
 
     def segments(self) -> list[str]:
         """The parts of the path, percent-decoded; a slash at the end does not count. Raises HttpProblem 400."""

@@ -19,9 +19,10 @@ from ..codecs.dicom_json import from_texts
 from ..core.commands import Create
 from ..core.matching import Query
 from ..core.outcome import Paging
-from ..core.statuses import Service, UpsError
+from ..core.statuses import MISSING_TRANSACTION_UID, Service, UpsError
 from ..settings import Settings
 from ..worklist.ports import WorklistPort
+from . import lost_queries
 from . import ups_rs_answers as answers
 from . import ups_rs_capabilities as capabilities
 from .body import Bodies
@@ -86,6 +87,8 @@ class UpsRs:
         except HttpProblem as problem:
             response = problem.response()
         except UpsError as error:
+            if request.drops_queries and error.status is MISSING_TRANSACTION_UID:
+                warnings.append(lost_queries.without_transaction_uid())
             response = answers.refused(error, service, request.service)
         except Exception:
             _log.exception("%s of a %s failed", request.method, service.value if service else "resource")
@@ -163,6 +166,7 @@ class UpsRs:
             self._tokens,
             warnings,
             corrections.sentences,
+            request.drops_queries,
         )
         asked = command(service, call)
         outcome = await self._worklist.execute(asked)
@@ -195,7 +199,9 @@ def _places(request: WebRequest, resource: Resource, service: Service, created: 
 
 def _capabilities(request: WebRequest, parameters: Parameters, resource: Resource) -> WebResponse:
     media_type = answers.negotiated(request.headers, parameters, capabilities.OFFERED)
-    body, entity_tag = capabilities.document(request.service, request.web_socket_service, media_type)
+    body, entity_tag = capabilities.document(
+        request.service, request.web_socket_service, media_type, drops_queries=request.drops_queries
+    )
     headers = (("Allow", ", ".join(resource.allowed)), ("ETag", entity_tag), ("Vary", "Accept"))
     if not capabilities.has_changed(request.headers.get("if-none-match"), entity_tag):
         return WebResponse(304, headers)

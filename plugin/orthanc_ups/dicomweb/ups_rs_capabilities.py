@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Final
 from xml.sax.saxutils import escape, quoteattr
@@ -28,6 +28,7 @@ class _Method:
     takes: tuple[str, ...] = ()
     gives: tuple[str, ...] = ()
     statuses: tuple[int, ...] = (200, 400, 401, 403, 404)
+    headers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,17 +104,36 @@ _TREE: Final = (
 )
 
 
-def document(service: str, web_socket_service: str, media_type: MediaType) -> tuple[bytes, str]:
-    """The description in a media type of OFFERED, and its entity tag."""
-    return _document(service, web_socket_service, media_type in (WADL, PLAIN_XML))
+def _without_queries(node: _Node) -> _Node:
+    """A resource on Orthanc's own port, which drops the query of a POST, PUT or DELETE."""
+    methods = (
+        method if method.name == "GET" else replace(method, parameters=(), headers=("X-Ups-Query",))
+        for method in node.methods
+    )
+    return _Node(node.path, tuple(methods), tuple(map(_without_queries, node.children)))
+
+
+# Orthanc has no WebSockets.
+_TREE_OF_ORTHANC: Final = tuple(_without_queries(node) for node in _TREE if node.path != "subscribers")
+
+
+def document(
+    service: str, web_socket_service: str, media_type: MediaType, *, drops_queries: bool = False
+) -> tuple[bytes, str]:
+    """The description in a media type of OFFERED, and its entity tag.
+
+    ``drops_queries``: as on Orthanc's own port, which drops the query of a POST, PUT or DELETE.
+    """
+    return _document(service, web_socket_service, media_type in (WADL, PLAIN_XML), drops_queries)
 
 
 @lru_cache(64)
-def _document(service: str, web_socket_service: str, in_xml: bool) -> tuple[bytes, str]:
+def _document(service: str, web_socket_service: str, in_xml: bool, drops_queries: bool) -> tuple[bytes, str]:
+    tree = _TREE_OF_ORTHANC if drops_queries else _TREE
     if in_xml:
-        body = _wadl(service, web_socket_service).encode()
+        body = _wadl(tree, service, web_socket_service).encode()
     else:
-        body = orjson.dumps(_json(service, web_socket_service), option=orjson.OPT_INDENT_2)
+        body = orjson.dumps(_json(tree, service, web_socket_service), option=orjson.OPT_INDENT_2)
     return body, f'"{hashlib.sha256(body).hexdigest()[:32]}"'
 
 
@@ -134,12 +154,12 @@ def _notes(web_socket_service: str) -> dict[str, str]:
     }
 
 
-def _wadl(service: str, web_socket_service: str) -> str:
+def _wadl(tree: tuple[_Node, ...], service: str, web_socket_service: str) -> str:
     notes = "".join(
         f"<doc title={quoteattr(title)}>{escape(text)}</doc>"
         for title, text in _notes(web_socket_service).items()
     )
-    resources = "".join(map(_resource, _TREE))
+    resources = "".join(map(_resource, tree))
     return (
         f'<?xml version="1.0" encoding="UTF-8"?>\n<application xmlns="{_NAMESPACE}">{notes}'
         f"<resources base={quoteattr(service)}>{resources}</resources></application>\n"
@@ -155,6 +175,7 @@ def _resource(node: _Node) -> str:
 
 def _method(method: _Method) -> str:
     parameters = "".join(f'<param name="{name}" style="query"/>' for name in method.parameters)
+    parameters += "".join(f'<param name="{name}" style="header"/>' for name in method.headers)
     taken = "".join(f"<representation mediaType={quoteattr(one)}/>" for one in method.takes)
     given = "".join(f"<representation mediaType={quoteattr(one)}/>" for one in method.gives)
     request = f"<request>{parameters}{taken}</request>" if parameters or taken else ""
@@ -166,8 +187,8 @@ def _method(method: _Method) -> str:
 # --- JSON -------------------------------------------------------------------------------------------
 
 
-def _json(service: str, web_socket_service: str) -> dict[str, Any]:
-    resources = {"base": service, "resource": [_resource_json(node) for node in _TREE]}
+def _json(tree: tuple[_Node, ...], service: str, web_socket_service: str) -> dict[str, Any]:
+    resources = {"base": service, "resource": [_resource_json(node) for node in tree]}
     return {"application": {"doc": _notes(web_socket_service), "resources": resources}}
 
 
@@ -176,7 +197,11 @@ def _resource_json(node: _Node) -> dict[str, Any]:
         {
             "name": method.name,
             "id": method.transaction,
-            "request": {"param": list(method.parameters), "representation": list(method.takes)},
+            "request": {
+                "param": list(method.parameters),
+                "header": list(method.headers),
+                "representation": list(method.takes),
+            },
             "response": {"status": list(method.statuses), "representation": list(method.gives)},
         }
         for method in node.methods

@@ -36,6 +36,7 @@ from ..core.statuses import (
     UpsError,
 )
 from ..core.value_rules import check_values
+from . import lost_queries
 from .response import HttpProblem
 from .rights import Rights
 from .ups_rs_parameters import (
@@ -64,6 +65,7 @@ class Call:
         tokens: names of parameters that belong to others.
         warnings: what its sender is told beside the answer.
         corrections: what was corrected while the body was read, a sentence each.
+        drops_queries: True if its parameters may have been lost on the way.
     """
 
     resource: Resource
@@ -74,6 +76,12 @@ class Call:
     tokens: Collection[str] = ()
     warnings: list[str] = field(default_factory=list)
     corrections: tuple[str, ...] = ()
+    drops_queries: bool = False
+
+    def warn(self, text: str) -> None:
+        """Tell the sender what may have been lost, if it may."""
+        if self.drops_queries:
+            self.warnings.append(text)
 
 
 def _create(call: Call) -> Command:
@@ -81,7 +89,10 @@ def _create(call: Call) -> Command:
     named = call.parameters.one(*WORKITEM) or call.parameters.bare_uid()
     _check_class(_taken(attributes, tags.SOP_CLASS_UID, _AFFECTED_SOP_CLASS))
     inside = _taken(attributes, tags.SOP_INSTANCE_UID, _AFFECTED_SOP_INSTANCE)
-    uid = _same("the SOP Instance UID", named, inside) or f"2.25.{uuid.uuid4().int}"
+    uid = _same("the SOP Instance UID", named, inside)
+    if not uid:
+        uid = f"2.25.{uuid.uuid4().int}"
+        call.warn(lost_queries.without_workitem_uid(uid))
     return Create(_requester(call), uid, attributes, call.corrections)
 
 
@@ -106,11 +117,16 @@ def _request_cancel(call: Call) -> Command:
     information = call.body or {}
     _check_rest(information, CANCEL_INFORMATION)
     check_values(information)
-    return RequestCancel(_requester(call), call.resource.uid, information, corrections=call.corrections)
+    requester = _requester(call)
+    if not call.resource.ae:
+        call.warn(lost_queries.without_requester(requester.ae))
+    return RequestCancel(requester, call.resource.uid, information, corrections=call.corrections)
 
 
 def _subscribe(call: Call) -> Command:
     body = dict(call.body or {})
+    if tags.DELETION_LOCK not in body:
+        call.warn(lost_queries.without_deletion_lock())
     lock = _lock(_taken(body, tags.DELETION_LOCK)) or call.parameters.flag(*DELETION_LOCK)
     if not is_filtered(Service.SUBSCRIBE, call.resource):
         _check_unfiltered(call, body)
@@ -119,6 +135,7 @@ def _subscribe(call: Call) -> Command:
     call.warnings.append(ignored_warning(wanted.ignored))
     keys = {**body, **wanted.identifier}
     if not keys:
+        call.warn(lost_queries.without_matching_keys())
         raise UpsError(INVALID_ARGUMENT, "a filtered subscription needs at least one matching key")
     return Subscribe(_requester(call), call.resource.uid, call.resource.ae, lock, keys)
 

@@ -26,7 +26,7 @@ _LINES: Final = 60
 _SUMMARIES: Final = 20
 _KINDS: Final = 1_000  # that are counted apart
 _LONGEST: Final = 300  # characters of a reason
-_QUOTED: Final = re.compile(r"""(?<!\w)(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""")
+_QUOTED: Final = re.compile(r"""(?<![\w=])(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""")
 
 _Kind: TypeAlias = tuple[str, str, str, str]
 
