@@ -18,7 +18,11 @@ from .modalities import Modality
 
 _log = logging.getLogger("orthanc_ups.orthanc.modalities")
 _STALE_AFTER: Final = 30.0  # seconds
-_BETWEEN_MISSES: Final = 1.0  # seconds between two questions that unknown AE titles may cause
+_LEAST_PAUSE: Final = 0.05  # seconds between two questions that unknown AE titles may cause
+_GREATEST_PAUSE: Final = 1.0  # seconds
+_PAUSE_FACTOR: Final = (
+    10  # pauses are this many times as long as an answer takes, so Orthanc is asked a tenth of the time
+)
 
 
 class OrthancModalities:
@@ -38,6 +42,7 @@ class OrthancModalities:
         self._clock = clock
         self._by_ae_title: dict[str, tuple[Modality, ...]] = {}
         self._asked_at = float("-inf")
+        self._took = 0.0  # seconds for the last answer
         self._questions = 0
         self._asking: asyncio.Task[None] | None = None
         self._available = True
@@ -58,10 +63,11 @@ class OrthancModalities:
         """As ``by_ae_title``, but asks Orthanc first if the AE title is unknown or the view is old.
 
         That an AE title is unknown is never said from a view that is older than the question: it may be new. As
-        strangers may ask at will, that can take _BETWEEN_MISSES. If Orthanc does not answer, the last view holds.
+        strangers may ask at will, their questions are paced, which they wait for: _LEAST_PAUSE as a rule. If Orthanc
+        does not answer, the last view holds.
         """
         if not self.by_ae_title(ae_title):
-            await self._ask_anew(_BETWEEN_MISSES)
+            await self._ask_anew(min(_GREATEST_PAUSE, max(_LEAST_PAUSE, _PAUSE_FACTOR * self._took)))
         elif self._clock() - self._asked_at >= _STALE_AFTER:
             await self.refresh()
         return self.by_ae_title(ae_title)
@@ -102,6 +108,7 @@ class OrthancModalities:
         self._questions += 1
         try:
             reply = await self._loopback.request("GET", "/modalities?expand")
+            self._took = self._clock() - self._asked_at
             if reply.status != 200:
                 raise refused(reply, "cannot list the modalities")
             self._take(self._grouped(reply.json()))
