@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Exit code 0 if every server of the container answers, HTTP and DICOM, be it with a refusal.
+"""Exit code 0 if every server of the container answers, HTTP and DICOM, be it with a refusal, and the worklist is well:
+``/ups/health`` answers 503 while nothing can be stored.
 
 ORTHANC_UPS_HEALTH_URLS names them, separated by spaces: ``http://``, ``https://``, ``dicom://HOST:PORT``.
 """
@@ -14,9 +15,7 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
-DEFAULT_URLS = (
-    "http://127.0.0.1:8042/system http://127.0.0.1:8043/ dicom://127.0.0.1:4242 dicom://127.0.0.1:4243"
-)
+DEFAULT_URLS = "http://127.0.0.1:8042/system http://127.0.0.1:8043/ups/health dicom://127.0.0.1:4242 dicom://127.0.0.1:4243"
 PATIENCE = 4.0
 APPLICATION_CONTEXT, VERIFICATION, IMPLICIT = (
     b"1.2.840.10008.3.1.1.1",
@@ -75,7 +74,8 @@ def problem(url: str) -> str:
     try:
         ask(url)
     except urllib.error.HTTPError as error:
-        return f"{url}: {error}" if error.code >= 500 else ""
+        text = error.read(400).decode(errors="replace") if error.code >= 500 else ""
+        return f"{url}: {error} {text}" if error.code >= 500 else ""
     except (OSError, ValueError) as error:
         return f"{url}: {error}"
     return ""

@@ -180,6 +180,15 @@ class UpsService:
         """True while Orthanc's metadata store does not answer."""
         return self._writer.is_stuck
 
+    @property
+    def store_trouble(self) -> str:
+        """Why the last write was not done, "" if it was."""
+        return self._writer.trouble
+
+    async def prove_store(self) -> None:
+        """Write something harmless. Raises StoreUnavailable."""
+        await self._header.prove()
+
     # --- start ---
 
     async def start(self) -> None:

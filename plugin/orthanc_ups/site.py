@@ -19,10 +19,10 @@ from .delivery.port import Channel
 from .delivery.receivers import KnownReceivers
 from .dicomweb import tls as web_tls
 from .dicomweb.authorization import Authorization, OrthancQuestions
-from .dicomweb.http_listener import Doors, HttpListener
+from .dicomweb.http_listener import Doors, HttpService
+from .dicomweb.http_port import HttpPort, unavailable
 from .dicomweb.orthanc_requests import OrthancDoor, send
 from .dicomweb.orthanc_routes import OrthancRoutes
-from .dicomweb.response import HttpProblem, WebResponse
 from .dicomweb.rights import Rights
 from .dicomweb.ups_rs import UpsRs
 from .dicomweb.web_socket import WebSocketChannel
@@ -34,6 +34,7 @@ from .dimse.resolver import Resolver
 from .dimse.scp import MORE_CONNECTIONS, DimseServer
 from .dimse.scu import DimseChannel
 from .dimse.services import Services
+from .health import Health
 from .management import operating
 from .management.explorer_files import serve
 from .management.pages import OrthancPages
@@ -42,6 +43,7 @@ from .monitoring.audit import AuditLog
 from .monitoring.disk_space import DiskSpace
 from .monitoring.instruments import Instruments, Wires, meters
 from .monitoring.metrics import Metrics
+from .monitoring.store_watch import StoreWatch
 from .orthanc import collector
 from .orthanc.descriptors import Descriptors
 from .orthanc.local_zone import local_zone
@@ -53,9 +55,10 @@ from .orthanc.sdk import RestOutput, RestRequest
 from .projection.projection import Projection
 from .service import UpsService
 from .settings import Settings, Surroundings
+from .store import shelves
 from .store.metadata import OrthancEntries
 from .store.port import StoreUnavailable
-from .store.shelf_keeper import StoreMisconfigured
+from .store.shelf_keeper import StoreMisconfigured, refused
 from .store.shelves import Uploads
 from .webhook import subscriptions as webhook_subscriptions
 from .webhook.channel import WebhookChannel, webhook_channels
@@ -79,12 +82,20 @@ class Site:
         thread: LoopThread,
         instruments: Instruments,
     ) -> None:
-        """Prepare, without touching loop or network. ``authorization``: the token for Orthanc's own port."""
+        """Prepare, without touching loop or network. ``authorization``: the token for Orthanc's own port.
+
+        Raises:
+            OSError: the certificate of Orthanc's HTTP server cannot be used.
+            TlsError: the same for DICOM.
+        """
         self._descriptors = Descriptors.of_process(
             settings.maximum_connections + settings.maximum_associations + MORE_CONNECTIONS
         )
         self._refusals = RefusalLog()
         self._door = OrthancDoor(thread.submit, settings, surroundings, self._refusals)
+        self.health = Health()
+        self._web_context = web_tls.server_context(surroundings)
+        self._dimse_context = dimse_tls.server_context(surroundings)
         self._routes: OrthancRoutes | None = None
         self._pages: OrthancPages | None = None
         self._instruments = instruments
@@ -119,14 +130,14 @@ class Site:
     def answer_ups_rs(self, output: RestOutput, uri: str, **request: Unpack[RestRequest]) -> None:
         """Answer a request below ``/dicom-web``."""
         if self._routes is None:
-            send(output, _not_open())
+            send(output, unavailable(self.health.report()))
         else:
             self._routes.answer(output, uri, **request)
 
     def answer_page(self, output: RestOutput, uri: str, **request: Unpack[RestRequest]) -> None:
         """Answer a request below ``/ups``."""
         if self._pages is None:
-            send(output, _not_open())
+            send(output, unavailable(self.health.report()))
         else:
             self._pages.answer(output, uri, **request)
 
@@ -135,20 +146,36 @@ class Site:
     async def run(self) -> None:
         """Read the worklist in and open every port; whatever is missing is waited for."""
         self._opening = asyncio.current_task()
+        http = HttpPort(
+            self._settings,
+            self._surroundings,
+            self._descriptors.share(),
+            self.health.report,
+            self._refusals,
+            self._web_context,
+        )
+        self._opened.append(http.stop)
+        listening = asyncio.ensure_future(self._patiently("the DICOMweb port", http.start))
+        self._tasks.append(listening)
         try:
-            await self._open()
-        except (StoreMisconfigured, dimse_tls.TlsError, ValueError) as error:
-            _log.error("The UPS service cannot start: %s", error)
-        except Exception:
-            _log.exception("The UPS service cannot start by an error of ours")
+            await self._open(http, listening)
+        except (StoreMisconfigured, ValueError) as error:
+            self._fail(str(error))
+        except Exception as error:
+            _log.exception("Opening the UPS service failed")
+            self._fail(f"internal error ({type(error).__name__}); see Orthanc's log")
 
-    async def _open(self) -> None:
+    def _fail(self, reason: str) -> None:
+        self.health.failed(reason)
+        _log.error("The UPS service cannot start: %s", reason)
+
+    async def _open(self, http: HttpPort, listening: Awaitable[None]) -> None:
         self._opened.append(self._loopback.close)
         await self._patiently("Orthanc's metadata", self._entries.open)
         await self._patiently("Orthanc's modalities", self._modalities.refresh)
-        self._keep(self._modalities.keep_fresh())
-        self._keep(self._disk_space.run())
-        self._keep(self._refusals.run())
+        self._keep(self._modalities.keep_fresh)
+        self._keep(self._disk_space.run)
+        self._keep(self._refusals.run)
         codec, resolver = Codec(self._settings, self._surroundings), Resolver()
         dimse = self._dimse_channel(codec, resolver)
         sockets = WebSocketChannel(self._settings)
@@ -162,14 +189,16 @@ class Site:
         )
         sockets.replay, sockets.opened = service.delivery, self._listens
         self._modalities.moved = self._seen
-        listener = self._http_listener(service, sockets)
+        web = self._http_service(service, sockets)
         server = self._dimse_server(service, codec, resolver)
-        self._tell(service, Wires(server, dimse, listener, sockets))
-        await asyncio.gather(
-            self._listen("DIMSE", server),
-            self._listen("DICOMweb", listener),
-            self._open_pages(service, dimse),
-        )
+        self._opened.append(server.stop)
+        watch = StoreWatch(service, self._read_of_the_store)
+        self._keep(watch.run)
+        self._tell(service, Wires(server, dimse, http, self.health, sockets))
+        await self._open_pages(service, dimse)
+        http.serve(web.answer)
+        self.health.opened(lambda: watch.trouble or "; ".join(self._disk_space.warnings()))
+        await asyncio.gather(self._patiently("the DIMSE port", server.start), listening)
         # At the level at which Orthanc tells of its own ports: an operator sees it without --verbose.
         _log.warning(
             "Worklist %s is open with %d workitems: DIMSE on port %d, DICOMweb on port %d",
@@ -179,37 +208,33 @@ class Site:
             self._settings.http_port,
         )
 
+    async def _read_of_the_store(self) -> None:
+        """Something of Orthanc's database that costs little. Raises StoreUnavailable."""
+        reply = await self._loopback.request("GET", f"/patients/{shelves.PATIENT}/protected")
+        if reply.status >= 500:
+            raise refused(reply, "cannot read Orthanc's database")
+
     def _tell(self, service: UpsService, wires: Wires) -> None:
         figures = measuring.sources(service, meters(wires, self._instruments))
-        self._keep(Metrics(figures, self._instruments.publish).run())
+        self._keep(Metrics(figures, self._instruments.publish).run)
         if self._instruments.emit is not None:
             audit = AuditLog(self._instruments.emit, _in_a_moment)
             audit.start()
             service.worklist.observers.append(audit.accepted)
             self._opened.append(lambda: _ended(audit))
 
-    def _keep(self, work: Awaitable[None]) -> None:
-        self._tasks.append(asyncio.ensure_future(work))
+    def _keep(self, work: Callable[[], Awaitable[None]]) -> None:
+        self._tasks.append(asyncio.ensure_future(_for_ever(work)))
 
     async def _patiently(self, what: str, step: Callable[[], Awaitable[None]]) -> None:
         pause = _FIRST_PAUSE
         while True:
             try:
                 return await step()
-            except StoreUnavailable as error:
-                _log.warning("Cannot open %s yet: %s; trying again in %g s", what, error, pause)
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE)
-
-    async def _listen(self, what: str, server: DimseServer | HttpListener) -> None:
-        pause = _FIRST_PAUSE
-        while True:
-            try:
-                await server.start()
-                self._opened.append(server.stop)
-                return
-            except OSError as error:
-                _log.error("Cannot listen for %s: %s; trying again in %g s", what, error.strerror, pause)
+            except (StoreUnavailable, OSError) as error:
+                reason = f"cannot open {what}: {_in_words(error)}"
+                self.health.waits_for(reason)
+                _log.error("%s; trying again in %g s", reason, pause)
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
@@ -268,11 +293,11 @@ class Site:
     def _dimse_server(self, service: UpsService, codec: Codec, resolver: Resolver) -> DimseServer:
         policy = Policy(self._settings, self._surroundings, self._modalities, resolver, self._titles)
         services = Services(service.worklist, policy, self._seen, self._refusals, self._zone)
-        tls = dimse_tls.server_context(self._surroundings)
         share = self._descriptors.share()
-        return DimseServer(self._settings, policy, services, codec, self._seen, share, self._refusals, tls)
+        context, refusals = self._dimse_context, self._refusals
+        return DimseServer(self._settings, policy, services, codec, self._seen, share, refusals, context)
 
-    def _http_listener(self, service: UpsService, sockets: WebSocketChannel) -> HttpListener:
+    def _http_service(self, service: UpsService, sockets: WebSocketChannel) -> HttpService:
         anonymous = Loopback.of(self._surroundings, "")
         self._opened.append(anonymous.close)
         questions = OrthancQuestions(anonymous)
@@ -293,10 +318,7 @@ class Site:
         )
         sessions = WebSocketSessions(sockets, authorization.query_tokens)
         doors = Doors(handler, sessions, authorization, rights)
-        tls = web_tls.server_context(self._surroundings)
-        return HttpListener(
-            doors, self._settings, self._surroundings, self._descriptors.share(), self._refusals, tls
-        )
+        return HttpService(doors, self._settings, self._surroundings, self._refusals)
 
     async def _open_pages(self, service: UpsService, dimse: DimseChannel) -> None:
         known = await operating.asked(self._loopback)
@@ -304,13 +326,14 @@ class Site:
         api, activity = operating.management(
             service, self._modalities, dimse, self._loopback, fixed, self._disk_space.warnings
         )
-        self._keep(activity.run())
+        self._keep(activity.run)
         self._pages = OrthancPages(self._door, api.answer, serve, self._authorization.user)
 
     # --- closing ---
 
     async def stop(self) -> None:
         """Close everything in the opposite order, and let nothing of it stop the rest."""
+        self.health.stopping()
         for task in (*self._tasks, *((self._opening,) if self._opening else ())):
             task.cancel()
         for close in reversed(self._opened):
@@ -322,6 +345,23 @@ class Site:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
+async def _for_ever(work: Callable[[], Awaitable[None]]) -> None:
+    """Do what never ends; begin again whenever it does end."""
+    pause = _FIRST_PAUSE
+    while True:
+        try:
+            await work()
+            _log.error("A part of the UPS service ended; it is begun again in %g s", pause)
+        except Exception:
+            _log.exception("A part of the UPS service failed; it is begun again in %g s", pause)
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, _LONGEST_PAUSE)
+
+
+def _in_words(error: Exception) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+
+
 def _in_a_moment(work: Callable[[], None]) -> None:
     asyncio.get_running_loop().call_later(_A_MOMENT, work)
 
@@ -329,7 +369,3 @@ def _in_a_moment(work: Callable[[], None]) -> None:
 async def _ended(audit: AuditLog) -> None:
     audit.hand_over()
     await asyncio.to_thread(audit.stop, _AUDIT_ENDS)
-
-
-def _not_open() -> WebResponse:
-    return HttpProblem(503, "the UPS service is not open yet", (("Retry-After", "2"),)).response()

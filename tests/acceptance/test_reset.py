@@ -44,7 +44,7 @@ def reset(orthanc: RealOrthanc, ask: Callable[[RealOrthanc], None]) -> None:
     ask(orthanc)
     wait_until(lambda: "Orthanc has started" in orthanc.log_text()[begun:], orthanc.log_tail, 60)
     wait_until(
-        lambda: is_listening(orthanc.ups_http_port) and is_listening(orthanc.ups_dicom_port),
+        lambda: orthanc.health() == 200 and is_listening(orthanc.ups_dicom_port),
         orthanc.log_tail,
         60,
     )

@@ -14,7 +14,9 @@ import pytest
 import requests
 
 from tests.support.dimse_client import UpsClient
+from tests.support.faults import limit_file_size
 from tests.support.orthanc import RealOrthanc
+from tests.support.ports import is_listening
 from tests.support.waiting import wait_until
 from tests.support.web_client import WebClient
 from tests.support.workitems import minimal
@@ -110,3 +112,36 @@ def test_a_process_without_any_descriptor_goes_on_once_it_has_some(suite: str) -
         resource.prlimit(orthanc.pid, resource.RLIMIT_NOFILE, before)
         wait_until(lambda: _serves(orthanc), lambda: f"all is as before\n{orthanc.log_tail()}", 60)
         assert orthanc.log_text().count("cannot accept connections now") == 1
+
+
+def test_the_health_says_what_the_service_can_do(suite: str) -> None:
+    """From the start, before the DIMSE port is open, until the database is gone."""
+    with RealOrthanc(suite, {"AuthenticationEnabled": True, "RegisteredUsers": {"a": "b"}}) as orthanc:
+        url = f"http://127.0.0.1:{orthanc.ups_http_port}/ups/health"
+        answer = requests.get(url, timeout=10)
+        assert (answer.status_code, answer.json()) == (200, {"State": "open", "Role": "alone"})
+        for name in ("ups_service_open", "ups_dimse_port_open", "ups_http_port_open"):
+            wait_until(lambda name=name: f"\n{name} 1 " in _metrics(orthanc), name, 20)  # type: ignore[misc]
+        orthanc.stop()
+        with socket.create_server(("127.0.0.1", orthanc.ups_dicom_port)):
+            orthanc.launch()
+            wait_until(lambda: orthanc.health() == 200, orthanc.log_tail, 60)
+            wait_until(lambda: "cannot open the DIMSE port" in orthanc.log_text(), orthanc.log_tail, 10)
+        wait_until(lambda: is_listening(orthanc.ups_dicom_port), orthanc.log_tail, 20)
+
+
+def _metrics(orthanc: RealOrthanc) -> str:
+    return requests.get(f"{orthanc.base_url}/tools/metrics-prometheus", auth=("a", "b"), timeout=10).text
+
+
+def test_a_database_that_takes_no_writes_makes_the_health_503_until_it_does(suite: str) -> None:
+    """Once a write has failed, nobody has to write again: the service finds out by itself."""
+    with RealOrthanc(suite, prefix=("env", "--ignore-signal=XFSZ")) as orthanc:
+        client = WebClient(f"http://127.0.0.1:{orthanc.ups_http_port}/dicom-web", keep_alive=False)
+        limit_file_size(orthanc.pid, 4096)
+        while client.post("/workitems", minimal()).status_code != 503:
+            pass  # what is still free in the database's own pages is used up first
+        assert orthanc.health() == 503
+        limit_file_size(orthanc.pid, None)
+        wait_until(lambda: orthanc.health() == 200, orthanc.log_tail, 30)
+        client.create()

@@ -28,7 +28,6 @@ from tests.support.load import (
 )
 from tests.support.load_plan import as_json
 from tests.support.orthanc import RealOrthanc, merged
-from tests.support.ports import is_listening
 from tests.support.raw_dimse import RawScu, encoded
 from tests.support.waiting import wait_until
 from tests.support.workitems import UID_ROOT, full
@@ -66,7 +65,7 @@ class UnderLoad:
     def __enter__(self) -> Self:
         try:
             self.orthanc.start()
-            wait_until(lambda: is_listening(self.orthanc.ups_http_port), "the plugin serves", 30)
+            wait_until(lambda: self.orthanc.health() == 200, "the plugin serves", 30)
             subscribe_globally(self.orthanc, "WARD", "BOARD")
             self._subscribers.open_sockets(self.orthanc)
             self._writers = Writers(self.orthanc, self._journal, dimse=2, http=1, pace=0.02)

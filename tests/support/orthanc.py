@@ -198,28 +198,32 @@ class RealOrthanc:
         if not self.is_running():
             code = self._process.returncode if self._process else None
             raise AssertionError(f"Orthanc ended while starting (exit code {code})\n{self.log_tail()}")
-        return self._answers() and all(is_listening(port) for port in self._plugin_ports())
-
-    def _plugin_ports(self) -> list[int]:
-        ours = self.configuration["PythonScript"] == str(PLUGIN)
-        enabled = ours and self.configuration["Ups"]["Enable"]
-        return [self.ups_dicom_port, self.ups_http_port] if enabled else []
-
-    def _answers(self) -> bool:
-        connection = self._connection()
-        try:
-            connection.request("GET", "/system")
-            return connection.getresponse().status > 0
-        except (OSError, http.client.HTTPException):
+        if not self._status(self.http_port, "/system"):
             return False
+        ours = self.configuration["PythonScript"] == str(PLUGIN)
+        if not (ours and self.configuration["Ups"]["Enable"]):
+            return True
+        return self.health() == 200 and is_listening(self.ups_dicom_port)
+
+    def health(self) -> int:
+        """The status of the plugin's health route, 0 if nobody answers."""
+        return self._status(self.ups_http_port, "/ups/health")
+
+    def _status(self, port: int, path: str) -> int:
+        connection = self._connection(port)
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().status
+        except (OSError, http.client.HTTPException):
+            return 0
         finally:
             connection.close()
 
-    def _connection(self) -> http.client.HTTPConnection:
+    def _connection(self, port: int) -> http.client.HTTPConnection:
         if self.configuration.get("SslEnabled"):
             unchecked = ssl._create_unverified_context()
-            return http.client.HTTPSConnection("127.0.0.1", self.http_port, timeout=2, context=unchecked)
-        return http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=2)
+            return http.client.HTTPSConnection("127.0.0.1", port, timeout=2, context=unchecked)
+        return http.client.HTTPConnection("127.0.0.1", port, timeout=2)
 
     # --- what is known of it ----------------------------------------------------------------------
 

@@ -21,11 +21,13 @@ from orthanc_ups.delivery.clock import SystemClock
 from orthanc_ups.delivery.receivers import KnownReceivers
 from orthanc_ups.dicomweb import tls as web_tls
 from orthanc_ups.dicomweb.authorization import Authorization
-from orthanc_ups.dicomweb.http_listener import Doors, HttpListener
+from orthanc_ups.dicomweb.http_listener import Doors, HttpService
+from orthanc_ups.dicomweb.http_port import HttpPort
 from orthanc_ups.dicomweb.rights import Rights
 from orthanc_ups.dicomweb.ups_rs import UpsRs
 from orthanc_ups.dicomweb.web_socket import WebSocketChannel
 from orthanc_ups.dicomweb.web_socket_session import WebSocketSessions
+from orthanc_ups.health import Health
 from orthanc_ups.orthanc.descriptors import Descriptors
 from orthanc_ups.orthanc.loop_thread import LoopThread
 from orthanc_ups.orthanc.modalities import Modality
@@ -95,6 +97,7 @@ class WebService(WebClient):
         origin: scheme, host and port.
         upstream: what stands for Orthanc.
         dimse: what stands for the DIMSE channel.
+        trouble: why nothing can be stored, as the health route tells it.
     """
 
     def __init__(self, settings: Settings | None = None, surroundings: Surroundings | None = None,
@@ -103,6 +106,7 @@ class WebService(WebClient):
         self.surroundings = surroundings or Surroundings(remote_access_allowed=True)
         self.upstream = upstream or LettingIn()
         self.dimse = RecordingChannel()
+        self.trouble = ""
         scheme = "https" if self.surroundings.http_tls else "http"
         root = self.settings.root.rstrip("/")
         self.origin = f"{scheme}://127.0.0.1:{self.settings.http_port}"
@@ -140,10 +144,18 @@ class WebService(WebClient):
         )
         await self.service.start()
         self.sockets.replay, self.sockets.opened = self.service.delivery, self.service.delivery.seen
-        self.listener = self._listener()
+        self.health = Health()
+        self.health.opened(lambda: self.trouble)
+        tls = web_tls.server_context(self.surroundings)
+        share = Descriptors(4096).share()
+        self.refusals = RefusalLog()
+        self.listener = HttpPort(
+            self.settings, self.surroundings, share, self.health.report, self.refusals, tls
+        )
+        self.listener.serve(self._http().answer)
         await self.listener.start()
 
-    def _listener(self) -> HttpListener:
+    def _http(self) -> HttpService:
         clock = asyncio.get_running_loop().time
         authorization = Authorization(self.upstream, self.settings, self.surroundings, clock)
         rights = Rights(self.settings.users, AeTitles())
@@ -152,10 +164,7 @@ class WebService(WebClient):
         )
         sessions = WebSocketSessions(self.sockets, authorization.query_tokens)
         doors = Doors(handler, sessions, authorization, rights)
-        tls = web_tls.server_context(self.surroundings)
-        return HttpListener(
-            doors, self.settings, self.surroundings, Descriptors(4096).share(), RefusalLog(), tls
-        )
+        return HttpService(doors, self.settings, self.surroundings, self.refusals)
 
     async def _stop(self) -> None:
         await self.listener.stop()

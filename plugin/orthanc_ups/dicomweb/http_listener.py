@@ -1,20 +1,13 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The plugin's own DICOMweb port: HTTP/1.1 and WebSocket on one port, beside Orthanc's (``Ups.HttpPort``)."""
+"""UPS-RS and its WebSockets on the plugin's own port: who may come in, and which resource is meant."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import ssl
 from dataclasses import dataclass, replace
-from typing import Final
 
 from aiohttp.web import BaseRequest, StreamResponse
-from aiohttp.web_protocol import RequestHandler
 
 from ..core.statuses import UpsError
-from ..orthanc.descriptors import Share
-from ..orthanc.listener import TcpListener
 from ..orthanc.refusal_log import Refusal, RefusalLog
 from ..settings import Settings, Surroundings
 from . import ups_rs_answers
@@ -22,7 +15,7 @@ from .addresses import Addresses
 from .authorization import Authorization
 from .caller import Caller, Callers
 from .http_bodies import IncomingBodies
-from .http_server import FULL, LimitedServer, ServerLimits, as_aiohttp
+from .http_server import LimitedHandler, as_aiohttp
 from .origins import Origins, foreign
 from .refusals import refusal
 from .request import WebRequest, segments_of
@@ -32,9 +25,6 @@ from .ups_rs import UpsRs
 from .ups_rs_parameters import REQUESTER, Parameters
 from .ups_rs_resources import Kind, Resource, ae_title, check_uid, resource_of
 from .web_socket_session import WebSocketSessions
-
-_log = logging.getLogger("orthanc_ups.wires.http")
-_STOPPING: Final = 2.0  # seconds for what is under way
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,75 +37,29 @@ class Doors:
     rights: Rights
 
 
-class HttpListener:
+class HttpService:
     """Lets requests in, hands them on and sends the answers. Lives on one asyncio loop."""
 
     def __init__(
-        self,
-        doors: Doors,
-        settings: Settings,
-        surroundings: Surroundings,
-        share: Share,
-        refusals: RefusalLog,
-        tls: ssl.SSLContext | None = None,
+        self, doors: Doors, settings: Settings, surroundings: Surroundings, refusals: RefusalLog
     ) -> None:
-        """Prepare, without listening. ``share``: of the process's file descriptors.
-
-        Raises ValueError for a trusted proxy that is no address or network.
-        """
+        """Raises ValueError for a trusted proxy that is no address or network."""
         self._doors = doors
         self._refusals = refusals
-        everywhere = None if surroundings.remote_access_allowed else "127.0.0.1"
-        self._address = settings.bind_address or everywhere, settings.http_port
         self._addresses = Addresses(settings)
         self._origins = Origins(settings.allowed_origins)
         self._callers = Callers(
-            settings, surroundings, doors.authorization, self._origins, self._addresses, tls=tls is not None
+            settings,
+            surroundings,
+            doors.authorization,
+            self._origins,
+            self._addresses,
+            tls=surroundings.http_tls,
         )
         self._bodies = IncomingBodies(settings.maximum_body_size, settings.http_idle_timeout)
-        self._server = LimitedServer(
-            self._answer,
-            ServerLimits(
-                settings.maximum_connections, settings.maximum_header_size, settings.http_idle_timeout
-            ),
-            refusals,
-        )
-        self._listener = TcpListener("DICOMweb", self._address, self._server, share, refusal=FULL, tls=tls)
-        self._upgraded: set[RequestHandler] = set()
 
-    @property
-    def connections(self) -> int:
-        """How many connections are open, WebSockets included."""
-        return len(self._server.connections)
-
-    @property
-    def is_open(self) -> bool:
-        """True while the port accepts connections."""
-        return self._listener.is_open
-
-    async def start(self) -> None:
-        """Listen. Raises OSError if the port cannot be had."""
-        await self._listener.start()
-        host, port = self._address
-        where = host or "every address"
-        _log.info("DICOMweb listens on %s, port %d, path %s", where, port, self._addresses.root or "/")
-
-    async def stop(self) -> None:
-        """Take no more requests and give those under way two seconds. Open WebSockets are the channel's to close:
-        they may still be told that the server goes down.
-        """
-        await self._listener.close()
-        plain = [connection for connection in self._server.connections if connection not in self._upgraded]
-        transports = [connection.transport for connection in plain if connection.transport is not None]
-        for connection in plain:
-            connection.close()
-        await asyncio.gather(*(connection.shutdown(_STOPPING) for connection in plain))
-        for transport in transports:
-            transport.abort()  # TLS would wait for the other side
-
-    # --- one request ---
-
-    async def _answer(self, request: BaseRequest) -> StreamResponse:
+    async def answer(self, request: BaseRequest) -> StreamResponse:
+        """Answer one request; for ``HttpPort.serve``."""
         caller = self._callers.of(request)
         try:
             found = await self._admitted(request, caller)
@@ -185,11 +129,12 @@ class HttpListener:
             raise foreign(asked.headers)
         self._doors.rights.check(asked.user, ae)
         connection = request.protocol
-        self._upgraded.add(connection)
+        assert isinstance(connection, LimitedHandler)
+        connection.is_web_socket = True
         try:
             return await self._doors.sessions.serve(request, ae, asked.query, asked.service)
         finally:
-            self._upgraded.discard(connection)
+            connection.is_web_socket = False
 
 
 def _resource(method: str, path: str, query: str) -> Resource:

@@ -76,14 +76,16 @@ class LimitedHandler(RequestHandler):
 
     Attributes:
         notes: what whoever answers wants to remember of it.
+        is_web_socket: True once it is no HTTP any more, which it is to its end.
     """
 
-    __slots__ = ("_limits", "_refusals", "notes")
+    __slots__ = ("_limits", "_refusals", "is_web_socket", "notes")
 
     def __init__(self, manager: LimitedServer, *, loop: asyncio.AbstractEventLoop) -> None:
         self._limits = manager.limits
         self._refusals = manager.refusals
         self.notes: object = None
+        self.is_web_socket = False
         super().__init__(
             manager,
             loop=loop,

@@ -6,10 +6,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from ..dicomweb.http_listener import HttpListener
+from ..dicomweb.http_port import HttpPort
 from ..dicomweb.web_socket import WebSocketChannel
 from ..dimse.scp import DimseServer
 from ..dimse.scu import DimseChannel
+from ..health import Health
 from .audit import Emit
 
 
@@ -34,16 +35,20 @@ class Wires:
 
     dimse: DimseServer
     events: DimseChannel
-    http: HttpListener
+    http: HttpPort
+    health: Health
     sockets: WebSocketChannel
 
 
 def meters(wires: Wires, instruments: Instruments) -> Mapping[str, Callable[[], float]]:
     """A reading for each metric that the service itself does not know."""
     return {
+        "ups_service_open": lambda: wires.health.report().is_well,
         "ups_associations": lambda: wires.dimse.associations,
         "ups_event_associations": lambda: wires.events.associations,
         "ups_http_connections": lambda: wires.http.connections,
+        "ups_dimse_port_open": lambda: wires.dimse.is_open,
+        "ups_http_port_open": lambda: wires.http.is_open,
         "ups_web_sockets": lambda: sum(1 for _ in wires.sockets.connections()),
         "ups_uploads_refused_total": instruments.uploads_refused,
     }

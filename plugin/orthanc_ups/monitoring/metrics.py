@@ -101,6 +101,9 @@ METRICS: Final = (
     _gauge(
         "delivery_seconds_p95_maximum", "The same for the slowest twentieth of the events (95th percentile)"
     ),
+    _gauge("service_open", "1 while the worklist can be used, as the health route says, else 0"),
+    _gauge("dimse_port_open", "1 while the DIMSE port accepts connections, else 0"),
+    _gauge("http_port_open", "1 while the plugin's HTTP port accepts connections, else 0"),
     _gauge("associations", "DICOM associations that others have opened to the UPS port"),
     _gauge("event_associations", "DICOM associations that are open to receivers of events"),
     _gauge("http_connections", "Connections to the DICOMweb port, WebSockets included"),
@@ -115,6 +118,9 @@ METRICS: Final = (
 """Every metric, in the order of docs/metrics.md."""
 
 METER_READINGS: Final = (
+    "ups_service_open",
+    "ups_dimse_port_open",
+    "ups_http_port_open",
     "ups_associations",
     "ups_event_associations",
     "ups_http_connections",

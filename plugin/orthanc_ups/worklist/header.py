@@ -88,6 +88,11 @@ class Header:
             self.restoring = identity
             await self._extend(next_sequence, next_creation)
 
+    async def prove(self) -> None:
+        """Write the entry as it is, to see whether anything can be written. Raises StoreUnavailable."""
+        async with self._reserving:
+            await self._write(self.sequences, self.creations)
+
     async def _extend(self, next_sequence: int, next_creation: int) -> None:
         sequences = max(self.sequences, next_sequence + SEQUENCES)
         creations = max(self.creations, next_creation + CREATIONS)

@@ -38,11 +38,17 @@ class Writer:
         self._entries = entries
         self._sleep = sleep
         self._stuck: set[_Doubt] = set()
+        self._failure = ""
 
     @property
     def is_stuck(self) -> bool:
         """True while some write has been asked about several times without an answer."""
         return bool(self._stuck)
+
+    @property
+    def trouble(self) -> str:
+        """Why the last write was not done, "" if it was."""
+        return "Orthanc does not say whether a change was stored" if self._stuck else self._failure
 
     async def write(self, key: str, document: bytes, version: str | None) -> str:
         """Create (``version`` None) or replace an entry; return its new version.
@@ -51,6 +57,15 @@ class Writer:
             Conflict: the entry is not what ``version`` says.
             StoreUnavailable: surely not written. (A cancelled write alone leaves the question open.)
         """
+        try:
+            written = await self._written(key, document, version)
+        except StoreUnavailable as error:
+            self._failure = str(error)
+            raise
+        self._failure = ""
+        return written
+
+    async def _written(self, key: str, document: bytes, version: str | None) -> str:
         doubt = _Doubt(key, self._sleep, self._stuck)
         try:
             while True:

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What the service can do right now, from memory: for the health route, refusals, metrics and the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+
+class ServiceState(Enum):
+    """What the service can do."""
+
+    STARTING = "starting"
+    OPEN = "open"
+    STANDBY = "standby"
+    STORE_SILENT = "store silent"
+    FAILED = "failed"
+    STOPPING = "stopping"
+
+
+class Role(Enum):
+    """What this Orthanc is among those that share a worklist."""
+
+    ALONE = "alone"
+    LEADER = "leader"
+    STANDBY = "standby"
+
+
+@dataclass(frozen=True, slots=True)
+class HealthReport:
+    """One answer.
+
+    Attributes:
+        reason: in words, "" if there is nothing to say.
+    """
+
+    state: ServiceState
+    role: Role
+    reason: str = ""
+
+    @property
+    def is_well(self) -> bool:
+        """True if requests to this Orthanc are of use."""
+        return self.state in (ServiceState.OPEN, ServiceState.STANDBY)
+
+    def __str__(self) -> str:
+        """A sentence without full stop."""
+        text = _SENTENCES[self.state]
+        return f"{text}: {self.reason}" if self.reason else text
+
+
+_SENTENCES = {
+    ServiceState.STARTING: "the UPS service is not open yet",
+    ServiceState.OPEN: "the UPS service is open",
+    ServiceState.STANDBY: "the UPS service stands by",
+    ServiceState.STORE_SILENT: "nothing can be stored now",
+    ServiceState.FAILED: "the UPS service cannot start",
+    ServiceState.STOPPING: "the UPS service is being stopped",
+}
+
+
+class Health:
+    """Follows the service from the start of Orthanc to its end."""
+
+    def __init__(self) -> None:
+        self._state = ServiceState.STARTING
+        self._reason = ""
+        self._trouble: Callable[[], str] = str
+        self.role = Role.ALONE
+
+    def waits_for(self, reason: str) -> None:
+        """It is not open yet, and why."""
+        if self._state is ServiceState.STARTING:
+            self._reason = reason
+
+    def opened(self, trouble: Callable[[], str]) -> None:
+        """It is open. ``trouble`` says why nothing can be stored now, "" if it can."""
+        self._state, self._reason, self._trouble = ServiceState.OPEN, "", trouble
+
+    def failed(self, reason: str) -> None:
+        """It cannot be opened before somebody changes something."""
+        self._state, self._reason = ServiceState.FAILED, reason
+
+    def stopping(self) -> None:
+        """Orthanc has been told to stop."""
+        self._state, self._reason = ServiceState.STOPPING, ""
+
+    def report(self) -> HealthReport:
+        """How it is now."""
+        trouble = self._trouble() if self._state is ServiceState.OPEN else ""
+        if trouble:
+            return HealthReport(ServiceState.STORE_SILENT, self.role, trouble)
+        return HealthReport(self._state, self.role, self._reason)

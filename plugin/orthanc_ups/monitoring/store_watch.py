@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Notices that Orthanc's store fails before a request does, and that it works again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol
+
+from ..store.port import StoreUnavailable
+
+_log = logging.getLogger("orthanc_ups")
+_EVERY: Final = 5.0  # seconds
+_PATIENCE: Final = 5.0  # seconds
+
+
+class StoreUser(Protocol):
+    """Who writes to the store."""
+
+    @property
+    def store_trouble(self) -> str:
+        """Why the last write was not done, "" if it was."""
+
+    async def prove_store(self) -> None:
+        """Write something harmless. Raises StoreUnavailable."""
+
+
+class StoreWatch:
+    """Reads from Orthanc's database every few seconds; after a write that failed, also writes."""
+
+    def __init__(self, service: StoreUser, read: Callable[[], Awaitable[None]]) -> None:
+        """``read`` asks Orthanc for something of its database; it may raise StoreUnavailable."""
+        self._service = service
+        self._read = read
+        self._unread = ""
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be stored now, in words; "" if it can."""
+        return self._unread or self._service.store_trouble
+
+    async def look(self) -> None:
+        """Look now."""
+        before = self.trouble
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await self._read()
+                self._unread = ""
+                if self._service.store_trouble:
+                    await self._service.prove_store()
+        except TimeoutError:
+            self._unread = f"Orthanc's database does not answer within {_PATIENCE:g} s"
+        except StoreUnavailable as error:
+            self._unread = self._unread if self._service.store_trouble else str(error)
+        if self.trouble and not before:
+            _log.error("Nothing can be stored now: %s", self.trouble)
+        elif before and not self.trouble:
+            _log.warning("Orthanc's store works again")
+
+    async def run(self) -> None:
+        """Look again and again; for a task that runs as long as the plugin."""
+        while True:
+            await self.look()
+            await asyncio.sleep(_EVERY)
