@@ -95,14 +95,16 @@ def test_c_2_2_2_5_2_time_ranges_within_one_day(key: str, fits: bool) -> None:
         (tags.START, "DT", "20260101 0500"),
         (BIRTH_DATE, "DA", "1973"),
         (BIRTH_DATE, "DA", "19730228-19720101"),
-        ("00402005", "TM", "2000-0800"),
-        ("00402005", "TM", "2500"),
-        ("00402005", "TM", "12.5"),
+        ("0040A370.00402005", "TM", "2000-0800"),
+        ("0040A370.00402005", "TM", "2500"),
+        ("0040A370.00402005", "TM", "12.5"),
     ],
 )
 def test_c_2_2_2_5_a_malformed_range_is_refused_by_name(tag: str, vr: str, key: str) -> None:
+    above, _, last = tag.rpartition(".")
+    keys = {last: element(vr, key)}
     with pytest.raises(UpsError, match=r"\([0-9A-F]{4},[0-9A-F]{4}\)") as refused:
-        Query.of({tag: element(vr, key)})
+        Query.of({above: element("SQ", keys)} if above else keys)
     assert refused.value.status is IDENTIFIER_MISMATCH
     assert refused.value.tag == tag
     assert key not in refused.value.detail or len(key) < 2

@@ -88,6 +88,35 @@ def test_11_10_1_filtered_subscription_in_both_forms(service: WebClient, query: 
         assert next_event(socket)["00001000"]["Value"] == [uid]
 
 
+@pytest.mark.parametrize(
+    "query",
+    [
+        "emptyvaluematching=true&filter=WorklistLabel={label},AdmissionID=%2522%2522",
+        "filter=WorklistLabel={label},AdmissionID=%22%22,emptyvaluematching=true",
+        "multiplevaluematching=true&WorklistLabel={label}%5Cnobody",
+    ],
+)
+def test_8_3_4_a_filter_matches_empty_and_multiple_values(service: WebClient, query: str) -> None:
+    ae, label = new_ae(), new_uid()[-16:]
+    answer = service.post(f"/workitems/{FILTERED}/subscribers/{ae}?" + query.format(label=label))
+    assert (answer.status_code, answer.headers.get("Warning")) == (201, None)
+    with service.socket(ae) as socket:
+        service.create(minimal(t00380010=element("LO", "ADM-1")))
+        uid = service.create(minimal(t00741202=element("LO", label)))
+        assert next_event(socket)["00001000"]["Value"] == [uid]
+
+
+def test_11_10_1_a_key_of_a_filter_that_no_ups_has_is_named(service: WebClient) -> None:
+    path = f"/workitems/{FILTERED}/subscribers/{new_ae()}"
+    answer = service.post(f"{path}?filter=PatientID=nobody,Manufacturer=ACME,ProcedureStepState=DONE")
+    assert answer.status_code == 201
+    assert "were not used: (0008,0070)" in answer.headers["Warning"]
+    assert "No Workitem matches ProcedureStepState: expected SCHEDULED" in answer.headers["Warning"]
+    answer = service.post(f"{path}?filter=Manufacturer=ACME")
+    assert answer.status_code == 400
+    assert "matching keys" in answer.json()["Detail"]
+
+
 def test_11_10_1_filter_may_stand_in_the_body(service: WebClient) -> None:
     ae, label = new_ae(), new_uid()[-20:]
     body = {"00741204": element("LO", label), "00741230": element("LO", "TRUE")}

@@ -129,6 +129,58 @@ def test_11_9_1_2_includefield_all(searched: Searched) -> None:
         assert whole.items() <= by_uid[uid].items()
 
 
+@pytest.mark.parametrize(
+    ("query", "matching"),
+    [
+        (
+            "emptyvaluematching=true"
+            "&ScheduledHumanPerformersSequence.HumanPerformerCodeSequence.CodeValue=%22%22",
+            [2, 3],
+        ),
+        ("emptyvaluematching=true&ScheduledHumanPerformersSequence=%22%22", [2, 3]),
+        ("emptyvaluematching=true&AdmissionID=%22%22&PatientName=%22%22", [2, 3]),
+        ("emptyvaluematching=false&multiplevaluematching=false", [0, 1, 2, 3]),
+        ("multiplevaluematching=true&ScheduledProcedureStepPriority=LOW%5CHIGH", [0, 1]),
+        ("multiplevaluematching=true&ScheduledStationNameCodeSequence.CodeValue=CT2%5CCT3", [3]),
+        ("emptyvaluematching=true&multiplevaluematching=true&PatientID=%22%22%5CHC-0008*", [0, 1, 2, 3]),
+    ],
+)
+def test_8_3_4_empty_and_multiple_value_matching(searched: Searched, query: str, matching: list[int]) -> None:
+    assert searched.found(query) == matching
+
+
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        (
+            "QueryRetrieveLevel=WORKLIST&Manufacturer=ACME",
+            "These are no matching keys of a Workitem and were not used: (0008,0052), (0008,0070)",
+        ),
+        ("ReferencedRequestSequence.Manufacturer=ACME", "not used: ReferencedRequestSequence.(0008,0070)"),
+    ],
+)
+def test_11_9_1_1_keys_that_no_ups_has_are_universal_and_named(
+    searched: Searched, query: str, told: str
+) -> None:
+    answer = searched.client.get(f"/workitems?WorklistLabel={searched.label}&{query}")
+    assert len(answer.json()) == 4
+    assert told in answer.headers["Warning"]
+
+
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ("ProcedureStepState=SCHED*", "ProcedureStepState: expected SCHEDULED or IN PROGRESS"),
+        ("ScheduledProcedureStepPriority=high", "ScheduledProcedureStepPriority: expected HIGH"),
+        ("PatientID=A%5CB", "PatientID: expected"),
+    ],
+)
+def test_11_9_1_1_a_key_that_nothing_can_fit_says_why(searched: Searched, query: str, told: str) -> None:
+    answer = searched.client.get(f"/workitems?{query}")
+    assert answer.status_code == 204
+    assert f"No Workitem matches {told}" in answer.headers["Warning"]
+
+
 def test_11_9_1_3_fuzzy_matching(searched: Searched) -> None:
     assert searched.found("PatientName=haruka%20aoka") == []
     assert searched.found("fuzzymatching=true&PatientName=haruka%20aoka") == [0]

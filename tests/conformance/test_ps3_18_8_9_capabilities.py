@@ -38,10 +38,12 @@ def test_8_9_4_wadl_names_every_resource_with_its_methods(service: WebClient) ->
         assert found[f"{one}/subscribers/{{AETitle}}/suspend"] == {"POST"}
 
 
-def test_8_9_4_web_sockets_and_fuzzy_matching_are_told(service: WebClient) -> None:
+def test_8_9_4_web_sockets_and_extended_matching_are_told(service: WebClient) -> None:
     text = service.request("OPTIONS", "/").text
     assert f"{service.web_sockets}/subscribers/{{AETitle}}" in text
-    assert "FuzzyMatching" in text
+    for matching in ("FuzzyMatching", "EmptyValueMatching", "MultipleValueMatching"):
+        assert matching in text
+        assert text.count(f'name="{matching.lower()}"') == 2
 
 
 @pytest.mark.parametrize("accept", ["application/json", "application/dicom+json"])

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from .dataset import DataSet
+from .mechanisms import Mechanisms
 from .statuses import Service
 
 
@@ -91,7 +92,7 @@ class Subscribe:
     """N-ACTION 3 (PS3.4 CC.2.3), Subscribe (PS3.18 §11.10).
 
     ``uid`` is a workitem, the Global or the Filtered Global Subscription; the latter needs ``filter``:
-    an identifier as in C-FIND.
+    an identifier as in C-FIND, which matches by ``mechanisms`` beyond the basic ways.
     """
 
     requester: Requester
@@ -99,6 +100,7 @@ class Subscribe:
     receiving_ae: str
     lock: bool = False
     filter: DataSet | None = None
+    mechanisms: Mechanisms = Mechanisms.NONE
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
@@ -30,6 +30,9 @@ _LONG_CODE_VALUE: Final = "00080119"
 _URN_CODE_VALUE: Final = "00080120"
 _COMPONENTS: Final = 5
 _PATIENT_SEX: Final = "00100040"
+EMPTY_KEY: Final = '""'
+"""The value of a key in Empty Value Matching (PS3.4 C.2.2.2.7)."""
+
 SINGLE_VALUE_ONLY: Final = frozenset(
     {tags.PRIORITY, tags.STATE, tags.READINESS, _PATIENT_SEX}
     | {tags.CODE_VALUE, tags.CODING_SCHEME, _LONG_CODE_VALUE, _URN_CODE_VALUE}
@@ -55,6 +58,10 @@ class Asked:
     local: Zone
     fuzzy: bool
 
+    def only(self, *values: Any) -> Asked:
+        """The same key with these values."""
+        return replace(self, values=values)
+
 
 @dataclass(frozen=True, slots=True)
 class KeyTest:
@@ -79,6 +86,82 @@ def compile_key(asked: Asked) -> KeyTest | None:
     if asked.vr in TEXT_VRS:
         return _text(asked)
     return _BUILDERS[asked.vr](asked)
+
+
+def any_test(tests: Sequence[KeyTest | None]) -> KeyTest | None:
+    """What fits if one of the tests does; None, which is universal, if one of them is."""
+    present = [one for one in tests if one is not None]
+    if len(present) < len(tests) or len(present) == 1:
+        return present[0] if len(present) == len(tests) else None
+    inner = [one.test for one in present]
+    return KeyTest(
+        lambda dataset, zone: any(test(dataset, zone) for test in inner),
+        dated=any(one.dated for one in present),
+    )
+
+
+def all_tests(tests: Sequence[KeyTest | None]) -> KeyTest | None:
+    """What fits if all of the tests do; None, which is universal, if all of them are."""
+    present = [one for one in tests if one is not None]
+    if len(present) < 2:
+        return present[0] if present else None
+    inner = [one.test for one in present]
+    return KeyTest(
+        lambda dataset, zone: all(test(dataset, zone) for test in inner),
+        dated=any(one.dated for one in present),
+    )
+
+
+def is_empty_key(one: Any) -> bool:
+    """True for the value of Empty Value Matching: two quotation marks (PS3.4 C.2.2.2.7)."""
+    if isinstance(one, dict):
+        return [plain(text) for text in one.values() if plain(text)] == [EMPTY_KEY]
+    return plain(one) == EMPTY_KEY
+
+
+def empty_test(asked: Asked) -> KeyTest:
+    """Empty Value Matching: the attribute is absent or has no value (PS3.4 C.2.2.2.7)."""
+    tag = asked.tag
+
+    def test(dataset: DataSet, _: Zone) -> bool:
+        found = dataset.get(tag)
+        return found is None or not (
+            found.get("InlineBinary") or any(map(_has_content, found.get("Value", ())))
+        )
+
+    return KeyTest(test)
+
+
+def _has_content(one: Any) -> bool:
+    if isinstance(one, dict):
+        return any(map(plain, one.values()))
+    return bool(plain(one)) if isinstance(one, str) else one is not None
+
+
+def is_universal_value(one: Any) -> bool:
+    """True for a value that asks for nothing: ``*``."""
+    texts = one.values() if isinstance(one, dict) else (one,)
+    return all(isinstance(text, str) and is_universal(plain(text)) for text in texts)
+
+
+def unmatchable(asked: Asked, one: Any, enumerated: Sequence[str]) -> str:
+    """Why a value of a key fits no workitem whatever it holds, in words; empty if it may fit one.
+
+    ``enumerated`` are the values that the attribute may have, if it is so restricted. A value that may fit, but not
+    as its sender means it, is told as well: wildcards where there is single value matching only.
+    """
+    if not isinstance(one, str) or (asked.vr not in TEXT_VRS and asked.vr != "IS"):
+        return ""
+    text = plain(one)
+    literally = asked.tag in SINGLE_VALUE_ONLY or asked.vr not in WILDCARD_VRS
+    fits = wildcard_test(text) if is_wild(text) and not literally else text.__eq__
+    single = ", as single value matching takes * and ? literally" if literally and is_wild(text) else ""
+    if enumerated and not any(map(fits, enumerated)):
+        return f"expected {' or '.join(enumerated)}{single}"
+    shortest = text if literally else text.replace("*", "").replace("?", "0")
+    if not REPRESENTATIONS[asked.vr].valid(shortest):
+        return f"expected {REPRESENTATIONS[asked.vr].form}{single}"
+    return single.removeprefix(", as ")
 
 
 def is_matchable(vr: str) -> bool:
@@ -189,11 +272,7 @@ def _tag(asked: Asked) -> KeyTest:
 def _name(asked: Asked) -> KeyTest | None:
     names = [_checked_name(one) for one in asked.values]
     build = _fuzzy_name if asked.fuzzy else _literal_name
-    tests = [build(asked, one) for one in names]
-    if len(tests) == 1 or None in tests:
-        return None if None in tests else tests[0]
-    every = [one.test for one in tests if one is not None]
-    return KeyTest(lambda dataset, zone: any(test(dataset, zone) for test in every))
+    return any_test([build(asked, one) for one in names])
 
 
 def _checked_name(one: Any) -> dict[str, str]:

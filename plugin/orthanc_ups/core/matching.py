@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import tzinfo
 from typing import Any, Final
 
@@ -11,13 +11,29 @@ from . import tags
 from .dataset import DataSet, Element, text
 from .date_times import UTC, Zone, zone
 from .dictionary import VR_OF
-from .key_tests import TEXT_VRS, Asked, KeyTest, Test, compile_key, is_matchable, plain
+from .key_tests import (
+    TEXT_VRS,
+    Asked,
+    KeyTest,
+    Test,
+    all_tests,
+    any_test,
+    compile_key,
+    empty_test,
+    is_empty_key,
+    is_matchable,
+    is_universal_value,
+    plain,
+    unmatchable,
+)
+from .mechanisms import Mechanisms
 from .query_conditions import Clause, Condition
 from .refusals import Trail, refusal
-from .rules import RULES
+from .rules import RULES, Rule
 from .selection import NEVER_RETURNED, Selection, Wanted, search_selection
 from .statuses import IDENTIFIER_MISMATCH
 
+_NO_ITEMS: Final[tuple[DataSet, ...]] = ({},)
 _NO_KEYS: Final = NEVER_RETURNED | {tags.TIMEZONE_OFFSET}
 
 
@@ -26,8 +42,10 @@ class Query:
 
     Attributes:
         has_keys: False if nothing in it can be a matching key; C-FIND then answers no match. A zero-length
-            key is a key.
-        unsupported: True if some key with a value is not used for matching (C-FIND answers FF01).
+            key is a key, and so is one that no UPS has: it is universal (PS3.4 C.2.2.1.3).
+        is_narrowing: False if none of its keys is a matching key of a UPS.
+        unsupported: paths of keys with a value that are not used for matching (C-FIND answers FF01).
+        unmatchable: paths of keys that fit no workitem whatever it holds, each with the reason in words.
         clauses: what the keys ask, for an index; all of them must hold.
         exact: True if the clauses say all that the keys say.
         zone: where date-times without offset belong, of keys and of stored values.
@@ -45,6 +63,8 @@ class Query:
         "exact",
         "has_keys",
         "identity",
+        "is_narrowing",
+        "unmatchable",
         "unsupported",
         "zone",
     )
@@ -57,7 +77,9 @@ class Query:
         self._selection = Selection(self._wanted, self._vr_of)
         self._returns: dict[tuple[frozenset[str], bool], Selection] = {}
         self.has_keys = compiler.has_keys
-        self.unsupported = compiler.unsupported
+        self.is_narrowing = compiler.is_narrowing
+        self.unsupported = tuple(compiler.unsupported)
+        self.unmatchable = tuple(compiler.unmatchable.items())
         self.clauses = tuple(Clause(key.conditions, key.complete) for key in keys)
         self.exact = all(clause.complete for clause in self.clauses)
         self.zone = local
@@ -68,25 +90,23 @@ class Query:
         cls,
         identifier: DataSet,
         *,
-        fuzzy: bool = False,
+        mechanisms: Mechanisms = Mechanisms.NONE,
         timezone: str | tzinfo | None = None,
-        multiple: bool = False,
     ) -> Query:
         """Compile an identifier.
 
         Args:
             identifier: in the inner form. Timezone Offset From UTC (0008,0201) in it holds for its date-times.
-            fuzzy: True if fuzzy semantic matching of person names was negotiated or asked for.
+            mechanisms: the extended matching mechanisms that were negotiated or asked for.
             timezone: the local zone: ``+0100`` or a ``tzinfo``; without it UTC. It holds for keys and stored
                 values that have neither an offset nor (0008,0201).
-            multiple: True lets a key have several values of which any may match (PS3.4 C.2.2.2.8).
 
         Raises:
             UpsError: A900 if a key is malformed; ``detail`` and ``tag`` name it.
             ValueError: ``timezone`` is none.
         """
         local = _local_zone(timezone)
-        return cls(identifier, _Compiler(_request_zone(identifier, local), fuzzy, multiple), local)
+        return cls(identifier, _Compiler(_request_zone(identifier, local), mechanisms), local)
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
@@ -130,10 +150,11 @@ class _Compiler:
     """Compiles the keys of an identifier, sequences recursively, and notes what it met on the way."""
 
     local: Zone
-    fuzzy: bool
-    multiple: bool
+    mechanisms: Mechanisms
     has_keys: bool = False
-    unsupported: bool = False
+    is_narrowing: bool = False
+    unsupported: list[str] = field(default_factory=list)
+    unmatchable: dict[str, str] = field(default_factory=dict)
 
     def level(self, dataset: DataSet, trail: Trail, above: bool) -> list[KeyTest]:
         """The tests of all keys that are not universal.
@@ -144,47 +165,91 @@ class _Compiler:
         return [key for key in keys if key is not None]
 
     def _key(self, tag: str, found: Element, trail: Trail, above: bool) -> KeyTest | None:
+        path = _path(trail, tag)
         if tag in _NO_KEYS:
-            self.unsupported |= tag == tags.TRANSACTION_UID
+            if tag == tags.TRANSACTION_UID:
+                self.unsupported.append(path)
             return None
-        rule = RULES.get(_path(trail, tag))
-        usable = rule.match != "-" if rule else above
-        self.has_keys |= usable
+        rule = RULES.get(path)
+        foreign = rule is None and _is_foreign(tag, trail)
+        usable = rule.match != "-" if rule else above and not foreign
+        self.has_keys |= usable or foreign
+        self.is_narrowing |= usable
         _check_vr(tag, found, trail)
         if found["vr"] == "SQ":
             return self._sequence(tag, found, trail, usable)
-        test = self._value(tag, found, trail)
-        if usable or test is None:
-            return test
-        self.unsupported = True
-        return None
-
-    def _value(self, tag: str, found: Element, trail: Trail) -> KeyTest | None:
         values = [one for one in found.get("Value", ()) if not _is_empty(one)]
         if not values and not found.get("InlineBinary"):
             return None
-        if not is_matchable(found["vr"]):
-            self.unsupported = True
-            return None
-        try:
-            self._check_count(found["vr"], values)
-            asked = Asked(_path(trail, tag), tag, found["vr"], values, self.local, self.fuzzy)
-            return compile_key(asked)
-        except ValueError as error:
-            raise refusal(IDENTIFIER_MISMATCH, trail, tag, f"is not valid as a key: {error}") from None
+        if usable and is_matchable(found["vr"]):
+            return self._value(Asked(path, tag, found["vr"], values, self.local, self._fuzzy), trail, rule)
+        if found.get("InlineBinary") or not all(map(is_universal_value, values)):
+            self.unsupported.append(path)
+        return None
 
-    def _check_count(self, vr: str, values: list[Any]) -> None:
-        if len(values) > 1 and vr != "UI" and not self.multiple:
-            raise ValueError(f"expected one value, found {len(values)}")
+    @property
+    def _fuzzy(self) -> bool:
+        return Mechanisms.FUZZY in self.mechanisms
+
+    def _value(self, asked: Asked, trail: Trail, rule: Rule | None) -> KeyTest | None:
+        try:
+            test = self._test(asked, rule)
+        except ValueError as error:
+            raise refusal(IDENTIFIER_MISMATCH, trail, asked.tag, f"is not valid as a key: {error}") from None
+        if test is not None:
+            reasons = [self._why_unmatchable(asked, one, rule) for one in asked.values]
+            if all(reasons):
+                self.unmatchable[asked.path] = reasons[0]
+        return test
+
+    def _test(self, asked: Asked, rule: Rule | None) -> KeyTest | None:
+        """The values of a key are alternatives, but of an attribute with several values each must be there.
+
+        The latter is Multiple Value Matching (PS3.4 C.2.2.2.8), which leaves open what several values mean for an
+        attribute that can have one only.
+        """
+        if len(asked.values) > 1 and asked.vr != "UI":
+            if Mechanisms.MULTIPLE not in self.mechanisms:
+                raise ValueError(f"expected one value, found {len(asked.values)}")
+            if rule and not rule.single:
+                return all_tests([self._alternatives(asked.only(one)) for one in asked.values])
+        return self._alternatives(asked)
+
+    def _alternatives(self, asked: Asked) -> KeyTest | None:
+        literal = [one for one in asked.values if not self._is_empty_key(one)]
+        tests = [compile_key(asked.only(*literal))] if literal else []
+        if len(literal) < len(asked.values):
+            tests.append(empty_test(asked))
+        return any_test(tests)
+
+    def _is_empty_key(self, one: Any) -> bool:
+        return Mechanisms.EMPTY in self.mechanisms and is_empty_key(one)
+
+    def _why_unmatchable(self, asked: Asked, one: Any, rule: Rule | None) -> str:
+        return "" if self._is_empty_key(one) else unmatchable(asked, one, rule.values if rule else ())
 
     def _sequence(self, tag: str, found: Element, trail: Trail, usable: bool) -> KeyTest | None:
-        given = found.get("Value") or []
-        if len(given) > 1:
-            raise refusal(IDENTIFIER_MISMATCH, trail, tag, f"has {len(given)} items, expected one")
-        if not given:
+        items_ = found.get("Value") or []
+        if len(items_) > 1:
+            raise refusal(IDENTIFIER_MISMATCH, trail, tag, f"has {len(items_)} items, expected one")
+        if not items_:
             return None
-        tests = self.level(given[0], (*trail, (tag, 1)), usable)
+        tests = self.level(items_[0], (*trail, (tag, 1)), usable)
         return _item_test(tag, tests) if tests else None
+
+
+def _is_foreign(tag: str, trail: Trail) -> bool:
+    """True for an attribute without a row of the table where the table says what may stand there.
+
+    No UPS has it as a part of its IOD, though one may hold it as an extension. Private attributes and what stands in
+    sequences that the table does not describe are none of these.
+    """
+    if int(tag[3], 16) % 2:
+        return False
+    if not trail:
+        return True
+    rule = RULES.get(_path(trail[:-1], trail[-1][0]))
+    return rule is not None and rule.contents is not None
 
 
 def _path(trail: Trail, tag: str) -> str:
@@ -198,11 +263,14 @@ def _check_vr(tag: str, found: Element, trail: Trail) -> None:
 
 
 def _item_test(tag: str, tests: list[KeyTest]) -> KeyTest:
-    """One stored item must satisfy all keys of the item (PS3.4 C.2.2.2.6)."""
+    """One stored item must satisfy all keys of the item (PS3.4 C.2.2.2.6).
+
+    A sequence without items is like one with an item without attributes: only Empty Value Matching fits it.
+    """
     inner: tuple[Test, ...] = tuple(one.test for one in tests)
 
     def test(dataset: DataSet, local: Zone) -> bool:
-        for item in dataset.get(tag, {}).get("Value", ()):
+        for item in dataset.get(tag, {}).get("Value") or _NO_ITEMS:
             if isinstance(item, dict) and all(one(item, local) for one in inner):
                 return True
         return False

@@ -18,6 +18,7 @@ from enum import Enum
 from typing import Final
 
 from .dataset import DataSet
+from .mechanisms import Mechanisms
 from .numbers import Numbers
 from .workitem import SpecificAct, Subscription, Workitem
 
@@ -56,6 +57,7 @@ class GlobalAct:
         filter: the identifier of a filtered subscribe, else None.
         matched: creation numbers of the then existing workitems that the filter took.
         at: seconds since the epoch.
+        mechanisms: how the filter matches beyond the basic ways.
     """
 
     sequence: int
@@ -65,6 +67,7 @@ class GlobalAct:
     filter: DataSet | None = None
     matched: Numbers = _NONE_MATCHED
     at: float = 0.0
+    mechanisms: Mechanisms = Mechanisms.NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +227,8 @@ def appended(log: Log, act: GlobalAct) -> Log:
 
 def emptied(log: Log) -> Log:
     """The log of an AE that has no subscription left, as one Unsubscribe on …34.5 that says the same."""
-    ended = replace(log.acts[-1], kind=Kind.UNSUBSCRIBE, filtered=False, filter=None, matched=_NONE_MATCHED)
+    last = log.acts[-1]
+    ended = GlobalAct(last.sequence, Kind.UNSUBSCRIBE, last.through, at=last.at)
     return replace(log, acts=(ended,))
 
 

@@ -35,6 +35,7 @@ from .ups_rs_commands import Call, command
 from .ups_rs_parameters import (
     Parameters,
     ignored_warning,
+    key_warnings,
     search_arguments,
     supported,
 )
@@ -136,7 +137,8 @@ class UpsRs:
         media_type = answers.negotiated(request.headers, parameters, answers.FOR_MANY)
         asked = search_arguments(parameters, self._most_results, self._tokens)
         warnings.append(ignored_warning(asked.ignored))
-        query = Query.of(asked.identifier, fuzzy=asked.fuzzy, timezone=self._timezone)
+        query = Query.of(asked.identifier, mechanisms=asked.mechanisms, timezone=self._timezone)
+        warnings += key_warnings(query)
         paging = Paging(asked.offset, asked.limit, asked.include, asked.everything)
         if media_type in _XML:
             page = await self._worklist.search(query, paging)

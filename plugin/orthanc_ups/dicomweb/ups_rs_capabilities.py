@@ -13,6 +13,7 @@ import orjson
 
 from ..core import tags
 from .media_types import DICOM_JSON, DICOM_XML, MULTIPART_XML, PLAIN_JSON, PLAIN_XML, WADL, MediaType
+from .ups_rs_parameters import MATCHING
 
 OFFERED: Final = (WADL, PLAIN_JSON, PLAIN_XML, DICOM_JSON)
 _NAMESPACE: Final = "http://wadl.dev.java.net/2009/02"
@@ -38,22 +39,28 @@ class _Node:
     children: tuple[_Node, ...] = field(default=())
 
 
-_SUBSCRIBE: Final = _Method(
-    "POST", "Subscribe", ("deletionlock", "filter"), _IN, statuses=(201, 400, 401, 403, 404)
+_SUBSCRIBED: Final = (201, 400, 401, 403, 404)
+_SUBSCRIBE: Final = _Method("POST", "Subscribe", ("deletionlock", "requester"), _IN, statuses=_SUBSCRIBED)
+_SUBSCRIBE_FILTERED: Final = _Method(
+    "POST",
+    "Subscribe",
+    ("deletionlock", "requester", "filter", "{attribute}", *MATCHING),
+    _IN,
+    statuses=_SUBSCRIBED,
 )
 _UNSUBSCRIBE: Final = _Method("DELETE", "Unsubscribe")
 _SUSPEND: Final = _Node("suspend", (_Method("POST", "SuspendGlobalSubscription"),))
 _CHANGE: Final = (200, 400, 401, 403, 404, 409, 410)
 
 
-def _subscribers(*children: _Node) -> _Node:
-    return _Node("subscribers", (), (_Node("{AETitle}", (_SUBSCRIBE, _UNSUBSCRIBE), children),))
+def _subscribers(*children: _Node, subscribe: _Method = _SUBSCRIBE) -> _Node:
+    return _Node("subscribers", (), (_Node("{AETitle}", (subscribe, _UNSUBSCRIBE), children),))
 
 
 _SEARCH: Final = _Method(
     "GET",
     "Search",
-    ("{attribute}", "includefield", "fuzzymatching", "offset", "limit", "accept", "charset"),
+    ("{attribute}", "includefield", *MATCHING, "offset", "limit", "accept", "charset"),
     gives=_OUT,
     statuses=(200, 204, 400, 401, 403, 406),
 )
@@ -88,7 +95,11 @@ _TREE: Final = (
         (
             _WORKITEM,
             _Node(tags.GLOBAL_SUBSCRIPTION, (), (_subscribers(_SUSPEND),)),
-            _Node(tags.FILTERED_SUBSCRIPTION, (), (_subscribers(_SUSPEND),)),
+            _Node(
+                tags.FILTERED_SUBSCRIPTION,
+                (),
+                (_subscribers(_SUSPEND, subscribe=_SUBSCRIBE_FILTERED),),
+            ),
         ),
     ),
     _Node(
@@ -150,6 +161,8 @@ def _notes(web_socket_service: str) -> dict[str, str]:
     return {
         "NotificationConnection": f"{web_socket_service}/subscribers/{{AETitle}}",
         "FuzzyMatching": "supported",
+        "EmptyValueMatching": "supported",
+        "MultipleValueMatching": "supported",
         "FilteredWorklistSubscriptions": "supported",
     }
 

@@ -27,6 +27,8 @@ from ..core.commands import (
 )
 from ..core.dataset import DataSet, Element
 from ..core.events import CANCEL_INFORMATION
+from ..core.matching import Query
+from ..core.mechanisms import Mechanisms
 from ..core.statuses import (
     INVALID_ARGUMENT,
     INVALID_VALUE,
@@ -48,6 +50,7 @@ from .ups_rs_parameters import (
     filter_arguments,
     ignored_warning,
     is_attribute,
+    key_warnings,
     supported,
 )
 from .ups_rs_resources import Resource, is_filtered
@@ -137,7 +140,18 @@ def _subscribe(call: Call) -> Command:
     if not keys:
         call.warn(lost_queries.without_matching_keys())
         raise UpsError(INVALID_ARGUMENT, "a filtered subscription needs at least one matching key")
-    return Subscribe(_requester(call), call.resource.uid, call.resource.ae, lock, keys)
+    call.warnings.extend(_key_warnings(keys, wanted.mechanisms))
+    return Subscribe(
+        _requester(call), call.resource.uid, call.resource.ae, lock, keys, mechanisms=wanted.mechanisms
+    )
+
+
+def _key_warnings(keys: DataSet, mechanisms: Mechanisms) -> list[str]:
+    """Of keys that are malformed nothing is told: the worklist refuses them."""
+    try:
+        return key_warnings(Query.of(keys, mechanisms=mechanisms))
+    except UpsError:
+        return []
 
 
 def _unsubscribe(call: Call) -> Command:

@@ -14,7 +14,12 @@ from urllib.parse import quote
 from ..codecs.attribute_names import UnknownAttribute, tag_of, vr_of
 from ..codecs.element_values import FLOAT_VRS, INTEGER_VRS, inner_value
 from ..core import tags
-from ..core.dataset import BINARY_VRS, DataSet, Element
+from ..core.dataset import BINARY_VRS, DataSet, element
+from ..core.dictionary import path_name
+from ..core.key_tests import EMPTY_KEY, is_empty_key
+from ..core.matching import Query
+from ..core.mechanisms import Mechanisms
+from ..core.rules import RULES
 from ..core.statuses import Service
 from ..core.value_rules import DEEPEST
 from .request import decoded
@@ -33,9 +38,21 @@ TRANSACTION_UID: Final = ("transaction-uid", "transaction", "00081195")
 REQUESTER: Final = ("requester", "requester-ae", "requester-ae-title", "RequestingAE", "00741236")
 DELETION_LOCK: Final = ("deletionlock", "00741230")
 _COMMON: Final = frozenset({"accept", "charset"})
-_SEARCH: Final = _COMMON | {"includefield", "fuzzymatching", "offset", "limit"}
+_MECHANISMS: Final[Mapping[str, Mechanisms]] = MappingProxyType(
+    {
+        "fuzzymatching": Mechanisms.FUZZY,
+        "emptyvaluematching": Mechanisms.EMPTY,
+        "multiplevaluematching": Mechanisms.MULTIPLE,
+    }
+)
+MATCHING: Final = tuple(_MECHANISMS)
+"""Parameters that switch extended matching mechanisms on (PS3.18 §8.3.4)."""
+
+_SEARCH: Final = _COMMON.union(_MECHANISMS, ("includefield", "offset", "limit"))
 _COMMAND: Final = _COMMON.union(REQUESTER)
 _SUBSCRIBE: Final = _COMMAND.union(DELETION_LOCK, ("filter",))
+_FILTERED: Final = _SUBSCRIBE.union(_MECHANISMS)
+_BACKSLASH_IS_TEXT: Final = frozenset({"LT", "ST", "UT", "UR"})
 _SUPPORTED: Final[Mapping[Service, frozenset[str]]] = MappingProxyType(
     {
         Service.CREATE: _COMMAND.union(WORKITEM),
@@ -169,6 +186,16 @@ def ignored_warning(names: Iterable[str]) -> str:
     return f"Unsupported query parameters were ignored: {listed}{more}"
 
 
+def key_warnings(query: Query) -> list[str]:
+    """What to tell a client of keys that do not narrow, and of those that nothing can fit."""
+    told = []
+    if query.unsupported:
+        names = ", ".join(path_name(path) for path in query.unsupported)
+        told.append(f"These are no matching keys of a Workitem and were not used: {names}")
+    told += [f"No Workitem matches {path_name(path)}: {reason}" for path, reason in query.unmatchable]
+    return told
+
+
 # --- Search -----------------------------------------------------------------------------------------
 
 
@@ -184,8 +211,8 @@ class SearchArguments:
     """
 
     identifier: DataSet
+    mechanisms: Mechanisms
     ignored: tuple[str, ...]
-    fuzzy: bool
     offset: int
     limit: int
     include: frozenset[str]
@@ -203,10 +230,11 @@ def search_arguments(parameters: Parameters, most: int, tokens: Collection[str] 
     fields = [one.strip() for listed in parameters.all("includefield") for one in listed.split(",")]
     limit = parameters.count("limit")
     keys, ignored = match_parameters(parameters.without(_SEARCH | set(tokens)))
+    mechanisms = _mechanisms(parameters)
     return SearchArguments(
-        identifier=identifier(keys),
+        identifier=identifier(keys, mechanisms),
+        mechanisms=mechanisms,
         ignored=ignored,
-        fuzzy=parameters.flag("fuzzymatching"),
         offset=parameters.count("offset") or 0,
         limit=most if limit is None else min(limit, most),
         include=frozenset(".".join(_path(one)) for one in fields if one and one.lower() != "all"),
@@ -238,7 +266,16 @@ def is_attribute(name: str) -> bool:
     return True
 
 
-def identifier(pairs: Iterable[tuple[str, str | None]]) -> DataSet:
+def _mechanisms(parameters: Parameters) -> Mechanisms:
+    """The extended matching mechanisms that a client asks for (PS3.18 §8.3.4.4 to §8.3.4.6)."""
+    asked = Mechanisms.NONE
+    for name, mechanism in _MECHANISMS.items():
+        if parameters.flag(name):
+            asked |= mechanism
+    return asked
+
+
+def identifier(pairs: Iterable[tuple[str, str | None]], mechanisms: Mechanisms = Mechanisms.NONE) -> DataSet:
     """Match parameters as the identifier of a C-FIND.
 
     Keys of one sequence share its one item. Raises HttpProblem 400 for an attribute that is unknown, given twice
@@ -251,7 +288,7 @@ def identifier(pairs: Iterable[tuple[str, str | None]]) -> DataSet:
         if path in seen:
             raise HttpProblem(400, f"{name[:100]} is given twice: each attribute may stand once")
         seen.add(path)
-        _place(made, path, name, value or "")
+        _place(made, path, _Text(name, value or "", mechanisms))
     return _ordered(made)
 
 
@@ -264,35 +301,70 @@ def _path(name: str) -> tuple[str, ...]:
         raise HttpProblem(400, f"unknown attribute {str(unknown)[:100]!r} in {name[:200]!r}") from None
 
 
-def _place(made: DataSet, path: tuple[str, ...], name: str, value: str) -> None:
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """A match parameter as it came: its name for refusals, its value, and how that is meant."""
+
+    name: str
+    value: str
+    mechanisms: Mechanisms
+
+    @property
+    def is_empty_key(self) -> bool:
+        """True for the value of Empty Value Matching."""
+        return Mechanisms.EMPTY in self.mechanisms and is_empty_key(self.value)
+
+    def values(self, vr: str) -> list[str]:
+        """Its values: several in Multiple Value Matching, and in a list of UIDs."""
+        if vr == "UI":
+            return [one.strip() for one in re.split(r"[,\\]", self.value) if one.strip()]
+        if Mechanisms.MULTIPLE in self.mechanisms and vr not in _BACKSLASH_IS_TEXT:
+            return [one for one in self.value.split("\\") if one.strip()]
+        return [self.value]
+
+
+def _place(made: DataSet, path: tuple[str, ...], text: _Text) -> None:
     for tag in path[:-1]:
         if vr_of(tag) != "SQ":
-            raise HttpProblem(400, f"{name[:200]}: {tag} is no sequence")
+            raise HttpProblem(400, f"{text.name[:200]}: {tag} is no sequence")
         made = made.setdefault(tag, {"vr": "SQ"}).setdefault("Value", [{}])[0]
     tag = path[-1]
     vr = vr_of(tag) or "LO"  # of private attributes the VR is unknown: text compares with any
-    made.setdefault(tag, {"vr": vr}).update(_key(tag, vr, name, value))
+    key = made.setdefault(tag, {"vr": vr})
+    if not text.value:
+        return
+    if vr == "SQ" and text.is_empty_key:
+        key.setdefault("Value", [{}])[0].update(_empty_item(path, text.name))
+    elif vr in BINARY_VRS or vr == "SQ":
+        raise HttpProblem(400, f"{text.name[:200]} has VR {vr} and cannot have a value in a query")
+    else:
+        key["Value"] = [_value(tag, vr, text, one) for one in text.values(vr)]
 
 
-def _key(tag: str, vr: str, name: str, value: str) -> Element:
-    if not value:
-        return {}
-    if vr in BINARY_VRS or vr == "SQ":
-        raise HttpProblem(400, f"{name[:200]} has VR {vr} and cannot have a value in a query")
+def _empty_item(path: tuple[str, ...], name: str) -> DataSet:
+    """Keys that only a sequence without items fits: every attribute that its items may have is empty."""
+    rule = RULES.get(".".join(path))
+    rules = rule.contents.rules.values() if rule and rule.contents else ()
+    keys: DataSet = {
+        one.tag: element(one.vr, {"Alphabetic": EMPTY_KEY} if one.vr == "PN" else EMPTY_KEY)
+        for one in rules
+        if one.match != "-" and one.vr not in BINARY_VRS | {"SQ"}
+    }
+    if not keys:
+        raise HttpProblem(400, f"{name[:200]} is a sequence: ask for an attribute of its items")
+    return keys
+
+
+def _value(tag: str, vr: str, text: _Text, value: str) -> Any:
     if vr == "PN":
         groups = zip(_PN_GROUPS, value.split("=", 2), strict=False)
-        return {"Value": [{group: text for group, text in groups if text}]}
-    if vr == "UI":
-        return {"Value": [one.strip() for one in re.split(r"[,\\]", value) if one.strip()]}
+        return {group: one for group, one in groups if one}
     if vr == "DT" or tag == tags.TIMEZONE_OFFSET:
         value = re.sub(r" (?=[0-9]{4}(?:-|$))", "+", value)  # a plus sign that was not percent-encoded
-    return {"Value": [_value(vr, name, value)]}
-
-
-def _value(vr: str, name: str, value: str) -> Any:
     found = inner_value(vr, value)
-    if vr in INTEGER_VRS | FLOAT_VRS and isinstance(found, str):
-        raise HttpProblem(400, f"{name[:200]} is {value[:40]!r}, expected a number")
+    is_empty = Mechanisms.EMPTY in text.mechanisms and is_empty_key(value)
+    if vr in INTEGER_VRS | FLOAT_VRS and isinstance(found, str) and not is_empty:
+        raise HttpProblem(400, f"{text.name[:200]} is {value[:40]!r}, expected a number")
     return found
 
 
@@ -311,6 +383,7 @@ class FilterArguments:
     """The filter of a subscription; ``ignored`` are names in it that are neither supported nor attributes."""
 
     identifier: DataSet
+    mechanisms: Mechanisms
     ignored: tuple[str, ...]
 
 
@@ -330,5 +403,17 @@ def filter_arguments(parameters: Parameters, tokens: Collection[str] = ()) -> Fi
             pairs[-1] = (pairs[-1][0], f"{pairs[-1][1]},{decoded(piece)}")
         elif piece:
             raise HttpProblem(400, f"filter has {piece[:100]!r}, expected attribute=value")
-    keys, ignored = match_parameters(pairs + parameters.without(_SUBSCRIBE | set(tokens)))
-    return FilterArguments(identifier(keys), ignored)
+    return filter_of(pairs + parameters.without(_SUBSCRIBE.union(tokens)))
+
+
+def filter_of(pairs: Iterable[tuple[str, str | None]]) -> FilterArguments:
+    """A filter whose keys, and the mechanisms by which they match, are given one by one.
+
+    Raises:
+        HttpProblem: 400, with the name of the parameter or attribute.
+    """
+    parameters = Parameters(pairs)
+    parameters.check_values(_MECHANISMS)
+    mechanisms = _mechanisms(parameters)
+    keys, ignored = match_parameters(parameters.without(_MECHANISMS))
+    return FilterArguments(identifier(keys, mechanisms), mechanisms, ignored)

@@ -12,6 +12,7 @@ from ..core import tags
 from ..core.closing import check_cancellation
 from ..core.commands import ChangeState, Command, RequestCancel, Requester, Subscribe, Suspend, Unsubscribe
 from ..core.dataset import DataSet, values
+from ..core.mechanisms import Mechanisms
 from ..core.refusals import refusal
 from ..core.representations import REPRESENTATIONS
 from ..core.statuses import INVALID_ARGUMENT, MISTYPED_ARGUMENT, NO_SUCH_ARGUMENT, UpsError
@@ -29,11 +30,12 @@ _NAMES: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """An N-ACTION, decoded but not yet understood."""
+    """An N-ACTION, decoded but not yet understood; a filter in it matches by ``mechanisms``."""
 
     requester: Requester
     uid: str
     information: DataSet
+    mechanisms: Mechanisms = Mechanisms.NONE
 
 
 def _change_state(action: Action) -> Command:
@@ -62,7 +64,7 @@ def _subscribe(action: Action) -> Command:
     keys = {tag: found for tag, found in action.information.items() if tag not in own}
     if not keys:
         raise UpsError(INVALID_ARGUMENT, "a filtered subscription needs at least one matching key")
-    return Subscribe(action.requester, action.uid, receiving_ae, lock == "TRUE", keys)
+    return Subscribe(action.requester, action.uid, receiving_ae, lock == "TRUE", keys, action.mechanisms)
 
 
 def _unsubscribe(action: Action) -> Command:

@@ -28,6 +28,7 @@ from pynetdicom.pdu_primitives import (
 from pynetdicom.presentation import PresentationContext, negotiate_as_acceptor
 
 from ..core import tags
+from ..core.mechanisms import Mechanisms
 from .pdu import Abort, ProtocolError, Rejection
 from .syntax import SYNTAXES, Syntax
 
@@ -45,8 +46,13 @@ _VERSION: Final = "ORTHANC_UPS_1"
 _LEAST: Final = 128  # bytes of a PDU; real peers take thousands, tiny ones make data sets many times as long
 _ACCEPTED: Final = 0
 _USER_INFORMATION: Final = 0x50
-_FUZZY: Final = 2
-_TIME_ZONE: Final = 3
+_FIXED: Final = 2  # bytes at the beginning that are always 1
+_MOST_SUB_FIELDS: Final = 7
+_CONVERSION: Final = 4  # place of Enhanced Multi-Frame Image Conversion, which is about images
+_SUB_FIELDS: Final[Mapping[int, Mechanisms]] = MappingProxyType(
+    {2: Mechanisms.FUZZY, 5: Mechanisms.EMPTY, 6: Mechanisms.MULTIPLE}
+)
+"""Where each mechanism stands (PS3.4 Tables C.5-1 and K.5-1; beyond the fourth byte K.5 is silent)."""
 
 _RESULTS: Final[Mapping[int, str]] = MappingProxyType(
     {
@@ -65,12 +71,12 @@ class Context:
     Attributes:
         abstract: UID of the SOP class.
         syntax: the transfer syntax.
-        fuzzy: True if fuzzy matching of person names was negotiated.
+        mechanisms: the extended matching mechanisms that were negotiated for C-FIND and filters.
     """
 
     abstract: str
     syntax: Syntax
-    fuzzy: bool = False
+    mechanisms: Mechanisms = Mechanisms.NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,19 +199,34 @@ def _context(
 
 
 def _answered(asked: A_ASSOCIATE, accepted: set[str]) -> dict[str, SOPClassExtendedNegotiation]:
-    """PS3.4 §K.5: the first two bytes are fixed, fuzzy matching and time zones are granted as asked for."""
+    """PS3.4 §K.5: the first two bytes are fixed, the others are granted as asked for.
+
+    Bytes 5 to 7 are those of the Query/Retrieve classes (PS3.4 C.5.1.1): empty and multiple value matching are granted.
+    """
     answers: dict[str, SOPClassExtendedNegotiation] = {}
     for item in asked.user_information:
         if isinstance(item, SOPClassExtendedNegotiation) and item.sop_class_uid in FIND_CLASSES & accepted:
             wanted = item.service_class_application_information or b""
-            size = min(max(len(wanted), 1), _TIME_ZONE + 1)
             answer = SOPClassExtendedNegotiation()
             answer.sop_class_uid = item.sop_class_uid
-            answer.service_class_application_information = bytes((1, 1, *wanted[_FUZZY : _TIME_ZONE + 1]))[
-                :size
-            ]
+            answer.service_class_application_information = _granted(wanted)
             answers[str(item.sop_class_uid)] = answer
     return answers
+
+
+def _granted(wanted: bytes) -> bytes:
+    size = min(max(len(wanted), 1), _MOST_SUB_FIELDS)
+    granted = bytearray(b"\1" * _FIXED + wanted[_FIXED:])
+    granted[_CONVERSION : _CONVERSION + 1] = b"\0" * len(granted[_CONVERSION : _CONVERSION + 1])
+    return bytes(granted[:size])
+
+
+def _negotiated(granted: bytes) -> Mechanisms:
+    mechanisms = Mechanisms.NONE
+    for place, mechanism in _SUB_FIELDS.items():
+        if granted[place : place + 1] == b"\1":
+            mechanisms |= mechanism
+    return mechanisms
 
 
 def _window(asked: A_ASSOCIATE) -> list[AsynchronousOperationsWindowNegotiation]:
@@ -228,9 +249,8 @@ def _agreed(
         if one.result == _ACCEPTED and one.context_id is not None and one.transfer_syntax:
             answer = extended.get(str(one.abstract_syntax))
             bits = answer.service_class_application_information if answer else None
-            fuzzy = bool(bits) and len(bits or b"") > _FUZZY and (bits or b"")[_FUZZY] == 1
             syntax = SYNTAXES[str(one.transfer_syntax[0])]
-            contexts[one.context_id] = Context(str(one.abstract_syntax), syntax, fuzzy)
+            contexts[one.context_id] = Context(str(one.abstract_syntax), syntax, _negotiated(bits or b""))
     return Agreement(contexts, _most_of(peer))
 
 

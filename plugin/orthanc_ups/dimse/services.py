@@ -173,9 +173,8 @@ class Services:
             raise UpsError(statuses.NO_SUCH_ACTION, detail)
         uid = _needed_instance(exchange)
         information = await _as_arguments(exchange)
-        outcome = await self._worklist.execute(
-            command(action_type, Action(exchange.requester, uid, information))
-        )
+        action = Action(exchange.requester, uid, information, exchange.context.mechanisms)
+        outcome = await self._worklist.execute(command(action_type, action))
         await exchange.answer(outcome.status, uid, None, "; ".join(outcome.details) or outcome.status.meaning)
 
     async def _find(self, exchange: Exchange) -> None:
@@ -195,7 +194,7 @@ class Services:
             if error.status is statuses.PROCESSING_FAILURE:
                 raise UpsError(statuses.IDENTIFIER_MISMATCH, error.detail, error.tag) from error
             raise
-        return Query.of(identifier, fuzzy=exchange.context.fuzzy, timezone=self._zone)
+        return Query.of(identifier, mechanisms=exchange.context.mechanisms, timezone=self._zone)
 
     async def _answer_matches(self, exchange: Exchange, query: Query) -> None:
         """Pending answers as fast as the peer takes them; C-CANCEL is looked for before each."""

@@ -13,6 +13,7 @@ from ..core.dictionary import KEYWORD_OF, path_of
 from ..core.free_text import words
 from ..core.key_tests import SINGLE_VALUE_ONLY, WILDCARD_VRS
 from ..core.matching import Query
+from ..core.mechanisms import Mechanisms
 from ..core.rules import RULES, Rule
 from ..dicomweb.response import HttpProblem
 from .keyword_form import name_of, tag_of, to_data_set, vr_of
@@ -53,7 +54,7 @@ def listing(asked: Mapping[str, str], local: tzinfo | None, offset: int, limit: 
     order = wanted.removeprefix("-")
     if order not in ORDERS:
         raise HttpProblem(400, f'"order" is {order[:30]!r}, expected one of {", ".join(ORDERS)}')
-    query = Query.of(identifier, timezone=local, multiple=True)
+    query = Query.of(identifier, timezone=local, mechanisms=Mechanisms.MULTIPLE)
     text = words(f"{asked.get('text', '')} {asked.get('study', '')}")
     return Listing(query, text, order, wanted.startswith("-"), offset, limit)
 

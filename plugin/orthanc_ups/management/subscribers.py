@@ -9,6 +9,7 @@ from typing import Any, Final
 from ..core import tags
 from ..core.commands import Subscribe, Suspend, Unsubscribe
 from ..core.dataset import DataSet, text
+from ..core.mechanisms import Mechanisms
 from ..core.statuses import Service, UpsError
 from ..core.subscriptions import GlobalAct, Kind, Log, standing
 from ..core.workitem import Subscription
@@ -122,7 +123,8 @@ class Subscribers:
         """Subscribe to everything, to what fits a filter, or to one workitem."""
         uid = _target(call)
         wanted = _filter(call) if uid == tags.FILTERED_SUBSCRIPTION else None
-        command = Subscribe(call.requester, uid, call.ae, call.flag("lock"), wanted)
+        mechanisms = _mechanisms(call)
+        command = Subscribe(call.requester, uid, call.ae, call.flag("lock"), wanted, mechanisms)
         return told(await self._commands.execute(command), Service.SUBSCRIBE)
 
     async def unsubscribe(self, call: Call) -> dict[str, Any]:
@@ -202,6 +204,14 @@ def _filter(call: Call) -> DataSet:
     return to_data_set(given, "filter") if nested else to_identifier(given)
 
 
+def _mechanisms(call: Call) -> Mechanisms:
+    words = call.content.get("mechanisms") or []
+    try:
+        return Mechanisms.of_words(words if isinstance(words, list) else [words])
+    except ValueError as error:
+        raise HttpProblem(400, f'"mechanisms": {error}') from None
+
+
 def _subscriptions(log: Log) -> dict[str, Any]:
     """What an AE's global acts amount to, in words."""
     now = standing(log)
@@ -222,6 +232,7 @@ def _filtered(act: GlobalAct, state: Subscription) -> dict[str, Any]:
         "sequence": act.sequence,
         "words": in_words(wanted),
         "filter": to_keywords(wanted),
+        "mechanisms": act.mechanisms.words(),
         "lock": state is Subscription.LOCK,
         "since": views.iso(act.at or None),
     }

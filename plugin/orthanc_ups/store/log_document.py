@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from ..core.mechanisms import Mechanisms
 from ..core.numbers import Numbers
 from ..core.subscriptions import GlobalAct, Kind, Log
 from .document import FORMAT, UnreadableDocument, read
@@ -43,6 +44,8 @@ def _act_out(act: GlobalAct) -> dict[str, Any]:
     }
     if act.filtered:
         content |= {"filter": act.filter, "matched": act.matched.text()}
+    if act.mechanisms:
+        content["mechanisms"] = act.mechanisms.words()
     return content
 
 
@@ -56,4 +59,5 @@ def _act_in(content: dict[str, Any]) -> GlobalAct:
         content["filter"] if filtered else None,
         Numbers.read(content["matched"]) if filtered else Numbers(),
         content["at"],
+        Mechanisms.of_words(content.get("mechanisms", ())),
     )

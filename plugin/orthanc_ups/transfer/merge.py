@@ -16,6 +16,7 @@ from ..core import tags
 from ..core.commands import Requester, Subscribe
 from ..core.dataset import DataSet
 from ..core.events import Event, EventType, Occurrence, assigned, state_report
+from ..core.mechanisms import Mechanisms
 from ..core.statuses import RESOURCE_LIMITATION, UpsError
 from ..core.subscriptions import GlobalAct, Kind, Log, standing, subscribed
 from ..core.workitem import HistoryEntry, SpecificAct, Subscription, Workitem
@@ -28,7 +29,7 @@ from .records import IMPORTED, TAKEN, UNCHANGED, Fate, Parts, Reach, Verdict, co
 
 _log = logging.getLogger("orthanc_ups.worklist")
 _Letter = tuple[str, EventType, float]
-_Wish = tuple[Kind, bool, DataSet | None]
+_Wish = tuple[Kind, bool, DataSet | None, Mechanisms]
 
 
 class Merge:
@@ -78,18 +79,18 @@ class Merge:
 
     def _commands(self, log: Log) -> Iterator[Subscribe]:
         who, ae = replace(self._requester, ae=log.receiving_ae), log.receiving_ae
-        found, filters = standing(log), {act.sequence: act.filter for act in log.acts}
+        found, acts = standing(log), {act.sequence: act for act in log.acts}
         if found.everything is not Subscription.NONE:
             lock = found.everything is Subscription.LOCK
             yield Subscribe(who, tags.GLOBAL_SUBSCRIPTION, ae, lock)
         for act, given in found.filters.items():
             lock = given is Subscription.LOCK
-            yield Subscribe(who, tags.FILTERED_SUBSCRIPTION, ae, lock, filters[act])
+            yield Subscribe(who, tags.FILTERED_SUBSCRIPTION, ae, lock, acts[act].filter, acts[act].mechanisms)
 
     def _wished(self, command: Subscribe) -> _Wish:
         """What becomes of a command."""
         kind = Kind.LOCK if command.lock and self._grant_locks else Kind.NO_LOCK
-        return kind, command.uid == tags.FILTERED_SUBSCRIPTION, command.filter
+        return kind, command.uid == tags.FILTERED_SUBSCRIPTION, command.filter, command.mechanisms
 
     def _granted(self, wanted: Subscription) -> Subscription:
         refused = wanted is Subscription.LOCK and not self._grant_locks
@@ -200,8 +201,8 @@ def _news(theirs: Workitem) -> Iterator[Occurrence]:
 
 
 def _wish(act: GlobalAct) -> _Wish:
-    """What a global act is, whatever its numbers: kind, whether it is filtered, and its filter."""
-    return act.kind, act.filtered, act.filter
+    """What a global act is, whatever its numbers: kind, whether it is filtered, its filter, how that matches."""
+    return act.kind, act.filtered, act.filter, act.mechanisms
 
 
 def _letter(event: Event) -> _Letter:

@@ -13,6 +13,7 @@ from ..core import tags
 from ..core.dataset import text
 from ..core.events import Event, EventType
 from ..core.matching import Query
+from ..core.mechanisms import Mechanisms
 from ..core.numbers import Numbers
 from ..core.reasons import discreet
 from ..core.states import State
@@ -86,13 +87,16 @@ def _global_act(fields: Fields) -> GlobalAct:
     filtered = fields.flag("filtered")
     wanted = fields.data_set("filter", is_filter=True) if fields.has("filter") else None
     kind = fields.choice("act", Kind)
+    mechanisms = Mechanisms.NONE
+    if fields.has("mechanisms"):
+        mechanisms = fields.choice("mechanisms", Mechanisms.of_words)
     if wanted is not None:
-        Query.of(wanted)
+        Query.of(wanted, mechanisms=mechanisms)
     elif filtered and kind.subscribes:
         raise WrongField("a filtered subscription has no filter")
     matched = fields.choice("matched", Numbers.read) if filtered else Numbers()
     through, at = fields.number("through"), fields.time("at")
-    return GlobalAct(fields.number("sequence", 1), kind, through, filtered, wanted, matched, at)
+    return GlobalAct(fields.number("sequence", 1), kind, through, filtered, wanted, matched, at, mechanisms)
 
 
 def _reach(fields: Fields) -> Reach:

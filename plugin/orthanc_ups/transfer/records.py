@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 import orjson
 
-from ..core.subscriptions import Log, standing
+from ..core.subscriptions import GlobalAct, Log, standing
 from ..core.workitem import HistoryEntry, Subscription, Workitem
 from ..delivery.documents import Batch, Progress
 from ..delivery.outbox import Delivery
@@ -128,12 +128,13 @@ def meaning(
     log: Log, granted: Callable[[Subscription], Subscription] = _as_it_is
 ) -> tuple[Subscription, list[tuple[bytes, str]]]:
     """What an AE gets by its global acts, whatever their numbers; ``granted`` says what becomes of a lock."""
-    found, filters = standing(log), {act.sequence: act.filter for act in log.acts}
-    given = [
-        (orjson.dumps(filters[act], option=orjson.OPT_SORT_KEYS), granted(one).value)
-        for act, one in found.filters.items()
-    ]
+    found, acts = standing(log), {act.sequence: act for act in log.acts}
+    given = [(_filter(acts[act]), granted(one).value) for act, one in found.filters.items()]
     return granted(found.everything), sorted(given)
+
+
+def _filter(act: GlobalAct) -> bytes:
+    return orjson.dumps([act.filter, act.mechanisms.words()], option=orjson.OPT_SORT_KEYS)
 
 
 TAKEN = conflict("its place in Orthanc's metadata is taken by an entry that cannot be read")

@@ -60,6 +60,7 @@ def _log_out(log: Log) -> dict[str, Any]:
             "filtered": act.filtered,
             "filter": None if act.filter is None else _dicom(act.filter),
             "matched": act.matched.text() if act.filtered else None,
+            **({"mechanisms": act.mechanisms.words()} if act.mechanisms else {}),
         }
         for act in log.acts
     ]

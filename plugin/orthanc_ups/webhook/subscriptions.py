@@ -5,22 +5,27 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 from ..core import tags
 from ..core.ae_titles import AeTitles
 from ..core.commands import Requester, Subscribe, Unsubscribe
 from ..core.dataset import DataSet
+from ..core.dictionary import path_name
+from ..core.matching import Query
+from ..core.mechanisms import Mechanisms
 from ..core.statuses import UpsError
 from ..core.subscriptions import Log, standing
 from ..core.workitem import Subscription
 from ..dicomweb.response import HttpProblem
-from ..dicomweb.ups_rs_parameters import identifier
+from ..dicomweb.ups_rs_parameters import filter_of as filter_arguments_of
 from ..settings import Webhook
 from ..worklist.ports import WorklistPort
 
 _log = logging.getLogger("orthanc_ups.webhook")
 _VIA: Final = "settings"
+Filter: TypeAlias = tuple[DataSet, Mechanisms]
+"""Matching keys, and how they match beyond the basic ways."""
 
 
 class Logs(Protocol):
@@ -31,21 +36,30 @@ class Logs(Protocol):
         ...
 
 
-def filter_of(webhook: Webhook, place: int) -> DataSet | None:
-    """The filter of a webhook as an identifier, None if it has none. Raises ValueError that names the key."""
+def filter_of(webhook: Webhook, place: int) -> Filter | None:
+    """The filter of a webhook, None if it has none. Raises ValueError that names the key.
+
+    A key that a request may have, but that would be ignored, is a mistake here: the filter would be wider than meant.
+    """
     if not webhook.filter:
         return None
     try:
-        return identifier(webhook.filter.items())
+        arguments = filter_arguments_of(webhook.filter.items())
+        query = Query.of(arguments.identifier, mechanisms=arguments.mechanisms)
     except (UpsError, HttpProblem) as error:
         raise ValueError(f'"Ups.Webhooks[{place}].Filter": {error}') from error
+    unused = [*arguments.ignored, *map(path_name, query.unsupported)]
+    if unused or not query.is_narrowing:
+        found = ", ".join(unused) or "nothing in it"
+        raise ValueError(f'"Ups.Webhooks[{place}].Filter": {found} is no matching key of a workitem')
+    return arguments.identifier, arguments.mechanisms
 
 
 async def subscribe(
     worklist: WorklistPort, logs: Logs, webhooks: Iterable[Webhook], titles: AeTitles
 ) -> None:
     """Make the subscriptions what the settings say; what is right already is left as it is."""
-    wanted: dict[str, list[DataSet | None]] = {}
+    wanted: dict[str, list[Filter | None]] = {}
     for place, webhook in enumerate(webhooks):
         wanted.setdefault(titles.use(webhook.aet), []).append(filter_of(webhook, place))
     for ae, filters in wanted.items():
@@ -53,20 +67,27 @@ async def subscribe(
             await _subscribe_anew(worklist, ae, filters)
 
 
-def _is_right(log: Log, filters: list[DataSet | None]) -> bool:
+def _is_right(log: Log, filters: list[Filter | None]) -> bool:
     now = standing(log)
-    present: list[DataSet | None] = [act.filter for act in log.acts if act.sequence in now.filters]
+    present: list[Filter | None] = [
+        (act.filter or {}, act.mechanisms) for act in log.acts if act.sequence in now.filters
+    ]
     if now.everything is not Subscription.NONE:
         present.append(None)
     return all(one in present for one in filters) and all(one in filters for one in present)
 
 
-async def _subscribe_anew(worklist: WorklistPort, ae: str, filters: list[DataSet | None]) -> None:
+async def _subscribe_anew(worklist: WorklistPort, ae: str, filters: list[Filter | None]) -> None:
     requester = Requester(ae, _VIA)
     try:
         await worklist.execute(Unsubscribe(requester, tags.GLOBAL_SUBSCRIPTION, ae))
         for one in filters:
-            uid = tags.GLOBAL_SUBSCRIPTION if one is None else tags.FILTERED_SUBSCRIPTION
-            await worklist.execute(Subscribe(requester, uid, ae, filter=one))
+            command = Subscribe(requester, tags.GLOBAL_SUBSCRIPTION, ae)
+            if one is not None:
+                keys, mechanisms = one
+                command = Subscribe(
+                    requester, tags.FILTERED_SUBSCRIPTION, ae, filter=keys, mechanisms=mechanisms
+                )
+            await worklist.execute(command)
     except UpsError as error:
         _log.error("The webhook of %s cannot be subscribed: %s", ae, error.detail)

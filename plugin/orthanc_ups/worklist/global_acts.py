@@ -109,15 +109,15 @@ class GlobalActs:
             if error.status is statuses.OUT_OF_RESOURCES:  # which is a word of C-FIND
                 raise UpsError(statuses.RESOURCE_LIMITATION, error.detail) from error
             raise
-        return replace(act, filter=command.filter, matched=numbers)
+        return replace(act, filter=command.filter, mechanisms=command.mechanisms, matched=numbers)
 
     def _query(self, command: Subscribe) -> Query:
         try:
-            query = self._ledger.query(command.filter or {})
+            query = self._ledger.query(command.filter or {}, command.mechanisms)
         except UpsError as error:
             raise UpsError(statuses.INVALID_ARGUMENT, error.detail, error.tag) from error
-        if not query.has_keys:
-            detail = "a Filtered Global Subscription needs matching keys"
+        if not query.is_narrowing:
+            detail = "a Filtered Global Subscription needs matching keys that a UPS has"
             raise UpsError(statuses.INVALID_ARGUMENT, detail)
         return query
 

@@ -11,6 +11,7 @@ from typing import Final, TypeAlias
 
 from ..core.dataset import DataSet
 from ..core.matching import Query
+from ..core.mechanisms import Mechanisms
 from ..core.statuses import UpsError
 from ..core.subscriptions import (
     GlobalAct,
@@ -102,18 +103,22 @@ class Ledger:
         self._generation += 1
         for act in log.acts:
             if act.filter is not None and act.sequence not in self._filters:
-                self._filters[act.sequence] = self._compiled(act.filter, log.receiving_ae)
+                self._filters[act.sequence] = self._compiled(act.filter, act.mechanisms, log.receiving_ae)
 
-    def _compiled(self, identifier: DataSet, receiving_ae: str) -> Query | None:
+    def _compiled(self, identifier: DataSet, mechanisms: Mechanisms, receiving_ae: str) -> Query | None:
         try:
-            return self.query(identifier)
+            query = self.query(identifier, mechanisms)
         except UpsError as error:
             _log.error("A stored filter of %s is not valid, so it matches nothing: %s", receiving_ae, error)
             return None
+        if not query.is_narrowing:
+            _log.error("A stored filter of %s has no key that a UPS has, so it matches nothing", receiving_ae)
+            return None
+        return query
 
-    def query(self, identifier: DataSet) -> Query:
+    def query(self, identifier: DataSet, mechanisms: Mechanisms = Mechanisms.NONE) -> Query:
         """A filter as it is compared. Raises UpsError (A900)."""
-        return Query.of(identifier, timezone=self._zone)
+        return Query.of(identifier, mechanisms=mechanisms, timezone=self._zone)
 
     def matching_filters(self, attributes: DataSet) -> tuple[int, ...]:
         """The filtered acts in force whose filter a new workitem fits."""

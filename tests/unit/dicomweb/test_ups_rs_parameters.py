@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orthanc_ups.core.dataset import element
+from orthanc_ups.core.mechanisms import Mechanisms
 from orthanc_ups.dicomweb.response import HttpProblem
 from orthanc_ups.dicomweb.ups_rs_parameters import (
     Parameters,
@@ -144,9 +145,9 @@ def test_a_warning_about_names_is_a_header_whatever_the_names_are() -> None:
 
 def test_paging_and_fuzzy_matching() -> None:
     found = search_arguments(Parameters.of("limit=5&offset=10&fuzzymatching=true"), 1000)
-    assert (found.limit, found.offset, found.fuzzy) == (5, 10, True)
+    assert (found.limit, found.offset, found.mechanisms) == (5, 10, Mechanisms.FUZZY)
     found = search_arguments(Parameters.of("limit=5000"), 1000)
-    assert (found.limit, found.offset, found.fuzzy) == (1000, 0, False)
+    assert (found.limit, found.offset, found.mechanisms) == (1000, 0, Mechanisms.NONE)
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,12 @@ def test_cc_2_8_keys_that_are_not_supported_make_it_ff01(rig: DimseRig, client: 
     assert rig.worklist.queries[0].unsupported
 
 
+def test_c_2_2_1_3_a_key_that_no_ups_has_is_universal(rig: DimseRig, client: UpsClient) -> None:
+    rig.worklist.chunks = [[ANY_STATE]]
+    assert codes(client.find({"00080052": element("CS", "WORKLIST")})) == [0xFF01, 0]
+    assert rig.worklist.queries[0].matches(workitems.stored())
+
+
 def test_cc_2_8_an_identifier_without_keys_matches_nothing(rig: DimseRig, client: UpsClient) -> None:
     rig.worklist.chunks = [[ANY_STATE]]
     assert codes(client.find({tags.TIMEZONE_OFFSET: element("SH", "+0100")})) == [0]
@@ -181,6 +187,8 @@ def test_a_c_find_without_identifier_is_a900(rig: DimseRig) -> None:
         (b"\1\1\0\1", b"\1\1\0\1", False),
         (b"\1\1\1", b"\1\1\1", True),
         (b"\1\1", b"\1\1", False),
+        (b"\1\1\1\1\1\1\1", b"\1\1\1\1\0\1\1", True),
+        (b"\1\1\0\0\1\0\0\1", b"\1\1\0\0\0\0\0", False),
     ],
 )
 def test_k_5_extended_negotiation_of_c_find(
@@ -191,6 +199,23 @@ def test_k_5_extended_negotiation_of_c_find(
         client.find({"00100010": element("PN", {"Alphabetic": "Jensen"})})
     stored = {"00100010": element("PN", {"Alphabetic": "Jenssen^Kari"})}
     assert rig.worklist.queries[0].matches(stored) is fuzzy
+
+
+@pytest.mark.parametrize(
+    ("asked", "fits"),
+    [
+        (b"\1\1\0\0\0\1\1", [True, False, True]),
+        (b"\1\1\0\0\0\1\0", [True, False, False]),
+    ],
+)
+def test_c_5_1_1_empty_value_matching_is_negotiated(rig: DimseRig, asked: bytes, fits: list[bool]) -> None:
+    """PS3.4 Table C.5-1, bytes 6 and 7; a Watch context takes filters by the same mechanisms."""
+    values = ['""', "A"] if fits[2] else ['""']
+    with UpsClient(rig.port, extended=asked) as client:
+        client.find({tags.LABEL: element("LO", *values), tags.STATE: element("CS")})
+    query = rig.worklist.queries[0]
+    stored = (element("LO"), element("LO", "B"), element("LO", "A"))
+    assert [query.matches({tags.LABEL: one}) for one in stored] == fits
 
 
 def test_without_extended_negotiation_none_is_answered(client: UpsClient) -> None:

@@ -15,6 +15,7 @@ from orthanc_ups.core import tags
 from orthanc_ups.core.dataset import DataSet, Element, element, items, text
 from orthanc_ups.core.free_text import fits, words
 from orthanc_ups.core.matching import Query
+from orthanc_ups.core.mechanisms import Mechanisms
 from orthanc_ups.core.workitem import Workitem
 from orthanc_ups.projection import plan as projection_plan
 from orthanc_ups.projection.projection import Projection
@@ -92,7 +93,8 @@ def projection(worklist: list[Workitem]) -> Iterator[Projection]:
 def asked(fuzzy: bool = False) -> Iterator[Query]:
     for keys in itertools.product(*ASPECTS):
         identifier = {tag: key for part in keys for tag, key in part.items()}
-        yield Query.of(identifier, multiple=True, fuzzy=fuzzy)
+        also = Mechanisms.FUZZY if fuzzy else Mechanisms.NONE
+        yield Query.of(identifier, mechanisms=Mechanisms.MULTIPLE | also)
 
 
 def numbers(found: tuple[DataSet, ...] | list[DataSet]) -> list[int]:

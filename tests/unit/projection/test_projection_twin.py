@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from orthanc_ups.core import tags
 from orthanc_ups.core.dataset import DataSet, Element, element, items, text, values
+from orthanc_ups.core.key_tests import EMPTY_KEY
 from orthanc_ups.core.matching import Query
+from orthanc_ups.core.mechanisms import Mechanisms
 from orthanc_ups.core.workitem import Workitem
 from orthanc_ups.projection import plan as projection_plan
 from orthanc_ups.projection.plan import NONE_LAST, ORDERS
@@ -83,6 +85,14 @@ def keys_of(vr: str, tag: str) -> list[Any]:
     return [one for one in pools.get(vr, values_of(vr, tag) if vr == "DS" else PATTERNS) if one != "1973-"]
 
 
+MECHANISMS = [
+    Mechanisms.NONE,
+    Mechanisms.FUZZY,
+    Mechanisms.EMPTY,
+    Mechanisms.MULTIPLE,
+    Mechanisms.EMPTY | Mechanisms.MULTIPLE,
+    Mechanisms.FUZZY | Mechanisms.EMPTY | Mechanisms.MULTIPLE,
+]
 TOP = {
     tags.STATE: "CS",
     tags.PRIORITY: "CS",
@@ -102,6 +112,7 @@ TOP = {
     tags.MODIFICATION: "DT",
     "00400400": "LT",
     "00101022": "DS",
+    "00081080": "LO",
 }
 CODE = {tags.CODE_VALUE: "SH", tags.CODING_SCHEME: "SH", "00080119": "UC"}
 ISSUER = {"00400031": "UT", "00400033": "CS"}
@@ -209,6 +220,23 @@ def code_key(draw: st.DrawFn, about: DataSet) -> DataSet:
     return {}
 
 
+def extended_level(draw: st.DrawFn, keys: DataSet, mechanisms: Mechanisms) -> DataSet:
+    """The keys, some with the value of Empty Value Matching, some with several values."""
+    made: DataSet = {}
+    for tag, key in keys.items():
+        values_ = list(key.get("Value", []))
+        if key["vr"] == "SQ":
+            values_ = [extended_level(draw, item, mechanisms) for item in values_]
+        elif tag not in (tags.TIMEZONE_OFFSET, tags.SOP_INSTANCE_UID):
+            if Mechanisms.MULTIPLE in mechanisms and draw(st.integers(0, 3)) == 0:
+                values_.append(draw(st.sampled_from(keys_of(key["vr"], tag))))
+            if Mechanisms.EMPTY in mechanisms and draw(st.integers(0, 2)) == 0:
+                empty = {"Alphabetic": EMPTY_KEY} if key["vr"] == "PN" else EMPTY_KEY
+                values_ = [*(values_ if Mechanisms.MULTIPLE in mechanisms else []), empty]
+        made[tag] = {**key, "Value": values_} if values_ else key
+    return made
+
+
 @st.composite
 def queries(draw: st.DrawFn, worklist: list[DataSet]) -> tuple[Query, int]:
     """A query, and what counts as few."""
@@ -218,7 +246,9 @@ def queries(draw: st.DrawFn, worklist: list[DataSet]) -> tuple[Query, int]:
     if draw(st.integers(0, 5)) == 0:
         identifier[tags.TIMEZONE_OFFSET] = element("SH", "-0500")
     zone = draw(st.sampled_from([None, None, None, "+0900"]))
-    query = Query.of(identifier, fuzzy=draw(st.booleans()), timezone=zone)
+    mechanisms = draw(st.sampled_from(MECHANISMS))
+    extended = extended_level(draw, identifier, mechanisms)
+    query = Query.of(extended, mechanisms=mechanisms, timezone=zone)
     return query, draw(st.sampled_from([0, 2, 2_000]))
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from orthanc_ups.core import tags
 from orthanc_ups.core.dataset import element
+from orthanc_ups.core.mechanisms import Mechanisms
 from orthanc_ups.core.numbers import Numbers
 from orthanc_ups.core.subscriptions import GlobalAct, Kind, Log
 from orthanc_ups.core.workitem import HistoryEntry, SpecificAct, Subscription, Workitem, digest
@@ -44,6 +45,9 @@ RECORDS: tuple[Record, ...] = (
         (
             GlobalAct(3, Kind.LOCK, 12, at=1.5),
             GlobalAct(8, Kind.NO_LOCK, 12, True, IDENTIFIER, Numbers.of([1, 2, 900]), 2.5),
+            GlobalAct(
+                9, Kind.LOCK, 12, True, IDENTIFIER, Numbers(), 2.5, Mechanisms.EMPTY | Mechanisms.MULTIPLE
+            ),
             GlobalAct(20, Kind.SUSPEND, 17, True),
         ),
         revision=3,

@@ -214,7 +214,7 @@ class SubscriberPage {
   }
 
   resume(one) {
-    return this.act("subscribe", { scope: one.scope, lock: one.lock, ...(one.scope === "filtered" ? { filter: one.filter } : {}) }, "Resumed");
+    return this.act("subscribe", { scope: one.scope, lock: one.lock, ...(one.scope === "filtered" ? { filter: one.filter, mechanisms: one.mechanisms } : {}) }, "Resumed");
   }
 
   async end(scope, words) {
