@@ -36,7 +36,7 @@ class Selection:
 
     def __init__(self, wanted: Wanted, vr_of: Mapping[str, str], *, everything: bool = False) -> None:
         self._everything = everything
-        if everything or _holds_times(wanted, vr_of):
+        if everything or holds_times(wanted, vr_of):
             wanted = {**wanted, tags.TIMEZONE_OFFSET: None}
         self._parts = _parts(wanted, vr_of, _IF_PRESENT | {tags.TIMEZONE_OFFSET})
 
@@ -108,11 +108,11 @@ def _copied(wanted: Wanted | None) -> Wanted | None:
     return None if wanted is None else {tag: _copied(below) for tag, below in wanted.items()}
 
 
-def _holds_times(wanted: Wanted, vr_of: Mapping[str, str]) -> bool:
+def holds_times(wanted: Wanted, vr_of: Mapping[str, str]) -> bool:
     """Whether Timezone Offset From UTC (0008,0201) may matter to what is returned."""
     for tag, below in wanted.items():
         vr = VR_OF.get(tag) or vr_of.get(tag)
-        if vr in DATED_VRS or (vr == "SQ" and (below is None or _holds_times(below, vr_of))):
+        if vr in DATED_VRS or (vr == "SQ" and (below is None or holds_times(below, vr_of))):
             return True
     return False
 
@@ -120,7 +120,7 @@ def _holds_times(wanted: Wanted, vr_of: Mapping[str, str]) -> bool:
 def _parts(
     wanted: Wanted, vr_of: Mapping[str, str], if_present: frozenset[str] = frozenset()
 ) -> tuple[_Part, ...]:
-    made = [_Part(tag, None, None) for tag in {*map(_creator_of, wanted)} - {"", *wanted}]
+    made = [_Part(tag, None, None) for tag in {*map(creator_of, wanted)} - {"", *wanted}]
     for tag, below in wanted.items():
         if tag in NEVER_RETURNED:
             continue
@@ -130,7 +130,7 @@ def _parts(
     return tuple(sorted(made, key=attrgetter("tag")))
 
 
-def _creator_of(tag: str) -> str:
+def creator_of(tag: str) -> str:
     """What tells whose a private attribute is must come with it (PS3.5 §7.8.1); empty for any other attribute."""
     return f"{tag[:4]}00{tag[4:6]}" if tag[3] in "13579BDF" and tag[4:] >= "1000" else ""
 

@@ -17,6 +17,7 @@ from ..core.dataset import DataSet, text, values
 from ..core.decide import is_uid
 from ..core.dictionary import VR_OF
 from ..core.matching import Query
+from ..core.selection import creator_of, holds_times
 from ..core.statuses import Status, UpsError
 from ..orthanc.refusal_log import Refusal, RefusalLog
 from ..worklist.ports import WorklistPort
@@ -240,12 +241,19 @@ def _transaction(attributes: DataSet) -> str | None:
 
 
 def _selected(workitem: DataSet, asked: tuple[str, ...]) -> DataSet:
-    """What is asked for and known to the UPS IOD is answered, empty if the workitem does not hold it."""
+    """What is asked for and known to the UPS IOD is answered, empty if the workitem does not hold it.
+
+    As in C-FIND dates and times come with the Timezone Offset From UTC that holds for them (PS3.3 §C.12.1.1.8), and
+    private attributes with their creators (PS3.5 §7.8.1).
+    """
     if not asked:
         return {tag: found for tag, found in workitem.items() if tag != tags.TRANSACTION_UID}
-    known = sorted(set(asked) - {tags.TRANSACTION_UID, tags.SPECIFIC_CHARACTER_SET})
+    known = set(asked) - {tags.TRANSACTION_UID, tags.SPECIFIC_CHARACTER_SET}
     empty: DataSet = {tag: {"vr": VR_OF[tag]} for tag in known if tag in VR_OF}
-    return {tag: workitem.get(tag) or empty[tag] for tag in known if tag in workitem or tag in empty}
+    known |= {creator for creator in map(creator_of, known) if creator in workitem}
+    if holds_times(dict.fromkeys(known), {tag: workitem[tag]["vr"] for tag in known if tag in workitem}):
+        known |= {tags.TIMEZONE_OFFSET} & workitem.keys()
+    return {tag: workitem.get(tag) or empty[tag] for tag in sorted(known) if tag in workitem or tag in empty}
 
 
 async def _as_arguments(exchange: Exchange) -> DataSet:

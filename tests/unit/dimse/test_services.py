@@ -217,6 +217,34 @@ def test_cc_2_7_n_get_gives_what_is_asked_for_empty_if_absent(rig: DimseRig, cli
     assert answer.attributes == {tags.EXPIRATION: element("DT"), tags.STATE: element("CS", "SCHEDULED")}
 
 
+@pytest.mark.parametrize(
+    ("asked", "applies"),
+    [
+        (tags.EXPIRATION, True),
+        ("00100030", True),
+        ("00404021", True),
+        (tags.STATE, False),
+        (tags.SPECIFIC_CHARACTER_SET, False),
+    ],
+)
+def test_ps3_3_c_12_1_1_8_n_get_of_dates_and_times_comes_with_their_timezone_offset(
+    rig: DimseRig, client: UpsClient, asked: str, applies: bool
+) -> None:
+    offset = {tags.TIMEZONE_OFFSET: element("SH", "+0100")}
+    rig.worklist.workitems[UID] = workitems.stored() | offset
+    answer = client.get(UID, [asked])
+    assert answer.code == 0
+    assert (tags.TIMEZONE_OFFSET in answer.attributes) == applies
+
+
+def test_ps3_5_7_8_1_n_get_of_a_private_attribute_comes_with_its_creator(
+    rig: DimseRig, client: UpsClient
+) -> None:
+    private = {"00110010": element("LO", "SOMEBODY"), "00111001": element("SH", "X")}
+    rig.worklist.workitems[UID] = workitems.stored() | private
+    assert client.get(UID, ["00111001"]).attributes == private
+
+
 @pytest.mark.parametrize("tag", ["00091001", "00280010", tags.TRANSACTION_UID])
 def test_cc_2_7_3_what_is_not_supported_is_left_out_with_warning_0001(
     rig: DimseRig, client: UpsClient, tag: str
