@@ -5,7 +5,7 @@ import uuid
 
 import pytest
 
-from orthanc_ups.core.dataset import element
+from orthanc_ups.core.dataset import DataSet, element
 from tests.support.web_client import WebClient, new_uid, next_event
 from tests.support.workitems import minimal
 
@@ -51,6 +51,15 @@ def test_11_10_3_subscribe_is_201_and_tells_where_to_listen(
 def test_11_10_1_deletion_lock_in_every_spelling_is_read(service: WebClient, name: str) -> None:
     target = f"/workitems/{service.create()}/subscribers/{new_ae()}?{name}=perhaps"
     assert service.post(target).status_code == 400
+
+
+def test_11_11_unsubscribe_and_suspend_take_a_body_that_says_too_much(service: WebClient) -> None:
+    ae, uid = new_ae(), service.create()
+    lock: DataSet = {"00741230": element("LO", "TRUE"), "00741234": element("AE", ae)}
+    assert service.post(f"/workitems/{uid}/subscribers/{ae}", lock).status_code == 201
+    assert service.request("DELETE", f"/workitems/{uid}/subscribers/{ae}", json=lock).status_code == 200
+    service.post(f"/workitems/{GLOBAL}/subscribers/{ae}", lock)
+    assert service.post(f"/workitems/{GLOBAL}/subscribers/{ae}/suspend", lock).status_code == 200
 
 
 def test_11_10_3_specific_subscription_brings_a_state_report_every_time(service: WebClient) -> None:

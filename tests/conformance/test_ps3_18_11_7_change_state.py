@@ -49,6 +49,17 @@ def test_11_7_1_transaction_uid_in_the_query_too(service: WebClient, name: str) 
     assert service.put(f"/workitems/{uid}/state", state("CANCELED", transaction)).status_code == 200
 
 
+def test_11_7_1_arguments_of_other_transactions_do_no_harm(service: WebClient) -> None:
+    uid = service.create()
+    body = {
+        **state("IN PROGRESS", new_uid()),
+        "00741236": element("AE", "RIS"),
+        "00741230": element("LO", "TRUE"),
+    }
+    assert service.put(f"/workitems/{uid}/state", {**body, **performed()}).json()["Status"] == "0114"
+    assert service.put(f"/workitems/{uid}/state", body).status_code == 200
+
+
 def test_11_7_1_requester_that_is_no_ae_title_is_400(service: WebClient) -> None:
     uid = service.create()
     for form in ("/state?requester=" + "x" * 17, "/state/a%5Cb"):

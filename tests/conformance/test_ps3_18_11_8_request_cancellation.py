@@ -50,6 +50,16 @@ def test_11_8_1_requester_is_told_to_the_performer(service: WebClient, form: str
     assert service.retrieve(uid)["00741000"] == element("CS", "IN PROGRESS")
 
 
+def test_11_8_1_arguments_of_other_transactions_do_no_harm(service: WebClient) -> None:
+    uid = service.create()
+    body: DataSet = {**REASON, "00081195": element("UI", uid), "00741000": element("CS", "CANCELED")}
+    assert (
+        service.post(f"/workitems/{uid}/cancelrequest", {**body, "00741204": element("LO", "x")}).status_code
+        == 400
+    )
+    assert service.post(f"/workitems/{uid}/cancelrequest", body).status_code == 202
+
+
 def test_11_8_2_performer_that_cannot_be_told_is_409(service: WebClient) -> None:
     uid = service.create()
     service.claim(uid)

@@ -169,6 +169,7 @@ class UpsRs:
             warnings,
             corrections.sentences,
             request.drops_queries,
+            self._strict,
         )
         asked = command(service, call)
         outcome = await self._worklist.execute(asked)

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Final
 
 from ..core import tags
+from ..core.arguments import unexpected
 from ..core.commands import (
     ChangeState,
     Command,
@@ -29,6 +30,7 @@ from ..core.dataset import DataSet, Element
 from ..core.events import CANCEL_INFORMATION
 from ..core.matching import Query
 from ..core.mechanisms import Mechanisms
+from ..core.refusals import refusal
 from ..core.statuses import (
     INVALID_ARGUMENT,
     INVALID_VALUE,
@@ -69,6 +71,7 @@ class Call:
         warnings: what its sender is told beside the answer.
         corrections: what was corrected while the body was read, a sentence each.
         drops_queries: True if its parameters may have been lost on the way.
+        strict: as ``Ups.Strict``.
     """
 
     resource: Resource
@@ -80,6 +83,7 @@ class Call:
     warnings: list[str] = field(default_factory=list)
     corrections: tuple[str, ...] = ()
     drops_queries: bool = False
+    strict: bool = False
 
     def warn(self, text: str) -> None:
         """Tell the sender what may have been lost, if it may."""
@@ -110,15 +114,15 @@ def _change_state(call: Call) -> Command:
     transaction = _transaction(call, information)
     state = _taken(information, tags.STATE)
     call.warnings.extend(call.corrections)
-    _check_rest(information, ())
+    _check_rest(call, information, ())
     if not state:
         raise UpsError(INVALID_ARGUMENT, "Procedure Step State (0074,1000) is missing", tags.STATE)
     return ChangeState(_requester(call), call.resource.uid, state, transaction)
 
 
 def _request_cancel(call: Call) -> Command:
-    information = call.body or {}
-    _check_rest(information, CANCEL_INFORMATION)
+    _check_rest(call, call.body or {}, CANCEL_INFORMATION)
+    information = {tag: found for tag, found in (call.body or {}).items() if tag in CANCEL_INFORMATION}
     check_values(information)
     requester = _requester(call)
     if not call.resource.ae:
@@ -230,14 +234,14 @@ def _check_class(sop_class: str | None) -> None:
         raise UpsError(NO_SUCH_SOP_CLASS, detail, tags.SOP_CLASS_UID)
 
 
-def _check_rest(information: DataSet, expected: Collection[str]) -> None:
-    unexpected = next((tag for tag in information if tag not in expected), None)
-    if unexpected:
-        detail = f"({unexpected[:4]},{unexpected[4:]}) is not expected in this request"
-        raise UpsError(NO_SUCH_ARGUMENT, detail, unexpected)
+def _check_rest(call: Call, information: DataSet, own: Collection[str]) -> None:
+    tag = unexpected(information, own, lenient=not call.strict)
+    if tag:
+        raise refusal(NO_SUCH_ARGUMENT, (), tag, "is not expected in this request")
 
 
 def _lock(found: str | None) -> bool:
+    found = found and found.upper()
     if found is not None and found not in ("TRUE", "FALSE"):
         raise UpsError(
             INVALID_ARGUMENT, "Deletion Lock (0074,1230) is neither TRUE nor FALSE", tags.DELETION_LOCK
@@ -249,6 +253,9 @@ def _check_unfiltered(call: Call, body: DataSet) -> None:
     """A filter that would be ignored must not pass: its sender counts on it."""
     known = supported(Service.SUBSCRIBE) - {"filter"} | set(call.tokens)
     others = [name for name, _ in call.parameters.without(known)]
-    keys = [*(name for name in others if name.lower() == "filter" or is_attribute(name)), *body]
+    keys = [name for name in others if name.lower() == "filter" or is_attribute(name)]
+    key = unexpected(body, (), lenient=not call.strict, keys=True)
+    if key:
+        keys.append(key)
     if keys:
         raise HttpProblem(400, f"{keys[0][:64]}: matching keys are only for {tags.FILTERED_SUBSCRIPTION}")

@@ -9,15 +9,17 @@ from types import MappingProxyType
 from typing import Final
 
 from ..core import tags
+from ..core.arguments import unexpected
 from ..core.closing import check_cancellation
 from ..core.commands import ChangeState, Command, RequestCancel, Requester, Subscribe, Suspend, Unsubscribe
 from ..core.dataset import DataSet, values
+from ..core.events import CANCEL_INFORMATION
 from ..core.mechanisms import Mechanisms
 from ..core.refusals import refusal
 from ..core.representations import REPRESENTATIONS
 from ..core.statuses import INVALID_ARGUMENT, MISTYPED_ARGUMENT, NO_SUCH_ARGUMENT, UpsError
 
-_IGNORED: Final = frozenset({tags.TIMEZONE_OFFSET})
+_TEXT_VRS: Final = frozenset({"AE", "CS", "LO", "LT", "SH", "ST", "UC", "UI", "UT"})
 _NAMES: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
     {
         tags.STATE: ("CS", "Procedure Step State"),
@@ -30,12 +32,17 @@ _NAMES: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """An N-ACTION, decoded but not yet understood; a filter in it matches by ``mechanisms``."""
+    """An N-ACTION, decoded but not yet understood.
+
+    ``lenient``: arguments of other actions are ignored, and those of text VRs may have any of these. A filter
+    matches by ``mechanisms``.
+    """
 
     requester: Requester
     uid: str
     information: DataSet
     mechanisms: Mechanisms = Mechanisms.NONE
+    lenient: bool = False
 
 
 def _change_state(action: Action) -> Command:
@@ -47,7 +54,8 @@ def _change_state(action: Action) -> Command:
 
 
 def _request_cancel(action: Action) -> Command:
-    information = {tag: found for tag, found in action.information.items() if not _is_ignored(tag)}
+    _check_rest(action, CANCEL_INFORMATION)
+    information = {tag: found for tag, found in action.information.items() if tag in CANCEL_INFORMATION}
     check_cancellation(information)
     return RequestCancel(action.requester, action.uid, information)
 
@@ -55,11 +63,13 @@ def _request_cancel(action: Action) -> Command:
 def _subscribe(action: Action) -> Command:
     receiving_ae = _needed(action, tags.RECEIVING_AE)
     lock = _needed(action, tags.DELETION_LOCK)
+    if action.lenient:
+        lock = lock.upper()
     if lock not in ("TRUE", "FALSE"):
         raise _wrong(tags.DELETION_LOCK, "is neither TRUE nor FALSE")
     own = (tags.RECEIVING_AE, tags.DELETION_LOCK)
     if action.uid != tags.FILTERED_SUBSCRIPTION:
-        _check_rest(action, own)
+        _check_rest(action, own, keys=True)
         return Subscribe(action.requester, action.uid, receiving_ae, lock == "TRUE")
     keys = {tag: found for tag, found in action.information.items() if tag not in own}
     if not keys:
@@ -68,12 +78,12 @@ def _subscribe(action: Action) -> Command:
 
 
 def _unsubscribe(action: Action) -> Command:
-    _check_rest(action, (tags.RECEIVING_AE,))
+    _check_nothing_else(action)
     return Unsubscribe(action.requester, action.uid, _needed(action, tags.RECEIVING_AE))
 
 
 def _suspend(action: Action) -> Command:
-    _check_rest(action, (tags.RECEIVING_AE,))
+    _check_nothing_else(action)
     return Suspend(action.requester, action.uid, _needed(action, tags.RECEIVING_AE))
 
 
@@ -96,15 +106,16 @@ def command(action_type: int, action: Action) -> Command:
     return _READERS[action_type](action)
 
 
-def _check_rest(action: Action, own: Collection[str]) -> None:
-    for tag in sorted(action.information.keys() - set(own)):
-        if not _is_ignored(tag):
-            raise refusal(NO_SUCH_ARGUMENT, (), tag, "is no argument of this action")
+def _check_rest(action: Action, own: Collection[str], *, keys: bool = False) -> None:
+    tag = unexpected(action.information, own, lenient=action.lenient, keys=keys)
+    if tag:
+        raise refusal(NO_SUCH_ARGUMENT, (), tag, "is no argument of this action")
 
 
-def _is_ignored(tag: str) -> bool:
-    """Private attributes may stand anywhere, the time zone where there are times."""
-    return tag in _IGNORED or int(tag[3], 16) % 2 == 1
+def _check_nothing_else(action: Action) -> None:
+    """Who wants no more events loses nothing, whatever else is sent: a Deletion Lock, the filter of before."""
+    if not action.lenient:
+        _check_rest(action, (tags.RECEIVING_AE,))
 
 
 def _needed(action: Action, tag: str) -> str:
@@ -128,7 +139,7 @@ def _one(action: Action, tag: str) -> str | None:
     given = action.information.get(tag)
     if given is None:
         return None
-    if given["vr"] != vr:
+    if given["vr"] != vr and not (action.lenient and given["vr"] in _TEXT_VRS):
         raise _wrong(tag, f"has VR {given['vr']}, expected {vr}", mistyped=True)
     found = values(action.information, tag)
     if len(found) > 1:

@@ -71,8 +71,13 @@ class Services:
         seen: Callable[[str], object],
         refusals: RefusalLog,
         zone: tzinfo | None = None,
+        *,
+        strict: bool = False,
     ) -> None:
-        """``seen`` is called with the AE title of each C-ECHO; ``zone`` is that of keys without an offset."""
+        """``seen`` is called with the AE title of each C-ECHO; ``zone`` is that of keys without an offset; ``strict``
+        as ``Ups.Strict``.
+        """
+        self._strict = strict
         self._refusals = refusals
         self._worklist = worklist
         self._policy = policy
@@ -174,7 +179,7 @@ class Services:
             raise UpsError(statuses.NO_SUCH_ACTION, detail)
         uid = _needed_instance(exchange)
         information = await _as_arguments(exchange)
-        action = Action(exchange.requester, uid, information, exchange.context.mechanisms)
+        action = Action(exchange.requester, uid, information, exchange.context.mechanisms, not self._strict)
         outcome = await self._worklist.execute(command(action_type, action))
         await exchange.answer(outcome.status, uid, None, "; ".join(outcome.details) or outcome.status.meaning)
 

@@ -35,6 +35,12 @@ def rig() -> Iterator[DimseRig]:
 
 
 @pytest.fixture
+def strict_rig() -> Iterator[DimseRig]:
+    with DimseRig(strict=True) as running:
+        yield running
+
+
+@pytest.fixture
 def client(rig: DimseRig) -> Iterator[UpsClient]:
     with UpsClient(rig.port) as open_client:
         yield open_client
@@ -162,7 +168,8 @@ WRONG_ARGUMENTS: dict[str, tuple[int, int, DataSet, int, str | None]] = {
 
 
 @pytest.mark.parametrize("case", WRONG_ARGUMENTS)
-def test_ps3_7_10_1_4_wrong_arguments_of_actions_are_named(rig: DimseRig, case: str) -> None:
+def test_ps3_7_10_1_4_wrong_arguments_of_actions_are_named(strict_rig: DimseRig, case: str) -> None:
+    rig = strict_rig
     number, code, information, _, tag = WRONG_ARGUMENTS[case]
     on = tags.PULL if number == 1 else tags.WATCH
     with RawPeer(rig.port, on) as peer:
@@ -173,6 +180,59 @@ def test_ps3_7_10_1_4_wrong_arguments_of_actions_are_named(rig: DimseRig, case: 
         assert answer.text(ERROR_COMMENT)
         assert not rig.worklist.commands
         assert peer.ask(dimse_raw.operation(Field.N_GET, UID)).number(STATUS) == 0xC307
+
+
+STATE: DataSet = {tags.STATE: element("CS", "IN PROGRESS")}
+TRANSACTION_UID: DataSet = {tags.TRANSACTION_UID: element("UI", TRANSACTION)}
+REQUESTING: DataSet = {tags.REQUESTING_AE: element("AE", "RIS")}
+CLASS: DataSet = {"00080016": element("UI", tags.PUSH)}
+LABEL: DataSet = {tags.LABEL: element("LO", "x")}
+HARMLESS = {
+    "receiving AE of 1": (1, {**STATE, **TRANSACTION_UID, **receiving("TRUE"), **REQUESTING, **CLASS}),
+    "state as LO of 1": (1, {tags.STATE: element("LO", "IN PROGRESS"), **TRANSACTION_UID}),
+    "transaction and state of 2": (2, {**STATE, **TRANSACTION_UID, **REQUESTING, **CLASS}),
+    "transaction UID of 3": (3, {**receiving("TRUE"), **TRANSACTION_UID, **REQUESTING, **CLASS}),
+    "lock in lower case of 3": (3, receiving("true")),
+    "lock of 4": (4, receiving("TRUE")),
+    "filter of 4": (4, {**receiving(), **LABEL, **STATE}),
+    "lock of 5": (5, {**receiving("FALSE"), **LABEL}),
+}
+
+
+@pytest.mark.parametrize("case", HARMLESS)
+def test_cc_2_1_to_cc_2_3_arguments_of_other_actions_are_ignored(
+    rig: DimseRig, client: UpsClient, case: str
+) -> None:
+    number, information = HARMLESS[case]
+    uid = tags.GLOBAL_SUBSCRIPTION if number == 5 else UID
+    on = tags.PULL if number == 1 else tags.WATCH
+    assert client.action(number, uid, information, on=on).code == 0
+    expected = {
+        1: ChangeState(SCU, uid, "IN PROGRESS", TRANSACTION),
+        2: RequestCancel(SCU, uid),
+        3: Subscribe(SCU, uid, "WATCHER", True),
+        4: Unsubscribe(SCU, uid, "WATCHER"),
+        5: Suspend(SCU, uid, "WATCHER"),
+    }
+    assert rig.worklist.commands == [expected[number]]
+
+
+LOST = {
+    "performed procedure of 1": (1, {**STATE, **TRANSACTION_UID, **LABEL}),
+    "label of 2": (2, LABEL),
+    "key of 3": (3, {**receiving("TRUE"), **LABEL}),
+    "state as key of 3": (3, {**receiving("TRUE"), **STATE}),
+}
+
+
+@pytest.mark.parametrize("case", LOST)
+def test_ps3_7_10_1_4_information_that_would_be_lost_is_0114(
+    rig: DimseRig, client: UpsClient, case: str
+) -> None:
+    number, information = LOST[case]
+    on = tags.PULL if number == 1 else tags.WATCH
+    assert client.action(number, UID, information, on=on).code == 0x0114
+    assert rig.worklist.commands == []
 
 
 def test_a_filter_without_keys_is_refused(client: UpsClient) -> None:
