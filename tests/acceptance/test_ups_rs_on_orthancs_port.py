@@ -216,3 +216,24 @@ def test_sockets_are_not_here(own: WebClient) -> None:
 def test_both_ports_show_one_worklist(own: WebClient, listener: WebClient) -> None:
     uid = listener.create(full("cyrillic"))
     assert own.retrieve(uid) == listener.retrieve(uid)
+
+
+def test_8_3_1_what_is_ignored_is_named_there_too(own: WebClient) -> None:
+    answer = own.get("/workitems?_=1&QueryRetrieveLevel=WORKLIST&multiplevaluematching=true&foo=bar")
+    assert answer.status_code in (200, 204)
+    assert "Unsupported query parameters were ignored: _, foo" in answer.headers["Warning"]
+    assert "were not used: QueryRetrieveLevel (0008,0052)" in answer.headers["Warning"]
+    uid = new_uid()
+    assert own.post("/workitems", minimal(), **query(f"workitem={uid}")).status_code == 201
+    answer = own.post(f"/workitems/{uid}/cancelrequest", headers={"X-Ups-Query": "foo=bar"})
+    assert answer.status_code == 202
+    assert "were ignored: foo" in answer.headers["Warning"]
+
+
+def test_8_3_4_empty_values_match_there_too(own: WebClient) -> None:
+    label = new_uid()[-16:]
+    uid = new_uid()
+    created = own.post("/workitems", minimal(t00741202=element("LO", label)), **query(f"workitem={uid}"))
+    assert created.status_code == 201
+    found = own.get(f"/workitems?emptyvaluematching=true&WorklistLabel={label}&PatientName=%22%22").json()
+    assert [one["00080018"]["Value"] for one in found] == [[uid]]

@@ -119,8 +119,10 @@ def test_11_10_1_a_key_of_a_filter_that_no_ups_has_is_named(service: WebClient) 
     path = f"/workitems/{FILTERED}/subscribers/{new_ae()}"
     answer = service.post(f"{path}?filter=PatientID=nobody,Manufacturer=ACME,ProcedureStepState=DONE")
     assert answer.status_code == 201
-    assert "were not used: (0008,0070)" in answer.headers["Warning"]
-    assert "No Workitem matches ProcedureStepState: expected SCHEDULED" in answer.headers["Warning"]
+    assert "were not used: Manufacturer (0008,0070)" in answer.headers["Warning"]
+    assert (
+        "No Workitem matches ProcedureStepState (0074,1000): expected SCHEDULED" in answer.headers["Warning"]
+    )
     answer = service.post(f"{path}?filter=Manufacturer=ACME")
     assert answer.status_code == 400
     assert "matching keys" in answer.json()["Detail"]

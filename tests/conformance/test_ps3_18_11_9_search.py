@@ -154,9 +154,12 @@ def test_8_3_4_empty_and_multiple_value_matching(searched: Searched, query: str,
     [
         (
             "QueryRetrieveLevel=WORKLIST&Manufacturer=ACME",
-            "These are no matching keys of a Workitem and were not used: (0008,0052), (0008,0070)",
+            "of a Workitem and were not used: QueryRetrieveLevel (0008,0052), Manufacturer (0008,0070)",
         ),
-        ("ReferencedRequestSequence.Manufacturer=ACME", "not used: ReferencedRequestSequence.(0008,0070)"),
+        (
+            "ReferencedRequestSequence.Manufacturer=ACME",
+            "not used: ReferencedRequestSequence.Manufacturer (0008,0070)",
+        ),
     ],
 )
 def test_11_9_1_1_keys_that_no_ups_has_are_universal_and_named(
@@ -170,9 +173,9 @@ def test_11_9_1_1_keys_that_no_ups_has_are_universal_and_named(
 @pytest.mark.parametrize(
     ("query", "told"),
     [
-        ("ProcedureStepState=SCHED*", "ProcedureStepState: expected SCHEDULED or IN PROGRESS"),
-        ("ScheduledProcedureStepPriority=high", "ScheduledProcedureStepPriority: expected HIGH"),
-        ("PatientID=A%5CB", "PatientID: expected"),
+        ("ProcedureStepState=SCHED*", "ProcedureStepState (0074,1000): expected SCHEDULED or IN PROGRESS"),
+        ("ScheduledProcedureStepPriority=high", "ScheduledProcedureStepPriority (0074,1200): expected HIGH"),
+        ("PatientID=A%5CB", "PatientID (0010,0020): expected"),
     ],
 )
 def test_11_9_1_1_a_key_that_nothing_can_fit_says_why(searched: Searched, query: str, told: str) -> None:

@@ -11,11 +11,10 @@ from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import quote
 
-from ..codecs.attribute_names import UnknownAttribute, tag_of, vr_of
+from ..codecs.attribute_names import UnknownAttribute, keyword_of, tag_of, vr_of
 from ..codecs.element_values import FLOAT_VRS, INTEGER_VRS, inner_value
 from ..core import tags
 from ..core.dataset import BINARY_VRS, DataSet, element
-from ..core.dictionary import path_name
 from ..core.key_tests import EMPTY_KEY, is_empty_key
 from ..core.matching import Query
 from ..core.mechanisms import Mechanisms
@@ -190,10 +189,17 @@ def key_warnings(query: Query) -> list[str]:
     """What to tell a client of keys that do not narrow, and of those that nothing can fit."""
     told = []
     if query.unsupported:
-        names = ", ".join(path_name(path) for path in query.unsupported)
+        names = ", ".join(map(_spelled, query.unsupported))
         told.append(f"These are no matching keys of a Workitem and were not used: {names}")
-    told += [f"No Workitem matches {path_name(path)}: {reason}" for path, reason in query.unmatchable]
+    told += [f"No Workitem matches {_spelled(path)}: {reason}" for path, reason in query.unmatchable]
     return told
+
+
+def _spelled(path: str) -> str:
+    """A key by keywords, and by tag for who wrote it so: ``QueryRetrieveLevel (0008,0052)``."""
+    *above, tag = path.split(".")
+    name = ".".join(keyword_of(one) or one for one in (*above, tag))
+    return f"{name} ({tag[:4]},{tag[4:]})"
 
 
 # --- Search -----------------------------------------------------------------------------------------

@@ -7,11 +7,11 @@ import logging
 from collections.abc import Iterable
 from typing import Final, Protocol, TypeAlias
 
+from ..codecs.attribute_names import keyword_of
 from ..core import tags
 from ..core.ae_titles import AeTitles
 from ..core.commands import Requester, Subscribe, Unsubscribe
 from ..core.dataset import DataSet
-from ..core.dictionary import path_name
 from ..core.matching import Query
 from ..core.mechanisms import Mechanisms
 from ..core.statuses import UpsError
@@ -48,11 +48,15 @@ def filter_of(webhook: Webhook, place: int) -> Filter | None:
         query = Query.of(arguments.identifier, mechanisms=arguments.mechanisms)
     except (UpsError, HttpProblem) as error:
         raise ValueError(f'"Ups.Webhooks[{place}].Filter": {error}') from error
-    unused = [*arguments.ignored, *map(path_name, query.unsupported)]
+    unused = [*arguments.ignored, *map(_name, query.unsupported)]
     if unused or not query.is_narrowing:
         found = ", ".join(unused) or "nothing in it"
         raise ValueError(f'"Ups.Webhooks[{place}].Filter": {found} is no matching key of a workitem')
     return arguments.identifier, arguments.mechanisms
+
+
+def _name(path: str) -> str:
+    return ".".join(keyword_of(tag) or tag for tag in path.split("."))
 
 
 async def subscribe(
