@@ -160,9 +160,9 @@ def test_11_10_2_syntax_is_400(service: WebClient, target: str) -> None:
 
 
 def test_11_10_1_ae_title_is_percent_encoded(service: WebClient) -> None:
-    answer = service.post(f"/workitems/{service.create()}/subscribers/AI%20%2F1")
+    answer = service.post(f"/workitems/{service.create()}/subscribers/AI%20%2B1")
     assert answer.status_code == 201
-    assert answer.headers["Content-Location"].endswith("/subscribers/AI%20%2F1")
+    assert answer.headers["Content-Location"].endswith("/subscribers/AI%20%2B1")
 
 
 def test_11_10_2_unknown_workitem_is_404(service: WebClient) -> None:

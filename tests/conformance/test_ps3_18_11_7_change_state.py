@@ -138,7 +138,6 @@ def test_11_7_2_second_claim_with_another_uid_is_400(service: WebClient) -> None
     [
         state(None, "1.2.3"),
         state("CANCELLED", "1.2.3"),
-        state("in progress", "1.2.3"),
         state("IN PROGRESS", None),
         state("IN PROGRESS", "1..2"),
         {**state("IN PROGRESS", "1.2.3"), "00741204": element("LO", "more")},
