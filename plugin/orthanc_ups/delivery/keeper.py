@@ -14,8 +14,9 @@ from .subscriber import Subscriber
 
 PAUSE: Final = 0.5
 """Seconds that changes are gathered before they are written."""
-_LONGEST: Final = 16.0
+_LONGEST_PAUSE: Final = 4.0
 _REST: Final = 4.0
+_LONGEST_REST: Final = 1.0
 _SIDE_BY_SIDE: Final = 8
 
 _log = logging.getLogger("orthanc_ups.delivery")
@@ -25,7 +26,8 @@ class Keeper:
     """Stores the progress of subscribers that moved.
 
     With a thousand subscribers that is a thousand writes per round; after each write it rests four times
-    as long as the write took, so that it never takes more than a fifth of the store's time.
+    as long as the write took, so that it never takes more than a fifth of the store's time. A write that hung
+    in an outage says nothing of what the next will take: no rest and no pause is longer than seconds.
     """
 
     def __init__(self, clock: Clock, store: Callable[[Subscriber], Awaitable[None]]) -> None:
@@ -57,7 +59,8 @@ class Keeper:
             subscriber = self._moved.pop(name, None)
             if subscriber is not None and not await self._write(subscriber):
                 return
-            await self._clock.sleep(_REST * (self._clock.monotonic() - began))
+            took = self._clock.monotonic() - began
+            await self._clock.sleep(min(_REST * took, _LONGEST_REST))
 
     async def _write(self, subscriber: Subscriber) -> bool:
         try:
@@ -77,7 +80,7 @@ class Keeper:
     def _failed(self, why: str) -> None:
         if self._pause == PAUSE:
             _log.warning("Delivery cursors cannot be stored now, a crash would repeat events: %s", why)
-        self._pause = min(self._pause * 2, _LONGEST)
+        self._pause = min(self._pause * 2, _LONGEST_PAUSE)
 
     def _recovered(self) -> None:
         if self._pause != PAUSE:

@@ -6,11 +6,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from bisect import insort
+from collections import deque
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import Final
 
-from ..core.events import Event, EventType
+from ..core.events import Event
 from ..settings import Settings
 from ..store.document import UnreadableDocument
 from ..store.port import Entries, Entry
@@ -30,9 +32,21 @@ from .tally import Counts
 from .worker import Worker
 
 _PREFIXES: Final = (PREFIX, dead_letters.PREFIX)
+_RECEIVERS_AT_ONCE: Final = 100
+"""So many receivers are given an event, some microseconds each, before the loop serves others."""
+_PAST_REMEMBERED: Final = 50_000
 _first = attrgetter("first")
 
 _log = logging.getLogger("orthanc_ups.delivery")
+
+
+@dataclass(slots=True)
+class _Offered:
+    """Something that is being put into the lines of its receivers; so many of them have it."""
+
+    item: Event | Burst
+    receivers: Sequence[str]
+    done: int = 0
 
 
 class Delivery:
@@ -62,6 +76,9 @@ class Delivery:
         self._subscribers: dict[str, Subscriber] = {}
         self._bursts: dict[str, list[Burst]] = {}
         self._busy: dict[str, Subscriber] = {}
+        self._offered: deque[_Offered] = deque()
+        self._handing_out: asyncio.Handle | None = None
+        self._past: set[int] = set()
         self._high_water = 0
         self._closed = False
 
@@ -142,17 +159,46 @@ class Delivery:
     # --- the way of an event ---
 
     def offer(self, released: Iterable[Event | Burst]) -> None:
-        """Take committed events (and bursts) with growing sequences. Returns at once."""
+        """Take committed events (and bursts) with growing sequences. Returns at once.
+
+        However many receivers an event has, it is put into their lines in slices, the first of them here:
+        whoever made the change is answered meanwhile.
+        """
         if self._closed:
             return
-        for item in released:
-            self._note(item)
-            waiting = BurstAt(item, item.first) if isinstance(item, Burst) else item
-            for receiving_ae in _receivers(item):
-                subscriber = self._subscribers.get(receiving_ae) or self._subscriber(receiving_ae)
-                self._busy[receiving_ae] = subscriber
-                for worker in subscriber.route():
-                    worker.add(waiting)
+        self._offered.extend(_Offered(item, _receivers(item)) for item in released)
+        if self._handing_out is None:
+            self._hand_out_some()
+
+    def _hand_out_some(self) -> None:
+        self._handing_out = None
+        self._hand_out(_RECEIVERS_AT_ONCE)
+        if self._offered:
+            self._handing_out = asyncio.get_running_loop().call_soon(self._hand_out_some)
+
+    def _hand_out_all(self) -> None:
+        """For whoever must know of everything that was offered."""
+        while self._offered:
+            self._hand_out(len(self._offered[0].receivers) + 1)
+
+    def _hand_out(self, room: int) -> None:
+        while self._offered and room > 0:
+            offered = self._offered[0]
+            receivers = offered.receivers[offered.done : offered.done + room]
+            for receiving_ae in receivers:
+                self._put(offered.item, receiving_ae)
+            offered.done += len(receivers)
+            room -= len(receivers)
+            if offered.done == len(offered.receivers):
+                self._offered.popleft()
+                self._note(offered.item)
+
+    def _put(self, item: Event | Burst, receiving_ae: str) -> None:
+        subscriber = self._subscribers.get(receiving_ae) or self._subscriber(receiving_ae)
+        self._busy[receiving_ae] = subscriber
+        waiting = BurstAt(item, item.first) if isinstance(item, Burst) else item
+        for worker in subscriber.route():
+            worker.add(waiting)
 
     def _note(self, item: Event | Burst) -> None:
         if isinstance(item, Event):
@@ -165,6 +211,7 @@ class Delivery:
 
     def progress(self) -> Iterator[tuple[str, Mapping[str, Progress]]]:
         """Every AE with how far each of its channels is, by AE title."""
+        self._hand_out_all()
         for receiving_ae in sorted(self._subscribers):
             yield receiving_ae, self._subscribers[receiving_ae].progress(self._high_water)
 
@@ -178,6 +225,8 @@ class Delivery:
 
         Until ``take_in`` it is told nothing, and no event behind these cursors is settled for it.
         """
+        self._hand_out_all()
+        self._past.clear()
         subscriber = self._subscriber(receiving_ae)
         subscriber.hold(channels)
         self._busy[receiving_ae] = subscriber
@@ -187,6 +236,7 @@ class Delivery:
 
         ``last`` is the greatest sequence that the other worklist used.
         """
+        self._hand_out_all()
         self._high_water = max(self._high_water, last)
         stored: list[Event | Burst] = [*events, *bursts]
         held = [name for name in self._subscribers if self.held_from(name) is not None]
@@ -207,22 +257,29 @@ class Delivery:
         """True if no receiver needs the stored event any more (delivered, dead letter, dropped, or replaced)."""
         if event.sequence > self._high_water:
             return False
-        if not self._busy:
+        if not self._busy or event.sequence in self._past:
             return True
-        return all(self._is_past(receiver, event) for receiver in event.receivers)
+        if not all(self._is_past(receiver, event) for receiver in event.receivers):
+            return False
+        if len(event.receivers) > _RECEIVERS_AT_ONCE:
+            self._remember_as_past(event.sequence)
+        return True
+
+    def _remember_as_past(self, sequence: int) -> None:
+        """To ask thousands of receivers once is enough."""
+        if len(self._past) >= _PAST_REMEMBERED:
+            self._past.clear()
+        self._past.add(sequence)
 
     def _is_past(self, receiving_ae: str, event: Event) -> bool:
         subscriber = self._busy.get(receiving_ae)
         if subscriber is None:
             return True
-        through = subscriber.settled_through()
-        if through is None:
+        if not subscriber.has_passed(event):
+            return False
+        if not subscriber.waits:
             del self._busy[receiving_ae]
-            return True
-        if event.sequence <= through:
-            return True
-        # A newer report took its place in the line; it is stored, so this one need not be.
-        return event.type is EventType.PROGRESS_REPORT and not subscriber.awaits(event.sequence)
+        return True
 
     def settled_through(self, receiving_ae: str) -> int:
         """The sequence up to which the AE has everything that it needs."""
@@ -236,11 +293,13 @@ class Delivery:
 
     def has_burst(self, receiving_ae: str) -> bool:
         """True while initial State Reports for the AE are not all made."""
+        self._hand_out_all()
         subscriber = self._subscribers.get(receiving_ae)
         return subscriber is not None and subscriber.has_burst
 
     def forget(self, receiving_ae: str) -> None:
         """The AE unsubscribed from everything: leave out initial reports that were not made yet."""
+        self._hand_out_all()
         self._bursts.pop(receiving_ae, None)
         for worker in self.workers(receiving_ae):
             worker.line.end_bursts()
@@ -260,11 +319,14 @@ class Delivery:
         waiting once more.
         """
         position = after
-        while position < self._high_water:
-            through = self._high_water
+        while position < (through := self._caught_up()):
             async for events in self._replay.read(self._span(receiving_ae, position, through)):
                 yield events
             position = through
+
+    def _caught_up(self) -> int:
+        self._hand_out_all()
+        return self._high_water
 
     def _span(self, receiving_ae: str, after: int, through: int) -> Span:
         lines = [worker.line for worker in self.workers(receiving_ae)]
@@ -319,6 +381,7 @@ class Delivery:
             event: SCP Status Change with GOING DOWN (PS3.4 CC.2.4.1), or None to tell nobody.
             deadline: seconds for the telling, at most.
         """
+        self._hand_out_all()
         self._closed = True
         await self._keeper.close()
         for receiving_ae in event.receivers if event else ():

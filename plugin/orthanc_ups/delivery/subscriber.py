@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Final
 
-from ..core.events import Event
+from ..core.events import Event, EventType
 from ..store.document import UnreadableDocument
 from .documents import Progress, decode_progress, encode_progress
 from .entry import KeptEntry
@@ -133,10 +133,28 @@ class Subscriber:
         heads = [one.line.settled_through() for one in self.workers.values() if one.durable and one.line]
         return min((head for head in heads if head is not None), default=None)
 
-    def awaits(self, sequence: int) -> bool:
-        """True if a durable endpoint still has an event in its line, or may get it there."""
-        durable = (one for one in self.workers.values() if one.durable)
-        return any(one.line.held is not None or sequence in one.line for one in durable)
+    @property
+    def waits(self) -> bool:
+        """True if anything waits for a durable endpoint."""
+        return any(worker.durable and worker.line for worker in self.workers.values())
+
+    def has_passed(self, event: Event) -> bool:
+        """True if no durable endpoint needs an event any more, which was offered.
+
+        A newer report may have taken its place in a line; that one is stored, so this one need not be.
+        """
+        for worker in self.workers.values():
+            line = worker.line
+            if not worker.durable:
+                continue
+            if event.sequence in line:
+                return False
+            through = line.settled_through()
+            if through is None or event.sequence <= through:
+                continue
+            if line.held is not None or event.type is not EventType.PROGRESS_REPORT:
+                return False
+        return True
 
     @property
     def has_burst(self) -> bool:

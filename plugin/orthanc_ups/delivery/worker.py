@@ -44,6 +44,7 @@ class Worker:
         "_finishing",
         "_moved",
         "_nap",
+        "_offered",
         "_repeats",
         "_task",
         "_unserved",
@@ -84,6 +85,7 @@ class Worker:
         self._nap: asyncio.Future[None] | None = None
         self._burial = Burial(endpoint, self.line, self.tally, around, moved)
         self._broken = 0
+        self._offered = 0
         self._finishing = False
 
     # --- filling ---
@@ -95,6 +97,7 @@ class Worker:
             self._counts.replaced[replaced.type] += 1
         if isinstance(item, Event):
             self._counts.offered[item.type] += 1
+            self._offered = item.sequence
         if self._task is None:
             self.start()
         elif self._nap is not None and self._burial.is_due:
@@ -167,9 +170,13 @@ class Worker:
         return dropped
 
     def settled_through(self, high_water: int) -> int:
-        """The sequence up to which this endpoint has everything; ``high_water`` if nothing waits."""
+        """The sequence up to which this endpoint has everything.
+
+        If nothing waits, that is ``high_water``, up to which everybody was offered everything, or what this
+        endpoint was offered beyond.
+        """
         through = self.line.settled_through()
-        return high_water if through is None else through
+        return max(high_water, self._offered) if through is None else through
 
     async def _run(self) -> None:
         try:

@@ -98,7 +98,10 @@ class Commits:
         with self._shadow.at_once():
             try:
                 self._shadow.put(after, version, document)
-                self._ledger.note(after)
+                if before is None:
+                    self._ledger.note(after)
+                elif act:
+                    self._ledger.note_act(act[0], after)
             finally:
                 self._order.settle(ticket, events)
         return after
@@ -130,15 +133,19 @@ class Commits:
     def _addressed(
         self, workitem: Workitem, occurrences: Sequence[Occurrence]
     ) -> list[tuple[Occurrence, tuple[str, ...]]]:
-        everyone = self._ledger.receivers(workitem) if occurrences else ()
-        pairs = [(one, (one.only,) if one.only else everyone) for one in occurrences]
-        return [(one, receivers) for one, receivers in pairs if receivers]
+        for_all = any(not occurrence.only for occurrence in occurrences)
+        everyone = self._ledger.receivers(workitem) if for_all else ()
+        pairs = [
+            (occurrence, (occurrence.only,) if occurrence.only else everyone) for occurrence in occurrences
+        ]
+        return [(occurrence, receivers) for occurrence, receivers in pairs if receivers]
 
     async def _trimmed(self, workitem: Workitem, new: tuple[Event, ...]) -> Workitem:
         """Drop what every receiver has, keep the last few of those, spill what is too much."""
         events = sorted(workitem.events, key=_sequence)
-        settled = [event for event in events if self._settled(event)][-KEPT_SETTLED:]
-        waiting = [event for event in events if not self._settled(event)]
+        past = [self._settled(event) for event in events]
+        settled = [event for event, is_past in zip(events, past, strict=True) if is_past][-KEPT_SETTLED:]
+        waiting = [event for event, is_past in zip(events, past, strict=True) if not is_past]
         spilled = workitem.spilled
         if len(waiting) + len(new) > SPILL_ABOVE and len(waiting) >= SPILLED_AT_ONCE:
             spilled = (*spilled, waiting[0].sequence)

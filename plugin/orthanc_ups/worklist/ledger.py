@@ -131,7 +131,11 @@ class Ledger:
     def note(self, workitem: Workitem) -> None:
         """Remember which AEs have subscribed to this very workitem."""
         for ae in workitem.acts:
-            self.specifics.note(self.log(ae), workitem)
+            self.note_act(ae, workitem)
+
+    def note_act(self, receiving_ae: str, workitem: Workitem) -> None:
+        """Remember what an AE did last to this very workitem."""
+        self.specifics.note(self.log(receiving_ae), workitem)
 
     def forget(self, workitem: Workitem) -> None:
         """The workitem was purged."""
@@ -159,7 +163,8 @@ class Ledger:
     def subscribers(self, workitem: Workitem) -> Iterator[tuple[str, Subscription]]:
         """Every AE that has to do with a workitem, with its subscription state."""
         for ae in sorted({*self._subscribers, *workitem.acts}):
-            yield ae, self.state(ae, workitem)
+            acted_globally = ae in self._subscribers
+            yield ae, self.state(ae, workitem) if acted_globally else workitem.acts[ae].state
 
     def lock_holders(self, workitem: Workitem) -> tuple[str, ...]:
         """The AEs whose Deletion Lock keeps a workitem."""

@@ -14,6 +14,7 @@ from tests.support.delivery import (
     NOON,
     Bench,
     TwinChannel,
+    cursors,
     event,
     progress,
     restarted,
@@ -393,5 +394,37 @@ def test_settled_means_that_every_receiver_has_it() -> None:
         await bench.clock.advance(10.0)
         assert bench.delivery.settled(event(2, "A", "B"))
         assert bench.delivery.settled_through("NEVER HEARD OF") == 3
+
+    run(scenario())
+
+
+def test_an_event_for_thousands_is_offered_in_slices_and_no_cursor_passes_it_before_all_have_it() -> None:
+    async def scenario() -> None:
+        names = [f"AE{number}" for number in range(1_000)]
+        bench = Bench(channel := dimse(*names))
+        bench.delivery.offer([event(1, *names)])
+        lines = sum(1 for worker in bench.delivery.workers() if worker.line)
+        assert 0 < lines <= 200
+        assert bench.delivery.high_water == 0
+        assert not bench.delivery.settled(event(1, *names))
+        bench.delivery.offer([event(2, names[0])])
+        await settle()
+        assert bench.delivery.high_water == 2
+        assert channel.sequences(names[0]) == [1, 2]
+        assert all(channel.sequences(name) == [1] for name in names[1:])
+        assert bench.delivery.settled(event(1, *names))
+        await bench.clock.advance(10.0)
+        assert await cursors(bench, names[0]) == await cursors(bench, names[-1]) == {"dimse": 2}
+
+    run(scenario())
+
+
+def test_a_replay_that_begins_while_an_event_is_offered_has_it() -> None:
+    async def scenario() -> None:
+        names = [f"AE{number}" for number in range(1_000)]
+        bench = Bench(dimse(*names[:-1]))
+        bench.delivery.offer([event(1, *names)])
+        found = [one.sequence async for chunk in bench.delivery.replay(names[-1], 0) for one in chunk]
+        assert found == [1]
 
     run(scenario())

@@ -337,3 +337,22 @@ def test_every_entry_can_be_written_back_if_it_is_deleted_under_us() -> None:
         assert sorted(bench.delivery.stored(), key=repr) == sorted(await bench.stored(), key=repr)
 
     run(scenario())
+
+
+def test_cursors_are_written_seconds_after_an_outage_however_long_a_write_hung_in_it() -> None:
+    async def scenario() -> None:
+        bench = Bench(dimse("A", "B"))
+        store = bench.delivery._keeper._store
+
+        async def hung(subscriber: Subscriber) -> None:
+            await bench.clock.sleep(120.0)
+            bench.delivery._keeper._store = store
+            await store(subscriber)
+
+        bench.delivery._keeper._store = hung
+        await bench.offer(event(1, "A", "B"))
+        await bench.clock.advance(121.0)
+        await bench.clock.advance(4.0)
+        assert await cursors(bench, "A") == await cursors(bench, "B") == {"dimse": 1}
+
+    run(scenario())
