@@ -18,6 +18,7 @@ from .delivery.outbox import Delivery
 from .delivery.port import Channel, Clock
 from .projection.projection import Projection, ProjectionBroken
 from .settings import Settings
+from .store.copy import CopiedEntries, EntriesCopy, path_beside
 from .store.port import StoreUnavailable
 from .store.recovery import RestorableEntries
 from .transfer.exporter import Exporter
@@ -69,7 +70,8 @@ class UpsService:
     ) -> None:
         """``zone``: where date-times without offset belong, as in ``projection``; None is the zone of the machine."""
         self.settings = settings
-        self.entries = entries
+        self.copy = EntriesCopy(path_beside(projection.path))
+        self.entries = entries = CopiedEntries(entries, self.copy)
         self.projection = projection
         self.clock = clock
         self.titles = titles or AeTitles()
@@ -268,6 +270,7 @@ class UpsService:
     async def _look_after_everything(self) -> None:
         self.shadow.look_after()
         await self.look_after_shelves()
+        self._recovery.look_after_copy()
         await self.commits.sweep()
         await self.shadow.tombstones.forget(self.clock.now() - self.settings.remember_purged)
 
@@ -307,3 +310,4 @@ class UpsService:
         await self.worklist.close(last_commands)
         await self.delivery.going_down(self._status_event("GOING DOWN", self._order.next), farewell)
         self.projection.close()
+        self.copy.close()

@@ -93,6 +93,11 @@ class Projection:
         if self.renewed:
             _log.info("The projection %s is made anew: %s", self._file.path, self.renewed)
 
+    @property
+    def path(self) -> str | Path:
+        """The file, as it was asked for."""
+        return self._path
+
     def renew(self) -> None:
         """Throw everything away and start with an empty file. Raises ProjectionBroken if that is impossible."""
         self._let_go(keep=False)

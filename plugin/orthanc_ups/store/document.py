@@ -109,6 +109,11 @@ def read(document: bytes) -> dict[str, Any]:
     return content if found == FORMAT else _upgraded(content, found)
 
 
+def is_tombstone(document: bytes) -> bool:
+    """True if this stands where a purged workitem stood (worklist/tombstones.py)."""
+    return b'"gone":' in document[:200]
+
+
 def attributes_of(document: bytes) -> DataSet:
     """The data set in a document. Raises UnreadableDocument."""
     found = read(document).get("attributes")

@@ -14,6 +14,7 @@ from ..delivery.port import Burst
 from ..projection.projection import Projection
 from ..store.document import UnreadableDocument, decode_events
 from ..store.log_document import decode_log
+from ..store.node import KEY as NODE_KEY
 from ..store.port import Entry
 from ..store.recovery import RestorableEntries, ShelvesLost
 from .commits import Overflow, workitem_key
@@ -95,6 +96,8 @@ class Loader:
             stored.delivery.append(entry)
         elif entry.key == HEADER_KEY:
             stored.header = entry
+        elif entry.key == NODE_KEY:
+            pass
         else:
             stored.damaged.append(entry)
         return True

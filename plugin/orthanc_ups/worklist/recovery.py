@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from itertools import chain
 from typing import Final
 
 from ..core.events import Event
 from ..delivery.outbox import Delivery
 from ..projection.projection import Projection, ProjectionBroken
+from ..store.copy import CopiedEntries
+from ..store.document import is_tombstone
 from ..store.log_document import encode_log
 from ..store.port import Entry, StoreUnavailable
-from ..store.recovery import RestorableEntries
 from .commits import Commits
 from .counters import Counters
 from .gate import Gate
@@ -23,6 +26,13 @@ from .shadow import Shadow
 
 _log = logging.getLogger("orthanc_ups.worklist")
 _RETRY_AFTER: Final = 2.0
+_KINDS: Final = {
+    "delivery": "delivery cursor",
+    "dead": "batch of dead letters",
+    "events": "batch of events",
+    "subscriber": "log of global subscriptions",
+    "worklist": "header",
+}
 
 
 class Recovery:
@@ -30,7 +40,7 @@ class Recovery:
 
     def __init__(
         self,
-        entries: RestorableEntries,
+        entries: CopiedEntries,
         projection: Projection,
         shadow: Shadow,
         ledger: Ledger,
@@ -77,9 +87,30 @@ class Recovery:
             return
         async for _ in self._entries.load():
             pass  # the store learns where everything else stands
-        written = await self._entries.restore(_one_by_one(self._workitems()))
+        copied: Counter[str] = Counter()
+        known = chain(self._entries.copy.entries(), self._workitems())
+        written = await self._entries.restore(_one_by_one(_counted(known, copied)))
         if written:
-            _log.error("The worklist in Orthanc's metadata was deleted; wrote %d workitems back", written)
+            had = ", ".join(f"{count} × {kind}" for kind, count in copied.items())
+            _log.error("The worklist in Orthanc's metadata was deleted; wrote %d entries back (the copy has %s)",
+                       written, had)  # fmt: skip
+        self._tell_what_is_lost()
+
+    def _tell_what_is_lost(self) -> None:
+        """Of what was deleted while we were away; at the very first start there was nothing."""
+        renewed, copy = self._projection.renewed, self._entries.copy
+        if renewed and not copy.is_new:
+            _log.error(
+                "Workitems that stood on what was deleted are lost: the projection is made anew (%s)", renewed
+            )
+        elif copy.is_new and not renewed:
+            _log.error("Subscriptions, delivery cursors, dead letters and what is remembered of purged workitems "
+                       "are lost as far as they stood on what was deleted: there is no copy of them")  # fmt: skip
+
+    def look_after_copy(self) -> None:
+        """Make the copy anew from memory if its file failed."""
+        if self._entries.copy.broken is not None:
+            self._entries.copy.fill(self._all_but_workitems())
 
     def _workitems(self) -> Iterator[Entry]:
         for key, document, version in self._projection.documents():
@@ -180,6 +211,14 @@ class Recovery:
     def log_events(self, events: Iterable[Event]) -> None:
         """Fill the log of events of a new projection with what the documents still hold."""
         self._shadow.record(list(events))
+
+
+def _counted(entries: Iterable[Entry], by_kind: Counter[str]) -> Iterator[Entry]:
+    """Pass the entries on and count them by what they are."""
+    for entry in entries:
+        kind = entry.key.partition("/")[0]
+        by_kind["purged workitem" if is_tombstone(entry.document) else _KINDS.get(kind, kind)] += 1
+        yield entry
 
 
 async def _one_by_one(entries: Iterator[Entry]) -> AsyncIterator[Entry]:

@@ -11,7 +11,7 @@ from typing import Final
 import orjson
 
 from ..core.workitem import HistoryEntry
-from ..store.document import FORMAT
+from ..store.document import FORMAT, is_tombstone
 from ..store.port import Entry
 from .writer import Conflict, Writer
 
@@ -71,7 +71,7 @@ def tombstone_document(uid: str, last: HistoryEntry) -> bytes:
 
 def read_tombstone(document: bytes) -> tuple[str, HistoryEntry] | None:
     """UID, and when, by whom and why it was purged; None if the document is no tombstone."""
-    if b'"gone":' not in document[:200]:
+    if not is_tombstone(document):
         return None
     try:
         content = orjson.loads(document)

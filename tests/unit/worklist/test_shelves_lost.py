@@ -108,3 +108,89 @@ async def test_an_entry_that_had_vanished_by_itself_does_not_stop_the_others_fro
     await desk.do(RequestCancel(SCHEDULER, uid(1)))
     await desk.restart()
     assert desk.state(1) == "IN PROGRESS"
+
+
+@on_loop
+@pytest.mark.parametrize("ending", ["killed", "stopped"])
+async def test_everything_comes_back_that_was_deleted_while_the_plugin_was_off(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, ending: str
+) -> None:
+    desk = await furnished(str(tmp_path / "p.sqlite"))
+    if ending == "killed":
+        before = desk.entries.documents()
+        await desk.crash()
+    else:
+        await desk.stop()
+        before = desk.entries.documents()
+        desk.entries = desk.entries.another()
+    desk.entries.lose()
+    await desk.start()
+    after = desk.entries.documents()
+    assert after.keys() >= before.keys()
+    for kind in ("workitem/", "subscriber/", "dead/", "events/"):
+        assert {k: d for k, d in after.items() if k.startswith(kind)} == {
+            k: d for k, d in before.items() if k.startswith(kind)
+        }
+    assert "1 × purged workitem" in caplog.text and "× delivery cursor" in caplog.text
+    assert "are lost" not in caplog.text
+    told = len(desk.told("A"))
+    await desk.pass_by(5)
+    assert len(desk.told("A")) == told, "the cursors came back: nothing is told twice"
+    await desk.create(9)
+    assert desk.heard("A")[-1] == "9: SCHEDULED"
+
+
+@on_loop
+async def test_what_cannot_be_made_good_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    desk = await furnished(str(tmp_path / "p.sqlite"))
+    await desk.stop()
+    for ending in ("", "-wal", "-shm"):
+        (tmp_path / f"p.sqlite.entries{ending}").unlink(missing_ok=True)
+    desk.entries.lose()
+    await desk.start()
+    assert "Subscriptions, delivery cursors, dead letters" in caplog.text and "are lost" in caplog.text
+    await desk.stop()
+    (tmp_path / "p.sqlite").unlink()
+    desk.entries.lose()
+    await desk.start()
+    assert "Workitems that stood on what was deleted are lost" in caplog.text
+
+
+@on_loop
+async def test_at_the_start_the_store_wins_over_the_copy(tmp_path: Path) -> None:
+    desk = await furnished(str(tmp_path / "p.sqlite"))
+    await desk.stop()
+    removed = next(key for key in desk.entries.documents("dead/"))
+    desk.entries.tamper(removed, None)
+    await desk.start()
+    assert removed not in desk.service.copy.versions()
+    await desk.stop()
+    desk.entries.lose()
+    await desk.start()
+    assert removed not in desk.entries.documents()
+
+
+@on_loop
+async def test_a_copy_that_cannot_be_written_is_said_once_and_made_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    desk = await furnished(str(tmp_path / "p.sqlite"))
+    copy = desk.service.copy
+    assert copy._connection is not None
+    copy._connection.execute("DROP TABLE entry")
+    await desk.subscribe("C")
+    await desk.unsubscribe("C")
+    assert caplog.text.count("cannot be written") == 1
+    await desk.pass_by(61)
+    assert copy.broken is None
+    stored = desk.entries.documents()
+    kinds = ("subscriber/", "dead/", "events/", "delivery/", "worklist")
+    assert copy.versions().keys() >= {key for key in stored if key.startswith(kinds)}
+
+
+@on_loop
+async def test_a_copy_that_is_garbage_does_not_stop_the_start(tmp_path: Path) -> None:
+    (tmp_path / "p.sqlite.entries").write_bytes(b"garbage " * 2_000)
+    desk = await furnished(str(tmp_path / "p.sqlite"))
+    assert desk.service.copy.broken is None
+    assert desk.service.copy.versions()

@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""A copy of every entry that the projection does not hold, in a file beside it.
+
+Somebody may delete the pseudo patient on which the worklist stands. The projection has the workitems; the copy has
+the rest: subscriptions, delivery cursors, dead letters, overflowing events, purged workitems and the header. It is
+written after the store, so it never knows more than the store does, and at a start the store wins.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import uuid
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from .document import is_tombstone
+from .node import KEY as NODE_KEY
+from .port import Entry
+from .recovery import RestorableEntries
+
+_log = logging.getLogger("orthanc_ups.store")
+_FORMAT: Final = "1"
+_TABLES: Final = """
+CREATE TABLE IF NOT EXISTS meta(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS entry(key TEXT PRIMARY KEY, version TEXT NOT NULL, document BLOB NOT NULL) WITHOUT ROWID;
+"""
+_WORKITEM: Final = "workitem/"
+
+
+def path_beside(projection: str | Path) -> str:
+    """Where the copy stands: ``orthanc-ups.sqlite`` has ``orthanc-ups.sqlite.entries`` beside it."""
+    return ":memory:" if str(projection) == ":memory:" else f"{projection}.entries"
+
+
+class EntriesCopy:
+    """The file. Whatever goes wrong with it is logged once and ends nothing: the store has everything.
+
+    Attributes:
+        is_new: True if there was no copy that could be read when it was opened.
+        broken: why it is not written, None as a rule; ``fill`` makes it anew.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._connection: sqlite3.Connection | None = None
+        self.broken: str | None = None
+        self.is_new = True
+        try:
+            self._open()
+        except sqlite3.Error as error:
+            _log.warning("The copy of the worklist's entries %s is damaged (%s); making it anew", path, error)
+            self._renew()
+
+    def _open(self) -> None:
+        self._connection = connection = sqlite3.connect(
+            self._path, timeout=5.0, isolation_level=None, check_same_thread=False
+        )
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.executescript(_TABLES)
+        self.is_new = self._meta("format") is None
+        if self.is_new:
+            self._set_meta("format", _FORMAT)
+        elif self._meta("format") != _FORMAT:
+            raise sqlite3.DatabaseError("it has another format")
+        connection.execute("SELECT count(*) FROM entry").fetchone()
+        self.broken = None
+
+    def _renew(self) -> None:
+        self.close()
+        try:
+            if self._path != ":memory:":
+                for ending in ("", "-wal", "-shm", "-journal"):
+                    Path(f"{self._path}{ending}").unlink(missing_ok=True)
+            self._open()
+        except (sqlite3.Error, OSError) as error:
+            self._failed(error)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(sqlite3.Error):
+                connection.close()
+
+    # --- this node ---
+
+    @property
+    def node(self) -> str:
+        """What tells this installation of the plugin from others on the same store; lasts as long as the file."""
+        with suppress(sqlite3.Error):
+            found = self._meta("node")
+            if found is None:
+                found = uuid.uuid4().hex
+                self._set_meta("node", found)
+            return found
+        return uuid.uuid4().hex
+
+    def _meta(self, name: str) -> str | None:
+        row = self._execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def _set_meta(self, name: str, value: str) -> None:
+        self._execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+
+    # --- entries ---
+
+    def _execute(self, statement: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
+        if self._connection is None:
+            raise sqlite3.ProgrammingError("the copy is closed")
+        return self._connection.execute(statement, values)
+
+    def put(self, entry: Entry) -> None:
+        """Copy an entry as it was written."""
+        row = entry.key, entry.version, entry.document
+        self._try("INSERT OR REPLACE INTO entry VALUES (?, ?, ?)", row)
+
+    def drop(self, key: str) -> None:
+        """The entry was removed."""
+        self._try("DELETE FROM entry WHERE key = ?", (key,))
+
+    def _try(self, statement: str, values: tuple[object, ...]) -> None:
+        if self.broken is not None or self._connection is None:
+            return
+        try:
+            self._execute(statement, values)
+        except sqlite3.Error as error:
+            self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        if self.broken is None:
+            _log.error(
+                "The copy of the worklist's entries %s cannot be written (%s): what is deleted in Orthanc "
+                "while the plugin is off could not be made good; trying again",
+                self._path,
+                error,
+            )
+        self.broken = str(error)
+
+    def entries(self) -> Iterator[Entry]:
+        """Every copied entry."""
+        try:
+            for key, version, document in self._execute("SELECT key, version, document FROM entry"):
+                yield Entry(key, document, version)
+        except sqlite3.Error as error:
+            _log.error("The copy of the worklist's entries cannot be read to its end: %s", error)
+
+    def versions(self) -> dict[str, str]:
+        """What the copy has of each entry."""
+        try:
+            return dict(self._execute("SELECT key, version FROM entry"))
+        except sqlite3.Error as error:
+            self._failed(error)
+            return {}
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """What is copied within, without waiting for anything, is one transaction, which is cheaper."""
+        self._try("BEGIN IMMEDIATE", ())
+        try:
+            yield
+        finally:
+            self._try("COMMIT", ())
+
+    def fill(self, entries: Iterable[Entry]) -> None:
+        """The file failed: make it anew with what stands in the store."""
+        self._renew()
+        with self.at_once():
+            for entry in entries:
+                self.put(entry)
+
+
+class CopiedEntries:
+    """The store, with every entry that the projection does not hold copied after it was written."""
+
+    def __init__(self, entries: RestorableEntries, copy: EntriesCopy) -> None:
+        self._entries = entries
+        self._in_line = False
+        self.copy = copy
+
+    async def load(self) -> AsyncIterator[list[Entry]]:
+        """As the port. The first time, when nobody writes yet, the copy is brought in line with what is read."""
+        if self._in_line:
+            async for chunk in self._entries.load():
+                yield chunk
+            return
+        copied = self.copy.versions()
+        async for chunk in self._entries.load():
+            self._align(chunk, copied)
+            yield chunk
+        if not self._entries.incomplete:
+            self._in_line = True
+            with self.copy.at_once():
+                for key in copied:
+                    self.copy.drop(key)
+
+    def _align(self, chunk: Iterable[Entry], copied: dict[str, str]) -> None:
+        with self.copy.at_once():
+            for entry in chunk:
+                if is_copied(entry.key, entry.document) and copied.pop(entry.key, None) != entry.version:
+                    self.copy.put(entry)
+
+    async def read(self, key: str) -> Entry | None:
+        """As the port. What is found may be a write whose answer was lost, so it is copied too."""
+        found = await self._entries.read(key)
+        if found is None:
+            self.copy.drop(key)
+        elif is_copied(key, found.document):
+            self.copy.put(found)
+        return found
+
+    async def create(self, key: str, document: bytes) -> str:
+        """As the port."""
+        return self._written(key, document, await self._entries.create(key, document))
+
+    async def replace(self, key: str, document: bytes, version: str) -> str:
+        """As the port."""
+        return self._written(key, document, await self._entries.replace(key, document, version))
+
+    def _written(self, key: str, document: bytes, version: str) -> str:
+        if is_copied(key, document):
+            self.copy.put(Entry(key, document, version))
+        return version
+
+    async def remove(self, key: str, version: str) -> None:
+        """As the port."""
+        await self._entries.remove(key, version)
+        self.copy.drop(key)
+
+    @property
+    def incomplete(self) -> frozenset[int]:
+        """As ``RestorableEntries``."""
+        return self._entries.incomplete
+
+    async def missing(self) -> frozenset[int]:
+        """As ``RestorableEntries``."""
+        return await self._entries.missing()
+
+    async def restore(self, entries: AsyncIterator[Entry]) -> int:
+        """As ``RestorableEntries``."""
+        return await self._entries.restore(entries)
+
+
+def is_copied(key: str, document: bytes) -> bool:
+    """Whether an entry belongs in the copy: all but workitems, which the projection holds, and the node's mark."""
+    if key.startswith(_WORKITEM):
+        return is_tombstone(document)
+    return key != NODE_KEY

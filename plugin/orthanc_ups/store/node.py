@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The node's mark: one entry that says which of several Orthancs on one database keeps the worklist.
+
+Each keeps subscriptions, cursors and numbers in memory, so only one may work at a time. The mark is written by
+compare-and-set and renewed while its owner lives. Whoever finds the mark of another node watches it: if it was not
+renewed for ``STALE_AFTER`` seconds by the watcher's own clock, its owner is gone. No two clocks are compared.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import uuid
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import orjson
+
+from .document import FORMAT
+from .port import Entries, Entry, EntryConflict, EntryExists, StoreUnavailable
+
+KEY: Final = "node"
+RENEW_EVERY: Final = 10.0
+"""Seconds; Orthanc notes each renewal in ``/changes``."""
+STALE_AFTER: Final = 30.0
+_LOOK_EVERY: Final = 2.0
+_RETRY_EVERY: Final = 1.0
+
+_log = logging.getLogger("orthanc_ups.store")
+
+
+class Clock(Protocol):
+    """Time, as far as the mark needs it."""
+
+    def monotonic(self) -> float:
+        """Seconds since some moment; never set back."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One installation of the plugin, and one run of it.
+
+    Attributes:
+        name: lasts over restarts, so that a node which was killed takes its own mark over at once.
+        run: differs for each start.
+    """
+
+    name: str
+    host: str = field(default_factory=socket.gethostname)
+    pid: int = field(default_factory=os.getpid)
+    run: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def __str__(self) -> str:
+        return f"{self.host} (process {self.pid})"
+
+
+class NodeMark:
+    """The mark, seen from one node. ``acquire``, then ``keep`` in a task of its own, at last ``release``.
+
+    Attributes:
+        holder: the other node that holds the worklist, in words; empty if none is known.
+    """
+
+    def __init__(self, entries: Entries, node: Node, clock: Clock) -> None:
+        self._entries = entries
+        self._node = node
+        self._clock = clock
+        self._version: str | None = None
+        self._renewals = 0
+        self._rival = ""
+        self.holder = ""
+
+    async def acquire(self) -> None:
+        """Wait until no other node holds the worklist, and mark it as ours. Raises StoreUnavailable."""
+        watched, since = "", 0.0
+        while (entry := await self._other()) is not None:
+            self._tell(entry)
+            if entry.version != watched:
+                watched, since = entry.version, self._clock.monotonic()
+            elif self._clock.monotonic() - since >= STALE_AFTER and await self._take_over(entry):
+                break
+            await self._clock.sleep(_LOOK_EVERY)
+        if self.holder:
+            _log.warning("%s gave the worklist up; this node keeps it now", self.holder)
+        self.holder = ""
+
+    def _tell(self, entry: Entry) -> None:
+        other = str(_node_in(entry))
+        if other != self.holder:
+            self.holder = other
+            _log.warning(
+                "Another node holds the worklist on this database: %s. This one waits until it is gone", other
+            )
+
+    async def _other(self) -> Entry | None:
+        """The mark of another node; None once it is ours."""
+        while True:
+            try:
+                self._version = await self._entries.create(KEY, self._document())
+                return None
+            except EntryExists:
+                entry = await self._entries.read(KEY)
+            if entry is None:
+                continue
+            other = _node_in(entry)
+            if other.run == self._node.run:
+                self._version = entry.version
+                return None
+            if other.name != self._node.name or other.run == self._rival:
+                return entry
+            if await self._take_over(entry):
+                return None
+
+    async def _take_over(self, entry: Entry) -> bool:
+        try:
+            self._version = await self._entries.replace(KEY, self._document(), entry.version)
+        except EntryConflict:
+            return False
+        return True
+
+    def _document(self) -> bytes:
+        self._renewals += 1
+        node = self._node
+        content = {
+            "format": FORMAT,
+            "node": node.name,
+            "host": node.host,
+            "pid": node.pid,
+            "run": node.run,
+            "renewed": self._renewals,
+        }
+        return orjson.dumps(content)
+
+    async def keep(self) -> None:
+        """Renew the mark for as long as it is ours; return once another node has taken it over."""
+        pause = RENEW_EVERY
+        while True:
+            await self._clock.sleep(pause)
+            try:
+                if not await self._renewed():
+                    return
+                pause = RENEW_EVERY
+            except StoreUnavailable:
+                pause = _RETRY_EVERY
+
+    async def _renewed(self) -> bool:
+        assert self._version is not None, "acquire() comes first"
+        try:
+            self._version = await self._entries.replace(KEY, self._document(), self._version)
+            return True
+        except EntryConflict:
+            pass
+        entry = await self._entries.read(KEY)
+        if entry is None:  # deleted with everything else
+            return await self._made_anew()
+        holder = _node_in(entry)
+        if holder.run == self._node.run:  # an answer was lost
+            self._version = entry.version
+            return True
+        self._version, self._rival = None, holder.run
+        _log.error("Another node has taken the worklist over: %s", holder)
+        return False
+
+    async def _made_anew(self) -> bool:
+        with suppress(EntryExists):
+            self._version = await self._entries.create(KEY, self._document())
+        return True
+
+    async def release(self) -> None:
+        """Let another node take over at once. A mark that cannot be removed becomes stale by itself."""
+        version, self._version = self._version, None
+        if version is None:
+            return
+        try:
+            await self._entries.remove(KEY, version)
+        except (EntryConflict, StoreUnavailable) as error:
+            _log.info("The mark of this node was left behind: %s", error)
+
+
+def _node_in(entry: Entry) -> Node:
+    try:
+        content = orjson.loads(entry.document)
+        return Node(str(content["node"]), str(content["host"]), int(content["pid"]), str(content["run"]))
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+        return Node("?", "a node whose mark cannot be read", 0, "")
