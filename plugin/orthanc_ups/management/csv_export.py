@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -31,7 +32,16 @@ HEADINGS: Final = (
     "Workitem UID",
 )
 _MARK: Final = "\ufeff"
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+_SIGNS: Final = (
+    "=+\\-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b\u2212\u207a\u207b\u207c\u208a\u208b\u208c"
+)
+"""What begins a formula, also full-width, small and raised: some spreadsheets take these for the plain ones."""
+_PASSED_OVER: Final = (
+    "\\s\\x00-\\x20\\x7f-\\xa0\"'\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff"
+)
+_FIRST: Final = re.compile(f"[\t\r\n]|[{_PASSED_OVER}]*[{_SIGNS}]")
+_FURTHER: Final = re.compile(f"(?<=[;\t\r\n])(?=[{_PASSED_OVER}]*[{_SIGNS}])")
+"""Where spreadsheets of other countries, or with another separator, begin a new cell."""
 
 
 def csv_of(rows: Iterable[dict[str, Any]]) -> bytes:
@@ -39,11 +49,11 @@ def csv_of(rows: Iterable[dict[str, Any]]) -> bytes:
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow(HEADINGS)
-    writer.writerows([harmless(one) for one in _line(row)] for row in rows)
+    writer.writerows(map(harmless, _cells(row)) for row in rows)
     return (_MARK + out.getvalue()).encode()
 
 
-def _line(row: dict[str, Any]) -> tuple[Any, ...]:
+def _cells(row: dict[str, Any]) -> tuple[Any, ...]:
     patient, progress = row["patient"], row["progress"]
     return (
         row["state"],
@@ -69,7 +79,11 @@ def _line(row: dict[str, Any]) -> tuple[Any, ...]:
     )
 
 
-def harmless(one: Any) -> str:
-    """A cell that no spreadsheet takes for a formula: those get an apostrophe in front."""
-    shown = "" if one is None else f"{one:g}" if isinstance(one, float) else str(one)
-    return f"'{shown}" if shown.startswith(_FORMULA) else shown
+def harmless(value: Any) -> str:
+    """A value as a cell that no spreadsheet takes for a formula: those get an apostrophe in front.
+
+    So do parts behind a semicolon, a tab or a line end, where a spreadsheet may begin another cell.
+    """
+    text = "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    text = _FURTHER.sub("'", text)
+    return f"'{text}" if _FIRST.match(text) else text

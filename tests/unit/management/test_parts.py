@@ -162,13 +162,31 @@ def test_keywords_in_a_history_become_words() -> None:
     assert readable("claimed by McDonald") == "claimed by McDonald"
 
 
-@pytest.mark.parametrize("cell", ["=1+1", "+1", "-1", "@x", "\tx", "\rx"])
-def test_no_cell_is_a_formula(cell: str) -> None:
+@pytest.mark.parametrize("sign", list("=+-@\uff1d\uff0b\uff0d\uff20\ufe66\u2212"))
+@pytest.mark.parametrize("before", ["", " ", "\u3000", "\xa0", '"', "'", ' "', "\ufeff", "\u200b", "\x00"])
+def test_no_cell_is_a_formula(before: str, sign: str) -> None:
+    assert harmless(f"{before}{sign}1+1") == f"'{before}{sign}1+1"
+
+
+@pytest.mark.parametrize("cell", ["\tx", "\rx", "\nx"])
+def test_no_cell_begins_with_a_control_character(cell: str) -> None:
     assert harmless(cell) == f"'{cell}"
 
 
+@pytest.mark.parametrize("separator", [";", "\t", "\n", "\r"])
+def test_no_part_of_a_cell_is_a_formula_behind_what_ends_a_cell_elsewhere(separator: str) -> None:
+    assert harmless(f"x{separator}=1;y") == f"x{separator}'=1;y"
+    assert harmless(f"x{separator} \uff1d1") == f"x{separator}' \uff1d1"
+
+
 def test_plain_cells_stay_as_they_are() -> None:
-    assert [harmless(one) for one in ("a=b", 12.5, None, 3)] == ["a=b", "12.5", "", "3"]
+    assert [harmless(one) for one in ("a=b", "A;B-1", 12.5, None, 3)] == [
+        "a=b",
+        "A;B-1",
+        "12.5",
+        "",
+        "3",
+    ]
 
 
 def page(path: str, method: str = "GET") -> Any:
