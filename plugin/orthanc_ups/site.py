@@ -21,6 +21,7 @@ from .dicomweb import tls as web_tls
 from .dicomweb.authorization import Authorization, OrthancQuestions
 from .dicomweb.http_listener import Doors, HttpService
 from .dicomweb.http_port import HttpPort, unavailable
+from .dicomweb.origins import Origins
 from .dicomweb.orthanc_requests import OrthancDoor, send
 from .dicomweb.orthanc_routes import OrthancRoutes
 from .dicomweb.rights import Rights
@@ -306,7 +307,7 @@ class Site:
         self._authorization = authorization = Authorization(
             questions, self._settings, self._surroundings, clock
         )
-        rights = Rights(self._settings.users, self._titles)
+        self._rights = rights = Rights(self._settings.users, self._titles)
         handler = UpsRs(
             service.worklist,
             self._settings,
@@ -324,11 +325,22 @@ class Site:
     async def _open_pages(self, service: UpsService, dimse: DimseChannel) -> None:
         known = await operating.asked(self._loopback)
         fixed = operating.facts(self._settings, self._surroundings, known)
+        origins = Origins(self._settings.allowed_origins)
         api, activity = operating.management(
-            service, self._modalities, dimse, self._loopback, fixed, self._disk_space.warnings
+            service,
+            self._modalities,
+            dimse,
+            self._loopback,
+            fixed,
+            self._rights,
+            origins,
+            self._disk_space.warnings,
         )
         self._keep(activity.run)
-        self._pages = OrthancPages(self._door, api.answer, serve, self._authorization.user)
+        assert self._routes is not None  # opened before the page
+        self._pages = OrthancPages(
+            self._door, api.answer, serve, self._authorization.user, self._routes.service, origins
+        )
 
     # --- closing ---
 

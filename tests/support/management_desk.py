@@ -10,8 +10,10 @@ from typing import Any
 
 from orthanc_ups.core.ae_titles import AeTitles
 from orthanc_ups.core.commands import Create, Requester
+from orthanc_ups.dicomweb.origins import Origins
 from orthanc_ups.dicomweb.request import WebRequest
 from orthanc_ups.dicomweb.response import WebResponse
+from orthanc_ups.dicomweb.rights import Rights
 from orthanc_ups.management.api import ManagementApi, Ports
 from orthanc_ups.management.templates import read_templates
 from tests.support.fake_management import (
@@ -38,6 +40,9 @@ class Desk:
     orthanc: FakeOrthanc = field(default_factory=FakeOrthanc)
     templates: list[Any] = field(default_factory=list)
     warnings: tuple[str, ...] = ()
+    users: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    user: str | None = "anna"
+    allowed_origins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self.worklist = FakeWorklist(self.clock)
@@ -53,7 +58,8 @@ class Desk:
                 self.activity,
                 self.clock,
                 facts(templates=read_templates(self.templates), warnings=self.warnings),
-                AeTitles(),
+                Rights(self.users, AeTitles()),
+                Origins(self.allowed_origins),
             )
         )
 
@@ -67,7 +73,8 @@ class Desk:
         headers: dict[str, str] | None = None,
     ) -> WebResponse:
         body = b"" if content is None else json.dumps(content).encode()
-        request = WebRequest(method, path, query, JSON if headers is None else headers, body, user="anna")
+        shown = JSON if headers is None else headers
+        request = WebRequest(method, path, query, shown, body, "http://pacs:8042/dicom-web", user=self.user)
         return asyncio.run(self.api.answer(request))
 
     def ask(self, method: str, path: str, content: Any = None, **more: Any) -> Any:

@@ -33,6 +33,13 @@ class Requester:
         return f"somebody by {self.via}" if self.ae == self.via else f"{self.ae} by {self.via}"
 
 
+def requesting_ae(who: str) -> str:
+    """The AE title in the text of a Requester, as histories hold it; empty for somebody without one."""
+    named = who.rpartition(" by ")[0]
+    ae = named.rpartition(" as ")[2]
+    return "" if named == "somebody" else ae
+
+
 @dataclass(frozen=True, slots=True)
 class Create:
     """N-CREATE (PS3.4 CC.2.5), Create Workitem (PS3.18 §11.4). ``uid`` is chosen by the edge if absent.

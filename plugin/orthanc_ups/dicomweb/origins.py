@@ -25,19 +25,25 @@ class Origins:
 
     def __init__(self, allowed: tuple[str, ...]) -> None:
         self._everybody = "*" in allowed
-        self._allowed = frozenset(one.rstrip("/").lower() for one in allowed)
+        self._allowed = frozenset(origin.rstrip("/").lower() for origin in allowed)
 
     def is_foreign(self, headers: Mapping[str, str], service: str) -> bool:
-        """True if the request comes from a page of an origin that is neither ours nor allowed."""
+        """True if the request comes from a page of an origin that is neither ours nor allowed.
+
+        Without Origin, which browsers send with whatever changes something, Sec-Fetch-Site decides.
+        """
         origin = headers.get("origin")
-        if origin is None or self._everybody or origin.lower() in self._allowed:
+        if self._everybody or (origin or "").lower() in self._allowed:
             return False
+        if origin is None:
+            return headers.get("sec-fetch-site", "none") not in ("same-origin", "none")
         # A page of another origin cannot send X-Forwarded-Host without a preflight, so it may be believed here.
         hosts = (headers.get("host", ""), headers.get("x-forwarded-host", "").split(",")[0].strip())
-        return _place(origin) not in (_place(service), *(_place(f"http://{host}") for host in hosts if host))
+        ours = {_authority(service), *(_authority(f"http://{host}") for host in hosts if host)}
+        return _authority(origin) not in ours - {""}
 
     def check(self, method: str, headers: Mapping[str, str], service: str) -> None:
-        """Refuse what a foreign page may not do. Raises HttpProblem 403."""
+        """Refuse what a foreign page may not do, on any port. Raises HttpProblem 403."""
         if method not in _SAFE and self.is_foreign(headers, service):
             raise foreign(headers)
 
@@ -68,14 +74,15 @@ class Origins:
 
 def foreign(headers: Mapping[str, str]) -> HttpProblem:
     """The refusal of a page of another origin."""
-    return HttpProblem(403, f"origin {headers.get('origin', '')[:200]} is not allowed (Ups.AllowedOrigins)")
+    origin = headers.get("origin", "of another site")[:200]
+    return HttpProblem(403, f"origin {origin} is not allowed (Ups.AllowedOrigins)")
 
 
-def _place(url: str) -> str:
-    """Host and port; the scheme says nothing behind a proxy that ends TLS."""
+def _authority(url: str) -> str:
+    """Host and port, empty for an opaque origin (``null``); the scheme says nothing behind a proxy that ends TLS."""
     try:
-        found = urlsplit(url.lower())
+        parts = urlsplit(url.lower())
     except ValueError:  # no address at all
         return url
-    default = _DEFAULT_PORTS.get(found.scheme, "")
-    return found.netloc.removesuffix(default) if default else found.netloc
+    default = _DEFAULT_PORTS.get(parts.scheme, "")
+    return parts.netloc.removesuffix(default) if default else parts.netloc

@@ -118,7 +118,7 @@ class OrthancRoutes:
         headers = {name.lower(): value for name, value in request.get("headers", {}).items()}
         path, query = _path_and_query(uri.removeprefix(self._addresses.root), headers, request.get("get", {}))
         headers.pop("accept-encoding", None)  # compression is Orthanc's own business here
-        service = self._addresses.service(self._scheme, lambda: self._local, None, headers)
+        service = self.service(headers)
         return WebRequest(
             method=_method(request),
             path=path,
@@ -130,6 +130,10 @@ class OrthancRoutes:
             user=self._authorization.user(headers),
             drops_queries="?" not in uri and _QUERY_HEADER not in headers,
         )
+
+    def service(self, headers: Mapping[str, str]) -> str:
+        """Base URI of the service as a caller sees it, by the headers of the request."""
+        return self._addresses.service(self._scheme, lambda: self._local, None, headers)
 
     def _web_socket_service(self, service: str) -> str:
         if self._public:

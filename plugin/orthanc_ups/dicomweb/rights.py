@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""For which AE titles a user may subscribe, listen and act (``Ups.Users``)."""
+"""What a user may do (``Ups.Users``): the one rule of every interface that knows users.
+
+UPS-RS on both ports, WebSockets, the management API, its page, export and import all ask ``Rights``. DIMSE peers are
+no users: what they may do is a matter of ``DicomModalities`` (``dimse/policy``).
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from .response import HttpProblem
 from .ups_rs_resources import Resource, ae_title
 
 ANYONE: Final = "*"
-"""As a user: every caller, also an anonymous one. As an AE title: any."""
+"""As a user: every caller, also an anonymous one. As an AE title: any, and administration."""
 _NOBODY_IN_PARTICULAR: Final = "UPS-RS"
 
 
@@ -32,6 +36,10 @@ class Rights:
         titles = (*own, *(self._users.get(ANYONE, ()) if user != ANYONE else ()))
         return tuple(map(self._ae_titles.spelled, titles))
 
+    def ae_title(self, text: str) -> str:
+        """The AE title in a text, in its one spelling. Raises HttpProblem 400."""
+        return self._ae_titles.spelled(ae_title(text))
+
     def spelled(self, resource: Resource) -> Resource:
         """The resource with its AE title, if it has one, in its one spelling."""
         ae = self._ae_titles.spelled(resource.ae)
@@ -39,11 +47,40 @@ class Rights:
 
     def check(self, user: str | None, ae: str) -> None:
         """Raise UpsError 0124 (403) unless the user may subscribe, listen and act for the AE title."""
+        if not self.may_act_for(user, ae):
+            raise _refusal(user, f"may not use AE title {ae}")
+
+    def may_act_for(self, user: str | None, ae: str) -> bool:
+        """True if the user is named for the AE title."""
         titles = self._titles(user)
-        if ANYONE not in titles and self._ae_titles.spelled(ae) not in titles:
-            raise UpsError(
-                NOT_AUTHORIZED, f"{user or 'an anonymous user'} may not use AE title {ae} (Ups.Users)"
-            )
+        return ANYONE in titles or any(self._ae_titles.same(title, ae) for title in titles)
+
+    def check_acting(self, user: str | None) -> None:
+        """Raise UpsError 0124 (403) unless the user is named for an AE title at all."""
+        if not self.may_act(user):
+            raise _refusal(user, "has no AE title: may look, and nothing else")
+
+    def may_act(self, user: str | None) -> bool:
+        """True if the user is named for an AE title at all."""
+        return bool(self._titles(user))
+
+    def check_administration(self, user: str | None) -> None:
+        """Raise UpsError 0124 (403) unless the user is named for any AE title."""
+        if not self.may_administer(user):
+            raise _refusal(user, 'may not administer the worklist: that takes the AE title "*"')
+
+    def may_administer(self, user: str | None) -> bool:
+        """True if the user is named for any AE title."""
+        return ANYONE in self._titles(user)
+
+    def ae_titles(self, user: str | None) -> tuple[str, ...]:
+        """The AE titles that a user is named for one by one, their own first."""
+        return tuple(dict.fromkeys(title for title in self._titles(user) if title != ANYONE))
+
+    def operator(self, user: str | None, worklist_ae: str, reason: str = "") -> Requester:
+        """Who asks on the page: the first AE title of the user; the worklist's own for any AE title and for none."""
+        first = next(iter(self._titles(user)), ANYONE)
+        return Requester(worklist_ae if first == ANYONE else first, "page", user, reason)
 
     def requester(self, user: str | None, named: str | None) -> Requester:
         """Who asks: the AE title that the request names, else the first of the user, else the user's name.
@@ -53,14 +90,18 @@ class Rights:
             UpsError: 0124 (403) if the user may not use it, or none at all.
         """
         if named:
-            ae = self._ae_titles.spelled(ae_title(named))
+            ae = self.ae_title(named)
             self.check(user, ae)
             return Requester(ae, "UPS-RS", user)
         titles = self._titles(user)
         if not titles:
-            raise UpsError(NOT_AUTHORIZED, f"{user or 'an anonymous user'} has no AE title (Ups.Users)")
+            raise _refusal(user, "has no AE title")
         own = next((title for title in titles if title != ANYONE), None)
         return Requester(own or _as_ae_title(user), "UPS-RS", user)
+
+
+def _refusal(user: str | None, what: str) -> UpsError:
+    return UpsError(NOT_AUTHORIZED, f"{user or 'an anonymous user'} {what} (Ups.Users)")
 
 
 def _as_ae_title(user: str | None) -> str:

@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from ..core.ae_titles import AeTitles
+from ..dicomweb.origins import Origins
 from ..dicomweb.request import WebRequest
 from ..dicomweb.response import WebResponse
+from ..dicomweb.rights import Rights
 from .activity import Activity
 from .explorer_files import openapi
 from .lists import Lists
@@ -34,7 +35,8 @@ class Ports:
     activity: Activity
     clock: Clock
     facts: Facts
-    titles: AeTitles
+    rights: Rights
+    origins: Origins
     more_warnings: Callable[[], Sequence[str]] = tuple
 
 
@@ -42,7 +44,7 @@ class ManagementApi:
     """Answers requests below ``/ups/api``. ``more`` are routes of others, such as export and import."""
 
     def __init__(self, ports: Ports, more: Iterable[Route] = ()) -> None:
-        self._router = Router((*_routes(ports), *more), ports.facts.ae_title, ports.titles)
+        self._router = Router((*_routes(ports), *more), ports.facts.ae_title, ports.rights, ports.origins)
 
     @property
     def routes(self) -> tuple[Route, ...]:
@@ -59,7 +61,14 @@ def _routes(ports: Ports) -> tuple[Route, ...]:
     starting = Starting(ports.clock, ports.facts)
     lists = Lists(ports.inspection, lambda: ports.clock.now().tzinfo)
     workitems = Workitems(
-        ports.commands, ports.inspection, ports.desk, resources, starting, ports.clock, ports.facts
+        ports.commands,
+        ports.inspection,
+        ports.desk,
+        resources,
+        starting,
+        ports.clock,
+        ports.facts,
+        ports.rights,
     )
     subscribers = Subscribers(ports.commands, ports.inspection, ports.desk, ports.dimse, ports.modalities)
     overview = Overview(
@@ -69,6 +78,7 @@ def _routes(ports: Ports) -> tuple[Route, ...]:
         ports.activity,
         ports.clock,
         ports.facts,
+        ports.rights,
         ports.more_warnings,
     )
     rooms = (overview, lists, workitems, subscribers, starting, resources)

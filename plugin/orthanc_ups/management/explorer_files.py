@@ -66,14 +66,14 @@ def orthanc_explorer_buttons() -> str:
 
 def serve(request: WebRequest) -> WebResponse:
     """Answer a request whose path is what stands behind ``/ups/app``. Never raises."""
+    if request.method != "GET":
+        return HttpProblem(405, "the page's files can only be read", (("Allow", "GET"),)).response()
     name = request.path.strip("/")
     if not name:
         return WebResponse(307, (("Location", _FROM_ROOT),))
     found = explorer_files().get(name)
     if found is None or name in (_BUTTONS, _OPENAPI):
         return HttpProblem(404, "the page has no such file").response()
-    if request.method != "GET":
-        return HttpProblem(405, "the page's files can only be read", (("Allow", "GET"),)).response()
     return WebResponse(200, _HEADERS, found, _TYPES[name.rpartition(".")[2]])
 
 

@@ -10,6 +10,8 @@ from datetime import datetime
 
 from .. import __version__
 from ..delivery.management import DeliveryManagement
+from ..dicomweb.origins import Origins
+from ..dicomweb.rights import Rights
 from ..dimse.scu import DimseChannel
 from ..orthanc.local_zone import local_zone
 from ..orthanc.loopback import Loopback
@@ -96,6 +98,8 @@ def management(
     dimse: DimseChannel,
     loopback: Loopback,
     fixed: Facts,
+    rights: Rights,
+    origins: Origins,
     more_warnings: Callable[[], Sequence[str]] = tuple,
 ) -> tuple[ManagementApi, Activity]:
     """Build the management API and the record of what went on that its charts show."""
@@ -111,7 +115,8 @@ def management(
         activity=activity,
         clock=OperatorClock(),
         facts=fixed,
-        titles=service.titles,
+        rights=rights,
+        origins=origins,
         more_warnings=more_warnings,
     )
     transfer = Transfer(service.exporter, service.intake)

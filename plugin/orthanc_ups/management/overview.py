@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from ..core.states import State
 from ..delivery.report import EndpointReport
+from ..dicomweb.rights import Rights
 from . import fields, views
 from .activity import Activity
 from .ports import ORDERS, Clock, DeliveryDesk, Facts, Inspection, Modalities
@@ -38,6 +39,7 @@ class Overview:
         activity: Activity,
         clock: Clock,
         facts: Facts,
+        rights: Rights,
         more_warnings: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._inspection = inspection
@@ -46,6 +48,7 @@ class Overview:
         self._activity = activity
         self._clock = clock
         self._facts = facts
+        self._rights = rights
         self._more_warnings = more_warnings
 
     def routes(self) -> tuple[Route, ...]:
@@ -65,6 +68,7 @@ class Overview:
             "version": facts.version,
             "orthanc_version": facts.orthanc_version,
             "user": call.requester.user,
+            "rights": self._rights_of(call.requester.user),
             "workitems_url": facts.workitems_url,
             "states": [state.value for state in State],
             "orders": ORDERS,
@@ -72,6 +76,14 @@ class Overview:
             "fields": fields.described(),
             "reasons": fields.reasons(),
             "aes": self._aes(),
+        }
+
+    def _rights_of(self, user: str | None) -> dict[str, Any]:
+        """What the user may do (``Ups.Users``)."""
+        return {
+            "act": self._rights.may_act(user),
+            "administer": self._rights.may_administer(user),
+            "ae_titles": self._rights.ae_titles(user),
         }
 
     def _aes(self) -> list[str]:

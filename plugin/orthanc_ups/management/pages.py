@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Unpack
 from urllib.parse import quote, urlencode
 
+from ..dicomweb.origins import Origins
 from ..dicomweb.orthanc_requests import ORTHANCS_PORT, OrthancDoor, send
 from ..dicomweb.request import WebRequest
-from ..dicomweb.response import WebResponse
+from ..dicomweb.response import HttpProblem, WebResponse
 from ..orthanc.refusal_log import Refusal
 from ..orthanc.sdk import RestOutput, RestRequest
 
@@ -31,12 +32,18 @@ class OrthancPages:
         api: Callable[[WebRequest], Awaitable[WebResponse]],
         page: Callable[[WebRequest], WebResponse],
         user: Callable[[Mapping[str, str]], str | None],
+        service: Callable[[Mapping[str, str]], str],
+        origins: Origins,
     ) -> None:
         """Args:
         api: answers requests below ``/ups/api``, on the loop.
         page: gives the page's files; needs no loop.
-        user: whom Orthanc has let in, by the headers of the request.
+        user: whom Orthanc has admitted, by the headers of the request.
+        service: under which URL the caller sees this service, likewise.
+        origins: whose pages may change something; the API asks them itself.
         """
+        self._service = service
+        self._origins = origins
         self._door = door
         self._api = api
         self._page = page
@@ -45,7 +52,7 @@ class OrthancPages:
     def answer(self, output: RestOutput, uri: str, **request: Unpack[RestRequest]) -> None:
         """Answer one request. Never raises."""
         if uri.startswith(APP):  # from memory: needs neither the loop nor a place at the door
-            send(output, self._page(self._web_request(uri.removeprefix(APP), request)))
+            send(output, self._file(self._web_request(uri.removeprefix(APP), request)))
             return
 
         async def work() -> WebResponse:
@@ -61,6 +68,13 @@ class OrthancPages:
 
         self._door.answer(output, request, work, refused, times=times)
 
+    def _file(self, request: WebRequest) -> WebResponse:
+        try:
+            self._origins.check(request.method, request.headers, request.service)
+        except HttpProblem as problem:
+            return problem.response()
+        return self._page(request)
+
     def _web_request(self, path: str, request: RestRequest) -> WebRequest:
         headers = {name.lower(): value for name, value in request.get("headers", {}).items()}
         return WebRequest(
@@ -69,5 +83,6 @@ class OrthancPages:
             query=urlencode(request.get("get", {})),
             headers=headers,
             body=request.get("body", b""),
+            service=self._service(headers),
             user=self._user(headers),
         )

@@ -11,15 +11,18 @@ from urllib.parse import parse_qsl
 
 import orjson
 
-from ..core.ae_titles import AeTitles
 from ..core.commands import Requester
 from ..core.reasons import MAXIMUM as LONGEST_REASON
 from ..core.statuses import UpsError
 from ..delivery.port import Unreachable
+from ..dicomweb.origins import Origins
 from ..dicomweb.request import WebRequest
 from ..dicomweb.response import HttpProblem, WebResponse
+from ..dicomweb.rights import Rights
 from ..store.port import StoreUnavailable
+from . import permissions
 from .keyword_form import spelled
+from .permissions import RIGHTS
 
 _log = logging.getLogger("orthanc_ups.management")
 JSON: Final = "application/json"
@@ -143,10 +146,18 @@ class Route:
 class Router:
     """Finds routes, calls handlers, and turns every outcome into an answer; never raises."""
 
-    def __init__(self, routes: Iterable[Route], ae_title: str, titles: AeTitles) -> None:
+    def __init__(self, routes: Iterable[Route], ae_title: str, rights: Rights, origins: Origins) -> None:
+        """Args:
+        routes: each has its right in ``permissions.RIGHTS``; KeyError for one that has none.
+        ae_title: of the worklist.
+        rights: what users may do.
+        origins: whose pages may do it.
+        """
         self.routes = tuple(routes)
+        self._required = {route: RIGHTS[f"{route.method} {route.path}"] for route in self.routes}
         self._ae_title = ae_title
-        self._titles = titles
+        self._rights = rights
+        self._origins = origins
 
     async def answer(self, request: WebRequest) -> WebResponse:
         """Answer a request whose path is below ``/ups/api``."""
@@ -166,15 +177,16 @@ class Router:
         return found if isinstance(found, WebResponse) else json_response(found)
 
     async def _handled(self, request: WebRequest) -> Any:
-        _check_site(request)
+        self._origins.check(request.method, request.headers, request.service)
         route, parameters = self._route(request.method, request.segments())
         if "ae" in parameters:
-            parameters["ae"] = self._titles.spelled(parameters["ae"])
+            parameters["ae"] = self._rights.ae_title(parameters["ae"])
+        permissions.check(self._rights, self._required[route], request.user, parameters)
         _check_media_type(request, route.media_type)
         content = _content(request) if route.media_type == JSON else {}
         query = dict(parse_qsl(request.headers.get(QUERY_HEADER, request.query), keep_blank_values=True))
         reason = "" if route.method == "GET" else _reason({**query, **content})
-        requester = Requester(self._ae_title, "page", request.user, reason)
+        requester = self._rights.operator(request.user, self._ae_title, reason)
         return await route.handler(Call(parameters, query, content, requester, request.body))
 
     def _route(self, method: str, segments: list[str]) -> tuple[Route, dict[str, str]]:
@@ -189,14 +201,6 @@ class Router:
         if others:
             raise HttpProblem(405, f"{method} is not offered here", (("Allow", ", ".join(others)),))
         raise HttpProblem(404, "the management API has no such resource; see openapi.json")
-
-
-def _check_site(request: WebRequest) -> None:
-    """A page from elsewhere must not act with the credentials that the browser keeps for Orthanc."""
-    if request.method == "GET":
-        return
-    if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-        raise HttpProblem(403, "requests from pages of other sites are refused")
 
 
 def _check_media_type(request: WebRequest, expected: str) -> None:

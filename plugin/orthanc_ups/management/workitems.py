@@ -26,8 +26,9 @@ from ..core.states import State
 from ..core.statuses import Service, UpsError
 from ..core.workitem import Subscription, Workitem
 from ..dicomweb.response import HttpProblem
+from ..dicomweb.rights import Rights
 from . import views
-from .completion import cancellation, for_creation, for_update, performed
+from .completion import cancellation, for_creation, for_update, performed, performer_of
 from .fields import EDITABLE
 from .keyword_form import to_data_set, to_keywords
 from .ports import Clock, Commands, DeliveryDesk, Facts, Inspection
@@ -58,6 +59,7 @@ class Workitems:
         starting: Starting,
         clock: Clock,
         facts: Facts,
+        rights: Rights,
     ) -> None:
         self._commands = commands
         self._inspection = inspection
@@ -66,6 +68,7 @@ class Workitems:
         self._starting = starting
         self._clock = clock
         self._facts = facts
+        self._rights = rights
 
     def routes(self) -> tuple[Route, ...]:
         """What is offered."""
@@ -95,7 +98,7 @@ class Workitems:
         done = (content.get(tags.PERFORMED_PROCEDURE) or {}).get("Value") or [{}]
         return {
             **views.row(workitem, local),
-            "actions": _ACTIONS[workitem.state],
+            "actions": self._actions(workitem, call.requester.user),
             "groups": views.groups(workitem, local),
             "inputs": views.references(content, _INPUT),
             "outputs": views.references(done[0], _OUTPUT),
@@ -104,6 +107,21 @@ class Workitems:
             "form": {key: one for key, one in to_keywords(content).items() if key in EDITABLE},
             "closing": self._closing(workitem, call),
         }
+
+    def _actions(self, workitem: Workitem, user: str | None) -> list[str]:
+        """What the state and the rights of the user allow."""
+        allowed = {
+            "purge": self._rights.may_administer(user),
+            "complete": self._may_close(workitem, user),
+            "cancel": self._may_close(workitem, user),
+        }
+        acting = self._rights.may_act(user)
+        return [action for action in _ACTIONS[workitem.state] if allowed.get(action, acting)]
+
+    def _may_close(self, workitem: Workitem, user: str | None) -> bool:
+        """True if the user may act for the performer, whose Transaction UID nobody asks for here."""
+        performer = performer_of(workitem)
+        return self._rights.may_act_for(user, performer) if performer else self._rights.may_administer(user)
 
     def _subscribers(self, workitem: Workitem) -> list[dict[str, Any]]:
         return [
@@ -169,6 +187,7 @@ class Workitems:
     async def complete(self, call: Call) -> dict[str, Any]:
         """Close as COMPLETED for a performer; ``performed`` is the item of Performed Procedure Sequence."""
         workitem = await self._inspection.workitem(call.uid)
+        self._check_closing(workitem, call)
         offered = performed(workitem, self._clock.now(), self._facts.ae_title)
         item = {**offered, **to_data_set(call.object("performed"), "performed")}
         attributes = for_update({tags.PERFORMED_PROCEDURE: element("SQ", dict(sorted(item.items())))})
@@ -177,9 +196,18 @@ class Workitems:
     async def cancel(self, call: Call) -> dict[str, Any]:
         """Close as CANCELED for a performer; the reason also goes into the workitem."""
         workitem = await self._inspection.workitem(call.uid)
+        self._check_closing(workitem, call)
         reasons = _reasons(call)
         call = replace(call, requester=replace(call.requester, reason=in_words(reasons)))
         return await self._close(call, State.CANCELED, cancellation(workitem, reasons))
+
+    def _check_closing(self, workitem: Workitem, call: Call) -> None:
+        """Raises UpsError 0124 (403) unless the user may act for the performer."""
+        performer = performer_of(workitem)
+        if performer:
+            self._rights.check(call.requester.user, performer)
+        elif workitem.state is State.IN_PROGRESS:
+            self._rights.check_administration(call.requester.user)
 
     async def _close(self, call: Call, state: State, attributes: DataSet) -> dict[str, Any]:
         command = Close(call.requester, call.uid, state.value, attributes)

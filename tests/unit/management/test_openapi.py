@@ -11,6 +11,8 @@ from typing import Any, cast
 
 import orthanc_ups
 from orthanc_ups.core.ae_titles import AeTitles
+from orthanc_ups.dicomweb.origins import Origins
+from orthanc_ups.dicomweb.rights import Rights
 from orthanc_ups.management.api import ManagementApi, Ports
 from orthanc_ups.management.explorer_files import explorer_files
 from orthanc_ups.management.ports import ORDERS
@@ -45,7 +47,8 @@ def routes() -> tuple[Route, ...]:
         activity(worklist, clock),
         clock,
         facts(),
-        AeTitles(),
+        Rights({}, AeTitles()),
+        Origins(()),
     )
     transfer = Transfer(cast("Any", None), cast("Any", None))
     return ManagementApi(ports, transfer.routes()).routes

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from orthanc_ups.dicomweb.origins import Origins
 from orthanc_ups.dicomweb.orthanc_requests import OrthancDoor
 from orthanc_ups.dicomweb.request import WebRequest
 from orthanc_ups.dicomweb.response import WebResponse
@@ -27,7 +28,8 @@ class House:
         self.thread = LoopThread("pages")
         self.thread.start()
         door = OrthancDoor(self.thread.submit, Settings(maximum_body_size=MOST), Surroundings(), RefusalLog())
-        self.pages = OrthancPages(door, self.api, lambda _: WebResponse(200), lambda _: None)
+        self.pages = OrthancPages(door, self.api, lambda _: WebResponse(200), lambda _: None,
+                                  lambda _: "http://pacs:8042/dicom-web", Origins(()))  # fmt: skip
 
     async def api(self, request: WebRequest) -> WebResponse:
         self.reached.append(request.path)

@@ -8,8 +8,10 @@ from typing import Any
 import orjson
 
 from orthanc_ups.core.ae_titles import AeTitles
+from orthanc_ups.dicomweb.origins import Origins
 from orthanc_ups.dicomweb.request import WebRequest
 from orthanc_ups.dicomweb.response import WebResponse
+from orthanc_ups.dicomweb.rights import Rights
 from orthanc_ups.management.routing import JSON_LINES, Router
 from orthanc_ups.transfer.routes import PAGE_BYTES, Transfer, export
 from tests.support.service import Desk, on_loop
@@ -18,7 +20,8 @@ from tests.support.workitems import minimal, uid
 
 
 def router(desk: Desk) -> Router:
-    return Router(Transfer(desk.service.exporter, desk.service.intake).routes(), "WORKLIST", AeTitles())
+    routes = Transfer(desk.service.exporter, desk.service.intake).routes()
+    return Router(routes, "WORKLIST", Rights({}, AeTitles()), Origins(()))
 
 
 async def get(desk: Desk, path: str, query: str = "") -> WebResponse:

@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""``Ups.Users`` and ``Ups.AllowedOrigins`` on the page and the management API: who may do what."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from orthanc_ups.core.ae_titles import AeTitles
+from orthanc_ups.core.commands import ChangeState, Requester
+from orthanc_ups.core.dataset import text
+from orthanc_ups.core.events import EventType
+from orthanc_ups.core.tags import REQUESTING_AE
+from orthanc_ups.dicomweb.origins import Origins
+from orthanc_ups.dicomweb.request import WebRequest
+from orthanc_ups.dicomweb.rights import Rights
+from orthanc_ups.management.permissions import RIGHTS, Right
+from orthanc_ups.management.routing import Route, Router
+from tests.support.management_desk import JSON, Desk
+from tests.unit.management.test_openapi import routes
+
+USERS = {"ris": ("RIS", "RIS2"), "admin": ("*",), "viewer": ()}
+NOBODIES = ("eve", "viewer", None)
+ROUTES = tuple(RIGHTS.items())
+CHANGING = [route for route, right in ROUTES if right is not Right.LOOK]
+
+
+def desk_of(user: str | None, **more: Any) -> Desk:
+    desk = Desk(users=USERS, user=user, **more)
+    desk.have(1)
+    return desk
+
+
+def asked(desk: Desk, route: str, ae: str = "RIS") -> tuple[int, dict[str, Any]]:
+    """Status and content of a request with a body that is empty."""
+    method, path = route.split(" ")
+    path = path.replace("{uid}", next(iter(desk.worklist.workitems))).replace("{ae}", ae)
+    body: Any = {} if method in ("POST", "PUT") else None
+    answer = desk.answer(method, path, body)
+    return answer.status, json.loads(answer.body) if answer.content_type == "application/json" else {}
+
+
+def test_every_route_has_a_right_and_every_right_a_route() -> None:
+    assert {f"{route.method} {route.path}" for route in routes()} == RIGHTS.keys()
+
+
+def test_a_route_without_a_right_cannot_be_registered() -> None:
+    async def handler(call: Any) -> Any:
+        raise AssertionError
+
+    with pytest.raises(KeyError):
+        Router([Route("POST", "/anything", handler)], "WORKLIST", Rights({}, AeTitles()), Origins(()))
+
+
+def test_what_changes_something_or_exports_needs_a_right() -> None:
+    harmless = {route for route, right in ROUTES if right is Right.LOOK}
+    assert [route for route in harmless if not route.startswith("GET ")] == ["POST /workitems.csv"]
+    assert {"GET /export", "GET /import", "POST /import"} <= {*CHANGING}
+
+
+@pytest.mark.parametrize("user", NOBODIES)
+@pytest.mark.parametrize("route", CHANGING)
+def test_who_is_not_named_may_look_and_nothing_else(user: str | None, route: str) -> None:
+    router = Router(routes(), "WORKLIST", Rights(USERS, AeTitles()), Origins(()))
+    method, path = route.split(" ")
+    request = WebRequest(
+        method, path.replace("{uid}", "1.2").replace("{ae}", "RIS"), "", JSON, b"{}", user=user
+    )
+    answer = asyncio.run(router.answer(request))
+    content = json.loads(answer.body)
+    assert (answer.status, content["status"]) == (403, "NOT_AUTHORIZED")
+    assert "Ups.Users" in content["error"]
+
+
+@pytest.mark.parametrize("user", [*NOBODIES, "ris", "admin"])
+@pytest.mark.parametrize("route", [route for route, right in ROUTES if right is Right.LOOK])
+def test_everybody_may_look(user: str | None, route: str) -> None:
+    assert asked(desk_of(user), route)[0] != 403
+
+
+@pytest.mark.parametrize("route", [route for route in CHANGING if "port" not in route])
+def test_the_right_of_a_route_decides_for_those_who_are_named(route: str) -> None:
+    own, others = (asked(desk_of("ris"), route, ae)[0] != 403 for ae in ("RIS2", "AI"))
+    expected = {Right.ACT: (True, True), Right.ACT_FOR_AE: (True, False), Right.ADMINISTER: (False, False)}
+    assert (own, others) == expected[RIGHTS[route]]
+
+
+@pytest.mark.parametrize("route", [route for route in CHANGING if "port" not in route])
+def test_any_ae_title_may_do_anything(route: str) -> None:
+    assert asked(desk_of("admin"), route, "AI")[0] != 403
+
+
+@pytest.mark.parametrize("route", [route for route in CHANGING if "port" not in route])
+def test_without_users_everybody_may_do_anything(route: str) -> None:
+    desk = Desk(user=None)
+    desk.have(1)
+    assert asked(desk, route)[0] != 403
+
+
+@pytest.mark.parametrize("spelling", ["ris2", "Ris2", "%20RIS2", "RIS2%20"])
+def test_an_ae_title_is_the_same_in_every_spelling(spelling: str) -> None:
+    assert asked(desk_of("ris"), "POST /subscribers/{ae}/retry", spelling)[0] == 200
+    assert asked(desk_of("eve"), "POST /subscribers/{ae}/retry", spelling)[0] == 403
+
+
+@pytest.mark.parametrize("ae", ["..", ".", "%2E%2E", "..%2FX", "A%5CB", "A%00", "%252E%252E"])
+@pytest.mark.parametrize("route", [route for route, _ in ROUTES if "{ae}" in route])
+def test_ae_titles_that_a_path_could_take_for_something_else_are_refused(route: str, ae: str) -> None:
+    assert asked(desk_of("admin"), route, ae)[0] == 400
+
+
+# --- who they act as --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("user", "who"),
+    [("ris", "ris as RIS by page"), ("admin", "admin as UPSWORKLIST by page")],
+)
+def test_users_act_as_their_first_ae_title(user: str, who: str) -> None:
+    desk = desk_of(user)
+    uid = next(iter(desk.worklist.workitems))
+    desk.ask("POST", f"/workitems/{uid}/claim", {})
+    assert desk.worklist.workitems[uid].history[-1].who == who
+
+
+def test_nothing_in_a_request_makes_its_sender_somebody_else() -> None:
+    spoofs = {"user": "admin", "ae": "AI", "requester": "AI", "requesting_ae": "AI"}
+    desk = desk_of("ris")
+    uid = next(iter(desk.worklist.workitems))
+    desk.ask("POST", f"/workitems/{uid}/claim", spoofs, query="user=admin&requester=AI&ae=AI")
+    assert desk.worklist.workitems[uid].history[-1].who == "ris as RIS by page"
+    desk.refused(403, "POST", "/subscribers/AI/subscribe", {"scope": "global", "ae": "RIS", "user": "admin"})
+    headers = {**JSON, "x-ups-query": "user=admin", "x-forwarded-user": "admin", "remote-user": "admin"}
+    desk.refused(403, "DELETE", f"/workitems/{uid}", headers=headers, query="user=admin")
+
+
+def test_a_cancellation_is_requested_by_the_ae_title_of_the_user() -> None:
+    desk = desk_of("ris")
+    uid = next(iter(desk.worklist.workitems))
+    desk.worklist.known_aes = ("RIS", "AI")
+    desk.ask("PUT", f"/workitems/{uid}/subscribers/RIS", {})
+    claimed(desk, Requester("AI", "DIMSE"))
+    desk.ask("POST", f"/workitems/{uid}/request-cancel", {"reason": "twice"})
+    (request,) = (one for one in desk.worklist.event_logs[uid] if one.type is EventType.CANCEL_REQUESTED)
+    assert text(request.information, REQUESTING_AE) == "RIS"
+
+
+# --- closing on behalf of a performer ---------------------------------------------------------------
+
+
+def claimed(desk: Desk, requester: Requester) -> str:
+    uid = next(iter(desk.worklist.workitems))
+    asyncio.run(desk.worklist.execute(ChangeState(requester, uid, "IN PROGRESS", "1.2.3.4")))
+    return uid
+
+
+@pytest.mark.parametrize(
+    ("performer", "user", "allowed"),
+    [
+        (Requester("RIS2", "DIMSE"), "ris", True),
+        (Requester("RIS", "UPS-RS", "another as X"), "ris", True),
+        (Requester("AI", "DIMSE"), "ris", False),
+        (Requester("AI", "UPS-RS", "x as RIS by page"), "ris", False),
+        (Requester("UPS-RS", "UPS-RS"), "ris", False),
+        (Requester("AI", "DIMSE"), "admin", True),
+        (Requester("UPS-RS", "UPS-RS"), "admin", True),
+    ],
+)
+@pytest.mark.parametrize("action", ["complete", "cancel"])
+def test_closing_without_a_transaction_uid_takes_the_right_to_act_for_the_performer(
+    performer: Requester, user: str, allowed: bool, action: str
+) -> None:
+    desk = desk_of(user)
+    uid = claimed(desk, performer)
+    assert (action in desk.ask("GET", f"/workitems/{uid}")["actions"]) is allowed
+    answer = desk.answer("POST", f"/workitems/{uid}/{action}", {})
+    assert answer.status == (200 if allowed else 403), answer.body
+
+
+# --- what the page is told --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("user", "act", "administer", "ae_titles", "actions"),
+    [
+        ("ris", True, False, ["RIS", "RIS2"], ["edit", "claim", "request-cancel"]),
+        ("admin", True, True, [], ["edit", "claim", "request-cancel"]),
+        ("eve", False, False, [], []),
+        (None, False, False, [], []),
+    ],
+)
+def test_the_page_is_told_what_the_user_may_do(
+    user: str | None, act: bool, administer: bool, ae_titles: list[str], actions: list[str]
+) -> None:
+    desk = desk_of(user)
+    expected = {"act": act, "administer": administer, "ae_titles": ae_titles}
+    assert desk.ask("GET", "/system")["rights"] == expected
+    uid = next(iter(desk.worklist.workitems))
+    assert desk.ask("GET", f"/workitems/{uid}")["actions"] == actions
+
+
+# --- pages of other origins -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "https://evil.example"},
+        {"origin": "null"},
+        {"origin": "http://pacs:9999", "host": "pacs:8042"},
+        {"origin": ""},
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+    ],
+)
+@pytest.mark.parametrize(
+    "route", [route for route, _ in ROUTES if not route.startswith("GET ") and "port" not in route]
+)
+def test_pages_of_other_origins_change_nothing(route: str, headers: dict[str, str]) -> None:
+    desk = desk_of("admin")
+    method, path = route.split(" ")
+    path = path.replace("{uid}", "1.2").replace("{ae}", "RIS")
+    desk.refused(403, method, path, {}, headers={**JSON, **headers})
+    assert len(desk.worklist.commands) == 1
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "http://pacs:8042", "host": "pacs:8042"},
+        {"origin": "https://pacs.example", "host": "10.0.0.1:8042", "x-forwarded-host": "pacs.example"},
+        {"origin": "https://viewer.example", "sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-origin"},
+        {},
+    ],
+)
+def test_pages_of_ones_own_and_of_allowed_origins_do(headers: dict[str, str]) -> None:
+    desk = desk_of("admin", allowed_origins=("https://viewer.example",))
+    desk.ask("POST", "/subscribers/RIS/retry", {}, headers={**JSON, **headers})
