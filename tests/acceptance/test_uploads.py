@@ -3,11 +3,14 @@
 
 import asyncio
 import io
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pydicom
 import pytest
 import requests
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -124,6 +127,59 @@ def test_rest_answers_400_and_stores_nothing(orthanc: RealOrthanc, upload: tuple
     assert f"Refused an upload of {upload[1]}" not in answer.text
 
 
+def element(group: int, number: int, vr: bytes, text: str) -> bytes:
+    value = text.encode() + (b"\0" if vr == b"UI" else b" ") * (len(text) % 2)
+    return struct.pack("<HH2sH", group, number, vr, len(value)) + value
+
+
+def explicit(*elements: bytes, syntax: str = "1.2.840.10008.1.2.1", sop_class: str = CT) -> bytes:
+    meta = element(2, 2, b"UI", sop_class) + element(2, 3, b"UI", "1.2.3.60") + element(2, 16, b"UI", syntax)
+    length = struct.pack("<HH2sHL", 2, 0, b"UL", 4, len(meta))
+    return bytes(128) + b"DICM" + length + meta + b"".join(elements)
+
+
+def deflated(*elements: bytes) -> bytes:
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    packed = packer.compress(b"".join(elements)) + packer.flush()
+    return explicit(packed, b"\0" * (len(packed) % 2), syntax="1.2.840.10008.1.2.1.99")
+
+
+UPS = element(8, 0x16, b"UI", PUSH)
+REST = (
+    element(8, 0x18, b"UI", "1.2.3.60"),
+    element(0x10, 0x20, b"LO", "P"),
+    element(0x20, 0x0D, b"UI", "1.2.3"),
+    element(0x20, 0x0E, b"UI", "1.2.3.4"),
+)
+MANY = tuple(element(9, 0x1001 + number, b"LO", str(number)) for number in range(20_001))
+LONG = element(9, 0x1000, b"LT", "x" * 65_000)
+ODD = {
+    "SOP Class behind everything": explicit(*REST, UPS),
+    "20,001 elements in front": explicit(element(9, 0x10, b"LO", "TEST"), *MANY, UPS, *REST),
+    "deflated with much in front": deflated(element(9, 0x10, b"LO", "TEST"), LONG, LONG, UPS, *REST),
+    "without meta information": UPS + b"".join(REST),
+    "spaces in front": explicit(element(8, 0x16, b"UI", " " * 300 + PUSH), *REST),
+    "UPS by its meta information only": explicit(*REST, sop_class=PUSH),
+    "another SOP Class in its meta information": explicit(UPS, *REST, sop_class=CT),
+}
+
+
+@pytest.mark.parametrize("upload", ODD.values(), ids=ODD)
+def test_what_orthanc_reads_the_guard_reads(orthanc: RealOrthanc, upload: bytes) -> None:
+    assert post(orthanc, "/instances", upload).status_code == 400
+    assert "1.2.3.60" not in stored(orthanc)
+
+
+def test_files_that_are_not_in_order_pass_if_they_are_no_ups(orthanc: RealOrthanc) -> None:
+    harmless = explicit(*REST, element(8, 0x16, b"UI", CT))
+    assert post(orthanc, "/instances", harmless).status_code == 200
+    found = requests.get(f"{orthanc.base_url}/instances?expand", timeout=60).json()
+    assert [one["ID"] for one in found if one["MainDicomTags"]["SOPInstanceUID"] == "1.2.3.60"]
+    for one in found:
+        if one["MainDicomTags"]["SOPInstanceUID"] == "1.2.3.60":
+            requests.delete(f"{orthanc.base_url}/instances/{one['ID']}", timeout=60).raise_for_status()
+
+
 def test_an_object_made_by_orthanc_itself_is_refused(orthanc: RealOrthanc) -> None:
     tags = {"Tags": {"SOPClassUID": PUSH, "PatientID": "P"}}
     assert requests.post(f"{orthanc.base_url}/tools/create-dicom", json=tags, timeout=60).status_code == 400
@@ -161,7 +217,7 @@ def test_c_store_answers_0122_and_goes_on(
     assert stored(orthanc) & {upload[1], "1.2.3.50"} == {"1.2.3.50"}
 
 
-def test_our_shelves_pass_if_announced_and_never_otherwise(orthanc: RealOrthanc) -> None:
+def test_our_shelves_pass_if_announced_and_never_otherwise(orthanc: RealOrthanc, sender: Association) -> None:
     async def open_entries() -> frozenset[int]:
         async with Loopback(orthanc.base_url) as loopback:
             entries = OrthancEntries(loopback)
@@ -183,6 +239,9 @@ def test_our_shelves_pass_if_announced_and_never_otherwise(orthanc: RealOrthanc)
     assert not answer.ok
     marks = requests.get(f"{orthanc.base_url}/instances/{shelves.INSTANCES[3]}/metadata", timeout=60).json()
     assert "ModifiedFrom" not in marks
+
+    shelf = pydicom.dcmread(io.BytesIO(shelves.dicom_file(3)))
+    assert sender.send_c_store(shelf).Status == 0x0122  # though Orthanc has it
 
     requests.delete(f"{orthanc.base_url}/patients/{shelves.PATIENT}", timeout=60).raise_for_status()
     wait_until(lambda: "HEARD deleted" in orthanc.log_text(), "the deletion is heard")

@@ -9,13 +9,23 @@ Register while the script loads:
 from __future__ import annotations
 
 import logging
+import struct
 import threading
+import uuid
 from collections.abc import Callable
 from typing import Final
 
 from ..store import shelves
 from ..store.shelves import Uploads
-from .dicom_head import Identity, identify
+from .dicom_file import (
+    MEDIA_STORAGE_SOP_CLASS,
+    PATIENT_ID,
+    SOP_CLASS,
+    SOP_INSTANCE,
+    Identity,
+    Search,
+    identify,
+)
 from .sdk import DicomInstance, Orthanc
 
 _log = logging.getLogger("orthanc_ups.hooks")
@@ -25,10 +35,45 @@ _log = logging.getLogger("orthanc_ups.hooks")
 _UPS_CLASSES: Final = ("1.2.840.10008.5.1.4.34.6.", "1.2.840.10008.5.1.4.34.4.")
 _SOP_CLASS_NOT_SUPPORTED: Final = 0x0122
 _SUCCESS: Final = 0x0000
+_RAW_DATA: Final = "1.2.840.10008.5.1.4.1.1.66"
+_EXPLICIT_VR: Final = "1.2.840.10008.1.2.1"
+
+_IS_UPS: Final = "a Unified Procedure Step changes by the worklist's service only"
+_ON_SHELVES: Final = f'the patient "{shelves.PATIENT_ID}" holds the worklist'
+_SEARCH: Final = Search(
+    {
+        SOP_CLASS: _UPS_CLASSES,
+        MEDIA_STORAGE_SOP_CLASS: _UPS_CLASSES,
+        SOP_INSTANCE: (f"{shelves.UID_ROOT}.3.",),
+        PATIENT_ID: (shelves.PATIENT_ID,),
+    }
+)
 
 # Orthanc has no word for "refused": an instance that it discards counts as stored for STOW and C-STORE. So the
 # instance is replaced by what is no DICOM file, and the sender hears of an error: 400, or a failed SOP by STOW.
 _NOT_DICOM: Final = b"A worklist changes by its service only, not by an upload."
+
+
+def _substitute() -> bytes:
+    """A new instance in place of a refused one: for one that Orthanc has, it answers a C-STORE with 0000, unasked."""
+    uid = f"2.25.{uuid.uuid4().int}"
+    meta = (
+        _element(2, 2, b"UI", _RAW_DATA) + _element(2, 3, b"UI", uid) + _element(2, 16, b"UI", _EXPLICIT_VR)
+    )
+    data_set = (
+        _element(0x0008, 0x0016, b"UI", _RAW_DATA),
+        _element(0x0008, 0x0018, b"UI", uid),
+        _element(0x0010, 0x0020, b"LO", "refused"),
+        _element(0x0020, 0x000D, b"UI", f"{uid}.1"),
+        _element(0x0020, 0x000E, b"UI", f"{uid}.2"),
+    )
+    group_length = struct.pack("<HH2sHL", 2, 0, b"UL", 4, len(meta))
+    return b"".join((bytes(128), b"DICM", group_length, meta, *data_set))
+
+
+def _element(group: int, number: int, vr: bytes, text: str) -> bytes:
+    value = text.encode() + b"\0" * (len(text) % 2)
+    return struct.pack("<HH2sH", group, number, vr, len(value)) + value
 
 
 class UploadGuard:
@@ -57,23 +102,30 @@ class UploadGuard:
         thread = threading.get_ident()
         self._refused_on.discard(thread)
         identity = identify(dicom)
-        reason = self._objection(identity)
+        reason = self._objection_to_odd(dicom) if identity is None else self._objection(identity)
         if reason is None:
             return self._actions.KEEP_AS_IS, None
         self.refusals += 1
-        _log.warning("Refused an upload of %s: %s", identity.sop_instance, reason)
+        name = identity.sop_instance if identity else "a file whose elements are not in order"
+        _log.warning("Refused an upload of %s: %s", name, reason)
         if origin == self._origins.DICOM_PROTOCOL:
             self._refused_on.add(thread)
-            return self._actions.KEEP_AS_IS, None  # c_store says so, with a status
+            return self._actions.MODIFY, _substitute()  # c_store refuses it, with a status
         return self._actions.MODIFY, _NOT_DICOM
 
     def _objection(self, identity: Identity) -> str | None:
-        if identity.sop_class.startswith(_UPS_CLASSES):
-            return "a Unified Procedure Step changes by the worklist's service only"
+        if identity.sop_class.startswith(_UPS_CLASSES) or identity.media_class.startswith(_UPS_CLASSES):
+            return _IS_UPS
         on_shelves = shelves.claims_shelf(identity.sop_instance, identity.patient_id)
         if on_shelves and not self._uploads.claim(identity.sop_instance):
-            return f'the patient "{shelves.PATIENT_ID}" holds the worklist'
+            return _ON_SHELVES
         return None
+
+    def _objection_to_odd(self, dicom: bytes) -> str | None:
+        tags = _SEARCH.matches(dicom)
+        if tags & {SOP_CLASS, MEDIA_STORAGE_SOP_CLASS}:
+            return _IS_UPS
+        return _ON_SHELVES if tags else None
 
     def c_store(self, instance: DicomInstance) -> int:
         """Called for each C-STORE after ``received``, on the same thread: the DIMSE status."""

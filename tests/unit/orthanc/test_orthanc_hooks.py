@@ -30,7 +30,10 @@ def file(sop_class: str, sop_instance: str = "1.2.3", patient_id: str = "P") -> 
         return tag + vr + len(padded).to_bytes(2, "little") + padded
 
     return (
-        element(b"\x08\x00\x16\x00", b"UI", sop_class)
+        bytes(128)
+        + b"DICM"
+        + element(b"\x02\x00\x10\x00", b"UI", "1.2.840.10008.1.2.1")
+        + element(b"\x08\x00\x16\x00", b"UI", sop_class)
         + element(b"\x08\x00\x18\x00", b"UI", sop_instance)
         + element(b"\x10\x00\x20\x00", b"LO", patient_id)
     )
@@ -66,7 +69,11 @@ def test_the_storage_classes_of_radiotherapy_beside_them_pass(guard: UploadGuard
 
 
 def test_a_c_store_of_a_ups_object_is_answered_0122_and_the_next_one_0000(guard: UploadGuard) -> None:
-    assert guard.received(file("1.2.840.10008.5.1.4.34.6.1"), 2) == (KEEP, None)
+    action, substitute = guard.received(file("1.2.840.10008.5.1.4.34.6.1"), 2)
+    assert action == MODIFY
+    assert substitute is not None
+    assert guard.received(substitute, 3) == (KEEP, None)
+    guard.received(file("1.2.840.10008.5.1.4.34.6.1"), 2)
     assert guard.c_store(INSTANCE) == 0x0122
     assert guard.received(CT, 2) == (KEEP, None)
     assert guard.c_store(INSTANCE) == 0x0000
