@@ -3,10 +3,6 @@
 
 import orthanc
 
-from orthanc_ups.orthanc import fresh_process
+import orthanc_ups
 
-fresh_process.ensure(orthanc.LogWarning)
-
-from orthanc_ups.app import Plugin  # noqa: E402  # not before it is known that this process is fresh
-
-Plugin(orthanc).register()
+orthanc_ups.install(orthanc)

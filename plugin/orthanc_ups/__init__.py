@@ -1,4 +1,46 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A DICOM Unified Procedure Step (UPS) worklist manager inside Orthanc."""
+"""A DICOM Unified Procedure Step (UPS) worklist manager inside Orthanc.
+
+A script of Orthanc's Python plugin calls ``install`` once, while it loads.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .orthanc.sdk import ChangeCallback, Orthanc, ReceivedCallback, StoreFilter
 
 __version__ = "1.0.0"
+
+
+def install(
+    orthanc: Orthanc,
+    *,
+    on_change: ChangeCallback | None = None,
+    received_instance: ReceivedCallback | None = None,
+    c_store_filter: StoreFilter | None = None,
+) -> None:
+    """Register the plugin with Orthanc, together with those callbacks of the script of which Orthanc takes only one.
+
+    The script must not register these three kinds itself; any other callback it may. Without ``Ups.Enable`` its
+    callbacks are registered alone. What they raise is Orthanc's to log, and does not touch the plugin.
+
+    Args:
+        orthanc: the module ``orthanc``.
+        on_change: called with each change (change type, level, resource), after the plugin.
+        received_instance: called with each instance that the plugin does not refuse (DICOM file, origin); returns an
+            action and the modified file or None. What it modifies is judged by the plugin again.
+        c_store_filter: called with each instance of a C-STORE that the plugin does not refuse; returns its status.
+
+    Raises:
+        SystemExit: the section ``Ups`` of orthanc.json is wrong. That ends Orthanc's start.
+    """
+    from .orthanc import fresh_process
+
+    fresh_process.ensure(orthanc.LogWarning)
+
+    from .app import Plugin  # not before it is certain that this process is fresh
+    from .orthanc.hooks import SiteCallbacks
+
+    Plugin(orthanc, SiteCallbacks(on_change, received_instance, c_store_filter)).register()

@@ -20,7 +20,7 @@ from .monitoring.instruments import Instruments
 from .monitoring.metrics import publisher
 from .orthanc import logs
 from .orthanc.clean_exit import skip_the_second_delete
-from .orthanc.hooks import ChangeForwarder, UploadGuard
+from .orthanc.hooks import ChangeForwarder, SiteCallbacks, UploadGuard
 from .orthanc.loop_thread import LoopThread
 from .orthanc.loopback import own_url
 from .orthanc.sdk import Orthanc, RestCallback
@@ -41,10 +41,12 @@ _routes: Final[list[RestCallback]] = []
 
 
 class Plugin:
-    """Built by ups_plugin.py. Everything after ``register`` happens in Orthanc's callbacks."""
+    """Built by ``orthanc_ups.install``. Everything after ``register`` happens in Orthanc's callbacks."""
 
-    def __init__(self, orthanc: Orthanc) -> None:
+    def __init__(self, orthanc: Orthanc, callbacks: SiteCallbacks) -> None:
+        """``callbacks``: those of the script that installs the plugin."""
         self._orthanc = orthanc
+        self._callbacks = callbacks
         self._thread: LoopThread
         self._site: Site
         self._closing: asyncio.Future[None] | None = None
@@ -58,6 +60,7 @@ class Plugin:
             read_templates(settings.templates)
             if not settings.enable:
                 _log.warning('The UPS plugin is loaded but not enabled: set "Ups.Enable" to true')
+                self._register_those_of_the_site()
                 return
             self._prepare(settings, _checked(read_surroundings(configuration)))
         except ConfigurationError as error:
@@ -69,7 +72,7 @@ class Plugin:
         uploads = Uploads()
         self._thread = LoopThread("ups", lambda: self._orthanc.SetCurrentThreadName("ups"))
         token = self._orthanc.GenerateRestApiAuthorizationToken()
-        guard = UploadGuard(self._orthanc, uploads)
+        guard = UploadGuard(self._orthanc, uploads, self._callbacks)
         self._site = Site(
             settings, surroundings, uploads, token, self._thread, self._instruments(guard, surroundings)
         )
@@ -94,8 +97,17 @@ class Plugin:
                 modalities_changed=self._site.modalities_changed,
                 started=self._started,
                 stopped=self._stopped,
+                site=self._callbacks,
             )
         )
+
+    def _register_those_of_the_site(self) -> None:
+        if self._callbacks.received_instance is not None:
+            self._orthanc.RegisterReceivedInstanceCallback(self._callbacks.received_instance)
+        if self._callbacks.c_store_filter is not None:
+            self._orthanc.RegisterIncomingCStoreInstanceFilter(self._callbacks.c_store_filter)
+        if self._callbacks.on_change is not None:
+            self._orthanc.RegisterOnChangeCallback(self._callbacks.on_change)
 
     def _register_routes(self, settings: Settings) -> None:
         for pattern in orthanc_routes.patterns(settings):

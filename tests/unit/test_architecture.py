@@ -32,7 +32,14 @@ LAYERS = (
 )
 STRANGERS = {"dimse": {"dicomweb"}, "dicomweb": {"dimse"}}
 # The modules that put everything together.
-COMPOSITION = {"app.py", "service.py", "site.py", "management/inspection.py", "management/operating.py"}
+COMPOSITION = {
+    "__init__.py",
+    "app.py",
+    "service.py",
+    "site.py",
+    "management/inspection.py",
+    "management/operating.py",
+}
 # Imports against the order that are still to be resolved.
 EXCEPTIONS = {
     "orthanc/hooks.py": {"store"},

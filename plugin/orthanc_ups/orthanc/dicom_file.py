@@ -125,6 +125,8 @@ def _identity(data: bytes, position: int, encoding: _Encoding) -> dict[int, str]
             raise _Odd
         last = tag
         if tag in _IDENTITY:
+            if end - start > _LONGEST_VALUE:
+                raise _Odd
             values[tag] = _text(data, start, end)
             if tag == PATIENT_ID and len(values) == len(_IDENTITY):
                 return values

@@ -13,6 +13,7 @@ import struct
 import threading
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from ..store import shelves
@@ -26,7 +27,7 @@ from .dicom_file import (
     Search,
     identify,
 )
-from .sdk import DicomInstance, Orthanc
+from .sdk import ChangeCallback, DicomInstance, Orthanc, ReceivedCallback, StoreFilter
 
 _log = logging.getLogger("orthanc_ups.hooks")
 
@@ -52,6 +53,24 @@ _SEARCH: Final = Search(
 # Orthanc has no word for "refused": an instance that it discards counts as stored for STOW and C-STORE. So the
 # instance is replaced by what is no DICOM file, and the sender hears of an error: 400, or a failed SOP by STOW.
 _NOT_DICOM: Final = b"A worklist changes by its service only, not by an upload."
+
+
+@dataclass(frozen=True, slots=True)
+class SiteCallbacks:
+    """Callbacks of a site's own script, of kinds of which Orthanc takes one. What they raise reaches Orthanc.
+
+    Attributes:
+        on_change: called for each change, after ours.
+        received_instance: decides about each instance that we do not refuse.
+        c_store_filter: decides about each C-STORE that we do not refuse.
+    """
+
+    on_change: ChangeCallback | None = None
+    received_instance: ReceivedCallback | None = None
+    c_store_filter: StoreFilter | None = None
+
+
+_NO_CALLBACKS: Final = SiteCallbacks()
 
 
 def _substitute() -> bytes:
@@ -80,46 +99,58 @@ class UploadGuard:
     """Refuses uploads of UPS objects, and whatever would lie on our shelves.
 
     A refusal reaches the sender: C-STORE as 0122, REST as 400, STOW in its Failed SOP Sequence (0110); a file in
-    a ZIP archive is left out. Everything else passes untouched, also if we fail.
+    a ZIP archive is left out. Everything else passes untouched, also if we fail, or is for the site's callbacks.
     """
 
-    def __init__(self, orthanc: Orthanc, uploads: Uploads) -> None:
+    def __init__(self, orthanc: Orthanc, uploads: Uploads, site: SiteCallbacks = _NO_CALLBACKS) -> None:
         self._origins = orthanc.InstanceOrigin
         self._actions = orthanc.ReceivedInstanceAction
         self._uploads = uploads
+        self._site = site
         self._refused_on: set[int] = set()
         self.refusals = 0
 
     def received(self, dicom: bytes, origin: int) -> tuple[int, bytes | None]:
-        """Called for each instance that arrives by any door, on the thread of its sender."""
+        """Called for each instance that arrives in any way, on the thread of its sender."""
+        self._refused_on.discard(threading.get_ident())
+        verdict = self._verdict(dicom, origin)
+        if verdict is not None:
+            return verdict
+        if self._site.received_instance is None:
+            return self._actions.KEEP_AS_IS, None
+        action, modified = answer = self._site.received_instance(dicom, origin)
+        if action == self._actions.MODIFY and modified is not None:
+            return self._verdict(modified, origin) or answer
+        return answer
+
+    def _verdict(self, dicom: bytes, origin: int) -> tuple[int, bytes | None] | None:
+        """What becomes of an instance that is refused or our own; None for any other."""
         try:
-            return self._judge(dicom, origin)
+            return self._judged(dicom, origin)
         except Exception:
             _log.exception("Cannot look at an instance that arrives; it passes")
-            return self._actions.KEEP_AS_IS, None
+            return None
 
-    def _judge(self, dicom: bytes, origin: int) -> tuple[int, bytes | None]:
-        thread = threading.get_ident()
-        self._refused_on.discard(thread)
+    def _judged(self, dicom: bytes, origin: int) -> tuple[int, bytes | None] | None:
         identity = identify(dicom)
+        if identity is not None and self._uploads.claim(identity.sop_instance):
+            return self._actions.KEEP_AS_IS, None
         reason = self._objection_to_odd(dicom) if identity is None else self._objection(identity)
         if reason is None:
-            return self._actions.KEEP_AS_IS, None
+            return None
         self.refusals += 1
         name = identity.sop_instance if identity else "a file whose elements are not in order"
         _log.warning("Refused an upload of %s: %s", name, reason)
         if origin == self._origins.DICOM_PROTOCOL:
-            self._refused_on.add(thread)
+            self._refused_on.add(threading.get_ident())
             return self._actions.MODIFY, _substitute()  # c_store refuses it, with a status
         return self._actions.MODIFY, _NOT_DICOM
 
     def _objection(self, identity: Identity) -> str | None:
         if identity.sop_class.startswith(_UPS_CLASSES) or identity.media_class.startswith(_UPS_CLASSES):
             return _IS_UPS
-        on_shelves = shelves.claims_shelf(identity.sop_instance, identity.patient_id)
-        if on_shelves and not self._uploads.claim(identity.sop_instance):
-            return _ON_SHELVES
-        return None
+        is_shelf = shelves.claims_shelf(identity.sop_instance, identity.patient_id)
+        return _ON_SHELVES if is_shelf else None
 
     def _objection_to_odd(self, dicom: bytes) -> str | None:
         tags = _SEARCH.matches(dicom)
@@ -130,10 +161,10 @@ class UploadGuard:
     def c_store(self, instance: DicomInstance) -> int:
         """Called for each C-STORE after ``received``, on the same thread: the DIMSE status."""
         thread = threading.get_ident()
-        if thread not in self._refused_on:
-            return _SUCCESS
-        self._refused_on.discard(thread)
-        return _SOP_CLASS_NOT_SUPPORTED
+        if thread in self._refused_on:
+            self._refused_on.discard(thread)
+            return _SOP_CLASS_NOT_SUPPORTED
+        return _SUCCESS if self._site.c_store_filter is None else self._site.c_store_filter(instance)
 
 
 class _Once:
@@ -164,6 +195,7 @@ class ChangeForwarder:
         modalities_changed: Callable[[], None],
         started: Callable[[], None],
         stopped: Callable[[], None],
+        site: SiteCallbacks = _NO_CALLBACKS,
     ) -> None:
         """Prepare.
 
@@ -174,7 +206,9 @@ class ChangeForwarder:
             modalities_changed: called on the loop when ``DicomModalities`` were changed at run time.
             started: called on Orthanc's thread; may block for a moment.
             stopped: called on Orthanc's thread; must not return before our threads have ended.
+            site: its ``on_change`` is called with every change, after ours.
         """
+        self._site = site
         changes = orthanc.ChangeType
         self._deleted = changes.DELETED
         self._shelves_deleted = _Once(soon, shelves_deleted)
@@ -194,3 +228,5 @@ class ChangeForwarder:
                 self._others[change]()
         except Exception:
             _log.exception("Cannot follow a change in Orthanc")
+        if self._site.on_change is not None:
+            self._site.on_change(change, level, resource)

@@ -117,7 +117,7 @@ ODD = {
     "without meta information": SOP_CLASS_ELEMENT + b"".join(INSTANCE_ELEMENTS),
     "without preamble": HEAD[132:] + SOP_CLASS_ELEMENT + b"".join(INSTANCE_ELEMENTS),
     "with spaces in front": explicit(
-        element(8, 0x16, b"UI", b" " * 5_000 + PUSH.encode() + b"\0"), *INSTANCE_ELEMENTS[1:]
+        element(8, 0x16, b"UI", b" " * 5_000 + PUSH.encode() + b"\0"), *INSTANCE_ELEMENTS
     ),
     "implicit where explicit is said": HEAD
     + b"\x08\x00\x16\x00"

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from orthanc_ups.orthanc.hooks import ChangeForwarder, UploadGuard
+from orthanc_ups.orthanc.hooks import ChangeForwarder, SiteCallbacks, UploadGuard
 from orthanc_ups.orthanc.sdk import DicomInstance, Orthanc
 from orthanc_ups.store import shelves
 
@@ -114,6 +114,52 @@ def test_an_instance_passes_if_the_guard_fails(guard: UploadGuard, caplog: pytes
     assert "it passes" in caplog.text
 
 
+UPS = file("1.2.840.10008.5.1.4.34.6.1")
+
+
+def guard_beside(uploads: shelves.Uploads, answer: object) -> tuple[UploadGuard, list[bytes]]:
+    """A guard beside a site's callback that answers so, and what that callback was given."""
+    seen: list[bytes] = []
+
+    def received(dicom: bytes, origin: int) -> tuple[int, bytes | None]:
+        seen.append(dicom)
+        return cast("tuple[int, bytes | None]", answer)
+
+    return UploadGuard(ORTHANC, uploads, SiteCallbacks(received_instance=received)), seen
+
+
+@pytest.mark.parametrize("answer", [(KEEP, None), (3, None), (MODIFY, CT)], ids=["keep", "discard", "modify"])
+def test_a_site_decides_about_what_is_not_refused(uploads: shelves.Uploads, answer: object) -> None:
+    guard, seen = guard_beside(uploads, answer)
+    assert guard.received(CT, 3) == answer
+    assert seen == [CT]
+
+
+def test_a_site_is_not_asked_about_what_is_refused_nor_about_our_own_uploads(
+    uploads: shelves.Uploads,
+) -> None:
+    guard, seen = guard_beside(uploads, (3, None))
+    assert guard.received(UPS, 3)[0] == MODIFY
+    uploads.expect(7)
+    assert guard.received(shelves.dicom_file(7), 3) == (KEEP, None)
+    assert seen == []
+
+
+def test_what_a_site_makes_of_an_instance_is_judged_again(uploads: shelves.Uploads) -> None:
+    guard, _ = guard_beside(uploads, (MODIFY, UPS))
+    action, replacement = guard.received(CT, 3)
+    assert action == MODIFY
+    assert replacement not in (UPS, CT)
+
+
+def test_a_site_filters_a_c_store_that_is_not_refused(uploads: shelves.Uploads) -> None:
+    guard = UploadGuard(ORTHANC, uploads, SiteCallbacks(c_store_filter=lambda _: 0xA700))
+    guard.received(CT, 2)
+    assert guard.c_store(INSTANCE) == 0xA700
+    guard.received(UPS, 2)
+    assert guard.c_store(INSTANCE) == 0x0122
+
+
 class _Loop:
     """Collects what is to be run soon."""
 
@@ -166,3 +212,19 @@ def test_a_failing_listener_is_logged_and_does_not_reach_orthanc(caplog: pytest.
     with caplog.at_level(logging.ERROR):
         forwarder(_Loop(), [], started=fails)(10, 4, "")
     assert "Cannot follow a change" in caplog.text
+
+
+def test_a_site_hears_of_every_change_after_us_even_if_we_fail() -> None:
+    heard: list[object] = []
+
+    def fails() -> None:
+        heard.append("ours")
+        raise RuntimeError("no")
+
+    def on_change(change: int, level: int, resource: str) -> None:
+        heard.append((change, level, resource))
+
+    changes = forwarder(_Loop(), [], started=fails, site=SiteCallbacks(on_change=on_change))
+    changes(10, 4, "")
+    changes(99, 1, "abc")
+    assert heard == ["ours", (10, 4, ""), (99, 1, "abc")]
