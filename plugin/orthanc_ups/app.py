@@ -11,7 +11,7 @@ from typing import Final
 
 from . import __version__
 from .config import ConfigurationError, read_settings, read_surroundings
-from .dicomweb import orthanc_routes
+from .dicomweb import orthanc_port
 from .management import pages as orthanc_pages
 from .management.explorer_files import orthanc_explorer_buttons
 from .management.templates import read_templates
@@ -110,7 +110,7 @@ class Plugin:
             self._orthanc.RegisterOnChangeCallback(self._callbacks.on_change)
 
     def _register_routes(self, settings: Settings) -> None:
-        for pattern in orthanc_routes.patterns(settings):
+        for pattern in orthanc_port.patterns(settings):
             self._register_route(pattern, self._site.answer_ups_rs)
         for pattern in orthanc_pages.PATTERNS:
             self._register_route(pattern, self._site.answer_page)

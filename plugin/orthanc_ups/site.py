@@ -22,8 +22,8 @@ from .dicomweb.authorization import Authorization, OrthancQuestions
 from .dicomweb.http_listener import Doors, HttpService
 from .dicomweb.http_port import HttpPort, unavailable
 from .dicomweb.origins import Origins
+from .dicomweb.orthanc_port import OrthancRoutes
 from .dicomweb.orthanc_requests import OrthancDoor, send
-from .dicomweb.orthanc_routes import OrthancRoutes
 from .dicomweb.rights import Rights
 from .dicomweb.ups_rs import UpsRs
 from .dicomweb.web_socket import WebSocketChannel

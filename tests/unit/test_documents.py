@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from orthanc_ups.config import key_of, read_settings
-from orthanc_ups.dicomweb.ups_rs_resources import Kind
+from orthanc_ups.dicomweb.resources import Kind
 from orthanc_ups.management.explorer_files import explorer_files
 from orthanc_ups.monitoring.metrics import METRICS
 from orthanc_ups.settings import Settings, Webhook

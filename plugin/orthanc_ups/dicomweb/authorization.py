@@ -5,7 +5,7 @@ The question is the caller's request itself, without query and body, sent to Ort
 path of its resource, rendered from the very ``Resource`` that is acted on afterwards. So RegisteredUsers,
 IncomingHttpRequestFilter and an authorization plugin all see method and path; the address that a filter sees is ours,
 127.0.0.1. A secret header tells our route there to answer at once with the path that it was called with
-(``orthanc_routes``), and only this path counts as a yes: if Orthanc takes the path for another one, nobody is admitted.
+(``orthanc_port``), and only this path counts as a yes: if Orthanc takes the path for another one, nobody is admitted.
 
 Verdicts are remembered briefly, for the same credentials, method and path.
 """
@@ -24,9 +24,9 @@ from urllib.parse import quote, unquote
 from ..orthanc.loopback import Loopback
 from ..settings import Settings, Surroundings
 from ..store.port import StoreUnavailable
+from .parameters import Parameters
+from .resources import Resource
 from .response import HttpProblem
-from .ups_rs_parameters import Parameters
-from .ups_rs_resources import Resource
 
 PROBE_HEADER: Final = "X-Ups-Probe"
 _AT_ONCE: Final = 8  # questions, so that they do not take all of Orthanc's HTTP threads

@@ -10,20 +10,20 @@ from aiohttp.web import BaseRequest, StreamResponse
 from ..core.statuses import UpsError
 from ..orthanc.refusal_log import Refusal, RefusalLog
 from ..settings import Settings, Surroundings
-from . import ups_rs_answers
+from . import answers
 from .addresses import Addresses
 from .authorization import Authorization
 from .caller import Caller, Callers
 from .http_bodies import IncomingBodies
 from .http_server import LimitedHandler, as_aiohttp
 from .origins import Origins, foreign
+from .parameters import REQUESTER, Parameters
 from .refusals import refusal
 from .request import WebRequest, segments_of
+from .resources import Kind, Resource, ae_title, check_uid, resource_of
 from .response import HttpProblem, WebResponse
 from .rights import Rights
 from .ups_rs import UpsRs
-from .ups_rs_parameters import REQUESTER, Parameters
-from .ups_rs_resources import Kind, Resource, ae_title, check_uid, resource_of
 from .web_socket_session import WebSocketSessions
 
 
@@ -66,7 +66,7 @@ class HttpService:
         except HttpProblem as problem:
             found = problem.response()
         except UpsError as error:
-            found = ups_rs_answers.refused(error, None, caller.service)
+            found = answers.refused(error, None, caller.service)
         if isinstance(found, StreamResponse):
             return found
         if found.status >= 400:

@@ -19,7 +19,7 @@ from ..orthanc.sdk import RestOutput, RestRequest
 from ..settings import Settings, Surroundings
 from .response import HttpProblem, WebResponse
 
-_log = logging.getLogger("orthanc_ups.dicomweb.orthanc_routes")
+_log = logging.getLogger("orthanc_ups.dicomweb.orthanc_port")
 _WITHIN: Final = 30.0  # seconds
 _USUAL_THREADS: Final = 50  # of HttpThreadsCount
 _LATER: Final = (("Retry-After", "5"),)

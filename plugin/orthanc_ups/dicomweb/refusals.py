@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from ..core.decide import is_uid
 from ..orthanc.refusal_log import Refusal
+from .resources import TRANSACTIONS, Kind, Resource
 from .response import WebResponse
-from .ups_rs_resources import TRANSACTIONS, Kind, Resource
 
 
 def refusal(

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote_to_bytes
 
+from .resources import Resource
 from .response import HttpProblem
-from .ups_rs_resources import Resource
 
 
 @dataclass(frozen=True, slots=True)

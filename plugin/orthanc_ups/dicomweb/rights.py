@@ -14,8 +14,8 @@ from typing import Final
 from ..core.ae_titles import AeTitles
 from ..core.commands import Requester
 from ..core.statuses import NOT_AUTHORIZED, UpsError
+from .resources import Resource, ae_title
 from .response import HttpProblem
-from .ups_rs_resources import Resource, ae_title
 
 ANYONE: Final = "*"
 """As a user: every caller, also an anonymous one. As an AE title: any, and administration."""

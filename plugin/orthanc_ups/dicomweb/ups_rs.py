@@ -22,24 +22,22 @@ from ..core.outcome import Paging
 from ..core.statuses import MISSING_TRANSACTION_UID, Service, UpsError
 from ..settings import Settings
 from ..worklist.ports import WorklistPort
-from . import lost_queries
-from . import ups_rs_answers as answers
-from . import ups_rs_capabilities as capabilities
+from . import answers, capabilities, lost_queries
 from .body import Bodies
+from .commands import Call, command
 from .media_types import DICOM_XML, MULTIPART_XML
-from .request import WebRequest
-from .response import Headers, HttpProblem, WebResponse
-from .rights import Rights
-from .spelled_out import SpelledOut
-from .ups_rs_commands import Call, command
-from .ups_rs_parameters import (
+from .parameters import (
     Parameters,
     ignored_warning,
     key_warnings,
     search_arguments,
     supported,
 )
-from .ups_rs_resources import TRANSACTIONS, Kind, Resource, check_uid, is_filtered, resource_of
+from .request import WebRequest
+from .resources import TRANSACTIONS, Kind, Resource, check_uid, is_filtered, resource_of
+from .response import Headers, HttpProblem, WebResponse
+from .rights import Rights
+from .spelled_out import SpelledOut
 
 _log = logging.getLogger("orthanc_ups.dicomweb.ups_rs")
 _XML: Final = (DICOM_XML, MULTIPART_XML)  # written in a thread, as it takes its time

@@ -13,10 +13,10 @@ from typing import Final
 from aiohttp import WSMsgType
 from aiohttp.web import BaseRequest, StreamResponse, WebSocketResponse
 
+from .answers import warning
 from .http_server import SERVER
+from .parameters import CONNECTION, Parameters, ignored_warning
 from .response import HttpProblem
-from .ups_rs_answers import warning
-from .ups_rs_parameters import CONNECTION, Parameters, ignored_warning
 from .web_socket import WebSocketChannel
 from .web_socket_connection import Connection
 

@@ -17,8 +17,8 @@ from ..core.mechanisms import Mechanisms
 from ..core.statuses import UpsError
 from ..core.subscriptions import Log, standing
 from ..core.workitem import Subscription
+from ..dicomweb.parameters import filter_of as filter_arguments_of
 from ..dicomweb.response import HttpProblem
-from ..dicomweb.ups_rs_parameters import filter_of as filter_arguments_of
 from ..settings import Webhook
 from ..worklist.ports import WorklistPort
 

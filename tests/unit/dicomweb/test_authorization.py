@@ -15,9 +15,9 @@ from orthanc_ups.core.ae_titles import AeTitles, InvalidAeTitle, valid_ae_title
 from orthanc_ups.core.statuses import UpsError
 from orthanc_ups.dicomweb.authorization import PROBE_HEADER, Authorization
 from orthanc_ups.dicomweb.request import segments_of
+from orthanc_ups.dicomweb.resources import Kind, Resource, resource_of
 from orthanc_ups.dicomweb.response import HttpProblem
 from orthanc_ups.dicomweb.rights import Rights
-from orthanc_ups.dicomweb.ups_rs_resources import Kind, Resource, resource_of
 from orthanc_ups.settings import Settings, Surroundings
 
 BOB = {"authorization": "Basic " + base64.b64encode(b"bob:secret").decode()}

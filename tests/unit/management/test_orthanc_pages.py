@@ -15,7 +15,7 @@ from orthanc_ups.management.pages import OrthancPages
 from orthanc_ups.orthanc.loop_thread import LoopThread
 from orthanc_ups.orthanc.refusal_log import RefusalLog
 from orthanc_ups.settings import Settings, Surroundings
-from tests.unit.dicomweb.test_orthanc_routes import Output
+from tests.unit.dicomweb.test_orthanc_port import Output
 
 MOST = 10
 

@@ -25,8 +25,8 @@ from .media_types import (
     accepts_utf_8,
     choose,
 )
+from .parameters import Parameters
 from .response import Headers, HttpProblem, WebResponse, report
-from .ups_rs_parameters import Parameters
 
 FOR_MANY: Final = (DICOM_JSON, MULTIPART_XML, PLAIN_JSON)
 FOR_ONE: Final = (*FOR_MANY, DICOM_XML)

@@ -13,7 +13,7 @@ import orjson
 
 from ..core import tags
 from .media_types import DICOM_JSON, DICOM_XML, MULTIPART_XML, PLAIN_JSON, PLAIN_XML, WADL, MediaType
-from .ups_rs_parameters import MATCHING
+from .parameters import MATCHING
 
 OFFERED: Final = (WADL, PLAIN_JSON, PLAIN_XML, DICOM_JSON)
 _NAMESPACE: Final = "http://wadl.dev.java.net/2009/02"

@@ -14,8 +14,8 @@ import pytest
 
 from orthanc_ups.core.ae_titles import AeTitles
 from orthanc_ups.dicomweb.authorization import PROBE_HEADER, Authorization
+from orthanc_ups.dicomweb.orthanc_port import OrthancRoutes, patterns
 from orthanc_ups.dicomweb.orthanc_requests import OrthancDoor
-from orthanc_ups.dicomweb.orthanc_routes import OrthancRoutes, patterns
 from orthanc_ups.dicomweb.request import WebRequest
 from orthanc_ups.dicomweb.response import HttpProblem, WebResponse
 from orthanc_ups.dicomweb.rights import Rights

@@ -41,9 +41,7 @@ from ..core.statuses import (
 )
 from ..core.value_rules import check_values
 from . import lost_queries
-from .response import HttpProblem
-from .rights import Rights
-from .ups_rs_parameters import (
+from .parameters import (
     DELETION_LOCK,
     REQUESTER,
     TRANSACTION_UID,
@@ -55,7 +53,9 @@ from .ups_rs_parameters import (
     key_warnings,
     supported,
 )
-from .ups_rs_resources import Resource, is_filtered
+from .resources import Resource, is_filtered
+from .response import HttpProblem
+from .rights import Rights
 
 _AFFECTED_SOP_CLASS: Final = "00000002"
 _AFFECTED_SOP_INSTANCE: Final = "00001000"

@@ -7,7 +7,7 @@ HEAD or WebSocket. So here
 - ``X-Ups-Query: workitem=1.2.3`` stands for the query of any request (then the URL's own does not count), and so
   does a percent-encoded question mark in the path (``/workitems%3Fworkitem=1.2.3``);
 - ``X-Ups-Method: OPTIONS`` on a GET asks for the capabilities;
-- a Create, Update or Subscribe may have its arguments in the body (ups_rs_commands).
+- a Create, Update or Subscribe may have its arguments in the body (commands.py).
 
 Where an argument may have been lost, a Warning says so (lost_queries).
 """
@@ -25,17 +25,17 @@ from ..core.statuses import UpsError
 from ..orthanc.refusal_log import Refusal
 from ..orthanc.sdk import RestOutput, RestRequest
 from ..settings import Settings, Surroundings
-from . import ups_rs_answers
+from . import answers
 from .addresses import Addresses, web_socket
 from .authorization import PROBE_HEADER, Authorization
 from .origins import Origins
 from .orthanc_requests import ORTHANCS_PORT, OrthancDoor
 from .refusals import refusal
 from .request import WebRequest
+from .resources import Resource, check_uid, resource_of
 from .response import HttpProblem, WebResponse
 from .rights import Rights
 from .ups_rs import UpsRs
-from .ups_rs_resources import Resource, check_uid, resource_of
 
 _QUERY_HEADER: Final = "x-ups-query"
 _METHOD_HEADER: Final = "x-ups-method"
@@ -83,7 +83,7 @@ class OrthancRoutes:
                 self._origins.check(asked.method, asked.headers, asked.service)
                 resource = await self._admitted(uri, asked)
             except UpsError as error:
-                return ups_rs_answers.refused(error, None, asked.service)
+                return answers.refused(error, None, asked.service)
             return await self._handler.answer(replace(asked, resource=resource))
 
         def refused(response: WebResponse) -> Refusal:

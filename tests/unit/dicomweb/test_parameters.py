@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 
 from orthanc_ups.core.dataset import element
 from orthanc_ups.core.mechanisms import Mechanisms
-from orthanc_ups.dicomweb.response import HttpProblem
-from orthanc_ups.dicomweb.ups_rs_parameters import (
+from orthanc_ups.dicomweb.parameters import (
     Parameters,
     filter_arguments,
     ignored_warning,
     search_arguments,
 )
+from orthanc_ups.dicomweb.response import HttpProblem
 
 
 def identifier_of(query: str) -> object:
