@@ -26,8 +26,8 @@ from .dicomweb.orthanc_port import OrthancRoutes
 from .dicomweb.orthanc_requests import OrthancDoor, send
 from .dicomweb.rights import Rights
 from .dicomweb.ups_rs import UpsRs
-from .dicomweb.web_socket import WebSocketChannel
-from .dicomweb.web_socket_session import WebSocketSessions
+from .dicomweb.websocket import WebSocketSessions
+from .dicomweb.websocket_channel import WebSocketChannel
 from .dimse import tls as dimse_tls
 from .dimse.codec import Codec
 from .dimse.policy import Policy
@@ -188,7 +188,6 @@ class Site:
         await webhook_subscriptions.subscribe(
             service.worklist, service.ledger, self._settings.webhooks, self._titles
         )
-        sockets.replay, sockets.opened = service.delivery, self._listens
         self._modalities.moved = self._seen
         web = self._http_service(service, sockets)
         server = self._dimse_server(service, codec, resolver)
@@ -318,7 +317,9 @@ class Site:
         self._routes = OrthancRoutes(
             handler, authorization, rights, self._door, self._settings, self._surroundings
         )
-        sessions = WebSocketSessions(sockets, authorization.query_tokens)
+        sessions = WebSocketSessions(
+            sockets, service.delivery.replay, self._listens, authorization.query_tokens
+        )
         doors = Doors(handler, sessions, authorization, rights)
         return HttpService(doors, self._settings, self._surroundings, self._refusals)
 

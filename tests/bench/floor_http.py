@@ -13,7 +13,7 @@ from pathlib import Path
 
 from aiohttp.web import BaseRequest, StreamResponse, WebSocketResponse
 
-from orthanc_ups.dicomweb import web_socket_frames
+from orthanc_ups.dicomweb import websocket_frames
 from orthanc_ups.dicomweb.http_server import LimitedServer, ServerLimits, as_aiohttp
 from orthanc_ups.dicomweb.response import WebResponse
 from orthanc_ups.orthanc.refusal_log import RefusalLog
@@ -23,7 +23,7 @@ class _Floor:
     def __init__(self, constant: bytes, message: bytes) -> None:
         self._constant = constant
         self._message = message.decode()
-        self._frame = web_socket_frames.text(message)
+        self._frame = websocket_frames.text(message)
         self._sockets: set[WebSocketResponse] = set()
         self._transports: set[asyncio.WriteTransport] = set()
 

@@ -25,8 +25,8 @@ from orthanc_ups.dicomweb.http_listener import Doors, HttpService
 from orthanc_ups.dicomweb.http_port import HttpPort
 from orthanc_ups.dicomweb.rights import Rights
 from orthanc_ups.dicomweb.ups_rs import UpsRs
-from orthanc_ups.dicomweb.web_socket import WebSocketChannel
-from orthanc_ups.dicomweb.web_socket_session import WebSocketSessions
+from orthanc_ups.dicomweb.websocket import WebSocketSessions
+from orthanc_ups.dicomweb.websocket_channel import WebSocketChannel
 from orthanc_ups.health import Health
 from orthanc_ups.orthanc.descriptors import Descriptors
 from orthanc_ups.orthanc.loop_thread import LoopThread
@@ -143,7 +143,6 @@ class WebService(WebClient):
             self.settings, "WORKLIST", InMemoryEntries(), projection, channels, receivers, SystemClock()
         )
         await self.service.start()
-        self.sockets.replay, self.sockets.opened = self.service.delivery, self.service.delivery.seen
         self.health = Health()
         self.health.opened(lambda: self.trouble)
         tls = web_tls.server_context(self.surroundings)
@@ -162,7 +161,12 @@ class WebService(WebClient):
         handler = UpsRs(
             self.service.worklist, self.settings, rights, ignored_parameters=authorization.query_tokens
         )
-        sessions = WebSocketSessions(self.sockets, authorization.query_tokens)
+        sessions = WebSocketSessions(
+            self.sockets,
+            self.service.delivery.replay,
+            self.service.delivery.seen,
+            authorization.query_tokens,
+        )
         doors = Doors(handler, sessions, authorization, rights)
         return HttpService(doors, self.settings, self.surroundings, self.refusals)
 

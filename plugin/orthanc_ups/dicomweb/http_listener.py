@@ -24,7 +24,7 @@ from .resources import Kind, Resource, ae_title, check_uid, resource_of
 from .response import HttpProblem, WebResponse
 from .rights import Rights
 from .ups_rs import UpsRs
-from .web_socket_session import WebSocketSessions
+from .websocket import WebSocketSessions
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ..dicomweb.http_port import HttpPort
-from ..dicomweb.web_socket import WebSocketChannel
+from ..dicomweb.websocket_channel import WebSocketChannel
 from ..dimse.scp import DimseServer
 from ..dimse.scu import DimseChannel
 from ..health import Health

@@ -8,7 +8,6 @@ from typing import Protocol
 
 from ..core.commands import Command
 from ..core.dataset import DataSet
-from ..core.events import Event
 from ..core.matching import Query
 from ..core.outcome import WHOLE, Outcome, Page, Paging
 
@@ -42,12 +41,4 @@ class WorklistPort(Protocol):
 
     async def search_texts(self, query: Query, paging: Paging = WHOLE) -> Page[bytes]:
         """The same, each workitem as JSON text of the inner form (core/dataset.py)."""
-        ...
-
-
-class ReplayPort(Protocol):
-    """Events that were told before."""
-
-    def replay(self, receiving_ae: str, after_sequence: int) -> AsyncIterator[list[Event]]:
-        """Every kept event for the AE behind a sequence, in order, up to those released by now."""
         ...

@@ -7,18 +7,19 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import Collection
-from typing import Final
+from collections.abc import AsyncIterator, Callable, Collection
+from typing import Final, TypeAlias
 
 from aiohttp import WSMsgType
 from aiohttp.web import BaseRequest, StreamResponse, WebSocketResponse
 
+from ..core.events import Event
 from .answers import warning
 from .http_server import SERVER
 from .parameters import CONNECTION, Parameters, ignored_warning
 from .response import HttpProblem
-from .web_socket import WebSocketChannel
-from .web_socket_connection import Connection
+from .websocket_channel import WebSocketChannel
+from .websocket_connection import Connection
 
 _log = logging.getLogger("orthanc_ups.dicomweb.web_socket")
 _LARGEST_MESSAGE: Final = 64 * 1024  # bytes; agents have nothing to say here
@@ -26,15 +27,30 @@ _INTERNAL_ERROR: Final = 1011
 _GOODBYE: Final = 2.0  # seconds
 _VERSION: Final = "13"
 _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+Replay: TypeAlias = Callable[[str, int], AsyncIterator[list[Event]]]
+"""Every kept event for an AE behind a sequence, in order, up to those released by now."""
 _ENDS: Final = (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR)
 
 
 class WebSocketSessions:
     """Opens sockets for the channel and reads what their peers send."""
 
-    def __init__(self, channel: WebSocketChannel, tokens: Collection[str] = ()) -> None:
-        """``tokens`` are names in queries that belong to others."""
+    def __init__(
+        self,
+        channel: WebSocketChannel,
+        replay: Replay,
+        opened: Callable[[str], object],
+        tokens: Collection[str] = (),
+    ) -> None:
+        """Args:
+        channel: delivers to the sockets.
+        replay: finds what an AE has missed, for ``?since=``.
+        opened: called with the AE title when a socket is there.
+        tokens: names in queries that belong to others.
+        """
         self._channel = channel
+        self._replay = replay
+        self._opened = opened
         self._tokens = frozenset(name.lower() for name in tokens)
 
     async def serve(
@@ -79,6 +95,7 @@ class WebSocketSessions:
         self, socket: WebSocketResponse, transport: asyncio.Transport, receiving_ae: str, since: int | None
     ) -> None:
         connection = self._channel.open(receiving_ae, transport, replaying=since is not None)
+        self._opened(receiving_ae)
         catching_up = None
         if since is not None:
             catching_up = asyncio.get_running_loop().create_task(self._catch_up(connection, since))
@@ -93,7 +110,7 @@ class WebSocketSessions:
 
     async def _catch_up(self, connection: Connection, since: int) -> None:
         try:
-            await self._channel.catch_up(connection, since)
+            await self._channel.catch_up(connection, since, self._replay(connection.receiving_ae, since))
         except Exception:
             _log.exception("%s cannot be sent what it missed", connection.receiving_ae)
             connection.close(_INTERNAL_ERROR, "what was missed cannot be read now")

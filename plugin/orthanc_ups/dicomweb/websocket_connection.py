@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from . import web_socket_frames as frames
+from . import websocket_frames as frames
 
 _NUMBER_SIZE: Final = 8  # bytes
 LINGER: Final = 1.0

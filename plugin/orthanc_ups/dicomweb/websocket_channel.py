@@ -13,16 +13,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Final
 
 from ..codecs import event_json
 from ..core.events import Event
 from ..delivery.port import WEBSOCKET, Unreachable
 from ..settings import Settings
-from ..worklist.ports import ReplayPort
-from . import web_socket_frames as frames
-from .web_socket_connection import LINGER, Connection, Limits, Numbered
+from . import websocket_frames as frames
+from .websocket_connection import LINGER, Connection, Limits, Numbered
 
 _log = logging.getLogger("orthanc_ups.dicomweb.web_socket")
 _REMEMBERED: Final = 1024  # encoded events
@@ -59,24 +58,12 @@ class WebSocketChannel:
     """Implements delivery.port.Channel. Lives on one asyncio loop.
 
     Attributes:
-        replay: where ``?since=`` finds what was missed; None means nowhere.
-        opened: called with the AE title when a socket is there.
-        closed: called with it when the last one is gone.
         is_closing: True once no more sockets are taken.
     """
 
     name = WEBSOCKET
 
-    def __init__(
-        self,
-        settings: Settings,
-        replay: ReplayPort | None = None,
-        opened: Callable[[str], None] = lambda _: None,
-        closed: Callable[[str], None] = lambda _: None,
-    ) -> None:
-        self.replay = replay
-        self.opened = opened
-        self.closed = closed
+    def __init__(self, settings: Settings) -> None:
         self.is_closing = False
         self._limits = Limits(settings.web_socket_queue, settings.maximum_body_size, settings.web_socket_ping)
         self._open: dict[str, dict[Connection, None]] = {}
@@ -143,7 +130,6 @@ class WebSocketChannel:
         if self._sweeper is None or self._sweeper.done():
             self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
         _log.info("%s opened a WebSocket%s", receiving_ae, " and catches up" if replaying else "")
-        self.opened(receiving_ae)
         return connection
 
     def forget(self, connection: Connection) -> None:
@@ -160,20 +146,17 @@ class WebSocketChannel:
         if batch is not None:
             self._let_go(batch, connection)
         _log.info("a WebSocket of %s is closed, %d left", ae, len(group))
-        if not group:
-            self.closed(ae)
 
-    async def catch_up(self, connection: Connection, since: int) -> None:
+    async def catch_up(self, connection: Connection, since: int, missed: AsyncIterator[list[Event]]) -> None:
         """Send what the AE missed behind a sequence, at the pace of the peer, and go live."""
         position = since
-        if self.replay is not None:
-            async for events in self.replay.replay(connection.receiving_ae, since):
-                fresh = self._numbered([one for one in events if one.sequence > position])
-                for start in range(0, len(fresh), self._slice):
-                    connection.send_replayed(fresh[start : start + self._slice])
-                    if not await self._has_arrived(connection):
-                        return
-                position = fresh[-1][0] if fresh else position
+        async for events in missed:
+            fresh = self._numbered([event for event in events if event.sequence > position])
+            for start in range(0, len(fresh), self._slice):
+                connection.send_replayed(fresh[start : start + self._slice])
+                if not await self._has_arrived(connection):
+                    return
+            position = fresh[-1][0] if fresh else position
         connection.go_live(position, self._next_number(), _now())
 
     async def _has_arrived(self, connection: Connection) -> bool:
