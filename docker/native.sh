@@ -26,6 +26,7 @@
 #
 # Settings from the environment:
 #   ORTHANC_UPS_CACHE           where downloads are kept (default: ${XDG_CACHE_HOME:-~/.cache}/orthanc-ups)
+#   ORTHANC_UPS_MORE_PACKAGES   further Debian packages for the tree, such as orthanc-postgresql (default: none)
 #   ORTHANC_UPS_HOME            where plugin/ stands (default: this checkout)
 #   ORTHANC_UPS_DATA            where Orthanc keeps its data (default: .data/SUITE of this checkout)
 #   DEBIAN_MIRROR               base address of a Debian mirror (default: the one that this host's apt uses)
@@ -37,7 +38,9 @@ set -euo pipefail
 HOME_DIR="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)"
 readonly HOME_DIR
 readonly REQUIREMENTS="$HOME_DIR/requirements.txt"
-readonly PACKAGES=(orthanc orthanc-python orthanc-dicomweb python3-minimal python3-pip-whl libc-bin locales)
+PACKAGES=(orthanc orthanc-python orthanc-dicomweb python3-minimal python3-pip-whl libc-bin locales)
+read -r -a more_packages <<<"${ORTHANC_UPS_MORE_PACKAGES:-}"
+readonly PACKAGES+=("${more_packages[@]}")
 # Raised whenever this script unpacks something in another way, so that older trees are made anew.
 readonly TREE_FORMAT=1
 readonly KEEP_UNUSED_DAYS=7
