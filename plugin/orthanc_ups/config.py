@@ -17,6 +17,7 @@ from typing import Any, Final, get_args, get_origin, get_type_hints
 from .settings import Duration, Range, Settings, Surroundings
 
 _UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
+_INDEX_PLUGINS: Final = ("PostgreSQL", "MySQL", "Odbc")
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 
 
@@ -154,6 +155,13 @@ def _check_aet(found: str, path: str, *, empty_is_fine: bool = False) -> None:
         raise ConfigurationError(f'"{path}" is {found!r}, expected an AE title of 1 to 16 characters')
 
 
+def _is_shared(section: object) -> bool:
+    """Whether the configuration of an index plugin lets several Orthancs work on one database."""
+    if not isinstance(section, dict) or section.get("EnableIndex", False) is not True:
+        return False
+    return section.get("Lock", True) is False
+
+
 def read_surroundings(configuration: Mapping[str, Any]) -> Surroundings:
     """Pick what the plugin respects from the rest of orthanc.json, with Orthanc's own defaults."""
 
@@ -188,5 +196,6 @@ def read_surroundings(configuration: Mapping[str, Any]) -> Surroundings:
         dicom_scu_timeout=float(get("DicomScuTimeout", 10)),
         default_encoding=get("DefaultEncoding", "Latin1"),
         metrics_enabled=get("MetricsEnabled", True),
+        shares_database=any(map(_is_shared, (configuration.get(name) for name in _INDEX_PLUGINS))),
         raw=configuration,
     )

@@ -74,6 +74,14 @@ class Health:
         if self._state is ServiceState.STARTING:
             self._reason = reason
 
+    def stands_by(self, reason: str) -> None:
+        """Another Orthanc on the same database keeps the worklist; ``reason`` names it."""
+        self._state, self._reason, self.role = ServiceState.STANDBY, reason, Role.STANDBY
+
+    def leads(self) -> None:
+        """Of several Orthancs on one database this one keeps the worklist, which it opens now."""
+        self._state, self._reason, self.role = ServiceState.STARTING, "", Role.LEADER
+
     def opened(self, trouble: Callable[[], str]) -> None:
         """It is open. ``trouble`` says why nothing can be stored now, "" if it can."""
         self._state, self._reason, self._trouble = ServiceState.OPEN, "", trouble

@@ -142,4 +142,5 @@ class Surroundings:
     dicom_scu_timeout: float = 10.0
     default_encoding: str = "Latin1"
     metrics_enabled: bool = True
+    shares_database: bool = False  # other Orthancs may work on the same index
     raw: Mapping[str, object] = field(default_factory=dict)

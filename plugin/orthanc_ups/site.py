@@ -57,7 +57,9 @@ from .projection.projection import Projection
 from .service import UpsService
 from .settings import Settings, Surroundings
 from .store import shelves
+from .store.copy import EntriesCopy, path_beside
 from .store.metadata import OrthancEntries
+from .store.node import Node, NodeMark
 from .store.port import StoreUnavailable
 from .store.shelf_keeper import StoreMisconfigured, refused
 from .store.shelves import Uploads
@@ -113,6 +115,7 @@ class Site:
         self._tasks: list[asyncio.Task[None]] = []
         self._opened: list[Callable[[], Awaitable[None]]] = []
         self._opening: asyncio.Task[None] | None = None
+        self._mark: NodeMark | None = None
         self.service: UpsService | None = None
 
     # --- what Orthanc tells ---
@@ -173,6 +176,7 @@ class Site:
     async def _open(self, http: HttpPort, listening: Awaitable[None]) -> None:
         self._opened.append(self._loopback.close)
         await self._patiently("Orthanc's metadata", self._entries.open)
+        await self._hold_the_worklist()
         await self._patiently("Orthanc's modalities", self._modalities.refresh)
         self._keep(self._modalities.keep_fresh)
         self._keep(self._disk_space.run)
@@ -213,6 +217,31 @@ class Site:
         reply = await self._loopback.request("GET", f"/patients/{shelves.PATIENT}/protected")
         if reply.status >= 500:
             raise refused(reply, "cannot read Orthanc's database")
+
+    async def _hold_the_worklist(self) -> None:
+        """Of several Orthancs on one database only one may keep the worklist; wait until it is this one."""
+        if not self._surroundings.shares_database:
+            return
+        if self._mark is None:
+            copy = EntriesCopy(path_beside(self._projection_file()))
+            self._mark = NodeMark(self._entries, Node(copy.node), SystemClock(), self.health.stands_by)
+            copy.close()
+        await self._patiently("the worklist", self._mark.acquire)
+        self.health.leads()
+        self._opened.append(self._mark.release)
+        self._tasks.append(asyncio.ensure_future(self._stand_by_once_lost(self._mark)))
+
+    async def _stand_by_once_lost(self, mark: NodeMark) -> None:
+        await mark.keep()
+        self.health.stands_by("another node has taken the worklist over")
+        self._entries.refused_because = "another node holds the worklist"
+        self._opening = asyncio.ensure_future(self._open_again())
+
+    async def _open_again(self) -> None:
+        self._routes, self._pages, self.service = None, None, None
+        await self._close()
+        self._entries.refused_because = ""
+        await self.run()
 
     def _tell(self, service: UpsService, wires: Wires) -> None:
         figures = measuring.sources(service, meters(wires, self._instruments))
@@ -348,15 +377,22 @@ class Site:
     async def stop(self) -> None:
         """Close everything in the opposite order, and let nothing of it stop the rest."""
         self.health.stopping()
-        for task in (*self._tasks, *((self._opening,) if self._opening else ())):
+        if self._opening is not None:
+            self._opening.cancel()
+        await self._close()
+
+    async def _close(self) -> None:
+        tasks, self._tasks = self._tasks, []
+        opened, self._opened = self._opened, []
+        for task in tasks:
             task.cancel()
-        for close in reversed(self._opened):
+        for close in reversed(opened):
             try:
                 await close()
             except Exception:
                 _log.exception("Closing a part of the UPS service failed")
         with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _for_ever(work: Callable[[], Awaitable[None]]) -> None:

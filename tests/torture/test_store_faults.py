@@ -163,3 +163,23 @@ def test_a_single_shelf_is_written_back(load: UnderLoad) -> None:
     assert load.logs("nothing is lost", begun)
     assert load.update(uid, LOW) == 200
     load.goes_on()
+
+
+@pytest.mark.parametrize("ending", ["killed", "stopped"])
+def test_a_pseudo_patient_deleted_while_the_plugin_is_off_comes_back_with_every_subscription(
+    load: UnderLoad, ending: str
+) -> None:
+    uid, begun = load.make(), load.log_size
+    orthanc, ups = load.orthanc, load.orthanc.configuration["Ups"]
+    orthanc.kill() if ending == "killed" else orthanc.stop()
+    ups["Enable"] = False
+    orthanc.start()
+    requests.delete(f"{orthanc.base_url}/patients/{shelves.PATIENT}", timeout=30).raise_for_status()
+    orthanc.stop()
+    ups["Enable"] = True
+    orthanc.start()
+    line = load.logs("entries back", begun)
+    assert "2 × log of global subscriptions" in line and "delivery cursor" in line
+    assert "are lost" not in orthanc.log_text()[begun:]
+    assert shown(load, uid)[0] == LABEL
+    load.goes_on()

@@ -39,7 +39,7 @@ class EntriesCopy:
     """The file. Whatever goes wrong with it is logged once and ends nothing: the store has everything.
 
     Attributes:
-        is_new: True if there was no copy that could be read when it was opened.
+        is_new: True if nothing was copied yet, or nothing of it could be read, when it was opened.
         broken: why it is not written, None as a rule; ``fill`` makes it anew.
     """
 
@@ -61,12 +61,11 @@ class EntriesCopy:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.executescript(_TABLES)
-        self.is_new = self._meta("format") is None
-        if self.is_new:
+        if self._meta("format") is None:
             self._set_meta("format", _FORMAT)
         elif self._meta("format") != _FORMAT:
             raise sqlite3.DatabaseError("it has another format")
-        connection.execute("SELECT count(*) FROM entry").fetchone()
+        self.is_new = self._execute("SELECT 1 FROM entry LIMIT 1").fetchone() is None
         self.broken = None
 
     def _renew(self) -> None:

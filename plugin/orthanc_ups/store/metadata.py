@@ -34,6 +34,9 @@ class OrthancEntries:
 
     Only ``load`` and a rare collision need to know where an entry stands; that is remembered per key as the
     number of its address among those that are possible (nearly always 0).
+
+    Attributes:
+        refused_because: why nothing is written any more; empty as a rule.
     """
 
     def __init__(self, loopback: Loopback, uploads: Uploads | None = None) -> None:
@@ -44,6 +47,7 @@ class OrthancEntries:
         self._counts_revisions = True
         self._incomplete: frozenset[int] = frozenset()
         self._reported: set[Address] = set()
+        self.refused_because = ""
 
     async def open(self) -> None:
         """Make the shelves if they are absent, protect them, and find out how this Orthanc compares.
@@ -295,6 +299,7 @@ class OrthancEntries:
 
     async def _put(self, place: Address, content: bytes, etag: Version | None) -> Reply:
         self._refuse_if_incomplete(place.shelf)
+        self._refuse_if_told()
         headers = {"If-Match": f'"{etag}"'} if etag else None
         reply = await self._loopback.request("PUT", shelves.path(place), content, headers)
         if reply.status == 404:
@@ -311,7 +316,12 @@ class OrthancEntries:
         raise StoreUnavailable(f"cannot write an entry: Orthanc answered {reply}", certain=not arrived)
 
     async def _delete(self, place: Address, etag: Version) -> Reply:
+        self._refuse_if_told()
         return await self._loopback.request("DELETE", shelves.path(place), headers={"If-Match": f'"{etag}"'})
+
+    def _refuse_if_told(self) -> None:
+        if self.refused_because:
+            raise StoreUnavailable(self.refused_because, certain=True)
 
     def _refuse_if_incomplete(self, shelf: int) -> None:
         if shelf in self._incomplete:

@@ -12,6 +12,7 @@ import logging
 import os
 import socket
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -62,20 +63,18 @@ class Node:
 
 
 class NodeMark:
-    """The mark, seen from one node. ``acquire``, then ``keep`` in a task of its own, at last ``release``.
+    """The mark, seen from one node. ``acquire``, then ``keep`` in a task of its own, at last ``release``."""
 
-    Attributes:
-        holder: the other node that holds the worklist, in words; empty if none is known.
-    """
-
-    def __init__(self, entries: Entries, node: Node, clock: Clock) -> None:
+    def __init__(self, entries: Entries, node: Node, clock: Clock, waits: Callable[[str], None]) -> None:
+        """``waits`` is told the reason, in words, when this node has to wait for another one."""
         self._entries = entries
         self._node = node
         self._clock = clock
         self._version: str | None = None
         self._renewals = 0
+        self._waits = waits
         self._rival = ""
-        self.holder = ""
+        self._holder = ""
 
     async def acquire(self) -> None:
         """Wait until no other node holds the worklist, and mark it as ours. Raises StoreUnavailable."""
@@ -87,17 +86,17 @@ class NodeMark:
             elif self._clock.monotonic() - since >= STALE_AFTER and await self._take_over(entry):
                 break
             await self._clock.sleep(_LOOK_EVERY)
-        if self.holder:
-            _log.warning("%s gave the worklist up; this node keeps it now", self.holder)
-        self.holder = ""
+        if self._holder:
+            _log.warning("%s gave the worklist up; this node keeps it now", self._holder)
+        self._holder = ""
 
     def _tell(self, entry: Entry) -> None:
         other = str(_node_in(entry))
-        if other != self.holder:
-            self.holder = other
-            _log.warning(
-                "Another node holds the worklist on this database: %s. This one waits until it is gone", other
-            )
+        if other != self._holder:
+            self._holder = other
+            reason = f"another node holds the worklist on this database: {other}"
+            self._waits(reason)
+            _log.warning("The UPS service is not open, as %s; this one waits until it is gone", reason)
 
     async def _other(self) -> Entry | None:
         """The mark of another node; None once it is ours."""
