@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Final
 
 from ..core import tags
+from ..core.dataset import DataSet
 from ..core.events import Event
 from ..core.statuses import REGISTER
 from ..delivery.port import Refused, Unreachable
@@ -40,6 +41,7 @@ from .message import (
 from .negotiation import VERIFICATION, Agreement, objection_to, read_answer, request
 from .pdu import ABORT_BY_USER, Kind, ProtocolError, read_rejection
 from .resolver import Resolver
+from .syntax import Syntax
 from .tls import TlsError
 
 _log = logging.getLogger("orthanc_ups.dimse")
@@ -48,6 +50,7 @@ _MOST_ANSWER: Final = 512 * 1024  # bytes of an A-ASSOCIATE-AC
 _MOST_REPLY: Final = 64 * 1024  # bytes of an event reply, which UPS does not have
 _DEFAULT_TIMEOUT: Final = 10.0  # seconds, where Orthanc's settings say none
 _RELEASE_PATIENCE: Final = 1.0  # seconds
+_ENCODED_EVENTS: Final = 64  # events whose bytes are at hand for further receivers
 
 _TRANSIENT: Final = frozenset({0x0110, 0x0210, 0x0213})
 _TRANSIENT_CLASSES: Final = frozenset({0xA, 0xC, 0xF})  # Axxx, Cxxx, FFxx by their highest digit
@@ -106,6 +109,7 @@ class DimseChannel:
         self._tls_context: ssl.SSLContext | None = None
         self._lines: dict[str, _Line] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._encoded: dict[tuple[int, str], tuple[DataSet, bytes]] = {}
 
     @property
     def associations(self) -> int:
@@ -199,8 +203,19 @@ class DimseChannel:
             EVENT_TYPE: int(event.type),
         }
         syntax = association.agreement.contexts[context].syntax
-        message = Message(context, command, self._codec.encoded(event.information, syntax))
+        message = Message(context, command, self._data_set(event, syntax))
         _judge(await self._asked(association, message, modality.timeout or self._settings.dimse_timeout))
+
+    def _data_set(self, event: Event, syntax: Syntax) -> bytes:
+        """The event information as bytes, which all receivers of the event share."""
+        kept = self._encoded.get((event.sequence, syntax.uid))
+        if kept and kept[0] is event.information:
+            return kept[1]
+        encoded = self._codec.encoded(event.information, syntax)
+        self._encoded[event.sequence, syntax.uid] = event.information, encoded
+        if len(self._encoded) > _ENCODED_EVENTS:
+            del self._encoded[next(iter(self._encoded))]
+        return encoded
 
     async def _asked(self, association: Association, message: Message, patience: float) -> int:
         """Send a request and give the status of its answer. Raises Gone if there is none in time."""

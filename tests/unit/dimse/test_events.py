@@ -14,6 +14,7 @@ from orthanc_ups.core.dataset import DataSet, element
 from orthanc_ups.core.events import Event, EventType
 from orthanc_ups.delivery.port import Channel, Refused, Unreachable
 from orthanc_ups.dimse.message import COMMAND_FIELD, RESPONDED_ID, STATUS, Message, Value, fragments
+from orthanc_ups.dimse.syntax import Syntax
 from orthanc_ups.orthanc.modalities import Modality
 from orthanc_ups.settings import Settings, Surroundings
 from tests.support import upper_layer, workitems
@@ -181,6 +182,29 @@ def test_what_was_taken_before_a_refusal_counts() -> None:
         DimseRig(modalities=[at(watcher.port)]) as rig,
     ):
         assert deliver(rig, *(event(number) for number in range(1, 6))) == 2
+
+
+def test_an_event_is_encoded_once_for_all_its_receivers(
+    watcher: EventReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        EventReceiver("SECOND") as second,
+        DimseRig(modalities=[at(watcher.port), at(second.port, "SECOND")]) as rig,
+    ):
+        encoded: list[DataSet] = []
+        encode = rig.codec.encoded
+
+        def noted(dataset: DataSet, syntax: Syntax) -> bytes:
+            encoded.append(dataset)
+            return encode(dataset, syntax)
+
+        monkeypatch.setattr(rig.codec, "encoded", noted)
+        told = event(1)
+        assert deliver(rig, told) == deliver(rig, told, ae="SECOND") == 1
+        assert deliver(rig, event(1), ae="SECOND") == 1
+        reports = [*watcher.wait_for(1), *second.wait_for(2)]
+    assert len(encoded) == 2
+    assert [one.information for one in reports] == [reports[0].information] * 3
 
 
 # --- receivers that are not there ----------------------------------------------------------------
