@@ -192,6 +192,7 @@ class Site:
         await webhook_subscriptions.subscribe(
             service.worklist, service.ledger, self._settings.webhooks, self._titles
         )
+        self._tell_of_unknown_receivers()
         self._modalities.moved = self._seen
         web = self._http_service(service, sockets)
         server = self._dimse_server(service, codec, resolver)
@@ -271,7 +272,7 @@ class Site:
 
     def _service(self, channels: tuple[Channel, ...]) -> UpsService:
         clock = SystemClock()
-        receivers = KnownReceivers(self._modalities, channels, self._subscribers)
+        self._receivers = receivers = KnownReceivers(self._modalities, channels, self._subscribers)
         projection = Projection.open(self._projection_file(), timezone=self._zone)
         return UpsService(
             self._settings,
@@ -292,6 +293,15 @@ class Site:
         """An AE shows that it is there: deliver to it what waits."""
         if self.service is not None:
             self.service.delivery.seen(self._titles.spelled(ae_title))
+
+    def _tell_of_unknown_receivers(self) -> None:
+        titles = map(self._titles.spelled, self._settings.status_change_receivers)
+        for ae in self._receivers.unknown(dict.fromkeys(titles)):
+            _log.warning(
+                '"Ups.StatusChangeReceivers" names %s, which is not in DicomModalities, has no webhook and never '
+                "subscribed: nothing reaches it unless it opens a WebSocket",
+                ae,
+            )
 
     def _subscribers(self) -> frozenset[str]:
         return self.service.ledger.all_known() if self.service else frozenset()

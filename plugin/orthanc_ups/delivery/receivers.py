@@ -23,6 +23,16 @@ class KnownReceivers:
         self._channels = tuple(channels)
         self._used_before = used_before
 
+    def unknown(self, receiving_aes: Iterable[str]) -> tuple[str, ...]:
+        """Those to which events cannot be sent as far as is known from memory: they may still open a WebSocket."""
+        return tuple(
+            ae
+            for ae in receiving_aes
+            if not self._modalities.by_ae_title(ae)
+            and not any(one.serves(ae) for one in self._channels)
+            and ae not in self._used_before()
+        )
+
     async def is_known(self, receiving_ae: str, requester: Requester) -> bool:
         """True if events can be sent to the AE. By UPS-RS it may still be about to open its WebSocket.
 
