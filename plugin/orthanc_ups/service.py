@@ -163,6 +163,7 @@ class UpsService:
             self.delivery,
             self.worklist,
             self.clock.now,
+            self.titles,
         )
 
     def _now(self) -> datetime:

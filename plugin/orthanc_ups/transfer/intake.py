@@ -21,6 +21,7 @@ from ..core.workitem import Workitem
 from ..delivery.documents import Batch
 from ..projection.projection import ProjectionBroken
 from ..settings import Settings
+from .ae_titles import Respelling
 from .merge import Merge
 from .records import Fate, Head, Parts, Purged, Reach, Record, Tail, Verdict
 from .restore import Restore
@@ -82,6 +83,7 @@ class Intake:
         self._settings = settings
         self._restore = Restore(parts)
         self._merge: Merge | None = None
+        self._respelling = Respelling(parts.titles.use)
         self._last_at = 0.0
         self._alone = asyncio.Lock()  # a record, or the end of an abandoned import
         self.account = Account()
@@ -110,6 +112,7 @@ class Intake:
                 await self._restore.begin(head)
         if not restoring and self._parts.delivery.held_from() is not None:
             await self._restore.end(None)
+        self._respelling = Respelling(self._parts.titles.use)
         self._merge = Merge(self._parts, requester, grant_locks=self._settings.deletion_locks)
         mode = "restore" if restoring else "merge"
         self.account = Account("running", mode, head.identity, head.counts)
@@ -121,6 +124,7 @@ class Intake:
         if isinstance(record, Tail):
             await self._end(record)
             return
+        record = self._respelling.respelled(record)
         restoring = self.account.mode == "restore"
         verdict = await (
             self._restored(record, self._merge) if restoring else self._merged(record, self._merge)

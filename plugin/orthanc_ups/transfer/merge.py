@@ -42,6 +42,7 @@ class Merge:
         self._logs: dict[str, Log] = {}
         self._reaches: dict[str, Mapping[str, Progress]] = {}
         self._moved_in: set[str] = set()
+        self._earlier: dict[str, list[_Wish]] = {}  # of another spelling of the AE title
         self._letters: dict[Endpoint, set[_Letter]] = {}
 
     # --- subscribers ---
@@ -61,10 +62,14 @@ class Merge:
             self._moved_in.add(log.receiving_ae)
             return UNCHANGED
         commands = list(self._commands(log))
-        done = len(ours.acts)  # these were made by an import that came no further, if they are the first ones
-        if [_wish(act) for act in ours.acts] != [self._wished(one) for one in commands[:done]]:
+        done = [
+            _wish(act) for act in ours.acts
+        ]  # an import that came no further made these, if they are among them
+        wished = [*map(self._wished, commands), *self._earlier.get(log.receiving_ae, ())]
+        if any(act not in wished for act in done):
             return conflict("is subscribed here; its own subscriptions are kept")
-        return await self._subscribe(log, commands[done:])
+        self._earlier[log.receiving_ae] = wished
+        return await self._subscribe(log, [one for one in commands if self._wished(one) not in done])
 
     async def _subscribe(self, log: Log, commands: list[Subscribe]) -> Verdict:
         try:

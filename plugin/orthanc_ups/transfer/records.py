@@ -17,6 +17,7 @@ from typing import TypeAlias
 
 import orjson
 
+from ..core.ae_titles import AeTitles
 from ..core.subscriptions import GlobalAct, Log, standing
 from ..core.workitem import HistoryEntry, Subscription, Workitem
 from ..delivery.documents import Batch, Progress
@@ -47,6 +48,7 @@ class Parts:
     delivery: Delivery
     worklist: Worklist
     now: Callable[[], float]
+    titles: AeTitles
 
 
 @dataclass(frozen=True, slots=True)

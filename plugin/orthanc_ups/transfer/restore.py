@@ -51,6 +51,7 @@ class Restore:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self._logs: dict[str, Log] = {}
         self._flushed = True
 
     def fits(self, head: Head) -> bool:
@@ -101,7 +102,9 @@ class Restore:
         ours = ledger.log(log.receiving_ae)
         if ours.acts == log.acts:
             return UNCHANGED
-        if ours.acts and meaning(ours) != meaning(log):
+        came = self._logs.get(log.receiving_ae)  # under another spelling of the AE title
+        is_free = not ours.acts or (came is not None and came.acts == ours.acts)
+        if not is_free and meaning(ours) != meaning(log):
             return conflict("is subscribed here; its own subscriptions are kept")
         last = max((act.sequence + act.through for act in log.acts), default=0)
         self._use_behind(last + 1, max((act.through for act in log.acts), default=0) + 1)
@@ -112,6 +115,7 @@ class Restore:
                 ledger.keep(log, await self._parts.writer.write(key, encode_log(log), version))
             except Conflict:
                 return TAKEN
+        self._logs[log.receiving_ae] = log
         return IMPORTED
 
     async def reach(self, reach: Reach) -> Verdict:
