@@ -173,7 +173,10 @@ class EntriesCopy:
 
 
 class CopiedEntries:
-    """The store, with every entry that the projection does not hold copied after it was written."""
+    """The store, with every entry that the projection does not hold copied after it was written.
+
+    Of a store from which nobody can take entries away no copy is needed, and none is kept.
+    """
 
     def __init__(self, entries: RestorableEntries, copy: EntriesCopy) -> None:
         self._entries = entries
@@ -199,7 +202,10 @@ class CopiedEntries:
     def _align(self, chunk: Iterable[Entry], copied: dict[str, str]) -> None:
         with self.copy.at_once():
             for entry in chunk:
-                if is_copied(entry.key, entry.document) and copied.pop(entry.key, None) != entry.version:
+                if (
+                    self._is_copied(entry.key, entry.document)
+                    and copied.pop(entry.key, None) != entry.version
+                ):
                     self.copy.put(entry)
 
     async def read(self, key: str) -> Entry | None:
@@ -207,7 +213,7 @@ class CopiedEntries:
         found = await self._entries.read(key)
         if found is None:
             self.copy.drop(key)
-        elif is_copied(key, found.document):
+        elif self._is_copied(key, found.document):
             self.copy.put(found)
         return found
 
@@ -220,7 +226,7 @@ class CopiedEntries:
         return self._written(key, document, await self._entries.replace(key, document, version))
 
     def _written(self, key: str, document: bytes, version: str) -> str:
-        if is_copied(key, document):
+        if self._is_copied(key, document):
             self.copy.put(Entry(key, document, version))
         return version
 
@@ -228,6 +234,11 @@ class CopiedEntries:
         """As the port."""
         await self._entries.remove(key, version)
         self.copy.drop(key)
+
+    @property
+    def exposed(self) -> bool:
+        """As ``RestorableEntries``."""
+        return self._entries.exposed
 
     @property
     def incomplete(self) -> frozenset[int]:
@@ -242,9 +253,8 @@ class CopiedEntries:
         """As ``RestorableEntries``."""
         return await self._entries.restore(entries)
 
-
-def is_copied(key: str, document: bytes) -> bool:
-    """Whether an entry belongs in the copy: all but workitems, which the projection holds, and the node's mark."""
-    if key.startswith(_WORKITEM):
-        return is_tombstone(document)
-    return key != NODE_KEY
+    def _is_copied(self, key: str, document: bytes) -> bool:
+        """All but workitems, which the projection holds, and the node's mark."""
+        if key.startswith(_WORKITEM):
+            return self.exposed and is_tombstone(document)
+        return self.exposed and key != NODE_KEY

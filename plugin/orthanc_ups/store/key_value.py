@@ -48,6 +48,7 @@ class KeyValueEntries:
     Nobody can take entries away from outside, so nothing is ever missing or restored.
     """
 
+    exposed: Final = False
     incomplete: frozenset[int] = frozenset()
 
     def __init__(self, orthanc: KeyValueStore) -> None:

@@ -39,6 +39,8 @@ class OrthancEntries:
         refused_because: why nothing is written any more; empty as a rule.
     """
 
+    exposed: Final = True
+
     def __init__(self, loopback: Loopback, uploads: Uploads | None = None) -> None:
         """Prepare, without sending anything. ``uploads`` lets our own shelves pass the guard of uploads."""
         self._loopback = loopback

@@ -28,6 +28,11 @@ class RestorableEntries(Entries, Protocol):
     """
 
     @property
+    def exposed(self) -> bool:
+        """True if somebody can take entries away behind our back, so that a copy of them is worth keeping."""
+        ...
+
+    @property
     def incomplete(self) -> frozenset[int]:
         """The shelves that ``load`` found without all their entries, or whoever looked since."""
         ...

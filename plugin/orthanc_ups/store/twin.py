@@ -38,6 +38,8 @@ class InMemoryEntries:
         calls: how often each method was called.
     """
 
+    exposed: Final = True
+
     def __init__(self) -> None:
         self._shared = _Shared()
         self.unavailable = False

@@ -194,3 +194,19 @@ async def test_a_copy_that_is_garbage_does_not_stop_the_start(tmp_path: Path) ->
     desk = await furnished(str(tmp_path / "p.sqlite"))
     assert desk.service.copy.broken is None
     assert desk.service.copy.versions()
+
+
+@on_loop
+async def test_no_copy_is_kept_of_a_store_from_which_nobody_can_take_entries_away(tmp_path: Path) -> None:
+    desk = await furnished(str(tmp_path / "p.sqlite"))
+    assert desk.service.copy.versions()
+    await desk.stop()
+
+    class Hidden(SlowEntries):
+        exposed = False  # type: ignore[misc]
+
+    kept, desk.entries = desk.entries, Hidden()
+    desk.entries._shared = kept._shared
+    await desk.start()
+    await desk.subscribe("C")
+    assert desk.service.copy.versions() == {}
