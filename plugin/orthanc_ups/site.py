@@ -19,8 +19,8 @@ from .delivery.port import Channel
 from .delivery.receivers import KnownReceivers
 from .dicomweb import tls as web_tls
 from .dicomweb.authorization import Authorization, OrthancQuestions
-from .dicomweb.http_listener import Doors, HttpService
 from .dicomweb.http_port import HttpPort, unavailable
+from .dicomweb.http_service import Doors, HttpService
 from .dicomweb.origins import Origins
 from .dicomweb.orthanc_port import OrthancRoutes
 from .dicomweb.orthanc_requests import OrthancDoor, send

@@ -14,7 +14,7 @@ from pathlib import Path
 from aiohttp.web import BaseRequest, StreamResponse, WebSocketResponse
 
 from orthanc_ups.dicomweb import websocket_frames
-from orthanc_ups.dicomweb.http_server import LimitedServer, ServerLimits, as_aiohttp
+from orthanc_ups.dicomweb.aiohttp_server import LimitedServer, ServerLimits, as_aiohttp
 from orthanc_ups.dicomweb.response import WebResponse
 from orthanc_ups.orthanc.refusal_log import RefusalLog
 

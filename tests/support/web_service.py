@@ -21,8 +21,8 @@ from orthanc_ups.delivery.clock import SystemClock
 from orthanc_ups.delivery.receivers import KnownReceivers
 from orthanc_ups.dicomweb import tls as web_tls
 from orthanc_ups.dicomweb.authorization import Authorization
-from orthanc_ups.dicomweb.http_listener import Doors, HttpService
 from orthanc_ups.dicomweb.http_port import HttpPort
+from orthanc_ups.dicomweb.http_service import Doors, HttpService
 from orthanc_ups.dicomweb.rights import Rights
 from orthanc_ups.dicomweb.ups_rs import UpsRs
 from orthanc_ups.dicomweb.websocket import WebSocketSessions

@@ -22,7 +22,7 @@ from ..orthanc.descriptors import Share
 from ..orthanc.listener import TcpListener
 from ..orthanc.refusal_log import RefusalLog
 from ..settings import Settings, Surroundings
-from .http_server import FULL, LimitedHandler, LimitedServer, ServerLimits, as_aiohttp
+from .aiohttp_server import FULL, LimitedHandler, LimitedServer, ServerLimits, as_aiohttp
 from .response import HttpProblem, WebResponse
 
 _log = logging.getLogger("orthanc_ups.wires.http")

@@ -23,7 +23,7 @@ from ..core.statuses import MISSING_TRANSACTION_UID, Service, UpsError
 from ..settings import Settings
 from ..worklist.ports import WorklistPort
 from . import answers, capabilities, lost_queries
-from .body import Bodies
+from .bodies import BodyReader
 from .commands import Call, command
 from .media_types import DICOM_XML, MULTIPART_XML
 from .parameters import (
@@ -37,7 +37,7 @@ from .request import WebRequest
 from .resources import TRANSACTIONS, Kind, Resource, check_uid, is_filtered, resource_of
 from .response import Headers, HttpProblem, WebResponse
 from .rights import Rights
-from .spelled_out import SpelledOut
+from .text_cache import TextCache
 
 _log = logging.getLogger("orthanc_ups.dicomweb.ups_rs")
 _XML: Final = (DICOM_XML, MULTIPART_XML)  # written in a thread, as it takes its time
@@ -69,8 +69,8 @@ class UpsRs:
         self._worklist = worklist
         self._strict = bool(getattr(settings, "strict", False))
         self._most_results = settings.maximum_results
-        self._bodies = Bodies(settings.maximum_body_size, settings.maximum_nesting)
-        self._spelled = SpelledOut()
+        self._bodies = BodyReader(settings.maximum_body_size, settings.maximum_nesting)
+        self._texts = TextCache()
         self._rights = rights
         self._timezone = timezone
         self._tokens = frozenset(name.lower() for name in ignored_parameters)
@@ -128,7 +128,7 @@ class UpsRs:
         if len(document) > _LARGE:
             answer = await asyncio.to_thread(from_texts, (self._worklist.text_of(uid),))
         else:
-            answer = self._spelled.of(document, lambda: self._worklist.text_of(uid))
+            answer = self._texts.of(document, lambda: self._worklist.text_of(uid))
         return answers.workitem_in_json(answer, media_type)
 
     async def _found(self, request: WebRequest, parameters: Parameters, warnings: list[str]) -> WebResponse:

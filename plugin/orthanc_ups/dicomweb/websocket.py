@@ -14,8 +14,8 @@ from aiohttp import WSMsgType
 from aiohttp.web import BaseRequest, StreamResponse, WebSocketResponse
 
 from ..core.events import Event
+from .aiohttp_server import SERVER, is_handshake
 from .answers import warning
-from .http_server import SERVER
 from .parameters import CONNECTION, Parameters, ignored_warning
 from .response import HttpProblem
 from .websocket_channel import WebSocketChannel
@@ -76,7 +76,7 @@ class WebSocketSessions:
         )
         socket.headers["Server"] = SERVER
         _check_version(request)
-        if not _is_handshake(socket, request):
+        if not is_handshake(socket, request):
             raise HttpProblem(400, "a notification connection is opened by a WebSocket handshake (RFC 6455)")
         if self._channel.is_closing:
             raise HttpProblem(503, "the server is going down", (("Retry-After", "10"),))
@@ -128,13 +128,6 @@ def _check_version(request: BaseRequest) -> None:
         headers = (("Sec-WebSocket-Version", _VERSION), ("Upgrade", "websocket"), ("Connection", "Upgrade"))
         detail = f"WebSocket version {version[:20]!r} is not supported, expected {_VERSION} (RFC 6455)"
         raise HttpProblem(426, detail, headers)
-
-
-def _is_handshake(socket: WebSocketResponse, request: BaseRequest) -> bool:
-    try:
-        return bool(socket.can_prepare(request))
-    except ValueError:  # a key that is not even ASCII; or aiohttp repeats such a header in its own complaint
-        return False
 
 
 async def _read(socket: WebSocketResponse, connection: Connection) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Bodies of requests: media types, multipart, compression and limits (PS3.18 §8.7)."""
+"""BodyReader of requests: media types, multipart, compression and limits (PS3.18 §8.7)."""
 
 import asyncio
 import gzip
@@ -9,7 +9,7 @@ import pytest
 from orthanc_ups.codecs import dicom_json, dicom_xml
 from orthanc_ups.core.dataset import DataSet
 from orthanc_ups.dicomweb import multipart
-from orthanc_ups.dicomweb.body import Bodies
+from orthanc_ups.dicomweb.bodies import BodyReader
 from orthanc_ups.dicomweb.response import HttpProblem
 from tests.support.workitems import full
 
@@ -23,7 +23,7 @@ def read(
     headers = {"content-type": content_type, "content-encoding": encoding}
 
     async def work() -> DataSet | None:
-        return await Bodies(size, 32).data_set(headers, body)
+        return await BodyReader(size, 32).data_set(headers, body)
 
     return asyncio.run(work())
 

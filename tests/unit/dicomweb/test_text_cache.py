@@ -7,10 +7,10 @@ import pytest
 from orthanc_ups.codecs import dicom_json
 from orthanc_ups.core import tags
 from orthanc_ups.core.dataset import DataSet, element
-from orthanc_ups.dicomweb.spelled_out import SpelledOut
+from orthanc_ups.dicomweb.text_cache import TextCache
 
 
-def of(spelled: SpelledOut, attributes: DataSet, uid: str = "1") -> bytes:
+def of(spelled: TextCache, attributes: DataSet, uid: str = "1") -> bytes:
     document = orjson.dumps({"uid": uid, "attributes": attributes})
     return spelled.of(document, lambda: orjson.dumps(attributes))
 
@@ -20,20 +20,20 @@ def labelled(text: str) -> DataSet:
 
 
 def test_the_text_is_that_of_dicom_json_and_made_once() -> None:
-    spelled, attributes = SpelledOut(), labelled("Köln")
+    spelled, attributes = TextCache(), labelled("Köln")
     first = of(spelled, attributes)
     assert first == dicom_json.encode_all([attributes])
     assert of(spelled, attributes) is first
 
 
 def test_a_change_is_told_and_so_is_the_way_back() -> None:
-    spelled, before, after = SpelledOut(), labelled("before"), labelled("after")
+    spelled, before, after = TextCache(), labelled("before"), labelled("after")
     texts = [of(spelled, one) for one in (before, after, before)]
     assert texts == [dicom_json.encode_all([one]) for one in (before, after, before)]
 
 
 def test_equal_attributes_of_two_workitems_do_not_share_a_text() -> None:
-    spelled = SpelledOut()
+    spelled = TextCache()
     first, second = of(spelled, labelled("a"), "1"), of(spelled, labelled("a"), "2")
     assert first == second
     assert first is not second
@@ -41,7 +41,7 @@ def test_equal_attributes_of_two_workitems_do_not_share_a_text() -> None:
 
 def test_the_one_not_asked_for_goes_when_room_is_short() -> None:
     one, two, three = (labelled(text) for text in "123")
-    spelled = SpelledOut(most=2 * len(dicom_json.encode_all([one])))
+    spelled = TextCache(most=2 * len(dicom_json.encode_all([one])))
     first, second = of(spelled, one), of(spelled, two)
     assert of(spelled, one) is first
     of(spelled, three)
@@ -50,14 +50,14 @@ def test_the_one_not_asked_for_goes_when_room_is_short() -> None:
 
 
 def test_what_is_larger_than_the_room_is_told_all_the_same() -> None:
-    spelled, attributes = SpelledOut(most=10), labelled("a")
+    spelled, attributes = TextCache(most=10), labelled("a")
     first = of(spelled, attributes)
     assert first == dicom_json.encode_all([attributes])
     assert of(spelled, attributes) is not first
 
 
 def test_a_document_that_cannot_be_read_is_not_remembered() -> None:
-    spelled = SpelledOut()
+    spelled = TextCache()
 
     def unreadable() -> bytes:
         raise ValueError

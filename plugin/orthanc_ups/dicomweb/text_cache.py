@@ -12,7 +12,7 @@ from ..codecs import dicom_json
 _MOST: Final = 8 * 1024 * 1024
 
 
-class SpelledOut:
+class TextCache:
     """Keeps what was asked for last, as many answers as have ``most`` bytes together."""
 
     def __init__(self, most: int = _MOST) -> None:

@@ -1,18 +1,25 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The data set in the body of a request, whatever its media type and compression (PS3.18 §8.7, §11.1.4)."""
+"""BodyReader of requests: how they are received, bounded in size, time and all together, and the data set in them,
+whatever its media type and compression (PS3.18 §8.7, §11.1.4).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Final
+
+from aiohttp.web import BaseRequest, RequestPayloadError
 
 from ..codecs import dicom_json, dicom_xml
 from ..codecs.corrections import Corrections
 from ..codecs.dicom_xml_reader import MalformedXml
 from ..core.dataset import DataSet
 from . import multipart
+from .aiohttp_server import invite_body
 from .media_types import DICOM_JSON, DICOM_XML, MULTIPART_XML, PLAIN_JSON, MediaType, parse
 from .response import HttpProblem
 
@@ -21,10 +28,75 @@ _THREADS: Final = 2  # at once, which bounds the memory that parsing takes
 _PATIENCE: Final = 15.0  # seconds
 _TAKEN: Final = f"{DICOM_JSON}, {MULTIPART_XML} or {DICOM_XML}"
 _GZIP: Final = 31
+_TOGETHER: Final = 16
+"""So many bodies of the greatest size may be in memory at once."""
 
 
-class Bodies:
-    """Reads bodies, within limits."""
+# --- receiving --------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Received:
+    size: int = 0
+
+
+class BodyReceiver:
+    """Receives bodies, within limits on size, time and memory."""
+
+    def __init__(self, maximum_size: int, patience: float) -> None:
+        """Prepare. ``patience`` is in seconds for a whole body."""
+        self._maximum = maximum_size
+        self._patience = patience
+        self._held = 0
+
+    @asynccontextmanager
+    async def of(self, request: BaseRequest) -> AsyncIterator[bytes]:
+        """The body as it was sent; it counts as held until the block is left.
+
+        Raises:
+            HttpProblem: 408, 413, 417, 503, or 400 if it breaks off.
+        """
+        if (request.content_length or 0) > self._maximum:
+            raise self._too_large()
+        await invite_body(request)
+        received = _Received()
+        try:
+            yield await self._read(request, received)
+        finally:
+            self._held -= received.size
+
+    async def _read(self, request: BaseRequest, received: _Received) -> bytes:
+        try:
+            async with asyncio.timeout(self._patience):
+                return await self._collected(request, received)
+        except TimeoutError:
+            raise HttpProblem(408, f"the body did not arrive within {self._patience:g} s") from None
+        except RequestPayloadError:
+            raise HttpProblem(400, "the body is not what its headers announce") from None
+        except ConnectionError:  # nobody will read this answer
+            raise HttpProblem(400, "the connection was lost before the whole body came") from None
+
+    async def _collected(self, request: BaseRequest, received: _Received) -> bytes:
+        chunks: list[bytes] = []
+        async for chunk in request.content.iter_any():
+            received.size += len(chunk)
+            self._held += len(chunk)
+            if received.size > self._maximum:
+                raise self._too_large()
+            if self._held > _TOGETHER * self._maximum:
+                raise HttpProblem(503, "too many large requests at once", (("Retry-After", "5"),))
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+    def _too_large(self) -> HttpProblem:
+        return HttpProblem(413, f"the body is larger than {self._maximum} bytes (Ups.MaximumBodySize)")
+
+
+# --- reading ----------------------------------------------------------------------------------------
+
+
+class BodyReader:
+    """Reads the data set in a body, within limits."""
 
     def __init__(self, maximum_size: int, maximum_nesting: int) -> None:
         self._size = maximum_size

@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The HTTP/1.1 server under the listener: aiohttp's, with limits on connections, headers and patience."""
+"""The HTTP/1.1 server under the service: aiohttp's, with limits on connections, headers and patience.
+
+Whatever relies on the inside of aiohttp is here, and nowhere else: the methods of its connection that are overridden,
+what it raises and sets, the state of a request and of a handshake. test_aiohttp_server.py names each; aiohttp is pinned
+below the minor version with which they were read last.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from aiohttp.http_exceptions import BadHttpMethod, LineTooLong
-from aiohttp.web import BaseRequest, Response, Server, StreamResponse
-from aiohttp.web_protocol import RequestHandler
+from aiohttp.web import BaseRequest, RequestHandler, Response, Server, StreamResponse, WebSocketResponse
 
 from ..orthanc.logs import Seldom
 from ..orthanc.refusal_log import Refusal, RefusalLog
@@ -159,3 +163,29 @@ class LimitedHandler(RequestHandler):
             return HttpProblem(status, "the request is no well-formed HTTP/1.1")
         _log.error("a request failed", exc_info=exc)
         return HttpProblem(status, "the server met an error of its own")
+
+
+async def invite_body(request: BaseRequest) -> None:
+    """Tell a client that waits for it to send its body (RFC 9110 §10.1.1). Raises HttpProblem 417."""
+    expected = request.headers.get("Expect")
+    if expected is None or request.version < (1, 1):
+        return
+    if expected.lower() != "100-continue":
+        raise HttpProblem(417, f"Expect is {expected[:40]!r}, which is not understood")
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    request.writer.output_size = 0  # it is no part of the answer
+
+
+def is_handshake(socket: WebSocketResponse, request: BaseRequest) -> bool:
+    """True if a request is a handshake that ``socket.prepare`` will accept."""
+    try:
+        return bool(socket.can_prepare(request))
+    except ValueError:  # a key that is not even ASCII; or aiohttp repeats such a header in its own complaint
+        return False
+
+
+def connection_of(request: BaseRequest) -> LimitedHandler:
+    """The connection that a request came by."""
+    connection = request.protocol
+    assert isinstance(connection, LimitedHandler)
+    return connection

@@ -10,14 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from aiohttp.typedefs import RawHeaders
 from aiohttp.web import BaseRequest
 
 from ..settings import Settings, Surroundings
 from . import addresses as web_addresses
 from .addresses import Addresses
+from .aiohttp_server import connection_of
 from .authorization import Authorization, Credentials
-from .http_server import LimitedHandler
 from .origins import Origins
 from .response import Headers, HttpProblem
 
@@ -37,7 +36,7 @@ class Caller:
         is_local: True if he is on this very host.
     """
 
-    raw: RawHeaders
+    raw: tuple[tuple[bytes, bytes], ...]
     size: int
     headers: Mapping[str, str]
     cors: Headers
@@ -69,8 +68,7 @@ class Callers:
 
     def of(self, request: BaseRequest) -> Caller:
         """Who sent a request."""
-        connection = request.protocol
-        assert isinstance(connection, LimitedHandler)
+        connection = connection_of(request)
         known = connection.notes
         if isinstance(known, Caller) and known.raw == request.raw_headers:
             return known

@@ -16,9 +16,8 @@ import pytest
 
 from orthanc_ups.codecs import dicom_json
 from orthanc_ups.core.statuses import UpsError
-from orthanc_ups.dicomweb import body as web_body
-from orthanc_ups.dicomweb.body import Bodies
-from orthanc_ups.dicomweb.http_bodies import IncomingBodies
+from orthanc_ups.dicomweb import bodies as web_body
+from orthanc_ups.dicomweb.bodies import BodyReader, BodyReceiver
 from orthanc_ups.dicomweb.response import HttpProblem
 from orthanc_ups.settings import Settings, Surroundings
 from tests.support.waiting import wait_until
@@ -169,7 +168,7 @@ def test_large_bodies_do_not_queue_for_ever(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(web_body, "_PATIENCE", 0.01)
 
     async def work() -> None:
-        bodies = Bodies(1 << 20, 32)
+        bodies = BodyReader(1 << 20, 32)
         for _ in range(web_body._THREADS):
             await bodies._threads.acquire()
         with pytest.raises(HttpProblem) as refused:
@@ -189,7 +188,7 @@ def test_a_body_counts_until_its_request_is_answered() -> None:
         return SimpleNamespace(content=content, content_length=100, headers={}, version=(1, 1))
 
     async def work() -> None:
-        bodies = IncomingBodies(100, 1.0)
+        bodies = BodyReceiver(100, 1.0)
         open_ones = [bodies.of(request()) for _ in range(16)]
         for one in open_ones:
             assert await one.__aenter__() == b"x" * 100

@@ -12,10 +12,10 @@ from ..orthanc.refusal_log import Refusal, RefusalLog
 from ..settings import Settings, Surroundings
 from . import answers
 from .addresses import Addresses
+from .aiohttp_server import as_aiohttp, connection_of
 from .authorization import Authorization
-from .caller import Caller, Callers
-from .http_bodies import IncomingBodies
-from .http_server import LimitedHandler, as_aiohttp
+from .bodies import BodyReceiver
+from .callers import Caller, Callers
 from .origins import Origins, foreign
 from .parameters import REQUESTER, Parameters
 from .refusals import refusal
@@ -56,7 +56,7 @@ class HttpService:
             self._addresses,
             tls=surroundings.http_tls,
         )
-        self._bodies = IncomingBodies(settings.maximum_body_size, settings.http_idle_timeout)
+        self._bodies = BodyReceiver(settings.maximum_body_size, settings.http_idle_timeout)
 
     async def answer(self, request: BaseRequest) -> StreamResponse:
         """Answer one request; for ``HttpPort.serve``."""
@@ -128,8 +128,7 @@ class HttpService:
         if self._origins.is_foreign(asked.headers, asked.service):
             raise foreign(asked.headers)
         self._doors.rights.check(asked.user, ae)
-        connection = request.protocol
-        assert isinstance(connection, LimitedHandler)
+        connection = connection_of(request)
         connection.is_web_socket = True
         try:
             return await self._doors.sessions.serve(request, ae, asked.query, asked.service)
