@@ -18,6 +18,8 @@ from typing import Any, Final
 
 from ..codecs import attribute_names
 from ..codecs.attribute_names import UnknownAttribute
+from ..codecs.corrections import Corrections
+from ..codecs.element_values import Number, inner_values
 from ..core.dataset import BINARY_VRS, DataSet, Element, element, is_empty, ordered
 from ..core.dictionary import KEYWORD_OF, TAG_OF, VR_OF
 from ..core.person_names import GROUPS
@@ -25,59 +27,66 @@ from ..core.statuses import INVALID_VALUE, NO_SUCH_ATTRIBUTE, UpsError
 from ..core.value_rules import DEEPEST
 
 _HEX: Final = re.compile(r"\(?([0-9A-Fa-f]{4}),?([0-9A-Fa-f]{4})\)?")
-_NUMBER_VRS: Final = frozenset({"FD", "FL", "SL", "SS", "SV", "UL", "US", "UV"})
 
 
-def to_data_set(content: object, where: str = "") -> DataSet:
+def to_data_set(content: object, where: str = "", corrections: Corrections | None = None) -> DataSet:
     """Read a data set. ``where`` stands before names in errors.
+
+    ``corrections`` notes what is read otherwise than it stands; without, nothing is.
 
     Raises:
         UpsError: 0105 for a name that is none, 0106 for a value of the wrong kind.
     """
-    return _data_set(content, where, DEEPEST)
+    return _Reader(corrections).data_set(content, where, DEEPEST)
 
 
-def _data_set(content: object, where: str, deepest: int) -> DataSet:
-    if not isinstance(content, Mapping):
-        raise UpsError(INVALID_VALUE, f"{where or 'attributes'} must be an object of attributes by keyword")
-    if deepest < 0:
-        raise UpsError(INVALID_VALUE, f"sequences are nested too deeply: at most {DEEPEST}")
-    made: DataSet = {}
-    for name, given in content.items():
-        tag = tag_of(str(name))
-        if tag is None:
+class _Reader:
+    """Turns names and plain values into data sets."""
+
+    def __init__(self, corrections: Corrections | None) -> None:
+        self._corrections = corrections
+
+    def data_set(self, content: object, where: str, deepest: int) -> DataSet:
+        if not isinstance(content, Mapping):
             raise UpsError(
-                NO_SUCH_ATTRIBUTE, f"{_joined(where, str(name))} is no keyword of the DICOM dictionary"
+                INVALID_VALUE, f"{where or 'attributes'} must be an object of attributes by keyword"
             )
-        made[tag] = _element(given, tag, _joined(where, str(name)), deepest)
-    return ordered(made)
+        if deepest < 0:
+            raise UpsError(INVALID_VALUE, f"sequences are nested too deeply: at most {DEEPEST}")
+        made: DataSet = {}
+        for name, given in content.items():
+            tag = tag_of(str(name))
+            if tag is None:
+                raise UpsError(
+                    NO_SUCH_ATTRIBUTE, f"{_joined(where, str(name))} is no keyword of the DICOM dictionary"
+                )
+            made[tag] = self._element(given, tag, _joined(where, str(name)), deepest)
+        return ordered(made)
+
+    def _element(self, given: object, tag: str, where: str, deepest: int) -> Element:
+        if isinstance(given, Mapping) and isinstance(given.get("vr"), str):
+            return self._dicom_json(given, tag, where, deepest)
+        return self._of_vr(vr_of(tag), given, tag, where, deepest)
+
+    def _dicom_json(self, given: Mapping[str, Any], tag: str, where: str, deepest: int) -> Element:
+        if given["vr"] in BINARY_VRS:
+            return {"vr": given["vr"], **{key: given[key] for key in ("InlineBinary",) if given.get(key)}}
+        return self._of_vr(given["vr"], given.get("Value"), tag, where, deepest)
+
+    def _of_vr(self, vr: str, given: object, tag: str, where: str, deepest: int) -> Element:
+        if given is None or given == "" or given == []:
+            return element(vr)
+        several = given if isinstance(given, list) else [given]
+        if vr == "SQ":
+            return element(vr, *(self.data_set(one, where, deepest - 1) for one in several))
+        if vr in BINARY_VRS:
+            raise UpsError(INVALID_VALUE, f"{where} is binary: give it in the DICOM JSON model", tag)
+        listed = [_value(vr, one, where, tag) for one in several]
+        return element(vr, *(listed if vr == "PN" else inner_values(vr, listed, tag, self._corrections)))
 
 
 def _joined(where: str, name: str) -> str:
     return f"{where}.{name}" if where else name
-
-
-def _element(given: object, tag: str, where: str, deepest: int) -> Element:
-    if isinstance(given, Mapping) and isinstance(given.get("vr"), str):
-        return _dicom_json(given, tag, where, deepest)
-    return _of_vr(vr_of(tag), given, tag, where, deepest)
-
-
-def _dicom_json(given: Mapping[str, Any], tag: str, where: str, deepest: int) -> Element:
-    if given["vr"] in BINARY_VRS:
-        return {"vr": given["vr"], **{key: given[key] for key in ("InlineBinary",) if given.get(key)}}
-    return _of_vr(given["vr"], given.get("Value"), tag, where, deepest)
-
-
-def _of_vr(vr: str, given: object, tag: str, where: str, deepest: int) -> Element:
-    if given is None or given == "" or given == []:
-        return element(vr)
-    several = given if isinstance(given, list) else [given]
-    if vr == "SQ":
-        return element(vr, *(_data_set(one, where, deepest - 1) for one in several))
-    if vr in BINARY_VRS:
-        raise UpsError(INVALID_VALUE, f"{where} is binary: give it in the DICOM JSON model", tag)
-    return element(vr, *(_value(vr, one, where, tag) for one in several))
 
 
 def _value(vr: str, one: object, where: str, tag: str) -> Any:
@@ -85,9 +94,11 @@ def _value(vr: str, one: object, where: str, tag: str) -> Any:
         return _name(one, where, tag)
     if isinstance(one, (bool, Mapping, list)):
         raise UpsError(INVALID_VALUE, f"{where} must be a text or a number", tag)
-    if one is None or vr in _NUMBER_VRS:
-        return one
-    return one if isinstance(one, str) else f"{one:g}" if isinstance(one, float) else str(one)
+    if isinstance(one, float):
+        short = f"{one:g}"
+        text = short if float(short) == one else repr(one)
+        return Number(text) if vr in ("DS", "FD", "IS") else text
+    return str(one) if isinstance(one, int) else one
 
 
 def _name(one: object, where: str, tag: str) -> dict[str, str]:

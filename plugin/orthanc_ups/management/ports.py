@@ -213,6 +213,7 @@ class Facts:
         maximum_pending: ``MaximumPendingPerSubscriber``.
         plugins: names of the loaded plugins of Orthanc, for links to their viewers.
         templates: see ``templates.read_templates``.
+        strict: ``Ups.Strict``.
     """
 
     ae_title: str
@@ -226,6 +227,7 @@ class Facts:
     maximum_pending: int = 100_000
     plugins: tuple[str, ...] = ()
     templates: tuple[Template, ...] = ()
+    strict: bool = False
 
 
 class Clock(Protocol):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
+from ..codecs.corrections import Corrections
 from ..core import statuses, tags
 from ..core.commands import (
     ChangeState,
@@ -163,20 +164,23 @@ class Workitems:
 
     async def create(self, call: Call) -> dict[str, Any]:
         """Create (PS3.4 CC.2.5), with what a template and the inputs in Orthanc add."""
-        given = to_data_set(self._starting.filled(call))
+        corrections = self._corrections()
+        given = to_data_set(self._starting.filled(call), "", corrections)
         inputs = await self._resources.references(call.content.get("inputs"))
         if inputs and is_empty(given.get(_INPUT)):
             given[_INPUT] = element("SQ", *inputs)
         uid = call.text("uid") or self._clock.new_uid()
         attributes = for_creation(given, self._clock.now())
-        return told(await self._commands.execute(Create(call.requester, uid, attributes)), Service.CREATE)
+        command = Create(call.requester, uid, attributes, corrections.sentences)
+        return told(await self._commands.execute(command), Service.CREATE)
 
     async def update(self, call: Call) -> dict[str, Any]:
         """Update while SCHEDULED (PS3.4 CC.2.6)."""
-        attributes = for_update(to_data_set(call.object("attributes")))
+        corrections = self._corrections()
+        attributes = for_update(to_data_set(call.object("attributes"), "", corrections))
         if not attributes:
             raise HttpProblem(400, '"attributes" is empty: there is nothing to change')
-        command = Update(call.requester, call.uid, attributes)
+        command = Update(call.requester, call.uid, attributes, corrections=corrections.sentences)
         return told(await self._commands.execute(command), Service.UPDATE)
 
     async def claim(self, call: Call) -> dict[str, Any]:
@@ -189,9 +193,10 @@ class Workitems:
         workitem = await self._inspection.workitem(call.uid)
         self._check_closing(workitem, call)
         offered = performed(workitem, self._clock.now(), self._facts.ae_title)
-        item = {**offered, **to_data_set(call.object("performed"), "performed")}
+        corrections = self._corrections()
+        item = {**offered, **to_data_set(call.object("performed"), "performed", corrections)}
         attributes = for_update({tags.PERFORMED_PROCEDURE: element("SQ", dict(sorted(item.items())))})
-        return await self._close(call, State.COMPLETED, attributes)
+        return await self._close(call, State.COMPLETED, attributes, corrections.sentences)
 
     async def cancel(self, call: Call) -> dict[str, Any]:
         """Close as CANCELED for a performer; the reason also goes into the workitem."""
@@ -209,8 +214,13 @@ class Workitems:
         elif workitem.state is State.IN_PROGRESS:
             self._rights.check_administration(call.requester.user)
 
-    async def _close(self, call: Call, state: State, attributes: DataSet) -> dict[str, Any]:
-        command = Close(call.requester, call.uid, state.value, attributes)
+    def _corrections(self) -> Corrections:
+        return Corrections(lenient=not self._facts.strict)
+
+    async def _close(
+        self, call: Call, state: State, attributes: DataSet, corrections: tuple[str, ...] = ()
+    ) -> dict[str, Any]:
+        command = Close(call.requester, call.uid, state.value, attributes, corrections)
         return told(await self._commands.execute(command), Service.CHANGE_STATE)
 
     async def request_cancel(self, call: Call) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from orthanc_ups.codecs.corrections import Corrections
 from orthanc_ups.core import tags
 from orthanc_ups.core.dataset import element
 from orthanc_ups.core.free_text import fits, searchable, words
@@ -45,6 +46,17 @@ from tests.support.workitems import full
 )
 def test_keyword_form_is_read(plain: Any, found: Any) -> None:
     assert to_data_set(plain) == found
+
+
+def test_ps3_5_6_2_a_number_with_more_digits_than_a_ds_holds_is_rounded_and_named() -> None:
+    corrections = Corrections()
+    found = to_data_set(
+        {"PatientWeight": 70.12345678901235, "PatientBirthDate": "1970-01-31"}, "", corrections
+    )
+    assert found["00101030"] == element("DS", "70.1234567890124")
+    assert found["00100030"] == element("DA", "19700131")
+    assert len(corrections.sentences) == 2
+    assert to_data_set({"PatientWeight": 70.1234567})["00101030"] == element("DS", "70.1234567")
 
 
 def test_what_is_written_in_keywords_is_read_back() -> None:
