@@ -60,6 +60,7 @@ class Settings:
 
     # The worklist
     worklist_label: str = "DEFAULT"  # for workitems that come without Worklist Label
+    strict: bool = False  # True: data sets by the letter of PS3.4 5.4.2, nothing is corrected
     deletion_locks: bool = True  # False: locks are not granted (B301)
     status_change_receivers: tuple[str, ...] = ()  # AE titles told of RESTARTED and GOING DOWN in any case
     history_length: Count = 100  # entries kept per workitem

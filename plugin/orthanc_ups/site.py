@@ -331,7 +331,7 @@ class Site:
 
     def _dimse_server(self, service: UpsService, codec: Codec, resolver: Resolver) -> DimseServer:
         policy = Policy(self._settings, self._surroundings, self._modalities, resolver, self._titles)
-        strict = bool(getattr(self._settings, "strict", False))
+        strict = self._settings.strict
         services = Services(service.worklist, policy, self._seen, self._refusals, self._zone, strict=strict)
         share = self._descriptors.share()
         context, refusals = self._dimse_context, self._refusals

@@ -212,6 +212,18 @@ async def test_cc_2_6_3_readiness_progress_and_assignment_are_reported_and_nothi
     assert readiness == ["UNAVAILABLE"]
 
 
+@on_loop
+async def test_cc_2_4_3_an_assignment_that_is_taken_away_is_reported_with_what_is_left() -> None:
+    desk = await Desk("A").start()
+    await desk.create(1, full())
+    await desk.subscribe("A")
+    for tag in (tags.HUMAN_PERFORMERS, tags.STATION_NAME):
+        await desk.update({tag: element("SQ")}, 1, None)
+    await desk.update({tags.STATION_NAME: element("SQ")}, 1, None)
+    assert desk.heard("A") == ["1: event 5", "1: event 5"]
+    assert [list(event.information) for event in desk.told("A")] == [[tags.STATION_NAME], []]
+
+
 # --- SCP Status Change ---
 
 

@@ -79,7 +79,11 @@ def test_11_4_3_modifications_are_told_by_a_warning(service: WebClient) -> None:
     stamped = minimal(t00404010=element("DT", "20200101"))  # the server's to set
     answer = service.post(f"/workitems?workitem={new_uid()}", stamped)
     assert answer.status_code == 201
-    assert answer.headers["Warning"] == f"299 {service.url}: The Workitem was created with modifications."
+    fixed = f"299 {service.url}: The Workitem was created with modifications."
+    named = (
+        f"299 {service.url}: ScheduledProcedureStepModificationDateTime (0040,4010) was set by the worklist"
+    )
+    assert answer.headers["Warning"] == f"{fixed}, {named}"
     assert "(0040,4010)" in answer.headers["X-Ups-Modifications"]
 
 
@@ -112,11 +116,10 @@ def test_11_4_2_subscription_uids_are_taken(service: WebClient, uid: str) -> Non
         (minimal(t00741204=None), "00741204"),
         (minimal(t00741204={"vr": "LO"}), "00741204"),
         (minimal(t00741200=element("CS", "URGENT")), "00741200"),
-        (minimal(t00081195=element("UI", "1.2.3")), "00081195"),
         (minimal(t00741002=element("SQ", {"00741004": element("DS", "1")})), "00741002"),
         (minimal(t00404005=element("DT", "yesterday")), "00404005"),
         (minimal(t00404018=element("SQ", {"00080100": element("SH", "1")})), "00404018.00080104"),
-        (minimal(t00741204=element("CS", "X")), "00741204"),
+        (minimal(t00741204=element("LO", "x" * 65)), "00741204"),
     ],
 )
 def test_11_4_2_body_against_the_rules_is_400_and_names_the_attribute(
@@ -127,6 +130,25 @@ def test_11_4_2_body_against_the_rules_is_400_and_names_the_attribute(
     assert answer.status_code == 400
     assert answer.json()["Attribute"] == attribute
     assert service.get(f"/workitems/{uid}").status_code == 404
+
+
+def test_11_4_2_a_refusal_names_every_attribute_at_fault(service: WebClient) -> None:
+    code = element("SQ", {"00080100": element("SH", "X")})
+    wrong = minimal(t00741204=None, t00404005=None, t00741200=element("CS", "URGENT"), t00404018=code)
+    answer = service.post(f"/workitems?workitem={new_uid()}", wrong)
+    assert (answer.status_code, answer.json()["Status"]) == (400, "0120")
+    assert [fault["Tag"] for fault in answer.json()["Attributes"]] == [
+        "00404005",
+        "00741204",
+        "00404018.00080104",
+        "00404018.00080102",
+        "00741200",
+    ]
+    assert answer.json()["Attributes"][2] == {
+        "Tag": "00404018.00080104",
+        "Keyword": "ScheduledWorkitemCodeSequence.CodeMeaning",
+        "Reason": "CodeMeaning (0008,0104) is missing, in item 1 of ScheduledWorkitemCodeSequence (0040,4018)",
+    }
 
 
 @pytest.mark.parametrize("uid", ["1..2", "01.2", "1.2.", "x", "1." * 40 + "1"])

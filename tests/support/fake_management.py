@@ -110,7 +110,7 @@ class FakeWorklist:
             after = replace(decision.workitem, created=created)
             self._keep(after, command.requester, decision.what, why, decision.occurrences)
             self.counted[_COUNTED[type(command)]] += 1
-        return Outcome(decision.status, command.uid, decision.told, decision.details, why)
+        return Outcome(decision.status, command.uid, decision.modified, decision.details, why)
 
     def _keep(
         self,

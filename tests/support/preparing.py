@@ -17,21 +17,23 @@ NOW: Final = datetime(2026, 11, 22, 18, 30, tzinfo=UTC)
 STAMP: Final = element("DT", "20261122183000.000000+0000")
 
 
-def create(dataset: DataSet) -> attributes.Prepared:
-    return attributes.prepare_create(dataset, NOW, "OURS")
+def create(dataset: DataSet, *, strict: bool = False) -> attributes.Prepared:
+    return attributes.prepare_create(dataset, NOW, "OURS", strict=strict)
 
 
-def update(base: DataSet, modification_list: DataSet) -> attributes.Prepared:
-    return attributes.prepare_update(base, modification_list, NOW)
+def update(base: DataSet, modification_list: DataSet, *, strict: bool = False) -> attributes.Prepared:
+    return attributes.prepare_update(base, modification_list, NOW, strict=strict)
 
 
-def refused_create(dataset: DataSet) -> UpsError:
+def refused_create(dataset: DataSet, *, strict: bool = False) -> UpsError:
     with pytest.raises(UpsError) as caught:
-        create(dataset)
+        create(dataset, strict=strict)
     return caught.value
 
 
-def refused_update(modification_list: DataSet, base: DataSet | None = None) -> UpsError:
+def refused_update(
+    modification_list: DataSet, base: DataSet | None = None, *, strict: bool = False
+) -> UpsError:
     with pytest.raises(UpsError) as caught:
-        update(base or stored(base=full()), modification_list)
+        update(base or stored(base=full()), modification_list, strict=strict)
     return caught.value

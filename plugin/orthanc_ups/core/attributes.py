@@ -5,8 +5,12 @@ What we set: SOP Class UID, Scheduled Procedure Step Modification DateTime, Work
 and type 2 attributes that an SCU may leave out, empty. Expected Completion DateTime stays absent if the
 scheduler gave none: "3/1" bids us keep what is given, and a time that nobody expects would be invented data.
 
-What we coerce (B300, B305), one sentence each in ``modifications``: a Modification DateTime that the SCU
-sent, an enumerated value in lower case, the VR that an earlier edition gave a URI. All else is refused.
+What we correct (B300, B305) stands in ``modifications``: a Modification DateTime that the SCU sent, an enumerated
+value in lower case, the VR that an earlier edition gave a URI, empty elements that may not be stored empty; and,
+unless strict, absent type 2 attributes, neighbouring VRs, command and file meta elements, items without any value,
+a Transaction UID at creation, and attributes that an update may not have but that are what is stored.
+
+All else is refused, with all faults in one refusal.
 
 What is never stored: Transaction UID, which is a lock and no content, and Specific Character Set, as text is
 Unicode inside.
@@ -19,15 +23,15 @@ from datetime import datetime
 from typing import Any, Final
 
 from . import tags
-from .closing import check_cancellation, complete_cancellation, unmet
-from .dataset import DataSet, element, is_empty, ordered, text, values
+from .closing import check_cancellation, complete_cancellation, refuse_unmet, unmet
+from .dataset import DataSet, Element, element, is_empty, ordered, patched, text, values
 from .dictionary import KEYWORD_OF, TAG_OF, VR_OF, keyword, path_name, path_of
-from .refusals import refusal, spelled
+from .refusals import Findings
 from .requirements import Arrangement
 from .rules import CATCH_ALL, MATCHING_KEYS, RETURN_KEYS, ROOT, RULES, Rule, rule_for
 from .stamps import date_time
 from .statuses import INVALID_VALUE, MISSING_ATTRIBUTE, MISSING_VALUE, NOT_SCHEDULED
-from .value_rules import USUAL, Limits, check_values, quoted
+from .value_rules import FAULTY, USUAL, Limits, check_values, checked, quoted
 
 __all__ = [
     "CATCH_ALL",
@@ -49,21 +53,25 @@ __all__ = [
     "path_of",
     "prepare_create",
     "prepare_update",
+    "refuse_unmet",
     "rule_for",
     "unmet",
 ]
 
 _NEVER_STORED: Final = frozenset({tags.TRANSACTION_UID, tags.SPECIFIC_CHARACTER_SET})
-_CREATED_EMPTY: Final = (tags.TRANSACTION_UID, tags.PROGRESS_INFORMATION, tags.PERFORMED_PROCEDURE)
+_UPS_CLASSES: Final = frozenset({tags.PUSH, tags.WATCH, tags.PULL, tags.EVENT, tags.QUERY})
 
 # The UIDs travel in the command set or the URL; the wires see to it that a body that repeats them agrees.
 # Transaction UID is 2/2, but many SCUs leave it out, and empty is what it becomes in any case.
+# Worklist Label is 2/1: it does not stay empty.
 _CREATABLE: Final = replace(
     ROOT,
     create=replace(
         ROOT.create,
         refused=ROOT.create.refused - {tags.SOP_CLASS_UID, tags.SOP_INSTANCE_UID},
-        present=tuple(tag for tag in ROOT.create.present if tag != tags.TRANSACTION_UID),
+        present=tuple(
+            tag for tag in ROOT.create.present if tag not in (tags.TRANSACTION_UID, tags.WORKLIST_LABEL)
+        ),
     ),
 )
 # What an N-SET does not name stays as it is: nothing is filled or dropped on the level of the workitem.
@@ -76,54 +84,63 @@ class Prepared:
 
     Attributes:
         attributes: the whole workitem, ascending by tag.
-        modifications: one sentence for each value of the request that was coerced; if there are any,
-            the answer is B300 or B305.
+        modifications: sentences that name each attribute of the request that was corrected; if there are any, the
+            answer is B300 or B305.
+        modified: tags of these attributes, or of the sequences that hold them.
     """
 
     attributes: DataSet
     modifications: tuple[str, ...] = ()
+    modified: frozenset[str] = frozenset()
 
 
 def prepare_create(
-    dataset: DataSet, now: datetime, worklist_label: str, *, limits: Limits = USUAL
+    dataset: DataSet, now: datetime, worklist_label: str, *, limits: Limits = USUAL, strict: bool = False
 ) -> Prepared:
     """Check the data set of an N-CREATE and complete it (PS3.4 CC.2.5, Table CC.2.5-3).
 
-    ``now`` is aware; ``worklist_label`` fills an empty Worklist Label. SOP Instance UID is kept if given.
-    The state comes first: one other than SCHEDULED is C309 whatever else is wrong. Checks the values too.
+    ``now`` is aware; ``worklist_label`` fills an empty Worklist Label. SOP Instance UID is stored if it is there.
 
     Raises:
-        UpsError: C309, 0105, 0106, 0120 or 0121 with the path at fault.
+        UpsError: C309, 0120, 0121, 0105 or 0106, the first of these that applies, with every attribute at fault.
+            Those of the state come first.
     """
-    check_scheduled(dataset)
-    _check_state(dataset)
-    check_values(dataset, limits=limits)
-    _check_created_empty(dataset)
-    arrangement = Arrangement(creating=True)
-    arranged = arrangement.arranged(_storable(dataset), _CREATABLE)
+    findings = Findings(strict=strict)
+    sound = checked(_with_sound_state(dataset, findings), findings, limits)
+    sound = _created_empty(sound, findings)
+    arrangement = Arrangement(creating=True, findings=findings)
+    arranged = arrangement.arranged(_storable(sound), _CREATABLE)
     ours = {tags.SOP_CLASS_UID: element("UI", tags.PUSH), tags.STATE: element("CS", "SCHEDULED")}
     if is_empty(arranged.get(tags.WORKLIST_LABEL)):
-        ours[tags.WORKLIST_LABEL] = element("LO", worklist_label)
-    return _stamped({**arranged, **ours}, dataset, now, arrangement)
+        ours[tags.WORKLIST_LABEL] = _label(arranged, worklist_label, findings)
+    return _stamped({**arranged, **ours}, sound, now, findings)
 
 
 def prepare_update(
-    stored: DataSet, modification_list: DataSet, now: datetime, *, limits: Limits = USUAL
+    stored: DataSet,
+    modification_list: DataSet,
+    now: datetime,
+    *,
+    limits: Limits = USUAL,
+    strict: bool = False,
 ) -> Prepared:
     """Check the modification list of an N-SET and merge it (PS3.4 CC.2.6, Table CC.2.5-3).
 
-    A sequence is replaced as a whole. A Transaction UID in the list is passed over: it opens, it is not
+    A sequence is replaced as a whole. A Transaction UID in the list is passed over: it proves ownership, it is not
     updated. Procedure Step State is refused with 0105 as every attribute that the table calls NA: C303 is a
-    status of N-ACTION, and N-SET's own list does not have it. Checks the values too.
+    status of N-ACTION, and N-SET's own list does not have it. Unless strict, an NA attribute that is sent as it is
+    stored is passed over.
 
     Raises:
-        UpsError: 0105, 0106, 0120 or 0121 with the path at fault.
+        UpsError: 0120, 0121, 0105 or 0106, the first of these that applies, with every attribute at fault.
     """
-    check_values(modification_list, limits=limits)
-    arrangement = Arrangement(creating=False)
-    arranged = arrangement.arranged(_storable(modification_list), _SETTABLE)
-    changes = {tag: found for tag, found in arranged.items() if not _empties(stored, tag, arranged)}
-    return _stamped({**stored, **changes}, modification_list, now, arrangement)
+    findings = Findings(strict=strict)
+    sound = checked(modification_list, findings, limits)
+    sound = sound if strict else _without_repetitions(sound, stored, findings)
+    arrangement = Arrangement(creating=False, findings=findings)
+    arranged = arrangement.arranged(_storable(sound), _SETTABLE)
+    changes = {tag: found for tag, found in arranged.items() if not _empties(stored, tag, arranged, findings)}
+    return _stamped({**stored, **changes}, sound, now, findings)
 
 
 def _storable(dataset: DataSet) -> DataSet:
@@ -132,45 +149,111 @@ def _storable(dataset: DataSet) -> DataSet:
     return {tag: found for tag, found in dataset.items() if tag not in _NEVER_STORED}
 
 
-def _check_state(dataset: DataSet) -> None:
+def check_scheduled(dataset: DataSet, *, strict: bool = False) -> None:
+    """Refuse to create in another state, whatever else is wrong. Raises UpsError (C309)."""
+    findings = Findings(strict=strict)
+    if _values_of_state(dataset) and _is_unscheduled(dataset, findings):
+        findings.refuse()
+
+
+def _with_sound_state(dataset: DataSet, findings: Findings) -> DataSet:
+    """The data set; if its state is at fault, with SCHEDULED instead, so that nothing more is said about it."""
     found: Any = dataset.get(tags.STATE)
     if found is None:
-        raise refusal(MISSING_ATTRIBUTE, (), tags.STATE, "is missing")
-    given = found.get("Value") if isinstance(found, dict) else None
-    if not isinstance(given, list) or not any(given):
-        raise refusal(MISSING_VALUE, (), tags.STATE, "has no value")
+        return dataset
+    if not _values_of_state(dataset):
+        findings.fault(MISSING_VALUE, (), tags.STATE, "has no value")
+    elif not _is_unscheduled(dataset, findings):
+        return dataset
+    return {**dataset, tags.STATE: element("CS", "SCHEDULED")}
 
 
-def check_scheduled(dataset: DataSet) -> None:
-    """Refuse to create in another state, whatever else is wrong. Raises UpsError (C309)."""
+def _is_unscheduled(dataset: DataSet, findings: Findings) -> bool:
+    states = [state.strip(" ") if isinstance(state, str) else state for state in _values_of_state(dataset)]
+    if not findings.strict:
+        states = [state.upper() if isinstance(state, str) else state for state in states]
+    if states == ["SCHEDULED"]:
+        return False
+    findings.fault(NOT_SCHEDULED, (), tags.STATE, f"is {quoted(states[0])}, expected SCHEDULED")
+    return True
+
+
+def _values_of_state(dataset: DataSet) -> list[Any]:
     found: Any = dataset.get(tags.STATE)
     given = found.get("Value") if isinstance(found, dict) else None
-    if not isinstance(given, list) or not any(given):
-        return
-    if [one.strip(" ") if isinstance(one, str) else one for one in given] != ["SCHEDULED"]:
-        raise refusal(NOT_SCHEDULED, (), tags.STATE, f"is {quoted(given[0])}, expected SCHEDULED")
+    return given if isinstance(given, list) and any(given) else []
 
 
-def _check_created_empty(dataset: DataSet) -> None:
-    for tag in _CREATED_EMPTY:
+def _created_empty(dataset: DataSet, findings: Findings) -> DataSet:
+    """The data set without a Transaction UID, which nobody has claimed it with; other values are refused."""
+    changes: dict[str, Element | None] = {}
+    for tag in (tags.PROGRESS_INFORMATION, tags.PERFORMED_PROCEDURE):
         if not is_empty(dataset.get(tag)):
-            raise refusal(INVALID_VALUE, (), tag, "must be created empty")
-    if not is_empty(dataset.get(tags.SOP_CLASS_UID)) and text(dataset, tags.SOP_CLASS_UID) != tags.PUSH:
-        raise refusal(INVALID_VALUE, (), tags.SOP_CLASS_UID, f"is not that of UPS Push, {tags.PUSH}")
+            findings.fault(INVALID_VALUE, (), tag, "must be created empty")
+            changes[tag] = FAULTY
+    if not is_empty(dataset.get(tags.TRANSACTION_UID)):
+        if findings.strict:
+            findings.fault(INVALID_VALUE, (), tags.TRANSACTION_UID, "must be created empty")
+        else:
+            findings.correction((), tags.TRANSACTION_UID, "left out: only a performer sets it, by a claim")
+    _check_class(dataset, findings)
+    return patched(dataset, changes)
 
 
-def _empties(stored: DataSet, tag: str, changes: DataSet) -> bool:
+def _check_class(dataset: DataSet, findings: Findings) -> None:
+    sop_class = dataset.get(tags.SOP_CLASS_UID)
+    if is_empty(sop_class) or sop_class is FAULTY or text(dataset, tags.SOP_CLASS_UID) == tags.PUSH:
+        return
+    if not findings.strict and text(dataset, tags.SOP_CLASS_UID) in _UPS_CLASSES:
+        findings.correction((), tags.SOP_CLASS_UID, "set to UPS Push")
+    else:
+        findings.fault(INVALID_VALUE, (), tags.SOP_CLASS_UID, f"is not that of UPS Push, {tags.PUSH}")
+
+
+def _label(arranged: DataSet, default: str, findings: Findings) -> Element:
+    if tags.WORKLIST_LABEL not in arranged:
+        if findings.strict:
+            findings.fault(MISSING_ATTRIBUTE, (), tags.WORKLIST_LABEL, "is missing")
+        else:
+            findings.correction((), tags.WORKLIST_LABEL, f"set to {default}")
+    return element("LO", default)
+
+
+def _without_repetitions(changes: DataSet, stored: DataSet, findings: Findings) -> DataSet:
+    """The modification list without what it may not have, where that is what is stored already.
+
+    A client that sends a whole workitem back means the attributes that differ. Sequences may hold such attributes.
+    """
+    refused = ROOT.update.refused
+    repeated = [
+        tag
+        for tag, found in changes.items()
+        if (tag in refused or found["vr"] == "SQ")
+        and (found == stored.get(tag) or (is_empty(found) and is_empty(stored.get(tag)) and tag in refused))
+    ]
+    for tag in sorted(refused.intersection(repeated)):
+        findings.correction((), tag, "left out: an update cannot have it, but it is what is stored")
+    return patched(changes, dict.fromkeys(repeated))
+
+
+def _empties(stored: DataSet, tag: str, changes: DataSet, findings: Findings) -> bool:
     """True for an empty element where no value is yet: nothing changes. Emptying type 1 is refused."""
     rule = ROOT.rules.get(tag)
     if not rule or rule.update.scp not in ("1", "1C") or not is_empty(changes[tag]):
         return False
-    if not is_empty(stored.get(tag)) and tag != tags.MODIFICATION:
-        raise refusal(MISSING_VALUE, (), tag, "has no value, but must keep one")
+    if tag == tags.MODIFICATION:
+        return True
+    if is_empty(stored.get(tag)):
+        findings.correction((), tag, "left out: it has no value")
+    else:
+        findings.fault(MISSING_VALUE, (), tag, "has no value, but must keep one")
     return True
 
 
-def _stamped(attributes: DataSet, sent: DataSet, now: datetime, arrangement: Arrangement) -> Prepared:
-    stamp = element("DT", date_time(now))
+def _stamped(attributes: DataSet, sent: DataSet, now: datetime, findings: Findings) -> Prepared:
     if values(sent, tags.MODIFICATION):
-        arrangement.coercions.append(f"{spelled(tags.MODIFICATION)} was set by the worklist")
-    return Prepared(ordered({**attributes, tags.MODIFICATION: stamp}), tuple(arrangement.coercions))
+        findings.correction((), tags.MODIFICATION, "set by the worklist")
+    findings.refuse()
+    stamp = element("DT", date_time(now))
+    stored = ordered({**attributes, tags.MODIFICATION: stamp})
+    return Prepared(stored, findings.corrections, findings.corrected)

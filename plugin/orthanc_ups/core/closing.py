@@ -10,14 +10,15 @@ from typing import Final
 
 from . import tags
 from .dataset import DataSet, Element, element, is_empty, items, ordered
+from .dictionary import path_name
 from .events import CANCEL_INFORMATION
-from .refusals import refusal
+from .refusals import Findings, refusal_of, spelled
 from .requirements import Arrangement
 from .rules import ROOT, Contents, rule_for
 from .stamps import date_time
 from .states import State
-from .statuses import INVALID_ARGUMENT, NO_SUCH_ARGUMENT, UpsError
-from .value_rules import USUAL, Limits, check_values
+from .statuses import FINAL_STATE_UNMET, INVALID_ARGUMENT, NO_SUCH_ARGUMENT, Fault, UpsError
+from .value_rules import USUAL, Limits, checked
 
 _CODES: Final[Mapping[State, frozenset[str]]] = MappingProxyType(
     {State.COMPLETED: frozenset("RP"), State.CANCELED: frozenset("RX")}
@@ -78,23 +79,44 @@ def _offered(information: DataSet) -> dict[str, Element]:
     return offered
 
 
-def check_cancellation(information: DataSet, *, limits: Limits = USUAL) -> None:
+def check_cancellation(
+    information: DataSet, *, limits: Limits = USUAL, strict: bool = False
+) -> tuple[DataSet, tuple[str, ...]]:
     """Refuse action information of Request UPS Cancel that could not be stored or sent (PS3.4 CC.2.2.2).
+
+    Returns:
+        The information with what could be corrected, unless ``strict``, and a sentence for each correction.
 
     Raises:
         UpsError: 0114 for an argument that the action does not have, 0115 for a wrong one.
     """
-    for tag in sorted(information.keys() - set(CANCEL_INFORMATION)):
-        raise refusal(NO_SUCH_ARGUMENT, (), tag, "is no argument of a cancellation request")
-    try:
-        check_values(information, limits=limits)
-        _check_reasons(information)
-    except UpsError as refused:
-        raise UpsError(INVALID_ARGUMENT, refused.detail, refused.tag) from refused
-
-
-def _check_reasons(information: DataSet) -> None:
+    findings = Findings(strict=strict)
+    sound = checked(information, findings, limits)
+    for tag in sorted(sound.keys() - set(CANCEL_INFORMATION)):
+        findings.fault(NO_SUCH_ARGUMENT, (), tag, "is no argument of a cancellation request")
     rule = rule_for(f"{tags.PROGRESS_INFORMATION}.{tags.DISCONTINUATION_REASONS}")
-    found = information.get(tags.DISCONTINUATION_REASONS)
-    if rule and found:
-        Arrangement(creating=False).stored(found, rule, (), information)
+    reasons = sound.get(tags.DISCONTINUATION_REASONS)
+    if rule and reasons:
+        stored = Arrangement(creating=False, findings=findings).stored(reasons, rule, (), sound)
+        sound = {**sound, tags.DISCONTINUATION_REASONS: stored}
+    try:
+        findings.refuse()
+    except UpsError as refused:
+        if refused.status is NO_SUCH_ARGUMENT:
+            raise
+        raise refused.under(INVALID_ARGUMENT) from refused
+    return sound, findings.corrections
+
+
+def refuse_unmet(attributes: DataSet, state: State) -> None:
+    """Refuse to close a workitem that lacks what the final state needs. Raises UpsError (C304)."""
+    paths = unmet(attributes, state)
+    if paths:
+        raise refusal_of(
+            [Fault(FINAL_STATE_UNMET, path, f"{_spelled_path(path)} has no value") for path in paths]
+        )
+
+
+def _spelled_path(path: str) -> str:
+    above, _, tag = path.rpartition(".")
+    return f"{path_name(above)}.{spelled(tag)}" if above else spelled(tag)

@@ -15,7 +15,7 @@ Data sets are shared freely and **never changed in place**.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, TypeAlias
 
 Element: TypeAlias = dict[str, Any]
@@ -66,6 +66,14 @@ def is_empty(found: Element | None) -> bool:
 def ordered(dataset: DataSet) -> DataSet:
     """The same data set with its tags ascending (sequence items are left as they are)."""
     return dict(sorted(dataset.items()))
+
+
+def patched(dataset: DataSet, changes: Mapping[str, Element | None]) -> DataSet:
+    """The data set with elements replaced or added, and those that are None removed; itself without changes."""
+    if not changes:
+        return dataset
+    merged = {**dataset, **changes}
+    return ordered({tag: found for tag, found in merged.items() if found is not None})
 
 
 def walk(dataset: DataSet, path: str = "") -> Iterator[tuple[str, Element]]:

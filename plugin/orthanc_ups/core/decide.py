@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Final
 
 from . import attributes, dictionary, events, statuses, tags
+from .attributes import Prepared
 from .commands import ChangeState, Close, Create, RequestCancel, Update, WorkitemCommand
 from .dataset import DataSet, element, items
 from .events import Occurrence
@@ -28,15 +29,15 @@ class Decision:
         what: the change in words, for history and log (no patient data, no Transaction UID).
         status: success or a warning.
         occurrences: the events, in order.
-        told: attributes that the SCP coerced, for the answer.
-        details: one sentence per coercion.
+        modified: attributes that the SCP corrected, for the answer.
+        details: sentences that name each attribute that was corrected.
     """
 
     workitem: Workitem
     what: str = ""
     status: Status = statuses.SUCCESS
     occurrences: tuple[Occurrence, ...] = ()
-    told: DataSet = field(default_factory=dict)
+    modified: DataSet = field(default_factory=dict)
     details: tuple[str, ...] = ()
 
 
@@ -49,12 +50,14 @@ class Circumstances:
         worklist_label: for workitems that come without one.
         watched: True if at least one AE is subscribed to the workitem.
         limits: what a data set may ask of us.
+        strict: nothing is corrected but what the standard leaves to the SCP (``Ups.Strict``).
     """
 
     now: datetime
     worklist_label: str = "DEFAULT"
     watched: bool = True
     limits: Limits = USUAL
+    strict: bool = False
 
 
 def is_uid(found: str) -> bool:
@@ -88,28 +91,35 @@ def decide(workitem: Workitem | None, command: WorkitemCommand, circumstances: C
 def _create(workitem: Workitem | None, command: Create, circumstances: Circumstances) -> Decision:
     if not is_uid(command.uid):
         raise UpsError(statuses.INVALID_INSTANCE, "the SOP Instance UID is not a valid UID")
-    attributes.check_scheduled(command.attributes)
+    strict = circumstances.strict
     if workitem is not None or command.uid in (tags.GLOBAL_SUBSCRIPTION, tags.FILTERED_SUBSCRIPTION):
-        raise UpsError(statuses.DUPLICATE_INSTANCE, f"a UPS {command.uid} exists already")
+        attributes.check_scheduled(command.attributes, strict=strict)
+        raise UpsError(statuses.DUPLICATE_INSTANCE, f"already exists: UPS {command.uid}")
     prepared = attributes.prepare_create(
-        command.attributes, circumstances.now, circumstances.worklist_label, limits=circumstances.limits
+        command.attributes,
+        circumstances.now,
+        circumstances.worklist_label,
+        limits=circumstances.limits,
+        strict=strict,
     )
     content = {**prepared.attributes, tags.SOP_INSTANCE_UID: element("UI", command.uid)}
     created = Workitem(command.uid, 0, dict(sorted(content.items())))
-    occurrences = (events.state_report(created.attributes), *_assigned(created.attributes))
+    occurrences = [events.state_report(created.attributes)]
+    if events.is_assigned(created.attributes):
+        occurrences.append(events.assigned(created.attributes))
     details = (*command.corrections, *prepared.modifications)
     status = statuses.CREATED_MODIFIED if details else statuses.SUCCESS
-    told = _told(prepared.attributes, command.attributes) if details else {}
-    return Decision(created, "created", status, occurrences, told, details)
+    modified = _modified(prepared, command.attributes) if details else {}
+    return Decision(created, "created", status, tuple(occurrences), modified, details)
 
 
-def _told(prepared: DataSet, sent: DataSet) -> DataSet:
-    return {tag: found for tag, found in prepared.items() if tag in sent and sent[tag] != found}
-
-
-def _assigned(content: DataSet) -> tuple[Occurrence, ...]:
-    found = events.assigned(content)
-    return (found,) if found else ()
+def _modified(prepared: Prepared, sent: DataSet) -> DataSet:
+    """The attributes of the request as they are stored, where that differs from what was sent."""
+    return {
+        tag: found
+        for tag, found in prepared.attributes.items()
+        if sent.get(tag) != found and (tag in sent or tag in prepared.modified)
+    }
 
 
 # --- Update (PS3.4 CC.2.6) --------------------------------------------------------------------------
@@ -139,19 +149,23 @@ def _updated(
     workitem: Workitem, modifications: DataSet, corrections: tuple[str, ...], circumstances: Circumstances
 ) -> Decision:
     prepared = attributes.prepare_update(
-        workitem.attributes, modifications, circumstances.now, limits=circumstances.limits
+        workitem.attributes,
+        modifications,
+        circumstances.now,
+        limits=circumstances.limits,
+        strict=circumstances.strict,
     )
-    after = dict(sorted(prepared.attributes.items()))
+    after = prepared.attributes
     details = (*corrections, *prepared.modifications)
     status = statuses.UPDATED_MODIFIED if details else statuses.SUCCESS
-    told = _told(after, modifications) if details else {}
+    modified = _modified(prepared, modifications) if details else {}
     named = ", ".join(dictionary.keyword(tag) for tag in sorted(modifications))
     return Decision(
         workitem.having(after),
         f"updated {named}" if named else "updated nothing",
         status,
         _occurrences_of_update(workitem.attributes, after),
-        told,
+        modified,
         details,
     )
 
@@ -160,13 +174,16 @@ _WATCHED_PROGRESS: Final = (tags.PROGRESS, tags.PROGRESS_DESCRIPTION, tags.COMMU
 
 
 def _occurrences_of_update(before: DataSet, after: DataSet) -> tuple[Occurrence, ...]:
-    """Events 1, 5 and 3 if readiness, assignment or progress changed (PS3.4 CC.2.6.3)."""
-    found: list[Occurrence] = []
+    """Events 1, 5 and 3 if readiness, assignment or progress changed (PS3.4 CC.2.6.3).
+
+    An assignment that is taken away is a change of it, too (PS3.4 CC.2.4.3).
+    """
+    occurrences: list[Occurrence] = []
     if before.get(tags.READINESS) != after.get(tags.READINESS):
-        found.append(events.state_report(after))
-    if any(before.get(tag) != after.get(tag) for tag in (tags.STATION_NAME, tags.HUMAN_PERFORMERS)):
-        found.extend(_assigned(after))
-    return (*found, *_progressed(before, after))
+        occurrences.append(events.state_report(after))
+    if any(items(before, tag) != items(after, tag) for tag in (tags.STATION_NAME, tags.HUMAN_PERFORMERS)):
+        occurrences.append(events.assigned(after))
+    return (*occurrences, *_progressed(before, after))
 
 
 def _progressed(before: DataSet, after: DataSet) -> tuple[Occurrence, ...]:
@@ -226,10 +243,7 @@ def _closed(workitem: Workitem, state: State, now: datetime) -> Decision:
     content = workitem.attributes
     if state is State.CANCELED:
         content = attributes.complete_cancellation(content, now, {})
-    missing = attributes.unmet(content, state)
-    if missing:
-        named = ", ".join(dictionary.path_name(path) for path in missing)
-        raise UpsError(statuses.FINAL_STATE_UNMET, f"no value for {named}", missing[0])
+    attributes.refuse_unmet(content, state)
     after = _in_state(content, state)
     closed = replace(workitem, attributes=dict(sorted(after.items())), ended=now.timestamp())
     return Decision(closed, state.value.lower(), occurrences=(events.state_report(after),))
@@ -260,31 +274,30 @@ def _close_on_behalf(workitem: Workitem, command: Close, circumstances: Circumst
 
 
 def _request_cancel(workitem: Workitem, command: RequestCancel, circumstances: Circumstances) -> Decision:
-    attributes.check_cancellation(command.information, limits=circumstances.limits)
+    information, corrections = attributes.check_cancellation(
+        command.information, limits=circumstances.limits, strict=circumstances.strict
+    )
+    details = (*command.corrections, *corrections)
     if command.only_scheduled and workitem.state is not State.SCHEDULED:
         raise UpsError(statuses.PROCESSING_FAILURE, f"the UPS is {workitem.state.value} by now")
     cell = REQUEST_CANCEL[workitem.state]
     if isinstance(cell, Status):
         return _refused_or_warned(workitem, cell)
     if cell is Effect.CANCEL_UNCLAIMED:
-        return _canceled_unclaimed(workitem, command, circumstances.now)
+        return replace(_canceled_unclaimed(workitem, information, circumstances.now), details=details)
     if not circumstances.watched:
         raise UpsError(
             statuses.PERFORMER_UNREACHABLE, "no AE is subscribed to this UPS, so none can be asked"
         )
-    asked = events.cancel_requested(command.requester.ae, command.information)
-    return Decision(
-        replace(workitem), "asked the performer to cancel", occurrences=(asked,), details=command.corrections
-    )
+    asked = events.cancel_requested(command.requester.ae, information)
+    return Decision(replace(workitem), "asked the performer to cancel", occurrences=(asked,), details=details)
 
 
-def _canceled_unclaimed(workitem: Workitem, command: RequestCancel, now: datetime) -> Decision:
+def _canceled_unclaimed(workitem: Workitem, information: DataSet, now: datetime) -> Decision:
     """SCHEDULED: the SCP walks the step itself; watchers see IN PROGRESS, then CANCELED."""
     started = _in_state(workitem.attributes, State.IN_PROGRESS)
-    completed = attributes.complete_cancellation(workitem.attributes, now, command.information)
+    completed = attributes.complete_cancellation(workitem.attributes, now, information)
     after = dict(sorted(_in_state(completed, State.CANCELED).items()))
     canceled = replace(workitem, attributes=after, ended=now.timestamp())
     reports = (events.state_report(started), *_progressed(started, after), events.state_report(after))
-    return Decision(
-        canceled, "canceled before it was claimed", occurrences=reports, details=command.corrections
-    )
+    return Decision(canceled, "canceled before it was claimed", occurrences=reports)

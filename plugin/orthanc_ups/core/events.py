@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from . import tags
-from .dataset import DataSet, element, items
+from .dataset import DataSet, element, is_empty, items
 
 
 class EventType(IntEnum):
@@ -93,18 +93,21 @@ def progress_report(workitem: DataSet) -> Occurrence | None:
     return Occurrence(EventType.PROGRESS_REPORT, {tags.PROGRESS_INFORMATION: element("SQ", *told)})
 
 
-def assigned(workitem: DataSet) -> Occurrence | None:
-    """Event 5, or None if neither station nor human performer is populated."""
+def is_assigned(workitem: DataSet) -> bool:
+    """True if a station or a human performer is populated."""
+    return bool(items(workitem, tags.STATION_NAME) or items(workitem, tags.HUMAN_PERFORMERS))
+
+
+def assigned(workitem: DataSet) -> Occurrence:
+    """Event 5 with the station and performers that are populated (each 1C): none if the last one was taken away."""
     people = items(workitem, tags.HUMAN_PERFORMERS)
     codes = [code for person in people for code in items(person, tags.HUMAN_PERFORMER_CODES)]
+    stations = items(workitem, tags.STATION_NAME)
     organizations = [
         person[tags.HUMAN_PERFORMER_ORGANIZATION]
         for person in people
-        if person.get(tags.HUMAN_PERFORMER_ORGANIZATION, {}).get("Value")
+        if not is_empty(person.get(tags.HUMAN_PERFORMER_ORGANIZATION))
     ]
-    stations = items(workitem, tags.STATION_NAME)
-    if not stations and not people:
-        return None
     information: DataSet = {}
     if codes:
         information[tags.HUMAN_PERFORMER_CODES] = element("SQ", *codes)

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""How a refusal names the attribute at fault: keyword and tag first, for Error Comment is but 64 characters."""
+"""How refusals and corrections name attributes, and how a pass over a data set gathers all of them."""
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from collections.abc import Sequence
+from typing import Final, TypeAlias
 
+from . import statuses, tags
 from .dictionary import KEYWORD_OF, keyword
-from .statuses import Status, UpsError
+from .statuses import Fault, Status, UpsError
 
 Trail: TypeAlias = tuple[tuple[str, int], ...]
 """The way down to an item: tag of the sequence and number of the item, from 1, level by level."""
@@ -22,10 +24,99 @@ def located(trail: Trail) -> str:
     return "".join(f", in item {number} of {spelled(tag)}" for tag, number in reversed(trail))
 
 
+def path_of_trail(trail: Trail, tag: str) -> str:
+    """The tags of the trail and the attribute, joined by dots."""
+    return ".".join((*(above for above, _ in trail), tag))
+
+
 def refusal(status: Status, trail: Trail, tag: str, what: str) -> UpsError:
     """A refusal that names the attribute, what is wrong with it and where it stands.
 
     ``what`` continues the sentence that begins with the attribute and holds no patient data.
     """
-    path = ".".join((*(above for above, _ in trail), tag))
-    return UpsError(status, f"{spelled(tag)} {what}{located(trail)}", path)
+    return UpsError(status, f"{spelled(tag)} {what}{located(trail)}", path_of_trail(trail, tag))
+
+
+_RANKS: Final = (
+    statuses.NOT_SCHEDULED,
+    statuses.NO_SUCH_ARGUMENT,
+    statuses.MISSING_ATTRIBUTE,
+    statuses.MISSING_VALUE,
+    statuses.NO_SUCH_ATTRIBUTE,
+    statuses.INVALID_VALUE,
+)
+"""Which status a refusal has if its faults differ: the first of these."""
+_MOST: Final = 100
+_MOST_SENTENCES: Final = 20
+
+
+class Findings:
+    """What the rules find in one data set: every fault, and every correction.
+
+    Attributes:
+        strict: faults with a clear meaning are faults, and nothing that is absent is added (``Ups.Strict``).
+    """
+
+    def __init__(self, *, strict: bool = False) -> None:
+        self.strict = strict
+        self._faults: list[Fault] = []
+        self._at_fault: set[tuple[Trail, str]] = set()
+        self._more = 0
+        self._corrections: dict[tuple[str, str], list[str]] = {}
+        self._corrected: set[str] = set()
+
+    def fault(self, status: Status, trail: Trail, tag: str, what: str) -> None:
+        """Note a fault, unless the attribute has one already; parameters as for ``refusal``."""
+        if (trail, tag) in self._at_fault:
+            return
+        self._at_fault.add((trail, tag))
+        if len(self._faults) < _MOST:
+            reason = f"{spelled(tag)} {what}{located(trail)}"
+            self._faults.append(Fault(status, path_of_trail(trail, tag), reason))
+        else:
+            self._more += 1
+
+    def correction(self, trail: Trail, tag: str, what: str) -> None:
+        """Note a correction; ``what`` is a participle: ``added empty``, ``taken as SH``."""
+        self._corrected.add(trail[0][0] if trail else tag)
+        if (what, located(trail)) in self._corrections or len(self._corrections) < _MOST:
+            self._corrections.setdefault((what, located(trail)), []).append(spelled(tag))
+        else:
+            self._more += 1
+
+    def refuse(self) -> None:
+        """Raise UpsError if there is a fault: one refusal that names all of them."""
+        if self._faults:
+            raise refusal_of(self._faults, self._more)
+
+    @property
+    def corrections(self) -> tuple[str, ...]:
+        """One sentence for all attributes of one level that were corrected in the same way."""
+        sentences = [
+            f"{', '.join(names)} {'was' if len(names) == 1 else 'were'} {what}{where}"
+            for (what, where), names in self._corrections.items()
+        ]
+        return (*sentences, f"{self._more} more corrections") if self._more else tuple(sentences)
+
+    @property
+    def corrected(self) -> frozenset[str]:
+        """Tags of the attributes of the workitem that were corrected, or hold what was."""
+        return frozenset(self._corrected)
+
+
+def refusal_of(faults: Sequence[Fault], more: int = 0) -> UpsError:
+    """One refusal that names all faults; ``more`` is the number of those that are not listed.
+
+    The state of the workitem comes first, then what has the status of the refusal.
+    """
+    ranked = sorted(faults, key=_rank)
+    sentences = [fault.reason for fault in ranked[:_MOST_SENTENCES]]
+    unnamed = len(ranked) - len(sentences) + more
+    if unnamed:
+        sentences.append(f"and {unnamed} more attributes are at fault")
+    return UpsError(ranked[0].status, "; ".join(sentences), ranked[0].path, ranked)
+
+
+def _rank(fault: Fault) -> tuple[bool, int]:
+    rank = _RANKS.index(fault.status) if fault.status in _RANKS else len(_RANKS)
+    return fault.path != tags.STATE, rank

@@ -3,87 +3,126 @@
 
 ``arranged`` checks one column of Table CC.2.5-3 and returns the data set as it is to be stored:
 
-- type 1 needs a value, type 2 must be there, a 1C attribute too if its condition holds;
-- what an SCU may leave out but an SCP must hold (``3/2``, ``1C/2``) is added empty;
+- type 1 needs a value, a 1C attribute too if its condition holds;
+- type 2 must be there; if it is not, it is added empty and reported, or refused if the findings are strict;
+- what an SCU may leave out but an SCP must hold (``3/2``, ``1C/2``) is added empty, as the table has it;
 - what an SCU may leave out and an SCP must not hold empty (``3/1``, ``1C/1``), counts as not sent if it comes
-  empty: so says type 3 (PS3.5 §7.4.5), and performers do send such elements;
-- values with an unmistakable fault are put right, and each of these coercions is told:
-  an enumerated value in lower case, and the VR that earlier editions gave a URI. Padding is not told.
+  empty, and that is reported: a type 3 attribute without a value says nothing (PS3.5 §7.4.5), and performers do
+  send them. A strict reading refuses type 1C;
+- an enumerated value in lower case, and the VR that earlier editions gave a URI, are corrected and reported.
+  Padding is not reported.
 
 The input stays as it is; parts that need no change are shared with the result.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from . import tags
 from .conditions import Condition
-from .dataset import DataSet, Element, element, is_empty, ordered
+from .dataset import DataSet, Element, element, is_empty, patched
 from .dictionary import keyword
-from .refusals import Trail, located, refusal, spelled
+from .refusals import Findings, Trail
 from .rules import Contents, Demands, Rule
-from .statuses import MISSING_ATTRIBUTE, MISSING_VALUE, NO_SUCH_ATTRIBUTE, UpsError
+from .statuses import MISSING_ATTRIBUTE, MISSING_VALUE, NO_SUCH_ATTRIBUTE
+from .value_rules import FAULTY
 
 _NOTHING: DataSet = {}
 _REFUSED: Final = {tags.STATE: "is changed by Change UPS State, not"}
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Arrangement:
-    """One pass over a data set.
+    """One pass over a data set whose values are checked.
 
     Attributes:
         creating: True for column N-CREATE, False for N-SET.
-        coercions: one sentence for each value put right.
+        findings: takes what is at fault (0105 not allowed here, 0120 attribute missing, 0121 value missing), and
+            what is corrected.
     """
 
     creating: bool
-    coercions: list[str] = field(default_factory=list)
+    findings: Findings
 
     def arranged(
         self, item: DataSet, contents: Contents, trail: Trail = (), above: DataSet = _NOTHING
     ) -> DataSet:
-        """One level, checked and as it is to be stored; ``above`` is the level that holds its sequence.
-
-        Raises:
-            UpsError: 0105 not allowed here, 0120 attribute missing, 0121 value missing.
-        """
+        """One level, as it is to be stored; ``above`` is the level that holds its sequence."""
         demands = contents.create if self.creating else contents.update
         self._check_allowed(item, demands, trail)
-        _check_presence(item, demands, trail, above)
-        changes = self._changes(item, contents, demands, trail)
-        if not changes:
-            return item
-        merged = {**item, **changes}
-        return ordered({tag: found for tag, found in merged.items() if found is not None})
+        self._check_values(item, demands, trail, above)
+        changes = {rule.tag: element(rule.vr) for rule in demands.filled if rule.tag not in item}
+        return patched(
+            item,
+            {
+                **changes,
+                **self._added(item, contents, demands, trail),
+                **self._changes(item, contents, demands, trail),
+            },
+        )
 
     def _check_allowed(self, item: DataSet, demands: Demands, trail: Trail) -> None:
         if demands.refused.isdisjoint(item):
             return
-        tag = min(demands.refused.intersection(item))
-        what = _REFUSED.get(tag, "is not allowed") if not trail else "is not allowed"
         when = "at creation" if self.creating else "in an update"
-        raise refusal(NO_SUCH_ATTRIBUTE, trail, tag, f"{what} {when}")
+        for tag in sorted(demands.refused.intersection(item)):
+            what = _REFUSED.get(tag, "is not allowed") if not trail else "is not allowed"
+            self.findings.fault(NO_SUCH_ATTRIBUTE, trail, tag, f"{what} {when}")
+
+    def _check_values(self, item: DataSet, demands: Demands, trail: Trail, above: DataSet) -> None:
+        for tag in demands.valued:
+            if _lacks_value(item.get(tag)):
+                self._lacks(item, tag, trail)
+        for rule in demands.conditional:
+            if _lacks_value(item.get(rule.tag)) and rule.condition and rule.condition.holds(item, above):
+                self._lacks(item, rule.tag, trail, rule.condition)
+
+    def _lacks(self, item: DataSet, tag: str, trail: Trail, condition: Condition | None = None) -> None:
+        status, what = (MISSING_VALUE, "has no value") if tag in item else (MISSING_ATTRIBUTE, "is missing")
+        self.findings.fault(status, trail, tag, f"{what}{_because(condition)}")
+
+    def _added(self, item: DataSet, contents: Contents, demands: Demands, trail: Trail) -> DataSet:
+        """Type 2 attributes that are not there."""
+        added: DataSet = {}
+        for tag in demands.present:
+            if tag in item:
+                continue
+            if self.findings.strict:
+                self.findings.fault(MISSING_ATTRIBUTE, trail, tag, "is missing")
+            else:
+                self.findings.correction(trail, tag, "added empty")
+                added[tag] = element(contents.rules[tag].vr)
+        return added
 
     def _changes(
         self, item: DataSet, contents: Contents, demands: Demands, trail: Trail
     ) -> dict[str, Element | None]:
-        changes: dict[str, Element | None] = {
-            rule.tag: element(rule.vr) for rule in demands.filled if rule.tag not in item
-        }
-        for tag in item:
-            if tag in demands.dropped and _lacks_value(item[tag]):
+        changes: dict[str, Element | None] = {}
+        for tag, found in item.items():
+            if tag in demands.refused:
+                continue
+            if tag in demands.dropped and _lacks_value(found):
+                self._drop(contents.rules[tag], trail)
                 changes[tag] = None
             elif tag in contents.adjustable:
-                stored = self.stored(item[tag], contents.rules[tag], trail, item)
-                if stored is not item[tag]:
+                stored = self.stored(found, contents.rules[tag], trail, item)
+                if stored is not found:
                     changes[tag] = stored
         return changes
 
+    def _drop(self, rule: Rule, trail: Trail) -> None:
+        usage = rule.create if self.creating else rule.update
+        if self.findings.strict and usage.scu == "1C":
+            self.findings.fault(MISSING_VALUE, trail, rule.tag, "has no value")
+        else:
+            self.findings.correction(trail, rule.tag, "left out: it has no value")
+
     def stored(self, found: Element, rule: Rule, trail: Trail, item: DataSet) -> Element:
         """An element as it is to be stored; itself if nothing changes."""
+        if found is FAULTY:
+            return found
         if is_empty(found):
             return found if found["vr"] == rule.vr else element(rule.vr)
         if rule.contents:
@@ -94,52 +133,31 @@ class Arrangement:
 
     def _items(self, found: Element, tag: str, contents: Contents, trail: Trail, above: DataSet) -> Element:
         given: list[DataSet] = found["Value"]
-        made = [
+        arranged = [
             self.arranged(item, contents, (*trail, (tag, number)), above)
             for number, item in enumerate(given, 1)
         ]
-        return found if all(map(_same, made, given)) else element("SQ", *made)
+        return found if all(map(_same, arranged, given)) else element("SQ", *arranged)
 
     def _canonical(self, found: Element, rule: Rule, trail: Trail) -> Element:
         given: list[str | None] = found["Value"]
-        made = [one.strip(" ").upper() if one else one for one in given]
-        if made == given:
+        canonical = [text.strip(" ").upper() if text else text for text in given]
+        if canonical == given:
             return found
-        if any(one and one.strip(" ") != new for one, new in zip(given, made, strict=True)):
-            self._tell(rule.tag, "was set in upper case", trail)
-        return element(rule.vr, *made)
+        if any(text and text.strip(" ") != new for text, new in zip(given, canonical, strict=True)):
+            self.findings.correction(trail, rule.tag, "set in upper case")
+        return element(rule.vr, *canonical)
 
     def _with_present_vr(self, found: Element, rule: Rule, trail: Trail) -> Element:
         if found["vr"] == rule.vr:
             return found
-        self._tell(rule.tag, f"was given its present VR {rule.vr}", trail)
+        self.findings.correction(trail, rule.tag, f"given its present VR {rule.vr}")
         return element(rule.vr, *found["Value"])
-
-    def _tell(self, tag: str, what: str, trail: Trail) -> None:
-        self.coercions.append(f"{spelled(tag)} {what}{located(trail)}")
-
-
-def _check_presence(item: DataSet, demands: Demands, trail: Trail, above: DataSet) -> None:
-    for tag in demands.valued:
-        if _lacks_value(item.get(tag)):
-            raise _lack(item, tag, trail)
-    for tag in demands.present:
-        if tag not in item:
-            raise _lack(item, tag, trail)
-    for rule in demands.conditional:
-        if _lacks_value(item.get(rule.tag)) and rule.condition and rule.condition.holds(item, above):
-            raise _lack(item, rule.tag, trail, rule.condition)
 
 
 def _lacks_value(found: Element | None) -> bool:
     given = found.get("Value") if found else None
     return not (given and given[0]) and is_empty(found)  # the first half only spares time
-
-
-def _lack(item: DataSet, tag: str, trail: Trail, condition: Condition | None = None) -> UpsError:
-    if tag in item:
-        return refusal(MISSING_VALUE, trail, tag, f"has no value{_because(condition)}")
-    return refusal(MISSING_ATTRIBUTE, trail, tag, f"is missing{_because(condition)}")
 
 
 def _because(condition: Condition | None) -> str:

@@ -6,7 +6,7 @@ DIMSE codes: PS3.4 Annex CC tables CC.2.x-2/-3 and PS3.7 Annex C. HTTP: PS3.18 Â
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
@@ -228,17 +228,40 @@ REGISTER: Final[Mapping[str, Status]] = MappingProxyType(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One attribute at fault.
+
+    Attributes:
+        status: the row of the register that this attribute alone would be refused with.
+        path: tags as 8 hex digits joined by ``.``, from the root down to the attribute.
+        reason: a sentence that begins with the attribute, without patient data.
+    """
+
+    status: Status
+    path: str
+    reason: str
+
+
 class UpsError(Exception):
     """A request was refused and nothing has changed.
 
     Attributes:
         status: the row of the register.
-        detail: what was found and what was expected, without patient data.
-        tag: path of the attribute at fault as 8-digit hex tags joined by ``.``, or None.
+        detail: what is wrong and what was expected, without patient data.
+        tag: path of the first attribute at fault as 8-digit hex tags joined by ``.``, or None.
+        faults: every attribute at fault, those of the status first.
     """
 
-    def __init__(self, status: Status, detail: str = "", tag: str | None = None) -> None:
+    def __init__(
+        self, status: Status, detail: str = "", tag: str | None = None, faults: Sequence[Fault] = ()
+    ) -> None:
         super().__init__(detail or status.meaning)
         self.status = status
         self.detail = detail or status.meaning
         self.tag = tag
+        self.faults = tuple(faults) or ((Fault(status, tag, self.detail),) if tag else ())
+
+    def under(self, status: Status) -> UpsError:
+        """The same refusal under another status, for a service that has one of its own."""
+        return UpsError(status, self.detail, self.tag, self.faults)

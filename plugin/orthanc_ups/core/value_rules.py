@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Whether values are valid in themselves, whatever the request: VR, multiplicity, form."""
+"""Whether values are valid in themselves, whatever the request: VR, multiplicity, form. Corrects clear ones."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final
 
-from .dataset import BINARY_VRS, DataSet
+from . import corrections
+from .dataset import BINARY_VRS, DataSet, Element, element, is_empty, patched
 from .dictionary import VR_OF
-from .refusals import Trail, refusal
+from .refusals import Findings, Trail, refusal
 from .representations import FORMS, REPRESENTATIONS
 from .rules import ROOT, Contents, Rule
 from .statuses import INVALID_VALUE, NO_SUCH_ATTRIBUTE
@@ -43,6 +44,12 @@ class Limits:
 
 USUAL: Final = Limits()
 
+FAULTY: Final[Element] = {"vr": "", "Value": [object()]}
+"""Stands for an element at fault, so that nothing more is said about it: it is there, and has a value."""
+
+_NO_CONTENT: Final = ("0000", "0002")
+"""Groups of command sets and of file meta information, which some clients leave in a data set."""
+
 
 def check_values(dataset: DataSet, *, limits: Limits = USUAL) -> None:
     """Refuse a data set of which some value is invalid (PS3.5 §6.2, PS3.4 Table CC.2.5-3).
@@ -53,7 +60,18 @@ def check_values(dataset: DataSet, *, limits: Limits = USUAL) -> None:
     Raises:
         UpsError: 0106 for an invalid value, 0105 for a tag that is none; ``tag`` is the path.
     """
-    _Check(limits).level(dataset, ROOT, ())
+    findings = Findings(strict=True)
+    checked(dataset, findings, limits)
+    findings.refuse()
+
+
+def checked(dataset: DataSet, findings: Findings, limits: Limits = USUAL) -> DataSet:
+    """The data set with what could be corrected, unless ``findings`` are strict, and FAULTY where it could not.
+
+    Raises:
+        UpsError: 0106 for a data set beyond the limits, which is not looked at any further.
+    """
+    return _Check(limits, findings).level(dataset, ROOT, ())
 
 
 def value_fault(found: Any, tag: str, rule: Rule | None) -> str | None:
@@ -127,35 +145,87 @@ def quoted(one: Any) -> str:
 class _Check:
     """One pass over a data set, with its budget."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, findings: Findings) -> None:
         self._limits = limits
         self._left = limits.parts
+        self._findings = findings
 
-    def level(self, dataset: DataSet, contents: Contents | None, trail: Trail) -> None:
+    def level(self, dataset: DataSet, contents: Contents | None, trail: Trail) -> DataSet:
+        """The level with its values corrected, and FAULTY in place of what is at fault."""
         rules = contents.rules if contents else {}
+        changes: dict[str, Element | None] = {}
         for tag, found in dataset.items():
             rule = rules.get(tag)
-            fault = self._excess(found)
-            if not fault and not (rule and _is_plainly_right(found, rule)):
-                fault = value_fault(found, tag, rule)
-            if fault or not (rule or _is_tag(tag)):
-                raise _fault(trail, tag, fault)
-            if found["vr"] == "SQ":
-                self._items(tag, found.get("Value", ()), rule.contents if rule else None, trail)
+            self._count(found, tag, trail)
+            sound: Element | None = found
+            if not (rule and _is_plainly_right(found, rule)):
+                sound = self._sound(found, tag, rule, trail)
+            if sound is not None and sound["vr"] == "SQ":
+                sound = self._items(sound, tag, rule, trail)
+            if sound is not found:
+                changes[tag] = sound
+        return patched(dataset, changes)
 
-    def _items(self, tag: str, found: list[DataSet], contents: Contents | None, trail: Trail) -> None:
-        if found and len(trail) >= self._limits.nesting:
+    def _sound(self, found: Any, tag: Any, rule: Rule | None, trail: Trail) -> Element | None:
+        """The element as the dictionary has it; None if it does not belong here."""
+        if not (rule or _is_tag(tag)):
+            self._foreign(tag, trail)
+            return None
+        fault = value_fault(found, tag, rule)
+        if fault is None:
+            sound: Element = found
+            return sound
+        corrected = None if self._findings.strict else _corrected(found, tag, rule)
+        if corrected is None:
+            self._findings.fault(INVALID_VALUE, trail, tag, fault)
+            return FAULTY
+        self._findings.correction(trail, tag, corrected[1])
+        return corrected[0]
+
+    def _foreign(self, tag: Any, trail: Trail) -> None:
+        shown = tag if isinstance(tag, str) and _TAG.fullmatch(tag) else "FFFFFFFF"
+        if not self._findings.strict and shown.startswith(_NO_CONTENT):
+            self._findings.correction(trail, shown, "left out: its group is not part of a data set")
+        else:
+            what = "is no tag of content: expected 8 hex digits"
+            self._findings.fault(NO_SUCH_ATTRIBUTE, trail, shown, what)
+
+    def _items(self, found: Element, tag: str, rule: Rule | None, trail: Trail) -> Element:
+        given: list[DataSet] = found.get("Value") or []
+        if given and len(trail) >= self._limits.nesting:
             most = f"is nested too deeply: at most {self._limits.nesting} sequences within one another"
             raise refusal(INVALID_VALUE, trail[:1], tag, most)
-        for number, item in enumerate(found, 1):
-            self.level(item, contents, (*trail, (tag, number)))
+        contents = rule.contents if rule else None
+        sound = [self.level(item, contents, (*trail, (tag, number))) for number, item in enumerate(given, 1)]
+        if contents and not self._findings.strict and any(_is_hollow(item, contents) for item in sound):
+            self._findings.correction(trail, tag, "rid of items without any value")
+            sound = [item for item in sound if not _is_hollow(item, contents)]
+        unchanged = len(sound) == len(given) and all(
+            one is other for one, other in zip(sound, given, strict=True)
+        )
+        return found if unchanged else element("SQ", *sound)
 
-    def _excess(self, found: Any) -> str | None:
+    def _count(self, found: Any, tag: Any, trail: Trail) -> None:
         given = found.get("Value") if type(found) is dict else None
         self._left -= 1 + len(given) if type(given) is list else 1
-        if self._left >= 0:
-            return None
-        return f"is too much: at most {self._limits.parts} elements, items and values in all"
+        if self._left < 0:
+            what = f"is too much: at most {self._limits.parts} elements, items and values in all"
+            raise refusal(INVALID_VALUE, trail, tag if _is_tag(tag) else "FFFFFFFF", what)
+
+
+def _corrected(found: Any, tag: str, rule: Rule | None) -> tuple[Element, str] | None:
+    """What an element with a fault clearly means, if that is valid."""
+    vr = rule.vr if rule else VR_OF.get(tag) or (found.get("vr") if isinstance(found, dict) else None)
+    if not isinstance(vr, str) or vr not in REPRESENTATIONS:
+        return None
+    corrected = corrections.corrected(found, vr)
+    return corrected if corrected and value_fault(corrected[0], tag, rule) is None else None
+
+
+def _is_hollow(item: DataSet, contents: Contents) -> bool:
+    """True for an item without elements, or with empty elements only where the table asks for values."""
+    needs_values = contents.update.valued or contents.update.conditional
+    return all(map(is_empty, item.values())) if needs_values else not item
 
 
 def _is_tag(tag: Any) -> bool:
@@ -163,13 +233,3 @@ def _is_tag(tag: Any) -> bool:
     return tag in VR_OF or (
         isinstance(tag, str) and _TAG.fullmatch(tag) is not None and "00080000" <= tag < "FFFE0000"
     )
-
-
-def _fault(trail: Trail, tag: Any, fault: str | None) -> Exception:
-    if not _is_tag(tag):
-        return refusal(NO_SUCH_ATTRIBUTE, trail, _shown(tag), "is no tag of content: expected 8 hex digits")
-    return refusal(INVALID_VALUE, trail, tag, fault or "")
-
-
-def _shown(tag: Any) -> str:
-    return tag if isinstance(tag, str) and _TAG.fullmatch(tag) else "FFFFFFFF"

@@ -12,6 +12,7 @@ from typing import Any, Final
 from ..codecs import dicom_json, dicom_xml
 from ..core import statuses
 from ..core.dataset import DataSet
+from ..core.dictionary import path_name
 from ..core.outcome import Outcome, Page
 from ..core.statuses import Service, Status, UpsError
 from . import multipart
@@ -37,6 +38,8 @@ _LARGE: Final = 32 * 1024  # bytes; beyond, a thread compresses
 _FAST: Final = 3
 _GZIP: Final = 31
 _RETRY_AFTER: Final = 5  # seconds
+_LONGEST_WARNING: Final = 1000
+_LONGEST_HEADER: Final = 4000
 _NOT_TO_BE_KEPT: Final = ("Cache-Control", "no-store")  # patients' data
 
 
@@ -63,15 +66,21 @@ def done(outcome: Outcome, service: Service, base: str, headers: Headers = ()) -
     status = outcome.status.http_for(service)
     if outcome.status.warning:
         headers = (*headers, warning(base, outcome.status.warning))
+    modifications = _modifications(outcome)
+    if modifications:
+        headers = (
+            *headers,
+            warning(base, modifications[:_LONGEST_WARNING]),
+            ("X-Ups-Modifications", modifications[:_LONGEST_HEADER]),
+        )
     if status >= 400:  # a success for DIMSE only: there was no such subscription
         return report(status, {"Detail": outcome.status.meaning}, headers)
-    return WebResponse(status, (*headers, *_modifications(outcome)))
+    return WebResponse(status, headers)
 
 
-def _modifications(outcome: Outcome) -> Headers:
-    """What the server changed, in words; beyond the standard, and nobody need look at it."""
-    text = "; ".join(outcome.details).encode("ascii", "replace").decode()
-    return (("X-Ups-Modifications", text[:2000]),) if text else ()
+def _modifications(outcome: Outcome) -> str:
+    """What the server corrected, in words; a header by this name is beyond the standard."""
+    return "; ".join(outcome.details).encode("ascii", "replace").decode()
 
 
 def refused(error: UpsError, service: Service | None, base: str) -> WebResponse:
@@ -87,6 +96,10 @@ def refused(error: UpsError, service: Service | None, base: str) -> WebResponse:
         "Meaning": status.meaning,
         "Detail": error.detail,
         "Attribute": error.tag,
+        "Attributes": [
+            {"Tag": fault.path, "Keyword": path_name(fault.path), "Reason": fault.reason}
+            for fault in error.faults
+        ],
     }
     return report(http, content, headers)
 

@@ -39,7 +39,6 @@ from ..core.statuses import (
     Service,
     UpsError,
 )
-from ..core.value_rules import check_values
 from . import lost_queries
 from .parameters import (
     DELETION_LOCK,
@@ -121,9 +120,9 @@ def _change_state(call: Call) -> Command:
 
 
 def _request_cancel(call: Call) -> Command:
-    _check_rest(call, call.body or {}, CANCEL_INFORMATION)
-    information = {tag: found for tag, found in (call.body or {}).items() if tag in CANCEL_INFORMATION}
-    check_values(information)
+    body = call.body or {}
+    _check_rest(call, body, CANCEL_INFORMATION)
+    information = {tag: found for tag, found in body.items() if tag in CANCEL_INFORMATION}
     requester = _requester(call)
     if not call.resource.ae:
         call.warn(lost_queries.without_requester(requester.ae))

@@ -60,9 +60,17 @@ class HttpProblem(Exception):
 
 def report(status: int, content: dict[str, Any], headers: Headers = ()) -> WebResponse:
     """An answer with a Status Report (PS3.18 §8.6.3.1) in JSON, readable for man and machine."""
-    # What a client sent may be quoted: lone surrogates must not spoil the report.
-    safe = {key: one.encode("utf-8", "replace").decode() for key, one in content.items() if one}
+    safe = encodable({key: value for key, value in content.items() if value})
     code = f" ({content['Status']})" if content.get("Status") else ""
     reason = f"{content.get('Detail', '')}{code}"
     body = orjson.dumps(safe, option=orjson.OPT_APPEND_NEWLINE)
     return WebResponse(status, headers, body, "application/json", reason)
+
+
+def encodable(value: Any) -> Any:
+    """The same without lone surrogates, which a client may have sent and which cannot be written in UTF-8."""
+    if isinstance(value, list):
+        return [encodable(item) for item in value]
+    if isinstance(value, dict):
+        return {key: encodable(item) for key, item in value.items()}
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value

@@ -67,7 +67,7 @@ class UpsRs:
             ignored_parameters: names in queries that belong to others, such as tokens of an authorization plugin.
         """
         self._worklist = worklist
-        self._strict = bool(getattr(settings, "strict", False))
+        self._strict = settings.strict
         self._most_results = settings.maximum_results
         self._bodies = BodyReader(settings.maximum_body_size, settings.maximum_nesting)
         self._texts = TextCache()

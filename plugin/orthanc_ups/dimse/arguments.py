@@ -10,7 +10,6 @@ from typing import Final
 
 from ..core import tags
 from ..core.arguments import unexpected
-from ..core.closing import check_cancellation
 from ..core.commands import ChangeState, Command, RequestCancel, Requester, Subscribe, Suspend, Unsubscribe
 from ..core.dataset import DataSet, values
 from ..core.events import CANCEL_INFORMATION
@@ -56,7 +55,6 @@ def _change_state(action: Action) -> Command:
 def _request_cancel(action: Action) -> Command:
     _check_rest(action, CANCEL_INFORMATION)
     information = {tag: found for tag, found in action.information.items() if tag in CANCEL_INFORMATION}
-    check_cancellation(information)
     return RequestCancel(action.requester, action.uid, information)
 
 

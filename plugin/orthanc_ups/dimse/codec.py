@@ -28,7 +28,7 @@ class Codec:
     def __init__(self, settings: Settings, surroundings: Surroundings) -> None:
         self._bounds = Bounds(settings.maximum_nesting)
         self._most = settings.maximum_data_set_size
-        self._strict = bool(getattr(settings, "strict", False))
+        self._strict = settings.strict
         self._otherwise = undeclared(surroundings.default_encoding)
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="UPS-DECODE")
 

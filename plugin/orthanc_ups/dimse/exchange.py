@@ -13,6 +13,7 @@ from ..core.dataset import DataSet
 from ..core.statuses import Status, UpsError
 from .association import Association
 from .codec import Codec
+from .comments import comment_of, shortened
 from .message import (
     ACTION_TYPE,
     AFFECTED_CLASS,
@@ -34,9 +35,8 @@ from .message import (
 )
 from .negotiation import UPS_CLASSES, Context
 
-_LONGEST_COMMENT: Final = 64
-_ABOUT_ATTRIBUTES: Final = frozenset({0x0105, 0x0106, 0x0107, 0x0116, 0x0120, 0x0121})
-"""Statuses that come with an Attribute Identifier List (PS3.7 §C.5)."""
+_ABOUT_ATTRIBUTES: Final = frozenset({0x0105, 0x0106, 0x0107, 0x0116, 0x0120, 0x0121, 0xC309})
+"""Statuses that come with an Attribute Identifier List (PS3.7 §C.5), and that of a wrong state at creation."""
 
 
 class Exchange:
@@ -117,14 +117,18 @@ class Exchange:
         await self._association.send(self._message(command, attributes))
 
     async def refuse(self, error: UpsError) -> None:
-        """Send a failure, with the attribute at fault where there is one."""
+        """Send a failure, with every attribute at fault (PS3.7 Annex C).
+
+        Offending Element has the attributes themselves, Attribute Identifier List those of the workitem that hold
+        them.
+        """
         command = self._head(error.status.code, self.instance)
-        command[ERROR_COMMENT] = shortened(error.detail)
-        path = (error.tag or "").split(".")
-        if path[-1]:
-            command[OFFENDING_ELEMENT] = (path[-1],)
+        command[ERROR_COMMENT] = comment_of(error)
+        paths = [fault.path.split(".") for fault in error.faults]
+        if paths:
+            command[OFFENDING_ELEMENT] = tuple(dict.fromkeys(path[-1] for path in paths))
             if error.status.code in _ABOUT_ATTRIBUTES:
-                command[ATTRIBUTE_LIST] = (path[0],)
+                command[ATTRIBUTE_LIST] = tuple(dict.fromkeys(path[0] for path in paths))
         await self._association.send(self._message(command, None))
 
     async def send_matches(self, code: int, identifiers: Iterable[DataSet]) -> None:
@@ -161,12 +165,3 @@ class Exchange:
     def _message(self, command: dict[int, Value], attributes: DataSet | None) -> Message:
         data = self._codec.encoded(attributes, self.context.syntax) if attributes else None
         return Message(self.message.context, command, data)
-
-
-def shortened(comment: str) -> str:
-    """What fits into Error Comment: 64 characters of ASCII, cut between words."""
-    plain = comment.replace("\\", "/").replace("…", "...").encode("ascii", errors="replace").decode("ascii")
-    if len(plain) <= _LONGEST_COMMENT:
-        return plain
-    cut = plain[: _LONGEST_COMMENT - 2]
-    return (cut.rpartition(" ")[0] or cut) + ".."

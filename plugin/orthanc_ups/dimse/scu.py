@@ -203,7 +203,8 @@ class DimseChannel:
             EVENT_TYPE: int(event.type),
         }
         syntax = association.agreement.contexts[context].syntax
-        message = Message(context, command, self._data_set(event, syntax))
+        data = self._data_set(event, syntax) if event.information else None
+        message = Message(context, command, data)
         _judge(await self._asked(association, message, modality.timeout or self._settings.dimse_timeout))
 
     def _data_set(self, event: Event, syntax: Syntax) -> bytes:

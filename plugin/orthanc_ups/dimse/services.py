@@ -23,6 +23,7 @@ from ..orthanc.refusal_log import Refusal, RefusalLog
 from ..worklist.ports import WorklistPort
 from .arguments import ACTION_TYPES, Action, command
 from .association import Gone
+from .comments import comment_on
 from .exchange import Exchange
 from .message import ACTION_TYPE, ATTRIBUTE_LIST, RESPONSE, Field
 from .negotiation import FIND_CLASSES, UPS_CLASSES, VERIFICATION
@@ -147,7 +148,7 @@ class Services:
             detail = "SOPInstanceUID (0008,0018) is not Affected SOP Instance UID"
             raise UpsError(statuses.INVALID_VALUE, detail, tags.SOP_INSTANCE_UID)
         outcome = await self._worklist.execute(Create(exchange.requester, uid, attributes, corrections))
-        await exchange.answer(outcome.status, outcome.uid, outcome.attributes, "; ".join(outcome.details))
+        await exchange.answer(outcome.status, outcome.uid, outcome.attributes, comment_on(outcome))
 
     async def _set(self, exchange: Exchange) -> None:
         """N-SET (PS3.4 CC.2.6)."""
@@ -158,7 +159,7 @@ class Services:
         attributes.pop(tags.TRANSACTION_UID, None)
         update = Update(exchange.requester, uid, attributes, transaction, corrections)
         outcome = await self._worklist.execute(update)
-        await exchange.answer(outcome.status, uid, outcome.attributes, "; ".join(outcome.details))
+        await exchange.answer(outcome.status, uid, outcome.attributes, comment_on(outcome))
 
     async def _get(self, exchange: Exchange) -> None:
         """N-GET (PS3.4 CC.2.7): what is asked for, or everything, but never Transaction UID."""
@@ -181,7 +182,7 @@ class Services:
         information = await _as_arguments(exchange)
         action = Action(exchange.requester, uid, information, exchange.context.mechanisms, not self._strict)
         outcome = await self._worklist.execute(command(action_type, action))
-        await exchange.answer(outcome.status, uid, None, "; ".join(outcome.details) or outcome.status.meaning)
+        await exchange.answer(outcome.status, uid, None, comment_on(outcome))
 
     async def _find(self, exchange: Exchange) -> None:
         """C-FIND (PS3.4 CC.2.8)."""
@@ -189,7 +190,7 @@ class Services:
             await self._answer_matches(exchange, await self._query(exchange))
         except UpsError as error:
             status = _FIND_STATUSES.get(error.status.code, error.status)
-            raise UpsError(status, error.detail, error.tag) from error
+            raise error.under(status) from error
 
     async def _query(self, exchange: Exchange) -> Query:
         if exchange.message.data is None and not exchange.message.oversized:
@@ -198,7 +199,7 @@ class Services:
             identifier = await exchange.data_set()
         except UpsError as error:
             if error.status is statuses.PROCESSING_FAILURE:
-                raise UpsError(statuses.IDENTIFIER_MISMATCH, error.detail, error.tag) from error
+                raise error.under(statuses.IDENTIFIER_MISMATCH) from error
             raise
         return Query.of(identifier, mechanisms=exchange.context.mechanisms, timezone=self._zone)
 
@@ -267,7 +268,7 @@ async def _as_arguments(exchange: Exchange) -> DataSet:
         return await exchange.data_set()
     except UpsError as error:
         if error.status is statuses.INVALID_VALUE:
-            raise UpsError(statuses.INVALID_ARGUMENT, error.detail, error.tag) from error
+            raise error.under(statuses.INVALID_ARGUMENT) from error
         raise
 
 

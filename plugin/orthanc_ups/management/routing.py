@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 from urllib.parse import parse_qsl
@@ -17,7 +17,7 @@ from ..core.statuses import UpsError
 from ..delivery.port import Unreachable
 from ..dicomweb.origins import Origins
 from ..dicomweb.request import WebRequest
-from ..dicomweb.response import HttpProblem, WebResponse
+from ..dicomweb.response import HttpProblem, WebResponse, encodable
 from ..dicomweb.rights import Rights
 from ..store.port import StoreUnavailable
 from . import permissions
@@ -240,8 +240,11 @@ def json_response(content: Any, status: int = 200) -> WebResponse:
 
 
 def refusal(error: UpsError) -> WebResponse:
-    """The worklist's refusal: the rule in words, its name, and the attribute at fault."""
-    return error_response(error.status.http, error.detail, error.status.name, spelled(error.tag))
+    """The worklist's refusal: the rule in words, its name, and every attribute at fault."""
+    faults = [{"attribute": spelled(fault.path), "reason": fault.reason} for fault in error.faults]
+    return error_response(
+        error.status.http, error.detail, error.status.name, spelled(error.tag), faults=faults
+    )
 
 
 def error_response(
@@ -250,8 +253,14 @@ def error_response(
     name: str = "REQUEST",
     attribute: str | None = None,
     headers: Iterable[tuple[str, str]] = (),
+    faults: Sequence[Mapping[str, str | None]] = (),
 ) -> WebResponse:
-    """An error for people and programs."""
-    readable = words.encode("utf-8", "replace").decode()
-    content = {"error": readable[:1].upper() + readable[1:], "status": name, "attribute": attribute}
-    return WebResponse(status, (*_NO_STORE, *headers), orjson.dumps(content), "application/json")
+    """An error for people and programs; ``faults`` are all attributes at fault, each with its reason."""
+    content: dict[str, object] = {
+        "error": words[:1].upper() + words[1:],
+        "status": name,
+        "attribute": attribute,
+    }
+    if faults:
+        content["attributes"] = list(faults)
+    return WebResponse(status, (*_NO_STORE, *headers), orjson.dumps(encodable(content)), "application/json")

@@ -15,7 +15,7 @@ from dataclasses import replace
 from ..core import tags
 from ..core.commands import Requester, Subscribe
 from ..core.dataset import DataSet
-from ..core.events import Event, EventType, Occurrence, assigned, state_report
+from ..core.events import Event, EventType, Occurrence, assigned, is_assigned, state_report
 from ..core.mechanisms import Mechanisms
 from ..core.statuses import RESOURCE_LIMITATION, UpsError
 from ..core.subscriptions import GlobalAct, Kind, Log, standing, subscribed
@@ -200,9 +200,8 @@ class Merge:
 def _news(theirs: Workitem) -> Iterator[Occurrence]:
     """What everybody hears of a workitem that is new here; who performs it only while it is to be performed."""
     yield state_report(theirs.attributes)
-    performers = None if theirs.state.is_final else assigned(theirs.attributes)
-    if performers:
-        yield performers
+    if not theirs.state.is_final and is_assigned(theirs.attributes):
+        yield assigned(theirs.attributes)
 
 
 def _wish(act: GlobalAct) -> _Wish:

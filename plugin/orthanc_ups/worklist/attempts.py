@@ -58,8 +58,10 @@ class Attempts:
                 self.present(command.uid, before)
             workitem = before.workitem if before else None
             watched = workitem is not None and bool(self._ledger.receivers(workitem))
-            label = self._settings.worklist_label
-            around = Circumstances(self._now(), label, watched, self._limits)
+            settings = self._settings
+            around = Circumstances(
+                self._now(), settings.worklist_label, watched, self._limits, settings.strict
+            )
             return Attempt(decide(workitem, command, around))
 
         return attempt
@@ -68,7 +70,7 @@ class Attempts:
         if before is not None:
             return
         if self._shadow.is_gone(uid):
-            raise UpsError(statuses.DUPLICATE_INSTANCE, f"a UPS {uid} existed already")
+            raise UpsError(statuses.DUPLICATE_INSTANCE, f"already existed, and was purged: UPS {uid}")
         if self._shadow.count() >= self._settings.maximum_workitems:
             raise UpsError(statuses.RESOURCE_LIMITATION, "the worklist is full (Ups.MaximumWorkitems)")
 

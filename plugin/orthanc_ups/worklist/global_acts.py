@@ -115,7 +115,7 @@ class GlobalActs:
         try:
             query = self._ledger.query(command.filter or {}, command.mechanisms)
         except UpsError as error:
-            raise UpsError(statuses.INVALID_ARGUMENT, error.detail, error.tag) from error
+            raise error.under(statuses.INVALID_ARGUMENT) from error
         if not query.is_narrowing:
             detail = "a Filtered Global Subscription needs matching keys that a UPS has"
             raise UpsError(statuses.INVALID_ARGUMENT, detail)

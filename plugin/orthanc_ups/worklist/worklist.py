@@ -214,7 +214,7 @@ class Worklist:
         decision, uid = planned.decision, command.uid
         known = (before.workitem, decision.workitem) if before else (decision.workitem,)
         why = discreet(reason_of(command), *known)
-        outcome = Outcome(decision.status, uid, decision.told, decision.details, why)
+        outcome = Outcome(decision.status, uid, decision.modified, decision.details, why)
         if before is not None and decision.workitem is before.workitem and planned.act is None:
             return outcome
         entry = HistoryEntry(self._now().timestamp(), str(command.requester), decision.what, why)

@@ -27,7 +27,6 @@ TRANSACTION: Final = "1.2.826.0.1.3680043.10.1999.5"
     ("found", "status"),
     [
         (element("CS", "IN PROGRESS"), statuses.NOT_SCHEDULED),
-        (element("CS", "scheduled"), statuses.NOT_SCHEDULED),
         (element("CS", "SCHEDULED", "SCHEDULED"), statuses.NOT_SCHEDULED),
         (element("CS", "anything else"), statuses.NOT_SCHEDULED),
         (element("US", 7), statuses.NOT_SCHEDULED),
@@ -101,8 +100,15 @@ def test_cc_2_5_transaction_uid_is_created_empty_and_never_stored(found: Element
     assert prepared.modifications == ()
 
 
-def test_cc_2_5_transaction_uid_with_a_value_is_refused_and_not_told() -> None:
-    error = refused_create(minimal(t00081195=element("UI", TRANSACTION)))
+def test_cc_2_5_transaction_uid_with_a_value_is_left_out_and_not_disclosed() -> None:
+    prepared = create(minimal(t00081195=element("UI", TRANSACTION)))
+    assert tags.TRANSACTION_UID not in prepared.attributes
+    assert "TransactionUID (0008,1195)" in prepared.modifications[0]
+    assert TRANSACTION not in prepared.modifications[0]
+
+
+def test_cc_2_5_strict_transaction_uid_with_a_value_is_refused_and_not_disclosed() -> None:
+    error = refused_create(minimal(t00081195=element("UI", TRANSACTION)), strict=True)
     assert (error.status, error.tag) == (statuses.INVALID_VALUE, tags.TRANSACTION_UID)
     assert TRANSACTION not in error.detail
 
@@ -113,16 +119,24 @@ def test_cc_2_5_progress_and_performed_are_created_empty(tag: str) -> None:
     kept = {**minimal(), tag: sent[tag]}
     error = refused_create(kept)
     assert (error.status, error.tag) == (statuses.INVALID_VALUE, tag)
-    assert refused_create({**minimal(), tag: element("SQ", {})}).tag == tag
+    assert refused_create({**minimal(), tag: element("SQ", {})}, strict=True).tag == tag
+    assert tag in create({**minimal(), tag: element("SQ", {})}).attributes
 
 
 def test_cc_2_5_another_sop_class_is_refused() -> None:
-    error = refused_create(minimal(t00080016=element("UI", tags.PULL)))
-    assert (error.status, error.tag) == (statuses.INVALID_VALUE, tags.SOP_CLASS_UID)
+    for wrong, strict in ((tags.PULL, True), ("1.2.3", False)):
+        error = refused_create(minimal(t00080016=element("UI", wrong)), strict=strict)
+        assert (error.status, error.tag) == (statuses.INVALID_VALUE, tags.SOP_CLASS_UID)
+
+
+def test_cc_3_1_the_sop_class_of_the_context_becomes_ups_push() -> None:
+    prepared = create(minimal(t00080016=element("UI", tags.PULL)))
+    assert prepared.attributes[tags.SOP_CLASS_UID] == element("UI", tags.PUSH)
+    assert prepared.modifications == ("SOPClassUID (0008,0016) was set to UPS Push",)
 
 
 def test_cc_2_5_type_2_means_there() -> None:
-    error = refused_create(minimal(t00100010=None))
+    error = refused_create(minimal(t00100010=None), strict=True)
     assert (error.status, error.detail) == (statuses.MISSING_ATTRIBUTE, "PatientName (0010,0010) is missing")
 
 

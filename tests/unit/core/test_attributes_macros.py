@@ -43,7 +43,7 @@ def test_ps3_3_8_8_code_items(item: DataSet, fault: tuple[Status, str] | None) -
     if fault is None:
         assert create(sent).attributes["00404018"] == element("SQ", item)
     else:
-        error = refused_create(sent)
+        error = refused_create(sent, strict=True)
         assert (error.status, error.tag) == (fault[0], f"00404018.{fault[1]}")
 
 
@@ -112,7 +112,7 @@ def test_ps3_3_10_14_issuers() -> None:
     ):
         sent = minimal(t00380014=element("SQ", item))
         if fault:
-            assert refused_create(sent).tag == f"00380014.{fault}"
+            assert refused_create(sent, strict=True).tag == f"00380014.{fault}"
         else:
             assert create(sent).attributes["00380014"] == element("SQ", item)
 
@@ -176,7 +176,7 @@ def test_b305_contact_uri_with_the_vr_of_earlier_editions() -> None:
     "request_",
     [
         {tags.PRIORITY: element("CS", "URGENT")},
-        {tags.START: element("DT", "2026-11-22T18:30:00")},
+        {tags.START: element("DT", "tomorrow")},
         {"00404018": element("SQ", code(), code("2"))},
         {"00741204": element("LO", "x" * 65)},
     ],

@@ -134,8 +134,6 @@ WRONG_ARGUMENTS: dict[str, tuple[int, int, DataSet, int, str | None]] = {
         0,
         tags.LABEL,
     ),
-    "unknown argument of 2": (2, 0x0114, {tags.LABEL: element("LO", "x")}, 0, tags.LABEL),
-    "reason of another VR": (2, 0x0115, {tags.REASON_FOR_CANCELLATION: element("UT", "x")}, 0, "00741238"),
     "no receiving ae": (3, 0x0115, {tags.DELETION_LOCK: element("LO", "FALSE")}, 0, tags.RECEIVING_AE),
     "empty receiving ae": (
         3,
