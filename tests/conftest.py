@@ -1,14 +1,20 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Fixtures of every test: a real Orthanc of each suite for those that ask for one."""
+"""What every test has: one profile of Hypothesis, and a real Orthanc of each suite for those that ask for one."""
 
 import os
 from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.orthanc import SUITES, RealOrthanc
 from tests.support.sharing import RealOnesTogether
+
+# How long an example takes says more about the machine than about the code. CI repeats the same examples each time.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", settings.get_profile("tests"), derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "tests")
 
 
 def _wanted_suites() -> list[str]:

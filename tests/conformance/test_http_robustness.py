@@ -24,7 +24,7 @@ from tests.support.workitems import full, minimal, performed, progress
 
 CASES = int(os.environ.get("ORTHANC_UPS_HTTP_CASES", "150"))
 _SUPPORTED = frozenset({501})  # said of other SOP classes: an answer, not an error
-FUZZ = settings(max_examples=CASES, deadline=None, suppress_health_check=list(HealthCheck))
+FUZZ = settings(max_examples=CASES, suppress_health_check=list(HealthCheck))
 GLOBAL, FILTERED = "1.2.840.10008.5.1.4.34.5", "1.2.840.10008.5.1.4.34.5.1"
 TRANSACTION = "2.25.271828182845904523536"
 

@@ -91,7 +91,6 @@ def attack(orthanc: RealOrthanc, kind: str, cases: int) -> None:
 
         @settings(
             max_examples=cases // AT_ONCE,
-            deadline=None,
             database=None,
             suppress_health_check=list(HealthCheck),
         )

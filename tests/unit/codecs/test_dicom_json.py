@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from orthanc_ups.codecs import dicom_json
@@ -26,7 +26,6 @@ def values(vr: str, listed: str) -> list[Any]:
     return found
 
 
-@settings(deadline=None)
 @given(datasets())
 def test_every_vr_survives_the_round_trip(dataset: DataSet) -> None:
     assert dicom_json.decode(dicom_json.encode(dataset)) == [dataset]
@@ -186,7 +185,6 @@ _ANY_JSON = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(_ANY_JSON)
 def test_any_json_is_read_or_refused(found: object) -> None:
     try:

@@ -4,7 +4,7 @@
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from orthanc_ups.codecs import dicom_xml
@@ -25,7 +25,6 @@ def attribute(tag: str, vr: str, content: str, more: str = "") -> str:
     return f'<DicomAttribute tag="{tag}" vr="{vr}" {more}>{content}</DicomAttribute>'
 
 
-@settings(deadline=None)
 @given(datasets())
 def test_every_vr_survives_the_round_trip(dataset: DataSet) -> None:
     assert dicom_xml.decode(dicom_xml.encode(dataset)) == dataset
@@ -180,7 +179,6 @@ _PARTS = (
 )
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from(_PARTS), max_size=12))
 def test_any_arrangement_is_read_or_refused(parts: list[str]) -> None:
     try:

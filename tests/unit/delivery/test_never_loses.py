@@ -275,7 +275,6 @@ class DeliveringOnChangingChannels(Delivering):
 _BOUNDED = hypothesis_settings(
     max_examples=60,
     stateful_step_count=30,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 Delivering.TestCase.settings = _BOUNDED

@@ -2,7 +2,7 @@
 """Negotiation of media types, codings and character sets (RFC 9110 §12.5, PS3.18 §8.7)."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from orthanc_ups.dicomweb.media_types import (
@@ -91,7 +91,6 @@ def test_utf_8_is_what_there_is(charsets: str | None, accepted: bool) -> None:
     assert accepts_utf_8(charsets) is accepted
 
 
-@settings(deadline=None)
 @given(st.text(alphabet=st.sampled_from('application/jsnx*+;=,"q01.\\ '), max_size=60))
 def test_no_header_breaks_the_negotiation(accept: str) -> None:
     assert choose(accept, OFFERED) in (*OFFERED, None)

@@ -2,7 +2,7 @@
 """Query parameters of UPS-RS (PS3.18 §8.3, §11.4.1, §11.6.1, §11.9.1, §11.10.1)."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from orthanc_ups.core.dataset import element
@@ -199,7 +199,6 @@ def test_filter_without_attribute_is_refused() -> None:
         filter_arguments(Parameters.of("filter=SCHEDULED"))
 
 
-@settings(deadline=None)
 @given(st.text(alphabet=st.sampled_from("abcPatientID0123456789.=&%+-*,\\ é"), max_size=80))
 def test_any_query_is_read_or_refused(query: str) -> None:
     try:

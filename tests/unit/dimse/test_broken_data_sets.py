@@ -151,7 +151,7 @@ def test_a_deflated_data_set_that_is_cut_off_is_refused(cut: int) -> None:
 
 
 @given(st.binary(max_size=200), st.sampled_from(list(SYNTAXES.values())))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @pytest.mark.filterwarnings("ignore")
 def test_any_bytes_are_decoded_or_refused(encoded: bytes, syntax: Syntax) -> None:
     try:
@@ -165,7 +165,7 @@ def test_any_bytes_are_decoded_or_refused(encoded: bytes, syntax: Syntax) -> Non
 
 
 @given(st.data(), st.sampled_from(list(SYNTAXES.values())))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @pytest.mark.filterwarnings("ignore")
 def test_a_damaged_workitem_is_decoded_or_refused(data: st.DataObject, syntax: Syntax) -> None:
     encoded = bytearray(encode(workitems.full("japanese"), syntax))

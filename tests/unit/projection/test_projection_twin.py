@@ -288,7 +288,6 @@ async def streamed(projection: Projection, query: Query, chunk: int) -> list[Dat
 
 MANY = settings(
     max_examples=100,
-    deadline=None,
     suppress_health_check=[
         HealthCheck.function_scoped_fixture,
         HealthCheck.too_slow,

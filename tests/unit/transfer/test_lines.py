@@ -187,7 +187,7 @@ def test_what_is_no_json_is_refused(line: bytes) -> None:
 
 
 @given(st.sampled_from(RECORDS), st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_no_damage_of_a_line_does_more_than_refuse_it(record: Record, data: st.DataObject) -> None:
     line = bytearray(encode(record))
     for _ in range(data.draw(st.integers(1, 4))):

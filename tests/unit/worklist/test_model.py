@@ -327,7 +327,6 @@ TestWorking = Working.TestCase
 TestWorking.settings = hypothesis_settings(
     max_examples=40,
     stateful_step_count=15,
-    deadline=None,
     derandomize=True,
     phases=[Phase.generate],  # making the failing example smaller would take minutes
     suppress_health_check=list(HealthCheck),
