@@ -23,7 +23,7 @@ class Addresses:
         self.root = "/" + settings.root.strip("/") if settings.root.strip("/") else ""
         self._public = settings.public_url.rstrip("/")
         self._trusted: tuple[Network, ...] = tuple(
-            ipaddress.ip_network(one, strict=False) for one in settings.trusted_proxies
+            ipaddress.ip_network(proxy, strict=False) for proxy in settings.trusted_proxies
         )
 
     def service(

@@ -49,8 +49,8 @@ class ServerLimits:
 
 def as_aiohttp(response: WebResponse, more: Headers = ()) -> Response:
     """An answer in the form of this server, with ``more`` headers."""
-    made = Response(status=response.status, body=response.body or None)
-    headers = made.headers
+    answer = Response(status=response.status, body=response.body or None)
+    headers = answer.headers
     headers["Server"] = SERVER
     if response.content_type:
         headers["Content-Type"] = response.content_type
@@ -58,7 +58,7 @@ def as_aiohttp(response: WebResponse, more: Headers = ()) -> Response:
         del headers["Content-Type"]
     for name, value in (*response.headers, *more):
         headers.add(name, value)
-    return made
+    return answer
 
 
 class LimitedServer(Server):

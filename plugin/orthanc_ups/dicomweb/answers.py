@@ -56,7 +56,7 @@ def negotiated(
     chosen = choose(accept, offered)
     if chosen is None:
         raise HttpProblem(406, f"none of {', '.join(map(str, offered))} is acceptable")
-    if not accepts_utf_8(parameters.one("charset")):
+    if not accepts_utf_8(parameters.value("charset")):
         raise HttpProblem(406, "answers are in UTF-8 only, which charset excludes")
     return chosen
 
@@ -118,36 +118,36 @@ def workitem_in_json(text: bytes, media_type: MediaType) -> WebResponse:
     return WebResponse(200, (_NOT_TO_BE_KEPT,), text, media_type.name)
 
 
-def workitem_in_xml(found: DataSet, media_type: MediaType) -> WebResponse:
+def workitem_in_xml(workitem: DataSet, media_type: MediaType) -> WebResponse:
     """The same in XML: one part, or the bare document."""
     if media_type is DICOM_XML:
-        return WebResponse(200, (_NOT_TO_BE_KEPT,), dicom_xml.encode(found), DICOM_XML.name)
-    return _in_parts([found], ())
+        return WebResponse(200, (_NOT_TO_BE_KEPT,), dicom_xml.encode(workitem), DICOM_XML.name)
+    return _in_parts([workitem], ())
 
 
-def page_in_json(found: Page[bytes], media_type: MediaType, base: str) -> WebResponse:
+def page_in_json(page: Page[bytes], media_type: MediaType, base: str) -> WebResponse:
     """The answer of Search (PS3.18 §11.9.3), from texts as ``dicom_json.from_text`` takes them."""
-    headers = _more(found, base)
-    if not found.workitems:
+    headers = _more(page, base)
+    if not page.workitems:
         return WebResponse(204, headers)
-    body = dicom_json.from_texts(found.workitems)
+    body = dicom_json.from_texts(page.workitems)
     return WebResponse(200, (*headers, _NOT_TO_BE_KEPT), body, media_type.name)
 
 
-def page_in_xml(found: Page[DataSet], base: str) -> WebResponse:
+def page_in_xml(page: Page[DataSet], base: str) -> WebResponse:
     """The same in XML."""
-    headers = _more(found, base)
-    return _in_parts(found.workitems, headers) if found.workitems else WebResponse(204, headers)
+    headers = _more(page, base)
+    return _in_parts(page.workitems, headers) if page.workitems else WebResponse(204, headers)
 
 
-def _more(found: Page[Any], base: str) -> Headers:
-    if not found.remaining:
+def _more(page: Page[Any], base: str) -> Headers:
+    if not page.remaining:
         return ()
-    return (warning(base, f"There are {found.remaining} additional results that can be requested"),)
+    return (warning(base, f"There are {page.remaining} additional results that can be requested"),)
 
 
-def _in_parts(found: Sequence[DataSet], headers: Headers) -> WebResponse:
-    body, boundary = multipart.encode(map(dicom_xml.encode, found), DICOM_XML.name)
+def _in_parts(workitems: Sequence[DataSet], headers: Headers) -> WebResponse:
+    body, boundary = multipart.encode(map(dicom_xml.encode, workitems), DICOM_XML.name)
     content_type = f'{MULTIPART_XML}; boundary="{boundary}"'
     return WebResponse(200, (*headers, _NOT_TO_BE_KEPT), body, content_type)
 

@@ -142,10 +142,10 @@ class BodyReader:
     ) -> DataSet:
         if compressed not in ("", "identity"):
             body = _decompressed(body, compressed, self._size)
-        found = self._data_sets(_media_type(content_type), body, corrections)
-        if len(found) != 1:
-            raise HttpProblem(400, f"the body holds {len(found)} data sets, expected one")
-        return found[0]
+        data_sets = self._data_sets(_media_type(content_type), body, corrections)
+        if len(data_sets) != 1:
+            raise HttpProblem(400, f"the body holds {len(data_sets)} data sets, expected one")
+        return data_sets[0]
 
     def _data_sets(
         self, media_type: MediaType, body: bytes, corrections: Corrections | None
@@ -163,41 +163,41 @@ class BodyReader:
 
     def _parts(self, media_type: MediaType, body: bytes, corrections: Corrections | None) -> list[DataSet]:
         default = media_type.parameters.get("type", "") or DICOM_XML.name
-        found: list[DataSet] = []
+        data_sets: list[DataSet] = []
         for part in multipart.decode(body, media_type.parameters.get("boundary", "")):
             of_part = _media_type(part.content_type or default)
             if of_part.type == "multipart":
                 raise HttpProblem(415, "a part of the body is multipart itself")
-            found += self._data_sets(of_part, part.content, corrections)
-        return found
+            data_sets += self._data_sets(of_part, part.content, corrections)
+        return data_sets
 
 
 def _media_type(content_type: str) -> MediaType:
     """The type of a body; without Content-Type the default of the service."""
     if not content_type.strip():
         return DICOM_JSON
-    found = parse(content_type)
-    if found is None:
+    media_type = parse(content_type)
+    if media_type is None:
         raise HttpProblem(415, f"Content-Type {content_type[:100]!r} is no media type, expected {_TAKEN}")
-    charset = found.parameters.get("charset", "utf-8").lower()
-    if charset not in ("utf-8", "utf8", "us-ascii") and found.subtype.endswith("json"):
+    charset = media_type.parameters.get("charset", "utf-8").lower()
+    if charset not in ("utf-8", "utf8", "us-ascii") and media_type.subtype.endswith("json"):
         raise HttpProblem(415, f"the body has charset {charset[:40]}, expected UTF-8")
-    return found
+    return media_type
 
 
-def _decompressed(body: bytes, coding: str, most: int) -> bytes:
+def _decompressed(body: bytes, coding: str, maximum: int) -> bytes:
     if coding not in ("gzip", "x-gzip"):
         raise HttpProblem(
             415, f"Content-Encoding {coding[:40]}, expected gzip", (("Accept-Encoding", "gzip"),)
         )
     reader = zlib.decompressobj(_GZIP)
     try:
-        plain = reader.decompress(body, most + 1)
+        plain = reader.decompress(body, maximum + 1)
     except zlib.error:
         raise HttpProblem(400, "the body is not gzip, as its Content-Encoding says") from None
-    if len(plain) > most:
+    if len(plain) > maximum:
         raise HttpProblem(
-            413, f"the body is larger than {most} bytes when decompressed (Ups.MaximumBodySize)"
+            413, f"the body is larger than {maximum} bytes when decompressed (Ups.MaximumBodySize)"
         )
     if not reader.eof or reader.unused_data:
         raise HttpProblem(400, "the gzip of the body is cut off or has something behind it")

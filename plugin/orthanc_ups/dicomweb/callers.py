@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """What the header of a request tells about its sender.
 
-A client says the same with each request of a connection, so it is found out once and kept as long as the connection.
+A client says the same with each request of a connection, so it is read once and remembered as long
+as the connection lasts.
 """
 
 from __future__ import annotations
@@ -69,12 +70,12 @@ class Callers:
     def of(self, request: BaseRequest) -> Caller:
         """Who sent a request."""
         connection = connection_of(request)
-        known = connection.notes
-        if isinstance(known, Caller) and known.raw == request.raw_headers:
-            return known
-        found = self._found_out(request)
-        connection.notes = found if found.size <= _SHORT else None
-        return found
+        earlier = connection.notes
+        if isinstance(earlier, Caller) and earlier.raw == request.raw_headers:
+            return earlier
+        caller = self._read(request)
+        connection.notes = caller if caller.size <= _SHORT else None
+        return caller
 
     def check(self, caller: Caller) -> None:
         """Refuse who may not even ask. Raises HttpProblem 403, 431."""
@@ -85,7 +86,7 @@ class Callers:
                 431, f"the header is larger than {self._header_size} bytes (Ups.MaximumHeaderSize)"
             )
 
-    def _found_out(self, request: BaseRequest) -> Caller:
+    def _read(self, request: BaseRequest) -> Caller:
         headers = _lower(request)
         service = self._addresses.service(self._scheme, lambda: _local(request), request.remote, headers)
         return Caller(

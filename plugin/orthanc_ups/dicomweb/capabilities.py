@@ -150,8 +150,8 @@ def _document(service: str, web_socket_service: str, in_xml: bool, drops_queries
 
 def has_changed(if_none_match: str | None, entity_tag: str) -> bool:
     """False if the client has the description already (RFC 9110 §13.1.2)."""
-    known = [one.strip().removeprefix("W/") for one in (if_none_match or "").split(",")]
-    return "*" not in known and entity_tag not in known
+    own = [tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")]
+    return "*" not in own and entity_tag not in own
 
 
 # --- WADL -------------------------------------------------------------------------------------------
@@ -189,11 +189,11 @@ def _resource(node: _Node) -> str:
 def _method(method: _Method) -> str:
     parameters = "".join(f'<param name="{name}" style="query"/>' for name in method.parameters)
     parameters += "".join(f'<param name="{name}" style="header"/>' for name in method.headers)
-    taken = "".join(f"<representation mediaType={quoteattr(one)}/>" for one in method.takes)
-    given = "".join(f"<representation mediaType={quoteattr(one)}/>" for one in method.gives)
-    request = f"<request>{parameters}{taken}</request>" if parameters or taken else ""
+    accepted = "".join(f"<representation mediaType={quoteattr(name)}/>" for name in method.takes)
+    returned = "".join(f"<representation mediaType={quoteattr(name)}/>" for name in method.gives)
+    request = f"<request>{parameters}{accepted}</request>" if parameters or accepted else ""
     success, *failures = [str(status) for status in method.statuses]
-    answers = f'<response status="{success}">{given}</response><response status="{" ".join(failures)}"/>'
+    answers = f'<response status="{success}">{returned}</response><response status="{" ".join(failures)}"/>'
     return f'<method name="{method.name}" id="{method.transaction}">{request}{answers}</method>'
 
 

@@ -92,7 +92,7 @@ class Call:
 
 def _create(call: Call) -> Command:
     attributes = dict(_expected(call, "a workitem"))
-    named = call.parameters.one(*WORKITEM) or call.parameters.bare_uid()
+    named = call.parameters.value(*WORKITEM) or call.parameters.bare_uid()
     _check_class(_taken(attributes, tags.SOP_CLASS_UID, _AFFECTED_SOP_CLASS))
     inside = _taken(attributes, tags.SOP_INSTANCE_UID, _AFFECTED_SOP_INSTANCE)
     uid = _same("the SOP Instance UID", named, inside)
@@ -193,12 +193,12 @@ def command(service: Service, call: Call) -> Command:
 
 def _requester(call: Call) -> Requester:
     in_path = call.resource.ae if "subscribers" not in call.resource.kind.value else ""
-    return call.rights.requester(call.user, call.parameters.one(*REQUESTER) or in_path)
+    return call.rights.requester(call.user, call.parameters.value(*REQUESTER) or in_path)
 
 
 def _transaction(call: Call, attributes: dict[str, Element]) -> str | None:
     """The Transaction UID of the query and that of the body, which is taken out; they must agree."""
-    named = call.parameters.one(*TRANSACTION_UID) or call.parameters.bare_uid()
+    named = call.parameters.value(*TRANSACTION_UID) or call.parameters.bare_uid()
     return _same("the Transaction UID", named, _taken(attributes, tags.TRANSACTION_UID))
 
 
@@ -211,14 +211,14 @@ def _expected(call: Call, what: str) -> DataSet:
 def _taken(attributes: DataSet, *tagged: str) -> str | None:
     """Take attributes of one value out; they must agree. None if none has a value."""
     listed = {tag: attributes.pop(tag).get("Value", []) for tag in tagged if tag in attributes}
-    found = set()
+    texts = set()
     for tag, values in listed.items():
-        if len(values) > 1 or not all(isinstance(one, str) for one in values):
+        if len(values) > 1 or not all(isinstance(value, str) for value in values):
             raise UpsError(INVALID_VALUE, f"({tag[:4]},{tag[4:]}) is not one text", tag)
-        found |= {one.strip(" \0") for one in values}
-    if len(found) > 1:
+        texts |= {value.strip(" \0") for value in values}
+    if len(texts) > 1:
         raise HttpProblem(400, f"{' and '.join(listed)} differ from each other")
-    return found.pop() if found else None
+    return texts.pop() if texts else None
 
 
 def _same(what: str, named: str | None, inside: str | None) -> str | None:
@@ -239,19 +239,19 @@ def _check_rest(call: Call, information: DataSet, own: Collection[str]) -> None:
         raise refusal(NO_SUCH_ARGUMENT, (), tag, "is not expected in this request")
 
 
-def _lock(found: str | None) -> bool:
-    found = found and found.upper()
-    if found is not None and found not in ("TRUE", "FALSE"):
+def _lock(text: str | None) -> bool:
+    text = text and text.upper()
+    if text is not None and text not in ("TRUE", "FALSE"):
         raise UpsError(
             INVALID_ARGUMENT, "Deletion Lock (0074,1230) is neither TRUE nor FALSE", tags.DELETION_LOCK
         )
-    return found == "TRUE"
+    return text == "TRUE"
 
 
 def _check_unfiltered(call: Call, body: DataSet) -> None:
     """A filter that would be ignored must not pass: its sender counts on it."""
-    known = supported(Service.SUBSCRIBE) - {"filter"} | set(call.tokens)
-    others = [name for name, _ in call.parameters.without(known)]
+    own = supported(Service.SUBSCRIBE) - {"filter"} | set(call.tokens)
+    others = [name for name, _ in call.parameters.without(own)]
     keys = [name for name in others if name.lower() == "filter" or is_attribute(name)]
     key = unexpected(body, (), lenient=not call.strict, keys=True)
     if key:

@@ -62,16 +62,16 @@ class HttpService:
         """Answer one request; for ``HttpPort.serve``."""
         caller = self._callers.of(request)
         try:
-            found = await self._admitted(request, caller)
+            response = await self._admitted(request, caller)
         except HttpProblem as problem:
-            found = problem.response()
+            response = problem.response()
         except UpsError as error:
-            found = answers.refused(error, None, caller.service)
-        if isinstance(found, StreamResponse):
-            return found
-        if found.status >= 400:
-            self._refusals.add(self._refusal(request, caller, found))
-        return as_aiohttp(found, caller.cors)
+            response = answers.refused(error, None, caller.service)
+        if isinstance(response, StreamResponse):
+            return response
+        if response.status >= 400:
+            self._refusals.add(self._refusal(request, caller, response))
+        return as_aiohttp(response, caller.cors)
 
     def _refusal(self, request: BaseRequest, caller: Caller, response: WebResponse) -> Refusal:
         try:
@@ -148,7 +148,7 @@ def _resource(method: str, path: str, query: str) -> Resource:
         return resource
     if method != "GET":
         return Resource(Kind.SERVICE)
-    requester = Parameters.of(query).one(*REQUESTER)
+    requester = Parameters.of(query).value(*REQUESTER)
     if not requester:
         raise HttpProblem(
             400, "whose notification connection? Expected /subscribers/AETITLE or ?requester=AETITLE"

@@ -43,14 +43,14 @@ PLAIN_XML: Final = MediaType("application", "xml")
 
 def parse(text: str) -> MediaType | None:
     """Read one media type, or a range, with its parameters (names in lower case); None if it is none."""
-    found = _RANGE.match(text)
-    if found is None:
+    match = _RANGE.match(text)
+    if match is None:
         return None
     parameters = {
         name.lower(): re.sub(r"\\(.)", r"\1", quoted) if quoted else plain.strip()
-        for name, quoted, plain in _PARAMETER.findall(text, found.end())
+        for name, quoted, plain in _PARAMETER.findall(text, match.end())
     }
-    return MediaType(found[1].lower(), found[2].lower(), parameters)
+    return MediaType(match[1].lower(), match[2].lower(), parameters)
 
 
 def choose(accept: str | None, offered: tuple[MediaType, ...]) -> MediaType | None:
@@ -75,15 +75,17 @@ _chosen = lru_cache(512)(_choose)  # clients say the same again and again
 
 def _ranges(accept: str) -> Iterator[tuple[MediaType, float]]:
     for piece in _PIECE.findall(accept):
-        found = parse(piece)
-        if found is not None:
-            quality = found.parameters.get("q", "1")
-            yield found, float(quality) if _Q.fullmatch(quality) else 0.0
+        media_range = parse(piece)
+        if media_range is not None:
+            quality = media_range.parameters.get("q", "1")
+            yield media_range, float(quality) if _Q.fullmatch(quality) else 0.0
 
 
 def _quality(offer: MediaType, ranges: list[tuple[MediaType, float]]) -> float:
-    fitting = [(specific, quality) for one, quality in ranges if (specific := _fit(one, offer))]
-    return max(fitting, key=lambda found: found[0])[1] if fitting else 0.0
+    fitting = [
+        (specific, quality) for media_range, quality in ranges if (specific := _fit(media_range, offer))
+    ]
+    return max(fitting, key=lambda fit: fit[0])[1] if fitting else 0.0
 
 
 def _fit(asked: MediaType, offer: MediaType) -> int:

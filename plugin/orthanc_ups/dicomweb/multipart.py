@@ -40,12 +40,12 @@ def decode(body: bytes, boundary: str) -> list[Part]:
     if not 1 <= len(boundary) <= 70 or not boundary.isascii():
         raise MalformedMultipart("Content-Type has no boundary of 1 to 70 characters")
     delimiter = re.compile(rb"(?:\A|\r?\n)--" + re.escape(boundary.encode()) + rb"(--)?[ \t]*(?=\r?\n|\Z)")
-    found = list(delimiter.finditer(body))
-    if not found or not found[-1][1]:
+    delimiters = list(delimiter.finditer(body))
+    if not delimiters or not delimiters[-1][1]:
         raise MalformedMultipart("the body does not end with the boundary that Content-Type names")
-    if len(found) > _MOST_PARTS + 1:
+    if len(delimiters) > _MOST_PARTS + 1:
         raise MalformedMultipart(f"the body has more than {_MOST_PARTS} parts")
-    return [_part(body[start.end() : end.start()]) for start, end in itertools.pairwise(found)]
+    return [_part(body[start.end() : end.start()]) for start, end in itertools.pairwise(delimiters)]
 
 
 def _part(text: bytes) -> Part:

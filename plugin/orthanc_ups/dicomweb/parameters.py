@@ -86,8 +86,8 @@ class Parameters:
     None.
     """
 
-    def __init__(self, given: Iterable[tuple[str, str | None]]) -> None:
-        self._given = tuple(given)
+    def __init__(self, pairs: Iterable[tuple[str, str | None]]) -> None:
+        self._pairs = tuple(pairs)
 
     @classmethod
     def of(cls, query: str) -> Parameters:
@@ -98,56 +98,56 @@ class Parameters:
         return cls((_text(name), _text(value) if equals else None) for name, equals, value in pieces)
 
     def __iter__(self) -> Iterator[tuple[str, str | None]]:
-        return iter(self._given)
+        return iter(self._pairs)
 
     def all(self, name: str) -> list[str]:
         """Every value of a parameter."""
-        return [value or "" for other, value in self._given if spelling(other) == spelling(name)]
+        return [value or "" for other, value in self._pairs if spelling(other) == spelling(name)]
 
-    def one(self, *names: str) -> str | None:
+    def value(self, *names: str) -> str | None:
         """The value of a parameter that has one of these names. Raises HttpProblem 400 if it has several."""
-        found = {value for name in names for value in self.all(name)}
-        if len(found) > 1:
+        values = {value for name in names for value in self.all(name)}
+        if len(values) > 1:
             raise HttpProblem(400, f"{names[0]} is given more than once, with different values")
-        return found.pop() if found else None
+        return values.pop() if values else None
 
     def bare_uid(self) -> str | None:
         """A UID that stands in the query all by itself: ``?1.2.3``."""
-        found = [name for name, value in self._given if not value and _UID.fullmatch(name)]
-        return found[0] if found else None
+        uids = [name for name, value in self._pairs if not value and _UID.fullmatch(name)]
+        return uids[0] if uids else None
 
     def flag(self, *names: str) -> bool:
         """True or false, false if absent. Raises HttpProblem 400."""
-        value = (self.one(*names) or "false").strip().lower()
+        value = (self.value(*names) or "false").strip().lower()
         if value not in ("true", "false"):
             raise HttpProblem(400, f"{names[0]} is {value[:40]!r}, expected true or false")
         return value == "true"
 
     def count(self, name: str) -> int | None:
         """A whole number from 0, None if absent. Raises HttpProblem 400."""
-        found = self.one(name)
-        if found is None:
+        text = self.value(name)
+        if text is None:
             return None
-        if not _COUNT.fullmatch(found):
-            raise HttpProblem(400, f"{name} is {found[:40]!r}, expected a whole number from 0")
-        return int(found)
+        if not _COUNT.fullmatch(text):
+            raise HttpProblem(400, f"{name} is {text[:40]!r}, expected a whole number from 0")
+        return int(text)
 
     def media_types(self) -> str | None:
         """What ``accept`` asks for; a plus sign that was not percent-encoded is one again."""
-        if not self._given:
+        if not self._pairs:
             return None
-        found = [value for value in self.all("accept") if value.strip()]
-        return _LOST_PLUS.sub("+", ", ".join(found)) if found else None
+        ranges = [value for value in self.all("accept") if value.strip()]
+        return _LOST_PLUS.sub("+", ", ".join(ranges)) if ranges else None
 
     def without(self, names: Collection[str]) -> list[tuple[str, str | None]]:
         """The parameters with other names."""
         spellings = {spelling(name) for name in names}
-        return [(name, value) for name, value in self._given if spelling(name) not in spellings]
+        return [(name, value) for name, value in self._pairs if spelling(name) not in spellings]
 
     def check_values(self, names: Collection[str]) -> None:
         """Raises HttpProblem 400 if a parameter with one of these names has no value (PS3.18 §8.3.1)."""
         spellings = {spelling(name) for name in names}
-        for name, value in self._given:
+        for name, value in self._pairs:
             if spelling(name) in spellings and not (value or "").strip():
                 raise HttpProblem(400, f"{name} has no value")
 
@@ -187,18 +187,18 @@ def ignored_warning(names: Iterable[str]) -> str:
 
 def key_warnings(query: Query) -> list[str]:
     """What to tell a client of keys that do not narrow, and of those that nothing can fit."""
-    told = []
+    warnings = []
     if query.unsupported:
         names = ", ".join(map(_spelled, query.unsupported))
-        told.append(f"These are no matching keys of a Workitem and were not used: {names}")
-    told += [f"No Workitem matches {_spelled(path)}: {reason}" for path, reason in query.unmatchable]
-    return told
+        warnings.append(f"These are no matching keys of a Workitem and were not used: {names}")
+    warnings += [f"No Workitem matches {_spelled(path)}: {reason}" for path, reason in query.unmatchable]
+    return warnings
 
 
 def _spelled(path: str) -> str:
     """A key by keywords, and by tag for who wrote it so: ``QueryRetrieveLevel (0008,0052)``."""
     *above, tag = path.split(".")
-    name = ".".join(keyword_of(one) or one for one in (*above, tag))
+    name = ".".join(keyword_of(part) or part for part in (*above, tag))
     return f"{name} ({tag[:4]},{tag[4:]})"
 
 
@@ -225,15 +225,15 @@ class SearchArguments:
     everything: bool
 
 
-def search_arguments(parameters: Parameters, most: int, tokens: Collection[str] = ()) -> SearchArguments:
+def search_arguments(parameters: Parameters, maximum: int, tokens: Collection[str] = ()) -> SearchArguments:
     """Read the parameters of a Search.
 
-    ``most`` is the default and the greatest limit; ``tokens`` are names that belong to others.
+    ``maximum`` is the default and the greatest limit; ``tokens`` are names that belong to others.
 
     Raises:
         HttpProblem: 400, with the name of the parameter or attribute.
     """
-    fields = [one.strip() for listed in parameters.all("includefield") for one in listed.split(",")]
+    fields = [field.strip() for listed in parameters.all("includefield") for field in listed.split(",")]
     limit = parameters.count("limit")
     keys, ignored = match_parameters(parameters.without(_SEARCH | set(tokens)))
     mechanisms = _mechanisms(parameters)
@@ -242,9 +242,9 @@ def search_arguments(parameters: Parameters, most: int, tokens: Collection[str] 
         mechanisms=mechanisms,
         ignored=ignored,
         offset=parameters.count("offset") or 0,
-        limit=most if limit is None else min(limit, most),
-        include=frozenset(".".join(_path(one)) for one in fields if one and one.lower() != "all"),
-        everything=any(one.lower() == "all" for one in fields),
+        limit=maximum if limit is None else min(limit, maximum),
+        include=frozenset(".".join(_path(field)) for field in fields if field and field.lower() != "all"),
+        everything=any(field.lower() == "all" for field in fields),
     )
 
 
@@ -287,15 +287,15 @@ def identifier(pairs: Iterable[tuple[str, str | None]], mechanisms: Mechanisms =
     Keys of one sequence share its one item. Raises HttpProblem 400 for an attribute that is unknown, given twice
     or has a value that its VR cannot have.
     """
-    made: DataSet = {}
+    keys: DataSet = {}
     seen: set[tuple[str, ...]] = set()
     for name, value in pairs:
         path = _path(name)
         if path in seen:
             raise HttpProblem(400, f"{name[:100]} is given twice: each attribute may stand once")
         seen.add(path)
-        _place(made, path, _Text(name, value or "", mechanisms))
-    return _ordered(made)
+        _add_key(keys, path, _Text(name, value or "", mechanisms))
+    return _ordered(keys)
 
 
 def _path(name: str) -> tuple[str, ...]:
@@ -323,20 +323,20 @@ class _Text:
     def values(self, vr: str) -> list[str]:
         """Its values: several in Multiple Value Matching, and in a list of UIDs."""
         if vr == "UI":
-            return [one.strip() for one in re.split(r"[,\\]", self.value) if one.strip()]
+            return [value.strip() for value in re.split(r"[,\\]", self.value) if value.strip()]
         if Mechanisms.MULTIPLE in self.mechanisms and vr not in _BACKSLASH_IS_TEXT:
-            return [one for one in self.value.split("\\") if one.strip()]
+            return [value for value in self.value.split("\\") if value.strip()]
         return [self.value]
 
 
-def _place(made: DataSet, path: tuple[str, ...], text: _Text) -> None:
+def _add_key(keys: DataSet, path: tuple[str, ...], text: _Text) -> None:
     for tag in path[:-1]:
         if vr_of(tag) != "SQ":
             raise HttpProblem(400, f"{text.name[:200]}: {tag} is no sequence")
-        made = made.setdefault(tag, {"vr": "SQ"}).setdefault("Value", [{}])[0]
+        keys = keys.setdefault(tag, {"vr": "SQ"}).setdefault("Value", [{}])[0]
     tag = path[-1]
     vr = vr_of(tag) or "LO"  # of private attributes the VR is unknown: text compares with any
-    key = made.setdefault(tag, {"vr": vr})
+    key = keys.setdefault(tag, {"vr": vr})
     if not text.value:
         return
     if vr == "SQ" and text.is_empty_key:
@@ -344,7 +344,7 @@ def _place(made: DataSet, path: tuple[str, ...], text: _Text) -> None:
     elif vr in BINARY_VRS or vr == "SQ":
         raise HttpProblem(400, f"{text.name[:200]} has VR {vr} and cannot have a value in a query")
     else:
-        key["Value"] = [_value(tag, vr, text, one) for one in text.values(vr)]
+        key["Value"] = [_value(tag, vr, text, value) for value in text.values(vr)]
 
 
 def _empty_item(path: tuple[str, ...], name: str) -> DataSet:
@@ -352,9 +352,9 @@ def _empty_item(path: tuple[str, ...], name: str) -> DataSet:
     rule = RULES.get(".".join(path))
     rules = rule.contents.rules.values() if rule and rule.contents else ()
     keys: DataSet = {
-        one.tag: element(one.vr, {"Alphabetic": EMPTY_KEY} if one.vr == "PN" else EMPTY_KEY)
-        for one in rules
-        if one.match != "-" and one.vr not in BINARY_VRS | {"SQ"}
+        attribute.tag: element(attribute.vr, {"Alphabetic": EMPTY_KEY} if attribute.vr == "PN" else EMPTY_KEY)
+        for attribute in rules
+        if attribute.match != "-" and attribute.vr not in BINARY_VRS | {"SQ"}
     }
     if not keys:
         raise HttpProblem(400, f"{name[:200]} is a sequence: ask for an attribute of its items")
@@ -364,21 +364,21 @@ def _empty_item(path: tuple[str, ...], name: str) -> DataSet:
 def _value(tag: str, vr: str, text: _Text, value: str) -> Any:
     if vr == "PN":
         groups = zip(_PN_GROUPS, value.split("=", 2), strict=False)
-        return {group: one for group, one in groups if one}
+        return {group: part for group, part in groups if part}
     if vr == "DT" or tag == tags.TIMEZONE_OFFSET:
         value = re.sub(r" (?=[0-9]{4}(?:-|$))", "+", value)  # a plus sign that was not percent-encoded
-    found = inner_value(vr, value)
+    inner = inner_value(vr, value)
     is_empty = Mechanisms.EMPTY in text.mechanisms and is_empty_key(value)
-    if vr in INTEGER_VRS | FLOAT_VRS and isinstance(found, str) and not is_empty:
+    if vr in INTEGER_VRS | FLOAT_VRS and isinstance(inner, str) and not is_empty:
         raise HttpProblem(400, f"{text.name[:200]} is {value[:40]!r}, expected a number")
-    return found
+    return inner
 
 
-def _ordered(made: DataSet) -> DataSet:
-    for found in made.values():
-        if found["vr"] == "SQ" and "Value" in found:
-            found["Value"] = [_ordered(item) for item in found["Value"]]
-    return dict(sorted(made.items()))
+def _ordered(keys: DataSet) -> DataSet:
+    for key in keys.values():
+        if key["vr"] == "SQ" and "Value" in key:
+            key["Value"] = [_ordered(item) for item in key["Value"]]
+    return dict(sorted(keys.items()))
 
 
 # --- Subscribe --------------------------------------------------------------------------------------

@@ -80,7 +80,8 @@ _VARIANTS: Final = (
     (["ws"], Kind.CONNECTION),
 )
 _BY_LENGTH: Final = {
-    length: tuple(one for one in (*_PATTERNS, *_VARIANTS) if len(one[0]) == length) for length in range(1, 6)
+    length: tuple(pattern for pattern in (*_PATTERNS, *_VARIANTS) if len(pattern[0]) == length)
+    for length in range(1, 6)
 }
 
 
@@ -109,10 +110,10 @@ def check_uid(resource: Resource) -> None:
 
 def _match(pattern: Sequence[str], segments: Sequence[str]) -> dict[str, str] | None:
     named: dict[str, str] = {}
-    for part, found in zip(pattern, segments, strict=True):
+    for part, segment in zip(pattern, segments, strict=True):
         if part.startswith("{"):
-            named[part] = found
-        elif part != found:
+            named[part] = segment
+        elif part != segment:
             return None
     return named
 

@@ -35,7 +35,7 @@ class WebResponse:
 
     def header(self, name: str) -> str | None:
         """The first value of a header, or None."""
-        return next((value for one, value in self.headers if one.lower() == name.lower()), None)
+        return next((value for field, value in self.headers if field.lower() == name.lower()), None)
 
 
 class HttpProblem(Exception):

@@ -9,14 +9,14 @@ from typing import Final
 
 from ..codecs import dicom_json
 
-_MOST: Final = 8 * 1024 * 1024
+_MAXIMUM: Final = 8 * 1024 * 1024
 
 
 class TextCache:
-    """Keeps what was asked for last, as many answers as have ``most`` bytes together."""
+    """The texts that were asked for last, as many answers as have ``maximum`` bytes together."""
 
-    def __init__(self, most: int = _MOST) -> None:
-        self._most = most
+    def __init__(self, maximum: int = _MAXIMUM) -> None:
+        self._maximum = maximum
         self._size = 0
         self._answers: OrderedDict[bytes, bytes] = OrderedDict()
 
@@ -26,16 +26,16 @@ class TextCache:
         ``document`` is how it is stored, which tells whether they changed; ``text`` gives them as
         ``dicom_json.from_text`` takes them.
         """
-        known = self._answers.get(document)
-        if known is not None:
+        answer = self._answers.get(document)
+        if answer is not None:
             self._answers.move_to_end(document)
-            return known
-        made = dicom_json.from_texts((text(),))
-        self._keep(document, made)
-        return made
+            return answer
+        answer = dicom_json.from_texts((text(),))
+        self._keep(document, answer)
+        return answer
 
     def _keep(self, document: bytes, answer: bytes) -> None:
         self._answers[document] = answer
         self._size += len(answer)
-        while self._size > self._most:
+        while self._size > self._maximum:
             self._size -= len(self._answers.popitem(last=False)[1])

@@ -109,12 +109,12 @@ class UpsRs:
         parameters.check_values(supported(service) - self._tokens)
         check_uid(resource)
         if service is Service.SEARCH:
-            return await self._found(request, parameters, warnings)
+            return await self._search(request, parameters, warnings)
         if not is_filtered(service, resource):
             warnings.append(ignored_warning(parameters.unsupported(service, self._tokens)))
         if service is Service.RETRIEVE:
-            found = await self._retrieved(request, parameters, resource)
-            return found.having("Content-Location", f"{request.service}/workitems/{resource.uid}")
+            response = await self._retrieved(request, parameters, resource)
+            return response.having("Content-Location", f"{request.service}/workitems/{resource.uid}")
         return await self._carried_out(request, parameters, resource, service, warnings)
 
     async def _retrieved(
@@ -122,8 +122,8 @@ class UpsRs:
     ) -> WebResponse:
         media_type = answers.negotiated(request.headers, parameters, answers.FOR_ONE)
         if media_type in _XML:
-            found = await self._worklist.retrieve(resource.uid)
-            return await asyncio.to_thread(answers.workitem_in_xml, found, media_type)
+            workitem = await self._worklist.retrieve(resource.uid)
+            return await asyncio.to_thread(answers.workitem_in_xml, workitem, media_type)
         uid, document = resource.uid, self._worklist.document_of(resource.uid)
         if len(document) > _LARGE:
             answer = await asyncio.to_thread(from_texts, (self._worklist.text_of(uid),))
@@ -131,7 +131,7 @@ class UpsRs:
             answer = self._texts.of(document, lambda: self._worklist.text_of(uid))
         return answers.workitem_in_json(answer, media_type)
 
-    async def _found(self, request: WebRequest, parameters: Parameters, warnings: list[str]) -> WebResponse:
+    async def _search(self, request: WebRequest, parameters: Parameters, warnings: list[str]) -> WebResponse:
         media_type = answers.negotiated(request.headers, parameters, answers.FOR_MANY)
         asked = search_arguments(parameters, self._most_results, self._tokens)
         warnings.append(ignored_warning(asked.ignored))

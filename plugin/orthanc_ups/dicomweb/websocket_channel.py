@@ -181,9 +181,9 @@ class WebSocketChannel:
 
     def _frame(self, event: Event) -> bytes:
         """The frame of an event, made once for all sockets."""
-        known = self._encoded.get(event.sequence)
-        if known is not None and known[0] is event:
-            return known[1]
+        encoded = self._encoded.get(event.sequence)
+        if encoded is not None and encoded[0] is event:
+            return encoded[1]
         if len(self._encoded) >= _REMEMBERED:
             self._encoded.clear()
         frame = frames.text(event_json.encode(event))
@@ -202,8 +202,8 @@ class WebSocketChannel:
         """Ask the most promising socket, and soon all, whether the batch has arrived."""
         if not batch.holders:
             raise Unreachable("no WebSocket is open")
-        prompt = next((one for one in batch.holders if one.is_prompt), None)
-        batch.witness = prompt or min(batch.holders, key=lambda one: one.doubt)
+        prompt = next((socket for socket in batch.holders if socket.is_prompt), None)
+        batch.witness = prompt or min(batch.holders, key=lambda socket: socket.doubt)
         batch.witness.ping(self._next_number(), _now())
         done, _ = await asyncio.wait((batch.confirmed,), timeout=_FIRST_ANSWER)
         if not done:

@@ -109,7 +109,7 @@ class Connection:
             self._backlog += events
             return self._check()
         if events and events[0][0] <= self._has_through:
-            events = [one for one in events if one[0] > self._has_through]
+            events = [event for event in events if event[0] > self._has_through]
             joined = b"".join(frame for _, frame in events)
         self._written += len(events)
         return self._write(joined)
@@ -146,7 +146,7 @@ class Connection:
     def take_pong(self, payload: bytes) -> None:
         """The peer answered a ping of ours, or said a pong of its own accord."""
         number = int.from_bytes(payload, "big") if len(payload) == _NUMBER_SIZE else 0
-        if not any(one.number == number for one in self._pings):
+        if not any(ping.number == number for ping in self._pings):
             return
         while self._pings and self._pings[0].number <= number:
             self._arrived = self._pings.popleft().events

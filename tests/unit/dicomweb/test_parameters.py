@@ -36,9 +36,9 @@ def test_uid_may_stand_bare(query: str, uid: str | None) -> None:
 
 def test_names_compare_without_case_and_equal_repeats_are_one() -> None:
     given_ = Parameters.of("Transaction-UID=1.2&transaction-uid=1.2")
-    assert given_.one("transaction-uid") == "1.2"
+    assert given_.value("transaction-uid") == "1.2"
     with pytest.raises(HttpProblem, match="more than once"):
-        Parameters.of("workitem=1.2&workitem=1.3").one("workitem")
+        Parameters.of("workitem=1.2&workitem=1.3").value("workitem")
 
 
 def test_percent_encoding_and_plus() -> None:

@@ -41,7 +41,7 @@ def test_equal_attributes_of_two_workitems_do_not_share_a_text() -> None:
 
 def test_the_one_not_asked_for_goes_when_room_is_short() -> None:
     one, two, three = (labelled(text) for text in "123")
-    spelled = TextCache(most=2 * len(dicom_json.encode_all([one])))
+    spelled = TextCache(maximum=2 * len(dicom_json.encode_all([one])))
     first, second = of(spelled, one), of(spelled, two)
     assert of(spelled, one) is first
     of(spelled, three)
@@ -50,7 +50,7 @@ def test_the_one_not_asked_for_goes_when_room_is_short() -> None:
 
 
 def test_what_is_larger_than_the_room_is_told_all_the_same() -> None:
-    spelled, attributes = TextCache(most=10), labelled("a")
+    spelled, attributes = TextCache(maximum=10), labelled("a")
     first = of(spelled, attributes)
     assert first == dicom_json.encode_all([attributes])
     assert of(spelled, attributes) is not first
