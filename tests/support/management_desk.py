@@ -47,21 +47,20 @@ class Desk:
     def __post_init__(self) -> None:
         self.worklist = FakeWorklist(self.clock)
         self.activity = activity(self.worklist, self.clock)
-        self.api = ManagementApi(
-            Ports(
-                self.worklist,
-                self.worklist,
-                self.delivery,
-                FakeDimse(),
-                self.orthanc,
-                FakeModalities(),
-                self.activity,
-                self.clock,
-                facts(templates=read_templates(self.templates), warnings=self.warnings),
-                Rights(self.users, AeTitles()),
-                Origins(self.allowed_origins),
-            )
+        self.ports = Ports(
+            self.worklist,
+            self.worklist,
+            self.delivery,
+            FakeDimse(),
+            self.orthanc,
+            FakeModalities(),
+            self.activity,
+            self.clock,
+            facts(templates=read_templates(self.templates), warnings=self.warnings),
+            Rights(self.users, AeTitles()),
+            Origins(self.allowed_origins),
         )
+        self.api = ManagementApi(self.ports)
 
     def answer(
         self,

@@ -15,7 +15,6 @@ from urllib.parse import unquote
 LONGEST_AE_TITLE: Final = 16
 """Characters, without padding."""
 _PADDING: Final = " \0"
-_RELATIVE_PATHS: Final = frozenset({".", ".."})
 
 
 class InvalidAeTitle(ValueError):
@@ -26,8 +25,8 @@ def valid_ae_title(text: str) -> str:
     """The AE title in a text, without padding.
 
     Leading and trailing spaces are insignificant (PS3.5 Table 6.2-1). Beyond the standard's rule, an AE title
-    holds no slash and is neither ``.`` nor ``..``, not even percent-encoded: it is a segment of UPS-RS paths and of
-    paths in Orthanc, which proxies and servers may decode more than once.
+    holds no slash and is not dots only (``.``, ``..``), not even percent-encoded: it is a segment of UPS-RS
+    paths and of paths in Orthanc, which proxies and servers may decode more than once.
 
     Raises:
         InvalidAeTitle: it is empty, longer than 16 characters, not printable ASCII, or holds a slash or a backslash.
@@ -36,7 +35,7 @@ def valid_ae_title(text: str) -> str:
     if not 1 <= len(title) <= LONGEST_AE_TITLE or not all(map(_is_plain, _spellings(title))):
         raise InvalidAeTitle(
             f"{text[:40]!r} is not an AE title: expected 1 to 16 printable ASCII characters"
-            ' without slash or backslash, other than "." and ".."'
+            " without slash or backslash, not dots only"
         )
     return title
 
@@ -51,7 +50,8 @@ def _spellings(title: str) -> Iterator[str]:
 
 def _is_plain(title: str) -> bool:
     printable = title.isascii() and title.isprintable()
-    return printable and not {"\\", "/"} & set(title) and title.strip(_PADDING) not in _RELATIVE_PATHS
+    only_dots = "." in title and not title.strip(_PADDING + ".")
+    return printable and not {"\\", "/"} & set(title) and not only_dots
 
 
 class AeTitles:

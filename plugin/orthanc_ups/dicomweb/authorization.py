@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import hmac
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -115,19 +116,33 @@ class Authorization:
     async def admit(
         self, method: str, resource: Resource, credentials: Credentials, query: str
     ) -> str | None:
-        """Admit a caller to a resource, and return their name if Orthanc has checked it.
+        """Admit a caller to a resource of UPS-RS, and return their name if Orthanc has checked it.
 
         Raises:
-            HttpProblem: 401 or 403 as Orthanc says, 503 if it does not answer, 400 for what it cannot be shown.
+            HttpProblem: as ``admit_to``.
+        """
+        return await self.admit_to(method, self.path(resource), credentials, query)
+
+    async def admit_to(self, method: str, path: str, credentials: Credentials, query: str) -> str | None:
+        """Admit a caller to a path of Orthanc's port, percent-encoded, at which a route of ours answers.
+
+        Raises:
+            HttpProblem: 401 or 403 as Orthanc says, 503 if it does not answer, 400 for what it cannot be shown or
+                takes for something else.
         """
         if not all(map(_is_text, credentials.shown.values())):
             raise HttpProblem(400, "the credentials are not UTF-8, so that Orthanc cannot be shown them")
         method = method if method in _METHODS_OF_ORTHANC else "GET"
-        verdict = await self._verdict(method, resource, credentials, self._token(query))
+        verdict = await self._verdict(method, path, credentials, self._token(query))
         if verdict.problem is not None:
             problem = verdict.problem
             raise HttpProblem(problem.status, problem.detail, problem.headers)
         return credentials.user
+
+    def is_question(self, headers: Mapping[str, str]) -> bool:
+        """True for a question of ours to Orthanc: the route that it reached answers with its path, and does nothing."""
+        shown = headers.get(PROBE_HEADER.lower(), "").encode("utf-8", "replace")
+        return hmac.compare_digest(shown, self.secret.encode())
 
     def credentials(self, headers: Mapping[str, str]) -> Credentials:
         """What a caller shows in header fields, by lower-case name."""
@@ -156,10 +171,7 @@ class Authorization:
         tokens = ((name, value) for name, value in Parameters.of(query) if name in self.query_tokens)
         return "&".join(f"{quote(name, safe='')}={quote(value or '', safe='')}" for name, value in tokens)
 
-    async def _verdict(
-        self, method: str, resource: Resource, credentials: Credentials, token: str
-    ) -> _Verdict:
-        path = self.path(resource)
+    async def _verdict(self, method: str, path: str, credentials: Credentials, token: str) -> _Verdict:
         target = f"{path}?{token}" if token else path
         key = credentials.digest, method, target
         asked = self._verdicts.get(key)
@@ -207,7 +219,7 @@ def _problem(status: int, body: bytes, path: str) -> HttpProblem | None:
     if status >= 400:
         return HttpProblem(403, "Orthanc does not allow this")
     if body != unquote(path).encode():
-        return HttpProblem(403, "Orthanc takes the path of this request for another one")
+        return HttpProblem(400, "Orthanc takes the path of this request for another one")
     return None
 
 

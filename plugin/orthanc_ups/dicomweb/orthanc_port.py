@@ -14,12 +14,11 @@ Where an argument may have been lost, a Warning says so (lost_queries).
 
 from __future__ import annotations
 
-import hmac
 import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final, Unpack
-from urllib.parse import quote, unquote
+from urllib.parse import quote, urlencode
 
 from ..core.statuses import UpsError
 from ..orthanc.refusal_log import Refusal
@@ -27,7 +26,7 @@ from ..orthanc.sdk import RestOutput, RestRequest
 from ..settings import Settings, Surroundings
 from . import answers
 from .addresses import Addresses, web_socket
-from .authorization import PROBE_HEADER, Authorization
+from .authorization import Authorization
 from .origins import Origins
 from .orthanc_requests import ORTHANCS_PORT, OrthancDoor
 from .refusals import refusal
@@ -69,19 +68,15 @@ class OrthancRoutes:
 
     def answer(self, output: RestOutput, uri: str, **request: Unpack[RestRequest]) -> None:
         """Answer one request. Never raises."""
-        headers = request.get("headers", {})
-        shown = headers.get(PROBE_HEADER.lower(), "").encode("utf-8", "replace")
-        if hmac.compare_digest(shown, self._authorization.secret.encode()):
-            output.AnswerBuffer(
-                uri, "text/plain"
-            )  # Orthanc admits the caller to this path: that was the question
+        if self._authorization.is_question(request.get("headers", {})):
+            output.AnswerBuffer(uri, "text/plain")  # Orthanc admits the caller to this path
             return
 
         async def work() -> WebResponse:
             asked = self._web_request(uri, request)
             try:
                 self._origins.check(asked.method, asked.headers, asked.service)
-                resource = await self._admitted(uri, asked)
+                resource = await self._admitted(asked, request)
             except UpsError as error:
                 return answers.refused(error, None, asked.service)
             return await self._handler.answer(replace(asked, resource=resource))
@@ -101,17 +96,17 @@ class OrthancRoutes:
         user = self._authorization.user(headers)
         return refusal(_method(request), resource, ORTHANCS_PORT, user, response)
 
-    async def _admitted(self, uri: str, asked: WebRequest) -> Resource:
-        """The resource that a request is about, to which Orthanc has admitted the caller by its plain path.
+    async def _admitted(self, asked: WebRequest, request: RestRequest) -> Resource:
+        """The resource that a request is about, to which Orthanc admits the caller by its plain path.
 
-        A filter of Orthanc may have judged another spelling (``/workitems/1.2%3Fa=b``, an AE title in other case): then
-        Orthanc is asked about the plain one.
+        A filter of Orthanc has judged the path as it was sent, of which we know only what Orthanc makes of it: a slash
+        at the end, ``%3F`` or padding may have made it another one for the filter.
         """
         resource = self._rights.spelled(resource_of(asked.segments()))
         check_uid(resource)
-        if uri != unquote(self._authorization.path(resource)):
-            credentials = self._authorization.credentials(asked.headers)
-            await self._authorization.admit(asked.method, resource, credentials, asked.query)
+        credentials = self._authorization.credentials(asked.headers)
+        query = urlencode(request.get("get", {}))  # where Orthanc finds tokens
+        await self._authorization.admit(asked.method, resource, credentials, query)
         return resource
 
     def _web_request(self, uri: str, request: RestRequest) -> WebRequest:

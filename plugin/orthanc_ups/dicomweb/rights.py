@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import chain
 from typing import Final
 
 from ..core.ae_titles import AeTitles
@@ -28,6 +29,8 @@ class Rights:
     def __init__(self, users: Mapping[str, tuple[str, ...]], titles: AeTitles) -> None:
         self._users = users
         self._ae_titles = titles
+        for title in chain.from_iterable(users.values()):
+            titles.use(title)
 
     def _titles(self, user: str | None) -> tuple[str, ...]:
         if not self._users:

@@ -16,7 +16,7 @@ from .lists import Lists
 from .overview import Overview
 from .ports import Clock, Commands, DeliveryDesk, Dimse, Facts, Inspection, Modalities, OrthancResources
 from .resources import Resources
-from .routing import Call, Route, Router
+from .routing import Admit, Call, Route, Router
 from .starting import Starting
 from .subscribers import Subscribers
 from .workitems import Workitems
@@ -37,6 +37,7 @@ class Ports:
     facts: Facts
     rights: Rights
     origins: Origins
+    admit: Admit | None = None
     more_warnings: Callable[[], Sequence[str]] = tuple
 
 
@@ -44,7 +45,9 @@ class ManagementApi:
     """Answers requests below ``/ups/api``. ``more`` are routes of others, such as export and import."""
 
     def __init__(self, ports: Ports, more: Iterable[Route] = ()) -> None:
-        self._router = Router((*_routes(ports), *more), ports.facts.ae_title, ports.rights, ports.origins)
+        self._router = Router(
+            (*_routes(ports), *more), ports.facts.ae_title, ports.rights, ports.origins, ports.admit
+        )
 
     @property
     def routes(self) -> tuple[Route, ...]:

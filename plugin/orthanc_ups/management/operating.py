@@ -23,6 +23,7 @@ from .activity import Activity
 from .api import ManagementApi, Ports
 from .inspection import LoopbackResources, ServiceInspection
 from .ports import Facts, Listener
+from .routing import Admit
 from .templates import read_templates
 
 
@@ -101,6 +102,7 @@ def management(
     fixed: Facts,
     rights: Rights,
     origins: Origins,
+    admit: Admit,
     more_warnings: Callable[[], Sequence[str]] = tuple,
 ) -> tuple[ManagementApi, Activity]:
     """Build the management API and the record of what went on that its charts show."""
@@ -118,6 +120,7 @@ def management(
         facts=fixed,
         rights=rights,
         origins=origins,
+        admit=admit,
         more_warnings=more_warnings,
     )
     transfer = Transfer(service.exporter, service.intake)

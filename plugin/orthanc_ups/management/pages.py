@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Unpack
 from urllib.parse import quote, urlencode
 
+from ..dicomweb.authorization import Authorization
 from ..dicomweb.origins import Origins
 from ..dicomweb.orthanc_requests import ORTHANCS_PORT, OrthancDoor, send
 from ..dicomweb.request import WebRequest
@@ -31,15 +32,15 @@ class OrthancPages:
         door: OrthancDoor,
         api: Callable[[WebRequest], Awaitable[WebResponse]],
         page: Callable[[WebRequest], WebResponse],
-        user: Callable[[Mapping[str, str]], str | None],
+        authorization: Authorization,
         service: Callable[[Mapping[str, str]], str],
         origins: Origins,
     ) -> None:
         """Args:
         api: answers requests below ``/ups/api``, on the loop.
         page: gives the page's files; needs no loop.
-        user: whom Orthanc has admitted, by the headers of the request.
-        service: under which URL the caller sees this service, likewise.
+        authorization: knows whom Orthanc admits.
+        service: under which URL a caller sees this service, by the headers of the request.
         origins: whose pages may change something; the API asks them itself.
         """
         self._service = service
@@ -47,10 +48,13 @@ class OrthancPages:
         self._door = door
         self._api = api
         self._page = page
-        self._user = user
+        self._authorization = authorization
 
     def answer(self, output: RestOutput, uri: str, **request: Unpack[RestRequest]) -> None:
         """Answer one request. Never raises."""
+        if self._authorization.is_question(request.get("headers", {})):
+            output.AnswerBuffer(uri, "text/plain")  # Orthanc admits the caller to this path
+            return
         if uri.startswith(APP):  # from memory: needs neither the loop nor a place at the door
             send(output, self._file(self._web_request(uri.removeprefix(APP), request)))
             return
@@ -84,5 +88,5 @@ class OrthancPages:
             headers=headers,
             body=request.get("body", b""),
             service=self._service(headers),
-            user=self._user(headers),
+            user=self._authorization.user(headers),
         )

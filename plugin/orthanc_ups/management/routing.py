@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 import orjson
 
@@ -110,6 +110,8 @@ class Call:
 
 
 Handler: TypeAlias = Callable[[Call], Awaitable[Any]]
+Admit: TypeAlias = Callable[[WebRequest, str], Awaitable[object]]
+"""Raises HttpProblem unless Orthanc admits the caller of a request to a path, percent-encoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,13 @@ class Route:
     def __post_init__(self) -> None:
         object.__setattr__(self, "parts", tuple(self.path.strip("/").split("/")))
 
+    def filled(self, parameters: Mapping[str, str]) -> str:
+        """The path with what stands at ``{…}``, percent-encoded."""
+        parts = (
+            quote(parameters[part.strip("{}")], safe="") if part[0] == "{" else part for part in self.parts
+        )
+        return "/" + "/".join(parts)
+
     def parameters(self, segments: list[str]) -> dict[str, str] | None:
         """What stands at ``{…}``, or None if the path is another one."""
         if len(segments) != len(self.parts):
@@ -146,13 +155,22 @@ class Route:
 class Router:
     """Finds routes, calls handlers, and turns every outcome into an answer; never raises."""
 
-    def __init__(self, routes: Iterable[Route], ae_title: str, rights: Rights, origins: Origins) -> None:
+    def __init__(
+        self,
+        routes: Iterable[Route],
+        ae_title: str,
+        rights: Rights,
+        origins: Origins,
+        admit: Admit | None = None,
+    ) -> None:
         """Args:
         routes: each has its right in ``permissions.RIGHTS``; KeyError for one that has none.
         ae_title: of the worklist.
         rights: what users may do.
         origins: whose pages may do it.
+        admit: asks Orthanc about the plain path of each request, below ``/ups/api``.
         """
+        self._admit = admit
         self.routes = tuple(routes)
         self._required = {route: RIGHTS[f"{route.method} {route.path}"] for route in self.routes}
         self._ae_title = ae_title
@@ -181,6 +199,8 @@ class Router:
         route, parameters = self._route(request.method, request.segments())
         if "ae" in parameters:
             parameters["ae"] = self._rights.ae_title(parameters["ae"])
+        if self._admit is not None:
+            await self._admit(request, route.filled(parameters))
         permissions.check(self._rights, self._required[route], request.user, parameters)
         _check_media_type(request, route.media_type)
         content = _content(request) if route.media_type == JSON else {}

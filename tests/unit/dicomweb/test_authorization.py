@@ -101,7 +101,7 @@ def test_only_the_very_path_that_was_asked_about_is_a_yes(path: str) -> None:
     house.orthanc.path = path
     with pytest.raises(HttpProblem, match="another") as problem:
         house.admit(ITEM)
-    assert problem.value.status == 403
+    assert problem.value.status == 400
 
 
 def test_a_verdict_is_for_this_very_path() -> None:

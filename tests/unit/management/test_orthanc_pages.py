@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
 
+from orthanc_ups.dicomweb.authorization import PROBE_HEADER, Authorization
 from orthanc_ups.dicomweb.origins import Origins
 from orthanc_ups.dicomweb.orthanc_requests import OrthancDoor
 from orthanc_ups.dicomweb.request import WebRequest
 from orthanc_ups.dicomweb.response import WebResponse
+from orthanc_ups.management.explorer_files import serve
 from orthanc_ups.management.pages import OrthancPages
 from orthanc_ups.orthanc.loop_thread import LoopThread
 from orthanc_ups.orthanc.refusal_log import RefusalLog
@@ -18,6 +20,11 @@ from orthanc_ups.settings import Settings, Surroundings
 from tests.unit.dicomweb.test_orthanc_port import Output
 
 MOST = 10
+
+
+class _Nobody:
+    async def ask(self, method: str, path: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        raise AssertionError("the API asks itself")
 
 
 class House:
@@ -28,7 +35,8 @@ class House:
         self.thread = LoopThread("pages")
         self.thread.start()
         door = OrthancDoor(self.thread.submit, Settings(maximum_body_size=MOST), Surroundings(), RefusalLog())
-        self.pages = OrthancPages(door, self.api, lambda _: WebResponse(200), lambda _: None,
+        self.authorization = Authorization(_Nobody(), Settings(), Surroundings(), lambda: 0.0)
+        self.pages = OrthancPages(door, self.api, serve, self.authorization,
                                   lambda _: "http://pacs:8042/dicom-web", Origins(()))  # fmt: skip
 
     async def api(self, request: WebRequest) -> WebResponse:
@@ -65,3 +73,19 @@ def test_everything_else_keeps_the_usual_limit(house: House, path: str) -> None:
     assert house.post(path, MOST).status == 200
     output = house.post(path, MOST + 1)
     assert output.status == 413 and b"larger than 10 bytes (Ups.MaximumBodySize)" in output.body
+
+
+@pytest.mark.parametrize("path", ["/ups/api/workitems/1.2/claim", "/ups/app/index.html"])
+def test_a_question_to_orthanc_is_answered_without_doing_anything(house: House, path: str) -> None:
+    output = Output()
+    headers = {PROBE_HEADER.lower(): house.authorization.secret}
+    house.pages.answer(output, path, method="POST", headers=headers, get={}, body=b"")
+    assert (output.status, output.body, house.reached) == (200, path.encode(), [])
+
+
+@pytest.mark.parametrize("path", ["/ups/app/index.html", "/ups/app", "/ups/app/nothing"])
+def test_the_files_of_the_page_can_only_be_read(house: House, path: str) -> None:
+    for headers, status in (({}, 405), ({"origin": "https://evil.example"}, 403)):
+        output = Output()
+        house.pages.answer(output, path, method="POST", headers=headers, get={}, body=b"")
+        assert output.status == status

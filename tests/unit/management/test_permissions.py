@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,7 +17,9 @@ from orthanc_ups.core.events import EventType
 from orthanc_ups.core.tags import REQUESTING_AE
 from orthanc_ups.dicomweb.origins import Origins
 from orthanc_ups.dicomweb.request import WebRequest
+from orthanc_ups.dicomweb.response import HttpProblem
 from orthanc_ups.dicomweb.rights import Rights
+from orthanc_ups.management.api import ManagementApi
 from orthanc_ups.management.permissions import RIGHTS, Right
 from orthanc_ups.management.routing import Route, Router
 from tests.support.management_desk import JSON, Desk
@@ -110,6 +113,20 @@ def test_an_ae_title_is_the_same_in_every_spelling(spelling: str) -> None:
 @pytest.mark.parametrize("route", [route for route, _ in ROUTES if "{ae}" in route])
 def test_ae_titles_that_a_path_could_take_for_something_else_are_refused(route: str, ae: str) -> None:
     assert asked(desk_of("admin"), route, ae)[0] == 400
+
+
+def test_orthanc_is_asked_about_the_plain_path_before_anything_is_done() -> None:
+    asked_about: list[str] = []
+
+    async def admit(request: WebRequest, path: str) -> None:
+        asked_about.append(f"{request.method} {path}")
+        raise HttpProblem(403, "Orthanc does not allow this")
+
+    desk = desk_of("admin")
+    desk.api = ManagementApi(replace(desk.ports, admit=admit))
+    desk.refused(403, "POST", "/subscribers/%20A%20B/retry/", {})
+    desk.refused(403, "PUT", "//workitems/1.2/subscribers/AI", {})
+    assert asked_about == ["POST /subscribers/A%20B/retry", "PUT /workitems/1.2/subscribers/AI"]
 
 
 # --- who they act as --------------------------------------------------------------------------------
