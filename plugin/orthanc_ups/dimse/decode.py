@@ -31,6 +31,7 @@ from ..core.value_rules import DEEPEST
 from .syntax import EXPLICIT, IMPLICIT, LONG_VRS, SHORT_VRS, SYNTAXES, UNDEFINED, Syntax, swapped
 
 _ITEM: Final = "FFFEE000"
+_ITEM_IN_UN: Final = b"\xfe\xff\x00\xe0"  # little endian, as all of UN
 _ITEM_END: Final = "FFFEE00D"
 _SEQUENCE_END: Final = "FFFEE0DD"
 _DELIMITERS: Final = (b"\xfe\xff", b"\xff\xfe")  # the group of items and delimiters, which have no VR
@@ -142,11 +143,16 @@ def _in_other_syntax(
 
 
 def _inflated(encoded: bytes, most: int) -> bytes:
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    """PS3.5 §A.5 has the bare stream of RFC 1951; some send it with the header of RFC 1950."""
     try:
+        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
         plain = inflater.decompress(encoded, most + 1)
     except zlib.error as error:
-        raise UpsError(PROCESSING_FAILURE, "the data set is not deflated as negotiated") from error
+        try:
+            inflater = zlib.decompressobj()
+            plain = inflater.decompress(encoded, most + 1)
+        except zlib.error:
+            raise UpsError(PROCESSING_FAILURE, "the data set is not deflated as negotiated") from error
     if len(plain) > most:
         raise too_large(most)
     if not inflater.eof:
@@ -243,10 +249,30 @@ class _Decoder:
             element, place = self._items(tag, start, end, length, encodings)
         else:
             place = self._ended(tag, start, end, length)
-            element = self._value(tag, vr, start, place, encodings)
+            element = self._unknown_sequence(tag, vr, start, place, encodings) or self._value(
+                tag, vr, start, place, encodings
+            )
         if above is not self._syntax:
             self._read_as(above)
         return element, place
+
+    def _unknown_sequence(
+        self, tag: str, vr: str, start: int, end: int, encodings: Encodings
+    ) -> Element | None:
+        """A sequence of unknown VR whose length is defined: text in it has the character set of the data set too."""
+        if vr != "UN" or self._corrections is None or not self._bytes.startswith(_ITEM_IN_UN, start, end):
+            return None
+        above, trail, left = self._syntax, list(self._trail), self._left
+        self._read_as(IMPLICIT)
+        try:
+            element, _ = self._items(tag, start, end, end - start, encodings)
+        except UpsError:
+            self._trail, self._left = trail, left
+            return None
+        finally:
+            self._read_as(above)
+        self._corrections.note(self._path(tag), "holds items, so its VR is SQ now")
+        return element
 
     def _check(self, tag: str) -> None:
         if tag >= "FFFE0000":  # what is below group 0008 is for the rules of the core

@@ -3,6 +3,7 @@
 
 import base64
 import struct
+import zlib
 
 import pytest
 
@@ -170,6 +171,23 @@ def test_ps3_5_6_1_2_private_text_goes_back_in_the_character_set_that_is_declare
 )
 def test_private_bytes_that_are_no_text_stay_as_they_are(value: bytes) -> None:
     assert private(b"ISO_IR 100", value) == (value, ())
+
+
+def test_ps3_5_6_2_2_a_private_sequence_of_unknown_vr_is_one() -> None:
+    inside = implicit("00080104", "Zoë ".encode("latin_1")) + implicit("00110010", b"SOMEBODY")
+    item = struct.pack("<HHL", 0xFFFE, 0xE000, len(inside)) + inside
+    head = implicit("00080005", b"ISO_IR 100") + implicit("00110010", b"SOMEBODY")
+    found, sentences = read(head + implicit("00111001", item * 2), IMPLICIT)
+    expected = {"00080104": element("LO", "Zoë"), "00110010": element("LO", "SOMEBODY")}
+    assert found["00111001"] == element("SQ", expected, expected)
+    assert sentences == ("(0011,1001) holds items, so its VR is SQ now",)
+    cut = head + implicit("00111001", item[:-3])
+    assert read(cut, IMPLICIT)[0]["00111001"]["vr"] == "UN"
+
+
+def test_ps3_5_a_5_a_deflated_data_set_with_the_header_of_zlib_is_taken() -> None:
+    encoded = zlib.compress(encode(workitems.minimal(), EXPLICIT))
+    assert read(encoded, DEFLATED) == (workitems.minimal(), ())
 
 
 def test_private_text_in_utf_8_stays_as_it_is() -> None:
