@@ -31,6 +31,7 @@ SIBLING_VRS: Final = frozenset({"LO", "LT", "SH", "ST", "UC", "UR", "UT"})
 
 _UTF_8: Final = ("utf_8",)
 _PADDING: Final = " \0\t\r\n"
+_SHORT: Final = 64  # characters of a text whose validity is worth remembering
 _MOST_SENTENCES: Final = 50
 _TAG: Final = re.compile(r"\(?(?:0x)?([0-9A-Fa-f]{4})[,x]?([0-9A-Fa-f]{4})\)?")
 _FORMER_VRS: Final = frozenset((rule.tag, rule.former_vr) for rule in RULES.values() if rule.former_vr)
@@ -105,12 +106,28 @@ def _allowed(tag: str) -> tuple[str, ...]:
 
 def is_usual(vr: str, one: Any) -> bool:
     """True for an empty value and for one that is valid in the inner form."""
+    if type(one) is str and len(one) <= _SHORT:
+        return _is_usual_text(vr, one)
     return one is None or one == "" or (vr in REPRESENTATIONS and REPRESENTATIONS[vr].valid(one))
+
+
+@lru_cache(8192)
+def _is_usual_text(vr: str, one: str) -> bool:
+    """The same codes, dates and UIDs come again and again."""
+    return one == "" or (vr in REPRESENTATIONS and REPRESENTATIONS[vr].valid(one))
+
+
+def are_usual(vr: str, listed: list[Any]) -> bool:
+    """True if every value is."""
+    for one in listed:  # noqa: SIM110  # in the path of every N-CREATE
+        if not is_usual(vr, one):
+            return False
+    return True
 
 
 def corrected(vr: str, listed: list[Any], path: str, corrections: Corrections) -> list[Any]:
     """Values of any VR but SQ in the inner form; what is not usual is corrected, if it can be."""
-    if all(is_usual(vr, one) for one in listed):
+    if are_usual(vr, listed):
         return listed
     split = [part for one in listed for part in _split(vr, one)]
     mended = [one if is_usual(vr, one) else _mended(vr, one) for one in split]

@@ -26,7 +26,7 @@ from ..core.dataset import BINARY_VRS, DataSet, Element, element
 from ..core.statuses import INVALID_VALUE, NO_SUCH_ATTRIBUTE, UpsError
 from ..core.value_rules import DEEPEST, USUAL
 from .attribute_names import vr_of
-from .corrections import Corrections, corrected, is_usual, right_vr, tag_of_name, unpacked
+from .corrections import Corrections, are_usual, corrected, right_vr, tag_of_name, unpacked
 from .element_values import Number, inner_values
 
 _TAG: Final = re.compile(r"[0-9A-F]{8}")
@@ -304,7 +304,7 @@ def _is_valid(found: Element) -> bool:
     vr = found["vr"]
     if vr == "SQ" or vr in BINARY_VRS:
         return True
-    return "InlineBinary" not in found and all(is_usual(vr, one) for one in found.get("Value", ()))
+    return "InlineBinary" not in found and are_usual(vr, found.get("Value", []))
 
 
 def _in_plain_base64(text: str) -> str:

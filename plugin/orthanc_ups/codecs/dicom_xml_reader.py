@@ -18,7 +18,7 @@ from ..core.dataset import DataSet, Element, text
 from ..core.statuses import INVALID_VALUE, UpsError
 from ..core.value_rules import DEEPEST
 from .attribute_names import is_private, vr_of
-from .corrections import Corrections, corrected, is_usual, right_vr, tag_of_name, unpacked
+from .corrections import Corrections, are_usual, corrected, right_vr, tag_of_name, unpacked
 from .element_values import inner_values
 
 NAMESPACE: Final = "http://dicom.nema.org/PS3.19/models/NativeDICOM"
@@ -183,7 +183,7 @@ def _element(tag: str, vr: str, node: _Node, corrections: Corrections | None) ->
     lenient = corrections if corrections and corrections.lenient else None
     if lenient and (meant := right_vr(tag, vr)) != vr:
         taken = _of_vr(meant, node, lenient)
-        if meant == "SQ" or all(is_usual(meant, one) for one in taken.get("Value", ())):
+        if meant == "SQ" or are_usual(meant, taken.get("Value", [])):
             lenient.note(node.path, f"had VR {vr[:16]}, which is {meant} now")
             return taken
     return _of_vr(vr, node, corrections)

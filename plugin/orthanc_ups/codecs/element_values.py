@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
@@ -42,22 +42,23 @@ def inner_values(vr: str, listed: Sequence[Any], path: str, corrections: Correct
     """Values of any VR but SQ and PN; ``corrections`` notes what became of those that are not as DICOM has them."""
     if corrections is None:
         return [inner_value(vr, one) for one in listed]
-    for what in _rounded(vr, listed):
-        corrections.note(path, what)
-    if not corrections.lenient:
-        return [inner_value(vr, one) for one in listed]
-    if vr not in _NUMERIC_VRS and any(type(one) is Number for one in listed):
+    if any(type(one) is Number for one in listed):
+        listed = _noted_numbers(vr, listed, path, corrections)
+    found = [inner_value(vr, one) for one in listed]
+    return corrected(vr, found, path, corrections) if corrections.lenient else found
+
+
+def _noted_numbers(vr: str, listed: Sequence[Any], path: str, corrections: Corrections) -> Sequence[Any]:
+    """The same values, with those as text that are numbers where text belongs."""
+    if corrections.lenient and vr not in _NUMERIC_VRS:
         corrections.note(path, "was a JSON number, which is text now")
-        listed = [str(one) if type(one) is Number else one for one in listed]
-    return corrected(vr, [inner_value(vr, one) for one in listed], path, corrections)
-
-
-def _rounded(vr: str, listed: Sequence[Any]) -> Iterator[str]:
+        return [str(one) if type(one) is Number else one for one in listed]
     numbers = [one for one in listed if type(one) is Number]
     if vr == "DS" and any(len(one) > _LONGEST_DECIMAL for one in numbers):
-        yield "was rounded to the 16 characters of VR DS"
-    if vr == "FD" and any(not _is_exact(one) for one in numbers):
-        yield "was rounded to the 64 bits of VR FD"
+        corrections.note(path, "was rounded to the 16 characters of VR DS")
+    if vr == "FD" and not all(map(_is_exact, numbers)):
+        corrections.note(path, "was rounded to the 64 bits of VR FD")
+    return listed
 
 
 def _is_exact(number: Number) -> bool:

@@ -21,7 +21,7 @@ from pydicom.datadict import private_dictionary_VR
 
 from ..codecs.attribute_names import public_vr
 from ..codecs.charset import IN_VALUES, Encodings, declared, decoded
-from ..codecs.corrections import Corrections, corrected, is_usual, right_vr
+from ..codecs.corrections import Corrections, are_usual, corrected, right_vr
 from ..codecs.encoded_values import NUMBER_CODES, TEXTUAL_VRS, values_of
 from ..core.dataset import BINARY_VRS, DataSet, Element
 from ..core.refusals import refusal
@@ -353,11 +353,13 @@ class _Decoder:
     ) -> tuple[str, list[Any]]:
         if vr not in TEXTUAL_VRS:
             return vr, values
-        if encodings is self._otherwise and not raw.isascii():
+        if not raw.isascii() and encodings is self._otherwise:
             corrections.say(
                 f"text without Specific Character Set (0008,0005) was read as {encodings[0]} (DefaultEncoding)"
             )
         meant = right_vr(tag, vr)
+        if meant == vr and are_usual(vr, values):
+            return vr, values
         if meant != vr and meant in TEXTUAL_VRS:
             read = self._read_again(raw, meant, encodings)
             if read is not None:
@@ -371,7 +373,7 @@ class _Decoder:
             values = values_of(raw, vr, self._syntax.order, encodings)
         except (ValueError, struct.error):
             return None
-        return values if all(is_usual(vr, one) for one in values) else None
+        return values if are_usual(vr, values) else None
 
     def _path(self, tag: str) -> str:
         return ".".join((*(above for above, _ in self._trail), tag))
