@@ -74,7 +74,7 @@ class NodeMark:
         self._renewals = 0
         self._waits = waits
         self._rival = ""
-        self._holder = ""
+        self._holder: Node | None = None
 
     async def acquire(self) -> None:
         """Wait until no other node holds the worklist, and mark it as ours. Raises StoreUnavailable."""
@@ -86,17 +86,19 @@ class NodeMark:
             elif self._clock.monotonic() - since >= STALE_AFTER and await self._take_over(entry):
                 break
             await self._clock.sleep(_LOOK_EVERY)
-        if self._holder:
+        if self._holder is not None:
             _log.warning("%s gave the worklist up; this node keeps it now", self._holder)
-        self._holder = ""
+        self._holder = None
 
     def _tell(self, entry: Entry) -> None:
-        other = str(_node_in(entry))
-        if other != self._holder:
-            self._holder = other
-            reason = f"another node holds the worklist on this database: {other}"
-            self._waits(reason)
+        other = _node_in(entry)
+        if self._holder is not None and self._holder.run == other.run:
+            return
+        reason = f"another node holds the worklist on this database: {other}"
+        self._waits(reason)
+        if self._holder is None or self._holder.name != other.name:  # a restart of it is no news
             _log.warning("The UPS service is not open, as %s; this one waits until it is gone", reason)
+        self._holder = other
 
     async def _other(self) -> Entry | None:
         """The mark of another node; None once it is ours."""

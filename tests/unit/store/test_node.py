@@ -131,3 +131,21 @@ def test_an_outage_or_a_deletion_of_the_mark_does_not_cost_it() -> None:
         await settle()
 
     run(scenario())
+
+
+def test_a_restart_of_the_holder_is_no_news(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        nodes = Nodes()
+        await nodes.node("first").acquire()
+        waiting = asyncio.ensure_future(nodes.node("second").acquire())
+        await nodes.clock.advance(5)
+        again = nodes.node("first")
+        await again.acquire()
+        keeping = asyncio.ensure_future(again.keep())
+        await nodes.clock.advance(2 * STALE_AFTER)
+        assert not waiting.done()
+        assert caplog.text.count("another node holds the worklist") == 1
+        for task in (waiting, keeping):
+            task.cancel()
+
+    run(scenario())
