@@ -29,7 +29,6 @@ from .worklist.change_feed import ChangeFeed
 from .worklist.commits import Commits
 from .worklist.counters import Counters
 from .worklist.gate import Gate
-from .worklist.global_acts import GlobalActs
 from .worklist.header import Header
 from .worklist.initial_reports import InitialReports
 from .worklist.ledger import Ledger
@@ -39,6 +38,7 @@ from .worklist.recovery import Recovery
 from .worklist.resuming import numbers_in_use, slowest_cursor
 from .worklist.retention import Retention
 from .worklist.shadow import Shadow
+from .worklist.state import WorklistState
 from .worklist.worklist import ReceivingAes, Worklist
 from .worklist.writer import Writer
 
@@ -88,67 +88,30 @@ class UpsService:
         self.shadow = Shadow(projection, self._writer, self._rebuild_soon, self.changes.note)
         reports = InitialReports(self.shadow, self.ledger)
         self.delivery = Delivery(settings, channels, entries, reports, self.shadow, clock)
-        self.commits = self._commits()
-        self.worklist = self._worklist(receiving_aes)
+        self._state = state = WorklistState(
+            settings,
+            self._writer,
+            projection,
+            self.shadow,
+            self.ledger,
+            self._header,
+            self._order,
+            self._gate,
+            self.delivery,
+            self.titles,
+            self.counters,
+            self._now,
+            clock.sleep,
+        )
+        self.commits = Commits(state)
+        self.worklist = Worklist(state, self.commits, receiving_aes, self._look_after_shelves_soon)
         self._migration = AeTitleMigration(self._writer, projection, self.titles)
-        self._recovery = self._recovering()
+        self._recovery = Recovery(state, self.entries, self.commits)
         self._retention = Retention(settings, self.worklist, self.shadow, self.ledger, own_ae, self._now)
         self.exporter = Exporter(self._parts())
         self.intake = Intake(self._parts(), settings)
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
-
-    def _commits(self) -> Commits:
-        return Commits(
-            self._writer,
-            self.shadow,
-            self.ledger,
-            self._header,
-            self._order,
-            self.delivery.settled,
-            self.settings.history_length,
-        )
-
-    def _worklist(self, receiving_aes: ReceivingAes) -> Worklist:
-        global_acts = GlobalActs(
-            self._writer,
-            self.ledger,
-            self._order,
-            self._header,
-            self.shadow,
-            self.commits,
-            self.delivery,
-            self.settings.deletion_locks,
-            self.counters,
-        )
-        return Worklist(
-            self.settings,
-            self._writer,
-            self.commits,
-            self.shadow,
-            self.ledger,
-            global_acts,
-            self._gate,
-            receiving_aes,
-            self.titles,
-            self._now,
-            self.counters,
-            lambda: self._begin(self.look_after_shelves()),
-        )
-
-    def _recovering(self) -> Recovery:
-        return Recovery(
-            self.entries,
-            self.projection,
-            self.shadow,
-            self.ledger,
-            self._header,
-            self.commits,
-            self.delivery,
-            self._gate,
-            self.counters,
-            self.clock.sleep,
-        )
 
     def _parts(self) -> Parts:
         return Parts(
@@ -282,6 +245,9 @@ class UpsService:
     async def restore(self) -> None:
         """Write back what somebody deleted in Orthanc. Raises StoreUnavailable."""
         await self._recovery.restore()
+
+    def _look_after_shelves_soon(self) -> None:
+        self._begin(self.look_after_shelves())
 
     def _rebuild_soon(self) -> None:
         self._begin(self._recovery.rebuild())

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TypeAlias
 
 from ..core import statuses
@@ -16,9 +15,8 @@ from ..core.outcome import T
 from ..core.statuses import Status, UpsError
 from ..core.value_rules import Limits
 from ..core.workitem import Subscription, Workitem
-from ..settings import Settings
-from .ledger import Ledger
-from .shadow import Kept, Shadow
+from .shadow import Kept
+from .state import WorklistState
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +35,9 @@ Step: TypeAlias = Callable[[Kept | None], Attempt]
 class Attempts:
     """The rules, applied to what the worklist knows."""
 
-    def __init__(
-        self, settings: Settings, shadow: Shadow, ledger: Ledger, now: Callable[[], datetime]
-    ) -> None:
-        self._settings = settings
-        self._limits = Limits(settings.maximum_nesting)
-        self._shadow = shadow
-        self._ledger = ledger
-        self._now = now
+    def __init__(self, state: WorklistState) -> None:
+        self._state = state
+        self._limits = Limits(state.settings.maximum_nesting)
 
     # --- workitems (PS3.4 CC.2.1, CC.2.2, CC.2.5, CC.2.6) ---
 
@@ -57,10 +50,10 @@ class Attempts:
             else:
                 self.present(command.uid, before)
             workitem = before.workitem if before else None
-            watched = workitem is not None and bool(self._ledger.receivers(workitem))
-            settings = self._settings
+            watched = workitem is not None and bool(self._state.ledger.receivers(workitem))
+            settings = self._state.settings
             around = Circumstances(
-                self._now(), settings.worklist_label, watched, self._limits, settings.strict
+                self._state.now(), settings.worklist_label, watched, self._limits, settings.strict
             )
             return Attempt(decide(workitem, command, around))
 
@@ -69,9 +62,9 @@ class Attempts:
     def _check_room(self, uid: str, before: Kept | None) -> None:
         if before is not None:
             return
-        if self._shadow.is_gone(uid):
+        if self._state.shadow.is_gone(uid):
             raise UpsError(statuses.DUPLICATE_INSTANCE, f"already existed, and was purged: UPS {uid}")
-        if self._shadow.count() >= self._settings.maximum_workitems:
+        if self._state.shadow.count() >= self._state.settings.maximum_workitems:
             raise UpsError(statuses.RESOURCE_LIMITATION, "the worklist is full (Ups.MaximumWorkitems)")
 
     def present(self, uid: str, before: Kept | None) -> Workitem:
@@ -81,7 +74,7 @@ class Attempts:
     def there(self, uid: str, found: T | None) -> T:
         """What was found of a workitem. Raises UpsError (C307; 404 or 410) if there is none."""
         if found is None:
-            raise UpsError(statuses.GONE if self._shadow.is_gone(uid) else statuses.NO_SUCH_WORKITEM)
+            raise UpsError(statuses.GONE if self._state.shadow.is_gone(uid) else statuses.NO_SUCH_WORKITEM)
         return found
 
     # --- specific subscriptions (PS3.4 CC.2.3) ---
@@ -101,7 +94,7 @@ class Attempts:
         return attempt
 
     def _granted(self, lock: bool) -> tuple[Subscription, Status]:
-        if lock and not self._settings.deletion_locks:
+        if lock and not self._state.settings.deletion_locks:
             return Subscription.NO_LOCK, statuses.LOCK_NOT_GRANTED
         return (Subscription.LOCK if lock else Subscription.NO_LOCK), statuses.SUCCESS
 
@@ -110,7 +103,7 @@ class Attempts:
 
         def attempt(before: Kept | None) -> Attempt:
             workitem = self.present(command.uid, before)
-            if self._ledger.state(command.receiving_ae, workitem) is Subscription.NONE:
+            if self._state.ledger.state(command.receiving_ae, workitem) is Subscription.NONE:
                 return Attempt(Decision(workitem, status=statuses.NO_SUCH_SUBSCRIPTION))
             decision = Decision(workitem, f"unsubscribed {command.receiving_ae}")
             return Attempt(decision, (command.receiving_ae, Subscription.NONE), "subscriptions_removed")
@@ -122,7 +115,7 @@ class Attempts:
 
         def attempt(before: Kept | None) -> Attempt:
             workitem = self.present(command.uid, before)
-            if self._ledger.state(command.receiving_ae, workitem) is not Subscription.LOCK:
+            if self._state.ledger.state(command.receiving_ae, workitem) is not Subscription.LOCK:
                 return Attempt(Decision(workitem, status=statuses.NO_SUCH_SUBSCRIPTION))
             decision = Decision(workitem, f"released the Deletion Lock of {command.receiving_ae}")
             return Attempt(decision, (command.receiving_ae, Subscription.NO_LOCK), "locks_released")

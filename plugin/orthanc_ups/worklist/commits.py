@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Final
@@ -12,11 +12,9 @@ from ..core.events import Event, EventType, Occurrence
 from ..core.workitem import HistoryEntry, SpecificAct, Subscription, Workitem
 from ..store.document import encode, encode_events
 from ..store.port import Entry
-from .header import Header
-from .ledger import Ledger
-from .order import Order, Ticket
-from .shadow import Kept, Shadow, stored_version
-from .writer import Writer
+from .order import Ticket
+from .shadow import Kept, stored_version
+from .state import WorklistState
 
 KEPT_SETTLED: Final = 4
 SPILL_ABOVE: Final = 64
@@ -45,23 +43,8 @@ def workitem_key(uid: str) -> str:
 class Commits:
     """Writes workitems. Knows nothing of the rules; every change of a workitem ends here."""
 
-    def __init__(
-        self,
-        writer: Writer,
-        shadow: Shadow,
-        ledger: Ledger,
-        header: Header,
-        order: Order,
-        settled: Callable[[Event], bool],
-        history_length: int,
-    ) -> None:
-        self._writer = writer
-        self._shadow = shadow
-        self._ledger = ledger
-        self._header = header
-        self._order = order
-        self._settled = settled
-        self._history_length = history_length
+    def __init__(self, state: WorklistState) -> None:
+        self._state = state
         self.overflows: dict[str, list[Overflow]] = {}
         self.next_creation = 1
 
@@ -82,7 +65,7 @@ class Commits:
         if before is None:
             after = self._numbered(after)
         told = self._addressed(after, occurrences)
-        ticket = self._order.take(len(told) + (1 if act else 0))
+        ticket = self._state.order.take(len(told) + (1 if act else 0))
         # A cancelled write leaves open what became of it. Then the ticket stays open too, so that no cursor
         # can pass its events; what was written is found and told after the next start.
         try:
@@ -91,35 +74,37 @@ class Commits:
             events = _numbered_events(ticket, after.uid, told, entry.at)
             after = await self._ready(after, events, entry)
             document = encode(after)
-            version = await self._writer.write(workitem_key(after.uid), document, stored_version(before))
+            version = await self._state.writer.write(
+                workitem_key(after.uid), document, stored_version(before)
+            )
         except Exception:
-            self._order.give_up(ticket)
+            self._state.order.give_up(ticket)
             raise
-        with self._shadow.at_once():
+        with self._state.shadow.at_once():
             try:
-                self._shadow.put(after, version, document)
+                self._state.shadow.put(after, version, document)
                 if before is None:
-                    self._ledger.note(after)
+                    self._state.ledger.note(after)
                 elif act:
-                    self._ledger.note_act(act[0], after)
+                    self._state.ledger.note_act(act[0], after)
             finally:
-                self._order.settle(ticket, events)
+                self._state.order.settle(ticket, events)
         return after
 
     async def _reserve(self, most: int) -> None:
         """Make sure that so many numbers may be used. Raises StoreUnavailable."""
-        while self._header.short_of(self._order.next + most, self.next_creation):
-            await self._header.reserve(self._order.next + most, self.next_creation)
+        while self._state.header.short_of(self._state.order.next + most, self.next_creation):
+            await self._state.header.reserve(self._state.order.next + most, self.next_creation)
 
     def _numbered(self, created: Workitem) -> Workitem:
         number = self.next_creation
         self.next_creation += 1
-        filtered = self._ledger.matching_filters(created.attributes)
+        filtered = self._state.ledger.matching_filters(created.attributes)
         return replace(created, created=number, filtered=filtered)
 
     async def _ready(self, after: Workitem, events: tuple[Event, ...], entry: HistoryEntry) -> Workitem:
         after = await self._trimmed(after, events)
-        history = _bounded((*after.history, entry), self._history_length)
+        history = _bounded((*after.history, entry), self._state.settings.history_length)
         return replace(after, history=history, revision=after.revision + 1)
 
     def seen(self, workitem: Workitem) -> None:
@@ -127,14 +112,14 @@ class Commits:
         self.next_creation = max(self.next_creation, workitem.created + 1)
         used = [event.sequence for event in workitem.events]
         used += [act.sequence for act in workitem.acts.values()]
-        self._order.start_at(max(used, default=0) + 1)
-        self._ledger.note(workitem)
+        self._state.order.start_at(max(used, default=0) + 1)
+        self._state.ledger.note(workitem)
 
     def _addressed(
         self, workitem: Workitem, occurrences: Sequence[Occurrence]
     ) -> list[tuple[Occurrence, tuple[str, ...]]]:
         for_all = any(not occurrence.only for occurrence in occurrences)
-        everyone = self._ledger.receivers(workitem) if for_all else ()
+        everyone = self._state.ledger.receivers(workitem) if for_all else ()
         pairs = [
             (occurrence, (occurrence.only,) if occurrence.only else everyone) for occurrence in occurrences
         ]
@@ -143,7 +128,7 @@ class Commits:
     async def _trimmed(self, workitem: Workitem, new: tuple[Event, ...]) -> Workitem:
         """Drop what every receiver has, keep the last few of those, spill what is too much."""
         events = sorted(workitem.events, key=_sequence)
-        past = [self._settled(event) for event in events]
+        past = [self._state.delivery.settled(event) for event in events]
         settled = [event for event, is_past in zip(events, past, strict=True) if is_past][-KEPT_SETTLED:]
         waiting = [event for event, is_past in zip(events, past, strict=True) if not is_past]
         spilled = workitem.spilled
@@ -158,7 +143,7 @@ class Commits:
         """Written before the workitem lets go of them; after a crash between both they are simply there twice."""
         key = f"events/{uid}/{events[0].sequence}"
         document = encode_events(uid, events)
-        version = await self._writer.overwrite(key, document)
+        version = await self._state.writer.overwrite(key, document)
         kept = [one for one in self.overflows.get(uid, ()) if one.key != key]
         self.overflows[uid] = [*kept, Overflow(key, version, document, events)]
 
@@ -167,7 +152,7 @@ class Commits:
         return tuple(at for at in spilled if at in known and not self._is_settled(known[at]))
 
     def _is_settled(self, overflow: Overflow) -> bool:
-        return all(self._settled(event) for event in reversed(overflow.events))
+        return all(self._state.delivery.settled(event) for event in reversed(overflow.events))
 
     async def sweep(self) -> None:
         """Remove the overflow entries that every receiver has passed. Raises StoreUnavailable."""
@@ -177,7 +162,7 @@ class Commits:
     async def sweep_one(self, uid: str) -> None:
         """Remove the overflow entries of a workitem that every receiver has passed. Raises StoreUnavailable."""
         for overflow in [one for one in self.overflows.get(uid, ()) if self._is_settled(one)]:
-            await self._writer.discard(overflow.key, overflow.version)
+            await self._state.writer.discard(overflow.key, overflow.version)
             left = [one for one in self.overflows.get(uid, ()) if one.key != overflow.key]
             self.overflows[uid] = left
             if not left:
@@ -186,14 +171,14 @@ class Commits:
     def waits(self, workitem: Workitem) -> bool:
         """True if some receiver still has to get an event of this workitem."""
         return (
-            any(not self._settled(event) for event in workitem.events)
+            any(not self._state.delivery.settled(event) for event in workitem.events)
             or any(not self._is_settled(one) for one in self.overflows.get(workitem.uid, ()))
-            or any(not self._settled(report) for report in self._initial_reports(workitem))
+            or any(not self._state.delivery.settled(report) for report in self._initial_reports(workitem))
         )
 
     def _initial_reports(self, workitem: Workitem) -> Iterator[Event]:
         """Where the initial State Reports of global subscribes stand in the order of everything."""
-        for ae, act in self._ledger.reports_due(workitem):
+        for ae, act in self._state.ledger.reports_due(workitem):
             yield Event(act + workitem.created, EventType.STATE_REPORT, workitem.uid, {}, (ae,), 0.0)
 
 

@@ -16,20 +16,15 @@ from ..core.reasons import discreet, reason_of
 from ..core.statuses import Status, UpsError
 from ..core.subscriptions import MAXIMUM_ACTS, GlobalAct, Kind, filters_taken
 from ..core.workitem import Subscription
-from ..delivery.outbox import Delivery
 from ..delivery.port import Burst
 from ..delivery.subscriber import PREFIX
 from ..store.document import UnreadableDocument
 from ..store.log_document import decode_log, encode_log
 from ..store.port import Entry
 from .commits import Commits
-from .counters import Counters
-from .header import Header
-from .ledger import Ledger
-from .order import Order
 from .resuming import slowest_cursor
-from .shadow import Shadow
-from .writer import Conflict, Writer
+from .state import WorklistState
+from .writer import Conflict
 
 _log = logging.getLogger("orthanc_ups.worklist")
 _TRIES: Final = 5
@@ -39,27 +34,9 @@ _LONG: Final = 50
 class GlobalActs:
     """Carries out global acts. The caller holds the gate, so nothing else is running."""
 
-    def __init__(
-        self,
-        writer: Writer,
-        ledger: Ledger,
-        order: Order,
-        header: Header,
-        shadow: Shadow,
-        commits: Commits,
-        delivery: Delivery,
-        grant_locks: bool,
-        counters: Counters,
-    ) -> None:
-        self._writer = writer
-        self._ledger = ledger
-        self._order = order
-        self._header = header
-        self._shadow = shadow
+    def __init__(self, state: WorklistState, commits: Commits) -> None:
+        self._state = state
         self._commits = commits
-        self._delivery = delivery
-        self._grant_locks = grant_locks
-        self._counters = counters
 
     async def carry_out(self, command: Subscribe | Unsubscribe | Suspend, at: float) -> Outcome:
         """Write the act into the AE's log and start the initial reports. Raises UpsError."""
@@ -72,7 +49,7 @@ class GlobalActs:
             act = await self._with_matches(act, command)
         await self._write(command.receiving_ae, act)
         counted = {Kind.UNSUBSCRIBE: "subscriptions_removed", Kind.SUSPEND: "subscriptions_suspended"}
-        self._counters.add(counted.get(kind, "subscriptions_created"))
+        self._state.counters.add(counted.get(kind, "subscriptions_created"))
         name = "filtered" if filtered else "global"
         why = discreet(reason_of(command))
         told = f" ({why})" if why else ""
@@ -80,31 +57,31 @@ class GlobalActs:
         return Outcome(status, command.uid, reason=why)
 
     def _has_something(self, command: Unsubscribe | Suspend, filtered: bool) -> bool:
-        standing = self._ledger.standing(command.receiving_ae)
+        standing = self._state.ledger.standing(command.receiving_ae)
         if filtered:
             suspended = standing.suspended if isinstance(command, Unsubscribe) else ()
             return bool(standing.filters or suspended)
         if isinstance(command, Suspend):
             return standing.everything is not Subscription.NONE
-        return self._ledger.is_subscribed(command.receiving_ae)
+        return self._state.ledger.is_subscribed(command.receiving_ae)
 
     def _kind(self, command: Subscribe | Unsubscribe | Suspend) -> tuple[Kind, Status]:
         if isinstance(command, Unsubscribe):
             return Kind.UNSUBSCRIBE, statuses.SUCCESS
         if isinstance(command, Suspend):
             return Kind.SUSPEND, statuses.SUCCESS
-        if command.lock and not self._grant_locks:
+        if command.lock and not self._state.settings.deletion_locks:
             return Kind.NO_LOCK, statuses.LOCK_NOT_GRANTED
         return (Kind.LOCK if command.lock else Kind.NO_LOCK), statuses.SUCCESS
 
     async def _with_matches(self, act: GlobalAct, command: Subscribe | Unsubscribe | Suspend) -> GlobalAct:
         """Which existing workitems the act is about (a filter decides once per workitem)."""
         if not isinstance(command, Subscribe):
-            taken = filters_taken(self._ledger.log(command.receiving_ae))
+            taken = filters_taken(self._state.ledger.log(command.receiving_ae))
             return replace(act, matched=taken)
         query = self._query(command)
         try:
-            numbers = Numbers.of(await self._shadow.numbers(query))
+            numbers = Numbers.of(await self._state.shadow.numbers(query))
         except UpsError as error:
             if error.status is statuses.OUT_OF_RESOURCES:  # which is a word of C-FIND
                 raise UpsError(statuses.RESOURCE_LIMITATION, error.detail) from error
@@ -113,7 +90,7 @@ class GlobalActs:
 
     def _query(self, command: Subscribe) -> Query:
         try:
-            query = self._ledger.query(command.filter or {}, command.mechanisms)
+            query = self._state.ledger.query(command.filter or {}, command.mechanisms)
         except UpsError as error:
             raise error.under(statuses.INVALID_ARGUMENT) from error
         if not query.is_narrowing:
@@ -124,36 +101,38 @@ class GlobalActs:
     async def _write(self, receiving_ae: str, act: GlobalAct) -> None:
         reports = act.through if act.kind is Kind.LOCK else 0
         await self._reserve(1 + reports)
-        ticket = self._order.take(1 + reports)
+        ticket = self._state.order.take(1 + reports)
         try:  # as in Commits: a cancelled write leaves its ticket open
             act = replace(act, sequence=ticket.first)
             await self._append(receiving_ae, act)
         except Exception:
-            self._order.give_up(ticket)
+            self._state.order.give_up(ticket)
             raise
-        self._order.settle(ticket, ())
+        self._state.order.settle(ticket, ())
         if reports:
-            self._delivery.offer([Burst(receiving_ae, act.sequence, act.through, act.sequence, act.at)])
+            self._state.delivery.offer([Burst(receiving_ae, act.sequence, act.through, act.sequence, act.at)])
         elif act.kind is Kind.UNSUBSCRIBE and not act.filtered:
-            self._delivery.forget(receiving_ae)
+            self._state.delivery.forget(receiving_ae)
 
     async def _reserve(self, count: int) -> None:
-        while self._header.short_of(self._order.next + count, self._commits.next_creation):
-            await self._header.reserve(self._order.next + count, self._commits.next_creation)
+        while self._state.header.short_of(self._state.order.next + count, self._commits.next_creation):
+            await self._state.header.reserve(self._state.order.next + count, self._commits.next_creation)
 
     async def _append(self, receiving_ae: str, act: GlobalAct) -> None:
         for _ in range(_TRIES):
-            log = self._ledger.with_act(receiving_ae, act, self._may_compact(receiving_ae))
+            log = self._state.ledger.with_act(receiving_ae, act, self._may_compact(receiving_ae))
             if act.kind.subscribes and len(log.acts) > MAXIMUM_ACTS:
                 detail = f"{receiving_ae} has {MAXIMUM_ACTS} global subscriptions; unsubscribe globally first"
                 raise UpsError(statuses.RESOURCE_LIMITATION, detail)
             key = f"subscriber/{receiving_ae}"
             try:
-                version = await self._writer.write(key, encode_log(log), self._ledger.version(receiving_ae))
+                version = await self._state.writer.write(
+                    key, encode_log(log), self._state.ledger.version(receiving_ae)
+                )
             except Conflict as conflict:
                 self._adopt(receiving_ae, conflict.entry)
                 continue
-            self._ledger.keep(log, version)
+            self._state.ledger.keep(log, version)
             return
         raise UpsError(statuses.PROCESSING_FAILURE, f"subscriber/{receiving_ae} is changed by others")
 
@@ -163,20 +142,20 @@ class GlobalActs:
         Which initial reports an act owes is worked out from the acts before it. So these are kept until it is
         written down that the reports arrived; but rather a report too many after a crash than a long log.
         """
-        acts = self._ledger.log(receiving_ae).acts
+        acts = self._state.ledger.log(receiving_ae).acts
         if len(acts) >= _LONG:
-            return not self._delivery.has_burst(receiving_ae)
+            return not self._state.delivery.has_burst(receiving_ae)
         last = max((one.sequence + one.through for one in acts if one.kind is Kind.LOCK), default=0)
         key = f"{PREFIX}{receiving_ae}"
-        stored = (entry for entry in self._delivery.stored() if entry.key == key)
+        stored = (entry for entry in self._state.delivery.stored() if entry.key == key)
         return len(acts) > 1 and slowest_cursor(stored, [receiving_ae]) >= last
 
     def _adopt(self, receiving_ae: str, entry: Entry | None) -> None:
         """Somebody else changed the log: take over what is readable, else write ours back."""
-        ours = self._ledger.log(receiving_ae)
+        ours = self._state.ledger.log(receiving_ae)
         if entry is None:
             _log.error("The subscriptions of %s vanished from the store; writing them back", receiving_ae)
-            self._ledger.keep(ours, None)
+            self._state.ledger.keep(ours, None)
             return
         try:
             found = decode_log(entry.document)
@@ -186,4 +165,4 @@ class GlobalActs:
         if found.receiving_ae != receiving_ae:
             found = ours
         _log.warning("The subscriptions of %s were changed by somebody else", receiving_ae)
-        self._ledger.keep(found, entry.version)
+        self._state.ledger.keep(found, entry.version)

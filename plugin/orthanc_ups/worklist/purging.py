@@ -12,8 +12,8 @@ from ..core.reasons import discreet, reason_of
 from ..core.statuses import UpsError
 from ..core.workitem import HistoryEntry, Workitem
 from .commits import Commits
-from .ledger import Ledger
-from .shadow import Kept, Shadow
+from .shadow import Kept
+from .state import WorklistState
 
 _log = logging.getLogger("orthanc_ups.worklist")
 
@@ -21,10 +21,9 @@ _log = logging.getLogger("orthanc_ups.worklist")
 class Purging:
     """Carries out Purge. The caller holds the gate for the workitem."""
 
-    def __init__(self, commits: Commits, shadow: Shadow, ledger: Ledger) -> None:
+    def __init__(self, state: WorklistState, commits: Commits) -> None:
+        self._state = state
         self._commits = commits
-        self._shadow = shadow
-        self._ledger = ledger
 
     async def carry_out(self, command: Purge, kept: Kept, at: float) -> Outcome:
         """Put a tombstone where the workitem is. Raises UpsError, Conflict or StoreUnavailable.
@@ -35,8 +34,8 @@ class Purging:
         self._check(workitem)
         why = discreet(reason_of(command), workitem)
         await self._commits.sweep_one(workitem.uid)
-        await self._shadow.bury(kept, HistoryEntry(at, who, "purged", why))
-        self._ledger.forget(workitem)
+        await self._state.shadow.bury(kept, HistoryEntry(at, who, "purged", why))
+        self._state.ledger.forget(workitem)
         told = f" ({why})" if why else ""
         _log.info("%s: purged%s; workitem %s was %s", who, told, workitem.uid, workitem.state.value)
         return Outcome(statuses.SUCCESS, workitem.uid, reason=why)
@@ -45,7 +44,7 @@ class Purging:
         if not workitem.state.is_final:
             detail = f"the UPS is {workitem.state.value}, not in a final state"
             raise UpsError(statuses.MAY_NOT_UPDATE, detail)
-        holders = self._ledger.lock_holders(workitem)
+        holders = self._state.ledger.lock_holders(workitem)
         if holders:
             raise UpsError(statuses.MAY_NOT_UPDATE, f"held by a Deletion Lock of {', '.join(holders)}")
         if self._commits.waits(workitem):

@@ -5,24 +5,19 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from itertools import chain
 from typing import Final
 
 from ..core.events import Event
-from ..delivery.outbox import Delivery
-from ..projection.projection import Projection, ProjectionBroken
+from ..projection.projection import ProjectionBroken
 from ..store.copy import CopiedEntries
 from ..store.document import is_tombstone
 from ..store.log_document import encode_log
 from ..store.port import Entry, StoreUnavailable
 from .commits import Commits
-from .counters import Counters
-from .gate import Gate
-from .header import Header
-from .ledger import Ledger
 from .loader import Loader, Stored, unsettled_events
-from .shadow import Shadow
+from .state import WorklistState
 
 _log = logging.getLogger("orthanc_ups.worklist")
 _RETRY_AFTER: Final = 2.0
@@ -38,29 +33,10 @@ _KINDS: Final = {
 class Recovery:
     """Reads everything in, and again; writes back what somebody deleted."""
 
-    def __init__(
-        self,
-        entries: CopiedEntries,
-        projection: Projection,
-        shadow: Shadow,
-        ledger: Ledger,
-        header: Header,
-        commits: Commits,
-        delivery: Delivery,
-        gate: Gate,
-        counters: Counters,
-        sleep: Callable[[float], Awaitable[None]],
-    ) -> None:
+    def __init__(self, state: WorklistState, entries: CopiedEntries, commits: Commits) -> None:
+        self._state = state
         self._entries = entries
-        self._projection = projection
-        self._shadow = shadow
-        self._ledger = ledger
-        self._header = header
         self._commits = commits
-        self._delivery = delivery
-        self._gate = gate
-        self._counters = counters
-        self._sleep = sleep
         self._restoring = False
 
     # --- at the start ---
@@ -72,12 +48,12 @@ class Recovery:
         """
         try:
             await self._fill_missing()
-            return await Loader(self._entries, self._projection).load()
+            return await Loader(self._entries, self._state.projection).load()
         except ProjectionBroken as error:
             _log.error("The projection failed (%s); making it anew", error)
         try:
-            self._projection.renew()
-            return await Loader(self._entries, self._projection).load()
+            self._state.projection.renew()
+            return await Loader(self._entries, self._state.projection).load()
         except ProjectionBroken as error:
             raise StoreUnavailable(f"no projection can be made: {error}", certain=True) from error
 
@@ -98,7 +74,7 @@ class Recovery:
 
     def _tell_what_is_lost(self) -> None:
         """Of what was deleted while we were away; at the very first start there was nothing."""
-        renewed, copy = self._projection.renewed, self._entries.copy
+        renewed, copy = self._state.projection.renewed, self._entries.copy
         if renewed and not copy.is_new:
             _log.error(
                 "Workitems that stood on what was deleted are lost: the projection is made anew (%s)", renewed
@@ -113,7 +89,7 @@ class Recovery:
             self._entries.copy.fill(self._all_but_workitems())
 
     def _workitems(self) -> Iterator[Entry]:
-        for key, document, version in self._projection.documents():
+        for key, document, version in self._state.projection.documents():
             yield Entry(key, document, version)
 
     # --- what the store lost ---
@@ -125,7 +101,7 @@ class Recovery:
         self._restoring = True
         try:
             while not await self._tried_to_restore():
-                await self._sleep(_RETRY_AFTER)
+                await self._state.sleep(_RETRY_AFTER)
         finally:
             self._restoring = False
 
@@ -143,7 +119,7 @@ class Recovery:
 
         Raises StoreUnavailable, or ProjectionBroken: then the store is left as it is.
         """
-        async with self._gate.everything(patiently=True):
+        async with self._state.gate.everything(patiently=True):
             if not await self._entries.missing():
                 return
             await self._write_back(self._everything(), "nothing is lost")
@@ -152,7 +128,7 @@ class Recovery:
         _log.error("The worklist in Orthanc's metadata was deleted; writing it back")
         written = await self._entries.restore(_one_by_one(known))
         _log.warning("Wrote %d entries of the worklist back; %s", written, verdict)
-        self._counters.add("restores")
+        self._state.counters.add("restores")
 
     def _everything(self) -> Iterator[Entry]:
         """Workitems last: if we crash meanwhile, the next start has them in the projection's file."""
@@ -160,13 +136,13 @@ class Recovery:
         yield from self._workitems()
 
     def _all_but_workitems(self) -> Iterator[Entry]:
-        yield from self._header.entries()
-        for log in self._ledger.logs():
-            written = self._ledger.version(log.receiving_ae)
+        yield from self._state.header.entries()
+        for log in self._state.ledger.logs():
+            written = self._state.ledger.version(log.receiving_ae)
             if written:
                 yield Entry(f"subscriber/{log.receiving_ae}", encode_log(log), written)
-        yield from list(self._delivery.stored())
-        yield from self._shadow.tombstones.entries()
+        yield from list(self._state.delivery.stored())
+        yield from self._state.shadow.tombstones.entries()
         for overflows in list(self._commits.overflows.values()):
             yield from (one.entry() for one in overflows)
 
@@ -174,26 +150,26 @@ class Recovery:
 
     async def rebuild(self) -> None:
         """The projection failed: make it anew from the store, with nobody writing meanwhile."""
-        async with self._gate.everything(patiently=True):
-            while self._shadow.broken:
+        async with self._state.gate.everything(patiently=True):
+            while self._state.shadow.broken:
                 try:
                     await self._rebuilt()
                 except (StoreUnavailable, ProjectionBroken) as error:
                     _log.error("The projection cannot be rebuilt yet: %s", error)
                 except Exception:
                     _log.exception("The projection cannot be rebuilt by an error of ours")
-                if self._shadow.broken:
-                    await self._sleep(_RETRY_AFTER)
+                if self._state.shadow.broken:
+                    await self._state.sleep(_RETRY_AFTER)
 
     async def _rebuilt(self) -> None:
         if await self._entries.missing():
             await self._save()
-        self._projection.renew()
-        await Loader(self._entries, self._projection).load()
-        self._shadow.broken = False
-        self._counters.add("rebuilds")
+        self._state.projection.renew()
+        await Loader(self._entries, self._state.projection).load()
+        self._state.shadow.broken = False
+        self._state.counters.add("rebuilds")
         self.log_events(self.stored_events(0))
-        _log.warning("The projection is rebuilt: %d workitems", self._projection.count())
+        _log.warning("The projection is rebuilt: %d workitems", self._state.projection.count())
 
     async def _save(self) -> None:
         """Both copies are damaged: take from the projection what can still be read."""
@@ -205,12 +181,12 @@ class Recovery:
 
     def stored_events(self, after: int) -> list[Event]:
         """Every stored event behind a sequence number, by sequence; settled ones may be among them."""
-        workitems = self._projection.with_events_after(after)
+        workitems = self._state.projection.with_events_after(after)
         return unsettled_events(workitems, self._commits.overflows)
 
     def log_events(self, events: Iterable[Event]) -> None:
         """Fill the log of events of a new projection with what the documents still hold."""
-        self._shadow.record(list(events))
+        self._state.shadow.record(list(events))
 
 
 def _counted(entries: Iterable[Entry], by_kind: Counter[str]) -> Iterator[Entry]:

@@ -7,11 +7,10 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import replace
-from datetime import datetime
 from typing import Any, Final, Protocol, TypeVar
 
 from ..core import statuses, tags
-from ..core.ae_titles import AeTitles, InvalidAeTitle, valid_ae_title
+from ..core.ae_titles import InvalidAeTitle, valid_ae_title
 from ..core.commands import (
     SERVICE_OF,
     Command,
@@ -28,18 +27,15 @@ from ..core.outcome import WHOLE, Outcome, Page, Paging, T
 from ..core.reasons import discreet, reason_of
 from ..core.statuses import UpsError
 from ..core.workitem import HistoryEntry, Workitem
-from ..settings import Settings
 from ..store.port import StoreUnavailable
 from ..store.recovery import ShelvesLost
 from .attempts import Attempt, Attempts, Step
 from .commits import Commits
-from .counters import Counters
-from .gate import Gate
 from .global_acts import GlobalActs
-from .ledger import Ledger
 from .purging import Purging
-from .shadow import Kept, Shadow
-from .writer import Conflict, Writer
+from .shadow import Kept
+from .state import WorklistState
+from .writer import Conflict
 
 _log = logging.getLogger("orthanc_ups.worklist")
 _TRIES: Final = 5
@@ -67,33 +63,16 @@ class Worklist:
     """
 
     def __init__(
-        self,
-        settings: Settings,
-        writer: Writer,
-        commits: Commits,
-        shadow: Shadow,
-        ledger: Ledger,
-        global_acts: GlobalActs,
-        gate: Gate,
-        receiving_aes: ReceivingAes,
-        titles: AeTitles,
-        now: Callable[[], datetime],
-        counters: Counters,
-        on_lost: Callable[[], None],
+        self, state: WorklistState, commits: Commits, receiving_aes: ReceivingAes, on_lost: Callable[[], None]
     ) -> None:
         """``on_lost`` is called when a command finds that somebody deleted what the store stands on."""
-        self._writer = writer
+        self._state = state
         self._commits = commits
-        self._shadow = shadow
-        self._global_acts = global_acts
-        self._gate = gate
+        self._global_acts = GlobalActs(state, commits)
         self._receiving_aes = receiving_aes
-        self._titles = titles
-        self._now = now
-        self._counters = counters
         self._on_lost = on_lost
-        self._attempts = Attempts(settings, shadow, ledger, now)
-        self._purging = Purging(commits, shadow, ledger)
+        self._attempts = Attempts(state)
+        self._purging = Purging(state, commits)
         self._running: set[asyncio.Task[Any]] = set()
         self._closed = False
         self.observers: list[Callable[[Command, Outcome], None]] = []
@@ -122,11 +101,11 @@ class Worklist:
     def _spelled(self, command: Command) -> Command:
         """The command with each AE title in its one spelling."""
         requester = command.requester
-        ae = self._titles.spelled(requester.ae)
+        ae = self._state.titles.spelled(requester.ae)
         if ae != requester.ae:
             command = replace(command, requester=replace(requester, ae=ae))
         if isinstance(command, (Subscribe, Unsubscribe, Suspend, ReleaseLock)):
-            receiving_ae = self._titles.spelled(command.receiving_ae)
+            receiving_ae = self._state.titles.spelled(command.receiving_ae)
             if receiving_ae != command.receiving_ae:
                 command = replace(command, receiving_ae=receiving_ae)
         return command
@@ -134,8 +113,8 @@ class Worklist:
     def _check_open(self) -> None:
         if self._closed:
             raise UpsError(statuses.RESOURCE_LIMITATION, "the worklist is going down")
-        self._shadow.check()
-        if self._writer.is_stuck or len(self._running) >= self.at_once:
+        self._state.shadow.check()
+        if self._state.writer.is_stuck or len(self._running) >= self.at_once:
             raise UpsError(statuses.RESOURCE_LIMITATION, "Orthanc's store does not answer; try again later")
 
     def _in_background(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
@@ -163,16 +142,16 @@ class Worklist:
         try:
             outcome = await self._dispatched(command)
         except UpsError as error:
-            self._counters.add(f"refused_{name}")
+            self._state.counters.add(f"refused_{name}")
             _log.info("%s: %s of %s refused: %s", command.requester, name, command.uid, error.detail)
             raise
         except StoreUnavailable as error:
-            self._counters.add(f"refused_{name}")
+            self._state.counters.add(f"refused_{name}")
             _log.error("%s of %s not stored: %s", name, command.uid, error)
             if isinstance(error, ShelvesLost):
                 self._on_lost()
             raise UpsError(statuses.RESOURCE_LIMITATION, f"Orthanc cannot store it now: {error}") from error
-        self._counters.add(f"accepted_{name}")
+        self._state.counters.add(f"accepted_{name}")
         for tell in self.observers:
             tell(command, outcome)
         return outcome
@@ -196,17 +175,17 @@ class Worklist:
 
     async def _against_others(self, uid: str, work: Callable[[Kept | None], Awaitable[Outcome]]) -> Outcome:
         """Do the work alone on one workitem, anew if somebody else (not we) has changed its entry."""
-        async with self._gate.workitem(uid):
+        async with self._state.gate.workitem(uid):
             for _ in range(_TRIES):
                 try:
-                    return await work(self._shadow.get(uid))
+                    return await work(self._state.shadow.get(uid))
                 except Conflict as conflict:
-                    self._shadow.adopt(uid, conflict.entry)
+                    self._state.shadow.adopt(uid, conflict.entry)
                     self._seen(uid)
         raise UpsError(statuses.PROCESSING_FAILURE, f"{uid} is changed by others all the time")
 
     def _seen(self, uid: str) -> None:
-        kept = self._shadow.get(uid)
+        kept = self._state.shadow.get(uid)
         if kept is not None:
             self._commits.seen(kept.workitem)
 
@@ -217,12 +196,12 @@ class Worklist:
         outcome = Outcome(decision.status, uid, decision.modified, decision.details, why)
         if before is not None and decision.workitem is before.workitem and planned.act is None:
             return outcome
-        entry = HistoryEntry(self._now().timestamp(), str(command.requester), decision.what, why)
+        entry = HistoryEntry(self._state.now().timestamp(), str(command.requester), decision.what, why)
         after = await self._commits.commit(
             before, decision.workitem, decision.occurrences, entry, planned.act
         )
         if planned.counted:
-            self._counters.add(planned.counted)
+            self._state.counters.add(planned.counted)
         _log.info("%s: %s; workitem %s is %s", command.requester, decision.what, uid, after.state.value)
         if uid in self._commits.overflows:
             self._in_background(self._commits.sweep_one(uid))
@@ -232,7 +211,7 @@ class Worklist:
         async def carry_out(before: Kept | None) -> Outcome:
             self._attempts.present(command.uid, before)
             assert before is not None
-            return await self._purging.carry_out(command, before, self._now().timestamp())
+            return await self._purging.carry_out(command, before, self._state.now().timestamp())
 
         return await self._against_others(command.uid, carry_out)
 
@@ -245,7 +224,7 @@ class Worklist:
             raise UpsError(statuses.WRONG_ACTION, "only a global subscription can be suspended")
         if isinstance(command, Subscribe):
             await self._check_known(command)
-            command = replace(command, receiving_ae=self._titles.use(command.receiving_ae))
+            command = replace(command, receiving_ae=self._state.titles.use(command.receiving_ae))
         if is_global or isinstance(command, Suspend):
             outcome = await self._globally(command)
         elif isinstance(command, Subscribe):
@@ -264,14 +243,14 @@ class Worklist:
             raise UpsError(statuses.UNKNOWN_RECEIVING_AE, detail, tags.RECEIVING_AE)
 
     async def _globally(self, command: Subscribe | Unsubscribe | Suspend) -> Outcome:
-        async with self._gate.everything():
-            return await self._global_acts.carry_out(command, self._now().timestamp())
+        async with self._state.gate.everything():
+            return await self._global_acts.carry_out(command, self._state.now().timestamp())
 
     # --- queries ---
 
     def workitem(self, uid: str) -> Workitem:
         """A workitem with all that is known of it. Raises UpsError (C307; 404 or 410)."""
-        return self._attempts.present(uid, self._shadow.get(uid))
+        return self._attempts.present(uid, self._state.shadow.get(uid))
 
     async def retrieve(self, uid: str) -> DataSet:
         """The attributes of a workitem, without Transaction UID. Raises UpsError (C307; 404 or 410)."""
@@ -279,26 +258,26 @@ class Worklist:
 
     def document_of(self, uid: str) -> bytes:
         """A workitem as it is stored: equal as long as nothing changes. Raises UpsError (C307; 404 or 410)."""
-        return self._attempts.there(uid, self._shadow.document(uid))
+        return self._attempts.there(uid, self._state.shadow.document(uid))
 
     def text_of(self, uid: str) -> bytes:
         """Its attributes as JSON text of the inner form (core/dataset.py). Raises UpsError (C307; 404 or 410)."""
-        return self._attempts.there(uid, self._shadow.text(uid))
+        return self._attempts.there(uid, self._state.shadow.text(uid))
 
     def find(self, query: Query) -> AsyncIterator[list[DataSet]]:
         """The answers of a C-FIND in chunks, with exactly the requested attributes (PS3.4 CC.2.8)."""
-        return self._shadow.stream(query)
+        return self._state.shadow.stream(query)
 
     async def search(self, query: Query, paging: Paging = WHOLE) -> Page[DataSet]:
         """One page of a search (PS3.18 §11.9) with its return attributes."""
         returns = query.returns(paging.include, paging.everything)
-        found, total = await self._shadow.search(query, paging.offset, paging.limit)
+        found, total = await self._state.shadow.search(query, paging.offset, paging.limit)
         return _page(tuple(map(returns.of, found)), total, paging)
 
     async def search_texts(self, query: Query, paging: Paging = WHOLE) -> Page[bytes]:
         """The same, each workitem as JSON text of the inner form (core/dataset.py)."""
         returns = query.returns(paging.include, paging.everything)
-        found, total = await self._shadow.search_texts(query, paging.offset, paging.limit, returns)
+        found, total = await self._state.shadow.search_texts(query, paging.offset, paging.limit, returns)
         return _page(tuple(found), total, paging)
 
 

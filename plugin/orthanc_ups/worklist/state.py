@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What the parts of one worklist share."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from ..core.ae_titles import AeTitles
+from ..delivery.outbox import Delivery
+from ..projection.projection import Projection
+from ..settings import Settings
+from .counters import Counters
+from .gate import Gate
+from .header import Header
+from .ledger import Ledger
+from .order import Order
+from .shadow import Shadow
+from .writer import Writer
+
+
+@dataclass(frozen=True, slots=True)
+class WorklistState:
+    """One worklist from inside.
+
+    Attributes:
+        now: the present moment, in the zone to which date-times without offset belong.
+        sleep: waits for some seconds.
+    """
+
+    settings: Settings
+    writer: Writer
+    projection: Projection
+    shadow: Shadow
+    ledger: Ledger
+    header: Header
+    order: Order
+    gate: Gate
+    delivery: Delivery
+    titles: AeTitles
+    counters: Counters
+    now: Callable[[], datetime]
+    sleep: Callable[[float], Awaitable[None]]
