@@ -43,7 +43,7 @@ class Query:
     Attributes:
         has_keys: False if nothing in it can be a matching key; C-FIND then answers no match. A zero-length
             key is a key, and so is one that no UPS has: it is universal (PS3.4 C.2.2.1.3).
-        is_narrowing: False if none of its keys is a matching key of a UPS.
+        has_matching_keys: False if none of its keys is a matching key of a UPS.
         unsupported: paths of keys with a value that are not used for matching (C-FIND answers FF01).
         unmatchable: paths of keys that fit no workitem whatever it holds, each with the reason in words.
         clauses: what the keys ask, for an index; all of them must hold.
@@ -63,7 +63,7 @@ class Query:
         "exact",
         "has_keys",
         "identity",
-        "is_narrowing",
+        "has_matching_keys",
         "unmatchable",
         "unsupported",
         "zone",
@@ -77,7 +77,7 @@ class Query:
         self._selection = Selection(self._wanted, self._vr_of)
         self._returns: dict[tuple[frozenset[str], bool], Selection] = {}
         self.has_keys = compiler.has_keys
-        self.is_narrowing = compiler.is_narrowing
+        self.has_matching_keys = compiler.has_matching_keys
         self.unsupported = tuple(compiler.unsupported)
         self.unmatchable = tuple(compiler.unmatchable.items())
         self.clauses = tuple(Clause(key.conditions, key.complete) for key in keys)
@@ -152,7 +152,7 @@ class _Compiler:
     local: Zone
     mechanisms: Mechanisms
     has_keys: bool = False
-    is_narrowing: bool = False
+    has_matching_keys: bool = False
     unsupported: list[str] = field(default_factory=list)
     unmatchable: dict[str, str] = field(default_factory=dict)
 
@@ -174,7 +174,7 @@ class _Compiler:
         foreign = rule is None and _is_foreign(tag, trail)
         usable = rule.match != "-" if rule else above and not foreign
         self.has_keys |= usable or foreign
-        self.is_narrowing |= usable
+        self.has_matching_keys |= usable
         _check_vr(tag, found, trail)
         if found["vr"] == "SQ":
             return self._sequence(tag, found, trail, usable)

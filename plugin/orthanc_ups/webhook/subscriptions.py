@@ -49,7 +49,7 @@ def filter_of(webhook: Webhook, place: int) -> Filter | None:
     except (UpsError, HttpProblem) as error:
         raise ValueError(f'"Ups.Webhooks[{place}].Filter": {error}') from error
     unused = [*arguments.ignored, *map(_name, query.unsupported)]
-    if unused or not query.is_narrowing:
+    if unused or not query.has_matching_keys:
         found = ", ".join(unused) or "nothing in it"
         raise ValueError(f'"Ups.Webhooks[{place}].Filter": {found} is no matching key of a workitem')
     return arguments.identifier, arguments.mechanisms

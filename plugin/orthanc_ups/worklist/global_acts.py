@@ -93,7 +93,7 @@ class GlobalActs:
             query = self._state.ledger.query(command.filter or {}, command.mechanisms)
         except UpsError as error:
             raise error.under(statuses.INVALID_ARGUMENT) from error
-        if not query.is_narrowing:
+        if not query.has_matching_keys:
             detail = "a Filtered Global Subscription needs matching keys that a UPS has"
             raise UpsError(statuses.INVALID_ARGUMENT, detail)
         return query

@@ -111,7 +111,7 @@ class Ledger:
         except UpsError as error:
             _log.error("A stored filter of %s is not valid, so it matches nothing: %s", receiving_ae, error)
             return None
-        if not query.is_narrowing:
+        if not query.has_matching_keys:
             _log.error("A stored filter of %s has no key that a UPS has, so it matches nothing", receiving_ae)
             return None
         return query
