@@ -80,23 +80,23 @@ class Facts:
     words: str
 
 
-def same_lasting(one: DataSet, other: DataSet) -> bool:
+def same_lasting(first: DataSet, second: DataSet) -> bool:
     """True if both hold the very same elements for all but the volatile columns (free text included)."""
-    return all(one.get(tag) is other.get(tag) for tag in _LASTING_TAGS)
+    return all(first.get(tag) is second.get(tag) for tag in _LASTING_TAGS)
 
 
 def facts_of(workitem: Workitem, local: Zone) -> Facts:
     """Work out the columns and rows of a workitem. ``local`` is the zone of times without offset."""
     attributes = workitem.attributes
-    found = _Found([], [])
-    _collect(attributes, _TREE, found)
-    names = [person_names.groups(one) for one in values(attributes, tags.PATIENT_NAME)]
-    found.keys.extend(_name_rows(names))
+    rows = _Rows([], [])
+    _collect(attributes, _TREE, rows)
+    names = [person_names.groups(name) for name in values(attributes, tags.PATIENT_NAME)]
+    rows.keys.extend(_name_rows(names))
     return Facts(
         volatile_of(workitem, local),
         _lasting(attributes, names),
-        tuple(_numbered(sorted(set(found.codes)))),
-        tuple(set(found.keys)),
+        tuple(_numbered(sorted(set(rows.codes)))),
+        tuple(set(rows.keys)),
         searchable(attributes),
     )
 
@@ -161,10 +161,10 @@ def _progress(content: DataSet) -> float:
     """Procedure Step Progress (0074,1004) in percent."""
     for item in items(content, tags.PROGRESS_INFORMATION)[:1]:
         try:
-            found = float(value(item, tags.PROGRESS))
+            percent = float(value(item, tags.PROGRESS))
         except (TypeError, ValueError):
             return NO_PROGRESS
-        return found if math.isfinite(found) else NO_PROGRESS
+        return percent if math.isfinite(percent) else NO_PROGRESS
     return NO_PROGRESS
 
 
@@ -191,35 +191,35 @@ class _Node(NamedTuple):
     below: tuple[_Node, ...]
 
 
-class _Found(NamedTuple):
+class _Rows(NamedTuple):
     codes: list[tuple[int, str, str]]
     keys: list[KeyRow]
 
 
-def _collect(dataset: DataSet, level: tuple[_Node, ...], into: _Found) -> None:
+def _collect(dataset: DataSet, level: tuple[_Node, ...], into: _Rows) -> None:
     for tag, kind, code, pair, below in level:
         if tag not in dataset:
             continue
-        for one in dataset[tag].get("Value", ()):
+        for item in dataset[tag].get("Value", ()):
             if kind is not None:
-                if wanted := plain(one):
+                if wanted := plain(item):
                     into.keys.append((kind, wanted))
-            elif isinstance(one, dict):
+            elif isinstance(item, dict):
                 if code is not None:
-                    into.codes.extend([(code, *found) for found in _pairs(one)])
+                    into.codes.extend([(code, *row) for row in _pairs(item)])
                 elif pair is not None:
-                    into.keys.extend([(pair, SEPARATOR.join(found)) for found in _pairs(one)])
-                _collect(one, below, into)
+                    into.keys.extend([(pair, SEPARATOR.join(row)) for row in _pairs(item)])
+                _collect(item, below, into)
 
 
 def _pairs(item: DataSet) -> list[tuple[str, str]]:
     """Code Value with Coding Scheme Designator."""
     if tags.CODE_VALUE not in item:
         return []
-    codes = [code for one in item[tags.CODE_VALUE].get("Value", ()) if (code := plain(one))]
+    codes = [code for raw in item[tags.CODE_VALUE].get("Value", ()) if (code := plain(raw))]
     if tags.CODING_SCHEME not in item:
         return [(code, "") for code in codes]
-    schemes = [plain(one) for one in item[tags.CODING_SCHEME].get("Value", ("",))]
+    schemes = [plain(raw) for raw in item[tags.CODING_SCHEME].get("Value", ("",))]
     return [(code, scheme) for code in codes for scheme in schemes]
 
 
@@ -255,14 +255,14 @@ def _tree() -> tuple[_Node, ...]:
 
 
 def _nodes(nested: Mapping[str, Any], above: str) -> tuple[_Node, ...]:
-    made = []
+    nodes = []
     for tag, below in nested.items():
         path = f"{above}.{tag}" if above else tag
         kind, code, pair = (rows.get(path) for rows in (KEYS, CODES, PAIRS))
-        made.append(
+        nodes.append(
             _Node(tag, kind and int(kind), code and int(code), pair and int(pair), _nodes(below, path))
         )
-    return tuple(made)
+    return tuple(nodes)
 
 
 _TREE: Final = _tree()

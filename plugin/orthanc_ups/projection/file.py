@@ -81,12 +81,12 @@ class ProjectionFile:
         """Why the existing file is of no use, or None."""
         try:
             with contextlib.closing(_connection(self.path, _READER_CACHE)) as connection:
-                found = dict(connection.execute("SELECT name, value FROM meta"))
+                meta = dict(connection.execute("SELECT name, value FROM meta"))
         except sqlite3.Error as error:
             return str(error)
-        if found.get("fingerprint") != self._fingerprint:
+        if meta.get("fingerprint") != self._fingerprint:
             return "it was made by another version or for another time zone"
-        if found.get("used_since_boot") not in (_CLEAN, _boot_id() or None):
+        if meta.get("used_since_boot") not in (_CLEAN, _boot_id() or None):
             return "the machine went down while it was in use"
         return None
 
@@ -149,10 +149,10 @@ def _connection(path: Path, cache: int) -> sqlite3.Connection:
 
 def _identity(path: Path) -> tuple[int, int] | None:
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 def _boot_id() -> str:

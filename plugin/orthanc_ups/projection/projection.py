@@ -29,11 +29,9 @@ from ..store.document import UnreadableDocument, attributes_of, decode
 from ..store.document_text import selected, whole
 from ..store.port import Entry
 from .file import ProjectionBroken, ProjectionFile
-from .reads import Counts, event_row
-from .rebuild import Rebuild
+from .reader import Counts, Searches, event_row
 from .recent import Kept, Recent
-from .searches import Searches
-from .writes import ProjectionWriter
+from .writer import ProjectionWriter, Rebuild
 
 __all__ = ["Counts", "Kept", "Projection", "ProjectionBroken", "Rebuild"]
 
@@ -135,21 +133,23 @@ class Projection:
     def get(self, uid: str) -> Kept | None:
         """A workitem, or None if there is none of that UID."""
         self._check_whole()
-        kept = self._recent.get(uid)
-        return kept if kept is not None else self._read(uid)
+        recent = self._recent.get(uid)
+        return recent if recent is not None else self._read(uid)
 
     def _read(self, uid: str) -> Kept | None:
         for version, document in self._rows(_GET, uid):
-            kept = Kept(self._decoded(document), version, document)
-            self._recent.keep(kept, len(document))
-            return kept
+            stored = Kept(self._decoded(document), version, document)
+            self._recent.keep(stored, len(document))
+            return stored
         return None
 
     def document(self, uid: str) -> bytes | None:
         """The document of a workitem as it stands in the store, None if there is none of that UID."""
         self._check_whole()
-        kept = self._recent.get(uid)
-        return kept.document if kept is not None else next((one for _, one in self._rows(_GET, uid)), None)
+        recent = self._recent.get(uid)
+        if recent is not None:
+            return recent.document
+        return next((document for _, document in self._rows(_GET, uid)), None)
 
     def text(self, uid: str) -> bytes | None:
         """The attributes of a workitem as JSON text of the inner form (core/dataset.py), None if there is none."""
@@ -264,8 +264,8 @@ class Projection:
 
     def _take(self, entries: Sequence[Entry]) -> list[Entry]:
         with self._guarded():
-            given = [(one.key.removeprefix(_PREFIX), one.version, one.document) for one in entries]
-            same = self._writer.unchanged(given)
+            triples = [(entry.key.removeprefix(_PREFIX), entry.version, entry.document) for entry in entries]
+            same = self._writer.unchanged(triples)
         changed = [entry for entry in entries if entry.key.removeprefix(_PREFIX) not in same]
         damaged = [entry for entry in changed if not self._taken(entry)]
         for entry in damaged:
@@ -321,8 +321,8 @@ class Projection:
         May be abandoned at any time. A workitem that changes meanwhile may be found or not.
         """
         self._check_whole()
-        async for found in self._searches.stream(query, chunk):
-            yield found
+        async for matches in self._searches.stream(query, chunk):
+            yield matches
 
     async def numbers(self, query: Query) -> list[int]:
         """The creation numbers of all matches, ascending."""

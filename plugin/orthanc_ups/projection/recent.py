@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The workitems that are worked on, which are asked for again and again: kept as they were read or written last."""
+"""A cache of the workitems that were read or written last: those that are worked on are asked for again and again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 
 from ..core.workitem import Workitem
 
-_MOST: Final = 8 * 1024 * 1024
+_LARGEST: Final = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,20 +22,20 @@ class Kept:
 
 
 class Recent:
-    """Holds the latest, as many as have documents of ``most`` bytes together; in memory several times that."""
+    """Holds the latest, as many as have documents of ``size`` bytes together; in memory several times that."""
 
-    def __init__(self, most: int = _MOST) -> None:
-        self._most = most
+    def __init__(self, size: int = _LARGEST) -> None:
+        self._largest = size
         self._size = 0
         self._kept: OrderedDict[str, tuple[Kept, int]] = OrderedDict()
 
     def get(self, uid: str) -> Kept | None:
         """A workitem if it is among them."""
-        found = self._kept.get(uid)
-        if found is None:
+        entry = self._kept.get(uid)
+        if entry is None:
             return None
         self._kept.move_to_end(uid)
-        return found[0]
+        return entry[0]
 
     def keep(self, kept: Kept, size: int) -> None:
         """It was read or written; its document has ``size`` bytes."""
@@ -43,16 +43,16 @@ class Recent:
         self.forget(uid)
         self._kept[uid] = kept, size
         self._size += size
-        while self._size > self._most:
+        while self._size > self._largest:
             self.forget(next(iter(self._kept)))
 
     def forget(self, uid: str) -> None:
-        """It is gone, or what is known of it may be wrong."""
-        found = self._kept.pop(uid, None)
-        if found is not None:
-            self._size -= found[1]
+        """It is gone, or what is remembered of it may be wrong."""
+        entry = self._kept.pop(uid, None)
+        if entry is not None:
+            self._size -= entry[1]
 
     def clear(self) -> None:
-        """Nothing is known any more."""
+        """Forget all."""
         self._kept.clear()
         self._size = 0

@@ -18,7 +18,7 @@ from orthanc_ups.core.free_text import words
 from orthanc_ups.core.matching import Query
 from orthanc_ups.core.statuses import OUT_OF_RESOURCES, UpsError
 from orthanc_ups.core.workitem import SpecificAct, Subscription
-from orthanc_ups.projection import searches as projection_searches
+from orthanc_ups.projection import reader as projection_reader
 from orthanc_ups.projection.projection import Kept, Projection
 from orthanc_ups.store.document import encode
 from tests.support import workitems
@@ -197,7 +197,7 @@ def test_a_workitem_that_moves_ahead_during_a_stream_is_told_once(projection: Pr
 def test_too_many_waiting_searches_are_refused(
     projection: Projection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(projection_searches, "_WAITING", 3)
+    monkeypatch.setattr(projection_reader, "_WAITING", 3)
     put(projection, made(1))
 
     async def many() -> list[object]:

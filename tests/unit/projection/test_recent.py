@@ -19,7 +19,7 @@ def test_the_version_that_was_kept_last_is_found() -> None:
 
 
 def test_the_ones_that_were_not_asked_for_go_when_room_is_short() -> None:
-    recent = Recent(most=250)
+    recent = Recent(size=250)
     recent.keep(kept("1"), 100)
     recent.keep(kept("2"), 100)
     assert recent.get("1")
@@ -28,7 +28,7 @@ def test_the_ones_that_were_not_asked_for_go_when_room_is_short() -> None:
 
 
 def test_what_is_larger_than_the_room_is_not_kept() -> None:
-    recent = Recent(most=250)
+    recent = Recent(size=250)
     recent.keep(kept("1"), 251)
     assert recent.get("1") is None
     recent.keep(kept("2"), 250)
@@ -36,7 +36,7 @@ def test_what_is_larger_than_the_room_is_not_kept() -> None:
 
 
 def test_what_is_kept_again_takes_its_room_once() -> None:
-    recent = Recent(most=250)
+    recent = Recent(size=250)
     for _ in range(10):
         recent.keep(kept("1"), 100)
     recent.keep(kept("2"), 100)

@@ -15,7 +15,7 @@ from orthanc_ups.core import tags
 from orthanc_ups.core.workitem import Workitem
 from orthanc_ups.projection import file as projection_file
 from orthanc_ups.projection import projection as projection_module
-from orthanc_ups.projection import writes as projection_writes
+from orthanc_ups.projection import writer as projection_writer
 from orthanc_ups.projection.projection import Kept, Projection, ProjectionBroken
 from orthanc_ups.store import document as documents
 from orthanc_ups.store.document import encode
@@ -78,8 +78,8 @@ def test_entries_that_are_no_workitems_are_given_back(projection: Projection) ->
 
 
 def test_a_large_rebuilding_of_an_empty_projection(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(projection_writes, "_WORKITEMS_PER_COMMIT", 300)
-    monkeypatch.setattr(projection_writes, "_ROWS_STAGED", 2_000)
+    monkeypatch.setattr(projection_writer, "_WORKITEMS_PER_COMMIT", 300)
+    monkeypatch.setattr(projection_writer, "_ROWS_STAGED", 2_000)
     opened = Projection.open(path)
     with opened.rebuilding() as rebuild:
         for first in range(1, 1_001, 500):

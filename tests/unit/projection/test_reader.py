@@ -17,9 +17,9 @@ from orthanc_ups.core.key_tests import EMPTY_KEY
 from orthanc_ups.core.matching import Query
 from orthanc_ups.core.mechanisms import Mechanisms
 from orthanc_ups.core.workitem import Workitem
-from orthanc_ups.projection import plan as projection_plan
-from orthanc_ups.projection.plan import NONE_LAST, ORDERS
+from orthanc_ups.projection import queries as projection_queries
 from orthanc_ups.projection.projection import Projection
+from orthanc_ups.projection.queries import NONE_LAST, ORDERS
 from orthanc_ups.projection.schema import COLUMNS
 from orthanc_ups.store.document import encode
 from tests.support import workitems
@@ -261,10 +261,10 @@ def cases(draw: st.DrawFn, most: int) -> tuple[list[DataSet], list[tuple[Query, 
 @pytest.fixture(scope="module")
 def projection() -> Iterator[Projection]:
     """FEW is lowered in the tests so that small worklists meet the plans of large ones."""
-    opened, few = Projection.open(":memory:"), projection_plan.FEW
+    opened, few = Projection.open(":memory:"), projection_queries.FEW
     yield opened
     opened.close()
-    projection_plan.FEW = few
+    projection_queries.FEW = few
 
 
 def fill(projection: Projection, worklist: list[DataSet]) -> list[Workitem]:
@@ -306,7 +306,7 @@ def test_search_stream_and_numbers_find_what_matches(
 
     async def compare() -> None:
         for query, few in asked:
-            projection_plan.FEW = few
+            projection_queries.FEW = few
             expected = {one.uid for one in made if query.matches(one.attributes)}
             found, total = await projection.search(query)
             assert set(uids(found)) == expected
@@ -329,7 +329,7 @@ def test_pages_are_slices_of_one_order(
 ) -> None:
     worklist, ((query, few),) = case
     fill(projection, worklist)
-    projection_plan.FEW = few
+    projection_queries.FEW = few
 
     async def compare() -> None:
         for asked in (query, Query.of({tags.SOP_INSTANCE_UID: element("UI")})):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ import orjson
 
 from ..core.date_times import Zone
 from ..core.workitem import Workitem
+from ..store.port import Entry
 from .facts import CodeRow, Facts, KeyRow, Lasting, Volatile, facts_of, same_lasting, volatile_of
 from .recent import Kept, Recent
 from .schema import drop_indexes, make_indexes
@@ -99,8 +100,8 @@ class ProjectionWriter:
         assert row is not None
         self._execute("INSERT INTO body VALUES (?,?,?)", (row, _packed(facts.codes, facts.keys), document))
         self._execute("INSERT INTO words VALUES (?,?)", (row, facts.words))
-        place = facts.volatile.state, facts.volatile.start, workitem.created, row
-        self._staged_codes += [(*code, *place) for code in facts.codes]
+        position = facts.volatile.state, facts.volatile.start, workitem.created, row
+        self._staged_codes += [(*code, *position) for code in facts.codes]
         self._staged_keys += [(kind, text, row) for kind, text in facts.keys]
         if self._unseen is None or len(self._staged_keys) > _ROWS_STAGED:
             self._write_staged()
@@ -116,8 +117,8 @@ class ProjectionWriter:
         self._write_staged()
         row, created, state, start, rows = stored
         head = version, digest_of(document)
-        known = self._recent.get(workitem.uid) if created == workitem.created else None
-        if known is not None and same_lasting(known.workitem.attributes, workitem.attributes):
+        recent = self._recent.get(workitem.uid) if created == workitem.created else None
+        if recent is not None and same_lasting(recent.workitem.attributes, workitem.attributes):
             volatile = volatile_of(workitem, self._local)
             self._execute(_UPDATE, (*head, *volatile, row))
             self._execute("UPDATE body SET document = ? WHERE id = ?", (document, row))
@@ -161,11 +162,11 @@ class ProjectionWriter:
             self._execute(f"DELETE FROM {table} WHERE id = ?", (row,))  # noqa: S608
         return True
 
-    def _add_codes(self, codes: Iterable[CodeRow], place: tuple[int, int, int, int]) -> None:
-        self._executemany(_INSERT_CODE, [(*code, *place) for code in codes])
+    def _add_codes(self, codes: Iterable[CodeRow], position: tuple[int, int, int, int]) -> None:
+        self._executemany(_INSERT_CODE, [(*code, *position) for code in codes])
 
-    def _drop_codes(self, codes: Iterable[CodeRow], place: tuple[int, int, int, int]) -> None:
-        self._executemany(_DELETE_CODE, [(kind, text, scheme, *place) for kind, text, scheme, _ in codes])
+    def _drop_codes(self, codes: Iterable[CodeRow], position: tuple[int, int, int, int]) -> None:
+        self._executemany(_DELETE_CODE, [(kind, text, scheme, *position) for kind, text, scheme, _ in codes])
 
     # --- the log of events ---
 
@@ -215,10 +216,10 @@ class ProjectionWriter:
         assert self._unseen is not None, "between begin() and finish() only"
         same = set()
         for uid, version, document in entries:
-            known = self._unseen.get(uid)
-            if known is None or known[1] != digest_of(document):
+            stored = self._unseen.get(uid)
+            if stored is None or stored[1] != digest_of(document):
                 continue
-            if known[0] != version:
+            if stored[0] != version:
                 self._execute("UPDATE workitem SET version = ? WHERE uid = ?", (version, uid))
             del self._unseen[uid]
             same.add(uid)
@@ -284,4 +285,19 @@ def _packed(codes: Sequence[CodeRow], keys: Sequence[KeyRow]) -> bytes:
 
 def _unpacked(rows: bytes) -> tuple[list[CodeRow], list[KeyRow]]:
     codes, keys = orjson.loads(rows)
-    return [tuple(one) for one in codes], [tuple(one) for one in keys]
+    return [tuple(row) for row in codes], [tuple(row) for row in keys]
+
+
+class Rebuild:
+    """Takes the entries of the store while the projection is brought in step with it."""
+
+    def __init__(self, take: Callable[[Sequence[Entry]], list[Entry]]) -> None:
+        self._take = take
+
+    def take(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Take over entries of workitems; documents that are here already are not read again.
+
+        Returns the entries that are no documents of workitems; what is here of them stays, as it may be the
+        only copy. Raises ProjectionBroken.
+        """
+        return self._take(entries)

@@ -17,7 +17,7 @@ from orthanc_ups.core.free_text import fits, words
 from orthanc_ups.core.matching import Query
 from orthanc_ups.core.mechanisms import Mechanisms
 from orthanc_ups.core.workitem import Workitem
-from orthanc_ups.projection import plan as projection_plan
+from orthanc_ups.projection import queries as projection_queries
 from orthanc_ups.projection.projection import Projection
 from orthanc_ups.store.document import encode
 from tests.support import workitems
@@ -117,7 +117,7 @@ def _start(workitem: Workitem) -> int:
 def test_all_combinations_of_keys_in_order(
     few: int, worklist: list[Workitem], projection: Projection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(projection_plan, "FEW", few)
+    monkeypatch.setattr(projection_queries, "FEW", few)
 
     async def compare() -> None:
         for query in itertools.islice(asked(fuzzy=few == 20), few % 3, None, 3):
@@ -135,10 +135,12 @@ def test_all_combinations_of_keys_in_order(
 
 @pytest.mark.parametrize("few", [0, 2_000])
 def test_every_page_of_every_order(few: int, projection: Projection, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(projection_plan, "FEW", few)
+    monkeypatch.setattr(projection_queries, "FEW", few)
 
     async def compare() -> None:
-        for query, order in itertools.product(itertools.islice(asked(), 0, None, 23), projection_plan.ORDERS):
+        for query, order in itertools.product(
+            itertools.islice(asked(), 0, None, 23), projection_queries.ORDERS
+        ):
             whole, total = await projection.search(query, order=order)
             for sign in ("", "-"):
                 pages = []

@@ -1,0 +1,478 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""A query as SQL: what its conditions say of tables and columns, and which table leads.
+
+Without statistics SQLite guesses, so the order of the tables is chosen here, by looking:
+
+1. a set of ids that is small leads (one patient, one accession number): all matches are gathered and sorted;
+2. else a code leads: its rows stand in the order of state and start;
+3. else an index of ``workitem`` leads, in the order asked for.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from ..core import tags
+from ..core.query_conditions import Clause, Condition, Operator
+from ..core.wildcards import is_wild, literal_start
+from .schema import CODES, COLUMNS, KEYS, MOMENTS, NAMES, NO_PROGRESS, NO_WORDS, PAIRS, RANKS, SEPARATOR, Kind
+
+_SURROGATES: Final = range(0xD800, 0xE000)
+_LONGEST_PATTERN: Final = 1_000
+_MOST_PARAMETERS: Final = 100
+ON_EVERY_DRIVER: Final = frozenset({"state", "start"})
+"""Columns that tables ``workitem`` and ``code`` both have."""
+
+
+class Sql(NamedTuple):
+    """A piece of SQL with its parameters."""
+
+    text: str
+    values: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A test of a column; ``{row}`` in it stands for the row that has the column."""
+
+    name: str
+    test: Sql
+
+
+@dataclass(frozen=True, slots=True)
+class Ids:
+    """A set of ids found by an index.
+
+    Attributes:
+        select: gives the ids, perhaps several times each.
+        test: tells of an id, ``{id}``, whether it is in the set.
+        quick: False if even the first ids may take long to find.
+    """
+
+    select: Sql
+    test: Sql
+    quick: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """A code in table ``code``, in a scheme or (None) in any."""
+
+    kind: int
+    text: str
+    scheme: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """What SQL can do for a query; ``exact`` if that is all there is to do."""
+
+    columns: tuple[Column, ...]
+    ids: tuple[Ids, ...]
+    codes: tuple[Code, ...]
+    exact: bool
+
+
+class Translator:
+    """Translates clauses. ``dated`` False means that moments are of another zone, ``odd`` that columns lie."""
+
+    def __init__(self, *, dated: bool, odd: bool) -> None:
+        self._dated = dated
+        self._odd = odd
+        self._columns: list[Column] = []
+        self._ids: list[Ids] = []
+        self._codes: list[Code] = []
+
+    def filters(self, clauses: Iterable[Clause], words: Sequence[str] = ()) -> Filters:
+        """What all clauses together ask, and that each of the words occurs (``core/free_text.py``)."""
+        exact = [self._clause(clause) for clause in clauses]
+        if words:
+            self._ids.append(_free_text(words))
+        return Filters(tuple(self._columns), tuple(self._ids), tuple(self._codes), all(exact))
+
+    def _clause(self, clause: Clause) -> bool:
+        """Add what a clause asks; True if nothing is left to do."""
+        pair = _code_pair(clause.conditions)
+        if pair is not None:
+            self._code(*pair)
+            return clause.complete
+        expressed = [self._condition(condition) for condition in clause.conditions]
+        return clause.complete and expressed == [True]
+
+    def _code(self, sequence: str, code: str, scheme: str | None) -> None:
+        if sequence in CODES:
+            self._codes.append(Code(CODES[sequence], code, scheme))
+        else:
+            self._ids.append(_pair(PAIRS[sequence], code, scheme))
+
+    def _condition(self, condition: Condition) -> bool:
+        """True if the condition is expressed in full."""
+        path, operator, values = condition.path, condition.operator, condition.values
+        if path in COLUMNS:
+            return self._column(path, operator, values)
+        name, _, group = path.partition(".")
+        if name == tags.PATIENT_NAME:
+            return self._name(NAMES.get(group), operator, values)
+        if path in KEYS and operator in (Operator.EQUALS, Operator.LIKE) and _is_usable(values):
+            self._ids.append(_keys((KEYS[path],), operator, values))
+            return True
+        return False
+
+    def _column(self, path: str, operator: Operator, values: Sequence[Any]) -> bool:
+        if self._odd or (path in MOMENTS and not self._dated) or not _is_usable(values):
+            return False
+        name = COLUMNS[path]
+        if path == tags.SOP_INSTANCE_UID:
+            self._ids.append(_uids(values))
+        else:
+            self._columns.append(Column(name, _column_test(path, name, operator, values)))
+        return True
+
+    def _name(self, group: Kind | None, operator: Operator, values: Sequence[Any]) -> bool:
+        if operator is Operator.SOUNDS:
+            self._ids.append(_sounds(*values[0]))
+            return True
+        if not _is_usable(values):
+            return False
+        kinds = (group,) if group else tuple(NAMES.values())
+        self._ids.append(_keys(kinds, operator, values))
+        return True
+
+
+def _code_pair(conditions: Sequence[Condition]) -> tuple[str, str, str | None] | None:
+    """Sequence, value and scheme if the conditions are about one indexed code and nothing else."""
+    by_tag = {}
+    for condition in conditions:
+        sequence, _, tag = condition.path.rpartition(".")
+        if len(condition.values) != 1 or condition.operator is not Operator.EQUALS:
+            return None
+        by_tag[tag] = sequence, condition.values[0]
+    sequence, code = by_tag.pop(tags.CODE_VALUE, ("", ""))
+    if sequence not in CODES and sequence not in PAIRS:
+        return None
+    above, scheme = by_tag.pop(tags.CODING_SCHEME, (sequence, None))
+    return (sequence, code, scheme) if above == sequence and not by_tag else None
+
+
+def _is_usable(values: Sequence[Any]) -> bool:
+    """SQLite refuses very long patterns and ends texts at a NUL."""
+    return all(
+        not isinstance(value, str) or (len(value) <= _LONGEST_PATTERN and "\0" not in value)
+        for value in values
+    )
+
+
+def _column_test(path: str, name: str, operator: Operator, values: Sequence[Any]) -> Sql:
+    column = f"{{row}}.{name}"
+    if operator is Operator.WITHIN:
+        return _any([Sql(f"{column} BETWEEN ? AND ?", pair) for pair in values])
+    if operator is Operator.LIKE:
+        return _any([_like(column, pattern) for pattern in values])
+    ranks = RANKS.get(path)
+    wanted = [ranks.get(value, -1) for value in values] if ranks else list(values)
+    return _one_of(column, wanted)
+
+
+def _keys(kinds: Sequence[Kind], operator: Operator, values: Sequence[str]) -> Ids:
+    of_kind = _one_of("k.kind", [int(kind) for kind in kinds])
+    wanted = _one_of("k.text", values) if operator is Operator.EQUALS else _texts_like(values)
+    every = Sql(
+        f"SELECT k.id FROM key k WHERE {of_kind.text} AND {wanted.text}",  # noqa: S608
+        (*of_kind.values, *wanted.values),
+    )
+    if operator is Operator.LIKE:
+        return Ids(every, _in(every), quick=all(literal_start(pattern) for pattern in values))
+    return Ids(every, Sql(f"EXISTS({every.text} AND k.id = {{id}})", every.values))
+
+
+def _texts_like(patterns: Sequence[str]) -> Sql:
+    return _any([_like("k.text", pattern) for pattern in patterns])
+
+
+def _pair(kind: Kind, code: str, scheme: str | None) -> Ids:
+    start = code + SEPARATOR
+    texts = Sql("k.text = ?", (start + scheme,)) if scheme is not None else _within("k.text", start)
+    every = Sql(f"SELECT k.id FROM key k WHERE k.kind = {int(kind)} AND {texts.text}", texts.values)  # noqa: S608
+    return Ids(every, _in(every))
+
+
+def _sounds(word: str, sound: str) -> Ids:
+    begins = _within("k.text", word)
+    select = f"SELECT k.id FROM key k WHERE k.kind = {int(Kind.NAME_WORD)} AND {begins.text}"  # noqa: S608
+    alike = f" UNION ALL SELECT k.id FROM key k WHERE k.kind = {int(Kind.NAME_SOUND)} AND k.text = ?"  # noqa: S608
+    every = Sql(select + alike, (*begins.values, sound))
+    return Ids(every, _in(every))
+
+
+def _free_text(words: Sequence[str]) -> Ids:
+    tests = " AND ".join("instr(w.text, ?) > 0" for _ in words)
+    every = Sql(f"SELECT w.id FROM words w WHERE {tests}", tuple(map(_valid, words)))  # noqa: S608
+    return Ids(every, _in(every), quick=False)
+
+
+def _valid(text: str) -> str:
+    """SQLite takes no lone surrogates; no stored text has one."""
+    return text.encode(errors="replace").decode()
+
+
+def _uids(values: Sequence[str]) -> Ids:
+    wanted = _one_of("u.uid", values)
+    every = Sql(f"SELECT u.id FROM workitem u WHERE {wanted.text}", wanted.values)  # noqa: S608
+    return Ids(every, _in(every))
+
+
+def _in(every: Sql) -> Sql:
+    return Sql(f"{{id}} IN ({every.text})", every.values)
+
+
+def _one_of(column: str, values: Sequence[Any]) -> Sql:
+    if len(values) == 1:
+        return Sql(f"{column} = ?", tuple(values))
+    if len(values) > _MOST_PARAMETERS:
+        listed = orjson.dumps(list(values)).decode()
+        return Sql(f"{column} IN (SELECT value FROM json_each(?))", (listed,))  # noqa: S608
+    return Sql(f"{column} IN ({', '.join('?' * len(values))})", tuple(values))
+
+
+def _any(tests: Sequence[Sql]) -> Sql:
+    if len(tests) == 1:
+        return tests[0]
+    return Sql(
+        f"({' OR '.join(test.text for test in tests)})",
+        tuple(value for test in tests for value in test.values),
+    )
+
+
+def _like(column: str, pattern: str) -> Sql:
+    """A wildcard pattern: what it begins with narrows the index down."""
+    if not is_wild(pattern):
+        return Sql(f"{column} = ?", (pattern,))
+    fits = Sql(f"{column} GLOB ?", (pattern.replace("[", "[[]"),))
+    start = literal_start(pattern)
+    if not start:
+        return fits
+    within = _within(column, start)
+    return Sql(f"({within.text} AND {fits.text})", (*within.values, *fits.values))
+
+
+def _within(column: str, start: str) -> Sql:
+    """Texts that begin so, as a stretch of an index."""
+    last = len(start) - 1
+    while last >= 0 and start[last] == "\U0010ffff":
+        last -= 1
+    if last < 0:
+        return Sql(f"{column} >= ?", (start,))
+    follower = ord(start[last]) + 1
+    behind = start[:last] + chr(_SURROGATES.stop if follower in _SURROGATES else follower)
+    return Sql(f"{column} >= ? AND {column} < ?", (start, behind))
+
+
+# --- the plan ---
+
+FEW = 2_000
+
+ORDERS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = MappingProxyType(
+    {
+        "start": ("workitem_start", ("start", "created", "id")),
+        "created": ("workitem_created", ("created", "id")),
+        "modification": ("workitem_modification", ("modification", "created", "id")),
+        "state": ("workitem_state", ("state", "created", "id")),
+        "priority": ("", ("priority", "created", "id")),
+        "label": ("workitem_label", ("label", "created", "id")),
+        "worklist_label": ("workitem_worklist", ("worklist", "created", "id")),
+        "patient_name": ("workitem_name", ("name", "created", "id")),
+        "station": ("workitem_station", ("station", "created", "id")),
+        "performer": ("workitem_performer", ("performer", "created", "id")),
+        "progress": ("workitem_progress", ("progress", "created", "id")),
+    }
+)
+"""What matches can be sorted by: the index that has the order, and the columns of the order."""
+
+NONE_LAST: Final[Mapping[str, object]] = MappingProxyType(
+    {"station": NO_WORDS, "performer": NO_WORDS, "progress": NO_PROGRESS}
+)
+"""Orders in which matches without a value stand at the end in both directions: what stands for none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A query ready to run.
+
+    Attributes:
+        source: the FROM and WHERE clauses; ``d`` is the table that leads.
+        values: its parameters.
+        ordering: columns of the order, with their table.
+        none: what the first of them holds for no value, if such matches stand at the end in both directions.
+        gather: True if all matches are fetched at once, as sorting them costs more than fetching.
+        exact: True if no further test is needed.
+    """
+
+    source: str
+    values: tuple[object, ...]
+    ordering: tuple[str, ...]
+    gather: bool
+    exact: bool
+    none: object = None
+
+    def stretches(self, *, descending: bool) -> tuple[Plan, ...]:
+        """What to read in turn; in descending order an index would begin with those that have no value."""
+        if self.none is None or not descending:
+            return (self,)
+        return self._only("<"), self._only("=")
+
+    def _only(self, compared: str) -> Plan:
+        source = f"{self.source} AND {self.ordering[0]} {compared} ?"
+        return replace(self, source=source, values=(*self.values, self.none))
+
+    def count(self) -> Sql:
+        """How many there are."""
+        return Sql(f"SELECT COUNT(*) {self.source}", self.values)
+
+    def ids(self, *, descending: bool = False) -> Sql:
+        """Their ids in order."""
+        direction = " DESC" if descending else ""
+        by = ", ".join(f"{column}{direction}" for column in self.ordering)
+        return Sql(f"SELECT d.id {self.source} ORDER BY {by}", self.values)
+
+    def after(self, position: tuple[int, int, int] | None) -> Sql:
+        """Start, creation number and id of those behind a position in the order of start."""
+        source, values = self.source, self.values
+        if position is not None:
+            source += " AND (d.start, d.created, d.id) > (?, ?, ?)"
+            values = (*values, *position)
+        return Sql(f"SELECT d.start, d.created, d.id {source} ORDER BY d.start, d.created, d.id", values)
+
+
+def plan(connection: sqlite3.Connection, filters: Filters, order: str) -> Plan:
+    """Choose how to carry out a query in an order of ORDERS."""
+    ids, few = _smallest(connection, filters)
+    if ids is not None and (few or not (filters.codes or ids.quick)):
+        return _led_by_ids(filters, ids, order)
+    if filters.codes:
+        return _led_by_code(filters, _rarest(connection, filters), order)
+    return _led_by_index(filters, order)
+
+
+def _smallest(connection: sqlite3.Connection, filters: Filters) -> tuple[Ids | None, bool]:
+    """The set with the fewest ids, and whether those are few; a slow set only for want of others."""
+    counted = [(_count(connection, ids.select), index) for index, ids in enumerate(filters.ids) if ids.quick]
+    if counted:
+        size, index = min(counted)
+        return filters.ids[index], size < FEW
+    return (filters.ids[0], False) if filters.ids else (None, False)
+
+
+def _rarest(connection: sqlite3.Connection, filters: Filters) -> Code:
+    if len(filters.codes) == 1:
+        return filters.codes[0]
+    counted = []
+    for index, code in enumerate(filters.codes):
+        tests = [_of_code(code), *_on_driver(filters.columns)]
+        rows = Sql(f"SELECT 1 FROM code d WHERE {_and(tests)}", _values(tests))  # noqa: S608
+        counted.append((_count(connection, rows), index))
+    return filters.codes[min(counted)[1]]
+
+
+def _count(connection: sqlite3.Connection, rows: Sql) -> int:
+    """How many rows there are, up to FEW."""
+    text = f"SELECT COUNT(*) FROM ({rows.text} LIMIT {FEW})"  # noqa: S608
+    return int(connection.execute(text, rows.values).fetchone()[0])
+
+
+def _led_by_ids(filters: Filters, leading: Ids, order: str) -> Plan:
+    tests = [
+        *(_on("d", column) for column in filters.columns),
+        *(_is_among("d", ids) for ids in filters.ids if ids is not leading),
+        *(_has_code("d", code) for code in filters.codes),
+    ]
+    source = (
+        f"FROM (SELECT DISTINCT id FROM ({leading.select.text})) i "  # noqa: S608
+        f"CROSS JOIN workitem d ON d.id = i.id WHERE {_and(tests)}"
+    )
+    return _plan(source, (*leading.select.values, *_values(tests)), "d", order, filters, gather=True)
+
+
+def _led_by_code(filters: Filters, leading: Code, order: str) -> Plan:
+    others = [column for column in filters.columns if column.name not in ON_EVERY_DRIVER]
+    tests = [
+        _of_code(leading),
+        *_on_driver(filters.columns),
+        *(_on("m", column) for column in others),
+        *(_is_among("d", ids) for ids in filters.ids),
+        *(_has_code("d", code) for code in filters.codes if code is not leading),
+    ]
+    joined = bool(others) or order != "start"
+    join = " CROSS JOIN workitem m ON m.id = d.id" if joined else ""
+    source = f"FROM code d{join} WHERE {_and(tests)}"
+    return _plan(source, _values(tests), "m" if joined and order != "start" else "d", order, filters)
+
+
+def _led_by_index(filters: Filters, order: str) -> Plan:
+    index = ORDERS[order][0]
+    if order == "start" and _is_one_state(filters.columns):
+        index = "workitem_state"
+    tests = [
+        *(_on("d", column) for column in filters.columns),
+        *(_is_among("d", ids) for ids in filters.ids),
+        *(_has_code("d", code) for code in filters.codes),
+    ]
+    source = f"FROM workitem d{f' INDEXED BY {index}' if index else ''} WHERE {_and(tests)}"
+    return _plan(source, _values(tests), "d", order, filters)
+
+
+def _plan(
+    source: str,
+    values: tuple[object, ...],
+    table: str,
+    order: str,
+    filters: Filters,
+    *,
+    gather: bool = False,
+) -> Plan:
+    ordering = tuple(f"{table}.{column}" for column in ORDERS[order][1])
+    return Plan(source, values, ordering, gather, filters.exact, NONE_LAST.get(order))
+
+
+def _is_one_state(columns: Iterable[Column]) -> bool:
+    return any(column.name == "state" and len(column.test.values) == 1 for column in columns)
+
+
+def _on(table: str, column: Column) -> Sql:
+    return Sql(column.test.text.format(row=table), column.test.values)
+
+
+def _on_driver(columns: Iterable[Column]) -> list[Sql]:
+    return [_on("d", column) for column in columns if column.name in ON_EVERY_DRIVER]
+
+
+def _is_among(table: str, ids: Ids) -> Sql:
+    """The plus keeps SQLite from letting this set lead."""
+    return Sql(ids.test.text.format(id=f"+{table}.id"), ids.test.values)
+
+
+def _of_code(code: Code) -> Sql:
+    if code.scheme is None:
+        return Sql("d.kind = ? AND d.text = ? AND d.again = 0", (int(code.kind), code.text))
+    return Sql("d.kind = ? AND d.text = ? AND d.scheme = ?", (int(code.kind), code.text, code.scheme))
+
+
+def _has_code(table: str, code: Code) -> Sql:
+    scheme = "" if code.scheme is None else " AND c.scheme = ?"
+    same_row = " AND ".join(f"c.{name} = {table}.{name}" for name in ("state", "start", "created", "id"))
+    text = f"EXISTS(SELECT 1 FROM code c WHERE c.kind = ? AND c.text = ? AND {same_row}{scheme})"  # noqa: S608
+    values = (int(code.kind), code.text)
+    return Sql(text, values if code.scheme is None else (*values, code.scheme))
+
+
+def _and(tests: Sequence[Sql]) -> str:
+    return " AND ".join(test.text for test in tests) or "1"
+
+
+def _values(tests: Iterable[Sql]) -> tuple[object, ...]:
+    return tuple(value for test in tests for value in test.values)

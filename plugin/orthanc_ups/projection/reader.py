@@ -1,0 +1,411 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Reading the projection: queries on one connection, and the worker threads that run them off the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from array import array
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final, TypeAlias, TypeVar
+
+import orjson
+
+from ..core.dataset import DataSet
+from ..core.date_times import Zone
+from ..core.events import Event, EventType
+from ..core.matching import Query
+from ..core.statuses import OUT_OF_RESOURCES, UpsError
+from ..store.document import UnreadableDocument, attributes_of
+from .file import ProjectionBroken
+from .queries import ORDERS, Plan, Sql, Translator, plan
+from .schema import RANKS
+
+_T = TypeVar("_T")
+TESTED_AT_ONCE: Final = 500
+Position: TypeAlias = tuple[int, int, int]
+"""Start, creation number and id of a workitem: its place in the order of start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Matched:
+    """The matches of a query without their documents: stretches of them in order, each with their number.
+
+    If they were gathered, their ids in order instead.
+    """
+
+    stretches: tuple[tuple[Plan, int], ...]
+    ids: array[int] | None = None
+
+    @property
+    def total(self) -> int:
+        """How many there are."""
+        return sum(many for _, many in self.stretches) if self.ids is None else len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Some matches by id, and the position of the last; None if there are no more."""
+
+    matches: list[tuple[int, DataSet]]
+    position: Position | None
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many workitems there are: per worklist label and state. States without any are left out."""
+
+    by_worklist: dict[str, dict[str, int]]
+
+    @property
+    def by_state(self) -> dict[str, int]:
+        """Per state over all worklists."""
+        totals: dict[str, int] = {}
+        for states in self.by_worklist.values():
+            for state, number in states.items():
+                totals[state] = totals.get(state, 0) + number
+        return totals
+
+    @property
+    def total(self) -> int:
+        """All."""
+        return sum(self.by_state.values())
+
+
+class Reader:
+    """One connection for one query at a time.
+
+    ``local`` is the zone that the projection was made for; ``stopping`` ends long queries.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, local: Zone, stopping: threading.Event) -> None:
+        self.connection = connection
+        self._execute = connection.execute
+        self._local = local
+        self._stopping = stopping
+
+    # --- search ---
+
+    def planned(self, query: Query, order: str, words: Sequence[str] = ()) -> Plan:
+        """Choose how to carry out a query."""
+        odd = self._execute("SELECT EXISTS(SELECT 1 FROM workitem WHERE odd <> 0)").fetchone()[0]
+        translator = Translator(dated=query.zone == self._local, odd=bool(odd))
+        return plan(self.connection, translator.filters(query.clauses, words), order)
+
+    def matched(self, query: Query, order: str, *, descending: bool, words: Sequence[str] = ()) -> Matched:
+        """Count or gather all matches."""
+        with self.snapshot():
+            chosen = self.planned(query, order, words)
+            stretches = chosen.stretches(descending=descending)
+            if chosen.exact and not chosen.gather:
+                return Matched(tuple((stretch, self._one(stretch.count())) for stretch in stretches))
+            ids = array("q")
+            for stretch in stretches:
+                ids.extend(self._ids(stretch.ids(descending=descending)))
+            if not chosen.exact:
+                ids = array("q", (row for row, _ in self._fitting(query, ids)))
+            return Matched((), ids)
+
+    def page(
+        self,
+        matched: Matched,
+        offset: int,
+        limit: int | None,
+        form: Callable[[bytes], _T],
+        *,
+        descending: bool,
+    ) -> list[_T]:
+        """What ``form`` makes of the documents of the matches from ``offset`` on."""
+        many = max(0, matched.total - offset if limit is None else min(limit, matched.total - offset))
+        with self.snapshot():
+            if matched.ids is not None:
+                wanted: Iterable[int] = matched.ids[offset : offset + many]
+            else:
+                wanted = self._across(matched.stretches, offset, many, descending=descending)
+            return [form(document) for _, document in self._documents(wanted)]
+
+    def _across(
+        self, stretches: Sequence[tuple[Plan, int]], offset: int, many: int, *, descending: bool
+    ) -> Iterator[int]:
+        for chosen, total in stretches:
+            here = max(0, min(many, total - offset))
+            if here:
+                yield from self._stretch(chosen, total, offset, here, descending=descending)
+            offset, many = max(0, offset - total), many - here
+
+    def _stretch(
+        self, chosen: Plan, total: int, offset: int, many: int, *, descending: bool
+    ) -> Iterable[int]:
+        """From the nearer end: the last page costs as much as the first."""
+        behind = total - offset - many
+        backwards = behind < offset
+        text, values = chosen.ids(descending=descending is not backwards)
+        rows = self._execute(f"{text} LIMIT ? OFFSET ?", (*values, many, behind if backwards else offset))
+        ids = [row for (row,) in rows]
+        return reversed(ids) if backwards else ids
+
+    # --- stream (C-FIND) ---
+
+    def first(self, query: Query, many: int) -> tuple[Plan, array[int] | Chunk]:
+        """Start a stream: the plan, and either all candidates or, if no further test is needed, a chunk."""
+        with self.snapshot():
+            chosen = self.planned(query, "start")
+            if chosen.exact and not chosen.gather:
+                return chosen, self._next(chosen, None, many)
+            return chosen, self._ids(chosen.ids())
+
+    def next(self, chosen: Plan, position: Position, many: int) -> Chunk:
+        """The chunk behind a position."""
+        with self.snapshot():
+            return self._next(chosen, position, many)
+
+    def _next(self, chosen: Plan, position: Position | None, many: int) -> Chunk:
+        text, values = chosen.after(position)
+        places: list[Position] = self._execute(f"{text} LIMIT ?", (*values, many)).fetchall()
+        matches = list(self._attributes(row for _, _, row in places))
+        return Chunk(matches, places[-1] if len(places) == many else None)
+
+    def fitting(self, query: Query, ids: Sequence[int]) -> list[DataSet]:
+        """The attributes of those candidates that fit by now."""
+        with self.snapshot():
+            return [found for _, found in self._fitting(query, ids)]
+
+    # --- others ---
+
+    def numbers(self, query: Query) -> list[int]:
+        """Creation numbers of all matches, ascending."""
+        with self.snapshot():
+            chosen = self.planned(query, "created")
+            text, values = chosen.ids()
+            if chosen.exact:
+                rows = self._execute(text.replace("SELECT d.id", "SELECT d.created", 1), values)
+                return [number for (number,) in rows]
+            ids = self._ids(Sql(text, values))
+            of = "SELECT created FROM workitem WHERE id = ?"
+            return [int(self._one(Sql(of, (row,)))) for row, _ in self._fitting(query, ids)]
+
+    def counts(self) -> Counts:
+        """How many workitems are in which state, per worklist."""
+        rows = self._execute("SELECT worklist, state, COUNT(*) FROM workitem GROUP BY worklist, state")
+        by_worklist: dict[str, dict[str, int]] = {}
+        for worklist, rank, number in rows:
+            by_worklist.setdefault(worklist, {})[_STATES.get(rank, "")] = number
+        return Counts(by_worklist)
+
+    def events(self, after: int, limit: int, receiver: str | None) -> list[Event]:
+        """Logged events behind a sequence number, those of one receiver only if it is named."""
+        if receiver is None:
+            return self._events("sequence > ?", (after,), limit)
+        return self._events("sequence > ? AND instr(receivers, ?)", (after, f"\\{receiver}\\"), limit)
+
+    def events_of(self, uid: str, limit: int) -> list[Event]:
+        """The last logged events of a workitem, oldest first."""
+        return self._events("uid = ?", (uid,), limit, "DESC")[::-1]
+
+    def _events(self, where: str, values: tuple[object, ...], limit: int, turned: str = "") -> list[Event]:
+        rows = self._execute(
+            "SELECT sequence, type, uid, information, receivers, at FROM event "  # noqa: S608
+            f"WHERE {where} ORDER BY sequence {turned} LIMIT ?",
+            (*values, limit),
+        )
+        return [_event(*row) for row in rows]
+
+    # --- pieces ---
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """All that is read inside is of one moment."""
+        self._execute("BEGIN")
+        try:
+            yield
+        finally:
+            self.connection.rollback()
+
+    def _one(self, sql: Sql) -> int:
+        first = self._execute(sql.text, sql.values).fetchone()
+        return int(first[0])
+
+    def _ids(self, sql: Sql) -> array[int]:
+        return array("q", (row for (row,) in self._execute(sql.text, sql.values)))
+
+    def _attributes(self, ids: Iterable[int]) -> Iterator[tuple[int, DataSet]]:
+        return ((row, attributes_of(document)) for row, document in self._documents(ids))
+
+    def _documents(self, ids: Iterable[int]) -> Iterator[tuple[int, bytes]]:
+        """The documents of workitems that are still there."""
+        for row in ids:
+            if self._stopping.is_set():
+                raise sqlite3.OperationalError("interrupted")
+            document = self._execute("SELECT document FROM body WHERE id = ?", (row,)).fetchone()
+            if document is not None:
+                yield row, document[0]
+
+    def _fitting(self, query: Query, ids: Iterable[int]) -> Iterator[tuple[int, DataSet]]:
+        return ((row, found) for row, found in self._attributes(ids) if query.matches(found))
+
+
+_STATES: Final = {rank: name for name, rank in RANKS["00741000"].items()}
+
+
+def _event(sequence: int, kind: int, uid: str, information: bytes, receivers: str, at: float) -> Event:
+    titles = tuple(name for name in receivers.split("\\") if name)
+    return Event(sequence, EventType(kind), uid, orjson.loads(information), titles, at)
+
+
+def event_row(event: Event) -> tuple[object, ...]:
+    """A row of the event log. No AE title holds a backslash, so it separates and encloses them."""
+    titles = "".join(f"\\{name}" for name in event.receivers) + "\\"
+    information = orjson.dumps(event.information)
+    return event.sequence, event.uid, int(event.type), information, titles, event.at
+
+
+# --- worker threads ---
+
+_THREADS: Final = 2
+_WAITING: Final = 500
+_REMEMBERED: Final = 16
+_Key: TypeAlias = tuple[str, str, tuple[str, ...]]
+
+
+class Searches:
+    """Runs queries in a bounded number of threads. Its methods are called on the event loop."""
+
+    def __init__(
+        self,
+        connect: Callable[[], sqlite3.Connection],
+        local: Zone,
+        broke: Callable[[object], ProjectionBroken],
+    ) -> None:
+        self._connect = connect
+        self._local = local
+        self._broke = broke
+        self._executor = ThreadPoolExecutor(_THREADS, "ups-search")
+        self._idle: queue.LifoQueue[Reader] = queue.LifoQueue()
+        self._stopping = threading.Event()
+        self._waiting = 0
+        self._generation = 0
+        self._matched: OrderedDict[_Key, tuple[int, Matched]] = OrderedDict()
+
+    def outdated(self) -> None:
+        """Something was written: remembered matches are out of date."""
+        self._generation += 1
+
+    def close(self) -> None:
+        """End what is running and close the connections."""
+        self._stopping.set()
+        self._executor.shutdown(wait=True, cancel_futures=True)
+        while not self._idle.empty():
+            self._idle.get().connection.close()
+
+    # --- queries ---
+
+    async def search(
+        self,
+        query: Query,
+        offset: int,
+        limit: int | None,
+        order: str,
+        words: tuple[str, ...],
+        form: Callable[[bytes], _T],
+    ) -> tuple[tuple[_T, ...], int]:
+        """One page, of each match what ``form`` makes of its document, and the number of all matches."""
+        name, descending = order.removeprefix("-"), order.startswith("-")
+        if name not in ORDERS:
+            raise ValueError(f"{order!r} is no order; expected one of {', '.join(ORDERS)}")
+        key = query.identity, order, words
+        generation, remembered = self._generation, self._remembered(key)
+
+        def work(reader: Reader) -> tuple[Matched, list[_T]]:
+            matched = remembered or reader.matched(query, name, descending=descending, words=words)
+            return matched, reader.page(matched, offset, limit, form, descending=descending)
+
+        matched, page = await self.run(work)
+        self._remember(key, generation, matched)
+        return tuple(page), matched.total
+
+    def _remembered(self, key: _Key) -> Matched | None:
+        generation, matched = self._matched.get(key, (-1, None))
+        return matched if generation == self._generation else None
+
+    def _remember(self, key: _Key, generation: int, matched: Matched) -> None:
+        self._matched[key] = generation, matched
+        self._matched.move_to_end(key)
+        if len(self._matched) > _REMEMBERED:
+            self._matched.popitem(last=False)
+
+    async def stream(self, query: Query, many: int) -> AsyncIterator[list[DataSet]]:
+        """All matches in the order of start, in chunks of at most ``many``."""
+        plan, start = await self.run(lambda reader: reader.first(query, many))
+        if isinstance(start, Chunk):
+            async for matches in self._chunks(plan, start, many):
+                yield matches
+        else:
+            async for matches in self._candidates(query, start, many if plan.exact else TESTED_AT_ONCE):
+                for at in range(0, len(matches), many):
+                    yield matches[at : at + many]
+
+    async def _chunks(self, plan: Plan, chunk: Chunk, many: int) -> AsyncIterator[list[DataSet]]:
+        """A workitem whose start was moved ahead meanwhile is met again, but yielded once."""
+        seen: set[int] = set()
+        while True:
+            fresh = [found for row, found in chunk.matches if row not in seen]
+            seen.update(row for row, _ in chunk.matches)
+            if fresh:
+                yield fresh
+            position = chunk.position
+            if position is None:
+                return
+            chunk = await self._next(plan, position, many)
+
+    async def _next(self, plan: Plan, position: Position, many: int) -> Chunk:
+        return await self.run(lambda reader: reader.next(plan, position, many))
+
+    async def _candidates(self, query: Query, ids: array[int], many: int) -> AsyncIterator[list[DataSet]]:
+        for at in range(0, len(ids), many):
+            yield await self._fitting(query, ids[at : at + many])
+
+    async def _fitting(self, query: Query, ids: array[int]) -> list[DataSet]:
+        return await self.run(lambda reader: reader.fitting(query, ids))
+
+    # --- threads ---
+
+    async def run(self, work: Callable[[Reader], _T]) -> _T:
+        """Let a thread do some reading. Raises ProjectionBroken, or UpsError if too many wait already."""
+        if self._waiting >= _WAITING:
+            raise UpsError(OUT_OF_RESOURCES, "too many searches at once; try again in a moment")
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, self._with_reader, work)
+        except (sqlite3.Error, UnreadableDocument, RuntimeError) as error:
+            raise self._failed(error) from error
+        finally:
+            self._waiting -= 1
+
+    def _failed(self, error: Exception) -> Exception:
+        if self._stopping.is_set():
+            return ProjectionBroken("it is closed")
+        if _is_too_complex(error):
+            return UpsError(OUT_OF_RESOURCES, f"the query is too complex: {error}")
+        return error if isinstance(error, RuntimeError) else self._broke(error)
+
+    def _with_reader(self, work: Callable[[Reader], _T]) -> _T:
+        try:
+            reader = self._idle.get_nowait()
+        except queue.Empty:
+            reader = Reader(self._connect(), self._local, self._stopping)
+        try:
+            return work(reader)
+        finally:
+            self._idle.put(reader)
+
+
+def _is_too_complex(error: Exception) -> bool:
+    """True if SQLite refused the statement itself; the file is not to blame then."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_TOOBIG) and "no such" not in str(error)
