@@ -34,11 +34,13 @@ def install(
         c_store_filter: called with each instance of a C-STORE that the plugin does not refuse; returns its status.
 
     Raises:
-        SystemExit: the section ``Ups`` of orthanc.json is wrong. That ends Orthanc's start.
+        SystemExit: orthanc.json is wrong, or Python packages are missing; one line in the log says so. That ends
+            Orthanc's start.
     """
-    from .orthanc import fresh_process
+    from .orthanc import dependencies, fresh_process
 
     fresh_process.ensure(orthanc.LogWarning)
+    dependencies.ensure(orthanc.LogError)
 
     from .app import Plugin  # not before it is certain that this process is fresh
     from .orthanc.hooks import SiteCallbacks

@@ -10,8 +10,10 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Final
 
 from . import __version__
-from .config import ConfigurationError, read_settings, read_surroundings
+from .config import ConfigurationError, read_configuration
 from .dicomweb import orthanc_port
+from .dicomweb import tls as web_tls
+from .dimse import tls as dimse_tls
 from .management import pages as orthanc_pages
 from .management.explorer_files import orthanc_explorer_buttons
 from .management.templates import read_templates
@@ -28,6 +30,7 @@ from .orthanc.stop_notice import told_to_stop
 from .settings import Settings, Surroundings
 from .site import Site
 from .store.shelves import Uploads
+from .webhook.subscriptions import filter_of
 
 _log = logging.getLogger("orthanc_ups")
 _PLUGIN: Final = (
@@ -56,13 +59,13 @@ class Plugin:
         logs.attach(self._orthanc)
         configuration = json.loads(self._orthanc.GetConfiguration())
         try:
-            settings = read_settings(configuration.get("Ups", {}))
-            read_templates(settings.templates)
+            settings, surroundings = read_configuration(configuration)
             if not settings.enable:
                 _log.warning('The UPS plugin is loaded but not enabled: set "Ups.Enable" to true')
                 self._register_those_of_the_site()
                 return
-            self._prepare(settings, _checked(read_surroundings(configuration)))
+            _check(settings, surroundings)
+            self._prepare(settings, surroundings)
         except ConfigurationError as error:
             _log.error("%s", error)
             raise SystemExit(1) from None
@@ -155,14 +158,14 @@ class Plugin:
             _log.error("The thread of the UPS service did not end")
 
 
-def _checked(surroundings: Surroundings) -> Surroundings:
-    if not surroundings.check_revisions:
-        raise ConfigurationError(
-            '"CheckRevisions" is false or absent, expected true: '
-            "without it Orthanc overwrites a workitem that another request has just changed"
-        )
+def _check(settings: Settings, surroundings: Surroundings) -> None:
+    """What only the parts themselves can check. Raises ConfigurationError."""
+    read_templates(settings.templates)
     try:
+        for place, webhook in enumerate(settings.webhooks):
+            filter_of(webhook, place)
         own_url(surroundings)
-    except ValueError as error:
+        dimse_tls.server_context(surroundings)
+        web_tls.server_context(surroundings)
+    except (ValueError, dimse_tls.TlsError, web_tls.WebTlsError) as error:
         raise ConfigurationError(str(error)) from error
-    return surroundings

@@ -6,18 +6,25 @@ Every mistake in the ``Ups`` section is one line that names the key, what was fo
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import difflib
+import ipaddress
+import os
 import re
+import socket
 import types
 import typing
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
 
-from .settings import Duration, Range, Settings, Surroundings
+from .settings import Duration, Of, Range, Settings, Surroundings, Webhook
 
 _UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
-_INDEX_PLUGINS: Final = ("PostgreSQL", "MySQL", "Odbc")
+ENCODED_SECRET: Final = "whsec_"  # noqa: S105 - a prefix
+"""A webhook's secret that begins with this is base64."""
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 
 
@@ -43,7 +50,7 @@ def _read_object(kind: type[Any], found: object, path: str) -> Any:
     fields = {key_of(field.name): field for field in dataclasses.fields(kind)}
     for key in found:
         if key not in fields:
-            raise ConfigurationError(f'"{path}.{key}" is no setting{_suggestion(key, fields)}')
+            raise ConfigurationError(f'unknown setting "{path}.{key}"{_suggestion(key, fields)}')
     values = {
         field.name: _read(hints[field.name], found[key], f"{path}.{key}")
         for key, field in fields.items()
@@ -75,12 +82,14 @@ def _read(hint: Any, found: object, path: str) -> Any:
     if get_origin(hint) is typing.Annotated:
         hint, *rest = get_args(hint)
         marks = tuple(rest)
-    if any(isinstance(mark, Duration) for mark in marks):
-        return _read_duration(found, path)
-    value = _read_plain(hint, found, path)
+    is_duration = any(isinstance(mark, Duration) for mark in marks)
+    value = _read_duration(found, path) if is_duration else _read_plain(hint, found, path)
     for mark in marks:
         if isinstance(mark, Range) and not mark.low <= value <= mark.high:
-            raise ConfigurationError(f'"{path}" is {value}, expected {mark.low:g} to {mark.high:g}')
+            unit = " seconds" if is_duration else ""
+            raise ConfigurationError(
+                f'"{path}" is {_shown(found)}, expected {mark.low:.9g} to {mark.high:.9g}{unit}'
+            )
     return value
 
 
@@ -130,72 +139,212 @@ def _read_mapping(hint: Any, found: object, path: str) -> Mapping[str, Any]:
     return types.MappingProxyType(read)
 
 
+# --- the Ups section as a whole ---
+
+_ROOT: Final = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+", re.ASCII)
+_TAKEN: Final = (
+    "app", "changes", "exports", "instances", "jobs", "modalities", "patients", "peers", "plugins", "queries",
+    "series", "statistics", "studies", "system", "tools", "ups",
+)  # fmt: skip
+"""First parts of the paths that are Orthanc's own, or those of the worklist page."""
+
+
 def _checked(settings: Settings) -> Settings:
-    _check_aet(settings.aet, "Ups.Aet", empty_is_fine=True)
+    if settings.aet:
+        _check_aet(settings.aet, "Ups.Aet")
     for place, ae in enumerate(settings.status_change_receivers):
         _check_aet(ae, f"Ups.StatusChangeReceivers[{place}]")
+    for user, titles in settings.users.items():
+        for place, ae in enumerate(titles):
+            if ae != "*":
+                _check_aet(ae, f"Ups.Users.{user}[{place}]")
     for place, webhook in enumerate(settings.webhooks):
-        _check_aet(webhook.aet, f"Ups.Webhooks[{place}].Aet")
-        if not re.match(r"https?://[^/\s]+", webhook.url):
-            raise ConfigurationError(f'"Ups.Webhooks[{place}].Url" is {webhook.url!r}, expected http(s)://…')
-    if not re.fullmatch(r"(/[\w.~-]+)+", settings.root):
-        raise ConfigurationError(f'"Ups.Root" is {settings.root!r}, expected a path such as "/dicom-web"')
+        _check_webhook(webhook, f"Ups.Webhooks[{place}]")
+    _check_addresses(settings)
     if settings.http_port == settings.dicom_port:
         raise ConfigurationError('"Ups.HttpPort" and "Ups.DicomPort" are the same')
-    if not settings.worklist_label.strip() or len(settings.worklist_label) > 64:
-        raise ConfigurationError('"Ups.WorklistLabel" is empty or longer than 64 characters')
+    if settings.retry_maximum < settings.retry_first:
+        raise ConfigurationError(
+            f'"Ups.RetryMaximum" is {settings.retry_maximum:g} s, expected at least "Ups.RetryFirst", '
+            f"which is {settings.retry_first:g} s"
+        )
+    label = settings.worklist_label
+    if not label.strip() or len(label) > 64 or not _is_plain(label):
+        raise ConfigurationError(
+            f'"Ups.WorklistLabel" is {_shown(label)}, expected 1 to 64 characters without backslash'
+        )
+    if settings.projection_file:
+        _check_projection_file(Path(settings.projection_file))
     return settings
 
 
-def _check_aet(found: str, path: str, *, empty_is_fine: bool = False) -> None:
+def _check_aet(found: str, path: str) -> None:
     """PS3.5 §6.2: 1 to 16 characters, no backslash, no control characters."""
-    if not found.strip() and empty_is_fine and not found:
-        return
     if not re.fullmatch(r"[ -\[\]-~]{1,16}", found) or not found.strip():
         raise ConfigurationError(f'"{path}" is {found!r}, expected an AE title of 1 to 16 characters')
 
 
-def _is_shared(section: object) -> bool:
-    """Whether the configuration of an index plugin lets several Orthancs work on one database."""
-    if not isinstance(section, dict) or section.get("EnableIndex", False) is not True:
+def _check_webhook(webhook: Webhook, path: str) -> None:
+    _check_aet(webhook.aet, f"{path}.Aet")
+    if not _is_url(webhook.url):
+        raise ConfigurationError(
+            f'"{path}.Url" is {_shown(webhook.url)}, expected a URL such as "https://host/path"'
+        )
+    for kind in webhook.event_types:
+        if kind not in range(1, 6):
+            raise ConfigurationError(f'"{path}.EventTypes" has {kind}, expected numbers from 1 to 5')
+    if webhook.secret.startswith(ENCODED_SECRET) and not _is_base64(webhook.secret[len(ENCODED_SECRET) :]):
+        raise ConfigurationError(f'"{path}.Secret" begins with "{ENCODED_SECRET}", expected base64 behind it')
+
+
+def _check_addresses(settings: Settings) -> None:
+    root = settings.root
+    if not _ROOT.fullmatch(root):
+        raise ConfigurationError(f'"Ups.Root" is {_shown(root)}, expected a path such as "/dicom-web"')
+    if root.split("/")[1] in _TAKEN:
+        raise ConfigurationError(
+            f'"Ups.Root" is {_shown(root)}, which Orthanc or the worklist page uses; expected another path'
+        )
+    if settings.bind_address and not _is_address(settings.bind_address):
+        raise ConfigurationError(
+            f'"Ups.BindAddress" is {_shown(settings.bind_address)}, expected an IP address of this machine'
+        )
+    public = settings.public_url
+    if public and (not _is_url(public) or "?" in public or "#" in public):
+        raise ConfigurationError(
+            f'"Ups.PublicUrl" is {_shown(public)}, expected a URL such as "https://host/dicom-web"'
+        )
+    for place, proxy in enumerate(settings.trusted_proxies):
+        if not _is_network(proxy):
+            raise ConfigurationError(
+                f'"Ups.TrustedProxies[{place}]" is {_shown(proxy)}, expected an address such as "10.0.0.1" '
+                'or a network such as "10.0.0.0/24"'
+            )
+    for place, origin in enumerate(settings.allowed_origins):
+        if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#\s@]+/?", origin, re.IGNORECASE):
+            raise ConfigurationError(
+                f'"Ups.AllowedOrigins[{place}]" is {_shown(origin)}, '
+                'expected an origin such as "https://viewer.example", without a path'
+            )
+
+
+def _check_projection_file(file: Path) -> None:
+    folder = file.parent
+    key = f'"Ups.ProjectionFile" is "{file}"'
+    if not folder.is_dir():
+        raise ConfigurationError(f'{key}, but there is no folder "{folder}"')
+    if file.is_dir():
+        raise ConfigurationError(f"{key}, which is a folder, expected a file")
+    try:
+        file.open("ab").close()  # SQLite takes an empty file for a new database
+    except OSError as error:
+        raise ConfigurationError(f"{key}, which Orthanc may not write to: {error.strerror}") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigurationError(f"{key}, but Orthanc may not write to its folder")
+
+
+def _is_plain(text: str) -> bool:
+    return "\\" not in text and all(ord(character) >= 32 and ord(character) != 127 for character in text)
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return (
+            parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and " " not in text
+        )
+    except ValueError:
         return False
-    return section.get("Lock", True) is False
+
+
+def _is_base64(text: str) -> bool:
+    try:
+        return bool(base64.b64decode(text, validate=True))
+    except ValueError:
+        return False
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_address(text: str) -> bool:
+    """An IP address, or a name that this machine can resolve."""
+    try:
+        socket.getaddrinfo(text, None)
+    except (OSError, UnicodeError):
+        return False
+    return True
+
+
+# --- the rest of orthanc.json ---
 
 
 def read_surroundings(configuration: Mapping[str, Any]) -> Surroundings:
-    """Pick what the plugin respects from the rest of orthanc.json, with Orthanc's own defaults."""
+    """Pick what the plugin heeds from the rest of orthanc.json. Raises ConfigurationError for a value that is wrong."""
+    values = {}
+    for name, hint in get_type_hints(Surroundings, include_extras=True).items():
+        plain, of = get_args(hint)
+        found = _lookup(configuration, of.key)
+        if found is not None:
+            values[name] = _read_plain(plain, found, of.key)
+    values.setdefault("authentication_enabled", values.get("remote_access_allowed", False))
+    return Surroundings(**values)
 
-    def get(key: str, default: Any) -> Any:
-        found = configuration.get(key, default)
-        return found if isinstance(found, type(default)) else default
 
-    python = configuration.get("Python")
-    index = get("IndexDirectory", "") or get("StorageDirectory", "OrthancStorage")
-    tls_version = get("DicomTlsMinimumProtocolVersion", 0)
-    return Surroundings(
-        dicom_aet=get("DicomAet", "ORTHANC"),
-        http_port=get("HttpPort", 8042),
-        http_tls=get("SslEnabled", False),
-        ssl_certificate=get("SslCertificate", "certificate.pem"),
-        remote_access_allowed=get("RemoteAccessAllowed", False),
-        authentication_enabled=get("AuthenticationEnabled", get("RemoteAccessAllowed", False)),
-        check_revisions=get("CheckRevisions", False),
-        allow_threads=isinstance(python, dict) and python.get("AllowThreads") is True,
-        index_directory=index,
-        check_called_aet=get("DicomCheckCalledAet", False),
-        check_modality_host=get("DicomCheckModalityHost", False),
-        always_allow_echo=get("DicomAlwaysAllowEcho", True),
-        always_allow_find=get("DicomAlwaysAllowFind", False),
-        always_allow_find_worklist=get("DicomAlwaysAllowFindWorklist", False),
-        dicom_tls_enabled=get("DicomTlsEnabled", False),
-        dicom_tls_certificate=get("DicomTlsCertificate", ""),
-        dicom_tls_private_key=get("DicomTlsPrivateKey", ""),
-        dicom_tls_trusted_certificates=get("DicomTlsTrustedCertificates", ""),
-        dicom_tls_remote_certificate_required=get("DicomTlsRemoteCertificateRequired", True),
-        dicom_tls_minimum_protocol_version=tls_version,
-        dicom_scu_timeout=float(get("DicomScuTimeout", 10)),
-        default_encoding=get("DefaultEncoding", "Latin1"),
-        metrics_enabled=get("MetricsEnabled", True),
-        shares_database=any(map(_is_shared, (configuration.get(name) for name in _INDEX_PLUGINS))),
-        raw=configuration,
-    )
+def key_in_orthanc(field: str) -> str:
+    """The key in orthanc.json of a field of Surroundings."""
+    _, of = get_args(get_type_hints(Surroundings, include_extras=True)[field])
+    assert isinstance(of, Of)
+    return of.key
+
+
+def _lookup(configuration: Mapping[str, Any], key: str) -> Any:
+    section, _, name = key.rpartition(".")
+    found = configuration.get(section, {}) if section else configuration
+    return found.get(name) if isinstance(found, Mapping) else None
+
+
+# --- both together ---
+
+
+def read_configuration(configuration: Mapping[str, Any]) -> tuple[Settings, Surroundings]:
+    """Read the whole of orthanc.json.
+
+    What depends on both is checked if the plugin is enabled. Raises ConfigurationError.
+    """
+    for key in configuration:
+        if key.lower() == "ups" and key != "Ups":
+            raise ConfigurationError(f'unknown section "{key}"; did you mean "Ups"?')
+    settings = read_settings(configuration.get("Ups", {}))
+    surroundings = read_surroundings(configuration)
+    if settings.enable:
+        _check_orthanc(surroundings)
+        _check_ports(settings, surroundings)
+    return settings, surroundings
+
+
+def _check_orthanc(surroundings: Surroundings) -> None:
+    if not surroundings.check_revisions:
+        raise ConfigurationError(
+            '"CheckRevisions" is false or absent, expected true: '
+            "without it Orthanc overwrites a workitem that another request has just changed"
+        )
+    if surroundings.read_only:
+        raise ConfigurationError('"ReadOnly" is true, expected false: Orthanc could not store any workitem')
+
+
+def _check_ports(settings: Settings, surroundings: Surroundings) -> None:
+    theirs = {"HttpPort": surroundings.http_port}
+    if surroundings.dicom_server_enabled:
+        theirs["DicomPort"] = surroundings.dicom_port
+    for key, port in (("HttpPort", settings.http_port), ("DicomPort", settings.dicom_port)):
+        for other, taken in theirs.items():
+            if port == taken:
+                raise ConfigurationError(
+                    f'"Ups.{key}" is {port}, which is Orthanc\'s own "{other}"; expected another port'
+                )

@@ -27,6 +27,7 @@ class Range:
 
 
 Seconds = Annotated[float, Duration()]
+Timeout = Annotated[float, Duration(), Range(0.1, 366 * 86_400.0)]
 Port = Annotated[int, Range(1, 65535)]
 Count = Annotated[int, Range(1, 100_000_000)]
 
@@ -40,7 +41,7 @@ class Webhook:
     secret: str = ""
     filter: Mapping[str, str] = field(default_factory=dict)
     event_types: tuple[int, ...] = (1, 2, 3, 4, 5)
-    timeout: Seconds = 10.0
+    timeout: Timeout = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +75,9 @@ class Settings:
     remember_purged: Seconds = 30 * 86_400.0  # how long 410 instead of 404
 
     # Delivery
-    retry_first: Seconds = 1.0
+    retry_first: Timeout = 1.0
     retry_factor: Annotated[float, Range(1.0, 100.0)] = 2.0
-    retry_maximum: Seconds = 300.0
+    retry_maximum: Timeout = 300.0
     dead_letter_after: Seconds = 7 * 86_400.0
     maximum_pending_per_subscriber: Count = 100_000
     maximum_dead_letters: Count = 10_000  # per subscriber
@@ -89,9 +90,9 @@ class Settings:
     maximum_pdu_size: Annotated[int, Range(4096, 131_072)] = 65_536
     maximum_data_set_size: Count = 8 * 1024 * 1024  # bytes
     association_idle_timeout: Seconds = 60.0
-    association_handshake_timeout: Seconds = 10.0
+    association_handshake_timeout: Timeout = 10.0
     event_association_idle_timeout: Seconds = 10.0
-    dimse_timeout: Seconds = 30.0
+    dimse_timeout: Timeout = 30.0
 
     # HTTP limits
     users: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -100,10 +101,10 @@ class Settings:
     maximum_nesting: Annotated[int, Range(1, DEEPEST)] = 32
     maximum_header_size: Count = 16 * 1024  # bytes
     maximum_connections: Count = 2_000
-    http_idle_timeout: Seconds = 75.0
+    http_idle_timeout: Timeout = 75.0
     maximum_results: Count = 1_000  # default and greatest page of a search
     authorization_cache: Seconds = 5.0
-    web_socket_ping: Seconds = 20.0
+    web_socket_ping: Timeout = 20.0
     web_socket_queue: Count = 1_000  # events a slow socket may lag before it is dropped
 
     # The page
@@ -111,37 +112,80 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
+class Of:
+    """Marks a field of Surroundings with its key in orthanc.json; ``.`` parts a section from a key within it."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What the plugin takes from the rest of orthanc.json.
+    """What the plugin heeds of the rest of orthanc.json, with Orthanc's own defaults."""
 
-    Attributes:
-        dicom_aet: Orthanc's own AE title.
-        http_port: its HTTP port; ``http_tls`` if it speaks HTTPS.
-        dicom_server_enabled: False if DicomServerEnabled is false.
-    """
+    # Orthanc's HTTP server
+    http_server_enabled: Annotated[bool, Of("HttpServerEnabled")] = True
+    http_port: Annotated[int, Of("HttpPort")] = 8042
+    http_bind_addresses: Annotated[tuple[str, ...], Of("HttpBindAddresses")] = ()
+    http_threads_count: Annotated[int, Of("HttpThreadsCount")] = 50
+    keep_alive: Annotated[bool, Of("KeepAlive")] = True
+    keep_alive_timeout: Annotated[int, Of("KeepAliveTimeout")] = 1  # seconds
+    remote_access_allowed: Annotated[bool, Of("RemoteAccessAllowed")] = False
+    authentication_enabled: Annotated[bool, Of("AuthenticationEnabled")] = (
+        False  # absent: as RemoteAccessAllowed
+    )
+    http_tls: Annotated[bool, Of("SslEnabled")] = False
+    ssl_certificate: Annotated[str, Of("SslCertificate")] = "certificate.pem"
+    ssl_minimum_protocol_version: Annotated[int, Of("SslMinimumProtocolVersion")] = 4
+    ssl_verify_peers: Annotated[bool, Of("SslVerifyPeers")] = False
+    ssl_trusted_client_certificates: Annotated[str, Of("SslTrustedClientCertificates")] = ""
+    token_http_headers: Annotated[tuple[str, ...], Of("Authorization.TokenHttpHeaders")] = ()
+    token_get_arguments: Annotated[tuple[str, ...], Of("Authorization.TokenGetArguments")] = ()
 
-    dicom_aet: str = "ORTHANC"
-    http_port: int = 8042
-    http_tls: bool = False
-    ssl_certificate: str = ""
-    remote_access_allowed: bool = False
-    authentication_enabled: bool = False
-    check_revisions: bool = False
-    allow_threads: bool = False
-    index_directory: str = "."
-    check_called_aet: bool = False
-    check_modality_host: bool = False
-    always_allow_echo: bool = True
-    always_allow_find: bool = False
-    always_allow_find_worklist: bool = True
-    dicom_tls_enabled: bool = False
-    dicom_tls_certificate: str = ""
-    dicom_tls_private_key: str = ""
-    dicom_tls_trusted_certificates: str = ""
-    dicom_tls_remote_certificate_required: bool = True
-    dicom_tls_minimum_protocol_version: int = 0
-    dicom_scu_timeout: float = 10.0
-    default_encoding: str = "Latin1"
-    metrics_enabled: bool = True
-    shares_database: bool = False  # other Orthancs may work on the same index
-    raw: Mapping[str, object] = field(default_factory=dict)
+    # Orthanc's store
+    check_revisions: Annotated[bool, Of("CheckRevisions")] = False
+    read_only: Annotated[bool, Of("ReadOnly")] = False
+    storage_directory: Annotated[str, Of("StorageDirectory")] = "OrthancStorage"
+    index_directory: Annotated[str, Of("IndexDirectory")] = ""  # "" means StorageDirectory
+    allow_threads: Annotated[bool, Of("Python.AllowThreads")] = False
+
+    # Index plugins: without a lock, several Orthancs may work on one database
+    postgresql_index: Annotated[bool, Of("PostgreSQL.EnableIndex")] = False
+    postgresql_lock: Annotated[bool, Of("PostgreSQL.Lock")] = True
+    mysql_index: Annotated[bool, Of("MySQL.EnableIndex")] = False
+    mysql_lock: Annotated[bool, Of("MySQL.Lock")] = True
+    odbc_index: Annotated[bool, Of("Odbc.EnableIndex")] = False
+    odbc_lock: Annotated[bool, Of("Odbc.Lock")] = True
+
+    # DICOM
+    dicom_server_enabled: Annotated[bool, Of("DicomServerEnabled")] = True
+    dicom_aet: Annotated[str, Of("DicomAet")] = "ORTHANC"
+    dicom_port: Annotated[int, Of("DicomPort")] = 4242
+    strict_aet_comparison: Annotated[bool, Of("StrictAetComparison")] = False
+    check_called_aet: Annotated[bool, Of("DicomCheckCalledAet")] = False
+    check_modality_host: Annotated[bool, Of("DicomCheckModalityHost")] = False
+    always_allow_echo: Annotated[bool, Of("DicomAlwaysAllowEcho")] = True
+    always_allow_find_worklist: Annotated[bool, Of("DicomAlwaysAllowFindWorklist")] = False
+    dicom_scu_timeout: Annotated[int, Of("DicomScuTimeout")] = 10  # seconds
+    default_encoding: Annotated[str, Of("DefaultEncoding")] = "Latin1"
+    dicom_tls_enabled: Annotated[bool, Of("DicomTlsEnabled")] = False
+    dicom_tls_certificate: Annotated[str, Of("DicomTlsCertificate")] = ""
+    dicom_tls_private_key: Annotated[str, Of("DicomTlsPrivateKey")] = ""
+    dicom_tls_trusted_certificates: Annotated[str, Of("DicomTlsTrustedCertificates")] = ""
+    dicom_tls_remote_certificate_required: Annotated[bool, Of("DicomTlsRemoteCertificateRequired")] = True
+    dicom_tls_minimum_protocol_version: Annotated[int, Of("DicomTlsMinimumProtocolVersion")] = 0
+    dicom_tls_ciphers_accepted: Annotated[tuple[str, ...], Of("DicomTlsCiphersAccepted")] = ()
+
+    @property
+    def index_folder(self) -> str:
+        """Where Orthanc's index lies."""
+        return self.index_directory or self.storage_directory
+
+    @property
+    def shares_database(self) -> bool:
+        """Whether other Orthancs may work on the same index."""
+        indexes = (
+            (self.postgresql_index, self.postgresql_lock),
+            (self.mysql_index, self.mysql_lock),
+            (self.odbc_index, self.odbc_lock),
+        )
+        return any(enabled and not lock for enabled, lock in indexes)

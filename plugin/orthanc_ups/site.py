@@ -107,10 +107,10 @@ class Site:
         self._surroundings = surroundings
         self._loopback = Loopback.of(surroundings, authorization)
         self._entries = OrthancEntries(self._loopback, uploads)
-        self._titles = AeTitles(strict=surroundings.raw.get("StrictAetComparison") is True)
+        self._titles = AeTitles(strict=surroundings.strict_aet_comparison)
         self._modalities = OrthancModalities(self._loopback, self._titles)
         self._zone = local_zone()
-        index = Path(surroundings.index_directory)
+        index = Path(surroundings.index_folder)
         self._disk_space = DiskSpace((index, self._projection_file().parent))
         self._own_ae = settings.aet or surroundings.dicom_aet
         self._tasks: list[asyncio.Task[None]] = []
@@ -309,7 +309,7 @@ class Site:
 
     def _projection_file(self) -> Path:
         chosen = self._settings.projection_file
-        return Path(chosen) if chosen else Path(self._surroundings.index_directory) / "orthanc-ups.sqlite"
+        return Path(chosen) if chosen else Path(self._surroundings.index_folder) / "orthanc-ups.sqlite"
 
     def _webhooks(self) -> tuple[WebhookChannel, ...]:
         if not self._settings.webhooks:

@@ -6,6 +6,7 @@ import base64
 
 import pytest
 
+from orthanc_ups.config import read_surroundings
 from orthanc_ups.orthanc.loopback import Loopback
 from orthanc_ups.settings import Surroundings
 from orthanc_ups.store.metadata import OrthancEntries
@@ -26,7 +27,7 @@ def test_an_orthanc_with_authentication(suite: str) -> None:
 
     secured = {"AuthenticationEnabled": True, "RegisteredUsers": {"operator": "right"}}
     with RealOrthanc(suite, WITHOUT_PLUGINS | secured) as orthanc:
-        surroundings = Surroundings(http_port=orthanc.http_port, raw=orthanc.configuration)
+        surroundings = read_surroundings(orthanc.configuration)
         with pytest.raises(StoreUnavailable, match="401") as error:
             asyncio.run(use(surroundings, "wrong"))
         assert error.value.certain

@@ -155,7 +155,8 @@ class DimseRig:
         self.codec = Codec(self.settings, self.surroundings)
         self.loop = Loop()
         resolver = Resolver()
-        titles = AeTitles(strict=self.surroundings.raw.get("StrictAetComparison") is True)
+        strict = self.surroundings.strict_aet_comparison
+        titles = AeTitles(strict=strict)
         policy = Policy(self.settings, self.surroundings, self.modalities, resolver, titles)
         refusals = RefusalLog()
         services = Services(self.worklist, policy, self.seen.append, refusals, strict=strict)

@@ -76,13 +76,15 @@ def a_database_that_cannot_grow(load: UnderLoad) -> None:
     load.goes_on()
 
 
-def test_a_read_only_database_is_told_and_used_again_when_it_is_writable(load: UnderLoad) -> None:
+def test_an_orthanc_that_is_read_only_does_not_start_and_is_used_again_when_it_is_writable(
+    load: UnderLoad,
+) -> None:
     load.orthanc.stop()
     begun = load.log_size
     load.orthanc.configuration["ReadOnly"] = True
     load.orthanc.launch()
-    assert load.logs("read-only", begun)
-    load.orthanc.stop()
+    assert load.orthanc.wait(60) != 0
+    assert load.logs('"ReadOnly" is true', begun)
     del load.orthanc.configuration["ReadOnly"]
     load.orthanc.start()
     load.goes_on()

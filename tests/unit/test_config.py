@@ -3,14 +3,23 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import itertools
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from orthanc_ups.config import ConfigurationError, key_of, read_settings, read_surroundings
-from orthanc_ups.settings import Settings
+from orthanc_ups import config
+from orthanc_ups.config import (
+    ConfigurationError,
+    key_of,
+    read_configuration,
+    read_settings,
+    read_surroundings,
+)
+from orthanc_ups.settings import Settings, Surroundings
 
 
 def test_an_empty_section_gives_every_default() -> None:
@@ -51,9 +60,9 @@ def test_webhooks_and_users_are_read_into_values() -> None:
 
 MISTAKES: list[tuple[Any, str]] = [
     ([], '"Ups" is [], expected an object'),
-    ({"DicomPrt": 1}, '"Ups.DicomPrt" is no setting; did you mean "DicomPort"?'),
-    ({"dicomport": 1}, '"Ups.dicomport" is no setting; did you mean "DicomPort"?'),
-    ({"Zebra": 1}, '"Ups.Zebra" is no setting'),
+    ({"DicomPrt": 1}, 'unknown setting "Ups.DicomPrt"; did you mean "DicomPort"?'),
+    ({"dicomport": 1}, 'unknown setting "Ups.dicomport"; did you mean "DicomPort"?'),
+    ({"Zebra": 1}, 'unknown setting "Ups.Zebra"'),
     ({"DicomPort": "4243"}, "\"Ups.DicomPort\" is '4243', expected a whole number"),
     ({"DicomPort": True}, '"Ups.DicomPort" is True, expected a whole number'),
     ({"DicomPort": 70_000}, '"Ups.DicomPort" is 70000, expected 1 to 65535'),
@@ -69,7 +78,48 @@ MISTAKES: list[tuple[Any, str]] = [
     ({"Users": {"a": "X"}}, "\"Ups.Users.a\" is 'X', expected a list"),
     ({"Root": "dicom-web"}, '"Ups.Root" is'),
     ({"HttpPort": 4243}, '"Ups.HttpPort" and "Ups.DicomPort" are the same'),
-    ({"WorklistLabel": " "}, '"Ups.WorklistLabel" is empty'),
+    ({"WorklistLabel": " "}, "\"Ups.WorklistLabel\" is ' ', expected 1 to 64 characters"),
+    ({"WorklistLabel": "a\\b"}, '"Ups.WorklistLabel" is'),
+    ({"Root": "/studies"}, "\"Ups.Root\" is '/studies', which Orthanc or the worklist page uses"),
+    ({"Root": "/ups/api"}, '"Ups.Root" is'),
+    ({"Root": "/a/../b"}, '"Ups.Root" is'),
+    ({"BindAddress": "300.1.1.1"}, "\"Ups.BindAddress\" is '300.1.1.1', expected an IP address"),
+    ({"BindAddress": "no such host"}, '"Ups.BindAddress" is'),
+    ({"PublicUrl": "pacs.example"}, "\"Ups.PublicUrl\" is 'pacs.example', expected a URL"),
+    ({"PublicUrl": "https://pacs.example/?x=1"}, '"Ups.PublicUrl" is'),
+    ({"TrustedProxies": ["10.0.0.0/33"]}, "\"Ups.TrustedProxies[0]\" is '10.0.0.0/33', expected an address"),
+    (
+        {"AllowedOrigins": ["viewer.example"]},
+        "\"Ups.AllowedOrigins[0]\" is 'viewer.example', expected an origin",
+    ),
+    ({"AllowedOrigins": ["https://viewer.example/app"]}, '"Ups.AllowedOrigins[0]" is'),
+    ({"Users": {"ai": ["*", "SEVENTEEN_LETTERS"]}}, '"Ups.Users.ai[1]" is'),
+    ({"Webhooks": [{"Url": "https://a:port/", "Aet": "A"}]}, '"Ups.Webhooks[0].Url" is'),
+    ({"Webhooks": [{"Url": "https:///path", "Aet": "A"}]}, '"Ups.Webhooks[0].Url" is'),
+    (
+        {"Webhooks": [{"Url": "https://a", "Aet": "A", "EventTypes": [6]}]},
+        '"Ups.Webhooks[0].EventTypes" has 6',
+    ),
+    (
+        {"Webhooks": [{"Url": "https://a", "Aet": "A", "Secret": "whsec_!"}]},
+        '"Ups.Webhooks[0].Secret" begins with',
+    ),
+    (
+        {"Webhooks": [{"Url": "https://a", "Aet": "A", "Timeout": 0}]},
+        '"Ups.Webhooks[0].Timeout" is 0, expected 0.1 to',
+    ),
+    ({"RetryFirst": 0}, '"Ups.RetryFirst" is 0, expected 0.1 to 31622400 seconds'),
+    ({"WebSocketPing": "0s"}, '"Ups.WebSocketPing" is'),
+    (
+        {"RetryFirst": "10m"},
+        '"Ups.RetryMaximum" is 300 s, expected at least "Ups.RetryFirst", which is 600 s',
+    ),
+    ({"ProjectionFile": "/no/such/folder/ups.sqlite"}, 'but there is no folder "/no/such/folder"'),
+    ({"ProjectionFile": "/tmp"}, '"Ups.ProjectionFile" is "/tmp", which is a folder'),
+    (
+        {"ProjectionFile": "/proc/ups.sqlite"},
+        'is "/proc/ups.sqlite", which Orthanc may not write to',
+    ),
 ]
 
 
@@ -79,6 +129,40 @@ def test_a_mistake_is_one_line_with_the_key(section: object, line: str) -> None:
         read_settings(section)
     assert str(mistake.value).startswith(line) or line in str(mistake.value)
     assert "\n" not in str(mistake.value)
+
+
+ENABLED: dict[str, Any] = {"CheckRevisions": True, "Ups": {"Enable": True}}
+
+MISTAKES_OF_BOTH: list[tuple[dict[str, Any], str]] = [
+    ({"UPS": {"Enable": True}}, 'unknown section "UPS"; did you mean "Ups"?'),
+    ({**ENABLED, "ups": {}}, 'unknown section "ups"; did you mean "Ups"?'),
+    ({**ENABLED, "CheckRevisions": False}, '"CheckRevisions" is false or absent, expected true'),
+    ({**ENABLED, "ReadOnly": True}, '"ReadOnly" is true, expected false'),
+    ({**ENABLED, "HttpPort": 8043}, '"Ups.HttpPort" is 8043, which is Orthanc\'s own "HttpPort"'),
+    ({**ENABLED, "DicomPort": 8043}, '"Ups.HttpPort" is 8043, which is Orthanc\'s own "DicomPort"'),
+    ({**ENABLED, "DicomPort": 4243}, '"Ups.DicomPort" is 4243, which is Orthanc\'s own "DicomPort"'),
+    ({**ENABLED, "HttpPort": "8042"}, "\"HttpPort\" is '8042', expected a whole number"),
+    ({**ENABLED, "Python": {"AllowThreads": 1}}, '"Python.AllowThreads" is 1, expected true or false'),
+]
+
+
+@pytest.mark.parametrize(("configuration", "line"), MISTAKES_OF_BOTH)
+def test_a_mistake_that_concerns_orthanc_too_is_one_line_with_the_key(
+    configuration: dict[str, Any], line: str
+) -> None:
+    with pytest.raises(ConfigurationError) as mistake:
+        read_configuration(configuration)
+    assert str(mistake.value).startswith(line)
+    assert "\n" not in str(mistake.value)
+
+
+def test_what_orthanc_does_not_open_does_not_collide() -> None:
+    read_configuration({**ENABLED, "DicomPort": 4243, "DicomServerEnabled": False})
+
+
+def test_a_plugin_that_is_not_enabled_does_not_look_at_the_rest() -> None:
+    settings, _ = read_configuration({"ReadOnly": True, "HttpPort": 8043})
+    assert not settings.enable
 
 
 def test_surroundings_have_orthancs_defaults() -> None:
@@ -99,3 +183,18 @@ def test_surroundings_follow_orthancs_section() -> None:
     )
     assert (found.dicom_aet, found.allow_threads, found.check_revisions) == ("PACS", True, True)
     assert found.authentication_enabled
+    assert not read_surroundings(
+        {"RemoteAccessAllowed": True, "AuthenticationEnabled": False}
+    ).authentication_enabled
+
+
+def test_each_setting_of_orthanc_that_is_read_is_used() -> None:
+    """A field of Surroundings that nobody reads would be a promise that nobody keeps."""
+    package = Path(config.__file__).parent
+    used = {
+        node.attr
+        for file in package.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
+    }
+    assert {field.name for field in dataclasses.fields(Surroundings)} - used == set()

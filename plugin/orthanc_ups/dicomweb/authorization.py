@@ -19,7 +19,7 @@ import hmac
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 from urllib.parse import quote, unquote
 
 from ..orthanc.loopback import Loopback
@@ -107,7 +107,9 @@ class Authorization:
         self._root = "/" + settings.root.strip("/") if settings.root.strip("/") else ""
         self._lifetime = settings.authorization_cache
         self._checks_users = surroundings.authentication_enabled
-        self._headers, self.query_tokens = _credentials(surroundings.raw)
+        # What the authorization plugin takes for credentials, beside Orthanc itself.
+        self._headers = ("authorization", "cookie", *map(str.lower, surroundings.token_http_headers))
+        self.query_tokens = frozenset(surroundings.token_get_arguments)
         self._clock = clock
         self._verdicts: dict[_Key, asyncio.Future[_Verdict]] = {}
         self._gate = asyncio.Semaphore(_AT_ONCE)
@@ -226,16 +228,3 @@ def _problem(status: int, body: bytes, path: str) -> HttpProblem | None:
 def _is_text(shown: str) -> bool:
     """False if bytes stand in it that are not UTF-8: the server hands them on as lone surrogates."""
     return shown.isascii() or not any("\ud800" <= character <= "\udfff" for character in shown)
-
-
-def _credentials(configuration: Mapping[str, object]) -> tuple[tuple[str, ...], frozenset[str]]:
-    """Which headers and query arguments may hold credentials, by the settings of the authorization plugin."""
-    section: Any = configuration.get("Authorization")
-    section = section if isinstance(section, Mapping) else {}
-    headers = [str(name).lower() for name in _list(section.get("TokenHttpHeaders"))]
-    arguments = [str(name) for name in _list(section.get("TokenGetArguments"))]
-    return ("authorization", "cookie", *headers), frozenset(arguments)
-
-
-def _list(value: object) -> list[object]:
-    return list(value) if isinstance(value, list) else []

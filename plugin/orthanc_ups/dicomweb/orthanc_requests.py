@@ -21,7 +21,6 @@ from .response import HttpProblem, WebResponse
 
 _log = logging.getLogger("orthanc_ups.dicomweb.orthanc_port")
 _WITHIN: Final = 30.0  # seconds
-_USUAL_THREADS: Final = 50  # of HttpThreadsCount
 _LATER: Final = (("Retry-After", "5"),)
 
 ORTHANCS_PORT: Final = "Orthanc's port"
@@ -40,9 +39,7 @@ class OrthancDoor:
         self._submit = submit
         self._refusals = refusals
         self._maximum_size = settings.maximum_body_size
-        threads = surroundings.raw.get("HttpThreadsCount")
-        places = threads if isinstance(threads, int) and threads > 0 else _USUAL_THREADS
-        self._places = threading.BoundedSemaphore(max(1, places // 4))
+        self._places = threading.BoundedSemaphore(max(1, surroundings.http_threads_count // 4))
 
     def answer(
         self,

@@ -11,19 +11,36 @@ from ..settings import Surroundings
 _TLS_1_3_ONLY: Final = 5  # of SslMinimumProtocolVersion; everything less means TLS 1.2 here
 
 
+class WebTlsError(Exception):
+    """The certificates cannot be used; the text names the setting and the file."""
+
+
 def server_context(surroundings: Surroundings) -> ssl.SSLContext | None:
     """The context of our listener, or None if Orthanc speaks plain HTTP.
 
     Raises:
-        OSError: a file cannot be read, or holds no certificate and key (ssl.SSLError).
+        WebTlsError: a file cannot be read, or holds no certificate and key.
     """
     if not surroundings.http_tls:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    newest_only = surroundings.raw.get("SslMinimumProtocolVersion") == _TLS_1_3_ONLY
+    newest_only = surroundings.ssl_minimum_protocol_version == _TLS_1_3_ONLY
     context.minimum_version = ssl.TLSVersion.TLSv1_3 if newest_only else ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(surroundings.ssl_certificate)
-    if surroundings.raw.get("SslVerifyPeers") is True:
-        context.load_verify_locations(str(surroundings.raw.get("SslTrustedClientCertificates", "")))
+    try:
+        context.load_cert_chain(surroundings.ssl_certificate)
+    except OSError as error:
+        raise _unusable("SslCertificate", surroundings.ssl_certificate, error) from error
+    if surroundings.ssl_verify_peers:
+        trusted = surroundings.ssl_trusted_client_certificates
+        try:
+            context.load_verify_locations(trusted)
+        except OSError as error:
+            raise _unusable("SslTrustedClientCertificates", trusted, error) from error
         context.verify_mode = ssl.CERT_REQUIRED
     return context
+
+
+def _unusable(key: str, file: str, error: OSError) -> WebTlsError:
+    return WebTlsError(
+        f'"{key}" is "{file}", which cannot be used ({error.strerror or error}); give the absolute path'
+    )

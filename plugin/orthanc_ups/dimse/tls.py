@@ -66,11 +66,11 @@ def _prepared(context: ssl.SSLContext, surroundings: Surroundings) -> ssl.SSLCon
 
 
 def _set_ciphers(context: ssl.SSLContext, surroundings: Surroundings) -> None:
-    wanted = surroundings.raw.get("DicomTlsCiphersAccepted")
-    if not isinstance(wanted, list) or not wanted:
+    wanted = surroundings.dicom_tls_ciphers_accepted
+    if not wanted:
         return
     try:
-        context.set_ciphers(":".join(str(one) for one in wanted))
+        context.set_ciphers(":".join(wanted))
     except ssl.SSLError as error:
         raise TlsError(f'"DicomTlsCiphersAccepted" names no usable cipher: {error}') from error
 

@@ -84,7 +84,9 @@ def _template(entry: object, path: str) -> Template:
         raise ConfigurationError(f'"{path}" is {entry!r}, expected an object')
     for key in entry:
         if key not in ("Name", "Description", "Attributes"):
-            raise ConfigurationError(f'"{path}.{key}" is no setting; expected Name, Description, Attributes')
+            raise ConfigurationError(
+                f'unknown setting "{path}.{key}"; expected Name, Description, Attributes'
+            )
     name, attributes = entry.get("Name"), entry.get("Attributes", {})
     if not isinstance(name, str) or not name.strip():
         raise ConfigurationError(f'"{path}.Name" is {name!r}, expected a text')
@@ -102,7 +104,7 @@ def _field(keyword: str, found: object, path: str) -> TemplateField:
         return TemplateField(keyword, found)
     for key in found:
         if key not in _KEYS:
-            raise ConfigurationError(f'"{where}.{key}" is no setting; expected {", ".join(_KEYS)}')
+            raise ConfigurationError(f'unknown setting "{where}.{key}"; expected {", ".join(_KEYS)}')
     choices = found.get("Choices", ())
     if not isinstance(choices, (list, tuple)):
         raise ConfigurationError(f'"{where}.Choices" is {choices!r}, expected a list')

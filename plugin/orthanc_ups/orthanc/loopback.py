@@ -6,7 +6,7 @@ from __future__ import annotations
 import io
 import ipaddress
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -19,7 +19,6 @@ from ..store.port import StoreUnavailable
 
 _LOOPBACK_ADDRESSES: Final = ("127.0.0.1", "::1", "localhost")
 _ANY_ADDRESS: Final = ("0.0.0.0", "::")  # noqa: S104  # compared with, never bound
-_DEFAULT_THREADS: Final = 50  # of Orthanc's HttpThreadsCount
 _MOST_CONNECTIONS: Final = 12
 _LONG_BODY: Final = 256 * 1024  # bytes
 _KEEP_ALIVE: Final = 1.0  # seconds, of Orthanc's KeepAliveTimeout
@@ -56,22 +55,23 @@ def own_url(surroundings: Surroundings) -> str:
     Raises:
         ValueError: it does not, with the key of orthanc.json that is to be changed.
     """
-    raw = surroundings.raw
-    if raw.get("HttpServerEnabled", True) is not True:
+    if not surroundings.http_server_enabled:
         raise ValueError('"HttpServerEnabled" is false: the worklist is kept through Orthanc\'s HTTP server')
-    bound = raw.get("HttpBindAddresses")
-    host = _loopback_of(bound) if isinstance(bound, list) and bound else "127.0.0.1"
+    bound = surroundings.http_bind_addresses
+    host = _loopback_of(bound) if bound else "127.0.0.1"
     scheme = "https" if surroundings.http_tls else "http"
     return str(URL.build(scheme=scheme, host=host, port=surroundings.http_port))
 
 
-def _loopback_of(bound: list[Any]) -> str:
+def _loopback_of(bound: Sequence[str]) -> str:
     if any(address in _ANY_ADDRESS for address in bound):
         return "127.0.0.1"
     for address in _LOOPBACK_ADDRESSES:
         if address in bound:
             return address
-    raise ValueError(f'"HttpBindAddresses" is {bound}: add "127.0.0.1", where the worklist reaches Orthanc')
+    raise ValueError(
+        f'"HttpBindAddresses" is {list(bound)}: add "127.0.0.1", where the worklist reaches Orthanc'
+    )
 
 
 class Loopback:
@@ -114,15 +114,12 @@ class Loopback:
     @classmethod
     def of(cls, surroundings: Surroundings, authorization: str) -> Self:
         """The loopback of the Orthanc with this configuration. Raises ValueError as ``own_url``."""
-        raw = surroundings.raw
-        threads = _number(raw.get("HttpThreadsCount"), _DEFAULT_THREADS)
-        keep = _number(raw.get("KeepAliveTimeout"), _KEEP_ALIVE) / 2 if raw.get("KeepAlive", True) else 0.0
         return cls(
             own_url(surroundings),
             authorization,
-            connections=max(1, min(_MOST_CONNECTIONS, int(threads) // 4)),
-            keep=keep,
-            client_certificate=surroundings.ssl_certificate if raw.get("SslVerifyPeers") else "",
+            connections=max(1, min(_MOST_CONNECTIONS, surroundings.http_threads_count // 4)),
+            keep=surroundings.keep_alive_timeout / 2 if surroundings.keep_alive else 0.0,
+            client_certificate=surroundings.ssl_certificate if surroundings.ssl_verify_peers else "",
         )
 
     async def request(
@@ -185,11 +182,6 @@ class Loopback:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
-
-
-def _number(value: object, default: float) -> float:
-    right = isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
-    return float(value) if right else default  # type: ignore[arg-type]
 
 
 def _sendable(body: bytes | None) -> bytes | io.BytesIO | None:

@@ -30,6 +30,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from .. import __version__
+from ..config import ENCODED_SECRET
 from ..core.ae_titles import AeTitles
 from ..core.events import Event, EventType
 from ..delivery.port import Clock, Unreachable
@@ -38,7 +39,6 @@ from ..settings import Webhook
 _NAMESPACE: Final = uuid.UUID("6c1f0f5a-93a8-4d0e-9d2c-0a6d9e0f7b11")
 _MOST_OF_AN_ANSWER: Final = 64 * 1024
 _PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
-_ENCODED_SECRET: Final = "whsec_"  # noqa: S105 - a prefix
 
 
 class WebhookChannel:
@@ -171,10 +171,10 @@ def _name(webhook: Webhook, place: int) -> str:
 
 
 def _key(webhook: Webhook) -> bytes:
-    if not webhook.secret.startswith(_ENCODED_SECRET):
+    if not webhook.secret.startswith(ENCODED_SECRET):
         return webhook.secret.encode()
     try:
-        return base64.b64decode(webhook.secret.removeprefix(_ENCODED_SECRET), validate=True)
+        return base64.b64decode(webhook.secret.removeprefix(ENCODED_SECRET), validate=True)
     except binascii.Error as error:
         raise ValueError(f'the secret of the webhook of {webhook.aet} is "whsec_…", but no base64') from error
 

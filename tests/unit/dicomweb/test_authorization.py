@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orthanc_ups.config import read_surroundings
 from orthanc_ups.core.ae_titles import AeTitles, InvalidAeTitle, valid_ae_title
 from orthanc_ups.core.statuses import UpsError
 from orthanc_ups.dicomweb.authorization import PROBE_HEADER, Authorization
@@ -18,7 +19,7 @@ from orthanc_ups.dicomweb.request import segments_of
 from orthanc_ups.dicomweb.resources import Kind, Resource, resource_of
 from orthanc_ups.dicomweb.response import HttpProblem
 from orthanc_ups.dicomweb.rights import Rights
-from orthanc_ups.settings import Settings, Surroundings
+from orthanc_ups.settings import Settings
 
 BOB = {"authorization": "Basic " + base64.b64encode(b"bob:secret").decode()}
 ITEMS, ITEM, OTHER = Resource(Kind.WORKITEMS), Resource(Kind.WORKITEM, "1.2"), Resource(Kind.WORKITEM, "1.3")
@@ -46,7 +47,7 @@ class House:
     def __init__(self, status: int = 200, **raw: Any) -> None:
         self.orthanc = Orthanc(status)
         self.now = 0.0
-        surroundings = Surroundings(authentication_enabled=True, raw=raw)
+        surroundings = read_surroundings({"AuthenticationEnabled": True, **raw})
         self.door = Authorization(
             self.orthanc, Settings(authorization_cache=5.0), surroundings, lambda: self.now
         )

@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 import pytest
 
+from orthanc_ups.config import read_surroundings
 from orthanc_ups.core.ae_titles import AeTitles
 from orthanc_ups.dicomweb.authorization import PROBE_HEADER, Authorization
 from orthanc_ups.dicomweb.orthanc_port import OrthancRoutes, patterns
@@ -21,7 +22,7 @@ from orthanc_ups.dicomweb.response import HttpProblem, WebResponse
 from orthanc_ups.dicomweb.rights import Rights
 from orthanc_ups.orthanc.loop_thread import LoopThread
 from orthanc_ups.orthanc.refusal_log import RefusalLog
-from orthanc_ups.settings import Settings, Surroundings
+from orthanc_ups.settings import Settings
 from tests.support.waiting import wait_until
 
 _HAVE_CALLS_OF_THEIR_OWN = (301, 401, 405)
@@ -96,7 +97,7 @@ class House:
 
     def __init__(self, settings: Settings | None = None, **raw: Any) -> None:
         settings = settings or Settings()
-        surroundings = Surroundings(authentication_enabled=True, raw=raw)
+        surroundings = read_surroundings({"AuthenticationEnabled": True, **raw})
         self.handler = Handler()
         self.thread = LoopThread("routes")
         self.thread.start()

@@ -5,7 +5,6 @@ import asyncio
 import socket
 import struct
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -215,7 +214,7 @@ def test_stopping_aborts_what_is_open_and_frees_the_port() -> None:
 def test_a_port_that_is_taken_is_an_error() -> None:
     with DimseRig() as first:
         second = DimseRig()
-        second.server._settings = replace(second.settings, dicom_port=first.port)
+        second.server._listener._address = ("127.0.0.1", first.port)
         with pytest.raises(OSError, match="in use"):
             second.loop.run(second.server.start())
         second.codec.close()

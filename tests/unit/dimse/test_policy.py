@@ -50,7 +50,7 @@ def test_check_called_aet() -> None:
 
 
 def test_check_called_aet_with_strict_comparison_and_an_aet_of_our_own() -> None:
-    strict = Surroundings(check_called_aet=True, raw={"StrictAetComparison": True})
+    strict = Surroundings(check_called_aet=True, strict_aet_comparison=True)
     with DimseRig(Settings(aet="UPS"), strict) as rig:
         with open_as(rig, called="UPS"):
             pass

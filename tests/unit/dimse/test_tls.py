@@ -170,7 +170,7 @@ def test_without_tls_there_is_no_context() -> None:
         ("dicom_tls_private_key", "/nowhere.key", "/nowhere.key"),
         ("dicom_tls_trusted_certificates", "", "DicomTlsTrustedCertificates"),
         ("dicom_tls_trusted_certificates", "/nowhere.crt", "/nowhere.crt"),
-        ("raw", {"DicomTlsCiphersAccepted": ["NONSENSE"]}, "DicomTlsCiphersAccepted"),
+        ("dicom_tls_ciphers_accepted", ("NONSENSE",), "DicomTlsCiphersAccepted"),
     ],
 )
 def test_settings_that_cannot_be_used_are_named(

@@ -21,11 +21,14 @@ AROUND = Surroundings(NOW, "anna", lambda: "2.25.7")
         ("x", 'Ups.Templates" is .x., expected a list'),
         ([7], r"Ups.Templates\[0\]. is 7, expected an object"),
         ([{}], r"Ups.Templates\[0\].Name. is None, expected a text"),
-        ([{"Name": "A", "Tags": {}}], r"Ups.Templates\[0\].Tags. is no setting"),
+        ([{"Name": "A", "Tags": {}}], r"unknown setting .Ups.Templates\[0\].Tags."),
         ([{"Name": "A"}, {"Name": "A"}], "two templates with the name .A."),
         ([{"Name": "A", "Attributes": []}], "Attributes. is .*, expected an object"),
         ([{"Name": "A", "Attributes": {"PatientShoe": 1}}], "PatientShoe is no keyword"),
-        ([{"Name": "A", "Attributes": {"PatientID": {"Default": 1, "Choise": []}}}], "Choise. is no setting"),
+        (
+            [{"Name": "A", "Attributes": {"PatientID": {"Default": 1, "Choise": []}}}],
+            "unknown setting .*Choise",
+        ),
         ([{"Name": "A", "Attributes": {"PatientID": {"Choices": "x"}}}], "Choices. is .x., expected a list"),
         ([{"Name": "A", "Attributes": {"PatientID": {"Required": "yes"}}}], "true or false"),
         (

@@ -241,9 +241,9 @@ def test_only_this_host_is_trusted_with_the_token() -> None:
 def test_the_own_url_follows_the_configuration() -> None:
     assert own_url(Surroundings(http_port=8050)) == "http://127.0.0.1:8050"
     assert own_url(Surroundings(http_tls=True)) == "https://127.0.0.1:8042"
-    assert own_url(Surroundings(raw={"HttpBindAddresses": ["10.0.0.1", "::1"]})) == "http://[::1]:8042"
-    assert own_url(Surroundings(raw={"HttpBindAddresses": ["0.0.0.0"]})) == "http://127.0.0.1:8042"
+    assert own_url(Surroundings(http_bind_addresses=("10.0.0.1", "::1"))) == "http://[::1]:8042"
+    assert own_url(Surroundings(http_bind_addresses=("0.0.0.0",))) == "http://127.0.0.1:8042"
     with pytest.raises(ValueError, match=r'"HttpBindAddresses" is .* add "127.0.0.1"'):
-        own_url(Surroundings(raw={"HttpBindAddresses": ["10.0.0.1"]}))
+        own_url(Surroundings(http_bind_addresses=("10.0.0.1",)))
     with pytest.raises(ValueError, match='"HttpServerEnabled" is false'):
-        own_url(Surroundings(raw={"HttpServerEnabled": False}))
+        own_url(Surroundings(http_server_enabled=False))
