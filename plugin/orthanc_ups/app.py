@@ -18,8 +18,7 @@ from .management import pages as orthanc_pages
 from .management.explorer_files import orthanc_explorer_buttons
 from .management.templates import read_templates
 from .monitoring.audit import emitter
-from .monitoring.instruments import Instruments
-from .monitoring.metrics import publisher
+from .monitoring.metrics import Instruments, publisher
 from .orthanc import logs
 from .orthanc.clean_exit import skip_the_second_delete
 from .orthanc.hooks import ChangeForwarder, SiteCallbacks, UploadGuard

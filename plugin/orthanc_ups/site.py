@@ -40,11 +40,9 @@ from .health import Health
 from .management import operating
 from .management.explorer_files import serve
 from .management.pages import API, OrthancPages
-from .monitoring import measuring
 from .monitoring.audit import AuditLog
 from .monitoring.disk_space import DiskSpace
-from .monitoring.instruments import Instruments, Wires, meters
-from .monitoring.metrics import Metrics
+from .monitoring.metrics import Instruments, Metrics, Wires, meters, sources
 from .monitoring.store_watch import StoreWatch
 from .orthanc import collector
 from .orthanc.descriptors import Descriptors
@@ -246,7 +244,7 @@ class Site:
         await self.run()
 
     def _tell(self, service: UpsService, wires: Wires) -> None:
-        figures = measuring.sources(service, meters(wires, self._instruments))
+        figures = sources(service, meters(wires, self._instruments))
         self._keep(Metrics(figures, self._instruments.publish).run)
         if self._instruments.emit is not None:
             audit = AuditLog(self._instruments.emit, _in_a_moment)

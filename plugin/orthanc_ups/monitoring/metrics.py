@@ -9,15 +9,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, Protocol
+from typing import Final
 
 from ..core.events import EventType
 from ..core.states import State
 from ..core.statuses import Service
+from ..core.workitem import Subscription
+from ..delivery.line import made_at
+from ..delivery.outbox import Delivery
+from ..delivery.worker import Worker
+from ..dicomweb.http_port import HttpPort
+from ..dicomweb.websocket_channel import WebSocketChannel
+from ..dimse.scp import DimseServer
+from ..dimse.scu import DimseChannel
+from ..health import Health
 from ..orthanc.sdk import Orthanc
+from ..service import UpsService
+from ..worklist.ledger import Ledger
+from .audit import Emit
 
 _log = logging.getLogger("orthanc_ups.monitoring.metrics")
 _EVERY: Final = 2.0
@@ -133,32 +145,24 @@ METER_READINGS: Final = (
 """Metrics that are simply asked for when they are published."""
 
 
-class Report(Protocol):
-    """How an endpoint of delivery fares."""
+@dataclass(frozen=True, slots=True)
+class EndpointFigures:
+    """How an endpoint of delivery fares.
 
-    @property
-    def pending(self) -> int:
-        """Waiting events."""
+    Attributes:
+        pending: events that wait.
+        oldest_at: when the oldest of them was committed, seconds since the epoch.
+        retry_at: when the next attempt is due; None if the last one succeeded.
+        dead_letters: how many there are.
+        latency_median, latency_p95: seconds from a change to its delivery.
+    """
 
-    @property
-    def oldest_at(self) -> float | None:
-        """When the oldest was committed, seconds since the epoch."""
-
-    @property
-    def retry_at(self) -> float | None:
-        """When the next attempt is due, None if the last one succeeded."""
-
-    @property
-    def dead_letters(self) -> int:
-        """Dead letters there are."""
-
-    @property
-    def latency_median(self) -> float | None:
-        """Seconds."""
-
-    @property
-    def latency_p95(self) -> float | None:
-        """Seconds."""
+    pending: int
+    oldest_at: float | None
+    retry_at: float | None
+    dead_letters: int
+    latency_median: float | None
+    latency_p95: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +181,7 @@ class Sources:
 
     counters: Callable[[], Mapping[str, int]]
     deliveries: Callable[[], Mapping[tuple[str, str, EventType], int]]
-    reports: Callable[[], Iterable[Report]]
+    reports: Callable[[], Iterable[EndpointFigures]]
     states: Callable[[], Awaitable[Mapping[str, int]]]
     subscriptions: Callable[[], tuple[int, int]]
     meters: Mapping[str, Callable[[], float]]
@@ -257,9 +261,9 @@ class Metrics:
         return self._told
 
 
-async def _unhurried(reports: Iterable[Report]) -> list[Report]:
+async def _unhurried(reports: Iterable[EndpointFigures]) -> list[EndpointFigures]:
     """Some at a time, as a thousand reports take some milliseconds."""
-    found: list[Report] = []
+    found: list[EndpointFigures] = []
     for report in reports:
         found.append(report)
         if len(found) % _AT_ONCE == 0:
@@ -282,7 +286,7 @@ def _deliveries(counts: Mapping[tuple[str, str, EventType], int]) -> dict[str, f
     return found
 
 
-def _endpoints(reports: list[Report], now: float) -> dict[str, float]:
+def _endpoints(reports: list[EndpointFigures], now: float) -> dict[str, float]:
     oldest = min((one.oldest_at for one in reports if one.pending and one.oldest_at), default=now)
     return {
         "ups_events_pending": sum(one.pending for one in reports),
@@ -295,3 +299,96 @@ def _endpoints(reports: list[Report], now: float) -> dict[str, float]:
         ),
         "ups_delivery_seconds_p95_maximum": max((one.latency_p95 or 0.0 for one in reports), default=0.0),
     }
+
+
+# --- where the figures of a running service come from ---
+
+
+@dataclass(frozen=True, slots=True)
+class Instruments:
+    """What Orthanc lends us.
+
+    Attributes:
+        publish: sets a metric by its name.
+        emit: takes an audit record; None if this Orthanc has no audit log.
+        uploads_refused: how many uploads of UPS objects were refused.
+    """
+
+    publish: Callable[[str, float], None]
+    emit: Emit | None
+    uploads_refused: Callable[[], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Wires:
+    """The wires whose numbers are told."""
+
+    dimse: DimseServer
+    events: DimseChannel
+    http: HttpPort
+    health: Health
+    sockets: WebSocketChannel
+
+
+def meters(wires: Wires, instruments: Instruments) -> Mapping[str, Callable[[], float]]:
+    """A reading for each metric that the service itself does not know."""
+    return {
+        "ups_service_open": lambda: wires.health.report().is_well,
+        "ups_associations": lambda: wires.dimse.associations,
+        "ups_event_associations": lambda: wires.events.associations,
+        "ups_http_connections": lambda: wires.http.connections,
+        "ups_dimse_port_open": lambda: wires.dimse.is_open,
+        "ups_http_port_open": lambda: wires.http.is_open,
+        "ups_web_sockets": lambda: sum(1 for _ in wires.sockets.connections()),
+        "ups_uploads_refused_total": instruments.uploads_refused,
+    }
+
+
+def sources(service: UpsService, meters: Mapping[str, Callable[[], float]]) -> Sources:
+    """All sources. ``meters`` are those of the wires; the service has its own."""
+    own: dict[str, Callable[[], float]] = {
+        "ups_commands_in_flight": lambda: service.in_flight,
+        "ups_store_silent": lambda: service.store_is_silent,
+        "ups_projection_broken": lambda: service.shadow.broken,
+    }
+    return Sources(
+        counters=service.counters.all,
+        deliveries=service.delivery.counts.all,
+        reports=lambda: _figures(service.delivery),
+        states=lambda: _states(service),
+        subscriptions=lambda: subscriptions(service.ledger),
+        meters={**own, **meters},
+        now=service.clock.now,
+    )
+
+
+async def _states(service: UpsService) -> Mapping[str, int]:
+    return (await service.projection.counts()).by_state
+
+
+def _figures(delivery: Delivery) -> Iterator[EndpointFigures]:
+    return (_figures_of(worker, delivery) for worker in list(delivery.workers()))
+
+
+def _figures_of(worker: Worker, delivery: Delivery) -> EndpointFigures:
+    head, left = worker.line.head, worker.backoff.left
+    return EndpointFigures(
+        pending=worker.line.pending,
+        oldest_at=(made_at(head) or None) if head else None,
+        retry_at=delivery.clock.now() + left if left > 0 else None,
+        dead_letters=delivery.dead.count(worker.endpoint),
+        latency_median=worker.tally.latency(0.5),
+        latency_p95=worker.tally.latency(0.95),
+    )
+
+
+def subscriptions(ledger: Ledger) -> tuple[int, int]:
+    """How many subscriptions there are, and how many AEs have at least one."""
+    active = [_active(ledger, ae) for ae in ledger.all_known()]
+    return sum(active), sum(count > 0 for count in active)
+
+
+def _active(ledger: Ledger, receiving_ae: str) -> int:
+    standing = ledger.standing(receiving_ae)
+    globally = standing.everything is not Subscription.NONE
+    return globally + len(standing.filters) + ledger.specifics.count(receiving_ae)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -14,21 +13,18 @@ import pytest
 from orthanc_ups.core import tags
 from orthanc_ups.core.dataset import element
 from orthanc_ups.core.events import EventType
-from orthanc_ups.monitoring import measuring
-from orthanc_ups.monitoring.metrics import METER_READINGS, METRICS, Kind, Metrics, Sources, publisher
+from orthanc_ups.monitoring import metrics as figures
+from orthanc_ups.monitoring.metrics import (
+    METER_READINGS,
+    METRICS,
+    EndpointFigures,
+    Kind,
+    Metrics,
+    Sources,
+    publisher,
+)
 from tests.support.service import FILTERED, GLOBAL, Desk, on_loop
 from tests.support.workitems import progress
-
-
-@dataclass(frozen=True)
-class Report:
-    pending: int = 0
-    oldest_at: float | None = None
-    retry_at: float | None = None
-    dead_letters: int = 0
-    latency_median: float | None = None
-    latency_p95: float | None = None
-
 
 NAMES = [metric.name for metric in METRICS]
 METERS = {name: (lambda value=at: value) for at, name in enumerate(METER_READINGS, 1)}
@@ -49,9 +45,9 @@ def sources(**others: object) -> Sources:
             ("failed", "dimse", EventType.STATE_REPORT): 7,
         },
         "reports": lambda: [
-            Report(3, 940.0, 1010.0, 2, 0.1, 4.0),
-            Report(8, 990.0, None, 0, 0.2, 0.3),
-            Report(0, None, 1020.0),
+            EndpointFigures(3, 940.0, 1010.0, 2, 0.1, 4.0),
+            EndpointFigures(8, 990.0, None, 0, 0.2, 0.3),
+            EndpointFigures(0, None, 1020.0, 0, None, None),
         ],
         "states": states,
         "subscriptions": lambda: (6, 2),
@@ -116,7 +112,7 @@ def test_every_meter_must_be_there_and_be_known(meters: Mapping[str, object]) ->
 async def test_a_running_worklist_tells_what_it_has() -> None:
     desk = await Desk("AI", "RIS", "DOSE").start()
     wires = set(METER_READINGS) - {"ups_commands_in_flight", "ups_store_silent", "ups_projection_broken"}
-    metrics = Metrics(measuring.sources(desk.service, dict.fromkeys(wires, lambda: 0.0)), lambda *one: None)
+    metrics = Metrics(figures.sources(desk.service, dict.fromkeys(wires, lambda: 0.0)), lambda *one: None)
     await desk.create(1)
     await desk.create(2)
     await desk.claim(2)
