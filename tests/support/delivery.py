@@ -205,7 +205,7 @@ class Bench:
         """Crash, and start again with what is stored."""
         for worker in self.delivery.workers():
             await worker.stop()
-        await self.delivery._keeper.close()
+        await self.delivery._cursor_writer.close()
         self.delivery = self._made()
         await self.delivery.load(await self.stored())
         self.delivery.resume(stored, bursts)

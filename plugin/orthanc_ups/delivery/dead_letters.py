@@ -14,7 +14,7 @@ from ..core.events import Event, EventType
 from ..store.document import UnreadableDocument
 from ..store.port import Entries, Entry
 from .documents import Batch, decode_batch, encode_batch
-from .entry import KeptEntry
+from .entry import StoredEntry
 from .line import Waiting, kind_of, made_at
 from .port import Clock, Endpoint
 from .tally import Counts
@@ -49,7 +49,7 @@ class DeadLetter:
 
 @dataclass(slots=True)
 class _Held:
-    entry: KeptEntry
+    entry: StoredEntry
     kinds: dict[int, EventType]
     revision: int = 1
 
@@ -73,11 +73,11 @@ class DeadLetters:
         """Take over a stored entry. Raises UnreadableDocument."""
         batch = decode_batch(entry.document)
         if batch.letters:
-            kept = KeptEntry(self._entries, entry.key)
+            kept = StoredEntry(self._entries, entry.key)
             kept.take(entry.document, entry.version)
             self._hold(batch, kept)
 
-    def _hold(self, batch: Batch, entry: KeptEntry) -> _Held:
+    def _hold(self, batch: Batch, entry: StoredEntry) -> _Held:
         kinds = {sequence_of(letter): kind_of(letter) for letter in batch.letters}
         held = _Held(entry, kinds)
         batches = self._held.setdefault(batch.endpoint, {})
@@ -100,14 +100,14 @@ class DeadLetters:
         """The endpoints with dead letters: of one AE, or all."""
         return tuple(one for one in self._held if receiving_ae in (None, one.receiving_ae))
 
-    # --- burying ---
+    # --- adding ---
 
-    async def bury(self, endpoint: Endpoint, letters: Sequence[Waiting], reason: str) -> None:
+    async def add(self, endpoint: Endpoint, letters: Sequence[Waiting], reason: str) -> None:
         """Write dead letters down; only then may the endpoint go on behind them. Raises StoreUnavailable."""
         batch = Batch(endpoint, tuple(letters), reason, self._clock.now())
         key = f"{PREFIX}{endpoint.receiving_ae}/{endpoint.channel}/{sequence_of(letters[0])}"
         async with self._writing:
-            entry = KeptEntry(self._entries, key)
+            entry = StoredEntry(self._entries, key)
             await entry.write(lambda found: encode_batch(_merged(batch, found), 1))
             self._hold(batch, entry)
             await self._keep_within_limit(endpoint)

@@ -12,7 +12,7 @@ from ..store.port import Entries, Entry, EntryConflict, EntryExists, StoreUnavai
 _TRIES: Final = 5
 
 
-class KeptEntry:
+class StoredEntry:
     """Compare-and-set writes of one entry; on a conflict what stands there is read and merged.
 
     The document is remembered (compressed), so that reading it costs no request, and the entry can be

@@ -17,17 +17,17 @@ from ..settings import Settings
 from ..store.document import UnreadableDocument
 from ..store.port import Entries, Entry
 from . import dead_letters
+from .cursors import CursorWriter
 from .dead_letters import DeadLetters
 from .documents import Progress, decode_progress
-from .entry import KeptEntry
-from .farewell import say_farewell
-from .keeper import Keeper
+from .entry import StoredEntry
+from .going_down import announce_going_down
 from .line import BurstAt
 from .port import WEBSOCKET, Burst, BurstSource, Channel, Clock, Endpoint, EventLog, OnDelivered
 from .repeats import Repeat, Resurrection
 from .replay import Replay, Span
+from .state import DeliveryState
 from .subscriber import PREFIX, Subscriber
-from .surroundings import Surroundings
 from .tally import Counts
 from .worker import Worker
 
@@ -68,11 +68,11 @@ class Delivery:
     ) -> None:
         self.counts = Counts()
         self.dead = DeadLetters(entries, clock, self.counts, settings.maximum_dead_letters)
-        self._around = Surroundings(settings, clock, source, self.dead, self.counts)
+        self._state = DeliveryState(settings, clock, source, self.dead, self.counts)
         self._channels = _with_websocket(channels)
         self._entries = entries
         self._replay = Replay(log, source)
-        self._keeper = Keeper(clock, self._store)
+        self._cursor_writer = CursorWriter(clock, self._store)
         self._subscribers: dict[str, Subscriber] = {}
         self._bursts: dict[str, list[Burst]] = {}
         self._busy: dict[str, Subscriber] = {}
@@ -84,7 +84,7 @@ class Delivery:
 
     def observe(self, observer: OnDelivered) -> None:
         """Have a function called for each delivered event; it must be quick."""
-        self._around.observers.append(observer)
+        self._state.observers.append(observer)
 
     # --- start ---
 
@@ -141,8 +141,8 @@ class Delivery:
     def _subscriber(self, receiving_ae: str) -> Subscriber:
         found = self._subscribers.get(receiving_ae)
         if found is None:
-            entry = KeptEntry(self._entries, f"{PREFIX}{receiving_ae}")
-            found = Subscriber(receiving_ae, self._channels, self._around, entry, self._keeper.touch)
+            entry = StoredEntry(self._entries, f"{PREFIX}{receiving_ae}")
+            found = Subscriber(receiving_ae, self._channels, self._state, entry, self._cursor_writer.touch)
             self._subscribers[receiving_ae] = found
         return found
 
@@ -344,7 +344,7 @@ class Delivery:
     @property
     def clock(self) -> Clock:
         """The clock."""
-        return self._around.clock
+        return self._state.clock
 
     def route(self, receiving_ae: str) -> tuple[Worker, ...]:
         """Who tells the AE now; at least one."""
@@ -358,11 +358,11 @@ class Delivery:
 
     def resurrection(self, endpoint: Endpoint, wanted: Collection[int] | None) -> Repeat:
         """Dead letters of an endpoint, all or some, to be sent again."""
-        return Resurrection(self.dead, self._around.source, endpoint, wanted)
+        return Resurrection(self.dead, self._state.source, endpoint, wanted)
 
     async def flush(self) -> None:
         """Store cursors and counts that moved."""
-        await self._keeper.flush()
+        await self._cursor_writer.flush()
 
     def workers(self, receiving_ae: str | None = None) -> Iterator[Worker]:
         """The workers of one AE, or all."""
@@ -383,14 +383,14 @@ class Delivery:
         """
         self._hand_out_all()
         self._closed = True
-        await self._keeper.close()
+        await self._cursor_writer.close()
         for receiving_ae in event.receivers if event else ():
             self.route(receiving_ae)
         workers = list(self.workers())
         if event is not None:
-            await say_farewell(event, workers, self._around.clock, deadline, self._high_water)
+            await announce_going_down(event, workers, self._state.clock, deadline, self._high_water)
         await asyncio.gather(*(worker.stop() for worker in workers))
-        await self._keeper.flush()
+        await self._cursor_writer.flush()
         closing = (channel.close() for channel in self._channels)
         for result in await asyncio.gather(*closing, return_exceptions=True):
             if isinstance(result, Exception):

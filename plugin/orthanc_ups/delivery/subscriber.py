@@ -11,10 +11,10 @@ from typing import Final
 from ..core.events import Event, EventType
 from ..store.document import UnreadableDocument
 from .documents import Progress, decode_progress, encode_progress
-from .entry import KeptEntry
+from .entry import StoredEntry
 from .line import BurstAt, Line
 from .port import WEBSOCKET, Burst, Channel, Endpoint
-from .surroundings import Surroundings
+from .state import DeliveryState
 from .worker import Worker
 
 PREFIX: Final = "delivery/"
@@ -36,12 +36,12 @@ class Subscriber:
     """
 
     __slots__ = (
-        "_around",
         "_channels",
         "_moved",
         "_passed",
         "_revision",
         "_serving",
+        "_state",
         "_targets",
         "cursors",
         "entry",
@@ -53,8 +53,8 @@ class Subscriber:
         self,
         receiving_ae: str,
         channels: Sequence[Channel],
-        around: Surroundings,
-        entry: KeptEntry,
+        state: DeliveryState,
+        entry: StoredEntry,
         moved: Callable[[Subscriber], None],
     ) -> None:
         """Args:
@@ -66,7 +66,7 @@ class Subscriber:
         self.workers: dict[str, Worker] = {}
         self.cursors: dict[str, int] = {}
         self._channels = channels
-        self._around = around
+        self._state = state
         self._moved = moved
         self._revision = 0
         self._passed: dict[str, frozenset[int]] = {}
@@ -118,8 +118,8 @@ class Subscriber:
         if worker is None:
             channel = next(one for one in self._channels if one.name == name)
             endpoint = Endpoint(self.receiving_ae, name)
-            around, moved, unserved = self._around, partial(self._moved, self), self._on_unserved
-            worker = Worker(endpoint, channel, around, moved, unserved)
+            state, moved, unserved = self._state, partial(self._moved, self), self._on_unserved
+            worker = Worker(endpoint, channel, state, moved, unserved)
             self.workers[name] = worker
         return worker
 
@@ -190,7 +190,7 @@ class Subscriber:
         slowest = min(self.cursors.values(), default=0)
         for name, worker in self.workers.items():
             self.cursors.setdefault(name, slowest)
-            self._passed[name] = self._around.dead.sequences(worker.endpoint) | worker.dropped
+            self._passed[name] = self._state.dead.sequences(worker.endpoint) | worker.dropped
 
     def resume(self, item: Event | Burst) -> None:
         """Put a stored event, or a burst, back into the lines of those who have not got it."""
@@ -223,8 +223,8 @@ class Subscriber:
         for worker in self.workers.values():
             held, worker.line.held = worker.line.held, None
             if held is not None:
-                passed = self._around.dead.sequences(worker.endpoint) | worker.dropped
-                due = Line(self._around.settings.replace_waiting_progress)
+                passed = self._state.dead.sequences(worker.endpoint) | worker.dropped
+                due = Line(self._state.settings.replace_waiting_progress)
                 for item in items:
                     _put(due, item, held, passed)
                 worker.line.remove(item.sequence for item in items if isinstance(item, Event))

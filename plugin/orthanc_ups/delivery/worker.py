@@ -12,11 +12,11 @@ from typing import Final
 from ..core.events import Event
 from ..store.port import StoreUnavailable
 from .backoff import Backoff
-from .burial import Burial
+from .expiry import Expiry
 from .line import BurstAt, Line, Waiting
 from .port import WEBSOCKET, Channel, Endpoint, Refused, Unreachable
 from .repeats import Repeat, next_reports
-from .surroundings import Surroundings
+from .state import DeliveryState
 from .tally import Tally
 
 AT_ONCE: Final = 50
@@ -37,15 +37,15 @@ class Worker:
     """
 
     __slots__ = (
-        "_around",
         "_broken",
-        "_burial",
         "_counts",
+        "_expiry",
         "_finishing",
         "_moved",
         "_nap",
         "_offered",
         "_repeats",
+        "_state",
         "_task",
         "_unserved",
         "backoff",
@@ -61,7 +61,7 @@ class Worker:
         self,
         endpoint: Endpoint,
         channel: Channel,
-        around: Surroundings,
+        state: DeliveryState,
         moved: Callable[[], None],
         unserved: Callable[[], None],
     ) -> None:
@@ -71,19 +71,19 @@ class Worker:
         """
         self.endpoint = endpoint
         self.channel = channel
-        self.line = Line(around.settings.replace_waiting_progress)
+        self.line = Line(state.settings.replace_waiting_progress)
         self.tally = Tally()
-        self.backoff = Backoff(around.settings, around.clock)
+        self.backoff = Backoff(state.settings, state.clock)
         self.durable = False
         self.dropped: set[int] = set()
-        self._around = around
-        self._counts = around.counts.of(endpoint.channel)
+        self._state = state
+        self._counts = state.counts.of(endpoint.channel)
         self._moved = moved
         self._unserved = unserved
         self._repeats: deque[Repeat] = deque()
         self._task: asyncio.Task[None] | None = None
         self._nap: asyncio.Future[None] | None = None
-        self._burial = Burial(endpoint, self.line, self.tally, around, moved)
+        self._expiry = Expiry(endpoint, self.line, self.tally, state, moved)
         self._broken = 0
         self._offered = 0
         self._finishing = False
@@ -100,7 +100,7 @@ class Worker:
             self._offered = item.sequence
         if self._task is None:
             self.start()
-        elif self._nap is not None and self._burial.is_due:
+        elif self._nap is not None and self._expiry.is_due:
             self.wake()
 
     def repeat(self, run: Repeat) -> None:
@@ -139,7 +139,7 @@ class Worker:
     async def finish(self, patience: float) -> None:
         """Go on for at most ``patience`` seconds; then end the task once what is in flight has landed."""
         if self._task is not None:
-            limit = asyncio.ensure_future(self._around.clock.sleep(patience))
+            limit = asyncio.ensure_future(self._state.clock.sleep(patience))
             await asyncio.wait((self._task, limit), return_when=asyncio.FIRST_COMPLETED)
             limit.cancel()
         self._finishing = True
@@ -190,9 +190,20 @@ class Worker:
             self.line.landed()
 
     async def _step(self) -> None:
+        """Do one thing: give up what is due, wait, or make one attempt.
+
+        What waited too long, or is too much, becomes dead letters first. While a pause after a failure lasts,
+        the worker sleeps; it is woken if the AE shows itself (``hurry``). Else it hands up to ``AT_ONCE``
+        events to the channel, repeats that an operator asked for first, and strikes out what was taken. Every
+        failure ends here and makes the pause longer; nothing of it reaches another worker.
+
+        Example: ten events wait and the AE is switched off. The attempt raises Unreachable, the next step
+        sleeps a second; then the AE opens an association, ``hurry`` ends the sleep, and the next step delivers
+        all ten.
+        """
         try:
-            if self.durable and (self.backoff.failing or self._burial.is_due):
-                await self._burial.tend()
+            if self.durable and (self.backoff.failing or self._expiry.is_due):
+                await self._expiry.give_up_what_is_due()
             if self.backoff.left > 0:
                 await self._take_a_nap()
             elif not self.is_idle:
@@ -209,7 +220,7 @@ class Worker:
             self.line.landed()
 
     async def _take_a_nap(self) -> None:
-        self._nap = asyncio.ensure_future(self._around.clock.sleep(self.backoff.left))
+        self._nap = asyncio.ensure_future(self._state.clock.sleep(self.backoff.left))
         try:
             await asyncio.wait((self._nap,))
         finally:
@@ -280,7 +291,7 @@ class Worker:
     async def _expand(self) -> None:
         head = self.line.head
         if isinstance(head, BurstAt):
-            self.line.expand(head, await next_reports(self._around.source, head, _REPORTS))
+            self.line.expand(head, await next_reports(self._state.source, head, _REPORTS))
 
     async def _repeated(self, repeat: Repeat, events: Sequence[Event]) -> None:
         for event in events:
@@ -288,12 +299,12 @@ class Worker:
         await repeat.passed(len(events), delivered=True)
 
     def _took(self, events: Sequence[Event]) -> None:
-        now = self._around.clock.now()
+        now = self._state.clock.now()
         for event in events:
             latency = max(0.0, now - event.at)
             self.tally.took(now, latency)
             self._counts.delivered[event.type] += 1
-            if self._around.observers:
+            if self._state.observers:
                 self._observed(event, latency)
         self.line.strike(events)
         self.line.landed()
@@ -301,11 +312,11 @@ class Worker:
         if self.backoff.failing:
             _log.info("%s is told again; waiting events: %d", self.endpoint, self.line.pending)
             self.backoff.succeeded()
-        self._burial.is_over()
+        self._expiry.ends()
         self._broken = 0
 
     def _observed(self, event: Event, latency: float) -> None:
-        for observer in self._around.observers:
+        for observer in self._state.observers:
             try:
                 observer(self.endpoint, event, latency)
             except Exception:
@@ -320,7 +331,7 @@ class Worker:
     def _failed(self, why: str) -> None:
         first = not self.backoff.failing
         pause = self.backoff.failed()
-        self.tally.failed_at(self._around.clock.now(), why)
+        self.tally.failed_at(self._state.clock.now(), why)
         self._moved()
         level = logging.WARNING if first and self.channel.name != WEBSOCKET else logging.DEBUG
         waiting = self.line.pending
@@ -328,7 +339,7 @@ class Worker:
 
     async def _refused(self, repeat: Repeat | None, event: Event, why: str) -> None:
         self._failed_attempt(event)
-        self.tally.failed_at(self._around.clock.now(), why)
+        self.tally.failed_at(self._state.clock.now(), why)
         await self._give_up(repeat, event, f"refused: {why}")
         self.backoff.succeeded()
 
@@ -343,4 +354,4 @@ class Worker:
         if repeat is not None:
             await repeat.passed(1, delivered=False)
         else:
-            await self._burial.bury([event], why)
+            await self._expiry.give_up([event], why)

@@ -58,8 +58,26 @@ class Commits:
     ) -> Workitem:
         """Write a workitem and its events; release the events once that is certain.
 
-        ``act`` is a specific act of an AE, made by this very write.
-        Raises Conflict if somebody else changed it, StoreUnavailable if it was surely not written.
+        Each occurrence becomes an event with a sequence number of its own and the AEs that are subscribed now.
+        The numbers are taken before the write, as a ticket, and the document holds workitem, events and
+        history, so that one compare-and-set decides about all of them. Then the projection and the ledger
+        follow, and the ticket is settled: its events go to delivery as soon as every smaller number is settled
+        too. A write that failed for certain gives its numbers up.
+
+        Example: two AEs are subscribed to workitem 7, which is at revision 4, and its performer completes it.
+        The State Report gets sequence 120 and both receivers; the document goes out with revision 5 and this
+        event; when Orthanc has it, 120 is released, and both AEs are told.
+
+        Args:
+            before: as it was read; None to create it.
+            after: as it is to be; gets its creation number (if new), history and revision here.
+            occurrences: what is to be told.
+            entry: for the history.
+            act: a specific act of an AE (PS3.4 CC.2.3), made by this very write; its number precedes the events.
+
+        Raises:
+            Conflict: somebody else changed it.
+            StoreUnavailable: it was surely not written.
         """
         await self._reserve(len(occurrences) + 1)
         if before is None:
@@ -126,7 +144,16 @@ class Commits:
         return [(occurrence, receivers) for occurrence, receivers in pairs if receivers]
 
     async def _trimmed(self, workitem: Workitem, new: tuple[Event, ...]) -> Workitem:
-        """Drop what every receiver has, keep the last few of those, spill what is too much."""
+        """Drop what every receiver has, keep the last few of those, spill what is too much.
+
+        Events stay in the document until the cursors of all their receivers have passed them, plus the last
+        ``KEPT_SETTLED``, so that what happened last can be read there. If more than ``SPILL_ABOVE`` would wait,
+        the oldest ``SPILLED_AT_ONCE`` move to an entry of their own (``events/<UID>/<sequence of its first>``),
+        which is written first. Entries that everybody has passed are no longer named; ``sweep`` removes them.
+
+        Example: of 70 events the first 10 are settled and 60 wait; 5 new ones come. 60 + 5 is above 64: 48
+        waiting ones spill, 12 stay beside the new ones, and of the settled ones none.
+        """
         events = sorted(workitem.events, key=_sequence)
         past = [self._state.delivery.settled(event) for event in events]
         settled = [event for event, is_past in zip(events, past, strict=True) if is_past][-KEPT_SETTLED:]

@@ -22,7 +22,7 @@ _SIDE_BY_SIDE: Final = 8
 _log = logging.getLogger("orthanc_ups.delivery")
 
 
-class Keeper:
+class CursorWriter:
     """Stores the progress of subscribers that moved.
 
     With a thousand subscribers that is a thousand writes per round; after each write it rests four times

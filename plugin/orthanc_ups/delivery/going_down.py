@@ -15,7 +15,7 @@ from .worker import Worker
 _log = logging.getLogger("orthanc_ups.delivery")
 
 
-async def say_farewell(
+async def announce_going_down(
     event: Event, workers: Iterable[Worker], clock: Clock, deadline: float, high_water: int
 ) -> None:
     """Tell the receivers that are in reach, all side by side, within ``deadline`` seconds.

@@ -12,7 +12,7 @@ from .tally import Counts
 
 
 @dataclass(slots=True)
-class Surroundings:
+class DeliveryState:
     """See above; ``observers`` are told of each delivered event."""
 
     settings: Settings
