@@ -129,7 +129,7 @@ def empty_test(asked: Asked) -> KeyTest:
             found.get("InlineBinary") or any(map(_has_content, found.get("Value", ())))
         )
 
-    return KeyTest(test)
+    return KeyTest(test, (Condition(asked.path, Operator.EMPTY, ()),), complete=True)
 
 
 def _has_content(one: Any) -> bool:

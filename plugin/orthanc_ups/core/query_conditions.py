@@ -14,6 +14,7 @@ class Operator(Enum):
     EQUALS = "the stored text is one of them"
     LIKE = "the stored text fits one of these wildcard patterns"
     WITHIN = "the stored moment lies in one of these pairs of microseconds, both ends included"
+    EMPTY = "the attribute has no value in some item, or there is no item; there are no values to compare"
     SOUNDS = "some word of the stored name begins with the word of a pair or has its sound"
 
 

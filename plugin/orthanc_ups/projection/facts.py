@@ -26,6 +26,7 @@ from .schema import (
     PAIRS,
     RANKS,
     SEPARATOR,
+    WITHOUT,
     Kind,
 )
 
@@ -92,6 +93,7 @@ def facts_of(workitem: Workitem, local: Zone) -> Facts:
     _collect(attributes, _TREE, rows)
     names = [person_names.groups(name) for name in values(attributes, tags.PATIENT_NAME)]
     rows.keys.extend(_name_rows(names))
+    rows.keys.extend((_WITHOUT, path) for path in WITHOUT if _lacks(attributes, path))
     return Facts(
         volatile_of(workitem, local),
         _lasting(attributes, names),
@@ -223,6 +225,14 @@ def _pairs(item: DataSet) -> list[tuple[str, str]]:
     return [(code, scheme) for code in codes for scheme in schemes]
 
 
+def _lacks(dataset: DataSet, path: str) -> bool:
+    """Whether Empty Value Matching fits (PS3.4 C.2.2.2.7): a sequence without items has no value in any."""
+    tag, _, below = path.partition(".")
+    if not below:
+        return not any(map(plain, values(dataset, tag)))
+    return any(_lacks(item, below) for item in items(dataset, tag) or ({},))
+
+
 def _numbered(codes: Iterable[tuple[int, str, str]]) -> Iterator[CodeRow]:
     before: tuple[int, str] | None = None
     for kind, code, scheme in codes:
@@ -231,6 +241,7 @@ def _numbered(codes: Iterable[tuple[int, str, str]]) -> Iterator[CodeRow]:
 
 
 _GROUPS: Final = {group: int(kind) for group, kind in NAMES.items()}
+_WITHOUT: Final = int(Kind.WITHOUT)
 _WORD: Final = int(Kind.NAME_WORD)
 _SOUND: Final = int(Kind.NAME_SOUND)
 

@@ -21,7 +21,20 @@ import orjson
 from ..core import tags
 from ..core.query_conditions import Clause, Condition, Operator
 from ..core.wildcards import is_wild, literal_start
-from .schema import CODES, COLUMNS, KEYS, MOMENTS, NAMES, NO_PROGRESS, NO_WORDS, PAIRS, RANKS, SEPARATOR, Kind
+from .schema import (
+    CODES,
+    COLUMNS,
+    KEYS,
+    MOMENTS,
+    NAMES,
+    NO_PROGRESS,
+    NO_WORDS,
+    PAIRS,
+    RANKS,
+    SEPARATOR,
+    WITHOUT,
+    Kind,
+)
 
 _SURROGATES: Final = range(0xD800, 0xE000)
 _LONGEST_PATTERN: Final = 1_000
@@ -114,6 +127,8 @@ class Translator:
     def _condition(self, condition: Condition) -> bool:
         """True if the condition is expressed in full."""
         path, operator, values = condition.path, condition.operator, condition.values
+        if operator is Operator.EMPTY:
+            return self._empty(path)
         if path in COLUMNS:
             return self._column(path, operator, values)
         name, _, group = path.partition(".")
@@ -123,6 +138,12 @@ class Translator:
             self._ids.append(_keys((KEYS[path],), operator, values))
             return True
         return False
+
+    def _empty(self, path: str) -> bool:
+        if path not in WITHOUT:
+            return False
+        self._ids.append(_keys((Kind.WITHOUT,), Operator.EQUALS, (path,)))
+        return True
 
     def _column(self, path: str, operator: Operator, values: Sequence[Any]) -> bool:
         if self._odd or (path in MOMENTS and not self._dated) or not _is_usable(values):

@@ -23,7 +23,7 @@ from typing import Final
 from ..core import tags
 from ..core.states import State
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 """To be raised when the tables stay but other things stand in them."""
 
 NO_START: Final = -(2**62)
@@ -78,6 +78,7 @@ class Kind(IntEnum):
     NAME_PHONETIC = 52
     NAME_WORD = 53
     NAME_SOUND = 54
+    WITHOUT = 60
 
 
 _HUMAN_PERFORMER_CODES: Final = f"{tags.HUMAN_PERFORMERS}.{tags.HUMAN_PERFORMER_CODES}"
@@ -129,6 +130,12 @@ KEYS: Final[Mapping[str, Kind]] = MappingProxyType(
     }
 )
 """Text attributes in table ``key``."""
+
+WITHOUT: Final = (
+    f"{tags.STATION_NAME}.{tags.CODE_VALUE}",
+    f"{_HUMAN_PERFORMER_CODES}.{tags.CODE_VALUE}",
+)
+"""Attributes of which table ``key`` holds, by path, that they are empty: what nobody is to perform."""
 
 NAMES: Final[Mapping[str, Kind]] = MappingProxyType(
     {

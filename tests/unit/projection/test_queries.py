@@ -270,3 +270,26 @@ def test_the_main_query_is_one_stretch_of_an_index(projection: Projection) -> No
     assert len(steps) == 3, "no step of its own for sorting"
     for step in steps:
         assert step.startswith("SEARCH d USING PRIMARY KEY (kind=? AND text=? AND state=? AND ")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        {tags.STATION_NAME: element("SQ", {tags.CODE_VALUE: element("SH", '""')})},
+        {
+            tags.HUMAN_PERFORMERS: element(
+                "SQ", {tags.HUMAN_PERFORMER_CODES: element("SQ", {tags.CODE_VALUE: element("SH", '""')})}
+            )
+        },
+    ],
+)
+def test_c_2_2_2_7_what_nobody_is_to_perform_is_found_by_an_index(
+    projection: Projection, worklist: list[Workitem], key: DataSet
+) -> None:
+    query = Query.of(key, mechanisms=Mechanisms.EMPTY)
+    filters = projection_queries.Translator(dated=True, odd=False).filters(query.clauses)
+    assert filters.exact
+    assert filters.ids
+    found, total = asyncio.run(projection.search(query))
+    assert numbers(found) == by_start(worklist, query)
+    assert total == len(found)
