@@ -22,12 +22,13 @@ from typing import Any, Final
 import orjson
 
 from ..core import tags
-from ..core.dataset import BINARY_VRS, DataSet, Element, element
+from ..core.dataset import DataSet, Element, element
 from ..core.statuses import INVALID_VALUE, NO_SUCH_ATTRIBUTE, UpsError
 from ..core.value_rules import DEEPEST, USUAL
 from .attribute_names import vr_of
-from .corrections import Corrections, are_usual, corrected, right_vr, tag_of_name, unpacked
+from .corrections import Corrections, right_vr, tag_of_name, unpacked
 from .element_values import Number, inner_values
+from .encoded_values import NAME_GROUPS
 
 _TAG: Final = re.compile(r"[0-9A-F]{8}")
 _UTF_8: Final = element("CS", "ISO_IR 192")
@@ -214,7 +215,7 @@ class _Reader:
             raise _refused(tag, path, 'has no "vr"')
         if self._lenient and (meant := right_vr(tag, vr)) != vr:
             taken = self._of_vr(meant, given, path, nesting)
-            if _is_valid(taken):
+            if "InlineBinary" not in taken:
                 self._lenient.note(path, f"had VR {vr[:16]}, which is {meant} now")
                 return taken
         return self._of_vr(vr, given, path, nesting)
@@ -244,12 +245,19 @@ class _Reader:
         if vr == "SQ":
             found = [self._item(one, path, nesting) for one in listed]
         elif vr == "PN":
-            found = [_name(one) for one in listed]
-            if self._lenient:
-                found = corrected(vr, found, path, self._lenient)
+            found = [self._name(one, path) for one in listed]
         else:
             found = inner_values(vr, listed, path, self._corrections)
         return {"vr": vr, "Value": found, **made} if found and found != [None] else made
+
+    def _name(self, found: Any, path: str) -> Any:
+        if not isinstance(found, dict):
+            return None if found == "" else found
+        named = {group: found[group] for group in found if found[group] not in ("", None)}
+        if self._lenient and not named.keys() <= set(NAME_GROUPS):
+            named = {group.capitalize(): one for group, one in named.items()}
+            self._lenient.note(path, "had other names of groups")
+        return named or None
 
     def _item(self, found: Any, path: str, nesting: int) -> Any:
         if not isinstance(found, dict):
@@ -257,12 +265,6 @@ class _Reader:
         if nesting < 1:
             raise _refused(path[-8:], path, "is nested too deeply")
         return self.data_set(found, path, nesting - 1)
-
-
-def _name(found: Any) -> Any:
-    if not isinstance(found, dict):
-        return None if found == "" else found
-    return {group: found[group] for group in found if found[group] not in ("", None)} or None
 
 
 def _refused(tag: str, path: str, what: str) -> UpsError:
@@ -298,13 +300,6 @@ def _members(given: Any, tag: str) -> dict[str, Any] | None:
         return None
     named = {_SPELLINGS[key.lower()]: one for key, one in given.items() if key.lower() in _SPELLINGS}
     return named if named or (not given and vr_of(tag) != "SQ") else None
-
-
-def _is_valid(found: Element) -> bool:
-    vr = found["vr"]
-    if vr == "SQ" or vr in BINARY_VRS:
-        return True
-    return "InlineBinary" not in found and are_usual(vr, found.get("Value", []))
 
 
 def _in_plain_base64(text: str) -> str:

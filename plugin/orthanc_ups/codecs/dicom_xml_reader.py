@@ -18,7 +18,7 @@ from ..core.dataset import DataSet, Element, text
 from ..core.statuses import INVALID_VALUE, UpsError
 from ..core.value_rules import DEEPEST
 from .attribute_names import is_private, vr_of
-from .corrections import Corrections, are_usual, corrected, right_vr, tag_of_name, unpacked
+from .corrections import Corrections, right_vr, tag_of_name, unpacked
 from .element_values import inner_values
 
 NAMESPACE: Final = "http://dicom.nema.org/PS3.19/models/NativeDICOM"
@@ -183,7 +183,7 @@ def _element(tag: str, vr: str, node: _Node, corrections: Corrections | None) ->
     lenient = corrections if corrections and corrections.lenient else None
     if lenient and (meant := right_vr(tag, vr)) != vr:
         taken = _of_vr(meant, node, lenient)
-        if meant == "SQ" or are_usual(meant, taken.get("Value", [])):
+        if "InlineBinary" not in taken:
             lenient.note(node.path, f"had VR {vr[:16]}, which is {meant} now")
             return taken
     return _of_vr(vr, node, corrections)
@@ -197,8 +197,6 @@ def _of_vr(vr: str, node: _Node, corrections: Corrections | None) -> Element:
         listed = [found for _, found in sorted(_by_number(node).items())]
     elif vr == "PN":
         listed = _with_gaps(_by_number(node))
-        if corrections and corrections.lenient:
-            listed = corrected(vr, listed, node.path, corrections)
     else:
         listed = inner_values(vr, _with_gaps(_by_number(node)), node.path, corrections)
     return {"vr": vr, "Value": listed} if listed and listed != [None] else {"vr": vr}

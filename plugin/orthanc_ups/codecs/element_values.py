@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from pydicom.valuerep import format_number_as_ds
 
-from .corrections import Corrections, corrected
+from .corrections import Corrections
 
 INTEGER_VRS: Final = frozenset({"SL", "SS", "SV", "UL", "US", "UV"})
 FLOAT_VRS: Final = frozenset({"FD", "FL"})
@@ -44,8 +44,7 @@ def inner_values(vr: str, listed: Sequence[Any], path: str, corrections: Correct
         return [inner_value(vr, one) for one in listed]
     if any(type(one) is Number for one in listed):
         listed = _noted_numbers(vr, listed, path, corrections)
-    found = [inner_value(vr, one) for one in listed]
-    return corrected(vr, found, path, corrections) if corrections.lenient else found
+    return [inner_value(vr, one) for one in listed]
 
 
 def _noted_numbers(vr: str, listed: Sequence[Any], path: str, corrections: Corrections) -> Sequence[Any]:
@@ -80,9 +79,9 @@ def inner_value(vr: str, found: Any) -> Any:
         return _float(found)
     if type(found) is Number:
         return _number_as_text(vr, found)
-    if vr == "AT" and isinstance(found, str):
-        return found.strip().upper()
-    return found
+    if not isinstance(found, str):
+        return found
+    return found.strip().upper() if vr == "AT" else found.rstrip("\0") or None
 
 
 def _integer(found: Any) -> Any:

@@ -2,7 +2,8 @@
 """Values that are not what the dictionary asks for, but whose meaning is clear.
 
 Clients write text with a VR that is a neighbour of the right one, dates as ISO 8601 has them, decimals with all the
-digits of a float. Nothing is guessed and nothing is lost but digits beyond the sixteenth character of a DS.
+digits of a float, several values in one text. Nothing is guessed and nothing is lost but digits beyond the sixteenth
+character of a DS.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[
 _LONGEST_NUMBER: Final = 64
 _LONGEST_DECIMAL: Final = 16
 _ISO_DAY: Final = r"([0-9]{4})([-./])([0-9]{2})\2([0-9]{2})"
-_ISO_CLOCK: Final = r"([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:[.,]([0-9]{1,9}))?)?"
+_ISO_CLOCK: Final = r"([0-9]{2}):?([0-9]{2})(?::?([0-9]{2})(?:[.,]([0-9]{1,9}))?)?"
 _DAY: Final = re.compile(_ISO_DAY)
 _CLOCK: Final = re.compile(_ISO_CLOCK)
 _MOMENT: Final = re.compile(rf"{_ISO_DAY}(?:[T ]{_ISO_CLOCK} ?(Z|[+-][0-9]{{2}}:?[0-9]{{2}})?)?")
@@ -48,7 +49,7 @@ def corrected(found: Any, vr: str) -> tuple[Element, str] | None:
     what = f"taken as {vr} instead of {source}" if source != vr else _REWRITTEN.get(vr, f"rewritten as {vr}")
     if not given:
         return element(vr), what
-    if source in _UNSPLIT | {"UN"} and vr not in _UNSPLIT:
+    if vr not in _UNSPLIT:
         given = [part for one in given for part in (one.split("\\") if isinstance(one, str) else [one])]
     converted = [_converted(one, source, vr) for one in given]
     valid = REPRESENTATIONS[vr].valid
@@ -57,11 +58,17 @@ def corrected(found: Any, vr: str) -> tuple[Element, str] | None:
 
 _REWRITTEN: Final[Mapping[str, str]] = MappingProxyType(
     {
+        "AS": "rewritten as three digits and D, W, M or Y",
+        "AT": "rewritten as 8 hexadecimal digits",
         "CS": "set in upper case",
         "DA": "rewritten as YYYYMMDD",
         "DS": "rounded to 16 characters",
         "DT": "rewritten as YYYYMMDDHHMMSS",
+        "LO": "rewritten as one line",
+        "SH": "rewritten as one line",
         "TM": "rewritten as HHMMSS",
+        "UC": "rewritten as one line",
+        "UI": "rid of what is not part of the UID",
     }
 )
 
@@ -154,10 +161,30 @@ def _clock(one: str) -> str:
 def _moment(one: str) -> str:
     found = _MOMENT.fullmatch(one.strip())
     if not found:
-        return one
+        return re.sub(r"(?<=\.[0-9]{6})[0-9]{1,3}", "", one)  # digits beyond microseconds
     day, zone = found[1] + found[3] + found[4], found[9] or ""
     offset = "+0000" if zone == "Z" else zone.replace(":", "").replace("-0000", "+0000")
     return day + (_digits_of_clock(*found.group(5, 6, 7, 8)) if found[5] else "") + offset
+
+
+def _age(one: str) -> str:
+    found = re.fullmatch(r" *([0-9]{1,3}) ?([DWMYdwmy]) *", one)
+    return f"{int(found[1]):03}{found[2].upper()}" if found else one
+
+
+def _attribute_tag(one: str) -> str:
+    found = re.fullmatch(r" *\(?(?:0x)?([0-9A-Fa-f]{4}),?([0-9A-Fa-f]{4})\)? *", one)
+    return (found[1] + found[2]).upper() if found else one
+
+
+def _line(one: str) -> str:
+    """A text of one line; what ends its lines are blanks."""
+    return re.sub(r"[\t\r\n\f]+", " ", one.strip("\0\t\r\n\f"))
+
+
+def _uid(one: str) -> str:
+    bare = one.strip(" \0")
+    return bare[len("urn:oid:") :] if bare.lower().startswith("urn:oid:") else bare
 
 
 def _digits_of_clock(hour: str, minute: str, second: str | None, fraction: str | None) -> str:
@@ -167,12 +194,17 @@ def _digits_of_clock(hour: str, minute: str, second: str | None, fraction: str |
 _REWRITERS: Final[Mapping[str, Callable[[str], str]]] = MappingProxyType(
     {
         "AE": str.strip,
+        "AS": _age,
+        "AT": _attribute_tag,
         "CS": lambda one: one.strip().upper(),
         "DA": _day,
         "DS": _decimal,
         "DT": _moment,
         "IS": _whole_number,
+        "LO": _line,
+        "SH": _line,
         "TM": _clock,
-        "UI": lambda one: one.strip(" \0"),
+        "UC": _line,
+        "UI": _uid,
     }
 )

@@ -15,13 +15,13 @@ import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 from pydicom.datadict import private_dictionary_VR
 
 from ..codecs.attribute_names import public_vr
 from ..codecs.charset import IN_VALUES, Encodings, declared, decoded
-from ..codecs.corrections import Corrections, are_usual, corrected, right_vr
+from ..codecs.corrections import Corrections
 from ..codecs.encoded_values import NUMBER_CODES, TEXTUAL_VRS, values_of
 from ..core.dataset import BINARY_VRS, DataSet, Element
 from ..core.refusals import refusal
@@ -338,42 +338,11 @@ class _Decoder:
             values = values_of(raw, vr, order, encodings)
         except (ValueError, struct.error) as error:
             raise self._fault(tag, _expected(vr, error)) from error
-        if self._corrections:
-            vr, values = self._corrected(tag, vr, values, raw, encodings, self._corrections)
-        return {"vr": vr, "Value": values} if values != [None] else {"vr": vr}
-
-    def _corrected(
-        self,
-        tag: str,
-        vr: str,
-        values: list[Any],
-        raw: bytes,
-        encodings: Encodings,
-        corrections: Corrections,
-    ) -> tuple[str, list[Any]]:
-        if vr not in TEXTUAL_VRS:
-            return vr, values
-        if not raw.isascii() and encodings is self._otherwise:
-            corrections.say(
+        if self._corrections and not raw.isascii() and encodings is self._otherwise and vr in TEXTUAL_VRS:
+            self._corrections.say(
                 f"text without Specific Character Set (0008,0005) was read as {encodings[0]} (DefaultEncoding)"
             )
-        meant = right_vr(tag, vr)
-        if meant == vr and are_usual(vr, values):
-            return vr, values
-        if meant != vr and meant in TEXTUAL_VRS:
-            read = self._read_again(raw, meant, encodings)
-            if read is not None:
-                corrections.note(self._path(tag), f"had VR {vr}, which is {meant} now")
-                return meant, read
-        return vr, corrected(vr, values, self._path(tag), corrections)
-
-    def _read_again(self, raw: bytes, vr: str, encodings: Encodings) -> list[Any] | None:
-        """The same bytes as values of another VR, or None if they are none."""
-        try:
-            values = values_of(raw, vr, self._syntax.order, encodings)
-        except (ValueError, struct.error):
-            return None
-        return values if are_usual(vr, values) else None
+        return {"vr": vr, "Value": values} if values != [None] else {"vr": vr}
 
     def _path(self, tag: str) -> str:
         return ".".join((*(above for above, _ in self._trail), tag))

@@ -69,7 +69,7 @@ def facts(settings: Settings, surroundings: Surroundings, known: Known) -> Facts
         maximum_pending=settings.maximum_pending_per_subscriber,
         plugins=known.plugins,
         templates=read_templates(settings.templates),
-        strict=bool(getattr(settings, "strict", False)),
+        strict=settings.strict,
     )
 
 

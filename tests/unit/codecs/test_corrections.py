@@ -10,8 +10,9 @@ from orthanc_ups.codecs import dicom_json, dicom_xml
 from orthanc_ups.codecs.corrections import Corrections
 from orthanc_ups.codecs.dicom_xml_reader import NAMESPACE
 from orthanc_ups.core.dataset import DataSet, Element, element
+from orthanc_ups.core.refusals import Findings
 from orthanc_ups.core.statuses import UpsError
-from orthanc_ups.core.value_rules import check_values
+from orthanc_ups.core.value_rules import check_values, checked
 
 NAME = {"Alphabetic": "Kim^Min"}
 
@@ -24,37 +25,49 @@ def read(content: Any, *, lenient: bool = True) -> tuple[DataSet, tuple[str, ...
 
 
 def attribute(tag: str, given: Any) -> tuple[Element, tuple[str, ...]]:
-    found, sentences = read({tag: given})
-    check_values(found)
-    return found[tag], sentences
+    """What an attribute is to the rules, and what reader and rules say of it."""
+    return judged(*read({tag: given}))[tag], judged_sentences(*read({tag: given}))
+
+
+def judged(found: DataSet, _: tuple[str, ...]) -> DataSet:
+    findings = Findings()
+    sound = checked(found, findings)
+    findings.refuse()
+    return sound
+
+
+def judged_sentences(found: DataSet, sentences: tuple[str, ...]) -> tuple[str, ...]:
+    findings = Findings()
+    checked(found, findings)
+    return (*sentences, *findings.corrections)
 
 
 VALUES = [
     ("00101030", {"vr": "DS", "Value": ["70.12345678901235"]}, element("DS", "70.1234567890124"), "rounded"),
     ("00101030", {"vr": "DS", "Value": ["+70.12345678901231"]}, element("DS", "70.1234567890123"), "rounded"),
-    ("00201209", {"vr": "IS", "Value": ["40.0"]}, element("IS", "40"), "whole number"),
-    ("00100030", {"vr": "DA", "Value": ["1970-01-31"]}, element("DA", "19700131"), "a date"),
-    ("00100030", {"vr": "DA", "Value": ["1970.01.31"]}, element("DA", "19700131"), "a date"),
+    ("00201209", {"vr": "IS", "Value": ["40.0"]}, element("IS", "40"), "IS"),
+    ("00100030", {"vr": "DA", "Value": ["1970-01-31"]}, element("DA", "19700131"), "YYYYMMDD"),
+    ("00100030", {"vr": "DA", "Value": ["1970.01.31"]}, element("DA", "19700131"), "YYYYMMDD"),
     ("00100030", {"vr": "DA", "Value": [19700131]}, element("DA", "19700131"), "JSON number"),
-    ("00100032", {"vr": "TM", "Value": ["09:30:15.1234567"]}, element("TM", "093015.123456"), "a time"),
+    ("00100032", {"vr": "TM", "Value": ["09:30:15.1234567"]}, element("TM", "093015.123456"), "HHMMSS"),
     (
         "00404005",
         {"vr": "DT", "Value": ["2026-12-01T12:00:00.5+01:00"]},
         element("DT", "20261201120000.5+0100"),
-        "a date-time",
+        "YYYYMMDDHHMMSS",
     ),
-    ("00404005", {"vr": "DT", "Value": ["2026-12-01T12:00:00Z"]}, element("DT", "20261201120000+0000"), "a date-time"),
+    ("00404005", {"vr": "DT", "Value": ["2026-12-01T12:00:00Z"]}, element("DT", "20261201120000+0000"), "YYYYMM"),
     ("00404005", {"vr": "DT", "Value": ["20261201120000.1234567"]},
-     element("DT", "20261201120000.123456"), "a date-time"),
-    ("00404005", {"vr": "DT", "Value": ["2026-12-01 12:00"]}, element("DT", "202612011200"), "a date-time"),
-    ("00100040", {"vr": "CS", "Value": ["f"]}, element("CS", "F"), "capitals"),
-    ("00101010", {"vr": "AS", "Value": ["42Y"]}, element("AS", "042Y"), "an age"),
+     element("DT", "20261201120000.123456"), "YYYYMMDDHHMMSS"),
+    ("00404005", {"vr": "DT", "Value": ["2026-12-01 12:00"]}, element("DT", "202612011200"), "YYYYMMDDHHMMSS"),
+    ("00100040", {"vr": "CS", "Value": ["f"]}, element("CS", "F"), "upper case"),
+    ("00101010", {"vr": "AS", "Value": ["42Y"]}, element("AS", "042Y"), "three digits"),
     ("00100020", {"vr": "LO", "Value": [4711]}, element("LO", "4711"), "JSON number"),
-    ("00100020", {"vr": "LO", "Value": ["A\n1"]}, element("LO", "A 1"), "line ends"),
-    ("00102000", {"vr": "LO", "Value": ["A\\B"]}, element("LO", "A", "B"), "several values in one text"),
-    ("0020000D", {"vr": "UI", "Value": ["urn:oid:1.2.3"]}, element("UI", "1.2.3"), "urn:oid:"),
-    ("00100010", {"vr": "PN", "Value": ["Kim^Min"]}, element("PN", NAME), "person name"),
-    ("00100010", {"vr": "PN", "Value": [{"alphabetic": "Kim^Min"}]}, element("PN", NAME), "person name"),
+    ("00100020", {"vr": "LO", "Value": ["A\n1"]}, element("LO", "A 1"), "one line"),
+    ("00102000", {"vr": "LO", "Value": ["A\\B"]}, element("LO", "A", "B"), "rewritten"),
+    ("0020000D", {"vr": "UI", "Value": ["urn:oid:1.2.3"]}, element("UI", "1.2.3"), "not part of the UID"),
+    ("00100010", {"vr": "PN", "Value": ["Kim^Min"]}, element("PN", NAME), "PN"),
+    ("00100010", {"vr": "PN", "Value": [{"alphabetic": "Kim^Min"}]}, element("PN", NAME), "names of groups"),
     ("00280009", {"vr": "AT", "Value": ["(0018,1063)"]}, element("AT", "00181063"), "8 hexadecimal digits"),
 ]  # fmt: skip
 
@@ -71,9 +84,9 @@ NOTATIONS = [
      element("SQ", {"00080100": element("SH", "X")}), "no object"),
     ("00404018", {"vr": "SQ", "Value": [None]}, {"vr": "SQ"}, "no object"),
     ("00100020", {"vr": "lo", "Value": ["4711"]}, element("LO", "4711"), "had VR lo, which is LO now"),
-    ("00100010", {"vr": "LO", "Value": ["Kim^Min"]}, element("PN", NAME), "had VR LO, which is PN now"),
-    ("00100030", {"vr": "LO", "Value": ["19700131"]}, element("DA", "19700131"), "had VR LO, which is DA now"),
-    ("00101030", {"vr": "FD", "Value": [70.5]}, element("DS", "70.5"), "had VR FD, which is DS now"),
+    ("00100010", {"vr": "LO", "Value": ["Kim^Min"]}, element("PN", NAME), "PN instead of LO"),
+    ("00100030", {"vr": "LO", "Value": ["19700131"]}, element("DA", "19700131"), "DA instead of LO"),
+    ("00101030", {"vr": "FD", "Value": [70.5]}, element("DS", "70.5"), "DS instead of FD"),
     ("00100020", {"vr": "UN", "InlineBinary": "RVgtMQ=="}, element("LO", "EX-1"), "had VR UN, which is LO now"),
     ("00100020", {"vr": "UN", "Value": ["EX-1"]}, element("LO", "EX-1"), "had VR UN, which is LO now"),
     ("00100020", {"vr": "LO", "InlineBinary": "RVgtMQ"}, element("LO", "EX-1"), "InlineBinary"),
@@ -144,7 +157,7 @@ REFUSED = [
 def test_what_means_nothing_is_left_to_the_rules_which_refuse_it(tag: str, given: Any) -> None:
     found, _ = read({tag: given})
     with pytest.raises(UpsError) as refused:
-        check_values(found)
+        judged(found, ())
     assert refused.value.tag == tag
 
 
@@ -213,10 +226,10 @@ def xml(attributes: str) -> tuple[DataSet, tuple[str, ...]]:
 
 XML = [
     ('tag="00101030" vr="DS"', "<Value>70.12345678901235</Value>", element("DS", "70.1234567890124"), "rounded"),
-    ('tag="00404005" vr="DT"', "<Value>2026-12-01T12:00:00</Value>", element("DT", "20261201120000"), "date-time"),
+    ('tag="00404005" vr="DT"', "<Value>2026-12-01T12:00:00</Value>", element("DT", "20261201120000"), "YYYYMMDDHHMMSS"),
     ('tag="00100020" vr="UN"', "<InlineBinary>RVgtMQ==</InlineBinary>", element("LO", "EX-1"), "had VR UN"),
     ('tag="00100020" vr="LO"', "<InlineBinary>RVgtMQ==</InlineBinary>", element("LO", "EX-1"), "InlineBinary"),
-    ('tag="00100010" vr="PN"', "<Value>Kim^Min</Value>", element("PN", NAME), "person name"),
+    ('tag="00100010" vr="PN"', "<Value>Kim^Min</Value>", element("PN", NAME), "PN"),
     ('tag="00100020" vr="lo"', "<Value>EX-1</Value>", element("LO", "EX-1"), "had VR lo"),
     ('keyword="PatientID" vr="LO"', "<Value>EX-1</Value>", element("LO", "EX-1"), "by 8 hexadecimal digits"),
 ]  # fmt: skip
@@ -225,8 +238,8 @@ XML = [
 @pytest.mark.parametrize(("head", "content", "expected", "words"), XML)
 def test_xml_is_taken_alike(head: str, content: str, expected: Element, words: str) -> None:
     found, sentences = xml(f"<DicomAttribute {head}>{content}</DicomAttribute>")
-    assert list(found.values()) == [expected]
-    assert words in "; ".join(sentences)
+    assert list(judged(found, ()).values()) == [expected]
+    assert words in "; ".join(judged_sentences(found, sentences))
 
 
 def test_xml_without_vr_takes_that_of_the_dictionary() -> None:
