@@ -49,7 +49,7 @@ def received_instance(dicom, origin):
 
 def c_store_filter(instance):
     orthanc.LogWarning("SITE filter")
-    return 0xA700 if instance.GetInstanceSize() > 20000 else 0
+    return 0xA700 if instance.GetInstanceSize() > 5000 else 0
 
 orthanc_ups.install(
     orthanc, on_change=on_change, received_instance=received_instance, c_store_filter=c_store_filter
@@ -134,7 +134,7 @@ def test_the_plugin_refuses_a_ups_object_also_if_the_script_made_it(orthanc: Rea
 
 def test_a_c_store_is_refused_by_either(orthanc: RealOrthanc, sender: Association) -> None:
     assert sender.send_c_store(instance(6, sop_class=PUSH)).Status == 0x0122
-    assert sender.send_c_store(instance(7, size=30_000)).Status == 0xA700
+    assert sender.send_c_store(instance(7, size=10_000)).Status == 0xA700
     assert sender.send_c_store(instance(8, "BY C-STORE")).Status == 0x0000
     assert "BY C-STORE" in names(orthanc)
 
