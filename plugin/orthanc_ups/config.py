@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
+from .core.ae_titles import InvalidAeTitle, valid_ae_title
 from .settings import Duration, Of, Range, Settings, Surroundings, Webhook
 
 _UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
@@ -179,9 +180,11 @@ def _checked(settings: Settings) -> Settings:
 
 
 def _check_aet(found: str, path: str) -> None:
-    """PS3.5 §6.2: 1 to 16 characters, no backslash, no control characters."""
-    if not re.fullmatch(r"[ -\[\]-~]{1,16}", found) or not found.strip():
-        raise ConfigurationError(f'"{path}" is {found!r}, expected an AE title of 1 to 16 characters')
+    try:
+        valid_ae_title(found)
+    except InvalidAeTitle:
+        expected = "an AE title of 1 to 16 characters without slash or backslash"
+        raise ConfigurationError(f'"{path}" is {found!r}, expected {expected}') from None
 
 
 def _check_webhook(webhook: Webhook, path: str) -> None:

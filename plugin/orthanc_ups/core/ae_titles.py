@@ -79,6 +79,10 @@ class AeTitles:
         key = self.key(title)
         return self._in_use.get(key) or self._listed.get(key) or title.strip(_PADDING)
 
+    def is_in_use(self, title: str) -> bool:
+        """True if ``use`` was called with the AE title in any spelling."""
+        return self.key(title) in self._in_use
+
     def use(self, title: str) -> str:
         """The same, and this spelling stays as long as the plugin runs, whatever ``DicomModalities`` become.
 

@@ -218,7 +218,10 @@ class Worklist:
     # --- subscriptions (PS3.4 CC.2.3) ---
 
     async def _on_subscription(self, command: Subscribe | Unsubscribe | Suspend) -> Outcome:
-        _check_ae(command.receiving_ae)
+        if not self._state.titles.is_in_use(
+            command.receiving_ae
+        ):  # a subscriber of before the rule may still leave
+            _check_ae(command.receiving_ae)
         is_global = command.uid in tags.WELL_KNOWN
         if isinstance(command, Suspend) and not is_global:
             raise UpsError(statuses.WRONG_ACTION, "only a global subscription can be suspended")

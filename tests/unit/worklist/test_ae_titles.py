@@ -65,3 +65,13 @@ async def test_a_receiving_ae_that_cannot_be_an_ae_title_is_an_invalid_argument(
     with pytest.raises(UpsError) as caught:
         await desk.do(subscribe(ae))
     assert caught.value.status is statuses.INVALID_ARGUMENT
+
+
+@on_loop
+async def test_a_subscriber_of_before_whose_title_has_a_slash_can_unsubscribe() -> None:
+    desk = await Desk("A/B").start()
+    desk.service.titles.use("A/B")
+    await desk.do(subscribe("A/B"))
+    await desk.restart()
+    await desk.do(unsubscribe("a/b"))
+    assert not desk.service.ledger.is_subscribed("A/B")
