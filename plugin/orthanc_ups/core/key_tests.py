@@ -90,33 +90,33 @@ def compile_key(asked: Asked) -> KeyTest | None:
 
 def any_test(tests: Sequence[KeyTest | None]) -> KeyTest | None:
     """What fits if one of the tests does; None, which is universal, if one of them is."""
-    present = [one for one in tests if one is not None]
+    present = [key for key in tests if key is not None]
     if len(present) < len(tests) or len(present) == 1:
         return present[0] if len(present) == len(tests) else None
-    inner = [one.test for one in present]
+    inner = [key.test for key in present]
     return KeyTest(
         lambda dataset, zone: any(test(dataset, zone) for test in inner),
-        dated=any(one.dated for one in present),
+        dated=any(key.dated for key in present),
     )
 
 
 def all_tests(tests: Sequence[KeyTest | None]) -> KeyTest | None:
     """What fits if all of the tests do; None, which is universal, if all of them are."""
-    present = [one for one in tests if one is not None]
+    present = [key for key in tests if key is not None]
     if len(present) < 2:
         return present[0] if present else None
-    inner = [one.test for one in present]
+    inner = [key.test for key in present]
     return KeyTest(
         lambda dataset, zone: all(test(dataset, zone) for test in inner),
-        dated=any(one.dated for one in present),
+        dated=any(key.dated for key in present),
     )
 
 
-def is_empty_key(one: Any) -> bool:
+def is_empty_key(value: Any) -> bool:
     """True for the value of Empty Value Matching: two quotation marks (PS3.4 C.2.2.2.7)."""
-    if isinstance(one, dict):
-        return [plain(text) for text in one.values() if plain(text)] == [EMPTY_KEY]
-    return plain(one) == EMPTY_KEY
+    if isinstance(value, dict):
+        return [plain(text) for text in value.values() if plain(text)] == [EMPTY_KEY]
+    return plain(value) == EMPTY_KEY
 
 
 def empty_test(asked: Asked) -> KeyTest:
@@ -124,35 +124,35 @@ def empty_test(asked: Asked) -> KeyTest:
     tag = asked.tag
 
     def test(dataset: DataSet, _: Zone) -> bool:
-        found = dataset.get(tag)
-        return found is None or not (
-            found.get("InlineBinary") or any(map(_has_content, found.get("Value", ())))
+        element = dataset.get(tag)
+        return element is None or not (
+            element.get("InlineBinary") or any(map(_has_content, element.get("Value", ())))
         )
 
     return KeyTest(test, (Condition(asked.path, Operator.EMPTY, ()),), complete=True)
 
 
-def _has_content(one: Any) -> bool:
-    if isinstance(one, dict):
-        return any(map(plain, one.values()))
-    return bool(plain(one)) if isinstance(one, str) else one is not None
+def _has_content(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(plain, value.values()))
+    return bool(plain(value)) if isinstance(value, str) else value is not None
 
 
-def is_universal_value(one: Any) -> bool:
+def is_universal_value(value: Any) -> bool:
     """True for a value that asks for nothing: ``*``."""
-    texts = one.values() if isinstance(one, dict) else (one,)
+    texts = value.values() if isinstance(value, dict) else (value,)
     return all(isinstance(text, str) and is_universal(plain(text)) for text in texts)
 
 
-def unmatchable(asked: Asked, one: Any, enumerated: Sequence[str]) -> str:
+def unmatchable(asked: Asked, value: Any, enumerated: Sequence[str]) -> str:
     """Why a value of a key fits no workitem whatever it holds, in words; empty if it may fit one.
 
     ``enumerated`` are the values that the attribute may have, if it is so restricted. A value that may fit, but not
     as its sender means it, is told as well: wildcards where there is single value matching only.
     """
-    if not isinstance(one, str) or (asked.vr not in TEXT_VRS and asked.vr != "IS"):
+    if not isinstance(value, str) or (asked.vr not in TEXT_VRS and asked.vr != "IS"):
         return ""
-    text = plain(one)
+    text = plain(value)
     literally = asked.tag in SINGLE_VALUE_ONLY or asked.vr not in WILDCARD_VRS
     fits = wildcard_test(text) if is_wild(text) and not literally else text.__eq__
     single = ", as single value matching takes * and ? literally" if literally and is_wild(text) else ""

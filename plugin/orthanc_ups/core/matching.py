@@ -178,7 +178,7 @@ class _Compiler:
         _check_vr(tag, found, trail)
         if found["vr"] == "SQ":
             return self._sequence(tag, found, trail, usable)
-        values = [one for one in found.get("Value", ()) if not _is_empty(one)]
+        values = [value for value in found.get("Value", ()) if not _is_empty(value)]
         if not values and not found.get("InlineBinary"):
             return None
         if usable and is_matchable(found["vr"]):
@@ -197,7 +197,7 @@ class _Compiler:
         except ValueError as error:
             raise refusal(IDENTIFIER_MISMATCH, trail, asked.tag, f"is not valid as a key: {error}") from None
         if test is not None:
-            reasons = [self._why_unmatchable(asked, one, rule) for one in asked.values]
+            reasons = [self._why_unmatchable(asked, value, rule) for value in asked.values]
             if all(reasons):
                 self.unmatchable[asked.path] = reasons[0]
         return test
@@ -212,21 +212,21 @@ class _Compiler:
             if Mechanisms.MULTIPLE not in self.mechanisms:
                 raise ValueError(f"expected one value, found {len(asked.values)}")
             if rule and not rule.single:
-                return all_tests([self._alternatives(asked.only(one)) for one in asked.values])
+                return all_tests([self._alternatives(asked.only(value)) for value in asked.values])
         return self._alternatives(asked)
 
     def _alternatives(self, asked: Asked) -> KeyTest | None:
-        literal = [one for one in asked.values if not self._is_empty_key(one)]
+        literal = [value for value in asked.values if not self._is_empty_key(value)]
         tests = [compile_key(asked.only(*literal))] if literal else []
         if len(literal) < len(asked.values):
             tests.append(empty_test(asked))
         return any_test(tests)
 
-    def _is_empty_key(self, one: Any) -> bool:
-        return Mechanisms.EMPTY in self.mechanisms and is_empty_key(one)
+    def _is_empty_key(self, value: Any) -> bool:
+        return Mechanisms.EMPTY in self.mechanisms and is_empty_key(value)
 
-    def _why_unmatchable(self, asked: Asked, one: Any, rule: Rule | None) -> str:
-        return "" if self._is_empty_key(one) else unmatchable(asked, one, rule.values if rule else ())
+    def _why_unmatchable(self, asked: Asked, value: Any, rule: Rule | None) -> str:
+        return "" if self._is_empty_key(value) else unmatchable(asked, value, rule.values if rule else ())
 
     def _sequence(self, tag: str, found: Element, trail: Trail, usable: bool) -> KeyTest | None:
         items_ = found.get("Value") or []
@@ -267,22 +267,22 @@ def _item_test(tag: str, tests: list[KeyTest]) -> KeyTest:
 
     A sequence without items is like one with an item without attributes: only Empty Value Matching fits it.
     """
-    inner: tuple[Test, ...] = tuple(one.test for one in tests)
+    inner: tuple[Test, ...] = tuple(key.test for key in tests)
 
     def test(dataset: DataSet, local: Zone) -> bool:
         for item in dataset.get(tag, {}).get("Value") or _NO_ITEMS:
-            if isinstance(item, dict) and all(one(item, local) for one in inner):
+            if isinstance(item, dict) and all(fits(item, local) for fits in inner):
                 return True
         return False
 
-    conditions = tuple(condition for one in tests for condition in one.conditions)
-    return KeyTest(test, conditions, all(one.complete for one in tests), any(one.dated for one in tests))
+    conditions = tuple(condition for key in tests for condition in key.conditions)
+    return KeyTest(test, conditions, all(key.complete for key in tests), any(key.dated for key in tests))
 
 
-def _is_empty(one: Any) -> bool:
-    if isinstance(one, dict):
-        return not any(map(plain, one.values()))
-    return one is None or (isinstance(one, str) and not plain(one))
+def _is_empty(value: Any) -> bool:
+    if isinstance(value, dict):
+        return not any(map(plain, value.values()))
+    return value is None or (isinstance(value, str) and not plain(value))
 
 
 def _wanted(identifier: DataSet) -> tuple[Wanted, dict[str, str]]:

@@ -9,6 +9,8 @@ from typing import Any, Final
 from ..core import tags
 from ..core.commands import Subscribe, Suspend, Unsubscribe
 from ..core.dataset import DataSet, text
+from ..core.dictionary import path_name
+from ..core.matching import Query
 from ..core.mechanisms import Mechanisms
 from ..core.statuses import Service, UpsError
 from ..core.subscriptions import GlobalAct, Kind, Log, standing
@@ -122,9 +124,9 @@ class Subscribers:
     async def subscribe(self, call: Call) -> dict[str, Any]:
         """Subscribe to everything, to what fits a filter, or to one workitem."""
         uid = _target(call)
-        wanted = _filter(call) if uid == tags.FILTERED_SUBSCRIPTION else None
         mechanisms = _mechanisms(call)
-        command = Subscribe(call.requester, uid, call.ae, call.flag("lock"), wanted, mechanisms)
+        keys = _filter(call, mechanisms) if uid == tags.FILTERED_SUBSCRIPTION else None
+        command = Subscribe(call.requester, uid, call.ae, call.flag("lock"), keys, mechanisms)
         return told(await self._commands.execute(command), Service.SUBSCRIBE)
 
     async def unsubscribe(self, call: Call) -> dict[str, Any]:
@@ -197,11 +199,18 @@ def _target(call: Call) -> str:
     return _SCOPES[scope]
 
 
-def _filter(call: Call) -> DataSet:
-    """Dotted keywords as in the list, or nested ones."""
-    given = call.object("filter")
-    nested = any(isinstance(one, (Mapping, list)) for one in given.values())
-    return to_data_set(given, "filter") if nested else to_identifier(given)
+def _filter(call: Call, mechanisms: Mechanisms) -> DataSet:
+    """Dotted keywords as in the list, or nested ones. A key that would be ignored is refused."""
+    keywords = call.object("filter")
+    nested = any(isinstance(value, (Mapping, list)) for value in keywords.values())
+    keys = to_data_set(keywords, "filter") if nested else to_identifier(keywords)
+    try:
+        unsupported = Query.of(keys, mechanisms=mechanisms).unsupported
+    except UpsError:
+        return keys  # the worklist says what is wrong with it
+    if unsupported:
+        raise HttpProblem(400, f"{path_name(unsupported[0])} is no matching key of a workitem")
+    return keys
 
 
 def _mechanisms(call: Call) -> Mechanisms:

@@ -9,6 +9,7 @@ from typing import Final
 
 from ..core import statuses, tags
 from ..core.commands import Subscribe, Suspend, Unsubscribe
+from ..core.dictionary import path_name
 from ..core.matching import Query
 from ..core.numbers import Numbers
 from ..core.outcome import Outcome
@@ -96,6 +97,9 @@ class GlobalActs:
         if not query.has_matching_keys:
             detail = "a Filtered Global Subscription needs matching keys that a UPS has"
             raise UpsError(statuses.INVALID_ARGUMENT, detail)
+        if query.unsupported:
+            names = ", ".join(map(path_name, query.unsupported))
+            _log.warning("A filter of %s has keys that no UPS has; not used: %s", command.receiving_ae, names)
         return query
 
     async def _write(self, receiving_ae: str, act: GlobalAct) -> None:

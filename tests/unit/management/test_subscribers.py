@@ -78,6 +78,20 @@ def test_a_filter_must_be_one(desk: Desk) -> None:
     desk.refused(400, "POST", "/subscribers/AI/subscribe", {"scope": "everything"})
 
 
+def test_a_key_of_a_filter_that_would_be_ignored_is_refused(desk: Desk) -> None:
+    codes = {"ScheduledStationNameCodeSequence": [{"CodeValue": "CT1", "Manufacturer": "ACME"}]}
+    for wanted in ({"Manufacturer": "ACME", **codes}, codes):
+        content = {"scope": "filtered", "filter": wanted}
+        error = desk.refused(400, "POST", "/subscribers/AI/subscribe", content)["error"]
+        assert "0008,0070" in error or "Manufacturer" in error
+
+
+def test_a_filter_keeps_its_extended_matching(desk: Desk) -> None:
+    content = {"scope": "filtered", "filter": {"WorklistLabel": '""'}, "mechanisms": ["empty"]}
+    desk.ask("POST", "/subscribers/AI/subscribe", content)
+    assert desk.refused(400, "POST", "/subscribers/AI/subscribe", content | {"mechanisms": ["magic"]})
+
+
 def test_an_ae_lists_the_workitems_that_it_subscribed_to(desk: Desk) -> None:
     found = desk.have()
     desk.ask("POST", "/subscribers/AI/subscribe", {"scope": "workitem", "uid": found, "lock": True})
