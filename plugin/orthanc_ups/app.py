@@ -25,7 +25,7 @@ from .orthanc.hooks import ChangeForwarder, SiteCallbacks, UploadGuard
 from .orthanc.loop_thread import LoopThread
 from .orthanc.loopback import own_url
 from .orthanc.sdk import Orthanc, RestCallback
-from .orthanc.stop_notice import told_to_stop
+from .orthanc.stop_notice import goes_on, told_to_stop
 from .settings import Settings, Surroundings
 from .site import Site
 from .store.shelves import Uploads
@@ -136,8 +136,13 @@ class Plugin:
 
     async def _close_in_time(self) -> None:
         """ORTHANC_STOPPED does not come while clients keep writing, so that the ports are closed before it."""
-        await told_to_stop()
-        await self._close()
+        while True:
+            await told_to_stop()
+            await self._close()
+            await goes_on()
+            _log.error("Orthanc seemed to be stopped and goes on: the worklist is opened again")
+            self._closing = None
+            self._site.open_again()
 
     async def _close(self) -> None:
         """Close the site, once."""

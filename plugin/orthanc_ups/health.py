@@ -69,6 +69,10 @@ class Health:
         self._trouble: Callable[[], str] = str
         self.role = Role.ALONE
 
+    def starting(self) -> None:
+        """It is opened again after it was stopped."""
+        self._state, self._reason, self.role = ServiceState.STARTING, "", Role.ALONE
+
     def waits_for(self, reason: str) -> None:
         """It is not open yet, and why."""
         if self._state is ServiceState.STARTING:

@@ -396,6 +396,12 @@ class Site:
             self._opening.cancel()
         await self._close()
 
+    def open_again(self) -> None:
+        """Open everything after a ``stop``."""
+        self._routes, self._pages, self.service = None, None, None
+        self.health.starting()
+        self._opening = asyncio.ensure_future(self.run())
+
     async def _close(self) -> None:
         tasks, self._tasks = self._tasks, []
         opened, self._opened = self._opened, []

@@ -9,13 +9,14 @@ import resource
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import requests
 
 from tests.support.dimse_client import UpsClient
 from tests.support.faults import limit_file_size
-from tests.support.orthanc import RealOrthanc
+from tests.support.orthanc import PLUGIN, RealOrthanc
 from tests.support.ports import is_listening
 from tests.support.waiting import wait_until
 from tests.support.web_client import WebClient
@@ -145,3 +146,37 @@ def test_a_database_that_takes_no_writes_makes_the_health_503_until_it_does(suit
         limit_file_size(orthanc.pid, None)
         wait_until(lambda: orthanc.health() == 200, orthanc.log_tail, 30)
         client.create()
+
+
+LETTING_GO_OF_SIGNALS = """
+import ctypes, time
+import orthanc
+
+libc = ctypes.CDLL(None)
+libc.signal.restype, libc.signal.argtypes = ctypes.c_void_p, (ctypes.c_int, ctypes.c_void_p)
+
+def let_go(output, uri, **request):
+    handler = libc.signal(15, None)
+    time.sleep(1.5)
+    libc.signal(15, handler)
+    output.AnswerBuffer("done", "text/plain")
+
+orthanc.RegisterRestCallback("/let-go", let_go)
+"""
+
+
+def test_a_stop_that_was_none_is_told_and_the_worklist_is_opened_again(suite: str, tmp_path: Path) -> None:
+    """Orthanc lets go of its signal handlers when it stops, and for a moment at SIGHUP, which may last."""
+    script = tmp_path / "own_script.py"
+    install = f"import sys; sys.path.append({str(PLUGIN.parent)!r}); import orthanc_ups; orthanc_ups.install(orthanc)"
+    script.write_text(LETTING_GO_OF_SIGNALS + install + "\n")
+    with RealOrthanc(suite, script=script) as orthanc:
+        wait_until(lambda: orthanc.health() == 200, orthanc.log_tail, 60)
+        client = WebClient(f"http://127.0.0.1:{orthanc.ups_http_port}/dicom-web", keep_alive=False)
+        uid = client.create()
+        assert requests.get(f"{orthanc.base_url}/let-go", timeout=30).text == "done"
+        wait_until(lambda: "the worklist is opened again" in orthanc.log_text(), orthanc.log_tail, 30)
+        wait_until(lambda: orthanc.health() == 200, orthanc.log_tail, 30)
+        client.retrieve(uid)
+        client.create()
+        assert orthanc.stop() == 0

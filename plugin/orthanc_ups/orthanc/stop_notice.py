@@ -21,6 +21,7 @@ from typing import Final
 _STATUS: Final = Path("/proc/self/status")
 _EVERY: Final = 0.1  # seconds
 _FOR_GOOD: Final = 3  # looks in a row
+_AGAIN: Final = 10  # looks in a row
 _CAUGHT: Final = "SigCgt:"
 _LONGEST: Final = 64 * 1024  # bytes of the file, which has 1.5 kB
 
@@ -39,9 +40,20 @@ async def told_to_stop(status: Path = _STATUS, every: float = _EVERY) -> None:
 
     A look that fails tells nothing: a process without free file descriptors runs all the same.
     """
+    # It handles signals once ORTHANC_STARTED is sent.
+    await _until(status, every, (True, 1), (False, _FOR_GOOD))
+
+
+async def goes_on(status: Path = _STATUS, every: float = _EVERY) -> None:
+    """Return when Orthanc, which seemed to be told to stop, handles its signals again."""
+    await _until(status, every, (True, _AGAIN))
+
+
+async def _until(status: Path, every: float, *states: tuple[bool, int]) -> None:
+    """Return once each state, one after the other, has been seen so many times in a row."""
     looks = _Looks(status)
     try:
-        for state, enough in ((True, 1), (False, _FOR_GOOD)):  # it handles them once ORTHANC_STARTED is sent
+        for state, enough in states:
             seen = 0
             while seen < enough:
                 await asyncio.sleep(every)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orthanc_ups.orthanc.stop_notice import catches, told_to_stop
+from orthanc_ups.orthanc.stop_notice import catches, goes_on, told_to_stop
 
 STATUS = "Name:\tOrthanc\nSigIgn:\t0000000000001000\nSigCgt:\t{:016x}\nCapInh:\t0000000000000000\n"
 CATCHING, LETTING_GO = STATUS.format(1 << (signal.SIGTERM - 1) | 1), STATUS.format(1)
@@ -90,3 +90,20 @@ def test_a_look_that_fails_is_no_stop(tmp_path: Path, monkeypatch: pytest.Monkey
         return noticing.cancel()
 
     assert asyncio.run(orthanc_lives())
+
+
+def test_an_orthanc_that_handles_its_signals_again_goes_on(tmp_path: Path) -> None:
+    status = tmp_path / "status"
+
+    async def orthanc_lives() -> tuple[bool, bool]:
+        status.write_text(LETTING_GO)
+        noticing = asyncio.create_task(goes_on(status, 0.0))
+        for _ in range(50):
+            await asyncio.sleep(0)
+        before = noticing.done()
+        status.write_text(CATCHING)
+        for _ in range(50):
+            await asyncio.sleep(0)
+        return before, noticing.done()
+
+    assert asyncio.run(orthanc_lives()) == (False, True)
