@@ -55,9 +55,9 @@ def context(browser: Browser, **more: Any) -> BrowserContext:
 class Management:
     """The management API of an Orthanc, for tests."""
 
-    def __init__(self, base_url: str) -> None:
+    def __init__(self, base_url: str, session: requests.Session | None = None) -> None:
         self.url = f"{base_url}/ups/api"
-        self._session = requests.Session()
+        self._session = session or requests.Session()
         self._session.trust_env = False
 
     def ask(self, method: str, path: str, content: Any = None, **more: Any) -> Any:

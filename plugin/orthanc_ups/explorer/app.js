@@ -7,6 +7,7 @@ import { Live } from "./live.js";
 import { errorBox, keyboardHelp } from "./parts/dialog.js";
 import { icon, mark } from "./parts/icons.js";
 import { empty } from "./parts/words.js";
+import { mayAct, why } from "./rights.js";
 import { address, go, link } from "./router.js";
 import { editView, newView } from "./views/new.js";
 import { overviewView } from "./views/overview.js";
@@ -49,7 +50,7 @@ function frame() {
     h("nav", { "aria-label": "Main" }, tabs),
     h("span.spring", {}),
     liveSign,
-    h("a.button.primary", { href: "#/new", title: "New workitem (n)" }, icon("plus"), "New workitem"),
+    mayAct(system) && h("a.button.primary", { href: "#/new", title: "New workitem (n)" }, icon("plus"), "New workitem"),
     h("button.quiet", { type: "button", title: "Keyboard (?)", "aria-label": "Keyboard help", onclick: keyboardHelp }, icon("help")),
     h("a.quiet.button", { href: new URL("app/explorer.html", ORTHANC).href, title: "Orthanc Explorer" }, icon("outside"), h("span.wide", {}, "Orthanc")),
   );
@@ -80,6 +81,7 @@ async function show() {
   markRoom(room);
   try {
     const view = VIEWS[room];
+    if (room === "new" && !mayAct(system)) throw new Error(why(false));
     const made = view ? await view({ room, parts, query, system, lastList: () => lastList }) : missing();
     if (mine !== serial) return made.left && made.left();
     shown = { ...made, room };
@@ -114,7 +116,7 @@ function fail(error) {
 // --- keys ---
 
 const KEYS = {
-  n: () => go("new"),
+  n: () => mayAct(system) && go("new"),
   "?": () => keyboardHelp(),
   1: () => (location.hash = lastList),
   2: () => go("subscribers"),

@@ -7,6 +7,7 @@ import { plural } from "../format.js";
 import { dialog, failed, field, notice } from "../parts/dialog.js";
 import { icon } from "../parts/icons.js";
 import { reasonFields, whyField } from "../parts/reasons.js";
+import { mayAct, mayAdminister, why as notAllowed } from "../rights.js";
 
 const FINAL = new Set(["COMPLETED", "CANCELED"]);
 const SHOWN = 5;
@@ -95,12 +96,14 @@ export function selectionBar(rows, system, unselect, done) {
   const final = rows.every((row) => FINAL.has(row.state));
   const open = rows.some((row) => !FINAL.has(row.state));
   const scheduled = rows.every((row) => row.state === "SCHEDULED");
-  const why = (possible, words) => (possible ? null : words);
+  const acting = mayAct(system);
+  const deleting = mayAdminister(system);
+  const why = (allowed, possible, words) => notAllowed(allowed) || (possible ? null : words);
   return [
     h("b", {}, `${plural(rows.length, "workitem")} selected`),
-    h("button", { type: "button", disabled: !open, title: why(open, "All are completed or canceled"), onclick: () => cancelAll(rows, system, done) }, icon("close"), "Request cancellation"),
-    h("button", { type: "button", disabled: !scheduled, title: why(scheduled, "Only scheduled workitems can be changed"), onclick: () => prioritize(rows, done) }, icon("edit"), "Priority"),
-    h("button", { type: "button", disabled: !final, title: why(final, "Only completed or canceled workitems can be deleted"), onclick: () => purgeAll(rows, done) }, icon("trash"), "Delete"),
+    h("button", { type: "button", disabled: !acting || !open, title: why(acting, open, "All are completed or canceled"), onclick: () => cancelAll(rows, system, done) }, icon("close"), "Request cancellation"),
+    h("button", { type: "button", disabled: !acting || !scheduled, title: why(acting, scheduled, "Only scheduled workitems can be changed"), onclick: () => prioritize(rows, done) }, icon("edit"), "Priority"),
+    h("button", { type: "button", disabled: !deleting || !final, title: why(deleting, final, "Only completed or canceled workitems can be deleted"), onclick: () => purgeAll(rows, done) }, icon("trash"), "Delete"),
     h("button", { type: "button", onclick: () => exportAll(rows) }, icon("download"), "CSV"),
     h("span.spring", {}),
     h("button.quiet", { type: "button", onclick: unselect }, "Clear selection"),

@@ -7,9 +7,11 @@ import { plural } from "../format.js";
 import { dialog, failed, notice } from "../parts/dialog.js";
 import { icon } from "../parts/icons.js";
 import { card, time } from "../parts/words.js";
+import { mayActFor } from "../rights.js";
 import { link } from "../router.js";
 
-export function letterCard(ae, { total, letters }, again) {
+export function letterCard(ae, { total, letters }, system, again) {
+  const allowed = mayActFor(system, ae);
   const path = (action) => `subscribers/${part(ae)}/dead-letters/${action}`;
 
   async function resend(sequences) {
@@ -42,12 +44,12 @@ export function letterCard(ae, { total, letters }, again) {
       h("td", {}, h("a.clip", { href: link("workitem", [letter.uid]), title: letter.uid }, letter.uid)),
       h("td", {}, time(letter.at)),
       h("td.wraps", {}, letter.reason),
-      h("td", {}, h("button.small", { type: "button", onclick: () => resend([letter.sequence]) }, icon("send"), "Send again")),
+      h("td", {}, allowed && h("button.small", { type: "button", onclick: () => resend([letter.sequence]) }, icon("send"), "Send again")),
     ),
   );
   const head = ["Number", "Event", "Workitem", "From", "Why it was given up", ""].map((words) => h("th", { scope: "col" }, words));
   const more = total > letters.length ? h("p.faint", {}, `The oldest ${letters.length} of ${plural(total, "dead letter")}.`) : null;
-  const tools = [
+  const tools = allowed && [
     h("button.small", { type: "button", onclick: () => resend(null) }, icon("send"), "Send all again"),
     h("button.small", { type: "button", onclick: drop }, icon("trash"), "Delete all …"),
   ];

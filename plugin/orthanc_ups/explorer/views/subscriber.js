@@ -9,6 +9,7 @@ import { dialog, failed, field, notice } from "../parts/dialog.js";
 import { icon } from "../parts/icons.js";
 import { whyField } from "../parts/reasons.js";
 import { card, channelWords, empty, facts, healthBadge, stateWords, time } from "../parts/words.js";
+import { mayActFor, why } from "../rights.js";
 import { link } from "../router.js";
 import { letterCard } from "./letters.js";
 import { sum } from "./subscribers.js";
@@ -21,6 +22,7 @@ class SubscriberPage {
   constructor(ae, system) {
     this.ae = ae;
     this.system = system;
+    this.allowed = mayActFor(system, ae);
     this.offset = 0;
     this.element = h("div.page.subscriber");
     this.again = () => this.load().catch(failed);
@@ -53,19 +55,20 @@ class SubscriberPage {
     replace(
       this.element,
       head,
-      h("div.columns", {}, h("div.main", {}, channels, letters.total ? letterCard(this.ae, letters, this.again) : null), h("div.side", {}, this.subscriptions(found))),
+      h("div.columns", {}, h("div.main", {}, channels, letters.total ? letterCard(this.ae, letters, this.system, this.again) : null), h("div.side", {}, this.subscriptions(found))),
     );
   }
 
   // --- actions ---
 
   actions(pending) {
+    const denied = { disabled: !this.allowed, title: why(this.allowed) };
     return [
-      h("button", { type: "button", onclick: () => this.echo() }, icon("refresh"), "C-ECHO"),
-      h("button", { type: "button", onclick: () => this.testEvent() }, icon("bell"), "Test event"),
-      h("button", { type: "button", disabled: !pending, onclick: () => this.retry() }, icon("play"), "Retry now"),
-      h("button", { type: "button", onclick: () => this.resend() }, icon("send"), "Resend …"),
-      h("button", { type: "button", disabled: !pending, onclick: () => this.drop(pending) }, icon("trash"), "Drop pending …"),
+      h("button", { type: "button", ...denied, onclick: () => this.echo() }, icon("refresh"), "C-ECHO"),
+      h("button", { type: "button", ...denied, onclick: () => this.testEvent() }, icon("bell"), "Test event"),
+      h("button", { type: "button", ...denied, disabled: !this.allowed || !pending, onclick: () => this.retry() }, icon("play"), "Retry now"),
+      h("button", { type: "button", ...denied, onclick: () => this.resend() }, icon("send"), "Resend …"),
+      h("button", { type: "button", ...denied, disabled: !this.allowed || !pending, onclick: () => this.drop(pending) }, icon("trash"), "Drop pending …"),
     ];
   }
 
@@ -153,9 +156,9 @@ class SubscriberPage {
     if (found.everything) lines.push(this.line("Everything", found.everything.lock, "global", null));
     for (const one of found.filters) lines.push(this.line(one.words, one.lock, "filtered", one));
     for (const one of found.suspended) lines.push(this.suspended(one));
-    const add = h("button.quiet.small", { type: "button", onclick: () => newSubscription(this.system, this.ae).then((made) => made && this.again()) }, icon("plus"), "Subscribe");
+    const add = this.allowed && h("button.quiet.small", { type: "button", onclick: () => newSubscription(this.system, this.ae).then((made) => made && this.again()) }, icon("plus"), "Subscribe");
     const end = found.everything || found.filters.length || found.specific || found.suspended.length;
-    const all = end && h("button.small", { type: "button", onclick: () => this.end("global", "everything, all locks included") }, "Unsubscribe from everything");
+    const all = Boolean(end) && this.allowed && h("button.small", { type: "button", onclick: () => this.end("global", "everything, all locks included") }, "Unsubscribe from everything");
     return [
       card("Subscriptions", [lines.length ? h("ul.watchers", {}, lines) : empty("No global subscription."), all], { tools: add }),
       found.specific ? card("Single workitems", this.workitems()) : null,
@@ -163,15 +166,15 @@ class SubscriberPage {
   }
 
   line(words, lock, scope, filter) {
-    const suspend = h("button.quiet.small", { type: "button", title: "Suspend: workitems to come are not told; those told of now stay", onclick: () => this.suspend(scope) }, icon("pause"));
-    const end = scope === "filtered" ? h("button.quiet.small", { type: "button", title: "Unsubscribe from all filters", "aria-label": "Unsubscribe from all filters", onclick: () => this.end("filtered", "all filters") }, icon("close")) : null;
+    const suspend = this.allowed && h("button.quiet.small", { type: "button", title: "Suspend: workitems to come are not told; those told of now stay", onclick: () => this.suspend(scope) }, icon("pause"));
+    const end = this.allowed && scope === "filtered" ? h("button.quiet.small", { type: "button", title: "Unsubscribe from all filters", "aria-label": "Unsubscribe from all filters", onclick: () => this.end("filtered", "all filters") }, icon("close")) : null;
     const since = filter && filter.since ? h("div.faint.small", {}, "since ", time(filter.since)) : null;
     return h("li", {}, h("div", {}, words, since), lock && h("span.tagged", {}, icon("lock"), "lock"), suspend, end);
   }
 
   suspended(one) {
     const words = one.scope === "global" ? "Everything" : one.words;
-    return h("li", {}, h("div.faint", {}, `Suspended: ${words}`), h("button.small", { type: "button", onclick: () => this.resume(one) }, icon("play"), "Resume"));
+    return h("li", {}, h("div.faint", {}, `Suspended: ${words}`), this.allowed && h("button.small", { type: "button", onclick: () => this.resume(one) }, icon("play"), "Resume"));
   }
 
   workitems() {

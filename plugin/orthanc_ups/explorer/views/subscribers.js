@@ -8,6 +8,7 @@ import { sparkline } from "../parts/charts.js";
 import { failed } from "../parts/dialog.js";
 import { icon } from "../parts/icons.js";
 import { channelWords, empty, healthBadge, time } from "../parts/words.js";
+import { mayAct } from "../rights.js";
 import { link } from "../router.js";
 import { newSubscription } from "./subscribing.js";
 
@@ -68,7 +69,7 @@ class SubscribersPage {
   constructor(system) {
     this.system = system;
     this.place = h("div.table-box", {});
-    const add = h("button.primary", { type: "button", onclick: () => newSubscription(system, null).then((made) => made && this.load()) }, icon("plus"), "New subscription");
+    const add = mayAct(system) && h("button.primary", { type: "button", onclick: () => newSubscription(system, null).then((made) => made && this.load()) }, icon("plus"), "New subscription");
     this.element = h("div.page.subscribers", {}, h("header.head", {}, h("h1", {}, "Subscribers"), h("div.actions", {}, add)), this.place);
     this.reload = debounced(700, () => this.load().catch(() => {}));
     this.timer = setInterval(() => document.hidden || this.load().catch(() => {}), PAUSE);

@@ -7,6 +7,7 @@ import { dialog, field, notice } from "../parts/dialog.js";
 import { icon } from "../parts/icons.js";
 import { whyField } from "../parts/reasons.js";
 import { card, empty } from "../parts/words.js";
+import { mayAct, mayActFor, mayAdminister } from "../rights.js";
 import { link } from "../router.js";
 
 const path = (item, ae) => `workitems/${part(item.uid)}/subscribers/${part(ae)}`;
@@ -40,7 +41,7 @@ async function unsubscribe(item, ae, done) {
 export function aeInput(system) {
   const id = newId("aes");
   const input = h("input", { type: "text", list: id, maxlength: 16, autofocus: true, spellcheck: "false", autocomplete: "off" });
-  return { input, list: h("datalist", { id }, system.aes.map((ae) => h("option", { value: ae }))) };
+  return { input, list: h("datalist", { id }, system.aes.filter((ae) => mayActFor(system, ae)).map((ae) => h("option", { value: ae }))) };
 }
 
 async function subscribe(item, system, done) {
@@ -68,11 +69,12 @@ export function subscribersCard(item, system, done) {
       "li",
       {},
       h("div", {}, h("a", { href: link("subscriber", [one.ae]) }, one.ae), h("span.faint", {}, one.specific ? " this workitem" : " by a global subscription")),
-      one.lock && h("button.small.lock", { type: "button", title: "Release the Deletion Lock", onclick: () => release(item, one.ae, done) }, icon("lock"), "Lock"),
-      h("button.quiet.small", { type: "button", "aria-label": `Unsubscribe ${one.ae}`, title: "Unsubscribe", onclick: () => unsubscribe(item, one.ae, done) }, icon("close")),
+      one.lock && !mayAdminister(system) && h("span.tagged", {}, icon("lock"), "Lock"),
+      one.lock && mayAdminister(system) && h("button.small.lock", { type: "button", title: "Release the Deletion Lock", onclick: () => release(item, one.ae, done) }, icon("lock"), "Lock"),
+      mayActFor(system, one.ae) && h("button.quiet.small", { type: "button", "aria-label": `Unsubscribe ${one.ae}`, title: "Unsubscribe", onclick: () => unsubscribe(item, one.ae, done) }, icon("close")),
     ),
   );
-  const add = h("button.quiet.small", { type: "button", onclick: () => subscribe(item, system, done) }, icon("plus"), "Subscribe");
+  const add = mayAct(system) && h("button.quiet.small", { type: "button", onclick: () => subscribe(item, system, done) }, icon("plus"), "Subscribe");
   const content = lines.length ? h("ul.watchers", {}, lines) : empty("Nobody is subscribed to this workitem.");
   return card("Subscribers", content, { tools: add });
 }

@@ -6,6 +6,7 @@ import { debounced, h, isTyping, replace } from "../dom.js";
 import { count, plural } from "../format.js";
 import { Filters } from "./filters.js";
 import { Table } from "./table.js";
+import { mayAct } from "../rights.js";
 import { selectionBar } from "./bulk.js";
 import { errorBox, failed, select } from "../parts/dialog.js";
 import { icon, stateIcon } from "../parts/icons.js";
@@ -135,7 +136,7 @@ class Worklist {
       const all = h("button", { type: "button", onclick: () => this.clear() }, "Show all");
       return empty("No workitem fits this search.", all);
     }
-    return empty("The worklist is empty.", h("a.button.primary", { href: "#/new" }, icon("plus"), "Create the first workitem"));
+    return empty("The worklist is empty.", mayAct(this.system) && h("a.button.primary", { href: "#/new" }, icon("plus"), "Create the first workitem"));
   }
 
   clear() {

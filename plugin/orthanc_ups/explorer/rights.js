@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+// What the user may do (Ups.Users), as the server says it. The server refuses the rest whatever the page shows.
+
+const NOT_NAMED = "Ups.Users does not allow this to you";
+
+export const mayAct = (system) => system.rights.act;
+export const mayAdminister = (system) => system.rights.administer;
+
+const folded = (ae) => ae.trim().toLowerCase();
+
+export function mayActFor(system, ae) {
+  return mayAdminister(system) || system.rights.ae_titles.some((one) => folded(one) === folded(ae));
+}
+
+// Why a button is disabled, or null.
+export const why = (allowed) => (allowed ? null : NOT_NAMED);
