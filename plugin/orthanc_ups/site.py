@@ -24,7 +24,6 @@ from .dicomweb.http_service import Doors, HttpService
 from .dicomweb.origins import Origins
 from .dicomweb.orthanc_port import OrthancRoutes
 from .dicomweb.orthanc_requests import OrthancDoor, send
-from .dicomweb.request import WebRequest
 from .dicomweb.rights import Rights
 from .dicomweb.ups_rs import UpsRs
 from .dicomweb.websocket import WebSocketSessions
@@ -39,7 +38,7 @@ from .dimse.services import Services
 from .health import Health
 from .management import operating
 from .management.explorer_files import serve
-from .management.pages import API, OrthancPages
+from .management.pages import OrthancAdmission, OrthancPages
 from .monitoring.audit import AuditLog
 from .monitoring.disk_space import DiskSpace
 from .monitoring.metrics import Instruments, Metrics, Wires, meters, sources
@@ -373,7 +372,7 @@ class Site:
             fixed,
             self._rights,
             origins,
-            self._admit_to_management,
+            OrthancAdmission(self._authorization),
             self._disk_space.warnings,
         )
         self._keep(activity.run)
@@ -381,11 +380,6 @@ class Site:
         self._pages = OrthancPages(
             self._door, api.answer, serve, self._authorization, self._routes.service, origins
         )
-
-    async def _admit_to_management(self, request: WebRequest, path: str) -> None:
-        authorization = self._authorization
-        credentials = authorization.credentials(request.headers)
-        await authorization.admit_to(request.method, API + path, credentials, request.query)
 
     # --- closing ---
 

@@ -141,6 +141,23 @@ class Authorization:
             raise HttpProblem(problem.status, problem.detail, problem.headers)
         return credentials.user
 
+    async def may_read(self, path: str, credentials: Credentials, query: str) -> bool:
+        """True unless Orthanc refuses a resource of its own to a caller.
+
+        Raises:
+            HttpProblem: 503 if it does not answer.
+        """
+        token = self._token(query)
+        try:
+            async with self._gate:
+                target = f"{path}?{token}" if token else path
+                status, _ = await self._orthanc.ask("GET", target, credentials.shown)
+        except (TimeoutError, OSError):
+            raise HttpProblem(
+                503, "Orthanc cannot be asked who is admitted", (("Retry-After", "5"),)
+            ) from None
+        return status not in (401, 403)
+
     def is_question(self, headers: Mapping[str, str]) -> bool:
         """True for a question of ours to Orthanc: the route that it reached answers with its path, and does nothing."""
         shown = headers.get(PROBE_HEADER.lower(), "").encode("utf-8", "replace")

@@ -16,7 +16,7 @@ from .lists import Lists
 from .overview import Overview
 from .ports import Clock, Commands, DeliveryDesk, Dimse, Facts, Inspection, Modalities, OrthancResources
 from .resources import Resources
-from .routing import Admit, Call, Route, Router
+from .routing import Admission, Call, Route, Router
 from .starting import Starting
 from .subscribers import Subscribers
 from .workitems import Workitems
@@ -37,7 +37,7 @@ class Ports:
     facts: Facts
     rights: Rights
     origins: Origins
-    admit: Admit | None = None
+    admission: Admission | None = None
     more_warnings: Callable[[], Sequence[str]] = tuple
 
 
@@ -46,7 +46,7 @@ class ManagementApi:
 
     def __init__(self, ports: Ports, more: Iterable[Route] = ()) -> None:
         self._router = Router(
-            (*_routes(ports), *more), ports.facts.ae_title, ports.rights, ports.origins, ports.admit
+            (*_routes(ports), *more), ports.facts.ae_title, ports.rights, ports.origins, ports.admission
         )
 
     @property

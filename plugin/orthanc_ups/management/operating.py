@@ -23,7 +23,7 @@ from .activity import Activity
 from .api import ManagementApi, Ports
 from .inspection import LoopbackResources, ServiceInspection
 from .ports import Facts, Listener
-from .routing import Admit
+from .routing import Admission
 from .templates import read_templates
 
 
@@ -102,7 +102,7 @@ def management(
     fixed: Facts,
     rights: Rights,
     origins: Origins,
-    admit: Admit,
+    admission: Admission,
     more_warnings: Callable[[], Sequence[str]] = tuple,
 ) -> tuple[ManagementApi, Activity]:
     """Build the management API and the record of what went on that its charts show."""
@@ -120,7 +120,7 @@ def management(
         facts=fixed,
         rights=rights,
         origins=origins,
-        admit=admit,
+        admission=admission,
         more_warnings=more_warnings,
     )
     transfer = Transfer(service.exporter, service.intake)

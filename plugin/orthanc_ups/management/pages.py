@@ -24,6 +24,23 @@ _LONGEST_PATH: Final = 120  # characters of it in the log
 PATTERNS: Final = (f"{API}(/.*)?", f"{APP}(/.*)?")
 
 
+class OrthancAdmission:
+    """Implements ``routing.Admission``: Orthanc admits the caller, and lets them read."""
+
+    def __init__(self, authorization: Authorization) -> None:
+        self._authorization = authorization
+
+    async def admit(self, request: WebRequest, path: str) -> None:
+        """Raise HttpProblem unless Orthanc admits the caller to a path below ``/ups/api``."""
+        credentials = self._authorization.credentials(request.headers)
+        await self._authorization.admit_to(request.method, API + path, credentials, request.query)
+
+    async def may_read(self, request: WebRequest, path: str) -> bool:
+        """True unless Orthanc refuses the caller a resource of its own."""
+        credentials = self._authorization.credentials(request.headers)
+        return await self._authorization.may_read(path, credentials, request.query)
+
+
 class OrthancPages:
     """Register ``answer`` for each of ``PATTERNS``. Its callbacks come on Orthanc's threads."""
 

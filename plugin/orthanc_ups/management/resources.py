@@ -60,7 +60,7 @@ class Resources:
 
     async def prefill(self, call: Call) -> dict[str, Any]:
         """What Orthanc knows of a resource, as the beginning of a workitem."""
-        found = await self._chain(call.query.get("level", ""), call.query.get("id", ""))
+        found = await self._chain(call, call.query.get("level", ""), call.query.get("id", ""))
         study = found.tag("study", "StudyInstanceUID")
         attributes = {keyword: found.tag("patient", keyword) for keyword in _PATIENT}
         if study:
@@ -80,9 +80,12 @@ class Resources:
             "inputs": await self._inputs(found) if study else [],
         }
 
-    async def _chain(self, level: str, identifier: str) -> _Found:
+    async def _chain(self, call: Call, level: str, identifier: str) -> _Found:
+        """A resource that the caller may read, with all above it."""
         if level not in _PLURAL:
             raise HttpProblem(400, '"level" must be patient, study, series or instance')
+        if _IDENTIFIER.fullmatch(identifier):
+            await call.check_readable(f"/{_PLURAL[level]}/{identifier}")
         chain: dict[str, Mapping[str, Any]] = {}
         at: str | None = level
         while at:
@@ -113,7 +116,7 @@ class Resources:
 
     # --- references to inputs ---
 
-    async def references(self, asked: object) -> list[DataSet]:
+    async def references(self, call: Call, asked: object) -> list[DataSet]:
         """Items of Input Information Sequence (0040,4021) for resources: one per series.
 
         ``asked`` is a list of ``{"level": …, "id": …}``, or None.
@@ -126,7 +129,7 @@ class Resources:
         for one in asked:
             if not isinstance(one, Mapping):
                 raise HttpProblem(400, '"inputs" must be a list of {"level", "id"}')
-            made += await self._references(await self._chain(str(one.get("level")), str(one.get("id"))))
+            made += await self._references(await self._chain(call, str(one.get("level")), str(one.get("id"))))
         total = sum(len(item["00081199"]["Value"]) for item in made)
         if total > _MOST_INSTANCES:
             raise HttpProblem(

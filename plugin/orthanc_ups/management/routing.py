@@ -6,7 +6,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from functools import partial
+from typing import Any, Final, Protocol, TypeAlias
 from urllib.parse import parse_qsl, quote
 
 import orjson
@@ -44,6 +45,7 @@ class Call:
         content: the JSON object of the body; empty if there is none, or if the route takes something else.
         requester: the operator with the reason given, for history and events.
         body: as it came.
+        may_read: asks Orthanc whether the caller may read a resource of its own; None for everybody may.
     """
 
     parameters: Mapping[str, str]
@@ -51,6 +53,7 @@ class Call:
     content: Mapping[str, Any]
     requester: Requester
     body: bytes = b""
+    may_read: Callable[[str], Awaitable[bool]] | None = None
 
     @property
     def uid(self) -> str:
@@ -61,6 +64,11 @@ class Call:
     def ae(self) -> str:
         """The AE title in the path."""
         return self.parameters["ae"]
+
+    async def check_readable(self, path: str) -> None:
+        """Raise HttpProblem 403 if Orthanc refuses the caller a resource of its own, 503 if it does not answer."""
+        if self.may_read is not None and not await self.may_read(path):
+            raise HttpProblem(403, "Orthanc does not let you read this")
 
     def text(self, name: str, default: str = "") -> str:
         """A text of the body. Raises HttpProblem 400."""
@@ -110,8 +118,18 @@ class Call:
 
 
 Handler: TypeAlias = Callable[[Call], Awaitable[Any]]
-Admit: TypeAlias = Callable[[WebRequest, str], Awaitable[object]]
-"""Raises HttpProblem unless Orthanc admits the caller of a request to a path, percent-encoded."""
+
+
+class Admission(Protocol):
+    """Orthanc, asked with the credentials of a request; paths are percent-encoded."""
+
+    async def admit(self, request: WebRequest, path: str) -> None:
+        """Raise HttpProblem unless Orthanc admits the caller to a path below ``/ups/api``."""
+        ...
+
+    async def may_read(self, request: WebRequest, path: str) -> bool:
+        """True unless Orthanc refuses the caller a resource of its own."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,16 +179,16 @@ class Router:
         ae_title: str,
         rights: Rights,
         origins: Origins,
-        admit: Admit | None = None,
+        admission: Admission | None = None,
     ) -> None:
         """Args:
         routes: each has its right in ``permissions.RIGHTS``; KeyError for one that has none.
         ae_title: of the worklist.
         rights: what users may do.
         origins: whose pages may do it.
-        admit: asks Orthanc about the plain path of each request, below ``/ups/api``.
+        admission: asks Orthanc about the plain path of each request; None for nobody to ask.
         """
-        self._admit = admit
+        self._admission = admission
         self.routes = tuple(routes)
         self._required = {route: RIGHTS[f"{route.method} {route.path}"] for route in self.routes}
         self._ae_title = ae_title
@@ -199,15 +217,16 @@ class Router:
         route, parameters = self._route(request.method, request.segments())
         if "ae" in parameters:
             parameters["ae"] = self._rights.ae_title(parameters["ae"])
-        if self._admit is not None:
-            await self._admit(request, route.filled(parameters))
+        if self._admission is not None:
+            await self._admission.admit(request, route.filled(parameters))
         permissions.check(self._rights, self._required[route], request.user, parameters)
         _check_media_type(request, route.media_type)
         content = _content(request) if route.media_type == JSON else {}
         query = dict(parse_qsl(request.headers.get(QUERY_HEADER, request.query), keep_blank_values=True))
         reason = "" if route.method == "GET" else _reason({**query, **content})
         requester = self._rights.operator(request.user, self._ae_title, reason)
-        return await route.handler(Call(parameters, query, content, requester, request.body))
+        may_read = None if self._admission is None else partial(self._admission.may_read, request)
+        return await route.handler(Call(parameters, query, content, requester, request.body, may_read))
 
     def _route(self, method: str, segments: list[str]) -> tuple[Route, dict[str, str]]:
         others: list[str] = []

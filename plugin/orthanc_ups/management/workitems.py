@@ -166,7 +166,7 @@ class Workitems:
         """Create (PS3.4 CC.2.5), with what a template and the inputs in Orthanc add."""
         corrections = self._corrections()
         given = to_data_set(self._starting.filled(call), "", corrections)
-        inputs = await self._resources.references(call.content.get("inputs"))
+        inputs = await self._resources.references(call, call.content.get("inputs"))
         if inputs and is_empty(given.get(_INPUT)):
             given[_INPUT] = element("SQ", *inputs)
         uid = call.text("uid") or self._clock.new_uid()

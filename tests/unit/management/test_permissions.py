@@ -118,15 +118,39 @@ def test_ae_titles_that_a_path_could_take_for_something_else_are_refused(route: 
 def test_orthanc_is_asked_about_the_plain_path_before_anything_is_done() -> None:
     asked_about: list[str] = []
 
-    async def admit(request: WebRequest, path: str) -> None:
-        asked_about.append(f"{request.method} {path}")
-        raise HttpProblem(403, "Orthanc does not allow this")
+    class Closed:
+        async def admit(self, request: WebRequest, path: str) -> None:
+            asked_about.append(f"{request.method} {path}")
+            raise HttpProblem(403, "Orthanc does not allow this")
+
+        async def may_read(self, request: WebRequest, path: str) -> bool:
+            raise AssertionError
 
     desk = desk_of("admin")
-    desk.api = ManagementApi(replace(desk.ports, admit=admit))
+    desk.api = ManagementApi(replace(desk.ports, admission=Closed()))
     desk.refused(403, "POST", "/subscribers/%20A%20B/retry/", {})
     desk.refused(403, "PUT", "//workitems/1.2/subscribers/AI", {})
     assert asked_about == ["POST /subscribers/A%20B/retry", "PUT /workitems/1.2/subscribers/AI"]
+
+
+@pytest.mark.parametrize("user", ["admin", "viewer"])
+def test_nobody_reads_by_a_new_workitem_what_orthanc_does_not_let_them_read(user: str) -> None:
+    asked_about: list[str] = []
+
+    class Open:
+        async def admit(self, request: WebRequest, path: str) -> None:
+            pass
+
+        async def may_read(self, request: WebRequest, path: str) -> bool:
+            asked_about.append(path)
+            return False
+
+    desk = desk_of(user)
+    desk.api = ManagementApi(replace(desk.ports, admission=Open()))
+    study = "6b9e19d9-62094390-5f9ddb01-4a191ae7-9766b715"
+    desk.refused(403, "GET", "/prefill", query=f"level=study&id={study}")
+    desk.refused(403, "POST", "/workitems", {"inputs": [{"level": "study", "id": study}]})
+    assert asked_about == [f"/studies/{study}"] * (2 if user == "admin" else 1)
 
 
 # --- who they act as --------------------------------------------------------------------------------
