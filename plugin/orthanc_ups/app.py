@@ -28,7 +28,7 @@ from .orthanc.sdk import Orthanc, RestCallback
 from .orthanc.stop_notice import goes_on, told_to_stop
 from .settings import Settings, Surroundings
 from .site import Site
-from .store.shelves import Uploads
+from .store.shelves import Uploads, own_instances
 from .webhook.subscriptions import filter_of
 
 _log = logging.getLogger("orthanc_ups")
@@ -72,9 +72,10 @@ class Plugin:
     def _prepare(self, settings: Settings, surroundings: Surroundings) -> None:
         skip_the_second_delete()
         uploads = Uploads()
+        self._own = own_instances(uploads)
         self._thread = LoopThread("ups", lambda: self._orthanc.SetCurrentThreadName("ups"))
         token = self._orthanc.GenerateRestApiAuthorizationToken()
-        guard = UploadGuard(self._orthanc, uploads, self._callbacks)
+        guard = UploadGuard(self._orthanc, self._own, self._callbacks)
         self._site = Site(
             settings, surroundings, uploads, token, self._thread, self._instruments(guard, surroundings)
         )
@@ -94,6 +95,7 @@ class Plugin:
         self._orthanc.RegisterOnChangeCallback(
             ChangeForwarder(
                 self._orthanc,
+                self._own,
                 self._thread.call_soon,
                 shelves_deleted=self._site.shelves_deleted,
                 modalities_changed=self._site.modalities_changed,

@@ -47,7 +47,7 @@ from .orthanc import collector
 from .orthanc.descriptors import Descriptors
 from .orthanc.local_zone import local_zone
 from .orthanc.loop_thread import LoopThread
-from .orthanc.loopback import Loopback
+from .orthanc.loopback import Loopback, refused
 from .orthanc.orthanc_modalities import OrthancModalities
 from .orthanc.refusal_log import RefusalLog
 from .orthanc.sdk import RestOutput, RestRequest
@@ -59,7 +59,7 @@ from .store.copy import EntriesCopy, path_beside
 from .store.metadata import OrthancEntries
 from .store.node import Node, NodeMark
 from .store.port import StoreUnavailable
-from .store.shelf_keeper import StoreMisconfigured, refused
+from .store.shelf_keeper import StoreMisconfigured
 from .store.shelves import Uploads
 from .webhook import subscriptions as webhook_subscriptions
 from .webhook.channel import WebhookChannel, webhook_channels

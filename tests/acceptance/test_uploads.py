@@ -37,11 +37,12 @@ REFUSED_UPLOADS = [
 NAMES = ["UPS object", "shelf", "patient of the shelves"]
 
 SCRIPT = """
-from orthanc_ups.store.shelves import Uploads
+from orthanc_ups.store.shelves import Uploads, own_instances
 from orthanc_ups.orthanc.hooks import ChangeForwarder, UploadGuard
 
 uploads = Uploads()
-guard = UploadGuard(orthanc, uploads)
+own = own_instances(uploads)
+guard = UploadGuard(orthanc, own)
 orthanc.RegisterReceivedInstanceCallback(guard.received)
 orthanc.RegisterIncomingCStoreInstanceFilter(guard.c_store)
 
@@ -49,7 +50,7 @@ def hears(name):
     return lambda: orthanc.LogWarning(f"HEARD {name}")
 
 orthanc.RegisterOnChangeCallback(ChangeForwarder(
-    orthanc, lambda function: function(), shelves_deleted=hears("deleted"), modalities_changed=hears("modalities"),
+    orthanc, own, lambda function: function(), shelves_deleted=hears("deleted"), modalities_changed=hears("modalities"),
     started=hears("started"), stopped=hears("stopped"),
 ))
 

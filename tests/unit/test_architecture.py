@@ -42,9 +42,6 @@ COMPOSITION = {
 }
 # Imports against the order that are still to be resolved.
 EXCEPTIONS = {
-    "orthanc/hooks.py": {"store"},
-    "orthanc/loopback.py": {"store"},
-    "orthanc/orthanc_modalities.py": {"store"},
     "transfer/routes.py": {"management"},
 }
 # Class names that are still to become unique.

@@ -16,8 +16,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from ..store import shelves
-from ..store.shelves import Uploads
 from .dicom_file import (
     MEDIA_STORAGE_SOP_CLASS,
     PATIENT_ID,
@@ -40,19 +38,29 @@ _RAW_DATA: Final = "1.2.840.10008.5.1.4.1.1.66"
 _EXPLICIT_VR: Final = "1.2.840.10008.1.2.1"
 
 _IS_UPS: Final = "a Unified Procedure Step changes by the worklist's service only"
-_ON_SHELVES: Final = f'the patient "{shelves.PATIENT_ID}" holds the worklist'
-_SEARCH: Final = Search(
-    {
-        SOP_CLASS: _UPS_CLASSES,
-        MEDIA_STORAGE_SOP_CLASS: _UPS_CLASSES,
-        SOP_INSTANCE: (f"{shelves.UID_ROOT}.3.",),
-        PATIENT_ID: (shelves.PATIENT_ID,),
-    }
-)
 
 # Orthanc has no word for "refused": an instance that it discards counts as stored for STOW and C-STORE. So the
 # instance is replaced by what is no DICOM file, and the sender hears of an error: 400, or a failed SOP by STOW.
 _NOT_DICOM: Final = b"A worklist changes by its service only, not by an upload."
+
+
+@dataclass(frozen=True, slots=True)
+class OwnInstances:
+    """The instances in which the plugin keeps the worklist: nobody else may upload them.
+
+    Attributes:
+        patient_id: Patient ID of all of them, which no other instance may have.
+        uid_prefix: how their SOP Instance UIDs begin.
+        has_uid: whether an SOP Instance UID is one of theirs.
+        is_announced: whether the plugin itself is uploading this SOP Instance UID now; each announcement is good once.
+        has_orthanc_id: whether Orthanc's identifier is that of one of them, or of their series, study or patient.
+    """
+
+    patient_id: str
+    uid_prefix: str
+    has_uid: Callable[[str], bool]
+    is_announced: Callable[[str], bool]
+    has_orthanc_id: Callable[[str], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,17 +104,25 @@ def _element(group: int, number: int, vr: bytes, text: str) -> bytes:
 
 
 class UploadGuard:
-    """Refuses uploads of UPS objects, and whatever would lie on our shelves.
+    """Refuses uploads of UPS objects, and whatever would lie among our own instances.
 
     A refusal reaches the sender: C-STORE as 0122, REST as 400, STOW in its Failed SOP Sequence (0110); a file in
     a ZIP archive is left out. Everything else passes untouched, also if we fail, or is for the site's callbacks.
     """
 
-    def __init__(self, orthanc: Orthanc, uploads: Uploads, site: SiteCallbacks = _NO_CALLBACKS) -> None:
+    def __init__(self, orthanc: Orthanc, own: OwnInstances, site: SiteCallbacks = _NO_CALLBACKS) -> None:
         self._origins = orthanc.InstanceOrigin
         self._actions = orthanc.ReceivedInstanceAction
-        self._uploads = uploads
+        self._own = own
         self._site = site
+        self._search = Search(
+            {
+                SOP_CLASS: _UPS_CLASSES,
+                MEDIA_STORAGE_SOP_CLASS: _UPS_CLASSES,
+                SOP_INSTANCE: (own.uid_prefix,),
+                PATIENT_ID: (own.patient_id,),
+            }
+        )
         self._refused_on: set[int] = set()
         self.refusals = 0
 
@@ -133,7 +149,7 @@ class UploadGuard:
 
     def _judged(self, dicom: bytes, origin: int) -> tuple[int, bytes | None] | None:
         identity = identify(dicom)
-        if identity is not None and self._uploads.claim(identity.sop_instance):
+        if identity is not None and self._own.is_announced(identity.sop_instance):
             return self._actions.KEEP_AS_IS, None
         reason = self._objection_to_odd(dicom) if identity is None else self._objection(identity)
         if reason is None:
@@ -149,14 +165,18 @@ class UploadGuard:
     def _objection(self, identity: Identity) -> str | None:
         if identity.sop_class.startswith(_UPS_CLASSES) or identity.media_class.startswith(_UPS_CLASSES):
             return _IS_UPS
-        is_shelf = shelves.claims_shelf(identity.sop_instance, identity.patient_id)
-        return _ON_SHELVES if is_shelf else None
+        is_own = self._own.has_uid(identity.sop_instance) or identity.patient_id == self._own.patient_id
+        return self._is_own if is_own else None
+
+    @property
+    def _is_own(self) -> str:
+        return f'the patient "{self._own.patient_id}" holds the worklist'
 
     def _objection_to_odd(self, dicom: bytes) -> str | None:
-        tags = _SEARCH.matches(dicom)
+        tags = self._search.matches(dicom)
         if tags & {SOP_CLASS, MEDIA_STORAGE_SOP_CLASS}:
             return _IS_UPS
-        return _ON_SHELVES if tags else None
+        return self._is_own if tags else None
 
     def c_store(self, instance: DicomInstance) -> int:
         """Called for each C-STORE after ``received``, on the same thread: the DIMSE status."""
@@ -189,6 +209,7 @@ class ChangeForwarder:
     def __init__(
         self,
         orthanc: Orthanc,
+        own: OwnInstances,
         soon: Callable[[Callable[[], None]], object],
         *,
         shelves_deleted: Callable[[], None],
@@ -201,6 +222,7 @@ class ChangeForwarder:
 
         Args:
             orthanc: the module.
+            own: what the plugin keeps in Orthanc.
             soon: runs a function on the loop, from any thread, and never raises (``LoopThread.call_soon``).
             shelves_deleted: called on the loop when something of ours was deleted, once for many.
             modalities_changed: called on the loop when ``DicomModalities`` were changed at run time.
@@ -208,6 +230,7 @@ class ChangeForwarder:
             stopped: called on Orthanc's thread; must not return before our threads have ended.
             site: its ``on_change`` is called with every change, after ours.
         """
+        self._own = own
         self._site = site
         changes = orthanc.ChangeType
         self._deleted = changes.DELETED
@@ -222,7 +245,7 @@ class ChangeForwarder:
         """A change of this kind, of a resource of this level, by its Orthanc identifier."""
         try:
             if change == self._deleted:
-                if shelves.is_ours(resource):
+                if self._own.has_orthanc_id(resource):
                     self._shelves_deleted()
             elif change in self._others:
                 self._others[change]()

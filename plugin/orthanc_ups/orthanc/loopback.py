@@ -14,8 +14,8 @@ import aiohttp
 import orjson
 from yarl import URL
 
+from ..core.unavailable import StoreUnavailable
 from ..settings import Surroundings
-from ..store.port import StoreUnavailable
 
 _LOOPBACK_ADDRESSES: Final = ("127.0.0.1", "::1", "localhost")
 _ANY_ADDRESS: Final = ("0.0.0.0", "::")  # noqa: S104  # compared with, never bound
@@ -194,3 +194,8 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def refused(reply: Reply, what: str) -> StoreUnavailable:
+    """The error for an answer that was not expected; an answer below 500 means that nothing has changed."""
+    return StoreUnavailable(f"{what}: Orthanc answered {reply}", certain=reply.status < 500)

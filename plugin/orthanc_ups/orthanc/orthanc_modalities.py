@@ -11,9 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from ..core.ae_titles import AeTitles
-from ..store.port import StoreUnavailable
-from ..store.shelf_keeper import refused
-from .loopback import Loopback
+from ..core.unavailable import StoreUnavailable
+from .loopback import Loopback, refused
 from .modalities import Modality
 
 _log = logging.getLogger("orthanc_ups.orthanc.modalities")

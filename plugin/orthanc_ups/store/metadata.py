@@ -9,11 +9,11 @@ from collections import deque
 from collections.abc import AsyncIterator, Set
 from typing import Final, NamedTuple
 
-from ..orthanc.loopback import Loopback, Reply
+from ..orthanc.loopback import Loopback, Reply, refused
 from . import shelves
 from .port import Entry, EntryConflict, EntryExists, StoreUnavailable
 from .recovery import ShelvesLost, chunks
-from .shelf_keeper import ShelfKeeper, in_flight, refused
+from .shelf_keeper import ShelfKeeper, in_flight
 from .shelves import Address, Uploads, Value, Version
 
 _log = logging.getLogger("orthanc_ups.store")

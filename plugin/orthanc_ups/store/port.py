@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from ..core.unavailable import StoreUnavailable as StoreUnavailable
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -28,18 +30,6 @@ class EntryExists(Exception):
 
 class EntryConflict(Exception):
     """The entry is not what the version says (changed or gone); nothing was written."""
-
-
-class StoreUnavailable(Exception):
-    """The store did not take the write or did not answer.
-
-    ``certain`` is True if the entry surely did not change; False if nobody knows (an answer was lost):
-    then the caller reads the entry to find out.
-    """
-
-    def __init__(self, reason: str, *, certain: bool) -> None:
-        super().__init__(reason)
-        self.certain = certain
 
 
 class Entries(Protocol):

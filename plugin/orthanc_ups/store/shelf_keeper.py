@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, TypeVar
 
-from ..orthanc.loopback import Loopback, Reply
+from ..orthanc.loopback import Loopback, refused
 from . import shelves
 from .port import StoreUnavailable
 from .recovery import ShelvesLost
@@ -47,11 +47,6 @@ async def in_flight(work: Callable[[T], Awaitable[None]], items: Iterable[T]) ->
             group.create_task(worker())
     if failures:
         raise failures[0]
-
-
-def refused(reply: Reply, what: str) -> StoreUnavailable:
-    """The error for an answer that was not expected; an answer below 500 means that nothing has changed."""
-    return StoreUnavailable(f"{what}: Orthanc answered {reply}", certain=reply.status < 500)
 
 
 class ShelfKeeper:

@@ -17,6 +17,8 @@ from typing import Final, NamedTuple
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
+from ..orthanc.hooks import OwnInstances
+
 PATIENT_ID: Final = "UPS WORKLIST (do not delete)"
 PATIENT_NAME: Final = "UPS^Worklist (do not delete)"
 UID_ROOT: Final = "2.25.176183828718899863568309756952814617994"
@@ -140,9 +142,11 @@ def _sop_instance_uids() -> frozenset[str]:
     return frozenset(map(sop_instance_uid, range(SHELVES)))
 
 
-def claims_shelf(sop_instance: str, patient_id: str) -> bool:
-    """Whether an instance with these identifiers would lie on or among the shelves."""
-    return sop_instance in _sop_instance_uids() or patient_id == PATIENT_ID
+def own_instances(uploads: Uploads) -> OwnInstances:
+    """The shelves as those see them who guard them against uploads of others."""
+    return OwnInstances(
+        PATIENT_ID, f"{UID_ROOT}.3.", _sop_instance_uids().__contains__, uploads.claim, is_ours
+    )
 
 
 def dicom_file(shelf: int) -> bytes:

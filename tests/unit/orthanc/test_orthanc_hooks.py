@@ -49,7 +49,7 @@ def uploads() -> shelves.Uploads:
 
 @pytest.fixture
 def guard(uploads: shelves.Uploads) -> UploadGuard:
-    return UploadGuard(ORTHANC, uploads)
+    return UploadGuard(ORTHANC, shelves.own_instances(uploads))
 
 
 @pytest.mark.parametrize("origin", [3, 4], ids=["REST", "plugin"])
@@ -125,7 +125,9 @@ def guard_beside(uploads: shelves.Uploads, answer: object) -> tuple[UploadGuard,
         seen.append(dicom)
         return cast("tuple[int, bytes | None]", answer)
 
-    return UploadGuard(ORTHANC, uploads, SiteCallbacks(received_instance=received)), seen
+    return UploadGuard(
+        ORTHANC, shelves.own_instances(uploads), SiteCallbacks(received_instance=received)
+    ), seen
 
 
 @pytest.mark.parametrize("answer", [(KEEP, None), (3, None), (MODIFY, CT)], ids=["keep", "discard", "modify"])
@@ -153,7 +155,9 @@ def test_what_a_site_makes_of_an_instance_is_judged_again(uploads: shelves.Uploa
 
 
 def test_a_site_filters_a_c_store_that_is_not_refused(uploads: shelves.Uploads) -> None:
-    guard = UploadGuard(ORTHANC, uploads, SiteCallbacks(c_store_filter=lambda _: 0xA700))
+    guard = UploadGuard(
+        ORTHANC, shelves.own_instances(uploads), SiteCallbacks(c_store_filter=lambda _: 0xA700)
+    )
     guard.received(CT, 2)
     assert guard.c_store(INSTANCE) == 0xA700
     guard.received(UPS, 2)
@@ -177,9 +181,9 @@ class _Loop:
 
 def forwarder(loop: _Loop, heard: list[str], **others: Any) -> ChangeForwarder:
     names = ("shelves_deleted", "modalities_changed", "started", "stopped")
-    return ChangeForwarder(
-        ORTHANC, loop.soon, **{name: lambda n=name: heard.append(n) for name in names} | others
-    )
+    own = shelves.own_instances(shelves.Uploads())
+    told = {name: lambda n=name: heard.append(n) for name in names}
+    return ChangeForwarder(ORTHANC, own, loop.soon, **told | others)
 
 
 def test_many_deleted_shelves_are_one_call_on_the_loop() -> None:
