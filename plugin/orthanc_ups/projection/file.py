@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
+import logging
 import os
 import sqlite3
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -15,9 +18,20 @@ from .schema import fingerprint, make_indexes, tables
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _CLEAN: Final = "clean"
+_OLD_DOCUMENTS: Final = """
+    SELECT m.uid, m.version, m.digest, b.document FROM workitem m JOIN body b ON b.id = m.id
+"""
 _WRITER_CACHE: Final = 64_000
 _READER_CACHE: Final = 16_000
 _PAGES_BEFORE_CHECKPOINT: Final = 4_000
+
+
+_log = logging.getLogger("orthanc_ups.store")
+
+
+def digest_of(document: bytes) -> bytes:
+    """What tells documents apart."""
+    return hashlib.blake2b(document, digest_size=16).digest()
 
 
 class ProjectionBroken(Exception):
@@ -67,7 +81,7 @@ class ProjectionFile:
         if self._anew:
             fault = fault or "that was asked for"
         if fault:
-            self._delete()
+            self._set_aside()
         connection = _connection(self.path, _WRITER_CACHE)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = OFF")
@@ -89,6 +103,34 @@ class ProjectionFile:
         if meta.get("used_since_boot") not in (_CLEAN, _boot_id() or None):
             return "the machine went down while it was in use"
         return None
+
+    def _set_aside(self) -> None:
+        """Of no use for queries, but perhaps the last copy of workitems whose store was deleted meanwhile."""
+        if not self._anew and self.path.exists() and not self._old("").exists():
+            for ending in ("-wal", ""):
+                with contextlib.suppress(FileNotFoundError):
+                    Path(f"{self.path}{ending}").rename(self._old(ending))
+        self._delete()
+
+    def _old(self, ending: str) -> Path:
+        return Path(f"{self.path}.old{ending}")
+
+    def old_documents(self) -> Iterator[tuple[str, str, bytes]]:
+        """SOP Instance UID, version and document of what the file held that was set aside, as far as it is intact."""
+        if not self._old("").exists():
+            return
+        try:
+            with contextlib.closing(_connection(self._old(""), _READER_CACHE)) as connection:
+                for uid, version, digest, document in connection.execute(_OLD_DOCUMENTS):
+                    if digest_of(document) == digest:
+                        yield uid, version, document
+        except (sqlite3.Error, TypeError) as error:
+            _log.error("%s cannot be read to its end: %s", self._old(""), error)
+
+    def forget_old(self) -> None:
+        """Delete what was set aside."""
+        for ending in ("", "-wal", "-shm", "-journal"):
+            self._old(ending).unlink(missing_ok=True)
 
     def _delete(self) -> None:
         for ending in ("", "-wal", "-shm", "-journal"):

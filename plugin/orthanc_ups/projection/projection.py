@@ -96,6 +96,15 @@ class Projection:
         """The file, as it was asked for."""
         return self._path
 
+    def old_documents(self) -> Iterator[tuple[str, str, bytes]]:
+        """Key, version and document of workitems in the file that had to be set aside when it was opened."""
+        for uid, version, document in self._file.old_documents():
+            yield f"{_PREFIX}{uid}", version, document
+
+    def forget_old(self) -> None:
+        """Delete the file that was set aside: the store is read, and nothing of it was missing any more."""
+        self._file.forget_old()
+
     def renew(self) -> None:
         """Throw everything away and start with an empty file. Raises ProjectionBroken if that is impossible."""
         self._let_go(keep=False)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -15,6 +14,7 @@ from ..core.date_times import Zone
 from ..core.workitem import Workitem
 from ..store.port import Entry
 from .facts import CodeRow, Facts, KeyRow, Lasting, Volatile, facts_of, same_lasting, volatile_of
+from .file import digest_of
 from .recent import Kept, Recent
 from .schema import drop_indexes, make_indexes
 
@@ -45,11 +45,6 @@ _DELETE_CODE: Final = """
 """
 _INSERT_KEY: Final = "INSERT OR IGNORE INTO key(kind, text, id) VALUES (?,?,?)"
 _DELETE_KEY: Final = "DELETE FROM key WHERE kind = ? AND text = ? AND id = ?"
-
-
-def digest_of(document: bytes) -> bytes:
-    """What tells documents apart."""
-    return hashlib.blake2b(document, digest_size=16).digest()
 
 
 class ProjectionWriter:

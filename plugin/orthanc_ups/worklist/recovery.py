@@ -48,7 +48,9 @@ class Recovery:
         """
         try:
             await self._fill_missing()
-            return await Loader(self._entries, self._state.projection).load()
+            stored = await Loader(self._entries, self._state.projection).load()
+            self._state.projection.forget_old()
+            return stored
         except ProjectionBroken as error:
             _log.error("The projection failed (%s); making it anew", error)
         try:
@@ -64,18 +66,22 @@ class Recovery:
         async for _ in self._entries.load():
             pass  # the store learns where everything else stands
         copied: Counter[str] = Counter()
-        known = chain(self._entries.copy.entries(), self._workitems())
+        known = chain(self._entries.copy.entries(), self._workitems(), self._old_workitems())
         written = await self._entries.restore(_one_by_one(_counted(known, copied)))
         if written:
             had = ", ".join(f"{count} × {kind}" for kind, count in copied.items())
             _log.error("The worklist in Orthanc's metadata was deleted; wrote %d entries back (the copy has %s)",
                        written, had)  # fmt: skip
-        self._tell_what_is_lost()
+        self._tell_what_is_lost(copied["workitem"])
 
-    def _tell_what_is_lost(self) -> None:
+    def _old_workitems(self) -> Iterator[Entry]:
+        for key, version, document in self._state.projection.old_documents():
+            yield Entry(key, document, version)
+
+    def _tell_what_is_lost(self, workitems: int) -> None:
         """Of what was deleted while we were away; at the very first start there was nothing."""
         renewed, copy = self._state.projection.renewed, self._entries.copy
-        if renewed and not copy.is_new:
+        if renewed and not copy.is_new and not workitems:
             _log.error(
                 "Workitems that stood on what was deleted are lost: the projection is made anew (%s)", renewed
             )

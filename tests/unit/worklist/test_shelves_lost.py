@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -210,3 +211,28 @@ async def test_no_copy_is_kept_of_a_store_from_which_nobody_can_take_entries_awa
     await desk.start()
     await desk.subscribe("C")
     assert desk.service.copy.versions() == {}
+
+
+@on_loop
+@pytest.mark.parametrize("fault", ["another version", "the machine went down"])
+async def test_a_projection_that_is_of_no_use_for_queries_still_gives_its_workitems_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, fault: str
+) -> None:
+    desk = await furnished(str(tmp_path / "p.sqlite"))
+    before = desk.entries.documents("workitem/")
+    await desk.stop()
+    meta = (
+        ("fingerprint", "an older one")
+        if fault == "another version"
+        else ("used_since_boot", "an earlier one")
+    )
+    with sqlite3.connect(tmp_path / "p.sqlite") as connection:
+        connection.execute("UPDATE meta SET value = ? WHERE name = ?", meta[::-1])
+    connection.close()
+    desk.entries.lose()
+    await desk.start()
+    assert desk.service.projection.renewed
+    assert desk.entries.documents("workitem/") == before
+    assert (desk.state(1), desk.state(2)) == ("IN PROGRESS", "IN PROGRESS")
+    assert "are lost" not in caplog.text
+    assert not (tmp_path / "p.sqlite.old").exists()
