@@ -230,6 +230,22 @@ def test_8_3_1_what_is_ignored_is_named_there_too(own: WebClient) -> None:
     assert "were ignored: foo" in answer.headers["Warning"]
 
 
+@pytest.mark.parametrize(
+    ("name", "sought"),
+    [("Müller^Jörg", "M%C3%BCller%5EJ%C3%B6rg"), ("Müller^Jörg", "M%C3%BC*"), ("Doe Jane", "Doe%20Jane")],
+)
+def test_8_3_percent_encoded_values_are_decoded_once(own: WebClient, name: str, sought: str) -> None:
+    label = new_uid()[-16:]
+    own.post(
+        f"/workitems%3Fworkitem={new_uid()}",
+        minimal(t00741202=element("LO", label), t00100010=element("PN", {"Alphabetic": name})),
+    )
+    answer = own.get(f"/workitems?WorklistLabel={label}&%30%30100010={sought}")
+    assert answer.status_code == 200
+    assert [one["00100010"]["Value"] for one in answer.json()] == [[{"Alphabetic": name}]]
+    assert own.get(f"/workitems?WorklistLabel={label}&PatientName=M%25").status_code == 204
+
+
 def test_8_3_4_empty_values_match_there_too(own: WebClient) -> None:
     label = new_uid()[-16:]
     uid = new_uid()

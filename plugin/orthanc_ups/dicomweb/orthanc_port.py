@@ -18,7 +18,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final, Unpack
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from ..core.statuses import UpsError
 from ..orthanc.refusal_log import Refusal
@@ -28,7 +28,7 @@ from . import answers
 from .addresses import Addresses, web_socket
 from .authorization import Authorization
 from .origins import Origins
-from .orthanc_requests import ORTHANCS_PORT, OrthancDoor
+from .orthanc_requests import ORTHANCS_PORT, OrthancDoor, query_of
 from .refusals import refusal
 from .request import WebRequest
 from .resources import Resource, check_uid, resource_of
@@ -105,7 +105,7 @@ class OrthancRoutes:
         resource = self._rights.spelled(resource_of(asked.segments()))
         check_uid(resource)
         credentials = self._authorization.credentials(asked.headers)
-        query = urlencode(request.get("get", {}))  # where Orthanc finds tokens
+        query = query_of(request.get("get", {}))  # where Orthanc finds tokens
         await self._authorization.admit(asked.method, resource, credentials, query)
         return resource
 
@@ -149,15 +149,8 @@ def _method(request: RestRequest) -> str:
     return wanted if method == "GET" and wanted in _OVERRIDES else method
 
 
-def _path_and_query(uri: str, headers: Mapping[str, str], given: Mapping[str, str]) -> tuple[str, str]:
+def _path_and_query(uri: str, headers: Mapping[str, str], arguments: Mapping[str, str]) -> tuple[str, str]:
     """Orthanc has decoded the path already, so it is encoded again."""
     path, mark, inside = uri.partition("?")
-    query = "&".join(_pair(name, value) for name, value in given.items())
-    if mark:
-        query = inside
+    query = inside if mark else query_of(arguments)
     return quote(path), headers.get(_QUERY_HEADER, query)
-
-
-def _pair(name: str, value: str) -> str:
-    """A bare key comes with an empty value, which means the same."""
-    return f"{quote(name, safe='')}={quote(value, safe='')}" if value else quote(name, safe="")

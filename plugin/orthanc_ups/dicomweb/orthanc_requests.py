@@ -8,11 +8,13 @@ bound, and only a part of these threads may wait here at a time, as the worklist
 from __future__ import annotations
 
 import logging
+import re
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, Final
+from urllib.parse import quote
 
 from ..orthanc.refusal_log import Refusal, RefusalLog
 from ..orthanc.sdk import RestOutput, RestRequest
@@ -25,6 +27,8 @@ _LATER: Final = (("Retry-After", "5"),)
 
 ORTHANCS_PORT: Final = "Orthanc's port"
 """Stands for the address of a client in the log: Orthanc does not say it."""
+
+_ESCAPE: Final = re.compile("%[0-9A-Fa-f]{2}")
 
 Submit = Callable[[Coroutine[Any, Any, WebResponse]], "Future[WebResponse]"]
 """Runs a coroutine on the worklist's loop."""
@@ -87,6 +91,20 @@ class OrthancDoor:
             return problem.response()
         finally:
             self._places.release()
+
+
+def query_of(arguments: Mapping[str, str]) -> str:
+    """The query that Orthanc has taken apart, percent-encoded as in a URL.
+
+    Orthanc 1.12.7 hands names and values over as they stand in the URL, 1.13.0 decoded. So what has a percent-encoded
+    letter in it is taken to be encoded still. A bare key comes with an empty value, which means the same.
+    """
+    pairs = ((_encoded(name), _encoded(value)) for name, value in arguments.items())
+    return "&".join(f"{name}={value}" if value else name for name, value in pairs)
+
+
+def _encoded(text: str) -> str:
+    return quote(text, safe="%+" if _ESCAPE.search(text) else "")
 
 
 def send(output: RestOutput, response: WebResponse, *, head: bool = False) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Unpack
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from ..dicomweb.authorization import Authorization
 from ..dicomweb.origins import Origins
-from ..dicomweb.orthanc_requests import ORTHANCS_PORT, OrthancDoor, send
+from ..dicomweb.orthanc_requests import ORTHANCS_PORT, OrthancDoor, query_of, send
 from ..dicomweb.request import WebRequest
 from ..dicomweb.response import HttpProblem, WebResponse
 from ..orthanc.refusal_log import Refusal
@@ -101,7 +101,7 @@ class OrthancPages:
         return WebRequest(
             method=request.get("method", "GET").upper(),
             path=quote(path),
-            query=urlencode(request.get("get", {})),
+            query=query_of(request.get("get", {})),
             headers=headers,
             body=request.get("body", b""),
             service=self._service(headers),

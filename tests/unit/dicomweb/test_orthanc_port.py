@@ -16,7 +16,7 @@ from orthanc_ups.config import read_surroundings
 from orthanc_ups.core.ae_titles import AeTitles
 from orthanc_ups.dicomweb.authorization import PROBE_HEADER, Authorization
 from orthanc_ups.dicomweb.orthanc_port import OrthancRoutes, patterns
-from orthanc_ups.dicomweb.orthanc_requests import OrthancDoor
+from orthanc_ups.dicomweb.orthanc_requests import OrthancDoor, query_of
 from orthanc_ups.dicomweb.request import WebRequest
 from orthanc_ups.dicomweb.response import HttpProblem, WebResponse
 from orthanc_ups.dicomweb.rights import Rights
@@ -321,3 +321,19 @@ def test_foreign_pages_change_nothing(house: House) -> None:
 def test_error_of_ours_is_a_500(house: House) -> None:
     house.handler.response = None  # type: ignore[assignment]
     assert house.ask("/dicom-web/workitems").status == 500
+
+
+@pytest.mark.parametrize(
+    ("arguments", "query"),
+    [
+        ({"PatientName": "M%C3%BCller"}, "PatientName=M%C3%BCller"),  # Orthanc 1.12.7
+        ({"PatientName": "Müller"}, "PatientName=M%C3%BCller"),  # Orthanc 1.13.0
+        ({"a": "1+1", "%31": "x"}, "a=1%2B1&%31=x"),
+        ({"a": "100%", "1.2.3": ""}, "a=100%25&1.2.3"),
+        ({"a": "x%20y&z=1"}, "a=x%20y%26z%3D1"),
+    ],
+)
+def test_the_query_is_encoded_once_whether_orthanc_has_decoded_it_or_not(
+    arguments: dict[str, str], query: str
+) -> None:
+    assert query_of(arguments) == query
