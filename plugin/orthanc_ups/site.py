@@ -14,6 +14,7 @@ import aiohttp
 
 from .codecs import event_json
 from .core.ae_titles import AeTitles
+from .core.pauses import growing
 from .delivery.clock import SystemClock
 from .delivery.port import Channel
 from .delivery.receivers import KnownReceivers
@@ -255,16 +256,16 @@ class Site:
         self._tasks.append(asyncio.ensure_future(_for_ever(work)))
 
     async def _patiently(self, what: str, step: Callable[[], Awaitable[None]]) -> None:
-        pause = _FIRST_PAUSE
-        while True:
+        for pause in growing(_FIRST_PAUSE, _LONGEST_PAUSE):
             try:
-                return await step()
+                await step()
             except (StoreUnavailable, OSError) as error:
                 reason = f"cannot open {what}: {_in_words(error)}"
                 self.health.waits_for(reason)
                 _log.error("%s; trying again in %g s", reason, pause)
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE)
+                await asyncio.sleep(pause)
+            else:
+                return
 
     # --- parts ---
 
@@ -412,15 +413,13 @@ class Site:
 
 async def _for_ever(work: Callable[[], Awaitable[None]]) -> None:
     """Do what never ends; begin again whenever it does end."""
-    pause = _FIRST_PAUSE
-    while True:
+    for pause in growing(_FIRST_PAUSE, _LONGEST_PAUSE):
         try:
             await work()
             _log.error("A part of the UPS service ended; it is begun again in %g s", pause)
         except Exception:
             _log.exception("A part of the UPS service failed; it is begun again in %g s", pause)
         await asyncio.sleep(pause)
-        pause = min(pause * 2, _LONGEST_PAUSE)
 
 
 def _in_words(error: Exception) -> str:

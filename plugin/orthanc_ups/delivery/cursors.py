@@ -8,6 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from ..core.pauses import growing
 from ..store.port import StoreUnavailable
 from .port import Clock
 from .subscriber import Subscriber
@@ -35,7 +36,9 @@ class CursorWriter:
         self._store = store
         self._moved: dict[str, Subscriber] = {}
         self._task: asyncio.Task[None] | None = None
-        self._pause = PAUSE
+        self._failing = False
+        self._pauses = growing(PAUSE, _LONGEST_PAUSE)
+        self._pause = next(self._pauses)
         self._closed = False
 
     def touch(self, subscriber: Subscriber) -> None:
@@ -78,14 +81,17 @@ class CursorWriter:
         return True
 
     def _failed(self, why: str) -> None:
-        if self._pause == PAUSE:
+        if not self._failing:
             _log.warning("Delivery cursors cannot be stored now, a crash would repeat events: %s", why)
-        self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+        self._failing = True
+        self._pause = next(self._pauses)
 
     def _recovered(self) -> None:
-        if self._pause != PAUSE:
+        if self._failing:
             _log.info("Delivery cursors can be stored again")
-        self._pause = PAUSE
+            self._failing = False
+            self._pauses = growing(PAUSE, _LONGEST_PAUSE)
+            self._pause = next(self._pauses)
 
     async def flush(self) -> None:
         """Write everything now, once, several side by side."""

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from ..core.pauses import growing
 from ..store.port import Entries, Entry, EntryConflict, EntryExists, StoreUnavailable
 from ..store.recovery import ShelvesLost
 
@@ -142,7 +143,7 @@ class _Doubt:
         self._key = key
         self._sleep = sleep
         self._stuck = stuck
-        self._pause = _FIRST_PAUSE
+        self._pauses = growing(_FIRST_PAUSE, _LONGEST_PAUSE)
         self._asked = 0
         self._doubtful = False
 
@@ -162,8 +163,7 @@ class _Doubt:
         if self._asked >= _STUCK_AFTER:
             self._stuck.add(self)
         _log.warning("No certain answer for a write of %s (%s); asking again", self._key, error)
-        await self._sleep(self._pause)
-        self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+        await self._sleep(next(self._pauses))
 
     def end(self) -> None:
         """It is known, or nobody waits for it any more."""
