@@ -330,8 +330,9 @@ class Site:
 
     def _dimse_server(self, service: UpsService, codec: Codec, resolver: Resolver) -> DimseServer:
         policy = Policy(self._settings, self._surroundings, self._modalities, resolver, self._titles)
-        strict = self._settings.strict
-        services = Services(service.worklist, policy, self._seen, self._refusals, self._zone, strict=strict)
+        services = Services(
+            service.worklist, policy, self._seen, self._refusals, self._zone, strict=self._settings.strict
+        )
         share = self._descriptors.share()
         context, refusals = self._dimse_context, self._refusals
         return DimseServer(self._settings, policy, services, codec, self._seen, share, refusals, context)
