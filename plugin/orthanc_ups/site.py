@@ -49,7 +49,7 @@ from .orthanc.descriptors import Descriptors
 from .orthanc.local_zone import local_zone
 from .orthanc.loop_thread import LoopThread
 from .orthanc.loopback import Loopback, refused
-from .orthanc.orthanc_modalities import OrthancModalities
+from .orthanc.modalities import OrthancModalities
 from .orthanc.refusal_log import RefusalLog
 from .orthanc.sdk import RestOutput, RestRequest
 from .projection.projection import Projection

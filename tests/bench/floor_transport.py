@@ -19,7 +19,7 @@ from orthanc_ups.dimse.resolver import Resolver
 from orthanc_ups.dimse.scp import DimseServer
 from orthanc_ups.dimse.services import Services
 from orthanc_ups.orthanc.descriptors import Descriptors
-from orthanc_ups.orthanc.modalities import Modality
+from orthanc_ups.orthanc.modalities import Modality, OrthancModalities
 from orthanc_ups.orthanc.refusal_log import RefusalLog
 from orthanc_ups.settings import Settings, Surroundings
 from tests.support.workitems import full, stored
@@ -52,8 +52,11 @@ class _Nothing:
         return Page((), 0, 0)
 
 
-class _Everybody:
+class _Everybody(OrthancModalities):
     """Knows every AE."""
+
+    def __init__(self) -> None:
+        """Knows them without Orthanc."""
 
     def by_ae_title(self, ae_title: str) -> tuple[Modality, ...]:
         return (Modality("any", ae_title, "127.0.0.1", 104),)

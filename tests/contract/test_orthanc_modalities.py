@@ -11,8 +11,7 @@ import requests
 
 from orthanc_ups.core.ae_titles import AeTitles
 from orthanc_ups.orthanc.loopback import Loopback, Reply
-from orthanc_ups.orthanc.modalities import Modality
-from orthanc_ups.orthanc.orthanc_modalities import OrthancModalities
+from orthanc_ups.orthanc.modalities import Modality, OrthancModalities
 from tests.contract.stores import WITHOUT_PLUGINS, asynchronous
 from tests.support.orthanc import RealOrthanc
 from tests.support.waiting import wait_until

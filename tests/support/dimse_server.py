@@ -25,7 +25,7 @@ from orthanc_ups.dimse.scu import DimseChannel
 from orthanc_ups.dimse.services import Services
 from orthanc_ups.dimse.tls import client_context, server_context
 from orthanc_ups.orthanc.descriptors import Descriptors
-from orthanc_ups.orthanc.modalities import Modality
+from orthanc_ups.orthanc.modalities import Modality, OrthancModalities
 from orthanc_ups.orthanc.refusal_log import RefusalLog
 from orthanc_ups.settings import Settings, Surroundings
 from tests.support.waiting import wait_until
@@ -90,7 +90,7 @@ class FakeWorklist:
 
 
 @dataclass
-class FixedModalities:
+class FixedModalities(OrthancModalities):
     """``DicomModalities`` of a test."""
 
     entries: list[Modality] = field(default_factory=list)

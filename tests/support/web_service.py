@@ -30,7 +30,7 @@ from orthanc_ups.dicomweb.websocket_channel import WebSocketChannel
 from orthanc_ups.health import Health
 from orthanc_ups.orthanc.descriptors import Descriptors
 from orthanc_ups.orthanc.loop_thread import LoopThread
-from orthanc_ups.orthanc.modalities import Modality
+from orthanc_ups.orthanc.modalities import Modality, OrthancModalities
 from orthanc_ups.orthanc.refusal_log import RefusalLog
 from orthanc_ups.projection.projection import Projection
 from orthanc_ups.service import UpsService
@@ -59,7 +59,10 @@ class LettingIn:
         return (200, seen) if headers.get("authorization") in good else (401, b"")
 
 
-class _Modalities:
+class _Modalities(OrthancModalities):
+    def __init__(self) -> None:
+        """Knows one AE, without Orthanc."""
+
     def by_ae_title(self, ae_title: str) -> tuple[Modality, ...]:
         known = Modality("scope", DIMSE_AE, "127.0.0.1", 104)
         return (known,) if ae_title == DIMSE_AE else ()

@@ -54,7 +54,6 @@ AMBIGUOUS = {
     "Field",
     "Kind",
     "Limits",
-    "Modalities",
     "Subscriber",
     "Surroundings",
 }

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 
 from ..core.commands import Requester
-from ..orthanc.modalities import Modalities
+from ..orthanc.modalities import OrthancModalities
 from .port import Channel
 
 
@@ -15,7 +15,7 @@ class KnownReceivers:
 
     def __init__(
         self,
-        modalities: Modalities,
+        modalities: OrthancModalities,
         channels: Iterable[Channel],
         used_before: Callable[[], Collection[str]],
     ) -> None:

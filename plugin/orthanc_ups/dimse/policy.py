@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import Enum
 
 from ..core.ae_titles import AeTitles
-from ..orthanc.modalities import Modalities, Modality
+from ..orthanc.modalities import Modality, OrthancModalities
 from ..settings import Settings, Surroundings
 from .pdu import Rejection
 from .resolver import Resolver
@@ -29,7 +29,7 @@ class Policy:
         self,
         settings: Settings,
         surroundings: Surroundings,
-        modalities: Modalities,
+        modalities: OrthancModalities,
         resolver: Resolver,
         titles: AeTitles,
     ) -> None:

@@ -18,7 +18,7 @@ from ..core.dataset import DataSet
 from ..core.events import Event
 from ..core.statuses import REGISTER
 from ..delivery.port import Refused, Unreachable
-from ..orthanc.modalities import Modalities, Modality
+from ..orthanc.modalities import Modality, OrthancModalities
 from ..settings import Settings, Surroundings
 from .association import Association, Gone, Terms, Wire
 from .codec import Codec
@@ -93,7 +93,7 @@ class DimseChannel:
         self,
         settings: Settings,
         surroundings: Surroundings,
-        modalities: Modalities,
+        modalities: OrthancModalities,
         codec: Codec,
         resolver: Resolver,
         tls: Callable[[], ssl.SSLContext],

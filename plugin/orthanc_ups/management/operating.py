@@ -15,7 +15,7 @@ from ..dicomweb.rights import Rights
 from ..dimse.scu import DimseChannel
 from ..orthanc.local_zone import local_zone
 from ..orthanc.loopback import Loopback
-from ..orthanc.orthanc_modalities import OrthancModalities
+from ..orthanc.modalities import OrthancModalities
 from ..service import UpsService
 from ..settings import Settings, Surroundings
 from ..transfer.routes import Transfer

@@ -1,10 +1,27 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The AEs that Orthanc knows (``DicomModalities``), as the wires see them."""
+"""Orthanc's modalities as its REST API shows them: from orthanc.json, its database, or changed at run time."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Final
+
+from ..core.ae_titles import AeTitles
+from ..core.unavailable import StoreUnavailable
+from .loopback import Loopback, refused
+
+_log = logging.getLogger("orthanc_ups.orthanc.modalities")
+_STALE_AFTER: Final = 30.0  # seconds
+_LEAST_PAUSE: Final = 0.05  # seconds between two questions that unknown AE titles may cause
+_GREATEST_PAUSE: Final = 1.0  # seconds
+_PAUSE_FACTOR: Final = (
+    10  # pauses are this many times as long as an answer takes, so Orthanc is asked a tenth of the time
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +51,143 @@ class Modality:
     allow_echo: bool = True
 
 
-class Modalities(Protocol):
-    """A view of Orthanc's modalities that is kept fresh in the background."""
+class OrthancModalities:
+    """A view of ``DicomModalities``. Lives on the loop. AE titles are compared as ``AeTitles`` does.
+
+    Attributes:
+        moved: called with each AE title that is new or has another address than before.
+    """
+
+    def __init__(
+        self, loopback: Loopback, titles: AeTitles, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Prepare; knows nothing until ``refresh``. ``titles`` is told every spelling."""
+        self._loopback = loopback
+        self._titles = titles
+        self._respelled: dict[str, str] = {}
+        self._clock = clock
+        self._by_ae_title: dict[str, tuple[Modality, ...]] = {}
+        self._asked_at = float("-inf")
+        self._took = 0.0  # seconds for the last answer
+        self._questions = 0
+        self._asking: asyncio.Task[None] | None = None
+        self._available = True
+        self._changed = asyncio.Event()
+        self.moved: Callable[[str], object] = lambda _: None
 
     def by_ae_title(self, ae_title: str) -> tuple[Modality, ...]:
-        """The entries with this AE title, from memory; () if unknown. Never blocks."""
-        ...
+        """The entries with this AE title, from memory; () if unknown."""
+        return self._by_ae_title.get(self._titles.key(ae_title), ())
+
+    def ae_titles(self) -> tuple[str, ...]:
+        """Every AE title there is, sorted."""
+        return tuple(
+            sorted({self._titles.spelled(found[0].ae_title) for found in self._by_ae_title.values()})
+        )
 
     async def lookup(self, ae_title: str) -> tuple[Modality, ...]:
-        """As by_ae_title, but asks Orthanc first if the AE title is unknown or the view is stale."""
-        ...
+        """As ``by_ae_title``, but asks Orthanc first if the AE title is unknown or the view is old.
+
+        That an AE title is unknown is never said from a view that is older than the question: it may be new. As
+        strangers may ask at will, their questions are paced, which they wait for: _LEAST_PAUSE as a rule. If Orthanc
+        does not answer, the last view holds.
+        """
+        if not self.by_ae_title(ae_title):
+            await self._ask_anew(min(_GREATEST_PAUSE, max(_LEAST_PAUSE, _PAUSE_FACTOR * self._took)))
+        elif self._clock() - self._asked_at >= _STALE_AFTER:
+            await self.refresh()
+        return self.by_ae_title(ae_title)
+
+    async def refresh(self) -> None:
+        """Ask Orthanc now; several callers at once ask together."""
+        if self._asking is None:
+            self._asking = asyncio.ensure_future(self._ask())
+            self._asking.add_done_callback(self._asked)
+        await asyncio.shield(self._asking)
+
+    async def _ask_anew(self, pause: float = 0.0) -> None:
+        """Have the answer to a question that begins from now on, ``pause`` seconds behind the last one at least."""
+        begun = self._questions
+        if self._asking is not None:
+            await asyncio.shield(self._asking)
+        await asyncio.sleep(max(0.0, self._asked_at + pause - self._clock()))
+        if self._questions == begun or self._asking is not None:
+            await self.refresh()
+
+    def _asked(self, _: asyncio.Task[None]) -> None:
+        self._asking = None
+
+    def changed(self) -> None:
+        """Orthanc says that its modalities were changed: ``keep_fresh`` asks again now."""
+        self._changed.set()
+
+    async def keep_fresh(self) -> None:
+        """Ask again and again; for a task that runs as long as the plugin."""
+        while True:
+            self._changed.clear()
+            await self._ask_anew()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), _STALE_AFTER)
+
+    async def _ask(self) -> None:
+        self._asked_at = self._clock()
+        self._questions += 1
+        try:
+            reply = await self._loopback.request("GET", "/modalities?expand")
+            self._took = self._clock() - self._asked_at
+            if reply.status != 200:
+                raise refused(reply, "cannot list the modalities")
+            self._take(self._grouped(reply.json()))
+        except StoreUnavailable as error:
+            self._note(False, error)
+        else:
+            self._note(True)
+
+    def _take(self, grouped: dict[str, tuple[Modality, ...]]) -> None:
+        before, self._by_ae_title = self._by_ae_title, grouped
+        self._note_spellings(self._titles.list(found[0].ae_title for found in grouped.values()))
+        news = [one for key, found in grouped.items() if found != before.get(key) for one in found]
+        for ae_title in dict.fromkeys(one.ae_title for one in news):
+            self.moved(ae_title)
+
+    def _note_spellings(self, respelled: dict[str, str]) -> None:
+        for used, listed in respelled.items():
+            if self._respelled.get(used) != listed:
+                _log.warning(
+                    "AE title %s is spelled %s in DicomModalities now; the worklist changes over at its next start",
+                    used,
+                    listed,
+                )
+        self._respelled = respelled
+
+    def _note(self, available: bool, error: Exception | None = None) -> None:
+        if self._available and not available:
+            _log.warning("Orthanc does not tell its modalities, the last known ones hold: %s", error)
+        self._available = available
+
+    def _grouped(self, shown: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[Modality, ...]]:
+        grouped: dict[str, tuple[Modality, ...]] = {}
+        for name, entry in shown.items():
+            modality = _modality(name, entry)
+            if modality is not None:
+                key = self._titles.key(modality.ae_title)
+                grouped[key] = (*grouped.get(key, ()), modality)
+        return grouped
+
+
+def _modality(name: str, entry: Mapping[str, Any]) -> Modality | None:
+    try:
+        return Modality(
+            name=name,
+            ae_title=str(entry["AET"]).strip(" \0"),
+            host=str(entry["Host"]),
+            port=int(entry["Port"]),
+            use_dicom_tls=bool(entry.get("UseDicomTls", False)),
+            local_aet=str(entry.get("LocalAet", "")).strip(),
+            timeout=float(entry.get("Timeout", 0)),
+            allow_find_worklist=bool(entry.get("AllowFindWorklist", True)),
+            allow_echo=bool(entry.get("AllowEcho", True)),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        _log.warning("The modality %s is not understood: %r", name, error)
+        return None

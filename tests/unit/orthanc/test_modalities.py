@@ -8,7 +8,7 @@ import pytest
 
 from orthanc_ups.core.ae_titles import AeTitles
 from orthanc_ups.orthanc.loopback import Loopback, Reply
-from orthanc_ups.orthanc.orthanc_modalities import OrthancModalities
+from orthanc_ups.orthanc.modalities import OrthancModalities
 
 
 class Scene:
