@@ -43,7 +43,7 @@ class Call:
         parameters: what stands in the path at ``{…}``.
         query: the last value of each name.
         content: the JSON object of the body; empty if there is none, or if the route takes something else.
-        requester: the operator with the reason given, for history and events.
+        requester: the operator and their reason, for history and events.
         body: as it came.
         may_read: asks Orthanc whether the caller may read a resource of its own; None for everybody may.
     """
@@ -72,49 +72,49 @@ class Call:
 
     def text(self, name: str, default: str = "") -> str:
         """A text of the body. Raises HttpProblem 400."""
-        found = self.content.get(name, default)
-        if not isinstance(found, str):
+        value = self.content.get(name, default)
+        if not isinstance(value, str):
             raise HttpProblem(400, f'"{name}" must be a text')
-        return found
+        return value
 
     def flag(self, name: str) -> bool:
         """A truth value of the body, false if absent. Raises HttpProblem 400."""
-        found = self.content.get(name, False)
-        if not isinstance(found, bool):
+        value = self.content.get(name, False)
+        if not isinstance(value, bool):
             raise HttpProblem(400, f'"{name}" must be true or false')
-        return found
+        return value
 
     def object(self, name: str) -> Mapping[str, Any]:
         """An object of the body, empty if absent. Raises HttpProblem 400."""
-        found = self.content.get(name) or {}
-        if not isinstance(found, Mapping):
+        value = self.content.get(name) or {}
+        if not isinstance(value, Mapping):
             raise HttpProblem(400, f'"{name}" must be an object')
-        return found
+        return value
 
     def number(self, name: str) -> int:
         """A whole number of the body. Raises HttpProblem 400."""
-        found = self.content.get(name)
-        if not isinstance(found, int) or isinstance(found, bool):
+        value = self.content.get(name)
+        if not isinstance(value, int) or isinstance(value, bool):
             raise HttpProblem(400, f'"{name}" must be a whole number')
-        return found
+        return value
 
     def numbers(self, name: str) -> list[int] | None:
         """A list of whole numbers of the body, None if absent or null. Raises HttpProblem 400."""
-        found = self.content.get(name)
-        if found is None:
+        value = self.content.get(name)
+        if value is None:
             return None
-        if not isinstance(found, list) or not all(type(one) is int for one in found):
+        if not isinstance(value, list) or not all(type(number) is int for number in value):
             raise HttpProblem(400, f'"{name}" must be a list of whole numbers, or null for all')
-        return found
+        return value
 
     def asked_number(self, name: str, default: int, low: int, high: int) -> int:
         """A whole number of the query. Raises HttpProblem 400."""
-        found = self.query.get(name, "")
-        if not found:
+        value = self.query.get(name, "")
+        if not value:
             return default
-        if not found.isascii() or not found.isdigit() or not low <= int(found[:18]) <= high:
-            raise HttpProblem(400, f'"{name}" is {found[:20]!r}, expected a number from {low} to {high}')
-        return int(found)
+        if not value.isascii() or not value.isdigit() or not low <= int(value[:18]) <= high:
+            raise HttpProblem(400, f'"{name}" is {value[:20]!r}, expected a number from {low} to {high}')
+        return int(value)
 
 
 Handler: TypeAlias = Callable[[Call], Awaitable[Any]]
@@ -161,13 +161,13 @@ class Route:
         """What stands at ``{…}``, or None if the path is another one."""
         if len(segments) != len(self.parts):
             return None
-        found = {}
+        parameters = {}
         for part, segment in zip(self.parts, segments, strict=True):
             if part.startswith("{"):
-                found[part.strip("{}")] = segment
+                parameters[part.strip("{}")] = segment
             elif part != segment:
                 return None
-        return found
+        return parameters
 
 
 class Router:
@@ -198,7 +198,7 @@ class Router:
     async def answer(self, request: WebRequest) -> WebResponse:
         """Answer a request whose path is below ``/ups/api``."""
         try:
-            found = await self._handled(request)
+            content = await self._handled(request)
         except UpsError as error:
             return refusal(error)
         except HttpProblem as problem:
@@ -210,7 +210,7 @@ class Router:
         except Exception:
             _log.exception("%s %s failed", request.method, request.path)
             return error_response(500, "the plugin failed; its log says more", "PROCESSING_FAILURE")
-        return found if isinstance(found, WebResponse) else json_response(found)
+        return content if isinstance(content, WebResponse) else json_response(content)
 
     async def _handled(self, request: WebRequest) -> Any:
         self._origins.check(request.method, request.headers, request.service)
@@ -254,23 +254,23 @@ def _content(request: WebRequest) -> Mapping[str, Any]:
     if request.method == "GET" or not request.body.strip():
         return {}
     try:
-        found = orjson.loads(request.body)
+        content = orjson.loads(request.body)
     except orjson.JSONDecodeError as error:
         raise HttpProblem(400, f"the body is not JSON: {error}") from None
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise HttpProblem(400, "the body must be a JSON object")
-    return found
+    return content
 
 
 def _reason(asked: Mapping[str, Any]) -> str:
     """Why the operator does it; of a DELETE, whose body Orthanc does not hand on, in the query."""
-    found = asked.get("reason") or ""
-    if not isinstance(found, str):
+    reason = asked.get("reason") or ""
+    if not isinstance(reason, str):
         raise HttpProblem(400, '"reason" must be a text')
-    found = found.strip()
-    if len(found) > LONGEST_REASON:
-        raise HttpProblem(400, f'"reason" is {len(found)} characters long, expected at most {LONGEST_REASON}')
-    return found
+    reason = reason.strip()
+    if len(reason) > LONGEST_REASON:
+        raise HttpProblem(400, f'"reason" is {len(reason)} characters long, expected at most {LONGEST_REASON}')
+    return reason
 
 
 def json_response(content: Any, status: int = 200) -> WebResponse:
