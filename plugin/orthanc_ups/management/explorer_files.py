@@ -49,14 +49,14 @@ def explorer_files() -> dict[str, bytes]:
 
 
 def _below(folder: Traversable, above: str) -> list[tuple[str, bytes]]:
-    found: list[tuple[str, bytes]] = []
-    for one in folder.iterdir():
-        name = f"{above}{one.name}"
-        if one.is_dir():
-            found += _below(one, f"{name}/")
-        elif one.name.rpartition(".")[2] in _TYPES:
-            found.append((name, one.read_bytes()))
-    return found
+    served: list[tuple[str, bytes]] = []
+    for entry in folder.iterdir():
+        name = f"{above}{entry.name}"
+        if entry.is_dir():
+            served += _below(entry, f"{name}/")
+        elif entry.name.rpartition(".")[2] in _TYPES:
+            served.append((name, entry.read_bytes()))
+    return served
 
 
 def orthanc_explorer_buttons() -> str:
@@ -71,10 +71,10 @@ def serve(request: WebRequest) -> WebResponse:
     name = request.path.strip("/")
     if not name:
         return WebResponse(307, (("Location", _FROM_ROOT),))
-    found = explorer_files().get(name)
-    if found is None or name in (_BUTTONS, _OPENAPI):
+    content = explorer_files().get(name)
+    if content is None or name in (_BUTTONS, _OPENAPI):
         return HttpProblem(404, "the page has no such file").response()
-    return WebResponse(200, _HEADERS, found, _TYPES[name.rpartition(".")[2]])
+    return WebResponse(200, _HEADERS, content, _TYPES[name.rpartition(".")[2]])
 
 
 def openapi() -> WebResponse:

@@ -44,12 +44,12 @@ class Lists:
         offset = call.asked_number("offset", 0, 0, 10**9)
         limit = call.asked_number("limit", _USUAL_PAGE, 1, GREATEST_PAGE)
         asked = listing(call.query, self._local(), offset, limit)
-        found, total = await self._inspection.page(asked)
-        return {"total": total, "offset": offset, "workitems": self._rows(found)}
+        workitems, total = await self._inspection.page(asked)
+        return {"total": total, "offset": offset, "workitems": self._rows(workitems)}
 
-    def _rows(self, found: Sequence[Workitem]) -> list[dict[str, Any]]:
+    def _rows(self, workitems: Sequence[Workitem]) -> list[dict[str, Any]]:
         local = self._local()
-        return [views.row(one, local) for one in found]
+        return [views.row(workitem, local) for workitem in workitems]
 
     async def csv(self, call: Call) -> WebResponse:
         """Matches from ``offset`` on as a file, at most ``limit``; the header X-UPS-Total says how many there are.
@@ -57,8 +57,8 @@ class Lists:
         Orthanc waits half a minute at most: whoever wants very many asks for them in lots. A long list of keys
         fits the body of a POST only.
         """
-        told = {str(name): str(value) for name, value in call.object("query").items()}
-        call = replace(call, query={**call.query, **told})
+        asked = {str(name): str(value) for name, value in call.object("query").items()}
+        call = replace(call, query={**call.query, **asked})
         offset = call.asked_number("offset", 0, 0, 10**9)
         most = call.asked_number("limit", _MOST_ROWS, 1, _MOST_ROWS)
         rows, total = await self._all(listing(call.query, self._local(), offset, min(most, _AT_ONCE)), most)
@@ -75,9 +75,9 @@ class Lists:
         while True:
             limit = min(_AT_ONCE, most - len(rows))
             page = replace(asked, offset=asked.offset + len(rows), limit=limit)
-            found, total = await self._inspection.page(page)
-            rows += self._rows(found)
-            if not found or len(rows) >= min(most, total - asked.offset):
+            workitems, total = await self._inspection.page(page)
+            rows += self._rows(workitems)
+            if not workitems or len(rows) >= min(most, total - asked.offset):
                 return rows, total
             await asyncio.sleep(0)
 
@@ -86,6 +86,6 @@ class Lists:
         since = call.query.get("since", "")
         if not since.isascii() or not since.isdigit():
             raise HttpProblem(400, '"since" must be a number of an earlier answer, or 0')
-        found = self._inspection.changes(int(since[:18]))
-        complete = found.complete and len(found.uids) <= _MOST_NAMED
-        return {"number": found.number, "uids": found.uids[-_MOST_NAMED:], "complete": complete}
+        changes = self._inspection.changes(int(since[:18]))
+        complete = changes.complete and len(changes.uids) <= _MOST_NAMED
+        return {"number": changes.number, "uids": changes.uids[-_MOST_NAMED:], "complete": complete}

@@ -96,7 +96,7 @@ class Overview:
         for label, state, count in await self._inspection.counts():
             by_state[state] = by_state.get(state, 0) + count
             by_worklist.setdefault(label, {})[state] = count
-        worklists = [{"worklist": label, "states": found} for label, found in sorted(by_worklist.items())]
+        worklists = [{"worklist": label, "states": states} for label, states in sorted(by_worklist.items())]
         return {"states": by_state, "worklists": worklists}
 
     async def overview(self, call: Call) -> dict[str, Any]:
@@ -107,34 +107,35 @@ class Overview:
             **await self.counts(call),
             "charts": {name: self._chart(*span) for name, span in _SPANS.items()},
             "delivery": {
-                "pending": sum(one.pending for one in reports),
-                "dead_letters": sum(one.dead_letters for one in reports),
+                "pending": sum(report.pending for report in reports),
+                "dead_letters": sum(report.dead_letters for report in reports),
                 "subscribers": len(self._inspection.subscriber_aes()),
             },
             "listeners": [
-                {"name": one.name, "address": one.address, "note": one.note} for one in self._facts.listeners
+                {"name": listener.name, "address": listener.address, "note": listener.note}
+                for listener in self._facts.listeners
             ],
             "started": views.iso(self._activity.started),
             "warnings": list(self._warnings(reports)),
         }
 
     def _chart(self, minutes: int, step: int) -> dict[str, Any]:
-        found: dict[str, Any] = {
+        chart: dict[str, Any] = {
             name: self._activity.series(counter, minutes, step) for name, counter in _SERIES.items()
         }
-        found["latency"] = {
+        chart["latency"] = {
             "median": self._activity.latency(0.5, minutes, step),
             "p95": self._activity.latency(0.95, minutes, step),
         }
-        return {"minutes": minutes, "step": step, **found}
+        return {"minutes": minutes, "step": step, **chart}
 
     # --- warnings ---
 
     def _warnings(self, reports: Sequence[EndpointReport]) -> Iterator[str]:
         yield from self._facts.warnings
         yield from self._more_warnings()
-        for one in reports:
-            yield from self._of_channel(one)
+        for report in reports:
+            yield from self._of_channel(report)
         step, now = self._activity.clock_step, self._clock.now().timestamp()
         if step and now - step.at < _CLOCK_MATTERS:
             way = "back" if step.seconds < 0 else "forward"
@@ -143,29 +144,33 @@ class Overview:
                 "retention may be off; check its time synchronisation."
             )
 
-    def _of_channel(self, one: EndpointReport) -> Iterator[str]:
-        ae, now = one.endpoint.receiving_ae, self._clock.now().timestamp()
-        events = "event waits" if one.pending == 1 else "events wait"
-        if one.pending and not one.serving and one.durable:
+    def _of_channel(self, report: EndpointReport) -> Iterator[str]:
+        ae, now = report.endpoint.receiving_ae, self._clock.now().timestamp()
+        events = "event waits" if report.pending == 1 else "events wait"
+        if report.pending and not report.serving and report.durable:
             yield (
-                f"{one.pending} {events} for {ae}, but nobody knows its address: add it to DicomModalities, "
+                f"{report.pending} {events} for {ae}, but nobody knows its address: add it to DicomModalities, "
                 "or let it open its WebSocket."
             )
-        elif one.pending and one.oldest_at is not None and (_is_failing(one) or now - one.oldest_at > _OLD):
-            why = f" {one.last_error[:1].upper()}{one.last_error[1:]}." if one.last_error else ""
-            yield f"{one.pending} {events} for {ae}, the oldest for {in_time(now - one.oldest_at)}.{why}"
-        if one.pending > _FULL * self._facts.maximum_pending:
+        elif (
+            report.pending
+            and report.oldest_at is not None
+            and (_is_failing(report) or now - report.oldest_at > _OLD)
+        ):
+            why = f" {report.last_error[:1].upper()}{report.last_error[1:]}." if report.last_error else ""
+            yield f"{report.pending} {events} for {ae}, the oldest for {in_time(now - report.oldest_at)}.{why}"
+        if report.pending > _FULL * self._facts.maximum_pending:
             yield (
-                f"The outbox for {ae} is nearly full: {one.pending} of {self._facts.maximum_pending}. "
+                f"The outbox for {ae} is nearly full: {report.pending} of {self._facts.maximum_pending}. "
                 "Beyond that, the oldest events become dead letters."
             )
-        if one.dead_letters:
-            letters = "dead letter" if one.dead_letters == 1 else "dead letters"
-            yield f"{ae} has {one.dead_letters} {letters} ({one.endpoint.channel}): send them again or drop them."
+        if report.dead_letters:
+            letters = "dead letter" if report.dead_letters == 1 else "dead letters"
+            yield f"{ae} has {report.dead_letters} {letters} ({report.endpoint.channel}): send them again or drop them."
 
 
-def _is_failing(one: EndpointReport) -> bool:
-    return health_of(one)[0] == "trouble"
+def _is_failing(report: EndpointReport) -> bool:
+    return health_of(report)[0] == "trouble"
 
 
 def in_time(seconds: float) -> str:

@@ -32,7 +32,7 @@ _PATIENT: Final = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _Lineage:
     """A resource with all above it, by level."""
 
     level: str
@@ -40,9 +40,9 @@ class _Found:
 
     def tag(self, level: str, keyword: str) -> str:
         """A main DICOM tag of a level, or empty."""
-        found = self.chain.get(level, {})
-        patient = found.get("PatientMainDicomTags", {}) if level == "study" else {}
-        return str(found.get("MainDicomTags", {}).get(keyword) or patient.get(keyword) or "")
+        resource = self.chain.get(level, {})
+        patient = resource.get("PatientMainDicomTags", {}) if level == "study" else {}
+        return str(resource.get("MainDicomTags", {}).get(keyword) or patient.get(keyword) or "")
 
 
 class Resources:
@@ -60,27 +60,27 @@ class Resources:
 
     async def prefill(self, call: Call) -> dict[str, Any]:
         """What Orthanc knows of a resource, as the beginning of a workitem."""
-        found = await self._chain(call, call.query.get("level", ""), call.query.get("id", ""))
-        study = found.tag("study", "StudyInstanceUID")
-        attributes = {keyword: found.tag("patient", keyword) for keyword in _PATIENT}
+        lineage = await self._chain(call, call.query.get("level", ""), call.query.get("id", ""))
+        study = lineage.tag("study", "StudyInstanceUID")
+        attributes = {keyword: lineage.tag("patient", keyword) for keyword in _PATIENT}
         if study:
             attributes |= {
                 "StudyInstanceUID": study,
-                "ReferencedRequestSequence.AccessionNumber": found.tag("study", "AccessionNumber"),
-                "ReferencedRequestSequence.RequestedProcedureDescription": found.tag(
+                "ReferencedRequestSequence.AccessionNumber": lineage.tag("study", "AccessionNumber"),
+                "ReferencedRequestSequence.RequestedProcedureDescription": lineage.tag(
                     "study", "StudyDescription"
                 ),
             }
         return {
-            "level": found.level,
-            "title": _title(found),
+            "level": lineage.level,
+            "title": _title(lineage),
             "study": study,
-            "patient_id": found.tag("patient", "PatientID"),
-            "attributes": {keyword: one for keyword, one in attributes.items() if one},
-            "inputs": await self._inputs(found) if study else [],
+            "patient_id": lineage.tag("patient", "PatientID"),
+            "attributes": {keyword: value for keyword, value in attributes.items() if value},
+            "inputs": await self._inputs(lineage) if study else [],
         }
 
-    async def _chain(self, call: Call, level: str, identifier: str) -> _Found:
+    async def _chain(self, call: Call, level: str, identifier: str) -> _Lineage:
         """A resource that the caller may read, with all above it."""
         if level not in _PLURAL:
             raise HttpProblem(400, '"level" must be patient, study, series or instance')
@@ -92,27 +92,27 @@ class Resources:
             chain[at] = await self._get(at, identifier)
             identifier = str(chain[at].get(_PARENTS.get(at, ""), ""))
             at = _ABOVE.get(at)
-        return _Found(level, chain)
+        return _Lineage(level, chain)
 
     async def _get(self, level: str, identifier: str) -> Mapping[str, Any]:
         if not _IDENTIFIER.fullmatch(identifier):
             raise HttpProblem(400, '"id" must be an identifier of Orthanc')
-        found = await self._orthanc.get(f"/{_PLURAL[level]}/{identifier}")
-        if not isinstance(found, Mapping):
+        resource = await self._orthanc.get(f"/{_PLURAL[level]}/{identifier}")
+        if not isinstance(resource, Mapping):
             raise HttpProblem(404, f"Orthanc has no such {level}; it may have been deleted")
-        return found
+        return resource
 
-    async def _inputs(self, found: _Found) -> list[dict[str, Any]]:
+    async def _inputs(self, lineage: _Lineage) -> list[dict[str, Any]]:
         """The series to choose from; of an instance only itself."""
-        if found.level == "instance":
-            number = found.tag("instance", "InstanceNumber")
-            identifier = str(found.chain["instance"].get("ID", ""))
+        if lineage.level == "instance":
+            number = lineage.tag("instance", "InstanceNumber")
+            identifier = str(lineage.chain["instance"].get("ID", ""))
             label = f"Instance {number}".strip()
             return [{"level": "instance", "id": identifier, "label": label, "instances": 1, "chosen": True}]
-        series = await self._orthanc.get(f"/studies/{found.chain['study']['ID']}/series")
-        wanted = str(found.chain["series"].get("ID")) if found.level == "series" else None
-        shown = [_series(one, wanted) for one in series or ()]
-        return sorted(shown, key=lambda one: (not one["chosen"], str(one["label"])))
+        series = await self._orthanc.get(f"/studies/{lineage.chain['study']['ID']}/series")
+        wanted = str(lineage.chain["series"].get("ID")) if lineage.level == "series" else None
+        shown = [_series(entry, wanted) for entry in series or ()]
+        return sorted(shown, key=lambda entry: (not entry["chosen"], str(entry["label"])))
 
     # --- references to inputs ---
 
@@ -125,28 +125,30 @@ class Resources:
             return []
         if not isinstance(asked, Sequence) or isinstance(asked, str) or len(asked) > _MOST_INSTANCES:
             raise HttpProblem(400, '"inputs" must be a list of {"level", "id"}')
-        made: list[DataSet] = []
-        for one in asked:
-            if not isinstance(one, Mapping):
+        references: list[DataSet] = []
+        for entry in asked:
+            if not isinstance(entry, Mapping):
                 raise HttpProblem(400, '"inputs" must be a list of {"level", "id"}')
-            made += await self._references(await self._chain(call, str(one.get("level")), str(one.get("id"))))
-        total = sum(len(item["00081199"]["Value"]) for item in made)
+            references += await self._references(
+                await self._chain(call, str(entry.get("level")), str(entry.get("id")))
+            )
+        total = sum(len(item["00081199"]["Value"]) for item in references)
         if total > _MOST_INSTANCES:
             raise HttpProblem(
                 400, f"the inputs have {total} instances; at most {_MOST_INSTANCES} fit a workitem"
             )
-        return made
+        return references
 
-    async def _references(self, found: _Found) -> list[DataSet]:
-        if found.level == "patient":
+    async def _references(self, lineage: _Lineage) -> list[DataSet]:
+        if lineage.level == "patient":
             raise HttpProblem(400, "an input is a study, a series or an instance, not a patient")
-        if found.level == "study":
-            series = await self._orthanc.get(f"/studies/{found.chain['study']['ID']}/series") or ()
+        if lineage.level == "study":
+            series = await self._orthanc.get(f"/studies/{lineage.chain['study']['ID']}/series") or ()
         else:
-            series = [found.chain["series"]]
-        study = found.tag("study", "StudyInstanceUID")
-        only = found.chain.get("instance")
-        return [await self._reference(study, one, only) for one in series]
+            series = [lineage.chain["series"]]
+        study = lineage.tag("study", "StudyInstanceUID")
+        only = lineage.chain.get("instance")
+        return [await self._reference(study, entry, only) for entry in series]
 
     async def _reference(
         self, study: str, series: Mapping[str, Any], only: Mapping[str, Any] | None
@@ -162,14 +164,14 @@ class Resources:
 
     async def _instances(self, series: Mapping[str, Any], only: Mapping[str, Any] | None) -> list[DataSet]:
         path = f"/series/{series['ID']}/instances?expand&requestedTags=SOPClassUID"
-        found = await self._orthanc.get(path) or ()
-        kept = [one for one in found if only is None or one["ID"] == only["ID"]]
+        instances = await self._orthanc.get(path) or ()
+        chosen = [instance for instance in instances if only is None or instance["ID"] == only["ID"]]
         return [
             {
-                "00081150": element("UI", str(one.get("RequestedTags", {}).get("SOPClassUID", ""))),
-                "00081155": element("UI", str(one["MainDicomTags"]["SOPInstanceUID"])),
+                "00081150": element("UI", str(instance.get("RequestedTags", {}).get("SOPClassUID", ""))),
+                "00081155": element("UI", str(instance["MainDicomTags"]["SOPInstanceUID"])),
             }
-            for one in kept
+            for instance in chosen
         ]
 
     # --- links into viewers ---
@@ -177,29 +179,31 @@ class Resources:
     async def links(self, call: Call) -> dict[str, Any]:
         """Where a browser can look at a study or series, as far as it is in this Orthanc."""
         study, series = call.query.get("study", ""), call.query.get("series", "")
-        known = dict(await self._orthanc.lookup(series or study)) if series or study else {}
-        in_study = dict(await self._orthanc.lookup(study)) if series and study else known
+        identifiers = dict(await self._orthanc.lookup(series or study)) if series or study else {}
+        in_study = dict(await self._orthanc.lookup(study)) if series and study else identifiers
         return {
-            "links": _links(study, in_study.get("Study", ""), known.get("Series", ""), self._facts.plugins)
+            "links": _links(
+                study, in_study.get("Study", ""), identifiers.get("Series", ""), self._facts.plugins
+            )
         }
 
 
-def _title(found: _Found) -> str:
-    if found.level == "patient":
-        return found.tag("patient", "PatientID")
-    told = (found.tag("study", "StudyDescription"), found.tag("study", "StudyDate"))
-    return " · ".join(one for one in told if one) or found.tag("study", "StudyInstanceUID")
+def _title(lineage: _Lineage) -> str:
+    if lineage.level == "patient":
+        return lineage.tag("patient", "PatientID")
+    words = (lineage.tag("study", "StudyDescription"), lineage.tag("study", "StudyDate"))
+    return " · ".join(word for word in words if word) or lineage.tag("study", "StudyInstanceUID")
 
 
-def _series(one: Mapping[str, Any], wanted: str | None) -> dict[str, Any]:
-    main = one.get("MainDicomTags", {})
+def _series(series: Mapping[str, Any], wanted: str | None) -> dict[str, Any]:
+    main = series.get("MainDicomTags", {})
     named = (main.get("Modality"), main.get("SeriesNumber"), main.get("SeriesDescription"))
     return {
         "level": "series",
-        "id": one.get("ID"),
+        "id": series.get("ID"),
         "label": " · ".join(str(part) for part in named if part) or str(main.get("SeriesInstanceUID", "")),
-        "instances": len(one.get("Instances", ())),
-        "chosen": wanted is None or one.get("ID") == wanted,
+        "instances": len(series.get("Instances", ())),
+        "chosen": wanted is None or series.get("ID") == wanted,
     }
 
 

@@ -269,7 +269,9 @@ def _reason(asked: Mapping[str, Any]) -> str:
         raise HttpProblem(400, '"reason" must be a text')
     reason = reason.strip()
     if len(reason) > LONGEST_REASON:
-        raise HttpProblem(400, f'"reason" is {len(reason)} characters long, expected at most {LONGEST_REASON}')
+        raise HttpProblem(
+            400, f'"reason" is {len(reason)} characters long, expected at most {LONGEST_REASON}'
+        )
     return reason
 
 
