@@ -185,7 +185,9 @@ class _Check:
     def _foreign(self, tag: Any, trail: Trail) -> None:
         shown = tag if isinstance(tag, str) and _TAG.fullmatch(tag) else "FFFFFFFF"
         if not self._findings.strict and shown.startswith(_NO_CONTENT):
-            self._findings.correction(trail, shown, "left out: its group is not part of a data set")
+            self._findings.correction(
+                trail, shown, "left out: groups 0000 and 0002 are not part of a data set"
+            )
         else:
             what = "is no tag of content: expected 8 hex digits"
             self._findings.fault(NO_SUCH_ATTRIBUTE, trail, shown, what)
