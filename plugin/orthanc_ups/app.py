@@ -16,6 +16,7 @@ from .dicomweb import tls as web_tls
 from .dimse import tls as dimse_tls
 from .management import pages as orthanc_pages
 from .management.explorer_files import orthanc_explorer_buttons
+from .management.operating import start_warnings
 from .management.templates import read_templates
 from .monitoring.audit import emitter
 from .monitoring.metrics import Instruments, publisher
@@ -82,8 +83,8 @@ class Plugin:
         self._register_callbacks(guard)
         self._register_routes(settings)
         self._register_pages()
-        if not surroundings.allow_threads:
-            _log.warning('"Python.AllowThreads" is off: correct, but Orthanc answers slower; set it to true')
+        for warning in start_warnings(settings, surroundings):
+            _log.warning("%s", warning)
 
     def _instruments(self, guard: UploadGuard, surroundings: Surroundings) -> Instruments:
         emit = emitter(self._orthanc, allow_threads=surroundings.allow_threads)

@@ -56,9 +56,8 @@ from .projection.projection import Projection
 from .service import UpsService
 from .settings import Settings, Surroundings
 from .store import shelves
-from .store.copy import EntriesCopy, path_beside
 from .store.metadata import OrthancEntries
-from .store.node import Node, NodeMark
+from .store.node import NodeFile, NodeMark
 from .store.port import StoreUnavailable
 from .store.shelf_keeper import StoreMisconfigured
 from .store.shelves import Uploads
@@ -223,9 +222,9 @@ class Site:
         if not self._surroundings.shares_database:
             return
         if self._mark is None:
-            copy = EntriesCopy(path_beside(self._projection_file()))
-            self._mark = NodeMark(self._entries, Node(copy.node), SystemClock(), self.health.stands_by)
-            copy.close()
+            self._node_file = NodeFile(f"{self._projection_file()}.node")
+            node = self._node_file.node
+            self._mark = NodeMark(self._entries, node, SystemClock(), self.health.stands_by)
         await self._patiently("the worklist", self._mark.acquire)
         self.health.leads()
         self._opened.append(self._mark.release)

@@ -26,16 +26,19 @@ WAITS = "as another node holds the worklist on this database"
 
 
 @contextlib.contextmanager
-def two_nodes(suite: str, folder: Path) -> Iterator[tuple[RealOrthanc, RealOrthanc]]:
-    """Two Orthancs, not started, with one database and one storage folder."""
+def two_nodes(
+    suite: str, folder: Path, *, one_index: bool = False
+) -> Iterator[tuple[RealOrthanc, RealOrthanc]]:
+    """Two Orthancs, not started, with one database and one storage folder, and perhaps one ``IndexDirectory``."""
     with PostgreSql() as database, contextlib.ExitStack() as stack:
         nodes = []
         for name in ("a", "b"):
-            (folder / name / "index").mkdir(parents=True)
+            (folder / name).mkdir(parents=True)
+            (folder / "index").mkdir(exist_ok=True)
             overrides = {
                 "Name": name,
                 "StorageDirectory": str(folder / "storage"),
-                "IndexDirectory": str(folder / name / "index"),
+                "IndexDirectory": str(folder / ("index" if one_index else name)),
                 "PostgreSQL": database.section(),
                 "Plugins": [postgresql.INDEX_PLUGIN, PYTHON_PLUGIN],
             }
@@ -112,3 +115,14 @@ def test_a_node_that_was_paused_steps_down_and_waits(suite: str, tmp_path: Path)
         assert b.stop() == 0
         opens(a, STALE_AFTER / 2)
         assert a.stop() == 0
+
+
+def test_two_nodes_in_one_folder_are_not_taken_for_the_same(suite: str, tmp_path: Path) -> None:
+    with two_nodes(suite, tmp_path, one_index=True) as (a, b):
+        a.start(120)
+        b.launch()
+        waits(b, 1)
+        assert state(b) == "standby"
+        a.kill()
+        opens(b, 2 * STALE_AFTER)
+        assert b.stop() == 0

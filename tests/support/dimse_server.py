@@ -143,8 +143,6 @@ class DimseRig:
         settings: Settings | None = None,
         surroundings: Surroundings | None = None,
         modalities: Sequence[Modality] = (KNOWN,),
-        *,
-        strict: bool = False,
     ) -> None:
         # The port field is checked in config.py; here 0 lets the system choose.
         self.settings = replace(settings or Settings(), dicom_port=0, bind_address="127.0.0.1")
@@ -155,11 +153,10 @@ class DimseRig:
         self.codec = Codec(self.settings, self.surroundings)
         self.loop = Loop()
         resolver = Resolver()
-        strict = self.surroundings.strict_aet_comparison
-        titles = AeTitles(strict=strict)
+        titles = AeTitles(strict=self.surroundings.strict_aet_comparison)
         policy = Policy(self.settings, self.surroundings, self.modalities, resolver, titles)
         refusals = RefusalLog()
-        services = Services(self.worklist, policy, self.seen.append, refusals, strict=strict)
+        services = Services(self.worklist, policy, self.seen.append, refusals, strict=self.settings.strict)
         tls = server_context(self.surroundings)
         share = Descriptors(4096).share()
         self.server = DimseServer(

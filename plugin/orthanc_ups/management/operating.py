@@ -11,7 +11,7 @@ from datetime import datetime
 from .. import __version__
 from ..delivery.management import DeliveryManagement
 from ..dicomweb.origins import Origins
-from ..dicomweb.rights import Rights
+from ..dicomweb.rights import ANYONE, Rights
 from ..dimse.scu import DimseChannel
 from ..orthanc.local_zone import local_zone
 from ..orthanc.loopback import Loopback
@@ -65,7 +65,7 @@ def facts(settings: Settings, surroundings: Surroundings, known: Known) -> Facts
         orthanc_version=known.version,
         listeners=_listeners(settings, surroundings),
         workitems_url=f"{settings.root}/workitems",
-        warnings=_warnings(surroundings),
+        warnings=start_warnings(settings, surroundings),
         maximum_pending=settings.maximum_pending_per_subscriber,
         plugins=known.plugins,
         templates=read_templates(settings.templates),
@@ -86,12 +86,18 @@ def _listeners(settings: Settings, surroundings: Surroundings) -> tuple[Listener
     )
 
 
-def _warnings(surroundings: Surroundings) -> tuple[str, ...]:
-    if surroundings.allow_threads:
-        return ()
-    return (
-        '"Python.AllowThreads" is off in orthanc.json: correct, but Orthanc answers slower. Set it to true.',
-    )
+def start_warnings(settings: Settings, surroundings: Surroundings) -> tuple[str, ...]:
+    """What an operator should know of orthanc.json, for the log and the page."""
+    warnings: list[str] = []
+    if not surroundings.allow_threads:
+        warnings.append(
+            '"Python.AllowThreads" is off in orthanc.json: correct, but Orthanc answers slower. Set it to true.'
+        )
+    if {*settings.users} - {ANYONE} and not surroundings.authentication_enabled:
+        warnings.append(
+            '"Ups.Users" names users, but "AuthenticationEnabled" is off in orthanc.json: everybody is anonymous.'
+        )
+    return tuple(warnings)
 
 
 def management(

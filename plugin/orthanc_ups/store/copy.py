@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-import uuid
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -84,19 +83,6 @@ class EntriesCopy:
         if connection is not None:
             with suppress(sqlite3.Error):
                 connection.close()
-
-    # --- this node ---
-
-    @property
-    def node(self) -> str:
-        """What tells this installation of the plugin from others on the same store; lasts as long as the file."""
-        with suppress(sqlite3.Error):
-            found = self._meta("node")
-            if found is None:
-                found = uuid.uuid4().hex
-                self._set_meta("node", found)
-            return found
-        return uuid.uuid4().hex
 
     def _meta(self, name: str) -> str | None:
         row = self._execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()

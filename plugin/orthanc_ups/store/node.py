@@ -8,6 +8,7 @@ renewed for ``STALE_AFTER`` seconds by the watcher's own clock, its owner is gon
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import socket
@@ -15,6 +16,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, Protocol
 
 import orjson
@@ -60,6 +62,35 @@ class Node:
 
     def __str__(self) -> str:
         return f"{self.host} (process {self.pid})"
+
+
+class NodeFile:
+    """Gives a node its name, which lasts as long as the file. Held by this process until ``close``.
+
+    Nodes that share a folder must not share a name, or one would take the mark of the other for its own: whoever finds
+    the file in use by another process gets a name for this run only.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Raises OSError if no file can be made there."""
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self.node = Node(uuid.uuid4().hex)
+        else:
+            self.node = Node(self._lasting_name())
+
+    def _lasting_name(self) -> str:
+        name = os.pread(self._file, 100, 0).decode("ascii", "replace").strip()
+        if not name:
+            name = uuid.uuid4().hex
+            os.pwrite(self._file, name.encode(), 0)
+        return name
+
+    def close(self) -> None:
+        """Let another process have the name."""
+        os.close(self._file)
 
 
 class NodeMark:

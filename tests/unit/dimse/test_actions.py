@@ -12,6 +12,7 @@ from orthanc_ups.core.outcome import Outcome
 from orthanc_ups.dimse.encode import encode
 from orthanc_ups.dimse.message import ERROR_COMMENT, OFFENDING_ELEMENT, STATUS, Field
 from orthanc_ups.dimse.syntax import EXPLICIT as EXPLICIT_SYNTAX
+from orthanc_ups.settings import Settings
 from tests.support import dimse_raw, workitems
 from tests.support.dimse_client import (
     UpsClient,
@@ -36,7 +37,7 @@ def rig() -> Iterator[DimseRig]:
 
 @pytest.fixture
 def strict_rig() -> Iterator[DimseRig]:
-    with DimseRig(strict=True) as running:
+    with DimseRig(Settings(strict=True)) as running:
         yield running
 
 

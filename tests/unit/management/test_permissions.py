@@ -20,8 +20,10 @@ from orthanc_ups.dicomweb.request import WebRequest
 from orthanc_ups.dicomweb.response import HttpProblem
 from orthanc_ups.dicomweb.rights import Rights
 from orthanc_ups.management.api import ManagementApi
+from orthanc_ups.management.operating import start_warnings
 from orthanc_ups.management.permissions import RIGHTS, Right
 from orthanc_ups.management.routing import Route, Router
+from orthanc_ups.settings import Settings, Surroundings
 from tests.support.management_desk import JSON, Desk
 from tests.unit.management.test_openapi import routes
 
@@ -281,3 +283,16 @@ def test_pages_of_other_origins_change_nothing(route: str, headers: dict[str, st
 def test_pages_of_ones_own_and_of_allowed_origins_do(headers: dict[str, str]) -> None:
     desk = desk_of("admin", allowed_origins=("https://viewer.example",))
     desk.ask("POST", "/subscribers/RIS/retry", {}, headers={**JSON, **headers})
+
+
+# --- at the start -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("users", "checked", "warned"),
+    [(USERS, False, True), (USERS, True, False), ({"*": ("*",)}, False, False)],
+)
+def test_users_without_authentication_are_warned_about(users: Any, checked: bool, warned: bool) -> None:
+    surroundings = Surroundings(allow_threads=True, authentication_enabled=checked)
+    warnings = start_warnings(Settings(users=users), surroundings)
+    assert any("everybody is anonymous" in warning for warning in warnings) is warned

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
-from orthanc_ups.store.node import KEY, RENEW_EVERY, STALE_AFTER, Node, NodeMark
+from orthanc_ups.store.node import KEY, RENEW_EVERY, STALE_AFTER, Node, NodeFile, NodeMark
 from orthanc_ups.store.port import Entry
 from orthanc_ups.store.twin import InMemoryEntries
 from tests.support.delivery import VirtualClock, run, settle
@@ -149,3 +150,14 @@ def test_a_restart_of_the_holder_is_no_news(caplog: pytest.LogCaptureFixture) ->
             task.cancel()
 
     run(scenario())
+
+
+def test_a_node_keeps_its_name_and_two_in_one_folder_have_different_ones(tmp_path: Path) -> None:
+    first = NodeFile(tmp_path / "node")
+    second = NodeFile(tmp_path / "node")
+    assert first.node.name != second.node.name
+    for file in (first, second):
+        file.close()
+    again = NodeFile(tmp_path / "node")
+    assert again.node.name == first.node.name and again.node.run != first.node.run
+    again.close()
