@@ -14,6 +14,7 @@ from orthanc_ups.core import tags
 from orthanc_ups.core.dataset import element
 from orthanc_ups.dimse.encode import encode
 from orthanc_ups.dimse.message import AFFECTED_CLASS, ERROR_COMMENT, STATUS, Field
+from orthanc_ups.dimse.syntax import EXPLICIT as EXPLICIT_SYNTAX
 from orthanc_ups.dimse.syntax import IMPLICIT as IMPLICIT_SYNTAX
 from tests.support import workitems
 from tests.support.dimse_client import UpsClient
@@ -23,7 +24,7 @@ from tests.support.orthanc import RealOrthanc
 from tests.support.upper_layer import associate_rq
 from tests.support.web_client import WebClient, new_uid
 
-CREATED_MODIFIED, SUCCESS = 0xB300, 0x0000
+CREATED_MODIFIED, UPDATED_MODIFIED, SUCCESS = 0xB300, 0xB305, 0x0000
 PASSING = [0xA700, 0xC001, 0xFF00, 0x0213]
 JSON = {"Content-Type": "application/dicom+json"}
 
@@ -31,7 +32,7 @@ JSON = {"Content-Type": "application/dicom+json"}
 @pytest.fixture(scope="module")
 def orthanc_overrides() -> dict[str, Any]:
     known = {"scu": ["SCU", "127.0.0.1", 104]}
-    return {"DicomModalities": known, "Ups": {"RetryFirst": 0.05, "RetryFactor": 1}}
+    return {"DicomModalities": known, "Ups": {"RetryFirst": 0.1, "RetryFactor": 1}}
 
 
 @pytest.fixture
@@ -107,6 +108,23 @@ def test_ps3_3_c_12_1_1_2_latin_9_and_private_text_of_an_implicit_vr_peer(orthan
 def implicit(tag: str, value: bytes) -> bytes:
     """One element in Implicit VR Little Endian."""
     return struct.pack("<HHL", int(tag[:4], 16), int(tag[4:], 16), len(value)) + value
+
+
+def test_ps3_4_cc_2_6_elements_of_the_command_set_within_an_n_set_are_dropped_and_named(
+    orthanc: RealOrthanc,
+) -> None:
+    with UpsClient(orthanc.ups_dicom_port) as client:
+        uid = client.create(workitems.minimal()).uid
+        changes = {
+            "00000002": element("UI", tags.PUSH),
+            "00001000": element("UI", uid),
+            tags.LABEL: element("LO", "Second look"),
+        }
+        with RawPeer(orthanc.ups_dicom_port, tags.PULL) as peer:
+            answer = peer.ask(operation(Field.N_SET, uid), encode(changes, EXPLICIT_SYNTAX))
+        assert answer.number(STATUS) == UPDATED_MODIFIED
+        assert "(0000,0002)" in answer.text(ERROR_COMMENT)
+        assert client.get(uid, [tags.LABEL]).attributes == {tags.LABEL: element("LO", "Second look")}
 
 
 def test_ps3_7_9_1_5_c_echo_of_another_class_is_0122(orthanc: RealOrthanc) -> None:
