@@ -60,7 +60,8 @@ def buttons(page: Page) -> set[str]:
 
 def test_a_workitem_offers_what_the_user_may_do(page_of: Screen, user: str, workitem: str) -> None:
     page = page_of.open(place("workitem", workitem))
-    expect(page.get_by_role("link", name="RIS", exact=True)).to_be_visible()
+    watchers = page.get_by_role("region", name="Subscribers")
+    expect(watchers.get_by_role("link", name="RIS", exact=True)).to_be_visible()
     acting = {"New workitem", "Edit", "Claim", "Request cancellation", "Subscribe", "Unsubscribe AI"}
     offered = buttons(page) & (acting | {"Unsubscribe RIS", "Lock"})
     expected = {"viewer": set(), "ai": acting, "admin": acting | {"Unsubscribe RIS", "Lock"}}
