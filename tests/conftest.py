@@ -41,6 +41,15 @@ def suite(request: pytest.FixtureRequest) -> str:
     return name
 
 
+@pytest.fixture(scope="session", params=["key-value", "metadata"])
+def store(request: pytest.FixtureRequest, suite: str) -> str:
+    """Where the worklist is kept (``Ups.Store``): each that the Orthanc of the suite has."""
+    name: str = request.param
+    if name == "key-value" and suite == "trixie":
+        pytest.skip("Orthanc 1.12.7 has no key-value stores")
+    return name
+
+
 @pytest.fixture(scope="module")
 def orthanc_overrides() -> dict[str, Any]:
     """Settings for `orthanc` beside the base configuration; a module may define its own."""

@@ -25,10 +25,11 @@ from .orthanc.clean_exit import skip_the_second_delete
 from .orthanc.hooks import ChangeForwarder, SiteCallbacks, UploadGuard
 from .orthanc.loop_thread import LoopThread
 from .orthanc.loopback import own_url
-from .orthanc.sdk import Orthanc, RestCallback
+from .orthanc.sdk import Orthanc, RestCallback, key_values
 from .orthanc.stop_notice import goes_on, told_to_stop
 from .settings import Settings, Surroundings
 from .site import Site
+from .store.choice import METADATA, WITHOUT_CHECK_REVISIONS
 from .store.shelves import Uploads, own_instances
 from .webhook.subscriptions import filter_of
 
@@ -65,10 +66,16 @@ class Plugin:
                 self._register_those_of_the_site()
                 return
             _check(settings, surroundings)
+            self._check_store(settings, surroundings)
             self._prepare(settings, surroundings)
         except ConfigurationError as error:
             _log.error("%s", error)
             raise SystemExit(1) from None
+
+    def _check_store(self, settings: Settings, surroundings: Surroundings) -> None:
+        only_metadata = settings.store == METADATA or key_values(self._orthanc) is None
+        if only_metadata and not surroundings.check_revisions:
+            raise ConfigurationError(WITHOUT_CHECK_REVISIONS)
 
     def _prepare(self, settings: Settings, surroundings: Surroundings) -> None:
         skip_the_second_delete()
@@ -78,7 +85,13 @@ class Plugin:
         token = self._orthanc.GenerateRestApiAuthorizationToken()
         guard = UploadGuard(self._orthanc, self._own, self._callbacks)
         self._site = Site(
-            settings, surroundings, uploads, token, self._thread, self._instruments(guard, surroundings)
+            settings,
+            surroundings,
+            uploads,
+            token,
+            self._thread,
+            self._instruments(guard, surroundings),
+            key_values(self._orthanc),
         )
         self._register_callbacks(guard)
         self._register_routes(settings)

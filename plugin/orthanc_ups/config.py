@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 from .core.ae_titles import InvalidAeTitle, valid_ae_title
 from .settings import Duration, Of, Range, Settings, Surroundings, Webhook
 
+STORES: Final = ("auto", "key-value", "metadata")
 _UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 ENCODED_SECRET: Final = "whsec_"  # noqa: S105 - a prefix
 """A webhook's secret that begins with this is base64."""
@@ -176,6 +177,9 @@ def _checked(settings: Settings) -> Settings:
         )
     if settings.projection_file:
         _check_projection_file(Path(settings.projection_file))
+    if settings.store not in STORES:
+        expected = ", ".join(f'"{name}"' for name in STORES)
+        raise ConfigurationError(f'"Ups.Store" is {settings.store!r}, expected one of {expected}')
     return settings
 
 
@@ -332,11 +336,6 @@ def read_configuration(configuration: Mapping[str, Any]) -> tuple[Settings, Surr
 
 
 def _check_orthanc(surroundings: Surroundings) -> None:
-    if not surroundings.check_revisions:
-        raise ConfigurationError(
-            '"CheckRevisions" is false or absent, expected true: '
-            "without it Orthanc overwrites a workitem that another request has just changed"
-        )
     if surroundings.read_only:
         raise ConfigurationError('"ReadOnly" is true, expected false: Orthanc could not store any workitem')
 

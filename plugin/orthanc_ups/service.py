@@ -67,10 +67,14 @@ class UpsService:
         clock: Clock,
         zone: tzinfo | None = None,
         titles: AeTitles | None = None,
+        copy: EntriesCopy | None = None,
     ) -> None:
-        """``zone``: where date-times without offset belong, as in ``projection``; None is the zone of the machine."""
+        """``copy`` is where entries are copied, by default beside the projection.
+
+        ``zone``: where date-times without offset belong, as in ``projection``; None is the zone of the machine.
+        """
         self.settings = settings
-        self.copy = EntriesCopy(path_beside(projection.path))
+        self.copy = copy or EntriesCopy(path_beside(projection.path))
         self.entries = entries = CopiedEntries(entries, self.copy)
         self.projection = projection
         self.clock = clock

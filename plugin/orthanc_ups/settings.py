@@ -66,6 +66,7 @@ class Settings:
     status_change_receivers: tuple[str, ...] = ()  # AE titles told of RESTARTED and GOING DOWN in any case
     history_length: Count = 100  # entries kept per workitem
     maximum_workitems: Count = 1_000_000
+    store: str = "auto"  # "auto", "key-value" or "metadata"
     projection_file: str = ""  # "" means beside Orthanc's index
 
     # Retention

@@ -51,11 +51,14 @@ from .orthanc.loop_thread import LoopThread
 from .orthanc.loopback import Loopback, refused
 from .orthanc.modalities import OrthancModalities
 from .orthanc.refusal_log import RefusalLog
-from .orthanc.sdk import RestOutput, RestRequest
+from .orthanc.sdk import KeyValueStore, RestOutput, RestRequest
 from .projection.projection import Projection
 from .service import UpsService
 from .settings import Settings, Surroundings
 from .store import shelves
+from .store.choice import StoreConditions, StoreEntries, open_store
+from .store.copy import Copies, EntriesCopy, path_beside
+from .store.key_value import KeyValueEntries
 from .store.metadata import OrthancEntries
 from .store.node import NodeFile, NodeMark
 from .store.port import StoreUnavailable
@@ -82,8 +85,11 @@ class Site:
         authorization: str,
         thread: LoopThread,
         instruments: Instruments,
+        key_values: KeyValueStore | None,
     ) -> None:
-        """Prepare, without touching loop or network. ``authorization``: the token for Orthanc's own port.
+        """Prepare, without touching loop or network.
+
+        ``authorization`` is the token for Orthanc's own port; ``key_values`` None if the SDK has no such calls.
 
         Raises:
             OSError: the certificate of Orthanc's HTTP server cannot be used.
@@ -103,7 +109,9 @@ class Site:
         self._settings = settings
         self._surroundings = surroundings
         self._loopback = Loopback.of(surroundings, authorization)
-        self._entries = OrthancEntries(self._loopback, uploads)
+        self._metadata = OrthancEntries(self._loopback, uploads)
+        self._key_value = KeyValueEntries(key_values) if key_values is not None else None
+        self._entries: StoreEntries
         self._titles = AeTitles(strict=surroundings.strict_aet_comparison)
         self._modalities = OrthancModalities(self._loopback, self._titles)
         self._zone = local_zone()
@@ -173,8 +181,12 @@ class Site:
 
     async def _open(self, http: HttpPort, listening: Awaitable[None]) -> None:
         self._opened.append(self._loopback.close)
-        await self._patiently("Orthanc's metadata", self._entries.open)
+        if self._key_value is not None:
+            self._opened.append(self._key_value.close)
         await self._hold_the_worklist()
+        self._projection = Projection.open(self._projection_file(), timezone=self._zone)
+        self._copy = EntriesCopy(path_beside(self._projection.path))
+        await self._patiently("the store of the worklist", self._open_store)
         await self._patiently("Orthanc's modalities", self._modalities.refresh)
         self._keep(self._modalities.keep_fresh)
         self._keep(self._disk_space.run)
@@ -183,7 +195,7 @@ class Site:
         dimse = self._dimse_channel(codec, resolver)
         sockets = WebSocketChannel(self._settings)
         service = self._service((dimse, sockets, *self._webhooks()))
-        await self._patiently("the worklist in Orthanc's metadata", service.start)
+        await self._patiently("the worklist", service.start)
         self.service = service
         collector.settle()
         self._opened.append(service.stop)
@@ -221,10 +233,11 @@ class Site:
         """Of several Orthancs on one database only one may keep the worklist; wait until it is this one."""
         if not self._surroundings.shares_database:
             return
+        await self._patiently("Orthanc's metadata", self._metadata.open)
         if self._mark is None:
             self._node_file = NodeFile(f"{self._projection_file()}.node")
             node = self._node_file.node
-            self._mark = NodeMark(self._entries, node, SystemClock(), self.health.stands_by)
+            self._mark = NodeMark(self._metadata, node, SystemClock(), self.health.stands_by)
         await self._patiently("the worklist", self._mark.acquire)
         self.health.leads()
         self._opened.append(self._mark.release)
@@ -233,13 +246,13 @@ class Site:
     async def _stand_by_once_lost(self, mark: NodeMark) -> None:
         await mark.keep()
         self.health.stands_by("another node has taken the worklist over")
-        self._entries.refused_because = "another node holds the worklist"
+        self._metadata.refused_because = "another node holds the worklist"
         self._opening = asyncio.ensure_future(self._open_again())
 
     async def _open_again(self) -> None:
         self._routes, self._pages, self.service = None, None, None
         await self._close()
-        self._entries.refused_because = ""
+        self._metadata.refused_because = ""
         await self.run()
 
     def _tell(self, service: UpsService, wires: Wires) -> None:
@@ -268,19 +281,26 @@ class Site:
 
     # --- parts ---
 
+    async def _open_store(self) -> None:
+        conditions = StoreConditions(
+            self._settings.store, self._surroundings.check_revisions, self._surroundings.shares_database
+        )
+        copies = Copies(self._copy, self._projection.documents)
+        self._entries = await open_store(conditions, self._loopback, self._key_value, self._metadata, copies)
+
     def _service(self, channels: tuple[Channel, ...]) -> UpsService:
         clock = SystemClock()
         self._receivers = receivers = KnownReceivers(self._modalities, channels, self._subscribers)
-        projection = Projection.open(self._projection_file(), timezone=self._zone)
         return UpsService(
             self._settings,
             self._own_ae,
             self._entries,
-            projection,
+            self._projection,
             channels,
             receivers,
             clock,
             titles=self._titles,
+            copy=self._copy,
         )
 
     def _listens(self, ae_title: str) -> None:

@@ -40,12 +40,17 @@ class Pairs:
     def __init__(self, pairs: list[tuple[str, bytes]]) -> None:
         self._pairs: Iterator[tuple[str, bytes]] = iter(pairs)
         self._pair: tuple[str, bytes] = ("", b"")
+        self._at_end = False
 
     def Next(self) -> bool:
+        if self._at_end:
+            raise RuntimeError("Bad sequence of calls")
         pair = next(self._pairs, None)
-        if pair is not None:
-            self._pair = pair
-        return pair is not None
+        if pair is None:
+            self._at_end = True
+            return False
+        self._pair = pair
+        return True
 
     def GetKey(self) -> str:
         return self._pair[0]

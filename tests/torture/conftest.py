@@ -15,9 +15,18 @@ _LIMITABLE = ("bash", "-c", 'exec env --ignore-signal=XFSZ "$@" > >(exec cat) 2>
 
 
 @pytest.fixture(scope="module")
-def load(suite: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[UnderLoad]:
+def load(suite: str, store: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[UnderLoad]:
     """Its data are on a disk of their own, if mounting is allowed."""
     folder = tmp_path_factory.mktemp("load")
     data = folder / "orthanc" / "data"
-    with small_disk(data, _DISK), UnderLoad(suite, folder, prefix=_LIMITABLE) as running:
+    chosen = {"Ups": {"Store": store}}
+    with small_disk(data, _DISK), UnderLoad(suite, folder, chosen, prefix=_LIMITABLE) as running:
         yield running
+
+
+@pytest.fixture
+def load_on_shelves(load: UnderLoad, store: str) -> UnderLoad:
+    """The same, where the worklist stands on shelves that somebody can change from outside."""
+    if store != "metadata":
+        pytest.skip("only metadata can be changed from outside")
+    return load

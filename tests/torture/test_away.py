@@ -106,14 +106,17 @@ def away_and_back(orthanc: RealOrthanc, tmp_path: Path, port: int) -> float:
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("count", [10_000, pytest.param(100_000, marks=pytest.mark.torture)])
 def test_who_is_away_for_ten_thousand_events_slows_nobody_and_gets_all_in_order(
-    suite: str, tmp_path: Path, count: int
+    suite: str, store: str, tmp_path: Path, count: int
 ) -> None:
     journal, record, missed = (tmp_path / name for name in ("journal", "record", "missed"))
     port = free_port()
     there = Subscribers(record, ("WARD",))
     modalities = {**there.modalities, **writer_modalities(80), "away": ["AWAY", "127.0.0.1", port]}
     modalities["ghost"] = ["GHOST", "127.0.0.1", free_port()]
-    with there, RealOrthanc(suite, {"DicomModalities": modalities, "Ups": SETTINGS}) as orthanc:
+    with (
+        there,
+        RealOrthanc(suite, {"DicomModalities": modalities, "Ups": {**SETTINGS, "Store": store}}) as orthanc,
+    ):
         subscribe_globally(orthanc, "WARD", "AWAY", "PHONE")
         there.open_sockets(orthanc)
         with Writers(orthanc, journal) as writers:
@@ -125,7 +128,7 @@ def test_who_is_away_for_ten_thousand_events_slows_nobody_and_gets_all_in_order(
         catching_up = away_and_back(orthanc, tmp_path, port)
         assert wait_until_told(journal, record, ("WARD",)).is_good
         there.end()
-    print(f"\n{suite}: away {dead:.2f}, catching up {catching_up:.2f} of the others' rate")
+    print(f"\n{suite}, {store}: away {dead:.2f}, catching up {catching_up:.2f} of the others' rate")
     assert dead >= A_TENTH, "a dead subscriber slows the others"
     assert catching_up >= A_TENTH, "a subscriber that catches up slows the others"
     sequences = sequences_of(missed, "PHONE")

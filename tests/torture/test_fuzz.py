@@ -56,8 +56,8 @@ class Footprint:
 
 
 @pytest.fixture(scope="module")
-def orthanc(suite: str) -> Iterator[RealOrthanc]:
-    with RealOrthanc(suite, {"DicomModalities": writer_modalities()}) as running:
+def orthanc(suite: str, store: str) -> Iterator[RealOrthanc]:
+    with RealOrthanc(suite, {"DicomModalities": writer_modalities(), "Ups": {"Store": store}}) as running:
         yield running
 
 

@@ -25,12 +25,17 @@ SETTINGS = {"ReplaceWaitingProgress": False, "RetryFirst": 0.2, "RetryMaximum": 
 
 @pytest.mark.parametrize("rounds", [20, pytest.param(200, marks=pytest.mark.torture)])
 @pytest.mark.timeout(3600)
-def test_no_change_and_no_event_is_lost_by_kill_9(suite: str, tmp_path: Path, rounds: int) -> None:
+def test_no_change_and_no_event_is_lost_by_kill_9(
+    suite: str, store: str, tmp_path: Path, rounds: int
+) -> None:
     chance = random.Random()
     journal, record = tmp_path / "journal", tmp_path / "record"
     subscribers = Subscribers(record, LISTENERS, SOCKETS, RESUMING)
     modalities = {**subscribers.modalities, **writer_modalities()}
-    with subscribers, RealOrthanc(suite, {"DicomModalities": modalities, "Ups": SETTINGS}) as orthanc:
+    with (
+        subscribers,
+        RealOrthanc(suite, {"DicomModalities": modalities, "Ups": {**SETTINGS, "Store": store}}) as orthanc,
+    ):
         subscribe_globally(orthanc, *subscribers.names)
         subscribers.open_sockets(orthanc)
         with Writers(orthanc, journal) as writers:
@@ -41,7 +46,7 @@ def test_no_change_and_no_event_is_lost_by_kill_9(suite: str, tmp_path: Path, ro
             writers.end()
         verdict = wait_until_told(journal, record, subscribers.names, timeout=120)
         subscribers.end()
-    print(f"\n{suite}: {rounds} times killed: {verdict}")
+    print(f"\n{suite}, {store}: {rounds} times killed: {verdict}")
     assert verdict.is_good, f"{verdict}\n{orthanc.log_tail()}"
     assert verdict.changes > 10 * rounds, "the writers hardly wrote"
     rising = sequences_of(record, RESUMING[0])

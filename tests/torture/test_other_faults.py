@@ -134,11 +134,13 @@ def set_clock(offset: Path, seconds: str) -> None:
     new.replace(offset)
 
 
-def test_a_clock_that_is_set_back_changes_no_order_and_loses_nothing(suite: str, tmp_path: Path) -> None:
+def test_a_clock_that_is_set_back_changes_no_order_and_loses_nothing(
+    suite: str, store: str, tmp_path: Path
+) -> None:
     offset = tmp_path / "offset"
     set_clock(offset, "0")
     script = write_script(tmp_path, CLOCK.format(offset=str(offset), plugin=str(PLUGIN.parent)))
-    with UnderLoad(suite, tmp_path, script=script) as load:
+    with UnderLoad(suite, tmp_path, {"Ups": {"Store": store}}, script=script) as load:
         for seconds in ("-172800", "7200", "-3600"):
             set_clock(offset, seconds)
             load.goes_on()

@@ -49,11 +49,14 @@ def watched(orthanc: RealOrthanc, seconds: float) -> list[int]:
 
 @pytest.mark.torture
 @pytest.mark.timeout(1800)
-def test_ten_minutes_under_load_leave_memory_flat(suite: str, tmp_path: Path) -> None:
+def test_ten_minutes_under_load_leave_memory_flat(suite: str, store: str, tmp_path: Path) -> None:
     journal, record = tmp_path / "journal", tmp_path / "record"
     subscribers = Subscribers(record, ("WARD1", "WARD2", "WARD3"), ("BOARD",), ("PHONE",))
     modalities = {**subscribers.modalities, **writer_modalities()}
-    with subscribers, RealOrthanc(suite, {"DicomModalities": modalities, "Ups": SETTINGS}) as orthanc:
+    with (
+        subscribers,
+        RealOrthanc(suite, {"DicomModalities": modalities, "Ups": {**SETTINGS, "Store": store}}) as orthanc,
+    ):
         subscribe_globally(orthanc, *subscribers.names)
         subscribers.open_sockets(orthanc)
         with Writers(orthanc, journal, pace=0.08) as writers:
@@ -62,7 +65,9 @@ def test_ten_minutes_under_load_leave_memory_flat(suite: str, tmp_path: Path) ->
         verdict = wait_until_told(journal, record, subscribers.names)
         assert orthanc.stop(IN_TIME) == 0
         subscribers.end()
-    print(f"\n{suite}: {verdict}\nmemory in MB, each minute: {[one // MEGABYTE for one in memory[::60]]}")
+    print(
+        f"\n{suite}, {store}: {verdict}\nmemory in MB, each minute: {[one // MEGABYTE for one in memory[::60]]}"
+    )
     assert verdict.is_good, verdict
     told, _ = record_of(record)
     assert all("GOING DOWN" in told[name][WELL_KNOWN] for name in subscribers.names)

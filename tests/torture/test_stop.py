@@ -28,17 +28,20 @@ WELL_KNOWN = "1.2.840.10008.5.1.4.34.5"
 EVERYTHING = {"ReplaceWaitingProgress": False}
 
 
-def test_an_orthanc_that_has_nothing_to_do_stops_cleanly(suite: str) -> None:
-    with RealOrthanc(suite) as orthanc:
+def test_an_orthanc_that_has_nothing_to_do_stops_cleanly(suite: str, store: str) -> None:
+    with RealOrthanc(suite, {"Ups": {"Store": store}}) as orthanc:
         assert requests.get(f"{orthanc.base_url}/dicom-web/workitems", timeout=10).status_code == 204
         assert orthanc.stop(IN_TIME) == 0
 
 
-def test_sigterm_under_load_ends_in_time_and_says_going_down(suite: str, tmp_path: Path) -> None:
+def test_sigterm_under_load_ends_in_time_and_says_going_down(suite: str, store: str, tmp_path: Path) -> None:
     journal, record = tmp_path / "journal", tmp_path / "record"
     subscribers = Subscribers(record, ("WARD1", "WARD2"), ("BOARD",))
     modalities = {**subscribers.modalities, **writer_modalities()}
-    with subscribers, RealOrthanc(suite, {"DicomModalities": modalities, "Ups": EVERYTHING}) as orthanc:
+    with (
+        subscribers,
+        RealOrthanc(suite, {"DicomModalities": modalities, "Ups": {**EVERYTHING, "Store": store}}) as orthanc,
+    ):
         subscribe_globally(orthanc, *subscribers.names)
         subscribers.open_sockets(orthanc)
         with Writers(orthanc, journal, pace=0.02) as writers:

@@ -93,16 +93,16 @@ def test_an_orthanc_that_is_read_only_does_not_start_and_is_used_again_when_it_i
 # --- an entry ---
 
 
-def test_an_entry_that_was_changed_by_hand_is_taken_over(load: UnderLoad) -> None:
-    uid, begun = load.make(), load.log_size
-    shelf = Shelf(load.orthanc, uid)
+def test_an_entry_that_was_changed_by_hand_is_taken_over(load_on_shelves: UnderLoad) -> None:
+    uid, begun = load_on_shelves.make(), load_on_shelves.log_size
+    shelf = Shelf(load_on_shelves.orthanc, uid)
     header, _, document = shelf.read().partition(b"\n")
     content = orjson.loads(document)
     content["attributes"][tags.LABEL] = element("LO", "by hand")
     shelf.write(header + b"\n" + orjson.dumps(content))
-    assert load.update(uid, LOW) == 200
-    assert load.logs("was changed by somebody else", begun)
-    assert shown(load, uid) == ("by hand", "LOW")
+    assert load_on_shelves.update(uid, LOW) == 200
+    assert load_on_shelves.logs("was changed by somebody else", begun)
+    assert shown(load_on_shelves, uid) == ("by hand", "LOW")
 
 
 CORRUPT = {
@@ -114,65 +114,65 @@ CORRUPT = {
 
 
 @pytest.mark.parametrize("kind", CORRUPT)
-def test_a_corrupt_entry_is_written_back(load: UnderLoad, kind: str) -> None:
-    uid, begun = load.make(), load.log_size
+def test_a_corrupt_entry_is_written_back(load_on_shelves: UnderLoad, kind: str) -> None:
+    uid, begun = load_on_shelves.make(), load_on_shelves.log_size
     content = CORRUPT[kind]
-    Shelf(load.orthanc, uid).write(content.replace(b"%b", uid.encode()))
-    assert load.update(uid, LOW) == 200
-    assert load.logs("corrupt" if b"UPS1" in content else "is not an entry", begun)
-    assert shown(load, uid) == (LABEL, "LOW")
-    load.crash()
-    assert shown(load, uid) == (LABEL, "LOW")
+    Shelf(load_on_shelves.orthanc, uid).write(content.replace(b"%b", uid.encode()))
+    assert load_on_shelves.update(uid, LOW) == 200
+    assert load_on_shelves.logs("corrupt" if b"UPS1" in content else "is not an entry", begun)
+    assert shown(load_on_shelves, uid) == (LABEL, "LOW")
+    load_on_shelves.crash()
+    assert shown(load_on_shelves, uid) == (LABEL, "LOW")
 
 
-def test_an_entry_that_was_deleted_is_written_back(load: UnderLoad) -> None:
-    uid, begun = load.make(), load.log_size
-    Shelf(load.orthanc, uid).delete()
-    assert load.update(uid, LOW) == 200
-    assert load.logs("vanished", begun)
-    load.crash()
-    assert shown(load, uid) == (LABEL, "LOW")
+def test_an_entry_that_was_deleted_is_written_back(load_on_shelves: UnderLoad) -> None:
+    uid, begun = load_on_shelves.make(), load_on_shelves.log_size
+    Shelf(load_on_shelves.orthanc, uid).delete()
+    assert load_on_shelves.update(uid, LOW) == 200
+    assert load_on_shelves.logs("vanished", begun)
+    load_on_shelves.crash()
+    assert shown(load_on_shelves, uid) == (LABEL, "LOW")
 
 
-def test_a_corrupt_entry_at_the_start_is_told_and_the_rest_is_served(load: UnderLoad) -> None:
-    spoiled, other, begun = load.make(), load.make(), load.log_size
-    Shelf(load.orthanc, spoiled).write(b"garbage")
-    load.crash()
-    assert load.logs("is not an entry of the worklist", begun)
-    assert shown(load, other)[0] == LABEL
+def test_a_corrupt_entry_at_the_start_is_told_and_the_rest_is_served(load_on_shelves: UnderLoad) -> None:
+    spoiled, other, begun = load_on_shelves.make(), load_on_shelves.make(), load_on_shelves.log_size
+    Shelf(load_on_shelves.orthanc, spoiled).write(b"garbage")
+    load_on_shelves.crash()
+    assert load_on_shelves.logs("is not an entry of the worklist", begun)
+    assert shown(load_on_shelves, other)[0] == LABEL
 
 
 # --- the shelves ---
 
 
-def test_the_pseudo_patient_is_written_back_while_clients_go_on(load: UnderLoad) -> None:
-    uid, begun = load.make(), load.log_size
-    patient = f"{load.orthanc.base_url}/patients/{shelves.PATIENT}"
+def test_the_pseudo_patient_is_written_back_while_clients_go_on(load_on_shelves: UnderLoad) -> None:
+    uid, begun = load_on_shelves.make(), load_on_shelves.log_size
+    patient = f"{load_on_shelves.orthanc.base_url}/patients/{shelves.PATIENT}"
     assert requests.get(f"{patient}/protected", timeout=10).text == "1"
     requests.delete(patient, timeout=30).raise_for_status()
-    assert load.logs("was deleted; writing it back", begun)
-    assert load.logs("nothing is lost", begun)
-    load.goes_on()
+    assert load_on_shelves.logs("was deleted; writing it back", begun)
+    assert load_on_shelves.logs("nothing is lost", begun)
+    load_on_shelves.goes_on()
     assert requests.get(f"{patient}/protected", timeout=10).text == "1"
-    load.crash()
-    assert shown(load, uid)[0] == LABEL
+    load_on_shelves.crash()
+    assert shown(load_on_shelves, uid)[0] == LABEL
 
 
-def test_a_single_shelf_is_written_back(load: UnderLoad) -> None:
-    uid, begun = load.make(), load.log_size
+def test_a_single_shelf_is_written_back(load_on_shelves: UnderLoad) -> None:
+    uid, begun = load_on_shelves.make(), load_on_shelves.log_size
     shelf = shelves.INSTANCES[shelves.address(f"workitem/{uid}", 0).shelf]
-    requests.delete(f"{load.orthanc.base_url}/instances/{shelf}", timeout=30).raise_for_status()
-    assert load.logs("nothing is lost", begun)
-    assert load.update(uid, LOW) == 200
-    load.goes_on()
+    requests.delete(f"{load_on_shelves.orthanc.base_url}/instances/{shelf}", timeout=30).raise_for_status()
+    assert load_on_shelves.logs("nothing is lost", begun)
+    assert load_on_shelves.update(uid, LOW) == 200
+    load_on_shelves.goes_on()
 
 
 @pytest.mark.parametrize("ending", ["killed", "stopped"])
 def test_a_pseudo_patient_deleted_while_the_plugin_is_off_comes_back_with_every_subscription(
-    load: UnderLoad, ending: str
+    load_on_shelves: UnderLoad, ending: str
 ) -> None:
-    uid, begun = load.make(), load.log_size
-    orthanc, ups = load.orthanc, load.orthanc.configuration["Ups"]
+    uid, begun = load_on_shelves.make(), load_on_shelves.log_size
+    orthanc, ups = load_on_shelves.orthanc, load_on_shelves.orthanc.configuration["Ups"]
     orthanc.kill() if ending == "killed" else orthanc.stop()
     ups["Enable"] = False
     orthanc.start()
@@ -180,11 +180,11 @@ def test_a_pseudo_patient_deleted_while_the_plugin_is_off_comes_back_with_every_
     orthanc.stop()
     ups["Enable"] = True
     orthanc.start()
-    line = load.logs("entries back", begun)
+    line = load_on_shelves.logs("entries back", begun)
     assert "2 × log of global subscriptions" in line
     assert (
         ending == "killed" or "2 × delivery cursor" in line
     )  # a kill may come before the first one is stored
     assert "are lost" not in orthanc.log_text()[begun:]
-    assert shown(load, uid)[0] == LABEL
-    load.goes_on()
+    assert shown(load_on_shelves, uid)[0] == LABEL
+    load_on_shelves.goes_on()

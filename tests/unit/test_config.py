@@ -136,7 +136,6 @@ ENABLED: dict[str, Any] = {"CheckRevisions": True, "Ups": {"Enable": True}}
 MISTAKES_OF_BOTH: list[tuple[dict[str, Any], str]] = [
     ({"UPS": {"Enable": True}}, 'unknown section "UPS"; did you mean "Ups"?'),
     ({**ENABLED, "ups": {}}, 'unknown section "ups"; did you mean "Ups"?'),
-    ({**ENABLED, "CheckRevisions": False}, '"CheckRevisions" is false or absent, expected true'),
     ({**ENABLED, "ReadOnly": True}, '"ReadOnly" is true, expected false'),
     ({**ENABLED, "HttpPort": 8043}, '"Ups.HttpPort" is 8043, which is Orthanc\'s own "HttpPort"'),
     ({**ENABLED, "DicomPort": 8043}, '"Ups.HttpPort" is 8043, which is Orthanc\'s own "DicomPort"'),

@@ -8,7 +8,7 @@ Orthanc of each suite.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final, Protocol, TypeAlias, TypedDict
+from typing import Final, Protocol, TypeAlias, TypedDict, cast
 
 
 class RestOutput(Protocol):
@@ -195,3 +195,8 @@ IN_NEWER_ONLY: Final = (
     "CreateKeysValuesIterator",
 )
 """Calls that the module of Debian trixie lacks: ask with getattr."""
+
+
+def key_values(orthanc: Orthanc) -> KeyValueStore | None:
+    """The calls for key-value stores, or None if this module has none."""
+    return cast("KeyValueStore", orthanc) if hasattr(orthanc, "StoreKeyValue") else None

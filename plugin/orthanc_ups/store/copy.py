@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -133,6 +134,15 @@ class EntriesCopy:
         except sqlite3.Error as error:
             _log.error("The copy of the worklist's entries cannot be read to its end: %s", error)
 
+    @property
+    def is_empty(self) -> bool:
+        """True if no entry is copied."""
+        return next(self.entries(), None) is None
+
+    def clear(self) -> None:
+        """Drop every copied entry."""
+        self._try("DELETE FROM entry", ())
+
     def versions(self) -> dict[str, str]:
         """What the copy has of each entry."""
         try:
@@ -156,6 +166,31 @@ class EntriesCopy:
         with self.at_once():
             for entry in entries:
                 self.put(entry)
+
+
+@dataclass(frozen=True, slots=True)
+class Copies:
+    """Everything that is known of entries in a store from which somebody may delete them.
+
+    Attributes:
+        copy: every entry but workitems.
+        workitems: key, document and version of each workitem, from the projection.
+    """
+
+    copy: EntriesCopy
+    workitems: Callable[[], Iterable[tuple[str, bytes, str]]]
+
+    def entries(self) -> Iterator[Entry]:
+        """Every copied entry; none if the store never was one that is copied."""
+        if self.copy.is_empty:
+            return
+        yield from self.copy.entries()
+        for key, document, version in self.workitems():
+            yield Entry(key, document, version)
+
+    def forget(self) -> None:
+        """The store holds nothing any more."""
+        self.copy.clear()
 
 
 class CopiedEntries:

@@ -48,6 +48,7 @@ class KeyValueEntries:
     Nobody can take entries away from outside, so nothing is ever missing or restored.
     """
 
+    name: Final = "key-value"
     exposed: Final = False
     incomplete: frozenset[int] = frozenset()
 
@@ -100,8 +101,11 @@ class KeyValueEntries:
     async def load(self) -> AsyncIterator[list[Entry]]:
         """Every entry in chunks, by key."""
         iterator = await self._call(lambda: self._orthanc.CreateKeysValuesIterator(_STORE))
-        while chunk := await self._call(lambda: _next_entries(iterator)):
-            yield chunk
+        at_end = False
+        while not at_end:
+            chunk, at_end = await self._call(lambda: _next_entries(iterator))
+            if chunk:
+                yield chunk
 
     async def read(self, key: str) -> Entry | None:
         """One entry as the store has it now."""
@@ -131,7 +135,10 @@ class KeyValueEntries:
 
         def work() -> None:
             self._compare(key, version)
-            self._orthanc.DeleteKeyValue(_STORE, key)
+            try:
+                self._orthanc.DeleteKeyValue(_STORE, key)
+            except Exception as error:
+                self._refuse_unless(self._orthanc.GetKeyValue(_STORE, key) is None, error)
 
         await self._call(work)
 
@@ -174,8 +181,18 @@ class KeyValueEntries:
             raise EntryConflict(key)
 
     def _write(self, key: str, document: bytes, revision: int) -> str:
-        self._orthanc.StoreKeyValue(_STORE, key, b"%d\n%b" % (revision, document))
+        value = b"%d\n%b" % (revision, document)
+        try:
+            self._orthanc.StoreKeyValue(_STORE, key, value)
+        except Exception as error:  # Orthanc's own, such as a full or locked database
+            self._refuse_unless(self._orthanc.GetKeyValue(_STORE, key) == value, error)
         return str(revision)
+
+    @staticmethod
+    def _refuse_unless(done: bool, error: Exception) -> None:
+        """After a failure Orthanc has rolled back, as a rule; what stands there now tells."""
+        if not done:
+            raise StoreUnavailable(f"Orthanc's key-value store: {error}", certain=True) from error
 
 
 def _entry(key: str, value: bytes) -> Entry | None:
@@ -186,13 +203,16 @@ def _entry(key: str, value: bytes) -> Entry | None:
     return Entry(key, document, revision.decode())
 
 
-def _next_entries(iterator: KeysValuesIterator) -> list[Entry]:
+def _next_entries(iterator: KeysValuesIterator) -> tuple[list[Entry], bool]:
+    """The next entries, and whether these were the last: Orthanc refuses ``Next`` after the end."""
     entries: list[Entry] = []
-    while len(entries) < _CHUNK and iterator.Next():
+    while len(entries) < _CHUNK:
+        if not iterator.Next():
+            return entries, True
         entry = _entry(iterator.GetKey(), iterator.GetValue())
         if entry is not None:
             entries.append(entry)
-    return entries
+    return entries, False
 
 
 def _outcome(call: _Call) -> _Outcome:

@@ -39,6 +39,7 @@ class OrthancEntries:
         refused_because: why nothing is written any more; empty as a rule.
     """
 
+    name: Final = "metadata"
     exposed: Final = True
 
     def __init__(self, loopback: Loopback, uploads: Uploads | None = None) -> None:
@@ -60,6 +61,17 @@ class OrthancEntries:
         """
         await self._keeper.make_missing()
         self._counts_revisions = await self._keeper.counts_revisions()
+
+    async def exists(self) -> bool:
+        """Whether Orthanc has the pseudo patient, or any part of it."""
+        return bool(await self._keeper.present())
+
+    async def discard(self) -> None:
+        """Delete the pseudo patient with every entry. ``open`` makes it anew."""
+        reply = await self._loopback.request("DELETE", f"/patients/{shelves.PATIENT}")
+        if reply.status not in (200, 404):
+            raise refused(reply, "cannot delete the pseudo patient of the worklist")
+        self._probes.clear()
 
     # --- reading ----------------------------------------------------------------------------------
 

@@ -132,6 +132,11 @@ def is_ours(orthanc_id: str) -> bool:
     return orthanc_id in _OURS
 
 
+def shelves_of(key: str) -> frozenset[int]:
+    """The shelves on which an entry may stand."""
+    return frozenset(address(key, probe).shelf for probe in range(PROBES))
+
+
 def path(place: Address) -> str:
     """The path of an entry in Orthanc's REST API."""
     return f"/instances/{INSTANCES[place.shelf]}/metadata/{place.slot}"

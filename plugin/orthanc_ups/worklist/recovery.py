@@ -91,7 +91,7 @@ class Recovery:
 
     def look_after_copy(self) -> None:
         """Make the copy anew from memory if its file failed."""
-        if self._entries.copy.broken is not None:
+        if self._entries.exposed and self._entries.copy.broken is not None:
             self._entries.copy.fill(self._all_but_workitems())
 
     def _workitems(self) -> Iterator[Entry]:

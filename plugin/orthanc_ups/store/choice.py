@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Which store keeps the worklist (``Ups.Store``), and the move when that changes.
+
+``key-value`` needs an Orthanc whose index has key-value stores, and leaves no trace in the PACS. ``metadata`` works
+everywhere and lets several nodes compare and set, at the price of a pseudo patient. ``auto`` takes key-value where
+Orthanc has it, unless several Orthancs may share the database: key-value stores have no compare-and-set.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+from ..orthanc.loopback import Loopback
+from . import shelves
+from .copy import Copies
+from .key_value import KeyValueEntries
+from .metadata import OrthancEntries
+from .moving import TwoWorklists, move_worklist
+from .port import Entry, StoreUnavailable
+from .recovery import ShelvesLost
+from .shelf_keeper import StoreMisconfigured
+
+_log = logging.getLogger("orthanc_ups.store")
+AUTO: Final = "auto"
+KEY_VALUE: Final = "key-value"
+METADATA: Final = "metadata"
+
+WITHOUT_CHECK_REVISIONS: Final = (
+    '"CheckRevisions" is false or absent, expected true: without it Orthanc overwrites a workitem that another '
+    'request has just changed ("Ups.Store": "key-value" does not need it)'
+)
+
+StoreEntries: TypeAlias = KeyValueEntries | OrthancEntries
+
+
+@dataclass(frozen=True, slots=True)
+class StoreConditions:
+    """What orthanc.json says that decides which store can be used.
+
+    Attributes:
+        choice: ``Ups.Store``: ``auto``, ``key-value`` or ``metadata``.
+        check_revisions: ``CheckRevisions`` of Orthanc.
+        shares_database: True if other Orthancs may open the same database (``PostgreSQL.Lock`` is false).
+    """
+
+    choice: str
+    check_revisions: bool
+    shares_database: bool
+
+
+async def open_store(
+    conditions: StoreConditions,
+    loopback: Loopback,
+    key_value: KeyValueEntries | None,
+    metadata: OrthancEntries,
+    copies: Copies,
+) -> StoreEntries:
+    """Open the chosen store; a worklist that the other one holds is moved into it first.
+
+    ``key_value`` is None if the Python plugin has no calls for key-value stores. ``copies`` has what
+    somebody has deleted from metadata meanwhile. May be repeated.
+
+    Raises:
+        StoreMisconfigured: the chosen store cannot be used; the text names the key.
+        StoreUnavailable: try again later.
+    """
+    usable = key_value if await _has_key_value_stores(loopback) else None
+    if conditions.choice == KEY_VALUE and usable is None:
+        raise StoreMisconfigured(
+            '"Ups.Store" is "key-value", but this Orthanc or its index has no key-value stores '
+            "(Orthanc 1.12.8 or later with SQLite); use "
+            '"auto" or "metadata"'
+        )
+    if conditions.choice == KEY_VALUE and conditions.shares_database:
+        raise StoreMisconfigured(
+            '"Ups.Store" is "key-value", but "Lock" of the index plugin is false: several Orthancs may open the '
+            'database, and key-value stores have no compare-and-set; use "auto" or "metadata"'
+        )
+    if usable is not None and _prefers_key_value(conditions):
+        await usable.open()
+        await _move(SurvivingEntries(metadata, copies), usable)
+        return usable
+    if not conditions.check_revisions:
+        raise StoreMisconfigured(WITHOUT_CHECK_REVISIONS)
+    await metadata.open()
+    if usable is not None:
+        await usable.open()
+        if await usable.exists():
+            await _complete_if_new(metadata)
+            await _move(usable, metadata)
+        await usable.close()
+    return metadata
+
+
+async def _complete_if_new(metadata: OrthancEntries) -> None:
+    """Say of new shelves that nothing is to be written back to them, so that they can be written to."""
+    entries = [entry async for chunk in metadata.load() for entry in chunk]
+    if metadata.incomplete and not entries:
+        await metadata.restore(_nothing())
+
+
+async def _nothing() -> AsyncIterator[Entry]:
+    nothing: tuple[Entry, ...] = ()
+    for entry in nothing:
+        yield entry
+
+
+def _prefers_key_value(conditions: StoreConditions) -> bool:
+    return conditions.choice == KEY_VALUE or (conditions.choice == AUTO and not conditions.shares_database)
+
+
+async def _has_key_value_stores(loopback: Loopback) -> bool:
+    reply = await loopback.request("GET", "/system")
+    if reply.status != 200:
+        raise StoreUnavailable(f"Orthanc does not describe itself: {reply}", certain=True)
+    capabilities: Any = reply.json().get("Capabilities", {})
+    return isinstance(capabilities, dict) and capabilities.get("HasKeyValueStores") is True
+
+
+class SurvivingEntries:
+    """What stands in metadata, with the copies of what somebody has deleted there, to be moved away."""
+
+    def __init__(self, metadata: OrthancEntries, copies: Copies) -> None:
+        self.name = metadata.name
+        self._metadata = metadata
+        self._copies = copies
+
+    async def exists(self) -> bool:
+        """Whether anything is there or was."""
+        return await self._metadata.exists() or any(True for _ in self._copies.entries())
+
+    async def load(self) -> AsyncIterator[list[Entry]]:
+        """Every entry that is there, then the copies of those that stood on shelves which are incomplete."""
+        stored: set[str] = set()
+        async for chunk in self._metadata.load():
+            stored.update(entry.key for entry in chunk)
+            yield chunk
+        deleted = [
+            entry
+            for entry in self._copies.entries()
+            if entry.key not in stored and self._metadata.incomplete & shelves.shelves_of(entry.key)
+        ]
+        if deleted:
+            _log.warning("Took %d deleted entries of the worklist from the copy", len(deleted))
+            yield deleted
+
+    async def read(self, key: str) -> Entry | None:
+        """One entry, None if it is not there or was deleted."""
+        try:
+            return await self._metadata.read(key)
+        except ShelvesLost:
+            return None
+
+    async def create(self, key: str, document: bytes) -> str:
+        """As the port."""
+        return await self._metadata.create(key, document)
+
+    async def replace(self, key: str, document: bytes, version: str) -> str:
+        """As the port."""
+        return await self._metadata.replace(key, document, version)
+
+    async def remove(self, key: str, version: str) -> None:
+        """As the port."""
+        await self._metadata.remove(key, version)
+
+    async def discard(self) -> None:
+        """Delete the pseudo patient, and forget the copies."""
+        await self._metadata.discard()
+        self._copies.forget()
+
+
+async def _move(source: StoreEntries | SurvivingEntries, target: StoreEntries) -> None:
+    try:
+        copied = await move_worklist(source, target)
+    except TwoWorklists:
+        raise StoreMisconfigured(
+            "both Orthanc's key-value store and its metadata hold a worklist: "
+            f'set "Ups.Store" to "{source.name}", export that one, and delete it before you go on with "{target.name}"'
+        ) from None
+    if copied:
+        _log.warning("Moved %d entries of the worklist from %s to %s", copied, source.name, target.name)

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""``Ups.Store``: where the worklist is kept, and that it moves when the choice changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from orthanc_ups.core import tags
+from orthanc_ups.core.dataset import text
+from orthanc_ups.store import shelves
+from tests.support.orthanc import RealOrthanc
+from tests.support.waiting import wait_until
+from tests.support.web_client import WebClient
+
+HAS_KEY_VALUE_STORES = {"forky": True, "trixie": False}
+GLOBAL = "1.2.840.10008.5.1.4.34.5"
+
+
+@pytest.fixture
+def key_value_suite(suite: str) -> str:
+    if not HAS_KEY_VALUE_STORES[suite]:
+        pytest.skip("Orthanc 1.12.7 has no key-value stores")
+    return suite
+
+
+def with_store(name: str, **more: Any) -> dict[str, Any]:
+    return {"Ups": {"Store": name}, **more}
+
+
+def client(orthanc: RealOrthanc) -> WebClient:
+    return WebClient(f"http://127.0.0.1:{orthanc.ups_http_port}/dicom-web")
+
+
+def get(orthanc: RealOrthanc, path: str) -> Any:
+    answer = requests.get(orthanc.base_url + path, timeout=30)
+    answer.raise_for_status()
+    return answer.json()
+
+
+def pseudo_patient_is_there(orthanc: RealOrthanc) -> bool:
+    return requests.get(f"{orthanc.base_url}/patients/{shelves.PATIENT}", timeout=30).status_code == 200
+
+
+def fill(orthanc: RealOrthanc, workitems: int = 3) -> list[str]:
+    """Some workitems, the first one claimed, and a global subscription."""
+    web = client(orthanc)
+    uids = [web.create() for _ in range(workitems)]
+    web.claim(uids[0])
+    assert web.post(f"/workitems/{GLOBAL}/subscribers/WATCHER").status_code == 201
+    return uids
+
+
+def holds(orthanc: RealOrthanc, uids: list[str]) -> None:
+    """Everything that ``fill`` made is there."""
+    web = client(orthanc)
+    states = [text(web.retrieve(uid), tags.STATE) for uid in uids]
+    assert states == ["IN PROGRESS", *["SCHEDULED"] * (len(uids) - 1)]
+    subscribers = get(orthanc, "/ups/api/subscribers")
+    assert "WATCHER" in str(subscribers)
+
+
+def test_auto_takes_the_key_value_store_where_orthanc_has_it(suite: str) -> None:
+    with RealOrthanc(suite) as orthanc:
+        uids = fill(orthanc)
+        assert pseudo_patient_is_there(orthanc) is not HAS_KEY_VALUE_STORES[suite]
+        holds(orthanc, uids)
+
+
+def test_with_the_key_value_store_nothing_shows_in_the_pacs(key_value_suite: str) -> None:
+    with RealOrthanc(key_value_suite, with_store("key-value")) as orthanc:
+        fill(orthanc)
+        statistics = get(orthanc, "/statistics")
+        assert (statistics["CountPatients"], statistics["CountInstances"]) == (0, 0)
+        assert get(orthanc, "/changes")["Changes"] == []
+
+
+def test_the_key_value_store_needs_no_check_revisions(key_value_suite: str) -> None:
+    with RealOrthanc(key_value_suite, with_store("key-value", CheckRevisions=False)) as orthanc:
+        holds(orthanc, fill(orthanc))
+
+
+def test_a_worklist_in_the_key_value_store_survives_kill_and_stop(key_value_suite: str) -> None:
+    with RealOrthanc(key_value_suite, with_store("key-value")) as orthanc:
+        uids = fill(orthanc)
+        orthanc.kill()
+        orthanc.start()
+        holds(orthanc, uids)
+        assert orthanc.stop() == 0
+        orthanc.start()
+        holds(orthanc, uids)
+
+
+def test_a_worklist_moves_with_the_choice_there_and_back(key_value_suite: str) -> None:
+    with RealOrthanc(key_value_suite, with_store("metadata")) as orthanc:
+        uids = fill(orthanc)
+        for store in ("key-value", "metadata", "key-value"):
+            orthanc.stop()
+            orthanc.configuration["Ups"]["Store"] = store
+            orthanc.start()
+            holds(orthanc, uids)
+            assert pseudo_patient_is_there(orthanc) is (store == "metadata")
+            assert f"to {store}" in orthanc.log_text()
+
+
+def test_a_move_that_is_killed_is_finished_at_the_next_start(key_value_suite: str) -> None:
+    with RealOrthanc(key_value_suite, with_store("metadata")) as orthanc:
+        uids = fill(orthanc, 60)
+        for number in range(6):
+            orthanc.stop()
+            orthanc.configuration["Ups"]["Store"] = ("key-value", "metadata")[number % 2]
+            orthanc.log.write_bytes(b"")
+            orthanc.launch()
+            wait_until(lambda: "has started" in orthanc.log_text(), "Orthanc runs", 30)
+            orthanc.kill()
+            orthanc.start()
+            holds(orthanc, uids)
+
+
+def test_key_value_where_there_is_none_is_a_line_that_names_the_key(suite: str, tmp_path: Path) -> None:
+    if HAS_KEY_VALUE_STORES[suite]:
+        pytest.skip("this Orthanc has key-value stores")
+    orthanc = RealOrthanc(suite, with_store("key-value"), folder=tmp_path)
+    try:
+        orthanc.launch()
+        wait_until(lambda: '"Ups.Store" is "key-value"' in orthanc.log_text(), "the reason is logged", 30)
+        assert "Traceback" not in orthanc.log_text()
+    finally:
+        orthanc.discard()
+
+
+def test_metadata_needs_check_revisions_and_says_so(suite: str, tmp_path: Path) -> None:
+    orthanc = RealOrthanc(suite, with_store("metadata", CheckRevisions=False), folder=tmp_path)
+    try:
+        orthanc.launch()
+        assert orthanc.wait() != 0
+        assert '"CheckRevisions" is false or absent, expected true' in orthanc.log_text()
+    finally:
+        orthanc.discard()
+
+
+def test_what_was_deleted_is_made_good_on_the_way_to_key_value(key_value_suite: str) -> None:
+    """Choosing the key-value store is the cure for a router that deletes the pseudo patient."""
+    with RealOrthanc(key_value_suite, with_store("metadata")) as orthanc:
+        uids = fill(orthanc)
+        orthanc.stop()
+        orthanc.configuration["Ups"] |= {"Enable": False}
+        orthanc.start()
+        requests.delete(f"{orthanc.base_url}/patients/{shelves.PATIENT}", timeout=30).raise_for_status()
+        orthanc.stop()
+        orthanc.configuration["Ups"] |= {"Enable": True, "Store": "key-value"}
+        for _ in range(2):
+            orthanc.start()
+            holds(orthanc, uids)
+            assert not pseudo_patient_is_there(orthanc)
+            orthanc.stop()
