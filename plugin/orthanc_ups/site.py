@@ -30,9 +30,8 @@ from .dicomweb.ups_rs import UpsRs
 from .dicomweb.websocket import WebSocketSessions
 from .dicomweb.websocket_channel import WebSocketChannel
 from .dimse import tls as dimse_tls
-from .dimse.codec import Codec
-from .dimse.policy import Policy
-from .dimse.resolver import Resolver
+from .dimse.data_sets import Codec
+from .dimse.policy import Policy, Resolver
 from .dimse.scp import MORE_CONNECTIONS, DimseServer
 from .dimse.scu import DimseChannel
 from .dimse.services import Services

@@ -16,12 +16,18 @@ from pynetdicom import AE
 
 from orthanc_ups.core import tags
 from orthanc_ups.core.dataset import element, text
-from orthanc_ups.dimse import pdu as dimse_pdu
-from orthanc_ups.dimse.encode import encode
-from orthanc_ups.dimse.message import STATUS, Field, Message, fragments
+from orthanc_ups.dimse.data_sets import EXPLICIT, encode
+from orthanc_ups.dimse.message import (
+    RELEASE_RQ,
+    STATUS,
+    CommandField,
+    Message,
+    PduType,
+    data_pdu,
+    fragments,
+    read_header,
+)
 from orthanc_ups.dimse.negotiation import request
-from orthanc_ups.dimse.pdu import Kind
-from orthanc_ups.dimse.syntax import EXPLICIT
 from tests.support import dimse_raw, workitems
 from tests.support.dimse_client import VERIFICATION, NoAssociation, UpsClient
 from tests.support.dimse_raw import Closed, RawPeer
@@ -53,20 +59,20 @@ def orthanc_is_well(orthanc: RealOrthanc) -> None:
 
 def test_a_thousand_associations_at_once(orthanc: RealOrthanc) -> None:
     answers = asyncio.run(_crowd(orthanc.ups_dicom_port, 1000))
-    assert answers.count(Kind.ASSOCIATE_AC) == 30
-    assert answers.count(Kind.ASSOCIATE_RJ) == 970
+    assert answers.count(PduType.ASSOCIATE_AC) == 30
+    assert answers.count(PduType.ASSOCIATE_RJ) == 970
     orthanc_is_well(orthanc)
 
 
-async def _crowd(port: int, count: int) -> list[Kind | None]:
+async def _crowd(port: int, count: int) -> list[PduType | None]:
     everybody = asyncio.Barrier(count)  # nobody leaves before all have an answer
 
-    async def one() -> Kind | None:
+    async def one() -> PduType | None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(request("SCU", "ORTHANC", VERIFICATION, 16_384))
         kind = None
         with contextlib.suppress(OSError, EOFError):
-            kind, _ = dimse_pdu.read_header(await reader.readexactly(6))
+            kind, _ = read_header(await reader.readexactly(6))
         await everybody.wait()
         writer.close()
         return kind
@@ -76,7 +82,7 @@ async def _crowd(port: int, count: int) -> list[Kind | None]:
 
 def test_damaged_conversations_and_vanishing_peers(orthanc: RealOrthanc) -> None:
     """A fixed sequence of 300 damaged conversations; threads and files of Orthanc do not grow."""
-    conversation = request("SCU", "ORTHANC", tags.PUSH, 16_384) + _create() * 2 + dimse_pdu.RELEASE_RQ
+    conversation = request("SCU", "ORTHANC", tags.PUSH, 16_384) + _create() * 2 + RELEASE_RQ
     chance = random.Random(4711)
     orthanc_is_well(orthanc)
     before = _resources(orthanc)
@@ -107,8 +113,8 @@ def _lets_in(orthanc: RealOrthanc) -> bool:
 
 def _create() -> bytes:
     encoded = encode(workitems.minimal(), EXPLICIT)
-    message = Message(1, dimse_raw.operation(Field.N_CREATE, ""), encoded)
-    return b"".join(dimse_pdu.data(part) for part in fragments(message, 16_384))
+    message = Message(1, dimse_raw.operation(CommandField.N_CREATE, ""), encoded)
+    return b"".join(data_pdu(part) for part in fragments(message, 16_384))
 
 
 def _resources(orthanc: RealOrthanc) -> tuple[int, int]:
@@ -128,7 +134,7 @@ def test_a_refused_request_changes_nothing(orthanc: RealOrthanc) -> None:
         before = client.get(uid).attributes
         with RawPeer(orthanc.ups_dicom_port, tags.PULL) as peer:
             broken = encode(workitems.progress(), EXPLICIT)[:-3]
-            assert peer.ask(dimse_raw.operation(Field.N_SET, uid), broken).number(STATUS) == 0x0110
+            assert peer.ask(dimse_raw.operation(CommandField.N_SET, uid), broken).number(STATUS) == 0x0110
         client.update(uid, {tags.STATE: element("CS", "COMPLETED")})
         client.update(uid, {tags.PRIORITY: element("CS", "URGENT")})
         client.update(uid, workitems.progress(), "2.25.1")
@@ -200,11 +206,11 @@ def _tell(orthanc: RealOrthanc, ae_title: str, port: int) -> None:
 def test_a_stop_aborts_associations_and_is_quick(lonely: RealOrthanc) -> None:
     with RawPeer(lonely.ups_dicom_port, tags.PUSH) as push:
         large = encode(workitems.minimal(t0040A160=element("UT", "x" * 200_000)), EXPLICIT)  # wakes a thread
-        assert push.ask(dimse_raw.operation(Field.N_CREATE, ""), large).number(STATUS) == 0
+        assert push.ask(dimse_raw.operation(CommandField.N_CREATE, ""), large).number(STATUS) == 0
     with RawPeer(lonely.ups_dicom_port, tags.PULL) as idle, RawPeer(lonely.ups_dicom_port) as silent:
         begun = time.monotonic()
         assert lonely.stop(timeout=15) == 0
-        assert idle.receive()[0] is Kind.ABORT
+        assert idle.receive()[0] is PduType.ABORT
         with pytest.raises(Closed):
             silent.receive()
         assert time.monotonic() - begun < 15

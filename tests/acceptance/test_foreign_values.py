@@ -12,10 +12,10 @@ import requests
 from orthanc_ups.codecs import dicom_json
 from orthanc_ups.core import tags
 from orthanc_ups.core.dataset import element
-from orthanc_ups.dimse.encode import encode
-from orthanc_ups.dimse.message import AFFECTED_CLASS, ERROR_COMMENT, STATUS, Field
-from orthanc_ups.dimse.syntax import EXPLICIT as EXPLICIT_SYNTAX
-from orthanc_ups.dimse.syntax import IMPLICIT as IMPLICIT_SYNTAX
+from orthanc_ups.dimse.data_sets import EXPLICIT as EXPLICIT_SYNTAX
+from orthanc_ups.dimse.data_sets import IMPLICIT as IMPLICIT_SYNTAX
+from orthanc_ups.dimse.data_sets import encode
+from orthanc_ups.dimse.message import AFFECTED_CLASS, ERROR_COMMENT, STATUS, CommandField
 from tests.support import workitems
 from tests.support.dimse_client import UpsClient
 from tests.support.dimse_raw import VERIFICATION, RawPeer, echo, operation
@@ -95,7 +95,7 @@ def test_ps3_3_c_12_1_1_2_latin_9_and_private_text_of_an_implicit_vr_peer(orthan
     )
     with RawPeer(orthanc.ups_dicom_port) as peer:
         peer._open(associate_rq("SCU", "ORTHANC", [tags.PUSH], syntax=IMPLICIT_SYNTAX.uid))
-        answer = peer.ask(operation(Field.N_CREATE, uid), sent)
+        answer = peer.ask(operation(CommandField.N_CREATE, uid), sent)
         assert answer.number(STATUS) == CREATED_MODIFIED
         assert answer.text(ERROR_COMMENT).startswith("(0011,1001)")
     with UpsClient(orthanc.ups_dicom_port) as client:
@@ -121,7 +121,7 @@ def test_ps3_4_cc_2_6_elements_of_the_command_set_within_an_n_set_are_dropped_an
             tags.LABEL: element("LO", "Second look"),
         }
         with RawPeer(orthanc.ups_dicom_port, tags.PULL) as peer:
-            answer = peer.ask(operation(Field.N_SET, uid), encode(changes, EXPLICIT_SYNTAX))
+            answer = peer.ask(operation(CommandField.N_SET, uid), encode(changes, EXPLICIT_SYNTAX))
         assert answer.number(STATUS) == UPDATED_MODIFIED
         assert "(0000,0002)" in answer.text(ERROR_COMMENT)
         assert client.get(uid, [tags.LABEL]).attributes == {tags.LABEL: element("LO", "Second look")}

@@ -13,9 +13,8 @@ from orthanc_ups.core.commands import Command
 from orthanc_ups.core.dataset import DataSet
 from orthanc_ups.core.matching import Query
 from orthanc_ups.core.outcome import WHOLE, Outcome, Page, Paging
-from orthanc_ups.dimse.codec import Codec
-from orthanc_ups.dimse.policy import Policy
-from orthanc_ups.dimse.resolver import Resolver
+from orthanc_ups.dimse.data_sets import Codec
+from orthanc_ups.dimse.policy import Policy, Resolver
 from orthanc_ups.dimse.scp import DimseServer
 from orthanc_ups.dimse.services import Services
 from orthanc_ups.orthanc.descriptors import Descriptors

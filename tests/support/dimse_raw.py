@@ -9,25 +9,28 @@ from types import TracebackType
 from typing import Any, Self
 
 from orthanc_ups.core import tags
-from orthanc_ups.dimse import pdu as dimse_pdu
 from orthanc_ups.dimse.message import (
     ACTION_TYPE,
     AFFECTED_CLASS,
     COMMAND_FIELD,
+    HEADER_SIZE,
     MESSAGE_ID,
+    RELEASE_RQ,
     REQUESTED_CLASS,
     REQUESTED_INSTANCE,
     RESPONDED_ID,
     STATUS,
     Assembler,
-    Field,
+    CommandField,
     Message,
+    PduType,
     Room,
     Value,
+    data_pdu,
     fragments,
+    read_header,
 )
 from orthanc_ups.dimse.negotiation import request
-from orthanc_ups.dimse.pdu import Kind
 
 VERIFICATION = "1.2.840.10008.1.1"
 CONTEXT = 1
@@ -68,7 +71,7 @@ class RawPeer:
     def _open(self, association_request: bytes) -> None:
         self.send(association_request)
         kind, body = self.receive()
-        assert kind is Kind.ASSOCIATE_AC, (kind, body)
+        assert kind is PduType.ASSOCIATE_AC, (kind, body)
 
     def __enter__(self) -> Self:
         return self
@@ -81,9 +84,9 @@ class RawPeer:
     def send(self, raw: bytes) -> None:
         self.socket.sendall(raw)
 
-    def receive(self) -> tuple[Kind, bytes]:
+    def receive(self) -> tuple[PduType, bytes]:
         """The next PDU. Raises Closed at the end."""
-        kind, length = dimse_pdu.read_header(self._exactly(dimse_pdu.HEADER_SIZE))
+        kind, length = read_header(self._exactly(HEADER_SIZE))
         return kind, self._exactly(length)
 
     def _exactly(self, count: int) -> bytes:
@@ -106,13 +109,13 @@ class RawPeer:
     def post(self, command: dict[int, Value], data: bytes | None = None) -> None:
         """Send a message."""
         message = Message(CONTEXT, command, data)
-        self.send(b"".join(dimse_pdu.data(part) for part in fragments(message, 16_384)))
+        self.send(b"".join(data_pdu(part) for part in fragments(message, 16_384)))
 
     def answer(self) -> Message:
         """The next message. Raises Closed, or AssertionError for another PDU."""
         while True:
             kind, body = self.receive()
-            assert kind is Kind.DATA, kind
+            assert kind is PduType.DATA, kind
             for message in self._assembler.feed(body):
                 return message
 
@@ -122,28 +125,28 @@ class RawPeer:
 
     def release(self) -> None:
         """Release, and see that it is answered."""
-        self.send(dimse_pdu.RELEASE_RQ)
-        assert self.receive()[0] is Kind.RELEASE_RP
+        self.send(RELEASE_RQ)
+        assert self.receive()[0] is PduType.RELEASE_RP
 
 
 def echo(number: int = 1) -> dict[int, Value]:
     """A C-ECHO."""
-    return {AFFECTED_CLASS: VERIFICATION, COMMAND_FIELD: int(Field.C_ECHO), MESSAGE_ID: number}
+    return {AFFECTED_CLASS: VERIFICATION, COMMAND_FIELD: int(CommandField.C_ECHO), MESSAGE_ID: number}
 
 
 def find(sop_class: str = tags.PULL, number: int = 1) -> dict[int, Value]:
     """A C-FIND."""
-    return {AFFECTED_CLASS: sop_class, COMMAND_FIELD: int(Field.C_FIND), MESSAGE_ID: number}
+    return {AFFECTED_CLASS: sop_class, COMMAND_FIELD: int(CommandField.C_FIND), MESSAGE_ID: number}
 
 
 def cancel(number: int = 1) -> dict[int, Value]:
     """A C-CANCEL."""
-    return {COMMAND_FIELD: int(Field.C_CANCEL), RESPONDED_ID: number}
+    return {COMMAND_FIELD: int(CommandField.C_CANCEL), RESPONDED_ID: number}
 
 
-def operation(field: Field, uid: str = "1.2.3", number: int = 1, **more: Any) -> dict[int, Value]:
+def operation(field: CommandField, uid: str = "1.2.3", number: int = 1, **more: Any) -> dict[int, Value]:
     """An N-GET, N-SET, N-ACTION or N-CREATE of UPS Push; ``action`` is the Action Type ID."""
-    is_create = field is Field.N_CREATE
+    is_create = field is CommandField.N_CREATE
     made: dict[int, Value] = {
         AFFECTED_CLASS if is_create else REQUESTED_CLASS: more.get("sop_class", tags.PUSH),
         COMMAND_FIELD: int(field),

@@ -17,9 +17,8 @@ from orthanc_ups.core.dataset import DataSet
 from orthanc_ups.core.matching import Query
 from orthanc_ups.core.outcome import WHOLE, Outcome, Page, Paging
 from orthanc_ups.core.statuses import UpsError
-from orthanc_ups.dimse.codec import Codec
-from orthanc_ups.dimse.policy import Policy
-from orthanc_ups.dimse.resolver import Resolver
+from orthanc_ups.dimse.data_sets import Codec
+from orthanc_ups.dimse.policy import Policy, Resolver
 from orthanc_ups.dimse.scp import DimseServer
 from orthanc_ups.dimse.scu import DimseChannel
 from orthanc_ups.dimse.services import Services

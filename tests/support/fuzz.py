@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from hypothesis import strategies as st
 
 from orthanc_ups.core import tags
-from orthanc_ups.dimse.message import Field, Message, Value, fragments
+from orthanc_ups.dimse.message import CommandField, Message, Value, fragments
 from tests.support import raw_http, upper_layer
 from tests.support.load_plan import as_json
 from tests.support.raw_dimse import CLASSES, encoded, state_change, subscription
@@ -66,7 +66,7 @@ _CONTEXTS = dict(zip((*CLASSES, "1.2.840.10008.1.1"), range(1, 20, 2), strict=Fa
 _TRANSACTION = f"{UID_ROOT}.96"
 
 
-def _message(on: str, field: Field, data: bytes | None, **more: int | str | tuple[str, ...]) -> bytes:
+def _message(on: str, field: CommandField, data: bytes | None, **more: int | str | tuple[str, ...]) -> bytes:
     uid = f"{UID_ROOT}.95.1"
     command: dict[int, Value] = {
         2: tags.PUSH,
@@ -82,14 +82,14 @@ def _message(on: str, field: Field, data: bytes | None, **more: int | str | tupl
 
 
 MESSAGES = (
-    _message(tags.PUSH, Field.N_CREATE, encoded(full("japanese"))),
-    _message(tags.PULL, Field.N_SET, encoded(progress())),
-    _message(tags.PULL, Field.N_GET, None, e1005=("00741000", "00404005")),
-    _message(tags.PULL, Field.N_ACTION, state_change("IN PROGRESS", _TRANSACTION), e1008=1),
-    _message(tags.WATCH, Field.N_ACTION, subscription("WARD"), e1008=3),
-    _message(tags.PULL, Field.C_FIND, encoded(full()), e700=0, e2=tags.PULL),
-    _message(tags.PULL, Field.C_CANCEL, None, e120=7),
-    _message("1.2.840.10008.1.1", Field.C_ECHO, None, e2="1.2.840.10008.1.1"),
+    _message(tags.PUSH, CommandField.N_CREATE, encoded(full("japanese"))),
+    _message(tags.PULL, CommandField.N_SET, encoded(progress())),
+    _message(tags.PULL, CommandField.N_GET, None, e1005=("00741000", "00404005")),
+    _message(tags.PULL, CommandField.N_ACTION, state_change("IN PROGRESS", _TRANSACTION), e1008=1),
+    _message(tags.WATCH, CommandField.N_ACTION, subscription("WARD"), e1008=3),
+    _message(tags.PULL, CommandField.C_FIND, encoded(full()), e700=0, e2=tags.PULL),
+    _message(tags.PULL, CommandField.C_CANCEL, None, e120=7),
+    _message("1.2.840.10008.1.1", CommandField.C_ECHO, None, e2="1.2.840.10008.1.1"),
     upper_layer.pdu(5, bytes(4)),
     upper_layer.pdu(7, bytes(4)),
     REQUEST,

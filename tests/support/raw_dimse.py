@@ -14,11 +14,10 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequenc
 from types import TracebackType
 from typing import Self
 
-from orthanc_ups.codecs.charset import undeclared
+from orthanc_ups.codecs.encoded_values import undeclared
 from orthanc_ups.core import tags
 from orthanc_ups.core.dataset import DataSet, element
-from orthanc_ups.dimse.decode import Bounds, decode
-from orthanc_ups.dimse.encode import encode
+from orthanc_ups.dimse.data_sets import SYNTAXES, Bounds, decode, encode
 from orthanc_ups.dimse.message import (
     ACTION_TYPE,
     AFFECTED_CLASS,
@@ -31,11 +30,10 @@ from orthanc_ups.dimse.message import (
     RESPONDED_ID,
     RESPONSE,
     STATUS,
-    Field,
+    CommandField,
     Message,
     Value,
 )
-from orthanc_ups.dimse.syntax import SYNTAXES
 from tests.support import upper_layer
 from tests.support.raw_association import Ended, RawAssociation
 
@@ -147,27 +145,30 @@ class RawScu:
         """N-CREATE; gives the status."""
         command: dict[int, Value] = {
             AFFECTED_CLASS: tags.PUSH,
-            COMMAND_FIELD: int(Field.N_CREATE),
+            COMMAND_FIELD: int(CommandField.N_CREATE),
             AFFECTED_INSTANCE: uid,
         }
         return _status(await self.ask(tags.PUSH, command, data))
 
     async def set(self, uid: str, data: bytes) -> int:
         """N-SET; the Transaction UID is in the data."""
-        return _status(await self.ask(tags.PULL, _named(Field.N_SET, uid), data))
+        return _status(await self.ask(tags.PULL, _named(CommandField.N_SET, uid), data))
 
     async def get(self, uid: str) -> tuple[int, bytes | None]:
         """N-GET of everything."""
-        answer = await self.ask(tags.PULL, _named(Field.N_GET, uid))
+        answer = await self.ask(tags.PULL, _named(CommandField.N_GET, uid))
         return _status(answer), answer.data
 
     async def action(self, number: int, uid: str, data: bytes, on: str = tags.PULL) -> int:
         """N-ACTION."""
-        return _status(await self.ask(on, {**_named(Field.N_ACTION, uid), ACTION_TYPE: number}, data))
+        return _status(await self.ask(on, {**_named(CommandField.N_ACTION, uid), ACTION_TYPE: number}, data))
 
     async def echo(self) -> int:
         """C-ECHO; the association must have been opened with Verification."""
-        command: dict[int, Value] = {AFFECTED_CLASS: "1.2.840.10008.1.1", COMMAND_FIELD: int(Field.C_ECHO)}
+        command: dict[int, Value] = {
+            AFFECTED_CLASS: "1.2.840.10008.1.1",
+            COMMAND_FIELD: int(CommandField.C_ECHO),
+        }
         return _status(await self.ask("1.2.840.10008.1.1", command))
 
     async def find(self, identifier: bytes, most: int | None = None) -> tuple[int, int]:
@@ -181,7 +182,11 @@ class RawScu:
         self, identifier: bytes, most: int | None = None
     ) -> AsyncIterator[tuple[int, bytes | None]]:
         """Status and data set of each answer as it comes; C-CANCEL goes out behind the match ``most``."""
-        command: dict[int, Value] = {AFFECTED_CLASS: tags.PULL, COMMAND_FIELD: int(Field.C_FIND), PRIORITY: 0}
+        command: dict[int, Value] = {
+            AFFECTED_CLASS: tags.PULL,
+            COMMAND_FIELD: int(CommandField.C_FIND),
+            PRIORITY: 0,
+        }
         answer, number = await self.ask(tags.PULL, command, identifier), 0
         while True:
             status = _status(answer)
@@ -194,11 +199,11 @@ class RawScu:
             answer = await self.answer()
 
     def _cancel(self) -> None:
-        command: dict[int, Value] = {COMMAND_FIELD: int(Field.C_CANCEL), RESPONDED_ID: self._last_id}
+        command: dict[int, Value] = {COMMAND_FIELD: int(CommandField.C_CANCEL), RESPONDED_ID: self._last_id}
         self.association.post(Message(self._contexts[tags.PULL], command))
 
 
-def _named(field: Field, uid: str) -> dict[int, Value]:
+def _named(field: CommandField, uid: str) -> dict[int, Value]:
     return {REQUESTED_CLASS: tags.PUSH, COMMAND_FIELD: int(field), REQUESTED_INSTANCE: uid}
 
 

@@ -51,7 +51,6 @@ AMBIGUOUS = {
     "Condition",
     "Counts",
     "Facts",
-    "Field",
     "Kind",
     "Limits",
     "Subscriber",

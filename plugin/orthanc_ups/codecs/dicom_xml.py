@@ -1,26 +1,39 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Data sets as documents of the Native DICOM Model (PS3.19 Annex A.1), without loss.
+"""Data sets as documents of the Native DICOM Model (PS3.19 Annex A.1) and back, without loss.
 
 Private elements keep their whole tag and name their creator as well. A carriage return leaves as a character
 reference, as XML would swallow it. The one character that DICOM allows in texts and XML does not, FORM FEED,
-makes its attribute leave as InlineBinary: base64 of UTF-8; ``dicom_xml_reader`` takes that back.
+makes its attribute leave as InlineBinary: base64 of UTF-8, which is taken back. Documents become data sets while they
+are parsed, with no tree in between.
 """
 
 from __future__ import annotations
 
+import binascii
 import re
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any, Final
+from xml.etree.ElementTree import ParseError
 from xml.sax.saxutils import escape, quoteattr
+
+from defusedxml.common import DefusedXmlException
+from defusedxml.ElementTree import XMLParser
 
 from ..core import tags
 from ..core.dataset import BINARY_VRS, DataSet, Element, element, text
-from .attribute_names import is_private, keyword_of
-from .dicom_xml_reader import COMPONENTS, GROUPS, NAMESPACE, decode
-from .element_values import FLOAT_VRS
+from ..core.statuses import INVALID_VALUE, UpsError
+from ..core.value_rules import DEEPEST
+from .attribute_names import is_private, keyword_of, vr_of
+from .corrections import Corrections, right_vr, tag_of_name, unpacked
+from .element_values import FLOAT_VRS, inner_values
+from .encoded_values import NAME_GROUPS
 
-__all__ = ["decode", "encode"]
+NAMESPACE: Final = "http://dicom.nema.org/PS3.19/models/NativeDICOM"
+COMPONENTS: Final = ("FamilyName", "GivenName", "MiddleName", "NamePrefix", "NameSuffix")
+
+# --- writing ---
 
 _HEAD: Final = (
     f'<?xml version="1.0" encoding="UTF-8"?>\n<NativeDicomModel xmlns="{NAMESPACE}" xml:space="preserve">'
@@ -71,7 +84,7 @@ def _content(found: Element) -> Iterator[str]:
 
 
 def _groups(name: dict[str, str]) -> Iterator[str]:
-    for group in GROUPS:
+    for group in NAME_GROUPS:
         if group in name:
             found = zip(COMPONENTS, name[group].split("^", len(COMPONENTS) - 1), strict=False)
             content = "".join(f"<{component}>{_escaped(part)}</{component}>" for component, part in found)
@@ -96,3 +109,255 @@ def _written(vr: str, one: Any) -> str:
 
 def _escaped(one: str) -> str:
     return escape(_NOT_IN_XML.sub("\ufffd", one), {"\r": "&#13;"})
+
+
+# --- reading ---
+
+
+_PARENTS: Final = {
+    "NativeDicomModel": {""},
+    "DicomAttribute": {"NativeDicomModel", "Item"},
+    **{key: {"DicomAttribute"} for key in ("Value", "Item", "PersonName", "InlineBinary", "BulkData")},
+    **{key: {"PersonName"} for key in NAME_GROUPS},
+    **{key: set(NAME_GROUPS) for key in COMPONENTS},
+}
+_TAG: Final = re.compile(r"[0-9A-Fa-f]{8}")
+_LEAVES: Final = frozenset({"Value", "InlineBinary", *COMPONENTS})
+_TEXT_VRS: Final = frozenset({"LT", "ST", "UT"})
+_LARGEST_GAP: Final = 1000
+
+
+class MalformedXml(ValueError):
+    """The text is no XML, or not of the Native DICOM Model; the message says where."""
+
+
+@dataclass(slots=True)
+class _Node:
+    """An element that is open: its attributes, and what its children have become."""
+
+    name: str
+    given: dict[str, str]
+    path: str
+    text: list[str] = field(default_factory=list)
+    children: list[tuple[str, Any]] = field(default_factory=list)  # name or number, and what it became
+    dataset: DataSet = field(default_factory=dict)
+    creators: dict[str, str] = field(default_factory=dict)
+    binary: str | None = None
+
+
+def decode(body: bytes, nesting: int = DEEPEST, corrections: Corrections | None = None) -> DataSet:
+    """Read one document. ``nesting`` is the greatest depth of sequences within sequences.
+
+    With ``corrections`` values are taken that are not as DICOM has them, and noted there; without, nothing is
+    corrected.
+
+    Raises:
+        MalformedXml: no XML, a document type or entity, or not the Native DICOM Model.
+        UpsError: 0106 with the path of the attribute; values are left to the rules of the core.
+    """
+    parser = XMLParser(target=_Builder(nesting, corrections), forbid_dtd=True)
+    try:
+        parser.feed(body)
+        found: DataSet = parser.close()  # type: ignore[assignment]  # what our builder gives, not an Element
+    except MalformedXml:
+        raise
+    except DefusedXmlException:
+        raise MalformedXml("a document type or entity is not allowed") from None
+    except (ParseError, LookupError, ValueError) as error:
+        raise MalformedXml(f"not XML of the Native DICOM Model: {error}") from None
+    return found
+
+
+class _Builder:
+    """What the parser calls."""
+
+    def __init__(self, nesting: int, corrections: Corrections | None) -> None:
+        self._nesting = nesting
+        self._corrections = corrections
+        self._open = [_Node("", {}, "")]
+        self._result: DataSet = {}
+
+    def start(self, name: str, given: dict[str, str]) -> None:
+        """An element begins."""
+        local = name.removeprefix("{" + NAMESPACE + "}")
+        above = self._open[-1]
+        if above.name not in _PARENTS.get(local, ()):
+            raise MalformedXml(f"<{local[:64]}> is not expected in <{above.name or 'document'}>")
+        path = above.path
+        if local == "DicomAttribute":
+            tag = self._tag(given, path)
+            path = f"{path}.{tag}" if path else tag
+            given = {**given, "tag": tag}
+        elif local == "Item" and path.count(".") >= self._nesting:
+            raise _refused(path, "is nested too deeply")
+        elif local == "BulkData":
+            raise _refused(path, "has BulkData: values must be inline (PS3.18 §11.1.4)")
+        self._open.append(_Node(local, given, path))
+
+    def _tag(self, given: dict[str, str], path: str) -> str:
+        named = given.get("tag", "")
+        if _TAG.fullmatch(named):
+            return named.upper()
+        lenient = self._corrections if self._corrections and self._corrections.lenient else None
+        meant = tag_of_name(named or given.get("keyword", "")) if lenient else None
+        if meant is None or lenient is None:
+            raise MalformedXml(f"<DicomAttribute> has tag {named[:64]!r}, expected 8 hexadecimal digits")
+        lenient.note(f"{path}.{meant}" if path else meant, "was not named by 8 hexadecimal digits")
+        return meant
+
+    def data(self, found: str) -> None:
+        """Text within an element."""
+        node = self._open[-1]
+        if node.name in _LEAVES:
+            node.text.append(found)
+        elif not found.isspace():
+            raise MalformedXml(f"text is not expected in <{node.name}>")
+
+    def end(self, _name: str) -> None:
+        """An element ends: its parent takes what it has become."""
+        node = self._open.pop()
+        above = self._open[-1]
+        if node.name == "NativeDicomModel":
+            self._result = _finished(node)
+        elif node.name == "DicomAttribute":
+            _take_attribute(above, node, self._corrections)
+        elif node.name == "InlineBinary":
+            above.binary = "".join("".join(node.text).split())
+        elif node.name in COMPONENTS or node.name in NAME_GROUPS:
+            above.children.append(
+                (node.name, "".join(node.text) if node.name in COMPONENTS else _joined(node))
+            )
+        else:
+            above.children.append((node.given.get("number", ""), _child(node)))
+
+    def close(self) -> DataSet:
+        """The document is read."""
+        return self._result
+
+
+def _child(node: _Node) -> Any:
+    if node.name == "Item":
+        return _finished(node)
+    if node.name == "PersonName":
+        return {group: found for group, found in node.children if found} or None
+    return "".join(node.text)
+
+
+def _joined(node: _Node) -> str:
+    """The components of a name with carets, up to the last one that is there."""
+    found = dict(node.children)
+    last = max((number for number, name in enumerate(COMPONENTS) if name in found), default=-1)
+    return "^".join(found.get(name, "") for name in COMPONENTS[: last + 1])
+
+
+# --- attributes -------------------------------------------------------------------------------------
+
+
+def _take_attribute(above: _Node, node: _Node, corrections: Corrections | None) -> None:
+    tag = node.given["tag"]
+    if tag in above.dataset:
+        raise _refused(node.path, "stands twice")
+    if tag == tags.SPECIFIC_CHARACTER_SET or tag.endswith("0000"):
+        return
+    vr = node.given.get("vr") or vr_of(tag)
+    if not vr:
+        raise _refused(node.path, "has no vr")
+    above.dataset[tag] = _element(tag, vr, node, corrections)
+    creator = node.given.get("privateCreator")
+    if creator and is_private(tag):
+        above.creators[tag] = creator
+
+
+def _element(tag: str, vr: str, node: _Node, corrections: Corrections | None) -> Element:
+    lenient = corrections if corrections and corrections.lenient else None
+    if lenient and (meant := right_vr(tag, vr)) != vr:
+        taken = _of_vr(meant, node, lenient)
+        if "InlineBinary" not in taken:
+            lenient.note(node.path, f"had VR {vr[:16]}, which is {meant} now")
+            return taken
+    return _of_vr(vr, node, corrections)
+
+
+def _of_vr(vr: str, node: _Node, corrections: Corrections | None) -> Element:
+    if node.binary is not None:
+        return _binary(vr, node, corrections)
+    listed: list[Any]
+    if vr == "SQ":
+        listed = [found for _, found in sorted(_by_number(node).items())]
+    elif vr == "PN":
+        listed = _with_gaps(_by_number(node))
+    else:
+        listed = inner_values(vr, _with_gaps(_by_number(node)), node.path, corrections)
+    return {"vr": vr, "Value": listed} if listed and listed != [None] else {"vr": vr}
+
+
+def _binary(vr: str, node: _Node, corrections: Corrections | None) -> Element:
+    if node.children:
+        raise _refused(node.path, "has InlineBinary and values")
+    if not node.binary:
+        return {"vr": vr}
+    if vr not in _TEXT_VRS:
+        found = unpacked(vr, node.binary) if corrections and corrections.lenient else None
+        if found and corrections:
+            corrections.note(node.path, "had its value as InlineBinary")
+        return found or {"vr": vr, "InlineBinary": node.binary}
+    try:
+        return {"vr": vr, "Value": [b64decode(node.binary, validate=True).decode()]}
+    except (binascii.Error, UnicodeDecodeError):
+        raise _refused(node.path, "has InlineBinary that is no base64 of UTF-8") from None
+
+
+def _by_number(node: _Node) -> dict[int, Any]:
+    placed: dict[int, Any] = {}
+    for number, found in node.children:
+        place = int(number) if number.isascii() and number.isdigit() else len(placed) + 1
+        if place in placed or not 1 <= place <= len(placed) + _LARGEST_GAP:
+            raise _refused(node.path, f"has a value number {number[:16]!r} out of order")
+        placed[place] = found
+    return placed
+
+
+def _with_gaps(placed: dict[int, Any]) -> list[Any]:
+    """Values in order; a number that is left out is an empty value."""
+    return [placed.get(place) for place in range(1, max(placed, default=0) + 1)]
+
+
+# --- private blocks ---------------------------------------------------------------------------------
+
+
+def _finished(node: _Node) -> DataSet:
+    for tag in sorted(node.creators):
+        _reserve(node.dataset, tag, node.creators[tag], node.path)
+    return dict(sorted(node.dataset.items()))
+
+
+def _reserve(made: DataSet, tag: str, creator: str, path: str) -> None:
+    """Reserve the block of a private element for the creator that it names (PS3.5 §7.8.1).
+
+    A tag with block 00 only says where in its block the element stands: it moves to the creator's.
+    """
+    block = tag[4:6] if tag[4:6] >= "10" else _block(made, tag[:4], creator)
+    reserved = f"{tag[:4]}00{block}"
+    present = text(made, reserved)
+    if present and present.strip() != creator.strip():
+        raise _refused(f"{path}.{tag}" if path else tag, "names another private creator than its block")
+    moved = f"{tag[:4]}{block}{tag[6:]}"
+    if moved != tag and moved in made:
+        raise _refused(f"{path}.{moved}" if path else moved, "stands twice")
+    made[reserved] = {"vr": "LO", "Value": [present or creator]}
+    made[moved] = made.pop(tag)
+
+
+def _block(made: DataSet, group: str, creator: str) -> str:
+    blocks = [f"{number:02X}" for number in range(0x10, 0x100)]
+    ours = (one for one in blocks if text(made, f"{group}00{one}").strip() == creator.strip())
+    free = (one for one in blocks if f"{group}00{one}" not in made)
+    found = next(ours, None) or next(free, None)
+    if found is None:
+        raise MalformedXml(f"group {group} has no free private block")
+    return found
+
+
+def _refused(path: str, what: str) -> UpsError:
+    tag = path[-8:]
+    return UpsError(INVALID_VALUE, f"({tag[:4]},{tag[4:]}) {what}", path)

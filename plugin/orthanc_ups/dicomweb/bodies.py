@@ -16,7 +16,7 @@ from aiohttp.web import BaseRequest, RequestPayloadError
 
 from ..codecs import dicom_json, dicom_xml
 from ..codecs.corrections import Corrections
-from ..codecs.dicom_xml_reader import MalformedXml
+from ..codecs.dicom_xml import MalformedXml
 from ..core.dataset import DataSet
 from . import multipart
 from .aiohttp_server import invite_body

@@ -3,7 +3,7 @@
 
 Why not pynetdicom's own reactor: it needs two or three threads per association which poll a thousand times a
 second, reads PDUs and data sets of any size into memory, cannot use file descriptors beyond 1023, and shakes hands
-for TLS while nobody else can connect. Its PDUs and its negotiation are used (``dimse_negotiation.py``).
+for TLS while nobody else can connect. Its PDUs and its negotiation are used (``negotiation.py``).
 """
 
 from __future__ import annotations
@@ -15,10 +15,27 @@ from collections.abc import AsyncGenerator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from . import pdu as dimse_pdu
-from .message import MESSAGE_ID, RESPONDED_ID, Assembler, Field, Malformed, Message, Room, fragments
+from .message import (
+    ABORT_BY_USER,
+    HEADER_SIZE,
+    MESSAGE_ID,
+    RELEASE_RP,
+    RELEASE_RQ,
+    RESPONDED_ID,
+    AbortReason,
+    Assembler,
+    CommandField,
+    Malformed,
+    Message,
+    PduType,
+    ProtocolError,
+    Room,
+    abort_by_provider,
+    data_pdu,
+    fragments,
+    read_header,
+)
 from .negotiation import Agreement
-from .pdu import HEADER_SIZE, Abort, Kind, ProtocolError
 
 _log = logging.getLogger("orthanc_ups.dimse")
 
@@ -67,14 +84,14 @@ class Wire:
         peer = self._writer.get_extra_info("peername")
         return str(peer[0]) if peer else ""
 
-    async def header(self) -> tuple[Kind, int]:
+    async def header(self) -> tuple[PduType, int]:
         """Type and length of the next PDU. Raises ProtocolError, or EOFError at the end of the connection."""
-        return dimse_pdu.read_header(await self._reader.readexactly(HEADER_SIZE))
+        return read_header(await self._reader.readexactly(HEADER_SIZE))
 
     async def body(self, length: int, most: int) -> bytes:
         """What follows a header. Raises ProtocolError if it is too long, before it is read."""
         if length > most:
-            raise ProtocolError(f"PDU of {length} bytes, expected at most {most}", Abort.INVALID_VALUE)
+            raise ProtocolError(f"PDU of {length} bytes, expected at most {most}", AbortReason.INVALID_VALUE)
         return await self._reader.readexactly(length)
 
     def write(self, pdu: bytes) -> None:
@@ -222,8 +239,8 @@ class Association:
             while self._ended is None and not self._released.is_set():
                 await self._take(*await self._next())
         except (ProtocolError, Malformed) as error:
-            reason = error.reason if isinstance(error, ProtocolError) else Abort.INVALID_VALUE
-            self._wire.write(dimse_pdu.abort_by_provider(reason))
+            reason = error.reason if isinstance(error, ProtocolError) else AbortReason.INVALID_VALUE
+            self._wire.write(abort_by_provider(reason))
             self._end(f"protocol error of the peer: {error}")
         except TimeoutError:
             self._break_off("the peer was silent for too long")
@@ -238,19 +255,19 @@ class Association:
 
     def _break_off(self, words: str) -> None:
         if self.is_open:
-            self._wire.write(dimse_pdu.ABORT_BY_USER)
+            self._wire.write(ABORT_BY_USER)
         self._end(words)
 
     def _end(self, words: str) -> None:
         self._ended = self._ended or words
 
-    async def _next(self) -> tuple[Kind, bytes]:
+    async def _next(self) -> tuple[PduType, bytes]:
         kind, length = await self._header()
-        most = self._terms.most_pdu + _SLACK if kind is Kind.DATA else _MOST_CONTROL
+        most = self._terms.most_pdu + _SLACK if kind is PduType.DATA else _MOST_CONTROL
         async with asyncio.timeout(self._terms.pace):
             return kind, await self._wire.body(length, most)
 
-    async def _header(self) -> tuple[Kind, int]:
+    async def _header(self) -> tuple[PduType, int]:
         """The next header; TimeoutError if nothing was sent or received for too long."""
         if self._assembler.is_within:
             async with asyncio.timeout_at(self._begun_at + self._terms.pace * _MESSAGE_FACTOR):
@@ -264,14 +281,14 @@ class Association:
                 if self._sent_at < quiet_since and not self._is_serving:
                     raise
 
-    async def _take(self, kind: Kind, body: bytes) -> None:
-        if kind is Kind.DATA:
+    async def _take(self, kind: PduType, body: bytes) -> None:
+        if kind is PduType.DATA:
             await self._assemble(body)
-        elif kind is Kind.RELEASE_RQ:
+        elif kind is PduType.RELEASE_RQ:
             self._released.set()  # what was asked before is answered first
-        elif kind is Kind.RELEASE_RP:
+        elif kind is PduType.RELEASE_RP:
             self._end("released")
-        elif kind is Kind.ABORT:
+        elif kind is PduType.ABORT:
             self._end("aborted by the peer")
         else:
             raise ProtocolError(f"unexpected {kind.name}")
@@ -280,7 +297,7 @@ class Association:
         if not self._assembler.is_within:
             self._begun_at = asyncio.get_running_loop().time()
         for message in self._assembler.feed(body):
-            if message.field == Field.C_CANCEL:
+            if message.field == CommandField.C_CANCEL:
                 self._canceled |= self._pending & {message.number(RESPONDED_ID)}
                 self._give_back(message)  # it should have no data set, but may
             else:
@@ -300,7 +317,7 @@ class Association:
     async def close(self) -> None:
         """Close the connection, answering the peer's release if it asked for one."""
         if self._released.is_set() and not self._closed:
-            self._wire.write(dimse_pdu.RELEASE_RP)
+            self._wire.write(RELEASE_RP)
         await self._shut(linger=True)
 
     async def release(self, patience: float) -> None:
@@ -311,18 +328,18 @@ class Association:
         if self._is_sending:
             self._break_off("closed")
         if self.is_open:
-            self._wire.write(dimse_pdu.RELEASE_RQ)
+            self._wire.write(RELEASE_RQ)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(patience):
                     await asyncio.shield(self._reading)
             if self._released.is_set():  # both sides asked at the same time
-                self._wire.write(dimse_pdu.RELEASE_RP)
+                self._wire.write(RELEASE_RP)
         await self._shut(linger=False)
 
     async def abort(self) -> None:
-        """Abort and close at once."""
+        """AbortReason and close at once."""
         if self.is_open:
-            self._wire.write(dimse_pdu.ABORT_BY_USER)
+            self._wire.write(ABORT_BY_USER)
         await self._shut(linger=False)
 
     async def _shut(self, *, linger: bool) -> None:
@@ -343,7 +360,7 @@ def _batches(messages: Iterable[Message], most: int) -> Iterator[bytes]:
     batch = bytearray()
     for message in messages:
         for part in fragments(message, most):
-            batch += dimse_pdu.data(part)
+            batch += data_pdu(part)
             if len(batch) >= _SENT_AT_ONCE:
                 yield bytes(batch)
                 batch.clear()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Final
 
@@ -10,10 +11,10 @@ from ..codecs.corrections import Corrections
 from ..core import tags
 from ..core.commands import Requester
 from ..core.dataset import DataSet
+from ..core.outcome import Outcome
 from ..core.statuses import Status, UpsError
 from .association import Association
-from .codec import Codec
-from .comments import comment_of, shortened
+from .data_sets import Codec
 from .message import (
     ACTION_TYPE,
     AFFECTED_CLASS,
@@ -29,7 +30,7 @@ from .message import (
     RESPONDED_ID,
     RESPONSE,
     STATUS,
-    Field,
+    CommandField,
     Message,
     Value,
 )
@@ -70,7 +71,7 @@ class Exchange:
 
     @property
     def field(self) -> int:
-        """Command Field of the request."""
+        """Command CommandField of the request."""
         return self.message.field
 
     @property
@@ -148,7 +149,7 @@ class Exchange:
             RESPONDED_ID: message.number(MESSAGE_ID) or 0,
             STATUS: code,
         }
-        if instance and message.field >= Field.N_EVENT_REPORT:
+        if instance and message.field >= CommandField.N_EVENT_REPORT:
             command[AFFECTED_INSTANCE] = instance
         for element in (ACTION_TYPE, EVENT_TYPE):
             number = message.number(element)
@@ -158,10 +159,60 @@ class Exchange:
 
     def _answered_class(self) -> str:
         """UPS Push in every DIMSE-N message about a UPS; C-FIND and C-ECHO name the class they came with."""
-        if self.message.field >= Field.N_EVENT_REPORT and self.sop_class in UPS_CLASSES:
+        if self.message.field >= CommandField.N_EVENT_REPORT and self.sop_class in UPS_CLASSES:
             return tags.PUSH
         return self.sop_class or self.context.abstract
 
     def _message(self, command: dict[int, Value], attributes: DataSet | None) -> Message:
         data = self._codec.encoded(attributes, self.context.syntax) if attributes else None
         return Message(self.message.context, command, data)
+
+
+# --- Error Comment (0000,0902): 64 characters of ASCII, so tags come before words (PS3.7 Annex C) ---
+
+_LONGEST: Final = 64
+_SPELLED_TAG: Final = re.compile(r" ?\(([0-9A-F]{4},[0-9A-F]{4})\)")
+
+
+def comment_of(error: UpsError) -> str:
+    """What is wrong: the tags of all attributes at fault as far as they fit, then the first reason."""
+    if not error.faults:
+        return shortened(error.detail)
+    paths = list(dict.fromkeys(fault.path for fault in error.faults))
+    return shortened(f"{_spelled(paths)} {_SPELLED_TAG.sub('', error.faults[0].reason)}")
+
+
+def comment_on(outcome: Outcome) -> str:
+    """What was corrected, in the same way; without corrections what the status means."""
+    if not outcome.details:
+        return shortened(outcome.status.meaning)
+    sentences = "; ".join(outcome.details)
+    tags = list(dict.fromkeys(found.replace(",", "") for found in _SPELLED_TAG.findall(sentences)))
+    return shortened(f"{_spelled(tags)} {_SPELLED_TAG.sub('', sentences)}".strip())
+
+
+def _spelled(paths: list[str]) -> str:
+    """``(0074,1204) (0040,4018)>(0008,0102),(0008,0104)``: neighbours in one sequence share it."""
+    text, shared = "", None
+    for path in paths:
+        above, _, tag = path.rpartition(".")
+        if shared is not None and above == shared and above:
+            text += f",{_tag(tag)}"
+        else:
+            text += f" {'>'.join(map(_tag, path.split('.')))}"
+        shared = above
+    return text.strip()
+
+
+def _tag(tag: str) -> str:
+    return f"({tag[:4]},{tag[4:]})"
+
+
+def shortened(comment: str) -> str:
+    """What fits into Error Comment, cut between words where that loses little."""
+    plain = comment.replace("\\", "/").replace("…", "...").encode("ascii", errors="replace").decode("ascii")
+    if len(plain) <= _LONGEST:
+        return plain
+    cut = plain[: _LONGEST - 2]
+    words = cut.rpartition(" ")[0]
+    return (words if len(words) > _LONGEST // 2 else cut) + ".."

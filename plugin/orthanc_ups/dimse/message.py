@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""DIMSE messages: command sets and their fragments (PS3.7 §6.3, Annex E; PS3.8 Annex E)."""
+"""What goes over an association: PDUs (PS3.8 §9.3), the fragments in them (PS3.8 Annex E), and the messages that these
+make (PS3.7 §6.3, Annex E). Association requests and their answers are in ``negotiation.py``.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +12,118 @@ from enum import IntEnum
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
+# --- protocol data units ---
+
+
+class PduType(IntEnum):
+    """PDU type."""
+
+    ASSOCIATE_RQ = 1
+    ASSOCIATE_AC = 2
+    ASSOCIATE_RJ = 3
+    DATA = 4
+    RELEASE_RQ = 5
+    RELEASE_RP = 6
+    ABORT = 7
+
+
+HEADER_SIZE: Final = 6
+_HEADER: Final = struct.Struct(">BxL")
+
+
+class AbortReason(IntEnum):
+    """Reason of an A-ABORT by the service provider (PS3.8 Table 9-26)."""
+
+    NOT_SPECIFIED = 0
+    UNRECOGNIZED = 1
+    UNEXPECTED = 2
+    INVALID_VALUE = 6
+
+
+class ProtocolError(Exception):
+    """The peer broke the upper layer protocol; the association is aborted for this reason."""
+
+    def __init__(self, text: str, reason: AbortReason = AbortReason.UNEXPECTED) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """An A-ASSOCIATE-RJ (PS3.8 Table 9-21).
+
+    Attributes:
+        result: 1 permanent, 2 transient.
+        source: 1 service user, 2 service provider (ACSE), 3 service provider (presentation).
+        reason: its meaning depends on the source.
+        words: why, for the log.
+    """
+
+    result: int
+    source: int
+    reason: int
+    words: str
+
+    @property
+    def pdu(self) -> bytes:
+        """The encoded PDU."""
+        return _HEADER.pack(PduType.ASSOCIATE_RJ, 4) + bytes((0, self.result, self.source, self.reason))
+
+
+_REASONS: Final = {
+    (1, 1): "no reason given",
+    (1, 2): "application context name not supported",
+    (1, 3): "calling AE title not recognized",
+    (1, 7): "called AE title not recognized",
+    (2, 1): "no reason given",
+    (2, 2): "protocol version not supported",
+    (3, 1): "temporary congestion",
+    (3, 2): "local limit exceeded",
+}
+
+RELEASE_RQ: Final = _HEADER.pack(PduType.RELEASE_RQ, 4) + bytes(4)
+RELEASE_RP: Final = _HEADER.pack(PduType.RELEASE_RP, 4) + bytes(4)
+ABORT_BY_USER: Final = _HEADER.pack(PduType.ABORT, 4) + bytes(4)
+
+
+def abort_by_provider(reason: AbortReason) -> bytes:
+    """An A-ABORT that tells what the peer did wrong."""
+    return _HEADER.pack(PduType.ABORT, 4) + bytes((0, 0, 2, reason))
+
+
+def data_pdu(fragment: bytes) -> bytes:
+    """A P-DATA-TF with one fragment."""
+    return _HEADER.pack(PduType.DATA, len(fragment)) + fragment
+
+
+def read_header(header: bytes) -> tuple[PduType, int]:
+    """Type and length of what follows.
+
+    Raises:
+        ProtocolError: there is no such type.
+    """
+    kind, length = _HEADER.unpack(header)
+    try:
+        return PduType(kind), length
+    except ValueError:
+        raise ProtocolError(f"unknown PDU type {kind:02X}", AbortReason.UNRECOGNIZED) from None
+
+
+def read_rejection(body: bytes) -> Rejection:
+    """An A-ASSOCIATE-RJ without its header."""
+    _, result, source, reason = body[:4].ljust(4, b"\0")
+    words = _REASONS.get((source, reason), f"source {source}, reason {reason}")
+    return Rejection(result, source, reason, words)
+
+
+# --- messages ---
+
 Value: TypeAlias = int | str | tuple[str, ...]
 CommandSet: TypeAlias = Mapping[int, Value]
 """Elements of group 0000 by element number: numbers, text, or tags as 8 hex digits."""
 
 
-class Field(IntEnum):
+class CommandField(IntEnum):
     """Command Field (0000,0100) of the requests; a response has the highest bit set as well."""
 
     C_STORE = 0x0001
@@ -116,7 +224,7 @@ def parse_command(encoded: bytes) -> CommandSet:
     """Decode a command set, which is always Implicit VR Little Endian. Unknown elements are left out.
 
     Raises:
-        Malformed: it is none, or has no Command Field.
+        Malformed: it is none, or has no Command CommandField.
     """
     found: dict[int, Value] = {}
     place = 0

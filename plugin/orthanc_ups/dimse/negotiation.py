@@ -29,8 +29,8 @@ from pynetdicom.presentation import PresentationContext, negotiate_as_acceptor
 
 from ..core import tags
 from ..core.mechanisms import Mechanisms
-from .pdu import Abort, ProtocolError, Rejection
-from .syntax import SYNTAXES, Syntax
+from .data_sets import SYNTAXES, Syntax
+from .message import AbortReason, ProtocolError, Rejection
 
 for _name in ("pynetdicom.utils", "pynetdicom.pdu_primitives", "pynetdicom.presentation"):
     # They log an error, some with a traceback, for what any peer may send; we say it once and in one line.
@@ -126,7 +126,9 @@ def read_request(pdu: bytes) -> Request:
             (primitive.called_ae_title or "").strip(),
         )
     except Exception as error:  # pynetdicom raises whatever a broken PDU leads to
-        raise ProtocolError(f"broken A-ASSOCIATE-RQ: {type(error).__name__}", Abort.INVALID_VALUE) from error
+        raise ProtocolError(
+            f"broken A-ASSOCIATE-RQ: {type(error).__name__}", AbortReason.INVALID_VALUE
+        ) from error
     return Request(calling, called, primitive, _unacceptable(request.protocol_version, primitive))
 
 
@@ -318,7 +320,9 @@ def read_answer(pdu: bytes, abstract: str, *, as_scp: bool = False) -> Agreement
             contexts, words = {}, words or "the SCP role was refused"
         return Agreement(contexts, _most_of(primitive), words)
     except Exception as error:  # pynetdicom raises whatever a broken PDU leads to
-        raise ProtocolError(f"broken A-ASSOCIATE-AC: {type(error).__name__}", Abort.INVALID_VALUE) from error
+        raise ProtocolError(
+            f"broken A-ASSOCIATE-AC: {type(error).__name__}", AbortReason.INVALID_VALUE
+        ) from error
 
 
 def _refuses_scp_role(answer: A_ASSOCIATE, abstract: str) -> bool:

@@ -15,13 +15,11 @@ from ..orthanc.descriptors import Share
 from ..orthanc.listener import TcpListener
 from ..orthanc.refusal_log import Refusal, RefusalLog
 from ..settings import Settings
-from . import pdu as dimse_pdu
 from .association import Association, Gone, Terms, Wire
-from .codec import Codec
+from .data_sets import Codec
 from .exchange import Exchange
-from .message import Room
+from .message import PduType, ProtocolError, Rejection, Room, abort_by_provider
 from .negotiation import Request, accept, read_request
-from .pdu import Kind, ProtocolError, Rejection
 from .policy import Policy
 from .services import Services
 
@@ -149,7 +147,7 @@ class DimseServer:
                 await self._serve(await self._let_in(wire, request))
         except ProtocolError as error:
             self._refusals.add(Refusal("association", wire.address, reason=str(error)))
-            wire.write(dimse_pdu.abort_by_provider(error.reason))
+            wire.write(abort_by_provider(error.reason))
             await wire.close(linger=True)
         except (OSError, EOFError, TimeoutError, Gone) as error:
             _log.debug("connection of %s ended: %s", wire.address, str(error) or type(error).__name__)
@@ -162,7 +160,7 @@ class DimseServer:
         is_crowded = len(self._tasks) > self._settings.maximum_associations
         async with asyncio.timeout(min(patience, _HURRY) if is_crowded else patience):
             kind, length = await wire.header()
-            if kind is not Kind.ASSOCIATE_RQ:
+            if kind is not PduType.ASSOCIATE_RQ:
                 raise ProtocolError(f"{kind.name} before an association")
             body = await wire.body(length, _MOST_REQUEST)
         return read_request(bytes((kind, 0)) + length.to_bytes(4, "big") + body)

@@ -21,8 +21,9 @@ from ..delivery.port import Refused, Unreachable
 from ..orthanc.modalities import Modality, OrthancModalities
 from ..settings import Settings, Surroundings
 from .association import Association, Gone, Terms, Wire
-from .codec import Codec
+from .data_sets import Codec, Syntax
 from .message import (
+    ABORT_BY_USER,
     AFFECTED_CLASS,
     AFFECTED_INSTANCE,
     COMMAND_FIELD,
@@ -32,16 +33,17 @@ from .message import (
     RESPONDED_ID,
     RESPONSE,
     STATUS,
+    CommandField,
     CommandSet,
-    Field,
     Message,
+    PduType,
+    ProtocolError,
     Room,
     Value,
+    read_rejection,
 )
 from .negotiation import VERIFICATION, Agreement, objection_to, read_answer, request
-from .pdu import ABORT_BY_USER, Kind, ProtocolError, read_rejection
-from .resolver import Resolver
-from .syntax import Syntax
+from .policy import Resolver
 from .tls import TlsError
 
 _log = logging.getLogger("orthanc_ups.dimse")
@@ -156,7 +158,11 @@ class DimseChannel:
         loop = asyncio.get_running_loop()
         begun = loop.time()
         association, _ = await self._opened(receiving_ae, VERIFICATION)
-        command: CommandSet = {AFFECTED_CLASS: VERIFICATION, COMMAND_FIELD: int(Field.C_ECHO), MESSAGE_ID: 1}
+        command: CommandSet = {
+            AFFECTED_CLASS: VERIFICATION,
+            COMMAND_FIELD: int(CommandField.C_ECHO),
+            MESSAGE_ID: 1,
+        }
         try:
             status = await self._asked(association, Message(1, command), self._settings.dimse_timeout)
             if status:
@@ -197,7 +203,7 @@ class DimseChannel:
         context = association.agreement.context_for(tags.EVENT) or 1
         command: dict[int, Value] = {
             AFFECTED_CLASS: tags.PUSH,
-            COMMAND_FIELD: int(Field.N_EVENT_REPORT),
+            COMMAND_FIELD: int(CommandField.N_EVENT_REPORT),
             MESSAGE_ID: line.next_id(),
             AFFECTED_INSTANCE: event.uid,
             EVENT_TYPE: int(event.type),
@@ -278,9 +284,9 @@ class DimseChannel:
         wire.write(request(calling, modality.ae_title, abstract, most, as_scp=as_scp))
         kind, length = await wire.header()
         body = await wire.body(length, _MOST_ANSWER)
-        if kind is Kind.ASSOCIATE_RJ:
+        if kind is PduType.ASSOCIATE_RJ:
             raise Unreachable(f"{_at(modality)} rejected the association: {read_rejection(body).words}")
-        if kind is not Kind.ASSOCIATE_AC:
+        if kind is not PduType.ASSOCIATE_AC:
             raise Unreachable(f"{_at(modality)} aborted the association request")
         answer = bytes((kind, 0)) + length.to_bytes(4, "big") + body
         agreement = read_answer(answer, abstract, as_scp=as_scp)

@@ -23,9 +23,8 @@ from ..orthanc.refusal_log import Refusal, RefusalLog
 from ..worklist.ports import WorklistPort
 from .arguments import ACTION_TYPES, Action, command
 from .association import Gone
-from .comments import comment_on
-from .exchange import Exchange
-from .message import ACTION_TYPE, ATTRIBUTE_LIST, RESPONSE, Field
+from .exchange import Exchange, comment_on
+from .message import ACTION_TYPE, ATTRIBUTE_LIST, RESPONSE, CommandField
 from .negotiation import FIND_CLASSES, UPS_CLASSES, VERIFICATION
 from .policy import Policy, Wish
 
@@ -36,18 +35,23 @@ _PENDING_KEYS_UNSUPPORTED: Final = 0xFF01
 _CANCELED: Final = 0xFE00
 _MATCHES_AT_ONCE: Final = 10
 
-_SERVICES: Final[Mapping[str, frozenset[Field]]] = MappingProxyType(
+_SERVICES: Final[Mapping[str, frozenset[CommandField]]] = MappingProxyType(
     {
-        tags.PUSH: frozenset({Field.N_CREATE, Field.N_ACTION, Field.N_GET}),
-        tags.WATCH: frozenset({Field.N_ACTION, Field.N_GET, Field.C_FIND}),
-        tags.PULL: frozenset({Field.C_FIND, Field.N_GET, Field.N_SET, Field.N_ACTION}),
-        tags.QUERY: frozenset({Field.C_FIND}),
+        tags.PUSH: frozenset({CommandField.N_CREATE, CommandField.N_ACTION, CommandField.N_GET}),
+        tags.WATCH: frozenset({CommandField.N_ACTION, CommandField.N_GET, CommandField.C_FIND}),
+        tags.PULL: frozenset(
+            {CommandField.C_FIND, CommandField.N_GET, CommandField.N_SET, CommandField.N_ACTION}
+        ),
+        tags.QUERY: frozenset({CommandField.C_FIND}),
         tags.EVENT: frozenset(),
-        VERIFICATION: frozenset({Field.C_ECHO}),
+        VERIFICATION: frozenset({CommandField.C_ECHO}),
     }
 )
 """What may be asked on a context of each SOP class (PS3.4 Table CC.2-1)."""
 
+_WISHES: Final[Mapping[CommandField, Wish]] = MappingProxyType(
+    {CommandField.C_ECHO: Wish.ECHO, CommandField.C_FIND: Wish.FIND}
+)
 _ACTIONS: Final[Mapping[str, frozenset[int]]] = MappingProxyType(
     {tags.PUSH: frozenset({2}), tags.WATCH: frozenset({2, 3, 4, 5}), tags.PULL: frozenset({1})}
 )
@@ -85,12 +89,12 @@ class Services:
         self._seen = seen
         self._zone = zone
         self._handlers: Mapping[int, Callable[[Exchange], Awaitable[None]]] = {
-            Field.C_ECHO: self._echo,
-            Field.C_FIND: self._find,
-            Field.N_CREATE: self._create,
-            Field.N_SET: self._set,
-            Field.N_GET: self._get,
-            Field.N_ACTION: self._action,
+            CommandField.C_ECHO: self._echo,
+            CommandField.C_FIND: self._find,
+            CommandField.N_CREATE: self._create,
+            CommandField.N_SET: self._set,
+            CommandField.N_GET: self._get,
+            CommandField.N_ACTION: self._action,
         }
 
     async def serve(self, exchange: Exchange) -> None:
@@ -116,7 +120,7 @@ class Services:
     def _check_service(self, exchange: Exchange) -> None:
         """Any UPS class will do as class of the message (PS3.4 CC.3.1), but the service must be of the context."""
         context, asked = exchange.context.abstract, exchange.sop_class
-        is_find = exchange.field == Field.C_FIND
+        is_find = exchange.field == CommandField.C_FIND
         if exchange.field not in _SERVICES[context]:
             status = statuses.SOP_CLASS_UNSUPPORTED if is_find else statuses.UNRECOGNIZED_OPERATION
             raise UpsError(status, f"this service is not one of SOP Class {context}")
@@ -128,7 +132,9 @@ class Services:
             _check_class(asked, UPS_CLASSES, tags.PUSH, statuses.NO_SUCH_SOP_CLASS)
 
     async def _check_allowed(self, exchange: Exchange) -> None:
-        wish = {Field.C_ECHO: Wish.ECHO, Field.C_FIND: Wish.FIND}.get(Field(exchange.field), Wish.UPS)
+        wish = {CommandField.C_ECHO: Wish.ECHO, CommandField.C_FIND: Wish.FIND}.get(
+            CommandField(exchange.field), Wish.UPS
+        )
         objection = await self._policy.objection(wish, exchange.calling, exchange.address)
         if objection:
             raise UpsError(statuses.NOT_AUTHORIZED, objection)
@@ -273,7 +279,7 @@ async def _as_arguments(exchange: Exchange) -> DataSet:
 
 
 def _refusal(exchange: Exchange, error: UpsError) -> Refusal:
-    name = Field(exchange.field).name.replace("_", "-")
+    name = CommandField(exchange.field).name.replace("_", "-")
     action = exchange.message.number(ACTION_TYPE)
     return Refusal(
         name if action is None else f"{name} {action}",
@@ -286,5 +292,5 @@ def _refusal(exchange: Exchange, error: UpsError) -> Refusal:
 
 
 def _unforeseen(exchange: Exchange) -> UpsError:
-    is_find = exchange.field == Field.C_FIND
+    is_find = exchange.field == CommandField.C_FIND
     return UpsError(statuses.OUT_OF_RESOURCES if is_find else statuses.PROCESSING_FAILURE, "internal error")

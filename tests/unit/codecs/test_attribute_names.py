@@ -5,11 +5,9 @@ import pytest
 
 from orthanc_ups.codecs import dicom_json
 from orthanc_ups.codecs.attribute_names import UnknownAttribute, keyword_of, name_of, tag_of, vr_of
-from orthanc_ups.codecs.charset import undeclared
+from orthanc_ups.codecs.encoded_values import undeclared
 from orthanc_ups.core.dataset import element
-from orthanc_ups.dimse.decode import Bounds, decode
-from orthanc_ups.dimse.encode import encode
-from orthanc_ups.dimse.syntax import IMPLICIT
+from orthanc_ups.dimse.data_sets import IMPLICIT, Bounds, decode, encode
 
 SUPPLEMENT_233 = [
     ("PersonNamesToUseSequence", "00100011", "SQ"),

@@ -8,7 +8,7 @@ import pytest
 
 from orthanc_ups.codecs import dicom_json, dicom_xml
 from orthanc_ups.codecs.corrections import Corrections
-from orthanc_ups.codecs.dicom_xml_reader import NAMESPACE
+from orthanc_ups.codecs.dicom_xml import NAMESPACE
 from orthanc_ups.core.dataset import DataSet, Element, element
 from orthanc_ups.core.refusals import Findings
 from orthanc_ups.core.statuses import UpsError

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orthanc_ups.codecs import dicom_xml
-from orthanc_ups.codecs.dicom_xml_reader import MalformedXml
+from orthanc_ups.codecs.dicom_xml import MalformedXml
 from orthanc_ups.core.dataset import DataSet, element
 from orthanc_ups.core.statuses import UpsError
 from tests.support.datasets import datasets

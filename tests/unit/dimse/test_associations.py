@@ -11,12 +11,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orthanc_ups.core import tags
-from orthanc_ups.dimse import pdu as dimse_pdu
-from orthanc_ups.dimse.encode import encode
-from orthanc_ups.dimse.message import STATUS, Field, Message, fragments
+from orthanc_ups.dimse.data_sets import EXPLICIT, encode
+from orthanc_ups.dimse.message import (
+    ABORT_BY_USER,
+    RELEASE_RQ,
+    STATUS,
+    CommandField,
+    Message,
+    PduType,
+    data_pdu,
+    fragments,
+)
 from orthanc_ups.dimse.negotiation import request
-from orthanc_ups.dimse.pdu import Kind
-from orthanc_ups.dimse.syntax import EXPLICIT
 from tests.support import dimse_raw, workitems
 from tests.support.dimse_client import UpsClient
 from tests.support.dimse_raw import VERIFICATION, Closed, RawPeer, fragment, pdu
@@ -26,13 +32,13 @@ from tests.support.waiting import wait_until
 REQUEST = request("SCU", "ORTHANC", VERIFICATION, 16_384)
 
 
-ECHO = b"".join(dimse_pdu.data(part) for part in fragments(Message(1, dimse_raw.echo()), 16_384))
+ECHO = b"".join(data_pdu(part) for part in fragments(Message(1, dimse_raw.echo()), 16_384))
 
 
 CREATE = b"".join(
-    dimse_pdu.data(part)
+    data_pdu(part)
     for part in fragments(
-        Message(1, dimse_raw.operation(Field.N_CREATE), encode(workitems.minimal(), EXPLICIT)), 16_384
+        Message(1, dimse_raw.operation(CommandField.N_CREATE), encode(workitems.minimal(), EXPLICIT)), 16_384
     )
 )
 
@@ -54,7 +60,7 @@ def rejected(rig: DimseRig, raw: bytes) -> tuple[int, ...]:
     with RawPeer(rig.port) as peer:
         peer.send(raw)
         kind, body = peer.receive()
-        assert kind is Kind.ASSOCIATE_RJ
+        assert kind is PduType.ASSOCIATE_RJ
         return tuple(body[1:4])
 
 
@@ -63,7 +69,7 @@ def aborted(rig: DimseRig, raw: bytes, abstract: str | None = None) -> tuple[int
     with RawPeer(rig.port, abstract) as peer:
         peer.send(raw)
         kind, body = peer.receive()
-        assert kind is Kind.ABORT
+        assert kind is PduType.ABORT
         peer.socket.shutdown(socket.SHUT_WR)
         with pytest.raises(Closed) as closed:
             peer.receive()
@@ -89,7 +95,7 @@ def test_ps3_8_9_3_1_unknown_items_are_ignored(rig: DimseRig) -> None:
     )
     with RawPeer(rig.port) as peer:
         peer.send(longer[:2] + struct.pack(">L", len(longer) - 6) + longer[6:])
-        assert peer.receive()[0] is Kind.ASSOCIATE_AC
+        assert peer.receive()[0] is PduType.ASSOCIATE_AC
         assert peer.echo() == 0
 
 
@@ -103,7 +109,7 @@ def test_ps3_7_d_3_3_4_role_selection_is_answered(rig: DimseRig) -> None:
     with RawPeer(rig.port) as peer:
         peer.send(request("SCU", "ORTHANC", tags.EVENT, 16_384, as_scp=True))
         kind, body = peer.receive()
-        assert kind is Kind.ASSOCIATE_AC
+        assert kind is PduType.ASSOCIATE_AC
         result = body[body.index(b"\x21\0", 68) + 6]
         assert result == 1  # we are no SCU of UPS Event: rejected by the user
 
@@ -162,16 +168,16 @@ def test_what_is_no_message_aborts_the_association_and_no_other(rig: DimseRig, r
 
 def test_a_release_is_answered_after_what_was_asked_before_it(rig: DimseRig) -> None:
     with RawPeer(rig.port, VERIFICATION) as peer:
-        peer.send(ECHO + ECHO + dimse_pdu.RELEASE_RQ)
+        peer.send(ECHO + ECHO + RELEASE_RQ)
         assert [peer.answer().number(STATUS) for _ in range(2)] == [0, 0]
-        assert peer.receive()[0] is Kind.RELEASE_RP
+        assert peer.receive()[0] is PduType.RELEASE_RP
     rig.wait_for_associations(0)
 
 
 def test_a_peer_that_aborts_leaves_nothing_behind(rig: DimseRig) -> None:
     with RawPeer(rig.port, VERIFICATION) as peer:
         rig.wait_for_associations(1)
-        peer.send(dimse_pdu.ABORT_BY_USER)
+        peer.send(ABORT_BY_USER)
     rig.wait_for_associations(0)
 
 
@@ -181,7 +187,7 @@ def test_what_an_aborting_peer_asked_for_last_is_not_begun(rig: DimseRig) -> Non
 
     rig.worklist.before_execute = slowly
     with RawPeer(rig.port, tags.PUSH) as peer:
-        peer.send(CREATE * 2 + dimse_pdu.ABORT_BY_USER)
+        peer.send(CREATE * 2 + ABORT_BY_USER)
         rig.wait_for_associations(1)
     rig.wait_for_associations(0)
     assert len(rig.worklist.commands) == 1
@@ -204,7 +210,7 @@ def test_stopping_aborts_what_is_open_and_frees_the_port() -> None:
             wait_until(lambda: len(rig.server._tasks) == 2, "both connections")
             rig.wait_for_associations(1)
             rig.loop.run(rig.server.stop(), timeout=3)
-            assert one.receive()[0] is Kind.ABORT
+            assert one.receive()[0] is PduType.ABORT
             with pytest.raises(Closed):
                 silent.receive()
         with pytest.raises(ConnectionRefusedError):
@@ -224,7 +230,7 @@ def test_a_port_that_is_taken_is_an_error() -> None:
 @given(data=st.data())
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_damaged_conversations_harm_nobody(rig: DimseRig, data: st.DataObject) -> None:
-    conversation = bytearray(request("SCU", "ORTHANC", tags.PUSH, 16_384) + CREATE * 2 + dimse_pdu.RELEASE_RQ)
+    conversation = bytearray(request("SCU", "ORTHANC", tags.PUSH, 16_384) + CREATE * 2 + RELEASE_RQ)
     for _ in range(data.draw(st.integers(1, 6))):
         conversation[data.draw(st.integers(0, len(conversation) - 1))] = data.draw(st.integers(0, 255))
     before = len(rig.loop.trouble)

@@ -8,13 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orthanc_ups.codecs.charset import undeclared
+from orthanc_ups.codecs.encoded_values import undeclared
 from orthanc_ups.core import statuses
 from orthanc_ups.core.dataset import DataSet, element
 from orthanc_ups.core.statuses import UpsError
-from orthanc_ups.dimse.decode import Bounds, decode
-from orthanc_ups.dimse.encode import encode
-from orthanc_ups.dimse.syntax import DEFLATED, EXPLICIT, SYNTAXES, Syntax
+from orthanc_ups.dimse.data_sets import DEFLATED, EXPLICIT, SYNTAXES, Bounds, Syntax, decode, encode
 from tests.support import workitems
 
 LATIN1 = undeclared("Latin1")

@@ -9,11 +9,9 @@ from pydicom import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 
-from orthanc_ups.codecs.charset import undeclared
+from orthanc_ups.codecs.encoded_values import undeclared
 from orthanc_ups.core.dataset import DataSet, element
-from orthanc_ups.dimse.decode import Bounds, decode
-from orthanc_ups.dimse.encode import encode
-from orthanc_ups.dimse.syntax import BIG_ENDIAN, EXPLICIT, IMPLICIT, Syntax
+from orthanc_ups.dimse.data_sets import BIG_ENDIAN, EXPLICIT, IMPLICIT, Bounds, Syntax, decode, encode
 
 LATIN1 = undeclared("Latin1")
 

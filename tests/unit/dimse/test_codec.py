@@ -16,11 +16,19 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_dataset
 
-from orthanc_ups.codecs.charset import undeclared
+from orthanc_ups.codecs.encoded_values import undeclared
 from orthanc_ups.core.dataset import BINARY_VRS, DataSet, element
-from orthanc_ups.dimse.decode import Bounds, decode
-from orthanc_ups.dimse.encode import encode
-from orthanc_ups.dimse.syntax import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, SYNTAXES, Syntax
+from orthanc_ups.dimse.data_sets import (
+    BIG_ENDIAN,
+    DEFLATED,
+    EXPLICIT,
+    IMPLICIT,
+    SYNTAXES,
+    Bounds,
+    Syntax,
+    decode,
+    encode,
+)
 from tests.support import workitems
 
 LATIN1 = undeclared("Latin1")

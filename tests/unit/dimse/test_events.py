@@ -13,8 +13,8 @@ from orthanc_ups.core import tags
 from orthanc_ups.core.dataset import DataSet, element
 from orthanc_ups.core.events import Event, EventType
 from orthanc_ups.delivery.port import Channel, Refused, Unreachable
+from orthanc_ups.dimse.data_sets import Syntax
 from orthanc_ups.dimse.message import COMMAND_FIELD, RESPONDED_ID, STATUS, Message, Value, fragments
-from orthanc_ups.dimse.syntax import Syntax
 from orthanc_ups.orthanc.modalities import Modality
 from orthanc_ups.settings import Settings, Surroundings
 from tests.support import upper_layer, workitems

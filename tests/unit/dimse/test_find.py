@@ -10,9 +10,9 @@ from pydicom import Dataset
 from orthanc_ups.core import statuses, tags
 from orthanc_ups.core.dataset import DataSet, element
 from orthanc_ups.core.statuses import UpsError
-from orthanc_ups.dimse.encode import encode
+from orthanc_ups.dimse.data_sets import EXPLICIT as EXPLICIT_SYNTAX
+from orthanc_ups.dimse.data_sets import encode
 from orthanc_ups.dimse.message import OFFENDING_ELEMENT, STATUS
-from orthanc_ups.dimse.syntax import EXPLICIT as EXPLICIT_SYNTAX
 from tests.support import dimse_raw, workitems
 from tests.support.dimse_client import (
     Answer,

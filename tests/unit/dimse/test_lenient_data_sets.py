@@ -7,16 +7,23 @@ import zlib
 
 import pytest
 
-from orthanc_ups.codecs.charset import undeclared
 from orthanc_ups.codecs.corrections import Corrections
+from orthanc_ups.codecs.encoded_values import undeclared
 from orthanc_ups.core import tags
 from orthanc_ups.core.commands import Create, Update
 from orthanc_ups.core.dataset import DataSet, element
 from orthanc_ups.core.statuses import UpsError
-from orthanc_ups.dimse.decode import Bounds, decode
-from orthanc_ups.dimse.encode import encode
-from orthanc_ups.dimse.message import STATUS, Field
-from orthanc_ups.dimse.syntax import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, Syntax
+from orthanc_ups.dimse.data_sets import (
+    BIG_ENDIAN,
+    DEFLATED,
+    EXPLICIT,
+    IMPLICIT,
+    Bounds,
+    Syntax,
+    decode,
+    encode,
+)
+from orthanc_ups.dimse.message import STATUS, CommandField
 from tests.support import workitems
 from tests.support.dimse_raw import RawPeer, find, operation
 from tests.support.dimse_server import DimseRig
@@ -180,9 +187,9 @@ GROUP_0 = raw("00000002", "UI", b"1.2.840.10008.5.1.4.34.6.1") + raw("00001000",
 def test_corrections_go_with_create_and_update() -> None:
     weight = raw("00101030", "DS", b"70.12345678901235 ") + raw("00111001", "UT", b"\xe9 ")
     with DimseRig() as rig, RawPeer(rig.port, tags.PUSH) as peer:
-        assert peer.ask(operation(Field.N_CREATE, UID), weight).number(STATUS) == 0
+        assert peer.ask(operation(CommandField.N_CREATE, UID), weight).number(STATUS) == 0
         with RawPeer(rig.port, tags.PULL) as other:
-            assert other.ask(operation(Field.N_SET, UID), weight).number(STATUS) == 0
+            assert other.ask(operation(CommandField.N_SET, UID), weight).number(STATUS) == 0
         created, updated = rig.worklist.commands
     assert isinstance(created, Create)
     assert isinstance(updated, Update)
@@ -195,8 +202,8 @@ def test_elements_of_the_command_set_within_the_data_set_reach_the_rules_which_d
     with DimseRig() as rig, RawPeer(rig.port, tags.PULL) as peer:
         state = raw("00741000", "CS", b"IN PROGRESS ")
         transaction = raw("00081195", "UI", b"2.25.77\0")
-        assert peer.ask(operation(Field.N_SET, UID), GROUP_0).number(STATUS) == 0
-        answer = peer.ask(operation(Field.N_ACTION, UID, action=1), GROUP_0 + transaction + state)
+        assert peer.ask(operation(CommandField.N_SET, UID), GROUP_0).number(STATUS) == 0
+        answer = peer.ask(operation(CommandField.N_ACTION, UID, action=1), GROUP_0 + transaction + state)
         assert answer.number(STATUS) == 0
         assert peer.ask(find(), GROUP_0 + raw("00741000", "CS", b"SCHEDULED ")).number(STATUS) == 0
         (updated, _), (query,) = rig.worklist.commands, rig.worklist.queries

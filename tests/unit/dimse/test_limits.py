@@ -10,13 +10,10 @@ from collections.abc import Iterator
 import pytest
 
 from orthanc_ups.core import tags
-from orthanc_ups.dimse import pdu as dimse_pdu
 from orthanc_ups.dimse import scp as dimse_scp
-from orthanc_ups.dimse.encode import encode
-from orthanc_ups.dimse.message import STATUS, Field, Message, fragments
+from orthanc_ups.dimse.data_sets import EXPLICIT, encode
+from orthanc_ups.dimse.message import STATUS, CommandField, Message, PduType, data_pdu, fragments, read_header
 from orthanc_ups.dimse.negotiation import request
-from orthanc_ups.dimse.pdu import Kind
-from orthanc_ups.dimse.syntax import EXPLICIT
 from orthanc_ups.settings import Settings
 from tests.support import dimse_raw, workitems
 from tests.support.dimse_raw import VERIFICATION, Closed, RawPeer, fragment
@@ -27,9 +24,9 @@ REQUEST = request("SCU", "ORTHANC", VERIFICATION, 16_384)
 
 
 CREATE = b"".join(
-    dimse_pdu.data(part)
+    data_pdu(part)
     for part in fragments(
-        Message(1, dimse_raw.operation(Field.N_CREATE), encode(workitems.minimal(), EXPLICIT)), 16_384
+        Message(1, dimse_raw.operation(CommandField.N_CREATE), encode(workitems.minimal(), EXPLICIT)), 16_384
     )
 )
 
@@ -51,27 +48,25 @@ def rejected(rig: DimseRig, raw: bytes) -> tuple[int, ...]:
     with RawPeer(rig.port) as peer:
         peer.send(raw)
         kind, body = peer.receive()
-        assert kind is Kind.ASSOCIATE_RJ
+        assert kind is PduType.ASSOCIATE_RJ
         return tuple(body[1:4])
 
 
 def test_endless_data_sets_are_not_collected() -> None:
     with DimseRig(Settings(maximum_data_set_size=10_000)) as rig, RawPeer(rig.port, tags.PUSH) as peer:
-        command, *_ = fragments(Message(1, dimse_raw.operation(Field.N_CREATE), b"12"), 16_384)
-        more = dimse_pdu.data(fragment(b"\0" * 10_000, command=False, last=False))
-        peer.send(dimse_pdu.data(command) + more * 20)
-        assert peer.receive()[0] is Kind.ABORT
+        command, *_ = fragments(Message(1, dimse_raw.operation(CommandField.N_CREATE), b"12"), 16_384)
+        more = data_pdu(fragment(b"\0" * 10_000, command=False, last=False))
+        peer.send(data_pdu(command) + more * 20)
+        assert peer.receive()[0] is PduType.ABORT
 
 
 def test_many_large_data_sets_at_once_do_not_fill_the_memory() -> None:
     """Eight of the greatest size fit; the ninth is thrown away as it comes, and all is given back at the end."""
     most = 100_000
     with DimseRig(Settings(maximum_data_set_size=most)) as rig:
-        command, *_ = fragments(Message(1, dimse_raw.operation(Field.N_CREATE), b"12"), 16_384)
-        almost = (
-            dimse_pdu.data(command) + dimse_pdu.data(fragment(b"\0" * 10_000, command=False, last=False)) * 10
-        )
-        last = dimse_pdu.data(fragment(b"", command=False, last=True))
+        command, *_ = fragments(Message(1, dimse_raw.operation(CommandField.N_CREATE), b"12"), 16_384)
+        almost = data_pdu(command) + data_pdu(fragment(b"\0" * 10_000, command=False, last=False)) * 10
+        last = data_pdu(fragment(b"", command=False, last=True))
         peers = [RawPeer(rig.port, tags.PUSH) for _ in range(8)]
         for peer in peers:
             peer.send(almost)
@@ -99,7 +94,7 @@ def test_who_connects_and_asks_nothing_has_to_go() -> None:
 def test_an_idle_association_is_aborted() -> None:
     with DimseRig(Settings(association_idle_timeout=0.1)) as rig, RawPeer(rig.port, VERIFICATION) as peer:
         assert peer.echo() == 0
-        assert peer.receive()[0] is Kind.ABORT
+        assert peer.receive()[0] is PduType.ABORT
         rig.wait_for_associations(0)
 
 
@@ -118,7 +113,7 @@ def test_a_message_that_never_ends_is_aborted(cut: int) -> None:
     with DimseRig(Settings(dimse_timeout=0.05)) as rig, RawPeer(rig.port, tags.PUSH) as peer:
         peer.send(CREATE[:cut])
         if cut > 6:
-            assert peer.receive()[0] is Kind.ABORT
+            assert peer.receive()[0] is PduType.ABORT
             rig.wait_for_associations(0)
         else:  # no PDU has begun: the association is merely idle
             peer.send(CREATE[cut:])
@@ -127,7 +122,7 @@ def test_a_message_that_never_ends_is_aborted(cut: int) -> None:
 
 def test_fragments_that_trickle_in_do_not_hold_an_association_for_ever() -> None:
     with DimseRig(Settings(dimse_timeout=0.05)) as rig, RawPeer(rig.port, VERIFICATION) as peer:
-        trickle = dimse_pdu.data(fragment(b"\0", command=True, last=False))
+        trickle = data_pdu(fragment(b"\0", command=True, last=False))
         with pytest.raises((Closed, BrokenPipeError, ConnectionResetError)):
             for _ in range(1000):
                 peer.send(trickle)
@@ -179,23 +174,23 @@ def test_a_thousand_associations_at_once_are_answered_and_bounded(
     monkeypatch.setattr(dimse_scp, "_HURRY", 60.0)
     with DimseRig(Settings(maximum_associations=20, association_handshake_timeout=60.0)) as rig:
         answers = asyncio.run(_crowd(rig.port, 1000))
-        assert answers.count(Kind.ASSOCIATE_AC) == 20
-        assert answers.count(Kind.ASSOCIATE_RJ) == 980
+        assert answers.count(PduType.ASSOCIATE_AC) == 20
+        assert answers.count(PduType.ASSOCIATE_RJ) == 980
         rig.wait_for_associations(0)
         still_serves(rig)
 
 
-async def _crowd(port: int, count: int) -> list[Kind | None]:
+async def _crowd(port: int, count: int) -> list[PduType | None]:
     """What each of many peers gets that ask at the same time and stay until all have an answer."""
     everybody = asyncio.Event()
     left = count
 
-    async def one() -> Kind | None:
+    async def one() -> PduType | None:
         nonlocal left
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(REQUEST)
         try:
-            kind, _ = dimse_pdu.read_header(await reader.readexactly(6))
+            kind, _ = read_header(await reader.readexactly(6))
         except (OSError, EOFError):
             kind = None
         left -= 1
@@ -248,7 +243,7 @@ def test_a_flood_of_connections_is_told_that_the_house_is_full(monkeypatch: pyte
         for peer in late:
             peer.send(REQUEST)
             kind, body = peer.receive()
-            assert (kind, tuple(body[1:4])) == (Kind.ASSOCIATE_RJ, (2, 3, 2))
+            assert (kind, tuple(body[1:4])) == (PduType.ASSOCIATE_RJ, (2, 3, 2))
         wait_until(lambda: not rig.server._leaving, "they are let go")
         for peer in (*waiting, *late):
             peer.socket.close()

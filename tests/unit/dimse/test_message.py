@@ -20,7 +20,7 @@ from orthanc_ups.dimse.message import (
     REQUESTED_INSTANCE,
     STATUS,
     Assembler,
-    Field,
+    CommandField,
     Malformed,
     Message,
     Room,
@@ -32,7 +32,7 @@ from orthanc_ups.dimse.message import (
 
 COMMAND: dict[int, Value] = {
     AFFECTED_CLASS: tags.PUSH,
-    COMMAND_FIELD: int(Field.N_ACTION) | 0x8000,
+    COMMAND_FIELD: int(CommandField.N_ACTION) | 0x8000,
     MESSAGE_ID: 65535,
     STATUS: 0x0120,
     OFFENDING_ELEMENT: (tags.STATE,),

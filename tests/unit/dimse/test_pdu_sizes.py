@@ -9,19 +9,25 @@ from typing import cast
 import pytest
 
 from orthanc_ups.core import tags
-from orthanc_ups.dimse import pdu as dimse_pdu
 from orthanc_ups.dimse.association import Association, Terms, Wire
-from orthanc_ups.dimse.encode import encode
-from orthanc_ups.dimse.message import STATUS, Assembler, Field, Message, Room
+from orthanc_ups.dimse.data_sets import EXPLICIT, SYNTAXES, encode
+from orthanc_ups.dimse.message import (
+    ABORT_BY_USER,
+    STATUS,
+    Assembler,
+    CommandField,
+    Message,
+    PduType,
+    Room,
+    read_header,
+)
 from orthanc_ups.dimse.negotiation import Agreement, Context, request
-from orthanc_ups.dimse.pdu import Kind
-from orthanc_ups.dimse.syntax import EXPLICIT, SYNTAXES
 from tests.support import dimse_raw
 from tests.support.dimse_raw import VERIFICATION, RawPeer
 from tests.support.dimse_server import DimseRig
 
 LEAST = 128
-LARGE = Message(1, dimse_raw.operation(Field.N_CREATE), b"\0" * 1_000_000)
+LARGE = Message(1, dimse_raw.operation(CommandField.N_CREATE), b"\0" * 1_000_000)
 
 
 @pytest.fixture
@@ -37,9 +43,9 @@ def test_a_peer_that_takes_tiny_pdus_only_is_rejected(
     with RawPeer(rig.port) as peer:
         peer.send(request("SCU", "ORTHANC", VERIFICATION, most))
         kind, body = peer.receive()
-        assert (kind, tuple(body[1:4])) == (Kind.ASSOCIATE_RJ, (1, 2, 1))
+        assert (kind, tuple(body[1:4])) == (PduType.ASSOCIATE_RJ, (1, 2, 1))
     expected = f"maximum length of a PDU is {most} bytes, expected at least {LEAST}, or 0"
-    assert f"association of SCU at 127.0.0.1 rejected: {expected}" in caplog.text
+    assert f"association by SCU at 127.0.0.1 refused: {expected}" in caplog.text
 
 
 @pytest.mark.parametrize("most", [0, LEAST, LEAST + 1, 4096, 65_535, 0xFFFFFFFF])
@@ -48,12 +54,12 @@ def test_every_peer_gets_pdus_and_even_fragments_of_its_size(rig: DimseRig, most
     rig.worklist.workitems["1.2.3"] = workitem
     assembler = Assembler({1}, 1_000_000, Room(1_000_000))
     with RawPeer(rig.port, tags.PUSH, most=most) as peer, RawPeer(rig.port, VERIFICATION) as other:
-        peer.post(dimse_raw.operation(Field.N_GET))
+        peer.post(dimse_raw.operation(CommandField.N_GET))
         assert other.echo() == 0
         answers: list[Message] = []
         while not answers:
             kind, body = peer.receive()
-            assert kind is Kind.DATA
+            assert kind is PduType.DATA
             assert len(body) <= (most or 0xFFFFFFFF)
             assert len(body) % 2 == 0
             answers += assembler.feed(body)
@@ -116,7 +122,7 @@ def test_while_a_large_answer_goes_out_in_small_pdus_others_have_their_turn() ->
 def _messages(pdus: bytes, assembler: Assembler) -> Iterator[Message]:
     place = 0
     while place < len(pdus):
-        _, length = dimse_pdu.read_header(pdus[place : place + 6])
+        _, length = read_header(pdus[place : place + 6])
         yield from assembler.feed(pdus[place + 6 : place + 6 + length])
         place += 6 + length
 
@@ -138,5 +144,5 @@ def test_nothing_but_an_abort_follows_half_a_message(how: str) -> None:
         return sink.written
 
     first, *rest = asyncio.run(scenario())
-    assert first[0] == Kind.DATA
-    assert rest == [dimse_pdu.ABORT_BY_USER]
+    assert first[0] == PduType.DATA
+    assert rest == [ABORT_BY_USER]

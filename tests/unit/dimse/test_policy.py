@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orthanc_ups.core import tags
-from orthanc_ups.dimse.pdu import Kind
+from orthanc_ups.dimse.message import PduType
 from orthanc_ups.orthanc.modalities import Modality
 from orthanc_ups.settings import Settings, Surroundings
 from tests.support import workitems
@@ -30,7 +30,7 @@ def rejected(rig: DimseRig, raw: bytes) -> tuple[int, ...]:
     with RawPeer(rig.port) as peer:
         peer.send(raw)
         kind, body = peer.receive()
-        assert kind is Kind.ASSOCIATE_RJ
+        assert kind is PduType.ASSOCIATE_RJ
         return tuple(body[1:4])
 
 

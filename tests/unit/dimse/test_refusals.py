@@ -12,10 +12,10 @@ from orthanc_ups.core.commands import Create, Requester
 from orthanc_ups.core.dataset import DataSet, element
 from orthanc_ups.core.outcome import Outcome
 from orthanc_ups.core.statuses import UpsError
-from orthanc_ups.dimse.comments import comment_on, shortened
-from orthanc_ups.dimse.encode import encode
-from orthanc_ups.dimse.message import ERROR_COMMENT, STATUS, Field
-from orthanc_ups.dimse.syntax import EXPLICIT as EXPLICIT_SYNTAX
+from orthanc_ups.dimse.data_sets import EXPLICIT as EXPLICIT_SYNTAX
+from orthanc_ups.dimse.data_sets import encode
+from orthanc_ups.dimse.exchange import comment_on, shortened
+from orthanc_ups.dimse.message import ERROR_COMMENT, STATUS, CommandField
 from orthanc_ups.settings import Settings
 from tests.support import dimse_raw, workitems
 from tests.support.dimse_client import (
@@ -51,10 +51,10 @@ def client(rig: DimseRig) -> Iterator[UpsClient]:
 
 def test_an_unknown_dimse_service_is_refused_and_the_association_kept(rig: DimseRig) -> None:
     with RawPeer(rig.port, tags.PUSH) as peer:
-        for field in (Field.C_STORE, Field.N_DELETE, Field.N_EVENT_REPORT):
+        for field in (CommandField.C_STORE, CommandField.N_DELETE, CommandField.N_EVENT_REPORT):
             answer = peer.ask(dimse_raw.operation(field))
             assert (answer.field, answer.number(STATUS)) == (field | 0x8000, 0x0211)
-        assert peer.ask(dimse_raw.operation(Field.N_GET)).number(STATUS) == 0xC307
+        assert peer.ask(dimse_raw.operation(CommandField.N_GET)).number(STATUS) == 0xC307
 
 
 def test_a_refusal_names_the_attribute(rig: DimseRig, client: UpsClient) -> None:
@@ -149,18 +149,18 @@ FAULTS = {
 def test_a_broken_data_set_is_answered_and_changes_nothing(rig: DimseRig, fault: str) -> None:
     data, for_set, for_action, for_find = FAULTS[fault]
     with RawPeer(rig.port, tags.PUSH) as push, RawPeer(rig.port, tags.PULL) as pull:
-        assert push.ask(dimse_raw.operation(Field.N_CREATE), data).number(STATUS) == for_set
-        assert pull.ask(dimse_raw.operation(Field.N_SET), data).number(STATUS) == for_set
-        action = dimse_raw.operation(Field.N_ACTION, action=1)
+        assert push.ask(dimse_raw.operation(CommandField.N_CREATE), data).number(STATUS) == for_set
+        assert pull.ask(dimse_raw.operation(CommandField.N_SET), data).number(STATUS) == for_set
+        action = dimse_raw.operation(CommandField.N_ACTION, action=1)
         assert pull.ask(action, data).number(STATUS) == for_action
         assert pull.ask(dimse_raw.find(), data).number(STATUS) == for_find
-        assert pull.ask(dimse_raw.operation(Field.N_GET)).number(STATUS) == 0xC307
+        assert pull.ask(dimse_raw.operation(CommandField.N_GET)).number(STATUS) == 0xC307
     assert not rig.worklist.commands
 
 
 def test_a_data_set_beyond_the_limit_is_thrown_away_as_it_comes() -> None:
     with DimseRig(Settings(maximum_data_set_size=100_000)) as rig, RawPeer(rig.port, tags.PUSH) as peer:
-        command = dimse_raw.operation(Field.N_CREATE)
+        command = dimse_raw.operation(CommandField.N_CREATE)
         answer = peer.ask(command, b"\0" * 200_000)
         assert (answer.number(STATUS), answer.text(ERROR_COMMENT)) == (
             0x0213,
@@ -175,7 +175,7 @@ def test_a_large_data_set_within_the_limit_is_taken(rig: DimseRig) -> None:
     )
     with RawPeer(rig.port, tags.PUSH) as peer:
         encoded = encode(attributes, EXPLICIT_SYNTAX)
-        assert peer.ask(dimse_raw.operation(Field.N_CREATE, UID), encoded).number(STATUS) == 0
+        assert peer.ask(dimse_raw.operation(CommandField.N_CREATE, UID), encoded).number(STATUS) == 0
     assert rig.worklist.commands == [Create(SCU, UID, attributes)]
 
 
@@ -196,7 +196,9 @@ def test_a_command_is_carried_out_though_its_sender_has_gone(rig: DimseRig) -> N
 
     rig.worklist.before_execute = slowly
     with RawPeer(rig.port, tags.PUSH) as peer:
-        peer.post(dimse_raw.operation(Field.N_CREATE, UID), encode(workitems.minimal(), EXPLICIT_SYNTAX))
+        peer.post(
+            dimse_raw.operation(CommandField.N_CREATE, UID), encode(workitems.minimal(), EXPLICIT_SYNTAX)
+        )
     rig.wait_for_associations(1)
     rig.wait_for_associations(0)
     assert [one.uid for one in rig.worklist.commands] == [UID]

@@ -9,10 +9,16 @@ from collections.abc import Iterator
 import pytest
 
 from orthanc_ups.core import tags
-from orthanc_ups.dimse import pdu as dimse_pdu
-from orthanc_ups.dimse.encode import encode
-from orthanc_ups.dimse.message import STATUS, Field, Message, fragments
-from orthanc_ups.dimse.syntax import EXPLICIT
+from orthanc_ups.dimse.data_sets import EXPLICIT, encode
+from orthanc_ups.dimse.message import (
+    ABORT_BY_USER,
+    RELEASE_RQ,
+    STATUS,
+    CommandField,
+    Message,
+    data_pdu,
+    fragments,
+)
 from orthanc_ups.settings import Settings
 from tests.support import dimse_raw, workitems
 from tests.support.dimse_raw import RawPeer, fragment
@@ -24,10 +30,10 @@ ALL = 8 * MOST
 
 DATA = encode(workitems.minimal(), EXPLICIT)
 COMMAND, *_REST = (
-    dimse_pdu.data(part) for part in fragments(Message(1, dimse_raw.operation(Field.N_CREATE), DATA), 16_384)
+    data_pdu(part) for part in fragments(Message(1, dimse_raw.operation(CommandField.N_CREATE), DATA), 16_384)
 )
 CREATE = COMMAND + b"".join(_REST)
-PART = dimse_pdu.data(fragment(b"\0" * 10_000, command=False, last=False))
+PART = data_pdu(fragment(b"\0" * 10_000, command=False, last=False))
 
 
 @pytest.fixture
@@ -81,16 +87,16 @@ def test_a_cancel_with_a_data_set_takes_no_room_for_good(rig: DimseRig) -> None:
     "raw",
     [
         COMMAND + PART,
-        COMMAND + PART + dimse_pdu.ABORT_BY_USER,
-        COMMAND + PART + dimse_pdu.RELEASE_RQ,
+        COMMAND + PART + ABORT_BY_USER,
+        COMMAND + PART + RELEASE_RQ,
         COMMAND + PART + COMMAND,
-        COMMAND + PART + dimse_pdu.data(fragment(b"", context=3, command=False, last=True)),
-        COMMAND + PART + dimse_pdu.data(b"\0"),
+        COMMAND + PART + data_pdu(fragment(b"", context=3, command=False, last=True)),
+        COMMAND + PART + data_pdu(b"\0"),
         COMMAND + PART * 11,
         COMMAND + PART * 100,
-        COMMAND + PART + dimse_pdu.data(fragment(b"\0", command=False, last=True)),
+        COMMAND + PART + data_pdu(fragment(b"\0", command=False, last=True)),
         CREATE * 5 + COMMAND + PART,
-        CREATE * 5 + dimse_pdu.ABORT_BY_USER,
+        CREATE * 5 + ABORT_BY_USER,
         CREATE * 5 + COMMAND + PART + b"\xff" * 6,
     ],
     ids=[
@@ -116,7 +122,7 @@ def test_strangers_that_may_only_echo_take_no_room_from_others(rig: DimseRig) ->
     with RawPeer(rig.port, tags.PUSH) as known:
         known.send(CREATE)
         assert known.answer().number(STATUS) == 0
-    strangers[0].send(dimse_pdu.data(fragment(b"", command=False, last=True)))
+    strangers[0].send(data_pdu(fragment(b"", command=False, last=True)))
     assert strangers[0].answer().number(STATUS) == 0x0124
     for stranger in strangers:
         reset(stranger)

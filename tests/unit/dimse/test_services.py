@@ -11,9 +11,9 @@ from orthanc_ups.core.commands import Create, Requester, Update
 from orthanc_ups.core.dataset import DataSet, element
 from orthanc_ups.core.decide import is_uid
 from orthanc_ups.core.outcome import Outcome
-from orthanc_ups.dimse.encode import encode
-from orthanc_ups.dimse.message import AFFECTED_CLASS, STATUS, Field
-from orthanc_ups.dimse.syntax import EXPLICIT as EXPLICIT_SYNTAX
+from orthanc_ups.dimse.data_sets import EXPLICIT as EXPLICIT_SYNTAX
+from orthanc_ups.dimse.data_sets import encode
+from orthanc_ups.dimse.message import AFFECTED_CLASS, STATUS, CommandField
 from tests.support import dimse_raw, workitems
 from tests.support.dimse_client import (
     BIG_ENDIAN,
@@ -138,7 +138,7 @@ def test_cc_2_5_n_create_hands_over_the_workitem_without_loss(rig: DimseRig, who
     dataset = workitems.full(who)
     with RawPeer(rig.port, tags.PUSH) as peer:
         encoded = encode(dataset, EXPLICIT_SYNTAX)
-        answer = peer.ask(dimse_raw.operation(Field.N_CREATE, UID), encoded)
+        answer = peer.ask(dimse_raw.operation(CommandField.N_CREATE, UID), encoded)
     assert answer.number(STATUS) == 0
     assert rig.worklist.commands == [Create(SCU, UID, dataset)]
 
@@ -260,9 +260,9 @@ def test_cc_2_7_3_what_is_no_workitem_is_c307(client: UpsClient, uid: str) -> No
     assert client.get(uid).code == 0xC307
 
 
-@pytest.mark.parametrize("field", [Field.N_GET, Field.N_SET, Field.N_ACTION])
-def test_a_missing_or_impossible_instance_uid_is_0117(rig: DimseRig, field: Field) -> None:
-    action = {"action": 1} if field is Field.N_ACTION else {}
+@pytest.mark.parametrize("field", [CommandField.N_GET, CommandField.N_SET, CommandField.N_ACTION])
+def test_a_missing_or_impossible_instance_uid_is_0117(rig: DimseRig, field: CommandField) -> None:
+    action = {"action": 1} if field is CommandField.N_ACTION else {}
     with RawPeer(rig.port, tags.PULL) as peer:
         for uid in ("", "1.02.3", "UPS-1", "1." + "2" * 70):
             assert peer.ask(dimse_raw.operation(field, uid, **action)).number(STATUS) == 0x0117

@@ -12,8 +12,8 @@ from orthanc_ups.core import tags
 from orthanc_ups.core.dataset import element
 from orthanc_ups.core.events import Event, EventType
 from orthanc_ups.delivery.port import Unreachable
+from orthanc_ups.dimse.message import ProtocolError
 from orthanc_ups.dimse.negotiation import request
-from orthanc_ups.dimse.pdu import ProtocolError
 from orthanc_ups.dimse.tls import TlsError, client_context, server_context
 from orthanc_ups.orthanc.modalities import Modality
 from orthanc_ups.settings import Settings, Surroundings

@@ -1,34 +1,103 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Encoded data sets to the inner form, without loss and without trust (PS3.5 §6 and §7).
+"""Encoded data sets to the inner form and back (PS3.5 §6, §7 and Annex A).
 
-One strict pass over the bytes: what is truncated, too deep, too long or not decodable is refused, never guessed.
-Whether the values make sense is the core's business.
+Decoding is one strict pass over the bytes without trust: what is truncated, too deep, too long or not decodable is
+refused, never guessed. Whether the values make sense is the core's business. Encoding writes UTF-8 where ASCII is not
+enough, with every length defined.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import re
 import struct
 import unicodedata
 import zlib
+from bisect import bisect
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from pydicom.datadict import private_dictionary_VR
+from pydicom.valuerep import EXPLICIT_VR_LENGTH_16, EXPLICIT_VR_LENGTH_32
 
 from ..codecs.attribute_names import public_vr
-from ..codecs.charset import IN_VALUES, Encodings, declared, decoded
 from ..codecs.corrections import Corrections
-from ..codecs.encoded_values import NUMBER_CODES, TEXTUAL_VRS, values_of
+from ..codecs.encoded_values import (
+    IN_VALUES,
+    NAME_GROUPS,
+    NUMBER_CODES,
+    TEXTUAL_VRS,
+    UTF8_TERM,
+    Encodings,
+    declared,
+    decoded,
+    undeclared,
+    values_of,
+)
 from ..core.dataset import BINARY_VRS, DataSet, Element
 from ..core.refusals import refusal
 from ..core.statuses import INVALID_VALUE, PROCESSING_FAILURE, RESOURCE_LIMITATION, Status, UpsError
 from ..core.tags import SPECIFIC_CHARACTER_SET
 from ..core.value_rules import DEEPEST
-from .syntax import EXPLICIT, IMPLICIT, LONG_VRS, SHORT_VRS, SYNTAXES, UNDEFINED, Syntax, swapped
+from ..settings import Settings, Surroundings
+
+# --- transfer syntaxes ---
+
+
+@dataclass(frozen=True, slots=True)
+class Syntax:
+    """One transfer syntax.
+
+    Attributes:
+        uid: Transfer Syntax UID.
+        explicit: True if each element names its VR.
+        order: ``<`` for little, ``>`` for big endian, as module struct spells it.
+        deflated: True if the data set is compressed (PS3.5 §A.5).
+    """
+
+    uid: str
+    explicit: bool
+    order: str = "<"
+    deflated: bool = False
+
+
+IMPLICIT: Final = Syntax("1.2.840.10008.1.2", explicit=False)
+EXPLICIT: Final = Syntax("1.2.840.10008.1.2.1", explicit=True)
+DEFLATED: Final = Syntax("1.2.840.10008.1.2.1.99", explicit=True, deflated=True)
+BIG_ENDIAN: Final = Syntax("1.2.840.10008.1.2.2", explicit=True, order=">")
+
+SYNTAXES: Final[Mapping[str, Syntax]] = MappingProxyType(
+    {syntax.uid: syntax for syntax in (EXPLICIT, IMPLICIT, DEFLATED, BIG_ENDIAN)}
+)
+"""By UID, in the order in which we like them."""
+
+UNDEFINED: Final = 0xFFFFFFFF
+"""The length of a sequence or item that ends with a delimiter."""
+
+SHORT_VRS: Final = frozenset(vr.value for vr in EXPLICIT_VR_LENGTH_16)
+"""VRs whose length has 16 bits in explicit syntaxes (PS3.5 Table 7.1-2)."""
+
+LONG_VRS: Final = frozenset(vr.value for vr in EXPLICIT_VR_LENGTH_32)
+"""VRs whose length has 32 bits in explicit syntaxes (PS3.5 Table 7.1-1)."""
+
+WORD_SIZES: Final[Mapping[str, int]] = MappingProxyType({"OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8})
+"""Bytes of one word of the binary VRs that know a byte order."""
+
+
+def swapped(binary: bytes, vr: str) -> bytes:
+    """Binary words in the other byte order; the inner form has them little endian (PS3.18 §F.2.7)."""
+    size = WORD_SIZES.get(vr, 1)
+    if size == 1:
+        return binary
+    return b"".join(binary[place : place + size][::-1] for place in range(0, len(binary), size))
+
+
+# --- decoding ---
 
 _ITEM: Final = "FFFEE000"
 _ITEM_IN_UN: Final = b"\xfe\xff\x00\xe0"  # little endian, as all of UN
@@ -52,7 +121,7 @@ _Level = tuple[DataSet, int]
 
 
 _Header = tuple[str, str, int, int]
-_LENGTHS: Final = {
+_UNPACKERS: Final = {
     f"{order}{form}": struct.Struct(f"{order}{form}").unpack_from for order in "<>" for form in "HL"
 }
 
@@ -186,13 +255,13 @@ class _Decoder:
 
     def _read_as(self, syntax: Syntax) -> None:
         self._syntax = syntax
-        self._short, self._long = (_LENGTHS[f"{syntax.order}{form}"] for form in "HL")
+        self._short, self._long = (_UNPACKERS[f"{syntax.order}{form}"] for form in "HL")
 
     def whole(self) -> DataSet:
         found, _ = self._level(0, len(self._bytes), self._otherwise, delimited=False)
         return found
 
-    # --- elements and items ---
+    # elements and items
 
     def _level(self, place: int, end: int, encodings: Encodings, *, delimited: bool) -> _Level:
         """The elements up to ``end``, or up to an Item Delimitation Item."""
@@ -319,7 +388,7 @@ class _Decoder:
         self._spend(tag, 1)
         self._trail.append((tag, number))
 
-    # --- values ---
+    # values
 
     def _value(self, tag: str, vr: str, start: int, end: int, encodings: Encodings) -> Element:
         raw = self._bytes[start:end]
@@ -385,7 +454,7 @@ def _expected(vr: str, error: Exception) -> str:
     return f"is not valid for VR {vr}"
 
 
-# --- tags and VRs ---
+# tags and VRs
 
 
 def _looks_like_text(text: str, size: int) -> bool:
@@ -419,7 +488,7 @@ def _named(head: bytes, order: str) -> tuple[str, str, bool]:
     return tag, vr, vr in SHORT_VRS
 
 
-# --- VRs that are not written ---
+# VRs that are not written
 
 
 def _vr_of(tag: str, before: DataSet) -> str:
@@ -442,3 +511,184 @@ def _private_vr(tag: str, before: DataSet) -> str:
     except KeyError:
         return "UN"
     return _AMBIGUOUS.get(vr, vr)
+
+
+# --- encoding ---
+
+_ITEM_TAG: Final = (0xFFFE, 0xE000)
+_LONGEST_SHORT: Final = 0xFFFE
+_NONE: Final[frozenset[str]] = frozenset()
+_PACKERS: Final = {f"{order}{code}": struct.Struct(f"{order}{code}").pack for order in "<>" for code in "HL"}
+
+
+def encode(dataset: DataSet, syntax: Syntax) -> bytes:
+    """Encode a data set, with (0008,0005) if any text in it needs more than ASCII.
+
+    Raises:
+        ValueError, struct.error: an element is not of the inner form.
+    """
+    encoder = _Encoder(syntax)
+    encoded = encoder.whole(dataset)
+    return _deflated(encoded) if syntax.deflated else encoded
+
+
+def _deflated(plain: bytes) -> bytes:
+    deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    encoded = deflater.compress(plain) + deflater.flush()
+    return encoded + b"\0" if len(encoded) % 2 else encoded
+
+
+class _Encoder:
+    """Writes one data set and notes whether UTF-8 was needed."""
+
+    def __init__(self, syntax: Syntax) -> None:
+        self._syntax = syntax
+        self._needs_utf8 = False
+        self._short_vrs = SHORT_VRS if syntax.explicit else _NONE
+        self._short, self._long = (_PACKERS[f"{syntax.order}{code}"] for code in "HL")
+
+    def whole(self, dataset: DataSet) -> bytes:
+        tags = [tag for tag in sorted(dataset) if tag != SPECIFIC_CHARACTER_SET]
+        elements = [self._element(tag, dataset[tag]) for tag in tags]
+        if self._needs_utf8:
+            declared = self._element(SPECIFIC_CHARACTER_SET, {"vr": "CS", "Value": [UTF8_TERM]})
+            elements.insert(bisect(tags, SPECIFIC_CHARACTER_SET), declared)
+        return b"".join(elements)
+
+    def _level(self, dataset: DataSet) -> bytes:
+        return b"".join(
+            [self._element(tag, dataset[tag]) for tag in sorted(dataset) if tag != SPECIFIC_CHARACTER_SET]
+        )
+
+    def _element(self, tag: str, element: Element) -> bytes:
+        vr = element["vr"]
+        value = self._items(element.get("Value") or ()) if vr == "SQ" else self._value(vr, element)
+        head = _head(tag, vr, self._syntax.order, self._syntax.explicit)
+        if vr not in self._short_vrs:
+            return head + self._long(len(value)) + value
+        if len(value) <= _LONGEST_SHORT:
+            return head + self._short(len(value)) + value
+        return self._too_long((int(tag[:4], 16), int(tag[4:], 16)), vr, element)
+
+    def _too_long(self, numbers: tuple[int, int], vr: str, element: Element) -> bytes:
+        """What does not fit into 16 bits of length goes as UN, which is always little endian (PS3.5 §6.2.2)."""
+        plain = _Encoder(IMPLICIT)
+        value = plain._value(vr, element)
+        self._needs_utf8 |= plain._needs_utf8
+        return struct.pack(f"{self._syntax.order}HH2sHL", *numbers, b"UN", 0, len(value)) + value
+
+    def _value(self, vr: str, element: Element) -> bytes:
+        if vr in BINARY_VRS:
+            return self._binary(vr, element.get("InlineBinary") or "")
+        values = element.get("Value")
+        if not values:
+            return b""
+        if vr in NUMBER_CODES:
+            return _numbers(values, NUMBER_CODES[vr], self._syntax.order)
+        if vr == "AT":
+            halves = [int(half, 16) for one in values if one for half in (one[:4], one[4:])]
+            return struct.pack(f"{self._syntax.order}{len(halves)}H", *halves)
+        return self._text(vr, values)
+
+    def _items(self, items: Iterable[DataSet]) -> bytes:
+        start = _item_head(self._syntax.order)
+        encoded: list[bytes] = []
+        for level in map(self._level, items):
+            encoded += (start, self._long(len(level)), level)
+        return b"".join(encoded)
+
+    def _binary(self, vr: str, inline: str) -> bytes:
+        binary = base64.b64decode(inline, validate=True)
+        binary = swapped(binary, vr) if self._syntax.order == ">" else binary
+        return binary + b"\0" if len(binary) % 2 else binary
+
+    def _text(self, vr: str, values: list[Any]) -> bytes:
+        text = "\\".join([one if type(one) is str else _written(one) for one in values])
+        if text.isascii():
+            encoded = text.encode("ascii")
+        else:
+            self._needs_utf8 = True
+            encoded = text.encode("utf-8", errors="replace")
+        if len(encoded) % 2:
+            encoded += b"\0" if vr == "UI" else b" "
+        return encoded
+
+
+@lru_cache(maxsize=4096)
+def _head(tag: str, vr: str, order: str, explicit: bool) -> bytes:
+    """What stands before the length of an element (PS3.5 §7.1)."""
+    numbers = struct.pack(f"{order}HH", int(tag[:4], 16), int(tag[4:], 16))
+    if not explicit:
+        return numbers
+    return numbers + vr.encode("ascii") + (b"" if vr in SHORT_VRS else b"\0\0")
+
+
+@lru_cache(maxsize=2)
+def _item_head(order: str) -> bytes:
+    return struct.pack(f"{order}HH", *_ITEM_TAG)
+
+
+def _written(one: Any) -> str:
+    if one is None:
+        return ""
+    if isinstance(one, dict):
+        return "=".join(one.get(name) or "" for name in NAME_GROUPS).rstrip("=")
+    return str(one)
+
+
+def _numbers(values: list[Any], code: str, order: str) -> bytes:
+    convert = float if code in "fd" else int
+    found = [convert(one) for one in values if one is not None]
+    return struct.pack(f"{order}{len(found)}{code}", *found)
+
+
+# --- with the settings ---
+
+_LARGE: Final = 64 * 1024  # bytes; below, decoding takes a few milliseconds at most
+_FIRST_OF_CONTENT: Final = "00080000"  # below are command sets, file meta information and directories
+
+
+class Codec:
+    """Decodes and encodes with the limits of the settings."""
+
+    def __init__(self, settings: Settings, surroundings: Surroundings) -> None:
+        self._bounds = Bounds(settings.maximum_nesting)
+        self._most = settings.maximum_data_set_size
+        self._strict = settings.strict
+        self._otherwise = undeclared(surroundings.default_encoding)
+        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="UPS-DECODE")
+
+    def corrections(self) -> Corrections:
+        """For a request whose answer can tell what was corrected."""
+        return Corrections(lenient=not self._strict)
+
+    async def decoded(
+        self, encoded: bytes, syntax: Syntax, corrections: Corrections | None = None
+    ) -> DataSet:
+        """The data set in its inner form. Raises UpsError (0106, 0110, 0213) if it is not one.
+
+        ``corrections`` notes what was read otherwise than it stands; without, nothing is, but repeated elements of
+        the command set are passed over.
+        """
+        if len(encoded) <= _LARGE and not syntax.deflated:
+            return self._decode(encoded, syntax, corrections)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, self._decode, encoded, syntax, corrections)
+
+    def _decode(self, encoded: bytes, syntax: Syntax, corrections: Corrections | None) -> DataSet:
+        found = decode(encoded, syntax, self._bounds, self._most, self._otherwise, corrections)
+        if corrections or self._strict or not found or next(iter(found)) >= _FIRST_OF_CONTENT:
+            return found
+        return {tag: one for tag, one in found.items() if tag >= _FIRST_OF_CONTENT}
+
+    def too_large(self) -> UpsError:
+        """The refusal of a data set that was thrown away while it came."""
+        return too_large(self._most)
+
+    def encoded(self, dataset: DataSet, syntax: Syntax) -> bytes:
+        """The data set as bytes."""
+        return encode(dataset, syntax)
+
+    def close(self) -> None:
+        """Let the threads go."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
