@@ -13,7 +13,7 @@ from ..orthanc.loopback import Loopback, Reply, refused
 from . import shelves
 from .port import Entry, EntryConflict, EntryExists, StoreUnavailable
 from .recovery import ShelvesLost, chunks
-from .shelf_keeper import ShelfKeeper, in_flight
+from .shelf_keeper import DELETED_AGAIN, ShelfKeeper, in_flight
 from .shelves import Address, Uploads, Value, Version
 
 _log = logging.getLogger("orthanc_ups.store")
@@ -56,7 +56,7 @@ class OrthancEntries:
         """Make the shelves if they are absent, protect them, and find out how this Orthanc compares.
 
         Raises:
-            StoreMisconfigured: ``CheckRevisions`` is off.
+            StoreMisconfigured: ``CheckRevisions`` is off, or somebody deletes the shelves again and again.
             StoreUnavailable: try again later.
         """
         await self._keeper.make_missing()
@@ -338,6 +338,8 @@ class OrthancEntries:
             raise StoreUnavailable(self.refused_because, certain=True)
 
     def _refuse_if_incomplete(self, shelf: int) -> None:
+        if shelf in self._incomplete and self._keeper.deletions.recognized:
+            raise ShelvesLost(DELETED_AGAIN)
         if shelf in self._incomplete:
             raise _lost(shelf)
 
@@ -355,6 +357,7 @@ class OrthancEntries:
         on a missing shelf. An entry that is there already is not overwritten.
 
         Raises:
+            StoreMisconfigured: somebody deletes the shelves again and again.
             StoreUnavailable: not finished; call it again.
         """
         missing = await self.missing()

@@ -52,6 +52,7 @@ class RestorableEntries(Entries, Protocol):
         is. Versions stay valid. May be called again after a failure or a crash; nothing is overwritten.
 
         Raises:
+            StoreMisconfigured: they are deleted whenever they were made; calling again is of no use.
             StoreUnavailable: not finished; the shelves stay missing.
         """
         ...

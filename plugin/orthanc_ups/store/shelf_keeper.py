@@ -6,7 +6,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Iterable
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Set
 from typing import Final, TypeVar
 
 from ..orthanc.loopback import Loopback, refused
@@ -18,11 +20,44 @@ from .shelves import Address, Uploads, Version
 _log = logging.getLogger("orthanc_ups.store")
 _AT_ONCE: Final = 8
 
+_DELETIONS: Final = 3
+_WITHIN: Final = 600.0  # seconds; a router that waits for stable studies acts a minute after each upload
+DELETED_AGAIN: Final = (
+    f"the worklist in Orthanc's metadata was deleted {_DELETIONS} times within ten minutes, it seems by a router or "
+    f'script that deletes what it has forwarded: exclude the Patient ID "{shelves.PATIENT_ID}" there, or set '
+    '"Ups.Store" to "key-value" (Orthanc 1.12.8 or later with SQLite), and restart Orthanc'
+)
+
 T = TypeVar("T")
 
 
 class StoreMisconfigured(Exception):
     """Orthanc's configuration does not let it keep a worklist. The text names the key."""
+
+
+class RepeatedDeletions:
+    """Recognizes a router that deletes each shelf as soon as it was made, so that no more are made for it."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """``clock``: seconds since some moment."""
+        self._clock = clock
+        self._made: set[int] = set()
+        self._times: deque[float] = deque(maxlen=_DELETIONS)
+        self.recognized = False
+
+    def made(self, shelf: int) -> None:
+        """The shelf was sent to Orthanc."""
+        self._made.add(shelf)
+
+    def absent(self, numbers: Set[int]) -> None:
+        """These shelves are not in Orthanc now. Raises StoreMisconfigured from the third deletion on."""
+        if self._made & numbers:
+            self._made -= numbers
+            self._times.append(self._clock())
+        if len(self._times) == _DELETIONS and self._times[-1] - self._times[0] <= _WITHIN:
+            self.recognized = True
+        if self.recognized and numbers:
+            raise StoreMisconfigured(DELETED_AGAIN)
 
 
 async def in_flight(work: Callable[[T], Awaitable[None]], items: Iterable[T]) -> None:
@@ -55,15 +90,18 @@ class ShelfKeeper:
     def __init__(self, loopback: Loopback, uploads: Uploads) -> None:
         self._loopback = loopback
         self._uploads = uploads
+        self.deletions = RepeatedDeletions()
 
     async def make_missing(self) -> frozenset[int]:
         """Send the shelves that Orthanc does not have, protect the patient, and return which they were.
 
         Raises:
+            StoreMisconfigured: somebody deletes them whenever they were made.
             StoreUnavailable: Orthanc did not take one, with its reason.
         """
         present = await self.present()
         absent = frozenset(range(shelves.SHELVES)) - present
+        self.deletions.absent(absent)
         await in_flight(self._send, sorted(absent))
         await self._protect()
         if absent:
@@ -90,6 +128,7 @@ class ShelfKeeper:
         if status not in ("Success", "AlreadyStored"):
             what = f"cannot make shelf {shelf} of the worklist"
             raise StoreUnavailable(f"{what}: Orthanc answered {reply} {status}", certain=True)
+        self.deletions.made(shelf)
 
     async def _protect(self) -> None:
         reply = await self._loopback.request("PUT", f"/patients/{shelves.PATIENT}/protected", b"1")

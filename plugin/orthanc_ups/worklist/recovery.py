@@ -15,6 +15,7 @@ from ..store.copy import CopiedEntries
 from ..store.document import is_tombstone
 from ..store.log_document import encode_log
 from ..store.port import Entry, StoreUnavailable
+from ..store.shelf_keeper import StoreMisconfigured
 from .commits import Commits
 from .loader import Loader, Stored, unsettled_events
 from .state import WorklistState
@@ -38,6 +39,7 @@ class Recovery:
         self._entries = entries
         self._commits = commits
         self._restoring = False
+        self._given_up = False
 
     # --- at the start ---
 
@@ -101,8 +103,8 @@ class Recovery:
     # --- what the store lost ---
 
     async def look_after_shelves(self) -> None:
-        """Write back what somebody deleted in Orthanc, if anything; goes on until that is done."""
-        if self._restoring:
+        """Write back what somebody deleted in Orthanc, if anything; goes on until that is done, or is of no use."""
+        if self._restoring or self._given_up:
             return
         self._restoring = True
         try:
@@ -118,6 +120,9 @@ class Recovery:
         except StoreUnavailable as error:
             _log.error("What was deleted in Orthanc cannot be written back yet: %s", error)
             return False
+        except StoreMisconfigured as error:
+            self._given_up = True
+            _log.error("Nothing can be stored any more: %s", error)
         return True
 
     async def restore(self) -> None:
