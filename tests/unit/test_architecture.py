@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 CHECKOUT = Path(__file__).resolve().parents[2]
+ARCHITECTURE = CHECKOUT / "ARCHITECTURE.md"
 PACKAGE = CHECKOUT / "plugin" / "orthanc_ups"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
@@ -55,6 +59,13 @@ AMBIGUOUS = {
     "Limits",
     "Subscriber",
     "Surroundings",
+}
+# Who alone may use a library: folders, or single modules.
+USERS = {
+    "pydicom": {"codecs", "dimse", "store"},
+    "pynetdicom": {"dimse/negotiation.py"},
+    "aiohttp": {"orthanc", "dicomweb", "webhook", "site.py"},
+    "sqlite3": {"projection", "store"},
 }
 FORBIDDEN_IN_CORE = {
     "orthanc", "pynetdicom", "pydicom", "aiohttp", "socket", "threading", "asyncio", "random",
@@ -111,6 +122,19 @@ def test_the_core_is_pure() -> None:
         if (found := {name.split(".")[0] for name in imports(path)} & FORBIDDEN_IN_CORE)
     }
     assert impure == {}
+
+
+@pytest.mark.parametrize("library", USERS)
+def test_a_library_is_used_where_architecture_says(library: str) -> None:
+    users = [path for path in SOURCES if library in {name.split(".")[0] for name in imports(path)}]
+    assert users
+    names = {path.relative_to(PACKAGE).as_posix(): folder(path) for path in users}
+    assert {name for name, place in names.items() if not {name, place} & USERS[library]} == set()
+
+
+def test_the_table_of_folders_is_in_the_order_of_imports() -> None:
+    table = re.findall(r"^\| `(\w+)/` \|", ARCHITECTURE.read_text(), re.MULTILINE)
+    assert table == [*filter(None, LAYERS), "explorer"]
 
 
 def test_few_modules_lie_loose() -> None:

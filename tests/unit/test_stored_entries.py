@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The stored entries that ARCHITECTURE.md shows are what the code writes, and reads back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from orthanc_ups.core.commands import Requester
+from orthanc_ups.core.events import Event, EventType
+from orthanc_ups.core.numbers import Numbers
+from orthanc_ups.core.subscriptions import GlobalAct, Kind, Log
+from orthanc_ups.core.workitem import HistoryEntry, SpecificAct, Subscription, Workitem, digest
+from orthanc_ups.delivery.documents import (
+    Batch,
+    Progress,
+    decode_batch,
+    decode_progress,
+    encode_batch,
+    encode_progress,
+)
+from orthanc_ups.delivery.line import BurstAt
+from orthanc_ups.delivery.port import Burst, Endpoint
+from orthanc_ups.store.document import decode, decode_events, encode, encode_events
+from orthanc_ups.store.log_document import decode_log, encode_log
+from orthanc_ups.store.moving import move_worklist
+from orthanc_ups.store.node import Node, NodeMark
+from orthanc_ups.store.port import StoreUnavailable
+from orthanc_ups.store.shelves import Value
+from orthanc_ups.store.twin import InMemoryEntries
+from orthanc_ups.worklist.header import Header
+from orthanc_ups.worklist.tombstones import read_tombstone, tombstone_document
+from orthanc_ups.worklist.writer import Writer
+from tests.support.delivery import VirtualClock
+
+ARCHITECTURE: Final = (Path(__file__).resolve().parents[2] / "ARCHITECTURE.md").read_text()
+EXAMPLES: Final[dict[str, str]] = dict(
+    re.findall(
+        r"^\*\*`([^`\n]+)`\*\*.*?\n```(?:json|text)\n(.*?)\n```$", ARCHITECTURE, re.MULTILINE | re.DOTALL
+    )
+)
+UID: Final = "2.25.71"
+CREATED, CLAIMED, PURGED = 1_790_000_000.0, 1_790_000_060.0, 1_790_700_000.0
+
+
+def state_report(sequence: int, state: str, *receivers: str, at: float = CLAIMED) -> Event:
+    content = {
+        "00404041": {"vr": "CS", "Value": ["READY"]},
+        "00741000": {"vr": "CS", "Value": [state]},
+    }
+    return Event(sequence, EventType.STATE_REPORT, UID, content, receivers, at)
+
+
+WORKITEM: Final = Workitem(
+    uid=UID,
+    created=7,
+    attributes={
+        "00080018": {"vr": "UI", "Value": [UID]},
+        "00741000": {"vr": "CS", "Value": ["IN PROGRESS"]},
+        "00741204": {"vr": "LO", "Value": ["Lung nodules"]},
+    },
+    owner=digest("2.25.99"),
+    acts={"READER": SpecificAct(118, Subscription.LOCK, CREATED)},
+    filtered=(46,),
+    events=(state_report(120, "IN PROGRESS", "AI1", "READER"),),
+    spilled=(12,),
+    history=(
+        HistoryEntry(CREATED, str(Requester("RIS", "DIMSE")), "created"),
+        HistoryEntry(CLAIMED, str(Requester("CAD1", "DIMSE")), "claimed"),
+    ),
+    revision=3,
+)
+TOMBSTONE: Final = HistoryEntry(PURGED, str(Requester("ORTHANC", "retention")), "purged")
+LOG: Final = Log(
+    "AI1",
+    (
+        GlobalAct(40, Kind.NO_LOCK, through=5, at=CREATED),
+        GlobalAct(
+            46,
+            Kind.LOCK,
+            through=6,
+            filtered=True,
+            filter={"00741200": {"vr": "CS", "Value": ["HIGH"]}},
+            matched=Numbers.of([2, 6]),
+            at=CREATED,
+        ),
+    ),
+    revision=2,
+)
+PROGRESS: Final = {
+    "dimse": Progress(
+        119,
+        (),
+        {
+            "delivered": 57,
+            "failed": 2,
+            "dead": 1,
+            "last_success_at": CLAIMED,
+            "last_error": "connection refused",
+            "last_error_at": CREATED,
+        },
+    )
+}
+LETTERS: Final = Batch(
+    Endpoint("AI1", "dimse"),
+    (
+        state_report(101, "CANCELED", "AI1", at=CREATED),
+        BurstAt(Burst("AI1", 102, 6, 102, CREATED), after=104),
+    ),
+    "answered C112",
+    CLAIMED,
+)
+OVERFLOW: Final = (state_report(12, "SCHEDULED", "AI1", at=CREATED),)
+NODE: Final = Node("5f0c6c2d8a534c51a3a0f1f0c7b5a811", "pacs1", 4711, "0b9d1e4e63a94cb3b79f3b9c4a4e2c10")
+IDENTITY: Final = "d3b07384d113edec49eaa6238ad5ff00"
+
+
+async def header_document() -> bytes:
+    entries = InMemoryEntries()
+    header = Header(Writer(entries))
+    header.identity = IDENTITY
+    await header.reserve(1, 1)
+    return await stored(entries, "worklist")
+
+
+async def node_document() -> bytes:
+    entries = InMemoryEntries()
+    await NodeMark(entries, NODE, VirtualClock(), lambda reason: None).acquire()
+    return await stored(entries, "node")
+
+
+class _Interrupted(InMemoryEntries):
+    """A store into which a move has just begun."""
+
+    async def exists(self) -> bool:
+        return True
+
+    async def discard(self) -> None:
+        raise StoreUnavailable("not now", certain=True)
+
+
+async def move_document() -> bytes:
+    source, target = _Interrupted(), _Interrupted()
+    await source.create("workitem/2.25.71", encode(WORKITEM))
+    with pytest.raises(StoreUnavailable):
+        await move_worklist(source, target)
+    return await stored(target, "move")
+
+
+async def stored(entries: InMemoryEntries, key: str) -> bytes:
+    entry = await entries.read(key)
+    assert entry is not None
+    return entry.document
+
+
+DOCUMENTS: Final[dict[str, Callable[[], bytes]]] = {
+    "workitem/2.25.71": lambda: encode(WORKITEM),
+    "workitem/2.25.70": lambda: tombstone_document("2.25.70", TOMBSTONE),
+    "events/2.25.71/12": lambda: encode_events(UID, OVERFLOW),
+    "subscriber/AI1": lambda: encode_log(LOG),
+    "delivery/AI1": lambda: encode_progress("AI1", 88, PROGRESS),
+    "dead/AI1/dimse/101": lambda: encode_batch(LETTERS, 1),
+    "worklist": lambda: asyncio.run(header_document()),
+    "node": lambda: asyncio.run(node_document()),
+    "move": lambda: asyncio.run(move_document()),
+}
+
+
+def parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def test_every_kind_of_entry_is_shown_and_no_other() -> None:
+    assert set(EXAMPLES) == set(DOCUMENTS)
+
+
+@pytest.mark.parametrize("key", DOCUMENTS)
+def test_an_example_is_what_the_code_writes(key: str) -> None:
+    assert parsed(EXAMPLES[key]) == parsed(DOCUMENTS[key]().decode())
+
+
+def test_the_examples_are_read_back() -> None:
+    """By whoever repairs a worklist by hand, too."""
+    assert decode(EXAMPLES["workitem/2.25.71"].encode()) == WORKITEM
+    assert decode_events(EXAMPLES["events/2.25.71/12"].encode()) == OVERFLOW
+    assert decode_log(EXAMPLES["subscriber/AI1"].encode()) == LOG
+    assert decode_progress(EXAMPLES["delivery/AI1"].encode()) == ("AI1", 88, PROGRESS)
+    assert decode_batch(EXAMPLES["dead/AI1/dimse/101"].encode()) == LETTERS
+    assert read_tombstone(EXAMPLES["workitem/2.25.70"].encode()) == ("2.25.70", TOMBSTONE)
+
+
+def test_the_head_of_a_value_in_each_store_is_as_shown() -> None:
+    assert Value("workitem/2.25.71", 2, b"{").encoded() == b"UPS1 2 workitem/2.25.71\n{"
+    assert "`UPS1 2 workitem/2.25.71`" in ARCHITECTURE
