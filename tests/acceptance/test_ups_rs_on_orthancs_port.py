@@ -113,6 +113,26 @@ def test_a_create_whose_uid_was_lost_names_the_uid_that_was_chosen(own: WebClien
     assert own.retrieve(chosen)["00741000"] == element("CS", "SCHEDULED")
 
 
+def test_a_create_without_uid_names_the_uid_that_was_chosen_whatever_the_header_holds(own: WebClient) -> None:
+    answer = own.post("/workitems", minimal(), **query("foo=1"))
+    chosen = answer.headers["Location"].rpartition("/")[2]
+    assert (answer.status_code, f"so {chosen} was chosen" in answer.headers["Warning"]) == (201, True)
+
+
+def test_the_header_may_hold_the_query_with_its_question_mark(own: WebClient) -> None:
+    uid = new_uid()
+    answer = own.post("/workitems", minimal(), **query(f"?workitem={uid}"))
+    assert (answer.status_code, "Warning" in answer.headers) == (201, False)
+    assert own.retrieve(uid)["00741000"] == element("CS", "SCHEDULED")
+
+
+def test_a_handshake_is_sent_to_the_port_that_has_web_sockets(own: WebClient, listener: WebClient) -> None:
+    """PS3.18 §8.10.4; Orthanc's server cannot upgrade a connection."""
+    answer = own.get("/subscribers/DASHBOARD", headers={"Upgrade": "websocket", "Connection": "Upgrade"})
+    assert answer.status_code == 400
+    assert f"{listener.web_sockets}/subscribers/AETITLE" in answer.json()["Detail"]
+
+
 def test_arguments_that_may_have_been_lost_are_named(own: WebClient) -> None:
     uid, transaction, ae = new_uid(), new_uid(), "LOST"
     assert "Warning" not in own.post("/workitems", minimal(), **query(f"workitem={uid}")).headers

@@ -124,14 +124,14 @@ def _request_cancel(call: Call) -> Command:
     _check_rest(call, body, CANCEL_INFORMATION)
     information = {tag: found for tag, found in body.items() if tag in CANCEL_INFORMATION}
     requester = _requester(call)
-    if not call.resource.ae:
+    if not call.resource.ae and call.parameters.value(*REQUESTER) is None:
         call.warn(lost_queries.without_requester(requester.ae))
     return RequestCancel(requester, call.resource.uid, information, corrections=call.corrections)
 
 
 def _subscribe(call: Call) -> Command:
     body = dict(call.body or {})
-    if tags.DELETION_LOCK not in body:
+    if tags.DELETION_LOCK not in body and call.parameters.value(*DELETION_LOCK) is None:
         call.warn(lost_queries.without_deletion_lock())
     lock = _lock(_taken(body, tags.DELETION_LOCK)) or call.parameters.flag(*DELETION_LOCK)
     if not is_filtered(Service.SUBSCRIBE, call.resource):

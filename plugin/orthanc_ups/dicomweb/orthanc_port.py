@@ -123,7 +123,7 @@ class OrthancRoutes:
             service=service,
             web_socket_service=self._web_socket_service(service),
             user=self._authorization.user(headers),
-            drops_queries="?" not in uri and _QUERY_HEADER not in headers,
+            drops_queries="?" not in uri,
         )
 
     def service(self, headers: Mapping[str, str]) -> str:
@@ -153,4 +153,4 @@ def _path_and_query(uri: str, headers: Mapping[str, str], arguments: Mapping[str
     """Orthanc has decoded the path already, so it is encoded again."""
     path, mark, inside = uri.partition("?")
     query = inside if mark else query_of(arguments)
-    return quote(path), headers.get(_QUERY_HEADER, query)
+    return quote(path), headers.get(_QUERY_HEADER, query).strip().removeprefix("?")

@@ -25,7 +25,7 @@ class WebRequest:
         web_socket_service: base of the URLs of notification connections, likewise.
         user: the authenticated user, if the host knows one.
         resource: what the path names, if the host had to find out.
-        drops_queries: True if the host drops the query of a POST, PUT or DELETE, and nothing stands in its place.
+        drops_queries: True if the host drops the query of a POST, PUT or DELETE; what stands in its place is `query`.
     """
 
     method: str

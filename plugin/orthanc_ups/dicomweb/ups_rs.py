@@ -105,7 +105,7 @@ class UpsRs:
             warnings.append(ignored_warning(parameters.unsupported(None, self._tokens)))
             return _capabilities(request, parameters, resource)
         if service is None:
-            raise _not_here(resource, request.method)
+            raise _not_here(request, resource)
         parameters.check_values(supported(service) - self._tokens)
         check_uid(resource)
         if service is Service.SEARCH:
@@ -179,8 +179,13 @@ def _method(request: WebRequest) -> str:
     return "GET" if request.method == "HEAD" else request.method
 
 
-def _not_here(resource: Resource, method: str) -> HttpProblem:
-    if resource.kind is Kind.CONNECTION and method in ("GET", "HEAD"):
+def _not_here(request: WebRequest, resource: Resource) -> HttpProblem:
+    if resource.kind is Kind.CONNECTION and request.method in ("GET", "HEAD"):
+        if request.drops_queries:
+            there = f"{request.web_socket_service}/subscribers/AETITLE"
+            return HttpProblem(
+                400, f"this port has no WebSockets: open the notification connection at {there}"
+            )
         return HttpProblem(400, "a notification connection is opened by a WebSocket handshake (RFC 6455)")
     allowed = ", ".join(resource.allowed)
     return HttpProblem(405, f"{resource.kind.value} takes {allowed}", (("Allow", allowed),))
