@@ -77,7 +77,7 @@ def test_every_setting_has_its_meaning_in_a_sentence(row: tuple[str, ...]) -> No
 
 def test_settings_of_orthanc_that_are_named_are_those_that_are_read() -> None:
     """That each of them is used, and not only read, is tested with the configuration."""
-    (paragraph,) = re.findall(r"^The plugin also heeds .*$", SETTINGS, re.MULTILINE)
+    (paragraph,) = re.findall(r"^The plugin also follows .*$", SETTINGS, re.MULTILINE)
     by_rest = {
         "DicomModalities",
         "RegisteredUsers",
