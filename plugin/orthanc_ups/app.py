@@ -29,7 +29,13 @@ from .orthanc.sdk import Orthanc, RestCallback, key_values
 from .orthanc.stop_notice import goes_on, told_to_stop
 from .settings import Settings, Surroundings
 from .site import Site
-from .store.choice import METADATA, WITHOUT_CHECK_REVISIONS
+from .store.choice import (
+    KEY_VALUE,
+    METADATA,
+    SHARED_KEY_VALUE_STORE,
+    WITHOUT_CHECK_REVISIONS,
+    WITHOUT_KEY_VALUE_STORES,
+)
 from .store.shelves import Uploads, own_instances
 from .webhook.subscriptions import filter_of
 
@@ -73,7 +79,12 @@ class Plugin:
             raise SystemExit(1) from None
 
     def _check_store(self, settings: Settings, surroundings: Surroundings) -> None:
-        only_metadata = settings.store == METADATA or key_values(self._orthanc) is None
+        has_calls = key_values(self._orthanc) is not None
+        if settings.store == KEY_VALUE and not has_calls:
+            raise ConfigurationError(WITHOUT_KEY_VALUE_STORES)
+        if settings.store == KEY_VALUE and surroundings.shares_database:
+            raise ConfigurationError(SHARED_KEY_VALUE_STORE)
+        only_metadata = settings.store == METADATA or not has_calls
         if only_metadata and not surroundings.check_revisions:
             raise ConfigurationError(WITHOUT_CHECK_REVISIONS)
 

@@ -126,7 +126,8 @@ def test_key_value_where_there_is_none_is_a_line_that_names_the_key(suite: str, 
     orthanc = RealOrthanc(suite, with_store("key-value"), folder=tmp_path)
     try:
         orthanc.launch()
-        wait_until(lambda: '"Ups.Store" is "key-value"' in orthanc.log_text(), "the reason is logged", 30)
+        assert orthanc.wait() != 0
+        assert '"Ups.Store" is "key-value"' in orthanc.log_text()
         assert "Traceback" not in orthanc.log_text()
     finally:
         orthanc.discard()
@@ -157,3 +158,67 @@ def test_what_was_deleted_is_made_good_on_the_way_to_key_value(key_value_suite: 
             holds(orthanc, uids)
             assert not pseudo_patient_is_there(orthanc)
             orthanc.stop()
+
+
+SCRIPT = """
+import json, orthanc
+FILE = {file!r}
+
+def put_aside(output, uri, **request):
+    iterator, values = orthanc.CreateKeysValuesIterator("orthanc-ups"), {{}}
+    while iterator.Next():
+        values[iterator.GetKey()] = iterator.GetValue().decode()
+    for key in values:
+        orthanc.DeleteKeyValue("orthanc-ups", key)
+    json.dump(values, open(FILE, "w"))
+    output.AnswerBuffer("done", "text/plain")
+
+def put_back(output, uri, **request):
+    for key, value in json.load(open(FILE)).items():
+        orthanc.StoreKeyValue("orthanc-ups", key, value.encode())
+    output.AnswerBuffer("done", "text/plain")
+
+orthanc.RegisterRestCallback("/put-aside", put_aside)
+orthanc.RegisterRestCallback("/put-back", put_back)
+"""
+
+
+def by_another_script(orthanc: RealOrthanc, script: Path, path: str) -> None:
+    ours, orthanc.configuration["PythonScript"] = orthanc.configuration["PythonScript"], str(script)
+    orthanc.stop()
+    orthanc.start()
+    assert get_text(orthanc, path) == "done"
+    orthanc.stop()
+    orthanc.configuration["PythonScript"] = ours
+
+
+def get_text(orthanc: RealOrthanc, path: str) -> str:
+    return requests.get(orthanc.base_url + path, timeout=30).text
+
+
+def test_of_two_worklists_the_chosen_one_is_used_and_auto_asks_which(
+    key_value_suite: str, tmp_path: Path
+) -> None:
+    script = tmp_path / "values.py"
+    script.write_text(SCRIPT.format(file=str(tmp_path / "values.json")))
+    uids = {}
+    with RealOrthanc(key_value_suite, with_store("key-value")) as orthanc:
+        uids["key-value"] = fill(orthanc)
+        by_another_script(orthanc, script, "/put-aside")
+        orthanc.configuration["Ups"]["Store"] = "metadata"
+        orthanc.start()
+        uids["metadata"] = fill(orthanc)
+        by_another_script(orthanc, script, "/put-back")
+        orthanc.configuration["Ups"]["Store"] = "auto"
+        orthanc.launch()
+        wait_until(
+            lambda: 'set "Ups.Store" to "key-value" or "metadata"' in orthanc.log_text(), "auto asks", 30
+        )
+        for store in ("metadata", "key-value", "metadata"):
+            orthanc.stop()
+            orthanc.configuration["Ups"]["Store"] = store
+            orthanc.start()
+            assert f"the one in its {store} is used" in orthanc.log_text()
+            holds(orthanc, uids[store])
+            if store == "key-value":
+                assert client(orthanc).get(f"/workitems/{uids['metadata'][0]}").status_code == 404

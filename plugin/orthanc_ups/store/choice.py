@@ -33,6 +33,19 @@ WITHOUT_CHECK_REVISIONS: Final = (
     'request has just changed ("Ups.Store": "key-value" does not need it)'
 )
 
+TWO_WORKLISTS: Final = (
+    'both Orthanc\'s key-value store and its metadata hold a worklist: set "Ups.Store" to "key-value" or "metadata", '
+    "the one to go on with; the other one is left alone, and can be exported after choosing it for a while"
+)
+WITHOUT_KEY_VALUE_STORES: Final = (
+    '"Ups.Store" is "key-value", but this Orthanc or its index has no key-value stores '
+    '(Orthanc 1.12.8 or later with SQLite); use "auto" or "metadata"'
+)
+SHARED_KEY_VALUE_STORE: Final = (
+    '"Ups.Store" is "key-value", but "Lock" of the index plugin is false: several Orthancs may open the '
+    'database, and key-value stores have no compare-and-set; use "auto" or "metadata"'
+)
+
 StoreEntries: TypeAlias = KeyValueEntries | OrthancEntries
 
 
@@ -69,19 +82,12 @@ async def open_store(
     """
     usable = key_value if await _has_key_value_stores(loopback) else None
     if conditions.choice == KEY_VALUE and usable is None:
-        raise StoreMisconfigured(
-            '"Ups.Store" is "key-value", but this Orthanc or its index has no key-value stores '
-            "(Orthanc 1.12.8 or later with SQLite); use "
-            '"auto" or "metadata"'
-        )
+        raise StoreMisconfigured(WITHOUT_KEY_VALUE_STORES)
     if conditions.choice == KEY_VALUE and conditions.shares_database:
-        raise StoreMisconfigured(
-            '"Ups.Store" is "key-value", but "Lock" of the index plugin is false: several Orthancs may open the '
-            'database, and key-value stores have no compare-and-set; use "auto" or "metadata"'
-        )
+        raise StoreMisconfigured(SHARED_KEY_VALUE_STORE)
     if usable is not None and _prefers_key_value(conditions):
         await usable.open()
-        await _move(SurvivingEntries(metadata, copies), usable)
+        await _move(conditions.choice, SurvivingEntries(metadata, copies), usable)
         return usable
     if not conditions.check_revisions:
         raise StoreMisconfigured(WITHOUT_CHECK_REVISIONS)
@@ -90,7 +96,7 @@ async def open_store(
         await usable.open()
         if await usable.exists():
             await _complete_if_new(metadata)
-            await _move(usable, metadata)
+            await _move(conditions.choice, usable, metadata)
         await usable.close()
     return metadata
 
@@ -172,13 +178,17 @@ class SurvivingEntries:
         self._copies.forget()
 
 
-async def _move(source: StoreEntries | SurvivingEntries, target: StoreEntries) -> None:
+async def _move(choice: str, source: StoreEntries | SurvivingEntries, target: StoreEntries) -> None:
     try:
         copied = await move_worklist(source, target)
     except TwoWorklists:
-        raise StoreMisconfigured(
-            "both Orthanc's key-value store and its metadata hold a worklist: "
-            f'set "Ups.Store" to "{source.name}", export that one, and delete it before you go on with "{target.name}"'
-        ) from None
+        if choice == AUTO:
+            raise StoreMisconfigured(TWO_WORKLISTS) from None
+        _log.warning(
+            'Orthanc holds two worklists: the one in its %s is used ("Ups.Store"), the one in its %s is left alone',
+            target.name,
+            source.name,
+        )
+        return
     if copied:
         _log.warning("Moved %d entries of the worklist from %s to %s", copied, source.name, target.name)
