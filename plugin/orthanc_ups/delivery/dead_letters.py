@@ -73,9 +73,9 @@ class DeadLetters:
         """Take over a stored entry. Raises UnreadableDocument."""
         batch = decode_batch(entry.document)
         if batch.letters:
-            kept = StoredEntry(self._entries, entry.key)
-            kept.take(entry.document, entry.version)
-            self._hold(batch, kept)
+            stored = StoredEntry(self._entries, entry.key)
+            stored.take(entry.document, entry.version)
+            self._hold(batch, stored)
 
     def _hold(self, batch: Batch, entry: StoredEntry) -> _Held:
         kinds = {sequence_of(letter): kind_of(letter) for letter in batch.letters}
@@ -98,7 +98,7 @@ class DeadLetters:
 
     def endpoints(self, receiving_ae: str | None = None) -> tuple[Endpoint, ...]:
         """The endpoints with dead letters: of one AE, or all."""
-        return tuple(one for one in self._held if receiving_ae in (None, one.receiving_ae))
+        return tuple(endpoint for endpoint in self._held if receiving_ae in (None, endpoint.receiving_ae))
 
     # --- adding ---
 
@@ -108,7 +108,7 @@ class DeadLetters:
         key = f"{PREFIX}{endpoint.receiving_ae}/{endpoint.channel}/{sequence_of(letters[0])}"
         async with self._writing:
             entry = StoredEntry(self._entries, key)
-            await entry.write(lambda found: encode_batch(_merged(batch, found), 1))
+            await entry.write(lambda stored: encode_batch(_merged(batch, stored), 1))
             self._hold(batch, entry)
             await self._keep_within_limit(endpoint)
 
@@ -160,13 +160,13 @@ class DeadLetters:
     def stored(self) -> Iterator[Entry]:
         """Every entry of dead letters as it stands in the store."""
         for endpoint in self.endpoints():
-            yield from (one.entry.stored for one in self._held[endpoint].values() if one.entry.stored)
+            yield from (held.entry.stored for held in self._held[endpoint].values() if held.entry.stored)
 
     def batches(self, endpoint: Endpoint) -> Iterator[Batch]:
         """The dead letters of an endpoint, oldest first; what is struck out meanwhile is left out."""
         for held in list(self._held.get(endpoint, {}).values()):
             batch = decode_batch(held.entry.document)
-            letters = tuple(one for one in batch.letters if sequence_of(one) in held.kinds)
+            letters = tuple(letter for letter in batch.letters if sequence_of(letter) in held.kinds)
             yield replace(batch, letters=letters)
 
     def listed(self, receiving_ae: str, offset: int, limit: int) -> list[DeadLetter]:
@@ -177,7 +177,7 @@ class DeadLetters:
                 offset -= len(held.kinds)
                 continue
             batch = decode_batch(held.entry.document)
-            page += [_listed(batch, one) for one in batch.letters[offset:]]
+            page += [_listed(batch, letter) for letter in batch.letters[offset:]]
             offset = 0
             if len(page) >= limit:
                 break
@@ -206,13 +206,13 @@ def _listed(batch: Batch, letter: Waiting) -> DeadLetter:
     )
 
 
-def _merged(batch: Batch, found: bytes | None) -> Batch:
+def _merged(batch: Batch, stored: bytes | None) -> Batch:
     """A batch with what an entry of its name already holds (a write whose answer was lost, or a repeat)."""
-    if found is None:
+    if stored is None:
         return batch
     try:
-        older = decode_batch(found)
+        older = decode_batch(stored)
     except UnreadableDocument:
         return batch
-    letters = {sequence_of(one): one for one in (*older.letters, *batch.letters)}
+    letters = {sequence_of(letter): letter for letter in (*older.letters, *batch.letters)}
     return replace(batch, letters=tuple(letters[name] for name in sorted(letters)))

@@ -58,8 +58,8 @@ def encode_progress(
         "ae": receiving_ae,
         "revision": revision,
         "channels": {
-            name: {"cursor": one.cursor, "dropped": one.dropped, **one.tally}
-            for name, one in channels.items()
+            name: {"cursor": progress.cursor, "dropped": progress.dropped, **progress.tally}
+            for name, progress in channels.items()
         },
     }
     if joined:
@@ -76,7 +76,7 @@ def decode_progress(document: bytes) -> tuple[str, int, dict[str, Progress]]:
     """AE, revision and channels. Raises UnreadableDocument."""
     content = read(document)
     try:
-        channels = {str(name): _progress(one) for name, one in content["channels"].items()}
+        channels = {str(name): _progress(progress) for name, progress in content["channels"].items()}
         return str(content["ae"]), int(content["revision"]), channels
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UnreadableDocument(f"not a delivery document: {error!r}") from error
@@ -121,7 +121,7 @@ def _letter_out(letter: Waiting) -> list[Any]:
 
 
 def _letters_in(content: Sequence[Sequence[Any]], receiving_ae: str) -> tuple[Waiting, ...]:
-    return tuple(_letter_in(one, receiving_ae) for one in content)
+    return tuple(_letter_in(letter, receiving_ae) for letter in content)
 
 
 def _letter_in(content: Sequence[Any], receiving_ae: str) -> Waiting:

@@ -53,14 +53,14 @@ class StoredEntry:
         Raises:
             StoreUnavailable: the write may or may not have been done; writing again is right.
         """
-        found: bytes | None = None
+        current: bytes | None = None
         for _ in range(_TRIES):
-            document = make(found)
+            document = make(current)
             try:
                 self.take(document, await self._write(document))
                 return
             except (EntryConflict, EntryExists):
-                found = await self._reread()
+                current = await self._reread()
         raise StoreUnavailable(f"entry {self.key} is changed by somebody else all the time", certain=True)
 
     async def _write(self, document: bytes) -> str:

@@ -61,10 +61,10 @@ class Expiry:
         moment = self._state.clock.now() - settings.dead_letter_after
         while settings.dead_letter_after and (old := self._line.older_than(moment, BATCH)):
             await self.give_up(old, f"not delivered within {in_words(settings.dead_letter_after)}")
-        most = settings.maximum_pending_per_subscriber
+        maximum = settings.maximum_pending_per_subscriber
         while self.is_due:
-            oldest = self._line.oldest(min(BATCH, max(1, most // 10)))
-            await self.give_up(oldest, f"more than {most} events waited")
+            oldest = self._line.oldest(min(BATCH, max(1, maximum // 10)))
+            await self.give_up(oldest, f"more than {maximum} events waited")
 
     async def give_up(self, items: Sequence[Waiting], reason: str) -> None:
         """Make some of the line dead letters, but no SCP Status Change: a later one makes it worthless.

@@ -23,7 +23,7 @@ async def announce_going_down(
     An endpoint whose last attempt failed is left out. One that is just being told something may go on with
     what waits for half of the time; the rest is told after the restart.
     """
-    reachable = [one for one in workers if _in_reach(one, event)]
+    reachable = [worker for worker in workers if _in_reach(worker, event)]
     if not reachable:
         return
     telling = [asyncio.ensure_future(_tell(worker, event, high_water, deadline / 2)) for worker in reachable]
@@ -33,8 +33,8 @@ async def announce_going_down(
     for unfinished in (limit, everyone, *telling):
         unfinished.cancel()
     done, _ = await asyncio.wait(telling)
-    told = sum(not one.cancelled() and one.result() for one in done)
-    _log.info("Told %d of %d endpoints that the SCP is going down", told, len(reachable))
+    reached = sum(not task.cancelled() and task.result() for task in done)
+    _log.info("Told %d of %d endpoints that the SCP is going down", reached, len(reachable))
 
 
 def _in_reach(worker: Worker, event: Event) -> bool:
@@ -47,9 +47,9 @@ async def _tell(worker: Worker, event: Event, high_water: int, patience: float) 
     await worker.finish(patience)
     if worker.backoff.failing:
         return False
-    told = replace(event, sequence=worker.settled_through(high_water))
+    report = replace(event, sequence=worker.settled_through(high_water))
     try:
-        await worker.channel.deliver(worker.endpoint.receiving_ae, [told])
+        await worker.channel.deliver(worker.endpoint.receiving_ae, [report])
     except (Unreachable, Refused):
         return False
     except Exception:

@@ -31,7 +31,8 @@ class DeliveryManagement:
         """The state of every endpoint, or of one AE's."""
         dead, clock = self._delivery.dead, self._delivery.clock
         return [
-            report_on(one, clock, dead.count(one.endpoint)) for one in self._delivery.workers(receiving_ae)
+            report_on(worker, clock, dead.count(worker.endpoint))
+            for worker in self._delivery.workers(receiving_ae)
         ]
 
     def retry_now(self, receiving_ae: str) -> None:
@@ -85,15 +86,17 @@ class DeliveryManagement:
         chosen = 0
         for endpoint in self._delivery.dead.endpoints(receiving_ae):
             names = self._delivery.dead.sequences(endpoint)
-            wanted = names if sequences is None else names & frozenset(sequences)
-            if wanted:
-                self._for(endpoint).repeat(self._delivery.resurrection(endpoint, wanted))
-                chosen += len(wanted)
+            selected = names if sequences is None else names & frozenset(sequences)
+            if selected:
+                self._for(endpoint).repeat(self._delivery.resurrection(endpoint, selected))
+                chosen += len(selected)
         return chosen
 
     def _for(self, endpoint: Endpoint) -> Worker:
         """Who can send an endpoint's letters: itself, or what serves the AE now."""
-        workers = {one.endpoint.channel: one for one in self._delivery.workers(endpoint.receiving_ae)}
+        workers = {
+            worker.endpoint.channel: worker for worker in self._delivery.workers(endpoint.receiving_ae)
+        }
         own = workers.get(endpoint.channel)
         if own is not None and own.durable:
             return own
@@ -103,7 +106,7 @@ class DeliveryManagement:
         """Delete dead letters, all or some, for good; return how many. May raise StoreUnavailable."""
         dropped = 0
         for endpoint in self._delivery.dead.endpoints(receiving_ae):
-            wanted = self._delivery.dead.sequences(endpoint) if sequences is None else sequences
-            dropped += await self._delivery.dead.strike(endpoint, wanted)
+            selected = self._delivery.dead.sequences(endpoint) if sequences is None else sequences
+            dropped += await self._delivery.dead.strike(endpoint, selected)
         _log.warning("%d dead letters for %s were deleted by an operator", dropped, receiving_ae)
         return dropped

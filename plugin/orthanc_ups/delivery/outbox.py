@@ -139,12 +139,14 @@ class Delivery:
             subscriber.begin()
 
     def _subscriber(self, receiving_ae: str) -> Subscriber:
-        found = self._subscribers.get(receiving_ae)
-        if found is None:
+        subscriber = self._subscribers.get(receiving_ae)
+        if subscriber is None:
             entry = StoredEntry(self._entries, f"{PREFIX}{receiving_ae}")
-            found = Subscriber(receiving_ae, self._channels, self._state, entry, self._cursor_writer.touch)
-            self._subscribers[receiving_ae] = found
-        return found
+            subscriber = Subscriber(
+                receiving_ae, self._channels, self._state, entry, self._cursor_writer.touch
+            )
+            self._subscribers[receiving_ae] = subscriber
+        return subscriber
 
     async def _store(self, subscriber: Subscriber) -> None:
         await subscriber.store(lambda: self._high_water)
@@ -218,7 +220,7 @@ class Delivery:
     def held_from(self, receiving_ae: str | None = None) -> int | None:
         """The lowest cursor at which an AE (or any) is held, between ``hold`` and ``take_in``; else None."""
         held = (worker.line.held for worker in self.workers(receiving_ae))
-        return min((one for one in held if one is not None), default=None)
+        return min((sequence for sequence in held if sequence is not None), default=None)
 
     def hold(self, receiving_ae: str, channels: Mapping[str, Progress]) -> None:
         """An AE moves in from another worklist, which was so far with it.
@@ -356,9 +358,9 @@ class Delivery:
         bursts = tuple(self._bursts.get(worker.endpoint.receiving_ae, ()))
         return self._replay.read(Span(worker.endpoint.receiving_ae, first - 1, through, (), bursts))
 
-    def resurrection(self, endpoint: Endpoint, wanted: Collection[int] | None) -> Repeat:
+    def resurrection(self, endpoint: Endpoint, sequences: Collection[int] | None) -> Repeat:
         """Dead letters of an endpoint, all or some, to be sent again."""
-        return Resurrection(self.dead, self._state.source, endpoint, wanted)
+        return Resurrection(self.dead, self._state.source, endpoint, sequences)
 
     async def flush(self) -> None:
         """Store cursors and counts that moved."""

@@ -29,7 +29,7 @@ class KnownReceivers:
             ae
             for ae in receiving_aes
             if not self._modalities.by_ae_title(ae)
-            and not any(one.serves(ae) for one in self._channels)
+            and not any(channel.serves(ae) for channel in self._channels)
             and ae not in self._used_before()
         )
 
@@ -38,7 +38,9 @@ class KnownReceivers:
 
         So may one that comes with an export: it was known where it comes from.
         """
-        if requester.via in ("UPS-RS", "import") or any(one.serves(receiving_ae) for one in self._channels):
+        if requester.via in ("UPS-RS", "import") or any(
+            channel.serves(receiving_ae) for channel in self._channels
+        ):
             return True
         if await self._modalities.lookup(receiving_ae):
             return True

@@ -66,23 +66,25 @@ class Resurrection(Run):
         dead: DeadLetters,
         source: BurstSource,
         endpoint: Endpoint,
-        wanted: Collection[int] | None,
+        sequences: Collection[int] | None,
     ) -> None:
         super().__init__(self._letters())
         self._dead = dead
         self._source = source
         self._endpoint = endpoint
-        self._wanted = wanted
+        self._wanted = sequences
 
     async def _letters(self) -> AsyncIterator[Sequence[Event]]:
         for batch in self._dead.batches(self._endpoint):
             letters = [
-                one for one in batch.letters if self._wanted is None or sequence_of(one) in self._wanted
+                letter
+                for letter in batch.letters
+                if self._wanted is None or sequence_of(letter) in self._wanted
             ]
-            events = [one for one in letters if isinstance(one, Event)]
+            events = [letter for letter in letters if isinstance(letter, Event)]
             if events:
                 yield events
-            for at in [one for one in letters if isinstance(one, BurstAt)]:
+            for at in [letter for letter in letters if isinstance(letter, BurstAt)]:
                 async for reports in expanded(self._source, at):
                     yield reports
                 await self._dead.strike(self._endpoint, {at.burst.first})
@@ -107,5 +109,5 @@ async def next_reports(source: BurstSource, at: BurstAt, limit: int) -> list[Eve
     """The next reports of a burst; what the source should not have given is left out."""
     if at.remaining <= 0:
         return []
-    found = await source.burst(at.burst, at.after, limit)
-    return [event for event in found if at.after < event.sequence <= at.burst.last]
+    reports = await source.burst(at.burst, at.after, limit)
+    return [event for event in reports if at.after < event.sequence <= at.burst.last]

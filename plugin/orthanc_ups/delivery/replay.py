@@ -45,14 +45,14 @@ class Replay:
         """The events of a span in chunks, in order, each once."""
         position = span.after
         while position < span.through:
-            burst = next((one for one in span.bursts if one.last > position), None)
+            burst = next((candidate for candidate in span.bursts if candidate.last > position), None)
             if burst is not None and burst.first <= position:
-                found, position = await self._made(burst, position, span.through)
+                events, position = await self._made(burst, position, span.through)
             else:
                 bound = min(burst.first, span.through) if burst else span.through
-                found, position = await self._stored(span, position, bound)
-            if found:
-                yield found
+                events, position = await self._stored(span, position, bound)
+            if events:
+                yield events
 
     async def _made(self, burst: Burst, position: int, through: int) -> tuple[list[Event], int]:
         reports = await next_reports(self._source, BurstAt(burst, position), _PAGE)
@@ -67,5 +67,5 @@ class Replay:
         logged = (event for event in page if event.sequence <= bound and span.receiving_ae in event.receivers)
         first = bisect_right(span.waiting, position, key=_sequence)
         last = bisect_right(span.waiting, bound, key=_sequence)
-        found = {event.sequence: event for event in (*span.waiting[first:last], *logged)}
-        return [found[sequence] for sequence in sorted(found)], bound
+        by_sequence = {event.sequence: event for event in (*span.waiting[first:last], *logged)}
+        return [by_sequence[sequence] for sequence in sorted(by_sequence)], bound

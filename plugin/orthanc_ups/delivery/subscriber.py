@@ -86,10 +86,10 @@ class Subscriber:
     def _reroute(self, serving: tuple[Channel, ...]) -> None:
         self._serving = serving
         durable = [channel.name for channel in serving if channel.name != WEBSOCKET] or [WEBSOCKET]
-        told = dict.fromkeys([*durable, *(channel.name for channel in serving)])
-        self._targets = tuple(self._worker(name) for name in told)
+        names = dict.fromkeys([*durable, *(channel.name for channel in serving)])
+        self._targets = tuple(self._worker(name) for name in names)
         fresh = [self.workers[name] for name in durable if not self.workers[name].durable]
-        orphans = [one for name, one in self.workers.items() if one.durable and name not in durable]
+        orphans = [worker for name, worker in self.workers.items() if worker.durable and name not in durable]
         for worker in fresh:
             self._make_durable(worker, orphans)
         if fresh:
@@ -116,7 +116,7 @@ class Subscriber:
     def _worker(self, name: str) -> Worker:
         worker = self.workers.get(name)
         if worker is None:
-            channel = next(one for one in self._channels if one.name == name)
+            channel = next(candidate for candidate in self._channels if candidate.name == name)
             endpoint = Endpoint(self.receiving_ae, name)
             state, moved, unserved = self._state, partial(self._moved, self), self._on_unserved
             worker = Worker(endpoint, channel, state, moved, unserved)
@@ -130,7 +130,11 @@ class Subscriber:
 
     def settled_through(self) -> int | None:
         """Up to which sequence every durable endpoint is done; None if nothing waits."""
-        heads = [one.line.settled_through() for one in self.workers.values() if one.durable and one.line]
+        heads = [
+            worker.line.settled_through()
+            for worker in self.workers.values()
+            if worker.durable and worker.line
+        ]
         return min((head for head in heads if head is not None), default=None)
 
     @property
@@ -166,11 +170,11 @@ class Subscriber:
     def load(self, revision: int, channels: Mapping[str, Progress]) -> None:
         """Take over what was stored."""
         self._revision = revision
-        known = {channel.name for channel in self._channels}
+        names = {channel.name for channel in self._channels}
         for name, progress in channels.items():
             if progress.cursor is not None:
                 self.cursors[name] = progress.cursor
-            if name in known:
+            if name in names:
                 worker = self._worker(name)
                 worker.tally.restore(progress.tally)
                 worker.dropped = set(progress.dropped)
@@ -181,10 +185,10 @@ class Subscriber:
         A channel without a cursor of its own starts where the AE's slowest one was: it may repeat what
         another channel delivered, but misses nothing.
         """
-        known = {channel.name for channel in self._channels}
-        for name in self.cursors.keys() - known:
+        names = {channel.name for channel in self._channels}
+        for name in self.cursors.keys() - names:
             _log.warning("%s: channel %s is not configured any more", self.receiving_ae, name)
-        for name in self.cursors.keys() & known:
+        for name in self.cursors.keys() & names:
             self._worker(name).durable = True
         self.route()
         slowest = min(self.cursors.values(), default=0)
@@ -208,7 +212,9 @@ class Subscriber:
 
     def hold(self, channels: Mapping[str, Progress]) -> None:
         """Go back to where another worklist was with this AE, and tell it nothing until ``take_in``."""
-        cursors = {name: one.cursor for name, one in channels.items() if one.cursor is not None}
+        cursors = {
+            name: progress.cursor for name, progress in channels.items() if progress.cursor is not None
+        }
         slowest = min(cursors.values(), default=0)
         for worker in self.route():
             progress = channels.get(worker.endpoint.channel, Progress(None))
@@ -240,19 +246,19 @@ class Subscriber:
     async def store(self, high_water: Callable[[], int]) -> None:
         """Write the cursors and counts. Raises StoreUnavailable."""
 
-        def make(found: bytes | None) -> bytes:
-            if found is not None:
-                self._merge(found)
+        def make(document: bytes | None) -> bytes:
+            if document is not None:
+                self._merge(document)
             self._revision += 1
             return encode_progress(self.receiving_ae, self._revision, self.progress(high_water()))
 
         await self.entry.write(make)
 
-    def _merge(self, found: bytes) -> None:
+    def _merge(self, document: bytes) -> None:
         """Somebody else wrote the entry: counts never go back, and our cursors are right (we made them)."""
         _log.warning("%s was changed by somebody else; overwriting it", self.entry.key)
         try:
-            _, revision, channels = decode_progress(found)
+            _, revision, channels = decode_progress(document)
         except UnreadableDocument:
             return
         self._revision = max(self._revision, revision)

@@ -51,11 +51,11 @@ class Counts:
     def all(self) -> Mapping[tuple[str, str, EventType], int]:
         """Every number that is not 0, by (what, channel, event type)."""
         return {
-            (one.name, channel, kind): number
+            (counter.name, channel, kind): number
             for channel, counts in self._channels.items()
-            for one in fields(counts)
+            for counter in fields(counts)
             for kind in EventType
-            if (number := getattr(counts, one.name)[kind])
+            if (number := getattr(counts, counter.name)[kind])
         }
 
 
@@ -108,7 +108,7 @@ class Tally:
         """Deliveries in each of the last 60 minutes, the present one last."""
         self._turn(int(now // 60))
         first = self._minute + 1
-        return tuple(self._minutes[(first + place) % MINUTES] for place in range(MINUTES))
+        return tuple(self._minutes[(first + offset) % MINUTES] for offset in range(MINUTES))
 
     def latency(self, quantile: float) -> float | None:
         """A quantile (0 to 1) of the latest latencies in seconds; None without any."""

@@ -231,12 +231,12 @@ class CopiedEntries:
 
     async def read(self, key: str) -> Entry | None:
         """As the port. What is found may be a write whose answer was lost, so it is copied too."""
-        found = await self._entries.read(key)
-        if found is None:
+        entry = await self._entries.read(key)
+        if entry is None:
             self.copy.drop(key)
-        elif self._is_copied(key, found.document):
-            self.copy.put(found)
-        return found
+        elif self._is_copied(key, entry.document):
+            self.copy.put(entry)
+        return entry
 
     async def create(self, key: str, document: bytes) -> str:
         """As the port."""

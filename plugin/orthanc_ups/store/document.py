@@ -101,12 +101,12 @@ def read(document: bytes) -> dict[str, Any]:
         content = orjson.loads(document)
     except orjson.JSONDecodeError as error:
         raise UnreadableDocument(f"not JSON: {error}") from error
-    found = content.get("format") if isinstance(content, dict) else None
-    if type(found) is not int:
+    format_number = content.get("format") if isinstance(content, dict) else None
+    if type(format_number) is not int:
         raise UnreadableDocument("no format version")
-    if found > FORMAT:
-        raise UnreadableDocument(f"format {found} is newer than this plugin's {FORMAT}")
-    return content if found == FORMAT else _upgraded(content, found)
+    if format_number > FORMAT:
+        raise UnreadableDocument(f"format {format_number} is newer than this plugin's {FORMAT}")
+    return content if format_number == FORMAT else _upgraded(content, format_number)
 
 
 def is_tombstone(document: bytes) -> bool:
@@ -116,16 +116,16 @@ def is_tombstone(document: bytes) -> bool:
 
 def attributes_of(document: bytes) -> DataSet:
     """The data set in a document. Raises UnreadableDocument."""
-    found = read(document).get("attributes")
-    if not isinstance(found, dict):
+    attributes = read(document).get("attributes")
+    if not isinstance(attributes, dict):
         raise UnreadableDocument("not a workitem document: no attributes")
-    return found
+    return attributes
 
 
-def _upgraded(content: dict[str, Any], found: int) -> dict[str, Any]:
-    for older in range(found, FORMAT):
+def _upgraded(content: dict[str, Any], format_number: int) -> dict[str, Any]:
+    for older in range(format_number, FORMAT):
         if older not in UPGRADES:
-            raise UnreadableDocument(f"format {found} is older than what this plugin can read")
+            raise UnreadableDocument(f"format {format_number} is older than what this plugin can read")
         try:
             content = {**UPGRADES[older](content), "format": older + 1}
         except (KeyError, TypeError, ValueError) as error:

@@ -31,8 +31,8 @@ _IN_ONE: Final = msgspec.json.Decoder(_InOne)
 
 def selected(document: bytes, selection: Selection) -> bytes:
     """The attributes of an answer as JSON text of the inner form (core/dataset.py). Raises UnreadableDocument."""
-    found = _read(_IN_PARTS, document)
-    chosen = None if found is None else selection.of_members(found.attributes, _empty)
+    workitem = _read(_IN_PARTS, document)
+    chosen = None if workitem is None else selection.of_members(workitem.attributes, _empty)
     if chosen is None:
         return orjson.dumps(selection.of(attributes_of(document)))
     return _joined(chosen)
@@ -40,18 +40,18 @@ def selected(document: bytes, selection: Selection) -> bytes:
 
 def whole(document: bytes) -> bytes:
     """All attributes as JSON text of the inner form. Raises UnreadableDocument."""
-    found = _read(_IN_ONE, document)
-    text = b"" if found is None else bytes(found.attributes)
+    workitem = _read(_IN_ONE, document)
+    text = b"" if workitem is None else bytes(workitem.attributes)
     return text if text.startswith(b"{") else orjson.dumps(attributes_of(document))
 
 
 def _read(reader: msgspec.json.Decoder[_T], document: bytes) -> _T | None:
     """None if it takes more to understand the document."""
     try:
-        found = reader.decode(document)
+        workitem = reader.decode(document)
     except msgspec.MsgspecError:
         return None
-    return found if found.format == FORMAT else None
+    return workitem if workitem.format == FORMAT else None
 
 
 def _empty(element: Element) -> msgspec.Raw:

@@ -86,8 +86,8 @@ class OrthancEntries:
         async for shelf, stored in self._each_shelf():
             if stored.get(shelves.MARK_SLOT) != shelves.MARK:
                 incomplete.add(shelf)
-            if found := self._entries_of(shelf, stored, probes):
-                yield found
+            if entries := self._entries_of(shelf, stored, probes):
+                yield entries
         self._probes.update(probes)
         self._incomplete = frozenset(incomplete)
 
@@ -132,23 +132,23 @@ class OrthancEntries:
                     entries.append(entry)
         return entries
 
-    def _entry_at(self, place: Address, content: bytes, probes: dict[str, int]) -> Entry | None:
+    def _entry_at(self, address: Address, content: bytes, probes: dict[str, int]) -> Entry | None:
         value = shelves.decoded(content)
-        probe = shelves.probe_of(value.key, place) if value else None
+        probe = shelves.probe_of(value.key, address) if value else None
         if value is None or probe is None:
-            self._report(place, "is not an entry of the worklist")
+            self._report(address, "is not an entry of the worklist")
             return None
         if value.key in probes:
-            self._report(place, f"is a second entry {value.key}")
+            self._report(address, f"is a second entry {value.key}")
             return None
         probes[value.key] = probe
         return _entry(value, content)
 
-    def _report(self, place: Address, what: str) -> None:
-        if place not in self._reported:
-            self._reported.add(place)
-            _log.error("Metadata %d of instance %s %s; it is left alone", place.slot,
-                       shelves.INSTANCES[place.shelf], what)  # fmt: skip
+    def _report(self, address: Address, what: str) -> None:
+        if address not in self._reported:
+            self._reported.add(address)
+            _log.error("Metadata %d of instance %s %s; it is left alone", address.slot,
+                       shelves.INSTANCES[address.shelf], what)  # fmt: skip
 
     async def read(self, key: str) -> Entry | None:
         """One entry as it stands now; some milliseconds, as Orthanc reads a whole shelf.
@@ -157,42 +157,42 @@ class OrthancEntries:
             ShelvesLost: its shelf is gone, so nobody knows.
             StoreUnavailable: no answer.
         """
-        known = self._probes.get(key)
-        if known is not None:
-            entry = await self._read_known(key, known)
+        probe = self._probes.get(key)
+        if probe is not None:
+            entry = await self._read_known(key, probe)
             if entry is not None:
                 return entry
         return await self._search(key)
 
     async def _read_known(self, key: str, probe: int) -> Entry | None:
-        place = shelves.address(key, probe)
-        found = await self._look(place)
-        if found is not None and found.value is not None and found.value.key == key:
-            return _entry(found.value, found.stored)
+        address = shelves.address(key, probe)
+        stored = await self._look(address)
+        if stored is not None and stored.value is not None and stored.value.key == key:
+            return _entry(stored.value, stored.stored)
         self._probes.pop(key, None)
         return None
 
     async def _search(self, key: str) -> Entry | None:
         for probe in range(shelves.PROBES):
-            place = shelves.address(key, probe)
-            found = await self._look(place)
-            if found is None:
-                await self._require(place.shelf)
+            address = shelves.address(key, probe)
+            stored = await self._look(address)
+            if stored is None:
+                await self._require(address.shelf)
                 return None
-            if found.value is not None and found.value.key == key:
+            if stored.value is not None and stored.value.key == key:
                 self._probes[key] = probe
-                return _entry(found.value, found.stored)
+                return _entry(stored.value, stored.stored)
         return None
 
-    async def _look(self, place: Address) -> _Found | None:
-        reply = await self._loopback.request("GET", shelves.path(place))
+    async def _look(self, address: Address) -> _Found | None:
+        reply = await self._loopback.request("GET", shelves.path(address))
         if reply.status == 404:
             return None
         if reply.status != 200:
             raise refused(reply, "cannot read an entry")
         value = shelves.decoded(reply.body)
-        if value is None or shelves.probe_of(value.key, place) is None:
-            self._report(place, "is not an entry of the worklist")
+        if value is None or shelves.probe_of(value.key, address) is None:
+            self._report(address, "is not an entry of the worklist")
             value = None
         return _Found(reply.body, Version.parse(reply.etag), value)
 
@@ -214,18 +214,18 @@ class OrthancEntries:
             raise EntryExists(key)
         content = Value(key, _FIRST_REVISION, document).encoded()
         for probe in range(shelves.PROBES):
-            place = shelves.address(key, probe)
-            if await self._put_new(place, content):
+            address = shelves.address(key, probe)
+            if await self._put_new(address, content):
                 self._probes[key] = probe
                 return str(Version(_FIRST_REVISION, shelves.md5(content)))
-            found = await self._look(place)
-            if found is not None and found.value is not None and found.value.key == key:
+            stored = await self._look(address)
+            if stored is not None and stored.value is not None and stored.value.key == key:
                 self._probes[key] = probe
                 raise EntryExists(key)
         raise StoreUnavailable(f"no room for the entry {key}", certain=True)
 
-    async def _put_new(self, place: Address, content: bytes) -> bool:
-        reply = await self._put(place, content, None)
+    async def _put_new(self, address: Address, content: bytes) -> bool:
+        reply = await self._put(address, content, None)
         if reply.status not in (200, 409):
             raise refused(reply, "cannot write an entry")
         return reply.status == 200
@@ -237,21 +237,21 @@ class OrthancEntries:
             EntryConflict: it has another one, or is gone.
             ShelvesLost, StoreUnavailable: as in the port.
         """
-        place, expected = self._place(key), Version.parse(version)
-        reply, written = await self._swap(place, Value(key, expected.revision + 1, document), expected)
+        address, expected = self._place(key), Version.parse(version)
+        reply, written = await self._swap(address, Value(key, expected.revision + 1, document), expected)
         if reply.status == 409:
-            actual = await self._unchanged(key, place, expected)
-            reply, written = await self._swap(place, Value(key, actual.revision + 1, document), actual)
+            actual = await self._unchanged(key, address, expected)
+            reply, written = await self._swap(address, Value(key, actual.revision + 1, document), actual)
         if reply.status == 409:
             raise EntryConflict(key)
         if reply.status != 200:
             raise refused(reply, "cannot write an entry")
-        await self._refuse_if_it_was_gone(key, place, Version.parse(reply.etag))
+        await self._refuse_if_it_was_gone(key, address, Version.parse(reply.etag))
         return str(written)
 
-    async def _swap(self, place: Address, value: Value, expected: Version) -> tuple[Reply, Version]:
+    async def _swap(self, address: Address, value: Value, expected: Version) -> tuple[Reply, Version]:
         content = value.encoded()
-        reply = await self._put(place, content, self._etag(expected))
+        reply = await self._put(address, content, self._etag(expected))
         return reply, Version(value.revision, shelves.md5(content))
 
     def _place(self, key: str) -> Address:
@@ -263,31 +263,31 @@ class OrthancEntries:
     def _etag(self, version: Version) -> Version:
         return version if self._counts_revisions else version._replace(revision=0)
 
-    async def _unchanged(self, key: str, place: Address, expected: Version) -> Version:
+    async def _unchanged(self, key: str, address: Address, expected: Version) -> Version:
         """Orthanc's version of an entry whose content is still the expected one.
 
         Its revision may differ from what was foretold: after a restore, an upgrade of Orthanc, or a database
         that began to count.
         """
-        found = await self._look(place)
-        if found is None:
+        stored = await self._look(address)
+        if stored is None:
             del self._probes[key]
-            await self._require(place.shelf)
+            await self._require(address.shelf)
             raise EntryConflict(key)
-        if found.value is None:  # overwritten by somebody: the place is lost, the entry moves to its next one
+        if stored.value is None:  # overwritten by somebody: the entry moves to its next address
             del self._probes[key]
             raise EntryConflict(key)
-        if found.etag.digest != expected.digest:
+        if stored.etag.digest != expected.digest:
             raise EntryConflict(key)
-        return found.etag
+        return stored.etag
 
-    async def _refuse_if_it_was_gone(self, key: str, place: Address, written: Version) -> None:
+    async def _refuse_if_it_was_gone(self, key: str, address: Address, written: Version) -> None:
         # Orthanc ignores If-Match where nothing stands, and tells by starting its count anew.
         if written.revision > 0:
             return
         self._probes.pop(key, None)
-        await self._delete(place, written)
-        await self._require(place.shelf)
+        await self._delete(address, written)
+        await self._require(address.shelf)
         raise EntryConflict(key)
 
     async def remove(self, key: str, version: str) -> None:
@@ -297,41 +297,43 @@ class OrthancEntries:
             EntryConflict: it has another one, or is gone.
             ShelvesLost, StoreUnavailable: as in the port.
         """
-        place, expected = self._place(key), Version.parse(version)
-        self._refuse_if_incomplete(place.shelf)
-        reply = await self._delete(place, self._etag(expected))
+        address, expected = self._place(key), Version.parse(version)
+        self._refuse_if_incomplete(address.shelf)
+        reply = await self._delete(address, self._etag(expected))
         if reply.status == 409:
-            reply = await self._delete(place, await self._unchanged(key, place, expected))
+            reply = await self._delete(address, await self._unchanged(key, address, expected))
         if reply.status == 409:
             raise EntryConflict(key)
         if reply.status not in (200, 404):
             raise refused(reply, "cannot delete an entry")
         self._probes.pop(key, None)
         if reply.status == 404:
-            await self._require(place.shelf)
+            await self._require(address.shelf)
             raise EntryConflict(key)
 
-    async def _put(self, place: Address, content: bytes, etag: Version | None) -> Reply:
-        self._refuse_if_incomplete(place.shelf)
+    async def _put(self, address: Address, content: bytes, etag: Version | None) -> Reply:
+        self._refuse_if_incomplete(address.shelf)
         self._refuse_if_told()
         headers = {"If-Match": f'"{etag}"'} if etag else None
-        reply = await self._loopback.request("PUT", shelves.path(place), content, headers)
+        reply = await self._loopback.request("PUT", shelves.path(address), content, headers)
         if reply.status == 404:
-            self._incomplete |= {place.shelf}
-            raise _lost(place.shelf)
+            self._incomplete |= {address.shelf}
+            raise _lost(address.shelf)
         if reply.status >= 500:
-            await self._settle(place, content, reply)
+            await self._settle(address, content, reply)
         return reply
 
-    async def _settle(self, place: Address, content: bytes, reply: Reply) -> None:
+    async def _settle(self, address: Address, content: bytes, reply: Reply) -> None:
         """A server error leaves open whether the write was done: look, and say so."""
-        found = await self._look(place)
-        arrived = found is not None and found.stored == content
+        stored = await self._look(address)
+        arrived = stored is not None and stored.stored == content
         raise StoreUnavailable(f"cannot write an entry: Orthanc answered {reply}", certain=not arrived)
 
-    async def _delete(self, place: Address, etag: Version) -> Reply:
+    async def _delete(self, address: Address, etag: Version) -> Reply:
         self._refuse_if_told()
-        return await self._loopback.request("DELETE", shelves.path(place), headers={"If-Match": f'"{etag}"'})
+        return await self._loopback.request(
+            "DELETE", shelves.path(address), headers={"If-Match": f'"{etag}"'}
+        )
 
     def _refuse_if_told(self) -> None:
         if self.refused_because:
@@ -379,30 +381,30 @@ class OrthancEntries:
         return written
 
     async def _put_back(self, entry: Entry, missing: Set[int], taken: Set[Address]) -> bool:
-        known = self._probes.get(entry.key)
-        for probe in range(shelves.PROBES) if known is None else (known,):
-            place = shelves.address(entry.key, probe)
-            if place.shelf not in missing and place not in taken:
+        known_probe = self._probes.get(entry.key)
+        for probe in range(shelves.PROBES) if known_probe is None else (known_probe,):
+            address = shelves.address(entry.key, probe)
+            if address.shelf not in missing and address not in taken:
                 return False  # were it there, it would stand here
-            if place.shelf in missing:
-                if await self._put_old(entry, place):
+            if address.shelf in missing:
+                if await self._put_old(entry, address):
                     self._probes[entry.key] = probe
                     return True
-                if await self._holds(place, entry.key):
+                if await self._holds(address, entry.key):
                     return False
         return False
 
-    async def _holds(self, place: Address, key: str) -> bool:
-        found = await self._look(place)
-        return found is not None and found.value is not None and found.value.key == key
+    async def _holds(self, address: Address, key: str) -> bool:
+        stored = await self._look(address)
+        return stored is not None and stored.value is not None and stored.value.key == key
 
-    async def _put_old(self, entry: Entry, place: Address) -> bool:
+    async def _put_old(self, entry: Entry, address: Address) -> bool:
         """Write an entry with the very bytes that its version is about, if nothing stands there.
 
         If it is no version, because the entry was lost by itself before, whoever writes next is told the new one.
         """
         value = Value(entry.key, _revision(entry.version), entry.document)
-        reply = await self._loopback.request("PUT", shelves.path(place), value.encoded())
+        reply = await self._loopback.request("PUT", shelves.path(address), value.encoded())
         if reply.status not in (200, 409):
             raise refused(reply, "cannot write an entry back")
         return reply.status == 200

@@ -115,8 +115,8 @@ class ShelfKeeper:
             return frozenset()
         if reply.status != 200:
             raise refused(reply, "cannot list the shelves of the worklist")
-        found = set(reply.json()["Instances"])
-        return frozenset(shelf for shelf, name in enumerate(shelves.INSTANCES) if name in found)
+        instances = set(reply.json()["Instances"])
+        return frozenset(shelf for shelf, name in enumerate(shelves.INSTANCES) if name in instances)
 
     async def _send(self, shelf: int) -> None:
         self._uploads.expect(shelf)
@@ -161,14 +161,14 @@ class ShelfKeeper:
 
     async def incomplete(self) -> frozenset[int]:
         """The shelves that are gone, or not filled, or emptied. Looks at each."""
-        found: set[int] = set(range(shelves.SHELVES)) - await self.present()
+        incomplete: set[int] = set(range(shelves.SHELVES)) - await self.present()
 
         async def look(shelf: int) -> None:
             if not await self.is_complete(shelf):
-                found.add(shelf)
+                incomplete.add(shelf)
 
-        await in_flight(look, sorted(set(range(shelves.SHELVES)) - found))
-        return frozenset(found)
+        await in_flight(look, sorted(set(range(shelves.SHELVES)) - incomplete))
+        return frozenset(incomplete)
 
     async def counts_revisions(self) -> bool:
         """Try out how this Orthanc compares and sets, on a slot kept back for it.
@@ -179,33 +179,33 @@ class ShelfKeeper:
         Raises:
             StoreMisconfigured: it overwrites without asking, as ``CheckRevisions`` is off.
         """
-        place = shelves.path(Address(0, secrets.choice(shelves.PROBE_SLOTS)))
-        await self._clear(place)
+        path = shelves.path(Address(0, secrets.choice(shelves.PROBE_SLOTS)))
+        await self._clear(path)
         try:
-            first = await self._put(place, b"first", None)
-            if (await self._loopback.request("PUT", place, b"second")).status == 200:
+            first = await self._put(path, b"first", None)
+            if (await self._loopback.request("PUT", path, b"second")).status == 200:
                 raise StoreMisconfigured(
                     '"CheckRevisions" is false or absent in orthanc.json, expected true: '
                     "without it Orthanc overwrites a workitem that another request has just changed"
                 )
-            await self._put(place, b"third", first)
-            return Version.parse((await self._loopback.request("GET", place)).etag).revision == 1
+            await self._put(path, b"third", first)
+            return Version.parse((await self._loopback.request("GET", path)).etag).revision == 1
         finally:
-            await self._clear(place)
+            await self._clear(path)
 
-    async def _put(self, place: str, value: bytes, etag: str | None) -> str:
+    async def _put(self, path: str, value: bytes, etag: str | None) -> str:
         headers = {"If-Match": f'"{etag}"'} if etag else None
-        reply = await self._loopback.request("PUT", place, value, headers)
+        reply = await self._loopback.request("PUT", path, value, headers)
         if reply.status == 404:
             raise ShelvesLost("the first shelf of the worklist is gone")
         if reply.status != 200:
             raise refused(reply, "cannot try out the store of the worklist")
         return reply.etag
 
-    async def _clear(self, place: str) -> None:
-        found = await self._loopback.request("GET", place)
-        if found.status == 200:
-            await self._loopback.request("DELETE", place, headers={"If-Match": f'"{found.etag}"'})
+    async def _clear(self, path: str) -> None:
+        reply = await self._loopback.request("GET", path)
+        if reply.status == 200:
+            await self._loopback.request("DELETE", path, headers={"If-Match": f'"{reply.etag}"'})
 
 
 def _mark_of(shelf: int) -> str:

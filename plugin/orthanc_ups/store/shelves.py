@@ -55,9 +55,9 @@ def address(key: str, probe: int) -> Address:
     return Address(number % SHELVES, SLOTS[number // SHELVES % len(SLOTS)])
 
 
-def probe_of(key: str, place: Address) -> int | None:
+def probe_of(key: str, position: Address) -> int | None:
     """The number of this place among those of the key, None if it is none of them."""
-    return next((probe for probe in range(PROBES) if address(key, probe) == place), None)
+    return next((probe for probe in range(PROBES) if address(key, probe) == position), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +137,9 @@ def shelves_of(key: str) -> frozenset[int]:
     return frozenset(address(key, probe).shelf for probe in range(PROBES))
 
 
-def path(place: Address) -> str:
+def path(address: Address) -> str:
     """The path of an entry in Orthanc's REST API."""
-    return f"/instances/{INSTANCES[place.shelf]}/metadata/{place.slot}"
+    return f"/instances/{INSTANCES[address.shelf]}/metadata/{address.slot}"
 
 
 @cache

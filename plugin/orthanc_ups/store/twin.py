@@ -57,18 +57,18 @@ class InMemoryEntries:
     async def load(self) -> AsyncIterator[list[Entry]]:
         """Every entry, in chunks."""
         self._called("load")
-        entries = [Entry(key, *_seen(found)) for key, found in self._shared.documents.items()]
+        entries = [Entry(key, *_seen(stored)) for key, stored in self._shared.documents.items()]
         for start in range(0, len(entries), _CHUNK):
             yield entries[start : start + _CHUNK]
 
     async def read(self, key: str) -> Entry | None:
         """One entry. Raises StoreUnavailable, or ShelvesLost if it was lost."""
         self._called("read")
-        found = self._shared.documents.get(key)
-        if found is None:
+        stored = self._shared.documents.get(key)
+        if stored is None:
             self._refuse_if_lost()
             return None
-        return Entry(key, *_seen(found))
+        return Entry(key, *_seen(stored))
 
     async def create(self, key: str, document: bytes) -> str:
         """As the port."""
@@ -98,13 +98,13 @@ class InMemoryEntries:
             raise StoreUnavailable("switched off by a test", certain=True)
 
     def _compare(self, key: str, version: str) -> None:
-        found = self._shared.documents.get(key)
+        stored = self._shared.documents.get(key)
         if self.conflicts:
             self.conflicts -= 1
-            if found is not None:
-                self._shared.put(key, found[0])
+            if stored is not None:
+                self._shared.put(key, stored[0])
             raise EntryConflict(key)
-        if found is None or str(found[1]) != version:
+        if stored is None or str(stored[1]) != version:
             raise EntryConflict(key)
 
     def _write(self, key: str, document: bytes | None) -> str:
@@ -157,5 +157,5 @@ class InMemoryEntries:
         return written
 
 
-def _seen(found: tuple[bytes, int]) -> tuple[bytes, str]:
-    return found[0], str(found[1])
+def _seen(stored: tuple[bytes, int]) -> tuple[bytes, str]:
+    return stored[0], str(stored[1])

@@ -36,7 +36,7 @@ class Respelling:
     def _log(self, log: Log) -> Log:
         title = self._spelled(log.receiving_ae)
         self._logs[log.receiving_ae] = log
-        logs = [one for name, one in self._logs.items() if self._spelled(name) == title]
+        logs = [other for name, other in self._logs.items() if self._spelled(name) == title]
         return joined(title, logs) if len(logs) > 1 else replace(log, receiving_ae=title)
 
     def _reach(self, reach: Reach) -> Reach:
@@ -87,6 +87,6 @@ def _joined_progress(first: Progress | None, second: Progress | None) -> Progres
         present = first or second
         assert present is not None
         return present
-    cursors = [one.cursor for one in (first, second) if one.cursor is not None]
+    cursors = [progress.cursor for progress in (first, second) if progress.cursor is not None]
     dropped = tuple(sorted({*first.dropped} & {*second.dropped}))
     return Progress(min(cursors, default=None), dropped, first.tally)

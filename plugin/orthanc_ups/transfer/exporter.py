@@ -58,8 +58,8 @@ class Exporter:
         start = after or Position("head")
         for section in SECTIONS[max(1, SECTIONS.index(start.section)) :]:
             key = start.key if section == start.section else ""
-            async for record, place in self._section(section, key):
-                yield record, Position(section, place)
+            async for record, item_key in self._section(section, key):
+                yield record, Position(section, item_key)
         yield Tail(self._parts.order.next, self._parts.commits.next_creation), Position(SECTIONS[-1], _END)
 
     async def _section(self, section: str, after: str) -> AsyncIterator[tuple[Record, str]]:
@@ -73,8 +73,8 @@ class Exporter:
             "purged": self._purged,
             "dead_letters": self._dead_letters,
         }
-        for count, found in enumerate(others[section](after)):
-            yield found
+        for count, item in enumerate(others[section](after)):
+            yield item
             if count % _AT_ONCE == 0:
                 await asyncio.sleep(0)
 
@@ -99,10 +99,10 @@ class Exporter:
                 yield Reach(name, channels), name
 
     async def _workitems(self, after: int) -> AsyncIterator[Workitem]:
-        while found := self._parts.shadow.created(after, _EVERY_NUMBER, _AT_ONCE):
-            for workitem in found:
+        while workitems := self._parts.shadow.created(after, _EVERY_NUMBER, _AT_ONCE):
+            for workitem in workitems:
                 yield self._whole(workitem)
-            after = found[-1].created
+            after = workitems[-1].created
             await asyncio.sleep(0)
 
     def _whole(self, workitem: Workitem) -> Workitem:
@@ -110,7 +110,7 @@ class Exporter:
         spilled = self._parts.commits.overflows.get(workitem.uid, ())
         events = {event.sequence: event for overflow in spilled for event in overflow.events}
         events.update((event.sequence, event) for event in workitem.events)
-        return replace(workitem, events=tuple(events[one] for one in sorted(events)), spilled=())
+        return replace(workitem, events=tuple(events[sequence] for sequence in sorted(events)), spilled=())
 
     def _purged(self, after: str) -> Iterator[tuple[Record, str]]:
         stones = self._parts.shadow.tombstones
@@ -122,7 +122,9 @@ class Exporter:
         """By endpoint and age. AE titles and names of channels hold no line feed."""
         dead = self._parts.delivery.dead
         done, _, last = after.rpartition("\n")
-        for endpoint in sorted(dead.endpoints(), key=lambda one: (one.receiving_ae, one.channel)):
+        for endpoint in sorted(
+            dead.endpoints(), key=lambda endpoint: (endpoint.receiving_ae, endpoint.channel)
+        ):
             name = f"{endpoint.receiving_ae}\n{endpoint.channel}"
             for batch in dead.batches(endpoint) if name >= done else ():
                 first = min(map(sequence_of, batch.letters), default=0)

@@ -25,10 +25,10 @@ class WrongField(ValueError):
 class Fields:
     """An object as ``dicom_json.parsed`` gives it. Every method raises WrongField."""
 
-    def __init__(self, found: object, path: str = "") -> None:
-        if not isinstance(found, dict):
+    def __init__(self, value: object, path: str = "") -> None:
+        if not isinstance(value, dict):
             raise WrongField(f"{path or 'the line'} is no JSON object")
-        self._found: Mapping[str, Any] = found
+        self._found: Mapping[str, Any] = value
         self._path = path
 
     def _name(self, name: str) -> str:
@@ -44,10 +44,10 @@ class Fields:
 
     def text(self, name: str) -> str:
         """A text."""
-        found = self._get(name)
-        if type(found) is not str:
+        value = self._get(name)
+        if type(value) is not str:
             raise self._wrong(name, "a text")
-        return found
+        return value
 
     def maybe_text(self, name: str) -> str | None:
         """A text or null."""
@@ -55,10 +55,10 @@ class Fields:
 
     def number(self, name: str, low: int = 0) -> int:
         """A whole number."""
-        found = _whole(self._get(name))
-        if found is None or not low <= found <= _GREATEST:
+        value = _whole(self._get(name))
+        if value is None or not low <= value <= _GREATEST:
             raise self._wrong(name, f"a whole number from {low}")
-        return found
+        return value
 
     def maybe_number(self, name: str) -> int | None:
         """A whole number or null."""
@@ -66,10 +66,10 @@ class Fields:
 
     def time(self, name: str) -> float:
         """Seconds since the epoch."""
-        found = _real(self._get(name))
-        if found is None or found < 0:
+        value = _real(self._get(name))
+        if value is None or value < 0:
             raise self._wrong(name, "seconds since the epoch")
-        return found
+        return value
 
     def maybe_time(self, name: str) -> float | None:
         """Seconds since the epoch, or null."""
@@ -77,23 +77,23 @@ class Fields:
 
     def numbers(self, name: str) -> tuple[int, ...]:
         """A list of whole numbers."""
-        found = [_whole(one) for one in self._list(name)]
-        if any(one is None or not 0 <= one <= _GREATEST for one in found):
+        numbers = [_whole(number) for number in self._list(name)]
+        if any(number is None or not 0 <= number <= _GREATEST for number in numbers):
             raise self._wrong(name, "a list of whole numbers")
-        return tuple(one for one in found if one is not None)
+        return tuple(number for number in numbers if number is not None)
 
     def _list(self, name: str) -> list[Any]:
-        found = self._get(name)
-        if not isinstance(found, list):
+        values = self._get(name)
+        if not isinstance(values, list):
             raise self._wrong(name, "a list")
-        return found
+        return values
 
     def uid(self, name: str) -> str:
         """A UID."""
-        found = self.text(name)
-        if not is_uid(found):
+        value = self.text(name)
+        if not is_uid(value):
             raise self._wrong(name, "a UID")
-        return found
+        return value
 
     def ae(self, name: str) -> str:
         """An AE title."""
@@ -101,21 +101,21 @@ class Fields:
 
     def aes(self, name: str) -> tuple[str, ...]:
         """A list of AE titles."""
-        return tuple(_ae(one, self._name(name)) for one in self._list(name))
+        return tuple(_ae(title, self._name(name)) for title in self._list(name))
 
     def choice(self, name: str, make: Callable[[Any], _T]) -> _T:
         """One of the values of an enumeration, given as text or number."""
-        found = self._get(name)
-        whole = _whole(found)
+        value = self._get(name)
+        whole = _whole(value)
         try:
-            return make(found if whole is None else whole)
+            return make(value if whole is None else whole)
         except (ValueError, KeyError, TypeError):
             raise self._wrong(name, "one of the values that an export writes") from None
 
     def objects(self, name: str) -> Iterator[Fields]:
         """A list of objects."""
-        for place, found in enumerate(self._list(name)):
-            yield Fields(found, f"{self._name(name)}[{place}]")
+        for index, value in enumerate(self._list(name)):
+            yield Fields(value, f"{self._name(name)}[{index}]")
 
     def object(self, name: str) -> Fields:
         """An object."""
@@ -128,18 +128,18 @@ class Fields:
 
     def flag(self, name: str) -> bool:
         """A truth value."""
-        found = self._get(name)
-        if not isinstance(found, bool):
+        value = self._get(name)
+        if not isinstance(value, bool):
             raise self._wrong(name, "true or false")
-        return found
+        return value
 
     def by_name(self, name: str) -> Iterator[tuple[str, Fields]]:
         """The values of an object, which are objects."""
-        found = self._get(name)
-        if not isinstance(found, dict):
+        members = self._get(name)
+        if not isinstance(members, dict):
             raise self._wrong(name, "an object")
-        for key, one in found.items():
-            yield key, Fields(one, f"{self._name(name)}.{key}")
+        for key, value in members.items():
+            yield key, Fields(value, f"{self._name(name)}.{key}")
 
     def by_ae(self, name: str) -> Iterator[tuple[str, Fields]]:
         """The same, with AE titles as names."""
@@ -148,35 +148,35 @@ class Fields:
 
     def data_set(self, name: str, *, is_filter: bool = False) -> DataSet:
         """A data set in DICOM JSON, whose values are checked. Raises UpsError or MalformedJson too."""
-        found = dicom_json.data_set(self._get(name))
+        value = dicom_json.data_set(self._get(name))
         if not is_filter:
-            check_values(found)
-        return found
+            check_values(value)
+        return value
 
     def has(self, name: str) -> bool:
         """True if there is such a field and it is not null."""
         return self._found.get(name) is not None
 
 
-def _whole(found: object) -> int | None:
+def _whole(value: object) -> int | None:
     return (
-        int(found)
-        if type(found) is Number and found.removeprefix("-").isdigit() and len(found) < 20
+        int(value)
+        if type(value) is Number and value.removeprefix("-").isdigit() and len(value) < 20
         else None
     )
 
 
-def _real(found: object) -> float | None:
-    value = float(found) if type(found) is Number else math.nan
+def _real(value: object) -> float | None:
+    value = float(value) if type(value) is Number else math.nan
     return value if math.isfinite(value) else None
 
 
-def _ae(found: object, name: str) -> str:
-    if type(found) is not str or not REPRESENTATIONS["AE"].valid(found) or not found.strip():
-        raise WrongField(f"{name} is {_shown(found)}, expected an AE title")
-    return found
+def _ae(value: object, name: str) -> str:
+    if type(value) is not str or not REPRESENTATIONS["AE"].valid(value) or not value.strip():
+        raise WrongField(f"{name} is {_shown(value)}, expected an AE title")
+    return value
 
 
-def _shown(found: object) -> str:
-    text = str(found) if type(found) is Number else repr(found)
+def _shown(value: object) -> str:
+    text = str(value) if type(value) is Number else repr(value)
     return text if len(text) <= 40 else text[:37] + "…"

@@ -47,12 +47,12 @@ class Merge:
 
     # --- subscribers ---
 
-    def note(self, found: Log | Reach) -> None:
+    def note(self, record: Log | Reach) -> None:
         """Remember what acts and cursors mean for the workitems to come."""
-        if isinstance(found, Log):
-            self._logs[found.receiving_ae] = found
+        if isinstance(record, Log):
+            self._logs[record.receiving_ae] = record
         else:
-            self._reaches[found.receiving_ae] = found.channels
+            self._reaches[record.receiving_ae] = record.channels
 
     async def log(self, log: Log) -> Verdict:
         """The global subscriptions of an AE, made anew."""
@@ -69,7 +69,9 @@ class Merge:
         if any(act not in wished for act in done):
             return conflict("is subscribed here; its own subscriptions are kept")
         self._earlier[log.receiving_ae] = wished
-        return await self._subscribe(log, [one for one in commands if self._wished(one) not in done])
+        return await self._subscribe(
+            log, [command for command in commands if self._wished(command) not in done]
+        )
 
     async def _subscribe(self, log: Log, commands: list[Subscribe]) -> Verdict:
         try:
@@ -84,12 +86,12 @@ class Merge:
 
     def _commands(self, log: Log) -> Iterator[Subscribe]:
         who, ae = replace(self._requester, ae=log.receiving_ae), log.receiving_ae
-        found, acts = standing(log), {act.sequence: act for act in log.acts}
-        if found.everything is not Subscription.NONE:
-            lock = found.everything is Subscription.LOCK
+        now, acts = standing(log), {act.sequence: act for act in log.acts}
+        if now.everything is not Subscription.NONE:
+            lock = now.everything is Subscription.LOCK
             yield Subscribe(who, tags.GLOBAL_SUBSCRIPTION, ae, lock)
-        for act, given in found.filters.items():
-            lock = given is Subscription.LOCK
+        for act, granted_state in now.filters.items():
+            lock = granted_state is Subscription.LOCK
             yield Subscribe(who, tags.FILTERED_SUBSCRIPTION, ae, lock, acts[act].filter, acts[act].mechanisms)
 
     def _wished(self, command: Subscribe) -> _Wish:
@@ -97,9 +99,9 @@ class Merge:
         kind = Kind.LOCK if command.lock and self._grant_locks else Kind.NO_LOCK
         return kind, command.uid == tags.FILTERED_SUBSCRIPTION, command.filter, command.mechanisms
 
-    def _granted(self, wanted: Subscription) -> Subscription:
-        refused = wanted is Subscription.LOCK and not self._grant_locks
-        return Subscription.NO_LOCK if refused else wanted
+    def _granted(self, requested: Subscription) -> Subscription:
+        refused = requested is Subscription.LOCK and not self._grant_locks
+        return Subscription.NO_LOCK if refused else requested
 
     # --- workitems ---
 
@@ -122,7 +124,7 @@ class Merge:
         """In one write with its subscriptions: a crash leaves all of it or nothing, so it can be repeated."""
         acts = dict(self._acts(theirs, self._as_created(theirs)))
         what = ["imported", *(f"imported the subscription of {ae}: {acts[ae].value}" for ae in acts)]
-        *entries, last = [self._entry(one) for one in what]
+        *entries, last = [self._entry(text) for text in what]
         history = (*theirs.history, *entries)
         new = replace(theirs, acts=self._numbered(acts), history=history, events=(), spilled=())
         await self._parts.commits.commit(None, new, (*self._waiting(theirs), *_news(theirs)), last)
@@ -137,7 +139,7 @@ class Merge:
         """Acts with sequences of their own. No event has these, so nobody needs to wait for them."""
         ticket, at = self._parts.order.take(len(states)), self._parts.now()
         self._parts.order.give_up(ticket)
-        return {ae: SpecificAct(one, states[ae], at) for one, ae in enumerate(states, ticket.first)}
+        return {ae: SpecificAct(sequence, states[ae], at) for sequence, ae in enumerate(states, ticket.first)}
 
     def _entry(self, what: str) -> HistoryEntry:
         return HistoryEntry(self._parts.now(), str(self._requester), what)
@@ -150,34 +152,38 @@ class Merge:
 
     def _waits(self, event: Event, receiving_ae: str) -> bool:
         channels = self._reaches.get(receiving_ae, {}).values()
-        cursor = min((one.cursor for one in channels if one.cursor is not None), default=0)
-        return event.sequence > cursor and not any(event.sequence in one.dropped for one in channels)
+        cursor = min((progress.cursor for progress in channels if progress.cursor is not None), default=0)
+        return event.sequence > cursor and not any(
+            event.sequence in progress.dropped for progress in channels
+        )
 
     def _acts(self, theirs: Workitem, ours: Workitem) -> Iterator[tuple[str, Subscription]]:
         """Where an AE's subscription to the workitem is not what its global acts say here."""
         for ae in sorted({*self._logs, *theirs.acts}):
-            wanted = self._granted(subscribed(self._logs.get(ae, Log(ae)), theirs))
-            counts = wanted is not Subscription.NONE or ae in self._moved_in
-            if counts and wanted is not self._parts.ledger.state(ae, ours):
-                yield ae, wanted
+            granted = self._granted(subscribed(self._logs.get(ae, Log(ae)), theirs))
+            counts = granted is not Subscription.NONE or ae in self._moved_in
+            if counts and granted is not self._parts.ledger.state(ae, ours):
+                yield ae, granted
 
     # --- dead letters ---
 
     async def dead(self, batch: Batch) -> Verdict:
         """Dead letters, under new numbers. Initial reports that were never made cannot be: they are left out."""
-        known = self._known(batch.endpoint)
-        events = [one for one in batch.letters if isinstance(one, Event)]
-        new = [one for one in events if _letter(one) not in known]
+        letters = self._known(batch.endpoint)
+        events = [event for event in batch.letters if isinstance(event, Event)]
+        new = [event for event in events if _letter(event) not in letters]
         if not new:
             return UNCHANGED if events else Verdict(Fate.LEFT_OUT)
         verdict = await self._bury(replace(batch, letters=tuple(new)), new)
-        known.update(map(_letter, new))
+        letters.update(map(_letter, new))
         return verdict
 
     def _known(self, endpoint: Endpoint) -> set[_Letter]:
         if endpoint not in self._letters:
-            letters = (one for batch in self._parts.delivery.dead.batches(endpoint) for one in batch.letters)
-            self._letters[endpoint] = {_letter(one) for one in letters if isinstance(one, Event)}
+            letters = (
+                letter for batch in self._parts.delivery.dead.batches(endpoint) for letter in batch.letters
+            )
+            self._letters[endpoint] = {_letter(letter) for letter in letters if isinstance(letter, Event)}
         return self._letters[endpoint]
 
     async def _bury(self, batch: Batch, letters: list[Event]) -> Verdict:
@@ -185,7 +191,7 @@ class Merge:
         await parts.header.reserve(parts.order.next, parts.commits.next_creation)
         ticket = parts.order.take(len(letters))
         try:
-            numbered = tuple(replace(one, sequence=ticket.first + at) for at, one in enumerate(letters))
+            numbered = tuple(replace(letter, sequence=ticket.first + at) for at, letter in enumerate(letters))
             key = f"{PREFIX}{batch.endpoint.receiving_ae}/{batch.endpoint.channel}/{ticket.first}"
             document = encode_batch(replace(batch, letters=numbered), 1)
             version = await parts.writer.write(key, document, None)

@@ -54,10 +54,10 @@ def decode(line: bytes) -> Record | None:
 def _head(fields: Fields) -> Head:
     if fields.text("product") != PRODUCT:
         raise WrongField(f"this is no export of {PRODUCT}")
-    found = fields.number("format")
-    if found != FORMAT:
+    version = fields.number("format")
+    if version != FORMAT:
         raise WrongField(
-            f"the format is {found}, expected {FORMAT}: the export is of another version of {PRODUCT}"
+            f"the format is {version}, expected {FORMAT}: the export is of another version of {PRODUCT}"
         )
     return Head(
         fields.text("identity"),
@@ -76,7 +76,7 @@ def _tail(fields: Fields) -> Tail:
 
 
 def _log(fields: Fields) -> Log:
-    acts = tuple(_global_act(one) for one in fields.objects("acts"))
+    acts = tuple(_global_act(act) for act in fields.objects("acts"))
     sequences = [act.sequence for act in acts]
     if sequences != sorted(set(sequences)):
         raise WrongField("acts are not in growing sequence")
@@ -85,22 +85,26 @@ def _log(fields: Fields) -> Log:
 
 def _global_act(fields: Fields) -> GlobalAct:
     filtered = fields.flag("filtered")
-    wanted = fields.data_set("filter", is_filter=True) if fields.has("filter") else None
+    act_filter = fields.data_set("filter", is_filter=True) if fields.has("filter") else None
     kind = fields.choice("act", Kind)
     mechanisms = Mechanisms.NONE
     if fields.has("mechanisms"):
         mechanisms = fields.choice("mechanisms", Mechanisms.of_words)
-    if wanted is not None:
-        Query.of(wanted, mechanisms=mechanisms)
+    if act_filter is not None:
+        Query.of(act_filter, mechanisms=mechanisms)
     elif filtered and kind.subscribes:
         raise WrongField("a filtered subscription has no filter")
     matched = fields.choice("matched", Numbers.read) if filtered else Numbers()
     through, at = fields.number("through"), fields.time("at")
-    return GlobalAct(fields.number("sequence", 1), kind, through, filtered, wanted, matched, at, mechanisms)
+    return GlobalAct(
+        fields.number("sequence", 1), kind, through, filtered, act_filter, matched, at, mechanisms
+    )
 
 
 def _reach(fields: Fields) -> Reach:
-    return Reach(fields.ae("ae"), {name: _progress(one) for name, one in fields.by_name("channels")})
+    return Reach(
+        fields.ae("ae"), {name: _progress(progress) for name, progress in fields.by_name("channels")}
+    )
 
 
 def _progress(fields: Fields) -> Progress:
@@ -128,10 +132,10 @@ def _workitem(fields: Fields) -> Workitem:
         created=fields.number("created", 1),
         attributes=attributes,
         owner=owner,
-        acts={ae: _specific_act(one) for ae, one in fields.by_ae("acts")},
+        acts={ae: _specific_act(item) for ae, item in fields.by_ae("acts")},
         filtered=fields.numbers("filtered"),
         events=_events(fields, uid),
-        history=tuple(_entry(one) for one in fields.objects("history")),
+        history=tuple(_entry(item) for item in fields.objects("history")),
         ended=fields.maybe_time("ended"),
         revision=fields.number("revision"),
     )
@@ -152,10 +156,12 @@ def _why(fields: Fields) -> str:
 
 def _events(fields: Fields, uid: str) -> tuple[Event, ...]:
     """By sequence. There are exports that have them in another order."""
-    found = sorted((_event(one, uid) for one in fields.objects("events")), key=lambda event: event.sequence)
-    if any(one.sequence == other.sequence for one, other in pairwise(found)):
+    events = sorted(
+        (_event(event, uid) for event in fields.objects("events")), key=lambda event: event.sequence
+    )
+    if any(event.sequence == other.sequence for event, other in pairwise(events)):
         raise WrongField("two events have the same sequence")
-    return tuple(found)
+    return tuple(events)
 
 
 def _event(fields: Fields, uid: str) -> Event:
@@ -182,7 +188,7 @@ def _batch(fields: Fields) -> Batch:
     if not _CHANNEL.fullmatch(channel):
         raise WrongField("channel is no name of a channel")
     endpoint = Endpoint(fields.ae("ae"), channel)
-    letters = tuple(_letter(one, endpoint) for one in fields.objects("letters"))
+    letters = tuple(_letter(letter, endpoint) for letter in fields.objects("letters"))
     if not letters:
         raise WrongField("letters is empty")
     return Batch(endpoint, letters, fields.text("reason"), fields.time("at"))

@@ -130,9 +130,9 @@ def meaning(
     log: Log, granted: Callable[[Subscription], Subscription] = _as_it_is
 ) -> tuple[Subscription, list[tuple[bytes, str]]]:
     """What an AE gets by its global acts, whatever their numbers; ``granted`` says what becomes of a lock."""
-    found, acts = standing(log), {act.sequence: act for act in log.acts}
-    given = [(_filter(acts[act]), granted(one).value) for act, one in found.filters.items()]
-    return granted(found.everything), sorted(given)
+    now, acts = standing(log), {act.sequence: act for act in log.acts}
+    filters = [(_filter(acts[act]), granted(state).value) for act, state in now.filters.items()]
+    return granted(now.everything), sorted(filters)
 
 
 def _filter(act: GlobalAct) -> bytes:

@@ -174,7 +174,7 @@ class Restore:
             key, document = f"events/{workitem.uid}/{some[0].sequence}", encode_events(workitem.uid, some)
             version = await self._parts.writer.overwrite(key, document)
             overflows = self._parts.commits.overflows.setdefault(workitem.uid, [])
-            overflows[:] = [one for one in overflows if one.key != key]
+            overflows[:] = [overflow for overflow in overflows if overflow.key != key]
             overflows.append(Overflow(key, version, document, some))
             spilled = (*spilled, some[0].sequence)
         return replace(workitem, events=events, spilled=spilled)
@@ -196,8 +196,8 @@ class Restore:
     async def dead(self, batch: Batch) -> Verdict:
         """Dead letters that died together."""
         dead, endpoint = self._parts.delivery.dead, batch.endpoint
-        known = dead.sequences(endpoint)
-        letters = tuple(one for one in batch.letters if sequence_of(one) not in known)
+        sequences = dead.sequences(endpoint)
+        letters = tuple(letter for letter in batch.letters if sequence_of(letter) not in sequences)
         if not letters:
             return UNCHANGED
         key = f"{PREFIX}{endpoint.receiving_ae}/{endpoint.channel}/{sequence_of(letters[0])}"
@@ -227,9 +227,9 @@ class Restore:
         first = self._parts.delivery.held_from()
         if first is None:
             return []
-        found = []
+        workitems = []
         for count, workitem in enumerate(self._parts.projection.with_events_after(first)):
-            found.append(workitem)
+            workitems.append(workitem)
             if count % _AT_ONCE == 0:
                 await asyncio.sleep(0)
-        return unsettled_events(iter(found), self._parts.commits.overflows)
+        return unsettled_events(iter(workitems), self._parts.commits.overflows)

@@ -136,8 +136,8 @@ class Transfer:
         try:
             taken = await self._importer.feed(call.body, call.requester)
         except ImportStopped as stopped:
-            told = described(self._importer.account)
-            content = {"error": str(stopped), "line": stopped.number, "import": told}
+            account = described(self._importer.account)
+            content = {"error": str(stopped), "line": stopped.number, "import": account}
             return json_response(content, stopped.status)
         return {"lines": taken, "import": described(self._importer.account)}
 
@@ -157,7 +157,10 @@ def described(account: Account) -> dict[str, Any]:
             }
             for kind in KINDS
         },
-        "conflicts": [{"kind": one.kind, "name": one.name, "why": one.why} for one in account.conflicts],
+        "conflicts": [
+            {"kind": conflict.kind, "name": conflict.name, "why": conflict.why}
+            for conflict in account.conflicts
+        ],
         "conflicts_listed_at_most": LISTED,
         "conflicts_in_all": conflicts,
     }

@@ -69,8 +69,8 @@ def _log_out(log: Log) -> dict[str, Any]:
 
 def _reach_out(reach: Reach) -> dict[str, Any]:
     channels = {
-        name: {"cursor": one.cursor, "dropped": one.dropped, "tally": dict(one.tally)}
-        for name, one in reach.channels.items()
+        name: {"cursor": progress.cursor, "dropped": progress.dropped, "tally": dict(progress.tally)}
+        for name, progress in reach.channels.items()
     }
     return {"kind": "delivery", "ae": reach.receiving_ae, "channels": channels}
 

@@ -54,7 +54,9 @@ class _Reach:
 
     def cursor(self, channel: str) -> int:
         """A channel without a cursor starts where the slowest one is."""
-        cursors = {name: one.cursor for name, one in self.channels.items() if one.cursor is not None}
+        cursors = {
+            name: progress.cursor for name, progress in self.channels.items() if progress.cursor is not None
+        }
         return cursors.get(channel, min(cursors.values(), default=0))
 
     def dropped(self, channel: str) -> tuple[int, ...]:
@@ -163,12 +165,12 @@ class _Joining:
     ) -> bytes:
         decoded = {name: decode_progress(entry.document) for name, entry in own.items() if name not in done}
         reaches = {name: _Reach(channels) for name, (_, _, channels) in decoded.items()}
-        known = {*reaches, *done}
+        titles = {*reaches, *done}
         waiting = {name for event in events for name in event.receivers} | self._logs.keys()
         for name in self._names[title]:
             if name in done:
                 reaches[name] = reaches[title]
-            elif name not in known and name in waiting:
+            elif name not in titles and name in waiting:
                 reaches[name] = _Reach({})  # it was told nothing yet, as far as is known
         channels = {channel: None for reach in reaches.values() for channel in reach.channels}
         revision = max(revision for _, revision, _ in decoded.values()) + 1
@@ -185,7 +187,9 @@ class _Joining:
     ) -> Progress:
         cursor = min(reach.cursor(channel) for reach in reaches.values())
         passed = [
-            one.sequence for one in events if one.sequence > cursor and self._is_past(one, channel, reaches)
+            event.sequence
+            for event in events
+            if event.sequence > cursor and self._is_past(event, channel, reaches)
         ]
         reported = [
             burst.first
@@ -198,11 +202,11 @@ class _Joining:
             for name in reaches.keys() - done
             if channel in reaches[name].channels
         ]
-        durable = any(one.cursor is not None for one in own)
+        durable = any(progress.cursor is not None for progress in own)
         return Progress(
             cursor if durable else None,
             tuple(sorted({*passed, *reported})),
-            _tally([one.tally for one in own]),
+            _tally([progress.tally for progress in own]),
         )
 
     def _bursts(self, name: str) -> Iterator[Burst]:
@@ -233,11 +237,15 @@ class _Joining:
             if title == name:
                 continue
             endpoint = replace(batch.endpoint, receiving_ae=title)
-            known = written.setdefault(endpoint, set())
-            letters = [self._letter(one, title) for one in batch.letters if sequence_of(one) not in known]
+            sequences = written.setdefault(endpoint, set())
+            letters = [
+                self._letter(letter, title)
+                for letter in batch.letters
+                if sequence_of(letter) not in sequences
+            ]
             if letters:
                 await self._write_batch(replace(batch, endpoint=endpoint, letters=tuple(letters)), present)
-                known.update(map(sequence_of, letters))
+                sequences.update(map(sequence_of, letters))
             await self._writer.discard(entry.key, entry.version)
 
     def _letter(self, letter: Waiting, title: str) -> Waiting:
@@ -253,7 +261,7 @@ class _Joining:
         )
         if key in present:  # it was emptied by hand, or this is its rest
             older = decode_batch(present[key].document)
-            letters = {sequence_of(one): one for one in (*older.letters, *batch.letters)}
+            letters = {sequence_of(letter): letter for letter in (*older.letters, *batch.letters)}
             batch = replace(batch, letters=tuple(letters[name] for name in sorted(letters)))
         await self._write(key, encode_batch(batch, 1), present.get(key))
 
@@ -298,10 +306,10 @@ class _Joining:
 
     async def _respell_overflows(self) -> None:
         for uid, overflows in self._stored.overflows.items():
-            for one in overflows:
-                events = self._events(one.events)
-                if events != one.events:
-                    await self._writer.write(one.key, encode_events(uid, events), one.version)
+            for overflow in overflows:
+                events = self._events(overflow.events)
+                if events != overflow.events:
+                    await self._writer.write(overflow.key, encode_events(uid, events), overflow.version)
 
     # --- global acts ---
 
@@ -351,10 +359,13 @@ def _tally(tallies: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Counts add up; of the rest the latest counts."""
     if not tallies:
         return {}
-    latest = max(tallies, key=lambda one: one.get("last_error_at") or 0)
+    latest = max(tallies, key=lambda tally: tally.get("last_error_at") or 0)
     return {
-        **{name: sum(int(one.get(name, 0)) for one in tallies) for name in ("delivered", "failed", "dead")},
-        "last_success_at": max(one.get("last_success_at") or 0 for one in tallies) or None,
+        **{
+            name: sum(int(tally.get(name, 0)) for tally in tallies)
+            for name in ("delivered", "failed", "dead")
+        },
+        "last_success_at": max(tally.get("last_success_at") or 0 for tally in tallies) or None,
         "last_error": latest.get("last_error", ""),
         "last_error_at": latest.get("last_error_at"),
     }

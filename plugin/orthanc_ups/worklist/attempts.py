@@ -52,10 +52,10 @@ class Attempts:
             workitem = before.workitem if before else None
             watched = workitem is not None and bool(self._state.ledger.receivers(workitem))
             settings = self._state.settings
-            around = Circumstances(
+            circumstances = Circumstances(
                 self._state.now(), settings.worklist_label, watched, self._limits, settings.strict
             )
-            return Attempt(decide(workitem, command, around))
+            return Attempt(decide(workitem, command, circumstances))
 
         return attempt
 
@@ -71,11 +71,11 @@ class Attempts:
         """The workitem. Raises UpsError (C307; 404 or 410) if there is none."""
         return self.there(uid, before).workitem
 
-    def there(self, uid: str, found: T | None) -> T:
+    def there(self, uid: str, value: T | None) -> T:
         """What was found of a workitem. Raises UpsError (C307; 404 or 410) if there is none."""
-        if found is None:
+        if value is None:
             raise UpsError(statuses.GONE if self._state.shadow.is_gone(uid) else statuses.NO_SUCH_WORKITEM)
-        return found
+        return value
 
     # --- specific subscriptions (PS3.4 CC.2.3) ---
 

@@ -82,14 +82,14 @@ class Commits:
         await self._reserve(len(occurrences) + 1)
         if before is None:
             after = self._numbered(after)
-        told = self._addressed(after, occurrences)
-        ticket = self._state.order.take(len(told) + (1 if act else 0))
+        addressed = self._addressed(after, occurrences)
+        ticket = self._state.order.take(len(addressed) + (1 if act else 0))
         # A cancelled write leaves open what became of it. Then the ticket stays open too, so that no cursor
         # can pass its events; what was written is found and told after the next start.
         try:
             if act:
                 after = _with_act(after, act[0], SpecificAct(ticket.first, act[1], entry.at))
-            events = _numbered_events(ticket, after.uid, told, entry.at)
+            events = _numbered_events(ticket, after.uid, addressed, entry.at)
             after = await self._ready(after, events, entry)
             document = encode(after)
             version = await self._state.writer.write(
@@ -109,10 +109,10 @@ class Commits:
                 self._state.order.settle(ticket, events)
         return after
 
-    async def _reserve(self, most: int) -> None:
+    async def _reserve(self, count: int) -> None:
         """Make sure that so many numbers may be used. Raises StoreUnavailable."""
-        while self._state.header.short_of(self._state.order.next + most, self.next_creation):
-            await self._state.header.reserve(self._state.order.next + most, self.next_creation)
+        while self._state.header.short_of(self._state.order.next + count, self.next_creation):
+            await self._state.header.reserve(self._state.order.next + count, self.next_creation)
 
     def _numbered(self, created: Workitem) -> Workitem:
         number = self.next_creation
@@ -163,20 +163,22 @@ class Commits:
             spilled = (*spilled, waiting[0].sequence)
             await self._spill(workitem.uid, tuple(waiting[:SPILLED_AT_ONCE]))
             settled, waiting = [], waiting[SPILLED_AT_ONCE:]
-        kept = sorted((*settled, *waiting), key=_sequence)  # a receiver may be ahead of another
-        return replace(workitem, events=(*kept, *new), spilled=self._unsettled(workitem, spilled))
+        remaining = sorted((*settled, *waiting), key=_sequence)  # a receiver may be ahead of another
+        return replace(workitem, events=(*remaining, *new), spilled=self._unsettled(workitem, spilled))
 
     async def _spill(self, uid: str, events: tuple[Event, ...]) -> None:
         """Written before the workitem lets go of them; after a crash between both they are simply there twice."""
         key = f"events/{uid}/{events[0].sequence}"
         document = encode_events(uid, events)
         version = await self._state.writer.overwrite(key, document)
-        kept = [one for one in self.overflows.get(uid, ()) if one.key != key]
-        self.overflows[uid] = [*kept, Overflow(key, version, document, events)]
+        others = [overflow for overflow in self.overflows.get(uid, ()) if overflow.key != key]
+        self.overflows[uid] = [*others, Overflow(key, version, document, events)]
 
     def _unsettled(self, workitem: Workitem, spilled: tuple[int, ...]) -> tuple[int, ...]:
-        known = {one.events[0].sequence: one for one in self.overflows.get(workitem.uid, ())}
-        return tuple(at for at in spilled if at in known and not self._is_settled(known[at]))
+        overflows = {
+            overflow.events[0].sequence: overflow for overflow in self.overflows.get(workitem.uid, ())
+        }
+        return tuple(at for at in spilled if at in overflows and not self._is_settled(overflows[at]))
 
     def _is_settled(self, overflow: Overflow) -> bool:
         return all(self._state.delivery.settled(event) for event in reversed(overflow.events))
@@ -188,9 +190,9 @@ class Commits:
 
     async def sweep_one(self, uid: str) -> None:
         """Remove the overflow entries of a workitem that every receiver has passed. Raises StoreUnavailable."""
-        for overflow in [one for one in self.overflows.get(uid, ()) if self._is_settled(one)]:
-            await self._state.writer.discard(overflow.key, overflow.version)
-            left = [one for one in self.overflows.get(uid, ()) if one.key != overflow.key]
+        for settled in [overflow for overflow in self.overflows.get(uid, ()) if self._is_settled(overflow)]:
+            await self._state.writer.discard(settled.key, settled.version)
+            left = [overflow for overflow in self.overflows.get(uid, ()) if overflow.key != settled.key]
             self.overflows[uid] = left
             if not left:
                 del self.overflows[uid]
@@ -199,7 +201,7 @@ class Commits:
         """True if some receiver still has to get an event of this workitem."""
         return (
             any(not self._state.delivery.settled(event) for event in workitem.events)
-            or any(not self._is_settled(one) for one in self.overflows.get(workitem.uid, ()))
+            or any(not self._is_settled(overflow) for overflow in self.overflows.get(workitem.uid, ()))
             or any(not self._state.delivery.settled(report) for report in self._initial_reports(workitem))
         )
 
@@ -217,17 +219,17 @@ def _with_act(workitem: Workitem, receiving_ae: str, act: SpecificAct) -> Workit
 
 
 def _numbered_events(
-    ticket: Ticket, uid: str, told: Sequence[tuple[Occurrence, tuple[str, ...]]], at: float
+    ticket: Ticket, uid: str, addressed: Sequence[tuple[Occurrence, tuple[str, ...]]], at: float
 ) -> tuple[Event, ...]:
-    first = ticket.first + ticket.count - len(told)
+    first = ticket.first + ticket.count - len(addressed)
     return tuple(
-        Event(first + place, one.type, uid, one.information, receivers, at)
-        for place, (one, receivers) in enumerate(told)
+        Event(first + index, occurrence.type, uid, occurrence.information, receivers, at)
+        for index, (occurrence, receivers) in enumerate(addressed)
     )
 
 
-def _bounded(history: tuple[HistoryEntry, ...], most: int) -> tuple[HistoryEntry, ...]:
+def _bounded(history: tuple[HistoryEntry, ...], length: int) -> tuple[HistoryEntry, ...]:
     """The first entry, which tells of the creation, and the latest ones."""
-    if len(history) <= most:
+    if len(history) <= length:
         return history
-    return (history[0], *history[1 - most :]) if most > 1 else history[-1:]
+    return (history[0], *history[1 - length :]) if length > 1 else history[-1:]

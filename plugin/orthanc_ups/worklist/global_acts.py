@@ -53,8 +53,8 @@ class GlobalActs:
         self._state.counters.add(counted.get(kind, "subscriptions_created"))
         name = "filtered" if filtered else "global"
         why = discreet(reason_of(command))
-        told = f" ({why})" if why else ""
-        _log.info("%s: %s (%s) for %s%s", command.requester, kind.value, name, command.receiving_ae, told)
+        reason = f" ({why})" if why else ""
+        _log.info("%s: %s (%s) for %s%s", command.requester, kind.value, name, command.receiving_ae, reason)
         return Outcome(status, command.uid, reason=why)
 
     def _has_something(self, command: Unsubscribe | Suspend, filtered: bool) -> bool:
@@ -149,7 +149,7 @@ class GlobalActs:
         acts = self._state.ledger.log(receiving_ae).acts
         if len(acts) >= _LONG:
             return not self._state.delivery.has_burst(receiving_ae)
-        last = max((one.sequence + one.through for one in acts if one.kind is Kind.LOCK), default=0)
+        last = max((act.sequence + act.through for act in acts if act.kind is Kind.LOCK), default=0)
         key = f"{PREFIX}{receiving_ae}"
         stored = (entry for entry in self._state.delivery.stored() if entry.key == key)
         return len(acts) > 1 and slowest_cursor(stored, [receiving_ae]) >= last
@@ -162,11 +162,11 @@ class GlobalActs:
             self._state.ledger.keep(ours, None)
             return
         try:
-            found = decode_log(entry.document)
+            log = decode_log(entry.document)
         except UnreadableDocument as error:
             _log.error("The subscriptions of %s are corrupt (%s); writing them back", receiving_ae, error)
-            found = ours
-        if found.receiving_ae != receiving_ae:
-            found = ours
+            log = ours
+        if log.receiving_ae != receiving_ae:
+            log = ours
         _log.warning("The subscriptions of %s were changed by somebody else", receiving_ae)
-        self._state.ledger.keep(found, entry.version)
+        self._state.ledger.keep(log, entry.version)

@@ -43,7 +43,9 @@ class InitialReports:
             if not workitems:
                 break
             number = workitems[-1].created
-            reports.extend(self._report(burst, one) for one in workitems if self._is_due(burst, one))
+            reports.extend(
+                self._report(burst, workitem) for workitem in workitems if self._is_due(burst, workitem)
+            )
             await asyncio.sleep(0)  # a hundred thousand workitems to which nothing is due hold up nobody
         return reports
 
@@ -58,6 +60,6 @@ class InitialReports:
 
     @staticmethod
     def _report(burst: Burst, workitem: Workitem) -> Event:
-        told = state_report(workitem.attributes, burst.receiving_ae)
+        report = state_report(workitem.attributes, burst.receiving_ae)
         sequence = burst.first + workitem.created
-        return Event(sequence, told.type, workitem.uid, told.information, (burst.receiving_ae,), burst.at)
+        return Event(sequence, report.type, workitem.uid, report.information, (burst.receiving_ae,), burst.at)

@@ -65,22 +65,22 @@ class Ledger:
 
     def log(self, receiving_ae: str) -> Log:
         """The log of an AE; an empty one if it never acted."""
-        found = self._subscribers.get(receiving_ae)
-        return found.log if found else Log(receiving_ae)
+        subscriber = self._subscribers.get(receiving_ae)
+        return subscriber.log if subscriber else Log(receiving_ae)
 
     def logs(self) -> tuple[Log, ...]:
         """The logs of every AE that ever acted globally."""
-        return tuple(found.log for found in self._subscribers.values())
+        return tuple(subscriber.log for subscriber in self._subscribers.values())
 
     def version(self, receiving_ae: str) -> str | None:
         """The stored version of an AE's log, None if it was never written."""
-        found = self._subscribers.get(receiving_ae)
-        return found.version if found else None
+        subscriber = self._subscribers.get(receiving_ae)
+        return subscriber.version if subscriber else None
 
     def standing(self, receiving_ae: str) -> Standing:
         """What the AE's global acts mean for new workitems."""
-        found = self._subscribers.get(receiving_ae)
-        return found.standing if found else Standing()
+        subscriber = self._subscribers.get(receiving_ae)
+        return subscriber.standing if subscriber else Standing()
 
     def with_act(self, receiving_ae: str, act: GlobalAct, may_compact: bool) -> Log:
         """The AE's log with one more act, ready to be written."""
@@ -92,12 +92,12 @@ class Ledger:
     def keep(self, log: Log, version: str | None) -> None:
         """Take over a log that was written or read; ``version`` None if it does not stand in the store."""
         before = self.log(log.receiving_ae)
-        kept = {act.sequence for act in log.acts}
+        sequences = {act.sequence for act in log.acts}
         for act in before.acts:
-            if act.sequence not in kept:
+            if act.sequence not in sequences:
                 self._filters.pop(act.sequence, None)
-        known = {act.sequence for act in before.acts}
-        if any(act.kind is Kind.UNSUBSCRIBE and act.sequence not in known for act in log.acts):
+        before_sequences = {act.sequence for act in before.acts}
+        if any(act.kind is Kind.UNSUBSCRIBE and act.sequence not in before_sequences for act in log.acts):
             self.specifics.logged(log)
         self._subscribers[log.receiving_ae] = _Subscriber(log, standing(log), version)
         self._generation += 1
@@ -122,7 +122,7 @@ class Ledger:
 
     def matching_filters(self, attributes: DataSet) -> tuple[int, ...]:
         """The filtered acts in force whose filter a new workitem fits."""
-        in_force = (act for found in self._subscribers.values() for act in found.standing.filters)
+        in_force = (act for subscriber in self._subscribers.values() for act in subscriber.standing.filters)
         queries = ((act, self._filters[act]) for act in in_force)
         return tuple(sorted(act for act, query in queries if query and query.matches(attributes)))
 
@@ -151,14 +151,14 @@ class Ledger:
     def receivers(self, workitem: Workitem) -> tuple[str, ...]:
         """The AEs to be told of events of a workitem, sorted."""
         facts = self._generation, workitem.created, workitem.filtered, workitem.acts
-        known = self._receivers.get(workitem.uid)
-        if known and known[0] == facts:
-            return known[1]
-        found = tuple(ae for ae, state in self.subscribers(workitem) if state is not Subscription.NONE)
+        cached = self._receivers.get(workitem.uid)
+        if cached and cached[0] == facts:
+            return cached[1]
+        receivers = tuple(ae for ae, state in self.subscribers(workitem) if state is not Subscription.NONE)
         if len(self._receivers) >= _CACHED:
             self._receivers.clear()
-        self._receivers[workitem.uid] = facts, found
-        return found
+        self._receivers[workitem.uid] = facts, receivers
+        return receivers
 
     def subscribers(self, workitem: Workitem) -> Iterator[tuple[str, Subscription]]:
         """Every AE that has to do with a workitem, with its subscription state."""
@@ -184,8 +184,8 @@ class Ledger:
     def report_due(self, receiving_ae: str, act: int, workitem: Workitem) -> bool:
         """Whether the global act of that sequence number owes the AE an initial State Report."""
         log = self.log(receiving_ae)
-        found = next((one for one in log.acts if one.sequence == act), None)
-        return found is not None and initial_report_due(log, found, workitem)
+        global_act = next((candidate for candidate in log.acts if candidate.sequence == act), None)
+        return global_act is not None and initial_report_due(log, global_act, workitem)
 
     def is_subscribed(self, receiving_ae: str) -> bool:
         """True if the AE has a global subscription, or may have one to some workitem."""

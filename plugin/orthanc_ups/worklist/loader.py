@@ -122,7 +122,7 @@ def unsettled_events(
     workitems: Iterable[Workitem], overflows: Mapping[str, Sequence[Overflow]]
 ) -> list[Event]:
     """All events of documents and overflow entries, each once, by sequence."""
-    found = {event.sequence: event for workitem in workitems for event in workitem.events}
+    events = {event.sequence: event for workitem in workitems for event in workitem.events}
     for entries in overflows.values():
-        found.update((event.sequence, event) for one in entries for event in one.events)
-    return [found[sequence] for sequence in sorted(found)]
+        events.update((event.sequence, event) for overflow in entries for event in overflow.events)
+    return [events[sequence] for sequence in sorted(events)]

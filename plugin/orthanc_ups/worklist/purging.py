@@ -25,19 +25,19 @@ class Purging:
         self._state = state
         self._commits = commits
 
-    async def carry_out(self, command: Purge, kept: Kept, at: float) -> Outcome:
+    async def carry_out(self, command: Purge, stored: Kept, at: float) -> Outcome:
         """Put a tombstone where the workitem is. Raises UpsError, Conflict or StoreUnavailable.
 
         ``at`` in seconds since the epoch.
         """
-        workitem, who = kept.workitem, str(command.requester)
+        workitem, who = stored.workitem, str(command.requester)
         self._check(workitem)
         why = discreet(reason_of(command), workitem)
         await self._commits.sweep_one(workitem.uid)
-        await self._state.shadow.bury(kept, HistoryEntry(at, who, "purged", why))
+        await self._state.shadow.bury(stored, HistoryEntry(at, who, "purged", why))
         self._state.ledger.forget(workitem)
-        told = f" ({why})" if why else ""
-        _log.info("%s: purged%s; workitem %s was %s", who, told, workitem.uid, workitem.state.value)
+        suffix = f" ({why})" if why else ""
+        _log.info("%s: purged%s; workitem %s was %s", who, suffix, workitem.uid, workitem.state.value)
         return Outcome(statuses.SUCCESS, workitem.uid, reason=why)
 
     def _check(self, workitem: Workitem) -> None:

@@ -68,8 +68,8 @@ class Recovery:
         async for _ in self._entries.load():
             pass  # the store learns where everything else stands
         copied: Counter[str] = Counter()
-        known = chain(self._entries.copy.entries(), self._workitems(), self._old_workitems())
-        written = await self._entries.restore(_one_by_one(_counted(known, copied)))
+        copies = chain(self._entries.copy.entries(), self._workitems(), self._old_workitems())
+        written = await self._entries.restore(_one_by_one(_counted(copies, copied)))
         if written:
             had = ", ".join(f"{count} × {kind}" for kind, count in copied.items())
             _log.error("The worklist in Orthanc's metadata was deleted; wrote %d entries back (the copy has %s)",
@@ -135,9 +135,9 @@ class Recovery:
                 return
             await self._write_back(self._everything(), "nothing is lost")
 
-    async def _write_back(self, known: Iterator[Entry], verdict: str) -> None:
+    async def _write_back(self, copies: Iterator[Entry], verdict: str) -> None:
         _log.error("The worklist in Orthanc's metadata was deleted; writing it back")
-        written = await self._entries.restore(_one_by_one(known))
+        written = await self._entries.restore(_one_by_one(copies))
         _log.warning("Wrote %d entries of the worklist back; %s", written, verdict)
         self._state.counters.add("restores")
 
@@ -155,7 +155,7 @@ class Recovery:
         yield from list(self._state.delivery.stored())
         yield from self._state.shadow.tombstones.entries()
         for overflows in list(self._commits.overflows.values()):
-            yield from (one.entry() for one in overflows)
+            yield from (overflow.entry() for overflow in overflows)
 
     # --- what the projection lost ---
 

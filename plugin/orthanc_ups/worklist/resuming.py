@@ -14,15 +14,15 @@ from .header import CREATIONS, SEQUENCES
 from .loader import Stored
 
 
-def slowest_cursor(entries: Iterable[Entry], known: Collection[str]) -> int:
+def slowest_cursor(entries: Iterable[Entry], titles: Collection[str]) -> int:
     """The sequence up to which every AE has everything; 0 if it is not known of some.
 
     Args:
         entries: those of delivery.
-        known: every AE that may have been told anything.
+        titles: every AE that may have been told anything.
     """
     reached = dict(_cursors(entries))
-    if not reached or not reached.keys() >= set(known):
+    if not reached or not reached.keys() >= set(titles):
         return 0
     return min(reached.values())
 
@@ -35,7 +35,7 @@ def _cursors(entries: Iterable[Entry]) -> Iterator[tuple[str, int]]:
             receiving_ae, _, channels = decode_progress(entry.document)
         except UnreadableDocument:
             continue
-        reached = [one.cursor for one in channels.values() if one.cursor is not None]
+        reached = [progress.cursor for progress in channels.values() if progress.cursor is not None]
         yield receiving_ae, min(reached, default=0)
 
 
@@ -49,7 +49,7 @@ def numbers_in_use(projection: Projection, stored: Stored) -> tuple[int, int]:
         sequences.update(act.sequence + act.through for act in log.acts)
         creations.update(act.through for act in log.acts)
     for overflows in stored.overflows.values():
-        sequences.update(event.sequence for one in overflows for event in one.events)
+        sequences.update(event.sequence for overflow in overflows for event in overflow.events)
     for workitem in (*projection.with_acts(), *projection.with_events_after(0)):
         sequences.update(act.sequence for act in workitem.acts.values())
         sequences.update(event.sequence for event in workitem.events)
@@ -62,8 +62,8 @@ def numbers_in_use(projection: Projection, stored: Stored) -> tuple[int, int]:
 
 def _last_created(projection: Projection) -> int:
     last = 0
-    while found := projection.created(last, _MOST, _AT_ONCE):
-        last = found[-1].created
+    while workitems := projection.created(last, _MOST, _AT_ONCE):
+        last = workitems[-1].created
     return last
 
 

@@ -104,8 +104,8 @@ class Retention:
         }
         information: DataSet = {tags.REASON_FOR_CANCELLATION: element("LT", _EXPIRED)}
         async for chunk in self._memory.stream(Query.of(identifier, timezone=now.tzinfo)):
-            for found in chunk:
-                uid = text(found, tags.SOP_INSTANCE_UID)
+            for attributes in chunk:
+                uid = text(attributes, tags.SOP_INSTANCE_UID)
                 await self._try(RequestCancel(self._requester, uid, information, only_scheduled=True))
 
     async def _release_locks(self, at: float) -> None:
@@ -123,18 +123,18 @@ class Retention:
                 continue
             await self._try(Purge(self._requester, workitem.uid))
 
-    async def _round(self, place: _Place, before: float) -> AsyncIterator[Workitem]:
+    async def _round(self, position: _Place, before: float) -> AsyncIterator[Workitem]:
         """Some of the workitems that ended before a time, going on where the last round stopped.
 
         So those that stay do not hide those behind them, however many there are.
         """
         for _ in range(_PAGES):
-            page = self._memory.ended((place.ended, place.created), before, _PAGE)
+            page = self._memory.ended((position.ended, position.created), before, _PAGE)
             for workitem in page:
-                place.ended, place.created = workitem.ended or 0.0, workitem.created
+                position.ended, position.created = workitem.ended or 0.0, workitem.created
                 yield workitem
             if len(page) < _PAGE:
-                place.ended, place.created = _BEGINNING
+                position.ended, position.created = _BEGINNING
                 return
             await asyncio.sleep(0)
 

@@ -90,10 +90,10 @@ class Shadow:
         """Number of workitems."""
         return self._asked(self._projection.count)
 
-    async def bury(self, kept: Kept, last: HistoryEntry) -> None:
+    async def bury(self, stored: Kept, last: HistoryEntry) -> None:
         """Replace a workitem's entry by a tombstone. Raises Conflict or StoreUnavailable."""
-        uid = kept.workitem.uid
-        await self.tombstones.bury(uid, last, stored_version(kept))
+        uid = stored.workitem.uid
+        await self.tombstones.bury(uid, last, stored_version(stored))
         self.remove(uid)
 
     # --- what others did to an entry ---
@@ -103,33 +103,33 @@ class Shadow:
 
         Raises UpsError if there is nothing to write back.
         """
-        kept = self.get(uid)
+        ours = self.get(uid)
         if entry is None:
             _log.error("The entry of workitem %s vanished from Orthanc's metadata; writing it back", uid)
-            self._keep(kept, VANISHED)
+            self._keep(ours, VANISHED)
         elif (gone := read_tombstone(entry.document)) and gone[0] == uid:
             _log.warning("The workitem %s was purged by somebody else", uid)
             self.tombstones.take(entry)
             self.remove(uid)
         else:
-            self._adopt(uid, kept, entry)
+            self._adopt(uid, ours, entry)
 
-    def _adopt(self, uid: str, kept: Kept | None, entry: Entry) -> None:
+    def _adopt(self, uid: str, ours: Kept | None, entry: Entry) -> None:
         try:
             workitem = _readable(uid, entry)
         except UnreadableDocument as error:
             _log.error("The entry of workitem %s is corrupt (%s)", uid, error)
-            if kept is None:
+            if ours is None:
                 detail = f"the entry of {uid} in Orthanc's metadata is not readable, and there is no copy"
                 raise UpsError(PROCESSING_FAILURE, detail) from error
-            self._keep(kept, entry.version)
+            self._keep(ours, entry.version)
         else:
             _log.warning("The entry of workitem %s was changed by somebody else; taking it over", uid)
             self.put(workitem, entry.version, entry.document)
 
-    def _keep(self, kept: Kept | None, version: str) -> None:
-        if kept is not None:
-            self.put(kept.workitem, version, encode(kept.workitem))
+    def _keep(self, ours: Kept | None, version: str) -> None:
+        if ours is not None:
+            self.put(ours.workitem, version, encode(ours.workitem))
 
     # --- many workitems, on the loop ---
 
@@ -165,7 +165,7 @@ class Shadow:
         self.check()
         try:
             async for chunk in self._projection.stream(query):
-                yield [query.select(one) for one in chunk]
+                yield [query.select(attributes) for attributes in chunk]
         except ProjectionBroken as error:
             raise self._broke(error) from error
 
@@ -238,9 +238,9 @@ def _busy() -> UpsError:
     return UpsError(RESOURCE_LIMITATION, "the worklist is reading itself in again; try in some seconds")
 
 
-def stored_version(kept: Kept | None) -> str | None:
+def stored_version(stored: Kept | None) -> str | None:
     """What the next write of a workitem must show: None if its entry must be made."""
-    return None if kept is None or kept.version == VANISHED else kept.version
+    return None if stored is None or stored.version == VANISHED else stored.version
 
 
 def _readable(uid: str, entry: Entry) -> Workitem:

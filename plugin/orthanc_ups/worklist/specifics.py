@@ -53,18 +53,18 @@ class Specifics:
     def note(self, log: Log, workitem: Workitem) -> None:
         """Remember what the log's AE did to this very workitem."""
         act = workitem.acts[log.receiving_ae]
-        known = self._of.setdefault(log.receiving_ae, _OfOne())
+        subscriptions = self._of.setdefault(log.receiving_ae, _OfOne())
         own = _Own(act, workitem.created, workitem.filtered)
         if _left(log, own) is Subscription.NONE:
-            known.drop(workitem.uid)
+            subscriptions.drop(workitem.uid)
         else:
-            known.take(workitem.uid, own)
+            subscriptions.take(workitem.uid, own)
 
     def logged(self, log: Log) -> None:
         """The AE unsubscribed globally: some may have ended by that."""
-        known = self._of.get(log.receiving_ae, _OfOne())
-        for uid in [uid for uid, own in known.items() if _left(log, own) is Subscription.NONE]:
-            known.drop(uid)
+        subscriptions = self._of.get(log.receiving_ae, _OfOne())
+        for uid in [uid for uid, own in subscriptions.items() if _left(log, own) is Subscription.NONE]:
+            subscriptions.drop(uid)
 
     def forget(self, workitem: Workitem) -> None:
         """The workitem was purged."""
@@ -86,8 +86,10 @@ class Specifics:
 
     def page(self, receiving_ae: str, offset: int, limit: int) -> list[tuple[str, Subscription]]:
         """Some of them, the latest workitems first."""
-        known = self._of.get(receiving_ae, _OfOne())
-        return [(uid, known[uid].act.state) for uid in known.in_order()[offset : offset + limit]]
+        subscriptions = self._of.get(receiving_ae, _OfOne())
+        return [
+            (uid, subscriptions[uid].act.state) for uid in subscriptions.in_order()[offset : offset + limit]
+        ]
 
 
 def _left(log: Log, own: _Own) -> Subscription:

@@ -37,9 +37,9 @@ class Tombstones(dict[str, Tombstone]):
 
     def take(self, entry: Entry) -> None:
         """Take over a stored entry that is a tombstone."""
-        found = read_tombstone(entry.document)
-        if found is not None:
-            self[found[0]] = Tombstone(entry.version, found[1], entry.document)
+        parsed = read_tombstone(entry.document)
+        if parsed is not None:
+            self[parsed[0]] = Tombstone(entry.version, parsed[1], entry.document)
 
     async def bury(self, uid: str, last: HistoryEntry, version: str | None) -> None:
         """Write a tombstone over a workitem's entry. Raises Conflict or StoreUnavailable."""

@@ -185,14 +185,14 @@ class Worklist:
         raise UpsError(statuses.PROCESSING_FAILURE, f"{uid} is changed by others all the time")
 
     def _seen(self, uid: str) -> None:
-        kept = self._state.shadow.get(uid)
-        if kept is not None:
-            self._commits.seen(kept.workitem)
+        stored = self._state.shadow.get(uid)
+        if stored is not None:
+            self._commits.seen(stored.workitem)
 
     async def _carried_out(self, command: Command, before: Kept | None, planned: Attempt) -> Outcome:
         decision, uid = planned.decision, command.uid
-        known = (before.workitem, decision.workitem) if before else (decision.workitem,)
-        why = discreet(reason_of(command), *known)
+        workitems = (before.workitem, decision.workitem) if before else (decision.workitem,)
+        why = discreet(reason_of(command), *workitems)
         outcome = Outcome(decision.status, uid, decision.modified, decision.details, why)
         if before is not None and decision.workitem is before.workitem and planned.act is None:
             return outcome
@@ -274,18 +274,18 @@ class Worklist:
     async def search(self, query: Query, paging: Paging = WHOLE) -> Page[DataSet]:
         """One page of a search (PS3.18 §11.9) with its return attributes."""
         returns = query.returns(paging.include, paging.everything)
-        found, total = await self._state.shadow.search(query, paging.offset, paging.limit)
-        return _page(tuple(map(returns.of, found)), total, paging)
+        matches, total = await self._state.shadow.search(query, paging.offset, paging.limit)
+        return _page(tuple(map(returns.of, matches)), total, paging)
 
     async def search_texts(self, query: Query, paging: Paging = WHOLE) -> Page[bytes]:
         """The same, each workitem as JSON text of the inner form (core/dataset.py)."""
         returns = query.returns(paging.include, paging.everything)
-        found, total = await self._state.shadow.search_texts(query, paging.offset, paging.limit, returns)
-        return _page(tuple(found), total, paging)
+        matches, total = await self._state.shadow.search_texts(query, paging.offset, paging.limit, returns)
+        return _page(tuple(matches), total, paging)
 
 
-def _page(found: tuple[T, ...], total: int, paging: Paging) -> Page[T]:
-    return Page(found, total, max(0, total - paging.offset - len(found)))
+def _page(matches: tuple[T, ...], total: int, paging: Paging) -> Page[T]:
+    return Page(matches, total, max(0, total - paging.offset - len(matches)))
 
 
 def _check_ae(receiving_ae: str) -> None:
