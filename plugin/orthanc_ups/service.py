@@ -28,18 +28,18 @@ from .worklist.ae_title_migration import AeTitleMigration
 from .worklist.change_feed import ChangeFeed
 from .worklist.commits import Commits
 from .worklist.counters import Counters
-from .worklist.gate import Gate
-from .worklist.header import Header
 from .worklist.initial_reports import InitialReports
-from .worklist.ledger import Ledger
 from .worklist.loader import Stored, bursts
+from .worklist.locks import CommandLocks
 from .worklist.order import Order
 from .worklist.recovery import Recovery
 from .worklist.resuming import numbers_in_use, slowest_cursor
 from .worklist.retention import Retention
-from .worklist.shadow import Shadow
 from .worklist.state import WorklistState
+from .worklist.subscriptions import Subscriptions
+from .worklist.workitem_store import WorkitemStore
 from .worklist.worklist import ReceivingAes, Worklist
+from .worklist.worklist_entry import WorklistEntry
 from .worklist.writer import Writer
 
 _log = logging.getLogger("orthanc_ups")
@@ -84,23 +84,23 @@ class UpsService:
         self._zone = zone or datetime.now().astimezone().tzinfo
         self.counters = Counters()
         self.changes = ChangeFeed(int(clock.now() * 1000))
-        self.ledger = Ledger(self._zone)
+        self.subscriptions = Subscriptions(self._zone)
         self._writer = Writer(entries, clock.sleep)
-        self._header = Header(self._writer)
+        self._worklist_entry = WorklistEntry(self._writer)
         self._order = Order(1, self._release)
-        self._gate = Gate()
-        self.shadow = Shadow(projection, self._writer, self._rebuild_soon, self.changes.note)
-        reports = InitialReports(self.shadow, self.ledger)
-        self.delivery = Delivery(settings, channels, entries, reports, self.shadow, clock)
+        self._locks = CommandLocks()
+        self.workitems = WorkitemStore(projection, self._writer, self._rebuild_soon, self.changes.note)
+        reports = InitialReports(self.workitems, self.subscriptions)
+        self.delivery = Delivery(settings, channels, entries, reports, self.workitems, clock)
         self._state = state = WorklistState(
             settings,
             self._writer,
             projection,
-            self.shadow,
-            self.ledger,
-            self._header,
+            self.workitems,
+            self.subscriptions,
+            self._worklist_entry,
             self._order,
-            self._gate,
+            self._locks,
             self.delivery,
             self.titles,
             self.counters,
@@ -111,7 +111,9 @@ class UpsService:
         self.worklist = Worklist(state, self.commits, receiving_aes, self._look_after_shelves_soon)
         self._migration = AeTitleMigration(self._writer, projection, self.titles)
         self._recovery = Recovery(state, self.entries, self.commits)
-        self._retention = Retention(settings, self.worklist, self.shadow, self.ledger, own_ae, self._now)
+        self._retention = Retention(
+            settings, self.worklist, self.workitems, self.subscriptions, own_ae, self._now
+        )
         self.exporter = Exporter(self._parts())
         self.intake = Intake(self._parts(), settings)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -121,11 +123,11 @@ class UpsService:
         return Parts(
             self._writer,
             self.projection,
-            self.shadow,
-            self.ledger,
-            self._header,
+            self.workitems,
+            self.subscriptions,
+            self._worklist_entry,
             self._order,
-            self._gate,
+            self._locks,
             self.commits,
             self.delivery,
             self.worklist,
@@ -137,7 +139,7 @@ class UpsService:
         return datetime.fromtimestamp(self.clock.now(), UTC).astimezone(self._zone)
 
     def _release(self, events: Sequence[Event]) -> None:
-        self.shadow.record(events)
+        self.workitems.record(events)
         self.delivery.offer(events)
 
     @property
@@ -157,7 +159,7 @@ class UpsService:
 
     async def prove_store(self) -> None:
         """Write something harmless. Raises StoreUnavailable."""
-        await self._header.prove()
+        await self._worklist_entry.prove()
 
     # --- start ---
 
@@ -168,8 +170,8 @@ class UpsService:
         """
         try:
             stored = await self._loaded()
-            if await self._migration.run(stored, self.ledger, self._header.sequences - 1):
-                self.ledger.clear()
+            if await self._migration.run(stored, self.subscriptions, self._worklist_entry.sequences - 1):
+                self.subscriptions.clear()
                 stored = await self._loaded()
             await self._resume(stored)
         except ProjectionBroken as error:
@@ -187,25 +189,27 @@ class UpsService:
 
     async def _resume(self, stored: Stored) -> None:
         await self.delivery.load(stored.delivery)
-        await self._header.reserve(self._order.next, self.commits.next_creation)
-        waiting = self._recovery.stored_events(slowest_cursor(stored.delivery, self.ledger.all_known()))
+        await self._worklist_entry.reserve(self._order.next, self.commits.next_creation)
+        waiting = self._recovery.stored_events(
+            slowest_cursor(stored.delivery, self.subscriptions.all_known())
+        )
         if self.projection.renewed:
             self._recovery.log_events(waiting)
-        self.delivery.resume(waiting, bursts(self.ledger.logs()), self._order.next - 1)
+        self.delivery.resume(waiting, bursts(self.subscriptions.logs()), self._order.next - 1)
 
     def _take_over(self, stored: Stored) -> None:
         for log, version in stored.logs:
-            self.ledger.keep(log, version)
+            self.subscriptions.keep(log, version)
         for workitem in self.projection.with_acts():
-            self.ledger.note(workitem)
+            self.subscriptions.note(workitem)
         for entry in stored.tombstones:
-            self.shadow.tombstones.take(entry)
+            self.workitems.tombstones.take(entry)
         self.commits.overflows.update(stored.overflows)
-        self._begun_anew = not (stored.header or stored.logs or self.projection.count())
-        if not self._header.find(stored.header):
-            self._header.at_least(*numbers_in_use(self.projection, stored))
-        self._order.start_at(self._header.sequences)
-        self.commits.next_creation = max(self.commits.next_creation, self._header.creations)
+        self._begun_anew = not (stored.worklist_entry or stored.logs or self.projection.count())
+        if not self._worklist_entry.find(stored.worklist_entry):
+            self._worklist_entry.at_least(*numbers_in_use(self.projection, stored))
+        self._order.start_at(self._worklist_entry.sequences)
+        self.commits.next_creation = max(self.commits.next_creation, self._worklist_entry.creations)
 
     # --- chores ---
 
@@ -229,18 +233,18 @@ class UpsService:
             except UpsError as error:
                 _log.warning("Put off: %s", error.detail)
             except Exception:
-                _log.exception("A chore failed by an error of ours; it will be tried again")
+                _log.exception("A chore failed: internal error; it will be tried again")
             await self.clock.sleep(every)
 
     async def _reserve_ahead(self) -> None:
-        await self._header.reserve(self._order.next, self.commits.next_creation)
+        await self._worklist_entry.reserve(self._order.next, self.commits.next_creation)
 
     async def _look_after_everything(self) -> None:
-        self.shadow.look_after()
+        self.workitems.check_file()
         await self.look_after_shelves()
         self._recovery.look_after_copy()
         await self.commits.sweep()
-        await self.shadow.tombstones.forget(self.clock.now() - self.settings.remember_purged)
+        await self.workitems.tombstones.forget(self.clock.now() - self.settings.remember_purged)
 
     async def look_after_shelves(self) -> None:
         """Write back what somebody deleted in Orthanc, if anything; goes on until that is done."""
@@ -261,7 +265,7 @@ class UpsService:
     def _status_event(self, status: str, sequence: int, *, cold: bool = False) -> Event:
         told = scp_status_change(status, cold=cold)
         always = map(self.titles.spelled, self.settings.status_change_receivers)
-        receivers = tuple(sorted({*always, *self.ledger.everyone()}))
+        receivers = tuple(sorted({*always, *self.subscriptions.everyone()}))
         now = self.clock.now()
         return Event(sequence, told.type, GLOBAL_SUBSCRIPTION, told.information, receivers, now)
 

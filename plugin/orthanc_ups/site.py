@@ -61,7 +61,7 @@ from .store.key_value import KeyValueEntries
 from .store.metadata import OrthancEntries
 from .store.node import NodeFile, NodeMark
 from .store.port import StoreUnavailable
-from .store.shelf_keeper import StoreMisconfigured
+from .store.shelf_set import StoreMisconfigured
 from .store.shelves import Uploads
 from .webhook import subscriptions as webhook_subscriptions
 from .webhook.channel import WebhookChannel, webhook_channels
@@ -199,7 +199,7 @@ class Site:
         collector.settle()
         self._opened.append(service.stop)
         await webhook_subscriptions.subscribe(
-            service.worklist, service.ledger, self._settings.webhooks, self._titles
+            service.worklist, service.subscriptions, self._settings.webhooks, self._titles
         )
         self._tell_of_unknown_receivers()
         self._modalities.moved = self._seen
@@ -217,7 +217,7 @@ class Site:
         _log.warning(
             "Worklist %s is open with %d workitems: DIMSE on port %d, DICOMweb on port %d",
             self._own_ae,
-            service.shadow.count(),
+            service.workitems.count(),
             self._settings.dicom_port,
             self._settings.http_port,
         )
@@ -321,7 +321,7 @@ class Site:
             )
 
     def _subscribers(self) -> frozenset[str]:
-        return self.service.ledger.all_known() if self.service else frozenset()
+        return self.service.subscriptions.all_known() if self.service else frozenset()
 
     def _projection_file(self) -> Path:
         chosen = self._settings.projection_file

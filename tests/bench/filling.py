@@ -18,9 +18,9 @@ from orthanc_ups.orthanc.loopback import Loopback
 from orthanc_ups.store.document import encode
 from orthanc_ups.store.metadata import OrthancEntries
 from orthanc_ups.store.port import Entry
-from orthanc_ups.store.shelf_keeper import in_flight
+from orthanc_ups.store.shelf_set import in_flight
 from orthanc_ups.worklist.commits import workitem_key
-from orthanc_ups.worklist.header import Header
+from orthanc_ups.worklist.worklist_entry import WorklistEntry
 from orthanc_ups.worklist.writer import Writer
 from tests.support.orthanc import RealOrthanc
 from tests.support.workitems import UID_ROOT, full, station
@@ -48,7 +48,7 @@ async def _fill(url: str, count: int) -> None:
         entries = OrthancEntries(loopback)
         await entries.open()
         await entries.restore(_nothing())
-        await Header(Writer(entries)).reserve(1, count + 1)
+        await WorklistEntry(Writer(entries)).reserve(1, count + 1)
         pattern = _pattern()
 
         async def write(number: int) -> None:

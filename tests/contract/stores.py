@@ -14,11 +14,11 @@ from orthanc_ups.orthanc.loopback import Loopback
 from orthanc_ups.orthanc.sdk import KeyValueStore
 from orthanc_ups.store import shelves
 from orthanc_ups.store.key_value import KeyValueEntries
+from orthanc_ups.store.memory import InMemoryEntries
 from orthanc_ups.store.metadata import OrthancEntries
 from orthanc_ups.store.port import Entry
 from orthanc_ups.store.recovery import RestorableEntries
 from orthanc_ups.store.shelves import Address
-from orthanc_ups.store.twin import InMemoryEntries
 from tests.support.orthanc import RealOrthanc
 
 WITHOUT_PLUGINS: dict[str, Any] = {"Plugins": [], "Ups": {"Enable": False}}

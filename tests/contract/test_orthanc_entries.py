@@ -12,7 +12,7 @@ from orthanc_ups.orthanc.loopback import Loopback
 from orthanc_ups.store import shelves
 from orthanc_ups.store.metadata import OrthancEntries
 from orthanc_ups.store.port import Entry, EntryConflict, EntryExists
-from orthanc_ups.store.shelf_keeper import StoreMisconfigured
+from orthanc_ups.store.shelf_set import StoreMisconfigured
 from orthanc_ups.store.shelves import Address, Value
 from tests.contract.stores import WITHOUT_PLUGINS, OrthancStore, asynchronous, each, loaded, new_key
 from tests.support.orthanc import RealOrthanc

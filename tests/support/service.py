@@ -40,8 +40,8 @@ from orthanc_ups.core.workitem import Subscription, Workitem
 from orthanc_ups.projection.projection import Projection
 from orthanc_ups.service import UpsService
 from orthanc_ups.settings import Settings
+from orthanc_ups.store.memory import InMemoryEntries
 from orthanc_ups.store.port import Entry, StoreUnavailable
-from orthanc_ups.store.twin import InMemoryEntries
 from orthanc_ups.worklist.worklist import ReceivingAes
 from tests.support.delivery import TwinChannel, VirtualClock, settle
 from tests.support.workitems import minimal, performed, uid
@@ -313,7 +313,7 @@ class Desk:
 
     def subscription(self, ae: str, number: int = 1) -> Subscription:
         """The UPS subscription state."""
-        return self.service.ledger.state(ae, self.workitem(number))
+        return self.service.subscriptions.state(ae, self.workitem(number))
 
     def told(self, ae: str) -> list[Event]:
         """What the AE was told of workitems, repeats included."""

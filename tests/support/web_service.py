@@ -35,7 +35,7 @@ from orthanc_ups.orthanc.refusal_log import RefusalLog
 from orthanc_ups.projection.projection import Projection
 from orthanc_ups.service import UpsService
 from orthanc_ups.settings import Settings, Surroundings
-from orthanc_ups.store.twin import InMemoryEntries
+from orthanc_ups.store.memory import InMemoryEntries
 from tests.support.ports import free_port
 from tests.support.web_client import TIMEOUT, WebClient
 

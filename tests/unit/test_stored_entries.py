@@ -33,8 +33,8 @@ from orthanc_ups.store.moving import move_worklist
 from orthanc_ups.store.node import Node, NodeMark
 from orthanc_ups.store.port import StoreUnavailable
 from orthanc_ups.store.shelves import Value
-from orthanc_ups.store.twin import InMemoryEntries
-from orthanc_ups.worklist.header import Header
+from orthanc_ups.store.memory import InMemoryEntries
+from orthanc_ups.worklist.worklist_entry import Header
 from orthanc_ups.worklist.tombstones import read_tombstone, tombstone_document
 from orthanc_ups.worklist.writer import Writer
 from tests.support.delivery import VirtualClock

@@ -61,7 +61,9 @@ class StoredEntry:
                 return
             except (EntryConflict, EntryExists):
                 current = await self._reread()
-        raise StoreUnavailable(f"entry {self.key} is changed by somebody else all the time", certain=True)
+        raise StoreUnavailable(
+            f"entry {self.key} kept changing; gave up after {_TRIES} attempts", certain=True
+        )
 
     async def _write(self, document: bytes) -> str:
         previous, self._doubtful = self._doubtful, document

@@ -53,6 +53,6 @@ async def _tell(worker: Worker, event: Event, high_water: int, patience: float) 
     except (Unreachable, Refused):
         return False
     except Exception:
-        _log.exception("Telling %s failed by an error of ours", worker.endpoint)
+        _log.exception("Telling %s failed: internal error", worker.endpoint)
         return False
     return True

@@ -214,7 +214,7 @@ class Worker:
             self._failed(f"dead letters cannot be stored: {error}")
         except Exception as error:  # whatever a channel does wrong, the others and the events live on
             trace = error if self._broken <= 1 else None
-            _log.error("Telling %s failed by an error of ours: %r", self.endpoint, error, exc_info=trace)
+            _log.error("Telling %s failed: internal error: %r", self.endpoint, error, exc_info=trace)
             self._failed(f"internal error: {error!r}")
         finally:
             self.line.landed()

@@ -32,40 +32,42 @@ class ServiceInspection:
 
     async def workitem(self, uid: str) -> Workitem:
         """One workitem. Raises UpsError (C307; 404, or 410 with who deleted it, when and why)."""
-        stone = self._service.shadow.tombstones.get(uid)
+        stone = self._service.workitems.tombstones.get(uid)
         if stone is not None:
             raise UpsError(GONE, _last_words(stone.last))
         return self._service.worklist.workitem(uid)
 
     def subscribers(self, workitem: Workitem) -> Sequence[tuple[str, Subscription]]:
         """Every AE that is subscribed to a workitem, and how; by AE title."""
-        found = self._service.ledger.subscribers(workitem)
+        found = self._service.subscriptions.subscribers(workitem)
         return [(ae, state) for ae, state in found if state is not Subscription.NONE]
 
     def subscriber_aes(self) -> Sequence[str]:
         """Every AE that ever subscribed, sorted."""
-        return sorted(self._service.ledger.all_known())
+        return sorted(self._service.subscriptions.all_known())
 
     def subscriber(self, ae: str) -> Subscriber:
         """An AE's acts; empty for one that never subscribed."""
-        ledger = self._service.ledger
-        return Subscriber(ledger.log(ae), ledger.specifics.count(ae), ledger.specifics.locks(ae))
+        subscriptions = self._service.subscriptions
+        return Subscriber(
+            subscriptions.log(ae), subscriptions.specifics.count(ae), subscriptions.specifics.locks(ae)
+        )
 
     def specific(self, ae: str, offset: int, limit: int) -> Sequence[tuple[str, Subscription]]:
         """Some of the workitems that an AE subscribed to one by one, the latest first."""
-        return self._service.ledger.specifics.page(ae, offset, limit)
+        return self._service.subscriptions.specifics.page(ae, offset, limit)
 
     async def page(self, listing: Listing) -> tuple[Sequence[Workitem], int]:
         """One page and the number of all matches."""
         order = _ORDERS.get(listing.order, listing.order)
-        found, total = await self._service.shadow.search(
+        found, total = await self._service.workitems.search(
             listing.query,
             listing.offset,
             listing.limit,
             f"-{order}" if listing.descending else order,
             listing.words,
         )
-        kept = (self._service.shadow.get(text(one, tags.SOP_INSTANCE_UID)) for one in found)
+        kept = (self._service.workitems.get(text(one, tags.SOP_INSTANCE_UID)) for one in found)
         return [one.workitem for one in kept if one], total
 
     async def counts(self) -> Sequence[tuple[str, str, int]]:

@@ -28,7 +28,7 @@ from ..dimse.scu import DimseChannel
 from ..health import Health
 from ..orthanc.sdk import Orthanc
 from ..service import UpsService
-from ..worklist.ledger import Ledger
+from ..worklist.subscriptions import Subscriptions
 from .audit import Emit
 
 _log = logging.getLogger("orthanc_ups.monitoring.metrics")
@@ -349,14 +349,14 @@ def sources(service: UpsService, meters: Mapping[str, Callable[[], float]]) -> S
     own: dict[str, Callable[[], float]] = {
         "ups_commands_in_flight": lambda: service.in_flight,
         "ups_store_silent": lambda: service.store_is_silent,
-        "ups_projection_broken": lambda: service.shadow.broken,
+        "ups_projection_broken": lambda: service.workitems.broken,
     }
     return Sources(
         counters=service.counters.all,
         deliveries=service.delivery.counts.all,
         reports=lambda: _figures(service.delivery),
         states=lambda: _states(service),
-        subscriptions=lambda: subscriptions(service.ledger),
+        subscriptions=lambda: subscription_counts(service.subscriptions),
         meters={**own, **meters},
         now=service.clock.now,
     )
@@ -382,13 +382,13 @@ def _figures_of(worker: Worker, delivery: Delivery) -> EndpointFigures:
     )
 
 
-def subscriptions(ledger: Ledger) -> tuple[int, int]:
+def subscription_counts(subscriptions: Subscriptions) -> tuple[int, int]:
     """How many subscriptions there are, and how many AEs have at least one."""
-    active = [_active(ledger, ae) for ae in ledger.all_known()]
+    active = [_active(subscriptions, ae) for ae in subscriptions.all_known()]
     return sum(active), sum(count > 0 for count in active)
 
 
-def _active(ledger: Ledger, receiving_ae: str) -> int:
-    standing = ledger.standing(receiving_ae)
+def _active(subscriptions: Subscriptions, receiving_ae: str) -> int:
+    standing = subscriptions.standing(receiving_ae)
     globally = standing.everything is not Subscription.NONE
-    return globally + len(standing.filters) + ledger.specifics.count(receiving_ae)
+    return globally + len(standing.filters) + subscriptions.specifics.count(receiving_ae)

@@ -30,10 +30,10 @@ from ..store.document_text import selected, whole
 from ..store.port import Entry
 from .file import ProjectionBroken, ProjectionFile
 from .reader import Counts, Searches, event_row
-from .recent import Kept, Recent
+from .recent import Recent, StoredWorkitem
 from .writer import ProjectionWriter, Rebuild
 
-__all__ = ["Counts", "Kept", "Projection", "ProjectionBroken", "Rebuild"]
+__all__ = ["Counts", "Projection", "ProjectionBroken", "Rebuild", "StoredWorkitem"]
 
 _log = logging.getLogger("orthanc_ups.store")
 _AT_ONCE: Final = 200
@@ -139,15 +139,15 @@ class Projection:
         with self._writing():
             self._count += self._writer.put(workitem, version, document)
 
-    def get(self, uid: str) -> Kept | None:
+    def get(self, uid: str) -> StoredWorkitem | None:
         """A workitem, or None if there is none of that UID."""
         self._check_whole()
         recent = self._recent.get(uid)
         return recent if recent is not None else self._read(uid)
 
-    def _read(self, uid: str) -> Kept | None:
+    def _read(self, uid: str) -> StoredWorkitem | None:
         for version, document in self._rows(_GET, uid):
-            stored = Kept(self._decoded(document), version, document)
+            stored = StoredWorkitem(self._decoded(document), version, document)
             self._recent.keep(stored, len(document))
             return stored
         return None

@@ -13,7 +13,7 @@ _LARGEST: Final = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class StoredWorkitem:
     """A workitem with the version of its entry in the store, and the document as it stands there."""
 
     workitem: Workitem
@@ -27,9 +27,9 @@ class Recent:
     def __init__(self, size: int = _LARGEST) -> None:
         self._largest = size
         self._size = 0
-        self._kept: OrderedDict[str, tuple[Kept, int]] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[StoredWorkitem, int]] = OrderedDict()
 
-    def get(self, uid: str) -> Kept | None:
+    def get(self, uid: str) -> StoredWorkitem | None:
         """A workitem if it is among them."""
         entry = self._kept.get(uid)
         if entry is None:
@@ -37,7 +37,7 @@ class Recent:
         self._kept.move_to_end(uid)
         return entry[0]
 
-    def keep(self, kept: Kept, size: int) -> None:
+    def keep(self, kept: StoredWorkitem, size: int) -> None:
         """It was read or written; its document has ``size`` bytes."""
         uid = kept.workitem.uid
         self.forget(uid)

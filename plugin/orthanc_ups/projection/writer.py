@@ -15,7 +15,7 @@ from ..core.workitem import Workitem
 from ..store.port import Entry
 from .facts import CodeRow, Facts, KeyRow, Lasting, Volatile, facts_of, same_lasting, volatile_of
 from .file import digest_of
-from .recent import Kept, Recent
+from .recent import Recent, StoredWorkitem
 from .schema import drop_indexes, make_indexes
 
 _WORKITEMS_PER_COMMIT: Final = 20_000
@@ -70,7 +70,7 @@ class ProjectionWriter:
         with self._transaction():
             is_new = self._put(workitem, version, document)
         if self._unseen is None:
-            self._recent.keep(Kept(workitem, version, document), len(document))
+            self._recent.keep(StoredWorkitem(workitem, version, document), len(document))
         return is_new
 
     def remove(self, uid: str) -> bool:

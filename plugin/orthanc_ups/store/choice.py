@@ -21,7 +21,7 @@ from .metadata import OrthancEntries
 from .moving import TwoWorklists, move_worklist
 from .port import Entry, StoreUnavailable
 from .recovery import ShelvesLost
-from .shelf_keeper import StoreMisconfigured
+from .shelf_set import StoreMisconfigured
 
 _log = logging.getLogger("orthanc_ups.store")
 AUTO: Final = "auto"

@@ -13,7 +13,7 @@ from ..orthanc.loopback import Loopback, Reply, refused
 from . import shelves
 from .port import Entry, EntryConflict, EntryExists, StoreUnavailable
 from .recovery import ShelvesLost, chunks
-from .shelf_keeper import DELETED_AGAIN, ShelfKeeper, in_flight
+from .shelf_set import DELETED_AGAIN, ShelfSet, in_flight
 from .shelves import Address, Uploads, Value, Version
 
 _log = logging.getLogger("orthanc_ups.store")
@@ -45,7 +45,7 @@ class OrthancEntries:
     def __init__(self, loopback: Loopback, uploads: Uploads | None = None) -> None:
         """Prepare, without sending anything. ``uploads`` lets our own shelves pass the guard of uploads."""
         self._loopback = loopback
-        self._keeper = ShelfKeeper(loopback, uploads or Uploads())
+        self._shelf_set = ShelfSet(loopback, uploads or Uploads())
         self._probes: dict[str, int] = {}
         self._counts_revisions = True
         self._incomplete: frozenset[int] = frozenset()
@@ -59,12 +59,12 @@ class OrthancEntries:
             StoreMisconfigured: ``CheckRevisions`` is off, or somebody deletes the shelves again and again.
             StoreUnavailable: try again later.
         """
-        await self._keeper.make_missing()
-        self._counts_revisions = await self._keeper.counts_revisions()
+        await self._shelf_set.make_missing()
+        self._counts_revisions = await self._shelf_set.counts_revisions()
 
     async def exists(self) -> bool:
         """Whether Orthanc has the pseudo patient, or any part of it."""
-        return bool(await self._keeper.present())
+        return bool(await self._shelf_set.present())
 
     async def discard(self) -> None:
         """Delete the pseudo patient with every entry. ``open`` makes it anew."""
@@ -197,7 +197,7 @@ class OrthancEntries:
         return _Found(reply.body, Version.parse(reply.etag), value)
 
     async def _require(self, shelf: int) -> None:
-        if not await self._keeper.is_complete(shelf):
+        if not await self._shelf_set.is_complete(shelf):
             self._incomplete |= {shelf}
             raise _lost(shelf)
 
@@ -340,7 +340,7 @@ class OrthancEntries:
             raise StoreUnavailable(self.refused_because, certain=True)
 
     def _refuse_if_incomplete(self, shelf: int) -> None:
-        if shelf in self._incomplete and self._keeper.deletions.recognized:
+        if shelf in self._incomplete and self._shelf_set.deletions.recognized:
             raise ShelvesLost(DELETED_AGAIN)
         if shelf in self._incomplete:
             raise _lost(shelf)
@@ -349,7 +349,7 @@ class OrthancEntries:
 
     async def missing(self) -> frozenset[int]:
         """Look at every shelf and return those that are gone or not filled; writes to them are refused."""
-        self._incomplete = await self._keeper.incomplete()
+        self._incomplete = await self._shelf_set.incomplete()
         return self._incomplete
 
     async def restore(self, entries: AsyncIterator[Entry]) -> int:
@@ -365,7 +365,7 @@ class OrthancEntries:
         missing = await self.missing()
         if not missing:
             return 0
-        await self._keeper.make_missing()
+        await self._shelf_set.make_missing()
         taken = {shelves.address(key, probe) for key, probe in self._probes.items()}
         written = 0
 
@@ -376,7 +376,7 @@ class OrthancEntries:
 
         async for chunk in chunks(entries):
             await in_flight(put_back, chunk)
-        await self._keeper.mark_complete(sorted(missing))
+        await self._shelf_set.mark_complete(sorted(missing))
         self._incomplete -= missing
         return written
 

@@ -81,16 +81,16 @@ class Exporter:
     def _head(self) -> Head:
         parts = self._parts
         counts = {
-            "subscribers": len(parts.ledger.logs()),
-            "workitems": parts.shadow.count(),
-            "purged": len(parts.shadow.tombstones),
+            "subscribers": len(parts.subscriptions.logs()),
+            "workitems": parts.workitems.count(),
+            "purged": len(parts.workitems.tombstones),
             "dead_letters": sum(map(parts.delivery.dead.count, parts.delivery.dead.endpoints())),
         }
         sequence, creation = parts.order.next, parts.commits.next_creation
-        return Head(parts.header.identity, sequence, creation, parts.now(), counts)
+        return Head(parts.worklist_entry.identity, sequence, creation, parts.now(), counts)
 
     def _logs(self, after: str) -> Iterator[tuple[Record, str]]:
-        logs = {log.receiving_ae: log for log in self._parts.ledger.logs() if log.receiving_ae > after}
+        logs = {log.receiving_ae: log for log in self._parts.subscriptions.logs() if log.receiving_ae > after}
         yield from ((logs[name], name) for name in sorted(logs))
 
     def _reaches(self, after: str) -> Iterator[tuple[Record, str]]:
@@ -99,7 +99,7 @@ class Exporter:
                 yield Reach(name, channels), name
 
     async def _workitems(self, after: int) -> AsyncIterator[Workitem]:
-        while workitems := self._parts.shadow.created(after, _EVERY_NUMBER, _AT_ONCE):
+        while workitems := self._parts.workitems.created(after, _EVERY_NUMBER, _AT_ONCE):
             for workitem in workitems:
                 yield self._whole(workitem)
             after = workitems[-1].created
@@ -113,9 +113,9 @@ class Exporter:
         return replace(workitem, events=tuple(events[sequence] for sequence in sorted(events)), spilled=())
 
     def _purged(self, after: str) -> Iterator[tuple[Record, str]]:
-        stones = self._parts.shadow.tombstones
-        while some := heapq.nsmallest(_AT_ONCE, (uid for uid in stones if uid > after)):
-            yield from ((Purged(uid, stones[uid].last), uid) for uid in some if uid in stones)
+        tombstones = self._parts.workitems.tombstones
+        while some := heapq.nsmallest(_AT_ONCE, (uid for uid in tombstones if uid > after)):
+            yield from ((Purged(uid, tombstones[uid].last), uid) for uid in some if uid in tombstones)
             after = some[-1]
 
     def _dead_letters(self, after: str) -> Iterator[tuple[Record, str]]:

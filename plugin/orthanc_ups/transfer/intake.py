@@ -106,7 +106,7 @@ class Intake:
 
     async def _begin(self, head: Head, requester: Requester) -> None:
         requester = replace(requester, via=IMPORT)
-        async with self._parts.gate.everything():
+        async with self._parts.locks.everything():
             restoring = self._restore.fits(head)
             if restoring:
                 await self._restore.begin(head)
@@ -163,8 +163,8 @@ class Intake:
         return await self._restore.purged(record)
 
     def _check_room(self, workitem: Workitem) -> None:
-        full = self._parts.shadow.count() >= self._settings.maximum_workitems
-        if full and self._parts.shadow.get(workitem.uid) is None:
+        full = self._parts.workitems.count() >= self._settings.maximum_workitems
+        if full and self._parts.workitems.get(workitem.uid) is None:
             raise UpsError(RESOURCE_LIMITATION, "the worklist is full (Ups.MaximumWorkitems)")
 
     async def _end(self, tail: Tail) -> None:

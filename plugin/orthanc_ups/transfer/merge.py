@@ -57,7 +57,7 @@ class Merge:
     async def log(self, log: Log) -> Verdict:
         """The global subscriptions of an AE, made anew."""
         self.note(log)
-        ours = self._parts.ledger.log(log.receiving_ae)
+        ours = self._parts.subscriptions.log(log.receiving_ae)
         if meaning(ours, self._granted) == meaning(log, self._granted):
             self._moved_in.add(log.receiving_ae)
             return UNCHANGED
@@ -107,12 +107,12 @@ class Merge:
 
     async def workitem(self, theirs: Workitem) -> Verdict:
         """A workitem, as if it were created now in the state that it has."""
-        uid, shadow = theirs.uid, self._parts.shadow
-        async with self._parts.gate.workitem(uid):
-            ours = shadow.get(uid)
+        uid, workitems = theirs.uid, self._parts.workitems
+        async with self._parts.locks.workitem(uid):
+            ours = workitems.get(uid)
             if ours is not None:
                 return compared(ours.workitem, theirs)
-            if shadow.is_gone(uid):
+            if workitems.is_gone(uid):
                 return conflict("was purged here")
             try:
                 await self._create(theirs)
@@ -131,8 +131,8 @@ class Merge:
         _log.info("%s: imported %s (%s)", self._requester, theirs.uid, theirs.state.value)
 
     def _as_created(self, theirs: Workitem) -> Workitem:
-        """What the global acts here make of it. The caller holds the gate, so none of them comes in between."""
-        created, fitting = self._parts.commits.next_creation, self._parts.ledger.matching_filters
+        """What the global acts here make of it. The caller holds the locks, so none of them comes in between."""
+        created, fitting = self._parts.commits.next_creation, self._parts.subscriptions.matching_filters
         return replace(theirs, created=created, acts={}, filtered=fitting(theirs.attributes))
 
     def _numbered(self, states: Mapping[str, Subscription]) -> dict[str, SpecificAct]:
@@ -162,7 +162,7 @@ class Merge:
         for ae in sorted({*self._logs, *theirs.acts}):
             granted = self._granted(subscribed(self._logs.get(ae, Log(ae)), theirs))
             counts = granted is not Subscription.NONE or ae in self._moved_in
-            if counts and granted is not self._parts.ledger.state(ae, ours):
+            if counts and granted is not self._parts.subscriptions.state(ae, ours):
                 yield ae, granted
 
     # --- dead letters ---
@@ -174,7 +174,7 @@ class Merge:
         new = [event for event in events if _letter(event) not in letters]
         if not new:
             return UNCHANGED if events else Verdict(Fate.LEFT_OUT)
-        verdict = await self._bury(replace(batch, letters=tuple(new)), new)
+        verdict = await self._take_letters(replace(batch, letters=tuple(new)), new)
         letters.update(map(_letter, new))
         return verdict
 
@@ -186,9 +186,9 @@ class Merge:
             self._letters[endpoint] = {_letter(letter) for letter in letters if isinstance(letter, Event)}
         return self._letters[endpoint]
 
-    async def _bury(self, batch: Batch, letters: list[Event]) -> Verdict:
+    async def _take_letters(self, batch: Batch, letters: list[Event]) -> Verdict:
         parts = self._parts
-        await parts.header.reserve(parts.order.next, parts.commits.next_creation)
+        await parts.worklist_entry.reserve(parts.order.next, parts.commits.next_creation)
         ticket = parts.order.take(len(letters))
         try:
             numbered = tuple(replace(letter, sequence=ticket.first + at) for at, letter in enumerate(letters))

@@ -24,12 +24,12 @@ from ..delivery.documents import Batch, Progress
 from ..delivery.outbox import Delivery
 from ..projection.projection import Projection
 from ..worklist.commits import Commits
-from ..worklist.gate import Gate
-from ..worklist.header import Header
-from ..worklist.ledger import Ledger
+from ..worklist.locks import CommandLocks
 from ..worklist.order import Order
-from ..worklist.shadow import Shadow
+from ..worklist.subscriptions import Subscriptions
+from ..worklist.workitem_store import WorkitemStore
 from ..worklist.worklist import Worklist
+from ..worklist.worklist_entry import WorklistEntry
 from ..worklist.writer import Writer
 
 
@@ -39,11 +39,11 @@ class Parts:
 
     writer: Writer
     projection: Projection
-    shadow: Shadow
-    ledger: Ledger
-    header: Header
+    workitems: WorkitemStore
+    subscriptions: Subscriptions
+    worklist_entry: WorklistEntry
     order: Order
-    gate: Gate
+    locks: CommandLocks
     commits: Commits
     delivery: Delivery
     worklist: Worklist
@@ -56,7 +56,7 @@ class Head:
     """The first record.
 
     Attributes:
-        identity: of the exported worklist, see ``Header.identity``.
+        identity: of the exported worklist, see ``WorklistEntry.identity``.
         next_sequence, next_creation: no number from these on was in use.
         at: when the export began, seconds since the epoch.
         counts: how many records there were of each kind, for progress.

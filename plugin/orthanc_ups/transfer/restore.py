@@ -24,8 +24,8 @@ from ..store.document import encode, encode_events
 from ..store.log_document import encode_log
 from ..store.port import Entry
 from ..worklist.commits import SPILL_ABOVE, SPILLED_AT_ONCE, Overflow, workitem_key
-from ..worklist.header import CREATIONS, SEQUENCES
 from ..worklist.loader import bursts, unsettled_events
+from ..worklist.worklist_entry import CREATIONS, SEQUENCES
 from ..worklist.writer import Conflict
 from .records import (
     IMPORTED,
@@ -57,23 +57,23 @@ class Restore:
     def fits(self, head: Head) -> bool:
         """True if this worklist has no workitems yet, or is just being restored from the same one."""
         parts = self._parts
-        if parts.header.restoring:
-            return parts.header.restoring == head.identity
-        return not (parts.shadow.count() or parts.shadow.tombstones or parts.delivery.dead.endpoints())
+        if parts.worklist_entry.restoring:
+            return parts.worklist_entry.restoring == head.identity
+        return not (parts.workitems.count() or parts.workitems.tombstones or parts.delivery.dead.endpoints())
 
     async def begin(self, head: Head) -> None:
-        """Move our own numbers behind those of the export, which may still grow. The caller holds the gate."""
+        """Move our own numbers behind those of the export, which may still grow. The caller holds the locks."""
         self._use_behind(head.next_sequence + SEQUENCES, head.next_creation + CREATIONS)
-        header = self._parts.header
-        if header.restoring != head.identity:
+        worklist_entry = self._parts.worklist_entry
+        if worklist_entry.restoring != head.identity:
             await self._renumber()
-        await header.restore(head.identity, self._parts.order.next, self._next_creation)
+        await worklist_entry.restore(head.identity, self._parts.order.next, self._next_creation)
 
     async def _renumber(self) -> None:
         """Who is subscribed already, by the setting of a webhook say: none of these acts saw a workitem."""
         parts = self._parts
-        for log in parts.ledger.logs():
-            await parts.header.reserve(parts.order.next + len(log.acts), self._next_creation)
+        for log in parts.subscriptions.logs():
+            await parts.worklist_entry.reserve(parts.order.next + len(log.acts), self._next_creation)
             ticket = parts.order.take(len(log.acts))
             try:
                 acts = tuple(
@@ -82,7 +82,7 @@ class Restore:
                 )
                 moved = replace(log, acts=acts, revision=log.revision + 1)
                 key = f"subscriber/{log.receiving_ae}"
-                parts.ledger.keep(moved, await parts.writer.overwrite(key, encode_log(moved)))
+                parts.subscriptions.keep(moved, await parts.writer.overwrite(key, encode_log(moved)))
             finally:
                 parts.order.give_up(ticket)
 
@@ -98,8 +98,8 @@ class Restore:
 
     async def log(self, log: Log) -> Verdict:
         """The global acts of an AE; they replace such of ours as mean the same."""
-        ledger = self._parts.ledger
-        ours = ledger.log(log.receiving_ae)
+        subscriptions = self._parts.subscriptions
+        ours = subscriptions.log(log.receiving_ae)
         if ours.acts == log.acts:
             return UNCHANGED
         came = self._logs.get(log.receiving_ae)  # under another spelling of the AE title
@@ -108,11 +108,11 @@ class Restore:
             return conflict("is subscribed here; its own subscriptions are kept")
         last = max((act.sequence + act.through for act in log.acts), default=0)
         self._use_behind(last + 1, max((act.through for act in log.acts), default=0) + 1)
-        version = ledger.version(log.receiving_ae)
-        async with self._parts.gate.everything():
+        version = subscriptions.version(log.receiving_ae)
+        async with self._parts.locks.everything():
             try:
                 key = f"subscriber/{log.receiving_ae}"
-                ledger.keep(log, await self._parts.writer.write(key, encode_log(log), version))
+                subscriptions.keep(log, await self._parts.writer.write(key, encode_log(log), version))
             except Conflict:
                 return TAKEN
         self._logs[log.receiving_ae] = log
@@ -132,13 +132,13 @@ class Restore:
     async def workitem(self, workitem: Workitem) -> Verdict | None:
         """A workitem with its waiting events; None if its creation number is taken."""
         parts = self._parts
-        async with parts.gate.workitem(workitem.uid):
-            ours = parts.shadow.get(workitem.uid)
+        async with parts.locks.workitem(workitem.uid):
+            ours = parts.workitems.get(workitem.uid)
             if ours is not None:
                 return compared(ours.workitem, workitem)
-            if parts.shadow.is_gone(workitem.uid):
+            if parts.workitems.is_gone(workitem.uid):
                 return conflict("was purged here")
-            if parts.shadow.created(workitem.created - 1, workitem.created, 1):
+            if parts.workitems.created(workitem.created - 1, workitem.created, 1):
                 return None
             await self._prepare(workitem)
             return await self._written(workitem)
@@ -147,7 +147,7 @@ class Restore:
         """Cursors first: then a crash behind the write of the workitem loses none of its events."""
         last = max((event.sequence for event in workitem.events), default=0)
         self._use_behind(last + 1, workitem.created + 1)
-        await self._parts.header.reserve(self._parts.order.next, self._next_creation)
+        await self._parts.worklist_entry.reserve(self._parts.order.next, self._next_creation)
         for name in {name for event in workitem.events for name in event.receivers}:
             if self._parts.delivery.held_from(name) is None:
                 self._hold(Reach(name, {}))
@@ -162,8 +162,8 @@ class Restore:
             version = await self._parts.writer.write(workitem_key(workitem.uid), document, None)
         except Conflict:
             return TAKEN
-        self._parts.shadow.put(workitem, version, document)
-        self._parts.ledger.note(workitem)
+        self._parts.workitems.put(workitem, version, document)
+        self._parts.subscriptions.note(workitem)
         return IMPORTED
 
     async def _spilled(self, workitem: Workitem) -> Workitem:
@@ -181,14 +181,14 @@ class Restore:
 
     async def purged(self, purged: Purged) -> Verdict:
         """A purged workitem that is remembered."""
-        shadow = self._parts.shadow
-        async with self._parts.gate.workitem(purged.uid):
-            if shadow.is_gone(purged.uid):
+        workitems = self._parts.workitems
+        async with self._parts.locks.workitem(purged.uid):
+            if workitems.is_gone(purged.uid):
                 return UNCHANGED
-            if shadow.get(purged.uid) is not None:
+            if workitems.get(purged.uid) is not None:
                 return conflict("is here, but was purged there; ours is kept")
             try:
-                await shadow.tombstones.bury(purged.uid, purged.last, None)
+                await workitems.tombstones.write(purged.uid, purged.last, None)
             except Conflict:
                 return TAKEN
         return IMPORTED
@@ -214,13 +214,13 @@ class Restore:
         """Everything is there (or, without tail, nothing more comes): deliver what waits."""
         if tail is not None:
             self._use_behind(tail.next_sequence, tail.next_creation)
-            await self._parts.header.restore("", self._parts.order.next, self._next_creation)
+            await self._parts.worklist_entry.restore("", self._parts.order.next, self._next_creation)
         parts = self._parts
-        async with parts.gate.everything():
+        async with parts.locks.everything():
             waiting = await self._waiting()
-            parts.shadow.record(waiting)
-            parts.delivery.take_in(waiting, bursts(list(parts.ledger.logs())), parts.order.next - 1)
-        _log.info("Moved in from another worklist; %d workitems are here now", parts.shadow.count())
+            parts.workitems.record(waiting)
+            parts.delivery.take_in(waiting, bursts(list(parts.subscriptions.logs())), parts.order.next - 1)
+        _log.info("Moved in from another worklist; %d workitems are here now", parts.workitems.count())
 
     async def _waiting(self) -> list[Event]:
         """What may not have reached an AE that moved in."""

@@ -38,8 +38,8 @@ from ..store.document import UnreadableDocument, encode, encode_events
 from ..store.log_document import encode_log
 from ..store.port import Entry, StoreUnavailable
 from .commits import workitem_key
-from .ledger import Ledger
 from .loader import Stored, bursts, unsettled_events
+from .subscriptions import Subscriptions
 from .writer import Conflict, Writer
 
 _log = logging.getLogger("orthanc_ups.worklist")
@@ -71,18 +71,18 @@ class AeTitleMigration:
         self._projection = projection
         self._titles = titles
 
-    async def run(self, stored: Stored, ledger: Ledger, last: int) -> bool:
+    async def run(self, stored: Stored, subscriptions: Subscriptions, last: int) -> bool:
         """Respell and join what is stored; True if anything was, and then the store must be read again.
 
         Args:
             stored: everything but the workitems, which are in the projection.
-            ledger: knows every AE title that subscribed to anything.
+            subscriptions: knows every AE title that subscribed to anything.
             last: a sequence behind all that are used.
 
         Raises:
             StoreUnavailable: not finished; begin again.
         """
-        titles = self._respelled(stored, ledger)
+        titles = self._respelled(stored, subscriptions)
         if not titles:
             return False
         for title, names in titles.items():
@@ -97,10 +97,10 @@ class AeTitleMigration:
         _log.warning("%d AE titles are spelled as one each now", len(titles))
         return True
 
-    def _respelled(self, stored: Stored, ledger: Ledger) -> dict[str, tuple[str, ...]]:
+    def _respelled(self, stored: Stored, subscriptions: Subscriptions) -> dict[str, tuple[str, ...]]:
         """Per AE title its stored spellings, where that is not just its one spelling."""
         first = {log.receiving_ae: log.acts[0].sequence for log, _ in stored.logs if log.acts}
-        names = {*ledger.all_known(), *_stored_titles(stored.delivery)}
+        names = {*subscriptions.all_known(), *_stored_titles(stored.delivery)}
         grouped: dict[str, list[str]] = {}
         for name in sorted(names, key=lambda name: (first.get(name, _NEVER), name)):
             grouped.setdefault(self._titles.use(name), []).append(name)

@@ -15,8 +15,8 @@ from ..core.outcome import T
 from ..core.statuses import Status, UpsError
 from ..core.value_rules import Limits
 from ..core.workitem import Subscription, Workitem
-from .shadow import Kept
 from .state import WorklistState
+from .workitem_store import StoredWorkitem
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Attempt:
     counted: str | None = None
 
 
-Step: TypeAlias = Callable[[Kept | None], Attempt]
+Step: TypeAlias = Callable[[StoredWorkitem | None], Attempt]
 """Makes an attempt out of what is there, perhaps more than once. Raises UpsError if the command is refused."""
 
 
@@ -44,13 +44,13 @@ class Attempts:
     def decided(self, command: WorkitemCommand) -> Step:
         """Create, Update, Change State, Request Cancellation, or an operator's Close."""
 
-        def attempt(before: Kept | None) -> Attempt:
+        def attempt(before: StoredWorkitem | None) -> Attempt:
             if isinstance(command, Create):
                 self._check_room(command.uid, before)
             else:
                 self.present(command.uid, before)
             workitem = before.workitem if before else None
-            watched = workitem is not None and bool(self._state.ledger.receivers(workitem))
+            watched = workitem is not None and bool(self._state.subscriptions.receivers(workitem))
             settings = self._state.settings
             circumstances = Circumstances(
                 self._state.now(), settings.worklist_label, watched, self._limits, settings.strict
@@ -59,22 +59,22 @@ class Attempts:
 
         return attempt
 
-    def _check_room(self, uid: str, before: Kept | None) -> None:
+    def _check_room(self, uid: str, before: StoredWorkitem | None) -> None:
         if before is not None:
             return
-        if self._state.shadow.is_gone(uid):
+        if self._state.workitems.is_gone(uid):
             raise UpsError(statuses.DUPLICATE_INSTANCE, f"already existed, and was purged: UPS {uid}")
-        if self._state.shadow.count() >= self._state.settings.maximum_workitems:
+        if self._state.workitems.count() >= self._state.settings.maximum_workitems:
             raise UpsError(statuses.RESOURCE_LIMITATION, "the worklist is full (Ups.MaximumWorkitems)")
 
-    def present(self, uid: str, before: Kept | None) -> Workitem:
+    def present(self, uid: str, before: StoredWorkitem | None) -> Workitem:
         """The workitem. Raises UpsError (C307; 404 or 410) if there is none."""
         return self.there(uid, before).workitem
 
     def there(self, uid: str, value: T | None) -> T:
         """What was found of a workitem. Raises UpsError (C307; 404 or 410) if there is none."""
         if value is None:
-            raise UpsError(statuses.GONE if self._state.shadow.is_gone(uid) else statuses.NO_SUCH_WORKITEM)
+            raise UpsError(statuses.GONE if self._state.workitems.is_gone(uid) else statuses.NO_SUCH_WORKITEM)
         return value
 
     # --- specific subscriptions (PS3.4 CC.2.3) ---
@@ -84,7 +84,7 @@ class Attempts:
         granted, status = self._granted(command.lock)
         in_words = "a Deletion Lock" if granted is Subscription.LOCK else "no Deletion Lock"
 
-        def attempt(before: Kept | None) -> Attempt:
+        def attempt(before: StoredWorkitem | None) -> Attempt:
             workitem = self.present(command.uid, before)
             report = state_report(workitem.attributes, command.receiving_ae)
             what = f"subscribed {command.receiving_ae} with {in_words}"
@@ -101,9 +101,9 @@ class Attempts:
     def unsubscribed(self, command: Unsubscribe) -> Step:
         """The AE's global subscription is left as it is."""
 
-        def attempt(before: Kept | None) -> Attempt:
+        def attempt(before: StoredWorkitem | None) -> Attempt:
             workitem = self.present(command.uid, before)
-            if self._state.ledger.state(command.receiving_ae, workitem) is Subscription.NONE:
+            if self._state.subscriptions.state(command.receiving_ae, workitem) is Subscription.NONE:
                 return Attempt(Decision(workitem, status=statuses.NO_SUCH_SUBSCRIPTION))
             decision = Decision(workitem, f"unsubscribed {command.receiving_ae}")
             return Attempt(decision, (command.receiving_ae, Subscription.NONE), "subscriptions_removed")
@@ -113,9 +113,9 @@ class Attempts:
     def released(self, command: ReleaseLock) -> Step:
         """A Deletion Lock becomes a plain subscription (PS3.4 CC.2.3.3)."""
 
-        def attempt(before: Kept | None) -> Attempt:
+        def attempt(before: StoredWorkitem | None) -> Attempt:
             workitem = self.present(command.uid, before)
-            if self._state.ledger.state(command.receiving_ae, workitem) is not Subscription.LOCK:
+            if self._state.subscriptions.state(command.receiving_ae, workitem) is not Subscription.LOCK:
                 return Attempt(Decision(workitem, status=statuses.NO_SUCH_SUBSCRIPTION))
             decision = Decision(workitem, f"released the Deletion Lock of {command.receiving_ae}")
             return Attempt(decision, (command.receiving_ae, Subscription.NO_LOCK), "locks_released")

@@ -13,8 +13,8 @@ from ..core.workitem import HistoryEntry, SpecificAct, Subscription, Workitem
 from ..store.document import encode, encode_events
 from ..store.port import Entry
 from .order import Ticket
-from .shadow import Kept, stored_version
 from .state import WorklistState
+from .workitem_store import StoredWorkitem, stored_version
 
 KEPT_SETTLED: Final = 4
 SPILL_ABOVE: Final = 64
@@ -50,7 +50,7 @@ class Commits:
 
     async def commit(
         self,
-        before: Kept | None,
+        before: StoredWorkitem | None,
         after: Workitem,
         occurrences: Sequence[Occurrence],
         entry: HistoryEntry,
@@ -60,7 +60,7 @@ class Commits:
 
         Each occurrence becomes an event with a sequence number of its own and the AEs that are subscribed now.
         The numbers are taken before the write, as a ticket, and the document holds workitem, events and
-        history, so that one compare-and-set decides about all of them. Then the projection and the ledger
+        history, so that one compare-and-set decides about all of them. Then the projection and the subscriptions
         follow, and the ticket is settled: its events go to delivery as soon as every smaller number is settled
         too. A write that failed for certain gives its numbers up.
 
@@ -98,26 +98,26 @@ class Commits:
         except Exception:
             self._state.order.give_up(ticket)
             raise
-        with self._state.shadow.at_once():
+        with self._state.workitems.batch():
             try:
-                self._state.shadow.put(after, version, document)
+                self._state.workitems.put(after, version, document)
                 if before is None:
-                    self._state.ledger.note(after)
+                    self._state.subscriptions.note(after)
                 elif act:
-                    self._state.ledger.note_act(act[0], after)
+                    self._state.subscriptions.note_act(act[0], after)
             finally:
                 self._state.order.settle(ticket, events)
         return after
 
     async def _reserve(self, count: int) -> None:
         """Make sure that so many numbers may be used. Raises StoreUnavailable."""
-        while self._state.header.short_of(self._state.order.next + count, self.next_creation):
-            await self._state.header.reserve(self._state.order.next + count, self.next_creation)
+        while self._state.worklist_entry.short_of(self._state.order.next + count, self.next_creation):
+            await self._state.worklist_entry.reserve(self._state.order.next + count, self.next_creation)
 
     def _numbered(self, created: Workitem) -> Workitem:
         number = self.next_creation
         self.next_creation += 1
-        filtered = self._state.ledger.matching_filters(created.attributes)
+        filtered = self._state.subscriptions.matching_filters(created.attributes)
         return replace(created, created=number, filtered=filtered)
 
     async def _ready(self, after: Workitem, events: tuple[Event, ...], entry: HistoryEntry) -> Workitem:
@@ -131,13 +131,13 @@ class Commits:
         used = [event.sequence for event in workitem.events]
         used += [act.sequence for act in workitem.acts.values()]
         self._state.order.start_at(max(used, default=0) + 1)
-        self._state.ledger.note(workitem)
+        self._state.subscriptions.note(workitem)
 
     def _addressed(
         self, workitem: Workitem, occurrences: Sequence[Occurrence]
     ) -> list[tuple[Occurrence, tuple[str, ...]]]:
         for_all = any(not occurrence.only for occurrence in occurrences)
-        everyone = self._state.ledger.receivers(workitem) if for_all else ()
+        everyone = self._state.subscriptions.receivers(workitem) if for_all else ()
         pairs = [
             (occurrence, (occurrence.only,) if occurrence.only else everyone) for occurrence in occurrences
         ]
@@ -207,7 +207,7 @@ class Commits:
 
     def _initial_reports(self, workitem: Workitem) -> Iterator[Event]:
         """Where the initial State Reports of global subscribes stand in the order of everything."""
-        for ae, act in self._state.ledger.reports_due(workitem):
+        for ae, act in self._state.subscriptions.reports_due(workitem):
             yield Event(act + workitem.created, EventType.STATE_REPORT, workitem.uid, {}, (ae,), 0.0)
 
 

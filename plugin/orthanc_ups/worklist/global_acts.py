@@ -33,7 +33,7 @@ _LONG: Final = 50
 
 
 class GlobalActs:
-    """Carries out global acts. The caller holds the gate, so nothing else is running."""
+    """Carries out global acts. The caller holds the locks, so nothing else is running."""
 
     def __init__(self, state: WorklistState, commits: Commits) -> None:
         self._state = state
@@ -58,13 +58,13 @@ class GlobalActs:
         return Outcome(status, command.uid, reason=why)
 
     def _has_something(self, command: Unsubscribe | Suspend, filtered: bool) -> bool:
-        standing = self._state.ledger.standing(command.receiving_ae)
+        standing = self._state.subscriptions.standing(command.receiving_ae)
         if filtered:
             suspended = standing.suspended if isinstance(command, Unsubscribe) else ()
             return bool(standing.filters or suspended)
         if isinstance(command, Suspend):
             return standing.everything is not Subscription.NONE
-        return self._state.ledger.is_subscribed(command.receiving_ae)
+        return self._state.subscriptions.is_subscribed(command.receiving_ae)
 
     def _kind(self, command: Subscribe | Unsubscribe | Suspend) -> tuple[Kind, Status]:
         if isinstance(command, Unsubscribe):
@@ -78,11 +78,11 @@ class GlobalActs:
     async def _with_matches(self, act: GlobalAct, command: Subscribe | Unsubscribe | Suspend) -> GlobalAct:
         """Which existing workitems the act is about (a filter decides once per workitem)."""
         if not isinstance(command, Subscribe):
-            taken = filters_taken(self._state.ledger.log(command.receiving_ae))
+            taken = filters_taken(self._state.subscriptions.log(command.receiving_ae))
             return replace(act, matched=taken)
         query = self._query(command)
         try:
-            numbers = Numbers.of(await self._state.shadow.numbers(query))
+            numbers = Numbers.of(await self._state.workitems.numbers(query))
         except UpsError as error:
             if error.status is statuses.OUT_OF_RESOURCES:  # which is a word of C-FIND
                 raise UpsError(statuses.RESOURCE_LIMITATION, error.detail) from error
@@ -91,7 +91,7 @@ class GlobalActs:
 
     def _query(self, command: Subscribe) -> Query:
         try:
-            query = self._state.ledger.query(command.filter or {}, command.mechanisms)
+            query = self._state.subscriptions.query(command.filter or {}, command.mechanisms)
         except UpsError as error:
             raise error.under(statuses.INVALID_ARGUMENT) from error
         if not query.has_matching_keys:
@@ -119,24 +119,28 @@ class GlobalActs:
             self._state.delivery.forget(receiving_ae)
 
     async def _reserve(self, count: int) -> None:
-        while self._state.header.short_of(self._state.order.next + count, self._commits.next_creation):
-            await self._state.header.reserve(self._state.order.next + count, self._commits.next_creation)
+        while self._state.worklist_entry.short_of(
+            self._state.order.next + count, self._commits.next_creation
+        ):
+            await self._state.worklist_entry.reserve(
+                self._state.order.next + count, self._commits.next_creation
+            )
 
     async def _append(self, receiving_ae: str, act: GlobalAct) -> None:
         for _ in range(_TRIES):
-            log = self._state.ledger.with_act(receiving_ae, act, self._may_compact(receiving_ae))
+            log = self._state.subscriptions.with_act(receiving_ae, act, self._may_compact(receiving_ae))
             if act.kind.subscribes and len(log.acts) > MAXIMUM_ACTS:
                 detail = f"{receiving_ae} has {MAXIMUM_ACTS} global subscriptions; unsubscribe globally first"
                 raise UpsError(statuses.RESOURCE_LIMITATION, detail)
             key = f"subscriber/{receiving_ae}"
             try:
                 version = await self._state.writer.write(
-                    key, encode_log(log), self._state.ledger.version(receiving_ae)
+                    key, encode_log(log), self._state.subscriptions.version(receiving_ae)
                 )
             except Conflict as conflict:
                 self._adopt(receiving_ae, conflict.entry)
                 continue
-            self._state.ledger.keep(log, version)
+            self._state.subscriptions.keep(log, version)
             return
         raise UpsError(statuses.PROCESSING_FAILURE, f"subscriber/{receiving_ae} is changed by others")
 
@@ -146,7 +150,7 @@ class GlobalActs:
         Which initial reports an act owes is worked out from the acts before it. So these are kept until it is
         written down that the reports arrived; but rather a report too many after a crash than a long log.
         """
-        acts = self._state.ledger.log(receiving_ae).acts
+        acts = self._state.subscriptions.log(receiving_ae).acts
         if len(acts) >= _LONG:
             return not self._state.delivery.has_burst(receiving_ae)
         last = max((act.sequence + act.through for act in acts if act.kind is Kind.LOCK), default=0)
@@ -156,10 +160,10 @@ class GlobalActs:
 
     def _adopt(self, receiving_ae: str, entry: Entry | None) -> None:
         """Somebody else changed the log: take over what is readable, else write ours back."""
-        ours = self._state.ledger.log(receiving_ae)
+        ours = self._state.subscriptions.log(receiving_ae)
         if entry is None:
             _log.error("The subscriptions of %s vanished from the store; writing them back", receiving_ae)
-            self._state.ledger.keep(ours, None)
+            self._state.subscriptions.keep(ours, None)
             return
         try:
             log = decode_log(entry.document)
@@ -169,4 +173,4 @@ class GlobalActs:
         if log.receiving_ae != receiving_ae:
             log = ours
         _log.warning("The subscriptions of %s were changed by somebody else", receiving_ae)
-        self._state.ledger.keep(log, entry.version)
+        self._state.subscriptions.keep(log, entry.version)

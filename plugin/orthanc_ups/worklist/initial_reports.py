@@ -5,31 +5,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Final
 
 from ..core.events import Event, state_report
 from ..core.statuses import UpsError
 from ..core.workitem import Workitem
 from ..delivery.port import Burst, Unreachable
-from .ledger import Ledger
+from .subscriptions import Subscriptions
+from .workitem_store import WorkitemStore
 
 _LOOKED_AT: Final = 100
-
-
-class Created(Protocol):
-    """The projection, as far as initial reports need it."""
-
-    def created(self, after: int, through: int, limit: int) -> Sequence[Workitem]:
-        """Workitems in the order of their creation numbers. Raises UpsError while it cannot tell."""
-        ...
 
 
 class InitialReports:
     """Turns a burst into events, some at a time, so that an act on 100,000 workitems costs nothing when made."""
 
-    def __init__(self, memory: Created, ledger: Ledger) -> None:
-        self._memory = memory
-        self._ledger = ledger
+    def __init__(self, workitems: WorkitemStore, subscriptions: Subscriptions) -> None:
+        self._workitems = workitems
+        self._subscriptions = subscriptions
 
     async def burst(self, burst: Burst, after: int, limit: int) -> list[Event]:
         """The next reports behind a sequence, with the states of now; empty if there are no more.
@@ -51,12 +44,12 @@ class InitialReports:
 
     def _some(self, number: int, through: int, limit: int) -> Sequence[Workitem]:
         try:
-            return self._memory.created(number, through, limit)
+            return self._workitems.created(number, through, limit)
         except UpsError as error:
             raise Unreachable(error.detail) from error
 
     def _is_due(self, burst: Burst, workitem: Workitem) -> bool:
-        return self._ledger.report_due(burst.receiving_ae, burst.act, workitem)
+        return self._subscriptions.report_due(burst.receiving_ae, burst.act, workitem)
 
     @staticmethod
     def _report(burst: Burst, workitem: Workitem) -> Event:

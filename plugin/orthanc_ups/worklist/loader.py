@@ -18,8 +18,8 @@ from ..store.node import KEY as NODE_KEY
 from ..store.port import Entry
 from ..store.recovery import RestorableEntries, ShelvesLost
 from .commits import Overflow, workitem_key
-from .header import KEY as HEADER_KEY
 from .tombstones import read_tombstone
+from .worklist_entry import KEY as WORKLIST_KEY
 
 _log = logging.getLogger("orthanc_ups.store")
 
@@ -29,7 +29,7 @@ class Stored:
     """Everything found in the store except the workitems, which went into the projection.
 
     Attributes:
-        header: the worklist's own entry, None on the first start.
+        worklist_entry: the worklist's own entry, None on the first start.
         logs: per AE its global acts, with the stored version.
         tombstones: the purged workitems.
         overflows: per workitem its overflow entries.
@@ -37,7 +37,7 @@ class Stored:
         damaged: entries that nobody can read.
     """
 
-    header: Entry | None = None
+    worklist_entry: Entry | None = None
     logs: list[tuple[Log, str]] = field(default_factory=list)
     tombstones: list[Entry] = field(default_factory=list)
     overflows: dict[str, list[Overflow]] = field(default_factory=dict)
@@ -94,8 +94,8 @@ class Loader:
                 stored.overflows.setdefault(events[0].uid, []).append(overflow)
         elif kind in ("delivery", "dead"):
             stored.delivery.append(entry)
-        elif entry.key == HEADER_KEY:
-            stored.header = entry
+        elif entry.key == WORKLIST_KEY:
+            stored.worklist_entry = entry
         elif entry.key == NODE_KEY:
             pass
         else:

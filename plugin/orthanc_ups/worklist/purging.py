@@ -12,20 +12,20 @@ from ..core.reasons import discreet, reason_of
 from ..core.statuses import UpsError
 from ..core.workitem import HistoryEntry, Workitem
 from .commits import Commits
-from .shadow import Kept
 from .state import WorklistState
+from .workitem_store import StoredWorkitem
 
 _log = logging.getLogger("orthanc_ups.worklist")
 
 
 class Purging:
-    """Carries out Purge. The caller holds the gate for the workitem."""
+    """Carries out Purge. The caller holds the lock of the workitem."""
 
     def __init__(self, state: WorklistState, commits: Commits) -> None:
         self._state = state
         self._commits = commits
 
-    async def carry_out(self, command: Purge, stored: Kept, at: float) -> Outcome:
+    async def carry_out(self, command: Purge, stored: StoredWorkitem, at: float) -> Outcome:
         """Put a tombstone where the workitem is. Raises UpsError, Conflict or StoreUnavailable.
 
         ``at`` in seconds since the epoch.
@@ -34,8 +34,8 @@ class Purging:
         self._check(workitem)
         why = discreet(reason_of(command), workitem)
         await self._commits.sweep_one(workitem.uid)
-        await self._state.shadow.bury(stored, HistoryEntry(at, who, "purged", why))
-        self._state.ledger.forget(workitem)
+        await self._state.workitems.purge(stored, HistoryEntry(at, who, "purged", why))
+        self._state.subscriptions.forget(workitem)
         suffix = f" ({why})" if why else ""
         _log.info("%s: purged%s; workitem %s was %s", who, suffix, workitem.uid, workitem.state.value)
         return Outcome(statuses.SUCCESS, workitem.uid, reason=why)
@@ -44,7 +44,7 @@ class Purging:
         if not workitem.state.is_final:
             detail = f"the UPS is {workitem.state.value}, not in a final state"
             raise UpsError(statuses.MAY_NOT_UPDATE, detail)
-        holders = self._state.ledger.lock_holders(workitem)
+        holders = self._state.subscriptions.lock_holders(workitem)
         if holders:
             raise UpsError(statuses.MAY_NOT_UPDATE, f"held by a Deletion Lock of {', '.join(holders)}")
         if self._commits.waits(workitem):

@@ -130,7 +130,7 @@ class Recovery:
 
         Raises StoreUnavailable, or ProjectionBroken: then the store is left as it is.
         """
-        async with self._state.gate.everything(patiently=True):
+        async with self._state.locks.everything(patiently=True):
             if not await self._entries.missing():
                 return
             await self._write_back(self._everything(), "nothing is lost")
@@ -147,13 +147,13 @@ class Recovery:
         yield from self._workitems()
 
     def _all_but_workitems(self) -> Iterator[Entry]:
-        yield from self._state.header.entries()
-        for log in self._state.ledger.logs():
-            written = self._state.ledger.version(log.receiving_ae)
+        yield from self._state.worklist_entry.entries()
+        for log in self._state.subscriptions.logs():
+            written = self._state.subscriptions.version(log.receiving_ae)
             if written:
                 yield Entry(f"subscriber/{log.receiving_ae}", encode_log(log), written)
         yield from list(self._state.delivery.stored())
-        yield from self._state.shadow.tombstones.entries()
+        yield from self._state.workitems.tombstones.entries()
         for overflows in list(self._commits.overflows.values()):
             yield from (overflow.entry() for overflow in overflows)
 
@@ -161,15 +161,15 @@ class Recovery:
 
     async def rebuild(self) -> None:
         """The projection failed: make it anew from the store, with nobody writing meanwhile."""
-        async with self._state.gate.everything(patiently=True):
-            while self._state.shadow.broken:
+        async with self._state.locks.everything(patiently=True):
+            while self._state.workitems.broken:
                 try:
                     await self._rebuilt()
                 except (StoreUnavailable, ProjectionBroken) as error:
                     _log.error("The projection cannot be rebuilt yet: %s", error)
                 except Exception:
-                    _log.exception("The projection cannot be rebuilt by an error of ours")
-                if self._state.shadow.broken:
+                    _log.exception("The projection cannot be rebuilt: internal error")
+                if self._state.workitems.broken:
                     await self._state.sleep(_RETRY_AFTER)
 
     async def _rebuilt(self) -> None:
@@ -177,7 +177,7 @@ class Recovery:
             await self._save()
         self._state.projection.renew()
         await Loader(self._entries, self._state.projection).load()
-        self._state.shadow.broken = False
+        self._state.workitems.broken = False
         self._state.counters.add("rebuilds")
         self.log_events(self.stored_events(0))
         _log.warning("The projection is rebuilt: %d workitems", self._state.projection.count())
@@ -197,7 +197,7 @@ class Recovery:
 
     def log_events(self, events: Iterable[Event]) -> None:
         """Fill the log of events of a new projection with what the documents still hold."""
-        self._state.shadow.record(list(events))
+        self._state.workitems.record(list(events))
 
 
 def _counted(entries: Iterable[Entry], by_kind: Counter[str]) -> Iterator[Entry]:

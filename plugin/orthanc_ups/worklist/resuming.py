@@ -10,8 +10,8 @@ from ..delivery.subscriber import PREFIX
 from ..projection.projection import Projection
 from ..store.document import UnreadableDocument
 from ..store.port import Entry
-from .header import CREATIONS, SEQUENCES
 from .loader import Stored
+from .worklist_entry import CREATIONS, SEQUENCES
 
 
 def slowest_cursor(entries: Iterable[Entry], titles: Collection[str]) -> int:

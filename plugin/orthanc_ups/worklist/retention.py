@@ -5,21 +5,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Final
 
 from ..core import tags
 from ..core.commands import Command, Purge, ReleaseLock, RequestCancel, Requester
 from ..core.dataset import DataSet, element, text
 from ..core.matching import Query
-from ..core.outcome import Outcome
 from ..core.states import State
 from ..core.statuses import UpsError
 from ..core.workitem import Subscription, Workitem
 from ..settings import Settings
-from .ledger import Ledger
+from .subscriptions import Subscriptions
+from .workitem_store import WorkitemStore
+from .worklist import Worklist
 
 _log = logging.getLogger("orthanc_ups.worklist")
 RETENTION: Final = "retention"
@@ -29,53 +30,26 @@ _PAGES: Final = 50
 _EXPIRED: Final = "The expiration date-time of the scheduled procedure step has passed"
 
 
-class Door(Protocol):
-    """The worklist, as far as retention needs it."""
-
-    async def execute(self, command: Command) -> Outcome:
-        """Carry out a command."""
-        ...
-
-
-class Memory(Protocol):
-    """The projection, as far as retention needs it."""
-
-    def ended(self, after: tuple[float, int], before: float, limit: int) -> Sequence[Workitem]:
-        """Final workitems that ended before a time (seconds since the epoch), by it and by creation number.
-
-        ``after`` has both of the last one of the page before.
-        """
-        ...
-
-    def stream(self, query: Query) -> AsyncIterator[list[DataSet]]:
-        """Matches in chunks."""
-        ...
-
-    def forget_events(self, before: float) -> int:
-        """Remove some events from before a time from the log; how many."""
-        ...
-
-
 class Retention:
     """Goes through the worklist now and then; every change it makes is a command like any other."""
 
     def __init__(
         self,
         settings: Settings,
-        door: Door,
-        memory: Memory,
-        ledger: Ledger,
+        worklist: Worklist,
+        workitems: WorkitemStore,
+        subscriptions: Subscriptions,
         own_ae: str,
         now: Callable[[], datetime],
     ) -> None:
         self._settings = settings
-        self._door = door
-        self._memory = memory
-        self._ledger = ledger
+        self._worklist = worklist
+        self._workitems = workitems
+        self._subscriptions = subscriptions
         self._requester = Requester(own_ae, RETENTION)
         self._now = now
-        self._unlocking = _Place(*_BEGINNING)
-        self._purging = _Place(*_BEGINNING)
+        self._unlocking = _Position(*_BEGINNING)
+        self._purging = _Position(*_BEGINNING)
 
     async def run_once(self) -> None:
         """One round. A refusal of one workitem is logged and leaves the others alone."""
@@ -90,10 +64,10 @@ class Retention:
 
     async def _forget_events(self, before: float) -> None:
         """The log of events keeps those that may be asked for again."""
-        forgotten = self._memory.forget_events(before)
+        forgotten = self._workitems.forget_events(before)
         while forgotten:
             await asyncio.sleep(0)
-            forgotten = self._memory.forget_events(before)
+            forgotten = self._workitems.forget_events(before)
 
     async def _cancel_expired(self, now: datetime) -> None:
         until = now.strftime("%Y%m%d%H%M%S%z")
@@ -103,7 +77,7 @@ class Retention:
             tags.STATE: element("CS", State.SCHEDULED.value),
         }
         information: DataSet = {tags.REASON_FOR_CANCELLATION: element("LT", _EXPIRED)}
-        async for chunk in self._memory.stream(Query.of(identifier, timezone=now.tzinfo)):
+        async for chunk in self._workitems.stream(Query.of(identifier, timezone=now.tzinfo)):
             for attributes in chunk:
                 uid = text(attributes, tags.SOP_INSTANCE_UID)
                 await self._try(RequestCancel(self._requester, uid, information, only_scheduled=True))
@@ -112,24 +86,24 @@ class Retention:
         """A lock of a final workitem is forgotten once both are older than ``MaximumLockAge``."""
         before = at - self._settings.maximum_lock_age
         async for workitem in self._round(self._unlocking, before):
-            for ae, state in list(self._ledger.subscribers(workitem)):
-                if state is Subscription.LOCK and self._ledger.locked_at(ae, workitem) < before:
+            for ae, state in list(self._subscriptions.subscribers(workitem)):
+                if state is Subscription.LOCK and self._subscriptions.locked_at(ae, workitem) < before:
                     _log.warning("The Deletion Lock of %s on %s is forgotten; releasing it", ae, workitem.uid)
                     await self._try(ReleaseLock(self._requester, workitem.uid, ae))
 
     async def _purge(self, at: float) -> None:
         async for workitem in self._round(self._purging, at - self._settings.retain_final):
-            if self._ledger.lock_holders(workitem):
+            if self._subscriptions.lock_holders(workitem):
                 continue
             await self._try(Purge(self._requester, workitem.uid))
 
-    async def _round(self, position: _Place, before: float) -> AsyncIterator[Workitem]:
+    async def _round(self, position: _Position, before: float) -> AsyncIterator[Workitem]:
         """Some of the workitems that ended before a time, going on where the last round stopped.
 
         So those that stay do not hide those behind them, however many there are.
         """
         for _ in range(_PAGES):
-            page = self._memory.ended((position.ended, position.created), before, _PAGE)
+            page = self._workitems.ended((position.ended, position.created), before, _PAGE)
             for workitem in page:
                 position.ended, position.created = workitem.ended or 0.0, workitem.created
                 yield workitem
@@ -140,13 +114,13 @@ class Retention:
 
     async def _try(self, command: Command) -> None:
         try:
-            await self._door.execute(command)
+            await self._worklist.execute(command)
         except UpsError as error:
             _log.info("%s waits: %s", command.uid, error.detail)
 
 
 @dataclass(slots=True)
-class _Place:
+class _Position:
     """How far a round is: at the workitem that ended then and has that creation number."""
 
     ended: float

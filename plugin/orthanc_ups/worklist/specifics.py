@@ -9,7 +9,7 @@ from ..core.subscriptions import Log, left_of
 from ..core.workitem import SpecificAct, Subscription, Workitem
 
 
-class _Own(NamedTuple):
+class _SpecificAct(NamedTuple):
     """An AE's last act on a workitem, and what decides whether a global act has ended it since."""
 
     act: SpecificAct
@@ -17,7 +17,7 @@ class _Own(NamedTuple):
     filtered: tuple[int, ...]
 
 
-class _OfOne(dict[str, _Own]):
+class _SubscriberActs(dict[str, _SpecificAct]):
     """Those of one AE by SOP Instance UID, how many hold a lock, and their order once it was asked for."""
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class _OfOne(dict[str, _Own]):
         self.locks = 0
         self.ordered: list[str] | None = None
 
-    def take(self, uid: str, own: _Own) -> None:
+    def take(self, uid: str, own: _SpecificAct) -> None:
         self.locks += _locks(own) - _locks(self.get(uid))
         if uid not in self:
             self.ordered = None
@@ -44,17 +44,17 @@ class _OfOne(dict[str, _Own]):
         return self.ordered
 
 
-class Specifics:
+class SpecificSubscriptions:
     """What is left of the acts on single workitems (PS3.4 Table CC.2.3-2, rows "specifically")."""
 
     def __init__(self) -> None:
-        self._of: dict[str, _OfOne] = {}
+        self._of: dict[str, _SubscriberActs] = {}
 
     def note(self, log: Log, workitem: Workitem) -> None:
         """Remember what the log's AE did to this very workitem."""
         act = workitem.acts[log.receiving_ae]
-        subscriptions = self._of.setdefault(log.receiving_ae, _OfOne())
-        own = _Own(act, workitem.created, workitem.filtered)
+        subscriptions = self._of.setdefault(log.receiving_ae, _SubscriberActs())
+        own = _SpecificAct(act, workitem.created, workitem.filtered)
         if _left(log, own) is Subscription.NONE:
             subscriptions.drop(workitem.uid)
         else:
@@ -62,7 +62,7 @@ class Specifics:
 
     def logged(self, log: Log) -> None:
         """The AE unsubscribed globally: some may have ended by that."""
-        subscriptions = self._of.get(log.receiving_ae, _OfOne())
+        subscriptions = self._of.get(log.receiving_ae, _SubscriberActs())
         for uid in [uid for uid, own in subscriptions.items() if _left(log, own) is Subscription.NONE]:
             subscriptions.drop(uid)
 
@@ -86,15 +86,15 @@ class Specifics:
 
     def page(self, receiving_ae: str, offset: int, limit: int) -> list[tuple[str, Subscription]]:
         """Some of them, the latest workitems first."""
-        subscriptions = self._of.get(receiving_ae, _OfOne())
+        subscriptions = self._of.get(receiving_ae, _SubscriberActs())
         return [
             (uid, subscriptions[uid].act.state) for uid in subscriptions.in_order()[offset : offset + limit]
         ]
 
 
-def _left(log: Log, own: _Own) -> Subscription:
+def _left(log: Log, own: _SpecificAct) -> Subscription:
     return left_of(own.act, log, own.created, own.filtered)
 
 
-def _locks(own: _Own | None) -> int:
+def _locks(own: _SpecificAct | None) -> int:
     return int(own is not None and own.act.state is Subscription.LOCK)

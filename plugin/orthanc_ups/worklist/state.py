@@ -12,11 +12,11 @@ from ..delivery.outbox import Delivery
 from ..projection.projection import Projection
 from ..settings import Settings
 from .counters import Counters
-from .gate import Gate
-from .header import Header
-from .ledger import Ledger
+from .locks import CommandLocks
 from .order import Order
-from .shadow import Shadow
+from .subscriptions import Subscriptions
+from .workitem_store import WorkitemStore
+from .worklist_entry import WorklistEntry
 from .writer import Writer
 
 
@@ -32,11 +32,11 @@ class WorklistState:
     settings: Settings
     writer: Writer
     projection: Projection
-    shadow: Shadow
-    ledger: Ledger
-    header: Header
+    workitems: WorkitemStore
+    subscriptions: Subscriptions
+    worklist_entry: WorklistEntry
     order: Order
-    gate: Gate
+    locks: CommandLocks
     delivery: Delivery
     titles: AeTitles
     counters: Counters

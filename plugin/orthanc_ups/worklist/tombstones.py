@@ -36,12 +36,12 @@ class Tombstones(dict[str, Tombstone]):
         self._writer = writer
 
     def take(self, entry: Entry) -> None:
-        """Take over a stored entry that is a tombstone."""
+        """Take over a stored entry that is a tombtombstone."""
         parsed = read_tombstone(entry.document)
         if parsed is not None:
             self[parsed[0]] = Tombstone(entry.version, parsed[1], entry.document)
 
-    async def bury(self, uid: str, last: HistoryEntry, version: str | None) -> None:
+    async def write(self, uid: str, last: HistoryEntry, version: str | None) -> None:
         """Write a tombstone over a workitem's entry. Raises Conflict or StoreUnavailable."""
         document = tombstone_document(uid, last)
         self[uid] = Tombstone(await self._writer.write(f"{_PREFIX}{uid}", document, version), last, document)
@@ -51,17 +51,19 @@ class Tombstones(dict[str, Tombstone]):
 
         Raises StoreUnavailable; then some are left.
         """
-        for uid, stone in [(uid, stone) for uid, stone in self.items() if stone.last.at < before]:
+        for uid, tombstone in [
+            (uid, tombstone) for uid, tombstone in self.items() if tombstone.last.at < before
+        ]:
             try:
-                await self._writer.remove(f"{_PREFIX}{uid}", stone.version)
+                await self._writer.remove(f"{_PREFIX}{uid}", tombstone.version)
             except Conflict:
                 _log.warning("The tombstone of workitem %s was changed by somebody else; left alone", uid)
             self.pop(uid, None)
 
     def entries(self) -> Iterator[Entry]:
         """Every entry, to write back after a loss."""
-        for uid, stone in list(self.items()):
-            yield Entry(f"{_PREFIX}{uid}", stone.document, stone.version)
+        for uid, tombstone in list(self.items()):
+            yield Entry(f"{_PREFIX}{uid}", tombstone.document, tombstone.version)
 
 
 def tombstone_document(uid: str, last: HistoryEntry) -> bytes:
@@ -70,7 +72,7 @@ def tombstone_document(uid: str, last: HistoryEntry) -> bytes:
 
 
 def read_tombstone(document: bytes) -> tuple[str, HistoryEntry] | None:
-    """UID, and when, by whom and why it was purged; None if the document is no tombstone."""
+    """UID, and when, by whom and why it was purged; None if the document is no tombtombstone."""
     if not is_tombstone(document):
         return None
     try:

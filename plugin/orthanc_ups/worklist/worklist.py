@@ -33,8 +33,8 @@ from .attempts import Attempt, Attempts, Step
 from .commits import Commits
 from .global_acts import GlobalActs
 from .purging import Purging
-from .shadow import Kept
 from .state import WorklistState
+from .workitem_store import StoredWorkitem
 from .writer import Conflict
 
 _log = logging.getLogger("orthanc_ups.worklist")
@@ -113,7 +113,7 @@ class Worklist:
     def _check_open(self) -> None:
         if self._closed:
             raise UpsError(statuses.RESOURCE_LIMITATION, "the worklist is going down")
-        self._state.shadow.check()
+        self._state.workitems.check()
         if self._state.writer.is_stuck or len(self._running) >= self.at_once:
             raise UpsError(statuses.RESOURCE_LIMITATION, "Orthanc's store does not answer; try again later")
 
@@ -168,28 +168,32 @@ class Worklist:
     # --- one workitem ---
 
     async def _on_one(self, command: Command, step: Step) -> Outcome:
-        async def carry_out(before: Kept | None) -> Outcome:
+        async def carry_out(before: StoredWorkitem | None) -> Outcome:
             return await self._carried_out(command, before, step(before))
 
         return await self._against_others(command.uid, carry_out)
 
-    async def _against_others(self, uid: str, work: Callable[[Kept | None], Awaitable[Outcome]]) -> Outcome:
+    async def _against_others(
+        self, uid: str, work: Callable[[StoredWorkitem | None], Awaitable[Outcome]]
+    ) -> Outcome:
         """Do the work alone on one workitem, anew if somebody else (not we) has changed its entry."""
-        async with self._state.gate.workitem(uid):
+        async with self._state.locks.workitem(uid):
             for _ in range(_TRIES):
                 try:
-                    return await work(self._state.shadow.get(uid))
+                    return await work(self._state.workitems.get(uid))
                 except Conflict as conflict:
-                    self._state.shadow.adopt(uid, conflict.entry)
+                    self._state.workitems.adopt(uid, conflict.entry)
                     self._seen(uid)
-        raise UpsError(statuses.PROCESSING_FAILURE, f"{uid} is changed by others all the time")
+        raise UpsError(statuses.PROCESSING_FAILURE, f"{uid} kept changing; gave up after {_TRIES} attempts")
 
     def _seen(self, uid: str) -> None:
-        stored = self._state.shadow.get(uid)
+        stored = self._state.workitems.get(uid)
         if stored is not None:
             self._commits.seen(stored.workitem)
 
-    async def _carried_out(self, command: Command, before: Kept | None, planned: Attempt) -> Outcome:
+    async def _carried_out(
+        self, command: Command, before: StoredWorkitem | None, planned: Attempt
+    ) -> Outcome:
         decision, uid = planned.decision, command.uid
         workitems = (before.workitem, decision.workitem) if before else (decision.workitem,)
         why = discreet(reason_of(command), *workitems)
@@ -208,7 +212,7 @@ class Worklist:
         return outcome
 
     async def _purged(self, command: Purge) -> Outcome:
-        async def carry_out(before: Kept | None) -> Outcome:
+        async def carry_out(before: StoredWorkitem | None) -> Outcome:
             self._attempts.present(command.uid, before)
             assert before is not None
             return await self._purging.carry_out(command, before, self._state.now().timestamp())
@@ -246,14 +250,14 @@ class Worklist:
             raise UpsError(statuses.UNKNOWN_RECEIVING_AE, detail, tags.RECEIVING_AE)
 
     async def _globally(self, command: Subscribe | Unsubscribe | Suspend) -> Outcome:
-        async with self._state.gate.everything():
+        async with self._state.locks.everything():
             return await self._global_acts.carry_out(command, self._state.now().timestamp())
 
     # --- queries ---
 
     def workitem(self, uid: str) -> Workitem:
         """A workitem with all that is known of it. Raises UpsError (C307; 404 or 410)."""
-        return self._attempts.present(uid, self._state.shadow.get(uid))
+        return self._attempts.present(uid, self._state.workitems.get(uid))
 
     async def retrieve(self, uid: str) -> DataSet:
         """The attributes of a workitem, without Transaction UID. Raises UpsError (C307; 404 or 410)."""
@@ -261,26 +265,26 @@ class Worklist:
 
     def document_of(self, uid: str) -> bytes:
         """A workitem as it is stored: equal as long as nothing changes. Raises UpsError (C307; 404 or 410)."""
-        return self._attempts.there(uid, self._state.shadow.document(uid))
+        return self._attempts.there(uid, self._state.workitems.document(uid))
 
     def text_of(self, uid: str) -> bytes:
         """Its attributes as JSON text of the inner form (core/dataset.py). Raises UpsError (C307; 404 or 410)."""
-        return self._attempts.there(uid, self._state.shadow.text(uid))
+        return self._attempts.there(uid, self._state.workitems.text(uid))
 
     def find(self, query: Query) -> AsyncIterator[list[DataSet]]:
         """The answers of a C-FIND in chunks, with exactly the requested attributes (PS3.4 CC.2.8)."""
-        return self._state.shadow.stream(query)
+        return self._state.workitems.stream(query)
 
     async def search(self, query: Query, paging: Paging = WHOLE) -> Page[DataSet]:
         """One page of a search (PS3.18 §11.9) with its return attributes."""
         returns = query.returns(paging.include, paging.everything)
-        matches, total = await self._state.shadow.search(query, paging.offset, paging.limit)
+        matches, total = await self._state.workitems.search(query, paging.offset, paging.limit)
         return _page(tuple(map(returns.of, matches)), total, paging)
 
     async def search_texts(self, query: Query, paging: Paging = WHOLE) -> Page[bytes]:
         """The same, each workitem as JSON text of the inner form (core/dataset.py)."""
         returns = query.returns(paging.include, paging.everything)
-        matches, total = await self._state.shadow.search_texts(query, paging.offset, paging.limit, returns)
+        matches, total = await self._state.workitems.search_texts(query, paging.offset, paging.limit, returns)
         return _page(tuple(matches), total, paging)
 
 

@@ -38,7 +38,7 @@ class Writer:
     def __init__(self, entries: Entries, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         self._entries = entries
         self._sleep = sleep
-        self._stuck: set[_Doubt] = set()
+        self._stuck: set[_UncertainWrite] = set()
         self._failure = ""
 
     @property
@@ -67,46 +67,48 @@ class Writer:
         return written
 
     async def _written(self, key: str, document: bytes, version: str | None) -> str:
-        doubt = _Doubt(key, self._sleep, self._stuck)
+        uncertain = _UncertainWrite(key, self._sleep, self._stuck)
         try:
             while True:
                 try:
                     return await self._sent(key, document, version)
                 except (EntryConflict, EntryExists):
-                    return await self._mine(key, document, doubt)
+                    return await self._mine(key, document, uncertain)
                 except StoreUnavailable as error:
-                    await doubt.bear(error)
+                    await uncertain.pause_or_raise(error)
                 except Exception as error:
-                    _log.exception("Writing %s failed by an error of ours", key)
-                    return await self._mine_or_failed(key, document, doubt, error)
+                    _log.exception("Writing %s failed: internal error", key)
+                    return await self._mine_or_failed(key, document, uncertain, error)
         finally:
-            doubt.end()
+            uncertain.end()
 
     async def _sent(self, key: str, document: bytes, version: str | None) -> str:
         if version is None:
             return await self._entries.create(key, document)
         return await self._entries.replace(key, document, version)
 
-    async def _mine(self, key: str, document: bytes, doubt: _Doubt) -> str:
-        entry = await self._read(key, doubt)
+    async def _mine(self, key: str, document: bytes, uncertain: _UncertainWrite) -> str:
+        entry = await self._read(key, uncertain)
         if entry is not None and entry.document == document:
             return entry.version
         raise Conflict(entry)
 
-    async def _mine_or_failed(self, key: str, document: bytes, doubt: _Doubt, error: Exception) -> str:
-        doubt.begin()
+    async def _mine_or_failed(
+        self, key: str, document: bytes, uncertain: _UncertainWrite, error: Exception
+    ) -> str:
+        uncertain.begin()
         try:
-            return await self._mine(key, document, doubt)
+            return await self._mine(key, document, uncertain)
         except Conflict:
             raise StoreUnavailable(f"internal error: {error!r}", certain=True) from error
 
-    async def _read(self, key: str, doubt: _Doubt) -> Entry | None:
+    async def _read(self, key: str, uncertain: _UncertainWrite) -> Entry | None:
         while True:
             try:
                 return await self._entries.read(key)
             except StoreUnavailable as error:
                 certain = StoreUnavailable(f"{key} was changed and cannot be read: {error}", certain=True)
-                await doubt.bear(error if isinstance(error, ShelvesLost) else certain)
+                await uncertain.pause_or_raise(error if isinstance(error, ShelvesLost) else certain)
 
     async def overwrite(self, key: str, document: bytes) -> str:
         """Write whatever stands there now. For entries that only this plugin writes. Raises StoreUnavailable."""
@@ -136,31 +138,33 @@ class Writer:
                 version = conflict.entry.version
 
 
-class _Doubt:
+class _UncertainWrite:
     """Whether it is open what became of a write, and the pauses between the questions."""
 
-    def __init__(self, key: str, sleep: Callable[[float], Awaitable[None]], stuck: set[_Doubt]) -> None:
+    def __init__(
+        self, key: str, sleep: Callable[[float], Awaitable[None]], stuck: set[_UncertainWrite]
+    ) -> None:
         self._key = key
         self._sleep = sleep
         self._stuck = stuck
         self._pauses = growing(_FIRST_PAUSE, _LONGEST_PAUSE)
-        self._asked = 0
-        self._doubtful = False
+        self._attempts = 0
+        self._is_uncertain = False
 
     def begin(self) -> None:
         """From now on nobody knows."""
-        self._doubtful = True
+        self._is_uncertain = True
 
-    async def bear(self, error: StoreUnavailable) -> None:
+    async def pause_or_raise(self, error: StoreUnavailable) -> None:
         """Pause before the next question; raise the error if there is none.
 
         What may have stood on lost shelves is lost with them, so that is certain too.
         """
-        if isinstance(error, ShelvesLost) or (error.certain and not self._doubtful):
+        if isinstance(error, ShelvesLost) or (error.certain and not self._is_uncertain):
             raise error
-        self._doubtful = True
-        self._asked += 1
-        if self._asked >= _STUCK_AFTER:
+        self._is_uncertain = True
+        self._attempts += 1
+        if self._attempts >= _STUCK_AFTER:
             self._stuck.add(self)
         _log.warning("No certain answer for a write of %s (%s); asking again", self._key, error)
         await self._sleep(next(self._pauses))

@@ -148,7 +148,7 @@ async def test_reasons_move_with_an_export() -> None:
     await source.do(Purge(anna("Ordered twice"), uid(3)))
     await moved(source, target)
     assert [target.workitem(number).history[-1].why for number in (1, 2)] == ["as agreed"] * 2
-    assert target.service.shadow.tombstones[uid(3)].last.why == "Ordered twice"
+    assert target.service.workitems.tombstones[uid(3)].last.why == "Ordered twice"
     purged = of_kind(await exported(target), "purged")
     assert [(one["who"], one["why"]) for one in purged] == [("anna as WORKLIST by page", "Ordered twice")]
 

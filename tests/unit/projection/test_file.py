@@ -16,7 +16,7 @@ from orthanc_ups.core.workitem import Workitem
 from orthanc_ups.projection import file as projection_file
 from orthanc_ups.projection import projection as projection_module
 from orthanc_ups.projection import writer as projection_writer
-from orthanc_ups.projection.projection import Kept, Projection, ProjectionBroken
+from orthanc_ups.projection.projection import Projection, ProjectionBroken, StoredWorkitem
 from orthanc_ups.store import document as documents
 from orthanc_ups.store.document import encode
 from orthanc_ups.store.port import Entry
@@ -46,7 +46,7 @@ def test_a_rebuilding_takes_over_adds_changes_and_removes(projection: Projection
         assert rebuild.take([entry(made(1)), entry(changed, "9")]) == []
         assert rebuild.take([entry(made(4))]) == []
     assert sorted(found(projection)) == [1, 2, 4]
-    assert projection.get(changed.uid) == Kept(changed, "9")
+    assert projection.get(changed.uid) == StoredWorkitem(changed, "9")
     assert projection.count() == 3
 
 
@@ -66,7 +66,7 @@ def test_unchanged_documents_are_not_read_again(
         rebuild.take([entry(made(1), "new version"), entry(changed)])
     assert read == [encode(changed)]
     monkeypatch.undo()
-    assert projection.get(workitems.uid(1)) == Kept(made(1), "new version")
+    assert projection.get(workitems.uid(1)) == StoredWorkitem(made(1), "new version")
 
 
 def test_entries_that_are_no_workitems_are_given_back(projection: Projection) -> None:

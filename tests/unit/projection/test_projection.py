@@ -19,7 +19,7 @@ from orthanc_ups.core.matching import Query
 from orthanc_ups.core.statuses import OUT_OF_RESOURCES, UpsError
 from orthanc_ups.core.workitem import SpecificAct, Subscription
 from orthanc_ups.projection import reader as projection_reader
-from orthanc_ups.projection.projection import Kept, Projection
+from orthanc_ups.projection.projection import Projection, StoredWorkitem
 from orthanc_ups.store.document import encode
 from tests.support import workitems
 from tests.support.projections import EVERYTHING, entry, found, key, made, put
@@ -43,7 +43,7 @@ def projection(path: Path) -> Iterator[Projection]:
 def test_what_was_put_is_got_again(projection: Projection) -> None:
     assert projection.get(workitems.uid(1)) is None
     put(projection, made(1), version="a")
-    assert projection.get(workitems.uid(1)) == Kept(made(1), "a")
+    assert projection.get(workitems.uid(1)) == StoredWorkitem(made(1), "a")
     assert projection.count() == 1
 
 
@@ -53,7 +53,7 @@ def test_a_later_put_replaces_what_is_kept_and_indexed(projection: Projection) -
     changed.attributes[tags.STATION_NAME] = element("SQ", workitems.station("READING9"))
     changed.attributes[tags.PATIENT_ID] = element("LO", "OTHER")
     put(projection, changed, version="2")
-    assert projection.get(changed.uid) == Kept(changed, "2")
+    assert projection.get(changed.uid) == StoredWorkitem(changed, "2")
     assert projection.count() == 2
     assert found(projection, key(tags.STATE, "CS", "IN PROGRESS")) == [1]
     assert found(projection, key(tags.PATIENT_ID, "LO", "OTHER")) == [1]

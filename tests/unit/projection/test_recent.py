@@ -2,11 +2,11 @@
 """The workitems that were read or written last are at hand, and no more of them than there is room for."""
 
 from orthanc_ups.core.workitem import Workitem
-from orthanc_ups.projection.recent import Kept, Recent
+from orthanc_ups.projection.recent import Recent, StoredWorkitem
 
 
-def kept(uid: str, version: str = "1") -> Kept:
-    return Kept(Workitem(uid, 1, {}), version)
+def kept(uid: str, version: str = "1") -> StoredWorkitem:
+    return StoredWorkitem(Workitem(uid, 1, {}), version)
 
 
 def test_the_version_that_was_kept_last_is_found() -> None:

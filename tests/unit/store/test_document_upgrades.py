@@ -12,7 +12,7 @@ from orthanc_ups.core.workitem import HistoryEntry, SpecificAct, Subscription, W
 from orthanc_ups.projection.projection import Projection
 from orthanc_ups.store import document
 from orthanc_ups.store.document import FORMAT, UnreadableDocument, decode, encode, read
-from orthanc_ups.store.twin import InMemoryEntries
+from orthanc_ups.store.memory import InMemoryEntries
 from orthanc_ups.worklist.loader import Loader
 from tests.support.delivery import event
 from tests.support.service import on_loop

@@ -13,7 +13,7 @@ from orthanc_ups.core.numbers import Numbers
 from orthanc_ups.core.subscriptions import GlobalAct, Kind, Log
 from orthanc_ups.store.document import UnreadableDocument
 from orthanc_ups.store.log_document import decode_log, encode_log
-from orthanc_ups.worklist.ledger import Ledger
+from orthanc_ups.worklist.subscriptions import Subscriptions
 from tests.support import workitems
 
 
@@ -27,10 +27,10 @@ def filtered(mechanisms: Mechanisms) -> Log:
 def test_a_filter_matches_the_same_after_a_restart(mechanisms: Mechanisms) -> None:
     log = filtered(mechanisms)
     assert decode_log(encode_log(log)) == log
-    ledger = Ledger()
-    ledger.keep(decode_log(encode_log(log)), "1")
+    subscriptions = Subscriptions()
+    subscriptions.keep(decode_log(encode_log(log)), "1")
     unlabelled = workitems.changed(workitems.stored(), **{f"t{tags.LABEL}": element("LO")})
-    assert ledger.matching_filters(unlabelled) == ((3,) if Mechanisms.EMPTY in mechanisms else ())
+    assert subscriptions.matching_filters(unlabelled) == ((3,) if Mechanisms.EMPTY in mechanisms else ())
 
 
 def test_a_document_of_an_earlier_version_has_no_mechanisms() -> None:
@@ -47,6 +47,6 @@ def test_an_unknown_mechanism_is_not_passed_over() -> None:
 
 def test_a_stored_filter_without_a_key_of_a_ups_does_not_become_one_for_everything() -> None:
     act = GlobalAct(3, Kind.NO_LOCK, 0, True, {"00080070": element("LO", "ACME")}, Numbers())
-    ledger = Ledger()
-    ledger.keep(Log("SUB1", (act,), 1), "1")
-    assert ledger.matching_filters(workitems.stored()) == ()
+    subscriptions = Subscriptions()
+    subscriptions.keep(Log("SUB1", (act,), 1), "1")
+    assert subscriptions.matching_filters(workitems.stored()) == ()

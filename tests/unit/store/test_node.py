@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from orthanc_ups.store.memory import InMemoryEntries
 from orthanc_ups.store.node import KEY, RENEW_EVERY, STALE_AFTER, Node, NodeFile, NodeMark
 from orthanc_ups.store.port import Entry
-from orthanc_ups.store.twin import InMemoryEntries
 from tests.support.delivery import VirtualClock, run, settle
 
 

@@ -72,7 +72,7 @@ async def test_a_page_fits_into_one_post() -> None:
     target = await Desk().start()
     answer = await post(target, page)
     assert answer.status == 200 and read(answer)["import"]["state"] == "complete"
-    assert target.service.shadow.count() == 3
+    assert target.service.workitems.count() == 3
 
 
 @on_loop
@@ -94,7 +94,7 @@ async def test_a_wrong_line_is_named_by_its_number_and_those_before_it_are_there
     assert answer.status == 400
     assert read(answer)["line"] == 4 and read(answer)["error"] == "line 4: uid is missing"
     assert read(answer)["import"]["counts"]["workitems"]["imported"] == 1
-    assert target.service.shadow.count() == 1 and target.state(1) == "SCHEDULED"
+    assert target.service.workitems.count() == 1 and target.state(1) == "SCHEDULED"
 
 
 @on_loop
@@ -103,7 +103,7 @@ async def test_an_import_begins_with_its_header() -> None:
     await source.create(1)
     answer = await post(target, b"\n".join((await exported(source))[1:]))
     assert answer.status == 409 and "header" in read(answer)["error"]
-    assert target.service.shadow.count() == 0
+    assert target.service.workitems.count() == 0
 
 
 @on_loop
@@ -145,7 +145,7 @@ async def test_only_lines_of_json_are_taken() -> None:
 async def test_while_the_projection_is_rebuilt_a_client_is_told_to_come_back() -> None:
     desk = await Desk().start()
     await desk.create(1)
-    desk.service.shadow.broken = True
+    desk.service.workitems.broken = True
     assert (await get(desk, "/export")).status == 503
-    desk.service.shadow.broken = False
+    desk.service.workitems.broken = False
     assert uid(1).encode() in (await get(desk, "/export")).body

@@ -226,7 +226,7 @@ async def test_an_import_that_stopped_anywhere_is_completed_by_repeating_it(rest
         assert [target.subscription("AI", n) for n in (1, 2, 7)] == [LOCK, NONE, NONE]
         assert [target.subscription("RIS", n) for n in (1, 2, 7)] == [LOCK, NONE, NO_LOCK]
         assert [target.subscription("DOSE", n) for n in (1, 2, 7)] == [NONE, NO_LOCK, LOCK]
-        assert len(target.service.ledger.log("DOSE").acts) == 2
+        assert len(target.service.subscriptions.log("DOSE").acts) == 2
         await target.crash()
     assert stops == 5, "three subscribes and two workitems"
 
@@ -297,7 +297,7 @@ async def test_what_was_purged_here_does_not_come_back() -> None:
     await target.purge(1)
     told = await moved(source, target)
     assert told["conflicts"][0]["why"] == "was purged here"
-    assert target.service.shadow.is_gone(uid(1))
+    assert target.service.workitems.is_gone(uid(1))
 
 
 @on_loop
@@ -359,7 +359,7 @@ async def test_a_full_worklist_stops_the_import_at_that_line() -> None:
         await imported(target, lines)
     assert kind(lines[stopped.value.number - 1]) == "workitem"
     assert stopped.value.status == 503
-    assert target.service.shadow.count() == 2
+    assert target.service.workitems.count() == 2
 
 
 @on_loop

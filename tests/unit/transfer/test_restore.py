@@ -300,9 +300,9 @@ async def test_purged_workitems_stay_gone() -> None:
     await source.cancel(1)
     await source.purge(1)
     await moved(source, target)
-    assert target.service.shadow.is_gone(uid(1))
+    assert target.service.workitems.is_gone(uid(1))
     await target.restart()
-    assert target.service.shadow.is_gone(uid(1))
+    assert target.service.workitems.is_gone(uid(1))
 
 
 @on_loop

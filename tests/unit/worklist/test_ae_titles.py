@@ -28,7 +28,7 @@ async def test_two_spellings_are_one_subscriber_and_each_event_is_told_once() ->
     for spelling in ("SUB4", "sub4", "Sub4"):
         await desk.do(subscribe(spelling))
     await desk.create()
-    assert desk.service.ledger.all_known() == {"SUB4"}
+    assert desk.service.subscriptions.all_known() == {"SUB4"}
     assert desk.heard("SUB4") == ["1: SCHEDULED"]
     assert len(desk.told("SUB4")) == 1
 
@@ -41,10 +41,10 @@ async def test_any_spelling_unsubscribes_and_releases_the_lock() -> None:
     await desk.create()
     await desk.do(subscribe("sub4", uid(1), lock=True))
     workitem = desk.service.worklist.workitem(uid(1))
-    assert desk.service.ledger.state("SUB4", workitem) is LOCK
+    assert desk.service.subscriptions.state("SUB4", workitem) is LOCK
     await desk.do(unsubscribe("Sub4", uid(1)))
     workitem = desk.service.worklist.workitem(uid(1))
-    assert desk.service.ledger.state("SUB4", workitem) is NONE
+    assert desk.service.subscriptions.state("SUB4", workitem) is NONE
     assert list(workitem.acts) == ["SUB4"]
 
 
@@ -74,4 +74,4 @@ async def test_a_subscriber_of_before_whose_title_has_a_slash_can_unsubscribe() 
     await desk.do(subscribe("A/B"))
     await desk.restart()
     await desk.do(unsubscribe("a/b"))
-    assert not desk.service.ledger.is_subscribed("A/B")
+    assert not desk.service.subscriptions.is_subscribed("A/B")

@@ -21,7 +21,7 @@ from orthanc_ups.core.commands import Command, Create, Purge, RequestCancel, Upd
 from orthanc_ups.core.events import Event, EventType
 from orthanc_ups.core.statuses import RESOURCE_LIMITATION, UpsError
 from orthanc_ups.settings import Settings
-from orthanc_ups.worklist import commits, header
+from orthanc_ups.worklist import commits, worklist_entry
 from tests.support.delivery import settle
 from tests.support.service import SCHEDULER, TRANSACTION, Desk, grows
 from tests.support.workitems import uid
@@ -32,8 +32,8 @@ LIMITS: Final = (
     # so low that they are reached
     (commits, "SPILL_ABOVE", 8),
     (commits, "SPILLED_AT_ONCE", 5),
-    (header, "SEQUENCES", 40),
-    (header, "CREATIONS", 4),
+    (worklist_entry, "SEQUENCES", 40),
+    (worklist_entry, "CREATIONS", 4),
 )
 
 Trouble = Callable[["Working"], None]
@@ -269,7 +269,7 @@ class Working(RuleBasedStateMachine):
             self.desk.service.projection._broke("says a test")
             error = await self.desk.refused_now(RequestCancel(SCHEDULER, uid(1)))
             assert error.status is RESOURCE_LIMITATION
-            await self.desk.until(lambda: not self.desk.service.shadow.broken)
+            await self.desk.until(lambda: not self.desk.service.workitems.broken)
 
         self.run(fail())
 
@@ -281,11 +281,11 @@ class Working(RuleBasedStateMachine):
             self.check_told(ae, complete=not self.desk.channel.down)
 
     def check_states(self) -> None:
-        assert self.desk.service.shadow.count() == len(self.model.workitems)
+        assert self.desk.service.workitems.count() == len(self.model.workitems)
         for number, ups in self.model.workitems.items():
             workitem = self.desk.workitem(number)
             assert workitem.state.value == ups.state
-            found = {ae: self.desk.service.ledger.state(ae, workitem) for ae in AES}
+            found = {ae: self.desk.service.subscriptions.state(ae, workitem) for ae in AES}
             assert found == ups.subscriptions, number
 
     def runs(self, ae: str) -> Iterator[list[Event]]:

@@ -47,7 +47,7 @@ async def test_a_projection_that_fails_on_a_read_is_rebuilt_and_commands_are_ref
     break_projection(desk)
     error = await desk.refused_now(ChangeState(SCHEDULER, uid(2), "CANCELED", TRANSACTION))
     assert error.status.code == 0x0213
-    await desk.until(lambda: not desk.service.shadow.broken)
+    await desk.until(lambda: not desk.service.workitems.broken)
     await desk.do(ChangeState(SCHEDULER, uid(2), "CANCELED", TRANSACTION))
     assert desk.heard("A")[-1] == "2: CANCELED"
     assert desk.service.counters["rebuilds"] == 1
@@ -56,7 +56,7 @@ async def test_a_projection_that_fails_on_a_read_is_rebuilt_and_commands_are_ref
 @on_loop
 async def test_while_the_projection_is_rebuilt_commands_are_refused_at_once() -> None:
     desk = await furnished()
-    desk.service._gate.patience = 1_000
+    desk.service._locks.patience = 1_000
     break_projection(desk)
     desk.entries.unavailable = True
     await desk.refused_now(RequestCancel(SCHEDULER, uid(1)))
@@ -80,7 +80,7 @@ async def test_a_projection_that_fails_on_a_write_fails_no_command_and_forgets_n
     break_projection(desk)
     desk.entries.after[KEY].set()
     await waiting
-    await desk.until(lambda: not desk.service.shadow.broken)
+    await desk.until(lambda: not desk.service.workitems.broken)
     assert desk.heard("A")[-1] == "1: event 2"
     assert desk.workitem(1).events[-1].sequence == desk.sequences("A")[-1]
 
@@ -95,7 +95,7 @@ async def test_an_error_of_ours_in_the_projection_does_not_undo_what_was_written
     desk.service.projection.put = broken  # type: ignore[method-assign]
     await desk.do(RequestCancel(SCHEDULER, uid(1)))
     del desk.service.projection.put
-    await desk.until(lambda: not desk.service.shadow.broken)
+    await desk.until(lambda: not desk.service.workitems.broken)
     assert desk.heard("A")[-1] == "1: event 2"
     assert desk.workitem(1).events[-1].sequence == desk.sequences("A")[-1]
 
@@ -107,7 +107,7 @@ async def test_a_projection_that_fails_on_a_query_is_rebuilt() -> None:
     with pytest.raises(UpsError) as caught:
         await anext(aiter(desk.service.worklist.find(Query.of(HIGH))))
     assert caught.value.status.code == 0x0213
-    await desk.until(lambda: not desk.service.shadow.broken)
+    await desk.until(lambda: not desk.service.workitems.broken)
     assert (await desk.service.worklist.search(Query.of({}))).total == 2
 
 
@@ -132,7 +132,7 @@ async def test_a_projection_whose_file_was_deleted_is_rebuilt_within_a_minute(tm
     desk = await furnished(str(tmp_path / "p.sqlite"))
     overwrite(desk.path, None)
     await desk.pass_by(61)
-    await desk.until(lambda: not desk.service.shadow.broken)
+    await desk.until(lambda: not desk.service.workitems.broken)
     assert desk.service.counters["rebuilds"] == 1
     assert desk.state(1) == "IN PROGRESS"
 
@@ -176,7 +176,7 @@ async def test_a_projection_that_fails_within_a_write_fails_no_command_and_is_re
     await desk.create()
     desk.service.projection._file.writer.execute("DROP TABLE event")
     await desk.claim()
-    await desk.until(lambda: not desk.service.shadow.broken)
+    await desk.until(lambda: not desk.service.workitems.broken)
     assert desk.service.counters["rebuilds"] == 1
     assert desk.service.worklist.workitem(uid(1)).state.value == "IN PROGRESS"
     await settle()

@@ -15,7 +15,7 @@ from orthanc_ups.core.events import EventType
 from orthanc_ups.core.matching import Query
 from orthanc_ups.core.statuses import UpsError
 from orthanc_ups.store.port import StoreUnavailable
-from orthanc_ups.worklist import header
+from orthanc_ups.worklist import worklist_entry
 from orthanc_ups.worklist.commits import SPILL_ABOVE
 from tests.support.delivery import settle
 from tests.support.service import FILTERED, LOCK, NO_LOCK, NONE, Desk, grows, on_loop, overwrite
@@ -139,8 +139,8 @@ async def test_numbers_never_come_again_whatever_was_lost_before_the_crash() -> 
 
 @on_loop
 async def test_numbers_are_reserved_before_they_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(header, "SEQUENCES", 8)
-    monkeypatch.setattr(header, "CREATIONS", 4)
+    monkeypatch.setattr(worklist_entry, "SEQUENCES", 8)
+    monkeypatch.setattr(worklist_entry, "CREATIONS", 4)
     desk = await Desk("A").start()
 
     async def check() -> None:
@@ -164,8 +164,8 @@ async def test_numbers_are_reserved_before_they_are_used(monkeypatch: pytest.Mon
 
 @on_loop
 async def test_without_a_reservation_nothing_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(header, "SEQUENCES", 8)
-    monkeypatch.setattr(header, "CREATIONS", 100)
+    monkeypatch.setattr(worklist_entry, "SEQUENCES", 8)
+    monkeypatch.setattr(worklist_entry, "CREATIONS", 100)
     desk = await Desk("A").start()
     await desk.subscribe("A")
     await desk.create(1)

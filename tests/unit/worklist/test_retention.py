@@ -37,7 +37,7 @@ async def test_a_purged_workitem_is_gone_and_its_uid_is_not_used_again() -> None
         error = await desk.refused(command)
         assert (error.status.code, error.status.http) == (0xC307, 410)
     assert (await desk.refused(Create(SCHEDULER, uid(1), minimal()))).status.code == 0x0111
-    assert desk.service.shadow.count() == 0
+    assert desk.service.workitems.count() == 0
     await desk.restart()
     assert http(await desk.refused(RequestCancel(SCHEDULER, uid(1)))) == 410
 
@@ -157,11 +157,11 @@ async def test_a_locked_workitem_outlives_its_time_and_hides_none_behind_it(
             await desk.subscribe("A", number, lock=True)
         await desk.cancel(number)
     await desk.pass_by(HOUR + 600)
-    left = [n for n in range(1, 8) if uid(n) not in desk.service.shadow.tombstones]
+    left = [n for n in range(1, 8) if uid(n) not in desk.service.workitems.tombstones]
     assert left == [1, 2, 3, 4, 5]
     await desk.unsubscribe("A")
     await desk.pass_by(600)
-    assert desk.service.shadow.count() == 0
+    assert desk.service.workitems.count() == 0
 
 
 @on_loop
@@ -253,5 +253,5 @@ async def test_events_that_cannot_be_asked_for_again_are_forgotten() -> None:
     await desk.pass_by(HOUR / 2)
     await desk.create(2)
     await desk.pass_by(HOUR / 2 + 70)
-    kept = await desk.service.shadow.events(0, 100)
+    kept = await desk.service.workitems.events(0, 100)
     assert [event.uid for event in kept] == [uid(2)]

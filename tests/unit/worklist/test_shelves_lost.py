@@ -11,7 +11,7 @@ import pytest
 
 from orthanc_ups.core.commands import RequestCancel
 from orthanc_ups.store.port import Entry, StoreUnavailable
-from orthanc_ups.worklist.shadow import VANISHED
+from orthanc_ups.worklist.workitem_store import VANISHED
 from tests.support.delivery import settle
 from tests.support.furnished import furnished
 from tests.support.service import SCHEDULER, Desk, SlowEntries, on_loop
@@ -74,8 +74,8 @@ async def test_shelves_deleted_while_the_projection_is_broken_are_filled_from_wh
     projection, before = desk.service.projection, desk.entries.documents()
     desk.entries.lose()
     projection._broke("a disk error")
-    desk.service.shadow.look_after()
-    await desk.until(lambda: not desk.service.shadow.broken)
+    desk.service.workitems.check_file()
+    await desk.until(lambda: not desk.service.workitems.broken)
     after = desk.entries.documents()
     assert {key: after[key] for key in before} == before
     assert (desk.state(1), desk.state(2)) == ("IN PROGRESS", "IN PROGRESS")
@@ -88,8 +88,8 @@ async def test_if_nothing_can_be_read_of_it_that_is_said_and_the_rest_written_ba
     desk = await furnished(str(tmp_path / "p.sqlite"))
     desk.entries.lose()
     desk.service.projection._file.close(keep=False)
-    desk.service.shadow.look_after()
-    await desk.until(lambda: not desk.service.shadow.broken)
+    desk.service.workitems.check_file()
+    await desk.until(lambda: not desk.service.workitems.broken)
     assert "workitems are lost" in caplog.text
     assert "nothing is lost" not in caplog.text
     assert desk.entries.documents("subscriber/")

@@ -9,7 +9,7 @@ from orthanc_ups.core import tags
 from orthanc_ups.core.dataset import DataSet, element
 from orthanc_ups.core.workitem import Subscription
 from orthanc_ups.management.inspection import ServiceInspection
-from orthanc_ups.worklist.shadow import Shadow
+from orthanc_ups.worklist.workitem_store import WorkitemStore
 from tests.support.management_desk import Desk as PageDesk
 from tests.support.service import FILTERED, LOCK, NO_LOCK, NONE, Desk, on_loop
 from tests.support.workitems import minimal, uid
@@ -101,7 +101,7 @@ async def test_counting_reads_no_workitem(monkeypatch: pytest.MonkeyPatch) -> No
         raise AssertionError("a workitem was read")
 
     with monkeypatch.context() as without:
-        without.setattr(Shadow, "get", read)
+        without.setattr(WorkitemStore, "get", read)
         assert counted(desk) == (3, 1)
         assert len(listed(desk)) == 3
 

@@ -14,7 +14,7 @@ PATIENCE: Final = 10.0
 """Seconds that a command waits for those before it."""
 
 
-class Gate:
+class CommandLocks:
     """Commands on workitems pass side by side, ordered per workitem; a global act passes alone.
 
     A global act decides about every workitem at once. It waits for running commands to end and holds new

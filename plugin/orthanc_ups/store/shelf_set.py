@@ -84,7 +84,7 @@ async def in_flight(work: Callable[[T], Awaitable[None]], items: Iterable[T]) ->
         raise failures[0]
 
 
-class ShelfKeeper:
+class ShelfSet:
     """The shelves as a whole; what stands on them is OrthancEntries' matter."""
 
     def __init__(self, loopback: Loopback, uploads: Uploads) -> None:

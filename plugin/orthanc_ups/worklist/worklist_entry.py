@@ -20,7 +20,7 @@ SEQUENCES: Final = 1_000_000
 CREATIONS: Final = 1_000
 
 
-class Header:
+class WorklistEntry:
     """Reserves sequence and creation numbers in blocks, ahead of use.
 
     Numbers start behind the last reserved block, so a restart leaves a gap but never repeats one,

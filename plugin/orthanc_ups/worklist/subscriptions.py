@@ -27,7 +27,7 @@ from ..core.subscriptions import (
     subscribed_at,
 )
 from ..core.workitem import SpecificAct, Subscription, Workitem
-from .specifics import Specifics
+from .specifics import SpecificSubscriptions
 
 _log = logging.getLogger("orthanc_ups.worklist")
 _CACHED: Final = 20_000
@@ -41,14 +41,14 @@ class _Subscriber:
     version: str | None
 
 
-class Ledger:
+class Subscriptions:
     """Answers who is subscribed to what. Changed only by the worklist, after a write succeeded."""
 
     def __init__(self, zone: tzinfo | None = None) -> None:
         """``zone``: where date-times without offset belong, in filters and workitems; UTC if None."""
         self._zone = zone
         self._subscribers: dict[str, _Subscriber] = {}
-        self.specifics = Specifics()
+        self.specifics = SpecificSubscriptions()
         self._filters: dict[int, Query | None] = {}
         self._receivers: dict[str, tuple[_Facts, tuple[str, ...]]] = {}
         self._generation = 0
@@ -58,7 +58,7 @@ class Ledger:
         self._subscribers.clear()
         self._filters.clear()
         self._receivers.clear()
-        self.specifics = Specifics()
+        self.specifics = SpecificSubscriptions()
         self._generation += 1
 
     # --- global acts ---

@@ -14,13 +14,13 @@ from ..core.matching import Query
 from ..core.selection import Selection
 from ..core.statuses import PROCESSING_FAILURE, RESOURCE_LIMITATION, UpsError
 from ..core.workitem import HistoryEntry, Workitem
-from ..projection.projection import Kept, Projection, ProjectionBroken
+from ..projection.projection import Projection, ProjectionBroken, StoredWorkitem
 from ..store.document import UnreadableDocument, decode, encode
 from ..store.port import Entry
 from .tombstones import Tombstone, Tombstones, read_tombstone, tombstone_document
 from .writer import Writer
 
-__all__ = ["VANISHED", "Kept", "Shadow", "Tombstone", "stored_version", "tombstone_document"]
+__all__ = ["VANISHED", "StoredWorkitem", "Tombstone", "WorkitemStore", "stored_version", "tombstone_document"]
 
 _log = logging.getLogger("orthanc_ups.store")
 _T = TypeVar("_T")
@@ -29,7 +29,7 @@ VANISHED: Final = "vanished"
 """Stands for the version of a workitem whose entry is gone from the store and must be made anew."""
 
 
-class Shadow:
+class WorkitemStore:
     """The worklist's view of the stored workitems.
 
     ``on_broken`` is called when the projection fails; the worklist then rebuilds it from the store and
@@ -51,36 +51,36 @@ class Shadow:
 
     # --- single workitems ---
 
-    def get(self, uid: str) -> Kept | None:
+    def get(self, uid: str) -> StoredWorkitem | None:
         """A workitem with its stored version. Raises UpsError while the projection is rebuilt."""
-        return self._asked(lambda: self._projection.get(uid))
+        return self._query(lambda: self._projection.get(uid))
 
     def document(self, uid: str) -> bytes | None:
         """A workitem as it is stored. Raises UpsError while the projection is rebuilt."""
-        return self._asked(lambda: self._projection.document(uid))
+        return self._query(lambda: self._projection.document(uid))
 
     def text(self, uid: str) -> bytes | None:
         """The attributes of one as JSON text of the inner form. Raises UpsError while the projection is rebuilt."""
-        return self._asked(lambda: self._projection.text(uid))
+        return self._query(lambda: self._projection.text(uid))
 
     @contextmanager
-    def at_once(self) -> Iterator[None]:
+    def batch(self) -> Iterator[None]:
         """What is taken over within, without waiting for anything, is written down in one piece, which is cheaper."""
-        self._told(self._projection.gather)
+        self._update(self._projection.gather)
         try:
             yield
         finally:
-            self._told(self._projection.write_out)
+            self._update(self._projection.write_out)
 
     def put(self, workitem: Workitem, version: str, document: bytes) -> None:
         """Take over what was written. A failing projection fails no command: it is rebuilt."""
         self._on_change(workitem.uid)
-        self._told(lambda: self._projection.put(workitem, version, document))
+        self._update(lambda: self._projection.put(workitem, version, document))
 
     def remove(self, uid: str) -> None:
         """Forget a workitem here (its entry is gone or a tombstone)."""
         self._on_change(uid)
-        self._told(lambda: self._projection.remove(uid))
+        self._update(lambda: self._projection.remove(uid))
 
     def is_gone(self, uid: str) -> bool:
         """True if the workitem existed and was purged, and that is still remembered."""
@@ -88,12 +88,12 @@ class Shadow:
 
     def count(self) -> int:
         """Number of workitems."""
-        return self._asked(self._projection.count)
+        return self._query(self._projection.count)
 
-    async def bury(self, stored: Kept, last: HistoryEntry) -> None:
+    async def purge(self, stored: StoredWorkitem, last: HistoryEntry) -> None:
         """Replace a workitem's entry by a tombstone. Raises Conflict or StoreUnavailable."""
         uid = stored.workitem.uid
-        await self.tombstones.bury(uid, last, stored_version(stored))
+        await self.tombstones.write(uid, last, stored_version(stored))
         self.remove(uid)
 
     # --- what others did to an entry ---
@@ -114,7 +114,7 @@ class Shadow:
         else:
             self._adopt(uid, ours, entry)
 
-    def _adopt(self, uid: str, ours: Kept | None, entry: Entry) -> None:
+    def _adopt(self, uid: str, ours: StoredWorkitem | None, entry: Entry) -> None:
         try:
             workitem = _readable(uid, entry)
         except UnreadableDocument as error:
@@ -127,7 +127,7 @@ class Shadow:
             _log.warning("The entry of workitem %s was changed by somebody else; taking it over", uid)
             self.put(workitem, entry.version, entry.document)
 
-    def _keep(self, ours: Kept | None, version: str) -> None:
+    def _keep(self, ours: StoredWorkitem | None, version: str) -> None:
         if ours is not None:
             self.put(ours.workitem, version, encode(ours.workitem))
 
@@ -138,25 +138,25 @@ class Shadow:
 
         ``after`` has both of the last one of the page before.
         """
-        return self._asked(lambda: self._projection.ended(after, before, limit))
+        return self._query(lambda: self._projection.ended(after, before, limit))
 
     def created(self, after: int, through: int, limit: int) -> Sequence[Workitem]:
         """Workitems with creation numbers above ``after`` up to ``through``, in that order."""
-        return self._asked(lambda: self._projection.created(after, through, limit))
+        return self._query(lambda: self._projection.created(after, through, limit))
 
     # --- the log of events ---
 
     def record(self, events: Sequence[Event]) -> None:
         """Add events to the log."""
-        self._told(lambda: self._projection.record_events(events))
+        self._update(lambda: self._projection.record_events(events))
 
     def forget_events(self, before: float) -> int:
         """Remove some events from before a time (seconds since the epoch) from the log; how many."""
-        return self._asked(lambda: self._projection.forget_events(before))
+        return self._query(lambda: self._projection.forget_events(before))
 
     async def events(self, after: int, limit: int) -> list[Event]:
         """Logged events of any receiver behind a sequence number."""
-        return await self._asked_later(lambda: self._projection.events(after, limit))
+        return await self._query_later(lambda: self._projection.events(after, limit))
 
     # --- queries, off the loop ---
 
@@ -178,7 +178,7 @@ class Shadow:
         words: Sequence[str] = (),
     ) -> tuple[Sequence[DataSet], int]:
         """One page of matches that hold all the words, and the number of all."""
-        return await self._asked_later(
+        return await self._query_later(
             lambda: self._projection.search(query, offset, limit, order=order, words=words)
         )
 
@@ -186,11 +186,11 @@ class Shadow:
         self, query: Query, offset: int, limit: int | None, selection: Selection
     ) -> tuple[Sequence[bytes], int]:
         """One page of matches, the selected attributes of each as JSON text, and the number of all."""
-        return await self._asked_later(lambda: self._projection.search_texts(query, offset, limit, selection))
+        return await self._query_later(lambda: self._projection.search_texts(query, offset, limit, selection))
 
     async def numbers(self, query: Query) -> Sequence[int]:
         """Creation numbers of all matches."""
-        return await self._asked_later(lambda: self._projection.numbers(query))
+        return await self._query_later(lambda: self._projection.numbers(query))
 
     # --- when the projection fails ---
 
@@ -199,30 +199,30 @@ class Shadow:
         if self.broken:
             raise _busy()
 
-    def look_after(self) -> None:
+    def check_file(self) -> None:
         """Notice that somebody deleted the file of the projection."""
-        self._told(self._projection.check)
+        self._update(self._projection.check)
 
-    def _asked(self, question: Callable[[], _T]) -> _T:
+    def _query(self, query: Callable[[], _T]) -> _T:
         self.check()
         try:
-            return question()
+            return query()
         except ProjectionBroken as error:
             raise self._broke(error) from error
 
-    async def _asked_later(self, question: Callable[[], Awaitable[_T]]) -> _T:
+    async def _query_later(self, query: Callable[[], Awaitable[_T]]) -> _T:
         self.check()
         try:
-            return await question()
+            return await query()
         except ProjectionBroken as error:
             raise self._broke(error) from error
 
-    def _told(self, news: Callable[[], object]) -> None:
+    def _update(self, update: Callable[[], object]) -> None:
         """What is not taken over now stands in the store, where the rebuilding finds it."""
         if self.broken:
             return
         try:
-            news()
+            update()
         except Exception as error:  # whatever it is: what was written must not look as if it were not
             self._broke(error)
 
@@ -238,7 +238,7 @@ def _busy() -> UpsError:
     return UpsError(RESOURCE_LIMITATION, "the worklist is reading itself in again; try in some seconds")
 
 
-def stored_version(stored: Kept | None) -> str | None:
+def stored_version(stored: StoredWorkitem | None) -> str | None:
     """What the next write of a workitem must show: None if its entry must be made."""
     return None if stored is None or stored.version == VANISHED else stored.version
 
