@@ -1,23 +1,37 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What a command does to a workitem: ``decide(workitem, command, now) -> Decision`` or a raised UpsError."""
+"""What a command does to a workitem: ``decide(workitem, command, circumstances)`` is a Decision, or raises UpsError."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache
-from typing import Final
+from typing import Final, TypeAlias
 
 from . import attributes, dictionary, events, statuses, tags
 from .attributes import Prepared
-from .commands import ChangeState, Close, Create, RequestCancel, Update, WorkitemCommand
+from .commands import (
+    ChangeState,
+    Close,
+    Create,
+    Purge,
+    ReleaseLock,
+    RequestCancel,
+    Subscribe,
+    Unsubscribe,
+    Update,
+    WorkitemCommand,
+)
 from .dataset import DataSet, element, items
 from .events import Occurrence
 from .representations import REPRESENTATIONS
 from .states import REQUEST_CANCEL, Effect, State, Transaction, change_state
 from .statuses import Status, UpsError
 from .value_rules import USUAL, Limits
-from .workitem import Workitem, digest
+from .workitem import Subscription, Workitem, digest
+
+Decidable: TypeAlias = WorkitemCommand | Subscribe | Unsubscribe | ReleaseLock | Purge
+"""The commands that are about one workitem."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +45,8 @@ class Decision:
         occurrences: the events, in order.
         modified: attributes that the SCP corrected, for the answer.
         details: sentences that name each attribute that was corrected.
+        act: the AE and what its subscription to this very workitem becomes; None if that stays.
+        counter: the name of what to count once the decision is written; empty for nothing.
     """
 
     workitem: Workitem
@@ -39,6 +55,8 @@ class Decision:
     occurrences: tuple[Occurrence, ...] = ()
     modified: DataSet = field(default_factory=dict)
     details: tuple[str, ...] = ()
+    act: tuple[str, Subscription] | None = None
+    counter: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +69,12 @@ class Circumstances:
         watched: True if at least one AE is subscribed to the workitem.
         limits: what a data set may ask of us.
         strict: nothing is corrected but what the standard leaves to the SCP (``Ups.Strict``).
+        purged: True if a workitem of this UID existed and was purged, and that is still remembered.
+        is_full: True if no further workitem may be created.
+        deletion_locks: True if Deletion Locks are granted.
+        subscription: of the command's Receiving AE to the workitem (Table CC.2.3-2).
+        lock_holders: the AEs whose Deletion Lock holds the workitem.
+        is_undelivered: True if some receiver still has to get an event of the workitem.
     """
 
     now: datetime
@@ -58,6 +82,12 @@ class Circumstances:
     watched: bool = True
     limits: Limits = USUAL
     strict: bool = False
+    purged: bool = False
+    is_full: bool = False
+    deletion_locks: bool = True
+    subscription: Subscription = Subscription.NONE
+    lock_holders: tuple[str, ...] = ()
+    is_undelivered: bool = False
 
 
 def is_uid(found: str) -> bool:
@@ -70,12 +100,20 @@ _is_valid_uid = REPRESENTATIONS["UI"].valid
 _is_known_uid = lru_cache(4096)(_is_valid_uid)  # the same ones come again and again
 
 
-def decide(workitem: Workitem | None, command: WorkitemCommand, circumstances: Circumstances) -> Decision:
+def decide(workitem: Workitem | None, command: Decidable, circumstances: Circumstances) -> Decision:
     """Apply one command. Raises UpsError if the command is refused."""
     if isinstance(command, Create):
         return _create(workitem, command, circumstances)
     if workitem is None:
-        raise UpsError(statuses.NO_SUCH_WORKITEM)
+        raise UpsError(statuses.GONE if circumstances.purged else statuses.NO_SUCH_WORKITEM)
+    if isinstance(command, Subscribe):
+        return _subscribe(workitem, command, circumstances)
+    if isinstance(command, Unsubscribe):
+        return _unsubscribe(workitem, command, circumstances)
+    if isinstance(command, ReleaseLock):
+        return _release_lock(workitem, command, circumstances)
+    if isinstance(command, Purge):
+        return _purge(workitem, circumstances)
     if isinstance(command, Update):
         return _update(workitem, command, circumstances)
     if isinstance(command, ChangeState):
@@ -89,6 +127,10 @@ def decide(workitem: Workitem | None, command: WorkitemCommand, circumstances: C
 
 
 def _create(workitem: Workitem | None, command: Create, circumstances: Circumstances) -> Decision:
+    if workitem is None and circumstances.purged:
+        raise UpsError(statuses.DUPLICATE_INSTANCE, f"already existed, and was purged: UPS {command.uid}")
+    if workitem is None and circumstances.is_full:
+        raise UpsError(statuses.RESOURCE_LIMITATION, "the worklist is full (Ups.MaximumWorkitems)")
     if not is_uid(command.uid):
         raise UpsError(statuses.INVALID_INSTANCE, "the SOP Instance UID is not a valid UID")
     strict = circumstances.strict
@@ -301,3 +343,61 @@ def _canceled_unclaimed(workitem: Workitem, information: DataSet, now: datetime)
     canceled = replace(workitem, attributes=after, ended=now.timestamp())
     reports = (events.state_report(started), *_progressed(started, after), events.state_report(after))
     return Decision(canceled, "canceled before it was claimed", occurrences=reports)
+
+
+# --- Subscribe, Unsubscribe to one workitem (PS3.4 CC.2.3) ------------------------------------------
+
+
+def _subscribe(workitem: Workitem, command: Subscribe, circumstances: Circumstances) -> Decision:
+    """A State Report goes to the Receiving AE whatever the subscription was before (Table CC.2.3-2)."""
+    granted = Subscription.LOCK if command.lock and circumstances.deletion_locks else Subscription.NO_LOCK
+    refused = command.lock and not circumstances.deletion_locks
+    lock_name = "a Deletion Lock" if granted is Subscription.LOCK else "no Deletion Lock"
+    return Decision(
+        workitem,
+        f"subscribed {command.receiving_ae} with {lock_name}",
+        statuses.LOCK_NOT_GRANTED if refused else statuses.SUCCESS,
+        (events.state_report(workitem.attributes, command.receiving_ae),),
+        act=(command.receiving_ae, granted),
+        counter="subscriptions_created",
+    )
+
+
+def _unsubscribe(workitem: Workitem, command: Unsubscribe, circumstances: Circumstances) -> Decision:
+    """The AE's global subscription is left as it is."""
+    if circumstances.subscription is Subscription.NONE:
+        return Decision(workitem, status=statuses.NO_SUCH_SUBSCRIPTION)
+    return Decision(
+        workitem,
+        f"unsubscribed {command.receiving_ae}",
+        act=(command.receiving_ae, Subscription.NONE),
+        counter="subscriptions_removed",
+    )
+
+
+def _release_lock(workitem: Workitem, command: ReleaseLock, circumstances: Circumstances) -> Decision:
+    """A Deletion Lock becomes a plain subscription (PS3.4 CC.2.3.3)."""
+    if circumstances.subscription is not Subscription.LOCK:
+        return Decision(workitem, status=statuses.NO_SUCH_SUBSCRIPTION)
+    return Decision(
+        workitem,
+        f"released the Deletion Lock of {command.receiving_ae}",
+        act=(command.receiving_ae, Subscription.NO_LOCK),
+        counter="locks_released",
+    )
+
+
+# --- Purge (PS3.4 CC.1.1) ---------------------------------------------------------------------------
+
+
+def _purge(workitem: Workitem, circumstances: Circumstances) -> Decision:
+    """A final workitem may be forgotten as soon as nobody needs it any more."""
+    if not workitem.state.is_final:
+        detail = f"the UPS is {workitem.state.value}, not in a final state"
+        raise UpsError(statuses.MAY_NOT_UPDATE, detail)
+    if circumstances.lock_holders:
+        holders = ", ".join(circumstances.lock_holders)
+        raise UpsError(statuses.MAY_NOT_UPDATE, f"held by a Deletion Lock of {holders}")
+    if circumstances.is_undelivered:
+        raise UpsError(statuses.MAY_NOT_UPDATE, "events of it are not delivered yet")
+    return Decision(workitem, "purged")

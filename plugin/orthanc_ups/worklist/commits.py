@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""One command, one write: the workitem with its not yet delivered events (design: events commit with the change)."""
+"""One command, one write: the workitem together with its events that are not delivered yet."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
@@ -16,6 +17,7 @@ from .order import Ticket
 from .state import WorklistState
 from .workitem_store import StoredWorkitem, stored_version
 
+_log = logging.getLogger("orthanc_ups.worklist")
 KEPT_SETTLED: Final = 4
 SPILL_ABOVE: Final = 64
 SPILLED_AT_ONCE: Final = 48
@@ -108,6 +110,20 @@ class Commits:
             finally:
                 self._state.order.settle(ticket, events)
         return after
+
+    async def purge(self, stored: StoredWorkitem, entry: HistoryEntry) -> None:
+        """Put a tombstone in the place of a workitem; ``entry`` says when, by whom and why.
+
+        Raises:
+            Conflict: somebody else changed it.
+            StoreUnavailable: something of it may be left.
+        """
+        workitem = stored.workitem
+        await self.sweep_one(workitem.uid)
+        await self._state.workitems.purge(stored, entry)
+        self._state.subscriptions.forget(workitem)
+        reason = f" ({entry.why})" if entry.why else ""
+        _log.info("%s: purged%s; workitem %s was %s", entry.who, reason, workitem.uid, workitem.state.value)
 
     async def _reserve(self, count: int) -> None:
         """Make sure that so many numbers may be used. Raises StoreUnavailable."""

@@ -142,7 +142,7 @@ class GlobalActs:
                 continue
             self._state.subscriptions.keep(log, version)
             return
-        raise UpsError(statuses.PROCESSING_FAILURE, f"subscriber/{receiving_ae} is changed by others")
+        raise UpsError(statuses.PROCESSING_FAILURE, f"subscriber/{receiving_ae} kept changing")
 
     def _may_compact(self, receiving_ae: str) -> bool:
         """Whether acts may be dropped that a later one repeats.

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
 from typing import Any, Final, Protocol, TypeVar
 
@@ -14,25 +14,27 @@ from ..core.ae_titles import InvalidAeTitle, valid_ae_title
 from ..core.commands import (
     SERVICE_OF,
     Command,
+    Create,
     Purge,
     ReleaseLock,
+    RequestCancel,
     Requester,
     Subscribe,
     Suspend,
     Unsubscribe,
 )
 from ..core.dataset import DataSet
+from ..core.decide import Circumstances, Decidable, Decision, decide
 from ..core.matching import Query
 from ..core.outcome import WHOLE, Outcome, Page, Paging, T
 from ..core.reasons import discreet, reason_of
 from ..core.statuses import UpsError
+from ..core.value_rules import Limits
 from ..core.workitem import HistoryEntry, Workitem
 from ..store.port import StoreUnavailable
 from ..store.recovery import ShelvesLost
-from .attempts import Attempt, Attempts, Step
 from .commits import Commits
 from .global_acts import GlobalActs
-from .purging import Purging
 from .state import WorklistState
 from .workitem_store import StoredWorkitem
 from .writer import Conflict
@@ -71,8 +73,7 @@ class Worklist:
         self._global_acts = GlobalActs(state, commits)
         self._receiving_aes = receiving_aes
         self._on_lost = on_lost
-        self._attempts = Attempts(state)
-        self._purging = Purging(state, commits)
+        self._limits = Limits(state.settings.maximum_nesting)
         self._running: set[asyncio.Task[Any]] = set()
         self._closed = False
         self.observers: list[Callable[[Command, Outcome], None]] = []
@@ -159,32 +160,53 @@ class Worklist:
     async def _dispatched(self, command: Command) -> Outcome:
         if isinstance(command, (Subscribe, Unsubscribe, Suspend)):
             return await self._on_subscription(command)
-        if isinstance(command, ReleaseLock):
-            return await self._on_one(command, self._attempts.released(command))
-        if isinstance(command, Purge):
-            return await self._purged(command)
-        return await self._on_one(command, self._attempts.decided(command))
+        return await self._on_workitem(command)
 
     # --- one workitem ---
 
-    async def _on_one(self, command: Command, step: Step) -> Outcome:
-        async def carry_out(before: StoredWorkitem | None) -> Outcome:
-            return await self._carried_out(command, before, step(before))
-
-        return await self._against_others(command.uid, carry_out)
-
-    async def _against_others(
-        self, uid: str, work: Callable[[StoredWorkitem | None], Awaitable[Outcome]]
-    ) -> Outcome:
-        """Do the work alone on one workitem, anew if somebody else (not we) has changed its entry."""
+    async def _on_workitem(self, command: Decidable) -> Outcome:
+        """Decide and write, alone on the workitem; again if somebody else (not we) has changed its entry."""
+        uid = command.uid
         async with self._state.locks.workitem(uid):
             for _ in range(_TRIES):
+                before = self._state.workitems.get(uid)
+                workitem = before.workitem if before else None
+                decision = decide(workitem, command, self._circumstances(command, workitem))
                 try:
-                    return await work(self._state.workitems.get(uid))
+                    return await self._carried_out(command, before, decision)
                 except Conflict as conflict:
                     self._state.workitems.adopt(uid, conflict.entry)
                     self._seen(uid)
         raise UpsError(statuses.PROCESSING_FAILURE, f"{uid} kept changing; gave up after {_TRIES} attempts")
+
+    def _circumstances(self, command: Decidable, workitem: Workitem | None) -> Circumstances:
+        """What the rules for this command need to know besides the workitem."""
+        state, settings = self._state, self._state.settings
+        circumstances = Circumstances(
+            state.now(),
+            settings.worklist_label,
+            limits=self._limits,
+            strict=settings.strict,
+            deletion_locks=settings.deletion_locks,
+        )
+        if workitem is None:
+            return replace(
+                circumstances,
+                purged=state.workitems.is_gone(command.uid),
+                is_full=isinstance(command, Create) and state.workitems.count() >= settings.maximum_workitems,
+            )
+        if isinstance(command, RequestCancel):
+            return replace(circumstances, watched=bool(state.subscriptions.receivers(workitem)))
+        if isinstance(command, (Unsubscribe, ReleaseLock)):
+            subscription = state.subscriptions.state(command.receiving_ae, workitem)
+            return replace(circumstances, subscription=subscription)
+        if isinstance(command, Purge):
+            return replace(
+                circumstances,
+                lock_holders=state.subscriptions.lock_holders(workitem),
+                is_undelivered=self._commits.waits(workitem),
+            )
+        return circumstances
 
     def _seen(self, uid: str) -> None:
         stored = self._state.workitems.get(uid)
@@ -192,32 +214,28 @@ class Worklist:
             self._commits.seen(stored.workitem)
 
     async def _carried_out(
-        self, command: Command, before: StoredWorkitem | None, planned: Attempt
+        self, command: Decidable, before: StoredWorkitem | None, decision: Decision
     ) -> Outcome:
-        decision, uid = planned.decision, command.uid
+        uid = command.uid
         workitems = (before.workitem, decision.workitem) if before else (decision.workitem,)
         why = discreet(reason_of(command), *workitems)
         outcome = Outcome(decision.status, uid, decision.modified, decision.details, why)
-        if before is not None and decision.workitem is before.workitem and planned.act is None:
-            return outcome
         entry = HistoryEntry(self._state.now().timestamp(), str(command.requester), decision.what, why)
+        if isinstance(command, Purge):
+            assert before is not None
+            await self._commits.purge(before, entry)
+            return outcome
+        if before is not None and decision.workitem is before.workitem and decision.act is None:
+            return outcome
         after = await self._commits.commit(
-            before, decision.workitem, decision.occurrences, entry, planned.act
+            before, decision.workitem, decision.occurrences, entry, decision.act
         )
-        if planned.counted:
-            self._state.counters.add(planned.counted)
+        if decision.counter:
+            self._state.counters.add(decision.counter)
         _log.info("%s: %s; workitem %s is %s", command.requester, decision.what, uid, after.state.value)
         if uid in self._commits.overflows:
             self._in_background(self._commits.sweep_one(uid))
         return outcome
-
-    async def _purged(self, command: Purge) -> Outcome:
-        async def carry_out(before: StoredWorkitem | None) -> Outcome:
-            self._attempts.present(command.uid, before)
-            assert before is not None
-            return await self._purging.carry_out(command, before, self._state.now().timestamp())
-
-        return await self._against_others(command.uid, carry_out)
 
     # --- subscriptions (PS3.4 CC.2.3) ---
 
@@ -234,10 +252,8 @@ class Worklist:
             command = replace(command, receiving_ae=self._state.titles.use(command.receiving_ae))
         if is_global or isinstance(command, Suspend):
             outcome = await self._globally(command)
-        elif isinstance(command, Subscribe):
-            outcome = await self._on_one(command, self._attempts.subscribed(command))
         else:
-            outcome = await self._on_one(command, self._attempts.unsubscribed(command))
+            outcome = await self._on_workitem(command)
         if (
             outcome.status is statuses.NO_SUCH_SUBSCRIPTION
         ):  # an AE that is known no more may still unsubscribe
@@ -257,7 +273,13 @@ class Worklist:
 
     def workitem(self, uid: str) -> Workitem:
         """A workitem with all that is known of it. Raises UpsError (C307; 404 or 410)."""
-        return self._attempts.present(uid, self._state.workitems.get(uid))
+        return self._existing(uid, self._state.workitems.get(uid)).workitem
+
+    def _existing(self, uid: str, value: T | None) -> T:
+        if value is None:
+            purged = self._state.workitems.is_gone(uid)
+            raise UpsError(statuses.GONE if purged else statuses.NO_SUCH_WORKITEM)
+        return value
 
     async def retrieve(self, uid: str) -> DataSet:
         """The attributes of a workitem, without Transaction UID. Raises UpsError (C307; 404 or 410)."""
@@ -265,11 +287,11 @@ class Worklist:
 
     def document_of(self, uid: str) -> bytes:
         """A workitem as it is stored: equal as long as nothing changes. Raises UpsError (C307; 404 or 410)."""
-        return self._attempts.there(uid, self._state.workitems.document(uid))
+        return self._existing(uid, self._state.workitems.document(uid))
 
     def text_of(self, uid: str) -> bytes:
         """Its attributes as JSON text of the inner form (core/dataset.py). Raises UpsError (C307; 404 or 410)."""
-        return self._attempts.there(uid, self._state.workitems.text(uid))
+        return self._existing(uid, self._state.workitems.text(uid))
 
     def find(self, query: Query) -> AsyncIterator[list[DataSet]]:
         """The answers of a C-FIND in chunks, with exactly the requested attributes (PS3.4 CC.2.8)."""
