@@ -29,13 +29,13 @@ from orthanc_ups.delivery.line import BurstAt
 from orthanc_ups.delivery.port import Burst, Endpoint
 from orthanc_ups.store.document import decode, decode_events, encode, encode_events
 from orthanc_ups.store.log_document import decode_log, encode_log
+from orthanc_ups.store.memory import InMemoryEntries
 from orthanc_ups.store.moving import move_worklist
 from orthanc_ups.store.node import Node, NodeMark
 from orthanc_ups.store.port import StoreUnavailable
 from orthanc_ups.store.shelves import Value
-from orthanc_ups.store.memory import InMemoryEntries
-from orthanc_ups.worklist.worklist_entry import Header
 from orthanc_ups.worklist.tombstones import read_tombstone, tombstone_document
+from orthanc_ups.worklist.worklist_entry import WorklistEntry
 from orthanc_ups.worklist.writer import Writer
 from tests.support.delivery import VirtualClock
 
@@ -123,9 +123,9 @@ IDENTITY: Final = "d3b07384d113edec49eaa6238ad5ff00"
 
 async def header_document() -> bytes:
     entries = InMemoryEntries()
-    header = Header(Writer(entries))
-    header.identity = IDENTITY
-    await header.reserve(1, 1)
+    worklist_entry = WorklistEntry(Writer(entries))
+    worklist_entry.identity = IDENTITY
+    await worklist_entry.reserve(1, 1)
     return await stored(entries, "worklist")
 
 

@@ -15,7 +15,7 @@ from ..store.copy import CopiedEntries
 from ..store.document import is_tombstone
 from ..store.log_document import encode_log
 from ..store.port import Entry, StoreUnavailable
-from ..store.shelf_keeper import StoreMisconfigured
+from ..store.shelf_set import StoreMisconfigured
 from .commits import Commits
 from .loader import Loader, Stored, unsettled_events
 from .state import WorklistState

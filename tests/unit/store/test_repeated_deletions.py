@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from orthanc_ups.store.shelf_keeper import RepeatedDeletions, StoreMisconfigured
+from orthanc_ups.store.shelf_set import RepeatedDeletions, StoreMisconfigured
 
 SHELF_NUMBERS = frozenset({1, 2})
 MINUTE = 60.0
