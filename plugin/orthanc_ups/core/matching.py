@@ -159,10 +159,17 @@ class _Compiler:
     def level(self, dataset: DataSet, trail: Trail, above: bool) -> list[KeyTest]:
         """The tests of all keys that are not universal.
 
-        ``above`` is False in a sequence that is no matching key; attributes of the table have their own say.
+        ``above`` is False in a sequence that is no matching key; attributes of the table have their own say. A
+        Private Creator asks for nothing by itself: it says whose the private keys of its block are (PS3.5 §7.8.1).
         """
-        keys = [self._key(tag, found, trail, above) for tag, found in dataset.items()]
-        return [key for key in keys if key is not None]
+        keys = {tag: self._key(tag, found, trail, above) for tag, found in dataset.items()}
+        asked = {tag: key for tag, key in keys.items() if key is not None}
+        blocks = {tag[:6] for tag in asked if not _is_private_creator(tag)}
+        return [
+            key
+            for tag, key in asked.items()
+            if not _is_private_creator(tag) or f"{tag[:4]}{tag[6:]}" in blocks
+        ]
 
     def _key(self, tag: str, found: Element, trail: Trail, above: bool) -> KeyTest | None:
         path = _path(trail, tag)
@@ -226,7 +233,11 @@ class _Compiler:
         return Mechanisms.EMPTY in self.mechanisms and is_empty_key(value)
 
     def _why_unmatchable(self, asked: Asked, value: Any, rule: Rule | None) -> str:
-        return "" if self._is_empty_key(value) else unmatchable(asked, value, rule.values if rule else ())
+        if self._is_empty_key(value):
+            return ""
+        if asked.path == tags.SOP_CLASS_UID:
+            return "" if plain(value) == tags.PUSH else f"the SOP Class UID of each is {tags.PUSH}"
+        return unmatchable(asked, value, rule.values if rule else ())
 
     def _sequence(self, tag: str, found: Element, trail: Trail, usable: bool) -> KeyTest | None:
         items_ = found.get("Value") or []
@@ -236,6 +247,11 @@ class _Compiler:
             return None
         tests = self.level(items_[0], (*trail, (tag, 1)), usable)
         return _item_test(tag, tests) if tests else None
+
+
+def _is_private_creator(tag: str) -> bool:
+    """True for (gggg,0010) to (gggg,00FF) with gggg odd, which reserves (gggg,1000) to (gggg,10FF) and so on."""
+    return int(tag[3], 16) % 2 == 1 and "0010" <= tag[4:] <= "00FF"
 
 
 def _is_foreign(tag: str, trail: Trail) -> bool:

@@ -153,6 +153,20 @@ def test_a_private_attribute_comes_with_what_tells_whose_it_is() -> None:
     }  # fmt: skip
 
 
+def test_ps3_5_7_8_1_a_private_creator_by_itself_asks_for_nothing() -> None:
+    creator, key = {"00090010": element("LO", "OURS")}, {"00091001": element("LO", "red")}
+    assert Query.of({**creator, "00091001": element("LO")}).matches(full())
+    assert Query.of({**key, **creator}).matches({**creator, **key})
+    assert not Query.of({**key, **creator}).matches({"00090010": element("LO", "THEIRS"), **key})
+    assert not Query.of({**key, **creator}).matches(full())
+
+
+def test_c_2_2_2_1_a_sop_class_that_no_workitem_has_is_told() -> None:
+    assert Query.of({tags.SOP_CLASS_UID: element("UI", tags.PUSH)}).unmatchable == ()
+    ((path, reason),) = Query.of({tags.SOP_CLASS_UID: element("UI", tags.PULL)}).unmatchable
+    assert path == tags.SOP_CLASS_UID and tags.PUSH in reason
+
+
 def test_search_with_all_returns_everything() -> None:
     stored = full()
     found = Query.of({}).select_with_returns(stored, None, True)
