@@ -17,7 +17,7 @@ from ..core.dataset import BINARY_VRS, Element
 from ..core.dictionary import VR_OF
 from ..core.refusals import spelled
 from ..core.representations import REPRESENTATIONS
-from .attribute_names import UnknownAttribute, tag_of, vr_of
+from .attribute_names import UnknownAttribute, keyword_of, tag_of, vr_of
 from .encoded_values import NUMBER_CODES, values_of
 
 _UTF_8: Final = ("utf_8",)
@@ -47,12 +47,18 @@ class Corrections:
     def note(self, path: str, what: str) -> None:
         """``path`` is the attribute, as tags joined by dots; ``what`` goes on behind its name."""
         *above, tag = path.split(".")
-        inside = "".join(f", in {spelled(one)}" for one in reversed(above))
-        self.say(f"{spelled(tag)} {what}{inside}")
+        inside = "".join(f", in {_spelled(one)}" for one in reversed(above))
+        self.say(f"{_spelled(tag)} {what}{inside}")
 
     def say(self, sentence: str) -> None:
         """A correction that is about no single attribute."""
         self._sentences[sentence] = None
+
+
+def _spelled(tag: str) -> str:
+    """As the core spells an attribute, and by its keyword if it has one that the core does not know."""
+    name = keyword_of(tag)
+    return f"{name} ({tag[:4]},{tag[4:]})" if name else spelled(tag)
 
 
 # --- names and VRs ----------------------------------------------------------------------------------

@@ -46,16 +46,22 @@ def corrected(found: Any, vr: str) -> tuple[Element, str] | None:
     source, given = found["vr"], _given(found)
     if given is None:
         return None
-    what = f"taken as {vr} instead of {source}" if source != vr else _REWRITTEN.get(vr, f"rewritten as {vr}")
+    what = f"taken as {vr} instead of {source}" if source != vr else ""
     if not given:
-        return element(vr), what
+        return element(vr), what or _REWRITTEN.get(vr, f"rewritten as {vr}")
     if vr not in _UNSPLIT:
         given = [part for one in given for part in (one.split("\\") if isinstance(one, str) else [one])]
     converted = [_converted(one, source, vr) for one in given]
     valid = REPRESENTATIONS[vr].valid
-    return (element(vr, *converted), what) if all(one is None or valid(one) for one in converted) else None
+    if not all(one is None or valid(one) for one in converted):
+        return None
+    trimmed = given != converted and [str(one).strip() for one in given] == converted
+    return element(vr, *converted), what or (
+        _TRIMMED if trimmed else _REWRITTEN.get(vr, f"rewritten as {vr}")
+    )
 
 
+_TRIMMED: Final = "cleared of blanks and line ends around it"
 _REWRITTEN: Final[Mapping[str, str]] = MappingProxyType(
     {
         "AS": "rewritten as three digits and D, W, M or Y",
@@ -68,7 +74,7 @@ _REWRITTEN: Final[Mapping[str, str]] = MappingProxyType(
         "SH": "rewritten as one line",
         "TM": "rewritten as HHMMSS",
         "UC": "rewritten as one line",
-        "UI": "rid of what is not part of the UID",
+        "UI": "cleared of what is not part of the UID",
     }
 )
 

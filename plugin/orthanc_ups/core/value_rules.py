@@ -200,7 +200,7 @@ class _Check:
         contents = rule.contents if rule else None
         sound = [self.level(item, contents, (*trail, (tag, number))) for number, item in enumerate(given, 1)]
         if contents and not self._findings.strict and any(_is_hollow(item, contents) for item in sound):
-            self._findings.correction(trail, tag, "rid of items without any value")
+            self._findings.correction(trail, tag, "cleared of items without any value")
             sound = [item for item in sound if not _is_hollow(item, contents)]
         unchanged = len(sound) == len(given) and all(
             one is other for one, other in zip(sound, given, strict=True)

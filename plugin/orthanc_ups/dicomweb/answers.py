@@ -10,9 +10,10 @@ from dataclasses import replace
 from typing import Any, Final
 
 from ..codecs import dicom_json, dicom_xml
+from ..codecs.attribute_names import keyword_of
 from ..core import statuses
 from ..core.dataset import DataSet
-from ..core.dictionary import path_name
+from ..core.dictionary import keyword
 from ..core.outcome import Outcome, Page
 from ..core.statuses import Service, Status, UpsError
 from . import multipart
@@ -97,11 +98,15 @@ def refused(error: UpsError, service: Service | None, base: str) -> WebResponse:
         "Detail": error.detail,
         "Attribute": error.tag,
         "Attributes": [
-            {"Tag": fault.path, "Keyword": path_name(fault.path), "Reason": fault.reason}
+            {"Tag": fault.path, "Keyword": _keywords(fault.path), "Reason": fault.reason}
             for fault in error.faults
         ],
     }
     return report(http, content, headers)
+
+
+def _keywords(path: str) -> str:
+    return ".".join(keyword_of(tag) or keyword(tag) for tag in path.split("."))
 
 
 def _warning_of(status: Status, service: Service | None) -> str | None:

@@ -304,7 +304,9 @@ def _path(name: str) -> tuple[str, ...]:
     try:
         return tuple(tag_of(part) for part in name.split("."))
     except UnknownAttribute as unknown:
-        raise HttpProblem(400, f"unknown attribute {str(unknown)[:100]!r} in {name[:200]!r}") from None
+        raise HttpProblem(
+            400, f"{name[:200]!r} is no attribute: unknown keyword {str(unknown)[:100]!r}"
+        ) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,7 +171,7 @@ class Exchange:
 # --- Error Comment (0000,0902): 64 characters of ASCII, so tags come before words (PS3.7 Annex C) ---
 
 _LONGEST: Final = 64
-_SPELLED_TAG: Final = re.compile(r" ?\(([0-9A-F]{4},[0-9A-F]{4})\)")
+_SPELLED_TAG: Final = re.compile(r"(?:, (?=\())? ?\(([0-9A-F]{4},[0-9A-F]{4})\)")
 
 
 def comment_of(error: UpsError) -> str:
@@ -188,7 +188,7 @@ def comment_on(outcome: Outcome) -> str:
         return shortened(outcome.status.meaning)
     sentences = "; ".join(outcome.details)
     tags = list(dict.fromkeys(found.replace(",", "") for found in _SPELLED_TAG.findall(sentences)))
-    return shortened(f"{_spelled(tags)} {_SPELLED_TAG.sub('', sentences)}".strip())
+    return shortened(f"{_spelled(tags)} {_SPELLED_TAG.sub('', sentences).strip()}".strip())
 
 
 def _spelled(paths: list[str]) -> str:

@@ -206,7 +206,7 @@ def test_ps3_5_6_2_a_number_that_has_no_room_in_a_ds_is_rounded_and_named(lenien
 
 def test_a_number_that_has_no_room_in_an_fd_is_rounded_and_named() -> None:
     _, sentences = read('{"00181271":{"vr":"FD","Value":[0.12345678901234567890]}}')
-    assert sentences == ("(0018,1271) was rounded to the 64 bits of VR FD",)
+    assert sentences == ("WaterEquivalentDiameter (0018,1271) was rounded to the 64 bits of VR FD",)
     assert read('{"00181271":{"vr":"FD","Value":[0.1]}}')[1] == ()
 
 

@@ -197,6 +197,14 @@ def test_cc_2_5_a_state_in_lower_case_is_scheduled() -> None:
     )
 
 
+def test_blanks_around_a_value_are_not_called_lower_case() -> None:
+    prepared = create(minimal(t00741200=element("CS", "\n  MEDIUM\n ")))
+    assert prepared.attributes[tags.PRIORITY] == element("CS", "MEDIUM")
+    assert prepared.modifications == (
+        "ScheduledProcedureStepPriority (0074,1200) was cleared of blanks and line ends around it",
+    )
+
+
 def test_cc_2_1_3_every_unmet_final_state_requirement_is_named() -> None:
     with pytest.raises(UpsError) as caught:
         refuse_unmet(update(stored(), performed(t00404051=None, t00404019=None)).attributes, State.COMPLETED)

@@ -111,6 +111,10 @@ def test_comments_say_what_was_corrected_with_tags_first() -> None:
     assert comment_on(Outcome(statuses.CREATED_MODIFIED, UID, details=details)) == (
         "(0010,0010) (0010,0040) PatientName, PatientSex were added empty"
     )
+    nameless = ("(0000,0002), (0000,1000) were left out, in item 1 of Sequence (0040,4018)",)
+    assert comment_on(Outcome(statuses.UPDATED_MODIFIED, UID, details=nameless)) == (
+        "(0000,0002) (0000,1000) (0040,4018) were left out, in item 1.."
+    )
     assert comment_on(Outcome(statuses.ALREADY_CANCELED, UID)) == statuses.ALREADY_CANCELED.meaning
 
 
