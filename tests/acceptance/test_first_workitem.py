@@ -7,6 +7,7 @@ They get in with one request, and the answer names each correction; or one refus
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -246,3 +247,11 @@ def test_ps3_4_5_4_2_strict_absent_type_2_attributes_are_refused_all_at_once(str
 def test_ps3_4_5_4_2_strict_a_neighbouring_vr_is_refused(strict: Ways, way: str) -> None:
     reply = strict.create(way, new_uid(), minimal(t00741204=element("ST", "x")))
     assert (reply.accepted, reply.status, reply.faults) == (False, "0106", ("00741204",))
+
+
+def test_ps3_7_c_names_that_no_attribute_has_are_refused_all_at_once(ways: Ways) -> None:
+    sent = {**minimal(), "Foo": element("LT", "x"), "Bar": element("LT", "x"), "00091001": {"Value": ["x"]}}
+    answer = ways.web.post(f"/workitems?workitem={new_uid()}", json.dumps(sent).encode())
+    assert answer.status_code == 400
+    named = [fault["Tag"] or fault["Reason"].split("'")[1] for fault in answer.json()["Attributes"]]
+    assert sorted(named) == ["00091001", "Bar", "Foo"]

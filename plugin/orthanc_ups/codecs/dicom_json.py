@@ -14,7 +14,7 @@ import json
 import math
 import re
 from codecs import BOM_UTF8
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from operator import itemgetter
 from types import NoneType
 from typing import Any, Final
@@ -23,7 +23,8 @@ import orjson
 
 from ..core import tags
 from ..core.dataset import DataSet, Element, element
-from ..core.statuses import INVALID_VALUE, NO_SUCH_ATTRIBUTE, UpsError
+from ..core.refusals import refusal_of
+from ..core.statuses import INVALID_VALUE, NO_SUCH_ATTRIBUTE, Fault, UpsError
 from ..core.value_rules import DEEPEST, USUAL
 from .attribute_names import vr_of
 from .corrections import Corrections, right_vr, tag_of_name, unpacked
@@ -118,21 +119,27 @@ def decode(body: bytes, nesting: int = DEEPEST, corrections: Corrections | None 
 
     Raises:
         MalformedJson: no JSON, a name twice in one object, or neither array nor object.
-        UpsError: 0105 or 0106 with the path of the attribute; values are left to the rules of the core.
+        UpsError: 0105 or 0106 with the paths of all attributes that cannot be read; values are left to the rules of
+            the core.
     """
     found = parsed(body, _MOST_NODES)
     listed = found if isinstance(found, list) else [found]
     if not all(isinstance(one, dict) for one in listed):
         raise MalformedJson("expected a JSON object, or an array of them, with tags as names")
     reader = _Reader(corrections)
-    return [reader.data_set(one, "", nesting) for one in listed]
+    data_sets = [reader.data_set(one, "", nesting) for one in listed]
+    reader.refuse()
+    return data_sets
 
 
 def data_set(found: object, nesting: int = DEEPEST) -> DataSet:
     """A data set that stands somewhere in what ``parsed`` gave. Raises as ``decode``."""
     if not isinstance(found, dict):
         raise MalformedJson("expected a JSON object with tags as names")
-    return _Reader(None).data_set(found, "", nesting)
+    reader = _Reader(None)
+    read = reader.data_set(found, "", nesting)
+    reader.refuse()
+    return read
 
 
 def parsed(body: bytes, most: int | None = None) -> Any:
@@ -174,23 +181,48 @@ def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
+_MOST_FAULTS: Final = 100
+
+
 class _Reader:
-    """Turns parsed JSON into data sets."""
+    """Turns parsed JSON into data sets; what cannot be read is left out and held against them by ``refuse``."""
 
     def __init__(self, corrections: Corrections | None) -> None:
         self._corrections = corrections
         self._lenient = corrections if corrections and corrections.lenient else None
+        self._faults: list[Fault] = []
+        self._more_faults = 0
+
+    def refuse(self) -> None:
+        """Raise UpsError if there is a fault: one refusal that names all of them."""
+        if self._faults:
+            raise refusal_of(self._faults, self._more_faults)
+
+    def _fault(self, error: UpsError) -> None:
+        if len(self._faults) < _MOST_FAULTS:
+            self._faults.append(Fault(error.status, error.tag or "", error.detail))
+        else:
+            self._more_faults += 1
 
     def data_set(self, found: dict[str, Any], path: str, nesting: int) -> DataSet:
         made: DataSet = {}
-        named = ((self._tag(name, path), given) for name, given in found.items())
-        for tag, given in sorted(named, key=itemgetter(0)):
+        for tag, given in sorted(self._named(found, path), key=itemgetter(0)):
             here = f"{path}.{tag}" if path else tag
-            if tag in made:
-                raise UpsError(INVALID_VALUE, f"({tag[:4]},{tag[4:]}) stands twice", here)
-            if tag != tags.SPECIFIC_CHARACTER_SET and not tag.endswith("0000"):
-                made[tag] = self._element(given, tag, here, nesting)
+            try:
+                if tag in made:
+                    raise _refused(tag, here, "stands twice")
+                if tag != tags.SPECIFIC_CHARACTER_SET and not tag.endswith("0000"):
+                    made[tag] = self._element(given, tag, here, nesting)
+            except UpsError as error:
+                self._fault(error)
         return made
+
+    def _named(self, found: dict[str, Any], path: str) -> Iterator[tuple[str, Any]]:
+        for name, given in found.items():
+            try:
+                yield self._tag(name, path), given
+            except UpsError as error:
+                self._fault(error)
 
     def _tag(self, name: str, path: str) -> str:
         tag = name.upper()

@@ -114,7 +114,7 @@ def refusal_of(faults: Sequence[Fault], more: int = 0) -> UpsError:
     unnamed = len(ranked) - len(sentences) + more
     if unnamed:
         sentences.append(f"and {unnamed} more attributes are at fault")
-    return UpsError(ranked[0].status, "; ".join(sentences), ranked[0].path, ranked)
+    return UpsError(ranked[0].status, "; ".join(sentences), ranked[0].path or None, ranked)
 
 
 def _rank(fault: Fault) -> tuple[bool, int]:

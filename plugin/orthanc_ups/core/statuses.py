@@ -234,7 +234,7 @@ class Fault:
 
     Attributes:
         status: the row of the register that this attribute alone would be refused with.
-        path: tags as 8 hex digits joined by ``.``, from the root down to the attribute.
+        path: tags as 8 hex digits joined by ``.``, from the root down to the attribute; empty for a name that is none.
         reason: a sentence that begins with the attribute, without patient data.
     """
 

@@ -106,7 +106,7 @@ def refused(error: UpsError, service: Service | None, base: str) -> WebResponse:
 
 
 def _keywords(path: str) -> str:
-    return ".".join(keyword_of(tag) or keyword(tag) for tag in path.split("."))
+    return ".".join(keyword_of(tag) or keyword(tag) for tag in path.split(".") if tag)
 
 
 def _warning_of(status: Status, service: Service | None) -> str | None:

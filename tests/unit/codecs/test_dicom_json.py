@@ -158,6 +158,14 @@ def test_what_is_no_data_set_is_refused_with_its_path(text: str, path: str | Non
     assert (refusal.value.status.http, refusal.value.tag) == (400, path)
 
 
+def test_ps3_7_c_a_refusal_names_all_that_cannot_be_read() -> None:
+    body = b'{"Foo": 1, "00091001": {"Value": ["x"]}, "00404018": {"vr": "SQ", "Value": [{"Bar": 1, "00080100": 2}]}}'
+    with pytest.raises(UpsError) as caught:
+        dicom_json.decode(body)
+    assert {fault.path for fault in caught.value.faults} == {"", "00091001", "00404018", "00404018.00080100"}
+    assert all(word in caught.value.detail for word in ("'Foo'", "'Bar'", "(0009,1001)", "(0008,0100)"))
+
+
 @pytest.mark.parametrize(
     "body",
     [b"", b"{", b"[1]", b'"x"', b"7", b"null", b"\xff\xfe{}", b'{"a":NaN}', b"[" * 100_000, b'{"a":1,"a":2}',
