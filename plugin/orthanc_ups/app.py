@@ -167,7 +167,7 @@ class Plugin:
             await told_to_stop()
             await self._close()
             await goes_on()
-            _log.error("Orthanc seemed to be stopped and goes on: the worklist is opened again")
+            _log.error("Orthanc seemed to stop but is still running; opening the worklist again")
             self._closing = None
             self._site.open_again()
 
@@ -182,7 +182,7 @@ class Plugin:
         try:
             self._thread.submit(self._close()).result(_STOP_WITHIN)
         except (FutureTimeoutError, asyncio.CancelledError):
-            _log.error("The UPS service did not stop in time; it is ended as it is")
+            _log.error("The UPS service did not stop in time; ending it anyway")
         except Exception:
             _log.exception("The UPS service did not stop cleanly")
         if not self._thread.stop(_JOIN_WITHIN):

@@ -201,7 +201,7 @@ def _check_webhook(webhook: Webhook, path: str) -> None:
         if kind not in range(1, 6):
             raise ConfigurationError(f'"{path}.EventTypes" has {kind}, expected numbers from 1 to 5')
     if webhook.secret.startswith(ENCODED_SECRET) and not _is_base64(webhook.secret[len(ENCODED_SECRET) :]):
-        raise ConfigurationError(f'"{path}.Secret" begins with "{ENCODED_SECRET}", expected base64 behind it')
+        raise ConfigurationError(f'"{path}.Secret" begins with "{ENCODED_SECRET}", expected base64 after it')
 
 
 def _check_addresses(settings: Settings) -> None:

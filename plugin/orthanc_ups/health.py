@@ -53,7 +53,7 @@ class HealthReport:
 _SENTENCES = {
     ServiceState.STARTING: "the UPS service is not open yet",
     ServiceState.OPEN: "the UPS service is open",
-    ServiceState.STANDBY: "the UPS service stands by",
+    ServiceState.STANDBY: "the UPS service is on standby",
     ServiceState.STORE_SILENT: "nothing can be stored now",
     ServiceState.FAILED: "the UPS service cannot start",
     ServiceState.STOPPING: "the UPS service is being stopped",

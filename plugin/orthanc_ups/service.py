@@ -50,9 +50,9 @@ _LAST_COMMANDS: Final = 2.0
 
 
 class UpsService:
-    """Everything between the wires and the store.
+    """Everything between the interfaces and the store.
 
-    Life: ``start`` (reads the worklist in), then the attributes are used by the wires, at last ``stop``.
+    Life: ``start`` (reads the worklist in), then the attributes are used by the interfaces, at last ``stop``.
     Every method must be called on the one asyncio loop.
     """
 
@@ -229,11 +229,11 @@ class UpsService:
             try:
                 await work()
             except StoreUnavailable as error:
-                _log.warning("Put off, as Orthanc's store is not available: %s", error)
+                _log.warning("Postponed, as Orthanc's store is not available: %s", error)
             except UpsError as error:
-                _log.warning("Put off: %s", error.detail)
+                _log.warning("Postponed: %s", error.detail)
             except Exception:
-                _log.exception("A chore failed: internal error; it will be tried again")
+                _log.exception("A periodic task failed: internal error; it will be tried again")
             await self.clock.sleep(every)
 
     async def _reserve_ahead(self) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The service with its network: builds every wire, opens them in order, and closes them again."""
+"""The service with its network: builds every interface, opens them in order, and closes them again."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from .delivery.receivers import KnownReceivers
 from .dicomweb import tls as web_tls
 from .dicomweb.authorization import Authorization, OrthancQuestions
 from .dicomweb.http_port import HttpPort, unavailable
-from .dicomweb.http_service import Doors, HttpService
+from .dicomweb.http_service import HttpParts, HttpService
 from .dicomweb.origins import Origins
 from .dicomweb.orthanc_port import OrthancRoutes
-from .dicomweb.orthanc_requests import OrthancDoor, send
+from .dicomweb.orthanc_requests import OrthancRequests, send
 from .dicomweb.rights import Rights
 from .dicomweb.ups_rs import UpsRs
 from .dicomweb.websocket import WebSocketSessions
@@ -41,7 +41,7 @@ from .management.explorer_files import serve
 from .management.pages import OrthancAdmission, OrthancPages
 from .monitoring.audit import AuditLog
 from .monitoring.disk_space import DiskSpace
-from .monitoring.metrics import Instruments, Metrics, Wires, meters, sources
+from .monitoring.metrics import Instruments, Interfaces, Metrics, meters, sources
 from .monitoring.store_watch import StoreWatch
 from .orthanc import collector
 from .orthanc.descriptors import Descriptors
@@ -98,7 +98,7 @@ class Site:
             settings.maximum_connections + settings.maximum_associations + MORE_CONNECTIONS
         )
         self._refusals = RefusalLog()
-        self._door = OrthancDoor(thread.submit, settings, surroundings, self._refusals)
+        self._requests = OrthancRequests(thread.submit, settings, surroundings, self._refusals)
         self.health = Health()
         self._web_context = web_tls.server_context(surroundings)
         self._dimse_context = dimse_tls.server_context(surroundings)
@@ -208,7 +208,7 @@ class Site:
         self._opened.append(server.stop)
         watch = StoreWatch(service, self._read_of_the_store)
         self._keep(watch.run)
-        self._tell(service, Wires(server, dimse, http, self.health, sockets))
+        self._tell(service, Interfaces(server, dimse, http, self.health, sockets))
         await self._open_pages(service, dimse)
         http.serve(web.answer)
         self.health.opened(lambda: watch.trouble or "; ".join(self._disk_space.warnings()))
@@ -254,8 +254,8 @@ class Site:
         self._metadata.refused_because = ""
         await self.run()
 
-    def _tell(self, service: UpsService, wires: Wires) -> None:
-        figures = sources(service, meters(wires, self._instruments))
+    def _tell(self, service: UpsService, interfaces: Interfaces) -> None:
+        figures = sources(service, meters(interfaces, self._instruments))
         self._keep(Metrics(figures, self._instruments.publish).run)
         if self._instruments.emit is not None:
             audit = AuditLog(self._instruments.emit, _in_a_moment)
@@ -372,13 +372,13 @@ class Site:
             ignored_parameters=authorization.query_tokens,
         )
         self._routes = OrthancRoutes(
-            handler, authorization, rights, self._door, self._settings, self._surroundings
+            handler, authorization, rights, self._requests, self._settings, self._surroundings
         )
         sessions = WebSocketSessions(
             sockets, service.delivery.replay, self._listens, authorization.query_tokens
         )
-        doors = Doors(handler, sessions, authorization, rights)
-        return HttpService(doors, self._settings, self._surroundings, self._refusals)
+        parts = HttpParts(handler, sessions, authorization, rights)
+        return HttpService(parts, self._settings, self._surroundings, self._refusals)
 
     async def _open_pages(self, service: UpsService, dimse: DimseChannel) -> None:
         known = await operating.asked(self._loopback)
@@ -398,7 +398,7 @@ class Site:
         self._keep(activity.run)
         assert self._routes is not None  # opened before the page
         self._pages = OrthancPages(
-            self._door, api.answer, serve, self._authorization, self._routes.service, origins
+            self._requests, api.answer, serve, self._authorization, self._routes.service, origins
         )
 
     # --- closing ---
@@ -435,9 +435,9 @@ async def _for_ever(work: Callable[[], Awaitable[None]]) -> None:
     for pause in growing(_FIRST_PAUSE, _LONGEST_PAUSE):
         try:
             await work()
-            _log.error("A part of the UPS service ended; it is begun again in %g s", pause)
+            _log.error("A part of the UPS service ended; restarting it in %g s", pause)
         except Exception:
-            _log.exception("A part of the UPS service failed; it is begun again in %g s", pause)
+            _log.exception("A part of the UPS service failed; restarting it in %g s", pause)
         await asyncio.sleep(pause)
 
 

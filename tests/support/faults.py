@@ -90,7 +90,7 @@ class UnderLoad:
         self.verdict = wait_until_told(self._journal, self._record, ("WARD", "BOARD"))
         assert self.verdict.is_good, f"{self.verdict}\n{self.orthanc.log_tail()}"
         ours = [line for line in self.orthanc.log_text().splitlines() if MARK in line]
-        assert not [line for line in ours if "error of ours" in line or "Traceback" in line]
+        assert not [line for line in ours if re.search("error of ours|internal error|Traceback", line)]
 
     def _end(self) -> None:
         for process in (self._writers, self._subscribers):

@@ -22,7 +22,7 @@ from orthanc_ups.delivery.receivers import KnownReceivers
 from orthanc_ups.dicomweb import tls as web_tls
 from orthanc_ups.dicomweb.authorization import Authorization
 from orthanc_ups.dicomweb.http_port import HttpPort
-from orthanc_ups.dicomweb.http_service import Doors, HttpService
+from orthanc_ups.dicomweb.http_service import HttpParts, HttpService
 from orthanc_ups.dicomweb.rights import Rights
 from orthanc_ups.dicomweb.ups_rs import UpsRs
 from orthanc_ups.dicomweb.websocket import WebSocketSessions
@@ -170,8 +170,8 @@ class WebService(WebClient):
             self.service.delivery.seen,
             authorization.query_tokens,
         )
-        doors = Doors(handler, sessions, authorization, rights)
-        return HttpService(doors, self.settings, self.surroundings, self.refusals)
+        parts = HttpParts(handler, sessions, authorization, rights)
+        return HttpService(parts, self.settings, self.surroundings, self.refusals)
 
     async def _stop(self) -> None:
         await self.listener.stop()

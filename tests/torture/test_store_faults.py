@@ -56,7 +56,7 @@ def test_a_full_disk_refuses_changes_until_there_is_room(load: UnderLoad) -> Non
     finally:
         ballast.unlink()
     wait_until_taken(load)
-    assert load.logs("there is room again", begun)
+    assert load.logs("has free space again", begun)
     return load.goes_on()
 
 

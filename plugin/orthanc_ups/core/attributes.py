@@ -61,7 +61,7 @@ __all__ = [
 _NEVER_STORED: Final = frozenset({tags.TRANSACTION_UID, tags.SPECIFIC_CHARACTER_SET})
 _UPS_CLASSES: Final = frozenset({tags.PUSH, tags.WATCH, tags.PULL, tags.EVENT, tags.QUERY})
 
-# The UIDs travel in the command set or the URL; the wires see to it that a body that repeats them agrees.
+# The UIDs travel in the command set or the URL; the interfaces see to it that a body that repeats them agrees.
 # Transaction UID is 2/2, but many SCUs leave it out, and empty is what it becomes in any case.
 # Worklist Label is 2/1: it does not stay empty.
 _CREATABLE: Final = replace(

@@ -93,7 +93,7 @@ def check_cancellation(
     findings = Findings(strict=strict)
     sound = checked(information, findings, limits)
     for tag in sorted(sound.keys() - set(CANCEL_INFORMATION)):
-        findings.fault(NO_SUCH_ARGUMENT, (), tag, "is no argument of a cancellation request")
+        findings.fault(NO_SUCH_ARGUMENT, (), tag, "is not an argument of a cancellation request")
     rule = rule_for(f"{tags.PROGRESS_INFORMATION}.{tags.DISCONTINUATION_REASONS}")
     reasons = sound.get(tags.DISCONTINUATION_REASONS)
     if rule and reasons:

@@ -17,8 +17,8 @@ class Requester:
 
     Attributes:
         ae: AE title of the requester, without padding.
-        via: the door: ``"DIMSE"``, ``"UPS-RS"``, ``"page"``, ``"retention"``, ``"import"``.
-        user: the authenticated user, if the door knows one.
+        via: the interface: ``"DIMSE"``, ``"UPS-RS"``, ``"page"``, ``"retention"``, ``"import"``.
+        user: the authenticated user, if the interface knows them.
         reason: why, in the words of an operator, as they were given; see ``core/reasons.py``.
     """
 

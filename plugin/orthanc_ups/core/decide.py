@@ -177,7 +177,7 @@ def _check_may_update(workitem: Workitem, transaction: str | None) -> None:
         raise UpsError(statuses.MAY_NOT_UPDATE, f"the UPS is {workitem.state.value}")
     if workitem.state is State.SCHEDULED:
         if transaction:
-            detail = "the UPS is SCHEDULED: it is updated without Transaction UID (0008,1195)"
+            detail = "the UPS is SCHEDULED; it must be updated without Transaction UID (0008,1195)"
             raise UpsError(statuses.NOT_IN_PROGRESS, detail, tags.TRANSACTION_UID)
         return
     found = workitem.compare(transaction)
@@ -321,7 +321,7 @@ def _request_cancel(workitem: Workitem, command: RequestCancel, circumstances: C
     )
     details = (*command.corrections, *corrections)
     if command.only_scheduled and workitem.state is not State.SCHEDULED:
-        raise UpsError(statuses.PROCESSING_FAILURE, f"the UPS is {workitem.state.value} by now")
+        raise UpsError(statuses.PROCESSING_FAILURE, f"the UPS is {workitem.state.value} already")
     cell = REQUEST_CANCEL[workitem.state]
     if isinstance(cell, Status):
         return _refused_or_warned(workitem, cell)

@@ -64,7 +64,7 @@ def state_report(workitem: DataSet, only: str | None = None) -> Occurrence:
 
 
 def cancel_requested(requesting_ae: str, information: DataSet) -> Occurrence:
-    """Event 2: who asks, and what he gave as reason and contact."""
+    """Event 2: who asks, and which reason and contact they gave."""
     given = {tag: information[tag] for tag in CANCEL_INFORMATION if information.get(tag, {}).get("Value")}
     given[tags.REQUESTING_AE] = element("AE", requesting_ae)
     return Occurrence(EventType.CANCEL_REQUESTED, dict(sorted(given.items())))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Free-text search for people: every word must occur somewhere in what a person would look for.
 
-Not part of DICOM: wires offer it beside the matching of PS3.4. An index stores ``searchable(attributes)`` and
+Not part of DICOM: interfaces offer it beside the matching of PS3.4. An index stores ``searchable(attributes)`` and
 looks for each of ``words(text)`` in it as a substring.
 """
 

@@ -320,7 +320,7 @@ def _local_zone(timezone: str | tzinfo | None) -> Zone:
         return UTC if timezone is None else timezone
     found = zone(timezone)
     if found is None:
-        raise ValueError(f"{timezone!r} is no offset from UTC such as +0100")
+        raise ValueError(f"{timezone!r} is not an offset from UTC such as +0100")
     return found
 
 

@@ -28,6 +28,6 @@ class Mechanisms(Flag):
         read = cls.NONE
         for word in words:
             if not isinstance(word, str) or word.upper() not in cls.__members__:
-                raise ValueError(f"{word!r} is no extended matching mechanism")
+                raise ValueError(f"{word!r} is not an extended matching mechanism")
             read |= cls[word.upper()]
         return read

@@ -78,7 +78,7 @@ def value_fault(found: Any, tag: str, rule: Rule | None) -> str | None:
     """What is wrong with an element, in words after its name, or None. Items are not looked into."""
     vr = found.get("vr") if isinstance(found, dict) else None
     if not isinstance(vr, str) or vr not in REPRESENTATIONS or not found.keys() <= _KEYS:
-        return "is no element with a VR of DICOM and its values"
+        return "is not an element with a VR of DICOM and its values"
     expected = rule.vr if rule else VR_OF.get(tag, vr)
     if vr != expected and not (rule and vr == rule.former_vr):
         return f"has VR {vr}, expected {expected}"
@@ -189,7 +189,7 @@ class _Check:
                 trail, shown, "left out: groups 0000 and 0002 are not part of a data set"
             )
         else:
-            what = "is no tag of content: expected 8 hex digits"
+            what = "is not a tag of content: expected 8 hex digits"
             self._findings.fault(NO_SUCH_ATTRIBUTE, trail, shown, what)
 
     def _items(self, found: Element, tag: str, rule: Rule | None, trail: Trail) -> Element:
@@ -211,7 +211,7 @@ class _Check:
         given = found.get("Value") if type(found) is dict else None
         self._left -= 1 + len(given) if type(given) is list else 1
         if self._left < 0:
-            what = f"is too much: at most {self._limits.parts} elements, items and values in all"
+            what = f"is too large: at most {self._limits.parts} elements, items and values in all"
             raise refusal(INVALID_VALUE, trail, tag if _is_tag(tag) else "FFFFFFFF", what)
 
 

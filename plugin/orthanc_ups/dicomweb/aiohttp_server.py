@@ -20,7 +20,7 @@ from ..orthanc.logs import Seldom
 from ..orthanc.refusal_log import Refusal, RefusalLog
 from .response import Headers, HttpProblem, WebResponse
 
-_log = logging.getLogger("orthanc_ups.wires.http")
+_log = logging.getLogger("orthanc_ups.http")
 SERVER: Final = "orthanc-ups"
 """What each answer has as ``Server``: no versions, which would help attackers only."""
 _LARGE: Final = 48 * 1024  # bytes; what is smaller fits an empty buffer below us, so that nobody waits
@@ -126,7 +126,9 @@ class LimitedHandler(RequestHandler):
             async with asyncio.timeout(self._limits.idle):
                 return await super().finish_response(request, resp, start_time)
         except TimeoutError:
-            _log.info("a client did not take its answer in %g s: cut off", self._limits.idle)
+            _log.info(
+                "a client did not read its answer within %g s; closing the connection", self._limits.idle
+            )
             if self.transport is not None:
                 self.transport.abort()
             return resp, True
@@ -156,13 +158,13 @@ class LimitedHandler(RequestHandler):
             detail = f"the {where} is longer than {self._limits.header_size} bytes (Ups.MaximumHeaderSize)"
             return HttpProblem(414 if line else 431, detail)
         if isinstance(exc, BadHttpMethod):
-            return HttpProblem(400, "this is no HTTP/1.1 request")
+            return HttpProblem(400, "this is not an HTTP/1.1 request")
         if exc is not None and "Too many headers" in str(exc):
             return HttpProblem(431, "the request has too many header fields")
         if status < 500:
-            return HttpProblem(status, "the request is no well-formed HTTP/1.1")
+            return HttpProblem(status, "the request is not well-formed HTTP/1.1")
         _log.error("a request failed", exc_info=exc)
-        return HttpProblem(status, "the server met an error of its own")
+        return HttpProblem(status, "internal server error; see Orthanc's log")
 
 
 async def invite_body(request: BaseRequest) -> None:
@@ -171,7 +173,7 @@ async def invite_body(request: BaseRequest) -> None:
     if expected is None or request.version < (1, 1):
         return
     if expected.lower() != "100-continue":
-        raise HttpProblem(417, f"Expect is {expected[:40]!r}, which is not understood")
+        raise HttpProblem(417, f"Expect is {expected[:40]!r}, which is not supported")
     await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     request.writer.output_size = 0  # it is no part of the answer
 

@@ -133,7 +133,7 @@ class Authorization:
                 takes for something else.
         """
         if not all(map(_is_text, credentials.shown.values())):
-            raise HttpProblem(400, "the credentials are not UTF-8, so that Orthanc cannot be shown them")
+            raise HttpProblem(400, "the credentials are not UTF-8 and cannot be passed on to Orthanc")
         method = method if method in _METHODS_OF_ORTHANC else "GET"
         verdict = await self._verdict(method, path, credentials, self._token(query))
         if verdict.problem is not None:
@@ -154,7 +154,7 @@ class Authorization:
                 status, _ = await self._orthanc.ask("GET", target, credentials.shown)
         except (TimeoutError, OSError):
             raise HttpProblem(
-                503, "Orthanc cannot be asked who is admitted", (("Retry-After", "5"),)
+                503, "cannot ask Orthanc whether the request is allowed", (("Retry-After", "5"),)
             ) from None
         return status not in (401, 403)
 
@@ -232,13 +232,13 @@ class Authorization:
 def _problem(status: int, body: bytes, path: str) -> HttpProblem | None:
     """What Orthanc's answer means for the caller; None if our route there was called with this very path."""
     if status == 401:
-        return HttpProblem(401, "Orthanc asks for credentials", (_CHALLENGE,))
+        return HttpProblem(401, "Orthanc requires credentials", (_CHALLENGE,))
     if status >= 500:
-        return HttpProblem(503, "Orthanc cannot be asked who is admitted", (("Retry-After", "5"),))
+        return HttpProblem(503, "cannot ask Orthanc whether the request is allowed", (("Retry-After", "5"),))
     if status >= 400:
         return HttpProblem(403, "Orthanc does not allow this")
     if body != unquote(path).encode():
-        return HttpProblem(400, "Orthanc takes the path of this request for another one")
+        return HttpProblem(400, "Orthanc understands the path of this request differently")
     return None
 
 

@@ -72,9 +72,9 @@ class BodyReceiver:
         except TimeoutError:
             raise HttpProblem(408, f"the body did not arrive within {self._patience:g} s") from None
         except RequestPayloadError:
-            raise HttpProblem(400, "the body is not what its headers announce") from None
+            raise HttpProblem(400, "the body does not match its headers") from None
         except ConnectionError:  # nobody will read this answer
-            raise HttpProblem(400, "the connection was lost before the whole body came") from None
+            raise HttpProblem(400, "the connection was lost before the whole body arrived") from None
 
     async def _collected(self, request: BaseRequest, received: _Received) -> bytes:
         chunks: list[bytes] = []
@@ -144,7 +144,7 @@ class BodyReader:
             body = _decompressed(body, compressed, self._size)
         data_sets = self._data_sets(_media_type(content_type), body, corrections)
         if len(data_sets) != 1:
-            raise HttpProblem(400, f"the body holds {len(data_sets)} data sets, expected one")
+            raise HttpProblem(400, f"the body contains {len(data_sets)} data sets, expected one")
         return data_sets[0]
 
     def _data_sets(
@@ -167,7 +167,7 @@ class BodyReader:
         for part in multipart.decode(body, media_type.parameters.get("boundary", "")):
             of_part = _media_type(part.content_type or default)
             if of_part.type == "multipart":
-                raise HttpProblem(415, "a part of the body is multipart itself")
+                raise HttpProblem(415, "a part of the body is itself multipart")
             data_sets += self._data_sets(of_part, part.content, corrections)
         return data_sets
 
@@ -178,7 +178,7 @@ def _media_type(content_type: str) -> MediaType:
         return DICOM_JSON
     media_type = parse(content_type)
     if media_type is None:
-        raise HttpProblem(415, f"Content-Type {content_type[:100]!r} is no media type, expected {_TAKEN}")
+        raise HttpProblem(415, f"Content-Type {content_type[:100]!r} is not a media type, expected {_TAKEN}")
     charset = media_type.parameters.get("charset", "utf-8").lower()
     if charset not in ("utf-8", "utf8", "us-ascii") and media_type.subtype.endswith("json"):
         raise HttpProblem(415, f"the body has charset {charset[:40]}, expected UTF-8")
@@ -200,5 +200,5 @@ def _decompressed(body: bytes, coding: str, maximum: int) -> bytes:
             413, f"the body is larger than {maximum} bytes when decompressed (Ups.MaximumBodySize)"
         )
     if not reader.eof or reader.unused_data:
-        raise HttpProblem(400, "the gzip of the body is cut off or has something behind it")
+        raise HttpProblem(400, "the gzip of the body is truncated or followed by other data")
     return plain

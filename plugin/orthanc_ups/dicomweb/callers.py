@@ -32,9 +32,9 @@ class Caller:
         raw: the header fields as they came, and how many bytes they are.
         headers: by lower-case name; the values of a repeated one joined (RFC 9110 §5.3).
         cors: headers for every answer.
-        service: base URI of the service as he sees it, without slash at the end; ``web_socket_service`` likewise.
+        service: base URI of the service as they see it, without slash at the end; ``web_socket_service`` likewise.
         credentials: what Orthanc is asked with.
-        is_local: True if he is on this very host.
+        is_local: True if they are on this very host.
     """
 
     raw: tuple[tuple[bytes, bytes], ...]
@@ -80,7 +80,9 @@ class Callers:
     def check(self, caller: Caller) -> None:
         """Refuse who may not even ask. Raises HttpProblem 403, 431."""
         if self._only_loopback and not caller.is_local:
-            raise HttpProblem(403, "only this host may come in (RemoteAccessAllowed of Orthanc is false)")
+            raise HttpProblem(
+                403, "only requests from this host are allowed (RemoteAccessAllowed of Orthanc is false)"
+            )
         if caller.size > self._header_size:
             raise HttpProblem(
                 431, f"the header is larger than {self._header_size} bytes (Ups.MaximumHeaderSize)"

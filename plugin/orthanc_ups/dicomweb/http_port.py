@@ -25,7 +25,7 @@ from ..settings import Settings, Surroundings
 from .aiohttp_server import FULL, LimitedHandler, LimitedServer, ServerLimits, as_aiohttp
 from .response import HttpProblem, WebResponse
 
-_log = logging.getLogger("orthanc_ups.wires.http")
+_log = logging.getLogger("orthanc_ups.http")
 HEALTH: Final = "/ups/health"
 _STOPPING: Final = 2.0  # seconds for what is under way
 _SOON: Final = (("Retry-After", "2"),)

@@ -28,7 +28,7 @@ from .websocket import WebSocketSessions
 
 
 @dataclass(frozen=True, slots=True)
-class Doors:
+class HttpParts:
     """What stands behind the listener."""
 
     handler: UpsRs
@@ -41,17 +41,17 @@ class HttpService:
     """Lets requests in, hands them on and sends the answers. Lives on one asyncio loop."""
 
     def __init__(
-        self, doors: Doors, settings: Settings, surroundings: Surroundings, refusals: RefusalLog
+        self, parts: HttpParts, settings: Settings, surroundings: Surroundings, refusals: RefusalLog
     ) -> None:
         """Raises ValueError for a trusted proxy that is no address or network."""
-        self._doors = doors
+        self._parts = parts
         self._refusals = refusals
         self._addresses = Addresses(settings)
         self._origins = Origins(settings.allowed_origins)
         self._callers = Callers(
             settings,
             surroundings,
-            doors.authorization,
+            parts.authorization,
             self._origins,
             self._addresses,
             tls=surroundings.http_tls,
@@ -104,9 +104,9 @@ class HttpService:
         if preflight is not None:
             return preflight
         self._origins.check(method, caller.headers, caller.service)
-        resource = self._doors.rights.spelled(_resource(method, path, query))
+        resource = self._parts.rights.spelled(_resource(method, path, query))
         check_uid(resource)  # what is asked of Orthanc must be what it looks like
-        user = await self._doors.authorization.admit(method, resource, caller.credentials, query)
+        user = await self._parts.authorization.admit(method, resource, caller.credentials, query)
         asked = WebRequest(
             method=method,
             path=path,
@@ -120,18 +120,18 @@ class HttpService:
         if resource.kind is Kind.CONNECTION and method == "GET":
             return await self._connected(request, asked, resource.ae)
         if not request.body_exists:
-            return await self._doors.handler.answer(asked)
+            return await self._parts.handler.answer(asked)
         async with self._bodies.of(request) as body:
-            return await self._doors.handler.answer(replace(asked, body=body))
+            return await self._parts.handler.answer(replace(asked, body=body))
 
     async def _connected(self, request: BaseRequest, asked: WebRequest, ae: str) -> StreamResponse:
         if self._origins.is_foreign(asked.headers, asked.service):
             raise foreign(asked.headers)
-        self._doors.rights.check(asked.user, ae)
+        self._parts.rights.check(asked.user, ae)
         connection = connection_of(request)
         connection.is_web_socket = True
         try:
-            return await self._doors.sessions.serve(request, ae, asked.query, asked.service)
+            return await self._parts.sessions.serve(request, ae, asked.query, asked.service)
         finally:
             connection.is_web_socket = False
 
@@ -151,6 +151,7 @@ def _resource(method: str, path: str, query: str) -> Resource:
     requester = Parameters.of(query).value(*REQUESTER)
     if not requester:
         raise HttpProblem(
-            400, "whose notification connection? Expected /subscribers/AETITLE or ?requester=AETITLE"
+            400,
+            "the notification connection lacks an AE title; expected /subscribers/AETITLE or ?requester=AETITLE",
         )
     return Resource(Kind.CONNECTION, ae=ae_title(requester))

@@ -28,7 +28,7 @@ from . import answers
 from .addresses import Addresses, web_socket
 from .authorization import Authorization
 from .origins import Origins
-from .orthanc_requests import ORTHANCS_PORT, OrthancDoor, query_of
+from .orthanc_requests import ORTHANCS_PORT, OrthancRequests, query_of
 from .refusals import refusal
 from .request import WebRequest
 from .resources import Resource, check_uid, resource_of
@@ -51,14 +51,14 @@ class OrthancRoutes:
         handler: UpsRs,
         authorization: Authorization,
         rights: Rights,
-        door: OrthancDoor,
+        requests: OrthancRequests,
         settings: Settings,
         surroundings: Surroundings,
     ) -> None:
         self._handler = handler
         self._authorization = authorization
         self._rights = rights
-        self._door = door
+        self._requests = requests
         self._addresses = Addresses(settings)
         self._origins = Origins(settings.allowed_origins)
         self._public = bool(settings.public_url)
@@ -84,7 +84,7 @@ class OrthancRoutes:
         def refused(response: WebResponse) -> Refusal:
             return self._refusal(uri, request, response)
 
-        self._door.answer(output, request, work, refused, head=_method(request) == "HEAD")
+        self._requests.answer(output, request, work, refused, head=_method(request) == "HEAD")
 
     def _refusal(self, uri: str, request: RestRequest, response: WebResponse) -> Refusal:
         path = uri.removeprefix(self._addresses.root).partition("?")[0]

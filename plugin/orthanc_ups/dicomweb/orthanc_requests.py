@@ -34,7 +34,7 @@ Submit = Callable[[Coroutine[Any, Any, WebResponse]], "Future[WebResponse]"]
 """Runs a coroutine on the worklist's loop."""
 
 
-class OrthancDoor:
+class OrthancRequests:
     """Shared by all our routes on Orthanc's port. Its callbacks come on Orthanc's threads."""
 
     def __init__(

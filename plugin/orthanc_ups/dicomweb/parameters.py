@@ -190,7 +190,7 @@ def key_warnings(query: Query) -> list[str]:
     warnings = []
     if query.unsupported:
         names = ", ".join(map(_spelled, query.unsupported))
-        warnings.append(f"These are no matching keys of a Workitem and were not used: {names}")
+        warnings.append(f"These are not matching keys of a Workitem and were not used: {names}")
     warnings += [f"No Workitem matches {_spelled(path)}: {reason}" for path, reason in query.unmatchable]
     return warnings
 
@@ -292,7 +292,7 @@ def identifier(pairs: Iterable[tuple[str, str | None]], mechanisms: Mechanisms =
     for name, value in pairs:
         path = _path(name)
         if path in seen:
-            raise HttpProblem(400, f"{name[:100]} is given twice: each attribute may stand once")
+            raise HttpProblem(400, f"{name[:100]} occurs twice: each attribute may occur once")
         seen.add(path)
         _add_key(keys, path, _Text(name, value or "", mechanisms))
     return _ordered(keys)
@@ -334,7 +334,7 @@ class _Text:
 def _add_key(keys: DataSet, path: tuple[str, ...], text: _Text) -> None:
     for tag in path[:-1]:
         if vr_of(tag) != "SQ":
-            raise HttpProblem(400, f"{text.name[:200]}: {tag} is no sequence")
+            raise HttpProblem(400, f"{text.name[:200]}: {tag} is not a sequence")
         keys = keys.setdefault(tag, {"vr": "SQ"}).setdefault("Value", [{}])[0]
     tag = path[-1]
     vr = vr_of(tag) or "LO"  # of private attributes the VR is unknown: text compares with any

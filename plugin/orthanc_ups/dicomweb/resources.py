@@ -121,7 +121,7 @@ def _match(pattern: Sequence[str], segments: Sequence[str]) -> dict[str, str] | 
 def ae_title(text: str) -> str:
     """An AE title without padding (PS3.5 Table 6.2-1, VR AE). Raises HttpProblem 400."""
     if not text.isprintable():  # in a URL not even NUL is padding
-        raise HttpProblem(400, f"{text[:40]!r} is not an AE title: it holds a control character")
+        raise HttpProblem(400, f"{text[:40]!r} is not an AE title: it contains a control character")
     try:
         return valid_ae_title(text)
     except InvalidAeTitle as error:

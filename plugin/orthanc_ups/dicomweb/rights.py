@@ -61,7 +61,7 @@ class Rights:
     def check_acting(self, user: str | None) -> None:
         """Raise UpsError 0124 (403) unless the user is named for an AE title at all."""
         if not self.may_act(user):
-            raise _refusal(user, "has no AE title: may look, and nothing else")
+            raise _refusal(user, "has no AE title and may only read")
 
     def may_act(self, user: str | None) -> bool:
         """True if the user is named for an AE title at all."""
@@ -70,7 +70,7 @@ class Rights:
     def check_administration(self, user: str | None) -> None:
         """Raise UpsError 0124 (403) unless the user is named for any AE title."""
         if not self.may_administer(user):
-            raise _refusal(user, 'may not administer the worklist: that takes the AE title "*"')
+            raise _refusal(user, 'may not administer the worklist: that requires the AE title "*"')
 
     def may_administer(self, user: str | None) -> bool:
         """True if the user is named for any AE title."""

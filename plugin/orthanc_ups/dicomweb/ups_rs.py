@@ -2,7 +2,7 @@
 """The UPS-RS handler: request value in, answer value out, on any HTTP host (PS3.18 chapter 11).
 
 It lives on the worklist's asyncio loop. Whether the caller may come in at all is the host's business; which AE
-titles he may use is decided here (web_rights).
+titles they may use is decided here (``rights.py``).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from .text_cache import TextCache
 _log = logging.getLogger("orthanc_ups.dicomweb.ups_rs")
 _XML: Final = (DICOM_XML, MULTIPART_XML)  # written in a thread, as it takes its time
 _LARGE: Final = 512 * 1024  # bytes of JSON; beyond, a thread finishes it
-_UNHARMED: Final = "the server met an error of its own; the worklist is unharmed, and Orthanc's log says more"
+_UNHARMED: Final = "internal server error; the worklist is unharmed; see Orthanc's log"
 
 
 class UpsRs:

@@ -79,7 +79,7 @@ class WebSocketSessions:
         if not is_handshake(socket, request):
             raise HttpProblem(400, "a notification connection is opened by a WebSocket handshake (RFC 6455)")
         if self._channel.is_closing:
-            raise HttpProblem(503, "the server is going down", (("Retry-After", "10"),))
+            raise HttpProblem(503, "the server is shutting down", (("Retry-After", "10"),))
         ignored = ignored_warning(name for name, _ in parameters.without(CONNECTION | self._tokens))
         if ignored:
             socket.headers.add(*warning(service, ignored))
@@ -112,8 +112,8 @@ class WebSocketSessions:
         try:
             await self._channel.catch_up(connection, since, self._replay(connection.receiving_ae, since))
         except Exception:
-            _log.exception("%s cannot be sent what it missed", connection.receiving_ae)
-            connection.close(_INTERNAL_ERROR, "what was missed cannot be read now")
+            _log.exception("Cannot send %s the events that it missed", connection.receiving_ae)
+            connection.close(_INTERNAL_ERROR, "missed events cannot be read now")
 
 
 def _offered(request: BaseRequest) -> list[str]:

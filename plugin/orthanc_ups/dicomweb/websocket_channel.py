@@ -101,9 +101,9 @@ class WebSocketChannel:
             self._sweeper.cancel()
         leaving = list(self.connections())
         for connection in leaving:
-            connection.close(frames.GOING_AWAY, "the server is going down")
+            connection.close(frames.GOING_AWAY, "the server is shutting down")
         for batch in self._batches.values():
-            batch.settle("the server is going down")
+            batch.settle("the server is shutting down")
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._all_gone(), LINGER)
         for connection in leaving:
@@ -129,7 +129,7 @@ class WebSocketChannel:
             self._hand(batch, connection)
         if self._sweeper is None or self._sweeper.done():
             self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
-        _log.info("%s opened a WebSocket%s", receiving_ae, " and catches up" if replaying else "")
+        _log.info("%s opened a WebSocket%s", receiving_ae, " and is catching up" if replaying else "")
         return connection
 
     def forget(self, connection: Connection) -> None:
@@ -237,7 +237,7 @@ class WebSocketChannel:
             await asyncio.sleep(self._limits.patience / 4)
             for connection in list(self.connections()):
                 if connection.is_overdue(_now()):
-                    _log.warning("a WebSocket of %s does not answer: cut off", connection.receiving_ae)
+                    _log.warning("a WebSocket of %s does not answer; closing it", connection.receiving_ae)
                     connection.cut()
                 elif connection.wants_ping(_now()):
                     connection.ping(self._next_number(), _now())

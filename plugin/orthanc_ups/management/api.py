@@ -84,8 +84,11 @@ def _routes(ports: Ports) -> tuple[Route, ...]:
         ports.rights,
         ports.more_warnings,
     )
-    rooms = (overview, lists, workitems, subscribers, starting, resources)
-    return (Route("GET", "/openapi.json", _openapi), *(route for room in rooms for route in room.routes()))
+    handlers = (overview, lists, workitems, subscribers, starting, resources)
+    return (
+        Route("GET", "/openapi.json", _openapi),
+        *(route for handler in handlers for route in handler.routes()),
+    )
 
 
 async def _openapi(call: Call) -> WebResponse:

@@ -25,7 +25,7 @@ _ORDERS: Final = {
 
 
 class ServiceInspection:
-    """Implements ``wires.management.ports.Inspection``. Called on the loop."""
+    """Implements ``management.ports.Inspection``. Called on the loop."""
 
     def __init__(self, service: UpsService) -> None:
         self._service = service

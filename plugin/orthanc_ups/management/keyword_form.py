@@ -58,7 +58,7 @@ class _Reader:
             tag = tag_of(str(name))
             if tag is None:
                 raise UpsError(
-                    NO_SUCH_ATTRIBUTE, f"{_joined(where, str(name))} is no keyword of the DICOM dictionary"
+                    NO_SUCH_ATTRIBUTE, f"{_joined(where, str(name))} is not a keyword of the DICOM dictionary"
                 )
             made[tag] = self._element(given, tag, _joined(where, str(name)), deepest)
         return ordered(made)
@@ -80,7 +80,7 @@ class _Reader:
         if vr == "SQ":
             return element(vr, *(self.data_set(one, where, deepest - 1) for one in several))
         if vr in BINARY_VRS:
-            raise UpsError(INVALID_VALUE, f"{where} is binary: give it in the DICOM JSON model", tag)
+            raise UpsError(INVALID_VALUE, f"{where} is binary; use the DICOM JSON model", tag)
         listed = [_value(vr, one, where, tag) for one in several]
         return element(vr, *(listed if vr == "PN" else inner_values(vr, listed, tag, self._corrections)))
 
@@ -93,7 +93,7 @@ def _value(vr: str, one: object, where: str, tag: str) -> Any:
     if vr == "PN":
         return _name(one, where, tag)
     if isinstance(one, (bool, Mapping, list)):
-        raise UpsError(INVALID_VALUE, f"{where} must be a text or a number", tag)
+        raise UpsError(INVALID_VALUE, f"{where} must be a string or a number", tag)
     if isinstance(one, float):
         short = f"{one:g}"
         text = short if float(short) == one else repr(one)

@@ -91,7 +91,7 @@ def start_warnings(settings: Settings, surroundings: Surroundings) -> tuple[str,
     warnings: list[str] = []
     if not surroundings.allow_threads:
         warnings.append(
-            '"Python.AllowThreads" is off in orthanc.json: correct, but Orthanc answers slower. Set it to true.'
+            '"Python.AllowThreads" is off in orthanc.json: Orthanc answers more slowly than it could. Set it to true.'
         )
     if {*settings.users} - {ANYONE} and not surroundings.authentication_enabled:
         warnings.append(

@@ -149,7 +149,7 @@ class Overview:
         events = "event waits" if report.pending == 1 else "events wait"
         if report.pending and not report.serving and report.durable:
             yield (
-                f"{report.pending} {events} for {ae}, but nobody knows its address: add it to DicomModalities, "
+                f"{report.pending} {events} for {ae}, but no address is configured for it: add it to DicomModalities, "
                 "or let it open its WebSocket."
             )
         elif (

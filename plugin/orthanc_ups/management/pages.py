@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from ..dicomweb.authorization import Authorization
 from ..dicomweb.origins import Origins
-from ..dicomweb.orthanc_requests import ORTHANCS_PORT, OrthancDoor, query_of, send
+from ..dicomweb.orthanc_requests import ORTHANCS_PORT, OrthancRequests, query_of, send
 from ..dicomweb.request import WebRequest
 from ..dicomweb.response import HttpProblem, WebResponse
 from ..orthanc.refusal_log import Refusal
@@ -46,7 +46,7 @@ class OrthancPages:
 
     def __init__(
         self,
-        door: OrthancDoor,
+        requests: OrthancRequests,
         api: Callable[[WebRequest], Awaitable[WebResponse]],
         page: Callable[[WebRequest], WebResponse],
         authorization: Authorization,
@@ -62,7 +62,7 @@ class OrthancPages:
         """
         self._service = service
         self._origins = origins
-        self._door = door
+        self._requests = requests
         self._api = api
         self._page = page
         self._authorization = authorization
@@ -72,7 +72,7 @@ class OrthancPages:
         if self._authorization.is_question(request.get("headers", {})):
             output.AnswerBuffer(uri, "text/plain")  # Orthanc admits the caller to this path
             return
-        if uri.startswith(APP):  # from memory: needs neither the loop nor a place at the door
+        if uri.startswith(APP):  # from memory: needs neither the loop nor a slot for a request
             send(output, self._file(self._web_request(uri.removeprefix(APP), request)))
             return
 
@@ -87,7 +87,7 @@ class OrthancPages:
             operation = f"{asked.method} {uri[:_LONGEST_PATH]}"
             return Refusal(operation, ORTHANCS_PORT, user, "", str(response.status), response.reason)
 
-        self._door.answer(output, request, work, refused, times=times)
+        self._requests.answer(output, request, work, refused, times=times)
 
     def _file(self, request: WebRequest) -> WebResponse:
         try:

@@ -38,7 +38,7 @@ ORDERS: Final = (
 
 
 class Commands(Protocol):
-    """The worklist's one door (``Worklist``)."""
+    """What takes every command (``Worklist``)."""
 
     async def execute(self, command: Command) -> Outcome:
         """Carry out a command. Raises UpsError."""

@@ -75,7 +75,7 @@ def to_identifier(keys: Mapping[str, Any]) -> DataSet:
     for name, found in keys.items():
         path = path_of(name)
         if path is None or path not in RULES or RULES[path].match == "-":
-            raise HttpProblem(400, f"{name[:80]} is no matching key of a workitem; see system.filters")
+            raise HttpProblem(400, f"{name[:80]} is not a matching key of a workitem; see system.filters")
         *above, last = name.split(".")
         level = nested
         for part in above:

@@ -74,7 +74,7 @@ class Call:
         """A text of the body. Raises HttpProblem 400."""
         value = self.content.get(name, default)
         if not isinstance(value, str):
-            raise HttpProblem(400, f'"{name}" must be a text')
+            raise HttpProblem(400, f'"{name}" must be a string')
         return value
 
     def flag(self, name: str) -> bool:
@@ -206,10 +206,10 @@ class Router:
         except Unreachable as error:
             return error_response(502, str(error), "UNREACHABLE")
         except StoreUnavailable as error:
-            return error_response(503, f"Orthanc cannot do it now: {error}", "RESOURCE_LIMITATION")
+            return error_response(503, f"not possible now: {error}", "RESOURCE_LIMITATION")
         except Exception:
             _log.exception("%s %s failed", request.method, request.path)
-            return error_response(500, "the plugin failed; its log says more", "PROCESSING_FAILURE")
+            return error_response(500, "internal server error; see Orthanc's log", "PROCESSING_FAILURE")
         return content if isinstance(content, WebResponse) else json_response(content)
 
     async def _handled(self, request: WebRequest) -> Any:
@@ -266,7 +266,7 @@ def _reason(asked: Mapping[str, Any]) -> str:
     """Why the operator does it; of a DELETE, whose body Orthanc does not hand on, in the query."""
     reason = asked.get("reason") or ""
     if not isinstance(reason, str):
-        raise HttpProblem(400, '"reason" must be a text')
+        raise HttpProblem(400, '"reason" must be a string')
     reason = reason.strip()
     if len(reason) > LONGEST_REASON:
         raise HttpProblem(

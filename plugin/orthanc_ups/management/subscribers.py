@@ -149,7 +149,7 @@ class Subscribers:
         """Send an SCP Status Change."""
         channels = self._desk.send_test_event(call.ae)
         if not channels:
-            raise Unreachable(f"{call.ae} has no channel: it is in no address book and holds no socket open")
+            raise Unreachable(f"no address is configured for {call.ae}, and it has no WebSocket open")
         return {"channels": channels}
 
     async def retry(self, call: Call) -> dict[str, Any]:
@@ -209,7 +209,7 @@ def _filter(call: Call, mechanisms: Mechanisms) -> DataSet:
     except UpsError:
         return keys  # the worklist says what is wrong with it
     if unsupported:
-        raise HttpProblem(400, f"{path_name(unsupported[0])} is no matching key of a workitem")
+        raise HttpProblem(400, f"{path_name(unsupported[0])} is not a matching key of a workitem")
     return keys
 
 
@@ -296,7 +296,7 @@ def channel(one: EndpointReport) -> dict[str, Any]:
 def health_of(one: EndpointReport) -> tuple[str, str]:
     """``good``, ``idle``, ``trouble`` or ``unreachable``, and why."""
     if not one.serving and one.durable:
-        return "unreachable", "not in DicomModalities, and no socket is open"
+        return "unreachable", "not in DicomModalities, and no WebSocket is open"
     if one.failing and one.pending:
         return "trouble", one.last_error or "the last attempt failed"
     if one.pending:

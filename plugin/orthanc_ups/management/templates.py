@@ -89,7 +89,7 @@ def _template(entry: object, path: str) -> Template:
             )
     name, attributes = entry.get("Name"), entry.get("Attributes", {})
     if not isinstance(name, str) or not name.strip():
-        raise ConfigurationError(f'"{path}.Name" is {name!r}, expected a text')
+        raise ConfigurationError(f'"{path}.Name" is {name!r}, expected a string')
     if not isinstance(attributes, Mapping):
         raise ConfigurationError(f'"{path}.Attributes" is {attributes!r}, expected an object')
     fields = tuple(_field(str(key), found, f"{path}.Attributes") for key, found in attributes.items())
@@ -118,7 +118,7 @@ def _field(keyword: str, found: object, path: str) -> TemplateField:
 
 def _check_keyword(keyword: str, where: str) -> None:
     if tag_of(keyword) is None:
-        raise ConfigurationError(f'"{where}": {keyword} is no keyword of the DICOM dictionary')
+        raise ConfigurationError(f'"{where}": {keyword} is not a keyword of the DICOM dictionary')
 
 
 def _check_below(found: object, where: str) -> None:

@@ -152,7 +152,13 @@ class Workitems:
         channels = self._desk.report(ae)
         errors = [one.last_error for one in channels if one.last_error]
         unserved = not any(one.serving for one in channels)
-        why = errors[-1] if errors else "nobody knows its address" if unserved else "on its way"
+        why = (
+            errors[-1]
+            if errors
+            else "no address is configured for this AE title"
+            if unserved
+            else "on its way"
+        )
         retries = [one.retry_at for one in channels if one.retry_at is not None]
         return {"ae": ae, "state": state, "why": why, "retry": views.iso(min(retries, default=None))}
 

@@ -100,7 +100,7 @@ class AuditLog:
         try:
             self._gathered.append(record_of(command, outcome))
         except Exception:
-            _log.exception("An audit record cannot be made")
+            _log.exception("Cannot create an audit record")
         else:
             if len(self._gathered) == 1:
                 self._soon(self.hand_over)

@@ -21,7 +21,7 @@ def _free(folder: Path) -> int:
 
 
 class DiskSpace:
-    """Watches the disks of some folders, and says it once when one is full, and once when there is room again."""
+    """Watches the disks of some folders, and says it once when one is full, and once when it has space again."""
 
     def __init__(self, folders: Iterable[Path], free: Callable[[Path], int] = _free) -> None:
         """``free`` gives the free bytes of the disk of a folder; it may raise OSError."""
@@ -40,15 +40,15 @@ class DiskSpace:
     def _take(self, folder: Path, free: int) -> None:
         if free >= LEAST:
             if self._full.pop(folder, None) is not None:
-                _log.warning("On the disk of %s there is room again", folder)
+                _log.warning("The disk of %s has free space again", folder)
         else:
             if folder not in self._full:
-                _log.error("%s. Changes are refused until there is room", _in_words(folder, free))
+                _log.error("%s. Changes are refused until space is freed", _in_words(folder, free))
             self._full[folder] = free
 
     def warnings(self) -> tuple[str, ...]:
         """What an operator should know, in words."""
-        return tuple(f"{_in_words(folder, free)}: make room." for folder, free in self._full.items())
+        return tuple(f"{_in_words(folder, free)}: free some space." for folder, free in self._full.items())
 
     async def run(self) -> None:
         """Look again and again; for a task that runs as long as the plugin."""

@@ -82,7 +82,7 @@ def _word(name: str) -> str:
 
 
 METRICS: Final = (
-    _gauge("workitems", "Workitems there are"),
+    _gauge("workitems", "Workitems in the worklist"),
     *(_gauge(f"workitems_{_word(state.value)}", f"Workitems that are {state.value}") for state in State),
     *(_counter(f"accepted_{_word(one.value)}", f"Accepted requests: {one.value}") for one in _CHANGING),
     *(_counter(f"refused_{_word(one.value)}", f"Refused requests: {one.value}") for one in _CHANGING),
@@ -90,7 +90,7 @@ METRICS: Final = (
     _counter("subscriptions_removed", "Subscriptions removed"),
     _counter("subscriptions_suspended", "Global subscriptions suspended"),
     _counter("locks_released", "Deletion Locks released by an operator or by Ups.MaximumLockAge"),
-    _gauge("subscriptions_active", "Subscriptions there are: global, filtered and to single workitems"),
+    _gauge("subscriptions_active", "Subscriptions in force: global, filtered and to single workitems"),
     _gauge("subscribers", "AE titles with at least one subscription"),
     _counter("events_sent", "Events delivered, once per receiver and channel"),
     *(
@@ -102,10 +102,8 @@ METRICS: Final = (
     _gauge("events_pending", "Events that wait for a receiver"),
     _gauge("events_pending_maximum", "Events that wait for the receiver that is furthest behind"),
     _gauge("events_pending_oldest_seconds", "Age of the oldest event that waits"),
-    _gauge(
-        "subscribers_failing", "Receivers that cannot be told now, so that their events are tried again later"
-    ),
-    _gauge("dead_letters", "Dead letters there are"),
+    _gauge("subscribers_failing", "Receivers that cannot be reached now; their events are tried again later"),
+    _gauge("dead_letters", "Dead letters stored"),
     _gauge(
         "delivery_seconds_median_maximum",
         "Median time from a change to its delivery, at the slowest receiver",
@@ -121,10 +119,10 @@ METRICS: Final = (
     _gauge("http_connections", "Connections to the DICOMweb port, WebSockets included"),
     _gauge("web_sockets", "Open WebSockets"),
     _gauge("commands_in_flight", "Changes that are being written"),
-    _gauge("store_silent", "1 while Orthanc's metadata store does not answer, else 0"),
+    _gauge("store_silent", "1 while Orthanc's store does not answer, else 0"),
     _gauge("projection_broken", "1 while the projection is being rebuilt and requests are refused, else 0"),
     _counter("restores", "Times that the worklist was deleted in Orthanc and written back"),
-    _counter("rebuilds", "Times that the projection failed and was made anew"),
+    _counter("rebuilds", "Times that the projection failed and was rebuilt"),
     _counter("uploads_refused", "Uploads of UPS objects that were refused"),
 )
 """Every metric, in the order of docs/metrics.md."""
@@ -320,8 +318,8 @@ class Instruments:
 
 
 @dataclass(frozen=True, slots=True)
-class Wires:
-    """The wires whose numbers are told."""
+class Interfaces:
+    """The interfaces whose figures are published."""
 
     dimse: DimseServer
     events: DimseChannel
@@ -330,22 +328,22 @@ class Wires:
     sockets: WebSocketChannel
 
 
-def meters(wires: Wires, instruments: Instruments) -> Mapping[str, Callable[[], float]]:
+def meters(interfaces: Interfaces, instruments: Instruments) -> Mapping[str, Callable[[], float]]:
     """A reading for each metric that the service itself does not know."""
     return {
-        "ups_service_open": lambda: wires.health.report().is_well,
-        "ups_associations": lambda: wires.dimse.associations,
-        "ups_event_associations": lambda: wires.events.associations,
-        "ups_http_connections": lambda: wires.http.connections,
-        "ups_dimse_port_open": lambda: wires.dimse.is_open,
-        "ups_http_port_open": lambda: wires.http.is_open,
-        "ups_web_sockets": lambda: sum(1 for _ in wires.sockets.connections()),
+        "ups_service_open": lambda: interfaces.health.report().is_well,
+        "ups_associations": lambda: interfaces.dimse.associations,
+        "ups_event_associations": lambda: interfaces.events.associations,
+        "ups_http_connections": lambda: interfaces.http.connections,
+        "ups_dimse_port_open": lambda: interfaces.dimse.is_open,
+        "ups_http_port_open": lambda: interfaces.http.is_open,
+        "ups_web_sockets": lambda: sum(1 for _ in interfaces.sockets.connections()),
         "ups_uploads_refused_total": instruments.uploads_refused,
     }
 
 
 def sources(service: UpsService, meters: Mapping[str, Callable[[], float]]) -> Sources:
-    """All sources. ``meters`` are those of the wires; the service has its own."""
+    """All sources. ``meters`` are those of the interfaces; the service has its own."""
     own: dict[str, Callable[[], float]] = {
         "ups_commands_in_flight": lambda: service.in_flight,
         "ups_store_silent": lambda: service.store_is_silent,

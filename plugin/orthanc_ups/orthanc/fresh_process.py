@@ -26,13 +26,11 @@ def ensure(warn: Callable[[str], object], process: Path = Path("/proc/self")) ->
     ``process`` is its folder in proc(5). Raises SystemExit if it cannot be replaced; that ends Orthanc.
     """
     if os.environ.pop(MARK, "") == str(os.getpid()):
-        warn(
-            "UPS: Orthanc was reset; starting it anew, as Python cannot load its modules twice in one process"
-        )
+        warn("UPS: Orthanc was reset; restarting it, as Python cannot load its modules twice in one process")
         try:
             _replace(process)
         except OSError as error:
-            warn(f"UPS: Orthanc cannot be started anew after a reset, and ends: {error}")
+            warn(f"UPS: Orthanc cannot be restarted after a reset and ends: {error}")
             raise SystemExit(1) from None
     os.environ[MARK] = str(os.getpid())
 

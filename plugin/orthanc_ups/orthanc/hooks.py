@@ -37,7 +37,7 @@ _SUCCESS: Final = 0x0000
 _RAW_DATA: Final = "1.2.840.10008.5.1.4.1.1.66"
 _EXPLICIT_VR: Final = "1.2.840.10008.1.2.1"
 
-_IS_UPS: Final = "a Unified Procedure Step changes by the worklist's service only"
+_IS_UPS: Final = "a Unified Procedure Step can only be changed through the worklist's services"
 
 # Orthanc has no word for "refused": an instance that it discards counts as stored for STOW and C-STORE. So the
 # instance is replaced by what is no DICOM file, and the sender hears of an error: 400, or a failed SOP by STOW.
@@ -144,7 +144,7 @@ class UploadGuard:
         try:
             return self._judged(dicom, origin)
         except Exception:
-            _log.exception("Cannot look at an instance that arrives; it passes")
+            _log.exception("Cannot examine an arriving instance; accepting it")
             return None
 
     def _judged(self, dicom: bytes, origin: int) -> tuple[int, bytes | None] | None:

@@ -136,7 +136,7 @@ class OrthancModalities:
             reply = await self._loopback.request("GET", "/modalities?expand")
             self._took = self._clock() - self._asked_at
             if reply.status != 200:
-                raise refused(reply, "cannot list the modalities")
+                raise refused(reply, "cannot read DicomModalities")
             self._take(self._grouped(reply.json()))
         except StoreUnavailable as error:
             self._note(False, error)
@@ -154,7 +154,7 @@ class OrthancModalities:
         for used, listed in respelled.items():
             if self._respelled.get(used) != listed:
                 _log.warning(
-                    "AE title %s is spelled %s in DicomModalities now; the worklist changes over at its next start",
+                    "AE title %s is spelled %s in DicomModalities now; the worklist adopts that at its next start",
                     used,
                     listed,
                 )
@@ -162,7 +162,7 @@ class OrthancModalities:
 
     def _note(self, available: bool, error: Exception | None = None) -> None:
         if self._available and not available:
-            _log.warning("Orthanc does not tell its modalities, the last known ones hold: %s", error)
+            _log.warning("Cannot refresh DicomModalities; using the last known list: %s", error)
         self._available = available
 
     def _grouped(self, shown: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[Modality, ...]]:
@@ -189,5 +189,5 @@ def _modality(name: str, entry: Mapping[str, Any]) -> Modality | None:
             allow_echo=bool(entry.get("AllowEcho", True)),
         )
     except (KeyError, TypeError, ValueError) as error:
-        _log.warning("The modality %s is not understood: %r", name, error)
+        _log.warning("Cannot read modality %s: %r", name, error)
         return None

@@ -125,7 +125,7 @@ class RefusalLog:
             _log.warning("%s", refusal.summary(count))
         others += sum(count for _, count in counted[_SUMMARIES:])
         if others:
-            _log.warning("%d more requests of others refused within a minute", others)
+            _log.warning("%d more requests by others refused within a minute", others)
 
     async def run(self) -> None:
         """Summarize each minute, and at the end."""

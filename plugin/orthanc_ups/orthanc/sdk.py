@@ -74,7 +74,7 @@ class ResourceType(Protocol):
 
 
 class InstanceOrigin(Protocol):
-    """Doors by which an instance came; STOW counts as PLUGIN."""
+    """How an instance came; STOW counts as PLUGIN."""
 
     DICOM_PROTOCOL: int
     REST_API: int
@@ -168,7 +168,7 @@ class Orthanc(Protocol):
         """Be told of changes, after the fact, on a thread of its own."""
 
     def RegisterReceivedInstanceCallback(self, callback: ReceivedCallback, /) -> None:
-        """Look at each instance that arrives by any door, before it is stored."""
+        """Look at each instance that arrives in any way, before it is stored."""
 
     def RegisterIncomingCStoreInstanceFilter(self, callback: StoreFilter, /) -> None:
         """Give each C-STORE a DIMSE status; other than 0 refuses it."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The projection: what queries are answered from. A cache of the store, never the truth (design: decision 5).
+"""The projection: what queries are answered from. A cache of the store, never the truth.
 
 Whatever goes wrong with it raises ProjectionBroken, from then on in every call but ``count`` and ``close``.
 Nothing is lost then: what a failed ``put`` would have kept stands in the store. ``renew`` makes an empty
@@ -76,7 +76,7 @@ class Projection:
         """
         local = zone(timezone) if isinstance(timezone, str) else timezone or UTC
         if local is None:
-            raise ValueError(f"{timezone!r} is no offset from UTC such as +0100")
+            raise ValueError(f"{timezone!r} is not an offset from UTC such as +0100")
         return cls(path, local)
 
     def _open(self, *, anew: bool) -> None:
@@ -89,7 +89,7 @@ class Projection:
         self._whole = True
         self._count = self._counted()
         if self.renewed:
-            _log.info("The projection %s is made anew: %s", self._file.path, self.renewed)
+            _log.info("Rebuilding the projection %s: %s", self._file.path, self.renewed)
 
     @property
     def path(self) -> str | Path:

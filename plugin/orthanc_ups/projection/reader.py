@@ -317,7 +317,7 @@ class Searches:
         """One page, of each match what ``form`` makes of its document, and the number of all matches."""
         name, descending = order.removeprefix("-"), order.startswith("-")
         if name not in ORDERS:
-            raise ValueError(f"{order!r} is no order; expected one of {', '.join(ORDERS)}")
+            raise ValueError(f"{order!r} is not an order; expected one of {', '.join(ORDERS)}")
         key = query.identity, order, words
         generation, remembered = self._generation, self._remembered(key)
 

@@ -159,9 +159,9 @@ def test_private_and_unknown_attributes_are_kept() -> None:
 
 
 def test_limits_reach_the_check_of_values() -> None:
-    with pytest.raises(UpsError, match="is too much"):
+    with pytest.raises(UpsError, match="is too large"):
         attributes.prepare_create(full(), NOW, "OURS", limits=Limits(parts=10))
-    with pytest.raises(UpsError, match="is too much"):
+    with pytest.raises(UpsError, match="is too large"):
         attributes.prepare_update(stored(), performed(), NOW, limits=Limits(parts=10))
 
 

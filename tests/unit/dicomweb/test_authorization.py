@@ -100,7 +100,7 @@ def test_refusals_of_orthanc_are_passed_on(said: int, status: int) -> None:
 def test_only_the_very_path_that_was_asked_about_is_a_yes(path: str) -> None:
     house = House()
     house.orthanc.path = path
-    with pytest.raises(HttpProblem, match="another") as problem:
+    with pytest.raises(HttpProblem, match="differently") as problem:
         house.admit(ITEM)
     assert problem.value.status == 400
 

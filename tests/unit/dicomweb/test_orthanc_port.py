@@ -16,7 +16,7 @@ from orthanc_ups.config import read_surroundings
 from orthanc_ups.core.ae_titles import AeTitles
 from orthanc_ups.dicomweb.authorization import PROBE_HEADER, Authorization
 from orthanc_ups.dicomweb.orthanc_port import OrthancRoutes, patterns
-from orthanc_ups.dicomweb.orthanc_requests import OrthancDoor, query_of
+from orthanc_ups.dicomweb.orthanc_requests import OrthancRequests, query_of
 from orthanc_ups.dicomweb.request import WebRequest
 from orthanc_ups.dicomweb.response import HttpProblem, WebResponse
 from orthanc_ups.dicomweb.rights import Rights
@@ -103,7 +103,7 @@ class House:
         self.thread.start()
         self.upstream = _Upstream()
         self.authorization = Authorization(self.upstream, settings, surroundings, lambda: 0.0)
-        door = OrthancDoor(self.thread.submit, settings, surroundings, RefusalLog())
+        door = OrthancRequests(self.thread.submit, settings, surroundings, RefusalLog())
         self.routes = OrthancRoutes(
             self.handler,  # type: ignore[arg-type]
             self.authorization,

@@ -358,9 +358,9 @@ async def test_closing_says_so_and_gives_up_what_is_in_flight() -> None:
     delivery = asyncio.ensure_future(stage.channel.deliver("AI", events(1)))
     await settle()
     await stage.channel.close()
-    with pytest.raises(Unreachable, match="going down"):
+    with pytest.raises(Unreachable, match="shutting down"):
         await delivery
-    assert {peer.closed_with for peer in peers} == {(frames.GOING_AWAY, "the server is going down")}
+    assert {peer.closed_with for peer in peers} == {(frames.GOING_AWAY, "the server is shutting down")}
     assert not list(stage.channel.connections())
 
 

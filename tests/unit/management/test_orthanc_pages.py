@@ -9,7 +9,7 @@ import pytest
 
 from orthanc_ups.dicomweb.authorization import PROBE_HEADER, Authorization
 from orthanc_ups.dicomweb.origins import Origins
-from orthanc_ups.dicomweb.orthanc_requests import OrthancDoor
+from orthanc_ups.dicomweb.orthanc_requests import OrthancRequests
 from orthanc_ups.dicomweb.request import WebRequest
 from orthanc_ups.dicomweb.response import WebResponse
 from orthanc_ups.management.explorer_files import serve
@@ -34,7 +34,9 @@ class House:
         self.reached: list[str] = []
         self.thread = LoopThread("pages")
         self.thread.start()
-        door = OrthancDoor(self.thread.submit, Settings(maximum_body_size=MOST), Surroundings(), RefusalLog())
+        door = OrthancRequests(
+            self.thread.submit, Settings(maximum_body_size=MOST), Surroundings(), RefusalLog()
+        )
         self.authorization = Authorization(_Nobody(), Settings(), Surroundings(), lambda: 0.0)
         self.pages = OrthancPages(door, self.api, serve, self.authorization,
                                   lambda _: "http://pacs:8042/dicom-web", Origins(()))  # fmt: skip

@@ -63,7 +63,7 @@ def test_what_is_written_in_keywords_is_read_back() -> None:
 
 @pytest.mark.parametrize("name", ["Nonsense", "0010", "Patient Name", "", "ÄPFEL"])
 def test_a_name_that_is_none_is_refused(name: str) -> None:
-    with pytest.raises(UpsError, match="no keyword"):
+    with pytest.raises(UpsError, match="not a keyword"):
         to_data_set({name: "x"})
 
 

@@ -192,7 +192,7 @@ def test_warnings_say_in_words_what_needs_a_person() -> None:
     warnings = desk.ask("GET", "/overview")["warnings"]
     told = "\n".join(warnings)
     assert warnings[0] == "AllowThreads is off."
-    assert "2 events wait for LOST, but nobody knows its address" in told
+    assert "2 events wait for LOST, but no address is configured for it" in told
     assert "nearly full: 90000 of 100000" in told
     assert "DEAD has 4 dead letters" in told
     assert "FINE" not in told

@@ -20,11 +20,11 @@ AROUND = Surroundings(NOW, "anna", lambda: "2.25.7")
     [
         ("x", 'Ups.Templates" is .x., expected a list'),
         ([7], r"Ups.Templates\[0\]. is 7, expected an object"),
-        ([{}], r"Ups.Templates\[0\].Name. is None, expected a text"),
+        ([{}], r"Ups.Templates\[0\].Name. is None, expected a string"),
         ([{"Name": "A", "Tags": {}}], r"unknown setting .Ups.Templates\[0\].Tags."),
         ([{"Name": "A"}, {"Name": "A"}], "two templates with the name .A."),
         ([{"Name": "A", "Attributes": []}], "Attributes. is .*, expected an object"),
-        ([{"Name": "A", "Attributes": {"PatientShoe": 1}}], "PatientShoe is no keyword"),
+        ([{"Name": "A", "Attributes": {"PatientShoe": 1}}], "PatientShoe is not a keyword"),
         (
             [{"Name": "A", "Attributes": {"PatientID": {"Default": 1, "Choise": []}}}],
             "unknown setting .*Choise",
@@ -33,7 +33,7 @@ AROUND = Surroundings(NOW, "anna", lambda: "2.25.7")
         ([{"Name": "A", "Attributes": {"PatientID": {"Required": "yes"}}}], "true or false"),
         (
             [{"Name": "A", "Attributes": {"ScheduledWorkitemCodeSequence": [{"CodeWord": "x"}]}}],
-            "CodeWord is no keyword",
+            "CodeWord is not a keyword",
         ),
     ],
 )

@@ -44,7 +44,7 @@ def test_a_disk_is_told_to_be_full_once_and_to_have_room_again_once(caplog: pyte
     disks.free[INDEX] = LEAST
     for _ in range(2):
         space.look()
-    assert said(caplog) == [(logging.WARNING, "On the disk of /index there is room again")]
+    assert said(caplog) == [(logging.WARNING, "The disk of /index has free space again")]
     assert space.warnings() == ()
 
 

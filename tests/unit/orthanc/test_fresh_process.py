@@ -96,5 +96,5 @@ def test_what_cannot_be_replaced_ends_with_a_line_that_says_why(replaced: Replac
     fresh_process.ensure(said.append, tmp_path)
     with pytest.raises(SystemExit):
         fresh_process.ensure(said.append, tmp_path / "nowhere")
-    assert "cannot be started anew" in said[-1]
+    assert "cannot be restarted" in said[-1]
     assert replaced == []
