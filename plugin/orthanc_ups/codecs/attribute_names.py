@@ -43,7 +43,7 @@ _NEWER: Final[Mapping[str, _Entry]] = MappingProxyType(
         "00100047": _Entry("UR", "Sex Parameters for Clinical Use Category Reference"),
     }
 )
-_NEWER_TAGS: Final = MappingProxyType({one.keyword: tag for tag, one in _NEWER.items()})
+_NEWER_TAGS: Final = MappingProxyType({entry.keyword: tag for tag, entry in _NEWER.items()})
 
 
 class UnknownAttribute(LookupError):
@@ -55,8 +55,8 @@ def tag_of(name: str) -> str:
     """The tag (8 upper-case hex digits) of a keyword or of 8 hex digits. Raises UnknownAttribute."""
     if _HEX.fullmatch(name):
         return name.upper()
-    known = tag_for_keyword(name) if name.isascii() and name.isalnum() else None
-    tag = _NEWER_TAGS.get(name) if known is None else f"{known:08X}"
+    number = tag_for_keyword(name) if name.isascii() and name.isalnum() else None
+    tag = _NEWER_TAGS.get(name) if number is None else f"{number:08X}"
     if tag is None:
         raise UnknownAttribute(name)
     return tag

@@ -21,7 +21,7 @@ from .attribute_names import UnknownAttribute, keyword_of, tag_of, vr_of
 from .encoded_values import NUMBER_CODES, values_of
 
 _UTF_8: Final = ("utf_8",)
-_MOST_SENTENCES: Final = 50
+_MAX_SENTENCES: Final = 50
 _TAG: Final = re.compile(r"\(?(?:0x)?([0-9A-Fa-f]{4})[,x]?([0-9A-Fa-f]{4})\)?")
 
 
@@ -40,14 +40,14 @@ class Corrections:
     def sentences(self) -> tuple[str, ...]:
         """Each names the attribute and holds no value of it."""
         said = tuple(self._sentences)
-        if len(said) <= _MOST_SENTENCES:
+        if len(said) <= _MAX_SENTENCES:
             return said
-        return (*said[:_MOST_SENTENCES], f"{len(said) - _MOST_SENTENCES} more corrections")
+        return (*said[:_MAX_SENTENCES], f"{len(said) - _MAX_SENTENCES} more corrections")
 
     def note(self, path: str, what: str) -> None:
         """``path`` is the attribute, as tags joined by dots; ``what`` goes on behind its name."""
         *above, tag = path.split(".")
-        inside = "".join(f", in {_spelled(one)}" for one in reversed(above))
+        inside = "".join(f", in {_spelled(outer)}" for outer in reversed(above))
         self.say(f"{_spelled(tag)} {what}{inside}")
 
     def say(self, sentence: str) -> None:
@@ -80,16 +80,16 @@ def right_vr(tag: str, vr: str) -> str:
     """The VR to read an element by that came with ``vr``, where that says nothing: UN of a known tag, or no VR."""
     if vr.upper() in REPRESENTATIONS and vr != "UN":
         return vr.upper()
-    known = VR_OF.get(tag) or vr_of(tag)
-    return known or vr
+    dictionary_vr = VR_OF.get(tag) or vr_of(tag)
+    return dictionary_vr or vr
 
 
 # --- values ----------------------------------------------------------------------------------------
 
 
-def is_usual(vr: str, one: Any) -> bool:
+def is_usual(vr: str, value: Any) -> bool:
     """True for an empty value and for one that is valid in the inner form."""
-    return one is None or one == "" or (vr in REPRESENTATIONS and REPRESENTATIONS[vr].valid(one))
+    return value is None or value == "" or (vr in REPRESENTATIONS and REPRESENTATIONS[vr].valid(value))
 
 
 def unpacked(vr: str, inline: str) -> Element | None:
@@ -100,6 +100,6 @@ def unpacked(vr: str, inline: str) -> Element | None:
         values = values_of(b64decode(inline, validate=True), vr, "<", _UTF_8)
     except (ValueError, KeyError):
         return None
-    if vr in NUMBER_CODES or all(is_usual(vr, one) for one in values):
+    if vr in NUMBER_CODES or all(is_usual(vr, value) for value in values):
         return {"vr": vr, "Value": values} if values and values != [None] else {"vr": vr}
     return None

@@ -48,8 +48,9 @@ _SPELLINGS: Final = {
     "bulkdatauri": "BulkDataURI",
 }
 _MEMBERS: Final = frozenset(_SPELLINGS.values())
+_MAX_FAULTS: Final = 100
 _PARTS: Final = "elements, items and values"
-_MOST_NODES: Final = (
+_MAX_NODES: Final = (
     4 * USUAL.parts
 )  # the rules count an element once; in JSON it has a name, a VR and an array
 
@@ -89,23 +90,23 @@ def from_texts(texts: Iterable[bytes]) -> bytes:
     return b"[%b]" % b",".join(map(from_text, texts))
 
 
-def _numbers(found: re.Match[bytes]) -> bytes:
-    written_as_text, listed = found.groups()
-    head = found[0][: -len(listed)]
+def _numbers(match: re.Match[bytes]) -> bytes:
+    written_as_text, listed = match.groups()
+    head = match[0][: -len(listed)]
     if written_as_text:
         return head + _TEXT_VALUE.sub(_as_number, listed)
     return head + _WHOLE.sub(_as_exact, listed)
 
 
-def _as_number(found: re.Match[bytes]) -> bytes:
-    digits = found[0][1:-1]
+def _as_number(match: re.Match[bytes]) -> bytes:
+    digits = match[0][1:-1]
     if _JSON_NUMBER.fullmatch(digits) and math.isfinite(float(digits)):
         return digits
-    return found[0]
+    return match[0]
 
 
-def _as_exact(found: re.Match[bytes]) -> bytes:
-    return found[0] if abs(int(found[0])) <= _EXACT_IN_DOUBLES else b'"%b"' % found[0]
+def _as_exact(match: re.Match[bytes]) -> bytes:
+    return match[0] if abs(int(match[0])) <= _EXACT_IN_DOUBLES else b'"%b"' % match[0]
 
 
 # --- reading ----------------------------------------------------------------------------------------
@@ -122,36 +123,36 @@ def decode(body: bytes, nesting: int = DEEPEST, corrections: Corrections | None 
         UpsError: 0105 or 0106 with the paths of all attributes that cannot be read; values are left to the rules of
             the core.
     """
-    found = parsed(body, _MOST_NODES)
-    listed = found if isinstance(found, list) else [found]
-    if not all(isinstance(one, dict) for one in listed):
+    document = parsed(body, _MAX_NODES)
+    items = document if isinstance(document, list) else [document]
+    if not all(isinstance(item, dict) for item in items):
         raise MalformedJson("expected a JSON object, or an array of them, with tags as names")
     reader = _Reader(corrections)
-    data_sets = [reader.data_set(one, "", nesting) for one in listed]
+    data_sets = [reader.data_set(item, "", nesting) for item in items]
     reader.refuse()
     return data_sets
 
 
-def data_set(found: object, nesting: int = DEEPEST) -> DataSet:
+def data_set(value: object, nesting: int = DEEPEST) -> DataSet:
     """A data set that stands somewhere in what ``parsed`` gave. Raises as ``decode``."""
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise MalformedJson("expected a JSON object with tags as names")
     reader = _Reader(None)
-    read = reader.data_set(found, "", nesting)
+    dataset = reader.data_set(value, "", nesting)
     reader.refuse()
-    return read
+    return dataset
 
 
-def parsed(body: bytes, most: int | None = None) -> Any:
+def parsed(body: bytes, max_nodes: int | None = None) -> Any:
     """Any JSON as Python values, with every number as a Number.
 
-    Raises MalformedJson; UpsError (0106) for more than ``most`` values and names in all.
+    Raises MalformedJson; UpsError (0106) for more than ``max_nodes`` values and names in all.
     """
     body = body.removeprefix(BOM_UTF8)
     try:
         # Refuses what is too deep for the parser that keeps the digits of numbers.
         quickly = orjson.loads(body)
-        if most is not None and len(body) > most and not _is_within(quickly, most):
+        if max_nodes is not None and len(body) > max_nodes and not _is_within(quickly, max_nodes):
             raise UpsError(INVALID_VALUE, f"the data set is too much: at most {USUAL.parts} {_PARTS} in all")
         return json.loads(body.decode(), parse_float=Number, parse_int=Number, object_pairs_hook=_unambiguous)
     except MalformedJson:
@@ -160,28 +161,25 @@ def parsed(body: bytes, most: int | None = None) -> Any:
         raise MalformedJson(f"not JSON: {error}") from None
 
 
-def _is_within(found: Any, left: int) -> bool:
-    waiting = [found]
+def _is_within(document: Any, left: int) -> bool:
+    waiting = [document]
     while waiting:
-        one = waiting.pop()
-        if isinstance(one, (dict, list)):
-            left -= len(one)
+        node = waiting.pop()
+        if isinstance(node, (dict, list)):
+            left -= len(node)
             if left < 0:
                 return False
-            waiting += one.values() if isinstance(one, dict) else one
+            waiting += node.values() if isinstance(node, dict) else node
     return True
 
 
 def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
+    members = dict(pairs)
+    if len(members) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise MalformedJson(f"{twice[:64]!r} stands twice in one object")
-    return made
-
-
-_MOST_FAULTS: Final = 100
+    return members
 
 
 class _Reader:
@@ -199,28 +197,28 @@ class _Reader:
             raise refusal_of(self._faults, self._more_faults)
 
     def _fault(self, error: UpsError) -> None:
-        if len(self._faults) < _MOST_FAULTS:
+        if len(self._faults) < _MAX_FAULTS:
             self._faults.append(Fault(error.status, error.tag or "", error.detail))
         else:
             self._more_faults += 1
 
-    def data_set(self, found: dict[str, Any], path: str, nesting: int) -> DataSet:
-        made: DataSet = {}
-        for tag, given in sorted(self._named(found, path), key=itemgetter(0)):
+    def data_set(self, members: dict[str, Any], path: str, nesting: int) -> DataSet:
+        dataset: DataSet = {}
+        for tag, member in sorted(self._named(members, path), key=itemgetter(0)):
             here = f"{path}.{tag}" if path else tag
             try:
-                if tag in made:
+                if tag in dataset:
                     raise _refused(tag, here, "stands twice")
                 if tag != tags.SPECIFIC_CHARACTER_SET and not tag.endswith("0000"):
-                    made[tag] = self._element(given, tag, here, nesting)
+                    dataset[tag] = self._element(member, tag, here, nesting)
             except UpsError as error:
                 self._fault(error)
-        return made
+        return dataset
 
-    def _named(self, found: dict[str, Any], path: str) -> Iterator[tuple[str, Any]]:
-        for name, given in found.items():
+    def _named(self, members: dict[str, Any], path: str) -> Iterator[tuple[str, Any]]:
+        for name, member in members.items():
             try:
-                yield self._tag(name, path), given
+                yield self._tag(name, path), member
             except UpsError as error:
                 self._fault(error)
 
@@ -235,68 +233,68 @@ class _Reader:
         self._lenient.note(f"{path}.{meant}" if path else meant, "was not named by 8 hexadecimal digits")
         return meant
 
-    def _element(self, given: Any, tag: str, path: str, nesting: int) -> Element:
+    def _element(self, member: Any, tag: str, path: str, nesting: int) -> Element:
         if self._lenient:
-            given = _well_formed(given, tag, path, self._lenient)
-        if not isinstance(given, dict):
+            member = _well_formed(member, tag, path, self._lenient)
+        if not isinstance(member, dict):
             raise _refused(tag, path, 'is no object with "vr" and "Value"')
-        if "BulkDataURI" in given:
+        if "BulkDataURI" in member:
             raise _refused(tag, path, "has a BulkDataURI: values must be inline (PS3.18 §11.1.4)")
-        vr = given.get("vr") or vr_of(tag)
+        vr = member.get("vr") or vr_of(tag)
         if not isinstance(vr, str):
             raise _refused(tag, path, 'has no "vr"')
         if self._lenient and (meant := right_vr(tag, vr)) != vr:
-            taken = self._of_vr(meant, given, path, nesting)
+            taken = self._of_vr(meant, member, path, nesting)
             if "InlineBinary" not in taken:
                 self._lenient.note(path, f"had VR {vr[:16]}, which is {meant} now")
                 return taken
-        return self._of_vr(vr, given, path, nesting)
+        return self._of_vr(vr, member, path, nesting)
 
-    def _of_vr(self, vr: str, given: dict[str, Any], path: str, nesting: int) -> Element:
-        made: Element = {"vr": vr, **{key: given[key] for key in given if key not in ("vr", "Value")}}
-        binary = made.get("InlineBinary")
+    def _of_vr(self, vr: str, member: dict[str, Any], path: str, nesting: int) -> Element:
+        element: Element = {"vr": vr, **{key: member[key] for key in member if key not in ("vr", "Value")}}
+        binary = element.get("InlineBinary")
         if isinstance(binary, str):
-            binary = made["InlineBinary"] = "".join(binary.split())
+            binary = element["InlineBinary"] = "".join(binary.split())
             if self._lenient:
-                binary = made["InlineBinary"] = _in_plain_base64(binary)
+                binary = element["InlineBinary"] = _in_plain_base64(binary)
         if binary == "":
-            del made["InlineBinary"]
-        elif isinstance(binary, str) and self._lenient and not given.get("Value"):
+            del element["InlineBinary"]
+        elif isinstance(binary, str) and self._lenient and not member.get("Value"):
             text = unpacked(vr, binary)
             if text:
                 self._lenient.note(path, "had its value as InlineBinary")
                 return text
-        return self._with_values(made, given.get("Value"), path, nesting)
+        return self._with_values(element, member.get("Value"), path, nesting)
 
-    def _with_values(self, made: Element, listed: Any, path: str, nesting: int) -> Element:
+    def _with_values(self, element: Element, listed: Any, path: str, nesting: int) -> Element:
         if listed is None:
-            return made
+            return element
         if not isinstance(listed, list):
             raise _refused(path[-8:], path, 'has a "Value" that is no array')
-        vr = made["vr"]
+        vr = element["vr"]
         if vr == "SQ":
-            found = [self._item(one, path, nesting) for one in listed]
+            values = [self._item(value, path, nesting) for value in listed]
         elif vr == "PN":
-            found = [self._name(one, path) for one in listed]
+            values = [self._name(value, path) for value in listed]
         else:
-            found = inner_values(vr, listed, path, self._corrections)
-        return {"vr": vr, "Value": found, **made} if found and found != [None] else made
+            values = inner_values(vr, listed, path, self._corrections)
+        return {"vr": vr, "Value": values, **element} if values and values != [None] else element
 
-    def _name(self, found: Any, path: str) -> Any:
-        if not isinstance(found, dict):
-            return None if found == "" else found
-        named = {group: found[group] for group in found if found[group] not in ("", None)}
-        if self._lenient and not named.keys() <= set(NAME_GROUPS):
-            named = {group.capitalize(): one for group, one in named.items()}
+    def _name(self, name: Any, path: str) -> Any:
+        if not isinstance(name, dict):
+            return None if name == "" else name
+        groups = {group: name[group] for group in name if name[group] not in ("", None)}
+        if self._lenient and not groups.keys() <= set(NAME_GROUPS):
+            groups = {group.capitalize(): text for group, text in groups.items()}
             self._lenient.note(path, "had other names of groups")
-        return named or None
+        return groups or None
 
-    def _item(self, found: Any, path: str, nesting: int) -> Any:
-        if not isinstance(found, dict):
+    def _item(self, item: Any, path: str, nesting: int) -> Any:
+        if not isinstance(item, dict):
             raise _refused(path[-8:], path, "has an item that is no object")
         if nesting < 1:
             raise _refused(path[-8:], path, "is nested too deeply")
-        return self.data_set(found, path, nesting - 1)
+        return self.data_set(item, path, nesting - 1)
 
 
 def _refused(tag: str, path: str, what: str) -> UpsError:
@@ -306,32 +304,36 @@ def _refused(tag: str, path: str, what: str) -> UpsError:
 # --- what is no DICOM JSON ---
 
 
-def _well_formed(given: Any, tag: str, path: str, corrections: Corrections) -> Any:
+def _well_formed(member: Any, tag: str, path: str, corrections: Corrections) -> Any:
     """An element as PS3.18 F.2.2 has it, made of a bare value or an object with other members."""
-    if type(given) is dict and given.keys() <= _MEMBERS and isinstance(given.get("Value"), (list, NoneType)):
-        value = given.get("Value")
+    if (
+        type(member) is dict
+        and member.keys() <= _MEMBERS
+        and isinstance(member.get("Value"), (list, NoneType))
+    ):
+        value = member.get("Value")
         if not value or (value[0] is not None and value[0] != "") or vr_of(tag) != "SQ":
-            return given
-    made = _members(given, tag)
-    if made is None:
-        made = {"Value": given if isinstance(given, list) else [given]}
-    if made.get("Value") is None:
-        made.pop("Value", None)
-    elif not isinstance(made["Value"], list):
-        made["Value"] = [made["Value"]]
-    if vr_of(tag) == "SQ" and "Value" in made:
-        made["Value"] = [one for one in made["Value"] if one is not None and one != ""]
-    if made != given:
+            return member
+    element = _members(member, tag)
+    if element is None:
+        element = {"Value": member if isinstance(member, list) else [member]}
+    if element.get("Value") is None:
+        element.pop("Value", None)
+    elif not isinstance(element["Value"], list):
+        element["Value"] = [element["Value"]]
+    if vr_of(tag) == "SQ" and "Value" in element:
+        element["Value"] = [item for item in element["Value"] if item is not None and item != ""]
+    if element != member:
         corrections.note(path, 'was no object with "vr" and an array "Value"')
-    return made
+    return element
 
 
-def _members(given: Any, tag: str) -> dict[str, Any] | None:
+def _members(member: Any, tag: str) -> dict[str, Any] | None:
     """The members of an element whatever their case, or None if an object is a value itself."""
-    if not isinstance(given, dict):
+    if not isinstance(member, dict):
         return None
-    named = {_SPELLINGS[key.lower()]: one for key, one in given.items() if key.lower() in _SPELLINGS}
-    return named if named or (not given and vr_of(tag) != "SQ") else None
+    named = {_SPELLINGS[key.lower()]: value for key, value in member.items() if key.lower() in _SPELLINGS}
+    return named if named or (not member and vr_of(tag) != "SQ") else None
 
 
 def _in_plain_base64(text: str) -> str:

@@ -54,9 +54,9 @@ def encode(dataset: DataSet) -> bytes:
 
 
 def _attributes(dataset: DataSet) -> Iterator[str]:
-    for tag, found in dataset.items():
-        yield f'<DicomAttribute tag="{tag}" vr="{found["vr"]}"{_named(dataset, tag)}'
-        content = "".join(_content(found))
+    for tag, attribute in dataset.items():
+        yield f'<DicomAttribute tag="{tag}" vr="{attribute["vr"]}"{_named(dataset, tag)}'
+        content = "".join(_content(attribute))
         yield f">{content}</DicomAttribute>" if content else "/>"
 
 
@@ -68,10 +68,10 @@ def _named(dataset: DataSet, tag: str) -> str:
     return f" privateCreator={quoteattr(creator)}" if creator else ""
 
 
-def _content(found: Element) -> Iterator[str]:
-    vr, listed = found["vr"], found.get("Value", [])
+def _content(element: Element) -> Iterator[str]:
+    vr, listed = element["vr"], element.get("Value", [])
     if vr in BINARY_VRS:
-        binary = found.get("InlineBinary")
+        binary = element.get("InlineBinary")
         yield f"<InlineBinary>{binary}</InlineBinary>" if binary else ""
     elif vr == "SQ":
         for number, item in enumerate(listed, 1):
@@ -80,14 +80,16 @@ def _content(found: Element) -> Iterator[str]:
         for number, name in enumerate(listed, 1):
             yield f'<PersonName number="{number}">{"".join(_groups(name or {}))}</PersonName>'
     else:
-        yield _values([_written(vr, one) for one in listed])
+        yield _values([_written(vr, value) for value in listed])
 
 
 def _groups(name: dict[str, str]) -> Iterator[str]:
     for group in NAME_GROUPS:
         if group in name:
-            found = zip(COMPONENTS, name[group].split("^", len(COMPONENTS) - 1), strict=False)
-            content = "".join(f"<{component}>{_escaped(part)}</{component}>" for component, part in found)
+            components = zip(COMPONENTS, name[group].split("^", len(COMPONENTS) - 1), strict=False)
+            content = "".join(
+                f"<{component}>{_escaped(part)}</{component}>" for component, part in components
+            )
             yield f"<{group}>{content}</{group}>"
 
 
@@ -95,20 +97,20 @@ def _values(written: list[str]) -> str:
     if len(written) == 1 and _NOT_IN_XML.search(written[0]):
         return f"<InlineBinary>{b64encode(written[0].encode()).decode()}</InlineBinary>"
     return "".join(
-        f'<Value number="{number}">{_escaped(one)}</Value>' for number, one in enumerate(written, 1)
+        f'<Value number="{number}">{_escaped(value)}</Value>' for number, value in enumerate(written, 1)
     )
 
 
-def _written(vr: str, one: Any) -> str:
-    if one is None:
+def _written(vr: str, value: Any) -> str:
+    if value is None:
         return ""
     if vr in FLOAT_VRS:
-        return _FLOATS.get(one) or repr(one)
-    return str(one)
+        return _FLOATS.get(value) or repr(value)
+    return str(value)
 
 
-def _escaped(one: str) -> str:
-    return escape(_NOT_IN_XML.sub("\ufffd", one), {"\r": "&#13;"})
+def _escaped(value: str) -> str:
+    return escape(_NOT_IN_XML.sub("\ufffd", value), {"\r": "&#13;"})
 
 
 # --- reading ---
@@ -136,7 +138,7 @@ class _Node:
     """An element that is open: its attributes, and what its children have become."""
 
     name: str
-    given: dict[str, str]
+    attributes: dict[str, str]
     path: str
     text: list[str] = field(default_factory=list)
     children: list[tuple[str, Any]] = field(default_factory=list)  # name or number, and what it became
@@ -158,14 +160,14 @@ def decode(body: bytes, nesting: int = DEEPEST, corrections: Corrections | None 
     parser = XMLParser(target=_Builder(nesting, corrections), forbid_dtd=True)
     try:
         parser.feed(body)
-        found: DataSet = parser.close()  # type: ignore[assignment]  # what our builder gives, not an Element
+        dataset: DataSet = parser.close()  # type: ignore[assignment]  # what our builder gives, not an Element
     except MalformedXml:
         raise
     except DefusedXmlException:
         raise MalformedXml("a document type or entity is not allowed") from None
     except (ParseError, LookupError, ValueError) as error:
         raise MalformedXml(f"not XML of the Native DICOM Model: {error}") from None
-    return found
+    return dataset
 
 
 class _Builder:
@@ -177,7 +179,7 @@ class _Builder:
         self._open = [_Node("", {}, "")]
         self._result: DataSet = {}
 
-    def start(self, name: str, given: dict[str, str]) -> None:
+    def start(self, name: str, attributes: dict[str, str]) -> None:
         """An element begins."""
         local = name.removeprefix("{" + NAMESPACE + "}")
         above = self._open[-1]
@@ -185,32 +187,32 @@ class _Builder:
             raise MalformedXml(f"<{local[:64]}> is not expected in <{above.name or 'document'}>")
         path = above.path
         if local == "DicomAttribute":
-            tag = self._tag(given, path)
+            tag = self._tag(attributes, path)
             path = f"{path}.{tag}" if path else tag
-            given = {**given, "tag": tag}
+            attributes = {**attributes, "tag": tag}
         elif local == "Item" and path.count(".") >= self._nesting:
             raise _refused(path, "is nested too deeply")
         elif local == "BulkData":
             raise _refused(path, "has BulkData: values must be inline (PS3.18 §11.1.4)")
-        self._open.append(_Node(local, given, path))
+        self._open.append(_Node(local, attributes, path))
 
-    def _tag(self, given: dict[str, str], path: str) -> str:
-        named = given.get("tag", "")
+    def _tag(self, attributes: dict[str, str], path: str) -> str:
+        named = attributes.get("tag", "")
         if _TAG.fullmatch(named):
             return named.upper()
         lenient = self._corrections if self._corrections and self._corrections.lenient else None
-        meant = tag_of_name(named or given.get("keyword", "")) if lenient else None
+        meant = tag_of_name(named or attributes.get("keyword", "")) if lenient else None
         if meant is None or lenient is None:
             raise MalformedXml(f"<DicomAttribute> has tag {named[:64]!r}, expected 8 hexadecimal digits")
         lenient.note(f"{path}.{meant}" if path else meant, "was not named by 8 hexadecimal digits")
         return meant
 
-    def data(self, found: str) -> None:
+    def data(self, characters: str) -> None:
         """Text within an element."""
         node = self._open[-1]
         if node.name in _LEAVES:
-            node.text.append(found)
-        elif not found.isspace():
+            node.text.append(characters)
+        elif not characters.isspace():
             raise MalformedXml(f"text is not expected in <{node.name}>")
 
     def end(self, _name: str) -> None:
@@ -228,7 +230,7 @@ class _Builder:
                 (node.name, "".join(node.text) if node.name in COMPONENTS else _joined(node))
             )
         else:
-            above.children.append((node.given.get("number", ""), _child(node)))
+            above.children.append((node.attributes.get("number", ""), _child(node)))
 
     def close(self) -> DataSet:
         """The document is read."""
@@ -239,31 +241,31 @@ def _child(node: _Node) -> Any:
     if node.name == "Item":
         return _finished(node)
     if node.name == "PersonName":
-        return {group: found for group, found in node.children if found} or None
+        return {group: components for group, components in node.children if components} or None
     return "".join(node.text)
 
 
 def _joined(node: _Node) -> str:
     """The components of a name with carets, up to the last one that is there."""
-    found = dict(node.children)
-    last = max((number for number, name in enumerate(COMPONENTS) if name in found), default=-1)
-    return "^".join(found.get(name, "") for name in COMPONENTS[: last + 1])
+    parts = dict(node.children)
+    last = max((number for number, name in enumerate(COMPONENTS) if name in parts), default=-1)
+    return "^".join(parts.get(name, "") for name in COMPONENTS[: last + 1])
 
 
 # --- attributes -------------------------------------------------------------------------------------
 
 
 def _take_attribute(above: _Node, node: _Node, corrections: Corrections | None) -> None:
-    tag = node.given["tag"]
+    tag = node.attributes["tag"]
     if tag in above.dataset:
         raise _refused(node.path, "stands twice")
     if tag == tags.SPECIFIC_CHARACTER_SET or tag.endswith("0000"):
         return
-    vr = node.given.get("vr") or vr_of(tag)
+    vr = node.attributes.get("vr") or vr_of(tag)
     if not vr:
         raise _refused(node.path, "has no vr")
     above.dataset[tag] = _element(tag, vr, node, corrections)
-    creator = node.given.get("privateCreator")
+    creator = node.attributes.get("privateCreator")
     if creator and is_private(tag):
         above.creators[tag] = creator
 
@@ -283,7 +285,7 @@ def _of_vr(vr: str, node: _Node, corrections: Corrections | None) -> Element:
         return _binary(vr, node, corrections)
     listed: list[Any]
     if vr == "SQ":
-        listed = [found for _, found in sorted(_by_number(node).items())]
+        listed = [item for _, item in sorted(_by_number(node).items())]
     elif vr == "PN":
         listed = _with_gaps(_by_number(node))
     else:
@@ -297,10 +299,10 @@ def _binary(vr: str, node: _Node, corrections: Corrections | None) -> Element:
     if not node.binary:
         return {"vr": vr}
     if vr not in _TEXT_VRS:
-        found = unpacked(vr, node.binary) if corrections and corrections.lenient else None
-        if found and corrections:
+        element = unpacked(vr, node.binary) if corrections and corrections.lenient else None
+        if element and corrections:
             corrections.note(node.path, "had its value as InlineBinary")
-        return found or {"vr": vr, "InlineBinary": node.binary}
+        return element or {"vr": vr, "InlineBinary": node.binary}
     try:
         return {"vr": vr, "Value": [b64decode(node.binary, validate=True).decode()]}
     except (binascii.Error, UnicodeDecodeError):
@@ -309,17 +311,17 @@ def _binary(vr: str, node: _Node, corrections: Corrections | None) -> Element:
 
 def _by_number(node: _Node) -> dict[int, Any]:
     placed: dict[int, Any] = {}
-    for number, found in node.children:
-        place = int(number) if number.isascii() and number.isdigit() else len(placed) + 1
-        if place in placed or not 1 <= place <= len(placed) + _LARGEST_GAP:
+    for number, value in node.children:
+        index = int(number) if number.isascii() and number.isdigit() else len(placed) + 1
+        if index in placed or not 1 <= index <= len(placed) + _LARGEST_GAP:
             raise _refused(node.path, f"has a value number {number[:16]!r} out of order")
-        placed[place] = found
+        placed[index] = value
     return placed
 
 
 def _with_gaps(placed: dict[int, Any]) -> list[Any]:
     """Values in order; a number that is left out is an empty value."""
-    return [placed.get(place) for place in range(1, max(placed, default=0) + 1)]
+    return [placed.get(index) for index in range(1, max(placed, default=0) + 1)]
 
 
 # --- private blocks ---------------------------------------------------------------------------------
@@ -331,31 +333,31 @@ def _finished(node: _Node) -> DataSet:
     return dict(sorted(node.dataset.items()))
 
 
-def _reserve(made: DataSet, tag: str, creator: str, path: str) -> None:
+def _reserve(dataset: DataSet, tag: str, creator: str, path: str) -> None:
     """Reserve the block of a private element for the creator that it names (PS3.5 §7.8.1).
 
     A tag with block 00 only says where in its block the element stands: it moves to the creator's.
     """
-    block = tag[4:6] if tag[4:6] >= "10" else _block(made, tag[:4], creator)
+    block = tag[4:6] if tag[4:6] >= "10" else _block(dataset, tag[:4], creator)
     reserved = f"{tag[:4]}00{block}"
-    present = text(made, reserved)
+    present = text(dataset, reserved)
     if present and present.strip() != creator.strip():
         raise _refused(f"{path}.{tag}" if path else tag, "names another private creator than its block")
     moved = f"{tag[:4]}{block}{tag[6:]}"
-    if moved != tag and moved in made:
+    if moved != tag and moved in dataset:
         raise _refused(f"{path}.{moved}" if path else moved, "stands twice")
-    made[reserved] = {"vr": "LO", "Value": [present or creator]}
-    made[moved] = made.pop(tag)
+    dataset[reserved] = {"vr": "LO", "Value": [present or creator]}
+    dataset[moved] = dataset.pop(tag)
 
 
-def _block(made: DataSet, group: str, creator: str) -> str:
+def _block(dataset: DataSet, group: str, creator: str) -> str:
     blocks = [f"{number:02X}" for number in range(0x10, 0x100)]
-    ours = (one for one in blocks if text(made, f"{group}00{one}").strip() == creator.strip())
-    free = (one for one in blocks if f"{group}00{one}" not in made)
-    found = next(ours, None) or next(free, None)
-    if found is None:
+    ours = (block for block in blocks if text(dataset, f"{group}00{block}").strip() == creator.strip())
+    free = (block for block in blocks if f"{group}00{block}" not in dataset)
+    block = next(ours, None) or next(free, None)
+    if block is None:
         raise MalformedXml(f"group {group} has no free private block")
-    return found
+    return block
 
 
 def _refused(path: str, what: str) -> UpsError:

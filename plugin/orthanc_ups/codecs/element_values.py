@@ -41,19 +41,19 @@ class Number(str):
 def inner_values(vr: str, listed: Sequence[Any], path: str, corrections: Corrections | None) -> list[Any]:
     """Values of any VR but SQ and PN; ``corrections`` notes what became of those that are not as DICOM has them."""
     if corrections is None:
-        return [inner_value(vr, one) for one in listed]
-    if any(type(one) is Number for one in listed):
+        return [inner_value(vr, value) for value in listed]
+    if any(type(value) is Number for value in listed):
         listed = _noted_numbers(vr, listed, path, corrections)
-    return [inner_value(vr, one) for one in listed]
+    return [inner_value(vr, value) for value in listed]
 
 
 def _noted_numbers(vr: str, listed: Sequence[Any], path: str, corrections: Corrections) -> Sequence[Any]:
     """The same values, with those as text that are numbers where text belongs."""
     if corrections.lenient and vr not in _NUMERIC_VRS:
         corrections.note(path, "was a JSON number, which is text now")
-        return [str(one) if type(one) is Number else one for one in listed]
-    numbers = [one for one in listed if type(one) is Number]
-    if vr == "DS" and any(len(one) > _LONGEST_DECIMAL for one in numbers):
+        return [str(value) if type(value) is Number else value for value in listed]
+    numbers = [value for value in listed if type(value) is Number]
+    if vr == "DS" and any(len(value) > _LONGEST_DECIMAL for value in numbers):
         corrections.note(path, "was rounded to the 16 characters of VR DS")
     if vr == "FD" and not all(map(_is_exact, numbers)):
         corrections.note(path, "was rounded to the 64 bits of VR FD")
@@ -65,70 +65,70 @@ def _is_exact(number: Number) -> bool:
     return not math.isfinite(value) or Decimal(number) == Decimal(repr(value))
 
 
-def inner_value(vr: str, found: Any) -> Any:
+def inner_value(vr: str, raw: Any) -> Any:
     """One value of any VR but SQ and PN.
 
     An empty text becomes None. Whole numbers and floats may come as text; a Number given for DS or IS keeps its
     digits, unless DS has no room for them (16 characters): then it is rounded to what fits.
     """
-    if found is None or found == "":
+    if raw is None or raw == "":
         return None
     if vr in INTEGER_VRS:
-        return _integer(found)
+        return _integer(raw)
     if vr in FLOAT_VRS:
-        return _float(found)
-    if type(found) is Number:
-        return _number_as_text(vr, found)
-    if not isinstance(found, str):
-        return found
-    return found.strip().upper() if vr == "AT" else found.rstrip("\0") or None
+        return _float(raw)
+    if type(raw) is Number:
+        return _number_as_text(vr, raw)
+    if not isinstance(raw, str):
+        return raw
+    return raw.strip().upper() if vr == "AT" else raw.rstrip("\0") or None
 
 
-def _integer(found: Any) -> Any:
-    if not isinstance(found, str):
-        return found
-    if _INTEGER.fullmatch(found):
-        return int(found)
+def _integer(raw: Any) -> Any:
+    if not isinstance(raw, str):
+        return raw
+    if _INTEGER.fullmatch(raw):
+        return int(raw)
     try:
-        value = Decimal(found.strip())
+        value = Decimal(raw.strip())
     except InvalidOperation:
-        return found
+        return raw
     is_whole = value.is_finite() and abs(value) < 2**64 and value == value.to_integral_value()
-    return int(value) if is_whole else _plain(found)
+    return int(value) if is_whole else _plain(raw)
 
 
-def _float(found: Any) -> Any:
-    if not isinstance(found, str):
-        return found
-    special = _SPECIAL.get(found.strip().lower())
+def _float(raw: Any) -> Any:
+    if not isinstance(raw, str):
+        return raw
+    special = _SPECIAL.get(raw.strip().lower())
     if special is not None:
         return special
     try:
-        value = float(found)
+        value = float(raw)
     except ValueError:
-        return found
-    return value if math.isfinite(value) else str(found)
+        return raw
+    return value if math.isfinite(value) else str(raw)
 
 
-def _number_as_text(vr: str, found: Number) -> Any:
+def _number_as_text(vr: str, number: Number) -> Any:
     if vr == "DS":
-        return str(found) if len(found) <= _LONGEST_DECIMAL else _shortened(found)
+        return str(number) if len(number) <= _LONGEST_DECIMAL else _shortened(number)
     if vr == "IS":
-        return str(found) if found.lstrip("-").isdigit() else _whole(found)
-    return _plain(found)
+        return str(number) if number.lstrip("-").isdigit() else _whole(number)
+    return _plain(number)
 
 
-def _shortened(found: Number) -> str:
-    value = float(found)
-    return format_number_as_ds(value) if math.isfinite(value) else str(found)
+def _shortened(number: Number) -> str:
+    value = float(number)
+    return format_number_as_ds(value) if math.isfinite(value) else str(number)
 
 
-def _whole(found: Number) -> str:
+def _whole(number: Number) -> str:
     """``40.0`` is a whole number, too."""
-    value = float(found)
-    return str(int(value)) if value.is_integer() and abs(value) < 2**31 else str(found)
+    value = float(number)
+    return str(int(value)) if value.is_integer() and abs(value) < 2**31 else str(number)
 
 
-def _plain(found: Any) -> Any:
+def _plain(raw: Any) -> Any:
     """A Number where none belongs is shown to the rules as what it is."""
-    return float(found) if type(found) is Number else found
+    return float(raw) if type(raw) is Number else raw

@@ -75,17 +75,17 @@ def declared(terms: str, otherwise: Encodings) -> Encodings:
     Raises:
         LookupError: a term is unknown; the text names it.
     """
-    known = [_known(term) for term in terms.split("\\")]
-    if known in (["ISO_IR 6"], [""]):
+    defined = [_defined_term(term) for term in terms.split("\\")]
+    if defined in (["ISO_IR 6"], [""]):
         return otherwise
-    if known[0] in STAND_ALONE_ENCODINGS:  # without code extensions (PS3.3 Table C.12-5)
-        known = known[:1]
+    if defined[0] in STAND_ALONE_ENCODINGS:  # without code extensions (PS3.3 Table C.12-5)
+        defined = defined[:1]
     return tuple(
-        _PYTHON_NAMES[term] for term in known if term not in STAND_ALONE_ENCODINGS or len(known) == 1
+        _PYTHON_NAMES[term] for term in defined if term not in STAND_ALONE_ENCODINGS or len(defined) == 1
     )
 
 
-def _known(term: str) -> str:
+def _defined_term(term: str) -> str:
     """The defined term; widely seen misspellings are put right."""
     plain = re.sub(r"^ISO.IR.(?=\d)", "ISO_IR ", re.sub(r"^ISO.2022.IR.(?=\d)", "ISO 2022 IR ", term.strip()))
     if plain not in _PYTHON_NAMES:
@@ -115,7 +115,7 @@ def _part(part: bytes, encodings: Encodings, delimiters: frozenset[int]) -> str:
     if encoding in _ESCAPED_BY_PYTHON:
         return part.decode(encoding)
     text = part[len(code) :]
-    end = next((place for place, one in enumerate(text) if one in delimiters), len(text))
+    end = next((index for index, byte in enumerate(text) if byte in delimiters), len(text))
     return text[:end].decode(encoding) + text[end:].decode(encodings[0])
 
 
@@ -147,9 +147,9 @@ def values_of(raw: bytes, vr: str, order: str, encodings: Encodings) -> _Values:
     return _READERS[vr](raw, order, encodings)
 
 
-def name_of_text(one: str) -> dict[str, str] | None:
+def name_of_text(text: str) -> dict[str, str] | None:
     """A person name as ``Alphabetic=Ideographic=Phonetic``. Raises ValueError for more groups."""
-    groups = [group.rstrip(" \0") for group in one.split("=")]
+    groups = [group.rstrip(" \0") for group in text.split("=")]
     if len(groups) > len(NAME_GROUPS):
         raise ValueError("more than three groups")
     return {name: group for name, group in zip(NAME_GROUPS, groups, strict=False) if group} or None
@@ -159,29 +159,29 @@ def _numbers(raw: bytes, code: str, order: str) -> _Values:
     count, rest = divmod(len(raw), struct.calcsize(f"<{code}"))
     if rest:
         raise ValueError("not a whole number of values")
-    found = struct.unpack(f"{order}{count}{code}", raw)
-    return [_float(one) for one in found] if code in "fd" else list(found)
+    numbers = struct.unpack(f"{order}{count}{code}", raw)
+    return [_float(number) for number in numbers] if code in "fd" else list(numbers)
 
 
-def _float(one: float) -> float | str:
-    if math.isfinite(one):
-        return one
-    return "NaN" if math.isnan(one) else "Infinity" if one > 0 else "-Infinity"
+def _float(number: float) -> float | str:
+    if math.isfinite(number):
+        return number
+    return "NaN" if math.isnan(number) else "Infinity" if number > 0 else "-Infinity"
 
 
 def _attribute_tags(raw: bytes, order: str, encodings: Encodings) -> _Values:
-    found = _numbers(raw, "H", order)
-    if len(found) % 2:
+    halves = _numbers(raw, "H", order)
+    if len(halves) % 2:
         raise ValueError("half a tag")
-    return [f"{group:04X}{number:04X}" for group, number in zip(found[::2], found[1::2], strict=True)]
+    return [f"{group:04X}{number:04X}" for group, number in zip(halves[::2], halves[1::2], strict=True)]
 
 
 def _plain(raw: bytes, order: str, encodings: Encodings) -> _Values:
-    return [one.strip(" \0") or None for one in raw.decode("ascii").split("\\")]
+    return [text.strip(" \0") or None for text in raw.decode("ascii").split("\\")]
 
 
 def _dates(raw: bytes, order: str, encodings: Encodings) -> _Values:
-    return [one.rstrip(" \0") or None for one in raw.decode("ascii").split("\\")]
+    return [text.rstrip(" \0") or None for text in raw.decode("ascii").split("\\")]
 
 
 def _uri(raw: bytes, order: str, encodings: Encodings) -> _Values:
@@ -189,7 +189,7 @@ def _uri(raw: bytes, order: str, encodings: Encodings) -> _Values:
 
 
 def _texts(raw: bytes, order: str, encodings: Encodings) -> _Values:
-    return [one.rstrip(" \0") or None for one in decoded(raw, encodings, IN_VALUES).split("\\")]
+    return [text.rstrip(" \0") or None for text in decoded(raw, encodings, IN_VALUES).split("\\")]
 
 
 def _text(raw: bytes, order: str, encodings: Encodings) -> _Values:
@@ -197,7 +197,7 @@ def _text(raw: bytes, order: str, encodings: Encodings) -> _Values:
 
 
 def _names(raw: bytes, order: str, encodings: Encodings) -> _Values:
-    return [name_of_text(one) for one in decoded(raw, encodings, IN_NAMES).split("\\")]
+    return [name_of_text(text) for text in decoded(raw, encodings, IN_NAMES).split("\\")]
 
 
 _READERS: Final[Mapping[str, Callable[[bytes, str, Encodings], _Values]]] = MappingProxyType(

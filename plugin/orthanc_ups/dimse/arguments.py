@@ -48,13 +48,13 @@ def _change_state(action: Action) -> Command:
     """A Transaction UID that is no UID is a wrong one (C301), which the state table judges in its turn."""
     _check_rest(action, (tags.STATE, tags.TRANSACTION_UID))
     state = _needed(action, tags.STATE)
-    transaction = _one(action, tags.TRANSACTION_UID)
+    transaction = _single_value(action, tags.TRANSACTION_UID)
     return ChangeState(action.requester, action.uid, state, transaction)
 
 
 def _request_cancel(action: Action) -> Command:
     _check_rest(action, CANCEL_INFORMATION)
-    information = {tag: found for tag, found in action.information.items() if tag in CANCEL_INFORMATION}
+    information = {tag: element for tag, element in action.information.items() if tag in CANCEL_INFORMATION}
     return RequestCancel(action.requester, action.uid, information)
 
 
@@ -64,12 +64,12 @@ def _subscribe(action: Action) -> Command:
     if action.lenient:
         lock = lock.upper()
     if lock not in ("TRUE", "FALSE"):
-        raise _wrong(tags.DELETION_LOCK, "is neither TRUE nor FALSE")
+        raise _bad_argument(tags.DELETION_LOCK, "is neither TRUE nor FALSE")
     own = (tags.RECEIVING_AE, tags.DELETION_LOCK)
     if action.uid != tags.FILTERED_SUBSCRIPTION:
         _check_rest(action, own, keys=True)
         return Subscribe(action.requester, action.uid, receiving_ae, lock == "TRUE")
-    keys = {tag: found for tag, found in action.information.items() if tag not in own}
+    keys = {tag: element for tag, element in action.information.items() if tag not in own}
     if not keys:
         raise UpsError(INVALID_ARGUMENT, "a filtered subscription needs at least one matching key")
     return Subscribe(action.requester, action.uid, receiving_ae, lock == "TRUE", keys, action.mechanisms)
@@ -117,34 +117,34 @@ def _check_nothing_else(action: Action) -> None:
 
 
 def _needed(action: Action, tag: str) -> str:
-    found = _optional(action, tag)
-    if found is None:
-        raise _wrong(tag, "is missing" if tag not in action.information else "is empty")
-    return found
+    value = _optional(action, tag)
+    if value is None:
+        raise _bad_argument(tag, "is missing" if tag not in action.information else "is empty")
+    return value
 
 
 def _optional(action: Action, tag: str) -> str | None:
     """The one valid value of an argument, or None if it is absent or empty."""
-    found, vr = _one(action, tag), _NAMES[tag][0]
-    if found is not None and not REPRESENTATIONS[vr].valid(found):
-        raise _wrong(tag, f"is not valid: expected {REPRESENTATIONS[vr].form}")
-    return found
+    value, vr = _single_value(action, tag), _NAMES[tag][0]
+    if value is not None and not REPRESENTATIONS[vr].valid(value):
+        raise _bad_argument(tag, f"is not valid: expected {REPRESENTATIONS[vr].form}")
+    return value
 
 
-def _one(action: Action, tag: str) -> str | None:
+def _single_value(action: Action, tag: str) -> str | None:
     """The one value of an argument, valid or not, or None if it is absent or empty."""
     vr, _ = _NAMES[tag]
-    given = action.information.get(tag)
-    if given is None:
+    element = action.information.get(tag)
+    if element is None:
         return None
-    if given["vr"] != vr and not (action.lenient and given["vr"] in _TEXT_VRS):
-        raise _wrong(tag, f"has VR {given['vr']}, expected {vr}", mistyped=True)
-    found = values(action.information, tag)
-    if len(found) > 1:
-        raise _wrong(tag, f"has {len(found)} values, expected one")
-    return str(found[0]).strip(" ") or None if found else None
+    if element["vr"] != vr and not (action.lenient and element["vr"] in _TEXT_VRS):
+        raise _bad_argument(tag, f"has VR {element['vr']}, expected {vr}", mistyped=True)
+    listed = values(action.information, tag)
+    if len(listed) > 1:
+        raise _bad_argument(tag, f"has {len(listed)} values, expected one")
+    return str(listed[0]).strip(" ") or None if listed else None
 
 
-def _wrong(tag: str, what: str, *, mistyped: bool = False) -> UpsError:
+def _bad_argument(tag: str, what: str, *, mistyped: bool = False) -> UpsError:
     text = f"{_NAMES[tag][1]} ({tag[:4]},{tag[4:]}) {what}"
     return UpsError(MISTYPED_ARGUMENT if mistyped else INVALID_ARGUMENT, text, tag)

@@ -39,10 +39,10 @@ from .negotiation import Agreement
 
 _log = logging.getLogger("orthanc_ups.dimse")
 
-_MOST_WAITING: Final = 1  # messages that came and are not served yet; more stay in the network
-_MOST_CONTROL: Final = 1024  # bytes of a release or abort
+_MAX_WAITING: Final = 1  # messages that came and are not served yet; more stay in the network
+_MAX_CONTROL: Final = 1024  # bytes of a release or abort
 _SLACK: Final = 256  # bytes by which sloppy peers exceed the greatest PDU
-_MOST_SENT: Final = 128 * 1024  # bytes of a PDU for a peer that takes any size
+_MAX_SENT: Final = 128 * 1024  # bytes of a PDU for a peer that takes any size
 _SENT_AT_ONCE: Final = 64 * 1024  # bytes of PDUs that are made and written before others have their turn
 _MESSAGE_FACTOR: Final = 10  # a whole message may take this many times as long as one PDU
 _FAREWELL: Final = 1.0  # seconds for the peer to take the last bytes and to close
@@ -57,15 +57,15 @@ class Terms:
     """What an association is allowed to do.
 
     Attributes:
-        most_pdu: greatest P-DATA-TF that we announced, in bytes behind its header.
-        most_data: greatest data set in bytes.
+        max_pdu: greatest P-DATA-TF that we announced, in bytes behind its header.
+        max_data_set: greatest data set in bytes.
         idle: seconds without any traffic after which it is aborted; 0 never.
         pace: seconds for one PDU to arrive or to be taken by the peer.
         room: memory for data sets on their way in.
     """
 
-    most_pdu: int
-    most_data: int
+    max_pdu: int
+    max_data_set: int
     idle: float
     pace: float
     room: Room
@@ -88,10 +88,12 @@ class Wire:
         """Type and length of the next PDU. Raises ProtocolError, or EOFError at the end of the connection."""
         return read_header(await self._reader.readexactly(HEADER_SIZE))
 
-    async def body(self, length: int, most: int) -> bytes:
+    async def body(self, length: int, max_length: int) -> bytes:
         """What follows a header. Raises ProtocolError if it is too long, before it is read."""
-        if length > most:
-            raise ProtocolError(f"PDU of {length} bytes, expected at most {most}", AbortReason.INVALID_VALUE)
+        if length > max_length:
+            raise ProtocolError(
+                f"PDU of {length} bytes, expected at most {max_length}", AbortReason.INVALID_VALUE
+            )
         return await self._reader.readexactly(length)
 
     def write(self, pdu: bytes) -> None:
@@ -137,8 +139,8 @@ class Association:
         self.agreement = agreement
         self._wire = wire
         self._terms = terms
-        self._assembler = Assembler(agreement.contexts, terms.most_data, terms.room)
-        self._incoming: asyncio.Queue[Message | None] = asyncio.Queue(_MOST_WAITING)
+        self._assembler = Assembler(agreement.contexts, terms.max_data_set, terms.room)
+        self._incoming: asyncio.Queue[Message | None] = asyncio.Queue(_MAX_WAITING)
         self._pending: set[int | None] = set()
         self._canceled: set[int | None] = set()
         self._is_serving = False
@@ -148,7 +150,7 @@ class Association:
         self._sent_at = asyncio.get_running_loop().time()
         self._begun_at = 0.0
         self._released = asyncio.Event()
-        self._most_sent = min(agreement.most or _MOST_SENT, _MOST_SENT)
+        self._max_sent = min(agreement.max_pdu or _MAX_SENT, _MAX_SENT)
         self._reading = asyncio.create_task(self._read())
 
     @property
@@ -206,7 +208,7 @@ class Association:
         """
         self._is_sending = True
         try:
-            for pdus in _batches(messages, self._most_sent):
+            for pdus in _batches(messages, self._max_sent):
                 self._write(pdus)
                 await self._flush()
                 await asyncio.sleep(0)
@@ -263,9 +265,9 @@ class Association:
 
     async def _next(self) -> tuple[PduType, bytes]:
         kind, length = await self._header()
-        most = self._terms.most_pdu + _SLACK if kind is PduType.DATA else _MOST_CONTROL
+        max_length = self._terms.max_pdu + _SLACK if kind is PduType.DATA else _MAX_CONTROL
         async with asyncio.timeout(self._terms.pace):
-            return kind, await self._wire.body(length, most)
+            return kind, await self._wire.body(length, max_length)
 
     async def _header(self) -> tuple[PduType, int]:
         """The next header; TimeoutError if nothing was sent or received for too long."""
@@ -355,11 +357,11 @@ class Association:
         await self._wire.close(linger=linger)
 
 
-def _batches(messages: Iterable[Message], most: int) -> Iterator[bytes]:
+def _batches(messages: Iterable[Message], max_pdu: int) -> Iterator[bytes]:
     """The PDUs of messages, made as they are asked for: a large data set in small PDUs is many of them."""
     batch = bytearray()
     for message in messages:
-        for part in fragments(message, most):
+        for part in fragments(message, max_pdu):
             batch += data_pdu(part)
             if len(batch) >= _SENT_AT_ONCE:
                 yield bytes(batch)

@@ -94,7 +94,7 @@ def swapped(binary: bytes, vr: str) -> bytes:
     size = WORD_SIZES.get(vr, 1)
     if size == 1:
         return binary
-    return b"".join(binary[place : place + size][::-1] for place in range(0, len(binary), size))
+    return b"".join(binary[offset : offset + size][::-1] for offset in range(0, len(binary), size))
 
 
 # --- decoding ---
@@ -143,7 +143,7 @@ def decode(
     encoded: bytes,
     syntax: Syntax,
     bounds: Bounds,
-    most: int,
+    max_size: int,
     otherwise: Encodings,
     corrections: Corrections | None = None,
 ) -> DataSet:
@@ -153,7 +153,7 @@ def decode(
         encoded: the bytes as they came.
         syntax: transfer syntax of the presentation context.
         bounds: greatest nesting and number of elements.
-        most: greatest size in bytes, after inflation.
+        max_size: greatest size in bytes, after inflation.
         otherwise: encodings of non-ASCII text for which no character set is declared.
         corrections: notes what is read otherwise than it stands; without, nothing is.
 
@@ -161,9 +161,9 @@ def decode(
         UpsError: 0110 if the structure is broken, 0106 if an element is, 0213 if it is too large.
     """
     if syntax.deflated:
-        encoded = _inflated(encoded, most)
-    if len(encoded) > most:
-        raise too_large(most)
+        encoded = _inflated(encoded, max_size)
+    if len(encoded) > max_size:
+        raise too_large(max_size)
     lenient = corrections if corrections and corrections.lenient else None
     if lenient and encoded[_PREAMBLE : _PREAMBLE + 4] == b"DICM":
         encoded, syntax = _without_head(encoded, syntax, lenient)
@@ -177,17 +177,17 @@ def decode(
 
 def _without_head(encoded: bytes, syntax: Syntax, corrections: Corrections) -> tuple[bytes, Syntax]:
     """The data set of a whole DICOM file, which some send as it stands, and its syntax (PS3.10 §7.1)."""
-    place, named = _PREAMBLE + 4, ""
-    while encoded[place : place + 2] == b"\x02\x00" and len(encoded) >= place + 12:
-        is_long = encoded[place + 4 : place + 6].decode("latin_1") in LONG_VRS
-        start = place + (12 if is_long else 8)
+    offset, uid = _PREAMBLE + 4, ""
+    while encoded[offset : offset + 2] == b"\x02\x00" and len(encoded) >= offset + 12:
+        is_long = encoded[offset + 4 : offset + 6].decode("latin_1") in LONG_VRS
+        start = offset + (12 if is_long else 8)
         (length,) = struct.unpack_from("<L" if is_long else "<H", encoded, start - (4 if is_long else 2))
-        if encoded[place + 2 : place + 4] == b"\x10\x00":
-            named = encoded[start : start + length].decode("latin_1").strip(" \0")
-        place = start + length
+        if encoded[offset + 2 : offset + 4] == b"\x10\x00":
+            uid = encoded[start : start + length].decode("latin_1").strip(" \0")
+        offset = start + length
     corrections.say("the data set came with the head of a DICOM file, which was left out")
-    found = SYNTAXES.get(named, syntax)
-    return encoded[place:], syntax if found.deflated else found
+    own_syntax = SYNTAXES.get(uid, syntax)
+    return encoded[offset:], syntax if own_syntax.deflated else own_syntax
 
 
 def _in_other_syntax(
@@ -201,37 +201,37 @@ def _in_other_syntax(
     """What is Implicit VR though Explicit VR was negotiated, or the other way round."""
     other = IMPLICIT if syntax.explicit else EXPLICIT
     try:
-        found = _Decoder(encoded, other, bounds, otherwise, corrections).whole()
+        dataset = _Decoder(encoded, other, bounds, otherwise, corrections).whole()
     except UpsError:
         raise error from None
-    if not any(public_vr(tag) for tag in found):
+    if not any(public_vr(tag) for tag in dataset):
         raise error
     name = "Explicit VR" if other.explicit else "Implicit VR"
     corrections.say(f"the data set came in {name} Little Endian, which is not what was negotiated")
-    return found
+    return dataset
 
 
-def _inflated(encoded: bytes, most: int) -> bytes:
+def _inflated(encoded: bytes, max_size: int) -> bytes:
     """PS3.5 §A.5 has the bare stream of RFC 1951; some send it with the header of RFC 1950."""
     try:
         inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-        plain = inflater.decompress(encoded, most + 1)
+        plain = inflater.decompress(encoded, max_size + 1)
     except zlib.error as error:
         try:
             inflater = zlib.decompressobj()
-            plain = inflater.decompress(encoded, most + 1)
+            plain = inflater.decompress(encoded, max_size + 1)
         except zlib.error:
             raise UpsError(PROCESSING_FAILURE, "the data set is not deflated as negotiated") from error
-    if len(plain) > most:
-        raise too_large(most)
+    if len(plain) > max_size:
+        raise too_large(max_size)
     if not inflater.eof:
         raise UpsError(PROCESSING_FAILURE, "the deflated data set is truncated")
     return plain
 
 
-def too_large(most: int) -> UpsError:
-    """The refusal of a data set that we have no room for; ``most`` bytes it may have at best."""
-    return UpsError(RESOURCE_LIMITATION, f"no room for the data set (at most {most} bytes)")
+def too_large(max_size: int) -> UpsError:
+    """The refusal of a data set of more than ``max_size`` bytes."""
+    return UpsError(RESOURCE_LIMITATION, f"no room for the data set (at most {max_size} bytes)")
 
 
 class _Decoder:
@@ -258,72 +258,79 @@ class _Decoder:
         self._short, self._long = (_UNPACKERS[f"{syntax.order}{form}"] for form in "HL")
 
     def whole(self) -> DataSet:
-        found, _ = self._level(0, len(self._bytes), self._otherwise, delimited=False)
-        return found
+        dataset, _ = self._level(0, len(self._bytes), self._otherwise, delimited=False)
+        return dataset
 
     # elements and items
 
-    def _level(self, place: int, end: int, encodings: Encodings, *, delimited: bool) -> _Level:
+    def _level(self, offset: int, end: int, encodings: Encodings, *, delimited: bool) -> _Level:
         """The elements up to ``end``, or up to an Item Delimitation Item."""
-        found: DataSet = {}
+        dataset: DataSet = {}
         last = ""
-        while place < end:
-            tag, given, length, start = self._header(place, end)
+        while offset < end:
+            tag, written_vr, length, start = self._header(offset, end)
             if tag == _ITEM_END and delimited:
-                return self._sorted(found, last), start
-            element, place = self._element(tag, given, length, start, end, encodings, found)
+                return self._sorted(dataset, last), start
+            element, offset = self._element(tag, written_vr, length, start, end, encodings, dataset)
             if tag == SPECIFIC_CHARACTER_SET:
                 encodings = self._declared(element)
             elif tag[4:] != "0000" and tag != _PADDING:
-                if tag in found:
+                if tag in dataset:
                     raise self._fault(tag, "stands twice", PROCESSING_FAILURE)
-                found[tag] = element
+                dataset[tag] = element
                 last = tag if tag > last else "G"  # no tag is greater: out of order
         if delimited:
             raise UpsError(PROCESSING_FAILURE, "the data set ends within an item")
-        return self._sorted(found, last), place
+        return self._sorted(dataset, last), offset
 
-    def _sorted(self, found: DataSet, last: str) -> DataSet:
-        return dict(sorted(found.items())) if last == "G" else found
+    def _sorted(self, dataset: DataSet, last: str) -> DataSet:
+        return dict(sorted(dataset.items())) if last == "G" else dataset
 
-    def _header(self, place: int, end: int) -> _Header:
+    def _header(self, offset: int, end: int) -> _Header:
         """Tag, VR as it is written, length, and where the value starts."""
-        if end - place < 8:
+        if end - offset < 8:
             raise UpsError(PROCESSING_FAILURE, "the data set ends within the header of an element")
         encoded, order, explicit = self._bytes, self._syntax.order, self._syntax.explicit
-        tag, vr, is_short = _named(encoded[place : place + 6 if explicit else place + 4], order)
+        tag, vr, is_short = _named(encoded[offset : offset + 6 if explicit else offset + 4], order)
         if is_short:
-            return tag, vr, self._short(encoded, place + 6)[0], place + 8
+            return tag, vr, self._short(encoded, offset + 6)[0], offset + 8
         if not vr:
-            return tag, vr, self._long(encoded, place + 4)[0], place + 8
-        if vr == _NO_VR and place and not any(encoded[place:end]):
-            return _PADDING, "OB", end - place - 8, place + 8  # zeros up to a block of some size
+            return tag, vr, self._long(encoded, offset + 4)[0], offset + 8
+        if vr == _NO_VR and offset and not any(encoded[offset:end]):
+            return _PADDING, "OB", end - offset - 8, offset + 8  # zeros up to a block of some size
         if vr == _NO_VR:
             raise self._fault(tag, "has no VR, expected an explicit one", PROCESSING_FAILURE)
-        if end - place < 12:
+        if end - offset < 12:
             raise UpsError(PROCESSING_FAILURE, "the data set ends within the header of an element")
-        return tag, vr, self._long(encoded, place + 8)[0], place + 12
+        return tag, vr, self._long(encoded, offset + 8)[0], offset + 12
 
     def _element(
-        self, tag: str, given: str, length: int, start: int, end: int, encodings: Encodings, before: DataSet
+        self,
+        tag: str,
+        written_vr: str,
+        length: int,
+        start: int,
+        end: int,
+        encodings: Encodings,
+        before: DataSet,
     ) -> tuple[Element, int]:
         self._check(tag)
-        vr = given if given not in ("", "UN") else _vr_of(tag, before)
+        vr = written_vr if written_vr not in ("", "UN") else _vr_of(tag, before)
         above = self._syntax
-        if given == "UN" and (vr != "UN" or length == UNDEFINED):
+        if written_vr == "UN" and (vr != "UN" or length == UNDEFINED):
             self._read_as(IMPLICIT)  # PS3.5 §6.2.2
         if vr == "SQ" or length == UNDEFINED:
             if vr not in ("SQ", "UN"):
                 raise self._fault(tag, "has undefined length, which only a sequence has", PROCESSING_FAILURE)
-            element, place = self._items(tag, start, end, length, encodings)
+            element, offset = self._items(tag, start, end, length, encodings)
         else:
-            place = self._ended(tag, start, end, length)
-            element = self._unknown_sequence(tag, vr, start, place, encodings) or self._value(
-                tag, vr, start, place, encodings
+            offset = self._ended(tag, start, end, length)
+            element = self._unknown_sequence(tag, vr, start, offset, encodings) or self._value(
+                tag, vr, start, offset, encodings
             )
         if above is not self._syntax:
             self._read_as(above)
-        return element, place
+        return element, offset
 
     def _unknown_sequence(
         self, tag: str, vr: str, start: int, end: int, encodings: Encodings
@@ -351,8 +358,8 @@ class _Decoder:
     def _spend(self, tag: str, parts: int) -> None:
         self._left -= parts
         if self._left < 0:
-            most = f"is one of too many elements and values: at most {self._bounds.parts}"
-            raise self._fault(tag, most, RESOURCE_LIMITATION)
+            what = f"is one of too many elements and values: at most {self._bounds.parts}"
+            raise self._fault(tag, what, RESOURCE_LIMITATION)
 
     def _ended(self, tag: str, start: int, end: int, length: int) -> int:
         if length > end - start:
@@ -360,13 +367,13 @@ class _Decoder:
         return start + length
 
     def _items(
-        self, tag: str, place: int, end: int, length: int, encodings: Encodings
+        self, tag: str, offset: int, end: int, length: int, encodings: Encodings
     ) -> tuple[Element, int]:
         items: list[DataSet] = []
         delimited = length == UNDEFINED
-        until = end if delimited else self._ended(tag, place, end, length)
-        while place < until:
-            inner, _, size, start = self._header(place, until)
+        until = end if delimited else self._ended(tag, offset, end, length)
+        while offset < until:
+            inner, _, size, start = self._header(offset, until)
             if inner == _SEQUENCE_END and delimited:
                 return _sequence(items), start
             if inner != _ITEM:
@@ -374,17 +381,17 @@ class _Decoder:
             open_item = size == UNDEFINED
             item_end = until if open_item else self._ended(tag, start, until, size)
             self._descend(tag, len(items) + 1)
-            item, place = self._level(start, item_end, encodings, delimited=open_item)
+            item, offset = self._level(start, item_end, encodings, delimited=open_item)
             self._trail.pop()
             items.append(item)
         if delimited:
             raise self._fault(tag, "is not ended", PROCESSING_FAILURE)
-        return _sequence(items), place
+        return _sequence(items), offset
 
     def _descend(self, tag: str, number: int) -> None:
         if len(self._trail) >= self._bounds.nesting:
-            most = f"is nested too deeply: at most {self._bounds.nesting} sequences within one another"
-            raise refusal(INVALID_VALUE, tuple(self._trail[:1]), tag, most)
+            what = f"is nested too deeply: at most {self._bounds.nesting} sequences within one another"
+            raise refusal(INVALID_VALUE, tuple(self._trail[:1]), tag, what)
         self._spend(tag, 1)
         self._trail.append((tag, number))
 
@@ -430,11 +437,11 @@ class _Decoder:
         if not _looks_like_text(text, len(raw)):
             return raw
         corrections.note(self._path(tag), "holds text, which is UTF-8 now")
-        found = text.encode()
-        return found + b" " * (len(found) % 2)
+        utf_8 = text.encode()
+        return utf_8 + b" " * (len(utf_8) % 2)
 
     def _declared(self, element: Element) -> Encodings:
-        terms = "\\".join(str(one or "") for one in element.get("Value", ()))
+        terms = "\\".join(str(term or "") for term in element.get("Value", ()))
         try:
             return declared(terms, self._otherwise)
         except LookupError as error:
@@ -463,10 +470,10 @@ def _looks_like_text(text: str, size: int) -> bool:
     Latin text is ASCII for the greater part; text of other scripts has a blank, or a size that no numbers have.
     """
     ascii_part = len(_ASCII_TEXT.findall(text))
-    others = [one for one in text if not one.isascii()]
+    others = [character for character in text if not character.isascii()]
     if len(text) < _SHORTEST_TEXT or ascii_part + len(others) < len(text):
         return False
-    if not all(one.isalpha() or unicodedata.combining(one) for one in others):
+    if not all(character.isalpha() or unicodedata.combining(character) for character in others):
         return False
     if max(others, default="") <= _LAST_OF_LATIN:
         return ascii_part >= len(others)
@@ -586,7 +593,7 @@ class _Encoder:
         if vr in NUMBER_CODES:
             return _numbers(values, NUMBER_CODES[vr], self._syntax.order)
         if vr == "AT":
-            halves = [int(half, 16) for one in values if one for half in (one[:4], one[4:])]
+            halves = [int(half, 16) for tag in values if tag for half in (tag[:4], tag[4:])]
             return struct.pack(f"{self._syntax.order}{len(halves)}H", *halves)
         return self._text(vr, values)
 
@@ -603,7 +610,7 @@ class _Encoder:
         return binary + b"\0" if len(binary) % 2 else binary
 
     def _text(self, vr: str, values: list[Any]) -> bytes:
-        text = "\\".join([one if type(one) is str else _written(one) for one in values])
+        text = "\\".join([value if type(value) is str else _written(value) for value in values])
         if text.isascii():
             encoded = text.encode("ascii")
         else:
@@ -628,18 +635,18 @@ def _item_head(order: str) -> bytes:
     return struct.pack(f"{order}HH", *_ITEM_TAG)
 
 
-def _written(one: Any) -> str:
-    if one is None:
+def _written(value: Any) -> str:
+    if value is None:
         return ""
-    if isinstance(one, dict):
-        return "=".join(one.get(name) or "" for name in NAME_GROUPS).rstrip("=")
-    return str(one)
+    if isinstance(value, dict):
+        return "=".join(value.get(name) or "" for name in NAME_GROUPS).rstrip("=")
+    return str(value)
 
 
 def _numbers(values: list[Any], code: str, order: str) -> bytes:
     convert = float if code in "fd" else int
-    found = [convert(one) for one in values if one is not None]
-    return struct.pack(f"{order}{len(found)}{code}", *found)
+    numbers = [convert(value) for value in values if value is not None]
+    return struct.pack(f"{order}{len(numbers)}{code}", *numbers)
 
 
 # --- with the settings ---
@@ -653,7 +660,7 @@ class Codec:
 
     def __init__(self, settings: Settings, surroundings: Surroundings) -> None:
         self._bounds = Bounds(settings.maximum_nesting)
-        self._most = settings.maximum_data_set_size
+        self._max_size = settings.maximum_data_set_size
         self._strict = settings.strict
         self._otherwise = undeclared(surroundings.default_encoding)
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="UPS-DECODE")
@@ -676,14 +683,14 @@ class Codec:
         return await loop.run_in_executor(self._threads, self._decode, encoded, syntax, corrections)
 
     def _decode(self, encoded: bytes, syntax: Syntax, corrections: Corrections | None) -> DataSet:
-        found = decode(encoded, syntax, self._bounds, self._most, self._otherwise, corrections)
-        if corrections or self._strict or not found or next(iter(found)) >= _FIRST_OF_CONTENT:
-            return found
-        return {tag: one for tag, one in found.items() if tag >= _FIRST_OF_CONTENT}
+        dataset = decode(encoded, syntax, self._bounds, self._max_size, self._otherwise, corrections)
+        if corrections or self._strict or not dataset or next(iter(dataset)) >= _FIRST_OF_CONTENT:
+            return dataset
+        return {tag: element for tag, element in dataset.items() if tag >= _FIRST_OF_CONTENT}
 
     def too_large(self) -> UpsError:
         """The refusal of a data set that was thrown away while it came."""
-        return too_large(self._most)
+        return too_large(self._max_size)
 
     def encoded(self, dataset: DataSet, syntax: Syntax) -> bytes:
         """The data set as bytes."""

@@ -96,8 +96,8 @@ class Exchange:
     async def corrected_data_set(self) -> tuple[DataSet, tuple[str, ...]]:
         """The same for a request whose answer can tell what was corrected, which are the sentences."""
         corrections = self._codec.corrections()
-        found = await self._decoded(corrections)
-        return found, corrections.sentences
+        dataset = await self._decoded(corrections)
+        return dataset, corrections.sentences
 
     async def _decoded(self, corrections: Corrections | None) -> DataSet:
         if self.message.oversized:
@@ -187,7 +187,7 @@ def comment_on(outcome: Outcome) -> str:
     if not outcome.details:
         return shortened(outcome.status.meaning)
     sentences = "; ".join(outcome.details)
-    tags = list(dict.fromkeys(found.replace(",", "") for found in _SPELLED_TAG.findall(sentences)))
+    tags = list(dict.fromkeys(tag.replace(",", "") for tag in _SPELLED_TAG.findall(sentences)))
     return shortened(f"{_spelled(tags)} {_SPELLED_TAG.sub('', sentences).strip()}".strip())
 
 

@@ -170,7 +170,7 @@ _VRS: Final[Mapping[int, str]] = MappingProxyType(
 )
 _NO_DATA_SET: Final = 0x0101
 _WITH_DATA_SET: Final = 0x0001
-_MOST_COMMAND: Final = 64 * 1024  # bytes; an Attribute Identifier List of 10,000 tags has 40,000
+_MAX_COMMAND: Final = 64 * 1024  # bytes; an Attribute Identifier List of 10,000 tags has 40,000
 _DISCARD_FACTOR: Final = 8
 _IS_COMMAND: Final = 1
 _IS_LAST: Final = 2
@@ -198,18 +198,18 @@ class Message:
 
     def number(self, element: int) -> int | None:
         """The value of a US element, or None if it is absent or empty."""
-        found = self.command.get(element)
-        return found if isinstance(found, int) else None
+        value = self.command.get(element)
+        return value if isinstance(value, int) else None
 
     def text(self, element: int) -> str:
         """The value of a text element, empty if it is absent."""
-        found = self.command.get(element)
-        return found if isinstance(found, str) else ""
+        value = self.command.get(element)
+        return value if isinstance(value, str) else ""
 
     def tags(self, element: int) -> tuple[str, ...]:
         """The values of an AT element, () if it is absent."""
-        found = self.command.get(element)
-        return found if isinstance(found, tuple) else ()
+        value = self.command.get(element)
+        return value if isinstance(value, tuple) else ()
 
     @property
     def field(self) -> int:
@@ -226,22 +226,22 @@ def parse_command(encoded: bytes) -> CommandSet:
     Raises:
         Malformed: it is none, or has no Command CommandField.
     """
-    found: dict[int, Value] = {}
-    place = 0
-    while place < len(encoded):
-        if len(encoded) - place < 8:
+    command: dict[int, Value] = {}
+    offset = 0
+    while offset < len(encoded):
+        if len(encoded) - offset < 8:
             raise Malformed("command set ends within an element")
-        group, element, length = struct.unpack_from("<HHL", encoded, place)
-        place += 8
-        if group != 0 or length > len(encoded) - place:
+        group, element, length = struct.unpack_from("<HHL", encoded, offset)
+        offset += 8
+        if group != 0 or length > len(encoded) - offset:
             raise Malformed("command set has a broken element")
-        value = _parsed(_VRS.get(element), encoded[place : place + length])
+        value = _parsed(_VRS.get(element), encoded[offset : offset + length])
         if value is not None:
-            found[element] = value
-        place += length
-    if COMMAND_FIELD not in found:
+            command[element] = value
+        offset += length
+    if COMMAND_FIELD not in command:
         raise Malformed("command set has no Command Field")
-    return found
+    return command
 
 
 def _parsed(vr: str | None, raw: bytes) -> Value | None:
@@ -276,31 +276,31 @@ def _formatted(element: int, value: Value) -> bytes:
 # --- fragments ---
 
 
-def fragments(message: Message, most: int) -> Iterator[bytes]:
-    """Presentation data values, each of which fits into a P-DATA-TF of at most ``most`` bytes behind its header.
+def fragments(message: Message, max_pdu: int) -> Iterator[bytes]:
+    """Presentation data values, each of which fits into a P-DATA-TF of at most ``max_pdu`` bytes behind its header.
 
-    Each has an even length, also if ``most`` is odd (PS3.8 §E.1).
+    Each has an even length, also if ``max_pdu`` is odd (PS3.8 §E.1).
     """
     has_data = bool(message.data)
-    yield from _cut(message.context, format_command(message.command, has_data), most, _IS_COMMAND)
+    yield from _cut(message.context, format_command(message.command, has_data), max_pdu, _IS_COMMAND)
     if message.data:
-        yield from _cut(message.context, message.data, most, 0)
+        yield from _cut(message.context, message.data, max_pdu, 0)
 
 
-def _cut(context: int, encoded: bytes, most: int, kind: int) -> Iterator[bytes]:
-    size = max((most - 6) & ~1, 2)
-    for place in range(0, len(encoded), size):
-        part = encoded[place : place + size]
-        last = _IS_LAST if place + size >= len(encoded) else 0
+def _cut(context: int, encoded: bytes, max_pdu: int, kind: int) -> Iterator[bytes]:
+    size = max((max_pdu - 6) & ~1, 2)
+    for offset in range(0, len(encoded), size):
+        part = encoded[offset : offset + size]
+        last = _IS_LAST if offset + size >= len(encoded) else 0
         yield struct.pack(">LBB", len(part) + 2, context, kind | last) + part
 
 
 class Room:
     """Memory for data sets that all associations share, so that many large ones do not fill it."""
 
-    def __init__(self, most: int) -> None:
-        """``most`` bytes at the same time."""
-        self._left = most
+    def __init__(self, capacity: int) -> None:
+        """``capacity`` bytes at the same time."""
+        self._left = capacity
 
     @property
     def left(self) -> int:
@@ -325,13 +325,13 @@ class Assembler:
 
     Attributes:
         contexts: IDs of the accepted presentation contexts.
-        most: greatest size of a data set in bytes; what is larger is thrown away as it comes.
+        max_data_set: greatest size of a data set in bytes; what is larger is thrown away as it comes.
         room: where the bytes of data sets are taken from. Those of a complete message are its receiver's to
             give back.
     """
 
     contexts: Collection[int]
-    most: int
+    max_data_set: int
     room: Room
     _context: int = 0
     _command: CommandSet | None = None
@@ -349,18 +349,18 @@ class Assembler:
         Raises:
             Malformed: the fragments make no message.
         """
-        place = 0
-        while place < len(body):
-            if len(body) - place < 6:
+        offset = 0
+        while offset < len(body):
+            if len(body) - offset < 6:
                 raise Malformed("P-DATA-TF ends within the header of a fragment")
-            length, context, kind = struct.unpack_from(">LBB", body, place)
-            end = place + 4 + length
+            length, context, kind = struct.unpack_from(">LBB", body, offset)
+            end = offset + 4 + length
             if length < 2 or end > len(body):
                 raise Malformed("P-DATA-TF has a fragment of a wrong length")
-            complete = self._take(context, kind, body[place + 6 : end])
+            complete = self._take(context, kind, body[offset + 6 : end])
             if complete:
                 yield complete
-            place = end
+            offset = end
 
     def _take(self, context: int, kind: int, part: bytes) -> Message | None:
         if context not in self.contexts:
@@ -377,10 +377,14 @@ class Assembler:
 
     def _keep(self, part: bytes) -> None:
         if self._command is None:
-            if len(self._parts) + len(part) > _MOST_COMMAND:
+            if len(self._parts) + len(part) > _MAX_COMMAND:
                 raise Malformed("command set is too long")
             self._parts += part
-        elif self._thrown_away or len(self._parts) + len(part) > self.most or not self.room.take(len(part)):
+        elif (
+            self._thrown_away
+            or len(self._parts) + len(part) > self.max_data_set
+            or not self.room.take(len(part))
+        ):
             self._throw_away(part)
         else:
             self._parts += part
@@ -388,7 +392,7 @@ class Assembler:
     def _throw_away(self, part: bytes) -> None:
         self._thrown_away += len(self._parts) + len(part)
         self.close()
-        if self._thrown_away > self.most * _DISCARD_FACTOR:
+        if self._thrown_away > self.max_data_set * _DISCARD_FACTOR:
             raise Malformed("data set is far too large")
 
     def close(self) -> None:

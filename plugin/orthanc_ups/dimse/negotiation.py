@@ -43,11 +43,13 @@ FIND_CLASSES: Final = frozenset({tags.WATCH, tags.PULL, tags.QUERY})
 _APPLICATION_CONTEXT: Final = "1.2.840.10008.3.1.1.1"
 _IMPLEMENTATION: Final = "2.25.257011185410791464977511985142888699434"
 _VERSION: Final = "ORTHANC_UPS_1"
-_LEAST: Final = 128  # bytes of a PDU; real peers take thousands, tiny ones make data sets many times as long
+_MIN_PDU: Final = (
+    128  # bytes of a PDU; real peers take thousands, tiny ones make data sets many times as long
+)
 _ACCEPTED: Final = 0
 _USER_INFORMATION: Final = 0x50
 _FIXED: Final = 2  # bytes at the beginning that are always 1
-_MOST_SUB_FIELDS: Final = 7
+_MAX_SUB_FIELDS: Final = 7
 _CONVERSION: Final = 4  # place of Enhanced Multi-Frame Image Conversion, which is about images
 _SUB_FIELDS: Final[Mapping[int, Mechanisms]] = MappingProxyType(
     {2: Mechanisms.FUZZY, 5: Mechanisms.EMPTY, 6: Mechanisms.MULTIPLE}
@@ -95,17 +97,19 @@ class Agreement:
 
     Attributes:
         contexts: accepted presentation contexts by ID.
-        most: greatest P-DATA-TF that the peer takes, in bytes behind the header; 0 is any.
+        max_pdu: greatest P-DATA-TF that the peer takes, in bytes behind the header; 0 is any.
         refused: in words why the peer did not accept the one context that we proposed.
     """
 
     contexts: Mapping[int, Context]
-    most: int
+    max_pdu: int
     refused: str | None = None
 
     def context_for(self, abstract: str) -> int | None:
         """ID of a context with this SOP class, or None."""
-        return next((number for number, one in self.contexts.items() if one.abstract == abstract), None)
+        return next(
+            (number for number, context in self.contexts.items() if context.abstract == abstract), None
+        )
 
 
 # --- as acceptor ---
@@ -137,15 +141,15 @@ def _unacceptable(version: int, primitive: A_ASSOCIATE) -> Rejection | None:
         return Rejection(1, 2, 2, f"protocol version {version:04X} is not supported")
     if primitive.application_context_name != _APPLICATION_CONTEXT:
         return Rejection(1, 1, 2, "application context name is not that of DICOM")
-    objection = objection_to(_most_of(primitive))
+    objection = objection_to(_max_pdu_of(primitive))
     return Rejection(1, 2, 1, objection) if objection else None
 
 
-def objection_to(most: int) -> str | None:
+def objection_to(max_pdu: int) -> str | None:
     """Why nothing can be sent to a peer with this maximum length of a PDU, in words, or None if it can."""
-    if most == 0 or most >= _LEAST:
+    if max_pdu == 0 or max_pdu >= _MIN_PDU:
         return None
-    return f"maximum length of a PDU is {most} bytes, expected at least {_LEAST}, or 0"
+    return f"maximum length of a PDU is {max_pdu} bytes, expected at least {_MIN_PDU}, or 0"
 
 
 def _understood(pdu: bytes, start: int) -> bytes:
@@ -156,34 +160,34 @@ def _understood(pdu: bytes, start: int) -> bytes:
 
 
 def _items(encoded: bytes) -> Iterator[tuple[int, bytes]]:
-    place = 0
-    while place < len(encoded):
-        kind, length = struct.unpack_from(">BxH", encoded, place)
-        item = encoded[place : place + 4 + length]
+    offset = 0
+    while offset < len(encoded):
+        kind, length = struct.unpack_from(">BxH", encoded, offset)
+        item = encoded[offset : offset + 4 + length]
         if kind == _USER_INFORMATION:
-            known = b"".join(one for inner, one in _items(item[4:]) if inner in PDU_ITEM_TYPES)
-            item = struct.pack(">BxH", kind, len(known)) + known
+            sub_items = b"".join(sub_item for inner, sub_item in _items(item[4:]) if inner in PDU_ITEM_TYPES)
+            item = struct.pack(">BxH", kind, len(sub_items)) + sub_items
         yield kind, item
-        place += 4 + length
+        offset += 4 + length
 
 
-def accept(request: Request, most: int) -> tuple[Agreement, bytes]:
-    """Answer a request: what is agreed, and the A-ASSOCIATE-AC. ``most`` is the greatest PDU that we take."""
-    asked = request.primitive
+def accept(request: Request, max_pdu: int) -> tuple[Agreement, bytes]:
+    """Answer a request: what is agreed, and the A-ASSOCIATE-AC. ``max_pdu`` is the greatest PDU that we take."""
+    primitive = request.primitive
     roles = {
         item.sop_class_uid: (item.scu_role, item.scp_role)
-        for item in asked.user_information
+        for item in primitive.user_information
         if isinstance(item, SCP_SCU_RoleSelectionNegotiation) and item.sop_class_uid
     }
-    offered = asked.presentation_context_definition_list
+    offered = primitive.presentation_context_definition_list
     results, answered_roles = negotiate_as_acceptor(offered, _supported(), roles)
-    extended = _answered(asked, {str(cx.abstract_syntax) for cx in results if cx.result == _ACCEPTED})
-    answer = _associate(request.calling, request.called, most)
+    extended = _answered(primitive, {str(cx.abstract_syntax) for cx in results if cx.result == _ACCEPTED})
+    answer = _associate(request.calling, request.called, max_pdu)
     answer.result = _ACCEPTED
     answer.result_source = 1
     answer.presentation_context_definition_results_list = results
-    answer.user_information += [*answered_roles, *extended.values(), *_window(asked)]
-    return _agreed(results, asked, extended), bytes(A_ASSOCIATE_AC(answer).encode())
+    answer.user_information += [*answered_roles, *extended.values(), *_window(primitive)]
+    return _agreed(results, primitive, extended), bytes(A_ASSOCIATE_AC(answer).encode())
 
 
 def _supported() -> list[PresentationContext]:
@@ -200,40 +204,42 @@ def _context(
     return context
 
 
-def _answered(asked: A_ASSOCIATE, accepted: set[str]) -> dict[str, SOPClassExtendedNegotiation]:
+def _answered(primitive: A_ASSOCIATE, accepted: set[str]) -> dict[str, SOPClassExtendedNegotiation]:
     """PS3.4 §K.5: the first two bytes are fixed, the others are granted as asked for.
 
     Bytes 5 to 7 are those of the Query/Retrieve classes (PS3.4 C.5.1.1): empty and multiple value matching are granted.
     """
     answers: dict[str, SOPClassExtendedNegotiation] = {}
-    for item in asked.user_information:
+    for item in primitive.user_information:
         if isinstance(item, SOPClassExtendedNegotiation) and item.sop_class_uid in FIND_CLASSES & accepted:
-            wanted = item.service_class_application_information or b""
+            proposed = item.service_class_application_information or b""
             answer = SOPClassExtendedNegotiation()
             answer.sop_class_uid = item.sop_class_uid
-            answer.service_class_application_information = _granted(wanted)
+            answer.service_class_application_information = _granted(proposed)
             answers[str(item.sop_class_uid)] = answer
     return answers
 
 
-def _granted(wanted: bytes) -> bytes:
-    size = min(max(len(wanted), 1), _MOST_SUB_FIELDS)
-    granted = bytearray(b"\1" * _FIXED + wanted[_FIXED:])
+def _granted(proposed: bytes) -> bytes:
+    size = min(max(len(proposed), 1), _MAX_SUB_FIELDS)
+    granted = bytearray(b"\1" * _FIXED + proposed[_FIXED:])
     granted[_CONVERSION : _CONVERSION + 1] = b"\0" * len(granted[_CONVERSION : _CONVERSION + 1])
     return bytes(granted[:size])
 
 
 def _negotiated(granted: bytes) -> Mechanisms:
     mechanisms = Mechanisms.NONE
-    for place, mechanism in _SUB_FIELDS.items():
-        if granted[place : place + 1] == b"\1":
+    for index, mechanism in _SUB_FIELDS.items():
+        if granted[index : index + 1] == b"\1":
             mechanisms |= mechanism
     return mechanisms
 
 
-def _window(asked: A_ASSOCIATE) -> list[AsynchronousOperationsWindowNegotiation]:
+def _window(primitive: A_ASSOCIATE) -> list[AsynchronousOperationsWindowNegotiation]:
     """One operation at a time, whatever was asked for (PS3.7 §D.3.3.3)."""
-    if not any(isinstance(item, AsynchronousOperationsWindowNegotiation) for item in asked.user_information):
+    if not any(
+        isinstance(item, AsynchronousOperationsWindowNegotiation) for item in primitive.user_information
+    ):
         return []
     window = AsynchronousOperationsWindowNegotiation()
     window.maximum_number_operations_invoked = 1
@@ -247,30 +253,32 @@ def _agreed(
     extended: Mapping[str, SOPClassExtendedNegotiation],
 ) -> Agreement:
     contexts = {}
-    for one in results:
-        if one.result == _ACCEPTED and one.context_id is not None and one.transfer_syntax:
-            answer = extended.get(str(one.abstract_syntax))
+    for context in results:
+        if context.result == _ACCEPTED and context.context_id is not None and context.transfer_syntax:
+            answer = extended.get(str(context.abstract_syntax))
             bits = answer.service_class_application_information if answer else None
-            syntax = SYNTAXES[str(one.transfer_syntax[0])]
-            contexts[one.context_id] = Context(str(one.abstract_syntax), syntax, _negotiated(bits or b""))
-    return Agreement(contexts, _most_of(peer))
+            syntax = SYNTAXES[str(context.transfer_syntax[0])]
+            contexts[context.context_id] = Context(
+                str(context.abstract_syntax), syntax, _negotiated(bits or b"")
+            )
+    return Agreement(contexts, _max_pdu_of(peer))
 
 
-def _most_of(peer: A_ASSOCIATE) -> int:
-    found = [
+def _max_pdu_of(peer: A_ASSOCIATE) -> int:
+    lengths = [
         item.maximum_length_received
         for item in peer.user_information
         if isinstance(item, MaximumLengthNotification)
     ]
-    return int(found[0] or 0) if found else 0
+    return int(lengths[0] or 0) if lengths else 0
 
 
-def _associate(calling: str, called: str, most: int) -> A_ASSOCIATE:
+def _associate(calling: str, called: str, max_pdu: int) -> A_ASSOCIATE:
     primitive = A_ASSOCIATE()
     primitive.application_context_name = UID(_APPLICATION_CONTEXT)
     primitive.calling_ae_title, primitive.called_ae_title = calling, called
     length = MaximumLengthNotification()
-    length.maximum_length_received = most
+    length.maximum_length_received = max_pdu
     implementation = ImplementationClassUIDNotification()
     implementation.implementation_class_uid = UID(_IMPLEMENTATION)
     version = ImplementationVersionNameNotification()
@@ -282,11 +290,11 @@ def _associate(calling: str, called: str, most: int) -> A_ASSOCIATE:
 # --- as requestor ---
 
 
-def request(calling: str, called: str, abstract: str, most: int, *, as_scp: bool = False) -> bytes:
+def request(calling: str, called: str, abstract: str, max_pdu: int, *, as_scp: bool = False) -> bytes:
     """An A-ASSOCIATE-RQ for one SOP class; ``as_scp`` proposes that we are its SCP (PS3.7 §D.3.3.4)."""
     context = _context(abstract)
     context.context_id = 1
-    primitive = _associate(calling, called, most)
+    primitive = _associate(calling, called, max_pdu)
     primitive.presentation_context_definition_list = [context]
     if as_scp:
         role = SCP_SCU_RoleSelectionNegotiation()
@@ -311,14 +319,16 @@ def read_answer(pdu: bytes, abstract: str, *, as_scp: bool = False) -> Agreement
         primitive = answer.to_primitive()
         results = primitive.presentation_context_definition_results_list
         contexts = {
-            one.context_id: Context(abstract, SYNTAXES[str(one.transfer_syntax[0])])
-            for one in results
-            if one.result == _ACCEPTED and one.context_id == 1
+            context.context_id: Context(abstract, SYNTAXES[str(context.transfer_syntax[0])])
+            for context in results
+            if context.result == _ACCEPTED and context.context_id == 1
         }
-        words = next((_RESULTS.get(one.result, "rejected") for one in results if one.result), None)
+        words = next(
+            (_RESULTS.get(context.result, "rejected") for context in results if context.result), None
+        )
         if as_scp and _refuses_scp_role(primitive, abstract):
             contexts, words = {}, words or "the SCP role was refused"
-        return Agreement(contexts, _most_of(primitive), words)
+        return Agreement(contexts, _max_pdu_of(primitive), words)
     except Exception as error:  # pynetdicom raises whatever a broken PDU leads to
         raise ProtocolError(
             f"broken A-ASSOCIATE-AC: {type(error).__name__}", AbortReason.INVALID_VALUE

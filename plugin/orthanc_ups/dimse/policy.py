@@ -70,11 +70,11 @@ class Policy:
         """Why an AE may not do this, in words, or None if it may."""
         if self._always[wish]:
             return None
-        found = await self._entries(calling)
-        stranger = await self._stranger(calling, address, found)
+        entries = await self._entries(calling)
+        stranger = await self._stranger(calling, address, entries)
         if stranger:
             return stranger
-        if await self._is_allowed(wish, found, address):
+        if await self._is_allowed(wish, entries, address):
             return None
         return f"{wish.value} is not allowed for {calling}"
 
@@ -82,19 +82,19 @@ class Policy:
         """From memory if possible: Orthanc is asked about unknown AEs only."""
         return self._modalities.by_ae_title(calling) or await self._modalities.lookup(calling)
 
-    async def _stranger(self, calling: str, address: str, found: tuple[Modality, ...]) -> str | None:
-        if not found:
+    async def _stranger(self, calling: str, address: str, entries: tuple[Modality, ...]) -> str | None:
+        if not entries:
             return f"AE title {calling} is not in DicomModalities"
         if not self._surroundings.check_modality_host:
             return None
-        for one in found:
-            if await self._resolver.is_same(one.host, address):
+        for entry in entries:
+            if await self._resolver.is_same(entry.host, address):
                 return None
         return f"{address} is not the host of {calling}"
 
-    async def _is_allowed(self, wish: Wish, found: tuple[Modality, ...], address: str) -> bool:
+    async def _is_allowed(self, wish: Wish, entries: tuple[Modality, ...], address: str) -> bool:
         """With several entries of one AE title the one with this host decides, else all have to agree."""
-        allowed = {one.host: _allows(one, wish) for one in found}
+        allowed = {entry.host: _allows(entry, wish) for entry in entries}
         if self._surroundings.check_modality_host:
             for host, is_allowed in allowed.items():
                 if is_allowed and await self._resolver.is_same(host, address):
@@ -131,9 +131,9 @@ class Resolver:
         if _is_address(host):
             return (host,)
         loop = asyncio.get_running_loop()
-        kept = self._answers.get(host)
-        if kept and loop.time() - kept.at < _KEPT:
-            return kept.addresses
+        answer = self._answers.get(host)
+        if answer and loop.time() - answer.at < _KEPT:
+            return answer.addresses
         if host not in self._running:
             self._running[host] = self._look_up(host, loop)
         return await asyncio.shield(self._running[host])
@@ -141,17 +141,17 @@ class Resolver:
     def _look_up(self, host: str, loop: asyncio.AbstractEventLoop) -> asyncio.Future[tuple[str, ...]]:
         future: asyncio.Future[tuple[str, ...]] = loop.create_future()
 
-        def finish(found: tuple[str, ...]) -> None:
+        def finish(addresses: tuple[str, ...]) -> None:
             self._running.pop(host, None)
-            if found:
-                self._answers[host] = _Answer(found, loop.time())
+            if addresses:
+                self._answers[host] = _Answer(addresses, loop.time())
             if not future.done():
-                future.set_result(found)
+                future.set_result(addresses)
 
         def run() -> None:
-            found = _looked_up(host)
+            addresses = _looked_up(host)
             if not loop.is_closed():
-                loop.call_soon_threadsafe(finish, found)
+                loop.call_soon_threadsafe(finish, addresses)
 
         threading.Thread(target=run, name="UPS-RESOLVE", daemon=True).start()
         return future
@@ -160,16 +160,16 @@ class Resolver:
         """True if an IP address is one of the host's."""
         if host == address:
             return True
-        wanted = _canonical(address)
-        return any(_canonical(one) == wanted for one in await self.addresses(host))
+        canonical = _canonical(address)
+        return any(_canonical(candidate) == canonical for candidate in await self.addresses(host))
 
 
 def _looked_up(host: str) -> tuple[str, ...]:
     try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        entries = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         return ()
-    return tuple(dict.fromkeys(str(one[4][0]) for one in found))
+    return tuple(dict.fromkeys(str(entry[4][0]) for entry in entries))
 
 
 def _is_address(host: str) -> bool:

@@ -25,7 +25,7 @@ from .services import Services
 
 _log = logging.getLogger("orthanc_ups.dimse")
 
-_MOST_REQUEST: Final = 256 * 1024  # bytes; 128 presentation contexts with 40 transfer syntaxes have 160,000
+_MAX_REQUEST: Final = 256 * 1024  # bytes; 128 presentation contexts with 40 transfer syntaxes have 160,000
 _LARGEST_AT_ONCE: Final = 8  # data sets of the greatest size that may be on their way at the same time
 MORE_CONNECTIONS: Final = 512  # beyond associations: those that have not asked yet, or are turned down
 _HURRY: Final = 1.0  # seconds for a handshake while the house is full
@@ -101,7 +101,9 @@ class DimseServer:
         """Stop listening, abort what is open, and wait until all is closed: a second at most."""
         self._is_stopped = True
         await self._listener.close()
-        await asyncio.gather(*(one.abort() for one in list(self._open)), return_exceptions=True)
+        await asyncio.gather(
+            *(association.abort() for association in list(self._open)), return_exceptions=True
+        )
         tasks = (*self._tasks, *self._leaving)
         for task in tasks:
             task.cancel()
@@ -162,7 +164,7 @@ class DimseServer:
             kind, length = await wire.header()
             if kind is not PduType.ASSOCIATE_RQ:
                 raise ProtocolError(f"{kind.name} before an association")
-            body = await wire.body(length, _MOST_REQUEST)
+            body = await wire.body(length, _MAX_REQUEST)
         return read_request(bytes((kind, 0)) + length.to_bytes(4, "big") + body)
 
     async def _rejection(self, request: Request, wire: Wire) -> Rejection | None:

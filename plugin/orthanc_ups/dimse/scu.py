@@ -48,8 +48,8 @@ from .tls import TlsError
 
 _log = logging.getLogger("orthanc_ups.dimse")
 
-_MOST_ANSWER: Final = 512 * 1024  # bytes of an A-ASSOCIATE-AC
-_MOST_REPLY: Final = 64 * 1024  # bytes of an event reply, which UPS does not have
+_MAX_ANSWER: Final = 512 * 1024  # bytes of an A-ASSOCIATE-AC
+_MAX_REPLY: Final = 64 * 1024  # bytes of an event reply, which UPS does not have
 _DEFAULT_TIMEOUT: Final = 10.0  # seconds, where Orthanc's settings say none
 _RELEASE_PATIENCE: Final = 1.0  # seconds
 _ENCODED_EVENTS: Final = 64  # events whose bytes are at hand for further receivers
@@ -116,8 +116,8 @@ class DimseChannel:
     @property
     def associations(self) -> int:
         """How many associations are open."""
-        kept = (line.association for line in self._lines.values())
-        return sum(one is not None and one.is_open for one in kept)
+        associations = (line.association for line in self._lines.values())
+        return sum(association is not None and association.is_open for association in associations)
 
     def serves(self, receiving_ae: str) -> bool:
         """True if Orthanc knows an address of the AE."""
@@ -215,9 +215,9 @@ class DimseChannel:
 
     def _data_set(self, event: Event, syntax: Syntax) -> bytes:
         """The event information as bytes, which all receivers of the event share."""
-        kept = self._encoded.get((event.sequence, syntax.uid))
-        if kept and kept[0] is event.information:
-            return kept[1]
+        cached = self._encoded.get((event.sequence, syntax.uid))
+        if cached and cached[0] is event.information:
+            return cached[1]
         encoded = self._codec.encoded(event.information, syntax)
         self._encoded[event.sequence, syntax.uid] = event.information, encoded
         if len(self._encoded) > _ENCODED_EVENTS:
@@ -246,8 +246,12 @@ class DimseChannel:
         """See to it that the line has an association; True if it had one."""
         if line.letting_go:
             line.letting_go.cancel()
-        kept = line.association
-        if kept and kept.is_open and line.modality in self._modalities.by_ae_title(receiving_ae):
+        association = line.association
+        if (
+            association
+            and association.is_open
+            and line.modality in self._modalities.by_ae_title(receiving_ae)
+        ):
             return True
         await self._hang_up(line)
         line.association, line.modality = await self._opened(receiving_ae, tags.EVENT)
@@ -255,9 +259,9 @@ class DimseChannel:
 
     async def _opened(self, receiving_ae: str, abstract: str) -> tuple[Association, Modality]:
         """An association to the first entry of the AE that lets us in."""
-        found = self._modalities.by_ae_title(receiving_ae) or await self._modalities.lookup(receiving_ae)
+        modalities = self._modalities.by_ae_title(receiving_ae) or await self._modalities.lookup(receiving_ae)
         problem = Unreachable(f"AE title {receiving_ae} is not in DicomModalities")
-        for modality in found:
+        for modality in modalities:
             try:
                 return await self._associated(modality, abstract), modality
             except Unreachable as error:
@@ -279,11 +283,11 @@ class DimseChannel:
 
     async def _negotiated(self, wire: Wire, modality: Modality, abstract: str) -> Association:
         calling = modality.local_aet or self._ours
-        most = self._settings.maximum_pdu_size
+        max_pdu = self._settings.maximum_pdu_size
         as_scp = abstract == tags.EVENT
-        wire.write(request(calling, modality.ae_title, abstract, most, as_scp=as_scp))
+        wire.write(request(calling, modality.ae_title, abstract, max_pdu, as_scp=as_scp))
         kind, length = await wire.header()
-        body = await wire.body(length, _MOST_ANSWER)
+        body = await wire.body(length, _MAX_ANSWER)
         if kind is PduType.ASSOCIATE_RJ:
             raise Unreachable(f"{_at(modality)} rejected the association: {read_rejection(body).words}")
         if kind is not PduType.ASSOCIATE_AC:
@@ -294,7 +298,7 @@ class DimseChannel:
         if objection:
             wire.write(ABORT_BY_USER)
             raise Unreachable(f"{_at(modality)} {objection}")
-        terms = Terms(most, _MOST_REPLY, 0.0, self._settings.dimse_timeout, Room(_MOST_REPLY))
+        terms = Terms(max_pdu, _MAX_REPLY, 0.0, self._settings.dimse_timeout, Room(_MAX_REPLY))
         _log.debug("association to %s opened", _at(modality))
         return Association(wire, agreement, terms, calling, modality.ae_title)
 
@@ -357,7 +361,7 @@ def _objection(agreement: Agreement, abstract: str) -> str | None:
     if not agreement.contexts:
         name = "UPS Event" if abstract == tags.EVENT else "Verification"
         return f"does not accept the {name} SOP Class: {agreement.refused or 'no answer to it'}"
-    objection = objection_to(agreement.most)
+    objection = objection_to(agreement.max_pdu)
     return f"cannot be told anything: {objection}" if objection else None
 
 

@@ -119,17 +119,17 @@ class Services:
 
     def _check_service(self, exchange: Exchange) -> None:
         """Any UPS class will do as class of the message (PS3.4 CC.3.1), but the service must be of the context."""
-        context, asked = exchange.context.abstract, exchange.sop_class
+        context, sop_class = exchange.context.abstract, exchange.sop_class
         is_find = exchange.field == CommandField.C_FIND
         if exchange.field not in _SERVICES[context]:
             status = statuses.SOP_CLASS_UNSUPPORTED if is_find else statuses.UNRECOGNIZED_OPERATION
             raise UpsError(status, f"this service is not one of SOP Class {context}")
         if context == VERIFICATION:
-            _check_class(asked, (VERIFICATION, ""), VERIFICATION, statuses.SOP_CLASS_UNSUPPORTED)
+            _check_class(sop_class, (VERIFICATION, ""), VERIFICATION, statuses.SOP_CLASS_UNSUPPORTED)
         elif is_find:
-            _check_class(asked, FIND_CLASSES, context, statuses.SOP_CLASS_UNSUPPORTED)
+            _check_class(sop_class, FIND_CLASSES, context, statuses.SOP_CLASS_UNSUPPORTED)
         else:
-            _check_class(asked, UPS_CLASSES, tags.PUSH, statuses.NO_SUCH_SOP_CLASS)
+            _check_class(sop_class, UPS_CLASSES, tags.PUSH, statuses.NO_SUCH_SOP_CLASS)
 
     async def _check_allowed(self, exchange: Exchange) -> None:
         wish = {CommandField.C_ECHO: Wish.ECHO, CommandField.C_FIND: Wish.FIND}.get(
@@ -159,8 +159,8 @@ class Services:
     async def _set(self, exchange: Exchange) -> None:
         """N-SET (PS3.4 CC.2.6)."""
         uid = _needed_instance(exchange)
-        found, corrections = await exchange.corrected_data_set()
-        attributes = dict(found)
+        dataset, corrections = await exchange.corrected_data_set()
+        attributes = dict(dataset)
         transaction = _transaction(attributes)
         attributes.pop(tags.TRANSACTION_UID, None)
         update = Update(exchange.requester, uid, attributes, transaction, corrections)
@@ -171,12 +171,12 @@ class Services:
         """N-GET (PS3.4 CC.2.7): what is asked for, or everything, but never Transaction UID."""
         uid = _needed_instance(exchange)
         workitem = await self._worklist.retrieve(uid)
-        asked = exchange.message.tags(ATTRIBUTE_LIST)
-        found = _selected(workitem, asked)
-        missing = [tag for tag in asked if tag not in found and tag != tags.SPECIFIC_CHARACTER_SET]
+        requested = exchange.message.tags(ATTRIBUTE_LIST)
+        attributes = _selected(workitem, requested)
+        missing = [tag for tag in requested if tag not in attributes and tag != tags.SPECIFIC_CHARACTER_SET]
         status = statuses.OPTIONAL_UNSUPPORTED if missing else statuses.SUCCESS
         comment = f"not supported: {', '.join(f'({tag[:4]},{tag[4:]})' for tag in missing)}"
-        await exchange.answer(status, uid, found, comment)
+        await exchange.answer(status, uid, attributes, comment)
 
     async def _action(self, exchange: Exchange) -> None:
         """N-ACTION 1 to 5 (PS3.4 CC.2.1 to CC.2.3)."""
@@ -213,17 +213,17 @@ class Services:
         """Pending answers as fast as the peer takes them; C-CANCEL is looked for before each."""
         pending = _PENDING_KEYS_UNSUPPORTED if query.unsupported else _PENDING
         if query.has_keys:
-            found = cast("AsyncGenerator[list[DataSet], None]", self._worklist.find(query))
-            async with contextlib.aclosing(found):
-                async for chunk in found:
+            matches = cast("AsyncGenerator[list[DataSet], None]", self._worklist.find(query))
+            async with contextlib.aclosing(matches):
+                async for chunk in matches:
                     if exchange.is_canceled or not await _sent(exchange, pending, chunk):
                         return await exchange.end_of_matches(_CANCELED)
         return await exchange.end_of_matches(statuses.SUCCESS.code)
 
 
-def _check_class(asked: str, allowed: Collection[str], expected: str, status: Status) -> None:
-    if asked not in allowed:
-        raise UpsError(status, f"SOP Class UID {asked or 'is missing'}, expected {expected}")
+def _check_class(sop_class: str, allowed: Collection[str], expected: str, status: Status) -> None:
+    if sop_class not in allowed:
+        raise UpsError(status, f"SOP Class UID {sop_class or 'is missing'}, expected {expected}")
 
 
 async def _sent(exchange: Exchange, pending: int, chunk: list[DataSet]) -> bool:
@@ -244,28 +244,32 @@ def _needed_instance(exchange: Exchange) -> str:
 
 
 def _transaction(attributes: DataSet) -> str | None:
-    found = values(attributes, tags.TRANSACTION_UID)
-    given = attributes.get(tags.TRANSACTION_UID)
-    if len(found) > 1 or (given is not None and given["vr"] != "UI"):
+    listed = values(attributes, tags.TRANSACTION_UID)
+    element = attributes.get(tags.TRANSACTION_UID)
+    if len(listed) > 1 or (element is not None and element["vr"] != "UI"):
         detail = "Transaction UID (0008,1195) is not one value of VR UI"
         raise UpsError(statuses.INVALID_VALUE, detail, tags.TRANSACTION_UID)
-    return found[0] if found else None
+    return listed[0] if listed else None
 
 
-def _selected(workitem: DataSet, asked: tuple[str, ...]) -> DataSet:
+def _selected(workitem: DataSet, requested: tuple[str, ...]) -> DataSet:
     """What is asked for and known to the UPS IOD is answered, empty if the workitem does not hold it.
 
     As in C-FIND dates and times come with the Timezone Offset From UTC that holds for them (PS3.3 §C.12.1.1.8), and
     private attributes with their creators (PS3.5 §7.8.1).
     """
-    if not asked:
-        return {tag: found for tag, found in workitem.items() if tag != tags.TRANSACTION_UID}
-    known = set(asked) - {tags.TRANSACTION_UID, tags.SPECIFIC_CHARACTER_SET}
-    empty: DataSet = {tag: {"vr": VR_OF[tag]} for tag in known if tag in VR_OF}
-    known |= {creator for creator in map(creator_of, known) if creator in workitem}
-    if holds_times(dict.fromkeys(known), {tag: workitem[tag]["vr"] for tag in known if tag in workitem}):
-        known |= {tags.TIMEZONE_OFFSET} & workitem.keys()
-    return {tag: workitem.get(tag) or empty[tag] for tag in sorted(known) if tag in workitem or tag in empty}
+    if not requested:
+        return {tag: element for tag, element in workitem.items() if tag != tags.TRANSACTION_UID}
+    selected = set(requested) - {tags.TRANSACTION_UID, tags.SPECIFIC_CHARACTER_SET}
+    empty: DataSet = {tag: {"vr": VR_OF[tag]} for tag in selected if tag in VR_OF}
+    selected |= {creator for creator in map(creator_of, selected) if creator in workitem}
+    if holds_times(
+        dict.fromkeys(selected), {tag: workitem[tag]["vr"] for tag in selected if tag in workitem}
+    ):
+        selected |= {tags.TIMEZONE_OFFSET} & workitem.keys()
+    return {
+        tag: workitem.get(tag) or empty[tag] for tag in sorted(selected) if tag in workitem or tag in empty
+    }
 
 
 async def _as_arguments(exchange: Exchange) -> DataSet:

@@ -66,11 +66,11 @@ def _prepared(context: ssl.SSLContext, surroundings: Surroundings) -> ssl.SSLCon
 
 
 def _set_ciphers(context: ssl.SSLContext, surroundings: Surroundings) -> None:
-    wanted = surroundings.dicom_tls_ciphers_accepted
-    if not wanted:
+    ciphers = surroundings.dicom_tls_ciphers_accepted
+    if not ciphers:
         return
     try:
-        context.set_ciphers(":".join(wanted))
+        context.set_ciphers(":".join(ciphers))
     except ssl.SSLError as error:
         raise TlsError(f'"DicomTlsCiphersAccepted" names no usable cipher: {error}') from error
 

@@ -37,7 +37,7 @@ from ..delivery.port import Clock, Unreachable
 from ..settings import Webhook
 
 _NAMESPACE: Final = uuid.UUID("6c1f0f5a-93a8-4d0e-9d2c-0a6d9e0f7b11")
-_MOST_OF_AN_ANSWER: Final = 64 * 1024
+_MAX_ANSWER: Final = 64 * 1024
 _PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 
 
@@ -50,7 +50,7 @@ class WebhookChannel:
         session: sends the requests; belongs to the caller.
         encode: an event as DICOM JSON.
         clock: for the timestamps.
-        place: tells webhooks of the same AE title and URL apart.
+        index: tells webhooks of the same AE title and URL apart.
 
     Raises:
         ValueError: the secret is not what it says it is.
@@ -63,9 +63,9 @@ class WebhookChannel:
         session: aiohttp.ClientSession,
         encode: Callable[[Event], bytes],
         clock: Clock,
-        place: int = 0,
+        index: int = 0,
     ) -> None:
-        self.name = _name(webhook, place)
+        self.name = _name(webhook, index)
         self._webhook = webhook
         self._receiving_ae = receiving_ae
         self._session = session
@@ -105,7 +105,7 @@ class WebhookChannel:
             async with self._session.post(
                 self._webhook.url, data=body, headers=headers, allow_redirects=False, timeout=self._timeout
             ) as answer:
-                await answer.content.read(_MOST_OF_AN_ANSWER)
+                await answer.content.read(_MAX_ANSWER)
                 status = answer.status
         except TimeoutError as error:
             raise Unreachable(f"no answer within {self._webhook.timeout:g} s") from error
@@ -145,9 +145,9 @@ def webhook_channels(
     seen: list[tuple[str, str]] = []
     channels = []
     for webhook in webhooks:
-        place = seen.count((webhook.aet, webhook.url))
+        index = seen.count((webhook.aet, webhook.url))
         seen.append((webhook.aet, webhook.url))
-        channels.append(WebhookChannel(webhook, titles.use(webhook.aet), session, encode, clock, place))
+        channels.append(WebhookChannel(webhook, titles.use(webhook.aet), session, encode, clock, index))
     return tuple(channels)
 
 
@@ -164,9 +164,9 @@ def _delivery_id(channel: str, receiving_ae: str, event: Event) -> str:
     return str(uuid.uuid5(_NAMESPACE, "\0".join(map(str, parts))))
 
 
-def _name(webhook: Webhook, place: int) -> str:
+def _name(webhook: Webhook, index: int) -> str:
     """Says where it goes without the parts of a URL that may be secret; lasts as long as AE title and URL."""
-    digest = hashlib.sha256(f"{webhook.aet}\0{webhook.url}\0{place or ''}".encode()).hexdigest()[:8]
+    digest = hashlib.sha256(f"{webhook.aet}\0{webhook.url}\0{index or ''}".encode()).hexdigest()[:8]
     return f"webhook:{urlsplit(webhook.url).hostname or 'nowhere'}/{digest}"
 
 

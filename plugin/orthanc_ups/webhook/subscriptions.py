@@ -36,7 +36,7 @@ class Logs(Protocol):
         ...
 
 
-def filter_of(webhook: Webhook, place: int) -> Filter | None:
+def filter_of(webhook: Webhook, index: int) -> Filter | None:
     """The filter of a webhook, None if it has none. Raises ValueError that names the key.
 
     A key that a request may have, but that would be ignored, is a mistake here: the filter would be wider than meant.
@@ -47,11 +47,11 @@ def filter_of(webhook: Webhook, place: int) -> Filter | None:
         arguments = filter_arguments_of(webhook.filter.items())
         query = Query.of(arguments.identifier, mechanisms=arguments.mechanisms)
     except (UpsError, HttpProblem) as error:
-        raise ValueError(f'"Ups.Webhooks[{place}].Filter": {error}') from error
+        raise ValueError(f'"Ups.Webhooks[{index}].Filter": {error}') from error
     unused = [*arguments.ignored, *map(_name, query.unsupported)]
     if unused or not query.has_matching_keys:
-        found = ", ".join(unused) or "nothing in it"
-        raise ValueError(f'"Ups.Webhooks[{place}].Filter": {found} is no matching key of a workitem')
+        names = ", ".join(unused) or "nothing in it"
+        raise ValueError(f'"Ups.Webhooks[{index}].Filter": {names} is no matching key of a workitem')
     return arguments.identifier, arguments.mechanisms
 
 
@@ -63,12 +63,12 @@ async def subscribe(
     worklist: WorklistPort, logs: Logs, webhooks: Iterable[Webhook], titles: AeTitles
 ) -> None:
     """Make the subscriptions what the settings say; what is right already is left as it is."""
-    wanted: dict[str, list[Filter | None]] = {}
-    for place, webhook in enumerate(webhooks):
-        wanted.setdefault(titles.use(webhook.aet), []).append(filter_of(webhook, place))
-    for ae, filters in wanted.items():
+    configured: dict[str, list[Filter | None]] = {}
+    for index, webhook in enumerate(webhooks):
+        configured.setdefault(titles.use(webhook.aet), []).append(filter_of(webhook, index))
+    for ae, filters in configured.items():
         if not _is_right(logs.log(ae), filters):
-            await _subscribe_anew(worklist, ae, filters)
+            await _renew(worklist, ae, filters)
 
 
 def _is_right(log: Log, filters: list[Filter | None]) -> bool:
@@ -78,17 +78,17 @@ def _is_right(log: Log, filters: list[Filter | None]) -> bool:
     ]
     if now.everything is not Subscription.NONE:
         present.append(None)
-    return all(one in present for one in filters) and all(one in filters for one in present)
+    return all(keys in present for keys in filters) and all(keys in filters for keys in present)
 
 
-async def _subscribe_anew(worklist: WorklistPort, ae: str, filters: list[Filter | None]) -> None:
+async def _renew(worklist: WorklistPort, ae: str, filters: list[Filter | None]) -> None:
     requester = Requester(ae, _VIA)
     try:
         await worklist.execute(Unsubscribe(requester, tags.GLOBAL_SUBSCRIPTION, ae))
-        for one in filters:
+        for entry in filters:
             command = Subscribe(requester, tags.GLOBAL_SUBSCRIPTION, ae)
-            if one is not None:
-                keys, mechanisms = one
+            if entry is not None:
+                keys, mechanisms = entry
                 command = Subscribe(
                     requester, tags.FILTERED_SUBSCRIPTION, ae, filter=keys, mechanisms=mechanisms
                 )
