@@ -28,12 +28,12 @@ from orthanc_ups.dimse.message import (
     read_header,
 )
 from orthanc_ups.dimse.negotiation import request
-from tests.support import dimse_raw, workitems
+from tests.support import raw_dimse, workitems
 from tests.support.dimse_client import VERIFICATION, NoAssociation, UpsClient
-from tests.support.dimse_raw import Closed, RawPeer
 from tests.support.event_receiver import EventReceiver
 from tests.support.orthanc import RealOrthanc
 from tests.support.ports import is_listening
+from tests.support.raw_dimse import Closed, RawPeer
 from tests.support.waiting import wait_until
 
 MODALITIES = {"scu": ["SCU", "127.0.0.1", 104]}
@@ -113,7 +113,7 @@ def _lets_in(orthanc: RealOrthanc) -> bool:
 
 def _create() -> bytes:
     encoded = encode(workitems.minimal(), EXPLICIT)
-    message = Message(1, dimse_raw.operation(CommandField.N_CREATE, ""), encoded)
+    message = Message(1, raw_dimse.operation(CommandField.N_CREATE, ""), encoded)
     return b"".join(data_pdu(part) for part in fragments(message, 16_384))
 
 
@@ -134,7 +134,7 @@ def test_a_refused_request_changes_nothing(orthanc: RealOrthanc) -> None:
         before = client.get(uid).attributes
         with RawPeer(orthanc.ups_dicom_port, tags.PULL) as peer:
             broken = encode(workitems.progress(), EXPLICIT)[:-3]
-            assert peer.ask(dimse_raw.operation(CommandField.N_SET, uid), broken).number(STATUS) == 0x0110
+            assert peer.ask(raw_dimse.operation(CommandField.N_SET, uid), broken).number(STATUS) == 0x0110
         client.update(uid, {tags.STATE: element("CS", "COMPLETED")})
         client.update(uid, {tags.PRIORITY: element("CS", "URGENT")})
         client.update(uid, workitems.progress(), "2.25.1")
@@ -206,7 +206,7 @@ def _tell(orthanc: RealOrthanc, ae_title: str, port: int) -> None:
 def test_a_stop_aborts_associations_and_is_quick(lonely: RealOrthanc) -> None:
     with RawPeer(lonely.ups_dicom_port, tags.PUSH) as push:
         large = encode(workitems.minimal(t0040A160=element("UT", "x" * 200_000)), EXPLICIT)  # wakes a thread
-        assert push.ask(dimse_raw.operation(CommandField.N_CREATE, ""), large).number(STATUS) == 0
+        assert push.ask(raw_dimse.operation(CommandField.N_CREATE, ""), large).number(STATUS) == 0
     with RawPeer(lonely.ups_dicom_port, tags.PULL) as idle, RawPeer(lonely.ups_dicom_port) as silent:
         begun = time.monotonic()
         assert lonely.stop(timeout=15) == 0

@@ -9,9 +9,9 @@ from orthanc_ups.core.dataset import text
 from tests.support import workitems
 from tests.support.certificates import bundle, self_signed
 from tests.support.dimse_client import UpsClient
-from tests.support.dimse_raw import Closed, RawPeer
 from tests.support.event_receiver import EventReceiver
 from tests.support.orthanc import RealOrthanc
+from tests.support.raw_dimse import Closed, RawPeer
 
 
 def test_requests_and_event_reports_go_over_tls(suite: str, tmp_path: Path) -> None:

@@ -18,9 +18,9 @@ from orthanc_ups.dimse.data_sets import encode
 from orthanc_ups.dimse.message import AFFECTED_CLASS, ERROR_COMMENT, STATUS, CommandField
 from tests.support import workitems
 from tests.support.dimse_client import UpsClient
-from tests.support.dimse_raw import VERIFICATION, RawPeer, echo, operation
 from tests.support.event_receiver import EventReceiver
 from tests.support.orthanc import RealOrthanc
+from tests.support.raw_dimse import VERIFICATION, RawPeer, echo, operation
 from tests.support.upper_layer import associate_rq
 from tests.support.web_client import WebClient, new_uid
 

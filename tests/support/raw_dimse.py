@@ -1,18 +1,22 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A DIMSE peer that costs next to nothing: many associations on one asyncio loop, data sets encoded once.
+"""A DIMSE peer without pynetdicom: PDUs and fragments as the test wants them, and messages that cost next to nothing.
 
-It is for load and measurements. Whether the plugin speaks DICOM is shown by the pynetdicom clients
-(``dimse_client.py``, ``event_receiver.py``).
+- RawPeer: a blocking socket, for what is broken on purpose.
+- RawScu and EventListener: many associations on one asyncio loop, for load and measurements.
+
+Whether the plugin speaks DICOM is shown by the pynetdicom clients (``dimse_client.py``, ``event_receiver.py``).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import struct
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from orthanc_ups.codecs.encoded_values import undeclared
 from orthanc_ups.core import tags
@@ -23,28 +27,54 @@ from orthanc_ups.dimse.message import (
     AFFECTED_CLASS,
     AFFECTED_INSTANCE,
     COMMAND_FIELD,
+    HEADER_SIZE,
     MESSAGE_ID,
     PRIORITY,
+    RELEASE_RP,
+    RELEASE_RQ,
     REQUESTED_CLASS,
     REQUESTED_INSTANCE,
     RESPONDED_ID,
     RESPONSE,
     STATUS,
+    Assembler,
     CommandField,
     Message,
+    PduType,
+    Room,
     Value,
+    data_pdu,
+    fragments,
+    read_header,
 )
+from orthanc_ups.dimse.negotiation import request
 from tests.support import upper_layer
-from tests.support.raw_association import Ended, RawAssociation
+from tests.support.upper_layer import EXPLICIT, Asked
+
+VERIFICATION = "1.2.840.10008.1.1"
+CLASSES = (tags.PUSH, tags.WATCH, tags.PULL, tags.EVENT, tags.QUERY)
+CONTEXT = 1
+"""ID of the one presentation context of a RawPeer."""
 
 _PATIENCE = 30.0  # seconds for the answer to an association request
-_EXPLICIT = SYNTAXES[upper_layer.EXPLICIT]
+_MAX_PDU = 65_536
+_EXPLICIT = SYNTAXES[EXPLICIT]
 _PENDING = (0xFF00, 0xFF01)
-CLASSES = (tags.PUSH, tags.WATCH, tags.PULL, tags.EVENT, tags.QUERY)
 
 
 class Refused(Exception):
-    """The association was not accepted, or an answer did not come; the text says how it ended."""
+    """The association was not accepted, or has ended before the answer; the text says how."""
+
+
+class Closed(Exception):
+    """The server closed the connection; ``rude`` if by a reset."""
+
+    def __init__(self, *, rude: bool) -> None:
+        super().__init__("reset" if rude else "closed")
+        self.rude = rude
+
+
+# --- data sets and commands ---
 
 
 def encoded(dataset: DataSet) -> bytes:
@@ -68,6 +98,258 @@ def subscription(receiving_ae: str, *, lock: bool = False) -> bytes:
     return encoded({tags.DELETION_LOCK: deletion_lock, tags.RECEIVING_AE: element("AE", receiving_ae)})
 
 
+def echo(number: int = 1) -> dict[int, Value]:
+    """A C-ECHO."""
+    return {AFFECTED_CLASS: VERIFICATION, COMMAND_FIELD: int(CommandField.C_ECHO), MESSAGE_ID: number}
+
+
+def find(sop_class: str = tags.PULL, number: int = 1) -> dict[int, Value]:
+    """A C-FIND."""
+    return {AFFECTED_CLASS: sop_class, COMMAND_FIELD: int(CommandField.C_FIND), MESSAGE_ID: number}
+
+
+def cancel(number: int = 1) -> dict[int, Value]:
+    """A C-CANCEL."""
+    return {COMMAND_FIELD: int(CommandField.C_CANCEL), RESPONDED_ID: number}
+
+
+def operation(field: CommandField, uid: str = "1.2.3", number: int = 1, **more: Any) -> dict[int, Value]:
+    """An N-GET, N-SET, N-ACTION or N-CREATE of UPS Push; ``action`` is the Action Type ID."""
+    is_create = field is CommandField.N_CREATE
+    command: dict[int, Value] = {
+        AFFECTED_CLASS if is_create else REQUESTED_CLASS: more.get("sop_class", tags.PUSH),
+        COMMAND_FIELD: int(field),
+        MESSAGE_ID: number,
+        AFFECTED_INSTANCE if is_create else REQUESTED_INSTANCE: uid,
+    }
+    if "action" in more:
+        command[ACTION_TYPE] = more["action"]
+    return command
+
+
+def fragment(body: bytes, *, context: int = CONTEXT, command: bool, last: bool) -> bytes:
+    """One presentation data value."""
+    return struct.pack(">LBB", len(body) + 2, context, command | last << 1) + body
+
+
+def _assembler(contexts: Sequence[int]) -> Assembler:
+    return Assembler(contexts, 1_000_000_000, Room(1_000_000_000_000))
+
+
+# --- blocking ---
+
+
+class RawPeer:
+    """One connection. With ``abstract`` an association with one presentation context, number 1, is opened."""
+
+    def __init__(
+        self,
+        port: int,
+        abstract: str | None = None,
+        *,
+        calling: str = "SCU",
+        timeout: float = 10.0,
+        max_pdu: int = 16_384,
+    ) -> None:
+        """``max_pdu`` is the greatest PDU that we say we take."""
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._assembler = _assembler([CONTEXT])
+        if abstract:
+            try:
+                self._open(request(calling, "ORTHANC", abstract, max_pdu))
+            except BaseException:
+                self.socket.close()
+                raise
+
+    def _open(self, association_request: bytes) -> None:
+        self.send(association_request)
+        kind, body = self.receive()
+        assert kind is PduType.ASSOCIATE_AC, (kind, body)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self.socket.close()
+
+    def send(self, raw: bytes) -> None:
+        self.socket.sendall(raw)
+
+    def receive(self) -> tuple[PduType, bytes]:
+        """The next PDU. Raises Closed at the end."""
+        kind, length = read_header(self._exactly(HEADER_SIZE))
+        return kind, self._exactly(length)
+
+    def _exactly(self, count: int) -> bytes:
+        received = b""
+        while len(received) < count:
+            try:
+                part = self.socket.recv(count - len(received))
+            except ConnectionResetError:
+                raise Closed(rude=True) from None
+            if not part:
+                raise Closed(rude=False)
+            received += part
+        return received
+
+    def ask(self, command: dict[int, Value], data: bytes | None = None) -> Message:
+        """Send a message and give the next one that comes."""
+        self.post(command, data)
+        return self.answer()
+
+    def post(self, command: dict[int, Value], data: bytes | None = None) -> None:
+        """Send a message."""
+        message = Message(CONTEXT, command, data)
+        self.send(b"".join(data_pdu(part) for part in fragments(message, 16_384)))
+
+    def answer(self) -> Message:
+        """The next message. Raises Closed, or AssertionError for another PDU."""
+        while True:
+            kind, body = self.receive()
+            assert kind is PduType.DATA, kind
+            for message in self._assembler.feed(body):
+                return message
+
+    def echo(self) -> int | None:
+        """C-ECHO on an association for Verification; its status."""
+        return self.ask(echo()).number(STATUS)
+
+    def release(self) -> None:
+        """Release, and see that it is answered."""
+        self.send(RELEASE_RQ)
+        assert self.receive()[0] is PduType.RELEASE_RP
+
+
+# --- on an asyncio loop ---
+
+_ENDINGS = {
+    PduType.ASSOCIATE_RJ: "rejected",
+    PduType.RELEASE_RQ: "released by the peer",
+    PduType.RELEASE_RP: "released",
+    PduType.ABORT: "aborted",
+}
+
+
+class RawAssociation(asyncio.Protocol):
+    """One association.
+
+    Attributes:
+        accepted: transfer syntax of each context by ID.
+        established, ended: futures; ``established`` fails with Refused.
+        asked: what the peer asked for, if we are its acceptor.
+    """
+
+    def __init__(self, request: bytes | None, took: Callable[[RawAssociation, Message], None]) -> None:
+        """``request`` is the A-ASSOCIATE-RQ to send, None waits for the peer's. ``took`` gets every message."""
+        loop = asyncio.get_running_loop()
+        self.established: asyncio.Future[None] = loop.create_future()
+        self.ended: asyncio.Future[None] = loop.create_future()
+        self.accepted: Mapping[int, str] = {}
+        self.asked: Asked | None = None
+        self._request = request
+        self._took = took
+        self._max_pdu = 0
+        self._buffer = bytearray()
+        self._assembler = _assembler(())
+        self._how = "connection closed"
+        self._transport: asyncio.Transport | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """True while messages can be sent."""
+        return self.established.done() and not self.ended.done() and not self._is_leaving
+
+    @property
+    def how(self) -> str:
+        """How it ended, in words."""
+        return self._how
+
+    @property
+    def _is_leaving(self) -> bool:
+        return self._transport is None or self._transport.is_closing()
+
+    def post(self, message: Message) -> None:
+        """Send a message. Raises Refused."""
+        if not self.is_open or self._transport is None:
+            raise Refused(self._how)
+        parts = fragments(message, min(self._max_pdu or _MAX_PDU, _MAX_PDU))
+        self._transport.write(b"".join(map(data_pdu, parts)))
+
+    async def release(self, patience: float = 1.0) -> None:
+        """End it in good order, or otherwise."""
+        if self.is_open and self._transport is not None:
+            self._transport.write(RELEASE_RQ)
+            await asyncio.wait((self.ended,), timeout=patience)
+        self.drop()
+
+    def drop(self) -> None:
+        """End it without a word."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    # --- asyncio.Protocol ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        if self._request:
+            transport.write(self._request)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.established.done():
+            self.established.set_exception(Refused(self._how))
+            self.established.exception()  # nobody may be waiting
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        buffer, offset = self._buffer, 0
+        while len(buffer) - offset >= HEADER_SIZE:
+            kind, length = read_header(bytes(buffer[offset : offset + HEADER_SIZE]))
+            start = offset + HEADER_SIZE
+            if len(buffer) - start < length:
+                break
+            self._take(kind, bytes(buffer[start : start + length]))
+            offset = start + length
+        del buffer[:offset]
+
+    def _take(self, kind: PduType, body: bytes) -> None:
+        if kind is PduType.DATA:
+            for message in self._assembler.feed(body):
+                self._took(self, message)
+        elif kind is PduType.ASSOCIATE_AC:
+            self.accepted, self._max_pdu = upper_layer.read_ac(body)
+            self._establish()
+        elif kind is PduType.ASSOCIATE_RQ:
+            self._accept(upper_layer.read_rq(body))
+        else:
+            self._end(kind, body)
+
+    def _accept(self, asked: Asked) -> None:
+        assert self._transport is not None
+        self.asked, self._max_pdu = asked, asked.most
+        self.accepted = {
+            number: EXPLICIT for number, context in asked.contexts.items() if EXPLICIT in context.syntaxes
+        }
+        self._transport.write(upper_layer.associate_ac(asked, self.accepted))
+        self._establish()
+
+    def _establish(self) -> None:
+        self._assembler.contexts = self.accepted.keys()
+        self.established.set_result(None)
+
+    def _end(self, kind: PduType, body: bytes) -> None:
+        assert self._transport is not None
+        self._how = f"{_ENDINGS[kind]} {body.hex()}"
+        if kind is PduType.RELEASE_RQ:
+            self._transport.write(RELEASE_RP)
+        self._transport.close()
+
+
 class RawScu:
     """One association as SCU. ``await RawScu.open(…)``; then requests, one after the other."""
 
@@ -89,18 +371,18 @@ class RawScu:
         host: str = "127.0.0.1",
     ) -> Self:
         """Associate. Raises Refused, or OSError if nobody listens."""
-        made = cls(upper_layer.associate_rq(calling, called, classes), classes)
-        association = made.association
+        scu = cls(upper_layer.associate_rq(calling, called, classes), classes)
+        association = scu.association
         await asyncio.get_running_loop().create_connection(lambda: association, host, port)
-        association.ended.add_done_callback(lambda _: made._wake())
+        association.ended.add_done_callback(lambda _: scu._wake())
         try:
             await asyncio.wait_for(association.established, _PATIENCE)
-        except (Ended, TimeoutError) as error:
+        except (Refused, TimeoutError) as error:
             association.drop()
             raise Refused(str(error) or "the association request was not answered") from error
         offered = dict(zip(range(1, 256, 2), classes, strict=False))
-        made._contexts = {offered[number]: number for number in association.accepted}
-        return made
+        scu._contexts = {offered[number]: number for number in association.accepted}
+        return scu
 
     async def __aenter__(self) -> Self:
         return self
@@ -122,10 +404,7 @@ class RawScu:
 
     async def ask(self, on: str, command: Mapping[int, Value], data: bytes | None = None) -> Message:
         """Send a request on the context of a SOP class and wait for its answer. Raises Refused if there is none."""
-        try:
-            self.association.post(self._request(on, command, data))
-        except Ended as error:
-            raise Refused(str(error)) from error
+        self.association.post(self._request(on, command, data))
         return await self.answer()
 
     async def answer(self) -> Message:
@@ -143,50 +422,37 @@ class RawScu:
 
     async def create(self, uid: str, data: bytes) -> int:
         """N-CREATE; gives the status."""
-        command: dict[int, Value] = {
-            AFFECTED_CLASS: tags.PUSH,
-            COMMAND_FIELD: int(CommandField.N_CREATE),
-            AFFECTED_INSTANCE: uid,
-        }
-        return _status(await self.ask(tags.PUSH, command, data))
+        return _status(await self.ask(tags.PUSH, operation(CommandField.N_CREATE, uid), data))
 
     async def set(self, uid: str, data: bytes) -> int:
         """N-SET; the Transaction UID is in the data."""
-        return _status(await self.ask(tags.PULL, _named(CommandField.N_SET, uid), data))
+        return _status(await self.ask(tags.PULL, operation(CommandField.N_SET, uid), data))
 
     async def get(self, uid: str) -> tuple[int, bytes | None]:
         """N-GET of everything."""
-        answer = await self.ask(tags.PULL, _named(CommandField.N_GET, uid))
+        answer = await self.ask(tags.PULL, operation(CommandField.N_GET, uid))
         return _status(answer), answer.data
 
     async def action(self, number: int, uid: str, data: bytes, on: str = tags.PULL) -> int:
         """N-ACTION."""
-        return _status(await self.ask(on, {**_named(CommandField.N_ACTION, uid), ACTION_TYPE: number}, data))
+        return _status(await self.ask(on, operation(CommandField.N_ACTION, uid, action=number), data))
 
     async def echo(self) -> int:
         """C-ECHO; the association must have been opened with Verification."""
-        command: dict[int, Value] = {
-            AFFECTED_CLASS: "1.2.840.10008.1.1",
-            COMMAND_FIELD: int(CommandField.C_ECHO),
-        }
-        return _status(await self.ask("1.2.840.10008.1.1", command))
+        return _status(await self.ask(VERIFICATION, echo()))
 
     async def find(self, identifier: bytes, most: int | None = None) -> tuple[int, int]:
         """C-FIND up to ``most`` matches, the rest is canceled and thrown away; final status and matches."""
-        status, found = 0, 0
+        status, count = 0, 0
         async for status, _ in self.matches(identifier, most):
-            found += status in _PENDING
-        return status, found
+            count += status in _PENDING
+        return status, count
 
     async def matches(
         self, identifier: bytes, most: int | None = None
     ) -> AsyncIterator[tuple[int, bytes | None]]:
         """Status and data set of each answer as it comes; C-CANCEL goes out behind the match ``most``."""
-        command: dict[int, Value] = {
-            AFFECTED_CLASS: tags.PULL,
-            COMMAND_FIELD: int(CommandField.C_FIND),
-            PRIORITY: 0,
-        }
+        command = {**find(), PRIORITY: 0}
         answer, number = await self.ask(tags.PULL, command, identifier), 0
         while True:
             status = _status(answer)
@@ -199,19 +465,14 @@ class RawScu:
             answer = await self.answer()
 
     def _cancel(self) -> None:
-        command: dict[int, Value] = {COMMAND_FIELD: int(CommandField.C_CANCEL), RESPONDED_ID: self._last_id}
-        self.association.post(Message(self._contexts[tags.PULL], command))
-
-
-def _named(field: CommandField, uid: str) -> dict[int, Value]:
-    return {REQUESTED_CLASS: tags.PUSH, COMMAND_FIELD: int(field), REQUESTED_INSTANCE: uid}
+        self.association.post(Message(self._contexts[tags.PULL], cancel(self._last_id)))
 
 
 def _status(answer: Message) -> int:
-    found = answer.number(STATUS)
-    if found is None:
+    status = answer.number(STATUS)
+    if status is None:
         raise Refused(f"the answer {answer.field:04X} has no status")
-    return found
+    return status
 
 
 class EventListener:
@@ -237,7 +498,7 @@ class EventListener:
         """Go away without a word, as a machine that is switched off."""
         if self._server is not None:
             self._server.close()
-        ending = [one.ended for one in self._associations]
+        ending = [association.ended for association in self._associations]
         for association in self._associations:
             association.drop()
         await asyncio.gather(*ending)
@@ -256,7 +517,7 @@ class EventListener:
             RESPONDED_ID: message.number(MESSAGE_ID) or 0,
             STATUS: 0,
         }
-        with contextlib.suppress(Ended):
+        with contextlib.suppress(Refused):
             association.post(Message(message.context, command))
 
 

@@ -13,12 +13,12 @@ from orthanc_ups.dimse.data_sets import EXPLICIT as EXPLICIT_SYNTAX
 from orthanc_ups.dimse.data_sets import encode
 from orthanc_ups.dimse.message import ERROR_COMMENT, OFFENDING_ELEMENT, STATUS, CommandField
 from orthanc_ups.settings import Settings
-from tests.support import dimse_raw, workitems
+from tests.support import raw_dimse, workitems
 from tests.support.dimse_client import (
     UpsClient,
 )
-from tests.support.dimse_raw import RawPeer
 from tests.support.dimse_server import DimseRig
+from tests.support.raw_dimse import RawPeer
 
 UID = workitems.uid(1)
 
@@ -71,7 +71,7 @@ def test_cc_2_1_a_transaction_uid_that_is_none_is_for_the_state_table_to_judge(
         tags.TRANSACTION_UID: element("UI", transaction),
     }
     with RawPeer(rig.port, tags.PULL) as peer:
-        command = dimse_raw.operation(CommandField.N_ACTION, UID, action=1)
+        command = raw_dimse.operation(CommandField.N_ACTION, UID, action=1)
         assert peer.ask(command, encode(information, EXPLICIT_SYNTAX)).number(STATUS) == 0
     assert [one.transaction for one in rig.worklist.commands if isinstance(one, ChangeState)] == [transaction]
 
@@ -172,13 +172,13 @@ def test_ps3_7_10_1_4_wrong_arguments_of_actions_are_named(strict_rig: DimseRig,
     number, code, information, _, tag = WRONG_ARGUMENTS[case]
     on = tags.PULL if number == 1 else tags.WATCH
     with RawPeer(rig.port, on) as peer:
-        command = dimse_raw.operation(CommandField.N_ACTION, UID, action=number)
+        command = raw_dimse.operation(CommandField.N_ACTION, UID, action=number)
         answer = peer.ask(command, encode(information, EXPLICIT_SYNTAX))
         assert answer.number(STATUS) == code
         assert answer.tags(OFFENDING_ELEMENT) == ((tag,) if tag else ())
         assert answer.text(ERROR_COMMENT)
         assert not rig.worklist.commands
-        assert peer.ask(dimse_raw.operation(CommandField.N_GET, UID)).number(STATUS) == 0xC307
+        assert peer.ask(raw_dimse.operation(CommandField.N_GET, UID)).number(STATUS) == 0xC307
 
 
 STATE: DataSet = {tags.STATE: element("CS", "IN PROGRESS")}

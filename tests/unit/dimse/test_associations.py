@@ -23,22 +23,23 @@ from orthanc_ups.dimse.message import (
     fragments,
 )
 from orthanc_ups.dimse.negotiation import request
-from tests.support import dimse_raw, workitems
+from tests.support import raw_dimse, workitems
 from tests.support.dimse_client import UpsClient
-from tests.support.dimse_raw import VERIFICATION, Closed, RawPeer, fragment, pdu
 from tests.support.dimse_server import DimseRig
+from tests.support.raw_dimse import VERIFICATION, Closed, RawPeer, fragment
+from tests.support.upper_layer import pdu
 from tests.support.waiting import wait_until
 
 REQUEST = request("SCU", "ORTHANC", VERIFICATION, 16_384)
 
 
-ECHO = b"".join(data_pdu(part) for part in fragments(Message(1, dimse_raw.echo()), 16_384))
+ECHO = b"".join(data_pdu(part) for part in fragments(Message(1, raw_dimse.echo()), 16_384))
 
 
 CREATE = b"".join(
     data_pdu(part)
     for part in fragments(
-        Message(1, dimse_raw.operation(CommandField.N_CREATE), encode(workitems.minimal(), EXPLICIT)), 16_384
+        Message(1, raw_dimse.operation(CommandField.N_CREATE), encode(workitems.minimal(), EXPLICIT)), 16_384
     )
 )
 
@@ -134,7 +135,7 @@ def test_what_is_no_association_request_is_aborted(rig: DimseRig, raw: bytes, re
     still_serves(rig)
 
 
-COMMAND = dimse_raw.echo()
+COMMAND = raw_dimse.echo()
 
 
 WHOLE_COMMAND = next(iter(fragments(Message(1, COMMAND), 16_384)))[6:]

@@ -18,11 +18,10 @@ from orthanc_ups.dimse.message import COMMAND_FIELD, RESPONDED_ID, STATUS, Messa
 from orthanc_ups.orthanc.modalities import Modality
 from orthanc_ups.settings import Settings, Surroundings
 from tests.support import upper_layer, workitems
-from tests.support.dimse_raw import pdu
 from tests.support.dimse_server import DimseRig
 from tests.support.event_receiver import EventReceiver
 from tests.support.ports import free_port
-from tests.support.upper_layer import Asked, Proposed
+from tests.support.upper_layer import Asked, Proposed, pdu
 from tests.support.waiting import wait_until
 
 SILENCE = 0.2  # seconds

@@ -13,13 +13,13 @@ from orthanc_ups.core.statuses import UpsError
 from orthanc_ups.dimse.data_sets import EXPLICIT as EXPLICIT_SYNTAX
 from orthanc_ups.dimse.data_sets import encode
 from orthanc_ups.dimse.message import OFFENDING_ELEMENT, STATUS
-from tests.support import dimse_raw, workitems
+from tests.support import raw_dimse, workitems
 from tests.support.dimse_client import (
     Answer,
     UpsClient,
 )
-from tests.support.dimse_raw import RawPeer
 from tests.support.dimse_server import DimseRig
+from tests.support.raw_dimse import RawPeer
 
 
 @pytest.fixture
@@ -115,8 +115,8 @@ def test_cc_2_8_c_cancel_ends_the_stream_with_fe00(rig: DimseRig, client: UpsCli
 def test_a_c_cancel_that_comes_with_its_request_is_honoured(rig: DimseRig) -> None:
     rig.worklist.chunks = [[ANY_STATE] * 100] * 10
     with RawPeer(rig.port, tags.PULL) as peer:
-        peer.post(dimse_raw.find(number=7), encode(ANY_STATE, EXPLICIT_SYNTAX))
-        peer.post(dimse_raw.cancel(7))
+        peer.post(raw_dimse.find(number=7), encode(ANY_STATE, EXPLICIT_SYNTAX))
+        peer.post(raw_dimse.cancel(7))
         code = 0xFF00
         while code == 0xFF00:
             code = peer.answer().number(STATUS) or 0
@@ -126,15 +126,15 @@ def test_a_c_cancel_that_comes_with_its_request_is_honoured(rig: DimseRig) -> No
 def test_a_c_cancel_of_something_else_is_ignored(rig: DimseRig) -> None:
     rig.worklist.chunks = [[ANY_STATE]]
     with RawPeer(rig.port, tags.PULL) as peer:
-        peer.post(dimse_raw.cancel(1))
-        assert peer.ask(dimse_raw.find(number=1), encode(ANY_STATE, EXPLICIT_SYNTAX)).number(STATUS) == 0xFF00
+        peer.post(raw_dimse.cancel(1))
+        assert peer.ask(raw_dimse.find(number=1), encode(ANY_STATE, EXPLICIT_SYNTAX)).number(STATUS) == 0xFF00
         assert peer.answer().number(STATUS) == 0
 
 
 def test_a_peer_that_leaves_amid_the_answers_ends_the_stream(rig: DimseRig) -> None:
     rig.worklist.chunks = [[ANY_STATE] * 1000] * 1000
     with RawPeer(rig.port, tags.PULL) as peer:
-        peer.post(dimse_raw.find(), encode(ANY_STATE, EXPLICIT_SYNTAX))
+        peer.post(raw_dimse.find(), encode(ANY_STATE, EXPLICIT_SYNTAX))
         assert peer.answer().number(STATUS) == 0xFF00
     rig.wait_for_associations(0)
     assert rig.worklist.streams_closed == 1
@@ -144,7 +144,7 @@ def test_a_peer_that_leaves_amid_the_answers_ends_the_stream(rig: DimseRig) -> N
 def test_others_are_served_while_a_peer_gets_many_matches(rig: DimseRig, client: UpsClient) -> None:
     rig.worklist.chunks = [[ANY_STATE] * 5000] * 20
     with RawPeer(rig.port, tags.PULL) as greedy:
-        greedy.post(dimse_raw.find(), encode(ANY_STATE, EXPLICIT_SYNTAX))  # and never reads
+        greedy.post(raw_dimse.find(), encode(ANY_STATE, EXPLICIT_SYNTAX))  # and never reads
         assert client.echo().code == 0
         assert client.create(workitems.minimal()).code == 0
 
@@ -170,13 +170,13 @@ def test_cc_2_8_failures_amid_the_answers_have_statuses_of_c_find(
 def test_cc_2_8_a_malformed_key_is_a900_and_named(rig: DimseRig) -> None:
     with RawPeer(rig.port, tags.PULL) as peer:
         identifier = encode({tags.START: element("DT", "tomorrow")}, EXPLICIT_SYNTAX)
-        answer = peer.ask(dimse_raw.find(), identifier)
+        answer = peer.ask(raw_dimse.find(), identifier)
         assert (answer.number(STATUS), answer.tags(OFFENDING_ELEMENT)) == (0xA900, (tags.START,))
 
 
 def test_a_c_find_without_identifier_is_a900(rig: DimseRig) -> None:
     with RawPeer(rig.port, tags.PULL) as peer:
-        assert peer.ask(dimse_raw.find()).number(STATUS) == 0xA900
+        assert peer.ask(raw_dimse.find()).number(STATUS) == 0xA900
 
 
 @pytest.mark.parametrize(

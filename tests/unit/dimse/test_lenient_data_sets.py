@@ -25,8 +25,8 @@ from orthanc_ups.dimse.data_sets import (
 )
 from orthanc_ups.dimse.message import STATUS, CommandField
 from tests.support import workitems
-from tests.support.dimse_raw import RawPeer, find, operation
 from tests.support.dimse_server import DimseRig
+from tests.support.raw_dimse import RawPeer, find, operation
 
 LATIN1 = undeclared("Latin1")
 UID = workitems.uid(1)

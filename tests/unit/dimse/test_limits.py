@@ -15,9 +15,9 @@ from orthanc_ups.dimse.data_sets import EXPLICIT, encode
 from orthanc_ups.dimse.message import STATUS, CommandField, Message, PduType, data_pdu, fragments, read_header
 from orthanc_ups.dimse.negotiation import request
 from orthanc_ups.settings import Settings
-from tests.support import dimse_raw, workitems
-from tests.support.dimse_raw import VERIFICATION, Closed, RawPeer, fragment
+from tests.support import raw_dimse, workitems
 from tests.support.dimse_server import DimseRig
+from tests.support.raw_dimse import VERIFICATION, Closed, RawPeer, fragment
 from tests.support.waiting import wait_until
 
 REQUEST = request("SCU", "ORTHANC", VERIFICATION, 16_384)
@@ -26,7 +26,7 @@ REQUEST = request("SCU", "ORTHANC", VERIFICATION, 16_384)
 CREATE = b"".join(
     data_pdu(part)
     for part in fragments(
-        Message(1, dimse_raw.operation(CommandField.N_CREATE), encode(workitems.minimal(), EXPLICIT)), 16_384
+        Message(1, raw_dimse.operation(CommandField.N_CREATE), encode(workitems.minimal(), EXPLICIT)), 16_384
     )
 )
 
@@ -54,7 +54,7 @@ def rejected(rig: DimseRig, raw: bytes) -> tuple[int, ...]:
 
 def test_endless_data_sets_are_not_collected() -> None:
     with DimseRig(Settings(maximum_data_set_size=10_000)) as rig, RawPeer(rig.port, tags.PUSH) as peer:
-        command, *_ = fragments(Message(1, dimse_raw.operation(CommandField.N_CREATE), b"12"), 16_384)
+        command, *_ = fragments(Message(1, raw_dimse.operation(CommandField.N_CREATE), b"12"), 16_384)
         more = data_pdu(fragment(b"\0" * 10_000, command=False, last=False))
         peer.send(data_pdu(command) + more * 20)
         assert peer.receive()[0] is PduType.ABORT
@@ -64,7 +64,7 @@ def test_many_large_data_sets_at_once_do_not_fill_the_memory() -> None:
     """Eight of the greatest size fit; the ninth is thrown away as it comes, and all is given back at the end."""
     most = 100_000
     with DimseRig(Settings(maximum_data_set_size=most)) as rig:
-        command, *_ = fragments(Message(1, dimse_raw.operation(CommandField.N_CREATE), b"12"), 16_384)
+        command, *_ = fragments(Message(1, raw_dimse.operation(CommandField.N_CREATE), b"12"), 16_384)
         almost = data_pdu(command) + data_pdu(fragment(b"\0" * 10_000, command=False, last=False)) * 10
         last = data_pdu(fragment(b"", command=False, last=True))
         peers = [RawPeer(rig.port, tags.PUSH) for _ in range(8)]
@@ -138,7 +138,7 @@ def test_a_peer_that_does_not_read_its_matches_is_let_go() -> None:
     with DimseRig(Settings(dimse_timeout=0.2)) as rig, RawPeer(rig.port, tags.PULL) as peer:
         answer = {tags.LABEL: {"vr": "LO", "Value": ["x" * 64]}}
         rig.worklist.chunks = [[answer] * 1000] * 200
-        peer.post(dimse_raw.find(), encode({tags.LABEL: {"vr": "LO"}}, EXPLICIT))
+        peer.post(raw_dimse.find(), encode({tags.LABEL: {"vr": "LO"}}, EXPLICIT))
         rig.wait_for_associations(1)
         rig.wait_for_associations(0)
         assert rig.worklist.streams_closed == 1

@@ -14,8 +14,8 @@ from orthanc_ups.core.statuses import UpsError
 from orthanc_ups.settings import Surroundings
 from tests.support import workitems
 from tests.support.dimse_client import NoAssociation, UpsClient
-from tests.support.dimse_raw import Closed, RawPeer
 from tests.support.dimse_server import DimseRig
+from tests.support.raw_dimse import Closed, RawPeer
 
 UID = workitems.uid(1)
 

@@ -22,12 +22,12 @@ from orthanc_ups.dimse.message import (
     read_header,
 )
 from orthanc_ups.dimse.negotiation import Agreement, Context, request
-from tests.support import dimse_raw
-from tests.support.dimse_raw import VERIFICATION, RawPeer
+from tests.support import raw_dimse
 from tests.support.dimse_server import DimseRig
+from tests.support.raw_dimse import VERIFICATION, RawPeer
 
 LEAST = 128
-LARGE = Message(1, dimse_raw.operation(CommandField.N_CREATE), b"\0" * 1_000_000)
+LARGE = Message(1, raw_dimse.operation(CommandField.N_CREATE), b"\0" * 1_000_000)
 
 
 @pytest.fixture
@@ -53,8 +53,8 @@ def test_every_peer_gets_pdus_and_even_fragments_of_its_size(rig: DimseRig, most
     workitem = {tags.LABEL: {"vr": "UT", "Value": ["x" * 300_000]}}
     rig.worklist.workitems["1.2.3"] = workitem
     assembler = Assembler({1}, 1_000_000, Room(1_000_000))
-    with RawPeer(rig.port, tags.PUSH, most=most) as peer, RawPeer(rig.port, VERIFICATION) as other:
-        peer.post(dimse_raw.operation(CommandField.N_GET))
+    with RawPeer(rig.port, tags.PUSH, max_pdu=most) as peer, RawPeer(rig.port, VERIFICATION) as other:
+        peer.post(raw_dimse.operation(CommandField.N_GET))
         assert other.echo() == 0
         answers: list[Message] = []
         while not answers:

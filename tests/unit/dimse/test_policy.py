@@ -14,8 +14,8 @@ from orthanc_ups.orthanc.modalities import Modality
 from orthanc_ups.settings import Settings, Surroundings
 from tests.support import workitems
 from tests.support.dimse_client import NoAssociation, UpsClient
-from tests.support.dimse_raw import RawPeer
 from tests.support.dimse_server import KNOWN, DimseRig
+from tests.support.raw_dimse import RawPeer
 
 UID = workitems.uid(1)
 

@@ -17,13 +17,13 @@ from orthanc_ups.dimse.data_sets import encode
 from orthanc_ups.dimse.exchange import comment_on, shortened
 from orthanc_ups.dimse.message import ERROR_COMMENT, STATUS, CommandField
 from orthanc_ups.settings import Settings
-from tests.support import dimse_raw, workitems
+from tests.support import raw_dimse, workitems
 from tests.support.dimse_client import (
     UpsClient,
 )
-from tests.support.dimse_raw import RawPeer
 from tests.support.dimse_server import DimseRig
 from tests.support.preparing import refused_create
+from tests.support.raw_dimse import RawPeer
 
 UID = workitems.uid(1)
 
@@ -52,9 +52,9 @@ def client(rig: DimseRig) -> Iterator[UpsClient]:
 def test_an_unknown_dimse_service_is_refused_and_the_association_kept(rig: DimseRig) -> None:
     with RawPeer(rig.port, tags.PUSH) as peer:
         for field in (CommandField.C_STORE, CommandField.N_DELETE, CommandField.N_EVENT_REPORT):
-            answer = peer.ask(dimse_raw.operation(field))
+            answer = peer.ask(raw_dimse.operation(field))
             assert (answer.field, answer.number(STATUS)) == (field | 0x8000, 0x0211)
-        assert peer.ask(dimse_raw.operation(CommandField.N_GET)).number(STATUS) == 0xC307
+        assert peer.ask(raw_dimse.operation(CommandField.N_GET)).number(STATUS) == 0xC307
 
 
 def test_a_refusal_names_the_attribute(rig: DimseRig, client: UpsClient) -> None:
@@ -153,18 +153,18 @@ FAULTS = {
 def test_a_broken_data_set_is_answered_and_changes_nothing(rig: DimseRig, fault: str) -> None:
     data, for_set, for_action, for_find = FAULTS[fault]
     with RawPeer(rig.port, tags.PUSH) as push, RawPeer(rig.port, tags.PULL) as pull:
-        assert push.ask(dimse_raw.operation(CommandField.N_CREATE), data).number(STATUS) == for_set
-        assert pull.ask(dimse_raw.operation(CommandField.N_SET), data).number(STATUS) == for_set
-        action = dimse_raw.operation(CommandField.N_ACTION, action=1)
+        assert push.ask(raw_dimse.operation(CommandField.N_CREATE), data).number(STATUS) == for_set
+        assert pull.ask(raw_dimse.operation(CommandField.N_SET), data).number(STATUS) == for_set
+        action = raw_dimse.operation(CommandField.N_ACTION, action=1)
         assert pull.ask(action, data).number(STATUS) == for_action
-        assert pull.ask(dimse_raw.find(), data).number(STATUS) == for_find
-        assert pull.ask(dimse_raw.operation(CommandField.N_GET)).number(STATUS) == 0xC307
+        assert pull.ask(raw_dimse.find(), data).number(STATUS) == for_find
+        assert pull.ask(raw_dimse.operation(CommandField.N_GET)).number(STATUS) == 0xC307
     assert not rig.worklist.commands
 
 
 def test_a_data_set_beyond_the_limit_is_thrown_away_as_it_comes() -> None:
     with DimseRig(Settings(maximum_data_set_size=100_000)) as rig, RawPeer(rig.port, tags.PUSH) as peer:
-        command = dimse_raw.operation(CommandField.N_CREATE)
+        command = raw_dimse.operation(CommandField.N_CREATE)
         answer = peer.ask(command, b"\0" * 200_000)
         assert (answer.number(STATUS), answer.text(ERROR_COMMENT)) == (
             0x0213,
@@ -179,7 +179,7 @@ def test_a_large_data_set_within_the_limit_is_taken(rig: DimseRig) -> None:
     )
     with RawPeer(rig.port, tags.PUSH) as peer:
         encoded = encode(attributes, EXPLICIT_SYNTAX)
-        assert peer.ask(dimse_raw.operation(CommandField.N_CREATE, UID), encoded).number(STATUS) == 0
+        assert peer.ask(raw_dimse.operation(CommandField.N_CREATE, UID), encoded).number(STATUS) == 0
     assert rig.worklist.commands == [Create(SCU, UID, attributes)]
 
 
@@ -201,7 +201,7 @@ def test_a_command_is_carried_out_though_its_sender_has_gone(rig: DimseRig) -> N
     rig.worklist.before_execute = slowly
     with RawPeer(rig.port, tags.PUSH) as peer:
         peer.post(
-            dimse_raw.operation(CommandField.N_CREATE, UID), encode(workitems.minimal(), EXPLICIT_SYNTAX)
+            raw_dimse.operation(CommandField.N_CREATE, UID), encode(workitems.minimal(), EXPLICIT_SYNTAX)
         )
     rig.wait_for_associations(1)
     rig.wait_for_associations(0)
@@ -209,9 +209,9 @@ def test_a_command_is_carried_out_though_its_sender_has_gone(rig: DimseRig) -> N
 
 
 def test_requests_that_were_sent_together_are_answered_in_order(rig: DimseRig) -> None:
-    with RawPeer(rig.port, dimse_raw.VERIFICATION) as peer:
+    with RawPeer(rig.port, raw_dimse.VERIFICATION) as peer:
         for number in range(1, 41):
-            peer.post(dimse_raw.echo(number))
+            peer.post(raw_dimse.echo(number))
         assert [peer.answer().number(0x0120) for _ in range(40)] == list(range(1, 41))
         peer.release()
 

@@ -20,9 +20,9 @@ from orthanc_ups.dimse.message import (
     fragments,
 )
 from orthanc_ups.settings import Settings
-from tests.support import dimse_raw, workitems
-from tests.support.dimse_raw import RawPeer, fragment
+from tests.support import raw_dimse, workitems
 from tests.support.dimse_server import DimseRig
+from tests.support.raw_dimse import RawPeer, fragment
 from tests.support.waiting import wait_until
 
 MOST = 100_000
@@ -30,7 +30,7 @@ ALL = 8 * MOST
 
 DATA = encode(workitems.minimal(), EXPLICIT)
 COMMAND, *_REST = (
-    data_pdu(part) for part in fragments(Message(1, dimse_raw.operation(CommandField.N_CREATE), DATA), 16_384)
+    data_pdu(part) for part in fragments(Message(1, raw_dimse.operation(CommandField.N_CREATE), DATA), 16_384)
 )
 CREATE = COMMAND + b"".join(_REST)
 PART = data_pdu(fragment(b"\0" * 10_000, command=False, last=False))
@@ -77,7 +77,7 @@ def test_a_message_that_finds_no_place_in_the_queue_takes_no_room_for_good(rig: 
 def test_a_cancel_with_a_data_set_takes_no_room_for_good(rig: DimseRig) -> None:
     """C-CANCEL has none (PS3.7 §9.3.2.3), but what has one is read all the same."""
     with RawPeer(rig.port, tags.PUSH) as peer:
-        peer.post(dimse_raw.cancel(), b"\0" * 1000)
+        peer.post(raw_dimse.cancel(), b"\0" * 1000)
         peer.send(CREATE)
         assert peer.answer().number(STATUS) == 0
     wait_for_all_of_it(rig)

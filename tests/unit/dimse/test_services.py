@@ -14,7 +14,7 @@ from orthanc_ups.core.outcome import Outcome
 from orthanc_ups.dimse.data_sets import EXPLICIT as EXPLICIT_SYNTAX
 from orthanc_ups.dimse.data_sets import encode
 from orthanc_ups.dimse.message import AFFECTED_CLASS, STATUS, CommandField
-from tests.support import dimse_raw, workitems
+from tests.support import raw_dimse, workitems
 from tests.support.dimse_client import (
     BIG_ENDIAN,
     DEFLATED,
@@ -25,8 +25,8 @@ from tests.support.dimse_client import (
     UpsClient,
     to_pydicom,
 )
-from tests.support.dimse_raw import RawPeer, echo
 from tests.support.dimse_server import DimseRig
+from tests.support.raw_dimse import RawPeer, echo
 
 UID = workitems.uid(1)
 
@@ -138,7 +138,7 @@ def test_cc_2_5_n_create_hands_over_the_workitem_without_loss(rig: DimseRig, who
     dataset = workitems.full(who)
     with RawPeer(rig.port, tags.PUSH) as peer:
         encoded = encode(dataset, EXPLICIT_SYNTAX)
-        answer = peer.ask(dimse_raw.operation(CommandField.N_CREATE, UID), encoded)
+        answer = peer.ask(raw_dimse.operation(CommandField.N_CREATE, UID), encoded)
     assert answer.number(STATUS) == 0
     assert rig.worklist.commands == [Create(SCU, UID, dataset)]
 
@@ -265,7 +265,7 @@ def test_a_missing_or_impossible_instance_uid_is_0117(rig: DimseRig, field: Comm
     action = {"action": 1} if field is CommandField.N_ACTION else {}
     with RawPeer(rig.port, tags.PULL) as peer:
         for uid in ("", "1.02.3", "UPS-1", "1." + "2" * 70):
-            assert peer.ask(dimse_raw.operation(field, uid, **action)).number(STATUS) == 0x0117
+            assert peer.ask(raw_dimse.operation(field, uid, **action)).number(STATUS) == 0x0117
     assert not rig.worklist.commands
 
 

@@ -19,9 +19,9 @@ from orthanc_ups.orthanc.modalities import Modality
 from orthanc_ups.settings import Settings, Surroundings
 from tests.support.certificates import Certificate, bundle, self_signed
 from tests.support.dimse_client import UpsClient
-from tests.support.dimse_raw import Closed, RawPeer
 from tests.support.dimse_server import DimseRig
 from tests.support.event_receiver import EventReceiver
+from tests.support.raw_dimse import Closed, RawPeer
 
 REQUEST = request("SCU", "ORTHANC", "1.2.840.10008.1.1", 16_384)
 Prepare = Callable[..., Surroundings]
