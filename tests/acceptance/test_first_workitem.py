@@ -255,3 +255,12 @@ def test_ps3_7_c_names_that_no_attribute_has_are_refused_all_at_once(ways: Ways)
     assert answer.status_code == 400
     named = [fault["Tag"] or fault["Reason"].split("'")[1] for fault in answer.json()["Attributes"]]
     assert sorted(named) == ["00091001", "Bar", "Foo"]
+
+
+@pytest.mark.parametrize("way", PORTS)
+def test_cc_3_1_another_ups_class_in_the_data_set_becomes_ups_push(ways: Ways, way: str) -> None:
+    uid = new_uid()
+    answer = ways.create(way, uid, changed(minimal(), t00080016=element("UI", tags.PULL)))
+    assert answer.accepted and answer.status in ("201", "B300")
+    assert "(0008,0016)" in answer.words
+    assert ways.web.retrieve(uid)["00080016"] == element("UI", tags.PUSH)

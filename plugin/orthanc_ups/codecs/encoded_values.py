@@ -35,6 +35,7 @@ _PYTHON_NAMES: Final[Mapping[str, str]] = MappingProxyType(
 """Python's name of each defined term, with those that are newer than pydicom's."""
 
 _AFTER_ESCAPE: Final[Mapping[bytes, str]] = MappingProxyType({**CODES_TO_ENCODINGS, b"\x1b-b": _LATIN_9})
+_REPERTOIRE: Final = re.compile(r"ISO[ _-]?(2022[ _-]?)?IR[ _-]?([0-9]+)")
 _ESCAPE: Final = b"\x1b"
 _PARTS: Final = re.compile(rb"\A[^\x1b]+|\x1b[^\x1b]*")
 _ESCAPED_BY_PYTHON: Final = frozenset({"iso2022_jp", "iso2022_jp_2"})
@@ -87,9 +88,12 @@ def declared(terms: str, otherwise: Encodings) -> Encodings:
 
 def _defined_term(term: str) -> str:
     """The defined term; widely seen misspellings are put right."""
-    plain = re.sub(r"^ISO.IR.(?=\d)", "ISO_IR ", re.sub(r"^ISO.2022.IR.(?=\d)", "ISO 2022 IR ", term.strip()))
+    plain = term.strip().upper()
+    spelled = _REPERTOIRE.fullmatch(plain)
+    if spelled:
+        plain = f"{'ISO 2022 IR' if spelled[1] else 'ISO_IR'} {spelled[2]}"
     if plain not in _PYTHON_NAMES:
-        raise LookupError(f"{plain[:24]!r} is no character set of DICOM")
+        raise LookupError(f"{term.strip()[:24]!r} is no character set of DICOM")
     return plain
 
 

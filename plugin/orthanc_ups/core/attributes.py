@@ -40,6 +40,7 @@ __all__ = [
     "RETURN_KEYS",
     "RULES",
     "TAG_OF",
+    "UPS_CLASSES",
     "VR_OF",
     "Limits",
     "Prepared",
@@ -59,7 +60,7 @@ __all__ = [
 ]
 
 _NEVER_STORED: Final = frozenset({tags.TRANSACTION_UID, tags.SPECIFIC_CHARACTER_SET})
-_UPS_CLASSES: Final = frozenset({tags.PUSH, tags.WATCH, tags.PULL, tags.EVENT, tags.QUERY})
+UPS_CLASSES: Final = frozenset({tags.PUSH, tags.WATCH, tags.PULL, tags.EVENT, tags.QUERY})
 
 # The UIDs travel in the command set or the URL; the interfaces see to it that a body that repeats them agrees.
 # Transaction UID is 2/2, but many SCUs leave it out, and empty is what it becomes in any case.
@@ -204,7 +205,7 @@ def _check_class(dataset: DataSet, findings: Findings) -> None:
     sop_class = dataset.get(tags.SOP_CLASS_UID)
     if is_empty(sop_class) or sop_class is FAULTY or text(dataset, tags.SOP_CLASS_UID) == tags.PUSH:
         return
-    if not findings.strict and text(dataset, tags.SOP_CLASS_UID) in _UPS_CLASSES:
+    if not findings.strict and text(dataset, tags.SOP_CLASS_UID) in UPS_CLASSES:
         findings.correction((), tags.SOP_CLASS_UID, "set to UPS Push")
     else:
         findings.fault(INVALID_VALUE, (), tags.SOP_CLASS_UID, f"is not that of UPS Push, {tags.PUSH}")

@@ -15,6 +15,7 @@ from typing import Final
 
 from ..core import tags
 from ..core.arguments import unexpected
+from ..core.attributes import UPS_CLASSES
 from ..core.commands import (
     ChangeState,
     Command,
@@ -26,7 +27,7 @@ from ..core.commands import (
     Unsubscribe,
     Update,
 )
-from ..core.dataset import DataSet, Element
+from ..core.dataset import DataSet, Element, element
 from ..core.events import CANCEL_INFORMATION
 from ..core.matching import Query
 from ..core.mechanisms import Mechanisms
@@ -93,7 +94,10 @@ class Call:
 def _create(call: Call) -> Command:
     attributes = dict(_expected(call, "a workitem"))
     named = call.parameters.value(*WORKITEM) or call.parameters.bare_uid()
-    _check_class(_taken(attributes, tags.SOP_CLASS_UID, _AFFECTED_SOP_CLASS))
+    sop_class = _taken(attributes, tags.SOP_CLASS_UID, _AFFECTED_SOP_CLASS)
+    if sop_class and sop_class != tags.PUSH:
+        _check_class(call, sop_class)
+        attributes[tags.SOP_CLASS_UID] = element("UI", sop_class)  # which the worklist corrects and tells
     inside = _taken(attributes, tags.SOP_INSTANCE_UID, _AFFECTED_SOP_INSTANCE)
     uid = _same("the SOP Instance UID", named, inside)
     if not uid:
@@ -227,8 +231,8 @@ def _same(what: str, named: str | None, inside: str | None) -> str | None:
     return (named or "").strip() or inside
 
 
-def _check_class(sop_class: str | None) -> None:
-    if sop_class and sop_class != tags.PUSH:
+def _check_class(call: Call, sop_class: str) -> None:
+    if call.strict or sop_class not in UPS_CLASSES:
         detail = f"SOP Class UID (0008,0016) is {sop_class[:64]}, expected {tags.PUSH}"
         raise UpsError(NO_SUCH_SOP_CLASS, detail, tags.SOP_CLASS_UID)
 

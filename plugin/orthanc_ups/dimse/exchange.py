@@ -179,7 +179,7 @@ def comment_of(error: UpsError) -> str:
     if not error.faults:
         return shortened(error.detail)
     paths = list(dict.fromkeys(fault.path for fault in error.faults))
-    return shortened(f"{_spelled(paths)} {_SPELLED_TAG.sub('', error.faults[0].reason)}")
+    return shortened(f"{_spelled(paths)} {_SPELLED_TAG.sub('', error.faults[0].reason).strip()}")
 
 
 def comment_on(outcome: Outcome) -> str:

@@ -149,7 +149,7 @@ def test_undeclared_text_is_taken_for_the_default_encoding_of_orthanc(name: str,
     assert decode(encoded, EXPLICIT, Bounds(), 1000, undeclared(name)) == {"00100020": element("LO", text)}
 
 
-@pytest.mark.parametrize("term", ["ISO_IR_100", "ISO-IR 100", "ISO 2022 IR 100"])
+@pytest.mark.parametrize("term", ["ISO_IR_100", "ISO-IR 100", "ISO 2022 IR 100", "iso_ir 100", "ISO_IR100"])
 def test_widely_seen_misspellings_of_character_sets_are_understood(term: str) -> None:
     encoded = raw("00080005", "CS", term.encode()) + raw("00100020", "LO", b"\xe9")
     assert decoded(encoded) == {"00100020": element("LO", "é")}
