@@ -28,10 +28,10 @@ from .key_tests import (
 )
 from .mechanisms import Mechanisms
 from .query_conditions import Clause, Condition
-from .refusals import Trail, refusal
+from .refusals import Trail, refusal, refusal_of
 from .rules import RULES, Rule
 from .selection import NEVER_RETURNED, Selection, Wanted, search_selection
-from .statuses import IDENTIFIER_MISMATCH
+from .statuses import IDENTIFIER_MISMATCH, Fault, UpsError
 
 _NO_ITEMS: Final[tuple[DataSet, ...]] = ({},)
 _NO_KEYS: Final = NEVER_RETURNED | {tags.TIMEZONE_OFFSET}
@@ -71,6 +71,8 @@ class Query:
 
     def __init__(self, identifier: DataSet, compiler: _Compiler, local: Zone) -> None:
         keys = compiler.level(identifier, (), True)
+        if compiler.faults:
+            raise refusal_of(compiler.faults)
         self._tests: tuple[Test, ...] = tuple(key.test for key in keys)
         self._dated = any(key.dated for key in keys)
         self._wanted, self._vr_of = _wanted(identifier)
@@ -102,7 +104,7 @@ class Query:
                 values that have neither an offset nor (0008,0201).
 
         Raises:
-            UpsError: A900 if a key is malformed; ``detail`` and ``tag`` name it.
+            UpsError: A900 if keys are malformed; its ``faults`` name each of them.
             ValueError: ``timezone`` is none.
         """
         local = _local_zone(timezone)
@@ -155,6 +157,7 @@ class _Compiler:
     has_matching_keys: bool = False
     unsupported: list[str] = field(default_factory=list)
     unmatchable: dict[str, str] = field(default_factory=dict)
+    faults: list[Fault] = field(default_factory=list)
 
     def level(self, dataset: DataSet, trail: Trail, above: bool) -> list[KeyTest]:
         """The tests of all keys that are not universal.
@@ -162,8 +165,15 @@ class _Compiler:
         ``above`` is False in a sequence that is no matching key; attributes of the table have their own say. A
         Private Creator asks for nothing by itself: it says whose the private keys of its block are (PS3.5 §7.8.1).
         """
-        keys = {tag: self._key(tag, found, trail, above) for tag, found in dataset.items()}
-        asked = {tag: key for tag, key in keys.items() if key is not None}
+        asked: dict[str, KeyTest] = {}
+        for tag, found in dataset.items():
+            try:
+                key = self._key(tag, found, trail, above)
+            except UpsError as error:
+                self.faults += error.faults
+                continue
+            if key is not None:
+                asked[tag] = key
         blocks = {tag[:6] for tag in asked if not _is_private_creator(tag)}
         return [
             key

@@ -161,6 +161,16 @@ def test_ps3_5_7_8_1_a_private_creator_by_itself_asks_for_nothing() -> None:
     assert not Query.of({**key, **creator}).matches(full())
 
 
+def test_ps3_7_c_a_refusal_names_every_malformed_key() -> None:
+    nested = {
+        "00404011": element("DT", "soon"),
+        "0040A370": element("SQ", {"0020000D": element("UI", "a.b")}),
+    }
+    with pytest.raises(UpsError) as caught:
+        Query.of({"00100030": element("DA", "xx"), **nested})
+    assert [fault.path for fault in caught.value.faults] == ["00100030", "00404011", "0040A370.0020000D"]
+
+
 def test_c_2_2_2_1_a_sop_class_that_no_workitem_has_is_told() -> None:
     assert Query.of({tags.SOP_CLASS_UID: element("UI", tags.PUSH)}).unmatchable == ()
     ((path, reason),) = Query.of({tags.SOP_CLASS_UID: element("UI", tags.PULL)}).unmatchable
