@@ -23,8 +23,8 @@ import orjson
 
 from ..core import tags
 from ..core.dataset import DataSet, Element, element
-from ..core.refusals import refusal_of
-from ..core.statuses import INVALID_VALUE, NO_SUCH_ATTRIBUTE, Fault, UpsError
+from ..core.refusals import Gathered
+from ..core.statuses import INVALID_VALUE, NO_SUCH_ATTRIBUTE, UpsError
 from ..core.value_rules import DEEPEST, USUAL
 from .attribute_names import vr_of
 from .corrections import Corrections, right_vr, tag_of_name, unpacked
@@ -48,7 +48,6 @@ _SPELLINGS: Final = {
     "bulkdatauri": "BulkDataURI",
 }
 _MEMBERS: Final = frozenset(_SPELLINGS.values())
-_MAX_FAULTS: Final = 100
 _PARTS: Final = "elements, items and values"
 _MAX_NODES: Final = (
     4 * USUAL.parts
@@ -129,7 +128,7 @@ def decode(body: bytes, nesting: int = DEEPEST, corrections: Corrections | None 
         raise MalformedJson("expected a JSON object, or an array of them, with tags as names")
     reader = _Reader(corrections)
     data_sets = [reader.data_set(item, "", nesting) for item in items]
-    reader.refuse()
+    reader.faults.refuse()
     return data_sets
 
 
@@ -139,7 +138,7 @@ def data_set(value: object, nesting: int = DEEPEST) -> DataSet:
         raise MalformedJson("expected a JSON object with tags as names")
     reader = _Reader(None)
     dataset = reader.data_set(value, "", nesting)
-    reader.refuse()
+    reader.faults.refuse()
     return dataset
 
 
@@ -183,24 +182,12 @@ def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 class _Reader:
-    """Turns parsed JSON into data sets; what cannot be read is left out and held against them by ``refuse``."""
+    """Turns parsed JSON into data sets; what cannot be read is left out and noted in ``faults``."""
 
     def __init__(self, corrections: Corrections | None) -> None:
         self._corrections = corrections
         self._lenient = corrections if corrections and corrections.lenient else None
-        self._faults: list[Fault] = []
-        self._more_faults = 0
-
-    def refuse(self) -> None:
-        """Raise UpsError if there is a fault: one refusal that names all of them."""
-        if self._faults:
-            raise refusal_of(self._faults, self._more_faults)
-
-    def _fault(self, error: UpsError) -> None:
-        if len(self._faults) < _MAX_FAULTS:
-            self._faults.append(Fault(error.status, error.tag or "", error.detail))
-        else:
-            self._more_faults += 1
+        self.faults = Gathered()
 
     def data_set(self, members: dict[str, Any], path: str, nesting: int) -> DataSet:
         dataset: DataSet = {}
@@ -212,7 +199,7 @@ class _Reader:
                 if tag != tags.SPECIFIC_CHARACTER_SET and not tag.endswith("0000"):
                     dataset[tag] = self._element(member, tag, here, nesting)
             except UpsError as error:
-                self._fault(error)
+                self.faults.add(error)
         return dataset
 
     def _named(self, members: dict[str, Any], path: str) -> Iterator[tuple[str, Any]]:
@@ -220,7 +207,7 @@ class _Reader:
             try:
                 yield self._tag(name, path), member
             except UpsError as error:
-                self._fault(error)
+                self.faults.add(error)
 
     def _tag(self, name: str, path: str) -> str:
         tag = name.upper()

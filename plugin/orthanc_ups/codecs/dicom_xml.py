@@ -23,6 +23,7 @@ from defusedxml.ElementTree import XMLParser
 
 from ..core import tags
 from ..core.dataset import BINARY_VRS, DataSet, Element, element, text
+from ..core.refusals import Gathered
 from ..core.statuses import INVALID_VALUE, UpsError
 from ..core.value_rules import DEEPEST
 from .attribute_names import is_private, keyword_of, vr_of
@@ -178,6 +179,7 @@ class _Builder:
         self._corrections = corrections
         self._open = [_Node("", {}, "")]
         self._result: DataSet = {}
+        self._faults = Gathered()
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
         """An element begins."""
@@ -222,7 +224,10 @@ class _Builder:
         if node.name == "NativeDicomModel":
             self._result = _finished(node)
         elif node.name == "DicomAttribute":
-            _take_attribute(above, node, self._corrections)
+            try:
+                _take_attribute(above, node, self._corrections)
+            except UpsError as error:
+                self._faults.add(error)
         elif node.name == "InlineBinary":
             above.binary = "".join("".join(node.text).split())
         elif node.name in COMPONENTS or node.name in NAME_GROUPS:
@@ -233,7 +238,8 @@ class _Builder:
             above.children.append((node.attributes.get("number", ""), _child(node)))
 
     def close(self) -> DataSet:
-        """The document is read."""
+        """The document is read. Raises UpsError that names every attribute that cannot be."""
+        self._faults.refuse()
         return self._result
 
 

@@ -104,6 +104,26 @@ class Findings:
         return frozenset(self._corrected)
 
 
+class Gathered:
+    """Refusals of single attributes, gathered while a data set is read."""
+
+    def __init__(self) -> None:
+        self._faults: list[Fault] = []
+        self._more = 0
+
+    def add(self, error: UpsError) -> None:
+        """Note what is wrong with an attribute; a name that is no tag has the empty path."""
+        if len(self._faults) < _MOST:
+            self._faults += error.faults or (Fault(error.status, error.tag or "", error.detail),)
+        else:
+            self._more += 1
+
+    def refuse(self) -> None:
+        """Raise UpsError if there is a fault: one refusal that names all of them."""
+        if self._faults:
+            raise refusal_of(self._faults, self._more)
+
+
 def refusal_of(faults: Sequence[Fault], more: int = 0) -> UpsError:
     """One refusal that names all faults; ``more`` is the number of those that are not listed.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Final
 
@@ -14,9 +15,9 @@ from ..core.commands import ChangeState, Command, RequestCancel, Requester, Subs
 from ..core.dataset import DataSet, values
 from ..core.events import CANCEL_INFORMATION
 from ..core.mechanisms import Mechanisms
-from ..core.refusals import refusal
+from ..core.refusals import refusal, refusal_of
 from ..core.representations import REPRESENTATIONS
-from ..core.statuses import INVALID_ARGUMENT, MISTYPED_ARGUMENT, NO_SUCH_ARGUMENT, UpsError
+from ..core.statuses import INVALID_ARGUMENT, MISTYPED_ARGUMENT, NO_SUCH_ARGUMENT, Fault, UpsError
 
 _TEXT_VRS: Final = frozenset({"AE", "CS", "LO", "LT", "SH", "ST", "UC", "UI", "UT"})
 _NAMES: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
@@ -59,12 +60,7 @@ def _request_cancel(action: Action) -> Command:
 
 
 def _subscribe(action: Action) -> Command:
-    receiving_ae = _needed(action, tags.RECEIVING_AE)
-    lock = _needed(action, tags.DELETION_LOCK)
-    if action.lenient:
-        lock = lock.upper()
-    if lock not in ("TRUE", "FALSE"):
-        raise _bad_argument(tags.DELETION_LOCK, "is neither TRUE nor FALSE")
+    receiving_ae, lock = _together(partial(_needed, action, tags.RECEIVING_AE), partial(_lock, action))
     own = (tags.RECEIVING_AE, tags.DELETION_LOCK)
     if action.uid != tags.FILTERED_SUBSCRIPTION:
         _check_rest(action, own, keys=True)
@@ -73,6 +69,15 @@ def _subscribe(action: Action) -> Command:
     if not keys:
         raise UpsError(INVALID_ARGUMENT, "a filtered subscription needs at least one matching key")
     return Subscribe(action.requester, action.uid, receiving_ae, lock == "TRUE", keys, action.mechanisms)
+
+
+def _lock(action: Action) -> str:
+    lock = _needed(action, tags.DELETION_LOCK)
+    if action.lenient:
+        lock = lock.upper()
+    if lock not in ("TRUE", "FALSE"):
+        raise _bad_argument(tags.DELETION_LOCK, "is neither TRUE nor FALSE")
+    return lock
 
 
 def _unsubscribe(action: Action) -> Command:
@@ -114,6 +119,20 @@ def _check_nothing_else(action: Action) -> None:
     """Who wants no more events loses nothing, whatever else is sent: a Deletion Lock, the filter of before."""
     if not action.lenient:
         _check_rest(action, (tags.RECEIVING_AE,))
+
+
+def _together(*readers: Callable[[], str]) -> list[str]:
+    """What each of them reads; one refusal names all arguments at fault."""
+    read: list[str] = []
+    faults: list[Fault] = []
+    for reader in readers:
+        try:
+            read.append(reader())
+        except UpsError as error:
+            faults += error.faults
+    if faults:
+        raise refusal_of(faults)
+    return read
 
 
 def _needed(action: Action, tag: str) -> str:

@@ -57,6 +57,16 @@ def test_specific_character_set_is_told_where_text_needs_it() -> None:
     assert b"ISO_IR" not in dicom_xml.encode({"00100020": element("LO", "plain")})
 
 
+def test_ps3_7_c_a_refusal_names_all_that_cannot_be_read() -> None:
+    body = (
+        b'<NativeDicomModel><DicomAttribute tag="00091001"/><DicomAttribute tag="00404018" vr="SQ"><Item number="1">'
+        b'<DicomAttribute tag="00111001"/></Item></DicomAttribute></NativeDicomModel>'
+    )
+    with pytest.raises(UpsError) as caught:
+        dicom_xml.decode(body)
+    assert {fault.path for fault in caught.value.faults} == {"00091001", "00404018.00111001"}
+
+
 def test_private_elements_name_their_creator() -> None:
     made = {"00770010": element("LO", "ACME"), "00771001": element("DS", "1.50")}
     found = ElementTree.fromstring(dicom_xml.encode(made))[1]

@@ -95,6 +95,12 @@ def test_cc_2_2_request_cancel_with_and_without_information(rig: DimseRig, clien
     assert rig.worklist.commands == [RequestCancel(SCU, UID, {}), RequestCancel(SCU, UID, information)]
 
 
+def test_ps3_7_c_a_refused_subscription_names_every_argument_at_fault(client: UpsClient) -> None:
+    answer = client.action(3, UID, {tags.REQUESTING_AE: element("AE", "SCU")})
+    assert answer.code == 0x0115
+    assert [int(tag) for tag in answer.command["OffendingElement"]] == [0x00741234, 0x00741230]
+
+
 def test_cc_2_3_subscriptions(rig: DimseRig, client: UpsClient) -> None:
     filter: DataSet = {tags.WORKLIST_LABEL: element("LO", "CT")}
     client.subscribe(UID, "WATCHER")
