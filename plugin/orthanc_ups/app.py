@@ -193,8 +193,8 @@ def _check(settings: Settings, surroundings: Surroundings) -> None:
     """What only the parts themselves can check. Raises ConfigurationError."""
     read_templates(settings.templates)
     try:
-        for place, webhook in enumerate(settings.webhooks):
-            filter_of(webhook, place)
+        for index, webhook in enumerate(settings.webhooks):
+            filter_of(webhook, index)
         own_url(surroundings)
         dimse_tls.server_context(surroundings)
         web_tls.server_context(surroundings)

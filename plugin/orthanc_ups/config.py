@@ -45,21 +45,21 @@ def read_settings(section: object) -> Settings:
     return _checked(settings)
 
 
-def _read_object(kind: type[Any], found: object, path: str) -> Any:
-    if not isinstance(found, dict):
-        raise ConfigurationError(f'"{path}" is {_shown(found)}, expected an object')
+def _read_object(kind: type[Any], value: object, path: str) -> Any:
+    if not isinstance(value, dict):
+        raise ConfigurationError(f'"{path}" is {_shown(value)}, expected an object')
     hints = get_type_hints(kind, include_extras=True)
     fields = {key_of(field.name): field for field in dataclasses.fields(kind)}
-    for key in found:
+    for key in value:
         if key not in fields:
             raise ConfigurationError(f'unknown setting "{path}.{key}"{_suggestion(key, fields)}')
     values = {
-        field.name: _read(hints[field.name], found[key], f"{path}.{key}")
+        field.name: _read(hints[field.name], value[key], f"{path}.{key}")
         for key, field in fields.items()
-        if key in found
+        if key in value
     }
     for key, field in fields.items():
-        if key not in found and _is_required(field):
+        if key not in value and _is_required(field):
             raise ConfigurationError(f'"{path}.{key}" is missing')
     return kind(**values)
 
@@ -68,40 +68,40 @@ def _is_required(field: dataclasses.Field[Any]) -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
-def _suggestion(key: str, known: Mapping[str, object]) -> str:
-    lowered = {one.lower(): one for one in known}
+def _suggestion(key: str, keys: Mapping[str, object]) -> str:
+    lowered = {name.lower(): name for name in keys}
     close = difflib.get_close_matches(key.lower(), lowered, n=1, cutoff=0.6)
     return f'; did you mean "{lowered[close[0]]}"?' if close else ""
 
 
-def _shown(found: object) -> str:
-    text = repr(found)
+def _shown(value: object) -> str:
+    text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _read(hint: Any, found: object, path: str) -> Any:
+def _read(hint: Any, content: object, path: str) -> Any:
     marks: tuple[Any, ...] = ()
     if get_origin(hint) is typing.Annotated:
         hint, *rest = get_args(hint)
         marks = tuple(rest)
     is_duration = any(isinstance(mark, Duration) for mark in marks)
-    value = _read_duration(found, path) if is_duration else _read_plain(hint, found, path)
+    value = _read_duration(content, path) if is_duration else _read_plain(hint, content, path)
     for mark in marks:
         if isinstance(mark, Range) and not mark.low <= value <= mark.high:
             unit = " seconds" if is_duration else ""
             raise ConfigurationError(
-                f'"{path}" is {_shown(found)}, expected {mark.low:.9g} to {mark.high:.9g}{unit}'
+                f'"{path}" is {_shown(content)}, expected {mark.low:.9g} to {mark.high:.9g}{unit}'
             )
     return value
 
 
-def _read_duration(found: object, path: str) -> float:
-    if isinstance(found, (int, float)) and not isinstance(found, bool) and found >= 0:
-        return float(found)
-    parsed = _DURATION.fullmatch(found) if isinstance(found, str) else None
+def _read_duration(value: object, path: str) -> float:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0:
+        return float(value)
+    parsed = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if parsed is None:
         expected = 'seconds, or a text such as "90s", "15m", "12h", "7d"'
-        raise ConfigurationError(f'"{path}" is {_shown(found)}, expected {expected}')
+        raise ConfigurationError(f'"{path}" is {_shown(value)}, expected {expected}')
     return float(parsed[1]) * _UNITS[parsed[2]]
 
 
@@ -114,30 +114,30 @@ _PLAIN: Final[Mapping[type, tuple[tuple[type, ...], str]]] = {
 }
 
 
-def _read_plain(hint: Any, found: object, path: str) -> Any:
+def _read_plain(hint: Any, value: object, path: str) -> Any:
     origin = get_origin(hint)
     if origin is tuple:
-        return _read_list(get_args(hint)[0], found, path)
+        return _read_list(get_args(hint)[0], value, path)
     if origin is not None and issubclass(origin, Mapping):
-        return _read_mapping(get_args(hint)[1], found, path)
+        return _read_mapping(get_args(hint)[1], value, path)
     if dataclasses.is_dataclass(hint):
-        return _read_object(typing.cast("type[Any]", hint), found, path)
+        return _read_object(typing.cast("type[Any]", hint), value, path)
     accepted, expected = _PLAIN[hint]
-    if not isinstance(found, accepted) or (isinstance(found, bool) and hint in (int, float)):
-        raise ConfigurationError(f'"{path}" is {_shown(found)}, expected {expected}')
-    return float(found) if hint is float and isinstance(found, int) else found
+    if not isinstance(value, accepted) or (isinstance(value, bool) and hint in (int, float)):
+        raise ConfigurationError(f'"{path}" is {_shown(value)}, expected {expected}')
+    return float(value) if hint is float and isinstance(value, int) else value
 
 
-def _read_list(hint: Any, found: object, path: str) -> tuple[Any, ...]:
-    if not isinstance(found, list):
-        raise ConfigurationError(f'"{path}" is {_shown(found)}, expected a list')
-    return tuple(_read(hint, one, f"{path}[{place}]") for place, one in enumerate(found))
+def _read_list(hint: Any, value: object, path: str) -> tuple[Any, ...]:
+    if not isinstance(value, list):
+        raise ConfigurationError(f'"{path}" is {_shown(value)}, expected a list')
+    return tuple(_read(hint, item, f"{path}[{index}]") for index, item in enumerate(value))
 
 
-def _read_mapping(hint: Any, found: object, path: str) -> Mapping[str, Any]:
-    if not isinstance(found, dict):
-        raise ConfigurationError(f'"{path}" is {_shown(found)}, expected an object')
-    read = {key: _read(hint, one, f"{path}.{key}") for key, one in found.items()}
+def _read_mapping(hint: Any, value: object, path: str) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise ConfigurationError(f'"{path}" is {_shown(value)}, expected an object')
+    read = {key: _read(hint, item, f"{path}.{key}") for key, item in value.items()}
     return types.MappingProxyType(read)
 
 
@@ -154,14 +154,14 @@ _TAKEN: Final = (
 def _checked(settings: Settings) -> Settings:
     if settings.aet:
         _check_aet(settings.aet, "Ups.Aet")
-    for place, ae in enumerate(settings.status_change_receivers):
-        _check_aet(ae, f"Ups.StatusChangeReceivers[{place}]")
+    for index, ae in enumerate(settings.status_change_receivers):
+        _check_aet(ae, f"Ups.StatusChangeReceivers[{index}]")
     for user, titles in settings.users.items():
-        for place, ae in enumerate(titles):
+        for index, ae in enumerate(titles):
             if ae != "*":
-                _check_aet(ae, f"Ups.Users.{user}[{place}]")
-    for place, webhook in enumerate(settings.webhooks):
-        _check_webhook(webhook, f"Ups.Webhooks[{place}]")
+                _check_aet(ae, f"Ups.Users.{user}[{index}]")
+    for index, webhook in enumerate(settings.webhooks):
+        _check_webhook(webhook, f"Ups.Webhooks[{index}]")
     _check_addresses(settings)
     if settings.http_port == settings.dicom_port:
         raise ConfigurationError('"Ups.HttpPort" and "Ups.DicomPort" are the same')
@@ -183,12 +183,12 @@ def _checked(settings: Settings) -> Settings:
     return settings
 
 
-def _check_aet(found: str, path: str) -> None:
+def _check_aet(title: str, path: str) -> None:
     try:
-        valid_ae_title(found)
+        valid_ae_title(title)
     except InvalidAeTitle:
         expected = "an AE title of 1 to 16 characters without slash or backslash"
-        raise ConfigurationError(f'"{path}" is {found!r}, expected {expected}') from None
+        raise ConfigurationError(f'"{path}" is {title!r}, expected {expected}') from None
 
 
 def _check_webhook(webhook: Webhook, path: str) -> None:
@@ -221,16 +221,16 @@ def _check_addresses(settings: Settings) -> None:
         raise ConfigurationError(
             f'"Ups.PublicUrl" is {_shown(public)}, expected a URL such as "https://host/dicom-web"'
         )
-    for place, proxy in enumerate(settings.trusted_proxies):
+    for index, proxy in enumerate(settings.trusted_proxies):
         if not _is_network(proxy):
             raise ConfigurationError(
-                f'"Ups.TrustedProxies[{place}]" is {_shown(proxy)}, expected an address such as "10.0.0.1" '
+                f'"Ups.TrustedProxies[{index}]" is {_shown(proxy)}, expected an address such as "10.0.0.1" '
                 'or a network such as "10.0.0.0/24"'
             )
-    for place, origin in enumerate(settings.allowed_origins):
+    for index, origin in enumerate(settings.allowed_origins):
         if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#\s@]+/?", origin, re.IGNORECASE):
             raise ConfigurationError(
-                f'"Ups.AllowedOrigins[{place}]" is {_shown(origin)}, '
+                f'"Ups.AllowedOrigins[{index}]" is {_shown(origin)}, '
                 'expected an origin such as "https://viewer.example", without a path'
             )
 
@@ -296,9 +296,9 @@ def read_surroundings(configuration: Mapping[str, Any]) -> Surroundings:
     values = {}
     for name, hint in get_type_hints(Surroundings, include_extras=True).items():
         plain, of = get_args(hint)
-        found = _lookup(configuration, of.key)
-        if found is not None:
-            values[name] = _read_plain(plain, found, of.key)
+        value = _lookup(configuration, of.key)
+        if value is not None:
+            values[name] = _read_plain(plain, value, of.key)
     values.setdefault("authentication_enabled", values.get("remote_access_allowed", False))
     return Surroundings(**values)
 
@@ -312,8 +312,8 @@ def key_in_orthanc(field: str) -> str:
 
 def _lookup(configuration: Mapping[str, Any], key: str) -> Any:
     section, _, name = key.rpartition(".")
-    found = configuration.get(section, {}) if section else configuration
-    return found.get(name) if isinstance(found, Mapping) else None
+    content = configuration.get(section, {}) if section else configuration
+    return content.get(name) if isinstance(content, Mapping) else None
 
 
 # --- both together ---

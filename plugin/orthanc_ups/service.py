@@ -263,11 +263,11 @@ class UpsService:
     # --- SCP Status Change (PS3.4 CC.2.4.1) ---
 
     def _status_event(self, status: str, sequence: int, *, cold: bool = False) -> Event:
-        told = scp_status_change(status, cold=cold)
+        report = scp_status_change(status, cold=cold)
         always = map(self.titles.spelled, self.settings.status_change_receivers)
         receivers = tuple(sorted({*always, *self.subscriptions.everyone()}))
         now = self.clock.now()
-        return Event(sequence, told.type, GLOBAL_SUBSCRIPTION, told.information, receivers, now)
+        return Event(sequence, report.type, GLOBAL_SUBSCRIPTION, report.information, receivers, now)
 
     def _announce(self, status: str) -> None:
         ticket = self._order.take(1)

@@ -381,8 +381,8 @@ class Site:
         return HttpService(parts, self._settings, self._surroundings, self._refusals)
 
     async def _open_pages(self, service: UpsService, dimse: DimseChannel) -> None:
-        known = await operating.asked(self._loopback)
-        fixed = operating.facts(self._settings, self._surroundings, known)
+        answers = await operating.asked(self._loopback)
+        fixed = operating.facts(self._settings, self._surroundings, answers)
         origins = Origins(self._settings.allowed_origins)
         api, activity = operating.management(
             service,

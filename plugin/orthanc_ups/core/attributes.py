@@ -140,14 +140,16 @@ def prepare_update(
     sound = sound if strict else _without_repetitions(sound, stored, findings)
     arrangement = Arrangement(creating=False, findings=findings)
     arranged = arrangement.arranged(_storable(sound), _SETTABLE)
-    changes = {tag: found for tag, found in arranged.items() if not _empties(stored, tag, arranged, findings)}
+    changes = {
+        tag: attribute for tag, attribute in arranged.items() if not _empties(stored, tag, arranged, findings)
+    }
     return _stamped({**stored, **changes}, sound, now, findings)
 
 
 def _storable(dataset: DataSet) -> DataSet:
     if _NEVER_STORED.isdisjoint(dataset):
         return dataset
-    return {tag: found for tag, found in dataset.items() if tag not in _NEVER_STORED}
+    return {tag: attribute for tag, attribute in dataset.items() if tag not in _NEVER_STORED}
 
 
 def check_scheduled(dataset: DataSet, *, strict: bool = False) -> None:
@@ -159,8 +161,8 @@ def check_scheduled(dataset: DataSet, *, strict: bool = False) -> None:
 
 def _with_sound_state(dataset: DataSet, findings: Findings) -> DataSet:
     """The data set; if its state is at fault, with SCHEDULED instead, so that nothing more is said about it."""
-    found: Any = dataset.get(tags.STATE)
-    if found is None:
+    state: Any = dataset.get(tags.STATE)
+    if state is None:
         return dataset
     if not _values_of_state(dataset):
         findings.fault(MISSING_VALUE, (), tags.STATE, "has no value")
@@ -180,9 +182,9 @@ def _is_unscheduled(dataset: DataSet, findings: Findings) -> bool:
 
 
 def _values_of_state(dataset: DataSet) -> list[Any]:
-    found: Any = dataset.get(tags.STATE)
-    given = found.get("Value") if isinstance(found, dict) else None
-    return given if isinstance(given, list) and any(given) else []
+    state: Any = dataset.get(tags.STATE)
+    values = state.get("Value") if isinstance(state, dict) else None
+    return values if isinstance(values, list) and any(values) else []
 
 
 def _created_empty(dataset: DataSet, findings: Findings) -> DataSet:
@@ -228,9 +230,12 @@ def _without_repetitions(changes: DataSet, stored: DataSet, findings: Findings) 
     refused = ROOT.update.refused
     repeated = [
         tag
-        for tag, found in changes.items()
-        if (tag in refused or found["vr"] == "SQ")
-        and (found == stored.get(tag) or (is_empty(found) and is_empty(stored.get(tag)) and tag in refused))
+        for tag, attribute in changes.items()
+        if (tag in refused or attribute["vr"] == "SQ")
+        and (
+            attribute == stored.get(tag)
+            or (is_empty(attribute) and is_empty(stored.get(tag)) and tag in refused)
+        )
     ]
     for tag in sorted(refused.intersection(repeated)):
         findings.correction((), tag, "left out: an update cannot have it, but it is what is stored")

@@ -46,8 +46,8 @@ def _lacking(level: DataSet, contents: Contents, codes: frozenset[str]) -> Itera
     for rule in contents.rules.values():
         if rule.final not in codes:
             continue
-        found = level.get(rule.tag)
-        if found is None or (is_empty(found) and rule.path != _MAY_BE_EMPTY):
+        attribute = level.get(rule.tag)
+        if attribute is None or (is_empty(attribute) and rule.path != _MAY_BE_EMPTY):
             yield rule.path
         if rule.contents:
             for item in items(level, rule.tag)[:1] or [{}]:
@@ -63,19 +63,19 @@ def complete_cancellation(attributes: DataSet, now: datetime, information: DataS
     present = next(iter(items(attributes, tags.PROGRESS_INFORMATION)), {})
     offered = _offered(information or {}) | {tags.CANCELLATION_DATETIME: element("DT", date_time(now))}
     offered.setdefault(tags.DISCONTINUATION_REASONS, element("SQ", _UNSPECIFIED))
-    added = {tag: found for tag, found in offered.items() if is_empty(present.get(tag))}
+    added = {tag: attribute for tag, attribute in offered.items() if is_empty(present.get(tag))}
     if not added:
         return attributes
     return ordered({**attributes, tags.PROGRESS_INFORMATION: element("SQ", ordered({**present, **added}))})
 
 
 def _offered(information: DataSet) -> dict[str, Element]:
-    kept = (tags.DISCONTINUATION_REASONS, tags.REASON_FOR_CANCELLATION)
-    offered = {tag: information[tag] for tag in kept if not is_empty(information.get(tag))}
+    reasons = (tags.DISCONTINUATION_REASONS, tags.REASON_FOR_CANCELLATION)
+    offered = {tag: information[tag] for tag in reasons if not is_empty(information.get(tag))}
     if not is_empty(information.get(tags.CONTACT_URI)):
         contact = (tags.CONTACT_URI, tags.CONTACT_NAME)
-        given = {tag: information[tag] for tag in contact if not is_empty(information.get(tag))}
-        offered[tags.COMMUNICATIONS_URIS] = element("SQ", given)
+        details = {tag: information[tag] for tag in contact if not is_empty(information.get(tag))}
+        offered[tags.COMMUNICATIONS_URIS] = element("SQ", details)
     return offered
 
 

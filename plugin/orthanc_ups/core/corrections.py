@@ -35,27 +35,29 @@ _CLOCK: Final = re.compile(_ISO_CLOCK)
 _MOMENT: Final = re.compile(rf"{_ISO_DAY}(?:[T ]{_ISO_CLOCK} ?(Z|[+-][0-9]{{2}}:?[0-9]{{2}})?)?")
 
 
-def corrected(found: Any, vr: str) -> tuple[Element, str] | None:
+def corrected(attribute: Any, vr: str) -> tuple[Element, str] | None:
     """An element as the VR of the dictionary has it, with a participle that says what was done to it.
 
     None if its meaning is not clear. The result may still be invalid for its row of the table: values that are not
     allowed there, too many of them.
     """
-    if not isinstance(found, dict) or found.get("vr") not in REPRESENTATIONS:
+    if not isinstance(attribute, dict) or attribute.get("vr") not in REPRESENTATIONS:
         return None
-    source, given = found["vr"], _given(found)
-    if given is None:
+    source, values = attribute["vr"], _given(attribute)
+    if values is None:
         return None
     what = f"taken as {vr} instead of {source}" if source != vr else ""
-    if not given:
+    if not values:
         return element(vr), what or _REWRITTEN.get(vr, f"rewritten as {vr}")
     if vr not in _UNSPLIT:
-        given = [part for one in given for part in (one.split("\\") if isinstance(one, str) else [one])]
-    converted = [_converted(one, source, vr) for one in given]
+        values = [
+            part for value in values for part in (value.split("\\") if isinstance(value, str) else [value])
+        ]
+    converted = [_converted(value, source, vr) for value in values]
     valid = REPRESENTATIONS[vr].valid
-    if not all(one is None or valid(one) for one in converted):
+    if not all(value is None or valid(value) for value in converted):
         return None
-    trimmed = given != converted and [str(one).strip() for one in given] == converted
+    trimmed = values != converted and [str(value).strip() for value in values] == converted
     return element(vr, *converted), what or (
         _TRIMMED if trimmed else _REWRITTEN.get(vr, f"rewritten as {vr}")
     )
@@ -79,117 +81,117 @@ _REWRITTEN: Final[Mapping[str, str]] = MappingProxyType(
 )
 
 
-def _given(found: Mapping[str, Any]) -> list[Any] | None:
+def _given(attribute: Mapping[str, Any]) -> list[Any] | None:
     """The values of an element, those of UN as text; None if they are not to be read."""
-    if found.get("InlineBinary"):
-        return _text_of_unknown(found)
-    given = found.get("Value", [])
-    return given if isinstance(given, list) else None
+    if attribute.get("InlineBinary"):
+        return _text_of_unknown(attribute)
+    values = attribute.get("Value", [])
+    return values if isinstance(values, list) else None
 
 
-def _text_of_unknown(found: Mapping[str, Any]) -> list[Any] | None:
-    if found["vr"] != "UN":
+def _text_of_unknown(attribute: Mapping[str, Any]) -> list[Any] | None:
+    if attribute["vr"] != "UN":
         return None
     try:
-        text = binascii.a2b_base64(found["InlineBinary"], strict_mode=True).decode("utf-8")
+        text = binascii.a2b_base64(attribute["InlineBinary"], strict_mode=True).decode("utf-8")
     except (binascii.Error, TypeError, ValueError):
         return None
     return [text.rstrip(" \0")] if text.rstrip(" \0") else []
 
 
-def _converted(one: Any, source: str, vr: str) -> Any:
+def _converted(value: Any, source: str, vr: str) -> Any:
     """A value as a value of the VR, valid or not; what cannot be converted comes back as it is."""
-    if one is None or one == "":
+    if value is None or value == "":
         return None
-    if source == "PN" and isinstance(one, dict) and vr in _TEXTS:
-        return "=".join(str(one.get(name, "")) for name in _NAME_GROUPS).rstrip("=")
-    if vr == "PN" and isinstance(one, str):
-        return _name(one)
+    if source == "PN" and isinstance(value, dict) and vr in _TEXTS:
+        return "=".join(str(value.get(name, "")) for name in _NAME_GROUPS).rstrip("=")
+    if vr == "PN" and isinstance(value, str):
+        return _name(value)
     if vr in _INTEGERS:
-        return _integer(one)
+        return _integer(value)
     if vr in _FLOATS:
-        return _real(one)
-    if vr in ("DS", "IS") and isinstance(one, (int, float)) and not isinstance(one, bool):
-        one = repr(one)
-    return _REWRITERS.get(vr, _same)(one) if isinstance(one, str) else one
+        return _real(value)
+    if vr in ("DS", "IS") and isinstance(value, (int, float)) and not isinstance(value, bool):
+        value = repr(value)
+    return _REWRITERS.get(vr, _same)(value) if isinstance(value, str) else value
 
 
-def _same(one: str) -> str:
-    return one
+def _same(value: str) -> str:
+    return value
 
 
-def _name(one: str) -> Any:
-    groups = one.split("=")
+def _name(value: str) -> Any:
+    groups = value.split("=")
     if len(groups) > len(_NAME_GROUPS):
-        return one
+        return value
     return {
         name: group.strip(" ") for name, group in zip(_NAME_GROUPS, groups, strict=False) if group.strip(" ")
     }
 
 
-def _integer(one: Any) -> Any:
-    if isinstance(one, float):
-        return int(one) if one.is_integer() else one
-    text = one.strip() if isinstance(one, str) else ""
-    return int(text) if re.fullmatch(r"[+-]?[0-9]{1,20}", text) else one
+def _integer(value: Any) -> Any:
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else value
+    text = value.strip() if isinstance(value, str) else ""
+    return int(text) if re.fullmatch(r"[+-]?[0-9]{1,20}", text) else value
 
 
-def _real(one: Any) -> Any:
-    text = one.strip() if isinstance(one, str) else ""
-    return float(text) if len(text) <= _LONGEST_NUMBER and _NUMBER.fullmatch(text) else one
+def _real(value: Any) -> Any:
+    text = value.strip() if isinstance(value, str) else ""
+    return float(text) if len(text) <= _LONGEST_NUMBER and _NUMBER.fullmatch(text) else value
 
 
-def _whole_number(one: str) -> str:
-    found = re.fullmatch(r" *([+-]?[0-9]{1,11})\.0* *", one)
-    return found[1] if found else one
+def _whole_number(value: str) -> str:
+    match = re.fullmatch(r" *([+-]?[0-9]{1,11})\.0* *", value)
+    return match[1] if match else value
 
 
-def _decimal(one: str) -> str:
+def _decimal(value: str) -> str:
     """A decimal string with as many digits as fit into 16 characters (PS3.5 §6.2)."""
-    text = one.strip()
+    text = value.strip()
     if len(text) <= _LONGEST_DECIMAL or len(text) > _LONGEST_NUMBER or not _NUMBER.fullmatch(text):
-        return one
+        return value
     exact = Decimal(text)
     rounded = (f"{exact:.{digits}g}" for digits in range(_LONGEST_DECIMAL, 0, -1))
-    return next((text for text in rounded if len(text) <= _LONGEST_DECIMAL), one)
+    return next((text for text in rounded if len(text) <= _LONGEST_DECIMAL), value)
 
 
-def _day(one: str) -> str:
-    found = _DAY.fullmatch(one.strip())
-    return found[1] + found[3] + found[4] if found else one
+def _day(value: str) -> str:
+    match = _DAY.fullmatch(value.strip())
+    return match[1] + match[3] + match[4] if match else value
 
 
-def _clock(one: str) -> str:
-    found = _CLOCK.fullmatch(one.strip())
-    return _digits_of_clock(*found.groups()) if found else one
+def _clock(value: str) -> str:
+    match = _CLOCK.fullmatch(value.strip())
+    return _digits_of_clock(*match.groups()) if match else value
 
 
-def _moment(one: str) -> str:
-    found = _MOMENT.fullmatch(one.strip())
-    if not found:
-        return re.sub(r"(?<=\.[0-9]{6})[0-9]{1,3}", "", one)  # digits beyond microseconds
-    day, zone = found[1] + found[3] + found[4], found[9] or ""
+def _moment(value: str) -> str:
+    match = _MOMENT.fullmatch(value.strip())
+    if not match:
+        return re.sub(r"(?<=\.[0-9]{6})[0-9]{1,3}", "", value)  # digits beyond microseconds
+    day, zone = match[1] + match[3] + match[4], match[9] or ""
     offset = "+0000" if zone == "Z" else zone.replace(":", "").replace("-0000", "+0000")
-    return day + (_digits_of_clock(*found.group(5, 6, 7, 8)) if found[5] else "") + offset
+    return day + (_digits_of_clock(*match.group(5, 6, 7, 8)) if match[5] else "") + offset
 
 
-def _age(one: str) -> str:
-    found = re.fullmatch(r" *([0-9]{1,3}) ?([DWMYdwmy]) *", one)
-    return f"{int(found[1]):03}{found[2].upper()}" if found else one
+def _age(value: str) -> str:
+    match = re.fullmatch(r" *([0-9]{1,3}) ?([DWMYdwmy]) *", value)
+    return f"{int(match[1]):03}{match[2].upper()}" if match else value
 
 
-def _attribute_tag(one: str) -> str:
-    found = re.fullmatch(r" *\(?(?:0x)?([0-9A-Fa-f]{4}),?([0-9A-Fa-f]{4})\)? *", one)
-    return (found[1] + found[2]).upper() if found else one
+def _attribute_tag(value: str) -> str:
+    match = re.fullmatch(r" *\(?(?:0x)?([0-9A-Fa-f]{4}),?([0-9A-Fa-f]{4})\)? *", value)
+    return (match[1] + match[2]).upper() if match else value
 
 
-def _line(one: str) -> str:
+def _line(value: str) -> str:
     """A text of one line; what ends its lines are blanks."""
-    return re.sub(r"[\t\r\n\f]+", " ", one.strip("\0\t\r\n\f"))
+    return re.sub(r"[\t\r\n\f]+", " ", value.strip("\0\t\r\n\f"))
 
 
-def _uid(one: str) -> str:
-    bare = one.strip(" \0")
+def _uid(value: str) -> str:
+    bare = value.strip(" \0")
     return bare[len("urn:oid:") :] if bare.lower().startswith("urn:oid:") else bare
 
 

@@ -31,20 +31,20 @@ def element(vr: str, *values: Any) -> Element:
 
 def values(dataset: DataSet, tag: str) -> list[Any]:
     """All values of an attribute; an absent or empty one has none."""
-    found = dataset.get(tag)
-    return found.get("Value", []) if found else []
+    attribute = dataset.get(tag)
+    return attribute.get("Value", []) if attribute else []
 
 
 def value(dataset: DataSet, tag: str) -> Any:
     """The first value of an attribute, or None."""
-    found = values(dataset, tag)
-    return found[0] if found else None
+    listed = values(dataset, tag)
+    return listed[0] if listed else None
 
 
 def text(dataset: DataSet, tag: str) -> str:
     """The first value of a text attribute, or the empty string."""
-    found = value(dataset, tag)
-    return found if isinstance(found, str) else ""
+    content = value(dataset, tag)
+    return content if isinstance(content, str) else ""
 
 
 def items(dataset: DataSet, tag: str) -> list[DataSet]:
@@ -52,15 +52,15 @@ def items(dataset: DataSet, tag: str) -> list[DataSet]:
     return [item for item in values(dataset, tag) if isinstance(item, dict)]
 
 
-def is_empty(found: Element | None) -> bool:
+def is_empty(attribute: Element | None) -> bool:
     """True if an element is absent, has no value, or has only empty values."""
-    if not found:
+    if not attribute:
         return True
-    if found.get("InlineBinary"):
+    if attribute.get("InlineBinary"):
         return False
-    if found["vr"] == "SQ":
-        return not found.get("Value")
-    return all(one is None or one == "" or one == {} for one in found.get("Value", ()))
+    if attribute["vr"] == "SQ":
+        return not attribute.get("Value")
+    return all(value is None or value == "" or value == {} for value in attribute.get("Value", ()))
 
 
 def ordered(dataset: DataSet) -> DataSet:
@@ -73,14 +73,14 @@ def patched(dataset: DataSet, changes: Mapping[str, Element | None]) -> DataSet:
     if not changes:
         return dataset
     merged = {**dataset, **changes}
-    return ordered({tag: found for tag, found in merged.items() if found is not None})
+    return ordered({tag: attribute for tag, attribute in merged.items() if attribute is not None})
 
 
 def walk(dataset: DataSet, path: str = "") -> Iterator[tuple[str, Element]]:
     """Every element with its path (tags joined by ``.``), depth first, sequence items included."""
-    for tag, found in dataset.items():
+    for tag, attribute in dataset.items():
         here = f"{path}.{tag}" if path else tag
-        yield here, found
-        if found.get("vr") == "SQ":
+        yield here, attribute
+        if attribute.get("vr") == "SQ":
             for item in items(dataset, tag):
                 yield from walk(item, here)

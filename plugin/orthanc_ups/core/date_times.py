@@ -80,13 +80,13 @@ def key_interval(vr: str, text: str, local: Zone = UTC) -> Interval:
     A hyphen that can be the sign of an offset from UTC is one: ``20260101-0500`` is a day in a zone.
     ``local`` holds for DT values without offset. Raises ValueError with what was expected.
     """
-    found = _KEYS[vr].fullmatch(_AROUND_HYPHEN.sub("-", text.strip(" ")))
-    if found is None or not any(found.groups()):
+    match = _KEYS[vr].fullmatch(_AROUND_HYPHEN.sub("-", text.strip(" ")))
+    if match is None or not any(match.groups()):
         raise ValueError(f"expected {_EXPECTED[vr]}")
-    if found[1]:
-        return _interval(vr, found[1], local)
-    low = _interval(vr, found[2], local).low if found[2] else BEGINNING
-    high = _interval(vr, found[3], local).high if found[3] else END
+    if match[1]:
+        return _interval(vr, match[1], local)
+    low = _interval(vr, match[2], local).low if match[2] else BEGINNING
+    high = _interval(vr, match[3], local).high if match[3] else END
     if low > high:
         raise ValueError("expected a range that ends after it begins")
     return Interval(low, high)
@@ -116,10 +116,10 @@ def _interval(vr: str, text: str, local: Zone) -> Interval:
 
 def _calendar(text: str) -> tuple[int, int, str | None]:
     """Begin and length of a DA or DT value, and its offset. Raises ValueError."""
-    found = _PARTS.fullmatch(text)
-    if found is None:
+    match = _PARTS.fullmatch(text)
+    if match is None:
         raise ValueError(f"expected {_EXPECTED['DT']}")
-    year, month, day, hour, minute, second, fraction, offset = found.groups()
+    year, month, day, hour, minute, second, fraction, offset = match.groups()
     first = date(int(year), int(month or 1), int(day or 1))
     start = (first.toordinal() - 1) * _DAY
     if hour is not None:
@@ -137,10 +137,10 @@ def _days(first: date, month: str | None, day: str | None) -> int:
 
 
 def _clock(text: str) -> tuple[int, int]:
-    found = _CLOCK_PARTS.fullmatch(text)
-    if found is None:
+    match = _CLOCK_PARTS.fullmatch(text)
+    if match is None:
         raise ValueError(f"expected {_EXPECTED['TM']}")
-    hour, minute, second, fraction = found.groups()
+    hour, minute, second, fraction = match.groups()
     return _time_of_day(hour, minute, second, fraction)
 
 

@@ -90,9 +90,9 @@ class Circumstances:
     is_undelivered: bool = False
 
 
-def is_uid(found: str) -> bool:
+def is_uid(text: str) -> bool:
     """True for a valid UID: at most 64 characters, no component with leading zeros (PS3.5 §9.1)."""
-    return bool(found) and (_is_known_uid if len(found) <= _LONGEST_UID else _is_valid_uid)(found)
+    return bool(text) and (_is_known_uid if len(text) <= _LONGEST_UID else _is_valid_uid)(text)
 
 
 _LONGEST_UID: Final = 64
@@ -158,9 +158,9 @@ def _create(workitem: Workitem | None, command: Create, circumstances: Circumsta
 def _modified(prepared: Prepared, sent: DataSet) -> DataSet:
     """The attributes of the request as they are stored, where that differs from what was sent."""
     return {
-        tag: found
-        for tag, found in prepared.attributes.items()
-        if sent.get(tag) != found and (tag in sent or tag in prepared.modified)
+        tag: attribute
+        for tag, attribute in prepared.attributes.items()
+        if sent.get(tag) != attribute and (tag in sent or tag in prepared.modified)
     }
 
 
@@ -180,9 +180,9 @@ def _check_may_update(workitem: Workitem, transaction: str | None) -> None:
             detail = "the UPS is SCHEDULED; it must be updated without Transaction UID (0008,1195)"
             raise UpsError(statuses.NOT_IN_PROGRESS, detail, tags.TRANSACTION_UID)
         return
-    found = workitem.compare(transaction)
-    if found is not Transaction.RIGHT:
-        missing = found is Transaction.MISSING
+    comparison = workitem.compare(transaction)
+    if comparison is not Transaction.RIGHT:
+        missing = comparison is Transaction.MISSING
         status = statuses.MISSING_TRANSACTION_UID if missing else statuses.WRONG_TRANSACTION_UID
         raise UpsError(status, tag=tags.TRANSACTION_UID)
 
@@ -234,9 +234,11 @@ def _progressed(before: DataSet, after: DataSet) -> tuple[Occurrence, ...]:
 
 
 def _progress(content: DataSet) -> list[DataSet]:
-    told = items(content, tags.PROGRESS_INFORMATION)
-    kept: list[DataSet] = [{tag: item[tag] for tag in _WATCHED_PROGRESS if tag in item} for item in told]
-    return [item for item in kept if item]
+    progress = items(content, tags.PROGRESS_INFORMATION)
+    watched: list[DataSet] = [
+        {tag: item[tag] for tag in _WATCHED_PROGRESS if tag in item} for item in progress
+    ]
+    return [item for item in watched if item]
 
 
 # --- Change State (PS3.4 CC.2.1) --------------------------------------------------------------------
@@ -259,7 +261,7 @@ def _requested(state: str) -> State:
     try:
         return State(state)
     except ValueError:
-        expected = ", ".join(one.value for one in State if one is not State.SCHEDULED)
+        expected = ", ".join(member.value for member in State if member is not State.SCHEDULED)
         detail = f"Procedure Step State (0074,1000) is {state[:20]!r}, expected one of {expected}"
         raise UpsError(statuses.INVALID_ARGUMENT, detail, tags.STATE) from None
 

@@ -34,5 +34,5 @@ def path_of(name: str) -> str | None:
 
     ``ScheduledWorkitemCodeSequence.CodeValue``, ``00404018.00080100`` and mixtures are equal.
     """
-    found = [TAG_OF.get(part, part.upper()) for part in name.split(".")]
-    return ".".join(found) if all(tag in KEYWORD_OF for tag in found) else None
+    tags = [TAG_OF.get(part, part.upper()) for part in name.split(".")]
+    return ".".join(tags) if all(tag in KEYWORD_OF for tag in tags) else None

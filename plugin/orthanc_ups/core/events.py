@@ -65,9 +65,9 @@ def state_report(workitem: DataSet, only: str | None = None) -> Occurrence:
 
 def cancel_requested(requesting_ae: str, information: DataSet) -> Occurrence:
     """Event 2: who asks, and which reason and contact they gave."""
-    given = {tag: information[tag] for tag in CANCEL_INFORMATION if information.get(tag, {}).get("Value")}
-    given[tags.REQUESTING_AE] = element("AE", requesting_ae)
-    return Occurrence(EventType.CANCEL_REQUESTED, dict(sorted(given.items())))
+    details = {tag: information[tag] for tag in CANCEL_INFORMATION if information.get(tag, {}).get("Value")}
+    details[tags.REQUESTING_AE] = element("AE", requesting_ae)
+    return Occurrence(EventType.CANCEL_REQUESTED, dict(sorted(details.items())))
 
 
 CANCEL_INFORMATION = (
@@ -86,11 +86,11 @@ _PROGRESS_CONTENT = (
 
 def progress_report(workitem: DataSet) -> Occurrence | None:
     """Event 3 with the present progress, or None if there is none (any more): its sequence has one item, type 1."""
-    found = items(workitem, tags.PROGRESS_INFORMATION)[:1]
-    if not found:
+    first = items(workitem, tags.PROGRESS_INFORMATION)[:1]
+    if not first:
         return None
-    told = [{tag: item[tag] for tag in _PROGRESS_CONTENT if tag in item} for item in found]
-    return Occurrence(EventType.PROGRESS_REPORT, {tags.PROGRESS_INFORMATION: element("SQ", *told)})
+    progress = [{tag: item[tag] for tag in _PROGRESS_CONTENT if tag in item} for item in first]
+    return Occurrence(EventType.PROGRESS_REPORT, {tags.PROGRESS_INFORMATION: element("SQ", *progress)})
 
 
 def is_assigned(workitem: DataSet) -> bool:

@@ -29,15 +29,15 @@ _PERFORMER_NAME: Final = "00404037"
 _MOST_REFERENCES: Final = 32
 
 
-def words(given: str) -> tuple[str, ...]:
+def words(text: str) -> tuple[str, ...]:
     """What to look for: the words of a text, as ``searchable`` spells them."""
-    return tuple(fold(given.replace("^", " ")).split())
+    return tuple(fold(text.replace("^", " ")).split())
 
 
 def searchable(attributes: DataSet) -> str:
     """One text per workitem: patient, labels, UIDs, accession numbers, stations, performers, and codes."""
-    found = dict.fromkeys(one.strip() for one in _found(attributes) if one.strip())
-    return "\n".join(fold(one.replace("^", " ")) for one in found)
+    texts = dict.fromkeys(text.strip() for text in _found(attributes) if text.strip())
+    return "\n".join(fold(text.replace("^", " ")) for text in texts)
 
 
 def fits(attributes: DataSet, wanted: tuple[str, ...]) -> bool:

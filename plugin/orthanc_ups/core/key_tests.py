@@ -173,39 +173,39 @@ def _any_value(tag: str, accept: Accept) -> Test:
     """A stored attribute with several values fits if one of them does; one without values never does."""
 
     def test(dataset: DataSet, _: Zone) -> bool:
-        found = dataset.get(tag)
-        if found is None:
+        attribute = dataset.get(tag)
+        if attribute is None:
             return False
-        return any(map(accept, found.get("Value", ())))
+        return any(map(accept, attribute.get("Value", ())))
 
     return test
 
 
 def _exactly(asked: Asked, wanted: Sequence[str]) -> KeyTest:
     alternatives = frozenset(wanted)
-    test = _any_value(asked.tag, lambda one: plain(one) in alternatives)
+    test = _any_value(asked.tag, lambda value: plain(value) in alternatives)
     return KeyTest(test, (Condition(asked.path, Operator.EQUALS, tuple(wanted)),), complete=True)
 
 
 def _text(asked: Asked) -> KeyTest | None:
-    wanted = [_checked_text(one) for one in asked.values]
+    wanted = [_checked_text(value) for value in asked.values]
     if asked.tag in SINGLE_VALUE_ONLY or asked.vr not in WILDCARD_VRS or not any(map(is_wild, wanted)):
         return _exactly(asked, wanted)
     if any(map(is_universal, wanted)):
         return None
-    fits = [wildcard_test(one) for one in wanted]
-    test = _any_value(asked.tag, lambda one: bool(text := plain(one)) and any(fit(text) for fit in fits))
+    fits = [wildcard_test(value) for value in wanted]
+    test = _any_value(asked.tag, lambda value: bool(text := plain(value)) and any(fit(text) for fit in fits))
     return KeyTest(test, (Condition(asked.path, Operator.LIKE, tuple(wanted)),), complete=True)
 
 
-def _checked_text(one: Any) -> str:
-    if not isinstance(one, str):
+def _checked_text(value: Any) -> str:
+    if not isinstance(value, str):
         raise ValueError("expected text")
     try:
-        one.encode()
+        value.encode()
     except UnicodeEncodeError:
         raise ValueError("expected valid Unicode") from None
-    return plain(one)
+    return plain(value)
 
 
 def _uid(asked: Asked) -> KeyTest:
@@ -214,16 +214,16 @@ def _uid(asked: Asked) -> KeyTest:
         raise ValueError(
             "expected a UID, or several (List of UID matching), each of at most 64 digits and dots"
         )
-    return _exactly(asked, [plain(one) for one in asked.values])
+    return _exactly(asked, [plain(value) for value in asked.values])
 
 
 def _dated(asked: Asked) -> KeyTest:
     vr, tag = asked.vr, asked.tag
-    intervals = [key_interval(vr, _checked_text(one), asked.local) for one in asked.values]
+    intervals = [key_interval(vr, _checked_text(value), asked.local) for value in asked.values]
 
     def test(dataset: DataSet, zone: Zone) -> bool:
-        for one in dataset.get(tag, {}).get("Value", ()):
-            at = moment(vr, one, zone)
+        for value in dataset.get(tag, {}).get("Value", ()):
+            at = moment(vr, value, zone)
             if at is not None and any(each.low <= at <= each.high for each in intervals):
                 return True
         return False
@@ -235,20 +235,24 @@ def _dated(asked: Asked) -> KeyTest:
 def _decimal(asked: Asked) -> KeyTest:
     if not all(map(is_decimal, asked.values)):
         raise ValueError("expected a number")
-    wanted = frozenset(Decimal(one.strip(" ")) for one in asked.values)
+    wanted = frozenset(Decimal(value.strip(" ")) for value in asked.values)
     return KeyTest(
-        _any_value(asked.tag, lambda one: is_decimal(str(one)) and Decimal(str(one).strip(" ")) in wanted)
+        _any_value(
+            asked.tag, lambda value: is_decimal(str(value)) and Decimal(str(value).strip(" ")) in wanted
+        )
     )
 
 
 def _number(asked: Asked) -> KeyTest:
-    wanted = frozenset(_checked_number(one, asked.vr) for one in asked.values)
-    return KeyTest(_any_value(asked.tag, lambda one: isinstance(one, (int, float, str)) and one in wanted))
+    wanted = frozenset(_checked_number(value, asked.vr) for value in asked.values)
+    return KeyTest(
+        _any_value(asked.tag, lambda value: isinstance(value, (int, float, str)) and value in wanted)
+    )
 
 
-def _checked_number(one: Any, vr: str) -> int | float | str:
+def _checked_number(value: Any, vr: str) -> int | float | str:
     """Numbers may also come as text, as in a URL."""
-    number = _read_number(one, vr) if isinstance(one, str) else one
+    number = _read_number(value, vr) if isinstance(value, str) else value
     if not REPRESENTATIONS[vr].valid(number):
         raise ValueError(f"expected {REPRESENTATIONS[vr].form}")
     assert isinstance(number, (int, float, str))
@@ -265,32 +269,32 @@ def _read_number(text: str, vr: str) -> int | float | str:
 def _tag(asked: Asked) -> KeyTest:
     if not all(map(REPRESENTATIONS["AT"].valid, asked.values)):
         raise ValueError("expected a tag of 8 hexadecimal digits")
-    wanted = frozenset(one.upper() for one in asked.values)
-    return KeyTest(_any_value(asked.tag, lambda one: isinstance(one, str) and one.upper() in wanted))
+    wanted = frozenset(value.upper() for value in asked.values)
+    return KeyTest(_any_value(asked.tag, lambda value: isinstance(value, str) and value.upper() in wanted))
 
 
 def _name(asked: Asked) -> KeyTest | None:
-    names = [_checked_name(one) for one in asked.values]
+    names = [_checked_name(name) for name in asked.values]
     build = _fuzzy_name if asked.fuzzy else _literal_name
-    return any_test([build(asked, one) for one in names])
+    return any_test([build(asked, name) for name in names])
 
 
-def _checked_name(one: Any) -> dict[str, str]:
-    if not isinstance(one, dict) or not one.keys() <= set(person_names.GROUPS):
+def _checked_name(value: Any) -> dict[str, str]:
+    if not isinstance(value, dict) or not value.keys() <= set(person_names.GROUPS):
         raise ValueError("expected a person name")
-    for group in one.values():
+    for group in value.values():
         _checked_text(group)
-    return person_names.groups(one)
+    return person_names.groups(value)
 
 
 def _literal_name(asked: Asked, name: Mapping[str, str]) -> KeyTest | None:
     wanted = {group: _alternatives(text) for group, text in name.items() if not _names_anybody(text)}
     if not wanted:
         return None
-    fits = {group: [wildcard_test(one) for one in patterns] for group, patterns in wanted.items()}
+    fits = {group: [wildcard_test(pattern) for pattern in patterns] for group, patterns in wanted.items()}
 
-    def accept(one: Any) -> bool:
-        stored = person_names.groups(one)
+    def accept(pattern: Any) -> bool:
+        stored = person_names.groups(pattern)
         return all(any(fit(text) for text in _texts(stored, group) for fit in fits[group]) for group in fits)
 
     conditions = tuple(
@@ -306,10 +310,10 @@ def _names_anybody(pattern: str) -> bool:
 
 def _alternatives(pattern: str) -> tuple[str, ...]:
     """``yamada^*`` also means ``yamada``: components that are not there are empty ones."""
-    found = [pattern]
-    while found[-1].endswith("^*") and len(found) <= _COMPONENTS:
-        found.append(found[-1][:-2].rstrip("^"))
-    return tuple(found)
+    patterns = [pattern]
+    while patterns[-1].endswith("^*") and len(patterns) <= _COMPONENTS:
+        patterns.append(patterns[-1][:-2].rstrip("^"))
+    return tuple(patterns)
 
 
 def _texts(stored: Mapping[str, str], group: str) -> Sequence[str]:
@@ -327,8 +331,8 @@ def _fuzzy_name(asked: Asked, name: Mapping[str, str]) -> KeyTest | None:
     if not wanted:
         return None
 
-    def accept(one: Any) -> bool:
-        stored = person_names.words(one)
+    def accept(value: Any) -> bool:
+        stored = person_names.words(value)
         return all(person_names.resembles(word, stored) for word in wanted)
 
     conditions = tuple(

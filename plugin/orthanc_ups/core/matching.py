@@ -166,9 +166,9 @@ class _Compiler:
         Private Creator asks for nothing by itself: it says whose the private keys of its block are (PS3.5 §7.8.1).
         """
         asked: dict[str, KeyTest] = {}
-        for tag, found in dataset.items():
+        for tag, attribute in dataset.items():
             try:
-                key = self._key(tag, found, trail, above)
+                key = self._key(tag, attribute, trail, above)
             except UpsError as error:
                 self.faults += error.faults
                 continue
@@ -181,7 +181,7 @@ class _Compiler:
             if not _is_private_creator(tag) or f"{tag[:4]}{tag[6:]}" in blocks
         ]
 
-    def _key(self, tag: str, found: Element, trail: Trail, above: bool) -> KeyTest | None:
+    def _key(self, tag: str, attribute: Element, trail: Trail, above: bool) -> KeyTest | None:
         path = _path(trail, tag)
         if tag in _NO_KEYS:
             if tag == tags.TRANSACTION_UID:
@@ -192,15 +192,17 @@ class _Compiler:
         usable = rule.match != "-" if rule else above and not foreign
         self.has_keys |= usable or foreign
         self.has_matching_keys |= usable
-        _check_vr(tag, found, trail)
-        if found["vr"] == "SQ":
-            return self._sequence(tag, found, trail, usable)
-        values = [value for value in found.get("Value", ()) if not _is_empty(value)]
-        if not values and not found.get("InlineBinary"):
+        _check_vr(tag, attribute, trail)
+        if attribute["vr"] == "SQ":
+            return self._sequence(tag, attribute, trail, usable)
+        values = [value for value in attribute.get("Value", ()) if not _is_empty(value)]
+        if not values and not attribute.get("InlineBinary"):
             return None
-        if usable and is_matchable(found["vr"]):
-            return self._value(Asked(path, tag, found["vr"], values, self.local, self._fuzzy), trail, rule)
-        if found.get("InlineBinary") or not all(map(is_universal_value, values)):
+        if usable and is_matchable(attribute["vr"]):
+            return self._value(
+                Asked(path, tag, attribute["vr"], values, self.local, self._fuzzy), trail, rule
+            )
+        if attribute.get("InlineBinary") or not all(map(is_universal_value, values)):
             self.unsupported.append(path)
         return None
 
@@ -249,8 +251,8 @@ class _Compiler:
             return "" if plain(value) == tags.PUSH else f"the SOP Class UID of each is {tags.PUSH}"
         return unmatchable(asked, value, rule.values if rule else ())
 
-    def _sequence(self, tag: str, found: Element, trail: Trail, usable: bool) -> KeyTest | None:
-        items_ = found.get("Value") or []
+    def _sequence(self, tag: str, attribute: Element, trail: Trail, usable: bool) -> KeyTest | None:
+        items_ = attribute.get("Value") or []
         if len(items_) > 1:
             raise refusal(IDENTIFIER_MISMATCH, trail, tag, f"has {len(items_)} items, expected one")
         if not items_:
@@ -282,8 +284,8 @@ def _path(trail: Trail, tag: str) -> str:
     return ".".join((*(above for above, _ in trail), tag))
 
 
-def _check_vr(tag: str, found: Element, trail: Trail) -> None:
-    expected, vr = VR_OF.get(tag), found["vr"]
+def _check_vr(tag: str, attribute: Element, trail: Trail) -> None:
+    expected, vr = VR_OF.get(tag), attribute["vr"]
     if expected and vr != expected and not {expected, vr} <= TEXT_VRS:
         raise refusal(IDENTIFIER_MISMATCH, trail, tag, f"has VR {vr}, expected {expected}")
 
@@ -315,11 +317,11 @@ def _wanted(identifier: DataSet) -> tuple[Wanted, dict[str, str]]:
     """What is asked for, and the VRs that were sent."""
     wanted: Wanted = {}
     vr_of: dict[str, str] = {}
-    for tag, found in identifier.items():
+    for tag, attribute in identifier.items():
         if tag == tags.TIMEZONE_OFFSET:
             continue
-        vr_of[tag] = found["vr"]
-        item = (found.get("Value") or [{}])[0] if found["vr"] == "SQ" else {}
+        vr_of[tag] = attribute["vr"]
+        item = (attribute.get("Value") or [{}])[0] if attribute["vr"] == "SQ" else {}
         wanted[tag], below = _wanted(item) if item else (None, {})
         vr_of.update(below)
     return wanted, vr_of
@@ -328,24 +330,24 @@ def _wanted(identifier: DataSet) -> tuple[Wanted, dict[str, str]]:
 def _local_zone(timezone: str | tzinfo | None) -> Zone:
     if not isinstance(timezone, str):
         return UTC if timezone is None else timezone
-    found = zone(timezone)
-    if found is None:
+    local = zone(timezone)
+    if local is None:
         raise ValueError(f"{timezone!r} is not an offset from UTC such as +0100")
-    return found
+    return local
 
 
 def _request_zone(identifier: DataSet, local: Zone) -> Zone:
-    given = text(identifier, tags.TIMEZONE_OFFSET)
-    if not given:
+    offset = text(identifier, tags.TIMEZONE_OFFSET)
+    if not offset:
         return local
-    found = zone(given)
-    if found is None:
+    own = zone(offset)
+    if own is None:
         what = "is not valid: expected an offset from UTC such as +0100"
         raise refusal(IDENTIFIER_MISMATCH, (), tags.TIMEZONE_OFFSET, what)
-    return found
+    return own
 
 
 def _stored_zone(attributes: DataSet, local: Zone) -> Zone:
-    given = text(attributes, tags.TIMEZONE_OFFSET)
-    found = zone(given) if given else None
-    return local if found is None else found
+    offset = text(attributes, tags.TIMEZONE_OFFSET)
+    own = zone(offset) if offset else None
+    return local if own is None else own

@@ -20,7 +20,7 @@ class Mechanisms(Flag):
 
     def words(self) -> list[str]:
         """Their names in lower case, for documents."""
-        return [str(one.name).lower() for one in self]
+        return [str(mechanism.name).lower() for mechanism in self]
 
     @classmethod
     def of_words(cls, words: Iterable[object]) -> Mechanisms:

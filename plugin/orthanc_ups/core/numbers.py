@@ -18,9 +18,9 @@ class Numbers:
     @classmethod
     def of(cls, numbers: Iterable[int]) -> Numbers:
         """Build the set; 100,000 numbers take 12.5 KB."""
-        found = list(numbers)
-        bits = bytearray(max(found, default=-1) // 8 + 1)
-        for number in found:
+        listed = list(numbers)
+        bits = bytearray(max(listed, default=-1) // 8 + 1)
+        for number in listed:
             bits[number >> 3] |= 1 << (number & 7)
         return cls(bytes(bits))
 

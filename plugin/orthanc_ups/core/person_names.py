@@ -62,14 +62,14 @@ def fold(text: str) -> str:
 
 def _folded(text: str) -> str:
     letters = unicodedata.normalize("NFD", unicodedata.normalize("NFKC", text).casefold())
-    base, kept = "", []
+    base, folded = "", []
     for letter in letters:
         if not unicodedata.combining(letter):
             base = letter
         elif _is_accent(base, letter):
             continue
-        kept.append(letter)
-    return unicodedata.normalize("NFC", "".join(kept)).translate(_WITHOUT_MARK)
+        folded.append(letter)
+    return unicodedata.normalize("NFC", "".join(folded)).translate(_WITHOUT_MARK)
 
 
 def _is_accent(base: str, mark: str) -> bool:
@@ -109,4 +109,6 @@ def sound(word: str) -> str:
 def resembles(word: str, name_words: frozenset[str]) -> bool:
     """True if a word of a key begins some word of a name or sounds like it."""
     heard = sound(word)
-    return any(one.startswith(word) or (heard and sound(one) == heard) for one in name_words)
+    return any(
+        candidate.startswith(word) or (heard and sound(candidate) == heard) for candidate in name_words
+    )

@@ -35,8 +35,8 @@ def reason_of(command: Command) -> str:
 def in_words(information: DataSet) -> str:
     """Reason For Cancellation (0074,1238) behind the meaning of its code, each if it is there."""
     codes = items(information, tags.DISCONTINUATION_REASONS)
-    told = [text(code, tags.CODE_MEANING) for code in codes]
-    return ": ".join(one for one in (*told, text(information, tags.REASON_FOR_CANCELLATION)) if one)
+    meanings = [text(code, tags.CODE_MEANING) for code in codes]
+    return ": ".join(part for part in (*meanings, text(information, tags.REASON_FOR_CANCELLATION)) if part)
 
 
 def discreet(reason: str, *workitems: Workitem) -> str:
@@ -46,22 +46,22 @@ def discreet(reason: str, *workitems: Workitem) -> str:
     """
     if not reason:
         return ""
-    told = "".join(letter if letter.isprintable() else " " for letter in reason)
+    words = "".join(letter if letter.isprintable() else " " for letter in reason)
     for workitem in workitems:
-        told = _without_transaction(_without_patient(told, workitem.attributes), workitem.owner)
-    told = " ".join(told.split())
-    return told if len(told) <= MAXIMUM else told[: MAXIMUM - 1] + "…"
+        words = _without_transaction(_without_patient(words, workitem.attributes), workitem.owner)
+    words = " ".join(words.split())
+    return words if len(words) <= MAXIMUM else words[: MAXIMUM - 1] + "…"
 
 
-def _without_transaction(told: str, owner: str | None) -> str:
-    return _UID.sub(lambda found: _BLOT if digest(found[0]) == owner else found[0], told)
+def _without_transaction(words: str, owner: str | None) -> str:
+    return _UID.sub(lambda match: _BLOT if digest(match[0]) == owner else match[0], words)
 
 
-def _without_patient(told: str, attributes: DataSet) -> str:
+def _without_patient(words: str, attributes: DataSet) -> str:
     names = sorted(set(_names(attributes)), key=len, reverse=True)
     if not names:
-        return told
-    return re.sub("|".join(map(_whole_word, names)), _BLOT, told, flags=re.IGNORECASE)
+        return words
+    return re.sub("|".join(map(_whole_word, names)), _BLOT, words, flags=re.IGNORECASE)
 
 
 def _names(attributes: DataSet) -> Iterator[str]:
@@ -74,5 +74,5 @@ def _names(attributes: DataSet) -> Iterator[str]:
 
 def _whole_word(name: str) -> str:
     """ASCII names as whole words only: ``Art`` is no part of ``start``. Other scripts may have no blanks."""
-    found = re.escape(name)
-    return rf"(?<!\w){found}(?!\w)" if name.isascii() else found
+    escaped = re.escape(name)
+    return rf"(?<!\w){escaped}(?!\w)" if name.isascii() else escaped

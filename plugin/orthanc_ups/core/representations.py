@@ -47,56 +47,56 @@ _SPECIAL_NUMBERS: Final = frozenset({"NaN", "Infinity", "-Infinity"})
 
 def _matching(pattern: str) -> Check:
     whole = re.compile(pattern).fullmatch
-    return lambda one: isinstance(one, str) and whole(one.strip(" ")) is not None
+    return lambda value: isinstance(value, str) and whole(value.strip(" ")) is not None
 
 
 def _in_range(low: int, high: int) -> Check:
-    return lambda one: type(one) is int and low <= one <= high
+    return lambda value: type(value) is int and low <= value <= high
 
 
 def _of_size(width: int) -> Check:
     """InlineBinary: base64 of whole words."""
 
-    def valid(one: Any) -> bool:
+    def valid(value: Any) -> bool:
         try:
-            return isinstance(one, str) and len(binascii.a2b_base64(one, strict_mode=True)) % width == 0
+            return isinstance(value, str) and len(binascii.a2b_base64(value, strict_mode=True)) % width == 0
         except (binascii.Error, ValueError):
             return False
 
     return valid
 
 
-def is_date(one: Any) -> bool:
+def is_date(value: Any) -> bool:
     """A day of the calendar as YYYYMMDD."""
-    found = _DATE.fullmatch(one.strip(" ")) if isinstance(one, str) else None
-    return found is not None and _real_date(*found.groups())
+    match = _DATE.fullmatch(value.strip(" ")) if isinstance(value, str) else None
+    return match is not None and _real_date(*match.groups())
 
 
-def is_time(one: Any) -> bool:
+def is_time(value: Any) -> bool:
     """HH, HHMM, HHMMSS or HHMMSS.F to HHMMSS.FFFFFF; a leap second is a time."""
-    found = _TIME.fullmatch(one.strip(" ")) if isinstance(one, str) else None
-    return found is not None and _real_time(*found.groups())
+    match = _TIME.fullmatch(value.strip(" ")) if isinstance(value, str) else None
+    return match is not None and _real_time(*match.groups())
 
 
-def is_date_time(one: Any) -> bool:
+def is_date_time(value: Any) -> bool:
     """YYYY to YYYYMMDDHHMMSS.FFFFFF, each with or without an offset from UTC."""
-    found = _DATE_TIME.fullmatch(one.strip(" ")) if isinstance(one, str) else None
-    if found is None:
+    match = _DATE_TIME.fullmatch(value.strip(" ")) if isinstance(value, str) else None
+    if match is None:
         return False
-    year, month, day, clock, hour, minute, second, _ = found.groups()
+    year, month, day, clock, hour, minute, second, _ = match.groups()
     return _real_date(year, month or "01", day or "01") and (
         clock is None or _real_time(hour, minute, second)
     )
 
 
-def is_offset(one: Any) -> bool:
+def is_offset(value: Any) -> bool:
     """An offset from UTC between -1200 and +1400; -0000 is none (PS3.3 §C.12.1.1.8)."""
-    return isinstance(one, str) and _OFFSET.fullmatch(one.strip(" ")) is not None
+    return isinstance(value, str) and _OFFSET.fullmatch(value.strip(" ")) is not None
 
 
-def is_percentage(one: Any) -> bool:
+def is_percentage(value: Any) -> bool:
     """A decimal string from 0 to 100."""
-    return is_decimal(one) and 0 <= float(one) <= 100
+    return is_decimal(value) and 0 <= float(value) <= 100
 
 
 def _real_date(year: str, month: str, day: str) -> bool:
@@ -115,41 +115,49 @@ def _real_time(hour: str, minute: str | None, second: str | None) -> bool:
     return second is None or int(second) <= 60
 
 
-def _is_integer_string(one: Any) -> bool:
-    if not isinstance(one, str) or len(one.strip(" ")) > 12 or not _INTEGER.fullmatch(one.strip(" ")):
+def _is_integer_string(value: Any) -> bool:
+    if not isinstance(value, str) or len(value.strip(" ")) > 12 or not _INTEGER.fullmatch(value.strip(" ")):
         return False
-    return -(2**31) <= int(one) < 2**31
+    return -(2**31) <= int(value) < 2**31
 
 
 is_decimal: Final = _matching(r"(?=.{1,16}\Z)[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 """A decimal string of at most 16 characters."""
 
 
-def _is_float(one: Any) -> bool:
-    return type(one) in (int, float) or (isinstance(one, str) and one in _SPECIAL_NUMBERS)
+def _is_float(value: Any) -> bool:
+    return type(value) in (int, float) or (isinstance(value, str) and value in _SPECIAL_NUMBERS)
 
 
-def _is_single(one: Any) -> bool:
+def _is_single(value: Any) -> bool:
     """A number that 32 bits can hold, rounded to their digits."""
-    return _is_float(one) and (isinstance(one, str) or abs(one) < _TOO_LARGE_FOR_SINGLE)
+    return _is_float(value) and (isinstance(value, str) or abs(value) < _TOO_LARGE_FOR_SINGLE)
 
 
-def _is_name(one: Any) -> bool:
-    return isinstance(one, dict) and one.keys() <= _NAME_GROUPS and all(map(_is_name_group, one.values()))
+def _is_name(value: Any) -> bool:
+    return (
+        isinstance(value, dict) and value.keys() <= _NAME_GROUPS and all(map(_is_name_group, value.values()))
+    )
 
 
-def _is_name_group(one: Any) -> bool:
-    return isinstance(one, str) and one.count("^") <= 4 and _NAME_GROUP.fullmatch(one.strip(" ")) is not None
+def _is_name_group(value: Any) -> bool:
+    return (
+        isinstance(value, str)
+        and value.count("^") <= 4
+        and _NAME_GROUP.fullmatch(value.strip(" ")) is not None
+    )
 
 
-def _line(most: int) -> Representation:
-    words = f"at most {most} characters without control characters and backslash"
-    return Representation(_matching(f"{_LINE}{{0,{most}}}"), words)
+def _line(maximum: int) -> Representation:
+    words = f"at most {maximum} characters without control characters and backslash"
+    return Representation(_matching(f"{_LINE}{{0,{maximum}}}"), words)
 
 
-def _text(most: int | None) -> Representation:
-    size = f"{{0,{most}}}" if most else "*"
-    words = (f"at most {most} characters " if most else "text ") + "without control characters but line ends"
+def _text(maximum: int | None) -> Representation:
+    size = f"{{0,{maximum}}}" if maximum else "*"
+    words = (
+        f"at most {maximum} characters " if maximum else "text "
+    ) + "without control characters but line ends"
     return Representation(_matching(f"{_TEXT}{size}"), words)
 
 

@@ -100,15 +100,15 @@ class Arrangement:
         self, item: DataSet, contents: Contents, demands: Demands, trail: Trail
     ) -> dict[str, Element | None]:
         changes: dict[str, Element | None] = {}
-        for tag, found in item.items():
+        for tag, attribute in item.items():
             if tag in demands.refused:
                 continue
-            if tag in demands.dropped and _lacks_value(found):
+            if tag in demands.dropped and _lacks_value(attribute):
                 self._drop(contents.rules[tag], trail)
                 changes[tag] = None
             elif tag in contents.adjustable:
-                stored = self.stored(found, contents.rules[tag], trail, item)
-                if stored is not found:
+                stored = self.stored(attribute, contents.rules[tag], trail, item)
+                if stored is not attribute:
                     changes[tag] = stored
         return changes
 
@@ -119,45 +119,47 @@ class Arrangement:
         else:
             self.findings.correction(trail, rule.tag, "left out: it has no value")
 
-    def stored(self, found: Element, rule: Rule, trail: Trail, item: DataSet) -> Element:
+    def stored(self, attribute: Element, rule: Rule, trail: Trail, item: DataSet) -> Element:
         """An element as it is to be stored; itself if nothing changes."""
-        if found is FAULTY:
-            return found
-        if is_empty(found):
-            return found if found["vr"] == rule.vr else element(rule.vr)
+        if attribute is FAULTY:
+            return attribute
+        if is_empty(attribute):
+            return attribute if attribute["vr"] == rule.vr else element(rule.vr)
         if rule.contents:
-            return self._items(found, rule.tag, rule.contents, trail, item)
+            return self._items(attribute, rule.tag, rule.contents, trail, item)
         if rule.values:
-            return self._canonical(found, rule, trail)
-        return self._with_present_vr(found, rule, trail)
+            return self._canonical(attribute, rule, trail)
+        return self._with_present_vr(attribute, rule, trail)
 
-    def _items(self, found: Element, tag: str, contents: Contents, trail: Trail, above: DataSet) -> Element:
-        given: list[DataSet] = found["Value"]
+    def _items(
+        self, attribute: Element, tag: str, contents: Contents, trail: Trail, above: DataSet
+    ) -> Element:
+        values: list[DataSet] = attribute["Value"]
         arranged = [
             self.arranged(item, contents, (*trail, (tag, number)), above)
-            for number, item in enumerate(given, 1)
+            for number, item in enumerate(values, 1)
         ]
-        return found if all(map(_same, arranged, given)) else element("SQ", *arranged)
+        return attribute if all(map(_same, arranged, values)) else element("SQ", *arranged)
 
-    def _canonical(self, found: Element, rule: Rule, trail: Trail) -> Element:
-        given: list[str | None] = found["Value"]
-        canonical = [text.strip(" ").upper() if text else text for text in given]
-        if canonical == given:
-            return found
-        if any(text and text.strip(" ") != new for text, new in zip(given, canonical, strict=True)):
+    def _canonical(self, attribute: Element, rule: Rule, trail: Trail) -> Element:
+        values: list[str | None] = attribute["Value"]
+        canonical = [text.strip(" ").upper() if text else text for text in values]
+        if canonical == values:
+            return attribute
+        if any(text and text.strip(" ") != new for text, new in zip(values, canonical, strict=True)):
             self.findings.correction(trail, rule.tag, "set in upper case")
         return element(rule.vr, *canonical)
 
-    def _with_present_vr(self, found: Element, rule: Rule, trail: Trail) -> Element:
-        if found["vr"] == rule.vr:
-            return found
+    def _with_present_vr(self, attribute: Element, rule: Rule, trail: Trail) -> Element:
+        if attribute["vr"] == rule.vr:
+            return attribute
         self.findings.correction(trail, rule.tag, f"given its present VR {rule.vr}")
-        return element(rule.vr, *found["Value"])
+        return element(rule.vr, *attribute["Value"])
 
 
-def _lacks_value(found: Element | None) -> bool:
-    given = found.get("Value") if found else None
-    return not (given and given[0]) and is_empty(found)  # the first half only spares time
+def _lacks_value(attribute: Element | None) -> bool:
+    values = attribute.get("Value") if attribute else None
+    return not (values and values[0]) and is_empty(attribute)  # the first half only spares time
 
 
 def _because(condition: Condition | None) -> str:
@@ -169,5 +171,5 @@ def _because(condition: Condition | None) -> str:
     return f", though {names} {f'is {condition.wanted}' if condition.wanted else 'is there'}"
 
 
-def _same(one: object, other: object) -> bool:
-    return one is other
+def _same(value: object, other: object) -> bool:
+    return value is other

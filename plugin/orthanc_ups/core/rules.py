@@ -130,8 +130,8 @@ def _build(rows: Iterable[_Row]) -> Contents:
 
 
 def _contents(below: Mapping[str, list[_Row]], path: str, above: str) -> Contents:
-    made = [_rule(row, below, above) for row in below[path] if row["path"] != _CATCH_ALL]
-    rules = {rule.tag: rule for rule in sorted(made, key=lambda rule: rule.tag)}
+    children = [_rule(row, below, above) for row in below[path] if row["path"] != _CATCH_ALL]
+    rules = {rule.tag: rule for rule in sorted(children, key=lambda rule: rule.tag)}
     create = _demands([(rule, rule.create) for rule in rules.values()])
     update = _demands([(rule, rule.update) for rule in rules.values()])
     adjustable = frozenset(rule.tag for rule in rules.values() if rule.adjustable)

@@ -54,18 +54,18 @@ class Selection:
         """
         chosen: dict[str, _M] = {}
         for part in self._parts:
-            found = members.get(part.tag)
-            if found is not None and part.parts is not None:
+            member = members.get(part.tag)
+            if member is not None and part.parts is not None:
                 return None
-            if found is not None:
-                chosen[part.tag] = found
+            if member is not None:
+                chosen[part.tag] = member
             elif part.empty is not None:
                 chosen[part.tag] = empty(part.empty)
         return _with_rest(chosen, members) if self._everything else chosen
 
 
 def _with_rest(chosen: Mapping[str, _M], members: Mapping[str, _M]) -> dict[str, _M]:
-    rest = {tag: found for tag, found in members.items() if tag not in NEVER_RETURNED}
+    rest = {tag: member for tag, member in members.items() if tag not in NEVER_RETURNED}
     return dict(sorted({**chosen, **rest}.items()))
 
 
@@ -120,14 +120,14 @@ def holds_times(wanted: Wanted, vr_of: Mapping[str, str]) -> bool:
 def _parts(
     wanted: Wanted, vr_of: Mapping[str, str], if_present: frozenset[str] = frozenset()
 ) -> tuple[_Part, ...]:
-    made = [_Part(tag, None, None) for tag in {*map(creator_of, wanted)} - {"", *wanted}]
+    creators = [_Part(tag, None, None) for tag in {*map(creator_of, wanted)} - {"", *wanted}]
     for tag, below in wanted.items():
         if tag in NEVER_RETURNED:
             continue
         vr = None if tag in if_present else VR_OF.get(tag) or vr_of.get(tag)
         parts = None if below is None else _parts(below, vr_of)
-        made.append(_Part(tag, {"vr": vr} if vr else None, parts))
-    return tuple(sorted(made, key=attrgetter("tag")))
+        creators.append(_Part(tag, {"vr": vr} if vr else None, parts))
+    return tuple(sorted(creators, key=attrgetter("tag")))
 
 
 def creator_of(tag: str) -> str:
@@ -136,13 +136,16 @@ def creator_of(tag: str) -> str:
 
 
 def _chosen(dataset: DataSet, parts: tuple[_Part, ...]) -> DataSet:
-    made: DataSet = {}
+    chosen: DataSet = {}
     for part in parts:
-        found = dataset.get(part.tag, part.empty)
-        if found is None:
+        attribute = dataset.get(part.tag, part.empty)
+        if attribute is None:
             continue
-        if part.parts is not None and found.get("Value"):
+        if part.parts is not None and attribute.get("Value"):
             below = part.parts
-            found = {"vr": found["vr"], "Value": [_chosen(item, below) for item in items(dataset, part.tag)]}
-        made[part.tag] = found
-    return made
+            attribute = {
+                "vr": attribute["vr"],
+                "Value": [_chosen(item, below) for item in items(dataset, part.tag)],
+            }
+        chosen[part.tag] = attribute
+    return chosen

@@ -118,10 +118,10 @@ class Standing:
         """The subscription state of a workitem born now whose attributes fit the filters ``matched``."""
         if self.everything is not Subscription.NONE:
             return self.everything
-        given = [self.filters[act] for act in matched if act in self.filters]
-        if not given:
+        granted = [self.filters[act] for act in matched if act in self.filters]
+        if not granted:
             return Subscription.NONE
-        return Subscription.LOCK if Subscription.LOCK in given else Subscription.NO_LOCK
+        return Subscription.LOCK if Subscription.LOCK in granted else Subscription.NO_LOCK
 
 
 def standing(log: Log) -> Standing:
@@ -190,11 +190,11 @@ def left_of(act: SpecificAct, log: Log, created: int, filtered: tuple[int, ...])
     ``created`` and ``filtered`` are those of the workitem. No other global act changes it (Table CC.2.3-2).
     """
     now = Standing()
-    for one in log.acts:
-        ends = one.kind is Kind.UNSUBSCRIBE and one.sequence > act.sequence
-        if ends and _touches(one, created, filtered, now):
+    for earlier in log.acts:
+        ends = earlier.kind is Kind.UNSUBSCRIBE and earlier.sequence > act.sequence
+        if ends and _touches(earlier, created, filtered, now):
             return Subscription.NONE
-        now = now.after(one)
+        now = now.after(earlier)
     return act.state
 
 
@@ -221,8 +221,8 @@ def filters_taken(log: Log) -> Numbers:
 
 def appended(log: Log, act: GlobalAct) -> Log:
     """The log with one more act; an Unsubscribe on …34.5 makes all earlier ones meaningless."""
-    kept = () if act.kind is Kind.UNSUBSCRIBE and not act.filtered else log.acts
-    return replace(log, acts=(*kept, act), revision=log.revision + 1)
+    acts = () if act.kind is Kind.UNSUBSCRIBE and not act.filtered else log.acts
+    return replace(log, acts=(*acts, act), revision=log.revision + 1)
 
 
 def emptied(log: Log) -> Log:
@@ -259,13 +259,13 @@ def joined(receiving_ae: str, logs: Sequence[Log]) -> Log:
     filtered = [frozenset(act.sequence for act in log.acts if act.filtered) for log in logs]
     whole = any(all(own >= other for other in filtered) for own in filtered)
     now = [standing(log) for log in logs]
-    plain = max((one.everything for one in now), key=_STRENGTH.__getitem__)
+    plain = max((each.everything for each in now), key=_STRENGTH.__getitem__)
     acts: dict[int, GlobalAct] = {}
     for log, own in zip(logs, now, strict=True):
         for act in log.acts:
-            kept = _joined_filter(act, own, whole) if act.filtered else _joined_plain(act, plain)
-            if kept is not None:
-                acts[act.sequence] = kept
+            joined_acts = _joined_filter(act, own, whole) if act.filtered else _joined_plain(act, plain)
+            if joined_acts is not None:
+                acts[act.sequence] = joined_acts
     revision = max(log.revision for log in logs) + 1
     return Log(receiving_ae, tuple(acts[sequence] for sequence in sorted(acts)), revision)
 
@@ -293,5 +293,5 @@ def strongest(receiving_aes: Iterable[str], logs: Mapping[str, Log], workitem: W
     """The subscription state to a workitem that an AE has which was kept under several titles (sequence 0)."""
     states = ((subscribed(log, workitem), subscribed_at(log, workitem))
               for log in (logs.get(ae, Log(ae)) for ae in receiving_aes))  # fmt: skip
-    state, at = max(states, key=lambda one: (_STRENGTH[one[0]], one[1]))
+    state, at = max(states, key=lambda pair: (_STRENGTH[pair[0]], pair[1]))
     return SpecificAct(0, state, at)

@@ -74,72 +74,72 @@ def checked(dataset: DataSet, findings: Findings, limits: Limits = USUAL) -> Dat
     return _Check(limits, findings).level(dataset, ROOT, ())
 
 
-def value_fault(found: Any, tag: str, rule: Rule | None) -> str | None:
+def value_fault(attribute: Any, tag: str, rule: Rule | None) -> str | None:
     """What is wrong with an element, in words after its name, or None. Items are not looked into."""
-    vr = found.get("vr") if isinstance(found, dict) else None
-    if not isinstance(vr, str) or vr not in REPRESENTATIONS or not found.keys() <= _KEYS:
+    vr = attribute.get("vr") if isinstance(attribute, dict) else None
+    if not isinstance(vr, str) or vr not in REPRESENTATIONS or not attribute.keys() <= _KEYS:
         return "is not an element with a VR of DICOM and its values"
     expected = rule.vr if rule else VR_OF.get(tag, vr)
     if vr != expected and not (rule and vr == rule.former_vr):
         return f"has VR {vr}, expected {expected}"
     if vr in BINARY_VRS:
-        return _binary_fault(found, vr)
-    if "InlineBinary" in found:
+        return _binary_fault(attribute, vr)
+    if "InlineBinary" in attribute:
         return f"has binary content, which VR {vr} cannot have"
-    given = found.get("Value")
-    return None if given is None else _given_fault(given, expected, rule)
+    values = attribute.get("Value")
+    return None if values is None else _given_fault(values, expected, rule)
 
 
-def _is_plainly_right(found: Any, rule: Rule) -> bool:
+def _is_plainly_right(attribute: Any, rule: Rule) -> bool:
     """True for what nearly all elements are: one valid value of the row's VR, or none. False says nothing yet."""
-    if type(found) is not dict or found.get("vr") != rule.vr:
+    if type(attribute) is not dict or attribute.get("vr") != rule.vr:
         return False
-    given = found.get("Value")
-    if given is None:
-        return len(found) == 1
-    if type(given) is not list or len(given) != 1 or len(found) != 2 or rule.form:
+    values = attribute.get("Value")
+    if values is None:
+        return len(attribute) == 1
+    if type(values) is not list or len(values) != 1 or len(attribute) != 2 or rule.form:
         return False
-    return given[0] in rule.values if rule.values else _PLAINLY_VALID[rule.vr](given[0])
+    return values[0] in rule.values if rule.values else _PLAINLY_VALID[rule.vr](values[0])
 
 
-def _binary_fault(found: dict[str, Any], vr: str) -> str | None:
+def _binary_fault(attribute: dict[str, Any], vr: str) -> str | None:
     representation = REPRESENTATIONS[vr]
-    if found.get("Value"):
+    if attribute.get("Value"):
         return f"has values, expected InlineBinary for VR {vr}"
-    if representation.valid(found.get("InlineBinary", "")):
+    if representation.valid(attribute.get("InlineBinary", "")):
         return None
     return f"is not valid: expected {representation.form}"
 
 
-def _given_fault(given: Any, vr: str, rule: Rule | None) -> str | None:
-    if not isinstance(given, list):
+def _given_fault(values: Any, vr: str, rule: Rule | None) -> str | None:
+    if not isinstance(values, list):
         return "has no list of values"
-    if len(given) > 1 and (vr in _ONE_VALUE_VRS or (rule and rule.single)):
-        return f"has {len(given)} {'items' if vr == 'SQ' else 'values'}, expected one"
+    if len(values) > 1 and (vr in _ONE_VALUE_VRS or (rule and rule.single)):
+        return f"has {len(values)} {'items' if vr == 'SQ' else 'values'}, expected one"
     if rule and (rule.values or rule.form):
-        return next(filter(None, (_row_fault(one, rule) for one in given)), None)
+        return next(filter(None, (_row_fault(value, rule) for value in values)), None)
     valid = REPRESENTATIONS[vr].valid
-    for one in given:
-        if not valid(one) and (vr == "SQ" or (one is not None and one != "")):
+    for value in values:
+        if not valid(value) and (vr == "SQ" or (value is not None and value != "")):
             return f"is not valid for VR {vr}: expected {REPRESENTATIONS[vr].form}"
     return None
 
 
-def _row_fault(one: Any, rule: Rule) -> str | None:
-    if one is None or one == "":
+def _row_fault(value: Any, rule: Rule) -> str | None:
+    if value is None or value == "":
         return None
     if rule.form:
-        return None if FORMS[rule.form].valid(one) else f"is not valid: expected {FORMS[rule.form].form}"
-    if isinstance(one, str) and one.strip(" ").upper() in rule.values:
+        return None if FORMS[rule.form].valid(value) else f"is not valid: expected {FORMS[rule.form].form}"
+    if isinstance(value, str) and value.strip(" ").upper() in rule.values:
         return None
-    return f"is {quoted(one)}, expected {' or '.join(rule.values)}"
+    return f"is {quoted(value)}, expected {' or '.join(rule.values)}"
 
 
-def quoted(one: Any) -> str:
+def quoted(value: Any) -> str:
     """A value of an enumerated attribute for an error text, cut if long."""
-    if not isinstance(one, str):
+    if not isinstance(value, str):
         return "no text"
-    return repr(one if len(one) <= _LONGEST_QUOTE else one[:_LONGEST_QUOTE] + "…")
+    return repr(value if len(value) <= _LONGEST_QUOTE else value[:_LONGEST_QUOTE] + "…")
 
 
 class _Check:
@@ -154,28 +154,28 @@ class _Check:
         """The level with its values corrected, and FAULTY in place of what is at fault."""
         rules = contents.rules if contents else {}
         changes: dict[str, Element | None] = {}
-        for tag, found in dataset.items():
+        for tag, attribute in dataset.items():
             rule = rules.get(tag)
-            self._count(found, tag, trail)
-            sound: Element | None = found
-            if not (rule and _is_plainly_right(found, rule)):
-                sound = self._sound(found, tag, rule, trail)
+            self._count(attribute, tag, trail)
+            sound: Element | None = attribute
+            if not (rule and _is_plainly_right(attribute, rule)):
+                sound = self._sound(attribute, tag, rule, trail)
             if sound is not None and sound["vr"] == "SQ":
                 sound = self._items(sound, tag, rule, trail)
-            if sound is not found:
+            if sound is not attribute:
                 changes[tag] = sound
         return patched(dataset, changes)
 
-    def _sound(self, found: Any, tag: Any, rule: Rule | None, trail: Trail) -> Element | None:
+    def _sound(self, attribute: Any, tag: Any, rule: Rule | None, trail: Trail) -> Element | None:
         """The element as the dictionary has it; None if it does not belong here."""
         if not (rule or _is_tag(tag)):
             self._foreign(tag, trail)
             return None
-        fault = value_fault(found, tag, rule)
+        fault = value_fault(attribute, tag, rule)
         if fault is None:
-            sound: Element = found
+            sound: Element = attribute
             return sound
-        corrected = None if self._findings.strict else _corrected(found, tag, rule)
+        corrected = None if self._findings.strict else _corrected(attribute, tag, rule)
         if corrected is None:
             self._findings.fault(INVALID_VALUE, trail, tag, fault)
             return FAULTY
@@ -192,35 +192,35 @@ class _Check:
             what = "is not a tag of content: expected 8 hex digits"
             self._findings.fault(NO_SUCH_ATTRIBUTE, trail, shown, what)
 
-    def _items(self, found: Element, tag: str, rule: Rule | None, trail: Trail) -> Element:
-        given: list[DataSet] = found.get("Value") or []
-        if given and len(trail) >= self._limits.nesting:
-            most = f"is nested too deeply: at most {self._limits.nesting} sequences within one another"
-            raise refusal(INVALID_VALUE, trail[:1], tag, most)
+    def _items(self, attribute: Element, tag: str, rule: Rule | None, trail: Trail) -> Element:
+        values: list[DataSet] = attribute.get("Value") or []
+        if values and len(trail) >= self._limits.nesting:
+            fault = f"is nested too deeply: at most {self._limits.nesting} sequences within one another"
+            raise refusal(INVALID_VALUE, trail[:1], tag, fault)
         contents = rule.contents if rule else None
-        sound = [self.level(item, contents, (*trail, (tag, number))) for number, item in enumerate(given, 1)]
+        sound = [self.level(item, contents, (*trail, (tag, number))) for number, item in enumerate(values, 1)]
         if contents and not self._findings.strict and any(_is_hollow(item, contents) for item in sound):
             self._findings.correction(trail, tag, "cleared of items without any value")
             sound = [item for item in sound if not _is_hollow(item, contents)]
-        unchanged = len(sound) == len(given) and all(
-            one is other for one, other in zip(sound, given, strict=True)
+        unchanged = len(sound) == len(values) and all(
+            before is other for before, other in zip(sound, values, strict=True)
         )
-        return found if unchanged else element("SQ", *sound)
+        return attribute if unchanged else element("SQ", *sound)
 
-    def _count(self, found: Any, tag: Any, trail: Trail) -> None:
-        given = found.get("Value") if type(found) is dict else None
-        self._left -= 1 + len(given) if type(given) is list else 1
+    def _count(self, attribute: Any, tag: Any, trail: Trail) -> None:
+        values = attribute.get("Value") if type(attribute) is dict else None
+        self._left -= 1 + len(values) if type(values) is list else 1
         if self._left < 0:
             what = f"is too large: at most {self._limits.parts} elements, items and values in all"
             raise refusal(INVALID_VALUE, trail, tag if _is_tag(tag) else "FFFFFFFF", what)
 
 
-def _corrected(found: Any, tag: str, rule: Rule | None) -> tuple[Element, str] | None:
+def _corrected(attribute: Any, tag: str, rule: Rule | None) -> tuple[Element, str] | None:
     """What an element with a fault clearly means, if that is valid."""
-    vr = rule.vr if rule else VR_OF.get(tag) or (found.get("vr") if isinstance(found, dict) else None)
+    vr = rule.vr if rule else VR_OF.get(tag) or (attribute.get("vr") if isinstance(attribute, dict) else None)
     if not isinstance(vr, str) or vr not in REPRESENTATIONS:
         return None
-    corrected = corrections.corrected(found, vr)
+    corrected = corrections.corrected(attribute, vr)
     return corrected if corrected and value_fault(corrected[0], tag, rule) is None else None
 
 

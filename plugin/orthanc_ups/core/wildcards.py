@@ -34,4 +34,4 @@ def wildcard_test(pattern: str) -> Callable[[str], bool]:
 
 
 def _literal(part: str) -> str:
-    return "".join("." if one == "?" else re.escape(one) for one in part)
+    return "".join("." if letter == "?" else re.escape(letter) for letter in part)

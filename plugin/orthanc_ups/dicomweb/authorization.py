@@ -213,10 +213,14 @@ class Authorization:
             return
         now = self._clock()
         current = {
-            key: one for key, one in self._verdicts.items() if not one.done() or one.result().until > now
+            key: verdict
+            for key, verdict in self._verdicts.items()
+            if not verdict.done() or verdict.result().until > now
         }
         full = len(current) >= _MAXIMUM_VERDICTS
-        self._verdicts = {key: one for key, one in current.items() if not one.done()} if full else current
+        self._verdicts = (
+            {key: verdict for key, verdict in current.items() if not verdict.done()} if full else current
+        )
 
     async def _asked(self, method: str, path: str, target: str, shown: Mapping[str, str]) -> _Verdict:
         try:

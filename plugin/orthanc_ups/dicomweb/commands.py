@@ -126,7 +126,7 @@ def _change_state(call: Call) -> Command:
 def _request_cancel(call: Call) -> Command:
     body = call.body or {}
     _check_rest(call, body, CANCEL_INFORMATION)
-    information = {tag: found for tag, found in body.items() if tag in CANCEL_INFORMATION}
+    information = {tag: attribute for tag, attribute in body.items() if tag in CANCEL_INFORMATION}
     requester = _requester(call)
     if not call.resource.ae and call.parameters.value(*REQUESTER) is None:
         call.warn(lost_queries.without_requester(requester.ae))

@@ -139,7 +139,7 @@ class OrthancRoutes:
 
 def patterns(settings: Settings) -> list[str]:
     """Regular expressions for RegisterRestCallback (plain groups only: named ones crash Orthanc 1.13.0)."""
-    root = "".join(f"\\{one}" if one in _SPECIAL else one for one in Addresses(settings).root)
+    root = "".join(f"\\{letter}" if letter in _SPECIAL else letter for letter in Addresses(settings).root)
     return [f"{root}/workitems(.*)", f"{root}/subscribers(/.*)"]
 
 

@@ -69,11 +69,11 @@ class OrthancRequests:
             output.SendHttpStatusCode(500)
 
     def _too_large(self, request: RestRequest, times: int) -> WebResponse | None:
-        most = times * self._maximum_size
-        if len(request.get("body", b"")) <= most:
+        maximum = times * self._maximum_size
+        if len(request.get("body", b"")) <= maximum:
             return None
         bound = "Ups.MaximumBodySize" if times == 1 else f"{times} times Ups.MaximumBodySize"
-        return HttpProblem(413, f"larger than {most} bytes ({bound})").response()
+        return HttpProblem(413, f"larger than {maximum} bytes ({bound})").response()
 
     def _answered(
         self, request: RestRequest, work: Callable[[], Coroutine[Any, Any, WebResponse]]
@@ -113,7 +113,7 @@ def send(output: RestOutput, response: WebResponse, *, head: bool = False) -> No
         output.SendMethodNotAllowed((response.header("Allow") or "").replace(" ", ""))
         return
     for name in dict.fromkeys(name for name, _ in response.headers):
-        values = [value for one, value in response.headers if one == name]
+        values = [value for header, value in response.headers if header == name]
         output.SetHttpHeader(name, ", ".join(values))
     if response.status == 200 and response.body:
         output.AnswerBuffer(b"" if head else response.body, response.content_type)

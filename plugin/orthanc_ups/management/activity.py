@@ -126,11 +126,11 @@ class Activity:
         buckets: list[Counter[int]] = [Counter() for _ in range(minutes // step)]
         for minute in self._within(minutes):
             buckets[self._bucket(minute.at, step, len(buckets))] += minute.latencies
-        return [_quantile(one, quantile) for one in buckets]
+        return [_quantile(bucket, quantile) for bucket in buckets]
 
     def _within(self, minutes: int) -> list[Minute]:
         first = int(self._now() // 60) - minutes + 1
-        return [one for one in self._minutes if one.at >= first]
+        return [minute for minute in self._minutes if minute.at >= first]
 
     def _bucket(self, minute: int, step: int, count: int) -> int:
         age = max(0, int(self._now() // 60) - minute)

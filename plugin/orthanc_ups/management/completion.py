@@ -34,28 +34,28 @@ _AT_CREATION: Final[Mapping[str, str]] = {
 }
 
 
-def for_creation(given: DataSet, now: datetime) -> DataSet:
+def for_creation(content: DataSet, now: datetime) -> DataSet:
     """A data set for N-CREATE: what the operator gave, usual values, and the rest empty."""
     usual: DataSet = {
-        **{tag: element("CS", one) for tag, one in _AT_CREATION.items()},
+        **{tag: element("CS", value) for tag, value in _AT_CREATION.items()},
         tags.START: element("DT", date_time(now)),
     }
-    lacking = {tag: found for tag, found in usual.items() if is_empty(given.get(tag))}
-    return with_empties(_with_performer_codes({**given, **lacking}), ROOT, creating=True)
+    lacking = {tag: attribute for tag, attribute in usual.items() if is_empty(content.get(tag))}
+    return with_empties(_with_performer_codes({**content, **lacking}), ROOT, creating=True)
 
 
-def for_update(given: DataSet) -> DataSet:
+def for_update(content: DataSet) -> DataSet:
     """A modification list for N-SET: what the operator gave, with what its items must have, empty."""
-    filled = with_empties(_with_performer_codes(given), ROOT, creating=False)
-    return {tag: found for tag, found in filled.items() if tag in given}
+    filled = with_empties(_with_performer_codes(content), ROOT, creating=False)
+    return {tag: attribute for tag, attribute in filled.items() if tag in content}
 
 
-def _with_performer_codes(given: DataSet) -> DataSet:
+def _with_performer_codes(content: DataSet) -> DataSet:
     """Human performers who were given by name only get a code of our own scheme (type 1, PS3.3 10.6)."""
-    people = items(given, tags.HUMAN_PERFORMERS)
+    people = items(content, tags.HUMAN_PERFORMERS)
     if not any(is_empty(person.get(tags.HUMAN_PERFORMER_CODES)) for person in people):
-        return given
-    return {**given, tags.HUMAN_PERFORMERS: element("SQ", *map(_with_code, people))}
+        return content
+    return {**content, tags.HUMAN_PERFORMERS: element("SQ", *map(_with_code, people))}
 
 
 def _with_code(person: DataSet) -> DataSet:
@@ -70,15 +70,15 @@ def _with_code(person: DataSet) -> DataSet:
 def with_empties(dataset: DataSet, contents: Contents, *, creating: bool) -> DataSet:
     """The same with all type 2 attributes, empty where they were absent, in items of sequences too."""
     demands = contents.create if creating else contents.update
-    made: DataSet = {tag: element(VR_OF[tag]) for tag in demands.present if tag not in dataset}
-    for tag, found in dataset.items():
+    completed: DataSet = {tag: element(VR_OF[tag]) for tag in demands.present if tag not in dataset}
+    for tag, attribute in dataset.items():
         rule = contents.rules.get(tag)
-        if rule and rule.contents and found.get("Value"):
-            below = [with_empties(one, rule.contents, creating=creating) for one in found["Value"]]
-            made[tag] = element("SQ", *below)
+        if rule and rule.contents and attribute.get("Value"):
+            below = [with_empties(item, rule.contents, creating=creating) for item in attribute["Value"]]
+            completed[tag] = element("SQ", *below)
         else:
-            made[tag] = found
-    return ordered(made)
+            completed[tag] = attribute
+    return ordered(completed)
 
 
 # --- closing on behalf of a performer (PS3.4 CC.2.5.1.1) ---
@@ -90,7 +90,7 @@ def performed(workitem: Workitem, now: datetime, performer: str) -> DataSet:
     ``performer`` is used as station if none was scheduled.
     """
     content = workitem.attributes
-    known = next(iter(items(content, tags.PERFORMED_PROCEDURE)), {})
+    present = next(iter(items(content, tags.PERFORMED_PROCEDURE)), {})
     offered: DataSet = {
         _PERFORMED_DESCRIPTION: element("LO", text(content, tags.LABEL)),
         _PERFORMED_CODE: _codes(content, tags.WORKITEM_CODE, "UNSPECIFIED", text(content, tags.LABEL)),
@@ -102,12 +102,14 @@ def performed(workitem: Workitem, now: datetime, performer: str) -> DataSet:
         _PERFORMED_START: element("DT", date_time(_claimed_at(workitem, now))),
         _PERFORMED_END: element("DT", date_time(now)),
     }
-    return ordered(offered | {tag: found for tag, found in known.items() if not is_empty(found)})
+    return ordered(
+        offered | {tag: attribute for tag, attribute in present.items() if not is_empty(attribute)}
+    )
 
 
 def _codes(content: DataSet, tag: str, code: str, meaning: str) -> Element:
-    found = items(content, tag)[:1]
-    return element("SQ", *(found or [local_code(code, meaning)]))
+    first = items(content, tag)[:1]
+    return element("SQ", *(first or [local_code(code, meaning)]))
 
 
 def local_code(code: str, meaning: str) -> DataSet:
@@ -137,8 +139,8 @@ def _claim(workitem: Workitem) -> HistoryEntry | None:
 def cancellation(workitem: Workitem, information: DataSet) -> DataSet:
     """The modification list that cancels on behalf: Progress Information with the reasons added to what it has."""
     present = next(iter(items(workitem.attributes, tags.PROGRESS_INFORMATION)), {})
-    kept = (tags.DISCONTINUATION_REASONS, tags.REASON_FOR_CANCELLATION)
-    reasons = {tag: information[tag] for tag in kept if not is_empty(information.get(tag))}
+    left = (tags.DISCONTINUATION_REASONS, tags.REASON_FOR_CANCELLATION)
+    reasons = {tag: information[tag] for tag in left if not is_empty(information.get(tag))}
     return {tags.PROGRESS_INFORMATION: element("SQ", ordered({**present, **reasons}))} if reasons else {}
 
 

@@ -94,7 +94,7 @@ _REASONS: Final = {
 
 def described() -> list[dict[str, Any]]:
     """The fields for the page."""
-    return [asdict(one) for one in FIELDS]
+    return [asdict(form_field) for form_field in FIELDS]
 
 
 def reasons() -> list[dict[str, str]]:

@@ -39,8 +39,8 @@ class ServiceInspection:
 
     def subscribers(self, workitem: Workitem) -> Sequence[tuple[str, Subscription]]:
         """Every AE that is subscribed to a workitem, and how; by AE title."""
-        found = self._service.subscriptions.subscribers(workitem)
-        return [(ae, state) for ae, state in found if state is not Subscription.NONE]
+        subscribers = self._service.subscriptions.subscribers(workitem)
+        return [(ae, state) for ae, state in subscribers if state is not Subscription.NONE]
 
     def subscriber_aes(self) -> Sequence[str]:
         """Every AE that ever subscribed, sorted."""
@@ -60,15 +60,15 @@ class ServiceInspection:
     async def page(self, listing: Listing) -> tuple[Sequence[Workitem], int]:
         """One page and the number of all matches."""
         order = _ORDERS.get(listing.order, listing.order)
-        found, total = await self._service.workitems.search(
+        data_sets, total = await self._service.workitems.search(
             listing.query,
             listing.offset,
             listing.limit,
             f"-{order}" if listing.descending else order,
             listing.words,
         )
-        kept = (self._service.workitems.get(text(one, tags.SOP_INSTANCE_UID)) for one in found)
-        return [one.workitem for one in kept if one], total
+        entries = (self._service.workitems.get(text(item, tags.SOP_INSTANCE_UID)) for item in data_sets)
+        return [item.workitem for item in entries if item], total
 
     async def counts(self) -> Sequence[tuple[str, str, int]]:
         """Worklist Label, Procedure Step State, and how many workitems have both."""
@@ -80,13 +80,15 @@ class ServiceInspection:
         """The remembered events of a workitem, oldest first. Raises UpsError as ``workitem`` does."""
         logged = await self._service.projection.events_of(uid)
         stored = (await self.workitem(uid)).events
-        found = {event.sequence: event for event in (*logged, *stored)}
-        return [found[sequence] for sequence in sorted(found)]
+        events = {event.sequence: event for event in (*logged, *stored)}
+        return [events[sequence] for sequence in sorted(events)]
 
     def delivered(self, event: Event, ae: str) -> DeliveryState:
         """What became of an event at one of its receivers."""
         delivery = self._service.delivery
-        if any(event.sequence in delivery.dead.sequences(one) for one in delivery.dead.endpoints(ae)):
+        if any(
+            event.sequence in delivery.dead.sequences(endpoint) for endpoint in delivery.dead.endpoints(ae)
+        ):
             return "dead"
         return "delivered" if event.sequence <= delivery.settled_through(ae) else "waiting"
 
@@ -115,5 +117,5 @@ class LoopbackResources:
     async def lookup(self, uid: str) -> Sequence[tuple[str, str]]:
         """Kind and Orthanc identifier of what has a DICOM UID."""
         reply = await self._loopback.request("POST", "/tools/lookup", uid.encode())
-        found = reply.json() if reply.status == 200 else []
-        return [(one["Type"], one["ID"]) for one in found]
+        matches = reply.json() if reply.status == 200 else []
+        return [(match["Type"], match["ID"]) for match in matches]

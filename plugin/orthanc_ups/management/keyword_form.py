@@ -53,35 +53,35 @@ class _Reader:
             )
         if deepest < 0:
             raise UpsError(INVALID_VALUE, f"sequences are nested too deeply: at most {DEEPEST}")
-        made: DataSet = {}
-        for name, given in content.items():
+        attributes: DataSet = {}
+        for name, plain in content.items():
             tag = tag_of(str(name))
             if tag is None:
                 raise UpsError(
                     NO_SUCH_ATTRIBUTE, f"{_joined(where, str(name))} is not a keyword of the DICOM dictionary"
                 )
-            made[tag] = self._element(given, tag, _joined(where, str(name)), deepest)
-        return ordered(made)
+            attributes[tag] = self._element(plain, tag, _joined(where, str(name)), deepest)
+        return ordered(attributes)
 
-    def _element(self, given: object, tag: str, where: str, deepest: int) -> Element:
-        if isinstance(given, Mapping) and isinstance(given.get("vr"), str):
-            return self._dicom_json(given, tag, where, deepest)
-        return self._of_vr(vr_of(tag), given, tag, where, deepest)
+    def _element(self, plain: object, tag: str, where: str, deepest: int) -> Element:
+        if isinstance(plain, Mapping) and isinstance(plain.get("vr"), str):
+            return self._dicom_json(plain, tag, where, deepest)
+        return self._of_vr(vr_of(tag), plain, tag, where, deepest)
 
-    def _dicom_json(self, given: Mapping[str, Any], tag: str, where: str, deepest: int) -> Element:
-        if given["vr"] in BINARY_VRS:
-            return {"vr": given["vr"], **{key: given[key] for key in ("InlineBinary",) if given.get(key)}}
-        return self._of_vr(given["vr"], given.get("Value"), tag, where, deepest)
+    def _dicom_json(self, plain: Mapping[str, Any], tag: str, where: str, deepest: int) -> Element:
+        if plain["vr"] in BINARY_VRS:
+            return {"vr": plain["vr"], **{key: plain[key] for key in ("InlineBinary",) if plain.get(key)}}
+        return self._of_vr(plain["vr"], plain.get("Value"), tag, where, deepest)
 
-    def _of_vr(self, vr: str, given: object, tag: str, where: str, deepest: int) -> Element:
-        if given is None or given == "" or given == []:
+    def _of_vr(self, vr: str, plain: object, tag: str, where: str, deepest: int) -> Element:
+        if plain is None or plain == "" or plain == []:
             return element(vr)
-        several = given if isinstance(given, list) else [given]
+        several = plain if isinstance(plain, list) else [plain]
         if vr == "SQ":
-            return element(vr, *(self.data_set(one, where, deepest - 1) for one in several))
+            return element(vr, *(self.data_set(value, where, deepest - 1) for value in several))
         if vr in BINARY_VRS:
             raise UpsError(INVALID_VALUE, f"{where} is binary; use the DICOM JSON model", tag)
-        listed = [_value(vr, one, where, tag) for one in several]
+        listed = [_value(vr, value, where, tag) for value in several]
         return element(vr, *(listed if vr == "PN" else inner_values(vr, listed, tag, self._corrections)))
 
 
@@ -89,43 +89,43 @@ def _joined(where: str, name: str) -> str:
     return f"{where}.{name}" if where else name
 
 
-def _value(vr: str, one: object, where: str, tag: str) -> Any:
+def _value(vr: str, value: object, where: str, tag: str) -> Any:
     if vr == "PN":
-        return _name(one, where, tag)
-    if isinstance(one, (bool, Mapping, list)):
+        return _name(value, where, tag)
+    if isinstance(value, (bool, Mapping, list)):
         raise UpsError(INVALID_VALUE, f"{where} must be a string or a number", tag)
-    if isinstance(one, float):
-        short = f"{one:g}"
-        text = short if float(short) == one else repr(one)
+    if isinstance(value, float):
+        short = f"{value:g}"
+        text = short if float(short) == value else repr(value)
         return Number(text) if vr in ("DS", "FD", "IS") else text
-    return str(one) if isinstance(one, int) else one
+    return str(value) if isinstance(value, int) else value
 
 
-def _name(one: object, where: str, tag: str) -> dict[str, str]:
-    if isinstance(one, str):
-        parts = one.split("=")
+def _name(value: object, where: str, tag: str) -> dict[str, str]:
+    if isinstance(value, str):
+        parts = value.split("=")
         if len(parts) <= len(GROUPS):
             return {group: part for group, part in zip(GROUPS, parts, strict=False) if part}
-    elif isinstance(one, Mapping) and one.keys() <= set(GROUPS):
-        return {group: str(one[group]) for group in GROUPS if one.get(group)}
+    elif isinstance(value, Mapping) and value.keys() <= set(GROUPS):
+        return {group: str(value[group]) for group in GROUPS if value.get(group)}
     raise UpsError(INVALID_VALUE, f"{where} must be a person name such as Family^Given", tag)
 
 
 def to_keywords(dataset: DataSet) -> dict[str, Any]:
     """Write a data set in keywords; what has no keyword, and binary values, are left out."""
     return {
-        keyword_of(tag): _plain(found)
-        for tag, found in dataset.items()
-        if keyword_of(tag) and found["vr"] not in BINARY_VRS
+        keyword_of(tag): _plain(attribute)
+        for tag, attribute in dataset.items()
+        if keyword_of(tag) and attribute["vr"] not in BINARY_VRS
     }
 
 
-def _plain(found: Element) -> Any:
-    given = found.get("Value", [])
-    if found["vr"] == "SQ":
-        return [to_keywords(item) for item in given]
-    shown = [name_text(one) if found["vr"] == "PN" else one for one in given]
-    return None if is_empty(found) else shown[0] if len(shown) == 1 else shown
+def _plain(attribute: Element) -> Any:
+    values = attribute.get("Value", [])
+    if attribute["vr"] == "SQ":
+        return [to_keywords(item) for item in values]
+    shown = [name_text(value) if attribute["vr"] == "PN" else value for value in values]
+    return None if is_empty(attribute) else shown[0] if len(shown) == 1 else shown
 
 
 def name_text(name: object) -> str:
@@ -141,9 +141,9 @@ def name_text(name: object) -> str:
 @lru_cache(4096)
 def tag_of(name: str) -> str | None:
     """The tag of a keyword or of hex digits, or None."""
-    found = TAG_OF.get(name)
-    if found:
-        return found
+    tag = TAG_OF.get(name)
+    if tag:
+        return tag
     digits = _HEX.fullmatch(name)
     if digits:
         return (digits[1] + digits[2]).upper()
@@ -175,4 +175,4 @@ def spelled(tag: str | None) -> str | None:
     """The path of an attribute at fault for an error: ``ScheduledStationNameCodeSequence.CodeValue``."""
     if tag is None:
         return None
-    return ".".join(keyword_of(one) or f"({one[:4]},{one[4:]})" for one in tag.split("."))
+    return ".".join(keyword_of(part) or f"({part[:4]},{part[4:]})" for part in tag.split("."))

@@ -60,8 +60,8 @@ class Lists:
         asked = {str(name): str(value) for name, value in call.object("query").items()}
         call = replace(call, query={**call.query, **asked})
         offset = call.asked_number("offset", 0, 0, 10**9)
-        most = call.asked_number("limit", _MOST_ROWS, 1, _MOST_ROWS)
-        rows, total = await self._all(listing(call.query, self._local(), offset, min(most, _AT_ONCE)), most)
+        limit = call.asked_number("limit", _MOST_ROWS, 1, _MOST_ROWS)
+        rows, total = await self._all(listing(call.query, self._local(), offset, min(limit, _AT_ONCE)), limit)
         headers = (
             ("Content-Disposition", 'attachment; filename="workitems.csv"'),
             ("Cache-Control", "no-store"),
@@ -69,15 +69,15 @@ class Lists:
         )
         return WebResponse(200, headers, csv_of(rows), "text/csv; charset=utf-8")
 
-    async def _all(self, asked: Listing, most: int) -> tuple[list[dict[str, Any]], int]:
+    async def _all(self, asked: Listing, maximum: int) -> tuple[list[dict[str, Any]], int]:
         """Page by page, so that others get their turn in between."""
         rows: list[dict[str, Any]] = []
         while True:
-            limit = min(_AT_ONCE, most - len(rows))
+            limit = min(_AT_ONCE, maximum - len(rows))
             page = replace(asked, offset=asked.offset + len(rows), limit=limit)
             workitems, total = await self._inspection.page(page)
             rows += self._rows(workitems)
-            if not workitems or len(rows) >= min(most, total - asked.offset):
+            if not workitems or len(rows) >= min(maximum, total - asked.offset):
                 return rows, total
             await asyncio.sleep(0)
 

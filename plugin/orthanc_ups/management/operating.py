@@ -55,19 +55,19 @@ async def asked(loopback: Loopback) -> Known:
     return Known(str(system.get("Version", "")), str(system.get("Name", "Orthanc")), tuple(plugins))
 
 
-def facts(settings: Settings, surroundings: Surroundings, known: Known) -> Facts:
+def facts(settings: Settings, surroundings: Surroundings, answers: Known) -> Facts:
     """What does not change while the plugin runs."""
     return Facts(
         ae_title=settings.aet or surroundings.dicom_aet,
         archive_ae_title=surroundings.dicom_aet,
-        name=known.name,
+        name=answers.name,
         version=__version__,
-        orthanc_version=known.version,
+        orthanc_version=answers.version,
         listeners=_listeners(settings, surroundings),
         workitems_url=f"{settings.root}/workitems",
         warnings=start_warnings(settings, surroundings),
         maximum_pending=settings.maximum_pending_per_subscriber,
-        plugins=known.plugins,
+        plugins=answers.plugins,
         templates=read_templates(settings.templates),
         strict=settings.strict,
     )

@@ -59,9 +59,9 @@ def listing(asked: Mapping[str, str], local: tzinfo | None, offset: int, limit: 
     return Listing(query, text, order, wanted.startswith("-"), offset, limit)
 
 
-def _several(name: str, found: str) -> list[str]:
-    separator = "," if _vr(name) in _LISTS and "\\" not in found else "\\"
-    return [one.strip() for one in found.split(separator) if one.strip()]
+def _several(name: str, text: str) -> list[str]:
+    separator = "," if _vr(name) in _LISTS and "\\" not in text else "\\"
+    return [part.strip() for part in text.split(separator) if part.strip()]
 
 
 def _vr(name: str) -> str:
@@ -72,7 +72,7 @@ def _vr(name: str) -> str:
 def to_identifier(keys: Mapping[str, Any]) -> DataSet:
     """Matching keys by dotted keywords as an identifier. Raises HttpProblem 400 for a name that is none."""
     nested: dict[str, Any] = {}
-    for name, found in keys.items():
+    for name, texts in keys.items():
         path = path_of(name)
         if path is None or path not in RULES or RULES[path].match == "-":
             raise HttpProblem(400, f"{name[:80]} is not a matching key of a workitem; see system.filters")
@@ -80,7 +80,7 @@ def to_identifier(keys: Mapping[str, Any]) -> DataSet:
         level = nested
         for part in above:
             level = level.setdefault(part, {})
-        level[last] = found
+        level[last] = texts
     return to_data_set(nested)
 
 
@@ -93,7 +93,7 @@ def filters() -> list[dict[str, Any]]:
     chosen += [RULES[path] for name in _ALSO if (path := path_of(name)) and RULES[path] not in chosen]
     described = {_dotted(rule): _described(rule) for rule in chosen if rule.vr != "SQ"}
     usual = [described.pop(name) | {"usual": True} for name in _FIRST if name in described]
-    return [*usual, *sorted(described.values(), key=lambda one: str(one["label"]))]
+    return [*usual, *sorted(described.values(), key=lambda field: str(field["label"]))]
 
 
 def _dotted(rule: Rule) -> str:
@@ -139,44 +139,46 @@ def label_of(path: str) -> str:
     """A key in short words: ``Station › Code Value``."""
     parts = path.split(".")
     shown = [
-        _SHORT.get(tag) or name_of(tag) for place, tag in enumerate(parts) if _is_shown(tag, place, parts)
+        _SHORT.get(tag) or name_of(tag) for depth, tag in enumerate(parts) if _is_shown(tag, depth, parts)
     ]
     return " › ".join(shown)
 
 
-def _is_shown(tag: str, place: int, parts: list[str]) -> bool:
-    return tag not in _SILENT or place == len(parts) - 1
+def _is_shown(tag: str, depth: int, parts: list[str]) -> bool:
+    return tag not in _SILENT or depth == len(parts) - 1
 
 
 def in_words(identifier: DataSet) -> str:
     """A filter as a sentence: ``Station › Code Value is R7, and State is SCHEDULED or IN PROGRESS``."""
-    told = [f"{label_of(path)} {_value_words(path, found)}" for path, found in _flat(identifier, "")]
-    return ", and ".join(told) if told else "everything"
+    conditions = [f"{label_of(path)} {_value_words(path, values)}" for path, values in _flat(identifier, "")]
+    return ", and ".join(conditions) if conditions else "everything"
 
 
 def _flat(identifier: DataSet, above: str) -> list[tuple[str, list[Any]]]:
-    found: list[tuple[str, list[Any]]] = []
-    for tag, one in identifier.items():
+    pairs: list[tuple[str, list[Any]]] = []
+    for tag, attribute in identifier.items():
         path = f"{above}.{tag}" if above else tag
-        if one["vr"] == "SQ":
+        if attribute["vr"] == "SQ":
             for item in items(identifier, tag):
-                found += _flat(item, path)
+                pairs += _flat(item, path)
         elif values(identifier, tag):
-            found.append((path, values(identifier, tag)))
-    return found
+            pairs.append((path, values(identifier, tag)))
+    return pairs
 
 
-def _value_words(path: str, found: list[Any]) -> str:
-    texts = [person_text(one) if isinstance(one, dict) else str(one) for one in found]
+def _value_words(path: str, values: list[Any]) -> str:
+    texts = [person_text(value) if isinstance(value, dict) else str(value) for value in values]
     vr = vr_of(path.rpartition(".")[2])
     if vr in ("DT", "DA", "TM") and len(texts) == 1 and "-" in texts[0]:
         return _range_words(texts[0])
-    matched = "fits" if vr in WILDCARD_VRS | {"PN"} and any(set("*?") & set(one) for one in texts) else "is"
+    matched = (
+        "fits" if vr in WILDCARD_VRS | {"PN"} and any(set("*?") & set(value) for value in texts) else "is"
+    )
     return f"{matched} {' or '.join(texts)}"
 
 
-def _range_words(found: str) -> str:
-    low, _, high = found.partition("-")
+def _range_words(text: str) -> str:
+    low, _, high = text.partition("-")
     if low and high:
         return f"is from {low} to {high}"
     return f"is from {low} on" if low else f"is up to {high}"

@@ -224,6 +224,6 @@ def _links(study_uid: str, study: str, series: str, plugins: Sequence[str]) -> l
     if "orthanc-explorer-2" in plugins:
         url = f"ui/app/#/filtered-studies?StudyInstanceUID={uid}&expand=study"
         links.append({"name": "Orthanc Explorer 2", "url": url})
-    place = f"series?uuid={series}" if series else f"study?uuid={study}"
-    links.append({"name": "Orthanc Explorer", "url": f"app/explorer.html#{place}"})
+    page = f"series?uuid={series}" if series else f"study?uuid={study}"
+    links.append({"name": "Orthanc Explorer", "url": f"app/explorer.html#{page}"})
     return links

@@ -30,7 +30,7 @@ class Starting:
 
     def __init__(self, clock: Clock, facts: Facts) -> None:
         self._clock = clock
-        self._templates = (*(_with_usual(one) for one in facts.templates), _BLANK)
+        self._templates = (*(_with_usual(template) for template in facts.templates), _BLANK)
 
     def routes(self) -> tuple[Route, ...]:
         """What is offered."""
@@ -39,20 +39,22 @@ class Starting:
     async def templates(self, call: Call) -> dict[str, Any]:
         """Every template, with defaults for now."""
         around = self._around(call)
-        return {"templates": [_shown(one, around) for one in self._templates]}
+        return {"templates": [_shown(template, around) for template in self._templates]}
 
     def _around(self, call: Call) -> Surroundings:
         return Surroundings(self._clock.now(), call.requester.user or "", self._clock.new_uid)
 
     def filled(self, call: Call) -> Mapping[str, Any]:
         """The attributes of a request in keyword form, with the template's where the request says nothing."""
-        given = call.object("attributes")
+        entered = call.object("attributes")
         name = call.text("template")
         fields = self._fields(name) if name else ()
         around = self._around(call)
-        defaults = {one.keyword: resolved(one.keyword, one.default, around) for one in fields if one.default}
-        fixed = {one.keyword for one in fields if one.fixed}
-        merged = {**defaults, **{key: one for key, one in given.items() if key not in fixed}}
+        defaults = {
+            field.keyword: resolved(field.keyword, field.default, around) for field in fields if field.default
+        }
+        fixed = {field.keyword for field in fields if field.fixed}
+        merged = {**defaults, **{key: field for key, field in entered.items() if key not in fixed}}
         _check_required(merged, fields)
         return _with_study_of_request(_nested(merged), self._clock)
 
@@ -60,21 +62,21 @@ class Starting:
         for template in self._templates:
             if template.name == name:
                 return template.fields
-        known = ", ".join(template.name for template in self._templates)
-        raise HttpProblem(400, f'there is no template "{name[:60]}"; there are: {known}')
+        names = ", ".join(template.name for template in self._templates)
+        raise HttpProblem(400, f'there is no template "{name[:60]}"; there are: {names}')
 
 
 def _with_usual(template: Template) -> Template:
     """What a template does not mention begins as in the blank one."""
-    named = {one.keyword for one in template.fields}
-    more = tuple(one for one in _BLANK.fields if one.keyword not in named)
+    named = {field.keyword for field in template.fields}
+    more = tuple(field for field in _BLANK.fields if field.keyword not in named)
     return replace(template, fields=(*template.fields, *more))
 
 
 def _check_required(merged: Mapping[str, Any], fields: tuple[TemplateField, ...]) -> None:
-    for one in fields:
-        if one.required and merged.get(one.keyword) in (None, "", [], {}):
-            raise HttpProblem(400, f"{one.keyword} is required by the template")
+    for field in fields:
+        if field.required and merged.get(field.keyword) in (None, "", [], {}):
+            raise HttpProblem(400, f"{field.keyword} is required by the template")
 
 
 def _shown(template: Template, around: Surroundings) -> dict[str, Any]:
@@ -82,27 +84,27 @@ def _shown(template: Template, around: Surroundings) -> dict[str, Any]:
         "name": template.name,
         "description": template.description,
         "fields": {
-            one.keyword: {
-                "default": resolved(one.keyword, one.default, around),
-                "choices": resolved(one.keyword, one.choices, around),
-                "required": one.required,
-                "fixed": one.fixed,
+            field.keyword: {
+                "default": resolved(field.keyword, field.default, around),
+                "choices": resolved(field.keyword, field.choices, around),
+                "required": field.required,
+                "fixed": field.fixed,
             }
-            for one in template.fields
+            for field in template.fields
         },
     }
 
 
 def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     """``Sequence.Keyword`` becomes an attribute of the sequence's single item."""
-    made = {key: one for key, one in flat.items() if "." not in key}
-    for key, one in flat.items():
+    nested = {key: value for key, value in flat.items() if "." not in key}
+    for key, value in flat.items():
         sequence, dot, keyword = key.partition(".")
-        if dot and one not in (None, ""):
-            item = made.get(sequence) or [{}]
+        if dot and value not in (None, ""):
+            item = nested.get(sequence) or [{}]
             first = item[0] if isinstance(item, list) else item
-            made[sequence] = [{**first, keyword: one}]
-    return made
+            nested[sequence] = [{**first, keyword: value}]
+    return nested
 
 
 def _with_study_of_request(content: dict[str, Any], clock: Clock) -> dict[str, Any]:
@@ -111,5 +113,5 @@ def _with_study_of_request(content: dict[str, Any], clock: Clock) -> dict[str, A
     if not isinstance(requests, list):
         return content
     study = content.get(_STUDY) or clock.new_uid()
-    named = [{_STUDY: study, **one} if isinstance(one, Mapping) else one for one in requests]
+    named = [{_STUDY: study, **request} if isinstance(request, Mapping) else request for request in requests]
     return {**content, _REQUEST: named}

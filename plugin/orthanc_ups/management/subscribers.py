@@ -53,22 +53,22 @@ class Subscribers:
 
     def routes(self) -> tuple[Route, ...]:
         """What is offered."""
-        one = "/subscribers/{ae}"
+        path = "/subscribers/{ae}"
         return (
             Route("GET", "/subscribers", self.all),
-            Route("GET", one, self.read),
-            Route("GET", f"{one}/workitems", self.workitems),
-            Route("POST", f"{one}/subscribe", self.subscribe),
-            Route("POST", f"{one}/unsubscribe", self.unsubscribe),
-            Route("POST", f"{one}/suspend", self.suspend),
-            Route("POST", f"{one}/echo", self.echo),
-            Route("POST", f"{one}/test-event", self.test_event),
-            Route("POST", f"{one}/retry", self.retry),
-            Route("POST", f"{one}/drop", self.drop),
-            Route("POST", f"{one}/resend", self.resend),
-            Route("GET", f"{one}/dead-letters", self.dead_letters),
-            Route("POST", f"{one}/dead-letters/resend", self.resend_dead),
-            Route("POST", f"{one}/dead-letters/drop", self.drop_dead),
+            Route("GET", path, self.read),
+            Route("GET", f"{path}/workitems", self.workitems),
+            Route("POST", f"{path}/subscribe", self.subscribe),
+            Route("POST", f"{path}/unsubscribe", self.unsubscribe),
+            Route("POST", f"{path}/suspend", self.suspend),
+            Route("POST", f"{path}/echo", self.echo),
+            Route("POST", f"{path}/test-event", self.test_event),
+            Route("POST", f"{path}/retry", self.retry),
+            Route("POST", f"{path}/drop", self.drop),
+            Route("POST", f"{path}/resend", self.resend),
+            Route("GET", f"{path}/dead-letters", self.dead_letters),
+            Route("POST", f"{path}/dead-letters/resend", self.resend_dead),
+            Route("POST", f"{path}/dead-letters/drop", self.drop_dead),
         )
 
     # --- reading ---
@@ -76,28 +76,31 @@ class Subscribers:
     async def all(self, call: Call) -> dict[str, Any]:
         """Every AE that subscribed or still is to be told something."""
         reports: dict[str, list[EndpointReport]] = {}
-        for one in self._desk.report():
-            reports.setdefault(one.endpoint.receiving_ae, []).append(one)
+        for report in self._desk.report():
+            reports.setdefault(report.endpoint.receiving_ae, []).append(report)
         aes = sorted({*self._inspection.subscriber_aes(), *reports})
-        known = frozenset(self._modalities.ae_titles())
-        return {"subscribers": [self._described(ae, reports.get(ae, []), ae in known) for ae in aes]}
+        titles = frozenset(self._modalities.ae_titles())
+        return {"subscribers": [self._described(ae, reports.get(ae, []), ae in titles) for ae in aes]}
 
-    def _described(self, ae: str, reports: list[EndpointReport], known: bool) -> dict[str, Any]:
-        found = self._inspection.subscriber(ae)
+    def _described(self, ae: str, reports: list[EndpointReport], is_configured: bool) -> dict[str, Any]:
+        subscriber = self._inspection.subscriber(ae)
         return {
             "ae": ae,
-            "known": known,
-            **_subscriptions(found.log),
-            "specific": found.specific,
-            "locks": found.locks,
-            "channels": [channel(one) for one in reports],
+            "known": is_configured,
+            **_subscriptions(subscriber.log),
+            "specific": subscriber.specific,
+            "locks": subscriber.locks,
+            "channels": [channel(report) for report in reports],
         }
 
     async def read(self, call: Call) -> dict[str, Any]:
         """One AE with the latest workitems that it subscribed to one by one."""
-        known = call.ae in self._modalities.ae_titles()
-        described = self._described(call.ae, list(self._desk.report(call.ae)), known)
-        return {**described, "workitems": [_specific(*one) for one in self._page(call, _FIRST_SPECIFIC)]}
+        is_configured = call.ae in self._modalities.ae_titles()
+        described = self._described(call.ae, list(self._desk.report(call.ae)), is_configured)
+        return {
+            **described,
+            "workitems": [_specific(*subscription) for subscription in self._page(call, _FIRST_SPECIFIC)],
+        }
 
     def _page(self, call: Call, usual: int) -> Sequence[tuple[str, Subscription]]:
         offset = call.asked_number("offset", 0, 0, 10**9)
@@ -106,11 +109,11 @@ class Subscribers:
 
     async def workitems(self, call: Call) -> dict[str, Any]:
         """A page of the workitems that an AE subscribed to one by one, with what they are about."""
-        found = [
+        rows = [
             {**_specific(uid, state), **await self._in_short(uid)}
             for uid, state in self._page(call, _FIRST_SPECIFIC)
         ]
-        return {"total": self._inspection.subscriber(call.ae).specific, "workitems": found}
+        return {"total": self._inspection.subscriber(call.ae).specific, "workitems": rows}
 
     async def _in_short(self, uid: str) -> dict[str, str]:
         try:
@@ -155,7 +158,7 @@ class Subscribers:
     async def retry(self, call: Call) -> dict[str, Any]:
         """Try again at once."""
         self._desk.retry_now(call.ae)
-        return {"pending": sum(one.pending for one in self._desk.report(call.ae))}
+        return {"pending": sum(report.pending for report in self._desk.report(call.ae))}
 
     async def drop(self, call: Call) -> dict[str, Any]:
         """Give up waiting events, for good."""
@@ -173,9 +176,9 @@ class Subscribers:
         """Events that were given up."""
         offset = call.asked_number("offset", 0, 0, 10**9)
         limit = call.asked_number("limit", 100, 1, _MOST_LETTERS)
-        found = self._desk.dead_letters(call.ae, offset, limit)
-        total = sum(one.dead_letters for one in self._desk.report(call.ae))
-        return {"total": total, "letters": [_letter(one) for one in found]}
+        letters = self._desk.dead_letters(call.ae, offset, limit)
+        total = sum(entry.dead_letters for entry in self._desk.report(call.ae))
+        return {"total": total, "letters": [_letter(entry) for entry in letters]}
 
     async def resend_dead(self, call: Call) -> dict[str, Any]:
         """Send dead letters again."""
@@ -249,15 +252,15 @@ def _filtered(act: GlobalAct, state: Subscription) -> dict[str, Any]:
 
 def _suspended(log: Log) -> list[dict[str, Any]]:
     """Global subscriptions that were suspended and could be resumed."""
-    found: list[dict[str, Any]] = []
+    suspensions: list[dict[str, Any]] = []
     for filtered in (False, True):
         acts = [act for act in log.acts if act.filtered is filtered]
         if not acts or acts[-1].kind is not Kind.SUSPEND:
             continue
         for act in _before_last_end(acts):
             scope = "filtered" if filtered else "global"
-            found.append({**_filtered(act, _STATES[act.kind]), "scope": scope})
-    return found
+            suspensions.append({**_filtered(act, _STATES[act.kind]), "scope": scope})
+    return suspensions
 
 
 _STATES: Final = {Kind.LOCK: Subscription.LOCK, Kind.NO_LOCK: Subscription.NO_LOCK}
@@ -271,50 +274,50 @@ def _before_last_end(acts: list[GlobalAct]) -> list[GlobalAct]:
     return ended if acts[-1].filtered else ended[-1:]
 
 
-def channel(one: EndpointReport) -> dict[str, Any]:
+def channel(report: EndpointReport) -> dict[str, Any]:
     """One channel to an AE, with its health in a word and in a sentence."""
-    health, words = health_of(one)
+    health, words = health_of(report)
     return {
-        "channel": one.endpoint.channel,
+        "channel": report.endpoint.channel,
         "health": health,
         "words": words[:1].upper() + words[1:],
-        "durable": one.durable,
-        "pending": one.pending,
-        "oldest": views.iso(one.oldest_at),
-        "last_success": views.iso(one.last_success_at),
-        "last_error": one.last_error,
-        "last_error_at": views.iso(one.last_error_at),
-        "retry": views.iso(one.retry_at),
-        "delivered": one.delivered,
-        "failed": one.failed,
-        "dead_letters": one.dead_letters,
-        "per_minute": one.per_minute,
-        "latency": {"median": one.latency_median, "p95": one.latency_p95},
+        "durable": report.durable,
+        "pending": report.pending,
+        "oldest": views.iso(report.oldest_at),
+        "last_success": views.iso(report.last_success_at),
+        "last_error": report.last_error,
+        "last_error_at": views.iso(report.last_error_at),
+        "retry": views.iso(report.retry_at),
+        "delivered": report.delivered,
+        "failed": report.failed,
+        "dead_letters": report.dead_letters,
+        "per_minute": report.per_minute,
+        "latency": {"median": report.latency_median, "p95": report.latency_p95},
     }
 
 
-def health_of(one: EndpointReport) -> tuple[str, str]:
+def health_of(report: EndpointReport) -> tuple[str, str]:
     """``good``, ``idle``, ``trouble`` or ``unreachable``, and why."""
-    if not one.serving and one.durable:
+    if not report.serving and report.durable:
         return "unreachable", "not in DicomModalities, and no WebSocket is open"
-    if one.failing and one.pending:
-        return "trouble", one.last_error or "the last attempt failed"
-    if one.pending:
+    if report.failing and report.pending:
+        return "trouble", report.last_error or "the last attempt failed"
+    if report.pending:
         return "good", "events are on their way"
-    if one.last_success_at is None:
+    if report.last_success_at is None:
         return "idle", "nothing was sent yet"
     return "good", "has everything"
 
 
-def _letter(one: Any) -> dict[str, Any]:
+def _letter(letter: Any) -> dict[str, Any]:
     return {
-        "sequence": one.sequence,
-        "channel": one.endpoint.channel,
-        "type": int(one.type),
-        "name": views.EVENT_NAMES[one.type],
-        "uid": one.uid,
-        "at": views.iso(one.at),
-        "died": views.iso(one.died_at),
-        "reason": one.reason,
-        "count": one.count,
+        "sequence": letter.sequence,
+        "channel": letter.endpoint.channel,
+        "type": int(letter.type),
+        "name": views.EVENT_NAMES[letter.type],
+        "uid": letter.uid,
+        "at": views.iso(letter.at),
+        "died": views.iso(letter.died_at),
+        "reason": letter.reason,
+        "count": letter.count,
     }

@@ -71,7 +71,7 @@ def read_templates(entries: object) -> tuple[Template, ...]:
     """Read ``Ups.Templates``. Raises ConfigurationError that names the key."""
     if not isinstance(entries, (list, tuple)):
         raise ConfigurationError(f'"Ups.Templates" is {entries!r}, expected a list')
-    templates = tuple(_template(entry, f"Ups.Templates[{place}]") for place, entry in enumerate(entries))
+    templates = tuple(_template(entry, f"Ups.Templates[{index}]") for index, entry in enumerate(entries))
     names = [template.name for template in templates]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -92,28 +92,28 @@ def _template(entry: object, path: str) -> Template:
         raise ConfigurationError(f'"{path}.Name" is {name!r}, expected a string')
     if not isinstance(attributes, Mapping):
         raise ConfigurationError(f'"{path}.Attributes" is {attributes!r}, expected an object')
-    fields = tuple(_field(str(key), found, f"{path}.Attributes") for key, found in attributes.items())
+    fields = tuple(_field(str(key), content, f"{path}.Attributes") for key, content in attributes.items())
     return Template(name.strip(), str(entry.get("Description", "")), fields)
 
 
-def _field(keyword: str, found: object, path: str) -> TemplateField:
+def _field(keyword: str, content: object, path: str) -> TemplateField:
     where = f"{path}.{keyword}"
     _check_keyword(keyword, where)
-    if not isinstance(found, Mapping) or not found.keys() & set(_KEYS):
-        _check_below(found, where)
-        return TemplateField(keyword, found)
-    for key in found:
+    if not isinstance(content, Mapping) or not content.keys() & set(_KEYS):
+        _check_below(content, where)
+        return TemplateField(keyword, content)
+    for key in content:
         if key not in _KEYS:
             raise ConfigurationError(f'unknown setting "{where}.{key}"; expected {", ".join(_KEYS)}')
-    choices = found.get("Choices", ())
+    choices = content.get("Choices", ())
     if not isinstance(choices, (list, tuple)):
         raise ConfigurationError(f'"{where}.Choices" is {choices!r}, expected a list')
-    for one in (*choices, found.get("Default")):
-        _check_below(one, where)
-    flags = (found.get("Required", False), found.get("Fixed", False))
+    for choice in (*choices, content.get("Default")):
+        _check_below(choice, where)
+    flags = (content.get("Required", False), content.get("Fixed", False))
     if not all(isinstance(flag, bool) for flag in flags):
         raise ConfigurationError(f'"{where}": Required and Fixed are true or false')
-    return TemplateField(keyword, found.get("Default"), tuple(choices), *flags)
+    return TemplateField(keyword, content.get("Default"), tuple(choices), *flags)
 
 
 def _check_keyword(keyword: str, where: str) -> None:
@@ -121,14 +121,14 @@ def _check_keyword(keyword: str, where: str) -> None:
         raise ConfigurationError(f'"{where}": {keyword} is not a keyword of the DICOM dictionary')
 
 
-def _check_below(found: object, where: str) -> None:
-    if isinstance(found, (list, tuple)):
-        for one in found:
-            _check_below(one, where)
-    elif isinstance(found, Mapping) and not found.keys() <= {"Alphabetic", "Ideographic", "Phonetic"}:
-        for keyword, one in found.items():
+def _check_below(content: object, where: str) -> None:
+    if isinstance(content, (list, tuple)):
+        for member in content:
+            _check_below(member, where)
+    elif isinstance(content, Mapping) and not content.keys() <= {"Alphabetic", "Ideographic", "Phonetic"}:
+        for keyword, member in content.items():
             _check_keyword(str(keyword), f"{where}.{keyword}")
-            _check_below(one, f"{where}.{keyword}")
+            _check_below(member, f"{where}.{keyword}")
 
 
 # --- texts that stand for something else ---
@@ -143,13 +143,13 @@ class Surroundings:
     new_uid: Callable[[], str]
 
 
-def resolved(keyword: str, found: Any, around: Surroundings) -> Any:
+def resolved(keyword: str, value: Any, around: Surroundings) -> Any:
     """A value with the texts that stand for something else replaced, in items of sequences too."""
-    if isinstance(found, (list, tuple)):
-        return [resolved(keyword, one, around) for one in found]
-    if isinstance(found, Mapping):
-        return {key: resolved(str(key), one, around) for key, one in found.items()}
-    return _resolved(_vr(keyword), found, around) if isinstance(found, str) else found
+    if isinstance(value, (list, tuple)):
+        return [resolved(keyword, member, around) for member in value]
+    if isinstance(value, Mapping):
+        return {key: resolved(str(key), member, around) for key, member in value.items()}
+    return _resolved(_vr(keyword), value, around) if isinstance(value, str) else value
 
 
 def _vr(keyword: str) -> str:
@@ -157,18 +157,18 @@ def _vr(keyword: str) -> str:
     return "" if tag is None else vr_of(tag)
 
 
-def _resolved(vr: str, found: str, around: Surroundings) -> str:
+def _resolved(vr: str, text: str, around: Surroundings) -> str:
     if vr in ("DT", "DA", "TM"):
-        return _moment(vr, found, around.now)
+        return _moment(vr, text, around.now)
     if vr == "UI":
-        return around.new_uid() if found == "new-uid" else found
-    return around.user if found == "user" else found
+        return around.new_uid() if text == "new-uid" else text
+    return around.user if text == "user" else text
 
 
-def _moment(vr: str, found: str, now: datetime) -> str:
-    parsed = _MOMENT.fullmatch(found.replace(" ", ""))
+def _moment(vr: str, text: str, now: datetime) -> str:
+    parsed = _MOMENT.fullmatch(text.replace(" ", ""))
     if parsed is None:
-        return found
+        return text
     base = now if parsed[1] == "now" else now.replace(hour=0, minute=0, second=0)
     at = base.replace(microsecond=0)
     if parsed[2]:

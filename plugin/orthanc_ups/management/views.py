@@ -66,13 +66,13 @@ def iso(seconds: float | None) -> str | None:
 
 def zone_of(content: DataSet, local: tzinfo | None) -> Zone:
     """The zone of date-times without offset: (0008,0201) if it is there, else the server's."""
-    found = zone(text(content, tags.TIMEZONE_OFFSET))
-    return found if found is not None else local or UTC
+    offset = zone(text(content, tags.TIMEZONE_OFFSET))
+    return offset if offset is not None else local or UTC
 
 
-def iso_of(given: str, where: Zone) -> str | None:
+def iso_of(text: str, where: Zone) -> str | None:
     """A DT value as ISO 8601 in UTC; a date only for one without time; None if it is empty or says less."""
-    plain = given.strip()
+    plain = text.strip()
     if len(plain) == _DAY_PRECISION and plain.isdigit():
         return f"{plain[:4]}-{plain[4:6]}-{plain[6:]}"
     at = moment("DT", plain, where) if len(plain) > _DAY_PRECISION else None
@@ -94,13 +94,13 @@ def person_text(name: object) -> str:
     others = [
         " ".join(name.get(group, "").replace("^", " ").split()) for group in ("Ideographic", "Phonetic")
     ]
-    first, *rest = [one for one in (_group_text(name.get("Alphabetic", "")), *others) if one] or [""]
+    first, *rest = [part for part in (_group_text(name.get("Alphabetic", "")), *others) if part] or [""]
     return f"{first} ({', '.join(rest)})" if rest else first
 
 
 def _group_text(group: str) -> str:
-    family, given, middle, prefix, suffix = [*group.split("^"), "", "", "", ""][:5]
-    rest = " ".join(part for part in (prefix, given, middle, suffix) if part.strip())
+    family, given_name, middle, prefix, suffix = [*group.split("^"), "", "", "", ""][:5]
+    rest = " ".join(part for part in (prefix, given_name, middle, suffix) if part.strip())
     return f"{family}, {rest}" if family and rest else family or rest
 
 
@@ -122,8 +122,8 @@ def row(workitem: Workitem, local: tzinfo | None) -> Json:
         "worklist": text(content, tags.WORKLIST_LABEL),
         "patient": patient(content),
         "code": next(map(code_text, items(content, tags.WORKITEM_CODE)), ""),
-        "stations": [code_text(one) for one in items(content, tags.STATION_NAME)],
-        "performers": [_performer(one) for one in items(content, tags.HUMAN_PERFORMERS)],
+        "stations": [code_text(item) for item in items(content, tags.STATION_NAME)],
+        "performers": [_performer(item) for item in items(content, tags.HUMAN_PERFORMERS)],
         "start": iso_of(text(content, tags.START), where),
         "expected": iso_of(text(content, tags.EXPECTED_COMPLETION), where),
         "expires": iso_of(text(content, tags.EXPIRATION), where),
@@ -135,12 +135,12 @@ def row(workitem: Workitem, local: tzinfo | None) -> Json:
 
 def history(workitem: Workitem) -> list[Json]:
     """Who did what when, and why if a reason was given; oldest first."""
-    return [_entry(one) for one in workitem.history]
+    return [_entry(entry) for entry in workitem.history]
 
 
-def _entry(one: HistoryEntry) -> Json:
-    told: Json = {"at": iso(one.at), "who": one.who, "what": readable(one.what)}
-    return {**told, "why": one.why} if one.why else told
+def _entry(entry: HistoryEntry) -> Json:
+    shown: Json = {"at": iso(entry.at), "who": entry.who, "what": readable(entry.what)}
+    return {**shown, "why": entry.why} if entry.why else shown
 
 
 _KEYWORD: Final = re.compile(r"\b[A-Z][a-z]+(?:[A-Z][A-Za-z]*)+\b")
@@ -149,9 +149,9 @@ _KEYWORD: Final = re.compile(r"\b[A-Z][a-z]+(?:[A-Z][A-Za-z]*)+\b")
 def readable(what: str) -> str:
     """A text with the keywords in it as names in words."""
 
-    def named(found: re.Match[str]) -> str:
-        tag = tag_of(found[0])
-        return name_of(tag).removesuffix(" Sequence") if tag else found[0]
+    def named(match: re.Match[str]) -> str:
+        tag = tag_of(match[0])
+        return name_of(tag).removesuffix(" Sequence") if tag else match[0]
 
     return _KEYWORD.sub(named, what)
 
@@ -190,13 +190,13 @@ def _course(workitem: Workitem) -> Json:
 def groups(workitem: Workitem, local: tzinfo | None) -> list[Json]:
     """All attributes under headings."""
     where = zone_of(workitem.attributes, local)
-    found: dict[str, list[Json]] = {name: [] for name in GROUP_ORDER}
-    for tag, one in workitem.attributes.items():
+    grouped: dict[str, list[Json]] = {name: [] for name in GROUP_ORDER}
+    for tag, attribute in workitem.attributes.items():
         if tag in _ALONE:
             continue
         rule = rule_for(tag)
-        found[_GROUPS.get(rule.module, "Other") if rule else "Other"].append(node(tag, one, where))
-    return [{"name": name, "attributes": nodes} for name, nodes in found.items() if nodes]
+        grouped[_GROUPS.get(rule.module, "Other") if rule else "Other"].append(node(tag, attribute, where))
+    return [{"name": name, "attributes": nodes} for name, nodes in grouped.items() if nodes]
 
 
 _ALONE: Final = frozenset({tags.TRANSACTION_UID})
@@ -204,23 +204,23 @@ _ALONE: Final = frozenset({tags.TRANSACTION_UID})
 
 def nodes(content: DataSet, where: Zone) -> list[Json]:
     """A data set as nodes."""
-    return [node(tag, one, where) for tag, one in content.items()]
+    return [node(tag, attribute, where) for tag, attribute in content.items()]
 
 
-def node(tag: str, found: Element, where: Zone) -> Json:
+def node(tag: str, attribute: Element, where: Zone) -> Json:
     """One attribute: its name in words and what it holds.
 
     ``values`` are texts; ``times`` their ISO 8601 form where they are date-times; ``items`` hold ``code`` if
     the item is a coded term, else ``nodes``.
     """
-    made: Json = {"tag": tag, "keyword": keyword_of(tag), "name": name_of(tag), "vr": found["vr"]}
-    if found["vr"] == "SQ":
-        made["items"] = [_item(one, where) for one in found.get("Value", ())]
+    described: Json = {"tag": tag, "keyword": keyword_of(tag), "name": name_of(tag), "vr": attribute["vr"]}
+    if attribute["vr"] == "SQ":
+        described["items"] = [_item(item, where) for item in attribute.get("Value", ())]
     else:
-        made["values"] = _texts(found)
-        if found["vr"] == "DT":
-            made["times"] = [iso_of(one, where) for one in made["values"]]
-    return made
+        described["values"] = _texts(attribute)
+        if attribute["vr"] == "DT":
+            described["times"] = [iso_of(item, where) for item in described["values"]]
+    return described
 
 
 def _item(content: DataSet, where: Zone) -> Json:
@@ -231,28 +231,28 @@ def _item(content: DataSet, where: Zone) -> Json:
     return {"nodes": nodes(content, where)}
 
 
-def _texts(found: Element) -> list[str]:
-    if found["vr"] in BINARY_VRS:
-        size = len(found.get("InlineBinary", "")) * 3 // 4
+def _texts(attribute: Element) -> list[str]:
+    if attribute["vr"] in BINARY_VRS:
+        size = len(attribute.get("InlineBinary", "")) * 3 // 4
         return [f"{size} bytes"] if size else []
-    if is_empty(found):
+    if is_empty(attribute):
         return []
-    if found["vr"] == "PN":
-        return [person_text(one) or name_text(one) for one in found["Value"]]
-    return ["" if one is None else str(one) for one in found["Value"]]
+    if attribute["vr"] == "PN":
+        return [person_text(value) or name_text(value) for value in attribute["Value"]]
+    return ["" if value is None else str(value) for value in attribute["Value"]]
 
 
 def references(content: DataSet, sequence: str) -> list[Json]:
     """Inputs or outputs: what they are and from where they can be had."""
-    return [_reference(one) for one in items(content, sequence)]
+    return [_reference(item) for item in items(content, sequence)]
 
 
 def _reference(item: DataSet) -> Json:
     instances = items(item, "00081199")
     sources = [
-        *(text(one, "00080054") for one in items(item, "0040E021")),
-        *(text(one, "00081190") for one in items(item, "0040E025")),
-        *(text(one, "0040E010") for one in items(item, "0040E023")),
+        *(text(part, "00080054") for part in items(item, "0040E021")),
+        *(text(part, "00081190") for part in items(item, "0040E025")),
+        *(text(part, "0040E010") for part in items(item, "0040E023")),
     ]
     return {
         "type": text(item, "0040E020"),
@@ -260,42 +260,42 @@ def _reference(item: DataSet) -> Json:
         "series": text(item, "0020000E"),
         "instances": len(instances),
         "instance": text(instances[0], "00081155") if len(instances) == 1 else "",
-        "sources": [one for one in sources if one],
+        "sources": [part for part in sources if part],
     }
 
 
 # --- events ---
 
 
-def event(one: Event, receivers: Sequence[Json], local: tzinfo | None) -> Json:
+def event(report: Event, receivers: Sequence[Json], local: tzinfo | None) -> Json:
     """An event report and what became of it at each receiver."""
     return {
-        "sequence": one.sequence,
-        "type": int(one.type),
-        "name": EVENT_NAMES[one.type],
-        "at": iso(one.at),
-        "summary": _summary(one),
-        "nodes": nodes(one.information, zone_of(one.information, local)),
+        "sequence": report.sequence,
+        "type": int(report.type),
+        "name": EVENT_NAMES[report.type],
+        "at": iso(report.at),
+        "summary": _summary(report),
+        "nodes": nodes(report.information, zone_of(report.information, local)),
         "receivers": list(receivers),
     }
 
 
-def _summary(one: Event) -> str:
-    told = one.information
-    if one.type is EventType.STATE_REPORT:
-        return f"{text(told, tags.STATE)}, inputs {text(told, tags.READINESS)}"
-    if one.type is EventType.PROGRESS_REPORT:
-        percent, description = progress_of(told)
+def _summary(report: Event) -> str:
+    content = report.information
+    if report.type is EventType.STATE_REPORT:
+        return f"{text(content, tags.STATE)}, inputs {text(content, tags.READINESS)}"
+    if report.type is EventType.PROGRESS_REPORT:
+        percent, description = progress_of(content)
         return " · ".join(
             ([f"{percent:g} %"] if percent is not None else []) + ([description] if description else [])
         )
-    if one.type is EventType.CANCEL_REQUESTED:
-        return f"asked by {text(told, tags.REQUESTING_AE)}"
-    if one.type is EventType.ASSIGNED:
+    if report.type is EventType.CANCEL_REQUESTED:
+        return f"asked by {text(content, tags.REQUESTING_AE)}"
+    if report.type is EventType.ASSIGNED:
         who = [
             code_text(item)
             for tag in (tags.STATION_NAME, tags.HUMAN_PERFORMER_CODES)
-            for item in items(told, tag)
+            for item in items(content, tag)
         ]
         return ", ".join(who)
-    return ", ".join(str(value) for value in values(told, tags.SCP_STATUS))
+    return ", ".join(str(value) for value in values(content, tags.SCP_STATUS))

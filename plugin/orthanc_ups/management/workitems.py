@@ -73,17 +73,17 @@ class Workitems:
 
     def routes(self) -> tuple[Route, ...]:
         """What is offered."""
-        one, subscriber = "/workitems/{uid}", "/workitems/{uid}/subscribers/{ae}"
+        path, subscriber = "/workitems/{uid}", "/workitems/{uid}/subscribers/{ae}"
         return (
             Route("POST", "/workitems", self.create),
-            Route("GET", one, self.read),
-            Route("PUT", one, self.update),
-            Route("DELETE", one, self.purge),
-            Route("GET", f"{one}/events", self.events),
-            Route("POST", f"{one}/claim", self.claim),
-            Route("POST", f"{one}/complete", self.complete),
-            Route("POST", f"{one}/cancel", self.cancel),
-            Route("POST", f"{one}/request-cancel", self.request_cancel),
+            Route("GET", path, self.read),
+            Route("PUT", path, self.update),
+            Route("DELETE", path, self.purge),
+            Route("GET", f"{path}/events", self.events),
+            Route("POST", f"{path}/claim", self.claim),
+            Route("POST", f"{path}/complete", self.complete),
+            Route("POST", f"{path}/cancel", self.cancel),
+            Route("POST", f"{path}/request-cancel", self.request_cancel),
             Route("PUT", subscriber, self.subscribe),
             Route("DELETE", subscriber, self.unsubscribe),
             Route("DELETE", f"{subscriber}/lock", self.release_lock),
@@ -105,7 +105,7 @@ class Workitems:
             "outputs": views.references(done[0], _OUTPUT),
             "history": views.history(workitem),
             "subscribers": self._subscribers(workitem),
-            "form": {key: one for key, one in to_keywords(content).items() if key in EDITABLE},
+            "form": {key: value for key, value in to_keywords(content).items() if key in EDITABLE},
             "closing": self._closing(workitem, call),
         }
 
@@ -137,10 +137,10 @@ class Workitems:
 
     async def events(self, call: Call) -> dict[str, Any]:
         """The event reports of a workitem, and what became of them at each receiver."""
-        found = await self._inspection.event_log(call.uid)
+        logged = await self._inspection.event_log(call.uid)
         local = self._clock.now().tzinfo
-        told = [(one, [self._receiver(one, ae) for ae in one.receivers]) for one in found]
-        return {"events": [views.event(one, receivers, local) for one, receivers in reversed(told)]}
+        rows = [(report, [self._receiver(report, ae) for ae in report.receivers]) for report in logged]
+        return {"events": [views.event(report, receivers, local) for report, receivers in reversed(rows)]}
 
     def _receiver(self, event: Any, ae: str) -> dict[str, Any]:
         """Why it was not told is what its channel last met with, or why it was given up."""
@@ -150,8 +150,8 @@ class Workitems:
         if state == "dead":
             return {"ae": ae, "state": state, "why": self._why_dead(event, ae), "retry": None}
         channels = self._desk.report(ae)
-        errors = [one.last_error for one in channels if one.last_error]
-        unserved = not any(one.serving for one in channels)
+        errors = [channel.last_error for channel in channels if channel.last_error]
+        unserved = not any(channel.serving for channel in channels)
         why = (
             errors[-1]
             if errors
@@ -159,24 +159,26 @@ class Workitems:
             if unserved
             else "on its way"
         )
-        retries = [one.retry_at for one in channels if one.retry_at is not None]
+        retries = [channel.retry_at for channel in channels if channel.retry_at is not None]
         return {"ae": ae, "state": state, "why": why, "retry": views.iso(min(retries, default=None))}
 
     def _why_dead(self, event: Any, ae: str) -> str:
         letters = self._desk.dead_letters(ae, 0, _MOST_LETTERS)
-        return next((one.reason for one in letters if one.sequence == event.sequence), "it was given up")
+        return next(
+            (letter.reason for letter in letters if letter.sequence == event.sequence), "it was given up"
+        )
 
     # --- creating and changing ---
 
     async def create(self, call: Call) -> dict[str, Any]:
         """Create (PS3.4 CC.2.5), with what a template and the inputs in Orthanc add."""
         corrections = self._corrections()
-        given = to_data_set(self._starting.filled(call), "", corrections)
+        dataset = to_data_set(self._starting.filled(call), "", corrections)
         inputs = await self._resources.references(call, call.content.get("inputs"))
-        if inputs and is_empty(given.get(_INPUT)):
-            given[_INPUT] = element("SQ", *inputs)
+        if inputs and is_empty(dataset.get(_INPUT)):
+            dataset[_INPUT] = element("SQ", *inputs)
         uid = call.text("uid") or self._clock.new_uid()
-        attributes = for_creation(given, self._clock.now())
+        attributes = for_creation(dataset, self._clock.now())
         command = Create(call.requester, uid, attributes, corrections.sentences)
         return told(await self._commands.execute(command), Service.CREATE)
 
@@ -272,18 +274,18 @@ def told(outcome: Outcome, service: Service) -> dict[str, Any]:
 
 def _reasons(call: Call) -> DataSet:
     """Reason in words and as a code item. Raises UpsError, HttpProblem."""
-    found: DataSet = {}
+    reasons: DataSet = {}
     if call.requester.reason:
-        found[tags.REASON_FOR_CANCELLATION] = element("LT", call.requester.reason)
+        reasons[tags.REASON_FOR_CANCELLATION] = element("LT", call.requester.reason)
     if call.content.get("code"):
-        found[tags.DISCONTINUATION_REASONS] = element("SQ", to_data_set(call.object("code"), "code"))
-    return found
+        reasons[tags.DISCONTINUATION_REASONS] = element("SQ", to_data_set(call.object("code"), "code"))
+    return reasons
 
 
 def _contact(call: Call) -> DataSet:
-    found: DataSet = {}
+    contact: DataSet = {}
     if call.text("contact_uri").strip():
-        found[tags.CONTACT_URI] = element("UR", call.text("contact_uri").strip())
+        contact[tags.CONTACT_URI] = element("UR", call.text("contact_uri").strip())
     if call.text("contact_name").strip():
-        found[tags.CONTACT_NAME] = element("LO", call.text("contact_name").strip())
-    return found
+        contact[tags.CONTACT_NAME] = element("LO", call.text("contact_name").strip())
+    return contact

@@ -225,9 +225,9 @@ class Metrics:
 
     async def publish(self) -> None:
         """Publish once."""
-        found = await self.read()
+        readings = await self.read()
         for metric in METRICS:
-            self._publish(metric.name, found.get(metric.name, 0))
+            self._publish(metric.name, readings.get(metric.name, 0))
 
     async def read(self) -> dict[str, float]:
         """Every figure by the name of its metric; what never happened may be absent, and means 0."""
@@ -261,19 +261,19 @@ class Metrics:
 
 async def _unhurried(reports: Iterable[EndpointFigures]) -> list[EndpointFigures]:
     """Some at a time, as a thousand reports take some milliseconds."""
-    found: list[EndpointFigures] = []
+    figures: list[EndpointFigures] = []
     for report in reports:
-        found.append(report)
-        if len(found) % _AT_ONCE == 0:
+        figures.append(report)
+        if len(figures) % _AT_ONCE == 0:
             await asyncio.sleep(0)
-    return found
+    return figures
 
 
 def _deliveries(counts: Mapping[tuple[str, str, EventType], int]) -> dict[str, float]:
-    found: dict[str, float] = {}
+    readings: dict[str, float] = {}
 
     def add(name: str, count: int) -> None:
-        found[f"ups_events_{name}_total"] = found.get(f"ups_events_{name}_total", 0.0) + count
+        readings[f"ups_events_{name}_total"] = readings.get(f"ups_events_{name}_total", 0.0) + count
 
     for (what, channel, kind), count in counts.items():
         if what == "delivered":
@@ -281,21 +281,25 @@ def _deliveries(counts: Mapping[tuple[str, str, EventType], int]) -> dict[str, f
                 add(name, count)
         elif what in _FATES:
             add(what, count)
-    return found
+    return readings
 
 
 def _endpoints(reports: list[EndpointFigures], now: float) -> dict[str, float]:
-    oldest = min((one.oldest_at for one in reports if one.pending and one.oldest_at), default=now)
+    oldest = min((report.oldest_at for report in reports if report.pending and report.oldest_at), default=now)
     return {
-        "ups_events_pending": sum(one.pending for one in reports),
-        "ups_events_pending_maximum": max((one.pending for one in reports), default=0),
+        "ups_events_pending": sum(report.pending for report in reports),
+        "ups_events_pending_maximum": max((report.pending for report in reports), default=0),
         "ups_events_pending_oldest_seconds": max(0.0, now - oldest),
-        "ups_subscribers_failing": sum(one.pending > 0 and one.retry_at is not None for one in reports),
-        "ups_dead_letters": sum(one.dead_letters for one in reports),
-        "ups_delivery_seconds_median_maximum": max(
-            (one.latency_median or 0.0 for one in reports), default=0.0
+        "ups_subscribers_failing": sum(
+            report.pending > 0 and report.retry_at is not None for report in reports
         ),
-        "ups_delivery_seconds_p95_maximum": max((one.latency_p95 or 0.0 for one in reports), default=0.0),
+        "ups_dead_letters": sum(report.dead_letters for report in reports),
+        "ups_delivery_seconds_median_maximum": max(
+            (report.latency_median or 0.0 for report in reports), default=0.0
+        ),
+        "ups_delivery_seconds_p95_maximum": max(
+            (report.latency_p95 or 0.0 for report in reports), default=0.0
+        ),
     }
 
 

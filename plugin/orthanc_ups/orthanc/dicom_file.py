@@ -234,7 +234,7 @@ def _occurs(data: bytes, tag: int, value: bytes) -> bool:
     while position >= 0:
         start = _before_padding(data, position)
         header = data[max(0, start - _LONGEST_HEADER) : position]
-        if any(one in header for one in tags):
+        if any(encoded_tag in header for encoded_tag in tags):
             return True
         position = data.find(value, position + 1)
     return False

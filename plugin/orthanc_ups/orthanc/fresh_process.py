@@ -37,7 +37,7 @@ def ensure(warn: Callable[[str], object], process: Path = Path("/proc/self")) ->
 
 def _replace(process: Path) -> None:
     command = (process / "cmdline").read_bytes().split(b"\0")[:-1]
-    for number in (int(found.name) for found in (process / "fd").iterdir()):
+    for number in (int(descriptor.name) for descriptor in (process / "fd").iterdir()):
         if number > _STANDARD:
             _do_not_hand_on(number)
     os.execv(_program(process), command)  # noqa: S606  # the very command that runs

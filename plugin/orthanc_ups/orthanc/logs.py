@@ -58,7 +58,7 @@ def attach(sink: LogSink) -> OrthancHandler:
     """
     warnings.filterwarnings("ignore", module="pydicom")
     handler = OrthancHandler(sink)
-    for name, level in ((_OURS, logging.INFO), *((one, logging.ERROR) for one in _LIBRARIES)):
+    for name, level in ((_OURS, logging.INFO), *((library, logging.ERROR) for library in _LIBRARIES)):
         logger = logging.getLogger(name)
         logger.handlers = [handler]
         logger.propagate = False

@@ -42,8 +42,8 @@ class Reply:
     def __str__(self) -> str:
         """The status, and what Orthanc says to it: ``507 Full storage: …``."""
         try:
-            told = orjson.loads(self.body)
-            words = [str(told[name]) for name in ("Message", "Details") if told.get(name)]
+            content = orjson.loads(self.body)
+            words = [str(content[name]) for name in ("Message", "Details") if content.get(name)]
         except (orjson.JSONDecodeError, AttributeError):
             words = []
         return f"{self.status} {': '.join(words)}".rstrip()

@@ -82,7 +82,7 @@ class OrthancModalities:
     def ae_titles(self) -> tuple[str, ...]:
         """Every AE title there is, sorted."""
         return tuple(
-            sorted({self._titles.spelled(found[0].ae_title) for found in self._by_ae_title.values()})
+            sorted({self._titles.spelled(group[0].ae_title) for group in self._by_ae_title.values()})
         )
 
     async def lookup(self, ae_title: str) -> tuple[Modality, ...]:
@@ -145,9 +145,9 @@ class OrthancModalities:
 
     def _take(self, grouped: dict[str, tuple[Modality, ...]]) -> None:
         before, self._by_ae_title = self._by_ae_title, grouped
-        self._note_spellings(self._titles.list(found[0].ae_title for found in grouped.values()))
-        news = [one for key, found in grouped.items() if found != before.get(key) for one in found]
-        for ae_title in dict.fromkeys(one.ae_title for one in news):
+        self._note_spellings(self._titles.list(group[0].ae_title for group in grouped.values()))
+        news = [modality for key, group in grouped.items() if group != before.get(key) for modality in group]
+        for ae_title in dict.fromkeys(modality.ae_title for modality in news):
             self.moved(ae_title)
 
     def _note_spellings(self, respelled: dict[str, str]) -> None:
