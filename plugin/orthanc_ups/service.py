@@ -154,8 +154,8 @@ class UpsService:
 
     @property
     def store_trouble(self) -> str:
-        """Why the last write was not done, "" if it was."""
-        return self._writer.trouble
+        """Why nothing can be stored any more, or the last write was not done; "" if it was."""
+        return self._recovery.given_up or self._writer.trouble
 
     async def prove_store(self) -> None:
         """Write something harmless. Raises StoreUnavailable."""

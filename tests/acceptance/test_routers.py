@@ -88,10 +88,12 @@ def test_a_script_that_deletes_the_running_worklist_again_and_again_is_named_and
                 )
         names_the_router(orthanc)
         assert requests.get(patient, timeout=30).status_code == 404
+        wait_until(lambda: orthanc.health() == 503, "the health says so before anybody writes", 20)
         refusal = client(orthanc).post(f"/workitems/{uid}/subscribers/WATCHER")
         assert refusal.status_code == 503, refusal.text
         assert RECOGNIZED in refusal.text
         assert orthanc.log_text().count("Nothing can be stored any more") == 1
+        assert orthanc.health() == 503
         orthanc.stop()
         orthanc.start()
         client(orthanc).claim(uid)

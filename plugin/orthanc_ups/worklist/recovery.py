@@ -32,14 +32,18 @@ _KINDS: Final = {
 
 
 class Recovery:
-    """Reads everything in, and again; writes back what somebody deleted."""
+    """Reads everything in, and again; writes back what somebody deleted.
+
+    Attributes:
+        given_up: why nothing is written back any more, "" as a rule.
+    """
 
     def __init__(self, state: WorklistState, entries: CopiedEntries, commits: Commits) -> None:
         self._state = state
         self._entries = entries
         self._commits = commits
         self._restoring = False
-        self._given_up = False
+        self.given_up = ""
 
     # --- at the start ---
 
@@ -104,7 +108,7 @@ class Recovery:
 
     async def look_after_shelves(self) -> None:
         """Write back what somebody deleted in Orthanc, if anything; goes on until that is done, or is of no use."""
-        if self._restoring or self._given_up:
+        if self._restoring or self.given_up:
             return
         self._restoring = True
         try:
@@ -121,7 +125,7 @@ class Recovery:
             _log.error("What was deleted in Orthanc cannot be written back yet: %s", error)
             return False
         except StoreMisconfigured as error:
-            self._given_up = True
+            self.given_up = str(error)
             _log.error("Nothing can be stored any more: %s", error)
         return True
 
