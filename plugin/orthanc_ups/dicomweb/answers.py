@@ -40,7 +40,8 @@ _FAST: Final = 3
 _GZIP: Final = 31
 _RETRY_AFTER: Final = 5  # seconds
 _LONGEST_WARNING: Final = 1000
-_LONGEST_HEADER: Final = 4000
+_LONGEST_HEADER: Final = 2400
+"""Together with the Warning, so that all headers fit into the 4 KiB that proxies such as nginx take by default."""
 _NOT_TO_BE_KEPT: Final = ("Cache-Control", "no-store")  # patients' data
 
 
@@ -71,12 +72,19 @@ def done(outcome: Outcome, service: Service, base: str, headers: Headers = ()) -
     if modifications:
         headers = (
             *headers,
-            warning(base, modifications[:_LONGEST_WARNING]),
-            ("X-Ups-Modifications", modifications[:_LONGEST_HEADER]),
+            warning(base, _shortened(modifications, _LONGEST_WARNING, " ... (more in X-Ups-Modifications)")),
+            ("X-Ups-Modifications", _shortened(modifications, _LONGEST_HEADER, " ...")),
         )
     if status >= 400:  # a success for DIMSE only: there was no such subscription
         return report(status, {"Detail": outcome.status.meaning}, headers)
     return WebResponse(status, headers)
+
+
+def _shortened(text: str, longest: int, ending: str) -> str:
+    """What fits, cut between words; the ending says that it is not all."""
+    if len(text) <= longest:
+        return text
+    return text[: longest - len(ending)].rpartition(" ")[0].rstrip(",;") + ending
 
 
 def _modifications(outcome: Outcome) -> str:
