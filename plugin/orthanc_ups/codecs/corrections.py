@@ -38,20 +38,20 @@ class Corrections:
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """Each names the attribute and holds no value of it."""
+        """One per correction; each names the attribute, none contains its value."""
         said = tuple(self._sentences)
         if len(said) <= _MAX_SENTENCES:
             return said
         return (*said[:_MAX_SENTENCES], f"{len(said) - _MAX_SENTENCES} more corrections")
 
     def note(self, path: str, what: str) -> None:
-        """``path`` is the attribute, as tags joined by dots; ``what`` goes on behind its name."""
+        """Note a correction of an attribute: ``path`` is its tags joined by dots, ``what`` follows its name."""
         *above, tag = path.split(".")
         inside = "".join(f", in {_spelled(outer)}" for outer in reversed(above))
         self.say(f"{_spelled(tag)} {what}{inside}")
 
     def say(self, sentence: str) -> None:
-        """A correction that is about no single attribute."""
+        """Note a correction that does not concern a single attribute."""
         self._sentences[sentence] = None
 
 
@@ -77,7 +77,7 @@ def tag_of_name(name: str) -> str | None:
 
 @lru_cache(4096)
 def right_vr(tag: str, vr: str) -> str:
-    """The VR to read an element by that came with ``vr``, where that says nothing: UN of a known tag, or no VR."""
+    """The VR by which to read an element that came with ``vr``: that of the dictionary if ``vr`` is UN or not a VR."""
     if vr.upper() in REPRESENTATIONS and vr != "UN":
         return vr.upper()
     dictionary_vr = VR_OF.get(tag) or vr_of(tag)
@@ -93,7 +93,7 @@ def is_usual(vr: str, value: Any) -> bool:
 
 
 def unpacked(vr: str, inline: str) -> Element | None:
-    """InlineBinary of an element that the dictionary gives a VR of text or numbers, or None if it is none of that."""
+    """The values in an InlineBinary whose VR is one of text or numbers, otherwise None."""
     if vr == "SQ" or vr in BINARY_VRS or vr not in REPRESENTATIONS:
         return None
     try:

@@ -55,7 +55,7 @@ _MAX_NODES: Final = (
 
 
 class MalformedJson(ValueError):
-    """The text is no JSON, or not the JSON of a data set; the message says where."""
+    """The text is not JSON, or not the JSON of a data set; the message says where."""
 
 
 # --- writing ----------------------------------------------------------------------------------------
@@ -67,7 +67,7 @@ def encode(dataset: DataSet) -> bytes:
 
 
 def from_text(text: bytes) -> bytes:
-    """The same for a data set that is JSON text already, compact, of the inner form (core/dataset.py)."""
+    """As ``encode``, for a data set that already is compact JSON text of the inner form (core/dataset.py)."""
     if not text.isascii():
         text = _with_character_set(text)
     return _NUMERIC.sub(_numbers, text)
@@ -85,7 +85,7 @@ def encode_all(datasets: Iterable[DataSet]) -> bytes:
 
 
 def from_texts(texts: Iterable[bytes]) -> bytes:
-    """The same for texts as ``from_text`` takes them."""
+    """As ``encode_all``, for texts as ``from_text`` takes them."""
     return b"[%b]" % b",".join(map(from_text, texts))
 
 
@@ -133,7 +133,7 @@ def decode(body: bytes, nesting: int = DEEPEST, corrections: Corrections | None 
 
 
 def data_set(value: object, nesting: int = DEEPEST) -> DataSet:
-    """A data set that stands somewhere in what ``parsed`` gave. Raises as ``decode``."""
+    """A data set nested in a result of ``parsed``. Raises as ``decode``."""
     if not isinstance(value, dict):
         raise MalformedJson("expected a JSON object with tags as names")
     reader = _Reader(None)
@@ -292,7 +292,7 @@ def _refused(tag: str, path: str, what: str) -> UpsError:
 
 
 def _well_formed(member: Any, tag: str, path: str, corrections: Corrections) -> Any:
-    """An element as PS3.18 F.2.2 has it, made of a bare value or an object with other members."""
+    """An element in the form of PS3.18 F.2.2, from a bare value or an object with other members."""
     if (
         type(member) is dict
         and member.keys() <= _MEMBERS
@@ -316,7 +316,7 @@ def _well_formed(member: Any, tag: str, path: str, corrections: Corrections) -> 
 
 
 def _members(member: Any, tag: str) -> dict[str, Any] | None:
-    """The members of an element whatever their case, or None if an object is a value itself."""
+    """The members of an element in any case, or None if the object itself is a value."""
     if not isinstance(member, dict):
         return None
     named = {_SPELLINGS[key.lower()]: value for key, value in member.items() if key.lower() in _SPELLINGS}
@@ -324,6 +324,6 @@ def _members(member: Any, tag: str) -> dict[str, Any] | None:
 
 
 def _in_plain_base64(text: str) -> str:
-    """The alphabet of URLs and padding that is left out are base64 all the same."""
+    """Base64 with the URL alphabet or without padding, in plain form."""
     plain = text.replace("-", "+").replace("_", "/")
     return plain + "=" * (-len(plain) % 4)

@@ -131,12 +131,12 @@ _LARGEST_GAP: Final = 1000
 
 
 class MalformedXml(ValueError):
-    """The text is no XML, or not of the Native DICOM Model; the message says where."""
+    """The text is not XML, or not of the Native DICOM Model; the message says where."""
 
 
 @dataclass(slots=True)
 class _Node:
-    """An element that is open: its attributes, and what its children have become."""
+    """An open XML element: its attributes, and the results of its children."""
 
     name: str
     attributes: dict[str, str]
@@ -172,7 +172,7 @@ def decode(body: bytes, nesting: int = DEEPEST, corrections: Corrections | None 
 
 
 class _Builder:
-    """What the parser calls."""
+    """The target of the parser: ``start``, ``data`` and ``end`` for each element, ``close`` at the end."""
 
     def __init__(self, nesting: int, corrections: Corrections | None) -> None:
         self._nesting = nesting
@@ -182,7 +182,7 @@ class _Builder:
         self._faults = Gathered()
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
-        """An element begins."""
+        """Check that the element may stand here, and open it."""
         local = name.removeprefix("{" + NAMESPACE + "}")
         above = self._open[-1]
         if above.name not in _PARENTS.get(local, ()):
@@ -210,7 +210,7 @@ class _Builder:
         return meant
 
     def data(self, characters: str) -> None:
-        """Text within an element."""
+        """Collect the text of a leaf; only blanks may stand elsewhere."""
         node = self._open[-1]
         if node.name in _LEAVES:
             node.text.append(characters)
@@ -218,7 +218,7 @@ class _Builder:
             raise MalformedXml(f"text is not expected in <{node.name}>")
 
     def end(self, _name: str) -> None:
-        """An element ends: its parent takes what it has become."""
+        """Close the element and hand its result to its parent."""
         node = self._open.pop()
         above = self._open[-1]
         if node.name == "NativeDicomModel":
@@ -238,7 +238,7 @@ class _Builder:
             above.children.append((node.attributes.get("number", ""), _child(node)))
 
     def close(self) -> DataSet:
-        """The document is read. Raises UpsError that names every attribute that cannot be."""
+        """The data set of the document. Raises UpsError naming every attribute that cannot be read."""
         self._faults.refuse()
         return self._result
 
@@ -252,7 +252,7 @@ def _child(node: _Node) -> Any:
 
 
 def _joined(node: _Node) -> str:
-    """The components of a name with carets, up to the last one that is there."""
+    """The components of a name joined by carets, up to the last that is present."""
     parts = dict(node.children)
     last = max((number for number, name in enumerate(COMPONENTS) if name in parts), default=-1)
     return "^".join(parts.get(name, "") for name in COMPONENTS[: last + 1])
@@ -326,7 +326,7 @@ def _by_number(node: _Node) -> dict[int, Any]:
 
 
 def _with_gaps(placed: dict[int, Any]) -> list[Any]:
-    """Values in order; a number that is left out is an empty value."""
+    """Values in order; a missing number is an empty value."""
     return [placed.get(index) for index in range(1, max(placed, default=0) + 1)]
 
 

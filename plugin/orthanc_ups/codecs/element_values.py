@@ -33,13 +33,13 @@ _LONGEST_DECIMAL: Final = 16
 
 
 class Number(str):
-    """A number as it was written, of a notation that tells numbers from text (JSON)."""
+    """A number as written in JSON, which tells numbers from text."""
 
     __slots__ = ()
 
 
 def inner_values(vr: str, listed: Sequence[Any], path: str, corrections: Corrections | None) -> list[Any]:
-    """Values of any VR but SQ and PN; ``corrections`` notes what became of those that are not as DICOM has them."""
+    """Values of any VR but SQ and PN; ``corrections`` notes those that DICOM writes otherwise."""
     if corrections is None:
         return [inner_value(vr, value) for value in listed]
     if any(type(value) is Number for value in listed):
@@ -48,7 +48,7 @@ def inner_values(vr: str, listed: Sequence[Any], path: str, corrections: Correct
 
 
 def _noted_numbers(vr: str, listed: Sequence[Any], path: str, corrections: Corrections) -> Sequence[Any]:
-    """The same values, with those as text that are numbers where text belongs."""
+    """The same values, with numbers turned into text where text belongs."""
     if corrections.lenient and vr not in _NUMERIC_VRS:
         corrections.note(path, "was a JSON number, which is text now")
         return [str(value) if type(value) is Number else value for value in listed]
@@ -124,11 +124,11 @@ def _shortened(number: Number) -> str:
 
 
 def _whole(number: Number) -> str:
-    """``40.0`` is a whole number, too."""
+    """An integer as text; ``40.0`` is one too."""
     value = float(number)
     return str(int(value)) if value.is_integer() and abs(value) < 2**31 else str(number)
 
 
 def _plain(raw: Any) -> Any:
-    """A Number where none belongs is shown to the rules as what it is."""
+    """A Number where none belongs becomes a float, so that the rules refuse it as one."""
     return float(raw) if type(raw) is Number else raw

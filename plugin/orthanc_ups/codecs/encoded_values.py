@@ -65,7 +65,7 @@ _ORTHANC_NAMES: Final[Mapping[str, str]] = MappingProxyType(
 
 
 def undeclared(orthanc_name: str) -> Encodings:
-    """What non-ASCII text without Specific Character Set is taken for: Orthanc's ``DefaultEncoding``."""
+    """The encoding of non-ASCII text without Specific Character Set: Orthanc's ``DefaultEncoding``."""
     return (_ORTHANC_NAMES.get(orthanc_name.lower(), "latin_1"),)
 
 
@@ -87,13 +87,13 @@ def declared(terms: str, otherwise: Encodings) -> Encodings:
 
 
 def _defined_term(term: str) -> str:
-    """The defined term; widely seen misspellings are put right."""
+    """The defined term; common misspellings are corrected."""
     plain = term.strip().upper()
     spelled = _REPERTOIRE.fullmatch(plain)
     if spelled:
         plain = f"{'ISO 2022 IR' if spelled[1] else 'ISO_IR'} {spelled[2]}"
     if plain not in _PYTHON_NAMES:
-        raise LookupError(f"{term.strip()[:24]!r} is no character set of DICOM")
+        raise LookupError(f"{term.strip()[:24]!r} is not a character set of DICOM")
     return plain
 
 
@@ -109,7 +109,11 @@ def decoded(value: bytes, encodings: Encodings, delimiters: frozenset[int]) -> s
 
 
 def _part(part: bytes, encodings: Encodings, delimiters: frozenset[int]) -> str:
-    """What stands from one escape sequence to the next (PS3.5 §6.1.2.5.3)."""
+    """The text from one escape sequence to the next (PS3.5 §6.1.2.5.3).
+
+    Example: ``ESC $ ) C`` switches to KS X 1001 until the next delimiter, such as ``^`` in a person name; from there
+    on the first encoding holds again, even without another escape sequence.
+    """
     if not part.startswith(_ESCAPE):
         return part.decode(encodings[0])
     code = part[:4] if part[1:3] in (b"$(", b"$)") else part[:3]
@@ -131,7 +135,7 @@ NUMBER_CODES: Final[Mapping[str, str]] = MappingProxyType(
 """How module struct calls the VRs that hold numbers."""
 
 SINGLE_TEXT_VRS: Final = frozenset({"LT", "ST", "UR", "UT"})
-"""VRs with one value only, in which a backslash is a character like others."""
+"""VRs with a single value, in which a backslash is an ordinary character."""
 
 NAME_GROUPS: Final = ("Alphabetic", "Ideographic", "Phonetic")
 

@@ -46,7 +46,7 @@ class Action:
 
 
 def _change_state(action: Action) -> Command:
-    """A Transaction UID that is no UID is a wrong one (C301), which the state table judges in its turn."""
+    """A Transaction UID that is not a UID counts as a wrong one (C301), which the state table decides."""
     _check_rest(action, (tags.STATE, tags.TRANSACTION_UID))
     state = _needed(action, tags.STATE)
     transaction = _single_value(action, tags.TRANSACTION_UID)
@@ -99,7 +99,7 @@ ACTION_TYPES: Final = frozenset(_READERS)
 
 
 def command(action_type: int, action: Action) -> Command:
-    """What an N-ACTION asks for.
+    """The command that an N-ACTION requests.
 
     Raises:
         UpsError: 0114 for an argument that the action does not have, 0115 for a missing or wrong one, 0212 for one
@@ -112,11 +112,11 @@ def command(action_type: int, action: Action) -> Command:
 def _check_rest(action: Action, own: Collection[str], *, keys: bool = False) -> None:
     tag = unexpected(action.information, own, lenient=action.lenient, keys=keys)
     if tag:
-        raise refusal(NO_SUCH_ARGUMENT, (), tag, "is no argument of this action")
+        raise refusal(NO_SUCH_ARGUMENT, (), tag, "is not an argument of this action")
 
 
 def _check_nothing_else(action: Action) -> None:
-    """Who wants no more events loses nothing, whatever else is sent: a Deletion Lock, the filter of before."""
+    """Leniently, extra arguments of Unsubscribe and Suspend are ignored: a Deletion Lock, the former filter."""
     if not action.lenient:
         _check_rest(action, (tags.RECEIVING_AE,))
 

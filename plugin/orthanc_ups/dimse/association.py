@@ -39,17 +39,17 @@ from .negotiation import Agreement
 
 _log = logging.getLogger("orthanc_ups.dimse")
 
-_MAX_WAITING: Final = 1  # messages that came and are not served yet; more stay in the network
+_MAX_WAITING: Final = 1  # messages received but not yet served; more stay in the network
 _MAX_CONTROL: Final = 1024  # bytes of a release or abort
-_SLACK: Final = 256  # bytes by which sloppy peers exceed the greatest PDU
+_SLACK: Final = 256  # bytes by which careless peers exceed the maximum PDU length
 _MAX_SENT: Final = 128 * 1024  # bytes of a PDU for a peer that takes any size
-_SENT_AT_ONCE: Final = 64 * 1024  # bytes of PDUs that are made and written before others have their turn
+_SENT_AT_ONCE: Final = 64 * 1024  # bytes of PDUs written before other associations get a turn
 _MESSAGE_FACTOR: Final = 10  # a whole message may take this many times as long as one PDU
 _FAREWELL: Final = 1.0  # seconds for the peer to take the last bytes and to close
 
 
 class Gone(Exception):
-    """The association has ended. The text says how, in words."""
+    """The association has ended; the text says how."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class Wire:
         return read_header(await self._reader.readexactly(HEADER_SIZE))
 
     async def body(self, length: int, max_length: int) -> bytes:
-        """What follows a header. Raises ProtocolError if it is too long, before it is read."""
+        """The rest of a PDU behind its header. Raises ProtocolError before it is read if it is too long."""
         if length > max_length:
             raise ProtocolError(
                 f"PDU of {length} bytes, expected at most {max_length}", AbortReason.INVALID_VALUE
@@ -97,11 +97,11 @@ class Wire:
         return await self._reader.readexactly(length)
 
     def write(self, pdu: bytes) -> None:
-        """Send soon."""
+        """Hand over to the connection, which sends it without waiting."""
         self._writer.write(pdu)
 
     async def drain(self) -> None:
-        """Wait until the peer keeps up. Raises OSError if the connection is lost."""
+        """Wait until the peer has caught up. Raises OSError if the connection is lost."""
         await self._writer.drain()
 
     async def close(self, *, linger: bool = False) -> None:
@@ -115,7 +115,7 @@ class Wire:
         self.drop()
 
     def drop(self) -> None:
-        """Close the connection at once; what was not sent yet is lost."""
+        """Close the connection at once; unsent bytes are lost."""
         self._writer.transport.abort()
 
     async def _read_to_the_end(self) -> None:
@@ -160,13 +160,13 @@ class Association:
 
     @property
     def is_open(self) -> bool:
-        """False as soon as the peer left, or we closed."""
+        """False once either side has left."""
         return self._ended is None and not self._closed
 
     # --- messages ---
 
     async def receive(self) -> Message:
-        """The next message but C-CANCEL; ``forget`` it in the end. Raises Gone at the end of the association."""
+        """The next message other than C-CANCEL; ``forget`` it when done. Raises Gone when the association ends."""
         if self.is_open:
             message = await self._incoming.get()
             if message is not None and self.is_open:
@@ -192,7 +192,7 @@ class Association:
         return message.number(MESSAGE_ID) in self._canceled
 
     def forget(self, message: Message) -> None:
-        """The operation is over; its number and the room of its data set may be used again."""
+        """The operation is over: its Message ID and the memory of its data set are free again."""
         number = message.number(MESSAGE_ID)
         self._pending.discard(number)
         self._canceled.discard(number)
@@ -287,7 +287,7 @@ class Association:
         if kind is PduType.DATA:
             await self._assemble(body)
         elif kind is PduType.RELEASE_RQ:
-            self._released.set()  # what was asked before is answered first
+            self._released.set()  # earlier requests are answered first
         elif kind is PduType.RELEASE_RP:
             self._end("released")
         elif kind is PduType.ABORT:
@@ -301,12 +301,12 @@ class Association:
         for message in self._assembler.feed(body):
             if message.field == CommandField.C_CANCEL:
                 self._canceled |= self._pending & {message.number(RESPONDED_ID)}
-                self._give_back(message)  # it should have no data set, but may
+                self._give_back(message)  # it should not have a data set, but may
             else:
                 await self._hand_over(message)
 
     async def _hand_over(self, message: Message) -> None:
-        """The association may end while there is no place in the queue: then nobody else knows the message."""
+        """If the association ends while the queue is full, nobody else holds the message: its memory is freed here."""
         self._pending.add(message.number(MESSAGE_ID))
         try:
             await self._incoming.put(message)
@@ -334,12 +334,12 @@ class Association:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(patience):
                     await asyncio.shield(self._reading)
-            if self._released.is_set():  # both sides asked at the same time
+            if self._released.is_set():  # both sides requested release at the same time
                 self._wire.write(RELEASE_RP)
         await self._shut(linger=False)
 
     async def abort(self) -> None:
-        """AbortReason and close at once."""
+        """Abort and close at once."""
         if self.is_open:
             self._wire.write(ABORT_BY_USER)
         await self._shut(linger=False)
@@ -358,7 +358,7 @@ class Association:
 
 
 def _batches(messages: Iterable[Message], max_pdu: int) -> Iterator[bytes]:
-    """The PDUs of messages, made as they are asked for: a large data set in small PDUs is many of them."""
+    """The PDUs of messages, encoded lazily: a large data set becomes very many small PDUs."""
     batch = bytearray()
     for message in messages:
         for part in fragments(message, max_pdu):

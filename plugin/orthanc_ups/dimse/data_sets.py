@@ -74,10 +74,10 @@ BIG_ENDIAN: Final = Syntax("1.2.840.10008.1.2.2", explicit=True, order=">")
 SYNTAXES: Final[Mapping[str, Syntax]] = MappingProxyType(
     {syntax.uid: syntax for syntax in (EXPLICIT, IMPLICIT, DEFLATED, BIG_ENDIAN)}
 )
-"""By UID, in the order in which we like them."""
+"""By UID, in order of preference."""
 
 UNDEFINED: Final = 0xFFFFFFFF
-"""The length of a sequence or item that ends with a delimiter."""
+"""Length of a sequence or item that ends with a delimiter."""
 
 SHORT_VRS: Final = frozenset(vr.value for vr in EXPLICIT_VR_LENGTH_16)
 """VRs whose length has 16 bits in explicit syntaxes (PS3.5 Table 7.1-2)."""
@@ -86,7 +86,7 @@ LONG_VRS: Final = frozenset(vr.value for vr in EXPLICIT_VR_LENGTH_32)
 """VRs whose length has 32 bits in explicit syntaxes (PS3.5 Table 7.1-1)."""
 
 WORD_SIZES: Final[Mapping[str, int]] = MappingProxyType({"OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8})
-"""Bytes of one word of the binary VRs that know a byte order."""
+"""Bytes per word of the binary VRs whose words have a byte order."""
 
 
 def swapped(binary: bytes, vr: str) -> bytes:
@@ -158,7 +158,7 @@ def decode(
         corrections: notes what is read otherwise than it stands; without, nothing is.
 
     Raises:
-        UpsError: 0110 if the structure is broken, 0106 if an element is, 0213 if it is too large.
+        UpsError: 0110 if the structure is broken, 0106 if an element is, 0213 if the data set is too large.
     """
     if syntax.deflated:
         encoded = _inflated(encoded, max_size)
@@ -176,7 +176,7 @@ def decode(
 
 
 def _without_head(encoded: bytes, syntax: Syntax, corrections: Corrections) -> tuple[bytes, Syntax]:
-    """The data set of a whole DICOM file, which some send as it stands, and its syntax (PS3.10 §7.1)."""
+    """The data set and syntax of a whole DICOM file, which some peers send unchanged (PS3.10 §7.1)."""
     offset, uid = _PREAMBLE + 4, ""
     while encoded[offset : offset + 2] == b"\x02\x00" and len(encoded) >= offset + 12:
         is_long = encoded[offset + 4 : offset + 6].decode("latin_1") in LONG_VRS
@@ -198,7 +198,7 @@ def _in_other_syntax(
     corrections: Corrections,
     error: UpsError,
 ) -> DataSet:
-    """What is Implicit VR though Explicit VR was negotiated, or the other way round."""
+    """A data set in Implicit VR though Explicit VR was negotiated, or the other way round."""
     other = IMPLICIT if syntax.explicit else EXPLICIT
     try:
         dataset = _Decoder(encoded, other, bounds, otherwise, corrections).whole()
@@ -212,7 +212,7 @@ def _in_other_syntax(
 
 
 def _inflated(encoded: bytes, max_size: int) -> bytes:
-    """PS3.5 §A.5 has the bare stream of RFC 1951; some send it with the header of RFC 1950."""
+    """PS3.5 §A.5 requires the bare stream of RFC 1951; some peers add the header of RFC 1950."""
     try:
         inflater = zlib.decompressobj(-zlib.MAX_WBITS)
         plain = inflater.decompress(encoded, max_size + 1)
@@ -235,7 +235,13 @@ def too_large(max_size: int) -> UpsError:
 
 
 class _Decoder:
-    """One pass over one data set."""
+    """One pass over one data set.
+
+    Each method takes the offset where it starts and returns the one where it ended. ``_level`` reads the elements of
+    the data set or of an item, ``_items`` the items of a sequence, and they call each other: for (0040,4018) with one
+    item, ``_level`` reads its header, ``_items`` the header of the item, and a second ``_level`` what is in it.
+    ``_trail`` holds the sequences around the current element for refusals such as "(0040,4018)>(0008,0100)".
+    """
 
     def __init__(
         self,
@@ -297,7 +303,7 @@ class _Decoder:
         if not vr:
             return tag, vr, self._long(encoded, offset + 4)[0], offset + 8
         if vr == _NO_VR and offset and not any(encoded[offset:end]):
-            return _PADDING, "OB", end - offset - 8, offset + 8  # zeros up to a block of some size
+            return _PADDING, "OB", end - offset - 8, offset + 8  # padding with zeros to a block size
         if vr == _NO_VR:
             raise self._fault(tag, "has no VR, expected an explicit one", PROCESSING_FAILURE)
         if end - offset < 12:
@@ -578,7 +584,7 @@ class _Encoder:
         return self._too_long((int(tag[:4], 16), int(tag[4:], 16)), vr, element)
 
     def _too_long(self, numbers: tuple[int, int], vr: str, element: Element) -> bytes:
-        """What does not fit into 16 bits of length goes as UN, which is always little endian (PS3.5 §6.2.2)."""
+        """A value too long for a 16-bit length is written as UN, always little endian (PS3.5 §6.2.2)."""
         plain = _Encoder(IMPLICIT)
         value = plain._value(vr, element)
         self._needs_utf8 |= plain._needs_utf8
@@ -623,7 +629,7 @@ class _Encoder:
 
 @lru_cache(maxsize=4096)
 def _head(tag: str, vr: str, order: str, explicit: bool) -> bytes:
-    """What stands before the length of an element (PS3.5 §7.1)."""
+    """Tag and VR, which precede the length of an element (PS3.5 §7.1)."""
     numbers = struct.pack(f"{order}HH", int(tag[:4], 16), int(tag[4:], 16))
     if not explicit:
         return numbers
@@ -649,7 +655,7 @@ def _numbers(values: list[Any], code: str, order: str) -> bytes:
     return struct.pack(f"{order}{len(numbers)}{code}", *numbers)
 
 
-# --- with the settings ---
+# --- both, with the limits of the settings ---
 
 _LARGE: Final = 64 * 1024  # bytes; below, decoding takes a few milliseconds at most
 _FIRST_OF_CONTENT: Final = "00080000"  # below are command sets, file meta information and directories
@@ -666,7 +672,7 @@ class Codec:
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="UPS-DECODE")
 
     def corrections(self) -> Corrections:
-        """For a request whose answer can tell what was corrected."""
+        """A new record of corrections, for a request whose answer can report them."""
         return Corrections(lenient=not self._strict)
 
     async def decoded(
@@ -689,7 +695,7 @@ class Codec:
         return {tag: element for tag, element in dataset.items() if tag >= _FIRST_OF_CONTENT}
 
     def too_large(self) -> UpsError:
-        """The refusal of a data set that was thrown away while it came."""
+        """The refusal of a data set that was discarded on arrival."""
         return too_large(self._max_size)
 
     def encoded(self, dataset: DataSet, syntax: Syntax) -> bytes:
@@ -697,5 +703,5 @@ class Codec:
         return encode(dataset, syntax)
 
     def close(self) -> None:
-        """Let the threads go."""
+        """Stop the decoding threads."""
         self._threads.shutdown(wait=False, cancel_futures=True)

@@ -66,12 +66,12 @@ class Exchange:
 
     @property
     def requester(self) -> Requester:
-        """Who asks, as commands want to know it."""
+        """The requester, in the form that commands take."""
         return Requester(self._association.calling, "DIMSE")
 
     @property
     def field(self) -> int:
-        """Command CommandField of the request."""
+        """Command Field (0000,0100) of the request."""
         return self.message.field
 
     @property
@@ -94,7 +94,7 @@ class Exchange:
         return await self._decoded(None)
 
     async def corrected_data_set(self) -> tuple[DataSet, tuple[str, ...]]:
-        """The same for a request whose answer can tell what was corrected, which are the sentences."""
+        """The data set, leniently read, and one sentence per correction, for a request whose answer can report them."""
         corrections = self._codec.corrections()
         dataset = await self._decoded(corrections)
         return dataset, corrections.sentences
@@ -111,7 +111,7 @@ class Exchange:
     async def answer(
         self, status: Status, instance: str = "", attributes: DataSet | None = None, comment: str = ""
     ) -> None:
-        """Send the one answer of a DIMSE-N request, or of C-ECHO."""
+        """Send the only answer to a DIMSE-N request or a C-ECHO."""
         command = self._head(status.code, instance or self.instance)
         if comment and status.code:
             command[ERROR_COMMENT] = shortened(comment)
@@ -133,12 +133,12 @@ class Exchange:
         await self._association.send(self._message(command, None))
 
     async def send_matches(self, code: int, identifiers: Iterable[DataSet]) -> None:
-        """Send some matches of C-FIND and wait until the peer has taken them; others have their turn."""
+        """Send some matches of C-FIND and wait until the peer has taken them; other associations get a turn."""
         command = self._head(code, "")
         await self._association.send(*(self._message(command, identifier) for identifier in identifiers))
 
     async def end_of_matches(self, code: int) -> None:
-        """Send the last answer of C-FIND."""
+        """Send the final answer to C-FIND."""
         await self._association.send(self._message(self._head(code, ""), None))
 
     def _head(self, code: int, instance: str) -> dict[int, Value]:
@@ -158,7 +158,7 @@ class Exchange:
         return command
 
     def _answered_class(self) -> str:
-        """UPS Push in every DIMSE-N message about a UPS; C-FIND and C-ECHO name the class they came with."""
+        """UPS Push in every DIMSE-N message about a UPS; C-FIND and C-ECHO repeat the class of the request."""
         if self.message.field >= CommandField.N_EVENT_REPORT and self.sop_class in UPS_CLASSES:
             return tags.PUSH
         return self.sop_class or self.context.abstract
@@ -175,7 +175,7 @@ _SPELLED_TAG: Final = re.compile(r"(?:, (?=\())? ?\(([0-9A-F]{4},[0-9A-F]{4})\)"
 
 
 def comment_of(error: UpsError) -> str:
-    """What is wrong: the tags of all attributes at fault as far as they fit, then the first reason."""
+    """What is wrong: as many tags of the attributes at fault as fit, then the first reason."""
     if not error.faults:
         return shortened(error.detail)
     paths = list(dict.fromkeys(fault.path for fault in error.faults))
@@ -183,7 +183,7 @@ def comment_of(error: UpsError) -> str:
 
 
 def comment_on(outcome: Outcome) -> str:
-    """What was corrected, in the same way; without corrections what the status means."""
+    """What was corrected, in the same form; without corrections, the meaning of the status."""
     if not outcome.details:
         return shortened(outcome.status.meaning)
     sentences = "; ".join(outcome.details)
@@ -209,7 +209,7 @@ def _tag(tag: str) -> str:
 
 
 def shortened(comment: str) -> str:
-    """What fits into Error Comment, cut between words where that loses little."""
+    """A text cut to the 64 characters of Error Comment, between words where that loses little."""
     plain = comment.replace("\\", "/").replace("…", "...").encode("ascii", errors="replace").decode("ascii")
     if len(plain) <= _LONGEST:
         return plain

@@ -87,7 +87,7 @@ ABORT_BY_USER: Final = _HEADER.pack(PduType.ABORT, 4) + bytes(4)
 
 
 def abort_by_provider(reason: AbortReason) -> bytes:
-    """An A-ABORT that tells what the peer did wrong."""
+    """An A-ABORT that states what the peer did wrong."""
     return _HEADER.pack(PduType.ABORT, 4) + bytes((0, 0, 2, reason))
 
 
@@ -97,10 +97,10 @@ def data_pdu(fragment: bytes) -> bytes:
 
 
 def read_header(header: bytes) -> tuple[PduType, int]:
-    """Type and length of what follows.
+    """PDU type and length of the rest.
 
     Raises:
-        ProtocolError: there is no such type.
+        ProtocolError: the type is unknown.
     """
     kind, length = _HEADER.unpack(header)
     try:
@@ -141,7 +141,7 @@ class CommandField(IntEnum):
 
 
 RESPONSE: Final = 0x8000
-"""What makes the Command Field of a request that of its response."""
+"""The bit that turns the Command Field of a request into that of its response."""
 
 AFFECTED_CLASS: Final = 0x0002
 REQUESTED_CLASS: Final = 0x0003
@@ -177,7 +177,7 @@ _IS_LAST: Final = 2
 
 
 class Malformed(Exception):
-    """The peer does not speak DIMSE; the association cannot go on. The text says what was wrong."""
+    """The peer does not speak DIMSE and the association cannot go on; the text says what was wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +224,7 @@ def parse_command(encoded: bytes) -> CommandSet:
     """Decode a command set, which is always Implicit VR Little Endian. Unknown elements are left out.
 
     Raises:
-        Malformed: it is none, or has no Command CommandField.
+        Malformed: it is not a command set, or has no Command Field.
     """
     command: dict[int, Value] = {}
     offset = 0
@@ -296,7 +296,12 @@ def _cut(context: int, encoded: bytes, max_pdu: int, kind: int) -> Iterator[byte
 
 
 class Room:
-    """Memory for data sets that all associations share, so that many large ones do not fill it."""
+    """Memory for incoming data sets, shared by associations, so that many large ones cannot exhaust it.
+
+    ``take`` reserves bytes as fragments arrive; whoever is done with the data set gives them back. Example: with a
+    capacity of 8 data sets, a ninth peer that sends one at the same time has its data set discarded and is answered
+    0213, while the association goes on.
+    """
 
     def __init__(self, capacity: int) -> None:
         """``capacity`` bytes at the same time."""
@@ -396,7 +401,7 @@ class Assembler:
             raise Malformed("data set is far too large")
 
     def close(self) -> None:
-        """Forget what is incomplete."""
+        """Discard an incomplete message."""
         if self._command is not None:
             self.room.give(len(self._parts))
         self._parts.clear()

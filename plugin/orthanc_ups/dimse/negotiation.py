@@ -33,7 +33,7 @@ from .data_sets import SYNTAXES, Syntax
 from .message import AbortReason, ProtocolError, Rejection
 
 for _name in ("pynetdicom.utils", "pynetdicom.pdu_primitives", "pynetdicom.presentation"):
-    # They log an error, some with a traceback, for what any peer may send; we say it once and in one line.
+    # They log an error, some with a traceback, for anything a peer may send; we log it once, in one line.
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 VERIFICATION: Final = "1.2.840.10008.1.1"
@@ -50,11 +50,11 @@ _ACCEPTED: Final = 0
 _USER_INFORMATION: Final = 0x50
 _FIXED: Final = 2  # bytes at the beginning that are always 1
 _MAX_SUB_FIELDS: Final = 7
-_CONVERSION: Final = 4  # place of Enhanced Multi-Frame Image Conversion, which is about images
+_CONVERSION: Final = 4  # byte of Enhanced Multi-Frame Image Conversion, which concerns images only
 _SUB_FIELDS: Final[Mapping[int, Mechanisms]] = MappingProxyType(
     {2: Mechanisms.FUZZY, 5: Mechanisms.EMPTY, 6: Mechanisms.MULTIPLE}
 )
-"""Where each mechanism stands (PS3.4 Tables C.5-1 and K.5-1; beyond the fourth byte K.5 is silent)."""
+"""Byte of each mechanism (PS3.4 Tables C.5-1 and K.5-1; K.5 says nothing beyond the fourth byte)."""
 
 _RESULTS: Final[Mapping[int, str]] = MappingProxyType(
     {
@@ -129,7 +129,7 @@ def read_request(pdu: bytes) -> Request:
             (primitive.calling_ae_title or "").strip(),
             (primitive.called_ae_title or "").strip(),
         )
-    except Exception as error:  # pynetdicom raises whatever a broken PDU leads to
+    except Exception as error:  # a broken PDU makes pynetdicom raise almost anything
         raise ProtocolError(
             f"broken A-ASSOCIATE-RQ: {type(error).__name__}", AbortReason.INVALID_VALUE
         ) from error
@@ -146,14 +146,14 @@ def _unacceptable(version: int, primitive: A_ASSOCIATE) -> Rejection | None:
 
 
 def objection_to(max_pdu: int) -> str | None:
-    """Why nothing can be sent to a peer with this maximum length of a PDU, in words, or None if it can."""
+    """Why a peer with this maximum PDU length cannot be served, or None if it can."""
     if max_pdu == 0 or max_pdu >= _MIN_PDU:
         return None
     return f"maximum length of a PDU is {max_pdu} bytes, expected at least {_MIN_PDU}, or 0"
 
 
 def _understood(pdu: bytes, start: int) -> bytes:
-    """The PDU without items that pynetdicom does not know: a receiver shall ignore them (PS3.8 §9.3.1)."""
+    """The PDU without items unknown to pynetdicom, which a receiver shall ignore (PS3.8 §9.3.1)."""
     items = [item for kind, item in _items(pdu[start + 6 :]) if kind in PDU_ITEM_TYPES]
     head = pdu[6 : start + 6]
     return pdu[:2] + struct.pack(">L", len(head) + sum(map(len, items))) + head + b"".join(items)
@@ -236,7 +236,7 @@ def _negotiated(granted: bytes) -> Mechanisms:
 
 
 def _window(primitive: A_ASSOCIATE) -> list[AsynchronousOperationsWindowNegotiation]:
-    """One operation at a time, whatever was asked for (PS3.7 §D.3.3.3)."""
+    """One operation at a time, whatever was proposed (PS3.7 §D.3.3.3)."""
     if not any(
         isinstance(item, AsynchronousOperationsWindowNegotiation) for item in primitive.user_information
     ):
@@ -329,7 +329,7 @@ def read_answer(pdu: bytes, abstract: str, *, as_scp: bool = False) -> Agreement
         if as_scp and _refuses_scp_role(primitive, abstract):
             contexts, words = {}, words or "the SCP role was refused"
         return Agreement(contexts, _max_pdu_of(primitive), words)
-    except Exception as error:  # pynetdicom raises whatever a broken PDU leads to
+    except Exception as error:  # a broken PDU makes pynetdicom raise almost anything
         raise ProtocolError(
             f"broken A-ASSOCIATE-AC: {type(error).__name__}", AbortReason.INVALID_VALUE
         ) from error

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Whom we let in: as Orthanc does on its own DICOM port (``DicomModalities``, ``DicomCheckCalledAet``,
+"""Who may associate and do what, as on Orthanc's own DICOM port (``DicomModalities``, ``DicomCheckCalledAet``,
 ``DicomCheckModalityHost``, ``DicomAlwaysAllowEcho``, ``DicomAlwaysAllowFindWorklist``).
 """
 
@@ -20,7 +20,7 @@ from .message import Rejection
 
 
 class Wish(Enum):
-    """What an AE wants, as far as Orthanc's settings tell it apart."""
+    """Kinds of request that Orthanc's settings treat differently."""
 
     ECHO = "C-ECHO"
     FIND = "C-FIND"
@@ -28,7 +28,7 @@ class Wish(Enum):
 
 
 class Policy:
-    """Answers who may open an association, and who may do what on it."""
+    """Decides who may open an association, and who may do what on it."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Policy:
         }
 
     async def rejection(self, calling: str, called: str, address: str) -> Rejection | None:
-        """Why an association is turned down, or None if it is welcome."""
+        """The rejection of an association, or None if it is accepted."""
         if self._surroundings.check_called_aet and not self._titles.same(called, self._ours):
             return Rejection(1, 1, 7, f"called AE title {called}, expected {self._ours}")
         if any(self._always.values()):
@@ -59,7 +59,7 @@ class Policy:
         return Rejection(1, 1, 3, stranger) if stranger else None
 
     def remembers(self, calling: str) -> bool:
-        """True if the AE title is listed, as far as that is known without asking anybody."""
+        """True if the AE title is in the list at hand; Orthanc is not asked."""
         return bool(self._modalities.by_ae_title(calling))
 
     async def knows(self, calling: str, address: str) -> bool:
@@ -67,7 +67,7 @@ class Policy:
         return await self._stranger(calling, address, await self._entries(calling)) is None
 
     async def objection(self, wish: Wish, calling: str, address: str) -> str | None:
-        """Why an AE may not do this, in words, or None if it may."""
+        """Why an AE may not do this, or None if it may."""
         if self._always[wish]:
             return None
         entries = await self._entries(calling)
@@ -79,7 +79,7 @@ class Policy:
         return f"{wish.value} is not allowed for {calling}"
 
     async def _entries(self, calling: str) -> tuple[Modality, ...]:
-        """From memory if possible: Orthanc is asked about unknown AEs only."""
+        """From the list at hand if possible; Orthanc is asked about unknown AEs only."""
         return self._modalities.by_ae_title(calling) or await self._modalities.lookup(calling)
 
     async def _stranger(self, calling: str, address: str, entries: tuple[Modality, ...]) -> str | None:
@@ -93,7 +93,7 @@ class Policy:
         return f"{address} is not the host of {calling}"
 
     async def _is_allowed(self, wish: Wish, entries: tuple[Modality, ...], address: str) -> bool:
-        """With several entries of one AE title the one with this host decides, else all have to agree."""
+        """If an AE title has several entries, the entry with this host decides; otherwise all must agree."""
         allowed = {entry.host: _allows(entry, wish) for entry in entries}
         if self._surroundings.check_modality_host:
             for host, is_allowed in allowed.items():
@@ -110,7 +110,7 @@ def _allows(modality: Modality, wish: Wish) -> bool:
 
 # --- host names ---
 
-_KEPT: Final = 60.0  # seconds
+_CACHE_TIME: Final = 60.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,19 +120,22 @@ class _Answer:
 
 
 class Resolver:
-    """Looks names up in a thread each: the loop's own few threads could all be stuck with dead names."""
+    """Looks up each name in a thread of its own: dead names could block all of the loop's few threads.
+
+    A name server that does not answer delays only those who wait for that name. Answers are cached for a minute.
+    """
 
     def __init__(self) -> None:
         self._answers: dict[str, _Answer] = {}
         self._running: dict[str, asyncio.Future[tuple[str, ...]]] = {}
 
     async def addresses(self, host: str) -> tuple[str, ...]:
-        """The addresses of a host, () if it has none. Addresses themselves need no look-up."""
+        """The addresses of a host, () if it has none. An IP address is its own."""
         if _is_address(host):
             return (host,)
         loop = asyncio.get_running_loop()
         answer = self._answers.get(host)
-        if answer and loop.time() - answer.at < _KEPT:
+        if answer and loop.time() - answer.at < _CACHE_TIME:
             return answer.addresses
         if host not in self._running:
             self._running[host] = self._look_up(host, loop)
@@ -157,7 +160,7 @@ class Resolver:
         return future
 
     async def is_same(self, host: str, address: str) -> bool:
-        """True if an IP address is one of the host's."""
+        """True if the host has this IP address."""
         if host == address:
             return True
         canonical = _canonical(address)
@@ -181,7 +184,7 @@ def _is_address(host: str) -> bool:
 
 
 def _canonical(address: str) -> str:
-    """IPv4 within IPv6 is IPv4."""
+    """An IPv4 address mapped into IPv6 is the IPv4 address."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:

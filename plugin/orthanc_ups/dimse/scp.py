@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Our DICOM port: lets associations in within limits and serves them (PS3.8 §9.2, PS3.4 Annex CC)."""
+"""The plugin's DICOM port: accepts associations within limits and serves them (PS3.8 §9.2, PS3.4 Annex CC)."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from .services import Services
 _log = logging.getLogger("orthanc_ups.dimse")
 
 _MAX_REQUEST: Final = 256 * 1024  # bytes; 128 presentation contexts with 40 transfer syntaxes have 160,000
-_LARGEST_AT_ONCE: Final = 8  # data sets of the greatest size that may be on their way at the same time
-MORE_CONNECTIONS: Final = 512  # beyond associations: those that have not asked yet, or are turned down
-_HURRY: Final = 1.0  # seconds for a handshake while the house is full
+_LARGEST_DATA_SETS: Final = 8  # data sets of the greatest size that may arrive at the same time
+MORE_CONNECTIONS: Final = 512  # beyond associations: before their request, or being rejected
+_CROWDED_HANDSHAKE: Final = 1.0  # seconds for a handshake above the maximum of associations
 _UNDECIDED: Final = Rejection(2, 3, 1, "Orthanc does not say in time whether it knows the AE")
 _FULL: Final = Rejection(2, 3, 2, "too many associations")
 
 
 class DimseServer:
-    """The SCP. Lives on the loop; needs no threads."""
+    """The SCP, on the asyncio loop without threads."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class DimseServer:
             settings.maximum_data_set_size,
             settings.association_idle_timeout,
             settings.dimse_timeout,
-            Room(settings.maximum_data_set_size * _LARGEST_AT_ONCE),
+            Room(settings.maximum_data_set_size * _LARGEST_DATA_SETS),
         )
         self._terms_of_strangers = replace(self._terms, room=Room(settings.maximum_data_set_size))
         self._open: set[Association] = set()
@@ -85,7 +85,7 @@ class DimseServer:
 
     @property
     def port(self) -> int:
-        """The TCP port that is listened on."""
+        """The TCP port it listens on."""
         return self._listener.port
 
     @property
@@ -98,7 +98,7 @@ class DimseServer:
         await self._listener.start()
 
     async def stop(self) -> None:
-        """Stop listening, abort what is open, and wait until all is closed: a second at most."""
+        """Stop listening, abort open associations, and wait at most a second until all are closed."""
         self._is_stopped = True
         await self._listener.close()
         await asyncio.gather(
@@ -121,12 +121,12 @@ class DimseServer:
             wire.drop()
             return
         if len(self._tasks) >= self._settings.maximum_associations + MORE_CONNECTIONS:
-            self._turn_away(wire, writer)
+            self._reject_at_once(wire, writer)
         else:
             self._start(self._served(wire), wire, self._tasks)
 
-    def _turn_away(self, wire: Wire, writer: asyncio.StreamWriter) -> None:
-        """Reject at once. Unless they are too many, the peer gets the time to read it."""
+    def _reject_at_once(self, wire: Wire, writer: asyncio.StreamWriter) -> None:
+        """Reject at once. Unless there are too many of them, the peer gets time to read the rejection."""
         wire.write(_FULL.pdu)
         if len(self._leaving) < MORE_CONNECTIONS:
             self._start(wire.close(linger=True), wire, self._leaving)
@@ -141,12 +141,12 @@ class DimseServer:
 
     async def _served(self, wire: Wire) -> None:
         try:
-            request = await self._asked(wire)
+            request = await self._received_request(wire)
             rejection = await self._rejection(request, wire)
             if rejection:
-                await self._turn_down(wire, request, rejection)
+                await self._reject(wire, request, rejection)
             else:
-                await self._serve(await self._let_in(wire, request))
+                await self._serve(await self._accepted(wire, request))
         except ProtocolError as error:
             self._refusals.add(Refusal("association", wire.address, reason=str(error)))
             wire.write(abort_by_provider(error.reason))
@@ -156,11 +156,11 @@ class DimseServer:
         except Exception:
             _log.exception("association of %s failed", wire.address)
 
-    async def _asked(self, wire: Wire) -> Request:
-        """The A-ASSOCIATE-RQ. Whoever dawdles has to go the sooner the fuller the house is."""
+    async def _received_request(self, wire: Wire) -> Request:
+        """The A-ASSOCIATE-RQ. Above the maximum of associations, peers get less time to send it."""
         patience = self._settings.association_handshake_timeout
         is_crowded = len(self._tasks) > self._settings.maximum_associations
-        async with asyncio.timeout(min(patience, _HURRY) if is_crowded else patience):
+        async with asyncio.timeout(min(patience, _CROWDED_HANDSHAKE) if is_crowded else patience):
             kind, length = await wire.header()
             if kind is not PduType.ASSOCIATE_RQ:
                 raise ProtocolError(f"{kind.name} before an association")
@@ -182,7 +182,7 @@ class DimseServer:
     def _is_at_limit(self) -> bool:
         return len(self._open) >= self._settings.maximum_associations
 
-    async def _turn_down(self, wire: Wire, request: Request, rejection: Rejection) -> None:
+    async def _reject(self, wire: Wire, request: Request, rejection: Rejection) -> None:
         reason = rejection.words
         if rejection is _FULL:
             reason = f"{self._settings.maximum_associations} are open (Ups.MaximumAssociations)"
@@ -190,9 +190,9 @@ class DimseServer:
         wire.write(rejection.pdu)
         await wire.close(linger=True)
 
-    async def _let_in(self, wire: Wire, request: Request) -> Association:
+    async def _accepted(self, wire: Wire, request: Request) -> Association:
         agreement, answer = accept(request, self._settings.maximum_pdu_size)
-        # Who may only echo or query can send data sets before they are refused; they take no room from others.
+        # Strangers that may only echo or query can send data sets before they are refused; theirs share a room apart.
         terms = self._terms if self._policy.remembers(request.calling) else self._terms_of_strangers
         association = Association(wire, agreement, terms, request.calling, request.called)
         self._open.add(association)
@@ -213,6 +213,6 @@ class DimseServer:
             _log.debug("association of %s ended", association.calling)
 
     async def _notice(self, association: Association) -> None:
-        """Delivery hears of a known AE that is there; Orthanc may be slow to say whether it is known."""
+        """Tell delivery that a known AE is online; in the background, as Orthanc may answer slowly."""
         if await self._policy.knows(association.calling, association.address):
             self._seen(association.calling)

@@ -50,9 +50,9 @@ _log = logging.getLogger("orthanc_ups.dimse")
 
 _MAX_ANSWER: Final = 512 * 1024  # bytes of an A-ASSOCIATE-AC
 _MAX_REPLY: Final = 64 * 1024  # bytes of an event reply, which UPS does not have
-_DEFAULT_TIMEOUT: Final = 10.0  # seconds, where Orthanc's settings say none
+_DEFAULT_TIMEOUT: Final = 10.0  # seconds, unless Orthanc's settings say otherwise
 _RELEASE_PATIENCE: Final = 1.0  # seconds
-_ENCODED_EVENTS: Final = 64  # events whose bytes are at hand for further receivers
+_ENCODED_EVENTS: Final = 64  # events whose encoding is cached for further receivers
 
 _TRANSIENT: Final = frozenset({0x0110, 0x0210, 0x0213})
 _TRANSIENT_CLASSES: Final = frozenset({0xA, 0xC, 0xF})  # Axxx, Cxxx, FFxx by their highest digit
@@ -73,13 +73,13 @@ _MEANINGS_OF_CLASSES: Final = MappingProxyType(
 
 @dataclass(slots=True)
 class _Line:
-    """What is kept of one Receiving AE: an association while events flow."""
+    """State of one Receiving AE: its association while events flow."""
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     association: Association | None = None
     modality: Modality | None = None
     last_id: int = 0
-    letting_go: asyncio.TimerHandle | None = None
+    idle_timer: asyncio.TimerHandle | None = None
 
     def next_id(self) -> int:
         self.last_id = self.last_id % 0xFFFF + 1
@@ -87,7 +87,7 @@ class _Line:
 
 
 class DimseChannel:
-    """Delivers events by N-EVENT-REPORT. Lives on the loop; receivers never wait for one another."""
+    """Delivers events by N-EVENT-REPORT on the asyncio loop; receivers never wait for one another."""
 
     name = "dimse"
 
@@ -100,7 +100,7 @@ class DimseChannel:
         resolver: Resolver,
         tls: Callable[[], ssl.SSLContext],
     ) -> None:
-        """``tls`` makes the context for modalities with ``UseDicomTls``; it may raise TlsError."""
+        """``tls`` creates the context for modalities with ``UseDicomTls``; it may raise TlsError."""
         self._settings = settings
         self._ours = settings.aet or surroundings.dicom_aet
         self._timeout = surroundings.dicom_scu_timeout or _DEFAULT_TIMEOUT
@@ -135,7 +135,7 @@ class DimseChannel:
             try:
                 return await self._deliver_all(receiving_ae, line, events)
             finally:
-                self._let_go_later(receiving_ae, line)
+                self._schedule_hang_up(receiving_ae, line)
 
     async def _deliver_all(self, receiving_ae: str, line: _Line, events: Sequence[Event]) -> int:
         taken = 0
@@ -164,7 +164,9 @@ class DimseChannel:
             MESSAGE_ID: 1,
         }
         try:
-            status = await self._asked(association, Message(1, command), self._settings.dimse_timeout)
+            status = await self._status_of_answer(
+                association, Message(1, command), self._settings.dimse_timeout
+            )
             if status:
                 raise Unreachable(f"C-ECHO answered {_named(status)}")
             return loop.time() - begun
@@ -183,7 +185,7 @@ class DimseChannel:
     # --- one event ---
 
     async def _deliver_one(self, receiving_ae: str, line: _Line, event: Event) -> None:
-        """On the kept association; if that turns out to be dead, once more on a new one."""
+        """Use the open association; if it turns out to be dead, try once more on a new one."""
         was_kept = await self._connect(receiving_ae, line)
         try:
             await self._report(line, event)
@@ -211,7 +213,11 @@ class DimseChannel:
         syntax = association.agreement.contexts[context].syntax
         data = self._data_set(event, syntax) if event.information else None
         message = Message(context, command, data)
-        _judge(await self._asked(association, message, modality.timeout or self._settings.dimse_timeout))
+        _judge(
+            await self._status_of_answer(
+                association, message, modality.timeout or self._settings.dimse_timeout
+            )
+        )
 
     def _data_set(self, event: Event, syntax: Syntax) -> bytes:
         """The event information as bytes, which all receivers of the event share."""
@@ -224,8 +230,8 @@ class DimseChannel:
             del self._encoded[next(iter(self._encoded))]
         return encoded
 
-    async def _asked(self, association: Association, message: Message, patience: float) -> int:
-        """Send a request and give the status of its answer. Raises Gone if there is none in time."""
+    async def _status_of_answer(self, association: Association, message: Message, patience: float) -> int:
+        """Send a request and return the status of its answer. Raises Gone if there is none in time."""
         try:
             async with asyncio.timeout(patience):
                 await association.send(message)
@@ -243,9 +249,9 @@ class DimseChannel:
     # --- associations ---
 
     async def _connect(self, receiving_ae: str, line: _Line) -> bool:
-        """See to it that the line has an association; True if it had one."""
-        if line.letting_go:
-            line.letting_go.cancel()
+        """Ensure that the line has an association; True if it had one already."""
+        if line.idle_timer:
+            line.idle_timer.cancel()
         association = line.association
         if (
             association
@@ -258,7 +264,7 @@ class DimseChannel:
         return False
 
     async def _opened(self, receiving_ae: str, abstract: str) -> tuple[Association, Modality]:
-        """An association to the first entry of the AE that lets us in."""
+        """An association to the first entry of the AE that accepts one."""
         modalities = self._modalities.by_ae_title(receiving_ae) or await self._modalities.lookup(receiving_ae)
         problem = Unreachable(f"AE title {receiving_ae} is not in DicomModalities")
         for modality in modalities:
@@ -329,16 +335,16 @@ class DimseChannel:
             self._tls_context = self._tls()
         return self._tls_context
 
-    # --- letting go ---
+    # --- idle associations ---
 
-    def _let_go_later(self, receiving_ae: str, line: _Line) -> None:
-        if line.letting_go:
-            line.letting_go.cancel()
+    def _schedule_hang_up(self, receiving_ae: str, line: _Line) -> None:
+        if line.idle_timer:
+            line.idle_timer.cancel()
         loop = asyncio.get_running_loop()
         idle = self._settings.event_association_idle_timeout
-        line.letting_go = loop.call_later(idle, self._let_go, receiving_ae, line)
+        line.idle_timer = loop.call_later(idle, self._hang_up_idle, receiving_ae, line)
 
-    def _let_go(self, receiving_ae: str, line: _Line) -> None:
+    def _hang_up_idle(self, receiving_ae: str, line: _Line) -> None:
         if line.lock.locked():
             return
         if self._lines.get(receiving_ae) is line:
@@ -349,15 +355,15 @@ class DimseChannel:
 
     async def _hang_up(self, line: _Line) -> None:
         association, line.association = line.association, None
-        if line.letting_go:
-            line.letting_go.cancel()
+        if line.idle_timer:
+            line.idle_timer.cancel()
         if association:
             with contextlib.suppress(Gone, OSError):
                 await association.release(_RELEASE_PATIENCE)
 
 
 def _objection(agreement: Agreement, abstract: str) -> str | None:
-    """Why an association is of no use, in words."""
+    """Why an association is useless, or None if it is not."""
     if not agreement.contexts:
         name = "UPS Event" if abstract == tags.EVENT else "Verification"
         return f"does not accept the {name} SOP Class: {agreement.refused or 'no answer to it'}"

@@ -47,7 +47,7 @@ _SERVICES: Final[Mapping[str, frozenset[CommandField]]] = MappingProxyType(
         VERIFICATION: frozenset({CommandField.C_ECHO}),
     }
 )
-"""What may be asked on a context of each SOP class (PS3.4 Table CC.2-1)."""
+"""DIMSE services on a context of each SOP class (PS3.4 Table CC.2-1)."""
 
 _WISHES: Final[Mapping[CommandField, Wish]] = MappingProxyType(
     {CommandField.C_ECHO: Wish.ECHO, CommandField.C_FIND: Wish.FIND}
@@ -67,7 +67,7 @@ _FIND_STATUSES: Final[Mapping[int, Status]] = MappingProxyType(
 
 
 class Services:
-    """Serves one exchange after the other; one instance for all associations."""
+    """Serves exchanges; one instance for all associations."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class Services:
         }
 
     async def serve(self, exchange: Exchange) -> None:
-        """Answer one request, whatever it is. Raises Gone if the peer is not there any more."""
+        """Answer a request, whatever it is. Raises Gone if the peer has left."""
         if exchange.field & RESPONSE:
             _log.debug("%s sent an unexpected response", exchange.calling)
             return
@@ -118,7 +118,7 @@ class Services:
     # --- may it be asked at all ---
 
     def _check_service(self, exchange: Exchange) -> None:
-        """Any UPS class will do as class of the message (PS3.4 CC.3.1), but the service must be of the context."""
+        """The message may name any UPS class (PS3.4 CC.3.1), but the service must belong to that of the context."""
         context, sop_class = exchange.context.abstract, exchange.sop_class
         is_find = exchange.field == CommandField.C_FIND
         if exchange.field not in _SERVICES[context]:
@@ -146,7 +146,7 @@ class Services:
         await exchange.answer(statuses.SUCCESS)
 
     async def _create(self, exchange: Exchange) -> None:
-        """N-CREATE (PS3.4 CC.2.5). Without Affected SOP Instance UID we choose one (PS3.7 §10.1.5.1.4)."""
+        """N-CREATE (PS3.4 CC.2.5). A missing Affected SOP Instance UID is chosen here (PS3.7 §10.1.5.1.4)."""
         attributes, corrections = await exchange.corrected_data_set()
         repeated = text(attributes, tags.SOP_INSTANCE_UID)
         uid = exchange.instance or repeated or f"2.25.{uuid.uuid4().int}"
@@ -168,7 +168,7 @@ class Services:
         await exchange.answer(outcome.status, uid, outcome.attributes, comment_on(outcome))
 
     async def _get(self, exchange: Exchange) -> None:
-        """N-GET (PS3.4 CC.2.7): what is asked for, or everything, but never Transaction UID."""
+        """N-GET (PS3.4 CC.2.7): the requested attributes, or all of them, but never Transaction UID."""
         uid = _needed_instance(exchange)
         workitem = await self._worklist.retrieve(uid)
         requested = exchange.message.tags(ATTRIBUTE_LIST)
@@ -210,7 +210,7 @@ class Services:
         return Query.of(identifier, mechanisms=exchange.context.mechanisms, timezone=self._zone)
 
     async def _answer_matches(self, exchange: Exchange, query: Query) -> None:
-        """Pending answers as fast as the peer takes them; C-CANCEL is looked for before each."""
+        """Send pending answers as fast as the peer takes them, checking for C-CANCEL before each chunk."""
         pending = _PENDING_KEYS_UNSUPPORTED if query.unsupported else _PENDING
         if query.has_keys:
             matches = cast("AsyncGenerator[list[DataSet], None]", self._worklist.find(query))
@@ -227,7 +227,7 @@ def _check_class(sop_class: str, allowed: Collection[str], expected: str, status
 
 
 async def _sent(exchange: Exchange, pending: int, chunk: list[DataSet]) -> bool:
-    """Send a chunk of matches; False if C-CANCEL came. Others have their turn every few matches."""
+    """Send a chunk of matches; False if C-CANCEL came. Other associations get a turn every few matches."""
     for start in range(0, len(chunk), _MATCHES_AT_ONCE):
         await exchange.send_matches(pending, chunk[start : start + _MATCHES_AT_ONCE])
         if exchange.is_canceled:
@@ -273,7 +273,7 @@ def _selected(workitem: DataSet, requested: tuple[str, ...]) -> DataSet:
 
 
 async def _as_arguments(exchange: Exchange) -> DataSet:
-    """The action information; what is wrong with a value is wrong with an argument."""
+    """The action information; an invalid value is reported as an invalid argument (0115)."""
     try:
         return await exchange.data_set()
     except UpsError as error:

@@ -17,7 +17,7 @@ _VERSIONS: Final[Mapping[int, ssl.TLSVersion]] = MappingProxyType(
         5: ssl.TLSVersion.TLSv1_3,
     }
 )
-"""``DicomTlsMinimumProtocolVersion``; 1 would allow SSL 3, which no OpenSSL of today does, 0 and 4 mean TLS 1.2."""
+"""``DicomTlsMinimumProtocolVersion``; 1 would be SSL 3, which current OpenSSL lacks; 0 and 4 mean TLS 1.2."""
 
 
 class TlsError(Exception):

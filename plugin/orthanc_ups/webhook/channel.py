@@ -4,7 +4,7 @@
 One POST per event, one after another, with the event as DICOM JSON. Headers follow the Standard Webhooks
 specification, for which there are libraries in many languages:
 
-- ``webhook-id``: the same for every attempt at an event, so that a receiver can pass over repeats;
+- ``webhook-id``: the same for every attempt at an event, so that a receiver can ignore repeats;
 - ``webhook-timestamp``: seconds since the epoch, of this attempt;
 - ``webhook-signature``: ``v1,`` and the base64 of HMAC-SHA256 over ``<id>.<timestamp>.<body>``, if there is a
   secret (a secret ``whsec_…`` is base64, any other is taken as UTF-8 text).
@@ -12,7 +12,7 @@ specification, for which there are libraries in many languages:
 Ours are ``ups-sequence`` (grows per receiver; gaps are normal), ``ups-event-type``, ``ups-receiving-ae`` and
 ``ups-attempt`` (1, 2, … since the start). A status 2xx is success. Everything else is tried again, 410 too: a
 receiver must not be able to unsubscribe for the operator by answering oddly. Redirects are not followed, as they
-would carry patient data to a place that nobody configured.
+would send patient data to a URL that nobody configured.
 """
 
 from __future__ import annotations
@@ -76,11 +76,11 @@ class WebhookChannel:
         self._attempt = ("", 0)
 
     def serves(self, receiving_ae: str) -> bool:
-        """True for its AE title."""
+        """True for the AE title of this webhook."""
         return receiving_ae == self._receiving_ae
 
     async def deliver(self, receiving_ae: str, events: Sequence[Event]) -> int:
-        """POST the events in order, as far as they are accepted; types that are not wanted are passed over.
+        """POST the events in order, as far as they are accepted; unwanted types are skipped.
 
         Raises Unreachable if not even the first was accepted.
         """
@@ -96,7 +96,7 @@ class WebhookChannel:
         return len(events)
 
     async def close(self) -> None:
-        """Nothing to do: the connections are the session's."""
+        """Nothing to close: the session owns the connections."""
 
     async def _post(self, receiving_ae: str, event: Event) -> None:
         body = self._encode(event)
@@ -158,14 +158,14 @@ def signature(secret: bytes, delivery: str, timestamp: str, body: bytes) -> str:
 
 
 def _delivery_id(channel: str, receiving_ae: str, event: Event) -> str:
-    """An SCP Status Change may share its sequence with the event before it, so its time counts too."""
+    """An SCP Status Change may share its sequence with the event before it, so its time is part of the ID."""
     moment = event.at if event.type is EventType.SCP_STATUS_CHANGE else 0.0
     parts = (channel, receiving_ae, event.sequence, int(event.type), event.uid, moment)
     return str(uuid.uuid5(_NAMESPACE, "\0".join(map(str, parts))))
 
 
 def _name(webhook: Webhook, index: int) -> str:
-    """Says where it goes without the parts of a URL that may be secret; lasts as long as AE title and URL."""
+    """Identifies the receiver without the parts of a URL that may be secret; stable while AE title and URL are."""
     digest = hashlib.sha256(f"{webhook.aet}\0{webhook.url}\0{index or ''}".encode()).hexdigest()[:8]
     return f"webhook:{urlsplit(webhook.url).hostname or 'nowhere'}/{digest}"
 
@@ -176,7 +176,9 @@ def _key(webhook: Webhook) -> bytes:
     try:
         return base64.b64decode(webhook.secret.removeprefix(ENCODED_SECRET), validate=True)
     except binascii.Error as error:
-        raise ValueError(f'the secret of the webhook of {webhook.aet} is "whsec_…", but no base64') from error
+        raise ValueError(
+            f'the secret of the webhook of {webhook.aet} is "whsec_…", but not base64'
+        ) from error
 
 
 def _refusal(status: int) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Subscribes the AE titles of ``Ups.Webhooks`` as the settings say, each time the plugin starts."""
+"""Subscribes the AE titles of ``Ups.Webhooks`` according to the settings, each time the plugin starts."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from ..worklist.ports import WorklistPort
 _log = logging.getLogger("orthanc_ups.webhook")
 _VIA: Final = "settings"
 Filter: TypeAlias = tuple[DataSet, Mechanisms]
-"""Matching keys, and how they match beyond the basic ways."""
+"""Matching keys, and the extended mechanisms by which they match."""
 
 
 class Logs(Protocol):
-    """Who is subscribed to what."""
+    """The subscription logs."""
 
     def log(self, receiving_ae: str) -> Log:
         """The global acts of an AE."""
@@ -51,7 +51,7 @@ def filter_of(webhook: Webhook, index: int) -> Filter | None:
     unused = [*arguments.ignored, *map(_name, query.unsupported)]
     if unused or not query.has_matching_keys:
         names = ", ".join(unused) or "nothing in it"
-        raise ValueError(f'"Ups.Webhooks[{index}].Filter": {names} is no matching key of a workitem')
+        raise ValueError(f'"Ups.Webhooks[{index}].Filter": {names} is not a matching key of a workitem')
     return arguments.identifier, arguments.mechanisms
 
 
@@ -62,7 +62,7 @@ def _name(path: str) -> str:
 async def subscribe(
     worklist: WorklistPort, logs: Logs, webhooks: Iterable[Webhook], titles: AeTitles
 ) -> None:
-    """Make the subscriptions what the settings say; what is right already is left as it is."""
+    """Bring the subscriptions in line with the settings; correct ones are left alone."""
     configured: dict[str, list[Filter | None]] = {}
     for index, webhook in enumerate(webhooks):
         configured.setdefault(titles.use(webhook.aet), []).append(filter_of(webhook, index))
