@@ -137,6 +137,19 @@ def test_the_table_of_folders_is_in_the_order_of_imports() -> None:
     assert table == [*filter(None, LAYERS), "explorer"]
 
 
+def test_every_module_that_is_named_is_there() -> None:
+    """In ARCHITECTURE, and in the package's own comments and docstrings."""
+    texts = {path: path.read_text() for path in (ARCHITECTURE, *SOURCES)}
+    named = re.compile(r"\b((?:" + "|".join(filter(None, LAYERS)) + r")/\w+\.(?:py|csv))\b")
+    missing = {
+        f"{path.name} names {name}"
+        for path, text in texts.items()
+        for name in named.findall(text)
+        if not (PACKAGE / name).exists()
+    }
+    assert missing == set()
+
+
 def test_few_modules_lie_loose() -> None:
     assert len(list(PACKAGE.glob("*.py"))) <= 8
 
