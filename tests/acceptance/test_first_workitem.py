@@ -18,7 +18,7 @@ from orthanc_ups.core import tags
 from orthanc_ups.core.dataset import DataSet, element, is_empty
 from tests.support.dimse_client import EXPLICIT, IMPLICIT, UpsClient
 from tests.support.orthanc import RealOrthanc
-from tests.support.web_client import WebClient, new_uid, next_event
+from tests.support.web_client import WebClient, new_uid, next_event, state
 from tests.support.workitems import changed, code, full, minimal, performed, station
 
 PORTS: Final = ("UPS-RS", "Orthanc's port", "DIMSE explicit", "DIMSE implicit")
@@ -264,3 +264,11 @@ def test_cc_3_1_another_ups_class_in_the_data_set_becomes_ups_push(ways: Ways, w
     assert answer.accepted and answer.status in ("201", "B300")
     assert "(0008,0016)" in answer.words
     assert ways.web.retrieve(uid)["00080016"] == element("UI", tags.PUSH)
+
+
+def test_ps3_7_command_elements_in_the_body_of_an_action_are_left_out(ways: Ways) -> None:
+    uid, command = ways.web.create(), {"00001000": element("UI", "2.25.1")}
+    claimed = ways.web.put(f"/workitems/{uid}/state", {**command, **state("IN PROGRESS", new_uid())})
+    assert claimed.status_code == 200, claimed.text
+    canceled = ways.web.post(f"/workitems/{ways.web.create()}/cancelrequest", command)
+    assert canceled.status_code == 202, canceled.text

@@ -17,6 +17,9 @@ _REPEATED: Final = frozenset(
 )
 """What belongs to the message or to another action. An action that does without them loses nothing."""
 
+_NOT_OF_DATA_SETS: Final = ("0000", "0002")
+"""Groups of the command set and of the head of a file (PS3.7 §6.3.1, PS3.10 §7.1)."""
+
 MATCHING_KEYS: Final = frozenset({tags.STATE, tags.SOP_INSTANCE_UID})
 """Those of them that a subscriber may mean as keys of a filter, and count on."""
 
@@ -32,13 +35,15 @@ def unexpected(
     Args:
         information: tags of the action information.
         own: tags that the action has.
-        lenient: ignore what is repeated from the message or belongs to another action.
+        lenient: ignore what is repeated from the message or belongs to another action, and groups 0000 and 0002.
         keys: the sender may mean keys of a filter, as on Subscribe.
     """
     ignored = _WITH_TIMES
     if lenient:
         ignored |= _REPEATED - MATCHING_KEYS if keys else _REPEATED
-    others = (
+    others = {
         tag for tag in information if tag not in own and tag not in ignored and int(tag[3], 16) % 2 == 0
-    )
+    }
+    if lenient:
+        others = {tag for tag in others if tag[:4] not in _NOT_OF_DATA_SETS}
     return min(others, default=None)
