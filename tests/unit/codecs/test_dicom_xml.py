@@ -68,8 +68,8 @@ def test_ps3_7_c_a_refusal_names_all_that_cannot_be_read() -> None:
 
 
 def test_private_elements_name_their_creator() -> None:
-    made = {"00770010": element("LO", "ACME"), "00771001": element("DS", "1.50")}
-    found = ElementTree.fromstring(dicom_xml.encode(made))[1]
+    dataset = {"00770010": element("LO", "ACME"), "00771001": element("DS", "1.50")}
+    found = ElementTree.fromstring(dicom_xml.encode(dataset))[1]
     assert (found.get("tag"), found.get("privateCreator")) == ("00771001", "ACME")
 
 
@@ -105,8 +105,8 @@ def test_form_feed_is_kept_though_xml_has_none() -> None:
 
 @pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity"])
 def test_words_for_numbers_are_words_in_texts(word: str) -> None:
-    made = {"00400400": element("LT", word), "00701A07": element("FD", word)}
-    assert dicom_xml.decode(dicom_xml.encode(made)) == made
+    dataset = {"00400400": element("LT", word), "00701A07": element("FD", word)}
+    assert dicom_xml.decode(dicom_xml.encode(dataset)) == dataset
 
 
 def test_value_number_that_is_left_out_is_an_empty_value() -> None:

@@ -59,8 +59,8 @@ NAMES = [
 def test_ps3_5_6_1_2_every_character_set_becomes_unicode(
     charset: str, name: str, expected: dict[str, str], syntax: Syntax
 ) -> None:
-    found = decoded(written_by_pydicom(charset, name, syntax), syntax)
-    assert found == {"00100010": element("PN", expected)}
+    dataset = decoded(written_by_pydicom(charset, name, syntax), syntax)
+    assert dataset == {"00100010": element("PN", expected)}
 
 
 def written_by_pydicom(charset: str, name: str, syntax: Syntax) -> bytes:

@@ -34,8 +34,8 @@ UID = workitems.uid(1)
 
 def read(encoded: bytes, syntax: Syntax = EXPLICIT) -> tuple[DataSet, tuple[str, ...]]:
     corrections = Corrections()
-    found = decode(encoded, syntax, Bounds(), 1_000_000, LATIN1, corrections)
-    return found, corrections.sentences
+    dataset = decode(encoded, syntax, Bounds(), 1_000_000, LATIN1, corrections)
+    return dataset, corrections.sentences
 
 
 def raw(tag: str, vr: str, value: bytes) -> bytes:
@@ -59,8 +59,8 @@ def test_nothing_is_noted_of_a_data_set_as_it_should_be() -> None:
 
 
 def test_ps3_5_6_2_2_un_of_a_known_tag_is_what_the_dictionary_says() -> None:
-    found, sentences = read(raw("00100020", "UN", b"EX-1") + raw("00404018", "UN", b""))
-    assert found == {"00100020": element("LO", "EX-1"), "00404018": {"vr": "SQ"}}
+    dataset, sentences = read(raw("00100020", "UN", b"EX-1") + raw("00404018", "UN", b""))
+    assert dataset == {"00100020": element("LO", "EX-1"), "00404018": {"vr": "SQ"}}
     assert sentences == ()
 
 
@@ -73,8 +73,8 @@ def test_ps3_5_6_2_2_un_of_a_known_tag_is_what_the_dictionary_says() -> None:
     ids=["implicit", "explicit"],
 )
 def test_a_data_set_in_the_other_syntax_than_negotiated(encoded: bytes, syntax: Syntax, words: str) -> None:
-    found, sentences = read(encoded, syntax)
-    assert found == workitems.minimal()
+    dataset, sentences = read(encoded, syntax)
+    assert dataset == workitems.minimal()
     assert sentences == (f"the data set came in {words} Little Endian, which is not what was negotiated",)
     with pytest.raises(UpsError):
         decode(encoded, syntax, Bounds(), 1_000_000, LATIN1)
@@ -86,8 +86,8 @@ def test_ps3_10_7_1_the_head_of_a_file_is_left_out(syntax: Syntax) -> None:
         "00020010", "UI", (syntax.uid + "\0" * (len(syntax.uid) % 2)).encode()
     )
     file = bytes(128) + b"DICM" + raw("00020000", "UL", struct.pack("<L", len(meta))) + meta
-    found, sentences = read(file + encode(workitems.minimal(), syntax), EXPLICIT)
-    assert found == workitems.minimal()
+    dataset, sentences = read(file + encode(workitems.minimal(), syntax), EXPLICIT)
+    assert dataset == workitems.minimal()
     assert sentences == ("the data set came with the head of a DICOM file, which was left out",)
 
 
@@ -95,10 +95,10 @@ def test_ps3_10_7_1_the_head_of_a_file_is_left_out(syntax: Syntax) -> None:
 def test_the_head_of_a_file_that_is_cut_off_is_refused_or_empty(cut: int) -> None:
     meta = raw("00020010", "UI", b"1.2.840.10008.1.2.1\0")
     try:
-        found, _ = read((bytes(128) + b"DICM" + meta)[: 132 + cut])
+        dataset, _ = read((bytes(128) + b"DICM" + meta)[: 132 + cut])
     except UpsError:
         return
-    assert found == {}
+    assert dataset == {}
 
 
 def test_zeros_behind_the_data_set_and_odd_lengths_are_passed_over() -> None:
@@ -106,8 +106,8 @@ def test_zeros_behind_the_data_set_and_odd_lengths_are_passed_over() -> None:
 
 
 def test_text_without_a_character_set_is_named() -> None:
-    found, sentences = read(raw("00100020", "LO", "Zoë ".encode("latin_1")))
-    assert found == {"00100020": element("LO", "Zoë")}
+    dataset, sentences = read(raw("00100020", "LO", "Zoë ".encode("latin_1")))
+    assert dataset == {"00100020": element("LO", "Zoë")}
     assert sentences == (
         "text without Specific Character Set (0008,0005) was read as latin_1 (DefaultEncoding)",
     )
@@ -118,9 +118,9 @@ def test_text_without_a_character_set_is_named() -> None:
 
 def private(charset: bytes, value: bytes) -> tuple[bytes, tuple[str, ...]]:
     creator = implicit("00110010", b"SOMEBODY")
-    found, sentences = read(implicit("00080005", charset) + creator + implicit("00111001", value), IMPLICIT)
-    assert found["00111001"]["vr"] == "UN"
-    return base64.b64decode(found["00111001"]["InlineBinary"]), sentences
+    dataset, sentences = read(implicit("00080005", charset) + creator + implicit("00111001", value), IMPLICIT)
+    assert dataset["00111001"]["vr"] == "UN"
+    return base64.b64decode(dataset["00111001"]["InlineBinary"]), sentences
 
 
 @pytest.mark.parametrize(
@@ -161,9 +161,9 @@ def test_ps3_5_6_2_2_a_private_sequence_of_unknown_vr_is_one() -> None:
     inside = implicit("00080104", "Zoë ".encode("latin_1")) + implicit("00110010", b"SOMEBODY")
     item = struct.pack("<HHL", 0xFFFE, 0xE000, len(inside)) + inside
     head = implicit("00080005", b"ISO_IR 100") + implicit("00110010", b"SOMEBODY")
-    found, sentences = read(head + implicit("00111001", item * 2), IMPLICIT)
+    dataset, sentences = read(head + implicit("00111001", item * 2), IMPLICIT)
     expected = {"00080104": element("LO", "Zoë"), "00110010": element("LO", "SOMEBODY")}
-    assert found["00111001"] == element("SQ", expected, expected)
+    assert dataset["00111001"] == element("SQ", expected, expected)
     assert sentences == ("(0011,1001) holds items, so its VR is SQ now",)
     cut = head + implicit("00111001", item[:-3])
     assert read(cut, IMPLICIT)[0]["00111001"]["vr"] == "UN"

@@ -67,8 +67,10 @@ def test_messages_of_any_size_come_back_from_fragments_of_any_size(
         parts = list(fragments(Message(context, COMMAND, data or None), most))
         assert all(len(part) <= max(most, 8) for part in parts)
         assert all(len(part) % 2 == 0 for part in parts[:-1])
-        found = [message for part in parts for message in assembler.feed(part)]
-        assert [(one.context, one.data, one.oversized) for one in found] == [(context, data or None, False)]
+        messages = [message for part in parts for message in assembler.feed(part)]
+        assert [(message.context, message.data, message.oversized) for message in messages] == [
+            (context, data or None, False)
+        ]
         assert not assembler.is_within
         room.give(len(data))
     assert room.left == 1000
@@ -76,7 +78,7 @@ def test_messages_of_any_size_come_back_from_fragments_of_any_size(
 
 def test_several_fragments_may_share_a_pdu() -> None:
     parts = b"".join(fragments(Message(1, COMMAND, b"data"), 100)) * 3
-    assert [one.data for one in Assembler({1}, 1000, Room(1000)).feed(parts)] == [b"data"] * 3
+    assert [message.data for message in Assembler({1}, 1000, Room(1000)).feed(parts)] == [b"data"] * 3
 
 
 @given(st.integers(101, 800))

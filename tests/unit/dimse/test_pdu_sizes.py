@@ -115,16 +115,16 @@ def test_while_a_large_answer_goes_out_in_small_pdus_others_have_their_turn() ->
     written, turns = asyncio.run(scenario())
     assert max(map(len, written)) < 70_000
     assert turns >= len(written) > 14
-    (found,) = _messages(b"".join(written), Assembler({1}, 1_000_000, Room(1_000_000)))
-    assert found.data == LARGE.data
+    (message,) = _messages(b"".join(written), Assembler({1}, 1_000_000, Room(1_000_000)))
+    assert message.data == LARGE.data
 
 
 def _messages(pdus: bytes, assembler: Assembler) -> Iterator[Message]:
-    place = 0
-    while place < len(pdus):
-        _, length = read_header(pdus[place : place + 6])
-        yield from assembler.feed(pdus[place + 6 : place + 6 + length])
-        place += 6 + length
+    offset = 0
+    while offset < len(pdus):
+        _, length = read_header(pdus[offset : offset + 6])
+        yield from assembler.feed(pdus[offset + 6 : offset + 6 + length])
+        offset += 6 + length
 
 
 @pytest.mark.parametrize("how", ["canceled", "released"])
