@@ -19,28 +19,25 @@ from .delivery.port import Channel, Clock
 from .projection.projection import Projection, ProjectionBroken
 from .settings import Settings
 from .store.copy import CopiedEntries, EntriesCopy, path_beside
-from .store.port import StoreUnavailable
-from .store.recovery import RestorableEntries
+from .store.port import RestorableEntries, StoreUnavailable
+from .store.writer import Writer
 from .transfer.exporter import Exporter
-from .transfer.intake import PATIENCE, Intake
+from .transfer.importer import PATIENCE, Intake
 from .transfer.records import Parts
 from .worklist.ae_title_migration import AeTitleMigration
 from .worklist.change_feed import ChangeFeed
 from .worklist.commits import Commits
-from .worklist.counters import Counters
 from .worklist.initial_reports import InitialReports
-from .worklist.loader import Stored, bursts
+from .worklist.loader import Stored, bursts, numbers_in_use, slowest_cursor
 from .worklist.locks import CommandLocks
 from .worklist.order import Order
 from .worklist.recovery import Recovery
-from .worklist.resuming import numbers_in_use, slowest_cursor
 from .worklist.retention import Retention
-from .worklist.state import WorklistState
+from .worklist.state import Counters, WorklistState
 from .worklist.subscriptions import Subscriptions
 from .worklist.workitem_store import WorkitemStore
 from .worklist.worklist import ReceivingAes, Worklist
 from .worklist.worklist_entry import WorklistEntry
-from .worklist.writer import Writer
 
 _log = logging.getLogger("orthanc_ups")
 _RETENTION_EVERY: Final = 60.0

@@ -15,8 +15,7 @@ import aiohttp
 from .codecs import event_json
 from .core.ae_titles import AeTitles
 from .core.pauses import growing
-from .delivery.clock import SystemClock
-from .delivery.port import Channel
+from .delivery.port import Channel, SystemClock
 from .delivery.receivers import KnownReceivers
 from .dicomweb import tls as web_tls
 from .dicomweb.authorization import Authorization, OrthancQuestions

@@ -15,13 +15,13 @@ from orthanc_ups.core.dataset import element
 from orthanc_ups.core.decide import Circumstances, decide
 from orthanc_ups.core.workitem import HistoryEntry, Workitem
 from orthanc_ups.orthanc.loopback import Loopback
-from orthanc_ups.store.document import encode
+from orthanc_ups.store.documents import encode
 from orthanc_ups.store.metadata import OrthancEntries
 from orthanc_ups.store.port import Entry
 from orthanc_ups.store.shelf_set import in_flight
+from orthanc_ups.store.writer import Writer
 from orthanc_ups.worklist.commits import workitem_key
 from orthanc_ups.worklist.worklist_entry import WorklistEntry
-from orthanc_ups.worklist.writer import Writer
 from tests.support.orthanc import RealOrthanc
 from tests.support.workitems import UID_ROOT, full, station
 

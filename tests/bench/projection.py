@@ -20,7 +20,7 @@ from orthanc_ups.core.free_text import words as core_words
 from orthanc_ups.core.matching import Query
 from orthanc_ups.core.workitem import Workitem
 from orthanc_ups.projection.projection import Projection
-from orthanc_ups.store.document import decode, encode
+from orthanc_ups.store.documents import decode, encode
 from orthanc_ups.store.port import Entry
 from tests.support import workitems
 

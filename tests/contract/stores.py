@@ -16,8 +16,7 @@ from orthanc_ups.store import shelves
 from orthanc_ups.store.key_value import KeyValueEntries
 from orthanc_ups.store.memory import InMemoryEntries
 from orthanc_ups.store.metadata import OrthancEntries
-from orthanc_ups.store.port import Entry
-from orthanc_ups.store.recovery import RestorableEntries
+from orthanc_ups.store.port import Entry, RestorableEntries
 from orthanc_ups.store.shelves import Address
 from tests.support.orthanc import RealOrthanc
 

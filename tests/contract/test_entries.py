@@ -9,8 +9,7 @@ import pytest
 
 from orthanc_ups.store.key_value import KeyValueEntries
 from orthanc_ups.store.memory import InMemoryEntries
-from orthanc_ups.store.port import Entry, EntryConflict, EntryExists, StoreUnavailable
-from orthanc_ups.store.recovery import ShelvesLost
+from orthanc_ups.store.port import Entry, EntryConflict, EntryExists, ShelvesLost, StoreUnavailable
 from tests.contract.stores import (
     WITHOUT_PLUGINS,
     KeyValueEntriesStore,

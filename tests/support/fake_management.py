@@ -38,8 +38,8 @@ from orthanc_ups.core.statuses import UpsError
 from orthanc_ups.core.subscriptions import GlobalAct, Kind, Log, appended, subscribed
 from orthanc_ups.core.workitem import HistoryEntry, SpecificAct, Subscription, Workitem
 from orthanc_ups.delivery.dead_letters import DeadLetter
+from orthanc_ups.delivery.management import EndpointReport
 from orthanc_ups.delivery.port import Endpoint, Unreachable
-from orthanc_ups.delivery.report import EndpointReport
 from orthanc_ups.management.activity import Activity
 from orthanc_ups.management.ports import DeliveryState, Facts, Listener, Listing, Subscriber
 from orthanc_ups.management.views import row

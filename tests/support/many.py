@@ -14,7 +14,7 @@ from orthanc_ups.core import tags
 from orthanc_ups.core.dataset import element
 from orthanc_ups.core.workitem import HistoryEntry, Workitem
 from orthanc_ups.orthanc.loopback import Loopback
-from orthanc_ups.store.document import encode
+from orthanc_ups.store.documents import encode
 from orthanc_ups.store.metadata import OrthancEntries
 from tests.support.orthanc import RealOrthanc
 from tests.support.workitems import stored, uid

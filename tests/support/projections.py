@@ -11,7 +11,7 @@ from orthanc_ups.core.dataset import element, text
 from orthanc_ups.core.matching import Query
 from orthanc_ups.core.workitem import Workitem
 from orthanc_ups.projection.projection import Projection
-from orthanc_ups.store.document import encode
+from orthanc_ups.store.documents import encode
 from orthanc_ups.store.port import Entry
 from tests.support import workitems
 

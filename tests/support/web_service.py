@@ -17,7 +17,7 @@ import requests
 
 from orthanc_ups.core.ae_titles import AeTitles
 from orthanc_ups.core.events import Event
-from orthanc_ups.delivery.clock import SystemClock
+from orthanc_ups.delivery.port import SystemClock
 from orthanc_ups.delivery.receivers import KnownReceivers
 from orthanc_ups.dicomweb import tls as web_tls
 from orthanc_ups.dicomweb.authorization import Authorization

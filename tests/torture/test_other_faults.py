@@ -119,7 +119,7 @@ def test_a_projection_damaged_while_it_is_used_is_rebuilt(
 # --- clock ---
 
 CLOCK = """
-from orthanc_ups.delivery.clock import SystemClock
+from orthanc_ups.delivery.port import SystemClock
 real = SystemClock.now
 SystemClock.now = lambda self: real(self) + float(open({offset!r}).read())
 sys.path.insert(0, {plugin!r})

@@ -27,16 +27,15 @@ from orthanc_ups.delivery.documents import (
 )
 from orthanc_ups.delivery.line import BurstAt
 from orthanc_ups.delivery.port import Burst, Endpoint
-from orthanc_ups.store.document import decode, decode_events, encode, encode_events
-from orthanc_ups.store.log_document import decode_log, encode_log
+from orthanc_ups.store.choice import move_worklist
+from orthanc_ups.store.documents import decode, decode_events, decode_log, encode, encode_events, encode_log
 from orthanc_ups.store.memory import InMemoryEntries
-from orthanc_ups.store.moving import move_worklist
 from orthanc_ups.store.node import Node, NodeMark
 from orthanc_ups.store.port import StoreUnavailable
 from orthanc_ups.store.shelves import Value
-from orthanc_ups.worklist.tombstones import read_tombstone, tombstone_document
+from orthanc_ups.store.writer import Writer
+from orthanc_ups.worklist.workitem_store import read_tombstone, tombstone_document
 from orthanc_ups.worklist.worklist_entry import WorklistEntry
-from orthanc_ups.worklist.writer import Writer
 from tests.support.delivery import VirtualClock
 
 ARCHITECTURE: Final = (Path(__file__).resolve().parents[2] / "ARCHITECTURE.md").read_text()

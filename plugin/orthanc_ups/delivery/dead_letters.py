@@ -11,10 +11,10 @@ from typing import Final
 
 from ..core import tags
 from ..core.events import Event, EventType
-from ..store.document import UnreadableDocument
+from ..store.documents import UnreadableDocument
 from ..store.port import Entries, Entry
+from ..store.writer import StoredEntry
 from .documents import Batch, decode_batch, encode_batch
-from .entry import StoredEntry
 from .line import Waiting, kind_of, made_at
 from .port import Clock, Endpoint
 from .tally import Counts

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from ..core.events import Event, EventType
-from ..store.document import FORMAT, UnreadableDocument, read
+from ..store.documents import FORMAT, UnreadableDocument, read
 from .line import BurstAt, Waiting
 from .port import Burst, Endpoint
 

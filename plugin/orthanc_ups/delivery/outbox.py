@@ -8,36 +8,88 @@ import logging
 from bisect import insort
 from collections import deque
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Final
 
 from ..core.events import Event
 from ..settings import Settings
-from ..store.document import UnreadableDocument
+from ..store.documents import UnreadableDocument
 from ..store.port import Entries, Entry
+from ..store.writer import StoredEntry
 from . import dead_letters
 from .cursors import CursorWriter
 from .dead_letters import DeadLetters
 from .documents import Progress, decode_progress
-from .entry import StoredEntry
-from .going_down import announce_going_down
 from .line import BurstAt
-from .port import WEBSOCKET, Burst, BurstSource, Channel, Clock, Endpoint, EventLog, OnDelivered
-from .repeats import Repeat, Resurrection
-from .replay import Replay, Span
-from .state import DeliveryState
+from .port import (
+    WEBSOCKET,
+    Burst,
+    BurstSource,
+    Channel,
+    Clock,
+    Endpoint,
+    EventLog,
+    OnDelivered,
+    Refused,
+    Unreachable,
+)
+from .replay import Repeat, Replay, Resurrection, Span
 from .subscriber import PREFIX, Subscriber
 from .tally import Counts
-from .worker import Worker
+from .worker import DeliveryState, Worker
+
+_log = logging.getLogger("orthanc_ups.delivery")
+
+
+async def announce_going_down(
+    event: Event, workers: Iterable[Worker], clock: Clock, deadline: float, high_water: int
+) -> None:
+    """Tell the receivers that are in reach, all side by side, within ``deadline`` seconds.
+
+    An endpoint whose last attempt failed is left out. One that is just being told something may go on with
+    what waits for half of the time; the rest is told after the restart.
+    """
+    reachable = [worker for worker in workers if _in_reach(worker, event)]
+    if not reachable:
+        return
+    telling = [asyncio.ensure_future(_tell(worker, event, high_water, deadline / 2)) for worker in reachable]
+    everyone = asyncio.ensure_future(asyncio.wait(telling))
+    limit = asyncio.ensure_future(clock.sleep(deadline))
+    await asyncio.wait((everyone, limit), return_when=asyncio.FIRST_COMPLETED)
+    for unfinished in (limit, everyone, *telling):
+        unfinished.cancel()
+    done, _ = await asyncio.wait(telling)
+    reached = sum(not task.cancelled() and task.result() for task in done)
+    _log.info("Told %d of %d endpoints that the SCP is going down", reached, len(reachable))
+
+
+def _in_reach(worker: Worker, event: Event) -> bool:
+    receiving_ae = worker.endpoint.receiving_ae
+    here = receiving_ae in event.receivers and worker.channel.serves(receiving_ae)
+    return here and not worker.backoff.failing
+
+
+async def _tell(worker: Worker, event: Event, high_water: int, patience: float) -> bool:
+    await worker.finish(patience)
+    if worker.backoff.failing:
+        return False
+    report = replace(event, sequence=worker.settled_through(high_water))
+    try:
+        await worker.channel.deliver(worker.endpoint.receiving_ae, [report])
+    except (Unreachable, Refused):
+        return False
+    except Exception:
+        _log.exception("Telling %s failed: internal error", worker.endpoint)
+        return False
+    return True
+
 
 _PREFIXES: Final = (PREFIX, dead_letters.PREFIX)
 _RECEIVERS_AT_ONCE: Final = 100
 """So many receivers are given an event, some microseconds each, before the loop serves others."""
 _PAST_REMEMBERED: Final = 50_000
 _first = attrgetter("first")
-
-_log = logging.getLogger("orthanc_ups.delivery")
 
 
 @dataclass(slots=True)

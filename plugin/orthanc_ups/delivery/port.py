@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The ports of delivery: channels that carry an event to a Receiving AE, and where it gets the rest from."""
+"""The ports of delivery: channels that carry an event to a Receiving AE, where the events come from, and the clock."""
 
 from __future__ import annotations
 
+import asyncio
+import random
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeAlias
@@ -131,3 +134,28 @@ class Clock(Protocol):
 
 OnDelivered: TypeAlias = Callable[[Endpoint, Event, float], None]
 """Told of each delivered event, with the seconds since it was committed."""
+
+
+_CHANCE: Final = (
+    random.SystemRandom()
+)  # Python's shared generator belongs to whoever seeds it, such as a test
+
+
+class SystemClock:
+    """The ``Clock`` of a running plugin."""
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return time.time()
+
+    def monotonic(self) -> float:
+        """Seconds since some moment; never set back."""
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        await asyncio.sleep(seconds)
+
+    def random(self) -> float:
+        """A number in [0, 1)."""
+        return _CHANCE.random()

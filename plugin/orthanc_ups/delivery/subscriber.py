@@ -9,13 +9,12 @@ from functools import partial
 from typing import Final
 
 from ..core.events import Event, EventType
-from ..store.document import UnreadableDocument
+from ..store.documents import UnreadableDocument
+from ..store.writer import StoredEntry
 from .documents import Progress, decode_progress, encode_progress
-from .entry import StoredEntry
 from .line import BurstAt, Line
 from .port import WEBSOCKET, Burst, Channel, Endpoint
-from .state import DeliveryState
-from .worker import Worker
+from .worker import DeliveryState, Worker
 
 PREFIX: Final = "delivery/"
 

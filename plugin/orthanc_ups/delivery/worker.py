@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""One endpoint's worker: tells one AE on one channel what waits for it, in order, until it is told."""
+"""The worker of one endpoint: tells one AE on one channel what waits for it, in order, until it is told.
+
+Beside it what only workers use: the pauses between attempts (``Backoff``), and when to give up (``Expiry``).
+"""
 
 from __future__ import annotations
 
@@ -7,24 +10,172 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from ..core.events import Event
+from ..settings import Settings
 from ..store.port import StoreUnavailable
-from .backoff import Backoff
-from .expiry import Expiry
-from .line import BurstAt, Line, Waiting
-from .port import WEBSOCKET, Channel, Endpoint, Refused, Unreachable
-from .repeats import Repeat, next_reports
-from .state import DeliveryState
-from .tally import Tally
+from .dead_letters import BATCH, DeadLetters
+from .line import BurstAt, Line, Waiting, is_transient, kind_of
+from .port import WEBSOCKET, BurstSource, Channel, Clock, Endpoint, OnDelivered, Refused, Unreachable
+from .replay import Repeat, next_reports
+from .tally import Counts, Tally
+
+
+@dataclass(slots=True)
+class DeliveryState:
+    """See above; ``observers`` are told of each delivered event."""
+
+    settings: Settings
+    clock: Clock
+    source: BurstSource
+    dead: DeadLetters
+    counts: Counts
+    observers: list[OnDelivered] = field(default_factory=list)
+
+
+SOONEST: Final = 0.2
+"""Seconds between two attempts, however often the AE is seen."""
+
+
+class Backoff:
+    """Exponential pauses between failed attempts, each shortened by up to a half at random (jitter)."""
+
+    __slots__ = ("_attempted", "_clock", "_pause", "_seen", "_settings", "_until")
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._pause = 0.0
+        self._until = 0.0
+        self._attempted = float("-inf")
+        self._seen = False
+
+    @property
+    def failing(self) -> bool:
+        """True since an attempt failed, until one succeeds."""
+        return self._pause > 0
+
+    @property
+    def left(self) -> float:
+        """Seconds until the next attempt; 0 if it may be made now."""
+        return max(0.0, self._until - self._clock.monotonic()) if self._pause else 0.0
+
+    def attempt(self) -> None:
+        """An attempt begins."""
+        self._attempted = self._clock.monotonic()
+        self._seen = False
+
+    def failed(self) -> float:
+        """The attempt failed; return the seconds until the next (few if the receiver was seen meanwhile)."""
+        settings = self._settings
+        longer = self._pause * settings.retry_factor if self._pause else settings.retry_first
+        self._pause = max(min(longer, settings.retry_maximum), 0.001)
+        wait = self._pause * (1 - self._clock.random() / 2)
+        if self._seen:
+            wait = min(wait, SOONEST)
+        self._seen = False
+        self._until = self._clock.monotonic() + wait
+        return wait
+
+    def succeeded(self) -> None:
+        """The receiver is there again."""
+        self._pause = 0.0
+
+    def hurry(self, *, now: bool = False) -> None:
+        """The receiver was seen: try at once, but (unless ``now``) not more often than every 0.2 s."""
+        self._seen = True
+        self._until = self._clock.monotonic() if now else min(self._until, self._attempted + SOONEST)
+
+
+_log = logging.getLogger("orthanc_ups.delivery")
+
+
+class Expiry:
+    """Gives up events of one waiting line: they are stored as dead letters before the line lets go of them."""
+
+    __slots__ = ("_endpoint", "_failing", "_is_told", "_line", "_moved", "_state", "_tally")
+
+    def __init__(
+        self, endpoint: Endpoint, line: Line, tally: Tally, state: DeliveryState, moved: Callable[[], None]
+    ) -> None:
+        self._endpoint = endpoint
+        self._line = line
+        self._tally = tally
+        self._state = state
+        self._moved = moved
+        self._is_told = False
+        self._failing = False
+
+    @property
+    def is_due(self) -> bool:
+        """True if more events wait than may."""
+        return len(self._line) > self._state.settings.maximum_pending_per_subscriber
+
+    def ends(self) -> None:
+        """The receiver takes events again: what is given up next is news for the log."""
+        self._is_told = False
+
+    async def give_up_what_is_due(self) -> None:
+        """Give up what waited too long, and the oldest of what is too much.
+
+        Of what is too much, up to a tenth goes at once (at most 100 events), to spare writes. While the
+        store takes nothing, everything stays in the line.
+        """
+        try:
+            await self._give_up_what_is_due()
+        except StoreUnavailable as error:
+            if not self._failing:
+                _log.error("Dead letters of %s cannot be stored and wait on: %s", self._endpoint, error)
+            self._failing = True
+        else:
+            self._failing = False
+
+    async def _give_up_what_is_due(self) -> None:
+        settings = self._state.settings
+        moment = self._state.clock.now() - settings.dead_letter_after
+        while settings.dead_letter_after and (old := self._line.older_than(moment, BATCH)):
+            await self.give_up(old, f"not delivered within {in_words(settings.dead_letter_after)}")
+        maximum = settings.maximum_pending_per_subscriber
+        while self.is_due:
+            oldest = self._line.oldest(min(BATCH, max(1, maximum // 10)))
+            await self.give_up(oldest, f"more than {maximum} events waited")
+
+    async def give_up(self, items: Sequence[Waiting], reason: str) -> None:
+        """Make some of the line dead letters, but no SCP Status Change: a later one makes it worthless.
+
+        Raises StoreUnavailable; then they stay in the line.
+        """
+        lasting = [item for item in items if not is_transient(item)]
+        if lasting:
+            await self._state.dead.add(self._endpoint, lasting, reason)
+            self._tell(reason)
+        self._line.strike(items)
+        for item in items:
+            counts = self._state.counts.of(self._endpoint.channel)
+            (counts.lost if is_transient(item) else counts.dead)[kind_of(item)] += 1
+        self._tally.dead += len(lasting)
+        self._moved()
+
+    def _tell(self, reason: str) -> None:
+        if not self._is_told:
+            self._is_told = True
+            _log.error("Events for %s go to the dead letters: %s", self._endpoint, reason)
+
+
+def in_words(seconds: float) -> str:
+    """A duration for people."""
+    for size, unit in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
+        if seconds >= size:
+            return f"{seconds / size:g} {unit}"
+    return f"{seconds:g} seconds"
+
 
 AT_ONCE: Final = 50
 """Events handed to a channel in one call."""
 _REPORTS: Final = 200
 _ERRORS: Final = 5
-
-_log = logging.getLogger("orthanc_ups.delivery")
 
 
 class Worker:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from ..core.states import State
-from ..delivery.report import EndpointReport
+from ..delivery.management import EndpointReport
 from ..dicomweb.rights import Rights
 from . import fields, views
 from .activity import Activity

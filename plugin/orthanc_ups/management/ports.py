@@ -15,7 +15,7 @@ from ..core.outcome import Outcome
 from ..core.subscriptions import Log
 from ..core.workitem import Subscription, Workitem
 from ..delivery.dead_letters import DeadLetter
-from ..delivery.report import EndpointReport
+from ..delivery.management import EndpointReport
 from ..worklist.change_feed import Changes
 from .templates import Template
 

@@ -15,8 +15,8 @@ from ..core.mechanisms import Mechanisms
 from ..core.statuses import Service, UpsError
 from ..core.subscriptions import GlobalAct, Kind, Log, standing
 from ..core.workitem import Subscription
+from ..delivery.management import EndpointReport
 from ..delivery.port import Unreachable
-from ..delivery.report import EndpointReport
 from ..dicomweb.response import HttpProblem
 from . import views
 from .keyword_form import to_data_set, to_keywords

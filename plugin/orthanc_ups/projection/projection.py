@@ -25,8 +25,7 @@ from ..core.events import Event
 from ..core.matching import Query
 from ..core.selection import Selection
 from ..core.workitem import Workitem
-from ..store.document import UnreadableDocument, attributes_of, decode
-from ..store.document_text import selected, whole
+from ..store.documents import UnreadableDocument, attributes_of, decode, selected, whole
 from ..store.port import Entry
 from .file import ProjectionBroken, ProjectionFile
 from .reader import Counts, Searches, event_row

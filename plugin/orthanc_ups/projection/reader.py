@@ -22,7 +22,7 @@ from ..core.date_times import Zone
 from ..core.events import Event, EventType
 from ..core.matching import Query
 from ..core.statuses import OUT_OF_RESOURCES, UpsError
-from ..store.document import UnreadableDocument, attributes_of
+from ..store.documents import UnreadableDocument, attributes_of
 from .file import ProjectionBroken
 from .queries import ORDERS, Plan, Sql, Translator, plan
 from .schema import RANKS

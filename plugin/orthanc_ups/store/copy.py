@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from .document import is_tombstone
+from .documents import is_tombstone
 from .node import KEY as NODE_KEY
-from .port import Entry
-from .recovery import RestorableEntries
+from .port import Entry, RestorableEntries
 
 _log = logging.getLogger("orthanc_ups.store")
 _FORMAT: Final = "1"

@@ -7,8 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Final, Self
 
-from .port import Entry, EntryConflict, EntryExists, StoreUnavailable
-from .recovery import ShelvesLost
+from .port import Entry, EntryConflict, EntryExists, ShelvesLost, StoreUnavailable
 
 _CHUNK: Final = 64
 

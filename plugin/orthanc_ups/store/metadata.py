@@ -11,8 +11,7 @@ from typing import Final, NamedTuple
 
 from ..orthanc.loopback import Loopback, Reply, refused
 from . import shelves
-from .port import Entry, EntryConflict, EntryExists, StoreUnavailable
-from .recovery import ShelvesLost, chunks
+from .port import Entry, EntryConflict, EntryExists, ShelvesLost, StoreUnavailable, chunks
 from .shelf_set import DELETED_AGAIN, ShelfSet, in_flight
 from .shelves import Address, Uploads, Value, Version
 

@@ -21,7 +21,7 @@ from typing import Final, Protocol
 
 import orjson
 
-from .document import FORMAT
+from .documents import FORMAT
 from .port import Entries, Entry, EntryConflict, EntryExists, StoreUnavailable
 
 KEY: Final = "node"

@@ -13,8 +13,7 @@ from typing import Final, TypeVar
 
 from ..orthanc.loopback import Loopback, refused
 from . import shelves
-from .port import StoreUnavailable
-from .recovery import ShelvesLost
+from .port import ShelvesLost, StoreUnavailable
 from .shelves import Address, Uploads, Version
 
 _log = logging.getLogger("orthanc_ups.store")

@@ -24,7 +24,7 @@ from ..delivery.dead_letters import PREFIX
 from ..delivery.documents import Batch, Progress, encode_batch
 from ..delivery.port import Endpoint
 from ..store.port import Entry
-from ..worklist.writer import Conflict
+from ..store.writer import Conflict
 from .records import IMPORTED, TAKEN, UNCHANGED, Fate, Parts, Reach, Verdict, compared, conflict, meaning
 
 _log = logging.getLogger("orthanc_ups.worklist")

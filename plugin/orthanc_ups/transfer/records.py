@@ -23,6 +23,7 @@ from ..core.workitem import HistoryEntry, Subscription, Workitem
 from ..delivery.documents import Batch, Progress
 from ..delivery.outbox import Delivery
 from ..projection.projection import Projection
+from ..store.writer import Writer
 from ..worklist.commits import Commits
 from ..worklist.locks import CommandLocks
 from ..worklist.order import Order
@@ -30,7 +31,6 @@ from ..worklist.subscriptions import Subscriptions
 from ..worklist.workitem_store import WorkitemStore
 from ..worklist.worklist import Worklist
 from ..worklist.worklist_entry import WorklistEntry
-from ..worklist.writer import Writer
 
 
 @dataclass(frozen=True, slots=True)

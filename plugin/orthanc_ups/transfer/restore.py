@@ -20,13 +20,12 @@ from ..core.subscriptions import Log
 from ..core.workitem import Workitem
 from ..delivery.dead_letters import PREFIX, sequence_of
 from ..delivery.documents import Batch, encode_batch
-from ..store.document import encode, encode_events
-from ..store.log_document import encode_log
+from ..store.documents import encode, encode_events, encode_log
 from ..store.port import Entry
+from ..store.writer import Conflict
 from ..worklist.commits import SPILL_ABOVE, SPILLED_AT_ONCE, Overflow, workitem_key
 from ..worklist.loader import bursts, unsettled_events
 from ..worklist.worklist_entry import CREATIONS, SEQUENCES
-from ..worklist.writer import Conflict
 from .records import (
     IMPORTED,
     TAKEN,

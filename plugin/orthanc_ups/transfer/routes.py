@@ -18,7 +18,7 @@ from ..dicomweb.response import HttpProblem, WebResponse
 from ..management.routing import JSON_LINES, Call, Route, json_response
 from ..store.port import StoreUnavailable
 from .exporter import Exporter, Position
-from .intake import KINDS, LISTED, Account, Intake, NotBegun
+from .importer import KINDS, LISTED, Account, Intake, NotBegun
 from .reader import NotALine, decode
 from .records import Fate, Tail
 from .writer import encode, next_page

@@ -34,13 +34,12 @@ from ..delivery.line import Waiting
 from ..delivery.port import Burst, Endpoint
 from ..delivery.subscriber import PREFIX
 from ..projection.projection import Projection
-from ..store.document import UnreadableDocument, encode, encode_events
-from ..store.log_document import encode_log
+from ..store.documents import UnreadableDocument, encode, encode_events, encode_log
 from ..store.port import Entry, StoreUnavailable
+from ..store.writer import Conflict, Writer
 from .commits import workitem_key
 from .loader import Stored, bursts, unsettled_events
 from .subscriptions import Subscriptions
-from .writer import Conflict, Writer
 
 _log = logging.getLogger("orthanc_ups.worklist")
 _NEVER: Final = float("inf")

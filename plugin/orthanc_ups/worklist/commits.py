@@ -11,7 +11,7 @@ from typing import Final
 
 from ..core.events import Event, EventType, Occurrence
 from ..core.workitem import HistoryEntry, SpecificAct, Subscription, Workitem
-from ..store.document import encode, encode_events
+from ..store.documents import encode, encode_events
 from ..store.port import Entry
 from .order import Ticket
 from .state import WorklistState

@@ -19,13 +19,12 @@ from ..core.subscriptions import MAXIMUM_ACTS, GlobalAct, Kind, filters_taken
 from ..core.workitem import Subscription
 from ..delivery.port import Burst
 from ..delivery.subscriber import PREFIX
-from ..store.document import UnreadableDocument
-from ..store.log_document import decode_log, encode_log
+from ..store.documents import UnreadableDocument, decode_log, encode_log
 from ..store.port import Entry
+from ..store.writer import Conflict
 from .commits import Commits
-from .resuming import slowest_cursor
+from .loader import slowest_cursor
 from .state import WorklistState
-from .writer import Conflict
 
 _log = logging.getLogger("orthanc_ups.worklist")
 _TRIES: Final = 5

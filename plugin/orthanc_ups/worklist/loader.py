@@ -1,24 +1,25 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Reads the stored worklist in: at the start, and again if the projection fails."""
+"""Reads the stored worklist in, and finds the numbers and cursors from which to go on."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..core.events import Event
 from ..core.subscriptions import Kind, Log
 from ..core.workitem import Workitem
+from ..delivery.documents import decode_progress
 from ..delivery.port import Burst
+from ..delivery.subscriber import PREFIX
 from ..projection.projection import Projection
-from ..store.document import UnreadableDocument, decode_events
-from ..store.log_document import decode_log
+from ..store.documents import UnreadableDocument, decode_events, decode_log
 from ..store.node import KEY as NODE_KEY
-from ..store.port import Entry
-from ..store.recovery import RestorableEntries, ShelvesLost
+from ..store.port import Entry, RestorableEntries, ShelvesLost
 from .commits import Overflow, workitem_key
-from .tombstones import read_tombstone
+from .workitem_store import read_tombstone
+from .worklist_entry import CREATIONS, SEQUENCES
 from .worklist_entry import KEY as WORKLIST_KEY
 
 _log = logging.getLogger("orthanc_ups.store")
@@ -126,3 +127,60 @@ def unsettled_events(
     for entries in overflows.values():
         events.update((event.sequence, event) for overflow in entries for event in overflow.events)
     return [events[sequence] for sequence in sorted(events)]
+
+
+def slowest_cursor(entries: Iterable[Entry], titles: Collection[str]) -> int:
+    """The sequence up to which every AE has everything; 0 if it is not known of some.
+
+    Args:
+        entries: those of delivery.
+        titles: every AE that may have been told anything.
+    """
+    reached = dict(_cursors(entries))
+    if not reached or not reached.keys() >= set(titles):
+        return 0
+    return min(reached.values())
+
+
+def _cursors(entries: Iterable[Entry]) -> Iterator[tuple[str, int]]:
+    for entry in entries:
+        if not entry.key.startswith(PREFIX):
+            continue
+        try:
+            receiving_ae, _, channels = decode_progress(entry.document)
+        except UnreadableDocument:
+            continue
+        reached = [progress.cursor for progress in channels.values() if progress.cursor is not None]
+        yield receiving_ae, min(reached, default=0)
+
+
+def numbers_in_use(projection: Projection, stored: Stored) -> tuple[int, int]:
+    """A sequence and a creation number behind all that are found, for when the header is lost. Slow.
+
+    A whole block behind, as the last numbers may have left no trace.
+    """
+    sequences, creations = {0, *(at for _, at in _cursors(stored.delivery))}, {0}
+    for log, _ in stored.logs:
+        sequences.update(act.sequence + act.through for act in log.acts)
+        creations.update(act.through for act in log.acts)
+    for overflows in stored.overflows.values():
+        sequences.update(event.sequence for overflow in overflows for event in overflow.events)
+    for workitem in (*projection.with_acts(), *projection.with_events_after(0)):
+        sequences.update(act.sequence for act in workitem.acts.values())
+        sequences.update(event.sequence for event in workitem.events)
+        creations.add(workitem.created)
+    creations.add(_last_created(projection))
+    if max(sequences) == max(creations) == 0:
+        return 1, 1
+    return max(sequences) + SEQUENCES, max(creations) + CREATIONS
+
+
+def _last_created(projection: Projection) -> int:
+    last = 0
+    while workitems := projection.created(last, _MOST, _AT_ONCE):
+        last = workitems[-1].created
+    return last
+
+
+_MOST = 2**62
+_AT_ONCE = 500

@@ -12,8 +12,7 @@ from typing import Final
 from ..core.events import Event
 from ..projection.projection import ProjectionBroken
 from ..store.copy import CopiedEntries
-from ..store.document import is_tombstone
-from ..store.log_document import encode_log
+from ..store.documents import encode_log, is_tombstone
 from ..store.port import Entry, StoreUnavailable
 from ..store.shelf_set import StoreMisconfigured
 from .commits import Commits

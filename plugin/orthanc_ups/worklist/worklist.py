@@ -31,13 +31,12 @@ from ..core.reasons import discreet, reason_of
 from ..core.statuses import UpsError
 from ..core.value_rules import Limits
 from ..core.workitem import HistoryEntry, Workitem
-from ..store.port import StoreUnavailable
-from ..store.recovery import ShelvesLost
+from ..store.port import ShelvesLost, StoreUnavailable
+from ..store.writer import Conflict
 from .commits import Commits
 from .global_acts import GlobalActs
 from .state import WorklistState
 from .workitem_store import StoredWorkitem
-from .writer import Conflict
 
 _log = logging.getLogger("orthanc_ups.worklist")
 _TRIES: Final = 5

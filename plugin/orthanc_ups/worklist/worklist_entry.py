@@ -10,9 +10,9 @@ from typing import Final
 
 import orjson
 
-from ..store.document import FORMAT, UnreadableDocument, read
+from ..store.documents import FORMAT, UnreadableDocument, read
 from ..store.port import Entry
-from .writer import Writer
+from ..store.writer import Writer
 
 _log = logging.getLogger("orthanc_ups.store")
 KEY: Final = "worklist"

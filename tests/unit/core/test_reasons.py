@@ -17,7 +17,7 @@ from orthanc_ups.core.statuses import GONE, UpsError
 from orthanc_ups.core.workitem import HistoryEntry, Workitem, digest
 from orthanc_ups.management.inspection import ServiceInspection
 from orthanc_ups.monitoring import audit
-from orthanc_ups.store.document import decode, encode
+from orthanc_ups.store.documents import decode, encode
 from tests.support.management_desk import Desk as PageDesk
 from tests.support.service import GLOBAL, OTHER_TRANSACTION, TRANSACTION, Desk, on_loop
 from tests.support.transfer import exported, moved, of_kind

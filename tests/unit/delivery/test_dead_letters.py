@@ -8,8 +8,8 @@ import pytest
 from orthanc_ups.core import tags
 from orthanc_ups.core.events import EventType
 from orthanc_ups.delivery.documents import decode_batch
-from orthanc_ups.delivery.expiry import in_words
 from orthanc_ups.delivery.port import Burst, Endpoint
+from orthanc_ups.delivery.worker import in_words
 from orthanc_ups.settings import Settings
 from tests.support.delivery import NOON, Bench, TwinChannel, event, restarted, run, settle
 

@@ -17,8 +17,8 @@ from orthanc_ups.projection import file as projection_file
 from orthanc_ups.projection import projection as projection_module
 from orthanc_ups.projection import writer as projection_writer
 from orthanc_ups.projection.projection import Projection, ProjectionBroken, StoredWorkitem
-from orthanc_ups.store import document as documents
-from orthanc_ups.store.document import encode
+from orthanc_ups.store import documents
+from orthanc_ups.store.documents import encode
 from orthanc_ups.store.port import Entry
 from tests.support import workitems
 from tests.support.projections import entry, found, key, made, put

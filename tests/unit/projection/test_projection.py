@@ -20,7 +20,7 @@ from orthanc_ups.core.statuses import OUT_OF_RESOURCES, UpsError
 from orthanc_ups.core.workitem import SpecificAct, Subscription
 from orthanc_ups.projection import reader as projection_reader
 from orthanc_ups.projection.projection import Projection, StoredWorkitem
-from orthanc_ups.store.document import encode
+from orthanc_ups.store.documents import encode
 from tests.support import workitems
 from tests.support.projections import EVERYTHING, entry, found, key, made, put
 

@@ -19,7 +19,7 @@ from orthanc_ups.core.mechanisms import Mechanisms
 from orthanc_ups.core.workitem import Workitem
 from orthanc_ups.projection import queries as projection_queries
 from orthanc_ups.projection.projection import Projection
-from orthanc_ups.store.document import encode
+from orthanc_ups.store.documents import encode
 from tests.support import workitems
 
 STATIONS = ["ROOM1", "ROOM2", "ROOM3"]

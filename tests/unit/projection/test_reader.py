@@ -21,7 +21,7 @@ from orthanc_ups.projection import queries as projection_queries
 from orthanc_ups.projection.projection import Projection
 from orthanc_ups.projection.queries import NONE_LAST, ORDERS
 from orthanc_ups.projection.schema import COLUMNS
-from orthanc_ups.store.document import encode
+from orthanc_ups.store.documents import encode
 from tests.support import workitems
 
 NAMES: list[dict[str, str]] = [

@@ -11,8 +11,7 @@ from orthanc_ups.core import tags
 from orthanc_ups.core.dataset import DataSet, element
 from orthanc_ups.core.matching import Query
 from orthanc_ups.core.workitem import Workitem
-from orthanc_ups.store.document import UnreadableDocument, encode
-from orthanc_ups.store.document_text import selected, whole
+from orthanc_ups.store.documents import UnreadableDocument, encode, selected, whole
 from tests.support.workitems import full, minimal, stored
 
 ASKED: dict[str, DataSet] = {

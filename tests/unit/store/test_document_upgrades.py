@@ -10,8 +10,8 @@ import pytest
 
 from orthanc_ups.core.workitem import HistoryEntry, SpecificAct, Subscription, Workitem
 from orthanc_ups.projection.projection import Projection
-from orthanc_ups.store import document
-from orthanc_ups.store.document import FORMAT, UnreadableDocument, decode, encode, read
+from orthanc_ups.store import documents
+from orthanc_ups.store.documents import FORMAT, UnreadableDocument, decode, encode, read
 from orthanc_ups.store.memory import InMemoryEntries
 from orthanc_ups.worklist.loader import Loader
 from tests.support.delivery import event
@@ -49,7 +49,7 @@ def as_format_0(made: bytes) -> bytes:
 
 @pytest.fixture
 def upgradable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(document, "UPGRADES", {0: from_format_0})
+    monkeypatch.setattr(documents, "UPGRADES", {0: from_format_0})
 
 
 @pytest.mark.usefixtures("upgradable")
@@ -73,7 +73,7 @@ async def test_a_worklist_of_an_older_format_is_read_in() -> None:
 
 
 def test_every_older_format_can_be_upgraded() -> None:
-    assert sorted(document.UPGRADES) == list(range(1, FORMAT))
+    assert sorted(documents.UPGRADES) == list(range(1, FORMAT))
 
 
 def test_a_format_without_upgrade_is_refused() -> None:
@@ -97,6 +97,6 @@ def test_a_document_without_format_is_refused(content: bytes) -> None:
 
 
 def test_an_upgrade_that_does_not_fit_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(document, "UPGRADES", {0: lambda content: {"was": content["something else"]}})
+    monkeypatch.setattr(documents, "UPGRADES", {0: lambda content: {"was": content["something else"]}})
     with pytest.raises(UnreadableDocument, match="not a document of format 0"):
         read(b'{"format": 0}')

@@ -11,8 +11,7 @@ from orthanc_ups.core.dataset import element
 from orthanc_ups.core.mechanisms import Mechanisms
 from orthanc_ups.core.numbers import Numbers
 from orthanc_ups.core.subscriptions import GlobalAct, Kind, Log
-from orthanc_ups.store.document import UnreadableDocument
-from orthanc_ups.store.log_document import decode_log, encode_log
+from orthanc_ups.store.documents import UnreadableDocument, decode_log, encode_log
 from orthanc_ups.worklist.subscriptions import Subscriptions
 from tests.support import workitems
 

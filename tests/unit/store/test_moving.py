@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orthanc_ups.store.moving import TwoWorklists, move_worklist
+from orthanc_ups.store.choice import TwoWorklists, move_worklist
 from orthanc_ups.store.port import Entry, EntryConflict, EntryExists
 
 DOCUMENTS = {f"workitem/{n}": f"document {n}".encode() for n in range(4)} | {"subscriber/A": b"log"}

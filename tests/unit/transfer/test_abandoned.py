@@ -8,7 +8,7 @@ import asyncio
 import pytest
 
 from orthanc_ups.core.commands import Update
-from orthanc_ups.transfer.intake import PATIENCE
+from orthanc_ups.transfer.importer import PATIENCE
 from orthanc_ups.transfer.routes import ImportStopped
 from tests.support.service import SCHEDULER, TRANSACTION, on_loop
 from tests.support.transfer import exported, imported

@@ -10,7 +10,7 @@ from orthanc_ups.core.dataset import element
 from orthanc_ups.core.events import Event, EventType
 from orthanc_ups.delivery.management import DeliveryManagement
 from orthanc_ups.settings import Settings
-from orthanc_ups.store.document import decode, encode
+from orthanc_ups.store.documents import decode, encode
 from tests.support.service import (
     FILTERED,
     GLOBAL,

@@ -17,7 +17,7 @@ from orthanc_ups.core.commands import ChangeState, Create, RequestCancel
 from orthanc_ups.core.dataset import element, text
 from orthanc_ups.core.statuses import UpsError
 from orthanc_ups.core.workitem import SpecificAct
-from orthanc_ups.store.document import decode, encode
+from orthanc_ups.store.documents import decode, encode
 from tests.support.delivery import settle
 from tests.support.furnished import furnished, prepared
 from tests.support.service import (

@@ -9,12 +9,17 @@ a downgrade of the plugin destroys nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
+import msgspec
 import orjson
 
-from ..core.dataset import DataSet
+from ..core.dataset import DataSet, Element
 from ..core.events import Event, EventType
+from ..core.mechanisms import Mechanisms
+from ..core.numbers import Numbers
+from ..core.selection import Selection
+from ..core.subscriptions import GlobalAct, Kind, Log
 from ..core.workitem import HistoryEntry, SpecificAct, Subscription, Workitem
 
 FORMAT: Final = 1
@@ -110,7 +115,7 @@ def read(document: bytes) -> dict[str, Any]:
 
 
 def is_tombstone(document: bytes) -> bool:
-    """True if this stands where a purged workitem stood (worklist/tombstones.py)."""
+    """True if this stands where a purged workitem stood (worklist/workitem_store.py)."""
     return b'"gone":' in document[:200]
 
 
@@ -149,4 +154,102 @@ def _events_in(content: dict[str, Any]) -> tuple[Event, ...]:
     return tuple(
         Event(sequence, EventType(kind), uid, information, receivers[where], at)
         for sequence, kind, information, where, at in content["events"]
+    )
+
+
+class _InParts(msgspec.Struct):
+    format: int
+    attributes: dict[str, msgspec.Raw]
+
+
+class _InOne(msgspec.Struct):
+    format: int
+    attributes: msgspec.Raw
+
+
+_T = TypeVar("_T", _InParts, _InOne)
+_IN_PARTS: Final = msgspec.json.Decoder(_InParts)
+_IN_ONE: Final = msgspec.json.Decoder(_InOne)
+
+
+def selected(document: bytes, selection: Selection) -> bytes:
+    """The attributes of an answer as JSON text of the inner form (core/dataset.py). Raises UnreadableDocument."""
+    workitem = _read(_IN_PARTS, document)
+    chosen = None if workitem is None else selection.of_members(workitem.attributes, _empty)
+    if chosen is None:
+        return orjson.dumps(selection.of(attributes_of(document)))
+    return _joined(chosen)
+
+
+def whole(document: bytes) -> bytes:
+    """All attributes as JSON text of the inner form. Raises UnreadableDocument."""
+    workitem = _read(_IN_ONE, document)
+    text = b"" if workitem is None else bytes(workitem.attributes)
+    return text if text.startswith(b"{") else orjson.dumps(attributes_of(document))
+
+
+def _read(reader: msgspec.json.Decoder[_T], document: bytes) -> _T | None:
+    """None if it takes more to understand the document."""
+    try:
+        workitem = reader.decode(document)
+    except msgspec.MsgspecError:
+        return None
+    return workitem if workitem.format == FORMAT else None
+
+
+def _empty(element: Element) -> msgspec.Raw:
+    return msgspec.Raw(orjson.dumps(element))
+
+
+def _joined(members: Mapping[str, msgspec.Raw]) -> bytes:
+    return b"{%b}" % b",".join([b'"%b":%b' % (tag.encode(), text) for tag, text in members.items()])
+
+
+def encode_log(log: Log) -> bytes:
+    """The document of entry ``subscriber/<AE>``."""
+    return orjson.dumps(
+        {
+            "format": FORMAT,
+            "ae": log.receiving_ae,
+            "revision": log.revision,
+            "acts": [_act_out(act) for act in log.acts],
+        }
+    )
+
+
+def decode_log(document: bytes) -> Log:
+    """Read a log back. Raises UnreadableDocument."""
+    content = read(document)
+    try:
+        acts = tuple(_act_in(act) for act in content["acts"])
+        return Log(content["ae"], acts, content["revision"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UnreadableDocument(f"not a subscriber document: {error!r}") from error
+
+
+def _act_out(act: GlobalAct) -> dict[str, Any]:
+    content: dict[str, Any] = {
+        "sequence": act.sequence,
+        "kind": act.kind.value,
+        "through": act.through,
+        "at": act.at,
+    }
+    if act.filtered:
+        content |= {"filter": act.filter, "matched": act.matched.text()}
+    if act.mechanisms:
+        content["mechanisms"] = act.mechanisms.words()
+    return content
+
+
+def _act_in(content: dict[str, Any]) -> GlobalAct:
+    filtered = "matched" in content
+    return GlobalAct(
+        content["sequence"],
+        Kind(content["kind"]),
+        content["through"],
+        filtered,
+        content["filter"] if filtered else None,
+        Numbers.read(content["matched"]) if filtered else Numbers(),
+        content["at"],
+        Mechanisms.of_words(content.get("mechanisms", ())),
     )
