@@ -9,8 +9,8 @@ import pytest
 
 from orthanc_ups.core.numbers import Numbers
 from orthanc_ups.core.subscriptions import (
+    ActKind,
     GlobalAct,
-    Kind,
     Log,
     appended,
     compacted,
@@ -42,24 +42,24 @@ def after(*acts: GlobalAct) -> Log:
 
 GLOBAL_CELLS = [
     # (action, present state, state afterwards, initial State Report)
-    (Kind.LOCK, NONE, LOCK, True),
-    (Kind.LOCK, LOCK, LOCK, False),
-    (Kind.LOCK, NO_LOCK, NO_LOCK, False),
-    (Kind.NO_LOCK, NONE, NO_LOCK, False),
-    (Kind.NO_LOCK, LOCK, LOCK, False),
-    (Kind.NO_LOCK, NO_LOCK, NO_LOCK, False),
-    (Kind.UNSUBSCRIBE, NONE, NONE, False),
-    (Kind.UNSUBSCRIBE, LOCK, NONE, False),
-    (Kind.UNSUBSCRIBE, NO_LOCK, NONE, False),
-    (Kind.SUSPEND, NONE, NONE, False),
-    (Kind.SUSPEND, LOCK, LOCK, False),
-    (Kind.SUSPEND, NO_LOCK, NO_LOCK, False),
+    (ActKind.LOCK, NONE, LOCK, True),
+    (ActKind.LOCK, LOCK, LOCK, False),
+    (ActKind.LOCK, NO_LOCK, NO_LOCK, False),
+    (ActKind.NO_LOCK, NONE, NO_LOCK, False),
+    (ActKind.NO_LOCK, LOCK, LOCK, False),
+    (ActKind.NO_LOCK, NO_LOCK, NO_LOCK, False),
+    (ActKind.UNSUBSCRIBE, NONE, NONE, False),
+    (ActKind.UNSUBSCRIBE, LOCK, NONE, False),
+    (ActKind.UNSUBSCRIBE, NO_LOCK, NONE, False),
+    (ActKind.SUSPEND, NONE, NONE, False),
+    (ActKind.SUSPEND, LOCK, LOCK, False),
+    (ActKind.SUSPEND, NO_LOCK, NO_LOCK, False),
 ]
 
 
 @pytest.mark.parametrize(("kind", "present", "expected", "reported"), GLOBAL_CELLS)
 def test_cc_2_3_global_action_on_an_existing_ups(
-    kind: Kind, present: Subscription, expected: Subscription, reported: bool
+    kind: ActKind, present: Subscription, expected: Subscription, reported: bool
 ) -> None:
     act = GlobalAct(ACT, kind, through=9)
     log, ups = after(act), workitem(present)
@@ -71,25 +71,25 @@ def test_cc_2_3_global_action_on_an_existing_ups(
     ("acts", "expected"),
     [
         ((), NONE),
-        ((Kind.LOCK,), LOCK),
-        ((Kind.NO_LOCK,), NO_LOCK),
-        ((Kind.LOCK, Kind.SUSPEND), NONE),
-        ((Kind.LOCK, Kind.UNSUBSCRIBE), NONE),
-        ((Kind.NO_LOCK, Kind.LOCK), LOCK),
-        ((Kind.LOCK, Kind.NO_LOCK), NO_LOCK),
-        ((Kind.SUSPEND, Kind.LOCK), LOCK),
-        ((Kind.UNSUBSCRIBE, Kind.NO_LOCK), NO_LOCK),
+        ((ActKind.LOCK,), LOCK),
+        ((ActKind.NO_LOCK,), NO_LOCK),
+        ((ActKind.LOCK, ActKind.SUSPEND), NONE),
+        ((ActKind.LOCK, ActKind.UNSUBSCRIBE), NONE),
+        ((ActKind.NO_LOCK, ActKind.LOCK), LOCK),
+        ((ActKind.LOCK, ActKind.NO_LOCK), NO_LOCK),
+        ((ActKind.SUSPEND, ActKind.LOCK), LOCK),
+        ((ActKind.UNSUBSCRIBE, ActKind.NO_LOCK), NO_LOCK),
     ],
 )
-def test_cc_2_3_a_new_ups_takes_the_global_state(acts: tuple[Kind, ...], expected: Subscription) -> None:
+def test_cc_2_3_a_new_ups_takes_the_global_state(acts: tuple[ActKind, ...], expected: Subscription) -> None:
     log = after(*(GlobalAct(ACT + n, kind, through=4) for n, kind in enumerate(acts)))
     assert subscribed(log, workitem(NONE, created=5)) is expected
 
 
-@pytest.mark.parametrize("globally", [Kind.LOCK, Kind.NO_LOCK, Kind.SUSPEND, Kind.UNSUBSCRIBE])
+@pytest.mark.parametrize("globally", [ActKind.LOCK, ActKind.NO_LOCK, ActKind.SUSPEND, ActKind.UNSUBSCRIBE])
 @pytest.mark.parametrize("specific", [LOCK, NO_LOCK, NONE])
 def test_cc_2_3_a_later_specific_action_beats_every_global_one(
-    globally: Kind, specific: Subscription
+    globally: ActKind, specific: Subscription
 ) -> None:
     log = after(GlobalAct(EARLIER, globally, through=9))
     ups = Workitem("1.2.3", 5, {}, acts={AE: SpecificAct(ACT, specific)})
@@ -97,25 +97,25 @@ def test_cc_2_3_a_later_specific_action_beats_every_global_one(
 
 
 def test_cc_2_3_unsubscribing_one_ups_leaves_the_global_subscription_to_later_ones() -> None:
-    log = after(GlobalAct(EARLIER, Kind.LOCK, through=9))
+    log = after(GlobalAct(EARLIER, ActKind.LOCK, through=9))
     left = Workitem("1.2.3", 5, {}, acts={AE: SpecificAct(ACT, NONE)})
     later = Workitem("1.2.4", 10, {})
     assert (subscribed(log, left), subscribed(log, later)) == (NONE, LOCK)
 
 
 def test_cc_2_3_a_global_subscribe_takes_back_a_ups_that_was_unsubscribed_one_by_one() -> None:
-    act = GlobalAct(ACT, Kind.LOCK, through=9)
+    act = GlobalAct(ACT, ActKind.LOCK, through=9)
     ups = Workitem("1.2.3", 5, {}, acts={AE: SpecificAct(EARLIER, NONE)})
     assert subscribed(after(act), ups) is LOCK
     assert initial_report_due(after(act), act, ups)
 
 
-def filtered(sequence: int, kind: Kind, through: int, *matched: int) -> GlobalAct:
+def filtered(sequence: int, kind: ActKind, through: int, *matched: int) -> GlobalAct:
     return GlobalAct(sequence, kind, through, True, {}, Numbers.of(matched))
 
 
 def test_cc_2_3_2_a_filter_takes_existing_ups_that_match_and_no_others() -> None:
-    act = filtered(ACT, Kind.LOCK, 9, 5)
+    act = filtered(ACT, ActKind.LOCK, 9, 5)
     log = after(act)
     assert subscribed(log, workitem(NONE, created=5)) is LOCK
     assert initial_report_due(log, act, workitem(NONE, created=5))
@@ -126,13 +126,13 @@ def test_cc_2_3_2_a_filter_takes_existing_ups_that_match_and_no_others() -> None
 @pytest.mark.parametrize(
     ("acts", "expected"),
     [
-        ([filtered(ACT, Kind.LOCK, 4)], LOCK),
-        ([filtered(ACT, Kind.NO_LOCK, 4)], NO_LOCK),
-        ([filtered(ACT, Kind.LOCK, 4), filtered(30, Kind.SUSPEND, 4)], NONE),
-        ([filtered(ACT, Kind.LOCK, 4), filtered(30, Kind.UNSUBSCRIBE, 4)], NONE),
-        ([filtered(ACT, Kind.LOCK, 4), GlobalAct(30, Kind.UNSUBSCRIBE, 4)], NONE),
-        ([filtered(ACT, Kind.LOCK, 4), GlobalAct(30, Kind.SUSPEND, 4)], LOCK),
-        ([filtered(ACT, Kind.LOCK, 4), GlobalAct(30, Kind.NO_LOCK, 4)], NO_LOCK),
+        ([filtered(ACT, ActKind.LOCK, 4)], LOCK),
+        ([filtered(ACT, ActKind.NO_LOCK, 4)], NO_LOCK),
+        ([filtered(ACT, ActKind.LOCK, 4), filtered(30, ActKind.SUSPEND, 4)], NONE),
+        ([filtered(ACT, ActKind.LOCK, 4), filtered(30, ActKind.UNSUBSCRIBE, 4)], NONE),
+        ([filtered(ACT, ActKind.LOCK, 4), GlobalAct(30, ActKind.UNSUBSCRIBE, 4)], NONE),
+        ([filtered(ACT, ActKind.LOCK, 4), GlobalAct(30, ActKind.SUSPEND, 4)], LOCK),
+        ([filtered(ACT, ActKind.LOCK, 4), GlobalAct(30, ActKind.NO_LOCK, 4)], NO_LOCK),
     ],
 )
 def test_cc_2_3_2_a_new_ups_that_fits_a_standing_filter(
@@ -143,7 +143,7 @@ def test_cc_2_3_2_a_new_ups_that_fits_a_standing_filter(
 
 
 def test_cc_2_3_2_unsubscribing_filters_ends_what_they_took_and_nothing_else() -> None:
-    log = after(filtered(10, Kind.LOCK, 9, 5), filtered(20, Kind.UNSUBSCRIBE, 9, 5))
+    log = after(filtered(10, ActKind.LOCK, 9, 5), filtered(20, ActKind.UNSUBSCRIBE, 9, 5))
     assert subscribed(log, workitem(NONE, created=5)) is NONE
     other = Workitem("1.2.4", 6, {}, acts={AE: SpecificAct(15, LOCK)})
     assert subscribed(log, other) is LOCK
@@ -151,7 +151,7 @@ def test_cc_2_3_2_unsubscribing_filters_ends_what_they_took_and_nothing_else() -
 
 @pytest.mark.parametrize("length", [1, 2, 3, 4])
 def test_a_compacted_log_means_the_same_for_every_ups(length: int) -> None:
-    kinds = (Kind.LOCK, Kind.SUSPEND, Kind.UNSUBSCRIBE, Kind.NO_LOCK)
+    kinds = (ActKind.LOCK, ActKind.SUSPEND, ActKind.UNSUBSCRIBE, ActKind.NO_LOCK)
     for acts in itertools.product(kinds, repeat=length):
         log = after(*(GlobalAct(10 * n, kind, through=2 * n) for n, kind in enumerate(acts, start=1)))
         short = compacted(log)

@@ -35,13 +35,13 @@ from orthanc_ups.core.outcome import Outcome
 from orthanc_ups.core.person_names import fold
 from orthanc_ups.core.reasons import discreet, reason_of
 from orthanc_ups.core.statuses import UpsError
-from orthanc_ups.core.subscriptions import GlobalAct, Kind, Log, appended, subscribed
+from orthanc_ups.core.subscriptions import ActKind, GlobalAct, Log, appended, subscribed
 from orthanc_ups.core.workitem import HistoryEntry, SpecificAct, Subscription, Workitem
 from orthanc_ups.delivery.dead_letters import DeadLetter
 from orthanc_ups.delivery.management import EndpointReport
 from orthanc_ups.delivery.port import Endpoint, Unreachable
 from orthanc_ups.management.activity import Activity
-from orthanc_ups.management.ports import DeliveryState, Facts, Listener, Listing, Subscriber
+from orthanc_ups.management.ports import DeliveryState, Facts, Listener, Listing, SubscriberSummary
 from orthanc_ups.management.views import row
 from orthanc_ups.worklist.change_feed import ChangeFeed, Changes
 
@@ -141,9 +141,9 @@ class FakeWorklist:
         matched = Numbers.of(
             one.created for one in self.workitems.values() if filtered and query.matches(one.attributes)
         )
-        kind = Kind.UNSUBSCRIBE if isinstance(command, Unsubscribe) else Kind.SUSPEND
+        kind = ActKind.UNSUBSCRIBE if isinstance(command, Unsubscribe) else ActKind.SUSPEND
         if isinstance(command, Subscribe):
-            kind = Kind.LOCK if command.lock else Kind.NO_LOCK
+            kind = ActKind.LOCK if command.lock else ActKind.NO_LOCK
         now = self.clock.now().timestamp()
         act = GlobalAct(next(self._sequences), kind, len(self.workitems), filtered, wanted, matched, now)
         log = self.logs.get(command.receiving_ae, Log(command.receiving_ae))
@@ -202,9 +202,9 @@ class FakeWorklist:
         specific = {ae for one in self.workitems.values() for ae in one.acts}
         return sorted({*self.logs, *specific})
 
-    def subscriber(self, ae: str) -> Subscriber:
+    def subscriber(self, ae: str) -> SubscriberSummary:
         states = [state for _, state in self._specific(ae)]
-        return Subscriber(self.logs.get(ae, Log(ae)), len(states), states.count(Subscription.LOCK))
+        return SubscriberSummary(self.logs.get(ae, Log(ae)), len(states), states.count(Subscription.LOCK))
 
     def _specific(self, ae: str) -> list[tuple[str, Subscription]]:
         acts = [(uid, one.acts[ae].state) for uid, one in self.workitems.items() if ae in one.acts]

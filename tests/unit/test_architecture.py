@@ -51,13 +51,10 @@ EXCEPTIONS = {
 # Class names that are still to become unique.
 AMBIGUOUS = {
     "Call",
-    "Clock",
     "Condition",
-    "Counts",
     "Facts",
     "Kind",
     "Limits",
-    "Subscriber",
     "Surroundings",
 }
 # Who alone may use a library: folders, or single modules.

@@ -15,7 +15,7 @@ import pytest
 from orthanc_ups.core.commands import Requester
 from orthanc_ups.core.events import Event, EventType
 from orthanc_ups.core.numbers import Numbers
-from orthanc_ups.core.subscriptions import GlobalAct, Kind, Log
+from orthanc_ups.core.subscriptions import ActKind, GlobalAct, Log
 from orthanc_ups.core.workitem import HistoryEntry, SpecificAct, Subscription, Workitem, digest
 from orthanc_ups.delivery.documents import (
     Batch,
@@ -25,8 +25,8 @@ from orthanc_ups.delivery.documents import (
     encode_batch,
     encode_progress,
 )
-from orthanc_ups.delivery.line import BurstAt
 from orthanc_ups.delivery.port import Burst, Endpoint
+from orthanc_ups.delivery.queue import BurstAt
 from orthanc_ups.store.choice import move_worklist
 from orthanc_ups.store.documents import decode, decode_events, decode_log, encode, encode_events, encode_log
 from orthanc_ups.store.memory import InMemoryEntries
@@ -79,10 +79,10 @@ TOMBSTONE: Final = HistoryEntry(PURGED, str(Requester("ORTHANC", "retention")), 
 LOG: Final = Log(
     "AI1",
     (
-        GlobalAct(40, Kind.NO_LOCK, through=5, at=CREATED),
+        GlobalAct(40, ActKind.NO_LOCK, through=5, at=CREATED),
         GlobalAct(
             46,
-            Kind.LOCK,
+            ActKind.LOCK,
             through=6,
             filtered=True,
             filter={"00741200": {"vr": "CS", "Value": ["HIGH"]}},

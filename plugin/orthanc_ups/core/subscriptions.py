@@ -25,7 +25,7 @@ from .workitem import SpecificAct, Subscription, Workitem
 MAXIMUM_ACTS = 1_000
 
 
-class Kind(Enum):
+class ActKind(Enum):
     """What a global act does."""
 
     LOCK = "subscribe with lock"
@@ -36,10 +36,10 @@ class Kind(Enum):
     @property
     def subscribes(self) -> bool:
         """True for both ways to subscribe."""
-        return self in (Kind.LOCK, Kind.NO_LOCK)
+        return self in (ActKind.LOCK, ActKind.NO_LOCK)
 
 
-_AS_STATE = {Kind.LOCK: Subscription.LOCK, Kind.NO_LOCK: Subscription.NO_LOCK}
+_AS_STATE = {ActKind.LOCK: Subscription.LOCK, ActKind.NO_LOCK: Subscription.NO_LOCK}
 
 
 _NONE_MATCHED: Final = Numbers()
@@ -61,7 +61,7 @@ class GlobalAct:
     """
 
     sequence: int
-    kind: Kind
+    kind: ActKind
     through: int
     filtered: bool = False
     filter: DataSet | None = None
@@ -100,14 +100,14 @@ class Standing:
         """The standing once an act is made (column "Global" of the table)."""
         if act.filtered:
             return self._after_filtered(act)
-        if act.kind is Kind.UNSUBSCRIBE:
+        if act.kind is ActKind.UNSUBSCRIBE:
             return Standing()
         return replace(self, everything=_AS_STATE.get(act.kind, Subscription.NONE))
 
     def _after_filtered(self, act: GlobalAct) -> Standing:
         if act.kind.subscribes:
             return replace(self, filters={**self.filters, act.sequence: _AS_STATE[act.kind]})
-        suspended = self.suspended | self.filters.keys() if act.kind is Kind.SUSPEND else frozenset()
+        suspended = self.suspended | self.filters.keys() if act.kind is ActKind.SUSPEND else frozenset()
         return replace(self, filters={}, suspended=suspended)
 
     def took(self, act: int) -> bool:
@@ -168,9 +168,9 @@ def _folded(log: Log, workitem: Workitem, before: int | None) -> tuple[Subscript
 
 def _after(state: Subscription, act: GlobalAct, workitem: Workitem, now: Standing) -> Subscription:
     """Rows "globally" of Table CC.2.3-2 for a workitem that exists."""
-    if act.kind is Kind.SUSPEND:
+    if act.kind is ActKind.SUSPEND:
         return state
-    if act.kind is Kind.UNSUBSCRIBE:
+    if act.kind is ActKind.UNSUBSCRIBE:
         return Subscription.NONE if _touches(act, workitem.created, workitem.filtered, now) else state
     if state is Subscription.NONE and (not act.filtered or workitem.created in act.matched):
         return _AS_STATE[act.kind]
@@ -191,7 +191,7 @@ def left_of(act: SpecificAct, log: Log, created: int, filtered: tuple[int, ...])
     """
     now = Standing()
     for earlier in log.acts:
-        ends = earlier.kind is Kind.UNSUBSCRIBE and earlier.sequence > act.sequence
+        ends = earlier.kind is ActKind.UNSUBSCRIBE and earlier.sequence > act.sequence
         if ends and _touches(earlier, created, filtered, now):
             return Subscription.NONE
         now = now.after(earlier)
@@ -203,7 +203,7 @@ def initial_report_due(log: Log, act: GlobalAct, workitem: Workitem) -> bool:
 
     It does for each UPS that was Not Subscribed (PS3.4 Table CC.2.3-2) and still is subscribed.
     """
-    if act.kind is not Kind.LOCK or workitem.created > act.through:
+    if act.kind is not ActKind.LOCK or workitem.created > act.through:
         return False
     if act.filtered and workitem.created not in act.matched:
         return False
@@ -221,14 +221,14 @@ def filters_taken(log: Log) -> Numbers:
 
 def appended(log: Log, act: GlobalAct) -> Log:
     """The log with one more act; an Unsubscribe on …34.5 makes all earlier ones meaningless."""
-    acts = () if act.kind is Kind.UNSUBSCRIBE and not act.filtered else log.acts
+    acts = () if act.kind is ActKind.UNSUBSCRIBE and not act.filtered else log.acts
     return replace(log, acts=(*acts, act), revision=log.revision + 1)
 
 
 def emptied(log: Log) -> Log:
     """The log of an AE that has no subscription left, as one Unsubscribe on …34.5 that says the same."""
     last = log.acts[-1]
-    ended = GlobalAct(last.sequence, Kind.UNSUBSCRIBE, last.through, at=last.at)
+    ended = GlobalAct(last.sequence, ActKind.UNSUBSCRIBE, last.through, at=last.at)
     return replace(log, acts=(ended,))
 
 
@@ -238,7 +238,7 @@ def compacted(log: Log) -> Log:
     Only for plain logs (at most a leading Unsubscribe, then one way of subscribing and suspends), and only
     when the initial reports of all of its acts are delivered: those are derived from the log as it was.
     """
-    first = log.acts[:1] if log.acts and log.acts[0].kind is Kind.UNSUBSCRIBE else ()
+    first = log.acts[:1] if log.acts and log.acts[0].kind is ActKind.UNSUBSCRIBE else ()
     rest = log.acts[len(first) :]
     kinds = {act.kind for act in rest if act.kind.subscribes}
     if any(act.filtered for act in rest) or len(kinds) > 1:
@@ -280,12 +280,12 @@ def _joined_filter(act: GlobalAct, own: Standing, whole: bool) -> GlobalAct | No
 
 def _joined_plain(act: GlobalAct, plain: Subscription) -> GlobalAct | None:
     """``plain`` is what all titles together have."""
-    if act.kind is Kind.UNSUBSCRIBE:
+    if act.kind is ActKind.UNSUBSCRIBE:
         return None
     if plain is Subscription.LOCK:
-        return act if act.kind is Kind.LOCK else None
-    if plain is Subscription.NO_LOCK and act.kind is Kind.SUSPEND:
-        return replace(act, kind=Kind.NO_LOCK)
+        return act if act.kind is ActKind.LOCK else None
+    if plain is Subscription.NO_LOCK and act.kind is ActKind.SUSPEND:
+        return replace(act, kind=ActKind.NO_LOCK)
     return act
 
 

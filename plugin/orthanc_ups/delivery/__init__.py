@@ -2,7 +2,7 @@
 """The durable outbox: every event to every subscriber, in order, at least once.
 
 An event's way: ``outbox`` (what the worklist calls) → ``subscriber`` (which channels tell an AE now) → ``worker``
-(one per AE and channel) → ``line`` (what waits) → a channel → the cursor, which ``cursors`` stores.
+(one per AE and channel) → ``queue`` (what waits) → a channel → the cursor, which ``cursors`` stores.
 
 What is promised, per AE and channel:
 

@@ -15,9 +15,9 @@ from ..store.documents import UnreadableDocument
 from ..store.port import Entries, Entry
 from ..store.writer import StoredEntry
 from .documents import Batch, decode_batch, encode_batch
-from .line import Waiting, kind_of, made_at
 from .port import Clock, Endpoint
-from .tally import Counts
+from .queue import Waiting, kind_of, made_at
+from .tally import DeliveryCounts
 
 PREFIX: Final = "dead/"
 BATCH: Final = 100
@@ -60,7 +60,7 @@ class DeadLetters:
     At most ``maximum`` are kept per endpoint; beyond, the oldest batches are given up and counted as lost.
     """
 
-    def __init__(self, entries: Entries, clock: Clock, counts: Counts, maximum: int) -> None:
+    def __init__(self, entries: Entries, clock: Clock, counts: DeliveryCounts, maximum: int) -> None:
         self._entries = entries
         self._clock = clock
         self._counts = counts

@@ -11,8 +11,8 @@ import orjson
 
 from ..core.events import Event, EventType
 from ..store.documents import FORMAT, UnreadableDocument, read
-from .line import BurstAt, Waiting
 from .port import Burst, Endpoint
+from .queue import BurstAt, Waiting
 
 
 @dataclass(frozen=True, slots=True)

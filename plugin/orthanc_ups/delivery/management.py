@@ -11,9 +11,9 @@ from typing import Final
 from ..core import tags
 from ..core.events import Event, scp_status_change
 from .dead_letters import DeadLetter
-from .line import made_at
 from .outbox import Delivery
 from .port import Clock, Endpoint
+from .queue import made_at
 from .replay import Once, Run
 from .worker import Worker
 
@@ -56,14 +56,14 @@ class EndpointReport:
 
 def report_on(worker: Worker, clock: Clock, dead_letters: int) -> EndpointReport:
     """The report of one endpoint."""
-    tally, head, now = worker.tally, worker.line.head, clock.now()
+    tally, head, now = worker.tally, worker.queue.head, clock.now()
     left = worker.backoff.left
     return EndpointReport(
         endpoint=worker.endpoint,
         durable=worker.durable,
         serving=worker.channel.serves(worker.endpoint.receiving_ae),
         failing=worker.backoff.failing,
-        pending=worker.line.pending,
+        pending=worker.queue.pending,
         oldest_at=(made_at(head) or None) if head else None,
         last_success_at=tally.last_success_at,
         last_error=tally.last_error,

@@ -21,7 +21,6 @@ from . import dead_letters
 from .cursors import CursorWriter
 from .dead_letters import DeadLetters
 from .documents import Progress, decode_progress
-from .line import BurstAt
 from .port import (
     WEBSOCKET,
     Burst,
@@ -34,9 +33,10 @@ from .port import (
     Refused,
     Unreachable,
 )
+from .queue import BurstAt
 from .replay import Repeat, Replay, Resurrection, Span
 from .subscriber import PREFIX, Subscriber
-from .tally import Counts
+from .tally import DeliveryCounts
 from .worker import DeliveryState, Worker
 
 _log = logging.getLogger("orthanc_ups.delivery")
@@ -94,7 +94,7 @@ _first = attrgetter("first")
 
 @dataclass(slots=True)
 class _Offered:
-    """Something that is being put into the lines of its receivers; so many of them have it."""
+    """Something that is being put into the queues of its receivers; so many of them have it."""
 
     item: Event | Burst
     receivers: Sequence[str]
@@ -118,7 +118,7 @@ class Delivery:
         log: EventLog,
         clock: Clock,
     ) -> None:
-        self.counts = Counts()
+        self.counts = DeliveryCounts()
         self.dead = DeadLetters(entries, clock, self.counts, settings.maximum_dead_letters)
         self._state = DeliveryState(settings, clock, source, self.dead, self.counts)
         self._channels = _with_websocket(channels)
@@ -215,7 +215,7 @@ class Delivery:
     def offer(self, released: Iterable[Event | Burst]) -> None:
         """Take committed events (and bursts) with growing sequences. Returns at once.
 
-        However many receivers an event has, it is put into their lines in slices, the first of them here:
+        However many receivers an event has, it is put into their queues in slices, the first of them here:
         whoever made the change is answered meanwhile.
         """
         if self._closed:
@@ -271,7 +271,7 @@ class Delivery:
 
     def held_from(self, receiving_ae: str | None = None) -> int | None:
         """The lowest cursor at which an AE (or any) is held, between ``hold`` and ``take_in``; else None."""
-        held = (worker.line.held for worker in self.workers(receiving_ae))
+        held = (worker.queue.held for worker in self.workers(receiving_ae))
         return min((sequence for sequence in held if sequence is not None), default=None)
 
     def hold(self, receiving_ae: str, channels: Mapping[str, Progress]) -> None:
@@ -286,7 +286,7 @@ class Delivery:
         self._busy[receiving_ae] = subscriber
 
     def take_in(self, events: Iterable[Event], bursts: Iterable[Burst], last: int) -> None:
-        """All of the other worklist is stored: what the held AEs did not get joins their lines, in its place.
+        """All of the other worklist is stored: what the held AEs did not get joins their queues, in its place.
 
         ``last`` is the greatest sequence that the other worklist used.
         """
@@ -356,7 +356,7 @@ class Delivery:
         self._hand_out_all()
         self._bursts.pop(receiving_ae, None)
         for worker in self.workers(receiving_ae):
-            worker.line.end_bursts()
+            worker.queue.end_bursts()
 
     # --- what the wires say and ask ---
 
@@ -383,8 +383,8 @@ class Delivery:
         return self._high_water
 
     def _span(self, receiving_ae: str, after: int, through: int) -> Span:
-        lines = [worker.line for worker in self.workers(receiving_ae)]
-        waiting = {item.sequence: item for line in lines for item in line if isinstance(item, Event)}
+        queues = [worker.queue for worker in self.workers(receiving_ae)]
+        waiting = {item.sequence: item for queue in queues for item in queue if isinstance(item, Event)}
         events = [waiting[sequence] for sequence in sorted(waiting) if after < sequence <= through]
         return Span(receiving_ae, after, through, events, tuple(self._bursts.get(receiving_ae, ())))
 

@@ -11,8 +11,8 @@ from typing import Final, Protocol
 
 from ..core.events import Event
 from .dead_letters import DeadLetters, sequence_of
-from .line import BurstAt
 from .port import Burst, BurstSource, Endpoint, EventLog
+from .queue import BurstAt
 
 _PAGE: Final = 100
 

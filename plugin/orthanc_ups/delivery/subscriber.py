@@ -12,8 +12,8 @@ from ..core.events import Event, EventType
 from ..store.documents import UnreadableDocument
 from ..store.writer import StoredEntry
 from .documents import Progress, decode_progress, encode_progress
-from .line import BurstAt, Line
 from .port import WEBSOCKET, Burst, Channel, Endpoint
+from .queue import BurstAt, EventQueue
 from .worker import DeliveryState, Worker
 
 PREFIX: Final = "delivery/"
@@ -95,13 +95,13 @@ class Subscriber:
             self._retire(orphans)
         for worker in self.workers.values():
             if not worker.durable and worker not in self._targets:
-                worker.line.clear()
+                worker.queue.clear()
 
     def _make_durable(self, worker: Worker, orphans: Sequence[Worker]) -> None:
         worker.durable = True
-        held = [orphan.line.held for orphan in orphans if orphan.line.held is not None]
-        worker.line.held = min(held, default=worker.line.held)
-        waiting = [item for orphan in orphans for item in orphan.line]
+        held = [orphan.queue.held for orphan in orphans if orphan.queue.held is not None]
+        worker.queue.held = min(held, default=worker.queue.held)
+        waiting = [item for orphan in orphans for item in orphan.queue]
         if waiting:
             worker.adopt(waiting)
         self._moved(self)
@@ -109,7 +109,7 @@ class Subscriber:
     def _retire(self, orphans: Sequence[Worker]) -> None:
         for orphan in orphans:
             orphan.durable = False
-            if orphan.line:
+            if orphan.queue:
                 _log.info("%s has no address now; another channel takes over", orphan.endpoint)
 
     def _worker(self, name: str) -> Worker:
@@ -130,39 +130,39 @@ class Subscriber:
     def settled_through(self) -> int | None:
         """Up to which sequence every durable endpoint is done; None if nothing waits."""
         heads = [
-            worker.line.settled_through()
+            worker.queue.settled_through()
             for worker in self.workers.values()
-            if worker.durable and worker.line
+            if worker.durable and worker.queue
         ]
         return min((head for head in heads if head is not None), default=None)
 
     @property
     def waits(self) -> bool:
         """True if anything waits for a durable endpoint."""
-        return any(worker.durable and worker.line for worker in self.workers.values())
+        return any(worker.durable and worker.queue for worker in self.workers.values())
 
     def has_passed(self, event: Event) -> bool:
         """True if no durable endpoint needs an event any more, which was offered.
 
-        A newer report may have taken its place in a line; that one is stored, so this one need not be.
+        A newer report may have taken its place in a queue; that one is stored, so this one need not be.
         """
         for worker in self.workers.values():
-            line = worker.line
+            queue = worker.queue
             if not worker.durable:
                 continue
-            if event.sequence in line:
+            if event.sequence in queue:
                 return False
-            through = line.settled_through()
+            through = queue.settled_through()
             if through is None or event.sequence <= through:
                 continue
-            if line.held is not None or event.type is not EventType.PROGRESS_REPORT:
+            if queue.held is not None or event.type is not EventType.PROGRESS_REPORT:
                 return False
         return True
 
     @property
     def has_burst(self) -> bool:
         """True while initial State Reports are not all made."""
-        return any(worker.line.bursts for worker in self.workers.values())
+        return any(worker.queue.bursts for worker in self.workers.values())
 
     # --- start ---
 
@@ -196,13 +196,13 @@ class Subscriber:
             self._passed[name] = self._state.dead.sequences(worker.endpoint) | worker.dropped
 
     def resume(self, item: Event | Burst) -> None:
-        """Put a stored event, or a burst, back into the lines of those who have not got it."""
+        """Put a stored event, or a burst, back into the queues of those who have not got it."""
         for name, worker in self.workers.items():
             if worker.durable:
-                _put(worker.line, item, self.cursors[name], self._passed[name])
+                _put(worker.queue, item, self.cursors[name], self._passed[name])
 
     def start(self) -> None:
-        """Everything stored is in the lines: work."""
+        """Everything stored is in the queues: work."""
         self._passed.clear()
         for worker in self.workers.values():
             worker.start()
@@ -220,19 +220,19 @@ class Subscriber:
             worker.tally.restore(progress.tally)
             worker.dropped.update(progress.dropped)
             if worker.durable:
-                worker.line.held = cursors.get(worker.endpoint.channel, slowest)
+                worker.queue.held = cursors.get(worker.endpoint.channel, slowest)
         self._moved(self)
 
     def take_in(self, items: Sequence[Event | Burst]) -> None:
-        """What waited in the other worklist takes its place in the lines, and the lines go on."""
+        """What waited in the other worklist takes its place in the queues, and the queues go on."""
         for worker in self.workers.values():
-            held, worker.line.held = worker.line.held, None
+            held, worker.queue.held = worker.queue.held, None
             if held is not None:
                 passed = self._state.dead.sequences(worker.endpoint) | worker.dropped
-                due = Line(self._state.settings.replace_waiting_progress)
+                due = EventQueue(self._state.settings.replace_waiting_progress)
                 for item in items:
                     _put(due, item, held, passed)
-                worker.line.remove(item.sequence for item in items if isinstance(item, Event))
+                worker.queue.remove(item.sequence for item in items if isinstance(item, Event))
                 worker.adopt(due)
         self._moved(self)
 
@@ -266,18 +266,18 @@ class Subscriber:
                 self.workers[name].tally.restore(progress.tally)
 
 
-def _put(line: Line, item: Event | Burst, cursor: int, passed: Collection[int]) -> None:
-    """Line up what is left of something stored for an endpoint that has everything up to ``cursor``.
+def _put(queue: EventQueue, item: Event | Burst, cursor: int, passed: Collection[int]) -> None:
+    """EventQueue up what is left of something stored for an endpoint that has everything up to ``cursor``.
 
     What is ``passed`` (dead, dropped) does not wait, but a Progress Report that it replaced must not come back.
     """
     if isinstance(item, Event):
         if item.sequence > cursor:
-            line.add(item)
+            queue.add(item)
         if item.sequence in passed:
-            line.remove([item.sequence])
+            queue.remove([item.sequence])
     elif item.last > cursor and item.first not in passed:
-        line.add(BurstAt(item, max(item.first, cursor)))
+        queue.add(BurstAt(item, max(item.first, cursor)))
 
 
 def _progress(worker: Worker, high_water: int) -> Progress:

@@ -38,7 +38,7 @@ class ChannelCounts:
     repeated: list[int] = field(default_factory=lambda: [0] * _TYPES)
 
 
-class Counts:
+class DeliveryCounts:
     """The numbers of all channels."""
 
     def __init__(self) -> None:

@@ -17,21 +17,21 @@ from ..core.events import Event
 from ..settings import Settings
 from ..store.port import StoreUnavailable
 from .dead_letters import BATCH, DeadLetters
-from .line import BurstAt, Line, Waiting, is_transient, kind_of
 from .port import WEBSOCKET, BurstSource, Channel, Clock, Endpoint, OnDelivered, Refused, Unreachable
+from .queue import BurstAt, EventQueue, Waiting, is_transient, kind_of
 from .replay import Repeat, next_reports
-from .tally import Counts, Tally
+from .tally import DeliveryCounts, Tally
 
 
 @dataclass(slots=True)
 class DeliveryState:
-    """See above; ``observers`` are told of each delivered event."""
+    """What the workers of all endpoints share; ``observers`` hear of each delivered event."""
 
     settings: Settings
     clock: Clock
     source: BurstSource
     dead: DeadLetters
-    counts: Counts
+    counts: DeliveryCounts
     observers: list[OnDelivered] = field(default_factory=list)
 
 
@@ -93,15 +93,20 @@ _log = logging.getLogger("orthanc_ups.delivery")
 
 
 class Expiry:
-    """Gives up events of one waiting line: they are stored as dead letters before the line lets go of them."""
+    """Gives up events of one queue: they are stored as dead letters before the queue lets go of them."""
 
-    __slots__ = ("_endpoint", "_failing", "_is_told", "_line", "_moved", "_state", "_tally")
+    __slots__ = ("_endpoint", "_failing", "_is_told", "_moved", "_queue", "_state", "_tally")
 
     def __init__(
-        self, endpoint: Endpoint, line: Line, tally: Tally, state: DeliveryState, moved: Callable[[], None]
+        self,
+        endpoint: Endpoint,
+        queue: EventQueue,
+        tally: Tally,
+        state: DeliveryState,
+        moved: Callable[[], None],
     ) -> None:
         self._endpoint = endpoint
-        self._line = line
+        self._queue = queue
         self._tally = tally
         self._state = state
         self._moved = moved
@@ -111,7 +116,7 @@ class Expiry:
     @property
     def is_due(self) -> bool:
         """True if more events wait than may."""
-        return len(self._line) > self._state.settings.maximum_pending_per_subscriber
+        return len(self._queue) > self._state.settings.maximum_pending_per_subscriber
 
     def ends(self) -> None:
         """The receiver takes events again: what is given up next is news for the log."""
@@ -121,7 +126,7 @@ class Expiry:
         """Give up what waited too long, and the oldest of what is too much.
 
         Of what is too much, up to a tenth goes at once (at most 100 events), to spare writes. While the
-        store takes nothing, everything stays in the line.
+        store takes nothing, everything stays in the queue.
         """
         try:
             await self._give_up_what_is_due()
@@ -135,23 +140,23 @@ class Expiry:
     async def _give_up_what_is_due(self) -> None:
         settings = self._state.settings
         moment = self._state.clock.now() - settings.dead_letter_after
-        while settings.dead_letter_after and (old := self._line.older_than(moment, BATCH)):
+        while settings.dead_letter_after and (old := self._queue.older_than(moment, BATCH)):
             await self.give_up(old, f"not delivered within {in_words(settings.dead_letter_after)}")
         maximum = settings.maximum_pending_per_subscriber
         while self.is_due:
-            oldest = self._line.oldest(min(BATCH, max(1, maximum // 10)))
+            oldest = self._queue.oldest(min(BATCH, max(1, maximum // 10)))
             await self.give_up(oldest, f"more than {maximum} events waited")
 
     async def give_up(self, items: Sequence[Waiting], reason: str) -> None:
-        """Make some of the line dead letters, but no SCP Status Change: a later one makes it worthless.
+        """Make some of the queue dead letters, but no SCP Status Change: a later one makes it worthless.
 
-        Raises StoreUnavailable; then they stay in the line.
+        Raises StoreUnavailable; then they stay in the queue.
         """
         lasting = [item for item in items if not is_transient(item)]
         if lasting:
             await self._state.dead.add(self._endpoint, lasting, reason)
             self._tell(reason)
-        self._line.strike(items)
+        self._queue.strike(items)
         for item in items:
             counts = self._state.counts.of(self._endpoint.channel)
             (counts.lost if is_transient(item) else counts.dead)[kind_of(item)] += 1
@@ -179,11 +184,11 @@ _ERRORS: Final = 5
 
 
 class Worker:
-    """Owns the waiting line of an endpoint. Its task lives only while something waits.
+    """Owns The queue of an endpoint. Its task lives only while something waits.
 
     Attributes:
         durable: True if what waits here must reach the AE here, or become a dead letter; False for an
-            additional WebSocket, whose line is dropped when the last socket closes.
+            additional WebSocket, whose queue is dropped when the last socket closes.
         dropped: sequences that an operator dropped and that the cursor has not passed.
     """
 
@@ -204,7 +209,7 @@ class Worker:
         "dropped",
         "durable",
         "endpoint",
-        "line",
+        "queue",
         "tally",
     )
 
@@ -218,11 +223,11 @@ class Worker:
     ) -> None:
         """Args:
         moved: called when the cursor or a count moved.
-        unserved: called when the channel turns out not to serve the AE; may clear the line.
+        unserved: called when the channel turns out not to serve the AE; may clear the queue.
         """
         self.endpoint = endpoint
         self.channel = channel
-        self.line = Line(state.settings.replace_waiting_progress)
+        self.queue = EventQueue(state.settings.replace_waiting_progress)
         self.tally = Tally()
         self.backoff = Backoff(state.settings, state.clock)
         self.durable = False
@@ -234,7 +239,7 @@ class Worker:
         self._repeats: deque[Repeat] = deque()
         self._task: asyncio.Task[None] | None = None
         self._nap: asyncio.Future[None] | None = None
-        self._expiry = Expiry(endpoint, self.line, self.tally, state, moved)
+        self._expiry = Expiry(endpoint, self.queue, self.tally, state, moved)
         self._broken = 0
         self._offered = 0
         self._finishing = False
@@ -243,7 +248,7 @@ class Worker:
 
     def add(self, item: Waiting) -> None:
         """Something new, with a greater sequence than all before."""
-        replaced = self.line.add(item)
+        replaced = self.queue.add(item)
         if replaced is not None:
             self._counts.replaced[replaced.type] += 1
         if isinstance(item, Event):
@@ -261,7 +266,7 @@ class Worker:
 
     def adopt(self, items: Iterable[Waiting]) -> None:
         """Take over what waited on a channel that no longer serves the AE."""
-        self.line.merge(items)
+        self.queue.merge(items)
         self.start()
 
     # --- running ---
@@ -269,7 +274,7 @@ class Worker:
     @property
     def is_idle(self) -> bool:
         """True if there is nothing to do."""
-        return not self._repeats and (not self.line or self.line.held is not None)
+        return not self._repeats and (not self.queue or self.queue.held is not None)
 
     def start(self) -> None:
         """Work, if there is anything to do and no task yet."""
@@ -299,7 +304,7 @@ class Worker:
             await asyncio.wait((self._task,))
 
     async def stop(self) -> None:
-        """End the task now; what waits stays in the line."""
+        """End the task now; what waits stays in the queue."""
         self._finishing = True
         if self._task is not None:
             self._task.cancel()
@@ -308,10 +313,10 @@ class Worker:
     def drop(self, sequences: Collection[int] | None) -> int:
         """Strike out what waits, all or some; return how many events that were."""
         if sequences is None:
-            dropped, gone = self.line.pending, [item for item in self.line if isinstance(item, Event)]
-            self.line.clear()
+            dropped, gone = self.queue.pending, [item for item in self.queue if isinstance(item, Event)]
+            self.queue.clear()
         else:
-            gone = self.line.remove(sequences)
+            gone = self.queue.remove(sequences)
             self.dropped.update(event.sequence for event in gone)
             dropped = len(gone)
         for event in gone:
@@ -326,7 +331,7 @@ class Worker:
         If nothing waits, that is ``high_water``, up to which everybody was offered everything, or what this
         endpoint was offered beyond.
         """
-        through = self.line.settled_through()
+        through = self.queue.settled_through()
         return max(high_water, self._offered) if through is None else through
 
     async def _run(self) -> None:
@@ -338,7 +343,7 @@ class Worker:
                 await asyncio.sleep(0)  # a channel that never waits must not hold up the loop
         finally:
             self._task = None
-            self.line.landed()
+            self.queue.landed()
 
     async def _step(self) -> None:
         """Do one thing: give up what is due, wait, or make one attempt.
@@ -368,7 +373,7 @@ class Worker:
             _log.error("Telling %s failed: internal error: %r", self.endpoint, error, exc_info=trace)
             self._failed(f"internal error: {error!r}")
         finally:
-            self.line.landed()
+            self.queue.landed()
 
     async def _take_a_nap(self) -> None:
         self._nap = asyncio.ensure_future(self._state.clock.sleep(self.backoff.left))
@@ -389,9 +394,9 @@ class Worker:
         if repeat is not None:
             batch = (await repeat.next())[:limit]
         else:
-            if self.line.bursts:
+            if self.queue.bursts:
                 await self._expand()
-            batch = self.line.take(limit)
+            batch = self.queue.take(limit)
         if batch:
             await self._tell(repeat, batch)
 
@@ -440,9 +445,9 @@ class Worker:
             return False
 
     async def _expand(self) -> None:
-        head = self.line.head
+        head = self.queue.head
         if isinstance(head, BurstAt):
-            self.line.expand(head, await next_reports(self._state.source, head, _REPORTS))
+            self.queue.expand(head, await next_reports(self._state.source, head, _REPORTS))
 
     async def _repeated(self, repeat: Repeat, events: Sequence[Event]) -> None:
         for event in events:
@@ -457,11 +462,11 @@ class Worker:
             self._counts.delivered[event.type] += 1
             if self._state.observers:
                 self._observed(event, latency)
-        self.line.strike(events)
-        self.line.landed()
+        self.queue.strike(events)
+        self.queue.landed()
         self._moved()
         if self.backoff.failing:
-            _log.info("%s is told again; waiting events: %d", self.endpoint, self.line.pending)
+            _log.info("%s is told again; waiting events: %d", self.endpoint, self.queue.pending)
             self.backoff.succeeded()
         self._expiry.ends()
         self._broken = 0
@@ -485,7 +490,7 @@ class Worker:
         self.tally.failed_at(self._state.clock.now(), why)
         self._moved()
         level = logging.WARNING if first and self.channel.name != WEBSOCKET else logging.DEBUG
-        waiting = self.line.pending
+        waiting = self.queue.pending
         _log.log(level, "%s: %s; waiting events: %d, next try in %.1f s", self.endpoint, why, waiting, pause)
 
     async def _refused(self, repeat: Repeat | None, event: Event, why: str) -> None:

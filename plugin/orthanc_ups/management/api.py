@@ -14,7 +14,16 @@ from .activity import Activity
 from .explorer_files import openapi
 from .lists import Lists
 from .overview import Overview
-from .ports import Clock, Commands, DeliveryDesk, Dimse, Facts, Inspection, Modalities, OrthancResources
+from .ports import (
+    Commands,
+    DeliveryDesk,
+    Dimse,
+    Facts,
+    Inspection,
+    ManagementClock,
+    Modalities,
+    OrthancResources,
+)
 from .resources import Resources
 from .routing import Admission, Call, Route, Router
 from .starting import Starting
@@ -33,7 +42,7 @@ class Ports:
     orthanc: OrthancResources
     modalities: Modalities
     activity: Activity
-    clock: Clock
+    clock: ManagementClock
     facts: Facts
     rights: Rights
     origins: Origins

@@ -15,7 +15,7 @@ from ..core.workitem import HistoryEntry, Subscription, Workitem
 from ..orthanc.loopback import Loopback
 from ..service import UpsService
 from ..worklist.change_feed import Changes
-from .ports import DeliveryState, Listing, Subscriber
+from .ports import DeliveryState, Listing, SubscriberSummary
 
 _ORDERS: Final = {
     "modified": "modification",
@@ -46,10 +46,10 @@ class ServiceInspection:
         """Every AE that ever subscribed, sorted."""
         return sorted(self._service.subscriptions.all_known())
 
-    def subscriber(self, ae: str) -> Subscriber:
+    def subscriber(self, ae: str) -> SubscriberSummary:
         """An AE's acts; empty for one that never subscribed."""
         subscriptions = self._service.subscriptions
-        return Subscriber(
+        return SubscriberSummary(
             subscriptions.log(ae), subscriptions.specifics.count(ae), subscriptions.specifics.locks(ae)
         )
 

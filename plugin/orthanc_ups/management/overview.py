@@ -11,7 +11,7 @@ from ..delivery.management import EndpointReport
 from ..dicomweb.rights import Rights
 from . import fields, views
 from .activity import Activity
-from .ports import ORDERS, Clock, DeliveryDesk, Facts, Inspection, Modalities
+from .ports import ORDERS, DeliveryDesk, Facts, Inspection, ManagementClock, Modalities
 from .queries import filters
 from .routing import Call, Route
 from .subscribers import health_of
@@ -37,7 +37,7 @@ class Overview:
         desk: DeliveryDesk,
         modalities: Modalities,
         activity: Activity,
-        clock: Clock,
+        clock: ManagementClock,
         facts: Facts,
         rights: Rights,
         more_warnings: Callable[[], Sequence[str]] = tuple,

@@ -67,7 +67,7 @@ class Listing:
 
 
 @dataclass(frozen=True, slots=True)
-class Subscriber:
+class SubscriberSummary:
     """An AE and its acts.
 
     Attributes:
@@ -95,7 +95,7 @@ class Inspection(Protocol):
         """Every AE that ever subscribed, sorted."""
         ...
 
-    def subscriber(self, ae: str) -> Subscriber:
+    def subscriber(self, ae: str) -> SubscriberSummary:
         """An AE's acts; empty for one that never subscribed."""
         ...
 
@@ -230,7 +230,7 @@ class Facts:
     strict: bool = False
 
 
-class Clock(Protocol):
+class ManagementClock(Protocol):
     """Time and new UIDs."""
 
     def now(self) -> datetime:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from ..dicomweb.response import HttpProblem
-from .ports import Clock, Facts
+from .ports import Facts, ManagementClock
 from .routing import Call, Route
 from .templates import Surroundings, Template, TemplateField, resolved
 
@@ -28,7 +28,7 @@ _STUDY: Final = "StudyInstanceUID"
 class Starting:
     """Handlers and helpers around templates."""
 
-    def __init__(self, clock: Clock, facts: Facts) -> None:
+    def __init__(self, clock: ManagementClock, facts: Facts) -> None:
         self._clock = clock
         self._templates = (*(_with_usual(template) for template in facts.templates), _BLANK)
 
@@ -107,7 +107,7 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     return nested
 
 
-def _with_study_of_request(content: dict[str, Any], clock: Clock) -> dict[str, Any]:
+def _with_study_of_request(content: dict[str, Any], clock: ManagementClock) -> dict[str, Any]:
     """A request names its study (type 1): that of the workitem, or one to come."""
     requests = content.get(_REQUEST)
     if not isinstance(requests, list):

@@ -13,7 +13,7 @@ from ..core.dictionary import path_name
 from ..core.matching import Query
 from ..core.mechanisms import Mechanisms
 from ..core.statuses import Service, UpsError
-from ..core.subscriptions import GlobalAct, Kind, Log, standing
+from ..core.subscriptions import ActKind, GlobalAct, Log, standing
 from ..core.workitem import Subscription
 from ..delivery.management import EndpointReport
 from ..delivery.port import Unreachable
@@ -255,7 +255,7 @@ def _suspended(log: Log) -> list[dict[str, Any]]:
     suspensions: list[dict[str, Any]] = []
     for filtered in (False, True):
         acts = [act for act in log.acts if act.filtered is filtered]
-        if not acts or acts[-1].kind is not Kind.SUSPEND:
+        if not acts or acts[-1].kind is not ActKind.SUSPEND:
             continue
         for act in _before_last_end(acts):
             scope = "filtered" if filtered else "global"
@@ -263,7 +263,7 @@ def _suspended(log: Log) -> list[dict[str, Any]]:
     return suspensions
 
 
-_STATES: Final = {Kind.LOCK: Subscription.LOCK, Kind.NO_LOCK: Subscription.NO_LOCK}
+_STATES: Final = {ActKind.LOCK: Subscription.LOCK, ActKind.NO_LOCK: Subscription.NO_LOCK}
 
 
 def _before_last_end(acts: list[GlobalAct]) -> list[GlobalAct]:

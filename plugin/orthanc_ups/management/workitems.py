@@ -32,7 +32,7 @@ from . import views
 from .completion import cancellation, for_creation, for_update, performed, performer_of
 from .fields import EDITABLE
 from .keyword_form import to_data_set, to_keywords
-from .ports import Clock, Commands, DeliveryDesk, Facts, Inspection
+from .ports import Commands, DeliveryDesk, Facts, Inspection, ManagementClock
 from .resources import Resources
 from .routing import Call, Route
 from .starting import Starting
@@ -58,7 +58,7 @@ class Workitems:
         desk: DeliveryDesk,
         resources: Resources,
         starting: Starting,
-        clock: Clock,
+        clock: ManagementClock,
         facts: Facts,
         rights: Rights,
     ) -> None:

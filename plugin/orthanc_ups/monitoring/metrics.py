@@ -18,8 +18,8 @@ from ..core.events import EventType
 from ..core.states import State
 from ..core.statuses import Service
 from ..core.workitem import Subscription
-from ..delivery.line import made_at
 from ..delivery.outbox import Delivery
+from ..delivery.queue import made_at
 from ..delivery.worker import Worker
 from ..dicomweb.http_port import HttpPort
 from ..dicomweb.websocket_channel import WebSocketChannel
@@ -373,9 +373,9 @@ def _figures(delivery: Delivery) -> Iterator[EndpointFigures]:
 
 
 def _figures_of(worker: Worker, delivery: Delivery) -> EndpointFigures:
-    head, left = worker.line.head, worker.backoff.left
+    head, left = worker.queue.head, worker.backoff.left
     return EndpointFigures(
-        pending=worker.line.pending,
+        pending=worker.queue.pending,
         oldest_at=(made_at(head) or None) if head else None,
         retry_at=delivery.clock.now() + left if left > 0 else None,
         dead_letters=delivery.dead.count(worker.endpoint),

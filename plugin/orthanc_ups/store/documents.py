@@ -19,7 +19,7 @@ from ..core.events import Event, EventType
 from ..core.mechanisms import Mechanisms
 from ..core.numbers import Numbers
 from ..core.selection import Selection
-from ..core.subscriptions import GlobalAct, Kind, Log
+from ..core.subscriptions import ActKind, GlobalAct, Log
 from ..core.workitem import HistoryEntry, SpecificAct, Subscription, Workitem
 
 FORMAT: Final = 1
@@ -245,7 +245,7 @@ def _act_in(content: dict[str, Any]) -> GlobalAct:
     filtered = "matched" in content
     return GlobalAct(
         content["sequence"],
-        Kind(content["kind"]),
+        ActKind(content["kind"]),
         content["through"],
         filtered,
         content["filter"] if filtered else None,

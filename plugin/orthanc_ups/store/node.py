@@ -34,7 +34,7 @@ _RETRY_EVERY: Final = 1.0
 _log = logging.getLogger("orthanc_ups.store")
 
 
-class Clock(Protocol):
+class MonotonicClock(Protocol):
     """Time, as far as the mark needs it."""
 
     def monotonic(self) -> float:
@@ -96,7 +96,9 @@ class NodeFile:
 class NodeMark:
     """The mark, seen from one node. ``acquire``, then ``keep`` in a task of its own, at last ``release``."""
 
-    def __init__(self, entries: Entries, node: Node, clock: Clock, waits: Callable[[str], None]) -> None:
+    def __init__(
+        self, entries: Entries, node: Node, clock: MonotonicClock, waits: Callable[[str], None]
+    ) -> None:
         """``waits`` is told the reason, in words, when this node has to wait for another one."""
         self._entries = entries
         self._node = node

@@ -20,7 +20,7 @@ from ..core.statuses import RESOURCE_LIMITATION, UpsError
 from ..core.subscriptions import Log, joined, strongest
 from ..core.workitem import SpecificAct, Workitem
 from ..delivery.documents import Batch, Progress
-from ..delivery.line import Waiting
+from ..delivery.queue import Waiting
 from ..projection.projection import ProjectionBroken
 from ..settings import Settings
 from .merge import Merge

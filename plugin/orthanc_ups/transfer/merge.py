@@ -18,7 +18,7 @@ from ..core.dataset import DataSet
 from ..core.events import Event, EventType, Occurrence, assigned, is_assigned, state_report
 from ..core.mechanisms import Mechanisms
 from ..core.statuses import RESOURCE_LIMITATION, UpsError
-from ..core.subscriptions import GlobalAct, Kind, Log, standing, subscribed
+from ..core.subscriptions import ActKind, GlobalAct, Log, standing, subscribed
 from ..core.workitem import HistoryEntry, SpecificAct, Subscription, Workitem
 from ..delivery.dead_letters import PREFIX
 from ..delivery.documents import Batch, Progress, encode_batch
@@ -29,7 +29,7 @@ from .records import IMPORTED, TAKEN, UNCHANGED, Fate, Parts, Reach, Verdict, co
 
 _log = logging.getLogger("orthanc_ups.worklist")
 _Letter = tuple[str, EventType, float]
-_Wish = tuple[Kind, bool, DataSet | None, Mechanisms]
+_Wish = tuple[ActKind, bool, DataSet | None, Mechanisms]
 
 
 class Merge:
@@ -96,7 +96,7 @@ class Merge:
 
     def _wished(self, command: Subscribe) -> _Wish:
         """What becomes of a command."""
-        kind = Kind.LOCK if command.lock and self._grant_locks else Kind.NO_LOCK
+        kind = ActKind.LOCK if command.lock and self._grant_locks else ActKind.NO_LOCK
         return kind, command.uid == tags.FILTERED_SUBSCRIPTION, command.filter, command.mechanisms
 
     def _granted(self, requested: Subscription) -> Subscription:

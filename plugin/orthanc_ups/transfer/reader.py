@@ -22,12 +22,12 @@ from ..core.reasons import discreet
 from ..core.representations import REPRESENTATIONS
 from ..core.states import State
 from ..core.statuses import UpsError
-from ..core.subscriptions import GlobalAct, Kind, Log
+from ..core.subscriptions import ActKind, GlobalAct, Log
 from ..core.value_rules import check_values
 from ..core.workitem import HistoryEntry, SpecificAct, Subscription, Workitem
 from ..delivery.documents import Batch, Progress
-from ..delivery.line import BurstAt, Waiting
 from ..delivery.port import Burst, Endpoint
+from ..delivery.queue import BurstAt, Waiting
 from .records import Head, Purged, Reach, Record, Tail
 from .writer import FORMAT, PRODUCT
 
@@ -258,7 +258,7 @@ def _log(fields: Fields) -> Log:
 def _global_act(fields: Fields) -> GlobalAct:
     filtered = fields.flag("filtered")
     act_filter = fields.data_set("filter", is_filter=True) if fields.has("filter") else None
-    kind = fields.choice("act", Kind)
+    kind = fields.choice("act", ActKind)
     mechanisms = Mechanisms.NONE
     if fields.has("mechanisms"):
         mechanisms = fields.choice("mechanisms", Mechanisms.of_words)

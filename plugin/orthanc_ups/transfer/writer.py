@@ -19,7 +19,7 @@ from ..core.events import Event
 from ..core.subscriptions import Log
 from ..core.workitem import Workitem
 from ..delivery.documents import Batch
-from ..delivery.line import Waiting
+from ..delivery.queue import Waiting
 from .records import Head, Purged, Reach, Record, Tail
 
 FORMAT: Final = 1

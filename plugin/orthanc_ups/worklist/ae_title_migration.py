@@ -30,8 +30,8 @@ from ..delivery.documents import (
     encode_progress,
     joined_titles,
 )
-from ..delivery.line import Waiting
 from ..delivery.port import Burst, Endpoint
+from ..delivery.queue import Waiting
 from ..delivery.subscriber import PREFIX
 from ..projection.projection import Projection
 from ..store.documents import UnreadableDocument, encode, encode_events, encode_log

@@ -15,7 +15,7 @@ from ..core.numbers import Numbers
 from ..core.outcome import Outcome
 from ..core.reasons import discreet, reason_of
 from ..core.statuses import Status, UpsError
-from ..core.subscriptions import MAXIMUM_ACTS, GlobalAct, Kind, filters_taken
+from ..core.subscriptions import MAXIMUM_ACTS, ActKind, GlobalAct, filters_taken
 from ..core.workitem import Subscription
 from ..delivery.port import Burst
 from ..delivery.subscriber import PREFIX
@@ -48,7 +48,7 @@ class GlobalActs:
         if filtered:
             act = await self._with_matches(act, command)
         await self._write(command.receiving_ae, act)
-        counted = {Kind.UNSUBSCRIBE: "subscriptions_removed", Kind.SUSPEND: "subscriptions_suspended"}
+        counted = {ActKind.UNSUBSCRIBE: "subscriptions_removed", ActKind.SUSPEND: "subscriptions_suspended"}
         self._state.counters.add(counted.get(kind, "subscriptions_created"))
         name = "filtered" if filtered else "global"
         why = discreet(reason_of(command))
@@ -65,14 +65,14 @@ class GlobalActs:
             return standing.everything is not Subscription.NONE
         return self._state.subscriptions.is_subscribed(command.receiving_ae)
 
-    def _kind(self, command: Subscribe | Unsubscribe | Suspend) -> tuple[Kind, Status]:
+    def _kind(self, command: Subscribe | Unsubscribe | Suspend) -> tuple[ActKind, Status]:
         if isinstance(command, Unsubscribe):
-            return Kind.UNSUBSCRIBE, statuses.SUCCESS
+            return ActKind.UNSUBSCRIBE, statuses.SUCCESS
         if isinstance(command, Suspend):
-            return Kind.SUSPEND, statuses.SUCCESS
+            return ActKind.SUSPEND, statuses.SUCCESS
         if command.lock and not self._state.settings.deletion_locks:
-            return Kind.NO_LOCK, statuses.LOCK_NOT_GRANTED
-        return (Kind.LOCK if command.lock else Kind.NO_LOCK), statuses.SUCCESS
+            return ActKind.NO_LOCK, statuses.LOCK_NOT_GRANTED
+        return (ActKind.LOCK if command.lock else ActKind.NO_LOCK), statuses.SUCCESS
 
     async def _with_matches(self, act: GlobalAct, command: Subscribe | Unsubscribe | Suspend) -> GlobalAct:
         """Which existing workitems the act is about (a filter decides once per workitem)."""
@@ -102,7 +102,7 @@ class GlobalActs:
         return query
 
     async def _write(self, receiving_ae: str, act: GlobalAct) -> None:
-        reports = act.through if act.kind is Kind.LOCK else 0
+        reports = act.through if act.kind is ActKind.LOCK else 0
         await self._reserve(1 + reports)
         ticket = self._state.order.take(1 + reports)
         try:  # as in Commits: a cancelled write leaves its ticket open
@@ -114,7 +114,7 @@ class GlobalActs:
         self._state.order.settle(ticket, ())
         if reports:
             self._state.delivery.offer([Burst(receiving_ae, act.sequence, act.through, act.sequence, act.at)])
-        elif act.kind is Kind.UNSUBSCRIBE and not act.filtered:
+        elif act.kind is ActKind.UNSUBSCRIBE and not act.filtered:
             self._state.delivery.forget(receiving_ae)
 
     async def _reserve(self, count: int) -> None:
@@ -152,7 +152,7 @@ class GlobalActs:
         acts = self._state.subscriptions.log(receiving_ae).acts
         if len(acts) >= _LONG:
             return not self._state.delivery.has_burst(receiving_ae)
-        last = max((act.sequence + act.through for act in acts if act.kind is Kind.LOCK), default=0)
+        last = max((act.sequence + act.through for act in acts if act.kind is ActKind.LOCK), default=0)
         key = f"{PREFIX}{receiving_ae}"
         stored = (entry for entry in self._state.delivery.stored() if entry.key == key)
         return len(acts) > 1 and slowest_cursor(stored, [receiving_ae]) >= last

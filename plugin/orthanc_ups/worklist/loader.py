@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..core.events import Event
-from ..core.subscriptions import Kind, Log
+from ..core.subscriptions import ActKind, Log
 from ..core.workitem import Workitem
 from ..delivery.documents import decode_progress
 from ..delivery.port import Burst
@@ -115,7 +115,7 @@ def bursts(logs: Iterable[Log]) -> Iterator[Burst]:
     """The initial reports that global subscribes with lock owe; delivery knows which are done."""
     for log in logs:
         for act in log.acts:
-            if act.kind is Kind.LOCK and act.through:
+            if act.kind is ActKind.LOCK and act.through:
                 yield Burst(log.receiving_ae, act.sequence, act.through, act.sequence, act.at)
 
 

@@ -14,8 +14,8 @@ from ..core.matching import Query
 from ..core.mechanisms import Mechanisms
 from ..core.statuses import UpsError
 from ..core.subscriptions import (
+    ActKind,
     GlobalAct,
-    Kind,
     Log,
     Standing,
     appended,
@@ -189,7 +189,7 @@ class Subscriptions:
             if act.sequence not in sequences:
                 self._filters.pop(act.sequence, None)
         before_sequences = {act.sequence for act in before.acts}
-        if any(act.kind is Kind.UNSUBSCRIBE and act.sequence not in before_sequences for act in log.acts):
+        if any(act.kind is ActKind.UNSUBSCRIBE and act.sequence not in before_sequences for act in log.acts):
             self.specifics.logged(log)
         self._subscribers[log.receiving_ae] = _Subscriber(log, standing(log), version)
         self._generation += 1

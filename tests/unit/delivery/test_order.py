@@ -403,8 +403,8 @@ def test_an_event_for_thousands_is_offered_in_slices_and_no_cursor_passes_it_bef
         names = [f"AE{number}" for number in range(1_000)]
         bench = Bench(channel := dimse(*names))
         bench.delivery.offer([event(1, *names)])
-        lines = sum(1 for worker in bench.delivery.workers() if worker.line)
-        assert 0 < lines <= 200
+        queues = sum(1 for worker in bench.delivery.workers() if worker.queue)
+        assert 0 < queues <= 200
         assert bench.delivery.high_water == 0
         assert not bench.delivery.settled(event(1, *names))
         bench.delivery.offer([event(2, names[0])])

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from orthanc_ups.core.events import EventType
-from orthanc_ups.delivery.tally import MINUTES, Counts, Tally
+from orthanc_ups.delivery.tally import MINUTES, DeliveryCounts, Tally
 
 NOON = 1_795_000_020.0  # a whole minute
 
@@ -52,7 +52,7 @@ def test_lasting_counts_are_restored_and_never_go_back() -> None:
 
 
 def test_counts_by_channel_and_event_type() -> None:
-    counts = Counts()
+    counts = DeliveryCounts()
     counts.of("dimse").delivered[EventType.ASSIGNED] += 3
     counts.of("websocket").lost[EventType.STATE_REPORT] += 1
     assert counts.all() == {

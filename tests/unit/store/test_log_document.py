@@ -10,7 +10,7 @@ from orthanc_ups.core import tags
 from orthanc_ups.core.dataset import element
 from orthanc_ups.core.mechanisms import Mechanisms
 from orthanc_ups.core.numbers import Numbers
-from orthanc_ups.core.subscriptions import GlobalAct, Kind, Log
+from orthanc_ups.core.subscriptions import ActKind, GlobalAct, Log
 from orthanc_ups.store.documents import UnreadableDocument, decode_log, encode_log
 from orthanc_ups.worklist.subscriptions import Subscriptions
 from tests.support import workitems
@@ -18,7 +18,7 @@ from tests.support import workitems
 
 def filtered(mechanisms: Mechanisms) -> Log:
     identifier = {tags.LABEL: element("LO", '""')}
-    act = GlobalAct(3, Kind.NO_LOCK, 0, True, identifier, Numbers(), 1.5, mechanisms)
+    act = GlobalAct(3, ActKind.NO_LOCK, 0, True, identifier, Numbers(), 1.5, mechanisms)
     return Log("SUB1", (act,), 1)
 
 
@@ -45,7 +45,7 @@ def test_an_unknown_mechanism_is_not_passed_over() -> None:
 
 
 def test_a_stored_filter_without_a_key_of_a_ups_does_not_become_one_for_everything() -> None:
-    act = GlobalAct(3, Kind.NO_LOCK, 0, True, {"00080070": element("LO", "ACME")}, Numbers())
+    act = GlobalAct(3, ActKind.NO_LOCK, 0, True, {"00080070": element("LO", "ACME")}, Numbers())
     subscriptions = Subscriptions()
     subscriptions.keep(Log("SUB1", (act,), 1), "1")
     assert subscriptions.matching_filters(workitems.stored()) == ()

@@ -14,11 +14,11 @@ from orthanc_ups.core import tags
 from orthanc_ups.core.dataset import element
 from orthanc_ups.core.mechanisms import Mechanisms
 from orthanc_ups.core.numbers import Numbers
-from orthanc_ups.core.subscriptions import GlobalAct, Kind, Log
+from orthanc_ups.core.subscriptions import ActKind, GlobalAct, Log
 from orthanc_ups.core.workitem import HistoryEntry, SpecificAct, Subscription, Workitem, digest
 from orthanc_ups.delivery.documents import Batch, Progress
-from orthanc_ups.delivery.line import BurstAt
 from orthanc_ups.delivery.port import Burst, Endpoint
+from orthanc_ups.delivery.queue import BurstAt
 from orthanc_ups.transfer.reader import NotALine, decode
 from orthanc_ups.transfer.records import Head, Purged, Reach, Record, Tail
 from orthanc_ups.transfer.writer import FORMAT, encode, next_page
@@ -43,12 +43,12 @@ RECORDS: tuple[Record, ...] = (
     Log(
         "RIS",
         (
-            GlobalAct(3, Kind.LOCK, 12, at=1.5),
-            GlobalAct(8, Kind.NO_LOCK, 12, True, IDENTIFIER, Numbers.of([1, 2, 900]), 2.5),
+            GlobalAct(3, ActKind.LOCK, 12, at=1.5),
+            GlobalAct(8, ActKind.NO_LOCK, 12, True, IDENTIFIER, Numbers.of([1, 2, 900]), 2.5),
             GlobalAct(
-                9, Kind.LOCK, 12, True, IDENTIFIER, Numbers(), 2.5, Mechanisms.EMPTY | Mechanisms.MULTIPLE
+                9, ActKind.LOCK, 12, True, IDENTIFIER, Numbers(), 2.5, Mechanisms.EMPTY | Mechanisms.MULTIPLE
             ),
-            GlobalAct(20, Kind.SUSPEND, 17, True),
+            GlobalAct(20, ActKind.SUSPEND, 17, True),
         ),
         revision=3,
     ),

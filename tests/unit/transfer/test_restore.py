@@ -54,7 +54,7 @@ async def busy_desk() -> Desk:
 def waiting_for(desk: Desk, ae: str) -> list[Event]:
     """What the AE has not been told yet."""
     workers = desk.service.delivery.workers(ae)
-    return [item for worker in workers for item in worker.line if isinstance(item, Event)]
+    return [item for worker in workers for item in worker.queue if isinstance(item, Event)]
 
 
 async def empty_desk(*known: str) -> Desk:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The waiting line of one endpoint: what it still has to be told, by sequence."""
+"""The queue of one endpoint: what it still has to be told, by sequence."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def is_transient(item: Waiting) -> bool:
 
 
 def _key(item: Waiting) -> int:
-    """Under what something stands in a line: an event's sequence, a burst's act."""
+    """Under what something stands in a queue: an event's sequence, a burst's act."""
     return item.sequence if isinstance(item, Event) else item.burst.first
 
 
@@ -54,7 +54,7 @@ def _place(item: Waiting) -> tuple[int, bool]:
     return (item.sequence, False) if isinstance(item, Event) else (item.after, True)
 
 
-class Line:
+class EventQueue:
     """Events and bursts in growing sequence; each event stands in it once.
 
     Of the Progress Reports of one workitem that wait, only the newest is kept (if ``replace_progress``);
@@ -147,7 +147,7 @@ class Line:
         return self._pop(older)
 
     def merge(self, other: Iterable[Waiting]) -> None:
-        """Take in what another line holds, in order, each once."""
+        """Take in what another queue holds, in order, each once."""
         items = {_key(item): item for item in other} | self._items
         self._items = OrderedDict((_key(item), item) for item in sorted(items.values(), key=_place))
         self.bursts = sum(isinstance(item, BurstAt) for item in items.values())
