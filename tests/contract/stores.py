@@ -95,10 +95,12 @@ class OrthancStore:
     def delete_shelf(self, shelf: int) -> None:
         requests.delete(f"{self.url}/instances/{shelves.INSTANCES[shelf]}", timeout=60).raise_for_status()
 
-    def put_by_hand(self, place: Address, content: bytes) -> None:
-        found = self.get(shelves.path(place))
-        headers = {"If-Match": found.headers["ETag"]} if found.ok else {}
-        requests.put(self.url + shelves.path(place), content, headers=headers, timeout=60).raise_for_status()
+    def put_by_hand(self, address: Address, content: bytes) -> None:
+        stored = self.get(shelves.path(address))
+        headers = {"If-Match": stored.headers["ETag"]} if stored.ok else {}
+        requests.put(
+            self.url + shelves.path(address), content, headers=headers, timeout=60
+        ).raise_for_status()
 
 
 class KeyValueEntriesStore:

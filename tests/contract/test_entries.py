@@ -99,36 +99,36 @@ class EntriesContract:
     @asynchronous
     async def test_two_adapters_see_each_others_conflicts(self, store: Store) -> None:
         key = new_key()
-        async with store.adapter() as one, store.adapter() as other:
-            first = await one.create(key, b"by one")
+        async with store.adapter() as adapter, store.adapter() as other:
+            first = await adapter.create(key, b"by one")
             with pytest.raises(EntryExists):
                 await other.create(key, b"by other")
-            found = await other.read(key)
-            assert found == Entry(key, b"by one", first)
+            entry = await other.read(key)
+            assert entry == Entry(key, b"by one", first)
             second = await other.replace(key, b"by other", first)
             with pytest.raises(EntryConflict):
-                await one.replace(key, b"by one again", first)
+                await adapter.replace(key, b"by one again", first)
             with pytest.raises(EntryConflict):
-                await one.remove(key, first)
-            assert await one.read(key) == Entry(key, b"by other", second)
+                await adapter.remove(key, first)
+            assert await adapter.read(key) == Entry(key, b"by other", second)
 
     @asynchronous
     async def test_what_another_adapter_removed_is_a_conflict_and_stays_removed(self, store: Store) -> None:
         key = new_key()
-        async with store.adapter() as one, store.adapter() as other:
-            version = await one.create(key, b"document")
+        async with store.adapter() as adapter, store.adapter() as other:
+            version = await adapter.create(key, b"document")
             await other.read(key)
             await other.remove(key, version)
             with pytest.raises(EntryConflict):
-                await one.replace(key, b"resurrected", version)
-            assert await one.read(key) is None
+                await adapter.replace(key, b"resurrected", version)
+            assert await adapter.read(key) is None
             assert await other.read(key) is None
 
     @asynchronous
     async def test_of_many_writers_at_once_one_wins(self, store: Store) -> None:
         key = new_key()
-        async with store.adapter() as one, store.adapter() as other:
-            adapters = [one, other if self.concurrent else one] * 4
+        async with store.adapter() as adapter, store.adapter() as other:
+            adapters = [adapter, other if self.concurrent else adapter] * 4
             results = await asyncio.gather(
                 *(adapter.create(key, f"by {number}".encode()) for number, adapter in enumerate(adapters)),
                 return_exceptions=True,
@@ -164,9 +164,9 @@ class EntriesContract:
             version = await entries.create(key, document)
             assert await entries.read(key) == Entry(key, document, version)
         async with store.adapter() as entries:
-            found = (await loaded(entries))[key]
-            assert found == Entry(key, document, version)
-            await entries.remove(key, await entries.replace(key, b"small", found.version))
+            entry = (await loaded(entries))[key]
+            assert entry == Entry(key, document, version)
+            await entries.remove(key, await entries.replace(key, b"small", entry.version))
 
     @asynchronous
     async def test_a_loaded_version_replaces_and_removes_at_once(self, store: Store) -> None:
@@ -177,12 +177,12 @@ class EntriesContract:
                     key, b"2", await entries.replace(key, b"1", await entries.create(key, b"0"))
                 )
         async with store.adapter() as entries:
-            found = await loaded(entries)
-            newer = await entries.replace(keys[0], b"3", found[keys[0]].version)
+            stored = await loaded(entries)
+            newer = await entries.replace(keys[0], b"3", stored[keys[0]].version)
             await entries.replace(keys[0], b"4", newer)
-            await entries.remove(keys[1], found[keys[1]].version)
+            await entries.remove(keys[1], stored[keys[1]].version)
             with pytest.raises(EntryConflict):
-                await entries.replace(keys[0], b"x", found[keys[0]].version)
+                await entries.replace(keys[0], b"x", stored[keys[0]].version)
             assert await entries.read(keys[1]) is None
 
 
@@ -198,24 +198,24 @@ class RestorableContract(EntriesContract):
             assert await entries.missing() == frozenset()
             for key in keys:
                 await entries.replace(key, f"new {key}".encode(), await entries.create(key, b"old"))
-            known = await loaded(entries)
+            stored = await loaded(entries)
             store.lose()
             with pytest.raises(ShelvesLost) as refusal:
-                await entries.replace(keys[0], b"x", known[keys[0]].version)
+                await entries.replace(keys[0], b"x", stored[keys[0]].version)
             assert refusal.value.certain
             with pytest.raises(ShelvesLost):
                 await entries.read(keys[1])
             with pytest.raises(ShelvesLost):
                 await entries.create(new_key(), b"x")
             with pytest.raises(ShelvesLost):
-                await entries.remove(keys[2], known[keys[2]].version)
+                await entries.remove(keys[2], stored[keys[2]].version)
             assert await entries.missing()
-            assert await entries.restore(each(known.values())) == len(known)
+            assert await entries.restore(each(stored.values())) == len(stored)
             assert await entries.missing() == frozenset()
-            assert await loaded(entries) == known
-            changed = await entries.replace(keys[0], b"later", known[keys[0]].version)
+            assert await loaded(entries) == stored
+            changed = await entries.replace(keys[0], b"later", stored[keys[0]].version)
             await entries.replace(keys[0], b"still later", changed)
-            assert await entries.restore(each(known.values())) == 0
+            assert await entries.restore(each(stored.values())) == 0
 
 
 class TestInMemoryTwin(RestorableContract):
@@ -252,9 +252,9 @@ class TestInMemoryTwin(RestorableContract):
         entries.conflicts = 1
         with pytest.raises(EntryConflict):
             await entries.replace("a", b"2", version)
-        found = await entries.read("a")
-        assert found is not None and found.document == b"1"
-        assert await entries.replace("a", b"2", found.version)
+        entry = await entries.read("a")
+        assert entry is not None and entry.document == b"1"
+        assert await entries.replace("a", b"2", entry.version)
 
 
 class TestOrthancMetadata(RestorableContract):

@@ -38,9 +38,9 @@ async def test_the_patient_of_the_shelves_is_protected(store: OrthancStore) -> N
 @asynchronous
 async def test_opening_again_makes_nothing(store: OrthancStore) -> None:
     async with store.adapter(), store.adapter():
-        found = store.get("/statistics").json()
-    assert found["CountInstances"] == shelves.SHELVES
-    assert found["CountPatients"] == 1
+        statistics = store.get("/statistics").json()
+    assert statistics["CountInstances"] == shelves.SHELVES
+    assert statistics["CountPatients"] == 1
 
 
 @asynchronous
@@ -55,11 +55,11 @@ async def test_keys_that_meet_at_an_address_are_kept_apart(
     store: OrthancStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     meeting = new_key()
-    place = shelves.address(meeting, 0)
+    address = shelves.address(meeting, 0)
     real = shelves.address
 
     def crowded(key: str, probe: int) -> Address:
-        return place if probe == 0 and key.startswith("meets/") else real(key, probe)
+        return address if probe == 0 and key.startswith("meets/") else real(key, probe)
 
     monkeypatch.setattr(shelves, "address", crowded)
     keys = ["meets/1", "meets/2", "meets/3"]
@@ -70,30 +70,30 @@ async def test_keys_that_meet_at_an_address_are_kept_apart(
             await entries.create(keys[1], b"again")
         assert await entries.read(keys[1]) == Entry(keys[1], keys[1].encode(), versions[keys[1]])
     async with store.adapter() as entries:
-        found = await loaded(entries)
-        assert [found[key].version for key in keys[1:]] == [versions[key] for key in keys[1:]]
+        stored = await loaded(entries)
+        assert [stored[key].version for key in keys[1:]] == [versions[key] for key in keys[1:]]
         await entries.create(keys[0], b"back")
         for key in keys[1:]:
-            await entries.remove(key, found[key].version)
+            await entries.remove(key, stored[key].version)
 
 
 @asynchronous
 async def test_a_foreign_metadata_is_reported_once_and_left_alone(
     store: OrthancStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    place = shelves.address(new_key(), 0)
+    address = shelves.address(new_key(), 0)
     async with store.adapter() as entries:
         await entries.create(new_key(), b"neighbour")
         before = await loaded(entries)
-        store.put_by_hand(place, b"a note of the hospital")
+        store.put_by_hand(address, b"a note of the hospital")
         with caplog.at_level(logging.ERROR, "orthanc_ups.store"):
             assert await loaded(entries) == before
             assert await loaded(entries) == before
-    assert [record for record in caplog.messages if f"Metadata {place.slot}" in record] == [
-        f"Metadata {place.slot} of instance {shelves.INSTANCES[place.shelf]} is not an entry of the worklist; "
+    assert [record for record in caplog.messages if f"Metadata {address.slot}" in record] == [
+        f"Metadata {address.slot} of instance {shelves.INSTANCES[address.shelf]} is not an entry of the worklist; "
         "it is left alone"
     ]
-    assert store.get(shelves.path(place)).text == "a note of the hospital"
+    assert store.get(shelves.path(address)).text == "a note of the hospital"
 
 
 @asynchronous
@@ -139,15 +139,15 @@ async def test_a_single_deleted_shelf_is_restored_and_the_others_left_as_they_ar
         keys = [new_key() for _ in range(8)]
         for key in keys:
             await entries.create(key, b"1")
-        known = await loaded(entries)
+        stored = await loaded(entries)
         shelf = shelves.address(keys[0], 0).shelf
         store.delete_shelf(shelf)
         assert await entries.missing() == {shelf}
         stale = [Entry("workitem/removed long ago", b"", f"0-{'0' * 32}")]
-        there = {entry.key for entry in known.values() if shelves.address(entry.key, 0).shelf == shelf}
+        there = {entry.key for entry in stored.values() if shelves.address(entry.key, 0).shelf == shelf}
         assert shelves.address(stale[0].key, 0).shelf != shelf
-        assert await entries.restore(each([*known.values(), *stale])) == len(there)
-        assert await loaded(entries) == known
+        assert await entries.restore(each([*stored.values(), *stale])) == len(there)
+        assert await loaded(entries) == stored
 
 
 @asynchronous
@@ -160,17 +160,17 @@ async def test_a_restore_that_was_broken_off_is_finished_by_the_next_start(store
     async with store.adapter() as entries:
         for _ in range(5):
             await entries.create(new_key(), b"1")
-        known = await loaded(entries)
+        stored = await loaded(entries)
         store.lose()
         with pytest.raises(ConnectionResetError):
-            await entries.restore(breaking_off(list(known.values())))
+            await entries.restore(breaking_off(list(stored.values())))
     async with Loopback(store.url) as loopback:
         entries = OrthancEntries(loopback)
         await entries.open()
         await loaded(entries)
         assert entries.incomplete == frozenset(range(shelves.SHELVES))
-        await entries.restore(each(known.values()))
-        assert await loaded(entries) == known
+        await entries.restore(each(stored.values()))
+        assert await loaded(entries) == stored
         assert entries.incomplete == frozenset()
 
 

@@ -11,12 +11,12 @@ from orthanc_ups.settings import Settings
 from tests.support.delivery import VirtualClock
 
 
-def backoff(clock: VirtualClock, first: float = 1.0, factor: float = 2.0, most: float = 300.0) -> Backoff:
-    return Backoff(Settings(retry_first=first, retry_factor=factor, retry_maximum=most), clock)
+def backoff(clock: VirtualClock, first: float = 1.0, factor: float = 2.0, maximum: float = 300.0) -> Backoff:
+    return Backoff(Settings(retry_first=first, retry_factor=factor, retry_maximum=maximum), clock)
 
 
 def test_pauses_grow_by_the_factor_up_to_the_maximum() -> None:
-    pauses = backoff(VirtualClock(), first=1.0, factor=3.0, most=20.0)
+    pauses = backoff(VirtualClock(), first=1.0, factor=3.0, maximum=20.0)
     assert [pauses.failed() for _ in range(5)] == [1.0, 3.0, 9.0, 20.0, 20.0]
 
 

@@ -16,8 +16,8 @@ from tests.support.delivery import NOON, Bench, TwinChannel, event, restarted, r
 DAY = 86_400.0
 
 
-def dimse(*known: str) -> TwinChannel:
-    return TwinChannel("dimse", set(known))
+def dimse(*titles: str) -> TwinChannel:
+    return TwinChannel("dimse", set(titles))
 
 
 def names(bench: Bench, receiving_ae: str = "A") -> list[int]:

@@ -11,8 +11,8 @@ from orthanc_ups.core.events import EventType
 from tests.support.delivery import Bench, TwinChannel, cursors, event, restarted, run, settle
 
 
-def dimse(*known: str) -> TwinChannel:
-    return TwinChannel("dimse", set(known))
+def dimse(*titles: str) -> TwinChannel:
+    return TwinChannel("dimse", set(titles))
 
 
 def test_going_down_tells_whom_it_can_and_waits_for_nobody_longer_than_its_deadline() -> None:
@@ -29,7 +29,7 @@ def test_going_down_tells_whom_it_can_and_waits_for_nobody_longer_than_its_deadl
         assert not stopping.done()
         await bench.clock.advance(0.2)
         assert stopping.done() and stopping.result() is None
-        assert [told.type for told in channel.told["A"]] == [1, EventType.SCP_STATUS_CHANGE]
+        assert [delivered.type for delivered in channel.told["A"]] == [1, EventType.SCP_STATUS_CHANGE]
         assert ("DEAD", [1]) in channel.calls and ("DEAD", [0]) not in channel.calls
         assert channel.sequences("UNTOLD") == [] and channel.closed
         assert await cursors(bench, "DEAD") == {"dimse": 0}
@@ -48,7 +48,7 @@ def test_going_down_lets_a_delivery_in_flight_land_first() -> None:
         channel.holds["A"].set()
         await settle()
         assert stopping.done()
-        assert [told.type for told in channel.told["A"]] == [1, 1, EventType.SCP_STATUS_CHANGE]
+        assert [delivered.type for delivered in channel.told["A"]] == [1, 1, EventType.SCP_STATUS_CHANGE]
         assert await cursors(bench, "A") == {"dimse": 2}
 
     run(scenario())

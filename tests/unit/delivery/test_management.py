@@ -12,14 +12,14 @@ from orthanc_ups.settings import Settings
 from tests.support.delivery import NOON, Bench, TwinChannel, event, progress, run, settle
 
 
-def dimse(*known: str) -> TwinChannel:
-    return TwinChannel("dimse", set(known))
+def dimse(*titles: str) -> TwinChannel:
+    return TwinChannel("dimse", set(titles))
 
 
 async def replayed(bench: Bench, receiving_ae: str, after: int) -> list[int]:
     chunks = [chunk async for chunk in bench.delivery.replay(receiving_ae, after)]
     assert all(chunks), "no empty chunk"
-    return [told.sequence for chunk in chunks for told in chunk]
+    return [delivered.sequence for chunk in chunks for delivered in chunk]
 
 
 # --- report ---
@@ -158,7 +158,9 @@ def test_a_test_event_goes_to_every_channel_and_claims_no_new_sequence() -> None
         await bench.clock.advance(10.0)
         for where, sequences in ((address, [5, 6, 6]), (channel, [4, 5, 6])):
             assert where.sequences("A") == sequences
-            (test,) = [told for told in where.told["A"] if told.type is EventType.SCP_STATUS_CHANGE]
+            (test,) = [
+                delivered for delivered in where.told["A"] if delivered.type is EventType.SCP_STATUS_CHANGE
+            ]
             assert test.uid == tags.GLOBAL_SUBSCRIPTION
             assert test.information[tags.SCP_STATUS]["Value"] == ["RESTARTED"]
         assert bench.delivery.settled_through("A") == 6
@@ -204,7 +206,7 @@ def test_a_replay_has_the_initial_reports_at_their_place() -> None:
         bench.log.subscribed[5] = set(range(1, 701, 2))
         await bench.offer(bench.log.logged[0], first, second, *bench.log.logged[1:])
         await bench.clock.advance(5.0)
-        expected = [1, *(5 + one for one in range(1, 701, 2)), 801, 802, 803, 5_000, 5_001]
+        expected = [1, *(5 + creation for creation in range(1, 701, 2)), 801, 802, 803, 5_000, 5_001]
         assert channel.sequences("A") == expected
         assert await replayed(bench, "A", 0) == expected
         assert await replayed(bench, "A", 801) == [802, 803, 5_000, 5_001]
@@ -221,7 +223,7 @@ def test_a_replay_ends_when_it_has_caught_up_with_what_came_meanwhile() -> None:
         bench.log.logged = [event(number, "A") for number in range(1, 6)]
         await bench.offer(*bench.log.logged)
         async for chunk in bench.delivery.replay("A", 0):
-            seen += [told.sequence for told in chunk]
+            seen += [delivered.sequence for delivered in chunk]
             if len(seen) < 8:
                 more = event(len(seen) + 1, "A")
                 bench.log.logged.append(more)

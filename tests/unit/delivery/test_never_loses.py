@@ -77,15 +77,17 @@ class Delivering(RuleBasedStateMachine):
         burst = Burst(receiver, self.next, through, self.next, self.bench.clock.now())
         self.next += through + 1
         self.bursts.append(burst)
-        reports = [event(burst.first + one, receiver, uid=f"1.2.{one}") for one in range(1, through + 1)]
+        reports = [
+            event(burst.first + number, receiver, uid=f"1.2.{number}") for number in range(1, through + 1)
+        ]
         self._expect(reports)
         self.unreleased.append(burst)
         self.release()
 
     def _expect(self, events: list[Event]) -> None:
-        for one in events:
-            for receiver in one.receivers:
-                self.addressed[receiver][one.sequence] = one
+        for sent in events:
+            for receiver in sent.receivers:
+                self.addressed[receiver][sent.sequence] = sent
 
     @rule()
     def release(self) -> None:
@@ -167,7 +169,7 @@ class Delivering(RuleBasedStateMachine):
     def _start(self) -> None:
         self.bench.entries.unavailable = False
         self.unreleased.clear()
-        stored = [one for events in self.documents.values() for one in events]
+        stored = [sent for events in self.documents.values() for sent in events]
         self.do(self.bench.restart(stored, self.bursts))
 
     # --- the guarantee ---
@@ -175,11 +177,11 @@ class Delivering(RuleBasedStateMachine):
     @invariant()
     def nobody_gets_what_is_not_addressed_to_him(self) -> None:
         for channel in self.channels:
-            for receiver, told in channel.told.items():
-                for one in told:
-                    transient = one.type is EventType.SCP_STATUS_CHANGE
-                    assert receiver in one.receivers
-                    assert transient or one.sequence in self.addressed[receiver]
+            for receiver, events in channel.told.items():
+                for sent in events:
+                    transient = sent.type is EventType.SCP_STATUS_CHANGE
+                    assert receiver in sent.receivers
+                    assert transient or sent.sequence in self.addressed[receiver]
 
     @invariant()
     def first_occurrences_are_in_order(self) -> None:
@@ -192,13 +194,13 @@ class Delivering(RuleBasedStateMachine):
     def repeats_need_a_crash(self) -> None:
         for channel in self.channels:
             for receiver in AES:
-                told = self._told(channel, receiver)
-                assert self.crashes or len(told) == len(set(told)), (channel.name, receiver)
+                sequences = self._told(channel, receiver)
+                assert self.crashes or len(sequences) == len(set(sequences)), (channel.name, receiver)
 
     @staticmethod
     def _told(channel: TwinChannel, receiver: str) -> list[int]:
-        told = channel.told.get(receiver, [])
-        return [one.sequence for one in told if one.type is not EventType.SCP_STATUS_CHANGE]
+        events = channel.told.get(receiver, [])
+        return [sent.sequence for sent in events if sent.type is not EventType.SCP_STATUS_CHANGE]
 
     def teardown(self) -> None:
         try:
@@ -228,7 +230,7 @@ class Delivering(RuleBasedStateMachine):
             for channel in ways.get(receiver, [self.sockets]):
                 self.check(receiver, {*self._told(channel, receiver)}, {channel.name})
 
-    def check(self, receiver: str, told: set[int], channels: set[str]) -> None:
+    def check(self, receiver: str, sequences: set[int], channels: set[str]) -> None:
         """Everything was told or is dead; a Progress Report may have made way for a newer one."""
         letters = self.bench.management.dead_letters(receiver, 0, 100_000)
         dead = {letter.sequence for letter in letters if letter.endpoint.channel in channels}
@@ -236,14 +238,14 @@ class Delivering(RuleBasedStateMachine):
             if burst.first in dead:
                 dead.update(range(burst.first + 1, burst.last + 1))
         newest: dict[str, int] = {}
-        for sequence in sorted(told | dead):
-            one = self.addressed[receiver].get(sequence)
-            if one is not None and one.type is EventType.PROGRESS_REPORT:
-                newest[one.uid] = sequence
-        for sequence, one in self.addressed[receiver].items():
-            made_way = one.type is EventType.PROGRESS_REPORT and newest.get(one.uid, 0) > sequence
-            assert made_way or sequence in told | dead, (receiver, sequence, channels)
-            assert self.bench.delivery.settled(one)
+        for sequence in sorted(sequences | dead):
+            sent = self.addressed[receiver].get(sequence)
+            if sent is not None and sent.type is EventType.PROGRESS_REPORT:
+                newest[sent.uid] = sequence
+        for sequence, sent in self.addressed[receiver].items():
+            made_way = sent.type is EventType.PROGRESS_REPORT and newest.get(sent.uid, 0) > sequence
+            assert made_way or sequence in sequences | dead, (receiver, sequence, channels)
+            assert self.bench.delivery.settled(sent)
 
 
 class DeliveringOnChangingChannels(Delivering):
@@ -268,8 +270,8 @@ class DeliveringOnChangingChannels(Delivering):
 
     def check_completeness(self) -> None:
         for receiver in AES:
-            told = {sequence for channel in self.channels for sequence in self._told(channel, receiver)}
-            self.check(receiver, told, {channel.name for channel in self.channels})
+            sequences = {sequence for channel in self.channels for sequence in self._told(channel, receiver)}
+            self.check(receiver, sequences, {channel.name for channel in self.channels})
 
 
 _BOUNDED = hypothesis_settings(

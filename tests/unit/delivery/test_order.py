@@ -23,12 +23,12 @@ from tests.support.delivery import (
 )
 
 
-def dimse(*known: str) -> TwinChannel:
-    return TwinChannel("dimse", set(known))
+def dimse(*titles: str) -> TwinChannel:
+    return TwinChannel("dimse", set(titles))
 
 
-def sockets(*known: str) -> TwinChannel:
-    return TwinChannel(WEBSOCKET, set(known))
+def sockets(*titles: str) -> TwinChannel:
+    return TwinChannel(WEBSOCKET, set(titles))
 
 
 def test_an_event_reaches_its_receivers_and_nobody_else() -> None:
@@ -186,11 +186,11 @@ def test_a_live_socket_that_closes_leaves_nothing_behind() -> None:
         channel.down["A"] = "the socket is full"
         bench = Bench(address, channel)
         await bench.offer(event(1, "A"))
-        (live,) = [one for one in bench.management.report() if one.endpoint.channel == WEBSOCKET]
+        (live,) = [report for report in bench.management.report() if report.endpoint.channel == WEBSOCKET]
         assert (live.pending, live.durable) == (1, False)
         channel.known.clear()
         await bench.clock.advance(10.0)
-        (live,) = [one for one in bench.management.report() if one.endpoint.channel == WEBSOCKET]
+        (live,) = [report for report in bench.management.report() if report.endpoint.channel == WEBSOCKET]
         assert live.pending == 0
         assert bench.delivery.settled(event(1, "A"))
 
@@ -366,11 +366,11 @@ def test_observers_hear_of_each_delivery_with_its_latency_and_may_fail() -> None
         bench = Bench(channel)
         heard: list[tuple[Endpoint, int, float]] = []
 
-        def failing(endpoint: Endpoint, told: object, latency: float) -> None:
+        def failing(endpoint: Endpoint, delivered: object, latency: float) -> None:
             raise RuntimeError("an observer's own trouble")
 
         bench.delivery.observe(failing)
-        bench.delivery.observe(lambda to, told, after: heard.append((to, told.sequence, after)))
+        bench.delivery.observe(lambda to, delivered, after: heard.append((to, delivered.sequence, after)))
         await bench.offer(event(1, "A", at=NOON - 2.5), event(2, "A", at=NOON + 100.0))
         assert heard == [(Endpoint("A", "dimse"), 1, 2.5), (Endpoint("A", "dimse"), 2, 0.0)]
 
@@ -424,7 +424,9 @@ def test_a_replay_that_begins_while_an_event_is_offered_has_it() -> None:
         names = [f"AE{number}" for number in range(1_000)]
         bench = Bench(dimse(*names[:-1]))
         bench.delivery.offer([event(1, *names)])
-        found = [one.sequence async for chunk in bench.delivery.replay(names[-1], 0) for one in chunk]
-        assert found == [1]
+        sequences = [
+            delivered.sequence async for chunk in bench.delivery.replay(names[-1], 0) for delivered in chunk
+        ]
+        assert sequences == [1]
 
     run(scenario())

@@ -10,10 +10,10 @@ from tests.support.delivery import event, progress, restarted
 
 
 def queue(*items: Event | BurstAt, replace_progress: bool = True) -> EventQueue:
-    made = EventQueue(replace_progress)
+    filled = EventQueue(replace_progress)
     for item in items:
-        made.add(item)
-    return made
+        filled.add(item)
+    return filled
 
 
 def standing(of: EventQueue) -> list[int]:
@@ -45,7 +45,7 @@ def test_state_reports_cancel_requests_and_assignments_are_never_replaced() -> N
     from orthanc_ups.core.events import EventType
 
     kinds = (EventType.STATE_REPORT, EventType.CANCEL_REQUESTED, EventType.ASSIGNED)
-    items = [event(place, kind=kind) for place, kind in enumerate(kinds * 2, start=1)]
+    items = [event(sequence, kind=kind) for sequence, kind in enumerate(kinds * 2, start=1)]
     assert standing(queue(*items)) == [1, 2, 3, 4, 5, 6]
 
 

@@ -14,8 +14,8 @@ from orthanc_ups.delivery.subscriber import Subscriber
 from tests.support.delivery import Bench, TwinChannel, cursors, event, progress, restarted, run, settle
 
 
-def dimse(*known: str) -> TwinChannel:
-    return TwinChannel("dimse", set(known))
+def dimse(*titles: str) -> TwinChannel:
+    return TwinChannel("dimse", set(titles))
 
 
 def test_a_cursor_is_stored_within_a_second_and_not_for_every_event() -> None:
@@ -95,8 +95,8 @@ def test_a_burst_goes_on_from_the_cursor() -> None:
         await bench.offer(burst)
         channel.down["A"] = "connection refused"
         await bench.delivery.going_down(None)
-        told = len(channel.sequences("A"))
-        assert 50 <= told <= 300
+        count = len(channel.sequences("A"))
+        assert 50 <= count <= 300
         channel.down.clear()
         await bench.restart([event(311, "A")], [burst])
         await bench.clock.advance(10.0)

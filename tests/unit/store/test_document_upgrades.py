@@ -36,12 +36,12 @@ def from_format_0(content: dict[str, Any]) -> dict[str, Any]:
     """An invented past: format 0 called the data set ``dataset`` and knew no overflow entries."""
     if "dataset" not in content:
         return content
-    rest = {key: found for key, found in content.items() if key != "dataset"}
+    rest = {key: value for key, value in content.items() if key != "dataset"}
     return {**rest, "attributes": content["dataset"], "spilled": []}
 
 
-def as_format_0(made: bytes) -> bytes:
-    content = orjson.loads(made)
+def as_format_0(document: bytes) -> bytes:
+    content = orjson.loads(document)
     content["dataset"] = content.pop("attributes")
     del content["spilled"]
     return orjson.dumps({**content, "format": 0})
@@ -54,22 +54,22 @@ def upgradable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("upgradable")
 def test_a_workitem_of_an_older_format_is_read_as_one_of_today() -> None:
-    wanted = workitem(1)
-    assert decode(as_format_0(encode(wanted))) == wanted
+    expected = workitem(1)
+    assert decode(as_format_0(encode(expected))) == expected
 
 
 @pytest.mark.usefixtures("upgradable")
 @on_loop
 async def test_a_worklist_of_an_older_format_is_read_in() -> None:
     entries = InMemoryEntries()
-    wanted = workitem(7)
-    await entries.create(f"workitem/{wanted.uid}", as_format_0(encode(wanted)))
+    expected = workitem(7)
+    await entries.create(f"workitem/{expected.uid}", as_format_0(encode(expected)))
     projection = Projection.open(":memory:")
-    found = await Loader(entries, projection).load()
-    kept = projection.get(wanted.uid)
+    stored = await Loader(entries, projection).load()
+    in_projection = projection.get(expected.uid)
     projection.close()
-    assert not found.damaged
-    assert kept is not None and kept.workitem == wanted
+    assert not stored.damaged
+    assert in_projection is not None and in_projection.workitem == expected
 
 
 def test_every_older_format_can_be_upgraded() -> None:

@@ -123,9 +123,9 @@ def test_an_outage_or_a_deletion_of_the_mark_does_not_cost_it() -> None:
         own.unavailable = False
         own.lost_answers = 1
         await nodes.clock.advance(3 * RENEW_EVERY)
-        found = await nodes.mark()
-        assert found is not None
-        await nodes.entries.another().remove(KEY, found.version)
+        entry = await nodes.mark()
+        assert entry is not None
+        await nodes.entries.another().remove(KEY, entry.version)
         await nodes.clock.advance(3 * RENEW_EVERY)
         assert not keeping.done() and await nodes.mark() is not None
         keeping.cancel()

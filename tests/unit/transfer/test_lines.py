@@ -98,8 +98,8 @@ def test_a_workitem_stands_in_its_line_as_dicom_json() -> None:
 
 
 def test_events_may_stand_in_any_order_and_come_back_by_sequence() -> None:
-    found = decode(orjson.dumps({**_WORKITEM, "events": _WORKITEM["events"][::-1]}))
-    assert isinstance(found, Workitem) and found.events == WORKITEM.events
+    record = decode(orjson.dumps({**_WORKITEM, "events": _WORKITEM["events"][::-1]}))
+    assert isinstance(record, Workitem) and record.events == WORKITEM.events
 
 
 def test_the_line_that_ends_a_page_is_passed_over() -> None:
@@ -109,12 +109,12 @@ def test_the_line_that_ends_a_page_is_passed_over() -> None:
 def without(content: dict[str, Any], *path: str) -> dict[str, Any]:
     if len(path) > 1:
         return {**content, path[0]: without(content[path[0]], *path[1:])}
-    return {key: found for key, found in content.items() if key != path[0]}
+    return {key: value for key, value in content.items() if key != path[0]}
 
 
-def with_attribute(tag: str, found: Any) -> dict[str, Any]:
+def with_attribute(tag: str, value: Any) -> dict[str, Any]:
     content = orjson.loads(encode(WORKITEM))
-    return {**content, "attributes": {**content["attributes"], tag: found}}
+    return {**content, "attributes": {**content["attributes"], tag: value}}
 
 
 _HEAD = orjson.loads(encode(RECORDS[0]))

@@ -36,8 +36,8 @@ from tests.support.workitems import full, minimal, progress, uid
 HIGH = {tags.PRIORITY: element("CS", "HIGH")}
 
 
-async def desk(*known: str, **settings: float | bool | int) -> Desk:
-    return await Desk(*known, settings=replace(Settings(), **settings)).start()  # type: ignore[arg-type]
+async def desk(*titles: str, **settings: float | bool | int) -> Desk:
+    return await Desk(*titles, settings=replace(Settings(), **settings)).start()  # type: ignore[arg-type]
 
 
 @on_loop
@@ -48,12 +48,12 @@ async def test_new_workitems_come_in_with_state_owner_and_history() -> None:
     await source.claim(1)
     await source.create(2)
     await source.complete(2)
-    told = await moved(source, target)
-    assert told["mode"] == "merge" and told["state"] == "complete"
+    account = await moved(source, target)
+    assert account["mode"] == "merge" and account["state"] == "complete"
     assert target.state(1) == "IN PROGRESS" and target.workitem(1).owner == digest(TRANSACTION)
     assert target.workitem(2).ended == source.workitem(2).ended
     assert target.workitem(1).attributes == source.workitem(1).attributes
-    assert [one.what for one in target.workitem(1).history] == ["created", "claimed", "imported"]
+    assert [entry.what for entry in target.workitem(1).history] == ["created", "claimed", "imported"]
     assert target.workitem(1).history[-1].who == "anna as WORKLIST by import"
     assert [target.workitem(n).created for n in (7, 1, 2)] == [1, 2, 3]
 
@@ -138,8 +138,8 @@ async def test_a_subscriber_that_has_some_here_keeps_its_own() -> None:
     await source.create(1)
     await target.create(7)
     await target.subscribe("RIS", FILTERED, keys=HIGH)
-    told = await moved(source, target)
-    assert told["conflicts"][0]["kind"] == "subscribers" and told["conflicts"][0]["name"] == "RIS"
+    account = await moved(source, target)
+    assert account["conflicts"][0]["kind"] == "subscribers" and account["conflicts"][0]["name"] == "RIS"
     await target.create(8)
     assert target.subscription("RIS", 8) is NONE
     assert target.subscription("RIS", 1) is LOCK, "what it had of the imported workitem it keeps"
@@ -153,10 +153,10 @@ async def test_a_subscription_that_is_refused_is_named() -> None:
     lines = await exported(source)
     (log,) = of_kind(lines, "subscriber")
     no_keys = {**log["acts"][0], "filter": {}}
-    told = await imported(
+    account = await imported(
         target, [changed(line, acts=[no_keys]) if kind(line) == "subscriber" else line for line in lines]
     )
-    assert told["conflicts"][0]["name"] == "RIS" and "matching keys" in told["conflicts"][0]["why"]
+    assert account["conflicts"][0]["name"] == "RIS" and "matching keys" in account["conflicts"][0]["why"]
 
 
 class NoModalities:
@@ -171,8 +171,8 @@ async def test_a_subscriber_that_only_opens_web_sockets_comes_too() -> None:
     await target.start()
     await target.create(7)
     await source.subscribe("VIEWER")
-    told = await moved(source, target)
-    assert told["conflicts"] == [] and told["counts"]["subscribers"]["imported"] == 1
+    account = await moved(source, target)
+    assert account["conflicts"] == [] and account["counts"]["subscribers"]["imported"] == 1
     assert target.subscription("VIEWER", 7) is NO_LOCK
 
 
@@ -221,8 +221,8 @@ async def test_an_import_that_stopped_anywhere_is_completed_by_repeating_it(rest
             stops += 1
             if restarted:
                 await target.restart()
-        told = await imported(target, lines)
-        assert told["state"] == "complete" and told["conflicts"] == []
+        account = await imported(target, lines)
+        assert account["state"] == "complete" and account["conflicts"] == []
         assert [target.subscription("AI", n) for n in (1, 2, 7)] == [LOCK, NONE, NONE]
         assert [target.subscription("RIS", n) for n in (1, 2, 7)] == [LOCK, NONE, NO_LOCK]
         assert [target.subscription("DOSE", n) for n in (1, 2, 7)] == [NONE, NO_LOCK, LOCK]
@@ -238,8 +238,8 @@ async def test_a_subscription_to_an_imported_workitem_that_ended_here_does_not_c
     await imported(target, lines)
     await target.unsubscribe("AI", 1)
     await target.release_lock("RIS", 1)
-    told = await imported(target, lines)
-    assert told["counts"]["workitems"]["unchanged"] == 2
+    account = await imported(target, lines)
+    assert account["counts"]["workitems"]["unchanged"] == 2
     assert target.subscription("AI", 1) is NONE and target.subscription("RIS", 1) is NO_LOCK
 
 
@@ -252,7 +252,7 @@ async def test_who_is_subscribed_to_an_imported_workitem_alone_is_told_of_it() -
     await source.claim(1)
     await moved(source, target)
     assert target.heard("AI") == ["1: IN PROGRESS"]
-    assert [one.what for one in target.workitem(1).history][-2:] == [
+    assert [entry.what for entry in target.workitem(1).history][-2:] == [
         "imported",
         "imported the subscription of AI: lock",
     ]
@@ -279,10 +279,10 @@ async def test_of_two_workitems_with_one_uid_ours_is_kept_and_the_other_named() 
     await target.create(2)
     await target.claim(2, OTHER_TRANSACTION)
     before = target.stored()
-    told = await moved(source, target)
+    account = await moved(source, target)
     assert target.stored() == before
-    assert told["conflicts_in_all"] == 2
-    assert [(one["kind"], one["name"]) for one in told["conflicts"]] == [
+    assert account["conflicts_in_all"] == 2
+    assert [(conflict["kind"], conflict["name"]) for conflict in account["conflicts"]] == [
         ("workitems", uid(1)),
         ("workitems", uid(2)),
     ]
@@ -295,8 +295,8 @@ async def test_what_was_purged_here_does_not_come_back() -> None:
     await source.cancel(1)
     await moved(source, target)
     await target.purge(1)
-    told = await moved(source, target)
-    assert told["conflicts"][0]["why"] == "was purged here"
+    account = await moved(source, target)
+    assert account["conflicts"][0]["why"] == "was purged here"
     assert target.service.workitems.is_gone(uid(1))
 
 
@@ -314,11 +314,11 @@ async def test_importing_twice_changes_nothing() -> None:
     lines = await exported(source)
     first = await imported(target, lines)
     assert first["counts"]["dead_letters"]["imported"] == 1
-    before, told = target.stored(), target.sequences("AI")
+    before, sequences = target.stored(), target.sequences("AI")
     letters = DeliveryManagement(target.service.delivery).dead_letters("AI")
     again = await imported(target, lines)
     assert again["conflicts_in_all"] == 0 and again["counts"]["workitems"]["unchanged"] == 3
-    assert target.stored() == before and target.sequences("AI") == told
+    assert target.stored() == before and target.sequences("AI") == sequences
     assert DeliveryManagement(target.service.delivery).dead_letters("AI") == letters
 
 
@@ -332,19 +332,21 @@ async def test_dead_letters_get_numbers_that_nobody_else_has() -> None:
     await source.pass_by(600)
     await moved(source, target)
     letters = DeliveryManagement(target.service.delivery).dead_letters("AI")
-    assert [one.uid for one in letters] == [uid(1)]
+    assert [letter.uid for letter in letters] == [uid(1)]
     assert letters[0].sequence not in target.sequences("AI")
     await target.restart()
-    assert [one.uid for one in DeliveryManagement(target.service.delivery).dead_letters("AI")] == [uid(1)]
+    assert [letter.uid for letter in DeliveryManagement(target.service.delivery).dead_letters("AI")] == [
+        uid(1)
+    ]
 
 
 @on_loop
 async def test_a_second_worklist_comes_in_beside_the_first() -> None:
-    one, other, target = await desk(), await desk(), await desk()
+    first, other, target = await desk(), await desk(), await desk()
     for number in (1, 2):
-        await one.create(number)
+        await first.create(number)
         await other.create(number + 10)
-    await moved(one, target)
+    await moved(first, target)
     await moved(other, target)
     assert grows([target.workitem(n).created for n in (1, 2, 11, 12)])
 
@@ -371,8 +373,8 @@ async def test_a_creation_number_that_is_taken_is_no_obstacle() -> None:
     lines = [
         changed(line, created=1) if kind(line) == "workitem" else line for line in await exported(source)
     ]
-    told = await imported(target, lines)
-    assert told["mode"] == "restore" and told["counts"]["workitems"]["imported"] == 2
+    account = await imported(target, lines)
+    assert account["mode"] == "restore" and account["counts"]["workitems"]["imported"] == 2
     assert target.workitem(1).created == 1 < target.workitem(2).created
     assert target.workitem(2).attributes == source.workitem(2).attributes
 
@@ -388,5 +390,5 @@ async def test_what_comes_after_a_gap_in_the_store_comes_again() -> None:
         await imported(target, lines)
     assert stopped.value.status == 503
     target.entries.unavailable = False
-    told = await imported(target, lines)
-    assert told["counts"]["workitems"]["imported"] == 1
+    account = await imported(target, lines)
+    assert account["counts"]["workitems"]["imported"] == 1

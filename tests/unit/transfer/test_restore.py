@@ -57,8 +57,8 @@ def waiting_for(desk: Desk, ae: str) -> list[Event]:
     return [item for worker in workers for item in worker.queue if isinstance(item, Event)]
 
 
-async def empty_desk(*known: str) -> Desk:
-    return await Desk(*(known or AES)).start()
+async def empty_desk(*titles: str) -> Desk:
+    return await Desk(*(titles or AES)).start()
 
 
 @on_loop
@@ -67,9 +67,9 @@ async def test_every_entry_of_a_workitem_is_as_it_was() -> None:
     await moved(source, target)
     ours, theirs = source.stored(), target.stored()
     assert ours.keys() == theirs.keys()
-    for key in (one for one in ours if one.startswith("workitem/")):
+    for key in (key_ for key_ in ours if key_.startswith("workitem/")):
         assert decode(theirs[key]) == decode(ours[key])
-    for key in (one for one in ours if one.startswith("subscriber/")):
+    for key in (key_ for key_ in ours if key_.startswith("subscriber/")):
         assert theirs[key] == ours[key]
 
 
@@ -114,7 +114,7 @@ async def test_work_goes_on_behind_the_numbers_of_the_export() -> None:
     await target.create(5, full(t00741200=element("CS", "HIGH")))
     assert target.workitem(5).created > source.workitem(4).created
     assert target.told("RIS") and target.told("DOSE")
-    assert grows([*before, *(one for one in target.sequences("AI") if one not in before)])
+    assert grows([*before, *(sequence for sequence in target.sequences("AI") if sequence not in before)])
     assert min(event.sequence for event in target.told("RIS")) > max(source.sequences("RIS"))
 
 
@@ -151,8 +151,8 @@ async def test_a_crash_in_the_middle_loses_nothing_and_the_import_is_finished_la
         target = await empty_desk()
         await imported(target, lines[:taken])
         await target.restart()
-        told = await imported(target, lines)
-        assert told["state"] == "complete" and told["mode"] == "restore" and not told["conflicts"]
+        account = await imported(target, lines)
+        assert account["state"] == "complete" and account["mode"] == "restore" and not account["conflicts"]
         assert sorted(target.sequences("AI")) == waiting
         assert not target.told("RIS") and not target.told("DOSE")
         assert target.stored().keys() == source.stored().keys()
@@ -165,8 +165,8 @@ async def test_waiting_events_that_stand_out_of_order_in_the_store_move_too() ->
     waiting = [event.sequence for event in waiting_for(source, "AI")]
     await source.crash()
     for key, document in source.entries.documents("workitem/").items():
-        found = decode(document)
-        source.entries.tamper(key, encode(replace(found, events=found.events[::-1])))
+        workitem = decode(document)
+        source.entries.tamper(key, encode(replace(workitem, events=workitem.events[::-1])))
     source.channel.down["AI"] = "it is still switched off"
     await source.start()
     lines = await exported(source)
@@ -180,7 +180,7 @@ async def test_waiting_events_that_stand_out_of_order_in_the_store_move_too() ->
 async def test_who_changes_a_workitem_meanwhile_loses_none_of_its_waiting_events() -> None:
     source, target = await busy_desk(), await empty_desk()
     lines = await exported(source)
-    reports = [one.sequence for one in waiting_for(source, "AI") if one.type is EventType.STATE_REPORT]
+    reports = [event.sequence for event in waiting_for(source, "AI") if event.type is EventType.STATE_REPORT]
     await imported(target, lines[:-1])
     for percent in range(71, 90):
         await target.update(progress(str(percent)), 1, TRANSACTION)
@@ -199,8 +199,8 @@ async def test_who_is_subscribed_there_already_is_no_obstacle() -> None:
     for ae, keys in (("HOOK", None), ("DOSE", HIGH)):
         await target.subscribe(ae, FILTERED if keys else GLOBAL, keys=keys)
     await target.restart()
-    told = await moved(source, target)
-    assert told["mode"] == "restore" and told["conflicts_in_all"] == 0
+    account = await moved(source, target)
+    assert account["mode"] == "restore" and account["conflicts_in_all"] == 0
     states = {(ae, n): source.subscription(ae, n) for ae in AES for n in (1, 2, 3, 4)}
     for _ in range(2):
         assert {(ae, n): target.subscription(ae, n) for ae, n in states} == states
@@ -231,8 +231,8 @@ async def test_a_subscriber_that_wants_something_else_there_keeps_it() -> None:
     await source.subscribe("RIS", GLOBAL, lock=True)
     await source.create(1)
     await target.subscribe("RIS", FILTERED, keys=HIGH)
-    told = await moved(source, target)
-    assert told["mode"] == "restore" and told["conflicts"][0]["name"] == "RIS"
+    account = await moved(source, target)
+    assert account["mode"] == "restore" and account["conflicts"][0]["name"] == "RIS"
     assert target.subscription("RIS", 1) is NONE
 
 
@@ -255,7 +255,7 @@ async def test_what_an_operator_dropped_does_not_come_back() -> None:
     source.channel.down["AI"] = "it is switched off"
     for number in (1, 2, 3):
         await source.create(number)
-    (second,) = [one.sequence for one in waiting_for(source, "AI") if one.uid == uid(2)]
+    (second,) = [event.sequence for event in waiting_for(source, "AI") if event.uid == uid(2)]
     assert await DeliveryManagement(source.service.delivery).drop("AI", [second]) == 1
     await moved(source, target)
     assert target.heard("AI") == ["1: SCHEDULED", "3: SCHEDULED"]
@@ -267,10 +267,10 @@ async def test_what_an_operator_dropped_does_not_come_back() -> None:
 async def test_what_was_delivered_after_the_move_can_be_asked_for_again() -> None:
     source, target = await busy_desk(), await empty_desk()
     await moved(source, target)
-    told = target.sequences("AI")
-    replay = target.service.delivery.replay("AI", told[0])
-    replayed = [one.sequence async for chunk in replay for one in chunk]
-    assert set(told[1:]) <= set(replayed) and grows(replayed)
+    sequences = target.sequences("AI")
+    replay = target.service.delivery.replay("AI", sequences[0])
+    replayed = [event.sequence async for chunk in replay for event in chunk]
+    assert set(sequences[1:]) <= set(replayed) and grows(replayed)
 
 
 @on_loop
@@ -283,10 +283,10 @@ async def test_dead_letters_move_and_can_be_sent_there() -> None:
     await source.create(1)
     await source.create(2)
     await source.pass_by(600)
-    told = await moved(source, target)
+    account = await moved(source, target)
     letters = DeliveryManagement(target.service.delivery).dead_letters("AI")
-    assert [one.uid for one in letters] == [uid(1), uid(2)]
-    assert told["counts"]["dead_letters"]["imported"] == 2
+    assert [letter.uid for letter in letters] == [uid(1), uid(2)]
+    assert account["counts"]["dead_letters"]["imported"] == 2
     assert not target.told("AI")
     DeliveryManagement(target.service.delivery).resend_dead("AI")
     await target.pass_by(1)
@@ -332,11 +332,11 @@ async def test_importing_twice_changes_nothing() -> None:
     source, target = await busy_desk(), await empty_desk()
     lines = await exported(source)
     await imported(target, lines)
-    before, told = target.stored(), len(target.channel.calls)
+    before, calls = target.stored(), len(target.channel.calls)
     again = await imported(target, lines)
     assert again["mode"] == "merge", "once it is complete, both worklists go their own ways"
     assert target.stored() == before
-    assert len(target.channel.calls) == told
+    assert len(target.channel.calls) == calls
     assert again["conflicts_in_all"] == 0
     assert again["counts"]["workitems"]["unchanged"] == 4
     assert again["counts"]["subscribers"]["unchanged"] == 3

@@ -144,9 +144,9 @@ async def test_events_that_waited_for_either_spelling_are_told_once_and_in_order
     desk.channel.down.clear()
     desk.service.delivery.seen("SUB4")
     await desk.pass_by(60)
-    told = [event.sequence for event in desk.told("SUB4")]
-    assert [one for one in told if one in told_before] == told_before
-    assert told == sorted(set(told))
+    sequences = [event.sequence for event in desk.told("SUB4")]
+    assert [sequence for sequence in sequences if sequence in told_before] == told_before
+    assert sequences == sorted(set(sequences))
     assert [name.split(":")[0] for name in desk.heard("SUB4")] == ["1", "2", "3"]
 
 
@@ -163,7 +163,7 @@ async def test_dead_letters_of_both_spellings_are_those_of_the_joined_title() ->
     await upgraded(desk, "SUB4")
     assert titles_in(desk.entries.documents("dead/")) == {"SUB4"}
     letters = desk.service.delivery.dead.listed("SUB4", 0, 100)
-    assert [one.uid for one in letters] == [uid(1), uid(2)]
+    assert [letter.uid for letter in letters] == [uid(1), uid(2)]
 
 
 @on_loop
@@ -207,7 +207,7 @@ async def _eventful() -> Desk:
 async def test_a_start_that_is_killed_at_any_write_is_gone_on_with() -> None:
     desk = await _eventful()
     await upgraded(desk, "Sub4")
-    letters = [one.sequence for one in desk.service.delivery.dead.listed("Sub4", 0, 100)]
+    letters = [letter.sequence for letter in desk.service.delivery.dead.listed("Sub4", 0, 100)]
     expected = desk.subscription("Sub4", 1), desk.subscription("Sub4", 2), letters
     assert expected[:2] == (LOCK, LOCK)
     assert letters
@@ -223,13 +223,13 @@ async def _killed_at(write: int, expected: tuple[object, object, list[int]]) -> 
     await desk.crash()
     desk.strict, desk.listed = False, ("Sub4",)
     desk.channel.down.clear()
-    made = 0
+    writes = 0
     counted = desk.entries._slowly
 
     def failing(key: str) -> AbstractAsyncContextManager[None]:
-        nonlocal made
-        made += 1
-        if made == write:
+        nonlocal writes
+        writes += 1
+        if writes == write:
             desk.entries.broken_keys.add(key)
         return counted(key)
 
@@ -242,7 +242,7 @@ async def _killed_at(write: int, expected: tuple[object, object, list[int]]) -> 
     await desk.crash()
     await desk.start()
     assert titles_in(desk.entries.documents()) == {"Sub4"}
-    letters = [one.sequence for one in desk.service.delivery.dead.listed("Sub4", 0, 100)]
+    letters = [letter.sequence for letter in desk.service.delivery.dead.listed("Sub4", 0, 100)]
     assert (desk.subscription("Sub4", 1), desk.subscription("Sub4", 2), letters) == expected
     await desk.pass_by(60)
     assert [event.uid for event in desk.told("Sub4")].count(uid(1)) >= 1

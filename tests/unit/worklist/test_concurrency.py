@@ -25,12 +25,12 @@ async def test_of_many_simultaneous_claims_exactly_one_wins() -> None:
     await desk.subscribe("A")
     await desk.create(1)
     claims = [begin(desk, ChangeState(SCHEDULER, uid(1), "IN PROGRESS", f"1.2.{n}")) for n in range(50)]
-    found = await asyncio.gather(*claims, return_exceptions=True)
+    results = await asyncio.gather(*claims, return_exceptions=True)
     await settle()
-    won = [one for one in found if isinstance(one, Outcome)]
-    lost = [one for one in found if isinstance(one, UpsError)]
+    won = [result for result in results if isinstance(result, Outcome)]
+    lost = [result for result in results if isinstance(result, UpsError)]
     assert len(won) == 1
-    assert {one.status.code for one in lost} == {0xC301}
+    assert {result.status.code for result in lost} == {0xC301}
     assert len(lost) == 49
     assert desk.heard("A") == ["1: SCHEDULED", "1: IN PROGRESS"]
 
@@ -40,10 +40,10 @@ async def test_of_many_simultaneous_creations_of_one_uid_exactly_one_wins() -> N
     desk = await Desk("A").start()
     await desk.subscribe("A")
     creations = [begin(desk, Create(SCHEDULER, uid(1), minimal())) for _ in range(20)]
-    found = await asyncio.gather(*creations, return_exceptions=True)
+    results = await asyncio.gather(*creations, return_exceptions=True)
     await settle()
-    assert len([one for one in found if isinstance(one, Outcome)]) == 1
-    assert {one.status.code for one in found if isinstance(one, UpsError)} == {0x0111}
+    assert len([result for result in results if isinstance(result, Outcome)]) == 1
+    assert {result.status.code for result in results if isinstance(result, UpsError)} == {0x0111}
     assert desk.heard("A") == ["1: SCHEDULED"]
 
 
@@ -122,7 +122,7 @@ async def test_many_commands_of_all_kinds_at_once_are_told_in_growing_order_to_e
     for ae in ("A", "B"):
         assert grows([event.sequence for event in desk.told(ae)])
         for number in range(1, 21):
-            mine = [one for one in desk.heard(ae) if one.startswith(f"{number}: ")]
+            mine = [sentence for sentence in desk.heard(ae) if sentence.startswith(f"{number}: ")]
             assert mine[-1] == f"{number}: IN PROGRESS"
             assert len(mine) in (1, 2)
     assert all(desk.subscription("B", number) is LOCK for number in range(1, 21))

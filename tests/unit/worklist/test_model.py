@@ -39,20 +39,20 @@ LIMITS: Final = (
 Trouble = Callable[["Working"], None]
 
 
-def _bad_day(asked: Asked, requests: int, answers: int, conflicts: int) -> Trouble:
-    return lambda working: working.on_a_bad_day(asked, requests, answers, conflicts)
+def _bad_day(request: Asked, requests: int, answers: int, conflicts: int) -> Trouble:
+    return lambda working: working.on_a_bad_day(request, requests, answers, conflicts)
 
 
-def _at_once(asked: list[Asked], seed: int) -> Trouble:
-    return lambda working: working.at_once(asked, seed)
+def _at_once(requests: list[Asked], seed: int) -> Trouble:
+    return lambda working: working.at_once(requests, seed)
 
 
-def _without_store(asked: Asked) -> Trouble:
-    return lambda working: working.without_store(asked)
+def _without_store(request: Asked) -> Trouble:
+    return lambda working: working.without_store(request)
 
 
-def _crash_during(asked: Asked, written: bool) -> Trouble:
-    return lambda working: working.crash_during(asked, written)
+def _crash_during(request: Asked, written: bool) -> Trouble:
+    return lambda working: working.crash_during(request, written)
 
 
 def _go_by(seconds: float) -> Trouble:
@@ -106,21 +106,21 @@ class Working(RuleBasedStateMachine):
 
     @rule(run=st.lists(COMMANDS, min_size=4, max_size=10), trouble=TROUBLES)
     def live(self, run: list[Asked], trouble: Trouble) -> None:
-        for asked in run:
-            self.prepare(asked[0])
-            self.command(asked)
+        for request in run:
+            self.prepare(request[0])
+            self.command(request)
         trouble(self)
         self.check_everything()
 
     def prepare(self, command: Command) -> None:
         """A workitem that there never was is made first: that says more than C307."""
         number = number_of(command)
-        known = number in self.model.workitems or number in self.model.gone
-        if number in NUMBERS and not known and not isinstance(command, Create):
+        existed = number in self.model.workitems or number in self.model.gone
+        if number in NUMBERS and not existed and not isinstance(command, Create):
             self.command(creation(number, number % 2 == 1))
 
-    def command(self, asked: Asked) -> None:
-        command, letter = asked
+    def command(self, request: Asked) -> None:
+        command, letter = request
         error = self.ask(command)
         if error is not None and "not delivered" in error.detail:
             assert isinstance(command, Purge)
@@ -147,26 +147,26 @@ class Working(RuleBasedStateMachine):
 
     # --- what happens to a command ---
 
-    def on_a_bad_day(self, asked: Asked, requests: int, answers: int, conflicts: int) -> None:
-        self.prepare(asked[0])
+    def on_a_bad_day(self, request: Asked, requests: int, answers: int, conflicts: int) -> None:
+        self.prepare(request[0])
         entries = self.desk.entries
         entries.lost_requests, entries.lost_answers, entries.conflicts = requests, answers, conflicts
-        self.command(asked)
+        self.command(request)
         entries.lost_requests = entries.lost_answers = entries.conflicts = 0
 
-    def at_once(self, asked: list[Asked], seed: int) -> None:
+    def at_once(self, requests: list[Asked], seed: int) -> None:
         """Some commands at the same time: there must be an order in which the letter says the same."""
-        for command, _ in asked:
+        for command, _ in requests:
             self.prepare(command)
-        asked = [one for one in asked if not isinstance(one[0], (Update, Purge))]
+        requests = [request for request in requests if not isinstance(request[0], (Update, Purge))]
         chance = Random(seed)
         self.desk.entries.pauses = lambda: chance.randrange(5)
-        accepted = self.run(self.all_at_once([command for command, _ in asked]))
+        accepted = self.run(self.all_at_once([command for command, _ in requests]))
         self.desk.entries.pauses = lambda: 1
-        orders = permutations(zip(asked, accepted, strict=True))
+        orders = permutations(zip(requests, accepted, strict=True))
         explained = filter(None, (self.explained(order) for order in orders))
         model = next(explained, None)
-        assert model is not None, (asked, accepted)
+        assert model is not None, (requests, accepted)
         self.model = model
 
     async def all_at_once(self, commands: list[Command]) -> list[bool]:
@@ -174,7 +174,7 @@ class Working(RuleBasedStateMachine):
         everything = asyncio.gather(*map(execute, commands), return_exceptions=True)
         await self.desk.until_done(everything)
         await settle()
-        return [not isinstance(one, UpsError) for one in await everything]
+        return [not isinstance(result, UpsError) for result in await everything]
 
     def explained(self, order: tuple[tuple[Asked, bool], ...]) -> Model | None:
         """What the letter says if the commands came in this order; None if that is not what happened."""
@@ -190,20 +190,20 @@ class Working(RuleBasedStateMachine):
             self.model = mine
         return model
 
-    def without_store(self, asked: Asked) -> None:
-        self.prepare(asked[0])
+    def without_store(self, request: Asked) -> None:
+        self.prepare(request[0])
         before = self.desk.stored()
         self.desk.entries.unavailable = True
-        error = self.ask(asked[0])
+        error = self.ask(request[0])
         self.desk.entries.unavailable = False
         assert self.desk.stored() == before
         refused = error is not None and error.status is not RESOURCE_LIMITATION
-        assert not refused or isinstance(asked[0], Purge) or not asked[1](deepcopy(self.model))
+        assert not refused or isinstance(request[0], Purge) or not request[1](deepcopy(self.model))
 
-    def crash_during(self, asked: Asked, written: bool) -> None:
-        self.prepare(asked[0])
-        if self.run(self.crashed_during(self.fitting(asked[0]), written)):
-            assert asked[1](self.model)
+    def crash_during(self, request: Asked, written: bool) -> None:
+        self.prepare(request[0])
+        if self.run(self.crashed_during(self.fitting(request[0]), written)):
+            assert request[1](self.model)
 
     async def crashed_during(self, command: Command, written: bool) -> bool:
         """True if the store has changed."""
@@ -222,7 +222,7 @@ class Working(RuleBasedStateMachine):
     # --- what happens around ---
 
     def note_crash(self) -> None:
-        self.crashed_at.append({ae: len(told) for ae, told in self.desk.channel.told.items()})
+        self.crashed_at.append({ae: len(events) for ae, events in self.desk.channel.told.items()})
 
     def crash(self) -> None:
         async def crash() -> None:
@@ -285,22 +285,22 @@ class Working(RuleBasedStateMachine):
         for number, ups in self.model.workitems.items():
             workitem = self.desk.workitem(number)
             assert workitem.state.value == ups.state
-            found = {ae: self.desk.service.subscriptions.state(ae, workitem) for ae in AES}
-            assert found == ups.subscriptions, number
+            states = {ae: self.desk.service.subscriptions.state(ae, workitem) for ae in AES}
+            assert states == ups.subscriptions, number
 
     def runs(self, ae: str) -> Iterator[list[Event]]:
         """What an AE was told between two crashes; behind each, some of it may be told once more."""
-        told = self.desk.channel.told.get(ae, [])
-        ends = [*(found.get(ae, 0) for found in self.crashed_at), len(told)]
+        events = self.desk.channel.told.get(ae, [])
+        ends = [*(crash.get(ae, 0) for crash in self.crashed_at), len(events)]
         for start, end in pairwise([0, *ends]):
-            yield [event for event in told[start:end] if event.type is not EventType.SCP_STATUS_CHANGE]
+            yield [event for event in events[start:end] if event.type is not EventType.SCP_STATUS_CHANGE]
 
     def check_told(self, ae: str, *, complete: bool) -> None:
-        told = self.desk.told(ae)
+        events = self.desk.told(ae)
         for run in self.runs(ae):
             assert grows([event.sequence for event in run]), "out of order"
-        first = {event.sequence: event for event in reversed(told)}
-        assert self.crashed_at or len(first) == len(told), "told twice without a crash"
+        first = {event.sequence: event for event in reversed(events)}
+        assert self.crashed_at or len(first) == len(events), "told twice without a crash"
         expected = self.model.aes[ae].expected
         furthest = max(reached([first[one] for one in sorted(first)], expected))
         left = expected[furthest:]

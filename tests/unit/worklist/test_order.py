@@ -27,15 +27,15 @@ def test_released_in_order_and_only_when_everything_before_is_settled(
         released.extend(event.sequence for event in events)
 
     order = Order(1, release)
-    tickets = [(order.take(count), kept) for count, kept in commands]
+    tickets = [(order.take(count), settled) for count, settled in commands]
     shuffled = list(tickets)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
     unsettled = {ticket.first for ticket, _ in tickets}
-    for ticket, kept in shuffled:
-        order.settle(ticket, events_of(ticket)) if kept else order.give_up(ticket)
+    for ticket, settled in shuffled:
+        order.settle(ticket, events_of(ticket)) if settled else order.give_up(ticket)
         unsettled.discard(ticket.first)
         assert released == sorted(released)
-    expected = [event.sequence for ticket, kept in tickets if kept for event in events_of(ticket)]
+    expected = [event.sequence for ticket, settled in tickets if settled for event in events_of(ticket)]
     assert released == expected
     assert order.in_flight == 0
 

@@ -163,10 +163,10 @@ async def test_a_change_and_its_event_are_written_down_in_one_piece() -> None:
     statements: list[str] = []
     desk.service.projection._file.writer.set_trace_callback(statements.append)
     await desk.claim()
-    assert any("INTO event" in one for one in statements)
+    assert any("INTO event" in statement for statement in statements)
     assert statements.count("COMMIT") == 1
-    found = await desk.service.projection.events(0, 10)
-    assert [event.type for event in found] == [1, 1]
+    events = await desk.service.projection.events(0, 10)
+    assert [event.type for event in events] == [1, 1]
 
 
 @on_loop

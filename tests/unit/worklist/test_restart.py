@@ -102,7 +102,7 @@ async def test_waiting_events_survive_several_crashes_and_come_once_each() -> No
         await desk.update({tags.READINESS: element("CS", "READY")}, 1)
     desk.channel.down.clear()
     await desk.pass_by(10)
-    assert [one for one in desk.heard("B") if one.startswith("1: ")] == [
+    assert [sentence for sentence in desk.heard("B") if sentence.startswith("1: ")] == [
         "1: SCHEDULED",
         "1: IN PROGRESS",
         *["1: IN PROGRESS"] * 2,

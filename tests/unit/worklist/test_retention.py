@@ -83,10 +83,10 @@ async def test_an_operator_releases_a_lock_and_the_subscription_stays() -> None:
     await desk.subscribe("A", lock=True)
     assert (await desk.release_lock("A")).status.code == 0x0000
     assert desk.subscription("A") is NO_LOCK
-    told = desk.heard("A")
+    events = desk.heard("A")
     assert (await desk.release_lock("A")).status.name == "NO_SUCH_SUBSCRIPTION"
     await desk.cancel(1)
-    assert desk.heard("A") == [*told, "1: IN PROGRESS", "1: CANCELED"]
+    assert desk.heard("A") == [*events, "1: IN PROGRESS", "1: CANCELED"]
     await desk.purge(1)
 
 
@@ -253,5 +253,5 @@ async def test_events_that_cannot_be_asked_for_again_are_forgotten() -> None:
     await desk.pass_by(HOUR / 2)
     await desk.create(2)
     await desk.pass_by(HOUR / 2 + 70)
-    kept = await desk.service.workitems.events(0, 100)
-    assert [event.uid for event in kept] == [uid(2)]
+    events = await desk.service.workitems.events(0, 100)
+    assert [event.uid for event in events] == [uid(2)]

@@ -34,13 +34,13 @@ def is_back(desk: Desk) -> bool:
 async def test_shelves_deleted_while_they_are_read_at_the_start_cost_nothing(tmp_path: Path) -> None:
     desk = await furnished(str(tmp_path / "p.sqlite"))
     await desk.crash()
-    kept = desk.entries
+    entries = desk.entries
     desk.entries = LostWhileRead()
-    desk.entries._shared = kept._shared
+    desk.entries._shared = entries._shared
     with pytest.raises(StoreUnavailable):
         await desk.make().start()
     await desk.service.stop()
-    desk.entries = kept.another()
+    desk.entries = entries.another()
     await desk.start()
     assert (desk.state(1), desk.state(2)) == ("IN PROGRESS", "IN PROGRESS")
     assert is_back(desk)
@@ -100,9 +100,9 @@ async def test_if_nothing_can_be_read_of_it_that_is_said_and_the_rest_written_ba
 @on_loop
 async def test_an_entry_that_had_vanished_by_itself_does_not_stop_the_others_from_coming_back() -> None:
     desk = await furnished()
-    kept = desk.service.projection.get(uid(1))
-    assert kept is not None
-    desk.service.projection.put(kept.workitem, VANISHED, kept.document)
+    stored = desk.service.projection.get(uid(1))
+    assert stored is not None
+    desk.service.projection.put(stored.workitem, VANISHED, stored.document)
     desk.entries.lose()
     await desk.pass_by(61)
     assert is_back(desk)
@@ -134,9 +134,9 @@ async def test_everything_comes_back_that_was_deleted_while_the_plugin_was_off(
         }
     assert "1 × purged workitem" in caplog.text and "× delivery cursor" in caplog.text
     assert "are lost" not in caplog.text
-    told = len(desk.told("A"))
+    count = len(desk.told("A"))
     await desk.pass_by(5)
-    assert len(desk.told("A")) == told, "the cursors came back: nothing is told twice"
+    assert len(desk.told("A")) == count, "the cursors came back: nothing is told twice"
     await desk.create(9)
     assert desk.heard("A")[-1] == "9: SCHEDULED"
 
@@ -206,8 +206,8 @@ async def test_no_copy_is_kept_of_a_store_from_which_nobody_can_take_entries_awa
     class Hidden(SlowEntries):
         exposed = False  # type: ignore[misc]
 
-    kept, desk.entries = desk.entries, Hidden()
-    desk.entries._shared = kept._shared
+    entries, desk.entries = desk.entries, Hidden()
+    desk.entries._shared = entries._shared
     await desk.start()
     await desk.subscribe("C")
     assert desk.service.copy.versions() == {}

@@ -28,8 +28,8 @@ async def three(*lock: int) -> Desk:
 
 
 def counted(desk: Desk, ae: str = "A") -> tuple[int, int]:
-    found = ServiceInspection(desk.service).subscriber(ae)
-    return found.specific, found.locks
+    subscriber = ServiceInspection(desk.service).subscriber(ae)
+    return subscriber.specific, subscriber.locks
 
 
 def listed(desk: Desk, offset: int = 0, limit: int = 10) -> list[tuple[str, Subscription]]:
@@ -110,16 +110,16 @@ def test_the_list_of_one_subscriber_comes_in_pages_with_what_the_workitems_are_a
     desk = PageDesk()
     for number in (1, 2, 3):
         desk.ask("PUT", f"/workitems/{desk.have(number)}/subscribers/AI", {"lock": number == 3})
-    told = desk.ask("GET", "/subscribers/AI/workitems", query="limit=2")
-    assert told["total"] == 3
-    assert [(one["uid"], one["lock"], one["state"]) for one in told["workitems"]] == [
+    page = desk.ask("GET", "/subscribers/AI/workitems", query="limit=2")
+    assert page["total"] == 3
+    assert [(row["uid"], row["lock"], row["state"]) for row in page["workitems"]] == [
         (uid(3), True, "SCHEDULED"),
         (uid(2), False, "SCHEDULED"),
     ]
-    assert all(one["label"] for one in told["workitems"])
+    assert all(row["label"] for row in page["workitems"])
     rest = desk.ask("GET", "/subscribers/AI/workitems", query="limit=2&offset=2")
-    assert [one["uid"] for one in rest["workitems"]] == [uid(1)]
-    assert [one["uid"] for one in desk.ask("GET", "/subscribers/AI", query="limit=1")["workitems"]] == [
+    assert [row["uid"] for row in rest["workitems"]] == [uid(1)]
+    assert [row["uid"] for row in desk.ask("GET", "/subscribers/AI", query="limit=1")["workitems"]] == [
         uid(3)
     ]
     assert desk.ask("GET", "/subscribers/NOBODY/workitems") == {"total": 0, "workitems": []}
