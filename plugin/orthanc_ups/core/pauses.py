@@ -9,7 +9,7 @@ from collections.abc import Iterator
 def growing(first: float, longest: float) -> Iterator[float]:
     """Seconds, without end: each twice the one before, up to ``longest``.
 
-    Delivery has pauses of its own (``delivery.backoff``), which the settings govern and a receiver may shorten.
+    Delivery has pauses of its own (``Backoff``), which the settings govern and a receiver may shorten.
     """
     pause = first
     while True:

@@ -6,7 +6,7 @@ An event's way: ``outbox`` (what the worklist calls) → ``subscriber`` (which c
 
 What is promised, per AE and channel:
 
-- Each event arrives, or becomes a dead letter (``expiry``, ``dead_letters``), or is dropped by an operator.
+- Each event arrives, or becomes a dead letter (``worker``, ``dead_letters``), or is dropped by an operator.
   A dead letter is stored before the cursor passes it.
 - First arrivals are in the order of sequences. A crash repeats what was delivered since the cursor was stored
   (half a second, longer while the store is down); a clean stop repeats nothing. Events that an operator sends

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Compare-and-set writes. ``Writer`` ends in certainty; ``StoredEntry`` merges, and leaves the repetition to its caller."""
+"""Compare-and-set writes: ``Writer`` ends in certainty, ``StoredEntry`` merges what others wrote."""
 
 from __future__ import annotations
 
