@@ -146,7 +146,7 @@ class UpsService:
 
     @property
     def store_is_silent(self) -> bool:
-        """True while Orthanc's metadata store does not answer."""
+        """True while Orthanc's store does not answer."""
         return self._writer.is_stuck
 
     @property

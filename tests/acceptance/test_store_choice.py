@@ -222,3 +222,33 @@ def test_of_two_worklists_the_chosen_one_is_used_and_auto_asks_which(
             holds(orthanc, uids[store])
             if store == "key-value":
                 assert client(orthanc).get(f"/workitems/{uids['metadata'][0]}").status_code == 404
+
+
+GARBAGE = """
+import orthanc
+
+def spoil(output, uri, **request):
+    for key, value in {"workitem/1.2.3": b"x", "workitem/1.2.4": b"5\\nx", "subscriber/A": b"1\\n"}.items():
+        orthanc.StoreKeyValue("orthanc-ups", key, value)
+    output.AnswerBuffer("done", "text/plain")
+
+orthanc.RegisterRestCallback("/spoil", spoil)
+"""
+
+
+def test_values_that_are_no_entries_are_named_by_their_store_and_the_rest_is_served(
+    key_value_suite: str, tmp_path: Path
+) -> None:
+    script = tmp_path / "garbage.py"
+    script.write_text(GARBAGE)
+    with RealOrthanc(key_value_suite, with_store("key-value")) as orthanc:
+        uids = fill(orthanc)
+        by_another_script(orthanc, script, "/spoil")
+        orthanc.start()
+        holds(orthanc, uids)
+        log = orthanc.log_text()
+        assert "The value of workitem/1.2.3 in Orthanc's key-value store is not an entry" in log
+        for key in ("workitem/1.2.4", "subscriber/A"):
+            assert f"Entry {key} of the store is not readable" in log
+        assert "metadata" not in log.split("workitem/1.2.3")[1]
+        assert "Traceback" not in log

@@ -139,7 +139,7 @@ def _filter(act: GlobalAct) -> bytes:
     return orjson.dumps([act.filter, act.mechanisms.words()], option=orjson.OPT_SORT_KEYS)
 
 
-TAKEN = conflict("its place in Orthanc's metadata is taken by an entry that cannot be read")
+TAKEN = conflict("its place in the store is taken by an entry that cannot be read")
 
 
 def compared(ours: Workitem, theirs: Workitem) -> Verdict:

@@ -67,7 +67,7 @@ class Loader:
             if self._entries.incomplete:
                 raise ShelvesLost("shelves of the worklist were deleted while it was read")
         for entry in stored.damaged:
-            _log.error("Entry %s of Orthanc's metadata is not readable; it is left alone", entry.key)
+            _log.error("Entry %s of the store is not readable; it is left alone", entry.key)
         return stored
 
     def _sort(self, entry: Entry, stored: Stored) -> bool:

@@ -177,7 +177,7 @@ class WorkitemStore:
         """
         ours = self.get(uid)
         if entry is None:
-            _log.error("The entry of workitem %s vanished from Orthanc's metadata; writing it back", uid)
+            _log.error("The entry of workitem %s vanished from the store; writing it back", uid)
             self._keep(ours, VANISHED)
         elif (gone := read_tombstone(entry.document)) and gone[0] == uid:
             _log.warning("The workitem %s was purged by somebody else", uid)
@@ -192,7 +192,7 @@ class WorkitemStore:
         except UnreadableDocument as error:
             _log.error("The entry of workitem %s is corrupt (%s)", uid, error)
             if ours is None:
-                detail = f"the entry of {uid} in Orthanc's metadata is not readable, and there is no copy"
+                detail = f"the entry of {uid} in the store is not readable, and there is no copy"
                 raise UpsError(PROCESSING_FAILURE, detail) from error
             self._keep(ours, entry.version)
         else:
@@ -301,7 +301,7 @@ class WorkitemStore:
     def _broke(self, error: Exception) -> UpsError:
         if not self.broken:
             self.broken = True
-            _log.error("The projection failed (%s); rebuilding it from Orthanc's metadata", error)
+            _log.error("The projection failed (%s); rebuilding it from the store", error)
             self._on_broken()
         return _busy()
 
