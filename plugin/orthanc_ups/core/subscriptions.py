@@ -146,6 +146,14 @@ def subscribed_at(log: Log, workitem: Workitem) -> float:
 
 
 def _folded(log: Log, workitem: Workitem, before: int | None) -> tuple[Subscription, float]:
+    """The state of an AE for one workitem, and since when: all its acts, by sequence, applied one after the other.
+
+    Nothing is stored per AE and workitem but the AE's last act on this very workitem. Global acts that the AE made
+    before the workitem was created decide how it begins; an act reaches the workitems up to its ``through``.
+
+    Example: AI1 subscribes to all (sequence 40), workitem 7 is created, AI1 subscribes to it with lock (sequence 44)
+    and unsubscribes globally (sequence 50). Folded: none, then subscribed, then subscribed with lock, then none.
+    """
     specific = workitem.acts.get(log.receiving_ae)
     if specific and before is not None and specific.sequence >= before:
         specific = None
