@@ -267,7 +267,7 @@ def reached(told: list[Event], expected: list[Told]) -> set[int]:
 
 
 def _places(event: Event, expected: list[Told], start: int) -> Iterator[int]:
-    """Where an event may stand, if nothing that must come is passed over."""
+    """Where an event may stand, if nothing that must come is ignored."""
     for place in range(start, len(expected)):
         if expected[place].may_come and expected[place].fits(event):
             yield place

@@ -215,7 +215,7 @@ class _Reader:
             return tag
         meant = tag_of_name(name) if self._lenient else None
         if meant is None or self._lenient is None:
-            what = f"{name[:64]!r} is no tag: expected 8 hexadecimal digits"
+            what = f"{name[:64]!r} is not a tag: expected 8 hexadecimal digits"
             raise UpsError(NO_SUCH_ATTRIBUTE, what, path or None)
         self._lenient.note(f"{path}.{meant}" if path else meant, "was not named by 8 hexadecimal digits")
         return meant
@@ -224,7 +224,7 @@ class _Reader:
         if self._lenient:
             member = _well_formed(member, tag, path, self._lenient)
         if not isinstance(member, dict):
-            raise _refused(tag, path, 'is no object with "vr" and "Value"')
+            raise _refused(tag, path, 'is not an object with "vr" and "Value"')
         if "BulkDataURI" in member:
             raise _refused(tag, path, "has a BulkDataURI: values must be inline (PS3.18 §11.1.4)")
         vr = member.get("vr") or vr_of(tag)
@@ -257,7 +257,7 @@ class _Reader:
         if listed is None:
             return element
         if not isinstance(listed, list):
-            raise _refused(path[-8:], path, 'has a "Value" that is no array')
+            raise _refused(path[-8:], path, 'has a "Value" that is not an array')
         vr = element["vr"]
         if vr == "SQ":
             values = [self._item(value, path, nesting) for value in listed]
@@ -278,7 +278,7 @@ class _Reader:
 
     def _item(self, item: Any, path: str, nesting: int) -> Any:
         if not isinstance(item, dict):
-            raise _refused(path[-8:], path, "has an item that is no object")
+            raise _refused(path[-8:], path, "has an item that is not an object")
         if nesting < 1:
             raise _refused(path[-8:], path, "is nested too deeply")
         return self.data_set(item, path, nesting - 1)

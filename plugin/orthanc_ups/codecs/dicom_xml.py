@@ -312,7 +312,7 @@ def _binary(vr: str, node: _Node, corrections: Corrections | None) -> Element:
     try:
         return {"vr": vr, "Value": [b64decode(node.binary, validate=True).decode()]}
     except (binascii.Error, UnicodeDecodeError):
-        raise _refused(node.path, "has InlineBinary that is no base64 of UTF-8") from None
+        raise _refused(node.path, "has InlineBinary that is not base64 of UTF-8") from None
 
 
 def _by_number(node: _Node) -> dict[int, Any]:

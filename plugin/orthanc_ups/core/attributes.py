@@ -127,10 +127,10 @@ def prepare_update(
 ) -> Prepared:
     """Check the modification list of an N-SET and merge it (PS3.4 CC.2.6, Table CC.2.5-3).
 
-    A sequence is replaced as a whole. A Transaction UID in the list is passed over: it proves ownership, it is not
+    A sequence is replaced as a whole. A Transaction UID in the list is ignored: it proves ownership, it is not
     updated. Procedure Step State is refused with 0105 as every attribute that the table calls NA: C303 is a
     status of N-ACTION, and N-SET's own list does not have it. Unless strict, an NA attribute that is sent as it is
-    stored is passed over.
+    stored is ignored.
 
     Raises:
         UpsError: 0120, 0121, 0105 or 0106, the first of these that applies, with every attribute at fault.

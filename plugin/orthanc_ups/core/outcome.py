@@ -36,7 +36,7 @@ class Paging:
     """Which page of a search, and which attributes beside those that are always returned (PS3.18 §11.9.1).
 
     Attributes:
-        offset: matches to be passed over; ``limit`` the most on the page, None for all.
+        offset: matches to be skipped; ``limit`` the most on the page, None for all.
         include: paths of tags joined by dots; ``everything`` returns all attributes.
     """
 

@@ -173,7 +173,7 @@ class EventQueue:
         self._in_flight = 0
 
     def remove(self, sequences: Iterable[int]) -> list[Event]:
-        """Strike events out; those which do not stand here are passed over."""
+        """Strike events out; those which do not stand here are ignored."""
         return [event for sequence in sequences if (event := self._pop(sequence)) is not None]
 
     def strike(self, items: Iterable[Waiting]) -> None:

@@ -17,7 +17,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class Addresses:
-    """Knows the base URIs of the service. Raises ValueError for a trusted proxy that is no address or network."""
+    """Knows the base URIs of the service. Raises ValueError for a trusted proxy that is not an address or network."""
 
     def __init__(self, settings: Settings) -> None:
         self.root = "/" + settings.root.strip("/") if settings.root.strip("/") else ""

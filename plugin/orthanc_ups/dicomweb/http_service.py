@@ -43,7 +43,7 @@ class HttpService:
     def __init__(
         self, parts: HttpParts, settings: Settings, surroundings: Surroundings, refusals: RefusalLog
     ) -> None:
-        """Raises ValueError for a trusted proxy that is no address or network."""
+        """Raises ValueError for a trusted proxy that is not an address or network."""
         self._parts = parts
         self._refusals = refusals
         self._addresses = Addresses(settings)

@@ -16,7 +16,7 @@ _FOLDED: Final = re.compile(r"\r?\n[ \t]+")
 
 
 class MalformedMultipart(ValueError):
-    """The body is no multipart body with the boundary that its Content-Type names."""
+    """The body is not a multipart body with the boundary that its Content-Type names."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -305,7 +305,7 @@ def _path(name: str) -> tuple[str, ...]:
         return tuple(tag_of(part) for part in name.split("."))
     except UnknownAttribute as unknown:
         raise HttpProblem(
-            400, f"{name[:200]!r} is no attribute: unknown keyword {str(unknown)[:100]!r}"
+            400, f"{name[:200]!r} is not an attribute: unknown keyword {str(unknown)[:100]!r}"
         ) from None
 
 

@@ -62,8 +62,8 @@ class WebSocketSessions:
         and events look the same in all (PS3.18 §8.10.4.1).
 
         Raises:
-            HttpProblem: 400 if this is no proper handshake, 426 for another version of the protocol than 13, 503 while
-                the server stops.
+            HttpProblem: 400 if this is not a proper handshake, 426 for another version of the protocol than 13, 503
+                while the server stops.
         """
         parameters = Parameters.of(query)
         since = parameters.count("since")
@@ -131,7 +131,7 @@ def _check_version(request: BaseRequest) -> None:
 
 
 async def _read(socket: WebSocketResponse, connection: Connection) -> None:
-    """Take pings and pongs; whatever else an agent sends is passed over, as the connection is one way."""
+    """Take pings and pongs; whatever else an agent sends is ignored, as the connection is one way."""
     while True:
         message = await socket.receive()
         if message.type is WSMsgType.PONG:

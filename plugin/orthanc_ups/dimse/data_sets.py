@@ -681,7 +681,7 @@ class Codec:
         """The data set in its inner form. Raises UpsError (0106, 0110, 0213) if it is not one.
 
         ``corrections`` notes what was read otherwise than it stands; without, nothing is, but repeated elements of
-        the command set are passed over.
+        the command set are ignored.
         """
         if len(encoded) <= _LARGE and not syntax.deflated:
             return self._decode(encoded, syntax, corrections)

@@ -55,7 +55,7 @@ class Listing:
         order: one of ``ORDERS``; equal ones by creation number. Priority by rank: HIGH, MEDIUM, LOW; state:
             SCHEDULED, IN PROGRESS, COMPLETED, CANCELED; station and performer: by the first one, as it is shown,
             and progress: those that have none stand at the end in both directions.
-        offset: so many matches are passed over; ``limit`` is the size of the page.
+        offset: so many matches are ignored; ``limit`` is the size of the page.
     """
 
     query: Query

@@ -225,7 +225,7 @@ def decode(line: bytes) -> Record | None:
 
 def _head(fields: Fields) -> Head:
     if fields.text("product") != PRODUCT:
-        raise WrongField(f"this is no export of {PRODUCT}")
+        raise WrongField(f"this is not an export of {PRODUCT}")
     version = fields.number("format")
     if version != FORMAT:
         raise WrongField(
@@ -298,7 +298,7 @@ def _workitem(fields: Fields) -> Workitem:
         raise WrongField("attributes have no valid Procedure Step State (0074,1000)")
     owner = fields.maybe_text("owner")
     if owner is not None and not _DIGEST.fullmatch(owner):
-        raise WrongField("owner is no digest of a Transaction UID")
+        raise WrongField("owner is not a digest of a Transaction UID")
     return Workitem(
         uid=uid,
         created=fields.number("created", 1),
@@ -358,7 +358,7 @@ def _purged(fields: Fields) -> Purged:
 def _batch(fields: Fields) -> Batch:
     channel = fields.text("channel")
     if not _CHANNEL.fullmatch(channel):
-        raise WrongField("channel is no name of a channel")
+        raise WrongField("channel is not the name of a channel")
     endpoint = Endpoint(fields.ae("ae"), channel)
     letters = tuple(_letter(letter, endpoint) for letter in fields.objects("letters"))
     if not letters:

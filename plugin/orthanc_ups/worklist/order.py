@@ -23,7 +23,7 @@ class Order:
     """Hands out sequence numbers and releases events in their order.
 
     An event is released once every smaller number is settled: committed or given up. So whoever has seen
-    event N has seen everything addressed to him up to N, which is what cursors and ``since`` rely on.
+    event N has seen everything addressed to it up to N, which is what cursors and ``since`` rely on.
     """
 
     def __init__(self, first: int, release: Callable[[Sequence[Event]], None]) -> None:

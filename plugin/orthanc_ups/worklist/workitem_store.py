@@ -46,7 +46,7 @@ class Tombstones(dict[str, Tombstone]):
         self._writer = writer
 
     def take(self, entry: Entry) -> None:
-        """Take over a stored entry that is a tombtombstone."""
+        """Take over a stored entry that is a tombstone."""
         parsed = read_tombstone(entry.document)
         if parsed is not None:
             self[parsed[0]] = Tombstone(entry.version, parsed[1], entry.document)
@@ -82,7 +82,7 @@ def tombstone_document(uid: str, last: HistoryEntry) -> bytes:
 
 
 def read_tombstone(document: bytes) -> tuple[str, HistoryEntry] | None:
-    """UID, and when, by whom and why it was purged; None if the document is no tombtombstone."""
+    """UID, and when, by whom and why it was purged; None if the document is no tombstone."""
     if not is_tombstone(document):
         return None
     try:

@@ -112,7 +112,7 @@ class Worklist:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise UpsError(statuses.RESOURCE_LIMITATION, "the worklist is going down")
+            raise UpsError(statuses.RESOURCE_LIMITATION, "the worklist is shutting down")
         self._state.workitems.check()
         if self._state.writer.is_stuck or len(self._running) >= self.at_once:
             raise UpsError(statuses.RESOURCE_LIMITATION, "Orthanc's store does not answer; try again later")
