@@ -60,6 +60,7 @@ class EventReceiver:
         *,
         statuses: Sequence[int] = (),
         with_role: bool = True,
+        refuse_role: bool = False,
         refuse_context: bool = False,
         drop_after: int = 0,
         delay: float = 0.0,
@@ -72,6 +73,7 @@ class EventReceiver:
             ae_title: its AE title.
             statuses: answers to the first reports; then success.
             with_role: False leaves SCP/SCU Role Selection unanswered.
+            refuse_role: True answers that the sender may not be SCP.
             refuse_context: True accepts Verification only.
             drop_after: cut the connection instead of answering this report (1 is the first); 0 never.
             delay: seconds to wait before each answer.
@@ -82,6 +84,7 @@ class EventReceiver:
         self._arguments = ["--aet", ae_title, "--port", str(port), "--drop-after", str(drop_after)]
         self._arguments += ["--delay", str(delay)]
         self._arguments += [f"--status={status}" for status in statuses]
+        self._arguments += ["--refuse-role"] * refuse_role
         self._arguments += ["--no-role"] * (not with_role) + ["--refuse-context"] * refuse_context
         self._arguments += ["--tls", *tls] if tls else []
         self._lines: queue.Queue[dict[str, Any]] = queue.Queue()
@@ -168,6 +171,7 @@ def _main() -> None:
     parser.add_argument("--drop-after", type=int, default=0)
     parser.add_argument("--delay", type=float, default=0.0)
     parser.add_argument("--no-role", action="store_true")
+    parser.add_argument("--refuse-role", action="store_true")
     parser.add_argument("--refuse-context", action="store_true")
     parser.add_argument("--tls", nargs=2)
     _Receiver(parser.parse_args()).run()
@@ -184,7 +188,10 @@ class _Receiver:
         from pynetdicom import AE, evt
 
         ae = AE(ae_title=self._options.aet)
-        roles: dict[str, Any] = {} if self._options.no_role else {"scu_role": False, "scp_role": True}
+        refuses = self._options.refuse_role
+        roles: dict[str, Any] = (
+            {} if self._options.no_role else {"scu_role": refuses, "scp_role": not refuses}
+        )
         if not self._options.refuse_context:
             ae.add_supported_context(_EVENT, **roles)
         ae.add_supported_context(_VERIFICATION)
