@@ -175,7 +175,7 @@ def test_a_stop_that_was_none_is_told_and_the_worklist_is_opened_again(suite: st
         client = WebClient(f"http://127.0.0.1:{orthanc.ups_http_port}/dicom-web", keep_alive=False)
         uid = client.create()
         assert requests.get(f"{orthanc.base_url}/let-go", timeout=30).text == "done"
-        wait_until(lambda: "the worklist is opened again" in orthanc.log_text(), orthanc.log_tail, 30)
+        wait_until(lambda: "opening the worklist again" in orthanc.log_text(), orthanc.log_tail, 30)
         wait_until(lambda: orthanc.health() == 200, orthanc.log_tail, 30)
         client.retrieve(uid)
         client.create()
