@@ -13,7 +13,7 @@ from tests.support.waiting import wait_until
 
 SCRIPT = """
 import asyncio
-from orthanc_ups import audit, metrics
+from orthanc_ups.monitoring import audit, metrics
 
 ALLOWED = json.loads(orthanc.GetConfiguration())["Python"]["AllowThreads"]
 EMITTED, TOLD = [], {}

@@ -139,7 +139,7 @@ async def test_without_an_answer_the_last_view_holds_and_is_warned_of_once(
         for _ in range(2):
             clock.now += 31.0
             assert await known.lookup("TEXT")
-    assert len([record for record in caplog.messages if "does not tell its modalities" in record]) == 1
+    assert len([record for record in caplog.messages if "Cannot refresh DicomModalities" in record]) == 1
 
 
 def test_modalities_in_orthancs_database_are_seen(suite: str) -> None:
