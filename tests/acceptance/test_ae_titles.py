@@ -122,6 +122,8 @@ def test_a_spelling_that_changes_at_run_time_is_told_and_adopted_at_the_next_sta
         client = client_of(orthanc)
         entry = {"AET": "VIEWER", "Host": "127.0.0.1", "Port": 104}
         requests.put(f"{orthanc.base_url}/modalities/v", json=entry, timeout=60).raise_for_status()
+        url = f"{orthanc.base_url}/ups/api/subscribers/VIEWER"
+        wait_until(lambda: requests.get(url, timeout=60).json()["known"], "the new modality is known")
         assert client.post(f"/workitems/{GLOBAL}/subscribers/viewer").status_code == 201
         assert subscribers(orthanc) == ["VIEWER"]
         entry["AET"] = "Viewer"
