@@ -29,7 +29,7 @@ def count(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture(scope="module")
 def orthanc(suite: str, count: int) -> Iterator[RealOrthanc]:
-    with RealOrthanc(suite) as running:
+    with RealOrthanc(suite, {"Ups": {"Store": "metadata"}}) as running:
         fill(running, count)
         yield running
 
