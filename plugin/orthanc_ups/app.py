@@ -27,11 +27,9 @@ from .orthanc.loop_thread import LoopThread
 from .orthanc.loopback import own_url
 from .orthanc.sdk import Orthanc, RestCallback, key_values
 from .orthanc.stop_notice import goes_on, told_to_stop
-from .settings import Settings, Surroundings
+from .settings import KEY_VALUE, METADATA, Settings, Surroundings
 from .site import Site
 from .store.choice import (
-    KEY_VALUE,
-    METADATA,
     SHARED_KEY_VALUE_STORE,
     WITHOUT_CHECK_REVISIONS,
     WITHOUT_KEY_VALUE_STORES,

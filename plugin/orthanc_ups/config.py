@@ -21,9 +21,8 @@ from typing import Any, Final, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
 from .core.ae_titles import InvalidAeTitle, valid_ae_title
-from .settings import Duration, Of, Range, Settings, Surroundings, Webhook
+from .settings import STORES, Duration, Of, Range, Settings, Surroundings, Webhook
 
-STORES: Final = ("auto", "key-value", "metadata")
 _UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 ENCODED_SECRET: Final = "whsec_"  # noqa: S105 - a prefix
 """A webhook's secret that begins with this is base64."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Final
 
 from .core.value_rules import DEEPEST
 
@@ -30,6 +30,13 @@ Seconds = Annotated[float, Duration()]
 Timeout = Annotated[float, Duration(), Range(0.1, 366 * 86_400.0)]
 Port = Annotated[int, Range(1, 65535)]
 Count = Annotated[int, Range(1, 100_000_000)]
+
+
+AUTO: Final = "auto"
+KEY_VALUE: Final = "key-value"
+METADATA: Final = "metadata"
+STORES: Final = (AUTO, KEY_VALUE, METADATA)
+"""The values of ``Store``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +73,7 @@ class Settings:
     status_change_receivers: tuple[str, ...] = ()  # AE titles told of RESTARTED and GOING DOWN in any case
     history_length: Count = 100  # entries kept per workitem
     maximum_workitems: Count = 1_000_000
-    store: str = "auto"  # "auto", "key-value" or "metadata"
+    store: str = AUTO  # one of STORES
     projection_file: str = ""  # "" means beside Orthanc's index
 
     # Retention

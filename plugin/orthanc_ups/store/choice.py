@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeAlias
 
 from ..orthanc.loopback import Loopback
+from ..settings import AUTO, KEY_VALUE
 from . import shelves
 from .copy import Copies
 from .key_value import KeyValueEntries
@@ -134,9 +135,6 @@ async def _end(target: MovableEntries) -> None:
 
 
 _log = logging.getLogger("orthanc_ups.store")
-AUTO: Final = "auto"
-KEY_VALUE: Final = "key-value"
-METADATA: Final = "metadata"
 
 WITHOUT_CHECK_REVISIONS: Final = (
     '"CheckRevisions" is false or absent, expected true: without it Orthanc overwrites a workitem that another '
