@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from orthanc_ups.core import tags
 from orthanc_ups.core.dataset import DataSet, element
 from orthanc_ups.dimse.message import AFFECTED_INSTANCE, Message
-from tests.bench.measuring import answer
+from tests.bench.measuring import answer, spent
 from tests.support.load_plan import with_transaction
 from tests.support.raw_dimse import EventListener, RawScu, encoded, state_change, subscription, together
 from tests.support.workitems import UID_ROOT, full, minimal, progress
@@ -49,10 +49,11 @@ _STEPS: dict[str, Step] = {
 }
 
 
-async def life(port: int, associations: int, each: int, run: str) -> dict[str, list[float]]:
+async def life(port: int, associations: int, each: int, run: str, pid: int = 0) -> dict[str, list[float]]:
     """Messages per second of each operation, every association working on workitems of its own.
 
-    Also, under ``name (times)``, the seconds that each single message took.
+    Also, under ``name (times)``, the seconds that each single message took, and for a process ``pid`` of the server
+    the seconds of a processor per message: ``name (loop)`` of the plugin's loop, ``name (process)`` of everything.
     """
     scus = [await RawScu.open(port, "BENCH") for _ in range(associations)]
     found: dict[str, list[float]] = {}
@@ -66,10 +67,12 @@ async def life(port: int, associations: int, each: int, run: str) -> dict[str, l
                 times.append(time.perf_counter() - begun)
                 assert status in _DONE, f"{status:04X}"
 
-        begun = time.perf_counter()
+        cpu, begun = spent(pid), time.perf_counter()
         await together(associations, work)
         found[name] = [associations * each / (time.perf_counter() - begun)]
         found[f"{name} (times)"] = times
+        for what, seconds in spent(pid).items():
+            found[f"{name} ({what})"] = [(seconds - cpu[what]) / (associations * each)]
     for scu in scus:
         await scu.association.release()
     return found
@@ -128,5 +131,47 @@ def _for(receiving_ae: str) -> bytes:
     return encoded({tags.RECEIVING_AE: element("AE", receiving_ae)})
 
 
+async def crowd(port: int, listening: int, subscribers: int, count: int, run: str) -> dict[str, list[float]]:
+    """N-EVENT-REPORTs per second while one association changes states and each change has so many subscribers.
+
+    They are ``LISTENER0`` and so on, all at one port.
+    """
+    received, complete, waited = 0, asyncio.Event(), 0
+
+    def took(_: str, message: Message) -> None:
+        nonlocal received
+        received += 1
+        if received == waited:
+            complete.set()
+
+    async def told(begun: int) -> None:
+        nonlocal waited
+        waited = begun + subscribers * count
+        complete.clear()
+        if received < waited:
+            async with asyncio.timeout(120):
+                await complete.wait()
+
+    listener = EventListener("LISTENERS", took, listening)
+    await listener.start()
+    names = [f"LISTENER{number}" for number in range(subscribers)]
+    uids = [f"{UID_ROOT}.{run}.{number}" for number in range(count)]
+    async with await RawScu.open(port, "BENCH") as scu:
+        for name in names:
+            await scu.action(3, tags.GLOBAL_SUBSCRIPTION, subscription(name), on=tags.WATCH)
+        for uid in uids:
+            await scu.create(uid, _SHORT_CREATION)
+        await told(0)
+        begun, before = time.perf_counter(), received
+        for uid in uids:
+            await _claim(scu, uid)
+        await told(before)
+        rate = (received - before) / (time.perf_counter() - begun)
+        for name in names:
+            await scu.action(4, tags.GLOBAL_SUBSCRIPTION, _for(name), on=tags.WATCH)
+    await listener.stop()
+    return {"reports": [rate]}
+
+
 if __name__ == "__main__":
-    answer(life, find, events)
+    answer(life, find, events, crowd)

@@ -8,7 +8,8 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from tests.support.orthanc import CHECKOUT, NATIVE
@@ -45,6 +46,22 @@ def answer(*functions: Callable[..., Coroutine[Any, Any, Any]]) -> None:
     name, arguments = sys.argv[1:3]
     function = next(one for one in functions if one.__name__ == name)
     print(json.dumps(asyncio.run(function(**json.loads(arguments)))))
+
+
+LOOP = "ups"
+"""What the thread of the plugin's loop is called."""
+
+
+def spent(pid: int) -> dict[str, float]:
+    """Seconds that a process has spent on processors: its thread named ``LOOP``, and all; nothing for process 0."""
+    found: dict[str, float] = {}
+    for thread in Path(f"/proc/{pid}/task").iterdir() if pid else ():
+        with suppress(FileNotFoundError):  # the thread has ended
+            seconds = int((thread / "schedstat").read_text().split()[0]) / 1e9
+            found["process"] = found.get("process", 0.0) + seconds
+            if (thread / "comm").read_text().strip() == LOOP:
+                found["loop"] = found.get("loop", 0.0) + seconds
+    return found
 
 
 def best(attempts: Sequence[float]) -> float:

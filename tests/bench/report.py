@@ -42,10 +42,10 @@ class Part:
     title: str
     how: str
     rows: Sequence[Row]
+    head: Sequence[str] = ("", "ours", "floor", "result", "aim", "met")
 
     def __str__(self) -> str:
-        head = ("", "ours", "floor", "result", "aim", "met")
-        lines = [f"### {self.title}", "", self.how, "", _line(head), _line(["---"] * len(head))]
+        lines = [f"### {self.title}", "", self.how, "", _line(self.head), _line(["---"] * len(self.head))]
         return "\n".join([*lines, *(_line(row.cells()) for row in self.rows), ""])
 
 

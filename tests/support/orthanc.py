@@ -200,7 +200,7 @@ class RealOrthanc:
             raise AssertionError(f"Orthanc ended while starting (exit code {code})\n{self.log_tail()}")
         if not self._status(self.http_port, "/system"):
             return False
-        ours = self.configuration["PythonScript"] == str(PLUGIN)
+        ours = Path(self.configuration["PythonScript"]).name == PLUGIN.name  # also that of another checkout
         if not (ours and self.configuration["Ups"]["Enable"]):
             return True
         return self.health() == 200 and is_listening(self.ups_dicom_port)
