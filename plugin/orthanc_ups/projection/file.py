@@ -83,12 +83,13 @@ class ProjectionFile:
         if fault:
             self._set_aside()
         connection = _connection(self.path, _WRITER_CACHE)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = OFF")
-        connection.execute(f"PRAGMA wal_autocheckpoint = {_PAGES_BEFORE_CHECKPOINT}")
-        if fault:
-            self._make(connection)
-        self._mark(connection, _boot_id())
+        with _closed_on_error(connection):
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = OFF")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {_PAGES_BEFORE_CHECKPOINT}")
+            if fault:
+                self._make(connection)
+            self._mark(connection, _boot_id())
         return connection, fault
 
     def _fault(self) -> str | None:
@@ -150,7 +151,8 @@ class ProjectionFile:
     def reader(self) -> sqlite3.Connection:
         """A further connection, for reading only."""
         connection = _connection(self.path, _READER_CACHE)
-        connection.execute("PRAGMA query_only = ON")
+        with _closed_on_error(connection):
+            connection.execute("PRAGMA query_only = ON")
         return connection
 
     def is_there(self) -> bool:
@@ -185,8 +187,18 @@ def _connection(path: Path, cache: int) -> sqlite3.Connection:
     connection = sqlite3.connect(
         path, timeout=5.0, isolation_level=None, check_same_thread=False, cached_statements=256
     )
-    connection.execute(f"PRAGMA cache_size = -{cache}")
+    with _closed_on_error(connection):
+        connection.execute(f"PRAGMA cache_size = -{cache}")
     return connection
+
+
+@contextlib.contextmanager
+def _closed_on_error(connection: sqlite3.Connection) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        connection.close()
+        raise
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
