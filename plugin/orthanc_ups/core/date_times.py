@@ -30,6 +30,9 @@ _MINUTE: Final = 60 * _SECOND
 _HOUR: Final = 60 * _MINUTE
 _DAY: Final = 24 * _HOUR
 
+EPOCH: Final = 62_135_596_800 * _SECOND
+"""1970-01-01 in UTC on the scale of DT."""
+
 BEGINNING: Final = -(2**61)
 END: Final = 2**61
 
@@ -90,6 +93,11 @@ def key_interval(vr: str, text: str, local: Zone = UTC) -> Interval:
     if low > high:
         raise ValueError("expected a range that ends after it begins")
     return Interval(low, high)
+
+
+def since_epoch(at: int) -> float:
+    """A moment on the scale of DT in seconds since 1970."""
+    return (at - EPOCH) / _SECOND
 
 
 def moment(vr: str, text: object, local: Zone = UTC) -> int | None:

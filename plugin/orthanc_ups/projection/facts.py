@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from ..core import person_names, tags
+from ..core.commands import requesting_ae
+from ..core.course import claim_of, duration_of, last_word_of
 from ..core.dataset import DataSet, items, text, value, values
 from ..core.date_times import Zone, moment, zone
 from ..core.free_text import searchable
@@ -22,6 +24,7 @@ from .schema import (
     NAMES,
     NO_PROGRESS,
     NO_START,
+    NO_TIME,
     NO_WORDS,
     PAIRS,
     RANKS,
@@ -33,6 +36,7 @@ from .schema import (
 _PATIENT_SEX: Final = "00100040"
 _BIRTH_DATE: Final = "00100030"
 _PERFORMER_NAME: Final = "00404037"
+_PERFORMED_STATION: Final = "00404028"
 
 CodeRow: TypeAlias = tuple[int, str, str, int]
 """Kind, text and scheme of a code; 1 if an earlier row of the workitem has the same kind and text, else 0."""
@@ -56,6 +60,11 @@ class Volatile(NamedTuple):
     last_event: int
     odd: int
     progress: float
+    claimer: str
+    claimed: float
+    heard: float
+    duration: float
+    performed: str
 
 
 class Lasting(NamedTuple):
@@ -68,6 +77,7 @@ class Lasting(NamedTuple):
     birth: int | None
     station: str
     performer: str
+    work: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +135,7 @@ def volatile_of(workitem: Workitem, local: Zone) -> Volatile:
         last_event=max((event.sequence for event in workitem.events), default=0),
         odd=int(_is_odd(attributes, ranks)),
         progress=_progress(attributes),
+        **_course(workitem),
     )
 
 
@@ -141,7 +152,27 @@ def _lasting(attributes: DataSet, names: list[dict[str, str]]) -> Lasting:
         birth=moment("DA", value(attributes, _BIRTH_DATE)),
         station=_code_words(attributes, tags.STATION_NAME) or NO_WORDS,
         performer=_performer(attributes) or NO_WORDS,
+        work=_code_words(attributes, tags.WORKITEM_CODE) or NO_WORDS,
     )
+
+
+def _course(workitem: Workitem) -> dict[str, Any]:
+    """Who claimed it and when, and where it was performed."""
+    claim = claim_of(workitem)
+    if claim is None:
+        return {
+            "claimer": NO_WORDS, "claimed": NO_TIME, "heard": NO_TIME, "duration": NO_TIME,
+            "performed": NO_WORDS,
+        }  # fmt: skip
+    heard, duration = last_word_of(workitem), duration_of(workitem)
+    performed = next(iter(items(workitem.attributes, tags.PERFORMED_PROCEDURE)), {})
+    return {
+        "claimer": requesting_ae(claim.who) or NO_WORDS,
+        "claimed": claim.at,
+        "heard": claim.at if heard is None else heard,
+        "duration": NO_TIME if duration is None else duration,
+        "performed": _code_words(performed, _PERFORMED_STATION) or NO_WORDS,
+    }
 
 
 def _code_words(content: DataSet, sequence: str) -> str:

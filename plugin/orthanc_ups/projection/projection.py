@@ -28,6 +28,7 @@ from ..core.workitem import Workitem
 from ..store.documents import UnreadableDocument, attributes_of, decode, selected, whole
 from ..store.port import Entry
 from .file import ProjectionBroken, ProjectionFile
+from .queries import Column, Ids, Sql
 from .reader import Counts, Searches, event_row
 from .recent import Recent, StoredWorkitem
 from .writer import ProjectionWriter, Rebuild
@@ -300,18 +301,21 @@ class Projection:
         limit: int | None = None,
         order: str | None = None,
         words: Sequence[str] = (),
+        also: Sequence[Column | Ids] = (),
     ) -> tuple[tuple[DataSet, ...], int]:
         """The attributes of the matches from ``offset`` on, at most ``limit``, and the number of all matches.
 
         ``order`` is one of ``start`` (the default), ``created``, ``modification``, ``state``, ``priority``,
-        ``label``, ``worklist_label``, ``patient_name``, ``station``, ``performer``, ``progress``; a leading
-        ``-`` turns it round, but in the last three those without a value stand at the end either way. Equal
-        ones stand in the order of creation. Each of ``words`` (``core/free_text.py``) must occur in a match.
+        ``label``, ``worklist_label``, ``patient_name``, ``station``, ``performer``, ``progress``,
+        ``urgency`` (priority, then start), ``work``, ``completion``, ``expiration``, ``claimer``, ``claimed``,
+        ``ended``, ``duration``, ``performed``; a leading ``-`` turns it round, but matches without a value
+        (``NONE_LAST``) stand at the end either way. Equal ones stand in the order of creation. Each of ``words``
+        (``core/free_text.py``) must occur in a match, and ``also`` must hold.
         Raises ValueError for another order, UpsError (A700, 503) if too many searches wait already.
         """
         self._check_whole()
         return await self._searches.search(
-            query, offset, limit, order or "start", tuple(words), attributes_of
+            query, offset, limit, order or "start", tuple(words), attributes_of, tuple(also)
         )
 
     async def search_texts(
@@ -336,6 +340,18 @@ class Projection:
         """The creation numbers of all matches, ascending."""
         self._check_whole()
         return await self._searches.run(lambda reader: reader.numbers(query))
+
+    async def tally(
+        self, query: Query, words: Sequence[str] = (), also: Sequence[Column | Ids] = ()
+    ) -> dict[str, int]:
+        """How many matches there are by state; parameters as in ``search``."""
+        self._check_whole()
+        return await self._searches.run(lambda reader: reader.tally(query, words, also))
+
+    async def read(self, sql: Sql) -> list[tuple[object, ...]]:
+        """The rows of a statement of ``late.py`` or ``vocabulary.py``."""
+        self._check_whole()
+        return await self._searches.run(lambda reader: reader.read(sql))
 
     async def counts(self) -> Counts:
         """How many workitems there are, per worklist label and state."""

@@ -28,6 +28,7 @@ from .schema import (
     MOMENTS,
     NAMES,
     NO_PROGRESS,
+    NO_TIME,
     NO_WORDS,
     PAIRS,
     RANKS,
@@ -102,9 +103,16 @@ class Translator:
         self._ids: list[Ids] = []
         self._codes: list[Code] = []
 
-    def filters(self, clauses: Iterable[Clause], words: Sequence[str] = ()) -> Filters:
-        """What all clauses together ask, and that each of the words occurs (``core/free_text.py``)."""
+    def filters(
+        self, clauses: Iterable[Clause], words: Sequence[str] = (), also: Iterable[Column | Ids] = ()
+    ) -> Filters:
+        """What all clauses together ask, that each of the words occurs (``core/free_text.py``), and ``also``."""
         exact = [self._clause(clause) for clause in clauses]
+        for test in also:
+            if isinstance(test, Column):
+                self._columns.append(test)
+            else:
+                self._ids.append(test)
         if words:
             self._ids.append(_free_text(words))
         return Filters(tuple(self._columns), tuple(self._ids), tuple(self._codes), all(exact))
@@ -311,12 +319,29 @@ ORDERS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = MappingProxyType(
         "station": ("workitem_station", ("station", "created", "id")),
         "performer": ("workitem_performer", ("performer", "created", "id")),
         "progress": ("workitem_progress", ("progress", "created", "id")),
+        "urgency": ("", ("priority", "start", "created", "id")),
+        "work": ("", ("work", "created", "id")),
+        "completion": ("workitem_completion", ("completion", "created", "id")),
+        "expiration": ("", ("expiration", "created", "id")),
+        "claimer": ("", ("claimer", "created", "id")),
+        "claimed": ("", ("claimed", "created", "id")),
+        "ended": ("", ("ended", "created", "id")),
+        "duration": ("", ("duration", "created", "id")),
+        "performed": ("", ("performed", "created", "id")),
     }
 )
 """What matches can be sorted by: the index that has the order, and the columns of the order."""
 
+NULL: Final = "NULL"
+"""In NONE_LAST: the column is NULL, which SQLite sorts in front of everything."""
+
 NONE_LAST: Final[Mapping[str, object]] = MappingProxyType(
-    {"station": NO_WORDS, "performer": NO_WORDS, "progress": NO_PROGRESS}
+    {
+        **dict.fromkeys(("station", "performer", "work", "claimer", "performed"), NO_WORDS),
+        "progress": NO_PROGRESS,
+        **dict.fromkeys(("claimed", "duration"), NO_TIME),
+        **dict.fromkeys(("completion", "expiration", "ended"), NULL),
+    }
 )
 """Orders in which matches without a value stand at the end in both directions: what stands for none."""
 
@@ -343,9 +368,14 @@ class Plan:
 
     def stretches(self, *, descending: bool) -> tuple[Plan, ...]:
         """What to read in turn; in descending order an index would begin with those that have no value."""
+        if self.none == NULL:
+            return self._where("IS NOT NULL"), self._where("IS NULL")
         if self.none is None or not descending:
             return (self,)
         return self._only("<"), self._only("=")
+
+    def _where(self, test: str) -> Plan:
+        return replace(self, source=f"{self.source} AND {self.ordering[0]} {test}")
 
     def _only(self, compared: str) -> Plan:
         source = f"{self.source} AND {self.ordering[0]} {compared} ?"

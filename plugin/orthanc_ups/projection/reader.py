@@ -8,7 +8,7 @@ import queue
 import sqlite3
 import threading
 from array import array
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,14 +17,15 @@ from typing import Final, TypeAlias, TypeVar
 
 import orjson
 
-from ..core.dataset import DataSet
+from ..core import tags
+from ..core.dataset import DataSet, text
 from ..core.date_times import Zone
 from ..core.events import Event, EventType
 from ..core.matching import Query
 from ..core.statuses import OUT_OF_RESOURCES, UpsError
 from ..store.documents import UnreadableDocument, attributes_of
 from .file import ProjectionBroken
-from .queries import ORDERS, Plan, Sql, Translator, plan
+from .queries import ORDERS, Column, Ids, Plan, Sql, Translator, plan
 from .schema import RANKS
 
 _T = TypeVar("_T")
@@ -92,16 +93,26 @@ class Reader:
 
     # --- search ---
 
-    def planned(self, query: Query, order: str, words: Sequence[str] = ()) -> Plan:
+    def planned(
+        self, query: Query, order: str, words: Sequence[str] = (), also: Sequence[Column | Ids] = ()
+    ) -> Plan:
         """Choose how to carry out a query."""
         odd = self._execute("SELECT EXISTS(SELECT 1 FROM workitem WHERE odd <> 0)").fetchone()[0]
         translator = Translator(dated=query.zone == self._local, odd=bool(odd))
-        return plan(self.connection, translator.filters(query.clauses, words), order)
+        return plan(self.connection, translator.filters(query.clauses, words, also), order)
 
-    def matched(self, query: Query, order: str, *, descending: bool, words: Sequence[str] = ()) -> Matched:
+    def matched(
+        self,
+        query: Query,
+        order: str,
+        *,
+        descending: bool,
+        words: Sequence[str] = (),
+        also: Sequence[Column | Ids] = (),
+    ) -> Matched:
         """Count or gather all matches."""
         with self.snapshot():
-            chosen = self.planned(query, order, words)
+            chosen = self.planned(query, order, words, also)
             stretches = chosen.stretches(descending=descending)
             if chosen.exact and not chosen.gather:
                 return Matched(tuple((stretch, self._one(stretch.count())) for stretch in stretches))
@@ -198,6 +209,24 @@ class Reader:
             by_worklist.setdefault(worklist, {})[_STATES.get(rank, "")] = number
         return Counts(by_worklist)
 
+    def tally(self, query: Query, words: Sequence[str], also: Sequence[Column | Ids]) -> dict[str, int]:
+        """How many matches are in which state."""
+        with self.snapshot():
+            chosen = self.planned(query, "start", words, also)
+            if chosen.exact:
+                rows = self._execute(
+                    f"SELECT d.state, COUNT(*) {chosen.source} GROUP BY d.state", chosen.values
+                )
+                return {_STATES.get(rank, ""): number for rank, number in rows}
+            found = (
+                text(content, tags.STATE) for _, content in self._fitting(query, self._ids(chosen.ids()))
+            )
+            return dict(Counter(found))
+
+    def read(self, sql: Sql) -> list[tuple[object, ...]]:
+        """The rows of a statement."""
+        return self._execute(sql.text, sql.values).fetchall()
+
     def events(self, after: int, limit: int, receiver: str | None) -> list[Event]:
         """Logged events behind a sequence number, those of one receiver only if it is named."""
         if receiver is None:
@@ -270,7 +299,7 @@ def event_row(event: Event) -> tuple[object, ...]:
 _THREADS: Final = 2
 _WAITING: Final = 500
 _REMEMBERED: Final = 16
-_Key: TypeAlias = tuple[str, str, tuple[str, ...]]
+_Key: TypeAlias = tuple[str, str, tuple[str, ...], tuple[Column | Ids, ...]]
 
 
 class Searches:
@@ -313,16 +342,17 @@ class Searches:
         order: str,
         words: tuple[str, ...],
         form: Callable[[bytes], _T],
+        also: tuple[Column | Ids, ...] = (),
     ) -> tuple[tuple[_T, ...], int]:
         """One page, of each match what ``form`` makes of its document, and the number of all matches."""
         name, descending = order.removeprefix("-"), order.startswith("-")
         if name not in ORDERS:
             raise ValueError(f"{order!r} is not an order; expected one of {', '.join(ORDERS)}")
-        key = query.identity, order, words
+        key = query.identity, order, words, also
         generation, remembered = self._generation, self._remembered(key)
 
         def work(reader: Reader) -> tuple[Matched, list[_T]]:
-            matched = remembered or reader.matched(query, name, descending=descending, words=words)
+            matched = remembered or reader.matched(query, name, descending=descending, words=words, also=also)
             return matched, reader.page(matched, offset, limit, form, descending=descending)
 
         matched, page = await self.run(work)

@@ -21,6 +21,7 @@ from ..core.selection import Selection
 from ..core.statuses import PROCESSING_FAILURE, RESOURCE_LIMITATION, UpsError
 from ..core.workitem import HistoryEntry, Workitem
 from ..projection.projection import Projection, ProjectionBroken, StoredWorkitem
+from ..projection.queries import Column, Ids
 from ..store.documents import FORMAT, UnreadableDocument, decode, encode, is_tombstone
 from ..store.port import Entry
 from ..store.writer import Conflict, Writer
@@ -248,10 +249,11 @@ class WorkitemStore:
         limit: int | None,
         order: str | None = None,
         words: Sequence[str] = (),
+        also: Sequence[Column | Ids] = (),
     ) -> tuple[Sequence[DataSet], int]:
         """One page of matches that hold all the words, and the number of all."""
         return await self._query_later(
-            lambda: self._projection.search(query, offset, limit, order=order, words=words)
+            lambda: self._projection.search(query, offset, limit, order=order, words=words, also=also)
         )
 
     async def search_texts(

@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Which stations, performers and kinds of work there are: what an operator can choose from."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from .queries import Sql
+from .schema import NO_WORDS
+
+COLUMNS: Final = ("station", "performer", "work", "claimer", "performed")
+"""Columns of table ``workitem`` that hold names as they sort."""
+
+
+def names(column: str, limit: int) -> Sql:
+    """Each name of a column of COLUMNS, how many workitems have it, and the UID of the latest; the usual ones first.
+
+    Raises ValueError for another column.
+    """
+    if column not in COLUMNS:
+        raise ValueError(f"{column!r} holds no names")
+    grouped = (
+        f"SELECT {column} AS name, COUNT(*) AS number, MAX(id) AS id FROM workitem "  # noqa: S608
+        f"WHERE {column} < ? GROUP BY {column} ORDER BY number DESC LIMIT ?"
+    )
+    text = f"SELECT g.name, g.number, m.uid FROM ({grouped}) g CROSS JOIN workitem m ON m.id = g.id ORDER BY g.number DESC"  # noqa: S608, E501
+    return Sql(text, (NO_WORDS, limit))
