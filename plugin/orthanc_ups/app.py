@@ -27,6 +27,7 @@ from .orthanc.loop_thread import LoopThread
 from .orthanc.loopback import own_url
 from .orthanc.sdk import Orthanc, RestCallback, key_values
 from .orthanc.stop_notice import goes_on, told_to_stop
+from .rules.definitions import check_loops, read_rules
 from .settings import KEY_VALUE, METADATA, Settings, Surroundings
 from .site import Site
 from .store.choice import (
@@ -189,7 +190,8 @@ class Plugin:
 
 def _check(settings: Settings, surroundings: Surroundings) -> None:
     """What only the parts themselves can check. Raises ConfigurationError."""
-    read_templates(settings.templates)
+    rules = read_rules(settings.rules, read_templates(settings.templates), settings.public_url)
+    check_loops(rules, settings.worklist_label)
     try:
         for index, webhook in enumerate(settings.webhooks):
             filter_of(webhook, index)

@@ -15,7 +15,7 @@ import re
 import socket
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
@@ -46,12 +46,12 @@ def read_settings(section: object) -> Settings:
 
 def _read_object(kind: type[Any], value: object, path: str) -> Any:
     if not isinstance(value, dict):
-        raise ConfigurationError(f'"{path}" is {_shown(value)}, expected an object')
+        raise ConfigurationError(f'"{path}" is {shown(value)}, expected an object')
     hints = get_type_hints(kind, include_extras=True)
     fields = {key_of(field.name): field for field in dataclasses.fields(kind)}
     for key in value:
         if key not in fields:
-            raise ConfigurationError(f'unknown setting "{path}.{key}"{_suggestion(key, fields)}')
+            raise ConfigurationError(f'unknown setting "{path}.{key}"{suggestion(key, fields)}')
     values = {
         field.name: _read(hints[field.name], value[key], f"{path}.{key}")
         for key, field in fields.items()
@@ -67,13 +67,15 @@ def _is_required(field: dataclasses.Field[Any]) -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
-def _suggestion(key: str, keys: Mapping[str, object]) -> str:
+def suggestion(key: str, keys: Iterable[str]) -> str:
+    """``; did you mean "…"?`` if one of the keys resembles this one, else empty."""
     lowered = {name.lower(): name for name in keys}
     close = difflib.get_close_matches(key.lower(), lowered, n=1, cutoff=0.6)
     return f'; did you mean "{lowered[close[0]]}"?' if close else ""
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """A value as it stands in a message: not too long."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
@@ -89,7 +91,7 @@ def _read(hint: Any, content: object, path: str) -> Any:
         if isinstance(mark, Range) and not mark.low <= value <= mark.high:
             unit = " seconds" if is_duration else ""
             raise ConfigurationError(
-                f'"{path}" is {_shown(content)}, expected {mark.low:.9g} to {mark.high:.9g}{unit}'
+                f'"{path}" is {shown(content)}, expected {mark.low:.9g} to {mark.high:.9g}{unit}'
             )
     return value
 
@@ -100,7 +102,7 @@ def _read_duration(value: object, path: str) -> float:
     parsed = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if parsed is None:
         expected = 'seconds, or a text such as "90s", "15m", "12h", "7d"'
-        raise ConfigurationError(f'"{path}" is {_shown(value)}, expected {expected}')
+        raise ConfigurationError(f'"{path}" is {shown(value)}, expected {expected}')
     return float(parsed[1]) * _UNITS[parsed[2]]
 
 
@@ -123,19 +125,19 @@ def _read_plain(hint: Any, value: object, path: str) -> Any:
         return _read_object(typing.cast("type[Any]", hint), value, path)
     accepted, expected = _PLAIN[hint]
     if not isinstance(value, accepted) or (isinstance(value, bool) and hint in (int, float)):
-        raise ConfigurationError(f'"{path}" is {_shown(value)}, expected {expected}')
+        raise ConfigurationError(f'"{path}" is {shown(value)}, expected {expected}')
     return float(value) if hint is float and isinstance(value, int) else value
 
 
 def _read_list(hint: Any, value: object, path: str) -> tuple[Any, ...]:
     if not isinstance(value, list):
-        raise ConfigurationError(f'"{path}" is {_shown(value)}, expected a list')
+        raise ConfigurationError(f'"{path}" is {shown(value)}, expected a list')
     return tuple(_read(hint, item, f"{path}[{index}]") for index, item in enumerate(value))
 
 
 def _read_mapping(hint: Any, value: object, path: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
-        raise ConfigurationError(f'"{path}" is {_shown(value)}, expected an object')
+        raise ConfigurationError(f'"{path}" is {shown(value)}, expected an object')
     read = {key: _read(hint, item, f"{path}.{key}") for key, item in value.items()}
     return types.MappingProxyType(read)
 
@@ -172,7 +174,7 @@ def _checked(settings: Settings) -> Settings:
     label = settings.worklist_label
     if not label.strip() or len(label) > 64 or not _is_plain(label):
         raise ConfigurationError(
-            f'"Ups.WorklistLabel" is {_shown(label)}, expected 1 to 64 characters without backslash'
+            f'"Ups.WorklistLabel" is {shown(label)}, expected 1 to 64 characters without backslash'
         )
     if settings.projection_file:
         _check_projection_file(Path(settings.projection_file))
@@ -194,7 +196,7 @@ def _check_webhook(webhook: Webhook, path: str) -> None:
     _check_aet(webhook.aet, f"{path}.Aet")
     if not _is_url(webhook.url):
         raise ConfigurationError(
-            f'"{path}.Url" is {_shown(webhook.url)}, expected a URL such as "https://host/path"'
+            f'"{path}.Url" is {shown(webhook.url)}, expected a URL such as "https://host/path"'
         )
     for kind in webhook.event_types:
         if kind not in range(1, 6):
@@ -206,30 +208,30 @@ def _check_webhook(webhook: Webhook, path: str) -> None:
 def _check_addresses(settings: Settings) -> None:
     root = settings.root
     if not _ROOT.fullmatch(root):
-        raise ConfigurationError(f'"Ups.Root" is {_shown(root)}, expected a path such as "/dicom-web"')
+        raise ConfigurationError(f'"Ups.Root" is {shown(root)}, expected a path such as "/dicom-web"')
     if root.split("/")[1] in _TAKEN:
         raise ConfigurationError(
-            f'"Ups.Root" is {_shown(root)}, which Orthanc or the worklist page uses; expected another path'
+            f'"Ups.Root" is {shown(root)}, which Orthanc or the worklist page uses; expected another path'
         )
     if settings.bind_address and not _is_address(settings.bind_address):
         raise ConfigurationError(
-            f'"Ups.BindAddress" is {_shown(settings.bind_address)}, expected an IP address of this machine'
+            f'"Ups.BindAddress" is {shown(settings.bind_address)}, expected an IP address of this machine'
         )
     public = settings.public_url
     if public and (not _is_url(public) or "?" in public or "#" in public):
         raise ConfigurationError(
-            f'"Ups.PublicUrl" is {_shown(public)}, expected a URL such as "https://host/dicom-web"'
+            f'"Ups.PublicUrl" is {shown(public)}, expected a URL such as "https://host/dicom-web"'
         )
     for index, proxy in enumerate(settings.trusted_proxies):
         if not _is_network(proxy):
             raise ConfigurationError(
-                f'"Ups.TrustedProxies[{index}]" is {_shown(proxy)}, expected an address such as "10.0.0.1" '
+                f'"Ups.TrustedProxies[{index}]" is {shown(proxy)}, expected an address such as "10.0.0.1" '
                 'or a network such as "10.0.0.0/24"'
             )
     for index, origin in enumerate(settings.allowed_origins):
         if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#\s@]+/?", origin, re.IGNORECASE):
             raise ConfigurationError(
-                f'"Ups.AllowedOrigins[{index}]" is {_shown(origin)}, '
+                f'"Ups.AllowedOrigins[{index}]" is {shown(origin)}, '
                 'expected an origin such as "https://viewer.example", without a path'
             )
 

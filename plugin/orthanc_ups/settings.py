@@ -76,6 +76,11 @@ class Settings:
     store: str = AUTO  # one of STORES
     projection_file: str = ""  # "" means beside Orthanc's index
 
+    # Rules
+    rules: tuple[Mapping[str, object], ...] = ()
+    inherit_subscribers: bool = False  # True: a workitem that replaces another gets its subscribers
+    check_outputs: bool = False  # True: C304 while outputs that name this Orthanc are not in it
+
     # Retention
     retain_final: Seconds = 7 * 86_400.0
     maximum_lock_age: Seconds = 0.0  # 0: locks are never released by themselves

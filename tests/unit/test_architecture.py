@@ -31,6 +31,7 @@ LAYERS = (
     "webhook",
     "transfer",
     "management",
+    "rules",
     "monitoring",
 )
 STRANGERS = {"dimse": {"dicomweb"}, "dicomweb": {"dimse"}}

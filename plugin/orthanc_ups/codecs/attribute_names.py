@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
+from pydicom._dicom_dict import DicomDictionary
 from pydicom.datadict import dictionary_description, dictionary_VR, keyword_for_tag, tag_for_keyword
 
 _HEX: Final = re.compile(r"[0-9A-Fa-f]{8}")
@@ -99,6 +101,13 @@ def name_of(tag: str) -> str:
         return dictionary_description(int(tag, 16))
     except KeyError:
         return ""
+
+
+def similar(name: str) -> str:
+    """The keyword that resembles a name most; empty if none does."""
+    lowered = {entry[4].lower(): entry[4] for entry in DicomDictionary.values() if entry[4]}
+    close = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.75)
+    return lowered[close[0]] if close else ""
 
 
 def is_private(tag: str) -> bool:

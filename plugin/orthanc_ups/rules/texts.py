@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Values of a rule in which ``{Keyword}`` stands for what the cause has: ``"Lung nodules of {PatientID}"``.
+
+- ``{Sequence.Keyword}`` reaches into the items of a sequence; ``{CallingAet}`` and ``{Origin}`` are those of the cause.
+- A text that is nothing but ``{Keyword}`` takes over the whole attribute: every value, or the items of a sequence.
+- ``{{`` and ``}}`` are braces. What the cause does not have is an empty text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from ..management.keyword_form import tag_of, vr_of
+from .causes import Cause, values_of
+from .conditions import attribute_path
+
+_PART: Final = re.compile(r"\{\{|\}\}|\{([^{}]*)\}")
+_WHOLE: Final = re.compile(r"\{([^{}]+)\}")
+OF_CAUSE: Final = ("CallingAet", "Origin")
+_LONGEST: Final = {"AE": 16, "CS": 16, "LO": 64, "SH": 16, "PN": 64, "ST": 1024, "LT": 10_240}
+
+
+def names_in(value: object) -> Iterator[str]:
+    """The names that stand in braces anywhere in a value."""
+    if isinstance(value, str):
+        yield from (part[1] for part in _PART.finditer(value) if part[1] is not None)
+    elif isinstance(value, Mapping):
+        for member in value.values():
+            yield from names_in(member)
+    elif isinstance(value, (list, tuple)):
+        for member in value:
+            yield from names_in(member)
+
+
+def check_name(name: str, *, of_images: bool) -> None:
+    """Raise LookupError with a name in braces that stands for nothing, Faulty for one that cannot."""
+    if name in OF_CAUSE and of_images:
+        return
+    attribute_path(name)
+
+
+def filled(keyword: str, value: object, cause: Cause) -> Any:
+    """A value with what stands in braces replaced, in items of sequences too; cut to what its VR takes."""
+    if isinstance(value, (list, tuple)):
+        return [filled(keyword, member, cause) for member in value]
+    if isinstance(value, Mapping):
+        return {name: filled(str(name), member, cause) for name, member in value.items()}
+    if not isinstance(value, str) or ("{" not in value and "}" not in value):
+        return value
+    whole = _WHOLE.fullmatch(value)
+    if whole is not None and whole[1] not in OF_CAUSE:
+        return _attribute(whole[1], cause)
+    longest = _LONGEST.get(vr_of(tag_of(keyword) or ""))
+    text = _PART.sub(lambda part: _replacement(part, cause), value).strip()
+    return text[:longest] if longest else text
+
+
+def _replacement(part: re.Match[str], cause: Cause) -> str:
+    if part[1] is None:
+        return part[0][0]
+    if part[1] == "CallingAet":
+        return cause.calling_ae
+    if part[1] == "Origin":
+        return cause.origin
+    values = values_of(cause.content, part[1].split("."))
+    return str(values[0]) if values and not isinstance(values[0], Mapping) else ""
+
+
+def _attribute(name: str, cause: Cause) -> Any:
+    values = values_of(cause.content, name.split("."))
+    return values[0] if len(values) == 1 else values or ""
