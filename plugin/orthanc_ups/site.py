@@ -6,9 +6,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Final, Unpack
+from typing import Any, Final, Unpack
 
 import aiohttp
 
@@ -116,8 +116,7 @@ class Site:
         index = Path(surroundings.index_folder)
         self._disk_space = DiskSpace((index, self._projection_file().parent))
         self._own_ae = settings.aet or surroundings.dicom_aet
-        self._tasks: list[asyncio.Task[None]] = []
-        self._opened: list[Callable[[], Awaitable[None]]] = []
+        self._node, self._worklist = Opened(), Opened()
         self._opening: asyncio.Task[None] | None = None
         self._mark: NodeMark | None = None
         self.service: UpsService | None = None
@@ -127,7 +126,7 @@ class Site:
     def shelves_deleted(self) -> None:
         """Somebody deleted something of ours in Orthanc."""
         if self.service is not None:
-            self._tasks.append(asyncio.ensure_future(self.service.look_after_shelves()))
+            self._worklist.begin(self.service.look_after_shelves())
 
     def modalities_changed(self) -> None:
         """``DicomModalities`` were changed at run time."""
@@ -162,10 +161,11 @@ class Site:
             self._refusals,
             self._web_context,
         )
-        self._opened.append(http.stop)
+        self._node.add(http.stop)
         listening = asyncio.ensure_future(self._patiently("the DICOMweb port", http.start))
-        self._tasks.append(listening)
+        self._node.add_task(listening)
         try:
+            await self._open_node(http)
             await self._open(http, listening)
         except (StoreMisconfigured, ValueError) as error:
             self._fail(str(error))
@@ -177,36 +177,90 @@ class Site:
         self.health.failed(reason)
         _log.error("The UPS service cannot start: %s", reason)
 
-    async def _open(self, http: HttpPort, listening: Awaitable[None]) -> None:
-        self._opened.append(self._loopback.close)
+    async def _open_node(self, http: HttpPort) -> None:
+        """What this Orthanc needs to know who calls, whoever keeps the worklist."""
+        self._http = http
+        self._node.add(self._loopback.close)
         if self._key_value is not None:
-            self._opened.append(self._key_value.close)
-        await self._hold_the_worklist()
+            self._node.add(self._key_value.close)
+        await self._patiently("Orthanc's modalities", self._modalities.refresh)
+        for work in (self._modalities.keep_fresh, self._disk_space.run, self._refusals.run):
+            self._node.keep(work)
+        self._resolver = Resolver()
+        self._policy = Policy(
+            self._settings, self._surroundings, self._modalities, self._resolver, self._titles
+        )
+        anonymous = Loopback.of(self._surroundings, "")
+        self._node.add(anonymous.close)
+        clock = asyncio.get_running_loop().time
+        self._authorization = Authorization(
+            OrthancQuestions(anonymous), self._settings, self._surroundings, clock
+        )
+        self._rights = Rights(self._settings.users, self._titles)
+        self._origins = Origins(self._settings.allowed_origins)
+
+    async def _open(self, http: HttpPort, listening: Awaitable[None]) -> None:
+        if self._surroundings.shares_database:
+            await self._take_turns(http, listening)
+        else:
+            self._node.add(self._close_worklist)
+            await self._open_worklist(http, listening)
+
+    async def _take_turns(self, http: HttpPort, listening: Awaitable[None]) -> None:
+        """Of several Orthancs on one database only one may keep the worklist: wait until it is this one, again and
+        again.
+        """
+        await self._patiently("Orthanc's metadata", self._metadata.open)
+        if self._mark is None:
+            self._node_file = NodeFile(f"{self._projection_file()}.node")
+            node = self._node_file.node
+            self._mark = NodeMark(self._metadata, node, SystemClock(), self.health.stands_by)
+        self._node.add(self._mark.release)
+        self._node.add(self._close_worklist)
+        while True:
+            await self._patiently("the worklist", self._mark.acquire)
+            self.health.leads()
+            await self._lead(self._open_worklist(http, listening), self._mark.keep())
+            self.health.stands_by("another node has taken the worklist over")
+            self._metadata.refused_because = "another node holds the worklist"
+            await self._close_worklist()
+            self._metadata.refused_because = ""
+
+    async def _lead(self, opening: Coroutine[Any, Any, None], leading: Coroutine[Any, Any, None]) -> None:
+        """Open the worklist and keep it while ``leading`` lasts. Raises what keeps it from being opened."""
+        tasks = [asyncio.ensure_future(leading), asyncio.ensure_future(opening)]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if tasks[1] in done:
+                tasks[1].result()
+            await tasks[0]
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _open_worklist(self, http: HttpPort, listening: Awaitable[None]) -> None:
         self._projection = Projection.open(self._projection_file(), timezone=self._zone)
         self._copy = EntriesCopy(path_beside(self._projection.path))
         await self._patiently("the store of the worklist", self._open_store)
-        await self._patiently("Orthanc's modalities", self._modalities.refresh)
-        self._keep(self._modalities.keep_fresh)
-        self._keep(self._disk_space.run)
-        self._keep(self._refusals.run)
-        codec, resolver = Codec(self._settings, self._surroundings), Resolver()
-        dimse = self._dimse_channel(codec, resolver)
+        codec = Codec(self._settings, self._surroundings)
+        dimse = self._dimse_channel(codec, self._resolver)
         sockets = WebSocketChannel(self._settings)
         service = self._service((dimse, sockets, *self._webhooks()))
         await self._patiently("the worklist", service.start)
         self.service = service
         collector.settle()
-        self._opened.append(service.stop)
+        self._worklist.add(service.stop)
         await webhook_subscriptions.subscribe(
             service.worklist, service.subscriptions, self._settings.webhooks, self._titles
         )
         self._tell_of_unknown_receivers()
         self._modalities.moved = self._seen
         web = self._http_service(service, sockets)
-        server = self._dimse_server(service, codec, resolver)
-        self._opened.append(server.stop)
+        server = self._dimse_server(service, codec)
+        self._worklist.add(server.stop)
         watch = StoreWatch(service, self._read_of_the_store)
-        self._keep(watch.run)
+        self._worklist.keep(watch.run)
         self._tell(service, Interfaces(server, dimse, http, self.health, sockets))
         await self._open_pages(service, dimse)
         http.serve(web.answer)
@@ -221,49 +275,26 @@ class Site:
             self._settings.http_port,
         )
 
+    async def _close_worklist(self) -> None:
+        self._routes, self._pages = None, None
+        self._http.serve(None)
+        await self._worklist.close()
+        self.service = None
+
     async def _read_of_the_store(self) -> None:
         """Something of Orthanc's database that costs little. Raises StoreUnavailable."""
         reply = await self._loopback.request("GET", f"/patients/{shelves.PATIENT}/protected")
         if reply.status >= 500:
             raise refused(reply, "cannot read Orthanc's database")
 
-    async def _hold_the_worklist(self) -> None:
-        """Of several Orthancs on one database only one may keep the worklist; wait until it is this one."""
-        if not self._surroundings.shares_database:
-            return
-        await self._patiently("Orthanc's metadata", self._metadata.open)
-        if self._mark is None:
-            self._node_file = NodeFile(f"{self._projection_file()}.node")
-            node = self._node_file.node
-            self._mark = NodeMark(self._metadata, node, SystemClock(), self.health.stands_by)
-        await self._patiently("the worklist", self._mark.acquire)
-        self.health.leads()
-        self._opened.append(self._mark.release)
-        self._tasks.append(asyncio.ensure_future(self._stand_by_once_lost(self._mark)))
-
-    async def _stand_by_once_lost(self, mark: NodeMark) -> None:
-        await mark.keep()
-        self.health.stands_by("another node has taken the worklist over")
-        self._metadata.refused_because = "another node holds the worklist"
-        self._opening = asyncio.ensure_future(self._open_again())
-
-    async def _open_again(self) -> None:
-        self._routes, self._pages, self.service = None, None, None
-        await self._close()
-        self._metadata.refused_because = ""
-        await self.run()
-
     def _tell(self, service: UpsService, interfaces: Interfaces) -> None:
         figures = sources(service, meters(interfaces, self._instruments))
-        self._keep(Metrics(figures, self._instruments.publish).run)
+        self._worklist.keep(Metrics(figures, self._instruments.publish).run)
         if self._instruments.emit is not None:
             audit = AuditLog(self._instruments.emit, _in_a_moment)
             audit.start()
             service.worklist.observers.append(audit.accepted)
-            self._opened.append(lambda: _ended(audit))
-
-    def _keep(self, work: Callable[[], Awaitable[None]]) -> None:
-        self._tasks.append(asyncio.ensure_future(_for_ever(work)))
+            self._worklist.add(lambda: _ended(audit))
 
     async def _patiently(self, what: str, step: Callable[[], Awaitable[None]]) -> None:
         for pause in growing(_FIRST_PAUSE, _LONGEST_PAUSE):
@@ -330,7 +361,7 @@ class Site:
         if not self._settings.webhooks:
             return ()
         session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
-        self._opened.append(session.close)
+        self._worklist.add(session.close)
         return tuple(
             webhook_channels(self._settings.webhooks, self._titles, session, event_json.encode, SystemClock())
         )
@@ -345,24 +376,23 @@ class Site:
             lambda: dimse_tls.client_context(self._surroundings),
         )
 
-    def _dimse_server(self, service: UpsService, codec: Codec, resolver: Resolver) -> DimseServer:
-        policy = Policy(self._settings, self._surroundings, self._modalities, resolver, self._titles)
+    def _dimse_server(self, service: UpsService, codec: Codec) -> DimseServer:
         services = Services(
-            service.worklist, policy, self._seen, self._refusals, self._zone, strict=self._settings.strict
+            service.worklist,
+            self._policy,
+            self._seen,
+            self._refusals,
+            self._zone,
+            strict=self._settings.strict,
         )
         share = self._descriptors.share()
         context, refusals = self._dimse_context, self._refusals
-        return DimseServer(self._settings, policy, services, codec, self._seen, share, refusals, context)
+        return DimseServer(
+            self._settings, self._policy, services, codec, self._seen, share, refusals, context
+        )
 
     def _http_service(self, service: UpsService, sockets: WebSocketChannel) -> HttpService:
-        anonymous = Loopback.of(self._surroundings, "")
-        self._opened.append(anonymous.close)
-        questions = OrthancQuestions(anonymous)
-        clock = asyncio.get_running_loop().time
-        self._authorization = authorization = Authorization(
-            questions, self._settings, self._surroundings, clock
-        )
-        self._rights = rights = Rights(self._settings.users, self._titles)
+        authorization, rights = self._authorization, self._rights
         handler = UpsRs(
             service.worklist,
             self._settings,
@@ -382,7 +412,6 @@ class Site:
     async def _open_pages(self, service: UpsService, dimse: DimseChannel) -> None:
         answers = await operating.asked(self._loopback)
         fixed = operating.facts(self._settings, self._surroundings, answers)
-        origins = Origins(self._settings.allowed_origins)
         api, activity = operating.management(
             service,
             self._modalities,
@@ -390,14 +419,14 @@ class Site:
             self._loopback,
             fixed,
             self._rights,
-            origins,
+            self._origins,
             OrthancAdmission(self._authorization),
             self._disk_space.warnings,
         )
-        self._keep(activity.run)
+        self._worklist.keep(activity.run)
         assert self._routes is not None  # opened before the page
         self._pages = OrthancPages(
-            self._requests, api.answer, serve, self._authorization, self._routes.service, origins
+            self._requests, api.answer, serve, self._authorization, self._routes.service, self._origins
         )
 
     # --- closing ---
@@ -407,20 +436,44 @@ class Site:
         self.health.stopping()
         if self._opening is not None:
             self._opening.cancel()
-        await self._close()
+        await self._node.close()
 
     def open_again(self) -> None:
         """Open everything after a ``stop``."""
-        self._routes, self._pages, self.service = None, None, None
         self.health.starting()
         self._opening = asyncio.ensure_future(self.run())
 
-    async def _close(self) -> None:
+
+class Opened:
+    """What was opened or begun, to be closed in the opposite order."""
+
+    def __init__(self) -> None:
+        self._closers: list[Callable[[], Awaitable[None]]] = []
+        self._tasks: list[asyncio.Future[None]] = []
+
+    def add(self, close: Callable[[], Awaitable[None]]) -> None:
+        """Have something closed that was opened."""
+        self._closers.append(close)
+
+    def add_task(self, task: asyncio.Future[None]) -> None:
+        """Have a task canceled."""
+        self._tasks.append(task)
+
+    def begin(self, work: Coroutine[Any, Any, None]) -> None:
+        """Begin a task."""
+        self.add_task(asyncio.ensure_future(work))
+
+    def keep(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Begin what never ends; it begins again whenever it does end."""
+        self.begin(_for_ever(work))
+
+    async def close(self) -> None:
+        """Cancel the tasks and close everything; whatever fails does not stop the rest."""
         tasks, self._tasks = self._tasks, []
-        opened, self._opened = self._opened, []
         for task in tasks:
             task.cancel()
-        for close in reversed(opened):
+        while self._closers:
+            close = self._closers.pop()
             try:
                 await close()
             except Exception:

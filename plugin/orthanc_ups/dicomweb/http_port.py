@@ -66,8 +66,8 @@ class HttpPort:
         """True while the port accepts connections."""
         return self._listener.is_open
 
-    def serve(self, answer: Answer) -> None:
-        """From now on requests are answered by this."""
+    def serve(self, answer: Answer | None) -> None:
+        """From now on requests are answered by this; None for nobody, which is 503."""
         self._answerer = answer
 
     async def start(self) -> None:
