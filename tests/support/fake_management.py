@@ -251,18 +251,18 @@ _COUNTED: Mapping[type, str] = {
 
 def _shown(workitem: Workitem, order: str) -> Any:
     """What stands in a column of which those without anything stand at the end; true for other columns."""
-    told = row(workitem, UTC)
+    shown: Mapping[str, Any] = row(workitem, UTC)
     if order == "progress":
-        return told["progress"]["percent"] is not None
-    return told[f"{order}s"] if order in ("station", "performer") else True
+        return shown["progress"]["percent"] is not None
+    return shown[f"{order}s"] if order in ("station", "performer") else True
 
 
 def _sort_key(workitem: Workitem, order: str) -> Any:
-    told = row(workitem, UTC)
+    shown: Mapping[str, Any] = row(workitem, UTC)
     if order == "progress":
-        return told["progress"]["percent"] or 0.0
+        return shown["progress"]["percent"] or 0.0
     if order in ("station", "performer"):
-        return fold(next(iter(told[f"{order}s"]), ""))
+        return fold(next(iter(shown[f"{order}s"]), ""))
     if order == "patient":
         names = workitem.attributes.get(tags.PATIENT_NAME, {}).get("Value") or [{}]
         return fold(names[0].get("Alphabetic", ""))

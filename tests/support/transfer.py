@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from orthanc_ups.core.commands import Requester
+from orthanc_ups.management.answers import ImportState
 from orthanc_ups.transfer.exporter import Position
 from orthanc_ups.transfer.routes import Importer, described, export_page
 from tests.support.delivery import settle
@@ -29,7 +30,7 @@ async def exported(desk: Desk, limit: int = 500) -> list[bytes]:
         after = Position.parse(orjson.loads(page[-1])["after"])
 
 
-async def imported(desk: Desk, lines: list[bytes], at_once: int = 500) -> dict[str, Any]:
+async def imported(desk: Desk, lines: list[bytes], at_once: int = 500) -> ImportState:
     """Import lines in lots, and tell how it went; then let events be delivered."""
     importer = Importer(desk.service.intake)
     for start in range(0, len(lines), at_once):
@@ -40,7 +41,7 @@ async def imported(desk: Desk, lines: list[bytes], at_once: int = 500) -> dict[s
     return described(desk.service.intake.account)
 
 
-async def moved(source: Desk, target: Desk) -> dict[str, Any]:
+async def moved(source: Desk, target: Desk) -> ImportState:
     """All of one desk into another."""
     return await imported(target, await exported(source))
 

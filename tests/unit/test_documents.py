@@ -14,9 +14,9 @@ import pytest
 
 from orthanc_ups.config import key_in_orthanc, key_of, read_settings
 from orthanc_ups.dicomweb.resources import Kind
-from orthanc_ups.management.explorer_files import explorer_files
 from orthanc_ups.monitoring.metrics import METRICS
 from orthanc_ups.settings import Settings, Surroundings, Webhook
+from tests.unit.management.test_openapi import routes
 from tests.unit.test_architecture import CHECKOUT
 
 DOCS = CHECKOUT / "docs"
@@ -97,8 +97,7 @@ def test_every_resource_of_ups_rs_is_named() -> None:
 
 
 def test_every_route_of_the_management_api_is_named() -> None:
-    """As openapi.json has them; a test holds that against the code."""
-    paths = json.loads(explorer_files()["openapi.json"])["paths"]
+    paths = {route.path for route in routes()}
     page = (DOCS / "management.md").read_text()
     assert [path for path in paths if f"`/ups/api{path}`" not in page] == []
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ..dicomweb.origins import Origins
 from ..dicomweb.request import WebRequest
 from ..dicomweb.response import WebResponse
 from ..dicomweb.rights import Rights
 from .activity import Activity
-from .explorer_files import openapi
 from .lists import Lists
+from .openapi import description
 from .overview import Overview
 from .ports import (
     Commands,
@@ -54,18 +55,21 @@ class ManagementApi:
     """Answers requests below ``/ups/api``. ``more`` are routes of others, such as export and import."""
 
     def __init__(self, ports: Ports, more: Iterable[Route] = ()) -> None:
-        self._router = Router(
-            (*_routes(ports), *more), ports.facts.ae_title, ports.rights, ports.origins, ports.admission
-        )
+        routes = (Route("GET", "/openapi.json", self.openapi), *_routes(ports), *more)
+        self._router = Router(routes, ports.facts.ae_title, ports.rights, ports.origins, ports.admission)
 
     @property
     def routes(self) -> tuple[Route, ...]:
-        """The one table of routes; openapi.json is held against it."""
+        """The one table of routes, from which openapi.json is made."""
         return self._router.routes
 
     async def answer(self, request: WebRequest) -> WebResponse:
         """Answer a request; its path is what stands behind ``/ups/api``. Never raises."""
         return await self._router.answer(request)
+
+    async def openapi(self, call: Call) -> dict[str, Any]:
+        """What this API offers, in OpenAPI 3.1."""
+        return description(self.routes)
 
 
 def _routes(ports: Ports) -> tuple[Route, ...]:
@@ -94,11 +98,4 @@ def _routes(ports: Ports) -> tuple[Route, ...]:
         ports.more_warnings,
     )
     handlers = (overview, lists, workitems, subscribers, starting, resources)
-    return (
-        Route("GET", "/openapi.json", _openapi),
-        *(route for handler in handlers for route in handler.routes()),
-    )
-
-
-async def _openapi(call: Call) -> WebResponse:
-    return openapi()
+    return tuple(route for handler in handlers for route in handler.routes())

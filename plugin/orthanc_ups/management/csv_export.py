@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterable
 from typing import Any, Final
 
+from . import answers
+
 HEADINGS: Final = (
     "State",
     "Priority",
@@ -44,7 +46,7 @@ _FURTHER: Final = re.compile(f"(?<=[;\t\r\n])(?=[{_PASSED_OVER}]*[{_SIGNS}])")
 """Where spreadsheets of other countries, or with another separator, begin a new cell."""
 
 
-def csv_of(rows: Iterable[dict[str, Any]]) -> bytes:
+def csv_of(rows: Iterable[answers.Row]) -> bytes:
     """Rows of ``views.row`` as a CSV file."""
     out = io.StringIO()
     writer = csv.writer(out)
@@ -53,7 +55,7 @@ def csv_of(rows: Iterable[dict[str, Any]]) -> bytes:
     return (_MARK + out.getvalue()).encode()
 
 
-def _cells(row: dict[str, Any]) -> tuple[Any, ...]:
+def _cells(row: answers.Row) -> tuple[Any, ...]:
     patient, progress = row["patient"], row["progress"]
     return (
         row["state"],

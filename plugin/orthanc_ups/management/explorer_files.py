@@ -37,7 +37,6 @@ _HEADERS: Final = (
     ("Content-Security-Policy", _POLICY),
 )
 _BUTTONS: Final = "orthanc-explorer.js"
-_OPENAPI: Final = "openapi.json"
 _FROM_ROOT: Final = "../../ups/app/index.html"
 """Right for ``/ups/app/`` below any prefix of a proxy. Orthanc drops the slash, so both spellings look alike."""
 
@@ -72,11 +71,6 @@ def serve(request: WebRequest) -> WebResponse:
     if not name:
         return WebResponse(307, (("Location", _FROM_ROOT),))
     content = explorer_files().get(name)
-    if content is None or name in (_BUTTONS, _OPENAPI):
+    if content is None or name == _BUTTONS:
         return HttpProblem(404, "the page has no such file").response()
     return WebResponse(200, _HEADERS, content, _TYPES[name.rpartition(".")[2]])
-
-
-def openapi() -> WebResponse:
-    """The description of the management API."""
-    return WebResponse(200, _HEADERS[:2], explorer_files()[_OPENAPI], _TYPES["json"])

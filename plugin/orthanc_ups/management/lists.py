@@ -7,18 +7,16 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import tzinfo
-from typing import Any, Final
+from typing import Final
 
 from ..core.workitem import Workitem
-from ..dicomweb.response import HttpProblem, WebResponse
-from . import views
+from ..dicomweb.response import WebResponse
+from . import answers, bodies, views
 from .csv_export import csv_of
 from .ports import Inspection, Listing
-from .queries import GREATEST_PAGE, listing
-from .routing import Call, Route
+from .queries import listing
+from .routing import CSV, Call, Route, decode_query
 
-_USUAL_PAGE: Final = 50
-_MOST_ROWS: Final = 100_000
 _AT_ONCE: Final = 500
 _MOST_NAMED: Final = 200
 
@@ -34,58 +32,55 @@ class Lists:
         """What is offered."""
         return (
             Route("GET", "/workitems", self.page),
-            Route("GET", "/workitems.csv", self.csv),
-            Route("POST", "/workitems.csv", self.csv),
+            Route("GET", "/workitems.csv", self.csv, answer_type=CSV),
+            Route("POST", "/workitems.csv", self.csv_of_long_list, answer_type=CSV),
             Route("GET", "/changes", self.changes),
         )
 
-    async def page(self, call: Call) -> dict[str, Any]:
-        """One page of rows, and how many there are in all."""
-        offset = call.asked_number("offset", 0, 0, 10**9)
-        limit = call.asked_number("limit", _USUAL_PAGE, 1, GREATEST_PAGE)
-        asked = listing(call.query, self._local(), offset, limit)
-        workitems, total = await self._inspection.page(asked)
-        return {"total": total, "offset": offset, "workitems": self._rows(workitems)}
+    async def page(self, call: Call, query: bodies.PageQuery) -> answers.PageJson:
+        """One page of the worklist, and how many matches there are in all."""
+        requested = listing(call.query, self._local(), query.offset, query.limit)
+        workitems, total = await self._inspection.page(requested)
+        return {"total": total, "offset": query.offset, "workitems": self._rows(workitems)}
 
-    def _rows(self, workitems: Sequence[Workitem]) -> list[dict[str, Any]]:
+    def _rows(self, workitems: Sequence[Workitem]) -> list[answers.Row]:
         local = self._local()
         return [views.row(workitem, local) for workitem in workitems]
 
-    async def csv(self, call: Call) -> WebResponse:
-        """Matches from ``offset`` on as a file, at most ``limit``; the header X-UPS-Total says how many there are.
+    async def csv(self, call: Call, query: bodies.CsvQuery) -> WebResponse:
+        """All matches as CSV (RFC 4180, UTF-8 with a byte order mark).
 
-        Orthanc waits half a minute at most: whoever wants very many asks for them in lots. A long list of keys
-        fits the body of a POST only.
+        The header `X-UPS-Total` says how many matches there are. Orthanc waits half a minute at most: whoever
+        wants very many asks for them in lots.
         """
-        asked = {str(name): str(value) for name, value in call.object("query").items()}
-        call = replace(call, query={**call.query, **asked})
-        offset = call.asked_number("offset", 0, 0, 10**9)
-        limit = call.asked_number("limit", _MOST_ROWS, 1, _MOST_ROWS)
-        rows, total = await self._all(listing(call.query, self._local(), offset, min(limit, _AT_ONCE)), limit)
+        requested = listing(call.query, self._local(), query.offset, min(query.limit, _AT_ONCE))
+        rows, total = await self._all(requested, query.limit)
         headers = (
             ("Content-Disposition", 'attachment; filename="workitems.csv"'),
             ("Cache-Control", "no-store"),
             ("X-UPS-Total", str(total)),
         )
-        return WebResponse(200, headers, csv_of(rows), "text/csv; charset=utf-8")
+        return WebResponse(200, headers, csv_of(rows), f"{CSV}; charset=utf-8")
 
-    async def _all(self, asked: Listing, maximum: int) -> tuple[list[dict[str, Any]], int]:
+    async def csv_of_long_list(self, call: Call, body: bodies.CsvOfList) -> WebResponse:
+        """All matches as CSV, for a list of keys that fits no address."""
+        call = replace(call, query={**call.query, **{name: str(text) for name, text in body.query.items()}})
+        return await self.csv(call, decode_query(bodies.CsvQuery, call.query))
+
+    async def _all(self, requested: Listing, maximum: int) -> tuple[list[answers.Row], int]:
         """Page by page, so that others get their turn in between."""
-        rows: list[dict[str, Any]] = []
+        rows: list[answers.Row] = []
         while True:
             limit = min(_AT_ONCE, maximum - len(rows))
-            page = replace(asked, offset=asked.offset + len(rows), limit=limit)
+            page = replace(requested, offset=requested.offset + len(rows), limit=limit)
             workitems, total = await self._inspection.page(page)
             rows += self._rows(workitems)
-            if not workitems or len(rows) >= min(maximum, total - asked.offset):
+            if not workitems or len(rows) >= min(maximum, total - requested.offset):
                 return rows, total
             await asyncio.sleep(0)
 
-    async def changes(self, call: Call) -> dict[str, Any]:
-        """What changed since a number; answers at once."""
-        since = call.query.get("since", "")
-        if not since.isascii() or not since.isdigit():
-            raise HttpProblem(400, '"since" must be a number of an earlier answer, or 0')
-        changes = self._inspection.changes(int(since[:18]))
+    async def changes(self, call: Call, query: bodies.ChangesQuery) -> answers.ChangesJson:
+        """What changed since a number. Answers at once; ask every few seconds."""
+        changes = self._inspection.changes(query.since)
         complete = changes.complete and len(changes.uids) <= _MOST_NAMED
-        return {"number": changes.number, "uids": changes.uids[-_MOST_NAMED:], "complete": complete}
+        return {"number": changes.number, "uids": list(changes.uids[-_MOST_NAMED:]), "complete": complete}

@@ -4,25 +4,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final
+from typing import Final
 
 from ..core.states import State
 from ..delivery.management import EndpointReport
 from ..dicomweb.rights import Rights
-from . import fields, views
+from . import answers, fields, views
 from .activity import Activity
 from .ports import ORDERS, DeliveryDesk, Facts, Inspection, ManagementClock, Modalities
 from .queries import filters
 from .routing import Call, Route
 from .subscribers import health_of
 
-_SPANS: Final = {"hour": (60, 1), "day": (24 * 60, 15)}
-_SERIES: Final = {
-    "created": "accepted_create",
-    "changed": "accepted_change_state",
-    "updated": "accepted_update",
-    "delivered": "delivered",
-}
 _FULL: Final = 0.8
 _OLD: Final = 120.0
 _CLOCK_MATTERS: Final = 86_400.0
@@ -59,8 +52,8 @@ class Overview:
             Route("GET", "/counts", self.counts),
         )
 
-    async def system(self, call: Call) -> dict[str, Any]:
-        """What does not change while the page is open: who we are, and the vocabulary of filters and forms."""
+    async def system(self, call: Call) -> answers.System:
+        """What a client needs to know once: who we are, and the vocabulary of filters and forms."""
         facts = self._facts
         return {
             "name": facts.name,
@@ -71,41 +64,43 @@ class Overview:
             "rights": self._rights_of(call.requester.user),
             "workitems_url": facts.workitems_url,
             "states": [state.value for state in State],
-            "orders": ORDERS,
+            "orders": list(ORDERS),
             "filters": filters(),
             "fields": fields.described(),
             "reasons": fields.reasons(),
             "aes": self._aes(),
         }
 
-    def _rights_of(self, user: str | None) -> dict[str, Any]:
+    def _rights_of(self, user: str | None) -> answers.UserRights:
         """What the user may do (``Ups.Users``)."""
         return {
             "act": self._rights.may_act(user),
             "administer": self._rights.may_administer(user),
-            "ae_titles": self._rights.ae_titles(user),
+            "ae_titles": list(self._rights.ae_titles(user)),
         }
 
     def _aes(self) -> list[str]:
         return sorted({*self._modalities.ae_titles(), *self._inspection.subscriber_aes()})
 
-    async def counts(self, call: Call) -> dict[str, Any]:
-        """How many workitems there are by state and by worklist."""
+    async def counts(self, call: Call) -> answers.CountsJson:
+        """Number of workitems by state and by worklist."""
         by_state = {state.value: 0 for state in State}
         by_worklist: dict[str, dict[str, int]] = {}
         for label, state, count in await self._inspection.counts():
             by_state[state] = by_state.get(state, 0) + count
             by_worklist.setdefault(label, {})[state] = count
-        worklists = [{"worklist": label, "states": states} for label, states in sorted(by_worklist.items())]
+        worklists: list[answers.WorklistCounts] = [
+            {"worklist": label, "states": states} for label, states in sorted(by_worklist.items())
+        ]
         return {"states": by_state, "worklists": worklists}
 
-    async def overview(self, call: Call) -> dict[str, Any]:
-        """Counts, charts of the last hour and day, addresses, warnings."""
+    async def overview(self, call: Call) -> answers.OverviewJson:
+        """Counts, charts of the last hour and day, addresses, warnings in words."""
         reports = self._desk.report()
         self._activity.sample()
         return {
             **await self.counts(call),
-            "charts": {name: self._chart(*span) for name, span in _SPANS.items()},
+            "charts": {"hour": self._chart(60, 1), "day": self._chart(24 * 60, 15)},
             "delivery": {
                 "pending": sum(report.pending for report in reports),
                 "dead_letters": sum(report.dead_letters for report in reports),
@@ -119,15 +114,17 @@ class Overview:
             "warnings": list(self._warnings(reports)),
         }
 
-    def _chart(self, minutes: int, step: int) -> dict[str, Any]:
-        chart: dict[str, Any] = {
-            name: self._activity.series(counter, minutes, step) for name, counter in _SERIES.items()
+    def _chart(self, minutes: int, step: int) -> answers.Chart:
+        series, latency = self._activity.series, self._activity.latency
+        return {
+            "minutes": minutes,
+            "step": step,
+            "created": series("accepted_create", minutes, step),
+            "changed": series("accepted_change_state", minutes, step),
+            "updated": series("accepted_update", minutes, step),
+            "delivered": series("delivered", minutes, step),
+            "latency": {"median": latency(0.5, minutes, step), "p95": latency(0.95, minutes, step)},
         }
-        chart["latency"] = {
-            "median": self._activity.latency(0.5, minutes, step),
-            "p95": self._activity.latency(0.95, minutes, step),
-        }
-        return {"minutes": minutes, "step": step, **chart}
 
     # --- warnings ---
 

@@ -16,11 +16,11 @@ from ..core.matching import Query
 from ..core.mechanisms import Mechanisms
 from ..core.rules import RULES, Rule
 from ..dicomweb.response import HttpProblem
+from .answers import FilterKey
 from .keyword_form import name_of, tag_of, to_data_set, vr_of
 from .ports import ORDERS, Listing
 from .views import person_text
 
-GREATEST_PAGE: Final = 500
 _RESERVED: Final = frozenset({"text", "study", "order", "offset", "limit"})
 _LISTS: Final = frozenset({"CS", "UI"})
 _FIRST: Final = (
@@ -87,12 +87,12 @@ def to_identifier(keys: Mapping[str, Any]) -> DataSet:
 # --- the vocabulary of filters ---
 
 
-def filters() -> list[dict[str, Any]]:
+def filters() -> list[FilterKey]:
     """Every key by which the list can be filtered, the usual ones first."""
     chosen = [rule for rule in RULES.values() if rule.match in ("R", "U") and not rule.contents]
     chosen += [RULES[path] for name in _ALSO if (path := path_of(name)) and RULES[path] not in chosen]
     described = {_dotted(rule): _described(rule) for rule in chosen if rule.vr != "SQ"}
-    usual = [described.pop(name) | {"usual": True} for name in _FIRST if name in described]
+    usual: list[FilterKey] = [{**described.pop(name), "usual": True} for name in _FIRST if name in described]
     return [*usual, *sorted(described.values(), key=lambda field: str(field["label"]))]
 
 
@@ -100,7 +100,7 @@ def _dotted(rule: Rule) -> str:
     return ".".join(KEYWORD_OF[tag] for tag in rule.path.split("."))
 
 
-def _described(rule: Rule) -> dict[str, Any]:
+def _described(rule: Rule) -> FilterKey:
     return {
         "name": _dotted(rule),
         "label": label_of(rule.path),

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from ..core.dataset import DataSet, element
 from ..dicomweb.response import HttpProblem
+from . import answers, bodies
 from .ports import Facts, OrthancResources
 from .routing import Call, Route
 
@@ -58,9 +59,9 @@ class Resources:
 
     # --- a new workitem for a resource ---
 
-    async def prefill(self, call: Call) -> dict[str, Any]:
-        """What Orthanc knows of a resource, as the beginning of a workitem."""
-        lineage = await self._chain(call, call.query.get("level", ""), call.query.get("id", ""))
+    async def prefill(self, call: Call, query: bodies.ResourceQuery) -> answers.Prefill:
+        """What Orthanc knows of a patient, study, series or instance, as the beginning of a workitem."""
+        lineage = await self._chain(call, query.level, query.id)
         study = lineage.tag("study", "StudyInstanceUID")
         attributes = {keyword: lineage.tag("patient", keyword) for keyword in _PATIENT}
         if study:
@@ -82,8 +83,6 @@ class Resources:
 
     async def _chain(self, call: Call, level: str, identifier: str) -> _Lineage:
         """A resource that the caller may read, with all above it."""
-        if level not in _PLURAL:
-            raise HttpProblem(400, '"level" must be patient, study, series or instance')
         if _IDENTIFIER.fullmatch(identifier):
             await call.check_readable(f"/{_PLURAL[level]}/{identifier}")
         chain: dict[str, Mapping[str, Any]] = {}
@@ -102,7 +101,7 @@ class Resources:
             raise HttpProblem(404, f"Orthanc has no such {level}; it may have been deleted")
         return resource
 
-    async def _inputs(self, lineage: _Lineage) -> list[dict[str, Any]]:
+    async def _inputs(self, lineage: _Lineage) -> list[answers.PossibleInput]:
         """The series to choose from; of an instance only itself."""
         if lineage.level == "instance":
             number = lineage.tag("instance", "InstanceNumber")
@@ -116,22 +115,13 @@ class Resources:
 
     # --- references to inputs ---
 
-    async def references(self, call: Call, asked: object) -> list[DataSet]:
-        """Items of Input Information Sequence (0040,4021) for resources: one per series.
-
-        ``asked`` is a list of ``{"level": …, "id": …}``, or None.
-        """
-        if asked is None:
-            return []
-        if not isinstance(asked, Sequence) or isinstance(asked, str) or len(asked) > _MOST_INSTANCES:
-            raise HttpProblem(400, '"inputs" must be a list of {"level", "id"}')
+    async def references(self, call: Call, inputs: Sequence[bodies.Input]) -> list[DataSet]:
+        """Items of Input Information Sequence (0040,4021) for resources: one per series."""
+        if len(inputs) > _MOST_INSTANCES:
+            raise HttpProblem(400, f'"inputs" has {len(inputs)} entries, expected at most {_MOST_INSTANCES}')
         references: list[DataSet] = []
-        for entry in asked:
-            if not isinstance(entry, Mapping):
-                raise HttpProblem(400, '"inputs" must be a list of {"level", "id"}')
-            references += await self._references(
-                await self._chain(call, str(entry.get("level")), str(entry.get("id")))
-            )
+        for entry in inputs:
+            references += await self._references(await self._chain(call, entry.level, entry.id))
         total = sum(len(item["00081199"]["Value"]) for item in references)
         if total > _MOST_INSTANCES:
             raise HttpProblem(
@@ -176,9 +166,9 @@ class Resources:
 
     # --- links into viewers ---
 
-    async def links(self, call: Call) -> dict[str, Any]:
+    async def links(self, call: Call, query: bodies.LinksQuery) -> answers.Links:
         """Where a browser can look at a study or series, as far as it is in this Orthanc."""
-        study, series = call.query.get("study", ""), call.query.get("series", "")
+        study, series = query.study, query.series
         identifiers = dict(await self._orthanc.lookup(series or study)) if series or study else {}
         in_study = dict(await self._orthanc.lookup(study)) if series and study else identifiers
         return {
@@ -195,7 +185,7 @@ def _title(lineage: _Lineage) -> str:
     return " · ".join(word for word in words if word) or lineage.tag("study", "StudyInstanceUID")
 
 
-def _series(series: Mapping[str, Any], wanted: str | None) -> dict[str, Any]:
+def _series(series: Mapping[str, Any], wanted: str | None) -> answers.PossibleInput:
     main = series.get("MainDicomTags", {})
     named = (main.get("Modality"), main.get("SeriesNumber"), main.get("SeriesDescription"))
     return {
@@ -207,12 +197,12 @@ def _series(series: Mapping[str, Any], wanted: str | None) -> dict[str, Any]:
     }
 
 
-def _links(study_uid: str, study: str, series: str, plugins: Sequence[str]) -> list[dict[str, str]]:
+def _links(study_uid: str, study: str, series: str, plugins: Sequence[str]) -> list[answers.Link]:
     """Addresses relative to Orthanc's root."""
     if not study:
         return []
     uid = quote(study_uid)
-    links = []
+    links: list[answers.Link] = []
     if "stone-webviewer" in plugins:
         links.append({"name": "Stone Web Viewer", "url": f"stone-webviewer/index.html?study={uid}"})
     if "ohif" in plugins:

@@ -7,11 +7,13 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias, get_type_hints
 from urllib.parse import parse_qsl, quote
 
 import orjson
+from msgspec import Struct
 
+from ..codecs.structs import T, WrongKeys, decode
 from ..core.commands import Requester
 from ..core.reasons import MAXIMUM as LONGEST_REASON
 from ..core.statuses import UpsError
@@ -28,6 +30,7 @@ from .permissions import RIGHTS
 _log = logging.getLogger("orthanc_ups.management")
 JSON: Final = "application/json"
 JSON_LINES: Final = "application/x-ndjson"
+CSV: Final = "text/csv"
 QUERY_HEADER: Final = "x-ups-query"
 """Carries the query of a GET past Orthanc: 1.13.0 decodes it before it is split, 1.12.7 not at all."""
 
@@ -41,18 +44,16 @@ class Call:
 
     Attributes:
         parameters: what stands in the path at ``{…}``.
-        query: the last value of each name.
-        content: the JSON object of the body; empty if there is none, or if the route takes something else.
+        query: the last value of each name, as it came.
         requester: the operator and their reason, for history and events.
-        body: as it came.
+        content: of the body, as it came.
         may_read: asks Orthanc whether the caller may read a resource of its own; None for everybody may.
     """
 
     parameters: Mapping[str, str]
     query: Mapping[str, str]
-    content: Mapping[str, Any]
     requester: Requester
-    body: bytes = b""
+    content: bytes = b""
     may_read: Callable[[str], Awaitable[bool]] | None = None
 
     @property
@@ -70,54 +71,9 @@ class Call:
         if self.may_read is not None and not await self.may_read(path):
             raise HttpProblem(403, "Orthanc does not let you read this")
 
-    def text(self, name: str, default: str = "") -> str:
-        """A text of the body. Raises HttpProblem 400."""
-        value = self.content.get(name, default)
-        if not isinstance(value, str):
-            raise HttpProblem(400, f'"{name}" must be a string')
-        return value
 
-    def flag(self, name: str) -> bool:
-        """A truth value of the body, false if absent. Raises HttpProblem 400."""
-        value = self.content.get(name, False)
-        if not isinstance(value, bool):
-            raise HttpProblem(400, f'"{name}" must be true or false')
-        return value
-
-    def object(self, name: str) -> Mapping[str, Any]:
-        """An object of the body, empty if absent. Raises HttpProblem 400."""
-        value = self.content.get(name) or {}
-        if not isinstance(value, Mapping):
-            raise HttpProblem(400, f'"{name}" must be an object')
-        return value
-
-    def number(self, name: str) -> int:
-        """A whole number of the body. Raises HttpProblem 400."""
-        value = self.content.get(name)
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise HttpProblem(400, f'"{name}" must be a whole number')
-        return value
-
-    def numbers(self, name: str) -> list[int] | None:
-        """A list of whole numbers of the body, None if absent or null. Raises HttpProblem 400."""
-        value = self.content.get(name)
-        if value is None:
-            return None
-        if not isinstance(value, list) or not all(type(number) is int for number in value):
-            raise HttpProblem(400, f'"{name}" must be a list of whole numbers, or null for all')
-        return value
-
-    def asked_number(self, name: str, default: int, low: int, high: int) -> int:
-        """A whole number of the query. Raises HttpProblem 400."""
-        value = self.query.get(name, "")
-        if not value:
-            return default
-        if not value.isascii() or not value.isdigit() or not low <= int(value[:18]) <= high:
-            raise HttpProblem(400, f'"{name}" is {value[:20]!r}, expected a number from {low} to {high}')
-        return int(value)
-
-
-Handler: TypeAlias = Callable[[Call], Awaitable[Any]]
+Handler: TypeAlias = Callable[..., Awaitable[Any]]
+"""Takes a ``Call``, and may take ``body`` and ``query``, each a msgspec struct (see ``bodies``)."""
 
 
 class Admission(Protocol):
@@ -136,19 +92,26 @@ class Admission(Protocol):
 class Route:
     """One operation of the API.
 
+    Its handler's signature says what it takes and gives: ``body`` and ``query`` are read before it is called,
+    and openapi.json describes them, the answer, and the handler's docstring.
+
     Attributes:
         path: has ``{name}`` for parameters, such as ``/workitems/{uid}``.
         media_type: of the body that it takes, if it takes one.
+        answer_type: of what it answers, if that is not JSON.
     """
 
     method: str
     path: str
     handler: Handler
     media_type: str = JSON
+    answer_type: str = JSON
     parts: tuple[str, ...] = field(init=False)
+    types: Mapping[str, Any] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "parts", tuple(self.path.strip("/").split("/")))
+        object.__setattr__(self, "types", get_type_hints(self.handler, include_extras=True))
 
     def filled(self, parameters: Mapping[str, str]) -> str:
         """The path with what stands at ``{…}``, percent-encoded."""
@@ -223,10 +186,12 @@ class Router:
         _check_media_type(request, route.media_type)
         content = _content(request) if route.media_type == JSON else {}
         query = dict(parse_qsl(request.headers.get(QUERY_HEADER, request.query), keep_blank_values=True))
+        structs = _structs(route, content, query)
         reason = "" if route.method == "GET" else _reason({**query, **content})
         requester = self._rights.operator(request.user, self._ae_title, reason)
         may_read = None if self._admission is None else partial(self._admission.may_read, request)
-        return await route.handler(Call(parameters, query, content, requester, request.body, may_read))
+        call = Call(parameters, query, requester, request.body, may_read)
+        return await route.handler(call, **structs)
 
     def _route(self, method: str, segments: list[str]) -> tuple[Route, dict[str, str]]:
         others: list[str] = []
@@ -260,6 +225,27 @@ def _content(request: WebRequest) -> Mapping[str, Any]:
     if not isinstance(content, dict):
         raise HttpProblem(400, "the body must be a JSON object")
     return content
+
+
+def _structs(route: Route, content: Mapping[str, Any], query: Mapping[str, str]) -> dict[str, Struct]:
+    """What the handler takes beside the call. Raises HttpProblem 400 that names every key at fault."""
+    structs: dict[str, Struct] = {}
+    if "body" in route.types:
+        try:
+            structs["body"] = decode(route.types["body"], content)
+        except WrongKeys as error:
+            raise HttpProblem(400, str(error)) from None
+    if "query" in route.types:
+        structs["query"] = decode_query(route.types["query"], query)
+    return structs
+
+
+def decode_query(struct: type[T], query: Mapping[str, str]) -> T:
+    """The parameters of a query as a struct; empty ones count as absent. Raises HttpProblem 400."""
+    try:
+        return decode(struct, {name: text for name, text in query.items() if text}, strict=False)
+    except WrongKeys as error:
+        raise HttpProblem(400, str(error)) from None
 
 
 def _reason(asked: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from ..dicomweb.response import HttpProblem
+from . import answers, bodies
 from .ports import Facts, ManagementClock
 from .routing import Call, Route
 from .templates import Surroundings, Template, TemplateField, resolved
@@ -36,19 +37,18 @@ class Starting:
         """What is offered."""
         return (Route("GET", "/templates", self.templates),)
 
-    async def templates(self, call: Call) -> dict[str, Any]:
-        """Every template, with defaults for now."""
+    async def templates(self, call: Call) -> answers.Templates:
+        """Templates, with defaults for now."""
         around = self._around(call)
         return {"templates": [_shown(template, around) for template in self._templates]}
 
     def _around(self, call: Call) -> Surroundings:
         return Surroundings(self._clock.now(), call.requester.user or "", self._clock.new_uid)
 
-    def filled(self, call: Call) -> Mapping[str, Any]:
+    def filled(self, call: Call, body: bodies.CreateWorkitem) -> Mapping[str, Any]:
         """The attributes of a request in keyword form, with the template's where the request says nothing."""
-        entered = call.object("attributes")
-        name = call.text("template")
-        fields = self._fields(name) if name else ()
+        entered = body.attributes or {}
+        fields = self._fields(body.template) if body.template else ()
         around = self._around(call)
         defaults = {
             field.keyword: resolved(field.keyword, field.default, around) for field in fields if field.default
@@ -79,7 +79,7 @@ def _check_required(merged: Mapping[str, Any], fields: tuple[TemplateField, ...]
             raise HttpProblem(400, f"{field.keyword} is required by the template")
 
 
-def _shown(template: Template, around: Surroundings) -> dict[str, Any]:
+def _shown(template: Template, around: Surroundings) -> answers.TemplateJson:
     return {
         "name": template.name,
         "description": template.description,

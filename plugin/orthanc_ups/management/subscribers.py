@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 from ..core import tags
@@ -18,7 +18,7 @@ from ..core.workitem import Subscription
 from ..delivery.management import EndpointReport
 from ..delivery.port import Unreachable
 from ..dicomweb.response import HttpProblem
-from . import views
+from . import answers, bodies, views
 from .keyword_form import to_data_set, to_keywords
 from .ports import Commands, DeliveryDesk, Dimse, Inspection, Modalities
 from .queries import in_words, to_identifier
@@ -29,9 +29,6 @@ _SCOPES: Final[Mapping[str, str]] = {
     "global": tags.GLOBAL_SUBSCRIPTION,
     "filtered": tags.FILTERED_SUBSCRIPTION,
 }
-_FIRST_SPECIFIC: Final = 50
-_MOST_SPECIFIC: Final = 500
-_MOST_LETTERS: Final = 500
 
 
 class Subscribers:
@@ -73,8 +70,8 @@ class Subscribers:
 
     # --- reading ---
 
-    async def all(self, call: Call) -> dict[str, Any]:
-        """Every AE that subscribed or still is to be told something."""
+    async def all(self, call: Call) -> answers.SubscribersJson:
+        """Every subscriber: subscriptions in words and health of delivery."""
         reports: dict[str, list[EndpointReport]] = {}
         for report in self._desk.report():
             reports.setdefault(report.endpoint.receiving_ae, []).append(report)
@@ -82,7 +79,9 @@ class Subscribers:
         titles = frozenset(self._modalities.ae_titles())
         return {"subscribers": [self._described(ae, reports.get(ae, []), ae in titles) for ae in aes]}
 
-    def _described(self, ae: str, reports: list[EndpointReport], is_configured: bool) -> dict[str, Any]:
+    def _described(
+        self, ae: str, reports: list[EndpointReport], is_configured: bool
+    ) -> answers.SubscriberJson:
         subscriber = self._inspection.subscriber(ae)
         return {
             "ae": ae,
@@ -93,118 +92,111 @@ class Subscribers:
             "channels": [channel(report) for report in reports],
         }
 
-    async def read(self, call: Call) -> dict[str, Any]:
-        """One AE with the latest workitems that it subscribed to one by one."""
+    async def read(self, call: Call, query: bodies.SubscribedQuery) -> answers.OneSubscriber:
+        """One subscriber, with a page of the workitems that it subscribed to one by one, the latest first."""
         is_configured = call.ae in self._modalities.ae_titles()
         described = self._described(call.ae, list(self._desk.report(call.ae)), is_configured)
         return {
             **described,
-            "workitems": [_specific(*subscription) for subscription in self._page(call, _FIRST_SPECIFIC)],
+            "workitems": [
+                _specific(*subscription)
+                for subscription in self._inspection.specific(call.ae, query.offset, query.limit)
+            ],
         }
 
-    def _page(self, call: Call, usual: int) -> Sequence[tuple[str, Subscription]]:
-        offset = call.asked_number("offset", 0, 0, 10**9)
-        limit = call.asked_number("limit", usual, 1, _MOST_SPECIFIC)
-        return self._inspection.specific(call.ae, offset, limit)
-
-    async def workitems(self, call: Call) -> dict[str, Any]:
-        """A page of the workitems that an AE subscribed to one by one, with what they are about."""
-        rows = [
-            {**_specific(uid, state), **await self._in_short(uid)}
-            for uid, state in self._page(call, _FIRST_SPECIFIC)
-        ]
+    async def workitems(self, call: Call, query: bodies.SubscribedQuery) -> answers.SubscribedWorkitems:
+        """The workitems that it subscribed to one by one, page by page, the latest first."""
+        page = self._inspection.specific(call.ae, query.offset, query.limit)
+        rows = [await self._subscribed_workitem(uid, state) for uid, state in page]
         return {"total": self._inspection.subscriber(call.ae).specific, "workitems": rows}
 
-    async def _in_short(self, uid: str) -> dict[str, str]:
+    async def _subscribed_workitem(self, uid: str, state: Subscription) -> answers.SubscribedWorkitem:
+        subscription = _specific(uid, state)
         try:
             workitem = await self._inspection.workitem(uid)
         except UpsError:
-            return {"label": "", "state": ""}
-        return {"label": text(workitem.attributes, tags.LABEL), "state": workitem.state.value}
+            return {**subscription, "label": "", "state": ""}
+        label = text(workitem.attributes, tags.LABEL)
+        return {**subscription, "label": label, "state": workitem.state.value}
 
     # --- subscriptions (PS3.4 CC.2.3) ---
 
-    async def subscribe(self, call: Call) -> dict[str, Any]:
-        """Subscribe to everything, to what fits a filter, or to one workitem."""
-        uid = _target(call)
-        mechanisms = _mechanisms(call)
-        keys = _filter(call, mechanisms) if uid == tags.FILTERED_SUBSCRIPTION else None
-        command = Subscribe(call.requester, uid, call.ae, call.flag("lock"), keys, mechanisms)
+    async def subscribe(self, call: Call, body: bodies.SubscribeBody) -> answers.OutcomeJson:
+        """Subscribe to everything, to what fits a filter, or to one workitem (PS3.4 CC.2.3)."""
+        uid = _target(body.scope, body.uid)
+        mechanisms = Mechanisms.of_words(body.mechanisms or ())
+        keys = _filter(body.filter or {}, mechanisms) if uid == tags.FILTERED_SUBSCRIPTION else None
+        command = Subscribe(call.requester, uid, call.ae, body.lock, keys, mechanisms)
         return told(await self._commands.execute(command), Service.SUBSCRIBE)
 
-    async def unsubscribe(self, call: Call) -> dict[str, Any]:
+    async def unsubscribe(self, call: Call, body: bodies.UnsubscribeBody) -> answers.OutcomeJson:
         """End a subscription."""
-        command = Unsubscribe(call.requester, _target(call), call.ae)
+        command = Unsubscribe(call.requester, _target(body.scope, body.uid), call.ae)
         return told(await self._commands.execute(command), Service.UNSUBSCRIBE)
 
-    async def suspend(self, call: Call) -> dict[str, Any]:
+    async def suspend(self, call: Call, body: bodies.SuspendBody) -> answers.OutcomeJson:
         """Suspend a global subscription: workitems to come are not subscribed to."""
-        command = Suspend(call.requester, _target(call), call.ae)
+        command = Suspend(call.requester, _SCOPES[body.scope], call.ae)
         return told(await self._commands.execute(command), Service.SUSPEND)
 
     # --- delivery ---
 
-    async def echo(self, call: Call) -> dict[str, Any]:
-        """C-ECHO. Unreachable becomes 502 with the reason."""
+    async def echo(self, call: Call, body: bodies.Body) -> answers.Seconds:
+        """C-ECHO to the AE; 502 if it cannot be reached."""
         return {"seconds": await self._dimse.echo(call.ae)}
 
-    async def test_event(self, call: Call) -> dict[str, Any]:
+    async def test_event(self, call: Call, body: bodies.Body) -> answers.Channels:
         """Send an SCP Status Change."""
         channels = self._desk.send_test_event(call.ae)
         if not channels:
             raise Unreachable(f"no address is configured for {call.ae}, and it has no WebSocket open")
         return {"channels": channels}
 
-    async def retry(self, call: Call) -> dict[str, Any]:
-        """Try again at once."""
+    async def retry(self, call: Call, body: bodies.Body) -> answers.Pending:
+        """Try waiting events again at once."""
         self._desk.retry_now(call.ae)
         return {"pending": sum(report.pending for report in self._desk.report(call.ae))}
 
-    async def drop(self, call: Call) -> dict[str, Any]:
+    async def drop(self, call: Call, body: bodies.SomeEvents) -> answers.Dropped:
         """Give up waiting events, for good."""
-        return {"dropped": await self._desk.drop(call.ae, call.numbers("sequences"))}
+        return {"dropped": await self._desk.drop(call.ae, body.sequences)}
 
-    async def resend(self, call: Call) -> dict[str, Any]:
-        """Send a range of sequences again."""
-        first, last = call.number("first"), call.number("last")
-        if not 0 <= first <= last:
-            raise HttpProblem(400, '"first" must not be above "last", and not negative')
-        self._desk.resend(call.ae, first, last)
-        return {"first": first, "last": last}
+    async def resend(self, call: Call, body: bodies.EventRange) -> answers.RangeJson:
+        """Send events of a range of sequence numbers again."""
+        if body.first > body.last:
+            raise HttpProblem(400, f'"first" is {body.first}, expected at most "last", which is {body.last}')
+        self._desk.resend(call.ae, body.first, body.last)
+        return {"first": body.first, "last": body.last}
 
-    async def dead_letters(self, call: Call) -> dict[str, Any]:
-        """Events that were given up."""
-        offset = call.asked_number("offset", 0, 0, 10**9)
-        limit = call.asked_number("limit", 100, 1, _MOST_LETTERS)
-        letters = self._desk.dead_letters(call.ae, offset, limit)
+    async def dead_letters(self, call: Call, query: bodies.DeadLettersQuery) -> answers.DeadLettersJson:
+        """Events that were given up, oldest first."""
+        letters = self._desk.dead_letters(call.ae, query.offset, query.limit)
         total = sum(entry.dead_letters for entry in self._desk.report(call.ae))
         return {"total": total, "letters": [_letter(entry) for entry in letters]}
 
-    async def resend_dead(self, call: Call) -> dict[str, Any]:
+    async def resend_dead(self, call: Call, body: bodies.SomeEvents) -> answers.Resent:
         """Send dead letters again."""
-        return {"resent": self._desk.resend_dead(call.ae, call.numbers("sequences"))}
+        return {"resent": self._desk.resend_dead(call.ae, body.sequences)}
 
-    async def drop_dead(self, call: Call) -> dict[str, Any]:
+    async def drop_dead(self, call: Call, body: bodies.SomeEvents) -> answers.Dropped:
         """Delete dead letters, for good."""
-        return {"dropped": await self._desk.drop_dead(call.ae, call.numbers("sequences"))}
+        return {"dropped": await self._desk.drop_dead(call.ae, body.sequences)}
 
 
-def _specific(uid: str, state: Subscription) -> dict[str, Any]:
+def _specific(uid: str, state: Subscription) -> answers.SpecificSubscription:
     return {"uid": uid, "lock": state is Subscription.LOCK}
 
 
-def _target(call: Call) -> str:
-    scope = call.text("scope")
-    if scope == "workitem" and call.text("uid"):
-        return call.text("uid")
-    if scope not in _SCOPES:
-        raise HttpProblem(400, '"scope" must be "global", "filtered", or "workitem" with a "uid"')
-    return _SCOPES[scope]
+def _target(scope: str, uid: str) -> str:
+    if scope != "workitem":
+        return _SCOPES[scope]
+    if not uid:
+        raise HttpProblem(400, '"uid" is missing; the scope "workitem" needs it')
+    return uid
 
 
-def _filter(call: Call, mechanisms: Mechanisms) -> DataSet:
+def _filter(keywords: Mapping[str, Any], mechanisms: Mechanisms) -> DataSet:
     """Dotted keywords as in the list, or nested ones. A key that would be ignored is refused."""
-    keywords = call.object("filter")
     nested = any(isinstance(value, (Mapping, list)) for value in keywords.values())
     keys = to_data_set(keywords, "filter") if nested else to_identifier(keywords)
     try:
@@ -216,15 +208,7 @@ def _filter(call: Call, mechanisms: Mechanisms) -> DataSet:
     return keys
 
 
-def _mechanisms(call: Call) -> Mechanisms:
-    words = call.content.get("mechanisms") or []
-    try:
-        return Mechanisms.of_words(words if isinstance(words, list) else [words])
-    except ValueError as error:
-        raise HttpProblem(400, f'"mechanisms": {error}') from None
-
-
-def _subscriptions(log: Log) -> dict[str, Any]:
+def _subscriptions(log: Log) -> answers.SubscriptionsJson:
     """What an AE's global acts amount to, in words."""
     now = standing(log)
     by_sequence = {act.sequence: act for act in log.acts}
@@ -238,7 +222,7 @@ def _subscriptions(log: Log) -> dict[str, Any]:
     }
 
 
-def _filtered(act: GlobalAct, state: Subscription) -> dict[str, Any]:
+def _filtered(act: GlobalAct, state: Subscription) -> answers.Filter:
     wanted = act.filter or {}
     return {
         "sequence": act.sequence,
@@ -250,9 +234,9 @@ def _filtered(act: GlobalAct, state: Subscription) -> dict[str, Any]:
     }
 
 
-def _suspended(log: Log) -> list[dict[str, Any]]:
+def _suspended(log: Log) -> list[answers.Filter]:
     """Global subscriptions that were suspended and could be resumed."""
-    suspensions: list[dict[str, Any]] = []
+    suspensions: list[answers.Filter] = []
     for filtered in (False, True):
         acts = [act for act in log.acts if act.filtered is filtered]
         if not acts or acts[-1].kind is not ActKind.SUSPEND:
@@ -274,7 +258,7 @@ def _before_last_end(acts: list[GlobalAct]) -> list[GlobalAct]:
     return ended if acts[-1].filtered else ended[-1:]
 
 
-def channel(report: EndpointReport) -> dict[str, Any]:
+def channel(report: EndpointReport) -> answers.ChannelJson:
     """One channel to an AE, with its health in a word and in a sentence."""
     health, words = health_of(report)
     return {
@@ -291,7 +275,7 @@ def channel(report: EndpointReport) -> dict[str, Any]:
         "delivered": report.delivered,
         "failed": report.failed,
         "dead_letters": report.dead_letters,
-        "per_minute": report.per_minute,
+        "per_minute": list(report.per_minute),
         "latency": {"median": report.latency_median, "p95": report.latency_p95},
     }
 
@@ -309,7 +293,7 @@ def health_of(report: EndpointReport) -> tuple[str, str]:
     return "good", "has everything"
 
 
-def _letter(letter: Any) -> dict[str, Any]:
+def _letter(letter: Any) -> answers.DeadLetterJson:
     return {
         "sequence": letter.sequence,
         "channel": letter.endpoint.channel,

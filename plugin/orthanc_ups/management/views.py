@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
-from typing import Any, Final
+from typing import Final
 
 from ..core import tags
 from ..core.dataset import BINARY_VRS, DataSet, Element, is_empty, items, text, value, values
@@ -15,10 +15,9 @@ from ..core.events import Event, EventType
 from ..core.rules import rule_for
 from ..core.states import State
 from ..core.workitem import HistoryEntry, Workitem
+from . import answers
 from .completion import progress_of
 from .keyword_form import keyword_of, name_of, name_text, tag_of
-
-Json = dict[str, Any]
 
 _DAY_PRECISION: Final = 8
 _PERFORMER_NAME: Final = "00404037"
@@ -107,7 +106,7 @@ def _group_text(group: str) -> str:
 # --- a row of the list ---
 
 
-def row(workitem: Workitem, local: tzinfo | None) -> Json:
+def row(workitem: Workitem, local: tzinfo | None) -> answers.Row:
     """One line of the worklist."""
     content = workitem.attributes
     where = zone_of(content, local)
@@ -133,13 +132,13 @@ def row(workitem: Workitem, local: tzinfo | None) -> Json:
     }
 
 
-def history(workitem: Workitem) -> list[Json]:
+def history(workitem: Workitem) -> list[answers.HistoryEntryJson]:
     """Who did what when, and why if a reason was given; oldest first."""
     return [_entry(entry) for entry in workitem.history]
 
 
-def _entry(entry: HistoryEntry) -> Json:
-    shown: Json = {"at": iso(entry.at), "who": entry.who, "what": readable(entry.what)}
+def _entry(entry: HistoryEntry) -> answers.HistoryEntryJson:
+    shown: answers.HistoryEntryJson = {"at": iso(entry.at), "who": entry.who, "what": readable(entry.what)}
     return {**shown, "why": entry.why} if entry.why else shown
 
 
@@ -156,7 +155,7 @@ def readable(what: str) -> str:
     return _KEYWORD.sub(named, what)
 
 
-def patient(content: DataSet) -> Json:
+def patient(content: DataSet) -> answers.Patient:
     """Who it is about."""
     return {
         "name": person_text(value(content, tags.PATIENT_NAME)),
@@ -171,7 +170,7 @@ def _performer(item: DataSet) -> str:
     return named or next(map(code_text, items(item, tags.HUMAN_PERFORMER_CODES)), "?")
 
 
-def _course(workitem: Workitem) -> Json:
+def _course(workitem: Workitem) -> answers.Course:
     """What the history tells at a glance."""
     history = workitem.history
     claims = [entry for entry in history if entry.what == "claimed"]
@@ -187,10 +186,10 @@ def _course(workitem: Workitem) -> Json:
 # --- every attribute, readable ---
 
 
-def groups(workitem: Workitem, local: tzinfo | None) -> list[Json]:
+def groups(workitem: Workitem, local: tzinfo | None) -> list[answers.Group]:
     """All attributes under headings."""
     where = zone_of(workitem.attributes, local)
-    grouped: dict[str, list[Json]] = {name: [] for name in GROUP_ORDER}
+    grouped: dict[str, list[answers.NodeJson]] = {name: [] for name in GROUP_ORDER}
     for tag, attribute in workitem.attributes.items():
         if tag in _ALONE:
             continue
@@ -202,18 +201,23 @@ def groups(workitem: Workitem, local: tzinfo | None) -> list[Json]:
 _ALONE: Final = frozenset({tags.TRANSACTION_UID})
 
 
-def nodes(content: DataSet, where: Zone) -> list[Json]:
+def nodes(content: DataSet, where: Zone) -> list[answers.NodeJson]:
     """A data set as nodes."""
     return [node(tag, attribute, where) for tag, attribute in content.items()]
 
 
-def node(tag: str, attribute: Element, where: Zone) -> Json:
+def node(tag: str, attribute: Element, where: Zone) -> answers.NodeJson:
     """One attribute: its name in words and what it holds.
 
     ``values`` are texts; ``times`` their ISO 8601 form where they are date-times; ``items`` hold ``code`` if
     the item is a coded term, else ``nodes``.
     """
-    described: Json = {"tag": tag, "keyword": keyword_of(tag), "name": name_of(tag), "vr": attribute["vr"]}
+    described: answers.NodeJson = {
+        "tag": tag,
+        "keyword": keyword_of(tag),
+        "name": name_of(tag),
+        "vr": attribute["vr"],
+    }
     if attribute["vr"] == "SQ":
         described["items"] = [_item(item, where) for item in attribute.get("Value", ())]
     else:
@@ -223,7 +227,7 @@ def node(tag: str, attribute: Element, where: Zone) -> Json:
     return described
 
 
-def _item(content: DataSet, where: Zone) -> Json:
+def _item(content: DataSet, where: Zone) -> answers.Item:
     if tags.CODE_MEANING in content and content.keys() <= _CODE_CONTENT:
         code = text(content, tags.CODE_VALUE) or text(content, "00080119") or text(content, "00080120")
         scheme = text(content, tags.CODING_SCHEME)
@@ -242,12 +246,12 @@ def _texts(attribute: Element) -> list[str]:
     return ["" if value is None else str(value) for value in attribute["Value"]]
 
 
-def references(content: DataSet, sequence: str) -> list[Json]:
+def references(content: DataSet, sequence: str) -> list[answers.Reference]:
     """Inputs or outputs: what they are and from where they can be had."""
     return [_reference(item) for item in items(content, sequence)]
 
 
-def _reference(item: DataSet) -> Json:
+def _reference(item: DataSet) -> answers.Reference:
     instances = items(item, "00081199")
     sources = [
         *(text(part, "00080054") for part in items(item, "0040E021")),
@@ -267,7 +271,7 @@ def _reference(item: DataSet) -> Json:
 # --- events ---
 
 
-def event(report: Event, receivers: Sequence[Json], local: tzinfo | None) -> Json:
+def event(report: Event, receivers: Sequence[answers.Receiver], local: tzinfo | None) -> answers.EventJson:
     """An event report and what became of it at each receiver."""
     return {
         "sequence": report.sequence,

@@ -28,7 +28,7 @@ from ..core.statuses import Service, UpsError
 from ..core.workitem import Subscription, Workitem
 from ..dicomweb.response import HttpProblem
 from ..dicomweb.rights import Rights
-from . import views
+from . import answers, bodies, views
 from .completion import cancellation, for_creation, for_update, performed, performer_of
 from .fields import EDITABLE
 from .keyword_form import to_data_set, to_keywords
@@ -91,8 +91,8 @@ class Workitems:
 
     # --- reading ---
 
-    async def read(self, call: Call) -> dict[str, Any]:
-        """Everything about a workitem but its events."""
+    async def read(self, call: Call) -> answers.WorkitemJson:
+        """One workitem, readable: everything but its events."""
         workitem = await self._inspection.workitem(call.uid)
         local = self._clock.now().tzinfo
         content = workitem.attributes
@@ -124,7 +124,7 @@ class Workitems:
         performer = performer_of(workitem)
         return self._rights.may_act_for(user, performer) if performer else self._rights.may_administer(user)
 
-    def _subscribers(self, workitem: Workitem) -> list[dict[str, Any]]:
+    def _subscribers(self, workitem: Workitem) -> list[answers.WorkitemSubscriber]:
         return [
             {"ae": ae, "lock": state is Subscription.LOCK, "specific": ae in workitem.acts}
             for ae, state in self._inspection.subscribers(workitem)
@@ -135,14 +135,14 @@ class Workitems:
             return None
         return to_keywords(performed(workitem, self._clock.now(), self._facts.ae_title))
 
-    async def events(self, call: Call) -> dict[str, Any]:
-        """The event reports of a workitem, and what became of them at each receiver."""
+    async def events(self, call: Call) -> answers.Events:
+        """Event reports, and what became of them at each receiver."""
         logged = await self._inspection.event_log(call.uid)
         local = self._clock.now().tzinfo
         rows = [(report, [self._receiver(report, ae) for ae in report.receivers]) for report in logged]
         return {"events": [views.event(report, receivers, local) for report, receivers in reversed(rows)]}
 
-    def _receiver(self, event: Any, ae: str) -> dict[str, Any]:
+    def _receiver(self, event: Any, ae: str) -> answers.Receiver:
         """Why it was not told is what its channel last met with, or why it was given up."""
         state = self._inspection.delivered(event, ae)
         if state == "delivered":
@@ -170,47 +170,53 @@ class Workitems:
 
     # --- creating and changing ---
 
-    async def create(self, call: Call) -> dict[str, Any]:
-        """Create (PS3.4 CC.2.5), with what a template and the inputs in Orthanc add."""
+    async def create(self, call: Call, body: bodies.CreateWorkitem) -> answers.OutcomeJson:
+        """Create a workitem (PS3.4 CC.2.5), with what a template and the inputs in Orthanc add.
+
+        Type 2 attributes that are absent are added empty; state, priority, readiness and start get usual values.
+        """
         corrections = self._corrections()
-        dataset = to_data_set(self._starting.filled(call), "", corrections)
-        inputs = await self._resources.references(call, call.content.get("inputs"))
+        dataset = to_data_set(self._starting.filled(call, body), "", corrections)
+        inputs = await self._resources.references(call, body.inputs or ())
         if inputs and is_empty(dataset.get(_INPUT)):
             dataset[_INPUT] = element("SQ", *inputs)
-        uid = call.text("uid") or self._clock.new_uid()
+        uid = body.uid or self._clock.new_uid()
         attributes = for_creation(dataset, self._clock.now())
         command = Create(call.requester, uid, attributes, corrections.sentences)
         return told(await self._commands.execute(command), Service.CREATE)
 
-    async def update(self, call: Call) -> dict[str, Any]:
-        """Update while SCHEDULED (PS3.4 CC.2.6)."""
+    async def update(self, call: Call, body: bodies.UpdateWorkitem) -> answers.OutcomeJson:
+        """Change attributes while it is SCHEDULED (PS3.4 CC.2.6)."""
         corrections = self._corrections()
-        attributes = for_update(to_data_set(call.object("attributes"), "", corrections))
+        attributes = for_update(to_data_set(body.attributes, "", corrections))
         if not attributes:
             raise HttpProblem(400, '"attributes" is empty: there is nothing to change')
         command = Update(call.requester, call.uid, attributes, corrections=corrections.sentences)
         return told(await self._commands.execute(command), Service.UPDATE)
 
-    async def claim(self, call: Call) -> dict[str, Any]:
-        """Go IN PROGRESS on behalf of a performer. The Transaction UID is forgotten: closing needs none here."""
+    async def claim(self, call: Call, body: bodies.Body) -> answers.OutcomeJson:
+        """Go IN PROGRESS on behalf of a performer.
+
+        Nobody is told the Transaction UID; `complete` and `cancel` need none.
+        """
         command = ChangeState(call.requester, call.uid, State.IN_PROGRESS.value, self._clock.new_uid())
         return told(await self._commands.execute(command), Service.CHANGE_STATE)
 
-    async def complete(self, call: Call) -> dict[str, Any]:
-        """Close as COMPLETED for a performer; ``performed`` is the item of Performed Procedure Sequence."""
+    async def complete(self, call: Call, body: bodies.CompleteWorkitem) -> answers.OutcomeJson:
+        """Close as COMPLETED on behalf of a performer."""
         workitem = await self._inspection.workitem(call.uid)
         self._check_closing(workitem, call)
         offered = performed(workitem, self._clock.now(), self._facts.ae_title)
         corrections = self._corrections()
-        item = {**offered, **to_data_set(call.object("performed"), "performed", corrections)}
+        item = {**offered, **to_data_set(body.performed or {}, "performed", corrections)}
         attributes = for_update({tags.PERFORMED_PROCEDURE: element("SQ", dict(sorted(item.items())))})
         return await self._close(call, State.COMPLETED, attributes, corrections.sentences)
 
-    async def cancel(self, call: Call) -> dict[str, Any]:
-        """Close as CANCELED for a performer; the reason also goes into the workitem."""
+    async def cancel(self, call: Call, body: bodies.CancelWorkitem) -> answers.OutcomeJson:
+        """Close as CANCELED on behalf of a performer; the reason also goes into the workitem."""
         workitem = await self._inspection.workitem(call.uid)
         self._check_closing(workitem, call)
-        reasons = _reasons(call)
+        reasons = _reasons(call, body)
         call = replace(call, requester=replace(call.requester, reason=in_words(reasons)))
         return await self._close(call, State.CANCELED, cancellation(workitem, reasons))
 
@@ -227,39 +233,45 @@ class Workitems:
 
     async def _close(
         self, call: Call, state: State, attributes: DataSet, corrections: tuple[str, ...] = ()
-    ) -> dict[str, Any]:
+    ) -> answers.OutcomeJson:
         command = Close(call.requester, call.uid, state.value, attributes, corrections)
         return told(await self._commands.execute(command), Service.CHANGE_STATE)
 
-    async def request_cancel(self, call: Call) -> dict[str, Any]:
-        """Request Cancellation (PS3.4 CC.2.2)."""
-        information = _reasons(call) | _contact(call)
+    async def request_cancel(self, call: Call, body: bodies.RequestCancellation) -> answers.OutcomeJson:
+        """Request cancellation (PS3.4 CC.2.2).
+
+        SCHEDULED: it is canceled at once. IN PROGRESS: the performer is asked.
+        """
+        information = _reasons(call, body) | _contact(body)
         command = RequestCancel(call.requester, call.uid, dict(sorted(information.items())))
         return told(await self._commands.execute(command), Service.REQUEST_CANCEL)
 
-    async def purge(self, call: Call) -> dict[str, Any]:
-        """Forget a final workitem."""
+    async def purge(self, call: Call, query: bodies.ReasonQuery) -> answers.OutcomeJson:
+        """Delete a final workitem that no Deletion Lock holds.
+
+        The answer 410 tells the reason to whoever asks for the workitem later.
+        """
         return told(await self._commands.execute(Purge(call.requester, call.uid)), Service.UPDATE)
 
     # --- subscriptions to this workitem ---
 
-    async def subscribe(self, call: Call) -> dict[str, Any]:
-        """Subscribe an AE (PS3.4 CC.2.3)."""
-        command = Subscribe(call.requester, call.uid, call.ae, call.flag("lock"))
+    async def subscribe(self, call: Call, body: bodies.SubscribeToWorkitem) -> answers.OutcomeJson:
+        """Subscribe an AE to this workitem (PS3.4 CC.2.3)."""
+        command = Subscribe(call.requester, call.uid, call.ae, body.lock)
         return told(await self._commands.execute(command), Service.SUBSCRIBE)
 
-    async def unsubscribe(self, call: Call) -> dict[str, Any]:
-        """Unsubscribe an AE."""
+    async def unsubscribe(self, call: Call, query: bodies.ReasonQuery) -> answers.OutcomeJson:
+        """Unsubscribe an AE from this workitem."""
         command = Unsubscribe(call.requester, call.uid, call.ae)
         return told(await self._commands.execute(command), Service.UNSUBSCRIBE)
 
-    async def release_lock(self, call: Call) -> dict[str, Any]:
-        """Turn an AE's Deletion Lock into a plain subscription."""
+    async def release_lock(self, call: Call, query: bodies.ReasonQuery) -> answers.OutcomeJson:
+        """Release an AE's Deletion Lock; it stays subscribed."""
         command = ReleaseLock(call.requester, call.uid, call.ae)
         return told(await self._commands.execute(command), Service.UNSUBSCRIBE)
 
 
-def told(outcome: Outcome, service: Service) -> dict[str, Any]:
+def told(outcome: Outcome, service: Service) -> answers.OutcomeJson:
     """An outcome as JSON. Raises UpsError for one that HTTP calls an error."""
     if outcome.status.http_for(service) >= 400:
         raise UpsError(outcome.status)
@@ -268,24 +280,24 @@ def told(outcome: Outcome, service: Service) -> dict[str, Any]:
         "uid": outcome.uid,
         "status": outcome.status.name,
         "warning": outcome.status.meaning if warned else None,
-        "details": outcome.details,
+        "details": list(outcome.details),
     }
 
 
-def _reasons(call: Call) -> DataSet:
+def _reasons(call: Call, body: bodies.CancelWorkitem) -> DataSet:
     """Reason in words and as a code item. Raises UpsError, HttpProblem."""
     reasons: DataSet = {}
     if call.requester.reason:
         reasons[tags.REASON_FOR_CANCELLATION] = element("LT", call.requester.reason)
-    if call.content.get("code"):
-        reasons[tags.DISCONTINUATION_REASONS] = element("SQ", to_data_set(call.object("code"), "code"))
+    if body.code:
+        reasons[tags.DISCONTINUATION_REASONS] = element("SQ", to_data_set(body.code, "code"))
     return reasons
 
 
-def _contact(call: Call) -> DataSet:
+def _contact(body: bodies.RequestCancellation) -> DataSet:
     contact: DataSet = {}
-    if call.text("contact_uri").strip():
-        contact[tags.CONTACT_URI] = element("UR", call.text("contact_uri").strip())
-    if call.text("contact_name").strip():
-        contact[tags.CONTACT_NAME] = element("LO", call.text("contact_name").strip())
+    if uri := body.contact_uri.strip():
+        contact[tags.CONTACT_URI] = element("UR", uri)
+    if name := body.contact_name.strip():
+        contact[tags.CONTACT_NAME] = element("LO", name)
     return contact

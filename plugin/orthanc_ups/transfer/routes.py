@@ -10,11 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from typing import Any, Final
+from typing import Annotated, Final
+
+from msgspec import Meta, Struct
 
 from ..core.commands import Requester
 from ..core.statuses import UpsError
 from ..dicomweb.response import HttpProblem, WebResponse
+from ..management.answers import ImportedLines, ImportState
 from ..management.routing import JSON_LINES, Call, Route, json_response
 from ..store.port import StoreUnavailable
 from .exporter import Exporter, Position
@@ -24,8 +27,6 @@ from .records import Fate, Tail
 from .writer import encode, next_page
 
 _log = logging.getLogger("orthanc_ups.management")
-_USUAL_PAGE: Final = 500
-_GREATEST_PAGE: Final = 5_000
 PAGE_BYTES: Final = 4 * 1024 * 1024
 
 
@@ -100,6 +101,13 @@ class Importer:
             raise ImportStopped(number, 503, f"Orthanc cannot store it now: {error}") from error
 
 
+class ExportQuery(Struct):
+    """Which lines."""
+
+    after: Annotated[str, Meta(description="Where to go on: from the last line of the page before.")] = ""
+    limit: Annotated[int, Meta(ge=1, le=5_000, description="At most so many lines.")] = 500
+
+
 class Transfer:
     """Handlers of ``/ups/api/export`` and ``/ups/api/import``."""
 
@@ -110,31 +118,30 @@ class Transfer:
     def routes(self) -> tuple[Route, ...]:
         """What is offered."""
         return (
-            Route("GET", "/export", self.export),
+            Route("GET", "/export", self.export, answer_type=JSON_LINES),
             Route("GET", "/import", self.progress),
             Route("POST", "/import", self.take, JSON_LINES),
         )
 
-    async def export(self, call: Call) -> WebResponse:
-        """One page of lines."""
+    async def export(self, call: Call, query: ExportQuery) -> WebResponse:
+        """One page of everything, as lines of JSON. The last line says where to go on, if there is more."""
         try:
-            after = Position.parse(call.query["after"]) if call.query.get("after") else None
+            after = Position.parse(query.after) if query.after else None
         except ValueError as error:
             raise HttpProblem(400, f'"after" is {error}; take it from the last line of a page') from None
-        limit = call.asked_number("limit", _USUAL_PAGE, 1, _GREATEST_PAGE)
-        body = await export_page(self._exporter, after, limit)
+        lines = await export_page(self._exporter, after, query.limit)
         if after is None:
             _log.warning("%s: an export of the worklist begins", call.requester)
-        return WebResponse(200, (("Cache-Control", "no-store"),), body, JSON_LINES)
+        return WebResponse(200, (("Cache-Control", "no-store"),), lines, JSON_LINES)
 
-    async def progress(self, call: Call) -> dict[str, Any]:
+    async def progress(self, call: Call) -> ImportState:
         """How the last import stands."""
         return described(self._importer.account)
 
-    async def take(self, call: Call) -> Any:
-        """Some lines of an export, in its order."""
+    async def take(self, call: Call) -> ImportedLines | WebResponse:
+        """Take a page of an export in; repeating it does no harm."""
         try:
-            taken = await self._importer.feed(call.body, call.requester)
+            taken = await self._importer.feed(call.content, call.requester)
         except ImportStopped as stopped:
             account = described(self._importer.account)
             content = {"error": str(stopped), "line": stopped.number, "import": account}
@@ -142,7 +149,7 @@ class Transfer:
         return {"lines": taken, "import": described(self._importer.account)}
 
 
-def described(account: Account) -> dict[str, Any]:
+def described(account: Account) -> ImportState:
     """An import for people and programs."""
     counts = account.counts
     conflicts = sum(number for (_, fate), number in counts.items() if fate is Fate.CONFLICT)

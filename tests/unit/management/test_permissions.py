@@ -173,9 +173,10 @@ def test_nothing_in_a_request_makes_its_sender_somebody_else() -> None:
     spoofs = {"user": "admin", "ae": "AI", "requester": "AI", "requesting_ae": "AI"}
     desk = desk_of("ris")
     uid = next(iter(desk.worklist.workitems))
-    desk.ask("POST", f"/workitems/{uid}/claim", spoofs, query="user=admin&requester=AI&ae=AI")
+    desk.refused(400, "POST", f"/workitems/{uid}/claim", spoofs)
+    desk.ask("POST", f"/workitems/{uid}/claim", {}, query="user=admin&requester=AI&ae=AI")
     assert desk.worklist.workitems[uid].history[-1].who == "ris as RIS by page"
-    desk.refused(403, "POST", "/subscribers/AI/subscribe", {"scope": "global", "ae": "RIS", "user": "admin"})
+    desk.refused(403, "POST", "/subscribers/AI/subscribe", {"scope": "global"}, query="ae=RIS&user=admin")
     headers = {**JSON, "x-ups-query": "user=admin", "x-forwarded-user": "admin", "remote-user": "admin"}
     desk.refused(403, "DELETE", f"/workitems/{uid}", headers=headers, query="user=admin")
 

@@ -1,0 +1,556 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What ``/ups/api`` answers, as types: mypy holds the handlers to them, and openapi.json is made from them.
+
+Times are ISO 8601 in UTC; what is not known, or not yet, is null.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, NotRequired, TypeAlias, TypedDict
+
+from msgspec import Meta
+
+from .bodies import Attributes
+
+Time: TypeAlias = Annotated[str, Meta(extra_json_schema={"format": "date-time"})] | None
+
+
+class OutcomeJson(TypedDict):
+    """What became of a command."""
+
+    uid: str
+    status: str
+    warning: str | None
+    details: Annotated[list[str], Meta(description="One sentence for each value that was put right.")]
+
+
+# --- workitems ---
+
+
+class Patient(TypedDict):
+    """Whom a workitem is about."""
+
+    name: str
+    id: str
+    birth_date: str
+    sex: str
+
+
+class ProgressJson(TypedDict):
+    """How far the performer is."""
+
+    percent: float | None
+    description: str
+
+
+class Claim(TypedDict):
+    """Who performs a workitem, and since when."""
+
+    who: str
+    at: Time
+
+
+class Course(TypedDict):
+    """What the history says at a glance."""
+
+    created: Time
+    ended: Time
+    claimed: Claim | None
+    cancel_requested: bool
+
+
+class Row(Course):
+    """One line of the worklist."""
+
+    uid: str
+    number: Annotated[int, Meta(description="Creation number.")]
+    state: Annotated[
+        str, Meta(extra_json_schema={"enum": ["SCHEDULED", "IN PROGRESS", "COMPLETED", "CANCELED"]})
+    ]
+    priority: str
+    readiness: str
+    label: str
+    worklist: str
+    patient: Patient
+    code: str
+    stations: list[str]
+    performers: list[str]
+    start: str | None
+    expected: str | None
+    expires: str | None
+    modified: str | None
+    progress: ProgressJson
+
+
+class PageJson(TypedDict):
+    """Rows, and the number of all matches."""
+
+    total: int
+    offset: int
+    workitems: list[Row]
+
+
+class CodeJson(TypedDict):
+    """A coded term."""
+
+    meaning: str
+    value: str
+    scheme: str
+
+
+class Item(TypedDict, total=False):
+    """An item of a sequence: a coded term, or attributes."""
+
+    code: CodeJson
+    nodes: Annotated[list[Any], Meta(description="Attributes, as `Node`.")]
+
+
+class NodeJson(TypedDict):
+    """One attribute, readable."""
+
+    tag: str
+    keyword: str
+    name: str
+    vr: str
+    values: NotRequired[list[str]]
+    times: NotRequired[list[str | None]]
+    items: NotRequired[list[Item]]
+
+
+class Group(TypedDict):
+    """Attributes under a heading."""
+
+    name: str
+    attributes: list[NodeJson]
+
+
+class Reference(TypedDict):
+    """An input or an output, and from where it can be had."""
+
+    type: str
+    study: str
+    series: str
+    instances: int
+    instance: str
+    sources: list[str]
+
+
+class HistoryEntryJson(TypedDict):
+    """Who did what when."""
+
+    at: Time
+    who: str
+    what: str
+    why: NotRequired[Annotated[str, Meta(description="The reason, if one was given.")]]
+
+
+class WorkitemSubscriber(TypedDict):
+    """An AE that is subscribed to a workitem."""
+
+    ae: str
+    lock: bool
+    specific: Annotated[bool, Meta(description="It subscribed to this very workitem.")]
+
+
+class WorkitemJson(Row):
+    """One workitem: row, all attributes in groups, history, subscribers, and what may be done."""
+
+    actions: Annotated[
+        list[str], Meta(description="Of edit, claim, complete, cancel, request-cancel, purge.")
+    ]
+    groups: list[Group]
+    inputs: list[Reference]
+    outputs: list[Reference]
+    history: list[HistoryEntryJson]
+    subscribers: list[WorkitemSubscriber]
+    form: Attributes
+    closing: Attributes | None
+
+
+class Receiver(TypedDict):
+    """What became of an event at one receiver."""
+
+    ae: str
+    state: Annotated[str, Meta(extra_json_schema={"enum": ["delivered", "waiting", "dead"]})]
+    why: NotRequired[str]
+    retry: NotRequired[Time]
+
+
+class EventJson(TypedDict):
+    """An event report."""
+
+    sequence: int
+    type: Annotated[int, Meta(ge=1, le=5)]
+    name: str
+    at: Time
+    summary: str
+    nodes: list[NodeJson]
+    receivers: list[Receiver]
+
+
+class Events(TypedDict):
+    """Event reports, the latest first."""
+
+    events: list[EventJson]
+
+
+class ChangesJson(TypedDict):
+    """The number for the next question, and the workitems that changed."""
+
+    number: int
+    uids: list[str]
+    complete: Annotated[bool, Meta(description="False: more changed than is listed; read everything again.")]
+
+
+# --- subscribers ---
+
+
+class Latency(TypedDict):
+    """Seconds from a change to its delivery."""
+
+    median: float | None
+    p95: float | None
+
+
+class ChannelJson(TypedDict):
+    """One way to an AE."""
+
+    channel: Annotated[str, Meta(description="`dimse`, `websocket` or `webhook:NAME`.")]
+    health: Annotated[str, Meta(extra_json_schema={"enum": ["good", "idle", "trouble", "unreachable"]})]
+    words: str
+    durable: bool
+    pending: int
+    oldest: Time
+    last_success: Time
+    last_error: str
+    last_error_at: Time
+    retry: Time
+    delivered: int
+    failed: int
+    dead_letters: int
+    per_minute: Annotated[list[int], Meta(description="Deliveries in each of the last 60 minutes.")]
+    latency: Latency
+
+
+class GlobalSubscription(TypedDict):
+    """A subscription to every workitem."""
+
+    lock: bool
+
+
+class Filter(TypedDict):
+    """A filtered subscription."""
+
+    sequence: int
+    scope: NotRequired[str]
+    words: str
+    filter: Attributes
+    mechanisms: Annotated[
+        list[str],
+        Meta(description="Of fuzzy, empty, multiple: names, Empty and Multiple Value Matching."),
+    ]
+    lock: bool
+    since: Time
+
+
+class SpecificSubscription(TypedDict):
+    """A subscription to one workitem."""
+
+    uid: str
+    lock: bool
+
+
+class SubscribedWorkitem(SpecificSubscription):
+    """A subscription to one workitem, and what that is about."""
+
+    label: str
+    state: str
+
+
+class SubscriptionsJson(TypedDict):
+    """The subscriptions of an AE in words."""
+
+    everything: GlobalSubscription | None
+    filters: list[Filter]
+    suspended: list[Filter]
+
+
+class SubscriberJson(SubscriptionsJson):
+    """A subscriber: subscriptions in words, and the health of delivery."""
+
+    ae: str
+    known: Annotated[bool, Meta(description="It is in DicomModalities.")]
+    specific: int
+    locks: int
+    channels: list[ChannelJson]
+
+
+class OneSubscriber(SubscriberJson):
+    """A subscriber, with a page of the workitems that it subscribed to one by one, the latest first."""
+
+    workitems: list[SpecificSubscription]
+
+
+class SubscribersJson(TypedDict):
+    """Every subscriber."""
+
+    subscribers: list[SubscriberJson]
+
+
+class SubscribedWorkitems(TypedDict):
+    """How many there are in all, and a page of them, the latest first."""
+
+    total: int
+    workitems: list[SubscribedWorkitem]
+
+
+class Seconds(TypedDict):
+    """How long it took."""
+
+    seconds: float
+
+
+class Channels(TypedDict):
+    """On how many channels it is on its way."""
+
+    channels: int
+
+
+class Pending(TypedDict):
+    """How many events wait."""
+
+    pending: int
+
+
+class Dropped(TypedDict):
+    """How many events were given up."""
+
+    dropped: int
+
+
+class Resent(TypedDict):
+    """How many events are on their way again."""
+
+    resent: int
+
+
+class RangeJson(TypedDict):
+    """Sequence numbers."""
+
+    first: int
+    last: int
+
+
+class DeadLetterJson(TypedDict):
+    """An event, or several, that was given up."""
+
+    sequence: int
+    channel: str
+    type: int
+    name: str
+    uid: str
+    at: Time
+    died: Time
+    reason: str
+    count: int
+
+
+class DeadLettersJson(TypedDict):
+    """Events that were given up, oldest first."""
+
+    total: int
+    letters: list[DeadLetterJson]
+
+
+# --- making workitems ---
+
+
+class TemplateFieldJson(TypedDict):
+    """What a form begins with."""
+
+    default: Any
+    choices: list[Any]
+    required: bool
+    fixed: bool
+
+
+class TemplateJson(TypedDict):
+    """A template of ``Ups.Templates``."""
+
+    name: str
+    description: str
+    fields: dict[str, TemplateFieldJson]
+
+
+class Templates(TypedDict):
+    """Every template, with defaults for now."""
+
+    templates: list[TemplateJson]
+
+
+class PossibleInput(TypedDict):
+    """A resource of Orthanc to choose as an input."""
+
+    level: str
+    id: str | None
+    label: str
+    instances: int
+    chosen: bool
+
+
+class Prefill(TypedDict):
+    """The beginning of a workitem."""
+
+    level: str
+    title: str
+    study: str
+    patient_id: str
+    attributes: Attributes
+    inputs: list[PossibleInput]
+
+
+class Link(TypedDict):
+    """An address relative to Orthanc's root."""
+
+    name: str
+    url: str
+
+
+class Links(TypedDict):
+    """Where a browser can look; nowhere if it is not in this Orthanc."""
+
+    links: list[Link]
+
+
+# --- the whole ---
+
+
+class WorklistCounts(TypedDict):
+    """Workitems of one worklist by state."""
+
+    worklist: str
+    states: dict[str, int]
+
+
+class CountsJson(TypedDict):
+    """Workitems by state, and by worklist and state."""
+
+    states: dict[str, int]
+    worklists: list[WorklistCounts]
+
+
+class LatencyChart(TypedDict):
+    """Seconds per step."""
+
+    median: list[float | None]
+    p95: list[float | None]
+
+
+class Chart(TypedDict):
+    """How often something happened in each step."""
+
+    minutes: int
+    step: int
+    created: list[int | None]
+    changed: list[int | None]
+    updated: list[int | None]
+    delivered: list[int | None]
+    latency: LatencyChart
+
+
+class Charts(TypedDict):
+    """The last hour and the last day."""
+
+    hour: Chart
+    day: Chart
+
+
+class DeliveryCountsJson(TypedDict):
+    """Delivery in numbers."""
+
+    pending: int
+    dead_letters: int
+    subscribers: int
+
+
+class ListenerAddress(TypedDict):
+    """An address at which the plugin listens."""
+
+    name: str
+    address: str
+    note: str
+
+
+class OverviewJson(CountsJson):
+    """The whole at a glance."""
+
+    charts: Charts
+    delivery: DeliveryCountsJson
+    listeners: list[ListenerAddress]
+    started: Time
+    warnings: list[str]
+
+
+class UserRights(TypedDict):
+    """What this user may do (``Ups.Users``). Who administers may act for any AE title."""
+
+    act: bool
+    administer: bool
+    ae_titles: list[str]
+
+
+class FilterKey(TypedDict):
+    """A matching key of the list."""
+
+    name: str
+    label: str
+    kind: Annotated[str, Meta(extra_json_schema={"enum": ["text", "choice", "datetime", "date", "uid"]})]
+    choices: list[str]
+    wildcards: bool
+    usual: bool
+
+
+class System(TypedDict):
+    """What does not change while a page is open: who we are, and the vocabulary of filters and forms."""
+
+    name: str
+    ae: str
+    version: str
+    orthanc_version: str
+    user: str | None
+    rights: UserRights
+    workitems_url: str
+    states: list[str]
+    orders: list[str]
+    filters: list[FilterKey]
+    fields: list[dict[str, Any]]
+    reasons: list[dict[str, str]]
+    aes: list[str]
+
+
+# --- transfer ---
+
+
+class ImportConflict(TypedDict):
+    """A record that was not taken because ours is another one."""
+
+    kind: str
+    name: str
+    why: str
+
+
+ImportState = TypedDict(
+    "ImportState",
+    {
+        "state": str,
+        "mode": str,
+        "from": str,
+        "counts": dict[str, dict[str, int | None]],
+        "conflicts": list[ImportConflict],
+        "conflicts_listed_at_most": int,
+        "conflicts_in_all": int,
+    },
+)
+
+
+ImportedLines = TypedDict("ImportedLines", {"lines": int, "import": ImportState})
