@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .orthanc.sdk import ChangeCallback, Orthanc, ReceivedCallback, StoreFilter
+    from .orthanc.sdk import ChangeCallback, Orthanc, ReceivedCallback, StoreFilter, WorklistCallback
 
 __version__ = "1.0.0"
 
@@ -20,11 +20,13 @@ def install(
     on_change: ChangeCallback | None = None,
     received_instance: ReceivedCallback | None = None,
     c_store_filter: StoreFilter | None = None,
+    worklist: WorklistCallback | None = None,
 ) -> None:
     """Register the plugin with Orthanc, together with those callbacks of the script of which Orthanc takes only one.
 
-    The script must not register these three kinds itself; any other callback it may. Without ``Ups.Enable`` its
-    callbacks are registered alone. What they raise is Orthanc's to log, and does not touch the plugin.
+    The script must not register these kinds itself (the last one only with ``Ups.ModalityWorklist``); any other
+    callback it may. Without ``Ups.Enable`` its callbacks are registered alone. What they raise is Orthanc's to log,
+    and does not touch the plugin.
 
     Args:
         orthanc: the module ``orthanc``.
@@ -32,6 +34,7 @@ def install(
         received_instance: called with each instance that the plugin does not refuse (DICOM file, origin); returns an
             action and the modified file or None. What it modifies is judged by the plugin again.
         c_store_filter: called with each instance of a C-STORE that the plugin does not refuse; returns its status.
+        worklist: called with each worklist query (answers, query, calling and called AE title), after the plugin.
 
     Raises:
         SystemExit: orthanc.json is wrong, or Python packages are missing; one line in the log says so. That ends
@@ -45,4 +48,4 @@ def install(
     from .app import Plugin  # not before it is certain that this process is fresh
     from .orthanc.hooks import SiteCallbacks
 
-    Plugin(orthanc, SiteCallbacks(on_change, received_instance, c_store_filter)).register()
+    Plugin(orthanc, SiteCallbacks(on_change, received_instance, c_store_filter, worklist)).register()

@@ -18,6 +18,8 @@ from .management import pages as orthanc_pages
 from .management.explorer_files import orthanc_explorer_buttons
 from .management.operating import start_warnings
 from .management.templates import read_templates
+from .modality.self_test import worklists_plugin_is_loaded
+from .modality.worklist_callback import WorklistRequests, folder_of
 from .monitoring.audit import emitter
 from .monitoring.metrics import Instruments, publisher
 from .orthanc import logs
@@ -94,6 +96,7 @@ class Plugin:
         self._thread = LoopThread("ups", lambda: self._orthanc.SetCurrentThreadName("ups"))
         token = self._orthanc.GenerateRestApiAuthorizationToken()
         guard = UploadGuard(self._orthanc, self._own, self._callbacks)
+        self._worklists = self._worklist_requests(settings, surroundings)
         self._site = Site(
             settings,
             surroundings,
@@ -102,12 +105,25 @@ class Plugin:
             self._thread,
             self._instruments(guard, surroundings),
             key_values(self._orthanc),
+            self._worklists,
         )
         self._register_callbacks(guard)
         self._register_routes(settings)
         self._register_pages()
         for warning in start_warnings(settings, surroundings):
             _log.warning("%s", warning)
+
+    def _worklist_requests(self, settings: Settings, surroundings: Surroundings) -> WorklistRequests | None:
+        if not settings.modality_worklist.enable:
+            return None
+        return WorklistRequests(
+            self._thread.submit,
+            settings,
+            surroundings,
+            folder_of(surroundings),
+            self._callbacks.worklist,
+            is_first=not (surroundings.worklists_enabled and worklists_plugin_is_loaded()),
+        )
 
     def _instruments(self, guard: UploadGuard, surroundings: Surroundings) -> Instruments:
         emit = emitter(self._orthanc, allow_threads=surroundings.allow_threads)
@@ -116,6 +132,9 @@ class Plugin:
     def _register_callbacks(self, guard: UploadGuard) -> None:
         self._orthanc.RegisterReceivedInstanceCallback(guard.received)
         self._orthanc.RegisterIncomingCStoreInstanceFilter(guard.c_store)
+        worklist = self._worklists or self._callbacks.worklist
+        if worklist is not None:
+            self._orthanc.RegisterWorklistCallback(worklist)
         self._orthanc.RegisterOnChangeCallback(
             ChangeForwarder(
                 self._orthanc,
@@ -136,6 +155,9 @@ class Plugin:
             self._orthanc.RegisterIncomingCStoreInstanceFilter(self._callbacks.c_store_filter)
         if self._callbacks.on_change is not None:
             self._orthanc.RegisterOnChangeCallback(self._callbacks.on_change)
+
+        if self._callbacks.worklist is not None:
+            self._orthanc.RegisterWorklistCallback(self._callbacks.worklist)
 
     def _register_routes(self, settings: Settings) -> None:
         for pattern in orthanc_port.patterns(settings):

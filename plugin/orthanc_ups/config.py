@@ -21,11 +21,12 @@ from typing import Any, Final, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
 from .core.ae_titles import InvalidAeTitle, valid_ae_title
-from .settings import STORES, Duration, Of, Range, Settings, Surroundings, Webhook
+from .settings import STORES, Duration, ModalityWorklist, Of, Range, Settings, Surroundings, Webhook
 
 _UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 ENCODED_SECRET: Final = "whsec_"  # noqa: S105 - a prefix
 """A webhook's secret that begins with this is base64."""
+_LONGEST_CODE: Final = 16  # characters of VR SH
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 
 
@@ -163,6 +164,7 @@ def _checked(settings: Settings) -> Settings:
                 _check_aet(ae, f"Ups.Users.{user}[{index}]")
     for index, webhook in enumerate(settings.webhooks):
         _check_webhook(webhook, f"Ups.Webhooks[{index}]")
+    _check_modality_worklist(settings.modality_worklist)
     _check_addresses(settings)
     if settings.http_port == settings.dicom_port:
         raise ConfigurationError('"Ups.HttpPort" and "Ups.DicomPort" are the same')
@@ -190,6 +192,29 @@ def _check_aet(title: str, path: str) -> None:
     except InvalidAeTitle:
         expected = "an AE title of 1 to 16 characters without slash or backslash"
         raise ConfigurationError(f'"{path}" is {title!r}, expected {expected}') from None
+
+
+def _check_modality_worklist(worklist: ModalityWorklist) -> None:
+    for ae, code in worklist.stations.items():
+        path = f"Ups.ModalityWorklist.Stations.{ae}"
+        _check_aet(ae, path)
+        value, separator, scheme = code.partition("^")
+        is_scheme = (not separator and not scheme) or 1 <= len(scheme.strip()) <= _LONGEST_CODE
+        if (
+            not 1 <= len(value.strip()) <= _LONGEST_CODE
+            or not is_scheme
+            or not _is_plain(code)
+            or "^" in scheme
+        ):
+            expected = (
+                'a station code such as "CTROOM1" or "CTROOM1^99HOSPITAL", each part of 1 to 16 characters'
+            )
+            raise ConfigurationError(f'"{path}" is {shown(code)}, expected {expected}')
+    for ae, modality in worklist.modalities.items():
+        path = f"Ups.ModalityWorklist.Modalities.{ae}"
+        _check_aet(ae, path)
+        if not re.fullmatch(r"[A-Z0-9_ ]{1,16}", modality):
+            raise ConfigurationError(f'"{path}" is {shown(modality)}, expected a modality such as "CT"')
 
 
 def _check_webhook(webhook: Webhook, path: str) -> None:

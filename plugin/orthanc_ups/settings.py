@@ -52,6 +52,17 @@ class Webhook:
 
 
 @dataclass(frozen=True, slots=True)
+class ModalityWorklist:
+    """``ModalityWorklist``: workitems for modalities that know worklist queries (MWL) and MPPS only."""
+
+    enable: bool = False
+    stations: Mapping[str, str] = field(default_factory=dict)  # AE title to "CODE" or "CODE^SCHEME"
+    modalities: Mapping[str, str] = field(default_factory=dict)  # AE title to Modality (0008,0060)
+    show_in_progress: bool = False  # True: workitems that are IN PROGRESS are answered too, as STARTED
+    maximum_answers: Count = 1_000  # per query, without those of the worklists plugin
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """The ``Ups`` section. Fields in the order of the tables in docs/settings.md."""
 
@@ -120,6 +131,9 @@ class Settings:
     web_socket_ping: Timeout = 20.0
     web_socket_queue: Count = 1_000  # events a slow socket may lag before it is dropped
 
+    # Modalities
+    modality_worklist: ModalityWorklist = field(default_factory=ModalityWorklist)
+
     # The page
     templates: tuple[Mapping[str, object], ...] = ()
 
@@ -180,6 +194,10 @@ class Surroundings:
     always_allow_find_worklist: Annotated[bool, Of("DicomAlwaysAllowFindWorklist")] = False
     dicom_scu_timeout: Annotated[int, Of("DicomScuTimeout")] = 10  # seconds
     default_encoding: Annotated[str, Of("DefaultEncoding")] = "Latin1"
+    worklists_enabled: Annotated[bool, Of("Worklists.Enable")] = False
+    worklists_folder: Annotated[str, Of("Worklists.Database")] = ""
+    worklists_of_issuer: Annotated[bool, Of("Worklists.FilterIssuerAet")] = False
+    worklists_limit: Annotated[int, Of("Worklists.LimitAnswers")] = 0  # 0: no limit
     dicom_tls_enabled: Annotated[bool, Of("DicomTlsEnabled")] = False
     dicom_tls_certificate: Annotated[str, Of("DicomTlsCertificate")] = ""
     dicom_tls_private_key: Annotated[str, Of("DicomTlsPrivateKey")] = ""

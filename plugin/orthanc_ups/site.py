@@ -38,6 +38,10 @@ from .health import Health
 from .management import operating
 from .management.explorer_files import serve
 from .management.pages import OrthancAdmission, OrthancPages
+from .modality.self_test import OTHER_IS_FIRST, SelfTest
+from .modality.stations import Stations
+from .modality.worklist import ModalityWorklists
+from .modality.worklist_callback import WorklistRequests
 from .monitoring.audit import AuditLog
 from .monitoring.disk_space import DiskSpace
 from .monitoring.metrics import Instruments, Interfaces, Metrics, meters, sources
@@ -84,10 +88,12 @@ class Site:
         thread: LoopThread,
         instruments: Instruments,
         key_values: KeyValueStore | None,
+        worklists: WorklistRequests | None = None,
     ) -> None:
         """Prepare, without touching loop or network.
 
-        ``authorization`` is the token for Orthanc's own port; ``key_values`` None if the SDK has no such calls.
+        ``authorization`` is the token for Orthanc's own port; ``key_values`` None if the SDK has no such calls;
+        ``worklists`` answers worklist queries on Orthanc's DICOM port, None if it shall not.
 
         Raises:
             OSError: the certificate of Orthanc's HTTP server cannot be used.
@@ -112,12 +118,15 @@ class Site:
         self._entries: StoreEntries
         self._titles = AeTitles(strict=surroundings.strict_aet_comparison)
         self._modalities = OrthancModalities(self._loopback, self._titles)
+        self._worklists = worklists
+        self._stations = Stations(settings.modality_worklist, self._titles)
         self._zone = local_zone()
         index = Path(surroundings.index_folder)
         self._disk_space = DiskSpace((index, self._projection_file().parent))
         self._own_ae = settings.aet or surroundings.dicom_aet
         self._node, self._worklist = Opened(), Opened()
         self._opening: asyncio.Task[None] | None = None
+        self._warnings: list[str] = []
         self._mark: NodeMark | None = None
         self.service: UpsService | None = None
 
@@ -263,6 +272,8 @@ class Site:
         self._worklist.keep(watch.run)
         self._tell(service, Interfaces(server, dimse, http, self.health, sockets))
         await self._open_pages(service, dimse)
+        if self._worklists is not None:
+            await self._open_worklists(service, self._worklists)
         http.serve(web.answer)
         self.health.opened(lambda: watch.trouble or "; ".join(self._disk_space.warnings()))
         await asyncio.gather(self._patiently("the DIMSE port", server.start), listening)
@@ -421,13 +432,40 @@ class Site:
             self._rights,
             self._origins,
             OrthancAdmission(self._authorization),
-            self._disk_space.warnings,
+            lambda: (*self._disk_space.warnings(), *self._warnings),
         )
         self._worklist.keep(activity.run)
         assert self._routes is not None  # opened before the page
         self._pages = OrthancPages(
             self._requests, api.answer, serve, self._authorization, self._routes.service, self._origins
         )
+
+    async def _open_worklists(self, service: UpsService, requests: WorklistRequests) -> None:
+        """Answer worklist queries, and test whether Orthanc asks us at all."""
+        worklist = ModalityWorklists(
+            self._settings.modality_worklist, service.workitems, self._stations, self._zone
+        )
+        requests.find = worklist.find
+        self._worklist.add(self._close_worklists)
+        test = SelfTest(
+            self._surroundings,
+            self._own_ae,
+            self._modalities.all,
+            lambda: dimse_tls.client_context(self._surroundings),
+        )
+        requests.is_self_test = test.recognizes
+        self._worklist.begin(self._test_worklists(requests, test))
+
+    async def _test_worklists(self, requests: WorklistRequests, test: SelfTest) -> None:
+        asked = await test.is_asked()
+        if asked is False or (asked is None and not requests.is_first):
+            _log.warning("%s", OTHER_IS_FIRST)
+            self._warnings.append(OTHER_IS_FIRST)
+
+    async def _close_worklists(self) -> None:
+        assert self._worklists is not None
+        self._worklists.find = None
+        self._warnings.clear()
 
     # --- closing ---
 

@@ -30,6 +30,7 @@ LAYERS = (
     "dimse",
     "dicomweb",
     "webhook",
+    "modality",
     "transfer",
     "management",
     "rules",

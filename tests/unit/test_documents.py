@@ -15,7 +15,7 @@ import pytest
 from orthanc_ups.config import key_in_orthanc, key_of, read_settings
 from orthanc_ups.dicomweb.resources import Kind
 from orthanc_ups.monitoring.metrics import METRICS
-from orthanc_ups.settings import Settings, Surroundings, Webhook
+from orthanc_ups.settings import ModalityWorklist, Settings, Surroundings, Webhook
 from tests.unit.management.test_openapi import routes
 from tests.unit.test_architecture import CHECKOUT
 
@@ -40,7 +40,10 @@ def key(cell: str) -> str:
 
 SETTING_ROWS = list(tables(SETTINGS))
 WEBHOOK_ROWS = next(table for table in SETTING_ROWS if key(table[0][0]) == "Url")
-OWN_ROWS = [row for table in SETTING_ROWS if table is not WEBHOOK_ROWS for row in table]
+WORKLIST_ROWS = next(
+    table for table in SETTING_ROWS if key(table[1 if len(table) > 1 else 0][0]) == "Stations"
+)
+OWN_ROWS = [row for table in SETTING_ROWS if table not in (WEBHOOK_ROWS, WORKLIST_ROWS) for row in table]
 
 
 def names(kind: type[Any]) -> list[str]:
@@ -53,6 +56,16 @@ def test_every_setting_stands_in_the_table_once_and_nothing_else() -> None:
 
 def test_every_key_of_a_webhook_stands_in_its_table_once_and_nothing_else() -> None:
     assert [key(row[0]) for row in WEBHOOK_ROWS] == names(Webhook)
+
+
+def test_every_key_of_the_modality_worklist_stands_in_its_table_once_and_nothing_else() -> None:
+    assert [key(row[0]) for row in WORKLIST_ROWS] == names(ModalityWorklist)
+
+
+@pytest.mark.parametrize("row", WORKLIST_ROWS, ids=lambda row: str(row[0]))
+def test_the_default_of_a_key_of_the_modality_worklist_is_the_one_of_the_code(row: tuple[str, ...]) -> None:
+    written = {key(row[0]): json.loads(row[1].strip("`"))}
+    assert read_settings({"ModalityWorklist": written}) == Settings()
 
 
 @pytest.mark.parametrize("row", OWN_ROWS, ids=lambda row: str(row[0]))
@@ -70,7 +83,7 @@ def test_the_default_of_a_webhook_is_the_one_of_the_code(row: tuple[str, ...]) -
     assert read_settings({"Webhooks": [written]}) == read_settings({"Webhooks": [WEBHOOK]})
 
 
-@pytest.mark.parametrize("row", [*OWN_ROWS, *WEBHOOK_ROWS], ids=lambda row: str(row[0]))
+@pytest.mark.parametrize("row", [*OWN_ROWS, *WEBHOOK_ROWS, *WORKLIST_ROWS], ids=lambda row: str(row[0]))
 def test_every_setting_has_its_meaning_in_a_sentence(row: tuple[str, ...]) -> None:
     assert len(row) == 3 and row[2].endswith(".") and len(row[2]) > 10
 

@@ -25,7 +25,7 @@ from .dicom_file import (
     Search,
     identify,
 )
-from .sdk import ChangeCallback, DicomInstance, Orthanc, ReceivedCallback, StoreFilter
+from .sdk import ChangeCallback, DicomInstance, Orthanc, ReceivedCallback, StoreFilter, WorklistCallback
 
 _log = logging.getLogger("orthanc_ups.hooks")
 
@@ -71,11 +71,13 @@ class SiteCallbacks:
         on_change: called for each change, after ours.
         received_instance: decides about each instance that we do not refuse.
         c_store_filter: decides about each C-STORE that we do not refuse.
+        worklist: adds answers to each worklist query, after ours.
     """
 
     on_change: ChangeCallback | None = None
     received_instance: ReceivedCallback | None = None
     c_store_filter: StoreFilter | None = None
+    worklist: WorklistCallback | None = None
 
 
 _NO_CALLBACKS: Final = SiteCallbacks()

@@ -85,6 +85,10 @@ class OrthancModalities:
             sorted({self._titles.spelled(group[0].ae_title) for group in self._by_ae_title.values()})
         )
 
+    def all(self) -> tuple[Modality, ...]:
+        """Every entry, from memory."""
+        return tuple(modality for group in self._by_ae_title.values() for modality in group)
+
     async def lookup(self, ae_title: str) -> tuple[Modality, ...]:
         """As ``by_ae_title``, but asks Orthanc first if the AE title is unknown or the view is old.
 

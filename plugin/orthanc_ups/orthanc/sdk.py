@@ -128,6 +128,27 @@ class KeyValueStore(Protocol):
         """Walk through a store."""
 
 
+class WorklistQueryCall(Protocol):
+    """A worklist query (C-FIND MWL) on Orthanc's own DICOM port."""
+
+    def WorklistGetDicomQuery(self) -> bytes:
+        """The identifier, as a DICOM file."""
+
+    def WorklistIsMatch(self, dicom: bytes, /) -> bool:
+        """Whether a DICOM file fits the query, by Orthanc's own matching."""
+
+
+class WorklistAnswersCall(Protocol):
+    """The answers to a worklist query."""
+
+    def WorklistAddAnswer(self, query: WorklistQueryCall, dicom: bytes, /) -> None:
+        """Add an answer, a DICOM file of which Orthanc sends what the query asks for."""
+
+    def WorklistMarkIncomplete(self) -> None:
+        """Let the final status say that there may be more answers."""
+
+
+WorklistCallback: TypeAlias = Callable[[WorklistAnswersCall, WorklistQueryCall, str, str], None]
 RestCallback: TypeAlias = Callable[..., None]
 ChangeCallback: TypeAlias = Callable[[int, int, str], None]
 ReceivedCallback: TypeAlias = Callable[[bytes, int], tuple[int, bytes | None]]
@@ -172,6 +193,9 @@ class Orthanc(Protocol):
 
     def RegisterIncomingCStoreInstanceFilter(self, callback: StoreFilter, /) -> None:
         """Give each C-STORE a DIMSE status; other than 0 refuses it."""
+
+    def RegisterWorklistCallback(self, callback: WorklistCallback, /) -> None:
+        """Answer worklist queries: answers, query, calling and called AE title. Orthanc asks the first plugin only."""
 
     def SetMetricsValue(self, name: str, value: float, kind: int, /) -> None:
         """Set a metric of ``/tools/metrics-prometheus``; once Orthanc has started."""

@@ -235,10 +235,15 @@ class WorkitemStore:
 
     async def stream(self, query: Query) -> AsyncIterator[list[DataSet]]:
         """Answers of a C-FIND in chunks."""
+        async for chunk in self.stream_whole(query):
+            yield [query.select(attributes) for attributes in chunk]
+
+    async def stream_whole(self, query: Query) -> AsyncIterator[list[DataSet]]:
+        """The attributes of all matches in chunks, in the order of start."""
         self.check()
         try:
             async for chunk in self._projection.stream(query):
-                yield [query.select(attributes) for attributes in chunk]
+                yield chunk
         except ProjectionBroken as error:
             raise self._broke(error) from error
 

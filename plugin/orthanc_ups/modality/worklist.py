@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Answers to worklist queries from the workitems, as data sets. The one lookup for whoever asks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import Final, cast
+
+from ..core import tags
+from ..core.dataset import DataSet, text
+from ..core.date_times import Zone
+from ..core.matching import Query
+from ..core.states import State
+from ..core.workitem import Workitem
+from ..settings import ModalityWorklist
+from ..worklist.workitem_store import WorkitemStore
+from .scheduled_steps import answers_of
+from .stations import Stations
+from .worklist_query import WorklistQuery
+
+_WITHIN: Final = 15.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class WorklistAnswers:
+    """What a worklist query finds.
+
+    Attributes:
+        answers: with exactly the attributes that were asked for, by scheduled start.
+        reason: why they are not all, "" if they are.
+    """
+
+    answers: Sequence[DataSet]
+    reason: str = ""
+
+
+class ModalityWorklists:
+    """Looks up scheduled steps. Lives on the loop."""
+
+    def __init__(
+        self, settings: ModalityWorklist, workitems: WorkitemStore, stations: Stations, local: Zone
+    ) -> None:
+        """``local`` is the zone of dates and times without offset."""
+        self._settings = settings
+        self._workitems = workitems
+        self._stations = stations
+        self._local = local
+
+    async def find(self, identifier: DataSet) -> WorklistAnswers:
+        """The answers to a query.
+
+        Raises:
+            UnusableKey: a key has a value that is none for its attribute.
+            UpsError: the worklist cannot be read now.
+        """
+        query = WorklistQuery(identifier, self._stations, self._local)
+        answers: list[DataSet] = []
+        seen: set[str] = set()
+        try:
+            async with asyncio.timeout(_WITHIN):
+                async with contextlib.aclosing(self._candidates(query)) as candidates:
+                    async for workitem in candidates:
+                        if workitem.uid in seen:
+                            continue
+                        seen.add(workitem.uid)
+                        answers += self._fitting(query, workitem)
+                        if len(answers) > self._settings.maximum_answers:
+                            break
+        except TimeoutError:
+            return WorklistAnswers(answers, f"the search took more than {_WITHIN:g} s")
+        most = self._settings.maximum_answers
+        if len(answers) > most:
+            return WorklistAnswers(answers[:most], f"there are more than {most} (MaximumAnswers)")
+        return WorklistAnswers(answers)
+
+    def _fitting(self, query: WorklistQuery, workitem: Workitem) -> list[DataSet]:
+        answers = answers_of(workitem.attributes, workitem.created, self._stations, self._local)
+        completed = map(query.completed, answers)
+        return [query.select(answer) for answer in completed if query.matches(answer)]
+
+    async def _candidates(self, query: WorklistQuery) -> AsyncGenerator[Workitem, None]:
+        if query.step_number is not None:
+            for workitem in self._workitems.created(query.step_number - 1, query.step_number, 1):
+                if self._is_shown(workitem):
+                    yield workitem
+            return
+        for candidates in query.candidates(in_progress=self._settings.show_in_progress):
+            async with contextlib.aclosing(self._stream(candidates)) as chunks:
+                async for chunk in chunks:
+                    for attributes in chunk:
+                        stored = self._workitems.get(text(attributes, tags.SOP_INSTANCE_UID))
+                        if stored is not None and self._is_shown(stored.workitem):
+                            yield stored.workitem
+
+    def _stream(self, query: Query) -> AsyncGenerator[list[DataSet], None]:
+        return cast("AsyncGenerator[list[DataSet], None]", self._workitems.stream_whole(query))
+
+    def _is_shown(self, workitem: Workitem) -> bool:
+        shown = (
+            (State.SCHEDULED, State.IN_PROGRESS) if self._settings.show_in_progress else (State.SCHEDULED,)
+        )
+        return workitem.state in shown

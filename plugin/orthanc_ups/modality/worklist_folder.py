@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The folder of Orthanc's worklists plugin (``Worklists.Database``), of which it is not asked while we are."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+_log = logging.getLogger("orthanc_ups.modality")
+_SUFFIX: Final = ".wl"
+
+
+class WorklistFolder:
+    """Files of worklist entries, read anew for each query, as their owner changes them whenever they like."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._unreadable: set[Path] = set()
+
+    def files(self) -> Iterator[bytes]:
+        """The content of each file, by name. What cannot be read is told once."""
+        try:
+            paths = sorted(path for path in self._folder.iterdir() if path.suffix.lower() == _SUFFIX)
+        except OSError as error:
+            self._tell(self._folder, error)
+            return
+        self._unreadable.discard(self._folder)
+        for path in paths:
+            try:
+                content = path.read_bytes()
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                self._tell(path, error)
+            else:
+                yield content
+
+    def _tell(self, path: Path, error: OSError) -> None:
+        if path not in self._unreadable:
+            self._unreadable.add(path)
+            _log.error('Cannot read "%s" (Worklists.Database): %s', path, error.strerror)

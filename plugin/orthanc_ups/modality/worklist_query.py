@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""A worklist query (PS3.4 K.6.1.2): what fits it, what is answered, and which workitems have to be looked at.
+
+Keys match as in any C-FIND of this plugin (``core/key_tests.py``): wildcards, ranges, names without regard to case,
+accents and component groups. An AE title matches as Orthanc compares AE titles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final, TypeAlias
+
+from ..core import tags
+from ..core.dataset import DataSet, Element, element, is_empty, items, text, values
+from ..core.date_times import Zone
+from ..core.key_tests import Asked, compile_key, is_matchable, plain
+from ..core.matching import Query
+from ..core.mechanisms import Mechanisms
+from ..core.refusals import spelled
+from ..core.states import State
+from ..core.statuses import UpsError
+from ..core.wildcards import is_universal, is_wild, wildcard_test
+from .scheduled_steps import (
+    ACCESSION_NUMBER,
+    MAPPED,
+    MODALITY,
+    REFERENCED_REQUEST,
+    REQUESTED_ID,
+    SCHEDULED_STEP,
+    START_DATE,
+    STATION_AE,
+    STEP_ID,
+    STUDY,
+    number_of,
+)
+from .stations import DCM, STATION_CLASS, StationCode, Stations
+
+_NO_KEYS: Final = frozenset({tags.SPECIFIC_CHARACTER_SET, tags.TIMEZONE_OFFSET})
+_SAME_IN_WORKITEMS: Final = (
+    tags.PATIENT_NAME,
+    tags.PATIENT_ID,
+    "00100021",
+    "00100030",
+    "00100040",
+    "00380010",
+)
+"""Keys that ask the same of a workitem."""
+
+_Fits: TypeAlias = Callable[[DataSet, Zone], bool]
+
+
+class UnusableKey(ValueError):
+    """A key has a value that is none for its attribute; the text names it."""
+
+
+class WorklistQuery:
+    """A compiled query.
+
+    Attributes:
+        step_number: creation number of the only workitem that may fit, or None.
+    """
+
+    def __init__(self, identifier: DataSet, stations: Stations, local: Zone) -> None:
+        """Compile an identifier. ``local`` is the zone of its dates and times.
+
+        Raises:
+            UnusableKey: nothing can fit it.
+        """
+        self._identifier = identifier
+        self._stations = stations
+        self._local = local
+        self._tests = [*_tests(identifier, "", stations, local)]
+        self._step = next(iter(items(identifier, SCHEDULED_STEP)), {})
+        self.step_number = number_of(_single(self._step, STEP_ID))
+
+    @property
+    def _station(self) -> str:
+        """The one AE title that is asked for, or ""."""
+        return _single(self._step, STATION_AE)
+
+    def matches(self, answer: DataSet) -> bool:
+        """True if an answer fits every key."""
+        return all(fits(answer, self._local) for fits in self._tests)
+
+    def completed(self, answer: DataSet) -> DataSet:
+        """The answer with the modality that is asked for, if nobody says what it is.
+
+        Only for a query that names the station: of whatever is scheduled there, it can only be that.
+        """
+        step, modality = items(answer, SCHEDULED_STEP)[0], _single(self._step, MODALITY)
+        asks = modality and any(values(self._step, STATION_AE)) and not is_universal(self._asked_station())
+        if not asks or not is_empty(step.get(MODALITY)):
+            return answer
+        return {**answer, SCHEDULED_STEP: element("SQ", {**step, MODALITY: element("CS", modality)})}
+
+    def _asked_station(self) -> str:
+        return text(self._step, STATION_AE).strip()
+
+    def select(self, answer: DataSet) -> DataSet:
+        """The attributes that are asked for, empty if the answer has none (PS3.4 K.4.1.3.2)."""
+        return _selected(answer, self._identifier)
+
+    # --- which workitems to look at ---
+
+    def candidates(self, *, in_progress: bool) -> list[Query]:
+        """Queries of workitems that together find everything that may fit."""
+        states = [State.SCHEDULED.value, *([State.IN_PROGRESS.value] if in_progress else [])]
+        same: DataSet = {tag: self._identifier[tag] for tag in _SAME_IN_WORKITEMS if self._asks(tag)}
+        base: DataSet = {**same, tags.STATE: element("CS", *states)}
+        if not is_empty(self._step.get(START_DATE)):
+            base[tags.START] = element("DT", text(self._step, START_DATE))
+        request: DataSet = {tag: self._identifier[tag] for tag in (ACCESSION_NUMBER,) if self._asks(tag)}
+        if self._asks(REQUESTED_ID) and number_of(text(self._identifier, REQUESTED_ID)) is None:
+            request[REQUESTED_ID] = self._identifier[REQUESTED_ID]
+        return [_query(identifier, self._local) for identifier in self._variants(base, request)]
+
+    def _asks(self, tag: str) -> bool:
+        return not is_empty(self._identifier.get(tag))
+
+    def _variants(self, base: DataSet, request: DataSet) -> Iterator[DataSet]:
+        for study_key, study_request in self._by_study():
+            merged = {**request, **study_request}
+            requests: DataSet = {REFERENCED_REQUEST: element("SQ", merged)} if merged else {}
+            for station_key in self._by_station():
+                yield {**base, **study_key, **station_key, **requests}
+
+    def _by_study(self) -> list[tuple[DataSet, DataSet]]:
+        if not self._asks(STUDY):
+            return [({}, {})]
+        key: DataSet = {STUDY: self._identifier[STUDY]}
+        return [(key, {}), ({}, key)]
+
+    def _by_station(self) -> list[DataSet]:
+        """Keys by which an index finds the workitems of the station, or of all stations of the modality."""
+        modality = _single(self._step, MODALITY)
+        if self._station:
+            codes = self._stations.codes_of(self._station)
+            return [_at(code) for code in codes]
+        if not modality or self._asked_station():
+            return [{}]
+        of_class: DataSet = {STATION_CLASS: element("SQ", StationCode(modality, DCM).key())}
+        titles = self._stations.titles_with(modality)
+        codes = list(dict.fromkeys(code for title in titles for code in self._stations.codes_of(title)))
+        return [of_class, *map(_at, codes)]
+
+
+def _at(code: StationCode) -> DataSet:
+    return {tags.STATION_NAME: element("SQ", code.key())}
+
+
+def _query(identifier: DataSet, local: Zone) -> Query:
+    zone = local if not isinstance(local, int) else _offset(local)
+    try:
+        return Query.of(identifier, mechanisms=Mechanisms.MULTIPLE, timezone=zone)
+    except UpsError as error:
+        raise UnusableKey(error.detail) from error
+
+
+def _offset(east: int) -> str:
+    minutes = abs(east) // 60_000_000
+    return f"{'-' if east < 0 else '+'}{minutes // 60:02}{minutes % 60:02}"
+
+
+def _single(dataset: DataSet, tag: str) -> str:
+    """The value of a key that has exactly one, without wildcards; else ""."""
+    listed = values(dataset, tag)
+    written = plain(listed[0]) if len(listed) == 1 else ""
+    return "" if is_wild(written) else written
+
+
+# --- matching ---
+
+
+def _tests(identifier: DataSet, above: str, stations: Stations, local: Zone) -> Iterator[_Fits]:
+    for tag, attribute in identifier.items():
+        if tag in _NO_KEYS or is_empty(attribute):
+            continue
+        test = _test(tag, attribute, f"{above}.{tag}" if above else tag, stations, local)
+        if test is not None:
+            yield _unless_foreign(tag, test)
+
+
+def _unless_foreign(tag: str, test: _Fits) -> _Fits:
+    """What is not in the mapping is a return key only, unless the workitem happens to hold it (PS3.4 C.2.2.1.3)."""
+    if tag in MAPPED:
+        return test
+    return lambda answer, zone: tag not in answer or test(answer, zone)
+
+
+def _test(tag: str, attribute: Element, path: str, stations: Stations, local: Zone) -> _Fits | None:
+    if attribute["vr"] == "SQ":
+        return _item_test(tag, list(_tests(attribute["Value"][0], path, stations, local)))
+    if tag == STATION_AE:
+        return _title_test(tag, [plain(asked) for asked in attribute["Value"]], stations)
+    if not is_matchable(attribute["vr"]):
+        return None
+    asked = [wanted for wanted in attribute["Value"] if not is_empty(element(attribute["vr"], wanted))]
+    try:
+        key = compile_key(Asked(path, tag, attribute["vr"], asked, local, fuzzy=False))
+    except ValueError as error:
+        raise UnusableKey(f"{spelled(tag)}: {error}") from error
+    return key.test if key is not None else None
+
+
+def _item_test(tag: str, inner: list[_Fits]) -> _Fits | None:
+    if not inner:
+        return None
+    return lambda answer, zone: any(
+        all(fits(item, zone) for fits in inner) for item in items(answer, tag) or [{}]
+    )
+
+
+def _title_test(tag: str, asked: list[str], stations: Stations) -> _Fits | None:
+    if any(map(is_universal, asked)):
+        return None
+    fits = [_title_fits(pattern, stations) for pattern in asked]
+    return lambda answer, _: any(fit(plain(title)) for title in values(answer, tag) for fit in fits)
+
+
+def _title_fits(pattern: str, stations: Stations) -> Callable[[str], bool]:
+    if not is_wild(pattern):
+        return lambda title: stations.same(title, pattern)
+    wild = wildcard_test(stations.key(pattern))
+    return lambda title: wild(stations.key(title))
+
+
+# --- answers ---
+
+
+def _selected(answer: DataSet, identifier: DataSet) -> DataSet:
+    chosen: DataSet = {}
+    for tag, key in sorted(identifier.items()):
+        if tag == tags.SPECIFIC_CHARACTER_SET:
+            continue
+        attribute = answer.get(tag) or {"vr": key["vr"]}
+        inner = next(iter(items(identifier, tag)), {})
+        if key["vr"] == "SQ" and inner and attribute.get("Value"):
+            attribute = element("SQ", *(_selected(item, inner) for item in items(answer, tag)))
+        chosen[tag] = attribute
+    return chosen
