@@ -20,6 +20,7 @@ from typing import Final
 
 _STATUS: Final = Path("/proc/self/status")
 _EVERY: Final = 0.1  # seconds
+_AT_FIRST: Final = 0.01  # seconds: an Orthanc may be told to stop as soon as it has started
 _FOR_GOOD: Final = 3  # looks in a row
 _AGAIN: Final = 10  # looks in a row
 _CAUGHT: Final = "SigCgt:"
@@ -35,31 +36,35 @@ def catches(status: str, number: int = signal.SIGTERM) -> bool:
     return bool(int(line.removeprefix(_CAUGHT), 16) >> (number - 1) & 1)
 
 
-async def told_to_stop(status: Path = _STATUS, every: float = _EVERY) -> None:
+async def told_to_stop(status: Path = _STATUS, every: float = _EVERY, at_first: float = _AT_FIRST) -> None:
     """Return when Orthanc has been told to stop; never on a system that does not tell.
 
     A look that fails tells nothing: a process without free file descriptors runs all the same.
+
+    Args:
+        status: the process's ``/proc/…/status``.
+        every: seconds between two looks.
+        at_first: the same, until Orthanc has been seen to handle its signals, soon after ORTHANC_STARTED. Handlers
+            that come and go between two looks would be taken for some that are still to come.
     """
-    # It handles signals once ORTHANC_STARTED is sent.
-    await _until(status, every, (True, 1), (False, _FOR_GOOD))
+    await _seen(status, at_first, True, 1)
+    await _seen(status, every, False, _FOR_GOOD)
 
 
 async def goes_on(status: Path = _STATUS, every: float = _EVERY) -> None:
     """Return when Orthanc, which seemed to be told to stop, handles its signals again."""
-    await _until(status, every, (True, _AGAIN))
+    await _seen(status, every, True, _AGAIN)
 
 
-async def _until(status: Path, every: float, *states: tuple[bool, int]) -> None:
-    """Return once each state, one after the other, has been seen so many times in a row."""
-    looks = _Looks(status)
+async def _seen(status: Path, every: float, catching: bool, enough: int) -> None:
+    """Return once the process has been seen to handle SIGTERM, or not to, so many times in a row."""
+    looks, seen = _Looks(status), 0
     try:
-        for state, enough in states:
-            seen = 0
-            while seen < enough:
-                await asyncio.sleep(every)
-                catching = looks.catching()
-                if catching is not None:
-                    seen = seen + 1 if catching is state else 0
+        while seen < enough:
+            await asyncio.sleep(every)
+            answer = looks.catching()
+            if answer is not None:
+                seen = seen + 1 if answer is catching else 0
     finally:
         looks.close()
 

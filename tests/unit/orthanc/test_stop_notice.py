@@ -35,7 +35,7 @@ def test_the_stop_is_noticed_once_the_handlers_were_there_and_are_gone(tmp_path:
     status = tmp_path / "status"
 
     async def orthanc_lives() -> list[bool]:
-        noticing = asyncio.create_task(told_to_stop(status, 0.0))
+        noticing = asyncio.create_task(told_to_stop(status, 0.0, 0.0))
         seen = []
         for text in (LETTING_GO, CATCHING, LETTING_GO):
             status.write_text(text)
@@ -47,13 +47,30 @@ def test_the_stop_is_noticed_once_the_handlers_were_there_and_are_gone(tmp_path:
     assert asyncio.run(orthanc_lives()) == [False, False, True]
 
 
+def test_until_the_handlers_have_been_seen_the_looks_are_close_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stop right after the start gives handlers back that were there for a moment only."""
+    status = tmp_path / "status"
+    statuses = iter([LETTING_GO, CATCHING, LETTING_GO, LETTING_GO, LETTING_GO])
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        status.write_text(next(statuses))
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    asyncio.run(told_to_stop(status, every=0.1, at_first=0.01))
+    assert pauses == [0.01, 0.01, 0.1, 0.1, 0.1]
+
+
 def test_a_moment_without_handlers_is_no_stop(tmp_path: Path) -> None:
     """SIGHUP with an unchanged configuration: Orthanc lets go of them and takes them again."""
     status = tmp_path / "status"
 
     async def orthanc_lives() -> bool:
         status.write_text(CATCHING)
-        noticing = asyncio.create_task(told_to_stop(status, 0.0))
+        noticing = asyncio.create_task(told_to_stop(status, 0.0, 0.0))
         for text in (CATCHING, LETTING_GO, CATCHING, LETTING_GO, CATCHING):
             status.write_text(text)
             for _ in range(2):
@@ -79,7 +96,7 @@ def test_a_look_that_fails_is_no_stop(tmp_path: Path, monkeypatch: pytest.Monkey
 
     async def orthanc_lives() -> bool:
         status.write_text(CATCHING)
-        noticing = asyncio.create_task(told_to_stop(status, 0.0))
+        noticing = asyncio.create_task(told_to_stop(status, 0.0, 0.0))
         for text in (CATCHING, "", "SigCgt:\tnonsense\n"):
             status.write_text(text)
             for _ in range(20):
