@@ -11,7 +11,7 @@ READY := $(VENV)/requirements-dev.installed
 export ORTHANC_UPS_SUITES := $(SUITES)
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint unit acceptance bench torture fetch browser clean distclean
+.PHONY: help run demo test lint unit acceptance bench torture fetch programs fresh clean distclean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
@@ -23,7 +23,7 @@ demo: $(READY) ## play the main job against the Orthanc of `make run`
 	@$(PYTHON) -m tools.demo
 
 # One process drives a real Orthanc, one test after the other; meanwhile another does all that needs none.
-test: lint fetch browser ## everything that CI runs
+test: lint fetch programs ## everything that CI runs
 	$(PYTHON) -m pytest --numprocesses 2
 
 lint: $(READY) ## style, types, shell scripts
@@ -34,29 +34,30 @@ lint: $(READY) ## style, types, shell scripts
 unit: $(READY) ## tests that need no Orthanc
 	$(PYTHON) -m pytest -m "not real and not torture"
 
-acceptance: $(READY) fetch ## tests on a real Orthanc of each suite (SUITES="forky trixie")
+acceptance: $(READY) fetch programs ## tests on a real Orthanc of each suite (SUITES="forky trixie")
 	$(PYTHON) -m pytest -m "real and not torture"
 
 bench: $(READY) ## speed against the floor
 	$(PYTHON) -m tests.bench
 
-torture: $(READY) fetch ## the long forms of the destruction tests
+torture: $(READY) fetch programs ## the long forms of the destruction tests
 	$(PYTHON) -m pytest -m torture
 
 fetch: ## download Orthanc for the tests
 	@set -e; for suite in $(SUITES); do docker/native.sh fetch --suite $$suite; done
 
-# Debian's Chromium, for the tests of the page; only root can install it.
-browser:
-	@test -n "$$CHROMIUM" || command -v chromium >/dev/null || test "$$(id -u)" != 0 || { \
-		apt-get update --quiet=2; apt-get install --quiet=2 --yes --no-install-recommends chromium; }
+programs: $(READY) ## download what tests run beside Orthanc and this host has not: browser, nginx, PostgreSQL, DCMTK
+	@$(PYTHON) -m tests.support.programs
+
+fresh: ## make empty Debian machines and do there what README says (needs root and mmdebstrap)
+	python3 -m tools.fresh
 
 clean: ## remove the tests' Python, caches and the data of `make run`
 	rm -rf $(VENV) .data .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find plugin tests tools -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean ## remove the downloaded Orthanc too
-	rm -rf "$${ORTHANC_UPS_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/orthanc-ups}"
+	docker/native.sh forget
 
 # The pip is the one fetched along with Orthanc: a fresh host may have none.
 $(READY): requirements.txt requirements-dev.txt

@@ -10,6 +10,9 @@
 #   docker/native.sh paths  [--suite SUITE]           print where things are, for `eval` in a shell
 #   docker/native.sh python [--suite SUITE] ARG…      the Python that Orthanc embeds, with our dependencies
 #   docker/native.sh pip    [--suite SUITE] PYTHON ARG…  a pip for another Python of this host
+#   docker/native.sh forget                           remove everything that was fetched
+#   docker/native.sh programs                         fetch the browser and the servers that tests want, and print where
+#                                                     they are, for `eval` (about 150 MB, once)
 #
 # SUITE is a Debian suite: forky (default) or trixie. The first call downloads about 70 MB; later
 # calls start at once. `run` becomes Orthanc itself: a signal sent to this script reaches Orthanc,
@@ -25,7 +28,8 @@
 # inside them is not relative to the file.
 #
 # Settings from the environment:
-#   ORTHANC_UPS_CACHE           where downloads are kept (default: ${XDG_CACHE_HOME:-~/.cache}/orthanc-ups)
+#   ORTHANC_UPS_CACHE           where downloads are kept (default: ${XDG_CACHE_HOME:-~/.cache}/orthanc-ups,
+#                               for root /var/cache/orthanc-ups, as PostgreSQL runs as another user)
 #   ORTHANC_UPS_MORE_PACKAGES   further Debian packages for the tree, such as orthanc-postgresql (default: none)
 #   ORTHANC_UPS_HOME            where plugin/ stands (default: this checkout)
 #   ORTHANC_UPS_DATA            where Orthanc keeps its data (default: .data/SUITE of this checkout)
@@ -41,6 +45,15 @@ readonly REQUIREMENTS="$HOME_DIR/requirements.txt"
 PACKAGES=(orthanc orthanc-python orthanc-dicomweb python3-minimal python3-pip-whl libc-bin locales)
 read -r -a more_packages <<<"${ORTHANC_UPS_MORE_PACKAGES:-}"
 readonly PACKAGES+=("${more_packages[@]}")
+# They run with the C library of this host, so their suite is the oldest one that the tests run on.
+readonly PROGRAMS_SUITE=bookworm
+readonly PROGRAMS=(chromium-headless-shell dcmtk fonts-dejavu-core libatomic1 nginx-light postgresql-15)
+# What they depend on and the host has, or what tests never touch (no graphics card, no just-in-time compiler).
+readonly NOT_FETCHED=(
+    adduser adwaita-icon-theme debconf dpkg hicolor-icon-theme init-system-helpers iproute2 libc-bin libc6
+    libgl1-mesa-dri libllvm14 libllvm15 libperl5.36 locales openssl passwd perl perl-base perl-modules-5.36
+    postgresql-client-common postgresql-common procps sensible-utils shared-mime-info ssl-cert systemd tar ucf
+    x11-common x11-utils xdg-utils xkb-data)
 # Raised whenever this script unpacks something in another way, so that older trees are made anew.
 readonly TREE_FORMAT=1
 readonly KEEP_UNUSED_DAYS=7
@@ -52,13 +65,25 @@ usage() { sed -n '4,/^$/{s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2; exit 2; }
 
 # --- where things are -----------------------------------------------------------------------------
 
-locate_trees() {
-    local cache="${ORTHANC_UPS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/orthanc-ups}"
-    local root_key site_key
-    root_key="$(printf '%s\n' "$TREE_FORMAT" "${PACKAGES[@]}" | sha256sum | cut -c1-12)"
-    site_key="$({ echo "$root_key"; cat "$REQUIREMENTS"; } | sha256sum | cut -c1-12)"
+locate_cache() {
+    local caches="${XDG_CACHE_HOME:-${HOME:-/nonexistent}/.cache}"
+    ((EUID != 0)) || caches=/var/cache
+    cache="${ORTHANC_UPS_CACHE:-$caches/orthanc-ups}"
+}
+
+locate_suite() {
+    locate_cache
     mkdir -p "$cache/$suite"
     suite_dir="$(cd "$cache/$suite" && pwd)"
+}
+
+key_of() { sha256sum | cut -c1-12; }
+
+locate_trees() {
+    local root_key site_key
+    locate_suite
+    root_key="$(printf '%s\n' "$TREE_FORMAT" "${PACKAGES[@]}" | key_of)"
+    site_key="$({ echo "$root_key"; cat "$REQUIREMENTS"; } | key_of)"
     root="$suite_dir/root-$root_key"
     site="$suite_dir/site-$site_key"
 }
@@ -116,8 +141,8 @@ find_keyring() {
     die "no keys of the Debian archive: install the package debian-archive-keyring or set DEBIAN_KEYRING"
 }
 
-# A private apt: its lists, archives and (empty) package status stand in $1; proxy, certificates and
-# credentials are the host's.
+# A private apt: its lists, archives and package status (what it takes for installed) stand in $1; proxy,
+# certificates and credentials are the host's.
 write_apt_configuration() {
     local apt="$1"
     mkdir -p "$apt/lists/partial" "$apt/archives/partial"
@@ -161,7 +186,7 @@ update_package_lists() {
 
 # Documentation, translations and build files are left in the packages.
 unpack() {
-    dpkg-deb --fsys-tarfile "$1" | tar -x -C "$root" --no-same-owner --no-same-permissions \
+    dpkg-deb --fsys-tarfile "$1" | tar -x -C "$root" --no-same-owner --no-same-permissions --keep-directory-symlink \
         --exclude='./usr/share/doc' --exclude='./usr/share/man' --exclude='./usr/share/locale' \
         --exclude='./usr/include' --exclude='*.a' --exclude='./usr/lib/systemd' --exclude='./usr/lib/*/systemd'
 }
@@ -172,22 +197,31 @@ make_locale() {
         -i en_US -f UTF-8 "$root/usr/lib/locale/en_US.UTF-8" || say "no locale en_US.UTF-8: Orthanc uses the host's"
 }
 
-fetch_root() {
+# Downloads packages of $suite, with all that they need but NOT_FETCHED, and unpacks them into $root.
+fetch_packages() {
     local apt="$suite_dir/apt" package
     find_mirror
     find_keyring
-    say "fetching Orthanc for Debian $suite into $root"
     rm -rf "$root" "$apt"
     mkdir -p "$root"
     write_apt_configuration "$apt"
     update_package_lists "$apt"
-    apt-get -c "$apt/apt.conf" install --yes --download-only --no-install-recommends "${PACKAGES[@]}" >&2 ||
-        die "cannot download Orthanc for $suite"
+    if [[ "$suite" == "$PROGRAMS_SUITE" ]]; then
+        printf 'Package: %s\nStatus: install ok installed\nArchitecture: all\nMulti-Arch: foreign\nVersion: 9999\n\n' \
+            "${NOT_FETCHED[@]}" >"$apt/status"
+    fi
+    apt-get -c "$apt/apt.conf" install --yes --download-only --no-install-recommends "$@" >&2 ||
+        die "cannot download packages of $suite: $*"
     say "unpacking"
     for package in "$apt"/archives/*.deb; do unpack "$package"; done
+    rm -rf "$apt"
+}
+
+fetch_root() {
+    say "fetching Orthanc for Debian $suite into $root"
+    fetch_packages "${PACKAGES[@]}"
     locate_programs
     make_locale
-    rm -rf "$apt"
     touch "$root/complete"
 }
 
@@ -211,15 +245,20 @@ remove_unused_trees() {
     while IFS= read -r tree; do
         [[ "$tree" == "$root" || "$tree" == "$site" ]] && continue
         flock --nonblock "$tree/complete" true 2>/dev/null && rm -rf "$tree"
-    done < <(find "$suite_dir" -maxdepth 1 \( -name 'root-*' -o -name 'site-*' \) -mtime "+$KEEP_UNUSED_DAYS")
+    done < <(find "$suite_dir" -maxdepth 1 \( -name 'root-*' -o -name 'site-*' -o -name 'programs-*' \) \
+        -mtime "+$KEEP_UNUSED_DAYS")
+}
+
+lock_suite() {
+    exec {lock}>"$suite_dir/lock"
+    flock --nonblock "$lock" || { say "waiting for another fetch of $suite"; flock "$lock"; }
 }
 
 fetch() {
     require_host
     locate_trees
     if [[ ! -e "$root/complete" || ! -e "$site/complete" ]]; then
-        exec {lock}>"$suite_dir/lock"
-        flock --nonblock "$lock" || { say "waiting for another fetch of $suite"; flock "$lock"; }
+        lock_suite
         [[ -e "$root/complete" ]] || fetch_root
         [[ -e "$site/complete" ]] || fetch_site
         remove_unused_trees
@@ -228,6 +267,24 @@ fetch() {
     fi
     touch "$root" "$site"
     locate_programs
+}
+
+fetch_programs() {
+    require_host
+    locate_suite
+    root="$suite_dir/programs-$(printf '%s\n' "$TREE_FORMAT" "${PROGRAMS[@]}" "${NOT_FETCHED[@]}" | key_of)"
+    site="$root"
+    if [[ ! -e "$root/complete" ]]; then
+        lock_suite
+        if [[ ! -e "$root/complete" ]]; then
+            say "fetching a browser, nginx, PostgreSQL and DCMTK for the tests into $root"
+            fetch_packages "${PROGRAMS[@]}"
+            touch "$root/complete"
+        fi
+        remove_unused_trees
+        exec {lock}>&-
+    fi
+    touch "$root"
 }
 
 # --- commands -------------------------------------------------------------------------------------
@@ -288,6 +345,17 @@ print_paths() {
         ORTHANC_PYTHON "$python" ORTHANC_PIP "$pip" ORTHANC_LOADER "${loader[*]}"
 }
 
+print_programs() {
+    suite="$PROGRAMS_SUITE"
+    fetch_programs
+    printf '%s=%q\n' ORTHANC_UPS_PROGRAMS "$root"
+}
+
+forget() {
+    locate_cache
+    rm -rf "$cache"
+}
+
 main() {
     local command="${1:-}"
     (($# > 0)) && shift
@@ -303,6 +371,8 @@ main() {
         paths) print_paths ;;
         python) run_python "$@" ;;
         pip) run_pip "$@" ;;
+        programs) print_programs ;;
+        forget) forget ;;
         *) usage ;;
     esac
 }

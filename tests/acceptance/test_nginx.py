@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 
-from tests.support.nginx import Nginx, find_nginx
+from tests.support.nginx import Nginx
 from tests.support.orthanc import CHECKOUT, DICOMWEB_PLUGIN, PYTHON_PLUGIN, RealOrthanc
 from tests.support.web_client import WebClient, new_uid, next_event
 from tests.support.workitems import full, minimal
@@ -21,21 +20,11 @@ def orthanc_overrides() -> dict[str, Any]:
     return {"Plugins": [PYTHON_PLUGIN, DICOMWEB_PLUGIN], "Ups": {"TrustedProxies": ["127.0.0.1"]}}
 
 
-@pytest.fixture(scope="session")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    found = find_nginx(tmp_path_factory.mktemp("package"))
-    if found is None:
-        pytest.skip("nginx is not installed, and its package cannot be downloaded")
-    return found
-
-
 @pytest.fixture(scope="module")
-def proxied(
-    orthanc: RealOrthanc, program: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[WebClient]:
+def proxied(orthanc: RealOrthanc, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebClient]:
     site = (CHECKOUT / "docker" / "nginx.conf").read_text()
     ports = {"8042": orthanc.http_port, "8043": orthanc.ups_http_port}
-    with Nginx(program, tmp_path_factory.mktemp("nginx"), site, ports) as nginx:
+    with Nginx(tmp_path_factory.mktemp("nginx"), site, ports) as nginx:
         client = WebClient(f"{nginx.url}/dicom-web")
         yield client
         client.session.close()

@@ -9,7 +9,6 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 import requests
 
 from orthanc_ups.codecs import dicom_json
@@ -21,7 +20,6 @@ from tests.support.postgresql import PostgreSql
 from tests.support.waiting import wait_until
 from tests.support.workitems import minimal, uid
 
-pytestmark = pytest.mark.skipif(postgresql.programs() is None, reason="this host has no PostgreSQL")
 WAITS = "as another node holds the worklist on this database"
 
 

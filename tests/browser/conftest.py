@@ -10,6 +10,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 from tests.support.browser import Management, Screen, context, launch
 from tests.support.orthanc import RealOrthanc
+from tests.support.programs import environment_of
 
 HERE = Path(__file__).parent
 
@@ -24,7 +25,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """The browser. Not for the whole session: Playwright's loop in this thread would keep others from theirs."""
-    with sync_playwright() as playwright:
+    with environment_of("libatomic"), sync_playwright() as playwright:
         browser = launch(playwright)
         yield browser
         browser.close()

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -13,10 +12,10 @@ import requests
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright
 
 from tests.support.orthanc import RealOrthanc
+from tests.support.programs import program
 from tests.support.workitems import UID_ROOT
 
 TIMEOUT = 10.0
-_CHROMIUM = "/usr/bin/chromium"
 _SWITCHES = (
     "--no-sandbox",
     "--disable-gpu",
@@ -29,14 +28,10 @@ _SWITCHES = (
 
 
 def launch(playwright: Playwright) -> Browser:
-    """Start Chromium: the one of $CHROMIUM, else Debian's.
-
-    Raises:
-        AssertionError: there is none.
-    """
-    program = os.environ.get("CHROMIUM", _CHROMIUM)
-    assert shutil.which(program), f"no Chromium at {program}: install the package chromium, or set CHROMIUM"
-    return playwright.chromium.launch(executable_path=program, args=_SWITCHES)
+    """Start Chromium: the one of $CHROMIUM, else the host's, else the fetched one."""
+    chromium = program("chromium")
+    environment: dict[str, str | float | bool] = {**os.environ, **chromium.environment}
+    return playwright.chromium.launch(executable_path=chromium.path, args=_SWITCHES, env=environment)
 
 
 def context(browser: Browser, **more: Any) -> BrowserContext:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Debian's nginx in front of a test server, without root: the host's own, or its package unpacked into a folder."""
+"""Debian's nginx in front of a test server, without root."""
 
 from __future__ import annotations
 
-import shutil
+import os
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.support.ports import free_port, is_listening
+from tests.support.programs import program
 from tests.support.waiting import wait_until
 
 _FRAME = """
@@ -32,20 +33,6 @@ http {{
 """
 
 
-def find_nginx(folder: Path) -> Path | None:
-    """The program of this host, else the one of its package; None if there is neither."""
-    installed = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/sbin")
-    if installed:
-        return Path(installed)
-    for command in (["apt-get", "download", "nginx"], ["sh", "-c", "dpkg-deb -x nginx_*.deb tree"]):
-        try:
-            subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=120)
-        except (OSError, subprocess.SubprocessError):
-            return None
-    found = folder / "tree" / "usr" / "sbin" / "nginx"
-    return found if found.exists() else None
-
-
 class Nginx:
     """Runs a site on a port of its own.
 
@@ -53,12 +40,14 @@ class Nginx:
         url: where it listens.
     """
 
-    def __init__(self, program: Path, folder: Path, site: str, ports: Mapping[str, int]) -> None:
+    def __init__(self, folder: Path, site: str, ports: Mapping[str, int]) -> None:
         """Prepare. ``ports`` replaces port numbers of the site; its own (80) is replaced by a free one."""
         self._port = free_port()
         self.url = f"http://127.0.0.1:{self._port}"
         self._folder = folder
-        self._command = [str(program), "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", "stderr"]
+        nginx = program("nginx")
+        self._environment = {**os.environ, **nginx.environment}
+        self._command = [str(nginx.path), "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", "stderr"]
         site = site.replace("listen 80;", f"listen 127.0.0.1:{self._port};")
         for name, port in ports.items():
             assert f":{name};" in site
@@ -68,7 +57,9 @@ class Nginx:
 
     def __enter__(self) -> Self:
         with (self._folder / "log").open("wb") as log:
-            self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment
+            )
         wait_until(self._is_up, "nginx listens")
         return self
 

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A PostgreSQL of its own for tests of Orthancs that share an index: the one of this host, on a free port."""
+"""A PostgreSQL of its own for tests of Orthancs that share an index: on a free port."""
 
 from __future__ import annotations
 
-import functools
 import os
 import shutil
 import subprocess
@@ -12,21 +11,13 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from tests.support.ports import free_port, is_listening
+from tests.support.programs import program
 from tests.support.waiting import wait_until
 
 INDEX_PLUGIN: Final = "${ORTHANC_PLUGINS}/libOrthancPostgreSQLIndex.so"
 _PACKAGE: Final = "orthanc-postgresql"
 _DATABASE: Final = "postgres"
 _USER: Final = "nobody"  # PostgreSQL refuses to run as root
-
-
-@functools.cache
-def programs() -> Path | None:
-    """Where PostgreSQL's programs are; None if this host has none."""
-    found = shutil.which("initdb")
-    folders = [Path(found).resolve().parent] if found else []
-    folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    return next((folder for folder in folders if (folder / "postgres").exists()), None)
 
 
 class PostgreSql:
@@ -38,8 +29,7 @@ class PostgreSql:
         self._server: subprocess.Popen[bytes] | None = None
 
     def _command(self, name: str, *arguments: str) -> list[str]:
-        folder = programs()
-        assert folder is not None, "no PostgreSQL on this host"
+        folder = program("postgres").path.resolve().parent
         prefix = ["setpriv", "--reuid", _USER, "--clear-groups", "--"] if os.geteuid() == 0 else []
         return [*prefix, str(folder / name), *arguments]
 
@@ -47,9 +37,10 @@ class PostgreSql:
         if os.geteuid() == 0:
             shutil.chown(self._folder, _USER)
         data = str(self._folder / "data")
-        quietly = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": "/"}
+        environment = {**os.environ, **program("postgres").environment}
+        quietly = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": "/", "env": environment}
         initialise = self._command("initdb", "-D", data, "-U", "orthanc", "--auth=trust", "-E", "UTF8")
-        subprocess.run(initialise, check=True, env=os.environ, **quietly)  # type: ignore[call-overload]
+        subprocess.run(initialise, check=True, **quietly)  # type: ignore[call-overload]
         server = self._command("postgres", "-D", data, "-p", str(self.port), "-k", str(self._folder),
                                "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off")  # fmt: skip
         self._server = subprocess.Popen(server, **quietly)  # type: ignore[call-overload]

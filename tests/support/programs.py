@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Programs that tests run beside Orthanc: those of this host, and what it has not from ``docker/native.sh programs``.
+
+``python -m tests.support.programs`` fetches what is missing, so that no test waits for a download.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.support.orthanc import NATIVE
+
+_SYSTEM_PATH: Final = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A program of this host or of the fetched tree.
+
+    Attributes:
+        path: its file.
+        environment: variables that it needs beside those of this process.
+    """
+
+    path: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def _which(*names: str) -> Path | None:
+    paths = (shutil.which(name, path=_SYSTEM_PATH) for name in names)
+    return next((Path(path) for path in paths if path), None)
+
+
+def _chromium() -> Path | None:
+    return _which(os.environ.get("CHROMIUM") or "chromium", "chromium-headless-shell")
+
+
+def _postgres() -> Path | None:
+    """Debian keeps its servers out of the PATH."""
+    debian = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), reverse=True)
+    return next(iter(debian), None) or _which("postgres")
+
+
+def _atomic_library() -> Path | None:
+    """Node.js, in which Playwright's driver is written, needs a library that a minimal system has not."""
+    try:
+        ctypes.CDLL("libatomic.so.1")
+    except OSError:
+        return None
+    return Path("libatomic.so.1")
+
+
+# Name: how to find it on the host, and where it is in the fetched tree.
+_PROGRAMS: Final[dict[str, tuple[Callable[[], Path | None], str]]] = {
+    "chromium": (_chromium, "usr/lib/chromium/chromium-headless-shell"),
+    "nginx": (lambda: _which("nginx"), "usr/sbin/nginx"),
+    "postgres": (_postgres, "usr/lib/postgresql/15/bin/postgres"),
+    "findscu": (lambda: _which("findscu"), "usr/bin/findscu"),
+    "storescu": (lambda: _which("storescu"), "usr/bin/storescu"),
+    "echoscu": (lambda: _which("echoscu"), "usr/bin/echoscu"),
+    "dump2dcm": (lambda: _which("dump2dcm"), "usr/bin/dump2dcm"),
+    "dcmdump": (lambda: _which("dcmdump"), "usr/bin/dcmdump"),
+    "libatomic": (_atomic_library, "usr/lib/x86_64-linux-gnu/libatomic.so.1"),
+}
+
+
+def missing() -> list[str]:
+    """Names of the programs that this host has not."""
+    return [name for name, (of_host, _) in _PROGRAMS.items() if of_host() is None]
+
+
+@functools.cache
+def program(name: str) -> Program:
+    """The host's program of that name, else the fetched one.
+
+    Raises:
+        subprocess.CalledProcessError: it cannot be fetched; standard error says why.
+    """
+    of_host, in_tree = _PROGRAMS[name]
+    path = of_host()
+    return Program(path) if path else Program(_tree() / in_tree, _environment(_tree()))
+
+
+@functools.cache
+def _tree() -> Path:
+    shown = subprocess.run([NATIVE, "programs"], check=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    (words,) = shlex.split(shown.stdout.decode())
+    return Path(words.removeprefix("ORTHANC_UPS_PROGRAMS="))
+
+
+def _environment(tree: Path) -> dict[str, str]:
+    libraries = (tree / "usr/lib/x86_64-linux-gnu", tree / "lib/x86_64-linux-gnu")
+    return {
+        "LD_LIBRARY_PATH": os.pathsep.join(map(str, libraries)),
+        "FONTCONFIG_FILE": str(_font_configuration(tree)),
+        "DCMDICTPATH": str(next(tree.glob("usr/share/libdcmtk*/dicom.dic"))),
+    }
+
+
+def _font_configuration(tree: Path) -> Path:
+    file = tree / "fonts.conf"
+    if not file.exists():
+        folders = "".join(f"<dir>{folder}</dir>" for folder in (tree / "usr/share/fonts", "/usr/share/fonts"))
+        cache = "<cachedir prefix='xdg'>fontconfig</cachedir>"
+        file.write_text(f"<?xml version='1.0'?><fontconfig>{folders}{cache}</fontconfig>\n")
+    return file
+
+
+@contextmanager
+def environment_of(name: str) -> Iterator[None]:
+    """For what is started without saying its environment: this process takes over that of a program meanwhile."""
+    with pytest.MonkeyPatch.context() as patch:
+        for variable, value in program(name).environment.items():
+            patch.setenv(variable, value)
+        yield
+
+
+if __name__ == "__main__":
+    if absent := missing():
+        print(f"Not on this host, so taken from {_tree()}: {', '.join(absent)}", flush=True)

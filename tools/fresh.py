@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Make an empty Debian machine and do in it what README says, as a new user would; before each release.
+
+    python -m tools.fresh --suite bookworm --suite trixie            README's commands, unprivileged
+    python -m tools.fresh --suite trixie --root -- make test         any other command, as root
+
+The machine is a folder with Debian's smallest system plus make, python3, ca-certificates and curl. It shares this
+host's kernel and network, so ports 8042, 8043, 4242 and 4243 must be free. Needs root and the package mmdebstrap.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+
+CHECKOUT: Final = Path(__file__).resolve().parents[1]
+PACKAGES: Final = "make,python3,ca-certificates,curl"
+USER: Final = "newcomer"
+HOST_CERTIFICATES: Final = Path("/usr/local/share/ca-certificates")
+
+# Everything of the host but its kernel, its network and its devices is left outside.
+ENTER: Final = """
+set -e
+mount -t proc proc "$1/proc"
+mount --rbind /dev "$1/dev"
+mount -t tmpfs tmpfs "$1/tmp"
+chmod 1777 "$1/tmp"
+exec chroot "$1" setpriv --reuid "$2" --regid "$2" --init-groups --reset-env -- bash -c "cd ~/orthanc-ups; $3"
+"""
+
+# README's two commands and its first workitem: `make run` goes on in the background meanwhile.
+README: Final = r"""
+set -e
+make run >~/run.log 2>&1 & run=$!
+trap 'kill $run; wait $run || true' EXIT
+for second in $(seq 300); do grep -q 'Orthanc is up' ~/run.log && break; kill -0 $run; sleep 1; done
+cat ~/run.log
+make demo
+sed -n '/^S=http/,/^```/{/^```/d;p}' README.md >~/first.sh
+bash -ex ~/first.sh
+"""
+
+
+def main() -> int:
+    """Return 0 if all went well on every machine."""
+    arguments = _parser().parse_args()
+    if os.geteuid() != 0 or not shutil.which("mmdebstrap"):
+        return _refuse("needs root and the package mmdebstrap, to make an empty machine")
+    command = " ".join(arguments.command) or README
+    results = [_try(suite, arguments, command) for suite in arguments.suite or ["bookworm", "trixie"]]
+    return max(results)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tools.fresh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--suite", action="append", help="Debian suite (default: bookworm and trixie)")
+    parser.add_argument("--root", action="store_true", help="be root there")
+    parser.add_argument("--include", default="", help="further packages, separated by commas")
+    parser.add_argument("--accept-expired", action="store_true", help="take a mirror that stands still")
+    parser.add_argument("--keep", type=Path, help="a folder in which the machine is kept, or goes on")
+    parser.add_argument("command", nargs="*", help="for the shell, in the checkout (default: README's)")
+    return parser
+
+
+def _refuse(reason: str) -> int:
+    print(f"tools.fresh: {reason}", file=sys.stderr)
+    return 2
+
+
+def _try(suite: str, arguments: argparse.Namespace, command: str) -> int:
+    user = "root" if arguments.root else USER
+    folder = arguments.keep or Path(tempfile.mkdtemp(prefix=f"fresh-{suite}-"))
+    try:
+        if not (folder / "etc").exists():
+            _make(suite, folder, arguments.include)
+        _copy_checkout(folder, user)
+        if arguments.accept_expired:
+            command = f"export ORTHANC_UPS_ACCEPT_EXPIRED=1; {command}"
+        started, received = time.monotonic(), _received()
+        result = _run(folder, user, command)
+        seconds, megabytes = time.monotonic() - started, (_received() - received) / 1e6
+        print(
+            f"{suite}, {user}: exit code {result} after {seconds:.0f} s, {megabytes:.0f} MB received",
+            flush=True,
+        )
+        return result
+    finally:
+        if not arguments.keep:
+            shutil.rmtree(folder)
+
+
+def _make(suite: str, folder: Path, include: str) -> None:
+    folder.chmod(0o755)
+    packages = ",".join(filter(None, (PACKAGES, include)))
+    expired = ("--aptopt=Acquire::Check-Valid-Until false", "--aptopt=Acquire::Check-Date false")
+    subprocess.run(
+        ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={packages}", *expired, suite, folder],
+        check=True,
+    )
+    (folder / "etc/hosts").write_text("127.0.0.1 localhost\n")
+    if HOST_CERTIFICATES.exists():
+        shutil.copytree(HOST_CERTIFICATES, folder / HOST_CERTIFICATES.relative_to("/"), dirs_exist_ok=True)
+    for name in ("etc/resolv.conf", "etc/ssl/certs/ca-certificates.crt"):
+        (folder / name).unlink(missing_ok=True)
+        shutil.copyfile(f"/{name}", folder / name)
+    subprocess.run(["chroot", folder, "useradd", "--create-home", "--shell", "/bin/bash", USER], check=True)
+
+
+def _copy_checkout(folder: Path, user: str) -> None:
+    """What is committed: nothing that lies about on this host comes along."""
+    home = folder / ("root" if user == "root" else f"home/{USER}")
+    target = home / "orthanc-ups"
+    target.mkdir(exist_ok=True)
+    archive = subprocess.run(["git", "archive", "HEAD"], cwd=CHECKOUT, check=True, stdout=subprocess.PIPE)
+    subprocess.run(["tar", "-x", "-C", target], input=archive.stdout, check=True)
+    subprocess.run(["chroot", folder, "chown", "-R", user, f"/{target.relative_to(folder)}"], check=True)
+
+
+def _received() -> int:
+    """Bytes that this machine's network interfaces received, loopback not counted."""
+    lines = Path("/proc/net/dev").read_text().splitlines()[2:]
+    counters = (line.split(":") for line in lines)
+    return sum(int(numbers.split()[0]) for name, numbers in counters if name.strip() != "lo")
+
+
+def _run(folder: Path, user: str, command: str) -> int:
+    unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
+    return subprocess.run([*unshare, "bash", "-c", ENTER, "enter", folder, user, command]).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
