@@ -87,7 +87,7 @@ def _read(hint: Any, content: object, path: str) -> Any:
         hint, *rest = get_args(hint)
         marks = tuple(rest)
     is_duration = any(isinstance(mark, Duration) for mark in marks)
-    value = _read_duration(content, path) if is_duration else _read_plain(hint, content, path)
+    value = read_duration(content, path) if is_duration else _read_plain(hint, content, path)
     for mark in marks:
         if isinstance(mark, Range) and not mark.low <= value <= mark.high:
             unit = " seconds" if is_duration else ""
@@ -97,7 +97,8 @@ def _read(hint: Any, content: object, path: str) -> Any:
     return value
 
 
-def _read_duration(value: object, path: str) -> float:
+def read_duration(value: object, path: str) -> float:
+    """A duration in seconds, from a number or a text such as ``"15m"``. Raises ConfigurationError."""
     if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0:
         return float(value)
     parsed = _DURATION.fullmatch(value) if isinstance(value, str) else None

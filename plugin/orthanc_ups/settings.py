@@ -98,6 +98,10 @@ class Settings:
     cancel_expired: bool = False
     remember_purged: Seconds = 30 * 86_400.0  # how long 410 instead of 404
 
+    # What is late
+    late_after: Seconds = 900.0  # after the scheduled start; templates have others
+    silent_after: Seconds = 4 * 3600.0  # in progress without a word of the performer; 0: never
+
     # Delivery
     retry_first: Timeout = 1.0
     retry_factor: Annotated[float, Range(1.0, 100.0)] = 2.0

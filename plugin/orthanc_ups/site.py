@@ -38,6 +38,7 @@ from .health import Health
 from .management import operating
 from .management.explorer_files import serve
 from .management.pages import OrthancAdmission, OrthancPages
+from .management.templates import late_policy, read_templates
 from .modality.self_test import OTHER_IS_FIRST, SelfTest
 from .modality.stations import Stations
 from .modality.worklist import ModalityWorklists
@@ -68,6 +69,7 @@ from .store.shelf_set import StoreMisconfigured
 from .store.shelves import Uploads
 from .webhook import subscriptions as webhook_subscriptions
 from .webhook.channel import WebhookChannel, webhook_channels
+from .worklist.late_watch import LateWatch
 
 _log = logging.getLogger("orthanc_ups")
 _FIRST_PAUSE: Final = 0.2
@@ -270,8 +272,10 @@ class Site:
         self._worklist.add(server.stop)
         watch = StoreWatch(service, self._read_of_the_store)
         self._worklist.keep(watch.run)
-        self._tell(service, Interfaces(server, dimse, http, self.health, sockets))
-        await self._open_pages(service, dimse)
+        policy = late_policy(self._settings, read_templates(self._settings.templates))
+        late = LateWatch(service.projection, policy, service.clock.now)
+        self._tell(service, Interfaces(server, dimse, http, self.health, sockets), late)
+        await self._open_pages(service, dimse, late)
         if self._worklists is not None:
             await self._open_worklists(service, self._worklists)
         http.serve(web.answer)
@@ -298,8 +302,8 @@ class Site:
         if reply.status >= 500:
             raise refused(reply, "cannot read Orthanc's database")
 
-    def _tell(self, service: UpsService, interfaces: Interfaces) -> None:
-        figures = sources(service, meters(interfaces, self._instruments))
+    def _tell(self, service: UpsService, interfaces: Interfaces, late: LateWatch) -> None:
+        figures = sources(service, meters(interfaces, self._instruments), late)
         self._worklist.keep(Metrics(figures, self._instruments.publish).run)
         if self._instruments.emit is not None:
             audit = AuditLog(self._instruments.emit, _in_a_moment)
@@ -420,7 +424,7 @@ class Site:
         parts = HttpParts(handler, sessions, authorization, rights)
         return HttpService(parts, self._settings, self._surroundings, self._refusals)
 
-    async def _open_pages(self, service: UpsService, dimse: DimseChannel) -> None:
+    async def _open_pages(self, service: UpsService, dimse: DimseChannel, late: LateWatch) -> None:
         answers = await operating.asked(self._loopback)
         fixed = operating.facts(self._settings, self._surroundings, answers)
         api, activity = operating.management(
@@ -428,6 +432,7 @@ class Site:
             self._modalities,
             dimse,
             self._loopback,
+            late,
             fixed,
             self._rights,
             self._origins,

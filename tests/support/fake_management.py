@@ -25,10 +25,13 @@ from orthanc_ups.core.commands import (
     Unsubscribe,
     Update,
 )
+from orthanc_ups.core.course import claim_of, claimer_of, duration_of
 from orthanc_ups.core.dataset import text
+from orthanc_ups.core.date_times import UTC as UTC_OFFSET
 from orthanc_ups.core.decide import Circumstances, decide
 from orthanc_ups.core.events import Event, EventType, Occurrence
 from orthanc_ups.core.free_text import fits
+from orthanc_ups.core.lateness import late_kinds
 from orthanc_ups.core.matching import Query
 from orthanc_ups.core.numbers import Numbers
 from orthanc_ups.core.outcome import Outcome
@@ -43,7 +46,9 @@ from orthanc_ups.delivery.port import Endpoint, Unreachable
 from orthanc_ups.management.activity import Activity
 from orthanc_ups.management.ports import DeliveryState, Facts, Listener, Listing, SubscriberSummary
 from orthanc_ups.management.views import row
+from orthanc_ups.projection.narrowing import Narrowing
 from orthanc_ups.worklist.change_feed import ChangeFeed, Changes
+from orthanc_ups.worklist.late_watch import LateSummary
 
 _WELL_KNOWN = (tags.GLOBAL_SUBSCRIPTION, tags.FILTERED_SUBSCRIPTION)
 _RANKS = {"HIGH": 1, "MEDIUM": 2, "LOW": 3, "SCHEDULED": 1, "IN PROGRESS": 2, "COMPLETED": 3, "CANCELED": 4}
@@ -213,12 +218,44 @@ class FakeWorklist:
     def specific(self, ae: str, offset: int, limit: int) -> list[tuple[str, Subscription]]:
         return self._specific(ae)[offset : offset + limit]
 
-    async def page(self, listing: Listing) -> tuple[list[Workitem], int]:
-        found = [
+    def _found(self, listing: Listing) -> list[Workitem]:
+        return [
             one
             for one in self.workitems.values()
-            if listing.query.matches(one.attributes) and fits(one.attributes, listing.words)
+            if listing.query.matches(one.attributes)
+            and fits(one.attributes, listing.words)
+            and self._is_left(one, listing.narrowing)
         ]
+
+    def _is_left(self, workitem: Workitem, narrowing: Narrowing) -> bool:
+        now, claim = self.clock.now().timestamp(), claim_of(workitem)
+        kinds = late_kinds(workitem, narrowing.policy, now, UTC_OFFSET)
+        tests = (
+            not narrowing.late or bool(narrowing.late & set(kinds)),
+            not narrowing.claimers or claimer_of(workitem) in narrowing.claimers,
+            _is_within(claim.at if claim else None, narrowing.claimed),
+            _is_within(workitem.ended, narrowing.ended),
+            _is_within(duration_of(workitem), narrowing.duration),
+        )
+        return all(tests)
+
+    async def tally(self, listing: Listing) -> dict[str, int]:
+        return dict(Counter(one.state.value for one in self._found(listing)))
+
+    async def late(self) -> LateSummary:
+        return LateSummary()
+
+    async def names(self, column: str) -> list[tuple[str, int, Workitem | None]]:
+        named = [
+            (claimer_of(one), one)
+            for one in self.workitems.values()
+            if column == "claimer" and claimer_of(one)
+        ]
+        counted = Counter(name for name, _ in named)
+        return [(name, count, dict(named)[name]) for name, count in counted.most_common()]
+
+    async def page(self, listing: Listing) -> tuple[list[Workitem], int]:
+        found = self._found(listing)
         found.sort(key=lambda one: (_sort_key(one, listing.order), one.created), reverse=listing.descending)
         found.sort(key=lambda one: not _shown(one, listing.order))
         return found[listing.offset : listing.offset + listing.limit], len(found)
@@ -238,6 +275,10 @@ class FakeWorklist:
 
     def changes(self, since: int) -> Changes:
         return self.feed.since(since)
+
+
+def _is_within(number: float | None, span: tuple[float, float] | None) -> bool:
+    return span is None or (number is not None and span[0] <= number <= span[1])
 
 
 _COUNTED: Mapping[type, str] = {

@@ -34,6 +34,7 @@ from orthanc_ups.core.commands import (
 )
 from orthanc_ups.core.dataset import DataSet, text
 from orthanc_ups.core.events import Event, EventType
+from orthanc_ups.core.lateness import LatePolicy
 from orthanc_ups.core.outcome import Outcome
 from orthanc_ups.core.statuses import UpsError
 from orthanc_ups.core.workitem import Subscription, Workitem
@@ -42,6 +43,7 @@ from orthanc_ups.service import UpsService
 from orthanc_ups.settings import Settings
 from orthanc_ups.store.memory import InMemoryEntries
 from orthanc_ups.store.port import Entry, StoreUnavailable
+from orthanc_ups.worklist.late_watch import LateWatch
 from orthanc_ups.worklist.worklist import ReceivingAes
 from tests.support.delivery import TwinChannel, VirtualClock, settle
 from tests.support.workitems import minimal, performed, uid
@@ -335,6 +337,11 @@ class Desk:
         found = await self.entries.another().read(key)
         assert found is not None
         return found
+
+
+def late_watch(service: UpsService) -> LateWatch:
+    """What is late there, by the defaults."""
+    return LateWatch(service.projection, LatePolicy(), service.clock.now)
 
 
 def on_loop(test: Callable[_P, Coroutine[Any, Any, None]]) -> Callable[_P, None]:

@@ -47,6 +47,7 @@ class Claim(TypedDict):
     """Who performs a workitem, and since when."""
 
     who: str
+    ae: str
     at: Time
 
 
@@ -56,6 +57,8 @@ class Course(TypedDict):
     created: Time
     ended: Time
     claimed: Claim | None
+    heard: Annotated[Time, Meta(description="When the performer was last heard of.")]
+    duration: Annotated[float | None, Meta(description="Seconds from claim to end.")]
     cancel_requested: bool
 
 
@@ -80,6 +83,12 @@ class Row(Course):
     expires: str | None
     modified: str | None
     progress: ProgressJson
+    accession: str
+    performed_stations: list[str]
+    late: Annotated[
+        list[str],
+        Meta(description="Why: of start, inputs, completion, expiration, silent; empty if it is not."),
+    ]
 
 
 class PageJson(TypedDict):
@@ -437,6 +446,59 @@ class CountsJson(TypedDict):
 
     states: dict[str, int]
     worklists: list[WorklistCounts]
+    matches: Annotated[dict[str, int], Meta(description="Of those that the parameters leave, by state.")]
+    late: Annotated[int, Meta(description="Of those that the parameters leave.")]
+
+
+class NameInUse(TypedDict):
+    """A name that workitems have."""
+
+    name: str
+    count: int
+    code: NotRequired[Annotated[str, Meta(description="The code that finds all of them.")]]
+
+
+class Names(TypedDict):
+    """Names to choose from, the usual ones first."""
+
+    names: list[NameInUse]
+
+
+class LateInWorklist(TypedDict):
+    """Late workitems of a worklist."""
+
+    worklist: str
+    count: int
+
+
+class LateAtStation(LateInWorklist):
+    """Late workitems of a worklist at a scheduled station."""
+
+    station: str
+
+
+class LateCounts(TypedDict):
+    """Late workitems; one may be late in several ways."""
+
+    total: int
+    kinds: dict[str, int]
+    worklists: list[LateInWorklist]
+    groups: list[LateAtStation]
+
+
+class Moment(TypedDict):
+    """A workitem and a time."""
+
+    uid: str
+    at: Time
+
+
+class LateJson(TypedDict):
+    """What is late or stuck."""
+
+    late_work: LateCounts
+    oldest_scheduled: Moment | None
+    longest_in_progress: Moment | None
 
 
 class LatencyChart(TypedDict):
@@ -481,7 +543,7 @@ class ListenerAddress(TypedDict):
     note: str
 
 
-class OverviewJson(CountsJson):
+class OverviewJson(CountsJson, LateJson):
     """The whole at a glance."""
 
     charts: Charts

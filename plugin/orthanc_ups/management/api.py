@@ -75,7 +75,7 @@ class ManagementApi:
 def _routes(ports: Ports) -> tuple[Route, ...]:
     resources = Resources(ports.orthanc, ports.facts)
     starting = Starting(ports.clock, ports.facts)
-    lists = Lists(ports.inspection, lambda: ports.clock.now().tzinfo)
+    lists = Lists(ports.inspection, ports.clock, ports.facts.late)
     workitems = Workitems(
         ports.commands,
         ports.inspection,
@@ -89,6 +89,7 @@ def _routes(ports: Ports) -> tuple[Route, ...]:
     subscribers = Subscribers(ports.commands, ports.inspection, ports.desk, ports.dimse, ports.modalities)
     overview = Overview(
         ports.inspection,
+        lists,
         ports.desk,
         ports.modalities,
         ports.activity,

@@ -117,12 +117,36 @@ class ListQuery(Struct):
     order: Annotated[
         str,
         Meta(
-            description="Order; a minus in front: descending. By station, performer and progress those without stand "
-            "at the end either way.",
+            description="Order; a minus in front: descending. Those without a station, a performer, … stand at "
+            "the end either way.",
             extra_json_schema={"enum": [f"{sign}{order}" for order in ORDERS for sign in ("", "-")]},
         ),
     ] = "-created"
+    late: Annotated[
+        str,
+        Meta(
+            description="Only late work: `yes`, or some of start, inputs, completion, expiration, silent, separated by "
+            "commas."
+        ),
+    ] = ""
+    claimer: Annotated[
+        str, Meta(description="AE titles of performers that claimed it, separated by commas.")
+    ] = ""
+    performed: Annotated[str, Meta(description="Part of the name of the performed station.")] = ""
+    claimed: Annotated[
+        str, Meta(description="When it was claimed: a DICOM date-time or a range of them.")
+    ] = ""
+    ended: Annotated[str, Meta(description="When it ended: a DICOM date-time or a range of them.")] = ""
+    duration: Annotated[
+        str, Meta(description="Seconds from claim to end: a range such as `60-300` or `3600-`.")
+    ] = ""
     offset: Offset = 0
+
+
+class NamesQuery(Struct):
+    """Names of what."""
+
+    of: Literal["station", "performer", "work", "claimer", "performed"]
 
 
 class PageQuery(ListQuery):

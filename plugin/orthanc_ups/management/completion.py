@@ -8,12 +8,12 @@ from datetime import datetime
 from typing import Final
 
 from ..core import tags
-from ..core.commands import requesting_ae
+from ..core.course import claim_of
 from ..core.dataset import DataSet, Element, element, is_empty, items, ordered, text, value
 from ..core.dictionary import VR_OF
 from ..core.rules import ROOT, Contents
 from ..core.stamps import date_time
-from ..core.workitem import HistoryEntry, Workitem
+from ..core.workitem import Workitem
 
 _PERFORMER_NAME: Final = "00404037"
 _STATION_NAMES: Final = "00404028"
@@ -122,18 +122,8 @@ def local_code(code: str, meaning: str) -> DataSet:
 
 
 def _claimed_at(workitem: Workitem, now: datetime) -> datetime:
-    claim = _claim(workitem)
+    claim = claim_of(workitem)
     return datetime.fromtimestamp(claim.at, now.tzinfo) if claim else now
-
-
-def performer_of(workitem: Workitem) -> str:
-    """The AE title that claimed a workitem; empty if nobody did, or if its history no longer says who."""
-    claim = _claim(workitem)
-    return requesting_ae(claim.who) if claim else ""
-
-
-def _claim(workitem: Workitem) -> HistoryEntry | None:
-    return next((entry for entry in reversed(workitem.history) if entry.what == "claimed"), None)
 
 
 def cancellation(workitem: Workitem, information: DataSet) -> DataSet:

@@ -29,8 +29,14 @@ HEADINGS: Final = (
     "Performers",
     "Progress",
     "Progress description",
+    "Accession number",
     "Created",
+    "Claimed by",
+    "Claimed at",
     "Ended",
+    "Duration (s)",
+    "Performed stations",
+    "Late",
     "Workitem UID",
 )
 _MARK: Final = "\ufeff"
@@ -56,7 +62,7 @@ def csv_of(rows: Iterable[answers.Row]) -> bytes:
 
 
 def _cells(row: answers.Row) -> tuple[Any, ...]:
-    patient, progress = row["patient"], row["progress"]
+    patient, progress, claim = row["patient"], row["progress"], row["claimed"]
     return (
         row["state"],
         row["priority"],
@@ -75,8 +81,14 @@ def _cells(row: answers.Row) -> tuple[Any, ...]:
         "; ".join(row["performers"]),
         progress["percent"],
         progress["description"],
+        row["accession"],
         row["created"],
+        claim and claim["ae"],
+        claim and claim["at"],
         row["ended"],
+        row["duration"],
+        "; ".join(row["performed_stations"]),
+        "; ".join(row["late"]),
         row["uid"],
     )
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -13,22 +13,28 @@ from ..core.events import Event
 from ..core.statuses import GONE, UpsError
 from ..core.workitem import HistoryEntry, Subscription, Workitem
 from ..orthanc.loopback import Loopback
+from ..projection import vocabulary
 from ..service import UpsService
 from ..worklist.change_feed import Changes
+from ..worklist.late_watch import LateSummary, LateWatch
 from .ports import DeliveryState, Listing, SubscriberSummary
 
 _ORDERS: Final = {
     "modified": "modification",
     "worklist": "worklist_label",
     "patient": "patient_name",
+    "expected": "completion",
+    "expires": "expiration",
 }
+_MOST_NAMES: Final = 300
 
 
 class ServiceInspection:
     """Implements ``management.ports.Inspection``. Called on the loop."""
 
-    def __init__(self, service: UpsService) -> None:
+    def __init__(self, service: UpsService, late: LateWatch) -> None:
         self._service = service
+        self._late = late
 
     async def workitem(self, uid: str) -> Workitem:
         """One workitem. Raises UpsError (C307; 404, or 410 with who deleted it, when and why)."""
@@ -66,6 +72,7 @@ class ServiceInspection:
             listing.limit,
             f"-{order}" if listing.descending else order,
             listing.words,
+            listing.narrowing.tests(),
         )
         entries = (self._service.workitems.get(text(item, tags.SOP_INSTANCE_UID)) for item in data_sets)
         return [item.workitem for item in entries if item], total
@@ -75,6 +82,23 @@ class ServiceInspection:
         counts = await self._service.projection.counts()
         by_worklist = counts.by_worklist.items()
         return [(label, state, n) for label, states in by_worklist for state, n in states.items()]
+
+    async def tally(self, listing: Listing) -> Mapping[str, int]:
+        """How many matches there are in each Procedure Step State."""
+        return await self._service.projection.tally(listing.query, listing.words, listing.narrowing.tests())
+
+    async def late(self) -> LateSummary:
+        """What is late or stuck, some seconds old at most."""
+        return await self._late.summary()
+
+    async def names(self, column: str) -> Sequence[tuple[str, int, Workitem | None]]:
+        """What stands in a column, how often, and the latest example."""
+        rows: list[Any] = await self._service.projection.read(vocabulary.names(column, _MOST_NAMES))
+        return [(name, number, self._example(uid)) for name, number, uid in rows]
+
+    def _example(self, uid: str) -> Workitem | None:
+        stored = self._service.workitems.get(uid)
+        return stored.workitem if stored else None
 
     async def event_log(self, uid: str) -> Sequence[Event]:
         """The remembered events of a workitem, oldest first. Raises UpsError as ``workitem`` does."""

@@ -4,16 +4,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import tzinfo
 from typing import Final
 
+from ..core.lateness import LatePolicy
+from ..core.states import State
 from ..core.workitem import Workitem
 from ..dicomweb.response import WebResponse
 from . import answers, bodies, views
 from .csv_export import csv_of
-from .ports import Inspection, Listing
+from .ports import Inspection, Listing, ManagementClock
 from .queries import listing
 from .routing import CSV, Call, Route, decode_query
 
@@ -24,9 +25,10 @@ _MOST_NAMED: Final = 200
 class Lists:
     """Handlers that read many workitems."""
 
-    def __init__(self, inspection: Inspection, local: Callable[[], tzinfo | None]) -> None:
+    def __init__(self, inspection: Inspection, clock: ManagementClock, late: LatePolicy) -> None:
         self._inspection = inspection
-        self._local = local
+        self._clock = clock
+        self._late = late
 
     def routes(self) -> tuple[Route, ...]:
         """What is offered."""
@@ -35,17 +37,57 @@ class Lists:
             Route("GET", "/workitems.csv", self.csv, answer_type=CSV),
             Route("POST", "/workitems.csv", self.csv_of_long_list, answer_type=CSV),
             Route("GET", "/changes", self.changes),
+            Route("GET", "/counts", self.counts),
+            Route("GET", "/names", self.names),
         )
 
     async def page(self, call: Call, query: bodies.PageQuery) -> answers.PageJson:
         """One page of the worklist, and how many matches there are in all."""
-        requested = listing(call.query, self._local(), query.offset, query.limit)
+        requested = self._listing(call, query.offset, query.limit)
         workitems, total = await self._inspection.page(requested)
         return {"total": total, "offset": query.offset, "workitems": self._rows(workitems)}
 
+    def _listing(self, call: Call, offset: int, limit: int) -> Listing:
+        return listing(call.query, self._clock.now(), self._late, offset, limit)
+
     def _rows(self, workitems: Sequence[Workitem]) -> list[answers.Row]:
-        local = self._local()
-        return [views.row(workitem, local) for workitem in workitems]
+        now = self._clock.now()
+        return [
+            views.row(workitem, now.tzinfo, views.late(workitem, self._late, now)) for workitem in workitems
+        ]
+
+    async def names(self, call: Call, query: bodies.NamesQuery) -> answers.Names:
+        """What there is to choose from for a filter: names, how often each occurs, and the key that finds it."""
+        names = await self._inspection.names(query.of)
+        return {"names": [views.name_in_use(query.of, *entry) for entry in names]}
+
+    async def counts(self, call: Call) -> answers.CountsJson:
+        """How many workitems there are by state and by worklist, and how many the parameters of the list leave."""
+        by_state = {state.value: 0 for state in State}
+        by_worklist: dict[str, dict[str, int]] = {}
+        for label, state, count in await self._inspection.counts():
+            by_state[state] = by_state.get(state, 0) + count
+            by_worklist.setdefault(label, {})[state] = count
+        worklists: list[answers.WorklistCounts] = [
+            {"worklist": label, "states": states} for label, states in sorted(by_worklist.items())
+        ]
+        left = {
+            name: value for name, value in call.query.items() if name not in ("ProcedureStepState", "late")
+        }
+        late_ones = {**left, "late": call.query.get("late") or "yes"}
+        is_narrowed = any(
+            value.strip() for name, value in left.items() if name not in ("order", "offset", "limit")
+        )
+        return {
+            "states": by_state,
+            "worklists": worklists,
+            "matches": await self._tally(call, left) if is_narrowed else by_state,
+            "late": sum((await self._tally(call, late_ones)).values()),
+        }
+
+    async def _tally(self, call: Call, query: Mapping[str, str]) -> dict[str, int]:
+        tally = await self._inspection.tally(self._listing(replace(call, query=query), 0, 1))
+        return {state.value: tally.get(state.value, 0) for state in State}
 
     async def csv(self, call: Call, query: bodies.CsvQuery) -> WebResponse:
         """All matches as CSV (RFC 4180, UTF-8 with a byte order mark).
@@ -53,7 +95,7 @@ class Lists:
         The header `X-UPS-Total` says how many matches there are. Orthanc waits half a minute at most: whoever
         wants very many asks for them in lots.
         """
-        requested = listing(call.query, self._local(), query.offset, min(query.limit, _AT_ONCE))
+        requested = self._listing(call, query.offset, min(query.limit, _AT_ONCE))
         rows, total = await self._all(requested, query.limit)
         headers = (
             ("Content-Disposition", 'attachment; filename="workitems.csv"'),

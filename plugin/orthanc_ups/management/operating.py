@@ -19,12 +19,13 @@ from ..orthanc.modalities import OrthancModalities
 from ..service import UpsService
 from ..settings import Settings, Surroundings
 from ..transfer.routes import Transfer
+from ..worklist.late_watch import LateWatch
 from .activity import Activity
 from .api import ManagementApi, Ports
 from .inspection import LoopbackResources, ServiceInspection
 from .ports import Facts, Listener
 from .routing import Admission
-from .templates import read_templates
+from .templates import late_policy, read_templates
 
 
 class OperatorClock:
@@ -57,6 +58,7 @@ async def asked(loopback: Loopback) -> Known:
 
 def facts(settings: Settings, surroundings: Surroundings, answers: Known) -> Facts:
     """What does not change while the plugin runs."""
+    templates = read_templates(settings.templates)
     return Facts(
         ae_title=settings.aet or surroundings.dicom_aet,
         archive_ae_title=surroundings.dicom_aet,
@@ -68,8 +70,9 @@ def facts(settings: Settings, surroundings: Surroundings, answers: Known) -> Fac
         warnings=start_warnings(settings, surroundings),
         maximum_pending=settings.maximum_pending_per_subscriber,
         plugins=answers.plugins,
-        templates=read_templates(settings.templates),
+        templates=templates,
         strict=settings.strict,
+        late=late_policy(settings, templates),
     )
 
 
@@ -105,6 +108,7 @@ def management(
     modalities: OrthancModalities,
     dimse: DimseChannel,
     loopback: Loopback,
+    late: LateWatch,
     fixed: Facts,
     rights: Rights,
     origins: Origins,
@@ -116,7 +120,7 @@ def management(
     service.delivery.observe(activity.delivered)
     ports = Ports(
         commands=service.worklist,
-        inspection=ServiceInspection(service),
+        inspection=ServiceInspection(service, late),
         desk=DeliveryManagement(service.delivery),
         dimse=dimse,
         orthanc=LoopbackResources(loopback),

@@ -9,13 +9,16 @@ from typing import Final
 from ..core.states import State
 from ..delivery.management import EndpointReport
 from ..dicomweb.rights import Rights
+from ..worklist.late_watch import LateSummary
 from . import answers, fields, views
 from .activity import Activity
+from .lists import Lists
 from .ports import ORDERS, DeliveryDesk, Facts, Inspection, ManagementClock, Modalities
 from .queries import filters
 from .routing import Call, Route
 from .subscribers import health_of
 
+_MOST_GROUPS: Final = 50
 _FULL: Final = 0.8
 _OLD: Final = 120.0
 _CLOCK_MATTERS: Final = 86_400.0
@@ -27,6 +30,7 @@ class Overview:
     def __init__(
         self,
         inspection: Inspection,
+        lists: Lists,
         desk: DeliveryDesk,
         modalities: Modalities,
         activity: Activity,
@@ -36,6 +40,7 @@ class Overview:
         more_warnings: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._inspection = inspection
+        self._lists = lists
         self._desk = desk
         self._modalities = modalities
         self._activity = activity
@@ -49,7 +54,6 @@ class Overview:
         return (
             Route("GET", "/system", self.system),
             Route("GET", "/overview", self.overview),
-            Route("GET", "/counts", self.counts),
         )
 
     async def system(self, call: Call) -> answers.System:
@@ -82,24 +86,13 @@ class Overview:
     def _aes(self) -> list[str]:
         return sorted({*self._modalities.ae_titles(), *self._inspection.subscriber_aes()})
 
-    async def counts(self, call: Call) -> answers.CountsJson:
-        """Number of workitems by state and by worklist."""
-        by_state = {state.value: 0 for state in State}
-        by_worklist: dict[str, dict[str, int]] = {}
-        for label, state, count in await self._inspection.counts():
-            by_state[state] = by_state.get(state, 0) + count
-            by_worklist.setdefault(label, {})[state] = count
-        worklists: list[answers.WorklistCounts] = [
-            {"worklist": label, "states": states} for label, states in sorted(by_worklist.items())
-        ]
-        return {"states": by_state, "worklists": worklists}
-
     async def overview(self, call: Call) -> answers.OverviewJson:
         """Counts, charts of the last hour and day, addresses, warnings in words."""
         reports = self._desk.report()
         self._activity.sample()
         return {
-            **await self.counts(call),
+            **await self._lists.counts(call),
+            **self._late(await self._inspection.late()),
             "charts": {"hour": self._chart(60, 1), "day": self._chart(24 * 60, 15)},
             "delivery": {
                 "pending": sum(report.pending for report in reports),
@@ -112,6 +105,25 @@ class Overview:
             ],
             "started": views.iso(self._activity.started),
             "warnings": list(self._warnings(reports)),
+        }
+
+    def _late(self, summary: LateSummary) -> answers.LateJson:
+        oldest, longest = summary.oldest_scheduled, summary.longest_in_progress
+        return {
+            "late_work": {
+                "total": summary.total,
+                "kinds": {kind.value: count for kind, count in summary.by_kind().items()},
+                "worklists": [
+                    {"worklist": worklist, "count": count}
+                    for worklist, count in summary.by_worklist().items()
+                ],
+                "groups": [
+                    {"worklist": group.worklist, "station": group.station, "count": group.total}
+                    for group in summary.groups[:_MOST_GROUPS]
+                ],
+            },
+            "oldest_scheduled": {"uid": oldest[0], "at": views.iso(oldest[1])} if oldest else None,
+            "longest_in_progress": {"uid": longest[0], "at": views.iso(longest[1])} if longest else None,
         }
 
     def _chart(self, minutes: int, step: int) -> answers.Chart:

@@ -29,6 +29,7 @@ _LOOK: Final = (
     "GET /overview",
     "GET /counts",
     "GET /changes",
+    "GET /names",
     "GET /workitems",
     "GET /workitems.csv",
     "POST /workitems.csv",

@@ -3,20 +3,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Literal, Protocol
 
 from ..core.commands import Command
 from ..core.events import Event
+from ..core.lateness import LatePolicy
 from ..core.matching import Query
 from ..core.outcome import Outcome
 from ..core.subscriptions import Log
 from ..core.workitem import Subscription, Workitem
 from ..delivery.dead_letters import DeadLetter
 from ..delivery.management import EndpointReport
+from ..projection.narrowing import Narrowing
 from ..worklist.change_feed import Changes
+from ..worklist.late_watch import LateSummary
 from .templates import Template
 
 DeliveryState = Literal["delivered", "waiting", "dead"]
@@ -33,6 +36,15 @@ ORDERS: Final = (
     "station",
     "performer",
     "progress",
+    "urgency",
+    "work",
+    "expected",
+    "expires",
+    "claimer",
+    "claimed",
+    "ended",
+    "duration",
+    "performed",
 )
 """By what a listing can be ordered."""
 
@@ -54,7 +66,9 @@ class Listing:
         words: each must occur in ``core.free_text.searchable`` of the workitem.
         order: one of ``ORDERS``; equal ones by creation number. Priority by rank: HIGH, MEDIUM, LOW; state:
             SCHEDULED, IN PROGRESS, COMPLETED, CANCELED; station and performer: by the first one, as it is shown,
-            and progress: those that have none stand at the end in both directions.
+            and all after it but urgency: those that have none stand at the end in both directions. Urgency is
+            priority, then start.
+        narrowing: further tests.
         offset: so many matches are ignored; ``limit`` is the size of the page.
     """
 
@@ -64,6 +78,7 @@ class Listing:
     descending: bool = True
     offset: int = 0
     limit: int = 50
+    narrowing: Narrowing = field(default_factory=Narrowing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +124,18 @@ class Inspection(Protocol):
 
     async def counts(self) -> Sequence[tuple[str, str, int]]:
         """Worklist Label, Procedure Step State, and how many workitems have both."""
+        ...
+
+    async def tally(self, listing: Listing) -> Mapping[str, int]:
+        """How many matches there are in each Procedure Step State; order and page do not matter."""
+        ...
+
+    async def late(self) -> LateSummary:
+        """What is late or stuck, some seconds old at most."""
+        ...
+
+    async def names(self, column: str) -> Sequence[tuple[str, int, Workitem | None]]:
+        """What stands in a column of ``projection.vocabulary.COLUMNS``, how often, and the latest example."""
         ...
 
     async def event_log(self, uid: str) -> Sequence[Event]:
@@ -214,6 +241,7 @@ class Facts:
         plugins: names of the loaded plugins of Orthanc, for links to their viewers.
         templates: see ``templates.read_templates``.
         strict: ``Ups.Strict``.
+        late: when work is late.
     """
 
     ae_title: str
@@ -228,6 +256,7 @@ class Facts:
     plugins: tuple[str, ...] = ()
     templates: tuple[Template, ...] = ()
     strict: bool = False
+    late: LatePolicy = field(default_factory=LatePolicy)
 
 
 class ManagementClock(Protocol):

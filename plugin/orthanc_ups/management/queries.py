@@ -3,25 +3,48 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
-from datetime import tzinfo
+from datetime import datetime
 from typing import Any, Final
 
 from ..core import tags
 from ..core.dataset import DataSet, items, values
+from ..core.date_times import UTC, key_interval, since_epoch
 from ..core.dictionary import KEYWORD_OF, path_of
 from ..core.free_text import words
 from ..core.key_tests import SINGLE_VALUE_ONLY, WILDCARD_VRS
+from ..core.lateness import LateKind, LatePolicy
 from ..core.matching import Query
 from ..core.mechanisms import Mechanisms
 from ..core.rules import RULES, Rule
 from ..dicomweb.response import HttpProblem
+from ..projection.narrowing import Narrowing
 from .answers import FilterKey
 from .keyword_form import name_of, tag_of, to_data_set, vr_of
 from .ports import ORDERS, Listing
 from .views import person_text
 
-_RESERVED: Final = frozenset({"text", "study", "order", "offset", "limit"})
+_RESERVED: Final = frozenset(
+    {
+        "text",
+        "study",
+        "order",
+        "offset",
+        "limit",
+        "late",
+        "claimer",
+        "performed",
+        "claimed",
+        "ended",
+        "duration",
+    }
+)
+_LATE: Final = tuple(kind.value for kind in LateKind)
+_RANGE: Final = re.compile(r"(\d{0,9})-(\d{0,9})")
+_STEP: Final = 10.0
+"""Seconds for which what is late stays the same, so that pages of one list fit together."""
 _LISTS: Final = frozenset({"CS", "UI"})
 _FIRST: Final = (
     "ProcedureStepState",
@@ -41,8 +64,8 @@ _ALSO: Final = ("StudyInstanceUID", "ScheduledProcedureStepExpirationDateTime")
 _KINDS: Final = {"DT": "datetime", "DA": "date", "UI": "uid"}
 
 
-def listing(asked: Mapping[str, str], local: tzinfo | None, offset: int, limit: int) -> Listing:
-    """Read the parameters of a list.
+def listing(asked: Mapping[str, str], now: datetime, late: LatePolicy, offset: int, limit: int) -> Listing:
+    """Read the parameters of a list. ``now`` is aware, in the zone of date-times without offset.
 
     Raises:
         HttpProblem: 400 for a name that is no matching key.
@@ -54,9 +77,56 @@ def listing(asked: Mapping[str, str], local: tzinfo | None, offset: int, limit: 
     order = wanted.removeprefix("-")
     if order not in ORDERS:
         raise HttpProblem(400, f'"order" is {order[:30]!r}, expected one of {", ".join(ORDERS)}')
-    query = Query.of(identifier, timezone=local, mechanisms=Mechanisms.MULTIPLE)
+    query = Query.of(identifier, timezone=now.tzinfo, mechanisms=Mechanisms.MULTIPLE)
     text = words(f"{asked.get('text', '')} {asked.get('study', '')}")
-    return Listing(query, text, order, wanted.startswith("-"), offset, limit)
+    return Listing(query, text, order, wanted.startswith("-"), offset, limit, _narrowing(asked, now, late))
+
+
+def _narrowing(asked: Mapping[str, str], now: datetime, late: LatePolicy) -> Narrowing:
+    """What is asked beside the matching keys. Raises HttpProblem 400."""
+    return Narrowing(
+        late=_late_kinds(asked.get("late", "")),
+        claimers=tuple(part.strip() for part in asked.get("claimer", "").split(",") if part.strip()),
+        performed=asked.get("performed", "").strip(),
+        claimed=_span("claimed", asked, now),
+        ended=_span("ended", asked, now),
+        duration=_seconds(asked.get("duration", "").strip()),
+        policy=late,
+        now=now.timestamp() // _STEP * _STEP,
+    )
+
+
+def _late_kinds(text: str) -> frozenset[LateKind]:
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    if names == ["yes"]:
+        return frozenset(LateKind)
+    for name in names:
+        if name not in _LATE:
+            raise HttpProblem(400, f'"late" is {name[:30]!r}, expected "yes" or some of {", ".join(_LATE)}')
+    return frozenset(map(LateKind, names))
+
+
+def _span(name: str, asked: Mapping[str, str], now: datetime) -> tuple[float, float] | None:
+    text = asked.get(name, "").strip()
+    if not text:
+        return None
+    try:
+        interval = key_interval("DT", text, now.tzinfo or UTC)
+    except ValueError as error:
+        raise HttpProblem(400, f'"{name}" is {text[:60]!r}, {error}') from None
+    return since_epoch(interval.low), since_epoch(interval.high)
+
+
+def _seconds(text: str) -> tuple[float, float] | None:
+    """A range of seconds such as ``3600-`` or ``60-300``."""
+    if not text:
+        return None
+    match = _RANGE.fullmatch(text)
+    if match is None:
+        raise HttpProblem(
+            400, f'"duration" is {text[:30]!r}, expected a range of seconds such as 60-300 or 3600-'
+        )
+    return float(match[1] or 0), float(match[2] or math.inf)
 
 
 def _several(name: str, text: str) -> list[str]:

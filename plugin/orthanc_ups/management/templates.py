@@ -4,6 +4,7 @@
     {
       "Name": "Second reading",
       "Description": "A radiologist reads a study again",
+      "LateAfter": "2h",
       "Attributes": {
         "ProcedureStepLabel": "Second reading",
         "ScheduledProcedureStepPriority": {"Choices": ["HIGH", "MEDIUM", "LOW"], "Default": "MEDIUM"},
@@ -25,13 +26,16 @@ times, ``new-uid`` in UIDs, ``user`` in names and texts.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from ..config import ConfigurationError
+from ..config import ConfigurationError, read_duration
+from ..core import tags
+from ..core.lateness import Grace, LatePolicy
 from ..core.stamps import date_time
+from ..settings import Settings
 from .keyword_form import tag_of, vr_of
 
 _KEYS: Final = ("Choices", "Default", "Required", "Fixed")
@@ -60,11 +64,12 @@ class TemplateField:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """One entry of ``Ups.Templates``."""
+    """One entry of ``Ups.Templates``; ``late_after`` in seconds, None for ``Ups.LateAfter``."""
 
     name: str
     description: str
     fields: tuple[TemplateField, ...]
+    late_after: float | None = None
 
 
 def read_templates(entries: object) -> tuple[Template, ...]:
@@ -83,9 +88,9 @@ def _template(entry: object, path: str) -> Template:
     if not isinstance(entry, Mapping):
         raise ConfigurationError(f'"{path}" is {entry!r}, expected an object')
     for key in entry:
-        if key not in ("Name", "Description", "Attributes"):
+        if key not in ("Name", "Description", "Attributes", "LateAfter"):
             raise ConfigurationError(
-                f'unknown setting "{path}.{key}"; expected Name, Description, Attributes'
+                f'unknown setting "{path}.{key}"; expected Name, Description, Attributes, LateAfter'
             )
     name, attributes = entry.get("Name"), entry.get("Attributes", {})
     if not isinstance(name, str) or not name.strip():
@@ -93,7 +98,25 @@ def _template(entry: object, path: str) -> Template:
     if not isinstance(attributes, Mapping):
         raise ConfigurationError(f'"{path}.Attributes" is {attributes!r}, expected an object')
     fields = tuple(_field(str(key), content, f"{path}.Attributes") for key, content in attributes.items())
-    return Template(name.strip(), str(entry.get("Description", "")), fields)
+    late_after = entry.get("LateAfter")
+    late = None if late_after is None else read_duration(late_after, f"{path}.LateAfter")
+    return Template(name.strip(), str(entry.get("Description", "")), fields, late)
+
+
+def late_policy(settings: Settings, templates: Sequence[Template]) -> LatePolicy:
+    """When work is late: by the settings, and by templates for the workitems with their label and worklist."""
+    graces = tuple(
+        Grace(label, _default_of(template, tags.WORKLIST_LABEL), template.late_after)
+        for template in templates
+        if template.late_after is not None and (label := _default_of(template, tags.LABEL))
+    )
+    return LatePolicy(settings.late_after, settings.silent_after, graces)
+
+
+def _default_of(template: Template, tag: str) -> str:
+    """The text that a template begins an attribute with."""
+    defaults = [field.default for field in template.fields if tag_of(field.keyword) == tag]
+    return next((default for default in defaults if isinstance(default, str)), "")
 
 
 def _field(keyword: str, content: object, path: str) -> TemplateField:

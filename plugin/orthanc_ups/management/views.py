@@ -9,9 +9,12 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Final
 
 from ..core import tags
+from ..core.course import claim_of, claimer_of, duration_of, last_word_of
 from ..core.dataset import BINARY_VRS, DataSet, Element, is_empty, items, text, value, values
+from ..core.date_times import UTC as UTC_OFFSET
 from ..core.date_times import Zone, moment, zone
 from ..core.events import Event, EventType
+from ..core.lateness import LatePolicy, late_kinds
 from ..core.rules import rule_for
 from ..core.states import State
 from ..core.workitem import HistoryEntry, Workitem
@@ -21,6 +24,8 @@ from .keyword_form import keyword_of, name_of, name_text, tag_of
 
 _DAY_PRECISION: Final = 8
 _PERFORMER_NAME: Final = "00404037"
+_PERFORMED_STATIONS: Final = "00404028"
+_REQUEST: Final = "0040A370"
 _CODE_CONTENT: Final = frozenset(
     {
         "00080100",
@@ -106,8 +111,14 @@ def _group_text(group: str) -> str:
 # --- a row of the list ---
 
 
-def row(workitem: Workitem, local: tzinfo | None) -> answers.Row:
-    """One line of the worklist."""
+def late(workitem: Workitem, policy: LatePolicy, now: datetime) -> list[str]:
+    """Why a workitem is late at an aware time, in the words of ``core.lateness.LateKind``."""
+    local: Zone = now.tzinfo or UTC_OFFSET
+    return [kind.value for kind in late_kinds(workitem, policy, now.timestamp(), local)]
+
+
+def row(workitem: Workitem, local: tzinfo | None, late: Sequence[str] = ()) -> answers.Row:
+    """One line of the worklist; ``late`` says why it is late."""
     content = workitem.attributes
     where = zone_of(content, local)
     percent, description = progress_of(content)
@@ -127,7 +138,10 @@ def row(workitem: Workitem, local: tzinfo | None) -> answers.Row:
         "expected": iso_of(text(content, tags.EXPECTED_COMPLETION), where),
         "expires": iso_of(text(content, tags.EXPIRATION), where),
         "modified": iso_of(text(content, tags.MODIFICATION), where),
+        "accession": next((text(item, "00080050") for item in items(content, _REQUEST)), ""),
+        "performed_stations": _performed_stations(content),
         "progress": {"percent": percent, "description": description},
+        "late": list(late),
         **_course(workitem),
     }
 
@@ -173,14 +187,43 @@ def _performer(item: DataSet) -> str:
 def _course(workitem: Workitem) -> answers.Course:
     """What the history tells at a glance."""
     history = workitem.history
-    claims = [entry for entry in history if entry.what == "claimed"]
+    claim = claim_of(workitem)
     asked = any(entry.what == "asked the performer to cancel" for entry in history)
     return {
         "created": iso(history[0].at) if history else None,
         "ended": iso(workitem.ended),
-        "claimed": {"who": claims[-1].who, "at": iso(claims[-1].at)} if claims else None,
+        "claimed": {"who": claim.who, "ae": claimer_of(workitem), "at": iso(claim.at)} if claim else None,
+        "heard": iso(last_word_of(workitem)),
+        "duration": duration_of(workitem),
         "cancel_requested": asked and workitem.state is State.IN_PROGRESS,
     }
+
+
+def _performed_stations(content: DataSet) -> list[str]:
+    performed = items(content, tags.PERFORMED_PROCEDURE)[:1]
+    return [code_text(station) for item in performed for station in items(item, _PERFORMED_STATIONS)]
+
+
+_NAMED_BY: Final[Mapping[str, tuple[str, ...]]] = {
+    "station": (tags.STATION_NAME,),
+    "performer": (tags.HUMAN_PERFORMERS, tags.HUMAN_PERFORMER_CODES),
+    "work": (tags.WORKITEM_CODE,),
+}
+
+
+def name_in_use(column: str, name: str, count: int, example: Workitem | None) -> answers.NameInUse:
+    """A name that workitems have, as it is shown, and the code that finds all of them."""
+    content = example.attributes if example else {}
+    described: answers.NameInUse = {"name": name, "count": count}
+    if column in _NAMED_BY:
+        first, *below = _NAMED_BY[column]
+        item = next(iter(items(content, first)), {})
+        code = next(iter(items(item, below[0])), {}) if below else item
+        shown = _performer(item) if column == "performer" and item else code_text(code)
+        return {**described, "name": shown or name, "code": text(code, tags.CODE_VALUE)}
+    if column == "performed":
+        return {**described, "name": next(iter(_performed_stations(content)), name)}
+    return described
 
 
 # --- every attribute, readable ---

@@ -20,6 +20,7 @@ from ..core.commands import (
     Unsubscribe,
     Update,
 )
+from ..core.course import claimer_of
 from ..core.dataset import DataSet, element, is_empty
 from ..core.outcome import Outcome
 from ..core.reasons import in_words
@@ -29,7 +30,7 @@ from ..core.workitem import Subscription, Workitem
 from ..dicomweb.response import HttpProblem
 from ..dicomweb.rights import Rights
 from . import answers, bodies, views
-from .completion import cancellation, for_creation, for_update, performed, performer_of
+from .completion import cancellation, for_creation, for_update, performed
 from .fields import EDITABLE
 from .keyword_form import to_data_set, to_keywords
 from .ports import Commands, DeliveryDesk, Facts, Inspection, ManagementClock
@@ -98,7 +99,7 @@ class Workitems:
         content = workitem.attributes
         done = (content.get(tags.PERFORMED_PROCEDURE) or {}).get("Value") or [{}]
         return {
-            **views.row(workitem, local),
+            **views.row(workitem, local, views.late(workitem, self._facts.late, self._clock.now())),
             "actions": self._actions(workitem, call.requester.user),
             "groups": views.groups(workitem, local),
             "inputs": views.references(content, _INPUT),
@@ -121,7 +122,7 @@ class Workitems:
 
     def _may_close(self, workitem: Workitem, user: str | None) -> bool:
         """True if the user may act for the performer, whose Transaction UID nobody asks for here."""
-        performer = performer_of(workitem)
+        performer = claimer_of(workitem)
         return self._rights.may_act_for(user, performer) if performer else self._rights.may_administer(user)
 
     def _subscribers(self, workitem: Workitem) -> list[answers.WorkitemSubscriber]:
@@ -222,7 +223,7 @@ class Workitems:
 
     def _check_closing(self, workitem: Workitem, call: Call) -> None:
         """Raises UpsError 0124 (403) unless the user may act for the performer."""
-        performer = performer_of(workitem)
+        performer = claimer_of(workitem)
         if performer:
             self._rights.check(call.requester.user, performer)
         elif workitem.state is State.IN_PROGRESS:

@@ -15,6 +15,7 @@ from enum import Enum
 from typing import Final
 
 from ..core.events import EventType
+from ..core.lateness import LateKind
 from ..core.states import State
 from ..core.statuses import Service
 from ..core.workitem import Subscription
@@ -28,6 +29,7 @@ from ..dimse.scu import DimseChannel
 from ..health import Health
 from ..orthanc.sdk import Orthanc
 from ..service import UpsService
+from ..worklist.late_watch import LateSummary, LateWatch
 from ..worklist.subscriptions import Subscriptions
 from .audit import Emit
 
@@ -42,6 +44,13 @@ _TYPES: Final = {
     EventType.PROGRESS_REPORT: "Progress Reports",
     EventType.SCP_STATUS_CHANGE: "notices of a start or stop of this server",
     EventType.ASSIGNED: "Assignments",
+}
+_LATE: Final = {
+    LateKind.START: "scheduled, and their start has passed for longer than the grace",
+    LateKind.INPUTS: "scheduled, their start has passed, and their inputs are INCOMPLETE",
+    LateKind.COMPLETION: "in progress past their expected completion",
+    LateKind.EXPIRATION: "not final past their expiration",
+    LateKind.SILENT: "in progress without a word of their performer for longer than Ups.SilentAfter",
 }
 _FATES: Final = {
     "failed": "Attempts to deliver an event that failed and will be repeated",
@@ -84,6 +93,13 @@ def _word(name: str) -> str:
 METRICS: Final = (
     _gauge("workitems", "Workitems in the worklist"),
     *(_gauge(f"workitems_{_word(state.value)}", f"Workitems that are {state.value}") for state in State),
+    _gauge("late", "Workitems that are late or stuck, for whatever reason"),
+    _gauge("late_maximum", "The same in the worklist that has most of them"),
+    *(_gauge(f"late_{kind.value}", f"Late: {_LATE[kind]}") for kind in LateKind),
+    _gauge(
+        "scheduled_oldest_seconds", "Time since the earliest start of a scheduled workitem, if it has passed"
+    ),
+    _gauge("in_progress_longest_seconds", "Time since the first claim of a workitem that is in progress"),
     *(_counter(f"accepted_{_word(one.value)}", f"Accepted requests: {one.value}") for one in _CHANGING),
     *(_counter(f"refused_{_word(one.value)}", f"Refused requests: {one.value}") for one in _CHANGING),
     _counter("subscriptions_created", "Subscriptions created, global and to single workitems"),
@@ -172,6 +188,7 @@ class Sources:
         deliveries: growing numbers by (what, channel, event type) (``Delivery.counts.all``).
         reports: every endpoint of delivery; may be made one by one.
         states: workitems by Procedure Step State; may raise if they cannot be counted now.
+        late: what is late; may raise likewise.
         subscriptions: how many there are, and how many AEs have them.
         meters: a reading for each of METER_READINGS.
         now: seconds since the epoch.
@@ -181,6 +198,7 @@ class Sources:
     deliveries: Callable[[], Mapping[tuple[str, str, EventType], int]]
     reports: Callable[[], Iterable[EndpointFigures]]
     states: Callable[[], Awaitable[Mapping[str, int]]]
+    late: Callable[[], Awaitable[LateSummary]]
     subscriptions: Callable[[], tuple[int, int]]
     meters: Mapping[str, Callable[[], float]]
     now: Callable[[], float]
@@ -248,15 +266,27 @@ class Metrics:
     async def _workitems(self) -> dict[str, float]:
         """By state; the last known figures while they cannot be counted."""
         try:
-            states = await self._sources.states()
+            states, late = await self._sources.states(), await self._sources.late()
         except Exception as error:
             _log.debug("Workitems cannot be counted now: %s", error)
             return self._told
         by_state = {
             f"ups_workitems_{_word(state.value)}": float(states.get(state.value, 0)) for state in State
         }
-        self._told = {"ups_workitems": float(sum(states.values())), **by_state}
+        late_ones = _late(late, self._sources.now())
+        self._told = {"ups_workitems": float(sum(states.values())), **by_state, **late_ones}
         return self._told
+
+
+def _late(summary: LateSummary, now: float) -> dict[str, float]:
+    oldest, longest = summary.oldest_scheduled, summary.longest_in_progress
+    return {
+        "ups_late": summary.total,
+        "ups_late_maximum": max(summary.by_worklist().values(), default=0),
+        **{f"ups_late_{kind.value}": count for kind, count in summary.by_kind().items()},
+        "ups_scheduled_oldest_seconds": max(0.0, now - oldest[1]) if oldest else 0.0,
+        "ups_in_progress_longest_seconds": max(0.0, now - longest[1]) if longest else 0.0,
+    }
 
 
 async def _unhurried(reports: Iterable[EndpointFigures]) -> list[EndpointFigures]:
@@ -346,7 +376,7 @@ def meters(interfaces: Interfaces, instruments: Instruments) -> Mapping[str, Cal
     }
 
 
-def sources(service: UpsService, meters: Mapping[str, Callable[[], float]]) -> Sources:
+def sources(service: UpsService, meters: Mapping[str, Callable[[], float]], late: LateWatch) -> Sources:
     """All sources. ``meters`` are those of the interfaces; the service has its own."""
     own: dict[str, Callable[[], float]] = {
         "ups_commands_in_flight": lambda: service.in_flight,
@@ -358,6 +388,7 @@ def sources(service: UpsService, meters: Mapping[str, Callable[[], float]]) -> S
         deliveries=service.delivery.counts.all,
         reports=lambda: _figures(service.delivery),
         states=lambda: _states(service),
+        late=late.summary,
         subscriptions=lambda: subscription_counts(service.subscriptions),
         meters={**own, **meters},
         now=service.clock.now,

@@ -19,7 +19,7 @@ from orthanc_ups.management.inspection import ServiceInspection
 from orthanc_ups.monitoring import audit
 from orthanc_ups.store.documents import decode, encode
 from tests.support.management_desk import Desk as PageDesk
-from tests.support.service import GLOBAL, OTHER_TRANSACTION, TRANSACTION, Desk, on_loop
+from tests.support.service import GLOBAL, OTHER_TRANSACTION, TRANSACTION, Desk, late_watch, on_loop
 from tests.support.transfer import exported, moved, of_kind
 from tests.support.workitems import full, minimal, uid
 
@@ -126,7 +126,7 @@ async def test_who_deleted_a_workitem_and_why_is_logged_and_remembered(
     assert f"anna as WORKLIST by page: purged (Ordered twice for […]); workitem {uid(1)}" in caplog.text
     await desk.crash()
     await desk.restart()
-    inspection = ServiceInspection(desk.service)
+    inspection = ServiceInspection(desk.service, late_watch(desk.service))
     for asked in (inspection.workitem, inspection.event_log):
         with pytest.raises(
             UpsError, match=r"by anna as WORKLIST by page: Ordered twice for \[…\]$"

@@ -196,3 +196,41 @@ def test_a_fault_of_ours_is_an_answer_without_details(desk: Desk, caplog: pytest
 
 def test_answers_are_not_kept_by_browsers(desk: Desk) -> None:
     assert desk.answer("GET", "/system").header("Cache-Control") == "no-store"
+
+
+def test_late_work_is_listed_and_counted_and_says_why(desk: Desk) -> None:
+    """What starts now is not late after a minute, but after the grace (``Ups.LateAfter``)."""
+    uid = desk.have(1, {**minimal(), tags.START: element("DT", "20261122183000+0000")})
+    desk.clock.pass_by(seconds=60)
+    assert desk.ask("GET", "/workitems", query="late=yes")["workitems"] == []
+    desk.clock.pass_by(seconds=900)
+    (row,) = desk.ask("GET", "/workitems", query="late=start,silent")["workitems"]
+    assert (row["uid"], row["late"]) == (uid, ["start"])
+    counts = desk.ask("GET", "/counts", query="PatientID=nobody")
+    assert (counts["late"], sum(counts["matches"].values())) == (0, 0)
+    assert desk.ask("GET", "/counts")["late"] == 1
+
+
+def test_who_has_it_since_when_and_for_how_long(desk: Desk) -> None:
+    uid = desk.have(1)
+    desk.ask("POST", f"/workitems/{uid}/claim", {})
+    desk.clock.pass_by(minutes=5)
+    performed = {
+        "PerformedStationNameCodeSequence": [
+            {"CodeValue": "R7", "CodingSchemeDesignator": "99", "CodeMeaning": "Room 7"}
+        ]
+    }
+    desk.ask("POST", f"/workitems/{uid}/complete", {"performed": performed})
+    query = "claimer=UPSWORKLIST&duration=300-&ended=20261122&claimed=20261122"
+    (row,) = desk.ask("GET", "/workitems", query=query)["workitems"]
+    assert row["claimed"]["ae"] == "UPSWORKLIST" and row["duration"] == 300.0
+    assert row["performed_stations"] == ["Room 7"]
+    assert desk.ask("GET", "/workitems", query="claimer=CAD1")["workitems"] == []
+    assert desk.ask("GET", "/names", query="of=claimer")["names"] == [{"name": "UPSWORKLIST", "count": 1}]
+
+
+@pytest.mark.parametrize("query", ["late=often", "claimed=yesterday", "duration=long"])
+def test_what_cannot_be_asked_is_refused_by_name(desk: Desk, query: str) -> None:
+    assert f'"{query.partition("=")[0]}" is' in desk.refused(400, "GET", "/workitems", query=query)[
+        "error"
+    ].replace("“", '"')

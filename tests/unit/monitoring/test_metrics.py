@@ -13,6 +13,7 @@ import pytest
 from orthanc_ups.core import tags
 from orthanc_ups.core.dataset import element
 from orthanc_ups.core.events import EventType
+from orthanc_ups.core.lateness import LateKind
 from orthanc_ups.monitoring import metrics as figures
 from orthanc_ups.monitoring.metrics import (
     METER_READINGS,
@@ -23,7 +24,9 @@ from orthanc_ups.monitoring.metrics import (
     Sources,
     publisher,
 )
-from tests.support.service import FILTERED, GLOBAL, Desk, on_loop
+from orthanc_ups.projection.late import LateGroup
+from orthanc_ups.worklist.late_watch import LateSummary
+from tests.support.service import FILTERED, GLOBAL, Desk, late_watch, on_loop
 from tests.support.workitems import progress
 
 NAMES = [metric.name for metric in METRICS]
@@ -32,6 +35,24 @@ METERS = {name: (lambda value=at: value) for at, name in enumerate(METER_READING
 
 async def states() -> Mapping[str, int]:
     return {"SCHEDULED": 4, "IN PROGRESS": 1}
+
+
+async def late() -> LateSummary:
+    kinds = dict.fromkeys(LateKind, 0)
+    groups = (
+        LateGroup("READING", "room 7", 3, {**kinds, LateKind.START: 3, LateKind.INPUTS: 1}),
+        LateGroup("AI", "", 1, {**kinds, LateKind.SILENT: 1}),
+    )
+    return LateSummary(groups, ("1.2.3", 700.0), ("1.2.4", 400.0))
+
+
+@on_loop
+async def test_late_work_can_be_watched() -> None:
+    readings = await Metrics(sources(), lambda name, value: None).read()
+    assert readings["ups_late"] == 4 and readings["ups_late_maximum"] == 3
+    assert [readings[f"ups_late_{kind.value}"] for kind in LateKind] == [3, 1, 0, 0, 1]
+    assert readings["ups_scheduled_oldest_seconds"] == 300.0
+    assert readings["ups_in_progress_longest_seconds"] == 600.0
 
 
 def sources(**others: object) -> Sources:
@@ -50,6 +71,7 @@ def sources(**others: object) -> Sources:
             EndpointFigures(0, None, 1020.0, 0, None, None),
         ],
         "states": states,
+        "late": late,
         "subscriptions": lambda: (6, 2),
         "meters": METERS,
         "now": lambda: 1000.0,
@@ -112,7 +134,10 @@ def test_every_meter_must_be_there_and_be_known(meters: Mapping[str, object]) ->
 async def test_a_running_worklist_tells_what_it_has() -> None:
     desk = await Desk("AI", "RIS", "DOSE").start()
     wires = set(METER_READINGS) - {"ups_commands_in_flight", "ups_store_silent", "ups_projection_broken"}
-    metrics = Metrics(figures.sources(desk.service, dict.fromkeys(wires, lambda: 0.0)), lambda *one: None)
+    metrics = Metrics(
+        figures.sources(desk.service, dict.fromkeys(wires, lambda: 0.0), late_watch(desk.service)),
+        lambda *one: None,
+    )
     await desk.create(1)
     await desk.create(2)
     await desk.claim(2)

@@ -11,7 +11,7 @@ from orthanc_ups.core.workitem import Subscription
 from orthanc_ups.management.inspection import ServiceInspection
 from orthanc_ups.worklist.workitem_store import WorkitemStore
 from tests.support.management_desk import Desk as PageDesk
-from tests.support.service import FILTERED, LOCK, NO_LOCK, NONE, Desk, on_loop
+from tests.support.service import FILTERED, LOCK, NO_LOCK, NONE, Desk, late_watch, on_loop
 from tests.support.workitems import minimal, uid
 
 URGENT: DataSet = {tags.PRIORITY: element("CS", "HIGH")}
@@ -28,12 +28,12 @@ async def three(*lock: int) -> Desk:
 
 
 def counted(desk: Desk, ae: str = "A") -> tuple[int, int]:
-    subscriber = ServiceInspection(desk.service).subscriber(ae)
+    subscriber = ServiceInspection(desk.service, late_watch(desk.service)).subscriber(ae)
     return subscriber.specific, subscriber.locks
 
 
 def listed(desk: Desk, offset: int = 0, limit: int = 10) -> list[tuple[str, Subscription]]:
-    return list(ServiceInspection(desk.service).specific("A", offset, limit))
+    return list(ServiceInspection(desk.service, late_watch(desk.service)).specific("A", offset, limit))
 
 
 async def again(desk: Desk) -> tuple[int, int]:

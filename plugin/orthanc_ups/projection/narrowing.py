@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What an operator narrows the list by beside the matching keys of PS3.4: who claimed, when, how long, what is late."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from ..core.lateness import LateKind, LatePolicy
+from .late import late
+from .queries import Column, Ids, Sql
+from .schema import NO_TIME
+
+Span: TypeAlias = tuple[float, float]
+"""From and to, both inclusive, in seconds; since the epoch where they are times."""
+
+
+@dataclass(frozen=True, slots=True)
+class Narrowing:
+    """Further tests; empty ones say nothing.
+
+    Attributes:
+        late: kinds of lateness, of which one must hold.
+        claimers: AE titles, of which one claimed it.
+        performed: part of the name of the performed station, in any case.
+        claimed, ended: when.
+        duration: seconds from claim to end.
+        policy, now: when work is late.
+    """
+
+    late: frozenset[LateKind] = frozenset()
+    claimers: tuple[str, ...] = ()
+    performed: str = ""
+    claimed: Span | None = None
+    ended: Span | None = None
+    duration: Span | None = None
+    policy: LatePolicy = field(default_factory=LatePolicy)
+    now: float = 0.0
+
+    def tests(self) -> tuple[Column | Ids, ...]:
+        """The tests for ``Projection.search``."""
+        return tuple(self._tests())
+
+    def _tests(self) -> Iterator[Column | Ids]:
+        if self.late:
+            yield late(self.policy, self.now, self.late)
+        if self.claimers:
+            marks = ", ".join("?" * len(self.claimers))
+            yield Column("claimer", Sql(f"{{row}}.claimer IN ({marks})", self.claimers))
+        if self.performed:
+            text = "instr({row}.performed, ?) > 0"
+            yield Column("performed", Sql(text, (self.performed.casefold(),)))
+        for name, span in (("claimed", self.claimed), ("ended", self.ended), ("duration", self.duration)):
+            if span is not None:
+                text = f"{{row}}.{name} BETWEEN ? AND ? AND {{row}}.{name} < ?"
+                yield Column(name, Sql(text, (*span, NO_TIME)))
