@@ -19,6 +19,7 @@ from .delivery.port import Channel, Clock
 from .projection.projection import Projection, ProjectionBroken
 from .settings import Settings
 from .store.copy import CopiedEntries, EntriesCopy, path_beside
+from .store.notes import Notes
 from .store.port import RestorableEntries, StoreUnavailable
 from .store.writer import Writer
 from .transfer.exporter import Exporter
@@ -84,6 +85,7 @@ class UpsService:
         self.subscriptions = Subscriptions(self._zone)
         self._writer = Writer(entries, clock.sleep)
         self._worklist_entry = WorklistEntry(self._writer)
+        self.notes = Notes(entries)
         self._order = Order(1, self._release)
         self._locks = CommandLocks()
         self.workitems = WorkitemStore(projection, self._writer, self._rebuild_soon, self.changes.note)
@@ -107,7 +109,7 @@ class UpsService:
         self.commits = Commits(state)
         self.worklist = Worklist(state, self.commits, receiving_aes, self._look_after_shelves_soon)
         self._migration = AeTitleMigration(self._writer, projection, self.titles)
-        self._recovery = Recovery(state, self.entries, self.commits)
+        self._recovery = Recovery(state, self.entries, self.commits, self.notes)
         self._retention = Retention(
             settings, self.worklist, self.workitems, self.subscriptions, own_ae, self._now
         )
@@ -138,6 +140,11 @@ class UpsService:
     def _release(self, events: Sequence[Event]) -> None:
         self.workitems.record(events)
         self.delivery.offer(events)
+
+    @property
+    def identity(self) -> str:
+        """Tells this worklist from any other, for ever."""
+        return self._worklist_entry.identity
 
     @property
     def in_flight(self) -> int:
@@ -202,6 +209,8 @@ class UpsService:
         for entry in stored.tombstones:
             self.workitems.tombstones.take(entry)
         self.commits.overflows.update(stored.overflows)
+        for entry in stored.notes:
+            self.notes.take(entry)
         self._begun_anew = not (stored.worklist_entry or stored.logs or self.projection.count())
         if not self._worklist_entry.find(stored.worklist_entry):
             self._worklist_entry.at_least(*numbers_in_use(self.projection, stored))

@@ -16,6 +16,7 @@ from ..delivery.subscriber import PREFIX
 from ..projection.projection import Projection
 from ..store.documents import UnreadableDocument, decode_events, decode_log
 from ..store.node import KEY as NODE_KEY
+from ..store.notes import PREFIX as NOTE
 from ..store.port import Entry, RestorableEntries, ShelvesLost
 from .commits import Overflow, workitem_key
 from .workitem_store import read_tombstone
@@ -35,6 +36,7 @@ class Stored:
         tombstones: the purged workitems.
         overflows: per workitem its overflow entries.
         delivery: entries that belong to delivery (``delivery/…``, ``dead/…``).
+        notes: entries of other parts (``note/…``).
         damaged: entries that nobody can read.
     """
 
@@ -43,6 +45,7 @@ class Stored:
     tombstones: list[Entry] = field(default_factory=list)
     overflows: dict[str, list[Overflow]] = field(default_factory=dict)
     delivery: list[Entry] = field(default_factory=list)
+    notes: list[Entry] = field(default_factory=list)
     damaged: list[Entry] = field(default_factory=list)
 
 
@@ -95,6 +98,8 @@ class Loader:
                 stored.overflows.setdefault(events[0].uid, []).append(overflow)
         elif kind in ("delivery", "dead"):
             stored.delivery.append(entry)
+        elif entry.key.startswith(NOTE):
+            stored.notes.append(entry)
         elif entry.key == WORKLIST_KEY:
             stored.worklist_entry = entry
         elif entry.key == NODE_KEY:

@@ -13,6 +13,7 @@ from ..core.events import Event
 from ..projection.projection import ProjectionBroken
 from ..store.copy import CopiedEntries
 from ..store.documents import encode_log, is_tombstone
+from ..store.notes import Notes
 from ..store.port import Entry, StoreUnavailable
 from ..store.shelf_set import StoreMisconfigured
 from .commits import Commits
@@ -27,6 +28,7 @@ _KINDS: Final = {
     "events": "batch of events",
     "subscriber": "log of global subscriptions",
     "worklist": "header",
+    "note": "note",
 }
 
 
@@ -37,10 +39,11 @@ class Recovery:
         given_up: why nothing is written back any more, "" as a rule.
     """
 
-    def __init__(self, state: WorklistState, entries: CopiedEntries, commits: Commits) -> None:
+    def __init__(self, state: WorklistState, entries: CopiedEntries, commits: Commits, notes: Notes) -> None:
         self._state = state
         self._entries = entries
         self._commits = commits
+        self._notes = notes
         self._restoring = False
         self.given_up = ""
 
@@ -151,6 +154,7 @@ class Recovery:
 
     def _all_but_workitems(self) -> Iterator[Entry]:
         yield from self._state.worklist_entry.entries()
+        yield from self._notes.stored()
         for log in self._state.subscriptions.logs():
             written = self._state.subscriptions.version(log.receiving_ae)
             if written:

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Small entries of parts that the worklist itself does not know: ``note/NAME``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from .port import Entries, Entry
+from .writer import StoredEntry
+
+PREFIX: Final = "note/"
+
+
+class Notes:
+    """What parts such as rules remember from start to start, each under a name of its own."""
+
+    def __init__(self, entries: Entries) -> None:
+        self._entries = entries
+        self._notes: dict[str, StoredEntry] = {}
+
+    def take(self, entry: Entry) -> None:
+        """What stands in the store."""
+        self.note(entry.key.removeprefix(PREFIX)).take(entry.document, entry.version)
+
+    def note(self, name: str) -> StoredEntry:
+        """The entry of a part; its document is empty if it was never written."""
+        key = f"{PREFIX}{name}"
+        return self._notes.setdefault(key, StoredEntry(self._entries, key))
+
+    def stored(self) -> Iterator[Entry]:
+        """What stands in the store, to write back after a loss."""
+        for note in self._notes.values():
+            if note.stored is not None:
+                yield note.stored
