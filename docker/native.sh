@@ -234,7 +234,7 @@ fetch_site() {
         enter_tree
         "${loader[@]}" "$python" "$pip" install --quiet --root-user-action ignore --disable-pip-version-check \
             --only-binary=:all: --target "$site" --requirement "$REQUIREMENTS" >&2 &&
-        "${loader[@]}" "$python" -c 'import aiohttp, defusedxml, msgspec, orjson, pydicom, pynetdicom, sqlite3, ssl, zoneinfo'
+        "${loader[@]}" "$python" -c 'import aiohttp, cryptography.x509, defusedxml, msgspec, orjson, psycopg, pydicom, pynetdicom, sqlite3, ssl, zoneinfo'
     ) || die "cannot install requirements.txt"
     touch "$site/complete"
 }

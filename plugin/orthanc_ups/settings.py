@@ -63,6 +63,15 @@ class ModalityWorklist:
 
 
 @dataclass(frozen=True, slots=True)
+class ClusterSettings:
+    """The section ``Cluster``: several Orthancs on one PostgreSQL that are one worklist. Rarely needed."""
+
+    database: str = ""  # connection string of PostgreSQL; "" means that of the section PostgreSQL
+    address: str = ""  # under which other nodes reach this one; "" means as PostgreSQL sees it
+    port: Annotated[int, Range(0, 65535)] = 0  # for other nodes; 0 means any that is free
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """The ``Ups`` section. Fields in the order of the tables in docs/settings.md."""
 
@@ -138,6 +147,9 @@ class Settings:
     # Modalities
     modality_worklist: ModalityWorklist = field(default_factory=ModalityWorklist)
 
+    # Several nodes
+    cluster: ClusterSettings = field(default_factory=ClusterSettings)
+
     # The page
     templates: tuple[Mapping[str, object], ...] = ()
 
@@ -182,6 +194,13 @@ class Surroundings:
     # Index plugins: without a lock, several Orthancs may work on one database
     postgresql_index: Annotated[bool, Of("PostgreSQL.EnableIndex")] = False
     postgresql_lock: Annotated[bool, Of("PostgreSQL.Lock")] = True
+    postgresql_uri: Annotated[str, Of("PostgreSQL.ConnectionUri")] = ""
+    postgresql_host: Annotated[str, Of("PostgreSQL.Host")] = "localhost"
+    postgresql_port: Annotated[int, Of("PostgreSQL.Port")] = 5432
+    postgresql_database: Annotated[str, Of("PostgreSQL.Database")] = ""
+    postgresql_username: Annotated[str, Of("PostgreSQL.Username")] = ""
+    postgresql_password: Annotated[str, Of("PostgreSQL.Password")] = ""
+    postgresql_ssl: Annotated[bool, Of("PostgreSQL.EnableSsl")] = False
     mysql_index: Annotated[bool, Of("MySQL.EnableIndex")] = False
     mysql_lock: Annotated[bool, Of("MySQL.Lock")] = True
     odbc_index: Annotated[bool, Of("Odbc.EnableIndex")] = False

@@ -35,6 +35,7 @@ LAYERS = (
     "management",
     "rules",
     "monitoring",
+    "cluster",
 )
 STRANGERS = {"dimse": {"dicomweb"}, "dicomweb": {"dimse"}}
 # The modules that put everything together.
@@ -63,7 +64,8 @@ AMBIGUOUS = {
 USERS = {
     "pydicom": {"codecs", "dimse", "store"},
     "pynetdicom": {"dimse/negotiation.py"},
-    "aiohttp": {"orthanc", "dicomweb", "webhook", "site.py"},
+    "aiohttp": {"orthanc", "dicomweb", "webhook", "cluster", "site.py"},
+    "psycopg": {"cluster"},
     "sqlite3": {"projection", "store"},
 }
 FORBIDDEN_IN_CORE = {

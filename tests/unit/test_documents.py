@@ -15,7 +15,7 @@ import pytest
 from orthanc_ups.config import key_in_orthanc, key_of, read_settings
 from orthanc_ups.dicomweb.resources import Kind
 from orthanc_ups.monitoring.metrics import METRICS
-from orthanc_ups.settings import ModalityWorklist, Settings, Surroundings, Webhook
+from orthanc_ups.settings import ClusterSettings, ModalityWorklist, Settings, Surroundings, Webhook
 from tests.unit.management.test_openapi import routes
 from tests.unit.test_architecture import CHECKOUT
 
@@ -43,7 +43,10 @@ WEBHOOK_ROWS = next(table for table in SETTING_ROWS if key(table[0][0]) == "Url"
 WORKLIST_ROWS = next(
     table for table in SETTING_ROWS if key(table[1 if len(table) > 1 else 0][0]) == "Stations"
 )
-OWN_ROWS = [row for table in SETTING_ROWS if table not in (WEBHOOK_ROWS, WORKLIST_ROWS) for row in table]
+CLUSTER_ROWS = next(table for table in SETTING_ROWS if key(table[0][0]) == "Database")
+OWN_ROWS = [
+    row for table in SETTING_ROWS if table not in (WEBHOOK_ROWS, WORKLIST_ROWS, CLUSTER_ROWS) for row in table
+]
 
 
 def names(kind: type[Any]) -> list[str]:
@@ -66,6 +69,12 @@ def test_every_key_of_the_modality_worklist_stands_in_its_table_once_and_nothing
 def test_the_default_of_a_key_of_the_modality_worklist_is_the_one_of_the_code(row: tuple[str, ...]) -> None:
     written = {key(row[0]): json.loads(row[1].strip("`"))}
     assert read_settings({"ModalityWorklist": written}) == Settings()
+
+
+def test_every_key_of_the_cluster_stands_in_its_table_with_its_default() -> None:
+    assert [key(row[0]) for row in CLUSTER_ROWS] == names(ClusterSettings)
+    written = {key(row[0]): json.loads(row[1].strip("`")) for row in CLUSTER_ROWS}
+    assert read_settings({"Cluster": written}) == Settings()
 
 
 @pytest.mark.parametrize("row", OWN_ROWS, ids=lambda row: str(row[0]))
