@@ -32,11 +32,8 @@ from .orthanc.stop_notice import goes_on, told_to_stop
 from .rules.definitions import check_loops, read_rules
 from .settings import KEY_VALUE, METADATA, Settings, Surroundings
 from .site import Site
-from .store.choice import (
-    SHARED_KEY_VALUE_STORE,
-    WITHOUT_CHECK_REVISIONS,
-    WITHOUT_KEY_VALUE_STORES,
-)
+from .store.choice import SHARED_KEY_VALUE_STORE, WITHOUT_KEY_VALUE_STORES
+from .store.shelf_set import WITHOUT_CHECK_REVISIONS
 from .store.shelves import Uploads, own_instances
 from .webhook.subscriptions import filter_of
 

@@ -73,7 +73,7 @@ class UpsService:
         """
         self.settings = settings
         self.copy = copy or EntriesCopy(path_beside(projection.path))
-        self.entries = entries = CopiedEntries(entries, self.copy)
+        self.entries = entries = CopiedEntries(entries, self.copy, self.shelves_deleted)
         self.projection = projection
         self.clock = clock
         self.titles = titles or AeTitles()
@@ -107,7 +107,7 @@ class UpsService:
             clock.sleep,
         )
         self.commits = Commits(state)
-        self.worklist = Worklist(state, self.commits, receiving_aes, self._look_after_shelves_soon)
+        self.worklist = Worklist(state, self.commits, receiving_aes)
         self._migration = AeTitleMigration(self._writer, projection, self.titles)
         self._recovery = Recovery(state, self.entries, self.commits, self.notes)
         self._retention = Retention(
@@ -116,6 +116,7 @@ class UpsService:
         self.exporter = Exporter(self._parts())
         self.intake = Intake(self._parts(), settings)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._started = False
         self._stopping = False
 
     def _parts(self) -> Parts:
@@ -180,6 +181,8 @@ class UpsService:
             await self._resume(stored)
         except ProjectionBroken as error:
             raise StoreUnavailable(f"the projection failed: {error}", certain=True) from error
+        self._started = True
+        self.shelves_deleted()  # perhaps, since they were read
         self._announce("RESTARTED")
         self._again_and_again(self._reserve_ahead, _RESERVATION_EVERY)
         self._again_and_again(self._look_after_everything, _RETENTION_EVERY)
@@ -247,7 +250,6 @@ class UpsService:
 
     async def _look_after_everything(self) -> None:
         self.workitems.check_file()
-        await self.look_after_shelves()
         self._recovery.look_after_copy()
         await self.commits.sweep()
         await self.workitems.tombstones.forget(self.clock.now() - self.settings.remember_purged)
@@ -260,8 +262,10 @@ class UpsService:
         """Write back what somebody deleted in Orthanc. Raises StoreUnavailable."""
         await self._recovery.restore()
 
-    def _look_after_shelves_soon(self) -> None:
-        self._begin(self.look_after_shelves())
+    def shelves_deleted(self) -> None:
+        """Somebody may have deleted something of ours in Orthanc: look soon, or at the end of the start."""
+        if self._started:
+            self._begin(self.look_after_shelves())
 
     def _rebuild_soon(self) -> None:
         self._begin(self._recovery.rebuild())

@@ -137,7 +137,7 @@ class Site:
     def shelves_deleted(self) -> None:
         """Somebody deleted something of ours in Orthanc."""
         if self.service is not None:
-            self._worklist.begin(self.service.look_after_shelves())
+            self.service.shelves_deleted()
 
     def modalities_changed(self) -> None:
         """``DicomModalities`` were changed at run time."""
@@ -301,6 +301,10 @@ class Site:
         reply = await self._loopback.request("GET", f"/patients/{shelves.PATIENT}/protected")
         if reply.status >= 500:
             raise refused(reply, "cannot read Orthanc's database")
+        if (
+            reply.status == 404 and self._entries.exposed
+        ):  # deleted through another node, which tells us nothing
+            self.shelves_deleted()
 
     def _tell(self, service: UpsService, interfaces: Interfaces, late: LateWatch) -> None:
         figures = sources(service, meters(interfaces, self._instruments), late)

@@ -26,6 +26,7 @@ from tests.support.orthanc import DICOMWEB_PLUGIN, PYTHON_PLUGIN, RealOrthanc
 from tests.support.plugin_scripts import write_script
 from tests.support.waiting import wait_until
 
+CREATED = shelves.StudyMoment("20260704", "120000")
 CT = "1.2.840.10008.5.1.4.1.1.2"
 RAW = "1.2.840.10008.5.1.4.1.1.66"
 PUSH = "1.2.840.10008.5.1.4.34.6.1"
@@ -228,8 +229,8 @@ def test_our_shelves_pass_if_announced_and_never_otherwise(orthanc: RealOrthanc,
     with pytest.raises(StoreUnavailable, match="cannot make shelf"):
         asyncio.run(open_entries())
     requests.get(f"{orthanc.base_url}/test/expect", timeout=60)
-    assert len(asyncio.run(open_entries())) == shelves.SHELVES  # there, though not marked complete
-    assert post(orthanc, "/instances", shelves.dicom_file(3)).status_code == 400
+    assert asyncio.run(open_entries()) == {0}  # there, though not marked complete
+    assert post(orthanc, "/instances", shelves.dicom_file(0, CREATED)).status_code == 400
 
     study = f"{orthanc.base_url}/studies/{shelves.STUDY}/modify"
     keeping = {
@@ -238,10 +239,10 @@ def test_our_shelves_pass_if_announced_and_never_otherwise(orthanc: RealOrthanc,
     }
     answer: Any = requests.post(study, json=keeping, timeout=60)
     assert not answer.ok
-    marks = requests.get(f"{orthanc.base_url}/instances/{shelves.INSTANCES[3]}/metadata", timeout=60).json()
+    marks = requests.get(f"{orthanc.base_url}/instances/{shelves.INSTANCES[0]}/metadata", timeout=60).json()
     assert "ModifiedFrom" not in marks
 
-    shelf = pydicom.dcmread(io.BytesIO(shelves.dicom_file(3)))
+    shelf = pydicom.dcmread(io.BytesIO(shelves.dicom_file(0, CREATED)))
     assert sender.send_c_store(shelf).Status == 0x0122  # though Orthanc has it
 
     requests.delete(f"{orthanc.base_url}/patients/{shelves.PATIENT}", timeout=60).raise_for_status()

@@ -4,7 +4,7 @@
 import asyncio
 import functools
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ from orthanc_ups.store.key_value import KeyValueEntries
 from orthanc_ups.store.memory import InMemoryEntries
 from orthanc_ups.store.metadata import OrthancEntries
 from orthanc_ups.store.port import Entry, RestorableEntries
-from orthanc_ups.store.shelves import Address
+from orthanc_ups.store.shelves import Address, Value
 from tests.support.orthanc import RealOrthanc
 
 WITHOUT_PLUGINS: dict[str, Any] = {"Plugins": [], "Ups": {"Enable": False}}
@@ -77,9 +77,11 @@ class OrthancStore:
         self.url = orthanc.base_url
 
     @asynccontextmanager
-    async def adapter(self) -> AsyncIterator[OrthancEntries]:
+    async def adapter(self, full: int = shelves.FULL) -> AsyncIterator[OrthancEntries]:
+        """``full``: entries per shelf from which another one is added."""
         async with Loopback(self.url) as loopback:
             entries = OrthancEntries(loopback)
+            entries.full = full
             await entries.open()
             await loaded(entries)
             if entries.incomplete:
@@ -87,10 +89,33 @@ class OrthancStore:
             yield entries
 
     def lose(self) -> None:
-        requests.delete(f"{self.url}/patients/{shelves.PATIENT}", timeout=60).raise_for_status()
+        answer = requests.delete(f"{self.url}/patients/{shelves.PATIENT}", timeout=60)
+        assert answer.status_code in (200, 404)
 
     def get(self, path: str) -> requests.Response:
         return requests.get(self.url + path, timeout=60)
+
+    def shelves_in_orthanc(self) -> int:
+        return int(self.get("/statistics").json()["CountInstances"])
+
+    def shelf_of(self, key: str) -> int:
+        """The shelf on which an entry stands now."""
+        for address in shelves.addresses(key, 0, shelves.SHELVES):
+            answer = self.get(shelves.path(address))
+            value = shelves.decoded(answer.content) if answer.ok else None
+            if value is not None and value.key == key:
+                return address.shelf
+        raise AssertionError(f"{key} is nowhere")
+
+    def make_by_version_1_0_0_dev0(self, documents: Mapping[str, bytes]) -> None:
+        """The layout of the first version: 256 shelves, and nothing that says how many there are."""
+        created = shelves.StudyMoment("", "")
+        for shelf in range(shelves.SHELVES):
+            file = shelves.dicom_file(shelf, created)
+            requests.post(f"{self.url}/instances", file, timeout=60).raise_for_status()
+            self.put_by_hand(Address(shelf, shelves.MARK_SLOT), shelves.MARK)
+        for key, document in documents.items():
+            self.put_by_hand(shelves.hashed(key, 0), Value(key, 0, document).encoded())
 
     def delete_shelf(self, shelf: int) -> None:
         requests.delete(f"{self.url}/instances/{shelves.INSTANCES[shelf]}", timeout=60).raise_for_status()

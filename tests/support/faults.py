@@ -17,7 +17,6 @@ import requests
 
 from orthanc_ups.core.dataset import DataSet
 from orthanc_ups.store import shelves
-from orthanc_ups.store.shelves import Address
 from tests.support.load import (
     Subscribers,
     Verdict,
@@ -180,8 +179,8 @@ class Shelf:
     """The entry of a workitem in Orthanc's metadata, read and written as an administrator could."""
 
     def __init__(self, orthanc: RealOrthanc, uid: str) -> None:
-        place = shelves.address(f"workitem/{uid}", 0)
-        self._url = f"{orthanc.base_url}{shelves.path(Address(*place))}"
+        address = shelves.new_address(f"workitem/{uid}", 0, 1)
+        self._url = f"{orthanc.base_url}{shelves.path(address)}"
 
     def read(self) -> bytes:
         """What stands there."""

@@ -35,7 +35,7 @@ from .copy import Copies
 from .key_value import KeyValueEntries
 from .metadata import OrthancEntries
 from .port import Entries, Entry, ShelvesLost, StoreUnavailable
-from .shelf_set import StoreMisconfigured
+from .shelf_set import WITHOUT_CHECK_REVISIONS, StoreMisconfigured
 
 _MOVE: Final = "move"
 _COPYING: Final = b"copying"
@@ -135,11 +135,6 @@ async def _end(target: MovableEntries) -> None:
 
 
 _log = logging.getLogger("orthanc_ups.store")
-
-WITHOUT_CHECK_REVISIONS: Final = (
-    '"CheckRevisions" is false or absent, expected true: without it Orthanc overwrites a workitem that another '
-    'request has just changed ("Ups.Store": "key-value" does not need it)'
-)
 
 TWO_WORKLISTS: Final = (
     'both Orthanc\'s key-value store and its metadata hold a worklist: set "Ups.Store" to "key-value" or "metadata", '

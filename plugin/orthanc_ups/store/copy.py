@@ -18,7 +18,7 @@ from typing import Final
 
 from .documents import is_tombstone
 from .node import KEY as NODE_KEY
-from .port import Entry, RestorableEntries
+from .port import Entry, RestorableEntries, ShelvesLost
 
 _log = logging.getLogger("orthanc_ups.store")
 _FORMAT: Final = "1"
@@ -198,8 +198,12 @@ class CopiedEntries:
     Of a store from which nobody can take entries away no copy is needed, and none is kept.
     """
 
-    def __init__(self, entries: RestorableEntries, copy: EntriesCopy) -> None:
+    def __init__(
+        self, entries: RestorableEntries, copy: EntriesCopy, on_lost: Callable[[], None] = lambda: None
+    ) -> None:
+        """``on_lost`` is called whenever somebody meets what was deleted in Orthanc."""
         self._entries = entries
+        self._on_lost = on_lost
         self._in_line = False
         self.copy = copy
 
@@ -230,7 +234,8 @@ class CopiedEntries:
 
     async def read(self, key: str) -> Entry | None:
         """As the port. What is found may be a write whose answer was lost, so it is copied too."""
-        entry = await self._entries.read(key)
+        with self._noticing():
+            entry = await self._entries.read(key)
         if entry is None:
             self.copy.drop(key)
         elif self._is_copied(key, entry.document):
@@ -239,11 +244,15 @@ class CopiedEntries:
 
     async def create(self, key: str, document: bytes) -> str:
         """As the port."""
-        return self._written(key, document, await self._entries.create(key, document))
+        with self._noticing():
+            version = await self._entries.create(key, document)
+        return self._written(key, document, version)
 
     async def replace(self, key: str, document: bytes, version: str) -> str:
         """As the port."""
-        return self._written(key, document, await self._entries.replace(key, document, version))
+        with self._noticing():
+            version = await self._entries.replace(key, document, version)
+        return self._written(key, document, version)
 
     def _written(self, key: str, document: bytes, version: str) -> str:
         if self._is_copied(key, document):
@@ -252,8 +261,17 @@ class CopiedEntries:
 
     async def remove(self, key: str, version: str) -> None:
         """As the port."""
-        await self._entries.remove(key, version)
+        with self._noticing():
+            await self._entries.remove(key, version)
         self.copy.drop(key)
+
+    @contextmanager
+    def _noticing(self) -> Iterator[None]:
+        try:
+            yield
+        except ShelvesLost:
+            self._on_lost()
+            raise
 
     @property
     def exposed(self) -> bool:

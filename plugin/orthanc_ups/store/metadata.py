@@ -20,22 +20,27 @@ _READ_AHEAD: Final = 3  # shelves of some megabytes each
 _FIRST_REVISION: Final = 0
 
 
-class _Found(NamedTuple):
+class _StoredValue(NamedTuple):
     """What stands at an address: ``etag`` is Orthanc's own version, ``value`` None if it is not of our making."""
 
     stored: bytes
     etag: Version
     value: Value | None
 
+    def holds(self, key: str) -> bool:
+        """Whether it is the entry of this key."""
+        return self.value is not None and self.value.key == key
+
 
 class OrthancEntries:
     """Entries on shelves. ``open`` first, then ``load``, before anything else.
 
-    Only ``load`` and a rare collision need to know where an entry stands; that is remembered per key as the
-    number of its address among those that are possible (nearly always 0).
+    Where an entry stands is remembered per key, as the number of its address among those that are possible
+    (``candidate_of``): one of some 140 small integers.
 
     Attributes:
         refused_because: why nothing is written any more; empty as a rule.
+        full: entries per shelf, in the mean, from which another one is added.
     """
 
     name: Final = "metadata"
@@ -45,11 +50,16 @@ class OrthancEntries:
         """Prepare, without sending anything. ``uploads`` lets our own shelves pass the guard of uploads."""
         self._loopback = loopback
         self._shelf_set = ShelfSet(loopback, uploads or Uploads())
-        self._probes: dict[str, int] = {}
+        self._candidates: dict[str, int] = {}
+        self._counts: dict[str, int] = {}
+        self._adding = False
+        self._add_from = 0
         self._counts_revisions = True
         self._incomplete: frozenset[int] = frozenset()
+        self._complete: set[int] = set()
         self._reported: set[Address] = set()
         self.refused_because = ""
+        self.full = shelves.FULL
 
     async def open(self) -> None:
         """Make the shelves if they are absent, protect them, and find out how this Orthanc compares.
@@ -58,7 +68,7 @@ class OrthancEntries:
             StoreMisconfigured: ``CheckRevisions`` is off, or somebody deletes the shelves again and again.
             StoreUnavailable: try again later.
         """
-        await self._shelf_set.make_missing()
+        self._complete -= await self._shelf_set.make_missing()
         self._counts_revisions = await self._shelf_set.counts_revisions()
 
     async def exists(self) -> bool:
@@ -70,7 +80,9 @@ class OrthancEntries:
         reply = await self._loopback.request("DELETE", f"/patients/{shelves.PATIENT}")
         if reply.status not in (200, 404):
             raise refused(reply, "cannot delete the pseudo patient of the worklist")
-        self._probes.clear()
+        self._shelf_set.begin_anew()
+        self._candidates.clear()
+        self._complete.clear()
 
     # --- reading ----------------------------------------------------------------------------------
 
@@ -80,27 +92,36 @@ class OrthancEntries:
         Raises:
             StoreUnavailable: a shelf could not be read; begin again.
         """
-        probes: dict[str, int] = {}
+        await self._shelf_set.recount(await self._shelf_set.present())
+        candidates: dict[str, int] = {}
         incomplete = set()
         async for shelf, stored in self._each_shelf():
             if stored.get(shelves.MARK_SLOT) != shelves.MARK:
                 incomplete.add(shelf)
-            if entries := self._entries_of(shelf, stored, probes):
+            if entries := self._entries_of(shelf, stored, candidates):
                 yield entries
-        self._probes.update(probes)
+        self._candidates.update(candidates)
         self._incomplete = frozenset(incomplete)
+        self._complete = set(range(self._shelf_set.count)) - incomplete
+
+    async def scan(self) -> AsyncIterator[list[Entry]]:
+        """Every entry, one shelf at a time, only to look at them. Raises StoreUnavailable."""
+        candidates: dict[str, int] = {}
+        async for shelf, stored in self._each_shelf():
+            yield self._entries_of(shelf, stored, candidates)
 
     @property
     def incomplete(self) -> frozenset[int]:
-        """Shelves that were found without all their entries. At the very first start these are all."""
+        """Shelves that lack some of their entries. At the very first start this is the first one."""
         return self._incomplete
 
     async def _each_shelf(self) -> AsyncIterator[tuple[int, dict[int, bytes]]]:
         """What stands on each shelf; Orthanc reads the next ones on threads of its own while one is worked on."""
         coming: deque[asyncio.Task[dict[int, bytes]]] = deque()
         try:
-            for shelf in range(shelves.SHELVES + _READ_AHEAD):
-                if shelf < shelves.SHELVES:
+            count = self._shelf_set.count
+            for shelf in range(count + _READ_AHEAD):
+                if shelf < count:
                     coming.append(asyncio.create_task(self._stored_on(shelf)))
                 if shelf >= _READ_AHEAD:
                     yield shelf - _READ_AHEAD, await coming.popleft()
@@ -122,25 +143,25 @@ class OrthancEntries:
             int(slot): text.encode() for slot, text in stored.items() if int(slot) >= shelves.FIRST_USER_SLOT
         }
 
-    def _entries_of(self, shelf: int, stored: dict[int, bytes], probes: dict[str, int]) -> list[Entry]:
+    def _entries_of(self, shelf: int, stored: dict[int, bytes], candidates: dict[str, int]) -> list[Entry]:
         entries = []
         for slot, content in stored.items():
             if slot in shelves.SLOTS:
-                entry = self._entry_at(Address(shelf, slot), content, probes)
+                entry = self._entry_at(Address(shelf, slot), content, candidates)
                 if entry is not None:
                     entries.append(entry)
         return entries
 
-    def _entry_at(self, address: Address, content: bytes, probes: dict[str, int]) -> Entry | None:
+    def _entry_at(self, address: Address, content: bytes, candidates: dict[str, int]) -> Entry | None:
         value = shelves.decoded(content)
-        probe = shelves.probe_of(value.key, address) if value else None
-        if value is None or probe is None:
+        candidate = shelves.candidate_of(value.key, address) if value else None
+        if value is None or candidate is None:
             self._report(address, "is not an entry of the worklist")
             return None
-        if value.key in probes:
+        if value.key in candidates:
             self._report(address, f"is a second entry {value.key}")
             return None
-        probes[value.key] = probe
+        candidates[value.key] = candidate
         return _entry(value, content)
 
     def _report(self, address: Address, what: str) -> None:
@@ -156,49 +177,64 @@ class OrthancEntries:
             ShelvesLost: its shelf is gone, so nobody knows.
             StoreUnavailable: no answer.
         """
-        probe = self._probes.get(key)
-        if probe is not None:
-            entry = await self._read_known(key, probe)
-            if entry is not None:
-                return entry
-        return await self._search(key)
-
-    async def _read_known(self, key: str, probe: int) -> Entry | None:
-        address = shelves.address(key, probe)
-        stored = await self._look(address)
-        if stored is not None and stored.value is not None and stored.value.key == key:
-            return _entry(stored.value, stored.stored)
-        self._probes.pop(key, None)
-        return None
-
-    async def _search(self, key: str) -> Entry | None:
-        for probe in range(shelves.PROBES):
-            address = shelves.address(key, probe)
-            stored = await self._look(address)
-            if stored is None:
+        entry = await self._find(key)
+        if entry is None:
+            for address in shelves.addresses(key, 0, self._shelf_set.count):
                 await self._require(address.shelf)
+        return entry
+
+    async def _find(self, key: str) -> Entry | None:
+        """One entry; None proves nothing if a shelf is gone."""
+        candidate = self._candidates.get(key)
+        if candidate is not None:
+            address = shelves.address(key, candidate)
+            stored = await self._look(address)
+            if stored is not None and stored.holds(key):
+                return self._learned(address, stored)
+            self._candidates.pop(key, None)
+        for probe in range(shelves.PROBES):
+            is_free = True
+            for address in shelves.addresses(key, probe, self._shelf_set.count):
+                stored = await self._look(address)
+                if stored is not None and stored.holds(key):
+                    return self._learned(address, stored)
+                is_free = is_free and stored is None
+            if is_free:
                 return None
-            if stored.value is not None and stored.value.key == key:
-                self._probes[key] = probe
-                return _entry(stored.value, stored.stored)
         return None
 
-    async def _look(self, address: Address) -> _Found | None:
+    def _learned(self, address: Address, stored: _StoredValue) -> Entry:
+        assert stored.value is not None
+        self._learn(stored.value.key, address)
+        return _entry(stored.value, stored.stored)
+
+    def _learn(self, key: str, address: Address) -> None:
+        candidate = shelves.candidate_of(key, address)
+        assert candidate is not None, "an address of this key"
+        self._candidates[key] = candidate
+
+    async def _look(self, address: Address) -> _StoredValue | None:
         reply = await self._loopback.request("GET", shelves.path(address))
         if reply.status == 404:
             return None
         if reply.status != 200:
             raise refused(reply, "cannot read an entry")
         value = shelves.decoded(reply.body)
-        if value is None or shelves.probe_of(value.key, address) is None:
+        if value is None or shelves.candidate_of(value.key, address) is None:
             self._report(address, "is not an entry of the worklist")
             value = None
-        return _Found(reply.body, Version.parse(reply.etag), value)
+        return _StoredValue(reply.body, Version.parse(reply.etag), value)
 
     async def _require(self, shelf: int) -> None:
+        if shelf in self._complete and shelf in await self._shelf_set.present():
+            return
         if not await self._shelf_set.is_complete(shelf):
-            self._incomplete |= {shelf}
+            self._lose(shelf)
             raise _lost(shelf)
+
+    def _lose(self, shelf: int) -> None:
+        self._incomplete |= {shelf}
+        self._complete.discard(shelf)
 
     # --- writing ----------------------------------------------------------------------------------
 
@@ -209,19 +245,51 @@ class OrthancEntries:
             EntryExists: there is one of this key.
             ShelvesLost, StoreUnavailable: as in the port.
         """
-        if key in self._probes and await self.read(key) is not None:
+        if key in self._candidates and await self.read(key) is not None:
             raise EntryExists(key)
-        content = Value(key, _FIRST_REVISION, document).encoded()
+        if shelves.is_single(key) and await self._find(key) is not None:
+            raise EntryExists(key)
+        await self._add_shelf_if_full()
+        count = self._counts.setdefault(key, self._shelf_set.count)
+        try:
+            version = await self._created(key, Value(key, _FIRST_REVISION, document).encoded(), count)
+        except StoreUnavailable as error:
+            if error.certain:
+                self._counts.pop(key, None)
+            raise
+        except EntryExists:
+            self._counts.pop(key, None)
+            raise
+        self._counts.pop(key, None)
+        return version
+
+    async def _created(self, key: str, content: bytes, count: int) -> str:
+        """Write at the first free address among ``count`` shelves: the same again if the answer was lost."""
         for probe in range(shelves.PROBES):
-            address = shelves.address(key, probe)
+            address = shelves.new_address(key, probe, count)
             if await self._put_new(address, content):
-                self._probes[key] = probe
+                self._learn(key, address)
                 return str(Version(_FIRST_REVISION, shelves.md5(content)))
             stored = await self._look(address)
-            if stored is not None and stored.value is not None and stored.value.key == key:
-                self._probes[key] = probe
+            if stored is not None and stored.holds(key):
+                self._learn(key, address)
                 raise EntryExists(key)
         raise StoreUnavailable(f"no room for the entry {key}", certain=True)
+
+    async def _add_shelf_if_full(self) -> None:
+        """Another shelf once those that are there hold enough. If it cannot be made they have to do, for a while."""
+        count, entries = self._shelf_set.count, len(self._candidates)
+        is_full = entries >= max(self.full * count, self._add_from)
+        if not is_full or count == shelves.SHELVES or self._adding or self.refused_because:
+            return
+        self._adding = True
+        try:
+            self._complete.add(await self._shelf_set.add())
+        except StoreUnavailable as error:
+            self._add_from = entries + self.full // 10
+            _log.warning("The worklist gets no further shelf, which makes it slower: %s", error)
+        finally:
+            self._adding = False
 
     async def _put_new(self, address: Address, content: bytes) -> bool:
         reply = await self._put(address, content, None)
@@ -254,10 +322,10 @@ class OrthancEntries:
         return reply, Version(value.revision, shelves.md5(content))
 
     def _place(self, key: str) -> Address:
-        probe = self._probes.get(key)
-        if probe is None:
+        candidate = self._candidates.get(key)
+        if candidate is None:
             raise EntryConflict(key)
-        return shelves.address(key, probe)
+        return shelves.address(key, candidate)
 
     def _etag(self, version: Version) -> Version:
         return version if self._counts_revisions else version._replace(revision=0)
@@ -270,11 +338,11 @@ class OrthancEntries:
         """
         stored = await self._look(address)
         if stored is None:
-            del self._probes[key]
+            del self._candidates[key]
             await self._require(address.shelf)
             raise EntryConflict(key)
         if stored.value is None:  # overwritten by somebody: the entry moves to its next address
-            del self._probes[key]
+            del self._candidates[key]
             raise EntryConflict(key)
         if stored.etag.digest != expected.digest:
             raise EntryConflict(key)
@@ -284,7 +352,7 @@ class OrthancEntries:
         # Orthanc ignores If-Match where nothing stands, and tells by starting its count anew.
         if written.revision > 0:
             return
-        self._probes.pop(key, None)
+        self._candidates.pop(key, None)
         await self._delete(address, written)
         await self._require(address.shelf)
         raise EntryConflict(key)
@@ -305,7 +373,7 @@ class OrthancEntries:
             raise EntryConflict(key)
         if reply.status not in (200, 404):
             raise refused(reply, "cannot delete an entry")
-        self._probes.pop(key, None)
+        self._candidates.pop(key, None)
         if reply.status == 404:
             await self._require(address.shelf)
             raise EntryConflict(key)
@@ -316,7 +384,7 @@ class OrthancEntries:
         headers = {"If-Match": f'"{etag}"'} if etag else None
         reply = await self._loopback.request("PUT", shelves.path(address), content, headers)
         if reply.status == 404:
-            self._incomplete |= {address.shelf}
+            self._lose(address.shelf)
             raise _lost(address.shelf)
         if reply.status >= 500:
             await self._settle(address, content, reply)
@@ -347,8 +415,9 @@ class OrthancEntries:
     # --- when somebody deletes the shelves --------------------------------------------------------
 
     async def missing(self) -> frozenset[int]:
-        """Look at every shelf and return those that are gone or not filled; writes to them are refused."""
-        self._incomplete = await self._shelf_set.incomplete()
+        """The shelves that are gone or not filled; writes to them are refused. Reads none that was complete before."""
+        self._incomplete = await self._shelf_set.incomplete(self._complete)
+        self._complete = set(range(self._shelf_set.count)) - self._incomplete
         return self._incomplete
 
     async def restore(self, entries: AsyncIterator[Entry]) -> int:
@@ -364,8 +433,11 @@ class OrthancEntries:
         missing = await self.missing()
         if not missing:
             return 0
-        await self._shelf_set.make_missing()
-        taken = {shelves.address(key, probe) for key, probe in self._probes.items()}
+        made = await self._shelf_set.make_missing()
+        missing |= made
+        self._incomplete |= made
+        self._complete -= made
+        taken = {shelves.address(key, candidate) for key, candidate in self._candidates.items()}
         written = 0
 
         async def put_back(entry: Entry) -> None:
@@ -374,28 +446,38 @@ class OrthancEntries:
                 written += 1
 
         async for chunk in chunks(entries):
+            await self._add_shelf_if_full()
             await in_flight(put_back, chunk)
         await self._shelf_set.mark_complete(sorted(missing))
+        self._complete |= missing
         self._incomplete -= missing
         return written
 
-    async def _put_back(self, entry: Entry, missing: Set[int], taken: Set[Address]) -> bool:
-        known_probe = self._probes.get(entry.key)
-        for probe in range(shelves.PROBES) if known_probe is None else (known_probe,):
-            address = shelves.address(entry.key, probe)
-            if address.shelf not in missing and address not in taken:
+    async def _put_back(self, entry: Entry, missing: Set[int], taken: set[Address]) -> bool:
+        candidate = self._candidates.get(entry.key)
+        if candidate is not None:
+            address = shelves.address(entry.key, candidate)
+            return address.shelf in missing and await self._put_old(entry, address)
+        for probe in range(shelves.PROBES):
+            possible = shelves.addresses(entry.key, probe, self._shelf_set.count)
+            if any(address.shelf in missing for address in possible):
+                return await self._put_anywhere(entry)
+            if not taken.intersection(possible):
                 return False  # were it there, it would stand here
-            if address.shelf in missing:
-                if await self._put_old(entry, address):
-                    self._probes[entry.key] = probe
-                    return True
-                if await self._holds(address, entry.key):
-                    return False
+        return False
+
+    async def _put_anywhere(self, entry: Entry) -> bool:
+        for probe in range(shelves.PROBES):
+            address = shelves.new_address(entry.key, probe, self._shelf_set.count)
+            written = await self._put_old(entry, address)
+            if written or await self._holds(address, entry.key):
+                self._learn(entry.key, address)
+                return written
         return False
 
     async def _holds(self, address: Address, key: str) -> bool:
         stored = await self._look(address)
-        return stored is not None and stored.value is not None and stored.value.key == key
+        return stored is not None and stored.holds(key)
 
     async def _put_old(self, entry: Entry, address: Address) -> bool:
         """Write an entry with the very bytes that its version is about, if nothing stands there.

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Makes the shelves in Orthanc, protects them, and knows which of them are complete."""
+"""Makes the shelves in Orthanc, protects them, and knows how many there are and which of them are complete.
+
+How many there are stands on the first one, so that one which was deleted while the plugin was off is missed.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,13 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Set
+from datetime import datetime
 from typing import Final, TypeVar
 
 from ..orthanc.loopback import Loopback, refused
 from . import shelves
 from .port import ShelvesLost, StoreUnavailable
-from .shelves import Address, Uploads, Version
+from .shelves import Address, StudyMoment, Uploads, Version
 
 _log = logging.getLogger("orthanc_ups.store")
 _AT_ONCE: Final = 8
@@ -25,6 +29,11 @@ DELETED_AGAIN: Final = (
     f"the worklist in Orthanc's metadata was deleted {_DELETIONS} times within ten minutes, it seems by a router or "
     f'script that deletes what it has forwarded: exclude the Patient ID "{shelves.PATIENT_ID}" there, or set '
     '"Ups.Store" to "key-value" (Orthanc 1.12.8 or later with SQLite), and restart Orthanc'
+)
+
+WITHOUT_CHECK_REVISIONS: Final = (
+    '"CheckRevisions" is false or absent, expected true: without it Orthanc overwrites a workitem that another request '
+    'has just changed (only the store "metadata" needs it; "Ups.Store": "key-value" does not)'
 )
 
 T = TypeVar("T")
@@ -84,11 +93,17 @@ async def in_flight(work: Callable[[T], Awaitable[None]], items: Iterable[T]) ->
 
 
 class ShelfSet:
-    """The shelves as a whole; what stands on them is OrthancEntries' matter."""
+    """The shelves as a whole; what stands on them is OrthancEntries' matter.
+
+    Attributes:
+        count: how many there are, or should be; 1 before ``make_missing``.
+    """
 
     def __init__(self, loopback: Loopback, uploads: Uploads) -> None:
         self._loopback = loopback
         self._uploads = uploads
+        self._created: StudyMoment | None = None
+        self.count = 1
         self.deletions = RepeatedDeletions()
 
     async def make_missing(self) -> frozenset[int]:
@@ -99,13 +114,30 @@ class ShelfSet:
             StoreUnavailable: Orthanc did not take one, with its reason.
         """
         present = await self.present()
-        absent = frozenset(range(shelves.SHELVES)) - present
+        stored = await self.recount(present)
+        absent = frozenset(range(self.count)) - present
         self.deletions.absent(absent)
         await in_flight(self._send, sorted(absent))
+        if stored != self.count:
+            await self._note_count(self.count)
         await self._protect()
+        await self._label()
         if absent:
-            _log.info("Made %d of %d shelves for the worklist", len(absent), shelves.SHELVES)
+            _log.info("Made %d of %d shelves for the worklist", len(absent), self.count)
         return absent
+
+    async def add(self) -> int:
+        """Make another shelf, and return its number. Raises StoreUnavailable: there is none more, call again."""
+        shelf = self.count
+        await self._send(shelf)
+        await self._mark(shelf)
+        await self._note_count(shelf + 1)
+        self.count = shelf + 1
+        return shelf
+
+    def begin_anew(self) -> None:
+        """All shelves were deleted on purpose: there will be one."""
+        self.count, self._created = 1, None
 
     async def present(self) -> frozenset[int]:
         """The shelves that Orthanc has, complete or not."""
@@ -117,10 +149,46 @@ class ShelfSet:
         instances = set(reply.json()["Instances"])
         return frozenset(shelf for shelf, name in enumerate(shelves.INSTANCES) if name in instances)
 
+    # --- how many ---
+
+    async def recount(self, present: frozenset[int]) -> int | None:
+        """Take over how many there are, as another node may have added some; return the number that was noted."""
+        stored = await self._stored_count() if 0 in present else None
+        counted = stored if stored is not None else await self._count_without_note(present)
+        self.count = max(self.count, counted, max(present, default=0) + 1)
+        return stored
+
+    async def _stored_count(self) -> int | None:
+        """The number that stands on the first shelf, None if there is none."""
+        reply = await self._loopback.request("GET", _COUNT)
+        if reply.status not in (200, 404):
+            raise refused(reply, "cannot read the number of shelves of the worklist")
+        if reply.status == 404:
+            return None
+        text = reply.body.decode("ascii", "replace")
+        return min(int(text), shelves.SHELVES) if text.isdigit() else 0
+
+    async def _count_without_note(self, present: frozenset[int]) -> int:
+        """If the first shelf is lost, more may be lost than can be seen; but then any entry may have stood on it."""
+        is_old = 0 in present and await self.is_complete(0)
+        return shelves.SHELVES if is_old else 0  # version 1.0.0.dev0 knew no other number
+
+    async def _note_count(self, count: int) -> None:
+        stored = await self._loopback.request("GET", _COUNT)
+        headers = {"If-Match": f'"{stored.etag}"'} if stored.status == 200 else None
+        reply = await self._loopback.request("PUT", _COUNT, str(count).encode(), headers)
+        if reply.status == 404:
+            raise ShelvesLost("the first shelf of the worklist is gone")
+        if reply.status != 200:
+            raise refused(reply, "cannot note the number of shelves of the worklist")
+
+    # --- one by one ---
+
     async def _send(self, shelf: int) -> None:
+        created = await self._moment()
         self._uploads.expect(shelf)
         try:
-            reply = await self._loopback.request("POST", "/instances", shelves.dicom_file(shelf))
+            reply = await self._loopback.request("POST", "/instances", shelves.dicom_file(shelf, created))
         finally:
             self._uploads.done(shelf)
         status = reply.json().get("Status", "") if reply.status == 200 else ""
@@ -128,6 +196,16 @@ class ShelfSet:
             what = f"cannot make shelf {shelf} of the worklist"
             raise StoreUnavailable(f"{what}: Orthanc answered {reply} {status}", certain=True)
         self.deletions.made(shelf)
+
+    async def _moment(self) -> StudyMoment:
+        """When the study was made: as its first instance says it, else now."""
+        if self._created is None:
+            reply = await self._loopback.request("GET", f"/studies/{shelves.STUDY}")
+            if reply.status not in (200, 404):
+                raise refused(reply, "cannot read the study of the worklist")
+            study = reply.json()["MainDicomTags"] if reply.status == 200 else _now()
+            self._created = StudyMoment(study.get("StudyDate", ""), study.get("StudyTime", ""))
+        return self._created
 
     async def _protect(self) -> None:
         reply = await self._loopback.request("PUT", f"/patients/{shelves.PATIENT}/protected", b"1")
@@ -137,6 +215,14 @@ class ShelfSet:
                 shelves.PATIENT_ID,
                 reply,
             )
+
+    async def _label(self) -> None:
+        """So that routers and searches can leave it out; before Orthanc 1.12.0 there were no labels."""
+        for resource in (f"/patients/{shelves.PATIENT}", f"/studies/{shelves.STUDY}"):
+            reply = await self._loopback.request("PUT", f"{resource}/labels/{shelves.LABEL}")
+            if reply.status != 200:
+                _log.info("The pseudo patient of the worklist gets no label: Orthanc answered %s", reply)
+                return
 
     async def mark_complete(self, numbers: Iterable[int]) -> None:
         """Say of shelves that all their entries are there."""
@@ -158,15 +244,17 @@ class ShelfSet:
             raise refused(reply, f"cannot read shelf {shelf} of the worklist")
         return reply.status == 200 and reply.body == shelves.MARK
 
-    async def incomplete(self) -> frozenset[int]:
-        """The shelves that are gone, or not filled, or emptied. Looks at each."""
-        incomplete: set[int] = set(range(shelves.SHELVES)) - await self.present()
+    async def incomplete(self, complete: Set[int]) -> frozenset[int]:
+        """The shelves that are gone, or not filled. ``complete`` need not be looked at if they are there."""
+        numbers = frozenset(range(self.count))  # one that is added meanwhile is complete
+        present = await self.present() & numbers
+        incomplete = set(numbers - present)
 
         async def look(shelf: int) -> None:
             if not await self.is_complete(shelf):
                 incomplete.add(shelf)
 
-        await in_flight(look, sorted(set(range(shelves.SHELVES)) - incomplete))
+        await in_flight(look, sorted(present - complete))
         return frozenset(incomplete)
 
     async def counts_revisions(self) -> bool:
@@ -183,10 +271,7 @@ class ShelfSet:
         try:
             first = await self._put(path, b"first", None)
             if (await self._loopback.request("PUT", path, b"second")).status == 200:
-                raise StoreMisconfigured(
-                    '"CheckRevisions" is false or absent in orthanc.json, expected true: '
-                    "without it Orthanc overwrites a workitem that another request has just changed"
-                )
+                raise StoreMisconfigured(WITHOUT_CHECK_REVISIONS)
             await self._put(path, b"third", first)
             return Version.parse((await self._loopback.request("GET", path)).etag).revision == 1
         finally:
@@ -205,6 +290,14 @@ class ShelfSet:
         reply = await self._loopback.request("GET", path)
         if reply.status == 200:
             await self._loopback.request("DELETE", path, headers={"If-Match": f'"{reply.etag}"'})
+
+
+_COUNT: Final = shelves.path(Address(0, shelves.COUNT_SLOT))
+
+
+def _now() -> dict[str, str]:
+    now = datetime.now().astimezone()
+    return {"StudyDate": f"{now:%Y%m%d}", "StudyTime": f"{now:%H%M%S}"}
 
 
 def _mark_of(shelf: int) -> str:

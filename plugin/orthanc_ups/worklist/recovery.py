@@ -14,7 +14,7 @@ from ..projection.projection import ProjectionBroken
 from ..store.copy import CopiedEntries
 from ..store.documents import encode_log, is_tombstone
 from ..store.notes import Notes
-from ..store.port import Entry, StoreUnavailable
+from ..store.port import Entry, ShelvesLost, StoreUnavailable
 from ..store.shelf_set import StoreMisconfigured
 from .commits import Commits
 from .loader import Loader, Stored, unsettled_events
@@ -44,7 +44,8 @@ class Recovery:
         self._entries = entries
         self._commits = commits
         self._notes = notes
-        self._restoring = False
+        self._looking = False
+        self._look_again = False
         self.given_up = ""
 
     # --- at the start ---
@@ -55,8 +56,7 @@ class Recovery:
         Raises StoreUnavailable, also if no projection can be made.
         """
         try:
-            await self._fill_missing()
-            stored = await Loader(self._entries, self._state.projection).load()
+            stored = await self._load_whole()
             self._state.projection.forget_old()
             return stored
         except ProjectionBroken as error:
@@ -67,12 +67,15 @@ class Recovery:
         except ProjectionBroken as error:
             raise StoreUnavailable(f"no projection can be made: {error}", certain=True) from error
 
+    async def _load_whole(self) -> Stored:
+        try:
+            return await Loader(self._entries, self._state.projection).load()
+        except ShelvesLost:
+            await self._fill_missing()
+            return await Loader(self._entries, self._state.projection).load()
+
     async def _fill_missing(self) -> None:
-        """At the very first start everything is missing, and there is nothing to write back."""
-        if not await self._entries.missing():
-            return
-        async for _ in self._entries.load():
-            pass  # the store learns where everything else stands
+        """Write back what is missing. At the very first start that is everything, and there is nothing to write."""
         copied: Counter[str] = Counter()
         copies = chain(self._entries.copy.entries(), self._workitems(), self._old_workitems())
         written = await self._entries.restore(_one_by_one(_counted(copies, copied)))
@@ -109,15 +112,21 @@ class Recovery:
     # --- what the store lost ---
 
     async def look_after_shelves(self) -> None:
-        """Write back what somebody deleted in Orthanc, if anything; goes on until that is done, or is of no use."""
-        if self._restoring or self.given_up:
+        """Write back what somebody deleted in Orthanc, if anything; goes on until that is done, or is of no use.
+
+        Called while a look is under way, it looks once more after that, which may have missed what was deleted since.
+        """
+        self._look_again = True
+        if self._looking:
             return
-        self._restoring = True
+        self._looking = True
         try:
-            while not await self._tried_to_restore():
-                await self._state.sleep(_RETRY_AFTER)
+            while self._look_again and not self.given_up:
+                self._look_again = False
+                while not await self._tried_to_restore():
+                    await self._state.sleep(_RETRY_AFTER)
         finally:
-            self._restoring = False
+            self._looking = False
 
     async def _tried_to_restore(self) -> bool:
         try:

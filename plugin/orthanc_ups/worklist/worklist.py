@@ -31,7 +31,7 @@ from ..core.reasons import discreet, reason_of
 from ..core.statuses import UpsError
 from ..core.value_rules import Limits
 from ..core.workitem import HistoryEntry, Workitem
-from ..store.port import ShelvesLost, StoreUnavailable
+from ..store.port import StoreUnavailable
 from ..store.writer import Conflict
 from .commits import Commits
 from .global_acts import GlobalActs
@@ -63,15 +63,11 @@ class Worklist:
         answer_within: seconds after which a caller is told that the outcome is not known yet (0110, 500).
     """
 
-    def __init__(
-        self, state: WorklistState, commits: Commits, receiving_aes: ReceivingAes, on_lost: Callable[[], None]
-    ) -> None:
-        """``on_lost`` is called when a command finds that somebody deleted what the store stands on."""
+    def __init__(self, state: WorklistState, commits: Commits, receiving_aes: ReceivingAes) -> None:
         self._state = state
         self._commits = commits
         self._global_acts = GlobalActs(state, commits)
         self._receiving_aes = receiving_aes
-        self._on_lost = on_lost
         self._limits = Limits(state.settings.maximum_nesting)
         self._running: set[asyncio.Task[Any]] = set()
         self._closed = False
@@ -148,8 +144,6 @@ class Worklist:
         except StoreUnavailable as error:
             self._state.counters.add(f"refused_{name}")
             _log.error("%s of %s not stored: %s", name, command.uid, error)
-            if isinstance(error, ShelvesLost):
-                self._on_lost()
             raise UpsError(statuses.RESOURCE_LIMITATION, f"Orthanc cannot store it now: {error}") from error
         self._state.counters.add(f"accepted_{name}")
         for tell in self.observers:

@@ -173,7 +173,7 @@ def test_an_error_is_told_in_orthancs_words() -> None:
 
 @pytest.mark.parametrize("arrived", [False, True])
 def test_after_a_server_error_the_entry_is_looked_at(arrived: bool) -> None:
-    written = Value("key", 0, b"document").encoded()
+    written = Value("workitem/key", 0, b"document").encoded()
 
     def answer(head: str, body: bytes) -> bytes:
         if head.startswith("PUT"):
@@ -183,7 +183,7 @@ def test_after_a_server_error_the_entry_is_looked_at(arrived: bool) -> None:
     async def play() -> None:
         async with served(Server(answer)) as loopback:
             with pytest.raises(StoreUnavailable, match="500 Error with the database engine") as error:
-                await OrthancEntries(loopback).create("key", b"document")
+                await OrthancEntries(loopback).create("workitem/key", b"document")
             assert error.value.certain is not arrived
 
     run(play())
@@ -193,7 +193,7 @@ def test_a_refused_token_surely_changed_nothing() -> None:
     async def play() -> None:
         async with served(Server(lambda *_: http(401))) as loopback:
             with pytest.raises(StoreUnavailable, match="401") as error:
-                await OrthancEntries(loopback).create("key", b"document")
+                await OrthancEntries(loopback).create("workitem/key", b"document")
             assert error.value.certain
 
     run(play())

@@ -21,6 +21,7 @@ ORTHANC = cast(
     ),
 )
 KEEP, MODIFY = 1, 2
+CREATED = shelves.StudyMoment("20260704", "120000")
 INSTANCE = cast(DicomInstance, None)
 
 
@@ -88,17 +89,17 @@ def test_a_refusal_that_orthanc_did_not_ask_for_does_not_hit_the_next_c_store(gu
 def test_what_claims_a_shelf_or_its_patient_is_refused(guard: UploadGuard) -> None:
     assert guard.received(file("1.2", shelves.sop_instance_uid(7)), 3)[0] == MODIFY
     assert guard.received(file("1.2", "1.2.3", shelves.PATIENT_ID), 3)[0] == MODIFY
-    assert guard.received(shelves.dicom_file(0), 3)[0] == MODIFY
+    assert guard.received(shelves.dicom_file(0, CREATED), 3)[0] == MODIFY
 
 
 def test_our_own_upload_of_a_shelf_passes_once(guard: UploadGuard, uploads: shelves.Uploads) -> None:
     uploads.expect(7)
-    assert guard.received(shelves.dicom_file(8), 3)[0] == MODIFY
-    assert guard.received(shelves.dicom_file(7), 3) == (KEEP, None)
-    assert guard.received(shelves.dicom_file(7), 3)[0] == MODIFY
+    assert guard.received(shelves.dicom_file(8, CREATED), 3)[0] == MODIFY
+    assert guard.received(shelves.dicom_file(7, CREATED), 3) == (KEEP, None)
+    assert guard.received(shelves.dicom_file(7, CREATED), 3)[0] == MODIFY
     uploads.expect(9)
     uploads.done(9)
-    assert guard.received(shelves.dicom_file(9), 3)[0] == MODIFY
+    assert guard.received(shelves.dicom_file(9, CREATED), 3)[0] == MODIFY
 
 
 def test_the_log_names_the_instance_but_no_patient(
@@ -143,7 +144,7 @@ def test_a_site_is_not_asked_about_what_is_refused_nor_about_our_own_uploads(
     guard, seen = guard_beside(uploads, (3, None))
     assert guard.received(UPS, 3)[0] == MODIFY
     uploads.expect(7)
-    assert guard.received(shelves.dicom_file(7), 3) == (KEEP, None)
+    assert guard.received(shelves.dicom_file(7, CREATED), 3) == (KEEP, None)
     assert seen == []
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from orthanc_ups.core.commands import RequestCancel
 from orthanc_ups.store.port import Entry, StoreUnavailable
+from orthanc_ups.worklist.loader import Stored
 from orthanc_ups.worklist.workitem_store import VANISHED
 from tests.support.delivery import settle
 from tests.support.furnished import furnished
@@ -47,7 +49,7 @@ async def test_shelves_deleted_while_they_are_read_at_the_start_cost_nothing(tmp
 
 
 @on_loop
-async def test_a_start_that_failed_so_may_be_tried_again_as_it_is(tmp_path: Path) -> None:
+async def test_what_was_deleted_while_it_was_read_is_written_back_by_the_same_start(tmp_path: Path) -> None:
     desk = await furnished(str(tmp_path / "p.sqlite"))
     await desk.crash()
     loads = desk.entries.load
@@ -58,12 +60,69 @@ async def test_a_start_that_failed_so_may_be_tried_again_as_it_is(tmp_path: Path
         return loads()
 
     desk.entries.load = lost_once  # type: ignore[method-assign]
-    with pytest.raises(StoreUnavailable):
-        await desk.make().start()
-    await desk.service.start()
+    await desk.make().start()
     await settle()
     assert (desk.state(1), desk.state(2)) == ("IN PROGRESS", "IN PROGRESS")
     assert is_back(desk)
+
+
+@on_loop
+async def test_a_deletion_that_orthanc_tells_of_while_a_look_is_under_way_is_not_missed() -> None:
+    desk = await furnished()
+    missing, has_looked, may_answer = desk.entries.missing, asyncio.Event(), asyncio.Event()
+
+    async def slow() -> frozenset[int]:
+        desk.entries.missing = missing  # type: ignore[method-assign]
+        seen = await missing()
+        has_looked.set()
+        await may_answer.wait()
+        return seen
+
+    desk.entries.missing = slow  # type: ignore[method-assign]
+    desk.service.shelves_deleted()
+    await has_looked.wait()
+    desk.entries.lose()
+    desk.service.shelves_deleted()
+    may_answer.set()
+    await desk.until(lambda: is_back(desk))
+
+
+@on_loop
+async def test_a_deletion_between_reading_and_the_end_of_the_start_is_not_missed(tmp_path: Path) -> None:
+    desk = await furnished(str(tmp_path / "p.sqlite"))
+    await desk.crash()
+    service = desk.make()
+    resume = service._resume
+
+    async def delete_and_resume(stored: Stored) -> None:
+        desk.entries.lose()
+        service.shelves_deleted()  # nobody is there yet to write it back
+        desk.entries._shared.lost = False
+        await resume(stored)
+        desk.entries._shared.lost = True
+
+    service._resume = delete_and_resume  # type: ignore[method-assign]
+    await service.start()
+    await desk.until(lambda: is_back(desk))
+
+
+@on_loop
+async def test_shelves_are_not_read_to_see_whether_they_are_there() -> None:
+    desk = await furnished()
+    await settle()
+    looks = desk.entries.calls["missing"]
+    await desk.pass_by(3600)
+    assert desk.entries.calls["missing"] == looks
+
+
+@on_loop
+async def test_whoever_writes_next_notices_a_deletion_of_which_nobody_told() -> None:
+    desk = await furnished()
+    await settle()
+    desk.entries.lose()
+    with pytest.raises(StoreUnavailable):
+        await desk.service.prove_store()
+    await desk.until(lambda: is_back(desk))
 
 
 @on_loop
@@ -104,8 +163,8 @@ async def test_an_entry_that_had_vanished_by_itself_does_not_stop_the_others_fro
     assert stored is not None
     desk.service.projection.put(stored.workitem, VANISHED, stored.document)
     desk.entries.lose()
-    await desk.pass_by(61)
-    assert is_back(desk)
+    desk.service.shelves_deleted()
+    await desk.until(lambda: is_back(desk))
     await desk.do(RequestCancel(SCHEDULER, uid(1)))
     await desk.restart()
     assert desk.state(1) == "IN PROGRESS"
