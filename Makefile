@@ -22,9 +22,9 @@ run: ## start Orthanc with the plugin and orthanc.json (SUITE=forky or trixie); 
 demo: $(READY) ## play the main job against the Orthanc of `make run`
 	@$(PYTHON) -m tools.demo
 
-# One process drives a real Orthanc, one test after the other; meanwhile another does all that needs none.
+# Three processes on two cores: two drive a real Orthanc each, and wait for it half of the time; the third computes.
 test: lint fetch programs ## everything that CI runs
-	$(PYTHON) -m pytest --numprocesses 2
+	$(PYTHON) -m pytest --numprocesses 3
 
 lint: $(READY) ## style, types, shell scripts
 	$(VENV)/bin/ruff check

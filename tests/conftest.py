@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support.orthanc import SUITES, RealOrthanc
-from tests.support.sharing import RealOnesTogether
+from tests.support.sharing import RealOnesBesideOthers
 
 # How long an example takes says more about the machine than about the code. CI repeats the same examples each time.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -29,9 +29,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> RealOnesTogether:
-    """With `--numprocesses 2` one process has all that run on a real Orthanc."""
-    return RealOnesTogether(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> RealOnesBesideOthers:
+    """With `--numprocesses 3` two processes drive a real Orthanc each while the third computes."""
+    return RealOnesBesideOthers(config, log)
 
 
 @pytest.fixture(scope="session", params=_wanted_suites())

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """TCP ports for test servers."""
 
+import os
 import random
 import socket
 from pathlib import Path
@@ -8,23 +9,25 @@ from pathlib import Path
 _LOWEST = 15000
 _ATTEMPTS = 500
 _LISTEN = "0A"
-_given: set[int] = set()
+_handed_out: set[int] = set()
 
 
 def free_port() -> int:
-    """A TCP port that nobody uses and that this process has not handed out before.
+    """A TCP port that nobody uses and that no process of this run has handed out before.
 
-    It lies below the range from which the kernel takes ports for outgoing connections, so that
-    a server which is stopped and started again finds its port free.
+    The processes of a run (pytest-xdist) deal the ports out among themselves by their number. A port lies
+    below the range from which the kernel takes ports for outgoing connections, so that a server which is
+    stopped and started again finds its port free.
 
     Raises:
         RuntimeError: no free port was found.
     """
     chooser = random.SystemRandom()
+    number, processes = _share()
     for _ in range(_ATTEMPTS):
-        port = chooser.randrange(_LOWEST, _first_ephemeral_port())
-        if port not in _given and _can_be_bound(port):
-            _given.add(port)
+        port = chooser.randrange(_LOWEST + number, _first_ephemeral_port(), processes)
+        if port not in _handed_out and _can_be_bound(port):
+            _handed_out.add(port)
             return port
     raise RuntimeError("no free TCP port found")
 
@@ -38,6 +41,12 @@ def is_listening(port: int) -> bool:
             if state == _LISTEN and local.endswith(wanted):
                 return True
     return False
+
+
+def _share() -> tuple[int, int]:
+    """Number of this process among those of the run, and how many these are."""
+    number = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+    return int(number), int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 
 
 def _first_ephemeral_port() -> int:
