@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, get_args
 
 import msgspec
 from msgspec import inspect
@@ -73,15 +73,23 @@ def decode(struct: type[T], content: object, *, strict: bool = True) -> T:
     try:
         return msgspec.convert(content, struct, strict=strict)
     except msgspec.ValidationError as error:
-        if not isinstance(content, Mapping):
-            raise WrongKeys((KeyFault("", f"expected an object, not {shown(content)}"),)) from None
-        raise WrongKeys(tuple(_faults(struct, content, strict)) or (KeyFault("", str(error)),)) from None
+        check(struct, content, strict=strict)
+        raise WrongKeys((KeyFault("", str(error)),)) from None
+
+
+def check(struct: type[msgspec.Struct], content: object, *, strict: bool = True) -> None:
+    """Raise WrongKeys with every key at fault. ``content`` is as a JSON parser gives it."""
+    if not isinstance(content, Mapping):
+        raise WrongKeys((KeyFault("", f"expected an object, not {shown(content)}"),))
+    if faults := tuple(_faults(struct, content, strict)):
+        raise WrongKeys(faults)
 
 
 def _faults(struct: type[msgspec.Struct], content: Mapping[Any, Any], strict: bool) -> Iterator[KeyFault]:
     """The first fault of each key."""
     fields = {field.encode_name: field for field in msgspec.structs.fields(struct)}
-    if struct.__struct_config__.forbid_unknown_fields:
+    config = struct.__struct_config__
+    if config.forbid_unknown_fields:
         yield from (_unknown(str(key), fields) for key in content if key not in fields)
     for key, field in fields.items():
         if key not in content:
@@ -89,9 +97,14 @@ def _faults(struct: type[msgspec.Struct], content: Mapping[Any, Any], strict: bo
                 yield KeyFault(key, "is missing")
             continue
         try:
-            msgspec.convert(content[key], field.type, strict=strict)
+            _try(content[key], field.type, strict)
         except msgspec.ValidationError as error:
             yield _fault(str(error), key, content[key], field.type)
+
+
+def _try(value: object, kind: Any, strict: bool = True) -> None:
+    """Raise ValidationError unless a value is of a type. By way of JSON: ``convert`` refuses ``Raw``."""
+    msgspec.json.decode(msgspec.json.encode(value), type=kind, strict=strict)
 
 
 def _unknown(key: str, fields: Mapping[str, object]) -> KeyFault:
@@ -105,7 +118,7 @@ _EXPECTED: Final = re.compile(
     r"Expected `(?P<kinds>[^`]+)`(?: of length)?(?: (?P<bound>[<>]=) (?P<limit>\d+))?.*"
 )
 _FIELD: Final = re.compile(r"Object (?:missing required|contains unknown) field `(?P<name>.*)`")
-_STEP: Final = re.compile(r"\[(?P<index>\d+)\]|\[\.\.\.\]|\.(?P<key>[^.\[]+)")
+_STEP: Final = re.compile(r"\[(?P<index>\d+)\]|\.(?P<key>[^.\[]+)")
 
 
 def _fault(message: str, key: str, value: Any, kind: Any) -> KeyFault:
@@ -113,6 +126,8 @@ def _fault(message: str, key: str, value: Any, kind: Any) -> KeyFault:
     parsed = _MESSAGE.fullmatch(message)
     assert parsed is not None
     below, described = parsed["path"] or "", inspect.type_info(kind)
+    if below.startswith("[...]") and isinstance(value, Mapping):
+        return _fault_of_member(key, value, get_args(kind)[1])
     for step in _STEP.finditer(below):
         value = _member(value, step)
         described = _described_member(described, step)
@@ -121,6 +136,16 @@ def _fault(message: str, key: str, value: Any, kind: Any) -> KeyFault:
         state = "is missing" if "missing" in what else "is unknown"
         return KeyFault(f"{path}.{field['name']}", state)
     return KeyFault(path, f"is {shown(value)}, expected {_expected(what, described)}")
+
+
+def _fault_of_member(key: str, members: Mapping[str, Any], kind: Any) -> KeyFault:
+    """Msgspec does not say which member of a dictionary is wrong."""
+    for name, member in members.items():
+        try:
+            _try(member, kind)
+        except msgspec.ValidationError as error:
+            return _fault(str(error), f"{key}.{name}", member, kind)
+    raise AssertionError("no member is wrong")
 
 
 def _member(value: Any, step: re.Match[str]) -> Any:

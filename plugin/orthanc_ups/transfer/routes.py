@@ -22,9 +22,8 @@ from ..management.routing import JSON_LINES, Call, Route, json_response
 from ..store.port import StoreUnavailable
 from .exporter import Exporter, Position
 from .importer import KINDS, LISTED, Account, Intake, NotBegun
-from .reader import NotALine, decode
+from .lines import NotALine, decode, encode, next_page
 from .records import Fate, Tail
-from .writer import encode, next_page
 
 _log = logging.getLogger("orthanc_ups.management")
 PAGE_BYTES: Final = 4 * 1024 * 1024

@@ -92,7 +92,7 @@ async def test_a_wrong_line_is_named_by_its_number_and_those_before_it_are_there
     lines = await exported(source)
     answer = await post(target, b"\n".join([*lines[:2], b"", b'{"kind": "workitem"}', *lines[2:]]))
     assert answer.status == 400
-    assert read(answer)["line"] == 4 and read(answer)["error"] == "line 4: uid is missing"
+    assert read(answer)["line"] == 4 and read(answer)["error"].startswith('line 4: "uid" is missing; "cr')
     assert read(answer)["import"]["counts"]["workitems"]["imported"] == 1
     assert target.service.workitems.count() == 1 and target.state(1) == "SCHEDULED"
 

@@ -19,9 +19,8 @@ from orthanc_ups.core.workitem import HistoryEntry, SpecificAct, Subscription, W
 from orthanc_ups.delivery.documents import Batch, Progress
 from orthanc_ups.delivery.port import Burst, Endpoint
 from orthanc_ups.delivery.queue import BurstAt
-from orthanc_ups.transfer.reader import NotALine, decode
+from orthanc_ups.transfer.lines import FORMAT, NotALine, decode, encode, next_page
 from orthanc_ups.transfer.records import Head, Purged, Reach, Record, Tail
-from orthanc_ups.transfer.writer import FORMAT, encode, next_page
 from tests.support.delivery import event
 from tests.support.workitems import full, stored, uid
 
@@ -122,15 +121,18 @@ _WORKITEM = orjson.loads(encode(WORKITEM))
 _LOG = orjson.loads(encode(RECORDS[1]))
 WRONG: dict[str, tuple[Any, str]] = {
     "no object": ([], "the line is no JSON object"),
-    "no kind": ({}, "kind is missing"),
-    "unknown kind": ({"kind": "patient"}, "kind is 'patient', expected one of header, subscriber"),
+    "no kind": ({}, '"kind" is missing'),
+    "unknown kind": ({"kind": "patient"}, "\"kind\" is 'patient', expected one of header, subscriber"),
     "another product": ({**_HEAD, "product": "x"}, "this is not an export of orthanc-ups"),
     "a newer format": ({**_HEAD, "format": FORMAT + 1}, f"the format is {FORMAT + 1}, expected {FORMAT}"),
-    "no format": (without(_HEAD, "format"), "format is missing"),
-    "a number as text": ({**_HEAD, "next_sequence": "7"}, "next_sequence is '7', expected a whole number"),
-    "a fraction": ({**_HEAD, "next_creation": 1.5}, "next_creation is 1.5, expected a whole number"),
-    "a huge number": ({**_HEAD, "next_creation": 2**60}, "next_creation is"),
-    "no UID": ({**_WORKITEM, "uid": "1.02"}, "uid is '1.02', expected a UID"),
+    "no format": (without(_HEAD, "format"), '"format" is missing'),
+    "a number as text": (
+        {**_HEAD, "next_sequence": "7"},
+        "\"next_sequence\" is '7', expected a whole number",
+    ),
+    "a fraction": ({**_HEAD, "next_creation": 1.5}, '"next_creation" is 1.5, expected a whole number'),
+    "a huge number": ({**_HEAD, "next_creation": 2**60}, '"next_creation" is'),
+    "no UID": ({**_WORKITEM, "uid": "1.02"}, "\"uid\" is '1.02', expected a UID"),
     "two UIDs": ({**_WORKITEM, "uid": "1.2"}, "another SOP Instance UID"),
     "no state": (without(_WORKITEM, "attributes", tags.STATE), "no valid Procedure Step State"),
     "an unknown state": (
@@ -141,11 +143,11 @@ WRONG: dict[str, tuple[Any, str]] = {
     "a wrong value": (with_attribute("00100030", {"vr": "DA", "Value": ["yesterday"]}), "(0010,0030)"),
     "bulk data": (with_attribute("00091001", {"vr": "OB", "BulkDataURI": "http://x"}), "BulkDataURI"),
     "no tag": (with_attribute("PatientName", {"vr": "PN"}), "is not a tag"),
-    "no attributes": (without(_WORKITEM, "attributes"), "attributes is missing"),
-    "an owner in clear": ({**_WORKITEM, "owner": "1.2.3"}, "owner is not a digest"),
+    "no attributes": (without(_WORKITEM, "attributes"), '"attributes" is missing'),
+    "an owner in clear": ({**_WORKITEM, "owner": "1.2.3"}, '"owner" is not a digest'),
     "an unknown subscription": (
         {**_WORKITEM, "acts": {"AI": {"sequence": 1, "state": "maybe", "at": 1}}},
-        "acts.AI.state is 'maybe'",
+        "\"acts.AI.state\" is 'maybe', expected one of",
     ),
     "no AE title": (
         {**_WORKITEM, "acts": {"A" * 17: {"sequence": 1, "state": "lock", "at": 1}}},
@@ -157,16 +159,19 @@ WRONG: dict[str, tuple[Any, str]] = {
     ),
     "an unknown event": (
         {**_WORKITEM, "events": [{**_WORKITEM["events"][0], "type": 9}]},
-        "events[0].type is 9",
+        '"events[0].type" is 9',
     ),
     "acts out of order": ({**_LOG, "acts": _LOG["acts"][::-1]}, "not in growing sequence"),
     "a filter that is none": (
         {**_LOG, "acts": [{**_LOG["acts"][1], "filter": {"00404005": {"vr": "DT", "Value": ["soon"]}}}]},
         "(0040,4005) is not valid as a key",
     ),
-    "matches that are none": ({**_LOG, "acts": [{**_LOG["acts"][1], "matched": "%"}]}, "matched is '%'"),
-    "no letters": ({**orjson.loads(encode(RECORDS[5])), "letters": []}, "letters is empty"),
-    "a time that is none": ({**orjson.loads(encode(RECORDS[4])), "at": "today"}, "at is 'today'"),
+    "matches that are none": ({**_LOG, "acts": [{**_LOG["acts"][1], "matched": "%"}]}, "matched\" is '%'"),
+    "no letters": (
+        {**orjson.loads(encode(RECORDS[5])), "letters": []},
+        '"letters" is [], expected a list',
+    ),
+    "a time that is none": ({**orjson.loads(encode(RECORDS[4])), "at": "today"}, "\"at\" is 'today'"),
 }
 
 
