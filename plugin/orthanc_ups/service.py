@@ -24,7 +24,6 @@ from .store.port import RestorableEntries, StoreUnavailable
 from .store.writer import Writer
 from .transfer.exporter import Exporter
 from .transfer.importer import PATIENCE, Intake
-from .transfer.records import Parts
 from .worklist.ae_title_migration import AeTitleMigration
 from .worklist.change_feed import ChangeFeed
 from .worklist.commits import Commits
@@ -113,27 +112,11 @@ class UpsService:
         self._retention = Retention(
             settings, self.worklist, self.workitems, self.subscriptions, own_ae, self._now
         )
-        self.exporter = Exporter(self._parts())
-        self.intake = Intake(self._parts(), settings)
+        self.exporter = Exporter(state, self.commits)
+        self.intake = Intake(state, self.commits, self.worklist)
         self._tasks: set[asyncio.Task[None]] = set()
         self._started = False
         self._stopping = False
-
-    def _parts(self) -> Parts:
-        return Parts(
-            self._writer,
-            self.projection,
-            self.workitems,
-            self.subscriptions,
-            self._worklist_entry,
-            self._order,
-            self._locks,
-            self.commits,
-            self.delivery,
-            self.worklist,
-            self.clock.now,
-            self.titles,
-        )
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self.clock.now(), UTC).astimezone(self._zone)

@@ -11,7 +11,9 @@ from typing import Final
 
 from ..core.workitem import Workitem
 from ..delivery.dead_letters import sequence_of
-from .records import Head, Parts, Purged, Reach, Record, Tail
+from ..worklist.commits import Commits
+from ..worklist.state import WorklistState
+from .records import Head, Purged, Reach, Record, Tail
 
 _AT_ONCE: Final = 100
 _EVERY_NUMBER: Final = 2**62
@@ -44,8 +46,9 @@ _NUMBERED: Final = ("workitems", "dead_letters")
 class Exporter:
     """Gives the records of an export. Lives on the loop; holds nothing up for longer than some records."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+    def __init__(self, state: WorklistState, commits: Commits) -> None:
+        self._state = state
+        self._commits = commits
 
     async def records(self, after: Position | None = None) -> AsyncIterator[tuple[Record, Position]]:
         """Every record behind a position, each with its own position, in the order of ``transfer``.
@@ -60,7 +63,7 @@ class Exporter:
             key = start.key if section == start.section else ""
             async for record, item_key in self._section(section, key):
                 yield record, Position(section, item_key)
-        yield Tail(self._parts.order.next, self._parts.commits.next_creation), Position(SECTIONS[-1], _END)
+        yield Tail(self._state.order.next, self._commits.next_creation), Position(SECTIONS[-1], _END)
 
     async def _section(self, section: str, after: str) -> AsyncIterator[tuple[Record, str]]:
         if section == "workitems":
@@ -79,27 +82,27 @@ class Exporter:
                 await asyncio.sleep(0)
 
     def _head(self) -> Head:
-        parts = self._parts
+        state = self._state
         counts = {
-            "subscribers": len(parts.subscriptions.logs()),
-            "workitems": parts.workitems.count(),
-            "purged": len(parts.workitems.tombstones),
-            "dead_letters": sum(map(parts.delivery.dead.count, parts.delivery.dead.endpoints())),
+            "subscribers": len(state.subscriptions.logs()),
+            "workitems": state.workitems.count(),
+            "purged": len(state.workitems.tombstones),
+            "dead_letters": sum(map(state.delivery.dead.count, state.delivery.dead.endpoints())),
         }
-        sequence, creation = parts.order.next, parts.commits.next_creation
-        return Head(parts.worklist_entry.identity, sequence, creation, parts.now(), counts)
+        sequence, creation = state.order.next, self._commits.next_creation
+        return Head(state.worklist_entry.identity, sequence, creation, state.now().timestamp(), counts)
 
     def _logs(self, after: str) -> Iterator[tuple[Record, str]]:
-        logs = {log.receiving_ae: log for log in self._parts.subscriptions.logs() if log.receiving_ae > after}
+        logs = {log.receiving_ae: log for log in self._state.subscriptions.logs() if log.receiving_ae > after}
         yield from ((logs[name], name) for name in sorted(logs))
 
     def _reaches(self, after: str) -> Iterator[tuple[Record, str]]:
-        for name, channels in self._parts.delivery.progress():
+        for name, channels in self._state.delivery.progress():
             if name > after:
                 yield Reach(name, channels), name
 
     async def _workitems(self, after: int) -> AsyncIterator[Workitem]:
-        while workitems := self._parts.workitems.created(after, _EVERY_NUMBER, _AT_ONCE):
+        while workitems := self._state.workitems.created(after, _EVERY_NUMBER, _AT_ONCE):
             for workitem in workitems:
                 yield self._whole(workitem)
             after = workitems[-1].created
@@ -107,20 +110,20 @@ class Exporter:
 
     def _whole(self, workitem: Workitem) -> Workitem:
         """With the events of its overflow entries, by sequence, in whatever order they stand in the store."""
-        spilled = self._parts.commits.overflows.get(workitem.uid, ())
+        spilled = self._commits.overflows.get(workitem.uid, ())
         events = {event.sequence: event for overflow in spilled for event in overflow.events}
         events.update((event.sequence, event) for event in workitem.events)
         return replace(workitem, events=tuple(events[sequence] for sequence in sorted(events)), spilled=())
 
     def _purged(self, after: str) -> Iterator[tuple[Record, str]]:
-        tombstones = self._parts.workitems.tombstones
+        tombstones = self._state.workitems.tombstones
         while some := heapq.nsmallest(_AT_ONCE, (uid for uid in tombstones if uid > after)):
             yield from ((Purged(uid, tombstones[uid].last), uid) for uid in some if uid in tombstones)
             after = some[-1]
 
     def _dead_letters(self, after: str) -> Iterator[tuple[Record, str]]:
         """By endpoint and age. AE titles and names of channels hold no line feed."""
-        dead = self._parts.delivery.dead
+        dead = self._state.delivery.dead
         done, _, last = after.rpartition("\n")
         for endpoint in sorted(
             dead.endpoints(), key=lambda endpoint: (endpoint.receiving_ae, endpoint.channel)

@@ -22,9 +22,11 @@ from ..core.workitem import SpecificAct, Workitem
 from ..delivery.documents import Batch, Progress
 from ..delivery.queue import Waiting
 from ..projection.projection import ProjectionBroken
-from ..settings import Settings
+from ..worklist.commits import Commits
+from ..worklist.state import WorklistState
+from ..worklist.worklist import Worklist
 from .merge import Merge
-from .records import Fate, Head, Parts, Purged, Reach, Record, Tail, Verdict
+from .records import Fate, Head, Purged, Reach, Record, Tail, Verdict
 from .restore import Restore
 
 _log = logging.getLogger("orthanc_ups.worklist")
@@ -79,12 +81,13 @@ class Account:
 class Intake:
     """One import at a time. Lives on the loop; callers see to it that records come one after the other."""
 
-    def __init__(self, parts: Parts, settings: Settings) -> None:
-        self._parts = parts
-        self._settings = settings
-        self._restore = Restore(parts)
+    def __init__(self, state: WorklistState, commits: Commits, worklist: Worklist) -> None:
+        self._state = state
+        self._commits = commits
+        self._worklist = worklist
+        self._restore = Restore(state, commits)
         self._merge: Merge | None = None
-        self._respelling = Respelling(parts.titles.use)
+        self._respelling = Respelling(state.titles.use)
         self._last_at = 0.0
         self._alone = asyncio.Lock()  # a record, or the end of an abandoned import
         self.account = Account()
@@ -97,7 +100,7 @@ class Intake:
             UpsError: not now, or a filter is wrong. StoreUnavailable: Orthanc cannot store it now. In both
                 cases nothing of this record was taken, and it may come again.
         """
-        self._last_at = self._parts.now()
+        self._last_at = self._state.now().timestamp()
         try:
             async with self._alone:
                 await (self._begin(record, requester) if isinstance(record, Head) else self._go_on(record))
@@ -107,14 +110,14 @@ class Intake:
 
     async def _begin(self, head: Head, requester: Requester) -> None:
         requester = replace(requester, via=IMPORT)
-        async with self._parts.locks.everything():
+        async with self._state.locks.everything():
             restoring = self._restore.fits(head)
             if restoring:
                 await self._restore.begin(head)
-        if not restoring and self._parts.delivery.held_from() is not None:
+        if not restoring and self._state.delivery.held_from() is not None:
             await self._restore.end(None)
-        self._respelling = Respelling(self._parts.titles.use)
-        self._merge = Merge(self._parts, requester, grant_locks=self._settings.deletion_locks)
+        self._respelling = Respelling(self._state.titles.use)
+        self._merge = Merge(self._state, self._commits, self._worklist, requester)
         mode = "restore" if restoring else "merge"
         self.account = Account("running", mode, head.identity, head.counts)
         _log.warning("%s: an import begins (%s) from worklist %s", requester, mode, head.identity)
@@ -164,8 +167,8 @@ class Intake:
         return await self._restore.purged(record)
 
     def _check_room(self, workitem: Workitem) -> None:
-        full = self._parts.workitems.count() >= self._settings.maximum_workitems
-        if full and self._parts.workitems.get(workitem.uid) is None:
+        full = self._state.workitems.count() >= self._state.settings.maximum_workitems
+        if full and self._state.workitems.get(workitem.uid) is None:
             raise UpsError(RESOURCE_LIMITATION, "the worklist is full (Ups.MaximumWorkitems)")
 
     async def _end(self, tail: Tail) -> None:
@@ -186,11 +189,11 @@ class Intake:
         """
         async with self._alone:
             if self.account.state == "running":
-                if self._parts.now() - self._last_at < PATIENCE:
+                if self._state.now().timestamp() - self._last_at < PATIENCE:
                     return
                 _log.warning("No line of the import came for %g s; it is abandoned as it is", PATIENCE)
                 self.account.state, self._merge = "abandoned", None
-            if self._parts.delivery.held_from() is not None:
+            if self._state.delivery.held_from() is not None:
                 await self._restore.end(None)
 
 

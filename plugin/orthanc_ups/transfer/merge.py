@@ -25,7 +25,10 @@ from ..delivery.documents import Batch, Progress, encode_batch
 from ..delivery.port import Endpoint
 from ..store.port import Entry
 from ..store.writer import Conflict
-from .records import IMPORTED, TAKEN, UNCHANGED, Fate, Parts, Reach, Verdict, compared, conflict, meaning
+from ..worklist.commits import Commits
+from ..worklist.state import WorklistState
+from ..worklist.worklist import Worklist
+from .records import IMPORTED, TAKEN, UNCHANGED, Fate, Reach, Verdict, compared, conflict, meaning
 
 _log = logging.getLogger("orthanc_ups.worklist")
 _Letter = tuple[str, EventType, float]
@@ -35,10 +38,14 @@ _Wish = tuple[ActKind, bool, DataSet | None, Mechanisms]
 class Merge:
     """Takes records of one export. One at a time; every method may raise StoreUnavailable and can be repeated."""
 
-    def __init__(self, parts: Parts, requester: Requester, *, grant_locks: bool) -> None:
-        self._parts = parts
+    def __init__(
+        self, state: WorklistState, commits: Commits, worklist: Worklist, requester: Requester
+    ) -> None:
+        self._state = state
+        self._commits = commits
+        self._worklist = worklist
         self._requester = requester
-        self._grant_locks = grant_locks
+        self._grant_locks = state.settings.deletion_locks
         self._logs: dict[str, Log] = {}
         self._reaches: dict[str, Mapping[str, Progress]] = {}
         self._moved_in: set[str] = set()
@@ -57,7 +64,7 @@ class Merge:
     async def log(self, log: Log) -> Verdict:
         """The global subscriptions of an AE, made anew."""
         self.note(log)
-        ours = self._parts.subscriptions.log(log.receiving_ae)
+        ours = self._state.subscriptions.log(log.receiving_ae)
         if meaning(ours, self._granted) == meaning(log, self._granted):
             self._moved_in.add(log.receiving_ae)
             return UNCHANGED
@@ -76,7 +83,7 @@ class Merge:
     async def _subscribe(self, log: Log, commands: list[Subscribe]) -> Verdict:
         try:
             for command in commands:
-                await self._parts.worklist.execute(command)
+                await self._worklist.execute(command)
         except UpsError as error:
             if error.status is RESOURCE_LIMITATION:
                 raise
@@ -107,8 +114,8 @@ class Merge:
 
     async def workitem(self, theirs: Workitem) -> Verdict:
         """A workitem, as if it were created now in the state that it has."""
-        uid, workitems = theirs.uid, self._parts.workitems
-        async with self._parts.locks.workitem(uid):
+        uid, workitems = theirs.uid, self._state.workitems
+        async with self._state.locks.workitem(uid):
             ours = workitems.get(uid)
             if ours is not None:
                 return compared(ours.workitem, theirs)
@@ -127,22 +134,22 @@ class Merge:
         *entries, last = [self._entry(text) for text in what]
         history = (*theirs.history, *entries)
         new = replace(theirs, acts=self._numbered(acts), history=history, events=(), spilled=())
-        await self._parts.commits.commit(None, new, (*self._waiting(theirs), *_news(theirs)), last)
+        await self._commits.commit(None, new, (*self._waiting(theirs), *_news(theirs)), last)
         _log.info("%s: imported %s (%s)", self._requester, theirs.uid, theirs.state.value)
 
     def _as_created(self, theirs: Workitem) -> Workitem:
         """What the global acts here make of it. The caller holds the locks, so none of them comes in between."""
-        created, fitting = self._parts.commits.next_creation, self._parts.subscriptions.matching_filters
+        created, fitting = self._commits.next_creation, self._state.subscriptions.matching_filters
         return replace(theirs, created=created, acts={}, filtered=fitting(theirs.attributes))
 
     def _numbered(self, states: Mapping[str, Subscription]) -> dict[str, SpecificAct]:
         """Acts with sequences of their own. No event has these, so nobody needs to wait for them."""
-        ticket, at = self._parts.order.take(len(states)), self._parts.now()
-        self._parts.order.give_up(ticket)
+        ticket, at = self._state.order.take(len(states)), self._state.now().timestamp()
+        self._state.order.give_up(ticket)
         return {ae: SpecificAct(sequence, states[ae], at) for sequence, ae in enumerate(states, ticket.first)}
 
     def _entry(self, what: str) -> HistoryEntry:
-        return HistoryEntry(self._parts.now(), str(self._requester), what)
+        return HistoryEntry(self._state.now().timestamp(), str(self._requester), what)
 
     def _waiting(self, theirs: Workitem) -> Iterator[Occurrence]:
         for event in theirs.events:
@@ -162,7 +169,7 @@ class Merge:
         for ae in sorted({*self._logs, *theirs.acts}):
             granted = self._granted(subscribed(self._logs.get(ae, Log(ae)), theirs))
             counts = granted is not Subscription.NONE or ae in self._moved_in
-            if counts and granted is not self._parts.subscriptions.state(ae, ours):
+            if counts and granted is not self._state.subscriptions.state(ae, ours):
                 yield ae, granted
 
     # --- dead letters ---
@@ -181,25 +188,25 @@ class Merge:
     def _known(self, endpoint: Endpoint) -> set[_Letter]:
         if endpoint not in self._letters:
             letters = (
-                letter for batch in self._parts.delivery.dead.batches(endpoint) for letter in batch.letters
+                letter for batch in self._state.delivery.dead.batches(endpoint) for letter in batch.letters
             )
             self._letters[endpoint] = {_letter(letter) for letter in letters if isinstance(letter, Event)}
         return self._letters[endpoint]
 
     async def _take_letters(self, batch: Batch, letters: list[Event]) -> Verdict:
-        parts = self._parts
-        await parts.worklist_entry.reserve(parts.order.next, parts.commits.next_creation)
-        ticket = parts.order.take(len(letters))
+        state = self._state
+        await self._commits.reserve(len(letters))
+        ticket = state.order.take(len(letters))
         try:
             numbered = tuple(replace(letter, sequence=ticket.first + at) for at, letter in enumerate(letters))
             key = f"{PREFIX}{batch.endpoint.receiving_ae}/{batch.endpoint.channel}/{ticket.first}"
             document = encode_batch(replace(batch, letters=numbered), 1)
-            version = await parts.writer.write(key, document, None)
-            parts.delivery.dead.load(Entry(key, document, version))
+            version = await state.writer.write(key, document, None)
+            state.delivery.dead.load(Entry(key, document, version))
         except Conflict:
             return TAKEN
         finally:
-            parts.order.give_up(ticket)
+            state.order.give_up(ticket)
         return IMPORTED
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What an export consists of, and the parts of a worklist that export and import work on.
+"""What an export consists of.
 
 An export is a stream of records: ``Head``; then the logs of global acts (``Log``), how far delivery is
 (``Reach``), the workitems (``Workitem``, with all their waiting events), the purged ones (``Purged``), the dead
@@ -17,38 +17,9 @@ from typing import TypeAlias
 
 import orjson
 
-from ..core.ae_titles import AeTitles
 from ..core.subscriptions import GlobalAct, Log, standing
 from ..core.workitem import HistoryEntry, Subscription, Workitem
 from ..delivery.documents import Batch, Progress
-from ..delivery.outbox import Delivery
-from ..projection.projection import Projection
-from ..store.writer import Writer
-from ..worklist.commits import Commits
-from ..worklist.locks import CommandLocks
-from ..worklist.order import Order
-from ..worklist.subscriptions import Subscriptions
-from ..worklist.workitem_store import WorkitemStore
-from ..worklist.worklist import Worklist
-from ..worklist.worklist_entry import WorklistEntry
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """A worklist from inside. ``now`` gives seconds since the epoch."""
-
-    writer: Writer
-    projection: Projection
-    workitems: WorkitemStore
-    subscriptions: Subscriptions
-    worklist_entry: WorklistEntry
-    order: Order
-    locks: CommandLocks
-    commits: Commits
-    delivery: Delivery
-    worklist: Worklist
-    now: Callable[[], float]
-    titles: AeTitles
 
 
 @dataclass(frozen=True, slots=True)

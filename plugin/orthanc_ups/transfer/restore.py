@@ -23,15 +23,15 @@ from ..delivery.documents import Batch, encode_batch
 from ..store.documents import encode, encode_events, encode_log
 from ..store.port import Entry
 from ..store.writer import Conflict
-from ..worklist.commits import SPILL_ABOVE, SPILLED_AT_ONCE, Overflow, workitem_key
+from ..worklist.commits import SPILL_ABOVE, SPILLED_AT_ONCE, Commits, Overflow, workitem_key
 from ..worklist.loader import bursts, unsettled_events
+from ..worklist.state import WorklistState
 from ..worklist.worklist_entry import CREATIONS, SEQUENCES
 from .records import (
     IMPORTED,
     TAKEN,
     UNCHANGED,
     Head,
-    Parts,
     Purged,
     Reach,
     Tail,
@@ -48,32 +48,33 @@ _AT_ONCE: Final = 50
 class Restore:
     """Takes records as they are. One at a time; every method may raise StoreUnavailable and can be repeated."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+    def __init__(self, state: WorklistState, commits: Commits) -> None:
+        self._state = state
+        self._commits = commits
         self._logs: dict[str, Log] = {}
         self._flushed = True
 
     def fits(self, head: Head) -> bool:
         """True if this worklist has no workitems yet, or is just being restored from the same one."""
-        parts = self._parts
-        if parts.worklist_entry.restoring:
-            return parts.worklist_entry.restoring == head.identity
-        return not (parts.workitems.count() or parts.workitems.tombstones or parts.delivery.dead.endpoints())
+        state = self._state
+        if state.worklist_entry.restoring:
+            return state.worklist_entry.restoring == head.identity
+        return not (state.workitems.count() or state.workitems.tombstones or state.delivery.dead.endpoints())
 
     async def begin(self, head: Head) -> None:
         """Move our own numbers behind those of the export, which may still grow. The caller holds the locks."""
         self._use_behind(head.next_sequence + SEQUENCES, head.next_creation + CREATIONS)
-        worklist_entry = self._parts.worklist_entry
+        worklist_entry = self._state.worklist_entry
         if worklist_entry.restoring != head.identity:
             await self._renumber()
-        await worklist_entry.restore(head.identity, self._parts.order.next, self._next_creation)
+        await worklist_entry.restore(head.identity, self._state.order.next, self._next_creation)
 
     async def _renumber(self) -> None:
         """Who is subscribed already, by the setting of a webhook say: none of these acts saw a workitem."""
-        parts = self._parts
-        for log in parts.subscriptions.logs():
-            await parts.worklist_entry.reserve(parts.order.next + len(log.acts), self._next_creation)
-            ticket = parts.order.take(len(log.acts))
+        state = self._state
+        for log in state.subscriptions.logs():
+            await self._commits.reserve(len(log.acts))
+            ticket = state.order.take(len(log.acts))
             try:
                 acts = tuple(
                     replace(act, sequence=number, through=0, matched=Numbers())
@@ -81,23 +82,23 @@ class Restore:
                 )
                 moved = replace(log, acts=acts, revision=log.revision + 1)
                 key = f"subscriber/{log.receiving_ae}"
-                parts.subscriptions.keep(moved, await parts.writer.overwrite(key, encode_log(moved)))
+                state.subscriptions.keep(moved, await state.writer.overwrite(key, encode_log(moved)))
             finally:
-                parts.order.give_up(ticket)
+                state.order.give_up(ticket)
 
     @property
     def _next_creation(self) -> int:
-        return self._parts.commits.next_creation
+        return self._commits.next_creation
 
     def _use_behind(self, next_sequence: int, next_creation: int) -> None:
-        self._parts.order.start_at(next_sequence)
-        self._parts.commits.next_creation = max(self._next_creation, next_creation)
+        self._state.order.start_at(next_sequence)
+        self._commits.next_creation = max(self._next_creation, next_creation)
 
     # --- subscribers ---
 
     async def log(self, log: Log) -> Verdict:
         """The global acts of an AE; they replace such of ours as mean the same."""
-        subscriptions = self._parts.subscriptions
+        subscriptions = self._state.subscriptions
         ours = subscriptions.log(log.receiving_ae)
         if ours.acts == log.acts:
             return UNCHANGED
@@ -108,10 +109,10 @@ class Restore:
         last = max((act.sequence + act.through for act in log.acts), default=0)
         self._use_behind(last + 1, max((act.through for act in log.acts), default=0) + 1)
         version = subscriptions.version(log.receiving_ae)
-        async with self._parts.locks.everything():
+        async with self._state.locks.everything():
             try:
                 key = f"subscriber/{log.receiving_ae}"
-                subscriptions.keep(log, await self._parts.writer.write(key, encode_log(log), version))
+                subscriptions.keep(log, await self._state.writer.write(key, encode_log(log), version))
             except Conflict:
                 return TAKEN
         self._logs[log.receiving_ae] = log
@@ -123,21 +124,21 @@ class Restore:
         return IMPORTED
 
     def _hold(self, reach: Reach) -> None:
-        self._parts.delivery.hold(reach.receiving_ae, reach.channels)
+        self._state.delivery.hold(reach.receiving_ae, reach.channels)
         self._flushed = False
 
     # --- workitems ---
 
     async def workitem(self, workitem: Workitem) -> Verdict | None:
         """A workitem with its waiting events; None if its creation number is taken."""
-        parts = self._parts
-        async with parts.locks.workitem(workitem.uid):
-            ours = parts.workitems.get(workitem.uid)
+        state = self._state
+        async with state.locks.workitem(workitem.uid):
+            ours = state.workitems.get(workitem.uid)
             if ours is not None:
                 return compared(ours.workitem, workitem)
-            if parts.workitems.is_gone(workitem.uid):
+            if state.workitems.is_gone(workitem.uid):
                 return conflict("was purged here")
-            if parts.workitems.created(workitem.created - 1, workitem.created, 1):
+            if state.workitems.created(workitem.created - 1, workitem.created, 1):
                 return None
             await self._prepare(workitem)
             return await self._written(workitem)
@@ -146,23 +147,23 @@ class Restore:
         """Cursors first: then a crash behind the write of the workitem loses none of its events."""
         last = max((event.sequence for event in workitem.events), default=0)
         self._use_behind(last + 1, workitem.created + 1)
-        await self._parts.worklist_entry.reserve(self._parts.order.next, self._next_creation)
+        await self._commits.reserve(0)
         for name in {name for event in workitem.events for name in event.receivers}:
-            if self._parts.delivery.held_from(name) is None:
+            if self._state.delivery.held_from(name) is None:
                 self._hold(Reach(name, {}))
         if not self._flushed:
-            await self._parts.delivery.flush()
+            await self._state.delivery.flush()
             self._flushed = True
 
     async def _written(self, workitem: Workitem) -> Verdict:
         workitem = await self._spilled(workitem)
         document = encode(workitem)
         try:
-            version = await self._parts.writer.write(workitem_key(workitem.uid), document, None)
+            version = await self._state.writer.write(workitem_key(workitem.uid), document, None)
         except Conflict:
             return TAKEN
-        self._parts.workitems.put(workitem, version, document)
-        self._parts.subscriptions.note(workitem)
+        self._state.workitems.put(workitem, version, document)
+        self._state.subscriptions.note(workitem)
         return IMPORTED
 
     async def _spilled(self, workitem: Workitem) -> Workitem:
@@ -171,8 +172,8 @@ class Restore:
         while len(events) > SPILL_ABOVE:
             some, events = events[:SPILLED_AT_ONCE], events[SPILLED_AT_ONCE:]
             key, document = f"events/{workitem.uid}/{some[0].sequence}", encode_events(workitem.uid, some)
-            version = await self._parts.writer.overwrite(key, document)
-            overflows = self._parts.commits.overflows.setdefault(workitem.uid, [])
+            version = await self._state.writer.overwrite(key, document)
+            overflows = self._commits.overflows.setdefault(workitem.uid, [])
             overflows[:] = [overflow for overflow in overflows if overflow.key != key]
             overflows.append(Overflow(key, version, document, some))
             spilled = (*spilled, some[0].sequence)
@@ -180,8 +181,8 @@ class Restore:
 
     async def purged(self, purged: Purged) -> Verdict:
         """A purged workitem that is remembered."""
-        workitems = self._parts.workitems
-        async with self._parts.locks.workitem(purged.uid):
+        workitems = self._state.workitems
+        async with self._state.locks.workitem(purged.uid):
             if workitems.is_gone(purged.uid):
                 return UNCHANGED
             if workitems.get(purged.uid) is not None:
@@ -194,7 +195,7 @@ class Restore:
 
     async def dead(self, batch: Batch) -> Verdict:
         """Dead letters that died together."""
-        dead, endpoint = self._parts.delivery.dead, batch.endpoint
+        dead, endpoint = self._state.delivery.dead, batch.endpoint
         sequences = dead.sequences(endpoint)
         letters = tuple(letter for letter in batch.letters if sequence_of(letter) not in sequences)
         if not letters:
@@ -202,7 +203,7 @@ class Restore:
         key = f"{PREFIX}{endpoint.receiving_ae}/{endpoint.channel}/{sequence_of(letters[0])}"
         document = encode_batch(replace(batch, letters=letters), 1)
         try:
-            dead.load(Entry(key, document, await self._parts.writer.write(key, document, None)))
+            dead.load(Entry(key, document, await self._state.writer.write(key, document, None)))
         except Conflict:
             return TAKEN
         return IMPORTED
@@ -213,22 +214,22 @@ class Restore:
         """Everything is there (or, without tail, nothing more comes): deliver what waits."""
         if tail is not None:
             self._use_behind(tail.next_sequence, tail.next_creation)
-            await self._parts.worklist_entry.restore("", self._parts.order.next, self._next_creation)
-        parts = self._parts
-        async with parts.locks.everything():
+            await self._state.worklist_entry.restore("", self._state.order.next, self._next_creation)
+        state = self._state
+        async with state.locks.everything():
             waiting = await self._waiting()
-            parts.workitems.record(waiting)
-            parts.delivery.take_in(waiting, bursts(list(parts.subscriptions.logs())), parts.order.next - 1)
-        _log.info("Moved in from another worklist; %d workitems are here now", parts.workitems.count())
+            state.workitems.record(waiting)
+            state.delivery.take_in(waiting, bursts(list(state.subscriptions.logs())), state.order.next - 1)
+        _log.info("Moved in from another worklist; %d workitems are here now", state.workitems.count())
 
     async def _waiting(self) -> list[Event]:
         """What may not have reached an AE that moved in."""
-        first = self._parts.delivery.held_from()
+        first = self._state.delivery.held_from()
         if first is None:
             return []
         workitems = []
-        for count, workitem in enumerate(self._parts.projection.with_events_after(first)):
+        for count, workitem in enumerate(self._state.projection.with_events_after(first)):
             workitems.append(workitem)
             if count % _AT_ONCE == 0:
                 await asyncio.sleep(0)
-        return unsettled_events(iter(workitems), self._parts.commits.overflows)
+        return unsettled_events(iter(workitems), self._commits.overflows)

@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
-from typing import Final
+from typing import Final, TypeVar
 
 from ..core.events import Event, EventType, Occurrence
+from ..core.statuses import PROCESSING_FAILURE, UpsError
 from ..core.workitem import HistoryEntry, SpecificAct, Subscription, Workitem
 from ..store.documents import encode, encode_events
 from ..store.port import Entry
+from ..store.writer import Conflict
 from .order import Ticket
 from .state import WorklistState
 from .workitem_store import StoredWorkitem, stored_version
@@ -21,6 +23,8 @@ _log = logging.getLogger("orthanc_ups.worklist")
 KEPT_SETTLED: Final = 4
 SPILL_ABOVE: Final = 64
 SPILLED_AT_ONCE: Final = 48
+_ATTEMPTS: Final = 5
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,27 @@ class Overflow:
     def entry(self) -> Entry:
         """As it stands in the store."""
         return Entry(self.key, self.document, self.version)
+
+
+async def until_unchanged(
+    key: str, attempt: Callable[[], Awaitable[_T]], adopt: Callable[[Entry | None], None]
+) -> _T:
+    """Read, decide and write an entry again as long as somebody else (not we) has changed it meanwhile.
+
+    Args:
+        key: of the entry, for the error.
+        attempt: raises Conflict if the entry was changed.
+        adopt: takes over what is in the store now.
+
+    Raises:
+        UpsError: 0110; it kept changing.
+    """
+    for _ in range(_ATTEMPTS):
+        try:
+            return await attempt()
+        except Conflict as conflict:
+            adopt(conflict.entry)
+    raise UpsError(PROCESSING_FAILURE, f"{key} kept changing; gave up after {_ATTEMPTS} attempts")
 
 
 def workitem_key(uid: str) -> str:
@@ -81,7 +106,7 @@ class Commits:
             Conflict: somebody else changed it.
             StoreUnavailable: it was surely not written.
         """
-        await self._reserve(len(occurrences) + 1)
+        await self.reserve(len(occurrences) + 1)
         if before is None:
             after = self._numbered(after)
         addressed = self._addressed(after, occurrences)
@@ -125,7 +150,7 @@ class Commits:
         reason = f" ({entry.why})" if entry.why else ""
         _log.info("%s: purged%s; workitem %s was %s", entry.who, reason, workitem.uid, workitem.state.value)
 
-    async def _reserve(self, count: int) -> None:
+    async def reserve(self, count: int) -> None:
         """Make sure that so many numbers may be used. Raises StoreUnavailable."""
         while self._state.worklist_entry.short_of(self._state.order.next + count, self.next_creation):
             await self._state.worklist_entry.reserve(self._state.order.next + count, self.next_creation)

@@ -21,13 +21,11 @@ from ..delivery.port import Burst
 from ..delivery.subscriber import PREFIX
 from ..store.documents import UnreadableDocument, decode_log, encode_log
 from ..store.port import Entry
-from ..store.writer import Conflict
-from .commits import Commits
+from .commits import Commits, until_unchanged
 from .loader import slowest_cursor
 from .state import WorklistState
 
 _log = logging.getLogger("orthanc_ups.worklist")
-_TRIES: Final = 5
 _LONG: Final = 50
 
 
@@ -103,7 +101,7 @@ class GlobalActs:
 
     async def _write(self, receiving_ae: str, act: GlobalAct) -> None:
         reports = act.through if act.kind is ActKind.LOCK else 0
-        await self._reserve(1 + reports)
+        await self._commits.reserve(1 + reports)
         ticket = self._state.order.take(1 + reports)
         try:  # as in Commits: a cancelled write leaves its ticket open
             act = replace(act, sequence=ticket.first)
@@ -117,31 +115,18 @@ class GlobalActs:
         elif act.kind is ActKind.UNSUBSCRIBE and not act.filtered:
             self._state.delivery.forget(receiving_ae)
 
-    async def _reserve(self, count: int) -> None:
-        while self._state.worklist_entry.short_of(
-            self._state.order.next + count, self._commits.next_creation
-        ):
-            await self._state.worklist_entry.reserve(
-                self._state.order.next + count, self._commits.next_creation
-            )
-
     async def _append(self, receiving_ae: str, act: GlobalAct) -> None:
-        for _ in range(_TRIES):
-            log = self._state.subscriptions.with_act(receiving_ae, act, self._may_compact(receiving_ae))
+        subscriptions, key = self._state.subscriptions, f"subscriber/{receiving_ae}"
+
+        async def attempt() -> None:
+            log = subscriptions.with_act(receiving_ae, act, self._may_compact(receiving_ae))
             if act.kind.subscribes and len(log.acts) > MAXIMUM_ACTS:
                 detail = f"{receiving_ae} has {MAXIMUM_ACTS} global subscriptions; unsubscribe globally first"
                 raise UpsError(statuses.RESOURCE_LIMITATION, detail)
-            key = f"subscriber/{receiving_ae}"
-            try:
-                version = await self._state.writer.write(
-                    key, encode_log(log), self._state.subscriptions.version(receiving_ae)
-                )
-            except Conflict as conflict:
-                self._adopt(receiving_ae, conflict.entry)
-                continue
-            self._state.subscriptions.keep(log, version)
-            return
-        raise UpsError(statuses.PROCESSING_FAILURE, f"subscriber/{receiving_ae} kept changing")
+            version = subscriptions.version(receiving_ae)
+            subscriptions.keep(log, await self._state.writer.write(key, encode_log(log), version))
+
+        await until_unchanged(key, attempt, lambda entry: self._adopt(receiving_ae, entry))
 
     def _may_compact(self, receiving_ae: str) -> bool:
         """Whether acts may be dropped that a later one repeats.

@@ -31,15 +31,13 @@ from ..core.reasons import discreet, reason_of
 from ..core.statuses import UpsError
 from ..core.value_rules import Limits
 from ..core.workitem import HistoryEntry, Workitem
-from ..store.port import StoreUnavailable
-from ..store.writer import Conflict
-from .commits import Commits
+from ..store.port import Entry, StoreUnavailable
+from .commits import Commits, until_unchanged, workitem_key
 from .global_acts import GlobalActs
 from .state import WorklistState
 from .workitem_store import StoredWorkitem
 
 _log = logging.getLogger("orthanc_ups.worklist")
-_TRIES: Final = 5
 _AT_ONCE: Final = 2_000
 _ANSWER_WITHIN: Final = 30.0
 _UNKNOWN: Final = "Orthanc's store does not answer; it is not known yet whether the request was carried out"
@@ -160,17 +158,19 @@ class Worklist:
     async def _on_workitem(self, command: Decidable) -> Outcome:
         """Decide and write, alone on the workitem; again if somebody else (not we) has changed its entry."""
         uid = command.uid
+
+        async def attempt() -> Outcome:
+            before = self._state.workitems.get(uid)
+            workitem = before.workitem if before else None
+            decision = decide(workitem, command, self._circumstances(command, workitem))
+            return await self._carried_out(command, before, decision)
+
+        def adopt(entry: Entry | None) -> None:
+            self._state.workitems.adopt(uid, entry)
+            self._seen(uid)
+
         async with self._state.locks.workitem(uid):
-            for _ in range(_TRIES):
-                before = self._state.workitems.get(uid)
-                workitem = before.workitem if before else None
-                decision = decide(workitem, command, self._circumstances(command, workitem))
-                try:
-                    return await self._carried_out(command, before, decision)
-                except Conflict as conflict:
-                    self._state.workitems.adopt(uid, conflict.entry)
-                    self._seen(uid)
-        raise UpsError(statuses.PROCESSING_FAILURE, f"{uid} kept changing; gave up after {_TRIES} attempts")
+            return await until_unchanged(workitem_key(uid), attempt, adopt)
 
     def _circumstances(self, command: Decidable, workitem: Workitem | None) -> Circumstances:
         """What the rules for this command need to know besides the workitem."""
