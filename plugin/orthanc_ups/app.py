@@ -29,6 +29,7 @@ from .orthanc.loop_thread import LoopThread
 from .orthanc.loopback import own_url
 from .orthanc.sdk import Orthanc, RestCallback, key_values
 from .orthanc.stop_notice import goes_on, told_to_stop
+from .rules.bell import Bell
 from .rules.definitions import check_loops, read_rules
 from .settings import KEY_VALUE, METADATA, Settings, Surroundings
 from .site import Site
@@ -94,6 +95,7 @@ class Plugin:
         token = self._orthanc.GenerateRestApiAuthorizationToken()
         guard = UploadGuard(self._orthanc, self._own, self._callbacks)
         self._worklists = self._worklist_requests(settings, surroundings)
+        self._bell = Bell(self._orthanc, self._thread.call_soon) if settings.rules else None
         self._site = Site(
             settings,
             surroundings,
@@ -103,6 +105,7 @@ class Plugin:
             self._instruments(guard, surroundings),
             key_values(self._orthanc),
             self._worklists,
+            self._bell,
         )
         self._register_callbacks(guard)
         self._register_routes(settings)
@@ -141,6 +144,7 @@ class Plugin:
                 modalities_changed=self._site.modalities_changed,
                 started=self._started,
                 stopped=self._stopped,
+                rules=self._bell,
                 site=self._callbacks,
             )
         )

@@ -185,6 +185,7 @@ class Surroundings:
     token_get_arguments: Annotated[tuple[str, ...], Of("Authorization.TokenGetArguments")] = ()
 
     # Orthanc's store
+    stable_age: Annotated[int, Of("StableAge")] = 60  # seconds
     check_revisions: Annotated[bool, Of("CheckRevisions")] = False
     read_only: Annotated[bool, Of("ReadOnly")] = False
     storage_directory: Annotated[str, Of("StorageDirectory")] = "OrthancStorage"

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Unpack
 
@@ -56,6 +57,9 @@ from .orthanc.modalities import OrthancModalities
 from .orthanc.refusal_log import RefusalLog
 from .orthanc.sdk import KeyValueStore, RestOutput, RestRequest
 from .projection.projection import Projection
+from .rules.automation import Automation, Environment
+from .rules.bell import Bell
+from .rules.definitions import read_rules
 from .service import UpsService
 from .settings import Settings, Surroundings
 from .store import shelves
@@ -91,11 +95,13 @@ class Site:
         instruments: Instruments,
         key_values: KeyValueStore | None,
         worklists: WorklistRequests | None = None,
+        bell: Bell | None = None,
     ) -> None:
         """Prepare, without touching loop or network.
 
         ``authorization`` is the token for Orthanc's own port; ``key_values`` None if the SDK has no such calls;
-        ``worklists`` answers worklist queries on Orthanc's DICOM port, None if it shall not.
+        ``worklists`` answers worklist queries on Orthanc's DICOM port, None if it shall not;
+        ``bell`` rings when images arrive, None if there are no rules.
 
         Raises:
             OSError: the certificate of Orthanc's HTTP server cannot be used.
@@ -112,6 +118,7 @@ class Site:
         self._routes: OrthancRoutes | None = None
         self._pages: OrthancPages | None = None
         self._instruments = instruments
+        self._bell = bell
         self._settings = settings
         self._surroundings = surroundings
         self._loopback = Loopback.of(surroundings, authorization)
@@ -131,6 +138,7 @@ class Site:
         self._warnings: list[str] = []
         self._mark: NodeMark | None = None
         self.service: UpsService | None = None
+        self._automation: Automation | None = None
 
     # --- what Orthanc tells ---
 
@@ -275,6 +283,7 @@ class Site:
         policy = late_policy(self._settings, read_templates(self._settings.templates))
         late = LateWatch(service.projection, policy, service.clock.now)
         self._tell(service, Interfaces(server, dimse, http, self.health, sockets), late)
+        await self._open_rules(service)
         await self._open_pages(service, dimse, late)
         if self._worklists is not None:
             await self._open_worklists(service, self._worklists)
@@ -475,6 +484,25 @@ class Site:
         assert self._worklists is not None
         self._worklists.find = None
         self._warnings.clear()
+
+    async def _open_rules(self, service: UpsService) -> None:
+        """Last, as rules act like any other client; closed first."""
+        if self._bell is None:
+            return
+        settings = self._settings
+        environment = Environment(
+            own_ae=self._own_ae,
+            archive_ae=self._surroundings.dicom_aet,
+            stable_age=float(self._surroundings.stable_age),
+            shares_database=self._surroundings.shares_database,
+            is_own=shelves.is_ours,
+            now=lambda: datetime.now(self._zone),
+        )
+        rules = read_rules(settings.rules, read_templates(settings.templates), settings.public_url)
+        self._automation = Automation(rules, service, self._loopback, self._bell, environment)
+        await self._patiently("the rules", self._automation.open)
+        self._automation.start()
+        self._worklist.add(self._automation.close)
 
     # --- closing ---
 

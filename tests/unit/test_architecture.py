@@ -46,6 +46,7 @@ COMPOSITION = {
     "site.py",
     "management/inspection.py",
     "management/operating.py",
+    "rules/automation.py",
 }
 # Imports against the order that are still to be resolved.
 EXCEPTIONS = {

@@ -218,6 +218,7 @@ class ChangeForwarder:
         modalities_changed: Callable[[], None],
         started: Callable[[], None],
         stopped: Callable[[], None],
+        rules: ChangeCallback | None = None,
         site: SiteCallbacks = _NO_CALLBACKS,
     ) -> None:
         """Prepare.
@@ -230,9 +231,11 @@ class ChangeForwarder:
             modalities_changed: called on the loop when ``DicomModalities`` were changed at run time.
             started: called on Orthanc's thread; may block for a moment.
             stopped: called on Orthanc's thread; must not return before our threads have ended.
+            rules: called with every change, before the site's; must be quick.
             site: its ``on_change`` is called with every change, after ours.
         """
         self._own = own
+        self._rules = rules
         self._site = site
         changes = orthanc.ChangeType
         self._deleted = changes.DELETED
@@ -246,6 +249,8 @@ class ChangeForwarder:
     def __call__(self, change: int, level: int, resource: str) -> None:
         """A change of this kind, of a resource of this level, by its Orthanc identifier."""
         try:
+            if self._rules is not None:
+                self._rules(change, level, resource)
             if change == self._deleted:
                 if self._own.has_orthanc_id(resource):
                     self._shelves_deleted()

@@ -57,6 +57,8 @@ class ChangeType(Protocol):
     """Kinds of changes."""
 
     DELETED: int
+    NEW_CHILD_INSTANCE: int
+    NEW_INSTANCE: int
     ORTHANC_STARTED: int
     ORTHANC_STOPPED: int
     STABLE_STUDY: int

@@ -1,0 +1,365 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Orthanc's archive as rules read it, over loopback: what changed, attributes of images, references to them."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import orjson
+
+from ..core.dataset import DataSet, element
+from ..orthanc.loopback import Loopback, Reply, refused
+from .causes import STABLE, Cause, When
+from .definitions import BY_DICOM
+
+_PAGE: Final = 1000
+_BATCH: Final = 100
+_REMEMBERED: Final = 2000
+_LARGE: Final = 256 * 1024
+_PLURALS: Final = {"patient": "patients", "study": "studies", "series": "series", "instance": "instances"}
+_PARENTS: Final = {"instance": "ParentSeries", "series": "ParentStudy", "study": "ParentPatient"}
+_ABOVE: Final = {"instance": "series", "series": "study", "study": "patient"}
+_UIDS: Final = {"study": "StudyInstanceUID", "series": "SeriesInstanceUID", "instance": "SOPInstanceUID"}
+_IDENTIFIER: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{8}){4}")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A row of Orthanc's ``/changes``: ``at`` in seconds since the epoch, None if it cannot be read."""
+
+    sequence: int
+    kind: str
+    identifier: str
+    at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ChangesPage:
+    """Rows behind a number, up to ``last``; ``done`` if there are no more."""
+
+    rows: tuple[Change, ...]
+    last: int
+    done: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesFacts:
+    """What does not change while a series lasts.
+
+    Attributes:
+        identifier: Orthanc's, with those of its study and patient.
+        content: attributes of one of its instances, in keyword form.
+    """
+
+    identifier: str
+    study: str
+    patient: str
+    content: Mapping[str, Any]
+
+
+class Archive:
+    """Reads Orthanc. Every method may raise StoreUnavailable; what is gone is None."""
+
+    def __init__(self, loopback: Loopback, own_ae: str, now: Callable[[], datetime]) -> None:
+        """``own_ae`` is the AE title from which images are retrieved; ``now`` in the zone of the server."""
+        self._loopback = loopback
+        self._now = now
+        self._series: dict[str, SeriesFacts] = {}
+        self.own_ae = own_ae
+
+    # --- changes ---
+
+    async def last_change(self) -> int:
+        """The number of the newest row of ``/changes``; 0 if there is none."""
+        return int((await self._get("/changes?last") or {}).get("Last", 0))
+
+    async def changes(self, since: int) -> ChangesPage:
+        """Some rows behind a number."""
+        page = await self._get(f"/changes?since={since}&limit={_PAGE}") or {}
+        rows = tuple(
+            Change(int(row["Seq"]), str(row["ChangeType"]), str(row.get("ID", "")), _seconds(row.get("Date")))
+            for row in page.get("Changes", ())
+        )
+        return ChangesPage(rows, int(page.get("Last", since)), bool(page.get("Done", True)))
+
+    # --- resources ---
+
+    async def resource(self, level: str, identifier: str) -> Mapping[str, Any] | None:
+        """A resource as Orthanc describes it."""
+        content = await self._get(f"/{_PLURALS[level]}/{identifier}")
+        return content if isinstance(content, Mapping) else None
+
+    async def series_of(self, instances: Sequence[str]) -> dict[str, str]:
+        """The series of each instance that is still there."""
+        parents: dict[str, str] = {}
+        for begin in range(0, len(instances), _BATCH):
+            asked = {
+                "Resources": list(instances[begin : begin + _BATCH]),
+                "Level": "Instance",
+                "Metadata": False,
+            }
+            for row in await self._post("/tools/bulk-content", asked):
+                parents[str(row["ID"])] = str(row["ParentSeries"])
+        return parents
+
+    async def existing(self, level: str, identifiers: Sequence[str]) -> set[str]:
+        """Those of the resources that are there."""
+        there: set[str] = set()
+        for begin in range(0, len(identifiers), _BATCH):
+            asked = {
+                "Resources": list(identifiers[begin : begin + _BATCH]),
+                "Level": level.capitalize(),
+                "Metadata": False,
+            }
+            there.update(str(row["ID"]) for row in await self._post("/tools/bulk-content", asked))
+        return there
+
+    async def series_facts(self, identifier: str) -> SeriesFacts | None:
+        """A series with attributes of one of its instances; remembered for a while."""
+        if identifier in self._series:
+            return self._series[identifier]
+        series = await self.resource("series", identifier)
+        if series is None or not series.get("Instances"):
+            return None
+        study = await self.resource("study", str(series["ParentStudy"]))
+        content = await self._tags(str(series["Instances"][0]))
+        if study is None or content is None:
+            return None
+        facts = SeriesFacts(identifier, str(study["ID"]), str(study.get("ParentPatient", "")), content)
+        if len(self._series) >= _REMEMBERED:
+            del self._series[next(iter(self._series))]
+        self._series[identifier] = facts
+        return facts
+
+    def forget_series(self, identifier: str) -> None:
+        """It may have changed."""
+        self._series.pop(identifier, None)
+
+    async def lookup(self, uid: str) -> Mapping[str, str]:
+        """Orthanc's identifiers of what has a DICOM UID, by level."""
+        reply = await self._loopback.request("POST", "/tools/lookup", uid.encode())
+        found = _checked(reply, "look up a UID") or ()
+        return {str(row["Type"]).lower(): str(row["ID"]) for row in found}
+
+    async def all(self, level: str) -> AsyncIterator[str]:
+        """Orthanc's identifiers of every resource of a level."""
+        since = 0
+        while page := await self._get(f"/{_PLURALS[level]}?since={since}&limit={_BATCH}"):
+            for identifier in page:
+                yield str(identifier)
+            since += len(page)
+
+    async def below(self, level: str, identifier: str, wanted: str) -> list[str]:
+        """Orthanc's identifiers of what a resource has on a level; of the same level itself."""
+        if level == wanted:
+            return [identifier]
+        path = f"/{_PLURALS[level]}/{identifier}/{_PLURALS[wanted]}?expand=false"
+        return [str(row["ID"] if isinstance(row, Mapping) else row) for row in await self._get(path) or ()]
+
+    async def count(self, level: str) -> int:
+        """How many resources of a level there are."""
+        name = f"Count{_PLURALS[level].capitalize()}"
+        return int((await self._get("/statistics") or {}).get(name, 0))
+
+    # --- causes ---
+
+    async def cause(self, when: When, identifier: str) -> Cause | None:
+        """What happened to a resource: its attributes, sender and labels; None if it is gone."""
+        chain = await self._chain(when.level, identifier)
+        instance = await self._representative(chain, when.level)
+        if instance is None:
+            return None
+        content = await self._tags(instance)
+        metadata = await self._get(f"/instances/{instance}/metadata?expand")
+        if content is None or metadata is None:
+            return None
+        metadata = metadata if isinstance(metadata, Mapping) else {}
+        labels = [label for resource in chain.values() for label in resource.get("Labels", ())]
+        happened = "arrived" if when is When.STORED_INSTANCE else "is stable"
+        name = _UIDS.get(when.level)
+        uid = f" {content.get(name, '')}" if name else ""
+        return Cause(
+            when,
+            f"{when.level}/{identifier}",
+            f"{when.level}{uid} {happened}",
+            content,
+            self._now(),
+            identifier,
+            str(metadata.get("RemoteAET", "")),
+            str(metadata.get("Origin", "")),
+            tuple(dict.fromkeys(map(str, labels))),
+        )
+
+    async def _chain(self, level: str, identifier: str) -> dict[str, Mapping[str, Any]]:
+        """A resource and all above it; empty if it is gone."""
+        chain: dict[str, Mapping[str, Any]] = {}
+        at: str | None = level
+        while at is not None:
+            resource = await self.resource(at, identifier)
+            if resource is None:
+                return {}
+            chain[at] = resource
+            identifier = str(resource.get(_PARENTS.get(at, ""), ""))
+            at = _ABOVE.get(at)
+        return chain
+
+    async def _representative(self, chain: Mapping[str, Mapping[str, Any]], level: str) -> str | None:
+        """An instance of the resource."""
+        below = {
+            "patient": ("Studies", "study"),
+            "study": ("Series", "series"),
+            "series": ("Instances", "instance"),
+        }
+        resource: Mapping[str, Any] | None = chain.get(level)
+        while resource is not None and level != "instance":
+            children, level = below[level]
+            identifiers = resource.get(children) or ()
+            if not identifiers:
+                return None
+            if level == "instance":
+                return str(identifiers[0])
+            resource = await self.resource(level, str(identifiers[0]))
+        return str(resource["ID"]) if resource is not None else None
+
+    async def _tags(self, instance: str) -> Mapping[str, Any] | None:
+        """All attributes of an instance in keyword form; long values may be cut or absent."""
+        reply = await self._loopback.request("GET", f"/instances/{instance}/simplified-tags")
+        if reply.status == 200 and len(reply.body) > _LARGE:
+            content = await asyncio.to_thread(orjson.loads, reply.body)
+        else:
+            content = _checked(reply, "read an instance")
+        return content if isinstance(content, Mapping) else None
+
+    # --- references (PS3.4 Table CC.2.5-3, Referenced Instances and Access) ---
+
+    async def references(self, level: str, identifier: str, retrieve: str) -> list[DataSet]:
+        """Items of Input or Output Information Sequence for a resource: one per series.
+
+        ``retrieve``: ``DICOM`` for retrieval from our own AE title, or the base URL of a DICOMweb service.
+        """
+        if level == "instance":
+            return await self._references_to([identifier], retrieve)
+        return await self._references_to(await self.below(level, identifier, "instance"), retrieve)
+
+    async def _references_to(self, instances: Sequence[str], retrieve: str) -> list[DataSet]:
+        by_series: dict[str, list[tuple[int, str, str]]] = {}
+        for begin in range(0, len(instances), _BATCH):
+            asked = {
+                "Resources": list(instances[begin : begin + _BATCH]),
+                "Level": "Instance",
+                "Metadata": True,
+            }
+            for row in await self._post("/tools/bulk-content", asked):
+                uid = str(row["MainDicomTags"]["SOPInstanceUID"])
+                sop_class = str(row.get("Metadata", {}).get("SopClassUid", ""))
+                number = _number(row["MainDicomTags"].get("InstanceNumber"))
+                by_series.setdefault(str(row["ParentSeries"]), []).append((number, uid, sop_class))
+        items = []
+        for identifier, rows in by_series.items():
+            series = await self.resource("series", identifier)
+            study = await self.resource("study", str(series["ParentStudy"])) if series else None
+            if series is not None and study is not None:
+                items.append(
+                    reference(
+                        str(study["MainDicomTags"]["StudyInstanceUID"]),
+                        str(series["MainDicomTags"]["SeriesInstanceUID"]),
+                        [(sop_class, uid) for _, uid, sop_class in sorted(rows)],
+                        retrieve,
+                        self.own_ae,
+                    )
+                )
+        return sorted(items, key=lambda item: str(item["0020000E"]["Value"]))
+
+    async def missing_instances(self, uids: Iterable[str]) -> list[str]:
+        """Those of the SOP Instance UIDs that are not in the archive."""
+        left = list(dict.fromkeys(uids))
+        missing: list[str] = []
+        for begin in range(0, len(left), _BATCH):
+            batch = left[begin : begin + _BATCH]
+            asked = {
+                "Level": "Instance",
+                "Expand": True,
+                "Query": {"SOPInstanceUID": "\\".join(batch)},
+            }
+            found = await self._post("/tools/find", asked)
+            there = {str(row["MainDicomTags"]["SOPInstanceUID"]) for row in found}
+            missing += [uid for uid in batch if uid not in there]
+        return missing
+
+    # --- requests ---
+
+    async def _get(self, path: str) -> Any:
+        return _checked(await self._loopback.request("GET", path), f"read {path.partition('?')[0]}")
+
+    async def _post(self, path: str, content: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+        reply = await self._loopback.request(
+            "POST", path, orjson.dumps(content), {"Content-Type": "application/json"}
+        )
+        return _checked(reply, f"ask {path}") or ()
+
+
+def reference(
+    study: str, series: str, instances: Sequence[tuple[str, str]], retrieve: str, own_ae: str
+) -> DataSet:
+    """An item that references instances (SOP Class and Instance UID) of a series, and says how to get them."""
+    item: DataSet = {
+        "00081199": element(
+            "SQ",
+            *(
+                {"00081150": element("UI", sop_class), "00081155": element("UI", uid)}
+                for sop_class, uid in instances
+            ),
+        ),
+        "0020000D": element("UI", study),
+        "0020000E": element("UI", series),
+        "0040E020": element("CS", "DICOM"),
+    }
+    if retrieve == BY_DICOM:
+        item["0040E021"] = element("SQ", {"00080054": element("AE", own_ae)})
+    else:
+        url = f"{retrieve}/studies/{study}/series/{series}"
+        item["0040E025"] = element("SQ", {"00081190": element("UR", url)})
+    return item
+
+
+def is_identifier(text: str) -> bool:
+    """True for an identifier of a resource in Orthanc."""
+    return _IDENTIFIER.fullmatch(text) is not None
+
+
+def stored_earlier(cause: Cause, at: datetime) -> Cause:
+    """The same cause, known to have happened at another time."""
+    return replace(cause, at=at)
+
+
+def stable(level: str) -> When:
+    """The kind of cause of a level that came to rest."""
+    return STABLE[level]
+
+
+def _checked(reply: Reply, what: str) -> Any:
+    if reply.status == 404:
+        return None
+    if reply.status != 200:
+        raise refused(reply, f"cannot {what}")
+    return reply.json()
+
+
+def _number(text: object) -> int:
+    try:
+        return int(str(text))
+    except ValueError:
+        return 0
+
+
+def _seconds(date: object) -> float | None:
+    """A date of ``/changes``, which is in UTC, as seconds since the epoch."""
+    try:
+        return datetime.strptime(str(date)[:15], "%Y%m%dT%H%M%S").replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return None

@@ -1,0 +1,529 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What a rule does to the worklist: every change is a command like any other, and harmless when it is repeated.
+
+A created workitem has a UID that is derived from the rule and its cause, so that a repeat meets it. Histories say which
+rule did something because of what; that is how a repeat of any other effect is recognized.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, Protocol
+
+from ..codecs.corrections import Corrections
+from ..core import statuses, tags
+from ..core.commands import ChangeState, Close, Command, Create, RequestCancel, Requester, Update
+from ..core.dataset import DataSet, element, is_empty, items, ordered, text
+from ..core.matching import Query
+from ..core.outcome import Outcome
+from ..core.reasons import discreet
+from ..core.states import State
+from ..core.statuses import UpsError
+from ..core.workitem import Workitem
+from ..management.completion import for_creation, for_update, performed
+from ..management.keyword_form import keyword_of, to_data_set, to_keywords
+from ..management.templates import Surroundings, resolved
+from .archive import Archive
+from .causes import Cause, When, values_of
+from .definitions import (
+    NO_REFERENCES,
+    CancelEffect,
+    CompleteEffect,
+    CreateEffect,
+    Effect,
+    SiteRule,
+    UpdateEffect,
+)
+from .texts import filled, names_in
+
+_log = logging.getLogger("orthanc_ups.rules")
+VIA: Final = "rules"
+INPUT: Final = "00404021"
+OUTPUT: Final = "00404033"
+REPLACED: Final = "00741224"
+_REFERENCED: Final = "00081199"
+_INSTANCE: Final = "00081155"
+_MOST_GENERATIONS: Final = 1000
+_MOST_TARGETS: Final = 1000
+_PATIENT: Final = ("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex")
+_REQUEST: Final = (
+    "AccessionNumber",
+    "IssuerOfAccessionNumberSequence",
+    "RequestedProcedureID",
+    "RequestedProcedureDescription",
+    "RequestedProcedureCodeSequence",
+    "ReferringPhysicianName",
+)
+_OF_WORKITEM: Final = (
+    *_PATIENT,
+    "IssuerOfPatientIDQualifiersSequence",
+    "OtherPatientIDsSequence",
+    "AdmissionID",
+    "IssuerOfAdmissionIDSequence",
+    "StudyInstanceUID",
+    "ReferencedRequestSequence",
+)
+_OPEN: Final = (State.SCHEDULED, State.IN_PROGRESS)
+_BY_RULE: Final = re.compile(r'rule "(.+?)": (.*)', re.DOTALL)
+_ENDED: Final = re.compile(r"workitem (\S+) is ")
+
+
+class Desk(Protocol):
+    """The worklist as rules use it."""
+
+    async def execute(self, command: Command) -> Outcome:
+        """Carry out a command. Raises UpsError."""
+        ...
+
+    def workitem(self, uid: str) -> Workitem | None:
+        """A workitem, None if there is none."""
+        ...
+
+    def is_gone(self, uid: str) -> bool:
+        """True if it was purged, and that is still remembered."""
+        ...
+
+    async def matching(self, query: Query, limit: int) -> Sequence[Workitem]:
+        """Workitems that fit a query, oldest first."""
+        ...
+
+    def now(self) -> datetime:
+        """Aware, in the zone of the server."""
+        ...
+
+    def new_uid(self) -> str:
+        """A UID that nobody has."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """Tells this worklist from any other."""
+        ...
+
+
+class Refusals(Exception):
+    """Some of what a rule was to do was refused; the rest is done (``done`` in words)."""
+
+    def __init__(self, errors: Sequence[str], done: Sequence[str]) -> None:
+        super().__init__("; ".join(errors))
+        self.errors, self.done = tuple(errors), tuple(done)
+
+
+def derived_uid(identity: str, rule: str, key: str, generation: int = 0) -> str:
+    """The UID of what a rule makes because of a cause (PS3.5 §B.2)."""
+    seed = "\0".join((identity, rule, key, str(generation)))
+    digest = bytearray(hashlib.sha256(seed.encode()).digest()[:16])
+    digest[6] = (digest[6] & 0x0F) | 0x80  # a UUID of version 8: by the maker's own rule (RFC 9562)
+    digest[8] = (digest[8] & 0x3F) | 0x80
+    return f"2.25.{int.from_bytes(digest, 'big')}"
+
+
+def reason(rule: SiteRule, cause: Cause) -> str:
+    """What histories say: which rule, because of what."""
+    return f'rule "{rule.name}": {cause.words}'
+
+
+def origin_of(workitem: Workitem) -> tuple[str, str] | None:
+    """Name of the rule that created a workitem, and the UID of the workitem whose end was the cause, "" if none was."""
+    first = workitem.history[0] if workitem.history else None
+    if first is None or first.what != "created" or not first.who.endswith(f" by {VIA}"):
+        return None
+    said = _BY_RULE.fullmatch(first.why)
+    if said is None:
+        return None
+    ended = _ENDED.match(said[2])
+    return said[1], ended[1] if ended else ""
+
+
+class Effects:
+    """Carries out what rules say."""
+
+    def __init__(self, desk: Desk, archive: Archive, own_ae: str, *, strict: bool = False) -> None:
+        self._desk = desk
+        self._archive = archive
+        self._own_ae = own_ae
+        self._strict = strict
+
+    async def carry_out(self, rule: SiteRule, cause: Cause) -> list[tuple[str, str]]:
+        """Do all of a rule; what was done, as kind and words: ``("created", "created workitem 2.25.7")``.
+
+        Raises:
+            Refusals: some of it was refused.
+            UpsError: nothing is possible now (0213); it is to be tried again.
+            StoreUnavailable: likewise.
+        """
+        done: list[tuple[str, str]] = []
+        errors: list[str] = []
+        for effect in rule.effects:
+            try:
+                done += await self._done(rule, cause, effect)
+            except Refusals as refusals:
+                errors += refusals.errors
+            except UpsError as error:
+                if error.status is statuses.RESOURCE_LIMITATION:
+                    raise
+                errors.append(error.detail)
+        if errors:
+            raise Refusals(errors, [words for _, words in done])
+        return done
+
+    async def _done(self, rule: SiteRule, cause: Cause, effect: Effect) -> list[tuple[str, str]]:
+        if isinstance(effect, CreateEffect):
+            return await self._create(rule, cause, effect)
+        done: list[tuple[str, str]] = []
+        errors: list[str] = []
+        for target in await self._targets(effect, cause):
+            try:
+                words = await self._change(rule, cause, effect, target)
+            except UpsError as error:
+                if error.status is statuses.RESOURCE_LIMITATION:
+                    raise
+                errors.append(f"workitem {target.uid}: {error.detail}")
+            else:
+                if words:
+                    done.append((words.partition(" ")[0], words))
+        if errors:
+            raise Refusals(errors, [words for _, words in done])
+        return done
+
+    async def preview(self, rule: SiteRule, cause: Cause) -> list[str]:
+        """What the rule would do now, in words."""
+        would: list[str] = []
+        for effect in rule.effects:
+            if isinstance(effect, CreateEffect):
+                would.append(self._creation_in_words(rule, cause))
+                continue
+            try:
+                targets = await self._targets(effect, cause)
+            except UpsError as error:
+                would.append(f"nothing: {error.detail}")
+                continue
+            verb = {UpdateEffect: "update", CompleteEffect: "complete", CancelEffect: "cancel"}[type(effect)]
+            would += [f"{verb} workitem {target.uid} ({target.state.value})" for target in targets]
+            if not targets:
+                would.append(f"{verb} nothing: no workitem matches")
+        return would
+
+    def _creation_in_words(self, rule: SiteRule, cause: Cause) -> str:
+        uid = derived_uid(self._desk.identity, rule.name, cause.key)
+        workitem = self._desk.workitem(uid)
+        if workitem is not None:
+            return f"create nothing: workitem {uid} is there already ({workitem.state.value})"
+        if self._desk.is_gone(uid):
+            return f"create nothing: workitem {uid} was there already, and is purged"
+        return f"create workitem {uid}"
+
+    # --- Create ---
+
+    async def _create(self, rule: SiteRule, cause: Cause, effect: CreateEffect) -> list[tuple[str, str]]:
+        inputs = await self._references(effect.inputs, rule, cause)
+        former: Workitem | None = None
+        for generation in range(_MOST_GENERATIONS):
+            uid = derived_uid(self._desk.identity, rule.name, cause.key, generation)
+            workitem = self._desk.workitem(uid)
+            if workitem is None:
+                if self._desk.is_gone(uid):
+                    return []
+                return [await self._created(rule, cause, effect, uid, inputs, former)]
+            if not inputs or _instances(workitem.attributes, INPUT) == _instances(
+                {INPUT: element("SQ", *inputs)}, INPUT
+            ):
+                return []
+            if workitem.state is State.SCHEDULED:
+                command = Update(
+                    self._requester(rule, cause), uid, for_update({INPUT: element("SQ", *inputs)})
+                )
+                await self._desk.execute(command)
+                return [("updated", f"updated the inputs of workitem {uid}")]
+            if not effect.replaces:
+                return []
+            former = workitem
+        return []
+
+    async def _created(
+        self,
+        rule: SiteRule,
+        cause: Cause,
+        effect: CreateEffect,
+        uid: str,
+        inputs: Sequence[DataSet],
+        former: Workitem | None,
+    ) -> tuple[str, str]:
+        taken = _taken_over(cause)
+        content = {**taken, **self._filled_attributes(effect, cause)}
+        if former is not None:
+            content["ReplacedProcedureStepSequence"] = [
+                {"ReferencedSOPClassUID": tags.PUSH, "ReferencedSOPInstanceUID": former.uid}
+            ]
+        try:
+            await self._execute_create(rule, cause, uid, content, inputs)
+        except UpsError as error:
+            if error.status is statuses.DUPLICATE_INSTANCE:
+                return "repeated", f"workitem {uid} was created meanwhile"
+            faulty = _faulty_keywords(error) & (taken.keys() - effect.attributes.keys())
+            if error.status is statuses.RESOURCE_LIMITATION or not faulty:
+                raise
+            _log.warning(
+                'Rule "%s": %s: %s; creating the workitem without that', rule.name, cause.words, error.detail
+            )
+            sound = {name: value for name, value in content.items() if name not in faulty}
+            await self._execute_create(rule, cause, uid, sound, inputs)
+        return "created", f"created workitem {uid}"
+
+    async def _execute_create(
+        self, rule: SiteRule, cause: Cause, uid: str, content: Mapping[str, Any], inputs: Sequence[DataSet]
+    ) -> None:
+        corrections = Corrections(lenient=not self._strict)
+        dataset = to_data_set(_with_study(content, self._desk), "", corrections)
+        if inputs and is_empty(dataset.get(INPUT)):
+            dataset = ordered({**dataset, INPUT: element("SQ", *inputs)})
+        complete = for_creation(dataset, self._desk.now())
+        await self._desk.execute(Create(self._requester(rule, cause), uid, complete, corrections.sentences))
+
+    def _filled_attributes(self, effect: CreateEffect, cause: Cause) -> dict[str, Any]:
+        around = Surroundings(self._desk.now(), "", self._desk.new_uid)
+        defaults = {field.keyword: field.default for field in effect.fields if field.default is not None}
+        fixed = {field.keyword for field in effect.fields if field.fixed}
+        own = {name: value for name, value in effect.attributes.items() if name not in fixed}
+        merged = {
+            name: resolved(name.rpartition(".")[2], filled(name.rpartition(".")[2], value, cause), around)
+            for name, value in {**defaults, **own}.items()
+        }
+        return nested(merged)
+
+    # --- Update, Complete, Cancel ---
+
+    async def _targets(
+        self, effect: UpdateEffect | CompleteEffect | CancelEffect, cause: Cause
+    ) -> list[Workitem]:
+        """The workitems that an effect is about. Raises UpsError if the keys say nothing because of this cause."""
+        keys = to_data_set(
+            nested({name: _key(name, value, cause) for name, value in effect.matching.items()})
+        )
+        if not keys:
+            return [cause.workitem] if cause.workitem is not None else []
+        states = (State.SCHEDULED,) if isinstance(effect, UpdateEffect) else _OPEN
+        targets: list[Workitem] = []
+        for state in states:
+            identifier = ordered({**keys, tags.STATE: element("CS", state.value)})
+            query = Query.of(identifier, timezone=self._desk.now().tzinfo)
+            targets += await self._desk.matching(query, _MOST_TARGETS)
+        if cause.when is When.DELETED and cause.workitem is not None:
+            targets = [target for target in targets if target.uid == cause.workitem.uid]
+        return targets
+
+    async def _change(
+        self,
+        rule: SiteRule,
+        cause: Cause,
+        effect: UpdateEffect | CompleteEffect | CancelEffect,
+        target: Workitem,
+    ) -> str:
+        """Do it to one workitem; in words, empty if there was nothing to do."""
+        if isinstance(effect, UpdateEffect):
+            return await self._update(rule, cause, effect, target)
+        if isinstance(effect, CompleteEffect):
+            return await self._complete(rule, cause, effect, target)
+        return await self._cancel(rule, cause, effect, target)
+
+    async def _update(self, rule: SiteRule, cause: Cause, effect: UpdateEffect, target: Workitem) -> str:
+        if target.state is not State.SCHEDULED:
+            return ""
+        changes: DataSet = {}
+        if not _says(target, reason(rule, cause)):
+            around = Surroundings(self._desk.now(), "", self._desk.new_uid)
+            content = {
+                name: resolved(name, filled(name, value, cause), around)
+                for name, value in effect.attributes.items()
+            }
+            changes = to_data_set(nested(content), "", Corrections(lenient=not self._strict))
+        added = await self._references(effect.add_inputs, rule, cause)
+        merged = merged_references(items(target.attributes, INPUT), added)
+        if merged != items(target.attributes, INPUT):
+            changes = {**changes, INPUT: element("SQ", *merged)}
+        changes = {tag: change for tag, change in changes.items() if target.attributes.get(tag) != change}
+        if not changes:
+            return ""
+        await self._desk.execute(
+            Update(self._requester(rule, cause), target.uid, for_update(ordered(changes)))
+        )
+        return f"updated workitem {target.uid}"
+
+    async def _complete(self, rule: SiteRule, cause: Cause, effect: CompleteEffect, target: Workitem) -> str:
+        requester = self._requester(rule, cause)
+        if target.state is State.SCHEDULED:
+            claim = ChangeState(requester, target.uid, State.IN_PROGRESS.value, self._desk.new_uid())
+            await self._desk.execute(claim)
+        elif not effect.also_claimed and not _says(target, reason(rule, cause), "claimed"):
+            return ""
+        claimed = self._desk.workitem(target.uid)
+        if claimed is None or claimed.state is not State.IN_PROGRESS:
+            return ""
+        offered = performed(claimed, self._desk.now(), self._own_ae)
+        outputs = merged_references(
+            items(offered, OUTPUT), await self._references(effect.outputs, rule, cause)
+        )
+        own = to_data_set(
+            nested({name: filled(name, value, cause) for name, value in effect.performed.items()})
+        )
+        item = ordered({**offered, OUTPUT: element("SQ", *outputs), **own})
+        attributes = for_update({tags.PERFORMED_PROCEDURE: element("SQ", item)})
+        await self._desk.execute(Close(requester, target.uid, State.COMPLETED.value, attributes))
+        return f"completed workitem {target.uid}"
+
+    async def _cancel(self, rule: SiteRule, cause: Cause, effect: CancelEffect, target: Workitem) -> str:
+        words = str(filled("ReasonForCancellation", effect.reason, cause)).strip()
+        why = f"{words} ({reason(rule, cause)})" if words else reason(rule, cause)
+        information: DataSet = {tags.REASON_FOR_CANCELLATION: element("LT", why)}
+        if effect.code:
+            code = to_data_set(
+                nested({name: filled(name, value, cause) for name, value in effect.code.items()})
+            )
+            information[tags.DISCONTINUATION_REASONS] = element("SQ", code)
+        if target.state is State.IN_PROGRESS and any(why in entry.why for entry in target.history):
+            return ""  # the performer was asked already
+        await self._desk.execute(
+            RequestCancel(self._requester(rule, cause), target.uid, ordered(information))
+        )
+        verb = "canceled" if target.state is State.SCHEDULED else "asked the performer to cancel"
+        return f"{verb} workitem {target.uid}"
+
+    # --- references ---
+
+    async def _references(self, what: str, rule: SiteRule, cause: Cause) -> list[DataSet]:
+        if what == NO_REFERENCES:
+            return []
+        if what in ("inputs", "outputs"):
+            return self._references_of_workitem(what, cause)
+        identifier = cause.identifier
+        at = cause.when.level
+        while at != what and identifier:
+            resource = await self._archive.resource(at, identifier)
+            parent, at = {"instance": ("ParentSeries", "series"), "series": ("ParentStudy", "study")}[at]
+            identifier = str(resource.get(parent, "")) if resource else ""
+        return await self._archive.references(what, identifier, rule.retrieve) if identifier else []
+
+    @staticmethod
+    def _references_of_workitem(what: str, cause: Cause) -> list[DataSet]:
+        if cause.workitem is None:
+            return []
+        content = cause.workitem.attributes
+        if what == "inputs":
+            return items(content, INPUT)
+        return [item for done in items(content, tags.PERFORMED_PROCEDURE) for item in items(done, OUTPUT)]
+
+    def _requester(self, rule: SiteRule, cause: Cause) -> Requester:
+        return Requester(self._own_ae, VIA, reason=reason(rule, cause))
+
+
+def _says(workitem: Workitem, words: str, what: str = "") -> bool:
+    """True if the history of a workitem says so, of what was done."""
+    written = discreet(words, workitem)
+    return any(entry.why == written and (not what or entry.what == what) for entry in workitem.history)
+
+
+def _taken_over(cause: Cause) -> dict[str, Any]:
+    """Patient, study and request of the cause, in keyword form."""
+    if cause.workitem is not None:
+        content = to_keywords(cause.workitem.attributes)
+        return {name: content[name] for name in _OF_WORKITEM if content.get(name)}
+    content = {name: cause.content[name] for name in _PATIENT if cause.content.get(name)}
+    study = cause.content.get("StudyInstanceUID")
+    if cause.when.level == "patient" or not study:
+        return content
+    content["StudyInstanceUID"] = study
+    request = {name: cause.content[name] for name in _REQUEST if cause.content.get(name)}
+    if "AccessionNumber" in request or "RequestedProcedureID" in request:
+        content["ReferencedRequestSequence"] = [{"StudyInstanceUID": study, **_plain_request(request)}]
+    return content
+
+
+def _plain_request(request: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in request.items() if not isinstance(value, list)}
+
+
+def _faulty_keywords(error: UpsError) -> set[str]:
+    return {keyword_of(fault.path.split(".")[0]) for fault in error.faults if fault.path}
+
+
+def _with_study(content: Mapping[str, Any], desk: Desk) -> dict[str, Any]:
+    """A request names its study (type 1): that of the workitem, or one to come."""
+    requests = content.get("ReferencedRequestSequence")
+    listed = requests if isinstance(requests, list) else [requests] if isinstance(requests, Mapping) else []
+    if not listed:
+        return dict(content)
+    study = content.get("StudyInstanceUID") or desk.new_uid()
+    named = [{"StudyInstanceUID": study, **item} for item in listed if isinstance(item, Mapping)]
+    return {**content, "ReferencedRequestSequence": named}
+
+
+def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """``Sequence.Keyword`` becomes an attribute of the sequence's single item."""
+    content = {key: value for key, value in flat.items() if "." not in key}
+    below: dict[str, dict[str, Any]] = {}
+    for key, value in flat.items():
+        name, dot, rest = key.partition(".")
+        if dot:
+            below.setdefault(name, {})[rest] = value
+    for name, inner in below.items():
+        present = content.get(name)
+        first = present[0] if isinstance(present, list) and present else present
+        content[name] = {**(first if isinstance(first, Mapping) else {}), **nested(inner)}
+    return content
+
+
+def _key(name: str, value: object, cause: Cause) -> Any:
+    """A matching key. Raises UpsError if what it stands for is absent or would match by wildcards."""
+    keyword = name.rpartition(".")[2]
+    for inner in names_in(value):
+        found = values_of(cause.content, inner.split(".")) if "." in inner or inner in cause.content else []
+        special = {"CallingAet": cause.calling_ae, "Origin": cause.origin}.get(inner)
+        texts = [special] if special is not None else [str(one) for one in found]
+        if not any(texts):
+            detail = f"{name} would match everything: the cause has no {inner}"
+            raise UpsError(statuses.INVALID_ARGUMENT, detail)
+        if any(letter in str(texts[0]) for letter in "*?\\"):
+            detail = f"{name} would match too much: {inner} of the cause has a wildcard"
+            raise UpsError(statuses.INVALID_ARGUMENT, detail)
+    return filled(keyword, value, cause)
+
+
+# --- references ---
+
+
+def _instances(content: DataSet, tag: str) -> set[str]:
+    return {uid for item in items(content, tag) for uid in _uids(item)}
+
+
+def _uids(item: DataSet) -> Iterator[str]:
+    for referenced in items(item, _REFERENCED):
+        yield text(referenced, _INSTANCE)
+
+
+def merged_references(present: Sequence[DataSet], added: Sequence[DataSet]) -> list[DataSet]:
+    """The items with those references added that are not there yet: to the item of their series, if there is one."""
+    merged = list(present)
+    known = {uid for item in present for uid in _uids(item)}
+    for item in added:
+        new = [one for one in items(item, _REFERENCED) if text(one, _INSTANCE) not in known]
+        if not new:
+            continue
+        known.update(text(one, _INSTANCE) for one in new)
+        at = next((index for index, other in enumerate(merged) if _is_alike(other, item)), None)
+        if at is None:
+            merged.append({**item, _REFERENCED: element("SQ", *new)})
+        else:
+            together = element("SQ", *items(merged[at], _REFERENCED), *new)
+            merged[at] = {**merged[at], _REFERENCED: together}
+    return merged
+
+
+def _is_alike(first: DataSet, second: DataSet) -> bool:
+    """Everything but the instances is the same: the series, and how to retrieve them."""
+    return {tag: each for tag, each in first.items() if tag != _REFERENCED} == {
+        tag: each for tag, each in second.items() if tag != _REFERENCED
+    }

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Which rules a cause fires, and what became of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from ..core import statuses
+from ..core.statuses import UpsError
+from ..worklist.state import Counters
+from .causes import Cause, When
+from .definitions import SiteRule
+from .effects import Desk, Effects, Refusals, origin_of
+from .memory import Memory
+
+_log = logging.getLogger("orthanc_ups.rules")
+_LONGEST_CHAIN: Final = 100
+_COUNTED: Final = ("created", "updated", "completed", "canceled", "asked")
+
+ALIKE_IN_A_SERIES: Final = frozenset(
+    {
+        "PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex", "PatientAge",
+        "StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "StudyDescription", "AccessionNumber",
+        "ReferringPhysicianName", "InstitutionName", "Modality", "SeriesInstanceUID", "SeriesNumber",
+        "SeriesDescription", "BodyPartExamined", "Laterality", "ProtocolName", "Manufacturer",
+        "ManufacturerModelName", "StationName", "RequestAttributesSequence", "RequestedProcedureDescription",
+    }
+)  # fmt: skip
+"""Attributes of patient, study, series and equipment: what one instance of a series has, all of them have (PS3.3)."""
+
+
+class Engine:
+    """Fires rules."""
+
+    def __init__(
+        self,
+        rules: Sequence[SiteRule],
+        effects: Effects,
+        desk: Desk,
+        memory: Memory,
+        counters: Counters,
+    ) -> None:
+        self.rules = tuple(rule for rule in rules if rule.enabled)
+        self._effects = effects
+        self._desk = desk
+        self._memory = memory
+        self._counters = counters
+        self._told: dict[str, str] = {}
+
+    def of(self, when: When) -> Iterator[SiteRule]:
+        """The rules of a kind of causes."""
+        return (rule for rule in self.rules if rule.when is when)
+
+    def possible(self, rules: Iterable[SiteRule], cause: Cause) -> list[SiteRule]:
+        """The rules that may fire for some instance of the series that a cause is about."""
+        return [
+            rule
+            for rule in rules
+            if not any(
+                condition.objection(cause)
+                for condition in rule.conditions
+                if condition.path and condition.path[0] in ALIKE_IN_A_SERIES
+            )
+        ]
+
+    @staticmethod
+    def objections(rule: SiteRule, cause: Cause) -> list[str]:
+        """Why a rule does not fire, in words; empty if it does."""
+        return [words for condition in rule.conditions if (words := condition.objection(cause))]
+
+    async def react(self, cause: Cause, rules: Iterable[SiteRule] | None = None) -> int:
+        """Fire what fits; how many rules did something. Raises UpsError (0213) or StoreUnavailable to try again."""
+        fired = 0
+        for rule in self.of(cause.when) if rules is None else rules:
+            if not self.objections(rule, cause):
+                fired += await self._fire(rule, cause)
+        return fired
+
+    async def _fire(self, rule: SiteRule, cause: Cause) -> bool:
+        if self._is_loop(rule, cause):
+            return False
+        try:
+            done = await self._effects.carry_out(rule, cause)
+        except Refusals as refusals:
+            self._failed(rule, cause, str(refusals))
+            return bool(refusals.done)
+        except UpsError as error:
+            if error.status is statuses.RESOURCE_LIMITATION and not self._is_full(error):
+                raise
+            self._failed(rule, cause, error.detail)
+            return False
+        for kind, _ in done:
+            if kind in _COUNTED:
+                self._counters.add(f"rules_{kind}")
+        done = [(kind, words) for kind, words in done if kind in _COUNTED]
+        if not done:
+            return False
+        self._counters.add("rules_fired")
+        words = "; ".join(words for _, words in done)
+        record = self._memory.record(rule.name)
+        record.fired += 1
+        record.last_at, record.last = self._desk.now().timestamp(), f"{cause.words}: {words}"[:500]
+        _log.info('Rule "%s": %s: %s', rule.name, cause.words, words)
+        return True
+
+    @staticmethod
+    def _is_full(error: UpsError) -> bool:
+        return "is full" in error.detail
+
+    def _failed(self, rule: SiteRule, cause: Cause, why: str) -> None:
+        self._counters.add("rules_failed")
+        record = self._memory.record(rule.name)
+        record.failed += 1
+        record.error_at, record.error = self._desk.now().timestamp(), f"{cause.words}: {why}"[:500]
+        level = logging.DEBUG if self._told.get(rule.name) == why else logging.WARNING
+        self._told[rule.name] = why
+        _log.log(level, 'Rule "%s" failed: %s: %s', rule.name, cause.words, why)
+
+    def _is_loop(self, rule: SiteRule, cause: Cause) -> bool:
+        """True if the workitem whose end is the cause goes back to an earlier firing of the same rule."""
+        workitem = cause.workitem if cause.when in (When.COMPLETED, When.CANCELED) else None
+        for _ in range(_LONGEST_CHAIN):
+            origin = origin_of(workitem) if workitem is not None else None
+            if origin is None:
+                return False
+            if origin[0] == rule.name:
+                self._stopped(rule, cause)
+                return True
+            workitem = self._desk.workitem(origin[1]) if origin[1] else None
+        return True
+
+    def _stopped(self, rule: SiteRule, cause: Cause) -> None:
+        self._counters.add("rules_stopped")
+        record = self._memory.record(rule.name)
+        record.stopped += 1
+        record.error_at = self._desk.now().timestamp()
+        record.error = (
+            f"{cause.words}: this workitem goes back to an earlier firing of the same rule; stopped"
+        )
+        _log.warning('Rule "%s" feeds itself: %s', rule.name, record.error)

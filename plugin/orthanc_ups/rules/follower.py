@@ -1,0 +1,443 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Follows Orthanc's changes and the ends of workitems, and fires rules; neither a crash nor an absence loses any.
+
+``/changes`` is read behind a cursor of our own. When a series, study or patient is stable is timed here: Orthanc tells
+it by a change that a crash loses. The cursor is stored after the effects, so that a crash repeats some of them, which
+is harmless (``effects.py``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime, tzinfo
+from typing import Final, Protocol
+
+from ..core import tags
+from ..core.commands import ChangeState, Close, Command, Create, RequestCancel, Update
+from ..core.dataset import DataSet, element, items, text, values
+from ..core.matching import Query
+from ..core.outcome import Outcome
+from ..core.pauses import growing
+from ..core.states import State
+from ..core.statuses import UpsError
+from ..core.workitem import Workitem
+from ..delivery.port import Clock
+from ..management.keyword_form import to_keywords
+from ..store.documents import UnreadableDocument
+from ..store.port import StoreUnavailable
+from ..store.writer import StoredEntry
+from .archive import Archive, Change, ChangesPage, SeriesFacts, stored_earlier
+from .causes import STABLE, Cause, When
+from .effects import INPUT, Desk
+from .engine import Engine
+from .memory import Memory, decode_memory, save
+
+_log = logging.getLogger("orthanc_ups.rules")
+_GATHER: Final = 0.25
+_SAVE_EVERY: Final = 0.5
+_BYTES_PER_SECOND: Final = 50_000
+_LOOK_EVERY: Final = 5.0
+_LOOK_EVERY_WHERE_SHARED: Final = 1.0
+_OVERLAP: Final = 60.0
+_PAGE: Final = 200
+_ROWS_WITHOUT_SAVE: Final = 5_000
+_FIRST_PAUSE: Final = 0.5
+_LONGEST_PAUSE: Final = 10.0
+_MOST: Final = 10_000
+_FIRED_AT_ONCE: Final = 50
+_ENDS: Final = {State.COMPLETED: When.COMPLETED, State.CANCELED: When.CANCELED}
+_DICOM_RETRIEVAL: Final = "0040E021"
+_RETRIEVE_AE: Final = "00080054"
+_STUDY: Final = "0020000D"
+
+
+class Hints(Protocol):
+    """What Orthanc's callback noted (``Bell``)."""
+
+    def listen(self, listener: Callable[[], None] | None) -> None:
+        """Be called when something happened."""
+        ...
+
+    def answered(self) -> None:
+        """What happens from now on rings again."""
+        ...
+
+    def series_of(self, instance: str) -> str | None:
+        """The series of an instance that has just arrived."""
+        ...
+
+    def deleted_studies(self) -> list[str]:
+        """The studies that were deleted since the last call."""
+        ...
+
+
+class EndedWorkitems(Protocol):
+    """Final workitems by the time of their end (``WorkitemStore``)."""
+
+    def ended(self, after: tuple[float, int], before: float, limit: int) -> Sequence[Workitem]:
+        """Those that ended before a time, behind the last one of the page before."""
+        ...
+
+
+class Follower:
+    """One loop that reads, fires and remembers. Lives on the asyncio loop."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        archive: Archive,
+        desk: Desk,
+        ended: EndedWorkitems,
+        memory: Memory,
+        note: StoredEntry,
+        bell: Hints,
+        clock: Clock,
+        *,
+        stable_age: float,
+        is_own: Callable[[str], bool],
+        shares_database: bool = False,
+    ) -> None:
+        """``stable_age`` in seconds; ``is_own``: whether an Orthanc identifier is of what the worklist stores."""
+        self._engine, self._archive, self._desk = engine, archive, desk
+        self._ended_workitems = ended
+        self._memory, self._note = memory, note
+        self._bell, self._clock = bell, clock
+        self._stable_age, self._is_own = stable_age, is_own
+        self._look_every = _LOOK_EVERY_WHERE_SHARED if shares_database else _LOOK_EVERY
+        kinds = {rule.when for rule in engine.rules}
+        self._levels = tuple(level for level, when in STABLE.items() if when in kinds)
+        self._of_instances = tuple(engine.of(When.STORED_INSTANCE))
+        self._follows_images = bool(self._levels or self._of_instances)
+        self._follows_ends = bool(kinds & {When.COMPLETED, When.CANCELED})
+        self._follows_deletions = When.DELETED in kinds
+        self._something = asyncio.Event()
+        self._ended: dict[str, None] = {}
+        self._gone: dict[str, None] = {}
+        self._named: dict[str, None] = {}
+        self._dirty = False
+        self._saved_at = 0.0
+        self._saved_cursor = 0
+        self._save_every = _SAVE_EVERY
+        self.behind = 0
+
+    # --- opening ---
+
+    async def open(self) -> None:
+        """Take over what was remembered. May raise StoreUnavailable."""
+        self._take_over()
+        memory, now = self._memory, self._clock.now()
+        if not self._follows_images:
+            memory.cursor, memory.unstable = None, {}
+        else:
+            last = await self._archive.last_change()
+            if memory.cursor is None:
+                memory.cursor = last
+            elif memory.cursor > last:
+                _log.warning(
+                    "Orthanc's index is an earlier one than rules have seen; they follow it from here on"
+                )
+                memory.cursor = last
+            self._saved_cursor = memory.cursor
+        memory.ended_at = (memory.ended_at or now) if self._follows_ends else None
+        if not self._follows_deletions:
+            memory.studies = {}
+        await self._save()
+        self._find_ends()
+        if self._follows_deletions:
+            await self._find_deletions()
+        self._bell.listen(self._something.set)
+
+    def _take_over(self) -> None:
+        if not self._note.document:
+            return
+        try:
+            stored = decode_memory(self._note.document)
+        except UnreadableDocument as error:
+            _log.error("What rules remember is not readable (%s); they begin anew", error)
+            return
+        for name in ("cursor", "unstable", "ended_at", "studies", "records", "revision"):
+            setattr(self._memory, name, getattr(stored, name))
+        levels = tuple(f"{level}/" for level in self._levels)
+        self._memory.unstable = {
+            resource: at for resource, at in self._memory.unstable.items() if resource.startswith(levels)
+        }
+
+    def _find_ends(self) -> None:
+        """Workitems that ended while nobody looked, and those of the last minute before."""
+        if self._memory.ended_at is None:
+            return
+        after, before = (self._memory.ended_at - _OVERLAP, 0), self._clock.now() + 1.0
+        while page := self._ended_workitems.ended(after, before, _PAGE):
+            self._ended.update(dict.fromkeys(workitem.uid for workitem in page))
+            after = (page[-1].ended or 0.0, page[-1].created)
+
+    async def run(self) -> None:
+        """Follow for ever."""
+        pauses = growing(_FIRST_PAUSE, _LONGEST_PAUSE)
+        while True:
+            self._something.clear()
+            self._bell.answered()
+            try:
+                await self.round()
+            except (StoreUnavailable, UpsError) as error:
+                pause = next(pauses)
+                _log.warning("Rules wait: %s; trying again in %g s", error, pause)
+                await self._clock.sleep(pause)
+            else:
+                pauses = growing(_FIRST_PAUSE, _LONGEST_PAUSE)
+                await self._wait()
+
+    async def close(self) -> None:
+        """Store how far it is. May raise StoreUnavailable."""
+        self._bell.listen(None)
+        if self._dirty:
+            await self._save()
+
+    async def _wait(self) -> None:
+        """Until something happens, becomes stable or is to be stored."""
+        try:
+            async with asyncio.timeout(self._patience()):
+                await self._something.wait()
+        except TimeoutError:
+            return
+        await self._clock.sleep(_GATHER)
+
+    def _patience(self) -> float:
+        now = self._clock.now()
+        due = [self._look_every]
+        if self._memory.unstable:
+            due.append(min(self._memory.unstable.values()) + self._stable_age - now)
+        if self._dirty:
+            due.append(self._saved_at + self._save_every - now)
+        return max(0.05, min(due))
+
+    # --- one round ---
+
+    async def round(self) -> None:
+        """Read what is new and fire what is due. May raise StoreUnavailable, or UpsError (0213)."""
+        if self._follows_images:
+            await self._follow_changes()
+        await self._fire_ends()
+        await self._fire_deletions()
+        await self._fire_stable()
+        await self._save_in_time()
+
+    async def _save_in_time(self) -> None:
+        if self._dirty and self._clock.now() - self._saved_at >= self._save_every:
+            await self._save()
+
+    async def _save(self) -> None:
+        self._dirty = False
+        try:
+            size = await save(self._memory, self._note)
+        except BaseException:
+            self._dirty = True
+            raise
+        self._save_every = max(_SAVE_EVERY, size / _BYTES_PER_SECOND)
+        self._saved_at = self._clock.now()
+        self._saved_cursor = self._memory.cursor or 0
+
+    # --- images ---
+
+    async def _follow_changes(self) -> None:
+        while True:
+            page = await self._archive.changes(self._memory.cursor or 0)
+            await self._take(page)
+            self._memory.cursor = page.last
+            if page.last - self._saved_cursor > _ROWS_WITHOUT_SAVE:
+                self._dirty = True
+            self.behind = 0 if page.done else 1
+            if page.done or not page.rows:
+                return
+            await self._save_in_time()
+
+    async def _take(self, page: ChangesPage) -> None:
+        arrived = [row for row in page.rows if row.kind == "NewInstance" and not self._is_own(row.identifier)]
+        if self._follows_deletions:
+            await self._note_studies(row for row in page.rows if row.kind == "NewStudy")
+        if not arrived:
+            return
+        self._dirty = True
+        series = await self._series(arrived)
+        for row in arrived:
+            identifier = series.get(row.identifier)
+            if identifier is None:
+                continue
+            at = min(self._clock.now(), row.at + 1.0 if row.at is not None else self._clock.now())
+            await self._touch(identifier, at)
+            if self._of_instances:
+                await self._fire_instance(row.identifier, identifier, at)
+
+    async def _series(self, arrived: Iterable[Change]) -> Mapping[str, str]:
+        """The series of each instance; of those that are gone again none."""
+        series = {row.identifier: self._bell.series_of(row.identifier) for row in arrived}
+        noted = {instance: parent for instance, parent in series.items() if parent is not None}
+        return {**noted, **await self._archive.series_of([one for one in series if one not in noted])}
+
+    async def _touch(self, series: str, at: float) -> None:
+        if not self._levels:
+            return
+        resources = {"series": series}
+        if len(self._levels) > 1 or "series" not in self._levels:
+            facts = await self._archive.series_facts(series)
+            if facts is None:
+                return
+            resources |= {"study": facts.study, "patient": facts.patient}
+        for level in self._levels:
+            self._memory.touch(f"{level}/{resources[level]}", at)
+
+    async def _fire_instance(self, instance: str, series: str, at: float) -> None:
+        facts = await self._archive.series_facts(series)
+        if facts is None:
+            return
+        rules = self._engine.possible(self._of_instances, self._of_series(facts, at))
+        if not rules:
+            return
+        cause = await self._archive.cause(When.STORED_INSTANCE, instance)
+        if cause is not None:
+            await self._engine.react(stored_earlier(cause, self._time(at)), rules)
+
+    def _of_series(self, facts: SeriesFacts, at: float) -> Cause:
+        return Cause(When.STORED_INSTANCE, "", "", facts.content, self._time(at))
+
+    def _time(self, at: float) -> datetime:
+        return datetime.fromtimestamp(at, self._zone)
+
+    @property
+    def _zone(self) -> tzinfo | None:
+        return self._desk.now().tzinfo
+
+    async def _fire_stable(self) -> None:
+        """Whatever nothing arrived for since ``StableAge``."""
+        at_rest = self._clock.now() - self._stable_age
+        due = [(at, resource) for resource, at in self._memory.unstable.items() if at <= at_rest]
+        for at, resource in sorted(due)[:_FIRED_AT_ONCE]:
+            level, _, identifier = resource.partition("/")
+            cause = await self._archive.cause(STABLE[level], identifier)
+            if cause is not None:
+                await self._engine.react(stored_earlier(cause, self._time(at + self._stable_age)))
+            if level == "series":
+                self._archive.forget_series(identifier)
+            del self._memory.unstable[resource]
+            self._dirty = True
+            await self._save_in_time()
+
+    # --- ends of workitems ---
+
+    def accepted(self, command: Command, outcome: Outcome) -> None:
+        """A command was carried out: an observer of the worklist."""
+        if self._follows_ends and isinstance(command, (ChangeState, Close, RequestCancel)):
+            self._ended[outcome.uid] = None
+            self._something.set()
+        if self._follows_deletions and isinstance(command, (Create, Update)):
+            self._named[outcome.uid] = None
+            self._something.set()
+
+    async def _fire_ends(self) -> None:
+        for uid in list(self._ended):
+            workitem = self._desk.workitem(uid)
+            if workitem is not None and workitem.state.is_final:
+                await self._engine.react(self._end_of(workitem))
+                self._memory.ended_at = max(self._memory.ended_at or 0.0, workitem.ended or 0.0)
+                self._dirty = True
+            self._ended.pop(uid, None)
+
+    def _end_of(self, workitem: Workitem) -> Cause:
+        return end_of(workitem, self._zone)
+
+    # --- inputs that are gone ---
+
+    async def _note_studies(self, rows: Iterable[Change]) -> None:
+        """Studies that arrived: those that open workitems name are watched."""
+        for row in rows:
+            study = await self._archive.resource("study", row.identifier)
+            uid = str(study["MainDicomTags"].get("StudyInstanceUID", "")) if study else ""
+            if uid and await self._having_input(uid):
+                self._watch(row.identifier, uid)
+
+    async def _find_deletions(self) -> None:
+        """Studies that were there when we last looked; and those of all open workitems are watched from now on."""
+        there = await self._archive.existing("study", list(self._memory.studies))
+        self._gone.update(dict.fromkeys(one for one in self._memory.studies if one not in there))
+        for state in (State.SCHEDULED, State.IN_PROGRESS):
+            query = Query.of({tags.SOP_INSTANCE_UID: element("UI"), tags.STATE: element("CS", state.value)})
+            self._named.update(dict.fromkeys(each.uid for each in await self._desk.matching(query, _MOST)))
+
+    async def _note_inputs(self) -> None:
+        """What commands named as inputs is watched, as far as it is there."""
+        watched = set(self._memory.studies.values())
+        for uid in list(self._named):
+            workitem = self._desk.workitem(uid)
+            named = own_studies(workitem, self._archive.own_ae) if workitem is not None else set()
+            for study in named - watched:
+                identifier = (await self._archive.lookup(study)).get("study")
+                if identifier:
+                    self._watch(identifier, study)
+            self._named.pop(uid, None)
+
+    def _watch(self, identifier: str, study: str) -> None:
+        if identifier not in self._memory.studies:
+            self._memory.studies[identifier] = study
+            self._dirty = True
+
+    async def _fire_deletions(self) -> None:
+        if not self._follows_deletions:
+            self._bell.deleted_studies()
+            return
+        await self._note_inputs()
+        self._gone.update(dict.fromkeys(self._bell.deleted_studies()))
+        for identifier in list(self._gone):
+            study = self._memory.studies.get(identifier)
+            if study is not None and not await self._archive.existing("study", [identifier]):
+                for workitem in await self._having_input(study):
+                    await self._engine.react(self._deletion(identifier, study, workitem))
+                del self._memory.studies[identifier]
+                self._dirty = True
+            self._gone.pop(identifier, None)
+
+    async def _having_input(self, study: str) -> list[Workitem]:
+        """Open workitems whose inputs name a study in this Orthanc."""
+        item: DataSet = {_STUDY: element("UI", study)}
+        workitems: list[Workitem] = []
+        for state in (State.SCHEDULED, State.IN_PROGRESS):
+            query = Query.of({INPUT: element("SQ", item), tags.STATE: element("CS", state.value)})
+            workitems += await self._desk.matching(query, _MOST)
+        return [each for each in workitems if study in own_studies(each, self._archive.own_ae)]
+
+    def _deletion(self, identifier: str, study: str, workitem: Workitem) -> Cause:
+        key = f"study/{identifier} workitem/{workitem.uid}"
+        return Cause(
+            When.DELETED,
+            key,
+            f"study {study} was deleted",
+            to_keywords(workitem.attributes),
+            self._desk.now(),
+            workitem=workitem,
+        )
+
+
+def end_of(workitem: Workitem, zone: tzinfo | None) -> Cause:
+    """The end of a workitem as a cause."""
+    return Cause(
+        _ENDS[workitem.state],
+        f"workitem/{workitem.uid}",
+        f"workitem {workitem.uid} is {workitem.state.value}",
+        to_keywords(workitem.attributes),
+        datetime.fromtimestamp(workitem.ended or 0.0, zone),
+        workitem=workitem,
+    )
+
+
+def own_studies(workitem: Workitem, own_ae: str) -> set[str]:
+    """The studies among a workitem's inputs that are to be retrieved from an AE title."""
+    return {
+        text(item, _STUDY)
+        for item in items(workitem.attributes, INPUT)
+        if own_ae in _retrieve_aes(item) and text(item, _STUDY)
+    }
+
+
+def _retrieve_aes(item: DataSet) -> Collection[str]:
+    return [str(ae) for way in items(item, _DICOM_RETRIEVAL) for ae in values(way, _RETRIEVE_AE)]

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Rules on a real Orthanc: the example of docs/rules.md as it is written, with real images by every way in."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import requests
+from pydicom.uid import generate_uid
+
+from orthanc_ups.core.dataset import DataSet, items, text, values
+from orthanc_ups.management.keyword_form import to_data_set
+from tests.support.images import by_c_store, by_rest, by_stow, image, series
+from tests.support.orthanc import DICOMWEB_PLUGIN, PYTHON_PLUGIN, RealOrthanc
+from tests.support.waiting import wait_until
+from tests.support.web_client import WebClient
+from tests.support.workitems import minimal
+
+DOCS: Final = (Path(__file__).resolve().parents[2] / "docs" / "rules.md").read_text()
+LABEL, WORKLIST, INPUT, READINESS = "00741204", "00741202", "00404021", "00404041"
+STATE, PERFORMED, OUTPUT = "00741000", "00741216", "00404033"
+TEMPLATE: Final = {
+    "Name": "Second reading",
+    "Attributes": {"ProcedureStepLabel": "Second reading", "WorklistLabel": "SECOND"},
+}
+
+
+def example() -> list[dict[str, Any]]:
+    written = re.search(r'```json\n"Ups": (\{ "Rules".*?)\n```', DOCS, re.DOTALL)
+    assert written
+    rules: list[dict[str, Any]] = json.loads(written[1])["Rules"]
+    return rules
+
+
+def configuration(store: str) -> dict[str, Any]:
+    return {
+        "StableAge": 1,
+        "Plugins": [PYTHON_PLUGIN, DICOMWEB_PLUGIN],
+        "DicomAlwaysAllowStore": True,
+        "Ups": {"Store": store, "Rules": example(), "Templates": [TEMPLATE]},
+    }
+
+
+@pytest.fixture(scope="module")
+def orthanc(suite: str, store: str) -> Iterator[RealOrthanc]:
+    with RealOrthanc(suite, configuration(store)) as running:
+        yield running
+
+
+def client(orthanc: RealOrthanc) -> WebClient:
+    return WebClient(f"http://127.0.0.1:{orthanc.ups_http_port}/dicom-web")
+
+
+def search(orthanc: RealOrthanc, **keys: str) -> list[DataSet]:
+    answer = client(orthanc).get("/workitems", params={"includefield": "all", **keys})
+    return answer.json() if answer.status_code == 200 else []
+
+
+def workitem(**attributes: str) -> DataSet:
+    return dict(sorted((minimal() | to_data_set(attributes)).items()))
+
+
+def soon(check: Callable[[], Any], what: str) -> None:
+    wait_until(lambda: bool(check()), lambda: what, 20.0, interval=0.1)
+
+
+def references(item: DataSet) -> set[str]:
+    return {text(one, "00081155") for one in items(item, "00081199")}
+
+
+def api(orthanc: RealOrthanc, path: str) -> Any:
+    return requests.get(f"{orthanc.base_url}/ups/api{path}", timeout=30).json()
+
+
+def test_ai_gets_a_workitem_for_each_chest_ct_of_its_scanners_and_for_nothing_else(
+    orthanc: RealOrthanc,
+) -> None:
+    chest = series(3, PatientID="CHEST1", BodyPartExamined="CHEST")
+    head = series(1, PatientID="HEAD1", BodyPartExamined="HEAD")
+    other = series(1, PatientID="CHEST2", BodyPartExamined="CHEST")
+    by_c_store(orthanc, "CT1", *chest, *head)
+    by_c_store(orthanc, "CT9", *other)
+    soon(lambda: search(orthanc, PatientID="CHEST1"), "a workitem for the chest CT")
+    (workitem,) = search(orthanc, PatientID="CHEST1")
+    assert text(workitem, LABEL) == "Lung nodules of CHEST1"
+    assert text(workitem, WORKLIST) == "AI"
+    assert text(workitem, "0020000D") == chest[0].StudyInstanceUID
+    (reference,) = items(workitem, INPUT)
+    assert references(reference) == {each.SOPInstanceUID for each in chest}
+    assert text(reference, "0020000E") == chest[0].SeriesInstanceUID
+    (way,) = items(reference, "0040E021")
+    assert values(way, "00080054") == ["ORTHANC"]
+    assert search(orthanc, PatientID="HEAD1") == search(orthanc, PatientID="CHEST2") == []
+    uid = text(workitem, "00080018")
+    history = api(orthanc, f"/workitems/{uid}")["history"]
+    assert 'rule "AI on chest CT"' in json.dumps(history, ensure_ascii=False).replace('\\"', '"')
+
+
+def test_a_late_instance_updates_the_workitem_and_makes_no_second_one(orthanc: RealOrthanc) -> None:
+    images = series(2, PatientID="LATE1", BodyPartExamined="CHEST")
+    by_c_store(orthanc, "CT1", images[0])
+    soon(lambda: search(orthanc, PatientID="LATE1"), "a workitem for the first image")
+    by_c_store(orthanc, "CT1", images[1])
+    both = {each.SOPInstanceUID for each in images}
+    soon(
+        lambda: references(items(search(orthanc, PatientID="LATE1")[0], INPUT)[0]) == both,
+        "the late image is among the inputs",
+    )
+    assert len(search(orthanc, PatientID="LATE1")) == 1
+
+
+@pytest.mark.parametrize("way", ["REST", "STOW", "C-STORE"])
+def test_a_plan_makes_its_treatment_ready_however_it_comes(orthanc: RealOrthanc, way: str) -> None:
+    patient = f"RT-{way}"
+    waiting = workitem(WorklistLabel="RT", PatientID=patient, InputReadinessState="INCOMPLETE")
+    uid = client(orthanc).create(waiting)
+    plan = image("rtplan.dcm", PatientID=patient)
+    if way == "REST":
+        by_rest(orthanc, plan)
+    elif way == "STOW":
+        by_stow(orthanc, plan)
+    else:
+        by_c_store(orthanc, "PLANNER", plan)
+    soon(lambda: text(client(orthanc).retrieve(uid), READINESS) == "READY", "the plan makes it ready")
+    (reference,) = items(client(orthanc).retrieve(uid), INPUT)
+    assert references(reference) == {plan.SOPInstanceUID}
+
+
+def test_a_report_completes_the_reporting_of_its_study(orthanc: RealOrthanc) -> None:
+    study = generate_uid()
+    uid = client(orthanc).create(workitem(WorklistLabel="REPORTING", StudyInstanceUID=study))
+    other = client(orthanc).create(workitem(WorklistLabel="REPORTING", StudyInstanceUID=generate_uid()))
+    report = image("test-SR.dcm", StudyInstanceUID=study, SeriesInstanceUID=generate_uid())
+    by_rest(orthanc, report)
+    soon(lambda: text(client(orthanc).retrieve(uid), STATE) == "COMPLETED", "the report completes it")
+    (done,) = items(client(orthanc).retrieve(uid), PERFORMED)
+    (output,) = items(done, OUTPUT)
+    assert references(output) == {report.SOPInstanceUID}
+    assert text(client(orthanc).retrieve(other), STATE) == "SCHEDULED"
+
+
+def test_a_second_reading_follows_an_urgent_first_one_with_its_outputs(orthanc: RealOrthanc) -> None:
+    first = workitem(
+        WorklistLabel="READING",
+        PatientID="READ1",
+        ScheduledProcedureStepPriority="HIGH",
+        StudyInstanceUID="1.2.3.44",
+    )
+    uid = client(orthanc).create(first)
+    client(orthanc).complete(uid)
+    soon(lambda: search(orthanc, PatientID="READ1", WorklistLabel="SECOND"), "a second reading")
+    (second,) = search(orthanc, PatientID="READ1", WorklistLabel="SECOND")
+    assert text(second, "0020000D") == "1.2.3.44"
+    assert text(second, LABEL) == "Second reading"
