@@ -282,7 +282,7 @@ class Site:
         self._worklist.keep(watch.run)
         policy = late_policy(self._settings, read_templates(self._settings.templates))
         late = LateWatch(service.projection, policy, service.clock.now)
-        self._tell(service, Interfaces(server, dimse, http, self.health, sockets), late)
+        self._tell(service, Interfaces(server, dimse, http, self.health, sockets, self._rules_waiting), late)
         await self._open_rules(service)
         await self._open_pages(service, dimse, late)
         if self._worklists is not None:
@@ -451,6 +451,7 @@ class Site:
             self._origins,
             OrthancAdmission(self._authorization),
             lambda: (*self._disk_space.warnings(), *self._warnings),
+            self._automation,
         )
         self._worklist.keep(activity.run)
         assert self._routes is not None  # opened before the page
@@ -484,6 +485,9 @@ class Site:
         assert self._worklists is not None
         self._worklists.find = None
         self._warnings.clear()
+
+    def _rules_waiting(self) -> int:
+        return self._automation.waiting if self._automation is not None else 0
 
     async def _open_rules(self, service: UpsService) -> None:
         """Last, as rules act like any other client; closed first."""

@@ -157,3 +157,64 @@ def test_a_second_reading_follows_an_urgent_first_one_with_its_outputs(orthanc: 
     (second,) = search(orthanc, PatientID="READ1", WorklistLabel="SECOND")
     assert text(second, "0020000D") == "1.2.3.44"
     assert text(second, LABEL) == "Second reading"
+
+
+# --- /ups/api/rules ---
+
+
+def test_a_test_says_what_each_rule_would_do_and_why_not(orthanc: RealOrthanc) -> None:
+    images = series(1, PatientID="TEST1", BodyPartExamined="HEAD")
+    by_c_store(orthanc, "CT1", *images)
+    answer = requests.post(
+        f"{orthanc.base_url}/ups/api/rules/test", json={"study": images[0].StudyInstanceUID}, timeout=30
+    )
+    assert answer.status_code == 200, answer.text
+    rules = {rule["name"]: rule for rule in answer.json()["rules"]}
+    (chest,) = rules["AI on chest CT"]["causes"]
+    assert not chest["fires"] and chest["why_not"] == ['BodyPartExamined is "HEAD", expected "CHEST*"']
+    (plan,) = rules["Plan is there"]["causes"]
+    assert plan["why_not"] == ['Modality is "CT", expected "RTPLAN"']
+    assert rules["Second reading"]["why_not"] == ["nothing here is a cause of Completed"]
+    missing = requests.post(f"{orthanc.base_url}/ups/api/rules/test", json={"study": "1.2.3.99"}, timeout=30)
+    assert missing.status_code == 404
+
+
+def test_rules_are_listed_with_what_they_did_and_run_over_what_is_there(orthanc: RealOrthanc) -> None:
+    images = series(1, PatientID="COUNT1", BodyPartExamined="CHEST")
+    by_c_store(orthanc, "CT2", *images)
+    soon(lambda: search(orthanc, PatientID="COUNT1"), "a workitem")
+    (rule,) = [each for each in api(orthanc, "/rules")["rules"] if each["name"] == "AI on chest CT"]
+    assert rule["fired"] >= 1 and "created workitem" in rule["last"] and rule["last_at"]
+    before = len(search(orthanc, WorklistLabel="AI"))
+    url = f"{orthanc.base_url}/ups/api/rules/AI%20on%20chest%20CT/backfill"
+    assert requests.post(url, json={}, timeout=30).status_code == 200
+    soon(lambda: not requests.get(url, timeout=30).json()["running"], "the backfill is through")
+    progress = requests.get(url, timeout=30).json()
+    assert progress["done"] == progress["total"] >= 1 and progress["error"] == ""
+    assert len(search(orthanc, WorklistLabel="AI")) == before
+
+
+# --- crashes and stops ---
+
+
+@pytest.mark.parametrize("end", ["kill", "stop"])
+def test_what_arrived_before_an_end_of_orthanc_is_seen_after_it(suite: str, store: str, end: str) -> None:
+    """Orthanc tells of no stable series then; and what comes before the plugin is ready is seen as well."""
+    settings = {**configuration(store), "StableAge": 3}
+    with RealOrthanc(suite, settings) as orthanc:
+        images = series(2, PatientID="CRASH1", BodyPartExamined="CHEST")
+        by_c_store(orthanc, "CT1", *images)
+        orthanc.kill() if end == "kill" else orthanc.stop()
+        orthanc.start()
+        soon(lambda: search(orthanc, PatientID="CRASH1"), "a workitem in spite of the end")
+        (workitem,) = search(orthanc, PatientID="CRASH1")
+        assert len(references(items(workitem, INPUT)[0])) == 2
+        orthanc.kill()
+        orthanc.configuration["Ups"]["Enable"] = False
+        orthanc.start()
+        by_c_store(orthanc, "CT1", *series(1, PatientID="CRASH2", BodyPartExamined="CHEST"))
+        orthanc.stop()
+        orthanc.configuration["Ups"]["Enable"] = True
+        orthanc.start()
+        soon(lambda: search(orthanc, PatientID="CRASH2"), "a workitem for what came meanwhile")
+        assert len(search(orthanc, PatientID="CRASH1")) == len(search(orthanc, PatientID="CRASH2")) == 1

@@ -16,6 +16,7 @@ from orthanc_ups.dicomweb.response import WebResponse
 from orthanc_ups.dicomweb.rights import Rights
 from orthanc_ups.management.api import ManagementApi, Ports
 from orthanc_ups.management.templates import read_templates
+from orthanc_ups.rules.routes import RuleRoutes
 from tests.support.fake_management import (
     FakeClock,
     FakeDesk,
@@ -60,7 +61,7 @@ class Desk:
             Rights(self.users, AeTitles()),
             Origins(self.allowed_origins),
         )
-        self.api = ManagementApi(self.ports)
+        self.api = ManagementApi(self.ports, RuleRoutes(None).routes())
 
     def answer(
         self,

@@ -27,6 +27,7 @@ from orthanc_ups.delivery.documents import (
 )
 from orthanc_ups.delivery.port import Burst, Endpoint
 from orthanc_ups.delivery.queue import BurstAt
+from orthanc_ups.rules.memory import Memory, RuleRecord, decode_memory, encode_memory
 from orthanc_ups.store.choice import move_worklist
 from orthanc_ups.store.documents import decode, decode_events, decode_log, encode, encode_events, encode_log
 from orthanc_ups.store.memory import InMemoryEntries
@@ -116,6 +117,18 @@ LETTERS: Final = Batch(
     CLAIMED,
 )
 OVERFLOW: Final = (state_report(12, "SCHEDULED", "AI1", at=CREATED),)
+MEMORY: Final = Memory(
+    cursor=4711,
+    unstable={"series/93034833-163e42c3-bc9a428b-194620cf-2c5799e5": CREATED},
+    ended_at=CLAIMED,
+    studies={"8a8cf898-ca27c490-d0c7058c-929d0581-2bbf104d": "1.2.3.44"},
+    records={
+        "AI on chest CT": RuleRecord(
+            12, last_at=CLAIMED, last="series 1.2.3.4 is stable: created workitem 2.25.71"
+        )
+    },
+    revision=7,
+)
 NODE: Final = Node("5f0c6c2d8a534c51a3a0f1f0c7b5a811", "pacs1", 4711, "0b9d1e4e63a94cb3b79f3b9c4a4e2c10")
 IDENTITY: Final = "d3b07384d113edec49eaa6238ad5ff00"
 
@@ -165,6 +178,7 @@ DOCUMENTS: Final[dict[str, Callable[[], bytes]]] = {
     "subscriber/AI1": lambda: encode_log(LOG),
     "delivery/AI1": lambda: encode_progress("AI1", 88, PROGRESS),
     "dead/AI1/dimse/101": lambda: encode_batch(LETTERS, 1),
+    "note/rules": lambda: encode_memory(MEMORY),
     "worklist": lambda: asyncio.run(header_document()),
     "node": lambda: asyncio.run(node_document()),
     "move": lambda: asyncio.run(move_document()),
@@ -194,6 +208,7 @@ def test_the_examples_are_read_back() -> None:
     assert decode_log(EXAMPLES["subscriber/AI1"].encode()) == LOG
     assert decode_progress(EXAMPLES["delivery/AI1"].encode()) == ("AI1", 88, PROGRESS)
     assert decode_batch(EXAMPLES["dead/AI1/dimse/101"].encode()) == LETTERS
+    assert decode_memory(EXAMPLES["note/rules"].encode()) == MEMORY
     assert read_tombstone(EXAMPLES["workitem/2.25.70"].encode()) == ("2.25.70", TOMBSTONE)
 
 

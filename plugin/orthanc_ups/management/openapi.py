@@ -24,6 +24,7 @@ _INTRODUCTION: Final = (
     "(`Ups.AllowedOrigins`)."
 )
 _PATH_PARAMETERS: Final[Mapping[str, dict[str, Any]]] = {
+    "rule": {"schema": {"type": "string"}, "description": "Name of a rule of `Ups.Rules`."},
     "uid": {"schema": {"type": "string"}, "description": "SOP Instance UID of the workitem."},
     "ae": {
         "schema": {"type": "string", "maxLength": 16},

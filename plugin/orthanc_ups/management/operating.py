@@ -16,6 +16,7 @@ from ..dimse.scu import DimseChannel
 from ..orthanc.local_zone import local_zone
 from ..orthanc.loopback import Loopback
 from ..orthanc.modalities import OrthancModalities
+from ..rules.routes import RuleRoutes, RunningRules
 from ..service import UpsService
 from ..settings import Settings, Surroundings
 from ..transfer.routes import Transfer
@@ -114,6 +115,7 @@ def management(
     origins: Origins,
     admission: Admission,
     more_warnings: Callable[[], Sequence[str]] = tuple,
+    rules: RunningRules | None = None,
 ) -> tuple[ManagementApi, Activity]:
     """Build the management API and the record of what went on that its charts show."""
     activity = Activity(service.counters.all)
@@ -134,4 +136,4 @@ def management(
         more_warnings=more_warnings,
     )
     transfer = Transfer(service.exporter, service.intake)
-    return ManagementApi(ports, transfer.routes()), activity
+    return ManagementApi(ports, (*transfer.routes(), *RuleRoutes(rules).routes())), activity

@@ -42,11 +42,14 @@ _LOOK: Final = (
     "GET /templates",
     "GET /prefill",
     "GET /links",
+    "GET /rules",
+    "GET /rules/{rule}/backfill",
 )
 _ACT: Final = (
     "POST /workitems",
     "PUT /workitems/{uid}",
     "POST /workitems/{uid}/claim",
+    "POST /rules/test",
     "POST /workitems/{uid}/complete",
     "POST /workitems/{uid}/cancel",
     "POST /workitems/{uid}/request-cancel",
@@ -68,6 +71,8 @@ _ACT_FOR_AE: Final = (
 _ADMINISTER: Final = (
     "DELETE /workitems/{uid}",
     "DELETE /workitems/{uid}/subscribers/{ae}/lock",
+    "POST /rules/{rule}/backfill",
+    "DELETE /rules/{rule}/backfill",
     "GET /export",
     "GET /import",
     "POST /import",

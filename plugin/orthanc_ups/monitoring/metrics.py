@@ -61,6 +61,16 @@ _FATES: Final = {
     "repeated": "Events sent once more because an operator asked for it",
 }
 
+_BY_RULES: Final = {
+    "created": "Workitems that rules created",
+    "updated": "Workitems that rules updated",
+    "completed": "Workitems that rules completed",
+    "canceled": "Workitems that rules canceled",
+    "asked": "Performers whom rules asked to cancel",
+    "failed": "Times that what a rule was to do was refused",
+    "stopped": "Times that a rule was stopped because it fed itself",
+}
+
 
 class Kind(Enum):
     """What a metric does: counters only grow (from zero at each start), gauges rise and fall."""
@@ -140,6 +150,9 @@ METRICS: Final = (
     _counter("restores", "Times that the worklist was deleted in Orthanc and written back"),
     _counter("rebuilds", "Times that the projection failed and was rebuilt"),
     _counter("uploads_refused", "Uploads of UPS objects that were refused"),
+    _counter("rules_fired", "Times that a rule did something"),
+    *(_counter(f"rules_{name}", meaning) for name, meaning in _BY_RULES.items()),
+    _gauge("rules_waiting", "Series, studies and patients that rules wait for until they are stable"),
 )
 """Every metric, in the order of docs/metrics.md."""
 
@@ -155,6 +168,7 @@ METER_READINGS: Final = (
     "ups_store_silent",
     "ups_projection_broken",
     "ups_uploads_refused_total",
+    "ups_rules_waiting",
 )
 """Metrics that are simply asked for when they are published."""
 
@@ -360,6 +374,7 @@ class Interfaces:
     http: HttpPort
     health: Health
     sockets: WebSocketChannel
+    rules_waiting: Callable[[], int]
 
 
 def meters(interfaces: Interfaces, instruments: Instruments) -> Mapping[str, Callable[[], float]]:
@@ -373,6 +388,7 @@ def meters(interfaces: Interfaces, instruments: Instruments) -> Mapping[str, Cal
         "ups_http_port_open": lambda: interfaces.http.is_open,
         "ups_web_sockets": lambda: sum(1 for _ in interfaces.sockets.connections()),
         "ups_uploads_refused_total": instruments.uploads_refused,
+        "ups_rules_waiting": interfaces.rules_waiting,
     }
 
 

@@ -21,7 +21,7 @@ from ..core.workitem import Workitem
 from ..orthanc.loopback import Loopback
 from ..service import UpsService
 from ..store.port import StoreUnavailable
-from .archive import Archive
+from .archive import Archive, is_identifier
 from .backfill import Backfill
 from .causes import Cause, When
 from .definitions import SiteRule
@@ -174,41 +174,34 @@ class Automation:
         """A rule by its name."""
         return next((rule for rule in self.rules if rule.name == name), None)
 
-    async def test(self, identifier: str) -> list[dict[str, Any]]:
-        """What each rule would do because of a study, series, instance or workitem, and why not.
-
-        ``identifier``: a DICOM UID, or Orthanc's. Raises LookupError if there is no such thing.
-        """
-        causes = await self.causes(identifier)
+    async def test(self, causes: Mapping[When, Sequence[Cause]]) -> list[dict[str, Any]]:
+        """What each rule would do because of causes, and why not."""
         return [await self._tested(rule, causes) for rule in self.rules]
 
-    async def causes(self, identifier: str) -> Mapping[When, Sequence[Cause]]:
-        """All that could fire rules in a study, or the end of a workitem. Raises LookupError."""
-        workitem = self._desk.workitem(identifier)
-        if workitem is not None:
-            if not workitem.state.is_final:
-                raise LookupError(
-                    f"workitem {identifier} is {workitem.state.value}: only its end fires rules"
-                )
-            end = end_of(workitem, self._environment.now().tzinfo)
-            return {end.when: [end]}
-        found = await self._resource(identifier)
-        if found is None:
-            raise LookupError(f'there is no study, series, instance or workitem "{identifier}"')
-        return await self._causes_in(*found)
+    def end_of(self, uid: str) -> Mapping[When, Sequence[Cause]]:
+        """The end of a workitem. Raises LookupError if there is none."""
+        workitem = self._desk.workitem(uid)
+        if workitem is None:
+            raise LookupError(f'there is no workitem "{uid[:64]}"')
+        if not workitem.state.is_final:
+            raise LookupError(f"workitem {uid} is {workitem.state.value}: only its end fires rules")
+        end = end_of(workitem, self._environment.now().tzinfo)
+        return {end.when: [end]}
 
-    async def _resource(self, identifier: str) -> tuple[str, str] | None:
+    async def locate(self, identifier: str) -> tuple[str, str] | None:
+        """Level and Orthanc identifier of a resource, by DICOM UID or by that identifier."""
         levels = ("study", "series", "instance", "patient")
         by_uid = await self._archive.lookup(identifier)
         for level in levels:
             if level in by_uid:
                 return level, by_uid[level]
-        for level in levels:
+        for level in levels if is_identifier(identifier) else ():
             if await self._archive.resource(level, identifier) is not None:
                 return level, identifier
         return None
 
-    async def _causes_in(self, level: str, identifier: str) -> Mapping[When, Sequence[Cause]]:
+    async def causes_in(self, level: str, identifier: str) -> Mapping[When, Sequence[Cause]]:
+        """All that could fire rules in a resource, at most some hundreds of each kind."""
         causes: dict[When, list[Cause]] = {}
         kinds = {rule.when for rule in self.rules}
         order = ("patient", "study", "series", "instance")

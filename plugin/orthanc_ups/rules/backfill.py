@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from ..core.states import State
 from ..core.statuses import UpsError
@@ -132,13 +132,3 @@ class Backfill:
                     yield end_of(workitem, self._surround.now().tzinfo)
             after = (page[-1].ended or 0.0, page[-1].created)
             await asyncio.sleep(0)
-
-    def report(self) -> dict[str, Any]:
-        """How far it is, for people and programs."""
-        return {
-            "running": self.is_running,
-            "done": self.done,
-            "total": self.total,
-            "fired": self.fired,
-            "error": self.error,
-        }
