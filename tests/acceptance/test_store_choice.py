@@ -252,3 +252,29 @@ def test_values_that_are_no_entries_are_named_by_their_store_and_the_rest_is_ser
             assert f"Entry {key} of the store is not readable" in log
         assert "metadata" not in log.split("workitem/1.2.3")[1]
         assert "Traceback" not in log
+
+
+@pytest.mark.parametrize("store", ["key-value", "metadata"])
+def test_an_administrator_can_look_at_what_is_stored_and_no_transaction_uid_stands_there(
+    suite: str, store: str
+) -> None:
+    if store == "key-value" and not HAS_KEY_VALUE_STORES[suite]:
+        pytest.skip("Orthanc 1.12.7 has no key-value stores")
+    with RealOrthanc(suite, with_store(store)) as orthanc:
+        web = client(orthanc)
+        uid = web.create()
+        transaction = web.claim(uid)
+        assert web.post(f"/workitems/{GLOBAL}/subscribers/WATCHER").status_code == 201
+        storage = get(orthanc, "/ups/api/storage")
+        assert storage["store"] == store
+        counts = {kind["kind"]: kind["entries"] for kind in storage["kinds"]}
+        assert (counts["workitem"], counts["subscriber"], counts["worklist"]) == (1, 1, 1)
+        assert storage["entries"] == sum(counts.values())
+        entry = get(orthanc, f"/ups/api/storage/entry?key=workitem/{uid}")
+        assert text(entry["document"]["attributes"], tags.STATE) == "IN PROGRESS"
+        entries = get(orthanc, "/ups/api/storage/entries?limit=1000")
+        assert not entries["more"]
+        for stored in entries["entries"]:
+            answer = requests.get(f"{orthanc.base_url}/ups/api/storage/entry?key={stored['key']}", timeout=30)
+            assert answer.status_code == 200, answer.text
+            assert transaction not in answer.text

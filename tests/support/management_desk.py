@@ -15,8 +15,10 @@ from orthanc_ups.dicomweb.request import WebRequest
 from orthanc_ups.dicomweb.response import WebResponse
 from orthanc_ups.dicomweb.rights import Rights
 from orthanc_ups.management.api import ManagementApi, Ports
+from orthanc_ups.management.storage import Storage
 from orthanc_ups.management.templates import read_templates
 from orthanc_ups.rules.routes import RuleRoutes
+from orthanc_ups.store.memory import InMemoryEntries
 from tests.support.fake_management import (
     FakeClock,
     FakeDesk,
@@ -61,7 +63,8 @@ class Desk:
             Rights(self.users, AeTitles()),
             Origins(self.allowed_origins),
         )
-        self.api = ManagementApi(self.ports, RuleRoutes(None).routes())
+        storage = Storage(InMemoryEntries(), self.clock.now)
+        self.api = ManagementApi(self.ports, (*storage.routes(), *RuleRoutes(None).routes()))
 
     def answer(
         self,

@@ -590,6 +590,51 @@ class System(TypedDict):
     aes: list[str]
 
 
+# --- what is stored ---
+
+
+class StoredKind(TypedDict):
+    """Entries of one kind; bytes are those of their documents."""
+
+    kind: str
+    meaning: str
+    entries: int
+    bytes: int
+
+
+class StorageJson(TypedDict):
+    """What is stored where."""
+
+    store: Annotated[str, Meta(extra_json_schema={"enum": ["key-value", "metadata"]})]
+    location: Annotated[str, Meta(description="Where in Orthanc, in words.")]
+    entries: int
+    bytes: int
+    kinds: list[StoredKind]
+    counted_at: Time
+
+
+class StoredEntryJson(TypedDict):
+    """An entry without its document."""
+
+    key: str
+    kind: str
+    version: str
+    bytes: int
+
+
+class StoredEntriesJson(TypedDict):
+    """Some entries."""
+
+    entries: list[StoredEntryJson]
+    more: bool
+
+
+class StoredDocument(StoredEntryJson):
+    """An entry: its document as JSON, or as text if it is not JSON."""
+
+    document: Any
+
+
 # --- transfer ---
 
 

@@ -247,3 +247,19 @@ class LinksQuery(Struct):
 
     study: Annotated[str, Meta(description="Study Instance UID.")] = ""
     series: Annotated[str, Meta(description="Series Instance UID.")] = ""
+
+
+# --- what is stored ---
+
+
+class EntriesQuery(Struct):
+    """Some of the stored entries."""
+
+    kind: Annotated[str, Meta(description="Only of this kind, such as `dead`.")] = ""
+    limit: Annotated[int, Meta(ge=1, le=5_000, description="At most so many.")] = 100
+
+
+class EntryQuery(Struct):
+    """Which entry."""
+
+    key: Annotated[str, Meta(description="Such as `workitem/2.25.71`.")]

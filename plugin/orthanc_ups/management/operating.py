@@ -26,6 +26,7 @@ from .api import ManagementApi, Ports
 from .inspection import LoopbackResources, ServiceInspection
 from .ports import Facts, Listener
 from .routing import Admission
+from .storage import Storage
 from .templates import late_policy, read_templates
 
 
@@ -136,4 +137,6 @@ def management(
         more_warnings=more_warnings,
     )
     transfer = Transfer(service.exporter, service.intake)
-    return ManagementApi(ports, (*transfer.routes(), *RuleRoutes(rules).routes())), activity
+    storage = Storage(service.entries, ports.clock.now)
+    more = (*storage.routes(), *transfer.routes(), *RuleRoutes(rules).routes())
+    return ManagementApi(ports, more), activity

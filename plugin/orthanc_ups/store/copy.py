@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -231,6 +231,20 @@ class CopiedEntries:
                     and copied.pop(entry.key, None) != entry.version
                 ):
                     self.copy.put(entry)
+
+    def scan(self) -> AsyncGenerator[list[Entry], None]:
+        """As ``RestorableEntries``."""
+        return self._entries.scan()
+
+    @property
+    def name(self) -> str:
+        """As ``RestorableEntries``."""
+        return self._entries.name
+
+    @property
+    def location(self) -> str:
+        """As ``RestorableEntries``."""
+        return self._entries.location
 
     async def read(self, key: str) -> Entry | None:
         """As the port. What is found may be a write whose answer was lost, so it is copied too."""

@@ -17,7 +17,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeVar
@@ -49,6 +49,7 @@ class KeyValueEntries:
     """
 
     name: Final = "key-value"
+    location: Final = f'the key-value store "{_STORE}" of Orthanc'
     exposed: Final = False
     incomplete: frozenset[int] = frozenset()
 
@@ -106,6 +107,11 @@ class KeyValueEntries:
             chunk, at_end = await self._call(lambda: _next_entries(iterator))
             if chunk:
                 yield chunk
+
+    async def scan(self) -> AsyncGenerator[list[Entry], None]:
+        """As ``load``, which changes nothing here."""
+        async for chunk in self.load():
+            yield chunk
 
     async def read(self, key: str) -> Entry | None:
         """One entry as the store has it now."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
 from typing import Final, Self
 
@@ -37,6 +37,8 @@ class InMemoryEntries:
         calls: how often each method was called.
     """
 
+    name: Final = "memory"
+    location: Final = "the memory of a test"
     exposed: Final = True
 
     def __init__(self) -> None:
@@ -59,6 +61,11 @@ class InMemoryEntries:
         entries = [Entry(key, *_seen(stored)) for key, stored in self._shared.documents.items()]
         for start in range(0, len(entries), _CHUNK):
             yield entries[start : start + _CHUNK]
+
+    async def scan(self) -> AsyncGenerator[list[Entry], None]:
+        """As ``load``."""
+        async for chunk in self.load():
+            yield chunk
 
     async def read(self, key: str) -> Entry | None:
         """One entry. Raises StoreUnavailable, or ShelvesLost if it was lost."""

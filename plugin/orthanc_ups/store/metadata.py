@@ -6,7 +6,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Set
+from collections.abc import AsyncGenerator, AsyncIterator, Set
+from contextlib import aclosing
 from typing import Final, NamedTuple
 
 from ..orthanc.loopback import Loopback, Reply, refused
@@ -45,6 +46,13 @@ class OrthancEntries:
 
     name: Final = "metadata"
     exposed: Final = True
+
+    @property
+    def location(self) -> str:
+        """Where in Orthanc the entries are, in words."""
+        count = self._shelf_set.count
+        instances = "one instance" if count == 1 else f"{count} instances"
+        return f'the metadata of {instances} of the patient "{shelves.PATIENT_ID}"'
 
     def __init__(self, loopback: Loopback, uploads: Uploads | None = None) -> None:
         """Prepare, without sending anything. ``uploads`` lets our own shelves pass the guard of uploads."""
@@ -104,18 +112,19 @@ class OrthancEntries:
         self._incomplete = frozenset(incomplete)
         self._complete = set(range(self._shelf_set.count)) - incomplete
 
-    async def scan(self) -> AsyncIterator[list[Entry]]:
+    async def scan(self) -> AsyncGenerator[list[Entry], None]:
         """Every entry, one shelf at a time, only to look at them. Raises StoreUnavailable."""
         candidates: dict[str, int] = {}
-        async for shelf, stored in self._each_shelf():
-            yield self._entries_of(shelf, stored, candidates)
+        async with aclosing(self._each_shelf()) as each:
+            async for shelf, stored in each:
+                yield self._entries_of(shelf, stored, candidates)
 
     @property
     def incomplete(self) -> frozenset[int]:
         """Shelves that lack some of their entries. At the very first start this is the first one."""
         return self._incomplete
 
-    async def _each_shelf(self) -> AsyncIterator[tuple[int, dict[int, bytes]]]:
+    async def _each_shelf(self) -> AsyncGenerator[tuple[int, dict[int, bytes]], None]:
         """What stands on each shelf; Orthanc reads the next ones on threads of its own while one is worked on."""
         coming: deque[asyncio.Task[dict[int, bytes]]] = deque()
         try:

@@ -8,7 +8,7 @@ the next write of that entry must show.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -74,6 +74,20 @@ class RestorableEntries(Entries, Protocol):
 
     ``load`` also finds out which shelves are incomplete; ``missing`` looks at any later time.
     """
+
+    @property
+    def name(self) -> str:
+        """As in ``Ups.Store``."""
+        ...
+
+    @property
+    def location(self) -> str:
+        """Where in Orthanc the entries are, in words."""
+        ...
+
+    def scan(self) -> AsyncGenerator[list[Entry], None]:
+        """Every entry, in chunks, only to look at them: changes nothing, unlike ``load``; may be called any time."""
+        ...
 
     @property
     def exposed(self) -> bool:

@@ -17,6 +17,7 @@ from orthanc_ups.management.explorer_files import explorer_files
 from orthanc_ups.management.openapi import description
 from orthanc_ups.management.ports import ORDERS
 from orthanc_ups.management.routing import Route
+from orthanc_ups.management.storage import Storage
 from orthanc_ups.rules.routes import RuleRoutes
 from orthanc_ups.transfer.routes import Transfer
 from tests.support.fake_management import (
@@ -51,7 +52,9 @@ def routes() -> tuple[Route, ...]:
         Origins(()),
     )
     transfer = Transfer(cast("Any", None), cast("Any", None))
-    return ManagementApi(ports, (*transfer.routes(), *RuleRoutes(None).routes())).routes
+    storage = Storage(cast("Any", None), clock.now)
+    more = (*storage.routes(), *transfer.routes(), *RuleRoutes(None).routes())
+    return ManagementApi(ports, more).routes
 
 
 DESCRIPTION: dict[str, Any] = description(routes())
