@@ -19,8 +19,8 @@ help: ## list the targets
 run: ## start Orthanc with the plugin and orthanc.json (SUITE=forky or trixie); data in .data/
 	@python3 tools/run.py --suite $(SUITE) orthanc.json
 
-demo: $(READY) ## play the main job against the Orthanc of `make run`
-	@$(PYTHON) -m tools.demo
+demo: ## play the main job against the Orthanc of `make run`
+	@docker/native.sh python --suite $(SUITE) -m tools.demo
 
 # Three processes on two cores: two drive a real Orthanc each, and wait for it half of the time; the third computes.
 test: lint fetch programs ## everything that CI runs

@@ -177,7 +177,8 @@ EOF
 
 update_package_lists() {
     local apt="$1" log="$1/update.log"
-    LC_ALL=C apt-get -c "$apt/apt.conf" update --error-on=any 2>&1 | tee "$log" >&2 && return
+    LC_ALL=C apt-get -c "$apt/apt.conf" update --quiet --error-on=any >"$log" 2>&1 && return
+    grep '^[EW]:' "$log" >&2 || true
     if grep -q -i -E 'expired|not valid yet|no longer valid' "$log"; then
         die "the mirror's index of $suite is out of date (or this host's clock is wrong); set ORTHANC_UPS_ACCEPT_EXPIRED=1 to use it all the same"
     fi
@@ -210,15 +211,19 @@ fetch_packages() {
         printf 'Package: %s\nStatus: install ok installed\nArchitecture: all\nMulti-Arch: foreign\nVersion: 9999\n\n' \
             "${NOT_FETCHED[@]}" >"$apt/status"
     fi
-    apt-get -c "$apt/apt.conf" install --yes --download-only --no-install-recommends "$@" >&2 ||
+    # What apt says about it is hundreds of lines, of which one tells a user something.
+    if ! LC_ALL=C apt-get -c "$apt/apt.conf" install --quiet --yes --download-only --no-install-recommends "$@" \
+            >"$apt/download.log" 2>&1; then
+        grep -E '^([EW]:|Err:|  )' "$apt/download.log" >&2 || true
         die "cannot download packages of $suite: $*"
-    say "unpacking"
+    fi
+    say "$(sed -n 's/^Fetched \(.* [kM]B\) in .*/received \1/p' "$apt/download.log"), unpacking"
     for package in "$apt"/archives/*.deb; do unpack "$package"; done
     rm -rf "$apt"
 }
 
 fetch_root() {
-    say "fetching Orthanc for Debian $suite into $root"
+    say "fetching Orthanc for Debian $suite (about 70 MB) into $root"
     fetch_packages "${PACKAGES[@]}"
     locate_programs
     make_locale
@@ -227,7 +232,7 @@ fetch_root() {
 
 # The import at the end proves the installation and leaves compiled modules for a quick start.
 fetch_site() {
-    say "installing requirements.txt into $site"
+    say "installing requirements.txt (about 15 MB) into $site"
     rm -rf "$site"
     locate_programs
     (
@@ -277,7 +282,7 @@ fetch_programs() {
     if [[ ! -e "$root/complete" ]]; then
         lock_suite
         if [[ ! -e "$root/complete" ]]; then
-            say "fetching a browser, nginx, PostgreSQL and DCMTK for the tests into $root"
+            say "fetching a browser, nginx, PostgreSQL and DCMTK for the tests (about 150 MB) into $root"
             fetch_packages "${PROGRAMS[@]}"
             touch "$root/complete"
         fi
