@@ -11,7 +11,7 @@ READY := $(VENV)/requirements-dev.installed
 export ORTHANC_UPS_SUITES := $(SUITES)
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint unit acceptance bench torture fetch programs fresh clean distclean
+.PHONY: help run demo test lint unit acceptance bench torture fetch programs dist lock fresh clean distclean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
@@ -48,6 +48,12 @@ fetch: ## download Orthanc for the tests
 
 programs: $(READY) ## download what tests run beside Orthanc and this host has not: browser, nginx, PostgreSQL, DCMTK
 	@$(PYTHON) -m tests.support.programs
+
+dist: $(READY) ## build archive, wheel and their hashes in dist/
+	@$(PYTHON) -m tools.dist
+
+lock: $(READY) ## write requirements.lock from requirements.txt
+	@$(PYTHON) -m tools.lock
 
 fresh: ## make empty Debian machines and do there what README says (needs root and mmdebstrap)
 	python3 -m tools.fresh

@@ -31,6 +31,7 @@
 #   ORTHANC_UPS_CACHE           where downloads are kept (default: ${XDG_CACHE_HOME:-~/.cache}/orthanc-ups,
 #                               for root /var/cache/orthanc-ups, as PostgreSQL runs as another user)
 #   ORTHANC_UPS_MORE_PACKAGES   further Debian packages for the tree, such as orthanc-postgresql (default: none)
+#   ORTHANC_UPS_SITE            folder of Python packages for Orthanc (default: requirements.txt, installed in the cache)
 #   ORTHANC_UPS_HOME            where plugin/ stands (default: this checkout)
 #   ORTHANC_UPS_DATA            where Orthanc keeps its data (default: .data/SUITE of this checkout)
 #   DEBIAN_MIRROR               base address of a Debian mirror (default: the one that this host's apt uses)
@@ -107,7 +108,7 @@ dicom_dictionaries() {
 # Everything in the tree that looks for files under /usr is pointed into the tree.
 enter_tree() {
     unset LD_PRELOAD LD_LIBRARY_PATH PYTHONSTARTUP PYTHONDONTWRITEBYTECODE
-    export PYTHONHOME="$root/usr" PYTHONPATH="$site" PYTHONTZPATH="$root/usr/share/zoneinfo"
+    export PYTHONHOME="$root/usr" PYTHONPATH="${ORTHANC_UPS_SITE-$site}" PYTHONTZPATH="$root/usr/share/zoneinfo"
     export LOCPATH="$root/usr/lib/locale" GCONV_PATH="$root/usr/lib/x86_64-linux-gnu/gconv"
     DCMDICTPATH="$(dicom_dictionaries)"
     export DCMDICTPATH ORTHANC_PLUGINS="$plugins" ORTHANC_UPS_HOME="${ORTHANC_UPS_HOME:-$HOME_DIR}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Says in one line which Python packages are missing, before anything imports them."""
+"""Takes Python packages from a release archive, and says in one line which are missing, before they are imported."""
 
 from __future__ import annotations
 
@@ -11,24 +11,40 @@ from typing import Final
 
 PACKAGES: Final = ("aiohttp", "defusedxml", "msgspec", "orjson", "pydicom", "pynetdicom")
 _OLDEST: Final = (3, 11)
-_REQUIREMENTS: Final = Path(__file__).resolve().parents[3] / "requirements.txt"
+_RELEASE: Final = Path(__file__).resolve().parents[3]
+_VERSION: Final = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 
-def ensure(error: Callable[[str], object], packages: tuple[str, ...] = PACKAGES) -> None:
-    """Import every package. Raises SystemExit, which ends Orthanc's start, with a line to ``error``."""
-    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+def ensure(
+    error: Callable[[str], object], packages: tuple[str, ...] = PACKAGES, release: Path = _RELEASE
+) -> None:
+    """Import every package: of the archive's folder ``site``, if it is there, else of Orthanc's Python.
+
+    ``release`` is where the plugin's folder stands. Raises SystemExit, which ends Orthanc's start, with a line to
+    ``error``.
+    """
     if sys.version_info < _OLDEST:
-        error(f"UPS: Orthanc's Python is {version}, expected 3.11 or later")
+        error(f"UPS: Orthanc's Python is {_VERSION}, expected 3.11 or later")
         raise SystemExit(1)
+    site = release / "site" / f"python{_VERSION}"
+    if site.is_dir() and str(site) not in sys.path:
+        sys.path.insert(0, str(site))
     problems = [problem for name in packages if (problem := _problem(name))]
     if problems:
-        source = f"--requirement {_REQUIREMENTS}" if _REQUIREMENTS.exists() else " ".join(packages)
         error(
-            f"UPS: Python packages are missing for Orthanc's Python {version}: {', '.join(problems)}. "
-            f"Install them, for example by: python{version} -m pip install {source}; "
-            "a folder of their own must be named in PYTHONPATH"
+            f"UPS: Python packages are missing for Orthanc's Python {_VERSION}: {', '.join(problems)}. "
+            f"{_advice(packages, release)}"
         )
         raise SystemExit(1)
+
+
+def _advice(packages: tuple[str, ...], release: Path) -> str:
+    requirements = release / "requirements.txt"
+    source = f"--requirement {requirements}" if requirements.exists() else " ".join(packages)
+    pip = f"python{_VERSION} -m pip install {source}"
+    brought = sorted(folder.name for folder in release.glob("site/python3*"))
+    archive = f" (the archive brings them for {', '.join(brought)} only)" if brought else ""
+    return f"Install them, for example by: {pip}{archive}; a folder of their own must be named in PYTHONPATH"
 
 
 def _problem(name: str) -> str:

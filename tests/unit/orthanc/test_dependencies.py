@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,3 +39,22 @@ def test_every_missing_package_is_named_in_one_line_with_the_command(
 def test_the_packages_are_those_of_the_requirements() -> None:
     required = (CHECKOUT / "requirements.txt").read_text()
     assert [name for name in PACKAGES if f"\n{name}==" not in f"\n{required}"] == []
+
+
+def test_an_archive_brings_its_own_for_each_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They come before those of the system, whose versions nobody has tested."""
+    monkeypatch.setattr("sys.path", list(sys.path))
+    site = tmp_path / "site" / f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    site.mkdir(parents=True)
+    (site / "brought_along.py").touch()
+    ensure(pytest.fail, ("brought_along",), tmp_path)
+    assert sys.path[0] == str(site)
+
+
+def test_an_archive_without_those_of_this_python_says_so(tmp_path: Path) -> None:
+    (tmp_path / "site" / "python3.9").mkdir(parents=True)
+    lines: list[str] = []
+    with pytest.raises(SystemExit):
+        ensure(lines.append, ("no_such_package",), tmp_path)
+    (line,) = lines
+    assert "the archive brings them for python3.9 only" in line

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What a release is made of: one version, pinned and hashed dependencies, the same bytes from the same files."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from importlib.metadata import metadata
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from orthanc_ups import __version__
+from orthanc_ups.orthanc.dependencies import PACKAGES
+from tests.unit.test_architecture import CHECKOUT
+from tools import dist, lock
+
+PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
+LICENCES = (CHECKOUT / "docs" / "licences.md").read_text()
+
+
+def test_the_version_is_written_in_one_file() -> None:
+    assert PROJECT["project"]["dynamic"] == ["version"]
+    assert __version__ == dist.VERSION
+
+
+def test_the_changelog_speaks_of_what_is_coming_or_of_this_version() -> None:
+    """Keep a Changelog: newest first, each with its date."""
+    heads = re.findall(r"^## (.+)$", (CHECKOUT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert heads[0] == "[Unreleased]" or heads[0].startswith(f"[{__version__}] - ")
+    assert all(re.fullmatch(r"\[[\w.]+\] - \d{4}-\d\d-\d\d", head) for head in heads[1:])
+
+
+def test_the_lock_is_that_of_the_requirements() -> None:
+    """If this fails: ``make lock``."""
+    locked = re.findall(r"^(\w.*?)(?: \\)?$", lock.LOCK.read_text(), re.MULTILINE)
+    assert locked == lock.lines()
+
+
+def test_every_locked_requirement_has_a_hash() -> None:
+    assert [
+        block for block in dist._locked_blocks() if not re.search(r"--hash=sha256:[0-9a-f]{64}", block)
+    ] == []
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_the_wheel_asks_for_what_is_pinned(name: str) -> None:
+    asked = {
+        requirement.name: requirement for requirement in map(Requirement, PROJECT["project"]["dependencies"])
+    }
+    pins = {pin.name: pin for pin in map(Requirement, lock.lines())}
+    (version,) = pins[name].specifier
+    assert asked[name].specifier.contains(version.version)
+
+
+def test_markers_are_decided_for_the_python_that_is_aimed_at() -> None:
+    """Pip would decide them for the Python that runs it."""
+    assert not any("typing_extensions" in wanted for wanted in lock.requirements("3.14"))
+    assert any("typing_extensions" in wanted for wanted in lock.requirements("3.11"))
+
+
+def test_an_archive_does_not_depend_on_times_and_modes_of_this_host(tmp_path: Path) -> None:
+    packed = []
+    for order, mode in ((("b", "a"), 0o600), (("a", "b"), 0o755)):
+        root = tmp_path / str(mode) / "release-1"
+        root.mkdir(parents=True)
+        for name in order:
+            (root / name).write_text(name)
+            (root / name).chmod(mode)
+            os.utime(root / name, (mode, mode))
+        packed.append(dist._packed(root))
+    assert packed[0] == packed[1]
+
+
+@pytest.mark.parametrize("pin", lock.lines())
+def test_the_licence_of_each_dependency_stands_in_the_table(pin: str) -> None:
+    """Its licence allows to ship it with a work under AGPL-3.0-or-later."""
+    requirement = Requirement(pin)
+    row = re.search(rf"^\| {re.escape(requirement.name)} \| (.+?) \|", LICENCES, re.MULTILINE)
+    assert row, f"{requirement.name} is missing in docs/licences.md"
+    if requirement.marker is None or requirement.marker.evaluate():
+        assert row[1] == dist.licence_of(metadata(requirement.name))  # type: ignore[arg-type]
+
+
+def test_the_list_of_parts_names_each_with_its_version_and_hash() -> None:
+    """CycloneDX 1.5."""
+    parts = [(Path(), metadata(name)) for name in PACKAGES]
+    bill = dist.bill_of_materials(parts)  # type: ignore[arg-type]
+    assert [component["name"] for component in bill["components"]] == list(PACKAGES)
+    assert all(component["version"] and component["properties"] for component in bill["components"])
+    assert bill["metadata"]["component"]["version"] == __version__

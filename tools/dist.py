@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Build what a release consists of, into dist/: the wheel, the archive to unpack beside an Orthanc, their hashes.
+
+    python -m tools.dist          two builds of one commit are equal to the byte
+
+The archive holds the plugin, its dependencies for CPython 3.11 to 3.14 (x86-64), a sample configuration, the papers,
+the licences of everything, a list of its parts (CycloneDX) and checksums.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import uuid
+from collections.abc import Iterator
+from email.message import Message
+from email.parser import Parser
+from pathlib import Path
+from typing import Any, Final
+
+from tools.lock import CHECKOUT, LOCK, PYTHONS, for_python, pip, requirements
+
+NAME: Final = "orthanc-ups"
+VERSION: Final = re.findall(
+    r'^__version__ = "(.+)"$', (CHECKOUT / "plugin/orthanc_ups/__init__.py").read_text(), re.MULTILINE
+)[0]
+PAPERS: Final = (
+    "README.md",
+    "CHANGELOG.md",
+    "SECURITY.md",
+    "LICENSE",
+    "requirements.txt",
+    "requirements.lock",
+    "orthanc.json",
+)
+_MACHINE: Final = "x86_64"
+_OLDEST_ZIP: Final = 315_532_800  # 1980: a wheel cannot be older
+_NOT_SHIPPED: Final = ("__pycache__", "bin")
+
+
+def main() -> int:
+    """Build everything; prints what was built."""
+    parser = argparse.ArgumentParser(
+        prog="tools.dist", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--into", type=Path, default=CHECKOUT / "dist", help="folder (default: dist)")
+    folder = parser.parse_args().into
+    folder.mkdir(parents=True, exist_ok=True)
+    built = [build_wheel(folder), build_archive(folder)]
+    (folder / "SHA256SUMS").write_text(
+        "".join(f"{_sha256(file.read_bytes())}  {file.name}\n" for file in built)
+    )
+    for file in built:
+        print(f"{file} ({file.stat().st_size / 1e6:.1f} MB)")
+    return 0
+
+
+def moment() -> int:
+    """When this version was made, in seconds: $SOURCE_DATE_EPOCH, else that of the commit."""
+    known = os.environ.get("SOURCE_DATE_EPOCH")
+    if known is None:
+        shown = subprocess.run(
+            ["git", "log", "-1", "--format=%ct"], cwd=CHECKOUT, capture_output=True, text=True
+        )
+        known = shown.stdout.strip() if shown.returncode == 0 else "0"
+    return max(int(known or 0), _OLDEST_ZIP)
+
+
+# --- the wheel ---
+
+
+def build_wheel(folder: Path) -> Path:
+    """For ``pip install``: the plugin alone, which names its dependencies."""
+    with tempfile.TemporaryDirectory() as made:
+        source, target = Path(made, "source"), Path(made, "wheel")
+        source.mkdir()
+        for name in ("pyproject.toml", "README.md", "LICENSE"):
+            shutil.copyfile(CHECKOUT / name, source / name)
+        _copy_tree(CHECKOUT / "plugin", source / "plugin")
+        os.environ["SOURCE_DATE_EPOCH"] = str(moment())
+        pip("wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", target, source)
+        (wheel,) = target.glob("*.whl")
+        return Path(shutil.copyfile(wheel, folder / wheel.name))
+
+
+# --- the archive ---
+
+
+def build_archive(folder: Path) -> Path:
+    """For unpacking beside an Orthanc, without network and without pip."""
+    top = f"{NAME}-{VERSION}"
+    with tempfile.TemporaryDirectory() as made:
+        root = Path(made, top)
+        root.mkdir()
+        for name in PAPERS:
+            shutil.copyfile(CHECKOUT / name, root / name)
+        for name in ("plugin", "docs"):
+            _copy_tree(CHECKOUT / name, root / name)
+        for python in PYTHONS:
+            _install(python, root / "site" / f"python{python}")
+        parts = list(_distributions(root / "site" / f"python{PYTHONS[0]}"))
+        _copy_licences(root, parts)
+        (root / "sbom.cdx.json").write_text(json.dumps(bill_of_materials(parts), indent=1) + "\n")
+        files = sorted(file for file in root.rglob("*") if file.is_file())
+        sums = "".join(f"{_sha256(file.read_bytes())}  {file.relative_to(root)}\n" for file in files)
+        (root / "SHA256SUMS").write_text(sums)
+        archive = folder / f"{top}-{_MACHINE}.tar.gz"
+        archive.write_bytes(_packed(root))
+    return archive
+
+
+def _copy_tree(source: Path, target: Path) -> None:
+    """Files in one mode, whatever this host's mask and habits are."""
+    for file in sorted(source.rglob("*")):
+        if file.is_file() and not set(_NOT_SHIPPED) & set(file.relative_to(source).parts):
+            copy = target / file.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)
+            copy.chmod(0o644)
+
+
+def _install(python: str, site: Path) -> None:
+    """The dependencies for one Python, each wheel checked against requirements.lock."""
+    with tempfile.TemporaryDirectory() as made:
+        wanted, target = Path(made, "requirements.txt"), Path(made, "site")
+        pins = {pin.partition("==")[0] for pin in requirements(python)}
+        wanted.write_text("".join(block for block in _locked_blocks() if block.partition("==")[0] in pins))
+        options = (
+            "--quiet",
+            "--no-compile",
+            "--require-hashes",
+            "--root-user-action=ignore",
+            *for_python(python, _MACHINE),
+        )
+        pip("install", *options, "--target", target, "--requirement", wanted)
+        _copy_tree(target, site)
+
+
+def _locked_blocks() -> Iterator[str]:
+    lines = [line for line in LOCK.read_text().splitlines(keepends=True) if not line.startswith("#")]
+    block = ""
+    for line in lines:
+        block += line
+        if not line.endswith("\\\n"):
+            name, _, rest = block.partition("==")
+            yield f"{name}=={rest}".replace(_marker_of(block), "")
+            block = ""
+
+
+def _marker_of(block: str) -> str:
+    """The environment marker of a locked requirement, with its semicolon; it was decided for the target's Python."""
+    first = block.partition("\n")[0].removesuffix(" \\")
+    _, semicolon, marker = first.partition(";")
+    return semicolon + marker
+
+
+def _packed(root: Path) -> bytes:
+    """The folder as tar.gz: sorted, of one owner and moment; files of equal content are stored once, as links."""
+    plain, when = io.BytesIO(), moment()
+    stored: dict[str, str] = {}
+    with tarfile.open(fileobj=plain, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for path in (root, *sorted(root.rglob("*"))):
+            name = str(path.relative_to(root.parent))
+            entry = tarfile.TarInfo(name)
+            entry.mtime, entry.mode = when, 0o755 if path.is_dir() else 0o644
+            if path.is_dir():
+                entry.type = tarfile.DIRTYPE
+                archive.addfile(entry)
+                continue
+            content = path.read_bytes()
+            first = stored.setdefault(_sha256(content), name) if "/site/" in name else name
+            if first != name:
+                entry.type, entry.linkname = tarfile.LNKTYPE, first
+                archive.addfile(entry)
+            else:
+                entry.size = len(content)
+                archive.addfile(entry, io.BytesIO(content))
+    return gzip.compress(plain.getvalue(), compresslevel=9, mtime=when)
+
+
+# --- its parts ---
+
+
+def _distributions(site: Path) -> Iterator[tuple[Path, Message]]:
+    for folder in sorted(site.glob("*.dist-info")):
+        yield folder, Parser().parsestr((folder / "METADATA").read_text())
+
+
+def licence_of(metadata: Message) -> str:
+    """As its author writes it: an SPDX expression, or the older free text, or the classifier."""
+    expression = metadata["License-Expression"] or metadata["License"] or ""
+    if expression and "\n" not in expression:
+        return str(expression)
+    classifiers = [
+        str(value) for value in metadata.get_all("Classifier", []) if str(value).startswith("License ::")
+    ]
+    return ", ".join(value.rpartition(" :: ")[2] for value in classifiers) or "see its licence file"
+
+
+def _copy_licences(root: Path, parts: list[tuple[Path, Message]]) -> None:
+    for folder, metadata in parts:
+        texts = [file for file in sorted(folder.rglob("*")) if _is_licence(file)]
+        target = root / "licences" / f"{metadata['Name']}-{metadata['Version']}"
+        target.mkdir(parents=True)
+        for file in texts:
+            shutil.copyfile(file, target / file.name)
+
+
+def _is_licence(file: Path) -> bool:
+    return file.is_file() and any(
+        word in file.name.upper() for word in ("LICEN", "COPYING", "NOTICE", "AUTHORS")
+    )
+
+
+def bill_of_materials(parts: list[tuple[Path, Message]]) -> dict[str, Any]:
+    """What the archive is made of, in CycloneDX 1.5."""
+    hashes = {block.partition("==")[0].lower(): block.split("sha256:")[1:] for block in _locked_blocks()}
+    components = []
+    for _, metadata in parts:
+        name, version = str(metadata["Name"]), str(metadata["Version"])
+        digests = [
+            text.split()[0]
+            for text in hashes.get(name.lower(), hashes.get(name.lower().replace("-", "_"), []))
+        ]
+        components.append({
+            "type": "library",
+            "bom-ref": f"pkg:pypi/{name.lower()}@{version}",
+            "name": name,
+            "version": version,
+            "purl": f"pkg:pypi/{name.lower()}@{version}",
+            "licenses": [{"license": {"name": licence_of(metadata)}}],
+            "properties": [{"name": "wheel:sha256", "value": digest} for digest in digests],
+        })  # fmt: skip
+    own = f"pkg:pypi/{NAME}@{VERSION}"
+    return {
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.5",
+        "serialNumber": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, own)}",
+        "version": 1,
+        "metadata": {
+            "component": {
+                "type": "application",
+                "bom-ref": own,
+                "name": NAME,
+                "version": VERSION,
+                "purl": own,
+                "licenses": [{"license": {"id": "AGPL-3.0-or-later"}}],
+            }
+        },
+        "components": components,
+        "dependencies": [{"ref": own, "dependsOn": [component["bom-ref"] for component in components]}],
+    }
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
