@@ -74,6 +74,8 @@ class UpsService:
         self.copy = copy or EntriesCopy(path_beside(projection.path))
         self.entries = entries = CopiedEntries(entries, self.copy, self.shelves_deleted)
         self.projection = projection
+        if entries.exposed:  # then it is the copy of what somebody may delete in Orthanc
+            projection.written_after = 0.0
         self.clock = clock
         self.titles = titles or AeTitles()
         for title in (*settings.status_change_receivers, *chain.from_iterable(settings.users.values())):
@@ -183,8 +185,11 @@ class UpsService:
         waiting = self._recovery.stored_events(
             slowest_cursor(stored.delivery, self.subscriptions.all_known())
         )
-        if self.projection.renewed:
-            self._recovery.log_events(waiting)
+        # What was released last before a crash may not have reached the log.
+        unlogged = (
+            waiting if self.projection.renewed else self._recovery.stored_events(self.projection.last_event())
+        )
+        self._recovery.log_events(unlogged)
         self.delivery.resume(waiting, bursts(self.subscriptions.logs()), self._order.next - 1)
 
     def _take_over(self, stored: Stored) -> None:

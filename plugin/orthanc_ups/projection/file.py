@@ -29,9 +29,9 @@ _PAGES_BEFORE_CHECKPOINT: Final = 4_000
 _log = logging.getLogger("orthanc_ups.store")
 
 
-def digest_of(document: bytes) -> bytes:
+def digest_of(document: bytes) -> str:
     """What tells documents apart."""
-    return hashlib.blake2b(document, digest_size=16).digest()
+    return hashlib.blake2b(document, digest_size=16).hexdigest()
 
 
 class ProjectionBroken(Exception):
@@ -123,7 +123,8 @@ class ProjectionFile:
         try:
             with contextlib.closing(_connection(self._old(""), _READER_CACHE)) as connection:
                 for uid, version, digest, document in connection.execute(_OLD_DOCUMENTS):
-                    if digest_of(document) == digest:
+                    expected = digest_of(document)  # earlier versions wrote it as bytes
+                    if digest in (expected, bytes.fromhex(expected)):
                         yield uid, version, document
         except (sqlite3.Error, TypeError) as error:
             _log.error("%s cannot be read to its end: %s", self._old(""), error)

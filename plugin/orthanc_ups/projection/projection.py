@@ -5,16 +5,21 @@ Whatever goes wrong with it raises ProjectionBroken, from then on in every call 
 Nothing is lost then: what a failed ``put`` would have kept stands in the store. ``renew`` makes an empty
 projection, ``rebuilding`` fills it from the store, and it serves again.
 
-Writes and reads of single workitems are made on the event loop and take fractions of a millisecond. Searches
-run in worker threads, each on a connection of its own, and see every write that came before them.
+What is written stays in memory at first. It is written down some times a second, all of it in one transaction, by a
+thread of its own; single workitems are read on the event loop, from memory or the file. Searches run in worker
+threads, each on a connection of its own; before a search what is in memory is written down, so that it sees every
+write that came before it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from datetime import tzinfo
 from pathlib import Path
 from typing import Any, Final
@@ -28,10 +33,11 @@ from ..core.workitem import Workitem
 from ..store.documents import UnreadableDocument, attributes_of, decode, selected, whole
 from ..store.port import Entry
 from .file import ProjectionBroken, ProjectionFile
+from .pending import PendingWrites
 from .queries import Column, Ids, Sql
-from .reader import Counts, Searches, event_row
+from .reader import Counts, Searches
 from .recent import Recent, StoredWorkitem
-from .writer import ProjectionWriter, Rebuild
+from .writer import ProjectionBatch, ProjectionWriter, WorkitemRows, change_of, event_row
 
 __all__ = ["Counts", "Projection", "ProjectionBroken", "Rebuild", "StoredWorkitem"]
 
@@ -40,9 +46,28 @@ _AT_ONCE: Final = 200
 _FORGOTTEN_AT_ONCE: Final = 1_000
 _EVENTS_OF_ONE: Final = 1_000
 _PREFIX: Final = "workitem/"
+WRITTEN_AFTER: Final = 0.03
+_WRITTEN_ABOVE: Final = 64
+_MOST_WAITING: Final = 8
+_MISSES: Final = 1_000
 _GET: Final = """
     SELECT m.version, b.document FROM workitem m CROSS JOIN body b ON b.id = m.id WHERE m.uid = ?
 """
+
+
+class Rebuild:
+    """Takes the entries of the store while the projection is brought in step with it."""
+
+    def __init__(self, take: Callable[[Sequence[Entry]], list[Entry]]) -> None:
+        self._take = take
+
+    def take(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Take over entries of workitems; documents that are here already are not read again.
+
+        Returns the entries that are no documents of workitems; what is here of them stays, as it may be the
+        only copy. Raises ProjectionBroken.
+        """
+        return self._take(entries)
 
 
 class Projection:
@@ -51,10 +76,14 @@ class Projection:
     Attributes:
         renewed: why the file had to be made anew when it was opened, None if its content was kept.
         broken: why it cannot be used, None while it can.
+        on_broken: called on the loop when what is in memory could not be written down.
+        written_after: seconds for which a change may stay in memory only.
     """
 
     def __init__(self, path: str | Path, local: Zone) -> None:
         self.broken: str | None = None
+        self.on_broken: Callable[[ProjectionBroken], object] = lambda error: None
+        self.written_after = WRITTEN_AFTER
         self._path = path
         self._local = local
         try:
@@ -81,11 +110,22 @@ class Projection:
 
     def _open(self, *, anew: bool) -> None:
         self._file = ProjectionFile(self._path, self._local, anew=anew)
-        self._recent = Recent()
-        self._writer = ProjectionWriter(self._file.writer, self._local, self._recent)
-        self._searches = Searches(self._file.reader, self._local, self._broke)
-        self.renewed = self._file.renewed
         self.broken = None
+        self._recent = Recent()
+        self._pending = PendingWrites()
+        self._missing: set[str] = set()
+        self._lock = threading.Lock()
+        self._timer: asyncio.TimerHandle | None = None
+        self._connection: sqlite3.Connection | None = None
+        self._is_rebuilding = False
+        self._thread = ThreadPoolExecutor(1, "ups-projection")
+        try:
+            self._writer = ProjectionWriter(self._file.writer)
+        except sqlite3.Error as error:
+            raise self._broke(error) from error
+        finally:
+            self._searches = Searches(self._file.reader, self._local, self._broke, self._write_down)
+        self.renewed = self._file.renewed
         self._whole = True
         self._count = self._counted()
         if self.renewed:
@@ -123,8 +163,18 @@ class Projection:
         self.broken = self.broken or "it is closed"
 
     def _let_go(self, *, keep: bool) -> None:
+        if keep:
+            with suppress(ProjectionBroken):
+                self.flush()
+        self._thread.shutdown(wait=True)
         self._searches.close()
-        self._file.close(keep=keep)
+        self._close_connection()
+        self._file.close(keep=keep and self.broken is None)
+
+    def _close_connection(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
     def check(self) -> None:
         """Look after the file now and then: raises ProjectionBroken if somebody deleted or replaced it."""
@@ -136,28 +186,64 @@ class Projection:
 
     def put(self, workitem: Workitem, version: str, document: bytes) -> None:
         """Take over a workitem as it was written to the store."""
-        with self._writing():
-            self._count += self._writer.put(workitem, version, document)
+        self._check()
+        uid = workitem.uid
+        stored = StoredWorkitem(workitem, version, document)
+        is_there, before = self._before(uid)
+        self._count += not is_there
+        self._missing.discard(uid)
+        self._pending.put(stored, before)
+        self._recent.keep(stored, len(document))
+        self._changed()
+
+    def remove(self, uid: str) -> None:
+        """Forget a workitem, if it is there."""
+        self._check()
+        self._count -= self._before(uid)[0]
+        self._pending.remove(uid)
+        self._recent.forget(uid)
+        self._changed()
+
+    def _before(self, uid: str) -> tuple[bool, Workitem | None]:
+        """Whether a workitem is there, and what it is like if that is known."""
+        is_pending, stored = self._pending.get(uid)
+        if is_pending:
+            return stored is not None, None if stored is None else stored.workitem
+        stored = self._recent.get(uid)
+        if stored is not None:
+            return True, stored.workitem
+        return uid not in self._missing and bool(
+            self._rows("SELECT 1 FROM workitem WHERE uid = ?", uid)
+        ), None
 
     def get(self, uid: str) -> StoredWorkitem | None:
         """A workitem, or None if there is none of that UID."""
         self._check_whole()
-        recent = self._recent.get(uid)
-        return recent if recent is not None else self._read(uid)
+        stored = self._recent.get(uid)
+        if stored is not None:
+            return stored
+        is_pending, stored = self._pending.get(uid)
+        return stored if is_pending else self._read(uid)
 
     def _read(self, uid: str) -> StoredWorkitem | None:
         for version, document in self._rows(_GET, uid):
             stored = StoredWorkitem(self._decoded(document), version, document)
             self._recent.keep(stored, len(document))
             return stored
+        if len(self._missing) >= _MISSES:
+            self._missing.clear()
+        self._missing.add(uid)
         return None
 
     def document(self, uid: str) -> bytes | None:
         """The document of a workitem as it stands in the store, None if there is none of that UID."""
         self._check_whole()
-        recent = self._recent.get(uid)
-        if recent is not None:
-            return recent.document
+        stored = self._recent.get(uid)
+        if stored is not None:
+            return stored.document
+        is_pending, stored = self._pending.get(uid)
+        if is_pending:
+            return None if stored is None else stored.document
         return next((document for _, document in self._rows(_GET, uid)), None)
 
     def text(self, uid: str) -> bytes | None:
@@ -166,20 +252,70 @@ class Projection:
         with self._guarded():
             return None if document is None else whole(document)
 
-    def remove(self, uid: str) -> None:
-        """Forget a workitem, if it is there."""
-        with self._writing():
-            self._count -= self._writer.remove(uid)
+    # --- from memory to the file ---
 
-    def gather(self) -> None:
-        """Until ``write_out``, which must follow before anything else happens on the loop, all is one transaction."""
-        with self._guarded():
-            self._writer.gather()
+    def _changed(self) -> None:
+        """What was taken over is written down in a moment, or at once if it is much."""
+        self._searches.outdated()
+        if self._is_rebuilding:
+            self.flush()
+        elif len(self._pending) >= _WRITTEN_ABOVE:
+            self._write_soon()
+        elif self._timer is None:
+            with suppress(RuntimeError):  # no loop runs: it is written down when it is asked for
+                self._timer = asyncio.get_running_loop().call_later(self.written_after, self._write_soon)
 
-    def write_out(self) -> None:
-        """End of ``gather``."""
-        with self._writing():
-            self._writer.write_out()
+    def _write_soon(self) -> None:
+        """Let the thread write down what is in memory; if it is far behind, wait for it."""
+        self._forget_timer()
+        if self.broken is not None:
+            return
+        self._hand_over()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        if self._pending.batches_waiting > _MOST_WAITING:
+            with suppress(ProjectionBroken):
+                self._write_down()
+        loop.run_in_executor(self._thread, self._write_down).add_done_callback(self._wrote)
+
+    def _wrote(self, writing: asyncio.Future[None]) -> None:
+        error = None if writing.cancelled() else writing.exception()
+        if isinstance(error, ProjectionBroken) and self.broken is not None:  # and not made anew meanwhile
+            self.on_broken(error)
+
+    def _forget_timer(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+
+    def _hand_over(self) -> None:
+        """Make rows of what is in memory, on the loop; any thread may write them down then."""
+        if self._pending:
+            with self._guarded():
+                self._pending.hand_over(self._local)
+
+    def _write_down(self) -> None:
+        """Write down what was handed over, in the order of handing over. In any thread."""
+        with self._lock:
+            for batch in self._pending.handed_over():
+                self._check()
+                try:
+                    self._writer.write(batch)
+                except Exception as error:  # whatever it is: what is written must not look as if it were not
+                    raise self._broke(error) from error
+
+    def flush(self) -> None:
+        """Write down what is in memory, and wait until that is done. Raises ProjectionBroken."""
+        self._forget_timer()
+        self._hand_over()
+        self._write_down()
+
+    def last_event(self) -> int:
+        """The greatest sequence number in the log of events, 0 if it is empty. All released before it are there."""
+        self.flush()
+        return int(self._rows("SELECT COALESCE(MAX(sequence), 0) FROM event")[0][0])
 
     def count(self) -> int:
         """Number of workitems; the last known one while broken."""
@@ -213,6 +349,9 @@ class Projection:
         Also while it is broken or being read in, as it may be the last copy. Raises ProjectionBroken at the first
         that cannot be read.
         """
+        if self.broken is None:
+            with suppress(ProjectionBroken):
+                self.flush()
         after = -1
         text = (
             "SELECT m.id, m.uid, b.document, m.version FROM workitem m CROSS JOIN body b ON b.id = m.id "
@@ -224,13 +363,15 @@ class Projection:
 
     def _last_copies(self, text: str, after: int) -> list[Any]:
         try:
-            return self._file.writer.execute(text, (after, _AT_ONCE)).fetchall()
+            with self._lock:
+                return self._file.writer.execute(text, (after, _AT_ONCE)).fetchall()
         except sqlite3.Error as error:
             raise self._broke(error) from error
 
     def _each(self, where: str, *values: int) -> Iterator[Workitem]:
         after, text = -1, f"SELECT m.id FROM workitem m WHERE {where} AND m.id > ? ORDER BY m.id LIMIT ?"  # noqa: S608
         self._check_whole()
+        self.flush()
         while rows := self._rows(text, *values, after, _AT_ONCE):
             for (row,) in rows:
                 for (document,) in self._rows("SELECT document FROM body WHERE id = ?", row):
@@ -239,6 +380,7 @@ class Projection:
 
     def _some(self, where: str, order: str, values: tuple[object, ...], limit: int) -> list[Workitem]:
         self._check_whole()
+        self.flush()
         text = (
             "SELECT b.document FROM workitem m CROSS JOIN body b ON b.id = m.id "  # noqa: S608
             f"WHERE {where} ORDER BY {order} LIMIT ?"
@@ -254,43 +396,54 @@ class Projection:
         What was not given is removed at the end, unless the block is left by an exception; then reads raise
         ProjectionBroken until the next rebuilding is through.
         """
-        with self._guarded():
+        if self.broken is None:
+            self.flush()
+        self._close_connection()
+        with self._guarded(), self._lock:
             self._writer.begin()
+        self._recent.clear()
+        self._missing.clear()
+        self._is_rebuilding = True
         self._whole = complete = False
         try:
             yield Rebuild(self._take)
             complete = True
         finally:
+            self._is_rebuilding = False
             if not self.broken:
                 self._finish(complete=complete)
 
     def _finish(self, *, complete: bool) -> None:
-        with self._writing():
+        with self._guarded(), self._lock:
             removed = self._writer.finish(complete=complete)
+        self._searches.outdated()
         self._count, self._whole = self._counted(), complete
         if removed:
             _log.info("The projection held %d workitems that the store does not have; removed", removed)
 
     def _take(self, entries: Sequence[Entry]) -> list[Entry]:
-        with self._guarded():
-            triples = [(entry.key.removeprefix(_PREFIX), entry.version, entry.document) for entry in entries]
+        triples = [(entry.key.removeprefix(_PREFIX), entry.version, entry.document) for entry in entries]
+        with self._guarded(), self._lock:
             same = self._writer.unchanged(triples)
         changed = [entry for entry in entries if entry.key.removeprefix(_PREFIX) not in same]
-        damaged = [entry for entry in changed if not self._taken(entry)]
-        for entry in damaged:
-            self._writer.spare(entry.key.removeprefix(_PREFIX))
+        changes = [(entry, self._change(entry)) for entry in changed]
+        damaged = [entry for entry, change in changes if change is None]
+        with self._guarded(), self._lock:
+            self._writer.write(ProjectionBatch([change for _, change in changes if change is not None]))
+            for entry in damaged:
+                self._writer.spare(entry.key.removeprefix(_PREFIX))
         return damaged
 
-    def _taken(self, entry: Entry) -> bool:
+    def _change(self, entry: Entry) -> WorkitemRows | None:
+        """What is to be written down of an entry; None if it is no document of a workitem."""
         try:
             workitem = decode(entry.document)
         except UnreadableDocument:
-            return False
+            return None
         if entry.key != _PREFIX + workitem.uid:
-            return False
+            return None
         with self._guarded():
-            self._writer.put(workitem, entry.version, entry.document)
-        return True
+            return change_of(workitem, entry.version, entry.document, self._local, None)
 
     # --- queries, off the event loop ---
 
@@ -313,7 +466,7 @@ class Projection:
         (``core/free_text.py``) must occur in a match, and ``also`` must hold.
         Raises ValueError for another order, UpsError (A700, 503) if too many searches wait already.
         """
-        self._check_whole()
+        self._up_to_date()
         return await self._searches.search(
             query, offset, limit, order or "start", tuple(words), attributes_of, tuple(also)
         )
@@ -322,7 +475,7 @@ class Projection:
         self, query: Query, offset: int, limit: int | None, selection: Selection
     ) -> tuple[tuple[bytes, ...], int]:
         """The same by scheduled start, of each match the selected attributes as JSON text of the inner form."""
-        self._check_whole()
+        self._up_to_date()
         return await self._searches.search(
             query, offset, limit, "start", (), lambda document: selected(document, selection)
         )
@@ -332,57 +485,63 @@ class Projection:
 
         May be abandoned at any time. A workitem that changes meanwhile may be found or not.
         """
-        self._check_whole()
+        self._up_to_date()
         async for matches in self._searches.stream(query, chunk):
             yield matches
 
     async def numbers(self, query: Query) -> list[int]:
         """The creation numbers of all matches, ascending."""
-        self._check_whole()
+        self._up_to_date()
         return await self._searches.run(lambda reader: reader.numbers(query))
 
     async def tally(
         self, query: Query, words: Sequence[str] = (), also: Sequence[Column | Ids] = ()
     ) -> dict[str, int]:
         """How many matches there are by state; parameters as in ``search``."""
-        self._check_whole()
+        self._up_to_date()
         return await self._searches.run(lambda reader: reader.tally(query, words, also))
 
     async def read(self, sql: Sql) -> list[tuple[object, ...]]:
         """The rows of a statement of ``late.py`` or ``vocabulary.py``."""
-        self._check_whole()
+        self._up_to_date()
         return await self._searches.run(lambda reader: reader.read(sql))
 
     async def counts(self) -> Counts:
         """How many workitems there are, per worklist label and state."""
-        self._check_whole()
+        self._up_to_date()
         return await self._searches.run(lambda reader: reader.counts())
 
     # --- the log of events ---
 
     def record_events(self, events: Iterable[Event]) -> None:
         """Add released events to the log. One that is there already is overwritten."""
-        with self._writing():
-            self._writer.record_events([event_row(event) for event in events])
+        self._check()
+        with self._guarded():
+            self._pending.record([event_row(event) for event in events])
+        self._changed()
 
     def respell_receivers(self, titles: Mapping[str, str]) -> None:
         """Write AE titles (keys) in the log as other ones (values)."""
-        with self._writing():
+        self.flush()
+        with self._guarded(), self._lock:
             self._writer.respell_receivers(titles)
 
     def forget_events(self, before: float, limit: int = _FORGOTTEN_AT_ONCE) -> int:
         """Remove up to ``limit`` events from before a time (seconds since the epoch); return how many."""
-        with self._writing():
+        self.flush()
+        with self._guarded(), self._lock:
             return self._writer.forget_events(before, limit)
 
     async def events(self, after: int, limit: int, receiver: str | None = None) -> list[Event]:
         """Up to ``limit`` logged events with a greater sequence, in order; those for one AE if it is named."""
         self._check()
+        self._hand_over()
         return await self._searches.run(lambda reader: reader.events(after, limit, receiver))
 
     async def events_of(self, uid: str, limit: int = _EVENTS_OF_ONE) -> list[Event]:
         """The last logged events of a workitem, oldest first."""
         self._check()
+        self._hand_over()
         return await self._searches.run(lambda reader: reader.events_of(uid, limit))
 
     # --- what can go wrong ---
@@ -390,6 +549,11 @@ class Projection:
     def _check(self) -> None:
         if self.broken:
             raise ProjectionBroken(self.broken)
+
+    def _up_to_date(self) -> None:
+        """Before a search: all that was written before it will be in the file."""
+        self._check_whole()
+        self._hand_over()
 
     def _check_whole(self) -> None:
         self._check()
@@ -405,18 +569,14 @@ class Projection:
         self._check()
         try:
             yield
-        except (sqlite3.Error, UnreadableDocument) as error:
+        except (sqlite3.Error, UnreadableDocument, ValueError) as error:
             raise self._broke(error) from error
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        with self._guarded():
-            yield
-        self._searches.outdated()
 
     def _rows(self, text: str, *values: object) -> list[Any]:
         with self._guarded():
-            return self._file.writer.execute(text, values).fetchall()
+            if self._connection is None:
+                self._connection = self._file.reader()
+            return self._connection.execute(text, values).fetchall()
 
     def _decoded(self, document: bytes) -> Workitem:
         with self._guarded():

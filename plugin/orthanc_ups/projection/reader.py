@@ -287,13 +287,6 @@ def _event(sequence: int, kind: int, uid: str, information: bytes, receivers: st
     return Event(sequence, EventType(kind), uid, orjson.loads(information), titles, at)
 
 
-def event_row(event: Event) -> tuple[object, ...]:
-    """A row of the event log. No AE title holds a backslash, so it separates and encloses them."""
-    titles = "".join(f"\\{name}" for name in event.receivers) + "\\"
-    information = orjson.dumps(event.information)
-    return event.sequence, event.uid, int(event.type), information, titles, event.at
-
-
 # --- worker threads ---
 
 _THREADS: Final = 2
@@ -310,8 +303,11 @@ class Searches:
         connect: Callable[[], sqlite3.Connection],
         local: Zone,
         broke: Callable[[object], ProjectionBroken],
+        catch_up: Callable[[], None],
     ) -> None:
+        """``catch_up`` is called in the thread before each query: what was handed over is written down first."""
         self._connect = connect
+        self._catch_up = catch_up
         self._local = local
         self._broke = broke
         self._executor = ThreadPoolExecutor(_THREADS, "ups-search")
@@ -425,6 +421,7 @@ class Searches:
         return error if isinstance(error, RuntimeError) else self._broke(error)
 
     def _with_reader(self, work: Callable[[Reader], _T]) -> _T:
+        self._catch_up()
         try:
             reader = self._idle.get_nowait()
         except queue.Empty:

@@ -191,7 +191,7 @@ CREATE TABLE workitem(
     uid TEXT NOT NULL UNIQUE,
     created INTEGER NOT NULL,
     version TEXT NOT NULL,
-    digest BLOB NOT NULL,
+    digest TEXT NOT NULL,
     state INTEGER NOT NULL,
     start INTEGER NOT NULL,
     priority INTEGER NOT NULL,

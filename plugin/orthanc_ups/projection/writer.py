@@ -1,174 +1,299 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Writing the projection: one workitem at a time, or all of them in bulk. May raise ``sqlite3.Error``."""
+"""Writing the projection: changes of workitems and events, many at a time. May raise ``sqlite3.Error``.
+
+A batch is a handful of statements that take their rows as JSON, however many workitems it has: each statement gives
+Python's lock free once and for all its rows, so that the thread that writes hardly ever waits for the event loop, nor
+the loop for it.
+"""
 
 from __future__ import annotations
 
+import math
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple, TypeAlias, get_args, get_type_hints
 
 import orjson
 
 from ..core.date_times import Zone
+from ..core.events import Event
 from ..core.workitem import Workitem
-from ..store.port import Entry
 from .facts import CodeRow, Facts, KeyRow, Lasting, Volatile, facts_of, same_lasting, volatile_of
 from .file import digest_of
-from .recent import Recent, StoredWorkitem
 from .schema import drop_indexes, make_indexes
 
 _WORKITEMS_PER_COMMIT: Final = 20_000
 _ROWS_STAGED: Final = 100_000
+_Row: TypeAlias = Sequence[Any]
 
-_STORED: Final = """
-    SELECT m.id, m.created, m.state, m.start, b.rows
-    FROM workitem m JOIN body b ON b.id = m.id WHERE m.uid = ?
-"""
-_VOLATILE: Final = ", ".join(f"{name} = ?" for name in ("version", "digest", *Volatile._fields))
-_LASTING: Final = ", ".join(f"{name} = ?" for name in Lasting._fields)
-_UPDATE: Final = f"UPDATE workitem SET {_VOLATILE} WHERE id = ?"  # noqa: S608
-_UPDATE_ALL: Final = f"UPDATE workitem SET created = ?, {_VOLATILE}, {_LASTING} WHERE id = ?"  # noqa: S608
-"""Every index holds ``created``; naming it, even unchanged, has all of them written anew."""
 
-_COLUMNS: Final = ("uid", "created", "version", "digest", *Volatile._fields, *Lasting._fields)
-_INSERT: Final = (
-    f"INSERT INTO workitem({', '.join(_COLUMNS)}) "  # noqa: S608
-    f"VALUES ({', '.join('?' * len(_COLUMNS))})"
+class WorkitemRows(NamedTuple):
+    """A workitem as it is to be written down; ``facts`` None if all but the volatile columns stand there already."""
+
+    uid: str
+    created: int
+    version: str
+    digest: str
+    volatile: Volatile
+    facts: Facts | None
+    document: bytes
+
+
+class RowsRemoval(NamedTuple):
+    """A workitem that is to be forgotten."""
+
+    uid: str
+
+
+@dataclass(slots=True)
+class ProjectionBatch:
+    """What is written down in one transaction: changes, each of another workitem, and rows of the log of events."""
+
+    changes: list[WorkitemRows | RowsRemoval] = field(default_factory=list)
+    events: list[_Row] = field(default_factory=list)
+
+
+def change_of(
+    workitem: Workitem, version: str, document: bytes, local: Zone, before: Workitem | None
+) -> WorkitemRows:
+    """Work out what is to be written of a workitem.
+
+    ``before`` is what will stand there when this is written, None if that is not known. What is still the same object
+    in both has not changed.
+    """
+    unchanged = (
+        before is not None
+        and before.created == workitem.created
+        and same_lasting(before.attributes, workitem.attributes)
+    )
+    facts = None if unchanged else facts_of(workitem, local)
+    volatile = volatile_of(workitem, local) if facts is None else facts.volatile
+    return WorkitemRows(
+        workitem.uid, workitem.created, version, digest_of(document), volatile, facts, document
+    )
+
+
+def event_row(event: Event) -> _Row:
+    """A row of the log of events. No AE title holds a backslash, so it separates and encloses them."""
+    titles = "".join(f"\\{name}" for name in event.receivers) + "\\"
+    information = orjson.dumps(event.information).decode()
+    return event.sequence, event.uid, int(event.type), information, titles, *_exact(event.at)
+
+
+# --- rows as JSON ---
+
+
+def _exact(number: float | None) -> tuple[int | None, int]:
+    """Numerator and denominator: SQLite reads decimal fractions in JSON only nearly as they are meant.
+
+    Infinity, which JSON does not have, has the denominator 0; None, which becomes NULL, has no numerator.
+    """
+    if number is None:
+        return None, 1
+    return (None, 0) if math.isinf(number) else number.as_integer_ratio()
+
+
+def _real(at: int) -> str:
+    """What turns that back into a number."""
+    return f"CASE value->>{at + 1} WHEN 0 THEN 9e999 ELSE CAST(value->>{at} AS REAL) / (value->>{at + 1}) END"
+
+
+def _of_row(*columns: str) -> str:
+    """The columns of a row, each ``""`` or what its value becomes, with ``{}`` for the value."""
+    return ", ".join((form or "{}").format(f"value->>{at}") for at, form in enumerate(columns))
+
+
+_REALS: Final = tuple(
+    name for name, kind in get_type_hints(Volatile).items() if float in (kind, *get_args(kind))
 )
-_INSERT_CODE: Final = """
-    INSERT INTO code(kind, text, scheme, again, state, start, created, id) VALUES (?,?,?,?,?,?,?,?)
+_EXACT: Final = ("version", "digest", *(name for name in Volatile._fields if name not in _REALS))
+_COLUMNS: Final = (*_EXACT, *_REALS)
+_LASTING: Final = ("created", *Lasting._fields)
+_FIRST_REAL: Final = 1 + len(_EXACT)
+_FIRST_LASTING: Final = _FIRST_REAL + 2 * len(_REALS)
+_AT: Final = {
+    **{name: f"value->>{at}" for at, name in enumerate(("id", *_EXACT))},
+    **{name: _real(_FIRST_REAL + 2 * at) for at, name in enumerate(_REALS)},
+    **{name: f"value->>{_FIRST_LASTING + at}" for at, name in enumerate((*_LASTING, "uid"))},
+}
+"""Where each column stands in the JSON of a row."""
+_BLOB: Final = "CAST({} AS BLOB)"
+
+
+def _columns(change: WorkitemRows) -> list[Any]:
+    volatile = change.volatile._asdict()
+    reals = [part for name in _REALS for part in _exact(volatile[name])]
+    return [change.version, change.digest, *(volatile[name] for name in _EXACT[2:]), *reals]
+
+
+def _updating(names: Iterable[str]) -> str:
+    sets = ", ".join(f"{name} = {_AT[name]}" for name in names)
+    return f"UPDATE workitem SET {sets} FROM json_each(?) WHERE workitem.id = {_AT['id']}"  # noqa: S608
+
+
+_UPDATE: Final = _updating(_COLUMNS)
+_UPDATE_ALL: Final = _updating((*_COLUMNS, *_LASTING))
+"""Every index holds ``created``; naming it, even unchanged, has all of them written anew."""
+_INSERTED: Final = ("id", *_COLUMNS, *_LASTING, "uid")
+_INSERT: Final = (
+    f"INSERT INTO workitem({', '.join(_INSERTED)}) "  # noqa: S608
+    f"SELECT {', '.join(_AT[name] for name in _INSERTED)} FROM json_each(?)"
+)
+_INSERT_BODY: Final = f"INSERT INTO body SELECT {_of_row('', _BLOB, _BLOB)} FROM json_each(?)"  # noqa: S608
+_UPDATE_BODY: Final = (
+    "UPDATE body SET rows = CAST(value->>1 AS BLOB), document = CAST(value->>2 AS BLOB) "
+    "FROM json_each(?) WHERE body.id = value->>0"
+)
+_UPDATE_DOCUMENT: Final = (
+    "UPDATE body SET document = CAST(value->>1 AS BLOB) FROM json_each(?) WHERE body.id = value->>0"
+)
+_INSERT_WORDS: Final = "INSERT INTO words SELECT value->>0, value->>1 FROM json_each(?)"
+_UPDATE_WORDS: Final = "UPDATE words SET text = value->>1 FROM json_each(?) WHERE words.id = value->>0"
+_CODE: Final = ("kind", "text", "scheme", "again", "state", "start", "created", "id")
+_INSERT_CODES: Final = (
+    f"INSERT INTO code({', '.join(_CODE)}) SELECT {_of_row(*([''] * len(_CODE)))} FROM json_each(?)"  # noqa: S608
+)
+_DELETE_CODES: Final = (
+    "DELETE FROM code WHERE (kind, text, state, start, created, id, scheme) IN "
+    "(SELECT value->>0, value->>1, value->>4, value->>5, value->>6, value->>7, value->>2 FROM json_each(?))"
+)
+_INSERT_KEYS: Final = (
+    "INSERT OR IGNORE INTO key(kind, text, id) SELECT value->>0, value->>1, value->>2 FROM json_each(?)"
+)
+_DELETE_KEYS: Final = (
+    "DELETE FROM key WHERE (kind, text, id) IN (SELECT value->>0, value->>1, value->>2 FROM json_each(?))"
+)
+_INSERT_EVENTS: Final = """
+    INSERT OR REPLACE INTO event
+    SELECT value->>0, value->>1, value->>2, CAST(value->>3 AS BLOB), value->>4, CAST(value->>5 AS REAL) / (value->>6)
+    FROM json_each(?)
 """
-_DELETE_CODE: Final = """
-    DELETE FROM code
-    WHERE kind = ? AND text = ? AND scheme = ? AND state = ? AND start = ? AND created = ? AND id = ?
+_STORED: Final = """
+    SELECT json_group_array(json_array(m.uid, m.id, m.created, m.state, m.start, json(CAST(b.rows AS TEXT))))
+    FROM json_each(?) wanted CROSS JOIN workitem m ON m.uid = wanted.value CROSS JOIN body b ON b.id = m.id
 """
-_INSERT_KEY: Final = "INSERT OR IGNORE INTO key(kind, text, id) VALUES (?,?,?)"
-_DELETE_KEY: Final = "DELETE FROM key WHERE kind = ? AND text = ? AND id = ?"
+_VERSIONS: Final = """
+    SELECT json_group_array(json_array(m.uid, m.id, m.version, m.digest))
+    FROM json_each(?) wanted CROSS JOIN workitem m ON m.uid = wanted.value
+"""
+
+
+@dataclass(slots=True)
+class _Statements:
+    """The rows of a batch by what is to be done with them."""
+
+    inserted: list[_Row] = field(default_factory=list)
+    updated: list[_Row] = field(default_factory=list)
+    updated_all: list[_Row] = field(default_factory=list)
+    new_bodies: list[_Row] = field(default_factory=list)
+    bodies: list[_Row] = field(default_factory=list)
+    documents: list[_Row] = field(default_factory=list)
+    new_words: list[_Row] = field(default_factory=list)
+    words: list[_Row] = field(default_factory=list)
+    codes: list[_Row] = field(default_factory=list)
+    old_codes: list[_Row] = field(default_factory=list)
+    keys: list[_Row] = field(default_factory=list)
+    old_keys: list[_Row] = field(default_factory=list)
+    gone: list[int] = field(default_factory=list)
 
 
 class ProjectionWriter:
-    """Keeps the tables in step with the documents. Used by one thread."""
+    """Keeps the tables in step with the documents. Used by one thread at a time."""
 
-    def __init__(self, connection: sqlite3.Connection, local: Zone, recent: Recent) -> None:
-        """``recent`` holds stored workitems: what is still the same object at the next write has not changed."""
+    def __init__(self, connection: sqlite3.Connection) -> None:
         self._execute = connection.execute
         self._executemany = connection.executemany
         self._connection = connection
-        self._local = local
-        self._recent = recent
-        self._unseen: dict[str, tuple[str, bytes]] | None = None
+        self._seen: bytearray | None = None
         self._uncommitted = 0
-        self._is_gathering = False
-        self._staged_codes: list[tuple[Any, ...]] = []
-        self._staged_keys: list[tuple[int, str, int]] = []
+        self._staged_codes: list[_Row] = []
+        self._staged_keys: list[_Row] = []
+        self._next_row = 1 + int(self._execute("SELECT COALESCE(MAX(id), 0) FROM workitem").fetchone()[0])
 
-    # --- one workitem ---
+    def write(self, batch: ProjectionBatch) -> None:
+        """Write a batch down, all of it or nothing."""
+        with self._transaction(len(batch.changes)):
+            if batch.changes:
+                self._write_changes(batch.changes)
+            if batch.events:
+                self._rows(_INSERT_EVENTS, batch.events)
 
-    def put(self, workitem: Workitem, version: str, document: bytes) -> bool:
-        """Write a workitem down; True if it was not there."""
-        with self._transaction():
-            is_new = self._put(workitem, version, document)
-        if self._unseen is None:
-            self._recent.keep(StoredWorkitem(workitem, version, document), len(document))
-        return is_new
+    # --- changes ---
 
-    def remove(self, uid: str) -> bool:
-        """Forget a workitem; False if it was not there."""
-        with self._transaction():
-            return self._remove(uid)
+    def _write_changes(self, changes: Sequence[WorkitemRows | RowsRemoval]) -> None:
+        if self._seen is not None and any(isinstance(change, RowsRemoval) for change in changes):
+            self._write_staged()
+        uids = [change.uid for change in changes]
+        stored = {row[0]: row[1:] for row in self._read(_STORED, uids)} if self._next_row > 1 else {}
+        into = _Statements()
+        for change in changes:
+            row = stored.get(change.uid)
+            if isinstance(change, RowsRemoval):
+                _remove(row, into)
+            elif row is None:
+                self._insert(change, into)
+            else:
+                _update(change, row, into)
+        self._carry_out(into)
+        for row in stored.values():
+            self._mark_seen(row[0])
 
-    def _put(self, workitem: Workitem, version: str, document: bytes) -> bool:
-        if self._unseen is not None:
-            self._unseen.pop(workitem.uid, None)
-        stored = self._execute(_STORED, (workitem.uid,)).fetchone()
-        if stored is None:
-            self._insert(workitem, version, document)
-            return True
-        self._update(stored, workitem, version, document)
-        return False
+    def _insert(self, change: WorkitemRows, into: _Statements) -> None:
+        facts = change.facts
+        if facts is None:
+            raise sqlite3.IntegrityError(f"workitem {change.uid} is not there, but was to be changed")
+        row, self._next_row = self._next_row, self._next_row + 1
+        self._mark_seen(row)
+        into.inserted.append([row, *_columns(change), change.created, *facts.lasting, change.uid])
+        into.new_bodies.append([row, _packed(facts), change.document.decode()])
+        into.new_words.append([row, facts.words])
+        into.codes += _placed(facts.codes, change, row)
+        into.keys += [(kind, text, row) for kind, text in facts.keys]
 
-    def _insert(self, workitem: Workitem, version: str, document: bytes) -> None:
-        facts = facts_of(workitem, self._local)
-        head = workitem.uid, workitem.created, version, digest_of(document)
-        row = self._execute(_INSERT, (*head, *facts.volatile, *facts.lasting)).lastrowid
-        assert row is not None
-        self._execute("INSERT INTO body VALUES (?,?,?)", (row, _packed(facts.codes, facts.keys), document))
-        self._execute("INSERT INTO words VALUES (?,?)", (row, facts.words))
-        position = facts.volatile.state, facts.volatile.start, workitem.created, row
-        self._staged_codes += [(*code, *position) for code in facts.codes]
-        self._staged_keys += [(kind, text, row) for kind, text in facts.keys]
-        if self._unseen is None or len(self._staged_keys) > _ROWS_STAGED:
+    def _carry_out(self, into: _Statements) -> None:
+        if into.old_codes or into.old_keys or into.updated or into.updated_all:
+            self._write_staged()
+        for statement, rows in (
+            (_DELETE_CODES, into.old_codes),
+            (_DELETE_KEYS, into.old_keys),
+            (_INSERT, into.inserted),
+            (_UPDATE, into.updated),
+            (_UPDATE_ALL, into.updated_all),
+            (_INSERT_BODY, into.new_bodies),
+            (_UPDATE_BODY, into.bodies),
+            (_UPDATE_DOCUMENT, into.documents),
+            (_INSERT_WORDS, into.new_words),
+            (_UPDATE_WORDS, into.words),
+        ):
+            if rows:
+                self._rows(statement, rows)
+        if into.gone:
+            for table in ("words", "body", "workitem"):
+                self._rows(f"DELETE FROM {table} WHERE id IN (SELECT value FROM json_each(?))", into.gone)  # noqa: S608
+        self._staged_codes += into.codes
+        self._staged_keys += into.keys
+        if self._seen is None or len(self._staged_keys) > _ROWS_STAGED:
             self._write_staged()
 
     def _write_staged(self) -> None:
         """In bulk, rows go into their tables in order and many at a time, which is much faster."""
-        self._executemany(_INSERT_CODE, self._staged_codes)
-        self._executemany(_INSERT_KEY, self._staged_keys)
-        self._staged_codes.clear()
-        self._staged_keys.clear()
+        for statement, rows in ((_INSERT_CODES, self._staged_codes), (_INSERT_KEYS, self._staged_keys)):
+            if rows:
+                self._rows(statement, sorted(rows) if self._seen is not None else rows)
+                rows.clear()
 
-    def _update(self, stored: Sequence[Any], workitem: Workitem, version: str, document: bytes) -> None:
-        self._write_staged()
-        row, created, state, start, rows = stored
-        head = version, digest_of(document)
-        recent = self._recent.get(workitem.uid) if created == workitem.created else None
-        if recent is not None and same_lasting(recent.workitem.attributes, workitem.attributes):
-            volatile = volatile_of(workitem, self._local)
-            self._execute(_UPDATE, (*head, *volatile, row))
-            self._execute("UPDATE body SET document = ? WHERE id = ?", (document, row))
-            codes, _ = _unpacked(rows)
-            new_codes: Sequence[CodeRow] = codes
-        else:
-            facts = facts_of(workitem, self._local)
-            volatile = facts.volatile
-            self._execute(_UPDATE_ALL, (workitem.created, *head, *volatile, *facts.lasting, row))
-            codes, new_codes = self._rewrite_body(row, rows, facts, document)
-        before = state, start, created, row
-        after = volatile.state, volatile.start, workitem.created, row
-        if (codes, before) != (list(new_codes), after):
-            self._drop_codes(codes, before)
-            self._add_codes(new_codes, after)
+    def _rows(self, statement: str, rows: Sequence[Any]) -> None:
+        self._execute(statement, (orjson.dumps(rows).decode(),))
 
-    def _rewrite_body(
-        self, row: int, rows: bytes, facts: Facts, document: bytes
-    ) -> tuple[list[CodeRow], Sequence[CodeRow]]:
-        """Write the document and the keys that changed; return the codes of before and now."""
-        packed = _packed(facts.codes, facts.keys)
-        self._execute("UPDATE body SET rows = ?, document = ? WHERE id = ?", (packed, document, row))
-        self._execute("UPDATE words SET text = ? WHERE id = ?", (facts.words, row))
-        codes, keys = _unpacked(rows)
-        before, after = set(keys), set(facts.keys)
-        self._executemany(_DELETE_KEY, [(kind, text, row) for kind, text in before - after])
-        self._executemany(_INSERT_KEY, [(kind, text, row) for kind, text in after - before])
-        return codes, facts.codes
-
-    def _remove(self, uid: str) -> bool:
-        self._recent.forget(uid)
-        self._write_staged()
-        stored = self._execute(_STORED, (uid,)).fetchone()
-        if stored is None:
-            return False
-        row, created, state, start, rows = stored
-        codes, keys = _unpacked(rows)
-        self._drop_codes(codes, (state, start, created, row))
-        self._executemany(_DELETE_KEY, [(kind, text, row) for kind, text in keys])
-        for table in ("words", "body", "workitem"):
-            self._execute(f"DELETE FROM {table} WHERE id = ?", (row,))  # noqa: S608
-        return True
-
-    def _add_codes(self, codes: Iterable[CodeRow], position: tuple[int, int, int, int]) -> None:
-        self._executemany(_INSERT_CODE, [(*code, *position) for code in codes])
-
-    def _drop_codes(self, codes: Iterable[CodeRow], position: tuple[int, int, int, int]) -> None:
-        self._executemany(_DELETE_CODE, [(kind, text, scheme, *position) for kind, text, scheme, _ in codes])
+    def _read(self, statement: str, wanted: Sequence[str]) -> list[list[Any]]:
+        rows: list[list[Any]] = orjson.loads(
+            self._execute(statement, (orjson.dumps(wanted).decode(),)).fetchone()[0]
+        )
+        return rows
 
     # --- the log of events ---
-
-    def record_events(self, rows: Iterable[tuple[object, ...]]) -> None:
-        """Add rows to the log of events."""
-        with self._transaction():
-            self._executemany("INSERT OR REPLACE INTO event VALUES (?,?,?,?,?,?)", rows)
 
     def respell_receivers(self, titles: Mapping[str, str]) -> None:
         """Write AE titles (keys) in the log of events as other ones (values)."""
@@ -192,10 +317,8 @@ class ProjectionWriter:
 
     def begin(self) -> None:
         """Start to read all in anew; until ``finish`` writes are gathered into large transactions."""
-        self._recent.clear()
-        rows = self._execute("SELECT uid, version, digest FROM workitem")
-        self._unseen = {uid: (version, digest) for uid, version, digest in rows}
-        if not self._unseen:
+        self._seen = bytearray(self._next_row)
+        if self._next_row == 1:
             self._journal("OFF")
             for statement in drop_indexes():
                 self._execute(statement)
@@ -206,57 +329,58 @@ class ProjectionWriter:
         with suppress(sqlite3.OperationalError):
             self._execute(f"PRAGMA journal_mode = {mode}")
 
-    def unchanged(self, entries: Iterable[tuple[str, str, bytes]]) -> set[str]:
+    def _mark_seen(self, row: int) -> None:
+        if self._seen is not None:
+            self._seen.extend(bytes(max(0, row + 1 - len(self._seen))))
+            self._seen[row] = 1
+
+    def unchanged(self, entries: Sequence[tuple[str, str, bytes]]) -> set[str]:
         """Of (uid, version, document) those that are here already, byte by byte."""
-        assert self._unseen is not None, "between begin() and finish() only"
-        same = set()
+        if self._next_row == 1:
+            return set()
+        stored = {row[0]: row[1:] for row in self._read(_VERSIONS, [uid for uid, _, _ in entries])}
+        same, reversioned = set(), []
         for uid, version, document in entries:
-            stored = self._unseen.get(uid)
-            if stored is None or stored[1] != digest_of(document):
+            row, stored_version, digest = stored.get(uid, (0, "", ""))
+            if not row or digest != digest_of(document):
                 continue
-            if stored[0] != version:
-                self._execute("UPDATE workitem SET version = ? WHERE uid = ?", (version, uid))
-            del self._unseen[uid]
+            if stored_version != version:
+                reversioned.append((version, row))
+            self._mark_seen(row)
             same.add(uid)
+        self._executemany("UPDATE workitem SET version = ? WHERE id = ?", reversioned)
         return same
 
     def spare(self, uid: str) -> None:
         """Do not remove this workitem at the end, if it is here."""
-        assert self._unseen is not None, "between begin() and finish() only"
-        self._unseen.pop(uid, None)
+        for (row,) in self._execute("SELECT id FROM workitem WHERE uid = ?", (uid,)):
+            self._mark_seen(row)
 
     def finish(self, *, complete: bool) -> int:
         """Remove what was not seen since ``begin`` if all was seen; return how many were removed."""
-        gone, self._unseen = list(self._unseen or ()) if complete else [], None
-        for uid in gone:
-            self._remove(uid)
+        seen = self._seen or bytearray()
+        gone = [
+            RowsRemoval(uid)
+            for row, uid in self._execute(
+                "SELECT id, uid FROM workitem" if complete else "SELECT 0, '' LIMIT 0"
+            )
+            if row >= len(seen) or not seen[row]
+        ]
+        if gone:
+            self._write_changes(gone)
         self._write_staged()
+        self._seen = None
         for statement in make_indexes():
             self._execute(statement)
         self._execute("COMMIT")
         self._journal("WAL")
         return len(gone)
 
-    def gather(self) -> None:
-        """Until ``write_out`` all is one transaction."""
-        if self._unseen is None:
-            self._execute("BEGIN IMMEDIATE")
-            self._is_gathering = True
-
-    def write_out(self) -> None:
-        """End of ``gather``."""
-        if self._is_gathering:
-            self._is_gathering = False
-            self._execute("COMMIT")
-
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        if self._is_gathering:
+    def _transaction(self, changes: int = 0) -> Iterator[None]:
+        if self._seen is not None:
             yield
-            return
-        if self._unseen is not None:
-            yield
-            self._commit_now_and_then()
+            self._commit_now_and_then(changes)
             return
         self._execute("BEGIN IMMEDIATE")
         try:
@@ -266,33 +390,50 @@ class ProjectionWriter:
             raise
         self._execute("COMMIT")
 
-    def _commit_now_and_then(self) -> None:
-        self._uncommitted += 1
+    def _commit_now_and_then(self, changes: int) -> None:
+        self._uncommitted += changes
         if self._uncommitted >= _WORKITEMS_PER_COMMIT:
             self._uncommitted = 0
             self._execute("COMMIT")
             self._execute("BEGIN IMMEDIATE")
 
 
-def _packed(codes: Sequence[CodeRow], keys: Sequence[KeyRow]) -> bytes:
-    return orjson.dumps((codes, keys))
+def _update(change: WorkitemRows, stored: _Row, into: _Statements) -> None:
+    row, created, state, start, (codes, keys) = stored
+    facts, document = change.facts, change.document.decode()
+    new_codes: Iterable[_Row] = codes
+    if facts is None:
+        into.updated.append([row, *_columns(change)])
+        into.documents.append([row, document])
+    else:
+        new_codes = facts.codes
+        into.updated_all.append([row, *_columns(change), change.created, *facts.lasting])
+        into.bodies.append([row, _packed(facts), document])
+        into.words.append([row, facts.words])
+        before, after = {tuple(key) for key in keys}, set(facts.keys)
+        into.old_keys += [(kind, text, row) for kind, text in before - after]
+        into.keys += [(kind, text, row) for kind, text in after - before]
+    old = [(*code, state, start, created, row) for code in codes]
+    new = _placed(new_codes, change, row)
+    if old != new:
+        into.old_codes += old
+        into.codes += new
 
 
-def _unpacked(rows: bytes) -> tuple[list[CodeRow], list[KeyRow]]:
-    codes, keys = orjson.loads(rows)
-    return [tuple(row) for row in codes], [tuple(row) for row in keys]
+def _remove(stored: _Row | None, into: _Statements) -> None:
+    if stored is not None:
+        row, created, state, start, (codes, keys) = stored
+        into.old_codes += [(*code, state, start, created, row) for code in codes]
+        into.old_keys += [(*key, row) for key in keys]
+        into.gone.append(row)
 
 
-class Rebuild:
-    """Takes the entries of the store while the projection is brought in step with it."""
+def _placed(codes: Iterable[_Row], change: WorkitemRows, row: int) -> list[_Row]:
+    """The rows of codes with the position of their workitem."""
+    volatile = change.volatile
+    return [(*code, volatile.state, volatile.start, change.created, row) for code in codes]
 
-    def __init__(self, take: Callable[[Sequence[Entry]], list[Entry]]) -> None:
-        self._take = take
 
-    def take(self, entries: Sequence[Entry]) -> list[Entry]:
-        """Take over entries of workitems; documents that are here already are not read again.
-
-        Returns the entries that are no documents of workitems; what is here of them stays, as it may be the
-        only copy. Raises ProjectionBroken.
-        """
-        return self._take(entries)
+def _packed(facts: Facts) -> str:
+    rows: tuple[Sequence[CodeRow], Sequence[KeyRow]] = facts.codes, facts.keys
+    return orjson.dumps(rows).decode()

@@ -125,15 +125,14 @@ class Commits:
         except Exception:
             self._state.order.give_up(ticket)
             raise
-        with self._state.workitems.batch():
-            try:
-                self._state.workitems.put(after, version, document)
-                if before is None:
-                    self._state.subscriptions.note(after)
-                elif act:
-                    self._state.subscriptions.note_act(act[0], after)
-            finally:
-                self._state.order.settle(ticket, events)
+        try:
+            self._state.workitems.put(after, version, document)
+            if before is None:
+                self._state.subscriptions.note(after)
+            elif act:
+                self._state.subscriptions.note_act(act[0], after)
+        finally:
+            self._state.order.settle(ticket, events)
         return after
 
     async def purge(self, stored: StoredWorkitem, entry: HistoryEntry) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -117,6 +116,7 @@ class WorkitemStore:
         on_change: Callable[[str], None],
     ) -> None:
         self._projection = projection
+        self._projection.on_broken = self._broke
         self._on_broken = on_broken
         self._on_change = on_change
         self.broken = False
@@ -135,15 +135,6 @@ class WorkitemStore:
     def text(self, uid: str) -> bytes | None:
         """The attributes of one as JSON text of the inner form. Raises UpsError while the projection is rebuilt."""
         return self._query(lambda: self._projection.text(uid))
-
-    @contextmanager
-    def batch(self) -> Iterator[None]:
-        """What is taken over within, without waiting for anything, is written down in one piece, which is cheaper."""
-        self._update(self._projection.gather)
-        try:
-            yield
-        finally:
-            self._update(self._projection.write_out)
 
     def put(self, workitem: Workitem, version: str, document: bytes) -> None:
         """Take over what was written. A failing projection fails no command: it is rebuilt."""

@@ -150,6 +150,7 @@ def test_a_file_in_use_survives_us_but_not_the_machine(
     monkeypatch.setattr(projection_file, "_boot_id", lambda: "this boot")
     running = Projection.open(path)
     put(running, made(1))
+    running.flush()
     left = tmp_path / "left.sqlite"
     for ending in ("", "-wal"):
         Path(f"{left}{ending}").write_bytes(Path(f"{path}{ending}").read_bytes())
@@ -164,6 +165,7 @@ def test_a_file_in_use_survives_us_but_not_the_machine(
 def test_a_broken_projection_leaves_no_file(path: Path) -> None:
     opened = Projection.open(path)
     put(opened, made(1))
+    opened.flush()
     opened._file.writer.execute("UPDATE body SET document = x'00'")
     with pytest.raises(ProjectionBroken):
         opened.created(0, 1, 1)
@@ -210,9 +212,11 @@ def fill_the_disk(projection: Projection) -> None:
 
 def test_a_full_disk_breaks_it_until_it_is_made_anew(projection: Projection) -> None:
     put(projection, made(1))
+    projection.flush()
     fill_the_disk(projection)
+    put(projection, *(made(number) for number in range(2, 100)))
     with pytest.raises(ProjectionBroken, match="full"):
-        put(projection, *(made(number) for number in range(2, 100)))
+        projection.flush()
     for use in (
         lambda: projection.get(workitems.uid(1)),
         lambda: put(projection, made(1)),
@@ -229,6 +233,7 @@ def test_a_full_disk_breaks_it_until_it_is_made_anew(projection: Projection) -> 
 
 def test_a_corrupt_document_breaks_it(projection: Projection) -> None:
     put(projection, made(1))
+    projection.flush()
     projection._file.writer.execute("UPDATE body SET document = x'00'")
     with pytest.raises(ProjectionBroken, match="not JSON"):
         found(projection)

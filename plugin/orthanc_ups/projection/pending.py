@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What was taken over and is not written down yet: collected on the loop, written down by any thread."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from ..core.date_times import Zone
+from ..core.workitem import Workitem
+from .recent import StoredWorkitem
+from .writer import ProjectionBatch, RowsRemoval, WorkitemRows, change_of
+
+
+class _Collected(NamedTuple):
+    """A workitem as it is now (None: removed), and what will stand in the file when this is written, if known."""
+
+    stored: StoredWorkitem | None
+    before: Workitem | None
+
+
+class PendingWrites:
+    """Two stages: collected, one state per workitem; and handed over, as batches of rows.
+
+    Everything but ``handed_over`` belongs to the loop.
+    """
+
+    def __init__(self) -> None:
+        self._collected: dict[str, _Collected] = {}
+        self._events: list[Sequence[Any]] = []
+        self._batches: deque[tuple[int, ProjectionBatch]] = deque()
+        self._unwritten: dict[str, tuple[int, StoredWorkitem | None]] = {}
+        self._last = 0
+        self._written = 0
+
+    def __len__(self) -> int:
+        """How much is collected."""
+        return len(self._collected) + len(self._events)
+
+    def put(self, stored: StoredWorkitem, before: Workitem | None) -> None:
+        """A workitem was written to the store; ``before`` it was like this, if that is known."""
+        uid = stored.workitem.uid
+        earlier = self._collected.get(uid)
+        self._collected[uid] = _Collected(stored, earlier.before if earlier else before)
+
+    def remove(self, uid: str) -> None:
+        """A workitem is to be forgotten."""
+        self._collected[uid] = _Collected(None, None)
+
+    def record(self, rows: Iterable[Sequence[Any]]) -> None:
+        """Rows for the log of events."""
+        self._events.extend(rows)
+
+    def get(self, uid: str) -> tuple[bool, StoredWorkitem | None]:
+        """Whether a workitem waits here to be written down or removed, and what it is like (None: removed)."""
+        collected = self._collected.get(uid)
+        if collected is not None:
+            return True, collected.stored
+        number, stored = self._unwritten.get(uid, (0, None))
+        return number > self._written, stored
+
+    @property
+    def batches_waiting(self) -> int:
+        """Batches that are handed over and not written down."""
+        return len(self._batches)
+
+    def hand_over(self, local: Zone) -> None:
+        """Make a batch of rows of what is collected."""
+        self._last += 1
+        batch = ProjectionBatch(events=self._events)
+        unwritten = {uid: entry for uid, entry in self._unwritten.items() if entry[0] > self._written}
+        for uid, (stored, before) in self._collected.items():
+            batch.changes.append(_change(uid, stored, before, local))
+            unwritten[uid] = self._last, stored
+        self._unwritten = unwritten
+        self._collected, self._events = {}, []
+        self._batches.append((self._last, batch))
+
+    def handed_over(self) -> Iterator[ProjectionBatch]:
+        """Each batch in order; it counts as written down when the next is asked for. By one thread at a time."""
+        while self._batches:
+            number, batch = self._batches[0]
+            yield batch
+            self._batches.popleft()
+            self._written = number
+
+
+def _change(
+    uid: str, stored: StoredWorkitem | None, before: Workitem | None, local: Zone
+) -> WorkitemRows | RowsRemoval:
+    if stored is None:
+        return RowsRemoval(uid)
+    return change_of(stored.workitem, stored.version, stored.document, local, before)
