@@ -22,10 +22,15 @@ def _wanted_suites() -> list[str]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever runs on a suite is marked `real`."""
+    """Whatever runs on a suite is marked `real`; what one suite can show is `torture` on all others."""
+    first = _wanted_suites()[0]
     for item in items:
-        if "suite" in getattr(item, "fixturenames", ()):
-            item.add_marker("real")
+        if "suite" not in getattr(item, "fixturenames", ()):
+            continue
+        item.add_marker("real")
+        chosen = item.callspec.params.get("suite", first) if hasattr(item, "callspec") else first
+        if chosen != first and item.get_closest_marker("one_suite"):
+            item.add_marker("torture")
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -6,10 +6,13 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 import requests
 
 from tests.support.orthanc import CHECKOUT, RealOrthanc
 from tests.support.ports import free_port
+
+pytestmark = pytest.mark.one_suite("the demo is a client of the DIMSE port")
 
 HEARD = [
     "State Report SCHEDULED",

@@ -17,6 +17,8 @@ from tests.support.orthanc import RealOrthanc
 from tests.support.waiting import wait_until
 from tests.support.web_client import new_uid
 
+pytestmark = pytest.mark.one_suite("the DIMSE port is our own")
+
 SUCCESS, WRONG_TRANSACTION_UID, CREATED_MODIFIED = 0x0000, 0xC301, 0xB300
 
 

@@ -36,6 +36,8 @@ from tests.support.ports import is_listening
 from tests.support.raw_dimse import Closed, RawPeer
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.one_suite("the DIMSE port is our own")
+
 MODALITIES = {"scu": ["SCU", "127.0.0.1", 104]}
 SCP_STATUS_CHANGE = 4
 

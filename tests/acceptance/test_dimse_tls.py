@@ -4,6 +4,8 @@
 import ssl
 from pathlib import Path
 
+import pytest
+
 from orthanc_ups.core import tags
 from orthanc_ups.core.dataset import text
 from tests.support import workitems
@@ -12,6 +14,8 @@ from tests.support.dimse_client import UpsClient
 from tests.support.event_receiver import EventReceiver
 from tests.support.orthanc import RealOrthanc
 from tests.support.raw_dimse import Closed, RawPeer
+
+pytestmark = pytest.mark.one_suite("the DIMSE port is our own")
 
 
 def test_requests_and_event_reports_go_over_tls(suite: str, tmp_path: Path) -> None:

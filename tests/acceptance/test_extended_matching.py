@@ -15,6 +15,8 @@ from tests.support.orthanc import RealOrthanc
 from tests.support.web_client import WebClient, new_uid, next_event
 from tests.support.workitems import minimal, station
 
+pytestmark = pytest.mark.one_suite("the search index answers, not Orthanc")
+
 FILTERED = "1.2.840.10008.5.1.4.34.5.1"
 EVERYTHING_NEGOTIATED = b"\1\1\1\1\1\1\1"
 

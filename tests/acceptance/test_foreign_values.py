@@ -24,6 +24,8 @@ from tests.support.raw_dimse import VERIFICATION, RawPeer, echo, operation
 from tests.support.upper_layer import associate_rq
 from tests.support.web_client import WebClient, new_uid
 
+pytestmark = pytest.mark.one_suite("our own ports read data sets before Orthanc sees anything")
+
 CREATED_MODIFIED, UPDATED_MODIFIED, SUCCESS = 0xB300, 0xB305, 0x0000
 PASSING = [0xA700, 0xC001, 0xFF00, 0x0213]
 JSON = {"Content-Type": "application/dicom+json"}

@@ -13,6 +13,8 @@ from tests.support.dcmtk import findscu_worklist
 from tests.support.dimse_client import UpsClient
 from tests.support.orthanc import RealOrthanc
 
+pytestmark = pytest.mark.one_suite("the DIMSE port is our own")
+
 STEP = "ScheduledProcedureStepSequence[0]"
 
 

@@ -17,6 +17,8 @@ from tests.support.raw_dimse import RawScu, decoded, encoded
 from tests.support.web_client import WebClient, new_uid, next_event
 from tests.support.workitems import code, full
 
+pytestmark = pytest.mark.one_suite("our own ports read data sets before Orthanc sees anything")
+
 BLOCK, DEEP = "00990010", "00991001"
 REASONS = "0074100E"
 REFUSED = 0x0106

@@ -14,6 +14,8 @@ from tests.support.orthanc import CHECKOUT, DICOMWEB_PLUGIN, PYTHON_PLUGIN, Real
 from tests.support.web_client import WebClient, new_uid, next_event
 from tests.support.workitems import full, minimal
 
+pytestmark = pytest.mark.one_suite("nginx stands before our own port")
+
 
 @pytest.fixture(scope="module")
 def orthanc_overrides() -> dict[str, Any]:

@@ -18,7 +18,10 @@ from tests.support.waiting import wait_until
 from tests.support.web_client import WebClient
 from tests.support.workitems import minimal
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.one_suite("retention is a clock and the store, which the contract tests hold on each suite"),
+]
 HOLDER = {"DicomModalities": {"holder": ["HOLDER", "127.0.0.1", 104]}}
 GONE = 0xC307
 PAST, FUTURE = "20200101000000+0000", "29990101000000+0000"

@@ -6,11 +6,15 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from orthanc_ups.core.dataset import element
 from tests.support.orthanc import RealOrthanc
 from tests.support.raw_dimse import RawScu, encoded, state_change
 from tests.support.web_client import WebClient, new_uid, state
 from tests.support.workitems import full, performed, progress
+
+pytestmark = pytest.mark.one_suite("our own ports read requests before Orthanc sees anything")
 
 OVERRIDES = {"DicomModalities": {"performer": ["PERFORMER", "127.0.0.1", 104]}}
 

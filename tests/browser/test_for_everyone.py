@@ -12,6 +12,8 @@ from playwright.sync_api import Browser, Page, expect
 from tests.support.browser import CODE, STATION, Management, Screen, context, place
 from tests.support.orthanc import RealOrthanc
 
+pytestmark = pytest.mark.one_suite("the page is the same files in the same browser")
+
 LONG = "Wolfeschlegelsteinhausenbergerdorff^Hubert Maximilian"
 CONTRAST = Path(__file__).with_name("contrast.js").read_text()
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The worklist page with twenty thousand workitems; with a hundred thousand in torture, as filling takes minutes."""
+"""The worklist page with five thousand workitems; with a hundred thousand in torture, as filling takes minutes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def suite() -> str:
     return "forky"
 
 
-@pytest.fixture(scope="module", params=[20_000, pytest.param(100_000, marks=pytest.mark.torture)])
+@pytest.fixture(scope="module", params=[5_000, pytest.param(100_000, marks=pytest.mark.torture)])
 def count(request: pytest.FixtureRequest) -> int:
     number: int = request.param
     return number
@@ -60,8 +60,8 @@ def test_they_are_sorted_searched_and_counted(screen: Screen, count: int) -> Non
     first(page, "Step 000005")
     page.get_by_role("columnheader", name="Patient").get_by_role("button").click()
     first(page, f"Step {count - 1:06}")
-    page.get_by_role("searchbox").fill("lindqvist 0777")
-    fitting = sum(number % 5 == 2 and "0777" in f"{number:06}" for number in range(1, count + 1))
+    page.get_by_role("searchbox").fill("lindqvist 077")
+    fitting = sum(number % 5 == 2 and "077" in f"{number:06}" for number in range(1, count + 1))
     found(page, f"of {fitting} workitems")
     page.get_by_role("searchbox").fill("")
     page.get_by_role("group", name="State").get_by_role("button", name=f"Completed {count // 4:,}").click()
@@ -71,9 +71,10 @@ def test_they_are_sorted_searched_and_counted(screen: Screen, count: int) -> Non
 
 
 def test_one_of_them_is_opened_and_come_back_from(screen: Screen, count: int) -> None:
-    page = screen.open(place("worklist", order="created", page="321"))
-    first(page, "Step 016001")
+    number = count * 4 // 5 + 1
+    page = screen.open(place("worklist", order="created", page=f"{number // 50 + 1}"))
+    first(page, f"Step {number:06}")
     page.locator("tbody tr").first.click()
-    expect(page.get_by_role("heading", name="Step 016001")).to_be_visible()
+    expect(page.get_by_role("heading", name=f"Step {number:06}")).to_be_visible()
     page.locator(".back").click()
-    found(page, f"16,001–16,050 of {count:,}")
+    found(page, f"{number:,}–{number + 49:,} of {count:,}")

@@ -13,6 +13,8 @@ from playwright.sync_api import Browser, Page, expect
 from tests.support.browser import Management, Screen, context, place
 from tests.support.orthanc import RealOrthanc
 
+pytestmark = pytest.mark.one_suite("the page is the same files in the same browser")
+
 PASSWORDS = {"admin": "first", "ai": "second", "viewer": "third"}
 
 

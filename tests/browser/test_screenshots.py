@@ -23,6 +23,8 @@ from tests.support.scenery import department
 from tests.support.waiting import wait_until
 from tests.support.web_client import WebClient
 
+pytestmark = pytest.mark.one_suite("the page is the same files in the same browser")
+
 FOLDER: Final = CHECKOUT / "docs" / "screenshots"
 AI_TEMPLATE: Final = {
     "Name": "AI inference",

@@ -14,6 +14,8 @@ from tests.support.browser import Management, Screen, place
 from tests.support.event_receiver import EventReceiver
 from tests.support.ports import free_port
 
+pytestmark = pytest.mark.one_suite("the page is the same files in the same browser")
+
 DOWN_PORT = free_port()
 SCP_STATUS_CHANGE = 4
 

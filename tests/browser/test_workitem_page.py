@@ -10,6 +10,8 @@ from playwright.sync_api import Page, expect
 
 from tests.support.browser import CODE, STATION, Management, Screen, place
 
+pytestmark = pytest.mark.one_suite("the page is the same files in the same browser")
+
 TEMPLATE = {
     "Name": "Second reading",
     "Description": "A radiologist reads a study again",

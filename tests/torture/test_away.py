@@ -24,6 +24,8 @@ from tests.support.orthanc import RealOrthanc
 from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.one_suite("delivery leaves by our own connections")
+
 SETTINGS = {
     "ReplaceWaitingProgress": False,
     "RetryFirst": 0.5,

@@ -28,6 +28,8 @@ from tests.support.load import writer_modalities
 from tests.support.orthanc import RealOrthanc
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.one_suite("our own ports read what is broken before Orthanc sees anything")
+
 AT_ONCE = 10
 BOUNDED, LONG = 2_500, 25_000  # of each of the four kinds
 MEGABYTE = 1_000_000
