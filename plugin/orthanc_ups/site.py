@@ -57,9 +57,11 @@ from .orthanc.modalities import OrthancModalities
 from .orthanc.refusal_log import RefusalLog
 from .orthanc.sdk import KeyValueStore, RestOutput, RestRequest
 from .projection.projection import Projection
+from .rules.archive import Archive
 from .rules.automation import Automation, Environment
 from .rules.bell import Bell
 from .rules.definitions import read_rules
+from .rules.outputs import OutputsInArchive
 from .service import UpsService
 from .settings import Settings, Surroundings
 from .store import shelves
@@ -283,6 +285,7 @@ class Site:
         policy = late_policy(self._settings, read_templates(self._settings.templates))
         late = LateWatch(service.projection, policy, service.clock.now)
         self._tell(service, Interfaces(server, dimse, http, self.health, sockets, self._rules_waiting), late)
+        self._check_outputs(service)
         await self._open_rules(service)
         await self._open_pages(service, dimse, late)
         if self._worklists is not None:
@@ -488,6 +491,17 @@ class Site:
 
     def _rules_waiting(self) -> int:
         return self._automation.waiting if self._automation is not None else 0
+
+    def _check_outputs(self, service: UpsService) -> None:
+        """Have outputs looked for before workitems are completed, if that is wished."""
+        if self._settings.check_outputs:
+            surroundings = self._surroundings
+            service.worklist.outputs = OutputsInArchive(
+                Archive(self._loopback, surroundings.dicom_aet, lambda: datetime.now(self._zone)),
+                (surroundings.dicom_aet, self._own_ae),
+                self._settings.public_url,
+                (surroundings.http_port, self._settings.http_port),
+            )
 
     async def _open_rules(self, service: UpsService) -> None:
         """Last, as rules act like any other client; closed first."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
 from typing import Final
@@ -25,6 +25,9 @@ _CODES: Final[Mapping[State, frozenset[str]]] = MappingProxyType(
 )
 _MAY_BE_EMPTY: Final = f"{tags.PERFORMED_PROCEDURE}.00404033"
 """Output Information Sequence must be there, but a step may well have had no output."""
+_REFERENCED_SOP: Final = "00081199"
+_REFERENCED_INSTANCE: Final = "00081155"
+_MOST_NAMED: Final = 100
 
 _UNSPECIFIED: Final[DataSet] = {
     tags.CODE_VALUE: element("SH", "110513"),
@@ -108,13 +111,25 @@ def check_cancellation(
     return sound, findings.corrections
 
 
-def refuse_unmet(attributes: DataSet, state: State) -> None:
-    """Refuse to close a workitem that lacks what the final state needs. Raises UpsError (C304)."""
-    paths = unmet(attributes, state)
-    if paths:
-        raise refusal_of(
-            [Fault(FINAL_STATE_UNMET, path, f"{_spelled_path(path)} has no value") for path in paths]
+def refuse_unmet(attributes: DataSet, state: State, missing_outputs: Sequence[str] = ()) -> None:
+    """Refuse to close a workitem that lacks what the final state needs. Raises UpsError (C304).
+
+    ``missing_outputs`` are instances that its outputs reference here, but that are not here.
+    """
+    faults = [
+        Fault(FINAL_STATE_UNMET, path, f"{_spelled_path(path)} has no value")
+        for path in unmet(attributes, state)
+    ]
+    faults += [
+        Fault(
+            FINAL_STATE_UNMET,
+            f"{_MAY_BE_EMPTY}.{_REFERENCED_SOP}.{_REFERENCED_INSTANCE}",
+            f"output {uid} is not in this Orthanc",
         )
+        for uid in missing_outputs[:_MOST_NAMED]
+    ]
+    if faults:
+        raise refusal_of(faults)
 
 
 def _spelled_path(path: str) -> str:

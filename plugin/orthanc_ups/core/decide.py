@@ -46,6 +46,7 @@ class Decision:
         modified: attributes that the SCP corrected, for the answer.
         details: sentences that name each attribute that was corrected.
         act: the AE and what its subscription to this very workitem becomes; None if that stays.
+        inherited: like ``act``, those of the subscribers of a replaced workitem.
         counter: the name of what to count once the decision is written; empty for nothing.
     """
 
@@ -56,6 +57,7 @@ class Decision:
     modified: DataSet = field(default_factory=dict)
     details: tuple[str, ...] = ()
     act: tuple[str, Subscription] | None = None
+    inherited: tuple[tuple[str, Subscription], ...] = ()
     counter: str = ""
 
 
@@ -75,6 +77,8 @@ class Circumstances:
         subscription: of the command's Receiving AE to the workitem (Table CC.2.3-2).
         lock_holders: the AEs whose Deletion Lock holds the workitem.
         is_undelivered: True if some receiver still has to get an event of the workitem.
+        inherited: the AEs that are subscribed to the workitem that a new one replaces, and how.
+        missing_outputs: SOP Instance UIDs that outputs reference in this Orthanc, which does not have them.
     """
 
     now: datetime
@@ -88,6 +92,8 @@ class Circumstances:
     subscription: Subscription = Subscription.NONE
     lock_holders: tuple[str, ...] = ()
     is_undelivered: bool = False
+    inherited: tuple[tuple[str, Subscription], ...] = ()
+    missing_outputs: tuple[str, ...] = ()
 
 
 def is_uid(text: str) -> bool:
@@ -152,7 +158,9 @@ def _create(workitem: Workitem | None, command: Create, circumstances: Circumsta
     details = (*command.corrections, *prepared.modifications)
     status = statuses.CREATED_MODIFIED if details else statuses.SUCCESS
     modified = _modified(prepared, command.attributes) if details else {}
-    return Decision(created, "created", status, tuple(occurrences), modified, details)
+    return Decision(
+        created, "created", status, tuple(occurrences), modified, details, inherited=circumstances.inherited
+    )
 
 
 def _modified(prepared: Prepared, sent: DataSet) -> DataSet:
@@ -254,7 +262,7 @@ def _change_state(workitem: Workitem, command: ChangeState, circumstances: Circu
         return _refused_or_warned(workitem, cell)
     if cell is Effect.CLAIM:
         return _claimed(workitem, command.transaction or "")
-    return _closed(workitem, requested, circumstances.now)
+    return _closed(workitem, requested, circumstances)
 
 
 def _requested(state: str) -> State:
@@ -282,12 +290,12 @@ def _claimed(workitem: Workitem, transaction: str) -> Decision:
     return Decision(claimed, "claimed", occurrences=(events.state_report(after),))
 
 
-def _closed(workitem: Workitem, state: State, now: datetime) -> Decision:
+def _closed(workitem: Workitem, state: State, circumstances: Circumstances) -> Decision:
     """Check PS3.4 CC.2.5.1.1 on the stored workitem, then close it; CANCELED gets what it lacks."""
-    content = workitem.attributes
+    content, now = workitem.attributes, circumstances.now
     if state is State.CANCELED:
         content = attributes.complete_cancellation(content, now, {})
-    attributes.refuse_unmet(content, state)
+    attributes.refuse_unmet(content, state, circumstances.missing_outputs)
     after = _in_state(content, state)
     closed = replace(workitem, attributes=dict(sorted(after.items())), ended=now.timestamp())
     return Decision(closed, state.value.lower(), occurrences=(events.state_report(after),))
@@ -302,10 +310,10 @@ def _close_on_behalf(workitem: Workitem, command: Close, circumstances: Circumst
     if not requested.is_final:
         raise UpsError(statuses.ALREADY_IN_PROGRESS)
     if not command.attributes:
-        closed = _closed(workitem, requested, circumstances.now)
+        closed = _closed(workitem, requested, circumstances)
         return replace(closed, what=f"{closed.what} on behalf")
     updated = _updated(workitem, command.attributes, command.corrections, circumstances)
-    closed = _closed(updated.workitem, requested, circumstances.now)
+    closed = _closed(updated.workitem, requested, circumstances)
     return replace(
         closed,
         what=f"{closed.what} on behalf",

@@ -81,7 +81,7 @@ class Commits:
         after: Workitem,
         occurrences: Sequence[Occurrence],
         entry: HistoryEntry,
-        act: tuple[str, Subscription] | None = None,
+        acts: Sequence[tuple[str, Subscription]] = (),
     ) -> Workitem:
         """Write a workitem and its events; release the events once that is certain.
 
@@ -100,22 +100,22 @@ class Commits:
             after: as it is to be; gets its creation number (if new), history and revision here.
             occurrences: what is to be told.
             entry: for the history.
-            act: a specific act of an AE (PS3.4 CC.2.3), made by this very write; its number precedes the events.
+            acts: specific acts of AEs (PS3.4 CC.2.3), made by this very write; their numbers precede the events. Those
+                of a creation are told of it.
 
         Raises:
             Conflict: somebody else changed it.
             StoreUnavailable: it was surely not written.
         """
-        await self.reserve(len(occurrences) + 1)
+        await self.reserve(len(occurrences) + len(acts) + 1)
         if before is None:
-            after = self._numbered(after)
+            after = _with_acts(self._numbered(after), acts, self._state.order.next, entry.at)
         addressed = self._addressed(after, occurrences)
-        ticket = self._state.order.take(len(addressed) + (1 if act else 0))
+        ticket = self._state.order.take(len(addressed) + len(acts))
         # A cancelled write leaves open what became of it. Then the ticket stays open too, so that no cursor
         # can pass its events; what was written is found and told after the next start.
         try:
-            if act:
-                after = _with_act(after, act[0], SpecificAct(ticket.first, act[1], entry.at))
+            after = _with_acts(after, acts, ticket.first, entry.at)
             events = _numbered_events(ticket, after.uid, addressed, entry.at)
             after = await self._ready(after, events, entry)
             document = encode(after)
@@ -129,8 +129,9 @@ class Commits:
             self._state.workitems.put(after, version, document)
             if before is None:
                 self._state.subscriptions.note(after)
-            elif act:
-                self._state.subscriptions.note_act(act[0], after)
+            else:
+                for receiving_ae, _ in acts:
+                    self._state.subscriptions.note_act(receiving_ae, after)
         finally:
             self._state.order.settle(ticket, events)
         return after
@@ -254,8 +255,14 @@ class Commits:
 _sequence = attrgetter("sequence")
 
 
-def _with_act(workitem: Workitem, receiving_ae: str, act: SpecificAct) -> Workitem:
-    return replace(workitem, acts={**workitem.acts, receiving_ae: act})
+def _with_acts(
+    workitem: Workitem, acts: Sequence[tuple[str, Subscription]], first: int, at: float
+) -> Workitem:
+    """The workitem with acts that are numbered from ``first`` on."""
+    if not acts:
+        return workitem
+    new = {ae: SpecificAct(first + index, state, at) for index, (ae, state) in enumerate(acts)}
+    return replace(workitem, acts={**workitem.acts, **new})
 
 
 def _numbered_events(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any, Final, Protocol, TypeVar
 
@@ -13,6 +13,8 @@ from ..core import statuses, tags
 from ..core.ae_titles import InvalidAeTitle, valid_ae_title
 from ..core.commands import (
     SERVICE_OF,
+    ChangeState,
+    Close,
     Command,
     Create,
     Purge,
@@ -23,14 +25,15 @@ from ..core.commands import (
     Suspend,
     Unsubscribe,
 )
-from ..core.dataset import DataSet
+from ..core.dataset import DataSet, items, text
 from ..core.decide import Circumstances, Decidable, Decision, decide
 from ..core.matching import Query
 from ..core.outcome import WHOLE, Outcome, Page, Paging, T
 from ..core.reasons import discreet, reason_of
+from ..core.states import State, Transaction
 from ..core.statuses import UpsError
 from ..core.value_rules import Limits
-from ..core.workitem import HistoryEntry, Workitem
+from ..core.workitem import HistoryEntry, Subscription, Workitem
 from ..store.port import Entry, StoreUnavailable
 from .commits import Commits, until_unchanged, workitem_key
 from .global_acts import GlobalActs
@@ -52,11 +55,23 @@ class ReceivingAes(Protocol):
         ...
 
 
+class Outputs(Protocol):
+    """Looks for what workitems have as outputs."""
+
+    async def missing(self, references: Sequence[DataSet]) -> Sequence[str]:
+        """SOP Instance UIDs that items of Output Information Sequence reference in this Orthanc, but are not in it.
+
+        Raises StoreUnavailable.
+        """
+        ...
+
+
 class Worklist:
     """Takes commands and queries. Lives on one asyncio loop; every method must be called there.
 
     Attributes:
         observers: told of each accepted command and its outcome; must be quick and never raise.
+        outputs: looks for outputs before a workitem is completed; None if nobody does (``Ups.CheckOutputs``).
         at_once: commands that may be on their way; more are refused (0213, 503).
         answer_within: seconds after which a caller is told that the outcome is not known yet (0110, 500).
     """
@@ -70,6 +85,7 @@ class Worklist:
         self._running: set[asyncio.Task[Any]] = set()
         self._closed = False
         self.observers: list[Callable[[Command, Outcome], None]] = []
+        self.outputs: Outputs | None = None
         self.at_once = _AT_ONCE
         self.answer_within = _ANSWER_WITHIN
 
@@ -162,7 +178,11 @@ class Worklist:
         async def attempt() -> Outcome:
             before = self._state.workitems.get(uid)
             workitem = before.workitem if before else None
-            decision = decide(workitem, command, self._circumstances(command, workitem))
+            circumstances = self._circumstances(command, workitem)
+            if self.outputs is not None and workitem is not None:
+                missing = await self._missing_outputs(self.outputs, command, workitem)
+                circumstances = replace(circumstances, missing_outputs=missing)
+            decision = decide(workitem, command, circumstances)
             return await self._carried_out(command, before, decision)
 
         def adopt(entry: Entry | None) -> None:
@@ -187,6 +207,7 @@ class Worklist:
                 circumstances,
                 purged=state.workitems.is_gone(command.uid),
                 is_full=isinstance(command, Create) and state.workitems.count() >= settings.maximum_workitems,
+                inherited=self._inherited(command),
             )
         if isinstance(command, RequestCancel):
             return replace(circumstances, watched=bool(state.subscriptions.receivers(workitem)))
@@ -200,6 +221,37 @@ class Worklist:
                 is_undelivered=self._commits.waits(workitem),
             )
         return circumstances
+
+    def _inherited(self, command: Decidable) -> tuple[tuple[str, Subscription], ...]:
+        """Who is subscribed to what a new workitem replaces, unless the AE's global subscription says the same."""
+        if not isinstance(command, Create) or not self._state.settings.inherit_subscribers:
+            return ()
+        subscriptions = self._state.subscriptions
+        inherited: dict[str, Subscription] = {}
+        for item in items(command.attributes, tags.REPLACED):
+            replaced = self._state.workitems.get(text(item, tags.REFERENCED_INSTANCE))
+            inherited.update(
+                (ae, state)
+                for ae, state in (subscriptions.subscribers(replaced.workitem) if replaced else ())
+                if state not in (Subscription.NONE, subscriptions.standing(ae).everything)
+            )
+        return tuple(sorted(inherited.items()))
+
+    @staticmethod
+    async def _missing_outputs(outputs: Outputs, command: Decidable, workitem: Workitem) -> tuple[str, ...]:
+        """What the outputs of a workitem that is to be completed reference here, but is not here."""
+        content = workitem.attributes
+        if isinstance(command, Close):
+            content = {**content, **command.attributes}
+        elif (
+            not isinstance(command, ChangeState)
+            or workitem.compare(command.transaction) is not Transaction.RIGHT
+        ):
+            return ()
+        if command.state != State.COMPLETED.value or workitem.state is not State.IN_PROGRESS:
+            return ()
+        done = items(content, tags.PERFORMED_PROCEDURE)
+        return tuple(await outputs.missing([item for one in done for item in items(one, tags.OUTPUTS)]))
 
     def _seen(self, uid: str) -> None:
         stored = self._state.workitems.get(uid)
@@ -220,9 +272,8 @@ class Worklist:
             return outcome
         if before is not None and decision.workitem is before.workitem and decision.act is None:
             return outcome
-        after = await self._commits.commit(
-            before, decision.workitem, decision.occurrences, entry, decision.act
-        )
+        acts = (*((decision.act,) if decision.act else ()), *decision.inherited)
+        after = await self._commits.commit(before, decision.workitem, decision.occurrences, entry, acts)
         if decision.counter:
             self._state.counters.add(decision.counter)
         _log.info("%s: %s; workitem %s is %s", command.requester, decision.what, uid, after.state.value)
