@@ -40,6 +40,9 @@ from .management import operating
 from .management.explorer_files import serve
 from .management.pages import OrthancAdmission, OrthancPages
 from .management.templates import late_policy, read_templates
+from .modality.performances import Performances
+from .modality.performed_step_service import PerformedStepService
+from .modality.performed_step_store import PerformedSteps
 from .modality.self_test import OTHER_IS_FIRST, SelfTest
 from .modality.stations import Stations
 from .modality.worklist import ModalityWorklists
@@ -138,6 +141,7 @@ class Site:
         self._node, self._worklist = Opened(), Opened()
         self._opening: asyncio.Task[None] | None = None
         self._warnings: list[str] = []
+        self._performed_steps: PerformedStepService | None = None
         self._mark: NodeMark | None = None
         self.service: UpsService | None = None
         self._automation: Automation | None = None
@@ -275,6 +279,7 @@ class Site:
         await webhook_subscriptions.subscribe(
             service.worklist, service.subscriptions, self._settings.webhooks, self._titles
         )
+        self._performed_steps = self._performed_step_service(service)
         self._tell_of_unknown_receivers()
         self._modalities.moved = self._seen
         web = self._http_service(service, sockets)
@@ -415,6 +420,7 @@ class Site:
             self._refusals,
             self._zone,
             strict=self._settings.strict,
+            further=self._performed_steps.services() if self._performed_steps else {},
         )
         share = self._descriptors.share()
         context, refusals = self._dimse_context, self._refusals
@@ -455,12 +461,29 @@ class Site:
             OrthancAdmission(self._authorization),
             lambda: (*self._disk_space.warnings(), *self._warnings),
             self._automation,
+            self._performed_steps.steps if self._performed_steps else None,
         )
         self._worklist.keep(activity.run)
         assert self._routes is not None  # opened before the page
         self._pages = OrthancPages(
             self._requests, api.answer, serve, self._authorization, self._routes.service, self._origins
         )
+
+    def _performed_step_service(self, service: UpsService) -> PerformedStepService | None:
+        """MPPS, with what is kept of it; None if it is not enabled."""
+        if not self._settings.modality_worklist.enable:
+            return None
+        steps = PerformedSteps(service.notes)
+        steps.load()
+        archive_ae = self._surroundings.dicom_aet
+        performances = Performances(
+            service.worklist, service.workitems, self._stations, service.identity, archive_ae, self._zone
+        )
+        performed_steps = PerformedStepService(
+            steps, performances, self._settings, lambda: datetime.now(self._zone)
+        )
+        self._worklist.keep(performed_steps.run)
+        return performed_steps
 
     async def _open_worklists(self, service: UpsService, requests: WorklistRequests) -> None:
         """Answer worklist queries, and test whether Orthanc asks us at all."""

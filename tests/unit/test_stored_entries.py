@@ -27,6 +27,7 @@ from orthanc_ups.delivery.documents import (
 )
 from orthanc_ups.delivery.port import Burst, Endpoint
 from orthanc_ups.delivery.queue import BurstAt
+from orthanc_ups.modality.performed_steps import PerformedStep
 from orthanc_ups.rules.memory import Memory, RuleRecord, decode_memory, encode_memory
 from orthanc_ups.store.choice import move_worklist
 from orthanc_ups.store.documents import decode, decode_events, decode_log, encode, encode_events, encode_log
@@ -129,6 +130,20 @@ MEMORY: Final = Memory(
     },
     revision=7,
 )
+STEP: Final = PerformedStep(
+    uid="2.25.31",
+    ae="CT1",
+    attributes={
+        "00080060": {"vr": "CS", "Value": ["CT"]},
+        "00400252": {"vr": "CS", "Value": ["IN PROGRESS"]},
+    },
+    created=CREATED,
+    changed=CLAIMED,
+    workitems=(UID,),
+    notes={UID: "the workitem is CANCELED already"},
+    history=(HistoryEntry(CREATED, "CT1 by MPPS", "created IN PROGRESS"),),
+    revision=2,
+)
 NODE: Final = Node("5f0c6c2d8a534c51a3a0f1f0c7b5a811", "pacs1", 4711, "0b9d1e4e63a94cb3b79f3b9c4a4e2c10")
 IDENTITY: Final = "d3b07384d113edec49eaa6238ad5ff00"
 
@@ -179,6 +194,7 @@ DOCUMENTS: Final[dict[str, Callable[[], bytes]]] = {
     "delivery/AI1": lambda: encode_progress("AI1", 88, PROGRESS),
     "dead/AI1/dimse/101": lambda: encode_batch(LETTERS, 1),
     "note/rules": lambda: encode_memory(MEMORY),
+    "note/mpps/2.25.31": STEP.document,
     "worklist": lambda: asyncio.run(header_document()),
     "node": lambda: asyncio.run(node_document()),
     "move": lambda: asyncio.run(move_document()),
@@ -209,6 +225,7 @@ def test_the_examples_are_read_back() -> None:
     assert decode_progress(EXAMPLES["delivery/AI1"].encode()) == ("AI1", 88, PROGRESS)
     assert decode_batch(EXAMPLES["dead/AI1/dimse/101"].encode()) == LETTERS
     assert decode_memory(EXAMPLES["note/rules"].encode()) == MEMORY
+    assert PerformedStep.of_document(EXAMPLES["note/mpps/2.25.31"].encode()) == STEP
     assert read_tombstone(EXAMPLES["workitem/2.25.70"].encode()) == ("2.25.70", TOMBSTONE)
 
 

@@ -37,6 +37,7 @@ class Status:
         meaning: the status in words, for Error Comment, logs and bodies.
         http: HTTP status; ``per_service`` overrides it where PS3.18 differs by transaction.
         warning: the text after ``Warning: 299 {service}: ``, if PS3.18 defines one.
+        error_id: Error ID (0000,0903), 0 for none.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Status:
     http: int
     warning: str | None = None
     per_service: Mapping[Service, int] = field(default_factory=lambda: MappingProxyType({}))
+    error_id: int = 0
 
     @property
     def is_failure(self) -> bool:
@@ -202,6 +204,17 @@ NO_SUCH_SUBSCRIPTION: Final = _status(
 
 NO_SUCH_ATTRIBUTE: Final = _status("NO_SUCH_ATTRIBUTE", 0x0105, "No such attribute", 400)
 INVALID_VALUE: Final = _status("INVALID_VALUE", 0x0106, "Invalid attribute value", 400)
+STEP_MAY_NOT_BE_UPDATED: Final = Status(
+    "STEP_MAY_NOT_BE_UPDATED",
+    0x0110,
+    "Performed Procedure Step Object may no longer be updated",
+    409,
+    error_id=0xA710,
+)
+ATTRIBUTES_IGNORED: Final = _status(
+    "ATTRIBUTES_IGNORED", 0x0107, "Attribute list error: some attributes were not modified", 200
+)
+NO_SUCH_INSTANCE: Final = _status("NO_SUCH_INSTANCE", 0x0112, "No such SOP Instance", 404)
 PROCESSING_FAILURE: Final = _status("PROCESSING_FAILURE", 0x0110, "Processing failure", 500)
 DUPLICATE_INSTANCE: Final = _status("DUPLICATE_INSTANCE", 0x0111, "Duplicate SOP Instance", 409)
 NO_SUCH_EVENT: Final = _status("NO_SUCH_EVENT", 0x0113, "No such event type", 400)

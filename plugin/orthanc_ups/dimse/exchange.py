@@ -22,6 +22,7 @@ from .message import (
     ATTRIBUTE_LIST,
     COMMAND_FIELD,
     ERROR_COMMENT,
+    ERROR_ID,
     EVENT_TYPE,
     MESSAGE_ID,
     OFFENDING_ELEMENT,
@@ -125,6 +126,8 @@ class Exchange:
         """
         command = self._head(error.status.code, self.instance)
         command[ERROR_COMMENT] = comment_of(error)
+        if error.status.error_id:
+            command[ERROR_ID] = error.status.error_id
         paths = [fault.path.split(".") for fault in error.faults]
         if paths:
             command[OFFENDING_ELEMENT] = tuple(dict.fromkeys(path[-1] for path in paths))

@@ -153,6 +153,7 @@ DATA_SET_TYPE: Final = 0x0800
 STATUS: Final = 0x0900
 OFFENDING_ELEMENT: Final = 0x0901
 ERROR_COMMENT: Final = 0x0902
+ERROR_ID: Final = 0x0903
 AFFECTED_INSTANCE: Final = 0x1000
 REQUESTED_INSTANCE: Final = 0x1001
 EVENT_TYPE: Final = 0x1002
@@ -163,7 +164,7 @@ _VRS: Final[Mapping[int, str]] = MappingProxyType(
     {
         **dict.fromkeys((AFFECTED_CLASS, REQUESTED_CLASS, AFFECTED_INSTANCE, REQUESTED_INSTANCE), "UI"),
         **dict.fromkeys((COMMAND_FIELD, MESSAGE_ID, RESPONDED_ID, PRIORITY, DATA_SET_TYPE), "US"),
-        **dict.fromkeys((STATUS, EVENT_TYPE, ACTION_TYPE), "US"),
+        **dict.fromkeys((STATUS, ERROR_ID, EVENT_TYPE, ACTION_TYPE), "US"),
         **dict.fromkeys((OFFENDING_ELEMENT, ATTRIBUTE_LIST), "AT"),
         ERROR_COMMENT: "LO",
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -171,8 +171,11 @@ def _items(encoded: bytes) -> Iterator[tuple[int, bytes]]:
         offset += 4 + length
 
 
-def accept(request: Request, max_pdu: int) -> tuple[Agreement, bytes]:
-    """Answer a request: what is agreed, and the A-ASSOCIATE-AC. ``max_pdu`` is the greatest PDU that we take."""
+def accept(request: Request, max_pdu: int, further: Iterable[str] = ()) -> tuple[Agreement, bytes]:
+    """Answer a request: what is agreed, and the A-ASSOCIATE-AC.
+
+    ``max_pdu`` is the greatest PDU that we take, ``further`` are UIDs of SOP classes beside those of UPS.
+    """
     primitive = request.primitive
     roles = {
         item.sop_class_uid: (item.scu_role, item.scp_role)
@@ -180,7 +183,7 @@ def accept(request: Request, max_pdu: int) -> tuple[Agreement, bytes]:
         if isinstance(item, SCP_SCU_RoleSelectionNegotiation) and item.sop_class_uid
     }
     offered = primitive.presentation_context_definition_list
-    results, answered_roles = negotiate_as_acceptor(offered, _supported(), roles)
+    results, answered_roles = negotiate_as_acceptor(offered, _supported(further), roles)
     extended = _answered(primitive, {str(cx.abstract_syntax) for cx in results if cx.result == _ACCEPTED})
     answer = _associate(request.calling, request.called, max_pdu)
     answer.result = _ACCEPTED
@@ -190,8 +193,9 @@ def accept(request: Request, max_pdu: int) -> tuple[Agreement, bytes]:
     return _agreed(results, primitive, extended), bytes(A_ASSOCIATE_AC(answer).encode())
 
 
-def _supported() -> list[PresentationContext]:
-    return [_context(uid, scu_role=True, scp_role=False) for uid in (*sorted(UPS_CLASSES), VERIFICATION)]
+def _supported(further: Iterable[str]) -> list[PresentationContext]:
+    classes = (*sorted(UPS_CLASSES), VERIFICATION, *further)
+    return [_context(uid, scu_role=True, scp_role=False) for uid in classes]
 
 
 def _context(

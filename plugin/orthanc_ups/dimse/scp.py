@@ -191,7 +191,7 @@ class DimseServer:
         await wire.close(linger=True)
 
     async def _accepted(self, wire: Wire, request: Request) -> Association:
-        agreement, answer = accept(request, self._settings.maximum_pdu_size)
+        agreement, answer = accept(request, self._settings.maximum_pdu_size, self._services.further)
         # Strangers that may only echo or query can send data sets before they are refused; theirs share a room apart.
         terms = self._terms if self._policy.remembers(request.calling) else self._terms_of_strangers
         association = Association(wire, agreement, terms, request.calling, request.called)

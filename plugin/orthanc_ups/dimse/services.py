@@ -7,6 +7,7 @@ import contextlib
 import logging
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass
 from datetime import tzinfo
 from types import MappingProxyType
 from typing import Final, cast
@@ -66,8 +67,27 @@ _FIND_STATUSES: Final[Mapping[int, Status]] = MappingProxyType(
 """C-FIND has statuses of its own (PS3.4 Table CC.2.8-2)."""
 
 
+@dataclass(frozen=True, slots=True)
+class FurtherService:
+    """A SOP class that is none of UPS, served by another part.
+
+    Attributes:
+        fields: the DIMSE services on a context of it.
+        classes: SOP Class UIDs that a message on the context may name.
+        serve: answers a request of an AE that may use UPS; refuses by raising UpsError.
+    """
+
+    fields: frozenset[CommandField]
+    classes: frozenset[str]
+    serve: Callable[[Exchange], Awaitable[None]]
+
+
 class Services:
-    """Serves exchanges; one instance for all associations."""
+    """Serves exchanges; one instance for all associations.
+
+    Attributes:
+        further: services of other SOP classes, by SOP Class UID.
+    """
 
     def __init__(
         self,
@@ -78,11 +98,13 @@ class Services:
         zone: tzinfo | None = None,
         *,
         strict: bool = False,
+        further: Mapping[str, FurtherService] = MappingProxyType({}),
     ) -> None:
         """``seen`` is called with the AE title of each C-ECHO; ``zone`` is that of keys without an offset; ``strict``
         as ``Ups.Strict``.
         """
         self._strict = strict
+        self.further = further
         self._refusals = refusals
         self._worklist = worklist
         self._policy = policy
@@ -105,7 +127,8 @@ class Services:
         try:
             self._check_service(exchange)
             await self._check_allowed(exchange)
-            await self._handlers[exchange.field](exchange)
+            further = self.further.get(exchange.context.abstract)
+            await (further.serve if further else self._handlers[exchange.field])(exchange)
         except UpsError as error:
             self._refusals.add(_refusal(exchange, error))
             await exchange.refuse(error)
@@ -121,11 +144,14 @@ class Services:
         """The message may name any UPS class (PS3.4 CC.3.1), but the service must belong to that of the context."""
         context, sop_class = exchange.context.abstract, exchange.sop_class
         is_find = exchange.field == CommandField.C_FIND
-        if exchange.field not in _SERVICES[context]:
+        further = self.further.get(context)
+        if exchange.field not in (further.fields if further else _SERVICES[context]):
             status = statuses.SOP_CLASS_UNSUPPORTED if is_find else statuses.UNRECOGNIZED_OPERATION
             raise UpsError(status, f"this service is not one of SOP Class {context}")
         if context == VERIFICATION:
             _check_class(sop_class, (VERIFICATION, ""), VERIFICATION, statuses.SOP_CLASS_UNSUPPORTED)
+        elif further:
+            _check_class(sop_class, further.classes, context, statuses.NO_SUCH_SOP_CLASS)
         elif is_find:
             _check_class(sop_class, FIND_CLASSES, context, statuses.SOP_CLASS_UNSUPPORTED)
         else:

@@ -211,6 +211,52 @@ class ChangesJson(TypedDict):
     complete: Annotated[bool, Meta(description="False: more changed than is listed; read everything again.")]
 
 
+# --- performed procedure steps of modalities ---
+
+
+class PerformedWorkitem(TypedDict):
+    """A workitem that a performed procedure step is about."""
+
+    uid: str
+    state: Annotated[str | None, Meta(description="Null if the workitem is gone.")]
+    note: Annotated[str, Meta(description="Why the step does not count for it; empty if it does.")]
+
+
+class PerformedStepRow(TypedDict):
+    """One performed procedure step (MPPS)."""
+
+    uid: str
+    status: Annotated[str, Meta(extra_json_schema={"enum": ["IN PROGRESS", "COMPLETED", "DISCONTINUED"]})]
+    ae: Annotated[str, Meta(description="Who created it.")]
+    station: str
+    modality: str
+    description: str
+    patient: Patient
+    study: str
+    accession: str
+    series: int
+    instances: int
+    created: Time
+    changed: Time
+    workitems: list[PerformedWorkitem]
+    note: Annotated[str, Meta(description="Why it is about no workitem; empty if it is about one.")]
+
+
+class PerformedStepsJson(TypedDict):
+    """Performed procedure steps, those that were changed last first, and the number of all."""
+
+    total: int
+    offset: int
+    steps: list[PerformedStepRow]
+
+
+class PerformedStepJson(PerformedStepRow):
+    """One performed procedure step with its attributes and history."""
+
+    history: list[HistoryEntryJson]
+    attributes: list[NodeJson]
+
+
 # --- subscribers ---
 
 

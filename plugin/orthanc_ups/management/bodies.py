@@ -167,6 +167,14 @@ class ChangesQuery(Struct):
     since: Annotated[int, Meta(ge=0, description="`number` of the last answer, or 0.")]
 
 
+class PerformedStepsQuery(Struct):
+    """A page of performed procedure steps."""
+
+    offset: Annotated[int, Meta(ge=0, description="Steps to be skipped.")] = 0
+    limit: Annotated[int, Meta(ge=1, le=500, description="Size of the page.")] = 50
+    workitem: Annotated[str, Meta(description="Only those about the workitem of this UID.")] = ""
+
+
 class ReasonQuery(Struct):
     """Orthanc hands on neither body nor query of a DELETE: send it in the header `X-UPS-Query`."""
 

@@ -13,6 +13,7 @@ from ..delivery.management import DeliveryManagement
 from ..dicomweb.origins import Origins
 from ..dicomweb.rights import ANYONE, Rights
 from ..dimse.scu import DimseChannel
+from ..modality.performed_step_store import PerformedSteps
 from ..orthanc.local_zone import local_zone
 from ..orthanc.loopback import Loopback
 from ..orthanc.modalities import OrthancModalities
@@ -24,6 +25,7 @@ from ..worklist.late_watch import LateWatch
 from .activity import Activity
 from .api import ManagementApi, Ports
 from .inspection import LoopbackResources, ServiceInspection
+from .performed_steps import PerformedStepRoutes
 from .ports import Facts, Listener
 from .routing import Admission
 from .storage import Storage
@@ -117,6 +119,7 @@ def management(
     admission: Admission,
     more_warnings: Callable[[], Sequence[str]] = tuple,
     rules: RunningRules | None = None,
+    performed_steps: PerformedSteps | None = None,
 ) -> tuple[ManagementApi, Activity]:
     """Build the management API and the record of what went on that its charts show."""
     activity = Activity(service.counters.all)
@@ -138,5 +141,6 @@ def management(
     )
     transfer = Transfer(service.exporter, service.intake)
     storage = Storage(service.entries, ports.clock.now)
-    more = (*storage.routes(), *transfer.routes(), *RuleRoutes(rules).routes())
+    steps = PerformedStepRoutes(performed_steps, service.workitems)
+    more = (*storage.routes(), *transfer.routes(), *RuleRoutes(rules).routes(), *steps.routes())
     return ManagementApi(ports, more), activity

@@ -39,6 +39,8 @@ _LOOK: Final = (
     "GET /subscribers/{ae}",
     "GET /subscribers/{ae}/workitems",
     "GET /subscribers/{ae}/dead-letters",
+    "GET /mpps",
+    "GET /mpps/{uid}",
     "GET /templates",
     "GET /prefill",
     "GET /links",

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Final
 
@@ -146,9 +146,9 @@ def row(workitem: Workitem, local: tzinfo | None, late: Sequence[str] = ()) -> a
     }
 
 
-def history(workitem: Workitem) -> list[answers.HistoryEntryJson]:
+def history(entries: Iterable[HistoryEntry]) -> list[answers.HistoryEntryJson]:
     """Who did what when, and why if a reason was given; oldest first."""
-    return [_entry(entry) for entry in workitem.history]
+    return [_entry(entry) for entry in entries]
 
 
 def _entry(entry: HistoryEntry) -> answers.HistoryEntryJson:

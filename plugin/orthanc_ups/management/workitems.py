@@ -104,7 +104,7 @@ class Workitems:
             "groups": views.groups(workitem, local),
             "inputs": views.references(content, _INPUT),
             "outputs": views.references(done[0], _OUTPUT),
-            "history": views.history(workitem),
+            "history": views.history(workitem.history),
             "subscribers": self._subscribers(workitem),
             "form": {key: value for key, value in to_keywords(content).items() if key in EDITABLE},
             "closing": self._closing(workitem, call),

@@ -15,6 +15,7 @@ from orthanc_ups.dicomweb.rights import Rights
 from orthanc_ups.management.api import ManagementApi, Ports
 from orthanc_ups.management.explorer_files import explorer_files
 from orthanc_ups.management.openapi import description
+from orthanc_ups.management.performed_steps import PerformedStepRoutes
 from orthanc_ups.management.ports import ORDERS
 from orthanc_ups.management.routing import Route
 from orthanc_ups.management.storage import Storage
@@ -53,7 +54,8 @@ def routes() -> tuple[Route, ...]:
     )
     transfer = Transfer(cast("Any", None), cast("Any", None))
     storage = Storage(cast("Any", None), clock.now)
-    more = (*storage.routes(), *transfer.routes(), *RuleRoutes(None).routes())
+    steps = PerformedStepRoutes(None, cast("Any", None))
+    more = (*storage.routes(), *transfer.routes(), *RuleRoutes(None).routes(), *steps.routes())
     return ManagementApi(ports, more).routes
 
 

@@ -1,0 +1,353 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What performed procedure steps mean for workitems: which ones they are about, and what happens to these.
+
+Everything goes through the worklist as commands of the modality, so that rules, events and history are as for any
+performer. Each step can be repeated: what a workitem has already is left as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+from collections.abc import AsyncIterator, Iterable, Iterator
+from types import MappingProxyType
+from typing import Final
+
+from ..core import tags
+from ..core.commands import ChangeState, Command, Requester, Update
+from ..core.dataset import DataSet, Element, element, is_empty, items, ordered, text, values, walk
+from ..core.date_times import Zone
+from ..core.decide import is_uid
+from ..core.matching import Query
+from ..core.representations import REPRESENTATIONS
+from ..core.states import State, Transaction
+from ..core.statuses import UpsError
+from ..core.workitem import Workitem
+from ..worklist.workitem_store import WorkitemStore
+from ..worklist.worklist import Worklist
+from . import performed_steps as mpps
+from .performed_steps import PerformedStep, StepStatus
+from .scheduled_steps import ACCESSION_NUMBER, REFERENCED_REQUEST, STEP_ID, STUDY, number_of, study_of
+from .stations import DCM, Stations
+
+_log = logging.getLogger("orthanc_ups.modality")
+VIA: Final = "MPPS"
+_REFERENCED_CLASS: Final = "00081150"
+_REFERENCED_INSTANCE: Final = "00081155"
+_OUTPUTS: Final = "00404033"
+_RETRIEVE_AE: Final = "00080054"
+_IMAGES: Final = ("00081140", "00400220")
+"""Referenced Image Sequence and Referenced Non-Image Composite SOP Instance Sequence of a performed series."""
+
+_AE_SCHEME: Final = "99AET"
+_LONGEST_LO: Final = 64
+_LONGEST_ST: Final = 1024
+_FEW: Final = 20
+_LATER: Final = 0x0213
+_ENDS: Final = MappingProxyType(
+    {StepStatus.COMPLETED: State.COMPLETED, StepStatus.DISCONTINUED: State.CANCELED}
+)
+"""The state of a workitem once its step has ended so."""
+
+
+class Performances:
+    """Applies performed procedure steps to workitems. Lives on the loop."""
+
+    def __init__(
+        self,
+        worklist: Worklist,
+        workitems: WorkitemStore,
+        stations: Stations,
+        identity: str,
+        archive_ae: str,
+        local: Zone,
+    ) -> None:
+        """``identity`` is that of the worklist, ``archive_ae`` the AE title that images are retrieved from."""
+        self._worklist = worklist
+        self._workitems = workitems
+        self._stations = stations
+        self._secret = identity.encode()
+        self._archive_ae = archive_ae
+        self._local = local
+
+    # --- which workitems ---
+
+    async def workitems_of(self, step: PerformedStep) -> tuple[tuple[str, ...], str]:
+        """UIDs of the workitems that a new step is about, and in words why there is none, if there is none."""
+        uids: dict[str, None] = {}
+        reasons: list[str] = []
+        for scheduled in items(step.attributes, mpps.SCHEDULED_ATTRIBUTES):
+            workitem, reason = await self._scheduled(step, scheduled)
+            if workitem is not None:
+                uids[workitem.uid] = None
+            elif reason:
+                reasons.append(reason)
+        return tuple(uids), "" if uids else "; ".join(dict.fromkeys(reasons))
+
+    async def _scheduled(self, step: PerformedStep, scheduled: DataSet) -> tuple[Workitem | None, str]:
+        for uid in _ups_references(scheduled):
+            stored = self._workitems.get(uid)
+            if stored is not None:
+                return stored.workitem, ""
+        number = number_of(text(scheduled, STEP_ID))
+        if number is None:
+            return await self._alike(step, scheduled)
+        for workitem in self._workitems.created(number - 1, number, 1):
+            if _is_about(workitem.attributes, step, scheduled):
+                return workitem, ""
+            return None, f"{text(scheduled, STEP_ID)} is a workitem of another patient or study"
+        return None, f"there is no workitem {text(scheduled, STEP_ID)}"
+
+    async def _alike(self, step: PerformedStep, scheduled: DataSet) -> tuple[Workitem | None, str]:
+        """The one SCHEDULED workitem of the same study or order at this station."""
+        candidates: dict[str, Workitem] = {}
+        for identifier in _same_study_or_order(scheduled):
+            async for workitem in self._few(identifier):
+                if self._may_be(workitem.attributes, step):
+                    candidates[workitem.uid] = workitem
+        if len(candidates) == 1:
+            return next(iter(candidates.values())), ""
+        if candidates:
+            return None, f"{len(candidates)} workitems of this study or order are scheduled at this station"
+        return None, "no workitem of this study or order is scheduled at this station"
+
+    async def _few(self, identifier: DataSet) -> AsyncIterator[Workitem]:
+        zone = None if isinstance(self._local, int) else self._local
+        query = Query.of({**identifier, tags.STATE: element("CS", State.SCHEDULED.value)}, timezone=zone)
+        matches, _ = await self._workitems.search(query, 0, _FEW)
+        for attributes in matches:
+            stored = self._workitems.get(text(attributes, tags.SOP_INSTANCE_UID))
+            if stored is not None and stored.workitem.state is State.SCHEDULED:
+                yield stored.workitem
+
+    def _may_be(self, workitem: DataSet, step: PerformedStep) -> bool:
+        """True if a workitem is scheduled at the station of the step, for its patient as far as both name one."""
+        own = (step.ae, text(step.attributes, mpps.STATION_AE))
+        titles = self._stations.titles_of(workitem)
+        here = any(self._stations.same(title, other) for title in titles for other in own if other)
+        return here and _same_or_unknown(workitem, step.attributes, tags.PATIENT_ID)
+
+    # --- what happens to them ---
+
+    async def apply(self, step: PerformedStep, uid: str) -> str:
+        """Bring a workitem to where the step is; returns in words why that was not done, "" if it was.
+
+        Raises UpsError if the worklist cannot be changed now (0213): then it is to be tried again.
+        """
+        transaction = self.transaction_of(step)
+        stored = self._workitems.get(uid)
+        if stored is None:
+            return "" if step.status.is_final else "the workitem is gone"
+        workitem = stored.workitem
+        if workitem.state is not State.SCHEDULED and workitem.compare(transaction) is not Transaction.RIGHT:
+            return f"the workitem was {workitem.state.value} already, by somebody else"
+        if workitem.state.is_final:
+            is_ours = workitem.state is _ENDS.get(step.status)
+            return "" if is_ours else f"the workitem is {workitem.state.value} already"
+        requester = Requester(step.ae, VIA)
+        try:
+            await self._perform(step, workitem, requester, transaction)
+        except UpsError as error:
+            if error.status.code == _LATER:
+                raise
+            return error.detail
+        return ""
+
+    async def _perform(
+        self, step: PerformedStep, workitem: Workitem, requester: Requester, transaction: str
+    ) -> None:
+        uid = workitem.uid
+        if workitem.state is State.SCHEDULED:
+            await self._execute(ChangeState(requester, uid, State.IN_PROGRESS.value, transaction))
+        attributes = self._performed(step, workitem.attributes)
+        if any(workitem.attributes.get(tag) != attribute for tag, attribute in attributes.items()):
+            await self._execute(Update(requester, uid, attributes, transaction))
+        if step.status.is_final:
+            await self._execute(ChangeState(requester, uid, _ENDS[step.status].value, transaction))
+
+    async def _execute(self, command: Command) -> None:
+        await self._worklist.execute(command)
+
+    def transaction_of(self, step: PerformedStep) -> str:
+        """The Transaction UID of the step: always the same, and nobody else can work it out."""
+        key = hmac.new(self._secret, step.uid.encode(), hashlib.sha256).digest()
+        return f"2.25.{int.from_bytes(key[:16], 'big')}"
+
+    # --- attributes ---
+
+    def _performed(self, step: PerformedStep, workitem: DataSet) -> DataSet:
+        """What the step says of the workitem: progress, and what was performed."""
+        return {
+            tags.PROGRESS_INFORMATION: element("SQ", _progress(step, workitem)),
+            tags.PERFORMED_PROCEDURE: element("SQ", self._procedure(step, workitem)),
+        }
+
+    def _procedure(self, step: PerformedStep, workitem: DataSet) -> DataSet:
+        content = step.attributes
+        procedure: dict[str, Element] = {
+            "00404028": element("SQ", self._station_code(step, workitem)),
+            "00404029": element("SQ", *items(workitem, "00404026")),
+            "00404030": element("SQ", *items(workitem, "00404027")),
+            "00404019": element("SQ", *_workitem_codes(content, workitem)),
+            _OUTPUTS: element("SQ", *self._outputs(content)),
+        }
+        start = _date_time(content, mpps.START_DATE, mpps.START_TIME)
+        if start:
+            procedure["00404050"] = element("DT", start)
+        end = _date_time(content, mpps.END_DATE, mpps.END_TIME)
+        if end and step.status.is_final:
+            procedure["00404051"] = element("DT", end)
+        procedure |= {
+            tag: element(vr, words)
+            for tag, vr, words in (
+                ("00400254", "LO", _shortened(text(content, mpps.DESCRIPTION), _LONGEST_LO)),
+                ("00400280", "ST", _shortened(text(content, mpps.COMMENTS), _LONGEST_ST)),
+            )
+            if words
+        }
+        return ordered(procedure)
+
+    def _station_code(self, step: PerformedStep, workitem: DataSet) -> DataSet:
+        """The code that the workitem or the settings have for the station; else its AE title as a code."""
+        ae = text(step.attributes, mpps.STATION_AE).strip() or step.ae
+        scheduled = items(workitem, tags.STATION_NAME)
+        codes = self._stations.codes_of(ae) + self._stations.codes_of(step.ae)
+        for item in scheduled:
+            if any(code.fits(item) for code in codes):
+                return item
+        name = _shortened(text(step.attributes, mpps.STATION), _LONGEST_LO) or ae
+        code = self._stations.code_of(ae) or self._stations.code_of(step.ae)
+        value, scheme = (code.value, code.scheme) if code else (ae, "")
+        return {
+            tags.CODE_VALUE: element("SH", value),
+            tags.CODING_SCHEME: element("SH", scheme or _AE_SCHEME),
+            tags.CODE_MEANING: element("LO", name),
+        }
+
+    def _outputs(self, content: DataSet) -> Iterator[DataSet]:
+        """One item for each performed series that names its instances (PS3.4 Table CC.2.5-3)."""
+        studies = (text(item, STUDY) for item in items(content, mpps.SCHEDULED_ATTRIBUTES))
+        study = next(filter(is_uid, studies), "")
+        for series in items(content, mpps.SERIES):
+            uid = text(series, mpps.SERIES_UID)
+            references = [reference for tag in _IMAGES for reference in _references(items(series, tag))]
+            if not (study and is_uid(uid) and references):
+                continue
+            retrieve = [ae for ae in values(series, _RETRIEVE_AE) if REPRESENTATIONS["AE"].valid(ae) and ae]
+            sources = retrieve or [self._archive_ae]
+            yield {
+                "0020000D": element("UI", study),
+                "0020000E": element("UI", uid),
+                "00081199": element("SQ", *references),
+                "0040E020": element("CS", "DICOM"),
+                "0040E021": element("SQ", *({_RETRIEVE_AE: element("AE", ae)} for ae in sources)),
+            }
+
+
+def _ups_references(scheduled: DataSet) -> Iterator[str]:
+    """UIDs of workitems that an item of Scheduled Step Attributes Sequence refers to, on any level."""
+    levels = [scheduled, *(item for _, attribute in walk(scheduled) for item in _items_of(attribute))]
+    for level in levels:
+        if text(level, _REFERENCED_CLASS) == tags.PUSH:
+            yield text(level, _REFERENCED_INSTANCE)
+
+
+def _items_of(attribute: Element) -> Iterable[DataSet]:
+    return attribute.get("Value", ()) if attribute["vr"] == "SQ" else ()
+
+
+def _is_about(workitem: DataSet, step: PerformedStep, scheduled: DataSet) -> bool:
+    """Whether a step with the ID of a workitem means that one, and not one of another system with the same ID."""
+    study = text(scheduled, STUDY)
+    requests = items(workitem, REFERENCED_REQUEST)
+    studies = {study_of(workitem), text(workitem, STUDY), *(text(item, STUDY) for item in requests)}
+    if study and study in studies:
+        return True
+    accession = text(scheduled, ACCESSION_NUMBER)
+    if accession and accession in {text(item, ACCESSION_NUMBER) for item in requests}:
+        return True
+    patient = text(step.attributes, tags.PATIENT_ID)
+    return bool(patient) and patient == text(workitem, tags.PATIENT_ID)
+
+
+def _same_study_or_order(scheduled: DataSet) -> Iterator[DataSet]:
+    study, accession = text(scheduled, STUDY), text(scheduled, ACCESSION_NUMBER)
+    if is_uid(study):
+        yield {STUDY: element("UI", study)}
+        yield {REFERENCED_REQUEST: element("SQ", {STUDY: element("UI", study)})}
+    if accession.strip("*? "):
+        yield {REFERENCED_REQUEST: element("SQ", {ACCESSION_NUMBER: element("SH", accession)})}
+
+
+def _same_or_unknown(first: DataSet, second: DataSet, tag: str) -> bool:
+    one, other = text(first, tag), text(second, tag)
+    return not one or not other or one == other
+
+
+def _progress(step: PerformedStep, workitem: DataSet) -> DataSet:
+    """Progress Information: what is there stays, as for contact and parameters."""
+    content = step.attributes
+    progress = dict(next(iter(items(workitem, tags.PROGRESS_INFORMATION)), {}))
+    series = items(content, mpps.SERIES)
+    images = sum(len(items(item, tag)) for item in series for tag in _IMAGES)
+    progress[tags.PROGRESS_DESCRIPTION] = element("ST", f"{len(series)} series, {images} instances")
+    if step.status is StepStatus.COMPLETED:
+        progress[tags.PROGRESS] = element("DS", "100")
+    if step.status is StepStatus.DISCONTINUED:
+        end = _date_time(content, mpps.END_DATE, mpps.END_TIME)
+        if end:
+            progress[tags.CANCELLATION_DATETIME] = element("DT", end)
+        reasons = [_code(item) for item in items(content, mpps.DISCONTINUATION)]
+        if any(reasons):
+            progress[tags.DISCONTINUATION_REASONS] = element("SQ", *filter(None, reasons))
+        words = text(content, mpps.COMMENTS)
+        if words:
+            progress[tags.REASON_FOR_CANCELLATION] = element("LT", words)
+    return ordered(progress)
+
+
+def _workitem_codes(content: DataSet, workitem: DataSet) -> list[DataSet]:
+    """What was done: the procedure as the step codes it, else as it was scheduled, else the protocol or modality."""
+    for codes in (items(content, mpps.PROCEDURE_CODES), items(workitem, tags.WORKITEM_CODE)):
+        coded = [code for code in map(_code, codes) if code]
+        if coded:
+            return coded[:1]
+    protocol = [code for code in map(_code, items(content, mpps.PROTOCOL_CODES)) if code]
+    modality = text(content, mpps.MODALITY).strip()
+    return protocol[:1] or [
+        {
+            tags.CODE_VALUE: element("SH", modality[:16]),
+            tags.CODING_SCHEME: element("SH", DCM),
+            tags.CODE_MEANING: element("LO", modality),
+        }
+    ]
+
+
+def _code(item: DataSet) -> DataSet:
+    """The code of an item with value, scheme and meaning, whatever else it holds; empty if it is none."""
+    names = (tags.CODE_VALUE, tags.CODING_SCHEME, "00080103", tags.CODE_MEANING)
+    code = {tag: item[tag] for tag in names if not is_empty(item.get(tag))}
+    return code if {tags.CODE_VALUE, tags.CODING_SCHEME, tags.CODE_MEANING} <= code.keys() else {}
+
+
+def _references(listed: Iterable[DataSet]) -> Iterator[DataSet]:
+    for item in listed:
+        sop_class, instance = text(item, _REFERENCED_CLASS), text(item, _REFERENCED_INSTANCE)
+        if is_uid(sop_class) and is_uid(instance):
+            yield {
+                _REFERENCED_CLASS: element("UI", sop_class),
+                _REFERENCED_INSTANCE: element("UI", instance),
+            }
+
+
+def _date_time(content: DataSet, date: str, time: str) -> str:
+    """Date and time as one DT, "" without a valid date."""
+    day, clock = text(content, date).strip(), text(content, time).strip()
+    written = f"{day}{clock}"
+    valid = REPRESENTATIONS["DT"].valid
+    return next((candidate for candidate in (written, day) if candidate and valid(candidate)), "")
+
+
+def _shortened(words: str, longest: int) -> str:
+    return words.strip()[:longest].replace("\\", "/")

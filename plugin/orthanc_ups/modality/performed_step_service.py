@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""MPPS on our DICOM port: N-CREATE, N-SET and N-GET of performed procedure steps (PS3.4 F.7 and F.8).
+
+A step is stored first, and then does its work on workitems. So whatever was acknowledged is kept; what a crash cut off
+is made good at the next start, and a request that is sent again changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Final
+
+from ..codecs.attribute_names import vr_of
+from ..core import statuses, tags
+from ..core.commands import Requester
+from ..core.dataset import DataSet, element, text
+from ..core.decide import is_uid
+from ..core.refusals import spelled
+from ..core.statuses import UpsError
+from ..core.unavailable import StoreUnavailable
+from ..core.value_rules import Limits
+from ..core.workitem import HistoryEntry
+from ..dimse.exchange import Exchange, shortened
+from ..dimse.message import ATTRIBUTE_LIST, CommandField
+from ..dimse.services import FurtherService
+from ..settings import Settings
+from .performances import VIA, Performances
+from .performed_step_store import PerformedSteps
+from .performed_steps import (
+    PERFORMED_STEP,
+    RETRIEVE,
+    PerformedStep,
+    StepCircumstances,
+    created,
+    updated,
+)
+
+_log = logging.getLogger("orthanc_ups.modality")
+_EVERY: Final = 60.0  # seconds
+_ABANDONED: Final = 30 * 86_400.0  # seconds
+_CLASSES: Final = frozenset({PERFORMED_STEP, RETRIEVE})
+
+
+class PerformedStepService:
+    """Serves performed procedure steps. Lives on the loop; one request at a time.
+
+    Attributes:
+        steps: those that are kept.
+    """
+
+    def __init__(
+        self,
+        steps: PerformedSteps,
+        performances: Performances,
+        settings: Settings,
+        now: Callable[[], datetime],
+    ) -> None:
+        """``now`` is the present moment in the local zone."""
+        self.steps = steps
+        self._performances = performances
+        self._settings = settings
+        self._now = now
+        self._alone = asyncio.Lock()
+        self._unsettled: set[str] = set()
+
+    def services(self) -> Mapping[str, FurtherService]:
+        """What the DIMSE port announces and serves, by SOP class."""
+        change = frozenset({CommandField.N_CREATE, CommandField.N_SET})
+        return {
+            PERFORMED_STEP: FurtherService(change, frozenset({PERFORMED_STEP}), self.serve),
+            RETRIEVE: FurtherService(frozenset({CommandField.N_GET}), _CLASSES, self.serve),
+        }
+
+    async def serve(self, exchange: Exchange) -> None:
+        """Answer a request. Raises UpsError to refuse it."""
+        if exchange.field == CommandField.N_GET:
+            await self._get(exchange)
+            return
+        dataset, corrections = await exchange.corrected_data_set()
+        async with self._alone:
+            if exchange.field == CommandField.N_CREATE:
+                await self._create(exchange, dataset, corrections)
+            else:
+                await self._set(exchange, dataset, corrections)
+
+    # --- requests ---
+
+    async def _create(self, exchange: Exchange, dataset: DataSet, corrections: tuple[str, ...]) -> None:
+        uid = exchange.instance or text(dataset, tags.SOP_INSTANCE_UID) or f"2.25.{uuid.uuid4().int}"
+        if not is_uid(uid):
+            raise UpsError(statuses.INVALID_INSTANCE, "the SOP Instance UID is not a valid UID")
+        if uid in self.steps:
+            raise UpsError(statuses.DUPLICATE_INSTANCE, f"already exists: performed procedure step {uid}")
+        change = created(uid, exchange.calling, dataset, self._circumstances())
+        uids, reason = await self._performances.workitems_of(change.step)
+        said = (*corrections, *change.corrections)
+        step = replace(change.step, workitems=uids, notes={"": reason} if reason else {})
+        await self._keep(exchange.requester.ae, step, "created IN PROGRESS", said)
+        await exchange.answer(statuses.SUCCESS, uid)
+
+    async def _set(self, exchange: Exchange, dataset: DataSet, corrections: tuple[str, ...]) -> None:
+        step = self._existing(exchange.instance)
+        change = updated(step, dataset, self._circumstances())
+        ended = f", {change.step.status.value}" if change.step.status.is_final else ""
+        said = (*corrections, *change.corrections)
+        await self._keep(exchange.requester.ae, change.step, f"set{ended}", said)
+        if change.ignored:
+            left_out = ", ".join(map(spelled, change.ignored))
+            comment = shortened(f"not changed by N-SET: {left_out}")
+            await exchange.answer(statuses.ATTRIBUTES_IGNORED, step.uid, None, comment)
+        else:
+            await exchange.answer(statuses.SUCCESS, step.uid)
+
+    async def _get(self, exchange: Exchange) -> None:
+        """N-GET (PS3.4 F.8.2): the requested attributes, or all of them."""
+        attributes = self._existing(exchange.instance).attributes
+        requested = [
+            tag for tag in exchange.message.tags(ATTRIBUTE_LIST) if tag != tags.SPECIFIC_CHARACTER_SET
+        ]
+        if not requested:
+            await exchange.answer(statuses.SUCCESS, exchange.instance, attributes)
+            return
+        chosen = {tag: attributes.get(tag) or element(vr_of(tag) or "UN") for tag in sorted(requested)}
+        missing = [tag for tag in requested if tag not in attributes]
+        status = statuses.OPTIONAL_UNSUPPORTED if missing else statuses.SUCCESS
+        await exchange.answer(status, exchange.instance, chosen, "some attributes are not there")
+
+    def _existing(self, uid: str) -> PerformedStep:
+        step = self.steps.get(uid)
+        if step is None:
+            raise UpsError(statuses.NO_SUCH_INSTANCE)
+        return step
+
+    def _circumstances(self) -> StepCircumstances:
+        limits = Limits(self._settings.maximum_nesting)
+        return StepCircumstances(self._now(), limits, strict=self._settings.strict)
+
+    # --- what follows ---
+
+    async def _keep(self, ae: str, step: PerformedStep, what: str, corrections: tuple[str, ...]) -> None:
+        """Store a step, then let it count for its workitems."""
+        entry = HistoryEntry(self._now().timestamp(), str(Requester(ae, VIA)), what, "; ".join(corrections))
+        history = (*step.history, entry)[-self._settings.history_length :]
+        stored = await self.steps.write(replace(step, history=history))
+        _log.info("%s: performed procedure step %s %s", entry.who, step.uid, what)
+        await self._settle(stored)
+
+    async def _settle(self, step: PerformedStep) -> None:
+        """Bring the workitems of a step to where it is; later, if that cannot be now."""
+        notes = dict(step.notes)
+        self._unsettled.discard(step.uid)
+        for uid in step.workitems:
+            try:
+                note = await self._performances.apply(step, uid)
+            except UpsError as error:
+                _log.warning("Workitem %s waits for its performed procedure step: %s", uid, error.detail)
+                self._unsettled.add(step.uid)
+                continue
+            if note != notes.get(uid, ""):
+                _log.warning(
+                    "Performed procedure step %s does not count for workitem %s: %s", step.uid, uid, note
+                )
+                notes[uid] = note
+        if notes != step.notes:
+            try:
+                await self.steps.write(
+                    replace(step, notes={uid: note for uid, note in notes.items() if note})
+                )
+            except UpsError as error:
+                _log.warning("A note on performed procedure step %s is lost: %s", step.uid, error.detail)
+
+    async def resume(self) -> None:
+        """Make good what a crash cut off between a step and its workitems."""
+        self._unsettled.update(
+            uid for uid in self.steps.newest() if (step := self.steps.get(uid)) and self._is_open(step)
+        )
+        await self._settle_all()
+
+    def _is_open(self, step: PerformedStep) -> bool:
+        return any(uid not in step.notes for uid in step.workitems)
+
+    async def _settle_all(self) -> None:
+        for uid in list(self._unsettled):
+            async with self._alone:
+                step = self.steps.get(uid)
+                if step is None:
+                    self._unsettled.discard(uid)
+                else:
+                    await self._settle(step)
+
+    async def run(self) -> None:
+        """Look after the steps for ever: what waits for a workitem, and what nobody needs any more."""
+        await self.resume()
+        while True:
+            await asyncio.sleep(_EVERY)
+            await self._settle_all()
+            try:
+                now = self._now().timestamp()
+                final_before = now - self._settings.retain_final
+                await self.steps.forget(final_before, min(final_before, now - _ABANDONED))
+            except StoreUnavailable as error:
+                _log.warning("Postponed, as Orthanc's store is not available: %s", error)

@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Performed procedure steps and workitems in a whole service: crashes between the two writes, repeats, doubts."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from orthanc_ups.core import tags
+from orthanc_ups.core.ae_titles import AeTitles
+from orthanc_ups.core.commands import Requester
+from orthanc_ups.core.dataset import DataSet, Element, element, items, text
+from orthanc_ups.core.statuses import Status, UpsError
+from orthanc_ups.dimse.message import CommandField
+from orthanc_ups.modality.performances import Performances
+from orthanc_ups.modality.performed_step_service import PerformedStepService
+from orthanc_ups.modality.performed_step_store import PerformedSteps
+from orthanc_ups.modality.scheduled_steps import step_id
+from orthanc_ups.modality.stations import Stations
+from orthanc_ups.settings import ModalityWorklist, Settings
+from tests.support import workitems
+from tests.support.modality import STUDY, begun, discontinued, ended, scheduled
+from tests.support.service import Desk, on_loop
+
+STEP = "2.25.501"
+STATIONS = Stations(ModalityWorklist(stations={"CT1": "CTROOM1"}), AeTitles())
+
+
+class Request:
+    """An exchange with a data set that is there already."""
+
+    def __init__(self, field: CommandField, instance: str, dataset: DataSet, calling: str) -> None:
+        self.field, self.instance, self.calling = field, instance, calling
+        self._dataset = dataset
+        self.answers: list[tuple[int, str]] = []
+
+    @property
+    def requester(self) -> Requester:
+        return Requester(self.calling, "DIMSE")
+
+    async def corrected_data_set(self) -> tuple[DataSet, tuple[str, ...]]:
+        return self._dataset, ()
+
+    async def answer(
+        self, status: Status, instance: str = "", attributes: DataSet | None = None, comment: str = ""
+    ) -> None:
+        self.answers.append((status.code, comment))
+
+
+class Modality:
+    """MPPS over a desk."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        service = desk.service
+        self.steps = PerformedSteps(service.notes)
+        self.steps.load()
+        self.performances = Performances(
+            service.worklist, service.workitems, STATIONS, service.identity, "ORTHANC", 0
+        )
+        self.service = PerformedStepService(
+            self.steps,
+            self.performances,
+            Settings(),
+            lambda: datetime.fromtimestamp(service.clock.now(), UTC),
+        )
+
+    async def begin(self, *scheduled_steps: DataSet, uid: str = STEP, calling: str = "CT1") -> int:
+        return await self._do(CommandField.N_CREATE, uid, begun(*scheduled_steps), calling)
+
+    async def report(self, attributes: DataSet, uid: str = STEP) -> int:
+        return await self._do(CommandField.N_SET, uid, attributes, "CT1")
+
+    async def _do(self, field: CommandField, uid: str, dataset: DataSet, calling: str) -> int:
+        request: Any = Request(field, uid, dataset, calling)
+        task = self.service.serve(request)
+        try:
+            await task
+        except UpsError as error:
+            return error.status.code
+        return int(request.answers[0][0])
+
+    def note(self, workitem: str | None = None, uid: str = STEP) -> str:
+        step = self.steps.get(uid)
+        assert step is not None
+        return step.notes.get(workitems.uid(1) if workitem is None else workitem, "")
+
+
+async def scheduled_workitem(desk: Desk, number: int = 1, **changes: Element | None) -> DataSet:
+    """A workitem at CT1; returns what its step is in a worklist."""
+    station = element("SQ", workitems.code("CTROOM1", "99H", "CT"))
+    await desk.create(
+        number,
+        workitems.minimal(
+            t00404025=station, t0020000D=element("UI", STUDY), t00100020=element("LO", "P1"), **changes
+        ),
+    )
+    return scheduled(t00400009=element("SH", step_id(desk.workitem(number).created)))
+
+
+@on_loop
+async def test_a_step_that_was_stored_before_a_crash_claims_its_workitem_at_the_next_start() -> None:
+    desk = await Desk().start()
+    item = await scheduled_workitem(desk)
+    modality = Modality(desk)
+    desk.entries.broken_keys.add(f"workitem/{workitems.uid(1)}")
+    assert await modality.begin(item) == 0
+    assert desk.state() == "SCHEDULED"
+    await desk.crash()
+    await desk.restart()
+    again = Modality(desk)
+    await again.service.resume()
+    assert desk.state() == "IN PROGRESS"
+    assert await again.begin(item) == 0x0111
+    assert await again.report(ended()) == 0
+    assert desk.state() == "COMPLETED"
+
+
+@on_loop
+async def test_a_step_that_ended_before_a_crash_completes_its_workitem_at_the_next_start() -> None:
+    desk = await Desk().start()
+    item = await scheduled_workitem(desk)
+    modality = Modality(desk)
+    await modality.begin(item)
+    desk.entries.broken_keys.add(f"workitem/{workitems.uid(1)}")
+    assert await modality.report(discontinued()) == 0
+    await desk.crash()
+    await desk.restart()
+    await Modality(desk).service.resume()
+    assert desk.state() == "CANCELED"
+
+
+@on_loop
+async def test_a_store_that_fails_for_a_moment_is_tried_again() -> None:
+    desk = await Desk().start()
+    item = await scheduled_workitem(desk)
+    modality = Modality(desk)
+    desk.entries.broken_keys.add(f"workitem/{workitems.uid(1)}")
+    await modality.begin(item)
+    desk.entries.broken_keys.clear()
+    await modality.service.resume()
+    assert desk.state() == "IN PROGRESS"
+
+
+@on_loop
+async def test_a_step_that_cannot_be_stored_changes_nothing_and_can_be_sent_again() -> None:
+    desk = await Desk().start()
+    item = await scheduled_workitem(desk)
+    modality = Modality(desk)
+    desk.entries.broken_keys.add(f"note/mpps/{STEP}")
+    assert await modality.begin(item) == 0x0213
+    assert desk.state() == "SCHEDULED"
+    desk.entries.broken_keys.clear()
+    assert await modality.begin(item) == 0
+    assert desk.state() == "IN PROGRESS"
+
+
+@on_loop
+async def test_resuming_what_is_done_writes_nothing() -> None:
+    desk = await Desk().start()
+    modality = Modality(desk)
+    await modality.begin(await scheduled_workitem(desk))
+    await modality.report(ended())
+    before = desk.entries.documents()
+    await Modality(desk).service.resume()
+    assert desk.entries.documents() == before
+
+
+@on_loop
+async def test_the_transaction_uid_of_a_step_is_stored_nowhere() -> None:
+    desk = await Desk().start()
+    modality = Modality(desk)
+    await modality.begin(await scheduled_workitem(desk))
+    step = modality.steps.get(STEP)
+    assert step is not None
+    transaction = modality.performances.transaction_of(step)
+    assert desk.workitem().compare(transaction).value == "right"
+    assert not [key for key, document in desk.entries.documents().items() if transaction.encode() in document]
+
+
+@on_loop
+async def test_a_second_step_for_a_workitem_does_not_count() -> None:
+    desk = await Desk().start()
+    item = await scheduled_workitem(desk)
+    modality = Modality(desk)
+    await modality.begin(item)
+    await modality.begin(item, uid="2.25.502")
+    assert modality.note(uid="2.25.502") == "the workitem was IN PROGRESS already, by somebody else"
+    await modality.report(ended())
+    assert (desk.state(), modality.note()) == ("COMPLETED", "")
+
+
+@on_loop
+async def test_without_a_step_id_the_station_decides() -> None:
+    desk = await Desk().start()
+    await scheduled_workitem(desk)
+    reading = element("SQ", workitems.code("READING1", "99H", "Reading"))
+    await desk.create(2, workitems.minimal(t00404025=reading, t0020000D=element("UI", STUDY)))
+    modality = Modality(desk)
+    assert await modality.begin(scheduled()) == 0
+    assert (desk.state(1), desk.state(2)) == ("IN PROGRESS", "SCHEDULED")
+
+
+@on_loop
+async def test_two_workitems_that_may_be_meant_are_both_left_alone() -> None:
+    desk = await Desk().start()
+    await scheduled_workitem(desk, 1)
+    await scheduled_workitem(desk, 2)
+    modality = Modality(desk)
+    await modality.begin(scheduled())
+    assert (desk.state(1), desk.state(2)) == ("SCHEDULED", "SCHEDULED")
+    assert modality.note("") == "2 workitems of this study or order are scheduled at this station"
+
+
+@on_loop
+async def test_a_reference_to_the_workitem_counts_before_everything_else() -> None:
+    desk = await Desk().start()
+    await scheduled_workitem(desk, 1)
+    await scheduled_workitem(desk, 2)
+    reference: DataSet = {
+        "00081150": element("UI", tags.PUSH),
+        "00081155": element("UI", workitems.uid(2)),
+    }
+    modality = Modality(desk)
+    await modality.begin(scheduled(t00081110=element("SQ", reference)))
+    assert (desk.state(1), desk.state(2)) == ("SCHEDULED", "IN PROGRESS")
+
+
+@on_loop
+async def test_a_series_without_instances_is_no_output_and_no_hindrance() -> None:
+    desk = await Desk().start()
+    modality = Modality(desk)
+    await modality.begin(await scheduled_workitem(desk))
+    hollow: DataSet = {"0020000E": element("UI", "2.25.1"), "00081140": element("SQ")}
+    await modality.report(ended(t00400340=element("SQ", hollow)))
+    assert desk.state() == "COMPLETED"
+    [performed] = items(desk.workitem().attributes, tags.PERFORMED_PROCEDURE)
+    assert items(performed, "00404033") == []
+
+
+@on_loop
+async def test_what_was_performed_is_coded_by_the_modality_for_want_of_a_code() -> None:
+    desk = await Desk().start()
+    modality = Modality(desk)
+    await modality.begin(await scheduled_workitem(desk))
+    await modality.report(ended(t00400340=element("SQ")))
+    [performed] = items(desk.workitem().attributes, tags.PERFORMED_PROCEDURE)
+    assert text(items(performed, "00404019")[0], tags.CODE_VALUE) == "CT"
+    assert text(items(performed, "00404028")[0], tags.CODE_VALUE) == "CTROOM1"
+
+
+@on_loop
+async def test_steps_are_forgotten_as_workitems_are() -> None:
+    desk = await Desk().start()
+    modality = Modality(desk)
+    await modality.begin(scheduled(), uid="2.25.1")
+    await modality.begin(scheduled(), uid="2.25.2")
+    await modality.report(ended(), uid="2.25.2")
+    later = desk.service.clock.now() + timedelta(days=8).total_seconds()
+    await modality.steps.forget(later - 7 * 86_400, later - 30 * 86_400)
+    assert list(modality.steps.newest()) == ["2.25.1"]
+    assert list(desk.entries.documents("note/mpps/")) == ["note/mpps/2.25.1"]
+
+
+@on_loop
+async def test_a_step_that_nobody_can_read_is_left_alone(caplog: pytest.LogCaptureFixture) -> None:
+    desk = await Desk().start()
+    modality = Modality(desk)
+    await modality.begin(scheduled())
+    desk.entries.tamper(f"note/mpps/{STEP}", b"{}")
+    await desk.crash()
+    await desk.restart()
+    assert len(Modality(desk).steps) == 0
+    assert "is not readable" in caplog.text
