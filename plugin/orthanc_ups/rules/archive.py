@@ -24,6 +24,11 @@ _LARGE: Final = 256 * 1024
 _PLURALS: Final = {"patient": "patients", "study": "studies", "series": "series", "instance": "instances"}
 _PARENTS: Final = {"instance": "ParentSeries", "series": "ParentStudy", "study": "ParentPatient"}
 _ABOVE: Final = {"instance": "series", "series": "study", "study": "patient"}
+_BELOW: Final = {
+    "patient": ("Studies", "study"),
+    "study": ("Series", "series"),
+    "series": ("Instances", "instance"),
+}
 _UIDS: Final = {"study": "StudyInstanceUID", "series": "SeriesInstanceUID", "instance": "SOPInstanceUID"}
 _IDENTIFIER: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{8}){4}")
 
@@ -168,18 +173,24 @@ class Archive:
 
     # --- causes ---
 
-    async def cause(self, when: When, identifier: str) -> Cause | None:
-        """What happened to a resource: its attributes, sender and labels; None if it is gone."""
-        chain = await self._chain(when.level, identifier)
-        instance = await self._representative(chain, when.level)
-        if instance is None:
+    async def cause(self, when: When, identifier: str, *, labels: bool = True) -> Cause | None:
+        """What happened to a resource: its attributes, sender and labels; None if it is gone.
+
+        ``labels``: False if nobody asks for them, which saves some questions.
+        """
+        resource = (
+            None if when.level == "instance" and not labels else await self.resource(when.level, identifier)
+        )
+        instance = (
+            identifier if when.level == "instance" else await self._representative(when.level, resource)
+        )
+        if instance is None or (labels and resource is None):
             return None
         content = await self._tags(instance)
         metadata = await self._get(f"/instances/{instance}/metadata?expand")
         if content is None or metadata is None:
             return None
         metadata = metadata if isinstance(metadata, Mapping) else {}
-        labels = [label for resource in chain.values() for label in resource.get("Labels", ())]
         happened = "arrived" if when is When.STORED_INSTANCE else "is stable"
         name = _UIDS.get(when.level)
         uid = f" {content.get(name, '')}" if name else ""
@@ -192,39 +203,31 @@ class Archive:
             identifier,
             str(metadata.get("RemoteAET", "")),
             str(metadata.get("Origin", "")),
-            tuple(dict.fromkeys(map(str, labels))),
+            await self._labels(when.level, resource) if labels else (),
         )
 
-    async def _chain(self, level: str, identifier: str) -> dict[str, Mapping[str, Any]]:
-        """A resource and all above it; empty if it is gone."""
-        chain: dict[str, Mapping[str, Any]] = {}
-        at: str | None = level
-        while at is not None:
-            resource = await self.resource(at, identifier)
-            if resource is None:
-                return {}
-            chain[at] = resource
-            identifier = str(resource.get(_PARENTS.get(at, ""), ""))
-            at = _ABOVE.get(at)
-        return chain
+    async def _labels(self, level: str, resource: Mapping[str, Any] | None) -> tuple[str, ...]:
+        """Those of a resource and of all above it."""
+        labels: dict[str, None] = {}
+        while resource is not None:
+            labels.update(dict.fromkeys(map(str, resource.get("Labels", ()))))
+            if level not in _ABOVE:
+                break
+            parent, level = str(resource.get(_PARENTS[level], "")), _ABOVE[level]
+            resource = await self.resource(level, parent)
+        return tuple(labels)
 
-    async def _representative(self, chain: Mapping[str, Mapping[str, Any]], level: str) -> str | None:
+    async def _representative(self, level: str, resource: Mapping[str, Any] | None) -> str | None:
         """An instance of the resource."""
-        below = {
-            "patient": ("Studies", "study"),
-            "study": ("Series", "series"),
-            "series": ("Instances", "instance"),
-        }
-        resource: Mapping[str, Any] | None = chain.get(level)
         while resource is not None and level != "instance":
-            children, level = below[level]
+            children, level = _BELOW[level]
             identifiers = resource.get(children) or ()
             if not identifiers:
                 return None
             if level == "instance":
                 return str(identifiers[0])
             resource = await self.resource(level, str(identifiers[0]))
-        return str(resource["ID"]) if resource is not None else None
+        return None
 
     async def _tags(self, instance: str) -> Mapping[str, Any] | None:
         """All attributes of an instance in keyword form; long values may be cut or absent."""

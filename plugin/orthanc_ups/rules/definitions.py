@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from ..codecs.attribute_names import similar
 from ..config import ConfigurationError, shown, suggestion
-from ..core.rules import ROOT
+from ..core.rules import ROOT, RULES
 from ..core.statuses import UpsError
 from ..management.keyword_form import tag_of, to_data_set, vr_of
 from ..management.templates import Template, TemplateField
@@ -335,7 +335,24 @@ class _Reader:
             raise self._error(
                 f"{above}.Matching", "is empty, expected at least one key: it would be about every workitem"
             )
+        self._check_keys_of_workitems(matching, (), f"{above}.Matching")
         return matching
+
+    def _check_keys_of_workitems(
+        self, content: Mapping[str, Any], above: tuple[str, ...], where: str
+    ) -> None:
+        """Whatever is no matching key would match every workitem."""
+        for key, value in content.items():
+            path = (*above, *(tag_of(name) or "" for name in str(key).split(".")))
+            rule = RULES.get(".".join(path))
+            if rule is None or rule.match == "-":
+                raise self._error(
+                    f"{where}.{key}",
+                    "is no matching key of a workitem (PS3.4 Table CC.2.5-3), expected another one",
+                )
+            for item in value if isinstance(value, list) else [value]:
+                if isinstance(item, Mapping) and rule.vr == "SQ":
+                    self._check_keys_of_workitems(item, path, f"{where}.{key}")
 
     def _attributes(self, content: object, where: str) -> Mapping[str, Any]:
         attributes = self._object(content, where)

@@ -49,6 +49,11 @@ class Engine:
         self._counters = counters
         self._told: dict[str, str] = {}
 
+    @property
+    def asks_for_labels(self) -> bool:
+        """True if some rule has a condition on labels."""
+        return any(condition.key == "Labels" for rule in self.rules for condition in rule.conditions)
+
     def of(self, when: When) -> Iterator[SiteRule]:
         """The rules of a kind of causes."""
         return (rule for rule in self.rules if rule.when is when)

@@ -109,6 +109,7 @@ class Follower:
         kinds = {rule.when for rule in engine.rules}
         self._levels = tuple(level for level, when in STABLE.items() if when in kinds)
         self._of_instances = tuple(engine.of(When.STORED_INSTANCE))
+        self._with_labels = engine.asks_for_labels
         self._follows_images = bool(self._levels or self._of_instances)
         self._follows_ends = bool(kinds & {When.COMPLETED, When.CANCELED})
         self._follows_deletions = When.DELETED in kinds
@@ -295,7 +296,7 @@ class Follower:
         rules = self._engine.possible(self._of_instances, self._of_series(facts, at))
         if not rules:
             return
-        cause = await self._archive.cause(When.STORED_INSTANCE, instance)
+        cause = await self._archive.cause(When.STORED_INSTANCE, instance, labels=self._with_labels)
         if cause is not None:
             await self._engine.react(stored_earlier(cause, self._time(at)), rules)
 
@@ -315,7 +316,7 @@ class Follower:
         due = [(at, resource) for resource, at in self._memory.unstable.items() if at <= at_rest]
         for at, resource in sorted(due)[:_FIRED_AT_ONCE]:
             level, _, identifier = resource.partition("/")
-            cause = await self._archive.cause(STABLE[level], identifier)
+            cause = await self._archive.cause(STABLE[level], identifier, labels=self._with_labels)
             if cause is not None:
                 await self._engine.react(stored_earlier(cause, self._time(at + self._stable_age)))
             if level == "series":

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Rules over a service in memory: an archive that tests fill, and time that they turn."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from orthanc_ups.core.dataset import DataSet
+from orthanc_ups.core.workitem import Workitem
+from orthanc_ups.rules.archive import Archive, Change, ChangesPage, SeriesFacts, reference
+from orthanc_ups.rules.automation import ServiceDesk
+from orthanc_ups.rules.causes import Cause, When
+from orthanc_ups.rules.definitions import read_rules
+from orthanc_ups.rules.effects import Effects
+from orthanc_ups.rules.engine import Engine
+from orthanc_ups.rules.follower import Follower
+from orthanc_ups.rules.memory import NOTE, Memory
+from tests.support.service import Desk
+
+STABLE_AGE = 60.0
+OWN = "pseudo"
+
+
+class FilledArchive(Archive):
+    """An archive in memory. Identifiers are the UIDs themselves; ``changes`` grows as Orthanc's does."""
+
+    def __init__(self, now: Callable[[], datetime]) -> None:
+        super().__init__(cast("Any", None), "ORTHANC", now)
+        self._clock = now
+        self.rows: list[Change] = []
+        self.images: dict[str, tuple[str, str, str, Mapping[str, Any], str]] = {}
+
+    def arrive(
+        self, instance: str, series: str = "1.8.1", study: str = "1.7.1", sender: str = "CT1", **tags: Any
+    ) -> None:
+        """An instance is stored."""
+        content = {"PatientID": "P", "StudyInstanceUID": study, "SeriesInstanceUID": series, **tags}
+        self.images[instance] = (series, study, "P", {**content, "SOPInstanceUID": instance}, sender)
+        self._row("NewInstance", instance)
+
+    def _row(self, kind: str, identifier: str) -> None:
+        self.rows.append(Change(len(self.rows) + 1, kind, identifier, self._clock().timestamp() - 1.0))
+
+    def delete_study(self, study: str) -> None:
+        """With all its instances; ``/changes`` forgets them, too."""
+        gone = {uid for uid, image in self.images.items() if image[1] == study}
+        self.images = {uid: image for uid, image in self.images.items() if uid not in gone}
+        self.rows = [row for row in self.rows if row.identifier not in gone]
+
+    async def last_change(self) -> int:
+        return self.rows[-1].sequence if self.rows else 0
+
+    async def changes(self, since: int) -> ChangesPage:
+        rows = tuple(row for row in self.rows if row.sequence > since)[:3]
+        last = rows[-1].sequence if rows else max(since, await self.last_change())
+        return ChangesPage(rows, last, last >= await self.last_change())
+
+    async def resource(self, level: str, identifier: str) -> Mapping[str, Any] | None:
+        for uid, (series, study, patient, content, _) in self.images.items():
+            if {"instance": uid, "series": series, "study": study, "patient": patient}[level] == identifier:
+                parents = {"ParentSeries": series, "ParentStudy": study, "ParentPatient": patient}
+                return {"ID": identifier, **parents, "MainDicomTags": content}
+        return None
+
+    async def series_of(self, instances: Sequence[str]) -> dict[str, str]:
+        return {uid: self.images[uid][0] for uid in instances if uid in self.images}
+
+    async def existing(self, level: str, identifiers: Sequence[str]) -> set[str]:
+        return {each for each in identifiers if await self.resource(level, each) is not None}
+
+    async def series_facts(self, identifier: str) -> SeriesFacts | None:
+        for series, study, patient, content, _ in self.images.values():
+            if series == identifier:
+                return SeriesFacts(series, study, patient, content)
+        return None
+
+    async def lookup(self, uid: str) -> Mapping[str, str]:
+        there = await self.resource("study", uid)
+        return {"study": uid} if there is not None else {}
+
+    async def all(self, level: str) -> AsyncIterator[str]:
+        at = {"series": 0, "study": 1, "patient": 2}
+        for each in dict.fromkeys(
+            uid if level == "instance" else str(image[at[level]]) for uid, image in self.images.items()
+        ):
+            yield each
+
+    async def count(self, level: str) -> int:
+        return len([each async for each in self.all(level)])
+
+    async def cause(self, when: When, identifier: str, *, labels: bool = True) -> Cause | None:
+        for uid, (series, study, patient, content, sender) in self.images.items():
+            if {"instance": uid, "series": series, "study": study, "patient": patient}[
+                when.level
+            ] == identifier:
+                words = f"{when.level} {identifier} " + (
+                    "arrived" if when.level == "instance" else "is stable"
+                )
+                key = f"{when.level}/{identifier}"
+                return Cause(when, key, words, content, self._clock(), identifier, sender, "DicomProtocol")
+        return None
+
+    async def references(self, level: str, identifier: str, retrieve: str) -> list[DataSet]:
+        by_series: dict[tuple[str, str], list[tuple[str, str]]] = {}
+        for uid, (series, study, patient, _, _) in self.images.items():
+            if {"instance": uid, "series": series, "study": study, "patient": patient}[level] == identifier:
+                by_series.setdefault((study, series), []).append(("1.2.840.10008.5.1.4.1.1.2", uid))
+        return [
+            reference(study, series, instances, retrieve, self.own_ae)
+            for (study, series), instances in by_series.items()
+        ]
+
+
+class Quiet:
+    """No callback of Orthanc: everything is learnt from ``/changes``; deletions are told by a test."""
+
+    def __init__(self) -> None:
+        self.gone: list[str] = []
+
+    def listen(self, listener: Callable[[], None] | None) -> None:
+        pass
+
+    def answered(self) -> None:
+        pass
+
+    def series_of(self, instance: str) -> str | None:
+        return None
+
+    def deleted_studies(self) -> list[str]:
+        gone, self.gone = self.gone, []
+        return gone
+
+
+class RulesDesk:
+    """A service with rules. ``round`` does what the follower does when something happened."""
+
+    def __init__(self, desk: Desk, rules: Iterable[Mapping[str, Any]]) -> None:
+        self.desk = desk
+        self.bell = Quiet()
+        self.archive = FilledArchive(self._now)
+        self._rules = read_rules(list(rules))
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self.desk.clock.now(), UTC)
+
+    async def open(self) -> RulesDesk:
+        """As at a start of Orthanc: what is remembered comes from the store."""
+        service = self.desk.service
+        self.memory = Memory()
+        table = ServiceDesk(service, self._now)
+        effects = Effects(table, self.archive, "WORKLIST")
+        self.engine = Engine(self._rules, effects, table, self.memory, service.counters)
+        self.follower = Follower(
+            self.engine,
+            self.archive,
+            table,
+            service.workitems,
+            self.memory,
+            service.notes.note(NOTE),
+            self.bell,
+            self.desk.clock,
+            stable_age=STABLE_AGE,
+            is_own=lambda identifier: identifier.startswith(OWN),
+        )
+        await self.follower.open()
+        service.worklist.observers.append(self.follower.accepted)
+        return self
+
+    async def restart(self) -> None:
+        """The worklist crashes, and is opened again."""
+        await self.desk.restart()
+        await self.open()
+
+    async def round(self, later: float = 0.0) -> None:
+        """Let time pass, then follow once."""
+        if later:
+            await self.desk.clock.advance(later)
+        await self.follower.round()
+
+    def workitems(self) -> list[Workitem]:
+        """All of them, in the order of their creation."""
+        return list(self.desk.service.workitems.created(0, 2**62, 1000))

@@ -1,0 +1,441 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Rules act once per cause, whatever is repeated or interrupted, and lose nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from orthanc_ups.core import tags
+from orthanc_ups.core.commands import ChangeState, RequestCancel, Requester, Update
+from orthanc_ups.core.dataset import DataSet, element, items, text
+from orthanc_ups.core.statuses import UpsError
+from orthanc_ups.core.workitem import Workitem
+from orthanc_ups.rules.effects import INPUT, OUTPUT, REPLACED, derived_uid
+from orthanc_ups.settings import Settings
+from orthanc_ups.store.port import StoreUnavailable
+from tests.support.rules import OWN, STABLE_AGE, RulesDesk
+from tests.support.service import SCHEDULER, TRANSACTION, Desk, on_loop
+from tests.support.workitems import minimal, performed, uid
+
+
+def ai(**more: Any) -> dict[str, Any]:
+    create = {"Attributes": {"ProcedureStepLabel": "AI of {PatientID}", "WorklistLabel": "AI"}, **more}
+    return {"Name": "AI", "When": "StableSeries", "If": {"Modality": "CT"}, "Create": create}
+
+
+async def desk(*rules: dict[str, Any], settings: Settings | None = None) -> RulesDesk:
+    return await RulesDesk(await Desk("A", settings=settings).start(), rules).open()
+
+
+def inputs(workitem: Workitem) -> list[str]:
+    return [
+        text(one, "00081155") for item in items(workitem.attributes, INPUT) for one in items(item, "00081199")
+    ]
+
+
+def labelled(label: str, **keys: str) -> DataSet:
+    content = minimal() | {tags.WORKLIST_LABEL: element("LO", label)}
+    content |= {tags.PATIENT_ID: element("LO", keys.get("patient", "P"))}
+    return dict(sorted(content.items()))
+
+
+# --- stability ---
+
+
+@on_loop
+async def test_a_series_fires_once_nothing_arrived_for_it_for_the_stable_age() -> None:
+    rules = await desk(ai())
+    rules.archive.arrive("1.9.1", Modality="CT")
+    await rules.round()
+    await rules.round(STABLE_AGE - 5)
+    assert rules.workitems() == []
+    rules.archive.arrive("1.9.2", Modality="CT")
+    await rules.round()
+    await rules.round(10)
+    assert rules.workitems() == []
+    await rules.round(STABLE_AGE)
+    (workitem,) = rules.workitems()
+    assert inputs(workitem) == ["1.9.1", "1.9.2"]
+    assert text(workitem.attributes, tags.LABEL) == "AI of P"
+    assert workitem.history[0].who == "WORKLIST by rules"
+    assert workitem.history[0].why == 'rule "AI": series 1.8.1 is stable'
+    await rules.round(STABLE_AGE)
+    assert len(rules.workitems()) == 1
+
+
+@on_loop
+async def test_what_arrived_before_a_crash_fires_after_it() -> None:
+    rules = await desk(ai())
+    rules.archive.arrive("1.9.1", Modality="CT")
+    await rules.round()
+    await rules.restart()
+    assert rules.memory.unstable or rules.memory.cursor == 0
+    await rules.round()
+    await rules.round(STABLE_AGE + 1)
+    assert len(rules.workitems()) == 1
+
+
+@on_loop
+async def test_what_arrived_while_nobody_looked_fires_at_once_if_it_is_long_ago() -> None:
+    rules = await desk(ai())
+    await rules.desk.crash()
+    rules.archive.arrive("1.9.1", Modality="CT")
+    await rules.desk.clock.advance(STABLE_AGE * 10)
+    await rules.desk.start()
+    await rules.open()
+    await rules.round()
+    assert len(rules.workitems()) == 1
+
+
+@on_loop
+async def test_a_crash_between_an_effect_and_the_cursor_repeats_it_without_effect() -> None:
+    rules = await desk(ai())
+    rules.archive.arrive("1.9.1", Modality="CT")
+    await rules.round()
+    rules.desk.entries.broken_keys.add("note/rules")
+    with pytest.raises(StoreUnavailable):
+        await rules.round(STABLE_AGE + 1)
+    (workitem,) = rules.workitems()
+    await rules.restart()
+    for _ in range(3):
+        await rules.round(STABLE_AGE + 1)
+    (same,) = rules.workitems()
+    assert (same.uid, same.revision) == (workitem.uid, workitem.revision)
+
+
+@on_loop
+async def test_what_the_worklist_itself_stores_fires_nothing() -> None:
+    rules = await desk(ai())
+    rules.archive.arrive(f"{OWN}-1", Modality="CT")
+    await rules.round()
+    await rules.round(STABLE_AGE + 1)
+    assert rules.workitems() == []
+
+
+@on_loop
+async def test_the_first_start_with_rules_leaves_alone_what_is_there_already() -> None:
+    rules = RulesDesk(await Desk().start(), [ai()])
+    rules.archive.arrive("1.9.1", Modality="CT")
+    await rules.open()
+    await rules.round(STABLE_AGE + 1)
+    assert rules.workitems() == []
+
+
+@on_loop
+async def test_an_older_index_is_followed_from_its_end_on() -> None:
+    rules = await desk(ai())
+    rules.archive.arrive("1.9.1", Modality="CT")
+    rules.archive.arrive("1.9.2", Modality="CT")
+    await rules.round()
+    await rules.follower.close()
+    rules.archive.rows.clear()
+    await rules.restart()
+    rules.archive.arrive("1.9.3", series="1.8.3", Modality="CT")
+    await rules.round()
+    await rules.round(STABLE_AGE + 1)
+    assert [inputs(each) for each in rules.workitems()] in (
+        [["1.9.1", "1.9.2"], ["1.9.3"]],
+        [["1.9.3"], ["1.9.1", "1.9.2"]],
+    )
+
+
+# --- late instances ---
+
+
+@on_loop
+async def test_a_late_instance_is_added_to_a_workitem_that_nobody_has_claimed() -> None:
+    rules = await desk(ai())
+    rules.archive.arrive("1.9.1", Modality="CT")
+    await rules.round()
+    await rules.round(STABLE_AGE + 1)
+    rules.archive.arrive("1.9.2", Modality="CT")
+    await rules.round()
+    await rules.round(STABLE_AGE + 1)
+    (workitem,) = rules.workitems()
+    assert inputs(workitem) == ["1.9.1", "1.9.2"]
+
+
+async def claimed_before_a_late_instance(**more: Any) -> RulesDesk:
+    rules = await desk(ai(**more))
+    rules.archive.arrive("1.9.1", Modality="CT")
+    await rules.round()
+    await rules.round(STABLE_AGE + 1)
+    (workitem,) = rules.workitems()
+    await rules.desk.do(ChangeState(SCHEDULER, workitem.uid, "IN PROGRESS", TRANSACTION))
+    rules.archive.arrive("1.9.2", Modality="CT")
+    await rules.round()
+    await rules.round(STABLE_AGE + 1)
+    return rules
+
+
+@on_loop
+async def test_a_late_instance_of_a_claimed_workitem_changes_nothing() -> None:
+    rules = await claimed_before_a_late_instance()
+    (workitem,) = rules.workitems()
+    assert inputs(workitem) == ["1.9.1"]
+
+
+@on_loop
+async def test_or_makes_a_workitem_that_replaces_it_and_never_two() -> None:
+    """PS3.4 Table CC.2.5-3, Replaced Procedure Step Sequence (0074,1224)."""
+    rules = await claimed_before_a_late_instance(LateInstances="replace")
+    first, second = rules.workitems()
+    assert inputs(second) == ["1.9.1", "1.9.2"]
+    (replaced,) = items(second.attributes, REPLACED)
+    assert text(replaced, "00081155") == first.uid
+    rules.archive.arrive("1.9.3", Modality="CT")
+    await rules.round()
+    await rules.round(STABLE_AGE + 1)
+    await rules.restart()
+    await rules.round(STABLE_AGE + 1)
+    assert [inputs(each) for each in rules.workitems()] == [["1.9.1"], ["1.9.1", "1.9.2", "1.9.3"]]
+
+
+def test_uids_of_rule_and_cause_are_always_the_same_and_never_those_of_another() -> None:
+    first = derived_uid("site", "AI", "series/1")
+    assert first == derived_uid("site", "AI", "series/1") and first.startswith("2.25.") and len(first) <= 64
+    others = [("site", "AI", "series/2"), ("site", "AI2", "series/1"), ("other", "AI", "series/1")]
+    assert (
+        len({first, *(derived_uid(*each) for each in others), derived_uid("site", "AI", "series/1", 1)}) == 5
+    )
+
+
+# --- Update, Complete, Cancel ---
+
+PLAN = {
+    "Name": "Plan",
+    "When": "StoredInstance",
+    "If": {"Modality": "RTPLAN"},
+    "Update": {
+        "Matching": {"WorklistLabel": "RT", "PatientID": "{PatientID}", "InputReadinessState": "INCOMPLETE"},
+        "Attributes": {"InputReadinessState": "READY"},
+        "AddInputs": "instance",
+    },
+}
+REPORT = {
+    "Name": "Report",
+    "When": "StoredInstance",
+    "If": {"Modality": "SR"},
+    "Complete": {
+        "Matching": {"WorklistLabel": "REPORTING", "PatientID": "{PatientID}"},
+        "Outputs": "instance",
+    },
+}
+CANCEL = {
+    "Name": "Superseded",
+    "When": "StoredInstance",
+    "If": {"Modality": "SR"},
+    "Cancel": {"Matching": {"WorklistLabel": "AI", "PatientID": "{PatientID}"}, "Reason": "read already"},
+}
+
+
+@on_loop
+async def test_an_instance_updates_what_matches_and_is_an_input_of_it() -> None:
+    rules = await desk(PLAN)
+    waiting = labelled("RT") | {tags.READINESS: element("CS", "INCOMPLETE")}
+    await rules.desk.create(1, dict(sorted(waiting.items())))
+    await rules.desk.create(2, labelled("RT", patient="Q") | {tags.READINESS: element("CS", "INCOMPLETE")})
+    rules.archive.arrive("1.9.11", Modality="RTPLAN")
+    await rules.round()
+    assert text(rules.desk.workitem(1).attributes, tags.READINESS) == "READY"
+    assert inputs(rules.desk.workitem(1)) == ["1.9.11"]
+    assert text(rules.desk.workitem(2).attributes, tags.READINESS) == "INCOMPLETE"
+
+
+@on_loop
+async def test_a_key_that_the_cause_does_not_have_matches_nothing_instead_of_everything() -> None:
+    rules = await desk(PLAN)
+    await rules.desk.create(1, labelled("RT") | {tags.READINESS: element("CS", "INCOMPLETE")})
+    rules.archive.arrive("1.9.11", Modality="RTPLAN", PatientID="")
+    rules.archive.arrive("1.9.12", series="1.8.2", Modality="RTPLAN", PatientID="*")
+    await rules.round()
+    assert text(rules.desk.workitem(1).attributes, tags.READINESS) == "INCOMPLETE"
+    record = rules.memory.record("Plan")
+    assert record.failed == 2 and "has a wildcard" in record.error
+
+
+@on_loop
+async def test_a_report_claims_and_completes_what_waits_for_it() -> None:
+    rules = await desk(REPORT)
+    await rules.desk.create(1, labelled("REPORTING"))
+    rules.archive.arrive("1.9.21", Modality="SR")
+    await rules.round()
+    workitem = rules.desk.workitem(1)
+    assert rules.desk.state(1) == "COMPLETED"
+    (done,) = items(workitem.attributes, tags.PERFORMED_PROCEDURE)
+    (output,) = items(done, OUTPUT)
+    assert [text(one, "00081155") for one in items(output, "00081199")] == ["1.9.21"]
+    assert [entry.what for entry in workitem.history] == ["created", "claimed", "completed on behalf"]
+    assert {entry.why for entry in workitem.history[1:]} == {'rule "Report": instance 1.9.21 arrived'}
+
+
+@on_loop
+async def test_a_crash_between_claim_and_completion_is_made_good() -> None:
+    rules = await desk(REPORT)
+    await rules.desk.create(1, labelled("REPORTING"))
+    claim = Requester("WORKLIST", "rules", reason='rule "Report": instance 1.9.21 arrived')
+    await rules.desk.do(ChangeState(claim, uid(1), "IN PROGRESS", TRANSACTION))
+    rules.archive.arrive("1.9.21", Modality="SR")
+    await rules.round()
+    assert rules.desk.state(1) == "COMPLETED"
+
+
+@on_loop
+async def test_what_a_performer_has_claimed_is_left_to_them() -> None:
+    rules = await desk(REPORT)
+    await rules.desk.create(1, labelled("REPORTING"))
+    await rules.desk.claim(1)
+    rules.archive.arrive("1.9.21", Modality="SR")
+    await rules.round()
+    assert rules.desk.state(1) == "IN PROGRESS"
+
+
+@on_loop
+async def test_what_nobody_has_claimed_is_canceled_and_a_performer_is_asked_once() -> None:
+    rules = await desk(CANCEL)
+    await rules.desk.create(1, labelled("AI"))
+    await rules.desk.create(2, labelled("AI"))
+    await rules.desk.subscribe("A", 2)
+    await rules.desk.claim(2)
+    rules.archive.arrive("1.9.21", Modality="SR")
+    await rules.round()
+    assert (rules.desk.state(1), rules.desk.state(2)) == ("CANCELED", "IN PROGRESS")
+    why = 'read already (rule "Superseded": instance 1.9.21 arrived)'
+    assert rules.desk.workitem(1).history[-1].why == why
+    rules.memory.cursor = 0
+    await rules.round()
+    assert [entry.why for entry in rules.desk.workitem(2).history].count(why) == 1
+
+
+# --- ends of workitems ---
+
+SECOND = {
+    "Name": "Second reading",
+    "When": "Completed",
+    "If": {"WorklistLabel": "READING"},
+    "Create": {
+        "Attributes": {"ProcedureStepLabel": "Second", "WorklistLabel": "SECOND"},
+        "Inputs": "outputs",
+    },
+}
+
+
+@on_loop
+async def test_the_end_of_a_workitem_fires_also_if_it_came_while_nobody_looked() -> None:
+    rules = await desk(SECOND)
+    await rules.desk.create(1, labelled("READING"))
+    await rules.desk.complete(1)
+    await rules.restart()
+    await rules.round()
+    await rules.round()
+    first, second = rules.workitems()
+    assert text(second.attributes, tags.WORKLIST_LABEL) == "SECOND"
+    assert text(second.attributes, tags.PATIENT_ID) == "P"
+    assert inputs(second) == [
+        text(one, "00081155")
+        for done in items(first.attributes, tags.PERFORMED_PROCEDURE)
+        for item in items(done, OUTPUT)
+        for one in items(item, "00081199")
+    ]
+
+
+@on_loop
+async def test_a_canceled_workitem_is_no_completed_one() -> None:
+    rules = await desk(SECOND, {**SECOND, "Name": "Again", "When": "Canceled"})
+    await rules.desk.create(1, labelled("READING"))
+    await rules.desk.do(RequestCancel(SCHEDULER, uid(1)))
+    await rules.round()
+    assert [rules.memory.record(name).fired for name in ("Second reading", "Again")] == [0, 1]
+
+
+@on_loop
+async def test_a_rule_that_feeds_itself_by_what_the_cause_has_is_stopped_with_a_line() -> None:
+    again = {
+        "Name": "Again",
+        "When": "Completed",
+        "If": {"WorklistLabel": "READING"},
+        "Create": {"Attributes": {"ProcedureStepLabel": "Again", "WorklistLabel": "{WorklistLabel}"}},
+    }
+    rules = await desk(again)
+    await rules.desk.create(1, labelled("READING"))
+    await rules.desk.complete(1)
+    await rules.round()
+    _, second = rules.workitems()
+    await rules.desk.do(ChangeState(SCHEDULER, second.uid, "IN PROGRESS", TRANSACTION))
+    await rules.desk.do(Update(SCHEDULER, second.uid, performed(), TRANSACTION))
+    await rules.desk.do(ChangeState(SCHEDULER, second.uid, "COMPLETED", TRANSACTION))
+    await rules.round()
+    assert len(rules.workitems()) == 2
+    assert rules.memory.record("Again").stopped == 1
+    assert rules.desk.service.counters["rules_stopped"] == 1
+
+
+# --- inputs that are gone ---
+
+GONE = {
+    "Name": "Input is gone",
+    "When": "Deleted",
+    "If": {"WorklistLabel": "AI"},
+    "Cancel": {"Reason": "its images were deleted"},
+}
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_the_deletion_of_an_input_cancels_the_workitem_also_if_nobody_looked(away: bool) -> None:
+    @on_loop
+    async def whole() -> None:
+        rules = await desk(ai(), GONE)
+        rules.archive.arrive("1.9.1", Modality="CT")
+        rules.archive.arrive("1.9.2", series="1.8.2", study="1.7.2", Modality="CT")
+        await rules.round()
+        await rules.round(STABLE_AGE + 1)
+        await rules.round(1)
+        await rules.follower.close()
+        rules.archive.delete_study("1.7.1")
+        if away:
+            await rules.restart()
+        else:
+            rules.bell.gone.append("1.7.1")
+        await rules.round()
+        states = {text(each.attributes, tags.STATE): inputs(each) for each in rules.workitems()}
+        assert states == {"CANCELED": ["1.9.1"], "SCHEDULED": ["1.9.2"]}
+
+    whole()
+
+
+# --- refusals ---
+
+
+@on_loop
+async def test_a_refusal_is_counted_and_told_and_the_others_go_on() -> None:
+    rules = await desk(ai(), {**ai(), "Name": "AI 2"}, settings=Settings(maximum_workitems=1))
+    rules.archive.arrive("1.9.1", Modality="CT")
+    await rules.round()
+    await rules.round(STABLE_AGE + 1)
+    assert len(rules.workitems()) == 1
+    assert rules.memory.record("AI 2").failed == 1 and "full" in rules.memory.record("AI 2").error
+
+
+@on_loop
+async def test_values_of_an_image_that_no_workitem_may_have_do_not_keep_it_from_being_made() -> None:
+    rules = await desk(ai())
+    rules.archive.arrive("1.9.1", Modality="CT", PatientBirthDate="unknown", AccessionNumber="A" * 40)
+    await rules.round()
+    await rules.round(STABLE_AGE + 1)
+    (workitem,) = rules.workitems()
+    assert text(workitem.attributes, "00100030") == ""
+
+
+@on_loop
+async def test_a_store_that_is_silent_is_waited_for() -> None:
+    rules = await desk(ai())
+    rules.archive.arrive("1.9.1", Modality="CT")
+    await rules.round()
+    rules.desk.entries.unavailable = True
+    with pytest.raises((StoreUnavailable, UpsError)):
+        await rules.round(STABLE_AGE + 1)
+    rules.desk.entries.unavailable = False
+    await rules.round(1)
+    assert len(rules.workitems()) == 1
