@@ -40,8 +40,9 @@ acceptance: $(READY) fetch programs ## tests on a real Orthanc of each suite (SU
 bench: $(READY) ## speed against the floor
 	$(PYTHON) -m tests.bench
 
-torture: $(READY) fetch programs ## the long forms of the destruction tests
+torture: $(READY) fetch programs ## the long forms of the destruction and property tests
 	$(PYTHON) -m pytest -m torture
+	ORTHANC_UPS_EXAMPLES=20 $(PYTHON) -m pytest -m "hypothesis and not real" --numprocesses 2
 
 fetch: ## download Orthanc for the tests
 	@set -e; for suite in $(SUITES); do docker/native.sh fetch --suite $$suite; done

@@ -16,6 +16,7 @@ from orthanc_ups.core.representations import REPRESENTATIONS, is_date_time
 from orthanc_ups.core.states import State
 from orthanc_ups.core.statuses import UpsError
 from tests.support import workitems
+from tests.support.examples import examples
 from tests.support.table import CREATE, UPDATE, rows, sample
 
 NOW: Final = datetime(2026, 11, 22, 18, 30, tzinfo=UTC)
@@ -73,7 +74,7 @@ REMOVED: Final = st.lists(TAGS, max_size=2)
 ODD: Final = st.dictionaries(TAGS, odd_elements(), max_size=3)
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(80))
 @given(base=BASES, removed=REMOVED, odd=ODD, within=st.booleans())
 def test_create_takes_or_refuses_and_leaves_the_request_alone(
     base: DataSet, removed: list[str], odd: dict[str, Any], within: bool
@@ -91,7 +92,7 @@ def test_create_takes_or_refuses_and_leaves_the_request_alone(
     assert repr(request) == before
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(80))
 @given(odd=ODD, good=st.lists(sensible(UPDATE), max_size=3), within=st.booleans())
 def test_update_takes_or_refuses_and_leaves_both_alone(
     odd: dict[str, Any], good: list[DataSet], within: bool
@@ -111,7 +112,7 @@ def test_update_takes_or_refuses_and_leaves_both_alone(
     assert repr((stored, request)) == before
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(40))
 @given(base=BASES, good=st.lists(sensible(CREATE), max_size=4))
 def test_what_was_prepared_passes_again_and_stays_the_same(base: DataSet, good: list[DataSet]) -> None:
     request = base | {tag: found for one in good for tag, found in one.items()}
@@ -123,7 +124,7 @@ def test_what_was_prepared_passes_again_and_stays_the_same(base: DataSet, good: 
     assert again.attributes == once
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(40))
 @given(good=st.lists(sensible(UPDATE), max_size=4))
 def test_an_update_repeated_gives_the_same(good: list[DataSet]) -> None:
     request = {tag: found for one in good for tag, found in one.items()}
@@ -136,7 +137,7 @@ def test_an_update_repeated_gives_the_same(good: list[DataSet]) -> None:
     assert {tag for tag in later if later[tag] != once[tag]} == {tags.MODIFICATION}
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(40))
 @given(base=BASES, good=st.lists(sensible(UPDATE), max_size=3))
 def test_any_workitem_can_be_canceled(base: DataSet, good: list[DataSet]) -> None:
     prepared = workitems.stored(base=base)

@@ -21,6 +21,7 @@ from orthanc_ups.core.events import Event, EventType
 from orthanc_ups.delivery.port import WEBSOCKET, Burst
 from orthanc_ups.settings import Settings
 from tests.support.delivery import Bench, TwinChannel, event, restarted, settle
+from tests.support.examples import examples
 
 AES = ("DIMSE", "BOTH", "HOOK", "SOCKET")
 KINDS = st.sampled_from([EventType.STATE_REPORT, EventType.PROGRESS_REPORT, EventType.PROGRESS_REPORT])
@@ -275,7 +276,7 @@ class DeliveringOnChangingChannels(Delivering):
 
 
 _BOUNDED = hypothesis_settings(
-    max_examples=60,
+    max_examples=examples(40),
     stateful_step_count=30,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )

@@ -26,6 +26,7 @@ from orthanc_ups.dimse.negotiation import request
 from tests.support import raw_dimse, workitems
 from tests.support.dimse_client import UpsClient
 from tests.support.dimse_server import DimseRig
+from tests.support.examples import examples
 from tests.support.raw_dimse import VERIFICATION, Closed, RawPeer, fragment
 from tests.support.upper_layer import pdu
 from tests.support.waiting import wait_until
@@ -195,7 +196,7 @@ def test_what_an_aborting_peer_asked_for_last_is_not_begun(rig: DimseRig) -> Non
 
 
 @given(place=st.integers(0, len(REQUEST) + len(CREATE)))
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(20), suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_peer_may_vanish_at_any_byte(rig: DimseRig, place: int) -> None:
     conversation = request("SCU", "ORTHANC", tags.PUSH, 16_384) + CREATE
     with RawPeer(rig.port) as peer:
@@ -229,7 +230,7 @@ def test_a_port_that_is_taken_is_an_error() -> None:
 
 
 @given(data=st.data())
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(30), suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_damaged_conversations_harm_nobody(rig: DimseRig, data: st.DataObject) -> None:
     conversation = bytearray(request("SCU", "ORTHANC", tags.PUSH, 16_384) + CREATE * 2 + RELEASE_RQ)
     for _ in range(data.draw(st.integers(1, 6))):

@@ -14,6 +14,7 @@ from orthanc_ups.core.dataset import DataSet, element
 from orthanc_ups.core.statuses import UpsError
 from orthanc_ups.dimse.data_sets import DEFLATED, EXPLICIT, SYNTAXES, Bounds, Syntax, decode, encode
 from tests.support import workitems
+from tests.support.examples import examples
 
 LATIN1 = undeclared("Latin1")
 
@@ -149,7 +150,7 @@ def test_a_deflated_data_set_that_is_cut_off_is_refused(cut: int) -> None:
 
 
 @given(st.binary(max_size=200), st.sampled_from(list(SYNTAXES.values())))
-@settings(max_examples=200)
+@settings(max_examples=examples(80))
 @pytest.mark.filterwarnings("ignore")
 def test_any_bytes_are_decoded_or_refused(encoded: bytes, syntax: Syntax) -> None:
     try:
@@ -163,7 +164,7 @@ def test_any_bytes_are_decoded_or_refused(encoded: bytes, syntax: Syntax) -> Non
 
 
 @given(st.data(), st.sampled_from(list(SYNTAXES.values())))
-@settings(max_examples=200)
+@settings(max_examples=examples(80))
 @pytest.mark.filterwarnings("ignore")
 def test_a_damaged_workitem_is_decoded_or_refused(data: st.DataObject, syntax: Syntax) -> None:
     encoded = bytearray(encode(workitems.full("japanese"), syntax))

@@ -30,6 +30,7 @@ from orthanc_ups.dimse.data_sets import (
     encode,
 )
 from tests.support import workitems
+from tests.support.examples import examples
 
 LATIN1 = undeclared("Latin1")
 
@@ -199,26 +200,26 @@ def _comparable(found: dict[str, Any]) -> dict[str, Any]:
 
 
 @given(ANY_DATA_SETS)
-@settings(max_examples=100)
+@settings(max_examples=examples())
 def test_round_trip_in_explicit_syntaxes_loses_nothing(dataset: DataSet) -> None:
     for syntax in (EXPLICIT, BIG_ENDIAN, DEFLATED):
         assert decoded(encode(dataset, syntax), syntax) == dataset
 
 
 @given(PUBLIC_DATA_SETS)
-@settings(max_examples=100)
+@settings(max_examples=examples())
 def test_round_trip_in_implicit_vr_loses_nothing(dataset: DataSet) -> None:
     assert decoded(encode(dataset, IMPLICIT), IMPLICIT) == dataset
 
 
 @given(PUBLIC_DATA_SETS, st.sampled_from([IMPLICIT, EXPLICIT]))
-@settings(max_examples=100)
+@settings(max_examples=examples())
 def test_pydicom_reads_what_is_encoded(dataset: DataSet, syntax: Syntax) -> None:
     assert pydicom_json(encode(dataset, syntax), syntax) == as_pydicom_json(dataset)
 
 
 @given(PUBLIC_DATA_SETS, st.sampled_from([IMPLICIT, EXPLICIT]), st.booleans())
-@settings(max_examples=100)
+@settings(max_examples=examples())
 def test_what_pydicom_writes_is_decoded(dataset: DataSet, syntax: Syntax, open_ended: bool) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

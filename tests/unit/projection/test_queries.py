@@ -7,7 +7,7 @@ import asyncio
 import itertools
 import random
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -21,6 +21,7 @@ from orthanc_ups.projection import queries as projection_queries
 from orthanc_ups.projection.projection import Projection
 from orthanc_ups.store.documents import encode
 from tests.support import workitems
+from tests.support.pairwise import pairwise
 
 STATIONS = ["ROOM1", "ROOM2", "ROOM3"]
 STATES = ["SCHEDULED", "SCHEDULED", "IN PROGRESS", "COMPLETED", "CANCELED"]
@@ -84,27 +85,31 @@ def worklist() -> list[Workitem]:
 @pytest.fixture(scope="module")
 def projection(worklist: list[Workitem]) -> Iterator[Projection]:
     opened = Projection.open(":memory:")
-    for one in worklist:
-        opened.put(one, "1", encode(one))
+    for workitem in worklist:
+        opened.put(workitem, "1", encode(workitem))
     yield opened
     opened.close()
 
 
-def asked(fuzzy: bool = False) -> Iterator[Query]:
-    for keys in itertools.product(*ASPECTS):
+PRODUCT: Final = list(itertools.product(*ASPECTS))
+SAMPLES: Final[list[Any]] = [pairwise(ASPECTS), pytest.param(PRODUCT, marks=pytest.mark.torture)]
+
+
+def queries(combinations: Iterable[tuple[DataSet, ...]], fuzzy: bool = False) -> Iterator[Query]:
+    mechanisms = Mechanisms.MULTIPLE | (Mechanisms.FUZZY if fuzzy else Mechanisms.NONE)
+    for keys in combinations:
         identifier = {tag: key for part in keys for tag, key in part.items()}
-        also = Mechanisms.FUZZY if fuzzy else Mechanisms.NONE
-        yield Query.of(identifier, mechanisms=Mechanisms.MULTIPLE | also)
+        yield Query.of(identifier, mechanisms=mechanisms)
 
 
-def numbers(found: tuple[DataSet, ...] | list[DataSet]) -> list[int]:
-    return [int(text(one, tags.SOP_INSTANCE_UID).rpartition(".")[2]) for one in found]
+def numbers(workitems: tuple[DataSet, ...] | list[DataSet]) -> list[int]:
+    return [int(text(attributes, tags.SOP_INSTANCE_UID).rpartition(".")[2]) for attributes in workitems]
 
 
 def by_start(worklist: list[Workitem], query: Query) -> list[int]:
     """What the engine finds, in the order of start; it is sorted by ranges of one item each."""
-    matching = [one for one in worklist if query.matches(one.attributes)]
-    return [one.created for one in sorted(matching, key=lambda one: (_start(one), one.created))]
+    matching = [workitem for workitem in worklist if query.matches(workitem.attributes)]
+    return [workitem.created for workitem in sorted(matching, key=lambda item: (_start(item), item.created))]
 
 
 def _start(workitem: Workitem) -> int:
@@ -114,19 +119,24 @@ def _start(workitem: Workitem) -> int:
 
 
 @pytest.mark.parametrize("few", [0, 20, 2_000])
+@pytest.mark.parametrize("combinations", SAMPLES, ids=["pairwise", "product"])
 def test_all_combinations_of_keys_in_order(
-    few: int, worklist: list[Workitem], projection: Projection, monkeypatch: pytest.MonkeyPatch
+    combinations: list[tuple[DataSet, ...]],
+    few: int,
+    worklist: list[Workitem],
+    projection: Projection,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(projection_queries, "FEW", few)
 
     async def compare() -> None:
-        for query in itertools.islice(asked(fuzzy=few == 20), few % 3, None, 3):
+        for query in queries(combinations, fuzzy=few == 20):
             projection._searches.outdated()
             expected = by_start(worklist, query)
-            found, total = await projection.search(query)
-            assert numbers(found) == expected
+            page, total = await projection.search(query)
+            assert numbers(page) == expected
             assert total == len(expected)
-            streamed = [one async for chunk in projection.stream(query, 25) for one in chunk]
+            streamed = [attributes async for chunk in projection.stream(query, 25) for attributes in chunk]
             assert numbers(streamed) == expected
             assert await projection.numbers(query) == sorted(expected)
 
@@ -134,18 +144,23 @@ def test_all_combinations_of_keys_in_order(
 
 
 @pytest.mark.parametrize("few", [0, 2_000])
-def test_every_page_of_every_order(few: int, projection: Projection, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "combinations",
+    [pairwise(ASPECTS)[::6], pytest.param(PRODUCT[::10], marks=pytest.mark.torture)],
+    ids=["some pairs", "some of all"],
+)
+def test_every_page_of_every_order(
+    combinations: list[tuple[DataSet, ...]], few: int, projection: Projection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(projection_queries, "FEW", few)
 
     async def compare() -> None:
-        for query, order in itertools.product(
-            itertools.islice(asked(), 0, None, 23), projection_queries.ORDERS
-        ):
+        for query, order in itertools.product(queries(combinations), projection_queries.ORDERS):
             whole, total = await projection.search(query, order=order)
             for sign in ("", "-"):
                 pages = []
-                for offset in range(0, total + 10, 10):
-                    page, counted = await projection.search(query, offset, 10, sign + order)
+                for offset in range(0, total + 20, 20):
+                    page, counted = await projection.search(query, offset, 20, sign + order)
                     assert counted == total
                     pages += numbers(page)
                 assert pages == (numbers(whole) if not sign else turned_round(whole, order))
@@ -155,15 +170,15 @@ def test_every_page_of_every_order(few: int, projection: Projection, monkeypatch
 
 def turned_round(whole: Iterable[DataSet], order: str) -> list[int]:
     """Descending: the other way, but what has no value stays at the end."""
-    found = list(whole)
-    has = [one for one in found if order not in SHOWN or SHOWN[order](one)]
-    return numbers([*has[::-1], *(one for one in found[::-1] if one not in has)])
+    ascending = list(whole)
+    has = [attributes for attributes in ascending if order not in SHOWN or SHOWN[order](attributes)]
+    return numbers([*has[::-1], *(attributes for attributes in ascending[::-1] if attributes not in has)])
 
 
 SHOWN: dict[str, Callable[[DataSet], Any]] = {
-    "station": lambda one: items(one, tags.STATION_NAME),
-    "performer": lambda one: items(one, tags.HUMAN_PERFORMERS),
-    "progress": lambda one: items(one, tags.PROGRESS_INFORMATION),
+    "station": lambda attributes: items(attributes, tags.STATION_NAME),
+    "performer": lambda attributes: items(attributes, tags.HUMAN_PERFORMERS),
+    "progress": lambda attributes: items(attributes, tags.PROGRESS_INFORMATION),
 }
 
 
@@ -193,13 +208,13 @@ def test_by_station_performer_and_progress_as_they_are_shown(order: str, expecte
         if number in percents:
             item = {tags.PROGRESS: element("DS", percents[number])}
             content[tags.PROGRESS_INFORMATION] = element("SQ", item)
-        one = Workitem(workitems.uid(number), number, dict(sorted(content.items())))
-        opened.put(one, "1", encode(one))
+        workitem = Workitem(workitems.uid(number), number, dict(sorted(content.items())))
+        opened.put(workitem, "1", encode(workitem))
 
     async def compare() -> None:
         everything = Query.of({tags.SOP_INSTANCE_UID: element("UI")})
-        found, _ = await opened.search(everything, order=order)
-        assert numbers(found) == expected
+        page, _ = await opened.search(everything, order=order)
+        assert numbers(page) == expected
         pages = [await opened.search(everything, offset, 1, order) for offset in range(6)]
         assert [numbers(page) for page, _ in pages] == [[number] for number in expected]
 
@@ -241,10 +256,11 @@ def test_free_text_with_every_plan(looked_for: str, worklist: list[Workitem], pr
     wanted = words(looked_for)
 
     async def compare() -> None:
-        for query in itertools.islice(asked(), 0, None, 7):
-            expected = by_start([one for one in worklist if fits(one.attributes, wanted)], query)
-            found, total = await projection.search(query, words=wanted)
-            assert (numbers(found), total) == (expected, len(expected))
+        for query in queries(pairwise(ASPECTS)):
+            fitting = [workitem for workitem in worklist if fits(workitem.attributes, wanted)]
+            expected = by_start(fitting, query)
+            page, total = await projection.search(query, words=wanted)
+            assert (numbers(page), total) == (expected, len(expected))
 
     asyncio.run(compare())
 
@@ -290,6 +306,6 @@ def test_c_2_2_2_7_what_nobody_is_to_perform_is_found_by_an_index(
     filters = projection_queries.Translator(dated=True, odd=False).filters(query.clauses)
     assert filters.exact
     assert filters.ids
-    found, total = asyncio.run(projection.search(query))
-    assert numbers(found) == by_start(worklist, query)
-    assert total == len(found)
+    page, total = asyncio.run(projection.search(query))
+    assert numbers(page) == by_start(worklist, query)
+    assert total == len(page)

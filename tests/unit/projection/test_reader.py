@@ -23,6 +23,7 @@ from orthanc_ups.projection.queries import NONE_LAST, ORDERS
 from orthanc_ups.projection.schema import COLUMNS
 from orthanc_ups.store.documents import encode
 from tests.support import workitems
+from tests.support.examples import examples
 
 NAMES: list[dict[str, str]] = [
     {"Alphabetic": "Müller^Zoë"},
@@ -287,7 +288,7 @@ async def streamed(projection: Projection, query: Query, chunk: int) -> list[Dat
 
 
 MANY = settings(
-    max_examples=100,
+    max_examples=examples(30),
     suppress_health_check=[
         HealthCheck.function_scoped_fixture,
         HealthCheck.too_slow,

@@ -22,6 +22,7 @@ from orthanc_ups.delivery.queue import BurstAt
 from orthanc_ups.transfer.lines import FORMAT, NotALine, decode, encode, next_page
 from orthanc_ups.transfer.records import Head, Purged, Reach, Record, Tail
 from tests.support.delivery import event
+from tests.support.examples import examples
 from tests.support.workitems import full, stored, uid
 
 IDENTIFIER = {tags.PRIORITY: element("CS", "HIGH"), tags.START: element("DT", "20261122-20261123")}
@@ -192,7 +193,7 @@ def test_what_is_no_json_is_refused(line: bytes) -> None:
 
 
 @given(st.sampled_from(RECORDS), st.data())
-@settings(max_examples=300)
+@settings(max_examples=examples(80))
 def test_no_damage_of_a_line_does_more_than_refuse_it(record: Record, data: st.DataObject) -> None:
     line = bytearray(encode(record))
     for _ in range(data.draw(st.integers(1, 4))):

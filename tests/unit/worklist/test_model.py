@@ -23,6 +23,7 @@ from orthanc_ups.core.statuses import RESOURCE_LIMITATION, UpsError
 from orthanc_ups.settings import Settings
 from orthanc_ups.worklist import commits, worklist_entry
 from tests.support.delivery import settle
+from tests.support.examples import examples
 from tests.support.service import SCHEDULER, TRANSACTION, Desk, grows
 from tests.support.workitems import uid
 from tests.support.worklist_commands import AES, COMMANDS, NUMBERS, Asked, aes, creation, flags, number_of
@@ -325,7 +326,7 @@ class Working(RuleBasedStateMachine):
 
 TestWorking = Working.TestCase
 TestWorking.settings = hypothesis_settings(
-    max_examples=40,
+    max_examples=examples(25),
     stateful_step_count=15,
     derandomize=True,
     phases=[Phase.generate],  # making the failing example smaller would take minutes
