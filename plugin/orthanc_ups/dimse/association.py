@@ -33,9 +33,9 @@ from .message import (
     abort_by_provider,
     data_pdu,
     fragments,
-    read_header,
 )
 from .negotiation import Agreement
+from .wire import Wire
 
 _log = logging.getLogger("orthanc_ups.dimse")
 
@@ -45,7 +45,6 @@ _SLACK: Final = 256  # bytes by which careless peers exceed the maximum PDU leng
 _MAX_SENT: Final = 128 * 1024  # bytes of a PDU for a peer that takes any size
 _SENT_AT_ONCE: Final = 64 * 1024  # bytes of PDUs written before other associations get a turn
 _MESSAGE_FACTOR: Final = 10  # a whole message may take this many times as long as one PDU
-_FAREWELL: Final = 1.0  # seconds for the peer to take the last bytes and to close
 
 
 class Gone(Exception):
@@ -69,60 +68,6 @@ class Terms:
     idle: float
     pace: float
     room: Room
-
-
-class Wire:
-    """PDUs over one connection, plain or TLS."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-
-    @property
-    def address(self) -> str:
-        """The peer's IP address."""
-        peer = self._writer.get_extra_info("peername")
-        return str(peer[0]) if peer else ""
-
-    async def header(self) -> tuple[PduType, int]:
-        """Type and length of the next PDU. Raises ProtocolError, or EOFError at the end of the connection."""
-        return read_header(await self._reader.readexactly(HEADER_SIZE))
-
-    async def body(self, length: int, max_length: int) -> bytes:
-        """The rest of a PDU behind its header. Raises ProtocolError before it is read if it is too long."""
-        if length > max_length:
-            raise ProtocolError(
-                f"PDU of {length} bytes, expected at most {max_length}", AbortReason.INVALID_VALUE
-            )
-        return await self._reader.readexactly(length)
-
-    def write(self, pdu: bytes) -> None:
-        """Hand over to the connection, which sends it without waiting."""
-        self._writer.write(pdu)
-
-    async def drain(self) -> None:
-        """Wait until the peer has caught up. Raises OSError if the connection is lost."""
-        await self._writer.drain()
-
-    async def close(self, *, linger: bool = False) -> None:
-        """Close the connection. With ``linger`` the peer gets a second to read what was sent last and to close."""
-        with contextlib.suppress(OSError, TimeoutError):
-            async with asyncio.timeout(_FAREWELL):
-                if linger:
-                    await self._read_to_the_end()
-                self._writer.close()
-                await self._writer.wait_closed()
-        self.drop()
-
-    def drop(self) -> None:
-        """Close the connection at once; unsent bytes are lost."""
-        self._writer.transport.abort()
-
-    async def _read_to_the_end(self) -> None:
-        """Closing a socket with unread bytes would reset the connection, and the last PDU would be lost."""
-        await self._writer.drain()
-        while await self._reader.read(65_536):
-            pass
 
 
 class Association:
@@ -208,10 +153,14 @@ class Association:
         """
         self._is_sending = True
         try:
+            is_short = len(messages) == 1
             for pdus in _batches(messages, self._max_sent):
                 self._write(pdus)
-                await self._flush()
-                await asyncio.sleep(0)
+                if self._wire.is_congested:
+                    await self._flush()
+                is_short = is_short and len(pdus) < _SENT_AT_ONCE
+                if not is_short:
+                    await asyncio.sleep(0)
         except asyncio.CancelledError:  # nothing else may follow half a message
             self._break_off("a message was broken off")
             raise
@@ -266,11 +215,15 @@ class Association:
     async def _next(self) -> tuple[PduType, bytes]:
         kind, length = await self._header()
         max_length = self._terms.max_pdu + _SLACK if kind is PduType.DATA else _MAX_CONTROL
+        if self._wire.holds(length):
+            return kind, await self._wire.body(length, max_length)
         async with asyncio.timeout(self._terms.pace):
             return kind, await self._wire.body(length, max_length)
 
     async def _header(self) -> tuple[PduType, int]:
         """The next header; TimeoutError if nothing was sent or received for too long."""
+        if self._wire.holds(HEADER_SIZE):
+            return await self._wire.header()
         if self._assembler.is_within:
             async with asyncio.timeout_at(self._begun_at + self._terms.pace * _MESSAGE_FACTOR):
                 return await self._wire.header()

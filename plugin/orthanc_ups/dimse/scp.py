@@ -15,13 +15,14 @@ from ..orthanc.descriptors import Share
 from ..orthanc.listener import TcpListener
 from ..orthanc.refusal_log import Refusal, RefusalLog
 from ..settings import Settings
-from .association import Association, Gone, Terms, Wire
+from .association import Association, Gone, Terms
 from .data_sets import Codec
 from .exchange import Exchange
 from .message import PduType, ProtocolError, Rejection, Room, abort_by_provider
 from .negotiation import Request, accept, read_request
 from .policy import Policy
 from .services import Services
+from .wire import Wire
 
 _log = logging.getLogger("orthanc_ups.dimse")
 
@@ -112,26 +113,25 @@ class DimseServer:
 
     # --- connections ---
 
-    def _protocol(self) -> asyncio.StreamReaderProtocol:
-        return asyncio.StreamReaderProtocol(asyncio.StreamReader(), self._connected)
+    def _protocol(self) -> Wire:
+        return Wire(self._connected)
 
-    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        wire = Wire(reader, writer)
+    def _connected(self, wire: Wire) -> None:
         if self._is_stopped:
             wire.drop()
             return
         if len(self._tasks) >= self._settings.maximum_associations + MORE_CONNECTIONS:
-            self._reject_at_once(wire, writer)
+            self._reject_at_once(wire)
         else:
             self._start(self._served(wire), wire, self._tasks)
 
-    def _reject_at_once(self, wire: Wire, writer: asyncio.StreamWriter) -> None:
+    def _reject_at_once(self, wire: Wire) -> None:
         """Reject at once. Unless there are too many of them, the peer gets time to read the rejection."""
         wire.write(_FULL.pdu)
         if len(self._leaving) < MORE_CONNECTIONS:
             self._start(wire.close(linger=True), wire, self._leaving)
         else:
-            writer.close()
+            wire.shut()
 
     def _start(self, work: Coroutine[Any, Any, None], wire: Wire, among: set[asyncio.Task[None]]) -> None:
         task = asyncio.create_task(work)

@@ -20,7 +20,7 @@ from ..core.statuses import REGISTER
 from ..delivery.port import Refused, Unreachable
 from ..orthanc.modalities import Modality, OrthancModalities
 from ..settings import Settings, Surroundings
-from .association import Association, Gone, Terms, Wire
+from .association import Association, Gone, Terms
 from .data_sets import Codec, Syntax
 from .message import (
     ABORT_BY_USER,
@@ -45,6 +45,7 @@ from .message import (
 from .negotiation import VERIFICATION, Agreement, objection_to, read_answer, request
 from .policy import Resolver
 from .tls import TlsError
+from .wire import Wire
 
 _log = logging.getLogger("orthanc_ups.dimse")
 
@@ -315,11 +316,7 @@ class DimseChannel:
             async with asyncio.timeout(patience):
                 for address in await self._resolver.addresses(modality.host):
                     try:
-                        return Wire(
-                            *await asyncio.open_connection(
-                                address, modality.port, ssl=self._context(modality)
-                            )
-                        )
+                        return await Wire.connect(address, modality.port, self._context(modality))
                     except OSError as error:
                         problem = f"cannot connect to {_at(modality)}: {_in_words(error)}"
         except TimeoutError:

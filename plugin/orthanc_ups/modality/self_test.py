@@ -16,7 +16,7 @@ from typing import Final
 
 from ..core import tags
 from ..core.dataset import DataSet, element, text
-from ..dimse.association import Association, Gone, Terms, Wire
+from ..dimse.association import Association, Gone, Terms
 from ..dimse.data_sets import encode
 from ..dimse.message import (
     AFFECTED_CLASS,
@@ -34,6 +34,7 @@ from ..dimse.message import (
 )
 from ..dimse.negotiation import read_answer, request
 from ..dimse.tls import TlsError
+from ..dimse.wire import Wire
 from ..orthanc.modalities import Modality
 from ..settings import Surroundings
 
@@ -110,7 +111,7 @@ class SelfTest:
 
     async def _queried(self, calling: str) -> bool:
         context = self._tls() if self._surroundings.dicom_tls_enabled else None
-        wire = Wire(*await asyncio.open_connection(_HOST, self._surroundings.dicom_port, ssl=context))
+        wire = await Wire.connect(_HOST, self._surroundings.dicom_port, context)
         try:
             return await self._asked(wire, calling)
         finally:

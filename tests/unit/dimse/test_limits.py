@@ -228,7 +228,7 @@ def test_every_connection_has_no_delay(rig: DimseRig) -> None:
     with RawPeer(rig.port, VERIFICATION):
         rig.wait_for_associations(1)
         (association,) = rig.server._open
-        connection = association._wire._writer.get_extra_info("socket")
+        connection = association._wire._existing.get_extra_info("socket")
         assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 

@@ -4,12 +4,11 @@
 import asyncio
 import contextlib
 from collections.abc import Iterator
-from typing import cast
 
 import pytest
 
 from orthanc_ups.core import tags
-from orthanc_ups.dimse.association import Association, Terms, Wire
+from orthanc_ups.dimse.association import Association, Terms
 from orthanc_ups.dimse.data_sets import EXPLICIT, SYNTAXES, encode
 from orthanc_ups.dimse.message import (
     ABORT_BY_USER,
@@ -22,6 +21,7 @@ from orthanc_ups.dimse.message import (
     read_header,
 )
 from orthanc_ups.dimse.negotiation import Agreement, Context, request
+from orthanc_ups.dimse.wire import Wire
 from tests.support import raw_dimse
 from tests.support.dimse_server import DimseRig
 from tests.support.raw_dimse import VERIFICATION, RawPeer
@@ -71,7 +71,7 @@ class Sink(Wire):
     """Takes what is sent; ``is_stuck`` makes it take no more."""
 
     def __init__(self, *, is_stuck: bool = False) -> None:
-        super().__init__(asyncio.StreamReader(), cast("asyncio.StreamWriter", None))
+        super().__init__()
         self.written: list[bytes] = []
         self.begun = asyncio.Event()
         self._is_stuck = is_stuck
@@ -79,6 +79,10 @@ class Sink(Wire):
     def write(self, pdu: bytes) -> None:
         self.written.append(pdu)
         self.begun.set()
+
+    @property
+    def is_congested(self) -> bool:
+        return self._is_stuck
 
     async def drain(self) -> None:
         if self._is_stuck:

@@ -69,7 +69,7 @@ def test_a_message_that_finds_no_place_in_the_queue_takes_no_room_for_good(rig: 
     wait_until(lambda: left(rig) == ALL - 3 * len(DATA), "three data sets are there")
     (association,) = rig.server._open
     reset(peer)
-    wait_until(lambda: association._wire._writer.transport.is_closing(), "the reset is seen")
+    wait_until(lambda: association._wire._existing.is_closing(), "the reset is seen")
     rig.loop.loop.call_soon_threadsafe(go_on.set)
     wait_for_all_of_it(rig)
 
