@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from ..core.statuses import RESOURCE_LIMITATION, UpsError
@@ -30,36 +31,63 @@ class CommandLocks:
         self._empty = asyncio.Event()
         self._empty.set()
         self._alone = asyncio.Lock()
-        self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
+        self._queues: dict[str, deque[asyncio.Future[None]]] = {}
 
-    @asynccontextmanager
-    async def workitem(self, uid: str) -> AsyncIterator[None]:
-        """Pass for one workitem; commands on the same one queue in order of arrival. Raises UpsError."""
+    def workitem(self, uid: str) -> WorkitemLock:
+        """Pass for one workitem: ``async with``; commands on the same one queue in order of arrival.
+
+        Entering raises UpsError.
+        """
+        return WorkitemLock(self, uid)
+
+    def enter_at_once(self, uid: str) -> bool:
+        """Enter if nobody is before us; most commands are alone on their workitem."""
+        if not self._open.is_set() or uid in self._queues:
+            return False
+        self._queues[uid] = deque()
+        self._count_in()
+        return True
+
+    async def enter(self, uid: str) -> None:
+        """Wait until it is our turn. Raises UpsError."""
         async with _in_time(self.patience):
-            await self._enter(uid)
-        try:
-            yield
-        finally:
-            self._locks[uid][0].release()
-            self._leave(uid)
+            while not self._open.is_set():
+                await self._open.wait()
+            self._count_in()
+            queue = self._queues.get(uid)
+            if queue is None:
+                self._queues[uid] = deque()
+                return
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            queue.append(turn)
+            try:
+                await turn
+            except BaseException:
+                if turn.done() and not turn.cancelled():
+                    self.leave(uid)
+                else:
+                    with suppress(ValueError):  # whoever left before us may have passed over it
+                        queue.remove(turn)
+                    self._count_out()
+                raise
 
-    async def _enter(self, uid: str) -> None:
-        while not self._open.is_set():
-            await self._open.wait()
+    def leave(self, uid: str) -> None:
+        """Let the next one in."""
+        queue = self._queues[uid]
+        while queue:
+            turn = queue.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                break
+        else:
+            del self._queues[uid]
+        self._count_out()
+
+    def _count_in(self) -> None:
         self._inside += 1
         self._empty.clear()
-        lock, users = self._locks.get(uid) or (asyncio.Lock(), 0)
-        self._locks[uid] = lock, users + 1
-        try:
-            await lock.acquire()
-        except BaseException:
-            self._leave(uid)
-            raise
 
-    def _leave(self, uid: str) -> None:
-        lock, users = self._locks.pop(uid)
-        if users > 1:
-            self._locks[uid] = lock, users - 1
+    def _count_out(self) -> None:
         self._inside -= 1
         if not self._inside:
             self._empty.set()
@@ -78,6 +106,23 @@ class CommandLocks:
         finally:
             self._open.set()
             self._alone.release()
+
+
+class WorkitemLock:
+    """One command on one workitem, between entering and leaving."""
+
+    __slots__ = ("_locks", "_uid")
+
+    def __init__(self, locks: CommandLocks, uid: str) -> None:
+        self._locks = locks
+        self._uid = uid
+
+    async def __aenter__(self) -> None:
+        if not self._locks.enter_at_once(self._uid):
+            await self._locks.enter(self._uid)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._locks.leave(self._uid)
 
 
 @asynccontextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any, Final, Protocol, TypeVar
@@ -37,6 +38,7 @@ from ..core.workitem import HistoryEntry, Subscription, Workitem
 from ..store.port import Entry, StoreUnavailable
 from .commits import Commits, until_unchanged, workitem_key
 from .global_acts import GlobalActs
+from .patience import Patience
 from .state import WorklistState
 from .workitem_store import StoredWorkitem
 
@@ -73,7 +75,7 @@ class Worklist:
         observers: told of each accepted command and its outcome; must be quick and never raise.
         outputs: looks for outputs before a workitem is completed; None if nobody does (``Ups.CheckOutputs``).
         at_once: commands that may be on their way; more are refused (0213, 503).
-        answer_within: seconds after which a caller is told that the outcome is not known yet (0110, 500).
+        patience: after so many seconds a caller is told that the outcome is not known yet (0110, 500).
     """
 
     def __init__(self, state: WorklistState, commits: Commits, receiving_aes: ReceivingAes) -> None:
@@ -87,7 +89,7 @@ class Worklist:
         self.observers: list[Callable[[Command, Outcome], None]] = []
         self.outputs: Outputs | None = None
         self.at_once = _AT_ONCE
-        self.answer_within = _ANSWER_WITHIN
+        self.patience = Patience(_ANSWER_WITHIN)
 
     # --- commands ---
 
@@ -99,14 +101,9 @@ class Worklist:
         """
         self._check_open()
         task = self._in_background(self._answered(self._spelled(command)))
-        limit = asyncio.timeout(self.answer_within)
-        try:
-            async with limit:
-                return await asyncio.shield(task)
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            raise UpsError(statuses.PROCESSING_FAILURE, _UNKNOWN) from None
+        if not task.done() and not await self.patience.is_done_in_time(task):
+            raise UpsError(statuses.PROCESSING_FAILURE, _UNKNOWN)
+        return task.result()
 
     def _spelled(self, command: Command) -> Command:
         """The command with each AE title in its one spelling."""
@@ -128,7 +125,7 @@ class Worklist:
             raise UpsError(statuses.RESOURCE_LIMITATION, "Orthanc's store does not answer; try again later")
 
     def _in_background(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
-        task = asyncio.ensure_future(work)
+        task = _begun(work)
         self._running.add(task)
         task.add_done_callback(self._done)
         return task
@@ -352,6 +349,14 @@ class Worklist:
         returns = query.returns(paging.include, paging.everything)
         matches, total = await self._state.workitems.search_texts(query, paging.offset, paging.limit, returns)
         return _page(tuple(matches), total, paging)
+
+
+def _begun(work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
+    """A task; as far as it goes without waiting it is carried out at once (Python 3.12)."""
+    loop = asyncio.get_running_loop()
+    if sys.version_info >= (3, 12):
+        return asyncio.Task(work, loop=loop, eager_start=True)
+    return loop.create_task(work)
 
 
 def _page(matches: tuple[T, ...], total: int, paging: Paging) -> Page[T]:

@@ -219,7 +219,7 @@ async def test_the_number_of_commands_on_their_way_is_bounded() -> None:
 @on_loop
 async def test_a_caller_is_told_if_the_outcome_is_not_known_for_long() -> None:
     desk = await prepared()
-    desk.service.worklist.answer_within = 0.01
+    desk.service.worklist.patience.seconds = 0.01
     key = f"workitem/{uid(1)}"
     desk.entries.after[key] = asyncio.Event()
     with pytest.raises(UpsError) as caught:
