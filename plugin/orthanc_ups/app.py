@@ -42,6 +42,7 @@ _log = logging.getLogger("orthanc_ups")
 _PLUGIN: Final = (
     "python"  # by this name Orthanc knows what loads scripts; it has one description and one link
 )
+_LOGGED_AFTER: Final = 0.05
 _STOP_WITHIN: Final = 8.0
 _JOIN_WITHIN: Final = 2.0
 
@@ -56,13 +57,14 @@ class Plugin:
         """``callbacks``: those of the script that installs the plugin."""
         self._orthanc = orthanc
         self._callbacks = callbacks
+        self._log: logs.OrthancHandler
         self._thread: LoopThread
         self._site: Site
         self._closing: asyncio.Future[None] | None = None
 
     def register(self) -> None:
         """Read orthanc.json and register everything. Ends the start of Orthanc if the ``Ups`` section is wrong."""
-        logs.attach(self._orthanc)
+        self._log = logs.attach(self._orthanc)
         configuration = json.loads(self._orthanc.GetConfiguration())
         try:
             settings, surroundings = read_configuration(configuration)
@@ -91,7 +93,7 @@ class Plugin:
         skip_the_second_delete()
         uploads = Uploads()
         self._own = own_instances(uploads)
-        self._thread = LoopThread("ups", lambda: self._orthanc.SetCurrentThreadName("ups"))
+        self._thread = LoopThread("ups", self._on_thread)
         token = self._orthanc.GenerateRestApiAuthorizationToken()
         guard = UploadGuard(self._orthanc, self._own, self._callbacks)
         self._worklists = self._worklist_requests(settings, surroundings)
@@ -178,6 +180,11 @@ class Plugin:
 
     # --- Orthanc's life ---
 
+    def _on_thread(self) -> None:
+        """First on the thread of the loop."""
+        self._orthanc.SetCurrentThreadName("ups")
+        self._log.gather(lambda work: self._thread.loop.call_later(_LOGGED_AFTER, work))
+
     def _started(self) -> None:
         self._thread.start()
         self._thread.submit(self._site.run())
@@ -209,6 +216,7 @@ class Plugin:
             _log.exception("The UPS service did not stop cleanly")
         if not self._thread.stop(_JOIN_WITHIN):
             _log.error("The thread of the UPS service did not end")
+        self._log.settle()
 
 
 def _check(settings: Settings, surroundings: Surroundings) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from pydicom import config
@@ -51,6 +51,25 @@ def test_each_record_is_one_line_at_its_level(sink: Sink) -> None:
     logger.error("bad")
     logger.debug("not shown")
     assert sink.lines == [("info", "UPS: read 3"), ("warning", "UPS: first | second"), ("error", "UPS: bad")]
+
+
+def test_what_is_gathered_comes_in_order_and_before_anything_graver(sink: Sink) -> None:
+    handler = logs.attach(sink)
+    later: list[Callable[[], None]] = []
+    handler.gather(later.append)
+    logger = logging.getLogger("orthanc_ups.somewhere")
+    logger.info("first")
+    logger.info("second")
+    assert (sink.lines, len(later)) == ([], 1)
+    logger.warning("third")
+    logger.info("fourth")
+    later[-1]()
+    assert [line for _, line in sink.lines] == ["UPS: first", "UPS: second", "UPS: third", "UPS: fourth"]
+    logger.info("fifth")
+    handler.settle()
+    assert sink.lines[-1] == ("info", "UPS: fifth")
+    logger.info("sixth")
+    assert sink.lines[-1] == ("info", "UPS: sixth")
 
 
 def test_odd_values_of_a_peer_do_not_fill_the_log(sink: Sink, recwarn: pytest.WarningsRecorder) -> None:
