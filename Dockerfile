@@ -7,31 +7,37 @@ ARG DEBIAN_FRONTEND=noninteractive
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends python3-pip \
     && rm -rf /var/lib/apt/lists/*
-COPY requirements.txt /tmp/
-RUN python3 -m pip install --no-cache-dir --root-user-action ignore --only-binary=:all: \
-    --target /opt/orthanc-ups/site --requirement /tmp/requirements.txt
+COPY requirements.lock /tmp/
+RUN python3 -m pip install --no-cache-dir --root-user-action ignore --only-binary=:all: --require-hashes \
+    --target /opt/orthanc-ups/site --requirement /tmp/requirements.lock
+COPY plugin /opt/orthanc-ups/plugin
+RUN python3 -m compileall -q /opt/orthanc-ups/plugin
 
 FROM debian:${SUITE}-slim
-LABEL org.opencontainers.image.title="orthanc-ups" \
-      org.opencontainers.image.description="Orthanc as a DICOM Unified Procedure Step (UPS) worklist manager" \
-      org.opencontainers.image.licenses="AGPL-3.0-or-later"
 ARG DEBIAN_FRONTEND=noninteractive
-# python3-minimal is for the health check; en_US.UTF-8 is the locale that Orthanc asks for.
+# python3-minimal is for the start and the health check; en_US.UTF-8 is the locale that Orthanc asks for.
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends \
-       ca-certificates locales orthanc orthanc-dicomweb orthanc-python python3-minimal \
-    && rm -rf /var/lib/apt/lists/* \
+       ca-certificates locales orthanc orthanc-dicomweb orthanc-postgresql orthanc-python python3-minimal \
     && localedef -i en_US -f UTF-8 en_US.UTF-8 \
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/* /var/log/* \
     && groupadd --gid 4243 orthanc-ups \
     && useradd --uid 4243 --gid 4243 --no-create-home --home-dir /var/lib/orthanc-ups orthanc-ups \
     && install --directory --owner 4243 --group 4243 --mode 750 /var/lib/orthanc-ups
-COPY --from=dependencies /opt/orthanc-ups/site /opt/orthanc-ups/site
-COPY LICENSE /opt/orthanc-ups/
-COPY plugin /opt/orthanc-ups/plugin
-COPY docker/entrypoint.sh docker/healthcheck.py /opt/orthanc-ups/docker/
+COPY --from=dependencies /opt/orthanc-ups /opt/orthanc-ups
+COPY LICENSE CHANGELOG.md /opt/orthanc-ups/
+COPY docker/entrypoint.py docker/healthcheck.py /opt/orthanc-ups/docker/
 COPY orthanc.json docker/container.json /etc/orthanc-ups/
-RUN python3 -m compileall -q /opt/orthanc-ups/plugin
 
+ARG VERSION=unreleased
+ARG REVISION=unknown
+ARG CREATED=1970-01-01T00:00:00Z
+LABEL org.opencontainers.image.title="orthanc-ups" \
+      org.opencontainers.image.description="Orthanc as a DICOM Unified Procedure Step (UPS) worklist manager" \
+      org.opencontainers.image.licenses="AGPL-3.0-or-later" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.created="${CREATED}"
 ENV PYTHONPATH=/opt/orthanc-ups/site \
     PYTHONDONTWRITEBYTECODE=1 \
     ORTHANC_UPS_BIND=0.0.0.0
@@ -43,5 +49,5 @@ EXPOSE 8042 4242 4243 8043
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=30s --timeout=10s --start-period=60s --retries=3 \
     CMD ["python3", "-I", "/opt/orthanc-ups/docker/healthcheck.py"]
-ENTRYPOINT ["/opt/orthanc-ups/docker/entrypoint.sh"]
+ENTRYPOINT ["python3", "-I", "/opt/orthanc-ups/docker/entrypoint.py"]
 CMD ["/etc/orthanc-ups"]

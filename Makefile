@@ -5,13 +5,16 @@
 SUITE ?= forky
 SUITES ?= forky trixie
 
+DOCKER ?= docker
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' plugin/orthanc_ups/__init__.py)
+
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/requirements-dev.installed
 export ORTHANC_UPS_SUITES := $(SUITES)
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint unit acceptance bench torture fetch programs dist lock fresh clean distclean
+.PHONY: help run demo test lint unit acceptance bench torture fetch programs dist lock image pythons fresh clean distclean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
@@ -29,7 +32,7 @@ test: lint fetch programs ## everything that CI runs
 lint: $(READY) ## style, types, shell scripts
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/mypy
-	$(VENV)/bin/shellcheck docker/*.sh .ci/run
+	$(VENV)/bin/shellcheck docker/native.sh .ci/run
 
 unit: $(READY) ## tests that need no Orthanc
 	$(PYTHON) -m pytest -m "not real and not torture"
@@ -55,6 +58,14 @@ dist: $(READY) ## build archive, wheel and their hashes in dist/
 
 lock: $(READY) ## write requirements.lock from requirements.txt
 	@$(PYTHON) -m tools.lock
+
+image: ## build the image (SUITE=forky or trixie; DOCKER=podman)
+	$(DOCKER) build --build-arg SUITE=$(SUITE) --build-arg VERSION=$(VERSION) \
+		--build-arg REVISION="$$(git rev-parse HEAD)" --build-arg CREATED="$$(git log -1 --format=%cI)" \
+		--tag orthanc-ups:$(VERSION)-$(SUITE) .
+
+pythons: $(READY) ## lint, types and unit tests on each CPython from 3.11 to 3.14 that is there
+	@$(PYTHON) -m tools.pythons
 
 fresh: ## make empty Debian machines and do there what README says (needs root and mmdebstrap)
 	python3 -m tools.fresh

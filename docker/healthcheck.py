@@ -2,9 +2,11 @@
 """Exit code 0 if every server of the container answers, HTTP and DICOM, be it with a refusal, and the worklist is well:
 ``/ups/health`` answers 503 while nothing can be stored.
 
-ORTHANC_UPS_HEALTH_URLS names them, separated by spaces: ``http://``, ``https://``, ``dicom://HOST:PORT``.
+Which they are says the configuration that the entry point wrote; ORTHANC_UPS_HEALTH_URLS names others, separated by
+spaces: ``http://``, ``https://``, ``dicom://HOST:PORT``.
 """
 
+import json
 import os
 import socket
 import ssl
@@ -13,15 +15,30 @@ import sys
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from urllib.parse import urlsplit
 
-DEFAULT_URLS = "http://127.0.0.1:8042/system http://127.0.0.1:8043/ups/health dicom://127.0.0.1:4242 dicom://127.0.0.1:4243"
+WRITTEN = Path(os.environ.get("ORTHANC_UPS_CONFIGURATION", "/tmp/orthanc-ups/orthanc.json"))  # noqa: S108
 PATIENCE = 4.0
 APPLICATION_CONTEXT, VERIFICATION, IMPLICIT = (
     b"1.2.840.10008.3.1.1.1",
     b"1.2.840.10008.1.1",
     b"1.2.840.10008.1.2",
 )
+
+
+def default_urls() -> list[str]:
+    """Of the ports that the configuration opens."""
+    configuration = json.loads(WRITTEN.read_text()) if WRITTEN.exists() else {}
+    ups = configuration.get("Ups", {})
+    scheme = "https" if configuration.get("SslEnabled") else "http"
+    urls = [f"{scheme}://127.0.0.1:{configuration.get('HttpPort', 8042)}/system"]
+    if configuration.get("DicomServerEnabled", True):
+        urls.append(f"dicom://127.0.0.1:{configuration.get('DicomPort', 4242)}")
+    if ups.get("Enable"):
+        urls.append(f"{scheme}://127.0.0.1:{ups.get('HttpPort', 8043)}/ups/health")
+        urls.append(f"dicom://127.0.0.1:{ups.get('DicomPort', 4243)}")
+    return urls
 
 
 def opener() -> urllib.request.OpenerDirector:
@@ -83,6 +100,6 @@ def problem(url: str) -> str:
 
 if __name__ == "__main__":
     with ThreadPoolExecutor() as pool:
-        urls = os.environ.get("ORTHANC_UPS_HEALTH_URLS", DEFAULT_URLS).split()
+        urls = os.environ.get("ORTHANC_UPS_HEALTH_URLS", "").split() or default_urls()
         problems = list(filter(None, pool.map(problem, urls)))
     sys.exit("\n".join(problems) or 0)

@@ -98,7 +98,9 @@ locate_programs() {
     pip="${wheels[0]}/pip"
     plugins="$root/usr/share/orthanc/plugins"
     loader=("$root/usr/lib64/ld-linux-x86-64.so.2" --library-path
-            "$libraries:$root/usr/lib:$root/usr/lib/orthanc:$libraries/blas:$libraries/lapack")
+            "$libraries:$root/lib/x86_64-linux-gnu:$root/usr/lib:$root/usr/lib/orthanc:$libraries/blas:$libraries/lapack")
+    # Before Debian 13 a package might keep its libraries in /lib.
+    [[ -e "${loader[0]}" ]] || loader[0]="$root/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"
 }
 
 dicom_dictionaries() {
@@ -208,7 +210,7 @@ fetch_packages() {
     mkdir -p "$root"
     write_apt_configuration "$apt"
     update_package_lists "$apt"
-    if [[ "$suite" == "$PROGRAMS_SUITE" ]]; then
+    if [[ "$root" == "$suite_dir"/programs-* ]]; then
         printf 'Package: %s\nStatus: install ok installed\nArchitecture: all\nMulti-Arch: foreign\nVersion: 9999\n\n' \
             "${NOT_FETCHED[@]}" >"$apt/status"
     fi

@@ -55,6 +55,7 @@ def main() -> int:
     )
     parser.add_argument("--into", type=Path, default=CHECKOUT / "dist", help="folder (default: dist)")
     folder = parser.parse_args().into
+    os.umask(0o022)
     folder.mkdir(parents=True, exist_ok=True)
     built = [build_wheel(folder), build_archive(folder)]
     (folder / "SHA256SUMS").write_text(

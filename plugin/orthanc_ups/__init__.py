@@ -37,13 +37,14 @@ def install(
         worklist: called with each worklist query (answers, query, calling and called AE title), after the plugin.
 
     Raises:
-        SystemExit: orthanc.json is wrong, or Python packages are missing; one line in the log says so. That ends
-            Orthanc's start.
+        SystemExit: orthanc.json is wrong, Python packages are missing, or Orthanc is too old; one line in the log says
+            so. That ends Orthanc's start.
     """
     from .orthanc import dependencies, fresh_process
 
     fresh_process.ensure(orthanc.LogWarning)
     dependencies.ensure(orthanc.LogError)
+    dependencies.ensure_calls(orthanc)
 
     from .app import Plugin  # not before it is certain that this process is fresh
     from .orthanc.hooks import SiteCallbacks

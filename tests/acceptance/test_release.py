@@ -16,13 +16,24 @@ import requests
 from tests.support.orthanc import CHECKOUT, NATIVE, PLUGIN, RealOrthanc
 
 
-def test_a_start_without_dependencies_says_in_one_line_what_is_missing(suite: str) -> None:
-    orthanc = RealOrthanc(suite, environment={"ORTHANC_UPS_SITE": ""})
+def test_a_start_without_dependencies_says_in_one_line_what_is_missing(suite: str, tmp_path: Path) -> None:
+    orthanc = RealOrthanc(suite, folder=tmp_path, environment={"ORTHANC_UPS_SITE": ""})
     with pytest.raises(AssertionError), orthanc:
         pytest.fail("it started")
     (line,) = [line for line in orthanc.log.read_text().splitlines() if "packages are missing" in line]
     assert "aiohttp, defusedxml, msgspec, orjson, pydicom, pynetdicom" in line
     assert f"-m pip install --requirement {CHECKOUT / 'requirements.txt'}" in line
+
+
+@pytest.mark.torture
+def test_the_orthanc_of_debian_12_says_in_one_line_that_it_is_too_old(tmp_path: Path) -> None:
+    """Orthanc 1.10.1 with Python plugin 4.0."""
+    orthanc = RealOrthanc("bookworm", folder=tmp_path)
+    with pytest.raises(AssertionError), orthanc:
+        pytest.fail("it started")
+    (line,) = [line for line in orthanc.log.read_text().splitlines() if "too old" in line]
+    assert "SetRootUri2" in line
+    assert "Traceback" not in orthanc.log.read_text()
 
 
 @pytest.fixture(scope="session")

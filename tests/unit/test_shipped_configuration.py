@@ -26,9 +26,3 @@ def test_the_plugin_takes_the_shipped_settings() -> None:
 def test_the_shipped_buttons_of_orthanc_explorer_2_are_those_of_the_page() -> None:
     proposed = json.loads(explorer_files()["custom-buttons.json"])
     assert shipped()["OrthancExplorer2"] == proposed["OrthancExplorer2"]
-
-
-def test_the_container_adds_to_the_shipped_configuration_and_repeats_nothing() -> None:
-    # Orthanc refuses a folder in which two files have the same key.
-    container = json.loads((CHECKOUT / "docker" / "container.json").read_text())
-    assert not container.keys() & shipped().keys()

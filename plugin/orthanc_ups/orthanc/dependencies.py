@@ -9,7 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from .sdk import Orthanc, missing_calls
+
 PACKAGES: Final = ("aiohttp", "defusedxml", "msgspec", "orjson", "pydicom", "pynetdicom")
+OLDEST_ORTHANC: Final = "1.12.4"
+OLDEST_PYTHON_PLUGIN: Final = "5.0"
 _OLDEST: Final = (3, 11)
 _RELEASE: Final = Path(__file__).resolve().parents[3]
 _VERSION: Final = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -34,6 +38,18 @@ def ensure(
         error(
             f"UPS: Python packages are missing for Orthanc's Python {_VERSION}: {', '.join(problems)}. "
             f"{_advice(packages, release)}"
+        )
+        raise SystemExit(1)
+
+
+def ensure_calls(orthanc: Orthanc) -> None:
+    """Raise SystemExit, which ends Orthanc's start, with a line in the log, if its Python plugin is too old."""
+    missing = missing_calls(orthanc)
+    if missing:
+        version = getattr(orthanc, "__version__", "")
+        orthanc.LogError(
+            f"UPS: this Python plugin {version and version + ' '}of Orthanc is too old: it lacks {', '.join(missing)}. "
+            f"Expected Orthanc {OLDEST_ORTHANC} with Python plugin {OLDEST_PYTHON_PLUGIN} or later"
         )
         raise SystemExit(1)
 

@@ -223,6 +223,12 @@ IN_NEWER_ONLY: Final = (
 """Calls that the module of Debian trixie lacks: ask with getattr."""
 
 
+def missing_calls(orthanc: object) -> list[str]:
+    """Names of ``Orthanc`` that the module of an older Python plugin has not."""
+    names = (*Orthanc.__annotations__, *vars(Orthanc))
+    return [name for name in names if not name.startswith("_") and not hasattr(orthanc, name)]
+
+
 def key_values(orthanc: Orthanc) -> KeyValueStore | None:
     """The calls for key-value stores, or None if this module has none."""
     return cast("KeyValueStore", orthanc) if hasattr(orthanc, "StoreKeyValue") else None

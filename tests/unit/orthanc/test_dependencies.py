@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from orthanc_ups.orthanc.dependencies import PACKAGES, ensure
+from orthanc_ups.orthanc.dependencies import PACKAGES, ensure, ensure_calls
 from tests.unit.test_architecture import CHECKOUT
 
 
@@ -58,3 +59,13 @@ def test_an_archive_without_those_of_this_python_says_so(tmp_path: Path) -> None
         ensure(lines.append, ("no_such_package",), tmp_path)
     (line,) = lines
     assert "the archive brings them for python3.9 only" in line
+
+
+def test_an_orthanc_that_is_too_old_is_told_what_it_lacks() -> None:
+    lines: list[str] = []
+    old = SimpleNamespace(LogError=lines.append, GetConfiguration=str)
+    with pytest.raises(SystemExit):
+        ensure_calls(old)
+    (line,) = lines
+    assert "SetRootUri2" in line and "GetConfiguration" not in line
+    assert line.endswith("Expected Orthanc 1.12.4 with Python plugin 5.0 or later")
