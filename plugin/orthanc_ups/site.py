@@ -447,7 +447,7 @@ class Site:
         return HttpService(parts, self._settings, self._surroundings, self._refusals)
 
     async def _open_pages(self, service: UpsService, dimse: DimseChannel, late: LateWatch) -> None:
-        answers = await operating.asked(self._loopback)
+        answers = await operating.operating_facts(self._loopback)
         fixed = operating.facts(self._settings, self._surroundings, answers)
         api, activity = operating.management(
             service,

@@ -44,7 +44,7 @@ from orthanc_ups.delivery.dead_letters import DeadLetter
 from orthanc_ups.delivery.management import EndpointReport
 from orthanc_ups.delivery.port import Endpoint, Unreachable
 from orthanc_ups.management.activity import Activity
-from orthanc_ups.management.ports import DeliveryState, Facts, Listener, Listing, SubscriberSummary
+from orthanc_ups.management.ports import DeliveryState, Listener, Listing, ServerFacts, SubscriberSummary
 from orthanc_ups.management.views import row
 from orthanc_ups.projection.narrowing import Narrowing
 from orthanc_ups.worklist.change_feed import ChangeFeed, Changes
@@ -416,7 +416,7 @@ class FakeModalities:
         return self.titles
 
 
-def facts(**changes: Any) -> Facts:
+def facts(**changes: Any) -> ServerFacts:
     """A plugin with two listeners."""
     usual: dict[str, Any] = {
         "ae_title": "UPSWORKLIST",
@@ -429,7 +429,7 @@ def facts(**changes: Any) -> Facts:
             Listener("UPS-RS", "http://{host}:8043/dicom-web", "HTTP and WebSocket"),
         ),
     }
-    return Facts(**{**usual, **changes})
+    return ServerFacts(**{**usual, **changes})
 
 
 def activity(worklist: FakeWorklist, clock: FakeClock) -> Activity:

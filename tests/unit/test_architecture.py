@@ -52,15 +52,6 @@ COMPOSITION = {
 EXCEPTIONS = {
     "transfer/routes.py": {"management"},
 }
-# Class names that are still to become unique.
-AMBIGUOUS = {
-    "Call",
-    "Condition",
-    "Facts",
-    "Kind",
-    "Limits",
-    "Surroundings",
-}
 # Who alone may use a library: folders, or single modules.
 USERS = {
     "pydicom": {"codecs", "dimse", "store"},
@@ -171,7 +162,7 @@ def test_a_name_is_a_class_once() -> None:
         for node in ast.walk(parsed(path)):
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 names.setdefault(node.name, []).append(path.relative_to(PACKAGE).as_posix())
-    assert {name for name, modules in names.items() if len(modules) > 1} <= AMBIGUOUS
+    assert {name: modules for name, modules in names.items() if len(modules) > 1} == {}
 
 
 def test_only_the_entry_script_imports_orthanc_and_it_is_short() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from orthanc_ups.config import key_in_orthanc, key_of, read_settings
-from orthanc_ups.dicomweb.resources import Kind
+from orthanc_ups.dicomweb.resources import ResourceKind
 from orthanc_ups.monitoring.metrics import METRICS
 from orthanc_ups.settings import ClusterSettings, ModalityWorklist, Settings, Surroundings, Webhook
 from tests.unit.management.test_openapi import routes
@@ -115,7 +115,9 @@ def test_every_metric_stands_in_the_table_as_it_is_published() -> None:
 
 def test_every_resource_of_ups_rs_is_named() -> None:
     page = (DOCS / "dicomweb.md").read_text()
-    assert [kind.value for kind in Kind if kind is not Kind.SERVICE and kind.value not in page] == []
+    assert [
+        kind.value for kind in ResourceKind if kind is not ResourceKind.SERVICE and kind.value not in page
+    ] == []
 
 
 def test_every_route_of_the_management_api_is_named() -> None:

@@ -31,7 +31,7 @@ from .requirements import Arrangement
 from .rules import CATCH_ALL, MATCHING_KEYS, RETURN_KEYS, ROOT, RULES, Rule, rule_for
 from .stamps import date_time
 from .statuses import INVALID_VALUE, MISSING_ATTRIBUTE, MISSING_VALUE, NOT_SCHEDULED
-from .value_rules import FAULTY, USUAL, Limits, check_values, checked, quoted
+from .value_rules import FAULTY, USUAL, DataSetLimits, check_values, checked, quoted
 
 __all__ = [
     "CATCH_ALL",
@@ -42,7 +42,7 @@ __all__ = [
     "TAG_OF",
     "UPS_CLASSES",
     "VR_OF",
-    "Limits",
+    "DataSetLimits",
     "Prepared",
     "Rule",
     "check_cancellation",
@@ -96,7 +96,12 @@ class Prepared:
 
 
 def prepare_create(
-    dataset: DataSet, now: datetime, worklist_label: str, *, limits: Limits = USUAL, strict: bool = False
+    dataset: DataSet,
+    now: datetime,
+    worklist_label: str,
+    *,
+    limits: DataSetLimits = USUAL,
+    strict: bool = False,
 ) -> Prepared:
     """Check the data set of an N-CREATE and complete it (PS3.4 CC.2.5, Table CC.2.5-3).
 
@@ -122,7 +127,7 @@ def prepare_update(
     modification_list: DataSet,
     now: datetime,
     *,
-    limits: Limits = USUAL,
+    limits: DataSetLimits = USUAL,
     strict: bool = False,
 ) -> Prepared:
     """Check the modification list of an N-SET and merge it (PS3.4 CC.2.6, Table CC.2.5-3).

@@ -18,7 +18,7 @@ from .rules import ROOT, Contents, rule_for
 from .stamps import date_time
 from .states import State
 from .statuses import FINAL_STATE_UNMET, INVALID_ARGUMENT, NO_SUCH_ARGUMENT, Fault, UpsError
-from .value_rules import USUAL, Limits, checked
+from .value_rules import USUAL, DataSetLimits, checked
 
 _CODES: Final[Mapping[State, frozenset[str]]] = MappingProxyType(
     {State.COMPLETED: frozenset("RP"), State.CANCELED: frozenset("RX")}
@@ -83,7 +83,7 @@ def _offered(information: DataSet) -> dict[str, Element]:
 
 
 def check_cancellation(
-    information: DataSet, *, limits: Limits = USUAL, strict: bool = False
+    information: DataSet, *, limits: DataSetLimits = USUAL, strict: bool = False
 ) -> tuple[DataSet, tuple[str, ...]]:
     """Refuse action information of Request UPS Cancel that could not be stored or sent (PS3.4 CC.2.2.2).
 

@@ -21,38 +21,38 @@ from .dataset import DataSet, is_empty, text
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
-    """One condition; ``tags`` are those that it looks at, ``wanted`` is the value of ``if`` and ``above``."""
+class AttributeCondition:
+    """One condition; ``tags`` are those that it looks at, ``value`` is that of ``if`` and ``above``."""
 
     kind: str
     tags: tuple[str, ...]
-    wanted: str = ""
+    value: str = ""
 
     def holds(self, item: DataSet, above: DataSet) -> bool:
         """True if the attribute is required in ``item``, which stands in a sequence of ``above``."""
         return _KINDS[self.kind](self, item, above)
 
 
-def condition(line: str) -> Condition | None:
+def condition(line: str) -> AttributeCondition | None:
     """Read a condition; an empty line is none."""
     if not line:
         return None
     kind, _, rest = line.partition(" ")
-    names, _, wanted = rest.partition("=")
-    return Condition(kind, tuple(names.split()), wanted)
+    names, _, value = rest.partition("=")
+    return AttributeCondition(kind, tuple(names.split()), value)
 
 
-def _equals(asked: Condition, item: DataSet) -> bool:
-    return text(item, asked.tags[0]).strip(" ").upper() == asked.wanted
+def _equals(condition: AttributeCondition, item: DataSet) -> bool:
+    return text(item, condition.tags[0]).strip(" ").upper() == condition.value
 
 
-def _any(asked: Condition, item: DataSet) -> bool:
-    return any(not is_empty(item.get(tag)) for tag in asked.tags)
+def _any(condition: AttributeCondition, item: DataSet) -> bool:
+    return any(not is_empty(item.get(tag)) for tag in condition.tags)
 
 
-_KINDS: Final[dict[str, Callable[[Condition, DataSet, DataSet], bool]]] = {
-    "if": lambda asked, item, above: _equals(asked, item),
-    "above": lambda asked, item, above: _equals(asked, above),
-    "with": lambda asked, item, above: _any(asked, item),
-    "without": lambda asked, item, above: not _any(asked, item),
+_KINDS: Final[dict[str, Callable[[AttributeCondition, DataSet, DataSet], bool]]] = {
+    "if": lambda condition, item, above: _equals(condition, item),
+    "above": lambda condition, item, above: _equals(condition, above),
+    "with": lambda condition, item, above: _any(condition, item),
+    "without": lambda condition, item, above: not _any(condition, item),
 }

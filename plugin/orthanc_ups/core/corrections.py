@@ -43,7 +43,7 @@ def corrected(attribute: Any, vr: str) -> tuple[Element, str] | None:
     """
     if not isinstance(attribute, dict) or attribute.get("vr") not in REPRESENTATIONS:
         return None
-    source, values = attribute["vr"], _given(attribute)
+    source, values = attribute["vr"], _present_values(attribute)
     if values is None:
         return None
     what = f"taken as {vr} instead of {source}" if source != vr else ""
@@ -81,7 +81,7 @@ _REWRITTEN: Final[Mapping[str, str]] = MappingProxyType(
 )
 
 
-def _given(attribute: Mapping[str, Any]) -> list[Any] | None:
+def _present_values(attribute: Mapping[str, Any]) -> list[Any] | None:
     """The values of an element, those of UN as text; None if they are not to be read."""
     if attribute.get("InlineBinary"):
         return _text_of_unknown(attribute)
@@ -204,7 +204,7 @@ _REWRITERS: Final[Mapping[str, Callable[[str], str]]] = MappingProxyType(
         "AE": str.strip,
         "AS": _age,
         "AT": _attribute_tag,
-        "CS": lambda one: one.strip().upper(),
+        "CS": lambda text: text.strip().upper(),
         "DA": _day,
         "DS": _decimal,
         "DT": _moment,

@@ -27,7 +27,7 @@ from .events import Occurrence
 from .representations import REPRESENTATIONS
 from .states import REQUEST_CANCEL, Effect, State, Transaction, change_state
 from .statuses import Status, UpsError
-from .value_rules import USUAL, Limits
+from .value_rules import USUAL, DataSetLimits
 from .workitem import Subscription, Workitem, digest
 
 Decidable: TypeAlias = WorkitemCommand | Subscribe | Unsubscribe | ReleaseLock | Purge
@@ -84,7 +84,7 @@ class Circumstances:
     now: datetime
     worklist_label: str = "DEFAULT"
     watched: bool = True
-    limits: Limits = USUAL
+    limits: DataSetLimits = USUAL
     strict: bool = False
     purged: bool = False
     is_full: bool = False
@@ -341,8 +341,10 @@ def _request_cancel(workitem: Workitem, command: RequestCancel, circumstances: C
         raise UpsError(
             statuses.PERFORMER_UNREACHABLE, "no AE is subscribed to this UPS, so none can be asked"
         )
-    asked = events.cancel_requested(command.requester.ae, information)
-    return Decision(replace(workitem), "asked the performer to cancel", occurrences=(asked,), details=details)
+    request_event = events.cancel_requested(command.requester.ae, information)
+    return Decision(
+        replace(workitem), "asked the performer to cancel", occurrences=(request_event,), details=details
+    )
 
 
 def _canceled_unclaimed(workitem: Workitem, information: DataSet, now: datetime) -> Decision:

@@ -36,17 +36,17 @@ def words(text: str) -> tuple[str, ...]:
 
 def searchable(attributes: DataSet) -> str:
     """One text per workitem: patient, labels, UIDs, accession numbers, stations, performers, and codes."""
-    texts = dict.fromkeys(text.strip() for text in _found(attributes) if text.strip())
+    texts = dict.fromkeys(text.strip() for text in _texts(attributes) if text.strip())
     return "\n".join(fold(text.replace("^", " ")) for text in texts)
 
 
-def fits(attributes: DataSet, wanted: tuple[str, ...]) -> bool:
+def fits(attributes: DataSet, folded_words: tuple[str, ...]) -> bool:
     """True if each of ``words`` occurs."""
-    where = searchable(attributes) if wanted else ""
-    return all(word in where for word in wanted)
+    where = searchable(attributes) if folded_words else ""
+    return all(word in where for word in folded_words)
 
 
-def _found(attributes: DataSet) -> Iterator[str]:
+def _texts(attributes: DataSet) -> Iterator[str]:
     yield from _names(attributes, tags.PATIENT_NAME)
     for tag in _TEXTS:
         yield text(attributes, tag)

@@ -41,7 +41,7 @@ SINGLE_VALUE_ONLY: Final = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class MatchingKey:
     """A matching key, ready to be compiled.
 
     Attributes:
@@ -58,7 +58,7 @@ class Asked:
     local: Zone
     fuzzy: bool
 
-    def only(self, *values: Any) -> Asked:
+    def only(self, *values: Any) -> MatchingKey:
         """The same key with these values."""
         return replace(self, values=values)
 
@@ -81,11 +81,11 @@ def plain(text: Any) -> str:
     return stripped if stripped.isascii() else unicodedata.normalize("NFC", stripped)
 
 
-def compile_key(asked: Asked) -> KeyTest | None:
+def compile_key(key: MatchingKey) -> KeyTest | None:
     """The test of a key; None if it is universal. Raises ValueError with what was expected of its values."""
-    if asked.vr in TEXT_VRS:
-        return _text(asked)
-    return _BUILDERS[asked.vr](asked)
+    if key.vr in TEXT_VRS:
+        return _text(key)
+    return _BUILDERS[key.vr](key)
 
 
 def any_test(tests: Sequence[KeyTest | None]) -> KeyTest | None:
@@ -119,9 +119,9 @@ def is_empty_key(value: Any) -> bool:
     return plain(value) == EMPTY_KEY
 
 
-def empty_test(asked: Asked) -> KeyTest:
+def empty_test(key: MatchingKey) -> KeyTest:
     """Empty Value Matching: the attribute is absent or has no value (PS3.4 C.2.2.2.7)."""
-    tag = asked.tag
+    tag = key.tag
 
     def test(dataset: DataSet, _: Zone) -> bool:
         element = dataset.get(tag)
@@ -129,7 +129,7 @@ def empty_test(asked: Asked) -> KeyTest:
             element.get("InlineBinary") or any(map(_has_content, element.get("Value", ())))
         )
 
-    return KeyTest(test, (Condition(asked.path, Operator.EMPTY, ()),), complete=True)
+    return KeyTest(test, (Condition(key.path, Operator.EMPTY, ()),), complete=True)
 
 
 def _has_content(value: Any) -> bool:
@@ -144,23 +144,23 @@ def is_universal_value(value: Any) -> bool:
     return all(isinstance(text, str) and is_universal(plain(text)) for text in texts)
 
 
-def unmatchable(asked: Asked, value: Any, enumerated: Sequence[str]) -> str:
+def unmatchable(key: MatchingKey, value: Any, enumerated: Sequence[str]) -> str:
     """Why a value of a key fits no workitem whatever it holds, in words; empty if it may fit one.
 
     ``enumerated`` are the values that the attribute may have, if it is so restricted. A value that may fit, but not
     as its sender means it, is told as well: wildcards where there is single value matching only.
     """
-    if not isinstance(value, str) or (asked.vr not in TEXT_VRS and asked.vr != "IS"):
+    if not isinstance(value, str) or (key.vr not in TEXT_VRS and key.vr != "IS"):
         return ""
     text = plain(value)
-    literally = asked.tag in SINGLE_VALUE_ONLY or asked.vr not in WILDCARD_VRS
+    literally = key.tag in SINGLE_VALUE_ONLY or key.vr not in WILDCARD_VRS
     fits = wildcard_test(text) if is_wild(text) and not literally else text.__eq__
     single = ", as single value matching takes * and ? literally" if literally and is_wild(text) else ""
     if enumerated and not any(map(fits, enumerated)):
         return f"expected {' or '.join(enumerated)}{single}"
     shortest = text if literally else text.replace("*", "").replace("?", "0")
-    if not REPRESENTATIONS[asked.vr].valid(shortest):
-        return f"expected {REPRESENTATIONS[asked.vr].form}{single}"
+    if not REPRESENTATIONS[key.vr].valid(shortest):
+        return f"expected {REPRESENTATIONS[key.vr].form}{single}"
     return single.removeprefix(", as ")
 
 
@@ -181,21 +181,21 @@ def _any_value(tag: str, accept: Accept) -> Test:
     return test
 
 
-def _exactly(asked: Asked, wanted: Sequence[str]) -> KeyTest:
-    alternatives = frozenset(wanted)
-    test = _any_value(asked.tag, lambda value: plain(value) in alternatives)
-    return KeyTest(test, (Condition(asked.path, Operator.EQUALS, tuple(wanted)),), complete=True)
+def _exactly(key: MatchingKey, expected: Sequence[str]) -> KeyTest:
+    alternatives = frozenset(expected)
+    test = _any_value(key.tag, lambda value: plain(value) in alternatives)
+    return KeyTest(test, (Condition(key.path, Operator.EQUALS, tuple(expected)),), complete=True)
 
 
-def _text(asked: Asked) -> KeyTest | None:
-    wanted = [_checked_text(value) for value in asked.values]
-    if asked.tag in SINGLE_VALUE_ONLY or asked.vr not in WILDCARD_VRS or not any(map(is_wild, wanted)):
-        return _exactly(asked, wanted)
-    if any(map(is_universal, wanted)):
+def _text(key: MatchingKey) -> KeyTest | None:
+    expected = [_checked_text(value) for value in key.values]
+    if key.tag in SINGLE_VALUE_ONLY or key.vr not in WILDCARD_VRS or not any(map(is_wild, expected)):
+        return _exactly(key, expected)
+    if any(map(is_universal, expected)):
         return None
-    fits = [wildcard_test(value) for value in wanted]
-    test = _any_value(asked.tag, lambda value: bool(text := plain(value)) and any(fit(text) for fit in fits))
-    return KeyTest(test, (Condition(asked.path, Operator.LIKE, tuple(wanted)),), complete=True)
+    fits = [wildcard_test(value) for value in expected]
+    test = _any_value(key.tag, lambda value: bool(text := plain(value)) and any(fit(text) for fit in fits))
+    return KeyTest(test, (Condition(key.path, Operator.LIKE, tuple(expected)),), complete=True)
 
 
 def _checked_text(value: Any) -> str:
@@ -208,18 +208,18 @@ def _checked_text(value: Any) -> str:
     return plain(value)
 
 
-def _uid(asked: Asked) -> KeyTest:
+def _uid(key: MatchingKey) -> KeyTest:
     valid = REPRESENTATIONS["UI"].valid
-    if not all(map(valid, asked.values)):
+    if not all(map(valid, key.values)):
         raise ValueError(
             "expected a UID, or several (List of UID matching), each of at most 64 digits and dots"
         )
-    return _exactly(asked, [plain(value) for value in asked.values])
+    return _exactly(key, [plain(value) for value in key.values])
 
 
-def _dated(asked: Asked) -> KeyTest:
-    vr, tag = asked.vr, asked.tag
-    intervals = [key_interval(vr, _checked_text(value), asked.local) for value in asked.values]
+def _dated(key: MatchingKey) -> KeyTest:
+    vr, tag = key.vr, key.tag
+    intervals = [key_interval(vr, _checked_text(value), key.local) for value in key.values]
 
     def test(dataset: DataSet, zone: Zone) -> bool:
         for value in dataset.get(tag, {}).get("Value", ()):
@@ -229,24 +229,24 @@ def _dated(asked: Asked) -> KeyTest:
         return False
 
     pairs = tuple((each.low, each.high) for each in intervals)
-    return KeyTest(test, (Condition(asked.path, Operator.WITHIN, pairs),), complete=True, dated=True)
+    return KeyTest(test, (Condition(key.path, Operator.WITHIN, pairs),), complete=True, dated=True)
 
 
-def _decimal(asked: Asked) -> KeyTest:
-    if not all(map(is_decimal, asked.values)):
+def _decimal(key: MatchingKey) -> KeyTest:
+    if not all(map(is_decimal, key.values)):
         raise ValueError("expected a number")
-    wanted = frozenset(Decimal(value.strip(" ")) for value in asked.values)
+    expected = frozenset(Decimal(value.strip(" ")) for value in key.values)
     return KeyTest(
         _any_value(
-            asked.tag, lambda value: is_decimal(str(value)) and Decimal(str(value).strip(" ")) in wanted
+            key.tag, lambda value: is_decimal(str(value)) and Decimal(str(value).strip(" ")) in expected
         )
     )
 
 
-def _number(asked: Asked) -> KeyTest:
-    wanted = frozenset(_checked_number(value, asked.vr) for value in asked.values)
+def _number(key: MatchingKey) -> KeyTest:
+    expected = frozenset(_checked_number(value, key.vr) for value in key.values)
     return KeyTest(
-        _any_value(asked.tag, lambda value: isinstance(value, (int, float, str)) and value in wanted)
+        _any_value(key.tag, lambda value: isinstance(value, (int, float, str)) and value in expected)
     )
 
 
@@ -266,17 +266,17 @@ def _read_number(text: str, vr: str) -> int | float | str:
         return text
 
 
-def _tag(asked: Asked) -> KeyTest:
-    if not all(map(REPRESENTATIONS["AT"].valid, asked.values)):
+def _tag(key: MatchingKey) -> KeyTest:
+    if not all(map(REPRESENTATIONS["AT"].valid, key.values)):
         raise ValueError("expected a tag of 8 hexadecimal digits")
-    wanted = frozenset(value.upper() for value in asked.values)
-    return KeyTest(_any_value(asked.tag, lambda value: isinstance(value, str) and value.upper() in wanted))
+    expected = frozenset(value.upper() for value in key.values)
+    return KeyTest(_any_value(key.tag, lambda value: isinstance(value, str) and value.upper() in expected))
 
 
-def _name(asked: Asked) -> KeyTest | None:
-    names = [_checked_name(name) for name in asked.values]
-    build = _fuzzy_name if asked.fuzzy else _literal_name
-    return any_test([build(asked, name) for name in names])
+def _name(key: MatchingKey) -> KeyTest | None:
+    names = [_checked_name(name) for name in key.values]
+    build = _fuzzy_name if key.fuzzy else _literal_name
+    return any_test([build(key, name) for name in names])
 
 
 def _checked_name(value: Any) -> dict[str, str]:
@@ -287,21 +287,21 @@ def _checked_name(value: Any) -> dict[str, str]:
     return person_names.groups(value)
 
 
-def _literal_name(asked: Asked, name: Mapping[str, str]) -> KeyTest | None:
-    wanted = {group: _alternatives(text) for group, text in name.items() if not _names_anybody(text)}
-    if not wanted:
+def _literal_name(key: MatchingKey, name: Mapping[str, str]) -> KeyTest | None:
+    expected = {group: _alternatives(text) for group, text in name.items() if not _names_anybody(text)}
+    if not expected:
         return None
-    fits = {group: [wildcard_test(pattern) for pattern in patterns] for group, patterns in wanted.items()}
+    fits = {group: [wildcard_test(pattern) for pattern in patterns] for group, patterns in expected.items()}
 
     def accept(pattern: Any) -> bool:
         stored = person_names.groups(pattern)
         return all(any(fit(text) for text in _texts(stored, group) for fit in fits[group]) for group in fits)
 
     conditions = tuple(
-        Condition(_group_path(asked.path, group), Operator.LIKE, patterns)
-        for group, patterns in wanted.items()
+        Condition(_group_path(key.path, group), Operator.LIKE, patterns)
+        for group, patterns in expected.items()
     )
-    return KeyTest(_any_value(asked.tag, accept), conditions, complete=True)
+    return KeyTest(_any_value(key.tag, accept), conditions, complete=True)
 
 
 def _names_anybody(pattern: str) -> bool:
@@ -326,22 +326,22 @@ def _group_path(path: str, group: str) -> str:
     return path if group == "Alphabetic" else f"{path}.{group}"
 
 
-def _fuzzy_name(asked: Asked, name: Mapping[str, str]) -> KeyTest | None:
-    wanted = sorted(person_names.words(dict(name)))
-    if not wanted:
+def _fuzzy_name(key: MatchingKey, name: Mapping[str, str]) -> KeyTest | None:
+    expected = sorted(person_names.words(dict(name)))
+    if not expected:
         return None
 
     def accept(value: Any) -> bool:
         stored = person_names.words(value)
-        return all(person_names.resembles(word, stored) for word in wanted)
+        return all(person_names.resembles(word, stored) for word in expected)
 
     conditions = tuple(
-        Condition(asked.path, Operator.SOUNDS, ((word, person_names.sound(word)),)) for word in wanted
+        Condition(key.path, Operator.SOUNDS, ((word, person_names.sound(word)),)) for word in expected
     )
-    return KeyTest(_any_value(asked.tag, accept), conditions, complete=True)
+    return KeyTest(_any_value(key.tag, accept), conditions, complete=True)
 
 
-_BUILDERS: Final[Mapping[str, Callable[[Asked], KeyTest | None]]] = MappingProxyType(
+_BUILDERS: Final[Mapping[str, Callable[[MatchingKey], KeyTest | None]]] = MappingProxyType(
     {"AT": _tag, "DS": _decimal, "IS": _decimal, "PN": _name, "UI": _uid}
     | dict.fromkeys(DATED_VRS, _dated)
     | dict.fromkeys(WHOLE_NUMBER_VRS | FLOAT_VRS, _number)

@@ -57,8 +57,8 @@ class LatePolicy:
 
     def grace_of(self, label: str, worklist: str) -> float:
         """Seconds after the start of such a workitem at which it is late."""
-        fits = (one for one in self.graces if one.label == label and one.worklist in ("", worklist))
-        return next((one.seconds for one in fits), self.grace)
+        graces = (grace for grace in self.graces if grace.label == label and grace.worklist in ("", worklist))
+        return next((grace.seconds for grace in graces), self.grace)
 
 
 def late_kinds(workitem: Workitem, policy: LatePolicy, now: float, local: Zone) -> tuple[LateKind, ...]:

@@ -13,8 +13,8 @@ from .date_times import UTC, Zone, zone
 from .dictionary import VR_OF
 from .key_tests import (
     TEXT_VRS,
-    Asked,
     KeyTest,
+    MatchingKey,
     Test,
     all_tests,
     any_test,
@@ -30,7 +30,7 @@ from .mechanisms import Mechanisms
 from .query_conditions import Clause, Condition
 from .refusals import Trail, refusal, refusal_of
 from .rules import RULES, Rule
-from .selection import NEVER_RETURNED, Selection, Wanted, search_selection
+from .selection import NEVER_RETURNED, ReturnTree, Selection, search_selection
 from .statuses import IDENTIFIER_MISMATCH, Fault, UpsError
 
 _NO_ITEMS: Final[tuple[DataSet, ...]] = ({},)
@@ -57,8 +57,8 @@ class Query:
         "_returns",
         "_selection",
         "_tests",
+        "_tree",
         "_vr_of",
-        "_wanted",
         "clauses",
         "exact",
         "has_keys",
@@ -75,8 +75,8 @@ class Query:
             raise refusal_of(compiler.faults)
         self._tests: tuple[Test, ...] = tuple(key.test for key in keys)
         self._dated = any(key.dated for key in keys)
-        self._wanted, self._vr_of = _wanted(identifier)
-        self._selection = Selection(self._wanted, self._vr_of)
+        self._tree, self._vr_of = _return_tree(identifier)
+        self._selection = Selection(self._tree, self._vr_of)
         self._returns: dict[tuple[frozenset[str], bool], Selection] = {}
         self.has_keys = compiler.has_keys
         self.has_matching_keys = compiler.has_matching_keys
@@ -142,7 +142,7 @@ class Query:
         form = (include or frozenset(), all)
         selection = self._returns.get(form)
         if selection is None:
-            selection = search_selection(self._wanted, self._vr_of, form[0], everything=all)
+            selection = search_selection(self._tree, self._vr_of, form[0], everything=all)
             self._returns[form] = selection
         return selection
 
@@ -165,7 +165,7 @@ class _Compiler:
         ``above`` is False in a sequence that is no matching key; attributes of the table have their own say. A
         Private Creator asks for nothing by itself: it says whose the private keys of its block are (PS3.5 §7.8.1).
         """
-        asked: dict[str, KeyTest] = {}
+        tests: dict[str, KeyTest] = {}
         for tag, attribute in dataset.items():
             try:
                 key = self._key(tag, attribute, trail, above)
@@ -173,11 +173,11 @@ class _Compiler:
                 self.faults += error.faults
                 continue
             if key is not None:
-                asked[tag] = key
-        blocks = {tag[:6] for tag in asked if not _is_private_creator(tag)}
+                tests[tag] = key
+        blocks = {tag[:6] for tag in tests if not _is_private_creator(tag)}
         return [
             key
-            for tag, key in asked.items()
+            for tag, key in tests.items()
             if not _is_private_creator(tag) or f"{tag[:4]}{tag[6:]}" in blocks
         ]
 
@@ -200,7 +200,7 @@ class _Compiler:
             return None
         if usable and is_matchable(attribute["vr"]):
             return self._value(
-                Asked(path, tag, attribute["vr"], values, self.local, self._fuzzy), trail, rule
+                MatchingKey(path, tag, attribute["vr"], values, self.local, self._fuzzy), trail, rule
             )
         if attribute.get("InlineBinary") or not all(map(is_universal_value, values)):
             self.unsupported.append(path)
@@ -210,46 +210,46 @@ class _Compiler:
     def _fuzzy(self) -> bool:
         return Mechanisms.FUZZY in self.mechanisms
 
-    def _value(self, asked: Asked, trail: Trail, rule: Rule | None) -> KeyTest | None:
+    def _value(self, key: MatchingKey, trail: Trail, rule: Rule | None) -> KeyTest | None:
         try:
-            test = self._test(asked, rule)
+            test = self._test(key, rule)
         except ValueError as error:
-            raise refusal(IDENTIFIER_MISMATCH, trail, asked.tag, f"is not valid as a key: {error}") from None
+            raise refusal(IDENTIFIER_MISMATCH, trail, key.tag, f"is not valid as a key: {error}") from None
         if test is not None:
-            reasons = [self._why_unmatchable(asked, value, rule) for value in asked.values]
+            reasons = [self._why_unmatchable(key, value, rule) for value in key.values]
             if all(reasons):
-                self.unmatchable[asked.path] = reasons[0]
+                self.unmatchable[key.path] = reasons[0]
         return test
 
-    def _test(self, asked: Asked, rule: Rule | None) -> KeyTest | None:
+    def _test(self, key: MatchingKey, rule: Rule | None) -> KeyTest | None:
         """The values of a key are alternatives, but of an attribute with several values each must be there.
 
         The latter is Multiple Value Matching (PS3.4 C.2.2.2.8), which leaves open what several values mean for an
         attribute that can have one only.
         """
-        if len(asked.values) > 1 and asked.vr != "UI":
+        if len(key.values) > 1 and key.vr != "UI":
             if Mechanisms.MULTIPLE not in self.mechanisms:
-                raise ValueError(f"expected one value, found {len(asked.values)}")
+                raise ValueError(f"expected one value, found {len(key.values)}")
             if rule and not rule.single:
-                return all_tests([self._alternatives(asked.only(value)) for value in asked.values])
-        return self._alternatives(asked)
+                return all_tests([self._alternatives(key.only(value)) for value in key.values])
+        return self._alternatives(key)
 
-    def _alternatives(self, asked: Asked) -> KeyTest | None:
-        literal = [value for value in asked.values if not self._is_empty_key(value)]
-        tests = [compile_key(asked.only(*literal))] if literal else []
-        if len(literal) < len(asked.values):
-            tests.append(empty_test(asked))
+    def _alternatives(self, key: MatchingKey) -> KeyTest | None:
+        literal = [value for value in key.values if not self._is_empty_key(value)]
+        tests = [compile_key(key.only(*literal))] if literal else []
+        if len(literal) < len(key.values):
+            tests.append(empty_test(key))
         return any_test(tests)
 
     def _is_empty_key(self, value: Any) -> bool:
         return Mechanisms.EMPTY in self.mechanisms and is_empty_key(value)
 
-    def _why_unmatchable(self, asked: Asked, value: Any, rule: Rule | None) -> str:
+    def _why_unmatchable(self, key: MatchingKey, value: Any, rule: Rule | None) -> str:
         if self._is_empty_key(value):
             return ""
-        if asked.path == tags.SOP_CLASS_UID:
+        if key.path == tags.SOP_CLASS_UID:
             return "" if plain(value) == tags.PUSH else f"the SOP Class UID of each is {tags.PUSH}"
-        return unmatchable(asked, value, rule.values if rule else ())
+        return unmatchable(key, value, rule.values if rule else ())
 
     def _sequence(self, tag: str, attribute: Element, trail: Trail, usable: bool) -> KeyTest | None:
         items_ = attribute.get("Value") or []
@@ -313,18 +313,18 @@ def _is_empty(value: Any) -> bool:
     return value is None or (isinstance(value, str) and not plain(value))
 
 
-def _wanted(identifier: DataSet) -> tuple[Wanted, dict[str, str]]:
+def _return_tree(identifier: DataSet) -> tuple[ReturnTree, dict[str, str]]:
     """What is asked for, and the VRs that were sent."""
-    wanted: Wanted = {}
+    tree: ReturnTree = {}
     vr_of: dict[str, str] = {}
     for tag, attribute in identifier.items():
         if tag == tags.TIMEZONE_OFFSET:
             continue
         vr_of[tag] = attribute["vr"]
         item = (attribute.get("Value") or [{}])[0] if attribute["vr"] == "SQ" else {}
-        wanted[tag], below = _wanted(item) if item else (None, {})
+        tree[tag], below = _return_tree(item) if item else (None, {})
         vr_of.update(below)
-    return wanted, vr_of
+    return tree, vr_of
 
 
 def _local_zone(timezone: str | tzinfo | None) -> Zone:

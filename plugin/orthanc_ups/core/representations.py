@@ -187,7 +187,7 @@ REPRESENTATIONS: Final[Mapping[str, Representation]] = MappingProxyType(
         ),
         "SH": _line(16),
         "SL": _number(-(2**31), 2**31 - 1),
-        "SQ": Representation(lambda one: isinstance(one, dict), "items"),
+        "SQ": Representation(lambda item: isinstance(item, dict), "items"),
         "SS": _number(-(2**15), 2**15 - 1),
         "ST": _text(1024),
         "SV": _number(-(2**63), 2**63 - 1),

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from . import tags
-from .conditions import Condition
+from .conditions import AttributeCondition
 from .dataset import DataSet, Element, element, is_empty, patched
 from .dictionary import keyword
 from .refusals import Findings, Trail
@@ -79,7 +79,9 @@ class Arrangement:
             if _lacks_value(item.get(rule.tag)) and rule.condition and rule.condition.holds(item, above):
                 self._lacks(item, rule.tag, trail, rule.condition)
 
-    def _lacks(self, item: DataSet, tag: str, trail: Trail, condition: Condition | None = None) -> None:
+    def _lacks(
+        self, item: DataSet, tag: str, trail: Trail, condition: AttributeCondition | None = None
+    ) -> None:
         status, what = (MISSING_VALUE, "has no value") if tag in item else (MISSING_ATTRIBUTE, "is missing")
         self.findings.fault(status, trail, tag, f"{what}{_because(condition)}")
 
@@ -162,13 +164,13 @@ def _lacks_value(attribute: Element | None) -> bool:
     return not (values and values[0]) and is_empty(attribute)  # the first half only spares time
 
 
-def _because(condition: Condition | None) -> str:
+def _because(condition: AttributeCondition | None) -> str:
     if condition is None:
         return ""
     names = " or ".join(map(keyword, condition.tags))
     if condition.kind == "without":
         return f", nor is there {names}"
-    return f", though {names} {f'is {condition.wanted}' if condition.wanted else 'is there'}"
+    return f", though {names} {f'is {condition.value}' if condition.value else 'is there'}"
 
 
 def _same(value: object, other: object) -> bool:

@@ -22,7 +22,7 @@ from importlib.resources import files
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from .conditions import Condition, condition
+from .conditions import AttributeCondition, condition
 
 _Row = dict[str, str]
 _CATCH_ALL: Final = "*"
@@ -110,7 +110,7 @@ class Rule:
     match: str
     returned: str
     module: str
-    condition: Condition | None
+    condition: AttributeCondition | None
     values: tuple[str, ...]
     form: str
     contents: Contents | None

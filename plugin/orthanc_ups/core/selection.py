@@ -14,7 +14,7 @@ from .date_times import DATED_VRS
 from .dictionary import VR_OF
 from .rules import RETURN_KEYS
 
-Wanted: TypeAlias = dict[str, "Wanted | None"]
+ReturnTree: TypeAlias = dict[str, "ReturnTree | None"]
 """Tags to return; None means the whole attribute, a mapping what to return of each item of a sequence."""
 
 _M = TypeVar("_M")
@@ -34,11 +34,11 @@ class _Part:
 class Selection:
     """Picks the attributes of an answer, always the same ones."""
 
-    def __init__(self, wanted: Wanted, vr_of: Mapping[str, str], *, everything: bool = False) -> None:
+    def __init__(self, tree: ReturnTree, vr_of: Mapping[str, str], *, everything: bool = False) -> None:
         self._everything = everything
-        if everything or holds_times(wanted, vr_of):
-            wanted = {**wanted, tags.TIMEZONE_OFFSET: None}
-        self._parts = _parts(wanted, vr_of, _IF_PRESENT | {tags.TIMEZONE_OFFSET})
+        if everything or holds_times(tree, vr_of):
+            tree = {**tree, tags.TIMEZONE_OFFSET: None}
+        self._parts = _parts(tree, vr_of, _IF_PRESENT | {tags.TIMEZONE_OFFSET})
 
     def of(self, attributes: DataSet) -> DataSet:
         """The chosen attributes of a workitem, ascending by tag; it is not changed."""
@@ -70,28 +70,28 @@ def _with_rest(chosen: Mapping[str, _M], members: Mapping[str, _M]) -> dict[str,
 
 
 def search_selection(
-    asked: Wanted, vr_of: Mapping[str, str], include: Iterable[str], *, everything: bool
+    matched: ReturnTree, vr_of: Mapping[str, str], include: Iterable[str], *, everything: bool
 ) -> Selection:
     """What a Search returns: return keys, match attributes and ``includefield`` (PS3.18 §11.9.3).
 
     Args:
-        asked: the match attributes.
+        matched: the match attributes.
         vr_of: VRs of attributes that the table does not know.
         include: paths of tags joined by dots.
         everything: True for ``includefield=all``.
     """
-    wanted: Wanted = {path: None for path in RETURN_KEYS if "." not in path and path not in NEVER_RETURNED}
-    _merge(wanted, asked)
+    tree: ReturnTree = {path: None for path in RETURN_KEYS if "." not in path and path not in NEVER_RETURNED}
+    _merge(tree, matched)
     for path in include:
-        _merge(wanted, _tree(path.split(".")))
-    return Selection(wanted, vr_of, everything=everything)
+        _merge(tree, _tree(path.split(".")))
+    return Selection(tree, vr_of, everything=everything)
 
 
-def _tree(path: list[str]) -> Wanted:
+def _tree(path: list[str]) -> ReturnTree:
     return {path[0]: _tree(path[1:]) if len(path) > 1 else None}
 
 
-def _merge(into: Wanted, more: Wanted) -> None:
+def _merge(into: ReturnTree, more: ReturnTree) -> None:
     """Add what ``more`` wants; the whole of an attribute covers each part of it."""
     for tag, below in more.items():
         if tag not in into:
@@ -104,13 +104,13 @@ def _merge(into: Wanted, more: Wanted) -> None:
             into[tag] = None
 
 
-def _copied(wanted: Wanted | None) -> Wanted | None:
-    return None if wanted is None else {tag: _copied(below) for tag, below in wanted.items()}
+def _copied(tree: ReturnTree | None) -> ReturnTree | None:
+    return None if tree is None else {tag: _copied(below) for tag, below in tree.items()}
 
 
-def holds_times(wanted: Wanted, vr_of: Mapping[str, str]) -> bool:
+def holds_times(tree: ReturnTree, vr_of: Mapping[str, str]) -> bool:
     """Whether Timezone Offset From UTC (0008,0201) may matter to what is returned."""
-    for tag, below in wanted.items():
+    for tag, below in tree.items():
         vr = VR_OF.get(tag) or vr_of.get(tag)
         if vr in DATED_VRS or (vr == "SQ" and (below is None or holds_times(below, vr_of))):
             return True
@@ -118,10 +118,10 @@ def holds_times(wanted: Wanted, vr_of: Mapping[str, str]) -> bool:
 
 
 def _parts(
-    wanted: Wanted, vr_of: Mapping[str, str], if_present: frozenset[str] = frozenset()
+    tree: ReturnTree, vr_of: Mapping[str, str], if_present: frozenset[str] = frozenset()
 ) -> tuple[_Part, ...]:
-    creators = [_Part(tag, None, None) for tag in {*map(creator_of, wanted)} - {"", *wanted}]
-    for tag, below in wanted.items():
+    creators = [_Part(tag, None, None) for tag in {*map(creator_of, tree)} - {"", *tree}]
+    for tag, below in tree.items():
         if tag in NEVER_RETURNED:
             continue
         vr = None if tag in if_present else VR_OF.get(tag) or vr_of.get(tag)

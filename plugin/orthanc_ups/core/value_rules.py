@@ -25,12 +25,13 @@ DEEPEST: Final = 50
 orjson writes 254 levels of JSON. A sequence takes three in the store and in DICOM JSON, four in the page's view.
 """
 _PLAINLY_VALID: Final = {
-    vr: (lambda _: False) if vr in BINARY_VRS else one.valid for vr, one in REPRESENTATIONS.items()
+    vr: (lambda _: False) if vr in BINARY_VRS else representation.valid
+    for vr, representation in REPRESENTATIONS.items()
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class DataSetLimits:
     """What a data set may ask of us.
 
     Attributes:
@@ -42,7 +43,7 @@ class Limits:
     parts: int = 100_000
 
 
-USUAL: Final = Limits()
+USUAL: Final = DataSetLimits()
 
 FAULTY: Final[Element] = {"vr": "", "Value": [object()]}
 """Stands for an element at fault, so that nothing more is said about it: it is there, and has a value."""
@@ -51,7 +52,7 @@ _NO_CONTENT: Final = ("0000", "0002")
 """Groups of command sets and of file meta information, which some clients leave in a data set."""
 
 
-def check_values(dataset: DataSet, *, limits: Limits = USUAL) -> None:
+def check_values(dataset: DataSet, *, limits: DataSetLimits = USUAL) -> None:
     """Refuse a data set of which some value is invalid (PS3.5 §6.2, PS3.4 Table CC.2.5-3).
 
     Rows of the table must come with their VR (or the one of earlier editions) and multiplicity, other tags
@@ -65,7 +66,7 @@ def check_values(dataset: DataSet, *, limits: Limits = USUAL) -> None:
     findings.refuse()
 
 
-def checked(dataset: DataSet, findings: Findings, limits: Limits = USUAL) -> DataSet:
+def checked(dataset: DataSet, findings: Findings, limits: DataSetLimits = USUAL) -> DataSet:
     """The data set with what could be corrected, unless ``findings`` are strict, and FAULTY where it could not.
 
     Raises:
@@ -145,7 +146,7 @@ def quoted(value: Any) -> str:
 class _Check:
     """One pass over a data set, with its budget."""
 
-    def __init__(self, limits: Limits, findings: Findings) -> None:
+    def __init__(self, limits: DataSetLimits, findings: Findings) -> None:
         self._limits = limits
         self._left = limits.parts
         self._findings = findings

@@ -170,7 +170,7 @@ class Delivery:
             last: the last sequence that may be in use; cursors beyond (changed by hand) are set back to it.
         """
         stored: list[Event | Burst] = [*events, *bursts]
-        stored.sort(key=_place)
+        stored.sort(key=_position)
         self._begin(stored, last)
         for item in stored:
             for receiving_ae in _receivers(item):
@@ -295,7 +295,7 @@ class Delivery:
         stored: list[Event | Burst] = [*events, *bursts]
         held = [name for name in self._subscribers if self.held_from(name) is not None]
         items: dict[str, list[Event | Burst]] = {name: [] for name in held}
-        for item in sorted(stored, key=_place):
+        for item in sorted(stored, key=_position):
             for receiving_ae in items.keys() & set(_receivers(item)):
                 items[receiving_ae].append(item)
         for receiving_ae, own in items.items():
@@ -473,7 +473,7 @@ def _with_websocket(channels: Sequence[Channel]) -> tuple[Channel, ...]:
     return (*channels, *missing)
 
 
-def _place(item: Event | Burst) -> int:
+def _position(item: Event | Burst) -> int:
     return item.sequence if isinstance(item, Event) else item.first
 
 

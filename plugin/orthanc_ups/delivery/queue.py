@@ -49,7 +49,7 @@ def _key(item: Waiting) -> int:
     return item.sequence if isinstance(item, Event) else item.burst.first
 
 
-def _place(item: Waiting) -> tuple[int, bool]:
+def _rank(item: Waiting) -> tuple[int, bool]:
     """Where something stands: a burst behind the reports that were made of it."""
     return (item.sequence, False) if isinstance(item, Event) else (item.after, True)
 
@@ -149,7 +149,7 @@ class EventQueue:
     def merge(self, other: Iterable[Waiting]) -> None:
         """Take in what another queue holds, in order, each once."""
         items = {_key(item): item for item in other} | self._items
-        self._items = OrderedDict((_key(item), item) for item in sorted(items.values(), key=_place))
+        self._items = OrderedDict((_key(item), item) for item in sorted(items.values(), key=_rank))
         self.bursts = sum(isinstance(item, BurstAt) for item in items.values())
         for item in self._items.values():
             if isinstance(item, Event) and (subject := self._subject(item)) is not None:

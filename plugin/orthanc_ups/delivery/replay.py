@@ -150,14 +150,14 @@ class Replay:
         while position < span.through:
             burst = next((candidate for candidate in span.bursts if candidate.last > position), None)
             if burst is not None and burst.first <= position:
-                events, position = await self._made(burst, position, span.through)
+                events, position = await self._reports(burst, position, span.through)
             else:
                 bound = min(burst.first, span.through) if burst else span.through
                 events, position = await self._stored(span, position, bound)
             if events:
                 yield events
 
-    async def _made(self, burst: Burst, position: int, through: int) -> tuple[list[Event], int]:
+    async def _reports(self, burst: Burst, position: int, through: int) -> tuple[list[Event], int]:
         reports = await next_reports(self._source, BurstAt(burst, position), _EVENTS_AT_ONCE)
         if not reports:
             return [], burst.last

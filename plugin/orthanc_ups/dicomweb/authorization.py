@@ -193,17 +193,17 @@ class Authorization:
     async def _verdict(self, method: str, path: str, credentials: Credentials, token: str) -> _Verdict:
         target = f"{path}?{token}" if token else path
         key = credentials.digest, method, target
-        asked = self._verdicts.get(key)
-        if asked is not None and asked.done():
-            verdict = asked.result()
+        question = self._verdicts.get(key)
+        if question is not None and question.done():
+            verdict = question.result()
             if verdict.until > self._clock():
                 return verdict
-            asked = None
-        if asked is None:
+            question = None
+        if question is None:
             self._limit_verdicts()
-            asked = asyncio.ensure_future(self._asked(method, path, target, credentials.shown))
-            self._verdicts[key] = asked
-        return await asyncio.shield(asked)
+            question = asyncio.ensure_future(self._question(method, path, target, credentials.shown))
+            self._verdicts[key] = question
+        return await asyncio.shield(question)
 
     def _digest(self, text: str) -> bytes:
         return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), key=self._salt).digest()
@@ -222,7 +222,7 @@ class Authorization:
             {key: verdict for key, verdict in current.items() if not verdict.done()} if full else current
         )
 
-    async def _asked(self, method: str, path: str, target: str, shown: Mapping[str, str]) -> _Verdict:
+    async def _question(self, method: str, path: str, target: str, shown: Mapping[str, str]) -> _Verdict:
         try:
             async with self._gate:
                 status, body = await self._orthanc.ask(method, target, {**shown, PROBE_HEADER: self.secret})

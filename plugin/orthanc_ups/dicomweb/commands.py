@@ -62,7 +62,7 @@ _AFFECTED_SOP_INSTANCE: Final = "00001000"
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class CommandCall:
     """A request, read but not yet understood.
 
     Attributes:
@@ -91,7 +91,7 @@ class Call:
             self.warnings.append(text)
 
 
-def _create(call: Call) -> Command:
+def _create(call: CommandCall) -> Command:
     attributes = dict(_expected(call, "a workitem"))
     named = call.parameters.value(*WORKITEM) or call.parameters.bare_uid()
     sop_class = _taken(attributes, tags.SOP_CLASS_UID, _AFFECTED_SOP_CLASS)
@@ -106,13 +106,13 @@ def _create(call: Call) -> Command:
     return Create(_requester(call), uid, attributes, call.corrections)
 
 
-def _update(call: Call) -> Command:
+def _update(call: CommandCall) -> Command:
     attributes = dict(_expected(call, "the changed attributes"))
     transaction = _transaction(call, attributes)
     return Update(_requester(call), call.resource.uid, attributes, transaction, call.corrections)
 
 
-def _change_state(call: Call) -> Command:
+def _change_state(call: CommandCall) -> Command:
     information = dict(_expected(call, "Transaction UID (0008,1195) and Procedure Step State (0074,1000)"))
     transaction = _transaction(call, information)
     state = _taken(information, tags.STATE)
@@ -123,7 +123,7 @@ def _change_state(call: Call) -> Command:
     return ChangeState(_requester(call), call.resource.uid, state, transaction)
 
 
-def _request_cancel(call: Call) -> Command:
+def _request_cancel(call: CommandCall) -> Command:
     body = call.body or {}
     _check_rest(call, body, CANCEL_INFORMATION)
     information = {tag: attribute for tag, attribute in body.items() if tag in CANCEL_INFORMATION}
@@ -133,7 +133,7 @@ def _request_cancel(call: Call) -> Command:
     return RequestCancel(requester, call.resource.uid, information, corrections=call.corrections)
 
 
-def _subscribe(call: Call) -> Command:
+def _subscribe(call: CommandCall) -> Command:
     body = dict(call.body or {})
     if tags.DELETION_LOCK not in body and call.parameters.value(*DELETION_LOCK) is None:
         call.warn(lost_queries.without_deletion_lock())
@@ -141,15 +141,15 @@ def _subscribe(call: Call) -> Command:
     if not is_filtered(Service.SUBSCRIBE, call.resource):
         _check_unfiltered(call, body)
         return Subscribe(_requester(call), call.resource.uid, call.resource.ae, lock)
-    wanted = filter_arguments(call.parameters, call.tokens)
-    call.warnings.append(ignored_warning(wanted.ignored))
-    keys = {**body, **wanted.identifier}
+    filter_query = filter_arguments(call.parameters, call.tokens)
+    call.warnings.append(ignored_warning(filter_query.ignored))
+    keys = {**body, **filter_query.identifier}
     if not keys:
         call.warn(lost_queries.without_matching_keys())
         raise UpsError(INVALID_ARGUMENT, "a filtered subscription needs at least one matching key")
-    call.warnings.extend(_key_warnings(keys, wanted.mechanisms))
+    call.warnings.extend(_key_warnings(keys, filter_query.mechanisms))
     return Subscribe(
-        _requester(call), call.resource.uid, call.resource.ae, lock, keys, mechanisms=wanted.mechanisms
+        _requester(call), call.resource.uid, call.resource.ae, lock, keys, mechanisms=filter_query.mechanisms
     )
 
 
@@ -161,15 +161,15 @@ def _key_warnings(keys: DataSet, mechanisms: Mechanisms) -> list[str]:
         return []
 
 
-def _unsubscribe(call: Call) -> Command:
+def _unsubscribe(call: CommandCall) -> Command:
     return Unsubscribe(_requester(call), call.resource.uid, call.resource.ae)
 
 
-def _suspend(call: Call) -> Command:
+def _suspend(call: CommandCall) -> Command:
     return Suspend(_requester(call), call.resource.uid, call.resource.ae)
 
 
-_READERS: Final[Mapping[Service, Callable[[Call], Command]]] = MappingProxyType(
+_READERS: Final[Mapping[Service, Callable[[CommandCall], Command]]] = MappingProxyType(
     {
         Service.CREATE: _create,
         Service.UPDATE: _update,
@@ -183,7 +183,7 @@ _READERS: Final[Mapping[Service, Callable[[Call], Command]]] = MappingProxyType(
 _ABOUT_SUBSCRIPTIONS: Final = frozenset({Service.SUBSCRIBE, Service.UNSUBSCRIBE, Service.SUSPEND})
 
 
-def command(service: Service, call: Call) -> Command:
+def command(service: Service, call: CommandCall) -> Command:
     """What a request asks for.
 
     Raises:
@@ -195,18 +195,18 @@ def command(service: Service, call: Call) -> Command:
     return _READERS[service](call)
 
 
-def _requester(call: Call) -> Requester:
+def _requester(call: CommandCall) -> Requester:
     in_path = call.resource.ae if "subscribers" not in call.resource.kind.value else ""
     return call.rights.requester(call.user, call.parameters.value(*REQUESTER) or in_path)
 
 
-def _transaction(call: Call, attributes: dict[str, Element]) -> str | None:
+def _transaction(call: CommandCall, attributes: dict[str, Element]) -> str | None:
     """The Transaction UID of the query and that of the body, which is taken out; they must agree."""
     named = call.parameters.value(*TRANSACTION_UID) or call.parameters.bare_uid()
     return _same("the Transaction UID", named, _taken(attributes, tags.TRANSACTION_UID))
 
 
-def _expected(call: Call, what: str) -> DataSet:
+def _expected(call: CommandCall, what: str) -> DataSet:
     if call.body is None:
         raise HttpProblem(400, f"the body is empty, expected {what}")
     return call.body
@@ -231,13 +231,13 @@ def _same(what: str, named: str | None, inside: str | None) -> str | None:
     return (named or "").strip() or inside
 
 
-def _check_class(call: Call, sop_class: str) -> None:
+def _check_class(call: CommandCall, sop_class: str) -> None:
     if call.strict or sop_class not in UPS_CLASSES:
         detail = f"SOP Class UID (0008,0016) is {sop_class[:64]}, expected {tags.PUSH}"
         raise UpsError(NO_SUCH_SOP_CLASS, detail, tags.SOP_CLASS_UID)
 
 
-def _check_rest(call: Call, information: DataSet, own: Collection[str]) -> None:
+def _check_rest(call: CommandCall, information: DataSet, own: Collection[str]) -> None:
     tag = unexpected(information, own, lenient=not call.strict)
     if tag:
         raise refusal(NO_SUCH_ARGUMENT, (), tag, "is not expected in this request")
@@ -252,7 +252,7 @@ def _lock(text: str | None) -> bool:
     return text == "TRUE"
 
 
-def _check_unfiltered(call: Call, body: DataSet) -> None:
+def _check_unfiltered(call: CommandCall, body: DataSet) -> None:
     """A filter that would be ignored must not pass: its sender counts on it."""
     own = supported(Service.SUBSCRIBE) - {"filter"} | set(call.tokens)
     others = [name for name, _ in call.parameters.without(own)]

@@ -20,7 +20,7 @@ from .origins import Origins, foreign
 from .parameters import REQUESTER, Parameters
 from .refusals import refusal
 from .request import WebRequest, segments_of
-from .resources import Kind, Resource, ae_title, check_uid, resource_of
+from .resources import Resource, ResourceKind, ae_title, check_uid, resource_of
 from .response import HttpProblem, WebResponse
 from .rights import Rights
 from .ups_rs import UpsRs
@@ -107,7 +107,7 @@ class HttpService:
         resource = self._parts.rights.spelled(_resource(method, path, query))
         check_uid(resource)  # what is asked of Orthanc must be what it looks like
         user = await self._parts.authorization.admit(method, resource, caller.credentials, query)
-        asked = WebRequest(
+        web_request = WebRequest(
             method=method,
             path=path,
             query=query,
@@ -117,21 +117,21 @@ class HttpService:
             user=user,
             resource=resource,
         )
-        if resource.kind is Kind.CONNECTION and method == "GET":
-            return await self._connected(request, asked, resource.ae)
+        if resource.kind is ResourceKind.CONNECTION and method == "GET":
+            return await self._connected(request, web_request, resource.ae)
         if not request.body_exists:
-            return await self._parts.handler.answer(asked)
+            return await self._parts.handler.answer(web_request)
         async with self._bodies.of(request) as body:
-            return await self._parts.handler.answer(replace(asked, body=body))
+            return await self._parts.handler.answer(replace(web_request, body=body))
 
-    async def _connected(self, request: BaseRequest, asked: WebRequest, ae: str) -> StreamResponse:
-        if self._origins.is_foreign(asked.headers, asked.service):
-            raise foreign(asked.headers)
-        self._parts.rights.check(asked.user, ae)
+    async def _connected(self, request: BaseRequest, web_request: WebRequest, ae: str) -> StreamResponse:
+        if self._origins.is_foreign(web_request.headers, web_request.service):
+            raise foreign(web_request.headers)
+        self._parts.rights.check(web_request.user, ae)
         connection = connection_of(request)
         connection.is_web_socket = True
         try:
-            return await self._parts.sessions.serve(request, ae, asked.query, asked.service)
+            return await self._parts.sessions.serve(request, ae, web_request.query, web_request.service)
         finally:
             connection.is_web_socket = False
 
@@ -143,15 +143,15 @@ def _resource(method: str, path: str, query: str) -> Resource:
     Raises HttpProblem 400 if neither path nor query say whose connection, 404 for a path of no resource.
     """
     resource = resource_of(segments_of(path))
-    is_base = resource.kind is Kind.SERVICE
-    if resource.ae or not (is_base or resource.kind is Kind.CONNECTION):
+    is_base = resource.kind is ResourceKind.SERVICE
+    if resource.ae or not (is_base or resource.kind is ResourceKind.CONNECTION):
         return resource
     if method != "GET":
-        return Resource(Kind.SERVICE)
+        return Resource(ResourceKind.SERVICE)
     requester = Parameters.of(query).value(*REQUESTER)
     if not requester:
         raise HttpProblem(
             400,
             "the notification connection lacks an AE title; expected /subscribers/AETITLE or ?requester=AETITLE",
         )
-    return Resource(Kind.CONNECTION, ae=ae_title(requester))
+    return Resource(ResourceKind.CONNECTION, ae=ae_title(requester))

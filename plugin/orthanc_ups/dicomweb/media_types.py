@@ -88,16 +88,16 @@ def _quality(offer: MediaType, ranges: list[tuple[MediaType, float]]) -> float:
     return max(fitting, key=lambda fit: fit[0])[1] if fitting else 0.0
 
 
-def _fit(asked: MediaType, offer: MediaType) -> int:
+def _fit(accepted: MediaType, offer: MediaType) -> int:
     """0 if the range does not fit the offer, else the higher the more specific it is."""
-    if asked.name == "*/*":
+    if accepted.name == "*/*":
         return 1
-    if asked.type != offer.type or asked.subtype not in ("*", offer.subtype):
+    if accepted.type != offer.type or accepted.subtype not in ("*", offer.subtype):
         return 0
-    wanted = asked.parameters.get("type", "").lower()
-    if wanted and wanted != offer.parameters.get("type", ""):
+    kind = accepted.parameters.get("type", "").lower()
+    if kind and kind != offer.parameters.get("type", ""):
         return 0
-    return 2 if asked.subtype == "*" else 4 if wanted else 3
+    return 2 if accepted.subtype == "*" else 4 if kind else 3
 
 
 def accepts_gzip(accept_encoding: str | None) -> bool:

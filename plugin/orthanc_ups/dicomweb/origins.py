@@ -66,8 +66,8 @@ class Origins:
             return None
         if not self.headers(headers):
             raise foreign(headers)
-        asked = headers.get("access-control-request-headers", "")
-        more = (("Access-Control-Allow-Headers", asked),) if asked else ()
+        requested_headers = headers.get("access-control-request-headers", "")
+        more = (("Access-Control-Allow-Headers", requested_headers),) if requested_headers else ()
         methods = ("Access-Control-Allow-Methods", _METHODS)
         return WebResponse(204, (methods, *more, ("Access-Control-Max-Age", _REMEMBERED)))
 

@@ -73,13 +73,13 @@ class OrthancRoutes:
             return
 
         async def work() -> WebResponse:
-            asked = self._web_request(uri, request)
+            web_request = self._web_request(uri, request)
             try:
-                self._origins.check(asked.method, asked.headers, asked.service)
-                resource = await self._admitted(asked, request)
+                self._origins.check(web_request.method, web_request.headers, web_request.service)
+                resource = await self._admitted(web_request, request)
             except UpsError as error:
-                return answers.refused(error, None, asked.service)
-            return await self._handler.answer(replace(asked, resource=resource))
+                return answers.refused(error, None, web_request.service)
+            return await self._handler.answer(replace(web_request, resource=resource))
 
         def refused(response: WebResponse) -> Refusal:
             return self._refusal(uri, request, response)
@@ -96,17 +96,17 @@ class OrthancRoutes:
         user = self._authorization.user(headers)
         return refusal(_method(request), resource, ORTHANCS_PORT, user, response)
 
-    async def _admitted(self, asked: WebRequest, request: RestRequest) -> Resource:
+    async def _admitted(self, web_request: WebRequest, request: RestRequest) -> Resource:
         """The resource that a request is about, to which Orthanc admits the caller by its plain path.
 
         A filter of Orthanc has judged the path as it was sent, of which we know only what Orthanc makes of it: a slash
         at the end, ``%3F`` or padding may have made it another one for the filter.
         """
-        resource = self._rights.spelled(resource_of(asked.segments()))
+        resource = self._rights.spelled(resource_of(web_request.segments()))
         check_uid(resource)
-        credentials = self._authorization.credentials(asked.headers)
+        credentials = self._authorization.credentials(web_request.headers)
         query = query_of(request.get("get", {}))  # where Orthanc finds tokens
-        await self._authorization.admit(asked.method, resource, credentials, query)
+        await self._authorization.admit(web_request.method, resource, credentials, query)
         return resource
 
     def _web_request(self, uri: str, request: RestRequest) -> WebRequest:
@@ -145,8 +145,8 @@ def patterns(settings: Settings) -> list[str]:
 
 def _method(request: RestRequest) -> str:
     method = request.get("method", "GET").upper()
-    wanted = request.get("headers", {}).get(_METHOD_HEADER, "").strip().upper()
-    return wanted if method == "GET" and wanted in _OVERRIDES else method
+    override = request.get("headers", {}).get(_METHOD_HEADER, "").strip().upper()
+    return override if method == "GET" and override in _OVERRIDES else method
 
 
 def _path_and_query(uri: str, headers: Mapping[str, str], arguments: Mapping[str, str]) -> tuple[str, str]:

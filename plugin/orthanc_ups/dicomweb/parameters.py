@@ -274,11 +274,11 @@ def is_attribute(name: str) -> bool:
 
 def _mechanisms(parameters: Parameters) -> Mechanisms:
     """The extended matching mechanisms that a client asks for (PS3.18 §8.3.4.4 to §8.3.4.6)."""
-    asked = Mechanisms.NONE
+    mechanisms = Mechanisms.NONE
     for name, mechanism in _MECHANISMS.items():
         if parameters.flag(name):
-            asked |= mechanism
-    return asked
+            mechanisms |= mechanism
+    return mechanisms
 
 
 def identifier(pairs: Iterable[tuple[str, str | None]], mechanisms: Mechanisms = Mechanisms.NONE) -> DataSet:

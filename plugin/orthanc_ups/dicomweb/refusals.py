@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from ..core.decide import is_uid
 from ..orthanc.refusal_log import Refusal
-from .resources import TRANSACTIONS, Kind, Resource
+from .resources import TRANSACTIONS, Resource, ResourceKind
 from .response import WebResponse
 
 
@@ -34,7 +34,7 @@ def refusal(
 def _operation(method: str, resource: Resource | None) -> str:
     if resource is None:
         return f"HTTP {method}"
-    if resource.kind is Kind.CONNECTION and method == "GET":
+    if resource.kind is ResourceKind.CONNECTION and method == "GET":
         return "WebSocket"
     service = TRANSACTIONS.get(resource.kind, {}).get("GET" if method == "HEAD" else method)
     return service.value.capitalize() if service else f"HTTP {method}"

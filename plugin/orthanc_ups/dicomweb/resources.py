@@ -17,7 +17,7 @@ from ..core.statuses import INVALID_INSTANCE, Service, UpsError
 from .response import HttpProblem
 
 
-class Kind(Enum):
+class ResourceKind(Enum):
     """Each kind of resource, with its path below the base of the service."""
 
     SERVICE = "/"
@@ -34,7 +34,7 @@ class Kind(Enum):
 class Resource:
     """One resource: ``uid`` and ``ae`` are what its path names, or empty."""
 
-    kind: Kind
+    kind: ResourceKind
     uid: str = ""
     ae: str = ""
 
@@ -51,33 +51,33 @@ class Resource:
 
         The service itself stands under its workitems.
         """
-        pattern = Kind.WORKITEMS.value if self.kind is Kind.SERVICE else self.kind.value
+        pattern = ResourceKind.WORKITEMS.value if self.kind is ResourceKind.SERVICE else self.kind.value
         parts = {"{workitem}": quote(self.uid, safe=""), "{aetitle}": quote(self.ae, safe="")}
         return "/".join(parts.get(part, part) for part in pattern.split("/"))
 
 
-TRANSACTIONS: Final[Mapping[Kind, Mapping[str, Service]]] = MappingProxyType(
+TRANSACTIONS: Final[Mapping[ResourceKind, Mapping[str, Service]]] = MappingProxyType(
     {
-        Kind.SERVICE: {},
-        Kind.WORKITEMS: {"GET": Service.SEARCH, "POST": Service.CREATE},
-        Kind.WORKITEM: {"GET": Service.RETRIEVE, "POST": Service.UPDATE},
-        Kind.STATE: {"PUT": Service.CHANGE_STATE},
-        Kind.CANCEL_REQUEST: {"POST": Service.REQUEST_CANCEL},
-        Kind.SUBSCRIBER: {"POST": Service.SUBSCRIBE, "DELETE": Service.UNSUBSCRIBE},
-        Kind.SUSPENSION: {"POST": Service.SUSPEND},
+        ResourceKind.SERVICE: {},
+        ResourceKind.WORKITEMS: {"GET": Service.SEARCH, "POST": Service.CREATE},
+        ResourceKind.WORKITEM: {"GET": Service.RETRIEVE, "POST": Service.UPDATE},
+        ResourceKind.STATE: {"PUT": Service.CHANGE_STATE},
+        ResourceKind.CANCEL_REQUEST: {"POST": Service.REQUEST_CANCEL},
+        ResourceKind.SUBSCRIBER: {"POST": Service.SUBSCRIBE, "DELETE": Service.UNSUBSCRIBE},
+        ResourceKind.SUSPENSION: {"POST": Service.SUSPEND},
     }
 )
 
 _PATTERNS: Final = tuple(
-    (kind.value.strip("/").split("/"), kind) for kind in Kind if kind is not Kind.SERVICE
+    (kind.value.strip("/").split("/"), kind) for kind in ResourceKind if kind is not ResourceKind.SERVICE
 )
 # The requester as a part of the path is what older servers had.
 _VARIANTS: Final = (
-    (["workitems", "{workitem}", "state", "{aetitle}"], Kind.STATE),
-    (["workitems", "{workitem}", "cancelrequest", "{aetitle}"], Kind.CANCEL_REQUEST),
-    (["ws", "subscribers", "{aetitle}"], Kind.CONNECTION),
-    (["subscribers"], Kind.CONNECTION),
-    (["ws"], Kind.CONNECTION),
+    (["workitems", "{workitem}", "state", "{aetitle}"], ResourceKind.STATE),
+    (["workitems", "{workitem}", "cancelrequest", "{aetitle}"], ResourceKind.CANCEL_REQUEST),
+    (["ws", "subscribers", "{aetitle}"], ResourceKind.CONNECTION),
+    (["subscribers"], ResourceKind.CONNECTION),
+    (["ws"], ResourceKind.CONNECTION),
 )
 _BY_LENGTH: Final = {
     length: tuple(pattern for pattern in (*_PATTERNS, *_VARIANTS) if len(pattern[0]) == length)
@@ -88,7 +88,7 @@ _BY_LENGTH: Final = {
 def resource_of(segments: Sequence[str]) -> Resource:
     """The resource at a path, given as its decoded parts. Raises HttpProblem 404, or 400 for a bad AE title."""
     if not segments:
-        return Resource(Kind.SERVICE)
+        return Resource(ResourceKind.SERVICE)
     for pattern, kind in _BY_LENGTH.get(len(segments), ()):
         named = _match(pattern, segments)
         if named is not None:

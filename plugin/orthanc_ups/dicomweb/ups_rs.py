@@ -24,7 +24,7 @@ from ..settings import Settings
 from ..worklist.ports import WorklistPort
 from . import answers, capabilities, lost_queries
 from .bodies import BodyReader
-from .commands import Call, command
+from .commands import CommandCall, command
 from .media_types import DICOM_XML, MULTIPART_XML
 from .parameters import (
     Parameters,
@@ -34,7 +34,7 @@ from .parameters import (
     supported,
 )
 from .request import WebRequest
-from .resources import TRANSACTIONS, Kind, Resource, check_uid, is_filtered, resource_of
+from .resources import TRANSACTIONS, Resource, ResourceKind, check_uid, is_filtered, resource_of
 from .response import Headers, HttpProblem, WebResponse
 from .rights import Rights
 from .text_cache import TextCache
@@ -133,11 +133,11 @@ class UpsRs:
 
     async def _search(self, request: WebRequest, parameters: Parameters, warnings: list[str]) -> WebResponse:
         media_type = answers.negotiated(request.headers, parameters, answers.FOR_MANY)
-        asked = search_arguments(parameters, self._most_results, self._tokens)
-        warnings.append(ignored_warning(asked.ignored))
-        query = Query.of(asked.identifier, mechanisms=asked.mechanisms, timezone=self._timezone)
+        arguments = search_arguments(parameters, self._most_results, self._tokens)
+        warnings.append(ignored_warning(arguments.ignored))
+        query = Query.of(arguments.identifier, mechanisms=arguments.mechanisms, timezone=self._timezone)
         warnings += key_warnings(query)
-        paging = Paging(asked.offset, asked.limit, asked.include, asked.everything)
+        paging = Paging(arguments.offset, arguments.limit, arguments.include, arguments.everything)
         if media_type in _XML:
             page = await self._worklist.search(query, paging)
             return await asyncio.to_thread(answers.page_in_xml, page, request.service)
@@ -157,7 +157,7 @@ class UpsRs:
         corrections = Corrections(lenient=not self._strict)
         takes_keys = service is Service.SUBSCRIBE
         body = await self._bodies.data_set(request.headers, request.body, None if takes_keys else corrections)
-        call = Call(
+        call = CommandCall(
             resource,
             parameters,
             body,
@@ -169,9 +169,9 @@ class UpsRs:
             request.drops_queries,
             self._strict,
         )
-        asked = command(service, call)
-        outcome = await self._worklist.execute(asked)
-        headers = _places(request, resource, service, asked.uid if isinstance(asked, Create) else "")
+        arguments = command(service, call)
+        outcome = await self._worklist.execute(arguments)
+        headers = _places(request, resource, service, arguments.uid if isinstance(arguments, Create) else "")
         return answers.done(outcome, service, request.service, headers)
 
 
@@ -180,7 +180,7 @@ def _method(request: WebRequest) -> str:
 
 
 def _not_here(request: WebRequest, resource: Resource) -> HttpProblem:
-    if resource.kind is Kind.CONNECTION and request.method in ("GET", "HEAD"):
+    if resource.kind is ResourceKind.CONNECTION and request.method in ("GET", "HEAD"):
         if request.drops_queries:
             there = f"{request.web_socket_service}/subscribers/AETITLE"
             return HttpProblem(

@@ -21,7 +21,7 @@ from ..core.events import Event
 from ..delivery.port import WEBSOCKET, Unreachable
 from ..settings import Settings
 from . import websocket_frames as frames
-from .websocket_connection import LINGER, Connection, Limits, Numbered
+from .websocket_connection import LINGER, Connection, Numbered, SocketLimits
 
 _log = logging.getLogger("orthanc_ups.dicomweb.web_socket")
 _REMEMBERED: Final = 1024  # encoded events
@@ -65,7 +65,9 @@ class WebSocketChannel:
 
     def __init__(self, settings: Settings) -> None:
         self.is_closing = False
-        self._limits = Limits(settings.web_socket_queue, settings.maximum_body_size, settings.web_socket_ping)
+        self._limits = SocketLimits(
+            settings.web_socket_queue, settings.maximum_body_size, settings.web_socket_ping
+        )
         self._open: dict[str, dict[Connection, None]] = {}
         self._batches: dict[str, _Batch] = {}
         self._encoded: dict[int, tuple[Event, bytes]] = {}

@@ -25,7 +25,7 @@ Numbered: TypeAlias = list[tuple[int, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class SocketLimits:
     """What a peer may leave undone.
 
     Attributes:
@@ -59,7 +59,7 @@ class Connection:
         self,
         receiving_ae: str,
         transport: asyncio.Transport,
-        limits: Limits,
+        limits: SocketLimits,
         on_pong: Callable[[Connection], None],
         replaying: bool = False,
     ) -> None:

@@ -19,11 +19,11 @@ from .ports import (
     Commands,
     DeliveryDesk,
     Dimse,
-    Facts,
     Inspection,
     ManagementClock,
     Modalities,
     OrthancResources,
+    ServerFacts,
 )
 from .resources import Resources
 from .routing import Admission, Call, Route, Router
@@ -44,7 +44,7 @@ class Ports:
     modalities: Modalities
     activity: Activity
     clock: ManagementClock
-    facts: Facts
+    facts: ServerFacts
     rights: Rights
     origins: Origins
     admission: Admission | None = None

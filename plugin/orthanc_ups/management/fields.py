@@ -71,7 +71,7 @@ FIELDS: Final = (
 )  # fmt: skip
 """In the order of the form."""
 
-EDITABLE: Final = frozenset(one.keyword for one in FIELDS if one.editable)
+EDITABLE: Final = frozenset(field.keyword for field in FIELDS if field.editable)
 
 _REASONS: Final = {
     "110513": "Discontinued for unspecified reason",

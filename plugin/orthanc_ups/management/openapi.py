@@ -92,11 +92,15 @@ def _types(route: Route) -> Iterator[Any]:
 
 def _answer(route: Route) -> Any:
     """What the handler gives but for answers that it makes itself; None if it makes all of them."""
-    given = route.types.get("return", Any)
-    kinds = [kind for kind in get_args(given) or (given,) if kind is not WebResponse]
-    if isinstance(given, type) and given is WebResponse:
+    returned = route.types.get("return", Any)
+    kinds = [kind for kind in get_args(returned) or (returned,) if kind is not WebResponse]
+    if isinstance(returned, type) and returned is WebResponse:
         return None
-    return given if len(kinds) != 1 or not get_args(given) or WebResponse not in get_args(given) else kinds[0]
+    return (
+        returned
+        if len(kinds) != 1 or not get_args(returned) or WebResponse not in get_args(returned)
+        else kinds[0]
+    )
 
 
 def _operation(route: Route, schema_of: Mapping[Any, Any], components: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from .activity import Activity
 from .api import ManagementApi, Ports
 from .inspection import LoopbackResources, ServiceInspection
 from .performed_steps import PerformedStepRoutes
-from .ports import Facts, Listener
+from .ports import Listener, ServerFacts
 from .routing import Admission
 from .storage import Storage
 from .templates import late_policy, read_templates
@@ -53,17 +53,17 @@ class Known:
     plugins: tuple[str, ...] = ()
 
 
-async def asked(loopback: Loopback) -> Known:
+async def operating_facts(loopback: Loopback) -> Known:
     """Ask Orthanc for its version, its name and the other plugins. May raise StoreUnavailable."""
     system = (await loopback.request("GET", "/system")).json()
     plugins = (await loopback.request("GET", "/plugins")).json()
     return Known(str(system.get("Version", "")), str(system.get("Name", "Orthanc")), tuple(plugins))
 
 
-def facts(settings: Settings, surroundings: Surroundings, answers: Known) -> Facts:
+def facts(settings: Settings, surroundings: Surroundings, answers: Known) -> ServerFacts:
     """What does not change while the plugin runs."""
     templates = read_templates(settings.templates)
-    return Facts(
+    return ServerFacts(
         ae_title=settings.aet or surroundings.dicom_aet,
         archive_ae_title=surroundings.dicom_aet,
         name=answers.name,
@@ -113,7 +113,7 @@ def management(
     dimse: DimseChannel,
     loopback: Loopback,
     late: LateWatch,
-    fixed: Facts,
+    fixed: ServerFacts,
     rights: Rights,
     origins: Origins,
     admission: Admission,

@@ -13,7 +13,7 @@ from ..worklist.late_watch import LateSummary
 from . import answers, fields, views
 from .activity import Activity
 from .lists import Lists
-from .ports import ORDERS, DeliveryDesk, Facts, Inspection, ManagementClock, Modalities
+from .ports import ORDERS, DeliveryDesk, Inspection, ManagementClock, Modalities, ServerFacts
 from .queries import filters
 from .routing import Call, Route
 from .subscribers import health_of
@@ -35,7 +35,7 @@ class Overview:
         modalities: Modalities,
         activity: Activity,
         clock: ManagementClock,
-        facts: Facts,
+        facts: ServerFacts,
         rights: Rights,
         more_warnings: Callable[[], Sequence[str]] = tuple,
     ) -> None:

@@ -82,9 +82,9 @@ class OrthancPages:
         times = _IMPORT_TIMES if uri.rstrip("/") == _IMPORT else 1
 
         def refused(response: WebResponse) -> Refusal:
-            asked = self._web_request(uri, request)
-            user = f"user {asked.user}" if asked.user else ""
-            operation = f"{asked.method} {uri[:_LONGEST_PATH]}"
+            web_request = self._web_request(uri, request)
+            user = f"user {web_request.user}" if web_request.user else ""
+            operation = f"{web_request.method} {uri[:_LONGEST_PATH]}"
             return Refusal(operation, ORTHANCS_PORT, user, "", str(response.status), response.reason)
 
         self._requests.answer(output, request, work, refused, times=times)

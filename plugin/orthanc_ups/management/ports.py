@@ -230,7 +230,7 @@ class Listener:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class ServerFacts:
     """What does not change while the plugin runs.
 
     Attributes:

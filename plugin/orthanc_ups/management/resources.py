@@ -12,7 +12,7 @@ from urllib.parse import quote
 from ..core.dataset import DataSet, element
 from ..dicomweb.response import HttpProblem
 from . import answers, bodies
-from .ports import Facts, OrthancResources
+from .ports import OrthancResources, ServerFacts
 from .routing import Call, Route
 
 _PARENTS: Final[Mapping[str, str]] = {
@@ -49,7 +49,7 @@ class _Lineage:
 class Resources:
     """Handlers and helpers that read Orthanc."""
 
-    def __init__(self, orthanc: OrthancResources, facts: Facts) -> None:
+    def __init__(self, orthanc: OrthancResources, facts: ServerFacts) -> None:
         self._orthanc = orthanc
         self._facts = facts
 
@@ -109,8 +109,8 @@ class Resources:
             label = f"Instance {number}".strip()
             return [{"level": "instance", "id": identifier, "label": label, "instances": 1, "chosen": True}]
         series = await self._orthanc.get(f"/studies/{lineage.chain['study']['ID']}/series")
-        wanted = str(lineage.chain["series"].get("ID")) if lineage.level == "series" else None
-        shown = [_series(entry, wanted) for entry in series or ()]
+        chosen = str(lineage.chain["series"].get("ID")) if lineage.level == "series" else None
+        shown = [_series(entry, chosen) for entry in series or ()]
         return sorted(shown, key=lambda entry: (not entry["chosen"], str(entry["label"])))
 
     # --- references to inputs ---
@@ -185,7 +185,7 @@ def _title(lineage: _Lineage) -> str:
     return " · ".join(word for word in words if word) or lineage.tag("study", "StudyInstanceUID")
 
 
-def _series(series: Mapping[str, Any], wanted: str | None) -> answers.PossibleInput:
+def _series(series: Mapping[str, Any], chosen: str | None) -> answers.PossibleInput:
     main = series.get("MainDicomTags", {})
     named = (main.get("Modality"), main.get("SeriesNumber"), main.get("SeriesDescription"))
     return {
@@ -193,7 +193,7 @@ def _series(series: Mapping[str, Any], wanted: str | None) -> answers.PossibleIn
         "id": series.get("ID"),
         "label": " · ".join(str(part) for part in named if part) or str(main.get("SeriesInstanceUID", "")),
         "instances": len(series.get("Instances", ())),
-        "chosen": wanted is None or series.get("ID") == wanted,
+        "chosen": chosen is None or series.get("ID") == chosen,
     }
 
 

@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from ..dicomweb.response import HttpProblem
 from . import answers, bodies
-from .ports import Facts, ManagementClock
+from .ports import ManagementClock, ServerFacts
 from .routing import Call, Route
-from .templates import Surroundings, Template, TemplateField, resolved
+from .templates import Template, TemplateContext, TemplateField, resolved
 
 _BLANK: Final = Template(
     "Blank",
@@ -29,7 +29,7 @@ _STUDY: Final = "StudyInstanceUID"
 class Starting:
     """Handlers and helpers around templates."""
 
-    def __init__(self, clock: ManagementClock, facts: Facts) -> None:
+    def __init__(self, clock: ManagementClock, facts: ServerFacts) -> None:
         self._clock = clock
         self._templates = (*(_with_usual(template) for template in facts.templates), _BLANK)
 
@@ -39,19 +39,19 @@ class Starting:
 
     async def templates(self, call: Call) -> answers.Templates:
         """Templates, with defaults for now."""
-        around = self._around(call)
-        return {"templates": [_shown(template, around) for template in self._templates]}
+        moment = self._moment(call)
+        return {"templates": [_shown(template, moment) for template in self._templates]}
 
-    def _around(self, call: Call) -> Surroundings:
-        return Surroundings(self._clock.now(), call.requester.user or "", self._clock.new_uid)
+    def _moment(self, call: Call) -> TemplateContext:
+        return TemplateContext(self._clock.now(), call.requester.user or "", self._clock.new_uid)
 
     def filled(self, call: Call, body: bodies.CreateWorkitem) -> Mapping[str, Any]:
         """The attributes of a request in keyword form, with the template's where the request says nothing."""
         entered = body.attributes or {}
         fields = self._fields(body.template) if body.template else ()
-        around = self._around(call)
+        moment = self._moment(call)
         defaults = {
-            field.keyword: resolved(field.keyword, field.default, around) for field in fields if field.default
+            field.keyword: resolved(field.keyword, field.default, moment) for field in fields if field.default
         }
         fixed = {field.keyword for field in fields if field.fixed}
         merged = {**defaults, **{key: field for key, field in entered.items() if key not in fixed}}
@@ -79,14 +79,14 @@ def _check_required(merged: Mapping[str, Any], fields: tuple[TemplateField, ...]
             raise HttpProblem(400, f"{field.keyword} is required by the template")
 
 
-def _shown(template: Template, around: Surroundings) -> answers.TemplateJson:
+def _shown(template: Template, moment: TemplateContext) -> answers.TemplateJson:
     return {
         "name": template.name,
         "description": template.description,
         "fields": {
             field.keyword: {
-                "default": resolved(field.keyword, field.default, around),
-                "choices": resolved(field.keyword, field.choices, around),
+                "default": resolved(field.keyword, field.default, moment),
+                "choices": resolved(field.keyword, field.choices, moment),
                 "required": field.required,
                 "fixed": field.fixed,
             }

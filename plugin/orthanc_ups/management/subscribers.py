@@ -23,7 +23,7 @@ from .keyword_form import to_data_set, to_keywords
 from .ports import Commands, DeliveryDesk, Dimse, Inspection, Modalities
 from .queries import in_words, to_identifier
 from .routing import Call, Route
-from .workitems import told
+from .workitems import outcome_json
 
 _SCOPES: Final[Mapping[str, str]] = {
     "global": tags.GLOBAL_SUBSCRIPTION,
@@ -127,17 +127,17 @@ class Subscribers:
         mechanisms = Mechanisms.of_words(body.mechanisms or ())
         keys = _filter(body.filter or {}, mechanisms) if uid == tags.FILTERED_SUBSCRIPTION else None
         command = Subscribe(call.requester, uid, call.ae, body.lock, keys, mechanisms)
-        return told(await self._commands.execute(command), Service.SUBSCRIBE)
+        return outcome_json(await self._commands.execute(command), Service.SUBSCRIBE)
 
     async def unsubscribe(self, call: Call, body: bodies.UnsubscribeBody) -> answers.OutcomeJson:
         """End a subscription."""
         command = Unsubscribe(call.requester, _target(body.scope, body.uid), call.ae)
-        return told(await self._commands.execute(command), Service.UNSUBSCRIBE)
+        return outcome_json(await self._commands.execute(command), Service.UNSUBSCRIBE)
 
     async def suspend(self, call: Call, body: bodies.SuspendBody) -> answers.OutcomeJson:
         """Suspend a global subscription: workitems to come are not subscribed to."""
         command = Suspend(call.requester, _SCOPES[body.scope], call.ae)
-        return told(await self._commands.execute(command), Service.SUSPEND)
+        return outcome_json(await self._commands.execute(command), Service.SUSPEND)
 
     # --- delivery ---
 
@@ -223,11 +223,11 @@ def _subscriptions(log: Log) -> answers.SubscriptionsJson:
 
 
 def _filtered(act: GlobalAct, state: Subscription) -> answers.Filter:
-    wanted = act.filter or {}
+    keys = act.filter or {}
     return {
         "sequence": act.sequence,
-        "words": in_words(wanted),
-        "filter": to_keywords(wanted),
+        "words": in_words(keys),
+        "filter": to_keywords(keys),
         "mechanisms": act.mechanisms.words(),
         "lock": state is Subscription.LOCK,
         "since": views.iso(act.at or None),

@@ -158,7 +158,7 @@ def _check_below(content: object, where: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class TemplateContext:
     """What the texts stand for: ``now`` is aware."""
 
     now: datetime
@@ -166,13 +166,13 @@ class Surroundings:
     new_uid: Callable[[], str]
 
 
-def resolved(keyword: str, value: Any, around: Surroundings) -> Any:
+def resolved(keyword: str, value: Any, moment: TemplateContext) -> Any:
     """A value with the texts that stand for something else replaced, in items of sequences too."""
     if isinstance(value, (list, tuple)):
-        return [resolved(keyword, member, around) for member in value]
+        return [resolved(keyword, member, moment) for member in value]
     if isinstance(value, Mapping):
-        return {key: resolved(str(key), member, around) for key, member in value.items()}
-    return _resolved(_vr(keyword), value, around) if isinstance(value, str) else value
+        return {key: resolved(str(key), member, moment) for key, member in value.items()}
+    return _resolved(_vr(keyword), value, moment) if isinstance(value, str) else value
 
 
 def _vr(keyword: str) -> str:
@@ -180,12 +180,12 @@ def _vr(keyword: str) -> str:
     return "" if tag is None else vr_of(tag)
 
 
-def _resolved(vr: str, text: str, around: Surroundings) -> str:
+def _resolved(vr: str, text: str, moment: TemplateContext) -> str:
     if vr in ("DT", "DA", "TM"):
-        return _moment(vr, text, around.now)
+        return _moment(vr, text, moment.now)
     if vr == "UI":
-        return around.new_uid() if text == "new-uid" else text
-    return around.user if text == "user" else text
+        return moment.new_uid() if text == "new-uid" else text
+    return moment.user if text == "user" else text
 
 
 def _moment(vr: str, text: str, now: datetime) -> str:

@@ -188,14 +188,14 @@ def _course(workitem: Workitem) -> answers.Course:
     """What the history tells at a glance."""
     history = workitem.history
     claim = claim_of(workitem)
-    asked = any(entry.what == "asked the performer to cancel" for entry in history)
+    cancel_requested = any(entry.what == "asked the performer to cancel" for entry in history)
     return {
         "created": iso(history[0].at) if history else None,
         "ended": iso(workitem.ended),
         "claimed": {"who": claim.who, "ae": claimer_of(workitem), "at": iso(claim.at)} if claim else None,
         "heard": iso(last_word_of(workitem)),
         "duration": duration_of(workitem),
-        "cancel_requested": asked and workitem.state is State.IN_PROGRESS,
+        "cancel_requested": cancel_requested and workitem.state is State.IN_PROGRESS,
     }
 
 

@@ -33,7 +33,7 @@ from . import answers, bodies, views
 from .completion import cancellation, for_creation, for_update, performed
 from .fields import EDITABLE
 from .keyword_form import to_data_set, to_keywords
-from .ports import Commands, DeliveryDesk, Facts, Inspection, ManagementClock
+from .ports import Commands, DeliveryDesk, Inspection, ManagementClock, ServerFacts
 from .resources import Resources
 from .routing import Call, Route
 from .starting import Starting
@@ -60,7 +60,7 @@ class Workitems:
         resources: Resources,
         starting: Starting,
         clock: ManagementClock,
-        facts: Facts,
+        facts: ServerFacts,
         rights: Rights,
     ) -> None:
         self._commands = commands
@@ -184,7 +184,7 @@ class Workitems:
         uid = body.uid or self._clock.new_uid()
         attributes = for_creation(dataset, self._clock.now())
         command = Create(call.requester, uid, attributes, corrections.sentences)
-        return told(await self._commands.execute(command), Service.CREATE)
+        return outcome_json(await self._commands.execute(command), Service.CREATE)
 
     async def update(self, call: Call, body: bodies.UpdateWorkitem) -> answers.OutcomeJson:
         """Change attributes while it is SCHEDULED (PS3.4 CC.2.6)."""
@@ -193,7 +193,7 @@ class Workitems:
         if not attributes:
             raise HttpProblem(400, '"attributes" is empty: there is nothing to change')
         command = Update(call.requester, call.uid, attributes, corrections=corrections.sentences)
-        return told(await self._commands.execute(command), Service.UPDATE)
+        return outcome_json(await self._commands.execute(command), Service.UPDATE)
 
     async def claim(self, call: Call, body: bodies.Body) -> answers.OutcomeJson:
         """Go IN PROGRESS on behalf of a performer.
@@ -201,7 +201,7 @@ class Workitems:
         Nobody is told the Transaction UID; `complete` and `cancel` need none.
         """
         command = ChangeState(call.requester, call.uid, State.IN_PROGRESS.value, self._clock.new_uid())
-        return told(await self._commands.execute(command), Service.CHANGE_STATE)
+        return outcome_json(await self._commands.execute(command), Service.CHANGE_STATE)
 
     async def complete(self, call: Call, body: bodies.CompleteWorkitem) -> answers.OutcomeJson:
         """Close as COMPLETED on behalf of a performer."""
@@ -236,7 +236,7 @@ class Workitems:
         self, call: Call, state: State, attributes: DataSet, corrections: tuple[str, ...] = ()
     ) -> answers.OutcomeJson:
         command = Close(call.requester, call.uid, state.value, attributes, corrections)
-        return told(await self._commands.execute(command), Service.CHANGE_STATE)
+        return outcome_json(await self._commands.execute(command), Service.CHANGE_STATE)
 
     async def request_cancel(self, call: Call, body: bodies.RequestCancellation) -> answers.OutcomeJson:
         """Request cancellation (PS3.4 CC.2.2).
@@ -245,34 +245,34 @@ class Workitems:
         """
         information = _reasons(call, body) | _contact(body)
         command = RequestCancel(call.requester, call.uid, dict(sorted(information.items())))
-        return told(await self._commands.execute(command), Service.REQUEST_CANCEL)
+        return outcome_json(await self._commands.execute(command), Service.REQUEST_CANCEL)
 
     async def purge(self, call: Call, query: bodies.ReasonQuery) -> answers.OutcomeJson:
         """Delete a final workitem that no Deletion Lock holds.
 
         The answer 410 tells the reason to whoever asks for the workitem later.
         """
-        return told(await self._commands.execute(Purge(call.requester, call.uid)), Service.UPDATE)
+        return outcome_json(await self._commands.execute(Purge(call.requester, call.uid)), Service.UPDATE)
 
     # --- subscriptions to this workitem ---
 
     async def subscribe(self, call: Call, body: bodies.SubscribeToWorkitem) -> answers.OutcomeJson:
         """Subscribe an AE to this workitem (PS3.4 CC.2.3)."""
         command = Subscribe(call.requester, call.uid, call.ae, body.lock)
-        return told(await self._commands.execute(command), Service.SUBSCRIBE)
+        return outcome_json(await self._commands.execute(command), Service.SUBSCRIBE)
 
     async def unsubscribe(self, call: Call, query: bodies.ReasonQuery) -> answers.OutcomeJson:
         """Unsubscribe an AE from this workitem."""
         command = Unsubscribe(call.requester, call.uid, call.ae)
-        return told(await self._commands.execute(command), Service.UNSUBSCRIBE)
+        return outcome_json(await self._commands.execute(command), Service.UNSUBSCRIBE)
 
     async def release_lock(self, call: Call, query: bodies.ReasonQuery) -> answers.OutcomeJson:
         """Release an AE's Deletion Lock; it stays subscribed."""
         command = ReleaseLock(call.requester, call.uid, call.ae)
-        return told(await self._commands.execute(command), Service.UNSUBSCRIBE)
+        return outcome_json(await self._commands.execute(command), Service.UNSUBSCRIBE)
 
 
-def told(outcome: Outcome, service: Service) -> answers.OutcomeJson:
+def outcome_json(outcome: Outcome, service: Service) -> answers.OutcomeJson:
     """An outcome as JSON. Raises UpsError for one that HTTP calls an error."""
     if outcome.status.http_for(service) >= 400:
         raise UpsError(outcome.status)

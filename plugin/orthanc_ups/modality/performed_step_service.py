@@ -23,7 +23,7 @@ from ..core.decide import is_uid
 from ..core.refusals import spelled
 from ..core.statuses import UpsError
 from ..core.unavailable import StoreUnavailable
-from ..core.value_rules import Limits
+from ..core.value_rules import DataSetLimits
 from ..core.workitem import HistoryEntry
 from ..dimse.exchange import Exchange, shortened
 from ..dimse.message import ATTRIBUTE_LIST, CommandField
@@ -137,7 +137,7 @@ class PerformedStepService:
         return step
 
     def _circumstances(self) -> StepCircumstances:
-        limits = Limits(self._settings.maximum_nesting)
+        limits = DataSetLimits(self._settings.maximum_nesting)
         return StepCircumstances(self._now(), limits, strict=self._settings.strict)
 
     # --- what follows ---

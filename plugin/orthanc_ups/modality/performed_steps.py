@@ -27,7 +27,7 @@ from ..core.statuses import (
     STEP_MAY_NOT_BE_UPDATED,
     UpsError,
 )
-from ..core.value_rules import Limits, checked
+from ..core.value_rules import DataSetLimits, checked
 from ..core.workitem import HistoryEntry
 from ..store.documents import FORMAT, UnreadableDocument, read
 
@@ -120,7 +120,7 @@ class StepCircumstances:
     """What the rules need to know besides the step."""
 
     now: datetime
-    limits: Limits
+    limits: DataSetLimits
     strict: bool = False
 
 

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 from ..core import tags
 from ..core.dataset import DataSet, Element, element, is_empty, items, text, values
 from ..core.date_times import Zone
-from ..core.key_tests import Asked, compile_key, is_matchable, plain
+from ..core.key_tests import MatchingKey, compile_key, is_matchable, plain
 from ..core.matching import Query
 from ..core.mechanisms import Mechanisms
 from ..core.refusals import spelled
@@ -196,7 +196,7 @@ def _test(tag: str, attribute: Element, path: str, stations: Stations, local: Zo
         return None
     asked = [wanted for wanted in attribute["Value"] if not is_empty(element(attribute["vr"], wanted))]
     try:
-        key = compile_key(Asked(path, tag, attribute["vr"], asked, local, fuzzy=False))
+        key = compile_key(MatchingKey(path, tag, attribute["vr"], asked, local, fuzzy=False))
     except ValueError as error:
         raise UnusableKey(f"{spelled(tag)}: {error}") from error
     return key.test if key is not None else None

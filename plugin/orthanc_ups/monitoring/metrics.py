@@ -36,7 +36,7 @@ from .audit import Emit
 _log = logging.getLogger("orthanc_ups.monitoring.metrics")
 _EVERY: Final = 2.0
 _AT_ONCE: Final = 50
-_CHANGING: Final = tuple(one for one in Service if one not in (Service.RETRIEVE, Service.SEARCH))
+_CHANGING: Final = tuple(service for service in Service if service not in (Service.RETRIEVE, Service.SEARCH))
 _CHANNELS: Final = ("dimse", "websocket", "webhook")
 _TYPES: Final = {
     EventType.STATE_REPORT: "State Reports",
@@ -72,7 +72,7 @@ _BY_RULES: Final = {
 }
 
 
-class Kind(Enum):
+class MetricKind(Enum):
     """What a metric does: counters only grow (from zero at each start), gauges rise and fall."""
 
     COUNTER = "counter"
@@ -84,16 +84,16 @@ class Metric:
     """One metric; ``meaning`` is a plain sentence without full stop."""
 
     name: str
-    kind: Kind
+    kind: MetricKind
     meaning: str
 
 
 def _counter(name: str, meaning: str) -> Metric:
-    return Metric(f"ups_{name}_total", Kind.COUNTER, meaning)
+    return Metric(f"ups_{name}_total", MetricKind.COUNTER, meaning)
 
 
 def _gauge(name: str, meaning: str) -> Metric:
-    return Metric(f"ups_{name}", Kind.GAUGE, meaning)
+    return Metric(f"ups_{name}", MetricKind.GAUGE, meaning)
 
 
 def _word(name: str) -> str:
@@ -110,8 +110,14 @@ METRICS: Final = (
         "scheduled_oldest_seconds", "Time since the earliest start of a scheduled workitem, if it has passed"
     ),
     _gauge("in_progress_longest_seconds", "Time since the first claim of a workitem that is in progress"),
-    *(_counter(f"accepted_{_word(one.value)}", f"Accepted requests: {one.value}") for one in _CHANGING),
-    *(_counter(f"refused_{_word(one.value)}", f"Refused requests: {one.value}") for one in _CHANGING),
+    *(
+        _counter(f"accepted_{_word(service.value)}", f"Accepted requests: {service.value}")
+        for service in _CHANGING
+    ),
+    *(
+        _counter(f"refused_{_word(service.value)}", f"Refused requests: {service.value}")
+        for service in _CHANGING
+    ),
     _counter("subscriptions_created", "Subscriptions created, global and to single workitems"),
     _counter("subscriptions_removed", "Subscriptions removed"),
     _counter("subscriptions_suspended", "Global subscriptions suspended"),
@@ -123,7 +129,7 @@ METRICS: Final = (
         _counter(f"events_sent_{kind.name.lower()}", f"Events delivered: {_TYPES[kind]}")
         for kind in EventType
     ),
-    *(_counter(f"events_sent_{one}", f"Events delivered by {one}") for one in _CHANNELS),
+    *(_counter(f"events_sent_{channel}", f"Events delivered by {channel}") for channel in _CHANNELS),
     *(_counter(f"events_{name}", meaning) for name, meaning in _FATES.items()),
     _gauge("events_pending", "Events that wait for a receiver"),
     _gauge("events_pending_maximum", "Events that wait for the receiver that is furthest behind"),

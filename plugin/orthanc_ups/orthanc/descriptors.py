@@ -43,8 +43,8 @@ class Descriptors:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft == resource.RLIM_INFINITY:
             soft = hard = 1 << 20
-        wanted = SELECTABLE + RESERVE + connections
-        reachable = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        needed = SELECTABLE + RESERVE + connections
+        reachable = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         if reachable > soft:
             with contextlib.suppress(OSError, ValueError):  # a sandbox may forbid it
                 resource.setrlimit(resource.RLIMIT_NOFILE, (reachable, hard))

@@ -30,7 +30,7 @@ from .schema import (
     RANKS,
     SEPARATOR,
     WITHOUT,
-    Kind,
+    KeyKind,
 )
 
 _PATIENT_SEX: Final = "00100040"
@@ -81,7 +81,7 @@ class Lasting(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class WorkitemFacts:
     """All that is indexed of one workitem."""
 
     volatile: Volatile
@@ -96,7 +96,7 @@ def same_lasting(first: DataSet, second: DataSet) -> bool:
     return all(first.get(tag) is second.get(tag) for tag in _LASTING_TAGS)
 
 
-def facts_of(workitem: Workitem, local: Zone) -> Facts:
+def facts_of(workitem: Workitem, local: Zone) -> WorkitemFacts:
     """Work out the columns and rows of a workitem. ``local`` is the zone of times without offset."""
     attributes = workitem.attributes
     rows = _Rows([], [])
@@ -104,7 +104,7 @@ def facts_of(workitem: Workitem, local: Zone) -> Facts:
     names = [person_names.groups(name) for name in values(attributes, tags.PATIENT_NAME)]
     rows.keys.extend(_name_rows(names))
     rows.keys.extend((_WITHOUT, path) for path in WITHOUT if _lacks(attributes, path))
-    return Facts(
+    return WorkitemFacts(
         volatile_of(workitem, local),
         _lasting(attributes, names),
         tuple(_numbered(sorted(set(rows.codes)))),
@@ -235,8 +235,8 @@ def _collect(dataset: DataSet, level: tuple[_Node, ...], into: _Rows) -> None:
             continue
         for item in dataset[tag].get("Value", ()):
             if kind is not None:
-                if wanted := plain(item):
-                    into.keys.append((kind, wanted))
+                if text := plain(item):
+                    into.keys.append((kind, text))
             elif isinstance(item, dict):
                 if code is not None:
                     into.codes.extend([(code, *row) for row in _pairs(item)])
@@ -272,9 +272,9 @@ def _numbered(codes: Iterable[tuple[int, str, str]]) -> Iterator[CodeRow]:
 
 
 _GROUPS: Final = {group: int(kind) for group, kind in NAMES.items()}
-_WITHOUT: Final = int(Kind.WITHOUT)
-_WORD: Final = int(Kind.NAME_WORD)
-_SOUND: Final = int(Kind.NAME_SOUND)
+_WITHOUT: Final = int(KeyKind.WITHOUT)
+_WORD: Final = int(KeyKind.NAME_WORD)
+_SOUND: Final = int(KeyKind.NAME_SOUND)
 
 
 def _name_rows(names: Iterable[dict[str, str]]) -> Iterator[KeyRow]:

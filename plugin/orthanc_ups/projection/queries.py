@@ -34,7 +34,7 @@ from .schema import (
     RANKS,
     SEPARATOR,
     WITHOUT,
-    Kind,
+    KeyKind,
 )
 
 _SURROGATES: Final = range(0xD800, 0xE000)
@@ -150,7 +150,7 @@ class Translator:
     def _empty(self, path: str) -> bool:
         if path not in WITHOUT:
             return False
-        self._ids.append(_keys((Kind.WITHOUT,), Operator.EQUALS, (path,)))
+        self._ids.append(_keys((KeyKind.WITHOUT,), Operator.EQUALS, (path,)))
         return True
 
     def _column(self, path: str, operator: Operator, values: Sequence[Any]) -> bool:
@@ -163,7 +163,7 @@ class Translator:
             self._columns.append(Column(name, _column_test(path, name, operator, values)))
         return True
 
-    def _name(self, group: Kind | None, operator: Operator, values: Sequence[Any]) -> bool:
+    def _name(self, group: KeyKind | None, operator: Operator, values: Sequence[Any]) -> bool:
         if operator is Operator.SOUNDS:
             self._ids.append(_sounds(*values[0]))
             return True
@@ -204,16 +204,16 @@ def _column_test(path: str, name: str, operator: Operator, values: Sequence[Any]
     if operator is Operator.LIKE:
         return _any([_like(column, pattern) for pattern in values])
     ranks = RANKS.get(path)
-    wanted = [ranks.get(value, -1) for value in values] if ranks else list(values)
-    return _one_of(column, wanted)
+    condition = [ranks.get(value, -1) for value in values] if ranks else list(values)
+    return _one_of(column, condition)
 
 
-def _keys(kinds: Sequence[Kind], operator: Operator, values: Sequence[str]) -> Ids:
+def _keys(kinds: Sequence[KeyKind], operator: Operator, values: Sequence[str]) -> Ids:
     of_kind = _one_of("k.kind", [int(kind) for kind in kinds])
-    wanted = _one_of("k.text", values) if operator is Operator.EQUALS else _texts_like(values)
+    condition = _one_of("k.text", values) if operator is Operator.EQUALS else _texts_like(values)
     every = Sql(
-        f"SELECT k.id FROM key k WHERE {of_kind.text} AND {wanted.text}",  # noqa: S608
-        (*of_kind.values, *wanted.values),
+        f"SELECT k.id FROM key k WHERE {of_kind.text} AND {condition.text}",  # noqa: S608
+        (*of_kind.values, *condition.values),
     )
     if operator is Operator.LIKE:
         return Ids(every, _in(every), quick=all(literal_start(pattern) for pattern in values))
@@ -224,7 +224,7 @@ def _texts_like(patterns: Sequence[str]) -> Sql:
     return _any([_like("k.text", pattern) for pattern in patterns])
 
 
-def _pair(kind: Kind, code: str, scheme: str | None) -> Ids:
+def _pair(kind: KeyKind, code: str, scheme: str | None) -> Ids:
     start = code + SEPARATOR
     texts = Sql("k.text = ?", (start + scheme,)) if scheme is not None else _within("k.text", start)
     every = Sql(f"SELECT k.id FROM key k WHERE k.kind = {int(kind)} AND {texts.text}", texts.values)  # noqa: S608
@@ -233,8 +233,8 @@ def _pair(kind: Kind, code: str, scheme: str | None) -> Ids:
 
 def _sounds(word: str, sound: str) -> Ids:
     begins = _within("k.text", word)
-    select = f"SELECT k.id FROM key k WHERE k.kind = {int(Kind.NAME_WORD)} AND {begins.text}"  # noqa: S608
-    alike = f" UNION ALL SELECT k.id FROM key k WHERE k.kind = {int(Kind.NAME_SOUND)} AND k.text = ?"  # noqa: S608
+    select = f"SELECT k.id FROM key k WHERE k.kind = {int(KeyKind.NAME_WORD)} AND {begins.text}"  # noqa: S608
+    alike = f" UNION ALL SELECT k.id FROM key k WHERE k.kind = {int(KeyKind.NAME_SOUND)} AND k.text = ?"  # noqa: S608
     every = Sql(select + alike, (*begins.values, sound))
     return Ids(every, _in(every))
 
@@ -251,8 +251,8 @@ def _valid(text: str) -> str:
 
 
 def _uids(values: Sequence[str]) -> Ids:
-    wanted = _one_of("u.uid", values)
-    every = Sql(f"SELECT u.id FROM workitem u WHERE {wanted.text}", wanted.values)  # noqa: S608
+    condition = _one_of("u.uid", values)
+    every = Sql(f"SELECT u.id FROM workitem u WHERE {condition.text}", condition.values)  # noqa: S608
     return Ids(every, _in(every))
 
 

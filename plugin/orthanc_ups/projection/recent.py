@@ -37,11 +37,11 @@ class Recent:
         self._kept.move_to_end(uid)
         return entry[0]
 
-    def keep(self, kept: StoredWorkitem, size: int) -> None:
+    def keep(self, workitem: StoredWorkitem, size: int) -> None:
         """It was read or written; its document has ``size`` bytes."""
-        uid = kept.workitem.uid
+        uid = workitem.workitem.uid
         self.forget(uid)
-        self._kept[uid] = kept, size
+        self._kept[uid] = workitem, size
         self._size += size
         while self._size > self._largest:
             self.forget(next(iter(self._kept)))

@@ -40,7 +40,7 @@ NO_TIME: Final = math.inf
 """Sorts behind every time and every duration."""
 
 
-class Kind(IntEnum):
+class KeyKind(IntEnum):
     """What a row of ``code`` or ``key`` holds."""
 
     STATION_NAME = 1
@@ -89,46 +89,50 @@ _HUMAN_PERFORMER_CODES: Final = f"{tags.HUMAN_PERFORMERS}.{tags.HUMAN_PERFORMER_
 _STATION_CLASS: Final = "00404026"
 _STATION_LOCATION: Final = "00404027"
 
-CODES: Final[Mapping[str, Kind]] = MappingProxyType(
+CODES: Final[Mapping[str, KeyKind]] = MappingProxyType(
     {
-        tags.STATION_NAME: Kind.STATION_NAME,
-        tags.WORKITEM_CODE: Kind.WORKITEM_CODE,
-        _HUMAN_PERFORMER_CODES: Kind.HUMAN_PERFORMER,
+        tags.STATION_NAME: KeyKind.STATION_NAME,
+        tags.WORKITEM_CODE: KeyKind.WORKITEM_CODE,
+        _HUMAN_PERFORMER_CODES: KeyKind.HUMAN_PERFORMER,
     }
 )
 """Code sequences in table ``code``."""
 
-PAIRS: Final[Mapping[str, Kind]] = MappingProxyType(
-    {_STATION_CLASS: Kind.STATION_CLASS, _STATION_LOCATION: Kind.STATION_LOCATION}
+PAIRS: Final[Mapping[str, KeyKind]] = MappingProxyType(
+    {_STATION_CLASS: KeyKind.STATION_CLASS, _STATION_LOCATION: KeyKind.STATION_LOCATION}
 )
 """Code sequences in table ``key``: value and scheme with SEPARATOR between them."""
 
 SEPARATOR: Final = "\x1f"
 
-_LONG_CODES: Final = {f"{path}.00080119": Kind(kind + 30) for path, kind in (*CODES.items(), *PAIRS.items())}
-_URN_CODES: Final = {f"{path}.00080120": Kind(kind + 40) for path, kind in (*CODES.items(), *PAIRS.items())}
+_LONG_CODES: Final = {
+    f"{path}.00080119": KeyKind(kind + 30) for path, kind in (*CODES.items(), *PAIRS.items())
+}
+_URN_CODES: Final = {
+    f"{path}.00080120": KeyKind(kind + 40) for path, kind in (*CODES.items(), *PAIRS.items())
+}
 _REQUEST: Final = "0040A370"
-KEYS: Final[Mapping[str, Kind]] = MappingProxyType(
+KEYS: Final[Mapping[str, KeyKind]] = MappingProxyType(
     {
-        tags.PATIENT_ID: Kind.PATIENT_ID,
-        "00100021": Kind.ISSUER_OF_PATIENT_ID,
-        "00101002.00100020": Kind.OTHER_PATIENT_ID,
-        "00101002.00100021": Kind.OTHER_ISSUER_OF_PATIENT_ID,
-        "00380010": Kind.ADMISSION_ID,
-        "00380014.00400031": Kind.ISSUER_OF_ADMISSION_LOCAL,
-        "00380014.00400032": Kind.ISSUER_OF_ADMISSION_UNIVERSAL,
-        "00380014.00400033": Kind.ISSUER_OF_ADMISSION_TYPE,
-        f"{_REQUEST}.00080050": Kind.ACCESSION_NUMBER,
-        f"{_REQUEST}.00080051.00400031": Kind.ISSUER_OF_ACCESSION_LOCAL,
-        f"{_REQUEST}.00080051.00400032": Kind.ISSUER_OF_ACCESSION_UNIVERSAL,
-        f"{_REQUEST}.00080051.00400033": Kind.ISSUER_OF_ACCESSION_TYPE,
-        f"{_REQUEST}.00401001": Kind.REQUESTED_PROCEDURE_ID,
-        f"{_REQUEST}.00321033": Kind.REQUESTING_SERVICE,
-        "00741224.00081150": Kind.REPLACED_CLASS,
-        "00741224.00081155": Kind.REPLACED_INSTANCE,
-        "0020000D": Kind.STUDY,
-        f"{_REQUEST}.0020000D": Kind.REQUESTED_STUDY,
-        "00404021.0020000D": Kind.INPUT_STUDY,
+        tags.PATIENT_ID: KeyKind.PATIENT_ID,
+        "00100021": KeyKind.ISSUER_OF_PATIENT_ID,
+        "00101002.00100020": KeyKind.OTHER_PATIENT_ID,
+        "00101002.00100021": KeyKind.OTHER_ISSUER_OF_PATIENT_ID,
+        "00380010": KeyKind.ADMISSION_ID,
+        "00380014.00400031": KeyKind.ISSUER_OF_ADMISSION_LOCAL,
+        "00380014.00400032": KeyKind.ISSUER_OF_ADMISSION_UNIVERSAL,
+        "00380014.00400033": KeyKind.ISSUER_OF_ADMISSION_TYPE,
+        f"{_REQUEST}.00080050": KeyKind.ACCESSION_NUMBER,
+        f"{_REQUEST}.00080051.00400031": KeyKind.ISSUER_OF_ACCESSION_LOCAL,
+        f"{_REQUEST}.00080051.00400032": KeyKind.ISSUER_OF_ACCESSION_UNIVERSAL,
+        f"{_REQUEST}.00080051.00400033": KeyKind.ISSUER_OF_ACCESSION_TYPE,
+        f"{_REQUEST}.00401001": KeyKind.REQUESTED_PROCEDURE_ID,
+        f"{_REQUEST}.00321033": KeyKind.REQUESTING_SERVICE,
+        "00741224.00081150": KeyKind.REPLACED_CLASS,
+        "00741224.00081155": KeyKind.REPLACED_INSTANCE,
+        "0020000D": KeyKind.STUDY,
+        f"{_REQUEST}.0020000D": KeyKind.REQUESTED_STUDY,
+        "00404021.0020000D": KeyKind.INPUT_STUDY,
         **_LONG_CODES,
         **_URN_CODES,
     }
@@ -141,11 +145,11 @@ WITHOUT: Final = (
 )
 """Attributes of which table ``key`` holds, by path, that they are empty: what nobody is to perform."""
 
-NAMES: Final[Mapping[str, Kind]] = MappingProxyType(
+NAMES: Final[Mapping[str, KeyKind]] = MappingProxyType(
     {
-        "Alphabetic": Kind.NAME_ALPHABETIC,
-        "Ideographic": Kind.NAME_IDEOGRAPHIC,
-        "Phonetic": Kind.NAME_PHONETIC,
+        "Alphabetic": KeyKind.NAME_ALPHABETIC,
+        "Ideographic": KeyKind.NAME_IDEOGRAPHIC,
+        "Phonetic": KeyKind.NAME_PHONETIC,
     }
 )
 """Component groups of Patient's Name in table ``key``."""

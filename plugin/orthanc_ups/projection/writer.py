@@ -20,7 +20,7 @@ import orjson
 from ..core.date_times import Zone
 from ..core.events import Event
 from ..core.workitem import Workitem
-from .facts import CodeRow, Facts, KeyRow, Lasting, Volatile, facts_of, same_lasting, volatile_of
+from .facts import CodeRow, KeyRow, Lasting, Volatile, WorkitemFacts, facts_of, same_lasting, volatile_of
 from .file import digest_of
 from .schema import drop_indexes, make_indexes
 
@@ -37,7 +37,7 @@ class WorkitemRows(NamedTuple):
     version: str
     digest: str
     volatile: Volatile
-    facts: Facts | None
+    facts: WorkitemFacts | None
     document: bytes
 
 
@@ -434,6 +434,6 @@ def _placed(codes: Iterable[_Row], change: WorkitemRows, row: int) -> list[_Row]
     return [(*code, volatile.state, volatile.start, change.created, row) for code in codes]
 
 
-def _packed(facts: Facts) -> str:
+def _packed(facts: WorkitemFacts) -> str:
     rows: tuple[Sequence[CodeRow], Sequence[KeyRow]] = facts.codes, facts.keys
     return orjson.dumps(rows).decode()

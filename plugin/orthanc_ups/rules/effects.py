@@ -26,7 +26,7 @@ from ..core.statuses import UpsError
 from ..core.workitem import Workitem
 from ..management.completion import for_creation, for_update, performed
 from ..management.keyword_form import keyword_of, to_data_set, to_keywords
-from ..management.templates import Surroundings, resolved
+from ..management.templates import TemplateContext, resolved
 from .archive import Archive
 from .causes import Cause, When, values_of
 from .definitions import (
@@ -285,7 +285,7 @@ class Effects:
         await self._desk.execute(Create(self._requester(rule, cause), uid, complete, corrections.sentences))
 
     def _filled_attributes(self, effect: CreateEffect, cause: Cause) -> dict[str, Any]:
-        around = Surroundings(self._desk.now(), "", self._desk.new_uid)
+        around = TemplateContext(self._desk.now(), "", self._desk.new_uid)
         defaults = {field.keyword: field.default for field in effect.fields if field.default is not None}
         fixed = {field.keyword for field in effect.fields if field.fixed}
         own = {name: value for name, value in effect.attributes.items() if name not in fixed}
@@ -335,7 +335,7 @@ class Effects:
             return ""
         changes: DataSet = {}
         if not _says(target, reason(rule, cause)):
-            around = Surroundings(self._desk.now(), "", self._desk.new_uid)
+            around = TemplateContext(self._desk.now(), "", self._desk.new_uid)
             content = {
                 name: resolved(name, filled(name, value, cause), around)
                 for name, value in effect.attributes.items()

@@ -176,7 +176,7 @@ class Merge:
 
     async def dead(self, batch: Batch) -> Verdict:
         """Dead letters, under new numbers. Initial reports that were never made cannot be: they are left out."""
-        letters = self._known(batch.endpoint)
+        letters = self._letters_of(batch.endpoint)
         events = [event for event in batch.letters if isinstance(event, Event)]
         new = [event for event in events if _letter(event) not in letters]
         if not new:
@@ -185,7 +185,7 @@ class Merge:
         letters.update(map(_letter, new))
         return verdict
 
-    def _known(self, endpoint: Endpoint) -> set[_Letter]:
+    def _letters_of(self, endpoint: Endpoint) -> set[_Letter]:
         if endpoint not in self._letters:
             letters = (
                 letter for batch in self._state.delivery.dead.batches(endpoint) for letter in batch.letters

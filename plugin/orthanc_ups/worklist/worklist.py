@@ -33,7 +33,7 @@ from ..core.outcome import WHOLE, Outcome, Page, Paging, T
 from ..core.reasons import discreet, reason_of
 from ..core.states import State, Transaction
 from ..core.statuses import UpsError
-from ..core.value_rules import Limits
+from ..core.value_rules import DataSetLimits
 from ..core.workitem import HistoryEntry, Subscription, Workitem
 from ..store.port import Entry, StoreUnavailable
 from .commits import Commits, until_unchanged, workitem_key
@@ -83,7 +83,7 @@ class Worklist:
         self._commits = commits
         self._global_acts = GlobalActs(state, commits)
         self._receiving_aes = receiving_aes
-        self._limits = Limits(state.settings.maximum_nesting)
+        self._limits = DataSetLimits(state.settings.maximum_nesting)
         self._running: set[asyncio.Task[Any]] = set()
         self._closed = False
         self.observers: list[Callable[[Command, Outcome], None]] = []

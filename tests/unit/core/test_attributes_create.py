@@ -12,7 +12,7 @@ import pytest
 from orthanc_ups.core import attributes, statuses, tags
 from orthanc_ups.core.dataset import Element, element, is_empty, walk
 from orthanc_ups.core.statuses import Status, UpsError
-from orthanc_ups.core.value_rules import Limits
+from orthanc_ups.core.value_rules import DataSetLimits
 from tests.support import workitems
 from tests.support.preparing import NOW, STAMP, create, refused_create, update
 from tests.support.workitems import changed, full, minimal, performed, progress, stored
@@ -160,9 +160,9 @@ def test_private_and_unknown_attributes_are_kept() -> None:
 
 def test_limits_reach_the_check_of_values() -> None:
     with pytest.raises(UpsError, match="is too large"):
-        attributes.prepare_create(full(), NOW, "OURS", limits=Limits(parts=10))
+        attributes.prepare_create(full(), NOW, "OURS", limits=DataSetLimits(parts=10))
     with pytest.raises(UpsError, match="is too large"):
-        attributes.prepare_update(stored(), performed(), NOW, limits=Limits(parts=10))
+        attributes.prepare_update(stored(), performed(), NOW, limits=DataSetLimits(parts=10))
 
 
 # --- Stamps -----------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any, Final
 import pytest
 
 from orthanc_ups.core import attributes, statuses
-from orthanc_ups.core.attributes import Limits
+from orthanc_ups.core.attributes import DataSetLimits
 from orthanc_ups.core.dataset import DataSet, element
 from orthanc_ups.core.date_times import moment
 from orthanc_ups.core.representations import REPRESENTATIONS
@@ -110,7 +110,7 @@ INVALID: Final[dict[str, list[Any]]] = {
 PRIVATE: Final = "00091001"
 
 
-def refused(dataset: Any, limits: Limits = Limits()) -> UpsError:  # noqa: B008
+def refused(dataset: Any, limits: DataSetLimits = DataSetLimits()) -> UpsError:  # noqa: B008
     with pytest.raises(UpsError) as caught:
         attributes.check_values(dataset, limits=limits)
     return caught.value
@@ -289,8 +289,8 @@ def nested(depth: int) -> DataSet:
 
 
 def test_nesting_is_limited() -> None:
-    attributes.check_values(nested(4), limits=Limits(nesting=4))
-    error = refused(nested(5), Limits(nesting=4))
+    attributes.check_values(nested(4), limits=DataSetLimits(nesting=4))
+    error = refused(nested(5), DataSetLimits(nesting=4))
     assert "at most 4 sequences within one another" in error.detail
 
 
@@ -313,8 +313,8 @@ WIDE: Final[DataSet] = {PRIVATE: element("SQ", *({"00091002": element("LO", "x")
     ],
 )
 def test_elements_items_and_values_are_limited(dataset: DataSet, parts: int) -> None:
-    attributes.check_values(dataset, limits=Limits(parts=parts))
-    error = refused(dataset, Limits(parts=parts - 1))
+    attributes.check_values(dataset, limits=DataSetLimits(parts=parts))
+    error = refused(dataset, DataSetLimits(parts=parts - 1))
     assert error.status is statuses.INVALID_VALUE
     assert f"at most {parts - 1} elements, items and values in all" in error.detail
 

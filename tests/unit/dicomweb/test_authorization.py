@@ -16,13 +16,17 @@ from orthanc_ups.core.ae_titles import AeTitles, InvalidAeTitle, valid_ae_title
 from orthanc_ups.core.statuses import UpsError
 from orthanc_ups.dicomweb.authorization import PROBE_HEADER, Authorization
 from orthanc_ups.dicomweb.request import segments_of
-from orthanc_ups.dicomweb.resources import Kind, Resource, resource_of
+from orthanc_ups.dicomweb.resources import Resource, ResourceKind, resource_of
 from orthanc_ups.dicomweb.response import HttpProblem
 from orthanc_ups.dicomweb.rights import Rights
 from orthanc_ups.settings import Settings
 
 BOB = {"authorization": "Basic " + base64.b64encode(b"bob:secret").decode()}
-ITEMS, ITEM, OTHER = Resource(Kind.WORKITEMS), Resource(Kind.WORKITEM, "1.2"), Resource(Kind.WORKITEM, "1.3")
+ITEMS, ITEM, OTHER = (
+    Resource(ResourceKind.WORKITEMS),
+    Resource(ResourceKind.WORKITEM, "1.2"),
+    Resource(ResourceKind.WORKITEM, "1.3"),
+)
 
 
 class Orthanc:
@@ -61,7 +65,7 @@ class House:
 def test_orthanc_is_asked_with_the_credentials_of_the_caller_and_nothing_else() -> None:
     house = House()
     headers = {**BOB, "cookie": "a=b", "user-agent": "x", "content-type": "y", "x-token": "z"}
-    assert house.admit(Resource(Kind.STATE, "1.2"), headers, "PUT") == "bob"
+    assert house.admit(Resource(ResourceKind.STATE, "1.2"), headers, "PUT") == "bob"
     assert house.orthanc.asked == [
         ("PUT", "/dicom-web/workitems/1.2/state", {**BOB, "cookie": "a=b", PROBE_HEADER: house.door.secret})
     ]
@@ -70,9 +74,9 @@ def test_orthanc_is_asked_with_the_credentials_of_the_caller_and_nothing_else() 
 @pytest.mark.parametrize(
     ("resource", "path"),
     [
-        (Resource(Kind.SERVICE), "/dicom-web/workitems"),
-        (Resource(Kind.SUBSCRIBER, "1.2", "AI 1"), "/dicom-web/workitems/1.2/subscribers/AI%201"),
-        (Resource(Kind.CONNECTION, "", "AI"), "/dicom-web/subscribers/AI"),
+        (Resource(ResourceKind.SERVICE), "/dicom-web/workitems"),
+        (Resource(ResourceKind.SUBSCRIBER, "1.2", "AI 1"), "/dicom-web/workitems/1.2/subscribers/AI%201"),
+        (Resource(ResourceKind.CONNECTION, "", "AI"), "/dicom-web/subscribers/AI"),
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "PATCH"])
@@ -108,7 +112,12 @@ def test_only_the_very_path_that_was_asked_about_is_a_yes(path: str) -> None:
 def test_a_verdict_is_for_this_very_path() -> None:
     house = House()
     for method in ("GET", "POST", "PUT"):
-        for resource in (ITEM, OTHER, Resource(Kind.STATE, "1.2"), Resource(Kind.STATE, "1.3")):
+        for resource in (
+            ITEM,
+            OTHER,
+            Resource(ResourceKind.STATE, "1.2"),
+            Resource(ResourceKind.STATE, "1.3"),
+        ):
             house.admit(resource, method=method)
             house.admit(resource, method=method)
     assert len(house.orthanc.asked) == len({(method, path) for method, path, _ in house.orthanc.asked}) == 12
@@ -130,7 +139,7 @@ def test_verdicts_do_not_fill_the_memory() -> None:
     async def many() -> None:
         bob = house.door.credentials(BOB)
         for number in range(10_500):
-            await house.door.admit("GET", Resource(Kind.WORKITEM, f"1.{number}"), bob, "")
+            await house.door.admit("GET", Resource(ResourceKind.WORKITEM, f"1.{number}"), bob, "")
 
     asyncio.run(many())
     assert len(house.door._verdicts) <= 10_000
@@ -140,9 +149,9 @@ AE_TITLES = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_s
 UIDS = st.from_regex(r"[1-9][0-9]{0,5}(\.[1-9][0-9]{0,5}){1,5}", fullmatch=True)
 
 
-@given(kind=st.sampled_from(Kind), uid=UIDS, ae=AE_TITLES)
+@given(kind=st.sampled_from(ResourceKind), uid=UIDS, ae=AE_TITLES)
 def test_the_path_that_orthanc_is_asked_about_names_the_very_resource_that_is_acted_on(
-    kind: Kind, uid: str, ae: str
+    kind: ResourceKind, uid: str, ae: str
 ) -> None:
     try:
         title = valid_ae_title(ae)
@@ -150,14 +159,19 @@ def test_the_path_that_orthanc_is_asked_about_names_the_very_resource_that_is_ac
         return
     named = kind.value
     resource = Resource(kind, uid if "{workitem}" in named else "", title if "{aetitle}" in named else "")
-    expected = Resource(Kind.WORKITEMS) if kind is Kind.SERVICE else resource
+    expected = Resource(ResourceKind.WORKITEMS) if kind is ResourceKind.SERVICE else resource
     assert resource_of(segments_of(resource.path)) == expected
     assert resource_of(unquote(resource.path).strip("/").split("/")) == expected
 
 
 def test_other_credentials_methods_kinds_and_ae_titles_are_asked_anew() -> None:
     house = House()
-    for resource in (ITEM, ITEMS, Resource(Kind.CONNECTION, "", "A"), Resource(Kind.CONNECTION, "", "B")):
+    for resource in (
+        ITEM,
+        ITEMS,
+        Resource(ResourceKind.CONNECTION, "", "A"),
+        Resource(ResourceKind.CONNECTION, "", "B"),
+    ):
         house.admit(resource)
     house.admit(ITEM, {})
     house.admit(ITEM, method="POST")

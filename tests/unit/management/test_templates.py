@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from orthanc_ups.config import ConfigurationError
-from orthanc_ups.management.templates import Surroundings, read_templates, resolved
+from orthanc_ups.management.templates import TemplateContext, read_templates, resolved
 
 NOW = datetime(2026, 11, 22, 18, 30, 5, 250_000, timezone(timedelta(hours=1)))
-AROUND = Surroundings(NOW, "anna", lambda: "2.25.7")
+AROUND = TemplateContext(NOW, "anna", lambda: "2.25.7")
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from orthanc_ups.monitoring.metrics import (
     METER_READINGS,
     METRICS,
     EndpointFigures,
-    Kind,
+    MetricKind,
     Metrics,
     Sources,
     publisher,
@@ -120,7 +120,7 @@ def test_names_are_those_of_prometheus_and_say_what_they_count() -> None:
     assert len(NAMES) == len(set(NAMES))
     for metric in METRICS:
         assert re.fullmatch(r"ups_[a-z0-9_]+", metric.name)
-        assert metric.name.endswith("_total") == (metric.kind is Kind.COUNTER)
+        assert metric.name.endswith("_total") == (metric.kind is MetricKind.COUNTER)
         assert metric.meaning and not metric.meaning.endswith(".")
 
 
