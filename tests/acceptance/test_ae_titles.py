@@ -23,18 +23,16 @@ GLOBAL = "1.2.840.10008.5.1.4.34.5"
 SUBSCRIBE, UNSUBSCRIBE = 3, 4
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def receiver() -> Iterator[EventReceiver]:
     with EventReceiver("SUB4") as running:
         yield running
 
 
-@pytest.fixture
-def orthanc(suite: str, receiver: EventReceiver) -> Iterator[RealOrthanc]:
+@pytest.fixture(scope="module")
+def orthanc_overrides(receiver: EventReceiver) -> dict[str, Any]:
     modalities = {"a": ["SUB4", "127.0.0.1", receiver.port], "b": ["Sub4", "127.0.0.1", receiver.port]}
-    ups = {"StatusChangeReceivers": ["sub4", "NOBODY"]}
-    with RealOrthanc(suite, {"DicomModalities": modalities, "Ups": ups}) as running:
-        yield running
+    return {"DicomModalities": modalities, "Ups": {"StatusChangeReceivers": ["sub4", "NOBODY"]}}
 
 
 def client_of(orthanc: RealOrthanc) -> WebClient:
@@ -46,7 +44,7 @@ def api(orthanc: RealOrthanc, path: str) -> Any:
 
 
 def subscribers(orthanc: RealOrthanc) -> list[str]:
-    return [one["ae"] for one in api(orthanc, "/subscribers")["subscribers"]]
+    return [subscriber["ae"] for subscriber in api(orthanc, "/subscribers")["subscribers"]]
 
 
 async def _act(orthanc: RealOrthanc, number: int, calling: str, uid: str, *, lock: bool = False) -> int:
@@ -77,7 +75,7 @@ def test_by_whichever_interface_and_spelling_it_is_one_subscriber_told_once(
     client.claim(uid)
     receiver.wait_for(3)  # RESTARTED, and the two changes
     assert receiver.silent_for(1.0)
-    states = [one.information["00741000"]["Value"][0] for one in receiver.reports if one.uid == uid]
+    states = [report.information["00741000"]["Value"][0] for report in receiver.reports if report.uid == uid]
     assert states == ["SCHEDULED", "IN PROGRESS"]
     client.session.close()
 
@@ -96,7 +94,7 @@ def test_requests_carry_the_spelling_of_dicom_modalities_into_the_history(orthan
     client = client_of(orthanc)
     uid = client.create()
     assert client.post(f"/workitems/{uid}/cancelrequest?requester=sub4", {}).status_code == 202
-    who = [one["who"] for one in api(orthanc, f"/workitems/{uid}")["history"]]
+    who = [entry["who"] for entry in api(orthanc, f"/workitems/{uid}")["history"]]
     assert who[-1].startswith("SUB4 ")
     client.session.close()
 
@@ -155,8 +153,8 @@ def test_what_was_stored_under_two_spellings_is_joined_at_the_start(suite: str, 
         assert subscribers(orthanc) == ["viewer"]
         assert api(orthanc, "/subscribers/viewer")["locks"] == 1
         with client.socket("VIEWER", since=0) as socket:
-            told = [next_event(socket) for _ in range(3)]
-        contents = [json.dumps({**event, "00000110": None}, sort_keys=True) for event in told]
+            events = [next_event(socket) for _ in range(3)]
+        contents = [json.dumps({**event, "00000110": None}, sort_keys=True) for event in events]
         assert len(contents) == len(set(contents)), "each event comes once"
         assert other in "".join(contents)
         assert client.delete(f"/workitems/{uid}/subscribers/ViEwEr").status_code == 200

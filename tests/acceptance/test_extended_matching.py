@@ -96,7 +96,7 @@ def test_a_filter_matches_the_same_after_a_restart(orthanc: RealOrthanc) -> None
         codes = element("SQ", {tags.CODE_VALUE: element("SH", '""')})
         keys = {tags.WORKLIST_LABEL: element("LO", label), tags.STATION_NAME: codes}
         assert scu.subscribe(FILTERED, "KNOWN", filter=keys).code == 0
-    orthanc.stop()
+    orthanc.kill()
     orthanc.start()
     http = web(orthanc)
     with http.socket("UNASSIGNED") as unassigned, http.socket("KNOWN") as known:

@@ -15,6 +15,8 @@ import requests
 
 from tests.support.orthanc import CHECKOUT, RealOrthanc
 
+pytestmark = pytest.mark.one_suite("README starts one version")
+
 README = (CHECKOUT / "README.md").read_text()
 EXPECTED = [201, 200, 201, 200, 200, 200, 200]
 

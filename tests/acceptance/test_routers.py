@@ -55,7 +55,7 @@ def test_a_router_that_deletes_everything_is_named_and_gets_no_more_shelves(
         assert client(orthanc).get("/workitems").status_code == 503
         assert last_change(orthanc) == before
         orthanc.configuration["LuaScripts"] = []
-        orthanc.stop()
+        orthanc.kill()
         orthanc.start()
         assert client(orthanc).create()
     finally:
@@ -94,6 +94,6 @@ def test_a_script_that_deletes_the_running_worklist_again_and_again_is_named_and
         assert RECOGNIZED in refusal.text
         assert orthanc.log_text().count("Nothing can be stored any more") == 1
         assert orthanc.health() == 503
-        orthanc.stop()
+        orthanc.kill()
         orthanc.start()
         client(orthanc).claim(uid)

@@ -9,6 +9,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 import requests
 
 from orthanc_ups.codecs import dicom_json
@@ -19,6 +20,10 @@ from tests.support.ports import is_listening
 from tests.support.postgresql import PostgreSql
 from tests.support.waiting import wait_until
 from tests.support.workitems import minimal, uid
+
+pytestmark = pytest.mark.one_suite(
+    "the mark of the node is ours; the contract tests hold its compare-and-set on each suite"
+)
 
 WAITS = "as another node holds the worklist on this database"
 

@@ -25,6 +25,7 @@ from tests.support.workitems import minimal
 
 MANY = 1020
 HELD = 2.0  # seconds
+OUR_SOCKETS = pytest.mark.one_suite("who accepts connections is ours")
 MODALITIES = {"DicomModalities": {"scu": ["SCU", "127.0.0.1", 104]}}
 
 
@@ -71,6 +72,7 @@ def _serves(orthanc: RealOrthanc) -> bool:
     return False
 
 
+@OUR_SOCKETS
 @pytest.mark.parametrize("target", ["HTTP", "DIMSE"])
 def test_a_stranger_who_takes_a_thousand_descriptors_stops_nothing(suite: str, target: str) -> None:
     """Soft and hard limit 1,024: the connections are refused beyond what Orthanc can spare."""
@@ -95,6 +97,7 @@ def test_a_stranger_who_takes_a_thousand_descriptors_stops_nothing(suite: str, t
         assert orthanc.stop() == 0
 
 
+@OUR_SOCKETS
 def test_with_a_higher_hard_limit_everybody_is_served_meanwhile(suite: str) -> None:
     """Soft limit 1,024: it is raised for our connections, whose descriptors leave the low ones to Orthanc."""
     with _tight(suite, "1024:8192") as orthanc, _silent_connections(orthanc.ups_http_port) as silent:
@@ -103,6 +106,7 @@ def test_with_a_higher_hard_limit_everybody_is_served_meanwhile(suite: str) -> N
         assert "too many connections" not in orthanc.log_text()
 
 
+@OUR_SOCKETS
 def test_a_process_without_any_descriptor_goes_on_once_it_has_some(suite: str) -> None:
     """A limit so low that Orthanc and the plugin together reach it: a failed look at /proc is no stop."""
     with _tight(suite, "1024:1024") as orthanc:
@@ -116,6 +120,7 @@ def test_a_process_without_any_descriptor_goes_on_once_it_has_some(suite: str) -
         assert orthanc.log_text().count("cannot accept connections now") == 1
 
 
+@OUR_SOCKETS
 def test_the_health_says_what_the_service_can_do(suite: str) -> None:
     """From the start, before the DIMSE port is open, until the database is gone."""
     with RealOrthanc(suite, {"AuthenticationEnabled": True, "RegisteredUsers": {"a": "b"}}) as orthanc:

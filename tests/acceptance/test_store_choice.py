@@ -97,8 +97,8 @@ def test_a_worklist_in_the_key_value_store_survives_kill_and_stop(key_value_suit
 def test_a_worklist_moves_with_the_choice_there_and_back(key_value_suite: str) -> None:
     with RealOrthanc(key_value_suite, with_store("metadata")) as orthanc:
         uids = fill(orthanc)
-        for store in ("key-value", "metadata", "key-value"):
-            orthanc.stop()
+        for store in ("key-value", "metadata"):
+            orthanc.kill()
             orthanc.configuration["Ups"]["Store"] = store
             orthanc.start()
             holds(orthanc, uids)
@@ -106,11 +106,12 @@ def test_a_worklist_moves_with_the_choice_there_and_back(key_value_suite: str) -
             assert f"to {store}" in orthanc.log_text()
 
 
-def test_a_move_that_is_killed_is_finished_at_the_next_start(key_value_suite: str) -> None:
+@pytest.mark.parametrize("kills", [2, pytest.param(12, marks=pytest.mark.torture)])
+def test_a_move_that_is_killed_is_finished_at_the_next_start(key_value_suite: str, kills: int) -> None:
     with RealOrthanc(key_value_suite, with_store("metadata")) as orthanc:
         uids = fill(orthanc, 60)
-        for number in range(6):
-            orthanc.stop()
+        for number in range(kills):
+            orthanc.kill()
             orthanc.configuration["Ups"]["Store"] = ("key-value", "metadata")[number % 2]
             orthanc.log.write_bytes(b"")
             orthanc.launch()
@@ -147,17 +148,17 @@ def test_what_was_deleted_is_made_good_on_the_way_to_key_value(key_value_suite: 
     """Choosing the key-value store is the cure for a router that deletes the pseudo patient."""
     with RealOrthanc(key_value_suite, with_store("metadata")) as orthanc:
         uids = fill(orthanc)
-        orthanc.stop()
+        orthanc.kill()
         orthanc.configuration["Ups"] |= {"Enable": False}
         orthanc.start()
         requests.delete(f"{orthanc.base_url}/patients/{shelves.PATIENT}", timeout=30).raise_for_status()
-        orthanc.stop()
+        orthanc.kill()
         orthanc.configuration["Ups"] |= {"Enable": True, "Store": "key-value"}
         for _ in range(2):
             orthanc.start()
             holds(orthanc, uids)
             assert not pseudo_patient_is_there(orthanc)
-            orthanc.stop()
+            orthanc.kill()
 
 
 SCRIPT = """
@@ -185,10 +186,10 @@ orthanc.RegisterRestCallback("/put-back", put_back)
 
 def by_another_script(orthanc: RealOrthanc, script: Path, path: str) -> None:
     ours, orthanc.configuration["PythonScript"] = orthanc.configuration["PythonScript"], str(script)
-    orthanc.stop()
+    orthanc.kill()
     orthanc.start()
     assert get_text(orthanc, path) == "done"
-    orthanc.stop()
+    orthanc.kill()
     orthanc.configuration["PythonScript"] = ours
 
 
@@ -214,8 +215,8 @@ def test_of_two_worklists_the_chosen_one_is_used_and_auto_asks_which(
         wait_until(
             lambda: 'set "Ups.Store" to "key-value" or "metadata"' in orthanc.log_text(), "auto asks", 30
         )
-        for store in ("metadata", "key-value", "metadata"):
-            orthanc.stop()
+        for store in ("metadata", "key-value"):
+            orthanc.kill()
             orthanc.configuration["Ups"]["Store"] = store
             orthanc.start()
             assert f"the one in its {store} is used" in orthanc.log_text()

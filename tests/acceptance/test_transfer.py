@@ -145,7 +145,7 @@ def test_a_worklist_moves_with_everything_that_belongs_to_it(house: House) -> No
     assert again.returncode == 3 and "conflict" in again.stdout, "the completed one has another content now"
     assert f"workitems {moved}" in again.stdout
     now = {uid: client.retrieve(uid) for uid in kept}
-    target.stop()
+    target.kill()
     target.start()
     assert {uid: client.retrieve(uid) for uid in kept} == now
 

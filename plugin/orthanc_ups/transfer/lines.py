@@ -343,6 +343,10 @@ def _why(line: bytes, error: Exception) -> str:
             else "is missing"
         )
         return f'"kind" {state}'
+    if content["kind"] == "header" and "product" in content and "format" in content:
+        foreign = _foreign(content["product"], content["format"])
+        if foreign:
+            return foreign  # its fields may well be others
     try:
         check(kinds[content["kind"]], content)
     except WrongKeys as wrong:
@@ -350,13 +354,19 @@ def _why(line: bytes, error: Exception) -> str:
     return str(error)
 
 
+def _foreign(product: object, format: object) -> str:
+    """Why this version cannot read an export of this product and format; "" if it can."""
+    if product != PRODUCT:
+        return f"this is not an export of {PRODUCT}"
+    if format != FORMAT:
+        return f"the format is {format}, expected {FORMAT}: the export is of another version of {PRODUCT}"
+    return ""
+
+
 def _head(line: HeaderLine) -> Head:
-    if line.product != PRODUCT:
-        raise NotALine(f"this is not an export of {PRODUCT}")
-    if line.format != FORMAT:
-        raise NotALine(
-            f"the format is {line.format}, expected {FORMAT}: the export is of another version of {PRODUCT}"
-        )
+    foreign = _foreign(line.product, line.format)
+    if foreign:
+        raise NotALine(foreign)
     return Head(line.identity, line.next_sequence, line.next_creation, line.at, line.counts)
 
 

@@ -126,6 +126,10 @@ WRONG: dict[str, tuple[Any, str]] = {
     "unknown kind": ({"kind": "patient"}, "\"kind\" is 'patient', expected one of header, subscriber"),
     "another product": ({**_HEAD, "product": "x"}, "this is not an export of orthanc-ups"),
     "a newer format": ({**_HEAD, "format": FORMAT + 1}, f"the format is {FORMAT + 1}, expected {FORMAT}"),
+    "a newer format with other fields": (
+        {"kind": "header", "product": _HEAD["product"], "format": FORMAT + 1},
+        f"the format is {FORMAT + 1}, expected {FORMAT}",
+    ),
     "no format": (without(_HEAD, "format"), '"format" is missing'),
     "a number as text": (
         {**_HEAD, "next_sequence": "7"},
