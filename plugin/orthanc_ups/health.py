@@ -14,6 +14,7 @@ class ServiceState(Enum):
     STARTING = "starting"
     OPEN = "open"
     STANDBY = "standby"
+    LEADERLESS = "no leader"
     STORE_SILENT = "store silent"
     FAILED = "failed"
     STOPPING = "stopping"
@@ -54,6 +55,7 @@ _SENTENCES = {
     ServiceState.STARTING: "the UPS service is not open yet",
     ServiceState.OPEN: "the UPS service is open",
     ServiceState.STANDBY: "the UPS service is on standby",
+    ServiceState.LEADERLESS: "no node keeps the worklist now",
     ServiceState.STORE_SILENT: "nothing can be stored now",
     ServiceState.FAILED: "the UPS service cannot start",
     ServiceState.STOPPING: "the UPS service is being stopped",
@@ -67,6 +69,8 @@ class Health:
         self._state = ServiceState.STARTING
         self._reason = ""
         self._trouble: Callable[[], str] = str
+        self._leader: Callable[[], str] | None = None
+        self._has_leader: Callable[[], bool] | None = None
         self.role = Role.ALONE
 
     def starting(self) -> None:
@@ -81,6 +85,12 @@ class Health:
     def stands_by(self, reason: str) -> None:
         """Another Orthanc on the same database keeps the worklist; ``reason`` names it."""
         self._state, self._reason, self.role = ServiceState.STANDBY, reason, Role.STANDBY
+        self._leader, self._has_leader = None, None
+
+    def follows(self, leader: Callable[[], str], has_leader: Callable[[], bool]) -> None:
+        """Another Orthanc leads, as ``leader`` says in words, and this one passes requests on to it."""
+        self._state, self.role = ServiceState.STANDBY, Role.STANDBY
+        self._leader, self._has_leader = leader, has_leader
 
     def leads(self) -> None:
         """Of several Orthancs on one database this one keeps the worklist, which it opens now."""
@@ -100,6 +110,9 @@ class Health:
 
     def report(self) -> HealthReport:
         """How it is now."""
+        if self._state is ServiceState.STANDBY and self._leader is not None and self._has_leader is not None:
+            state = ServiceState.STANDBY if self._has_leader() else ServiceState.LEADERLESS
+            return HealthReport(state, self.role, self._leader())
         trouble = self._trouble() if self._state is ServiceState.OPEN else ""
         if trouble:
             return HealthReport(ServiceState.STORE_SILENT, self.role, trouble)

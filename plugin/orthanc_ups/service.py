@@ -153,8 +153,10 @@ class UpsService:
 
     # --- start ---
 
-    async def start(self) -> None:
+    async def start(self, *, restarted: bool = True) -> None:
         """Read everything in, resume what waits, and tell that the SCP has restarted.
+
+        It has not (``restarted`` False) if the worklist was open until now on another node.
 
         Raises StoreUnavailable; then it may be called again.
         """
@@ -168,7 +170,8 @@ class UpsService:
             raise StoreUnavailable(f"the projection failed: {error}", certain=True) from error
         self._started = True
         self.shelves_deleted()  # perhaps, since they were read
-        self._announce("RESTARTED")
+        if restarted:
+            self._announce("RESTARTED")
         self._again_and_again(self._reserve_ahead, _RESERVATION_EVERY)
         self._again_and_again(self._look_after_everything, _RETENTION_EVERY)
         self._again_and_again(self._retention.run_once, _RETENTION_EVERY)
@@ -274,13 +277,19 @@ class UpsService:
 
     # --- stop ---
 
-    async def stop(self, farewell: float = _FAREWELL, last_commands: float = _LAST_COMMANDS) -> None:
-        """Let running commands end, say GOING DOWN, and store the cursors. Both within so many seconds."""
+    async def stop(
+        self, farewell: float = _FAREWELL, last_commands: float = _LAST_COMMANDS, *, goes_down: bool = True
+    ) -> None:
+        """Let running commands end, say GOING DOWN, and store the cursors. Both within so many seconds.
+
+        Nobody is told if the worklist goes on, on another node (``goes_down`` False).
+        """
         self._stopping = True
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.worklist.close(last_commands)
-        await self.delivery.going_down(self._status_event("GOING DOWN", self._order.next), farewell)
+        farewell_event = self._status_event("GOING DOWN", self._order.next) if goes_down else None
+        await self.delivery.going_down(farewell_event, farewell)
         self.projection.close()
         self.copy.close()

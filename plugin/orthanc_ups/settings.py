@@ -236,6 +236,11 @@ class Surroundings:
         return self.index_directory or self.storage_directory
 
     @property
+    def shares_postgresql(self) -> bool:
+        """Whether other Orthancs may work on the same index in PostgreSQL."""
+        return self.postgresql_index and not self.postgresql_lock
+
+    @property
     def shares_database(self) -> bool:
         """Whether other Orthancs may work on the same index."""
         indexes = (

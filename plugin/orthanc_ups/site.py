@@ -7,12 +7,14 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, Unpack
+from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack
 
 import aiohttp
 
+from . import __version__
 from .codecs import event_json
 from .core.ae_titles import AeTitles
 from .core.pauses import growing
@@ -25,9 +27,11 @@ from .dicomweb.http_service import HttpParts, HttpService
 from .dicomweb.origins import Origins
 from .dicomweb.orthanc_port import OrthancRoutes
 from .dicomweb.orthanc_requests import OrthancRequests, send
+from .dicomweb.request import WebHandler, WebRequest
+from .dicomweb.response import WebResponse
 from .dicomweb.rights import Rights
 from .dicomweb.ups_rs import UpsRs
-from .dicomweb.websocket import WebSocketSessions
+from .dicomweb.websocket import NotificationSessions, WebSocketSessions
 from .dicomweb.websocket_channel import WebSocketChannel
 from .dimse import tls as dimse_tls
 from .dimse.data_sets import Codec
@@ -37,6 +41,7 @@ from .dimse.scu import DimseChannel
 from .dimse.services import Services
 from .health import Health
 from .management import operating
+from .management.api import ManagementApi
 from .management.explorer_files import serve
 from .management.pages import OrthancAdmission, OrthancPages
 from .management.templates import late_policy, read_templates
@@ -80,6 +85,10 @@ from .webhook import subscriptions as webhook_subscriptions
 from .webhook.channel import WebhookChannel, webhook_channels
 from .worklist.late_watch import LateWatch
 
+if TYPE_CHECKING:
+    from .cluster.member import Cluster
+
+_T = TypeVar("_T")
 _log = logging.getLogger("orthanc_ups")
 _FIRST_PAUSE: Final = 0.2
 _LONGEST_PAUSE: Final = 10.0
@@ -127,6 +136,7 @@ class Site:
         self._settings = settings
         self._surroundings = surroundings
         self._loopback = Loopback.of(surroundings, authorization)
+        self._token, self._uploads = authorization, uploads
         self._metadata = OrthancEntries(self._loopback, uploads)
         self._key_value = KeyValueEntries(key_values) if key_values is not None else None
         self._entries: StoreEntries
@@ -143,6 +153,8 @@ class Site:
         self._warnings: list[str] = []
         self._performed_steps: PerformedStepService | None = None
         self._mark: NodeMark | None = None
+        self._shared: SharedParts | None = None
+        self._continues = False
         self.service: UpsService | None = None
         self._automation: Automation | None = None
 
@@ -225,66 +237,159 @@ class Site:
         self._origins = Origins(self._settings.allowed_origins)
 
     async def _open(self, http: HttpPort, listening: Awaitable[None]) -> None:
-        if self._surroundings.shares_database:
+        if self._surroundings.shares_postgresql and await self._joined():
+            await self._share(http, listening)
+        elif self._surroundings.shares_database:
             await self._take_turns(http, listening)
         else:
             self._node.add(self._close_worklist)
             await self._open_worklist(http, listening)
 
+    async def _open_mark(self, *, leased: bool = False) -> NodeMark:
+        await self._patiently("Orthanc's metadata", self._metadata.open)
+        if self._mark is None:
+            self._node_file = NodeFile(f"{self._projection_file()}.node")
+            node = replace(self._node_file.node, leased=leased)
+            self._mark = NodeMark(self._metadata, node, SystemClock(), self.health.stands_by)
+        self._node.add(self._mark.release)
+        return self._mark
+
+    # --- several nodes on PostgreSQL: one leads, the others pass on to it what they are asked ---
+
+    async def _joined(self) -> bool:
+        """Join the nodes on this PostgreSQL; False if that cannot be, and the log says why."""
+        from .cluster.member import CannotShare, Cluster  # a single Orthanc loads nothing of it
+
+        codec = Codec(self._settings, self._surroundings)
+        share = self._descriptors.share()
+        self._continues = False
+
+        async def join() -> None:
+            known = await operating.operating_facts(self._loopback)
+            about = {"name": known.name, "version": __version__, "orthanc": known.version}
+            cluster = await Cluster.joined(self._settings, self._surroundings, about, share, self._refusals)
+            server = self._dimse_server(cluster.services(self._policy, self._refusals), codec, cluster.seen)
+            self._shared = SharedParts(cluster, server, codec)
+
+        try:
+            await self._patiently("the lease of the worklist", join)
+        except CannotShare as error:
+            _log.error("This node cannot share the worklist with others, it can only take turns: %s", error)
+            return False
+        return True
+
+    async def _share(self, http: HttpPort, listening: Awaitable[None]) -> None:
+        assert self._shared is not None
+        cluster, server = self._shared.cluster, self._shared.server
+        self._node.add(cluster.close)
+        mark = await self._open_mark(leased=True)
+        self._node.add(self._close_worklist)
+        self._node.add(server.stop)
+        self._stand_by()
+        await asyncio.gather(self._patiently("the DIMSE port", server.start), listening)
+        while True:
+            leadership = await cluster.elected()
+            _log.warning("This node leads the worklist now (epoch %d)", leadership.epoch)
+            self.health.leads()
+            self._continues = leadership.continues
+            loopback = cluster.loopback(self._surroundings, self._token, leadership.epoch)
+            self._worklist.add(loopback.close)
+            self._metadata = OrthancEntries(loopback, self._uploads)
+            reason = await self._lead(
+                self._open_with_mark(mark, self._metadata, http, listening), cluster.until_lost()
+            )
+            self._continues = True
+            self.health.stands_by(reason)
+            _log.warning("This node does not lead the worklist any more: %s", reason)
+            await self._close_worklist()
+            self._stand_by()
+
+    async def _open_with_mark(
+        self, mark: NodeMark, entries: OrthancEntries, http: HttpPort, listening: Awaitable[None]
+    ) -> None:
+        """Also those who can only take turns must see that this node keeps the worklist."""
+        mark.write_to(entries)
+        await self._patiently("the worklist", mark.acquire)
+        self._worklist.begin(self._keep_mark(mark))
+        await self._open_worklist(http, listening)
+
+    async def _keep_mark(self, mark: NodeMark) -> None:
+        assert self._shared is not None
+        await mark.keep()
+        self._shared.cluster.lose("a node that does not know the lease has taken the worklist over")
+
+    def _stand_by(self) -> None:
+        assert self._shared is not None
+        cluster = self._shared.cluster
+        facts = self._settings.aet or self._surroundings.dicom_aet
+        admission = OrthancAdmission(self._authorization)
+        self._serve(
+            cluster.ups_rs(),
+            cluster.sessions_of_leader(),
+            cluster.api(facts, self._rights, self._origins, admission).answer,
+        )
+        self._shared.server.serve(cluster.services(self._policy, self._refusals))
+        self._modalities.moved = cluster.seen
+        self.health.follows(cluster.leader_in_words, lambda: cluster.has_leader)
+
+    def _goes_down(self) -> bool:
+        """False if the worklist goes on, on another node."""
+        return self._shared is None or not self._shared.cluster.goes_on
+
+    # --- several nodes otherwise ---
+
     async def _take_turns(self, http: HttpPort, listening: Awaitable[None]) -> None:
         """Of several Orthancs on one database only one may keep the worklist: wait until it is this one, again and
         again.
         """
-        await self._patiently("Orthanc's metadata", self._metadata.open)
-        if self._mark is None:
-            self._node_file = NodeFile(f"{self._projection_file()}.node")
-            node = self._node_file.node
-            self._mark = NodeMark(self._metadata, node, SystemClock(), self.health.stands_by)
-        self._node.add(self._mark.release)
+        mark = await self._open_mark()
         self._node.add(self._close_worklist)
         while True:
-            await self._patiently("the worklist", self._mark.acquire)
+            await self._patiently("the worklist", mark.acquire)
             self.health.leads()
-            await self._lead(self._open_worklist(http, listening), self._mark.keep())
+            await self._lead(self._open_worklist(http, listening), mark.keep())
             self.health.stands_by("another node has taken the worklist over")
             self._metadata.refused_because = "another node holds the worklist"
             await self._close_worklist()
             self._metadata.refused_because = ""
 
-    async def _lead(self, opening: Coroutine[Any, Any, None], leading: Coroutine[Any, Any, None]) -> None:
+    async def _lead(self, opening: Coroutine[Any, Any, None], leading: Coroutine[Any, Any, _T]) -> _T:
         """Open the worklist and keep it while ``leading`` lasts. Raises what keeps it from being opened."""
-        tasks = [asyncio.ensure_future(leading), asyncio.ensure_future(opening)]
+        lasting, begun = asyncio.ensure_future(leading), asyncio.ensure_future(opening)
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            if tasks[1] in done:
-                tasks[1].result()
-            await tasks[0]
+            done, _ = await asyncio.wait((lasting, begun), return_when=asyncio.FIRST_COMPLETED)
+            if begun in done:
+                begun.result()
+            return await lasting
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            lasting.cancel()
+            begun.cancel()
+            await asyncio.gather(lasting, begun, return_exceptions=True)
 
     async def _open_worklist(self, http: HttpPort, listening: Awaitable[None]) -> None:
         self._projection = Projection.open(self._projection_file(), timezone=self._zone)
         self._copy = EntriesCopy(path_beside(self._projection.path))
+        self._worklist.add(self._close_files)
         await self._patiently("the store of the worklist", self._open_store)
-        codec = Codec(self._settings, self._surroundings)
+        codec = self._shared.codec if self._shared else Codec(self._settings, self._surroundings)
         dimse = self._dimse_channel(codec, self._resolver)
         sockets = WebSocketChannel(self._settings)
-        service = self._service((dimse, sockets, *self._webhooks()))
-        await self._patiently("the worklist", service.start)
+        channels: tuple[Channel, ...] = (dimse, sockets, *self._webhooks())
+        service = self._service(self._shared.cluster.fenced(channels) if self._shared else channels)
+        await self._patiently("the worklist", lambda: service.start(restarted=not self._continues))
         self.service = service
         collector.settle()
-        self._worklist.add(service.stop)
+        self._worklist.add(lambda: service.stop(goes_down=self._goes_down()))
         await webhook_subscriptions.subscribe(
             service.worklist, service.subscriptions, self._settings.webhooks, self._titles
         )
         self._performed_steps = self._performed_step_service(service)
         self._tell_of_unknown_receivers()
         self._modalities.moved = self._seen
-        web = self._http_service(service, sockets)
-        server = self._dimse_server(service, codec)
-        self._worklist.add(server.stop)
+        services = self._services(service)
+        server = self._shared.server if self._shared else self._dimse_server(services, codec, self._seen)
+        if self._shared is None:
+            self._worklist.add(server.stop)
         watch = StoreWatch(service, self._read_of_the_store)
         self._worklist.keep(watch.run)
         policy = late_policy(self._settings, read_templates(self._settings.templates))
@@ -292,12 +397,17 @@ class Site:
         self._tell(service, Interfaces(server, dimse, http, self.health, sockets, self._rules_waiting), late)
         self._check_outputs(service)
         await self._open_rules(service)
-        await self._open_pages(service, dimse, late)
+        api = await self._api(service, dimse, late)
         if self._worklists is not None:
             await self._open_worklists(service, self._worklists)
-        http.serve(web.answer)
+        self._serve(self._ups_rs(service), self._sessions(service, sockets), api.answer)
+        if self._shared is not None:
+            parts = self._ups_rs(service), api.answer, self._sessions(service, sockets), services, codec
+            self._shared.cluster.serve(*parts, self._seen)
+            server.serve(services)
         self.health.opened(lambda: watch.trouble or "; ".join(self._disk_space.warnings()))
-        await asyncio.gather(self._patiently("the DIMSE port", server.start), listening)
+        if self._shared is None:
+            await asyncio.gather(self._patiently("the DIMSE port", server.start), listening)
         # At the level at which Orthanc tells of its own ports: an operator sees it without --verbose.
         _log.warning(
             "Worklist %s is open with %d workitems: DIMSE on port %d, DICOMweb on port %d",
@@ -310,8 +420,15 @@ class Site:
     async def _close_worklist(self) -> None:
         self._routes, self._pages = None, None
         self._http.serve(None)
+        if self._shared is not None:
+            self._shared.cluster.serve_nothing()
         await self._worklist.close()
         self.service = None
+
+    async def _close_files(self) -> None:
+        if self.service is None:  # it was not opened to the end
+            self._projection.close()
+            self._copy.close()
 
     async def _read_of_the_store(self) -> None:
         """Something of Orthanc's database that costs little. Raises StoreUnavailable."""
@@ -412,8 +529,8 @@ class Site:
             lambda: dimse_tls.client_context(self._surroundings),
         )
 
-    def _dimse_server(self, service: UpsService, codec: Codec) -> DimseServer:
-        services = Services(
+    def _services(self, service: UpsService) -> Services:
+        return Services(
             service.worklist,
             self._policy,
             self._seen,
@@ -422,31 +539,42 @@ class Site:
             strict=self._settings.strict,
             further=self._performed_steps.services() if self._performed_steps else {},
         )
+
+    def _dimse_server(self, services: Services, codec: Codec, seen: Callable[[str], object]) -> DimseServer:
         share = self._descriptors.share()
         context, refusals = self._dimse_context, self._refusals
-        return DimseServer(
-            self._settings, self._policy, services, codec, self._seen, share, refusals, context
-        )
+        return DimseServer(self._settings, self._policy, services, codec, seen, share, refusals, context)
 
-    def _http_service(self, service: UpsService, sockets: WebSocketChannel) -> HttpService:
-        authorization, rights = self._authorization, self._rights
-        handler = UpsRs(
+    def _ups_rs(self, service: UpsService) -> UpsRs:
+        return UpsRs(
             service.worklist,
             self._settings,
-            rights,
+            self._rights,
             timezone=self._zone,
-            ignored_parameters=authorization.query_tokens,
+            ignored_parameters=self._authorization.query_tokens,
         )
-        self._routes = OrthancRoutes(
+
+    def _sessions(self, service: UpsService, sockets: WebSocketChannel) -> WebSocketSessions:
+        tokens = self._authorization.query_tokens
+        return WebSocketSessions(sockets, service.delivery.replay, self._listens, tokens)
+
+    def _serve(
+        self,
+        handler: WebHandler,
+        sessions: NotificationSessions,
+        api: Callable[[WebRequest], Awaitable[WebResponse]],
+    ) -> None:
+        """From now on both HTTP ports are answered by these, behind the checks of who calls."""
+        authorization, rights = self._authorization, self._rights
+        routes = OrthancRoutes(
             handler, authorization, rights, self._requests, self._settings, self._surroundings
         )
-        sessions = WebSocketSessions(
-            sockets, service.delivery.replay, self._listens, authorization.query_tokens
-        )
+        self._routes = routes
+        self._pages = OrthancPages(self._requests, api, serve, authorization, routes.service, self._origins)
         parts = HttpParts(handler, sessions, authorization, rights)
-        return HttpService(parts, self._settings, self._surroundings, self._refusals)
+        self._http.serve(HttpService(parts, self._settings, self._surroundings, self._refusals).answer)
 
-    async def _open_pages(self, service: UpsService, dimse: DimseChannel, late: LateWatch) -> None:
+    async def _api(self, service: UpsService, dimse: DimseChannel, late: LateWatch) -> ManagementApi:
         answers = await operating.operating_facts(self._loopback)
         fixed = operating.facts(self._settings, self._surroundings, answers)
         api, activity = operating.management(
@@ -464,10 +592,7 @@ class Site:
             self._performed_steps.steps if self._performed_steps else None,
         )
         self._worklist.keep(activity.run)
-        assert self._routes is not None  # opened before the page
-        self._pages = OrthancPages(
-            self._requests, api.answer, serve, self._authorization, self._routes.service, self._origins
-        )
+        return api
 
     def _performed_step_service(self, service: UpsService) -> PerformedStepService | None:
         """MPPS, with what is kept of it; None if it is not enabled."""
@@ -558,6 +683,15 @@ class Site:
         """Open everything after a ``stop``."""
         self.health.starting()
         self._opening = asyncio.ensure_future(self.run())
+
+
+@dataclass(frozen=True, slots=True)
+class SharedParts:
+    """What a node has for as long as it runs if it shares the worklist with others."""
+
+    cluster: Cluster
+    server: DimseServer
+    codec: Codec
 
 
 class Opened:

@@ -151,6 +151,7 @@ class LeaseKeeper:
         self._keeping: asyncio.Task[None] | None = None
         self._wake: asyncio.Event | None = None
         self._last_life = 0.0
+        self._quiet = 0.0
         self._handed_over = False
         self.more: Callable[[], Mapping[str, Any]] = dict
 
@@ -170,6 +171,11 @@ class LeaseKeeper:
     def remaining(self) -> float:
         """Seconds of our lease."""
         return max(0.0, self._valid_until - clock()) if self._epoch else 0.0
+
+    @property
+    def is_fresh(self) -> bool:
+        """True if the lease was seen to be renewed in time."""
+        return not self.trouble and self._quiet < 2 * LEASE
 
     @property
     def since(self) -> str:

@@ -19,20 +19,19 @@ from .callers import Caller, Callers
 from .origins import Origins, foreign
 from .parameters import REQUESTER, Parameters
 from .refusals import refusal
-from .request import WebRequest, segments_of
+from .request import WebHandler, WebRequest, segments_of
 from .resources import Resource, ResourceKind, ae_title, check_uid, resource_of
 from .response import HttpProblem, WebResponse
 from .rights import Rights
-from .ups_rs import UpsRs
-from .websocket import WebSocketSessions
+from .websocket import NotificationSessions
 
 
 @dataclass(frozen=True, slots=True)
 class HttpParts:
     """What stands behind the listener."""
 
-    handler: UpsRs
-    sessions: WebSocketSessions
+    handler: WebHandler
+    sessions: NotificationSessions
     authorization: Authorization
     rights: Rights
 

@@ -30,11 +30,10 @@ from .authorization import Authorization
 from .origins import Origins
 from .orthanc_requests import ORTHANCS_PORT, OrthancRequests, query_of
 from .refusals import refusal
-from .request import WebRequest
+from .request import WebHandler, WebRequest
 from .resources import Resource, check_uid, resource_of
 from .response import HttpProblem, WebResponse
 from .rights import Rights
-from .ups_rs import UpsRs
 
 _QUERY_HEADER: Final = "x-ups-query"
 _METHOD_HEADER: Final = "x-ups-method"
@@ -48,7 +47,7 @@ class OrthancRoutes:
 
     def __init__(
         self,
-        handler: UpsRs,
+        handler: WebHandler,
         authorization: Authorization,
         rights: Rights,
         requests: OrthancRequests,

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 from urllib.parse import unquote_to_bytes
 
 from .resources import Resource
-from .response import HttpProblem
+from .response import HttpProblem, WebResponse
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class WebRequest:
         user: the authenticated user, if the host knows one.
         resource: what the path names, if the host had to find out.
         drops_queries: True if the host drops the query of a POST, PUT or DELETE; what stands in its place is `query`.
+        admitted: True if another node has asked its Orthanc whether the caller may do this.
     """
 
     method: str
@@ -38,10 +40,19 @@ class WebRequest:
     user: str | None = None
     resource: Resource | None = None
     drops_queries: bool = False
+    admitted: bool = False
 
     def segments(self) -> list[str]:
         """The parts of the path, percent-decoded; a slash at the end does not count. Raises HttpProblem 400."""
         return segments_of(self.path)
+
+
+class WebHandler(Protocol):
+    """Answers requests of UPS-RS to which the caller was admitted."""
+
+    async def answer(self, request: WebRequest) -> WebResponse:
+        """Answer a request. Never raises."""
+        ...
 
 
 def segments_of(path: str) -> list[str]:

@@ -8,7 +8,7 @@ import contextlib
 import logging
 import re
 from collections.abc import AsyncIterator, Callable, Collection
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from aiohttp import WSMsgType
 from aiohttp.web import BaseRequest, StreamResponse, WebSocketResponse
@@ -22,7 +22,8 @@ from .websocket_channel import WebSocketChannel
 from .websocket_connection import Connection
 
 _log = logging.getLogger("orthanc_ups.dicomweb.web_socket")
-_LARGEST_MESSAGE: Final = 64 * 1024  # bytes; agents have nothing to say here
+LARGEST_MESSAGE: Final = 64 * 1024
+"""Bytes; agents have nothing to say here."""
 _INTERNAL_ERROR: Final = 1011
 _GOODBYE: Final = 2.0  # seconds
 _VERSION: Final = "13"
@@ -30,6 +31,16 @@ _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 Replay: TypeAlias = Callable[[str, int], AsyncIterator[list[Event]]]
 """Every kept event for an AE behind a sequence, in order, up to those released by now."""
 _ENDS: Final = (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR)
+
+
+class NotificationSessions(Protocol):
+    """Serves notification connections."""
+
+    async def serve(
+        self, request: BaseRequest, receiving_ae: str, query: str, service: str
+    ) -> StreamResponse:
+        """Shake hands and stay until the socket is closed. Raises HttpProblem."""
+        ...
 
 
 class WebSocketSessions:
@@ -68,10 +79,10 @@ class WebSocketSessions:
         parameters = Parameters.of(query)
         since = parameters.count("since")
         socket = WebSocketResponse(
-            protocols=_offered(request)[:1],
+            protocols=offered(request)[:1],
             autoping=False,
             compress=False,
-            max_msg_size=_LARGEST_MESSAGE,
+            max_msg_size=LARGEST_MESSAGE,
             timeout=_GOODBYE,
         )
         socket.headers["Server"] = SERVER
@@ -116,7 +127,8 @@ class WebSocketSessions:
             connection.close(_INTERNAL_ERROR, "missed events cannot be read now")
 
 
-def _offered(request: BaseRequest) -> list[str]:
+def offered(request: BaseRequest) -> list[str]:
+    """The subprotocols that a client offers, in its order."""
     names = request.headers.get("Sec-WebSocket-Protocol", "").split(",")
     return [name.strip() for name in names if _TOKEN.fullmatch(name.strip())]
 

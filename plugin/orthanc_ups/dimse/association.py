@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,7 +34,7 @@ from .message import (
     data_pdu,
     fragments,
 )
-from .negotiation import Agreement
+from .negotiation import Agreement, Context
 from .wire import Wire
 
 _log = logging.getLogger("orthanc_ups.dimse")
@@ -102,6 +102,11 @@ class Association:
     def address(self) -> str:
         """The peer's IP address."""
         return self._wire.address
+
+    @property
+    def contexts(self) -> Mapping[int, Context]:
+        """The accepted presentation contexts by their IDs."""
+        return self.agreement.contexts
 
     @property
     def is_open(self) -> bool:

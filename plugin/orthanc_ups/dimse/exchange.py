@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Mapping
+from typing import Final, Protocol
 
 from ..codecs.corrections import Corrections
 from ..core import tags
@@ -13,7 +13,6 @@ from ..core.commands import Requester
 from ..core.dataset import DataSet
 from ..core.outcome import Outcome
 from ..core.statuses import Status, UpsError
-from .association import Association
 from .data_sets import Codec
 from .message import (
     ACTION_TYPE,
@@ -41,6 +40,31 @@ _ABOUT_ATTRIBUTES: Final = frozenset({0x0105, 0x0106, 0x0107, 0x0116, 0x0120, 0x
 """Statuses that come with an Attribute Identifier List (PS3.7 §C.5), and that of a wrong state at creation."""
 
 
+class Requesting(Protocol):
+    """The association that a request came by, as far as it is needed to answer."""
+
+    calling: str
+    called: str
+
+    @property
+    def address(self) -> str:
+        """IP address of the requester."""
+        ...
+
+    @property
+    def contexts(self) -> Mapping[int, Context]:
+        """The accepted presentation contexts by their IDs."""
+        ...
+
+    def is_canceled(self, message: Message) -> bool:
+        """True if C-CANCEL came for a request."""
+        ...
+
+    async def send(self, *messages: Message) -> None:
+        """Send answers. Raises Gone, or OSError, if the requester has left."""
+        ...
+
+
 class Exchange:
     """A request on its association, with what its answers have in common.
 
@@ -49,9 +73,9 @@ class Exchange:
         context: its presentation context.
     """
 
-    def __init__(self, association: Association, message: Message, codec: Codec) -> None:
+    def __init__(self, association: Requesting, message: Message, codec: Codec) -> None:
         self.message = message
-        self.context: Context = association.agreement.contexts[message.context]
+        self.context: Context = association.contexts[message.context]
         self._association = association
         self._codec = codec
 
@@ -64,6 +88,11 @@ class Exchange:
     def address(self) -> str:
         """IP address of the requester."""
         return self._association.address
+
+    @property
+    def called(self) -> str:
+        """AE title that the requester called."""
+        return self._association.called
 
     @property
     def requester(self) -> Requester:
@@ -108,6 +137,10 @@ class Exchange:
         return await self._codec.decoded(self.message.data, self.context.syntax, corrections)
 
     # --- answers ---
+
+    async def send(self, *messages: Message) -> None:
+        """Send answers that are made already."""
+        await self._association.send(*messages)
 
     async def answer(
         self, status: Status, instance: str = "", attributes: DataSet | None = None, comment: str = ""

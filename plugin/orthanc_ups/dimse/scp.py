@@ -79,6 +79,10 @@ class DimseServer:
         self._leaving: set[asyncio.Task[None]] = set()
         self._is_stopped = False
 
+    def serve(self, services: Services) -> None:
+        """From now on requests are answered by these, those on open associations too."""
+        self._services = services
+
     @property
     def associations(self) -> int:
         """How many associations are open."""

@@ -33,7 +33,10 @@ _log = logging.getLogger("orthanc_ups.dimse")
 
 _PENDING: Final = 0xFF00
 _PENDING_KEYS_UNSUPPORTED: Final = 0xFF01
-_CANCELED: Final = 0xFE00
+CANCELED: Final = 0xFE00
+"""Status of a C-FIND that was canceled (PS3.4 Table CC.2.8-2)."""
+PENDING: Final = frozenset({_PENDING, _PENDING_KEYS_UNSUPPORTED})
+"""Statuses behind which more answers follow."""
 _MATCHES_AT_ONCE: Final = 10
 
 _SERVICES: Final[Mapping[str, frozenset[CommandField]]] = MappingProxyType(
@@ -243,7 +246,7 @@ class Services:
             async with contextlib.aclosing(matches):
                 async for chunk in matches:
                     if exchange.is_canceled or not await _sent(exchange, pending, chunk):
-                        return await exchange.end_of_matches(_CANCELED)
+                        return await exchange.end_of_matches(CANCELED)
         return await exchange.end_of_matches(statuses.SUCCESS.code)
 
 

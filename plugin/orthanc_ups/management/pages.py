@@ -31,7 +31,9 @@ class OrthancAdmission:
         self._authorization = authorization
 
     async def admit(self, request: WebRequest, path: str) -> None:
-        """Raise HttpProblem unless Orthanc admits the caller to a path below ``/ups/api``."""
+        """Raise HttpProblem unless Orthanc, or that of another node, admits the caller to a path below ``/ups/api``."""
+        if request.admitted:
+            return
         credentials = self._authorization.credentials(request.headers)
         await self._authorization.admit_to(request.method, API + path, credentials, request.query)
 

@@ -161,7 +161,7 @@ class Router:
     async def answer(self, request: WebRequest) -> WebResponse:
         """Answer a request whose path is below ``/ups/api``."""
         try:
-            content = await self._handled(request)
+            content = await self.handled(request)
         except UpsError as error:
             return refusal(error)
         except HttpProblem as problem:
@@ -175,7 +175,13 @@ class Router:
             return error_response(500, "internal server error; see Orthanc's log", "PROCESSING_FAILURE")
         return content if isinstance(content, WebResponse) else json_response(content)
 
-    async def _handled(self, request: WebRequest) -> Any:
+    async def admitted(self, request: WebRequest) -> tuple[Route, dict[str, str]]:
+        """The route of a request and what stands in its path, if the caller may take it.
+
+        Raises:
+            HttpProblem: Orthanc does not admit the caller, or there is no such route.
+            UpsError: ``Ups.Users`` does not name them for it.
+        """
         self._origins.check(request.method, request.headers, request.service)
         route, parameters = self._route(request.method, request.segments())
         if "ae" in parameters:
@@ -183,6 +189,11 @@ class Router:
         if self._admission is not None:
             await self._admission.admit(request, route.filled(parameters))
         permissions.check(self._rights, self._required[route], request.user, parameters)
+        return route, parameters
+
+    async def handled(self, request: WebRequest) -> Any:
+        """What the handler of a request returns. Raises whatever ``answer`` makes answers of."""
+        route, parameters = await self.admitted(request)
         _check_media_type(request, route.media_type)
         content = _content(request) if route.media_type == JSON else {}
         query = dict(parse_qsl(request.headers.get(QUERY_HEADER, request.query), keep_blank_values=True))

@@ -53,12 +53,14 @@ class Node:
     Attributes:
         name: lasts over restarts, so that a node which was killed takes its own mark over at once.
         run: differs for each start.
+        leased: True if it leads by a lease, without which no other leased node would take its mark.
     """
 
     name: str
     host: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)
     run: str = field(default_factory=lambda: uuid.uuid4().hex)
+    leased: bool = False
 
     def __str__(self) -> str:
         return f"{self.host} (process {self.pid})"
@@ -109,6 +111,10 @@ class NodeMark:
         self._rival = ""
         self._holder: Node | None = None
 
+    def write_to(self, entries: Entries) -> None:
+        """From now on the mark goes through these entries."""
+        self._entries, self._version = entries, None
+
     async def acquire(self) -> None:
         """Wait until no other node holds the worklist, and mark it as ours. Raises StoreUnavailable."""
         watched, since = "", 0.0
@@ -147,7 +153,8 @@ class NodeMark:
             if other.run == self._node.run:
                 self._version = entry.version
                 return None
-            if other.name != self._node.name or other.run == self._rival:
+            is_free = other.leased and self._node.leased
+            if not is_free and (other.name != self._node.name or other.run == self._rival):
                 return entry
             if await self._take_over(entry):
                 return None
@@ -169,6 +176,7 @@ class NodeMark:
             "pid": node.pid,
             "run": node.run,
             "renewed": self._renewals,
+            "leased": node.leased,
         }
         return orjson.dumps(content)
 
@@ -221,6 +229,9 @@ class NodeMark:
 def _node_in(entry: Entry) -> Node:
     try:
         content = orjson.loads(entry.document)
-        return Node(str(content["node"]), str(content["host"]), int(content["pid"]), str(content["run"]))
+        leased = bool(content.get("leased", False))
+        return Node(
+            str(content["node"]), str(content["host"]), int(content["pid"]), str(content["run"]), leased
+        )
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
         return Node("?", "a node whose mark cannot be read", 0, "")

@@ -105,7 +105,7 @@ class House:
         self.authorization = Authorization(self.upstream, settings, surroundings, lambda: 0.0)
         door = OrthancRequests(self.thread.submit, settings, surroundings, RefusalLog())
         self.routes = OrthancRoutes(
-            self.handler,  # type: ignore[arg-type]
+            self.handler,
             self.authorization,
             Rights({}, AeTitles()),
             door,

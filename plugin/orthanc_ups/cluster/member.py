@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""A node among those that share the worklist, as the worklist's own loop sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, Final
+
+import psycopg
+
+from ..core.events import Event
+from ..delivery.port import Channel, Unreachable
+from ..dicomweb.origins import Origins
+from ..dicomweb.request import WebHandler
+from ..dicomweb.rights import Rights
+from ..dicomweb.websocket import NotificationSessions
+from ..dimse.data_sets import Codec
+from ..dimse.policy import Policy
+from ..dimse.services import Services
+from ..management.routing import Admission
+from ..orthanc.descriptors import Share
+from ..orthanc.refusal_log import RefusalLog
+from ..settings import Settings, Surroundings
+from .database import CannotShare as CannotShare
+from .database import Database, Session, Sessions, connection_string
+from .envelopes import SEEN
+from .inner_port import Answer, InnerPort, LeaderParts, offer
+from .lease import RENEW_EVERY, Leadership, LeaseKeeper
+from .relay import AnswerLost, NoLeader, Relay, RelayedApi, RelayedServices, RelayedSessions, RelayedUpsRs
+from .rows import FencedLoopback
+
+_log = logging.getLogger("orthanc_ups.cluster")
+_LOCAL: Final = "127.0.0.1"
+_EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 - others come by an address that this machine need not know
+
+
+class Cluster:
+    """Elected or not: ``stand``, then ``elected``, then ``until_lost``, and again. ``close`` at last."""
+
+    def __init__(self, settings: Settings, database: Database, about: Mapping[str, Any]) -> None:
+        """``about``: what other nodes show of this one."""
+        self._settings = settings
+        self._database = database
+        self._loop = asyncio.get_running_loop()
+        self._elected: asyncio.Queue[Leadership] = asyncio.Queue()
+        self._lost = asyncio.Event()
+        self._reason = ""
+        self._offer: dict[str, Any] = {}
+        self.keeper = LeaseKeeper(database, about, self._take, self._lose)
+        self.relay = Relay(lambda: self.keeper.holder)
+        self.sessions = Sessions(database)
+        self.port: InnerPort
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @classmethod
+    async def joined(
+        cls,
+        settings: Settings,
+        surroundings: Surroundings,
+        about: Mapping[str, Any],
+        share: Share,
+        refusals: RefusalLog,
+    ) -> Cluster:
+        """Make what is needed in the database, and open the port for other nodes.
+
+        Raises:
+            CannotShare: a right or a table is not as needed.
+            StoreUnavailable: PostgreSQL does not answer now.
+            OSError: the port cannot be had.
+        """
+        database = Database(connection_string(settings, surroundings), "orthanc-ups")
+        await database.prepare()
+        cluster = cls(settings, database, about)
+        own, named = await cluster._address(), settings.cluster.address
+        cluster.port = InnerPort(settings, _EVERYWHERE if named else own, share, refusals)
+        await cluster.port.start()
+        cluster._offer = offer(cluster.port, named or own)
+        cluster.keeper.start()
+        cluster._begin(cluster._live())
+        return cluster
+
+    async def _address(self) -> str:
+        with contextlib.suppress(psycopg.Error, OSError):
+            async with await self._database.connect() as session:
+                return _own_address(session)
+        return _LOCAL
+
+    async def _live(self) -> None:
+        while True:
+            self.keeper.alive()
+            await asyncio.sleep(RENEW_EVERY)
+
+    async def close(self) -> None:
+        """Give up what is ours; other nodes hear of it."""
+        await self.keeper.close()
+        await self.relay.close()
+        await self.sessions.close()
+        await self.port.stop()
+        for task in list(self._tasks):
+            task.cancel()
+
+    # --- leading ---
+
+    def _take(self, leadership: Leadership) -> None:
+        self._loop.call_soon_threadsafe(self._elected.put_nowait, leadership)
+
+    def _lose(self, epoch: int, reason: str) -> None:
+        self._loop.call_soon_threadsafe(self.lose, reason)
+
+    def lose(self, reason: str) -> None:
+        """Note that this node leads no more, and why."""
+        self._reason = self._reason or reason
+        self._lost.set()
+
+    async def elected(self) -> Leadership:
+        """Stand, and wait until this node leads."""
+        while not self._elected.empty():
+            self._elected.get_nowait()
+        self._reason = ""
+        self._lost.clear()
+        self.keeper.stand(self._offer)
+        return await self._elected.get()
+
+    async def until_lost(self) -> str:
+        """Wait until this node leads no more; returns why."""
+        await self._lost.wait()
+        return self._reason
+
+    async def resign(self) -> None:
+        """Lead no more, so that another node may."""
+        await self.keeper.resign()
+
+    def fenced(self, channels: Sequence[Channel]) -> tuple[Channel, ...]:
+        """The same channels, which carry nothing once this node leads no more."""
+        epoch = self.keeper.epoch
+        return tuple(FencedChannel(channel, self.keeper, epoch) for channel in channels)
+
+    def loopback(self, surroundings: Surroundings, token: str, epoch: int) -> FencedLoopback:
+        """Orthanc's REST API, through which the store writes under this epoch only."""
+        loopback = FencedLoopback.of(surroundings, token)
+        loopback.under(
+            self.sessions,
+            epoch,
+            lambda: self.keeper.leads and self.keeper.epoch == epoch,
+            lambda: self.lose("another node has taken the worklist over"),
+        )
+        return loopback
+
+    def leader_in_words(self) -> str:
+        """Who leads."""
+        holder = self.keeper.holder
+        if not self.has_leader:
+            return self.keeper.trouble or "no node leads"
+        about = holder.about
+        return f"{about.get('name', '?')} on {about.get('host', '?')} (process {about.get('pid', '?')}) leads"
+
+    @property
+    def has_leader(self) -> bool:
+        """True if a node leads, as far as this one can tell."""
+        return bool(self.keeper.holder.run) and self.keeper.is_fresh
+
+    @property
+    def goes_on(self) -> bool:
+        """True if the worklist goes on without this node."""
+        return not self.keeper.leads or self.keeper.others()
+
+    # --- while this node leads: what answers requests of the others ---
+
+    def serve(
+        self,
+        ups_rs: WebHandler,
+        api: Answer,
+        sessions: NotificationSessions,
+        services: Services,
+        codec: Codec,
+        seen: Callable[[str], object],
+    ) -> None:
+        """Answer the other nodes."""
+        self.port.serve(LeaderParts(ups_rs.answer, api, sessions, services, codec, seen))
+
+    def serve_nothing(self) -> None:
+        """Tell the other nodes that this one does not lead."""
+        self.port.serve(None)
+
+    # --- while it does not: what passes requests on ---
+
+    def ups_rs(self) -> RelayedUpsRs:
+        """UPS-RS."""
+        return RelayedUpsRs(self.relay)
+
+    def sessions_of_leader(self) -> RelayedSessions:
+        """Notification connections."""
+        return RelayedSessions(self.relay)
+
+    def api(self, ae_title: str, rights: Rights, origins: Origins, admission: Admission) -> RelayedApi:
+        """The management API."""
+        return RelayedApi(self.relay, ae_title, rights, origins, admission)
+
+    def services(self, policy: Policy, refusals: RefusalLog) -> RelayedServices:
+        """DIMSE."""
+        return RelayedServices(self.relay, policy, refusals)
+
+    def seen(self, ae_title: str) -> None:
+        """An AE shows that it is there; the leader delivers to it what waits."""
+        self._begin(self._tell(ae_title))
+
+    async def _tell(self, ae_title: str) -> None:
+        with contextlib.suppress(NoLeader, AnswerLost):
+            await self.relay.ask(SEEN, ae_title.encode(), safe=True)
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+class FencedChannel:
+    """A channel that is asked by the leader only."""
+
+    def __init__(self, channel: Channel, keeper: LeaseKeeper, epoch: int) -> None:
+        self.name = channel.name
+        self._channel = channel
+        self._keeper = keeper
+        self._epoch = epoch
+
+    def serves(self, receiving_ae: str) -> bool:
+        """As the channel."""
+        return self._channel.serves(receiving_ae)
+
+    async def deliver(self, receiving_ae: str, events: Sequence[Event]) -> int:
+        """As the channel. Raises Unreachable too if this node leads no more."""
+        if not self._keeper.leads or self._keeper.epoch != self._epoch:
+            raise Unreachable("this node does not lead the worklist any more")
+        return await self._channel.deliver(receiving_ae, events)
+
+    async def close(self) -> None:
+        """As the channel."""
+        await self._channel.close()
+
+
+def _own_address(session: Session) -> str:
+    """Where PostgreSQL sees us."""
+    with socket.socket(fileno=socket.dup(session.pgconn.socket)) as own:
+        if own.family not in (socket.AF_INET, socket.AF_INET6):
+            return _LOCAL
+        return str(own.getsockname()[0])

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Several Orthancs on one PostgreSQL that are one worklist."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import requests
+
+from tests.support.orthanc import PYTHON_PLUGIN, RealOrthanc
+from tests.support.ports import is_listening
+from tests.support.postgresql import INDEX_PLUGIN, PostgreSql
+from tests.support.waiting import wait_until
+
+TIMEOUT: Final = 10.0
+
+
+@contextlib.contextmanager
+def nodes(
+    suite: str,
+    folder: Path,
+    database: PostgreSql,
+    count: int = 2,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    one_index: bool = False,
+) -> Iterator[list[RealOrthanc]]:
+    """Orthancs, not started, with one storage folder, and perhaps one ``IndexDirectory``."""
+    with contextlib.ExitStack() as stack:
+        made = []
+        for name in "abcdef"[:count]:
+            (folder / name).mkdir(parents=True)
+            (folder / "index").mkdir(exist_ok=True)
+            configuration = {
+                "Name": name,
+                "StorageDirectory": str(folder / "storage"),
+                "IndexDirectory": str(folder / ("index" if one_index else name)),
+                "PostgreSQL": database.section(),
+                "Plugins": [INDEX_PLUGIN, PYTHON_PLUGIN],
+                **(overrides or {}),
+            }
+            node = RealOrthanc(suite, configuration, folder=folder / name, environment=database.environment())
+            stack.callback(node._end)
+            made.append(node)
+        yield made
+
+
+def health(node: RealOrthanc) -> tuple[str, str]:
+    """State and role as the health route says; ("", "") if nobody answers."""
+    if not node.is_running() or not is_listening(node.ups_http_port):
+        return "", ""
+    try:
+        answer = requests.get(f"http://127.0.0.1:{node.ups_http_port}/ups/health", timeout=5)
+    except requests.RequestException:
+        return "", ""
+    content = answer.json()
+    return str(content["State"]), str(content["Role"])
+
+
+def leads(node: RealOrthanc, within: float) -> None:
+    """Wait until it leads and is open."""
+    wait_until(
+        lambda: health(node) == ("open", "leader"),
+        lambda: f"it leads; {health(node)}\n{node.log_tail()}",
+        within,
+    )
+
+
+def stands_by(node: RealOrthanc, within: float) -> None:
+    """Wait until it passes requests on."""
+    wait_until(
+        lambda: health(node) == ("standby", "standby"),
+        lambda: f"it stands by; {health(node)}\n{node.log_tail()}",
+        within,
+    )
+
+
+def workitems(node: RealOrthanc) -> str:
+    """The workitems' URL on the plugin's own port."""
+    return f"http://127.0.0.1:{node.ups_http_port}/dicom-web/workitems"
