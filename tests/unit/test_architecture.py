@@ -58,6 +58,7 @@ USERS = {
     "pynetdicom": {"dimse/negotiation.py"},
     "aiohttp": {"orthanc", "dicomweb", "webhook", "cluster", "site.py"},
     "psycopg": {"cluster"},
+    "cryptography": {"cluster"},
     "sqlite3": {"projection", "store"},
 }
 FORBIDDEN_IN_CORE = {

@@ -202,7 +202,8 @@ class Cluster:
 
     def services(self, policy: Policy, refusals: RefusalLog) -> RelayedServices:
         """DIMSE."""
-        return RelayedServices(self.relay, policy, refusals)
+        mpps = self._settings.modality_worklist.enable
+        return RelayedServices(self.relay, policy, refusals, performed_steps=mpps)
 
     def seen(self, ae_title: str) -> None:
         """An AE shows that it is there; the leader delivers to it what waits."""

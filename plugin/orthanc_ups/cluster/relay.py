@@ -33,6 +33,7 @@ from ..dimse.policy import Policy
 from ..dimse.services import CANCELED, PENDING, Services
 from ..management.permissions import RIGHTS
 from ..management.routing import Admission, Call, Route, Router
+from ..modality.performed_step_service import services_by
 from ..orthanc.refusal_log import RefusalLog
 from ..worklist.ports import WorklistPort
 from . import envelopes
@@ -342,9 +343,13 @@ async def _passed_on(
 class RelayedServices(Services):
     """DIMSE services of a node that does not lead. C-ECHO is answered here."""
 
-    def __init__(self, relay: Relay, policy: Policy, refusals: RefusalLog) -> None:
+    def __init__(
+        self, relay: Relay, policy: Policy, refusals: RefusalLog, *, performed_steps: bool = False
+    ) -> None:
+        """``performed_steps``: whether MPPS is served."""
         super().__init__(cast("WorklistPort", None), policy, lambda _: None, refusals)
         self._relay = relay
+        self.further = services_by(self._passed) if performed_steps else {}
         self._handlers = {
             field: self._echo if field is CommandField.C_ECHO else self._passed for field in self._handlers
         }

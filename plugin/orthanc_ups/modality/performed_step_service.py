@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
@@ -46,6 +46,15 @@ _ABANDONED: Final = 30 * 86_400.0  # seconds
 _CLASSES: Final = frozenset({PERFORMED_STEP, RETRIEVE})
 
 
+def services_by(serve: Callable[[Exchange], Awaitable[None]]) -> Mapping[str, FurtherService]:
+    """The SOP classes of MPPS, served by a function."""
+    change = frozenset({CommandField.N_CREATE, CommandField.N_SET})
+    return {
+        PERFORMED_STEP: FurtherService(change, frozenset({PERFORMED_STEP}), serve),
+        RETRIEVE: FurtherService(frozenset({CommandField.N_GET}), _CLASSES, serve),
+    }
+
+
 class PerformedStepService:
     """Serves performed procedure steps. Lives on the loop; one request at a time.
 
@@ -70,11 +79,7 @@ class PerformedStepService:
 
     def services(self) -> Mapping[str, FurtherService]:
         """What the DIMSE port announces and serves, by SOP class."""
-        change = frozenset({CommandField.N_CREATE, CommandField.N_SET})
-        return {
-            PERFORMED_STEP: FurtherService(change, frozenset({PERFORMED_STEP}), self.serve),
-            RETRIEVE: FurtherService(frozenset({CommandField.N_GET}), _CLASSES, self.serve),
-        }
+        return services_by(self.serve)
 
     async def serve(self, exchange: Exchange) -> None:
         """Answer a request. Raises UpsError to refuse it."""
