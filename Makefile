@@ -14,7 +14,7 @@ READY := $(VENV)/requirements-dev.installed
 export ORTHANC_UPS_SUITES := $(SUITES)
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint unit acceptance bench torture fetch programs dist lock image pythons fresh clean distclean
+.PHONY: help run demo test lint unit acceptance bench torture fetch programs dist lock image statement pythons fresh clean distclean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
@@ -63,6 +63,9 @@ image: ## build the image (SUITE=forky or trixie; DOCKER=podman)
 	$(DOCKER) build --build-arg SUITE=$(SUITE) --build-arg VERSION=$(VERSION) \
 		--build-arg REVISION="$$(git rev-parse HEAD)" --build-arg CREATED="$$(git log -1 --format=%cI)" \
 		--tag orthanc-ups:$(VERSION)-$(SUITE) .
+
+statement: $(READY) ## write the tables of the DICOM conformance statement from the code
+	@PYTHONPATH=plugin $(PYTHON) -m tools.statement
 
 pythons: $(READY) ## lint, types and unit tests on each CPython from 3.11 to 3.14 that is there
 	@$(PYTHON) -m tools.pythons

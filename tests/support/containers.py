@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Images built and run by podman, for tests: no daemon, no registry, everything in one folder.
+
+The base image is made by mmdebstrap, as no registry need be in reach. Root, podman, runc and mmdebstrap must be there;
+``why_not`` names what is missing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from tests.support.orthanc import CHECKOUT
+from tests.support.waiting import wait_until
+
+_TOOLS: Final = ("podman", "runc", "mmdebstrap")
+_CERTIFICATES: Final = Path("/etc/ssl/certs/ca-certificates.crt")
+_CONTAINERS: Final = """
+[containers]
+default_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]
+[engine]
+runtime = "runc"
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+"""
+_STORAGE: Final = '[storage]\ndriver = "overlay"\nrunroot = "{folder}/run"\ngraphroot = "{folder}/graph"\n'
+
+
+def why_not() -> str:
+    """What this host lacks to build and run images; "" if nothing."""
+    missing = [tool for tool in _TOOLS if not shutil.which(tool)]
+    if missing:
+        return f"images are not built here: install {', '.join(missing)}"
+    return "" if os.geteuid() == 0 else "images are not built here: mmdebstrap and podman need root for it"
+
+
+class Podman:
+    """Podman with images and containers of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        (folder / "containers.conf").write_text(_CONTAINERS)
+        (folder / "storage.conf").write_text(_STORAGE.format(folder=folder))
+        (folder / "pip.conf").write_text("[global]\ncert = /etc/certificates-of-host.crt\n")
+        names = {"CONTAINERS_CONF": "containers.conf", "CONTAINERS_STORAGE_CONF": "storage.conf"}
+        self._environment = {**os.environ, **{key: str(folder / name) for key, name in names.items()}}
+
+    def run(self, *words: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """One command of podman, with what it printed."""
+        ended = subprocess.run(
+            ["podman", *words], env=self._environment, capture_output=True, text=True, cwd=CHECKOUT
+        )
+        assert not check or ended.returncode == 0, f"{words}: {ended.stdout[-2000:]}{ended.stderr[-4000:]}"
+        return ended
+
+    def make_base(self, suite: str) -> None:
+        """``debian:SUITE-slim``, from Debian's own packages."""
+        file = self._folder / "base.tar"
+        old = ("--aptopt=Acquire::Check-Valid-Until false", "--aptopt=Acquire::Check-Date false")
+        subprocess.run(["mmdebstrap", "--quiet", "--variant=minbase", *old, suite, file], check=True)
+        self.run("import", file, f"docker.io/library/debian:{suite}-slim")
+        file.unlink()
+
+    def build(self, suite: str) -> str:
+        """Our image of a suite; returns its name."""
+        name = f"orthanc-ups:{suite}"
+        mounts = (
+            f"{_CERTIFICATES}:/etc/certificates-of-host.crt:ro",
+            f"{self._folder}/pip.conf:/etc/pip.conf:ro",
+        )
+        volumes = [f"--volume={mount}" for mount in mounts]
+        options = (
+            "--pull=never",
+            "--network=host",
+            "--format=docker",
+            f"--build-arg=SUITE={suite}",
+            "--build-arg=VERSION=1.2.3",
+        )
+        self.run("build", *options, *volumes, "--tag", name, ".")
+        return name
+
+    def labels(self, image: str) -> dict[str, str]:
+        """Of an image."""
+        (shown,) = json.loads(self.run("image", "inspect", image).stdout)
+        labels: dict[str, str] = shown["Labels"]
+        return labels
+
+    def end(self) -> None:
+        """Remove everything."""
+        self.run("system", "reset", "--force", check=False)
+
+
+class Container:
+    """Runs an image as docker/compose.yml does: read-only, without any capability."""
+
+    def __init__(self, podman: Podman, image: str, variables: dict[str, str], *options: str) -> None:
+        self._podman, self._image, self._variables, self._options = podman, image, variables, options
+        self._id = ""
+
+    def __enter__(self) -> Self:
+        hardened = ("--read-only", "--tmpfs=/tmp", "--cap-drop=all", "--security-opt=no-new-privileges")
+        variables = [f"--env={name}={value}" for name, value in self._variables.items()]
+        started = self._podman.run(
+            "run", "--detach", "--network=host", *hardened, *variables, *self._options, self._image
+        )
+        self._id = started.stdout.strip()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._podman.run("rm", "--force", self._id, check=False)
+
+    def exec(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a command inside."""
+        return self._podman.run("exec", self._id, *words, check=False)
+
+    def health(self) -> tuple[int, str]:
+        """Exit code and words of the health check of the image, run now."""
+        ended = self.exec("python3", "-I", "/opt/orthanc-ups/docker/healthcheck.py")
+        return ended.returncode, ended.stderr
+
+    def wait_until_healthy(self) -> None:
+        """Raises AssertionError with the log if it does not become so."""
+        wait_until(
+            lambda: self.health()[0] == 0,
+            lambda: f"the container is healthy: {self.log()[-4000:]}",
+            60,
+            interval=1.0,
+        )
+
+    def stop(self) -> int:
+        """As compose does it; returns the exit code of Orthanc."""
+        self._podman.run("stop", "--time=30", self._id)
+        shown: list[dict[str, Any]] = json.loads(self._podman.run("inspect", self._id).stdout)
+        return int(shown[0]["State"]["ExitCode"])
+
+    def log(self) -> str:
+        """What it printed."""
+        ended = self._podman.run("logs", self._id, check=False)
+        return ended.stdout + ended.stderr
