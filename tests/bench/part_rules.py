@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What twenty rules cost whoever uploads images: beside an Orthanc with an empty script, in turns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from tests.bench.measuring import asked, spent
+from tests.bench.report import Part, Row, at_least, at_most, median, milliseconds
+from tests.support.orthanc import Json, RealOrthanc
+
+IMAGES, SENDERS, ROUNDS = 300, 4, 4
+_STABLE_AGE: Final = 2
+_EMPTY: Final = "import orthanc\n"
+
+
+def rules() -> list[Json]:
+    """Twenty: ten look at images as they arrive, ten at series that are stable; one of these fires for each series."""
+    stored: list[Json] = [
+        {
+            "Name": f"stored {modality}",
+            "When": "StoredInstance",
+            "If": {"Modality": modality, "PatientID": "*"},
+            "Update": {
+                "Matching": {"PatientID": "{PatientID}", "WorklistLabel": "X"},
+                "AddInputs": "instance",
+            },
+        }
+        for modality in ("SR", "RTPLAN", "RTSTRUCT", "RTDOSE", "SEG", "PR", "KO", "US", "MR", "PT")
+    ]
+    stable: list[Json] = [
+        {
+            "Name": f"stable {number}",
+            "When": "StableSeries",
+            "If": {
+                "Modality": "CT",
+                "SliceThickness": "0-10",
+                "StationName": "CT*" if number == 0 else f"NOBODY{number}",
+            },
+            "Create": {"Attributes": {"ProcedureStepLabel": "AI of {PatientID}"}},
+        }
+        for number in range(10)
+    ]
+    return stored + stable
+
+
+def _orthanc(suite: str, script: str | None) -> RealOrthanc:
+    ups: Json = {"Rules": rules()} if script is None else {"Enable": False}
+    orthanc = RealOrthanc(suite, {"StableAge": _STABLE_AGE, "Ups": ups})
+    if script is not None:
+        file = orthanc.folder / "empty.py"
+        file.write_text(script)
+        orthanc.configuration["PythonScript"] = str(file)
+    return orthanc
+
+
+def uploads(suite: str, attempts: int) -> Part:
+    """Upload throughput and processor time."""
+    with _orthanc(suite, None) as ours, _orthanc(suite, _EMPTY) as floor:
+        rounds = [_round(ours, floor, number) for number in range(max(ROUNDS, attempts))]
+    figures = {key: median([each[key] for each in rounds]) for key in rounds[0]}
+    rows = [
+        at_least("uploads", figures["rate of ours"], figures["rate of floor"], "images/s", aim=0.9),
+        _processor(figures),
+    ]
+    how = (
+        f"{IMAGES} CT images of pydicom a round by POST /instances, {SENDERS} senders at once, {len(rounds)} rounds in "
+        "turns; twenty rules against a Python plugin with an empty script; the middle of all rounds."
+    )
+    return Part("Uploads with twenty rules", how, rows)
+
+
+def _processor(figures: dict[str, float]) -> Row:
+    ours, floor = figures["cost of ours"], figures["cost of floor"]
+    return at_most(
+        "processor time of Orthanc an image", milliseconds(ours), milliseconds(floor), ours / floor, "×"
+    )
+
+
+def _round(ours: RealOrthanc, floor: RealOrthanc, number: int) -> dict[str, float]:
+    figures: dict[str, float] = {}
+    pairs = [("ours", ours), ("floor", floor)]
+    for name, orthanc in pairs if number % 2 else reversed(pairs):
+        before = spent(orthanc.pid)["process"]
+        figures[f"rate of {name}"] = _uploaded(orthanc, number)
+        figures[f"cost of {name}"] = (spent(orthanc.pid)["process"] - before) / IMAGES
+    return figures
+
+
+def _uploaded(orthanc: RealOrthanc, number: int) -> float:
+    arguments: dict[str, Any] = {
+        "url": orthanc.base_url, "count": IMAGES, "senders": SENDERS, "first": number * IMAGES,
+    }  # fmt: skip
+    return float(asked("tests.bench.client_upload", "upload", **arguments))
+
+
+PARTS: dict[str, Callable[[str, int], Part]] = {"rules": uploads}
