@@ -37,6 +37,10 @@ _SUCCESS: Final = 0x0000
 _RAW_DATA: Final = "1.2.840.10008.5.1.4.1.1.66"
 _EXPLICIT_VR: Final = "1.2.840.10008.1.2.1"
 
+_UPS_AND_NEIGHBOURS: Final = "1.2.840.10008.5.1.4.34."
+_SEARCHED_AS_A_WHOLE: Final = 1024 * 1024  # bytes; of a larger file only the head is read
+_DEFLATED: Final = "1.2.840.10008.1.2.1.99"  # what is in such a file cannot be seen from outside
+
 _IS_UPS: Final = "a Unified Procedure Step can only be changed through the worklist's services"
 
 # Orthanc has no word for "refused": an instance that it discards counts as stored for STOW and C-STORE. So the
@@ -125,6 +129,7 @@ class UploadGuard:
                 PATIENT_ID: (own.patient_id,),
             }
         )
+        self._words = tuple(map(str.encode, (_UPS_AND_NEIGHBOURS, _DEFLATED, own.uid_prefix, own.patient_id)))
         self._refused_on: set[int] = set()
         self.refusals = 0
 
@@ -149,7 +154,13 @@ class UploadGuard:
             _log.exception("Cannot examine an arriving instance; accepting it")
             return None
 
+    def _is_harmless(self, dicom: bytes) -> bool:
+        """True if nothing that is refused can be in it: an ordinary image, which is worth no closer look."""
+        return len(dicom) <= _SEARCHED_AS_A_WHOLE and not any(word in dicom for word in self._words)
+
     def _judged(self, dicom: bytes, origin: int) -> tuple[int, bytes | None] | None:
+        if self._is_harmless(dicom):
+            return None
         identity = identify(dicom)
         if identity is not None and self._own.is_announced(identity.sop_instance):
             return self._actions.KEEP_AS_IS, None

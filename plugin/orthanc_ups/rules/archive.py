@@ -245,23 +245,12 @@ class Archive:
 
         ``retrieve``: ``DICOM`` for retrieval from our own AE title, or the base URL of a DICOMweb service.
         """
-        if level == "instance":
-            return await self._references_to([identifier], retrieve)
-        return await self._references_to(await self.below(level, identifier, "instance"), retrieve)
-
-    async def _references_to(self, instances: Sequence[str], retrieve: str) -> list[DataSet]:
         by_series: dict[str, list[tuple[int, str, str]]] = {}
-        for begin in range(0, len(instances), _BATCH):
-            asked = {
-                "Resources": list(instances[begin : begin + _BATCH]),
-                "Level": "Instance",
-                "Metadata": True,
-            }
-            for row in await self._post("/tools/bulk-content", asked):
-                uid = str(row["MainDicomTags"]["SOPInstanceUID"])
-                sop_class = str(row.get("Metadata", {}).get("SopClassUid", ""))
-                number = _number(row["MainDicomTags"].get("InstanceNumber"))
-                by_series.setdefault(str(row["ParentSeries"]), []).append((number, uid, sop_class))
+        for row in await self._instances(level, identifier):
+            uid = str(row["MainDicomTags"]["SOPInstanceUID"])
+            sop_class = str(row.get("Metadata", {}).get("SopClassUid", ""))
+            number = _number(row["MainDicomTags"].get("InstanceNumber"))
+            by_series.setdefault(str(row["ParentSeries"]), []).append((number, uid, sop_class))
         items = []
         for identifier, rows in by_series.items():
             series = await self.resource("series", identifier)
@@ -277,6 +266,21 @@ class Archive:
                     )
                 )
         return sorted(items, key=lambda item: str(item["0020000E"]["Value"]))
+
+    async def _instances(self, level: str, identifier: str) -> Sequence[Mapping[str, Any]]:
+        """The instances of a resource, with their main tags and metadata."""
+        if level == "instance":
+            asked = {"Resources": [identifier], "Level": "Instance", "Metadata": True}
+            return await self._post("/tools/bulk-content", asked)
+        return await self._post(
+            "/tools/find",
+            {
+                "Level": "Instance",
+                "Query": {},
+                f"Parent{level.capitalize()}": identifier,
+                "ResponseContent": ["MainDicomTags", "Metadata", "Parent"],
+            },
+        )
 
     async def missing_instances(self, uids: Iterable[str]) -> list[str]:
         """Those of the SOP Instance UIDs that are not in the archive."""

@@ -36,6 +36,7 @@ from .memory import Memory, decode_memory, save
 
 _log = logging.getLogger("orthanc_ups.rules")
 _GATHER: Final = 0.25
+_GATHER_UNDER_LOAD: Final = 1.0
 _SAVE_EVERY: Final = 0.5
 _BYTES_PER_SECOND: Final = 50_000
 _LOOK_EVERY: Final = 5.0
@@ -121,6 +122,7 @@ class Follower:
         self._saved_at = 0.0
         self._saved_cursor = 0
         self._save_every = _SAVE_EVERY
+        self._gather = _GATHER
         self.behind = 0
 
     # --- opening ---
@@ -198,12 +200,14 @@ class Follower:
 
     async def _wait(self) -> None:
         """Until something happens, becomes stable or is to be stored."""
+        is_busy = self._something.is_set()  # more came while the last was read
+        self._gather = min(2 * self._gather, _GATHER_UNDER_LOAD) if is_busy else _GATHER
         try:
             async with asyncio.timeout(self._patience()):
                 await self._something.wait()
         except TimeoutError:
             return
-        await self._clock.sleep(_GATHER)
+        await self._clock.sleep(self._gather)
 
     def _patience(self) -> float:
         now = self._clock.now()
