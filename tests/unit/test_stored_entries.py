@@ -29,7 +29,8 @@ from orthanc_ups.delivery.port import Burst, Endpoint
 from orthanc_ups.delivery.queue import BurstAt
 from orthanc_ups.modality.performed_steps import PerformedStep
 from orthanc_ups.rules.memory import Memory, RuleRecord, decode_memory, encode_memory
-from orthanc_ups.store.choice import move_worklist
+from orthanc_ups.store.choice import move_worklist, settle
+from orthanc_ups.store.copy import Copies, EntriesCopy
 from orthanc_ups.store.documents import decode, decode_events, decode_log, encode, encode_events, encode_log
 from orthanc_ups.store.memory import InMemoryEntries
 from orthanc_ups.store.node import Node, NodeMark
@@ -180,6 +181,14 @@ async def move_document() -> bytes:
     return await stored(target, "move")
 
 
+async def aside_document() -> bytes:
+    metadata, key_value = _Interrupted(), _Interrupted()
+    for entries in (metadata, key_value):
+        await entries.create("workitem/2.25.71", encode(WORKITEM))
+    await settle(metadata, key_value, Copies(EntriesCopy(":memory:"), tuple))
+    return await stored(metadata, "aside")
+
+
 async def stored(entries: InMemoryEntries, key: str) -> bytes:
     entry = await entries.read(key)
     assert entry is not None
@@ -198,6 +207,7 @@ DOCUMENTS: Final[dict[str, Callable[[], bytes]]] = {
     "worklist": lambda: asyncio.run(header_document()),
     "node": lambda: asyncio.run(node_document()),
     "move": lambda: asyncio.run(move_document()),
+    "aside": lambda: asyncio.run(aside_document()),
 }
 
 

@@ -31,6 +31,7 @@ _KINDS: Final = {
     "worklist": "the numbers that are reserved",
     "node": "the node that keeps the worklist",
     "move": "how far a move between the stores is",
+    "aside": "this worklist is not used",
 }
 
 

@@ -19,17 +19,22 @@ absent         no move: at most one of the stores has a worklist, and it is whol
 Example: ``metadata`` held the worklist and ``key-value`` is chosen. ``move`` is created in the key-value store with
 ``copying``, each entry is copied, ``move`` is replaced by ``emptying``, the pseudo patient is deleted, ``move`` is
 removed. If the choice goes back in between, the unfinished copy is dropped, or the finished one is moved back.
+
+Both stores may hold a worklist of their own, for instance after an older Orthanc was used for a while. Then one is used
+and the other set aside: it is left as it is, but for the entry ``aside``, by which later starts know. The choice says
+which one is used; ``auto`` goes on with the one that was used last.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeAlias
 
 from ..orthanc.loopback import Loopback
-from ..settings import AUTO, KEY_VALUE
+from ..settings import AUTO, KEY_VALUE, METADATA
 from . import shelves
 from .copy import Copies
 from .key_value import KeyValueEntries
@@ -38,6 +43,8 @@ from .port import Entries, Entry, ShelvesLost, StoreUnavailable
 from .shelf_set import WITHOUT_CHECK_REVISIONS, StoreMisconfigured
 
 _MOVE: Final = "move"
+_ASIDE: Final = "aside"
+_CONTROL: Final = frozenset({_MOVE, _ASIDE})
 _COPYING: Final = b"copying"
 _EMPTYING: Final = b"emptying"
 
@@ -104,7 +111,7 @@ async def _settle_opposite_move(source: MovableEntries, target: MovableEntries) 
 
 async def _is_empty(entries: MovableEntries) -> bool:
     async for chunk in entries.load():
-        if any(entry.key != _MOVE for entry in chunk):
+        if any(entry.key not in _CONTROL for entry in chunk):
             return False
     return True
 
@@ -122,23 +129,28 @@ async def _copy(source: MovableEntries, target: MovableEntries) -> int:
     copied = 0
     async for chunk in source.load():
         for entry in chunk:
-            if entry.key != _MOVE:
+            if entry.key not in _CONTROL:
                 await target.create(entry.key, entry.document)
                 copied += 1
     return copied
 
 
 async def _end(target: MovableEntries) -> None:
-    step = await target.read(_MOVE)
-    if step is not None:
-        await target.remove(_MOVE, step.version)
+    await _remove(target, _MOVE)
+
+
+async def _remove(entries: MovableEntries, key: str) -> None:
+    entry = await entries.read(key)
+    if entry is not None:
+        await entries.remove(key, entry.version)
 
 
 _log = logging.getLogger("orthanc_ups.store")
 
 TWO_WORKLISTS: Final = (
-    'both Orthanc\'s key-value store and its metadata hold a worklist: set "Ups.Store" to "key-value" or "metadata", '
-    "the one to go on with; the other one is left alone, and can be exported after choosing it for a while"
+    "both Orthanc's key-value store and its metadata hold a worklist, and nothing tells which one was used last: set "
+    '"Ups.Store" to "key-value" or "metadata", the one to go on with; the other one is set aside, and can be exported '
+    "after choosing it for a while"
 )
 WITHOUT_KEY_VALUE_STORES: Final = (
     '"Ups.Store" is "key-value", but this Orthanc or its index has no key-value stores '
@@ -190,8 +202,10 @@ async def open_store(
         raise StoreMisconfigured(SHARED_KEY_VALUE_STORE)
     if usable is not None and _prefers_key_value(conditions):
         await usable.open()
-        await _move(conditions.choice, SurvivingEntries(metadata, copies), usable)
-        return usable
+        surviving = SurvivingEntries(metadata, copies)
+        decide = last_used if conditions.choice == AUTO else None
+        if await settle(surviving, usable, copies, decide) is usable:
+            return usable
     if not conditions.check_revisions:
         raise StoreMisconfigured(WITHOUT_CHECK_REVISIONS)
     await metadata.open()
@@ -199,7 +213,7 @@ async def open_store(
         await usable.open()
         if await usable.exists():
             await _complete_if_new(metadata)
-            await _move(conditions.choice, usable, metadata)
+            await settle(usable, metadata, copies)
         await usable.close()
     return metadata
 
@@ -281,17 +295,65 @@ class SurvivingEntries:
         self._copies.forget()
 
 
-async def _move(choice: str, source: StoreEntries | SurvivingEntries, target: StoreEntries) -> None:
+class NamedEntries(MovableEntries, Protocol):
+    """A store that may hold a worklist."""
+
+    @property
+    def name(self) -> str:
+        """As in ``Ups.Store``."""
+        ...
+
+
+Decision: TypeAlias = Callable[[NamedEntries, NamedEntries, Copies], Awaitable[NamedEntries]]
+
+
+async def settle(
+    source: NamedEntries, target: NamedEntries, copies: Copies, decide: Decision | None = None
+) -> NamedEntries:
+    """Have one store hold the worklist, the target if possible, and return which one that is.
+
+    If both hold one, ``decide`` says which one is used (None: the target is), and the other is set aside.
+
+    Raises:
+        StoreMisconfigured: it cannot be decided.
+        StoreUnavailable: call again.
+    """
     try:
         copied = await move_worklist(source, target)
     except TwoWorklists:
-        if choice == AUTO:
-            raise StoreMisconfigured(TWO_WORKLISTS) from None
-        _log.warning(
-            'Orthanc holds two worklists: the one in its %s is used ("Ups.Store"), the one in its %s is left alone',
-            target.name,
-            source.name,
-        )
-        return
+        used = target if decide is None else await decide(source, target, copies)
+        await _set_aside(target if used is source else source, used, copies)
+        return used
     if copied:
         _log.warning("Moved %d entries of the worklist from %s to %s", copied, source.name, target.name)
+    return target
+
+
+async def last_used(source: NamedEntries, target: NamedEntries, copies: Copies) -> NamedEntries:
+    """Of two worklists the one that is not set aside, or the one from which the search index was made."""
+    for entries, other in ((source, target), (target, source)):
+        if await entries.read(_ASIDE) is not None:
+            return other
+    name = copies.store()
+    for entries in (source, target):
+        if entries.name == name:
+            return entries
+    raise StoreMisconfigured(TWO_WORKLISTS)
+
+
+async def _set_aside(entries: NamedEntries, used: NamedEntries, copies: Copies) -> None:
+    await _remove(used, _ASIDE)
+    if await entries.read(_ASIDE) is not None:
+        _log.info("The worklist in Orthanc's %s was set aside earlier", entries.name)
+        return
+    with suppress(ShelvesLost):  # somebody has deleted it
+        await entries.create(_ASIDE, b"set aside")
+    if entries.name == METADATA:
+        copies.forget()  # whoever deletes it now means it
+    _log.warning(
+        "Orthanc holds two worklists: the one in its %s is used, the one in its %s is set aside and left as it is. "
+        'To look at it or to export it, set "Ups.Store" to "%s" for a while',
+        used.name,
+        entries.name,
+        entries.name,
+    )

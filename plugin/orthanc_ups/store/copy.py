@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from ..settings import KEY_VALUE, METADATA
 from .documents import is_tombstone
 from .node import KEY as NODE_KEY
 from .port import Entry, RestorableEntries, ShelvesLost
@@ -186,6 +187,15 @@ class Copies:
         yield from self.copy.entries()
         for key, document, version in self.workitems():
             yield Entry(key, document, version)
+
+    def store(self) -> str:
+        """The store that the workitems were read from, "" if there are none: versions differ in their form."""
+        for _, _, version in self.workitems():
+            if version.isdigit():
+                return KEY_VALUE
+            if "-" in version:
+                return METADATA
+        return ""
 
     def forget(self) -> None:
         """The store holds nothing any more."""

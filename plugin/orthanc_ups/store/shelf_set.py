@@ -27,7 +27,8 @@ _DELETIONS: Final = 3
 _WITHIN: Final = 600.0  # seconds; a router that waits for stable studies acts a minute after each upload
 DELETED_AGAIN: Final = (
     f"the worklist in Orthanc's metadata was deleted {_DELETIONS} times within ten minutes, it seems by a router or "
-    f'script that deletes what it has forwarded: exclude the Patient ID "{shelves.PATIENT_ID}" there, or set '
+    f'script that deletes what it has forwarded: exclude the Patient ID "{shelves.PATIENT_ID}" or the label '
+    f'"{shelves.LABEL}" there, or set '
     '"Ups.Store" to "key-value" (Orthanc 1.12.8 or later with SQLite), and restart Orthanc'
 )
 
