@@ -338,9 +338,10 @@ def key_in_orthanc(field: str) -> str:
 
 
 def _lookup(configuration: Mapping[str, Any], key: str) -> Any:
-    section, _, name = key.rpartition(".")
-    content = configuration.get(section, {}) if section else configuration
-    return content.get(name) if isinstance(content, Mapping) else None
+    content: Any = configuration
+    for name in key.split("."):
+        content = content.get(name) if isinstance(content, Mapping) else None
+    return content
 
 
 # --- both together ---

@@ -45,6 +45,7 @@ class Webhook:
 
     url: str
     aet: str
+    name: str = ""  # how the page calls it
     secret: str = ""
     filter: Mapping[str, str] = field(default_factory=dict)
     event_types: tuple[int, ...] = (1, 2, 3, 4, 5)
@@ -206,6 +207,9 @@ class Surroundings:
     mysql_lock: Annotated[bool, Of("MySQL.Lock")] = True
     odbc_index: Annotated[bool, Of("Odbc.EnableIndex")] = False
     odbc_lock: Annotated[bool, Of("Odbc.Lock")] = True
+
+    # Orthanc Explorer 2
+    explorer_2_language: Annotated[str, Of("OrthancExplorer2.UiOptions.DefaultLanguage")] = ""
 
     # DICOM
     dicom_server_enabled: Annotated[bool, Of("DicomServerEnabled")] = True

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -41,6 +41,7 @@ from .dimse.scu import DimseChannel
 from .dimse.services import Services
 from .health import Health
 from .management import operating
+from .management.alerts import Alert
 from .management.api import ManagementApi
 from .management.explorer_files import serve
 from .management.pages import OrthancAdmission, OrthancPages
@@ -397,7 +398,7 @@ class Site:
         self._tell(service, Interfaces(server, dimse, http, self.health, sockets, self._rules_waiting), late)
         self._check_outputs(service)
         await self._open_rules(service)
-        api = await self._api(service, dimse, late)
+        api = await self._api(service, dimse, late, lambda: self._alerts(server, http, watch))
         if self._worklists is not None:
             await self._open_worklists(service, self._worklists)
         self._serve(self._ups_rs(service), self._sessions(service, sockets), api.answer)
@@ -574,7 +575,23 @@ class Site:
         parts = HttpParts(handler, sessions, authorization, rights)
         self._http.serve(HttpService(parts, self._settings, self._surroundings, self._refusals).answer)
 
-    async def _api(self, service: UpsService, dimse: DimseChannel, late: LateWatch) -> ManagementApi:
+    def _alerts(self, server: DimseServer, http: HttpPort, watch: StoreWatch) -> list[Alert]:
+        """What of the service itself does not work now."""
+        alerts = []
+        for port, name, is_open in (
+            (self._settings.dicom_port, "DIMSE", server.is_open),
+            (self._settings.http_port, "DICOMweb", http.is_open),
+        ):
+            if not is_open:
+                text = f"The {name} port {port} is not open, perhaps as another program has it; see Orthanc's log."
+                alerts.append(Alert(text, is_error=True))
+        if watch.trouble:
+            alerts.append(Alert(f"Nothing can be stored now: {watch.trouble}.", is_error=True))
+        return alerts
+
+    async def _api(
+        self, service: UpsService, dimse: DimseChannel, late: LateWatch, alerts: Callable[[], Sequence[Alert]]
+    ) -> ManagementApi:
         answers = await operating.operating_facts(self._loopback)
         fixed = operating.facts(self._settings, self._surroundings, answers)
         api, activity = operating.management(
@@ -587,7 +604,8 @@ class Site:
             self._rights,
             self._origins,
             OrthancAdmission(self._authorization),
-            lambda: (*self._disk_space.warnings(), *self._warnings),
+            lambda: (*self._disk_space.warnings(), *self._warnings, *alerts()),
+            self._instruments.uploads_refused,
             self._automation,
             self._performed_steps.steps if self._performed_steps else None,
         )

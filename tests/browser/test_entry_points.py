@@ -112,10 +112,15 @@ def test_buttons_of_orthanc_explorer_2_lead_to_the_page(
     screen: Screen, ids: dict[str, str], level: str, button: dict[str, Any]
 ) -> None:
     assert button.keys() == {"HttpMethod", "Id", "Tooltip", "Icon", "Target", "Url"}
-    address = button["Url"].replace("{UUID}", ids[level])
+    study = ids["study"]
+    address = button["Url"].replace("{UUID}", ids.get(level, study)).replace("{CommaSeparatedUUIDs}", study)
     screen.page.goto(f"{screen.base_url}/ups/app/{address}")  # as from /ui/app/
-    expected = screen.page.get_by_role("heading", name="New workitem for") if "/new?" in address else None
-    expect(expected or screen.page.get_by_label("Filters")).to_be_visible()
+    if "#/many" in address:
+        expect(screen.page.get_by_role("region", name="Preview")).to_contain_text("CompressedSamples")
+    elif "/new?" in address:
+        expect(screen.page.get_by_role("heading", name="New workitem for")).to_be_visible()
+    else:
+        expect(screen.page.get_by_label("Filters")).to_be_visible()
 
 
 def test_a_resource_that_is_gone_says_so(screen: Screen) -> None:

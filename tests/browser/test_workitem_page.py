@@ -78,7 +78,7 @@ def test_a_refusal_stands_beside_its_field(screen: Screen, api: Management) -> N
     page.get_by_role("button", name="Blank").click()
     page.get_by_label("Label").fill("")
     page.get_by_role("button", name="Create workitem").click()
-    expect(page.locator(".field.wrong")).to_contain_text("ProcedureStepLabel")
+    expect(page.locator(".field.wrong")).to_contain_text("Label is missing")
     page.get_by_label("Label").fill("Bad name")
     page.get_by_label("Name", exact=True).fill("a=b=c=d")
     page.get_by_role("button", name="Create workitem").click()

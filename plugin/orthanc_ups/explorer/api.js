@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 // Requests to the management API. Addresses are relative: a proxy may put Orthanc below any path.
+import { t } from "./languages.js";
 
 const BASE = new URL("../api/", document.baseURI);
 export const ORTHANC = new URL("../../", document.baseURI);
 
 export class ApiError extends Error {
   constructor(status, told) {
-    super(told.error || told.Detail || `The server answered with status ${status}`);
+    super(told.error || told.Detail || t("The server answered with status {status}", { status }));
     this.status = status;
     this.name = told.status || "";
     this.attribute = told.attribute || null;
@@ -27,7 +28,7 @@ async function send(method, path, { content, parameters, signal } = {}) {
     return await fetch(new URL(path, BASE), options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Offline("Orthanc cannot be reached");
+    throw new Offline(t("Orthanc cannot be reached"));
   }
 }
 

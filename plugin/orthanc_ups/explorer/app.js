@@ -1,35 +1,40 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 // The frame of the page: navigation, which view is shown, live updates, keys that work everywhere.
 
-import { ORTHANC, get } from "./api.js";
+import { ORTHANC } from "./api.js";
 import { h, isTyping, replace } from "./dom.js";
+import { t } from "./languages.js";
 import { Live } from "./live.js";
 import { errorBox, keyboardHelp } from "./parts/dialog.js";
 import { icon, mark } from "./parts/icons.js";
 import { empty } from "./parts/words.js";
 import { mayAct, why } from "./rights.js";
 import { address, go, link } from "./router.js";
+import { unsavedText } from "./unsaved.js";
+import { manyView } from "./views/many.js";
 import { editView, newView } from "./views/new.js";
 import { overviewView } from "./views/overview.js";
 import { subscriberView } from "./views/subscriber.js";
 import { subscribersView } from "./views/subscribers.js";
+import { showUser } from "./views/user.js";
 import { workitemView } from "./views/workitem.js";
 import { worklistView } from "./views/worklist.js";
 
 const ROOMS = [
-  ["worklist", "Worklist"],
-  ["subscribers", "Subscribers"],
-  ["overview", "Overview"],
+  ["worklist", t("Worklist")],
+  ["subscribers", t("Subscribers")],
+  ["overview", t("Overview")],
 ];
 const VIEWS = {
   worklist: worklistView,
   workitem: (context) => (context.parts[1] === "edit" ? editView(context) : workitemView(context)),
   new: newView,
+  many: manyView,
   subscribers: subscribersView,
   subscriber: subscriberView,
   overview: overviewView,
 };
-const PARENT = { workitem: "worklist", new: "worklist", subscriber: "subscribers" };
+const PARENT = { workitem: "worklist", new: "worklist", many: "worklist", subscriber: "subscribers" };
 
 const main = document.getElementById("main");
 let system = null;
@@ -39,20 +44,21 @@ let lastList = "#/worklist";
 
 // --- the frame ---
 
-const liveWords = h("span", {}, "Connecting");
+const liveWords = h("span", {}, t("Connecting"));
 const liveSign = h("span.live", { role: "status" }, h("span.dot", {}), liveWords);
 
 function frame() {
   const tabs = ROOMS.map(([room, words]) => h("a", { href: link(room), dataset: { room } }, words));
   replace(
     document.getElementById("top"),
-    h("a.brand", { href: "#/worklist", title: `${system.name}, AE title ${system.ae}` }, mark(), h("b", {}, "UPS worklist"), h("span.faint", {}, system.ae)),
-    h("nav", { "aria-label": "Main" }, tabs),
+    h("a.brand", { href: "#/worklist", title: t("{name}, AE title {ae}", { name: system.name, ae: system.ae }) }, mark(), h("b", {}, t("UPS worklist")), h("span.faint", {}, system.ae)),
+    h("nav", { "aria-label": t("Main") }, tabs),
     h("span.spring", {}),
     liveSign,
-    mayAct(system) && h("a.button.primary", { href: "#/new", title: "New workitem (n)" }, icon("plus"), "New workitem"),
-    h("button.quiet", { type: "button", title: "Keyboard (?)", "aria-label": "Keyboard help", onclick: keyboardHelp }, icon("help")),
-    h("a.quiet.button", { href: new URL("app/explorer.html", ORTHANC).href, title: "Orthanc Explorer" }, icon("outside"), h("span.wide", {}, "Orthanc")),
+    mayAct(system) && h("a.button.primary", { href: "#/new", title: t("New workitem (n)"), "aria-label": t("New workitem") }, icon("plus"), h("span.roomy-phone", {}, t("New workitem"))),
+    h("button.quiet", { type: "button", title: t("Keyboard (?)"), "aria-label": t("Keyboard help"), onclick: keyboardHelp }, icon("help")),
+    h("button.quiet.user", { type: "button", title: t("Who you are, and the language"), onclick: () => showUser(system) }, icon("user"), h("span.roomy", {}, system.user || t("anonymous"))),
+    h("a.quiet.button", { href: new URL("app/explorer.html", ORTHANC).href, title: t("Orthanc Explorer") }, icon("outside"), h("span.roomy", {}, t("Orthanc"))),
   );
 }
 
@@ -66,14 +72,15 @@ function markRoom(room) {
 
 function showState(reachable) {
   liveSign.classList.toggle("off", !reachable);
-  liveWords.textContent = reachable ? "Live" : "No connection";
+  liveWords.textContent = reachable ? t("Live") : t("No connection");
 }
 
 // --- views ---
 
 /* A view is a function of its context that returns {element, title, changed(news)?, left()?}, maybe later. */
-async function show() {
+async function show(event) {
   const { room, parts, query } = address();
+  if (event && event.oldURL && (await unsavedText(shown, event))) return;
   const mine = (serial += 1);
   if (room === "worklist") lastList = location.hash || "#/worklist";
   if (shown && shown.room === room && shown.moved && shown.moved(parts, query)) return;
@@ -81,7 +88,7 @@ async function show() {
   markRoom(room);
   try {
     const view = VIEWS[room];
-    if (room === "new" && !mayAct(system)) throw new Error(why(false));
+    if (["new", "many"].includes(room) && !mayAct(system)) throw new Error(why(false));
     const made = view ? await view({ room, parts, query, system, lastList: () => lastList }) : missing();
     if (mine !== serial) return made.left && made.left();
     shown = { ...made, room };
@@ -100,16 +107,16 @@ function leave() {
 function enter(made) {
   replace(main, made.element);
   main.scrollTop = 0;
-  document.title = `${made.title} – UPS worklist`;
+  document.title = `${made.title} – ${t("UPS worklist")}`;
   if (made.entered) made.entered();
 }
 
 function missing() {
-  return { element: empty("There is no such page.", h("a", { href: "#/worklist" }, "To the worklist")), title: "Nothing here" };
+  return { element: empty(t("There is no such page."), h("a", { href: "#/worklist" }, t("To the worklist"))), title: t("Nothing here") };
 }
 
 function fail(error) {
-  replace(main, h("div.page", {}, errorBox(error), h("p", {}, h("a", { href: lastList }, "Back to the worklist"))));
+  replace(main, h("div.page", {}, errorBox(error), h("p", {}, h("a", { href: lastList }, t("Back to the worklist")))));
   document.title = "UPS worklist";
 }
 
@@ -138,17 +145,13 @@ function onKey(event) {
   }
 }
 
-async function begin() {
-  try {
-    system = await get("system");
-  } catch (error) {
-    return fail(error);
-  }
+export async function begin(answer) {
+  if (answer.error) return fail(answer.error);
+  system = answer.system;
   frame();
   window.addEventListener("hashchange", show);
+  window.addEventListener("beforeunload", (event) => shown && shown.unsaved && shown.unsaved() && event.preventDefault());
   document.addEventListener("keydown", onKey);
   new Live((news) => shown && shown.changed && shown.changed(news), showState).start();
-  await show();
+  return show();
 }
-
-begin();

@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 // Times, spans and numbers for people, in the browser's language and time zone.
 
+import { count, locale, t } from "./languages.js";
+
+export { count };
+
 const DATE_ONLY = /^\d{4}-\d{2}-\d{2}$/;
-const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
-const clockWithSeconds = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
-const dayInYear = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
-const dayOfYear = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", year: "numeric" });
-const everything = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "long" });
-const counted = new Intl.NumberFormat();
+const clock = new Intl.DateTimeFormat(locale(), { hour: "2-digit", minute: "2-digit" });
+const clockWithSeconds = new Intl.DateTimeFormat(locale(), { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const dayInYear = new Intl.DateTimeFormat(locale(), { day: "numeric", month: "short" });
+const dayOfYear = new Intl.DateTimeFormat(locale(), { day: "numeric", month: "short", year: "numeric" });
+const everything = new Intl.DateTimeFormat(locale(), { dateStyle: "full", timeStyle: "long" });
 
-const SPANS = [["d", 86_400], ["h", 3_600], ["min", 60], ["s", 1]];
+const SPANS = [[t("d"), 86_400], [t("h"), 3_600], [t("min"), 60], [t("s"), 1]];
 
-export const count = (number) => counted.format(number);
-export const plural = (number, one, many = `${one}s`) => `${count(number)} ${number === 1 ? one : many}`;
 
 function dayOf(date) {
   return new Date(date.getFullYear(), date.getMonth(), date.getDate()).getTime();
@@ -21,8 +22,8 @@ function dayOf(date) {
 function calendarDay(date, now) {
   const apart = Math.round((dayOf(date) - dayOf(now)) / 86_400_000);
   if (apart === 0) return "";
-  if (apart === -1) return "yesterday";
-  if (apart === 1) return "tomorrow";
+  if (apart === -1) return t("yesterday");
+  if (apart === 1) return t("tomorrow");
   return (date.getFullYear() === now.getFullYear() ? dayInYear : dayOfYear).format(date);
 }
 
@@ -43,8 +44,18 @@ export function fully(iso) {
 // A span in its greatest unit: "3 min"
 export function span(seconds) {
   const size = Math.abs(seconds);
-  const [unit, length] = SPANS.find(([, one]) => size >= one) || ["s", 1];
-  return `${Math.floor(size / length)} ${unit}`;
+  const [unit, length] = SPANS.find(([, one]) => size >= one) || [t("s"), 1];
+  return `${count(Math.floor(size / length))} ${unit}`;
+}
+
+// A span in its two greatest units: "2 h 5 min"
+export function duration(seconds) {
+  if (seconds === null || seconds === undefined) return "";
+  const at = SPANS.findIndex(([, one]) => seconds >= one);
+  if (at < 0) return `0 ${t("s")}`;
+  const rest = seconds % SPANS[at][1];
+  const lower = SPANS[at + 1] && rest >= SPANS[at + 1][1] ? ` ${span(rest)}` : "";
+  return `${span(seconds)}${lower}`;
 }
 
 export function ago(iso, now = Date.now()) {
@@ -55,7 +66,7 @@ export function ago(iso, now = Date.now()) {
 export function relative(iso, now = Date.now()) {
   if (!iso) return "";
   const seconds = (new Date(iso).getTime() - now) / 1000;
-  return seconds > 0 ? `in ${span(seconds)}` : `${span(seconds)} ago`;
+  return seconds > 0 ? t("in {span}", { span: span(seconds) }) : t("{span} ago", { span: span(seconds) });
 }
 
 export function latency(seconds) {
@@ -69,7 +80,7 @@ export function birthDate(text) {
   return /^\d{8}$/.test(text) ? when(`${text.slice(0, 4)}-${text.slice(4, 6)}-${text.slice(6)}`) : text;
 }
 
-const SEXES = { F: "female", M: "male", O: "other" };
+const SEXES = { F: t("female"), M: t("male"), O: t("sex: other") };
 export const sex = (code) => SEXES[code] || code;
 
 // --- DICOM date-times and the values of date fields ---
@@ -96,9 +107,9 @@ export function fromDicom(text) {
   return localValue(new Date(`${year}-${month}-${day}T${hour}:${minute}:${second}${zone}`));
 }
 
-export function localValue(date) {
+export function localValue(date, { seconds = false } = {}) {
   const day = `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}`;
-  return `${day}T${two(date.getHours())}:${two(date.getMinutes())}`;
+  return `${day}T${two(date.getHours())}:${two(date.getMinutes())}${seconds ? `:${two(date.getSeconds())}` : ""}`;
 }
 
 export const toDicomDate = (value) => value.replaceAll("-", "");

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 // What the user may do (Ups.Users), as the server says it. The server refuses the rest whatever the page shows.
+import { t } from "./languages.js";
 
-const NOT_NAMED = "Ups.Users does not allow this to you";
+const NOT_NAMED = t("Ups.Users does not allow this to you");
 
 export const mayAct = (system) => system.rights.act;
 export const mayAdminister = (system) => system.rights.administer;

@@ -17,6 +17,18 @@ export function go(room, parts, query) {
   location.hash = link(room, parts, query);
 }
 
+// Change what stands in the address by a step that Back undoes, without a new view.
+export function enter(room, parts, query) {
+  const target = link(room, parts, query);
+  if (target !== location.hash) history.pushState(null, "", target);
+}
+
+// Go elsewhere so that Back does not lead here again, as to a form that was sent.
+export function leaveFor(room, parts, query) {
+  rewrite(room, parts, query);
+  window.dispatchEvent(new Event("hashchange"));
+}
+
 // Change what stands in the address without another entry in the browser's history, and without a new view.
 export function rewrite(room, parts, query) {
   history.replaceState(null, "", link(room, parts, query));

@@ -24,6 +24,12 @@ class OutcomeJson(TypedDict):
     details: Annotated[list[str], Meta(description="One sentence for each value that was put right.")]
 
 
+class CancellationJson(OutcomeJson):
+    """What became of a request for cancellation: the state says whether it was canceled or its performer asked."""
+
+    state: str
+
+
 # --- workitems ---
 
 
@@ -159,6 +165,7 @@ class WorkitemSubscriber(TypedDict):
     ae: str
     lock: bool
     specific: Annotated[bool, Meta(description="It subscribed to this very workitem.")]
+    filter: Annotated[str, Meta(description="The filters by which it is subscribed, in words; or empty.")]
 
 
 class WorkitemJson(Row):
@@ -271,7 +278,10 @@ class ChannelJson(TypedDict):
     """One way to an AE."""
 
     channel: Annotated[str, Meta(description="`dimse`, `websocket` or `webhook:NAME`.")]
-    health: Annotated[str, Meta(extra_json_schema={"enum": ["good", "idle", "trouble", "unreachable"]})]
+    name: Annotated[str, Meta(description="Of a webhook: how it is called; else empty.")]
+    health: Annotated[
+        str, Meta(extra_json_schema={"enum": ["good", "idle", "trouble", "refusing", "unreachable"]})
+    ]
     words: str
     durable: bool
     pending: int
@@ -453,6 +463,13 @@ class PossibleInput(TypedDict):
     chosen: bool
 
 
+class Copy(TypedDict):
+    """The beginning of a workitem, made of another one."""
+
+    title: str
+    attributes: Attributes
+
+
 class Prefill(TypedDict):
     """The beginning of a workitem."""
 
@@ -589,6 +606,14 @@ class ListenerAddress(TypedDict):
     note: str
 
 
+class AlertJson(TypedDict):
+    """Something to look at."""
+
+    text: str
+    level: Annotated[str, Meta(extra_json_schema={"enum": ["warning", "error"]})]
+    link: Annotated[str, Meta(description="Where on the page to look; or empty.")]
+
+
 class OverviewJson(CountsJson, LateJson):
     """The whole at a glance."""
 
@@ -596,7 +621,7 @@ class OverviewJson(CountsJson, LateJson):
     delivery: DeliveryCountsJson
     listeners: list[ListenerAddress]
     started: Time
-    warnings: list[str]
+    warnings: list[AlertJson]
 
 
 class UserRights(TypedDict):
@@ -627,6 +652,7 @@ class System(TypedDict):
     orthanc_version: str
     user: str | None
     rights: UserRights
+    default_language: Annotated[str, Meta(description="`DefaultLanguage` of Orthanc Explorer 2, or empty.")]
     workitems_url: str
     states: list[str]
     orders: list[str]

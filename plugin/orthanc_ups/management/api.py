@@ -12,6 +12,7 @@ from ..dicomweb.request import WebRequest
 from ..dicomweb.response import WebResponse
 from ..dicomweb.rights import Rights
 from .activity import Activity
+from .alerts import Alert
 from .lists import Lists
 from .openapi import description
 from .overview import Overview
@@ -48,7 +49,7 @@ class Ports:
     rights: Rights
     origins: Origins
     admission: Admission | None = None
-    more_warnings: Callable[[], Sequence[str]] = tuple
+    more_warnings: Callable[[], Sequence[str | Alert]] = tuple
 
 
 class ManagementApi:
@@ -86,7 +87,9 @@ def _routes(ports: Ports) -> tuple[Route, ...]:
         ports.facts,
         ports.rights,
     )
-    subscribers = Subscribers(ports.commands, ports.inspection, ports.desk, ports.dimse, ports.modalities)
+    subscribers = Subscribers(
+        ports.commands, ports.inspection, ports.desk, ports.dimse, ports.modalities, ports.facts
+    )
     overview = Overview(
         ports.inspection,
         lists,

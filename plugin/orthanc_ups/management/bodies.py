@@ -64,6 +64,14 @@ class UpdateWorkitem(Body, kw_only=True):
     attributes: Attributes
 
 
+class ClaimWorkitem(Body, kw_only=True):
+    """A claim on behalf of a performer."""
+
+    performer: Annotated[
+        str, Meta(description="AE title of who does the work; the worklist's own if absent.")
+    ] = ""
+
+
 class CompleteWorkitem(Body, kw_only=True):
     """Attributes of the item of Performed Procedure Sequence (0074,1216); absent ones are taken from `closing`."""
 
@@ -132,6 +140,7 @@ class ListQuery(Struct):
     claimer: Annotated[
         str, Meta(description="AE titles of performers that claimed it, separated by commas.")
     ] = ""
+    station: Annotated[str, Meta(description="Name of the first scheduled station.")] = ""
     performed: Annotated[str, Meta(description="Part of the name of the performed station.")] = ""
     claimed: Annotated[
         str, Meta(description="When it was claimed: a DICOM date-time or a range of them.")
@@ -141,6 +150,14 @@ class ListQuery(Struct):
         str, Meta(description="Seconds from claim to end: a range such as `60-300` or `3600-`.")
     ] = ""
     offset: Offset = 0
+
+
+class CopyQuery(Struct):
+    """What the copy is for."""
+
+    repeats: Annotated[
+        bool, Meta(description="It replaces the other one: Replaced Procedure Step Sequence (0074,1224).")
+    ] = False
 
 
 class NamesQuery(Struct):

@@ -21,8 +21,10 @@ from ..rules.routes import RuleRoutes, RunningRules
 from ..service import UpsService
 from ..settings import Settings, Surroundings
 from ..transfer.routes import Transfer
+from ..webhook.channel import webhook_names
 from ..worklist.late_watch import LateWatch
 from .activity import Activity
+from .alerts import Alert
 from .api import ManagementApi, Ports
 from .inspection import LoopbackResources, ServiceInspection
 from .performed_steps import PerformedStepRoutes
@@ -77,6 +79,8 @@ def facts(settings: Settings, surroundings: Surroundings, answers: Known) -> Ser
         templates=templates,
         strict=settings.strict,
         late=late_policy(settings, templates),
+        webhook_names=webhook_names(settings.webhooks),
+        default_language=surroundings.explorer_2_language,
     )
 
 
@@ -117,12 +121,13 @@ def management(
     rights: Rights,
     origins: Origins,
     admission: Admission,
-    more_warnings: Callable[[], Sequence[str]] = tuple,
+    more_warnings: Callable[[], Sequence[str | Alert]] = tuple,
+    uploads_refused: Callable[[], int] = int,
     rules: RunningRules | None = None,
     performed_steps: PerformedSteps | None = None,
 ) -> tuple[ManagementApi, Activity]:
     """Build the management API and the record of what went on that its charts show."""
-    activity = Activity(service.counters.all)
+    activity = Activity(lambda: {**service.counters.all(), "uploads_refused": uploads_refused()})
     service.delivery.observe(activity.delivered)
     ports = Ports(
         commands=service.worklist,

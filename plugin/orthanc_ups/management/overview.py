@@ -12,11 +12,12 @@ from ..dicomweb.rights import Rights
 from ..worklist.late_watch import LateSummary
 from . import answers, fields, views
 from .activity import Activity
+from .alerts import Alert, subscriber_link
 from .lists import Lists
 from .ports import ORDERS, DeliveryDesk, Inspection, ManagementClock, Modalities, ServerFacts
 from .queries import filters
 from .routing import Call, Route
-from .subscribers import health_of
+from .subscribers import health_of, is_subscribed
 
 _MOST_GROUPS: Final = 50
 _FULL: Final = 0.8
@@ -37,7 +38,7 @@ class Overview:
         clock: ManagementClock,
         facts: ServerFacts,
         rights: Rights,
-        more_warnings: Callable[[], Sequence[str]] = tuple,
+        more_warnings: Callable[[], Sequence[str | Alert]] = tuple,
     ) -> None:
         self._inspection = inspection
         self._lists = lists
@@ -66,6 +67,7 @@ class Overview:
             "orthanc_version": facts.orthanc_version,
             "user": call.requester.user,
             "rights": self._rights_of(call.requester.user),
+            "default_language": facts.default_language,
             "workitems_url": facts.workitems_url,
             "states": [state.value for state in State],
             "orders": list(ORDERS),
@@ -104,7 +106,7 @@ class Overview:
                 for listener in self._facts.listeners
             ],
             "started": views.iso(self._activity.started),
-            "warnings": list(self._warnings(reports)),
+            "warnings": [alert.described() for alert in self._alerts(reports)],
         }
 
     def _late(self, summary: LateSummary) -> answers.LateJson:
@@ -140,46 +142,83 @@ class Overview:
 
     # --- warnings ---
 
-    def _warnings(self, reports: Sequence[EndpointReport]) -> Iterator[str]:
-        yield from self._facts.warnings
-        yield from self._more_warnings()
+    def _alerts(self, reports: Sequence[EndpointReport]) -> list[Alert]:
+        """What does not work comes first."""
+        alerts = list(self._every_alert(reports))
+        return sorted(alerts, key=lambda alert: not alert.is_error)
+
+    def _every_alert(self, reports: Sequence[EndpointReport]) -> Iterator[Alert]:
+        for warning in (*self._facts.warnings, *self._more_warnings()):
+            yield warning if isinstance(warning, Alert) else Alert(warning)
+        yield from self._unreachable(reports)
         for report in reports:
             yield from self._of_channel(report)
+        yield from self._refused_uploads()
         step, now = self._activity.clock_step, self._clock.now().timestamp()
         if step and now - step.at < _CLOCK_MATTERS:
             way = "back" if step.seconds < 0 else "forward"
-            yield (
+            yield Alert(
                 f"The clock of this server jumped {way} by {in_time(abs(step.seconds))}. Times in histories and "
                 "retention may be off; check its time synchronisation."
             )
 
-    def _of_channel(self, report: EndpointReport) -> Iterator[str]:
+    def _unreachable(self, reports: Sequence[EndpointReport]) -> Iterator[Alert]:
+        """AEs that are subscribed, and that nothing can reach."""
+        served = {report.endpoint.receiving_ae for report in reports if report.serving}
+        reachable = served | set(self._modalities.ae_titles())
+        waiting = {report.endpoint.receiving_ae for report in reports if report.pending}
+        for ae in self._inspection.subscriber_aes():
+            if ae not in reachable | waiting and is_subscribed(self._inspection.subscriber(ae)):
+                yield Alert(
+                    f"{ae} is subscribed, but is not in DicomModalities and has no WebSocket open: nothing reaches it.",
+                    subscriber_link(ae),
+                )
+
+    def _refused_uploads(self) -> Iterator[Alert]:
+        refused = sum(count or 0 for count in self._activity.series("uploads_refused", 24 * 60, 60))
+        if refused:
+            uploads = "upload of a UPS object was" if refused == 1 else "uploads of UPS objects were"
+            yield Alert(
+                f"{refused:,} {uploads} refused within a day: workitems come by N-CREATE or UPS-RS, not by C-STORE, "
+                "STOW-RS or REST. Orthanc's log says who sent them."
+            )
+
+    def _of_channel(self, report: EndpointReport) -> Iterator[Alert]:
         ae, now = report.endpoint.receiving_ae, self._clock.now().timestamp()
+        link = subscriber_link(ae)
+        health, words = health_of(report)
         events = "event waits" if report.pending == 1 else "events wait"
         if report.pending and not report.serving and report.durable:
-            yield (
-                f"{report.pending} {events} for {ae}, but no address is configured for it: add it to DicomModalities, "
-                "or let it open its WebSocket."
+            yield Alert(
+                f"{report.pending:,} {events} for {ae}, but no address is configured for it: add it to "
+                "DicomModalities, or let it open its WebSocket.",
+                link,
+                is_error=True,
             )
         elif (
             report.pending
             and report.oldest_at is not None
-            and (_is_failing(report) or now - report.oldest_at > _OLD)
+            and (health == "trouble" or now - report.oldest_at > _OLD)
         ):
             why = f" {report.last_error[:1].upper()}{report.last_error[1:]}." if report.last_error else ""
-            yield f"{report.pending} {events} for {ae}, the oldest for {in_time(now - report.oldest_at)}.{why}"
+            waits = in_time(now - report.oldest_at)
+            yield Alert(
+                f"{report.pending:,} {events} for {ae}, the oldest for {waits}.{why}", link, is_error=True
+            )
+        if health == "refusing":
+            yield Alert(f"{ae} refuses events: {words}.", link, is_error=True)
         if report.pending > _FULL * self._facts.maximum_pending:
-            yield (
-                f"The outbox for {ae} is nearly full: {report.pending} of {self._facts.maximum_pending}. "
-                "Beyond that, the oldest events become dead letters."
+            yield Alert(
+                f"The outbox for {ae} is nearly full: {report.pending:,} of {self._facts.maximum_pending:,}. "
+                "Beyond that, the oldest events become dead letters.",
+                link,
             )
         if report.dead_letters:
             letters = "dead letter" if report.dead_letters == 1 else "dead letters"
-            yield f"{ae} has {report.dead_letters} {letters} ({report.endpoint.channel}): send them again or drop them."
-
-
-def _is_failing(report: EndpointReport) -> bool:
-    return health_of(report)[0] == "trouble"
+            by = self._facts.webhook_names.get(report.endpoint.channel, report.endpoint.channel)
+            yield Alert(
+                f"{ae} has {report.dead_letters:,} {letters} ({by}): send them again or drop them.", link
+            )
 
 
 def in_time(seconds: float) -> str:

@@ -35,6 +35,7 @@ _LOOK: Final = (
     "POST /workitems.csv",
     "GET /workitems/{uid}",
     "GET /workitems/{uid}/events",
+    "GET /workitems/{uid}/copy",
     "GET /subscribers",
     "GET /subscribers/{ae}",
     "GET /subscribers/{ae}/workitems",

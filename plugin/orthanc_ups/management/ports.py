@@ -242,6 +242,8 @@ class ServerFacts:
         templates: see ``templates.read_templates``.
         strict: ``Ups.Strict``.
         late: when work is late.
+        webhook_names: how the channels of webhooks are called.
+        default_language: of Orthanc Explorer 2, or empty.
     """
 
     ae_title: str
@@ -257,6 +259,8 @@ class ServerFacts:
     templates: tuple[Template, ...] = ()
     strict: bool = False
     late: LatePolicy = field(default_factory=LatePolicy)
+    webhook_names: Mapping[str, str] = field(default_factory=dict)
+    default_language: str = ""
 
 
 class ManagementClock(Protocol):

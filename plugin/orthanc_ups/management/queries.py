@@ -35,6 +35,7 @@ _RESERVED: Final = frozenset(
         "limit",
         "late",
         "claimer",
+        "station",
         "performed",
         "claimed",
         "ended",
@@ -87,6 +88,7 @@ def _narrowing(asked: Mapping[str, str], now: datetime, late: LatePolicy) -> Nar
     return Narrowing(
         late=_late_kinds(asked.get("late", "")),
         claimers=tuple(part.strip() for part in asked.get("claimer", "").split(",") if part.strip()),
+        station=asked.get("station", "").strip(),
         performed=asked.get("performed", "").strip(),
         claimed=_span("claimed", asked, now),
         ended=_span("ended", asked, now),
@@ -206,7 +208,7 @@ _SILENT: Final = frozenset({tags.HUMAN_PERFORMER_CODES, "0040A370"})
 
 
 def label_of(path: str) -> str:
-    """A key in short words: ``Station › Code Value``."""
+    """A key in short words: ``Station › Coding Scheme Designator``."""
     parts = path.split(".")
     shown = [
         _SHORT.get(tag) or name_of(tag) for depth, tag in enumerate(parts) if _is_shown(tag, depth, parts)
@@ -215,11 +217,13 @@ def label_of(path: str) -> str:
 
 
 def _is_shown(tag: str, depth: int, parts: list[str]) -> bool:
-    return tag not in _SILENT or depth == len(parts) - 1
+    """The code of a coded term goes without saying."""
+    is_last = depth == len(parts) - 1
+    return not (is_last and depth and tag == tags.CODE_VALUE) and (is_last or tag not in _SILENT)
 
 
 def in_words(identifier: DataSet) -> str:
-    """A filter as a sentence: ``Station › Code Value is R7, and State is SCHEDULED or IN PROGRESS``."""
+    """A filter as a sentence: ``Station is R7, and State is SCHEDULED or IN PROGRESS``."""
     conditions = [f"{label_of(path)} {_value_words(path, values)}" for path, values in _flat(identifier, "")]
     return ", and ".join(conditions) if conditions else "everything"
 

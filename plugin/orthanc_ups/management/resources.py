@@ -29,6 +29,7 @@ _PLURAL: Final[Mapping[str, str]] = {
 }
 _IDENTIFIER: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{8}){4}")
 _MOST_INSTANCES: Final = 10_000
+_DATE_LENGTH: Final = 8
 _PATIENT: Final = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
 
 
@@ -181,8 +182,13 @@ class Resources:
 def _title(lineage: _Lineage) -> str:
     if lineage.level == "patient":
         return lineage.tag("patient", "PatientID")
-    words = (lineage.tag("study", "StudyDescription"), lineage.tag("study", "StudyDate"))
+    words = (lineage.tag("study", "StudyDescription"), _date(lineage.tag("study", "StudyDate")))
     return " · ".join(word for word in words if word) or lineage.tag("study", "StudyInstanceUID")
+
+
+def _date(text: str) -> str:
+    """A DA as ISO 8601."""
+    return f"{text[:4]}-{text[4:6]}-{text[6:]}" if len(text) == _DATE_LENGTH and text.isdigit() else text
 
 
 def _series(series: Mapping[str, Any], chosen: str | None) -> answers.PossibleInput:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from ..core import tags
@@ -20,7 +21,7 @@ from ..delivery.port import Unreachable
 from ..dicomweb.response import HttpProblem
 from . import answers, bodies, views
 from .keyword_form import to_data_set, to_keywords
-from .ports import Commands, DeliveryDesk, Dimse, Inspection, Modalities
+from .ports import Commands, DeliveryDesk, Dimse, Inspection, Modalities, ServerFacts, SubscriberSummary
 from .queries import in_words, to_identifier
 from .routing import Call, Route
 from .workitems import outcome_json
@@ -41,12 +42,14 @@ class Subscribers:
         desk: DeliveryDesk,
         dimse: Dimse,
         modalities: Modalities,
+        facts: ServerFacts,
     ) -> None:
         self._commands = commands
         self._inspection = inspection
         self._desk = desk
         self._dimse = dimse
         self._modalities = modalities
+        self._webhook_names = facts.webhook_names
 
     def routes(self) -> tuple[Route, ...]:
         """What is offered."""
@@ -89,7 +92,10 @@ class Subscribers:
             **_subscriptions(subscriber.log),
             "specific": subscriber.specific,
             "locks": subscriber.locks,
-            "channels": [channel(report) for report in reports],
+            "channels": [
+                channel(report, self._webhook_names, is_subscribed=is_subscribed(subscriber))
+                for report in reports
+            ],
         }
 
     async def read(self, call: Call, query: bodies.SubscribedQuery) -> answers.OneSubscriber:
@@ -258,11 +264,14 @@ def _before_last_end(acts: list[GlobalAct]) -> list[GlobalAct]:
     return ended if acts[-1].filtered else ended[-1:]
 
 
-def channel(report: EndpointReport) -> answers.ChannelJson:
+def channel(
+    report: EndpointReport, names: Mapping[str, str] = MappingProxyType({}), *, is_subscribed: bool = True
+) -> answers.ChannelJson:
     """One channel to an AE, with its health in a word and in a sentence."""
-    health, words = health_of(report)
+    health, words = health_of(report, is_subscribed=is_subscribed)
     return {
         "channel": report.endpoint.channel,
+        "name": names.get(report.endpoint.channel, ""),
         "health": health,
         "words": words[:1].upper() + words[1:],
         "durable": report.durable,
@@ -280,10 +289,17 @@ def channel(report: EndpointReport) -> answers.ChannelJson:
     }
 
 
-def health_of(report: EndpointReport) -> tuple[str, str]:
-    """``good``, ``idle``, ``trouble`` or ``unreachable``, and why."""
+def health_of(report: EndpointReport, *, is_subscribed: bool = True) -> tuple[str, str]:
+    """``good``, ``idle``, ``trouble``, ``refusing`` or ``unreachable``, and why.
+
+    An event that was given up after the last success is never good, whatever came before it.
+    """
     if not report.serving and report.durable:
-        return "unreachable", "not in DicomModalities, and no WebSocket is open"
+        if is_subscribed or report.pending:
+            return "unreachable", "not in DicomModalities, and no WebSocket is open"
+        return "idle", "has ended its subscriptions"
+    if report.dead_letters and (report.last_error_at or 0.0) >= (report.last_success_at or 0.0):
+        return "refusing", f"the last event was given up: {report.last_error or 'see the dead letters'}"
     if report.failing and report.pending:
         return "trouble", report.last_error or "the last attempt failed"
     if report.pending:
@@ -291,6 +307,12 @@ def health_of(report: EndpointReport) -> tuple[str, str]:
     if report.last_success_at is None:
         return "idle", "nothing was sent yet"
     return "good", "has everything"
+
+
+def is_subscribed(subscriber: SubscriberSummary) -> bool:
+    """True if the AE is told of anything that changes."""
+    now = standing(subscriber.log)
+    return bool(subscriber.specific or now.filters) or now.everything is not Subscription.NONE
 
 
 def _letter(letter: Any) -> answers.DeadLetterJson:

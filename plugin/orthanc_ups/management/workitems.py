@@ -21,19 +21,22 @@ from ..core.commands import (
     Update,
 )
 from ..core.course import claimer_of
-from ..core.dataset import DataSet, element, is_empty
+from ..core.dataset import DataSet, element, is_empty, text
 from ..core.outcome import Outcome
 from ..core.reasons import in_words
 from ..core.states import State
 from ..core.statuses import Service, UpsError
+from ..core.subscriptions import Log, standing
 from ..core.workitem import Subscription, Workitem
 from ..dicomweb.response import HttpProblem
 from ..dicomweb.rights import Rights
 from . import answers, bodies, views
 from .completion import cancellation, for_creation, for_update, performed
+from .copies import copy_of
 from .fields import EDITABLE
 from .keyword_form import to_data_set, to_keywords
 from .ports import Commands, DeliveryDesk, Inspection, ManagementClock, ServerFacts
+from .queries import in_words as filter_in_words
 from .resources import Resources
 from .routing import Call, Route
 from .starting import Starting
@@ -81,6 +84,7 @@ class Workitems:
             Route("PUT", path, self.update),
             Route("DELETE", path, self.purge),
             Route("GET", f"{path}/events", self.events),
+            Route("GET", f"{path}/copy", self.copy),
             Route("POST", f"{path}/claim", self.claim),
             Route("POST", f"{path}/complete", self.complete),
             Route("POST", f"{path}/cancel", self.cancel),
@@ -127,7 +131,12 @@ class Workitems:
 
     def _subscribers(self, workitem: Workitem) -> list[answers.WorkitemSubscriber]:
         return [
-            {"ae": ae, "lock": state is Subscription.LOCK, "specific": ae in workitem.acts}
+            {
+                "ae": ae,
+                "lock": state is Subscription.LOCK,
+                "specific": ae in workitem.acts,
+                "filter": filters_of(self._inspection.subscriber(ae).log, workitem),
+            }
             for ae, state in self._inspection.subscribers(workitem)
         ]
 
@@ -135,6 +144,12 @@ class Workitems:
         if workitem.state is not State.IN_PROGRESS:
             return None
         return to_keywords(performed(workitem, self._clock.now(), self._facts.ae_title))
+
+    async def copy(self, call: Call, query: bodies.CopyQuery) -> answers.Copy:
+        """A workitem as the beginning of another one."""
+        workitem = await self._inspection.workitem(call.uid)
+        content = copy_of(workitem, self._clock.now(), repeats=query.repeats)
+        return {"title": text(content, tags.LABEL), "attributes": to_keywords(content)}
 
     async def events(self, call: Call) -> answers.Events:
         """Event reports, and what became of them at each receiver."""
@@ -195,12 +210,17 @@ class Workitems:
         command = Update(call.requester, call.uid, attributes, corrections=corrections.sentences)
         return outcome_json(await self._commands.execute(command), Service.UPDATE)
 
-    async def claim(self, call: Call, body: bodies.Body) -> answers.OutcomeJson:
-        """Go IN PROGRESS on behalf of a performer.
+    async def claim(self, call: Call, body: bodies.ClaimWorkitem) -> answers.OutcomeJson:
+        """Go IN PROGRESS on behalf of a performer, for whom the user must be named.
 
         Nobody is told the Transaction UID; `complete` and `cancel` need none.
         """
-        command = ChangeState(call.requester, call.uid, State.IN_PROGRESS.value, self._clock.new_uid())
+        requester = call.requester
+        if body.performer.strip():
+            performer = self._rights.ae_title(body.performer)
+            self._rights.check(requester.user, performer)
+            requester = replace(requester, ae=performer)
+        command = ChangeState(requester, call.uid, State.IN_PROGRESS.value, self._clock.new_uid())
         return outcome_json(await self._commands.execute(command), Service.CHANGE_STATE)
 
     async def complete(self, call: Call, body: bodies.CompleteWorkitem) -> answers.OutcomeJson:
@@ -238,14 +258,16 @@ class Workitems:
         command = Close(call.requester, call.uid, state.value, attributes, corrections)
         return outcome_json(await self._commands.execute(command), Service.CHANGE_STATE)
 
-    async def request_cancel(self, call: Call, body: bodies.RequestCancellation) -> answers.OutcomeJson:
+    async def request_cancel(self, call: Call, body: bodies.RequestCancellation) -> answers.CancellationJson:
         """Request cancellation (PS3.4 CC.2.2).
 
         SCHEDULED: it is canceled at once. IN PROGRESS: the performer is asked.
         """
         information = _reasons(call, body) | _contact(body)
         command = RequestCancel(call.requester, call.uid, dict(sorted(information.items())))
-        return outcome_json(await self._commands.execute(command), Service.REQUEST_CANCEL)
+        outcome = outcome_json(await self._commands.execute(command), Service.REQUEST_CANCEL)
+        workitem = await self._inspection.workitem(call.uid)
+        return {**outcome, "state": workitem.state.value}
 
     async def purge(self, call: Call, query: bodies.ReasonQuery) -> answers.OutcomeJson:
         """Delete a final workitem that no Deletion Lock holds.
@@ -270,6 +292,17 @@ class Workitems:
         """Release an AE's Deletion Lock; it stays subscribed."""
         command = ReleaseLock(call.requester, call.uid, call.ae)
         return outcome_json(await self._commands.execute(command), Service.UNSUBSCRIBE)
+
+
+def filters_of(log: Log, workitem: Workitem) -> str:
+    """The filters by which an AE is subscribed to a workitem, in words; "" if it is by none."""
+    acts = {act.sequence: act for act in log.acts}
+    fitting = [
+        acts[sequence].filter or {}
+        for sequence in standing(log).filters
+        if sequence in acts and (sequence in workitem.filtered or workitem.created in acts[sequence].matched)
+    ]
+    return "; ".join(map(filter_in_words, fitting))
 
 
 def outcome_json(outcome: Outcome, service: Service) -> answers.OutcomeJson:

@@ -135,6 +135,8 @@ METRICS: Final = (
     _gauge("events_pending_maximum", "Events that wait for the receiver that is furthest behind"),
     _gauge("events_pending_oldest_seconds", "Age of the oldest event that waits"),
     _gauge("subscribers_failing", "Receivers that cannot be reached now; their events are tried again later"),
+    _gauge("subscribers_refusing", "Receivers whose last event was given up"),
+    _gauge("subscribers_unreachable", "Receivers for which events wait and no address is configured"),
     _gauge("dead_letters", "Dead letters stored"),
     _gauge(
         "delivery_seconds_median_maximum",
@@ -189,6 +191,8 @@ class EndpointFigures:
         retry_at: when the next attempt is due; None if the last one succeeded.
         dead_letters: how many there are.
         latency_median, latency_p95: seconds from a change to its delivery.
+        refuses: True if its last event was given up.
+        is_unreachable: True if events wait and there is no address.
     """
 
     pending: int
@@ -197,6 +201,8 @@ class EndpointFigures:
     dead_letters: int
     latency_median: float | None
     latency_p95: float | None
+    refuses: bool = False
+    is_unreachable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,6 +349,8 @@ def _endpoints(reports: list[EndpointFigures], now: float) -> dict[str, float]:
         "ups_subscribers_failing": sum(
             report.pending > 0 and report.retry_at is not None for report in reports
         ),
+        "ups_subscribers_refusing": sum(report.refuses for report in reports),
+        "ups_subscribers_unreachable": sum(report.is_unreachable for report in reports),
         "ups_dead_letters": sum(report.dead_letters for report in reports),
         "ups_delivery_seconds_median_maximum": max(
             (report.latency_median or 0.0 for report in reports), default=0.0
@@ -434,6 +442,11 @@ def _figures_of(worker: Worker, delivery: Delivery) -> EndpointFigures:
         dead_letters=delivery.dead.count(worker.endpoint),
         latency_median=worker.tally.latency(0.5),
         latency_p95=worker.tally.latency(0.95),
+        refuses=delivery.dead.count(worker.endpoint) > 0
+        and (worker.tally.last_error_at or 0.0) >= (worker.tally.last_success_at or 0.0),
+        is_unreachable=worker.queue.pending > 0
+        and worker.durable
+        and not worker.channel.serves(worker.endpoint.receiving_ae),
     )
 
 

@@ -23,6 +23,7 @@ class Narrowing:
     Attributes:
         late: kinds of lateness, of which one must hold.
         claimers: AE titles, of which one claimed it.
+        station: name of the first scheduled station, in any case.
         performed: part of the name of the performed station, in any case.
         claimed, ended: when.
         duration: seconds from claim to end.
@@ -31,6 +32,7 @@ class Narrowing:
 
     late: frozenset[LateKind] = frozenset()
     claimers: tuple[str, ...] = ()
+    station: str = ""
     performed: str = ""
     claimed: Span | None = None
     ended: Span | None = None
@@ -48,6 +50,8 @@ class Narrowing:
         if self.claimers:
             marks = ", ".join("?" * len(self.claimers))
             yield Column("claimer", Sql(f"{{row}}.claimer IN ({marks})", self.claimers))
+        if self.station:
+            yield Column("station", Sql("{row}.station = ?", (self.station.casefold(),)))
         if self.performed:
             text = "instr({row}.performed, ?) > 0"
             yield Column("performed", Sql(text, (self.performed.casefold(),)))

@@ -151,6 +151,17 @@ def webhook_channels(
     return tuple(channels)
 
 
+def webhook_names(webhooks: Sequence[Webhook]) -> dict[str, str]:
+    """How each channel is called: by the name that the configuration has for it, else by its host."""
+    seen: list[tuple[str, str]] = []
+    names = {}
+    for webhook in webhooks:
+        index = seen.count((webhook.aet, webhook.url))
+        seen.append((webhook.aet, webhook.url))
+        names[_name(webhook, index)] = webhook.name or urlsplit(webhook.url).hostname or "nowhere"
+    return names
+
+
 def signature(secret: bytes, delivery: str, timestamp: str, body: bytes) -> str:
     """The value of ``webhook-signature``."""
     digest = hmac.digest(secret, f"{delivery}.{timestamp}.".encode() + body, hashlib.sha256)

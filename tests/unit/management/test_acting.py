@@ -135,7 +135,7 @@ def test_a_workitem_shows_who_is_subscribed_and_an_operator_releases_a_lock(desk
     found = desk.have()
     desk.ask("PUT", f"/workitems/{found}/subscribers/AI", {"lock": True})
     told = desk.ask("GET", f"/workitems/{found}")["subscribers"]
-    assert told == [{"ae": "AI", "lock": True, "specific": True}]
+    assert told == [{"ae": "AI", "lock": True, "specific": True, "filter": ""}]
     desk.ask("DELETE", f"/workitems/{found}/subscribers/AI/lock")
     assert isinstance(desk.worklist.commands[-1], ReleaseLock)
     desk.refused(404, "DELETE", f"/workitems/{found}/subscribers/AI/lock")

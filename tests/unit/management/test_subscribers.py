@@ -56,7 +56,7 @@ def test_subscriptions_are_told_in_words(desk: Desk) -> None:
     desk.ask("POST", "/subscribers/AI/subscribe", {"scope": "filtered", "filter": wanted, "lock": True})
     desk.ask("POST", "/subscribers/RIS/subscribe", {"scope": "global"})
     found = {one["ae"]: one for one in desk.ask("GET", "/subscribers")["subscribers"]}
-    assert found["AI"]["filters"][0]["words"] == "Station › Code Value is R7, and State is SCHEDULED"
+    assert found["AI"]["filters"][0]["words"] == "Station is R7, and State is SCHEDULED"
     assert found["AI"]["filters"][0]["lock"] is True
     assert found["RIS"]["everything"] == {"lock": False}
     assert found["AI"]["everything"] is None
@@ -111,7 +111,11 @@ def test_an_ae_lists_the_workitems_that_it_subscribed_to(desk: Desk) -> None:
         ({"pending": 3, "last_success_at": 5.0}, "good"),
         ({"pending": 3, "failing": True, "last_error_at": 4.0, "last_success_at": 5.0}, "trouble"),
         ({"pending": 3, "last_error": "refused", "last_error_at": 9.0, "last_success_at": 5.0}, "good"),
-        ({"serving": False}, "unreachable"),
+        ({"serving": False}, "idle"),
+        ({"serving": False, "pending": 1}, "unreachable"),
+        ({"dead_letters": 3, "last_error_at": 9.0, "last_error": "answered C112"}, "refusing"),
+        ({"dead_letters": 3, "last_error_at": 9.0, "last_success_at": 5.0}, "refusing"),
+        ({"dead_letters": 3, "last_error_at": 4.0, "last_success_at": 5.0}, "good"),
         ({"serving": False, "durable": False}, "idle"),
     ],
 )
@@ -190,10 +194,10 @@ def test_warnings_say_in_words_what_needs_a_person() -> None:
         endpoint_report("FINE", last_success_at=1.0),
     ]
     warnings = desk.ask("GET", "/overview")["warnings"]
-    told = "\n".join(warnings)
-    assert warnings[0] == "AllowThreads is off."
+    told = "\n".join(warning["text"] for warning in warnings)
+    assert warnings[-1 - 2]["text"] == "AllowThreads is off."
     assert "2 events wait for LOST, but no address is configured for it" in told
-    assert "nearly full: 90000 of 100000" in told
+    assert "nearly full: 90,000 of 100,000" in told
     assert "DEAD has 4 dead letters" in told
     assert "FINE" not in told
 
@@ -204,7 +208,7 @@ def test_a_jump_of_the_clock_is_noticed() -> None:
     desk.activity._monotonic = lambda: next(steady)
     desk.activity._offset = desk.clock.now().timestamp() - next(steady)
     desk.clock.pass_by(minutes=-10)
-    assert "jumped back by 10 minutes" in desk.ask("GET", "/overview")["warnings"][0]
+    assert "jumped back by 10 minutes" in desk.ask("GET", "/overview")["warnings"][0]["text"]
 
 
 def test_the_page_polls_for_what_changed(desk: Desk) -> None:

@@ -2,7 +2,8 @@
 // Small charts as SVG. Each has a sentence for those who do not see it.
 
 import { h, svg } from "../dom.js";
-import { count, when } from "../format.js";
+import { when } from "../format.js";
+import { count, t } from "../languages.js";
 
 const SPARK = { width: 120, height: 22 };
 
@@ -17,7 +18,7 @@ export function sparkline(values, title, { wide = false } = {}) {
     const height = one ? Math.max(1.5, (one / most) * SPARK.height) : 0.8;
     return svg("rect", { class: one ? "some" : "none", x: at * step, y: SPARK.height - height, width: Math.max(0.8, step - 0.6), height });
   });
-  const words = `${title}: ${count(total)} in all, at most ${count(most)} at a time`;
+  const words = t("{title}: {total} in all, at most {most} at a time", { title, total: count(total), most: count(most) });
   return svg("svg", { class: "spark", viewBox: `0 0 ${width} ${SPARK.height}`, width, height: SPARK.height, role: "img", "aria-label": words }, svg("title", {}, words), bars);
 }
 
@@ -40,7 +41,7 @@ function axes(top, show, { minutes, step }, points) {
   });
   const labels = [0, 1 / 3, 2 / 3, 1].map((share) => {
     const back = (1 - share) * minutes;
-    const words = share === 1 ? "now" : when(new Date(Date.now() - back * 60_000).toISOString()).replace("yesterday ", "");
+    const words = share === 1 ? t("now") : when(new Date(Date.now() - back * 60_000).toISOString()).replace(`${t("yesterday")} `, "");
     const anchor = share === 0 ? "start" : share === 1 ? "end" : "middle";
     return svg("text", { class: "scale", x: BOX.left + inner.width * share, y: BOX.height - 5, "text-anchor": anchor }, words);
   });
@@ -62,7 +63,7 @@ export function lineChart(title, series, span, show = count) {
   const top = nice(Math.max(...series.flatMap((one) => one.values.map((value) => value || 0)), 0) || 1);
   const points = series[0].values.map((_, at) => series.map((one) => `${one.name} ${one.values[at] === null ? "–" : show(one.values[at])}`).join(", "));
   const lines = series.map((one) => curves(one, top));
-  const words = `${title}: ${series.map((one) => `${one.name}, latest ${show(latest(one.values))}`).join("; ")}`;
+  const words = `${title}: ${series.map((one) => t("{name}, latest {value}", { name: one.name, value: show(latest(one.values)) })).join("; ")}`;
   const picture = svg("svg", { class: "chart", viewBox: `0 0 ${BOX.width} ${BOX.height}`, role: "img", "aria-label": words }, lines, axes(top, show, span, points));
   const legend = h("ul.legend", {}, series.map((one) => h("li", { class: one.kind }, h("i", {}), one.name)));
   return h("figure", {}, h("figcaption", {}, h("b", {}, title), legend), picture);

@@ -2,12 +2,13 @@
 // Editors of coded terms and of people, in the keyword form of the management API.
 
 import { h, replace } from "../dom.js";
+import { t } from "../languages.js";
 import { icon } from "./icons.js";
 
 const PARTS = [
-  ["CodeMeaning", "Meaning", 64],
-  ["CodeValue", "Code", 16],
-  ["CodingSchemeDesignator", "Scheme", 16],
+  ["CodeMeaning", t("Meaning"), 64],
+  ["CodeValue", t("Code"), 16],
+  ["CodingSchemeDesignator", t("Scheme"), 16],
 ];
 
 // One coded term: {element, value()}; value is a list of one item, or empty.
@@ -36,7 +37,7 @@ export function listEditor(items, make, words) {
 
   function insert(item, focus = false) {
     const editor = make(item);
-    const remove = h("button.quiet.small", { type: "button", "aria-label": "Remove", onclick: () => drop(editor) }, icon("close"));
+    const remove = h("button.quiet.small", { type: "button", "aria-label": t("Remove"), onclick: () => drop(editor) }, icon("close"));
     editor.line = h("div.line", {}, editor.element, remove);
     editors.push(editor);
     place.append(editor.line);
@@ -52,8 +53,8 @@ export function listEditor(items, make, words) {
 
 // A human performer by name and organization; the code of one who has none is made by the server.
 export function personEditor(item = {}) {
-  const name = h("input", { type: "text", maxlength: 64, value: item.HumanPerformerName || "", placeholder: "Family^Given", "aria-label": "Name" });
-  const place = h("input", { type: "text", maxlength: 64, value: item.HumanPerformerOrganization || "", placeholder: "Organization", "aria-label": "Organization" });
+  const name = h("input", { type: "text", maxlength: 64, value: item.HumanPerformerName || "", placeholder: "Family^Given", "aria-label": t("Name") });
+  const place = h("input", { type: "text", maxlength: 64, value: item.HumanPerformerOrganization || "", placeholder: "Organization", "aria-label": t("Organization") });
   return {
     element: h("div.code.person", {}, name, place),
     value: () => {

@@ -2,13 +2,14 @@
 // Dialogs that confirm and carry out one action, and short notices.
 
 import { h, newId, replace } from "../dom.js";
+import { t } from "../languages.js";
 import { icon } from "./icons.js";
 
 const NOTICE_SHOWN = 6000;
 
 export function notice(words, kind = "good") {
   const box = h("div.toast", { class: kind }, icon(kind === "bad" ? "alert" : "check"), h("span", {}, words));
-  box.append(h("button.quiet.small", { type: "button", "aria-label": "Dismiss", onclick: () => box.remove() }, icon("close")));
+  box.append(h("button.quiet.small", { type: "button", "aria-label": t("Dismiss"), onclick: () => box.remove() }, icon("close")));
   document.getElementById("toasts").append(box);
   setTimeout(() => box.remove(), kind === "bad" ? NOTICE_SHOWN * 2 : NOTICE_SHOWN);
 }
@@ -24,15 +25,15 @@ export function failed(error) {
 }
 
 /* A dialog with a form. `action` gets nothing, may be async; if it fails, the dialog stays and shows why.
-   Resolves with what `action` returned, or undefined if it was dismissed. */
-export function dialog({ title, content, confirm = "OK", danger = false, wide = false, action = () => true }) {
+   Resolves with what `action` returned, or undefined if it was dismissed. `back` null: there is nothing to choose. */
+export function dialog({ title, content, confirm = t("OK"), back = t("Back"), danger = false, broad = false, action = () => true }) {
   return new Promise((resolve) => {
     const id = newId("dialog");
     const problem = h("div", {});
     const submit = h("button", { type: "submit", class: danger ? "danger" : "primary" }, confirm);
-    const cancel = h("button", { type: "button", onclick: () => close(undefined) }, "Back");
+    const cancel = back && h("button", { type: "button", onclick: () => close(undefined) }, back);
     const form = h("form", { novalidate: true }, h("div.body", {}, content), problem, h("footer", {}, cancel, submit));
-    const box = h("dialog.dialog", { "aria-labelledby": id, class: wide ? "wide" : "" }, h("h2", { id }, title), form);
+    const box = h("dialog.dialog", { "aria-labelledby": id, class: broad ? "broad" : "" }, h("h2", { id }, title), form);
 
     function close(result) {
       box.close();
@@ -46,6 +47,7 @@ export function dialog({ title, content, confirm = "OK", danger = false, wide = 
         close(await action());
       } catch (error) {
         replace(problem, errorBox(error));
+        problem.scrollIntoView({ block: "nearest" });
         submit.disabled = false;
       }
     });
@@ -59,10 +61,13 @@ export function dialog({ title, content, confirm = "OK", danger = false, wide = 
   });
 }
 
+// Something to read, with one button.
+export const tell = (title, content) => dialog({ title, content, confirm: t("Close"), back: null });
+
 export function field(label, input, { help = "", required = false } = {}) {
   const id = input.id || newId("field");
   (input.matches("input, select, textarea") ? input : input.querySelector("input, select, textarea") || input).id = id;
-  const mark = required ? h("span.required", { title: "required" }, " *") : null;
+  const mark = required ? h("span.required", { title: t("required") }, " *") : null;
   return h("div.field", {}, h("label", { for: id }, label, mark), input, help && h("p.help", {}, help));
 }
 
@@ -72,20 +77,20 @@ export function select(choices, chosen = "", properties = {}) {
 }
 
 const KEYS = [
-  ["/", "Search"],
-  ["j  k", "Next, previous row"],
-  ["Enter", "Open the row"],
-  ["x", "Select the row"],
-  ["[  ]", "Previous, next page"],
-  ["n", "New workitem"],
-  ["1  2  3", "Worklist, Subscribers, Overview"],
-  ["Esc", "Close, or back to the list"],
-  ["?", "This help"],
+  ["/", t("Search")],
+  ["j  k", t("Next, previous row")],
+  ["Enter", t("Open the row")],
+  ["x", t("Select the row")],
+  ["[  ]", t("Previous, next page")],
+  ["n", t("New workitem")],
+  ["1  2  3", t("Worklist, Subscribers, Overview")],
+  ["Esc", t("Close, or back to the list")],
+  ["?", t("This help")],
 ];
 
 export function keyboardHelp() {
   const rows = KEYS.map(([keys, words]) =>
     h("div", {}, h("dt", {}, keys.split("  ").map((key) => h("kbd", {}, key))), h("dd", {}, words)),
   );
-  return dialog({ title: "Keyboard", content: h("dl.keys", {}, rows), confirm: "Close" });
+  return tell(t("Keyboard"), h("dl.keys", {}, rows));
 }

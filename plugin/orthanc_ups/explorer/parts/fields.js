@@ -3,12 +3,13 @@
 
 import { h, newId } from "../dom.js";
 import { fromDicom, fromDicomDate, toDicom, toDicomDate } from "../format.js";
+import { said, t } from "../languages.js";
 import { codeChoice, codeEditor, fixedCodes, listEditor, personEditor } from "./codes.js";
 import { field } from "./dialog.js";
 import { priorityWords } from "./words.js";
 
 const listed = (value) => (Array.isArray(value) ? value : value ? [value] : []);
-const WORDS = { F: "Female", M: "Male", O: "Other", READY: "Ready", INCOMPLETE: "Incomplete", UNAVAILABLE: "Unavailable" };
+const WORDS = { F: t("Female"), M: t("Male"), O: t("Other"), READY: t("Ready"), INCOMPLETE: t("Incomplete"), UNAVAILABLE: t("Unavailable") };
 const choiceWords = (value) => WORDS[value] || priorityWords(value);
 
 function plain(input) {
@@ -29,7 +30,7 @@ const MAKERS = {
   date: (about, value) => dated("date", value, fromDicomDate, toDicomDate),
   code: (about, value) => codes(about, listed(value), false),
   codes: (about, value) => codes(about, listed(value), true),
-  people: (about, value) => (about.fixed ? fixedPeople(listed(value)) : listEditor(listed(value), personEditor, "Performer")),
+  people: (about, value) => (about.fixed ? fixedPeople(listed(value)) : listEditor(listed(value), personEditor, t("Performer"))),
 };
 
 // What was not touched keeps its exact value: a field shows minutes, a date-time may hold more.
@@ -42,7 +43,7 @@ export function dated(type, value, from, to) {
 function codes(about, value, several) {
   if (about.fixed) return fixedCodes(value);
   if (about.choices.length) return codeChoice(about.choices, value, several);
-  return several ? listEditor(value, codeEditor, "Code") : codeEditor(value[0]);
+  return several ? listEditor(value, codeEditor, t("Code")) : codeEditor(value[0]);
 }
 
 function fixedPeople(people) {
@@ -65,11 +66,12 @@ export function makeField(about, value) {
   const input = editor.element.matches("input, select, textarea") ? editor.element : editor.element.querySelector("input, select, textarea");
   if (about.fixed && input) input.disabled = true;
   const problem = h("p.problem", { hidden: true, role: "alert" });
-  const box = field(about.label, editor.element, { help: about.help, required: about.required });
+  const box = field(said(about.label), editor.element, { help: said(about.help), required: about.required });
   box.append(problem);
   box.classList.add(`kind-${about.kind}`);
   return {
     keyword: about.keyword,
+    label: said(about.label),
     element: box,
     value: editor.value,
     complain(words) {

@@ -2,24 +2,25 @@
 // Why something is done: in words, and for a cancellation with a coded reason.
 
 import { h } from "../dom.js";
+import { said, t } from "../languages.js";
 import { field } from "./dialog.js";
 
 const LONGEST = 500;
 
 // `value` gives what a request carries: nothing if nothing was typed.
-export function whyField(help = "Stays in the history of the workitem, with your name.") {
+export function whyField(help = t("Stays in the history of the workitem, with your name.")) {
   const words = h("input", { type: "text", maxlength: LONGEST, autocomplete: "off" });
   return {
-    element: field("Why (optional)", words, { help }),
+    element: field(t("Why (optional)"), words, { help }),
     value: () => (words.value.trim() ? { reason: words.value.trim() } : {}),
   };
 }
 
 export function reasonFields(reasons) {
-  const code = h("select", {}, reasons.map((one) => h("option", { value: one.CodeValue }, one.CodeMeaning)));
+  const code = h("select", {}, reasons.map((one) => h("option", { value: one.CodeValue }, said(one.CodeMeaning))));
   const words = h("textarea", { rows: 2, maxlength: LONGEST });
   return {
-    element: h("div.stack", {}, field("Reason", code), field("In words (optional)", words)),
+    element: h("div.stack", {}, field(t("Reason"), code), field(t("In words (optional)"), words)),
     value: () => ({ reason: words.value.trim(), code: reasons.find((one) => one.CodeValue === code.value) }),
   };
 }

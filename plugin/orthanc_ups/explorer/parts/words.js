@@ -3,13 +3,14 @@
 
 import { h } from "../dom.js";
 import { fully, relative, when } from "../format.js";
+import { t } from "../languages.js";
 import { healthIcon, icon, priorityIcon, stateIcon } from "./icons.js";
 
 const STATE_WORDS = {
-  SCHEDULED: "Scheduled",
-  "IN PROGRESS": "In progress",
-  COMPLETED: "Completed",
-  CANCELED: "Canceled",
+  SCHEDULED: t("Scheduled"),
+  "IN PROGRESS": t("In progress"),
+  COMPLETED: t("Completed"),
+  CANCELED: t("Canceled"),
 };
 export const stateWords = (state) => STATE_WORDS[state] || state;
 const stateClass = (state) => `state-${state.toLowerCase().replace(" ", "-")}`;
@@ -18,25 +19,34 @@ export function stateBadge(state, { large = false } = {}) {
   return h(large ? "span.state.large" : "span.state", { class: stateClass(state) }, stateIcon(state), stateWords(state));
 }
 
-const PRIORITY_WORDS = { HIGH: "High", MEDIUM: "Medium", LOW: "Low" };
+const PRIORITY_WORDS = { HIGH: t("High"), MEDIUM: t("Medium"), LOW: t("Low") };
 export const priorityWords = (priority) => PRIORITY_WORDS[priority] || priority;
 
 export function priorityBadge(priority) {
   return h("span.priority", { class: `priority-${priority.toLowerCase()}` }, priorityIcon(priority), priorityWords(priority));
 }
 
-const READINESS_WORDS = { READY: "Inputs ready", INCOMPLETE: "Inputs incomplete", UNAVAILABLE: "Inputs unavailable" };
+const READINESS_WORDS = { READY: t("Inputs ready"), INCOMPLETE: t("Inputs incomplete"), UNAVAILABLE: t("Inputs unavailable") };
 export const readinessWords = (readiness) => READINESS_WORDS[readiness] || readiness;
+
+const LATE_WORDS = {
+  start: t("start has passed"),
+  inputs: t("inputs are incomplete"),
+  completion: t("expected completion has passed"),
+  expiration: t("expired"),
+  silent: t("no word of the performer"),
+};
+export const lateWords = (kind) => LATE_WORDS[kind] || kind;
 
 export function progressBar(progress, { wide = false } = {}) {
   const percent = progress.percent;
-  if (percent === null) return h("span.faint", {}, wide ? "not reported yet" : "");
+  if (percent === null) return h("span.faint", {}, wide ? t("not reported yet") : "");
   const shown = Math.max(0, Math.min(100, percent));
   const fill = h("span.fill");
   fill.style.width = `${shown}%`;
   const bar = h(
     "span.bar",
-    { role: "progressbar", "aria-valuenow": shown, "aria-valuemin": 0, "aria-valuemax": 100, "aria-label": "Progress" },
+    { role: "progressbar", "aria-valuenow": shown, "aria-valuemin": 0, "aria-valuemax": 100, "aria-label": t("Progress") },
     fill,
   );
   return h("span.progress", { title: progress.description || null }, bar, h("span.number", {}, `${Math.round(percent)} %`));
@@ -48,19 +58,19 @@ export function time(iso, options = {}) {
   return h("time", { datetime: iso, title: fully(iso) }, options.relative ? relative(iso) : when(iso, options));
 }
 
-const HEALTH_WORDS = { good: "Good", idle: "Idle", trouble: "Trouble", unreachable: "No address" };
+const HEALTH_WORDS = { good: t("Good"), idle: t("Idle"), trouble: t("Trouble"), unreachable: t("No address") };
 export function healthBadge(health) {
   return h("span.health", { class: `health-${health}` }, healthIcon(health), HEALTH_WORDS[health] || health);
 }
 
-const FATES = { delivered: ["good", "delivered"], waiting: ["trouble", "waiting"], dead: ["unreachable", "dead letter"] };
+const FATES = { delivered: ["good", t("delivered")], waiting: ["trouble", t("waiting")], dead: ["unreachable", t("dead letter")] };
 export function fateBadge(fate) {
   const [health, words] = FATES[fate] || ["idle", fate];
   return h("span.health", { class: `health-${health}` }, healthIcon(health), words);
 }
 
 const CHANNEL_WORDS = { dimse: "DIMSE", websocket: "WebSocket" };
-export const channelWords = (channel) => CHANNEL_WORDS[channel] || channel.replace("webhook:", "webhook ");
+export const channelWords = (channel) => CHANNEL_WORDS[channel] || t("webhook {name}", { name: channel.replace("webhook:", "") });
 
 export function empty(words, ...more) {
   return h("div.empty", {}, h("p", {}, words), more);
@@ -72,11 +82,11 @@ export function card(title, content, { tools = [], id = null } = {}) {
 }
 
 export function facts(pairs) {
-  const shown = pairs.filter(([, value]) => value !== "" && value !== null && value !== undefined);
+  const shown = pairs.filter(([, value]) => value !== "" && value !== null && value !== undefined && value !== false);
   return h("dl.facts", {}, shown.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
 }
 
-export function copyButton(text, what = "Copy") {
+export function copyButton(text, what = t("Copy")) {
   const button = h("button.quiet.small", { type: "button", title: what, "aria-label": `${what}: ${text}` }, icon("copy"));
   button.addEventListener("click", async () => {
     await copyText(text);

@@ -1,26 +1,35 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 // What an operator may do with one workitem: each with a confirmation, some with a reason or a form.
 
-import { part, post, remove } from "../api.js";
+import { part, post, put, remove } from "../api.js";
 import { h } from "../dom.js";
 import { fromDicom, toDicom } from "../format.js";
+import { n, t } from "../languages.js";
 import { codeEditor } from "../parts/codes.js";
 import { dialog, field, notice } from "../parts/dialog.js";
 import { dated } from "../parts/fields.js";
 import { icon } from "../parts/icons.js";
+import { mayAct } from "../rights.js";
 import { go, link } from "../router.js";
 import { reasonFields, whyField } from "../parts/reasons.js";
+import { aeInput } from "./watchers.js";
 
 const path = (item, action) => `workitems/${part(item.uid)}/${action}`;
 
-async function claim(item) {
-  const words = "It goes in progress, and its subscribers are told. Claim on behalf only when you know that a performer does the work without telling the worklist: performers that ask for work will no longer find it. You can complete or cancel it here later.";
+async function claim(item, system) {
+  const words = t("It goes in progress, and its subscribers are told. Claim on behalf only when you know that a performer does the work without telling the worklist: performers that ask for work will no longer find it. You can complete or cancel it here later.");
+  const { input, list } = aeInput(system);
   const why = whyField();
   return dialog({
-    title: "Claim on behalf of a performer?",
-    content: [h("p", {}, words), why.element],
-    confirm: "Claim",
-    action: () => post(path(item, "claim"), why.value()),
+    title: t("Claim on behalf of a performer?"),
+    content: [
+      h("p", {}, words),
+      field(t("For whom (AE title)"), input, { help: t("Who does the work; empty: the worklist itself, {ae}.", { ae: system.ae }) }),
+      list,
+      why.element,
+    ],
+    confirm: t("Claim"),
+    action: () => post(path(item, "claim"), { ...(input.value.trim() ? { performer: input.value.trim() } : {}), ...why.value() }),
   });
 }
 
@@ -30,13 +39,13 @@ async function requestCancel(item, system) {
   const uri = h("input", { type: "text", placeholder: "tel:… or mailto:…" });
   const claimed = item.state === "IN PROGRESS";
   const words = claimed
-    ? "The performer is asked to stop; whether it does is its decision, and a State Report will tell."
-    : "Nobody has claimed this workitem, so it is canceled at once.";
-  const contact = claimed && h("div.pair", {}, field("Your name (optional)", name), field("How to reach you (optional)", uri));
+    ? t("The performer is asked to stop; whether it does is its decision, and a State Report will tell.")
+    : t("Nobody has claimed this workitem, so it is canceled at once.");
+  const contact = claimed && h("div.pair", {}, field(t("Your name (optional)"), name), field(t("How to reach you (optional)"), uri));
   return dialog({
-    title: claimed ? "Ask the performer to cancel?" : "Cancel this workitem?",
+    title: claimed ? t("Ask the performer to cancel?") : t("Cancel this workitem?"),
     content: [h("p", {}, words), reasons.element, contact],
-    confirm: claimed ? "Ask to cancel" : "Cancel the workitem",
+    confirm: claimed ? t("Ask to cancel") : t("Cancel the workitem"),
     danger: true,
     action: () => post(path(item, "request-cancel"), { ...reasons.value(), contact_name: name.value, contact_uri: uri.value }),
   });
@@ -44,11 +53,11 @@ async function requestCancel(item, system) {
 
 async function cancelOnBehalf(item, system) {
   const reasons = reasonFields(system.reasons);
-  const words = "Do this only when you know that its performer is gone or has stopped: it is not asked. The workitem is closed for good.";
+  const words = t("Do this only when you know that its performer is gone or has stopped: it is not asked. The workitem is closed for good.");
   return dialog({
-    title: "Cancel on behalf of the performer?",
+    title: t("Cancel on behalf of the performer?"),
     content: [h("p.caution", {}, words), reasons.element],
-    confirm: "Cancel on behalf",
+    confirm: t("Cancel on behalf"),
     danger: true,
     action: () => post(path(item, "cancel"), reasons.value()),
   });
@@ -64,7 +73,7 @@ async function completeOnBehalf(item) {
   const station = codeEditor(known.PerformedStationNameCodeSequence[0]);
   const outputs = (known.OutputInformationSequence || []).length;
   const why = whyField();
-  const words = "Do this only when you know that the work is done. The form says what was performed; the worklist needs all of it.";
+  const words = t("Do this only when you know that the work is done. The form says what was performed; the worklist needs all of it.");
   const performed = () => ({
     ...known,
     PerformedProcedureStepStartDateTime: start.value(),
@@ -74,29 +83,29 @@ async function completeOnBehalf(item) {
     PerformedStationNameCodeSequence: station.value(),
   });
   return dialog({
-    title: "Complete on behalf of the performer",
-    wide: true,
+    title: t("Complete on behalf of the performer"),
+    broad: true,
     content: [
       h("p.caution", {}, words),
-      h("div.pair", {}, field("Started", start.element, { required: true }), field("Ended", end.element, { required: true })),
-      field("What was done", what),
-      h("fieldset", {}, h("legend", {}, "Performed workitem code"), code.element),
-      h("fieldset", {}, h("legend", {}, "Performed station"), station.element),
-      h("p.faint", {}, outputs ? `${outputs} outputs were reported by the performer.` : "No outputs were reported."),
+      h("div.pair", {}, field(t("Started"), start.element, { required: true }), field(t("Ended"), end.element, { required: true })),
+      field(t("What was done"), what),
+      h("fieldset", {}, h("legend", {}, t("Performed workitem code")), code.element),
+      h("fieldset", {}, h("legend", {}, t("Performed station")), station.element),
+      h("p.faint", {}, outputs ? n(outputs, "{n} output was reported by the performer.|{n} outputs were reported by the performer.") : t("No outputs were reported.")),
       why.element,
     ],
-    confirm: "Complete on behalf",
+    confirm: t("Complete on behalf"),
     action: () => post(path(item, "complete"), { performed: performed(), ...why.value() }),
   });
 }
 
 async function purge(item) {
-  const words = "The workitem and its history are deleted; it can not be retrieved any more. A workitem that is held by a Deletion Lock is not deleted.";
-  const why = whyField("Who deleted it, when and why is remembered for a while.");
+  const words = t("The workitem and its history are deleted; it can not be retrieved any more. A workitem that is held by a Deletion Lock is not deleted.");
+  const why = whyField(t("Who deleted it, when and why is remembered for a while."));
   const made = await dialog({
-    title: "Delete this workitem?",
+    title: t("Delete this workitem?"),
     content: [h("p", {}, words), why.element],
-    confirm: "Delete",
+    confirm: t("Delete"),
     danger: true,
     action: () => remove(`workitems/${part(item.uid)}`, why.value()),
   });
@@ -104,20 +113,42 @@ async function purge(item) {
   return undefined;
 }
 
+async function reschedule(item) {
+  const start = dated("datetime-local", item.form.ScheduledProcedureStepStartDateTime, fromDicom, toDicom);
+  const why = whyField();
+  return dialog({
+    title: t("Reschedule"),
+    content: [field(t("Start"), start.element, { required: true }), why.element],
+    confirm: t("Reschedule"),
+    action: () => put(`workitems/${part(item.uid)}`, { attributes: { ScheduledProcedureStepStartDateTime: start.value() }, ...why.value() }),
+  });
+}
+
 const ACTIONS = {
-  edit: { words: "Edit", icon: "edit" },
-  claim: { words: "Claim", icon: "play", run: claim, done: "Claimed" },
-  complete: { words: "Complete", icon: "check", run: completeOnBehalf, done: "Completed", main: true },
-  cancel: { words: "Cancel on behalf", icon: "close", run: cancelOnBehalf, done: "Canceled" },
-  "request-cancel": { words: "Request cancellation", icon: "send", run: requestCancel, done: "The request is on its way" },
-  purge: { words: "Delete", icon: "trash", run: purge },
+  edit: { words: t("Edit"), icon: "edit" },
+  reschedule: { words: t("Reschedule"), icon: "clock", run: reschedule, done: t("Rescheduled") },
+  claim: { words: t("Claim"), icon: "play", run: claim, done: t("Claimed") },
+  complete: { words: t("Complete"), icon: "check", run: completeOnBehalf, done: t("Completed"), main: true },
+  cancel: { words: t("Cancel on behalf"), icon: "close", run: cancelOnBehalf, done: t("Canceled") },
+  "request-cancel": { words: t("Request cancellation"), icon: "send", run: requestCancel, done: t("The request is on its way") },
+  purge: { words: t("Delete"), icon: "trash", run: purge },
 };
 
+const FINAL = ["COMPLETED", "CANCELED"];
+
+// Making another one of it: a copy, or a repeat that replaces it.
+function makeAgain(item, system) {
+  if (!mayAct(system)) return null;
+  const repeat = FINAL.includes(item.state) && h("a.button", { href: link("new", [], { repeat: item.uid }), title: t("A new workitem that replaces this one") }, icon("refresh"), t("Repeat"));
+  return [repeat, h("a.button", { href: link("new", [], { copy: item.uid }), title: t("A new workitem with the same content") }, icon("copy"), t("Duplicate"))];
+}
+
 export function actionButtons(item, system, done) {
-  return item.actions.map((name) => {
+  const names = item.actions.flatMap((name) => (name === "edit" ? ["edit", "reschedule"] : [name]));
+  return [names.map((name) => {
     const action = ACTIONS[name];
     if (name === "edit") {
-      return h("a.button", { href: link("workitem", [item.uid, "edit"]), title: "Edit (e)" }, icon(action.icon), action.words);
+      return h("a.button", { href: link("workitem", [item.uid, "edit"]), title: t("Edit (e)") }, icon(action.icon), action.words);
     }
     const run = async () => {
       const made = await action.run(item, system);
@@ -126,5 +157,5 @@ export function actionButtons(item, system, done) {
       done();
     };
     return h("button", { type: "button", class: action.main ? "primary" : "", onclick: run }, icon(action.icon), action.words);
-  });
+  }), makeAgain(item, system)];
 }

@@ -2,7 +2,8 @@
 // Every attribute in readable words; tags and VRs on demand.
 
 import { h } from "../dom.js";
-import { when } from "../format.js";
+import { fully, when } from "../format.js";
+import { said, t } from "../languages.js";
 import { card } from "../parts/words.js";
 
 const TAGS_KEY = "ups.tags";
@@ -11,13 +12,13 @@ const tagText = (tag) => `(${tag.slice(0, 4)},${tag.slice(4)})`;
 
 function valueOf(node) {
   if (node.items) return itemsOf(node.items);
-  if (!node.values.length) return h("span.faint", {}, "empty");
+  if (!node.values.length) return h("span.faint", {}, t("empty"));
   const times = node.times || [];
-  return node.values.map((one, at) => h("span.value", { title: times[at] ? one : null }, times[at] ? when(times[at], { seconds: true }) : one));
+  return node.values.map((one, at) => h("span.value", { title: times[at] ? fully(times[at]) : null }, times[at] ? when(times[at], { seconds: true }) : one));
 }
 
 function itemsOf(items) {
-  if (!items.length) return h("span.faint", {}, "none");
+  if (!items.length) return h("span.faint", {}, t("none"));
   if (items.every((item) => item.code)) return items.map((item) => codeOf(item.code));
   return h("ol.items", {}, items.map((item) => h("li", {}, item.code ? codeOf(item.code) : nodesOf(item.nodes))));
 }
@@ -51,8 +52,8 @@ export function attributesCard(groups, holder) {
   for (const group of groups) {
     const filled = group.attributes.filter((node) => !isEmpty(node));
     const empty = group.attributes.filter(isEmpty).map((node) => node.name);
-    const rest = empty.length ? h("p.faint.small", {}, `Empty: ${empty.join(", ")}`) : null;
-    const summary = h("summary", {}, group.name, h("span.number", {}, String(filled.length)));
+    const rest = empty.length ? h("p.faint.small", {}, t("Empty: {names}", { names: empty.join(", ") })) : null;
+    const summary = h("summary", {}, said(group.name), h("span.number", {}, String(filled.length)));
     content.append(h("details", { open: opened.has(group.name), dataset: { group: group.name } }, summary, nodesOf(filled), rest));
   }
   const box = h("input", { type: "checkbox", checked: Boolean(localStorage.getItem(TAGS_KEY)) });
@@ -61,7 +62,7 @@ export function attributesCard(groups, holder) {
     else localStorage.removeItem(TAGS_KEY);
     content.classList.toggle("with-tags", box.checked);
   });
-  const all = h("button.quiet.small", { type: "button" }, "Open all");
+  const all = h("button.quiet.small", { type: "button" }, t("Open all"));
   all.addEventListener("click", () => content.querySelectorAll("details").forEach((one) => (one.open = true)));
-  return card("All attributes", content, { tools: [h("label.check", {}, box, "Tags"), all] });
+  return card(t("All attributes"), content, { tools: [h("label.check", {}, box, t("Tags")), all] });
 }

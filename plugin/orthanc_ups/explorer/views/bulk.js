@@ -1,111 +1,166 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 // What can be done with several workitems at once: one command after the other, each by its own rules.
 
-import { downloadCsv, part, post, put, remove } from "../api.js";
+import { downloadCsv, get, part, post, put, remove } from "../api.js";
 import { h } from "../dom.js";
-import { plural } from "../format.js";
-import { dialog, failed, field, notice } from "../parts/dialog.js";
+import { fromDicom, localValue, toDicom } from "../format.js";
+import { n, t } from "../languages.js";
+import { runBatch } from "../parts/batch.js";
+import { codeEditor, listEditor, personEditor } from "../parts/codes.js";
+import { dialog, failed, field, select } from "../parts/dialog.js";
 import { icon } from "../parts/icons.js";
 import { reasonFields, whyField } from "../parts/reasons.js";
-import { mayAct, mayAdminister, why as notAllowed } from "../rights.js";
+import { priorityWords } from "../parts/words.js";
+import { mayAct, mayAdminister } from "../rights.js";
 
-const FINAL = new Set(["COMPLETED", "CANCELED"]);
-const SHOWN = 5;
+const path = (row) => `workitems/${part(row.uid)}`;
+const MINUTE = 60_000;
 
-async function each(rows, action) {
-  const problems = [];
-  for (const row of rows) {
-    try {
-      await action(row);
-    } catch (error) {
-      problems.push([row, error]);
-    }
-  }
-  return problems;
+// Asks, then carries out; `action` makes of the row a command.
+async function carryOut(selection, { title, content, confirm, danger = false, prepare, verb, after }) {
+  const prepared = await dialog({ title, content, confirm, danger, broad: true, action: () => ({ run: prepare() }) });
+  if (prepared) await runBatch(selection, { title, verb, action: prepared.run, after });
 }
 
-// What was done and what was refused, with the rule in words.
-async function carryOut(rows, verb, action, done) {
-  const problems = await each(rows, action);
-  const good = rows.length - problems.length;
-  if (good) notice(`${plural(good, "workitem")} ${verb}`);
-  done();
-  if (!problems.length) return;
-  const lines = problems.slice(0, SHOWN).map(([row, error]) => h("li", {}, h("b", {}, row.label), ` – ${error.message}`));
-  const more = problems.length > SHOWN ? h("p.faint", {}, `and ${problems.length - SHOWN} more`) : null;
-  await dialog({
-    title: `${plural(problems.length, "workitem")} could not be ${verb}`,
-    content: [h("ul.plain", {}, lines), more],
-    confirm: "Close",
-  });
-}
-
-async function cancelAll(rows, system, done) {
+function cancel(selection, system, after) {
   const reasons = reasonFields(system.reasons);
-  const words = "Those that nobody claimed are canceled; the performers of the others are asked.";
-  await dialog({
-    title: `Request cancellation of ${plural(rows.length, "workitem")}?`,
+  const words = t("Those that nobody claimed are canceled; the performers of the others are asked.");
+  return carryOut(selection, {
+    title: n(selection.size, "Request cancellation of {n} workitem?|Request cancellation of {n} workitems?"),
     content: [h("p", {}, words), reasons.element],
-    confirm: "Request cancellation",
+    confirm: t("Request cancellation"),
     danger: true,
-    action: () => {
-      const told = reasons.value();
-      carryOut(rows, "asked to be canceled", (row) => post(`workitems/${part(row.uid)}/request-cancel`, told), done);
+    prepare: () => {
+      const why = reasons.value();
+      return async (row) => {
+        const outcome = await post(`${path(row)}/request-cancel`, why);
+        return outcome.state === "CANCELED" ? "{n} canceled|{n} canceled" : "{n} asked to cancel|{n} asked to cancel";
+      };
     },
+    after,
   });
 }
 
-async function purgeAll(rows, done) {
-  const why = whyField("Who deleted them, when and why is remembered for a while.");
-  const words = "Only completed and canceled workitems can be deleted, and only if no Deletion Lock holds them. This cannot be undone.";
-  await dialog({
-    title: `Delete ${plural(rows.length, "workitem")}?`,
-    content: [h("p", {}, words), why.element],
-    confirm: "Delete",
+function purge(selection, after) {
+  const why = whyField(t("Who deleted them, when and why is remembered for a while."));
+  const words = t("Only completed and canceled workitems can be deleted, and only if no Deletion Lock holds them. This cannot be undone.");
+  return carryOut(selection, {
+    title: n(selection.size, "Delete {n} workitem?|Delete {n} workitems?"),
+    content: [h("p.caution", {}, words), why.element],
+    confirm: t("Delete"),
     danger: true,
-    action: () => {
-      const told = why.value();
-      carryOut(rows, "deleted", (row) => remove(`workitems/${part(row.uid)}`, told), done);
+    verb: "{n} deleted|{n} deleted",
+    prepare: () => {
+      const reason = why.value();
+      return (row) => remove(path(row), reason).then(() => "");
     },
+    after,
   });
 }
 
-async function prioritize(rows, done) {
-  const choice = h("select", {}, ["HIGH", "MEDIUM", "LOW"].map((one) => h("option", { value: one }, one)));
+function prioritize(selection, after) {
+  const choice = select(["HIGH", "MEDIUM", "LOW"].map((one) => [one, priorityWords(one)]), "HIGH");
   const why = whyField();
-  await dialog({
-    title: `Priority of ${plural(rows.length, "workitem")}`,
-    content: [field("Scheduled Procedure Step Priority", choice), why.element],
-    confirm: "Set",
-    action: () => {
+  return carryOut(selection, {
+    title: n(selection.size, "Priority of {n} workitem|Priority of {n} workitems"),
+    content: [field(t("Priority"), choice), why.element],
+    confirm: t("Set"),
+    verb: "{n} changed|{n} changed",
+    prepare: () => {
       const content = { attributes: { ScheduledProcedureStepPriority: choice.value }, ...why.value() };
-      carryOut(rows, "changed", (row) => put(`workitems/${part(row.uid)}`, content), done);
+      return (row) => put(path(row), content).then(() => "");
     },
+    after,
   });
 }
 
-async function exportAll(rows) {
+function reassign(selection, after) {
+  const stations = listEditor([], codeEditor, t("Station"));
+  const people = listEditor([], personEditor, t("Performer"));
+  const withStations = h("input", { type: "checkbox" });
+  const withPeople = h("input", { type: "checkbox" });
+  const why = whyField();
+  return carryOut(selection, {
+    title: n(selection.size, "Reassign {n} workitem|Reassign {n} workitems"),
+    content: [
+      h("p", {}, t("Only scheduled workitems can be reassigned. An empty list takes the assignment away.")),
+      h("fieldset", {}, h("legend", {}, h("label.check", {}, withStations, t("Change the stations"))), stations.element),
+      h("fieldset", {}, h("legend", {}, h("label.check", {}, withPeople, t("Change the performers"))), people.element),
+      why.element,
+    ],
+    confirm: t("Reassign"),
+    verb: "{n} reassigned|{n} reassigned",
+    prepare: () => {
+      const attributes = {};
+      if (withStations.checked || stations.value().length) attributes.ScheduledStationNameCodeSequence = stations.value();
+      if (withPeople.checked || people.value().length) attributes.ScheduledHumanPerformersSequence = people.value();
+      if (!Object.keys(attributes).length) throw new Error(t("Say what to change."));
+      const content = { attributes, ...why.value() };
+      return (row) => put(path(row), content).then(() => "");
+    },
+    after,
+  });
+}
+
+function reschedule(selection, after) {
+  const how = select([["to", t("to the same start")], ["by", t("by so many minutes")]], "to");
+  const start = h("input", { type: "datetime-local", value: localValue(new Date()) });
+  const minutes = h("input", { type: "number", value: 60, step: 5 });
+  const to = field(t("Start"), start);
+  const by = field(t("Minutes (negative: earlier)"), minutes);
+  by.hidden = true;
+  how.addEventListener("change", () => {
+    to.hidden = how.value !== "to";
+    by.hidden = how.value !== "by";
+  });
+  const why = whyField();
+  return carryOut(selection, {
+    title: n(selection.size, "Reschedule {n} workitem|Reschedule {n} workitems"),
+    content: [h("p", {}, t("Only scheduled workitems can be rescheduled.")), field(t("Move"), how), to, by, why.element],
+    confirm: t("Reschedule"),
+    verb: "{n} rescheduled|{n} rescheduled",
+    prepare: () => {
+      const fixed = toDicom(start.value);
+      const shift = minutes.valueAsNumber * MINUTE;
+      if (how.value === "to" ? !fixed : Number.isNaN(shift)) throw new Error(t("Say when."));
+      return async (row) => {
+        const moved = how.value === "to" ? fixed : shifted((await get(path(row))).form.ScheduledProcedureStepStartDateTime, shift);
+        await put(path(row), { attributes: { ScheduledProcedureStepStartDateTime: moved }, ...why.value() });
+        return "";
+      };
+    },
+    after,
+  });
+}
+
+const shifted = (start, by) => toDicom(localValue(new Date(new Date(fromDicom(start)).getTime() + by), { seconds: true }));
+
+async function exportAll(selection) {
+  const query = selection.all ? selection.all.query : { SOPInstanceUID: [...selection.rows.keys()].join("\\") };
   try {
-    await downloadCsv({ SOPInstanceUID: rows.map((row) => row.uid).join("\\") }, "workitems.csv");
+    await downloadCsv(query, "workitems.csv");
   } catch (error) {
     failed(error);
   }
 }
 
-export function selectionBar(rows, system, unselect, done) {
-  const final = rows.every((row) => FINAL.has(row.state));
-  const open = rows.some((row) => !FINAL.has(row.state));
-  const scheduled = rows.every((row) => row.state === "SCHEDULED");
-  const acting = mayAct(system);
-  const deleting = mayAdminister(system);
-  const why = (allowed, possible, words) => notAllowed(allowed) || (possible ? null : words);
+/* What can be done with a selection. `page`: {rows, query, total} of what is shown now. */
+export function selectionBar(selection, system, page, after) {
+  const every = page.total > page.rows.length && !selection.all && page.rows.every((row) => selection.has(row.uid));
+  const button = (sign, words, action) => h("button", { type: "button", onclick: action }, icon(sign), words);
+  const acting = mayAct(system) && [
+    button("close", t("Request cancellation"), () => cancel(selection, system, after)),
+    button("edit", t("Priority"), () => prioritize(selection, after)),
+    button("bell", t("Reassign"), () => reassign(selection, after)),
+    button("clock", t("Reschedule"), () => reschedule(selection, after)),
+  ];
   return [
-    h("b", {}, `${plural(rows.length, "workitem")} selected`),
-    h("button", { type: "button", disabled: !acting || !open, title: why(acting, open, "All are completed or canceled"), onclick: () => cancelAll(rows, system, done) }, icon("close"), "Request cancellation"),
-    h("button", { type: "button", disabled: !acting || !scheduled, title: why(acting, scheduled, "Only scheduled workitems can be changed"), onclick: () => prioritize(rows, done) }, icon("edit"), "Priority"),
-    h("button", { type: "button", disabled: !deleting || !final, title: why(deleting, final, "Only completed or canceled workitems can be deleted"), onclick: () => purgeAll(rows, done) }, icon("trash"), "Delete"),
-    h("button", { type: "button", onclick: () => exportAll(rows) }, icon("download"), "CSV"),
+    h("b", { role: "status" }, selection.all ? n(selection.size, "The {n} workitem that matches|All {n} workitems that match") : n(selection.size, "{n} workitem selected|{n} workitems selected")),
+    every && h("button.quiet", { type: "button", onclick: () => selection.setAll(page.query, page.total) }, n(page.total, "Select the {n} that matches|Select all {n} that match")),
+    acting,
+    mayAdminister(system) && button("trash", t("Delete"), () => purge(selection, after)),
+    button("download", t("CSV"), () => exportAll(selection)),
     h("span.spring", {}),
-    h("button.quiet", { type: "button", onclick: unselect }, "Clear selection"),
+    h("button.quiet", { type: "button", onclick: () => selection.clear() }, t("Clear selection")),
   ];
 }

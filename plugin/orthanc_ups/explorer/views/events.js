@@ -2,6 +2,7 @@
 // The event reports of a workitem, to whom they were delivered, and why not.
 
 import { h } from "../dom.js";
+import { said, t, tx } from "../languages.js";
 import { card, empty, fateBadge, time } from "../parts/words.js";
 import { link } from "../router.js";
 
@@ -12,26 +13,26 @@ function receivers(event) {
   const told = event.receivers.filter((one) => one.state === "delivered");
   const others = event.receivers.filter((one) => one.state !== "delivered");
   const names = told.flatMap((one, at) => (at ? [", ", named(one)] : [named(one)]));
-  return h("ul.receivers", {}, told.length ? h("li", {}, fateBadge("delivered"), h("span", {}, "to ", names)) : null, others.map(untold));
+  return h("ul.receivers", {}, told.length ? h("li", {}, fateBadge("delivered"), h("span", {}, tx("to {names}", { names }))) : null, others.map(untold));
 }
 
 function untold(one) {
-  const retry = one.retry ? [" · next attempt ", time(one.retry, { relative: true })] : null;
-  return h("li", {}, fateBadge(one.state), h("span", {}, "for ", named(one)), h("span.why", {}, one.why, retry));
+  const retry = one.retry ? tx(" · next attempt {when}", { when: time(one.retry, { relative: true }) }) : null;
+  return h("li", {}, fateBadge(one.state), h("span", {}, tx("for {ae}", { ae: named(one) })), h("span.why", {}, one.why, retry));
 }
 
 function line(event) {
   return h(
     "li",
     {},
-    h("div.what", {}, h("b", {}, event.name), event.summary && h("span", {}, event.summary), h("span.spring", {}), h("span.faint.number", { title: "Sequence number" }, `#${event.sequence}`), time(event.at, { seconds: true })),
+    h("div.what", {}, h("b", {}, said(event.name)), event.summary && h("span", {}, event.summary), h("span.spring", {}), h("span.faint.number", { title: t("Sequence number") }, `#${event.sequence}`), time(event.at, { seconds: true })),
     receivers(event),
   );
 }
 
 export function eventsCard(events) {
   if (!events.length) {
-    return card("Events and deliveries", empty("No event was sent: nobody is subscribed to this workitem, or its events are no longer remembered."));
+    return card(t("Events and deliveries"), empty(t("No event was sent: nobody is subscribed to this workitem, or its events are no longer remembered.")));
   }
-  return card("Events and deliveries", h("ol.events", {}, events.map(line)));
+  return card(t("Events and deliveries"), h("ol.events", {}, events.map(line)));
 }

@@ -1,14 +1,33 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 // Filters of the worklist by any matching key: chips that say what is asked, and a dialog to make one.
 
-import { h, replace } from "../dom.js";
-import { fromDicom, fromDicomDate, localValue, toDicom, toDicomDate, when } from "../format.js";
+import { get } from "../api.js";
+import { h, newId, replace } from "../dom.js";
+import { duration, fromDicom, fromDicomDate, toDicom, toDicomDate, localValue, when } from "../format.js";
+import { said, t } from "../languages.js";
 import { dialog, field, select } from "../parts/dialog.js";
 import { icon } from "../parts/icons.js";
-import { priorityWords, readinessWords, stateWords } from "../parts/words.js";
+import { PRESETS, isRelative, momentsOf, relativeWords } from "../parts/relative.js";
+import { lateWords, priorityWords, readinessWords, stateWords } from "../parts/words.js";
 
-const ELSEWHERE = new Set(["text", "order", "page", "of", "ProcedureStepState", "WorklistLabel"]);
-const STUDY = { name: "study", label: "Study", kind: "uid", choices: [], wildcards: false, usual: false };
+const ELSEWHERE = new Set(["text", "order", "page", "of", "columns", "ProcedureStepState", "WorklistLabel"]);
+const PLAIN = { choices: [], wildcards: false, usual: true };
+const STUDY = { ...PLAIN, name: "study", label: t("Study"), kind: "uid", usual: false };
+const LATE = ["start", "inputs", "completion", "expiration", "silent"];
+
+// Beside the matching keys of the standard: by meaning, and what only the worklist knows. `of`: names to choose from.
+const OWN = [
+  { ...PLAIN, name: "ScheduledStationNameCodeSequence.CodeValue", label: t("Station"), kind: "names", of: "station" },
+  { ...PLAIN, name: "ScheduledHumanPerformersSequence.HumanPerformerCodeSequence.CodeValue", label: t("Performer"), kind: "names", of: "performer" },
+  { ...PLAIN, name: "ScheduledWorkitemCodeSequence.CodeValue", label: t("Kind of work"), kind: "names", of: "work" },
+  { ...PLAIN, name: "claimer", label: t("Claimed by"), kind: "names", of: "claimer" },
+  { ...PLAIN, name: "performed", label: t("Performed at"), kind: "names", of: "performed" },
+  { ...PLAIN, name: "claimed", label: t("Claimed"), kind: "datetime" },
+  { ...PLAIN, name: "ended", label: t("Ended"), kind: "datetime" },
+  { ...PLAIN, name: "duration", label: t("Duration"), kind: "duration" },
+  { ...PLAIN, name: "late", label: t("Late because"), kind: "late" },
+  { ...PLAIN, name: "station", label: t("First station"), kind: "names", of: "station", usual: false },
+];
 
 const choiceWords = (value) => readinessWords(priorityWords(stateWords(value)));
 
@@ -24,15 +43,28 @@ function dates(value) {
   return [from, to];
 }
 
-const rangeWords = (from, to) => (from && to ? `${from} to ${to}` : from ? `from ${from}` : `up to ${to}`);
+function rangeWords(from, to) {
+  if (from && to) return t("{from} to {to}", { from, to });
+  return from ? t("from {from}", { from }) : t("up to {to}", { to });
+}
+
+// Of a span of seconds such as "600-3600".
+function durationWords(value) {
+  const [low, high] = value.split("-").map((part) => (part ? duration(Number(part)) : ""));
+  return rangeWords(low, high);
+}
 
 function words(filter, value) {
-  if (filter.kind === "choice") return `is ${value.split(",").map(choiceWords).join(" or ")}`;
+  if (filter.kind === "choice") return t("is {values}", { values: value.split(",").map(choiceWords).join(t(" or ")) });
+  if (filter.kind === "late") return value === "yes" ? t("any reason") : value.split(",").map(lateWords).join(t(" or "));
+  if (filter.kind === "duration") return durationWords(value);
+  if (isRelative(value)) return relativeWords(value);
+  if (filter.kind === "names") return t("is {values}", { values: value });
   if (filter.kind === "datetime") return rangeWords(...instants(value).map((one) => when(isoOf(fromDicom(one)))));
   if (filter.kind === "date") return rangeWords(...dates(value).map((one) => when(fromDicomDate(one))));
   const middle = /^\*([^*?]+)\*$/.exec(value);
-  if (middle) return `contains “${middle[1]}”`;
-  return /[*?]/.test(value) && filter.wildcards ? `fits ${value}` : `is ${value}`;
+  if (middle) return t("contains “{text}”", { text: middle[1] });
+  return /[*?]/.test(value) && filter.wildcards ? t("fits {values}", { values: value }) : t("is {values}", { values: value });
 }
 
 const isoOf = (local) => (local ? new Date(local).toISOString() : "");
@@ -51,10 +83,10 @@ const EDITORS = {
     const plain = value.replace(/^\*|\*$/g, "");
     const how = value === "" || /^\*.*\*$/.test(value) ? "contains" : /\*$/.test(value) ? "begins" : "is";
     const input = h("input", { type: "text", value: /[*?]/.test(plain) ? value : plain, autofocus: true });
-    const manner = select([["contains", "contains"], ["begins", "begins with"], ["is", "is exactly"]], filter.wildcards ? how : "is", { "aria-label": "How" });
+    const manner = select([["contains", t("contains")], ["begins", t("begins with")], ["is", t("is exactly")]], filter.wildcards ? how : "is", { "aria-label": t("How") });
     const made = { contains: (text) => `*${text}*`, begins: (text) => `${text}*`, is: (text) => text };
     return {
-      element: h("div.pair", {}, filter.wildcards && manner, field(filter.wildcards ? "Text (* and ? are wildcards)" : "Exactly", input)),
+      element: h("div.pair", {}, filter.wildcards && manner, field(filter.wildcards ? t("Text (* and ? are wildcards)") : t("Exactly"), input)),
       value: () => {
         const text = input.value.trim();
         return !text || /[*?]/.test(text) ? text : made[filter.wildcards ? manner.value : "is"](text);
@@ -64,33 +96,82 @@ const EDITORS = {
 
   uid(filter, value) {
     const input = h("input", { type: "text", value, autofocus: true, spellcheck: "false" });
-    return { element: field("UID", input), value: () => input.value.trim() };
+    return { element: field(t("UID"), input), value: () => input.value.trim() };
   },
 
   datetime(filter, value) {
-    const [from, to] = value ? instants(value).map(fromDicom) : ["", ""];
-    return span("datetime-local", from, to, toDicom, (start, days) => [localValue(start), localValue(new Date(start.getTime() + days * 86_400_000))]);
+    const [from, to] = isRelative(value) ? momentsOf(value).map((at) => (at ? localValue(at) : "")) : value ? instants(value).map(fromDicom) : ["", ""];
+    return span("datetime-local", { from, to, relative: isRelative(value) ? value : "" }, toDicom, PRESETS);
   },
 
   date(filter, value) {
     const [from, to] = value ? dates(value).map(fromDicomDate) : ["", ""];
-    return span("date", from, to, toDicomDate, null);
+    return span("date", { from, to, relative: "" }, toDicomDate, []);
+  },
+
+  duration(filter, value) {
+    const [from, to] = (value || "-").split("-").map((part) => (part ? String(Number(part) / 60) : ""));
+    const low = h("input", { type: "number", min: 0, value: from, autofocus: true });
+    const high = h("input", { type: "number", min: 0, value: to });
+    const seconds = (input) => (input.value === "" ? "" : String(Math.round(input.valueAsNumber * 60)));
+    return {
+      element: h("div.pair", {}, field(t("Minutes at least"), low), field(t("Minutes at most"), high)),
+      value: () => (low.value || high.value ? `${seconds(low)}-${seconds(high)}` : ""),
+    };
+  },
+
+  late(filter, value) {
+    const chosen = new Set(value === "yes" || !value ? LATE : value.split(","));
+    const boxes = LATE.map((one) => h("input", { type: "checkbox", value: one, checked: chosen.has(one) }));
+    const element = h("div.choices", {}, boxes.map((box) => h("label", {}, box, lateWords(box.value))));
+    return {
+      element,
+      value: () => {
+        const kinds = boxes.filter((box) => box.checked).map((box) => box.value);
+        return kinds.length === LATE.length ? "yes" : kinds.join(",");
+      },
+    };
+  },
+
+  // What there is, by its meaning; a code may be typed too.
+  names(filter, value, names) {
+    const id = newId("names");
+    const shown = names.find((one) => (one.code || one.name) === value);
+    const input = h("input", { type: "text", list: id, value: shown ? shown.name : value, autofocus: true, autocomplete: "off" });
+    const list = h("datalist", { id }, names.map((one) => h("option", { value: one.name }, [one.code, one.count].filter(Boolean).join(" · "))));
+    return {
+      element: h("div", {}, field(filter.label, input, { help: names.length ? t("Choose one of those that there are, or type a code.") : "" }), list),
+      value: () => {
+        const text = input.value.trim();
+        const named = names.find((one) => one.name.toLowerCase() === text.toLowerCase());
+        return named && filter.name.includes(".") ? named.code : named ? named.name : text;
+      },
+    };
   },
 };
 
-function span(type, from, to, convert, preset) {
+// From and to; a preset stays relative to now until one of both is changed.
+function span(type, { from, to, relative }, convert, presets) {
+  let kept = relative;
   const low = h("input", { type, value: from });
   const high = h("input", { type, value: to });
-  const midnight = new Date();
-  midnight.setHours(0, 0, 0, 0);
-  const use = (days, length) => () => {
-    [low.value, high.value] = preset(new Date(midnight.getTime() + days * 86_400_000), length);
+  const words = h("p.help", { role: "status" }, kept ? t("{preset}, whenever it is asked", { preset: relativeWords(kept) }) : "");
+  const use = (value) => () => {
+    kept = value;
+    [low.value, high.value] = momentsOf(value).map((at) => (at ? localValue(at) : ""));
+    words.textContent = t("{preset}, whenever it is asked", { preset: relativeWords(value) });
   };
-  const presets = preset && [["Today", 0, 1], ["Tomorrow", 1, 1], ["Last 7 days", -6, 7], ["Next 7 days", 0, 7]];
-  const buttons = presets && presets.map(([name, days, length]) => h("button.small", { type: "button", onclick: use(days, length) }, name));
+  const touched = () => {
+    kept = "";
+    words.textContent = "";
+  };
+  low.addEventListener("input", touched);
+  high.addEventListener("input", touched);
+  const buttons = presets.map(([value, name]) => h("button.small", { type: "button", onclick: use(value) }, name));
   return {
-    element: h("div", {}, h("div.pair", {}, field("From", low), field("To", high)), buttons && h("div.presets", {}, buttons)),
+    element: h("div", {}, h("div.pair", {}, field(t("From"), low), field(t("To"), high)), buttons.length ? h("div.presets", {}, buttons) : null, words),
     value: () => {
+      if (kept) return kept;
       const [first, last] = [convert(low.value), convert(high.value)];
       return first || last ? `${first}-${last}` : "";
     },
@@ -101,12 +182,13 @@ function span(type, from, to, convert, preset) {
 
 export class Filters {
   constructor(system, asked, ask) {
-    this.known = new Map([...system.filters, STUDY].map((one) => [one.name, one]));
+    this.known = new Map([...system.filters.map((one) => ({ ...one, label: said(one.label) })), STUDY, ...OWN].map((one) => [one.name, one]));
+    this.names = new Map();
     this.ask = ask;
     this.asked = asked;
     this.number = h("span.badge", { hidden: true });
-    this.button = h("button", { type: "button", onclick: () => this.add() }, icon("filter"), "Filter", this.number);
-    this.chips = h("div.chips", { hidden: true, "aria-label": "Filters" });
+    this.button = h("button", { type: "button", onclick: () => this.add() }, icon("filter"), t("Filter"), this.number);
+    this.chips = h("div.chips", { hidden: true, "aria-label": t("Filters") });
   }
 
   show(asked) {
@@ -115,19 +197,32 @@ export class Filters {
     this.chips.hidden = active.length === 0;
     this.number.hidden = active.length === 0;
     this.number.textContent = String(active.length);
-    const clear = h("button.quiet.small", { type: "button", onclick: () => this.clear(active) }, "Clear");
+    const clear = h("button.quiet.small", { type: "button", onclick: () => this.clear(active) }, t("Clear"));
     replace(this.chips, active.map(([name, value]) => this.chip(name, value)), clear);
   }
 
   chip(name, value) {
     const filter = this.known.get(name) || { ...STUDY, name, label: name };
-    const text = `${filter.label} ${words(filter, value)}`;
+    const text = h("span", {}, words(filter, value));
+    const button = h("button.text", { type: "button", title: `${filter.label} ${text.textContent}`, onclick: () => this.edit(filter, value) }, h("b", {}, filter.label), " ", text);
+    if (filter.kind === "names") {
+      this.namesOf(filter.of).then((names) => {
+        const named = names.find((one) => one.code === value || one.name.toLowerCase() === value.toLowerCase());
+        if (named) text.textContent = t("is {values}", { values: named.name });
+      });
+    }
     return h(
       "span.chip",
       {},
-      h("button.text", { type: "button", title: text, onclick: () => this.edit(filter, value) }, h("b", {}, filter.label), ` ${words(filter, value)}`),
-      h("button.remove", { type: "button", "aria-label": `Remove ${filter.label}`, onclick: () => this.ask({ [name]: "" }) }, icon("close")),
+      button,
+      h("button.remove", { type: "button", "aria-label": t("Remove {filter}", { filter: filter.label }), onclick: () => this.ask({ [name]: "" }) }, icon("close")),
     );
+  }
+
+  // Asked once; without an answer there is nothing to choose from, and a code can be typed.
+  namesOf(kind) {
+    if (!this.names.has(kind)) this.names.set(kind, get("names", { of: kind }).then((answer) => answer.names, () => []));
+    return this.names.get(kind);
   }
 
   clear(active) {
@@ -135,9 +230,14 @@ export class Filters {
   }
 
   options() {
-    const all = [...this.known.values()].filter((one) => one.name !== "study");
+    const all = [...this.known.values()].filter((one) => one.name !== "study" && one.name !== "station");
     const group = (label, filters) => h("optgroup", { label }, filters.map((one) => h("option", { value: one.name }, one.label)));
-    return [group("Usual", all.filter((one) => one.usual)), group("All", all.filter((one) => !one.usual))];
+    return [group(t("Usual"), all.filter((one) => one.usual)), group(t("All"), all.filter((one) => !one.usual))];
+  }
+
+  async editor(filter, value) {
+    const names = filter.kind === "names" ? await this.namesOf(filter.of) : [];
+    return EDITORS[filter.kind](filter, value, names);
   }
 
   async add() {
@@ -145,28 +245,30 @@ export class Filters {
     names.value = "ScheduledProcedureStepStartDateTime";
     const place = h("div", {});
     let editor = null;
-    const change = () => {
+    const change = async () => {
       const filter = this.known.get(names.value);
-      editor = EDITORS[filter.kind](filter, this.asked[filter.name] || "");
+      editor = await this.editor(filter, this.asked[filter.name] || "");
       replace(place, editor.element);
     };
     names.addEventListener("change", change);
-    change();
-    await dialog({
-      title: "Filter the worklist",
-      content: [field("Attribute", names), place],
-      confirm: "Apply",
-      action: () => this.ask({ [names.value]: editor.value() }),
+    await change();
+    const chosen = await dialog({
+      title: t("Filter the worklist"),
+      content: [field(t("Attribute"), names), place],
+      confirm: t("Apply"),
+      action: () => ({ [names.value]: editor.value() }),
     });
+    if (chosen) this.ask(chosen);
   }
 
   async edit(filter, value) {
-    const editor = EDITORS[filter.kind](filter, value);
-    await dialog({
+    const editor = await this.editor(filter, value);
+    const chosen = await dialog({
       title: filter.label,
       content: editor.element,
-      confirm: "Apply",
-      action: () => this.ask({ [filter.name]: editor.value() }),
+      confirm: t("Apply"),
+      action: () => ({ [filter.name]: editor.value() }),
     });
+    if (chosen) this.ask(chosen);
   }
 }

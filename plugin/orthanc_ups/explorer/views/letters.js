@@ -3,7 +3,7 @@
 
 import { part, post } from "../api.js";
 import { h } from "../dom.js";
-import { plural } from "../format.js";
+import { count, n, said, t } from "../languages.js";
 import { dialog, failed, notice } from "../parts/dialog.js";
 import { icon } from "../parts/icons.js";
 import { card, time } from "../parts/words.js";
@@ -17,7 +17,7 @@ export function letterCard(ae, { total, letters }, system, again) {
   async function resend(sequences) {
     try {
       const { resent } = await post(path("resend"), { sequences });
-      notice(`${plural(resent, "dead letter")} on the way again`);
+      notice(n(resent, "{n} dead letter is on the way again|{n} dead letters are on the way again"));
       again();
     } catch (error) {
       failed(error);
@@ -26,9 +26,9 @@ export function letterCard(ae, { total, letters }, system, again) {
 
   async function drop() {
     const made = await dialog({
-      title: `Delete ${plural(total, "dead letter")} of ${ae}?`,
-      content: h("p.caution", {}, `${ae} will never be told of them. This cannot be undone.`),
-      confirm: "Delete",
+      title: n(total, "Delete {n} dead letter of {ae}?|Delete {n} dead letters of {ae}?", { ae }),
+      content: h("p.caution", {}, t("{ae} will never be told of them. This cannot be undone.", { ae })),
+      confirm: t("Delete"),
       danger: true,
       action: () => post(path("drop")),
     });
@@ -40,19 +40,19 @@ export function letterCard(ae, { total, letters }, system, again) {
       "tr",
       {},
       h("td.number", {}, `#${letter.sequence}`),
-      h("td", {}, letter.count > 1 ? `${letter.name} × ${letter.count}` : letter.name),
+      h("td", {}, letter.count > 1 ? `${said(letter.name)} × ${count(letter.count)}` : said(letter.name)),
       h("td", {}, h("a.clip", { href: link("workitem", [letter.uid]), title: letter.uid }, letter.uid)),
       h("td", {}, time(letter.at)),
       h("td.wraps", {}, letter.reason),
-      h("td", {}, allowed && h("button.small", { type: "button", onclick: () => resend([letter.sequence]) }, icon("send"), "Send again")),
+      h("td", {}, allowed && h("button.small", { type: "button", onclick: () => resend([letter.sequence]) }, icon("send"), t("Send again"))),
     ),
   );
-  const head = ["Number", "Event", "Workitem", "From", "Why it was given up", ""].map((words) => h("th", { scope: "col" }, words));
-  const more = total > letters.length ? h("p.faint", {}, `The oldest ${letters.length} of ${plural(total, "dead letter")}.`) : null;
+  const head = [t("Number"), "Event", t("Workitem"), t("From"), t("Why it was given up"), ""].map((words) => h("th", { scope: "col" }, words));
+  const more = total > letters.length ? h("p.faint", {}, n(total, "The oldest {shown} of {n} dead letter.|The oldest {shown} of {n} dead letters.", { shown: letters.length })) : null;
   const tools = allowed && [
-    h("button.small", { type: "button", onclick: () => resend(null) }, icon("send"), "Send all again"),
-    h("button.small", { type: "button", onclick: drop }, icon("trash"), "Delete all …"),
+    h("button.small", { type: "button", onclick: () => resend(null) }, icon("send"), t("Send all again")),
+    h("button.small", { type: "button", onclick: drop }, icon("trash"), t("Delete all …")),
   ];
-  const table = h("table.plain-rows", {}, h("caption.offscreen", {}, "Dead letters"), h("thead", {}, h("tr", {}, head)), h("tbody", {}, lines));
-  return card("Dead letters", [h("div.table-box", {}, table), more], { tools });
+  const table = h("table.plain-rows", {}, h("caption.offscreen", {}, t("Dead letters")), h("thead", {}, h("tr", {}, head)), h("tbody", {}, lines));
+  return card(t("Dead letters"), [h("div.table-box", {}, table), more], { tools });
 }

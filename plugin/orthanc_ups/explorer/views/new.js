@@ -3,15 +3,17 @@
 
 import { get, part, post, put } from "../api.js";
 import { h, replace } from "../dom.js";
-import { plural } from "../format.js";
+import { n, said, t } from "../languages.js";
 import { errorBox, notice } from "../parts/dialog.js";
 import { makeField } from "../parts/fields.js";
 import { icon } from "../parts/icons.js";
 import { whyField } from "../parts/reasons.js";
 import { card } from "../parts/words.js";
-import { go, link } from "../router.js";
+import { go, leaveFor, link } from "../router.js";
 
 const TEMPLATE_KEY = "ups.template";
+// How a refusal names an attribute: "ProcedureStepLabel (0074,1204) ". The field beside it has a name of its own.
+const TECHNICAL_NAME = /^[\w.]+ \([0-9A-Fa-f]{4},[0-9A-Fa-f]{4}\) /;
 const isEmpty = (value) => value === "" || value === null || value === undefined || (Array.isArray(value) && value.length === 0);
 const same = (one, other) => JSON.stringify(isEmpty(one) ? null : one) === JSON.stringify(isEmpty(other) ? null : other);
 
@@ -27,7 +29,7 @@ class Form {
   }
 
   cards() {
-    return [...this.groups].map(([name, editors]) => card(name, h("div.grid", {}, editors.map((one) => one.element))));
+    return [...this.groups].map(([name, editors]) => card(said(name), h("div.grid", {}, editors.map((one) => one.element))));
   }
 
   values() {
@@ -39,7 +41,7 @@ class Form {
     this.editors.forEach((one) => one.complain(""));
     const named = (error.attribute || "").split(".");
     const found = this.editors.find((one) => one.keyword.split(".").some((keyword) => named.includes(keyword)));
-    if (found) found.complain(error.message);
+    if (found) found.complain(error.message.replace(TECHNICAL_NAME, `${found.label} `));
     return Boolean(found);
   }
 }
@@ -47,7 +49,7 @@ class Form {
 function page(title, back, body, { submit, words }) {
   const problem = h("div", {});
   const button = h("button.primary", { type: "submit" }, words);
-  const form = h("form.page.form", { novalidate: true }, h("header.head", {}, h("a.back", { href: back }, icon("back"), "Back"), h("h1", {}, title)), body, problem, h("footer.submit", {}, h("a.button", { href: back }, "Cancel"), button));
+  const form = h("form.page.form", { novalidate: true }, h("header.head", {}, h("a.back", { href: back }, icon("back"), t("Back")), h("h1", {}, title)), body, problem, h("footer.submit", {}, h("a.button", { href: back }, t("Cancel")), button));
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     button.disabled = true;
@@ -73,7 +75,7 @@ class NewWorkitem {
     this.prefill = prefill;
     this.place = h("div", {});
     this.why = whyField();
-    this.inputs = prefill ? inputChoice(prefill.inputs) : null;
+    this.inputs = prefill && prefill.inputs ? inputChoice(prefill.inputs) : null;
     const names = templates.map((one) => one.name);
     const last = localStorage.getItem(TEMPLATE_KEY);
     this.use(names.includes(last) ? last : names[0]);
@@ -90,7 +92,7 @@ class NewWorkitem {
     this.defaults = defaults;
     this.begun = new Form(fields, values).values();
     this.form = new Form(fields, { ...values, ...typed });
-    this.hidden = Object.fromEntries(Object.entries(defaults).filter(([keyword]) => !this.system.fields.some((one) => one.keyword === keyword)));
+    this.hidden = Object.fromEntries(Object.entries({ ...defaults, ...(this.prefill ? this.prefill.attributes : {}) }).filter(([keyword]) => !this.system.fields.some((one) => one.keyword === keyword)));
     this.show();
   }
 
@@ -98,8 +100,12 @@ class NewWorkitem {
     const tiles = this.templates.map((one) =>
       h("button.tile", { type: "button", "aria-pressed": String(one === this.template), onclick: () => this.use(one.name) }, h("b", {}, one.name), h("span", {}, one.description)),
     );
-    const from = h("div.tiles", { role: "group", "aria-label": "Template" }, tiles);
-    replace(this.place, from, this.inputs && card("Inputs", this.inputs.element), this.form.cards(), card("History", this.why.element));
+    const from = h("div.tiles", { role: "group", "aria-label": t("Template") }, tiles);
+    replace(this.place, from, this.inputs && card(t("Inputs"), this.inputs.element), this.form.cards(), card(t("History"), this.why.element));
+  }
+
+  isChanged() {
+    return Object.keys(changed(this.begun, this.form.values())).length > 0;
   }
 
   async submit() {
@@ -110,8 +116,9 @@ class NewWorkitem {
     try {
       const made = await post("workitems", content);
       localStorage.setItem(TEMPLATE_KEY, this.template.name);
-      notice(made.details.length ? `Created. ${made.details.join(" ")}` : "Created");
-      go("workitem", [made.uid]);
+      notice([t("Created."), ...made.details].join(" "));
+      this.sent = true;
+      leaveFor("workitem", [made.uid]);
     } catch (error) {
       if (!this.form.complain(error)) throw error;
     }
@@ -131,16 +138,30 @@ function described(about, told) {
 // The series of a study, of which some become inputs.
 function inputChoice(inputs) {
   const boxes = inputs.map((one) => [one, h("input", { type: "checkbox", checked: one.chosen })]);
-  const lines = boxes.map(([one, box]) => h("label", {}, box, h("span.clip", {}, one.label), h("span.faint", {}, plural(one.instances, "instance"))));
-  const element = inputs.length ? h("div.choices.inputs", {}, lines) : h("p.faint", {}, "Nothing to choose from.");
+  const lines = boxes.map(([one, box]) => h("label", {}, box, h("span.clip", {}, one.label), h("span.faint", {}, n(one.instances, "{n} instance|{n} instances"))));
+  const element = inputs.length ? h("div.choices.inputs", {}, lines) : h("p.faint", {}, t("Nothing to choose from."));
   const value = () => boxes.filter(([, box]) => box.checked).map(([{ level, id }]) => ({ level, id }));
   return { element, value };
 }
 
 async function prefilled(query) {
+  if (query.copy || query.repeat) {
+    const copy = await get(`workitems/${part(query.copy || query.repeat)}/copy`, query.repeat ? { repeats: "true" } : {});
+    const title = query.repeat ? t("Repeat of {label}", { label: copy.title }) : t("Copy of {label}", { label: copy.title });
+    return { ...copy, title, inputs: null, attributes: flattened(copy.attributes) };
+  }
   if (!query.for) return null;
   const [level, id] = query.for.split("/");
   return get("prefill", { level, id });
+}
+
+// What the form has in a field of its own stands in the item of a sequence: "ReferencedRequestSequence.AccessionNumber".
+function flattened(attributes) {
+  const [request, ...others] = attributes.ReferencedRequestSequence || [];
+  if (!request || others.length) return attributes;
+  const { ReferencedRequestSequence: all, ...rest } = attributes;
+  const inner = Object.entries(request).map(([keyword, value]) => [`ReferencedRequestSequence.${keyword}`, value]);
+  return { ...rest, ...Object.fromEntries(inner.filter(([, value]) => !isEmpty(value))) };
 }
 
 export async function newView({ system, query, lastList }) {
@@ -148,9 +169,14 @@ export async function newView({ system, query, lastList }) {
   const labels = counts.worklists.map((one) => one.worklist);
   const fields = system.fields.map((one) => (one.keyword === "WorklistLabel" ? { ...one, choices: labels } : one));
   const making = new NewWorkitem({ ...system, fields }, templates, prefill);
-  const title = prefill ? `New workitem for ${prefill.title}` : "New workitem";
-  const form = page(title, lastList(), making.place, { submit: () => making.submit(), words: "Create workitem" });
-  return { element: form, title, entered: () => (form.querySelector(".field input") || form).focus() };
+  const title = !prefill ? t("New workitem") : prefill.inputs ? t("New workitem for {what}", { what: prefill.title }) : prefill.title;
+  const form = page(title, lastList(), making.place, { submit: () => making.submit(), words: t("Create workitem") });
+  return {
+    element: form,
+    title,
+    entered: () => (form.querySelector(".field input") || form).focus(),
+    unsaved: () => !making.sent && making.isChanged(),
+  };
 }
 
 // --- edit ---
@@ -161,19 +187,21 @@ export async function editView({ system, parts }) {
   const item = await get(`workitems/${part(uid)}`);
   const form = new Form(system.fields.filter((about) => about.editable), item.form);
   const begun = form.values();
+  let sent = false;
   const why = whyField();
   const submit = async () => {
     const values = changed(begun, form.values());
-    if (!Object.keys(values).length) return go("workitem", [uid]);
+    if (!Object.keys(values).length) return leaveFor("workitem", [uid]);
     try {
       const made = await put(`workitems/${part(uid)}`, { attributes: values, ...why.value() });
-      notice(made.details.length ? `Saved. ${made.details.join(" ")}` : "Saved");
-      return go("workitem", [uid]);
+      sent = true;
+      notice([t("Saved."), ...made.details].join(" "));
+      return leaveFor("workitem", [uid]);
     } catch (error) {
       if (!form.complain(error)) throw error;
       return undefined;
     }
   };
-  const element = page(`Edit ${item.label}`, back, h("div", {}, form.cards(), card("History", why.element)), { submit, words: "Save" });
-  return { element, title: `Edit ${item.label}`, key: (event) => event.key === "Escape" && go("workitem", [uid]) !== null };
+  const element = page(t("Edit {label}", { label: item.label }), back, h("div", {}, form.cards(), card(t("History"), why.element)), { submit, words: t("Save") });
+  return { element, title: t("Edit {label}", { label: item.label }), unsaved: () => !sent && Object.keys(changed(begun, form.values())).length > 0, key: (event) => event.key === "Escape" && go("workitem", [uid]) !== null };
 }

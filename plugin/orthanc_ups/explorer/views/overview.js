@@ -3,15 +3,17 @@
 
 import { get } from "../api.js";
 import { debounced, h, replace } from "../dom.js";
-import { count, latency } from "../format.js";
+import { latency, relative, when } from "../format.js";
+import { count, said, t, tx } from "../languages.js";
 import { lineChart, shares } from "../parts/charts.js";
 import { failed } from "../parts/dialog.js";
 import { icon, stateIcon } from "../parts/icons.js";
-import { card, copyButton, stateWords, time } from "../parts/words.js";
+import { card, copyButton, lateWords, stateWords, time } from "../parts/words.js";
 import { link } from "../router.js";
 
 const PAUSE = 10_000;
 const SPAN_KEY = "ups.span";
+const GROUPS = 12;
 
 const stateClass = (state) => `state-${state.toLowerCase().replace(" ", "-")}`;
 
@@ -33,17 +35,19 @@ class OverviewPage {
     const found = this.found;
     replace(
       this.element,
-      h("header.head", {}, h("h1", {}, "Overview"), h("p.faint", {}, `${this.system.name} · version ${this.system.version} on Orthanc ${this.system.orthanc_version} · running since `, time(found.started))),
+      h("header.head", {}, h("h1", {}, t("Overview")), h("p.faint", {}, tx("{name} · version {version} on Orthanc {orthanc} · running since {when}", { name: this.system.name, version: this.system.version, orthanc: this.system.orthanc_version, when: time(found.started) }))),
       this.warnings(found.warnings),
       this.tiles(found),
+      this.late(found),
       this.charts(found.charts),
       h("div.columns.even", {}, this.worklists(found), this.listeners(found.listeners)),
     );
   }
 
   warnings(warnings) {
-    if (!warnings.length) return h("p.allgood", {}, icon("check"), "Nothing needs your attention.");
-    return h("ul.warnings", { "aria-label": "Warnings" }, warnings.map((words) => h("li", {}, icon("alert"), h("span", {}, words))));
+    if (!warnings.length) return h("p.allgood", {}, icon("check"), t("Nothing needs your attention."));
+    const line = (one) => h("li", { class: one.level }, icon("alert"), one.link ? h("a", { href: one.link }, one.text) : h("span", {}, one.text));
+    return h("ul.warnings", { "aria-label": t("Warnings") }, warnings.map(line));
   }
 
   tiles(found) {
@@ -51,31 +55,56 @@ class OverviewPage {
       h("a.figure", { href: link("worklist", [], { ProcedureStepState: state }), class: stateClass(state) }, h("span.name", {}, stateIcon(state), stateWords(state)), h("b", {}, count(found.states[state] || 0))),
     );
     const delivery = found.delivery;
+    const late = h(
+      "a.figure",
+      { href: link("worklist", [], { late: "yes", order: "start" }), class: found.late_work.total ? "alarming" : "" },
+      h("span.name", {}, icon("alert"), t("Late or stuck")),
+      h("b", {}, count(found.late_work.total)),
+    );
     const more = [
-      ["Events waiting", delivery.pending],
-      ["Dead letters", delivery.dead_letters],
-      ["Subscribers", delivery.subscribers],
+      [t("Events waiting"), delivery.pending],
+      [t("Dead letters"), delivery.dead_letters],
+      [t("Subscribers"), delivery.subscribers],
     ].map(([name, number]) => h("a.figure", { href: "#/subscribers" }, h("span.name", {}, name), h("b", {}, count(number))));
-    return h("div.figures", {}, states, more);
+    return h("div.figures", {}, states, late, more);
+  }
+
+  // What waits longest, and where most is late: each leads to its list.
+  late(found) {
+    const { late_work: late, oldest_scheduled: oldest, longest_in_progress: longest } = found;
+    if (!late.total && !oldest && !longest) return null;
+    const first = (words, moment, query) => moment && h("a.figure", { href: link("worklist", [], query) }, h("span.name", {}, words), h("b", {}, relative(moment.at)), h("span.faint", {}, when(moment.at)));
+    const one = (group) => {
+      const query = { late: "yes", WorklistLabel: group.worklist, station: group.station, order: "start" };
+      return h("li", {}, h("a", { href: link("worklist", [], query) }, group.worklist || t("(none)"), group.station ? ` · ${group.station}` : ""), h("span.spring", {}), h("b.number", {}, count(group.count)));
+    };
+    const kinds = Object.entries(late.kinds).filter(([, number]) => number);
+    return card(t("Late or stuck"), [
+      h("div.figures.tight", {}, first(t("Oldest scheduled start"), oldest, { ProcedureStepState: "SCHEDULED", order: "start" }), first(t("Longest in progress"), longest, { ProcedureStepState: "IN PROGRESS", order: "claimed" })),
+      late.total ? h("div.two", {},
+        h("div", {}, h("h3", {}, t("By reason")), h("ul.counted", {}, kinds.map(([kind, number]) => h("li", {}, h("a", { href: link("worklist", [], { late: kind, order: "start" }) }, lateWords(kind)), h("span.spring", {}), h("b.number", {}, count(number)))))),
+        h("div", {}, h("h3", {}, t("By worklist and station")), h("ul.counted", {}, late.groups.slice(0, GROUPS).map(one))),
+      ) : h("p.allgood", {}, icon("check"), t("Nothing is late.")),
+    ]);
   }
 
   charts(charts) {
     const chart = charts[this.span];
-    const buttons = [["hour", "Last hour"], ["day", "Last day"]].map(([name, words]) =>
+    const buttons = [["hour", t("Last hour")], ["day", t("Last day")]].map(([name, words]) =>
       h("button", { type: "button", "aria-pressed": String(this.span === name), onclick: () => this.use(name) }, words),
     );
-    const per = chart.step === 1 ? "a minute" : `in ${chart.step} minutes`;
-    const work = lineChart(`Workitems ${per}`, [
-      { name: "created", values: chart.created, kind: "one" },
-      { name: "changed state", values: chart.changed, kind: "two" },
-      { name: "updated", values: chart.updated, kind: "three" },
+    const every = chart.step === 1;
+    const work = lineChart(every ? t("Workitems a minute") : t("Workitems in {step} minutes", chart), [
+      { name: t("created"), values: chart.created, kind: "one" },
+      { name: t("changed state"), values: chart.changed, kind: "two" },
+      { name: t("updated"), values: chart.updated, kind: "three" },
     ], chart);
-    const events = lineChart(`Events delivered ${per}`, [{ name: "delivered", values: chart.delivered, kind: "one" }], chart);
+    const events = lineChart(every ? t("Events delivered a minute") : t("Events delivered in {step} minutes", chart), [{ name: t("delivered"), values: chart.delivered, kind: "one" }], chart);
     const speed = lineChart("Time until delivered", [
-      { name: "half within", values: chart.latency.median, kind: "one" },
-      { name: "95 % within", values: chart.latency.p95, kind: "two" },
+      { name: t("half within"), values: chart.latency.median, kind: "one" },
+      { name: t("95 % within"), values: chart.latency.p95, kind: "two" },
     ], chart, latency);
-    return card("Throughput and latency", h("div.charts", {}, work, events, speed), { tools: h("div.segments.small", { role: "group", "aria-label": "Time span" }, buttons) });
+    return card(t("Throughput and latency"), h("div.charts", {}, work, events, speed), { tools: h("div.segments.small", { role: "group", "aria-label": t("Time span") }, buttons) });
   }
 
   use(span) {
@@ -91,21 +120,21 @@ class OverviewPage {
       return h(
         "tr",
         {},
-        h("th", { scope: "row" }, h("a", { href: link("worklist", [], { WorklistLabel: worklist }) }, worklist || "(none)")),
+        h("th", { scope: "row" }, h("a", { href: link("worklist", [], { WorklistLabel: worklist }) }, worklist || t("(none)"))),
         this.system.states.map((state) => h("td.number", {}, states[state] ? count(states[state]) : h("span.faint", {}, "–"))),
         h("td", {}, shares(parts, total)),
       );
     });
-    const head = h("tr", {}, h("th", { scope: "col" }, "Worklist"), this.system.states.map((state) => h("th.number", { scope: "col" }, stateWords(state))), h("th", {}));
-    return card("Worklists", h("div.table-box", {}, h("table.plain-rows.tight", {}, h("caption.offscreen", {}, "Workitems by worklist and state"), h("thead", {}, head), h("tbody", {}, lines))));
+    const head = h("tr", {}, h("th", { scope: "col" }, t("Worklist")), this.system.states.map((state) => h("th.number", { scope: "col" }, stateWords(state))), h("th", {}));
+    return card(t("Worklists"), h("div.table-box", {}, h("table.plain-rows.tight", {}, h("caption.offscreen", {}, t("Workitems by worklist and state")), h("thead", {}, head), h("tbody", {}, lines))));
   }
 
   listeners(listeners) {
     const lines = listeners.map((one) => {
       const address = one.address.replaceAll("{host}", location.hostname);
-      return h("li", {}, h("div", {}, h("b", {}, one.name), one.note && h("div.faint.small", {}, one.note)), h("span.uid", {}, h("code", {}, address), copyButton(address, "Copy the address")));
+      return h("li", {}, h("div", {}, h("b", {}, said(one.name)), one.note && h("div.faint.small", {}, said(one.note))), h("span.uid", {}, h("code", {}, address), copyButton(address, t("Copy the address"))));
     });
-    return card("Where to connect", h("ul.listeners", {}, lines));
+    return card(t("Where to connect"), h("ul.listeners", {}, lines));
   }
 }
 
@@ -115,5 +144,5 @@ export async function overviewView({ system }) {
     failed(error);
     throw error;
   });
-  return { element: page.element, title: "Overview", changed: page.reload, left: () => clearInterval(page.timer) };
+  return { element: page.element, title: t("Overview"), changed: page.reload, left: () => clearInterval(page.timer) };
 }

@@ -3,7 +3,7 @@
 
 import { ORTHANC, get } from "../api.js";
 import { h, replace } from "../dom.js";
-import { plural } from "../format.js";
+import { n, t } from "../languages.js";
 import { icon } from "../parts/icons.js";
 import { card, copyButton } from "../parts/words.js";
 
@@ -16,33 +16,33 @@ function linksOf(reference) {
       const links = found.links.map((one) =>
         h("a.quiet.button.small", { href: new URL(one.url, ORTHANC).href, target: "_blank", rel: "noopener" }, one.name, icon("outside")),
       );
-      replace(place, links.length ? links : h("span.faint", {}, "not in this Orthanc"));
+      replace(place, links.length ? links : h("span.faint", {}, t("not in this Orthanc")));
     },
-    () => replace(place, h("span.faint", {}, "cannot be looked up")),
+    () => replace(place, h("span.faint", {}, t("cannot be looked up"))),
   );
   return place;
 }
 
 function line(reference) {
-  const what = reference.series ? "Series" : reference.study ? "Study" : reference.type || "Object";
+  const what = reference.series ? t("Series") : reference.study ? t("Study") : reference.type || t("Object");
   const uid = reference.series || reference.study || reference.instance;
-  const told = [plural(reference.instances, "instance"), reference.sources.length && `from ${reference.sources.join(", ")}`];
+  const told = [n(reference.instances, "{n} instance|{n} instances"), reference.sources.length && t("from {sources}", { sources: reference.sources.join(", ") })];
   return h(
     "li",
     {},
-    h("div", {}, h("b", {}, what), h("span.faint", {}, ` ${told.filter(Boolean).join(" ")}`), h("div.uid", {}, h("code", {}, uid), uid && copyButton(uid, "Copy the UID"))),
+    h("div", {}, h("b", {}, what), h("span.faint", {}, ` ${told.filter(Boolean).join(" ")}`), h("div.uid", {}, h("code", {}, uid), uid && copyButton(uid, t("Copy the UID")))),
     reference.study ? linksOf(reference) : null,
   );
 }
 
 function list(title, references) {
-  const more = references.length > SHOWN ? h("p.faint", {}, `and ${references.length - SHOWN} more, see all attributes`) : null;
+  const more = references.length > SHOWN ? h("p.faint", {}, n(references.length - SHOWN, "and {n} more, see all attributes|and {n} more, see all attributes")) : null;
   return h("div", {}, h("h3", {}, title), h("ul.references", {}, references.slice(0, SHOWN).map(line)), more);
 }
 
 export function referencesCard(item) {
   if (!item.inputs.length && !item.outputs.length) return null;
-  return card("Inputs and outputs", [
+  return card(t("Inputs and outputs"), [
     item.inputs.length ? list("Inputs", item.inputs) : null,
     item.outputs.length ? list("Outputs", item.outputs) : null,
   ]);

@@ -3,7 +3,8 @@
 
 import { get, part, post } from "../api.js";
 import { debounced, h, replace } from "../dom.js";
-import { count, latency, plural } from "../format.js";
+import { latency } from "../format.js";
+import { count, n, t, tx } from "../languages.js";
 import { sparkline } from "../parts/charts.js";
 import { dialog, failed, field, notice } from "../parts/dialog.js";
 import { icon } from "../parts/icons.js";
@@ -48,10 +49,10 @@ class SubscriberPage {
     const head = h(
       "header.head",
       {},
-      h("div", {}, h("a.back", { href: "#/subscribers" }, icon("back"), "Subscribers"), h("h1", {}, this.ae)),
+      h("div", {}, h("a.back", { href: "#/subscribers" }, icon("back"), t("Subscribers")), h("h1", {}, this.ae)),
       h("div.actions", {}, this.actions(pending)),
     );
-    const channels = found.channels.length ? found.channels.map((one) => this.channel(one)) : card("Delivery", empty("Nothing was ever to be told to this AE."));
+    const channels = found.channels.length ? found.channels.map((one) => this.channel(one)) : card(t("Delivery"), empty(t("Nothing was ever to be told to this AE.")));
     replace(
       this.element,
       head,
@@ -64,33 +65,33 @@ class SubscriberPage {
   actions(pending) {
     const denied = { disabled: !this.allowed, title: why(this.allowed) };
     return [
-      h("button", { type: "button", ...denied, onclick: () => this.echo() }, icon("refresh"), "C-ECHO"),
-      h("button", { type: "button", ...denied, onclick: () => this.testEvent() }, icon("bell"), "Test event"),
-      h("button", { type: "button", ...denied, disabled: !this.allowed || !pending, onclick: () => this.retry() }, icon("play"), "Retry now"),
-      h("button", { type: "button", ...denied, onclick: () => this.resend() }, icon("send"), "Resend …"),
-      h("button", { type: "button", ...denied, disabled: !this.allowed || !pending, onclick: () => this.drop(pending) }, icon("trash"), "Drop pending …"),
+      h("button", { type: "button", ...denied, onclick: () => this.echo() }, icon("refresh"), t("C-ECHO")),
+      h("button", { type: "button", ...denied, onclick: () => this.testEvent() }, icon("bell"), t("Test event")),
+      h("button", { type: "button", ...denied, disabled: !this.allowed || !pending, onclick: () => this.retry() }, icon("play"), t("Retry now")),
+      h("button", { type: "button", ...denied, onclick: () => this.resend() }, icon("send"), t("Resend …")),
+      h("button", { type: "button", ...denied, disabled: !this.allowed || !pending, onclick: () => this.drop(pending) }, icon("trash"), t("Drop pending …")),
     ];
   }
 
   async echo() {
     try {
       const { seconds } = await post(this.path("echo"));
-      notice(`${this.ae} answered the C-ECHO in ${latency(seconds)}`);
+      notice(t("{ae} answered the C-ECHO in {time}", { ae: this.ae, time: latency(seconds) }));
     } catch (error) {
       failed(error);
     }
   }
 
   async testEvent() {
-    const words = "An SCP Status Change is sent that says the worklist was restarted and has kept its lists. It is about no workitem; a subscriber may look at the worklist again.";
-    const made = await dialog({ title: `Send a test event to ${this.ae}?`, content: h("p", {}, words), confirm: "Send", action: () => post(this.path("test-event")) });
-    if (made) notice(`On its way on ${plural(made.channels, "channel")}; see the last success below`);
+    const words = t("An SCP Status Change is sent that says the worklist was restarted and has kept its lists. It is about no workitem; a subscriber may look at the worklist again.");
+    const made = await dialog({ title: t("Send a test event to {ae}?", { ae: this.ae }), content: h("p", {}, words), confirm: t("Send"), action: () => post(this.path("test-event")) });
+    if (made) notice(n(made.channels, "On its way on {n} channel; see the last success below|On its way on {n} channels; see the last success below"));
   }
 
   async retry() {
     try {
       await post(this.path("retry"));
-      notice("Trying again now");
+      notice(t("Trying again now"));
       this.again();
     } catch (error) {
       failed(error);
@@ -101,26 +102,26 @@ class SubscriberPage {
     const first = h("input", { type: "number", min: 1, autofocus: true });
     const last = h("input", { type: "number", min: 1 });
     const made = await dialog({
-      title: `Send events to ${this.ae} again`,
+      title: t("Send events to {ae} again", { ae: this.ae }),
       content: [
-        h("p", {}, "Events are numbered; the numbers stand beside the events of each workitem. Whatever the worklist still remembers of this range is sent again, in order."),
-        h("div.pair", {}, field("From number", first), field("To number", last)),
+        h("p", {}, t("Events are numbered; the numbers stand beside the events of each workitem. Whatever the worklist still remembers of this range is sent again, in order.")),
+        h("div.pair", {}, field(t("From number"), first), field(t("To number"), last)),
       ],
-      confirm: "Send again",
+      confirm: t("Send again"),
       action: () => post(this.path("resend"), { first: first.valueAsNumber || 0, last: last.valueAsNumber || 0 }),
     });
-    if (made) notice("The events are on their way");
+    if (made) notice(t("The events are on their way"));
   }
 
   async drop(pending) {
     const made = await dialog({
-      title: `Drop ${plural(pending, "pending event")} for ${this.ae}?`,
-      content: h("p.caution", {}, `${this.ae} will never be told of them. This cannot be undone.`),
-      confirm: "Drop them",
+      title: n(pending, "Drop {n} pending event for {ae}?|Drop {n} pending events for {ae}?", { ae: this.ae }),
+      content: h("p.caution", {}, t("{ae} will never be told of them. This cannot be undone.", { ae: this.ae })),
+      confirm: t("Drop them"),
       danger: true,
       action: () => post(this.path("drop")),
     });
-    if (made) notice(`${plural(made.dropped, "event")} dropped`);
+    if (made) notice(n(made.dropped, "{n} event dropped|{n} events dropped"));
     if (made) this.again();
   }
 
@@ -128,24 +129,24 @@ class SubscriberPage {
 
   channel(one) {
     const error = one.last_error ? [one.last_error, " ", h("span.faint", {}, time(one.last_error_at, { relative: true }))] : null;
-    return card(`Delivery by ${channelWords(one.channel)}`, [
+    return card(t("Delivery by {channel}", { channel: channelWords(one.channel) }), [
       h("p.verdict", {}, healthBadge(one.health), h("span", {}, one.words)),
       h(
         "div.two",
         {},
         facts([
-          ["Pending", count(one.pending)],
-          ["Oldest", one.oldest && time(one.oldest, { relative: true })],
-          ["Next attempt", one.retry && time(one.retry, { relative: true })],
-          ["Last success", time(one.last_success, { relative: true, none: "never" })],
-          ["Last error", error],
+          [t("Pending"), count(one.pending)],
+          [t("Oldest"), one.oldest && time(one.oldest, { relative: true })],
+          [t("Next attempt"), one.retry && time(one.retry, { relative: true })],
+          [t("Last success"), time(one.last_success, { relative: true, none: t("never") })],
+          [t("Last error"), error],
         ]),
         facts([
-          ["Delivered", count(one.delivered)],
-          ["Failed attempts", count(one.failed)],
-          ["Dead letters", count(one.dead_letters)],
-          ["Latency", `${latency(one.latency.median)} (95 %: ${latency(one.latency.p95)})`],
-          ["Last hour", sparkline(one.per_minute, "Deliveries in each of the last 60 minutes", { wide: true })],
+          [t("Delivered"), count(one.delivered)],
+          [t("Failed attempts"), count(one.failed)],
+          [t("Dead letters"), count(one.dead_letters)],
+          [t("Latency"), `${latency(one.latency.median)} (95 %: ${latency(one.latency.p95)})`],
+          [t("Last hour"), sparkline(one.per_minute, t("Deliveries in each of the last 60 minutes"), { wide: true })],
         ]),
       ),
     ]);
@@ -153,28 +154,28 @@ class SubscriberPage {
 
   subscriptions(found) {
     const lines = [];
-    if (found.everything) lines.push(this.line("Everything", found.everything.lock, "global", null));
+    if (found.everything) lines.push(this.line(t("Everything"), found.everything.lock, "global", null));
     for (const one of found.filters) lines.push(this.line(one.words, one.lock, "filtered", one));
     for (const one of found.suspended) lines.push(this.suspended(one));
-    const add = this.allowed && h("button.quiet.small", { type: "button", onclick: () => newSubscription(this.system, this.ae).then((made) => made && this.again()) }, icon("plus"), "Subscribe");
+    const add = this.allowed && h("button.quiet.small", { type: "button", onclick: () => newSubscription(this.system, this.ae).then((made) => made && this.again()) }, icon("plus"), t("Subscribe"));
     const end = found.everything || found.filters.length || found.specific || found.suspended.length;
-    const all = Boolean(end) && this.allowed && h("button.small", { type: "button", onclick: () => this.end("global", "everything, all locks included") }, "Unsubscribe from everything");
+    const all = Boolean(end) && this.allowed && h("button.small", { type: "button", onclick: () => this.end("global", t("everything, all locks included")) }, t("Unsubscribe from everything"));
     return [
-      card("Subscriptions", [lines.length ? h("ul.watchers", {}, lines) : empty("No global subscription."), all], { tools: add }),
-      found.specific ? card("Single workitems", this.workitems()) : null,
+      card(t("Subscriptions"), [lines.length ? h("ul.watchers", {}, lines) : empty(t("No global subscription.")), all], { tools: add }),
+      found.specific ? card(t("Single workitems"), this.workitems()) : null,
     ];
   }
 
   line(words, lock, scope, filter) {
-    const suspend = this.allowed && h("button.quiet.small", { type: "button", title: "Suspend: workitems to come are not told; those told of now stay", onclick: () => this.suspend(scope) }, icon("pause"));
-    const end = this.allowed && scope === "filtered" ? h("button.quiet.small", { type: "button", title: "Unsubscribe from all filters", "aria-label": "Unsubscribe from all filters", onclick: () => this.end("filtered", "all filters") }, icon("close")) : null;
-    const since = filter && filter.since ? h("div.faint.small", {}, "since ", time(filter.since)) : null;
-    return h("li", {}, h("div", {}, words, since), lock && h("span.tagged", {}, icon("lock"), "lock"), suspend, end);
+    const suspend = this.allowed && h("button.quiet.small", { type: "button", title: t("Suspend: workitems to come are not told; those told of now stay"), onclick: () => this.suspend(scope) }, icon("pause"));
+    const end = this.allowed && scope === "filtered" ? h("button.quiet.small", { type: "button", title: t("Unsubscribe from all filters"), "aria-label": t("Unsubscribe from all filters"), onclick: () => this.end("filtered", t("all filters")) }, icon("close")) : null;
+    const since = filter && filter.since ? h("div.faint.small", {}, tx("since {when}", { when: time(filter.since) })) : null;
+    return h("li", {}, h("div", {}, words, since), lock && h("span.tagged", {}, icon("lock"), t("lock")), suspend, end);
   }
 
   suspended(one) {
-    const words = one.scope === "global" ? "Everything" : one.words;
-    return h("li", {}, h("div.faint", {}, `Suspended: ${words}`), this.allowed && h("button.small", { type: "button", onclick: () => this.resume(one) }, icon("play"), "Resume"));
+    const words = one.scope === "global" ? t("Everything") : one.words;
+    return h("li", {}, h("div.faint", {}, t("Suspended: {what}", { what: words })), this.allowed && h("button.small", { type: "button", onclick: () => this.resume(one) }, icon("play"), t("Resume")));
   }
 
   workitems() {
@@ -184,7 +185,7 @@ class SubscriberPage {
         "li",
         {},
         h("div", {}, h("a.clip", { href: link("workitem", [one.uid]), title: one.uid }, one.label || one.uid), one.state && h("div.faint.small", {}, stateWords(one.state))),
-        one.lock && h("span.tagged", {}, icon("lock"), "lock"),
+        one.lock && h("span.tagged", {}, icon("lock"), t("lock")),
       ),
     );
     return [h("ul.watchers", {}, lines), total > AT_ONCE ? this.pager(total) : null];
@@ -195,10 +196,10 @@ class SubscriberPage {
     const last = Math.min(this.offset + AT_ONCE, total);
     return h(
       "nav.pager",
-      { "aria-label": "Pages of workitems" },
-      h("button.small", { type: "button", disabled: this.offset === 0, onclick: turn(-AT_ONCE), "aria-label": "Previous page" }, icon("back")),
-      h("span.faint", {}, `${count(this.offset + 1)}–${count(last)} of ${count(total)}`),
-      h("button.small", { type: "button", disabled: last >= total, onclick: turn(AT_ONCE), "aria-label": "Next page" }, icon("next")),
+      { "aria-label": t("Pages of workitems") },
+      h("button.small", { type: "button", disabled: this.offset === 0, onclick: turn(-AT_ONCE), "aria-label": t("Previous page") }, icon("back")),
+      h("span.faint", {}, t("{first}–{last} of {total}", { first: count(this.offset + 1), last: count(last), total: count(total) })),
+      h("button.small", { type: "button", disabled: last >= total, onclick: turn(AT_ONCE), "aria-label": t("Next page") }, icon("next")),
     );
   }
 
@@ -213,19 +214,19 @@ class SubscriberPage {
   }
 
   suspend(scope) {
-    return this.act("suspend", { scope }, "Suspended");
+    return this.act("suspend", { scope }, t("Suspended"));
   }
 
   resume(one) {
-    return this.act("subscribe", { scope: one.scope, lock: one.lock, ...(one.scope === "filtered" ? { filter: one.filter, mechanisms: one.mechanisms } : {}) }, "Resumed");
+    return this.act("subscribe", { scope: one.scope, lock: one.lock, ...(one.scope === "filtered" ? { filter: one.filter, mechanisms: one.mechanisms } : {}) }, t("Resumed"));
   }
 
   async end(scope, words) {
-    const why = whyField("Stands in the log, with your name.");
+    const why = whyField(t("Stands in the log, with your name."));
     const made = await dialog({
-      title: `Unsubscribe ${this.ae}?`,
-      content: [h("p", {}, `It ends its subscription to ${words}. Events that wait are still delivered.`), why.element],
-      confirm: "Unsubscribe",
+      title: t("Unsubscribe {ae}?", { ae: this.ae }),
+      content: [h("p", {}, t("It ends its subscription to {what}. Events that wait are still delivered.", { what: words })), why.element],
+      confirm: t("Unsubscribe"),
       danger: true,
       action: () => post(this.path("unsubscribe"), { scope, ...why.value() }),
     });

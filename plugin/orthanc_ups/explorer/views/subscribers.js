@@ -3,7 +3,8 @@
 
 import { get } from "../api.js";
 import { debounced, h, replace } from "../dom.js";
-import { count, latency, plural } from "../format.js";
+import { latency } from "../format.js";
+import { count, n, t } from "../languages.js";
 import { sparkline } from "../parts/charts.js";
 import { failed } from "../parts/dialog.js";
 import { icon } from "../parts/icons.js";
@@ -17,19 +18,19 @@ const WORST = ["trouble", "unreachable", "good", "idle"];
 
 // What an AE is subscribed to, one line each.
 export function subscriptionLines(one) {
-  const lock = (locked) => (locked ? h("span.tagged", {}, icon("lock"), "lock") : null);
+  const lock = (locked) => (locked ? h("span.tagged", {}, icon("lock"), t("lock")) : null);
   const lines = [];
-  if (one.everything) lines.push(h("li", {}, "Everything", lock(one.everything.lock)));
+  if (one.everything) lines.push(h("li", {}, t("Everything"), lock(one.everything.lock)));
   for (const filter of one.filters) lines.push(h("li", { title: filter.words }, filter.words, lock(filter.lock)));
   if (one.specific) {
-    const locks = one.locks ? h("span.tagged", {}, icon("lock"), plural(one.locks, "lock")) : null;
-    lines.push(h("li", {}, plural(one.specific, "workitem"), locks));
+    const locks = one.locks ? h("span.tagged", {}, icon("lock"), n(one.locks, "{n} lock|{n} locks")) : null;
+    lines.push(h("li", {}, n(one.specific, "{n} workitem|{n} workitems"), locks));
   }
   for (const paused of one.suspended) {
-    const words = paused.scope === "global" ? "Everything" : paused.words;
-    lines.push(h("li.faint", {}, icon("pause"), ` Suspended: ${words}`));
+    const words = paused.scope === "global" ? t("Everything") : paused.words;
+    lines.push(h("li.faint", {}, icon("pause"), ` ${t("Suspended: {what}", { what: words })}`));
   }
-  return h("ul.plain", {}, lines.length ? lines : h("li.faint", {}, "Not subscribed"));
+  return h("ul.plain", {}, lines.length ? lines : h("li.faint", {}, t("Not subscribed")));
 }
 
 export function sum(channels, name) {
@@ -55,22 +56,22 @@ function row(one) {
     h("th", { scope: "row" }, h("a", { href: link("subscriber", [one.ae]) }, one.ae), h("div.faint.small", {}, channels.map((channel) => channelWords(channel.channel)).join(", "))),
     h("td.wraps", {}, subscriptionLines(one)),
     h("td.wraps", {}, healthBadge(worst(channels)), troubled && h("div.why", { title: troubled.words }, troubled.words)),
-    h("td.number", {}, count(sum(channels, "pending")), dead ? h("div", {}, h("span.flag", {}, plural(dead, "dead letter"))) : null),
+    h("td.number", {}, count(sum(channels, "pending")), dead ? h("div", {}, h("span.flag", {}, n(dead, "{n} dead letter|{n} dead letters"))) : null),
     h("td", {}, time(earliest(channels), { relative: true })),
-    h("td", {}, time(latest(channels), { relative: true, none: "never" })),
+    h("td", {}, time(latest(channels), { relative: true, none: t("never") })),
     h("td.number", {}, latency(channels[0] ? channels[0].latency.median : null)),
-    h("td.extra", {}, sparkline(perMinute(channels), "Deliveries in each of the last 60 minutes")),
+    h("td.extra", {}, sparkline(perMinute(channels), t("Deliveries in each of the last 60 minutes"))),
   );
 }
 
-const HEADINGS = ["AE title", "Subscribed to", "Health", "Pending", "Oldest", "Last success", "Latency", "Last hour"];
+const HEADINGS = ["AE title", t("Subscribed to"), t("Health"), t("Pending"), t("Oldest"), t("Last success"), t("Latency"), t("Last hour")];
 
 class SubscribersPage {
   constructor(system) {
     this.system = system;
     this.place = h("div.table-box", {});
-    const add = mayAct(system) && h("button.primary", { type: "button", onclick: () => newSubscription(system, null).then((made) => made && this.load()) }, icon("plus"), "New subscription");
-    this.element = h("div.page.subscribers", {}, h("header.head", {}, h("h1", {}, "Subscribers"), h("div.actions", {}, add)), this.place);
+    const add = mayAct(system) && h("button.primary", { type: "button", onclick: () => newSubscription(system, null).then((made) => made && this.load()) }, icon("plus"), t("New subscription"));
+    this.element = h("div.page.subscribers", {}, h("header.head", {}, h("h1", {}, t("Subscribers")), h("div.actions", {}, add)), this.place);
     this.reload = debounced(700, () => this.load().catch(() => {}));
     this.timer = setInterval(() => document.hidden || this.load().catch(() => {}), PAUSE);
   }
@@ -78,10 +79,10 @@ class SubscribersPage {
   async load() {
     const { subscribers } = await get("subscribers");
     if (!subscribers.length) {
-      return replace(this.place, empty("Nobody has subscribed yet. A system that subscribes is told of every change by DIMSE, WebSocket or webhook."));
+      return replace(this.place, empty(t("Nobody has subscribed yet. A system that subscribes is told of every change by DIMSE, WebSocket or webhook.")));
     }
     const head = h("thead", {}, h("tr", {}, HEADINGS.map((words, at) => h("th", { scope: "col", class: at === HEADINGS.length - 1 ? "extra" : "" }, words))));
-    return replace(this.place, h("table.plain-rows", {}, h("caption.offscreen", {}, "Subscribers"), head, h("tbody", {}, subscribers.map(row))));
+    return replace(this.place, h("table.plain-rows", {}, h("caption.offscreen", {}, t("Subscribers")), head, h("tbody", {}, subscribers.map(row))));
   }
 }
 
@@ -92,5 +93,5 @@ export async function subscribersView({ system }) {
   } catch (error) {
     failed(error);
   }
-  return { element: page.element, title: "Subscribers", changed: page.reload, left: () => clearInterval(page.timer) };
+  return { element: page.element, title: t("Subscribers"), changed: page.reload, left: () => clearInterval(page.timer) };
 }

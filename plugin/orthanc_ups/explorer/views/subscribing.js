@@ -3,13 +3,14 @@
 
 import { part, post } from "../api.js";
 import { h, replace } from "../dom.js";
+import { said, t } from "../languages.js";
 import { dialog, field, notice, select } from "../parts/dialog.js";
 import { icon } from "../parts/icons.js";
 import { aeInput } from "./watchers.js";
 
 const SCOPES = [
-  ["global", "Everything: all workitems, now and to come"],
-  ["filtered", "Filtered: only workitems that fit"],
+  ["global", t("Everything: all workitems, now and to come")],
+  ["filtered", t("Filtered: only workitems that fit")],
 ];
 
 // Lines of attribute and value; all of them must hold.
@@ -17,21 +18,21 @@ function filterEditor(system) {
   const lines = [];
   const place = h("div.list");
   function add() {
-    const names = h("select", { "aria-label": "Attribute" }, system.filters.map((one) => h("option", { value: one.name }, one.label)));
-    const value = h("input", { type: "text", "aria-label": "Value", placeholder: "Value" });
+    const names = h("select", { "aria-label": t("Attribute") }, system.filters.map((one) => h("option", { value: one.name }, said(one.label))));
+    const value = h("input", { type: "text", "aria-label": t("Value"), placeholder: t("Value") });
     const line = { names, value };
     const drop = () => {
       lines.splice(lines.indexOf(line), 1);
       line.element.remove();
     };
-    line.element = h("div.line", {}, names, value, h("button.quiet.small", { type: "button", "aria-label": "Remove", onclick: drop }, icon("close")));
+    line.element = h("div.line", {}, names, value, h("button.quiet.small", { type: "button", "aria-label": t("Remove"), onclick: drop }, icon("close")));
     names.value = lines.length ? "ScheduledWorkitemCodeSequence.CodeValue" : "ScheduledStationNameCodeSequence.CodeValue";
     lines.push(line);
     place.append(line.element);
   }
   add();
   return {
-    element: h("div", {}, place, h("button.small", { type: "button", onclick: add }, icon("plus"), "Condition"), h("p.help", {}, "* and ? are wildcards in texts; dates may be ranges such as 20260101-20260131.")),
+    element: h("div", {}, place, h("button.small", { type: "button", onclick: add }, icon("plus"), t("Condition")), h("p.help", {}, t("* and ? are wildcards in texts; dates may be ranges such as 20260101-20260131."))),
     value: () => Object.fromEntries(lines.map((line) => [line.names.value, line.value.value.trim()]).filter(([, value]) => value)),
   };
 }
@@ -48,20 +49,20 @@ export function newSubscription(system, ae) {
   const place = h("div", {});
   scope.addEventListener("change", () => replace(place, scope.value === "filtered" ? filter.element : null));
   return dialog({
-    title: ae ? `Subscribe ${ae}` : "New subscription",
-    wide: true,
+    title: ae ? t("Subscribe {ae}", { ae }) : t("New subscription"),
+    broad: true,
     content: [
-      field("AE title", chosen.input, { help: "It must be in DicomModalities, or use UPS-RS." }),
+      field("AE title", chosen.input, { help: t("It must be in DicomModalities, or use UPS-RS.") }),
       chosen.list,
-      field("To what", scope),
+      field(t("To what"), scope),
       place,
-      h("label.check", {}, lock, "With Deletion Lock: final workitems are kept until the AE lets them go"),
+      h("label.check", {}, lock, t("With Deletion Lock: final workitems are kept until the AE lets them go")),
     ],
-    confirm: "Subscribe",
+    confirm: t("Subscribe"),
     action: async () => {
       const content = { scope: scope.value, lock: lock.checked, ...(scope.value === "filtered" ? { filter: filter.value() } : {}) };
       const made = await post(`subscribers/${part(chosen.input.value.trim())}/subscribe`, content);
-      notice(made.warning || "Subscribed");
+      notice(made.warning || t("Subscribed"));
       return made;
     },
   });

@@ -3,6 +3,7 @@
 
 import { part, put, remove } from "../api.js";
 import { h, newId } from "../dom.js";
+import { t } from "../languages.js";
 import { dialog, field, notice } from "../parts/dialog.js";
 import { icon } from "../parts/icons.js";
 import { whyField } from "../parts/reasons.js";
@@ -13,25 +14,25 @@ import { link } from "../router.js";
 const path = (item, ae) => `workitems/${part(item.uid)}/subscribers/${part(ae)}`;
 
 async function release(item, ae, done) {
-  const words = `${ae} asked to keep this workitem until it has fetched the final state. Without the lock the workitem may be deleted as soon as it is completed or canceled. ${ae} stays subscribed.`;
+  const words = t("{ae} asked to keep this workitem until it has fetched the final state. Without the lock the workitem may be deleted as soon as it is completed or canceled. {ae} stays subscribed.", { ae });
   const why = whyField();
   const made = await dialog({
-    title: `Release the Deletion Lock of ${ae}?`,
+    title: t("Release the Deletion Lock of {ae}?", { ae }),
     content: [h("p", {}, words), why.element],
-    confirm: "Release the lock",
+    confirm: t("Release the lock"),
     danger: true,
     action: () => remove(`${path(item, ae)}/lock`, why.value()),
   });
-  if (made) notice(`The Deletion Lock of ${ae} is released`);
+  if (made) notice(t("The Deletion Lock of {ae} is released", { ae }));
   if (made) done();
 }
 
 async function unsubscribe(item, ae, done) {
   const why = whyField();
   const made = await dialog({
-    title: `Unsubscribe ${ae} from this workitem?`,
-    content: [h("p", {}, `${ae} will hear nothing more of it. Its other subscriptions stay.`), why.element],
-    confirm: "Unsubscribe",
+    title: t("Unsubscribe {ae} from this workitem?", { ae }),
+    content: [h("p", {}, t("{ae} will hear nothing more of it. Its other subscriptions stay.", { ae })), why.element],
+    confirm: t("Unsubscribe"),
     danger: true,
     action: () => remove(path(item, ae), why.value()),
   });
@@ -49,17 +50,17 @@ async function subscribe(item, system, done) {
   const lock = h("input", { type: "checkbox" });
   const why = whyField();
   const made = await dialog({
-    title: "Subscribe an AE to this workitem",
+    title: t("Subscribe an AE to this workitem"),
     content: [
-      field("AE title", input, { help: "It must be in DicomModalities, or use UPS-RS." }),
+      field("AE title", input, { help: t("It must be in DicomModalities, or use UPS-RS.") }),
       list,
-      h("label.check", {}, lock, "With Deletion Lock: keep the workitem until the AE lets it go"),
+      h("label.check", {}, lock, t("With Deletion Lock: keep the workitem until the AE lets it go")),
       why.element,
     ],
-    confirm: "Subscribe",
+    confirm: t("Subscribe"),
     action: () => put(path(item, input.value.trim()), { lock: lock.checked, ...why.value() }),
   });
-  if (made) notice(made.warning || "Subscribed; a State Report is on its way");
+  if (made) notice(made.warning || t("Subscribed; a State Report is on its way"));
   if (made) done();
 }
 
@@ -68,13 +69,13 @@ export function subscribersCard(item, system, done) {
     h(
       "li",
       {},
-      h("div", {}, h("a", { href: link("subscriber", [one.ae]) }, one.ae), h("span.faint", {}, one.specific ? " this workitem" : " by a global subscription")),
-      one.lock && !mayAdminister(system) && h("span.tagged", {}, icon("lock"), "Lock"),
-      one.lock && mayAdminister(system) && h("button.small.lock", { type: "button", title: "Release the Deletion Lock", onclick: () => release(item, one.ae, done) }, icon("lock"), "Lock"),
-      mayActFor(system, one.ae) && h("button.quiet.small", { type: "button", "aria-label": `Unsubscribe ${one.ae}`, title: "Unsubscribe", onclick: () => unsubscribe(item, one.ae, done) }, icon("close")),
+      h("div", {}, h("a", { href: link("subscriber", [one.ae]) }, one.ae), h("span.faint", {}, ` ${one.specific ? t("this workitem") : t("by a global subscription")}`)),
+      one.lock && !mayAdminister(system) && h("span.tagged", {}, icon("lock"), t("Lock")),
+      one.lock && mayAdminister(system) && h("button.small.lock", { type: "button", title: t("Release the Deletion Lock"), onclick: () => release(item, one.ae, done) }, icon("lock"), t("Lock")),
+      mayActFor(system, one.ae) && h("button.quiet.small", { type: "button", "aria-label": t("Unsubscribe {ae}", { ae: one.ae }), title: t("Unsubscribe"), onclick: () => unsubscribe(item, one.ae, done) }, icon("close")),
     ),
   );
-  const add = mayAct(system) && h("button.quiet.small", { type: "button", onclick: () => subscribe(item, system, done) }, icon("plus"), "Subscribe");
-  const content = lines.length ? h("ul.watchers", {}, lines) : empty("Nobody is subscribed to this workitem.");
-  return card("Subscribers", content, { tools: add });
+  const add = mayAct(system) && h("button.quiet.small", { type: "button", onclick: () => subscribe(item, system, done) }, icon("plus"), t("Subscribe"));
+  const content = lines.length ? h("ul.watchers", {}, lines) : empty(t("Nobody is subscribed to this workitem."));
+  return card(t("Subscribers"), content, { tools: add });
 }

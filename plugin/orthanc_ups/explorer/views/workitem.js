@@ -3,13 +3,15 @@
 
 import { ORTHANC, get, part } from "../api.js";
 import { debounced, h, replace } from "../dom.js";
-import { birthDate, sex } from "../format.js";
+import { birthDate, duration, sex } from "../format.js";
+import { t } from "../languages.js";
 import { failed } from "../parts/dialog.js";
 import { icon } from "../parts/icons.js";
-import { card, copyButton, facts, priorityBadge, progressBar, readinessWords, stateBadge, time } from "../parts/words.js";
+import { card, copyButton, facts, lateWords, priorityBadge, progressBar, readinessWords, stateBadge, time } from "../parts/words.js";
 import { link } from "../router.js";
 import { actionButtons } from "./actions.js";
 import { attributesCard } from "./attributes.js";
+import { takes } from "./columns.js";
 import { eventsCard } from "./events.js";
 import { referencesCard } from "./references.js";
 import { subscribersCard } from "./watchers.js";
@@ -78,35 +80,42 @@ class WorkitemPage {
     return h(
       "header.head",
       {},
-      h("div", {}, h("a.back", { href: sessionStorage.getItem("ups.list") || "#/worklist" }, icon("back"), "Worklist"), h("h1", {}, item.label || "(no label)")),
-      h("div.signs", {}, stateBadge(item.state, { large: true }), priorityBadge(item.priority), h("span.faint", {}, item.worklist), item.cancel_requested && h("span.flag", {}, "cancellation requested"), item.readiness !== "READY" && h("span.flag", {}, readinessWords(item.readiness).toLowerCase())),
+      h("div", {}, h("a.back", { href: sessionStorage.getItem("ups.list") || "#/worklist" }, icon("back"), t("Worklist")), h("h1", {}, item.label || t("(no label)"))),
+      h("div.signs", {}, stateBadge(item.state, { large: true }), priorityBadge(item.priority), h("span.faint", {}, item.worklist), item.cancel_requested && h("span.flag", {}, t("cancellation requested")), item.readiness !== "READY" && h("span.flag", {}, readinessWords(item.readiness).toLowerCase())),
       h("div.actions", {}, actionButtons(item, this.system, refresh)),
     );
   }
 
   about(item) {
     const patient = item.patient;
-    const born = [birthDate(patient.birth_date), sex(patient.sex)].filter(Boolean).join(" · ");
-    const uid = h("span.uid", {}, h("code", {}, item.uid), copyButton(item.uid, "Copy the UID"));
+    const uid = h("span.uid", {}, h("code", {}, item.uid), copyButton(item.uid, t("Copy the UID")));
     return card(
-      "In short",
+      t("In short"),
       h(
         "div.two",
         {},
         facts([
-          ["Patient", patient.name || h("span.faint", {}, "no name")],
-          ["Patient ID", patient.id],
-          ["Born", born],
-          ["Kind of work", item.code],
-          ["Inputs", readinessWords(item.readiness).replace("Inputs ", "")],
+          [t("Patient"), patient.name || h("span.faint", {}, t("no name"))],
+          [t("Patient ID"), patient.id],
+          [t("Born"), birthDate(patient.birth_date)],
+          [t("Sex"), sex(patient.sex)],
+          [t("Kind of work"), item.code],
+          [t("Accession number"), item.accession],
+          [t("Inputs"), readinessWords(item.readiness)],
         ]),
         facts([
-          ["Scheduled start", time(item.start)],
-          ["Expected completion", item.expected && time(item.expected)],
-          ["Expires", item.expires && time(item.expires)],
-          ["Station", item.stations.join(", ")],
-          ["Performer", item.performers.join("; ")],
-          ["Claimed", item.claimed && [item.claimed.who, ", ", time(item.claimed.at, { relative: true })]],
+          [t("Scheduled start"), time(item.start)],
+          [t("Expected completion"), item.expected && time(item.expected)],
+          [t("Expires"), item.expires && time(item.expires)],
+          [t("Station"), item.stations.join(", ")],
+          [t("Performer"), item.performers.join("; ")],
+          [t("Claimed by"), item.claimed && (item.claimed.ae || item.claimed.who)],
+          [t("Claimed at"), item.claimed && time(item.claimed.at)],
+          [t("Last word"), item.state === "IN PROGRESS" && item.heard && time(item.heard, { relative: true })],
+          [t("Ended at"), item.ended && time(item.ended)],
+          [t("Duration"), duration(takes(item))],
+          [t("Performed at"), item.performed_stations.join(", ")],
+          [t("Late because"), item.late.map(lateWords).join(", ")],
         ]),
       ),
       { tools: uid },
@@ -117,7 +126,7 @@ class WorkitemPage {
     const told = item.progress;
     if (told.percent === null && !told.description) return null;
     const words = told.description ? h("p", {}, told.description) : null;
-    return card("Progress", [progressBar(told, { wide: true }), words]);
+    return card(t("Progress"), [progressBar(told, { wide: true }), words]);
   }
 
   timeline(item) {
@@ -127,9 +136,9 @@ class WorkitemPage {
     const raw = new URL(rawPath(this.system, item.uid), ORTHANC).href;
     const rest = entries.splice(SHOWN);
     const list = h("ol.timeline", {}, entries);
-    const more = h("button.small", { type: "button", onclick: () => (list.append(...rest), more.remove()) }, `Show ${rest.length} more`);
-    return card("History", [list, rest.length ? more : null], {
-      tools: h("a.quiet.button.small", { href: raw, target: "_blank", rel: "noopener", title: "As DICOM JSON (UPS-RS)" }, "DICOM JSON", icon("outside")),
+    const more = h("button.small", { type: "button", onclick: () => (list.append(...rest), more.remove()) }, t("Show {n} more", { n: rest.length }));
+    return card(t("History"), [list, rest.length ? more : null], {
+      tools: h("a.quiet.button.small", { href: raw, target: "_blank", rel: "noopener", title: t("As DICOM JSON (UPS-RS)") }, "DICOM JSON", icon("outside")),
     });
   }
 }
@@ -142,7 +151,7 @@ export async function workitemView(context) {
   await page.load();
   return {
     element: page.element,
-    title: page.workitem.label || "Workitem",
+    title: page.workitem.label || t("Workitem"),
     left: () => page.left(),
     changed: (news) => {
       if (!news.complete || news.uids.includes(page.uid)) page.reload();

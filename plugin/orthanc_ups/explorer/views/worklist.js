@@ -3,25 +3,30 @@
 
 import { downloadCsv, get } from "../api.js";
 import { debounced, h, isTyping, replace } from "../dom.js";
-import { count, plural } from "../format.js";
+import { count, n, t } from "../languages.js";
+import { selectionBar } from "./bulk.js";
+import { ORDERS, chooseColumns, isUsual, shownColumns } from "./columns.js";
 import { Filters } from "./filters.js";
+import { firstView, showViews } from "./saved.js";
+import { Selection } from "./selection.js";
 import { Table } from "./table.js";
 import { mayAct } from "../rights.js";
-import { selectionBar } from "./bulk.js";
 import { errorBox, failed, select } from "../parts/dialog.js";
 import { icon, stateIcon } from "../parts/icons.js";
+import { resolved as resolvedTime } from "../parts/relative.js";
 import { empty, stateWords } from "../parts/words.js";
-import { link, rewrite } from "../router.js";
+import { enter, rewrite } from "../router.js";
 
 const SIZES = [25, 50, 100, 200];
 const SIZE_KEY = "ups.page-size";
-const OWN = ["page", "of"];
+const OWN = ["page", "of", "columns"];
+const OPEN = ["SCHEDULED", "IN PROGRESS"];
 const TYPING_PAUSE = 250;
 const QUIET = 700;
 
 function rememberedSize() {
-  const found = Number(localStorage.getItem(SIZE_KEY));
-  return SIZES.includes(found) ? found : 50;
+  const size = Number(localStorage.getItem(SIZE_KEY));
+  return SIZES.includes(size) ? size : 50;
 }
 
 class Worklist {
@@ -31,11 +36,13 @@ class Worklist {
     this.size = rememberedSize();
     this.total = null;
     this.loading = null;
+    this.selection = new Selection(() => this.showSelection());
     this.filters = new Filters(this.system, this.asked, (changes) => this.ask(changes));
     this.table = new Table({
-      order: () => this.asked.order || "-created",
+      columns: () => shownColumns(this.asked.columns),
+      order: () => this.order,
       onOrder: (order) => this.ask({ order }),
-      onSelect: () => this.showSelection(),
+      selection: this.selection,
     });
     this.build();
     this.reload = debounced(QUIET, () => this.load({ quiet: true }));
@@ -47,17 +54,20 @@ class Worklist {
   build() {
     this.search = h("input", {
       type: "search",
-      placeholder: "Patient, label, accession number, UID …",
-      "aria-label": "Search",
+      placeholder: t("Patient, label, accession number, UID …"),
+      "aria-label": t("Search"),
       value: this.asked.text || "",
-      oninput: debounced(TYPING_PAUSE, () => this.search.value.trim() === (this.asked.text || "") || this.ask({})),
+      oninput: debounced(TYPING_PAUSE, () => this.search.value.trim() === (this.asked.text || "") || this.ask({}, { typing: true })),
     });
-    this.csv = h("button", { type: "button", onclick: () => this.export(), title: "Everything that is found, as CSV" }, icon("download"), "CSV");
-    this.states = h("div.segments", { role: "group", "aria-label": "State" });
-    this.worklists = h("select", { "aria-label": "Worklist", onchange: () => this.ask({ WorklistLabel: this.worklists.value }) });
+    this.csv = h("button", { type: "button", onclick: () => this.export(), title: t("Everything that matches, as CSV") }, icon("download"), t("CSV"));
+    this.views = h("button", { type: "button", onclick: () => showViews(this.asked), title: t("Views with names") }, icon("star"), t("Views"));
+    this.columns = h("button", { type: "button", onclick: () => this.choose(), title: t("Choose and order the columns") }, icon("columns"), t("Columns"));
+    this.states = h("div.segments", { role: "group", "aria-label": t("State") });
+    this.worklists = h("select", { "aria-label": t("Worklist"), onchange: () => this.ask({ WorklistLabel: this.worklists.value }) });
+    this.orders = h("select.narrow-only", { "aria-label": t("Order"), onchange: () => this.ask({ order: this.orders.value }) });
     this.found = h("span.faint", { "aria-live": "polite" });
-    this.pager = h("nav.pager", { "aria-label": "Pages" });
-    this.selection = h("div.selection", { hidden: true });
+    this.pager = h("nav.pager", { "aria-label": t("Pages") });
+    this.bar = h("div.selection", { hidden: true });
     this.body = h("div.table-box", { tabindex: -1 }, this.table.element);
     this.element = h(
       "div.listing",
@@ -66,37 +76,57 @@ class Worklist {
         "div.toolbar",
         {},
         h("label.search", {}, icon("search"), this.search, h("kbd", {}, "/")),
-        this.states,
         this.worklists,
+        this.orders,
         h("span.spring", {}),
+        this.views,
         this.filters.button,
+        this.columns,
         this.csv,
+        mayAct(this.system) && h("a.button", { href: "#/many", title: t("Many workitems at once, from a CSV file") }, icon("upload"), t("From CSV")),
       ),
+      h("div.states-bar", {}, this.states),
       this.filters.chips,
       this.body,
-      this.selection,
+      this.bar,
       h("footer.foot", {}, this.found, h("span.spring", {}), this.pager),
     );
   }
 
   // --- what is asked ---
 
-  ask(changes) {
+  // Each change is a step that Back undoes; letters typed one after the other are one step.
+  ask(changes, { typing = false } = {}) {
     const typed = this.search.value.trim(); // whatever else is asked must not lose what was typed just now
     for (const [name, value] of Object.entries({ page: "", text: typed, ...changes })) {
       if (value === "" || value === null || value === undefined) delete this.asked[name];
       else this.asked[name] = String(value);
     }
-    rewrite("worklist", [], this.asked);
+    if (!this.asked.order) this.asked.order = "-created";
+    if (typing && this.typing) rewrite("worklist", [], this.asked);
+    else enter("worklist", [], this.asked);
+    this.typing = typing;
     window.dispatchEvent(new Event("hashchange"));
   }
 
+  get order() {
+    return this.asked.order || "-created";
+  }
+
   parameters() {
-    return Object.fromEntries(Object.entries(this.asked).filter(([name]) => !OWN.includes(name)));
+    const asked = Object.entries(this.asked).filter(([name]) => !OWN.includes(name));
+    return Object.fromEntries(asked.map(([name, value]) => [name, resolvedTime(value)]));
   }
 
   get page() {
     return Math.max(1, Number(this.asked.page) || 1);
+  }
+
+  async choose() {
+    const names = await chooseColumns(shownColumns(this.asked.columns));
+    if (!names) return;
+    if (this.asked.columns) this.ask({ columns: isUsual(names) ? "" : names.join(), page: this.asked.page });
+    else this.table.show(this.table.rows);
   }
 
   // --- loading ---
@@ -115,12 +145,16 @@ class Worklist {
     }
   }
 
-  take(found, quiet) {
-    this.total = found.total;
-    const last = Math.max(1, Math.ceil(found.total / this.size));
-    if (this.page > last) return this.ask({ page: last === 1 ? "" : last });
-    this.table.show(found.workitems, { flash: quiet });
-    replace(this.body, found.total ? this.table.element : this.nothing());
+  take(answer, quiet) {
+    this.total = answer.total;
+    const last = Math.max(1, Math.ceil(answer.total / this.size));
+    if (this.page > last) {
+      this.asked.page = String(last);
+      rewrite("worklist", [], this.asked);
+      return this.load({ quiet });
+    }
+    this.table.show(answer.workitems, { flash: quiet });
+    replace(this.body, answer.total ? this.table.element : this.nothing());
     this.showFound();
     this.showSelection();
     return undefined;
@@ -133,20 +167,21 @@ class Worklist {
   nothing() {
     const narrowed = Object.keys(this.parameters()).some((name) => name !== "order");
     if (narrowed) {
-      const all = h("button", { type: "button", onclick: () => this.clear() }, "Show all");
-      return empty("No workitem fits this search.", all);
+      const all = h("button", { type: "button", onclick: () => this.clear() }, t("Show all"));
+      return empty(t("No workitem fits this search."), all);
     }
-    return empty("The worklist is empty.", mayAct(this.system) && h("a.button.primary", { href: "#/new" }, icon("plus"), "Create the first workitem"));
+    return empty(t("The worklist is empty."), mayAct(this.system) && h("a.button.primary", { href: "#/new" }, icon("plus"), t("Create the first workitem")));
   }
 
   clear() {
     this.search.value = "";
-    this.ask(Object.fromEntries(Object.keys(this.asked).map((name) => [name, name === "order" ? this.asked.order : ""])));
+    this.ask(Object.fromEntries(Object.keys(this.asked).map((name) => [name, ["order", "columns"].includes(name) ? this.asked[name] : ""])));
   }
 
   async count() {
+    const query = this.parameters();
     try {
-      this.showCounts(await get("counts"));
+      this.showCounts(await get("counts", query));
     } catch {
       // the next change brings the counts
     }
@@ -156,20 +191,18 @@ class Worklist {
 
   showCounts(counts) {
     this.counts = counts;
-    const chosen = this.asked.ProcedureStepState || "";
-    const all = Object.values(counts.states).reduce((sum, one) => sum + one, 0);
-    const entries = [["", "All", all], ...this.system.states.map((one) => [one, stateWords(one), counts.states[one] || 0])];
+    const chosen = this.asked.late ? "late" : this.asked.ProcedureStepState || "";
+    const { matches } = counts;
+    const all = Object.values(matches).reduce((sum, one) => sum + one, 0);
+    const open = OPEN.reduce((sum, state) => sum + (matches[state] || 0), 0);
+    const segment = (value, words, number, sign, changes) =>
+      h("button", { type: "button", "aria-pressed": String(chosen === value), class: value === "late" && number ? "alarming" : "", onclick: () => this.ask(changes) }, sign, words, h("span.number", {}, count(number)));
     replace(
       this.states,
-      entries.map(([value, words, number]) =>
-        h(
-          "button",
-          { type: "button", "aria-pressed": String(chosen === value), onclick: () => this.ask({ ProcedureStepState: value }) },
-          value && stateIcon(value),
-          words,
-          h("span.number", {}, count(number)),
-        ),
-      ),
+      segment(OPEN.join(), t("Open"), open, null, { ProcedureStepState: OPEN.join(), late: "" }),
+      segment("late", t("Late"), counts.late, icon("alert"), { ProcedureStepState: "", late: "yes" }),
+      this.system.states.map((state) => segment(state, stateWords(state), matches[state] || 0, stateIcon(state), { ProcedureStepState: state, late: "" })),
+      segment("", t("All"), all, null, { ProcedureStepState: "", late: "" }),
     );
     this.showWorklists();
   }
@@ -177,26 +210,29 @@ class Worklist {
   showWorklists() {
     const chosen = this.asked.WorklistLabel || "";
     const labels = this.counts.worklists.map((one) => one.worklist);
-    const known = chosen && !labels.includes(chosen) ? [...labels, chosen] : labels;
-    replace(this.worklists, [["", "All worklists"], ...known.map((one) => [one, one])].map(([value, words]) => h("option", { value }, words)));
+    const offered = chosen && !labels.includes(chosen) ? [...labels, chosen] : labels;
+    replace(this.worklists, [["", t("All worklists")], ...offered.map((one) => [one, one])].map(([value, words]) => h("option", { value }, words)));
     this.worklists.value = chosen;
+    const orders = ORDERS.some(([value]) => value === this.order) ? ORDERS : [...ORDERS, [this.order, t("Chosen order")]];
+    replace(this.orders, orders.map(([value, words]) => h("option", { value }, words)));
+    this.orders.value = this.order;
   }
 
   showFound() {
     const first = this.total ? (this.page - 1) * this.size + 1 : 0;
     const end = Math.min(this.page * this.size, this.total);
-    this.found.textContent = this.total ? `${count(first)}–${count(end)} of ${plural(this.total, "workitem")}` : "";
+    this.found.textContent = this.total ? n(this.total, "{first}–{end} of {n} workitem|{first}–{end} of {n} workitems", { first: count(first), end: count(end) }) : "";
     const last = Math.max(1, Math.ceil(this.total / this.size));
-    const sizes = select(SIZES.map((size) => [String(size), `${size} a page`]), String(this.size), { "aria-label": "Page size" });
+    const sizes = select(SIZES.map((size) => [String(size), t("{n} a page", { n: size })]), String(this.size), { "aria-label": t("Page size") });
     sizes.addEventListener("change", () => this.resize(Number(sizes.value)));
-    const jump = h("input", { type: "number", min: 1, max: last, value: this.page, "aria-label": `Page, of ${last}` });
+    const jump = h("input", { type: "number", min: 1, max: last, value: this.page, "aria-label": t("Page, of {last}", { last }) });
     jump.addEventListener("change", () => this.turn(Number(jump.value), last));
     replace(
       this.pager,
       sizes,
-      h("button", { type: "button", disabled: this.page <= 1, onclick: () => this.turn(this.page - 1, last), "aria-label": "Previous page" }, icon("back")),
-      h("span", {}, "Page ", jump, ` of ${count(last)}`),
-      h("button", { type: "button", disabled: this.page >= last, onclick: () => this.turn(this.page + 1, last), "aria-label": "Next page" }, icon("next")),
+      h("button", { type: "button", disabled: this.page <= 1, onclick: () => this.turn(this.page - 1, last), "aria-label": t("Previous page") }, icon("back")),
+      h("span", {}, t("Page"), " ", jump, " ", t("of {last}", { last: count(last) })),
+      h("button", { type: "button", disabled: this.page >= last, onclick: () => this.turn(this.page + 1, last), "aria-label": t("Next page") }, icon("next")),
     );
   }
 
@@ -213,9 +249,18 @@ class Worklist {
   }
 
   showSelection() {
-    const chosen = this.table.selected();
-    this.selection.hidden = chosen.length === 0;
-    if (chosen.length) replace(this.selection, selectionBar(chosen, this.system, () => this.table.unselect(), () => this.load({ quiet: true })));
+    this.table.showChosen();
+    this.bar.hidden = this.selection.size === 0;
+    if (!this.selection.size) return;
+    const page = { rows: this.table.rows, query: this.parameters(), total: this.total };
+    replace(this.bar, selectionBar(this.selection, this.system, page, () => this.acted()));
+  }
+
+  // After a bulk action: nothing stays chosen but what was refused, which is chosen still.
+  acted() {
+    this.selection.clear();
+    this.load({ quiet: true });
+    this.recount();
   }
 
   async export() {
@@ -226,7 +271,7 @@ class Worklist {
     } catch (error) {
       failed(error);
     } finally {
-      show("CSV");
+      show(t("CSV"));
       this.csv.disabled = false;
     }
   }
@@ -236,9 +281,11 @@ class Worklist {
   moved(query) {
     this.asked = { ...query };
     if (document.activeElement !== this.search) this.search.value = this.asked.text || "";
+    if (this.selection.all) this.selection.clear();
     this.filters.show(this.asked);
     if (this.counts) this.showCounts(this.counts);
     this.load();
+    this.count();
     return true;
   }
 
@@ -252,26 +299,31 @@ class Worklist {
   }
 }
 
-// "Workitems of this study": an identifier of Orthanc becomes what the list can be filtered by.
-async function resolved(query) {
+// Who asks for nothing in particular gets their first view. "Workitems of this study": an identifier of Orthanc becomes
+// what the list can be filtered by.
+async function settled(query) {
+  if (!Object.keys(query).length) {
+    rewrite("worklist", [], firstView());
+    return firstView();
+  }
   if (!query.of) return query;
   const [level, id] = query.of.split("/");
-  const found = await get("prefill", { level, id });
+  const resource = await get("prefill", { level, id });
   const { of, ...rest } = query;
-  const narrowed = level === "patient" ? { PatientID: found.patient_id } : { study: found.study };
+  const narrowed = level === "patient" ? { PatientID: resource.patient_id } : { study: resource.study };
   rewrite("worklist", [], { ...rest, ...narrowed });
   return { ...rest, ...narrowed };
 }
 
 export async function worklistView(context) {
-  const query = await resolved(context.query);
+  const query = await settled(context.query);
   const list = new Worklist({ ...context, query });
   await Promise.all([list.load(), list.count()]);
   list.filters.show(list.asked);
   return {
     element: list.element,
-    title: "Worklist",
-    moved: (parts, asked) => (asked.of ? false : list.moved(asked)),
+    title: t("Worklist"),
+    moved: (parts, asked) => (asked.of || !Object.keys(asked).length ? false : list.moved(asked)),
     changed: () => {
       list.reload();
       list.recount();
@@ -281,5 +333,3 @@ export async function worklistView(context) {
     left: () => list.loading && list.loading.abort(),
   };
 }
-
-export const worklistLink = (query) => link("worklist", [], query);

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+// The texts of the page in the language of the user: one file per language, each text under its English words.
+
+export const LANGUAGES = [["en", "English"], ["fr", "Français"], ["de", "Deutsch"]];
+const CHOSEN_KEY = "OE2.languageKey"; // Orthanc Explorer 2, on the same origin, keeps the choice there: both pages follow it
+const NUMBER = /\{(\w+)\}/g;
+
+let chosen = "en";
+let words = {};
+let rules = new Intl.PluralRules("en");
+let numbers = new Intl.NumberFormat("en");
+
+export const language = () => chosen;
+
+// Dates and numbers as the browser has them for this language, such as en-GB.
+export function locale() {
+  return [...navigator.languages].find((one) => one.toLowerCase().split("-")[0] === chosen) || chosen;
+}
+
+/* As Orthanc Explorer 2 chooses: what the user chose in this browser, else its "DefaultLanguage", else the browser's
+   first language that there is, else English. */
+export async function chooseLanguage(usual) {
+  const wanted = [localStorage.getItem(CHOSEN_KEY), usual, ...navigator.languages].filter(Boolean).map((one) => one.toLowerCase().split("-")[0]);
+  await useLanguage(wanted.find((one) => LANGUAGES.some(([name]) => name === one)) || "en");
+}
+
+async function useLanguage(name) {
+  const answer = await fetch(new URL(`languages/${name}.json`, document.baseURI), { credentials: "same-origin" });
+  words = answer.ok ? await answer.json() : {};
+  chosen = name;
+  rules = new Intl.PluralRules(name);
+  numbers = new Intl.NumberFormat(locale());
+  document.documentElement.lang = name;
+}
+
+export function changeLanguage(name) {
+  localStorage.setItem(CHOSEN_KEY, name);
+  location.reload();
+}
+
+export const count = (number) => numbers.format(number);
+const filled = (text, values) => text.replace(NUMBER, (all, name) => (name in values ? values[name] : all));
+
+// t("Page {page} of {last}", {page: 1, last: 9})
+export const t = (text, values = {}) => filled(words[text] || text, values);
+
+// n(3, "{n} workitem|{n} workitems"): the form for one, and the one for others.
+export function n(number, text, values = {}) {
+  const forms = (words[text] || text).split("|");
+  return filled(rules.select(number) === "one" ? forms[0] : forms[forms.length - 1], { n: count(number), ...values });
+}
+
+// tx("since {when}", {when: element}): a list of texts and elements.
+export function tx(text, elements) {
+  return (words[text] || text).split(/\{(\w+)\}/).map((part, at) => (at % 2 ? elements[part] : part)).filter((part) => part !== "");
+}
+
+// What the server says, as far as it is a word of its vocabulary.
+export const said = (text) => words[text] || text;

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+// Reading CSV (RFC 4180) as spreadsheets write it: with comma, semicolon or tab.
+
+const SEPARATORS = [",", ";", "\t"];
+
+export function parseCsv(text) {
+  const plain = text.replace(/^\ufeff/, "");
+  const first = plain.split(/\r?\n/, 1)[0];
+  const separator = SEPARATORS.reduce((best, one) => (first.split(one).length > first.split(best).length ? one : best));
+  const rows = [];
+  let row = [];
+  let cell = "";
+  let quoted = false;
+  const endCell = () => {
+    row.push(cell.trim());
+    cell = "";
+  };
+  const endRow = () => {
+    endCell();
+    if (row.some(Boolean)) rows.push(row);
+    row = [];
+  };
+  for (let at = 0; at < plain.length; at += 1) {
+    const sign = plain[at];
+    if (quoted) {
+      if (sign !== '"') cell += sign;
+      else if (plain[at + 1] === '"') {
+        cell += '"';
+        at += 1;
+      } else quoted = false;
+    } else if (sign === '"' && !cell.trim()) {
+      cell = "";
+      quoted = true;
+    } else if (sign === separator) endCell();
+    else if (sign === "\n") endRow();
+    else if (sign !== "\r") cell += sign;
+  }
+  endRow();
+  return rows;
+}

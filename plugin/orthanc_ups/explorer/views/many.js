@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+// Many workitems at once: one for each of some studies, or one for each line of a CSV file; with a preview.
+
+import { get, post } from "../api.js";
+import { h, replace } from "../dom.js";
+import { fromDicom, toDicom } from "../format.js";
+import { n, said, t } from "../languages.js";
+import { runBatch } from "../parts/batch.js";
+import { parseCsv } from "../parts/csv.js";
+import { errorBox, field, select } from "../parts/dialog.js";
+import { icon } from "../parts/icons.js";
+import { whyField } from "../parts/reasons.js";
+import { card } from "../parts/words.js";
+
+const SHOWN = 50;
+const CODES = /^(.*Sequence)\.CodeValue$/;
+
+// --- from lines of a CSV ---
+
+// A heading is the name of a field as the form has it, or a keyword; of the page's own CSV it is a heading of that.
+const HEADINGS = {
+  "Patient name": "PatientName",
+  "Birth date": "PatientBirthDate",
+  "Scheduled start": "ScheduledProcedureStepStartDateTime",
+  Expiration: "ScheduledProcedureStepExpirationDateTime",
+  Stations: "ScheduledStationNameCodeSequence",
+  Performers: "ScheduledHumanPerformersSequence",
+};
+const IGNORED = new Set(["State", "Progress", "Progress description", "Created", "Claimed by", "Claimed at", "Ended", "Duration (s)", "Performed stations", "Late", "Workitem UID", "Workitem code"]);
+
+function fieldOf(heading, fields) {
+  const wanted = (HEADINGS[heading] || heading).toLowerCase();
+  return fields.find((one) => [one.keyword, one.label, said(one.label)].some((name) => name.toLowerCase() === wanted));
+}
+
+function value(about, text) {
+  if (about.kind === "datetime") return /^\d{8,}/.test(text) ? text : toDicom(text.replace(" ", "T"));
+  if (about.kind === "date") return text.replaceAll("-", "");
+  if (about.kind === "choice") return text.toUpperCase();
+  if (about.kind === "people") return text.split(";").map((name) => ({ HumanPerformerName: name.trim().replace(/, */, "^") }));
+  if (about.kind === "code" || about.kind === "codes") {
+    return text.split(";").map((one) => {
+      const [code, scheme = "99UPS", meaning = code] = one.split("|").map((part) => part.trim());
+      return { CodeValue: code, CodingSchemeDesignator: scheme, CodeMeaning: meaning };
+    });
+  }
+  return about.kind === "name" ? text.replace(/, */, "^") : text;
+}
+
+// {entries, unknown}: what is to be made, and headings that are none.
+function entriesOf(rows, fields) {
+  const [headings, ...lines] = rows;
+  const known = headings.map((heading) => fieldOf(heading, fields));
+  const unknown = headings.filter((heading, at) => heading && !known[at] && !IGNORED.has(heading) && !CODES.test(heading));
+  const entries = lines.map((line, number) => {
+    const attributes = {};
+    known.forEach((about, at) => {
+      if (about && line[at]) attributes[about.keyword] = value(about, line[at]);
+    });
+    return { uid: `csv-${number}`, label: attributes.ProcedureStepLabel || t("line {n}", { n: number + 2 }), attributes, inputs: [] };
+  });
+  return { entries, unknown };
+}
+
+// --- from studies of Orthanc ---
+
+async function entryOfStudy(id) {
+  const found = await get("prefill", { level: "study", id });
+  const inputs = found.inputs.filter((one) => one.chosen).map(({ level, id: series }) => ({ level, id: series }));
+  return { uid: id, label: found.title, attributes: found.attributes, inputs };
+}
+
+// --- the view ---
+
+class Many {
+  constructor(system, templates) {
+    this.system = system;
+    this.templates = templates;
+    this.entries = [];
+    this.template = select(templates.map((one) => [one.name, one.name]), templates[0].name);
+    this.label = h("input", { type: "text", maxlength: 64 });
+    this.why = whyField();
+    this.preview = h("div", {});
+    this.create = h("button.primary", { type: "button", disabled: true, onclick: () => this.run() }, t("Create workitems"));
+    this.element = h("div.page.form", {},
+      h("header.head", {}, h("h1", {}, t("Many workitems at once"))),
+      this.source(),
+      card(t("For all of them"), h("div.grid", {}, field(t("Template"), this.template), field(t("Label"), this.label, { help: t("Empty: as the line or the template has it.") }), this.why.element)),
+      this.preview,
+      h("footer.submit", {}, this.create),
+    );
+  }
+
+  source() {
+    this.file = h("input", { type: "file", accept: ".csv,text/csv", onchange: () => this.read() });
+    const names = this.system.fields.map((one) => said(one.label)).join(", ");
+    this.sourceCard = card(t("From a CSV file"), [
+      field(t("File"), this.file, { help: t("The first line names the fields: {names}. Codes are written CODE|SCHEME|Meaning.", { names }) }),
+    ]);
+    return this.sourceCard;
+  }
+
+  async read() {
+    const [file] = this.file.files;
+    if (!file) return;
+    const rows = parseCsv(await file.text());
+    if (rows.length < 2) return void replace(this.preview, errorBox(new Error(t("This file has no line below its headings."))));
+    const { entries, unknown } = entriesOf(rows, this.system.fields);
+    this.show(entries, unknown);
+  }
+
+  show(entries, unknown = []) {
+    this.entries = entries;
+    this.create.disabled = entries.length === 0;
+    this.create.textContent = n(entries.length, "Create {n} workitem|Create {n} workitems");
+    const columns = this.system.fields.filter((about) => entries.some((one) => about.keyword in one.attributes));
+    const head = h("tr", {}, h("th", { scope: "col" }, ""), columns.map((about) => h("th", { scope: "col" }, said(about.label))));
+    const lines = entries.slice(0, SHOWN).map((one, at) => h("tr", {}, h("td.number.faint", {}, String(at + 1)), columns.map((about) => h("td", {}, shown(about, one.attributes[about.keyword])))));
+    const more = entries.length > SHOWN ? h("p.faint", {}, n(entries.length - SHOWN, "and {n} more|and {n} more")) : null;
+    const warning = unknown.length ? h("p.caution", {}, t("These columns are not known and are left out: {names}", { names: unknown.join(", ") })) : null;
+    replace(this.preview, card(t("Preview"), [warning, h("div.table-box", {}, h("table.plain-rows.tight", {}, h("caption.offscreen", {}, t("Preview")), h("thead", {}, head), h("tbody", {}, lines))), more]));
+  }
+
+  run() {
+    const selection = { all: null, rows: new Map(this.entries.map((one) => [one.uid, one])) };
+    const own = this.label.value.trim() ? { ProcedureStepLabel: this.label.value.trim() } : {};
+    const made = new Set();
+    return runBatch(selection, {
+      title: n(this.entries.length, "Create {n} workitem|Create {n} workitems"),
+      verb: "{n} created|{n} created",
+      action: async (one) => {
+        await post("workitems", { template: this.template.value, attributes: { ...one.attributes, ...own }, inputs: one.inputs, ...this.why.value() });
+        made.add(one.uid);
+      },
+      after: () => this.show(this.entries.filter((one) => !made.has(one.uid))),
+    });
+  }
+}
+
+function shown(about, content) {
+  if (content === undefined) return "";
+  if (about.kind === "datetime") return fromDicom(content).replace("T", " ") || h("span.problem", {}, t("no date"));
+  if (Array.isArray(content)) return content.map((one) => one.CodeMeaning || one.CodeValue || one.HumanPerformerName).join("; ");
+  return String(content);
+}
+
+export async function manyView({ system, query }) {
+  const { templates } = await get("templates");
+  const view = new Many(system, templates);
+  if (query.studies) {
+    view.sourceCard.replaceWith(card(t("From studies"), h("p", {}, icon("copy"), ` ${n(query.studies.split(",").length, "{n} study was chosen in Orthanc Explorer.|{n} studies were chosen in Orthanc Explorer.")}`)));
+    view.show(await Promise.all(query.studies.split(",").map(entryOfStudy)));
+  }
+  return { element: view.element, title: t("Many workitems at once") };
+}

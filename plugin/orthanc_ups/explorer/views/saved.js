@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+// Views of the worklist with names: those that are there for everybody, and those that a user saved in this browser.
+
+import { h, replace } from "../dom.js";
+import { t } from "../languages.js";
+import { field, tell } from "../parts/dialog.js";
+import { icon } from "../parts/icons.js";
+import { copyButton } from "../parts/words.js";
+import { link } from "../router.js";
+
+const KEY = "ups.views";
+const FIRST_KEY = "ups.first-view";
+const OPEN = "SCHEDULED,IN PROGRESS";
+
+const READY = [
+  [t("Open work, urgent first"), { ProcedureStepState: OPEN, order: "urgency" }],
+  [t("Late or stuck"), { late: "yes", order: "start" }],
+  [t("In progress, longest first"), { ProcedureStepState: "IN PROGRESS", order: "claimed" }],
+  [t("Ended today"), { ended: "today..today+1d", order: "-ended" }],
+  [t("Everything, newest first"), { order: "-created" }],
+];
+
+const saved = () => JSON.parse(localStorage.getItem(KEY) || "[]");
+
+// With what a user begins who asks for nothing in particular.
+export function firstView() {
+  const name = localStorage.getItem(FIRST_KEY);
+  const own = saved().find((one) => one.name === name);
+  return own ? own.query : READY[0][1];
+}
+
+function store(views) {
+  localStorage.setItem(KEY, JSON.stringify(views));
+}
+
+export function showViews(query) {
+  const list = h("ul.views", {});
+  const own = h("ul.views", {});
+  const entry = (name, asked, ...more) => h("li", {}, h("a", { href: link("worklist", [], asked), onclick: (event) => event.target.closest("dialog").dispatchEvent(new Event("cancel", { cancelable: true })) }, name), h("span.spring", {}), more);
+  replace(list, READY.map(([name, asked]) => entry(name, asked)));
+  function show() {
+    const first = localStorage.getItem(FIRST_KEY);
+    const lines = saved().map(({ name, query: asked }) =>
+      entry(
+        name,
+        asked,
+        h("button.quiet.small", { type: "button", "aria-pressed": String(name === first), title: t("Begin with this view"), "aria-label": t("Begin with {view}", { view: name }), onclick: () => begin(name) }, icon(name === first ? "check" : "play")),
+        copyButton(new URL(link("worklist", [], asked), document.baseURI).href, t("Copy the link")),
+        h("button.quiet.small", { type: "button", "aria-label": t("Delete {view}", { view: name }), onclick: () => drop(name) }, icon("trash")),
+      ),
+    );
+    replace(own, lines.length ? lines : h("li.faint", {}, t("None yet.")));
+  }
+  function begin(name) {
+    if (localStorage.getItem(FIRST_KEY) === name) localStorage.removeItem(FIRST_KEY);
+    else localStorage.setItem(FIRST_KEY, name);
+    show();
+  }
+  function drop(name) {
+    store(saved().filter((one) => one.name !== name));
+    show();
+  }
+  const name = h("input", { type: "text", maxlength: 60, placeholder: t("My station") });
+  const save = h("button", { type: "button", onclick: () => {
+    if (!name.value.trim()) return name.focus();
+    const { page, ...kept } = query;
+    store([...saved().filter((one) => one.name !== name.value.trim()), { name: name.value.trim(), query: kept }]);
+    name.value = "";
+    return show();
+  } }, t("Save"));
+  show();
+  return tell(t("Views"), [
+    list,
+    h("h3", {}, t("Saved in this browser")),
+    own,
+    field(t("Save what is shown now as"), h("div.line", {}, name, save)),
+  ]);
+}

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+// Which workitems are chosen: some rows of any pages, or all that match. Survives opening a row and coming back.
+
+const KEY = "ups.chosen";
+const kept = ({ uid, label, state, priority }) => ({ uid, label, state, priority });
+
+export class Selection {
+  constructor(onChange) {
+    this.onChange = onChange;
+    this.rows = new Map(JSON.parse(sessionStorage.getItem(KEY) || "[]").map((row) => [row.uid, row]));
+    this.all = null;
+  }
+
+  get size() {
+    return this.all ? this.all.total : this.rows.size;
+  }
+
+  has(uid) {
+    return Boolean(this.all) || this.rows.has(uid);
+  }
+
+  set(rows, on) {
+    this.all = null;
+    for (const row of rows) {
+      if (on) this.rows.set(row.uid, kept(row));
+      else this.rows.delete(row.uid);
+    }
+    this.changed();
+  }
+
+  // `query`: what they match; `total`: how many they are.
+  setAll(query, total) {
+    this.all = { query, total };
+    this.changed();
+  }
+
+  // What is shown may have changed since it was chosen.
+  refresh(rows) {
+    for (const row of rows) if (this.rows.has(row.uid)) this.rows.set(row.uid, kept(row));
+  }
+
+  clear() {
+    this.rows.clear();
+    this.all = null;
+    this.changed();
+  }
+
+  changed() {
+    sessionStorage.setItem(KEY, JSON.stringify([...this.rows.values()]));
+    this.onChange();
+  }
+}

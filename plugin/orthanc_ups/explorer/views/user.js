@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+// Who is logged in, what they may do, and in which language they read.
+
+import { h } from "../dom.js";
+import { LANGUAGES, changeLanguage, language, t } from "../languages.js";
+import { field, select, tell } from "../parts/dialog.js";
+import { facts } from "../parts/words.js";
+
+function mayDo(rights) {
+  if (rights.administer) return t("everything, also delete, export and import");
+  if (!rights.act) return t("read only");
+  return t("act for {titles}", { titles: rights.ae_titles.join(", ") });
+}
+
+export function showUser(system) {
+  const languages = select(LANGUAGES, language());
+  languages.addEventListener("change", () => changeLanguage(languages.value));
+  return tell(t("You"), [
+    facts([
+      [t("User"), system.user || t("anonymous: Orthanc asks for no login")],
+      [t("May"), mayDo(system.rights)],
+      [t("Rule"), h("span", {}, h("code", {}, "Ups.Users"), " ", t("in orthanc.json"))],
+    ]),
+    field(t("Language"), languages),
+  ]);
+}

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The page at the widths of a desk, a tablet and a phone: every dialog can be seen, and all in it reached."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from tests.support.browser import CODE, STATION, Management, Screen, context, place
+from tests.support.orthanc import RealOrthanc
+
+WIDTHS = (1280, 820, 390)
+UNREACHABLE = """(box) => {
+  const found = [];
+  for (const one of box.querySelectorAll("button, input, select, textarea, a[href], summary")) {
+    if (!one.checkVisibility()) continue;
+    one.scrollIntoView({ block: "center", inline: "nearest" });
+    const area = one.getBoundingClientRect();
+    const [x, y] = [area.left + Math.min(area.width / 2, 40), area.top + Math.min(area.height / 2, 40)];
+    const hit = document.elementFromPoint(x, y);
+    const inside = area.left >= -1 && area.right <= innerWidth + 1 && area.width > 8 && area.height > 8;
+    const label = one.closest("label");
+    if (!inside || !hit || !(one.contains(hit) || hit.contains(one) || (label && label.contains(hit)))) {
+      found.push(`${one.tagName} ${one.getAttribute("aria-label") || one.textContent || one.id}`.trim());
+    }
+  }
+  return found;
+}"""
+
+
+@pytest.fixture(scope="module")
+def orthanc_overrides() -> dict[str, Any]:
+    return {"DicomModalities": {"down": ["DOWN", "127.0.0.1", 9]}}
+
+
+@pytest.fixture(scope="module")
+def uids(api: Management) -> dict[str, str]:
+    """A workitem in each state that has actions of its own, watched with a lock."""
+    api.post("/subscribers/DOWN/subscribe", {"scope": "global", "lock": True})
+    more: dict[str, Any] = {
+        "ScheduledWorkitemCodeSequence": [CODE],
+        "ScheduledStationNameCodeSequence": [STATION],
+        "PatientName": "Fairweather^Ines",
+        "PatientID": "HC-0001",
+    }
+    made = {
+        name: api.make(f"Step {name} with a label that is long", **more)
+        for name in ("new", "claimed", "done")
+    }
+    api.act(made["claimed"], "claim")
+    api.act(made["done"], "request-cancel")
+    return made
+
+
+@pytest.fixture(params=WIDTHS)
+def narrow(request: pytest.FixtureRequest, chromium: Browser, orthanc: RealOrthanc) -> Iterator[Screen]:
+    user = context(chromium, viewport={"width": request.param, "height": 844})
+    screen = Screen(user.new_page(), orthanc.base_url)
+    yield screen
+    user.close()
+    assert not screen.problems
+
+
+def press(within: Page | Locator, name: str) -> None:
+    within.get_by_role("button", name=re.compile(rf"^{re.escape(name)}( \d+)?$")).first.click()
+
+
+def check_dialog(page: Page) -> None:
+    """It is on the screen as a whole, and everything in it can be reached; then it is closed."""
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_be_visible()
+    box, size = dialog.bounding_box(), page.viewport_size
+    assert box is not None and size is not None
+    assert box["width"] > 250 and box["height"] > 80
+    assert box["x"] >= 0 and box["x"] + box["width"] <= size["width"] + 1
+    assert box["y"] >= 0 and box["y"] + box["height"] <= size["height"] + 1
+    assert dialog.evaluate(UNREACHABLE) == []
+    page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+
+
+DIALOGS = {
+    "/subscribers": ("New subscription",),
+    "/subscriber/DOWN": (
+        "Test event",
+        "Resend …",
+        "Drop pending …",
+        "Subscribe",
+        "Unsubscribe from everything",
+    ),
+    "new": ("Claim", "Request cancellation", "Subscribe", "Unsubscribe DOWN", "Lock"),
+    "claimed": ("Complete", "Cancel on behalf", "Request cancellation"),
+    "done": ("Delete",),
+}
+
+
+@pytest.mark.parametrize("where", DIALOGS)
+def test_every_dialog_opens_where_it_can_be_seen(narrow: Screen, uids: dict[str, str], where: str) -> None:
+    page = narrow.open(place("workitem", uids[where]) if where in uids else where)
+    expect(page.locator("h1")).to_be_visible()
+    for name in DIALOGS[where]:
+        press(page, name)
+        check_dialog(page)
+
+
+def test_every_dialog_of_the_list_opens_where_it_can_be_seen(narrow: Screen, uids: dict[str, str]) -> None:
+    page = narrow.open(place("worklist", PatientID="HC-0001", ended="today..today+1d"))
+    for name in ("Views", "Columns", "Filter"):
+        press(page, name)
+        check_dialog(page)
+    page.get_by_label("Filters").get_by_role("button", name="Ended Today").click()
+    check_dialog(page)
+    narrow.open(place("worklist", PatientID="HC-0001", order="created"))
+    page.locator("tbody .choose input").first.check()
+    for name in ("Request cancellation", "Priority", "Reassign", "Reschedule", "Delete"):
+        press(page.locator(".selection"), name)
+        check_dialog(page)
+    press(page.locator(".selection"), "Clear selection")
+    press(page, "Keyboard help")
+    check_dialog(page)
+    page.get_by_title("Who you are").click()
+    check_dialog(page)
+
+
+def test_rows_show_patient_and_label_at_every_width(narrow: Screen, uids: dict[str, str]) -> None:
+    page = narrow.open(place("worklist", PatientID="HC-0001"))
+    row = page.locator("tbody tr").first
+    expect(row.locator("td.patient")).to_contain_text("Fairweather, Ines")
+    for column, least in (("label", 120), ("patient", 120), ("state", 70), ("start", 30)):
+        cell = row.locator(f"td.{column}")
+        expect(cell).to_be_visible()
+        box, size = cell.bounding_box(), page.viewport_size
+        assert box is not None and size is not None
+        assert box["width"] >= least, column
+        assert box["x"] + box["width"] <= size["width"], column
+
+
+PLACES = ("/worklist", "/subscribers", "/subscriber/DOWN", "/overview", "/new")
+
+
+def test_nothing_hangs_over_the_edge_and_all_can_be_reached(narrow: Screen, uids: dict[str, str]) -> None:
+    for where in (*PLACES, *(place("workitem", uid) for uid in uids.values())):
+        page = narrow.open(where)
+        width = page.evaluate("innerWidth")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, where
+        assert page.evaluate("document.querySelector('main').scrollWidth") <= width, where
+        top = page.locator("#top")
+        assert top.evaluate(UNREACHABLE) == [], where

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The page says everything in each of its languages: one file per language, each text under its English words."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from orthanc_ups.management.explorer_files import explorer_files
+from orthanc_ups.management.fields import FIELDS, reasons
+from orthanc_ups.management.views import EVENT_NAMES, GROUP_ORDER
+
+LANGUAGES = ("en", "fr", "de")
+_CALL = re.compile(r'(?<![\w.])(?:tx?\(\s*|n\([^"]*?,\s*)"((?:[^"\\]|\\.)*)"')
+_FORMS = re.compile(r'"(\{n\} [^"|]*\|[^"]*)"')
+_PLACE = re.compile(r"\{\w+\}")
+
+
+def texts() -> set[str]:
+    """Every text of the page, and the words of the server that it shows."""
+    found: set[str] = set()
+    for name, content in explorer_files().items():
+        if name.endswith(".js"):
+            source = content.decode()
+            found |= {json.loads(f'"{text}"') for text in _CALL.findall(source)}
+            found |= set(_FORMS.findall(source))
+    said = {text for one in FIELDS for text in (one.label, one.group, one.help) if text}
+    return found | said | {one["CodeMeaning"] for one in reasons()} | {*EVENT_NAMES.values(), *GROUP_ORDER}
+
+
+def words(language: str) -> dict[str, str]:
+    content: dict[str, str] = json.loads(explorer_files()[f"languages/{language}.json"])
+    return content
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_text_of_the_page_is_there_and_nothing_else(language: str) -> None:
+    assert texts() - words(language).keys() == set()
+    assert words(language).keys() - texts() == set()
+    assert all(words(language).values())
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_what_is_put_in_stands_in_every_language(language: str) -> None:
+    for english, text in words(language).items():
+        assert set(_PLACE.findall(text)) == set(_PLACE.findall(english)), english
+        assert text.count("|") == english.count("|"), english
+
+
+def test_texts_are_translated() -> None:
+    english = words("en")
+    for language in ("fr", "de"):
+        same = [text for text, own in words(language).items() if own == english[text]]
+        assert len(same) < len(english) / 20, same
