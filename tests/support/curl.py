@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The part of curl that README uses, for machines without it: ``-i``, ``-X``, ``-H``, ``-d`` with ``@file``."""
+"""The part of curl that README and the recipes use, for machines without it: ``-fsS -i -X -H -d`` with ``@file``."""
 
 import argparse
 import sys
@@ -12,7 +12,8 @@ def main() -> int:
     """Send the request and print the answer."""
     parser = argparse.ArgumentParser()
     parser.add_argument("url")
-    parser.add_argument("-i", action="store_true")
+    for flag in ("-f", "-s", "-S", "-i"):
+        parser.add_argument(flag, action="store_true")
     parser.add_argument("-X", dest="method")
     parser.add_argument("-H", dest="headers", action="append", default=[])
     parser.add_argument("-d", dest="data")
@@ -29,7 +30,7 @@ def main() -> int:
         print(f"HTTP/1.1 {answer.status_code} {answer.reason}")
         print("\n".join(f"{name}: {value}" for name, value in answer.headers.items()), end="\n\n")
     sys.stdout.write(answer.text)
-    return 0
+    return 22 if arguments.f and answer.status_code >= 400 else 0
 
 
 if __name__ == "__main__":

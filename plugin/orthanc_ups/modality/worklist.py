@@ -59,41 +59,51 @@ class ModalityWorklists:
         query = WorklistQuery(identifier, self._stations, self._local)
         answers: list[DataSet] = []
         seen: set[str] = set()
+        most = self._settings.maximum_answers
         try:
-            async with asyncio.timeout(_WITHIN):
-                async with contextlib.aclosing(self._candidates(query)) as candidates:
-                    async for workitem in candidates:
-                        if workitem.uid in seen:
-                            continue
-                        seen.add(workitem.uid)
-                        answers += self._fitting(query, workitem)
-                        if len(answers) > self._settings.maximum_answers:
-                            break
+            async with asyncio.timeout(_WITHIN), contextlib.aclosing(self._candidates(query)) as candidates:
+                async for uid in candidates:
+                    if uid not in seen and len(answers) <= most:
+                        seen.add(uid)
+                        answers += self._answers(query, uid)
+                    if len(answers) > most:
+                        break
         except TimeoutError:
             return WorklistAnswers(answers, f"the search took more than {_WITHIN:g} s")
-        most = self._settings.maximum_answers
         if len(answers) > most:
             return WorklistAnswers(answers[:most], f"there are more than {most} (MaximumAnswers)")
         return WorklistAnswers(answers)
 
-    def _fitting(self, query: WorklistQuery, workitem: Workitem) -> list[DataSet]:
-        answers = answers_of(workitem.attributes, workitem.created, self._stations, self._local)
-        completed = map(query.completed, answers)
-        return [query.select(answer) for answer in completed if query.matches(answer)]
+    def _answers(self, query: WorklistQuery, uid: str) -> list[DataSet]:
+        stored = self._workitems.get(uid)
+        if stored is None or not self._is_shown(stored.workitem):
+            return []
+        fitting = self._fitting(query, stored.workitem.attributes, stored.workitem.created)
+        return [query.select(answer) for answer in fitting]
 
-    async def _candidates(self, query: WorklistQuery) -> AsyncGenerator[Workitem, None]:
+    def _fitting(self, query: WorklistQuery, attributes: DataSet, created: int) -> list[DataSet]:
+        answers = answers_of(attributes, created, self._stations, self._local)
+        return [answer for answer in map(query.completed, answers) if query.matches(answer)]
+
+    async def _candidates(self, query: WorklistQuery) -> AsyncGenerator[str, None]:
+        """UIDs of workitems that may fit. Candidates are tested in a thread, so that others have their turn."""
         if query.step_number is not None:
             for workitem in self._workitems.created(query.step_number - 1, query.step_number, 1):
-                if self._is_shown(workitem):
-                    yield workitem
+                yield workitem.uid
             return
         for candidates in query.candidates(in_progress=self._settings.show_in_progress):
             async with contextlib.aclosing(self._stream(candidates)) as chunks:
                 async for chunk in chunks:
-                    for attributes in chunk:
-                        stored = self._workitems.get(text(attributes, tags.SOP_INSTANCE_UID))
-                        if stored is not None and self._is_shown(stored.workitem):
-                            yield stored.workitem
+                    for uid in await asyncio.to_thread(self._tested, query, chunk):
+                        yield uid
+
+    def _tested(self, query: WorklistQuery, chunk: list[DataSet]) -> list[str]:
+        """Of some workitems the UIDs of those that fit, as far as that can be told without their number."""
+        return [
+            text(attributes, tags.SOP_INSTANCE_UID)
+            for attributes in chunk
+            if query.asks_number or self._fitting(query, attributes, 0)
+        ]
 
     def _stream(self, query: Query) -> AsyncGenerator[list[DataSet], None]:
         return cast("AsyncGenerator[list[DataSet], None]", self._workitems.stream_whole(query))

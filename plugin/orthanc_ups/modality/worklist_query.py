@@ -58,6 +58,7 @@ class WorklistQuery:
 
     Attributes:
         step_number: creation number of the only workitem that may fit, or None.
+        asks_number: True if only the creation number of a workitem tells whether it fits.
     """
 
     def __init__(self, identifier: DataSet, stations: Stations, local: Zone) -> None:
@@ -72,6 +73,7 @@ class WorklistQuery:
         self._tests = [*_tests(identifier, "", stations, local)]
         self._step = next(iter(items(identifier, SCHEDULED_STEP)), {})
         self.step_number = number_of(_single(self._step, STEP_ID))
+        self.asks_number = self._asks(REQUESTED_ID) or not is_empty(self._step.get(STEP_ID))
 
     @property
     def _station(self) -> str:
