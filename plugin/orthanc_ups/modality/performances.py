@@ -44,7 +44,9 @@ _AE_SCHEME: Final = "99AET"
 _LONGEST_LO: Final = 64
 _LONGEST_ST: Final = 1024
 _FEW: Final = 20
-_LATER: Final = 0x0213
+_LATER: Final = frozenset({0x0110, 0x0213, 0xC304})
+"""Refusals that may pass: the store is silent or cannot write, or outputs have not arrived (``Ups.CheckOutputs``)."""
+
 _ENDS: Final = MappingProxyType(
     {StepStatus.COMPLETED: State.COMPLETED, StepStatus.DISCONTINUED: State.CANCELED}
 )
@@ -133,7 +135,7 @@ class Performances:
     async def apply(self, step: PerformedStep, uid: str) -> str:
         """Bring a workitem to where the step is; returns in words why that was not done, "" if it was.
 
-        Raises UpsError if the worklist cannot be changed now (0213): then it is to be tried again.
+        Raises UpsError if that cannot be done yet (0213, C304): then it is to be tried again.
         """
         transaction = self.transaction_of(step)
         stored = self._workitems.get(uid)
@@ -149,7 +151,7 @@ class Performances:
         try:
             await self._perform(step, workitem, requester, transaction)
         except UpsError as error:
-            if error.status.code == _LATER:
+            if error.status.code in _LATER:
                 raise
             return error.detail
         return ""

@@ -42,6 +42,7 @@ from .performed_steps import (
 
 _log = logging.getLogger("orthanc_ups.modality")
 _EVERY: Final = 60.0  # seconds
+_WAITS: Final = "not yet: "
 _ABANDONED: Final = 30 * 86_400.0  # seconds
 _CLASSES: Final = frozenset({PERFORMED_STEP, RETRIEVE})
 
@@ -156,28 +157,27 @@ class PerformedStepService:
         await self._settle(stored)
 
     async def _settle(self, step: PerformedStep) -> None:
-        """Bring the workitems of a step to where it is; later, if that cannot be now."""
-        notes = dict(step.notes)
-        self._unsettled.discard(step.uid)
-        for uid in step.workitems:
-            try:
-                note = await self._performances.apply(step, uid)
-            except UpsError as error:
-                _log.warning("Workitem %s waits for its performed procedure step: %s", uid, error.detail)
-                self._unsettled.add(step.uid)
-                continue
-            if note != notes.get(uid, ""):
-                _log.warning(
-                    "Performed procedure step %s does not count for workitem %s: %s", step.uid, uid, note
-                )
-                notes[uid] = note
-        if notes != step.notes:
-            try:
-                await self.steps.write(
-                    replace(step, notes={uid: note for uid, note in notes.items() if note})
-                )
-            except UpsError as error:
-                _log.warning("A note on performed procedure step %s is lost: %s", step.uid, error.detail)
+        """Bring the workitems of a step to where it is, and note why that is not done or must wait."""
+        noted = {uid: await self._note(step, uid) for uid in step.workitems}
+        notes = {uid: note for uid, note in {**step.notes, **noted}.items() if note}
+        if any(note.startswith(_WAITS) for note in notes.values()):
+            self._unsettled.add(step.uid)
+        else:
+            self._unsettled.discard(step.uid)
+        if notes == dict(step.notes):
+            return
+        for uid in notes.keys() & noted.keys():
+            _log.warning("Performed procedure step %s and workitem %s: %s", step.uid, uid, notes[uid])
+        try:
+            await self.steps.write(replace(step, notes=notes))
+        except UpsError as error:
+            _log.warning("A note on performed procedure step %s is lost: %s", step.uid, error.detail)
+
+    async def _note(self, step: PerformedStep, uid: str) -> str:
+        try:
+            return await self._performances.apply(step, uid)
+        except UpsError as error:
+            return f"{_WAITS}{error.detail}"
 
     async def resume(self) -> None:
         """Make good what a crash cut off between a step and its workitems."""
@@ -187,7 +187,7 @@ class PerformedStepService:
         await self._settle_all()
 
     def _is_open(self, step: PerformedStep) -> bool:
-        return any(uid not in step.notes for uid in step.workitems)
+        return any(step.notes.get(uid, _WAITS).startswith(_WAITS) for uid in step.workitems)
 
     async def _settle_all(self) -> None:
         for uid in list(self._unsettled):

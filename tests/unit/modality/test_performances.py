@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -52,7 +53,7 @@ class Request:
 class Modality:
     """MPPS over a desk."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, settings: Settings = Settings()) -> None:  # noqa: B008 - frozen
         self.desk = desk
         service = desk.service
         self.steps = PerformedSteps(service.notes)
@@ -274,3 +275,37 @@ async def test_a_step_that_nobody_can_read_is_left_alone(caplog: pytest.LogCaptu
     await desk.restart()
     assert len(Modality(desk).steps) == 0
     assert "is not readable" in caplog.text
+
+
+class Outputs:
+    """Whether the outputs of a workitem have arrived."""
+
+    def __init__(self) -> None:
+        self.absent = ["2.25.4711.1.1"]
+
+    async def missing(self, references: Sequence[DataSet]) -> Sequence[str]:
+        return self.absent
+
+
+@on_loop
+async def test_a_workitem_whose_outputs_have_not_arrived_is_completed_once_they_have() -> None:
+    desk = await Desk().start()
+    desk.service.worklist.outputs = outputs = Outputs()
+    modality = Modality(desk)
+    await modality.begin(await scheduled_workitem(desk))
+    assert await modality.report(ended()) == 0
+    assert desk.state() == "IN PROGRESS"
+    assert modality.note().startswith("not yet: ")
+    outputs.absent = []
+    await Modality(desk).service.resume()
+    assert (desk.state(), Modality(desk).note()) == ("COMPLETED", "")
+
+
+@on_loop
+async def test_strict_settings_let_a_whole_step_through() -> None:
+    strict = Settings(strict=True)
+    desk = await Desk(settings=strict).start()
+    modality = Modality(desk, strict)
+    assert await modality.begin(await scheduled_workitem(desk)) == 0
+    assert await modality.report(ended()) == 0
+    assert (desk.state(), modality.note()) == ("COMPLETED", "")
