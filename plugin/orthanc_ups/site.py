@@ -259,8 +259,15 @@ class Site:
 
     async def _joined(self) -> bool:
         """Join the nodes on this PostgreSQL; False if that cannot be, and the log says why."""
-        from .cluster.member import CannotShare, Cluster  # a single Orthanc loads nothing of it
-
+        try:
+            from .cluster.member import CannotShare, Cluster  # a single Orthanc loads nothing of it
+        except ImportError as error:
+            _log.error(
+                "This node cannot share the worklist with others, it can only take turns: the Python package %s is "
+                "missing (requirements.txt)",
+                error.name,
+            )
+            return False
         codec = Codec(self._settings, self._surroundings)
         share = self._descriptors.share()
         self._continues = False

@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any, Final, Self
 
-from tests.support.ports import free_port, is_listening
+import psycopg
+
+from tests.support.ports import free_port
 from tests.support.programs import program
 from tests.support.waiting import wait_until
 
@@ -41,16 +45,43 @@ class PostgreSql:
         quietly = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": "/", "env": environment}
         initialise = self._command("initdb", "-D", data, "-U", "orthanc", "--auth=trust", "-E", "UTF8")
         subprocess.run(initialise, check=True, **quietly)  # type: ignore[call-overload]
+        self.start()
+        return self
+
+    def start(self) -> None:
+        """Start the server again after ``stop`` or ``kill``, and wait until it listens."""
+        data, environment = str(self._folder / "data"), {**os.environ, **program("postgres").environment}
+        quietly = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": "/", "env": environment}
         server = self._command("postgres", "-D", data, "-p", str(self.port), "-k", str(self._folder),
                                "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off")  # fmt: skip
         self._server = subprocess.Popen(server, **quietly)  # type: ignore[call-overload]
-        wait_until(lambda: is_listening(self.port), lambda: "PostgreSQL is up", 30)
-        return self
+        wait_until(self._answers, lambda: "PostgreSQL answers", 30)
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(psycopg.OperationalError):
+            psycopg.connect(self.address()).close()
+            return True
+        return False
+
+    def stop(self, number: int = signal.SIGINT) -> None:
+        """End the server: at once but cleanly, or by another signal, such as SIGQUIT for a crash."""
+        if self._server is not None:
+            self._server.send_signal(number)
+            self._server.wait(30)
+            self._server = None
+
+    def address(self, database: str = _DATABASE, user: str = "orthanc") -> str:
+        """A connection string."""
+        return f"host=127.0.0.1 port={self.port} dbname={database} user={user}"
+
+    def execute(self, *statements: str) -> None:
+        """Run statements, each as a transaction of its own."""
+        with psycopg.connect(self.address(), autocommit=True) as session:
+            for statement in statements:
+                session.execute(statement.encode())
 
     def __exit__(self, *_: object) -> None:
-        if self._server is not None:
-            self._server.terminate()
-            self._server.wait(30)
+        self.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def section(self, **more: Any) -> dict[str, Any]:

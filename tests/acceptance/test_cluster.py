@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Two Orthancs on one PostgreSQL are one worklist: one leads, the other passes on, and goes on when the first ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+import requests
+
+from orthanc_ups.core import tags
+from orthanc_ups.core.dataset import element, text
+from tests.support import workitems
+from tests.support.dimse_client import NoAssociation, UpsClient
+from tests.support.nodes import health, leads, nodes, stands_by
+from tests.support.orthanc import RealOrthanc
+from tests.support.postgresql import PostgreSql
+from tests.support.waiting import wait_until
+from tests.support.web_client import WebClient, next_event
+
+FAILOVER: Final = 15.0
+"""Seconds, on a machine that does much else; by itself it takes some three."""
+MODALITIES: Final = {"scu": ["SCU", "127.0.0.1", 104]}
+
+Pair = tuple[RealOrthanc, RealOrthanc]
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[PostgreSql]:
+    with PostgreSql() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def both(
+    suite: str, database: PostgreSql, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[list[RealOrthanc]]:
+    folder = tmp_path_factory.mktemp("nodes")
+    with nodes(suite, folder, database, overrides={"DicomModalities": MODALITIES}) as started:
+        for node in started:
+            node.launch()
+        yield started
+
+
+@pytest.fixture
+def pair(both: list[RealOrthanc]) -> Pair:
+    """The leader and the standby."""
+    for node in both:
+        if not node.is_running():
+            node.launch()
+    wait_until(lambda: roles(both) == ["leader", "standby"], lambda: f"one leads: {roles(both)}", 60)
+    leader, standby = sorted(both, key=lambda node: health(node)[1])
+    return leader, standby
+
+
+def roles(everyone: list[RealOrthanc]) -> list[str]:
+    return sorted(role if state in ("open", "standby") else state for state, role in map(health, everyone))
+
+
+def client(node: RealOrthanc) -> WebClient:
+    return WebClient(f"http://127.0.0.1:{node.ups_http_port}/dicom-web")
+
+
+def state_of(web: WebClient, uid: str) -> str:
+    return text(web.retrieve(uid), tags.STATE)
+
+
+def test_two_that_start_at_once_are_a_leader_and_a_standby(pair: Pair, database: PostgreSql) -> None:
+    leader, standby = pair
+    assert leader.log_text().count("This node leads the worklist now") == 1
+    assert "This node leads" not in standby.log_text()
+
+
+def test_what_one_node_was_told_every_node_tells(pair: Pair) -> None:
+    leader, standby = map(client, pair)
+    uid = standby.create()
+    assert state_of(leader, uid) == state_of(standby, uid) == "SCHEDULED"
+    transaction = leader.claim(uid)
+    assert state_of(standby, uid) == "IN PROGRESS"
+    refused = standby.put(f"/workitems/{uid}/state", {
+        tags.STATE: element("CS", "COMPLETED"), tags.TRANSACTION_UID: element("UI", "2.25.1"),
+    })  # fmt: skip
+    assert refused.status_code == 400 or refused.status_code == 409, refused.text
+    assert transaction
+    listed = requests.get(f"{pair[1].base_url}/dicom-web/workitems", timeout=10)
+    assert uid in listed.text
+    page = requests.get(f"{pair[1].base_url}/ups/api/workitems/{uid}", timeout=10)
+    assert page.status_code == 200 and "IN PROGRESS" in page.text
+
+
+def test_a_standby_answers_dimse_as_the_leader_does(pair: Pair) -> None:
+    with UpsClient(pair[1].ups_dicom_port) as scu, UpsClient(pair[0].ups_dicom_port) as other:
+        assert scu.echo().code == 0
+        made = scu.create(workitems.minimal())
+        assert made.code == 0
+        assert scu.get(made.uid).code == 0
+        assert scu.change_state(made.uid, "IN PROGRESS", "2.25.815").code == 0
+        assert other.change_state(made.uid, "IN PROGRESS", "2.25.816").code == 0xC301
+        matches = scu.find({tags.SOP_INSTANCE_UID: element("UI", made.uid), tags.STATE: {"vr": "CS"}})
+        assert [text(match.attributes, tags.STATE) for match in matches if match.attributes] == [
+            "IN PROGRESS"
+        ]
+        assert scu.get("2.25.1").code == 0xC307
+
+
+def test_a_standby_turns_away_whom_its_own_orthanc_does_not_know(pair: Pair) -> None:
+    with pytest.raises(NoAssociation), UpsClient(pair[1].ups_dicom_port, calling="STRANGER") as scu:
+        assert scu.create(workitems.minimal()).code == 0x0124
+        raise NoAssociation("it may associate to echo, and nothing else")
+
+
+def test_a_socket_at_a_standby_hears_what_the_leader_commits(pair: Pair) -> None:
+    leader, standby = map(client, pair)
+    uid = leader.create()
+    assert standby.post(f"/workitems/{uid}/subscribers/LISTENER").status_code == 201
+    with standby.socket("LISTENER") as socket:
+        leader.claim(uid)
+        states = []
+        while "IN PROGRESS" not in states:
+            states.append(text(next_event(socket), tags.STATE))
+
+
+def test_when_the_leader_is_killed_the_other_goes_on_with_all_of_it(pair: Pair) -> None:
+    leader, standby = pair
+    web = client(leader)
+    uids = [web.create() for _ in range(20)]
+    transaction = web.claim(uids[0])
+    leader.kill()
+    leads(standby, FAILOVER)
+    other = client(standby)
+    assert [state_of(other, uid) for uid in uids] == ["IN PROGRESS"] + ["SCHEDULED"] * 19
+    assert transaction
+    assert other.create()
+    leader.launch()
+    stands_by(leader, 60)
+    assert state_of(client(leader), uids[1]) == "SCHEDULED"
+
+
+def test_a_leader_that_was_paused_stands_by_when_it_wakes_up(pair: Pair) -> None:
+    leader, standby = pair
+    uid = client(leader).create()
+    os.kill(leader.pid, signal.SIGSTOP)
+    try:
+        leads(standby, FAILOVER)
+        client(standby).claim(uid)
+    finally:
+        os.kill(leader.pid, signal.SIGCONT)
+    stands_by(leader, FAILOVER)
+    assert health(standby) == ("open", "leader")
+    assert state_of(client(leader), uid) == state_of(client(standby), uid) == "IN PROGRESS"
+
+
+def test_a_leader_that_stops_hands_over_and_nobody_hears_of_a_restart(pair: Pair) -> None:
+    leader, standby = pair
+    with client(standby).socket("WATCHER") as socket:
+        subscribed = client(leader).post("/workitems/1.2.840.10008.5.1.4.34.5/subscribers/WATCHER")
+        assert subscribed.status_code == 201
+        assert leader.stop() == 0
+        with pytest.raises(Exception, match=r"1012|1001|closed|received"):
+            while True:
+                assert "GOING DOWN" not in str(next_event(socket, FAILOVER))
+    leads(standby, FAILOVER)
+    web = client(standby)
+    with web.socket("WATCHER") as socket:
+        uid = web.create()
+        told = next_event(socket)
+        while tags.STATE not in told or told.get("00001000", {}).get("Value") != [uid]:
+            assert "RESTARTED" not in str(told)
+            told = next_event(socket)
+
+
+def test_without_postgresql_nobody_leads_and_requests_are_refused_until_it_is_back(
+    pair: Pair, both: list[RealOrthanc], database: PostgreSql
+) -> None:
+    uid = client(pair[0]).create()
+    database.stop()
+    wait_until(lambda: roles(both) == ["no leader"] * 2, lambda: f"nobody leads: {roles(both)}", FAILOVER)
+    refused = client(pair[1]).get(f"/workitems/{uid}")
+    assert refused.status_code == 503 and refused.headers["Retry-After"]
+    database.start()
+    wait_until(lambda: roles(both) == ["leader", "standby"], lambda: f"one leads: {roles(both)}", 60)
+    assert [state_of(client(node), uid) for node in pair] == ["SCHEDULED"] * 2
+
+
+def test_who_may_not_make_the_table_is_told_what_to_grant_and_takes_turns(
+    suite: str, database: PostgreSql, tmp_path: Path
+) -> None:
+    database.execute("DROP DATABASE IF EXISTS other", "CREATE DATABASE other", "CREATE ROLE poor LOGIN")
+    section = {**database.section(), "Database": "other"}
+    settings = {"PostgreSQL": section, "Ups": {"Cluster": {"Database": database.address("other", "poor")}}}
+    with nodes(suite, tmp_path, database, 2, overrides=settings) as (first, second):
+        first.start(120)
+        assert "GRANT CREATE ON SCHEMA public TO poor" in first.log_text()
+        second.launch()
+        waiting = "another node holds the worklist on this database"
+        wait_until(lambda: waiting in second.log_text(), second.log_tail, 60)
+        assert health(second) == ("standby", "standby")
+        assert first.stop() == 0
+        wait_until(lambda: health(second)[0] == "open", second.log_tail, 60)
