@@ -111,7 +111,9 @@ def test_a_script_that_deletes_the_running_worklist_again_and_again_is_named_and
 
 
 def test_a_lua_router_of_stable_studies_is_named_and_the_worklist_was_open_before(tmp_path: Path) -> None:
-    stable = routed(tmp_path, "metadata", "Delete(study)", "OnStableStudy(study, tags, metadata)")
+    stable = routed(
+        tmp_path, "metadata", "RestApiDelete('/studies/' .. study)", "OnStableStudy(study, tags, metadata)"
+    )
     with RealOrthanc("trixie", stable, folder=tmp_path) as orthanc:
         uid = client(orthanc).create()
         names_the_router(orthanc)
@@ -127,7 +129,9 @@ def test_a_lua_router_of_stable_studies_is_named_and_the_worklist_was_open_befor
 
 
 def test_a_lua_router_of_stable_studies_never_sees_a_worklist_in_the_key_value_store(tmp_path: Path) -> None:
-    stable = routed(tmp_path, "key-value", "Delete(study)", "OnStableStudy(study, tags, metadata)")
+    stable = routed(
+        tmp_path, "key-value", "RestApiDelete('/studies/' .. study)", "OnStableStudy(study, tags, metadata)"
+    )
     with RealOrthanc("forky", stable, folder=tmp_path) as orthanc:
         upload(orthanc)
         uid = client(orthanc).create()
