@@ -30,10 +30,12 @@ class Corrections:
 
     Attributes:
         lenient: False where ``Ups.Strict`` holds: then only rounding is noted, and nothing else is corrected.
+        count: how often something was noted.
     """
 
     def __init__(self, *, lenient: bool = True) -> None:
         self.lenient = lenient
+        self.count = 0
         self._sentences: dict[str, None] = {}
 
     @property
@@ -52,6 +54,7 @@ class Corrections:
 
     def say(self, sentence: str) -> None:
         """Note a correction that does not concern a single attribute."""
+        self.count += 1
         self._sentences[sentence] = None
 
 

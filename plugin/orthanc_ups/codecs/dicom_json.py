@@ -14,15 +14,17 @@ import json
 import math
 import re
 from codecs import BOM_UTF8
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from operator import itemgetter
 from types import NoneType
 from typing import Any, Final
 
+import msgspec
 import orjson
 
 from ..core import tags
 from ..core.dataset import DataSet, Element, element
+from ..core.interned import LONGEST, Interned
 from ..core.refusals import Gathered
 from ..core.statuses import INVALID_VALUE, NO_SUCH_ATTRIBUTE, UpsError
 from ..core.value_rules import DEEPEST, USUAL
@@ -52,6 +54,12 @@ _PARTS: Final = "elements, items and values"
 _MAX_NODES: Final = (
     4 * USUAL.parts
 )  # the rules count an element once; in JSON it has a name, a VR and an array
+
+
+_SHORT: Final = 32 * 1024
+_SEQUENCE: Final = b'"SQ"'
+_HEAD: Final = 12
+_MEMBERS_AS_TEXT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class MalformedJson(ValueError):
@@ -111,17 +119,29 @@ def _as_exact(match: re.Match[bytes]) -> bytes:
 # --- reading ----------------------------------------------------------------------------------------
 
 
-def decode(body: bytes, nesting: int = DEEPEST, corrections: Corrections | None = None) -> list[DataSet]:
+def decode(
+    body: bytes,
+    nesting: int = DEEPEST,
+    corrections: Corrections | None = None,
+    interned: Interned | None = None,
+) -> list[DataSet]:
     """Read an array of data sets, or a bare one.
 
     ``nesting`` is the greatest depth of sequences within sequences. With ``corrections`` much is taken that is not
-    as PS3.18 Annex F has it, and noted there; without, nothing is corrected.
+    as PS3.18 Annex F has it, and noted there; without, nothing is corrected. ``interned`` has sequences that were
+    read before.
 
     Raises:
         MalformedJson: no JSON, a name twice in one object, or neither array nor object.
         UpsError: 0105 or 0106 with the paths of all attributes that cannot be read; values are left to the rules of
             the core.
     """
+    texts = None if interned is None or len(body) > _SHORT else _members_of(body)
+    if texts is not None and interned is not None:
+        cutting = _Reader(corrections)
+        data_sets = [cutting.of_texts(texts, nesting, interned)]
+        cutting.faults.refuse()
+        return data_sets
     document = parsed(body, _MAX_NODES)
     items = document if isinstance(document, list) else [document]
     if not all(isinstance(item, dict) for item in items):
@@ -130,6 +150,25 @@ def decode(body: bytes, nesting: int = DEEPEST, corrections: Corrections | None 
     data_sets = [reader.data_set(item, "", nesting) for item in items]
     reader.faults.refuse()
     return data_sets
+
+
+def _members_of(body: bytes) -> dict[str, bytes] | None:
+    """The members of the one data set in a body, as text by tag; None if that takes more than cutting.
+
+    Put together again they must be the very body: then no name stands twice.
+    """
+    bare = body[1:-1] if body.startswith(b"[") and body.endswith(b"]") else body
+    try:
+        raw = _MEMBERS_AS_TEXT.decode(bare)
+    except msgspec.MsgspecError:
+        return None
+    texts = {name: bytes(text) for name, text in raw.items()}
+    is_whole = bare in (_joined(texts, b",", b":"), _joined(texts, b", ", b": "))
+    return texts if is_whole and all(map(_TAG.fullmatch, texts)) else None
+
+
+def _joined(texts: Mapping[str, bytes], comma: bytes = b",", colon: bytes = b":") -> bytes:
+    return b"{%b}" % comma.join([b'"%b"%b%b' % (name.encode(), colon, text) for name, text in texts.items()])
 
 
 def data_set(value: object, nesting: int = DEEPEST) -> DataSet:
@@ -188,6 +227,31 @@ class _Reader:
         self._corrections = corrections
         self._lenient = corrections if corrections and corrections.lenient else None
         self.faults = Gathered()
+
+    def of_texts(self, texts: Mapping[str, bytes], nesting: int, interned: Interned) -> DataSet:
+        """A data set whose members are text by tag: short sequences that were read before are not read again."""
+        dataset: DataSet = {}
+        others: dict[str, bytes] = {}
+        for tag, text in texts.items():
+            if len(text) > LONGEST or _SEQUENCE not in text[:_HEAD]:
+                others[tag] = text
+                continue
+            key = tag, text, nesting, self._lenient is None
+            entry = interned.get(key)
+            if entry is not None:
+                dataset[tag] = entry[0]
+                continue
+            before = self._noted
+            read = self.data_set(parsed(b'{"%b":%b}' % (tag.encode(), text)), "", nesting)
+            if self._noted == before and tag in read:
+                interned.add(key, read[tag])
+            dataset |= read
+        dataset |= self.data_set(parsed(_joined(others)), "", nesting)
+        return dict(sorted(dataset.items()))
+
+    @property
+    def _noted(self) -> tuple[int, int]:
+        return self.faults.count, self._corrections.count if self._corrections else 0
 
     def data_set(self, members: dict[str, Any], path: str, nesting: int) -> DataSet:
         dataset: DataSet = {}

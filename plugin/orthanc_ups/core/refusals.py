@@ -55,10 +55,12 @@ class Findings:
 
     Attributes:
         strict: faults with a clear meaning are faults, and nothing that is absent is added (``Ups.Strict``).
+        count: how often something was found.
     """
 
     def __init__(self, *, strict: bool = False) -> None:
         self.strict = strict
+        self.count = 0
         self._faults: list[Fault] = []
         self._at_fault: set[tuple[Trail, str]] = set()
         self._more = 0
@@ -67,6 +69,7 @@ class Findings:
 
     def fault(self, status: Status, trail: Trail, tag: str, what: str) -> None:
         """Note a fault, unless the attribute has one already; parameters as for ``refusal``."""
+        self.count += 1
         if (trail, tag) in self._at_fault:
             return
         self._at_fault.add((trail, tag))
@@ -78,6 +81,7 @@ class Findings:
 
     def correction(self, trail: Trail, tag: str, what: str) -> None:
         """Note a correction; ``what`` is a participle: ``added empty``, ``taken as SH``."""
+        self.count += 1
         self._corrected.add(trail[0][0] if trail else tag)
         if (what, located(trail)) in self._corrections or len(self._corrections) < _MOST:
             self._corrections.setdefault((what, located(trail)), []).append(spelled(tag))
@@ -110,6 +114,11 @@ class Gathered:
     def __init__(self) -> None:
         self._faults: list[Fault] = []
         self._more = 0
+
+    @property
+    def count(self) -> int:
+        """How many attributes are at fault."""
+        return len(self._faults) + self._more
 
     def add(self, error: UpsError) -> None:
         """Note what is wrong with an attribute; a name that is no tag has the empty path."""

@@ -24,6 +24,7 @@ from . import tags
 from .conditions import AttributeCondition
 from .dataset import DataSet, Element, element, is_empty, patched
 from .dictionary import keyword
+from .interned import derive, notes_of
 from .refusals import Findings, Trail
 from .rules import Contents, Demands, Rule
 from .statuses import MISSING_ATTRIBUTE, MISSING_VALUE, NO_SUCH_ATTRIBUTE
@@ -134,6 +135,24 @@ class Arrangement:
         return self._with_present_vr(attribute, rule, trail)
 
     def _items(
+        self, attribute: Element, tag: str, contents: Contents, trail: Trail, above: DataSet
+    ) -> Element:
+        """The sequence as it is to be stored. Where nothing was found before, the same comes out again."""
+        notes = None if trail or contents.looks_above else notes_of(attribute)
+        if notes is None:
+            return self._looked_into(attribute, tag, contents, trail, above)
+        key = "arranged", tag, self.creating, self.findings.strict
+        known: Element | None = notes.get(key)
+        if known is not None:
+            return known
+        count = self.findings.count
+        arranged = self._looked_into(attribute, tag, contents, trail, above)
+        if self.findings.count == count:
+            notes[key] = arranged
+            derive(notes, arranged)
+        return arranged
+
+    def _looked_into(
         self, attribute: Element, tag: str, contents: Contents, trail: Trail, above: DataSet
     ) -> Element:
         values: list[DataSet] = attribute["Value"]

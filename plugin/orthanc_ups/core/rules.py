@@ -78,6 +78,12 @@ class Contents:
     update: Demands
     adjustable: frozenset[str]
 
+    @property
+    def looks_above(self) -> bool:
+        """True if what an item needs depends on the level that holds its sequence."""
+        conditional = (*self.create.conditional, *self.update.conditional)
+        return any(rule.condition is not None and rule.condition.kind == "above" for rule in conditional)
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:

@@ -18,6 +18,7 @@ from ..codecs import dicom_json, dicom_xml
 from ..codecs.corrections import Corrections
 from ..codecs.dicom_xml import MalformedXml
 from ..core.dataset import DataSet
+from ..core.interned import Interned
 from . import multipart
 from .aiohttp_server import invite_body
 from .media_types import DICOM_JSON, DICOM_XML, MULTIPART_XML, PLAIN_JSON, MediaType, parse
@@ -102,6 +103,7 @@ class BodyReader:
         self._size = maximum_size
         self._nesting = maximum_nesting
         self._threads = asyncio.Semaphore(_THREADS)
+        self._interned = Interned()
 
     async def data_set(
         self, headers: Mapping[str, str], body: bytes, corrections: Corrections | None = None
@@ -121,7 +123,7 @@ class BodyReader:
             raise HttpProblem(413, f"the body is larger than {self._size} bytes (Ups.MaximumBodySize)")
         compressed = headers.get("content-encoding", "").strip().lower()
         if len(body) <= _LARGE and not compressed:
-            return self._read(headers.get("content-type", ""), body, compressed, corrections)
+            return self._read(headers.get("content-type", ""), body, compressed, corrections, self._interned)
         await self._turn()
         try:
             return await asyncio.to_thread(
@@ -138,21 +140,31 @@ class BodyReader:
             raise HttpProblem(503, "too many large bodies are being read", (("Retry-After", "5"),)) from None
 
     def _read(
-        self, content_type: str, body: bytes, compressed: str, corrections: Corrections | None
+        self,
+        content_type: str,
+        body: bytes,
+        compressed: str,
+        corrections: Corrections | None,
+        interned: Interned | None = None,
     ) -> DataSet:
         if compressed not in ("", "identity"):
             body = _decompressed(body, compressed, self._size)
-        data_sets = self._data_sets(_media_type(content_type), body, corrections)
+        media_type = _media_type(content_type)
+        data_sets = self._data_sets(media_type, body, corrections, interned)
         if len(data_sets) != 1:
             raise HttpProblem(400, f"the body contains {len(data_sets)} data sets, expected one")
         return data_sets[0]
 
     def _data_sets(
-        self, media_type: MediaType, body: bytes, corrections: Corrections | None
+        self,
+        media_type: MediaType,
+        body: bytes,
+        corrections: Corrections | None,
+        interned: Interned | None = None,
     ) -> list[DataSet]:
         try:
             if media_type.name in (DICOM_JSON.name, PLAIN_JSON.name):
-                return dicom_json.decode(body, self._nesting, corrections)
+                return dicom_json.decode(body, self._nesting, corrections, interned)
             if media_type.name == DICOM_XML.name:
                 return [dicom_xml.decode(body, self._nesting, corrections)]
             if media_type.name == MULTIPART_XML.name:

@@ -40,6 +40,7 @@ from ..codecs.encoded_values import (
     values_of,
 )
 from ..core.dataset import BINARY_VRS, DataSet, Element
+from ..core.interned import LONGEST, Interned
 from ..core.refusals import refusal
 from ..core.statuses import INVALID_VALUE, PROCESSING_FAILURE, RESOURCE_LIMITATION, Status, UpsError
 from ..core.tags import SPECIFIC_CHARACTER_SET
@@ -146,6 +147,7 @@ def decode(
     max_size: int,
     otherwise: Encodings,
     corrections: Corrections | None = None,
+    interned: Interned | None = None,
 ) -> DataSet:
     """Decode a whole data set.
 
@@ -156,6 +158,7 @@ def decode(
         max_size: greatest size in bytes, after inflation.
         otherwise: encodings of non-ASCII text for which no character set is declared.
         corrections: notes what is read otherwise than it stands; without, nothing is.
+        interned: sequences that were decoded before.
 
     Raises:
         UpsError: 0110 if the structure is broken, 0106 if an element is, 0213 if the data set is too large.
@@ -168,7 +171,7 @@ def decode(
     if lenient and encoded[_PREAMBLE : _PREAMBLE + 4] == b"DICM":
         encoded, syntax = _without_head(encoded, syntax, lenient)
     try:
-        return _Decoder(encoded, syntax, bounds, otherwise, lenient).whole()
+        return _Decoder(encoded, syntax, bounds, otherwise, lenient, interned).whole()
     except UpsError as error:
         if lenient is None or error.status is not PROCESSING_FAILURE:
             raise
@@ -250,8 +253,10 @@ class _Decoder:
         bounds: Bounds,
         otherwise: Encodings,
         corrections: Corrections | None,
+        interned: Interned | None = None,
     ) -> None:
         self._bytes = encoded
+        self._interned = interned
         self._corrections = corrections
         self._read_as(syntax)
         self._bounds = bounds
@@ -325,7 +330,9 @@ class _Decoder:
         above = self._syntax
         if written_vr == "UN" and (vr != "UN" or length == UNDEFINED):
             self._read_as(IMPLICIT)  # PS3.5 §6.2.2
-        if vr == "SQ" or length == UNDEFINED:
+        if vr == "SQ" and self._interned and not self._trail and length <= LONGEST:
+            element, offset = self._interned_items(self._interned, tag, start, end, length, encodings)
+        elif vr == "SQ" or length == UNDEFINED:
             if vr not in ("SQ", "UN"):
                 raise self._fault(tag, "has undefined length, which only a sequence has", PROCESSING_FAILURE)
             element, offset = self._items(tag, start, end, length, encodings)
@@ -371,6 +378,23 @@ class _Decoder:
         if length > end - start:
             raise self._fault(tag, "is longer than what holds it", PROCESSING_FAILURE)
         return start + length
+
+    def _interned_items(
+        self, interned: Interned, tag: str, start: int, end: int, length: int, encodings: Encodings
+    ) -> tuple[Element, int]:
+        """A short sequence of the top level: what was decoded before without a correction is the same again."""
+        offset = self._ended(tag, start, end, length)
+        corrections = self._corrections
+        key = tag, self._bytes[start:offset], self._syntax, encodings, corrections is None
+        known = interned.get(key)
+        if known is not None and known[1] <= self._left:
+            self._left -= known[1]
+            return known[0], offset
+        left, said = self._left, corrections.count if corrections else 0
+        element, offset = self._items(tag, start, end, length, encodings)
+        if corrections is None or corrections.count == said:
+            interned.add(key, element, left - self._left)
+        return element, offset
 
     def _items(
         self, tag: str, offset: int, end: int, length: int, encodings: Encodings
@@ -670,6 +694,7 @@ class Codec:
         self._strict = settings.strict
         self._otherwise = undeclared(surroundings.default_encoding)
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="UPS-DECODE")
+        self._interned = Interned()
 
     def corrections(self) -> Corrections:
         """A new record of corrections, for a request whose answer can report them."""
@@ -684,12 +709,20 @@ class Codec:
         the command set are ignored.
         """
         if len(encoded) <= _LARGE and not syntax.deflated:
-            return self._decode(encoded, syntax, corrections)
+            return self._decode(encoded, syntax, corrections, self._interned)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, self._decode, encoded, syntax, corrections)
 
-    def _decode(self, encoded: bytes, syntax: Syntax, corrections: Corrections | None) -> DataSet:
-        dataset = decode(encoded, syntax, self._bounds, self._max_size, self._otherwise, corrections)
+    def _decode(
+        self,
+        encoded: bytes,
+        syntax: Syntax,
+        corrections: Corrections | None,
+        interned: Interned | None = None,
+    ) -> DataSet:
+        dataset = decode(
+            encoded, syntax, self._bounds, self._max_size, self._otherwise, corrections, interned
+        )
         if corrections or self._strict or not dataset or next(iter(dataset)) >= _FIRST_OF_CONTENT:
             return dataset
         return {tag: element for tag, element in dataset.items() if tag >= _FIRST_OF_CONTENT}

@@ -14,6 +14,7 @@ from ..core.course import claim_of, duration_of, last_word_of
 from ..core.dataset import DataSet, items, text, value, values
 from ..core.date_times import Zone, moment, zone
 from ..core.free_text import searchable
+from ..core.interned import notes_of
 from ..core.key_tests import plain
 from ..core.workitem import Workitem
 from .schema import (
@@ -100,7 +101,8 @@ def facts_of(workitem: Workitem, local: Zone) -> WorkitemFacts:
     """Work out the columns and rows of a workitem. ``local`` is the zone of times without offset."""
     attributes = workitem.attributes
     rows = _Rows([], [])
-    _collect(attributes, _TREE, rows)
+    for node in _TREE:
+        _collect_once(attributes, node, rows)
     names = [person_names.groups(name) for name in values(attributes, tags.PATIENT_NAME)]
     rows.keys.extend(_name_rows(names))
     rows.keys.extend((_WITHOUT, path) for path in WITHOUT if _lacks(attributes, path))
@@ -227,6 +229,21 @@ class _Node(NamedTuple):
 class _Rows(NamedTuple):
     codes: list[tuple[int, str, str]]
     keys: list[KeyRow]
+
+
+def _collect_once(attributes: DataSet, node: _Node, into: _Rows) -> None:
+    """The rows of an attribute of the workitem; those of an interned sequence are worked out once."""
+    element = attributes.get(node.tag)
+    notes = None if element is None else notes_of(element)
+    if notes is None:
+        _collect(attributes, (node,), into)
+        return
+    rows: _Rows | None = notes.get(("rows", node.tag))
+    if rows is None:
+        rows = notes["rows", node.tag] = _Rows([], [])
+        _collect(attributes, (node,), rows)
+    into.codes.extend(rows.codes)
+    into.keys.extend(rows.keys)
 
 
 def _collect(dataset: DataSet, level: tuple[_Node, ...], into: _Rows) -> None:

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Sequences that come again and again: equal ones are the same object, and what is worked out of one is kept with it.
+
+Workitems of a site share most of their sequences: codes of procedures, stations and performers. Whoever reads data
+sets interns the sequences of the top level by the bytes that they were read from. As data sets are never changed in
+place, the rules and the search index may keep with such an element what they found, and need not look again.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Any, Final
+
+from .dataset import Element
+
+LONGEST: Final = 2048
+"""Bytes of what is worth interning: longer ones are seldom equal."""
+_MOST: Final = 1_000
+
+Notes = dict[Hashable, Any]
+
+_notes: dict[int, tuple[Element, Notes]] = {}
+"""By the identity of an interned element, which lives as long as its entry."""
+
+
+def notes_of(element: Element) -> Notes | None:
+    """What is known of an element that is interned, to be added to; None if it is not."""
+    entry = _notes.get(id(element))
+    return entry[1] if entry is not None and entry[0] is element else None
+
+
+class Interned:
+    """Elements by what they were read from, the latest ones. Used on one thread."""
+
+    def __init__(self, most: int = _MOST) -> None:
+        self._most = most
+        self._elements: OrderedDict[Hashable, tuple[Element, Any]] = OrderedDict()
+
+    def get(self, key: Hashable) -> tuple[Element, Any] | None:
+        """The element and what was given with it, None if it is not known."""
+        entry = self._elements.get(key)
+        if entry is not None:
+            self._elements.move_to_end(key)
+        return entry
+
+    def add(self, key: Hashable, element: Element, given: Any = None) -> None:
+        """From now on this element stands for its key."""
+        self._elements[key] = element, given
+        _notes[id(element)] = element, {}
+        if len(self._elements) > self._most:
+            _, (oldest, _) = self._elements.popitem(last=False)
+            _forget(oldest)
+
+
+_DERIVED: Final = "derived"
+
+
+def derive(notes: Notes, element: Element) -> None:
+    """An element that was made of an interned one, and is kept in its notes, is interned as long."""
+    if notes_of(element) is None:
+        notes.setdefault(_DERIVED, []).append(element)
+        _notes[id(element)] = element, {}
+
+
+def _forget(element: Element) -> None:
+    _, notes = _notes.pop(id(element), (element, {}))
+    for derived in notes.get(_DERIVED, ()):
+        _forget(derived)
