@@ -18,7 +18,7 @@ import logging
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import tzinfo
 from pathlib import Path
@@ -32,7 +32,7 @@ from ..core.selection import Selection
 from ..core.workitem import Workitem
 from ..store.documents import UnreadableDocument, attributes_of, decode, selected, whole
 from ..store.port import Entry
-from .file import ProjectionBroken, ProjectionFile
+from .file import ProjectionBroken, ProjectionFile, unpacked
 from .pending import PendingWrites
 from .queries import Column, Ids, Sql
 from .reader import Counts, Searches
@@ -118,6 +118,7 @@ class Projection:
         self._timer: asyncio.TimerHandle | None = None
         self._connection: sqlite3.Connection | None = None
         self._is_rebuilding = False
+        self._writing: Future[None] | None = None
         self._thread = ThreadPoolExecutor(1, "ups-projection")
         try:
             self._writer = ProjectionWriter(self._file.writer)
@@ -226,7 +227,7 @@ class Projection:
         return stored if is_pending else self._read(uid)
 
     def _read(self, uid: str) -> StoredWorkitem | None:
-        for version, document in self._rows(_GET, uid):
+        for version, document in self._documents(_GET, uid):
             stored = StoredWorkitem(self._decoded(document), version, document)
             self._recent.keep(stored, len(document))
             return stored
@@ -244,7 +245,7 @@ class Projection:
         is_pending, stored = self._pending.get(uid)
         if is_pending:
             return None if stored is None else stored.document
-        return next((document for _, document in self._rows(_GET, uid)), None)
+        return next((document for _, document in self._documents(_GET, uid)), None)
 
     def text(self, uid: str) -> bytes | None:
         """The attributes of a workitem as JSON text of the inner form (core/dataset.py), None if there is none."""
@@ -358,7 +359,8 @@ class Projection:
             "WHERE m.id > ? ORDER BY m.id LIMIT ?"
         )
         while rows := self._last_copies(text, after):
-            yield from ((_PREFIX + uid, document, version) for _, uid, document, version in rows)
+            with self._guarded(even_broken=True):
+                yield from [(_PREFIX + uid, unpacked(stored), version) for _, uid, stored, version in rows]
             after = rows[-1][0]
 
     def _last_copies(self, text: str, after: int) -> list[Any]:
@@ -374,7 +376,7 @@ class Projection:
         self.flush()
         while rows := self._rows(text, *values, after, _AT_ONCE):
             for (row,) in rows:
-                for (document,) in self._rows("SELECT document FROM body WHERE id = ?", row):
+                for _, document in self._documents("SELECT id, document FROM body WHERE id = ?", row):
                     yield self._decoded(document)
             after = rows[-1][0]
 
@@ -382,10 +384,10 @@ class Projection:
         self._check_whole()
         self.flush()
         text = (
-            "SELECT b.document FROM workitem m CROSS JOIN body b ON b.id = m.id "  # noqa: S608
+            "SELECT m.version, b.document FROM workitem m CROSS JOIN body b ON b.id = m.id "  # noqa: S608
             f"WHERE {where} ORDER BY {order} LIMIT ?"
         )
-        return [self._decoded(document) for (document,) in self._rows(text, *values, limit)]
+        return [self._decoded(document) for _, document in self._documents(text, *values, limit)]
 
     # --- all of them ---
 
@@ -414,6 +416,7 @@ class Projection:
                 self._finish(complete=complete)
 
     def _finish(self, *, complete: bool) -> None:
+        self._written_so_far()
         with self._guarded(), self._lock:
             removed = self._writer.finish(complete=complete)
         self._searches.outdated()
@@ -423,16 +426,27 @@ class Projection:
 
     def _take(self, entries: Sequence[Entry]) -> list[Entry]:
         triples = [(entry.key.removeprefix(_PREFIX), entry.version, entry.document) for entry in entries]
+        self._written_so_far()
         with self._guarded(), self._lock:
             same = self._writer.unchanged(triples)
         changed = [entry for entry in entries if entry.key.removeprefix(_PREFIX) not in same]
         changes = [(entry, self._change(entry)) for entry in changed]
         damaged = [entry for entry, change in changes if change is None]
-        with self._guarded(), self._lock:
-            self._writer.write(ProjectionBatch([change for _, change in changes if change is not None]))
-            for entry in damaged:
-                self._writer.spare(entry.key.removeprefix(_PREFIX))
+        batch = ProjectionBatch([change for _, change in changes if change is not None])
+        if damaged:
+            with self._guarded(), self._lock:
+                for entry in damaged:
+                    self._writer.spare(entry.key.removeprefix(_PREFIX))
+        self._written_so_far()
+        self._writing = self._thread.submit(self._writer.write, batch)
         return damaged
+
+    def _written_so_far(self) -> None:
+        """While one part is written down by the thread, the next one is read and made rows of."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            with self._guarded():
+                writing.result()
 
     def _change(self, entry: Entry) -> WorkitemRows | None:
         """What is to be written down of an entry; None if it is no document of a workitem."""
@@ -565,8 +579,9 @@ class Projection:
         return ProjectionBroken(self.broken)
 
     @contextmanager
-    def _guarded(self) -> Iterator[None]:
-        self._check()
+    def _guarded(self, *, even_broken: bool = False) -> Iterator[None]:
+        if not even_broken:
+            self._check()
         try:
             yield
         except (sqlite3.Error, UnreadableDocument, ValueError) as error:
@@ -577,6 +592,10 @@ class Projection:
             if self._connection is None:
                 self._connection = self._file.reader()
             return self._connection.execute(text, values).fetchall()
+
+    def _documents(self, text: str, *values: object) -> list[tuple[str, bytes]]:
+        with self._guarded():
+            return [(version, unpacked(stored)) for version, stored in self._rows(text, *values)]
 
     def _decoded(self, document: bytes) -> Workitem:
         with self._guarded():

@@ -24,7 +24,7 @@ from ..core.events import Event, EventType
 from ..core.matching import Query
 from ..core.statuses import OUT_OF_RESOURCES, UpsError
 from ..store.documents import UnreadableDocument, attributes_of
-from .file import ProjectionBroken
+from .file import ProjectionBroken, unpacked
 from .queries import ORDERS, Column, Ids, Plan, Sql, Translator, plan
 from .schema import RANKS
 
@@ -273,7 +273,7 @@ class Reader:
                 raise sqlite3.OperationalError("interrupted")
             document = self._execute("SELECT document FROM body WHERE id = ?", (row,)).fetchone()
             if document is not None:
-                yield row, document[0]
+                yield row, unpacked(document[0])
 
     def _fitting(self, query: Query, ids: Iterable[int]) -> Iterator[tuple[int, DataSet]]:
         return ((row, found) for row, found in self._attributes(ids) if query.matches(found))

@@ -2,7 +2,8 @@
 """The tables of the projection, and which attribute stands in which column or is which kind of key.
 
 - ``workitem``: one small row per workitem with what it is sorted by and what has one value.
-- ``body``: its document, and the rows it has in the next two tables, so that a write touches what changed.
+- ``body``: its document, compressed.
+- ``rows``: the rows it has in the next two tables, compressed, so that a write touches what changed.
 - ``code``: codes by which worklists are read all the time, each with state and start, so that ``SCHEDULED
   at this station today`` is one stretch of the table, in order.
 - ``key``: every other indexed value, also each value of a sequence's items.
@@ -23,7 +24,7 @@ from typing import Final
 from ..core import tags
 from ..core.states import State
 
-SCHEMA: Final = 3
+SCHEMA: Final = 4
 """To be raised when the tables stay but other things stand in them."""
 
 NO_START: Final = -(2**62)
@@ -222,7 +223,8 @@ CREATE TABLE workitem(
     performer TEXT NOT NULL,
     work TEXT NOT NULL
 );
-CREATE TABLE body(id INTEGER PRIMARY KEY, rows BLOB NOT NULL, document BLOB NOT NULL);
+CREATE TABLE body(id INTEGER PRIMARY KEY, document BLOB NOT NULL);
+CREATE TABLE rows(id INTEGER PRIMARY KEY, rows BLOB NOT NULL);
 CREATE TABLE code(
     kind INTEGER NOT NULL,
     text TEXT NOT NULL,

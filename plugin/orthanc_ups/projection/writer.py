@@ -21,7 +21,7 @@ from ..core.date_times import Zone
 from ..core.events import Event
 from ..core.workitem import Workitem
 from .facts import CodeRow, KeyRow, Lasting, Volatile, WorkitemFacts, facts_of, same_lasting, volatile_of
-from .file import digest_of
+from .file import digest_of, packed, unpacked
 from .schema import drop_indexes, make_indexes
 
 _WORKITEMS_PER_COMMIT: Final = 20_000
@@ -141,14 +141,12 @@ _INSERT: Final = (
     f"INSERT INTO workitem({', '.join(_INSERTED)}) "  # noqa: S608
     f"SELECT {', '.join(_AT[name] for name in _INSERTED)} FROM json_each(?)"
 )
-_INSERT_BODY: Final = f"INSERT INTO body SELECT {_of_row('', _BLOB, _BLOB)} FROM json_each(?)"  # noqa: S608
-_UPDATE_BODY: Final = (
-    "UPDATE body SET rows = CAST(value->>1 AS BLOB), document = CAST(value->>2 AS BLOB) "
-    "FROM json_each(?) WHERE body.id = value->>0"
-)
-_UPDATE_DOCUMENT: Final = (
-    "UPDATE body SET document = CAST(value->>1 AS BLOB) FROM json_each(?) WHERE body.id = value->>0"
-)
+_DOCUMENT: Final = "substr(?2, value->>1, value->>2)"
+"""Compressed they are no text: all of a statement come as one blob, and each row says where its own begins."""
+_INSERT_BODY: Final = f"INSERT INTO body SELECT value->>0, {_DOCUMENT} FROM json_each(?1)"  # noqa: S608
+_UPDATE_BODY: Final = f"UPDATE body SET document = {_DOCUMENT} FROM json_each(?1) WHERE body.id = value->>0"  # noqa: S608
+_INSERT_ROWS: Final = f"INSERT INTO rows SELECT value->>0, {_DOCUMENT} FROM json_each(?1)"  # noqa: S608
+_UPDATE_ROWS: Final = f"UPDATE rows SET rows = {_DOCUMENT} FROM json_each(?1) WHERE rows.id = value->>0"  # noqa: S608
 _INSERT_WORDS: Final = "INSERT INTO words SELECT value->>0, value->>1 FROM json_each(?)"
 _UPDATE_WORDS: Final = "UPDATE words SET text = value->>1 FROM json_each(?) WHERE words.id = value->>0"
 _CODE: Final = ("kind", "text", "scheme", "again", "state", "start", "created", "id")
@@ -171,8 +169,8 @@ _INSERT_EVENTS: Final = """
     FROM json_each(?)
 """
 _STORED: Final = """
-    SELECT json_group_array(json_array(m.uid, m.id, m.created, m.state, m.start, json(CAST(b.rows AS TEXT))))
-    FROM json_each(?) wanted CROSS JOIN workitem m ON m.uid = wanted.value CROSS JOIN body b ON b.id = m.id
+    SELECT json_group_array(json_array(m.uid, m.id, m.created, m.state, m.start, hex(r.rows)))
+    FROM json_each(?) wanted CROSS JOIN workitem m ON m.uid = wanted.value CROSS JOIN rows r ON r.id = m.id
 """
 _VERSIONS: Final = """
     SELECT json_group_array(json_array(m.uid, m.id, m.version, m.digest))
@@ -187,9 +185,10 @@ class _Statements:
     inserted: list[_Row] = field(default_factory=list)
     updated: list[_Row] = field(default_factory=list)
     updated_all: list[_Row] = field(default_factory=list)
-    new_bodies: list[_Row] = field(default_factory=list)
-    bodies: list[_Row] = field(default_factory=list)
-    documents: list[_Row] = field(default_factory=list)
+    new_bodies: list[tuple[int, bytes]] = field(default_factory=list)
+    bodies: list[tuple[int, bytes]] = field(default_factory=list)
+    new_rows: list[tuple[int, bytes]] = field(default_factory=list)
+    rows: list[tuple[int, bytes]] = field(default_factory=list)
     new_words: list[_Row] = field(default_factory=list)
     words: list[_Row] = field(default_factory=list)
     codes: list[_Row] = field(default_factory=list)
@@ -247,7 +246,8 @@ class ProjectionWriter:
         row, self._next_row = self._next_row, self._next_row + 1
         self._mark_seen(row)
         into.inserted.append([row, *_columns(change), change.created, *facts.lasting, change.uid])
-        into.new_bodies.append([row, _packed(facts), change.document.decode()])
+        into.new_bodies.append((row, change.document))
+        into.new_rows.append((row, _texts_of(facts)))
         into.new_words.append([row, facts.words])
         into.codes += _placed(facts.codes, change, row)
         into.keys += [(kind, text, row) for kind, text in facts.keys]
@@ -261,16 +261,21 @@ class ProjectionWriter:
             (_INSERT, into.inserted),
             (_UPDATE, into.updated),
             (_UPDATE_ALL, into.updated_all),
-            (_INSERT_BODY, into.new_bodies),
-            (_UPDATE_BODY, into.bodies),
-            (_UPDATE_DOCUMENT, into.documents),
             (_INSERT_WORDS, into.new_words),
             (_UPDATE_WORDS, into.words),
         ):
             if rows:
                 self._rows(statement, rows)
+        for statement, texts in (
+            (_INSERT_BODY, into.new_bodies),
+            (_UPDATE_BODY, into.bodies),
+            (_INSERT_ROWS, into.new_rows),
+            (_UPDATE_ROWS, into.rows),
+        ):
+            if texts:
+                self._blobs(statement, texts)
         if into.gone:
-            for table in ("words", "body", "workitem"):
+            for table in ("words", "rows", "body", "workitem"):
                 self._rows(f"DELETE FROM {table} WHERE id IN (SELECT value FROM json_each(?))", into.gone)  # noqa: S608
         self._staged_codes += into.codes
         self._staged_keys += into.keys
@@ -286,6 +291,14 @@ class ProjectionWriter:
 
     def _rows(self, statement: str, rows: Sequence[Any]) -> None:
         self._execute(statement, (orjson.dumps(rows).decode(),))
+
+    def _blobs(self, statement: str, texts: Sequence[tuple[int, bytes]]) -> None:
+        rows, together = [], bytearray()
+        for row, text in texts:
+            compressed = packed(text)
+            rows.append((row, len(together) + 1, len(compressed)))
+            together += compressed
+        self._execute(statement, (orjson.dumps(rows).decode(), bytes(together)))
 
     def _read(self, statement: str, wanted: Sequence[str]) -> list[list[Any]]:
         rows: list[list[Any]] = orjson.loads(
@@ -399,16 +412,17 @@ class ProjectionWriter:
 
 
 def _update(change: WorkitemRows, stored: _Row, into: _Statements) -> None:
-    row, created, state, start, (codes, keys) = stored
-    facts, document = change.facts, change.document.decode()
+    row, created, state, start, texts = stored
+    facts = change.facts
+    codes, keys = orjson.loads(unpacked(bytes.fromhex(texts)))
+    into.bodies.append((row, change.document))
     new_codes: Iterable[_Row] = codes
     if facts is None:
         into.updated.append([row, *_columns(change)])
-        into.documents.append([row, document])
     else:
         new_codes = facts.codes
         into.updated_all.append([row, *_columns(change), change.created, *facts.lasting])
-        into.bodies.append([row, _packed(facts), document])
+        into.rows.append((row, _texts_of(facts)))
         into.words.append([row, facts.words])
         before, after = {tuple(key) for key in keys}, set(facts.keys)
         into.old_keys += [(kind, text, row) for kind, text in before - after]
@@ -422,7 +436,8 @@ def _update(change: WorkitemRows, stored: _Row, into: _Statements) -> None:
 
 def _remove(stored: _Row | None, into: _Statements) -> None:
     if stored is not None:
-        row, created, state, start, (codes, keys) = stored
+        row, created, state, start, texts = stored
+        codes, keys = orjson.loads(unpacked(bytes.fromhex(texts)))
         into.old_codes += [(*code, state, start, created, row) for code in codes]
         into.old_keys += [(*key, row) for key in keys]
         into.gone.append(row)
@@ -434,6 +449,6 @@ def _placed(codes: Iterable[_Row], change: WorkitemRows, row: int) -> list[_Row]
     return [(*code, volatile.state, volatile.start, change.created, row) for code in codes]
 
 
-def _packed(facts: WorkitemFacts) -> str:
+def _texts_of(facts: WorkitemFacts) -> bytes:
     rows: tuple[Sequence[CodeRow], Sequence[KeyRow]] = facts.codes, facts.keys
-    return orjson.dumps(rows).decode()
+    return orjson.dumps(rows)
