@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A worklist of any size within seconds: entries written straight to the shelves, before the plugin starts."""
+"""A worklist of any size within seconds: entries written straight to the store, before the plugin starts."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import itertools
+import struct
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -16,23 +18,77 @@ from orthanc_ups.core.decide import Circumstances, decide
 from orthanc_ups.core.workitem import HistoryEntry, Workitem
 from orthanc_ups.orthanc.loopback import Loopback
 from orthanc_ups.store.documents import encode
+from orthanc_ups.store.memory import InMemoryEntries
 from orthanc_ups.store.metadata import OrthancEntries
 from orthanc_ups.store.port import Entry
 from orthanc_ups.store.shelf_set import in_flight
 from orthanc_ups.store.writer import Writer
 from orthanc_ups.worklist.commits import workitem_key
+from orthanc_ups.worklist.worklist_entry import KEY as WORKLIST_KEY
 from orthanc_ups.worklist.worklist_entry import WorklistEntry
 from tests.support.orthanc import RealOrthanc
+from tests.support.waiting import wait_until
 from tests.support.workitems import UID_ROOT, full, station
 
 FIRST: Final = datetime(2026, 11, 1, 6, 0, tzinfo=UTC)
 STATIONS: Final = 20
+_REVISION: Final = 1_790_000_000_000_000
 _MINUTES: Final = 60 * 24 * 30
 _STATES: Final = ("SCHEDULED",) * 7 + ("IN PROGRESS",) + ("COMPLETED",) * 2
 
 
+_SCRIPT: Final = """
+import struct
+import orthanc
+
+def changed(change, *_):
+    if change != orthanc.ChangeType.ORTHANC_STARTED:
+        return
+    with open({entries!r}, "rb") as file:
+        while head := file.read(8):
+            key, value = struct.unpack("<LL", head)
+            orthanc.StoreKeyValue("orthanc-ups", file.read(key).decode(), file.read(value))
+    open({done!r}, "w").close()
+
+orthanc.RegisterOnChangeCallback(changed)
+"""
+
+
 def filled(orthanc: RealOrthanc, count: int) -> None:
-    """Write ``count`` workitems into an Orthanc that has never run, and stop it again."""
+    """Write ``count`` workitems into the key-value store of an Orthanc that has never run, and stop it again."""
+    plugin = orthanc.configuration["PythonScript"]
+    script, entries, done = (orthanc.folder / name for name in ("fill.py", "entries", "filled"))
+    script.write_text(_SCRIPT.format(entries=str(entries), done=str(done)))
+    with entries.open("wb") as file:
+        for key, document in _entries(count):
+            value = b"%d\n%b" % (_REVISION, document)
+            file.write(struct.pack("<LL", len(key), len(value)) + key.encode() + value)
+    orthanc.configuration["PythonScript"] = str(script)
+    orthanc.start()
+    wait_until(done.exists, "the workitems are there", 60 + count / 1_000, interval=0.2)
+    orthanc.stop()
+    orthanc.configuration["PythonScript"] = plugin
+    entries.unlink()
+
+
+def _entries(count: int) -> Iterator[tuple[str, bytes]]:
+    yield WORKLIST_KEY, asyncio.run(_worklist_entry(count))
+    pattern = _pattern()
+    for number in range(1, count + 1):
+        workitem = _workitem(pattern, number)
+        yield workitem_key(workitem.uid), encode(workitem)
+
+
+async def _worklist_entry(count: int) -> bytes:
+    entries = InMemoryEntries()
+    await WorklistEntry(Writer(entries)).reserve(1, count + 1)
+    entry = await entries.read(WORKLIST_KEY)
+    assert entry is not None
+    return entry.document
+
+
+def filled_as_metadata(orthanc: RealOrthanc, count: int) -> None:
+    """The same in metadata, as plugins before the key-value store have it."""
     plugin = orthanc.configuration["PythonScript"]
     nothing = orthanc.folder / "nothing.py"
     nothing.write_text("import orthanc\n")
@@ -48,14 +104,12 @@ async def _fill(url: str, count: int) -> None:
         entries = OrthancEntries(loopback)
         await entries.open()
         await entries.restore(_nothing())
+
+        async def write(entry: tuple[str, bytes]) -> None:
+            await entries.create(*entry)
+
         await WorklistEntry(Writer(entries)).reserve(1, count + 1)
-        pattern = _pattern()
-
-        async def write(number: int) -> None:
-            workitem = _workitem(pattern, number)
-            await entries.create(workitem_key(workitem.uid), encode(workitem))
-
-        await in_flight(write, range(1, count + 1))
+        await in_flight(write, itertools.islice(_entries(count), 1, None))
 
 
 async def _nothing() -> AsyncIterator[Entry]:
