@@ -88,12 +88,14 @@ def test_a_removed_workitem_is_found_nowhere(projection: Projection) -> None:
     assert found(projection) == [2]
     assert projection.count() == 1
     rows = [
-        projection._file.writer.execute(f"SELECT COUNT(*) FROM {table}") for table in ("code", "key", "body", "rows")
+        projection._file.writer.execute(f"SELECT COUNT(*) FROM {table}")
+        for table in ("code", "key", "body", "rows")
     ]
     put(projection, made(1))
     projection.remove(workitems.uid(1))
     again = [
-        projection._file.writer.execute(f"SELECT COUNT(*) FROM {table}") for table in ("code", "key", "body", "rows")
+        projection._file.writer.execute(f"SELECT COUNT(*) FROM {table}")
+        for table in ("code", "key", "body", "rows")
     ]
     assert [one.fetchall() for one in rows] == [one.fetchall() for one in again]
 
