@@ -39,7 +39,7 @@ from .dimse.policy import Policy, Resolver
 from .dimse.scp import MORE_CONNECTIONS, DimseServer
 from .dimse.scu import DimseChannel
 from .dimse.services import Services
-from .health import Health
+from .health import Health, Role
 from .management import operating
 from .management.alerts import Alert
 from .management.api import ManagementApi
@@ -95,6 +95,7 @@ _FIRST_PAUSE: Final = 0.2
 _LONGEST_PAUSE: Final = 10.0
 _AUDIT_ENDS: Final = 1.0
 _A_MOMENT: Final = 0.02
+_NODES_EVERY: Final = 2.0
 
 
 class Site:
@@ -293,6 +294,7 @@ class Site:
         mark = await self._open_mark(leased=True)
         self._node.add(self._close_worklist)
         self._node.add(server.stop)
+        self._node.keep(self._tell_of_nodes)
         self._stand_by()
         await asyncio.gather(self._patiently("the DIMSE port", server.start), listening)
         while True:
@@ -339,6 +341,17 @@ class Site:
         self._shared.server.serve(cluster.services(self._policy, self._refusals))
         self._modalities.moved = cluster.seen
         self.health.follows(cluster.leader_in_words, lambda: cluster.has_leader)
+
+    def _nodes(self) -> int:
+        return len(self._shared.cluster.keeper.nodes) if self._shared else 1
+
+    async def _tell_of_nodes(self) -> None:
+        """What a node publishes that does not lead."""
+        while True:
+            if self.health.role is not Role.LEADER:
+                self._instruments.publish("ups_leader", 0)
+                self._instruments.publish("ups_nodes", self._nodes())
+            await asyncio.sleep(_NODES_EVERY)
 
     def _goes_down(self) -> bool:
         """False if the worklist goes on, on another node."""
@@ -402,7 +415,11 @@ class Site:
         self._worklist.keep(watch.run)
         policy = late_policy(self._settings, read_templates(self._settings.templates))
         late = LateWatch(service.projection, policy, service.clock.now)
-        self._tell(service, Interfaces(server, dimse, http, self.health, sockets, self._rules_waiting), late)
+        self._tell(
+            service,
+            Interfaces(server, dimse, http, self.health, sockets, self._rules_waiting, self._nodes),
+            late,
+        )
         self._check_outputs(service)
         await self._open_rules(service)
         api = await self._api(service, dimse, late, lambda: self._alerts(server, http, watch))
@@ -615,6 +632,7 @@ class Site:
             self._instruments.uploads_refused,
             self._automation,
             self._performed_steps.steps if self._performed_steps else None,
+            self._shared.cluster.report if self._shared else None,
         )
         self._worklist.keep(activity.run)
         return api

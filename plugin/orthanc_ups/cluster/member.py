@@ -21,6 +21,7 @@ from ..dicomweb.websocket import NotificationSessions
 from ..dimse.data_sets import Codec
 from ..dimse.policy import Policy
 from ..dimse.services import Services
+from ..management.answers import NodesJson
 from ..management.routing import Admission
 from ..orthanc.descriptors import Share
 from ..orthanc.refusal_log import RefusalLog
@@ -157,6 +158,29 @@ class Cluster:
             return self.keeper.trouble or "no node leads"
         about = holder.about
         return f"{about.get('name', '?')} on {about.get('host', '?')} (process {about.get('pid', '?')}) leads"
+
+    def report(self) -> NodesJson:
+        """Who lives, the leader first."""
+        keeper = self.keeper
+        listed = sorted(
+            keeper.nodes, key=lambda node: (node.about.get("role") != "leader", node.about.get("name"))
+        )
+        return {
+            "epoch": keeper.holder.epoch,
+            "lease": round(keeper.remaining, 3),
+            "nodes": [
+                {
+                    "name": str(node.about.get("name", "")),
+                    "host": str(node.about.get("host", "")),
+                    "process": int(node.about.get("pid", 0)),
+                    "version": str(node.about.get("version", "")),
+                    "role": str(node.about.get("role", "")),
+                    "since": str(node.about.get("since", "")),
+                    "seen_before": round(node.seen, 3),
+                }
+                for node in listed
+            ],
+        }
 
     @property
     def has_leader(self) -> bool:

@@ -733,3 +733,23 @@ ImportState = TypedDict(
 
 
 ImportedLines = TypedDict("ImportedLines", {"lines": int, "import": ImportState})
+
+
+class OrthancNodeJson(TypedDict):
+    """One Orthanc."""
+
+    name: str
+    host: str
+    process: int
+    version: Annotated[str, Meta(description="Of the plugin.")]
+    role: Annotated[str, Meta(extra_json_schema={"enum": ["alone", "leader", "standby"]})]
+    since: Time
+    seen_before: Annotated[float, Meta(description="Seconds since its last sign of life.")]
+
+
+class NodesJson(TypedDict):
+    """The Orthancs that are one worklist."""
+
+    epoch: Annotated[int, Meta(description="Grows with each change of the leader; 0 for a single Orthanc.")]
+    lease: Annotated[float, Meta(description="Seconds that the leader's lease lasts if it is not renewed.")]
+    nodes: list[OrthancNodeJson]

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from .. import __version__
 from ..delivery.management import DeliveryManagement
@@ -25,8 +27,10 @@ from ..webhook.channel import webhook_names
 from ..worklist.late_watch import LateWatch
 from .activity import Activity
 from .alerts import Alert
+from .answers import NodesJson
 from .api import ManagementApi, Ports
 from .inspection import LoopbackResources, ServiceInspection
+from .nodes import Nodes
 from .performed_steps import PerformedStepRoutes
 from .ports import Listener, ServerFacts
 from .routing import Admission
@@ -125,6 +129,7 @@ def management(
     uploads_refused: Callable[[], int] = int,
     rules: RunningRules | None = None,
     performed_steps: PerformedSteps | None = None,
+    nodes: Callable[[], NodesJson] | None = None,
 ) -> tuple[ManagementApi, Activity]:
     """Build the management API and the record of what went on that its charts show."""
     activity = Activity(lambda: {**service.counters.all(), "uploads_refused": uploads_refused()})
@@ -147,5 +152,31 @@ def management(
     transfer = Transfer(service.exporter, service.intake)
     storage = Storage(service.entries, ports.clock.now)
     steps = PerformedStepRoutes(performed_steps, service.workitems)
-    more = (*storage.routes(), *transfer.routes(), *RuleRoutes(rules).routes(), *steps.routes())
+    node = Nodes(nodes or _single_node(fixed))
+    more = (
+        *node.routes(),
+        *storage.routes(),
+        *transfer.routes(),
+        *RuleRoutes(rules).routes(),
+        *steps.routes(),
+    )
     return ManagementApi(ports, more), activity
+
+
+def _single_node(fixed: ServerFacts) -> Callable[[], NodesJson]:
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    return lambda: {
+        "epoch": 0,
+        "lease": 0.0,
+        "nodes": [
+            {
+                "name": fixed.name,
+                "host": socket.gethostname(),
+                "process": os.getpid(),
+                "version": fixed.version,
+                "role": "alone",
+                "since": since,
+                "seen_before": 0.0,
+            }
+        ],
+    }

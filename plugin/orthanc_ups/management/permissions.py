@@ -27,6 +27,7 @@ _LOOK: Final = (
     "GET /openapi.json",
     "GET /system",
     "GET /overview",
+    "GET /nodes",
     "GET /counts",
     "GET /changes",
     "GET /names",

@@ -26,7 +26,7 @@ from ..dicomweb.http_port import HttpPort
 from ..dicomweb.websocket_channel import WebSocketChannel
 from ..dimse.scp import DimseServer
 from ..dimse.scu import DimseChannel
-from ..health import Health
+from ..health import Health, Role
 from ..orthanc.sdk import Orthanc
 from ..service import UpsService
 from ..worklist.late_watch import LateSummary, LateWatch
@@ -161,6 +161,8 @@ METRICS: Final = (
     _counter("rules_fired", "Times that a rule did something"),
     *(_counter(f"rules_{name}", meaning) for name, meaning in _BY_RULES.items()),
     _gauge("rules_waiting", "Series, studies and patients that rules wait for until they are stable"),
+    _gauge("leader", "1 on the one Orthanc that keeps the worklist, 0 on those that stand by"),
+    _gauge("nodes", "Orthancs that are this worklist and show signs of life"),
 )
 """Every metric, in the order of docs/metrics.md."""
 
@@ -177,6 +179,8 @@ METER_READINGS: Final = (
     "ups_projection_broken",
     "ups_uploads_refused_total",
     "ups_rules_waiting",
+    "ups_leader",
+    "ups_nodes",
 )
 """Metrics that are simply asked for when they are published."""
 
@@ -389,6 +393,7 @@ class Interfaces:
     health: Health
     sockets: WebSocketChannel
     rules_waiting: Callable[[], int]
+    nodes: Callable[[], int]
 
 
 def meters(interfaces: Interfaces, instruments: Instruments) -> Mapping[str, Callable[[], float]]:
@@ -403,6 +408,8 @@ def meters(interfaces: Interfaces, instruments: Instruments) -> Mapping[str, Cal
         "ups_web_sockets": lambda: sum(1 for _ in interfaces.sockets.connections()),
         "ups_uploads_refused_total": instruments.uploads_refused,
         "ups_rules_waiting": interfaces.rules_waiting,
+        "ups_leader": lambda: interfaces.health.role is not Role.STANDBY,
+        "ups_nodes": interfaces.nodes,
     }
 
 
