@@ -15,6 +15,7 @@ from orthanc_ups.dicomweb.request import WebRequest
 from orthanc_ups.dicomweb.response import WebResponse
 from orthanc_ups.dicomweb.rights import Rights
 from orthanc_ups.management.api import ManagementApi, Ports
+from orthanc_ups.management.nodes import Nodes
 from orthanc_ups.management.storage import Storage
 from orthanc_ups.management.templates import read_templates
 from orthanc_ups.rules.routes import RuleRoutes
@@ -64,7 +65,8 @@ class Desk:
             Origins(self.allowed_origins),
         )
         storage = Storage(InMemoryEntries(), self.clock.now)
-        self.api = ManagementApi(self.ports, (*storage.routes(), *RuleRoutes(None).routes()))
+        nodes = Nodes(lambda: {"epoch": 0, "lease": 0.0, "nodes": []})
+        self.api = ManagementApi(self.ports, (*nodes.routes(), *storage.routes(), *RuleRoutes(None).routes()))
 
     def answer(
         self,

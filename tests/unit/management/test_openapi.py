@@ -14,6 +14,7 @@ from orthanc_ups.dicomweb.origins import Origins
 from orthanc_ups.dicomweb.rights import Rights
 from orthanc_ups.management.api import ManagementApi, Ports
 from orthanc_ups.management.explorer_files import explorer_files
+from orthanc_ups.management.nodes import Nodes
 from orthanc_ups.management.openapi import description
 from orthanc_ups.management.performed_steps import PerformedStepRoutes
 from orthanc_ups.management.ports import ORDERS
@@ -55,7 +56,14 @@ def routes() -> tuple[Route, ...]:
     transfer = Transfer(cast("Any", None), cast("Any", None))
     storage = Storage(cast("Any", None), clock.now)
     steps = PerformedStepRoutes(None, cast("Any", None))
-    more = (*storage.routes(), *transfer.routes(), *RuleRoutes(None).routes(), *steps.routes())
+    nodes = Nodes(cast("Any", None))
+    more = (
+        *nodes.routes(),
+        *storage.routes(),
+        *transfer.routes(),
+        *RuleRoutes(None).routes(),
+        *steps.routes(),
+    )
     return ManagementApi(ports, more).routes
 
 
