@@ -13,7 +13,11 @@ from tests.support.containers import Container, Podman, why_not
 from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
-pytestmark = [pytest.mark.torture, pytest.mark.skipif(bool(why_not()), reason=why_not())]
+pytestmark = [
+    pytest.mark.torture,
+    pytest.mark.timeout(1800),  # an image is made of 300 MB of packages
+    pytest.mark.skipif(bool(why_not()), reason=why_not()),
+]
 
 VERSIONS = {"forky": "1.13.0", "trixie": "1.12.7"}
 PASSWORD = 'se"cret'
