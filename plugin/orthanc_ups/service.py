@@ -87,8 +87,8 @@ class UpsService:
         self._writer = Writer(entries, clock.sleep)
         self._worklist_entry = WorklistEntry(self._writer)
         self.notes = Notes(entries)
-        self._order = Order(1, self._release)
-        self._locks = CommandLocks()
+        self.order = Order(1, self._release)
+        self.locks = CommandLocks()
         self.workitems = WorkitemStore(projection, self._writer, self._rebuild_soon, self.changes.note)
         reports = InitialReports(self.workitems, self.subscriptions)
         self.delivery = Delivery(settings, channels, entries, reports, self.workitems, clock)
@@ -99,8 +99,8 @@ class UpsService:
             self.workitems,
             self.subscriptions,
             self._worklist_entry,
-            self._order,
-            self._locks,
+            self.order,
+            self.locks,
             self.delivery,
             self.titles,
             self.counters,
@@ -135,7 +135,7 @@ class UpsService:
     @property
     def in_flight(self) -> int:
         """Changes that are being written."""
-        return self._order.in_flight
+        return self.order.in_flight
 
     @property
     def store_is_silent(self) -> bool:
@@ -184,7 +184,7 @@ class UpsService:
 
     async def _resume(self, stored: Stored) -> None:
         await self.delivery.load(stored.delivery)
-        await self._worklist_entry.reserve(self._order.next, self.commits.next_creation)
+        await self._worklist_entry.reserve(self.order.next, self.commits.next_creation)
         waiting = self._recovery.stored_events(
             slowest_cursor(stored.delivery, self.subscriptions.all_known())
         )
@@ -193,7 +193,7 @@ class UpsService:
             waiting if self.projection.renewed else self._recovery.stored_events(self.projection.last_event())
         )
         self._recovery.log_events(unlogged)
-        self.delivery.resume(waiting, bursts(self.subscriptions.logs()), self._order.next - 1)
+        self.delivery.resume(waiting, bursts(self.subscriptions.logs()), self.order.next - 1)
 
     def _take_over(self, stored: Stored) -> None:
         for log, version in stored.logs:
@@ -208,7 +208,7 @@ class UpsService:
         self._begun_anew = not (stored.worklist_entry or stored.logs or self.projection.count())
         if not self._worklist_entry.find(stored.worklist_entry):
             self._worklist_entry.at_least(*numbers_in_use(self.projection, stored))
-        self._order.start_at(self._worklist_entry.sequences)
+        self.order.start_at(self._worklist_entry.sequences)
         self.commits.next_creation = max(self.commits.next_creation, self._worklist_entry.creations)
 
     # --- chores ---
@@ -237,7 +237,7 @@ class UpsService:
             await self.clock.sleep(every)
 
     async def _reserve_ahead(self) -> None:
-        await self._worklist_entry.reserve(self._order.next, self.commits.next_creation)
+        await self._worklist_entry.reserve(self.order.next, self.commits.next_creation)
 
     async def _look_after_everything(self) -> None:
         self.workitems.check_file()
@@ -271,9 +271,9 @@ class UpsService:
         return Event(sequence, report.type, GLOBAL_SUBSCRIPTION, report.information, receivers, now)
 
     def _announce(self, status: str) -> None:
-        ticket = self._order.take(1)
+        ticket = self.order.take(1)
         event = self._status_event(status, ticket.first, cold=self._begun_anew)
-        self._order.settle(ticket, (event,) if event.receivers else ())
+        self.order.settle(ticket, (event,) if event.receivers else ())
 
     # --- stop ---
 
@@ -289,7 +289,7 @@ class UpsService:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.worklist.close(last_commands)
-        farewell_event = self._status_event("GOING DOWN", self._order.next) if goes_down else None
+        farewell_event = self._status_event("GOING DOWN", self.order.next) if goes_down else None
         await self.delivery.going_down(farewell_event, farewell)
         self.projection.close()
         self.copy.close()

@@ -96,7 +96,7 @@ def test_ps3_3_c_12_1_1_2_latin_9_and_private_text_of_an_implicit_vr_peer(orthan
         + implicit("00111001", remark.encode("iso8859_15"))
     )
     with RawPeer(orthanc.ups_dicom_port) as peer:
-        peer._open(associate_rq("SCU", "ORTHANC", [tags.PUSH], syntax=IMPLICIT_SYNTAX.uid))
+        peer.negotiate(associate_rq("SCU", "ORTHANC", [tags.PUSH], syntax=IMPLICIT_SYNTAX.uid))
         answer = peer.ask(operation(CommandField.N_CREATE, uid), sent)
         assert answer.number(STATUS) == CREATED_MODIFIED
         assert answer.text(ERROR_COMMENT).startswith("(0011,1001)")

@@ -16,7 +16,7 @@ from websockets.exceptions import InvalidStatus
 
 from orthanc_ups.core.dataset import DataSet
 from tests.support.orthanc import RealOrthanc
-from tests.support.web_client import WebClient, new_uid
+from tests.support.web_client import WebClient, basic, new_uid
 from tests.support.workitems import minimal
 
 USERS = {"ris": "first", "ai": "second", "viewer": "third"}
@@ -87,7 +87,7 @@ def test_whom_orthancs_filter_refuses_is_refused_here(guarded: WebClient) -> Non
 
 def test_users_listen_only_to_their_own_ae_titles(guarded: WebClient) -> None:
     def opened(user: str | None, ae: str) -> int:
-        headers = {"Authorization": requests.auth._basic_auth_str(*credentials(user))} if user else {}
+        headers = {"Authorization": basic(*credentials(user))} if user else {}
         try:
             with guarded.socket(ae, additional_headers=headers):
                 return 101

@@ -10,7 +10,6 @@ from __future__ import annotations
 import http.client
 import json
 import re
-from base64 import b64encode
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote, unquote
@@ -24,7 +23,7 @@ from orthanc_ups.core import tags
 from orthanc_ups.management.permissions import RIGHTS, Right
 from tests.support.orthanc import RealOrthanc
 from tests.support.ports import free_port
-from tests.support.web_client import TIMEOUT, WebClient, new_uid, state
+from tests.support.web_client import TIMEOUT, WebClient, basic, new_uid, state
 from tests.support.workitems import minimal
 
 PASSWORDS = {"admin": "first", "ai": "second", "viewer": "third", "filtered": "fourth"}
@@ -68,9 +67,7 @@ def guarded(suite: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Re
 
 
 def headers_of(user: str | None) -> dict[str, str]:
-    return (
-        {"Authorization": f"Basic {b64encode(f'{user}:{PASSWORDS[user]}'.encode()).decode()}"} if user else {}
-    )
+    return {"Authorization": basic(user, PASSWORDS[user])} if user else {}
 
 
 class Caller:

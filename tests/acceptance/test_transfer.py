@@ -60,7 +60,6 @@ class House:
 def house(tmp_path: Path) -> Iterator[House]:
     with EventReceiver("PACS") as pacs:
         away = EventReceiver("AWAY", port=free_port())
-        away.port = int(away._arguments[3])
         made = House(tmp_path, pacs, away)
         yield made
         away.stop()

@@ -187,9 +187,9 @@ class Bench:
         self.log = TwinLog()
         self.settings = settings or Settings()
         self.channels = channels
-        self.delivery = self._made()
+        self.delivery = self.new_delivery()
 
-    def _made(self) -> Delivery:
+    def new_delivery(self) -> Delivery:
         return Delivery(self.settings, self.channels, self.entries, self.log, self.log, self.clock)
 
     @property
@@ -205,8 +205,8 @@ class Bench:
         """Crash, and start again with what is stored."""
         for worker in self.delivery.workers():
             await worker.stop()
-        await self.delivery._cursor_writer.close()
-        self.delivery = self._made()
+        await self.delivery.cursor_writer.close()
+        self.delivery = self.new_delivery()
         await self.delivery.load(await self.stored())
         self.delivery.resume(stored, bursts)
         await settle()

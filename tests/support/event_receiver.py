@@ -89,7 +89,7 @@ class EventReceiver:
         self._arguments += ["--tls", *tls] if tls else []
         self._lines: queue.Queue[dict[str, Any]] = queue.Queue()
         self._process: subprocess.Popen[str] | None = None
-        self.port = 0
+        self.port = port
         self.reports: list[Report] = []
         self._endings: list[str] = []
 

@@ -36,7 +36,7 @@ async def furnished(path: str = ":memory:") -> Desk:
     for number in range(1, 4):
         await desk.create(number)
     await desk.subscribe("C", 1)
-    desk.channel.refuses = {desk.service._order.next}
+    desk.channel.refuses = {desk.service.order.next}
     await desk.claim(2)
     desk.channel.down["C"] = "switched off"
     await desk.claim(1)

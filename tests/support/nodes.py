@@ -43,7 +43,7 @@ def nodes(
                 **(overrides or {}),
             }
             node = RealOrthanc(suite, configuration, folder=folder / name, environment=database.environment())
-            stack.callback(node._end)
+            stack.callback(node.end)
             made.append(node)
         yield made
 

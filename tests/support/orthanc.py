@@ -135,7 +135,7 @@ class RealOrthanc:
         try:
             wait_until(self._is_ready, lambda: f"Orthanc is up\n{self.log_tail()}", timeout, interval=0.05)
         except BaseException:
-            self._end()
+            self.end()
             raise
 
     def launch(self) -> None:
@@ -164,7 +164,7 @@ class RealOrthanc:
         try:
             return self._process.wait(timeout)
         except subprocess.TimeoutExpired:
-            self._end()
+            self.end()
             raise AssertionError(f"Orthanc did not end within {timeout:g} s\n{self.log_tail()}") from None
 
     def kill(self) -> None:
@@ -186,7 +186,8 @@ class RealOrthanc:
         """Whether the process is there, serving or not."""
         return self._process is not None and self._process.poll() is None
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Kill it if it runs, with whatever it started; its data stay."""
         if self._process is None:
             return
         # The group holds Orthanc, or docker/native.sh and its children if that had not got further.
@@ -277,7 +278,7 @@ class RealOrthanc:
 
     def discard(self) -> None:
         """Kill it if it runs and delete its temporary folder."""
-        self._end()
+        self.end()
         _made.discard(self)
         if self._temporary:
             shutil.rmtree(self.folder, ignore_errors=True)

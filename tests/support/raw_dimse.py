@@ -157,12 +157,13 @@ class RawPeer:
         self._assembler = _assembler([CONTEXT])
         if abstract:
             try:
-                self._open(request(calling, "ORTHANC", abstract, max_pdu))
+                self.negotiate(request(calling, "ORTHANC", abstract, max_pdu))
             except BaseException:
                 self.socket.close()
                 raise
 
-    def _open(self, association_request: bytes) -> None:
+    def negotiate(self, association_request: bytes) -> None:
+        """Ask for an association, which must be accepted."""
         self.send(association_request)
         kind, body = self.receive()
         assert kind is PduType.ASSOCIATE_AC, (kind, body)

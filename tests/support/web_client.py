@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from base64 import b64encode
 from typing import Any
 
 import requests
@@ -15,6 +16,11 @@ from orthanc_ups.core.dataset import DataSet
 from tests.support import workitems
 
 TIMEOUT = 10.0
+
+
+def basic(user: str, password: str) -> str:
+    """The value of ``Authorization`` (RFC 7617)."""
+    return f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"
 
 
 class WebClient:

@@ -13,8 +13,6 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import unquote
 
-import requests
-
 from orthanc_ups.core.ae_titles import AeTitles
 from orthanc_ups.core.events import Event
 from orthanc_ups.delivery.port import SystemClock
@@ -37,7 +35,7 @@ from orthanc_ups.service import UpsService
 from orthanc_ups.settings import Settings, Surroundings
 from orthanc_ups.store.memory import InMemoryEntries
 from tests.support.ports import free_port
-from tests.support.web_client import TIMEOUT, WebClient
+from tests.support.web_client import TIMEOUT, WebClient, basic
 
 DIMSE_AE = "SCOPE"
 """An AE title that the service knows by DIMSE."""
@@ -55,7 +53,7 @@ class LettingIn:
         seen = unquote(path.partition("?")[0]).encode()
         if self.passwords is None:
             return 200, seen
-        good = {requests.auth._basic_auth_str(*pair) for pair in self.passwords.items()}
+        good = {basic(*pair) for pair in self.passwords.items()}
         return (200, seen) if headers.get("authorization") in good else (401, b"")
 
 

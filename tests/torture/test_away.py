@@ -34,6 +34,8 @@ SETTINGS = {
 }
 A_TENTH = 0.9
 TURNS, ATTEMPTS = 3, 3
+MEASURED = 10_000
+"""Rates are compared from so many events on: it takes a minute, and a machine that does nothing else."""
 
 
 def told(record: Path) -> int:
@@ -83,7 +85,7 @@ def slowed_by_a_dead_one(orthanc: RealOrthanc, record: Path) -> float:
     )
 
 
-def away_and_back(orthanc: RealOrthanc, tmp_path: Path, port: int) -> float:
+def away_and_back(orthanc: RealOrthanc, tmp_path: Path, port: int, *, measured: bool) -> float:
     """AWAY and PHONE come back: the rate of the others while both catch up as part of that while they hang.
 
     Many writers rest between their changes, as performers do: what the others get does not depend on the speed of
@@ -96,7 +98,7 @@ def away_and_back(orthanc: RealOrthanc, tmp_path: Path, port: int) -> float:
         with Subscribers(missed, (f"AWAY:{port}",), ("PHONE",)) as back:
             back.open_sockets(orthanc)
             back.pause()
-            ratio = compared(record, back.go_on, back.pause, 2.0)
+            ratio = compared(record, back.go_on, back.pause, 2.0) if measured else 1.0
             back.go_on()
             resting.end()
             verdict = wait_until_told(journal, missed, ("AWAY", "PHONE"), timeout=300)
@@ -106,8 +108,15 @@ def away_and_back(orthanc: RealOrthanc, tmp_path: Path, port: int) -> float:
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("count", [10_000, pytest.param(100_000, marks=pytest.mark.torture)])
-def test_who_is_away_for_ten_thousand_events_slows_nobody_and_gets_all_in_order(
+@pytest.mark.parametrize(
+    "count",
+    [
+        1_000,
+        pytest.param(10_000, marks=pytest.mark.torture),
+        pytest.param(100_000, marks=pytest.mark.torture),
+    ],
+)
+def test_who_is_away_for_many_events_slows_nobody_and_gets_all_in_order(
     suite: str, store: str, tmp_path: Path, count: int
 ) -> None:
     journal, record, missed = (tmp_path / name for name in ("journal", "record", "missed"))
@@ -123,11 +132,11 @@ def test_who_is_away_for_ten_thousand_events_slows_nobody_and_gets_all_in_order(
         there.open_sockets(orthanc)
         with Writers(orthanc, journal) as writers:
             wait_until(lambda: told(record) > 100, "the writers write", 30)
-            dead = slowed_by_a_dead_one(orthanc, record)
+            dead = slowed_by_a_dead_one(orthanc, record) if count >= MEASURED else 1.0
             wait_until(lambda: made(journal) >= count, "the events are made", 600, interval=0.2)
             writers.end()
         assert wait_until_told(journal, record, ("WARD",)).is_good
-        catching_up = away_and_back(orthanc, tmp_path, port)
+        catching_up = away_and_back(orthanc, tmp_path, port, measured=count >= MEASURED)
         assert wait_until_told(journal, record, ("WARD",)).is_good
         there.end()
     print(f"\n{suite}, {store}: away {dead:.2f}, catching up {catching_up:.2f} of the others' rate")

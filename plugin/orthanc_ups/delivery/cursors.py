@@ -33,7 +33,7 @@ class CursorWriter:
 
     def __init__(self, clock: Clock, store: Callable[[Subscriber], Awaitable[None]]) -> None:
         self._clock = clock
-        self._store = store
+        self.store = store
         self._moved: dict[str, Subscriber] = {}
         self._task: asyncio.Task[None] | None = None
         self._failing = False
@@ -67,7 +67,7 @@ class CursorWriter:
 
     async def _write(self, subscriber: Subscriber) -> bool:
         try:
-            await self._store(subscriber)
+            await self.store(subscriber)
         except asyncio.CancelledError:
             self._moved.setdefault(subscriber.receiving_ae, subscriber)  # for the flush of an orderly stop
             raise

@@ -124,7 +124,7 @@ class Delivery:
         self._channels = _with_websocket(channels)
         self._entries = entries
         self._replay = Replay(log, source)
-        self._cursor_writer = CursorWriter(clock, self._store)
+        self.cursor_writer = CursorWriter(clock, self._store)
         self._subscribers: dict[str, Subscriber] = {}
         self._bursts: dict[str, list[Burst]] = {}
         self._busy: dict[str, Subscriber] = {}
@@ -195,7 +195,7 @@ class Delivery:
         if subscriber is None:
             entry = StoredEntry(self._entries, f"{PREFIX}{receiving_ae}")
             subscriber = Subscriber(
-                receiving_ae, self._channels, self._state, entry, self._cursor_writer.touch
+                receiving_ae, self._channels, self._state, entry, self.cursor_writer.touch
             )
             self._subscribers[receiving_ae] = subscriber
         return subscriber
@@ -416,7 +416,7 @@ class Delivery:
 
     async def flush(self) -> None:
         """Store cursors and counts that moved."""
-        await self._cursor_writer.flush()
+        await self.cursor_writer.flush()
 
     def workers(self, receiving_ae: str | None = None) -> Iterator[Worker]:
         """The workers of one AE, or all."""
@@ -437,14 +437,14 @@ class Delivery:
         """
         self._hand_out_all()
         self._closed = True
-        await self._cursor_writer.close()
+        await self.cursor_writer.close()
         for receiving_ae in event.receivers if event else ():
             self.route(receiving_ae)
         workers = list(self.workers())
         if event is not None:
             await announce_going_down(event, workers, self._state.clock, deadline, self._high_water)
         await asyncio.gather(*(worker.stop() for worker in workers))
-        await self._cursor_writer.flush()
+        await self.cursor_writer.flush()
         closing = (channel.close() for channel in self._channels)
         for result in await asyncio.gather(*closing, return_exceptions=True):
             if isinstance(result, Exception):

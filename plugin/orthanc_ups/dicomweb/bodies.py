@@ -25,8 +25,8 @@ from .media_types import DICOM_JSON, DICOM_XML, MULTIPART_XML, PLAIN_JSON, Media
 from .response import HttpProblem
 
 _LARGE: Final = 32 * 1024  # bytes; beyond, a thread parses, so that the loop serves others meanwhile
-_THREADS: Final = 2  # at once, which bounds the memory that parsing takes
-_PATIENCE: Final = 15.0  # seconds
+THREADS: Final = 2  # at once, which bounds the memory that parsing takes
+PATIENCE: Final = 15.0  # seconds
 _TAKEN: Final = f"{DICOM_JSON}, {MULTIPART_XML} or {DICOM_XML}"
 _GZIP: Final = 31
 _TOGETHER: Final = 16
@@ -102,7 +102,7 @@ class BodyReader:
     def __init__(self, maximum_size: int, maximum_nesting: int) -> None:
         self._size = maximum_size
         self._nesting = maximum_nesting
-        self._threads = asyncio.Semaphore(_THREADS)
+        self._threads = asyncio.Semaphore(THREADS)
         self._interned = Interned()
 
     async def data_set(
@@ -134,7 +134,7 @@ class BodyReader:
 
     async def _turn(self) -> None:
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(PATIENCE):
                 await self._threads.acquire()
         except TimeoutError:
             raise HttpProblem(503, "too many large bodies are being read", (("Retry-After", "5"),)) from None

@@ -29,7 +29,7 @@ _log = logging.getLogger("orthanc_ups.dimse")
 _MAX_REQUEST: Final = 256 * 1024  # bytes; 128 presentation contexts with 40 transfer syntaxes have 160,000
 _LARGEST_DATA_SETS: Final = 8  # data sets of the greatest size that may arrive at the same time
 MORE_CONNECTIONS: Final = 512  # beyond associations: before their request, or being rejected
-_CROWDED_HANDSHAKE: Final = 1.0  # seconds for a handshake above the maximum of associations
+CROWDED_HANDSHAKE: Final = 1.0  # seconds for a handshake above the maximum of associations
 _UNDECIDED: Final = Rejection(2, 3, 1, "Orthanc does not say in time whether it knows the AE")
 _FULL: Final = Rejection(2, 3, 2, "too many associations")
 
@@ -164,7 +164,7 @@ class DimseServer:
         """The A-ASSOCIATE-RQ. Above the maximum of associations, peers get less time to send it."""
         patience = self._settings.association_handshake_timeout
         is_crowded = len(self._tasks) > self._settings.maximum_associations
-        async with asyncio.timeout(min(patience, _CROWDED_HANDSHAKE) if is_crowded else patience):
+        async with asyncio.timeout(min(patience, CROWDED_HANDSHAKE) if is_crowded else patience):
             kind, length = await wire.header()
             if kind is not PduType.ASSOCIATE_RQ:
                 raise ProtocolError(f"{kind.name} before an association")

@@ -26,7 +26,7 @@ from ..orthanc.sdk import Orthanc
 
 _log = logging.getLogger("orthanc_ups.monitoring.audit")
 SOURCE: Final = "orthanc-ups"
-_MOST_WAITING: Final = 10_000
+MOST_WAITING: Final = 10_000
 _WORDS: Final = re.compile("(?<!^)(?=[A-Z])")
 
 
@@ -90,7 +90,7 @@ class AuditLog:
         self._emit = emit
         self._soon = soon
         self._gathered: list[AuditRecord] = []
-        self._waiting: queue.Queue[AuditRecord | None] = queue.Queue(_MOST_WAITING)
+        self._waiting: queue.Queue[AuditRecord | None] = queue.Queue(MOST_WAITING)
         self._thread = threading.Thread(target=self._run, name="ups-audit", daemon=True)
         self._is_full = False
         self._is_failing = False

@@ -12,7 +12,7 @@ from ..store.port import StoreUnavailable
 
 _log = logging.getLogger("orthanc_ups")
 _EVERY: Final = 5.0  # seconds
-_PATIENCE: Final = 5.0  # seconds
+PATIENCE: Final = 5.0  # seconds
 
 
 class StoreUser(Protocol):
@@ -44,13 +44,13 @@ class StoreWatch:
         """Look now."""
         before = self.trouble
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(PATIENCE):
                 await self._read()
                 self._unread = ""
                 if self._service.store_trouble:
                     await self._service.prove_store()
         except TimeoutError:
-            self._unread = f"Orthanc's database does not answer within {_PATIENCE:g} s"
+            self._unread = f"Orthanc's database does not answer within {PATIENCE:g} s"
         except StoreUnavailable as error:
             self._unread = self._unread if self._service.store_trouble else str(error)
         if self.trouble and not before:

@@ -36,7 +36,7 @@ _SHORT_VRS: Final = frozenset({b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", 
 _HEAD: Final = 65_536  # bytes looked at of a deflated data set at first
 _MOST_ELEMENTS: Final = 1_000  # in front of Patient ID of an ordinary file
 _CHUNK: Final = 1 << 20
-_MOST_INFLATED: Final = 1 << 30  # bytes; a larger data set is not one that anybody sends deflated
+MOST_INFLATED: Final = 1 << 30  # bytes; a larger data set is not one that anybody sends deflated
 _LONGEST_VALUE: Final = 256
 _LONGEST_HEADER: Final = 16  # bytes: tag, VR and length, of which padding may have been taken away
 _OVERLAP: Final = 4_096  # bytes
@@ -221,7 +221,7 @@ def _inflated(file: bytes, position: int) -> Iterator[bytes]:
             except zlib.error:
                 return  # nobody reads on from here
             total += len(data)
-            if total > _MOST_INFLATED:
+            if total > MOST_INFLATED:
                 raise _Odd
             yield tail + data
             tail, rest = (tail + data)[-_OVERLAP:], packed.unconsumed_tail

@@ -22,8 +22,8 @@ from .logs import Seldom
 _log = logging.getLogger("orthanc_ups")
 _BACKLOG: Final = 1024  # connections that wait in the kernel
 _AT_ONCE: Final = 64  # of them that are accepted before others have their turn
-_ACCEPT_AGAIN: Final = 0.5  # seconds
-_LOOK_EVERY: Final = 2.0  # seconds
+ACCEPT_AGAIN: Final = 0.5  # seconds
+LOOK_EVERY: Final = 2.0  # seconds
 _LOST: Final = (errno.EBADF, errno.EINVAL, errno.ENOTSOCK)
 
 
@@ -116,7 +116,7 @@ class TcpListener:
     async def _watch(self) -> None:
         """Open the port again whenever it has been closed by anything but ``close``."""
         while True:
-            await asyncio.sleep(_LOOK_EVERY)
+            await asyncio.sleep(LOOK_EVERY)
             if self.is_open:
                 continue
             try:
@@ -145,7 +145,7 @@ class TcpListener:
         loop.remove_reader(listening)
         if error.errno not in _LOST:
             self._seldom.warning("%s cannot accept connections now, trying again: %s", self._name, error)
-            loop.call_later(_ACCEPT_AGAIN, self._resume, listening)
+            loop.call_later(ACCEPT_AGAIN, self._resume, listening)
 
     def _resume(self, listening: socket.socket) -> None:
         if listening in self._sockets and listening.fileno() >= 0:

@@ -106,7 +106,7 @@ class ProjectionFile:
             connection.execute(f"PRAGMA wal_autocheckpoint = {_PAGES_BEFORE_CHECKPOINT}")
             if fault:
                 self._make(connection)
-            self._mark(connection, _boot_id())
+            self._mark(connection, boot_id())
         return connection, fault
 
     def _fault(self) -> str | None:
@@ -118,7 +118,7 @@ class ProjectionFile:
             return str(error)
         if meta.get("fingerprint") != self._fingerprint:
             return "it was made by another version or for another time zone"
-        if meta.get("used_since_boot") not in (_CLEAN, _boot_id() or None):
+        if meta.get("used_since_boot") not in (_CLEAN, boot_id() or None):
             return "the machine went down while it was in use"
         return None
 
@@ -228,7 +228,8 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _boot_id() -> str:
+def boot_id() -> str:
+    """Identifies this boot of the machine (proc(5)); "" where that is unknown."""
     try:
         return _BOOT_ID.read_text("ascii").strip()
     except OSError:

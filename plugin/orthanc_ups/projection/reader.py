@@ -290,7 +290,7 @@ def _event(sequence: int, kind: int, uid: str, information: bytes, receivers: st
 # --- worker threads ---
 
 _THREADS: Final = 2
-_WAITING: Final = 500
+WAITING_SEARCHES: Final = 500
 _REMEMBERED: Final = 16
 _Key: TypeAlias = tuple[str, str, tuple[str, ...], tuple[Column | Ids, ...]]
 
@@ -403,7 +403,7 @@ class Searches:
 
     async def run(self, work: Callable[[Reader], _T]) -> _T:
         """Let a thread do some reading. Raises ProjectionBroken, or UpsError if too many wait already."""
-        if self._waiting >= _WAITING:
+        if self._waiting >= WAITING_SEARCHES:
             raise UpsError(OUT_OF_RESOURCES, "too many searches at once; try again in a moment")
         self._waiting += 1
         try:

@@ -24,8 +24,8 @@ from .facts import CodeRow, KeyRow, Lasting, Volatile, WorkitemFacts, facts_of, 
 from .file import digest_of, packed, unpacked
 from .schema import drop_indexes, make_indexes
 
-_WORKITEMS_PER_COMMIT: Final = 20_000
-_ROWS_STAGED: Final = 100_000
+WORKITEMS_PER_COMMIT: Final = 20_000
+ROWS_STAGED: Final = 100_000
 _Row: TypeAlias = Sequence[Any]
 
 
@@ -279,7 +279,7 @@ class ProjectionWriter:
                 self._rows(f"DELETE FROM {table} WHERE id IN (SELECT value FROM json_each(?))", into.gone)  # noqa: S608
         self._staged_codes += into.codes
         self._staged_keys += into.keys
-        if self._seen is None or len(self._staged_keys) > _ROWS_STAGED:
+        if self._seen is None or len(self._staged_keys) > ROWS_STAGED:
             self._write_staged()
 
     def _write_staged(self) -> None:
@@ -405,7 +405,7 @@ class ProjectionWriter:
 
     def _commit_now_and_then(self, changes: int) -> None:
         self._uncommitted += changes
-        if self._uncommitted >= _WORKITEMS_PER_COMMIT:
+        if self._uncommitted >= WORKITEMS_PER_COMMIT:
             self._uncommitted = 0
             self._execute("COMMIT")
             self._execute("BEGIN IMMEDIATE")

@@ -25,8 +25,8 @@ from .worklist import Worklist
 _log = logging.getLogger("orthanc_ups.worklist")
 RETENTION: Final = "retention"
 _BEGINNING: Final = (0.0, 0)
-_PAGE: Final = 100
-_PAGES: Final = 50
+PAGE: Final = 100
+PAGES: Final = 50
 _EXPIRED: Final = "The expiration date-time of the scheduled procedure step has passed"
 
 
@@ -102,12 +102,12 @@ class Retention:
 
         So those that stay do not hide those behind them, however many there are.
         """
-        for _ in range(_PAGES):
-            page = self._workitems.ended((position.ended, position.created), before, _PAGE)
+        for _ in range(PAGES):
+            page = self._workitems.ended((position.ended, position.created), before, PAGE)
             for workitem in page:
                 position.ended, position.created = workitem.ended or 0.0, workitem.created
                 yield workitem
-            if len(page) < _PAGE:
+            if len(page) < PAGE:
                 position.ended, position.created = _BEGINNING
                 return
             await asyncio.sleep(0)

@@ -219,8 +219,8 @@ def test_a_cursor_beyond_every_sequence_in_use_is_set_back() -> None:
         document = orjson.loads(entry.document)
         document["channels"]["dimse"]["cursor"] = 10**15
         await bench.entries.replace(entry.key, orjson.dumps(document), entry.version)
-        await bench.delivery._cursor_writer.close()
-        bench.delivery = bench._made()
+        await bench.delivery.cursor_writer.close()
+        bench.delivery = bench.new_delivery()
         await bench.delivery.load(await bench.stored())
         bench.delivery.resume([event(1, "A")], [], last=1)
         await bench.offer(event(2, "A"))
@@ -233,19 +233,19 @@ def test_a_cursor_beyond_every_sequence_in_use_is_set_back() -> None:
 def test_a_cursor_that_is_being_written_as_the_stop_comes_is_written_by_the_stop() -> None:
     async def scenario() -> None:
         bench = Bench(dimse("A"))
-        store, reached = bench.delivery._cursor_writer._store, asyncio.Event()
+        store, reached = bench.delivery.cursor_writer.store, asyncio.Event()
 
         async def never(subscriber: Subscriber) -> None:
             reached.set()
             await asyncio.Event().wait()
 
-        bench.delivery._cursor_writer._store = never
+        bench.delivery.cursor_writer.store = never
         await bench.offer(event(1, "A"))
         await bench.clock.advance(1.0)
         await asyncio.wait_for(reached.wait(), 5)
-        await bench.delivery._cursor_writer.close()
-        bench.delivery._cursor_writer._store = store
-        await bench.delivery._cursor_writer.flush()
+        await bench.delivery.cursor_writer.close()
+        bench.delivery.cursor_writer.store = store
+        await bench.delivery.cursor_writer.flush()
         (entry,) = await bench.stored()
         assert orjson.loads(entry.document)["channels"]["dimse"]["cursor"] == 1
 
@@ -342,14 +342,14 @@ def test_every_entry_can_be_written_back_if_it_is_deleted_under_us() -> None:
 def test_cursors_are_written_seconds_after_an_outage_however_long_a_write_hung_in_it() -> None:
     async def scenario() -> None:
         bench = Bench(dimse("A", "B"))
-        store = bench.delivery._cursor_writer._store
+        store = bench.delivery.cursor_writer.store
 
         async def hung(subscriber: Subscriber) -> None:
             await bench.clock.sleep(120.0)
-            bench.delivery._cursor_writer._store = store
+            bench.delivery.cursor_writer.store = store
             await store(subscriber)
 
-        bench.delivery._cursor_writer._store = hung
+        bench.delivery.cursor_writer.store = hung
         await bench.offer(event(1, "A", "B"))
         await bench.clock.advance(121.0)
         await bench.clock.advance(4.0)

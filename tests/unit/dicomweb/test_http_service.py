@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-import requests
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from orthanc_ups.codecs import dicom_json
 from orthanc_ups.core.commands import Purge, Requester
 from orthanc_ups.settings import Settings, Surroundings
 from tests.support.waiting import wait_until
-from tests.support.web_client import TIMEOUT, next_event, state
+from tests.support.web_client import TIMEOUT, basic, next_event, state
 from tests.support.web_service import DIMSE_AE, LettingIn, WebService
 from tests.support.workitems import minimal
 
@@ -276,7 +275,7 @@ def test_users_act_as_their_own_ae_titles(guarded: WebService) -> None:
 
 def test_sockets_only_bring_events_of_ones_own(guarded: WebService) -> None:
     def status(user: str, ae: str) -> int:
-        headers = {"Authorization": requests.auth._basic_auth_str(*credentials(user))}
+        headers = {"Authorization": basic(*credentials(user))}
         try:
             with guarded.socket(ae, additional_headers=headers):
                 return 101

@@ -165,11 +165,11 @@ def _is_full(connection: socket.socket, request: bytes) -> bool:
 
 
 def test_large_bodies_do_not_queue_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web_body, "_PATIENCE", 0.01)
+    monkeypatch.setattr(web_body, "PATIENCE", 0.01)
 
     async def work() -> None:
         bodies = BodyReader(1 << 20, 32)
-        for _ in range(web_body._THREADS):
+        for _ in range(web_body.THREADS):
             await bodies._threads.acquire()
         with pytest.raises(HttpProblem) as refused:
             await bodies.data_set({"content-type": "application/dicom+json"}, b" " * (1 << 16))

@@ -171,7 +171,7 @@ def test_a_thousand_associations_at_once_are_answered_and_bounded(
     many_files: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However long the thousand take to ask on a busy machine."""
-    monkeypatch.setattr(dimse_scp, "_CROWDED_HANDSHAKE", 60.0)
+    monkeypatch.setattr(dimse_scp, "CROWDED_HANDSHAKE", 60.0)
     with DimseRig(Settings(maximum_associations=20, association_handshake_timeout=60.0)) as rig:
         answers = asyncio.run(_crowd(rig.port, 1000))
         assert answers.count(PduType.ASSOCIATE_AC) == 20

@@ -111,7 +111,7 @@ def test_the_thread_is_woken_once_for_all_that_happens_in_a_moment() -> None:
 def test_a_slow_orthanc_holds_nobody_up_and_is_reported_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(audit, "_MOST_WAITING", 3)
+    monkeypatch.setattr(audit, "MOST_WAITING", 3)
     release, taken = threading.Event(), threading.Event()
 
     def emit(record: AuditRecord) -> None:

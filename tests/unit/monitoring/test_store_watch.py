@@ -77,7 +77,7 @@ def test_after_a_write_that_failed_writing_is_tried_until_it_works(store: Store,
 def test_a_database_that_hangs_is_noticed(
     store: Store, watch: StoreWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_watch, "_PATIENCE", 0.001)
+    monkeypatch.setattr(store_watch, "PATIENCE", 0.001)
     monkeypatch.setattr(watch, "_read", asyncio.Event().wait)
     asyncio.run(watch.look())
     assert "does not answer" in watch.trouble

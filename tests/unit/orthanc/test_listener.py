@@ -119,7 +119,7 @@ def test_an_accept_that_fails_is_tried_again_and_said_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """accept(2): EMFILE, the process has no free file descriptor."""
-    monkeypatch.setattr(listening, "_ACCEPT_AGAIN", 0.0)
+    monkeypatch.setattr(listening, "ACCEPT_AGAIN", 0.0)
     failures = iter([OSError(errno.EMFILE, "Too many open files")] * 50)
     accept = socket.socket.accept
 
@@ -144,7 +144,7 @@ def test_an_accept_that_fails_is_tried_again_and_said_once(
 def test_a_port_that_is_lost_is_opened_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(listening, "_LOOK_EVERY", 0.01)
+    monkeypatch.setattr(listening, "LOOK_EVERY", 0.01)
 
     async def work(listener: TcpListener) -> None:
         port = listener.port

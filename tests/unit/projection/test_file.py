@@ -78,8 +78,8 @@ def test_entries_that_are_no_workitems_are_given_back(projection: Projection) ->
 
 
 def test_a_large_rebuilding_of_an_empty_projection(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(projection_writer, "_WORKITEMS_PER_COMMIT", 300)
-    monkeypatch.setattr(projection_writer, "_ROWS_STAGED", 2_000)
+    monkeypatch.setattr(projection_writer, "WORKITEMS_PER_COMMIT", 300)
+    monkeypatch.setattr(projection_writer, "ROWS_STAGED", 2_000)
     opened = Projection.open(path)
     with opened.rebuilding() as rebuild:
         for first in range(1, 1_001, 500):
@@ -147,14 +147,14 @@ def test_another_version_or_zone_is_made_anew(path: Path) -> None:
 def test_a_file_in_use_survives_us_but_not_the_machine(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, boot: str, expected: list[int]
 ) -> None:
-    monkeypatch.setattr(projection_file, "_boot_id", lambda: "this boot")
+    monkeypatch.setattr(projection_file, "boot_id", lambda: "this boot")
     running = Projection.open(path)
     put(running, made(1))
     running.flush()
     left = tmp_path / "left.sqlite"
     for ending in ("", "-wal"):
         Path(f"{left}{ending}").write_bytes(Path(f"{path}{ending}").read_bytes())
-    monkeypatch.setattr(projection_file, "_boot_id", lambda: boot)
+    monkeypatch.setattr(projection_file, "boot_id", lambda: boot)
     opened = Projection.open(left)
     assert found(opened) == expected
     assert opened.renewed == (None if expected else "the machine went down while it was in use")

@@ -199,7 +199,7 @@ def test_a_workitem_that_moves_ahead_during_a_stream_is_told_once(projection: Pr
 def test_too_many_waiting_searches_are_refused(
     projection: Projection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(projection_reader, "_WAITING", 3)
+    monkeypatch.setattr(projection_reader, "WAITING_SEARCHES", 3)
     put(projection, made(1))
 
     async def many() -> list[object]:

@@ -34,15 +34,15 @@ async def test_an_abandoned_import_is_let_go_once_the_store_answers_again() -> N
     source, target = await busy_desk(), await empty_desk()
     lines = await exported(source)
     await imported(target, lines[:-1])
-    target.service._locks.patience = 0.01
+    target.service.locks.patience = 0.01
     key = f"workitem/{uid(1)}"
     target.entries.before[key] = asyncio.Event()
     update = Update(SCHEDULER, uid(1), progress("80"), TRANSACTION)
     slow = asyncio.ensure_future(target.service.worklist.execute(update))
-    await target.until(lambda: target.service._locks._inside == 1)
+    await target.until(lambda: target.service.locks._inside == 1)
     await target.pass_by(2 * PATIENCE + 1)
     await target.until(lambda: target.service.intake.account.state == "abandoned")
-    await target.until(lambda: not target.service._locks._alone.locked())
+    await target.until(lambda: not target.service.locks._alone.locked())
     assert not target.told("AI") and target.service.delivery.held_from("AI") is not None
     target.entries.before.pop(key).set()
     await slow

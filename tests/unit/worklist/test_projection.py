@@ -56,7 +56,7 @@ async def test_a_projection_that_fails_on_a_read_is_rebuilt_and_commands_are_ref
 @on_loop
 async def test_while_the_projection_is_rebuilt_commands_are_refused_at_once() -> None:
     desk = await furnished()
-    desk.service._locks.patience = 1_000
+    desk.service.locks.patience = 1_000
     break_projection(desk)
     desk.entries.unavailable = True
     await desk.refused_now(RequestCancel(SCHEDULER, uid(1)))

@@ -145,7 +145,7 @@ async def test_numbers_are_reserved_before_they_are_used(monkeypatch: pytest.Mon
 
     async def check() -> None:
         reserved = orjson.loads(desk.entries.documents()["worklist"])
-        assert desk.service._order.next <= reserved["sequences"]
+        assert desk.service.order.next <= reserved["sequences"]
         assert desk.service.commits.next_creation <= reserved["creations"]
 
     await desk.subscribe("A", lock=True)

@@ -148,8 +148,8 @@ async def test_final_workitems_are_purged_after_their_time_and_forgotten_after_t
 async def test_a_locked_workitem_outlives_its_time_and_hides_none_behind_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(retention, "_PAGE", 2)
-    monkeypatch.setattr(retention, "_PAGES", 1)
+    monkeypatch.setattr(retention, "PAGE", 2)
+    monkeypatch.setattr(retention, "PAGES", 1)
     desk = await Desk("A", settings=Settings(retain_final=HOUR)).start()
     for number in range(1, 8):
         await desk.create(number)

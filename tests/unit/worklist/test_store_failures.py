@@ -234,7 +234,7 @@ async def test_a_caller_is_told_if_the_outcome_is_not_known_for_long() -> None:
 @on_loop
 async def test_who_waits_too_long_behind_a_slow_write_is_refused_with_nothing_changed() -> None:
     desk = await prepared()
-    desk.service._locks.patience = 0.01
+    desk.service.locks.patience = 0.01
     key = f"workitem/{uid(1)}"
     desk.entries.after[key] = asyncio.Event()
     slow = asyncio.ensure_future(desk.service.worklist.execute(COMMANDS["claim"][0]))
