@@ -648,7 +648,7 @@ class Site:
             service.worklist, service.workitems, self._stations, service.identity, archive_ae, self._zone
         )
         performed_steps = PerformedStepService(
-            steps, performances, self._settings, lambda: datetime.now(self._zone)
+            steps, performances, self._settings, lambda: datetime.now(self._zone), service.counters
         )
         self._worklist.keep(performed_steps.run)
         return performed_steps
@@ -656,7 +656,11 @@ class Site:
     async def _open_worklists(self, service: UpsService, requests: WorklistRequests) -> None:
         """Answer worklist queries, and test whether Orthanc asks us at all."""
         worklist = ModalityWorklists(
-            self._settings.modality_worklist, service.workitems, self._stations, self._zone
+            self._settings.modality_worklist,
+            service.workitems,
+            self._stations,
+            self._zone,
+            service.counters,
         )
         requests.find = worklist.find
         self._worklist.add(self._close_worklists)

@@ -29,6 +29,7 @@ from ..dimse.exchange import Exchange, shortened
 from ..dimse.message import ATTRIBUTE_LIST, CommandField
 from ..dimse.services import FurtherService
 from ..settings import Settings
+from ..worklist.state import Counters
 from .performances import VIA, Performances
 from .performed_step_store import PerformedSteps
 from .performed_steps import (
@@ -69,12 +70,14 @@ class PerformedStepService:
         performances: Performances,
         settings: Settings,
         now: Callable[[], datetime],
+        counters: Counters | None = None,
     ) -> None:
         """``now`` is the present moment in the local zone."""
         self.steps = steps
         self._performances = performances
         self._settings = settings
         self._now = now
+        self._counters = counters or Counters()
         self._alone = asyncio.Lock()
         self._unsettled: set[str] = set()
 
@@ -154,6 +157,10 @@ class PerformedStepService:
         history = (*step.history, entry)[-self._settings.history_length :]
         stored = await self.steps.write(replace(step, history=history))
         _log.info("%s: performed procedure step %s %s", entry.who, step.uid, what)
+        if not step.revision:
+            self._counters.add("mpps_created")
+        if step.status.is_final:
+            self._counters.add(f"mpps_{step.status.value.lower()}")
         await self._settle(stored)
 
     async def _settle(self, step: PerformedStep) -> None:

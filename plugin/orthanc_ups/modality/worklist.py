@@ -16,6 +16,7 @@ from ..core.matching import Query
 from ..core.states import State
 from ..core.workitem import Workitem
 from ..settings import ModalityWorklist
+from ..worklist.state import Counters
 from ..worklist.workitem_store import WorkitemStore
 from .scheduled_steps import answers_of
 from .stations import Stations
@@ -41,13 +42,19 @@ class ModalityWorklists:
     """Looks up scheduled steps. Lives on the loop."""
 
     def __init__(
-        self, settings: ModalityWorklist, workitems: WorkitemStore, stations: Stations, local: Zone
+        self,
+        settings: ModalityWorklist,
+        workitems: WorkitemStore,
+        stations: Stations,
+        local: Zone,
+        counters: Counters | None = None,
     ) -> None:
         """``local`` is the zone of dates and times without offset."""
         self._settings = settings
         self._workitems = workitems
         self._stations = stations
         self._local = local
+        self._counters = counters or Counters()
 
     async def find(self, identifier: DataSet) -> WorklistAnswers:
         """The answers to a query.
@@ -56,7 +63,12 @@ class ModalityWorklists:
             UnusableKey: a key has a value that is none for its attribute.
             UpsError: the worklist cannot be read now.
         """
-        query = WorklistQuery(identifier, self._stations, self._local)
+        self._counters.add("worklist_queries")
+        result = await self._found(WorklistQuery(identifier, self._stations, self._local))
+        self._counters.add("worklist_answers", len(result.answers))
+        return result
+
+    async def _found(self, query: WorklistQuery) -> WorklistAnswers:
         answers: list[DataSet] = []
         seen: set[str] = set()
         most = self._settings.maximum_answers
