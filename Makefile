@@ -82,6 +82,7 @@ distclean: clean ## remove the downloaded Orthanc too
 
 # The pip is the one fetched along with Orthanc: a fresh host may have none.
 $(READY): requirements.txt requirements-dev.txt
+	@echo "Downloading pip and the Python packages of requirements-dev.txt into $(VENV), once"
 	python3 -m venv --without-pip $(VENV)
 	docker/native.sh pip --suite $(firstword $(SUITES)) $(PYTHON) install --quiet --root-user-action ignore \
 		--only-binary=:all: --requirement requirements-dev.txt

@@ -22,9 +22,14 @@ NATIVE = Path(__file__).resolve().parents[1] / "docker" / "native.sh"
 
 
 def main() -> int:
-    """Run until Orthanc ends; returns its exit code (0 after SIGINT or SIGTERM)."""
+    """Run until Orthanc ends; returns its exit code (0 after SIGINT or SIGTERM), 1 if a port is taken."""
     arguments = _parser().parse_args()
     configuration = json.loads(arguments.configuration.read_text())
+    taken = [port for port in _ports(configuration) if _accepts(port)]
+    if taken:
+        listed = ", ".join(map(str, taken))
+        print(f"another program listens on port {listed}: stop it, or change orthanc.json", file=sys.stderr)
+        return 1
     run = [NATIVE, "run", "--suite", arguments.suite, arguments.configuration]
     # Out of the terminal's reach, as a second SIGINT would kill Orthanc while it stops.
     process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "--", *run], start_new_session=True)
@@ -62,6 +67,13 @@ def _http_ports(configuration: dict[str, Any]) -> list[int]:
     ups = configuration.get("Ups", {})
     own = [ups.get("HttpPort", 8043)] if ups.get("Enable") else []
     return [configuration.get("HttpPort", 8042), *own]
+
+
+def _ports(configuration: dict[str, Any]) -> list[int]:
+    """Every port that this Orthanc is going to listen on."""
+    ups = configuration.get("Ups", {})
+    own = [ups.get("DicomPort", 4243)] if ups.get("Enable") else []
+    return [configuration.get("DicomPort", 4242), *own, *_http_ports(configuration)]
 
 
 def _accepts(port: int) -> bool:

@@ -37,16 +37,20 @@ class Server:
     """The management API of an Orthanc; the user and password may stand in its URL."""
 
     def __init__(self, url: str, pause: Callable[[float], None] = time.sleep) -> None:
-        parts = urlsplit(url)
+        parts = urlsplit(url if "://" in url else f"http://{url}")
         place = parts.netloc.rpartition("@")[2]
         self._api = f"{parts.scheme}://{place}{parts.path.rstrip('/')}/ups/api"
         self._session = requests.Session()
         if parts.username is not None:
             self._session.auth = (unquote(parts.username), unquote(parts.password or ""))
         self._pause = pause
+        self._has_answered = False
 
     def ask(self, method: str, path: str, **more: Any) -> requests.Response:
-        """Send a request, and again while the server is busy. Raises TransferError."""
+        """Send a request, and again while the server is busy or away. Raises TransferError.
+
+        A server that never answered is not waited for: the address is wrong, or nobody is there.
+        """
         for number in range(_TRIES):
             if number:
                 self._pause(min(2.0**number, 30.0))
@@ -57,10 +61,16 @@ class Server:
 
     def _asked(self, method: str, path: str, more: dict[str, Any]) -> requests.Response | None:
         try:
-            return self._session.request(method, self._api + path, timeout=_PATIENCE, **more)
+            answer = self._session.request(method, self._api + path, timeout=_PATIENCE, **more)
         except (requests.ConnectionError, requests.Timeout) as error:
+            if not self._has_answered:
+                raise TransferError(f"nobody answers at {self._api} ({type(error).__name__})") from None
             print(f"no answer ({type(error).__name__}), trying again", file=sys.stderr)
             return None
+        except requests.exceptions.InvalidURL as error:
+            raise TransferError(f"{self._api} is no address: {error}") from None
+        self._has_answered = True
+        return answer
 
 
 def export(server: Server, file: Path, tell: Callable[[str], None]) -> int:
@@ -173,7 +183,7 @@ def main() -> int:
         prog="transfer", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("action", choices=("export", "import"))
-    parser.add_argument("url", help="of Orthanc, such as http://user:password@host:8042")
+    parser.add_argument("url", help="of Orthanc, such as http://user:password@host:8042, or host:8042")
     parser.add_argument("file", type=Path)
     options = parser.parse_args()
     try:

@@ -2,7 +2,7 @@
 // Requests to the management API. Addresses are relative: a proxy may put Orthanc below any path.
 import { t } from "./languages.js";
 
-const BASE = new URL("../api/", document.baseURI);
+export const BASE = new URL("../api/", document.baseURI);
 export const ORTHANC = new URL("../../", document.baseURI);
 
 export class ApiError extends Error {
@@ -17,7 +17,7 @@ export class ApiError extends Error {
 export class Offline extends Error {}
 
 // A query travels in a header: Orthanc's server does not carry every character of one, and keeps it in its log.
-async function send(method, path, { content, parameters, signal } = {}) {
+export async function send(method, path, { content, parameters, signal } = {}) {
   const options = { method, signal, credentials: "same-origin", cache: "no-store", headers: {} };
   if (content !== undefined) {
     options.body = JSON.stringify(content);
@@ -71,7 +71,7 @@ export async function downloadCsv(query, filename, onProgress = () => {}) {
   save(new Blob(parts, { type: "text/csv" }), filename);
 }
 
-function save(blob, filename) {
+export function save(blob, filename) {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(blob);
   link.download = filename;

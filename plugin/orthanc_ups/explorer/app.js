@@ -8,9 +8,10 @@ import { Live } from "./live.js";
 import { errorBox, keyboardHelp } from "./parts/dialog.js";
 import { icon, mark } from "./parts/icons.js";
 import { empty } from "./parts/words.js";
-import { mayAct, why } from "./rights.js";
-import { address, go, link } from "./router.js";
+import { mayAct, mayAdminister, why } from "./rights.js";
+import { address, go, link, markSeen } from "./router.js";
 import { unsavedText } from "./unsaved.js";
+import { administrationView } from "./views/administration.js";
 import { manyView } from "./views/many.js";
 import { editView, newView } from "./views/new.js";
 import { overviewView } from "./views/overview.js";
@@ -25,6 +26,7 @@ const ROOMS = [
   ["subscribers", t("Subscribers")],
   ["overview", t("Overview")],
 ];
+const ADMINISTRATION = ["administration", t("Administration")];
 const VIEWS = {
   worklist: worklistView,
   workitem: (context) => (context.parts[1] === "edit" ? editView(context) : workitemView(context)),
@@ -33,6 +35,7 @@ const VIEWS = {
   subscribers: subscribersView,
   subscriber: subscriberView,
   overview: overviewView,
+  administration: administrationView,
 };
 const PARENT = { workitem: "worklist", new: "worklist", many: "worklist", subscriber: "subscribers" };
 
@@ -48,7 +51,8 @@ const liveWords = h("span", {}, t("Connecting"));
 const liveSign = h("span.live", { role: "status" }, h("span.dot", {}), liveWords);
 
 function frame() {
-  const tabs = ROOMS.map(([room, words]) => h("a", { href: link(room), dataset: { room } }, words));
+  const rooms = mayAdminister(system) ? [...ROOMS, ADMINISTRATION] : ROOMS;
+  const tabs = rooms.map(([room, words]) => h("a", { href: link(room), dataset: { room } }, words));
   replace(
     document.getElementById("top"),
     h("a.brand", { href: "#/worklist", title: t("{name}, AE title {ae}", { name: system.name, ae: system.ae }) }, mark(), h("b", {}, t("UPS worklist")), h("span.faint", {}, system.ae)),
@@ -81,6 +85,7 @@ function showState(reachable) {
 async function show(event) {
   const { room, parts, query } = address();
   if (event && event.oldURL && (await unsavedText(shown, event))) return;
+  markSeen();
   const mine = (serial += 1);
   if (room === "worklist") lastList = location.hash || "#/worklist";
   if (shown && shown.room === room && shown.moved && shown.moved(parts, query)) return;

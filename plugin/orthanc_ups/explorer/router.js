@@ -1,6 +1,13 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 // The address behind "#" says what is shown: #/worklist?ProcedureStepState=SCHEDULED&page=2
 
+const SEEN = { seen: true };
+
+// The present entry of the browser's history was shown: whoever comes to it again went back or forward.
+export function markSeen() {
+  if (!history.state) history.replaceState(SEEN, "");
+}
+
 export function address() {
   const [path, search = ""] = location.hash.replace(/^#/, "").split("?");
   const parts = path.split("/").filter(Boolean).map(decodeURIComponent);
@@ -20,7 +27,7 @@ export function go(room, parts, query) {
 // Change what stands in the address by a step that Back undoes, without a new view.
 export function enter(room, parts, query) {
   const target = link(room, parts, query);
-  if (target !== location.hash) history.pushState(null, "", target);
+  if (target !== location.hash) history.pushState(SEEN, "", target);
 }
 
 // Go elsewhere so that Back does not lead here again, as to a form that was sent.
@@ -31,5 +38,5 @@ export function leaveFor(room, parts, query) {
 
 // Change what stands in the address without another entry in the browser's history, and without a new view.
 export function rewrite(room, parts, query) {
-  history.replaceState(null, "", link(room, parts, query));
+  history.replaceState(SEEN, "", link(room, parts, query));
 }

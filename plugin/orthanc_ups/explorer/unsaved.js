@@ -5,11 +5,19 @@ import { h } from "./dom.js";
 import { t } from "./languages.js";
 import { dialog } from "./parts/dialog.js";
 
-/* Whether a change of the address has to wait, as the view that is shown has unsaved text. The address is put back; if
-   the user leaves all the same, it changes again. */
+let returning = false;
+
+/* Whether a change of the address is not to be followed, as the view that is shown has unsaved text. The step in the
+   browser's history is taken back; if the user leaves all the same, it is made again. */
 export async function unsavedText(shown, event) {
+  if (returning) {
+    returning = false;
+    return true;
+  }
   if (!shown || !shown.unsaved || !shown.unsaved()) return false;
-  history.pushState(null, "", event.oldURL);
+  returning = true;
+  if (history.state) history.forward(); // an entry that was there: the user went back
+  else history.back();
   const leave = await dialog({
     title: t("Leave without saving?"),
     content: h("p", {}, t("What you typed is not saved and would be lost.")),

@@ -57,6 +57,7 @@ const HEALTH = {
   good: () => [svg("circle", { ...circle, class: "fill" }), svg("path", { d: "M5.4 8.2l1.8 1.8 3.4-3.6", class: "cut" })],
   idle: () => [svg("circle", { ...circle, class: "stroke" })],
   trouble: () => [svg("path", { d: "M8 2l6.5 11.5h-13z", class: "fill" }), svg("path", { d: "M8 6.5v3.2M8 11.6v.2", class: "cut" })],
+  refusing: () => [svg("circle", { ...circle, class: "fill" }), svg("path", { d: "M5.8 5.8l4.4 4.4M10.2 5.8l-4.4 4.4", class: "cut" })],
   unreachable: () => [svg("circle", { ...circle, class: "fill" }), svg("path", { d: "M5.8 5.8l4.4 4.4M10.2 5.8l-4.4 4.4", class: "cut" })],
 };
 export const healthIcon = (health) => drawing(null, (HEALTH[health] || HEALTH.idle)());

@@ -58,7 +58,7 @@ export function time(iso, options = {}) {
   return h("time", { datetime: iso, title: fully(iso) }, options.relative ? relative(iso) : when(iso, options));
 }
 
-const HEALTH_WORDS = { good: t("Good"), idle: t("Idle"), trouble: t("Trouble"), unreachable: t("No address") };
+const HEALTH_WORDS = { good: t("Good"), idle: t("Idle"), trouble: t("Trouble"), refusing: t("Refuses events"), unreachable: t("No address") };
 export function healthBadge(health) {
   return h("span.health", { class: `health-${health}` }, healthIcon(health), HEALTH_WORDS[health] || health);
 }
@@ -70,7 +70,8 @@ export function fateBadge(fate) {
 }
 
 const CHANNEL_WORDS = { dimse: "DIMSE", websocket: "WebSocket" };
-export const channelWords = (channel) => CHANNEL_WORDS[channel] || t("webhook {name}", { name: channel.replace("webhook:", "") });
+// `one`: a channel as the server describes it.
+export const channelWords = (one) => CHANNEL_WORDS[one.channel] || t("webhook {name}", { name: one.name || one.channel.replace("webhook:", "") });
 
 export function empty(words, ...more) {
   return h("div.empty", {}, h("p", {}, words), more);

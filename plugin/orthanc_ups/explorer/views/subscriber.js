@@ -50,7 +50,7 @@ class SubscriberPage {
       "header.head",
       {},
       h("div", {}, h("a.back", { href: "#/subscribers" }, icon("back"), t("Subscribers")), h("h1", {}, this.ae)),
-      h("div.actions", {}, this.actions(pending)),
+      h("div.actions", {}, this.actions(pending, found)),
     );
     const channels = found.channels.length ? found.channels.map((one) => this.channel(one)) : card(t("Delivery"), empty(t("Nothing was ever to be told to this AE.")));
     replace(
@@ -62,10 +62,10 @@ class SubscriberPage {
 
   // --- actions ---
 
-  actions(pending) {
+  actions(pending, found) {
     const denied = { disabled: !this.allowed, title: why(this.allowed) };
     return [
-      h("button", { type: "button", ...denied, onclick: () => this.echo() }, icon("refresh"), t("C-ECHO")),
+      found.known && h("button", { type: "button", ...denied, onclick: () => this.echo() }, icon("refresh"), t("C-ECHO")),
       h("button", { type: "button", ...denied, onclick: () => this.testEvent() }, icon("bell"), t("Test event")),
       h("button", { type: "button", ...denied, disabled: !this.allowed || !pending, onclick: () => this.retry() }, icon("play"), t("Retry now")),
       h("button", { type: "button", ...denied, onclick: () => this.resend() }, icon("send"), t("Resend …")),
@@ -129,7 +129,7 @@ class SubscriberPage {
 
   channel(one) {
     const error = one.last_error ? [one.last_error, " ", h("span.faint", {}, time(one.last_error_at, { relative: true }))] : null;
-    return card(t("Delivery by {channel}", { channel: channelWords(one.channel) }), [
+    return card(t("Delivery by {channel}", { channel: channelWords(one) }), [
       h("p.verdict", {}, healthBadge(one.health), h("span", {}, one.words)),
       h(
         "div.two",

@@ -14,7 +14,8 @@ import { link } from "../router.js";
 import { newSubscription } from "./subscribing.js";
 
 const PAUSE = 5000;
-const WORST = ["trouble", "unreachable", "good", "idle"];
+const BAD = ["refusing", "unreachable", "trouble"];
+const WORST = ["refusing", "unreachable", "trouble", "good", "idle"];
 
 // What an AE is subscribed to, one line each.
 export function subscriptionLines(one) {
@@ -48,12 +49,12 @@ function worst(channels) {
 
 function row(one) {
   const channels = one.channels;
-  const troubled = channels.find((channel) => channel.health === "trouble" || channel.health === "unreachable");
+  const troubled = channels.find((channel) => BAD.includes(channel.health));
   const dead = sum(channels, "dead_letters");
   return h(
     "tr",
     { dataset: { ae: one.ae } },
-    h("th", { scope: "row" }, h("a", { href: link("subscriber", [one.ae]) }, one.ae), h("div.faint.small", {}, channels.map((channel) => channelWords(channel.channel)).join(", "))),
+    h("th", { scope: "row" }, h("a", { href: link("subscriber", [one.ae]) }, one.ae), h("div.faint.small", {}, channels.map((channel) => channelWords(channel)).join(", "))),
     h("td.wraps", {}, subscriptionLines(one)),
     h("td.wraps", {}, healthBadge(worst(channels)), troubled && h("div.why", { title: troubled.words }, troubled.words)),
     h("td.number", {}, count(sum(channels, "pending")), dead ? h("div", {}, h("span.flag", {}, n(dead, "{n} dead letter|{n} dead letters"))) : null),

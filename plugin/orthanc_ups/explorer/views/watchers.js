@@ -64,12 +64,17 @@ async function subscribe(item, system, done) {
   if (made) done();
 }
 
+function reason(one) {
+  if (one.specific) return t("this workitem");
+  return one.filter ? t("by its filter: {filter}", { filter: one.filter }) : t("by a global subscription");
+}
+
 export function subscribersCard(item, system, done) {
   const lines = item.subscribers.map((one) =>
     h(
       "li",
       {},
-      h("div", {}, h("a", { href: link("subscriber", [one.ae]) }, one.ae), h("span.faint", {}, ` ${one.specific ? t("this workitem") : t("by a global subscription")}`)),
+      h("div", {}, h("a", { href: link("subscriber", [one.ae]) }, one.ae), h("span.faint", {}, ` ${reason(one)}`)),
       one.lock && !mayAdminister(system) && h("span.tagged", {}, icon("lock"), t("Lock")),
       one.lock && mayAdminister(system) && h("button.small.lock", { type: "button", title: t("Release the Deletion Lock"), onclick: () => release(item, one.ae, done) }, icon("lock"), t("Lock")),
       mayActFor(system, one.ae) && h("button.quiet.small", { type: "button", "aria-label": t("Unsubscribe {ae}", { ae: one.ae }), title: t("Unsubscribe"), onclick: () => unsubscribe(item, one.ae, done) }, icon("close")),

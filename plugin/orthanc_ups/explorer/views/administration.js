@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+// What administrators look after: export and import, rules, what is stored, and procedure steps without a workitem.
+
+import { get, part, post, remove } from "../api.js";
+import { h, replace } from "../dom.js";
+import { count, n, said, t, tx } from "../languages.js";
+import { dialog, errorBox, failed, field, notice } from "../parts/dialog.js";
+import { icon } from "../parts/icons.js";
+import { card, empty, facts, time } from "../parts/words.js";
+import { exportWorklist, importWorklist } from "../transfer.js";
+
+const PAUSE = 2000;
+const MPPS_SHOWN = 200;
+
+// One long task with a progress bar and a button to stop.
+class Task {
+  constructor(words) {
+    this.words = words;
+    this.bar = h("progress", { "aria-label": words });
+    this.status = h("p", { role: "status" });
+    this.stop = h("button", { type: "button", onclick: () => this.control.abort() }, t("Stop"));
+    this.element = h("div.task", { hidden: true }, this.bar, this.status, this.stop);
+  }
+
+  // `work(signal)`; what it returns is said at the end.
+  async run(work) {
+    this.control = new AbortController();
+    this.element.hidden = false;
+    this.bar.hidden = this.stop.hidden = false;
+    this.bar.removeAttribute("value");
+    this.status.textContent = "";
+    try {
+      this.status.textContent = await work(this.control.signal);
+    } catch (error) {
+      if (error.name === "AbortError") this.status.textContent = t("Stopped.");
+      else replace(this.status, errorBox(error));
+    }
+    this.bar.hidden = this.stop.hidden = true;
+  }
+}
+
+function exportCard() {
+  const task = new Task(t("Export"));
+  const run = () => task.run(async (signal) => {
+    const lines = await exportWorklist((number) => (task.status.textContent = n(number, "{n} line|{n} lines")), signal);
+    return n(lines, "Complete: {n} line|Complete: {n} lines");
+  });
+  return card(t("Export"), [
+    h("p.faint", {}, t("Everything of this worklist as lines of JSON: workitems, subscriptions, deliveries.")),
+    h("button", { type: "button", onclick: run }, icon("download"), t("Export everything")),
+    task.element,
+  ]);
+}
+
+// How an import stands, in a sentence.
+function importWords(state) {
+  const { workitems } = state.counts;
+  const done = workitems.imported + workitems.unchanged + workitems.conflicts;
+  return [
+    n(done, "{n} of {expected} workitem|{n} of {expected} workitems", { expected: count(workitems.expected || done) }),
+    n(state.conflicts_in_all, "{n} conflict|{n} conflicts"),
+  ].join(", ");
+}
+
+function importCard() {
+  const task = new Task(t("Import"));
+  const conflicts = h("div", {});
+  const file = h("input", { type: "file", accept: ".ndjson,application/x-ndjson" });
+  const run = async () => {
+    const [chosen] = file.files;
+    if (!chosen) return file.click();
+    const sure = await dialog({
+      title: t("Import {file}?", { file: chosen.name }),
+      content: h("p", {}, t("Into an empty worklist everything is restored; otherwise what is not here yet is added, and nothing is overwritten. It may be repeated.")),
+      confirm: t("Import"),
+    });
+    if (!sure) return undefined;
+    replace(conflicts);
+    return task.run(async (signal) => {
+      const state = await importWorklist(chosen, (now) => {
+        task.status.textContent = importWords(now);
+        const { workitems } = now.counts;
+        if (workitems.expected) task.bar.value = (workitems.imported + workitems.unchanged + workitems.conflicts) / workitems.expected;
+      }, signal);
+      if (!state || state.state !== "complete") throw new Error(t("The file is not complete: its last line is missing."));
+      replace(conflicts, state.conflicts.length ? h("ul.plain", {}, state.conflicts.map((one) => h("li", {}, h("b", {}, `${one.kind} ${one.name}`), ` – ${one.why}`))) : null);
+      return t("Complete: {state}", { state: importWords(state) });
+    });
+  };
+  return card(t("Import"), [field(t("File"), file), h("button", { type: "button", onclick: run }, icon("upload"), t("Import")), task.element, conflicts]);
+}
+
+// --- rules ---
+
+class Rules {
+  constructor() {
+    this.place = h("div", {});
+    this.element = card(t("Rules"), this.place);
+  }
+
+  async load() {
+    const { rules, waiting } = await get("rules");
+    if (!rules.length) return void replace(this.place, empty(t("No rules are configured (Ups.Rules).")));
+    const head = [t("Rule"), t("When"), t("Fired"), t("Failed"), t("Last"), t("Error"), ""].map((words) => h("th", { scope: "col" }, words));
+    const note = waiting ? h("p.faint", {}, n(waiting, "{n} series, study or patient is not stable yet.|{n} series, studies and patients are not stable yet.")) : null;
+    replace(this.place, h("div.table-box", {}, h("table.plain-rows.tight", {}, h("caption.offscreen", {}, t("Rules")), h("thead", {}, h("tr", {}, head)), h("tbody", {}, rules.map((rule) => this.row(rule))))), note);
+    clearTimeout(this.timer);
+    if (rules.some((rule) => rule.backfill && rule.backfill.running)) this.timer = setTimeout(() => this.load().catch(() => {}), PAUSE);
+  }
+
+  row(rule) {
+    const run = rule.backfill;
+    const progress = run && (run.running ? t("{done} of {all}", { done: count(run.done), all: count(run.total) }) : run.error || n(run.fired, "Fired {n} time|Fired {n} times"));
+    return h(
+      "tr",
+      {},
+      h("th", { scope: "row", title: rule.conditions.join("\n") }, rule.name, rule.enabled ? null : h("span.tagged", {}, t("off"))),
+      h("td", {}, `${rule.when} → ${rule.effects.join(", ")}`),
+      h("td.number", {}, count(rule.fired)),
+      h("td.number", {}, rule.failed || rule.stopped ? h("span.flag", {}, count(rule.failed + rule.stopped)) : count(0)),
+      h("td.wraps", {}, rule.last_at ? [time(rule.last_at), " ", rule.last] : h("span.faint", {}, t("never"))),
+      h("td.wraps", {}, rule.error ? [rule.error, " ", h("span.faint", {}, time(rule.error_at))] : ""),
+      h("td", {}, this.button(rule, run), progress && h("div.faint.small", { role: "status" }, progress)),
+    );
+  }
+
+  button(rule, run) {
+    const path = `rules/${part(rule.name)}/backfill`;
+    const act = async (action) => {
+      try {
+        await action();
+        await this.load();
+      } catch (error) {
+        failed(error);
+      }
+    };
+    if (run && run.running) return h("button.small", { type: "button", onclick: () => act(() => remove(path)) }, t("Stop"));
+    const begin = async () => {
+      const sure = await dialog({
+        title: t("Run the rule {rule} over what is there?", { rule: rule.name }),
+        content: h("p", {}, t("It does what it would have done as everything that is in Orthanc arrived. Repeating it makes no workitem twice.")),
+        confirm: t("Run"),
+        action: () => post(path),
+      });
+      if (sure) notice(t("It runs."));
+      if (sure) this.load().catch(failed);
+    };
+    return h("button.small", { type: "button", disabled: !rule.enabled, onclick: begin }, icon("play"), t("Run over what is there"));
+  }
+}
+
+// --- storage ---
+
+const UNITS = ["B", "kB", "MB", "GB"];
+
+function size(bytes) {
+  const step = bytes ? Math.min(Math.floor(Math.log10(bytes) / 3), UNITS.length - 1) : 0;
+  return `${count(Math.round((bytes / 1000 ** step) * 10) / 10)} ${UNITS[step]}`;
+}
+
+function storageCard() {
+  const place = h("div", {});
+  const look = async () => {
+    try {
+      const found = await get("storage");
+      const lines = found.kinds.map((one) => h("tr", {}, h("th", { scope: "row" }, one.kind), h("td.wraps", {}, one.meaning), h("td.number", {}, count(one.entries)), h("td.number", {}, size(one.bytes))));
+      const head = [t("Kind"), t("What it is"), t("Entries"), t("Size")].map((words) => h("th", { scope: "col" }, words));
+      replace(
+        place,
+        facts([[t("Store"), found.store], [t("Where"), found.location], [t("Counted"), time(found.counted_at, { seconds: true })]]),
+        h("div.table-box", {}, h("table.plain-rows.tight", {}, h("caption.offscreen", {}, t("What is stored")), h("thead", {}, h("tr", {}, head)), h("tbody", {}, lines))),
+      );
+    } catch (error) {
+      failed(error);
+    }
+  };
+  const button = h("button.small", { type: "button", title: t("Reads everything once"), onclick: look }, icon("refresh"), t("Count"));
+  replace(place, h("p.faint", {}, t("To count, every entry is read once.")));
+  return card(t("What is stored"), place, { tools: button });
+}
+
+// --- performed procedure steps (MPPS) ---
+
+async function stepsCard() {
+  const { steps, total } = await get("mpps", { limit: String(MPPS_SHOWN) });
+  if (!total) return null;
+  const alone = steps.filter((step) => !step.workitems.length);
+  const lines = alone.map((step) =>
+    h("tr", {}, h("td", {}, said(step.status)), h("td", {}, step.modality), h("td.wraps", {}, step.description), h("td.wraps", {}, `${step.patient.name} ${step.patient.id}`), h("td", {}, step.accession), h("td", {}, step.ae), h("td", {}, time(step.changed)), h("td.wraps", {}, step.note)),
+  );
+  const head = [t("State"), t("Modality"), t("What was done"), t("Patient"), t("Accession number"), t("AE title"), t("Last change"), t("Why")].map((words) => h("th", { scope: "col" }, words));
+  const content = alone.length ? h("div.table-box", {}, h("table.plain-rows.tight", {}, h("caption.offscreen", {}, t("Procedure steps without a workitem")), h("thead", {}, h("tr", {}, head)), h("tbody", {}, lines))) : empty(t("Every performed procedure step of the modalities belongs to a workitem."));
+  return card(t("Procedure steps without a workitem"), content);
+}
+
+export async function administrationView() {
+  const rules = new Rules();
+  const steps = h("div.stack", {});
+  const element = h(
+    "div.page.overview",
+    {},
+    h("header.head", {}, h("h1", {}, t("Administration")), h("p.faint", {}, tx("What {right} in orthanc.json allows.", { right: h("code", {}, "Ups.Users") }))),
+    h("div.columns.even", {}, exportCard(), importCard()),
+    rules.element,
+    steps,
+    storageCard(),
+  );
+  await Promise.all([rules.load().catch(failed), stepsCard().then((one) => replace(steps, one), failed)]);
+  return { element, title: t("Administration"), left: () => clearTimeout(rules.timer) };
+}

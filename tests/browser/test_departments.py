@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What departments ask of the page: late work, bulk actions, making again, own views, languages, administration."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.support.browser import CODE, STATION, Management, Screen, context, place
+from tests.support.orthanc import RealOrthanc
+
+PAST = "20260101080000+0000"
+
+
+@pytest.fixture(scope="module")
+def orthanc_overrides() -> dict[str, Any]:
+    return {
+        "DicomModalities": {"linac": ["LINAC1", "127.0.0.1", 9]},
+        "OrthancExplorer2": {"UiOptions": {"DefaultLanguage": "de"}},
+        "Ups": {"LateAfter": "1h"},
+    }
+
+
+@pytest.fixture
+def browser_options() -> dict[str, Any]:
+    """The language is English in these tests; the configuration says German."""
+    return {"storage_state": None}
+
+
+@pytest.fixture
+def screen(chromium: Browser, orthanc: RealOrthanc) -> Iterator[Screen]:
+    user = context(chromium)
+    user.add_init_script(
+        "if (!localStorage.getItem('OE2.languageKey')) localStorage.setItem('OE2.languageKey', 'en')"
+    )
+    shown = Screen(user.new_page(), orthanc.base_url)
+    yield shown
+    user.close()
+    assert not shown.problems
+
+
+def total(page: Page, words: str) -> None:
+    expect(page.locator(".foot")).to_contain_text(words)
+
+
+def dialog(page: Page, name: str) -> None:
+    page.get_by_role("dialog").get_by_role("button", name=name, exact=True).click()
+
+
+def test_late_work_is_a_segment_and_a_tile_that_leads_to_it(screen: Screen, api: Management) -> None:
+    for number in range(3):
+        api.make(
+            f"Late {number}",
+            PatientID="LATE",
+            WorklistLabel="NIGHT",
+            ScheduledProcedureStepStartDateTime=PAST,
+            ScheduledStationNameCodeSequence=[STATION],
+        )
+    api.make("Just now", PatientID="LATE")
+    page = screen.open(place("worklist", PatientID="LATE"))
+    page.get_by_role("group", name="State").get_by_role("button", name="Late 3").click()
+    total(page, "of 3 workitems")
+    assert "late=yes" in page.url
+    expect(page.get_by_role("img", name="Late: start has passed").first).to_be_visible()
+    screen.open("/overview")
+    card = page.get_by_role("region", name="Late or stuck")
+    card.get_by_role("link", name=re.compile("NIGHT · reading room 7")).click()
+    total(page, "of 3 workitems")
+    expect(page.get_by_label("Filters")).to_contain_text("First station is Reading room 7")
+
+
+def test_times_relative_to_now_stay_so_in_the_address(screen: Screen, api: Management) -> None:
+    api.make("Today", PatientID="TODAY")
+    page = screen.open(place("worklist", PatientID="TODAY"))
+    page.get_by_role("button", name="Filter").click()
+    page.get_by_label("Attribute").select_option(label="Scheduled start")
+    page.get_by_role("button", name="Today", exact=True).click()
+    dialog(page, "Apply")
+    total(page, "of 1 workitem")
+    assert "ScheduledProcedureStepStartDateTime=today..today%2B1d" in page.url
+    expect(page.get_by_label("Filters")).to_contain_text("Scheduled start Today")
+
+
+def test_stations_are_suggested_by_their_meaning(screen: Screen, api: Management) -> None:
+    api.make("Where", PatientID="WHERE", ScheduledStationNameCodeSequence=[STATION])
+    page = screen.open(place("worklist", PatientID="WHERE"))
+    page.get_by_role("button", name="Filter").click()
+    page.get_by_label("Attribute").select_option(label="Station")
+    page.get_by_role("combobox", name="Station", exact=True).fill("reading room 7")
+    dialog(page, "Apply")
+    total(page, "of 1 workitem")
+    expect(page.get_by_label("Filters")).to_contain_text("Station is Reading room 7")
+
+
+def test_all_that_match_are_chosen_and_the_words_say_what_happened(screen: Screen, api: Management) -> None:
+    uids = [api.make(f"Many {number:02}", PatientID="MANY") for number in range(30)]
+    api.act(uids[0], "claim")
+    api.post("/subscribers/LINAC1/subscribe", {"scope": "global"})
+    page = screen.open(place("worklist", PatientID="MANY", order="created"))
+    page.get_by_label("Page size").select_option("25")
+    page.get_by_label("Select all on this page").check()
+    page.get_by_role("button", name="Select all 30 that match").click()
+    expect(page.locator(".selection")).to_contain_text("All 30 workitems that match")
+    page.get_by_role("button", name="Priority").last.click()
+    dialog(page, "Set")
+    expect(page.get_by_role("dialog")).to_contain_text("29 changed, 1 refused")
+    dialog(page, "Close")
+    page.get_by_label("Select all on this page").check()
+    page.get_by_role("button", name="Select all 30 that match").click()
+    page.locator(".selection").get_by_role("button", name="Request cancellation").click()
+    dialog(page, "Request cancellation")
+    batch = page.get_by_role("dialog")
+    expect(batch).to_contain_text("29 canceled")
+    expect(batch).to_contain_text("1 asked to cancel")
+    dialog(page, "Close")
+    assert api.get("/counts", PatientID="MANY")["matches"]["CANCELED"] == 29
+    screen.expect_problem("4")
+
+
+def test_several_are_moved_and_reassigned(screen: Screen, api: Management) -> None:
+    uids = [api.make(f"Move {number}", PatientID="MOVE") for number in range(2)]
+    page = screen.open(place("worklist", PatientID="MOVE"))
+    page.get_by_label("Select all on this page").check()
+    page.get_by_role("button", name="Reschedule").click()
+    page.get_by_label("Start", exact=True).fill("2031-05-06T07:08")
+    dialog(page, "Reschedule")
+    expect(page.get_by_role("dialog")).to_contain_text("2 rescheduled")
+    dialog(page, "Close")
+    page.get_by_label("Select all on this page").check()
+    page.get_by_role("button", name="Reassign").click()
+    page.get_by_role("dialog").get_by_role("button", name="Station").click()
+    page.get_by_label("Meaning").fill("Room 9")
+    page.get_by_label("Code", exact=True).fill("R9")
+    page.get_by_label("Scheme").fill("99ST")
+    dialog(page, "Reassign")
+    expect(page.get_by_role("dialog")).to_contain_text("2 reassigned")
+    dialog(page, "Close")
+    for uid in uids:
+        told = api.workitem(uid)
+        assert (told["stations"], told["start"][:10]) == (["Room 9"], "2031-05-06")
+
+
+def test_back_undoes_each_step_and_a_selection_survives_a_look_inside(
+    screen: Screen, api: Management
+) -> None:
+    for number in range(2):
+        api.make(f"Back {number}", PatientID="BACK", WorklistLabel="BACKLIST")
+    page = screen.open(place("worklist", PatientID="BACK", order="created"))
+    page.locator("tbody .choose input").first.check()
+    page.get_by_role("group", name="State").get_by_role("button", name="Completed 0").click()
+    expect(page.locator(".empty")).to_be_visible()
+    page.go_back()
+    total(page, "of 2 workitems")
+    page.locator("tbody tr").last.click()
+    expect(page.get_by_role("heading", name="Back 1")).to_be_visible()
+    page.go_back()
+    expect(page.locator(".selection")).to_contain_text("1 workitem selected")
+
+
+def test_unsaved_text_is_asked_about_and_a_sent_form_does_not_come_back(
+    screen: Screen, api: Management
+) -> None:
+    page = screen.open(place("worklist", order="created"))
+    page.get_by_role("link", name="New workitem").click()
+    page.get_by_label("Label").fill("Half typed")
+    page.get_by_role("link", name="Overview").click()
+    expect(page.get_by_role("dialog", name="Leave without saving?")).to_be_visible()
+    dialog(page, "Stay")
+    expect(page.get_by_label("Label")).to_have_value("Half typed")
+    page.get_by_role("button", name="Create workitem").click()
+    expect(page.get_by_role("heading", name="Half typed")).to_be_visible()
+    page.go_back()
+    expect(page.get_by_role("searchbox", name="Search")).to_be_visible()
+    assert api.get("/workitems", text="Half typed")["total"] == 1
+
+
+def test_a_workitem_is_copied_and_repeated(screen: Screen, api: Management) -> None:
+    uid = api.make("Fraction 3", PatientID="AGAIN", ScheduledWorkitemCodeSequence=[CODE])
+    api.act(uid, "request-cancel")
+    page = screen.open(place("workitem", uid))
+    page.get_by_role("link", name="Repeat").click()
+    expect(page.get_by_role("heading", name="Repeat of Fraction 3")).to_be_visible()
+    page.get_by_role("button", name="Create workitem").click()
+    expect(page.get_by_role("heading", name="Fraction 3")).to_be_visible()
+    (repeated,) = api.get("/workitems", **{"ReplacedProcedureStepSequence.ReferencedSOPInstanceUID": uid})[
+        "workitems"
+    ]
+    assert (repeated["state"], repeated["code"]) == ("SCHEDULED", "Interpretation")
+    page.get_by_role("link", name="Duplicate").click()
+    page.get_by_label("Label").fill("Fraction 4")
+    page.get_by_role("button", name="Create workitem").click()
+    expect(page.get_by_role("heading", name="Fraction 4")).to_be_visible()
+    assert api.get("/workitems", PatientID="AGAIN")["total"] == 3
+
+
+def test_workitems_come_from_a_csv_after_a_preview(screen: Screen, api: Management, tmp_path: Path) -> None:
+    file = tmp_path / "order.csv"
+    file.write_text(
+        'Label;Name;Patient ID;Start;Odd\n"Line; one";Doe^Jane;CSV;2031-01-02 03:04;x\nLine two;Roe^Jo;CSV;;y\n'
+    )
+    page = screen.open("/many")
+    page.get_by_label("File", exact=True).set_input_files(file)
+    preview = page.get_by_role("region", name="Preview")
+    expect(preview).to_contain_text("Line; one")
+    expect(preview).to_contain_text("left out: Odd")
+    page.get_by_role("button", name="Create 2 workitems").click()
+    expect(page.get_by_role("dialog")).to_contain_text("2 created")
+    rows = api.get("/workitems", PatientID="CSV", order="created")["workitems"]
+    assert sorted(row["label"] for row in rows) == ["Line two", "Line; one"]
+
+
+def test_a_claim_on_behalf_says_for_whom(screen: Screen, api: Management) -> None:
+    uid = api.make("Treated", PatientID="WHOM")
+    page = screen.open(place("workitem", uid))
+    page.get_by_role("button", name="Claim").click()
+    page.get_by_label("For whom (AE title)").fill("LINAC1")
+    dialog(page, "Claim")
+    expect(page.get_by_role("region", name="In short")).to_contain_text("LINAC1")
+    assert api.workitem(uid)["claimed"]["ae"] == "LINAC1"
+    screen.open(place("worklist", claimer="LINAC1"))
+    total(page, "of 1 workitem")
+    expect(page.locator("td.claimer")).to_contain_text("LINAC1")
+
+
+def test_columns_and_views_are_the_users_own(screen: Screen, api: Management) -> None:
+    api.make("Mine", PatientID="MINE")
+    page = screen.open(place("worklist", PatientID="MINE", order="created"))
+    page.get_by_role("button", name="Columns").click()
+    page.get_by_label("Accession number", exact=True).check()
+    page.get_by_label("Priority", exact=True).uncheck()
+    dialog(page, "Show these")
+    expect(page.get_by_role("columnheader", name="Accession number")).to_be_visible()
+    expect(page.get_by_role("columnheader", name="Priority")).to_have_count(0)
+    page.get_by_role("button", name="Views").click()
+    page.get_by_label("Save what is shown now as").fill("My patient")
+    dialog(page, "Save")
+    page.get_by_role("button", name="Begin with My patient").click()
+    dialog(page, "Close")
+    screen.open("/overview")
+    page.get_by_role("link", name="Worklist", exact=True).first.click()
+    page.goto(f"{screen.base_url}/ups/app/icon.svg")
+    screen.open("")
+    total(page, "of 1 workitem")
+
+
+def test_the_language_is_chosen_as_in_orthanc_explorer_2(chromium: Browser, orthanc: RealOrthanc) -> None:
+    user = context(chromium, locale="fr-FR")
+    page = Screen(user.new_page(), orthanc.base_url).open()
+    expect(page.get_by_role("link", name="Arbeitsliste").first).to_be_visible()  # DefaultLanguage
+    page.get_by_title("Wer Sie sind").click()
+    page.get_by_label("Sprache").select_option("fr")
+    expect(page.get_by_role("link", name="Aperçu")).to_be_visible()
+    assert page.evaluate("localStorage.getItem('OE2.languageKey')") == "fr"
+    assert page.evaluate("document.documentElement.lang") == "fr"
+    user.close()
+
+
+def test_everything_is_exported_and_imported_with_progress(
+    screen: Screen, api: Management, tmp_path: Path
+) -> None:
+    page = screen.open("/administration")
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name="Export everything").click()
+    file = tmp_path / "worklist.ndjson"
+    waiting.value.save_as(file)
+    expect(page.get_by_role("region", name="Export")).to_contain_text(re.compile(r"Complete: \d+ lines"))
+    assert '"kind":"end"' in file.read_text().splitlines()[-1].replace(" ", "")
+    page.get_by_label("File").set_input_files(file)
+    page.get_by_role("region", name="Import").get_by_role("button", name="Import").click()
+    dialog(page, "Import")
+    expect(page.get_by_role("region", name="Import")).to_contain_text("0 conflicts", timeout=20_000)
+    page.get_by_role("button", name="Count").click()
+    expect(page.get_by_role("region", name="What is stored")).to_contain_text("workitem")
+
+
+def test_an_unknown_subscriber_that_is_subscribed_is_a_warning_that_leads_to_it(screen: Screen) -> None:
+    page = screen.open("/subscriber/NOBODY")
+    expect(page.get_by_role("heading", name="NOBODY")).to_be_visible()
+    expect(page.get_by_role("button", name="C-ECHO")).to_have_count(0)
+    assert page.locator("main").inner_text().strip().endswith(("Subscribe", "No global subscription."))
