@@ -271,7 +271,11 @@ class Projection:
         self._forget_timer()
         if self.broken is not None:
             return
-        self._hand_over()
+        try:
+            self._hand_over()
+        except ProjectionBroken as error:
+            self.on_broken(error)
+            return
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -294,8 +298,11 @@ class Projection:
     def _hand_over(self) -> None:
         """Make rows of what is in memory, on the loop; any thread may write them down then."""
         if self._pending:
-            with self._guarded():
+            self._check()
+            try:
                 self._pending.hand_over(self._local)
+            except Exception as error:  # whatever it is: what is written must not look as if it were not
+                raise self._broke(error) from error
 
     def _write_down(self) -> None:
         """Write down what was handed over, in the order of handing over. In any thread."""
@@ -438,8 +445,12 @@ class Projection:
                 for entry in damaged:
                     self._writer.spare(entry.key.removeprefix(_PREFIX))
         self._written_so_far()
-        self._writing = self._thread.submit(self._writer.write, batch)
+        self._writing = self._thread.submit(self._write_part, batch)
         return damaged
+
+    def _write_part(self, batch: ProjectionBatch) -> None:
+        with self._lock:
+            self._writer.write(batch)
 
     def _written_so_far(self) -> None:
         """While one part is written down by the thread, the next one is read and made rows of."""

@@ -16,6 +16,7 @@ from orthanc_ups.core.dataset import element
 from orthanc_ups.core.matching import Query
 from orthanc_ups.core.statuses import UpsError
 from orthanc_ups.core.workitem import Workitem
+from orthanc_ups.projection import pending
 from tests.support.delivery import settle
 from tests.support.furnished import furnished
 from tests.support.service import (
@@ -97,6 +98,23 @@ async def test_an_error_of_ours_in_the_projection_does_not_undo_what_was_written
     del desk.service.projection.put
     await desk.until(lambda: not desk.service.workitems.broken)
     assert desk.heard("A")[-1] == "1: event 2"
+    assert desk.workitem(1).events[-1].sequence == desk.sequences("A")[-1]
+
+
+@on_loop
+async def test_an_error_of_ours_while_it_is_written_down_is_noticed_without_a_query(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    desk = await furnished()
+    desk.service.projection.flush()
+
+    def broken(*_: object) -> None:
+        raise OverflowError("Python int too large")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pending, "change_of", broken)
+        await desk.do(RequestCancel(SCHEDULER, uid(1)))
+        await desk.until(lambda: desk.service.counters["rebuilds"] == 1)
     assert desk.workitem(1).events[-1].sequence == desk.sequences("A")[-1]
 
 
