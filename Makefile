@@ -40,8 +40,8 @@ unit: $(READY) ## tests that need no Orthanc
 acceptance: $(READY) fetch programs ## tests on a real Orthanc of each suite (SUITES="forky trixie")
 	$(PYTHON) -m pytest -m "real and not torture"
 
-bench: $(READY) ## speed against the floor
-	$(PYTHON) -m tests.bench
+bench: $(READY) ## speed against floors and against the plugin as it was (PARTS="before size", SIZE=1000000)
+	ORTHANC_UPS_BENCH_SIZE=$(SIZE) $(PYTHON) -m tests.bench $(PARTS)
 
 torture: $(READY) fetch programs ## the long forms of the destruction and property tests
 	$(PYTHON) -m pytest -m torture

@@ -24,6 +24,7 @@ BEFORE: Final = "ad2418b"
 """The last commit before the key-value store."""
 ROUNDS: Final = 5
 SUBSCRIBERS: Final = 50
+CHANGES: Final = 20
 DIMSE, HTTP = "tests.bench.client_dimse", "tests.bench.client_http"
 EACH: Final[Mapping[int, int]] = {1: 150, 8: 30}
 AIMS: Final[Mapping[str, Mapping[int, float]]] = {
@@ -80,6 +81,8 @@ def before(suite: str, attempts: int) -> Part:
         rounds = max(ROUNDS, attempts)
         measured = [{name: _round(orthanc, listening) for name, orthanc in _turn(servers, number)}
                     for number in range(rounds + 1)][1:]  # fmt: skip
+        created = (rounds + 1) * (2 * sum(many * each for many, each in EACH.items()) + CHANGES)
+        disk = {name: _disk(orthanc, created) for name, orthanc in servers.items()}
     rows = [
         _row(f"{name}, {_where(name, many)}", f"{name} {many}", measured, AIMS[name].get(many))
         for name in AIMS
@@ -91,6 +94,9 @@ def before(suite: str, attempts: int) -> Part:
         for many in EACH
     ]
     rows.append(_row(f"N-EVENT-REPORTs to {SUBSCRIBERS} subscribers", "reports", measured, 2.0))
+    ratio = disk["now"] / disk["before"]
+    sizes = [f"{disk[name] / 1000:.1f} KB" for name in ("now", "before")]
+    rows.append(Row("on disk per workitem", sizes[0], sizes[1], f"{ratio:.2f}", "≤ 0.6", ratio <= 0.6))
     return Part(
         "Before and now",
         f"The plugin as of commit {BEFORE} (which keeps the worklist as metadata) and now, in turns: medians of "
@@ -100,6 +106,13 @@ def before(suite: str, attempts: int) -> Part:
         rows,
         ("", "now", "before", "ratio", "aim", "met"),
     )
+
+
+def _disk(orthanc: RealOrthanc, workitems: int) -> float:
+    """Bytes per workitem after a clean stop: all that Orthanc and the plugin keep."""
+    orthanc.stop()
+    files = [path for path in (orthanc.folder / "data").rglob("*") if path.is_file()]
+    return sum(path.stat().st_size for path in files) / workitems
 
 
 def _turn(servers: Both, number: int) -> list[tuple[str, RealOrthanc]]:
@@ -128,7 +141,7 @@ def _round(orthanc: RealOrthanc, listening: int) -> dict[str, float]:
             port=orthanc.ups_dicom_port,
             listening=listening,
             subscribers=SUBSCRIBERS,
-            count=20,
+            count=CHANGES,
             run=f"6.{next(_runs)}.3",
         )
     )
