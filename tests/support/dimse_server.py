@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -21,7 +21,7 @@ from orthanc_ups.dimse.data_sets import Codec
 from orthanc_ups.dimse.policy import Policy, Resolver
 from orthanc_ups.dimse.scp import DimseServer
 from orthanc_ups.dimse.scu import DimseChannel
-from orthanc_ups.dimse.services import Services
+from orthanc_ups.dimse.services import FurtherService, Services
 from orthanc_ups.dimse.tls import client_context, server_context
 from orthanc_ups.orthanc.descriptors import Descriptors
 from orthanc_ups.orthanc.modalities import Modality, OrthancModalities
@@ -142,6 +142,7 @@ class DimseRig:
         settings: Settings | None = None,
         surroundings: Surroundings | None = None,
         modalities: Sequence[Modality] = (KNOWN,),
+        further: Mapping[str, FurtherService] | None = None,
     ) -> None:
         # The port field is checked in config.py; here 0 lets the system choose.
         self.settings = replace(settings or Settings(), dicom_port=0, bind_address="127.0.0.1")
@@ -155,7 +156,14 @@ class DimseRig:
         titles = AeTitles(strict=self.surroundings.strict_aet_comparison)
         policy = Policy(self.settings, self.surroundings, self.modalities, resolver, titles)
         refusals = RefusalLog()
-        services = Services(self.worklist, policy, self.seen.append, refusals, strict=self.settings.strict)
+        services = Services(
+            self.worklist,
+            policy,
+            self.seen.append,
+            refusals,
+            strict=self.settings.strict,
+            further=further or {},
+        )
         tls = server_context(self.surroundings)
         share = Descriptors(4096).share()
         self.server = DimseServer(
