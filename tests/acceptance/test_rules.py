@@ -13,13 +13,13 @@ import pytest
 import requests
 from pydicom.uid import generate_uid
 
-from orthanc_ups.core.dataset import DataSet, items, text, values
+from orthanc_ups.core.dataset import DataSet, element, items, text, values
 from orthanc_ups.management.keyword_form import to_data_set
 from tests.support.images import by_c_store, by_rest, by_stow, image, series
 from tests.support.orthanc import DICOMWEB_PLUGIN, PYTHON_PLUGIN, RealOrthanc
 from tests.support.waiting import wait_until
-from tests.support.web_client import WebClient
-from tests.support.workitems import minimal
+from tests.support.web_client import WebClient, state
+from tests.support.workitems import minimal, performed
 
 DOCS: Final = (Path(__file__).resolve().parents[2] / "docs" / "rules.md").read_text()
 LABEL, WORKLIST, INPUT, READINESS = "00741204", "00741202", "00404021", "00404041"
@@ -42,7 +42,7 @@ def configuration(store: str) -> dict[str, Any]:
         "StableAge": 1,
         "Plugins": [PYTHON_PLUGIN, DICOMWEB_PLUGIN],
         "DicomAlwaysAllowStore": True,
-        "Ups": {"Store": store, "Rules": example(), "Templates": [TEMPLATE]},
+        "Ups": {"Store": store, "Rules": example(), "Templates": [TEMPLATE], "CheckOutputs": True},
     }
 
 
@@ -197,24 +197,66 @@ def test_rules_are_listed_with_what_they_did_and_run_over_what_is_there(orthanc:
 # --- crashes and stops ---
 
 
+def test_what_arrived_before_a_crash_is_seen_after_it(orthanc: RealOrthanc) -> None:
+    """Orthanc itself tells of no stable series then, ever."""
+    images = series(2, PatientID="CRASH1", BodyPartExamined="CHEST")
+    by_c_store(orthanc, "CT1", *images)
+    orthanc.kill()
+    orthanc.start()
+    soon(lambda: search(orthanc, PatientID="CRASH1"), "a workitem in spite of the crash")
+    (workitem,) = search(orthanc, PatientID="CRASH1")
+    assert len(references(items(workitem, INPUT)[0])) == 2
+
+
+@pytest.mark.torture
 @pytest.mark.parametrize("end", ["kill", "stop"])
-def test_what_arrived_before_an_end_of_orthanc_is_seen_after_it(suite: str, store: str, end: str) -> None:
-    """Orthanc tells of no stable series then; and what comes before the plugin is ready is seen as well."""
-    settings = {**configuration(store), "StableAge": 3}
-    with RealOrthanc(suite, settings) as orthanc:
-        images = series(2, PatientID="CRASH1", BodyPartExamined="CHEST")
-        by_c_store(orthanc, "CT1", *images)
+def test_what_arrived_before_an_end_of_orthanc_or_without_the_plugin_is_seen(
+    suite: str, store: str, end: str
+) -> None:
+    with RealOrthanc(suite, {**configuration(store), "StableAge": 3}) as orthanc:
+        by_c_store(orthanc, "CT1", *series(2, PatientID="END1", BodyPartExamined="CHEST"))
         orthanc.kill() if end == "kill" else orthanc.stop()
         orthanc.start()
-        soon(lambda: search(orthanc, PatientID="CRASH1"), "a workitem in spite of the end")
-        (workitem,) = search(orthanc, PatientID="CRASH1")
-        assert len(references(items(workitem, INPUT)[0])) == 2
+        soon(lambda: search(orthanc, PatientID="END1"), "a workitem in spite of the end")
         orthanc.kill()
         orthanc.configuration["Ups"]["Enable"] = False
         orthanc.start()
-        by_c_store(orthanc, "CT1", *series(1, PatientID="CRASH2", BodyPartExamined="CHEST"))
+        by_c_store(orthanc, "CT1", *series(1, PatientID="END2", BodyPartExamined="CHEST"))
         orthanc.stop()
         orthanc.configuration["Ups"]["Enable"] = True
         orthanc.start()
-        soon(lambda: search(orthanc, PatientID="CRASH2"), "a workitem for what came meanwhile")
-        assert len(search(orthanc, PatientID="CRASH1")) == len(search(orthanc, PatientID="CRASH2")) == 1
+        soon(lambda: search(orthanc, PatientID="END2"), "a workitem for what came meanwhile")
+        assert len(search(orthanc, PatientID="END1")) == len(search(orthanc, PatientID="END2")) == 1
+
+
+# --- outputs ---
+
+
+def test_outputs_that_did_not_arrive_keep_a_workitem_open_on_every_interface(orthanc: RealOrthanc) -> None:
+    """``Ups.CheckOutputs``: C304, 409, and the instance is named."""
+    result = image("test-SR.dcm", PatientID="OUT1", Modality="OT")
+    uid = client(orthanc).create()
+    transaction = client(orthanc).claim(uid)
+    output: DataSet = {
+        "00081199": element(
+            "SQ",
+            {
+                "00081150": element("UI", str(result.SOPClassUID)),
+                "00081155": element("UI", str(result.SOPInstanceUID)),
+            },
+        ),
+        "0020000D": element("UI", str(result.StudyInstanceUID)),
+        "0020000E": element("UI", str(result.SeriesInstanceUID)),
+        "0040E020": element("CS", "DICOM"),
+        "0040E021": element("SQ", {"00080054": element("AE", "ORTHANC")}),
+    }
+    done = performed(t00404033=element("SQ", output))
+    url = f"/workitems/{uid}?transaction-uid={transaction}"
+    assert client(orthanc).post(url, done).status_code == 200
+    complete = state("COMPLETED", transaction)
+    refusal = client(orthanc).put(f"/workitems/{uid}/state", complete)
+    assert refusal.status_code == 409 and result.SOPInstanceUID in refusal.text
+    page = requests.post(f"{orthanc.base_url}/ups/api/workitems/{uid}/complete", json={}, timeout=30)
+    assert page.status_code == 409 and result.SOPInstanceUID in page.text
+    by_rest(orthanc, result)
+    assert client(orthanc).put(f"/workitems/{uid}/state", complete).status_code == 200
