@@ -340,6 +340,8 @@ class Site:
         )
         self._shared.server.serve(cluster.services(self._policy, self._refusals))
         self._modalities.moved = cluster.seen
+        if self._worklists is not None:
+            self._worklists.find = cluster.modality_worklists().find
         self.health.follows(cluster.leader_in_words, lambda: cluster.has_leader)
 
     def _nodes(self) -> int:
@@ -428,7 +430,8 @@ class Site:
         self._serve(self._ups_rs(service), self._sessions(service, sockets), api.answer)
         if self._shared is not None:
             parts = self._ups_rs(service), api.answer, self._sessions(service, sockets), services, codec
-            self._shared.cluster.serve(*parts, self._seen)
+            find = self._worklists.find if self._worklists else None
+            self._shared.cluster.serve(*parts, self._seen, find)
             server.serve(services)
         self.health.opened(lambda: watch.trouble or "; ".join(self._disk_space.warnings()))
         if self._shared is None:

@@ -26,6 +26,7 @@ _PAUSE = 0.05
 _COERCED = (0x0000, 0xB300, 0xB305)
 _LATER = (0x0213, 503)
 _ABSENT = (0xC307, 404)
+_UNKNOWN = 502
 
 
 class NoAnswer(Exception):
@@ -90,7 +91,10 @@ class HttpDoor:
         try:
             if self._connection is None:
                 self._connection = await RawHttp.open(self._port)
-            return await self._connection.send(request)
+            status, body = await self._connection.send(request)
+            if status == _UNKNOWN:
+                raise NoAnswer("the node that leads ended before it answered")
+            return status, body
         except (OSError, Broken) as error:
             if self._connection:
                 self._connection.close()

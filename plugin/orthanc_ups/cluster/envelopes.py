@@ -27,6 +27,7 @@ API: Final = "/api"
 DIMSE: Final = "/dimse"
 SEEN: Final = "/seen"
 EVENTS: Final = "/events"
+MODALITY_WORKLIST: Final = "/mwl"
 SECRET: Final = "X-Ups-Secret"  # noqa: S105 - the name of a header
 NOT_LEADING: Final = "X-Ups-Not-Leading"
 
@@ -58,6 +59,15 @@ class AnswerHead(msgspec.Struct, frozen=True):
     headers: list[tuple[str, str]] = []
     content_type: str = ""
     reason: str = ""
+
+
+class WorklistReply(msgspec.Struct, frozen=True):
+    """What a worklist query of a modality finds; or which key cannot be used, or why it cannot be answered."""
+
+    answers: list[dict[str, Any]] = []
+    reason: str = ""
+    unusable: str = ""
+    refused: str = ""
 
 
 class DimseHead(msgspec.Struct, frozen=True):

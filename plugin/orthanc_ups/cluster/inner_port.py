@@ -21,12 +21,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 from aiohttp.web import BaseRequest, Response, StreamResponse
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from ..core.dataset import DataSet
+from ..core.statuses import UpsError
 from ..dicomweb.aiohttp_server import FULL, LimitedServer, ServerLimits, as_aiohttp, connection_of
 from ..dicomweb.request import WebRequest
 from ..dicomweb.response import HttpProblem, WebResponse
@@ -36,12 +39,25 @@ from ..dimse.exchange import Exchange
 from ..dimse.message import Message, ProtocolError
 from ..dimse.negotiation import Context
 from ..dimse.services import Services
+from ..modality.worklist import WorklistAnswers
+from ..modality.worklist_query import UnusableKey
 from ..orthanc.descriptors import Share
 from ..orthanc.listener import TcpListener
 from ..orthanc.refusal_log import RefusalLog
 from ..settings import Settings
 from . import envelopes
-from .envelopes import API, DIMSE, EVENTS, NOT_LEADING, SECRET, SEEN, UPS_RS, DimseHead
+from .envelopes import (
+    API,
+    DIMSE,
+    EVENTS,
+    MODALITY_WORKLIST,
+    NOT_LEADING,
+    SECRET,
+    SEEN,
+    UPS_RS,
+    DimseHead,
+    WorklistReply,
+)
 
 _log = logging.getLogger("orthanc_ups.cluster")
 _STOPPING: Final = 2.0
@@ -50,6 +66,7 @@ _HEADER: Final = 64 * 1024
 _MORE: Final = 1 << 20  # bytes of a relayed request beside its body
 
 Answer = Callable[[WebRequest], Awaitable[WebResponse]]
+Find = Callable[[DataSet], Awaitable[WorklistAnswers]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +79,7 @@ class LeaderParts:
     services: Services
     codec: Codec
     seen: Callable[[str], object]
+    find: Find | None
 
 
 class RelayedAssociation:
@@ -136,6 +154,8 @@ class InnerPort:
             body = await self._body(request)
             if request.path == DIMSE:
                 return await self._dimse(request, parts, body)
+            if request.path == MODALITY_WORKLIST:
+                return Response(body=msgspec.json.encode(await _worklist_reply(parts.find, body)))
             if request.path == SEEN:
                 parts.seen(body.decode())
                 return Response()
@@ -175,6 +195,18 @@ class InnerPort:
             await parts.services.serve(Exchange(association, message, parts.codec))
             await stream.write_eof()
         return stream
+
+
+async def _worklist_reply(find: Find | None, query: bytes) -> WorklistReply:
+    if find is None:
+        return WorklistReply(refused="ModalityWorklist is not enabled on the node that leads")
+    try:
+        found = await find(msgspec.json.decode(query))
+    except UnusableKey as error:
+        return WorklistReply(unusable=str(error))
+    except UpsError as error:
+        return WorklistReply(refused=error.detail)
+    return WorklistReply(list(found.answers), found.reason)
 
 
 def _identity() -> tuple[ssl.SSLContext, str]:

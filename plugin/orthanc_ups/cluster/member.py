@@ -29,9 +29,18 @@ from ..settings import Settings, Surroundings
 from .database import CannotShare as CannotShare
 from .database import Database, Session, Sessions, connection_string
 from .envelopes import SEEN
-from .inner_port import Answer, InnerPort, LeaderParts, offer
+from .inner_port import Answer, Find, InnerPort, LeaderParts, offer
 from .lease import RENEW_EVERY, Leadership, LeaseKeeper
-from .relay import AnswerLost, NoLeader, Relay, RelayedApi, RelayedServices, RelayedSessions, RelayedUpsRs
+from .relay import (
+    AnswerLost,
+    NoLeader,
+    Relay,
+    RelayedApi,
+    RelayedModalityWorklists,
+    RelayedServices,
+    RelayedSessions,
+    RelayedUpsRs,
+)
 from .rows import FencedLoopback
 
 _log = logging.getLogger("orthanc_ups.cluster")
@@ -202,9 +211,10 @@ class Cluster:
         services: Services,
         codec: Codec,
         seen: Callable[[str], object],
+        find: Find | None,
     ) -> None:
         """Answer the other nodes."""
-        self.port.serve(LeaderParts(ups_rs.answer, api, sessions, services, codec, seen))
+        self.port.serve(LeaderParts(ups_rs.answer, api, sessions, services, codec, seen, find))
 
     def serve_nothing(self) -> None:
         """Tell the other nodes that this one does not lead."""
@@ -215,6 +225,10 @@ class Cluster:
     def ups_rs(self) -> RelayedUpsRs:
         """UPS-RS."""
         return RelayedUpsRs(self.relay)
+
+    def modality_worklists(self) -> RelayedModalityWorklists:
+        """Worklist queries of modalities."""
+        return RelayedModalityWorklists(self.relay)
 
     def sessions_of_leader(self) -> RelayedSessions:
         """Notification connections."""

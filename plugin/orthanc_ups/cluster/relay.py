@@ -15,10 +15,12 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mappin
 from typing import Any, Final, TypeVar, cast
 
 import aiohttp
+import msgspec
 from aiohttp import WSMsgType
 from aiohttp.web import BaseRequest, StreamResponse, WebSocketResponse
 
 from ..core import statuses
+from ..core.dataset import DataSet
 from ..core.statuses import UpsError
 from ..dicomweb.aiohttp_server import SERVER, is_handshake
 from ..dicomweb.origins import Origins
@@ -34,10 +36,22 @@ from ..dimse.services import CANCELED, PENDING, Services
 from ..management.permissions import RIGHTS
 from ..management.routing import Admission, Call, Route, Router
 from ..modality.performed_step_service import services_by
+from ..modality.worklist import WorklistAnswers
+from ..modality.worklist_query import UnusableKey
 from ..orthanc.refusal_log import RefusalLog
 from ..worklist.ports import WorklistPort
 from . import envelopes
-from .envelopes import API, DIMSE, EVENTS, NOT_LEADING, PREFIX, SECRET, UPS_RS
+from .envelopes import (
+    API,
+    DIMSE,
+    EVENTS,
+    MODALITY_WORKLIST,
+    NOT_LEADING,
+    PREFIX,
+    SECRET,
+    UPS_RS,
+    WorklistReply,
+)
 from .lease import Holder
 
 _log = logging.getLogger("orthanc_ups.cluster")
@@ -112,7 +126,7 @@ class Relay:
                 except AnswerLost:
                     if not safe:
                         raise
-                    answer = None
+                    answer, deadline = None, _now() + PATIENCE
                 if answer is not None:
                     try:
                         yield answer, holder
@@ -267,6 +281,26 @@ class RelayedApi(Router):
         except AnswerLost:
             raise answer_lost() from None
         return envelopes.to_answer(content)
+
+
+class RelayedModalityWorklists:
+    """Worklist queries of modalities at a node that does not lead."""
+
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+
+    async def find(self, identifier: DataSet) -> WorklistAnswers:
+        """As ModalityWorklists. Raises UnusableKey, UpsError."""
+        try:
+            content = await self._relay.ask(MODALITY_WORKLIST, msgspec.json.encode(identifier), safe=True)
+        except (NoLeader, AnswerLost):
+            raise UpsError(statuses.RESOURCE_LIMITATION, "no node leads the worklist now") from None
+        reply = msgspec.json.decode(content, type=WorklistReply)
+        if reply.unusable:
+            raise UnusableKey(reply.unusable)
+        if reply.refused:
+            raise UpsError(statuses.RESOURCE_LIMITATION, reply.refused)
+        return WorklistAnswers(cast("list[DataSet]", reply.answers), reply.reason)
 
 
 async def _nobody(call: Call) -> None:
