@@ -56,7 +56,8 @@ from .lease import Holder
 
 _log = logging.getLogger("orthanc_ups.cluster")
 PATIENCE: Final = 2.0
-_GRACE: Final = 3.0  # seconds for the answer of a leader that leads no more
+GRACE: Final = 3.0
+"""Seconds for the answer of a leader that leads no more."""
 _LOOK_EVERY: Final = 0.1
 _CONNECT_WITHIN: Final = 1.0
 _RESTARTING: Final = 1012
@@ -146,7 +147,7 @@ class Relay:
     async def while_it_leads(self, work: Coroutine[Any, Any, _T], holder: Holder) -> _T:
         """What the leader is waited for. Raises AnswerLost some seconds after it has ceased to lead."""
         waiting = asyncio.ensure_future(work)
-        patience = _GRACE
+        patience = GRACE
         try:
             while True:
                 await asyncio.wait((waiting,), timeout=_LOOK_EVERY)

@@ -109,7 +109,7 @@ async def relayed(*leaders: Leader) -> AsyncIterator[tuple[Relay, Lease]]:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relay_module, "PATIENCE", 0.3)
-    monkeypatch.setattr(relay_module, "_GRACE", 0.3)
+    monkeypatch.setattr(relay_module, "GRACE", 0.3)
 
 
 def test_a_request_and_its_answer_go_through_as_they_are() -> None:
