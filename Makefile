@@ -19,8 +19,8 @@ export ORTHANC_UPS_SUITES := $(SUITES)
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
 
-run: ## start Orthanc with the plugin and orthanc.json (SUITE=forky or trixie); data in .data/
-	@python3 tools/run.py --suite $(SUITE) orthanc.json
+run: ## start Orthanc with the plugin and orthanc.json (SUITE=forky or trixie, POSTGRESQL=1); data in .data/
+	@python3 tools/run.py --suite $(SUITE) $(if $(POSTGRESQL),--postgresql) orthanc.json
 
 demo: ## play the main job against the Orthanc of `make run`
 	@docker/native.sh python --suite $(SUITE) -m tools.demo

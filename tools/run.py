@@ -18,7 +18,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-NATIVE = Path(__file__).resolve().parents[1] / "docker" / "native.sh"
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this is run as a script
+from tools import postgresql
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+NATIVE = CHECKOUT / "docker" / "native.sh"
+INDEX_PLUGIN = "${ORTHANC_PLUGINS}/libOrthancPostgreSQLIndex.so"
 
 
 def main() -> int:
@@ -30,9 +35,30 @@ def main() -> int:
         listed = ", ".join(map(str, taken))
         print(f"another program listens on port {listed}: stop it, or change orthanc.json", file=sys.stderr)
         return 1
-    run = [NATIVE, "run", "--suite", arguments.suite, arguments.configuration]
+    if not arguments.postgresql:
+        return _run(arguments.suite, arguments.configuration, configuration, {})
+    name = f"{arguments.suite}-postgresql"
+    data = CHECKOUT / ".data" / name
+    # PostgreSQL runs as another user than root, who may not see the checkout.
+    shared = Path("/var/tmp/orthanc-ups") / name if os.geteuid() == 0 else data / "server"
+    with postgresql.server(shared) as port:
+        configuration["PostgreSQL"] = postgresql.section(port)
+        configuration["Plugins"] = [INDEX_PLUGIN, *configuration["Plugins"]]
+        data.mkdir(parents=True, exist_ok=True)
+        file = data / "orthanc.json"
+        file.write_text(json.dumps(configuration, indent=2))
+        more = {"ORTHANC_UPS_MORE_PACKAGES": "orthanc-postgresql", "ORTHANC_UPS_DATA": str(data / "orthanc")}
+        return _run(arguments.suite, file, configuration, more)
+
+
+def _run(suite: str, file: Path, configuration: dict[str, Any], variables: dict[str, str]) -> int:
+    run = ["setpriv", "--pdeathsig", "KILL", "--", str(NATIVE), "run", "--suite", suite, str(file)]
     # Out of the terminal's reach, as a second SIGINT would kill Orthanc while it stops.
-    process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "--", *run], start_new_session=True)
+    process = subprocess.Popen(
+        ["setpriv", "--pdeathsig", "KILL", "--", *run],
+        start_new_session=True,
+        env={**os.environ, **variables},
+    )
     _pass_on_first_signal(process)
     threading.Thread(target=_announce, args=(process, configuration), daemon=True).start()
     return process.wait()
@@ -51,6 +77,11 @@ def _pass_on_first_signal(process: subprocess.Popen[bytes]) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="tools/run.py", description=__doc__)
     parser.add_argument("--suite", default="forky", help="Debian suite of Orthanc: forky (default) or trixie")
+    parser.add_argument(
+        "--postgresql",
+        action="store_true",
+        help="keep Orthanc's index in a PostgreSQL that is run along with it",
+    )
     parser.add_argument("configuration", type=Path, help="Orthanc's configuration file")
     return parser
 

@@ -247,8 +247,7 @@ class Site:
             self._node.add(self._close_worklist)
             await self._open_worklist(http, listening)
 
-    async def _open_mark(self, *, leased: bool = False) -> NodeMark:
-        await self._patiently("Orthanc's metadata", self._metadata.open)
+    def _node_mark(self, *, leased: bool = False) -> NodeMark:
         if self._mark is None:
             self._node_file = NodeFile(f"{self._projection_file()}.node")
             node = replace(self._node_file.node, leased=leased)
@@ -271,7 +270,7 @@ class Site:
             return False
         codec = Codec(self._settings, self._surroundings)
         share = self._descriptors.share()
-        self._continues = False
+        self._shared, self._continues = None, False
 
         async def join() -> None:
             known = await operating.operating_facts(self._loopback)
@@ -291,7 +290,7 @@ class Site:
         assert self._shared is not None
         cluster, server = self._shared.cluster, self._shared.server
         self._node.add(cluster.close)
-        mark = await self._open_mark(leased=True)
+        mark = self._node_mark(leased=True)
         self._node.add(self._close_worklist)
         self._node.add(server.stop)
         self._node.keep(self._tell_of_nodes)
@@ -308,7 +307,6 @@ class Site:
             reason = await self._lead(
                 self._open_with_mark(mark, self._metadata, http, listening), cluster.until_lost()
             )
-            self._continues = True
             self.health.stands_by(reason)
             _log.warning("This node does not lead the worklist any more: %s", reason)
             await self._close_worklist()
@@ -318,6 +316,7 @@ class Site:
         self, mark: NodeMark, entries: OrthancEntries, http: HttpPort, listening: Awaitable[None]
     ) -> None:
         """Also those who can only take turns must see that this node keeps the worklist."""
+        await self._patiently("Orthanc's metadata", entries.open)
         mark.write_to(entries)
         await self._patiently("the worklist", mark.acquire)
         self._worklist.begin(self._keep_mark(mark))
@@ -365,7 +364,10 @@ class Site:
         """Of several Orthancs on one database only one may keep the worklist: wait until it is this one, again and
         again.
         """
-        mark = await self._open_mark()
+        self._metadata = OrthancEntries(self._loopback, self._uploads)
+        await self._patiently("Orthanc's metadata", self._metadata.open)
+        mark = self._node_mark()
+        mark.write_to(self._metadata)
         self._node.add(self._close_worklist)
         while True:
             await self._patiently("the worklist", mark.acquire)
