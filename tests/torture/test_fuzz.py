@@ -31,7 +31,7 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.one_suite("our own ports read what is broken before Orthanc sees anything")
 
 AT_ONCE = 10
-BOUNDED, LONG = 2_500, 25_000  # of each of the four kinds
+BOUNDED, LONG = 1_000, 25_000  # of each of the four kinds
 MEGABYTE = 1_000_000
 KINDS: dict[str, tuple[Callable[[], st.SearchStrategy[Case]], bool]] = {
     "PDUs": (fuzz.pdus, True),
