@@ -17,6 +17,7 @@ from orthanc_ups.rules.effects import Effects
 from orthanc_ups.rules.engine import Engine
 from orthanc_ups.rules.follower import Follower
 from orthanc_ups.rules.memory import NOTE, Memory
+from orthanc_ups.store.port import StoreUnavailable
 from tests.support.service import Desk
 
 STABLE_AGE = 60.0
@@ -30,6 +31,7 @@ class FilledArchive(Archive):
         super().__init__(cast("Any", None), "ORTHANC", now)
         self._clock = now
         self.rows: list[Change] = []
+        self.unreadable: set[str] = set()
         self.images: dict[str, tuple[str, str, str, Mapping[str, Any], str]] = {}
 
     def arrive(
@@ -91,6 +93,8 @@ class FilledArchive(Archive):
         return len([each async for each in self.all(level)])
 
     async def cause(self, when: When, identifier: str, *, labels: bool = True) -> Cause | None:
+        if identifier in self.unreadable:
+            raise StoreUnavailable("the file is damaged, says a test", certain=True)
         for uid, (series, study, patient, content, sender) in self.images.items():
             if {"instance": uid, "series": series, "study": study, "patient": patient}[
                 when.level

@@ -75,6 +75,7 @@ class Archive:
         self._loopback = loopback
         self._now = now
         self._series: dict[str, SeriesFacts] = {}
+        self._can_find = True
         self.own_ae = own_ae
 
     # --- changes ---
@@ -272,15 +273,32 @@ class Archive:
         if level == "instance":
             asked = {"Resources": [identifier], "Level": "Instance", "Metadata": True}
             return await self._post("/tools/bulk-content", asked)
-        return await self._post(
-            "/tools/find",
-            {
-                "Level": "Instance",
-                "Query": {},
-                f"Parent{level.capitalize()}": identifier,
-                "ResponseContent": ["MainDicomTags", "Metadata", "Parent"],
-            },
-        )
+        instances: list[Mapping[str, Any]] = []
+        for series in await self.below(level, identifier, "series"):
+            instances += await self._found_instances(series) or await self._listed_instances(series)
+        return instances
+
+    async def _found_instances(self, series: str) -> Sequence[Mapping[str, Any]]:
+        """By one question, where Orthanc can (1.12.5 and later); empty where it cannot."""
+        if not self._can_find:
+            return ()
+        asked = {
+            "Level": "Instance",
+            "Query": {},
+            "ParentSeries": series,
+            "ResponseContent": ["MainDicomTags", "Metadata", "Parent"],
+        }
+        rows = await self._post("/tools/find", asked)
+        self._can_find = all(_is_row(row, series) for row in rows)
+        return rows if self._can_find else ()
+
+    async def _listed_instances(self, series: str) -> Sequence[Mapping[str, Any]]:
+        instances: list[Mapping[str, Any]] = []
+        identifiers = await self.below("series", series, "instance")
+        for begin in range(0, len(identifiers), _BATCH):
+            asked = {"Resources": identifiers[begin : begin + _BATCH], "Level": "Instance", "Metadata": True}
+            instances += await self._post("/tools/bulk-content", asked)
+        return instances
 
     async def missing_instances(self, uids: Iterable[str]) -> list[str]:
         """Those of the SOP Instance UIDs that are not in the archive."""
@@ -332,6 +350,11 @@ def reference(
         url = f"{retrieve}/studies/{study}/series/{series}"
         item["0040E025"] = element("SQ", {"00081190": element("UR", url)})
     return item
+
+
+def _is_row(row: object, series: str) -> bool:
+    """True for an instance of a series with its metadata."""
+    return isinstance(row, Mapping) and row.get("ParentSeries") == series and "Metadata" in row
 
 
 def is_identifier(text: str) -> bool:

@@ -113,6 +113,13 @@ class Refusals(Exception):
         self.errors, self.done = tuple(errors), tuple(done)
 
 
+def is_transient(error: UpsError) -> bool:
+    """True if nothing is possible now, or if nobody knows yet what became of it: trying again is right."""
+    if error.status is statuses.RESOURCE_LIMITATION:
+        return "is full" not in error.detail
+    return error.status is statuses.PROCESSING_FAILURE and "does not answer" in error.detail
+
+
 def derived_uid(identity: str, rule: str, key: str, generation: int = 0) -> str:
     """The UID of what a rule makes because of a cause (PS3.5 §B.2)."""
     seed = "\0".join((identity, rule, key, str(generation)))
@@ -164,7 +171,7 @@ class Effects:
             except Refusals as refusals:
                 errors += refusals.errors
             except UpsError as error:
-                if error.status is statuses.RESOURCE_LIMITATION:
+                if is_transient(error):
                     raise
                 errors.append(error.detail)
         if errors:
@@ -180,7 +187,7 @@ class Effects:
             try:
                 words = await self._change(rule, cause, effect, target)
             except UpsError as error:
-                if error.status is statuses.RESOURCE_LIMITATION:
+                if is_transient(error):
                     raise
                 errors.append(f"workitem {target.uid}: {error.detail}")
             else:
@@ -265,7 +272,7 @@ class Effects:
             if error.status is statuses.DUPLICATE_INSTANCE:
                 return "repeated", f"workitem {uid} was created meanwhile"
             faulty = _faulty_keywords(error) & (taken.keys() - effect.attributes.keys())
-            if error.status is statuses.RESOURCE_LIMITATION or not faulty:
+            if is_transient(error) or not faulty:
                 raise
             _log.warning(
                 'Rule "%s": %s: %s; creating the workitem without that', rule.name, cause.words, error.detail

@@ -7,12 +7,11 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from ..core import statuses
 from ..core.statuses import UpsError
 from ..worklist.state import Counters
 from .causes import Cause, When
 from .definitions import SiteRule
-from .effects import Desk, Effects, Refusals, origin_of
+from .effects import Desk, Effects, Refusals, is_transient, origin_of
 from .memory import Memory
 
 _log = logging.getLogger("orthanc_ups.rules")
@@ -92,7 +91,7 @@ class Engine:
             self._failed(rule, cause, str(refusals))
             return bool(refusals.done)
         except UpsError as error:
-            if error.status is statuses.RESOURCE_LIMITATION and not self._is_full(error):
+            if is_transient(error):
                 raise
             self._failed(rule, cause, error.detail)
             return False
@@ -109,10 +108,6 @@ class Engine:
         record.last_at, record.last = self._desk.now().timestamp(), f"{cause.words}: {words}"[:500]
         _log.info('Rule "%s": %s: %s', rule.name, cause.words, words)
         return True
-
-    @staticmethod
-    def _is_full(error: UpsError) -> bool:
-        return "is full" in error.detail
 
     def _failed(self, rule: SiteRule, cause: Cause, why: str) -> None:
         self._counters.add("rules_failed")

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, tzinfo
+from functools import partial
 from typing import Final, Protocol
 
 from ..core import tags
@@ -47,6 +48,7 @@ _ROWS_WITHOUT_SAVE: Final = 5_000
 _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 10.0
 _MOST: Final = 10_000
+_ATTEMPTS: Final = 5
 _FIRED_AT_ONCE: Final = 50
 _ENDS: Final = {State.COMPLETED: When.COMPLETED, State.CANCELED: When.CANCELED}
 _DICOM_RETRIEVAL: Final = "0040E021"
@@ -123,6 +125,7 @@ class Follower:
         self._saved_cursor = 0
         self._save_every = _SAVE_EVERY
         self._gather = _GATHER
+        self._failures: dict[str, int] = {}
         self.behind = 0
 
     # --- opening ---
@@ -262,6 +265,9 @@ class Follower:
         arrived = [row for row in page.rows if row.kind == "NewInstance" and not self._is_own(row.identifier)]
         if self._follows_deletions:
             await self._note_studies(row for row in page.rows if row.kind == "NewStudy")
+        for row in page.rows:
+            if row.kind == "NewSeries":  # perhaps one that was deleted, and is another now
+                self._archive.forget_series(row.identifier)
         if not arrived:
             return
         self._dirty = True
@@ -271,9 +277,30 @@ class Follower:
             if identifier is None:
                 continue
             at = min(self._clock.now(), row.at + 1.0 if row.at is not None else self._clock.now())
-            await self._touch(identifier, at)
-            if self._of_instances:
-                await self._fire_instance(row.identifier, identifier, at)
+            await self._attempted(
+                f"instance/{row.identifier}", partial(self._arrived, row.identifier, identifier, at)
+            )
+
+    async def _arrived(self, instance: str, series: str, at: float) -> None:
+        await self._touch(series, at)
+        if self._of_instances:
+            await self._fire_instance(instance, series, at)
+
+    async def _attempted(self, key: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Do it. What fails again and again while Orthanc answers is given up, with a line: the rest goes on."""
+        try:
+            await work()
+        except UpsError:
+            raise
+        except Exception as error:
+            self._failures[key] = self._failures.get(key, 0) + 1
+            await self._archive.last_change()
+            if self._failures[key] < _ATTEMPTS:
+                raise
+            _log.error(
+                "Rules give up %s, which failed %d times: %s", key, _ATTEMPTS, str(error) or repr(error)
+            )
+        self._failures.pop(key, None)
 
     async def _series(self, arrived: Iterable[Change]) -> Mapping[str, str]:
         """The series of each instance; of those that are gone again none."""
@@ -319,15 +346,18 @@ class Follower:
         at_rest = self._clock.now() - self._stable_age
         due = [(at, resource) for resource, at in self._memory.unstable.items() if at <= at_rest]
         for at, resource in sorted(due)[:_FIRED_AT_ONCE]:
-            level, _, identifier = resource.partition("/")
-            cause = await self._archive.cause(STABLE[level], identifier, labels=self._with_labels)
-            if cause is not None:
-                await self._engine.react(stored_earlier(cause, self._time(at + self._stable_age)))
-            if level == "series":
-                self._archive.forget_series(identifier)
+            await self._attempted(resource, partial(self._came_to_rest, resource, at))
             del self._memory.unstable[resource]
             self._dirty = True
             await self._save_in_time()
+
+    async def _came_to_rest(self, resource: str, at: float) -> None:
+        level, _, identifier = resource.partition("/")
+        cause = await self._archive.cause(STABLE[level], identifier, labels=self._with_labels)
+        if cause is not None:
+            await self._engine.react(stored_earlier(cause, self._time(at + self._stable_age)))
+        if level == "series":
+            self._archive.forget_series(identifier)
 
     # --- ends of workitems ---
 
@@ -344,10 +374,14 @@ class Follower:
         for uid in list(self._ended):
             workitem = self._desk.workitem(uid)
             if workitem is not None and workitem.state.is_final:
-                await self._engine.react(self._end_of(workitem))
+                end = self._end_of(workitem)
+                await self._attempted(end.key, partial(self._react, end))
                 self._memory.ended_at = max(self._memory.ended_at or 0.0, workitem.ended or 0.0)
                 self._dirty = True
             self._ended.pop(uid, None)
+
+    async def _react(self, cause: Cause) -> None:
+        await self._engine.react(cause)
 
     def _end_of(self, workitem: Workitem) -> Cause:
         return end_of(workitem, self._zone)

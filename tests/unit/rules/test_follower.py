@@ -439,3 +439,19 @@ async def test_a_store_that_is_silent_is_waited_for() -> None:
     rules.desk.entries.unavailable = False
     await rules.round(1)
     assert len(rules.workitems()) == 1
+
+
+@on_loop
+async def test_what_fails_again_and_again_is_given_up_and_the_rest_goes_on() -> None:
+    rules = await desk(ai())
+    rules.archive.arrive("1.9.1", Modality="CT")
+    rules.archive.arrive("1.9.2", series="1.8.2", Modality="CT")
+    rules.archive.unreadable.add("1.8.1")
+    await rules.round()
+    for _ in range(4):
+        with pytest.raises(StoreUnavailable):
+            await rules.round(STABLE_AGE + 1)
+    await rules.round(STABLE_AGE + 1)
+    (workitem,) = rules.workitems()
+    assert inputs(workitem) == ["1.9.2"]
+    assert rules.memory.unstable == {}
