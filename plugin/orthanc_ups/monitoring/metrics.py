@@ -28,6 +28,7 @@ from ..dimse.scp import DimseServer
 from ..dimse.scu import DimseChannel
 from ..health import Health, Role
 from ..orthanc.sdk import Orthanc
+from ..projection.sparing import Sparing
 from ..service import UpsService
 from ..worklist.late_watch import LateSummary, LateWatch
 from ..worklist.subscriptions import Subscriptions
@@ -429,7 +430,7 @@ def sources(service: UpsService, meters: Mapping[str, Callable[[], float]], late
         counters=service.counters.all,
         deliveries=service.delivery.counts.all,
         reports=lambda: _figures(service.delivery),
-        states=lambda: _states(service),
+        states=Sparing(lambda: _states(service), _EVERY / 2).get,
         late=late.summary,
         subscriptions=lambda: subscription_counts(service.subscriptions),
         meters={**own, **meters},

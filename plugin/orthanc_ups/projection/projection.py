@@ -119,6 +119,7 @@ class Projection:
         self._connection: sqlite3.Connection | None = None
         self._is_rebuilding = False
         self._writing: Future[None] | None = None
+        self._counts: tuple[int, Counts] | None = None
         self._thread = ThreadPoolExecutor(1, "ups-projection")
         try:
             self._writer = ProjectionWriter(self._file.writer)
@@ -534,7 +535,11 @@ class Projection:
     async def counts(self) -> Counts:
         """How many workitems there are, per worklist label and state."""
         self._up_to_date()
-        return await self._searches.run(lambda reader: reader.counts())
+        generation, counts = self._searches.generation, self._counts
+        if counts is None or counts[0] != generation:
+            counts = generation, await self._searches.run(lambda reader: reader.counts())
+            self._counts = counts
+        return counts[1]
 
     # --- the log of events ---
 

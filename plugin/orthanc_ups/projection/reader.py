@@ -317,6 +317,11 @@ class Searches:
         self._generation = 0
         self._matched: OrderedDict[_Key, tuple[int, Matched]] = OrderedDict()
 
+    @property
+    def generation(self) -> int:
+        """Grows with each write."""
+        return self._generation
+
     def outdated(self) -> None:
         """Something was written: remembered matches are out of date."""
         self._generation += 1

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""How much work is late, for the overview and for metrics: asked at most every few seconds."""
+"""How much work is late, for the overview and for metrics: asked every few seconds, of a large worklist less often."""
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from ..core.date_times import since_epoch
 from ..core.lateness import LateKind, LatePolicy
 from ..projection.late import LONGEST_IN_PROGRESS, OLDEST_SCHEDULED, LateGroup, late_groups, read_groups
 from ..projection.projection import Projection
+from ..projection.sparing import Sparing
 
 _FRESH_FOR: Final = 5.0
 
@@ -55,21 +55,14 @@ class LateWatch:
         self.policy = policy
         self._projection = projection
         self._now = now
-        self._summary = LateSummary()
-        self._asked_at = -math.inf
-        self._lock = asyncio.Lock()
+        self._summary = Sparing(self._read, _FRESH_FOR, now)
 
     async def summary(self) -> LateSummary:
-        """What is late, some seconds old at most. Raises ProjectionBroken, UpsError."""
-        async with self._lock:
-            now = self._now()
-            if abs(now - self._asked_at) > _FRESH_FOR:
-                self._summary = await self._read(now)
-                self._asked_at = now
-        return self._summary
+        """What is late, some seconds old, of a large worklist at most a minute. Raises ProjectionBroken, UpsError."""
+        return await self._summary.get()
 
-    async def _read(self, now: float) -> LateSummary:
-        groups = await self._projection.read(late_groups(self.policy, now))
+    async def _read(self) -> LateSummary:
+        groups = await self._projection.read(late_groups(self.policy, self._now()))
         oldest = cast("list[tuple[str, int]]", await self._projection.read(OLDEST_SCHEDULED))
         longest: list[Any] = await self._projection.read(LONGEST_IN_PROGRESS)
         return LateSummary(

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Figures that cost the more the larger the worklist is, asked for by those who ask again and again."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final, Generic, TypeVar
+
+_T = TypeVar("_T")
+_SHARE: Final = 200
+_LONGEST: Final = 60.0
+
+
+class Sparing(Generic[_T]):
+    """Remembers a figure for 200 times as long as asking for it took, within bounds. Called on the loop."""
+
+    def __init__(
+        self, ask: Callable[[], Awaitable[_T]], least: float, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        """``least``: seconds for which it is remembered in any case. At most a minute."""
+        self._ask = ask
+        self._least = least
+        self._now = now
+        self._known: list[_T] = []
+        self._until = -math.inf
+        self._asked_at = -math.inf
+        self._lock = asyncio.Lock()
+
+    async def get(self) -> _T:
+        """The figure, as it was not long ago. Raises what ``ask`` raises."""
+        async with self._lock:
+            now = self._now()
+            if not self._asked_at <= now < self._until:
+                begun = time.perf_counter()
+                self._known = [await self._ask()]
+                took = time.perf_counter() - begun
+                self._asked_at = now
+                self._until = now + min(max(self._least, _SHARE * took), _LONGEST)
+        return self._known[0]

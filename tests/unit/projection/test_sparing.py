@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What costs much is asked for seldom, so that an idle worklist of any size costs next to nothing."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from orthanc_ups.projection import sparing
+from orthanc_ups.projection.sparing import Sparing
+
+
+class Clock:
+    """``now`` is what callers live by, ``spent`` what asking costs."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.spent = 0.0
+
+    def perf_counter(self) -> float:
+        return self.spent
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(("cost", "fresh_for"), [(0.001, 5.0), (0.1, 20.0), (9.0, 60.0)])
+def test_a_figure_is_remembered_for_two_hundred_times_its_cost(
+    monkeypatch: pytest.MonkeyPatch, cost: float, fresh_for: float
+) -> None:
+    clock, asked = Clock(), []
+    monkeypatch.setattr(sparing, "time", clock)
+
+    async def ask() -> int:
+        clock.spent += cost
+        asked.append(clock.now)
+        return len(asked)
+
+    async def scenario() -> None:
+        figure = Sparing(ask, 5.0, clock.monotonic)
+        assert await figure.get() == 1
+        clock.now += fresh_for - 0.1
+        assert await figure.get() == 1
+        clock.now += 0.2
+        assert await figure.get() == 2
+        clock.now -= 1_000.0  # a clock that was set back
+        assert await figure.get() == 3
+
+    asyncio.run(scenario())
