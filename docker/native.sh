@@ -48,7 +48,7 @@ read -r -a more_packages <<<"${ORTHANC_UPS_MORE_PACKAGES:-}"
 readonly PACKAGES+=("${more_packages[@]}")
 # They run with the C library of this host, so their suite is the oldest one that the tests run on.
 readonly PROGRAMS_SUITE=bookworm
-readonly PROGRAMS=(chromium-headless-shell dcmtk fonts-dejavu-core libatomic1 nginx-light postgresql-15)
+readonly PROGRAMS=(chromium-headless-shell dcmtk fonts-dejavu-core fonts-vlgothic libatomic1 nginx-light postgresql-15)
 # What they depend on and the host has, or what tests never touch (no graphics card, no just-in-time compiler).
 readonly NOT_FETCHED=(
     adduser adwaita-icon-theme debconf dpkg hicolor-icon-theme init-system-helpers iproute2 libc-bin libc6

@@ -52,14 +52,19 @@ def test_each_resource_leads_to_its_workitems_and_to_a_new_one(
     page = explorer(screen, f"#{level}?uuid={ids[level]}")
     kind = "patient" if level == "patient" else "study"
     buttons = page.locator(f"#ups-{level}")
+    more = ["New workitem for each study"] if level == "patient" else []
     expect(buttons.get_by_role("link")).to_have_text(
-        [f"Workitems of this {kind}", f"New workitem for this {kind}"]
+        [f"Workitems of this {kind}", f"New workitem for this {kind}", *more]
     )
     buttons.get_by_role("link", name="Workitems").click()
     expect(page.get_by_role("searchbox", name="Search")).to_be_visible()
     assert ("PatientID=1CT1" if level == "patient" else f"study={study_uid}") in page.url
     explorer(screen, f"#{level}?uuid={ids[level]}")
-    buttons.get_by_role("link", name="New workitem").click()
+    if level == "patient":
+        buttons.get_by_role("link", name="New workitem for each study").click()
+        expect(page.get_by_role("region", name="Preview")).to_contain_text("CompressedSamples")
+        explorer(screen, f"#{level}?uuid={ids[level]}")
+    buttons.get_by_role("link", name="New workitem for this").click()
     expect(page.get_by_label("Name", exact=True)).to_have_value("CompressedSamples^CT1")
     expect(page.locator(".inputs input:checked")).to_have_count(0 if level == "patient" else 1)
 

@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, expect, sync_playwright
 from pydicom.data import get_testdata_file
 
 from tests.browser.test_workitem_page import TEMPLATE
-from tests.support.browser import Management, Screen, context, place, uploaded_study
+from tests.support.browser import Management, Screen, context, launch, place, uploaded_study
 from tests.support.event_receiver import EventReceiver
 from tests.support.orthanc import CHECKOUT, RealOrthanc
 from tests.support.ports import free_port
+from tests.support.programs import japanese_fonts
 from tests.support.scenery import department
 from tests.support.waiting import wait_until
 from tests.support.web_client import WebClient
@@ -37,6 +38,7 @@ SHOWN_IN_README: Final = (
     "explorer-light",
     "worklist-light",
     "worklist-dark",
+    "phone-light",
     "workitem-light",
     "new-light",
     "subscribers-light",
@@ -50,6 +52,15 @@ def receivers() -> Iterator[dict[str, int]]:
     with ExitStack() as running:
         ports = {ae: running.enter_context(EventReceiver(ae)).port for ae in ("RIS", "DASHBOARD")}
         yield {**ports, "AI_SERVER": free_port()}
+
+
+@pytest.fixture(scope="module")
+def chromium_for_names() -> Iterator[Browser]:
+    """A browser that shows names in every script."""
+    with sync_playwright() as playwright:
+        browser = launch(playwright, japanese_fonts())
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -79,15 +90,15 @@ def _all_told(api: Management, ae: str) -> bool:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_pictures(
-    chromium: Browser, orthanc: RealOrthanc, uids: list[str], tmp_path: Path, scheme: Any
+    chromium_for_names: Browser, orthanc: RealOrthanc, uids: list[str], tmp_path: Path, scheme: Any
 ) -> None:
     file = get_testdata_file("CT_small.dcm")
     assert isinstance(file, str)
     study = uploaded_study(orthanc, Path(file))["study"]
-    user = context(chromium, color_scheme=scheme)
+    user = context(chromium_for_names, color_scheme=scheme)
     screen = Screen(user.new_page(), orthanc.base_url)
     places = {
-        "worklist": place("worklist", order="-created"),
+        "worklist": "/worklist",
         "workitem": place("workitem", uids[WATCHED_BY_ALL]),
         "new": f"/new?for=study/{study}",
         "subscribers": "/subscribers",
@@ -98,6 +109,11 @@ def test_pictures(
         page = screen.open(where)
         expect(page.locator(".live")).to_have_text("Live")
         page.screenshot(path=tmp_path / f"{name}-{scheme}.png")
+    phone = context(chromium_for_names, color_scheme=scheme, viewport={"width": 390, "height": 780})
+    shown = Screen(phone.new_page(), orthanc.base_url).open("/worklist")
+    expect(shown.locator("tbody tr").first).to_be_visible()
+    shown.screenshot(path=tmp_path / f"phone-{scheme}.png")
+    phone.close()
     page = user.new_page()
     page.goto(f"{orthanc.base_url}/app/explorer.html#study?uuid={study}")
     expect(page.locator("#ups-study")).to_be_visible()
@@ -109,7 +125,7 @@ def test_pictures(
 
 def _keep(made: Path) -> None:
     pictures = list(made.glob("*.png"))
-    assert len(pictures) == 7
+    assert len(pictures) == 8
     assert all(one.stat().st_size > SMALLEST for one in pictures)
     if os.environ.get("ORTHANC_UPS_SCREENSHOTS"):
         FOLDER.mkdir(parents=True, exist_ok=True)

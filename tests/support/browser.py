@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
@@ -27,11 +29,11 @@ _SWITCHES = (
 )
 
 
-def launch(playwright: Playwright) -> Browser:
+def launch(playwright: Playwright, environment: Mapping[str, str] = MappingProxyType({})) -> Browser:
     """Start Chromium: the one of $CHROMIUM, else the host's, else the fetched one."""
     chromium = program("chromium")
-    environment: dict[str, str | float | bool] = {**os.environ, **chromium.environment}
-    return playwright.chromium.launch(executable_path=chromium.path, args=_SWITCHES, env=environment)
+    variables: dict[str, str | float | bool] = {**os.environ, **chromium.environment, **environment}
+    return playwright.chromium.launch(executable_path=chromium.path, args=_SWITCHES, env=variables)
 
 
 def context(browser: Browser, **more: Any) -> BrowserContext:

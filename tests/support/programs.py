@@ -110,12 +110,23 @@ def _environment(tree: Path) -> dict[str, str]:
 
 
 def _font_configuration(tree: Path) -> Path:
+    """The host's fonts by the host's rules, and those of the tree."""
     file = tree / "fonts.conf"
     if not file.exists():
-        folders = "".join(f"<dir>{folder}</dir>" for folder in (tree / "usr/share/fonts", "/usr/share/fonts"))
+        folders = "".join(f"<dir>{folder}</dir>" for folder in ("/usr/share/fonts", tree / "usr/share/fonts"))
+        rules = "<include ignore_missing='yes'>/etc/fonts/fonts.conf</include>"
         cache = "<cachedir prefix='xdg'>fontconfig</cachedir>"
-        file.write_text(f"<?xml version='1.0'?><fontconfig>{folders}{cache}</fontconfig>\n")
+        file.write_text(f"<?xml version='1.0'?><fontconfig>{rules}{folders}{cache}</fontconfig>\n")
     return file
+
+
+def japanese_fonts() -> dict[str, str]:
+    """Variables with which names of patients in Japanese show as such, and not as boxes."""
+    fc_list = _which("fc-list")
+    listed = (
+        subprocess.run([fc_list, ":lang=ja"], capture_output=True, check=False).stdout if fc_list else b""
+    )
+    return {} if listed.strip() else {"FONTCONFIG_FILE": str(_font_configuration(_tree()))}
 
 
 @contextmanager

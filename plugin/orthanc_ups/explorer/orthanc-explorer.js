@@ -47,6 +47,9 @@
       .append($('<li>').attr('data-role', 'list-divider').text('UPS worklist'))
       .append(item(PAGE + '#/worklist?of=' + resource, 'Workitems of this ' + WORDS[level], 'search'))
       .append(item(PAGE + '#/new?for=' + resource, 'New workitem for this ' + WORDS[level], 'plus'));
+    if (level === 'patient') {
+      list.append(item(PAGE + '#/many?patient=' + encodeURIComponent(identifier), 'New workitem for each study', 'plus'));
+    }
     list.insertAfter($('#' + level + '-info'));
     list.listview();
   }

@@ -88,8 +88,8 @@ class ServiceInspection:
         return await self._service.projection.tally(listing.query, listing.words, listing.narrowing.tests())
 
     async def late(self) -> LateSummary:
-        """What is late or stuck, some seconds old at most."""
-        return await self._late.summary()
+        """What is late or stuck now."""
+        return await self._late.latest()
 
     async def names(self, column: str) -> Sequence[tuple[str, int, Workitem | None]]:
         """What stands in a column, how often, and the latest example."""

@@ -131,7 +131,7 @@ class Inspection(Protocol):
         ...
 
     async def late(self) -> LateSummary:
-        """What is late or stuck, some seconds old at most."""
+        """What is late or stuck now."""
         ...
 
     async def names(self, column: str) -> Sequence[tuple[str, int, Workitem | None]]:

@@ -61,6 +61,10 @@ class LateWatch:
         """What is late, some seconds old, of a large worklist at most a minute. Raises ProjectionBroken, UpsError."""
         return await self._summary.get()
 
+    async def latest(self) -> LateSummary:
+        """What is late now, for somebody who looks. Raises ProjectionBroken, UpsError."""
+        return await self._read()
+
     async def _read(self) -> LateSummary:
         groups = await self._projection.read(late_groups(self.policy, self._now()))
         oldest = cast("list[tuple[str, int]]", await self._projection.read(OLDEST_SCHEDULED))

@@ -3,6 +3,7 @@
 
 import { get, part, post, remove } from "../api.js";
 import { h, replace } from "../dom.js";
+import { span } from "../format.js";
 import { count, n, said, t, tx } from "../languages.js";
 import { dialog, errorBox, failed, field, notice } from "../parts/dialog.js";
 import { icon } from "../parts/icons.js";
@@ -179,6 +180,18 @@ function storageCard() {
   return card(t("What is stored"), place, { tools: button });
 }
 
+// --- nodes ---
+
+const ROLES = { alone: t("alone"), leader: t("leads"), standby: t("stands by") };
+
+async function nodesCard() {
+  const { nodes } = await get("nodes");
+  if (nodes.length < 2) return null;
+  const lines = nodes.map((one) => h("tr", {}, h("th", { scope: "row" }, one.name), h("td", {}, ROLES[one.role] || one.role), h("td", {}, one.host), h("td.number", {}, String(one.process)), h("td", {}, one.version), h("td", {}, time(one.since)), h("td", {}, t("{span} ago", { span: span(one.seen_before) }))));
+  const head = [t("Name"), t("Role"), t("Host"), t("Process"), t("Version"), t("Since"), t("Last seen")].map((words) => h("th", { scope: "col" }, words));
+  return card(t("Orthancs of this worklist"), h("div.table-box", {}, h("table.plain-rows.tight", {}, h("caption.offscreen", {}, t("Orthancs of this worklist")), h("thead", {}, h("tr", {}, head)), h("tbody", {}, lines))));
+}
+
 // --- performed procedure steps (MPPS) ---
 
 async function stepsCard() {
@@ -195,16 +208,16 @@ async function stepsCard() {
 
 export async function administrationView() {
   const rules = new Rules();
-  const steps = h("div.stack", {});
+  const more = h("div.overview", {});
   const element = h(
     "div.page.overview",
     {},
     h("header.head", {}, h("h1", {}, t("Administration")), h("p.faint", {}, tx("What {right} in orthanc.json allows.", { right: h("code", {}, "Ups.Users") }))),
     h("div.columns.even", {}, exportCard(), importCard()),
     rules.element,
-    steps,
+    more,
     storageCard(),
   );
-  await Promise.all([rules.load().catch(failed), stepsCard().then((one) => replace(steps, one), failed)]);
+  await Promise.all([rules.load().catch(failed), Promise.all([nodesCard(), stepsCard()]).then((cards) => replace(more, cards), failed)]);
   return { element, title: t("Administration"), left: () => clearTimeout(rules.timer) };
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 // Many workitems at once: one for each of some studies, or one for each line of a CSV file; with a preview.
 
-import { get, post } from "../api.js";
+import { ORTHANC, get, part, post } from "../api.js";
 import { h, replace } from "../dom.js";
 import { fromDicom, toDicom } from "../format.js";
 import { n, said, t } from "../languages.js";
@@ -144,12 +144,22 @@ function shown(about, content) {
   return String(content);
 }
 
+// Identifiers of Orthanc: those that Orthanc Explorer 2 names, or all of a patient.
+async function chosenStudies(query) {
+  if (query.studies) return query.studies.split(",");
+  if (!query.patient) return [];
+  const answer = await fetch(new URL(`patients/${part(query.patient)}`, ORTHANC), { credentials: "same-origin" });
+  if (!answer.ok) throw new Error(t("Orthanc has no such patient, or does not let you see it."));
+  return (await answer.json()).Studies;
+}
+
 export async function manyView({ system, query }) {
   const { templates } = await get("templates");
   const view = new Many(system, templates);
-  if (query.studies) {
-    view.sourceCard.replaceWith(card(t("From studies"), h("p", {}, icon("copy"), ` ${n(query.studies.split(",").length, "{n} study was chosen in Orthanc Explorer.|{n} studies were chosen in Orthanc Explorer.")}`)));
-    view.show(await Promise.all(query.studies.split(",").map(entryOfStudy)));
+  const studies = await chosenStudies(query);
+  if (studies.length) {
+    view.sourceCard.replaceWith(card(t("From studies"), h("p", {}, icon("copy"), ` ${n(studies.length, "{n} study was chosen in Orthanc Explorer.|{n} studies were chosen in Orthanc Explorer.")}`)));
+    view.show(await Promise.all(studies.map(entryOfStudy)));
   }
   return { element: view.element, title: t("Many workitems at once") };
 }

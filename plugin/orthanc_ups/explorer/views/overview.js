@@ -27,6 +27,7 @@ class OverviewPage {
   }
 
   async load() {
+    this.stations = this.stations || (await stationNames());
     this.found = await get("overview");
     this.show();
   }
@@ -76,7 +77,7 @@ class OverviewPage {
     const first = (words, moment, query) => moment && h("a.figure", { href: link("worklist", [], query) }, h("span.name", {}, words), h("b", {}, relative(moment.at)), h("span.faint", {}, when(moment.at)));
     const one = (group) => {
       const query = { late: "yes", WorklistLabel: group.worklist, station: group.station, order: "start" };
-      return h("li", {}, h("a", { href: link("worklist", [], query) }, group.worklist || t("(none)"), group.station ? ` · ${group.station}` : ""), h("span.spring", {}), h("b.number", {}, count(group.count)));
+      return h("li", {}, h("a", { href: link("worklist", [], query) }, group.worklist || t("(none)"), group.station ? ` · ${this.stations.get(group.station) || group.station}` : ""), h("span.spring", {}), h("b.number", {}, count(group.count)));
     };
     const kinds = Object.entries(late.kinds).filter(([, number]) => number);
     return card(t("Late or stuck"), [
@@ -136,6 +137,12 @@ class OverviewPage {
     });
     return card(t("Where to connect"), h("ul.listeners", {}, lines));
   }
+}
+
+// What is counted has no upper case; how a station is written, the names know.
+async function stationNames() {
+  const { names } = await get("names", { of: "station" });
+  return new Map(names.map((one) => [one.name.toLowerCase(), one.name]));
 }
 
 export async function overviewView({ system }) {
