@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from orthanc_ups.projection.projection import Projection
 from tests.support.examples import examples
 from tests.support.orthanc import SUITES, RealOrthanc
 from tests.support.sharing import RealOnesBesideOthers
@@ -69,6 +70,23 @@ def orthanc(suite: str, orthanc_overrides: dict[str, Any]) -> Iterator[RealOrtha
     """A running Orthanc with the plugin, shared by the tests of a module."""
     with RealOrthanc(suite, orthanc_overrides) as running:
         yield running
+
+
+@pytest.fixture(autouse=True)
+def closed_projections(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Closes what a test has opened: Python 3.13 and later report a database that is left to the garbage collector."""
+    opened: list[Projection] = []
+    open_file = Projection._open
+
+    def noted(self: Projection, *, anew: bool) -> None:
+        opened.append(self)
+        open_file(self, anew=anew)
+
+    monkeypatch.setattr(Projection, "_open", noted)
+    yield
+    for projection in opened:
+        if hasattr(projection, "_searches"):
+            projection.close()
 
 
 @pytest.hookimpl(wrapper=True)
