@@ -67,9 +67,9 @@ def main() -> int:
 
 
 def moment() -> int:
-    """When this version was made, in seconds: $SOURCE_DATE_EPOCH, else that of the commit."""
+    """When this version was made, in seconds: $SOURCE_DATE_EPOCH, else that of the commit, as git says it."""
     known = os.environ.get("SOURCE_DATE_EPOCH")
-    if known is None:
+    if known is None and shutil.which("git"):
         shown = subprocess.run(
             ["git", "log", "-1", "--format=%ct"], cwd=CHECKOUT, capture_output=True, text=True
         )
