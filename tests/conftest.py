@@ -76,17 +76,16 @@ def orthanc(suite: str, orthanc_overrides: dict[str, Any]) -> Iterator[RealOrtha
 def closed_projections(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Closes what a test has opened: Python 3.13 and later report a database that is left to the garbage collector."""
     opened: list[Projection] = []
-    open_file = Projection._open
+    open_file = Projection.open
 
-    def noted(self: Projection, *, anew: bool) -> None:
-        opened.append(self)
-        open_file(self, anew=anew)
+    def noted(*path: Any, **more: Any) -> Projection:
+        opened.append(open_file(*path, **more))
+        return opened[-1]
 
-    monkeypatch.setattr(Projection, "_open", noted)
+    monkeypatch.setattr(Projection, "open", noted)
     yield
     for projection in opened:
-        if hasattr(projection, "_searches"):
-            projection.close()
+        projection.close()
 
 
 @pytest.hookimpl(wrapper=True)
