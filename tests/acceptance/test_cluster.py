@@ -12,6 +12,7 @@ from typing import Final
 import pytest
 import requests
 
+from orthanc_ups.cluster.lease import LEASE
 from orthanc_ups.core import tags
 from orthanc_ups.core.dataset import element, text
 from tests.support import workitems
@@ -90,6 +91,14 @@ def test_what_one_node_was_told_every_node_tells(pair: Pair) -> None:
     assert uid in listed.text
     page = requests.get(f"{pair[1].base_url}/ups/api/workitems/{uid}", timeout=10)
     assert page.status_code == 200 and "IN PROGRESS" in page.text
+
+
+def test_every_node_lists_the_nodes_with_their_roles(pair: Pair) -> None:
+    for node in pair:
+        listed = requests.get(f"{node.base_url}/ups/api/nodes", timeout=10).json()
+        assert [entry["role"] for entry in listed["nodes"]] == ["leader", "standby"]
+        assert listed["nodes"][0]["name"] == pair[0].configuration["Name"]
+        assert listed["epoch"] >= 1 and 0 < listed["lease"] <= LEASE
 
 
 def test_a_standby_answers_dimse_as_the_leader_does(pair: Pair) -> None:
