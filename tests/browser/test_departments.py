@@ -110,6 +110,7 @@ def test_all_that_match_are_chosen_and_the_words_say_what_happened(screen: Scree
     dialog(page, "Set")
     expect(page.get_by_role("dialog")).to_contain_text("29 changed, 1 refused")
     dialog(page, "Close")
+    expect(page.locator(".selection")).to_contain_text("1 workitem selected")
     page.get_by_label("Select all on this page").check()
     page.get_by_role("button", name="Select all 30 that match").click()
     page.locator(".selection").get_by_role("button", name="Request cancellation").click()

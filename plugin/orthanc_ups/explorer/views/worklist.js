@@ -253,12 +253,13 @@ class Worklist {
     this.bar.hidden = this.selection.size === 0;
     if (!this.selection.size) return;
     const page = { rows: this.table.rows, query: this.parameters(), total: this.total };
-    replace(this.bar, selectionBar(this.selection, this.system, page, () => this.acted()));
+    replace(this.bar, selectionBar(this.selection, this.system, page, (problems) => this.acted(problems)));
   }
 
-  // After a bulk action: nothing stays chosen but what was refused, which is chosen still.
-  acted() {
+  // After a bulk action what was refused stays chosen, and nothing else.
+  acted(problems) {
     this.selection.clear();
+    this.selection.set(problems.map(([row]) => row).filter((row) => row.uid), true);
     this.load({ quiet: true });
     this.recount();
   }
