@@ -79,6 +79,7 @@ def cut(_: list[RealOrthanc], database: PostgreSql) -> None:
 FAULTS: Final = (kill, pause, crash_of_postgresql, stop, cut)
 
 
+@pytest.mark.one_suite
 @pytest.mark.parametrize(
     ("count", "faults"),
     [
