@@ -455,3 +455,62 @@ async def test_what_fails_again_and_again_is_given_up_and_the_rest_goes_on() -> 
     (workitem,) = rules.workitems()
     assert inputs(workitem) == ["1.9.2"]
     assert rules.memory.unstable == {}
+
+
+@pytest.mark.parametrize(
+    ("when", "expected"),
+    [
+        ("StableSeries", [["1.9.1"], ["1.9.2"], ["1.9.3"]]),
+        ("StableStudy", [["1.9.1", "1.9.2"], ["1.9.3"]]),
+        ("StablePatient", [["1.9.1", "1.9.2", "1.9.3"]]),
+    ],
+)
+def test_what_is_stable_on_each_level_is_the_input_of_its_workitem(
+    when: str, expected: list[list[str]]
+) -> None:
+    @on_loop
+    async def whole() -> None:
+        rules = await desk({**ai(), "When": when})
+        rules.archive.arrive("1.9.1", Modality="CT")
+        rules.archive.arrive("1.9.2", series="1.8.2", Modality="CT")
+        rules.archive.arrive("1.9.3", series="1.8.3", study="1.7.2", Modality="CT")
+        await rules.round()
+        await rules.round(STABLE_AGE + 1)
+        assert sorted(inputs(each) for each in rules.workitems()) == expected
+
+    whole()
+
+
+@on_loop
+async def test_a_reference_says_how_its_images_are_retrieved() -> None:
+    """PS3.4 Table CC.2.5-3, Referenced Instances and Access: DICOM Retrieval or WADO-RS Retrieval Sequence."""
+    url = "https://pacs.example/dicom-web"
+    rules = await desk(ai(), {**ai(), "Name": "web", "Retrieve": url})
+    rules.archive.arrive("1.9.1", Modality="CT")
+    await rules.round()
+    await rules.round(STABLE_AGE + 1)
+    by_dicom, by_web = (items(each.attributes, INPUT)[0] for each in rules.workitems())
+    assert text(items(by_dicom, "0040E021")[0], "00080054") == "ORTHANC" and "0040E025" not in by_dicom
+    series = f"{url}/studies/1.7.1/series/1.8.1"
+    assert text(items(by_web, "0040E025")[0], "00081190") == series and "0040E021" not in by_web
+
+
+@on_loop
+async def test_a_rule_that_is_not_enabled_does_nothing() -> None:
+    rules = await desk({**ai(), "Enable": False})
+    rules.archive.arrive("1.9.1", Modality="CT")
+    await rules.round()
+    await rules.round(STABLE_AGE + 1)
+    assert rules.workitems() == []
+
+
+@on_loop
+async def test_several_effects_of_a_rule_are_all_done() -> None:
+    both = {**ai(), "Cancel": {"Matching": {"WorklistLabel": "OLD", "PatientID": "{PatientID}"}}}
+    rules = await desk(both)
+    await rules.desk.create(1, labelled("OLD"))
+    rules.archive.arrive("1.9.1", Modality="CT")
+    await rules.round()
+    await rules.round(STABLE_AGE + 1)
+    assert [text(each.attributes, tags.STATE) for each in rules.workitems()] == ["CANCELED", "SCHEDULED"]
+    assert rules.memory.record("AI").fired == 1
