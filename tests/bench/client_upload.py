@@ -18,7 +18,7 @@ from tests.bench.measuring import answer
 _PLACE = "1.2.826.0.1.3680043.10.1999.77777777"
 _SERIES = "1.2.826.0.1.3680043.10.1999.88888888"
 _STUDY = "1.2.826.0.1.3680043.10.1999.99999999"
-_OF_A_SERIES = 50
+_OF_A_SERIES = 100
 
 
 def _template() -> bytes:

@@ -75,7 +75,7 @@ class FilledArchive(Archive):
     async def series_facts(self, identifier: str) -> SeriesFacts | None:
         for series, study, patient, content, _ in self.images.values():
             if series == identifier:
-                return SeriesFacts(series, study, patient, content)
+                return SeriesFacts(series, study, patient, "", content)
         return None
 
     async def lookup(self, uid: str) -> Mapping[str, str]:

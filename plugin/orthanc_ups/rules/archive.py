@@ -30,6 +30,7 @@ _BELOW: Final = {
     "series": ("Instances", "instance"),
 }
 _UIDS: Final = {"study": "StudyInstanceUID", "series": "SeriesInstanceUID", "instance": "SOPInstanceUID"}
+_DATE: Final = re.compile(r"(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)")
 _IDENTIFIER: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{8}){4}")
 
 
@@ -58,12 +59,13 @@ class SeriesFacts:
 
     Attributes:
         identifier: Orthanc's, with those of its study and patient.
-        content: attributes of one of its instances, in keyword form.
+        content: attributes of one of its instances, in keyword form; ``instance`` is that one.
     """
 
     identifier: str
     study: str
     patient: str
+    instance: str
     content: Mapping[str, Any]
 
 
@@ -133,14 +135,23 @@ class Archive:
         if series is None or not series.get("Instances"):
             return None
         study = await self.resource("study", str(series["ParentStudy"]))
-        content = await self._tags(str(series["Instances"][0]))
+        instance = str(series["Instances"][0])
+        content = await self._tags(instance)
         if study is None or content is None:
             return None
-        facts = SeriesFacts(identifier, str(study["ID"]), str(study.get("ParentPatient", "")), content)
+        facts = SeriesFacts(
+            identifier, str(study["ID"]), str(study.get("ParentPatient", "")), instance, content
+        )
         if len(self._series) >= _REMEMBERED:
             del self._series[next(iter(self._series))]
         self._series[identifier] = facts
         return facts
+
+    def arrived(self, instance: str, series: str) -> None:
+        """An instance was stored: if it is the one whose attributes are remembered, it has other ones now."""
+        facts = self._series.get(series)
+        if facts is not None and facts.instance == instance:
+            self.forget_series(series)
 
     def forget_series(self, identifier: str) -> None:
         """It may have changed."""
@@ -179,17 +190,15 @@ class Archive:
 
         ``labels``: False if nobody asks for them, which saves some questions.
         """
-        resource = (
-            None if when.level == "instance" and not labels else await self.resource(when.level, identifier)
-        )
-        instance = (
-            identifier if when.level == "instance" else await self._representative(when.level, resource)
-        )
-        if instance is None or (labels and resource is None):
-            return None
-        content = await self._tags(instance)
-        metadata = await self._get(f"/instances/{instance}/metadata?expand")
+        if when.level == "series":
+            facts = await self.series_facts(identifier)
+            instance, content = (facts.instance, facts.content) if facts else (None, None)
+        else:
+            instance = await self._representative(when.level, identifier)
+            content = await self._tags(instance) if instance else None
+        metadata = await self._get(f"/instances/{instance}/metadata?expand") if instance else None
         if content is None or metadata is None:
+            self.forget_series(identifier)
             return None
         metadata = metadata if isinstance(metadata, Mapping) else {}
         happened = "arrived" if when is When.STORED_INSTANCE else "is stable"
@@ -204,31 +213,30 @@ class Archive:
             identifier,
             str(metadata.get("RemoteAET", "")),
             str(metadata.get("Origin", "")),
-            await self._labels(when.level, resource) if labels else (),
+            await self._labels(when.level, identifier) if labels else (),
         )
 
-    async def _labels(self, level: str, resource: Mapping[str, Any] | None) -> tuple[str, ...]:
+    async def _labels(self, level: str, identifier: str) -> tuple[str, ...]:
         """Those of a resource and of all above it."""
         labels: dict[str, None] = {}
-        while resource is not None:
+        at: str | None = level
+        while at is not None:
+            resource = await self.resource(at, identifier) or {}
             labels.update(dict.fromkeys(map(str, resource.get("Labels", ()))))
-            if level not in _ABOVE:
-                break
-            parent, level = str(resource.get(_PARENTS[level], "")), _ABOVE[level]
-            resource = await self.resource(level, parent)
+            identifier = str(resource.get(_PARENTS.get(at, ""), ""))
+            at = _ABOVE.get(at) if identifier else None
         return tuple(labels)
 
-    async def _representative(self, level: str, resource: Mapping[str, Any] | None) -> str | None:
-        """An instance of the resource."""
-        while resource is not None and level != "instance":
+    async def _representative(self, level: str, identifier: str) -> str | None:
+        """An instance of a resource."""
+        while level != "instance":
+            resource = await self.resource(level, identifier) or {}
             children, level = _BELOW[level]
             identifiers = resource.get(children) or ()
             if not identifiers:
                 return None
-            if level == "instance":
-                return str(identifiers[0])
-            resource = await self.resource(level, str(identifiers[0]))
-        return None
+            identifier = str(identifiers[0])
+        return identifier
 
     async def _tags(self, instance: str) -> Mapping[str, Any] | None:
         """All attributes of an instance in keyword form; long values may be cut or absent."""
@@ -254,13 +262,12 @@ class Archive:
             by_series.setdefault(str(row["ParentSeries"]), []).append((number, uid, sop_class))
         items = []
         for identifier, rows in by_series.items():
-            series = await self.resource("series", identifier)
-            study = await self.resource("study", str(series["ParentStudy"])) if series else None
-            if series is not None and study is not None:
+            facts = await self.series_facts(identifier)
+            if facts is not None:
                 items.append(
                     reference(
-                        str(study["MainDicomTags"]["StudyInstanceUID"]),
-                        str(series["MainDicomTags"]["SeriesInstanceUID"]),
+                        str(facts.content.get("StudyInstanceUID", "")),
+                        str(facts.content.get("SeriesInstanceUID", "")),
                         [(sop_class, uid) for _, uid, sop_class in sorted(rows)],
                         retrieve,
                         self.own_ae,
@@ -388,8 +395,9 @@ def _number(text: object) -> int:
 
 
 def _seconds(date: object) -> float | None:
-    """A date of ``/changes``, which is in UTC, as seconds since the epoch."""
-    try:
-        return datetime.strptime(str(date)[:15], "%Y%m%dT%H%M%S").replace(tzinfo=UTC).timestamp()
-    except ValueError:
+    """A date of ``/changes`` (``20261127T010834``, in UTC) as seconds since the epoch."""
+    parsed = _DATE.match(str(date))
+    if parsed is None:
         return None
+    year, month, day, hour, minute, second = map(int, parsed.groups())
+    return datetime(year, month, day, hour, minute, second, tzinfo=UTC).timestamp()

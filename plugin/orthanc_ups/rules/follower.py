@@ -282,6 +282,7 @@ class Follower:
             )
 
     async def _arrived(self, instance: str, series: str, at: float) -> None:
+        self._archive.arrived(instance, series)
         await self._touch(series, at)
         if self._of_instances:
             await self._fire_instance(instance, series, at)
