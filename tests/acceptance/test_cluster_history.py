@@ -79,7 +79,7 @@ def cut(_: list[RealOrthanc], database: PostgreSql) -> None:
 FAULTS: Final = (kill, pause, crash_of_postgresql, stop, cut)
 
 
-@pytest.mark.one_suite
+@pytest.mark.one_suite("lease, fence and relay are our own; each suite has tests of two nodes")
 @pytest.mark.parametrize(
     ("count", "faults"),
     [
