@@ -68,6 +68,9 @@ def test_who_was_told_and_why_another_was_not(screen: Screen, api: Management) -
     api.post("/subscribers/DOWN/subscribe", {"scope": "filtered", "filter": {"WorklistLabel": "AI"}})
     uid = api.make("For AI", WorklistLabel="AI")
     page = screen.open(place("workitem", uid))
+    watchers = page.get_by_role("region", name="Subscribers")
+    expect(watchers).to_contain_text("DOWN by its filter: Worklist is AI")
+    expect(watchers).to_contain_text("WATCHER by a global subscription")
     events = page.get_by_role("region", name="Events and deliveries")
     told = events.locator(".receivers li").filter(has_text="WATCHER").first
     waiting = events.locator(".receivers li").filter(has_text="DOWN").first

@@ -9,9 +9,10 @@ import pytest
 
 from orthanc_ups.core import tags
 from orthanc_ups.core.commands import Close, ReleaseLock, RequestCancel
+from orthanc_ups.core.dataset import element
 from orthanc_ups.core.states import State
 from tests.support.management_desk import Desk
-from tests.support.workitems import full
+from tests.support.workitems import full, minimal
 
 
 @pytest.fixture
@@ -146,3 +147,42 @@ def test_a_workitem_shows_who_is_subscribed_and_an_operator_releases_a_lock(desk
 def test_an_ae_without_address_cannot_be_subscribed(desk: Desk) -> None:
     refusal = desk.refused(404, "PUT", f"/workitems/{desk.have()}/subscribers/NOBODY", {})
     assert refusal["status"] == "UNKNOWN_RECEIVING_AE"
+
+
+def test_a_claim_on_behalf_is_that_of_the_named_performer() -> None:
+    """Later it may be closed for that performer; a user who is not named for it may not claim so."""
+    desk = Desk(users={"anna": ("AI",)})
+    uid = desk.have()
+    desk.refused(403, "POST", f"/workitems/{uid}/claim", {"performer": "RIS"})
+    desk.ask("POST", f"/workitems/{uid}/claim", {"performer": "AI"})
+    told = desk.ask("GET", f"/workitems/{uid}")
+    assert (told["claimed"]["ae"], told["claimed"]["who"]) == ("AI", "anna as AI by page")
+
+
+def test_a_request_for_cancellation_says_what_became_of_it() -> None:
+    """SCHEDULED: canceled at once. IN PROGRESS: the performer is asked (PS3.4 CC.2.2.3)."""
+    desk = Desk()
+    first, second = desk.have(1), desk.have(2)
+    desk.ask("POST", "/subscribers/AI/subscribe", {"scope": "global"})
+    desk.ask("POST", f"/workitems/{second}/claim", {})
+    states = [desk.ask("POST", f"/workitems/{uid}/request-cancel", {})["state"] for uid in (first, second)]
+    assert states == ["CANCELED", "IN PROGRESS"]
+
+
+def test_a_copy_begins_now_and_leaves_the_course_of_the_other_behind() -> None:
+    """A repeat names the step that it replaces (PS3.3 C.30.3, Replaced Procedure Step Sequence)."""
+    desk = Desk()
+    times = {
+        tags.START: element("DT", "20261122083000+0000"),
+        tags.EXPECTED_COMPLETION: element("DT", "20261122093000+0000"),
+    }
+    uid = desk.have(1, {**minimal(), **times})
+    desk.ask("POST", f"/workitems/{uid}/request-cancel", {"reason": "Moved"})
+    copy = desk.ask("GET", f"/workitems/{uid}/copy")["attributes"]
+    assert not copy.keys() & {"SOPInstanceUID", "ProcedureStepState", "ReplacedProcedureStepSequence"}
+    assert copy["ScheduledProcedureStepStartDateTime"].startswith("20261122183000")
+    assert copy["ExpectedCompletionDateTime"].startswith("20261122193000")
+    repeat = desk.ask("GET", f"/workitems/{uid}/copy", query="repeats=true")["attributes"]
+    assert repeat["ReplacedProcedureStepSequence"][0]["ReferencedSOPInstanceUID"] == uid
+    made = desk.ask("POST", "/workitems", {"attributes": repeat})["uid"]
+    assert desk.ask("GET", f"/workitems/{made}")["state"] == "SCHEDULED"

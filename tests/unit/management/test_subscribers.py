@@ -220,3 +220,25 @@ def test_the_page_polls_for_what_changed(desk: Desk) -> None:
     assert desk.ask("GET", "/changes", query=f"since={news['number']}")["uids"] == []
     assert desk.ask("GET", "/changes", query="since=99999")["complete"] is False
     desk.refused(400, "GET", "/changes", query="since=x")
+
+
+def test_a_subscriber_that_nothing_reaches_is_a_warning_with_a_link() -> None:
+    desk = Desk()
+    desk.worklist.known_aes = (*desk.worklist.known_aes, "ELSEWHERE")
+    desk.ask("POST", "/subscribers/ELSEWHERE/subscribe", {"scope": "global"})
+    (warning,) = desk.ask("GET", "/overview")["warnings"]
+    assert warning["text"].startswith("ELSEWHERE is subscribed, but is not in DicomModalities")
+    assert warning["link"] == "#/subscriber/ELSEWHERE"
+    desk.ask("POST", "/subscribers/ELSEWHERE/unsubscribe", {"scope": "global"})
+    assert desk.ask("GET", "/overview")["warnings"] == []
+
+
+def test_who_refuses_everything_is_an_error_and_stands_first() -> None:
+    desk = Desk(warnings=("AllowThreads is off.",))
+    desk.delivery.reports = [
+        endpoint_report("AI", dead_letters=2, last_error="answered C112", last_error_at=9.0)
+    ]
+    first, *others = desk.ask("GET", "/overview")["warnings"]
+    assert (first["level"], first["link"]) == ("error", "#/subscriber/AI")
+    assert "AI refuses events" in first["text"]
+    assert {one["level"] for one in others} == {"warning"}
