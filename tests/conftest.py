@@ -2,7 +2,9 @@
 """What every test has: one profile of Hypothesis, and a real Orthanc of each suite for those that ask for one."""
 
 import os
+import sqlite3
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -73,19 +75,31 @@ def orthanc(suite: str, orthanc_overrides: dict[str, Any]) -> Iterator[RealOrtha
 
 
 @pytest.fixture(autouse=True)
-def closed_projections(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Closes what a test has opened: Python 3.13 and later report a database that is left to the garbage collector."""
-    opened: list[Projection] = []
-    open_file = Projection.open
+def closed_databases(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Closes what a test has opened: Python 3.13 and later report a database that is left to the garbage collector.
 
-    def noted(*path: Any, **more: Any) -> Projection:
-        opened.append(open_file(*path, **more))
-        return opened[-1]
+    A test that lets a process crash leaves its databases open, as the crash does.
+    """
+    projections: list[Projection] = []
+    connections: list[sqlite3.Connection] = []
+    open_file, connect = Projection.open, sqlite3.connect
 
-    monkeypatch.setattr(Projection, "open", noted)
+    def noted_projection(*path: Any, **more: Any) -> Projection:
+        projections.append(open_file(*path, **more))
+        return projections[-1]
+
+    def noted_connection(*path: Any, **more: Any) -> sqlite3.Connection:
+        connections.append(connect(*path, **more))
+        return connections[-1]
+
+    monkeypatch.setattr(Projection, "open", noted_projection)
+    monkeypatch.setattr(sqlite3, "connect", noted_connection)
     yield
-    for projection in opened:
+    for projection in projections:
         projection.close()
+    for connection in connections:
+        with suppress(sqlite3.Error):
+            connection.close()
 
 
 @pytest.hookimpl(wrapper=True)
