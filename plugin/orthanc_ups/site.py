@@ -276,8 +276,8 @@ class Site:
         self._shared, self._continues = None, False
 
         async def join() -> None:
-            known = await operating.operating_facts(self._loopback)
-            about = {"name": known.name, "version": __version__, "orthanc": known.version}
+            facts_now = await operating.operating_facts(self._loopback)
+            about = {"name": facts_now.name, "version": __version__, "orthanc": facts_now.version}
             cluster = await Cluster.joined(self._settings, self._surroundings, about, share, self._refusals)
             server = self._dimse_server(cluster.services(self._policy, self._refusals), codec, cluster.seen)
             self._shared = SharedParts(cluster, server, codec)
@@ -715,8 +715,8 @@ class Site:
         self._worklist.begin(self._test_worklists(requests, test))
 
     async def _test_worklists(self, requests: WorklistRequests, test: SelfTest) -> None:
-        asked = await test.is_asked()
-        if asked is False or (asked is None and not requests.is_first):
+        answered = await test.is_asked()
+        if answered is False or (answered is None and not requests.is_first):
             _log.warning("%s", OTHER_IS_FIRST)
             self._warnings.append(OTHER_IS_FIRST)
 

@@ -128,8 +128,8 @@ class Database:
 
 
 async def _make_table(session: Session) -> None:
-    known = await (await session.execute("SELECT to_regclass(%s)", (TABLE,))).fetchone()
-    if known is None or known[0] is None:
+    table = await (await session.execute("SELECT to_regclass(%s)", (TABLE,))).fetchone()
+    if table is None or table[0] is None:
         with contextlib.suppress(psycopg.errors.UniqueViolation):  # two nodes at once
             await session.execute(_CREATE)
     await session.execute(_FILL)

@@ -201,12 +201,12 @@ async def _worklist_reply(find: Find | None, query: bytes) -> WorklistReply:
     if find is None:
         return WorklistReply(refused="ModalityWorklist is not enabled on the node that leads")
     try:
-        found = await find(msgspec.json.decode(query))
+        answers = await find(msgspec.json.decode(query))
     except UnusableKey as error:
         return WorklistReply(unusable=str(error))
     except UpsError as error:
         return WorklistReply(refused=error.detail)
-    return WorklistReply(list(found.answers), found.reason)
+    return WorklistReply(list(answers.answers), answers.reason)
 
 
 def _identity() -> tuple[ssl.SSLContext, str]:

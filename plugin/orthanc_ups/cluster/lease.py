@@ -99,11 +99,11 @@ class _Watch:
 
     def quiet(self, name: str, value: object, now: float) -> float:
         """Seconds for which this row has had this value."""
-        known = self._seen.get(name)
-        if known is None or known[0] != value:
+        earlier = self._seen.get(name)
+        if earlier is None or earlier[0] != value:
             self._seen[name] = (value, now)
             return 0.0
-        return now - known[1]
+        return now - earlier[1]
 
     def forget_all_but(self, names: set[str]) -> None:
         """Rows that are gone."""
@@ -342,25 +342,29 @@ class LeaseKeeper:
         )
         now = clock()
         nodes, gone = [], []
-        for name, epoch, run, beat, told in rows:
+        for name, epoch, run, beat, address in rows:
             quiet = self._watch.quiet(name, (epoch, run, beat), now)
             if name == "lease":
-                self._see(Holder(epoch, run, beat, told), quiet, now)
+                self._see(Holder(epoch, run, beat, address), quiet, now)
             elif quiet > _GONE_AFTER:
                 gone.append(name)
             else:
-                nodes.append(LiveNode(run, quiet, told))
+                nodes.append(LiveNode(run, quiet, address))
         self._watch.forget_all_but({row[0] for row in rows})
         self.nodes = tuple(nodes)
         if gone and self._epoch:
             await self._run(_FORGET, (gone,))
 
     def _see(self, holder: Holder, quiet: float, now: float) -> None:
-        known = self.holder
-        if known.run and not holder.run and known.epoch == holder.epoch:
+        earlier = self.holder
+        if earlier.run and not holder.run and earlier.epoch == holder.epoch:
             self._handed_over, self._last_life = True, now
-        elif holder.run and (known.epoch, known.run, known.beat) != (holder.epoch, holder.run, holder.beat):
-            if known.epoch:  # the first look proves no life
+        elif holder.run and (earlier.epoch, earlier.run, earlier.beat) != (
+            holder.epoch,
+            holder.run,
+            holder.beat,
+        ):
+            if earlier.epoch:  # the first look proves no life
                 self._last_life = now
             self._handed_over = False
         self.holder = holder

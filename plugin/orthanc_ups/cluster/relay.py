@@ -105,17 +105,17 @@ class Relay:
 
     async def ask(self, path: str, content: bytes, *, safe: bool) -> bytes:
         """One request, one answer. ``safe``: it may be asked again. Raises NoLeader, AnswerLost."""
-        async with self._asked(path, content, safe=safe, whole=True) as (answer, _):
+        async with self._question(path, content, safe=safe, whole=True) as (answer, _):
             return await answer.read()
 
     @contextlib.asynccontextmanager
     async def stream(self, path: str, content: bytes, *, safe: bool) -> AsyncIterator[_Pieces]:
         """One request, an answer in pieces. Raises NoLeader, AnswerLost."""
-        async with self._asked(path, content, safe=safe) as (answer, holder):
+        async with self._question(path, content, safe=safe) as (answer, holder):
             yield _Pieces(answer.content, self, holder)
 
     @contextlib.asynccontextmanager
-    async def _asked(
+    async def _question(
         self, path: str, content: bytes, *, safe: bool, whole: bool = False
     ) -> AsyncIterator[tuple[aiohttp.ClientResponse, Holder]]:
         deadline = _now() + PATIENCE
@@ -329,9 +329,9 @@ class RelayedSessions:
         socket.headers["Server"] = SERVER
         if not is_handshake(socket, request):
             raise HttpProblem(400, "a notification connection is opened by a WebSocket handshake (RFC 6455)")
-        asked = {"ae": receiving_ae, "query": query, "service": service}
+        question = {"ae": receiving_ae, "query": query, "service": service}
         try:
-            async with self._relay.socket(asked, protocols) as leader:
+            async with self._relay.socket(question, protocols) as leader:
                 await socket.prepare(request)
                 await _joined(socket, leader)
         except NoLeader:

@@ -33,8 +33,8 @@ def notes_of(element: Element) -> Notes | None:
 class Interned:
     """Elements by what they were read from, the latest ones. Used on one thread."""
 
-    def __init__(self, most: int = _MOST) -> None:
-        self._most = most
+    def __init__(self, maximum: int = _MOST) -> None:
+        self._most = maximum
         self._elements: OrderedDict[Hashable, tuple[Element, Any]] = OrderedDict()
 
     def get(self, key: Hashable) -> tuple[Element, Any] | None:
@@ -44,9 +44,9 @@ class Interned:
             self._elements.move_to_end(key)
         return entry
 
-    def add(self, key: Hashable, element: Element, given: Any = None) -> None:
+    def add(self, key: Hashable, element: Element, source: Any = None) -> None:
         """From now on this element stands for its key."""
-        self._elements[key] = element, given
+        self._elements[key] = element, source
         _notes[id(element)] = element, {}
         if len(self._elements) > self._most:
             _, (oldest, _) = self._elements.popitem(last=False)

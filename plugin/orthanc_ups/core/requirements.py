@@ -142,9 +142,9 @@ class Arrangement:
         if notes is None:
             return self._looked_into(attribute, tag, contents, trail, above)
         key = "arranged", tag, self.creating, self.findings.strict
-        known: Element | None = notes.get(key)
-        if known is not None:
-            return known
+        element: Element | None = notes.get(key)
+        if element is not None:
+            return element
         count = self.findings.count
         arranged = self._looked_into(attribute, tag, contents, trail, above)
         if self.findings.count == count:

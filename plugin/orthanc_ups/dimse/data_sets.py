@@ -386,10 +386,10 @@ class _Decoder:
         offset = self._ended(tag, start, end, length)
         corrections = self._corrections
         key = tag, self._bytes[start:offset], self._syntax, encodings, corrections is None
-        known = interned.get(key)
-        if known is not None and known[1] <= self._left:
-            self._left -= known[1]
-            return known[0], offset
+        equal_element = interned.get(key)
+        if equal_element is not None and equal_element[1] <= self._left:
+            self._left -= equal_element[1]
+            return equal_element[0], offset
         left, said = self._left, corrections.count if corrections else 0
         element, offset = self._items(tag, start, end, length, encodings)
         if corrections is None or corrections.count == said:

@@ -29,7 +29,7 @@ class PerformedStepRoutes:
 
     def routes(self) -> tuple[Route, ...]:
         """What is offered."""
-        return (Route("GET", "/mpps", self.page), Route("GET", "/mpps/{uid}", self.one))
+        return (Route("GET", "/mpps", self.page), Route("GET", "/mpps/{uid}", self.step))
 
     async def page(self, call: Call, query: bodies.PerformedStepsQuery) -> answers.PerformedStepsJson:
         """Performed procedure steps of modalities (MPPS), those that were changed last first."""
@@ -48,7 +48,7 @@ class PerformedStepRoutes:
     def _step(self, uid: str) -> PerformedStep | None:
         return None if self._steps is None else self._steps.get(uid)
 
-    async def one(self, call: Call) -> answers.PerformedStepJson:
+    async def step(self, call: Call) -> answers.PerformedStepJson:
         """One performed procedure step with its attributes and history."""
         step = self._step(call.uid)
         if step is None:

@@ -65,34 +65,38 @@ _ALSO: Final = ("StudyInstanceUID", "ScheduledProcedureStepExpirationDateTime")
 _KINDS: Final = {"DT": "datetime", "DA": "date", "UI": "uid"}
 
 
-def listing(asked: Mapping[str, str], now: datetime, late: LatePolicy, offset: int, limit: int) -> Listing:
+def listing(
+    parameters: Mapping[str, str], now: datetime, late: LatePolicy, offset: int, limit: int
+) -> Listing:
     """Read the parameters of a list. ``now`` is aware, in the zone of date-times without offset.
 
     Raises:
         HttpProblem: 400 for a name that is no matching key.
         UpsError: A900 for a malformed value.
     """
-    keys = {name: found for name, found in asked.items() if name not in _RESERVED and found.strip()}
-    identifier = to_identifier({name: _several(name, found) for name, found in keys.items()})
-    wanted = asked.get("order") or "-created"
-    order = wanted.removeprefix("-")
+    keys = {name: value for name, value in parameters.items() if name not in _RESERVED and value.strip()}
+    identifier = to_identifier({name: _several(name, value) for name, value in keys.items()})
+    direction = parameters.get("order") or "-created"
+    order = direction.removeprefix("-")
     if order not in ORDERS:
         raise HttpProblem(400, f'"order" is {order[:30]!r}, expected one of {", ".join(ORDERS)}')
     query = Query.of(identifier, timezone=now.tzinfo, mechanisms=Mechanisms.MULTIPLE)
-    text = words(f"{asked.get('text', '')} {asked.get('study', '')}")
-    return Listing(query, text, order, wanted.startswith("-"), offset, limit, _narrowing(asked, now, late))
+    text = words(f"{parameters.get('text', '')} {parameters.get('study', '')}")
+    return Listing(
+        query, text, order, direction.startswith("-"), offset, limit, _narrowing(parameters, now, late)
+    )
 
 
-def _narrowing(asked: Mapping[str, str], now: datetime, late: LatePolicy) -> Narrowing:
+def _narrowing(parameters: Mapping[str, str], now: datetime, late: LatePolicy) -> Narrowing:
     """What is asked beside the matching keys. Raises HttpProblem 400."""
     return Narrowing(
-        late=_late_kinds(asked.get("late", "")),
-        claimers=tuple(part.strip() for part in asked.get("claimer", "").split(",") if part.strip()),
-        station=asked.get("station", "").strip(),
-        performed=asked.get("performed", "").strip(),
-        claimed=_span("claimed", asked, now),
-        ended=_span("ended", asked, now),
-        duration=_seconds(asked.get("duration", "").strip()),
+        late=_late_kinds(parameters.get("late", "")),
+        claimers=tuple(part.strip() for part in parameters.get("claimer", "").split(",") if part.strip()),
+        station=parameters.get("station", "").strip(),
+        performed=parameters.get("performed", "").strip(),
+        claimed=_span("claimed", parameters, now),
+        ended=_span("ended", parameters, now),
+        duration=_seconds(parameters.get("duration", "").strip()),
         policy=late,
         now=now.timestamp() // _STEP * _STEP,
     )
@@ -108,8 +112,8 @@ def _late_kinds(text: str) -> frozenset[LateKind]:
     return frozenset(map(LateKind, names))
 
 
-def _span(name: str, asked: Mapping[str, str], now: datetime) -> tuple[float, float] | None:
-    text = asked.get(name, "").strip()
+def _span(name: str, parameters: Mapping[str, str], now: datetime) -> tuple[float, float] | None:
+    text = parameters.get(name, "").strip()
     if not text:
         return None
     try:

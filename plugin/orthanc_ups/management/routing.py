@@ -259,9 +259,9 @@ def decode_query(struct: type[T], query: Mapping[str, str]) -> T:
         raise HttpProblem(400, str(error)) from None
 
 
-def _reason(asked: Mapping[str, Any]) -> str:
+def _reason(parameters: Mapping[str, Any]) -> str:
     """Why the operator does it; of a DELETE, whose body Orthanc does not hand on, in the query."""
-    reason = asked.get("reason") or ""
+    reason = parameters.get("reason") or ""
     if not isinstance(reason, str):
         raise HttpProblem(400, '"reason" must be a string')
     reason = reason.strip()

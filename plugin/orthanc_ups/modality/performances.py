@@ -127,7 +127,9 @@ class Performances:
         """True if a workitem is scheduled at the station of the step, for its patient as far as both name one."""
         own = (step.ae, text(step.attributes, mpps.STATION_AE))
         titles = self._stations.titles_of(workitem)
-        here = any(self._stations.same(title, other) for title in titles for other in own if other)
+        here = any(
+            self._stations.same(title, text_after) for title in titles for text_after in own if text_after
+        )
         return here and _same_or_unknown(workitem, step.attributes, tags.PATIENT_ID)
 
     # --- what happens to them ---
@@ -283,8 +285,8 @@ def _same_study_or_order(scheduled: DataSet) -> Iterator[DataSet]:
 
 
 def _same_or_unknown(first: DataSet, second: DataSet, tag: str) -> bool:
-    one, other = text(first, tag), text(second, tag)
-    return not one or not other or one == other
+    text_before, text_after = text(first, tag), text(second, tag)
+    return not text_before or not text_after or text_before == text_after
 
 
 def _progress(step: PerformedStep, workitem: DataSet) -> DataSet:

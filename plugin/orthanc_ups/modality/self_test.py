@@ -113,11 +113,11 @@ class SelfTest:
         context = self._tls() if self._surroundings.dicom_tls_enabled else None
         wire = await Wire.connect(_HOST, self._surroundings.dicom_port, context)
         try:
-            return await self._asked(wire, calling)
+            return await self._is_answered(wire, calling)
         finally:
             await wire.close()
 
-    async def _asked(self, wire: Wire, calling: str) -> bool:
+    async def _is_answered(self, wire: Wire, calling: str) -> bool:
         called = self._surroundings.dicom_aet
         wire.write(request(calling, called, _FIND_CLASS, _MAX_PDU))
         kind, length = await wire.header()

@@ -64,26 +64,26 @@ class ModalityWorklists:
             UpsError: the worklist cannot be read now.
         """
         self._counters.add("worklist_queries")
-        result = await self._found(WorklistQuery(identifier, self._stations, self._local))
+        result = await self._search(WorklistQuery(identifier, self._stations, self._local))
         self._counters.add("worklist_answers", len(result.answers))
         return result
 
-    async def _found(self, query: WorklistQuery) -> WorklistAnswers:
+    async def _search(self, query: WorklistQuery) -> WorklistAnswers:
         answers: list[DataSet] = []
         seen: set[str] = set()
-        most = self._settings.maximum_answers
+        maximum = self._settings.maximum_answers
         try:
             async with asyncio.timeout(_WITHIN), contextlib.aclosing(self._candidates(query)) as candidates:
                 async for uid in candidates:
-                    if uid not in seen and len(answers) <= most:
+                    if uid not in seen and len(answers) <= maximum:
                         seen.add(uid)
                         answers += self._answers(query, uid)
-                    if len(answers) > most:
+                    if len(answers) > maximum:
                         break
         except TimeoutError:
             return WorklistAnswers(answers, f"the search took more than {_WITHIN:g} s")
-        if len(answers) > most:
-            return WorklistAnswers(answers[:most], f"there are more than {most} (MaximumAnswers)")
+        if len(answers) > maximum:
+            return WorklistAnswers(answers[:maximum], f"there are more than {maximum} (MaximumAnswers)")
         return WorklistAnswers(answers)
 
     def _answers(self, query: WorklistQuery, uid: str) -> list[DataSet]:

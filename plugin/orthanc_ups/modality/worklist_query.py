@@ -193,12 +193,12 @@ def _test(tag: str, attribute: Element, path: str, stations: Stations, local: Zo
     if attribute["vr"] == "SQ":
         return _item_test(tag, list(_tests(attribute["Value"][0], path, stations, local)))
     if tag == STATION_AE:
-        return _title_test(tag, [plain(asked) for asked in attribute["Value"]], stations)
+        return _title_test(tag, [plain(value) for value in attribute["Value"]], stations)
     if not is_matchable(attribute["vr"]):
         return None
-    asked = [wanted for wanted in attribute["Value"] if not is_empty(element(attribute["vr"], wanted))]
+    values = [value for value in attribute["Value"] if not is_empty(element(attribute["vr"], value))]
     try:
-        key = compile_key(MatchingKey(path, tag, attribute["vr"], asked, local, fuzzy=False))
+        key = compile_key(MatchingKey(path, tag, attribute["vr"], values, local, fuzzy=False))
     except ValueError as error:
         raise UnusableKey(f"{spelled(tag)}: {error}") from error
     return key.test if key is not None else None
@@ -212,10 +212,10 @@ def _item_test(tag: str, inner: list[_Fits]) -> _Fits | None:
     )
 
 
-def _title_test(tag: str, asked: list[str], stations: Stations) -> _Fits | None:
-    if any(map(is_universal, asked)):
+def _title_test(tag: str, patterns: list[str], stations: Stations) -> _Fits | None:
+    if any(map(is_universal, patterns)):
         return None
-    fits = [_title_fits(pattern, stations) for pattern in asked]
+    fits = [_title_fits(pattern, stations) for pattern in patterns]
     return lambda answer, _: any(fit(plain(title)) for title in values(answer, tag) for fit in fits)
 
 

@@ -97,9 +97,9 @@ def attach(sink: LogSink) -> OrthancHandler:
         logger.handlers = [handler]
         logger.propagate = False
         logger.setLevel(level)
-    for name, known in logging.root.manager.loggerDict.items():
-        if name.startswith(_OURS) and isinstance(known, logging.Logger):
-            known.findCaller = _nowhere  # type: ignore[method-assign]
+    for name, existing in logging.root.manager.loggerDict.items():
+        if name.startswith(_OURS) and isinstance(existing, logging.Logger):
+            existing.findCaller = _nowhere  # type: ignore[method-assign]
     return handler
 
 

@@ -106,7 +106,7 @@ class OrthancModalities:
         """Ask Orthanc now; several callers at once ask together."""
         if self._asking is None:
             self._asking = asyncio.ensure_future(self._ask())
-            self._asking.add_done_callback(self._asked)
+            self._asking.add_done_callback(self._answered)
         await asyncio.shield(self._asking)
 
     async def _ask_anew(self, pause: float = 0.0) -> None:
@@ -118,7 +118,7 @@ class OrthancModalities:
         if self._questions == begun or self._asking is not None:
             await self.refresh()
 
-    def _asked(self, _: asyncio.Task[None]) -> None:
+    def _answered(self, _: asyncio.Task[None]) -> None:
         self._asking = None
 
     def changed(self) -> None:

@@ -66,7 +66,7 @@ class ProjectionFile:
         renewed: why an existing file was thrown away, or ``"it is new"``; None if its content is kept.
     """
 
-    def __init__(self, path: str | Path, zone: object, *, anew: bool = False) -> None:
+    def __init__(self, path: str | Path, zone: object, *, rebuild: bool = False) -> None:
         """``:memory:`` means a temporary file; ``anew`` throws away whatever is there.
 
         Raises ProjectionBroken if no file can be made there.
@@ -74,7 +74,7 @@ class ProjectionFile:
         self._folder = tempfile.TemporaryDirectory(prefix="ups-") if path == ":memory:" else None
         self.path = Path(self._folder.name) / "projection.sqlite" if self._folder else Path(path)
         self._fingerprint = fingerprint(zone)
-        self._anew = anew
+        self._anew = rebuild
         self._lock: int | None = None
         try:
             self._lock = self._locked()

@@ -87,7 +87,7 @@ class Projection:
         self._path = path
         self._local = local
         try:
-            self._open(anew=False)
+            self._open(rebuild=False)
         except ProjectionBroken as error:
             if not hasattr(self, "_searches"):
                 raise  # the file cannot be had at all
@@ -108,8 +108,8 @@ class Projection:
             raise ValueError(f"{timezone!r} is not an offset from UTC such as +0100")
         return cls(path, local)
 
-    def _open(self, *, anew: bool) -> None:
-        self._file = ProjectionFile(self._path, self._local, anew=anew)
+    def _open(self, *, rebuild: bool) -> None:
+        self._file = ProjectionFile(self._path, self._local, rebuild=rebuild)
         self.broken = None
         self._recent = Recent()
         self._pending = PendingWrites()
@@ -151,7 +151,7 @@ class Projection:
         """Throw everything away and start with an empty file. Raises ProjectionBroken if that is impossible."""
         self._let_go(keep=False)
         try:
-            self._open(anew=True)
+            self._open(rebuild=True)
         except ProjectionBroken as error:
             self.broken = str(error)
             raise

@@ -115,7 +115,7 @@ class Reader:
             chosen = self.planned(query, order, words, also)
             stretches = chosen.stretches(descending=descending)
             if chosen.exact and not chosen.gather:
-                return Matched(tuple((stretch, self._one(stretch.count())) for stretch in stretches))
+                return Matched(tuple((stretch, self._number(stretch.count())) for stretch in stretches))
             ids = array("q")
             for stretch in stretches:
                 ids.extend(self._ids(stretch.ids(descending=descending)))
@@ -136,10 +136,10 @@ class Reader:
         many = max(0, matched.total - offset if limit is None else min(limit, matched.total - offset))
         with self.snapshot():
             if matched.ids is not None:
-                wanted: Iterable[int] = matched.ids[offset : offset + many]
+                page_ids: Iterable[int] = matched.ids[offset : offset + many]
             else:
-                wanted = self._across(matched.stretches, offset, many, descending=descending)
-            return [form(document) for _, document in self._documents(wanted)]
+                page_ids = self._across(matched.stretches, offset, many, descending=descending)
+            return [form(document) for _, document in self._documents(page_ids)]
 
     def _across(
         self, stretches: Sequence[tuple[Plan, int]], offset: int, many: int, *, descending: bool
@@ -185,7 +185,7 @@ class Reader:
     def fitting(self, query: Query, ids: Sequence[int]) -> list[DataSet]:
         """The attributes of those candidates that fit by now."""
         with self.snapshot():
-            return [found for _, found in self._fitting(query, ids)]
+            return [attributes for _, attributes in self._fitting(query, ids)]
 
     # --- others ---
 
@@ -199,7 +199,7 @@ class Reader:
                 return [number for (number,) in rows]
             ids = self._ids(Sql(text, values))
             of = "SELECT created FROM workitem WHERE id = ?"
-            return [int(self._one(Sql(of, (row,)))) for row, _ in self._fitting(query, ids)]
+            return [int(self._number(Sql(of, (row,)))) for row, _ in self._fitting(query, ids)]
 
     def counts(self) -> Counts:
         """How many workitems are in which state, per worklist."""
@@ -218,10 +218,10 @@ class Reader:
                     f"SELECT d.state, COUNT(*) {chosen.source} GROUP BY d.state", chosen.values
                 )
                 return {_STATES.get(rank, ""): number for rank, number in rows}
-            found = (
+            states = (
                 text(content, tags.STATE) for _, content in self._fitting(query, self._ids(chosen.ids()))
             )
-            return dict(Counter(found))
+            return dict(Counter(states))
 
     def read(self, sql: Sql) -> list[tuple[object, ...]]:
         """The rows of a statement."""
@@ -256,7 +256,7 @@ class Reader:
         finally:
             self.connection.rollback()
 
-    def _one(self, sql: Sql) -> int:
+    def _number(self, sql: Sql) -> int:
         first = self._execute(sql.text, sql.values).fetchone()
         return int(first[0])
 
@@ -276,7 +276,7 @@ class Reader:
                 yield row, unpacked(document[0])
 
     def _fitting(self, query: Query, ids: Iterable[int]) -> Iterator[tuple[int, DataSet]]:
-        return ((row, found) for row, found in self._attributes(ids) if query.matches(found))
+        return ((row, attributes) for row, attributes in self._attributes(ids) if query.matches(attributes))
 
 
 _STATES: Final = {rank: name for name, rank in RANKS["00741000"].items()}
@@ -385,7 +385,7 @@ class Searches:
         """A workitem whose start was moved ahead meanwhile is met again, but yielded once."""
         seen: set[int] = set()
         while True:
-            fresh = [found for row, found in chunk.matches if row not in seen]
+            fresh = [attributes for row, attributes in chunk.matches if row not in seen]
             seen.update(row for row, _ in chunk.matches)
             if fresh:
                 yield fresh

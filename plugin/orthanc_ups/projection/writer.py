@@ -300,9 +300,9 @@ class ProjectionWriter:
             together += compressed
         self._execute(statement, (orjson.dumps(rows).decode(), bytes(together)))
 
-    def _read(self, statement: str, wanted: Sequence[str]) -> list[list[Any]]:
+    def _read(self, statement: str, keys: Sequence[str]) -> list[list[Any]]:
         rows: list[list[Any]] = orjson.loads(
-            self._execute(statement, (orjson.dumps(wanted).decode(),)).fetchone()[0]
+            self._execute(statement, (orjson.dumps(keys).decode(),)).fetchone()[0]
         )
         return rows
 

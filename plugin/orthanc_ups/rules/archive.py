@@ -106,12 +106,12 @@ class Archive:
         """The series of each instance that is still there."""
         parents: dict[str, str] = {}
         for begin in range(0, len(instances), _BATCH):
-            asked = {
+            question = {
                 "Resources": list(instances[begin : begin + _BATCH]),
                 "Level": "Instance",
                 "Metadata": False,
             }
-            for row in await self._post("/tools/bulk-content", asked):
+            for row in await self._post("/tools/bulk-content", question):
                 parents[str(row["ID"])] = str(row["ParentSeries"])
         return parents
 
@@ -119,12 +119,12 @@ class Archive:
         """Those of the resources that are there."""
         there: set[str] = set()
         for begin in range(0, len(identifiers), _BATCH):
-            asked = {
+            question = {
                 "Resources": list(identifiers[begin : begin + _BATCH]),
                 "Level": level.capitalize(),
                 "Metadata": False,
             }
-            there.update(str(row["ID"]) for row in await self._post("/tools/bulk-content", asked))
+            there.update(str(row["ID"]) for row in await self._post("/tools/bulk-content", question))
         return there
 
     async def series_facts(self, identifier: str) -> SeriesFacts | None:
@@ -160,8 +160,8 @@ class Archive:
     async def lookup(self, uid: str) -> Mapping[str, str]:
         """Orthanc's identifiers of what has a DICOM UID, by level."""
         reply = await self._loopback.request("POST", "/tools/lookup", uid.encode())
-        found = _checked(reply, "look up a UID") or ()
-        return {str(row["Type"]).lower(): str(row["ID"]) for row in found}
+        matches = _checked(reply, "look up a UID") or ()
+        return {str(row["Type"]).lower(): str(row["ID"]) for row in matches}
 
     async def all(self, level: str) -> AsyncIterator[str]:
         """Orthanc's identifiers of every resource of a level."""
@@ -171,11 +171,11 @@ class Archive:
                 yield str(identifier)
             since += len(page)
 
-    async def below(self, level: str, identifier: str, wanted: str) -> list[str]:
+    async def below(self, level: str, identifier: str, lower: str) -> list[str]:
         """Orthanc's identifiers of what a resource has on a level; of the same level itself."""
-        if level == wanted:
+        if level == lower:
             return [identifier]
-        path = f"/{_PLURALS[level]}/{identifier}/{_PLURALS[wanted]}?expand=false"
+        path = f"/{_PLURALS[level]}/{identifier}/{_PLURALS[lower]}?expand=false"
         return [str(row["ID"] if isinstance(row, Mapping) else row) for row in await self._get(path) or ()]
 
     async def count(self, level: str) -> int:
@@ -278,8 +278,8 @@ class Archive:
     async def _instances(self, level: str, identifier: str) -> Sequence[Mapping[str, Any]]:
         """The instances of a resource, with their main tags and metadata."""
         if level == "instance":
-            asked = {"Resources": [identifier], "Level": "Instance", "Metadata": True}
-            return await self._post("/tools/bulk-content", asked)
+            question = {"Resources": [identifier], "Level": "Instance", "Metadata": True}
+            return await self._post("/tools/bulk-content", question)
         instances: list[Mapping[str, Any]] = []
         for series in await self.below(level, identifier, "series"):
             instances += await self._found_instances(series) or await self._listed_instances(series)
@@ -289,13 +289,13 @@ class Archive:
         """By one question, where Orthanc can (1.12.5 and later); empty where it cannot."""
         if not self._can_find:
             return ()
-        asked = {
+        question = {
             "Level": "Instance",
             "Query": {},
             "ParentSeries": series,
             "ResponseContent": ["MainDicomTags", "Metadata", "Parent"],
         }
-        rows = await self._post("/tools/find", asked)
+        rows = await self._post("/tools/find", question)
         self._can_find = all(_is_row(row, series) for row in rows)
         return rows if self._can_find else ()
 
@@ -303,8 +303,12 @@ class Archive:
         instances: list[Mapping[str, Any]] = []
         identifiers = await self.below("series", series, "instance")
         for begin in range(0, len(identifiers), _BATCH):
-            asked = {"Resources": identifiers[begin : begin + _BATCH], "Level": "Instance", "Metadata": True}
-            instances += await self._post("/tools/bulk-content", asked)
+            question = {
+                "Resources": identifiers[begin : begin + _BATCH],
+                "Level": "Instance",
+                "Metadata": True,
+            }
+            instances += await self._post("/tools/bulk-content", question)
         return instances
 
     async def missing_instances(self, uids: Iterable[str]) -> list[str]:
@@ -313,13 +317,13 @@ class Archive:
         missing: list[str] = []
         for begin in range(0, len(left), _BATCH):
             batch = left[begin : begin + _BATCH]
-            asked = {
+            question = {
                 "Level": "Instance",
                 "Expand": True,
                 "Query": {"SOPInstanceUID": "\\".join(batch)},
             }
-            found = await self._post("/tools/find", asked)
-            there = {str(row["MainDicomTags"]["SOPInstanceUID"]) for row in found}
+            matches = await self._post("/tools/find", question)
+            there = {str(row["MainDicomTags"]["SOPInstanceUID"]) for row in matches}
             missing += [uid for uid in batch if uid not in there]
         return missing
 

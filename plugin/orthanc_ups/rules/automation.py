@@ -148,7 +148,9 @@ class Automation:
 
     async def close(self) -> None:
         """Stop, and store how far it is."""
-        tasks = [task for task in (self._task, *(one.task for one in self._backfills.values())) if task]
+        tasks = [
+            task for task in (self._task, *(backfill.task for backfill in self._backfills.values())) if task
+        ]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -208,7 +210,7 @@ class Automation:
         for when in (When.STABLE_PATIENT, When.STABLE_STUDY, When.STABLE_SERIES, When.STORED_INSTANCE):
             if when in kinds and order.index(when.level) >= order.index(level):
                 identifiers = await self._archive.below(level, identifier, when.level)
-                read = [await self._archive.cause(when, one) for one in identifiers[:_MOST_CAUSES]]
+                read = [await self._archive.cause(when, identifier) for identifier in identifiers[:_MOST_CAUSES]]
                 causes[when] = [cause for cause in read if cause is not None]
         return causes
 

@@ -82,37 +82,39 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 64 else text[:61] + "..."
 
 
-def read_condition(key: str, wanted: object) -> RuleCondition:
+def read_condition(key: str, expected: object) -> RuleCondition:
     """Compile one key of ``If``. Raises Faulty, or LookupError with a name that is no keyword."""
     if key == "Schedule":
-        windows = _windows(wanted)
+        windows = _windows(expected)
         return RuleCondition(
             key,
             (),
-            _windows_in_words(wanted),
+            _windows_in_words(expected),
             lambda values: any(window(at) for at in values for window in windows),
             lambda cause: (cause.at,),
         )
     if key == "CallingAet":
-        test = _any_text(wanted, str.upper)
+        test = _any_text(expected, str.upper)
         return RuleCondition(
-            key, (), _in_words(wanted), test, lambda cause: (cause.calling_ae,) if cause.calling_ae else ()
+            key, (), _in_words(expected), test, lambda cause: (cause.calling_ae,) if cause.calling_ae else ()
         )
     if key == "Origin":
-        for name in wanted if isinstance(wanted, list) else [wanted]:
+        for name in expected if isinstance(expected, list) else [expected]:
             if name not in ORIGINS:
                 raise Faulty(f"one of {', '.join(ORIGINS)}", value=name)
         return RuleCondition(
             key,
             (),
-            _in_words(wanted),
-            _any_text(wanted, str),
+            _in_words(expected),
+            _any_text(expected, str),
             lambda cause: (cause.origin,) if cause.origin else (),
         )
     if key == "Labels":
-        return RuleCondition(key, (), _in_words(wanted), _any_text(wanted, str), lambda cause: cause.labels)
+        return RuleCondition(
+            key, (), _in_words(expected), _any_text(expected, str), lambda cause: cause.labels
+        )
     path = attribute_path(key)
-    return RuleCondition(key, path, _in_words(wanted), _test(path[-1], wanted))
+    return RuleCondition(key, path, _in_words(expected), _test(path[-1], expected))
 
 
 def attribute_path(key: str) -> tuple[str, ...]:
@@ -133,11 +135,11 @@ def attribute_path(key: str) -> tuple[str, ...]:
 # --- tests of attributes ---
 
 
-def _test(keyword: str, wanted: object) -> Callable[[Sequence[Any]], bool]:
+def _test(keyword: str, expected: object) -> Callable[[Sequence[Any]], bool]:
     vr = vr_of(tag_of(keyword) or "")
-    if isinstance(wanted, Mapping):
-        return _object(keyword, wanted)
-    alternatives = wanted if isinstance(wanted, list) else [wanted]
+    if isinstance(expected, Mapping):
+        return _object(keyword, expected)
+    alternatives = expected if isinstance(expected, list) else [expected]
     if not alternatives:
         raise Faulty("at least one value")
     absent_fits = any(value is None or value == "" for value in alternatives)
@@ -156,12 +158,12 @@ def _test(keyword: str, wanted: object) -> Callable[[Sequence[Any]], bool]:
     return fits
 
 
-def _object(keyword: str, wanted: Mapping[str, Any]) -> Callable[[Sequence[Any]], bool]:
-    if set(wanted) == {"Not"}:
-        inner = _test(keyword, wanted["Not"])
+def _object(keyword: str, expected: Mapping[str, Any]) -> Callable[[Sequence[Any]], bool]:
+    if set(expected) == {"Not"}:
+        inner = _test(keyword, expected["Not"])
         return lambda values: not inner(values)
-    if wanted and set(wanted) <= {"From", "To"}:
-        low, high = (wanted.get(name, "") for name in ("From", "To"))
+    if expected and set(expected) <= {"From", "To"}:
+        low, high = (expected.get(name, "") for name in ("From", "To"))
         for bound in (low, high):
             if isinstance(bound, bool) or not isinstance(bound, (str, int, float)):
                 raise Faulty("a value at From and To", value=bound)
@@ -198,18 +200,18 @@ def _accepts(vr: str, value: object) -> Callable[[Any], bool]:
     if vr == "PN":
         return _name(text)
     compare = wildcard_test(text) if is_wild(text) else text.__eq__
-    return lambda found: compare(str(found).strip(" \0")) is True
+    return lambda value: compare(str(value).strip(" \0")) is True
 
 
 def _number(text: str) -> Accepts:
     try:
-        wanted = Decimal(text)
+        expected = Decimal(text)
     except InvalidOperation:
         bounds = _NUMBER_RANGE.fullmatch(text)
         if bounds is None or not any(bounds.groups()):
             raise Faulty('a number, or a range such as "10-20"', value=text) from None
         return _between_numbers(bounds[1] or "", bounds[2] or "")
-    return lambda found: _decimal(found) == wanted
+    return lambda value: _decimal(value) == expected
 
 
 def _between_numbers(low: str, high: str) -> Accepts:
@@ -217,8 +219,8 @@ def _between_numbers(low: str, high: str) -> Accepts:
     if (low and bottom is None) or (high and top is None):
         raise Faulty("a number", value=low if bottom is None else high)
 
-    def accept(found: str) -> bool:
-        number = _decimal(found)
+    def accept(value: str) -> bool:
+        number = _decimal(value)
         return number is not None and (bottom is None or number >= bottom) and (top is None or number <= top)
 
     return accept
@@ -237,8 +239,8 @@ def _between_ages(low: str, high: str) -> Accepts:
     if (low and bottom is None) or (high and top is None):
         raise Faulty('an age such as "065Y"', value=low if low and bottom is None else high)
 
-    def accept(found: str) -> bool:
-        age = _age(found)
+    def accept(value: str) -> bool:
+        age = _age(value)
         return age is not None and (bottom is None or age >= bottom) and (top is None or age <= top)
 
     return accept
@@ -255,29 +257,29 @@ def _dated(vr: str, text: str) -> Accepts:
     except ValueError as error:
         raise Faulty(str(error).removeprefix("expected "), value=text) from None
 
-    def accept(found: str) -> bool:
-        at = moment(vr, found)
+    def accept(value: str) -> bool:
+        at = moment(vr, value)
         return at is not None and interval.low <= at <= interval.high
 
     return accept
 
 
 def _name(text: str) -> Accepts:
-    wanted = text.casefold()
-    compare = wildcard_test(wanted) if is_wild(wanted) else wanted.__eq__
-    return lambda found: any(
-        compare(group.strip().rstrip("^")) is True for group in str(found).casefold().split("=")
+    expected = text.casefold()
+    compare = wildcard_test(expected) if is_wild(expected) else expected.__eq__
+    return lambda value: any(
+        compare(group.strip().rstrip("^")) is True for group in str(value).casefold().split("=")
     )
 
 
-def _any_text(wanted: object, form: Callable[[str], str]) -> Callable[[Sequence[Any]], bool]:
+def _any_text(expected: object, form: Callable[[str], str]) -> Callable[[Sequence[Any]], bool]:
     """A test of what is no attribute: texts with wildcards; null for nothing."""
-    if isinstance(wanted, Mapping):
-        if set(wanted) != {"Not"}:
+    if isinstance(expected, Mapping):
+        if set(expected) != {"Not"}:
             raise Faulty('a text, a list, null or {"Not": …}')
-        inner = _any_text(wanted["Not"], form)
+        inner = _any_text(expected["Not"], form)
         return lambda values: not inner(values)
-    alternatives = wanted if isinstance(wanted, list) else [wanted]
+    alternatives = expected if isinstance(expected, list) else [expected]
     if not alternatives or any(value is not None and not isinstance(value, str) for value in alternatives):
         raise Faulty("a text, a list of texts, or null")
     absent_fits = any(value is None or value == "" for value in alternatives)
@@ -285,25 +287,27 @@ def _any_text(wanted: object, form: Callable[[str], str]) -> Callable[[Sequence[
     return lambda values: absent_fits if not values else any(t(form(str(v))) for v in values for t in tests)
 
 
-def _in_words(wanted: object) -> str:
-    if isinstance(wanted, Mapping):
-        if "Not" in wanted:
-            return f"anything but {_in_words(wanted['Not'])}"
+def _in_words(expected: object) -> str:
+    if isinstance(expected, Mapping):
+        if "Not" in expected:
+            return f"anything but {_in_words(expected['Not'])}"
         return " and ".join(
-            f'{word} "{wanted[name]}"' for name, word in (("From", "from"), ("To", "up to")) if name in wanted
+            f'{word} "{expected[name]}"'
+            for name, word in (("From", "from"), ("To", "up to"))
+            if name in expected
         )
-    if isinstance(wanted, list):
-        return " or ".join(map(_in_words, wanted))
-    if wanted is None or wanted == "":
+    if isinstance(expected, list):
+        return " or ".join(map(_in_words, expected))
+    if expected is None or expected == "":
         return "no value"
-    return "any value" if wanted == "*" else f'"{wanted}"'
+    return "any value" if expected == "*" else f'"{expected}"'
 
 
 # --- weekdays and hours ---
 
 
-def _windows(wanted: object) -> list[Callable[[datetime], bool]]:
-    listed = wanted if isinstance(wanted, list) else [wanted]
+def _windows(expected: object) -> list[Callable[[datetime], bool]]:
+    listed = expected if isinstance(expected, list) else [expected]
     if not listed:
         raise Faulty("at least one window of time")
     return [_window(window) for window in listed]
@@ -347,8 +351,8 @@ def _minutes(text: object, key: str) -> int:
     return at.hour * 60 + at.minute
 
 
-def _windows_in_words(wanted: object) -> str:
-    listed = wanted if isinstance(wanted, list) else [wanted]
+def _windows_in_words(expected: object) -> str:
+    listed = expected if isinstance(expected, list) else [expected]
     return " or ".join(
         f"{', '.join(_as_list(window.get('Days', ['every day'])))} "
         f"{window.get('From', '00:00')}–{window.get('To', '24:00')}"

@@ -151,8 +151,8 @@ class _Reader:
         if not effects:
             raise self._error("", f"has no effect, expected {_listed(_EFFECTS)}")
         conditions = tuple(
-            self._condition(str(key), wanted)
-            for key, wanted in self._object(self._entry.get("If", {}), "If").items()
+            self._condition(str(key), expected)
+            for key, expected in self._object(self._entry.get("If", {}), "If").items()
         )
         return SiteRule(
             self._name,
@@ -239,16 +239,16 @@ class _Reader:
 
     # --- If ---
 
-    def _condition(self, key: str, wanted: object) -> RuleCondition:
+    def _condition(self, key: str, expected: object) -> RuleCondition:
         where = f"If.{key}"
         if key in (*OF_CAUSE, "Labels") and not self._when.is_of_images:
             raise self._error(where, f'cannot be known when "{self._when}": it is of images that arrive')
         try:
-            return read_condition(key, wanted)
+            return read_condition(key, expected)
         except LookupError as error:
             raise self._unknown(where, str(error.args[0]), SPECIAL) from None
         except Faulty as error:
-            value = wanted if error.value is ... else error.value
+            value = expected if error.value is ... else error.value
             raise self._wrong(f"{where}.{error.key}" if error.key else where, value, error.expected) from None
 
     def _unknown(self, where: str, name: str, others: Iterable[str] = ()) -> ConfigurationError:

@@ -292,12 +292,12 @@ class Effects:
         await self._desk.execute(Create(self._requester(rule, cause), uid, complete, corrections.sentences))
 
     def _filled_attributes(self, effect: CreateEffect, cause: Cause) -> dict[str, Any]:
-        around = TemplateContext(self._desk.now(), "", self._desk.new_uid)
+        context = TemplateContext(self._desk.now(), "", self._desk.new_uid)
         defaults = {field.keyword: field.default for field in effect.fields if field.default is not None}
         fixed = {field.keyword for field in effect.fields if field.fixed}
         own = {name: value for name, value in effect.attributes.items() if name not in fixed}
         merged = {
-            name: resolved(name.rpartition(".")[2], filled(name.rpartition(".")[2], value, cause), around)
+            name: resolved(name.rpartition(".")[2], filled(name.rpartition(".")[2], value, cause), context)
             for name, value in {**defaults, **own}.items()
         }
         return nested(merged)
@@ -342,9 +342,9 @@ class Effects:
             return ""
         changes: DataSet = {}
         if not _says(target, reason(rule, cause)):
-            around = TemplateContext(self._desk.now(), "", self._desk.new_uid)
+            context = TemplateContext(self._desk.now(), "", self._desk.new_uid)
             content = {
-                name: resolved(name, filled(name, value, cause), around)
+                name: resolved(name, filled(name, value, cause), context)
                 for name, value in effect.attributes.items()
             }
             changes = to_data_set(nested(content), "", Corrections(lenient=not self._strict))
@@ -487,9 +487,9 @@ def _key(name: str, value: object, cause: Cause) -> Any:
     """A matching key. Raises UpsError if what it stands for is absent or would match by wildcards."""
     keyword = name.rpartition(".")[2]
     for inner in names_in(value):
-        found = values_of(cause.content, inner.split(".")) if "." in inner or inner in cause.content else []
+        values = values_of(cause.content, inner.split(".")) if "." in inner or inner in cause.content else []
         special = {"CallingAet": cause.calling_ae, "Origin": cause.origin}.get(inner)
-        texts = [special] if special is not None else [str(one) for one in found]
+        texts = [special] if special is not None else [str(reference) for reference in values]
         if not any(texts):
             detail = f"{name} would match everything: the cause has no {inner}"
             raise UpsError(statuses.INVALID_ARGUMENT, detail)
@@ -514,12 +514,12 @@ def _uids(item: DataSet) -> Iterator[str]:
 def merged_references(present: Sequence[DataSet], added: Sequence[DataSet]) -> list[DataSet]:
     """The items with those references added that are not there yet: to the item of their series, if there is one."""
     merged = list(present)
-    known = {uid for item in present for uid in _uids(item)}
+    uids = {uid for item in present for uid in _uids(item)}
     for item in added:
-        new = [one for one in items(item, _REFERENCED) if text(one, _INSTANCE) not in known]
+        new = [reference for reference in items(item, _REFERENCED) if text(reference, _INSTANCE) not in uids]
         if not new:
             continue
-        known.update(text(one, _INSTANCE) for one in new)
+        uids.update(text(reference, _INSTANCE) for reference in new)
         at = next((index for index, other in enumerate(merged) if _is_alike(other, item)), None)
         if at is None:
             merged.append({**item, _REFERENCED: element("SQ", *new)})

@@ -307,7 +307,8 @@ class Follower:
         """The series of each instance; of those that are gone again none."""
         series = {row.identifier: self._bell.series_of(row.identifier) for row in arrived}
         noted = {instance: parent for instance, parent in series.items() if parent is not None}
-        return {**noted, **await self._archive.series_of([one for one in series if one not in noted])}
+        others = [identifier for identifier in series if identifier not in noted]
+        return {**noted, **await self._archive.series_of(others)}
 
     async def _touch(self, series: str, at: float) -> None:
         if not self._levels:
@@ -400,7 +401,9 @@ class Follower:
     async def _find_deletions(self) -> None:
         """Studies that were there when we last looked; and those of all open workitems are watched from now on."""
         there = await self._archive.existing("study", list(self._memory.studies))
-        self._gone.update(dict.fromkeys(one for one in self._memory.studies if one not in there))
+        self._gone.update(
+            dict.fromkeys(identifier for identifier in self._memory.studies if identifier not in there)
+        )
         for state in (State.SCHEDULED, State.IN_PROGRESS):
             query = Query.of({tags.SOP_INSTANCE_UID: element("UI"), tags.STATE: element("CS", state.value)})
             self._named.update(dict.fromkeys(each.uid for each in await self._desk.matching(query, _MOST)))

@@ -143,7 +143,7 @@ class RunningRules(Protocol):
 
 
 class RuleRoutes:
-    """Handlers of ``/ups/api/rules``. Without rules there is nothing to list, and nothing to be found."""
+    """Handlers of ``/ups/api/rules``. Without rules there is nothing to list, and nothing to be resource_id."""
 
     def __init__(self, running: RunningRules | None) -> None:
         self._running = running
@@ -185,9 +185,9 @@ class RuleRoutes:
         resource = await self._running.locate(identifier)
         if resource is None:
             raise LookupError(f'Orthanc has no study, series or instance "{identifier[:64]}"')
-        level, found = resource
-        await call.check_readable(f"/{_PLURALS[level]}/{quote(found)}")
-        return await self._running.causes_in(level, found)
+        level, resource_id = resource
+        await call.check_readable(f"/{_PLURALS[level]}/{quote(resource_id)}")
+        return await self._running.causes_in(level, resource_id)
 
     async def progress(self, call: Call) -> BackfillJson:
         """How far a rule's last run over what is there already is."""

@@ -442,10 +442,10 @@ class OrthancEntries:
         missing = await self.missing()
         if not missing:
             return 0
-        made = await self._shelf_set.make_missing()
-        missing |= made
-        self._incomplete |= made
-        self._complete -= made
+        number = await self._shelf_set.make_missing()
+        missing |= number
+        self._incomplete |= number
+        self._complete -= number
         taken = {shelves.address(key, candidate) for key, candidate in self._candidates.items()}
         written = 0
 

@@ -54,7 +54,7 @@ class RepeatedDeletions:
         self._times: deque[float] = deque(maxlen=_DELETIONS)
         self.recognized = False
 
-    def made(self, shelf: int) -> None:
+    def note_made(self, shelf: int) -> None:
         """The shelf was sent to Orthanc."""
         self._made.add(shelf)
 
@@ -196,7 +196,7 @@ class ShelfSet:
         if status not in ("Success", "AlreadyStored"):
             what = f"cannot make shelf {shelf} of the worklist"
             raise StoreUnavailable(f"{what}: Orthanc answered {reply} {status}", certain=True)
-        self.deletions.made(shelf)
+        self.deletions.note_made(shelf)
 
     async def _moment(self) -> StudyMoment:
         """When the study was made: as its first instance says it, else now."""

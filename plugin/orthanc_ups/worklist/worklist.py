@@ -248,7 +248,9 @@ class Worklist:
         if command.state != State.COMPLETED.value or workitem.state is not State.IN_PROGRESS:
             return ()
         done = items(content, tags.PERFORMED_PROCEDURE)
-        return tuple(await outputs.missing([item for one in done for item in items(one, tags.OUTPUTS)]))
+        return tuple(
+            await outputs.missing([item for procedure in done for item in items(procedure, tags.OUTPUTS)])
+        )
 
     def _seen(self, uid: str) -> None:
         stored = self._state.workitems.get(uid)

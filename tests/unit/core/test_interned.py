@@ -109,7 +109,7 @@ def test_equal_sequences_cost_the_same_of_what_a_data_set_may_have() -> None:
 
 
 def test_the_oldest_are_forgotten_with_all_that_was_noted() -> None:
-    interned = Interned(most=2)
+    interned = Interned(maximum=2)
     first, second, third = ({"vr": "SQ", "Value": [{}]} for _ in range(3))
     for number, one in enumerate((first, second)):
         interned.add(number, one)
