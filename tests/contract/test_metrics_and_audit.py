@@ -14,6 +14,7 @@ from tests.support.waiting import wait_until
 SCRIPT = """
 import asyncio
 from orthanc_ups.monitoring import audit, metrics
+from orthanc_ups.worklist.late_watch import LateSummary
 
 ALLOWED = json.loads(orthanc.GetConfiguration())["Python"]["AllowThreads"]
 EMITTED, TOLD = [], {}
@@ -29,8 +30,12 @@ if real is not None:
 async def nothing():
     return {"SCHEDULED": 20000001}
 
+async def nothing_late():
+    return LateSummary()
+
 SOURCES = metrics.Sources(
     counters=lambda: {"accepted_create": 3}, deliveries=dict, reports=list, states=nothing,
+    late=nothing_late,
     subscriptions=lambda: (2, 1), meters={name: lambda: 0.0 for name in metrics.METER_READINGS},
     now=lambda: 0.0,
 )
