@@ -2,15 +2,14 @@
 """What every test has: one profile of Hypothesis, and a real Orthanc of each suite for those that ask for one."""
 
 import os
-import sqlite3
 from collections.abc import Generator, Iterator
-from contextlib import suppress
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from orthanc_ups.projection.projection import Projection
+from orthanc_ups.store.copy import EntriesCopy
 from tests.support.examples import examples
 from tests.support.orthanc import SUITES, RealOrthanc
 from tests.support.sharing import RealOnesBesideOthers
@@ -80,26 +79,23 @@ def closed_databases(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     A test that lets a process crash leaves its databases open, as the crash does.
     """
-    projections: list[Projection] = []
-    connections: list[sqlite3.Connection] = []
-    open_file, connect = Projection.open, sqlite3.connect
+    opened: list[Projection | EntriesCopy] = []
+    open_projection, open_copy = Projection.open, EntriesCopy.__init__
 
     def noted_projection(*path: Any, **more: Any) -> Projection:
-        projections.append(open_file(*path, **more))
-        return projections[-1]
+        projection = open_projection(*path, **more)
+        opened.append(projection)
+        return projection
 
-    def noted_connection(*path: Any, **more: Any) -> sqlite3.Connection:
-        connections.append(connect(*path, **more))
-        return connections[-1]
+    def noted_copy(self: EntriesCopy, path: str) -> None:
+        opened.append(self)
+        open_copy(self, path)
 
     monkeypatch.setattr(Projection, "open", noted_projection)
-    monkeypatch.setattr(sqlite3, "connect", noted_connection)
+    monkeypatch.setattr(EntriesCopy, "__init__", noted_copy)
     yield
-    for projection in projections:
-        projection.close()
-    for connection in connections:
-        with suppress(sqlite3.Error):
-            connection.close()
+    for database in opened:
+        database.close()
 
 
 @pytest.hookimpl(wrapper=True)

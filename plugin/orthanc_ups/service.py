@@ -74,8 +74,7 @@ class UpsService:
         self.copy = copy or EntriesCopy(path_beside(projection.path))
         self.entries = entries = CopiedEntries(entries, self.copy, self.shelves_deleted)
         self.projection = projection
-        if entries.exposed:  # then it is the copy of what somebody may delete in Orthanc
-            projection.written_after = 0.0
+        projection.is_copy = entries.exposed
         self.clock = clock
         self.titles = titles or AeTitles()
         for title in (*settings.status_change_receivers, *chain.from_iterable(settings.users.values())):

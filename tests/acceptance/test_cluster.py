@@ -93,10 +93,16 @@ def test_what_one_node_was_told_every_node_tells(pair: Pair) -> None:
     assert page.status_code == 200 and "IN PROGRESS" in page.text
 
 
+def _roles(node: RealOrthanc) -> list[str]:
+    """Nodes that are gone are listed until they have been quiet for a while."""
+    listed = requests.get(f"{node.base_url}/ups/api/nodes", timeout=10).json()
+    return [entry["role"] for entry in listed["nodes"]]
+
+
 def test_every_node_lists_the_nodes_with_their_roles(pair: Pair) -> None:
     for node in pair:
+        wait_until(lambda: _roles(node) == ["leader", "standby"], node.log_tail, 60)  # noqa: B023
         listed = requests.get(f"{node.base_url}/ups/api/nodes", timeout=10).json()
-        assert [entry["role"] for entry in listed["nodes"]] == ["leader", "standby"]
         assert listed["nodes"][0]["name"] == pair[0].configuration["Name"]
         assert listed["epoch"] >= 1 and 0 < listed["lease"] <= LEASE
 
@@ -198,7 +204,8 @@ def test_without_postgresql_nobody_leads_and_requests_are_refused_until_it_is_ba
 def test_who_may_not_make_the_table_is_told_what_to_grant_and_takes_turns(
     suite: str, database: PostgreSql, tmp_path: Path
 ) -> None:
-    database.execute("DROP DATABASE IF EXISTS other", "CREATE DATABASE other", "CREATE ROLE poor LOGIN")
+    database.execute("DROP DATABASE IF EXISTS other", "DROP ROLE IF EXISTS poor")
+    database.execute("CREATE DATABASE other", "CREATE ROLE poor LOGIN")
     section = {**database.section(), "Database": "other"}
     settings = {"PostgreSQL": section, "Ups": {"Cluster": {"Database": database.address("other", "poor")}}}
     with nodes(suite, tmp_path, database, 2, overrides=settings) as (first, second):

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import shutil
 import tempfile
@@ -39,7 +38,7 @@ from orthanc_ups.core.lateness import LatePolicy
 from orthanc_ups.core.outcome import Outcome
 from orthanc_ups.core.statuses import UpsError
 from orthanc_ups.core.workitem import Subscription, Workitem
-from orthanc_ups.projection.projection import Projection, ProjectionBroken
+from orthanc_ups.projection.projection import Projection
 from orthanc_ups.service import UpsService
 from orthanc_ups.settings import Settings
 from orthanc_ups.store.memory import InMemoryEntries
@@ -191,9 +190,6 @@ class Desk:
         if not hasattr(self, "service"):
             return
         self.entries.unavailable = True
-        if self.entries.exposed:  # a copy is a turn of the loop behind
-            with contextlib.suppress(ProjectionBroken):
-                self.service.projection.flush()
         path = self._copied_projection()
         alive = asyncio.all_tasks() - {asyncio.current_task()}
         for task in alive:

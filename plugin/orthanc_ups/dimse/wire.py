@@ -12,7 +12,8 @@ from typing import Final, Self, cast
 from .message import HEADER_SIZE, AbortReason, PduType, ProtocolError, read_header
 
 _MOST_UNREAD: Final = 128 * 1024
-_FAREWELL: Final = 1.0  # seconds for the peer to take the last bytes and to close
+_FAREWELL: Final = 1.0  # seconds for the peer to close
+_LINGER: Final = 3.0  # seconds for the peer to take the last bytes and to close
 
 
 class Wire(asyncio.Protocol):
@@ -167,9 +168,9 @@ class Wire(asyncio.Protocol):
     # --- ending ---
 
     async def close(self, *, linger: bool = False) -> None:
-        """Close the connection. With ``linger`` the peer gets a second to read what was sent last and to close."""
+        """Close the connection. With ``linger`` the peer gets some seconds to read what was sent last and to close."""
         with contextlib.suppress(OSError, TimeoutError):
-            async with asyncio.timeout(_FAREWELL):
+            async with asyncio.timeout(_LINGER if linger else _FAREWELL):
                 if linger:
                     await self._read_to_the_end()
                 self.shut()

@@ -46,7 +46,7 @@ _AT_ONCE: Final = 200
 _FORGOTTEN_AT_ONCE: Final = 1_000
 _EVENTS_OF_ONE: Final = 1_000
 _PREFIX: Final = "workitem/"
-WRITTEN_AFTER: Final = 0.03
+_WRITTEN_AFTER: Final = 0.03  # seconds for which a change may stay in memory only
 _WRITTEN_ABOVE: Final = 64
 _MOST_WAITING: Final = 8
 _MISSES: Final = 1_000
@@ -77,13 +77,14 @@ class Projection:
         renewed: why the file had to be made anew when it was opened, None if its content was kept.
         broken: why it cannot be used, None while it can.
         on_broken: called on the loop when what is in memory could not be written down.
-        written_after: seconds for which a change may stay in memory only.
+        is_copy: True if workitems in the store may be deleted by others, so that this file is what is left of them.
+            Then ``write_copy`` is called before a change is answered.
     """
 
     def __init__(self, path: str | Path, local: Zone) -> None:
         self.broken: str | None = None
         self.on_broken: Callable[[ProjectionBroken], object] = lambda error: None
-        self.written_after = WRITTEN_AFTER
+        self.is_copy = False
         self._path = path
         self._local = local
         try:
@@ -265,7 +266,7 @@ class Projection:
             self._write_soon()
         elif self._timer is None:
             with suppress(RuntimeError):  # no loop runs: it is written down when it is asked for
-                self._timer = asyncio.get_running_loop().call_later(self.written_after, self._write_soon)
+                self._timer = asyncio.get_running_loop().call_later(_WRITTEN_AFTER, self._write_soon)
 
     def _write_soon(self) -> None:
         """Let the thread write down what is in memory; if it is far behind, wait for it."""
@@ -320,6 +321,11 @@ class Projection:
         self._forget_timer()
         self._hand_over()
         self._write_down()
+
+    def write_copy(self) -> None:
+        """Write down what is in memory if this file is a copy. Raises ProjectionBroken."""
+        if self.is_copy:
+            self.flush()
 
     def last_event(self) -> int:
         """The greatest sequence number in the log of events, 0 if it is empty. All released before it are there."""

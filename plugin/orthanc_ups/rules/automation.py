@@ -210,7 +210,9 @@ class Automation:
         for when in (When.STABLE_PATIENT, When.STABLE_STUDY, When.STABLE_SERIES, When.STORED_INSTANCE):
             if when in kinds and order.index(when.level) >= order.index(level):
                 identifiers = await self._archive.below(level, identifier, when.level)
-                read = [await self._archive.cause(when, identifier) for identifier in identifiers[:_MOST_CAUSES]]
+                read = [
+                    await self._archive.cause(when, identifier) for identifier in identifiers[:_MOST_CAUSES]
+                ]
                 causes[when] = [cause for cause in read if cause is not None]
         return causes
 

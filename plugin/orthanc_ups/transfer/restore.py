@@ -163,6 +163,7 @@ class Restore:
         except Conflict:
             return TAKEN
         self._state.workitems.put(workitem, version, document)
+        self._state.workitems.write_copy()
         self._state.subscriptions.note(workitem)
         return IMPORTED
 

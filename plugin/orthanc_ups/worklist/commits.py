@@ -134,6 +134,7 @@ class Commits:
                     self._state.subscriptions.note_act(receiving_ae, after)
         finally:
             self._state.order.settle(ticket, events)
+            self._state.workitems.write_copy()
         return after
 
     async def purge(self, stored: StoredWorkitem, entry: HistoryEntry) -> None:

@@ -141,6 +141,10 @@ class WorkitemStore:
         self._on_change(workitem.uid)
         self._update(lambda: self._projection.put(workitem, version, document))
 
+    def write_copy(self) -> None:
+        """Before a change is answered: what was taken over is in the file, if that is a copy of the store."""
+        self._update(self._projection.write_copy)
+
     def remove(self, uid: str) -> None:
         """Forget a workitem here (its entry is gone or a tombstone)."""
         self._on_change(uid)
@@ -159,6 +163,7 @@ class WorkitemStore:
         uid = stored.workitem.uid
         await self.tombstones.write(uid, last, stored_version(stored))
         self.remove(uid)
+        self.write_copy()
 
     # --- what others did to an entry ---
 
