@@ -2,7 +2,9 @@
 """What every test has: one profile of Hypothesis, and a real Orthanc of each suite for those that ask for one."""
 
 import os
+import sys
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -71,6 +73,15 @@ def orthanc(suite: str, orthanc_overrides: dict[str, Any]) -> Iterator[RealOrtha
     """A running Orthanc with the plugin, shared by the tests of a module."""
     with RealOrthanc(suite, orthanc_overrides) as running:
         yield running
+
+
+@pytest.fixture
+def path_with_curl(tmp_path: Path) -> str:
+    """A PATH whose curl is ours, as a fresh machine has none."""
+    curl = tmp_path / "curl"
+    curl.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m tests.support.curl "$@"\n')
+    curl.chmod(0o755)
+    return f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import uuid
-from pathlib import Path
 
 import pytest
 import requests
@@ -26,15 +25,6 @@ def code(language: str, containing: str) -> str:
     blocks = re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
     (block,) = [block for block in blocks if containing in block]
     return str(block)
-
-
-@pytest.fixture
-def path_with_curl(tmp_path: Path) -> str:
-    """A PATH whose curl is ours, as a fresh machine has none."""
-    curl = tmp_path / "curl"
-    curl.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m tests.support.curl "$@"\n')
-    curl.chmod(0o755)
-    return f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
 
 
 def typed(script: str, environment: dict[str, str]) -> str:

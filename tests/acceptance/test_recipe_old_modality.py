@@ -5,50 +5,25 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support import dcmtk
 from tests.support.orthanc import CHECKOUT, RealOrthanc
+from tests.support.recipes import Recipe, with_ports
 from tests.support.waiting import wait_until
 
-PAGE = (CHECKOUT / "docs" / "recipes" / "old-modality.md").read_text()
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+RECIPE = Recipe("old-modality.md")
 
 
 @pytest.fixture(scope="module")
 def orthanc_overrides() -> dict[str, Any]:
-    (configuration,) = map(json.loads, blocks("json"))
+    (configuration,) = map(json.loads, RECIPE.blocks("json"))
     return dict(configuration)
-
-
-@pytest.fixture
-def path_with_curl(tmp_path: Path) -> str:
-    """A PATH whose curl is ours, as a fresh machine has none."""
-    curl = tmp_path / "curl"
-    curl.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m tests.support.curl "$@"\n')
-    curl.chmod(0o755)
-    return f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
-
-
-def here(text: str, orthanc: RealOrthanc) -> str:
-    """A text with the ports of this Orthanc instead of the usual ones."""
-    ports = {
-        "4242": orthanc.dicom_port,
-        "4243": orthanc.ups_dicom_port,
-        "8042": orthanc.http_port,
-        "8043": orthanc.ups_http_port,
-    }
-    return re.sub(r"\b(4242|4243|8042|8043)\b", lambda match: str(ports[match[0]]), text)
 
 
 def typed(command: list[str], path: str) -> str:
@@ -60,8 +35,8 @@ def typed(command: list[str], path: str) -> str:
 
 
 def test_from_the_order_to_the_reading_list(orthanc: RealOrthanc, path_with_curl: str) -> None:
-    order, find, steps, reading = (here(block, orthanc) for block in blocks("sh"))
-    (scanner,) = (here(block, orthanc) for block in blocks("python"))
+    order, find, steps, reading = (with_ports(block, orthanc) for block in RECIPE.blocks("sh"))
+    (scanner,) = (with_ports(block, orthanc) for block in RECIPE.blocks("python"))
     typed(["bash", "-euc", order], path_with_curl)
 
     answers = dcmtk.run("findscu", *shlex.split(find.replace("\\\n", " "))[1:]).stdout
