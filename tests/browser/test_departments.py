@@ -187,7 +187,7 @@ def test_a_workitem_is_copied_and_repeated(screen: Screen, api: Management) -> N
     page.get_by_role("link", name="Repeat").click()
     expect(page.get_by_role("heading", name="Repeat of Fraction 3")).to_be_visible()
     page.get_by_role("button", name="Create workitem").click()
-    expect(page.get_by_role("heading", name="Fraction 3")).to_be_visible()
+    expect(page.get_by_role("heading", name="Fraction 3", exact=True)).to_be_visible()
     (repeated,) = api.get("/workitems", **{"ReplacedProcedureStepSequence.ReferencedSOPInstanceUID": uid})[
         "workitems"
     ]
