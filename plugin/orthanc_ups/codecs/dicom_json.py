@@ -188,11 +188,15 @@ def parsed(body: bytes, max_nodes: int | None = None) -> Any:
     """
     body = body.removeprefix(BOM_UTF8)
     try:
+        document = body.decode()
+    except UnicodeDecodeError as error:
+        raise MalformedJson(f"not UTF-8: byte {error.start + 1} is not part of a character") from None
+    try:
         # Refuses what is too deep for the parser that keeps the digits of numbers.
         quickly = orjson.loads(body)
         if max_nodes is not None and len(body) > max_nodes and not _is_within(quickly, max_nodes):
             raise UpsError(INVALID_VALUE, f"the data set is too much: at most {USUAL.parts} {_PARTS} in all")
-        return json.loads(body.decode(), parse_float=Number, parse_int=Number, object_pairs_hook=_unambiguous)
+        return json.loads(document, parse_float=Number, parse_int=Number, object_pairs_hook=_unambiguous)
     except MalformedJson:
         raise
     except (ValueError, RecursionError) as error:

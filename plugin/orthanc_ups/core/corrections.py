@@ -169,7 +169,8 @@ def _clock(value: str) -> str:
 def _moment(value: str) -> str:
     match = _MOMENT.fullmatch(value.strip())
     if not match:
-        return re.sub(r"(?<=\.[0-9]{6})[0-9]{1,3}", "", value)  # digits beyond microseconds
+        compact = re.sub(r"([+-][0-9]{2}):([0-9]{2})\Z", r"\1\2", value.strip())
+        return re.sub(r"(?<=\.[0-9]{6})[0-9]{1,3}", "", compact)  # digits beyond microseconds
     day, zone = match[1] + match[3] + match[4], match[9] or ""
     offset = "+0000" if zone == "Z" else zone.replace(":", "").replace("-0000", "+0000")
     return day + (_digits_of_clock(*match.group(5, 6, 7, 8)) if match[5] else "") + offset

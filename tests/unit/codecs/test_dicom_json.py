@@ -176,6 +176,12 @@ def test_what_is_no_json_is_malformed(body: bytes) -> None:
         dicom_json.decode(body)
 
 
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_a_body_in_another_encoding_is_told_to_be_no_utf_8(encoding: str) -> None:
+    with pytest.raises(dicom_json.MalformedJson, match=r"not UTF-8: byte [0-9]+"):
+        dicom_json.decode('{"00100020":{"vr":"LO","Value":["Ü"]}}'.encode(encoding))
+
+
 def nested(depth: int) -> bytes:
     return b'{"00400555":{"vr":"SQ","Value":[' * depth + b"{}" + b"]}}" * depth
 

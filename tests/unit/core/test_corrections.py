@@ -100,6 +100,11 @@ SIBLINGS: Final = {
         element("DT", "2026-12-01T12:00:00.5+01:00"),
         element("DT", "20261201120000.5+0100"),
     ),
+    "a moment whose offset has a colon": (
+        tags.START,
+        element("DT", "20261201120000+01:00"),
+        element("DT", "20261201120000+0100"),
+    ),
     "a moment in UTC": (tags.START, element("LO", "2026-12-01T12:00Z"), element("DT", "202612011200+0000")),
     "a day with dots": ("00100030", element("DA", "1973.02.28"), element("DA", "19730228")),
     "a day as a moment": (tags.START, element("DA", "20261201"), element("DT", "20261201")),
