@@ -14,7 +14,6 @@ import os
 import socket
 import uuid
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
@@ -22,7 +21,8 @@ from typing import Final, Protocol
 import orjson
 
 from .documents import FORMAT
-from .port import Entries, Entry, EntryConflict, EntryExists, StoreUnavailable
+from .port import Entries, Entry, StoreUnavailable
+from .writer import CompareAndSet, Conflict
 
 KEY: Final = "node"
 RENEW_EVERY: Final = 10.0
@@ -105,7 +105,7 @@ class NodeMark:
         self._entries = entries
         self._node = node
         self._clock = clock
-        self._version: str | None = None
+        self._mark = CompareAndSet(entries, KEY)
         self._renewals = 0
         self._waits = waits
         self._rival = ""
@@ -113,7 +113,7 @@ class NodeMark:
 
     def write_to(self, entries: Entries) -> None:
         """From now on the mark goes through these entries."""
-        self._entries, self._version = entries, None
+        self._entries, self._mark = entries, CompareAndSet(entries, KEY)
 
     async def acquire(self) -> None:
         """Wait until no other node holds the worklist, and mark it as ours. Raises StoreUnavailable."""
@@ -141,30 +141,34 @@ class NodeMark:
 
     async def _other(self) -> Entry | None:
         """The mark of another node; None once it is ours."""
-        while True:
-            try:
-                self._version = await self._entries.create(KEY, self._document())
-                return None
-            except EntryExists:
-                entry = await self._entries.read(KEY)
-            if entry is None:
-                continue
+        while (entry := await self._claim(None)) is not None:
             other = _node_in(entry)
             if other.run == self._node.run:
-                self._version = entry.version
+                self._mark = CompareAndSet(self._entries, KEY, entry.version)
                 return None
             is_free = other.leased and self._node.leased
             if not is_free and (other.name != self._node.name or other.run == self._rival):
                 return entry
             if await self._take_over(entry):
                 return None
+        return None
+
+    async def _claim(self, version: str | None) -> Entry | None:
+        """Write the mark over a version of it; the mark that is there instead, None once it is ours."""
+        while True:
+            mark = CompareAndSet(self._entries, KEY, version)
+            try:
+                await mark.write(self._document())
+            except Conflict as conflict:
+                if conflict.entry is not None:
+                    return conflict.entry
+                version = None
+            else:
+                self._mark = mark
+                return None
 
     async def _take_over(self, entry: Entry) -> bool:
-        try:
-            self._version = await self._entries.replace(KEY, self._document(), entry.version)
-        except EntryConflict:
-            return False
-        return True
+        return await self._claim(entry.version) is None
 
     def _document(self) -> bytes:
         self._renewals += 1
@@ -193,37 +197,25 @@ class NodeMark:
                 pause = _RETRY_EVERY
 
     async def _renewed(self) -> bool:
-        assert self._version is not None, "acquire() comes first"
-        try:
-            self._version = await self._entries.replace(KEY, self._document(), self._version)
-            return True
-        except EntryConflict:
-            pass
-        entry = await self._entries.read(KEY)
-        if entry is None:  # deleted with everything else
-            return await self._made_anew()
-        holder = _node_in(entry)
-        if holder.run == self._node.run:  # an answer was lost
-            self._version = entry.version
-            return True
-        self._version, self._rival = None, holder.run
-        _log.error("Another node has taken the worklist over: %s", holder)
-        return False
-
-    async def _made_anew(self) -> bool:
-        with suppress(EntryExists):
-            self._version = await self._entries.create(KEY, self._document())
-        return True
+        """Write the mark again, also if it was deleted with everything else; False if it is another node's."""
+        while True:
+            try:
+                await self._mark.write(self._document())
+                return True
+            except Conflict as conflict:
+                holder = None if conflict.entry is None else _node_in(conflict.entry)
+            if holder is not None and holder.run != self._node.run:
+                self._mark, self._rival = CompareAndSet(self._entries, KEY), holder.run
+                _log.error("Another node has taken the worklist over: %s", holder)
+                return False
 
     async def release(self) -> None:
         """Let another node take over at once. A mark that cannot be removed becomes stale by itself."""
-        version, self._version = self._version, None
-        if version is None:
-            return
         try:
-            await self._entries.remove(KEY, version)
-        except (EntryConflict, StoreUnavailable) as error:
+            await self._mark.remove()
+        except (Conflict, StoreUnavailable) as error:
             _log.info("The mark of this node was left behind: %s", error)
+        self._mark = CompareAndSet(self._entries, KEY)
 
 
 def _node_in(entry: Entry) -> Node:

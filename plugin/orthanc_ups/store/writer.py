@@ -1,9 +1,15 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Compare-and-set writes: ``Writer`` ends in certainty, ``StoredEntry`` merges what others wrote."""
+"""Compare-and-set writes.
+
+``CompareAndSet`` is the one place that knows what a lost answer means. ``Writer`` repeats it until the outcome is
+certain, for commands. ``StoredEntry`` leaves that to its caller and merges what others wrote, for cursors, dead letters
+and notes.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import zlib
 from collections.abc import Awaitable, Callable
@@ -16,34 +22,159 @@ _log = logging.getLogger("orthanc_ups.store")
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 5.0
 _STUCK_AFTER: Final = 5
+_TRIES: Final = 5
 
 
 class Conflict(Exception):
-    """Another writer was first. ``entry`` is what stands there now, None if nothing does."""
+    """Another writer was first. ``entry`` is what is stored now, None if nothing is."""
 
     def __init__(self, entry: Entry | None) -> None:
         super().__init__("the entry was changed by somebody else")
         self.entry = entry
 
 
-class Writer:
-    """Writes entries until it is certain what became of them.
+class CompareAndSet:
+    """Writes to one entry, each on condition that the entry still has the version of the last one.
 
-    When an answer is lost, the same compare-and-set is sent again: if the first one did arrive, the second
-    conflicts with it and the entry is found to hold our very document (documents carry a counter, so no two
-    are equal). It cannot be written twice. That may take as long as Orthanc is silent; ``is_stuck`` then tells
-    that it is of no use to begin anything else.
+    When the answer to a write is lost, its document may or may not be stored. Whatever is written next, the same
+    document or another one, settles that: if the lost write did arrive, the next one conflicts with it, and the entry
+    holds the very document that is in doubt (documents carry a counter, so no two are equal). So nothing is written
+    twice, and our own write is never taken for somebody else's.
+
+    Example: the entry has version 7. The answer to the write of document A is lost: ``write(A)`` raises
+    StoreUnavailable, and ``is_in_doubt`` is true. If A did arrive, a second ``write(A)`` is refused for version 7,
+    reads A with version 8, and returns 8. A ``write(B)`` is refused as well, reads A, and replaces version 8 by B.
+
+    Attributes:
+        version: what the next write replaces; None to create the entry.
+    """
+
+    __slots__ = ("_doubtful", "_entries", "_key", "version")
+
+    def __init__(self, entries: Entries, key: str, version: str | None = None) -> None:
+        self.version = version
+        self._entries = entries
+        self._key = key
+        self._doubtful: frozenset[bytes] = frozenset()
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """True while nobody knows whether a document that was sent is stored."""
+        return bool(self._doubtful)
+
+    def take(self, version: str | None) -> None:
+        """The entry was read and has this version; None if it does not exist."""
+        self.version = version
+        self._doubtful = frozenset()
+
+    async def write(self, document: bytes) -> str:
+        """Create or replace the entry; return its new version.
+
+        Raises:
+            Conflict: somebody else wrote meanwhile, and nothing was written. ``version`` is theirs now.
+            StoreUnavailable: surely not written, unless ``is_in_doubt``.
+        """
+        while True:
+            try:
+                self.take(await self._send(document))
+            except (EntryConflict, EntryExists):
+                if not await self._is_stored(document):
+                    continue  # an earlier document of ours is, and ``version`` is its version
+            except StoreUnavailable as error:
+                if not error.certain:
+                    self._doubt(document)
+                raise
+            except Exception as error:
+                _log.exception("Writing %s failed: internal error", self._key)
+                self._doubt(document)
+                await self._require_stored(document, error)
+            except BaseException:  # a cancelled task: its request may be under way
+                self._doubt(document)
+                raise
+            assert self.version is not None
+            return self.version
+
+    async def _send(self, document: bytes) -> str:
+        if self.version is None:
+            return await self._entries.create(self._key, document)
+        return await self._entries.replace(self._key, document, self.version)
+
+    def _doubt(self, document: bytes) -> None:
+        self._doubtful |= {_digest(document)}
+
+    async def _is_stored(self, document: bytes) -> bool:
+        """After a conflict: True if the document is stored, False if an earlier one is whose answer was lost."""
+        doubtful, entry = self._doubtful, await self._read()
+        self.take(entry.version if entry is not None else None)
+        if entry is not None and entry.document == document:
+            return True
+        if entry is not None and _digest(entry.document) in doubtful:
+            return False
+        raise Conflict(entry)
+
+    async def _require_stored(self, document: bytes, error: Exception) -> None:
+        try:
+            if await self._is_stored(document):
+                return
+        except Conflict:
+            pass
+        raise StoreUnavailable(f"internal error: {error!r}", certain=True) from error
+
+    async def _read(self) -> Entry | None:
+        try:
+            return await self._entries.read(self._key)
+        except ShelvesLost:
+            raise
+        except StoreUnavailable as error:
+            reason = f"{self._key} was changed and cannot be read: {error}"
+            raise StoreUnavailable(reason, certain=not self.is_in_doubt) from error
+
+    async def remove(self) -> None:
+        """Delete the entry.
+
+        Raises:
+            Conflict: somebody else wrote meanwhile, and nothing was deleted. ``version`` is theirs now.
+            StoreUnavailable: nobody knows whether it is deleted.
+        """
+        if self.version is None:
+            return
+        try:
+            await self._entries.remove(self._key, self.version)
+            self.take(None)
+        except EntryConflict:
+            entry = await self._entries.read(self._key)
+            self.take(entry.version if entry is not None else None)
+            if entry is not None:
+                raise Conflict(entry) from None
+
+    async def discard(self) -> None:
+        """Delete the entry whatever it holds. Raises StoreUnavailable."""
+        while self.version is not None:
+            try:
+                await self.remove()
+            except Conflict:
+                _log.debug("%s was changed before it was deleted", self._key)
+
+
+def _digest(document: bytes) -> bytes:
+    return hashlib.sha256(document).digest()
+
+
+class Writer:
+    """Writes entries until the outcome of each write is certain.
+
+    That may take as long as Orthanc is silent; ``is_stuck`` then says that there is no point in beginning more.
     """
 
     def __init__(self, entries: Entries, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         self._entries = entries
         self._sleep = sleep
-        self._stuck: set[_UncertainWrite] = set()
+        self._stuck: set[CompareAndSet] = set()
         self._failure = ""
 
     @property
     def is_stuck(self) -> bool:
-        """True while some write has been asked about several times without an answer."""
+        """True while some write has been repeated several times without an answer."""
         return bool(self._stuck)
 
     @property
@@ -58,60 +189,29 @@ class Writer:
             Conflict: the entry is not what ``version`` says.
             StoreUnavailable: surely not written. (A cancelled write alone leaves the question open.)
         """
-        try:
-            written = await self._written(key, document, version)
-        except StoreUnavailable as error:
-            self._failure = str(error)
-            raise
-        self._failure = ""
-        return written
-
-    async def _written(self, key: str, document: bytes, version: str | None) -> str:
-        uncertain = _UncertainWrite(key, self._sleep, self._stuck)
+        entry = CompareAndSet(self._entries, key, version)
+        pauses, attempts = growing(_FIRST_PAUSE, _LONGEST_PAUSE), 0
         try:
             while True:
                 try:
-                    return await self._sent(key, document, version)
-                except (EntryConflict, EntryExists):
-                    return await self._mine(key, document, uncertain)
+                    written = await entry.write(document)
+                    self._failure = ""
+                    return written
                 except StoreUnavailable as error:
-                    await uncertain.pause_or_raise(error)
-                except Exception as error:
-                    _log.exception("Writing %s failed: internal error", key)
-                    return await self._mine_or_failed(key, document, uncertain, error)
+                    # What may have been stored on lost shelves is lost with them: that is certain too.
+                    if isinstance(error, ShelvesLost) or not entry.is_in_doubt:
+                        self._failure = str(error)
+                        raise
+                    _log.warning("No certain answer for a write of %s (%s); asking again", key, error)
+                attempts += 1
+                if attempts == _STUCK_AFTER:
+                    self._stuck.add(entry)
+                await self._sleep(next(pauses))
         finally:
-            uncertain.end()
-
-    async def _sent(self, key: str, document: bytes, version: str | None) -> str:
-        if version is None:
-            return await self._entries.create(key, document)
-        return await self._entries.replace(key, document, version)
-
-    async def _mine(self, key: str, document: bytes, uncertain: _UncertainWrite) -> str:
-        entry = await self._read(key, uncertain)
-        if entry is not None and entry.document == document:
-            return entry.version
-        raise Conflict(entry)
-
-    async def _mine_or_failed(
-        self, key: str, document: bytes, uncertain: _UncertainWrite, error: Exception
-    ) -> str:
-        uncertain.begin()
-        try:
-            return await self._mine(key, document, uncertain)
-        except Conflict:
-            raise StoreUnavailable(f"internal error: {error!r}", certain=True) from error
-
-    async def _read(self, key: str, uncertain: _UncertainWrite) -> Entry | None:
-        while True:
-            try:
-                return await self._entries.read(key)
-            except StoreUnavailable as error:
-                certain = StoreUnavailable(f"{key} was changed and cannot be read: {error}", certain=True)
-                await uncertain.pause_or_raise(error if isinstance(error, ShelvesLost) else certain)
+            self._stuck.discard(entry)
 
     async def overwrite(self, key: str, document: bytes) -> str:
-        """Write whatever stands there now. For entries that only this plugin writes. Raises StoreUnavailable."""
+        """Write whatever is stored now. For entries that only this plugin writes. Raises StoreUnavailable."""
         version: str | None = None
         while True:
             try:
@@ -120,84 +220,32 @@ class Writer:
                 version = conflict.entry.version if conflict.entry else None
 
     async def remove(self, key: str, version: str) -> None:
-        """Delete an entry. Raises Conflict, or StoreUnavailable if nobody can tell."""
-        try:
-            await self._entries.remove(key, version)
-        except EntryConflict:
-            entry = await self._entries.read(key)
-            if entry is not None:
-                raise Conflict(entry) from None
+        """Delete an entry. Raises Conflict, or StoreUnavailable if nobody knows whether it is deleted."""
+        await CompareAndSet(self._entries, key, version).remove()
 
     async def discard(self, key: str, version: str) -> None:
-        """Delete an entry whatever stands there now. Raises StoreUnavailable if nobody can tell."""
-        while True:
-            try:
-                return await self.remove(key, version)
-            except Conflict as conflict:
-                assert conflict.entry is not None
-                version = conflict.entry.version
-
-
-class _UncertainWrite:
-    """Whether it is open what became of a write, and the pauses between the questions."""
-
-    def __init__(
-        self, key: str, sleep: Callable[[float], Awaitable[None]], stuck: set[_UncertainWrite]
-    ) -> None:
-        self._key = key
-        self._sleep = sleep
-        self._stuck = stuck
-        self._pauses = growing(_FIRST_PAUSE, _LONGEST_PAUSE)
-        self._attempts = 0
-        self._is_uncertain = False
-
-    def begin(self) -> None:
-        """From now on nobody knows."""
-        self._is_uncertain = True
-
-    async def pause_or_raise(self, error: StoreUnavailable) -> None:
-        """Pause before the next question; raise the error if there is none.
-
-        What may have stood on lost shelves is lost with them, so that is certain too.
-        """
-        if isinstance(error, ShelvesLost) or (error.certain and not self._is_uncertain):
-            raise error
-        self._is_uncertain = True
-        self._attempts += 1
-        if self._attempts >= _STUCK_AFTER:
-            self._stuck.add(self)
-        _log.warning("No certain answer for a write of %s (%s); asking again", self._key, error)
-        await self._sleep(next(self._pauses))
-
-    def end(self) -> None:
-        """It is known, or nobody waits for it any more."""
-        self._stuck.discard(self)
-
-
-_TRIES: Final = 5
+        """Delete an entry whatever it holds. Raises StoreUnavailable if nobody knows whether it is deleted."""
+        await CompareAndSet(self._entries, key, version).discard()
 
 
 class StoredEntry:
-    """Compare-and-set writes of one entry; on a conflict what stands there is read and merged.
+    """An entry with the document as it was last written or loaded; what somebody else wrote meanwhile is merged.
 
-    The document is remembered (compressed), so that reading it costs no request, and the entry can be
-    written back if it is deleted under us.
+    The document is kept (compressed), so that reading it costs no request, and the entry can be written back if
+    somebody deletes it in Orthanc.
     """
 
-    __slots__ = ("_doubtful", "_entries", "_packed", "_version", "key")
+    __slots__ = ("_entry", "_packed", "key")
 
     def __init__(self, entries: Entries, key: str) -> None:
         self.key = key
-        self._entries = entries
-        self._version: str | None = None
+        self._entry = CompareAndSet(entries, key)
         self._packed = b""
-        self._doubtful: bytes | None = None
 
     def take(self, document: bytes, version: str) -> None:
-        """What stands in the store."""
-        self._version = version
+        """What is stored."""
+        self._entry.take(version)
         self._packed = zlib.compress(document, 1)
-        self._doubtful = None
 
     @property
     def document(self) -> bytes:
@@ -206,14 +254,15 @@ class StoredEntry:
 
     @property
     def stored(self) -> Entry | None:
-        """The entry as it stands in the store, None if it does not."""
-        return Entry(self.key, self.document, self._version) if self._version is not None else None
+        """The entry as it is stored, None if it is not."""
+        version = self._entry.version
+        return Entry(self.key, self.document, version) if version is not None else None
 
     async def write(self, make: Callable[[bytes | None], bytes]) -> None:
         """Write the document that ``make`` returns.
 
         Args:
-            make: is given None, or the document that somebody else wrote meanwhile, to merge with it.
+            make: is called with None, or with the document that somebody else wrote meanwhile, to merge with it.
 
         Raises:
             StoreUnavailable: the write may or may not have been done; writing again is right.
@@ -222,42 +271,14 @@ class StoredEntry:
         for _ in range(_TRIES):
             document = make(current)
             try:
-                self.take(document, await self._write(document))
+                self.take(document, await self._entry.write(document))
                 return
-            except (EntryConflict, EntryExists):
-                current = await self._reread()
+            except Conflict as conflict:
+                current = conflict.entry.document if conflict.entry else None
         raise StoreUnavailable(
             f"entry {self.key} kept changing; gave up after {_TRIES} attempts", certain=True
         )
 
-    async def _write(self, document: bytes) -> str:
-        previous, self._doubtful = self._doubtful, document
-        try:
-            return await self._compare_and_set(document)
-        except (EntryConflict, EntryExists):
-            self._doubtful = previous
-            raise
-
-    async def _compare_and_set(self, document: bytes) -> str:
-        if self._version is None:
-            return await self._entries.create(self.key, document)
-        return await self._entries.replace(self.key, document, self._version)
-
-    async def _reread(self) -> bytes | None:
-        entry = await self._entries.read(self.key)
-        self._version = entry.version if entry else None
-        if entry is None or entry.document == self._doubtful:
-            return None  # a write of ours whose answer was lost did arrive
-        return entry.document
-
     async def remove(self) -> None:
-        """Delete the entry, whatever stands in it. May raise StoreUnavailable."""
-        for _ in range(_TRIES):
-            if self._version is None:
-                return
-            try:
-                await self._entries.remove(self.key, self._version)
-                self._version = None
-                return
-            except EntryConflict:
-                await self._reread()
+        """Delete the entry whatever it holds. May raise StoreUnavailable."""
+        await self._entry.discard()
