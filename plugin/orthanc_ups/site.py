@@ -18,7 +18,7 @@ from . import __version__
 from .codecs import event_json
 from .core.ae_titles import AeTitles
 from .core.pauses import growing
-from .delivery.port import Channel, SystemClock
+from .delivery.port import Channel, Fence, SystemClock, no_fence
 from .delivery.receivers import KnownReceivers
 from .dicomweb import tls as web_tls
 from .dicomweb.authorization import Authorization, OrthancQuestions
@@ -433,10 +433,10 @@ class Site:
         self._worklist.add(self._close_files)
         await self._patiently("the store of the worklist", self._open_store)
         codec = self._shared.codec if self._shared else Codec(self._settings, self._surroundings)
-        dimse = self._dimse_channel(codec, self._resolver)
-        sockets = WebSocketChannel(self._settings)
-        channels: tuple[Channel, ...] = (dimse, sockets, *self._webhooks())
-        service = self._service(self._shared.cluster.fenced(channels) if self._shared else channels)
+        fence = self._shared.cluster.fence() if self._shared else no_fence
+        dimse = self._dimse_channel(codec, self._resolver, fence)
+        sockets = WebSocketChannel(self._settings, fence)
+        service = self._service((dimse, sockets, *self._webhooks(fence)))
         await self._patiently("the worklist", lambda: service.start(restarted=not self._continues))
         self.service = service
         collector.settle()
@@ -576,16 +576,18 @@ class Site:
         chosen = self._settings.projection_file
         return Path(chosen) if chosen else Path(self._surroundings.index_folder) / "orthanc-ups.sqlite"
 
-    def _webhooks(self) -> tuple[WebhookChannel, ...]:
+    def _webhooks(self, fence: Fence) -> tuple[WebhookChannel, ...]:
         if not self._settings.webhooks:
             return ()
         session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
         self._worklist.add(session.close)
         return tuple(
-            webhook_channels(self._settings.webhooks, self._titles, session, event_json.encode, SystemClock())
+            webhook_channels(
+                self._settings.webhooks, self._titles, session, event_json.encode, SystemClock(), fence
+            )
         )
 
-    def _dimse_channel(self, codec: Codec, resolver: Resolver) -> DimseChannel:
+    def _dimse_channel(self, codec: Codec, resolver: Resolver, fence: Fence) -> DimseChannel:
         return DimseChannel(
             self._settings,
             self._surroundings,
@@ -593,6 +595,7 @@ class Site:
             codec,
             resolver,
             lambda: dimse_tls.client_context(self._surroundings),
+            fence,
         )
 
     def _services(self, service: UpsService) -> Services:

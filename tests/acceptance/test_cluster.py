@@ -11,6 +11,7 @@ from typing import Final
 
 import pytest
 import requests
+from websockets.exceptions import ConnectionClosed
 
 from orthanc_ups.cluster.lease import LEASE
 from orthanc_ups.core import tags
@@ -156,14 +157,18 @@ def test_when_the_leader_is_killed_the_other_goes_on_with_all_of_it(pair: Pair) 
 
 
 def test_a_leader_that_was_paused_stands_by_when_it_wakes_up(pair: Pair) -> None:
+    """A socket that was relayed to it is closed meanwhile, so that its client comes back and misses nothing."""
     leader, standby = pair
     uid = client(leader).create()
-    os.kill(leader.pid, signal.SIGSTOP)
-    try:
-        leads(standby, FAILOVER)
-        client(standby).claim(uid)
-    finally:
-        os.kill(leader.pid, signal.SIGCONT)
+    with client(standby).socket("SLEEPER") as socket:
+        os.kill(leader.pid, signal.SIGSTOP)
+        try:
+            leads(standby, FAILOVER)
+            client(standby).claim(uid)
+            with pytest.raises(ConnectionClosed):
+                socket.recv(FAILOVER)
+        finally:
+            os.kill(leader.pid, signal.SIGCONT)
     stands_by(leader, FAILOVER)
     assert health(standby) == ("open", "leader")
     assert state_of(client(leader), uid) == state_of(client(standby), uid) == "IN PROGRESS"

@@ -76,6 +76,18 @@ class VirtualClock:
         await settle()
 
 
+class ClosingFence:
+    """Lets so many events pass, and then none: another node leads by then."""
+
+    def __init__(self, count: int) -> None:
+        self._left = count
+
+    def __call__(self) -> None:
+        if not self._left:
+            raise Unreachable("this node does not lead the worklist any more")
+        self._left -= 1
+
+
 @dataclass
 class TwinChannel:
     """A channel in memory.

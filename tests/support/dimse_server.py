@@ -17,6 +17,7 @@ from orthanc_ups.core.dataset import DataSet
 from orthanc_ups.core.matching import Query
 from orthanc_ups.core.outcome import WHOLE, Outcome, Page, Paging
 from orthanc_ups.core.statuses import UpsError
+from orthanc_ups.delivery.port import Fence, no_fence
 from orthanc_ups.dimse.data_sets import Codec
 from orthanc_ups.dimse.policy import Policy, Resolver
 from orthanc_ups.dimse.scp import DimseServer
@@ -143,6 +144,7 @@ class DimseRig:
         surroundings: Surroundings | None = None,
         modalities: Sequence[Modality] = (KNOWN,),
         further: Mapping[str, FurtherService] | None = None,
+        fence: Fence = no_fence,
     ) -> None:
         # The port field is checked in config.py; here 0 lets the system choose.
         self.settings = replace(settings or Settings(), dicom_port=0, bind_address="127.0.0.1")
@@ -176,6 +178,7 @@ class DimseRig:
             self.codec,
             resolver,
             lambda: client_context(self.surroundings),
+            fence,
         )
 
     @property

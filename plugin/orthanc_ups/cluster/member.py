@@ -7,13 +7,12 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final
 
 import psycopg
 
-from ..core.events import Event
-from ..delivery.port import Channel, Unreachable
+from ..delivery.port import Fence, Unreachable
 from ..dicomweb.origins import Origins
 from ..dicomweb.request import WebHandler
 from ..dicomweb.rights import Rights
@@ -144,10 +143,15 @@ class Cluster:
         """Lead no more, so that another node may."""
         await self.keeper.resign()
 
-    def fenced(self, channels: Sequence[Channel]) -> tuple[Channel, ...]:
-        """The same channels, which carry nothing once this node leads no more."""
-        epoch = self.keeper.epoch
-        return tuple(FencedChannel(channel, self.keeper, epoch) for channel in channels)
+    def fence(self) -> Fence:
+        """What keeps events from leaving once this time of leading is over."""
+        keeper, epoch = self.keeper, self.keeper.epoch
+
+        def fence() -> None:
+            if not keeper.leads or keeper.epoch != epoch:
+                raise Unreachable("this node does not lead the worklist any more")
+
+        return fence
 
     def loopback(self, surroundings: Surroundings, token: str, epoch: int) -> FencedLoopback:
         """Orthanc's REST API, through which the store writes under this epoch only."""
@@ -255,30 +259,6 @@ class Cluster:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-class FencedChannel:
-    """A channel that is asked by the leader only."""
-
-    def __init__(self, channel: Channel, keeper: LeaseKeeper, epoch: int) -> None:
-        self.name = channel.name
-        self._channel = channel
-        self._keeper = keeper
-        self._epoch = epoch
-
-    def serves(self, receiving_ae: str) -> bool:
-        """As the channel."""
-        return self._channel.serves(receiving_ae)
-
-    async def deliver(self, receiving_ae: str, events: Sequence[Event]) -> int:
-        """As the channel. Raises Unreachable too if this node leads no more."""
-        if not self._keeper.leads or self._keeper.epoch != self._epoch:
-            raise Unreachable("this node does not lead the worklist any more")
-        return await self._channel.deliver(receiving_ae, events)
-
-    async def close(self) -> None:
-        """As the channel."""
-        await self._channel.close()
 
 
 def _own_address(session: Session) -> str:

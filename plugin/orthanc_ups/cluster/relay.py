@@ -85,9 +85,12 @@ class Relay:
         """``holder`` is the lease as it was last read."""
         self._holder = holder
         self._session: aiohttp.ClientSession | None = None
+        self._ends: dict[int, asyncio.Task[None]] = {}
 
     async def close(self) -> None:
         """Close every connection."""
+        for end in self._ends.values():
+            end.cancel()
         session, self._session = self._session, None
         if session is not None:
             await session.close()
@@ -186,30 +189,51 @@ class Relay:
         except (aiohttp.ClientError, OSError) as error:
             raise AnswerLost(str(error) or type(error).__name__) from error
 
+    def end_of(self, holder: Holder) -> asyncio.Task[None]:
+        """Ends when this leader leads no more, even if it is only paused and its connections are as they were."""
+        end = self._ends.get(holder.epoch)
+        if end is None or end.done():
+            self._ends = {holder.epoch: asyncio.ensure_future(self._until_replaced(holder.epoch))}
+        return self._ends[holder.epoch]
+
+    async def _until_replaced(self, epoch: int) -> None:
+        while True:
+            holder = self._holder()
+            if holder.epoch != epoch or not holder.run:
+                return
+            await asyncio.sleep(_LOOK_EVERY)
+
     @contextlib.asynccontextmanager
     async def socket(
         self, query: Mapping[str, Any], protocols: Iterable[str]
-    ) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
-        """A WebSocket to the leader. Raises NoLeader, or HttpProblem as the leader refuses it."""
+    ) -> AsyncIterator[tuple[aiohttp.ClientWebSocketResponse, asyncio.Task[None]]]:
+        """A WebSocket to the leader, and what ends when that leads no more.
+
+        Raises NoLeader, or HttpProblem as the leader refuses it.
+        """
         deadline = _now() + PATIENCE
         while True:
             holder = self._holder()
             if holder.run and holder.about.get("port"):
-                with contextlib.suppress(aiohttp.ClientError, OSError):
-                    opening = self._opened().ws_connect(
-                        _url(holder, EVENTS), params=dict(query), headers=_secret(holder),
-                        ssl=_fingerprint(holder), protocols=tuple(protocols), autoping=False,
-                        max_msg_size=0, compress=0,
-                    )  # fmt: skip
-                    socket = await opening
+                with contextlib.suppress(aiohttp.ClientError, OSError, AnswerLost):
+                    opening = self._connected(holder, query, protocols)
+                    socket = await self.while_it_leads(opening, holder)
                     try:
-                        yield socket
+                        yield socket, self.end_of(holder)
                     finally:
                         await socket.close()
                     return
             if _now() >= deadline:
                 raise NoLeader
             await asyncio.sleep(_LOOK_EVERY)
+
+    async def _connected(
+        self, holder: Holder, query: Mapping[str, Any], protocols: Iterable[str]
+    ) -> aiohttp.ClientWebSocketResponse:
+        return await self._opened().ws_connect(
+            _url(holder, EVENTS), params=dict(query), headers=_secret(holder), ssl=_fingerprint(holder),
+            protocols=tuple(protocols), autoping=False, max_msg_size=0, compress=0,
+        )  # fmt: skip
 
 
 def _now() -> float:
@@ -331,22 +355,24 @@ class RelayedSessions:
             raise HttpProblem(400, "a notification connection is opened by a WebSocket handshake (RFC 6455)")
         question = {"ae": receiving_ae, "query": query, "service": service}
         try:
-            async with self._relay.socket(question, protocols) as leader:
+            async with self._relay.socket(question, protocols) as (leader, end):
                 await socket.prepare(request)
-                await _joined(socket, leader)
+                await _joined(socket, leader, end)
         except NoLeader:
             raise no_leader() from None
         return socket
 
 
-async def _joined(socket: WebSocketResponse, leader: aiohttp.ClientWebSocketResponse) -> None:
-    """Pass on in both directions until either side ends."""
+async def _joined(
+    socket: WebSocketResponse, leader: aiohttp.ClientWebSocketResponse, end: asyncio.Task[None]
+) -> None:
+    """Pass on in both directions until either side ends, or the leader leads no more."""
     directions = [
         asyncio.ensure_future(_passed_on(leader, socket)),
         asyncio.ensure_future(_passed_on(socket, leader)),
     ]
     try:
-        await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((*directions, end), return_when=asyncio.FIRST_COMPLETED)
     finally:
         for direction in directions:
             direction.cancel()

@@ -132,6 +132,14 @@ class Clock(Protocol):
         ...
 
 
+Fence: TypeAlias = Callable[[], None]
+"""Called by a channel right before an event leaves. Raises Unreachable if another node tells events now."""
+
+
+def no_fence() -> None:
+    """The fence of an Orthanc that is alone: there is none."""
+
+
 OnDelivered: TypeAlias = Callable[[Endpoint, Event, float], None]
 """Told of each delivered event, with the seconds since it was committed."""
 

@@ -18,7 +18,7 @@ from typing import Final
 
 from ..codecs import event_json
 from ..core.events import Event
-from ..delivery.port import WEBSOCKET, Unreachable
+from ..delivery.port import WEBSOCKET, Fence, Unreachable, no_fence
 from ..settings import Settings
 from . import websocket_frames as frames
 from .websocket_connection import LINGER, Connection, Numbered, SocketLimits
@@ -63,8 +63,9 @@ class WebSocketChannel:
 
     name = WEBSOCKET
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, fence: Fence = no_fence) -> None:
         self.is_closing = False
+        self._fence = fence
         self._limits = SocketLimits(
             settings.web_socket_queue, settings.maximum_body_size, settings.web_socket_ping
         )
@@ -87,6 +88,7 @@ class WebSocketChannel:
             Unreachable: no socket is open, or none confirmed in time (they are cut off then).
         """
         batch = _Batch(self._numbered(events[: self._slice]), self._next_number())
+        self._fence()  # nothing is waited for between this and the first byte
         self._batches[receiving_ae] = batch
         try:
             for connection in list(self._open.get(receiving_ae, ())):

@@ -17,7 +17,7 @@ from ..core import tags
 from ..core.dataset import DataSet
 from ..core.events import Event
 from ..core.statuses import REGISTER
-from ..delivery.port import Refused, Unreachable
+from ..delivery.port import Fence, Refused, Unreachable, no_fence
 from ..orthanc.modalities import Modality, OrthancModalities
 from ..settings import Settings, Surroundings
 from .association import Association, Gone, Terms
@@ -100,6 +100,7 @@ class DimseChannel:
         codec: Codec,
         resolver: Resolver,
         tls: Callable[[], ssl.SSLContext],
+        fence: Fence = no_fence,
     ) -> None:
         """``tls`` creates the context for modalities with ``UseDicomTls``; it may raise TlsError."""
         self._settings = settings
@@ -109,6 +110,7 @@ class DimseChannel:
         self._codec = codec
         self._resolver = resolver
         self._tls = tls
+        self._fence = fence
         self._tls_context: ssl.SSLContext | None = None
         self._lines: dict[str, _Line] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -214,11 +216,9 @@ class DimseChannel:
         syntax = association.agreement.contexts[context].syntax
         data = self._data_set(event, syntax) if event.information else None
         message = Message(context, command, data)
-        _judge(
-            await self._status_of_answer(
-                association, message, modality.timeout or self._settings.dimse_timeout
-            )
-        )
+        patience = modality.timeout or self._settings.dimse_timeout
+        self._fence()  # nothing is waited for between this and the first byte
+        _judge(await self._status_of_answer(association, message, patience))
 
     def _data_set(self, event: Event, syntax: Syntax) -> bytes:
         """The event information as bytes, which all receivers of the event share."""

@@ -33,7 +33,7 @@ from .. import __version__
 from ..config import ENCODED_SECRET
 from ..core.ae_titles import AeTitles
 from ..core.events import Event, EventType
-from ..delivery.port import Clock, Unreachable
+from ..delivery.port import Clock, Fence, Unreachable, no_fence
 from ..settings import Webhook
 
 _NAMESPACE: Final = uuid.UUID("6c1f0f5a-93a8-4d0e-9d2c-0a6d9e0f7b11")
@@ -64,7 +64,9 @@ class WebhookChannel:
         encode: Callable[[Event], bytes],
         clock: Clock,
         index: int = 0,
+        fence: Fence = no_fence,
     ) -> None:
+        self._fence = fence
         self.name = _name(webhook, index)
         self._webhook = webhook
         self._receiving_ae = receiving_ae
@@ -101,6 +103,7 @@ class WebhookChannel:
     async def _post(self, receiving_ae: str, event: Event) -> None:
         body = self._encode(event)
         headers = self._headers(receiving_ae, event, body)
+        self._fence()
         try:
             async with self._session.post(
                 self._webhook.url, data=body, headers=headers, allow_redirects=False, timeout=self._timeout
@@ -140,6 +143,7 @@ def webhook_channels(
     session: aiohttp.ClientSession,
     encode: Callable[[Event], bytes],
     clock: Clock,
+    fence: Fence = no_fence,
 ) -> tuple[WebhookChannel, ...]:
     """The channels of all configured webhooks. Raises ValueError for a secret that cannot be read."""
     seen: list[tuple[str, str]] = []
@@ -147,7 +151,8 @@ def webhook_channels(
     for webhook in webhooks:
         index = seen.count((webhook.aet, webhook.url))
         seen.append((webhook.aet, webhook.url))
-        channels.append(WebhookChannel(webhook, titles.use(webhook.aet), session, encode, clock, index))
+        aet = titles.use(webhook.aet)
+        channels.append(WebhookChannel(webhook, aet, session, encode, clock, index, fence))
     return tuple(channels)
 
 

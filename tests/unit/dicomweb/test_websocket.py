@@ -19,6 +19,7 @@ from orthanc_ups.dicomweb import websocket_frames as frames
 from orthanc_ups.dicomweb.websocket_channel import WebSocketChannel
 from orthanc_ups.dicomweb.websocket_connection import Connection
 from orthanc_ups.settings import Settings
+from tests.support.delivery import ClosingFence
 
 PATIENCE = 0.2
 
@@ -380,3 +381,14 @@ def test_event_is_one_object_with_the_command_set_first() -> None:
     assert found["00741000"] == {"vr": "CS", "Value": ["SCHEDULED"]}
     assert found["00770010"] == {"vr": "LO", "Value": ["ORTHANC-UPS"]}
     assert found["00771001"] == {"vr": "LO", "Value": ["70000"]}
+
+
+@on_loop
+async def test_a_node_that_leads_no_more_writes_nothing() -> None:
+    stage = Stage()
+    stage.channel = WebSocketChannel(Settings(), ClosingFence(1))
+    peer = stage.connect()
+    assert await stage.channel.deliver("AI", events(1)) == 1
+    with pytest.raises(Unreachable, match="does not lead"):
+        await stage.channel.deliver("AI", events(2))
+    assert peer.sequences == [1]

@@ -18,6 +18,7 @@ from orthanc_ups.dimse.message import COMMAND_FIELD, RESPONDED_ID, STATUS, Messa
 from orthanc_ups.orthanc.modalities import Modality
 from orthanc_ups.settings import Settings, Surroundings
 from tests.support import upper_layer, workitems
+from tests.support.delivery import ClosingFence
 from tests.support.dimse_server import DimseRig
 from tests.support.event_receiver import EventReceiver
 from tests.support.ports import free_port
@@ -434,3 +435,13 @@ def test_our_own_port_takes_our_echo_and_refuses_our_events() -> None:
         assert rig.loop.run(rig.channel.echo("SCU")) > 0
         words = refusal(rig, event(1), ae="SCU")
         assert words.endswith("does not accept the UPS Event SOP Class: rejected by the user")
+
+
+def test_a_node_that_leads_no_more_sends_nothing_even_within_a_delivery(watcher: EventReceiver) -> None:
+    """The lease may end while the association is being opened, or between two reports."""
+    with DimseRig(modalities=[at(watcher.port)], fence=ClosingFence(2)) as rig:
+        assert deliver(rig, event(1), event(2), event(3)) == 2
+        assert "does not lead" in refusal(rig, event(3))
+        reports = watcher.wait_for(2)
+        assert watcher.silent_for(SILENCE)
+    assert [report.uid for report in reports] == [workitems.uid(1), workitems.uid(2)]

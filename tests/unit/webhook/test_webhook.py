@@ -24,7 +24,7 @@ from orthanc_ups.delivery.port import Unreachable
 from orthanc_ups.settings import Webhook
 from orthanc_ups.webhook.channel import WebhookChannel, webhook_channels
 from tests.support.certificates import self_signed
-from tests.support.delivery import NOON, Bench, VirtualClock, event, progress, restarted
+from tests.support.delivery import NOON, Bench, ClosingFence, VirtualClock, event, progress, restarted
 
 BODY = '{"00741000":{"vr":"CS","Value":["Ä"]}}'.encode()
 
@@ -337,5 +337,19 @@ def test_through_delivery_everything_arrives_in_order_in_spite_of_failures() -> 
         sequences = [int(one or 0) for one in receiver.header("ups-sequence")]
         assert list(dict.fromkeys(sequences)) == told == list(range(1, 21))
         assert len(sequences) == 23
+
+    run(scenario)
+
+
+def test_a_node_that_leads_no_more_posts_nothing() -> None:
+    async def scenario() -> None:
+        async with serving(Receiver()) as receiver, aiohttp.ClientSession() as session:
+            webhook = Webhook(url=receiver.url, aet="RIS")
+            fence = ClosingFence(1)
+            channel = WebhookChannel(webhook, "RIS", session, lambda _: BODY, VirtualClock(), fence=fence)
+            assert await channel.deliver("RIS", [event(1, "RIS"), event(2, "RIS")]) == 1
+            with pytest.raises(Unreachable, match="does not lead"):
+                await channel.deliver("RIS", [event(2, "RIS")])
+        assert len(receiver.requests) == 1
 
     run(scenario)
