@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from orthanc_ups.core import statuses, tags
 from orthanc_ups.core.commands import (
@@ -50,6 +50,7 @@ from orthanc_ups.projection.narrowing import Narrowing
 from orthanc_ups.worklist.change_feed import ChangeFeed, Changes
 from orthanc_ups.worklist.late_watch import LateSummary
 
+_T = TypeVar("_T")
 _WELL_KNOWN = (tags.GLOBAL_SUBSCRIPTION, tags.FILTERED_SUBSCRIPTION)
 _RANKS = {"HIGH": 1, "MEDIUM": 2, "LOW": 3, "SCHEDULED": 1, "IN PROGRESS": 2, "COMPLETED": 3, "CANCELED": 4}
 _ORDER_TAGS = {
@@ -259,6 +260,17 @@ class FakeWorklist:
         found.sort(key=lambda one: (_sort_key(one, listing.order), one.created), reverse=listing.descending)
         found.sort(key=lambda one: not _shown(one, listing.order))
         return found[listing.offset : listing.offset + listing.limit], len(found)
+
+    async def walk(
+        self, listing: Listing, form: Callable[[Workitem], _T]
+    ) -> tuple[AsyncIterator[list[_T]], int]:
+        workitems, total = await self.page(listing)
+
+        async def some() -> AsyncIterator[list[_T]]:
+            for at in range(0, len(workitems), 2):
+                yield [form(workitem) for workitem in workitems[at : at + 2]]
+
+        return some(), total
 
     async def counts(self) -> list[tuple[str, str, int]]:
         counted = Counter(

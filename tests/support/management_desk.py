@@ -80,7 +80,10 @@ class Desk:
         body = b"" if content is None else json.dumps(content).encode()
         shown = JSON if headers is None else headers
         request = WebRequest(method, path, query, shown, body, "http://pacs:8042/dicom-web", user=self.user)
-        return asyncio.run(self.api.answer(request))
+        return asyncio.run(self._whole(request))
+
+    async def _whole(self, request: WebRequest) -> WebResponse:
+        return await (await self.api.answer(request)).whole()
 
     def ask(self, method: str, path: str, content: Any = None, **more: Any) -> Any:
         """The content of an answer that must be a success."""

@@ -159,8 +159,8 @@ class InnerPort:
             if request.path == SEEN:
                 parts.seen(body.decode())
                 return Response()
-            answer = {UPS_RS: parts.ups_rs, API: parts.api}[request.path]
-            return Response(body=envelopes.of_answer(await answer(envelopes.to_request(body))))
+            answered = await {UPS_RS: parts.ups_rs, API: parts.api}[request.path](envelopes.to_request(body))
+            return Response(body=envelopes.of_answer(await answered.whole()))
         except (KeyError, ValueError, ProtocolError) as error:
             _log.warning("another node sent what cannot be read (%s): are its version and this one too far apart?",
                          error)  # fmt: skip

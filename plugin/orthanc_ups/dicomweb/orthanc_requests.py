@@ -10,10 +10,10 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import quote
 
 from ..orthanc.refusal_log import Refusal, RefusalLog
@@ -30,8 +30,14 @@ ORTHANCS_PORT: Final = "Orthanc's port"
 
 _ESCAPE: Final = re.compile("%[0-9A-Fa-f]{2}")
 
-Submit = Callable[[Coroutine[Any, Any, WebResponse]], "Future[WebResponse]"]
-"""Runs a coroutine on the worklist's loop."""
+_T = TypeVar("_T")
+
+
+class Submit(Protocol):
+    """Runs a coroutine on the worklist's loop; ``LoopThread.submit``."""
+
+    def __call__(self, work: Coroutine[Any, Any, _T], /) -> Future[_T]:
+        """What it will return."""
 
 
 class OrthancRequests:
@@ -43,7 +49,9 @@ class OrthancRequests:
         self._submit = submit
         self._refusals = refusals
         self._maximum_size = settings.maximum_body_size
-        self._places = threading.BoundedSemaphore(max(1, surroundings.http_threads_count // 4))
+        threads = max(1, surroundings.http_threads_count // 4)
+        self._places = threading.BoundedSemaphore(threads)
+        self._streams = threading.BoundedSemaphore(threads)
 
     def answer(
         self,
@@ -61,7 +69,10 @@ class OrthancRequests:
         """
         try:
             response = self._too_large(request, times) or self._answered(request, work)
-            send(output, response, head=head)
+            if response.pieces is not None:
+                response = self._streamed(output, response, response.pieces)
+            else:
+                send(output, response, head=head)
             if response.status >= 400:
                 self._refusals.add(refused(response))
         except Exception:
@@ -92,6 +103,33 @@ class OrthancRequests:
         finally:
             self._places.release()
 
+    def _streamed(
+        self, output: RestOutput, response: WebResponse, pieces: AsyncGenerator[bytes]
+    ) -> WebResponse:
+        """Send a content piece by piece: slow readers keep threads of Orthanc, so that only some may read at a time."""
+        if not self._streams.acquire(blocking=False):
+            refusal = HttpProblem(503, "too many downloads at once on Orthanc's port", _LATER).response()
+            send(output, refusal)
+            return refusal
+        try:
+            _set_headers(output, response)
+            output.StartStreamAnswer(response.content_type)
+            while piece := self._submit(_next(pieces)).result(_WITHIN):
+                output.SendStreamChunk(piece)
+        except (
+            Exception
+        ) as error:  # Orthanc's own class if the client has hung up; there is no status any more
+            _log.warning("A download on Orthanc's port was cut off: %s", str(error) or type(error).__name__)
+        finally:
+            self._streams.release()
+            self._submit(pieces.aclose())
+        return response
+
+
+async def _next(pieces: AsyncGenerator[bytes]) -> bytes:
+    """The next piece, empty behind the last one."""
+    return await anext(pieces, b"")
+
 
 def query_of(arguments: Mapping[str, str]) -> str:
     """The query that Orthanc has taken apart, percent-encoded as in a URL.
@@ -112,12 +150,16 @@ def send(output: RestOutput, response: WebResponse, *, head: bool = False) -> No
     if response.status == 405:
         output.SendMethodNotAllowed((response.header("Allow") or "").replace(" ", ""))
         return
-    for name in dict.fromkeys(name for name, _ in response.headers):
-        values = [value for header, value in response.headers if header == name]
-        output.SetHttpHeader(name, ", ".join(values))
+    _set_headers(output, response)
     if response.status == 200 and response.body:
         output.AnswerBuffer(b"" if head else response.body, response.content_type)
     elif response.body and not head:
         output.SendHttpStatus(response.status, response.body)
     else:
         output.SendHttpStatusCode(response.status)
+
+
+def _set_headers(output: RestOutput, response: WebResponse) -> None:
+    for name in dict.fromkeys(name for name, _ in response.headers):
+        values = [value for header, value in response.headers if header == name]
+        output.SetHttpHeader(name, ", ".join(values))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +22,7 @@ class WebResponse:
         body: the content, or empty.
         content_type: of the body; empty if there is none.
         reason: why the request was refused, for the log; empty if it was not.
+        pieces: the content piece by piece, of one that is too large for memory; ``body`` is empty then.
     """
 
     status: int
@@ -28,10 +30,17 @@ class WebResponse:
     body: bytes = b""
     content_type: str = ""
     reason: str = ""
+    pieces: AsyncGenerator[bytes] | None = None
 
     def having(self, name: str, value: str) -> WebResponse:
         """The same with one more header."""
         return replace(self, headers=(*self.headers, (name, value)))
+
+    async def whole(self) -> WebResponse:
+        """The same with a content that comes in pieces put together."""
+        if self.pieces is None:
+            return self
+        return replace(self, body=b"".join([piece async for piece in self.pieces]), pieces=None)
 
     def header(self, name: str) -> str | None:
         """The first value of a header, or None."""

@@ -175,7 +175,7 @@ class PageQuery(ListQuery):
 class CsvQuery(ListQuery):
     """A list as a file."""
 
-    limit: Annotated[int, Meta(ge=1, le=100_000, description="Rows at most.")] = 100_000
+    limit: Annotated[int, Meta(ge=1, le=10_000_000, description="Rows at most.")] = 10_000_000
 
 
 class ChangesQuery(Struct):

@@ -39,7 +39,8 @@ HEADINGS: Final = (
     "Late",
     "Workitem UID",
 )
-_MARK: Final = "\ufeff"
+MARK: Final = b"\xef\xbb\xbf"
+"""A byte order mark, in front of everything."""
 _SIGNS: Final = (
     "=+\\-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b\u2212\u207a\u207b\u207c\u208a\u208b\u208c"
 )
@@ -50,18 +51,18 @@ _PASSED_OVER: Final = (
 _FIRST: Final = re.compile(f"[\t\r\n]|[{_PASSED_OVER}]*[{_SIGNS}]")
 _FURTHER: Final = re.compile(f"(?<=[;\t\r\n])(?=[{_PASSED_OVER}]*[{_SIGNS}])")
 """Where spreadsheets of other countries, or with another separator, begin a new cell."""
+_LINE_END: Final = re.compile("\r\n?")
 
 
-def csv_of(rows: Iterable[answers.Row]) -> bytes:
-    """Rows of ``views.row`` as a CSV file."""
+def line_of(cells: Iterable[Any]) -> bytes:
+    """One line of the file. CR LF stands at its end and nowhere else, so that lines can be counted by it."""
     out = io.StringIO()
-    writer = csv.writer(out)
-    writer.writerow(HEADINGS)
-    writer.writerows(map(harmless, _cells(row)) for row in rows)
-    return (_MARK + out.getvalue()).encode()
+    csv.writer(out).writerow(harmless(_with_lf(cell)) for cell in cells)
+    return out.getvalue().encode("utf-8", "replace")
 
 
-def _cells(row: answers.Row) -> tuple[Any, ...]:
+def cells_of(row: answers.Row) -> tuple[Any, ...]:
+    """What stands below ``HEADINGS`` for a row of ``views.row``."""
     patient, progress, claim = row["patient"], row["progress"], row["claimed"]
     return (
         row["state"],
@@ -91,6 +92,10 @@ def _cells(row: answers.Row) -> tuple[Any, ...]:
         "; ".join(row["late"]),
         row["uid"],
     )
+
+
+def _with_lf(value: Any) -> Any:
+    return _LINE_END.sub("\n", value) if isinstance(value, str) else value
 
 
 def harmless(value: Any) -> str:

@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from ..core import tags
-from ..core.dataset import text
 from ..core.events import Event
 from ..core.statuses import GONE, UpsError
 from ..core.workitem import HistoryEntry, Subscription, Workitem
@@ -27,6 +25,7 @@ _ORDERS: Final = {
     "expires": "expiration",
 }
 _MOST_NAMES: Final = 300
+_T = TypeVar("_T")
 
 
 class ServiceInspection:
@@ -65,17 +64,27 @@ class ServiceInspection:
 
     async def page(self, listing: Listing) -> tuple[Sequence[Workitem], int]:
         """One page and the number of all matches."""
-        order = _ORDERS.get(listing.order, listing.order)
-        data_sets, total = await self._service.workitems.search(
+        return await self._service.workitems.page(
             listing.query,
             listing.offset,
             listing.limit,
-            f"-{order}" if listing.descending else order,
+            _order(listing),
             listing.words,
             listing.narrowing.tests(),
         )
-        entries = (self._service.workitems.get(text(item, tags.SOP_INSTANCE_UID)) for item in data_sets)
-        return [item.workitem for item in entries if item], total
+
+    async def walk(
+        self, listing: Listing, form: Callable[[Workitem], _T]
+    ) -> tuple[AsyncIterator[list[_T]], int]:
+        """What ``form`` makes, in another thread, of the listed workitems, some at a time; the number of all."""
+        return await self._service.workitems.walk(
+            listing.query,
+            range(listing.offset, listing.offset + listing.limit),
+            _order(listing),
+            listing.words,
+            listing.narrowing.tests(),
+            form,
+        )
 
     async def counts(self) -> Sequence[tuple[str, str, int]]:
         """Worklist Label, Procedure Step State, and how many workitems have both."""
@@ -119,6 +128,11 @@ class ServiceInspection:
     def changes(self, since: int) -> Changes:
         """What changed after a number of an earlier answer."""
         return self._service.changes.since(since)
+
+
+def _order(listing: Listing) -> str:
+    order = _ORDERS.get(listing.order, listing.order)
+    return f"-{order}" if listing.descending else order
 
 
 def _last_words(last: HistoryEntry) -> str:

@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -13,12 +12,11 @@ from ..core.states import State
 from ..core.workitem import Workitem
 from ..dicomweb.response import WebResponse
 from . import answers, bodies, views
-from .csv_export import csv_of
+from .csv_export import HEADINGS, MARK, cells_of, line_of
 from .ports import Inspection, Listing, ManagementClock
 from .queries import listing
 from .routing import CSV, Call, Route, decode_query
 
-_AT_ONCE: Final = 500
 _MOST_NAMED: Final = 200
 
 
@@ -90,39 +88,45 @@ class Lists:
         return {state.value: tally.get(state.value, 0) for state in State}
 
     async def csv(self, call: Call, query: bodies.CsvQuery) -> WebResponse:
-        """All matches as CSV (RFC 4180, UTF-8 with a byte order mark).
+        """All matches as CSV (RFC 4180, UTF-8 with a byte order mark), as they are at this moment, in one stream.
 
-        The header `X-UPS-Total` says how many matches there are. Orthanc waits half a minute at most: whoever
-        wants very many asks for them in lots.
+        The header `X-UPS-Total` says how many matches there are, and `X-UPS-Lines` how many lines follow the
+        headings, each of which ends in CR LF: with fewer the download was cut off, or workitems were deleted
+        meanwhile.
         """
-        requested = self._listing(call, query.offset, min(query.limit, _AT_ONCE))
-        rows, total = await self._all(requested, query.limit)
+        lines, total = await self._inspection.walk(
+            self._listing(call, query.offset, query.limit), self._line()
+        )
         headers = (
             ("Content-Disposition", 'attachment; filename="workitems.csv"'),
             ("Cache-Control", "no-store"),
             ("X-UPS-Total", str(total)),
+            ("X-UPS-Lines", str(max(0, min(query.limit, total - query.offset)))),
         )
-        return WebResponse(200, headers, csv_of(rows), f"{CSV}; charset=utf-8")
+        return WebResponse(200, headers, content_type=f"{CSV}; charset=utf-8", pieces=_file(lines))
+
+    def _line(self) -> Callable[[Workitem], bytes]:
+        """Makes a line of a workitem, in any thread."""
+        now, policy = self._clock.now(), self._late
+        return lambda workitem: line_of(
+            cells_of(views.row(workitem, now.tzinfo, views.late(workitem, policy, now)))
+        )
 
     async def csv_of_long_list(self, call: Call, body: bodies.CsvOfList) -> WebResponse:
         """All matches as CSV, for a list of keys that fits no address."""
         call = replace(call, query={**call.query, **{name: str(text) for name, text in body.query.items()}})
         return await self.csv(call, decode_query(bodies.CsvQuery, call.query))
 
-    async def _all(self, requested: Listing, maximum: int) -> tuple[list[answers.Row], int]:
-        """Page by page, so that others get their turn in between."""
-        rows: list[answers.Row] = []
-        while True:
-            limit = min(_AT_ONCE, maximum - len(rows))
-            page = replace(requested, offset=requested.offset + len(rows), limit=limit)
-            workitems, total = await self._inspection.page(page)
-            rows += self._rows(workitems)
-            if not workitems or len(rows) >= min(maximum, total - requested.offset):
-                return rows, total
-            await asyncio.sleep(0)
-
     async def changes(self, call: Call, query: bodies.ChangesQuery) -> answers.ChangesJson:
         """What changed since a number. Answers at once; ask every few seconds."""
         changes = self._inspection.changes(query.since)
         complete = changes.complete and len(changes.uids) <= _MOST_NAMED
         return {"number": changes.number, "uids": list(changes.uids[-_MOST_NAMED:]), "complete": complete}
+
+
+async def _file(lines: AsyncIterator[list[bytes]]) -> AsyncGenerator[bytes]:
+    """A CSV file, piece by piece."""
+    yield MARK + line_of(HEADINGS)
+    async for some in lines:
+        if some:
+            yield b"".join(some)

@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol, TypeVar
 
 from ..core.commands import Command
 from ..core.events import Event
@@ -22,6 +22,7 @@ from ..worklist.change_feed import Changes
 from ..worklist.late_watch import LateSummary
 from .templates import Template
 
+_T = TypeVar("_T")
 DeliveryState = Literal["delivered", "waiting", "dead"]
 
 ORDERS: Final = (
@@ -120,6 +121,12 @@ class Inspection(Protocol):
 
     async def page(self, listing: Listing) -> tuple[Sequence[Workitem], int]:
         """One page and the number of all matches."""
+        ...
+
+    async def walk(
+        self, listing: Listing, form: Callable[[Workitem], _T]
+    ) -> tuple[AsyncIterator[list[_T]], int]:
+        """What ``form`` makes, in another thread, of the listed workitems, some at a time; the number of all."""
         ...
 
     async def counts(self) -> Sequence[tuple[str, str, int]]:

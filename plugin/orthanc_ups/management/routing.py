@@ -301,4 +301,6 @@ def error_response(
     }
     if faults:
         content["attributes"] = list(faults)
-    return WebResponse(status, (*_NO_STORE, *headers), orjson.dumps(encodable(content)), "application/json")
+    body = orjson.dumps(encodable(content))
+    reason = f"{words} ({name})" if name != "REQUEST" else words
+    return WebResponse(status, (*_NO_STORE, *headers), body, "application/json", reason)

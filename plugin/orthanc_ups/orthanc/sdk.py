@@ -26,6 +26,12 @@ class RestOutput(Protocol):
     def SendMethodNotAllowed(self, allowed: str, /) -> None:
         """Answer 405 with the allowed methods, separated by commas."""
 
+    def StartStreamAnswer(self, mime_type: str, /) -> None:
+        """Begin an answer 200 of unknown length, after which the connection is closed."""
+
+    def SendStreamChunk(self, chunk: bytes, /) -> None:
+        """Send a piece of it. Raises OrthancException if the client has hung up."""
+
     def SetHttpHeader(self, name: str, value: str, /) -> None:
         """Add a header to the answer; before the answer."""
 

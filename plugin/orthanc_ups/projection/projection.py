@@ -22,7 +22,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import tzinfo
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from ..core.dataset import DataSet
 from ..core.date_times import UTC, Zone, zone
@@ -38,6 +38,8 @@ from .queries import Column, Ids, Sql
 from .reader import Counts, Searches
 from .recent import Recent, StoredWorkitem
 from .writer import ProjectionBatch, ProjectionWriter, WorkitemRows, change_of, event_row
+
+_T = TypeVar("_T")
 
 __all__ = ["Counts", "Projection", "ProjectionBroken", "Rebuild", "StoredWorkitem"]
 
@@ -510,6 +512,39 @@ class Projection:
         self._up_to_date()
         return await self._searches.search(
             query, offset, limit, "start", (), lambda document: selected(document, selection)
+        )
+
+    async def workitems(
+        self,
+        query: Query,
+        offset: int,
+        limit: int,
+        order: str,
+        words: Sequence[str] = (),
+        also: Sequence[Column | Ids] = (),
+    ) -> tuple[tuple[Workitem, ...], int]:
+        """The same with whole workitems."""
+        self._up_to_date()
+        return await self._searches.search(query, offset, limit, order, tuple(words), decode, tuple(also))
+
+    async def walk(
+        self,
+        query: Query,
+        order: str,
+        words: Sequence[str],
+        also: Sequence[Column | Ids],
+        form: Callable[[Workitem], _T],
+        part: range,
+        many: int = 100,
+    ) -> tuple[AsyncIterator[list[_T]], int]:
+        """What ``form`` makes of all matches of this moment, ``many`` at a time, and their number.
+
+        Those at the positions in ``part`` only; one that is deleted meanwhile is left out. ``form`` runs in another
+        thread.
+        """
+        self._up_to_date()
+        return await self._searches.walk(
+            query, order, tuple(words), lambda document: form(decode(document)), tuple(also), part, many
         )
 
     async def stream(self, query: Query, chunk: int = 25) -> AsyncIterator[list[DataSet]]:

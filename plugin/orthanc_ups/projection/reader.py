@@ -109,12 +109,13 @@ class Reader:
         descending: bool,
         words: Sequence[str] = (),
         also: Sequence[Column | Ids] = (),
+        gather: bool = False,
     ) -> Matched:
-        """Count or gather all matches."""
+        """Count all matches, or gather them if that is wished or needed."""
         with self.snapshot():
             chosen = self.planned(query, order, words, also)
             stretches = chosen.stretches(descending=descending)
-            if chosen.exact and not chosen.gather:
+            if chosen.exact and not (chosen.gather or gather):
                 return Matched(tuple((stretch, self._number(stretch.count())) for stretch in stretches))
             ids = array("q")
             for stretch in stretches:
@@ -346,9 +347,7 @@ class Searches:
         also: tuple[Column | Ids, ...] = (),
     ) -> tuple[tuple[_T, ...], int]:
         """One page, of each match what ``form`` makes of its document, and the number of all matches."""
-        name, descending = order.removeprefix("-"), order.startswith("-")
-        if name not in ORDERS:
-            raise ValueError(f"{order!r} is not an order; expected one of {', '.join(ORDERS)}")
+        name, descending = _direction(order)
         key = query.identity, order, words, also
         generation, remembered = self._generation, self._remembered(key)
 
@@ -369,6 +368,34 @@ class Searches:
         self._matched.move_to_end(key)
         if len(self._matched) > _REMEMBERED:
             self._matched.popitem(last=False)
+
+    async def walk(
+        self,
+        query: Query,
+        order: str,
+        words: tuple[str, ...],
+        form: Callable[[bytes], _T],
+        also: tuple[Column | Ids, ...],
+        part: range,
+        many: int,
+    ) -> tuple[AsyncIterator[list[_T]], int]:
+        """What ``form`` makes of the matches of one moment in an order, ``many`` at a time, and their number.
+
+        Those at the positions in ``part`` only; one that is deleted meanwhile is left out.
+        """
+        name, descending = _direction(order)
+        matched = await self.run(
+            lambda reader: reader.matched(
+                query, name, descending=descending, words=words, also=also, gather=True
+            )
+        )
+        return self._walked(matched, part, many, form), matched.total
+
+    async def _walked(
+        self, matched: Matched, part: range, many: int, form: Callable[[bytes], _T]
+    ) -> AsyncIterator[list[_T]]:
+        for at in range(part.start, min(part.stop, matched.total), many):
+            yield await self.run(_page(matched, at, min(many, part.stop - at), form))
 
     async def stream(self, query: Query, many: int) -> AsyncIterator[list[DataSet]]:
         """All matches in the order of start, in chunks of at most ``many``."""
@@ -435,6 +462,21 @@ class Searches:
             return work(reader)
         finally:
             self._idle.put(reader)
+
+
+def _page(
+    matched: Matched, offset: int, limit: int, form: Callable[[bytes], _T]
+) -> Callable[[Reader], list[_T]]:
+    """Reads a page of gathered matches, which are in order already."""
+    return lambda reader: reader.page(matched, offset, limit, form, descending=False)
+
+
+def _direction(order: str) -> tuple[str, bool]:
+    """An order, and whether it is turned round. Raises ValueError."""
+    name, descending = order.removeprefix("-"), order.startswith("-")
+    if name not in ORDERS:
+        raise ValueError(f"{order!r} is not an order; expected one of {', '.join(ORDERS)}")
+    return name, descending
 
 
 def _is_too_complex(error: Exception) -> bool:

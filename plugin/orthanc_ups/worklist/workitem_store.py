@@ -248,14 +248,35 @@ class WorkitemStore:
         query: Query,
         offset: int,
         limit: int | None,
-        order: str | None = None,
-        words: Sequence[str] = (),
-        also: Sequence[Column | Ids] = (),
     ) -> tuple[Sequence[DataSet], int]:
-        """One page of matches that hold all the words, and the number of all."""
+        """One page of matches, and the number of all."""
+        return await self._query_later(lambda: self._projection.search(query, offset, limit))
+
+    async def page(
+        self,
+        query: Query,
+        offset: int,
+        limit: int,
+        order: str,
+        words: Sequence[str],
+        also: Sequence[Column | Ids],
+    ) -> tuple[Sequence[Workitem], int]:
+        """One page of workitems that hold all the words, and the number of all."""
         return await self._query_later(
-            lambda: self._projection.search(query, offset, limit, order=order, words=words, also=also)
+            lambda: self._projection.workitems(query, offset, limit, order, words, also)
         )
+
+    async def walk(
+        self,
+        query: Query,
+        part: range,
+        order: str,
+        words: Sequence[str],
+        also: Sequence[Column | Ids],
+        form: Callable[[Workitem], _T],
+    ) -> tuple[AsyncIterator[list[_T]], int]:
+        """What ``form`` makes, in another thread, of all matches of this moment, and their number."""
+        return await self._query_later(lambda: self._projection.walk(query, order, words, also, form, part))
 
     async def search_texts(
         self, query: Query, offset: int, limit: int | None, selection: Selection

@@ -36,9 +36,19 @@ class Output:
         self.body = b""
         self.content_type = ""
         self.headers: dict[str, str] = {}
+        self.hangs_up = False
 
     def AnswerBuffer(self, answer: str | bytes, mime_type: str, /) -> None:
         self.status, self.body, self.content_type = 200, _bytes(answer), mime_type
+
+    def StartStreamAnswer(self, mime_type: str, /) -> None:
+        self.status, self.content_type = 200, mime_type
+
+    def SendStreamChunk(self, chunk: bytes, /) -> None:
+        assert chunk and self.status == 200
+        if self.hangs_up:
+            raise RuntimeError("Error in the network protocol")
+        self.body += chunk
 
     def SendHttpStatus(self, status: int, body: str | bytes, /) -> None:
         assert status not in _HAVE_CALLS_OF_THEIR_OWN

@@ -104,7 +104,15 @@ def test_csv_of_chosen_workitems_comes_by_post(desk: Desk) -> None:
     assert sorted(line.rpartition(",")[2] for line in lines[1:]) == sorted(chosen)
 
 
-def test_csv_comes_in_lots(desk: Desk) -> None:
+def test_csv_comes_piece_by_piece_and_says_how_many_lines_follow(desk: Desk) -> None:
+    for number in range(1, 6):
+        desk.have(number)
+    answer = desk.answer("GET", "/workitems.csv", query="order=created&offset=1")
+    assert (answer.header("X-UPS-Total"), answer.header("X-UPS-Lines")) == ("5", "4")
+    assert answer.body.count(b"\r\n") == 5, "the headings and each line end in CR LF"
+
+
+def test_part_of_the_matches_comes_as_csv(desk: Desk) -> None:
     for number in range(1, 6):
         desk.have(number)
     answer = desk.answer(

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The management API on Orthanc's own port: how large a body may be."""
+"""The management API on Orthanc's own port: sizes of bodies, downloads, and what the log says of refusals."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import base64
+import logging
+import threading
+from collections.abc import AsyncGenerator, Iterator, Mapping
 
 import pytest
 
@@ -14,6 +17,7 @@ from orthanc_ups.dicomweb.request import WebRequest
 from orthanc_ups.dicomweb.response import WebResponse
 from orthanc_ups.management.explorer_files import serve
 from orthanc_ups.management.pages import OrthancPages
+from orthanc_ups.management.routing import error_response
 from orthanc_ups.orthanc.loop_thread import LoopThread
 from orthanc_ups.orthanc.refusal_log import RefusalLog
 from orthanc_ups.settings import Settings, Surroundings
@@ -32,18 +36,41 @@ class House:
 
     def __init__(self) -> None:
         self.reached: list[str] = []
+        self.ended = threading.Event()
+        self.fails = False
         self.thread = LoopThread("pages")
         self.thread.start()
         door = OrthancRequests(
             self.thread.submit, Settings(maximum_body_size=MOST), Surroundings(), RefusalLog()
         )
-        self.authorization = Authorization(_Nobody(), Settings(), Surroundings(), lambda: 0.0)
+        self.authorization = Authorization(
+            _Nobody(), Settings(), Surroundings(authentication_enabled=True), lambda: 0.0
+        )
         self.pages = OrthancPages(door, self.api, serve, self.authorization,
                                   lambda _: "http://pacs:8042/dicom-web", Origins(()))  # fmt: skip
 
     async def api(self, request: WebRequest) -> WebResponse:
         self.reached.append(request.path)
+        if request.path == "/workitems.csv":
+            return WebResponse(200, (("X-UPS-Lines", "3"),), content_type="text/csv", pieces=self._pieces())
+        if request.path == "/refused":
+            return error_response(400, "the label is too long", "INVALID_VALUE")
         return WebResponse(200, (), b"{}", "application/json")
+
+    async def _pieces(self) -> AsyncGenerator[bytes]:
+        try:
+            for number in range(3):
+                yield b"%d\r\n" % number
+                if self.fails:
+                    raise OSError("the disk is gone")
+        finally:
+            self.ended.set()
+
+    def get(self, path: str, headers: Mapping[str, str] | None = None, *, hangs_up: bool = False) -> Output:
+        output = Output()
+        output.hangs_up = hangs_up
+        self.pages.answer(output, f"/ups/api{path}", method="GET", headers=headers or {}, get={}, body=b"")
+        return output
 
     def post(self, path: str, size: int) -> Output:
         output = Output()
@@ -91,3 +118,35 @@ def test_the_files_of_the_page_can_only_be_read(house: House, path: str) -> None
         output = Output()
         house.pages.answer(output, path, method="POST", headers=headers, get={}, body=b"")
         assert output.status == status
+
+
+def test_a_download_comes_piece_by_piece(house: House) -> None:
+    output = house.get("/workitems.csv")
+    assert (output.status, output.content_type, output.body) == (200, "text/csv", b"0\r\n1\r\n2\r\n")
+    assert output.headers == {"X-UPS-Lines": "3"}
+    assert house.ended.wait(5)
+
+
+@pytest.mark.parametrize("reader_is_gone", [True, False])
+def test_a_download_that_is_cut_off_ends_and_is_told(
+    house: House, caplog: pytest.LogCaptureFixture, reader_is_gone: bool
+) -> None:
+    house.fails = not reader_is_gone
+    output = house.get("/workitems.csv", hangs_up=reader_is_gone)
+    assert len(output.body) < 9, "fewer lines than X-UPS-Lines says"
+    assert house.ended.wait(5)
+    assert "A download on Orthanc's port was cut off: " in caplog.text
+
+
+@pytest.mark.parametrize("user", ["", "ann"])
+def test_the_log_says_why_a_request_was_refused_and_whose_it_was(
+    house: House, caplog: pytest.LogCaptureFixture, user: str
+) -> None:
+    password = base64.b64encode(f"{user}:secret".encode()).decode()
+    with caplog.at_level(logging.WARNING, "orthanc_ups.refused"):
+        house.get("/refused", {"authorization": f"Basic {password}"} if user else {})
+    who = "user ann" if user else "somebody"
+    assert (
+        f"GET /ups/api/refused by {who} at Orthanc's port refused with 400: the label is too long (INVALID_VALUE)"
+        in caplog.text
+    )

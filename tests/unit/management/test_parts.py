@@ -13,7 +13,7 @@ from orthanc_ups.core.dataset import element
 from orthanc_ups.core.free_text import fits, searchable, words
 from orthanc_ups.core.statuses import UpsError
 from orthanc_ups.dicomweb.request import WebRequest
-from orthanc_ups.management.csv_export import harmless
+from orthanc_ups.management.csv_export import harmless, line_of
 from orthanc_ups.management.explorer_files import orthanc_explorer_buttons, serve
 from orthanc_ups.management.keyword_form import to_data_set, to_keywords
 from orthanc_ups.management.queries import in_words
@@ -175,6 +175,12 @@ def test_keywords_in_a_history_become_words() -> None:
 @pytest.mark.parametrize("before", ["", " ", "\u3000", "\xa0", '"', "'", ' "', "\ufeff", "\u200b", "\x00"])
 def test_no_cell_is_a_formula(before: str, sign: str) -> None:
     assert harmless(f"{before}{sign}1+1") == f"'{before}{sign}1+1"
+
+
+def test_a_carriage_return_stands_at_the_end_of_a_csv_line_only() -> None:
+    """A client counts lines by it, to see whether a download was cut off (RFC 4180 §2)."""
+    assert line_of(["two\r\nlines", "or\rthree", None, 0.5]) == b'"two\nlines","or\nthree",,0.5\r\n'
+    assert line_of(["a\r\n=1"]) == b'"a\n\'=1"\r\n'
 
 
 @pytest.mark.parametrize("cell", ["\tx", "\rx", "\nx"])
