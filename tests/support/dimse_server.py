@@ -28,6 +28,7 @@ from orthanc_ups.orthanc.descriptors import Descriptors
 from orthanc_ups.orthanc.modalities import Modality, OrthancModalities
 from orthanc_ups.orthanc.refusal_log import RefusalLog
 from orthanc_ups.settings import Settings, Surroundings
+from tests.support.raw_dimse import VERIFICATION, RawPeer
 from tests.support.waiting import wait_until
 
 T = TypeVar("T")
@@ -97,7 +98,7 @@ class FixedModalities(OrthancModalities):
     lookups: list[str] = field(default_factory=list)
 
     def by_ae_title(self, ae_title: str) -> tuple[Modality, ...]:
-        return tuple(one for one in self.entries if one.ae_title == ae_title)
+        return tuple(entry for entry in self.entries if entry.ae_title == ae_title)
 
     async def lookup(self, ae_title: str) -> tuple[Modality, ...]:
         self.lookups.append(ae_title)
@@ -145,9 +146,10 @@ class DimseRig:
         modalities: Sequence[Modality] = (KNOWN,),
         further: Mapping[str, FurtherService] | None = None,
         fence: Fence = no_fence,
+        port: int = 0,
     ) -> None:
-        # The port field is checked in config.py; here 0 lets the system choose.
-        self.settings = replace(settings or Settings(), dicom_port=0, bind_address="127.0.0.1")
+        """``port`` 0 lets the system choose, which config.py would refuse."""
+        self.settings = replace(settings or Settings(), dicom_port=port, bind_address="127.0.0.1")
         self.surroundings = surroundings or Surroundings()
         self.modalities = FixedModalities(list(modalities))
         self.worklist = FakeWorklist()
@@ -167,9 +169,16 @@ class DimseRig:
             further=further or {},
         )
         tls = server_context(self.surroundings)
-        share = Descriptors(4096).share()
+        self.descriptors = Descriptors(4096)
         self.server = DimseServer(
-            self.settings, policy, services, self.codec, self.seen.append, share, refusals, tls
+            self.settings,
+            policy,
+            services,
+            self.codec,
+            self.seen.append,
+            self.descriptors.share(),
+            refusals,
+            tls,
         )
         self.channel = DimseChannel(
             self.settings,
@@ -197,8 +206,26 @@ class DimseRig:
         self.codec.close()
         self.loop.close()
 
+    @property
+    def connections(self) -> int:
+        """How many connections are open, with or without an association."""
+
+        async def counted() -> int:
+            return self.descriptors.in_use
+
+        return self.loop.run(counted())
+
+    def still_serves(self) -> None:
+        """A further peer is served, and nobody else is left."""
+        with RawPeer(self.port, VERIFICATION) as peer:
+            assert peer.echo() == 0
+            peer.release()
+        self.wait_for_associations(0)
+
     def wait_for_associations(self, count: int) -> None:
         """Until so many associations are open."""
         wait_until(
-            lambda: self.server.associations == count, lambda: f"{self.server.associations} associations"
+            lambda: self.server.associations == count,
+            lambda: f"{self.server.associations} associations",
+            timeout=30.0,
         )

@@ -54,7 +54,9 @@ from tests.support.upper_layer import EXPLICIT, Asked
 VERIFICATION = "1.2.840.10008.1.1"
 CLASSES = (tags.PUSH, tags.WATCH, tags.PULL, tags.EVENT, tags.QUERY)
 CONTEXT = 1
-"""ID of the one presentation context of a RawPeer."""
+"""ID of the only presentation context of a RawPeer."""
+REQUEST = request("SCU", "ORTHANC", VERIFICATION, 16_384)
+"""The A-ASSOCIATE-RQ of a RawPeer that only wants to C-ECHO."""
 
 _PATIENCE = 30.0  # seconds for the answer to an association request
 _MAX_PDU = 65_536
@@ -132,6 +134,11 @@ def fragment(body: bytes, *, context: int = CONTEXT, command: bool, last: bool) 
     return struct.pack(">LBB", len(body) + 2, context, command | last << 1) + body
 
 
+def pdus(command: dict[int, Value], data: bytes | None = None) -> bytes:
+    """A message of a RawPeer as it goes over the wire."""
+    return b"".join(data_pdu(part) for part in fragments(Message(CONTEXT, command, data), 16_384))
+
+
 def _assembler(contexts: Sequence[int]) -> Assembler:
     return Assembler(contexts, 1_000_000_000, Room(1_000_000_000_000))
 
@@ -203,8 +210,7 @@ class RawPeer:
 
     def post(self, command: dict[int, Value], data: bytes | None = None) -> None:
         """Send a message."""
-        message = Message(CONTEXT, command, data)
-        self.send(b"".join(data_pdu(part) for part in fragments(message, 16_384)))
+        self.send(pdus(command, data))
 
     def answer(self) -> Message:
         """The next message. Raises Closed, or AssertionError for another PDU."""
@@ -222,6 +228,15 @@ class RawPeer:
         """Release, and see that it is answered."""
         self.send(RELEASE_RQ)
         assert self.receive()[0] is PduType.RELEASE_RP
+
+
+def rejection(port: int, association_request: bytes) -> tuple[int, ...]:
+    """Result, source and reason of the A-ASSOCIATE-RJ that a request is answered with."""
+    with RawPeer(port) as peer:
+        peer.send(association_request)
+        kind, body = peer.receive()
+        assert kind is PduType.ASSOCIATE_RJ, kind
+        return tuple(body[1:4])
 
 
 # --- on an asyncio loop ---
@@ -381,8 +396,7 @@ class RawScu:
         except (Refused, TimeoutError) as error:
             association.drop()
             raise Refused(str(error) or "the association request was not answered") from error
-        offered = dict(zip(range(1, 256, 2), classes, strict=False))
-        scu._contexts = {offered[number]: number for number in association.accepted}
+        scu.associated()
         return scu
 
     async def __aenter__(self) -> Self:
@@ -392,6 +406,11 @@ class RawScu:
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
         await self.association.release()
+
+    def associated(self) -> None:
+        """The peer has accepted some of what was proposed."""
+        proposed = dict(zip(range(1, 256, 2), self._classes, strict=False))
+        self._contexts = {proposed[number]: number for number in self.association.accepted}
 
     def _took(self, _: RawAssociation, message: Message) -> None:
         self._answers.append(message)

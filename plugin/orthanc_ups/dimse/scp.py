@@ -35,7 +35,12 @@ _FULL: Final = Rejection(2, 3, 2, "too many associations")
 
 
 class DimseServer:
-    """The SCP, on the asyncio loop without threads."""
+    """The SCP, on the asyncio loop without threads.
+
+    Attributes:
+        room: memory for data sets on their way in.
+        room_of_strangers: the same for AEs that are not in ``DicomModalities``.
+    """
 
     def __init__(
         self,
@@ -66,14 +71,16 @@ class DimseServer:
             tls=tls,
             handshake=settings.association_handshake_timeout,
         )
+        self.room = Room(settings.maximum_data_set_size * _LARGEST_DATA_SETS)
+        self.room_of_strangers = Room(settings.maximum_data_set_size)
         self._terms = Terms(
             settings.maximum_pdu_size,
             settings.maximum_data_set_size,
             settings.association_idle_timeout,
             settings.dimse_timeout,
-            Room(settings.maximum_data_set_size * _LARGEST_DATA_SETS),
+            self.room,
         )
-        self._terms_of_strangers = replace(self._terms, room=Room(settings.maximum_data_set_size))
+        self._terms_of_strangers = replace(self._terms, room=self.room_of_strangers)
         self._open: set[Association] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._leaving: set[asyncio.Task[None]] = set()

@@ -30,21 +30,9 @@ TRANSACTION = "2.25.4711"
 
 
 @pytest.fixture
-def rig() -> Iterator[DimseRig]:
-    with DimseRig() as running:
-        yield running
-
-
-@pytest.fixture
 def strict_rig() -> Iterator[DimseRig]:
     with DimseRig(Settings(strict=True)) as running:
         yield running
-
-
-@pytest.fixture
-def client(rig: DimseRig) -> Iterator[UpsClient]:
-    with UpsClient(rig.port) as open_client:
-        yield open_client
 
 
 def receiving(lock: str | None = None, ae: str = "WATCHER") -> DataSet:

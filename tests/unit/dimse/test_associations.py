@@ -4,7 +4,6 @@
 import asyncio
 import socket
 import struct
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -19,7 +18,6 @@ from orthanc_ups.dimse.message import (
     CommandField,
     Message,
     PduType,
-    data_pdu,
     fragments,
 )
 from orthanc_ups.dimse.negotiation import request
@@ -27,43 +25,14 @@ from tests.support import raw_dimse, workitems
 from tests.support.dimse_client import UpsClient
 from tests.support.dimse_server import DimseRig
 from tests.support.examples import examples
-from tests.support.raw_dimse import VERIFICATION, Closed, RawPeer, fragment
+from tests.support.raw_dimse import REQUEST, VERIFICATION, Closed, RawPeer, fragment, rejection
 from tests.support.upper_layer import pdu
 from tests.support.waiting import wait_until
 
-REQUEST = request("SCU", "ORTHANC", VERIFICATION, 16_384)
+ECHO = raw_dimse.pdus(raw_dimse.echo())
 
 
-ECHO = b"".join(data_pdu(part) for part in fragments(Message(1, raw_dimse.echo()), 16_384))
-
-
-CREATE = b"".join(
-    data_pdu(part)
-    for part in fragments(
-        Message(1, raw_dimse.operation(CommandField.N_CREATE), encode(workitems.minimal(), EXPLICIT)), 16_384
-    )
-)
-
-
-@pytest.fixture
-def rig() -> Iterator[DimseRig]:
-    with DimseRig() as running:
-        yield running
-
-
-def still_serves(rig: DimseRig) -> None:
-    with RawPeer(rig.port, VERIFICATION) as peer:
-        assert peer.echo() == 0
-        peer.release()
-    rig.wait_for_associations(0)
-
-
-def rejected(rig: DimseRig, raw: bytes) -> tuple[int, ...]:
-    with RawPeer(rig.port) as peer:
-        peer.send(raw)
-        kind, body = peer.receive()
-        assert kind is PduType.ASSOCIATE_RJ
-        return tuple(body[1:4])
+CREATE = raw_dimse.pdus(raw_dimse.operation(CommandField.N_CREATE), encode(workitems.minimal(), EXPLICIT))
 
 
 def aborted(rig: DimseRig, raw: bytes, abstract: str | None = None) -> tuple[int, int]:
@@ -80,11 +49,15 @@ def aborted(rig: DimseRig, raw: bytes, abstract: str | None = None) -> tuple[int
 
 
 def test_ps3_8_9_3_4_another_application_context_is_rejected(rig: DimseRig) -> None:
-    assert rejected(rig, REQUEST.replace(b"1.2.840.10008.3.1.1.1", b"1.2.840.10008.3.1.1.2")) == (1, 1, 2)
+    assert rejection(rig.port, REQUEST.replace(b"1.2.840.10008.3.1.1.1", b"1.2.840.10008.3.1.1.2")) == (
+        1,
+        1,
+        2,
+    )
 
 
 def test_ps3_8_9_3_2_another_protocol_version_is_rejected(rig: DimseRig) -> None:
-    assert rejected(rig, REQUEST[:6] + b"\0\2" + REQUEST[8:]) == (1, 2, 2)
+    assert rejection(rig.port, REQUEST[:6] + b"\0\2" + REQUEST[8:]) == (1, 2, 2)
 
 
 def test_ps3_8_9_3_1_unknown_items_are_ignored(rig: DimseRig) -> None:
@@ -133,7 +106,7 @@ def test_ps3_7_d_3_3_4_role_selection_is_answered(rig: DimseRig) -> None:
 )
 def test_what_is_no_association_request_is_aborted(rig: DimseRig, raw: bytes, reason: int) -> None:
     assert aborted(rig, raw) == (2, reason)
-    still_serves(rig)
+    rig.still_serves()
 
 
 COMMAND = raw_dimse.echo()
@@ -202,17 +175,17 @@ def test_a_peer_may_vanish_at_any_byte(rig: DimseRig, place: int) -> None:
     with RawPeer(rig.port) as peer:
         peer.send(conversation[:place])
         peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    still_serves(rig)
+    rig.still_serves()
 
 
 def test_stopping_aborts_what_is_open_and_frees_the_port() -> None:
     with DimseRig() as rig:
         port = rig.port
-        with RawPeer(port, VERIFICATION) as one, RawPeer(port) as silent:
-            wait_until(lambda: len(rig.server._tasks) == 2, "both connections")
+        with RawPeer(port, VERIFICATION) as associated, RawPeer(port) as silent:
+            wait_until(lambda: rig.connections == 2, "both connections")
             rig.wait_for_associations(1)
             rig.loop.run(rig.server.stop(), timeout=3)
-            assert one.receive()[0] is PduType.ABORT
+            assert associated.receive()[0] is PduType.ABORT
             with pytest.raises(Closed):
                 silent.receive()
         with pytest.raises(ConnectionRefusedError):
@@ -221,8 +194,7 @@ def test_stopping_aborts_what_is_open_and_frees_the_port() -> None:
 
 def test_a_port_that_is_taken_is_an_error() -> None:
     with DimseRig() as first:
-        second = DimseRig()
-        second.server._listener._address = ("127.0.0.1", first.port)
+        second = DimseRig(port=first.port)
         with pytest.raises(OSError, match="in use"):
             second.loop.run(second.server.start())
         second.codec.close()
@@ -242,5 +214,5 @@ def test_damaged_conversations_harm_nobody(rig: DimseRig, data: st.DataObject) -
         with pytest.raises(Closed):
             while True:
                 peer.receive()
-    still_serves(rig)
+    rig.still_serves()
     assert len(rig.loop.trouble) == before

@@ -13,8 +13,9 @@ from orthanc_ups.core import tags
 from orthanc_ups.core.dataset import DataSet, element
 from orthanc_ups.core.events import Event, EventType
 from orthanc_ups.delivery.port import Channel, Refused, Unreachable
+from orthanc_ups.dimse import scu
 from orthanc_ups.dimse.data_sets import Syntax
-from orthanc_ups.dimse.message import COMMAND_FIELD, RESPONDED_ID, STATUS, Message, Value, fragments
+from orthanc_ups.dimse.message import COMMAND_FIELD, RESPONDED_ID, STATUS, Message, Room, Value, fragments
 from orthanc_ups.orthanc.modalities import Modality
 from orthanc_ups.settings import Settings, Surroundings
 from tests.support import upper_layer, workitems
@@ -23,7 +24,6 @@ from tests.support.dimse_server import DimseRig
 from tests.support.event_receiver import EventReceiver
 from tests.support.ports import free_port
 from tests.support.upper_layer import Asked, Proposed, pdu
-from tests.support.waiting import wait_until
 
 SILENCE = 0.2  # seconds
 
@@ -365,10 +365,9 @@ def test_an_association_without_events_is_released() -> None:
         DimseRig(Settings(event_association_idle_timeout=0.1), modalities=[at(watcher.port)]) as rig,
     ):
         deliver(rig, event(1))
-        wait_until(lambda: not rig.channel._lines, "the association is let go")
-        deliver(rig, event(2))
-        assert [one.association for one in watcher.wait_for(2)] == [1, 2]
         assert watcher.endings(1) == ["released"]
+        deliver(rig, event(2))
+        assert [report.association for report in watcher.wait_for(2)] == [1, 2]
 
 
 def test_an_address_that_changed_is_used_at_once(watcher: EventReceiver) -> None:
@@ -400,15 +399,21 @@ def test_our_own_ae_title_is_shown_otherwise(watcher: EventReceiver) -> None:
         assert watcher.wait_for(1)[0].calling == "UPS"
 
 
-def test_replies_with_data_sets_take_no_room_for_good() -> None:
+def test_replies_with_data_sets_take_no_room_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
     """UPS has no event replies, but who sends one is heard all the same."""
+    rooms: list[Room] = []
+
+    class NotedRoom(Room):
+        def __init__(self, capacity: int) -> None:
+            super().__init__(capacity)
+            rooms.append(self)
+
+    monkeypatch.setattr(scu, "Room", NotedRoom)
     reply: dict[int, Value] = {COMMAND_FIELD: 0x8100, RESPONDED_ID: 1, STATUS: 0}
     said = b"".join(pdu(4, part) for part in fragments(Message(1, reply, b"\0" * 1000), 16_384))
     with Mute(taken() + said) as mute, DimseRig(modalities=[at(mute.port)]) as rig:
         assert deliver(rig, event(1)) == 1
-        kept = rig.channel._lines["WATCHER"].association
-        assert kept is not None
-        assert kept._terms.room.left == 64 * 1024
+        assert [room.left for room in rooms] == [64 * 1024]
 
 
 # --- C-ECHO --------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 """C-FIND on the wire, asked by pynetdicom (PS3.4 CC.2.8, §K.5)."""
 
 import asyncio
-from collections.abc import Iterator
 
 import pytest
 from pydicom import Dataset
@@ -20,19 +19,6 @@ from tests.support.dimse_client import (
 )
 from tests.support.dimse_server import DimseRig
 from tests.support.raw_dimse import RawPeer
-
-
-@pytest.fixture
-def rig() -> Iterator[DimseRig]:
-    with DimseRig() as running:
-        yield running
-
-
-@pytest.fixture
-def client(rig: DimseRig) -> Iterator[UpsClient]:
-    with UpsClient(rig.port) as open_client:
-        yield open_client
-
 
 ANY_STATE: DataSet = {tags.STATE: element("CS")}
 

@@ -2,6 +2,7 @@
 """Time, number and memory of associations have bounds, and nobody suffers from those who reach them."""
 
 import asyncio
+import contextlib
 import logging
 import resource
 import socket
@@ -12,44 +13,24 @@ import pytest
 from orthanc_ups.core import tags
 from orthanc_ups.dimse import scp as dimse_scp
 from orthanc_ups.dimse.data_sets import EXPLICIT, encode
-from orthanc_ups.dimse.message import STATUS, CommandField, Message, PduType, data_pdu, fragments, read_header
-from orthanc_ups.dimse.negotiation import request
+from orthanc_ups.dimse.message import (
+    HEADER_SIZE,
+    STATUS,
+    CommandField,
+    Message,
+    PduType,
+    data_pdu,
+    fragments,
+    read_header,
+)
+from orthanc_ups.orthanc.descriptors import Share
 from orthanc_ups.settings import Settings
 from tests.support import raw_dimse, workitems
 from tests.support.dimse_server import DimseRig
-from tests.support.raw_dimse import VERIFICATION, Closed, RawPeer, fragment
+from tests.support.raw_dimse import REQUEST, VERIFICATION, Closed, RawPeer, fragment, rejection
 from tests.support.waiting import wait_until
 
-REQUEST = request("SCU", "ORTHANC", VERIFICATION, 16_384)
-
-
-CREATE = b"".join(
-    data_pdu(part)
-    for part in fragments(
-        Message(1, raw_dimse.operation(CommandField.N_CREATE), encode(workitems.minimal(), EXPLICIT)), 16_384
-    )
-)
-
-
-@pytest.fixture
-def rig() -> Iterator[DimseRig]:
-    with DimseRig() as running:
-        yield running
-
-
-def still_serves(rig: DimseRig) -> None:
-    with RawPeer(rig.port, VERIFICATION) as peer:
-        assert peer.echo() == 0
-        peer.release()
-    rig.wait_for_associations(0)
-
-
-def rejected(rig: DimseRig, raw: bytes) -> tuple[int, ...]:
-    with RawPeer(rig.port) as peer:
-        peer.send(raw)
-        kind, body = peer.receive()
-        assert kind is PduType.ASSOCIATE_RJ
-        return tuple(body[1:4])
+CREATE = raw_dimse.pdus(raw_dimse.operation(CommandField.N_CREATE), encode(workitems.minimal(), EXPLICIT))
 
 
 def test_endless_data_sets_are_not_collected() -> None:
@@ -70,7 +51,7 @@ def test_many_large_data_sets_at_once_do_not_fill_the_memory() -> None:
         peers = [RawPeer(rig.port, tags.PUSH) for _ in range(8)]
         for peer in peers:
             peer.send(almost)
-        wait_until(lambda: rig.server._terms.room.left == 0, "eight data sets are there")
+        wait_until(lambda: rig.server.room.left == 0, "eight data sets are there")
         with RawPeer(rig.port, tags.PUSH) as ninth:
             ninth.send(almost + last)
             assert ninth.answer().number(STATUS) == 0x0213
@@ -81,7 +62,7 @@ def test_many_large_data_sets_at_once_do_not_fill_the_memory() -> None:
         for peer in peers:
             peer.socket.close()
         rig.wait_for_associations(0)
-        assert rig.server._terms.room.left == 8 * most
+        assert rig.server.room.left == 8 * most
 
 
 def test_who_connects_and_asks_nothing_has_to_go() -> None:
@@ -139,23 +120,22 @@ def test_a_peer_that_does_not_read_its_matches_is_let_go() -> None:
         answer = {tags.LABEL: {"vr": "LO", "Value": ["x" * 64]}}
         rig.worklist.chunks = [[answer] * 1000] * 200
         peer.post(raw_dimse.find(), encode({tags.LABEL: {"vr": "LO"}}, EXPLICIT))
-        rig.wait_for_associations(1)
         rig.wait_for_associations(0)
         assert rig.worklist.streams_closed == 1
 
 
 def test_ps3_8_9_3_4_beyond_the_limit_associations_are_rejected(caplog: pytest.LogCaptureFixture) -> None:
     with DimseRig(Settings(maximum_associations=2)) as rig:
-        with RawPeer(rig.port, VERIFICATION) as one, RawPeer(rig.port, VERIFICATION) as two:
+        with RawPeer(rig.port, VERIFICATION) as first, RawPeer(rig.port, VERIFICATION) as second:
             with caplog.at_level(logging.WARNING, "orthanc_ups.refused"):
-                assert [rejected(rig, REQUEST) for _ in range(9)] == [(2, 3, 2)] * 9
+                assert [rejection(rig.port, REQUEST) for _ in range(9)] == [(2, 3, 2)] * 9
             assert len([record for record in caplog.records if record.name == "orthanc_ups.refused"]) == 5
-            assert (one.echo(), two.echo()) == (0, 0)
-            one.release()
+            assert (first.echo(), second.echo()) == (0, 0)
+            first.release()
             rig.wait_for_associations(1)
-            still = RawPeer(rig.port, VERIFICATION)
-            assert still.echo() == 0
-            still.socket.close()
+            third = RawPeer(rig.port, VERIFICATION)
+            assert third.echo() == 0
+            third.socket.close()
         rig.wait_for_associations(0)
 
 
@@ -177,30 +157,30 @@ def test_a_thousand_associations_at_once_are_answered_and_bounded(
         assert answers.count(PduType.ASSOCIATE_AC) == 20
         assert answers.count(PduType.ASSOCIATE_RJ) == 980
         rig.wait_for_associations(0)
-        still_serves(rig)
+        rig.still_serves()
 
 
 async def _crowd(port: int, count: int) -> list[PduType | None]:
     """What each of many peers gets that ask at the same time and stay until all have an answer."""
-    everybody = asyncio.Event()
-    left = count
+    loop, all_answered, left = asyncio.get_running_loop(), asyncio.Event(), count
 
-    async def one() -> PduType | None:
+    async def answer() -> PduType | None:
         nonlocal left
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(REQUEST)
-        try:
-            kind, _ = read_header(await reader.readexactly(6))
-        except (OSError, EOFError):
-            kind = None
-        left -= 1
-        if left == 0:
-            everybody.set()
-        await everybody.wait()
-        writer.close()
-        return kind
+        with socket.socket() as connection:
+            connection.setblocking(False)
+            await loop.sock_connect(connection, ("127.0.0.1", port))
+            with contextlib.suppress(OSError):  # who was rejected at once may have no time to ask
+                await loop.sock_sendall(connection, REQUEST)
+            header = b""
+            with contextlib.suppress(OSError):
+                header = await loop.sock_recv(connection, HEADER_SIZE)
+            left -= 1
+            if left == 0:
+                all_answered.set()
+            await all_answered.wait()
+            return read_header(header)[0] if len(header) == HEADER_SIZE else None
 
-    return await asyncio.gather(*(one() for _ in range(count)))
+    return await asyncio.gather(*(answer() for _ in range(count)))
 
 
 def test_silent_connections_keep_nobody_out(many_files: None) -> None:
@@ -208,8 +188,8 @@ def test_silent_connections_keep_nobody_out(many_files: None) -> None:
         silent = [socket.create_connection(("127.0.0.1", rig.port)) for _ in range(450)]
         with RawPeer(rig.port, VERIFICATION) as peer:
             assert peer.echo() == 0
-        for one in silent:
-            one.close()
+        for connection in silent:
+            connection.close()
 
 
 def test_file_descriptors_beyond_1023_are_fine(many_files: None) -> None:
@@ -220,31 +200,40 @@ def test_file_descriptors_beyond_1023_are_fine(many_files: None) -> None:
                 assert peer.socket.fileno() > 1023
                 assert peer.echo() == 0
         finally:
-            for one in files:
-                one.close()
+            for file in files:
+                file.close()
 
 
-def test_every_connection_has_no_delay(rig: DimseRig) -> None:
-    with RawPeer(rig.port, VERIFICATION):
+def test_every_connection_has_no_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    accepted: list[socket.socket] = []
+    take = Share.take
+
+    def noting(self: Share, connection: socket.socket) -> socket.socket | None:
+        taken = take(self, connection)
+        accepted.extend([taken] if taken else [])
+        return taken
+
+    monkeypatch.setattr(Share, "take", noting)
+    with DimseRig() as rig, RawPeer(rig.port, VERIFICATION):
         rig.wait_for_associations(1)
-        (association,) = rig.server._open
-        connection = association._wire._existing.get_extra_info("socket")
+        (connection,) = accepted
         assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
-def test_a_flood_of_connections_is_told_that_the_house_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_flood_of_connections_is_rejected_for_a_local_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Though the rejection is written before they have asked for anything."""
     monkeypatch.setattr(dimse_scp, "MORE_CONNECTIONS", 3)
     with DimseRig(Settings(maximum_associations=1)) as rig:
         waiting = [RawPeer(rig.port) for _ in range(4)]
-        wait_until(lambda: len(rig.server._tasks) == 4, "four connections may stay")
+        wait_until(lambda: rig.connections == 4, "four connections may stay")
         late = [RawPeer(rig.port) for _ in range(3)]
-        wait_until(lambda: len(rig.server._leaving) == 3, "three are turned away")
         for peer in late:
+            assert peer.socket.recv(1, socket.MSG_PEEK), "the rejection is there"
             peer.send(REQUEST)
             kind, body = peer.receive()
             assert (kind, tuple(body[1:4])) == (PduType.ASSOCIATE_RJ, (2, 3, 2))
-        wait_until(lambda: not rig.server._leaving, "they are let go")
-        for peer in (*waiting, *late):
             peer.socket.close()
-        still_serves(rig)
+        wait_until(lambda: rig.connections == 4, "those that were turned away are let go")
+        for peer in waiting:
+            peer.socket.close()
+        rig.still_serves()

@@ -30,12 +30,6 @@ LEAST = 128
 LARGE = Message(1, raw_dimse.operation(CommandField.N_CREATE), b"\0" * 1_000_000)
 
 
-@pytest.fixture
-def rig() -> Iterator[DimseRig]:
-    with DimseRig() as running:
-        yield running
-
-
 @pytest.mark.parametrize("most", [1, 7, 8, LEAST - 1])
 def test_a_peer_that_takes_tiny_pdus_only_is_rejected(
     rig: DimseRig, most: int, caplog: pytest.LogCaptureFixture

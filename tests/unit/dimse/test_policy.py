@@ -2,36 +2,19 @@
 """Whom the DIMSE port lets in, and what they may do: as on Orthanc's own port."""
 
 import asyncio
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from orthanc_ups.core import tags
-from orthanc_ups.dimse.message import PduType
 from orthanc_ups.orthanc.modalities import Modality
 from orthanc_ups.settings import Settings, Surroundings
 from tests.support import workitems
 from tests.support.dimse_client import NoAssociation, UpsClient
 from tests.support.dimse_server import KNOWN, DimseRig
-from tests.support.raw_dimse import RawPeer
 
 UID = workitems.uid(1)
-
-
-@pytest.fixture
-def rig() -> Iterator[DimseRig]:
-    with DimseRig() as running:
-        yield running
-
-
-def rejected(rig: DimseRig, raw: bytes) -> tuple[int, ...]:
-    with RawPeer(rig.port) as peer:
-        peer.send(raw)
-        kind, body = peer.receive()
-        assert kind is PduType.ASSOCIATE_RJ
-        return tuple(body[1:4])
 
 
 CLOSED = Surroundings(always_allow_echo=False, always_allow_find_worklist=False)

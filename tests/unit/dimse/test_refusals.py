@@ -3,7 +3,6 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator
 
 import pytest
 
@@ -35,18 +34,6 @@ TRANSACTION = "2.25.4711"
 
 
 CHANGE: DataSet = {tags.LABEL: element("LO", "Other")}
-
-
-@pytest.fixture
-def rig() -> Iterator[DimseRig]:
-    with DimseRig() as running:
-        yield running
-
-
-@pytest.fixture
-def client(rig: DimseRig) -> Iterator[UpsClient]:
-    with UpsClient(rig.port) as open_client:
-        yield open_client
 
 
 def test_an_unknown_dimse_service_is_refused_and_the_association_kept(rig: DimseRig) -> None:

@@ -12,8 +12,10 @@ from orthanc_ups.core import tags
 from orthanc_ups.dimse.data_sets import EXPLICIT, encode
 from orthanc_ups.dimse.message import (
     ABORT_BY_USER,
+    HEADER_SIZE,
     RELEASE_RQ,
     STATUS,
+    Assembler,
     CommandField,
     Message,
     data_pdu,
@@ -43,7 +45,7 @@ def rig() -> Iterator[DimseRig]:
 
 
 def left(rig: DimseRig) -> int:
-    return rig.server._terms.room.left
+    return rig.server.room.left
 
 
 def wait_for_all_of_it(rig: DimseRig) -> None:
@@ -56,20 +58,19 @@ def reset(peer: RawPeer) -> None:
     peer.socket.close()
 
 
-def test_a_message_that_finds_no_place_in_the_queue_takes_no_room_for_good(rig: DimseRig) -> None:
+def test_a_message_beyond_a_full_queue_gives_its_room_back(rig: DimseRig) -> None:
     """Of three requests one is served, one waits, and the reader waits with the third, when the peer resets."""
     go_on = asyncio.Event()
 
-    async def when_told() -> None:
+    async def paused() -> None:
         await go_on.wait()
 
-    rig.worklist.before_execute = when_told
+    rig.worklist.before_execute = paused
     peer = RawPeer(rig.port, tags.PUSH)
     peer.send(CREATE * 3)
     wait_until(lambda: left(rig) == ALL - 3 * len(DATA), "three data sets are there")
-    (association,) = rig.server._open
     reset(peer)
-    wait_until(lambda: association._wire._existing.is_closing(), "the reset is seen")
+    wait_until(lambda: rig.connections == 0, "the reset is seen")
     rig.loop.loop.call_soon_threadsafe(go_on.set)
     wait_for_all_of_it(rig)
 
@@ -110,22 +111,29 @@ def test_however_an_association_ends_all_room_comes_back(rig: DimseRig, raw: byt
     wait_for_all_of_it(rig)
 
 
-def test_strangers_that_may_only_echo_take_no_room_from_others(rig: DimseRig) -> None:
+def test_strangers_that_may_only_echo_take_no_room_from_others(
+    rig: DimseRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    feed = Assembler.feed
+
+    def noting(self: Assembler, body: bytes) -> Iterator[Message]:
+        yield from feed(self, body)
+        read.append(len(body))
+
+    monkeypatch.setattr(Assembler, "feed", noting)
     strangers = [RawPeer(rig.port, tags.PUSH, calling=f"STRANGER{number}") for number in range(8)]
     for stranger in strangers:
         stranger.send(COMMAND + PART * 10)
-    assemblers = [association._assembler for association in rig.server._open]
-    assert len(assemblers) == 8
-    wait_until(
-        lambda: all(one._thrown_away + len(one._parts) == MOST for one in assemblers), "all of it was read"
-    )
-    with RawPeer(rig.port, tags.PUSH) as known:
-        known.send(CREATE)
-        assert known.answer().number(STATUS) == 0
+    sent = len(COMMAND) + 10 * len(PART) - 11 * HEADER_SIZE
+    wait_until(lambda: sum(read) == 8 * sent, lambda: f"all of it is read: {sum(read)} of {8 * sent}")
+    with RawPeer(rig.port, tags.PUSH) as acquainted:
+        acquainted.send(CREATE)
+        assert acquainted.answer().number(STATUS) == 0
     strangers[0].send(data_pdu(fragment(b"", command=False, last=True)))
     assert strangers[0].answer().number(STATUS) == 0x0124
     for stranger in strangers:
         reset(stranger)
     wait_for_all_of_it(rig)
-    strange = rig.server._terms_of_strangers.room
-    wait_until(lambda: strange.left == MOST, lambda: f"{strange.left} bytes are left for strangers")
+    room = rig.server.room_of_strangers
+    wait_until(lambda: room.left == MOST, lambda: f"{room.left} bytes are left for strangers")

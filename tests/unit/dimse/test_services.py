@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """N-CREATE, N-SET and N-GET on the wire, asked by pynetdicom, and what each context allows."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -38,18 +37,6 @@ TRANSACTION = "2.25.4711"
 
 
 CHANGE: DataSet = {tags.LABEL: element("LO", "Other")}
-
-
-@pytest.fixture
-def rig() -> Iterator[DimseRig]:
-    with DimseRig() as running:
-        yield running
-
-
-@pytest.fixture
-def client(rig: DimseRig) -> Iterator[UpsClient]:
-    with UpsClient(rig.port) as open_client:
-        yield open_client
 
 
 @pytest.mark.parametrize("syntax", [IMPLICIT, EXPLICIT, BIG_ENDIAN, DEFLATED])

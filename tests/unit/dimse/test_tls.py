@@ -13,7 +13,6 @@ from orthanc_ups.core.dataset import element
 from orthanc_ups.core.events import Event, EventType
 from orthanc_ups.delivery.port import Unreachable
 from orthanc_ups.dimse.message import ProtocolError
-from orthanc_ups.dimse.negotiation import request
 from orthanc_ups.dimse.tls import TlsError, client_context, server_context
 from orthanc_ups.orthanc.modalities import Modality
 from orthanc_ups.settings import Settings, Surroundings
@@ -21,9 +20,8 @@ from tests.support.certificates import Certificate, bundle, self_signed
 from tests.support.dimse_client import UpsClient
 from tests.support.dimse_server import DimseRig
 from tests.support.event_receiver import EventReceiver
-from tests.support.raw_dimse import Closed, RawPeer
+from tests.support.raw_dimse import REQUEST, Closed, RawPeer
 
-REQUEST = request("SCU", "ORTHANC", "1.2.840.10008.1.1", 16_384)
 Prepare = Callable[..., Surroundings]
 
 
