@@ -18,6 +18,7 @@ from orthanc_ups.core.decide import Circumstances, decide
 from orthanc_ups.core.workitem import HistoryEntry, Workitem
 from orthanc_ups.orthanc.loopback import Loopback
 from orthanc_ups.store.documents import encode
+from orthanc_ups.store.key_value import value_of
 from orthanc_ups.store.memory import InMemoryEntries
 from orthanc_ups.store.metadata import OrthancEntries
 from orthanc_ups.store.port import Entry
@@ -61,7 +62,7 @@ def filled(orthanc: RealOrthanc, count: int) -> None:
     script.write_text(_SCRIPT.format(entries=str(entries), done=str(done)))
     with entries.open("wb") as file:
         for key, document in _entries(count):
-            value = b"%d\n%b" % (_REVISION, document)
+            value = value_of(_REVISION, document)
             file.write(struct.pack("<LL", len(key), len(value)) + key.encode() + value)
     orthanc.configuration["PythonScript"] = str(script)
     orthanc.start()

@@ -291,6 +291,34 @@ class TestInMemoryKeyValueStore(EntriesContract):
         assert orthanc.GetKeyValue("orthanc-ups", "workitem/1") == b"no revision"
 
     @asynchronous
+    async def test_only_small_documents_are_written_as_they_are(self) -> None:
+        orthanc = InMemoryKeyValueStore()
+        large = b'{"format": 1, "uid": "2.25.71"}' * 100
+        async with KeyValueEntriesStore(orthanc).adapter() as entries:
+            await entries.create("worklist", b'{"format": 1}')
+            await entries.create("workitem/2.25.71", large)
+            assert await entries.read("workitem/2.25.71") == (await loaded(entries))["workitem/2.25.71"]
+        stored = orthanc.stores["orthanc-ups"]
+        assert stored["worklist"].endswith(b'\n{"format": 1}')
+        assert len(stored["workitem/2.25.71"]) < len(large) / 4
+
+    @asynchronous
+    async def test_what_an_earlier_version_wrote_as_it_is_is_read_and_replaced(self) -> None:
+        orthanc = InMemoryKeyValueStore()
+        document = b'{"format": 1, "uid": "2.25.71"}' * 100
+        orthanc.StoreKeyValue("orthanc-ups", "workitem/2.25.71", b"7\n" + document)
+        async with KeyValueEntriesStore(orthanc).adapter() as entries:
+            assert await entries.read("workitem/2.25.71") == Entry("workitem/2.25.71", document, "7")
+            assert await entries.replace("workitem/2.25.71", document + b" ", "7") == "8"
+
+    @asynchronous
+    async def test_a_damaged_value_is_an_entry_whose_document_nobody_can_read(self) -> None:
+        orthanc = InMemoryKeyValueStore()
+        orthanc.StoreKeyValue("orthanc-ups", "workitem/1", b"7 deflated\n\xff\xff damaged")
+        async with KeyValueEntriesStore(orthanc).adapter() as entries:
+            assert await entries.read("workitem/1") == Entry("workitem/1", b"\xff\xff damaged", "7")
+
+    @asynchronous
     async def test_a_version_of_a_removed_entry_is_never_that_of_its_successor(self) -> None:
         async with KeyValueEntriesStore(InMemoryKeyValueStore()).adapter() as entries:
             version = await entries.create("a", b"1")

@@ -10,12 +10,11 @@ import logging
 import os
 import sqlite3
 import tempfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from ..store.documents import UnreadableDocument
+from ..store.documents import UnreadableDocument, unpacked
 from .schema import fingerprint, make_indexes, tables
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
@@ -34,21 +33,6 @@ _log = logging.getLogger("orthanc_ups.store")
 def digest_of(document: bytes) -> str:
     """What tells documents apart."""
     return hashlib.blake2b(document, digest_size=16).hexdigest()
-
-
-def packed(document: bytes) -> bytes:
-    """A document as it stands in the file: a quarter of its size, for the time that some pages of it take."""
-    return zlib.compress(document, 1, -zlib.MAX_WBITS)
-
-
-def unpacked(stored: bytes) -> bytes:
-    """The document itself; earlier versions wrote it as it is. Raises UnreadableDocument."""
-    if stored.startswith(b"{"):  # deflated, what begins so begins otherwise
-        return stored
-    try:
-        return zlib.decompress(stored, -zlib.MAX_WBITS)
-    except zlib.error as error:
-        raise UnreadableDocument(f"not JSON: {error}") from error
 
 
 class ProjectionBroken(Exception):
@@ -140,8 +124,10 @@ class ProjectionFile:
         try:
             with contextlib.closing(_connection(self._old(""), _READER_CACHE)) as connection:
                 for uid, version, digest, stored in connection.execute(_OLD_DOCUMENTS):
-                    document = unpacked(stored)
-                    expected = digest_of(document)  # earlier versions wrote it as bytes
+                    document = stored if stored.startswith(b"{") else unpacked(stored)
+                    expected = digest_of(
+                        document
+                    )  # earlier versions wrote it as bytes, and documents as they are
                     if digest in (expected, bytes.fromhex(expected)):
                         yield uid, version, document
         except (sqlite3.Error, TypeError, UnreadableDocument) as error:

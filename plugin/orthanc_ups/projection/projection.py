@@ -30,9 +30,9 @@ from ..core.events import Event
 from ..core.matching import Query
 from ..core.selection import Selection
 from ..core.workitem import Workitem
-from ..store.documents import UnreadableDocument, attributes_of, decode, selected, whole
+from ..store.documents import UnreadableDocument, attributes_of, decode, selected, unpacked, whole
 from ..store.port import Entry
-from .file import ProjectionBroken, ProjectionFile, unpacked
+from .file import ProjectionBroken, ProjectionFile
 from .pending import PendingWrites
 from .queries import Column, Ids, Sql
 from .reader import Counts, Searches

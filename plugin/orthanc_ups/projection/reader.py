@@ -23,8 +23,8 @@ from ..core.date_times import Zone
 from ..core.events import Event, EventType
 from ..core.matching import Query
 from ..core.statuses import OUT_OF_RESOURCES, UpsError
-from ..store.documents import UnreadableDocument, attributes_of
-from .file import ProjectionBroken, unpacked
+from ..store.documents import UnreadableDocument, attributes_of, unpacked
+from .file import ProjectionBroken
 from .queries import ORDERS, Column, Ids, Plan, Sql, Translator, plan
 from .schema import RANKS
 

@@ -24,7 +24,7 @@ from typing import Final
 from ..core import tags
 from ..core.states import State
 
-SCHEMA: Final = 4
+SCHEMA: Final = 5
 """To be raised when the tables stay but other things stand in them."""
 
 NO_START: Final = -(2**62)

@@ -5,9 +5,10 @@ Orthanc has key-value stores since 1.12.8 where its index has them (``/system``:
 They show nowhere: no patient, no statistics, no ``/changes``. They have no compare-and-set, so every call is made on
 one thread, which reads the version before it writes. SQLite lets no second process in: there is no other writer.
 
-A value is the revision of its entry in decimal, a line feed, and the document. Revisions grow by one with each write;
-an entry that is created begins at the current time in microseconds, so that a version of an entry that was removed is
-never taken for one of its successor.
+A value is the revision of its entry in decimal, a line feed, and the document. One that is not small is deflated, and
+``deflated`` stands behind the revision: a database page holds two workitems then, not half of one. Revisions grow by
+one with each write; an entry that is created begins at the current time in microseconds, so that a version of an entry
+that was removed is never taken for one of its successor.
 """
 
 from __future__ import annotations
@@ -23,11 +24,15 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeVar
 
 from ..orthanc.sdk import KeysValuesIterator, KeyValueStore
+from .documents import UnreadableDocument, packed, unpacked
 from .port import Entry, EntryConflict, EntryExists, StoreUnavailable
 
 _log = logging.getLogger("orthanc_ups.store")
 _STORE: Final = "orthanc-ups"
 _CHUNK: Final = 256
+_SMALL: Final = 1_000
+"""Bytes of a document that is written as it is."""
+_DEFLATED: Final = b" deflated"
 _T = TypeVar("_T")
 
 
@@ -187,7 +192,7 @@ class KeyValueEntries:
             raise EntryConflict(key)
 
     def _write(self, key: str, document: bytes, revision: int) -> str:
-        value = b"%d\n%b" % (revision, document)
+        value = value_of(revision, document)
         try:
             self._orthanc.StoreKeyValue(_STORE, key, value)
         except Exception as error:  # Orthanc's own, such as a full or locked database
@@ -201,11 +206,22 @@ class KeyValueEntries:
             raise StoreUnavailable(f"Orthanc's key-value store: {error}", certain=True) from error
 
 
+def value_of(revision: int, document: bytes) -> bytes:
+    """What the store holds of an entry."""
+    if len(document) < _SMALL:
+        return b"%d\n%b" % (revision, document)
+    return b"%d%b\n%b" % (revision, _DEFLATED, packed(document))
+
+
 def _entry(key: str, value: bytes) -> Entry | None:
-    revision, line_feed, document = value.partition(b"\n")
+    head, line_feed, document = value.partition(b"\n")
+    revision = head.removesuffix(_DEFLATED)
     if not line_feed or not revision.isdigit():
         _log.error("The value of %s in Orthanc's key-value store is not an entry of the worklist", key)
         return None
+    if revision != head:
+        with contextlib.suppress(UnreadableDocument):  # whoever reads a damaged document says so
+            document = unpacked(document)
     return Entry(key, document, revision.decode())
 
 

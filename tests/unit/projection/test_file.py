@@ -235,9 +235,9 @@ def test_a_corrupt_document_breaks_it(projection: Projection) -> None:
     put(projection, made(1))
     projection.flush()
     projection._file.writer.execute("UPDATE body SET document = x'00'")
-    with pytest.raises(ProjectionBroken, match="not JSON"):
+    with pytest.raises(ProjectionBroken, match="not compressed"):
         found(projection)
-    with pytest.raises(ProjectionBroken, match="not JSON"):
+    with pytest.raises(ProjectionBroken, match="not compressed"):
         projection.get(workitems.uid(1))
 
 
