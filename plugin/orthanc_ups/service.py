@@ -16,6 +16,7 @@ from .core.statuses import UpsError
 from .core.tags import GLOBAL_SUBSCRIPTION
 from .delivery.outbox import Delivery
 from .delivery.port import Channel, Clock
+from .modality.performed_step_store import PerformedSteps
 from .projection.projection import Projection, ProjectionBroken
 from .settings import Settings
 from .store.copy import CopiedEntries, EntriesCopy, path_beside
@@ -113,8 +114,9 @@ class UpsService:
         self._retention = Retention(
             settings, self.worklist, self.workitems, self.subscriptions, own_ae, self._now
         )
-        self.exporter = Exporter(state, self.commits)
-        self.intake = Intake(state, self.commits, self.worklist)
+        self.performed_steps = PerformedSteps(self.notes)
+        self.exporter = Exporter(state, self.commits, self.performed_steps)
+        self.intake = Intake(state, self.commits, self.worklist, self.performed_steps)
         self._tasks: set[asyncio.Task[None]] = set()
         self._started = False
         self._stopping = False
@@ -204,6 +206,7 @@ class UpsService:
         self.commits.overflows.update(stored.overflows)
         for entry in stored.notes:
             self.notes.take(entry)
+        self.performed_steps.load()
         self._begun_anew = not (stored.worklist_entry or stored.logs or self.projection.count())
         if not self._worklist_entry.find(stored.worklist_entry):
             self._worklist_entry.at_least(*numbers_in_use(self.projection, stored))

@@ -48,7 +48,6 @@ from .management.pages import OrthancAdmission, OrthancPages
 from .management.templates import late_policy, read_templates
 from .modality.performances import Performances
 from .modality.performed_step_service import PerformedStepService
-from .modality.performed_step_store import PerformedSteps
 from .modality.self_test import OTHER_IS_FIRST, SelfTest
 from .modality.stations import Stations
 from .modality.worklist import ModalityWorklists
@@ -685,14 +684,16 @@ class Site:
         """MPPS, with what is kept of it; None if it is not enabled."""
         if not self._settings.modality_worklist.enable:
             return None
-        steps = PerformedSteps(service.notes)
-        steps.load()
         archive_ae = self._surroundings.dicom_aet
         performances = Performances(
             service.worklist, service.workitems, self._stations, service.identity, archive_ae, self._zone
         )
         performed_steps = PerformedStepService(
-            steps, performances, self._settings, lambda: datetime.now(self._zone), service.counters
+            service.performed_steps,
+            performances,
+            self._settings,
+            lambda: datetime.now(self._zone),
+            service.counters,
         )
         self._worklist.keep(performed_steps.run)
         return performed_steps

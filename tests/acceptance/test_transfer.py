@@ -17,8 +17,10 @@ import pytest
 import requests
 
 from orthanc_ups.core import tags
-from orthanc_ups.core.dataset import DataSet, text
+from orthanc_ups.core.dataset import DataSet, element, text
+from tests.support import modality
 from tests.support.event_receiver import EventReceiver, Report
+from tests.support.modality import ModalityClient
 from tests.support.orthanc import CHECKOUT, SUITES, RealOrthanc
 from tests.support.ports import free_port
 from tests.support.waiting import wait_until
@@ -46,7 +48,10 @@ class House:
     def orthanc(self, suite: str) -> RealOrthanc:
         """A new Orthanc that knows the receivers."""
         near = {one.ae_title: [one.ae_title, "127.0.0.1", one.port] for one in (self.pacs, self.away)}
-        made = RealOrthanc(suite, {"DicomModalities": near, "AuthenticationEnabled": False})
+        modalities = {**near, "CT1": ["CT1", "127.0.0.1", 104]}
+        made = RealOrthanc(
+            suite, {"DicomModalities": modalities, "Ups": {"ModalityWorklist": {"Enable": True}}}
+        )
         self.orthancs.append(made)
         return made
 
@@ -177,6 +182,22 @@ def test_a_worklist_that_has_some_takes_over_what_it_does_not_have(house: House)
         assert told == [(own, "SCHEDULED"), (one, "SCHEDULED"), (one, "event 5"), (other, "SCHEDULED")]
         assert house.transfer("import", target, file).returncode == 0
         assert house.pacs.silent_for(0.5)
+
+
+def test_f_7_2_2_what_a_modality_began_is_completed_where_the_worklist_moved_to(house: House) -> None:
+    file, step = house.folder / "worklist.ndjson", "2.25.31"
+    with house.orthanc(_WANTED[-1]) as source, ModalityClient(source.ups_dicom_port) as ct:
+        uid = client_of(source).create()
+        reference = {"00081150": element("UI", tags.PUSH), "00081155": element("UI", uid)}
+        item = modality.scheduled(t00081110=element("SQ", reference))
+        assert ct.begin(step, modality.begun(item)).code == 0
+        assert house.transfer("export", source, file).returncode == 0
+    with house.orthanc(_WANTED[0]) as target, ModalityClient(target.ups_dicom_port) as ct:
+        assert house.transfer("import", target, file).returncode == 0
+        client = client_of(target)
+        assert text(client.retrieve(uid), tags.STATE) == "IN PROGRESS"
+        assert ct.report(step, modality.ended()).code == 0
+        assert text(client.retrieve(uid), tags.STATE) == "COMPLETED"
 
 
 def test_a_file_that_is_none_is_refused_with_the_number_of_its_line(house: House) -> None:

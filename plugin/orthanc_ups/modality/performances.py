@@ -69,7 +69,7 @@ class Performances:
         self._worklist = worklist
         self._workitems = workitems
         self._stations = stations
-        self._secret = identity.encode()
+        self._identity = identity
         self._archive_ae = archive_ae
         self._local = local
 
@@ -175,7 +175,8 @@ class Performances:
 
     def transaction_of(self, step: PerformedStep) -> str:
         """The Transaction UID of the step: always the same, and nobody else can work it out."""
-        key = hmac.new(self._secret, step.uid.encode(), hashlib.sha256).digest()
+        secret = (step.worklist or self._identity).encode()
+        key = hmac.new(secret, step.uid.encode(), hashlib.sha256).digest()
         return f"2.25.{int.from_bytes(key[:16], 'big')}"
 
     # --- attributes ---

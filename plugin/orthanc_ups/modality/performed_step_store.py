@@ -84,9 +84,7 @@ class PerformedSteps:
     async def forget(self, final_before: float, any_before: float) -> None:
         """Delete steps that ended, or that were left IN PROGRESS, before a time. May raise StoreUnavailable."""
         for uid, changed in list(self._order.items()):
-            if changed >= final_before:
-                return
-            step = self.get(uid)
+            step = self.get(uid) if changed < final_before else None
             if step is not None and (step.status.is_final or changed < any_before):
                 await self._notes.note(_PREFIX + uid).remove()
                 del self._order[uid], self._workitems[uid]

@@ -137,6 +137,7 @@ class PerformedStep:
         notes: per workitem why the step does not count for it, in words; "" for the step itself, without workitem.
         history: what was done with it, oldest first.
         revision: counts the writes, so that no two documents of a step are equal.
+        worklist: identity of the worklist that took it, if it was imported from another one.
     """
 
     uid: str
@@ -148,6 +149,7 @@ class PerformedStep:
     notes: Mapping[str, str] = field(default_factory=dict)
     history: tuple[HistoryEntry, ...] = ()
     revision: int = 0
+    worklist: str = ""
 
     @property
     def status(self) -> StepStatus:
@@ -167,6 +169,7 @@ class PerformedStep:
             "notes": dict(self.notes),
             "history": [[entry.at, entry.who, entry.what, entry.why] for entry in self.history],
             "attributes": self.attributes,
+            **({"worklist": self.worklist} if self.worklist else {}),
         }
         return orjson.dumps(content)
 
@@ -185,6 +188,7 @@ class PerformedStep:
                 notes=dict(content["notes"]),
                 history=tuple(HistoryEntry(*entry) for entry in content["history"]),
                 revision=int(content["revision"]),
+                worklist=str(content.get("worklist", "")),
             )
             _ = step.status
         except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -11,6 +11,7 @@ from typing import Final
 
 from ..core.workitem import Workitem
 from ..delivery.dead_letters import sequence_of
+from ..modality.performed_step_store import PerformedSteps
 from ..worklist.commits import Commits
 from ..worklist.state import WorklistState
 from .records import Head, Purged, Reach, Record, Tail
@@ -39,16 +40,25 @@ class Position:
         return cls(section, key)
 
 
-SECTIONS: Final = ("head", "subscribers", "deliveries", "workitems", "purged", "dead_letters")
+SECTIONS: Final = (
+    "head",
+    "subscribers",
+    "deliveries",
+    "workitems",
+    "purged",
+    "performed_steps",
+    "dead_letters",
+)
 _NUMBERED: Final = ("workitems", "dead_letters")
 
 
 class Exporter:
     """Gives the records of an export. Lives on the loop; holds nothing up for longer than some records."""
 
-    def __init__(self, state: WorklistState, commits: Commits) -> None:
+    def __init__(self, state: WorklistState, commits: Commits, steps: PerformedSteps) -> None:
         self._state = state
         self._commits = commits
+        self._steps = steps
 
     async def records(self, after: Position | None = None) -> AsyncIterator[tuple[Record, Position]]:
         """Every record behind a position, each with its own position, in the order of ``transfer``.
@@ -74,6 +84,7 @@ class Exporter:
             "subscribers": self._logs,
             "deliveries": self._reaches,
             "purged": self._purged,
+            "performed_steps": self._performed_steps,
             "dead_letters": self._dead_letters,
         }
         for count, item in enumerate(others[section](after)):
@@ -87,6 +98,7 @@ class Exporter:
             "subscribers": len(state.subscriptions.logs()),
             "workitems": state.workitems.count(),
             "purged": len(state.workitems.tombstones),
+            "performed_steps": len(self._steps),
             "dead_letters": sum(map(state.delivery.dead.count, state.delivery.dead.endpoints())),
         }
         sequence, creation = state.order.next, self._commits.next_creation
@@ -120,6 +132,13 @@ class Exporter:
         while some := heapq.nsmallest(_AT_ONCE, (uid for uid in tombstones if uid > after)):
             yield from ((Purged(uid, tombstones[uid].last), uid) for uid in some if uid in tombstones)
             after = some[-1]
+
+    def _performed_steps(self, after: str) -> Iterator[tuple[Record, str]]:
+        identity = self._state.worklist_entry.identity
+        for uid in sorted(uid for uid in self._steps.newest() if uid > after):
+            step = self._steps.get(uid)
+            if step is not None:
+                yield replace(step, worklist=step.worklist or identity), uid
 
     def _dead_letters(self, after: str) -> Iterator[tuple[Record, str]]:
         """By endpoint and age. AE titles and names of channels hold no line feed."""

@@ -21,12 +21,14 @@ from ..core.subscriptions import Log, joined, strongest
 from ..core.workitem import SpecificAct, Workitem
 from ..delivery.documents import Batch, Progress
 from ..delivery.queue import Waiting
+from ..modality.performed_step_store import PerformedSteps
+from ..modality.performed_steps import PerformedStep
 from ..projection.projection import ProjectionBroken
 from ..worklist.commits import Commits
 from ..worklist.state import WorklistState
 from ..worklist.worklist import Worklist
 from .merge import Merge
-from .records import Fate, Head, Purged, Reach, Record, Tail, Verdict
+from .records import IMPORTED, UNCHANGED, Fate, Head, Purged, Reach, Record, Tail, Verdict, conflict
 from .restore import Restore
 
 _log = logging.getLogger("orthanc_ups.worklist")
@@ -34,7 +36,7 @@ IMPORT: Final = "import"
 PATIENCE: Final = 60.0
 """Seconds without a record after which an import counts as abandoned."""
 LISTED: Final = 100
-KINDS: Final = ("subscribers", "deliveries", "workitems", "purged", "dead_letters")
+KINDS: Final = ("subscribers", "deliveries", "workitems", "purged", "performed_steps", "dead_letters")
 
 
 class NotBegun(Exception):
@@ -81,8 +83,11 @@ class Account:
 class Intake:
     """One import at a time. Lives on the loop; callers see to it that records come one after the other."""
 
-    def __init__(self, state: WorklistState, commits: Commits, worklist: Worklist) -> None:
+    def __init__(
+        self, state: WorklistState, commits: Commits, worklist: Worklist, steps: PerformedSteps
+    ) -> None:
         self._state = state
+        self._steps = steps
         self._commits = commits
         self._worklist = worklist
         self._restore = Restore(state, commits)
@@ -163,8 +168,20 @@ class Intake:
         return await self._others(record)
 
     async def _others(self, record: Record) -> Verdict:
+        if isinstance(record, PerformedStep):
+            return await self._step(record)
         assert isinstance(record, Purged)
         return await self._restore.purged(record)
+
+    async def _step(self, step: PerformedStep) -> Verdict:
+        """A performed procedure step goes on here: its workitems came before it."""
+        ours = self._steps.get(step.uid)
+        if ours is not None:
+            same = ours.attributes == step.attributes and ours.workitems == step.workitems
+            return UNCHANGED if same else conflict("is here with other content; ours is kept")
+        identity = self._state.worklist_entry.identity
+        await self._steps.write(replace(step, worklist="" if step.worklist == identity else step.worklist))
+        return IMPORTED
 
     def _check_room(self, workitem: Workitem) -> None:
         full = self._state.workitems.count() >= self._state.settings.maximum_workitems
@@ -205,8 +222,15 @@ def _named(record: Record) -> tuple[str, str, int]:
         return "deliveries", record.receiving_ae, 1
     if isinstance(record, Batch):
         return "dead_letters", str(record.endpoint), len(record.letters)
-    assert isinstance(record, (Workitem, Purged))
-    return ("workitems" if isinstance(record, Workitem) else "purged"), record.uid, 1
+    assert isinstance(record, (Workitem, Purged, PerformedStep))
+    return _KINDS_WITH_UID[type(record)], record.uid, 1
+
+
+_KINDS_WITH_UID: Final[Mapping[type, str]] = {
+    Workitem: "workitems",
+    Purged: "purged",
+    PerformedStep: "performed_steps",
+}
 
 
 class Respelling:
@@ -226,6 +250,8 @@ class Respelling:
             return self._reach(record)
         if isinstance(record, Workitem):
             return self._workitem(record)
+        if isinstance(record, PerformedStep):
+            return replace(record, ae=self._spelled(record.ae))
         return self._batch(record) if isinstance(record, Batch) else record
 
     def _log(self, log: Log) -> Log:

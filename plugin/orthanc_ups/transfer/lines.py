@@ -9,7 +9,7 @@ The first line names the format. A line ``{"kind": "next", "after": …}`` ends 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, Any, Final, Literal, TypeAlias, get_args
@@ -37,6 +37,7 @@ from ..core.workitem import HistoryEntry, SpecificAct, Subscription, Workitem
 from ..delivery.documents import Batch, Progress
 from ..delivery.port import Burst, Endpoint
 from ..delivery.queue import BurstAt, Waiting
+from ..modality.performed_steps import STATUS, PerformedStep, StepStatus
 from .records import Head, Purged, Reach, Record, Tail
 
 FORMAT: Final = 1
@@ -161,6 +162,21 @@ class PurgedLine(Struct, tag_field="kind", tag="purged"):
     why: str | None = None
 
 
+class PerformedStepLine(Struct, tag_field="kind", tag="performed_step"):
+    """A performed procedure step (MPPS); ``notes`` say per workitem why the step does not count for it."""
+
+    uid: str
+    ae: str
+    worklist: str
+    created: Moment
+    changed: Moment
+    revision: Number
+    workitems: list[str]
+    notes: dict[str, str]
+    history: list[HistoryFields]
+    attributes: Raw
+
+
 class LetterFields(Struct, omit_defaults=True):
     """A dead letter: an event of any workitem, or what is left of a burst of initial reports (``burst`` …)."""
 
@@ -205,6 +221,7 @@ Line: TypeAlias = (
     | DeliveryLine
     | WorkitemLine
     | PurgedLine
+    | PerformedStepLine
     | DeadLettersLine
     | EndLine
     | NextLine
@@ -278,9 +295,13 @@ def _workitem_line(workitem: Workitem) -> WorkitemLine:
         acts={ae: SpecificActFields(act.sequence, act.state, act.at) for ae, act in workitem.acts.items()},
         filtered=list(workitem.filtered),
         events=[_event_fields(event) for event in workitem.events],
-        history=[HistoryFields(entry.at, entry.who, entry.what, entry.why) for entry in workitem.history],
+        history=_history_fields(workitem.history),
         attributes=_raw(workitem.attributes),
     )
+
+
+def _history_fields(history: Iterable[HistoryEntry]) -> list[HistoryFields]:
+    return [HistoryFields(entry.at, entry.who, entry.what, entry.why) for entry in history]
 
 
 def _event_fields(event: Event) -> EventFields:
@@ -289,6 +310,21 @@ def _event_fields(event: Event) -> EventFields:
 
 def _purged_line(purged: Purged) -> PurgedLine:
     return PurgedLine(purged.uid, purged.last.at, purged.last.who, purged.last.why)
+
+
+def _performed_step_line(step: PerformedStep) -> PerformedStepLine:
+    return PerformedStepLine(
+        uid=step.uid,
+        ae=step.ae,
+        worklist=step.worklist,
+        created=step.created,
+        changed=step.changed,
+        revision=step.revision,
+        workitems=list(step.workitems),
+        notes=dict(step.notes),
+        history=_history_fields(step.history),
+        attributes=_raw(step.attributes),
+    )
 
 
 def _dead_letters_line(batch: Batch) -> DeadLettersLine:
@@ -438,12 +474,14 @@ def _workitem(line: WorkitemLine) -> Workitem:
         acts={_ae(ae, "acts"): SpecificAct(act.sequence, act.state, act.at) for ae, act in line.acts.items()},
         filtered=tuple(line.filtered),
         events=_events(line),
-        history=tuple(
-            HistoryEntry(entry.at, entry.who, entry.what, discreet(entry.why or "")) for entry in line.history
-        ),
+        history=_history(line.history),
         ended=line.ended,
         revision=line.revision,
     )
+
+
+def _history(listed: Iterable[HistoryFields]) -> tuple[HistoryEntry, ...]:
+    return tuple(HistoryEntry(entry.at, entry.who, entry.what, discreet(entry.why or "")) for entry in listed)
 
 
 def _events(line: WorkitemLine) -> tuple[Event, ...]:
@@ -463,6 +501,26 @@ def _event(fields: EventFields, uid: str) -> Event:
 
 def _purged(line: PurgedLine) -> Purged:
     return Purged(_uid(line.uid), HistoryEntry(line.at, line.who or "", "purged", discreet(line.why or "")))
+
+
+def _performed_step(line: PerformedStepLine) -> PerformedStep:
+    attributes = _data_set(line.attributes)
+    if text(attributes, tags.SOP_INSTANCE_UID) != _uid(line.uid):
+        raise NotALine('"attributes" have another SOP Instance UID (0008,0018) than the performed step')
+    if text(attributes, STATUS) not in {status.value for status in StepStatus}:
+        raise NotALine('"attributes" have no valid Performed Procedure Step Status (0040,0252)')
+    return PerformedStep(
+        uid=line.uid,
+        ae=_ae(line.ae, "ae"),
+        attributes=attributes,
+        created=line.created,
+        changed=line.changed,
+        workitems=tuple(map(_uid, line.workitems)),
+        notes={uid if not uid else _uid(uid): note for uid, note in line.notes.items()},
+        history=_history(line.history),
+        revision=line.revision,
+        worklist=line.worklist,
+    )
 
 
 _CHANNEL: Final = re.compile(r"[!-~][ -~]{0,199}")
@@ -529,6 +587,7 @@ _FORMATS: Final = (
     _Format(Reach, DeliveryLine, _delivery_line, _reach),
     _Format(Workitem, WorkitemLine, _workitem_line, _workitem),
     _Format(Purged, PurgedLine, _purged_line, _purged),
+    _Format(PerformedStep, PerformedStepLine, _performed_step_line, _performed_step),
     _Format(Batch, DeadLettersLine, _dead_letters_line, _batch),
     _Format(Tail, EndLine, _end_line, _tail),
 )

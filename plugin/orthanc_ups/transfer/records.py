@@ -2,10 +2,11 @@
 """What an export consists of.
 
 An export is a stream of records: ``Head``; then the logs of global acts (``Log``), how far delivery is
-(``Reach``), the workitems (``Workitem``, with all their waiting events), the purged ones (``Purged``), the dead
-letters (``Batch``); ``Tail``. A worklist may change while it is exported. Each record is true at its moment, and
-the order sees to it that no event is missed: an event that waits is found behind its cursor in the workitem, or
-later among the dead letters; at worst it is in both, or was delivered meanwhile and will be repeated.
+(``Reach``), the workitems (``Workitem``, with all their waiting events), the purged ones (``Purged``), the performed
+procedure steps of modalities (``PerformedStep``), the dead letters (``Batch``); ``Tail``. A worklist may change while
+it is exported. Each record is true at its moment, and the order sees to it that no event is missed: an event that
+waits is found behind its cursor in the workitem, or later among the dead letters; at worst it is in both, or was
+delivered meanwhile and will be repeated. A performed step comes after its workitems for the same reason.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import orjson
 from ..core.subscriptions import GlobalAct, Log, standing
 from ..core.workitem import HistoryEntry, Subscription, Workitem
 from ..delivery.documents import Batch, Progress
+from ..modality.performed_steps import PerformedStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class Tail:
     next_creation: int
 
 
-Record: TypeAlias = Head | Log | Reach | Workitem | Purged | Batch | Tail
+Record: TypeAlias = Head | Log | Reach | Workitem | Purged | PerformedStep | Batch | Tail
 
 
 class Fate(Enum):

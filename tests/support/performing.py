@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Performed procedure steps over a desk: a modality that needs no network."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from orthanc_ups.core.ae_titles import AeTitles
+from orthanc_ups.core.commands import Requester
+from orthanc_ups.core.dataset import DataSet, Element, element
+from orthanc_ups.core.statuses import Status, UpsError
+from orthanc_ups.dimse.message import CommandField
+from orthanc_ups.modality.performances import Performances
+from orthanc_ups.modality.performed_step_service import PerformedStepService
+from orthanc_ups.modality.scheduled_steps import step_id
+from orthanc_ups.modality.stations import Stations
+from orthanc_ups.settings import ModalityWorklist, Settings
+from tests.support import workitems
+from tests.support.modality import STUDY, begun, scheduled
+from tests.support.service import Desk
+
+STEP = "2.25.501"
+STATIONS = Stations(ModalityWorklist(stations={"CT1": "CTROOM1"}), AeTitles())
+
+
+class Request:
+    """An exchange with a data set that is there already."""
+
+    def __init__(self, field: CommandField, instance: str, dataset: DataSet, calling: str) -> None:
+        self.field, self.instance, self.calling = field, instance, calling
+        self._dataset = dataset
+        self.answers: list[tuple[int, str]] = []
+
+    @property
+    def requester(self) -> Requester:
+        return Requester(self.calling, "DIMSE")
+
+    async def corrected_data_set(self) -> tuple[DataSet, tuple[str, ...]]:
+        return self._dataset, ()
+
+    async def answer(
+        self, status: Status, instance: str = "", attributes: DataSet | None = None, comment: str = ""
+    ) -> None:
+        self.answers.append((status.code, comment))
+
+
+class Modality:
+    """MPPS over a desk."""
+
+    def __init__(self, desk: Desk, settings: Settings = Settings()) -> None:  # noqa: B008 - frozen
+        self.desk = desk
+        service = desk.service
+        self.steps = service.performed_steps
+        self.performances = Performances(
+            service.worklist, service.workitems, STATIONS, service.identity, "ORTHANC", 0
+        )
+        self.service = PerformedStepService(
+            self.steps,
+            self.performances,
+            settings,
+            lambda: datetime.fromtimestamp(service.clock.now(), UTC),
+        )
+
+    async def begin(self, *scheduled_steps: DataSet, uid: str = STEP, calling: str = "CT1") -> int:
+        return await self._do(CommandField.N_CREATE, uid, begun(*scheduled_steps), calling)
+
+    async def report(self, attributes: DataSet, uid: str = STEP) -> int:
+        return await self._do(CommandField.N_SET, uid, attributes, "CT1")
+
+    async def _do(self, field: CommandField, uid: str, dataset: DataSet, calling: str) -> int:
+        request: Any = Request(field, uid, dataset, calling)
+        task = self.service.serve(request)
+        try:
+            await task
+        except UpsError as error:
+            return error.status.code
+        return int(request.answers[0][0])
+
+    def note(self, workitem: str | None = None, uid: str = STEP) -> str:
+        step = self.steps.get(uid)
+        assert step is not None
+        return step.notes.get(workitems.uid(1) if workitem is None else workitem, "")
+
+
+async def scheduled_workitem(desk: Desk, number: int = 1, **changes: Element | None) -> DataSet:
+    """A workitem at CT1; returns what its step is in a worklist."""
+    station = element("SQ", workitems.code("CTROOM1", "99H", "CT"))
+    await desk.create(
+        number,
+        workitems.minimal(
+            t00404025=station, t0020000D=element("UI", STUDY), t00100020=element("LO", "P1"), **changes
+        ),
+    )
+    return scheduled(t00400009=element("SH", step_id(desk.workitem(number).created)))
