@@ -10,6 +10,7 @@ import requests
 from pydicom import Dataset
 
 from orthanc_ups.core import tags
+from orthanc_ups.core.dataset import text
 from tests.support import workitems
 from tests.support.dimse_client import UpsClient
 from tests.support.event_receiver import EventReceiver
@@ -70,3 +71,21 @@ def test_ps3_7_d_3_3_4_a_receiver_that_refuses_the_scp_role_is_sent_nothing(suit
                 30,
             )
         assert receiver.reports == []
+
+
+def test_ps3_7_an_announced_data_set_that_is_not_sent_counts_as_empty(orthanc: RealOrthanc) -> None:
+    """An empty data set is what pynetdicom announces and does not send."""
+    uid = new_uid()
+    with client(orthanc) as scu:
+        scu.create(workitems.minimal(), uid)
+        assert scu.action(2, uid, Dataset()).code == SUCCESS
+        answer = scu.get(uid, [tags.STATE])
+    assert text(answer.attributes, tags.STATE) == "CANCELED"
+
+
+def test_cc_2_1_another_spelling_of_a_state_is_taken(orthanc: RealOrthanc) -> None:
+    uid = new_uid()
+    with client(orthanc) as scu:
+        scu.create(workitems.minimal(), uid)
+        assert scu.change_state(uid, "IN_PROGRESS", new_uid()).code == SUCCESS
+        assert text(scu.get(uid, [tags.STATE]).attributes, tags.STATE) == "IN PROGRESS"

@@ -60,6 +60,14 @@ def test_11_7_1_arguments_of_other_transactions_do_no_harm(service: WebClient) -
     assert service.put(f"/workitems/{uid}/state", body).status_code == 200
 
 
+@pytest.mark.parametrize("spelling", ["in progress", "IN_PROGRESS", "In-Progress"])
+def test_11_7_1_another_spelling_of_a_state_is_taken_and_told(service: WebClient, spelling: str) -> None:
+    uid = service.create()
+    answer = service.put(f"/workitems/{uid}/state", state(spelling, new_uid()))
+    assert (answer.status_code, current(service, uid)) == (200, "IN PROGRESS")
+    assert "was taken as IN PROGRESS" in answer.headers["X-Ups-Modifications"]
+
+
 def test_11_7_1_requester_that_is_no_ae_title_is_400(service: WebClient) -> None:
     uid = service.create()
     for form in ("/state?requester=" + "x" * 17, "/state/a%5Cb"):
@@ -137,7 +145,7 @@ def test_11_7_2_second_claim_with_another_uid_is_400(service: WebClient) -> None
     "body",
     [
         state(None, "1.2.3"),
-        state("CANCELLED", "1.2.3"),
+        state("DISCONTINUED", "1.2.3"),
         state("IN PROGRESS", None),
         state("IN PROGRESS", "1..2"),
         {**state("IN PROGRESS", "1.2.3"), "00741204": element("LO", "more")},

@@ -67,6 +67,8 @@ def searched(service: WebClient) -> Iterator[Searched]:
         ("ProcedureStepState=SCHEDULED", [0, 1, 2, 3]),
         ("00741000=COMPLETED", []),
         ("ScheduledProcedureStepPriority=LOW", [1]),
+        ("scheduledprocedureSTEPpriority=LOW", [1]),
+        ("(0074,1200)=LOW", [1]),
         ("00404018.00080100=121726", [3]),
         ("ScheduledWorkitemCodeSequence.CodeValue=121726&ScheduledWorkitemCodeSequence.00080102=DCM", [3]),
         ("ScheduledStationNameCodeSequence.CodeValue=CT2", [3]),

@@ -22,6 +22,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from pydicom import Dataset
+
 _CHECKOUT = Path(__file__).resolve().parents[2]
 _EVENT = "1.2.840.10008.5.1.4.34.6.4"
 _VERIFICATION = "1.2.840.10008.1.1"
@@ -64,6 +66,7 @@ class EventReceiver:
         refuse_context: bool = False,
         drop_after: int = 0,
         delay: float = 0.0,
+        empty_reply: bool = False,
         port: int = 0,
         tls: tuple[str, str] | None = None,
     ) -> None:
@@ -77,6 +80,7 @@ class EventReceiver:
             refuse_context: True accepts Verification only.
             drop_after: cut the connection instead of answering this report (1 is the first); 0 never.
             delay: seconds to wait before each answer.
+            empty_reply: True answers with an empty data set, which pynetdicom announces and does not send.
             port: 0 chooses a free one.
             tls: files of certificate and key.
         """
@@ -85,6 +89,7 @@ class EventReceiver:
         self._arguments += ["--delay", str(delay)]
         self._arguments += [f"--status={status}" for status in statuses]
         self._arguments += ["--refuse-role"] * refuse_role
+        self._arguments += ["--empty-reply"] * empty_reply
         self._arguments += ["--no-role"] * (not with_role) + ["--refuse-context"] * refuse_context
         self._arguments += ["--tls", *tls] if tls else []
         self._lines: queue.Queue[dict[str, Any]] = queue.Queue()
@@ -173,6 +178,7 @@ def _main() -> None:
     parser.add_argument("--no-role", action="store_true")
     parser.add_argument("--refuse-role", action="store_true")
     parser.add_argument("--refuse-context", action="store_true")
+    parser.add_argument("--empty-reply", action="store_true")
     parser.add_argument("--tls", nargs=2)
     _Receiver(parser.parse_args()).run()
 
@@ -212,7 +218,7 @@ class _Receiver:
         self._server.shutdown()
         ae.shutdown()
 
-    def _report(self, event: Any) -> tuple[int, None]:
+    def _report(self, event: Any) -> tuple[int, Dataset | None]:
         self._count += 1
         if self._count == self._options.drop_after:
             event.assoc.dul.socket.socket.shutdown(socket.SHUT_RDWR)
@@ -234,7 +240,7 @@ class _Receiver:
                 "message_id": event.request.MessageID,
             }
         )
-        return status, None
+        return status, Dataset() if self._options.empty_reply else None
 
 
 def _say(line: dict[str, Any]) -> None:

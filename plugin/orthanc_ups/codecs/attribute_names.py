@@ -6,7 +6,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -65,6 +65,24 @@ def tag_of(name: str) -> str:
 
 
 @lru_cache(_REMEMBERED)
+def tag_in_any_case(name: str) -> str:
+    """As ``tag_of``, for a keyword whose upper and lower case may be wrong. Raises UnknownAttribute."""
+    try:
+        return tag_of(name)
+    except UnknownAttribute:
+        keyword = _keywords_in_lower_case().get(name.lower())
+        if keyword is None:
+            raise
+        return tag_of(keyword)
+
+
+@cache
+def _keywords_in_lower_case() -> Mapping[str, str]:
+    keywords = [entry[4] for entry in DicomDictionary.values() if entry[4]]
+    return {keyword.lower(): keyword for keyword in [*keywords, *_NEWER_TAGS]}
+
+
+@lru_cache(_REMEMBERED)
 def public_vr(tag: str) -> str | None:
     """The VR of a public tag as PS3.6 has it, such as ``US or SS``, or None if the dictionary does not know it."""
     if tag in _NEWER:
@@ -105,7 +123,7 @@ def name_of(tag: str) -> str:
 
 def similar(name: str) -> str:
     """The keyword that resembles a name most; empty if none does."""
-    lowered = {entry[4].lower(): entry[4] for entry in DicomDictionary.values() if entry[4]}
+    lowered = _keywords_in_lower_case()
     close = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.75)
     return lowered[close[0]] if close else ""
 

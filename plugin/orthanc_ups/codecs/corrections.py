@@ -17,7 +17,7 @@ from ..core.dataset import BINARY_VRS, Element
 from ..core.dictionary import VR_OF
 from ..core.refusals import spelled
 from ..core.representations import REPRESENTATIONS
-from .attribute_names import UnknownAttribute, keyword_of, tag_of, vr_of
+from .attribute_names import UnknownAttribute, keyword_of, tag_in_any_case, vr_of
 from .encoded_values import NUMBER_CODES, values_of
 
 _UTF_8: Final = ("utf_8",)
@@ -68,12 +68,12 @@ def _spelled(tag: str) -> str:
 
 
 def tag_of_name(name: str) -> str | None:
-    """The tag that a keyword, ``(0010,0020)``, ``0010,0020`` or ``0x00100020`` means, or None."""
+    """The tag that a keyword in any case, ``(0010,0020)``, ``0010,0020`` or ``0x00100020`` means, or None."""
     digits = _TAG.fullmatch(name.strip())
     if digits:
         return (digits[1] + digits[2]).upper()
     try:
-        return tag_of(name.strip())
+        return tag_in_any_case(name.strip())
     except UnknownAttribute:
         return None
 

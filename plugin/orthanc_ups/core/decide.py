@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache
@@ -102,6 +103,7 @@ def is_uid(text: str) -> bool:
 
 
 _LONGEST_UID: Final = 64
+_STATES: Final = frozenset(State)
 _is_valid_uid = REPRESENTATIONS["UI"].valid
 _is_known_uid = lru_cache(4096)(_is_valid_uid)  # the same ones come again and again
 
@@ -253,7 +255,7 @@ def _progress(content: DataSet) -> list[DataSet]:
 
 
 def _change_state(workitem: Workitem, command: ChangeState, circumstances: Circumstances) -> Decision:
-    requested = _requested(command.state)
+    requested, details = _requested(command.state, strict=circumstances.strict)
     transaction = workitem.compare(command.transaction)
     if transaction is Transaction.RIGHT and not is_uid(command.transaction or ""):
         transaction = Transaction.WRONG
@@ -261,14 +263,19 @@ def _change_state(workitem: Workitem, command: ChangeState, circumstances: Circu
     if isinstance(cell, Status):
         return _refused_or_warned(workitem, cell)
     if cell is Effect.CLAIM:
-        return _claimed(workitem, command.transaction or "")
-    return _closed(workitem, requested, circumstances)
+        return replace(_claimed(workitem, command.transaction or ""), details=details)
+    return replace(_closed(workitem, requested, circumstances), details=details)
 
 
-def _requested(state: str) -> State:
+def _requested(state: str, *, strict: bool = False) -> tuple[State, tuple[str, ...]]:
+    """The requested state and what was corrected in its spelling: case, underscores, the British CANCELLED."""
     try:
-        return State(state)
+        return State(state), ()
     except ValueError:
+        if not strict:
+            spelled = " ".join(re.split(r"[\s_-]+", state.strip().upper())).replace("CANCELLED", "CANCELED")
+            if spelled in _STATES:
+                return State(spelled), (f"ProcedureStepState (0074,1000) was taken as {spelled}",)
         expected = ", ".join(member.value for member in State if member is not State.SCHEDULED)
         detail = f"Procedure Step State (0074,1000) is {state[:20]!r}, expected one of {expected}"
         raise UpsError(statuses.INVALID_ARGUMENT, detail, tags.STATE) from None
@@ -303,7 +310,7 @@ def _closed(workitem: Workitem, state: State, circumstances: Circumstances) -> D
 
 def _close_on_behalf(workitem: Workitem, command: Close, circumstances: Circumstances) -> Decision:
     """An operator closes what its performer lost (PS3.4 CC.2.1.3: the SCP may, with caution)."""
-    requested = _requested(command.state)
+    requested, _ = _requested(command.state)
     if workitem.state is not State.IN_PROGRESS:
         cell = change_state(requested, workitem.state, Transaction.RIGHT)
         return _refused_or_warned(workitem, cell if isinstance(cell, Status) else statuses.NOT_IN_PROGRESS)

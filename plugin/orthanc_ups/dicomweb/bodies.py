@@ -108,12 +108,12 @@ class BodyReader:
     async def data_set(
         self, headers: Mapping[str, str], body: bytes, corrections: Corrections | None = None
     ) -> DataSet | None:
-        """The one data set in a body, or None if there is no body.
+        """The one data set in a body, or None if there is none.
 
         ``corrections`` notes what was read otherwise than it stands; without, nothing is.
 
         Raises:
-            HttpProblem: 400 malformed or not exactly one data set, 413 too large, 415 not of a type we take,
+            HttpProblem: 400 malformed or several data sets, 413 too large, 415 not of a type we take,
                 503 if many large ones wait already.
             UpsError: 0105 or 0106 with the path of the attribute.
         """
@@ -146,14 +146,14 @@ class BodyReader:
         compressed: str,
         corrections: Corrections | None,
         interned: Interned | None = None,
-    ) -> DataSet:
+    ) -> DataSet | None:
         if compressed not in ("", "identity"):
             body = _decompressed(body, compressed, self._size)
         media_type = _media_type(content_type)
         data_sets = self._data_sets(media_type, body, corrections, interned)
-        if len(data_sets) != 1:
+        if len(data_sets) > 1:
             raise HttpProblem(400, f"the body contains {len(data_sets)} data sets, expected one")
-        return data_sets[0]
+        return data_sets[0] if data_sets else None
 
     def _data_sets(
         self,

@@ -11,7 +11,8 @@ from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import quote
 
-from ..codecs.attribute_names import UnknownAttribute, keyword_of, tag_of, vr_of
+from ..codecs.attribute_names import keyword_of, vr_of
+from ..codecs.corrections import tag_of_name
 from ..codecs.element_values import FLOAT_VRS, INTEGER_VRS, inner_value
 from ..core import tags
 from ..core.dataset import BINARY_VRS, DataSet, element
@@ -263,13 +264,8 @@ def match_parameters(
 
 
 def is_attribute(name: str) -> bool:
-    """True for keywords and tags joined by dots."""
-    try:
-        for part in name.split("."):
-            tag_of(part)
-    except UnknownAttribute:
-        return False
-    return True
+    """True for keywords in any case and tags, joined by dots."""
+    return all(tag_of_name(part) for part in name.split("."))
 
 
 def _mechanisms(parameters: Parameters) -> Mechanisms:
@@ -301,12 +297,12 @@ def identifier(pairs: Iterable[tuple[str, str | None]], mechanisms: Mechanisms =
 def _path(name: str) -> tuple[str, ...]:
     if name.count(".") > DEEPEST:
         raise HttpProblem(400, f"{name[:200]}… is nested too deeply: at most {DEEPEST} sequences")
-    try:
-        return tuple(tag_of(part) for part in name.split("."))
-    except UnknownAttribute as unknown:
-        raise HttpProblem(
-            400, f"{name[:200]!r} is not an attribute: unknown keyword {str(unknown)[:100]!r}"
-        ) from None
+    parts = name.split(".")
+    path = tuple(tag for tag in map(tag_of_name, parts) if tag)
+    if len(path) < len(parts):
+        unknown = next(part for part in parts if not tag_of_name(part))
+        raise HttpProblem(400, f"{name[:200]!r} is not an attribute: unknown keyword {unknown[:100]!r}")
+    return path
 
 
 @dataclass(frozen=True, slots=True)

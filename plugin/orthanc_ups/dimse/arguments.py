@@ -46,9 +46,11 @@ class Action:
 
 
 def _change_state(action: Action) -> Command:
-    """A Transaction UID that is not a UID counts as a wrong one (C301), which the state table decides."""
+    """The rules judge both values: other spellings of a state, and a Transaction UID that is none (C301)."""
     _check_rest(action, (tags.STATE, tags.TRANSACTION_UID))
-    state = _needed(action, tags.STATE)
+    state = _single_value(action, tags.STATE)
+    if state is None:
+        raise _missing(action, tags.STATE)
     transaction = _single_value(action, tags.TRANSACTION_UID)
     return ChangeState(action.requester, action.uid, state, transaction)
 
@@ -138,8 +140,12 @@ def _together(*readers: Callable[[], str]) -> list[str]:
 def _needed(action: Action, tag: str) -> str:
     value = _optional(action, tag)
     if value is None:
-        raise _bad_argument(tag, "is missing" if tag not in action.information else "is empty")
+        raise _missing(action, tag)
     return value
+
+
+def _missing(action: Action, tag: str) -> UpsError:
+    return _bad_argument(tag, "is missing" if tag not in action.information else "is empty")
 
 
 def _optional(action: Action, tag: str) -> str | None:

@@ -44,6 +44,7 @@ _MAX_CONTROL: Final = 1024  # bytes of a release or abort
 _SLACK: Final = 256  # bytes by which careless peers exceed the maximum PDU length
 _MAX_SENT: Final = 128 * 1024  # bytes of a PDU for a peer that takes any size
 _SENT_AT_ONCE: Final = 64 * 1024  # bytes of PDUs written before other associations get a turn
+_DATA_SET_DUE: Final = 5.0  # seconds after its command set until a data set must have begun
 _MESSAGE_FACTOR: Final = 10  # a whole message may take this many times as long as one PDU
 
 
@@ -84,7 +85,7 @@ class Association:
         self.agreement = agreement
         self._wire = wire
         self._terms = terms
-        self._assembler = Assembler(agreement.contexts, terms.max_data_set, terms.room)
+        self._assembler = Assembler(agreement.contexts, terms.max_data_set, terms.room, skips_replies=True)
         self._incoming: asyncio.Queue[Message | None] = asyncio.Queue(_MAX_WAITING)
         self._pending: set[int | None] = set()
         self._canceled: set[int | None] = set()
@@ -229,6 +230,12 @@ class Association:
         """The next header; TimeoutError if nothing was sent or received for too long."""
         if self._wire.holds(HEADER_SIZE):
             return await self._wire.header()
+        if self._assembler.awaits_data_set:
+            try:
+                async with asyncio.timeout(min(_DATA_SET_DUE, self._terms.pace)):
+                    return await self._wire.header()
+            except TimeoutError:  # pynetdicom announces an empty data set and does not send it
+                await self._hand_over(self._assembler.without_data_set())
         if self._assembler.is_within:
             async with asyncio.timeout_at(self._begun_at + self._terms.pace * _MESSAGE_FACTOR):
                 return await self._wire.header()

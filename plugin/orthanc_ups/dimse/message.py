@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from types import MappingProxyType
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, cast
 
 # --- protocol data units ---
 
@@ -334,20 +334,33 @@ class Assembler:
         max_data_set: greatest size of a data set in bytes; what is larger is thrown away as it comes.
         room: where the bytes of data sets are taken from. Those of a complete message are its receiver's to
             give back.
+        skips_replies: a response is complete with its command set, and its data set is thrown away as it comes. Then
+            nobody waits for a data set that a peer announces and does not send, as pynetdicom does with empty ones.
     """
 
     contexts: Collection[int]
     max_data_set: int
     room: Room
+    skips_replies: bool = False
     _context: int = 0
     _command: CommandSet | None = None
     _parts: bytearray = field(default_factory=bytearray)
     _thrown_away: int = 0
+    _is_skipping: bool = False  # the data set of a response
 
     @property
     def is_within(self) -> bool:
         """True if a message has begun and not ended."""
         return self._command is not None or bool(self._parts)
+
+    @property
+    def awaits_data_set(self) -> bool:
+        """True if a command set announced a data set of which nothing has come."""
+        return self._command is not None and not self._parts and not self._thrown_away
+
+    def without_data_set(self) -> Message:
+        """The message whose announced data set does not come; only while ``awaits_data_set``."""
+        return self._complete(None)
 
     def feed(self, body: bytes) -> Iterator[Message]:
         """Take the content of one P-DATA-TF and give the messages that it completes.
@@ -363,6 +376,8 @@ class Assembler:
             end = offset + 4 + length
             if length < 2 or end > len(body):
                 raise Malformed("P-DATA-TF has a fragment of a wrong length")
+            if kind & _IS_COMMAND and self.awaits_data_set:
+                yield self.without_data_set()
             complete = self._take(context, kind, body[offset + 6 : end])
             if complete:
                 yield complete
@@ -371,6 +386,11 @@ class Assembler:
     def _take(self, context: int, kind: int, part: bytes) -> Message | None:
         if context not in self.contexts:
             raise Malformed(f"presentation context {context} was not accepted")
+        if self._is_skipping:
+            if not kind & _IS_COMMAND:
+                self._skip(kind, part)
+                return None
+            self._end_of_skipping()
         if self.is_within and context != self._context:
             raise Malformed("fragments of two messages are mixed")
         if bool(kind & _IS_COMMAND) == (self._command is not None):
@@ -401,6 +421,14 @@ class Assembler:
         if self._thrown_away > self.max_data_set * _DISCARD_FACTOR:
             raise Malformed("data set is far too large")
 
+    def _skip(self, kind: int, part: bytes) -> None:
+        self._throw_away(part)
+        if kind & _IS_LAST:
+            self._end_of_skipping()
+
+    def _end_of_skipping(self) -> None:
+        self._is_skipping, self._thrown_away = False, 0
+
     def close(self) -> None:
         """Discard an incomplete message."""
         if self._command is not None:
@@ -412,7 +440,8 @@ class Assembler:
         self._parts.clear()
         if self._command.get(DATA_SET_TYPE, _NO_DATA_SET) == _NO_DATA_SET:
             return self._complete(None)
-        return None
+        self._is_skipping = self.skips_replies and bool(cast("int", self._command[COMMAND_FIELD]) & RESPONSE)
+        return self._complete(None) if self._is_skipping else None
 
     def _complete(self, data: bytes | None) -> Message:
         assert self._command is not None

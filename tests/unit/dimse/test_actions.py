@@ -50,18 +50,24 @@ def test_cc_2_1_change_state(rig: DimseRig, client: UpsClient) -> None:
     assert answer.command["ActionTypeID"] == 1
 
 
-@pytest.mark.parametrize("transaction", ["mine", "1.02", "1..2", "9" * 65])
-def test_cc_2_1_a_transaction_uid_that_is_none_is_for_the_state_table_to_judge(
-    rig: DimseRig, transaction: str
+@pytest.mark.parametrize(
+    ("state", "transaction"),
+    [
+        *(("IN PROGRESS", transaction) for transaction in ("mine", "1.02", "1..2", "9" * 65)),
+        *((state, TRANSACTION) for state in ("completed", "In_Progress", "CANCELLED")),
+    ],
+)
+def test_cc_2_1_transaction_uids_that_are_none_and_spellings_of_states_are_for_the_rules_to_judge(
+    rig: DimseRig, state: str, transaction: str
 ) -> None:
     information = {
-        tags.STATE: element("CS", "IN PROGRESS"),
+        tags.STATE: element("CS", state),
         tags.TRANSACTION_UID: element("UI", transaction),
     }
     with RawPeer(rig.port, tags.PULL) as peer:
         command = raw_dimse.operation(CommandField.N_ACTION, UID, action=1)
         assert peer.ask(command, encode(information, EXPLICIT_SYNTAX)).number(STATUS) == 0
-    assert [one.transaction for one in rig.worklist.commands if isinstance(one, ChangeState)] == [transaction]
+    assert rig.worklist.commands == [ChangeState(SCU, UID, state, transaction)]
 
 
 @pytest.mark.parametrize(

@@ -416,6 +416,15 @@ def test_replies_with_data_sets_take_no_room_for_good(monkeypatch: pytest.Monkey
         assert [room.left for room in rooms] == [64 * 1024]
 
 
+def test_an_empty_reply_that_is_announced_and_not_sent_holds_nothing_up() -> None:
+    with (
+        EventReceiver("WATCHER", empty_reply=True) as watcher,
+        DimseRig(modalities=[at(watcher.port)]) as rig,
+    ):
+        assert deliver(rig, event(1), event(2), event(3)) == 3
+        assert {report.association for report in watcher.wait_for(3)} == {1}
+
+
 # --- C-ECHO --------------------------------------------------------------------------------------
 
 

@@ -18,6 +18,7 @@ from orthanc_ups.dimse.message import (
     MESSAGE_ID,
     OFFENDING_ELEMENT,
     REQUESTED_INSTANCE,
+    RESPONSE,
     STATUS,
     Assembler,
     CommandField,
@@ -87,6 +88,42 @@ def test_what_is_too_large_is_thrown_away_and_told(size: int) -> None:
     parts = fragments(Message(1, COMMAND, b"x" * size), 50)
     (message,) = [message for part in parts for message in assembler.feed(part)]
     assert (message.data, message.oversized) == (None, True)
+    assert room.left == 1000
+
+
+def _command_only(message: Message) -> bytes:
+    """The command set alone, which announces a data set, as pynetdicom sends it with an empty one."""
+    (command, *_) = fragments(message, 1000)
+    return command
+
+
+def test_a_data_set_that_is_announced_and_never_sent_is_none() -> None:
+    assembler = Assembler({1}, 1000, Room(1000))
+    announcing = _command_only(Message(1, COMMAND, b"data"))
+    assert not list(assembler.feed(announcing))
+    assert assembler.awaits_data_set
+    assert assembler.without_data_set() == Message(1, parse_command(announcing[6:]))
+    assert not assembler.is_within
+
+
+def test_the_next_command_set_ends_the_wait_for_a_data_set() -> None:
+    parts = _command_only(Message(1, COMMAND, b"data")) + b"".join(fragments(Message(3, COMMAND), 1000))
+    messages = Assembler({1, 3}, 1000, Room(1000)).feed(parts)
+    assert [(message.context, message.data) for message in messages] == [(1, None), (3, None)]
+
+
+@pytest.mark.parametrize("size", [0, 1, 300])
+def test_the_data_sets_of_responses_are_skipped(size: int) -> None:
+    command = {**COMMAND, COMMAND_FIELD: CommandField.N_EVENT_REPORT | RESPONSE}
+    assembler = Assembler({1}, 100, room := Room(1000), skips_replies=True)
+    parts = (
+        list(fragments(Message(1, command, b"x" * size), 50))
+        if size
+        else [_command_only(Message(1, command, b"x"))]
+    )
+    for _ in range(3):
+        (message,) = [message for part in parts for message in assembler.feed(part)]
+        assert (message.data, message.oversized, assembler.is_within) == (None, False, False)
     assert room.left == 1000
 
 
