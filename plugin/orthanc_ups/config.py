@@ -1,147 +1,57 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Reads orthanc.json: the ``Ups`` section into Settings, the rest of interest into Surroundings.
 
-Every mistake in the ``Ups`` section is one line that names the key, what was found and what was expected.
+Every mistake in the ``Ups`` section is named on one line: the key, its value and what is expected.
 """
 
 from __future__ import annotations
 
 import base64
-import dataclasses
-import difflib
 import ipaddress
 import os
 import re
 import socket
-import types
-import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, get_args, get_origin, get_type_hints
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
-from .core.ae_titles import InvalidAeTitle, valid_ae_title
-from .settings import STORES, Duration, ModalityWorklist, Of, Range, Settings, Surroundings, Webhook
+import msgspec
 
-_UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
+from .codecs.structs import KeyFault, WrongKeys, decode, shown
+from .core.ae_titles import InvalidAeTitle, valid_ae_title
+from .settings import ModalityWorklist, Settings, Surroundings, Webhook
+
 ENCODED_SECRET: Final = "whsec_"  # noqa: S105 - a prefix
 """A webhook's secret that begins with this is base64."""
 _LONGEST_CODE: Final = 16  # characters of VR SH
-_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
+
+T = TypeVar("T", bound=msgspec.Struct)
 
 
 class ConfigurationError(Exception):
-    """orthanc.json cannot be used; the text says which key, what was found and what is expected."""
+    """orthanc.json cannot be used; the text says which key, its value and what is expected."""
 
 
-def key_of(field: str) -> str:
-    """The key in orthanc.json of a field: ``dicom_port`` is ``DicomPort``."""
-    return "".join(part.capitalize() for part in field.split("_"))
+def read_section(struct: type[T], content: object, path: str = "") -> T:
+    """An object of orthanc.json that stands under ``path`` as a struct.
+
+    Raises:
+        ConfigurationError: it names every key at fault.
+    """
+    try:
+        return decode(struct, content, path=path)
+    except WrongKeys as error:
+        raise ConfigurationError("; ".join(map(_words, error.faults))) from None
+
+
+def _words(fault: KeyFault) -> str:
+    return f'unknown setting "{fault.path}"{fault.reason}' if fault.is_unknown else str(fault)
 
 
 def read_settings(section: object) -> Settings:
     """Turn the ``Ups`` section into Settings. Raises ConfigurationError."""
-    settings = _read_object(Settings, section, "Ups")
-    return _checked(settings)
-
-
-def _read_object(kind: type[Any], value: object, path: str) -> Any:
-    if not isinstance(value, dict):
-        raise ConfigurationError(f'"{path}" is {shown(value)}, expected an object')
-    hints = get_type_hints(kind, include_extras=True)
-    fields = {key_of(field.name): field for field in dataclasses.fields(kind)}
-    for key in value:
-        if key not in fields:
-            raise ConfigurationError(f'unknown setting "{path}.{key}"{suggestion(key, fields)}')
-    values = {
-        field.name: _read(hints[field.name], value[key], f"{path}.{key}")
-        for key, field in fields.items()
-        if key in value
-    }
-    for key, field in fields.items():
-        if key not in value and _is_required(field):
-            raise ConfigurationError(f'"{path}.{key}" is missing')
-    return kind(**values)
-
-
-def _is_required(field: dataclasses.Field[Any]) -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-
-
-def suggestion(key: str, keys: Iterable[str]) -> str:
-    """``; did you mean "…"?`` if one of the keys resembles this one, else empty."""
-    lowered = {name.lower(): name for name in keys}
-    close = difflib.get_close_matches(key.lower(), lowered, n=1, cutoff=0.6)
-    return f'; did you mean "{lowered[close[0]]}"?' if close else ""
-
-
-def shown(value: object) -> str:
-    """A value as it stands in a message: not too long."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _read(hint: Any, content: object, path: str) -> Any:
-    marks: tuple[Any, ...] = ()
-    if get_origin(hint) is typing.Annotated:
-        hint, *rest = get_args(hint)
-        marks = tuple(rest)
-    is_duration = any(isinstance(mark, Duration) for mark in marks)
-    value = read_duration(content, path) if is_duration else _read_plain(hint, content, path)
-    for mark in marks:
-        if isinstance(mark, Range) and not mark.low <= value <= mark.high:
-            unit = " seconds" if is_duration else ""
-            raise ConfigurationError(
-                f'"{path}" is {shown(content)}, expected {mark.low:.9g} to {mark.high:.9g}{unit}'
-            )
-    return value
-
-
-def read_duration(value: object, path: str) -> float:
-    """A duration in seconds, from a number or a text such as ``"15m"``. Raises ConfigurationError."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0:
-        return float(value)
-    parsed = _DURATION.fullmatch(value) if isinstance(value, str) else None
-    if parsed is None:
-        expected = 'seconds, or a text such as "90s", "15m", "12h", "7d"'
-        raise ConfigurationError(f'"{path}" is {shown(value)}, expected {expected}')
-    return float(parsed[1]) * _UNITS[parsed[2]]
-
-
-_PLAIN: Final[Mapping[type, tuple[tuple[type, ...], str]]] = {
-    bool: ((bool,), "true or false"),
-    int: ((int,), "a whole number"),
-    float: ((int, float), "a number"),
-    str: ((str,), "a text"),
-    object: ((object,), "a value"),
-}
-
-
-def _read_plain(hint: Any, value: object, path: str) -> Any:
-    origin = get_origin(hint)
-    if origin is tuple:
-        return _read_list(get_args(hint)[0], value, path)
-    if origin is not None and issubclass(origin, Mapping):
-        return _read_mapping(get_args(hint)[1], value, path)
-    if dataclasses.is_dataclass(hint):
-        return _read_object(typing.cast("type[Any]", hint), value, path)
-    accepted, expected = _PLAIN[hint]
-    if not isinstance(value, accepted) or (isinstance(value, bool) and hint in (int, float)):
-        raise ConfigurationError(f'"{path}" is {shown(value)}, expected {expected}')
-    return float(value) if hint is float and isinstance(value, int) else value
-
-
-def _read_list(hint: Any, value: object, path: str) -> tuple[Any, ...]:
-    if not isinstance(value, list):
-        raise ConfigurationError(f'"{path}" is {shown(value)}, expected a list')
-    return tuple(_read(hint, item, f"{path}[{index}]") for index, item in enumerate(value))
-
-
-def _read_mapping(hint: Any, value: object, path: str) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise ConfigurationError(f'"{path}" is {shown(value)}, expected an object')
-    read = {key: _read(hint, item, f"{path}.{key}") for key, item in value.items()}
-    return types.MappingProxyType(read)
+    return _checked(read_section(Settings, section, "Ups"))
 
 
 # --- the Ups section as a whole ---
@@ -181,9 +91,6 @@ def _checked(settings: Settings) -> Settings:
         )
     if settings.projection_file:
         _check_projection_file(Path(settings.projection_file))
-    if settings.store not in STORES:
-        expected = ", ".join(f'"{name}"' for name in STORES)
-        raise ConfigurationError(f'"Ups.Store" is {settings.store!r}, expected one of {expected}')
     return settings
 
 
@@ -320,21 +227,12 @@ def _is_address(text: str) -> bool:
 
 def read_surroundings(configuration: Mapping[str, Any]) -> Surroundings:
     """Pick what the plugin heeds from the rest of orthanc.json. Raises ConfigurationError for a value that is wrong."""
-    values = {}
-    for name, hint in get_type_hints(Surroundings, include_extras=True).items():
-        plain, of = get_args(hint)
-        value = _lookup(configuration, of.key)
-        if value is not None:
-            values[name] = _read_plain(plain, value, of.key)
-    values.setdefault("authentication_enabled", values.get("remote_access_allowed", False))
-    return Surroundings(**values)
-
-
-def key_in_orthanc(field: str) -> str:
-    """The key in orthanc.json of a field of Surroundings."""
-    _, of = get_args(get_type_hints(Surroundings, include_extras=True)[field])
-    assert isinstance(of, Of)
-    return of.key
+    keys = [field.encode_name for field in msgspec.structs.fields(Surroundings)]
+    values = {key: value for key in keys if (value := _lookup(configuration, key)) is not None}
+    surroundings = read_section(Surroundings, values)
+    if "AuthenticationEnabled" in values:
+        return surroundings
+    return msgspec.structs.replace(surroundings, authentication_enabled=surroundings.remote_access_allowed)
 
 
 def _lookup(configuration: Mapping[str, Any], key: str) -> Any:

@@ -7,40 +7,46 @@ texts such as ``"90s"``, ``"15m"``, ``"12h"``, ``"7d"``. config.py reads them, d
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, Literal
+
+from msgspec import Meta, Struct, field
 
 from .core.value_rules import DEEPEST
 
-
-class Duration:
-    """Marks a float field as a duration."""
-
-
-@dataclass(frozen=True, slots=True)
-class Range:
-    """Marks a number field with its inclusive bounds."""
-
-    low: float
-    high: float
+_UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 
 
-Seconds = Annotated[float, Duration()]
-Timeout = Annotated[float, Duration(), Range(0.1, 366 * 86_400.0)]
-Port = Annotated[int, Range(1, 65535)]
-Count = Annotated[int, Range(1, 100_000_000)]
+def key_of(field_name: str) -> str:
+    """The key in orthanc.json of a field: ``dicom_port`` is ``DicomPort``."""
+    return "".join(part.capitalize() for part in field_name.split("_"))
+
+
+def seconds_in(value: object) -> object:
+    """A duration such as ``"15m"`` in seconds; anything else as it is."""
+    parsed = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    return value if parsed is None else float(parsed[1]) * _UNITS[parsed[2]]
+
+
+_AS_DURATION: Final[dict[str, Any]] = {
+    "parse": seconds_in,
+    "expected": 'seconds, or a text such as "90s", "15m", "12h", "7d"',
+    "unit": " seconds",
+}
+Seconds = Annotated[float, Meta(ge=0, extra=_AS_DURATION)]
+Timeout = Annotated[float, Meta(ge=0.1, le=366 * 86_400.0, extra=_AS_DURATION)]
+Port = Annotated[int, Meta(ge=1, le=65535)]
+Count = Annotated[int, Meta(ge=1, le=100_000_000)]
 
 
 AUTO: Final = "auto"
 KEY_VALUE: Final = "key-value"
 METADATA: Final = "metadata"
-STORES: Final = (AUTO, KEY_VALUE, METADATA)
-"""The values of ``Store``."""
 
 
-@dataclass(frozen=True, slots=True)
-class Webhook:
+class Webhook(Struct, frozen=True, forbid_unknown_fields=True, rename=key_of):
     """One entry of ``Webhooks``: events of an AE title's subscription are POSTed to a URL."""
 
     url: str
@@ -52,8 +58,7 @@ class Webhook:
     timeout: Timeout = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class ModalityWorklist:
+class ModalityWorklist(Struct, frozen=True, forbid_unknown_fields=True, rename=key_of):
     """``ModalityWorklist``: workitems for modalities that know worklist queries (MWL) and MPPS only."""
 
     enable: bool = False
@@ -63,17 +68,15 @@ class ModalityWorklist:
     maximum_answers: Count = 1_000  # per query, without those of the worklists plugin
 
 
-@dataclass(frozen=True, slots=True)
-class ClusterSettings:
+class ClusterSettings(Struct, frozen=True, forbid_unknown_fields=True, rename=key_of):
     """The section ``Cluster``: several Orthancs on one PostgreSQL that are one worklist. Rarely needed."""
 
     database: str = ""  # connection string of PostgreSQL; "" means that of the section PostgreSQL
     address: str = ""  # under which other nodes reach this one; "" means as PostgreSQL sees it
-    port: Annotated[int, Range(0, 65535)] = 0  # for other nodes; 0 means any that is free
+    port: Annotated[int, Meta(ge=0, le=65535)] = 0  # for other nodes; 0 means any that is free
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(Struct, frozen=True, forbid_unknown_fields=True, rename=key_of):
     """The ``Ups`` section. Fields in the order of the tables in docs/settings.md."""
 
     enable: bool = False
@@ -94,11 +97,11 @@ class Settings:
     status_change_receivers: tuple[str, ...] = ()  # AE titles told of RESTARTED and GOING DOWN in any case
     history_length: Count = 100  # entries kept per workitem
     maximum_workitems: Count = 1_000_000
-    store: str = AUTO  # one of STORES
+    store: Literal["auto", "key-value", "metadata"] = AUTO
     projection_file: str = ""  # "" means beside Orthanc's index
 
     # Rules
-    rules: tuple[Mapping[str, object], ...] = ()
+    rules: tuple[Mapping[str, Any], ...] = ()
     inherit_subscribers: bool = False  # True: a workitem that replaces another gets its subscribers
     check_outputs: bool = False  # True: C304 while outputs that name this Orthanc are not in it
 
@@ -114,7 +117,7 @@ class Settings:
 
     # Delivery
     retry_first: Timeout = 1.0
-    retry_factor: Annotated[float, Range(1.0, 100.0)] = 2.0
+    retry_factor: Annotated[float, Meta(ge=1.0, le=100.0)] = 2.0
     retry_maximum: Timeout = 300.0
     dead_letter_after: Seconds = 7 * 86_400.0
     maximum_pending_per_subscriber: Count = 100_000
@@ -125,7 +128,7 @@ class Settings:
 
     # DIMSE limits
     maximum_associations: Count = 100
-    maximum_pdu_size: Annotated[int, Range(4096, 131_072)] = 65_536
+    maximum_pdu_size: Annotated[int, Meta(ge=4096, le=131_072)] = 65_536
     maximum_data_set_size: Count = 8 * 1024 * 1024  # bytes
     association_idle_timeout: Seconds = 60.0
     association_handshake_timeout: Timeout = 10.0
@@ -136,7 +139,7 @@ class Settings:
     users: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     allowed_origins: tuple[str, ...] = ()
     maximum_body_size: Count = 8 * 1024 * 1024  # bytes
-    maximum_nesting: Annotated[int, Range(1, DEEPEST)] = 32
+    maximum_nesting: Annotated[int, Meta(ge=1, le=DEEPEST)] = 32
     maximum_header_size: Count = 16 * 1024  # bytes
     maximum_connections: Count = 2_000
     http_idle_timeout: Timeout = 75.0
@@ -152,87 +155,81 @@ class Settings:
     cluster: ClusterSettings = field(default_factory=ClusterSettings)
 
     # The page
-    templates: tuple[Mapping[str, object], ...] = ()
+    templates: tuple[Mapping[str, Any], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Of:
-    """Marks a field of Surroundings with its key in orthanc.json; ``.`` parts a section from a key within it."""
-
-    key: str
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
+class Surroundings(Struct, frozen=True):
     """What the plugin heeds of the rest of orthanc.json, with Orthanc's own defaults."""
 
     # Orthanc's HTTP server
-    http_server_enabled: Annotated[bool, Of("HttpServerEnabled")] = True
-    http_port: Annotated[int, Of("HttpPort")] = 8042
-    http_bind_addresses: Annotated[tuple[str, ...], Of("HttpBindAddresses")] = ()
-    http_threads_count: Annotated[int, Of("HttpThreadsCount")] = 50
-    keep_alive: Annotated[bool, Of("KeepAlive")] = True
-    keep_alive_timeout: Annotated[int, Of("KeepAliveTimeout")] = 1  # seconds
-    remote_access_allowed: Annotated[bool, Of("RemoteAccessAllowed")] = False
-    authentication_enabled: Annotated[bool, Of("AuthenticationEnabled")] = (
-        False  # absent: as RemoteAccessAllowed
-    )
-    http_tls: Annotated[bool, Of("SslEnabled")] = False
-    ssl_certificate: Annotated[str, Of("SslCertificate")] = "certificate.pem"
-    ssl_minimum_protocol_version: Annotated[int, Of("SslMinimumProtocolVersion")] = 4
-    ssl_verify_peers: Annotated[bool, Of("SslVerifyPeers")] = False
-    ssl_trusted_client_certificates: Annotated[str, Of("SslTrustedClientCertificates")] = ""
-    token_http_headers: Annotated[tuple[str, ...], Of("Authorization.TokenHttpHeaders")] = ()
-    token_get_arguments: Annotated[tuple[str, ...], Of("Authorization.TokenGetArguments")] = ()
+    http_server_enabled: bool = field(default=True, name="HttpServerEnabled")
+    http_port: int = field(default=8042, name="HttpPort")
+    http_bind_addresses: tuple[str, ...] = field(default=(), name="HttpBindAddresses")
+    http_threads_count: int = field(default=50, name="HttpThreadsCount")
+    keep_alive: bool = field(default=True, name="KeepAlive")
+    keep_alive_timeout: int = field(default=1, name="KeepAliveTimeout")  # seconds
+    remote_access_allowed: bool = field(default=False, name="RemoteAccessAllowed")
+    authentication_enabled: bool = field(
+        default=False, name="AuthenticationEnabled"
+    )  # absent: as RemoteAccessAllowed
+    http_tls: bool = field(default=False, name="SslEnabled")
+    ssl_certificate: str = field(default="certificate.pem", name="SslCertificate")
+    ssl_minimum_protocol_version: int = field(default=4, name="SslMinimumProtocolVersion")
+    ssl_verify_peers: bool = field(default=False, name="SslVerifyPeers")
+    ssl_trusted_client_certificates: str = field(default="", name="SslTrustedClientCertificates")
+    token_http_headers: tuple[str, ...] = field(default=(), name="Authorization.TokenHttpHeaders")
+    token_get_arguments: tuple[str, ...] = field(default=(), name="Authorization.TokenGetArguments")
 
     # Orthanc's store
-    stable_age: Annotated[int, Of("StableAge")] = 60  # seconds
-    check_revisions: Annotated[bool, Of("CheckRevisions")] = False
-    read_only: Annotated[bool, Of("ReadOnly")] = False
-    storage_directory: Annotated[str, Of("StorageDirectory")] = "OrthancStorage"
-    index_directory: Annotated[str, Of("IndexDirectory")] = ""  # "" means StorageDirectory
-    allow_threads: Annotated[bool, Of("Python.AllowThreads")] = False
+    stable_age: int = field(default=60, name="StableAge")  # seconds
+    check_revisions: bool = field(default=False, name="CheckRevisions")
+    read_only: bool = field(default=False, name="ReadOnly")
+    storage_directory: str = field(default="OrthancStorage", name="StorageDirectory")
+    index_directory: str = field(default="", name="IndexDirectory")  # "" means StorageDirectory
+    allow_threads: bool = field(default=False, name="Python.AllowThreads")
 
     # Index plugins: without a lock, several Orthancs may work on one database
-    postgresql_index: Annotated[bool, Of("PostgreSQL.EnableIndex")] = False
-    postgresql_lock: Annotated[bool, Of("PostgreSQL.Lock")] = True
-    postgresql_uri: Annotated[str, Of("PostgreSQL.ConnectionUri")] = ""
-    postgresql_host: Annotated[str, Of("PostgreSQL.Host")] = "localhost"
-    postgresql_port: Annotated[int, Of("PostgreSQL.Port")] = 5432
-    postgresql_database: Annotated[str, Of("PostgreSQL.Database")] = ""
-    postgresql_username: Annotated[str, Of("PostgreSQL.Username")] = ""
-    postgresql_password: Annotated[str, Of("PostgreSQL.Password")] = ""
-    postgresql_ssl: Annotated[bool, Of("PostgreSQL.EnableSsl")] = False
-    mysql_index: Annotated[bool, Of("MySQL.EnableIndex")] = False
-    mysql_lock: Annotated[bool, Of("MySQL.Lock")] = True
-    odbc_index: Annotated[bool, Of("Odbc.EnableIndex")] = False
-    odbc_lock: Annotated[bool, Of("Odbc.Lock")] = True
+    postgresql_index: bool = field(default=False, name="PostgreSQL.EnableIndex")
+    postgresql_lock: bool = field(default=True, name="PostgreSQL.Lock")
+    postgresql_uri: str = field(default="", name="PostgreSQL.ConnectionUri")
+    postgresql_host: str = field(default="localhost", name="PostgreSQL.Host")
+    postgresql_port: int = field(default=5432, name="PostgreSQL.Port")
+    postgresql_database: str = field(default="", name="PostgreSQL.Database")
+    postgresql_username: str = field(default="", name="PostgreSQL.Username")
+    postgresql_password: str = field(default="", name="PostgreSQL.Password")
+    postgresql_ssl: bool = field(default=False, name="PostgreSQL.EnableSsl")
+    mysql_index: bool = field(default=False, name="MySQL.EnableIndex")
+    mysql_lock: bool = field(default=True, name="MySQL.Lock")
+    odbc_index: bool = field(default=False, name="Odbc.EnableIndex")
+    odbc_lock: bool = field(default=True, name="Odbc.Lock")
 
     # Orthanc Explorer 2
-    explorer_2_language: Annotated[str, Of("OrthancExplorer2.UiOptions.DefaultLanguage")] = ""
+    explorer_2_language: str = field(default="", name="OrthancExplorer2.UiOptions.DefaultLanguage")
 
     # DICOM
-    dicom_server_enabled: Annotated[bool, Of("DicomServerEnabled")] = True
-    dicom_aet: Annotated[str, Of("DicomAet")] = "ORTHANC"
-    dicom_port: Annotated[int, Of("DicomPort")] = 4242
-    strict_aet_comparison: Annotated[bool, Of("StrictAetComparison")] = False
-    check_called_aet: Annotated[bool, Of("DicomCheckCalledAet")] = False
-    check_modality_host: Annotated[bool, Of("DicomCheckModalityHost")] = False
-    always_allow_echo: Annotated[bool, Of("DicomAlwaysAllowEcho")] = True
-    always_allow_find_worklist: Annotated[bool, Of("DicomAlwaysAllowFindWorklist")] = False
-    dicom_scu_timeout: Annotated[int, Of("DicomScuTimeout")] = 10  # seconds
-    default_encoding: Annotated[str, Of("DefaultEncoding")] = "Latin1"
-    worklists_enabled: Annotated[bool, Of("Worklists.Enable")] = False
-    worklists_folder: Annotated[str, Of("Worklists.Database")] = ""
-    worklists_of_issuer: Annotated[bool, Of("Worklists.FilterIssuerAet")] = False
-    worklists_limit: Annotated[int, Of("Worklists.LimitAnswers")] = 0  # 0: no limit
-    dicom_tls_enabled: Annotated[bool, Of("DicomTlsEnabled")] = False
-    dicom_tls_certificate: Annotated[str, Of("DicomTlsCertificate")] = ""
-    dicom_tls_private_key: Annotated[str, Of("DicomTlsPrivateKey")] = ""
-    dicom_tls_trusted_certificates: Annotated[str, Of("DicomTlsTrustedCertificates")] = ""
-    dicom_tls_remote_certificate_required: Annotated[bool, Of("DicomTlsRemoteCertificateRequired")] = True
-    dicom_tls_minimum_protocol_version: Annotated[int, Of("DicomTlsMinimumProtocolVersion")] = 0
-    dicom_tls_ciphers_accepted: Annotated[tuple[str, ...], Of("DicomTlsCiphersAccepted")] = ()
+    dicom_server_enabled: bool = field(default=True, name="DicomServerEnabled")
+    dicom_aet: str = field(default="ORTHANC", name="DicomAet")
+    dicom_port: int = field(default=4242, name="DicomPort")
+    strict_aet_comparison: bool = field(default=False, name="StrictAetComparison")
+    check_called_aet: bool = field(default=False, name="DicomCheckCalledAet")
+    check_modality_host: bool = field(default=False, name="DicomCheckModalityHost")
+    always_allow_echo: bool = field(default=True, name="DicomAlwaysAllowEcho")
+    always_allow_find_worklist: bool = field(default=False, name="DicomAlwaysAllowFindWorklist")
+    dicom_scu_timeout: int = field(default=10, name="DicomScuTimeout")  # seconds
+    default_encoding: str = field(default="Latin1", name="DefaultEncoding")
+    worklists_enabled: bool = field(default=False, name="Worklists.Enable")
+    worklists_folder: str = field(default="", name="Worklists.Database")
+    worklists_of_issuer: bool = field(default=False, name="Worklists.FilterIssuerAet")
+    worklists_limit: int = field(default=0, name="Worklists.LimitAnswers")  # 0: no limit
+    dicom_tls_enabled: bool = field(default=False, name="DicomTlsEnabled")
+    dicom_tls_certificate: str = field(default="", name="DicomTlsCertificate")
+    dicom_tls_private_key: str = field(default="", name="DicomTlsPrivateKey")
+    dicom_tls_trusted_certificates: str = field(default="", name="DicomTlsTrustedCertificates")
+    dicom_tls_remote_certificate_required: bool = field(
+        default=True, name="DicomTlsRemoteCertificateRequired"
+    )
+    dicom_tls_minimum_protocol_version: int = field(default=0, name="DicomTlsMinimumProtocolVersion")
+    dicom_tls_ciphers_accepted: tuple[str, ...] = field(default=(), name="DicomTlsCiphersAccepted")
 
     @property
     def index_folder(self) -> str:

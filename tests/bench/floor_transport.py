@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
 
 from orthanc_ups.core import statuses
 from orthanc_ups.core.ae_titles import AeTitles
@@ -65,7 +64,7 @@ class _Everybody(OrthancModalities):
 
 
 async def _serve() -> None:
-    settings = replace(Settings(), dicom_port=0, bind_address="127.0.0.1")
+    settings = Settings(dicom_port=0, bind_address="127.0.0.1")
     surroundings = Surroundings()
     policy = Policy(settings, surroundings, _Everybody(), Resolver(), AeTitles())
     refusals = RefusalLog()

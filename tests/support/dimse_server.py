@@ -6,9 +6,11 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self, TypeVar
+
+import msgspec
 
 from orthanc_ups.core import statuses
 from orthanc_ups.core.ae_titles import AeTitles
@@ -149,7 +151,9 @@ class DimseRig:
         port: int = 0,
     ) -> None:
         """``port`` 0 lets the system choose, which config.py would refuse."""
-        self.settings = replace(settings or Settings(), dicom_port=port, bind_address="127.0.0.1")
+        self.settings = msgspec.structs.replace(
+            settings or Settings(), dicom_port=port, bind_address="127.0.0.1"
+        )
         self.surroundings = surroundings or Surroundings()
         self.modalities = FixedModalities(list(modalities))
         self.worklist = FakeWorklist()

@@ -7,11 +7,12 @@ import asyncio
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import unquote
+
+import msgspec
 
 from orthanc_ups.core.ae_titles import AeTitles
 from orthanc_ups.core.events import Event
@@ -103,7 +104,9 @@ class WebService(WebClient):
 
     def __init__(self, settings: Settings | None = None, surroundings: Surroundings | None = None,
                  upstream: LettingIn | None = None) -> None:  # fmt: skip
-        self.settings = replace(settings or Settings(), http_port=free_port(), bind_address="127.0.0.1")
+        self.settings = msgspec.structs.replace(
+            settings or Settings(), http_port=free_port(), bind_address="127.0.0.1"
+        )
         self.surroundings = surroundings or Surroundings(remote_access_allowed=True)
         self.upstream = upstream or LettingIn()
         self.dimse = RecordingChannel()

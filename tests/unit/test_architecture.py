@@ -20,8 +20,8 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 # "" are the modules directly in the package that hold values: settings and their reader.
 LAYERS = (
     "core",
-    "",
     "codecs",
+    "",
     "orthanc",
     "store",
     "projection",

@@ -4,22 +4,21 @@
 from __future__ import annotations
 
 import ast
-import dataclasses
 import itertools
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from orthanc_ups import config
 from orthanc_ups.config import (
     ConfigurationError,
-    key_of,
     read_configuration,
     read_settings,
     read_surroundings,
 )
-from orthanc_ups.settings import Settings, Surroundings
+from orthanc_ups.settings import Settings, Surroundings, key_of
 
 
 def test_an_empty_section_gives_every_default() -> None:
@@ -35,7 +34,7 @@ def test_keys_are_the_fields_in_camel_case(field: str, key: str) -> None:
 
 
 def test_keys_have_no_runs_of_capitals() -> None:
-    keys = [key_of(field.name) for field in dataclasses.fields(Settings)]
+    keys = [field.encode_name for field in msgspec.structs.fields(Settings)]
     assert not [key for key in keys if any(a.isupper() and b.isupper() for a, b in itertools.pairwise(key))]
 
 
@@ -64,7 +63,7 @@ MISTAKES: list[tuple[Any, str]] = [
     ({"dicomport": 1}, 'unknown setting "Ups.dicomport"; did you mean "DicomPort"?'),
     ({"Zebra": 1}, 'unknown setting "Ups.Zebra"'),
     ({"DicomPort": "4243"}, "\"Ups.DicomPort\" is '4243', expected a whole number"),
-    ({"DicomPort": True}, '"Ups.DicomPort" is True, expected a whole number'),
+    ({"DicomPort": True}, '"Ups.DicomPort" is true, expected a whole number'),
     ({"DicomPort": 70_000}, '"Ups.DicomPort" is 70000, expected 1 to 65535'),
     ({"Enable": 1}, '"Ups.Enable" is 1, expected true or false'),
     ({"RetainFinal": "a week"}, '"Ups.RetainFinal" is \'a week\', expected seconds, or a text such as "90s"'),
@@ -205,4 +204,4 @@ def test_each_setting_of_orthanc_that_is_read_is_used() -> None:
         for node in ast.walk(ast.parse(file.read_text()))
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
     }
-    assert {field.name for field in dataclasses.fields(Surroundings)} - used == set()
+    assert {field.name for field in msgspec.structs.fields(Surroundings)} - used == set()

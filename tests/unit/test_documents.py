@@ -3,16 +3,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import pytest
 
-from orthanc_ups.config import key_in_orthanc, key_of, read_settings
+from orthanc_ups.config import read_settings
 from orthanc_ups.dicomweb.resources import ResourceKind
 from orthanc_ups.monitoring.metrics import METRICS
 from orthanc_ups.settings import ClusterSettings, ModalityWorklist, Settings, Surroundings, Webhook
@@ -49,8 +48,8 @@ OWN_ROWS = [
 ]
 
 
-def names(kind: type[Any]) -> list[str]:
-    return [key_of(field.name) for field in dataclasses.fields(kind)]
+def names(kind: type[msgspec.Struct]) -> list[str]:
+    return [field.encode_name for field in msgspec.structs.fields(kind)]
 
 
 def test_every_setting_stands_in_the_table_once_and_nothing_else() -> None:
@@ -104,7 +103,7 @@ def test_settings_of_orthanc_that_are_named_are_those_that_are_read() -> None:
         "DicomModalities",
         "RegisteredUsers",
     }  # as Orthanc answers for them, changed at run time or not
-    read = {key_in_orthanc(field.name) for field in dataclasses.fields(Surroundings)}
+    read = {field.encode_name for field in msgspec.structs.fields(Surroundings)}
     assert set(re.findall(r"`([\w.]+)`", paragraph)) == read | by_rest
 
 

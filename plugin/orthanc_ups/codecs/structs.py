@@ -1,19 +1,29 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""JSON objects as msgspec structs, with every mistake named: which key, what it is, and what is expected."""
+"""The one reader of JSON objects: msgspec structs, with every mistake named (which key, its value, what is expected).
+
+orthanc.json, bodies and queries of ``/ups/api`` and the lines of an export are read by it. msgspec says whether
+something is wrong; this module finds the key and the words for it.
+
+A number that may also be written as a text has a ``Meta`` whose ``extra`` has ``parse``, a function that turns such a
+text into a number and returns anything else as it is; ``expected``, the words for what may be written; and perhaps
+``unit``, what its bounds count. ``Settings`` has durations such as ``"15m"``.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, Final, TypeVar, get_args
+from functools import cache
+from typing import Annotated, Any, Final, TypeVar, get_args, get_origin
 
 import msgspec
-from msgspec import inspect
+from msgspec import Meta, inspect
 
 T = TypeVar("T", bound=msgspec.Struct)
 _LONGEST: Final = 60
+_FEW: Final = 12
 _KINDS: Final[Mapping[str, str]] = {
     "str": "a string",
     "int": "a whole number",
@@ -23,13 +33,9 @@ _KINDS: Final[Mapping[str, str]] = {
     "object": "an object",
     "null": "null",
 }
-_LIMITS: Final[Mapping[str, str]] = {
+_LENGTHS: Final[Mapping[str, str]] = {
     "str<=": "a string of at most {} characters",
     "str>=": "a string of at least {} characters",
-    "int<=": "a whole number of at most {}",
-    "int>=": "a whole number of at least {}",
-    "float<=": "a number of at most {}",
-    "float>=": "a number of at least {}",
     "array<=": "a list of at most {} entries",
     "array>=": "a list of at least {} entries",
 }
@@ -42,13 +48,16 @@ class KeyFault:
     Attributes:
         path: from the outermost object, such as ``inputs[2].level``; empty for that object itself.
         reason: continues a sentence that begins with the path, such as ``is 5, expected a string``.
+        is_unknown: True if there is no such key; ``reason`` is then what there is instead.
     """
 
     path: str
     reason: str
+    is_unknown: bool = False
 
     def __str__(self) -> str:
-        return f'"{self.path}" {self.reason}' if self.path else self.reason
+        words = f"is unknown{self.reason}" if self.is_unknown else self.reason
+        return f'"{self.path}" {words}' if self.path else words
 
 
 class WrongKeys(ValueError):
@@ -59,135 +68,195 @@ class WrongKeys(ValueError):
         self.faults = faults
 
 
-def decode(struct: type[T], content: object, *, strict: bool = True) -> T:
+def decode(struct: type[T], content: object, *, path: str = "", strict: bool = True) -> T:
     """An object that was read from JSON (or a query) as a struct.
 
     Args:
         struct: with ``forbid_unknown_fields``, or unknown keys are ignored.
         content: as a JSON parser gives it.
+        path: where the object stands, for the words about a mistake.
         strict: False takes texts for numbers and truth values, as in a query.
 
     Raises:
         WrongKeys: it is no object, or some keys are wrong, missing or unknown.
     """
     try:
-        return msgspec.convert(content, struct, strict=strict)
+        parsed = _parsed(content, struct) if _struct_parses(struct) else content
+        return msgspec.convert(parsed, struct, strict=strict)
     except msgspec.ValidationError as error:
-        check(struct, content, strict=strict)
-        raise WrongKeys((KeyFault("", str(error)),)) from None
+        check(struct, content, path=path, strict=strict)
+        raise WrongKeys((KeyFault(path, str(error)),)) from None
 
 
-def check(struct: type[msgspec.Struct], content: object, *, strict: bool = True) -> None:
+def check(struct: type[msgspec.Struct], content: object, *, path: str = "", strict: bool = True) -> None:
     """Raise WrongKeys with every key at fault. ``content`` is as a JSON parser gives it."""
-    if not isinstance(content, Mapping):
+    if not isinstance(content, Mapping) and not path:
         raise WrongKeys((KeyFault("", f"expected an object, not {shown(content)}"),))
-    if faults := tuple(_faults(struct, content, strict)):
+    if faults := tuple(_faults(path, content, struct, strict)):
         raise WrongKeys(faults)
 
 
-def _faults(struct: type[msgspec.Struct], content: Mapping[Any, Any], strict: bool) -> Iterator[KeyFault]:
-    """The first fault of each key."""
-    fields = {field.encode_name: field for field in msgspec.structs.fields(struct)}
-    config = struct.__struct_config__
-    if config.forbid_unknown_fields:
-        yield from (_unknown(str(key), fields) for key in content if key not in fields)
-    for key, field in fields.items():
-        if key not in content:
-            if field.required:
-                yield KeyFault(key, "is missing")
-            continue
-        try:
-            _try(content[key], field.type, strict)
-        except msgspec.ValidationError as error:
-            yield _fault(str(error), key, content[key], field.type)
-
-
-def _try(value: object, kind: Any, strict: bool = True) -> None:
-    """Raise ValidationError unless a value is of a type. By way of JSON: ``convert`` refuses ``Raw``."""
-    msgspec.json.decode(msgspec.json.encode(value), type=kind, strict=strict)
-
-
-def _unknown(key: str, fields: Mapping[str, object]) -> KeyFault:
-    near = get_close_matches(key, fields, 1)
-    hint = f'; did you mean "{near[0]}"?' if near else f"; expected {', '.join(fields)}"
-    return KeyFault(key[:_LONGEST], f"is unknown{hint}")
-
-
-_MESSAGE: Final = re.compile(r"(?P<what>.*?)(?: - at `\$(?P<path>.*)`)?")
-_EXPECTED: Final = re.compile(
-    r"Expected `(?P<kinds>[^`]+)`(?: of length)?(?: (?P<bound>[<>]=) (?P<limit>\d+))?.*"
-)
-_FIELD: Final = re.compile(r"Object (?:missing required|contains unknown) field `(?P<name>.*)`")
-_STEP: Final = re.compile(r"\[(?P<index>\d+)\]|\.(?P<key>[^.\[]+)")
-
-
-def _fault(message: str, key: str, value: Any, kind: Any) -> KeyFault:
-    """Msgspec's message about a value and what is in it, in our words."""
-    parsed = _MESSAGE.fullmatch(message)
-    assert parsed is not None
-    below, described = parsed["path"] or "", inspect.type_info(kind)
-    if below.startswith("[...]") and isinstance(value, Mapping):
-        return _fault_of_member(key, value, get_args(kind)[1])
-    for step in _STEP.finditer(below):
-        value = _member(value, step)
-        described = _described_member(described, step)
-    path, what = f"{key}{below}", parsed["what"]
-    if field := _FIELD.fullmatch(what):
-        state = "is missing" if "missing" in what else "is unknown"
-        return KeyFault(f"{path}.{field['name']}", state)
-    return KeyFault(path, f"is {shown(value)}, expected {_expected(what, described)}")
-
-
-def _fault_of_member(key: str, members: Mapping[str, Any], kind: Any) -> KeyFault:
-    """Msgspec does not say which member of a dictionary is wrong."""
-    for name, member in members.items():
-        try:
-            _try(member, kind)
-        except msgspec.ValidationError as error:
-            return _fault(str(error), f"{key}.{name}", member, kind)
-    raise AssertionError("no member is wrong")
-
-
-def _member(value: Any, step: re.Match[str]) -> Any:
-    if step["index"]:
-        return value[int(step["index"])]
-    return value.get(step["key"]) if isinstance(value, Mapping) else value
-
-
-def _plain(described: inspect.Type) -> inspect.Type:
-    """Without its comment, and without null beside it."""
-    if isinstance(described, inspect.Metadata):
-        return _plain(described.type)
-    if isinstance(described, inspect.UnionType):
-        return _plain(next(kind for kind in described.types if not isinstance(kind, inspect.NoneType)))
-    return described
-
-
-def _described_member(described: inspect.Type, step: re.Match[str]) -> inspect.Type:
-    described = _plain(described)
-    if isinstance(described, inspect.StructType):
-        return next((field.type for field in described.fields if field.encode_name == step["key"]), described)
-    if isinstance(described, inspect.ListType):
-        return described.item_type
-    return described.value_type if isinstance(described, inspect.DictType) else described
-
-
-def _expected(what: str, described: inspect.Type) -> str:
-    described = _plain(described)
-    if isinstance(described, inspect.LiteralType):
-        return f"one of {', '.join(map(str, described.values))}"
-    if isinstance(described, inspect.EnumType):
-        return f"one of {', '.join(str(member.value) for member in described.cls)}"
-    parsed = _EXPECTED.fullmatch(what)
-    if parsed is None:
-        return f"another value ({what})"
-    kinds = [_KINDS.get(kind, kind) for kind in parsed["kinds"].split(" | ")]
-    if parsed["limit"]:
-        return _LIMITS[f"{parsed['kinds']}{parsed['bound']}"].format(parsed["limit"])
-    return " or ".join(kinds)
+def suggestion(name: str, names: Iterable[str]) -> str:
+    """``; did you mean "…"?`` if one of the names resembles this one, whatever its case; else empty."""
+    lowered = {each.lower(): each for each in names}
+    close = get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)
+    return f'; did you mean "{lowered[close[0]]}"?' if close else ""
 
 
 def shown(value: object) -> str:
     """A value for a message, shortened."""
     text = repr(value) if isinstance(value, str) else msgspec.json.encode(value).decode()
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+
+
+# --- annotations ---
+
+
+def _plain(kind: Any) -> tuple[Any, Meta | None]:
+    """An annotation without its comments and without null beside it, and what ``Meta`` says of it."""
+    meta: Meta | None = None
+    while True:
+        if get_origin(kind) is Annotated:
+            kind, *marks = get_args(kind)
+            meta = next((mark for mark in marks if isinstance(mark, Meta)), meta)
+            continue
+        others = [member for member in get_args(kind) if member is not type(None)]
+        if len(others) != 1 or len(get_args(kind)) != 2 or get_origin(kind) in (tuple, list, dict):
+            return kind, meta
+        kind = others[0]
+
+
+def _is_struct(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+
+
+def _fields(struct: type[msgspec.Struct]) -> dict[str, msgspec.structs.FieldInfo]:
+    """The fields of a struct by key."""
+    return {field.encode_name: field for field in msgspec.structs.fields(struct)}
+
+
+def _members(value: Any, kind: Any) -> Iterator[tuple[Any, Any, Any]]:
+    """Key or index, value and annotation of everything in a list or a dictionary."""
+    if isinstance(value, Mapping) and len(get_args(kind)) == 2:
+        yield from ((key, member, get_args(kind)[1]) for key, member in value.items())
+    elif isinstance(value, (list, tuple)) and get_args(kind):
+        yield from ((index, member, get_args(kind)[0]) for index, member in enumerate(value))
+
+
+# --- texts for numbers ---
+
+
+def _parser(meta: Meta | None) -> Callable[[object], object] | None:
+    return (meta.extra or {}).get("parse") if meta is not None else None
+
+
+def _parses(kind: Any) -> bool:
+    """True if something in values of this kind may be a text for a number."""
+    kind, meta = _plain(kind)
+    if _parser(meta) is not None:
+        return True
+    below = [field.type for field in msgspec.structs.fields(kind)] if _is_struct(kind) else get_args(kind)
+    return any(_parses(member) for member in below)
+
+
+_struct_parses: Final = cache(_parses)
+
+
+def _parsed(value: Any, kind: Any) -> Any:
+    """The value with a number for each text that stands for one."""
+    kind, meta = _plain(kind)
+    if parse := _parser(meta):
+        return parse(value)
+    if _is_struct(kind) and isinstance(value, Mapping):
+        fields = _fields(kind)
+        return {
+            key: _parsed(member, fields[key].type) if key in fields else member
+            for key, member in value.items()
+        }
+    if members := list(_members(value, kind)):
+        parsed = {key: _parsed(member, below) for key, member, below in members}
+        return parsed if isinstance(value, Mapping) else list(parsed.values())
+    return value
+
+
+# --- what is wrong ---
+
+
+def _faults(path: str, value: Any, kind: Any, strict: bool) -> Iterator[KeyFault]:
+    """Of a struct the first fault of each key, of a list or a dictionary those of its first wrong member."""
+    message = _refusal(value, kind, strict)
+    if not message:
+        return
+    plain, meta = _plain(kind)
+    if _is_struct(plain) and isinstance(value, Mapping):
+        yield from _faults_of_struct(path, value, plain, strict)
+        return
+    for key, member, below in _members(value, plain):
+        if faults := list(_faults(_joined(path, key), member, below, strict)):
+            yield from faults
+            return
+    yield KeyFault(path, f"is {shown(value)}, expected {_expected(message, plain, meta)}")
+
+
+def _faults_of_struct(
+    path: str, content: Mapping[Any, Any], struct: type[msgspec.Struct], strict: bool
+) -> Iterator[KeyFault]:
+    fields = _fields(struct)
+    if struct.__struct_config__.forbid_unknown_fields:
+        for key in content:
+            if key not in fields:
+                hint = suggestion(str(key), fields)
+                if not hint and len(fields) <= _FEW:
+                    hint = f"; expected {', '.join(fields)}"
+                yield KeyFault(_joined(path, str(key)[:_LONGEST]), hint, is_unknown=True)
+    for key, field in fields.items():
+        if key in content:
+            yield from _faults(_joined(path, key), content[key], field.type, strict)
+        elif field.required:
+            yield KeyFault(_joined(path, key), "is missing")
+
+
+def _joined(path: str, key: object) -> str:
+    if isinstance(key, int):
+        return f"{path}[{key}]"
+    return f"{path}.{key}" if path else str(key)
+
+
+def _refusal(value: object, kind: Any, strict: bool) -> str:
+    """Why msgspec refuses a value, "" if it does not. By way of JSON: ``convert`` refuses ``Raw``."""
+    try:
+        msgspec.json.decode(msgspec.json.encode(_parsed(value, kind)), type=kind, strict=strict)
+    except msgspec.ValidationError as error:
+        return str(error)
+    return ""
+
+
+_EXPECTED: Final = re.compile(
+    r"Expected `(?P<kinds>[^`]+)`(?: of length)?(?: (?P<bound>[<>]=) (?P<limit>[\d.]+))?.*"
+)
+
+
+def _expected(message: str, kind: Any, meta: Meta | None) -> str:
+    """Msgspec's message about a value in our words."""
+    described = inspect.type_info(kind)
+    if isinstance(described, inspect.LiteralType):
+        return f"one of {', '.join(map(str, described.values))}"
+    if isinstance(described, inspect.EnumType):
+        return f"one of {', '.join(str(member.value) for member in described.cls)}"
+    parsed, extra = _EXPECTED.fullmatch(message), (meta.extra or {}) if meta is not None else {}
+    if parsed is None:
+        return f"another value ({message})"
+    if meta is not None and parsed["limit"] and parsed["kinds"] in ("int", "float"):
+        bounds = _bounds(meta)
+        return f"{bounds}{extra.get('unit', '')}" if meta.le is not None else extra.get("expected", bounds)
+    if parsed["limit"]:
+        return _LENGTHS[f"{parsed['kinds']}{parsed['bound']}"].format(parsed["limit"])
+    names = [_KINDS.get(name, name) for name in parsed["kinds"].split(" | ")]
+    return str(extra.get("expected", " or ".join(names)))
+
+
+def _bounds(meta: Meta) -> str:
+    """Of a number."""
+    if meta.ge is None:
+        return f"at most {meta.le:.12g}"
+    return f"at least {meta.ge:.12g}" if meta.le is None else f"{meta.ge:.12g} to {meta.le:.12g}"

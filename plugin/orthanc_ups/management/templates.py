@@ -31,14 +31,16 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from ..config import ConfigurationError, read_duration
+from msgspec import Struct, field
+
+from ..codecs.structs import shown
+from ..config import ConfigurationError, read_section
 from ..core import tags
 from ..core.lateness import Grace, LatePolicy
 from ..core.stamps import date_time
-from ..settings import Settings
+from ..settings import Seconds, Settings, key_of
 from .keyword_form import tag_of, vr_of
 
-_KEYS: Final = ("Choices", "Default", "Required", "Fixed")
 _MOMENT: Final = re.compile(r"(now|today)(?:([+-]\d{1,6})([smhdw]))?")
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
@@ -72,10 +74,28 @@ class Template:
     late_after: float | None = None
 
 
+class TemplateEntry(Struct, frozen=True, forbid_unknown_fields=True, rename=key_of):
+    """One entry of ``Ups.Templates`` as it is written."""
+
+    name: str
+    description: str = ""
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    late_after: Seconds | None = None
+
+
+class AttributeEntry(Struct, frozen=True, forbid_unknown_fields=True, rename=key_of):
+    """What a template says of an attribute beyond a plain value."""
+
+    choices: tuple[Any, ...] = ()
+    default: Any = None
+    required: bool = False
+    fixed: bool = False
+
+
 def read_templates(entries: object) -> tuple[Template, ...]:
     """Read ``Ups.Templates``. Raises ConfigurationError that names the key."""
     if not isinstance(entries, (list, tuple)):
-        raise ConfigurationError(f'"Ups.Templates" is {entries!r}, expected a list')
+        raise ConfigurationError(f'"Ups.Templates" is {shown(entries)}, expected a list')
     templates = tuple(_template(entry, f"Ups.Templates[{index}]") for index, entry in enumerate(entries))
     names = [template.name for template in templates]
     twice = next((name for name in names if names.count(name) > 1), None)
@@ -84,23 +104,14 @@ def read_templates(entries: object) -> tuple[Template, ...]:
     return templates
 
 
-def _template(entry: object, path: str) -> Template:
-    if not isinstance(entry, Mapping):
-        raise ConfigurationError(f'"{path}" is {entry!r}, expected an object')
-    for key in entry:
-        if key not in ("Name", "Description", "Attributes", "LateAfter"):
-            raise ConfigurationError(
-                f'unknown setting "{path}.{key}"; expected Name, Description, Attributes, LateAfter'
-            )
-    name, attributes = entry.get("Name"), entry.get("Attributes", {})
-    if not isinstance(name, str) or not name.strip():
-        raise ConfigurationError(f'"{path}.Name" is {name!r}, expected a string')
-    if not isinstance(attributes, Mapping):
-        raise ConfigurationError(f'"{path}.Attributes" is {attributes!r}, expected an object')
-    fields = tuple(_field(str(key), content, f"{path}.Attributes") for key, content in attributes.items())
-    late_after = entry.get("LateAfter")
-    late = None if late_after is None else read_duration(late_after, f"{path}.LateAfter")
-    return Template(name.strip(), str(entry.get("Description", "")), fields, late)
+def _template(content: object, path: str) -> Template:
+    entry = read_section(TemplateEntry, content, path)
+    if not entry.name.strip():
+        raise ConfigurationError(f'"{path}.Name" is {entry.name!r}, expected a name')
+    fields = tuple(
+        _field(keyword, value, f"{path}.Attributes.{keyword}") for keyword, value in entry.attributes.items()
+    )
+    return Template(entry.name.strip(), entry.description, fields, entry.late_after)
 
 
 def late_policy(settings: Settings, templates: Sequence[Template]) -> LatePolicy:
@@ -115,28 +126,22 @@ def late_policy(settings: Settings, templates: Sequence[Template]) -> LatePolicy
 
 def _default_of(template: Template, tag: str) -> str:
     """The text that a template begins an attribute with."""
-    defaults = [field.default for field in template.fields if tag_of(field.keyword) == tag]
+    defaults = [attribute.default for attribute in template.fields if tag_of(attribute.keyword) == tag]
     return next((default for default in defaults if isinstance(default, str)), "")
 
 
+_ATTRIBUTE_KEYS: Final = frozenset(map(key_of, AttributeEntry.__struct_fields__))
+
+
 def _field(keyword: str, content: object, path: str) -> TemplateField:
-    where = f"{path}.{keyword}"
-    _check_keyword(keyword, where)
-    if not isinstance(content, Mapping) or not content.keys() & set(_KEYS):
-        _check_below(content, where)
+    _check_keyword(keyword, path)
+    if not isinstance(content, Mapping) or content.keys().isdisjoint(_ATTRIBUTE_KEYS):
+        _check_below(content, path)
         return TemplateField(keyword, content)
-    for key in content:
-        if key not in _KEYS:
-            raise ConfigurationError(f'unknown setting "{where}.{key}"; expected {", ".join(_KEYS)}')
-    choices = content.get("Choices", ())
-    if not isinstance(choices, (list, tuple)):
-        raise ConfigurationError(f'"{where}.Choices" is {choices!r}, expected a list')
-    for choice in (*choices, content.get("Default")):
-        _check_below(choice, where)
-    flags = (content.get("Required", False), content.get("Fixed", False))
-    if not all(isinstance(flag, bool) for flag in flags):
-        raise ConfigurationError(f'"{where}": Required and Fixed are true or false')
-    return TemplateField(keyword, content.get("Default"), tuple(choices), *flags)
+    entry = read_section(AttributeEntry, content, path)
+    for value in (*entry.choices, entry.default):
+        _check_below(value, path)
+    return TemplateField(keyword, entry.default, entry.choices, entry.required, entry.fixed)
 
 
 def _check_keyword(keyword: str, where: str) -> None:

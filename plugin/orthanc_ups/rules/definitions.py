@@ -9,7 +9,8 @@ from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 from ..codecs.attribute_names import similar
-from ..config import ConfigurationError, shown, suggestion
+from ..codecs.structs import shown, suggestion
+from ..config import ConfigurationError
 from ..core.rules import ROOT, RULES
 from ..core.statuses import UpsError
 from ..management.keyword_form import tag_of, to_data_set, vr_of

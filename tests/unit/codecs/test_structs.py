@@ -22,6 +22,16 @@ class Input(Struct, forbid_unknown_fields=True):
     id: str
 
 
+def minutes(value: object) -> object:
+    return float(value[:-1]) * 60 if isinstance(value, str) and value.endswith("m") else value
+
+
+Wait = Annotated[
+    float,
+    Meta(ge=0, le=100, extra={"parse": minutes, "expected": 'seconds or "1m"', "unit": " seconds"}),
+]
+
+
 class Body(Struct, forbid_unknown_fields=True):
     name: Annotated[str, Meta(max_length=5)]
     lock: bool = False
@@ -31,11 +41,18 @@ class Body(Struct, forbid_unknown_fields=True):
     colour: Colour = Colour.RED
     attributes: dict[str, Any] = {}
     counts: dict[str, int] = {}
+    wait: Wait = 1.0
+    waits: dict[str, Wait] = {}
 
 
 def test_an_object_becomes_its_struct() -> None:
     body = decode(Body, {"name": "x", "inputs": [{"level": "study", "id": "1"}], "colour": "blue"})
     assert body == Body("x", inputs=[Input("study", "1")], colour=Colour.BLUE)
+
+
+def test_a_number_may_be_written_as_a_text_that_stands_for_it() -> None:
+    body = decode(Body, {"name": "x", "wait": "1m", "waits": {"a": 5, "b": "1m"}})
+    assert (body.wait, body.waits) == (60.0, {"a": 5.0, "b": 60.0})
 
 
 def test_a_query_has_numbers_as_texts() -> None:
@@ -51,15 +68,23 @@ def test_a_query_has_numbers_as_texts() -> None:
         ({"name": "x", "lokc": True}, '"lokc" is unknown; did you mean "lock"?'),
         (
             {"name": "x", "zzz": 1},
-            '"zzz" is unknown; expected name, lock, count, numbers, inputs, colour, attributes, counts',
+            '"zzz" is unknown; expected name, lock, count, numbers, inputs, colour, attributes, counts, '
+            "wait, waits",
         ),
-        ({"name": "x", "count": 0}, '"count" is 0, expected a whole number of at least 1'),
-        ({"name": "x", "count": 501}, '"count" is 501, expected a whole number of at most 500'),
+        ({"name": "x", "count": 0}, '"count" is 0, expected 1 to 500'),
+        ({"name": "x", "count": 501}, '"count" is 501, expected 1 to 500'),
         ({"name": "x", "count": 1.5}, '"count" is 1.5, expected a whole number'),
         ({"name": "x", "numbers": [1, "2"]}, "\"numbers[1]\" is '2', expected a whole number"),
         ({"name": "x", "numbers": 1}, '"numbers" is 1, expected a list or null'),
         ({"name": "x", "lock": 1}, '"lock" is 1, expected true or false'),
-        ({"name": "x", "inputs": [{}]}, '"inputs[0].level" is missing'),
+        ({"name": "x", "inputs": [{}]}, '"inputs[0].level" is missing; "inputs[0].id" is missing'),
+        (
+            {"name": "x", "inputs": [{"level": "study", "id": "1", "Level": 1}]},
+            '"inputs[0].Level" is unknown; did you mean "level"?',
+        ),
+        ({"name": "x", "wait": "soon"}, "\"wait\" is 'soon', expected seconds or \"1m\""),
+        ({"name": "x", "wait": "9m"}, "\"wait\" is '9m', expected 0 to 100 seconds"),
+        ({"name": "x", "waits": {"a": 1, "b": -1}}, '"waits.b" is -1, expected 0 to 100 seconds'),
         ({"name": "x", "inputs": [1, 2, 3]}, '"inputs[0]" is 1, expected an object'),
         (
             {"name": "x", "inputs": [{"level": "patient", "id": "1"}]},

@@ -5,6 +5,7 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 
 from orthanc_ups.core import tags
@@ -69,7 +70,7 @@ def test_an_unknown_ae_may_echo_but_nothing_else(caplog: pytest.LogCaptureFixtur
 
 
 def test_an_unknown_ae_may_query_worklists_if_orthanc_says_so() -> None:
-    allowing = replace(CLOSED, always_allow_find_worklist=True)
+    allowing = msgspec.structs.replace(CLOSED, always_allow_find_worklist=True)
     with DimseRig(surroundings=allowing) as rig, open_as(rig, "STRANGER") as client:
         assert client.find({tags.STATE: {"vr": "CS"}})[-1].code == 0
         assert client.echo().code == 0x0124

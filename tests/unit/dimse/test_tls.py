@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from orthanc_ups.core import tags
@@ -174,14 +175,12 @@ def test_without_tls_there_is_no_context() -> None:
 def test_settings_that_cannot_be_used_are_named(
     prepare: Prepare, setting: str, value: object, words: str
 ) -> None:
-    surroundings = prepare()
-    object.__setattr__(surroundings, setting, value)
+    surroundings = msgspec.structs.replace(prepare(), **{setting: value})
     with pytest.raises(TlsError, match=words):
         server_context(surroundings)
 
 
 def test_client_settings_that_cannot_be_used_are_named(prepare: Prepare) -> None:
-    surroundings = prepare()
-    object.__setattr__(surroundings, "dicom_tls_trusted_certificates", "/nowhere.crt")
+    surroundings = msgspec.structs.replace(prepare(), dicom_tls_trusted_certificates="/nowhere.crt")
     with pytest.raises(TlsError, match=r"/nowhere\.crt"):
         client_context(surroundings)

@@ -20,7 +20,7 @@ AROUND = TemplateContext(NOW, "anna", lambda: "2.25.7")
     [
         ("x", 'Ups.Templates" is .x., expected a list'),
         ([7], r"Ups.Templates\[0\]. is 7, expected an object"),
-        ([{}], r"Ups.Templates\[0\].Name. is None, expected a string"),
+        ([{}], r"Ups.Templates\[0\].Name. is missing"),
         ([{"Name": "A", "Tags": {}}], r"unknown setting .Ups.Templates\[0\].Tags."),
         ([{"Name": "A"}, {"Name": "A"}], "two templates with the name .A."),
         ([{"Name": "A", "Attributes": []}], "Attributes. is .*, expected an object"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 
 import pytest
 
@@ -37,7 +36,7 @@ HIGH = {tags.PRIORITY: element("CS", "HIGH")}
 
 
 async def desk(*titles: str, **settings: float | bool | int) -> Desk:
-    return await Desk(*titles, settings=replace(Settings(), **settings)).start()  # type: ignore[arg-type]
+    return await Desk(*titles, settings=Settings(**settings)).start()  # type: ignore[arg-type]
 
 
 @on_loop

@@ -275,7 +275,7 @@ async def test_what_was_delivered_after_the_move_can_be_asked_for_again() -> Non
 
 @on_loop
 async def test_dead_letters_move_and_can_be_sent_there() -> None:
-    settings = replace(Settings(), dead_letter_after=60.0)
+    settings = Settings(dead_letter_after=60.0)
     source, target = Desk("AI", settings=settings), await empty_desk("AI")
     await source.start()
     await source.subscribe("AI")
@@ -307,7 +307,7 @@ async def test_purged_workitems_stay_gone() -> None:
 
 @on_loop
 async def test_many_waiting_events_of_one_workitem_spill_there_too() -> None:
-    settings = replace(Settings(), replace_waiting_progress=False)
+    settings = Settings(replace_waiting_progress=False)
     source, target = Desk("AI", settings=settings), Desk("AI", settings=settings)
     await source.start()
     await target.start()
