@@ -31,7 +31,7 @@ from .orthanc.sdk import Orthanc, RestCallback, key_values
 from .orthanc.stop_notice import goes_on, told_to_stop
 from .rules.bell import Bell
 from .rules.definitions import check_loops, read_rules
-from .settings import KEY_VALUE, METADATA, Settings, Surroundings
+from .settings import KEY_VALUE, METADATA, OrthancSettings, Settings
 from .site import Site
 from .store.choice import SHARED_KEY_VALUE_STORE, WITHOUT_KEY_VALUE_STORES
 from .store.shelf_set import WITHOUT_CHECK_REVISIONS
@@ -67,44 +67,44 @@ class Plugin:
         self._log = logs.attach(self._orthanc)
         configuration = json.loads(self._orthanc.GetConfiguration())
         try:
-            settings, surroundings = read_configuration(configuration)
+            settings, orthanc_settings = read_configuration(configuration)
             if not settings.enable:
                 _log.warning('The UPS plugin is loaded but not enabled: set "Ups.Enable" to true')
                 self._register_those_of_the_site()
                 return
-            _check(settings, surroundings)
-            self._check_store(settings, surroundings)
-            self._prepare(settings, surroundings)
+            _check(settings, orthanc_settings)
+            self._check_store(settings, orthanc_settings)
+            self._prepare(settings, orthanc_settings)
         except ConfigurationError as error:
             _log.error("%s", error)
             raise SystemExit(1) from None
 
-    def _check_store(self, settings: Settings, surroundings: Surroundings) -> None:
+    def _check_store(self, settings: Settings, orthanc_settings: OrthancSettings) -> None:
         has_calls = key_values(self._orthanc) is not None
         if settings.store == KEY_VALUE and not has_calls:
             raise ConfigurationError(WITHOUT_KEY_VALUE_STORES)
-        if settings.store == KEY_VALUE and surroundings.shares_database:
+        if settings.store == KEY_VALUE and orthanc_settings.shares_database:
             raise ConfigurationError(SHARED_KEY_VALUE_STORE)
         only_metadata = settings.store == METADATA or not has_calls
-        if only_metadata and not surroundings.check_revisions:
+        if only_metadata and not orthanc_settings.check_revisions:
             raise ConfigurationError(WITHOUT_CHECK_REVISIONS)
 
-    def _prepare(self, settings: Settings, surroundings: Surroundings) -> None:
+    def _prepare(self, settings: Settings, orthanc_settings: OrthancSettings) -> None:
         skip_the_second_delete()
         uploads = Uploads()
         self._own = own_instances(uploads)
         self._thread = LoopThread("ups", self._on_thread)
         token = self._orthanc.GenerateRestApiAuthorizationToken()
         guard = UploadGuard(self._orthanc, self._own, self._callbacks)
-        self._worklists = self._worklist_requests(settings, surroundings)
+        self._worklists = self._worklist_requests(settings, orthanc_settings)
         self._bell = Bell(self._orthanc, self._thread.call_soon) if settings.rules else None
         self._site = Site(
             settings,
-            surroundings,
+            orthanc_settings,
             uploads,
             token,
             self._thread,
-            self._instruments(guard, surroundings),
+            self._instruments(guard, orthanc_settings),
             key_values(self._orthanc),
             self._worklists,
             self._bell,
@@ -112,23 +112,25 @@ class Plugin:
         self._register_callbacks(guard)
         self._register_routes(settings)
         self._register_pages()
-        for warning in start_warnings(settings, surroundings):
+        for warning in start_warnings(settings, orthanc_settings):
             _log.warning("%s", warning)
 
-    def _worklist_requests(self, settings: Settings, surroundings: Surroundings) -> WorklistRequests | None:
+    def _worklist_requests(
+        self, settings: Settings, orthanc_settings: OrthancSettings
+    ) -> WorklistRequests | None:
         if not settings.modality_worklist.enable:
             return None
         return WorklistRequests(
             self._thread.submit,
             settings,
-            surroundings,
-            folder_of(surroundings),
+            orthanc_settings,
+            folder_of(orthanc_settings),
             self._callbacks.worklist,
-            is_first=not (surroundings.worklists_enabled and worklists_plugin_is_loaded()),
+            is_first=not (orthanc_settings.worklists_enabled and worklists_plugin_is_loaded()),
         )
 
-    def _instruments(self, guard: UploadGuard, surroundings: Surroundings) -> Instruments:
-        emit = emitter(self._orthanc, allow_threads=surroundings.allow_threads)
+    def _instruments(self, guard: UploadGuard, orthanc_settings: OrthancSettings) -> Instruments:
+        emit = emitter(self._orthanc, allow_threads=orthanc_settings.allow_threads)
         return Instruments(publisher(self._orthanc), emit, lambda: guard.refusals)
 
     def _register_callbacks(self, guard: UploadGuard) -> None:
@@ -219,15 +221,15 @@ class Plugin:
         self._log.settle()
 
 
-def _check(settings: Settings, surroundings: Surroundings) -> None:
+def _check(settings: Settings, orthanc_settings: OrthancSettings) -> None:
     """What only the parts themselves can check. Raises ConfigurationError."""
     rules = read_rules(settings.rules, read_templates(settings.templates), settings.public_url)
     check_loops(rules, settings.worklist_label)
     try:
         for index, webhook in enumerate(settings.webhooks):
             filter_of(webhook, index)
-        own_url(surroundings)
-        dimse_tls.server_context(surroundings)
-        web_tls.server_context(surroundings)
+        own_url(orthanc_settings)
+        dimse_tls.server_context(orthanc_settings)
+        web_tls.server_context(orthanc_settings)
     except (ValueError, dimse_tls.TlsError, web_tls.WebTlsError) as error:
         raise ConfigurationError(str(error)) from error

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Reads orthanc.json: the ``Ups`` section into Settings, the rest of interest into Surroundings.
+"""Reads orthanc.json: the ``Ups`` section into Settings, the rest of interest into OrthancSettings.
 
 Every mistake in the ``Ups`` section is named on one line: the key, its value and what is expected.
 """
@@ -20,7 +20,7 @@ import msgspec
 
 from .codecs.structs import KeyFault, WrongKeys, decode, shown
 from .core.ae_titles import InvalidAeTitle, valid_ae_title
-from .settings import ModalityWorklist, Settings, Surroundings, Webhook
+from .settings import ModalityWorklist, OrthancSettings, Settings, Webhook
 
 ENCODED_SECRET: Final = "whsec_"  # noqa: S105 - a prefix
 """A webhook's secret that begins with this is base64."""
@@ -225,14 +225,16 @@ def _is_address(text: str) -> bool:
 # --- the rest of orthanc.json ---
 
 
-def read_surroundings(configuration: Mapping[str, Any]) -> Surroundings:
+def read_orthanc_settings(configuration: Mapping[str, Any]) -> OrthancSettings:
     """Pick what the plugin heeds from the rest of orthanc.json. Raises ConfigurationError for a value that is wrong."""
-    keys = [field.encode_name for field in msgspec.structs.fields(Surroundings)]
+    keys = [field.encode_name for field in msgspec.structs.fields(OrthancSettings)]
     values = {key: value for key in keys if (value := _lookup(configuration, key)) is not None}
-    surroundings = read_section(Surroundings, values)
+    orthanc_settings = read_section(OrthancSettings, values)
     if "AuthenticationEnabled" in values:
-        return surroundings
-    return msgspec.structs.replace(surroundings, authentication_enabled=surroundings.remote_access_allowed)
+        return orthanc_settings
+    return msgspec.structs.replace(
+        orthanc_settings, authentication_enabled=orthanc_settings.remote_access_allowed
+    )
 
 
 def _lookup(configuration: Mapping[str, Any], key: str) -> Any:
@@ -245,7 +247,7 @@ def _lookup(configuration: Mapping[str, Any], key: str) -> Any:
 # --- both together ---
 
 
-def read_configuration(configuration: Mapping[str, Any]) -> tuple[Settings, Surroundings]:
+def read_configuration(configuration: Mapping[str, Any]) -> tuple[Settings, OrthancSettings]:
     """Read the whole of orthanc.json.
 
     What depends on both is checked if the plugin is enabled. Raises ConfigurationError.
@@ -254,22 +256,22 @@ def read_configuration(configuration: Mapping[str, Any]) -> tuple[Settings, Surr
         if key.lower() == "ups" and key != "Ups":
             raise ConfigurationError(f'unknown section "{key}"; did you mean "Ups"?')
     settings = read_settings(configuration.get("Ups", {}))
-    surroundings = read_surroundings(configuration)
+    orthanc_settings = read_orthanc_settings(configuration)
     if settings.enable:
-        _check_orthanc(surroundings)
-        _check_ports(settings, surroundings)
-    return settings, surroundings
+        _check_orthanc(orthanc_settings)
+        _check_ports(settings, orthanc_settings)
+    return settings, orthanc_settings
 
 
-def _check_orthanc(surroundings: Surroundings) -> None:
-    if surroundings.read_only:
+def _check_orthanc(orthanc_settings: OrthancSettings) -> None:
+    if orthanc_settings.read_only:
         raise ConfigurationError('"ReadOnly" is true, expected false: Orthanc could not store any workitem')
 
 
-def _check_ports(settings: Settings, surroundings: Surroundings) -> None:
-    theirs = {"HttpPort": surroundings.http_port}
-    if surroundings.dicom_server_enabled:
-        theirs["DicomPort"] = surroundings.dicom_port
+def _check_ports(settings: Settings, orthanc_settings: OrthancSettings) -> None:
+    theirs = {"HttpPort": orthanc_settings.http_port}
+    if orthanc_settings.dicom_server_enabled:
+        theirs["DicomPort"] = orthanc_settings.dicom_port
     for key, port in (("HttpPort", settings.http_port), ("DicomPort", settings.dicom_port)):
         for other, taken in theirs.items():
             if port == taken:

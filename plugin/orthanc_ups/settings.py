@@ -158,7 +158,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, rename=key_of):
     templates: tuple[Mapping[str, Any], ...] = ()
 
 
-class Surroundings(Struct, frozen=True):
+class OrthancSettings(Struct, frozen=True):
     """What the plugin heeds of the rest of orthanc.json, with Orthanc's own defaults."""
 
     # Orthanc's HTTP server

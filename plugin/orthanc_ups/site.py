@@ -71,7 +71,7 @@ from .rules.bell import Bell
 from .rules.definitions import read_rules
 from .rules.outputs import OutputsInArchive
 from .service import UpsService
-from .settings import Settings, Surroundings
+from .settings import OrthancSettings, Settings
 from .store import shelves
 from .store.choice import StoreConditions, StoreEntries, open_store
 from .store.copy import Copies, EntriesCopy, path_beside
@@ -106,7 +106,7 @@ class Site:
     def __init__(
         self,
         settings: Settings,
-        surroundings: Surroundings,
+        orthanc_settings: OrthancSettings,
         uploads: Uploads,
         authorization: str,
         thread: LoopThread,
@@ -129,29 +129,29 @@ class Site:
             settings.maximum_connections + settings.maximum_associations + MORE_CONNECTIONS
         )
         self._refusals = RefusalLog()
-        self._requests = OrthancRequests(thread.submit, settings, surroundings, self._refusals)
+        self._requests = OrthancRequests(thread.submit, settings, orthanc_settings, self._refusals)
         self.health = Health()
-        self._web_context = web_tls.server_context(surroundings)
-        self._dimse_context = dimse_tls.server_context(surroundings)
+        self._web_context = web_tls.server_context(orthanc_settings)
+        self._dimse_context = dimse_tls.server_context(orthanc_settings)
         self._routes: OrthancRoutes | None = None
         self._pages: OrthancPages | None = None
         self._instruments = instruments
         self._bell = bell
         self._settings = settings
-        self._surroundings = surroundings
-        self._loopback = Loopback.of(surroundings, authorization)
+        self._orthanc_settings = orthanc_settings
+        self._loopback = Loopback.of(orthanc_settings, authorization)
         self._token, self._uploads = authorization, uploads
         self._metadata = OrthancEntries(self._loopback, uploads)
         self._key_value = KeyValueEntries(key_values) if key_values is not None else None
         self._entries: StoreEntries
-        self._titles = AeTitles(strict=surroundings.strict_aet_comparison)
+        self._titles = AeTitles(strict=orthanc_settings.strict_aet_comparison)
         self._modalities = OrthancModalities(self._loopback, self._titles)
         self._worklists = worklists
         self._stations = Stations(settings.modality_worklist, self._titles)
         self._zone = local_zone()
-        index = Path(surroundings.index_folder)
+        index = Path(orthanc_settings.index_folder)
         self._disk_space = DiskSpace((index, self._projection_file().parent))
-        self._own_ae = settings.aet or surroundings.dicom_aet
+        self._own_ae = settings.aet or orthanc_settings.dicom_aet
         self._node, self._worklist = Opened(), Opened()
         self._opening: asyncio.Task[None] | None = None
         self._warnings: list[str] = []
@@ -196,7 +196,7 @@ class Site:
         self._opening = asyncio.current_task()
         http = HttpPort(
             self._settings,
-            self._surroundings,
+            self._orthanc_settings,
             self._descriptors.share(),
             self.health.report,
             self._refusals,
@@ -229,21 +229,21 @@ class Site:
             self._node.keep(work)
         self._resolver = Resolver()
         self._policy = Policy(
-            self._settings, self._surroundings, self._modalities, self._resolver, self._titles
+            self._settings, self._orthanc_settings, self._modalities, self._resolver, self._titles
         )
-        anonymous = Loopback.of(self._surroundings, "")
+        anonymous = Loopback.of(self._orthanc_settings, "")
         self._node.add(anonymous.close)
         clock = asyncio.get_running_loop().time
         self._authorization = Authorization(
-            OrthancQuestions(anonymous), self._settings, self._surroundings, clock
+            OrthancQuestions(anonymous), self._settings, self._orthanc_settings, clock
         )
         self._rights = Rights(self._settings.users, self._titles)
         self._origins = Origins(self._settings.allowed_origins)
 
     async def _open(self, http: HttpPort, listening: Awaitable[None]) -> None:
-        if self._surroundings.shares_postgresql and await self._joined():
+        if self._orthanc_settings.shares_postgresql and await self._joined():
             await self._share(http, listening)
-        elif self._surroundings.shares_database:
+        elif self._orthanc_settings.shares_database:
             await self._take_turns(http, listening)
         else:
             self._node.add(self._close_worklist)
@@ -270,14 +270,16 @@ class Site:
                 error.name,
             )
             return False
-        codec = Codec(self._settings, self._surroundings)
+        codec = Codec(self._settings, self._orthanc_settings)
         share = self._descriptors.share()
         self._shared, self._continues = None, False
 
         async def join() -> None:
             facts_now = await operating.operating_facts(self._loopback)
             about = {"name": facts_now.name, "version": __version__, "orthanc": facts_now.version}
-            cluster = await Cluster.joined(self._settings, self._surroundings, about, share, self._refusals)
+            cluster = await Cluster.joined(
+                self._settings, self._orthanc_settings, about, share, self._refusals
+            )
             server = self._dimse_server(cluster.services(self._policy, self._refusals), codec, cluster.seen)
             self._shared = SharedParts(cluster, server, codec)
 
@@ -308,7 +310,7 @@ class Site:
             _log.warning("This node leads the worklist now (epoch %d)", leadership.epoch)
             self.health.leads()
             self._continues = leadership.continues
-            loopback = cluster.loopback(self._surroundings, self._token, leadership.epoch)
+            loopback = cluster.loopback(self._orthanc_settings, self._token, leadership.epoch)
             self._worklist.add(loopback.close)
             self._metadata = OrthancEntries(loopback, self._uploads)
             reason = await self._lead(
@@ -324,7 +326,7 @@ class Site:
 
         It takes at most a thirtieth of the time. Whoever takes over compares every entry all the same.
         """
-        loopback = cluster.loopback(self._surroundings, self._token, 0)
+        loopback = cluster.loopback(self._orthanc_settings, self._token, 0)
         entries = OrthancEntries(loopback, self._uploads)
         clock = asyncio.get_running_loop().time
         try:
@@ -365,7 +367,7 @@ class Site:
     def _stand_by(self) -> None:
         assert self._shared is not None
         cluster = self._shared.cluster
-        facts = self._settings.aet or self._surroundings.dicom_aet
+        facts = self._settings.aet or self._orthanc_settings.dicom_aet
         admission = OrthancAdmission(self._authorization)
         self._serve(
             cluster.ups_rs(),
@@ -431,7 +433,7 @@ class Site:
         self._copy = EntriesCopy(path_beside(self._projection.path))
         self._worklist.add(self._close_files)
         await self._patiently("the store of the worklist", self._open_store)
-        codec = self._shared.codec if self._shared else Codec(self._settings, self._surroundings)
+        codec = self._shared.codec if self._shared else Codec(self._settings, self._orthanc_settings)
         fence = self._shared.cluster.fence() if self._shared else no_fence
         dimse = self._dimse_channel(codec, self._resolver, fence)
         sockets = WebSocketChannel(self._settings, fence)
@@ -530,7 +532,9 @@ class Site:
 
     async def _open_store(self) -> None:
         conditions = StoreConditions(
-            self._settings.store, self._surroundings.check_revisions, self._surroundings.shares_database
+            self._settings.store,
+            self._orthanc_settings.check_revisions,
+            self._orthanc_settings.shares_database,
         )
         copies = Copies(self._copy, self._projection.documents)
         self._entries = await open_store(conditions, self._loopback, self._key_value, self._metadata, copies)
@@ -573,7 +577,7 @@ class Site:
 
     def _projection_file(self) -> Path:
         chosen = self._settings.projection_file
-        return Path(chosen) if chosen else Path(self._surroundings.index_folder) / "orthanc-ups.sqlite"
+        return Path(chosen) if chosen else Path(self._orthanc_settings.index_folder) / "orthanc-ups.sqlite"
 
     def _webhooks(self, fence: Fence) -> tuple[WebhookChannel, ...]:
         if not self._settings.webhooks:
@@ -589,11 +593,11 @@ class Site:
     def _dimse_channel(self, codec: Codec, resolver: Resolver, fence: Fence) -> DimseChannel:
         return DimseChannel(
             self._settings,
-            self._surroundings,
+            self._orthanc_settings,
             self._modalities,
             codec,
             resolver,
-            lambda: dimse_tls.client_context(self._surroundings),
+            lambda: dimse_tls.client_context(self._orthanc_settings),
             fence,
         )
 
@@ -635,12 +639,12 @@ class Site:
         """From now on both HTTP ports are answered by these, behind the checks of who calls."""
         authorization, rights = self._authorization, self._rights
         routes = OrthancRoutes(
-            handler, authorization, rights, self._requests, self._settings, self._surroundings
+            handler, authorization, rights, self._requests, self._settings, self._orthanc_settings
         )
         self._routes = routes
         self._pages = OrthancPages(self._requests, api, serve, authorization, routes.service, self._origins)
         parts = HttpParts(handler, sessions, authorization, rights)
-        self._http.serve(HttpService(parts, self._settings, self._surroundings, self._refusals).answer)
+        self._http.serve(HttpService(parts, self._settings, self._orthanc_settings, self._refusals).answer)
 
     def _alerts(self, server: DimseServer, http: HttpPort, watch: StoreWatch) -> list[Alert]:
         """What of the service itself does not work now."""
@@ -660,7 +664,7 @@ class Site:
         self, service: UpsService, dimse: DimseChannel, late: LateWatch, alerts: Callable[[], Sequence[Alert]]
     ) -> ManagementApi:
         answers = await operating.operating_facts(self._loopback)
-        fixed = operating.facts(self._settings, self._surroundings, answers)
+        fixed = operating.facts(self._settings, self._orthanc_settings, answers)
         api, activity = operating.management(
             service,
             self._modalities,
@@ -684,7 +688,7 @@ class Site:
         """MPPS, with what is kept of it; None if it is not enabled."""
         if not self._settings.modality_worklist.enable:
             return None
-        archive_ae = self._surroundings.dicom_aet
+        archive_ae = self._orthanc_settings.dicom_aet
         performances = Performances(
             service.worklist, service.workitems, self._stations, service.identity, archive_ae, self._zone
         )
@@ -710,10 +714,10 @@ class Site:
         requests.find = worklist.find
         self._worklist.add(self._close_worklists)
         test = SelfTest(
-            self._surroundings,
+            self._orthanc_settings,
             self._own_ae,
             self._modalities.all,
-            lambda: dimse_tls.client_context(self._surroundings),
+            lambda: dimse_tls.client_context(self._orthanc_settings),
         )
         requests.is_self_test = test.recognizes
         self._worklist.begin(self._test_worklists(requests, test))
@@ -735,12 +739,12 @@ class Site:
     def _check_outputs(self, service: UpsService) -> None:
         """Have outputs looked for before workitems are completed, if that is wished."""
         if self._settings.check_outputs:
-            surroundings = self._surroundings
+            orthanc_settings = self._orthanc_settings
             service.worklist.outputs = OutputsInArchive(
-                Archive(self._loopback, surroundings.dicom_aet, lambda: datetime.now(self._zone)),
-                (surroundings.dicom_aet, self._own_ae),
+                Archive(self._loopback, orthanc_settings.dicom_aet, lambda: datetime.now(self._zone)),
+                (orthanc_settings.dicom_aet, self._own_ae),
                 self._settings.public_url,
-                (surroundings.http_port, self._settings.http_port),
+                (orthanc_settings.http_port, self._settings.http_port),
             )
 
     async def _open_rules(self, service: UpsService) -> None:
@@ -750,9 +754,9 @@ class Site:
         settings = self._settings
         environment = Environment(
             own_ae=self._own_ae,
-            archive_ae=self._surroundings.dicom_aet,
-            stable_age=float(self._surroundings.stable_age),
-            shares_database=self._surroundings.shares_database,
+            archive_ae=self._orthanc_settings.dicom_aet,
+            stable_age=float(self._orthanc_settings.stable_age),
+            shares_database=self._orthanc_settings.shares_database,
             is_own=shelves.is_ours,
             now=lambda: datetime.now(self._zone),
         )

@@ -19,7 +19,7 @@ from orthanc_ups.dimse.services import Services
 from orthanc_ups.orthanc.descriptors import Descriptors
 from orthanc_ups.orthanc.modalities import Modality, OrthancModalities
 from orthanc_ups.orthanc.refusal_log import RefusalLog
-from orthanc_ups.settings import Settings, Surroundings
+from orthanc_ups.settings import OrthancSettings, Settings
 from tests.support.workitems import full, stored
 
 _WORKITEM = stored(base=full())
@@ -65,15 +65,15 @@ class _Everybody(OrthancModalities):
 
 async def _serve() -> None:
     settings = Settings(dicom_port=0, bind_address="127.0.0.1")
-    surroundings = Surroundings()
-    policy = Policy(settings, surroundings, _Everybody(), Resolver(), AeTitles())
+    orthanc_settings = OrthancSettings()
+    policy = Policy(settings, orthanc_settings, _Everybody(), Resolver(), AeTitles())
     refusals = RefusalLog()
     services = Services(_Nothing(), policy, _ignore, refusals)
     server = DimseServer(
         settings,
         policy,
         services,
-        Codec(settings, surroundings),
+        Codec(settings, orthanc_settings),
         _ignore,
         Descriptors(4096).share(),
         refusals,

@@ -6,9 +6,9 @@ import base64
 
 import pytest
 
-from orthanc_ups.config import read_surroundings
+from orthanc_ups.config import read_orthanc_settings
 from orthanc_ups.orthanc.loopback import Loopback
-from orthanc_ups.settings import Surroundings
+from orthanc_ups.settings import OrthancSettings
 from orthanc_ups.store.metadata import OrthancEntries
 from orthanc_ups.store.port import StoreUnavailable
 from tests.contract.stores import WITHOUT_PLUGINS, each, loaded
@@ -16,9 +16,9 @@ from tests.support.orthanc import RealOrthanc
 
 
 def test_an_orthanc_with_authentication(suite: str) -> None:
-    async def use(surroundings: Surroundings, password: str) -> int:
+    async def use(orthanc_settings: OrthancSettings, password: str) -> int:
         authorization = "Basic " + base64.b64encode(f"operator:{password}".encode()).decode()
-        async with Loopback.of(surroundings, authorization) as loopback:
+        async with Loopback.of(orthanc_settings, authorization) as loopback:
             entries = OrthancEntries(loopback)
             await entries.open()
             await entries.restore(each(()))
@@ -27,8 +27,8 @@ def test_an_orthanc_with_authentication(suite: str) -> None:
 
     secured = {"AuthenticationEnabled": True, "RegisteredUsers": {"operator": "right"}}
     with RealOrthanc(suite, WITHOUT_PLUGINS | secured) as orthanc:
-        surroundings = read_surroundings(orthanc.configuration)
+        orthanc_settings = read_orthanc_settings(orthanc.configuration)
         with pytest.raises(StoreUnavailable, match="401") as error:
-            asyncio.run(use(surroundings, "wrong"))
+            asyncio.run(use(orthanc_settings, "wrong"))
         assert error.value.certain
-        assert asyncio.run(use(surroundings, "right")) == 1
+        assert asyncio.run(use(orthanc_settings, "right")) == 1

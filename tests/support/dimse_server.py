@@ -29,7 +29,7 @@ from orthanc_ups.dimse.tls import client_context, server_context
 from orthanc_ups.orthanc.descriptors import Descriptors
 from orthanc_ups.orthanc.modalities import Modality, OrthancModalities
 from orthanc_ups.orthanc.refusal_log import RefusalLog
-from orthanc_ups.settings import Settings, Surroundings
+from orthanc_ups.settings import OrthancSettings, Settings
 from tests.support.raw_dimse import VERIFICATION, RawPeer
 from tests.support.waiting import wait_until
 
@@ -144,7 +144,7 @@ class DimseRig:
     def __init__(
         self,
         settings: Settings | None = None,
-        surroundings: Surroundings | None = None,
+        orthanc_settings: OrthancSettings | None = None,
         modalities: Sequence[Modality] = (KNOWN,),
         further: Mapping[str, FurtherService] | None = None,
         fence: Fence = no_fence,
@@ -154,15 +154,15 @@ class DimseRig:
         self.settings = msgspec.structs.replace(
             settings or Settings(), dicom_port=port, bind_address="127.0.0.1"
         )
-        self.surroundings = surroundings or Surroundings()
+        self.orthanc_settings = orthanc_settings or OrthancSettings()
         self.modalities = FixedModalities(list(modalities))
         self.worklist = FakeWorklist()
         self.seen: list[str] = []
-        self.codec = Codec(self.settings, self.surroundings)
+        self.codec = Codec(self.settings, self.orthanc_settings)
         self.loop = Loop()
         resolver = Resolver()
-        titles = AeTitles(strict=self.surroundings.strict_aet_comparison)
-        policy = Policy(self.settings, self.surroundings, self.modalities, resolver, titles)
+        titles = AeTitles(strict=self.orthanc_settings.strict_aet_comparison)
+        policy = Policy(self.settings, self.orthanc_settings, self.modalities, resolver, titles)
         refusals = RefusalLog()
         services = Services(
             self.worklist,
@@ -172,7 +172,7 @@ class DimseRig:
             strict=self.settings.strict,
             further=further or {},
         )
-        tls = server_context(self.surroundings)
+        tls = server_context(self.orthanc_settings)
         self.descriptors = Descriptors(4096)
         self.server = DimseServer(
             self.settings,
@@ -186,11 +186,11 @@ class DimseRig:
         )
         self.channel = DimseChannel(
             self.settings,
-            self.surroundings,
+            self.orthanc_settings,
             self.modalities,
             self.codec,
             resolver,
-            lambda: client_context(self.surroundings),
+            lambda: client_context(self.orthanc_settings),
             fence,
         )
 

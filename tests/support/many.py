@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Final
 
-from orthanc_ups.config import read_surroundings
+from orthanc_ups.config import read_orthanc_settings
 from orthanc_ups.core import tags
 from orthanc_ups.core.dataset import element
 from orthanc_ups.core.workitem import HistoryEntry, Workitem
@@ -37,7 +37,7 @@ def fill(orthanc: RealOrthanc, count: int) -> None:
 
 
 async def _write(orthanc: RealOrthanc, count: int) -> None:
-    loopback = Loopback.of(read_surroundings(orthanc.configuration), "")
+    loopback = Loopback.of(read_orthanc_settings(orthanc.configuration), "")
     entries = OrthancEntries(loopback)
     await entries.open()
     async for _ in entries.load():

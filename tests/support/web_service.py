@@ -33,7 +33,7 @@ from orthanc_ups.orthanc.modalities import Modality, OrthancModalities
 from orthanc_ups.orthanc.refusal_log import RefusalLog
 from orthanc_ups.projection.projection import Projection
 from orthanc_ups.service import UpsService
-from orthanc_ups.settings import Settings, Surroundings
+from orthanc_ups.settings import OrthancSettings, Settings
 from orthanc_ups.store.memory import InMemoryEntries
 from tests.support.ports import free_port
 from tests.support.web_client import TIMEOUT, WebClient, basic
@@ -102,16 +102,16 @@ class WebService(WebClient):
         trouble: why nothing can be stored, as the health route tells it.
     """
 
-    def __init__(self, settings: Settings | None = None, surroundings: Surroundings | None = None,
+    def __init__(self, settings: Settings | None = None, orthanc_settings: OrthancSettings | None = None,
                  upstream: LettingIn | None = None) -> None:  # fmt: skip
         self.settings = msgspec.structs.replace(
             settings or Settings(), http_port=free_port(), bind_address="127.0.0.1"
         )
-        self.surroundings = surroundings or Surroundings(remote_access_allowed=True)
+        self.orthanc_settings = orthanc_settings or OrthancSettings(remote_access_allowed=True)
         self.upstream = upstream or LettingIn()
         self.dimse = RecordingChannel()
         self.trouble = ""
-        scheme = "https" if self.surroundings.http_tls else "http"
+        scheme = "https" if self.orthanc_settings.http_tls else "http"
         root = self.settings.root.rstrip("/")
         self.origin = f"{scheme}://127.0.0.1:{self.settings.http_port}"
         super().__init__(f"{self.origin}{root}")
@@ -149,18 +149,18 @@ class WebService(WebClient):
         await self.service.start()
         self.health = Health()
         self.health.opened(lambda: self.trouble)
-        tls = web_tls.server_context(self.surroundings)
+        tls = web_tls.server_context(self.orthanc_settings)
         share = Descriptors(4096).share()
         self.refusals = RefusalLog()
         self.listener = HttpPort(
-            self.settings, self.surroundings, share, self.health.report, self.refusals, tls
+            self.settings, self.orthanc_settings, share, self.health.report, self.refusals, tls
         )
         self.listener.serve(self._http().answer)
         await self.listener.start()
 
     def _http(self) -> HttpService:
         clock = asyncio.get_running_loop().time
-        authorization = Authorization(self.upstream, self.settings, self.surroundings, clock)
+        authorization = Authorization(self.upstream, self.settings, self.orthanc_settings, clock)
         rights = Rights(self.settings.users, AeTitles())
         handler = UpsRs(
             self.service.worklist, self.settings, rights, ignored_parameters=authorization.query_tokens
@@ -172,7 +172,7 @@ class WebService(WebClient):
             authorization.query_tokens,
         )
         parts = HttpParts(handler, sessions, authorization, rights)
-        return HttpService(parts, self.settings, self.surroundings, self.refusals)
+        return HttpService(parts, self.settings, self.orthanc_settings, self.refusals)
 
     async def _stop(self) -> None:
         await self.listener.stop()

@@ -15,10 +15,10 @@ from orthanc_ups import config
 from orthanc_ups.config import (
     ConfigurationError,
     read_configuration,
+    read_orthanc_settings,
     read_settings,
-    read_surroundings,
 )
-from orthanc_ups.settings import Settings, Surroundings, key_of
+from orthanc_ups.settings import OrthancSettings, Settings, key_of
 
 
 def test_an_empty_section_gives_every_default() -> None:
@@ -172,15 +172,15 @@ def test_a_plugin_that_is_not_enabled_does_not_look_at_the_rest() -> None:
     assert not settings.enable
 
 
-def test_surroundings_have_orthancs_defaults() -> None:
-    found = read_surroundings({})
+def test_settings_of_orthanc_have_its_defaults() -> None:
+    found = read_orthanc_settings({})
     assert (found.dicom_aet, found.http_port, found.check_revisions) == ("ORTHANC", 8042, False)
     assert found.always_allow_echo
     assert not found.allow_threads
 
 
-def test_surroundings_follow_orthancs_section() -> None:
-    found = read_surroundings(
+def test_settings_of_orthanc_follow_its_section() -> None:
+    found = read_orthanc_settings(
         {
             "DicomAet": "PACS",
             "Python": {"AllowThreads": True},
@@ -190,13 +190,13 @@ def test_surroundings_follow_orthancs_section() -> None:
     )
     assert (found.dicom_aet, found.allow_threads, found.check_revisions) == ("PACS", True, True)
     assert found.authentication_enabled
-    assert not read_surroundings(
+    assert not read_orthanc_settings(
         {"RemoteAccessAllowed": True, "AuthenticationEnabled": False}
     ).authentication_enabled
 
 
 def test_each_setting_of_orthanc_that_is_read_is_used() -> None:
-    """A field of Surroundings that nobody reads would be a promise that nobody keeps."""
+    """A field of OrthancSettings that nobody reads would be a promise that nobody keeps."""
     package = Path(config.__file__).parent
     used = {
         node.attr
@@ -204,4 +204,4 @@ def test_each_setting_of_orthanc_that_is_read_is_used() -> None:
         for node in ast.walk(ast.parse(file.read_text()))
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
     }
-    assert {field.name for field in msgspec.structs.fields(Surroundings)} - used == set()
+    assert {field.name for field in msgspec.structs.fields(OrthancSettings)} - used == set()

@@ -14,7 +14,7 @@ import pytest
 from orthanc_ups.config import read_settings
 from orthanc_ups.dicomweb.resources import ResourceKind
 from orthanc_ups.monitoring.metrics import METRICS
-from orthanc_ups.settings import ClusterSettings, ModalityWorklist, Settings, Surroundings, Webhook
+from orthanc_ups.settings import ClusterSettings, ModalityWorklist, OrthancSettings, Settings, Webhook
 from tests.unit.management.test_openapi import routes
 from tests.unit.test_architecture import CHECKOUT
 
@@ -103,7 +103,7 @@ def test_settings_of_orthanc_that_are_named_are_those_that_are_read() -> None:
         "DicomModalities",
         "RegisteredUsers",
     }  # as Orthanc answers for them, changed at run time or not
-    read = {field.encode_name for field in msgspec.structs.fields(Surroundings)}
+    read = {field.encode_name for field in msgspec.structs.fields(OrthancSettings)}
     assert set(re.findall(r"`([\w.]+)`", paragraph)) == read | by_rest
 
 

@@ -19,7 +19,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow
 
 from ..core.unavailable import StoreUnavailable
-from ..settings import Settings, Surroundings
+from ..settings import OrthancSettings, Settings
 
 _log = logging.getLogger("orthanc_ups.cluster")
 TABLE: Final = "orthanc_ups_cluster"
@@ -56,23 +56,23 @@ class CannotShare(Exception):
     """Nodes cannot share the worklist through this database; the text says why and what to do."""
 
 
-def connection_string(settings: Settings, surroundings: Surroundings) -> str:
+def connection_string(settings: Settings, orthanc_settings: OrthancSettings) -> str:
     """Where our sessions go: ``Ups.Cluster.Database``, else what orthanc.json says of Orthanc's own.
 
     Raises:
         CannotShare: it is not a connection string of PostgreSQL.
     """
-    own = settings.cluster.database or surroundings.postgresql_uri
+    own = settings.cluster.database or orthanc_settings.postgresql_uri
     try:
         if own:
             return make_conninfo(own)
         return make_conninfo(
-            host=surroundings.postgresql_host,
-            port=surroundings.postgresql_port,
-            dbname=surroundings.postgresql_database or None,
-            user=surroundings.postgresql_username or None,
-            password=surroundings.postgresql_password or None,
-            sslmode="require" if surroundings.postgresql_ssl else None,
+            host=orthanc_settings.postgresql_host,
+            port=orthanc_settings.postgresql_port,
+            dbname=orthanc_settings.postgresql_database or None,
+            user=orthanc_settings.postgresql_username or None,
+            password=orthanc_settings.postgresql_password or None,
+            sslmode="require" if orthanc_settings.postgresql_ssl else None,
         )
     except psycopg.ProgrammingError as error:
         raise CannotShare(f"the address of PostgreSQL cannot be used: {_first_line(error)}") from error

@@ -24,7 +24,7 @@ from ..management.answers import NodesJson
 from ..management.routing import Admission
 from ..orthanc.descriptors import Share
 from ..orthanc.refusal_log import RefusalLog
-from ..settings import Settings, Surroundings
+from ..settings import OrthancSettings, Settings
 from .database import CannotShare as CannotShare
 from .database import Database, Session, Sessions, connection_string
 from .envelopes import SEEN
@@ -69,7 +69,7 @@ class Cluster:
     async def joined(
         cls,
         settings: Settings,
-        surroundings: Surroundings,
+        orthanc_settings: OrthancSettings,
         about: Mapping[str, Any],
         share: Share,
         refusals: RefusalLog,
@@ -81,7 +81,7 @@ class Cluster:
             StoreUnavailable: PostgreSQL does not answer now.
             OSError: the port cannot be had.
         """
-        database = Database(connection_string(settings, surroundings), "orthanc-ups")
+        database = Database(connection_string(settings, orthanc_settings), "orthanc-ups")
         await database.prepare()
         cluster = cls(settings, database, about)
         own, named = await cluster._address(), settings.cluster.address
@@ -153,9 +153,9 @@ class Cluster:
 
         return fence
 
-    def loopback(self, surroundings: Surroundings, token: str, epoch: int) -> FencedLoopback:
+    def loopback(self, orthanc_settings: OrthancSettings, token: str, epoch: int) -> FencedLoopback:
         """Orthanc's REST API, through which the store writes under this epoch only."""
-        loopback = FencedLoopback.of(surroundings, token)
+        loopback = FencedLoopback.of(orthanc_settings, token)
         loopback.under(
             self.sessions,
             epoch,

@@ -23,7 +23,7 @@ from typing import Final, Protocol, TypeAlias
 from urllib.parse import quote, unquote
 
 from ..orthanc.loopback import Loopback
-from ..settings import Settings, Surroundings
+from ..settings import OrthancSettings, Settings
 from ..store.port import StoreUnavailable
 from .parameters import Parameters
 from .resources import Resource
@@ -98,7 +98,7 @@ class Authorization:
         self,
         orthanc: OrthancPort,
         settings: Settings,
-        surroundings: Surroundings,
+        orthanc_settings: OrthancSettings,
         clock: Callable[[], float],
     ) -> None:
         """Prepare. ``clock`` gives seconds that never go back."""
@@ -106,10 +106,10 @@ class Authorization:
         self._orthanc = orthanc
         self._root = "/" + settings.root.strip("/") if settings.root.strip("/") else ""
         self._lifetime = settings.authorization_cache
-        self._checks_users = surroundings.authentication_enabled
+        self._checks_users = orthanc_settings.authentication_enabled
         # What the authorization plugin takes for credentials, beside Orthanc itself.
-        self._headers = ("authorization", "cookie", *map(str.lower, surroundings.token_http_headers))
-        self.query_tokens = frozenset(surroundings.token_get_arguments)
+        self._headers = ("authorization", "cookie", *map(str.lower, orthanc_settings.token_http_headers))
+        self.query_tokens = frozenset(orthanc_settings.token_get_arguments)
         self._clock = clock
         self._verdicts: dict[_Key, asyncio.Future[_Verdict]] = {}
         self._gate = asyncio.Semaphore(_AT_ONCE)

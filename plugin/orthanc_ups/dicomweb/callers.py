@@ -13,7 +13,7 @@ from typing import Final
 
 from aiohttp.web import BaseRequest
 
-from ..settings import Settings, Surroundings
+from ..settings import OrthancSettings, Settings
 from . import addresses as web_addresses
 from .addresses import Addresses
 from .aiohttp_server import connection_of
@@ -53,14 +53,14 @@ class Callers:
     def __init__(
         self,
         settings: Settings,
-        surroundings: Surroundings,
+        orthanc_settings: OrthancSettings,
         authorization: Authorization,
         origins: Origins,
         addresses: Addresses,
         *,
         tls: bool,
     ) -> None:
-        self._only_loopback = not surroundings.remote_access_allowed
+        self._only_loopback = not orthanc_settings.remote_access_allowed
         self._header_size = settings.maximum_header_size
         self._authorization = authorization
         self._origins = origins

@@ -21,7 +21,7 @@ from ..health import HealthReport
 from ..orthanc.descriptors import Share
 from ..orthanc.listener import TcpListener
 from ..orthanc.refusal_log import RefusalLog
-from ..settings import Settings, Surroundings
+from ..settings import OrthancSettings, Settings
 from .aiohttp_server import FULL, LimitedHandler, LimitedServer, ServerLimits, as_aiohttp
 from .response import HttpProblem, WebResponse
 
@@ -39,14 +39,14 @@ class HttpPort:
     def __init__(
         self,
         settings: Settings,
-        surroundings: Surroundings,
+        orthanc_settings: OrthancSettings,
         share: Share,
         health: Callable[[], HealthReport],
         refusals: RefusalLog,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         """Prepare, without listening. ``share``: of the process's file descriptors."""
-        everywhere = None if surroundings.remote_access_allowed else "127.0.0.1"
+        everywhere = None if orthanc_settings.remote_access_allowed else "127.0.0.1"
         self._address = settings.bind_address or everywhere, settings.http_port
         self._health = health
         self._answerer: Answer | None = None

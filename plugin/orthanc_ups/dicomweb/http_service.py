@@ -9,7 +9,7 @@ from aiohttp.web import BaseRequest, StreamResponse
 
 from ..core.statuses import UpsError
 from ..orthanc.refusal_log import Refusal, RefusalLog
-from ..settings import Settings, Surroundings
+from ..settings import OrthancSettings, Settings
 from . import answers
 from .addresses import Addresses
 from .aiohttp_server import as_aiohttp, connection_of
@@ -40,7 +40,7 @@ class HttpService:
     """Lets requests in, hands them on and sends the answers. Lives on one asyncio loop."""
 
     def __init__(
-        self, parts: HttpParts, settings: Settings, surroundings: Surroundings, refusals: RefusalLog
+        self, parts: HttpParts, settings: Settings, orthanc_settings: OrthancSettings, refusals: RefusalLog
     ) -> None:
         """Raises ValueError for a trusted proxy that is not an address or network."""
         self._parts = parts
@@ -49,11 +49,11 @@ class HttpService:
         self._origins = Origins(settings.allowed_origins)
         self._callers = Callers(
             settings,
-            surroundings,
+            orthanc_settings,
             parts.authorization,
             self._origins,
             self._addresses,
-            tls=surroundings.http_tls,
+            tls=orthanc_settings.http_tls,
         )
         self._bodies = BodyReceiver(settings.maximum_body_size, settings.http_idle_timeout)
 

@@ -23,7 +23,7 @@ from urllib.parse import quote
 from ..core.statuses import UpsError
 from ..orthanc.refusal_log import Refusal
 from ..orthanc.sdk import RestOutput, RestRequest
-from ..settings import Settings, Surroundings
+from ..settings import OrthancSettings, Settings
 from . import answers
 from .addresses import Addresses, web_socket
 from .authorization import Authorization
@@ -52,7 +52,7 @@ class OrthancRoutes:
         rights: Rights,
         requests: OrthancRequests,
         settings: Settings,
-        surroundings: Surroundings,
+        orthanc_settings: OrthancSettings,
     ) -> None:
         self._handler = handler
         self._authorization = authorization
@@ -62,8 +62,8 @@ class OrthancRoutes:
         self._origins = Origins(settings.allowed_origins)
         self._public = bool(settings.public_url)
         self._web_socket_port = settings.http_port
-        self._scheme = "https" if surroundings.http_tls else "http"
-        self._local = f"localhost:{surroundings.http_port}"
+        self._scheme = "https" if orthanc_settings.http_tls else "http"
+        self._local = f"localhost:{orthanc_settings.http_port}"
 
     def answer(self, output: RestOutput, uri: str, **request: Unpack[RestRequest]) -> None:
         """Answer one request. Never raises."""

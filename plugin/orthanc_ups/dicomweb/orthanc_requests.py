@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from ..orthanc.refusal_log import Refusal, RefusalLog
 from ..orthanc.sdk import RestOutput, RestRequest
-from ..settings import Settings, Surroundings
+from ..settings import OrthancSettings, Settings
 from .response import HttpProblem, WebResponse
 
 _log = logging.getLogger("orthanc_ups.dicomweb.orthanc_port")
@@ -44,12 +44,12 @@ class OrthancRequests:
     """Shared by all our routes on Orthanc's port. Its callbacks come on Orthanc's threads."""
 
     def __init__(
-        self, submit: Submit, settings: Settings, surroundings: Surroundings, refusals: RefusalLog
+        self, submit: Submit, settings: Settings, orthanc_settings: OrthancSettings, refusals: RefusalLog
     ) -> None:
         self._submit = submit
         self._refusals = refusals
         self._maximum_size = settings.maximum_body_size
-        threads = max(1, surroundings.http_threads_count // 4)
+        threads = max(1, orthanc_settings.http_threads_count // 4)
         self._places = threading.BoundedSemaphore(threads)
         self._streams = threading.BoundedSemaphore(threads)
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import ssl
 from typing import Final
 
-from ..settings import Surroundings
+from ..settings import OrthancSettings
 
 _TLS_1_3_ONLY: Final = 5  # of SslMinimumProtocolVersion; everything less means TLS 1.2 here
 
@@ -15,23 +15,23 @@ class WebTlsError(Exception):
     """The certificates cannot be used; the text names the setting and the file."""
 
 
-def server_context(surroundings: Surroundings) -> ssl.SSLContext | None:
+def server_context(orthanc_settings: OrthancSettings) -> ssl.SSLContext | None:
     """The context of our listener, or None if Orthanc speaks plain HTTP.
 
     Raises:
         WebTlsError: a file cannot be read, or holds no certificate and key.
     """
-    if not surroundings.http_tls:
+    if not orthanc_settings.http_tls:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    newest_only = surroundings.ssl_minimum_protocol_version == _TLS_1_3_ONLY
+    newest_only = orthanc_settings.ssl_minimum_protocol_version == _TLS_1_3_ONLY
     context.minimum_version = ssl.TLSVersion.TLSv1_3 if newest_only else ssl.TLSVersion.TLSv1_2
     try:
-        context.load_cert_chain(surroundings.ssl_certificate)
+        context.load_cert_chain(orthanc_settings.ssl_certificate)
     except OSError as error:
-        raise _unusable("SslCertificate", surroundings.ssl_certificate, error) from error
-    if surroundings.ssl_verify_peers:
-        trusted = surroundings.ssl_trusted_client_certificates
+        raise _unusable("SslCertificate", orthanc_settings.ssl_certificate, error) from error
+    if orthanc_settings.ssl_verify_peers:
+        trusted = orthanc_settings.ssl_trusted_client_certificates
         try:
             context.load_verify_locations(trusted)
         except OSError as error:

@@ -45,7 +45,7 @@ from ..core.refusals import refusal
 from ..core.statuses import INVALID_VALUE, PROCESSING_FAILURE, RESOURCE_LIMITATION, Status, UpsError
 from ..core.tags import SPECIFIC_CHARACTER_SET
 from ..core.value_rules import DEEPEST
-from ..settings import Settings, Surroundings
+from ..settings import OrthancSettings, Settings
 
 # --- transfer syntaxes ---
 
@@ -688,11 +688,11 @@ _FIRST_OF_CONTENT: Final = "00080000"  # below are command sets, file meta infor
 class Codec:
     """Decodes and encodes with the limits of the settings."""
 
-    def __init__(self, settings: Settings, surroundings: Surroundings) -> None:
+    def __init__(self, settings: Settings, orthanc_settings: OrthancSettings) -> None:
         self._bounds = Bounds(settings.maximum_nesting)
         self._max_size = settings.maximum_data_set_size
         self._strict = settings.strict
-        self._otherwise = undeclared(surroundings.default_encoding)
+        self._otherwise = undeclared(orthanc_settings.default_encoding)
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="UPS-DECODE")
         self._interned = Interned()
 

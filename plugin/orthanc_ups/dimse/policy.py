@@ -15,7 +15,7 @@ from typing import Final
 
 from ..core.ae_titles import AeTitles
 from ..orthanc.modalities import Modality, OrthancModalities
-from ..settings import Settings, Surroundings
+from ..settings import OrthancSettings, Settings
 from .message import Rejection
 
 
@@ -33,25 +33,25 @@ class Policy:
     def __init__(
         self,
         settings: Settings,
-        surroundings: Surroundings,
+        orthanc_settings: OrthancSettings,
         modalities: OrthancModalities,
         resolver: Resolver,
         titles: AeTitles,
     ) -> None:
-        self._ours = settings.aet or surroundings.dicom_aet
-        self._surroundings = surroundings
+        self._ours = settings.aet or orthanc_settings.dicom_aet
+        self._orthanc_settings = orthanc_settings
         self._modalities = modalities
         self._resolver = resolver
         self._titles = titles
         self._always = {
-            Wish.ECHO: surroundings.always_allow_echo,
-            Wish.FIND: surroundings.always_allow_find_worklist,
+            Wish.ECHO: orthanc_settings.always_allow_echo,
+            Wish.FIND: orthanc_settings.always_allow_find_worklist,
             Wish.UPS: False,
         }
 
     async def rejection(self, calling: str, called: str, address: str) -> Rejection | None:
         """The rejection of an association, or None if it is accepted."""
-        if self._surroundings.check_called_aet and not self._titles.same(called, self._ours):
+        if self._orthanc_settings.check_called_aet and not self._titles.same(called, self._ours):
             return Rejection(1, 1, 7, f"called AE title {called}, expected {self._ours}")
         if any(self._always.values()):
             return None
@@ -85,7 +85,7 @@ class Policy:
     async def _stranger(self, calling: str, address: str, entries: tuple[Modality, ...]) -> str | None:
         if not entries:
             return f"AE title {calling} is not in DicomModalities"
-        if not self._surroundings.check_modality_host:
+        if not self._orthanc_settings.check_modality_host:
             return None
         for entry in entries:
             if await self._resolver.is_same(entry.host, address):
@@ -95,7 +95,7 @@ class Policy:
     async def _is_allowed(self, wish: Wish, entries: tuple[Modality, ...], address: str) -> bool:
         """If an AE title has several entries, the entry with this host decides; otherwise all must agree."""
         allowed = {entry.host: _allows(entry, wish) for entry in entries}
-        if self._surroundings.check_modality_host:
+        if self._orthanc_settings.check_modality_host:
             for host, is_allowed in allowed.items():
                 if is_allowed and await self._resolver.is_same(host, address):
                     return True

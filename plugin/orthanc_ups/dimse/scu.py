@@ -19,7 +19,7 @@ from ..core.events import Event
 from ..core.statuses import REGISTER
 from ..delivery.port import Fence, Refused, Unreachable, no_fence
 from ..orthanc.modalities import Modality, OrthancModalities
-from ..settings import Settings, Surroundings
+from ..settings import OrthancSettings, Settings
 from .association import Association, Gone, Terms
 from .data_sets import Codec, Syntax
 from .message import (
@@ -95,7 +95,7 @@ class DimseChannel:
     def __init__(
         self,
         settings: Settings,
-        surroundings: Surroundings,
+        orthanc_settings: OrthancSettings,
         modalities: OrthancModalities,
         codec: Codec,
         resolver: Resolver,
@@ -104,8 +104,8 @@ class DimseChannel:
     ) -> None:
         """``tls`` creates the context for modalities with ``UseDicomTls``; it may raise TlsError."""
         self._settings = settings
-        self._ours = settings.aet or surroundings.dicom_aet
-        self._timeout = surroundings.dicom_scu_timeout or _DEFAULT_TIMEOUT
+        self._ours = settings.aet or orthanc_settings.dicom_aet
+        self._timeout = orthanc_settings.dicom_scu_timeout or _DEFAULT_TIMEOUT
         self._modalities = modalities
         self._codec = codec
         self._resolver = resolver

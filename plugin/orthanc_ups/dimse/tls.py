@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from ..settings import Surroundings
+from ..settings import OrthancSettings
 
 _VERSIONS: Final[Mapping[int, ssl.TLSVersion]] = MappingProxyType(
     {
@@ -24,21 +24,21 @@ class TlsError(Exception):
     """The certificates cannot be used; the text names the setting and the file."""
 
 
-def server_context(surroundings: Surroundings) -> ssl.SSLContext | None:
+def server_context(orthanc_settings: OrthancSettings) -> ssl.SSLContext | None:
     """For our port: None without ``DicomTlsEnabled``.
 
     Raises:
         TlsError: a certificate, key or cipher list cannot be used.
     """
-    if not surroundings.dicom_tls_enabled:
+    if not orthanc_settings.dicom_tls_enabled:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    if not surroundings.dicom_tls_certificate or not surroundings.dicom_tls_private_key:
+    if not orthanc_settings.dicom_tls_certificate or not orthanc_settings.dicom_tls_private_key:
         raise TlsError('"DicomTlsEnabled" needs "DicomTlsCertificate" and "DicomTlsPrivateKey"')
-    return _prepared(context, surroundings)
+    return _prepared(context, orthanc_settings)
 
 
-def client_context(surroundings: Surroundings) -> ssl.SSLContext:
+def client_context(orthanc_settings: OrthancSettings) -> ssl.SSLContext:
     """For associations that we open to a modality with ``UseDicomTls``.
 
     Host names are not checked, as in Orthanc: DICOM certificates name systems, not hosts.
@@ -48,25 +48,25 @@ def client_context(surroundings: Surroundings) -> ssl.SSLContext:
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
-    return _prepared(context, surroundings)
+    return _prepared(context, orthanc_settings)
 
 
-def _prepared(context: ssl.SSLContext, surroundings: Surroundings) -> ssl.SSLContext:
-    version = surroundings.dicom_tls_minimum_protocol_version
+def _prepared(context: ssl.SSLContext, orthanc_settings: OrthancSettings) -> ssl.SSLContext:
+    version = orthanc_settings.dicom_tls_minimum_protocol_version
     context.minimum_version = _VERSIONS.get(version, ssl.TLSVersion.TLSv1_2)
-    _set_ciphers(context, surroundings)
-    if surroundings.dicom_tls_certificate:
-        _load_own(context, surroundings)
-    if surroundings.dicom_tls_remote_certificate_required:
-        _load_trusted(context, surroundings)
+    _set_ciphers(context, orthanc_settings)
+    if orthanc_settings.dicom_tls_certificate:
+        _load_own(context, orthanc_settings)
+    if orthanc_settings.dicom_tls_remote_certificate_required:
+        _load_trusted(context, orthanc_settings)
         context.verify_mode = ssl.CERT_REQUIRED
     else:
         context.verify_mode = ssl.CERT_NONE
     return context
 
 
-def _set_ciphers(context: ssl.SSLContext, surroundings: Surroundings) -> None:
-    ciphers = surroundings.dicom_tls_ciphers_accepted
+def _set_ciphers(context: ssl.SSLContext, orthanc_settings: OrthancSettings) -> None:
+    ciphers = orthanc_settings.dicom_tls_ciphers_accepted
     if not ciphers:
         return
     try:
@@ -75,8 +75,8 @@ def _set_ciphers(context: ssl.SSLContext, surroundings: Surroundings) -> None:
         raise TlsError(f'"DicomTlsCiphersAccepted" names no usable cipher: {error}') from error
 
 
-def _load_own(context: ssl.SSLContext, surroundings: Surroundings) -> None:
-    certificate, key = surroundings.dicom_tls_certificate, surroundings.dicom_tls_private_key
+def _load_own(context: ssl.SSLContext, orthanc_settings: OrthancSettings) -> None:
+    certificate, key = orthanc_settings.dicom_tls_certificate, orthanc_settings.dicom_tls_private_key
     try:
         context.load_cert_chain(certificate, key or None)
     except OSError as error:
@@ -84,8 +84,8 @@ def _load_own(context: ssl.SSLContext, surroundings: Surroundings) -> None:
         raise TlsError(text) from error
 
 
-def _load_trusted(context: ssl.SSLContext, surroundings: Surroundings) -> None:
-    trusted = surroundings.dicom_tls_trusted_certificates
+def _load_trusted(context: ssl.SSLContext, orthanc_settings: OrthancSettings) -> None:
+    trusted = orthanc_settings.dicom_tls_trusted_certificates
     if not trusted:
         raise TlsError('"DicomTlsRemoteCertificateRequired" needs "DicomTlsTrustedCertificates"')
     try:

@@ -21,7 +21,7 @@ from ..orthanc.loopback import Loopback
 from ..orthanc.modalities import OrthancModalities
 from ..rules.routes import RuleRoutes, RunningRules
 from ..service import UpsService
-from ..settings import Settings, Surroundings
+from ..settings import OrthancSettings, Settings
 from ..transfer.routes import Transfer
 from ..webhook.channel import webhook_names
 from ..worklist.late_watch import LateWatch
@@ -66,31 +66,31 @@ async def operating_facts(loopback: Loopback) -> Known:
     return Known(str(system.get("Version", "")), str(system.get("Name", "Orthanc")), tuple(plugins))
 
 
-def facts(settings: Settings, surroundings: Surroundings, answers: Known) -> ServerFacts:
+def facts(settings: Settings, orthanc_settings: OrthancSettings, answers: Known) -> ServerFacts:
     """What does not change while the plugin runs."""
     templates = read_templates(settings.templates)
     return ServerFacts(
-        ae_title=settings.aet or surroundings.dicom_aet,
-        archive_ae_title=surroundings.dicom_aet,
+        ae_title=settings.aet or orthanc_settings.dicom_aet,
+        archive_ae_title=orthanc_settings.dicom_aet,
         name=answers.name,
         version=__version__,
         orthanc_version=answers.version,
-        listeners=_listeners(settings, surroundings),
+        listeners=_listeners(settings, orthanc_settings),
         workitems_url=f"{settings.root}/workitems",
-        warnings=start_warnings(settings, surroundings),
+        warnings=start_warnings(settings, orthanc_settings),
         maximum_pending=settings.maximum_pending_per_subscriber,
         plugins=answers.plugins,
         templates=templates,
         strict=settings.strict,
         late=late_policy(settings, templates),
         webhook_names=webhook_names(settings.webhooks),
-        default_language=surroundings.explorer_2_language,
+        default_language=orthanc_settings.explorer_2_language,
     )
 
 
-def _listeners(settings: Settings, surroundings: Surroundings) -> tuple[Listener, ...]:
-    ae_title = settings.aet or surroundings.dicom_aet
-    secure = "s" if surroundings.http_tls else ""
+def _listeners(settings: Settings, orthanc_settings: OrthancSettings) -> tuple[Listener, ...]:
+    ae_title = settings.aet or orthanc_settings.dicom_aet
+    secure = "s" if orthanc_settings.http_tls else ""
     base = settings.public_url or f"http{secure}://{{host}}:{settings.http_port}{settings.root}"
     sockets = base.replace("http", "ws", 1)
     return (
@@ -101,14 +101,14 @@ def _listeners(settings: Settings, surroundings: Surroundings) -> tuple[Listener
     )
 
 
-def start_warnings(settings: Settings, surroundings: Surroundings) -> tuple[str, ...]:
+def start_warnings(settings: Settings, orthanc_settings: OrthancSettings) -> tuple[str, ...]:
     """What an operator should know of orthanc.json, for the log and the page."""
     warnings: list[str] = []
-    if not surroundings.allow_threads:
+    if not orthanc_settings.allow_threads:
         warnings.append(
             '"Python.AllowThreads" is off in orthanc.json: Orthanc answers more slowly than it could. Set it to true.'
         )
-    if {*settings.users} - {ANYONE} and not surroundings.authentication_enabled:
+    if {*settings.users} - {ANYONE} and not orthanc_settings.authentication_enabled:
         warnings.append(
             '"Ups.Users" names users, but "AuthenticationEnabled" is off in orthanc.json: everybody is anonymous.'
         )

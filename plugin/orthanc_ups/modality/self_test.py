@@ -36,7 +36,7 @@ from ..dimse.negotiation import read_answer, request
 from ..dimse.tls import TlsError
 from ..dimse.wire import Wire
 from ..orthanc.modalities import Modality
-from ..settings import Surroundings
+from ..settings import OrthancSettings
 
 _FIND_CLASS: Final = "1.2.840.10008.5.1.4.31"
 _LIBRARY: Final = "libModalityWorklists"
@@ -68,13 +68,13 @@ class SelfTest:
 
     def __init__(
         self,
-        surroundings: Surroundings,
+        orthanc_settings: OrthancSettings,
         own_ae: str,
         modalities: Callable[[], tuple[Modality, ...]],
         tls: Callable[[], ssl.SSLContext],
     ) -> None:
         """``modalities`` are those that Orthanc knows; ``tls`` makes the context if Orthanc's port needs one."""
-        self._surroundings = surroundings
+        self._orthanc_settings = orthanc_settings
         self._own_ae = own_ae
         self._modalities = modalities
         self._tls = tls
@@ -90,7 +90,7 @@ class SelfTest:
     async def is_asked(self) -> bool | None:
         """Whether our query reached us; None if Orthanc does not let us ask."""
         calling = self._calling()
-        if calling is None or not self._surroundings.dicom_server_enabled:
+        if calling is None or not self._orthanc_settings.dicom_server_enabled:
             return None
         try:
             async with asyncio.timeout(_WITHIN):
@@ -101,24 +101,24 @@ class SelfTest:
 
     def _calling(self) -> str | None:
         """An AE title from which Orthanc takes worklist queries of this machine."""
-        if self._surroundings.always_allow_find_worklist:
+        if self._orthanc_settings.always_allow_find_worklist:
             return self._own_ae
         for modality in self._modalities():
-            is_here = not self._surroundings.check_modality_host or modality.host in _OWN_HOSTS
+            is_here = not self._orthanc_settings.check_modality_host or modality.host in _OWN_HOSTS
             if modality.allow_find_worklist and is_here:
                 return modality.ae_title
         return None
 
     async def _queried(self, calling: str) -> bool:
-        context = self._tls() if self._surroundings.dicom_tls_enabled else None
-        wire = await Wire.connect(_HOST, self._surroundings.dicom_port, context)
+        context = self._tls() if self._orthanc_settings.dicom_tls_enabled else None
+        wire = await Wire.connect(_HOST, self._orthanc_settings.dicom_port, context)
         try:
             return await self._is_answered(wire, calling)
         finally:
             await wire.close()
 
     async def _is_answered(self, wire: Wire, calling: str) -> bool:
-        called = self._surroundings.dicom_aet
+        called = self._orthanc_settings.dicom_aet
         wire.write(request(calling, called, _FIND_CLASS, _MAX_PDU))
         kind, length = await wire.header()
         body = await wire.body(length, _MAX_ANSWER)

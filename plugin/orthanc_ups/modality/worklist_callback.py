@@ -20,7 +20,7 @@ from ..core.dataset import DataSet, element, items, values
 from ..core.statuses import UpsError
 from ..dimse.data_sets import EXPLICIT, Bounds, decode, encode
 from ..orthanc.sdk import WorklistAnswersCall, WorklistCallback, WorklistQueryCall
-from ..settings import Settings, Surroundings
+from ..settings import OrthancSettings, Settings
 from .scheduled_steps import SCHEDULED_STEP, STATION_AE
 from .worklist import WorklistAnswers
 from .worklist_folder import WorklistFolder
@@ -50,9 +50,9 @@ def as_file(dataset: DataSet) -> bytes:
     return _PREAMBLE + length + encoded + encode(dataset, EXPLICIT)
 
 
-def folder_of(surroundings: Surroundings) -> WorklistFolder | None:
+def folder_of(orthanc_settings: OrthancSettings) -> WorklistFolder | None:
     """The folder of the worklists plugin, if that is enabled."""
-    folder = surroundings.worklists_folder if surroundings.worklists_enabled else ""
+    folder = orthanc_settings.worklists_folder if orthanc_settings.worklists_enabled else ""
     return WorklistFolder(Path(folder)) if folder else None
 
 
@@ -69,7 +69,7 @@ class WorklistRequests:
         self,
         submit: Submit,
         settings: Settings,
-        surroundings: Surroundings,
+        orthanc_settings: OrthancSettings,
         folder: WorklistFolder | None,
         of_the_site: WorklistCallback | None = None,
         *,
@@ -79,10 +79,10 @@ class WorklistRequests:
         self._submit = submit
         self._bounds = Bounds(settings.maximum_nesting)
         self._max_size = settings.maximum_data_set_size
-        self._otherwise = undeclared(surroundings.default_encoding)
+        self._otherwise = undeclared(orthanc_settings.default_encoding)
         self._folder = folder
-        self._of_issuer = surroundings.worklists_of_issuer
-        self._limit = surroundings.worklists_limit
+        self._of_issuer = orthanc_settings.worklists_of_issuer
+        self._limit = orthanc_settings.worklists_limit
         self._of_the_site = of_the_site
         self.is_first = is_first
         self.find: Find | None = None

@@ -15,7 +15,7 @@ import orjson
 from yarl import URL
 
 from ..core.unavailable import StoreUnavailable
-from ..settings import Surroundings
+from ..settings import OrthancSettings
 
 _LOOPBACK_ADDRESSES: Final = ("127.0.0.1", "::1", "localhost")
 _ANY_ADDRESS: Final = ("0.0.0.0", "::")  # noqa: S104  # compared with, never bound
@@ -49,18 +49,18 @@ class Reply:
         return f"{self.status} {': '.join(words)}".rstrip()
 
 
-def own_url(surroundings: Surroundings) -> str:
+def own_url(orthanc_settings: OrthancSettings) -> str:
     """Where Orthanc's HTTP server answers its own host.
 
     Raises:
         ValueError: it does not, with the key of orthanc.json that is to be changed.
     """
-    if not surroundings.http_server_enabled:
+    if not orthanc_settings.http_server_enabled:
         raise ValueError('"HttpServerEnabled" is false: the worklist is kept through Orthanc\'s HTTP server')
-    bound = surroundings.http_bind_addresses
+    bound = orthanc_settings.http_bind_addresses
     host = _loopback_of(bound) if bound else "127.0.0.1"
-    scheme = "https" if surroundings.http_tls else "http"
-    return str(URL.build(scheme=scheme, host=host, port=surroundings.http_port))
+    scheme = "https" if orthanc_settings.http_tls else "http"
+    return str(URL.build(scheme=scheme, host=host, port=orthanc_settings.http_port))
 
 
 def _loopback_of(bound: Sequence[str]) -> str:
@@ -112,14 +112,14 @@ class Loopback:
         self._session: aiohttp.ClientSession | None = None
 
     @classmethod
-    def of(cls, surroundings: Surroundings, authorization: str) -> Self:
+    def of(cls, orthanc_settings: OrthancSettings, authorization: str) -> Self:
         """The loopback of the Orthanc with this configuration. Raises ValueError as ``own_url``."""
         return cls(
-            own_url(surroundings),
+            own_url(orthanc_settings),
             authorization,
-            connections=max(1, min(_MOST_CONNECTIONS, surroundings.http_threads_count // 4)),
-            keep=surroundings.keep_alive_timeout / 2 if surroundings.keep_alive else 0.0,
-            client_certificate=surroundings.ssl_certificate if surroundings.ssl_verify_peers else "",
+            connections=max(1, min(_MOST_CONNECTIONS, orthanc_settings.http_threads_count // 4)),
+            keep=orthanc_settings.keep_alive_timeout / 2 if orthanc_settings.keep_alive else 0.0,
+            client_certificate=orthanc_settings.ssl_certificate if orthanc_settings.ssl_verify_peers else "",
         )
 
     async def request(

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orthanc_ups.config import read_surroundings
+from orthanc_ups.config import read_orthanc_settings
 from orthanc_ups.core.ae_titles import AeTitles, InvalidAeTitle, valid_ae_title
 from orthanc_ups.core.statuses import UpsError
 from orthanc_ups.dicomweb.authorization import PROBE_HEADER, Authorization
@@ -51,9 +51,9 @@ class House:
     def __init__(self, status: int = 200, **raw: Any) -> None:
         self.orthanc = Orthanc(status)
         self.now = 0.0
-        surroundings = read_surroundings({"AuthenticationEnabled": True, **raw})
+        orthanc_settings = read_orthanc_settings({"AuthenticationEnabled": True, **raw})
         self.door = Authorization(
-            self.orthanc, Settings(authorization_cache=5.0), surroundings, lambda: self.now
+            self.orthanc, Settings(authorization_cache=5.0), orthanc_settings, lambda: self.now
         )
 
     def admit(

@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from orthanc_ups.codecs import dicom_json
 from orthanc_ups.core.commands import Purge, Requester
-from orthanc_ups.settings import Settings, Surroundings
+from orthanc_ups.settings import OrthancSettings, Settings
 from tests.support.waiting import wait_until
 from tests.support.web_client import TIMEOUT, basic, next_event, state
 from tests.support.web_service import DIMSE_AE, LettingIn, WebService
@@ -217,8 +217,8 @@ def test_client_that_waits_is_told_to_continue(small: WebService, raw: Any) -> N
 def guarded() -> Iterator[WebService]:
     """A service of an Orthanc with users; `bob` has two AE titles, `root` any, `eve` none."""
     settings = Settings(users={"bob": ("BOB1", "BOB2"), "root": ("*",)})
-    surroundings = Surroundings(remote_access_allowed=True, authentication_enabled=True)
-    with WebService(settings, surroundings, LettingIn(PASSWORDS)) as service:
+    orthanc_settings = OrthancSettings(remote_access_allowed=True, authentication_enabled=True)
+    with WebService(settings, orthanc_settings, LettingIn(PASSWORDS)) as service:
         yield service
 
 
@@ -304,7 +304,7 @@ def test_requester_is_the_first_ae_title_of_the_user(guarded: WebService) -> Non
 
 
 def test_without_remote_access_loopback_comes_in() -> None:
-    with WebService(surroundings=Surroundings(remote_access_allowed=False)) as service:
+    with WebService(orthanc_settings=OrthancSettings(remote_access_allowed=False)) as service:
         assert service.get("/workitems").status_code in (200, 204)
 
 

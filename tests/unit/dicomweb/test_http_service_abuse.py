@@ -19,7 +19,7 @@ from orthanc_ups.core.statuses import UpsError
 from orthanc_ups.dicomweb import bodies as web_body
 from orthanc_ups.dicomweb.bodies import BodyReader, BodyReceiver
 from orthanc_ups.dicomweb.response import HttpProblem
-from orthanc_ups.settings import Settings, Surroundings
+from orthanc_ups.settings import OrthancSettings, Settings
 from tests.support.waiting import wait_until
 from tests.support.web_client import TIMEOUT
 from tests.support.web_service import LettingIn, WebService
@@ -92,8 +92,8 @@ def raw_status(service: WebService, method: str, target: str) -> int:
 
 @pytest.fixture
 def guarded() -> Iterator[WebService]:
-    surroundings = Surroundings(remote_access_allowed=True, authentication_enabled=True)
-    with WebService(Settings(), surroundings, LettingIn({"bob": "secret"})) as service:
+    orthanc_settings = OrthancSettings(remote_access_allowed=True, authentication_enabled=True)
+    with WebService(Settings(), orthanc_settings, LettingIn({"bob": "secret"})) as service:
         yield service
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from orthanc_ups.settings import Settings, Surroundings
+from orthanc_ups.settings import OrthancSettings, Settings
 from tests.support.certificates import self_signed
 from tests.support.web_client import next_event
 from tests.support.web_service import LettingIn, WebService
@@ -69,8 +69,8 @@ def test_foreign_pages_change_nothing_and_read_nothing() -> None:
 
 
 def test_preflight_needs_no_credentials() -> None:
-    surroundings = Surroundings(remote_access_allowed=True, authentication_enabled=True)
-    with WebService(Settings(allowed_origins=("*",)), surroundings, LettingIn(PASSWORDS)) as service:
+    orthanc_settings = OrthancSettings(remote_access_allowed=True, authentication_enabled=True)
+    with WebService(Settings(allowed_origins=("*",)), orthanc_settings, LettingIn(PASSWORDS)) as service:
         asking = {"Origin": "https://any.example", "Access-Control-Request-Method": "PUT"}
         answer = service.request("OPTIONS", "/workitems/1.2/state", headers=asking)
         assert answer.status_code == 204
@@ -83,8 +83,8 @@ def test_https_and_wss(tmp_path: Path) -> None:
     issued = self_signed(tmp_path, "listener")
     pem = tmp_path / "both.pem"  # Orthanc wants certificate and key in one file
     pem.write_text(Path(issued.certificate).read_text() + Path(issued.key).read_text())
-    surroundings = Surroundings(remote_access_allowed=True, http_tls=True, ssl_certificate=str(pem))
-    with WebService(surroundings=surroundings) as service:
+    orthanc_settings = OrthancSettings(remote_access_allowed=True, http_tls=True, ssl_certificate=str(pem))
+    with WebService(orthanc_settings=orthanc_settings) as service:
         service.session.verify = issued.certificate
         trusting = ssl.create_default_context(cafile=issued.certificate)
         with service.socket("AI", ssl=trusting) as opened:

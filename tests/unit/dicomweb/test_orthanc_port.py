@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from orthanc_ups.config import read_surroundings
+from orthanc_ups.config import read_orthanc_settings
 from orthanc_ups.core.ae_titles import AeTitles
 from orthanc_ups.dicomweb.authorization import PROBE_HEADER, Authorization
 from orthanc_ups.dicomweb.orthanc_port import OrthancRoutes, patterns
@@ -107,20 +107,20 @@ class House:
 
     def __init__(self, settings: Settings | None = None, **raw: Any) -> None:
         settings = settings or Settings()
-        surroundings = read_surroundings({"AuthenticationEnabled": True, **raw})
+        orthanc_settings = read_orthanc_settings({"AuthenticationEnabled": True, **raw})
         self.handler = Handler()
         self.thread = LoopThread("routes")
         self.thread.start()
         self.upstream = _Upstream()
-        self.authorization = Authorization(self.upstream, settings, surroundings, lambda: 0.0)
-        door = OrthancRequests(self.thread.submit, settings, surroundings, RefusalLog())
+        self.authorization = Authorization(self.upstream, settings, orthanc_settings, lambda: 0.0)
+        door = OrthancRequests(self.thread.submit, settings, orthanc_settings, RefusalLog())
         self.routes = OrthancRoutes(
             self.handler,
             self.authorization,
             Rights({}, AeTitles()),
             door,
             settings,
-            surroundings,
+            orthanc_settings,
         )
 
     def ask(self, uri: str, method: str = "GET", **more: Any) -> Output:

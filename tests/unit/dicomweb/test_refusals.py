@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from orthanc_ups.settings import Settings, Surroundings
+from orthanc_ups.settings import OrthancSettings, Settings
 from tests.support.web_client import TIMEOUT, new_uid, state
 from tests.support.web_service import LettingIn, WebService
 from tests.support.workitems import changed, minimal
@@ -88,8 +88,8 @@ def test_no_line_has_patient_data_in_it(
 
 def test_no_line_has_a_password_or_a_transaction_uid_in_it(caplog: pytest.LogCaptureFixture) -> None:
     transaction = "2.25.4711081547110815"
-    surroundings = Surroundings(remote_access_allowed=True, authentication_enabled=True)
-    with WebService(None, surroundings, LettingIn({"bob": "pass-word"})) as guarded:
+    orthanc_settings = OrthancSettings(remote_access_allowed=True, authentication_enabled=True)
+    with WebService(None, orthanc_settings, LettingIn({"bob": "pass-word"})) as guarded:
         uid = new_uid()
         for auth in (None, ("bob", "wr0ng"), ("eve", "pass-word")):
             assert guarded.get(f"/workitems/{uid}", auth=auth).status_code == 401

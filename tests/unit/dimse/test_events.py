@@ -17,7 +17,7 @@ from orthanc_ups.dimse import scu
 from orthanc_ups.dimse.data_sets import Syntax
 from orthanc_ups.dimse.message import COMMAND_FIELD, RESPONDED_ID, STATUS, Message, Room, Value, fragments
 from orthanc_ups.orthanc.modalities import Modality
-from orthanc_ups.settings import Settings, Surroundings
+from orthanc_ups.settings import OrthancSettings, Settings
 from tests.support import upper_layer, workitems
 from tests.support.delivery import ClosingFence
 from tests.support.dimse_server import DimseRig
@@ -443,8 +443,8 @@ def test_echo_of_what_is_not_there_says_why() -> None:
 
 def test_our_own_port_takes_our_echo_and_refuses_our_events() -> None:
     """Two of us may be each other's modalities."""
-    surroundings = Surroundings(dicom_aet="SCU")
-    with DimseRig(surroundings=surroundings) as rig:
+    orthanc_settings = OrthancSettings(dicom_aet="SCU")
+    with DimseRig(orthanc_settings=orthanc_settings) as rig:
         rig.modalities.entries[:] = [at(rig.port, "SCU")]
         assert rig.loop.run(rig.channel.echo("SCU")) > 0
         words = refusal(rig, event(1), ae="SCU")

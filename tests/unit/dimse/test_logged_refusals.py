@@ -10,7 +10,7 @@ import pytest
 from orthanc_ups.core import statuses, tags
 from orthanc_ups.core.dataset import element
 from orthanc_ups.core.statuses import UpsError
-from orthanc_ups.settings import Surroundings
+from orthanc_ups.settings import OrthancSettings
 from tests.support import workitems
 from tests.support.dimse_client import NoAssociation, UpsClient
 from tests.support.dimse_server import DimseRig
@@ -50,7 +50,7 @@ def test_a_peer_that_repeats_its_mistake_has_five_lines_a_minute(
 
 
 def test_a_rejected_association_names_the_peer_and_the_reason(caplog: pytest.LogCaptureFixture) -> None:
-    with DimseRig(surroundings=Surroundings(check_called_aet=True)) as rig:
+    with DimseRig(orthanc_settings=OrthancSettings(check_called_aet=True)) as rig:
         with pytest.raises(NoAssociation):
             UpsClient(rig.port, called="OTHER").__enter__()
         assert caplog.messages[0] == (

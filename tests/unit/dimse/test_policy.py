@@ -10,7 +10,7 @@ import pytest
 
 from orthanc_ups.core import tags
 from orthanc_ups.orthanc.modalities import Modality
-from orthanc_ups.settings import Settings, Surroundings
+from orthanc_ups.settings import OrthancSettings, Settings
 from tests.support import workitems
 from tests.support.dimse_client import NoAssociation, UpsClient
 from tests.support.dimse_server import KNOWN, DimseRig
@@ -18,7 +18,7 @@ from tests.support.dimse_server import KNOWN, DimseRig
 UID = workitems.uid(1)
 
 
-CLOSED = Surroundings(always_allow_echo=False, always_allow_find_worklist=False)
+CLOSED = OrthancSettings(always_allow_echo=False, always_allow_find_worklist=False)
 
 
 def open_as(rig: DimseRig, calling: str = "SCU", called: str = "ORTHANC") -> Any:
@@ -26,7 +26,7 @@ def open_as(rig: DimseRig, calling: str = "SCU", called: str = "ORTHANC") -> Any
 
 
 def test_check_called_aet() -> None:
-    with DimseRig(surroundings=Surroundings(check_called_aet=True)) as rig:
+    with DimseRig(orthanc_settings=OrthancSettings(check_called_aet=True)) as rig:
         with open_as(rig, called="orthanc"):
             pass
         with pytest.raises(NoAssociation, match="rejected 1 1 7"), open_as(rig, called="OTHER"):
@@ -34,7 +34,7 @@ def test_check_called_aet() -> None:
 
 
 def test_check_called_aet_with_strict_comparison_and_an_aet_of_our_own() -> None:
-    strict = Surroundings(check_called_aet=True, strict_aet_comparison=True)
+    strict = OrthancSettings(check_called_aet=True, strict_aet_comparison=True)
     with DimseRig(Settings(aet="UPS"), strict) as rig:
         with open_as(rig, called="UPS"):
             pass
@@ -44,7 +44,7 @@ def test_check_called_aet_with_strict_comparison_and_an_aet_of_our_own() -> None
 
 
 def test_an_unknown_ae_is_rejected_if_nothing_is_always_allowed() -> None:
-    with DimseRig(surroundings=CLOSED) as rig:
+    with DimseRig(orthanc_settings=CLOSED) as rig:
         with pytest.raises(NoAssociation, match="rejected 1 1 3"), open_as(rig, "STRANGER"):
             pass
         with open_as(rig) as client:
@@ -53,7 +53,7 @@ def test_an_unknown_ae_is_rejected_if_nothing_is_always_allowed() -> None:
 
 
 def test_an_unknown_ae_may_echo_but_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
-    with DimseRig(surroundings=Surroundings(always_allow_find_worklist=False)) as rig:
+    with DimseRig(orthanc_settings=OrthancSettings(always_allow_find_worklist=False)) as rig:
         with open_as(rig, "STRANGER") as client:
             assert client.echo().code == 0
             refusals = [
@@ -71,7 +71,7 @@ def test_an_unknown_ae_may_echo_but_nothing_else(caplog: pytest.LogCaptureFixtur
 
 def test_an_unknown_ae_may_query_worklists_if_orthanc_says_so() -> None:
     allowing = msgspec.structs.replace(CLOSED, always_allow_find_worklist=True)
-    with DimseRig(surroundings=allowing) as rig, open_as(rig, "STRANGER") as client:
+    with DimseRig(orthanc_settings=allowing) as rig, open_as(rig, "STRANGER") as client:
         assert client.find({tags.STATE: {"vr": "CS"}})[-1].code == 0
         assert client.echo().code == 0x0124
         assert client.create(workitems.minimal(), UID).code == 0x0124
@@ -79,7 +79,7 @@ def test_an_unknown_ae_may_query_worklists_if_orthanc_says_so() -> None:
 
 def test_allow_flags_of_the_modality_count() -> None:
     limited = replace(KNOWN, allow_find_worklist=False, allow_echo=False)
-    with DimseRig(surroundings=CLOSED, modalities=[limited]) as rig, open_as(rig) as client:
+    with DimseRig(orthanc_settings=CLOSED, modalities=[limited]) as rig, open_as(rig) as client:
         assert client.echo().code == 0x0124
         refused = client.find({tags.STATE: {"vr": "CS"}})[-1]
         assert (refused.code, refused.comment) == (0x0124, "C-FIND is not allowed for SCU")
@@ -99,7 +99,7 @@ def test_allow_flags_of_the_modality_count() -> None:
 )
 def test_check_modality_host(hosts: list[str], is_welcome: bool) -> None:
     entries = [Modality(host, "SCU", host, 104) for host in hosts]
-    with DimseRig(surroundings=Surroundings(check_modality_host=True), modalities=entries) as rig:
+    with DimseRig(orthanc_settings=OrthancSettings(check_modality_host=True), modalities=entries) as rig:
         with open_as(rig) as client:
             answer = client.create(workitems.minimal(), UID)
         assert answer.code == (0 if is_welcome else 0x0124)

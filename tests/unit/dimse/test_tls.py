@@ -16,14 +16,14 @@ from orthanc_ups.delivery.port import Unreachable
 from orthanc_ups.dimse.message import ProtocolError
 from orthanc_ups.dimse.tls import TlsError, client_context, server_context
 from orthanc_ups.orthanc.modalities import Modality
-from orthanc_ups.settings import Settings, Surroundings
+from orthanc_ups.settings import OrthancSettings, Settings
 from tests.support.certificates import Certificate, bundle, self_signed
 from tests.support.dimse_client import UpsClient
 from tests.support.dimse_server import DimseRig
 from tests.support.event_receiver import EventReceiver
 from tests.support.raw_dimse import REQUEST, Closed, RawPeer
 
-Prepare = Callable[..., Surroundings]
+Prepare = Callable[..., OrthancSettings]
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +48,8 @@ def stranger(folder: Path) -> Certificate:
 
 @pytest.fixture
 def prepare(folder: Path, ours: Certificate, theirs: Certificate) -> Prepare:
-    def prepared(*, required: bool = True, version: int = 0) -> Surroundings:
-        return Surroundings(
+    def prepared(*, required: bool = True, version: int = 0) -> OrthancSettings:
+        return OrthancSettings(
             dicom_tls_enabled=True,
             dicom_tls_certificate=ours.certificate,
             dicom_tls_private_key=ours.key,
@@ -82,7 +82,7 @@ def is_let_in(port: int, context: ssl.SSLContext) -> bool:
 def test_a_client_with_a_trusted_certificate_is_served(
     prepare: Prepare, ours: Certificate, theirs: Certificate
 ) -> None:
-    with DimseRig(surroundings=prepare()) as rig:
+    with DimseRig(orthanc_settings=prepare()) as rig:
         with UpsClient(rig.port, tls=client_of(ours, theirs)) as client:
             assert client.echo().code == 0
             assert client.create({tags.LABEL: element("LO", "x" * 60)}).code == 0
@@ -94,28 +94,31 @@ def test_a_client_without_a_trusted_certificate_is_not(
     prepare: Prepare, ours: Certificate, stranger: Certificate, which: str
 ) -> None:
     tls = client_of(ours, stranger if which == "stranger" else None)
-    with DimseRig(surroundings=prepare()) as rig:
+    with DimseRig(orthanc_settings=prepare()) as rig:
         assert not is_let_in(rig.port, tls)
         assert rig.server.associations == 0
 
 
 def test_without_required_certificates_any_client_is_served(prepare: Prepare, ours: Certificate) -> None:
-    surroundings = prepare(required=False)
-    with DimseRig(surroundings=surroundings) as rig, UpsClient(rig.port, tls=client_of(ours)) as client:
+    orthanc_settings = prepare(required=False)
+    with (
+        DimseRig(orthanc_settings=orthanc_settings) as rig,
+        UpsClient(rig.port, tls=client_of(ours)) as client,
+    ):
         assert client.echo().code == 0
 
 
 def test_a_minimum_version_is_kept(prepare: Prepare, ours: Certificate) -> None:
     old = client_of(ours)
     old.maximum_version = ssl.TLSVersion.TLSv1_2
-    with DimseRig(surroundings=prepare(required=False, version=5)) as rig:
+    with DimseRig(orthanc_settings=prepare(required=False, version=5)) as rig:
         assert not is_let_in(rig.port, old)
         with UpsClient(rig.port, tls=client_of(ours)) as client:
             assert client.echo().code == 0
 
 
 def test_a_plain_peer_gets_no_association(prepare: Prepare) -> None:
-    with DimseRig(surroundings=prepare()) as rig, RawPeer(rig.port) as peer:
+    with DimseRig(orthanc_settings=prepare()) as rig, RawPeer(rig.port) as peer:
         peer.send(REQUEST)
         with pytest.raises((Closed, ProtocolError)):
             peer.receive()
@@ -138,7 +141,7 @@ def test_events_go_out_over_tls_where_the_modality_wants_it(
 ) -> None:
     with EventReceiver("WATCHER", tls=(theirs.certificate, theirs.key)) as watcher:
         entry = Modality("watcher", "WATCHER", "127.0.0.1", watcher.port, use_dicom_tls=True)
-        with DimseRig(surroundings=prepare(), modalities=[entry]) as rig:
+        with DimseRig(orthanc_settings=prepare(), modalities=[entry]) as rig:
             told = {tags.STATE: element("CS", "SCHEDULED")}
             event = Event(1, EventType.STATE_REPORT, "1.2.3", told, ("WATCHER",), 0.0)
             assert rig.loop.run(rig.channel.deliver("WATCHER", [event])) == 1
@@ -152,14 +155,14 @@ def test_a_receiver_with_an_unknown_certificate_is_unreachable(
         entry = Modality("watcher", "WATCHER", "127.0.0.1", watcher.port, use_dicom_tls=True)
         words = r"cannot connect .*certificate verify failed"
         with (
-            DimseRig(surroundings=prepare(), modalities=[entry]) as rig,
+            DimseRig(orthanc_settings=prepare(), modalities=[entry]) as rig,
             pytest.raises(Unreachable, match=words),
         ):
             rig.loop.run(rig.channel.echo("WATCHER"))
 
 
 def test_without_tls_there_is_no_context() -> None:
-    assert server_context(Surroundings()) is None
+    assert server_context(OrthancSettings()) is None
 
 
 @pytest.mark.parametrize(
@@ -175,12 +178,12 @@ def test_without_tls_there_is_no_context() -> None:
 def test_settings_that_cannot_be_used_are_named(
     prepare: Prepare, setting: str, value: object, words: str
 ) -> None:
-    surroundings = msgspec.structs.replace(prepare(), **{setting: value})
+    orthanc_settings = msgspec.structs.replace(prepare(), **{setting: value})
     with pytest.raises(TlsError, match=words):
-        server_context(surroundings)
+        server_context(orthanc_settings)
 
 
 def test_client_settings_that_cannot_be_used_are_named(prepare: Prepare) -> None:
-    surroundings = msgspec.structs.replace(prepare(), dicom_tls_trusted_certificates="/nowhere.crt")
+    orthanc_settings = msgspec.structs.replace(prepare(), dicom_tls_trusted_certificates="/nowhere.crt")
     with pytest.raises(TlsError, match=r"/nowhere\.crt"):
-        client_context(surroundings)
+        client_context(orthanc_settings)

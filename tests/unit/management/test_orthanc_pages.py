@@ -20,7 +20,7 @@ from orthanc_ups.management.pages import OrthancPages
 from orthanc_ups.management.routing import error_response
 from orthanc_ups.orthanc.loop_thread import LoopThread
 from orthanc_ups.orthanc.refusal_log import RefusalLog
-from orthanc_ups.settings import Settings, Surroundings
+from orthanc_ups.settings import OrthancSettings, Settings
 from tests.unit.dicomweb.test_orthanc_port import Output
 
 MOST = 10
@@ -41,10 +41,10 @@ class House:
         self.thread = LoopThread("pages")
         self.thread.start()
         door = OrthancRequests(
-            self.thread.submit, Settings(maximum_body_size=MOST), Surroundings(), RefusalLog()
+            self.thread.submit, Settings(maximum_body_size=MOST), OrthancSettings(), RefusalLog()
         )
         self.authorization = Authorization(
-            _Nobody(), Settings(), Surroundings(authentication_enabled=True), lambda: 0.0
+            _Nobody(), Settings(), OrthancSettings(authentication_enabled=True), lambda: 0.0
         )
         self.pages = OrthancPages(door, self.api, serve, self.authorization,
                                   lambda _: "http://pacs:8042/dicom-web", Origins(()))  # fmt: skip

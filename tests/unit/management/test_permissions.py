@@ -23,7 +23,7 @@ from orthanc_ups.management.api import ManagementApi
 from orthanc_ups.management.operating import start_warnings
 from orthanc_ups.management.permissions import RIGHTS, Right
 from orthanc_ups.management.routing import Route, Router
-from orthanc_ups.settings import Settings, Surroundings
+from orthanc_ups.settings import OrthancSettings, Settings
 from tests.support.management_desk import JSON, Desk
 from tests.unit.management.test_openapi import routes
 
@@ -294,6 +294,6 @@ def test_pages_of_ones_own_and_of_allowed_origins_do(headers: dict[str, str]) ->
     [(USERS, False, True), (USERS, True, False), ({"*": ("*",)}, False, False)],
 )
 def test_users_without_authentication_are_warned_about(users: Any, checked: bool, warned: bool) -> None:
-    surroundings = Surroundings(allow_threads=True, authentication_enabled=checked)
-    warnings = start_warnings(Settings(users=users), surroundings)
+    orthanc_settings = OrthancSettings(allow_threads=True, authentication_enabled=checked)
+    warnings = start_warnings(Settings(users=users), orthanc_settings)
     assert any("everybody is anonymous" in warning for warning in warnings) is warned

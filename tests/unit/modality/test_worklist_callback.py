@@ -17,7 +17,7 @@ from orthanc_ups.modality.worklist import WorklistAnswers
 from orthanc_ups.modality.worklist_callback import WorklistRequests, as_file
 from orthanc_ups.modality.worklist_folder import WorklistFolder
 from orthanc_ups.modality.worklist_query import UnusableKey
-from orthanc_ups.settings import Settings, Surroundings
+from orthanc_ups.settings import OrthancSettings, Settings
 
 ANSWER: DataSet = {"00100020": element("LO", "P1")}
 QUERY: DataSet = {"00100020": element("LO", "*")}
@@ -61,8 +61,8 @@ def submit(work: Coroutine[Any, Any, WorklistAnswers]) -> Future[WorklistAnswers
     return future
 
 
-def requests(find: Any, folder: WorklistFolder | None = None, **surroundings: Any) -> WorklistRequests:
-    made = WorklistRequests(submit, Settings(), Surroundings(**surroundings), folder)
+def requests(find: Any, folder: WorklistFolder | None = None, **orthanc_settings: Any) -> WorklistRequests:
+    made = WorklistRequests(submit, Settings(), OrthancSettings(**orthanc_settings), folder)
     made.find = find
     return made
 
@@ -165,7 +165,7 @@ def test_the_script_of_a_site_is_asked_after_us() -> None:
         answers.WorklistAddAnswer(query, f"{issuer} {called}".encode())
         raise ValueError("fault of the site")
 
-    request = WorklistRequests(submit, Settings(), Surroundings(), None, site)
+    request = WorklistRequests(submit, Settings(), OrthancSettings(), None, site)
     request.find = one
     answers = asked(request)
     assert (answers.files[1:], answers.incomplete) == ([b"CT1 ORTHANC"], True)

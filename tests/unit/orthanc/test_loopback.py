@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from orthanc_ups.orthanc.loopback import Loopback, Reply, own_url
-from orthanc_ups.settings import Surroundings
+from orthanc_ups.settings import OrthancSettings
 from orthanc_ups.store import shelves
 from orthanc_ups.store.metadata import OrthancEntries
 from orthanc_ups.store.port import StoreUnavailable
@@ -225,7 +225,7 @@ def test_https_is_spoken_whatever_the_certificate_says(tmp_path: Path) -> None:
         port = listening.sockets[0].getsockname()[1]
         async with (
             listening,
-            Loopback.of(Surroundings(http_port=port, http_tls=True), "Bearer it") as loopback,
+            Loopback.of(OrthancSettings(http_port=port, http_tls=True), "Bearer it") as loopback,
         ):
             assert (await loopback.request("GET", "/x")).body == b"safe"
 
@@ -239,11 +239,11 @@ def test_only_this_host_is_trusted_with_the_token() -> None:
 
 
 def test_the_own_url_follows_the_configuration() -> None:
-    assert own_url(Surroundings(http_port=8050)) == "http://127.0.0.1:8050"
-    assert own_url(Surroundings(http_tls=True)) == "https://127.0.0.1:8042"
-    assert own_url(Surroundings(http_bind_addresses=("10.0.0.1", "::1"))) == "http://[::1]:8042"
-    assert own_url(Surroundings(http_bind_addresses=("0.0.0.0",))) == "http://127.0.0.1:8042"
+    assert own_url(OrthancSettings(http_port=8050)) == "http://127.0.0.1:8050"
+    assert own_url(OrthancSettings(http_tls=True)) == "https://127.0.0.1:8042"
+    assert own_url(OrthancSettings(http_bind_addresses=("10.0.0.1", "::1"))) == "http://[::1]:8042"
+    assert own_url(OrthancSettings(http_bind_addresses=("0.0.0.0",))) == "http://127.0.0.1:8042"
     with pytest.raises(ValueError, match=r'"HttpBindAddresses" is .* add "127.0.0.1"'):
-        own_url(Surroundings(http_bind_addresses=("10.0.0.1",)))
+        own_url(OrthancSettings(http_bind_addresses=("10.0.0.1",)))
     with pytest.raises(ValueError, match='"HttpServerEnabled" is false'):
-        own_url(Surroundings(http_server_enabled=False))
+        own_url(OrthancSettings(http_server_enabled=False))
