@@ -119,7 +119,7 @@ def test_bad_parameters_are_named(query: str, named: str) -> None:
         ("Nonsense=1", ("Nonsense",)),
         ("ScheduledWorkitemCodeSequence.Nonsense=1", ("ScheduledWorkitemCodeSequence.Nonsense",)),
         ("0040401=1&%C3%A9=1", ("0040401", "é")),
-        ("_=1732&foo&requester=X&deletionlock=true", ("_", "foo", "requester", "deletionlock")),
+        ("_=1732&foo&requester=X&deletion-lock=true", ("_", "foo", "requester", "deletion-lock")),
     ],
 )
 def test_8_3_1_parameters_that_are_not_supported_are_ignored_and_named(
