@@ -116,7 +116,7 @@ def build_archive(folder: Path) -> Path:
         sums = "".join(f"{_sha256(file.read_bytes())}  {file.relative_to(root)}\n" for file in files)
         (root / "SHA256SUMS").write_text(sums)
         archive = folder / f"{top}-{_MACHINE}.tar.gz"
-        archive.write_bytes(_packed(root))
+        archive.write_bytes(packed(root))
     return archive
 
 
@@ -135,7 +135,7 @@ def _install(python: str, site: Path) -> None:
     with tempfile.TemporaryDirectory() as made:
         wanted, target = Path(made, "requirements.txt"), Path(made, "site")
         pins = {pin.partition("==")[0] for pin in requirements(python)}
-        wanted.write_text("".join(block for block in _locked_blocks() if block.partition("==")[0] in pins))
+        wanted.write_text("".join(block for block in locked_blocks() if block.partition("==")[0] in pins))
         options = (
             "--quiet",
             "--no-compile",
@@ -147,7 +147,7 @@ def _install(python: str, site: Path) -> None:
         _copy_tree(target, site)
 
 
-def _locked_blocks() -> Iterator[str]:
+def locked_blocks() -> Iterator[str]:
     lines = [line for line in LOCK.read_text().splitlines(keepends=True) if not line.startswith("#")]
     block = ""
     for line in lines:
@@ -165,7 +165,7 @@ def _marker_of(block: str) -> str:
     return semicolon + marker
 
 
-def _packed(root: Path) -> bytes:
+def packed(root: Path) -> bytes:
     """The folder as tar.gz: sorted, of one owner and moment; files of equal content are stored once, as links."""
     plain, when = io.BytesIO(), moment()
     stored: dict[str, str] = {}
@@ -225,7 +225,7 @@ def _is_licence(file: Path) -> bool:
 
 def bill_of_materials(parts: list[tuple[Path, Message]]) -> dict[str, Any]:
     """What the archive is made of, in CycloneDX 1.5."""
-    hashes = {block.partition("==")[0].lower(): block.split("sha256:")[1:] for block in _locked_blocks()}
+    hashes = {block.partition("==")[0].lower(): block.split("sha256:")[1:] for block in locked_blocks()}
     components = []
     for _, metadata in parts:
         name, version = str(metadata["Name"]), str(metadata["Version"])

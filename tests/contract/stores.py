@@ -77,9 +77,11 @@ class OrthancStore:
         self.url = orthanc.base_url
 
     @asynccontextmanager
-    async def adapter(self, full: int = shelves.FULL) -> AsyncIterator[OrthancEntries]:
+    async def adapter(
+        self, full: int = shelves.FULL, loopback: Loopback | None = None
+    ) -> AsyncIterator[OrthancEntries]:
         """``full``: entries per shelf from which another one is added."""
-        async with Loopback(self.url) as loopback:
+        async with loopback or Loopback(self.url) as loopback:
             entries = OrthancEntries(loopback)
             entries.full = full
             await entries.open()

@@ -17,6 +17,7 @@ from orthanc_ups.store.shelf_set import StoreMisconfigured
 from orthanc_ups.store.shelves import Address, Value
 from tests.contract.stores import WITHOUT_PLUGINS, OrthancStore, asynchronous, each, loaded, new_key
 from tests.support.orthanc import RealOrthanc
+from tests.support.watched_loopback import WatchedLoopback
 
 
 @pytest.fixture(scope="module")
@@ -93,14 +94,12 @@ async def test_another_shelf_is_made_when_the_present_ones_are_full_and_every_en
 
 @asynchronous
 async def test_a_shelf_that_cannot_be_made_stops_nobody(
-    store: OrthancStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    store: OrthancStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def refuses(*_: object) -> None:
-        raise StoreUnavailable("Orthanc answered 507 Full storage", certain=True)
-
     store.lose()
-    async with store.adapter(full=10) as entries:
-        monkeypatch.setattr(entries._shelf_set, "_send", refuses)
+    loopback = WatchedLoopback(store.url)
+    async with store.adapter(full=10, loopback=loopback) as entries:
+        loopback.is_full = True
         for _ in range(13):
             await entries.create(new_key(), b"1")
     assert store.shelves_in_orthanc() == 1
@@ -111,22 +110,17 @@ async def test_a_shelf_that_cannot_be_made_stops_nobody(
 
 @asynchronous
 async def test_a_create_whose_answer_was_lost_is_found_although_a_shelf_was_added_meanwhile(
-    store: OrthancStore, monkeypatch: pytest.MonkeyPatch
+    store: OrthancStore,
 ) -> None:
     store.lose()
     key = next(key for key in iter(new_key, "") if shelves.new_address(key, 0, 2).shelf == 1)
-    async with store.adapter() as entries:
-        put = entries._put
-
-        async def loses_the_answer(*arguments: Any) -> Any:
-            monkeypatch.setattr(entries, "_put", put)
-            await put(*arguments)
-            raise StoreUnavailable("no answer", certain=False)
-
-        monkeypatch.setattr(entries, "_put", loses_the_answer)
+    loopback = WatchedLoopback(store.url)
+    async with store.adapter(full=2, loopback=loopback) as entries:
+        loopback.lost_answers = 1
         with pytest.raises(StoreUnavailable):
             await entries.create(key, b"document")
-        await entries._shelf_set.add()
+        while store.shelves_in_orthanc() < 2:
+            await entries.create(new_key(), b"another document")
         with pytest.raises(EntryExists):
             await entries.create(key, b"document")
         assert store.shelf_of(key) == 0
@@ -194,19 +188,13 @@ async def test_a_worklist_of_many_shelves_of_which_nothing_is_left_comes_back_wh
 
 @asynchronous
 async def test_a_look_whether_shelves_are_there_reads_none_of_them(
-    store: OrthancStore, monkeypatch: pytest.MonkeyPatch
+    store: OrthancStore,
 ) -> None:
-    async with store.adapter() as entries:
-        paths: list[str] = []
-        request = entries._loopback.request
-
-        async def noting(method: str, path: str, *more: Any, **named: Any) -> Any:
-            paths.append(path)
-            return await request(method, path, *more, **named)
-
-        monkeypatch.setattr(entries._loopback, "request", noting)
+    loopback = WatchedLoopback(store.url)
+    async with store.adapter(loopback=loopback) as entries:
+        loopback.paths.clear()
         assert await entries.missing() == frozenset()
-    assert paths == [f"/series/{shelves.SERIES}"]
+        assert loopback.paths == [f"/series/{shelves.SERIES}"]
 
 
 @asynchronous

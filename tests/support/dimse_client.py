@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import socket
 import ssl
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -144,33 +143,25 @@ class UpsClient:
         )
         if not self.association.is_established:
             raise NoAssociation(self._how_it_ended())
-        self._hold_reactor()
+        self._keep_answers()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
-        self._let_reactor_go()
         if self.association.is_established:
             self.association.release()
         self._ae.shutdown()
 
-    def _hold_reactor(self) -> None:
+    def _keep_answers(self) -> None:
         """Keep pynetdicom's reactor from taking answers that come at once away from who waits for them.
 
-        It pauses for the time of each operation, but one last look into the queue may slip through.
+        It pauses for the time of each operation, but one last look into the queue may slip through. An SCU only
+        waits for messages; the reactor, which does not wait, would serve them as an SCP.
         """
-        checkpoint = self.association._reactor_checkpoint
-        checkpoint.clear()
-        while not self.association._is_paused:
-            time.sleep(0.0005)
-        time.sleep(0.005)
-        checkpoint.set = lambda: None
-
-    def _let_reactor_go(self) -> None:
-        checkpoint = self.association._reactor_checkpoint
-        del checkpoint.set
-        checkpoint.set()
+        provider = self.association.dimse
+        get_message = provider.get_msg
+        provider.get_msg = lambda block=False: get_message(True) if block else (None, None)
 
     def _negotiation(self, uid: str) -> SOPClassExtendedNegotiation:
         item = SOPClassExtendedNegotiation()

@@ -68,6 +68,7 @@ class FakeClock:
 
     def __init__(self, at: datetime = datetime(2026, 11, 22, 18, 30, tzinfo=UTC)) -> None:
         self.at = at
+        self._passed = 0.0
         self._uids = itertools.count(1)
 
     def now(self) -> datetime:
@@ -76,8 +77,17 @@ class FakeClock:
     def new_uid(self) -> str:
         return f"2.25.{1000 + next(self._uids)}"
 
+    def monotonic(self) -> float:
+        """Seconds that passed, whatever the clock shows."""
+        return self._passed
+
     def pass_by(self, **span: float) -> None:
         self.at += timedelta(**span)
+        self._passed += timedelta(**span).total_seconds()
+
+    def set_back(self, **span: float) -> None:
+        """Somebody sets the clock back."""
+        self.at -= timedelta(**span)
 
 
 class FakeWorklist:
@@ -446,6 +456,4 @@ def facts(**changes: Any) -> ServerFacts:
 
 def activity(worklist: FakeWorklist, clock: FakeClock) -> Activity:
     """Charts of what the fake counted."""
-    return Activity(
-        lambda: worklist.counted, lambda: clock.now().timestamp(), lambda: clock.now().timestamp()
-    )
+    return Activity(lambda: worklist.counted, lambda: clock.now().timestamp(), clock.monotonic)

@@ -222,7 +222,8 @@ class RealOrthanc:
 
     def _connection(self, port: int) -> http.client.HTTPConnection:
         if self.configuration.get("SslEnabled"):
-            unchecked = ssl._create_unverified_context()
+            unchecked = ssl.create_default_context()
+            unchecked.check_hostname, unchecked.verify_mode = False, ssl.CERT_NONE
             return http.client.HTTPSConnection("127.0.0.1", port, timeout=2, context=unchecked)
         return http.client.HTTPConnection("127.0.0.1", port, timeout=2)
 

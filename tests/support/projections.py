@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from contextlib import suppress
 
 from orthanc_ups.core import tags
 from orthanc_ups.core.dataset import element, text
 from orthanc_ups.core.matching import Query
 from orthanc_ups.core.workitem import Workitem
-from orthanc_ups.projection.projection import Projection
+from orthanc_ups.projection.projection import Projection, ProjectionBroken
 from orthanc_ups.store.documents import encode
 from orthanc_ups.store.port import Entry
 from tests.support import workitems
@@ -37,6 +38,19 @@ def put(projection: Projection, *given: Workitem, version: str = "1") -> None:
     """Write workitems down."""
     for one in given:
         projection.put(one, version, encode(one))
+
+
+def rows_in(projection: Projection, *tables: str) -> list[int]:
+    """How many rows tables of its file have."""
+    projection.flush()
+    return [projection.file.writer.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0] for table in tables]
+
+
+def break_projection(projection: Projection) -> None:
+    """Somebody deletes its file, and that is noticed."""
+    projection.file.path.unlink()
+    with suppress(ProjectionBroken):
+        projection.check()
 
 
 def found(projection: Projection, query: Query = EVERYTHING, words: tuple[str, ...] = ()) -> list[int]:

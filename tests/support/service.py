@@ -68,8 +68,8 @@ class SlowEntries(InMemoryEntries):
         pauses: gives for how long others run before and after a write, in turns of the loop.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, beside: InMemoryEntries | None = None) -> None:
+        super().__init__(beside)
         self.before: dict[str, asyncio.Event] = {}
         self.after: dict[str, asyncio.Event] = {}
         self.broken_keys: set[str] = set()
@@ -87,8 +87,12 @@ class SlowEntries(InMemoryEntries):
         async with self._slowly(key):
             await super().remove(key, version)
 
+    def on_write(self, key: str) -> None:
+        """Something is about to be written."""
+
     @asynccontextmanager
     async def _slowly(self, key: str) -> AsyncIterator[None]:
+        self.on_write(key)
         await self._wait(self.before, key)
         if key in self.broken_keys:
             raise StoreUnavailable("disk full, says a test", certain=True)
@@ -237,7 +241,7 @@ class Desk:
 
     async def pass_by(self, seconds: float) -> None:
         """Let time pass, once the searches under way have ended: they take real time, in threads."""
-        await self.until(lambda: not self.service.projection._searches._waiting)
+        await self.until(lambda: not self.service.projection.searches)
         await self.clock.advance(seconds)
 
     # --- commands ---

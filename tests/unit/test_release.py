@@ -41,7 +41,7 @@ def test_the_lock_is_that_of_the_requirements() -> None:
 
 def test_every_locked_requirement_has_a_hash() -> None:
     assert [
-        block for block in dist._locked_blocks() if not re.search(r"--hash=sha256:[0-9a-f]{64}", block)
+        block for block in dist.locked_blocks() if not re.search(r"--hash=sha256:[0-9a-f]{64}", block)
     ] == []
 
 
@@ -62,7 +62,7 @@ def test_markers_are_decided_for_the_python_that_is_aimed_at() -> None:
 
 
 def test_an_archive_does_not_depend_on_times_and_modes_of_this_host(tmp_path: Path) -> None:
-    packed = []
+    archives = []
     for order, mode in ((("b", "a"), 0o600), (("a", "b"), 0o755)):
         root = tmp_path / str(mode) / "release-1"
         root.mkdir(parents=True)
@@ -70,8 +70,8 @@ def test_an_archive_does_not_depend_on_times_and_modes_of_this_host(tmp_path: Pa
             (root / name).write_text(name)
             (root / name).chmod(mode)
             os.utime(root / name, (mode, mode))
-        packed.append(dist._packed(root))
-    assert packed[0] == packed[1]
+        archives.append(dist.packed(root))
+    assert archives[0] == archives[1]
 
 
 @pytest.mark.parametrize("pin", lock.lines())

@@ -115,6 +115,11 @@ class Authorization:
         self._gate = asyncio.Semaphore(_AT_ONCE)
         self._salt = secrets.token_bytes(16)
 
+    @property
+    def remembered(self) -> int:
+        """How many verdicts are remembered."""
+        return len(self._verdicts)
+
     async def admit(
         self, method: str, resource: Resource, credentials: Credentials, query: str
     ) -> str | None:

@@ -141,6 +141,16 @@ class Projection:
         """The file, as it was asked for."""
         return self._path
 
+    @property
+    def file(self) -> ProjectionFile:
+        """The file that is open now; ``renew`` opens another one."""
+        return self._file
+
+    @property
+    def searches(self) -> int:
+        """How many searches run, or wait for a thread."""
+        return self._searches.waiting
+
     def old_documents(self) -> Iterator[tuple[str, str, bytes]]:
         """Key, version and document of workitems in the file that had to be set aside when it was opened."""
         for uid, version, document in self._file.old_documents():

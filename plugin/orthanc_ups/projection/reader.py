@@ -323,6 +323,11 @@ class Searches:
         """Grows with each write."""
         return self._generation
 
+    @property
+    def waiting(self) -> int:
+        """How many queries run, or wait for a thread."""
+        return self._waiting
+
     def outdated(self) -> None:
         """Something was written: remembered matches are out of date."""
         self._generation += 1

@@ -41,8 +41,9 @@ class InMemoryEntries:
     location: Final = "the memory of a test"
     exposed: Final = True
 
-    def __init__(self) -> None:
-        self._shared = _Shared()
+    def __init__(self, beside: InMemoryEntries | None = None) -> None:
+        """``beside``: a further adapter on the same store."""
+        self._shared: _Shared = _Shared() if beside is None else beside._shared
         self.unavailable = False
         self.lost_requests = 0
         self.lost_answers = 0
@@ -51,9 +52,7 @@ class InMemoryEntries:
 
     def another(self) -> Self:
         """A second adapter on the same store, without failures."""
-        twin = type(self)()
-        twin._shared = self._shared
-        return twin
+        return type(self)(self)
 
     async def load(self) -> AsyncIterator[list[Entry]]:
         """Every entry, in chunks."""

@@ -33,6 +33,16 @@ class CommandLocks:
         self._alone = asyncio.Lock()
         self._queues: dict[str, deque[asyncio.Future[None]]] = {}
 
+    @property
+    def commands(self) -> int:
+        """How many commands hold a lock or wait for one."""
+        return self._inside
+
+    @property
+    def is_global(self) -> bool:
+        """True while a global act passes, or waits for running commands to end."""
+        return self._alone.locked()
+
     def workitem(self, uid: str) -> WorkitemLock:
         """Pass for one workitem: ``async with``; commands on the same one queue in order of arrival.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ from orthanc_ups.cluster.database import CannotShare, Database, Sessions
 from orthanc_ups.cluster.lease import LEASE, Leadership, LeaseKeeper
 from orthanc_ups.cluster.rows import FencedLoopback, NotLeading
 from orthanc_ups.core.unavailable import StoreUnavailable
+from orthanc_ups.orthanc.loop_thread import LoopThread
 from orthanc_ups.store import shelves
 from orthanc_ups.store.shelves import Address
 from tests.support import index_tables
@@ -46,8 +48,14 @@ class Member:
     def __init__(self, database: Database, *, stands: bool = True) -> None:
         self.taken: list[Leadership] = []
         self.lost: list[str] = []
+        self._thread = LoopThread("ups-lease")
+        self._go_on = threading.Event()
         self.keeper = LeaseKeeper(
-            database, {"name": "test"}, self.taken.append, lambda _, reason: self.lost.append(reason)
+            database,
+            {"name": "test"},
+            self.taken.append,
+            lambda _, reason: self.lost.append(reason),
+            self._thread,
         )
         if stands:
             self.keeper.stand({"address": "127.0.0.1"})
@@ -60,14 +68,15 @@ class Member:
         """Wait until it has seen that the other lives."""
         keeper = self.keeper
         wait_until(lambda: keeper.holder.run == leader.keeper.run, lambda: "it sees the leader", 10)
-        wait_until(lambda: keeper._last_life > 0, lambda: "it sees that the leader lives", 10)
+        beat = keeper.holder.beat
+        wait_until(lambda: keeper.holder.beat > beat, lambda: "it sees that the leader lives", 10)
 
     def stop_the_thread(self) -> None:
         """As SIGSTOP would."""
-        self.keeper._thread.loop.call_soon_threadsafe(self.keeper._keeping.cancel)  # type: ignore[union-attr]
+        self._thread.call_soon(self._go_on.wait, 60)
 
     def go_on(self) -> None:
-        self.keeper._thread.call_soon(self.keeper._begin)
+        self._go_on.set()
 
 
 @contextlib.contextmanager

@@ -45,29 +45,35 @@ class Orthanc:
         return self.status, (unquote(path.partition("?")[0]) if self.path is None else self.path).encode()
 
 
-class House:
+class AskedOrthanc:
     """An Authorization with an Orthanc and a clock to play with."""
 
     def __init__(self, status: int = 200, **raw: Any) -> None:
         self.orthanc = Orthanc(status)
         self.now = 0.0
         orthanc_settings = read_orthanc_settings({"AuthenticationEnabled": True, **raw})
-        self.door = Authorization(
+        self.authorization = Authorization(
             self.orthanc, Settings(authorization_cache=5.0), orthanc_settings, lambda: self.now
         )
 
     def admit(
         self, resource: Resource, headers: Mapping[str, str] = BOB, method: str = "GET", query: str = ""
     ) -> str | None:
-        return asyncio.run(self.door.admit(method, resource, self.door.credentials(headers), query))
+        return asyncio.run(
+            self.authorization.admit(method, resource, self.authorization.credentials(headers), query)
+        )
 
 
 def test_orthanc_is_asked_with_the_credentials_of_the_caller_and_nothing_else() -> None:
-    house = House()
+    asked = AskedOrthanc()
     headers = {**BOB, "cookie": "a=b", "user-agent": "x", "content-type": "y", "x-token": "z"}
-    assert house.admit(Resource(ResourceKind.STATE, "1.2"), headers, "PUT") == "bob"
-    assert house.orthanc.asked == [
-        ("PUT", "/dicom-web/workitems/1.2/state", {**BOB, "cookie": "a=b", PROBE_HEADER: house.door.secret})
+    assert asked.admit(Resource(ResourceKind.STATE, "1.2"), headers, "PUT") == "bob"
+    assert asked.orthanc.asked == [
+        (
+            "PUT",
+            "/dicom-web/workitems/1.2/state",
+            {**BOB, "cookie": "a=b", PROBE_HEADER: asked.authorization.secret},
+        )
     ]
 
 
@@ -81,9 +87,9 @@ def test_orthanc_is_asked_with_the_credentials_of_the_caller_and_nothing_else() 
 )
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "PATCH"])
 def test_what_orthancs_server_lacks_is_asked_as_get(resource: Resource, path: str, method: str) -> None:
-    house = House()
-    house.admit(resource, method=method)
-    assert [(asked[0], asked[1]) for asked in house.orthanc.asked] == [("GET", path)]
+    asked = AskedOrthanc()
+    asked.admit(resource, method=method)
+    assert [(asked[0], asked[1]) for asked in asked.orthanc.asked] == [("GET", path)]
 
 
 @pytest.mark.parametrize(
@@ -92,7 +98,7 @@ def test_what_orthancs_server_lacks_is_asked_as_get(resource: Resource, path: st
 )
 def test_refusals_of_orthanc_are_passed_on(said: int, status: int) -> None:
     with pytest.raises(HttpProblem) as problem:
-        House(said).admit(ITEMS)
+        AskedOrthanc(said).admit(ITEMS)
     assert problem.value.status == status
     if status == 401:
         assert problem.value.headers == (("WWW-Authenticate", 'Basic realm="Orthanc Secure Area"'),)
@@ -102,15 +108,15 @@ def test_refusals_of_orthanc_are_passed_on(said: int, status: int) -> None:
     "path", ["/dicom-web/workitems", "/dicom-web/workitems/1.2/", "", "/app/explorer.html"]
 )
 def test_only_the_very_path_that_was_asked_about_is_a_yes(path: str) -> None:
-    house = House()
-    house.orthanc.path = path
+    asked = AskedOrthanc()
+    asked.orthanc.path = path
     with pytest.raises(HttpProblem, match="differently") as problem:
-        house.admit(ITEM)
+        asked.admit(ITEM)
     assert problem.value.status == 400
 
 
 def test_a_verdict_is_for_this_very_path() -> None:
-    house = House()
+    asked = AskedOrthanc()
     for method in ("GET", "POST", "PUT"):
         for resource in (
             ITEM,
@@ -118,31 +124,31 @@ def test_a_verdict_is_for_this_very_path() -> None:
             Resource(ResourceKind.STATE, "1.2"),
             Resource(ResourceKind.STATE, "1.3"),
         ):
-            house.admit(resource, method=method)
-            house.admit(resource, method=method)
-    assert len(house.orthanc.asked) == len({(method, path) for method, path, _ in house.orthanc.asked}) == 12
+            asked.admit(resource, method=method)
+            asked.admit(resource, method=method)
+    assert len(asked.orthanc.asked) == len({(method, path) for method, path, _ in asked.orthanc.asked}) == 12
 
 
 def test_a_verdict_is_remembered_for_a_while() -> None:
-    house = House()
-    house.admit(ITEM)
-    house.admit(ITEM)
-    assert len(house.orthanc.asked) == 1
-    house.now = 5.0
-    house.admit(ITEM)
-    assert len(house.orthanc.asked) == 2
+    asked = AskedOrthanc()
+    asked.admit(ITEM)
+    asked.admit(ITEM)
+    assert len(asked.orthanc.asked) == 1
+    asked.now = 5.0
+    asked.admit(ITEM)
+    assert len(asked.orthanc.asked) == 2
 
 
 def test_verdicts_do_not_fill_the_memory() -> None:
-    house = House()
+    asked = AskedOrthanc()
 
     async def many() -> None:
-        bob = house.door.credentials(BOB)
+        bob = asked.authorization.credentials(BOB)
         for number in range(10_500):
-            await house.door.admit("GET", Resource(ResourceKind.WORKITEM, f"1.{number}"), bob, "")
+            await asked.authorization.admit("GET", Resource(ResourceKind.WORKITEM, f"1.{number}"), bob, "")
 
     asyncio.run(many())
-    assert len(house.door._verdicts) <= 10_000
+    assert asked.authorization.remembered <= 10_000
 
 
 AE_TITLES = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=1, max_size=16)
@@ -165,43 +171,43 @@ def test_the_path_that_orthanc_is_asked_about_names_the_very_resource_that_is_ac
 
 
 def test_other_credentials_methods_kinds_and_ae_titles_are_asked_anew() -> None:
-    house = House()
+    asked = AskedOrthanc()
     for resource in (
         ITEM,
         ITEMS,
         Resource(ResourceKind.CONNECTION, "", "A"),
         Resource(ResourceKind.CONNECTION, "", "B"),
     ):
-        house.admit(resource)
-    house.admit(ITEM, {})
-    house.admit(ITEM, method="POST")
-    assert len(house.orthanc.asked) == 6
+        asked.admit(resource)
+    asked.admit(ITEM, {})
+    asked.admit(ITEM, method="POST")
+    assert len(asked.orthanc.asked) == 6
 
 
 def test_failure_to_answer_is_not_kept() -> None:
-    house = House(0)
+    asked = AskedOrthanc(0)
     with pytest.raises(HttpProblem):
-        house.admit(ITEM)
-    house.orthanc.status = 200
-    assert house.admit(ITEM) == "bob"
+        asked.admit(ITEM)
+    asked.orthanc.status = 200
+    assert asked.admit(ITEM) == "bob"
 
 
 def test_many_callers_at_once_ask_once() -> None:
-    house = House()
+    asked = AskedOrthanc()
 
-    bob = house.door.credentials(BOB)
+    bob = asked.authorization.credentials(BOB)
 
     async def crowd() -> None:
-        await asyncio.gather(*(house.door.admit("GET", ITEM, bob, "") for _ in range(50)))
+        await asyncio.gather(*(asked.authorization.admit("GET", ITEM, bob, "") for _ in range(50)))
 
     asyncio.run(crowd())
-    assert len(house.orthanc.asked) == 1
+    assert len(asked.orthanc.asked) == 1
 
 
 def test_tokens_of_an_authorization_plugin_are_credentials() -> None:
-    house = House(Authorization={"TokenHttpHeaders": ["Auth-Token"], "TokenGetArguments": ["token"]})
-    house.admit(ITEM, {"auth-token": "abc", "host": "x"}, query="token=d%26e&other=1")
-    ((_, path, headers),) = house.orthanc.asked
+    asked = AskedOrthanc(Authorization={"TokenHttpHeaders": ["Auth-Token"], "TokenGetArguments": ["token"]})
+    asked.admit(ITEM, {"auth-token": "abc", "host": "x"}, query="token=d%26e&other=1")
+    ((_, path, headers),) = asked.orthanc.asked
     assert path == "/dicom-web/workitems/1.2?token=d%26e"
     assert headers["auth-token"] == "abc"
     assert "host" not in headers
@@ -210,13 +216,11 @@ def test_tokens_of_an_authorization_plugin_are_credentials() -> None:
 @pytest.mark.parametrize("header", ["", "Bearer abc", "Basic !!!", "Basic " + base64.b64encode(b"nocolon").decode(),
                                     "Basic " + base64.b64encode(b"\xff:x").decode()])  # fmt: skip
 def test_nobody_is_a_user_without_a_name_that_orthanc_checked(header: str) -> None:
-    assert House().admit(ITEM, {"authorization": header} if header else {}) is None
+    assert AskedOrthanc().admit(ITEM, {"authorization": header} if header else {}) is None
 
 
 def test_nobody_is_a_user_where_orthanc_checks_none() -> None:
-    house = House()
-    house.door._checks_users = False
-    assert house.admit(ITEM) is None
+    assert AskedOrthanc(AuthenticationEnabled=False).admit(ITEM) is None
 
 
 # --- Ups.Users --------------------------------------------------------------------------------------

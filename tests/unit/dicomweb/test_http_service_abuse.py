@@ -7,6 +7,7 @@ import asyncio
 import base64
 import http.client
 import socket
+import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from urllib.parse import unquote
 import pytest
 
 from orthanc_ups.codecs import dicom_json
+from orthanc_ups.core.dataset import DataSet
 from orthanc_ups.core.statuses import UpsError
 from orthanc_ups.dicomweb import bodies as web_body
 from orthanc_ups.dicomweb.bodies import BodyReader, BodyReceiver
@@ -166,15 +168,27 @@ def _is_full(connection: socket.socket, request: bytes) -> bool:
 
 def test_large_bodies_do_not_queue_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web_body, "PATIENCE", 0.01)
+    busy, go_on = threading.Semaphore(0), threading.Event()
+
+    def slow(*_: object) -> list[DataSet]:
+        busy.release()
+        go_on.wait(TIMEOUT)
+        return [{}]
+
+    monkeypatch.setattr(dicom_json, "decode", slow)
+    headers, large = {"content-type": "application/dicom+json"}, b" " * (1 << 16)
 
     async def work() -> None:
         bodies = BodyReader(1 << 20, 32)
-        for _ in range(web_body.THREADS):
-            await bodies._threads.acquire()
+        reading = [asyncio.ensure_future(bodies.data_set(headers, large)) for _ in range(web_body.THREADS)]
+        for _ in reading:
+            assert await asyncio.to_thread(busy.acquire, timeout=TIMEOUT)
         with pytest.raises(HttpProblem) as refused:
-            await bodies.data_set({"content-type": "application/dicom+json"}, b" " * (1 << 16))
+            await bodies.data_set(headers, large)
         assert refused.value.status == 503
         assert refused.value.headers == (("Retry-After", "5"),)
+        go_on.set()
+        assert await asyncio.gather(*reading) == [{}] * web_body.THREADS
 
     asyncio.run(work())
 
@@ -189,14 +203,14 @@ def test_a_body_counts_until_its_request_is_answered() -> None:
 
     async def work() -> None:
         bodies = BodyReceiver(100, 1.0)
-        open_ones = [bodies.of(request()) for _ in range(16)]
-        for one in open_ones:
-            assert await one.__aenter__() == b"x" * 100
+        unanswered = [bodies.of(request()) for _ in range(16)]
+        for body_of in unanswered:
+            assert await body_of.__aenter__() == b"x" * 100
         with pytest.raises(HttpProblem) as refused:
             async with bodies.of(request()):
                 pass
         assert refused.value.status == 503
-        await open_ones[0].__aexit__(None, None, None)
+        await unanswered[0].__aexit__(None, None, None)
         async with bodies.of(request()) as body:
             assert len(body) == 100
 

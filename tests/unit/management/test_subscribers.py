@@ -204,10 +204,8 @@ def test_warnings_say_in_words_what_needs_a_person() -> None:
 
 def test_a_jump_of_the_clock_is_noticed() -> None:
     desk = Desk()
-    steady = iter((0.0, 10.0, 20.0))
-    desk.activity._monotonic = lambda: next(steady)
-    desk.activity._offset = desk.clock.now().timestamp() - next(steady)
-    desk.clock.pass_by(minutes=-10)
+    desk.clock.pass_by(seconds=10)
+    desk.clock.set_back(minutes=10)
     assert "jumped back by 10 minutes" in desk.ask("GET", "/overview")["warnings"][0]["text"]
 
 

@@ -59,7 +59,7 @@ def test_a_database_that_is_away_is_noticed_before_anybody_writes(
         store.readable = True
         asyncio.run(watch.look())
         assert watch.trouble == ""
-    assert [one.message for one in caplog.records] == [
+    assert caplog.messages == [
         "Nothing can be stored now: Orthanc answered 500",
         "Orthanc's store works again",
     ]
@@ -74,10 +74,11 @@ def test_after_a_write_that_failed_writing_is_tried_until_it_works(store: Store,
     assert (watch.trouble, store.writes) == ("", 2)
 
 
-def test_a_database_that_hangs_is_noticed(
-    store: Store, watch: StoreWatch, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_database_that_hangs_is_noticed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def hang() -> None:
+        await asyncio.Event().wait()
+
     monkeypatch.setattr(store_watch, "PATIENCE", 0.001)
-    monkeypatch.setattr(watch, "_read", asyncio.Event().wait)
+    watch = StoreWatch(store, hang)
     asyncio.run(watch.look())
     assert "does not answer" in watch.trouble

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import fcntl
 import logging
+import os
 import resource
 import socket
 from collections.abc import Awaitable, Callable
@@ -16,6 +18,7 @@ import pytest
 from orthanc_ups.orthanc import listener as listening
 from orthanc_ups.orthanc.descriptors import SELECTABLE, Descriptors
 from orthanc_ups.orthanc.listener import TcpListener
+from tests.support.ports import free_port
 
 REFUSAL = b"full"
 
@@ -44,12 +47,14 @@ async def eventually(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
-def run(work: Callable[[TcpListener], Awaitable[None]], descriptors: Descriptors | None = None) -> None:
-    """Do the work with an open listener."""
+def run(
+    work: Callable[[TcpListener], Awaitable[None]], descriptors: Descriptors | None = None, port: int = 0
+) -> None:
+    """Do the work with an open listener; port 0 is one that the system chooses."""
 
     async def served() -> None:
         share = (descriptors or Descriptors(4096)).share()
-        listener = TcpListener("TEST", ("127.0.0.1", 0), Greeting, share, refusal=REFUSAL)
+        listener = TcpListener("TEST", ("127.0.0.1", port), Greeting, share, refusal=REFUSAL)
         await listener.start()
         try:
             await work(listener)
@@ -86,7 +91,7 @@ def test_beyond_the_share_clients_read_why_they_are_refused_and_later_all_is_as_
 
     with caplog.at_level(logging.WARNING):
         run(work, Descriptors(32))  # 16 for all ports, 12 for one
-    assert len([one for one in caplog.records if "too many connections" in one.message]) == 1
+    assert len([message for message in caplog.messages if "too many connections" in message]) == 1
 
 
 def test_no_port_takes_what_another_needs() -> None:
@@ -136,9 +141,17 @@ def test_an_accept_that_fails_is_tried_again_and_said_once(
 
     with caplog.at_level(logging.WARNING):
         run(work)
-    assert [one.message for one in caplog.records] == [
+    assert caplog.messages == [
         "TEST cannot accept connections now, trying again: [Errno 24] Too many open files"
     ]
+
+
+def shut_from_outside(port: int) -> None:
+    """Shut down the socket that listens on a port, as other code in the process may do by mistake."""
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(name))) as copy:
+            if copy.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) and copy.getsockname()[1] == port:
+                copy.shutdown(socket.SHUT_RDWR)
 
 
 def test_a_port_that_is_lost_is_opened_again(
@@ -146,16 +159,16 @@ def test_a_port_that_is_lost_is_opened_again(
 ) -> None:
     monkeypatch.setattr(listening, "LOOK_EVERY", 0.01)
 
+    port = free_port()
+
     async def work(listener: TcpListener) -> None:
-        port = listener.port
-        listener._address = "127.0.0.1", port
-        listener._sockets[0].shutdown(socket.SHUT_RDWR)
+        shut_from_outside(port)
         await eventually(lambda: not listener.is_open)
         await eventually(lambda: listener.is_open)
         assert listener.port == port
         assert await greeted(port) == b"hello"
 
-    run(work)
+    run(work, port=port)
     assert "the port of TEST was closed from outside; it is open again" in caplog.text
 
 

@@ -86,7 +86,7 @@ def test_a_large_rebuilding_of_an_empty_projection(path: Path, monkeypatch: pyte
             rebuild.take([entry(made(number)) for number in range(first, first + 500)])
     assert opened.count() == 1_000
     assert found(opened, key(tags.SOP_INSTANCE_UID, "UI", workitems.uid(999))) == [999]
-    mode = opened._file.writer.execute("PRAGMA journal_mode").fetchone()
+    mode = opened.file.writer.execute("PRAGMA journal_mode").fetchone()
     assert mode == ("wal",)
     opened.close()
 
@@ -166,7 +166,7 @@ def test_a_broken_projection_leaves_no_file(path: Path) -> None:
     opened = Projection.open(path)
     put(opened, made(1))
     opened.flush()
-    opened._file.writer.execute("UPDATE body SET document = x'00'")
+    opened.file.writer.execute("UPDATE body SET document = x'00'")
     with pytest.raises(ProjectionBroken):
         opened.created(0, 1, 1)
     opened.close()
@@ -205,7 +205,7 @@ def test_memory_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def fill_the_disk(projection: Projection) -> None:
     """SQLite itself says that the disk is full once the file may not grow."""
-    writer = projection._file.writer
+    writer = projection.file.writer
     pages = writer.execute("PRAGMA page_count").fetchone()[0]
     writer.execute(f"PRAGMA max_page_count = {pages}")
 
@@ -234,7 +234,7 @@ def test_a_full_disk_breaks_it_until_it_is_made_anew(projection: Projection) -> 
 def test_a_corrupt_document_breaks_it(projection: Projection) -> None:
     put(projection, made(1))
     projection.flush()
-    projection._file.writer.execute("UPDATE body SET document = x'00'")
+    projection.file.writer.execute("UPDATE body SET document = x'00'")
     with pytest.raises(ProjectionBroken, match="not compressed"):
         found(projection)
     with pytest.raises(ProjectionBroken, match="not compressed"):

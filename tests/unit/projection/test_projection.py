@@ -22,7 +22,7 @@ from orthanc_ups.projection import reader as projection_reader
 from orthanc_ups.projection.projection import Projection, StoredWorkitem
 from orthanc_ups.store.documents import encode
 from tests.support import workitems
-from tests.support.projections import EVERYTHING, entry, found, key, made, put
+from tests.support.projections import EVERYTHING, entry, found, key, made, put, rows_in
 
 
 @pytest.fixture
@@ -87,17 +87,10 @@ def test_a_removed_workitem_is_found_nowhere(projection: Projection) -> None:
     assert projection.get(workitems.uid(1)) is None
     assert found(projection) == [2]
     assert projection.count() == 1
-    rows = [
-        projection._file.writer.execute(f"SELECT COUNT(*) FROM {table}")
-        for table in ("code", "key", "body", "rows")
-    ]
+    rows = rows_in(projection, "code", "key", "body", "rows")
     put(projection, made(1))
     projection.remove(workitems.uid(1))
-    again = [
-        projection._file.writer.execute(f"SELECT COUNT(*) FROM {table}")
-        for table in ("code", "key", "body", "rows")
-    ]
-    assert [one.fetchall() for one in rows] == [one.fetchall() for one in again]
+    assert rows_in(projection, "code", "key", "body", "rows") == rows
 
 
 def test_a_search_sees_every_write_before_it(projection: Projection) -> None:
@@ -340,13 +333,14 @@ def test_the_events_of_one_workitem_are_the_last_ones(projection: Projection) ->
 
 
 def test_a_workitem_is_told_as_it_was_stored_whether_it_is_remembered_or_read(
-    projection: Projection, monkeypatch: pytest.MonkeyPatch
+    path: Path,
 ) -> None:
-    put(projection, made(1))
-    for remembered in (True, False):
-        if not remembered:
-            monkeypatch.setattr(projection._recent, "get", lambda uid: None)
-        assert projection.document(workitems.uid(1)) == encode(made(1))
-        assert projection.text(workitems.uid(1)) == orjson.dumps(made(1).attributes)
-        assert projection.document(workitems.uid(2)) is None
-        assert projection.text(workitems.uid(2)) is None
+    for is_remembered in (True, False):
+        opened = Projection.open(path)
+        if is_remembered:
+            put(opened, made(1))
+        assert opened.document(workitems.uid(1)) == encode(made(1))
+        assert opened.text(workitems.uid(1)) == orjson.dumps(made(1).attributes)
+        assert opened.document(workitems.uid(2)) is None
+        assert opened.text(workitems.uid(2)) is None
+        opened.close()

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import random
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
@@ -13,12 +15,15 @@ import pytest
 
 from orthanc_ups.core import tags
 from orthanc_ups.core.dataset import DataSet, Element, element, items, text
+from orthanc_ups.core.date_times import UTC
 from orthanc_ups.core.free_text import fits, words
 from orthanc_ups.core.matching import Query
 from orthanc_ups.core.mechanisms import Mechanisms
 from orthanc_ups.core.workitem import Workitem
 from orthanc_ups.projection import queries as projection_queries
 from orthanc_ups.projection.projection import Projection
+from orthanc_ups.projection.queries import Plan, Sql
+from orthanc_ups.projection.reader import Reader
 from orthanc_ups.store.documents import encode
 from tests.support import workitems
 from tests.support.pairwise import pairwise
@@ -131,7 +136,7 @@ def test_all_combinations_of_keys_in_order(
 
     async def compare() -> None:
         for query in queries(combinations, fuzzy=few == 20):
-            projection._searches.outdated()
+            projection.record_events(())  # after a write, remembered matches are out of date
             expected = by_start(worklist, query)
             page, total = await projection.search(query)
             assert numbers(page) == expected
@@ -233,20 +238,28 @@ def person(who: str) -> DataSet:
     }
 
 
+def explained(
+    projection: Projection, query: Query, order: str, statements: Callable[[Plan], Iterable[Sql]]
+) -> list[str]:
+    """The steps that SQLite takes for statements of a plan."""
+    projection.flush()
+    with contextlib.closing(projection.file.reader()) as connection:
+        plan = Reader(connection, UTC, threading.Event()).planned(query, order)
+        return [
+            row[3]
+            for sql in statements(plan)
+            for row in connection.execute(f"EXPLAIN QUERY PLAN {sql.text}", sql.values)
+        ]
+
+
 @pytest.mark.parametrize("order", ["station", "performer", "progress"])
 def test_pages_in_these_orders_are_stretches_of_an_index(order: str, projection: Projection) -> None:
-    async def explained() -> list[str]:
-        plan = await projection._searches.run(
-            lambda reader: reader.planned(Query.of({tags.SOP_INSTANCE_UID: element("UI")}), order)
-        )
-        told = []
+    def pages(plan: Plan) -> Iterator[Sql]:
         for part in (*plan.stretches(descending=False), *plan.stretches(descending=True)):
-            for sql in (part.ids(), part.ids(descending=True)):
-                rows = projection._file.writer.execute(f"EXPLAIN QUERY PLAN {sql.text}", sql.values)
-                told += [row[3] for row in rows]
-        return told
+            yield part.ids()
+            yield part.ids(descending=True)
 
-    steps = asyncio.run(explained())
+    steps = explained(projection, Query.of({tags.SOP_INSTANCE_UID: element("UI")}), order, pages)
     assert len(steps) == 6, "no step of its own for sorting"
     assert all(f"COVERING INDEX workitem_{order}" in step for step in steps)
 
@@ -274,15 +287,9 @@ def test_the_main_query_is_one_stretch_of_an_index(projection: Projection) -> No
         }
     )
 
-    async def explained() -> list[str]:
-        plan = await projection._searches.run(lambda reader: reader.planned(query, "start"))
-        details = []
-        for sql in (plan.count(), plan.ids(), plan.after((1, 1, 1))):
-            rows = projection._file.writer.execute(f"EXPLAIN QUERY PLAN {sql.text}", sql.values)
-            details += [row[3] for row in rows]
-        return details
-
-    steps = asyncio.run(explained())
+    steps = explained(
+        projection, query, "start", lambda plan: (plan.count(), plan.ids(), plan.after((1, 1, 1)))
+    )
     assert len(steps) == 3, "no step of its own for sorting"
     for step in steps:
         assert step.startswith("SEARCH d USING PRIMARY KEY (kind=? AND text=? AND state=? AND ")

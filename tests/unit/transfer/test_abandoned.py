@@ -39,10 +39,10 @@ async def test_an_abandoned_import_is_let_go_once_the_store_answers_again() -> N
     target.entries.before[key] = asyncio.Event()
     update = Update(SCHEDULER, uid(1), progress("80"), TRANSACTION)
     slow = asyncio.ensure_future(target.service.worklist.execute(update))
-    await target.until(lambda: target.service.locks._inside == 1)
+    await target.until(lambda: target.service.locks.commands == 1)
     await target.pass_by(2 * PATIENCE + 1)
     await target.until(lambda: target.service.intake.account.state == "abandoned")
-    await target.until(lambda: not target.service.locks._alone.locked())
+    await target.until(lambda: not target.service.locks.is_global)
     assert not target.told("AI") and target.service.delivery.held_from("AI") is not None
     target.entries.before.pop(key).set()
     await slow

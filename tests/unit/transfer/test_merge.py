@@ -3,9 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
 import pytest
 
 from orthanc_ups.core import tags
@@ -180,14 +177,11 @@ class Failing(SlowEntries):
 
     fails_at = 0
 
-    @asynccontextmanager
-    async def _slowly(self, key: str) -> AsyncIterator[None]:
+    def on_write(self, key: str) -> None:
         if key.startswith(("workitem/", "subscriber/")):
             self.fails_at -= 1
             if self.fails_at == 0:
                 raise StoreUnavailable("disk full, says a test", certain=True)
-        async with super()._slowly(key):
-            yield
 
 
 async def subscribed_in_every_way() -> list[bytes]:

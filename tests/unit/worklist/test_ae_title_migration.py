@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import orjson
@@ -224,16 +223,14 @@ async def _killed_at(write: int, expected: tuple[object, object, list[int]]) -> 
     desk.strict, desk.listed = False, ("Sub4",)
     desk.channel.down.clear()
     writes = 0
-    counted = desk.entries._slowly
 
-    def failing(key: str) -> AbstractAsyncContextManager[None]:
+    def count(key: str) -> None:
         nonlocal writes
         writes += 1
         if writes == write:
             desk.entries.broken_keys.add(key)
-        return counted(key)
 
-    desk.entries._slowly = failing  # type: ignore[method-assign, assignment]
+    desk.entries.on_write = count  # type: ignore[method-assign]
     try:
         await desk.start()
         return False

@@ -24,6 +24,7 @@ from orthanc_ups.settings import Settings
 from orthanc_ups.worklist import commits, worklist_entry
 from tests.support.delivery import settle
 from tests.support.examples import examples
+from tests.support.projections import break_projection
 from tests.support.service import SCHEDULER, TRANSACTION, Desk, grows
 from tests.support.workitems import uid
 from tests.support.worklist_commands import AES, COMMANDS, NUMBERS, Asked, aes, creation, flags, number_of
@@ -267,7 +268,7 @@ class Working(RuleBasedStateMachine):
 
     def break_projection(self) -> None:
         async def fail() -> None:
-            self.desk.service.projection._broke("says a test")
+            break_projection(self.desk.service.projection)
             error = await self.desk.refused_now(RequestCancel(SCHEDULER, uid(1)))
             assert error.status is RESOURCE_LIMITATION
             await self.desk.until(lambda: not self.desk.service.workitems.broken)

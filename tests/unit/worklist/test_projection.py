@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +18,7 @@ from orthanc_ups.core.workitem import Workitem
 from orthanc_ups.projection import pending
 from tests.support.delivery import settle
 from tests.support.furnished import furnished
+from tests.support.projections import break_projection
 from tests.support.service import (
     FILTERED,
     SCHEDULER,
@@ -36,16 +36,10 @@ KEY: Final = f"workitem/{uid(1)}"
 # --- the projection ---
 
 
-def break_projection(desk: Desk) -> None:
-    """Pull the file away under it."""
-    projection = desk.service.projection
-    projection._broke(sqlite3.DatabaseError("database disk image is malformed"))
-
-
 @on_loop
 async def test_a_projection_that_fails_on_a_read_is_rebuilt_and_commands_are_refused_until_then() -> None:
     desk = await furnished()
-    break_projection(desk)
+    break_projection(desk.service.projection)
     error = await desk.refused_now(ChangeState(SCHEDULER, uid(2), "CANCELED", TRANSACTION))
     assert error.status.code == 0x0213
     await desk.until(lambda: not desk.service.workitems.broken)
@@ -58,7 +52,7 @@ async def test_a_projection_that_fails_on_a_read_is_rebuilt_and_commands_are_ref
 async def test_while_the_projection_is_rebuilt_commands_are_refused_at_once() -> None:
     desk = await furnished()
     desk.service.locks.patience = 1_000
-    break_projection(desk)
+    break_projection(desk.service.projection)
     desk.entries.unavailable = True
     await desk.refused_now(RequestCancel(SCHEDULER, uid(1)))
     await settle()
@@ -78,7 +72,7 @@ async def test_a_projection_that_fails_on_a_write_fails_no_command_and_forgets_n
     desk.entries.after[KEY] = asyncio.Event()
     waiting = asyncio.ensure_future(desk.service.worklist.execute(RequestCancel(SCHEDULER, uid(1))))
     await settle()
-    break_projection(desk)
+    break_projection(desk.service.projection)
     desk.entries.after[KEY].set()
     await waiting
     await desk.until(lambda: not desk.service.workitems.broken)
@@ -121,7 +115,7 @@ async def test_an_error_of_ours_while_it_is_written_down_is_noticed_without_a_qu
 @on_loop
 async def test_a_projection_that_fails_on_a_query_is_rebuilt() -> None:
     desk = await furnished()
-    break_projection(desk)
+    break_projection(desk.service.projection)
     with pytest.raises(UpsError) as caught:
         await anext(aiter(desk.service.worklist.find(Query.of(HIGH))))
     assert caught.value.status.code == 0x0213
@@ -135,7 +129,7 @@ async def test_initial_reports_wait_for_the_rebuilding() -> None:
     desk.channel.down["B"] = "switched off"
     await desk.subscribe("B", 1)
     await desk.subscribe("B", lock=True)
-    break_projection(desk)
+    break_projection(desk.service.projection)
     desk.entries.unavailable = True
     desk.channel.down.clear()
     await desk.pass_by(20)
@@ -180,7 +174,7 @@ async def test_a_change_and_its_event_are_written_down_in_one_piece() -> None:
     await desk.create()
     desk.service.projection.flush()
     statements: list[str] = []
-    desk.service.projection._file.writer.set_trace_callback(statements.append)
+    desk.service.projection.file.writer.set_trace_callback(statements.append)
     await desk.claim()
     desk.service.projection.flush()
     assert any("INTO event" in statement for statement in statements)
@@ -195,7 +189,7 @@ async def test_a_projection_that_fails_within_a_write_fails_no_command_and_is_re
     await desk.subscribe("A")
     await desk.create()
     desk.service.projection.flush()
-    desk.service.projection._file.writer.execute("DROP TABLE event")
+    desk.service.projection.file.writer.execute("DROP TABLE event")
     await desk.claim()
     await desk.until(lambda: desk.service.counters["rebuilds"] == 1)
     assert desk.service.worklist.workitem(uid(1)).state.value == "IN PROGRESS"

@@ -4,18 +4,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from orthanc_ups.core.commands import RequestCancel
+from orthanc_ups.store.copy import path_beside
 from orthanc_ups.store.port import Entry, StoreUnavailable
-from orthanc_ups.worklist.loader import Stored
 from orthanc_ups.worklist.workitem_store import VANISHED
 from tests.support.delivery import settle
 from tests.support.furnished import furnished
+from tests.support.projections import break_projection
 from tests.support.service import SCHEDULER, Desk, SlowEntries, on_loop
 from tests.support.workitems import uid
 
@@ -37,8 +40,7 @@ async def test_shelves_deleted_while_they_are_read_at_the_start_cost_nothing(tmp
     desk = await furnished(str(tmp_path / "p.sqlite"))
     await desk.crash()
     entries = desk.entries
-    desk.entries = LostWhileRead()
-    desk.entries._shared = entries._shared
+    desk.entries = LostWhileRead(entries)
     with pytest.raises(StoreUnavailable):
         await desk.make().start()
     await desk.service.stop()
@@ -92,16 +94,14 @@ async def test_a_deletion_between_reading_and_the_end_of_the_start_is_not_missed
     desk = await furnished(str(tmp_path / "p.sqlite"))
     await desk.crash()
     service = desk.make()
-    resume = service._resume
+    resume = service.delivery.resume
 
-    async def delete_and_resume(stored: Stored) -> None:
+    def delete_and_resume(*arguments: Any) -> None:
         desk.entries.lose()
         service.shelves_deleted()  # nobody is there yet to write it back
-        desk.entries._shared.lost = False
-        await resume(stored)
-        desk.entries._shared.lost = True
+        resume(*arguments)
 
-    service._resume = delete_and_resume  # type: ignore[method-assign]
+    service.delivery.resume = delete_and_resume  # type: ignore[method-assign, assignment]
     await service.start()
     await desk.until(lambda: is_back(desk))
 
@@ -132,7 +132,7 @@ async def test_shelves_deleted_while_the_projection_is_broken_are_filled_from_wh
     desk = await furnished(str(tmp_path / "p.sqlite"))
     projection, before = desk.service.projection, desk.entries.documents()
     desk.entries.lose()
-    projection._broke("a disk error")
+    break_projection(projection)
     desk.service.workitems.check_file()
     await desk.until(lambda: not desk.service.workitems.broken)
     after = desk.entries.documents()
@@ -146,7 +146,7 @@ async def test_if_nothing_can_be_read_of_it_that_is_said_and_the_rest_written_ba
 ) -> None:
     desk = await furnished(str(tmp_path / "p.sqlite"))
     desk.entries.lose()
-    desk.service.projection._file.close(keep=False)
+    desk.service.projection.file.close(keep=False)
     desk.service.workitems.check_file()
     await desk.until(lambda: not desk.service.workitems.broken)
     assert "workitems are lost" in caplog.text
@@ -236,8 +236,8 @@ async def test_a_copy_that_cannot_be_written_is_said_once_and_made_anew(
 ) -> None:
     desk = await furnished(str(tmp_path / "p.sqlite"))
     copy = desk.service.copy
-    assert copy._connection is not None
-    copy._connection.execute("DROP TABLE entry")
+    with contextlib.closing(sqlite3.connect(path_beside(desk.path))) as outside:
+        outside.execute("DROP TABLE entry")
     await desk.subscribe("C")
     await desk.unsubscribe("C")
     assert caplog.text.count("cannot be written") == 1
@@ -265,8 +265,7 @@ async def test_no_copy_is_kept_of_a_store_from_which_nobody_can_take_entries_awa
     class Hidden(SlowEntries):
         exposed = False  # type: ignore[misc]
 
-    entries, desk.entries = desk.entries, Hidden()
-    desk.entries._shared = entries._shared
+    desk.entries = Hidden(desk.entries)
     await desk.start()
     await desk.subscribe("C")
     assert desk.service.copy.versions() == {}

@@ -24,6 +24,7 @@ from orthanc_ups.core.commands import (
 )
 from orthanc_ups.core.dataset import element
 from orthanc_ups.core.statuses import UpsError
+from orthanc_ups.worklist.patience import Patience
 from tests.support.delivery import settle
 from tests.support.service import FILTERED, GLOBAL, SCHEDULER, TRANSACTION, Desk, grows, on_loop
 from tests.support.workitems import minimal, progress, uid
@@ -219,7 +220,7 @@ async def test_the_number_of_commands_on_their_way_is_bounded() -> None:
 @on_loop
 async def test_a_caller_is_told_if_the_outcome_is_not_known_for_long() -> None:
     desk = await prepared()
-    desk.service.worklist.patience.seconds = 0.01
+    desk.service.worklist.patience = Patience(0.01)
     key = f"workitem/{uid(1)}"
     desk.entries.after[key] = asyncio.Event()
     with pytest.raises(UpsError) as caught:
@@ -278,9 +279,10 @@ def test_a_cancelled_write_keeps_its_place_so_that_no_cursor_passes_its_events(n
     async def scenario() -> None:
         desk = await prepared()
         desk.entries.after[f"workitem/{uid(1)}"] = desk.entries.after["subscriber/B"] = asyncio.Event()
+        others = asyncio.all_tasks()
         slow = asyncio.ensure_future(desk.service.worklist.execute(COMMANDS[name][0]))
         await settle()
-        (running,) = desk.service.worklist._running
+        (running,) = asyncio.all_tasks() - others - {slow}
         running.cancel()
         await asyncio.wait({slow})
         await desk.update(progress(), 2)
