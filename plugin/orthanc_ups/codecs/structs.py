@@ -113,14 +113,14 @@ def shown(value: object) -> str:
 
 
 def _plain(kind: Any) -> tuple[Any, Meta | None]:
-    """An annotation without its comments and without null beside it, and what ``Meta`` says of it."""
+    """An annotation without its comments and without null or UNSET beside it, and what ``Meta`` says of it."""
     meta: Meta | None = None
     while True:
         if get_origin(kind) is Annotated:
             kind, *marks = get_args(kind)
             meta = next((mark for mark in marks if isinstance(mark, Meta)), meta)
             continue
-        others = [member for member in get_args(kind) if member is not type(None)]
+        others = [member for member in get_args(kind) if member not in (type(None), msgspec.UnsetType)]
         if len(others) != 1 or len(get_args(kind)) != 2 or get_origin(kind) in (tuple, list, dict):
             return kind, meta
         kind = others[0]

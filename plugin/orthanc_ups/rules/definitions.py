@@ -3,18 +3,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
 from ..codecs.attribute_names import similar
-from ..codecs.structs import shown, suggestion
+from ..codecs.structs import WrongKeys, decode, shown, suggestion
 from ..config import ConfigurationError
 from ..core.rules import ROOT, RULES
 from ..core.statuses import UpsError
 from ..management.keyword_form import tag_of, to_data_set, vr_of
 from ..management.templates import Template, TemplateField
+from ..settings import key_of
 from .causes import When, values_of
 from .conditions import SPECIAL, Faulty, RuleCondition, attribute_path, read_condition
 from .texts import OF_CAUSE, check_name, names_in
@@ -123,46 +127,93 @@ def read_rules(
     return rules
 
 
-_KEYS: Final = ("Name", "When", "If", "Create", "Update", "Complete", "Cancel", "Enable", "Retrieve")
-_EFFECTS: Final = ("Create", "Update", "Complete", "Cancel")
 _LONGEST_NAME: Final = 64
+_EFFECTS: Final = ("Create", "Update", "Complete", "Cancel")
+
+
+class CreateEntry(Struct, frozen=True, forbid_unknown_fields=True, rename=key_of):
+    """``Create`` of a rule as it is written."""
+
+    template: str | UnsetType = UNSET
+    attributes: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    inputs: str | UnsetType = UNSET
+    late_instances: str = LATE[0]
+
+
+class UpdateEntry(Struct, frozen=True, forbid_unknown_fields=True, rename=key_of):
+    """``Update`` of a rule as it is written."""
+
+    matching: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    attributes: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    add_inputs: str = NO_REFERENCES
+
+
+class CompleteEntry(Struct, frozen=True, forbid_unknown_fields=True, rename=key_of):
+    """``Complete`` of a rule as it is written."""
+
+    matching: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    outputs: str = NO_REFERENCES
+    performed: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    also_claimed: bool = False
+
+
+class CancelEntry(Struct, frozen=True, forbid_unknown_fields=True, rename=key_of):
+    """``Cancel`` of a rule as it is written."""
+
+    matching: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    reason: str = ""
+    code: Mapping[str, Any] = msgspec.field(default_factory=dict)
+
+
+class RuleEntry(Struct, frozen=True, forbid_unknown_fields=True, rename=key_of):
+    """One entry of ``Ups.Rules`` as it is written."""
+
+    name: str
+    when: str
+    conditions: Mapping[str, Any] = msgspec.field(default_factory=dict, name="If")
+    create: CreateEntry | UnsetType = UNSET
+    update: UpdateEntry | UnsetType = UNSET
+    complete: CompleteEntry | UnsetType = UNSET
+    cancel: CancelEntry | UnsetType = UNSET
+    enable: bool = True
+    retrieve: str = BY_DICOM
 
 
 class _Reader:
     """Reads one rule."""
 
-    def __init__(self, entry: object, path: str, templates: Sequence[Template], public_url: str) -> None:
+    def __init__(self, content: object, path: str, templates: Sequence[Template], public_url: str) -> None:
         self._path = path
         self._templates = templates
         self._public_url = public_url
-        self._name = ""
-        self._entry = self._object(entry, "")
-        self._when = When.STORED_INSTANCE
+        self._name = self._read_name(content)
+        try:
+            self._entry = decode(RuleEntry, content)
+        except WrongKeys as error:
+            raise self._wrong_keys(error) from None
+        self._when = self._read_when()
+        assert isinstance(content, Mapping)
+        self._effects = [key for key in content if key in _EFFECTS]
 
     def rule(self) -> SiteRule:
         """The rule."""
-        self._name = self._read_name()
-        self._check_keys(self._entry, _KEYS, "")
-        self._when = self._read_when()
-        effects = tuple(
-            getattr(self, f"_{key.lower()}")(self._object(content, key))
-            for key, content in self._entry.items()
-            if key in _EFFECTS
-        )
-        if not effects:
+        entry = self._entry
+        effects: Mapping[str, Callable[[], Effect]] = {
+            "Create": self._create,
+            "Update": self._update,
+            "Complete": self._complete,
+            "Cancel": self._cancel,
+        }
+        if not self._effects:
             raise self._error("", f"has no effect, expected {_listed(_EFFECTS)}")
-        conditions = tuple(
-            self._condition(str(key), expected)
-            for key, expected in self._object(self._entry.get("If", {}), "If").items()
-        )
         return SiteRule(
             self._name,
             self._when,
-            conditions,
-            effects,
-            self._flag(self._entry, "Enable", "", default=True),
-            self._read_retrieve(),
-            self._path,
+            conditions=tuple(self._condition(key, expected) for key, expected in entry.conditions.items()),
+            effects=tuple(effects[key]() for key in self._effects),
+            enabled=entry.enable,
+            retrieve=self._read_retrieve(),
+            path=self._path,
         )
 
     # --- errors ---
@@ -175,38 +226,24 @@ class _Reader:
     def _wrong(self, key: str, value: object, expected: str, hint: str = "") -> ConfigurationError:
         return self._error(key, f"is {shown(value)}, expected {expected}{hint}")
 
+    def _wrong_keys(self, error: WrongKeys) -> ConfigurationError:
+        return ConfigurationError(
+            "; ".join(
+                f'unknown setting "{self._path}.{fault.path}" of the rule "{self._name}"{fault.reason}'
+                if fault.is_unknown
+                else str(self._error(fault.path, fault.reason))
+                for fault in error.faults
+            )
+        )
+
     # --- plain values ---
 
-    def _object(self, value: object, key: str) -> Mapping[str, Any]:
-        if not isinstance(value, Mapping):
-            raise self._wrong(key, value, "an object")
-        return value
-
-    def _check_keys(self, content: Mapping[str, Any], keys: Sequence[str], above: str) -> None:
-        for key in content:
-            if key not in keys:
-                rule = f' of the rule "{self._name}"' if self._name else ""
-                path = ".".join(part for part in (self._path, above, str(key)) if part)
-                hint = suggestion(str(key), keys) or f"; expected {_listed(keys)}"
-                raise ConfigurationError(f'unknown setting "{path}"{rule}{hint}')
-
-    def _flag(self, content: Mapping[str, Any], key: str, above: str, *, default: bool) -> bool:
-        value = content.get(key, default)
-        if not isinstance(value, bool):
-            raise self._wrong(f"{above}.{key}".strip("."), value, "true or false")
-        return value
-
-    def _choice(
-        self, content: Mapping[str, Any], key: str, above: str, choices: Sequence[str], default: str
-    ) -> str:
-        value = content.get(key, default)
-        if value not in choices:
-            hint = suggestion(value, choices) if isinstance(value, str) else ""
-            raise self._wrong(f"{above}.{key}", value, _quoted(choices), hint)
-        return str(value)
-
-    def _read_name(self) -> str:
-        name = self._entry.get("Name")
+    def _read_name(self, content: object) -> str:
+        """Before all else, as every other mistake names it."""
+        self._name = ""
+        if not isinstance(content, Mapping):
+            raise self._wrong("", content, "an object")
+        name = content.get("Name")
         if not isinstance(name, str) or not name.strip() or not name.isprintable() or '"' in name:
             raise self._wrong("Name", name, "a text without quotation marks")
         if len(name.strip()) > _LONGEST_NAME or "/" in name:
@@ -214,15 +251,24 @@ class _Reader:
         return name.strip()
 
     def _read_when(self) -> When:
-        value = self._entry.get("When")
-        kinds = [kind.value for kind in When]
+        value, kinds = self._entry.when, [kind.value for kind in When]
         if value not in kinds:
-            hint = suggestion(value, kinds) if isinstance(value, str) else ""
-            raise self._wrong("When", value, f"one of {_quoted(kinds)}", hint)
+            raise self._wrong("When", value, f"one of {_quoted(kinds)}", suggestion(value, kinds))
         return When(value)
 
+    def _choice(self, value: str, key: str, choices: Sequence[str]) -> str:
+        if value not in choices:
+            raise self._wrong(key, value, _quoted(choices), suggestion(value, choices))
+        return value
+
+    def _references(self, value: str | UnsetType, key: str) -> str:
+        choices = (*REFERENCES[self._when], NO_REFERENCES)
+        if isinstance(value, UnsetType):
+            return NO_REFERENCES if self._when is When.DELETED else choices[0]
+        return self._choice(value, key, choices)
+
     def _read_retrieve(self) -> str:
-        value = self._entry.get("Retrieve", BY_DICOM)
+        value = self._entry.retrieve
         if value == BY_DICOM:
             return BY_DICOM
         if value == BY_WADO_RS:
@@ -232,7 +278,7 @@ class _Reader:
                     f'is "{BY_WADO_RS}", which needs "Ups.PublicUrl", or the URL of the service here',
                 )
             return self._public_url.rstrip("/")
-        if not isinstance(value, str) or urlsplit(value).scheme not in ("http", "https"):
+        if urlsplit(value).scheme not in ("http", "https"):
             raise self._wrong(
                 "Retrieve", value, f'"{BY_DICOM}", "{BY_WADO_RS}", or a URL such as "https://host/dicom-web"'
             )
@@ -258,21 +304,21 @@ class _Reader:
 
     # --- effects ---
 
-    def _create(self, content: Mapping[str, Any]) -> CreateEffect:
-        self._check_keys(content, ("Template", "Attributes", "Inputs", "LateInstances"), "Create")
-        fields = self._template(content["Template"]) if "Template" in content else ()
-        attributes = self._attributes(content.get("Attributes", {}), "Create.Attributes")
-        named = {name.partition(".")[0] for name in (*attributes, *(field.keyword for field in fields))}
-        if "ProcedureStepLabel" not in named:
+    def _create(self) -> CreateEffect:
+        entry = self._entry.create
+        assert isinstance(entry, CreateEntry)
+        fields = () if isinstance(entry.template, UnsetType) else self._template(entry.template)
+        attributes = self._attributes(entry.attributes, "Create.Attributes")
+        names = {name.partition(".")[0] for name in (*attributes, *(field.keyword for field in fields))}
+        if "ProcedureStepLabel" not in names:
             raise self._error(
                 "Create.Attributes", "has no ProcedureStepLabel, which every workitem must have (type 1)"
             )
-        late = self._choice(content, "LateInstances", "Create", LATE, LATE[0])
-        return CreateEffect(
-            attributes, self._references(content, "Inputs", "Create"), fields, late == LATE[1]
-        )
+        inputs = self._references(entry.inputs, "Create.Inputs")
+        late = self._choice(entry.late_instances, "Create.LateInstances", LATE)
+        return CreateEffect(attributes, inputs, fields, replaces=late == LATE[1])
 
-    def _template(self, name: object) -> tuple[TemplateField, ...]:
+    def _template(self, name: str) -> tuple[TemplateField, ...]:
         for template in self._templates:
             if template.name == name:
                 for of_template in template.fields:
@@ -284,15 +330,15 @@ class _Reader:
             if names
             else 'a name of "Ups.Templates", which is empty'
         )
-        hint = suggestion(name, names) if isinstance(name, str) else ""
-        raise self._wrong("Create.Template", name, expected, hint)
+        raise self._wrong("Create.Template", name, expected, suggestion(name, names))
 
-    def _update(self, content: Mapping[str, Any]) -> UpdateEffect:
-        self._check_keys(content, ("Matching", "Attributes", "AddInputs"), "Update")
+    def _update(self) -> UpdateEffect:
+        entry = self._entry.update
+        assert isinstance(entry, UpdateEntry)
         effect = UpdateEffect(
-            self._matching(content, "Update"),
-            self._attributes(content.get("Attributes", {}), "Update.Attributes"),
-            self._references(content, "AddInputs", "Update", NO_REFERENCES),
+            self._matching(entry.matching, "Update"),
+            self._attributes(entry.attributes, "Update.Attributes"),
+            self._references(entry.add_inputs, "Update.AddInputs"),
         )
         if not effect.attributes and effect.add_inputs == NO_REFERENCES:
             raise self._error("Update", "changes nothing, expected Attributes or AddInputs")
@@ -305,33 +351,25 @@ class _Reader:
                 )
         return effect
 
-    def _complete(self, content: Mapping[str, Any]) -> CompleteEffect:
-        self._check_keys(content, ("Matching", "Outputs", "Performed", "AlsoClaimed"), "Complete")
+    def _complete(self) -> CompleteEffect:
+        entry = self._entry.complete
+        assert isinstance(entry, CompleteEntry)
         return CompleteEffect(
-            self._matching(content, "Complete"),
-            self._references(content, "Outputs", "Complete", NO_REFERENCES),
-            self._attributes(content.get("Performed", {}), "Complete.Performed"),
-            self._flag(content, "AlsoClaimed", "Complete", default=False),
+            self._matching(entry.matching, "Complete"),
+            self._references(entry.outputs, "Complete.Outputs"),
+            self._attributes(entry.performed, "Complete.Performed"),
+            entry.also_claimed,
         )
 
-    def _cancel(self, content: Mapping[str, Any]) -> CancelEffect:
-        self._check_keys(content, ("Matching", "Reason", "Code"), "Cancel")
-        reason = content.get("Reason", "")
-        if not isinstance(reason, str):
-            raise self._wrong("Cancel.Reason", reason, "a text")
-        self._check_texts(reason, "Cancel.Reason")
-        code = self._attributes(content.get("Code", {}), "Cancel.Code")
-        return CancelEffect(self._matching(content, "Cancel"), reason, code)
-
-    def _references(
-        self, content: Mapping[str, Any], key: str, above: str, default: str | None = None
-    ) -> str:
-        choices = (*REFERENCES[self._when], NO_REFERENCES)
-        usual = NO_REFERENCES if self._when is When.DELETED else choices[0]
-        return self._choice(content, key, above, choices, usual if default is None else default)
+    def _cancel(self) -> CancelEffect:
+        entry = self._entry.cancel
+        assert isinstance(entry, CancelEntry)
+        self._check_texts(entry.reason, "Cancel.Reason")
+        code = self._attributes(entry.code, "Cancel.Code")
+        return CancelEffect(self._matching(entry.matching, "Cancel"), entry.reason, code)
 
     def _matching(self, content: Mapping[str, Any], above: str) -> Mapping[str, Any]:
-        matching = self._attributes(content.get("Matching", {}), f"{above}.Matching")
+        matching = self._attributes(content, f"{above}.Matching")
         if not matching and self._when is not When.DELETED:
             raise self._error(
                 f"{above}.Matching", "is empty, expected at least one key: it would be about every workitem"
@@ -355,10 +393,9 @@ class _Reader:
                 if isinstance(item, Mapping) and rule.vr == "SQ":
                     self._check_keys_of_workitems(item, path, f"{where}.{key}")
 
-    def _attributes(self, content: object, where: str) -> Mapping[str, Any]:
-        attributes = self._object(content, where)
+    def _attributes(self, attributes: Mapping[str, Any], where: str) -> Mapping[str, Any]:
         for key, value in attributes.items():
-            self._check_attribute(str(key), value, f"{where}.{key}")
+            self._check_attribute(key, value, f"{where}.{key}")
         return attributes
 
     def _check_attribute(self, key: str, value: object, where: str) -> None:

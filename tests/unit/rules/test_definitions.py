@@ -124,7 +124,7 @@ MISTAKES: Final[list[tuple[str, Any, str]]] = [
         "cannot be updated",
     ),
     ("Complete", {"Matching": {"PatientID": "1"}, "Outputs": "outputs"}, '"series", "study" or "none"'),
-    ("Cancel", {"Matching": {"PatientID": "1"}, "Reason": 7}, "expected a text"),
+    ("Cancel", {"Matching": {"PatientID": "1"}, "Reason": 7}, "expected a string"),
 ]
 
 
