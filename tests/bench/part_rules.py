@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -10,8 +11,9 @@ from tests.bench.measuring import asked, spent
 from tests.bench.report import Part, Row, at_least, at_most, median, milliseconds
 from tests.support.orthanc import Json, RealOrthanc
 
-IMAGES, SENDERS, ROUNDS = 300, 4, 4
-_STABLE_AGE: Final = 2
+IMAGES, SENDERS, ROUNDS = 600, 4, 6
+_STABLE_AGE: Final = 1
+_REST: Final = 2.5
 _EMPTY: Final = "import orthanc\n"
 
 
@@ -60,13 +62,15 @@ def uploads(suite: str, attempts: int) -> Part:
     with _orthanc(suite, None) as ours, _orthanc(suite, _EMPTY) as floor:
         rounds = [_round(ours, floor, number) for number in range(max(ROUNDS, attempts))]
     figures = {key: median([each[key] for each in rounds]) for key in rounds[0]}
+    ratio = median([each["rate of ours"] / each["rate of floor"] for each in rounds])
     rows = [
-        at_least("uploads", figures["rate of ours"], figures["rate of floor"], "images/s", aim=0.9),
+        at_least("uploads", ratio * figures["rate of floor"], figures["rate of floor"], "images/s", aim=0.9),
         _processor(figures),
     ]
     how = (
-        f"{IMAGES} CT images of pydicom a round by POST /instances, {SENDERS} senders at once, {len(rounds)} rounds in "
-        "turns; twenty rules against a Python plugin with an empty script; the middle of all rounds."
+        f"{IMAGES} CT images of pydicom in series of 100 a round by POST /instances, {SENDERS} senders at once, "
+        f"{len(rounds)} rounds in turns, series stable after {_STABLE_AGE} s; twenty rules against a "
+        "Python plugin with an empty script; ours is the middle of the ratios of all rounds."
     )
     return Part("Uploads with twenty rules", how, rows)
 
@@ -84,6 +88,7 @@ def _round(ours: RealOrthanc, floor: RealOrthanc, number: int) -> dict[str, floa
     for name, orthanc in pairs if number % 2 else reversed(pairs):
         before = spent(orthanc.pid)["process"]
         figures[f"rate of {name}"] = _uploaded(orthanc, number)
+        time.sleep(_REST)  # the last series come to rest at the expense of nobody else's round
         figures[f"cost of {name}"] = (spent(orthanc.pid)["process"] - before) / IMAGES
     return figures
 

@@ -72,7 +72,7 @@ class FilledArchive(Archive):
     async def existing(self, level: str, identifiers: Sequence[str]) -> set[str]:
         return {each for each in identifiers if await self.resource(level, each) is not None}
 
-    async def series_facts(self, identifier: str) -> SeriesFacts | None:
+    async def series_facts(self, identifier: str, instance: str = "") -> SeriesFacts | None:
         for series, study, patient, content, _ in self.images.values():
             if series == identifier:
                 return SeriesFacts(series, study, patient, "", content)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -90,7 +91,12 @@ class Archive:
         """Some rows behind a number."""
         page = await self._get(f"/changes?since={since}&limit={_PAGE}") or {}
         rows = tuple(
-            Change(int(row["Seq"]), str(row["ChangeType"]), str(row.get("ID", "")), _seconds(row.get("Date")))
+            Change(
+                int(row["Seq"]),
+                str(row["ChangeType"]),
+                str(row.get("ID", "")),
+                _seconds(str(row.get("Date"))),
+            )
             for row in page.get("Changes", ())
         )
         return ChangesPage(rows, int(page.get("Last", since)), bool(page.get("Done", True)))
@@ -127,16 +133,21 @@ class Archive:
             there.update(str(row["ID"]) for row in await self._post("/tools/bulk-content", question))
         return there
 
-    async def series_facts(self, identifier: str) -> SeriesFacts | None:
-        """A series with attributes of one of its instances; remembered for a while."""
+    async def series_facts(self, identifier: str, instance: str = "") -> SeriesFacts | None:
+        """A series with attributes of one of its instances; remembered for a while.
+
+        ``instance``: one of them, if the caller knows any: Orthanc's list of a long series is long.
+        """
         if identifier in self._series:
             return self._series[identifier]
-        series = await self.resource("series", identifier)
-        if series is None or not series.get("Instances"):
-            return None
-        study = await self.resource("study", str(series["ParentStudy"]))
-        instance = str(series["Instances"][0])
-        content = await self._tags(instance)
+        content = await self._tags(instance) if instance else None
+        if content is None:
+            series = await self.resource("series", identifier)
+            if series is None or not series.get("Instances"):
+                return None
+            instance = str(series["Instances"][0])
+            content = await self._tags(instance)
+        study = await self._get(f"/series/{identifier}/study")
         if study is None or content is None:
             return None
         facts = SeriesFacts(
@@ -147,8 +158,8 @@ class Archive:
         self._series[identifier] = facts
         return facts
 
-    def arrived(self, instance: str, series: str) -> None:
-        """An instance was stored: if it is the one whose attributes are remembered, it has other ones now."""
+    def stored(self, instance: str, series: str) -> None:
+        """An instance was stored: if it is the one whose attributes are remembered, it may have other ones now."""
         facts = self._series.get(series)
         if facts is not None and facts.instance == instance:
             self.forget_series(series)
@@ -398,9 +409,10 @@ def _number(text: object) -> int:
         return 0
 
 
-def _seconds(date: object) -> float | None:
+@functools.lru_cache(maxsize=16)  # many changes have the same
+def _seconds(date: str) -> float | None:
     """A date of ``/changes`` (``20261127T010834``, in UTC) as seconds since the epoch."""
-    parsed = _DATE.match(str(date))
+    parsed = _DATE.match(date)
     if parsed is None:
         return None
     year, month, day, hour, minute, second = map(int, parsed.groups())

@@ -57,7 +57,8 @@ class Engine:
         """The rules of a kind of causes."""
         return (rule for rule in self.rules if rule.when is when)
 
-    def possible(self, rules: Iterable[SiteRule], cause: Cause) -> list[SiteRule]:
+    @staticmethod
+    def possible(rules: Iterable[SiteRule], cause: Cause) -> list[SiteRule]:
         """The rules that may fire for some instance of the series that a cause is about."""
         return [
             rule

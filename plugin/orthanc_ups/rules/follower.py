@@ -31,6 +31,7 @@ from ..store.port import StoreUnavailable
 from ..store.writer import StoredEntry
 from .archive import Archive, Change, ChangesPage, SeriesFacts, stored_earlier
 from .causes import STABLE, Cause, When
+from .definitions import SiteRule
 from .effects import INPUT, Desk
 from .engine import Engine
 from .memory import Memory, decode_memory, save
@@ -50,6 +51,7 @@ _LONGEST_PAUSE: Final = 10.0
 _MOST: Final = 10_000
 _ATTEMPTS: Final = 5
 _FIRED_AT_ONCE: Final = 50
+_SERIES_AT_ONCE: Final = 200
 _ENDS: Final = {State.COMPLETED: When.COMPLETED, State.CANCELED: When.CANCELED}
 _DICOM_RETRIEVAL: Final = "0040E021"
 _RETRIEVE_AE: Final = "00080054"
@@ -126,6 +128,7 @@ class Follower:
         self._save_every = _SAVE_EVERY
         self._gather = _GATHER
         self._failures: dict[str, int] = {}
+        self._possible_rules: dict[str, tuple[SeriesFacts, Sequence[SiteRule]]] = {}
         self.behind = 0
 
     # --- opening ---
@@ -272,18 +275,20 @@ class Follower:
             return
         self._dirty = True
         series = await self._series(arrived)
+        for instance, parent in series.items():
+            self._archive.stored(instance, parent)
+        now = self._clock.now()
         for row in arrived:
             identifier = series.get(row.identifier)
             if identifier is None:
                 continue
-            at = min(self._clock.now(), row.at + 1.0 if row.at is not None else self._clock.now())
+            at = min(now, row.at + 1.0 if row.at is not None else now)
             await self._attempted(
                 f"instance/{row.identifier}", partial(self._arrived, row.identifier, identifier, at)
             )
 
     async def _arrived(self, instance: str, series: str, at: float) -> None:
-        self._archive.arrived(instance, series)
-        await self._touch(series, at)
+        await self._touch(instance, series, at)
         if self._of_instances:
             await self._fire_instance(instance, series, at)
 
@@ -310,12 +315,12 @@ class Follower:
         others = [identifier for identifier in series if identifier not in noted]
         return {**noted, **await self._archive.series_of(others)}
 
-    async def _touch(self, series: str, at: float) -> None:
+    async def _touch(self, instance: str, series: str, at: float) -> None:
         if not self._levels:
             return
         resources = {"series": series}
         if len(self._levels) > 1 or "series" not in self._levels:
-            facts = await self._archive.series_facts(series)
+            facts = await self._archive.series_facts(series, instance)
             if facts is None:
                 return
             resources |= {"study": facts.study, "patient": facts.patient}
@@ -323,18 +328,25 @@ class Follower:
             self._memory.touch(f"{level}/{resources[level]}", at)
 
     async def _fire_instance(self, instance: str, series: str, at: float) -> None:
-        facts = await self._archive.series_facts(series)
-        if facts is None:
-            return
-        rules = self._engine.possible(self._of_instances, self._of_series(facts, at))
+        facts = await self._archive.series_facts(series, instance)
+        rules = self._possible(facts) if facts is not None else ()
         if not rules:
             return
         cause = await self._archive.cause(When.STORED_INSTANCE, instance, labels=self._with_labels)
         if cause is not None:
             await self._engine.react(stored_earlier(cause, self._time(at)), rules)
 
-    def _of_series(self, facts: SeriesFacts, at: float) -> Cause:
-        return Cause(When.STORED_INSTANCE, "", "", facts.content, self._time(at))
+    def _possible(self, facts: SeriesFacts) -> Sequence[SiteRule]:
+        """The rules that may fire for an instance of a series: worked out once for all of them."""
+        facts_before, rules = self._possible_rules.get(facts.identifier, (None, ()))
+        if facts_before is facts:
+            return rules
+        if len(self._possible_rules) >= _SERIES_AT_ONCE:
+            self._possible_rules.clear()
+        cause = Cause(When.STORED_INSTANCE, "", "", facts.content, self._desk.now())
+        rules = tuple(self._engine.possible(self._of_instances, cause))
+        self._possible_rules[facts.identifier] = facts, rules
+        return rules
 
     def _time(self, at: float) -> datetime:
         return datetime.fromtimestamp(at, self._zone)
