@@ -41,10 +41,11 @@ from .dimse.scu import DimseChannel
 from .dimse.services import Services
 from .health import Health, Role
 from .management import operating
-from .management.alerts import Alert
+from .management.alerts import Alert, service_alerts
 from .management.api import ManagementApi
 from .management.explorer_files import serve
-from .management.pages import OrthancAdmission, OrthancPages
+from .management.pages import OrthancAdmission, OrthancPages, answer_closed
+from .management.sentences import OTHER_PLUGIN, Sentence
 from .management.templates import late_policy, read_templates
 from .modality.performances import Performances
 from .modality.performed_step_service import PerformedStepService
@@ -53,7 +54,7 @@ from .modality.stations import Stations
 from .modality.worklist import ModalityWorklists
 from .modality.worklist_callback import WorklistRequests
 from .monitoring.audit import AuditLog
-from .monitoring.disk_space import DiskSpace
+from .monitoring.disk_space import LEAST, DiskSpace
 from .monitoring.metrics import Instruments, Interfaces, Metrics, meters, sources
 from .monitoring.store_watch import StoreWatch
 from .orthanc import collector
@@ -154,7 +155,7 @@ class Site:
         self._own_ae = settings.aet or orthanc_settings.dicom_aet
         self._node, self._worklist = Opened(), Opened()
         self._opening: asyncio.Task[None] | None = None
-        self._warnings: list[str] = []
+        self._warnings: list[Alert] = []
         self._performed_steps: PerformedStepService | None = None
         self._mark: NodeMark | None = None
         self._shared: SharedParts | None = None
@@ -185,7 +186,7 @@ class Site:
     def answer_page(self, output: RestOutput, uri: str, **request: Unpack[RestRequest]) -> None:
         """Answer a request below ``/ups``."""
         if self._pages is None:
-            send(output, unavailable(self.health.report()))
+            answer_closed(output, uri, self.health.report(), request)
         else:
             self._pages.answer(output, uri, **request)
 
@@ -648,17 +649,17 @@ class Site:
 
     def _alerts(self, server: DimseServer, http: HttpPort, watch: StoreWatch) -> list[Alert]:
         """What of the service itself does not work now."""
-        alerts = []
-        for port, name, is_open in (
-            (self._settings.dicom_port, "DIMSE", server.is_open),
-            (self._settings.http_port, "DICOMweb", http.is_open),
-        ):
-            if not is_open:
-                text = f"The {name} port {port} is not open, perhaps as another program has it; see Orthanc's log."
-                alerts.append(Alert(text, is_error=True))
-        if watch.trouble:
-            alerts.append(Alert(f"Nothing can be stored now: {watch.trouble}.", is_error=True))
-        return alerts
+        ports = (
+            ("DIMSE", self._settings.dicom_port, server.is_open),
+            ("DICOMweb", self._settings.http_port, http.is_open),
+        )
+        alerts = service_alerts(
+            [(name, port) for name, port, is_open in ports if not is_open],
+            [(str(folder), free, LEAST) for folder, free in self._disk_space.full().items()],
+            watch.trouble,
+            is_alone=self._shared is not None and not self._shared.cluster.has_standby,
+        )
+        return [*alerts, *self._warnings]
 
     async def _api(
         self, service: UpsService, dimse: DimseChannel, late: LateWatch, alerts: Callable[[], Sequence[Alert]]
@@ -675,7 +676,7 @@ class Site:
             self._rights,
             self._origins,
             OrthancAdmission(self._authorization),
-            lambda: (*self._disk_space.warnings(), *self._warnings, *alerts()),
+            alerts,
             self._instruments.uploads_refused,
             self._automation,
             self._performed_steps.steps if self._performed_steps else None,
@@ -726,7 +727,7 @@ class Site:
         answered = await test.is_asked()
         if answered is False or (answered is None and not requests.is_first):
             _log.warning("%s", OTHER_IS_FIRST)
-            self._warnings.append(OTHER_IS_FIRST)
+            self._warnings.append(Alert(Sentence(OTHER_PLUGIN)))
 
     async def _close_worklists(self) -> None:
         assert self._worklists is not None

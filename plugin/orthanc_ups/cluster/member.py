@@ -201,6 +201,11 @@ class Cluster:
         return bool(self.keeper.holder.run) and self.keeper.is_fresh
 
     @property
+    def has_standby(self) -> bool:
+        """True if another node could take over."""
+        return self.keeper.others()
+
+    @property
     def goes_on(self) -> bool:
         """True if the worklist goes on without this node."""
         return not self.keeper.leads or self.keeper.others()

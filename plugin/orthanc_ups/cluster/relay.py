@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Final, TypeVar, cast
 
 import aiohttp
@@ -33,8 +34,10 @@ from ..dimse.exchange import Exchange
 from ..dimse.message import STATUS, CommandField
 from ..dimse.policy import Policy
 from ..dimse.services import CANCELED, PENDING, Services
+from ..management.alerts import Alert
 from ..management.permissions import RIGHTS
 from ..management.routing import Admission, Call, Route, Router
+from ..management.sentences import THIS_STANDS_BY, Sentence
 from ..modality.performed_step_service import services_by
 from ..modality.worklist import WorklistAnswers
 from ..modality.worklist_query import UnusableKey
@@ -86,6 +89,11 @@ class Relay:
         self._holder = holder
         self._session: aiohttp.ClientSession | None = None
         self._ends: dict[int, asyncio.Task[None]] = {}
+
+    @property
+    def leader(self) -> str:
+        """Its name."""
+        return str(self._holder().about.get("name", ""))
 
     async def close(self) -> None:
         """Close every connection."""
@@ -298,14 +306,23 @@ class RelayedApi(Router):
 
     async def handled(self, request: WebRequest) -> WebResponse:
         """The leader's answer, if the caller is admitted."""
-        await self.admitted(request)
+        route, _ = await self.admitted(request)
         try:
             content = await self._relay.ask(API, envelopes.of_request(request), safe=request.method == "GET")
         except NoLeader:
             raise no_leader() from None
         except AnswerLost:
             raise answer_lost() from None
-        return envelopes.to_answer(content)
+        answer = envelopes.to_answer(content)
+        is_overview = route.path == "/overview" and answer.status == 200
+        return self._with_warning(answer) if is_overview else answer
+
+    def _with_warning(self, answer: WebResponse) -> WebResponse:
+        """The overview is that of the leader; who looks at it here is told."""
+        overview = msgspec.json.decode(answer.body)
+        standby = Sentence(THIS_STANDS_BY, {"leader": self._relay.leader})
+        overview["warnings"].append(Alert(standby, "#/administration").described())
+        return replace(answer, body=msgspec.json.encode(overview))
 
 
 class RelayedModalityWorklists:

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 // Requests to the management API. Addresses are relative: a proxy may put Orthanc below any path.
 import { count, t } from "./languages.js";
+import { refusalWords } from "./parts/refusals.js";
 
 export const BASE = new URL("../api/", document.baseURI);
 export const ORTHANC = new URL("../../", document.baseURI);
 
 export class ApiError extends Error {
   constructor(status, told) {
-    super(told.error || told.Detail || t("The server answered with status {status}", { status }));
+    super(refusalWords(status, told));
     this.status = status;
     this.name = told.status || "";
     this.attribute = told.attribute || null;

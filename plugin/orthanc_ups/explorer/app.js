@@ -121,8 +121,8 @@ function missing() {
 }
 
 function fail(error) {
-  replace(main, h("div.page", {}, errorBox(error), h("p", {}, h("a", { href: lastList }, t("Back to the worklist")))));
-  document.title = "UPS worklist";
+  replace(main, h("div.page", {}, errorBox(error), system && h("p", {}, h("a", { href: lastList }, t("Back to the worklist")))));
+  document.title = t("UPS worklist");
 }
 
 // --- keys ---

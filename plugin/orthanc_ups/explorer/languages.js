@@ -3,6 +3,7 @@
 
 export const LANGUAGES = [["en", "English"], ["fr", "Français"], ["de", "Deutsch"]];
 const CHOSEN_KEY = "OE2.languageKey"; // Orthanc Explorer 2, on the same origin, keeps the choice there: both pages follow it
+const DEEPER = " › "; // between the parts of the name of a nested attribute
 const NUMBER = /\{(\w+)\}/g;
 
 let chosen = "en";
@@ -55,5 +56,38 @@ export function tx(text, elements) {
   return (words[text] || text).split(/\{(\w+)\}/).map((part, at) => (at % 2 ? elements[part] : part)).filter((part) => part !== "");
 }
 
+const value = (one) => (typeof one === "number" ? count(one) : one.words ? told(one) : one.seconds === undefined ? one : length(one.seconds));
+
+// A sentence of the server (management/sentences.py): {words, values}, of which one may be a sentence or a length of time.
+export function told({ words: text, values }) {
+  const said = Object.fromEntries(Object.entries(values).map(([name, one]) => [name, value(one)]));
+  return "n" in values ? n(values.n, text, said) : t(text, said);
+}
+
+const UNITS = Object.entries({ day: 86_400, hour: 3_600, minute: 60, second: 1 });
+
+// "3 minutes", in the greatest unit.
+function length(seconds) {
+  const [unit, size] = UNITS.find(([, one]) => seconds >= one) || UNITS[3];
+  return new Intl.NumberFormat(locale(), { style: "unit", unit, unitDisplay: "long" }).format(Math.floor(seconds / size));
+}
+
+// Marks a text as one that the server says and stored, for ``recognized``.
+export const pattern = (text) => text;
+
+const PLACES = /\\\{(\w+)\\\}/g;
+
+// What the server said and stored in English, such as a history: `text` by the first of the patterns that it fits, which
+// are texts with {name} where something stands; `inner` says what stands there in the language of the user.
+export function recognized(text, patterns, inner = {}) {
+  for (const one of patterns) {
+    const names = [];
+    const source = one.replace(/[.*+?^${}()|[\]\\]/g, "\\$&").replace(PLACES, (all, name) => (names.push(name), "(.+)"));
+    const fit = new RegExp(`^${source}$`, "s").exec(text);
+    if (fit) return t(one, Object.fromEntries(names.map((name, at) => [name, inner[name] ? inner[name](fit[at + 1]) : fit[at + 1]])));
+  }
+  return text;
+}
+
 // What the server says, as far as it is a word of its vocabulary.
-export const said = (text) => words[text] || text;
+export const said = (text) => words[text] || text.split(DEEPER).map((part) => words[part] || part).join(DEEPER);

@@ -4,11 +4,16 @@
 import { get } from "./api.js";
 import { chooseLanguage } from "./languages.js";
 
+const PAUSE = 3000;
+
+// While the service is not open, as on a node that stands by, the page says why and asks again.
 async function start() {
+  await chooseLanguage();
   const answer = await get("system").then((system) => ({ system }), (error) => ({ error }));
-  await chooseLanguage(answer.system && answer.system.default_language);
+  if (answer.system) await chooseLanguage(answer.system.default_language);
   const { begin } = await import("./app.js");
   await begin(answer);
+  if (answer.error && answer.error.status === 503) setTimeout(start, PAUSE);
 }
 
 start();

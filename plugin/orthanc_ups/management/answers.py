@@ -283,6 +283,7 @@ class ChannelJson(TypedDict):
         str, Meta(extra_json_schema={"enum": ["good", "idle", "trouble", "refusing", "unreachable"]})
     ]
     words: str
+    sentence: Annotated[SentenceJson, Meta(description="The same, for translation.")]
     durable: bool
     pending: int
     oldest: Time
@@ -606,10 +607,20 @@ class ListenerAddress(TypedDict):
     note: str
 
 
+class SentenceJson(TypedDict):
+    """Words for people, and what stands at `{name}` in them."""
+
+    words: Annotated[str, Meta(description="In English; forms for one and for others (`n`) divided by `|`.")]
+    values: Annotated[
+        dict[str, Any], Meta(description="Texts, numbers, `{seconds}` or further sentences, by name.")
+    ]
+
+
 class AlertJson(TypedDict):
     """Something to look at."""
 
-    text: str
+    text: Annotated[str, Meta(description="The sentence in English.")]
+    sentence: SentenceJson
     level: Annotated[str, Meta(extra_json_schema={"enum": ["warning", "error"]})]
     link: Annotated[str, Meta(description="Where on the page to look; or empty.")]
 

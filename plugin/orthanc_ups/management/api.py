@@ -49,7 +49,7 @@ class Ports:
     rights: Rights
     origins: Origins
     admission: Admission | None = None
-    more_warnings: Callable[[], Sequence[str | Alert]] = tuple
+    more_alerts: Callable[[], Sequence[Alert]] = tuple
 
 
 class ManagementApi:
@@ -99,7 +99,7 @@ def _routes(ports: Ports) -> tuple[Route, ...]:
         ports.clock,
         ports.facts,
         ports.rights,
-        ports.more_warnings,
+        ports.more_alerts,
     )
     handlers = (overview, lists, workitems, subscribers, starting, resources)
     return tuple(route for handler in handlers for route in handler.routes())

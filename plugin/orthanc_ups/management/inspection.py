@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
@@ -16,6 +17,7 @@ from ..service import UpsService
 from ..worklist.change_feed import Changes
 from ..worklist.late_watch import LateSummary, LateWatch
 from .ports import DeliveryState, Listing, SubscriberSummary
+from .views import first_station
 
 _ORDERS: Final = {
     "modified": "modification",
@@ -25,6 +27,7 @@ _ORDERS: Final = {
     "expires": "expiration",
 }
 _MOST_NAMES: Final = 300
+_MOST_GROUPS: Final = 50
 _T = TypeVar("_T")
 
 
@@ -97,8 +100,18 @@ class ServiceInspection:
         return await self._service.projection.tally(listing.query, listing.words, listing.narrowing.tests())
 
     async def late(self) -> LateSummary:
-        """What is late or stuck now."""
-        return await self._late.latest()
+        """What is late or stuck now, with the names of the stations of the greatest groups as they were sent."""
+        summary = await self._late.latest()
+        shown = [group for group in summary.groups[:_MOST_GROUPS] if group.station]
+        rows: list[Any] = await self._service.projection.read(
+            vocabulary.uids([group.example for group in shown])
+        )
+        examples = {row: self._example(uid) for row, uid in rows}
+        groups = (
+            replace(group, station=first_station(examples.get(group.example)) or group.station)
+            for group in summary.groups
+        )
+        return replace(summary, groups=tuple(groups))
 
     async def names(self, column: str) -> Sequence[tuple[str, int, Workitem | None]]:
         """What stands in a column, how often, and the latest example."""

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Final
 
 from .. import __version__
 from ..delivery.management import DeliveryManagement
@@ -25,6 +26,7 @@ from ..settings import OrthancSettings, Settings
 from ..transfer.routes import Transfer
 from ..webhook.channel import webhook_names
 from ..worklist.late_watch import LateWatch
+from . import sentences
 from .activity import Activity
 from .alerts import Alert
 from .answers import NodesJson
@@ -36,6 +38,14 @@ from .ports import Listener, ServerFacts
 from .routing import Admission
 from .storage import Storage
 from .templates import late_policy, read_templates
+
+LISTENERS: Final = {
+    "dimse": ("UPS over DIMSE", "AE title, host and port"),
+    "web": ("UPS-RS", "DICOMweb"),
+    "events": ("Live events", "WebSocket"),
+    "orthanc": ("UPS-RS on Orthanc's port", "what Orthanc's server can carry"),
+}
+"""Where the plugin listens: name and remark, which the page translates."""
 
 
 class OperatorClock:
@@ -93,25 +103,22 @@ def _listeners(settings: Settings, orthanc_settings: OrthancSettings) -> tuple[L
     secure = "s" if orthanc_settings.http_tls else ""
     base = settings.public_url or f"http{secure}://{{host}}:{settings.http_port}{settings.root}"
     sockets = base.replace("http", "ws", 1)
-    return (
-        Listener("UPS over DIMSE", f"{ae_title}@{{host}}:{settings.dicom_port}", "AE title, host and port"),
-        Listener("UPS-RS", f"{base}/workitems", "DICOMweb"),
-        Listener("Live events", f"{sockets}/subscribers/{{AE title}}", "WebSocket"),
-        Listener("UPS-RS on Orthanc's port", f"{settings.root}/workitems", "what Orthanc's server can carry"),
-    )
+    addresses = {
+        "dimse": f"{ae_title}@{{host}}:{settings.dicom_port}",
+        "web": f"{base}/workitems",
+        "events": f"{sockets}/subscribers/{{AE title}}",
+        "orthanc": f"{settings.root}/workitems",
+    }
+    return tuple(Listener(name, addresses[kind], note) for kind, (name, note) in LISTENERS.items())
 
 
 def start_warnings(settings: Settings, orthanc_settings: OrthancSettings) -> tuple[str, ...]:
     """What an operator should know of orthanc.json, for the log and the page."""
     warnings: list[str] = []
     if not orthanc_settings.allow_threads:
-        warnings.append(
-            '"Python.AllowThreads" is off in orthanc.json: Orthanc answers more slowly than it could. Set it to true.'
-        )
+        warnings.append(sentences.THREADS_OFF)
     if {*settings.users} - {ANYONE} and not orthanc_settings.authentication_enabled:
-        warnings.append(
-            '"Ups.Users" names users, but "AuthenticationEnabled" is off in orthanc.json: everybody is anonymous.'
-        )
+        warnings.append(sentences.EVERYBODY_ANONYMOUS)
     return tuple(warnings)
 
 
@@ -125,7 +132,7 @@ def management(
     rights: Rights,
     origins: Origins,
     admission: Admission,
-    more_warnings: Callable[[], Sequence[str | Alert]] = tuple,
+    more_alerts: Callable[[], Sequence[Alert]] = tuple,
     uploads_refused: Callable[[], int] = int,
     rules: RunningRules | None = None,
     performed_steps: PerformedSteps | None = None,
@@ -147,7 +154,7 @@ def management(
         rights=rights,
         origins=origins,
         admission=admission,
-        more_warnings=more_warnings,
+        more_alerts=more_alerts,
     )
     transfer = Transfer(service.exporter, service.intake)
     storage = Storage(service.entries, ports.clock.now)

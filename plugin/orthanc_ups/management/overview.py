@@ -10,13 +10,14 @@ from ..core.states import State
 from ..delivery.management import EndpointReport
 from ..dicomweb.rights import Rights
 from ..worklist.late_watch import LateSummary
-from . import answers, fields, views
+from . import answers, fields, sentences, views
 from .activity import Activity
 from .alerts import Alert, subscriber_link
 from .lists import Lists
 from .ports import ORDERS, DeliveryDesk, Inspection, ManagementClock, Modalities, ServerFacts
 from .queries import filters
 from .routing import Call, Route
+from .sentences import Sentence, TimeSpan, Value
 from .subscribers import health_of, is_subscribed
 
 _MOST_GROUPS: Final = 50
@@ -38,7 +39,7 @@ class Overview:
         clock: ManagementClock,
         facts: ServerFacts,
         rights: Rights,
-        more_warnings: Callable[[], Sequence[str | Alert]] = tuple,
+        more_alerts: Callable[[], Sequence[Alert]] = tuple,
     ) -> None:
         self._inspection = inspection
         self._lists = lists
@@ -48,7 +49,7 @@ class Overview:
         self._clock = clock
         self._facts = facts
         self._rights = rights
-        self._more_warnings = more_warnings
+        self._more_alerts = more_alerts
 
     def routes(self) -> tuple[Route, ...]:
         """What is offered."""
@@ -148,19 +149,18 @@ class Overview:
         return sorted(alerts, key=lambda alert: not alert.is_error)
 
     def _every_alert(self, reports: Sequence[EndpointReport]) -> Iterator[Alert]:
-        for warning in (*self._facts.warnings, *self._more_warnings()):
-            yield warning if isinstance(warning, Alert) else Alert(warning)
+        yield from (Alert(Sentence(words)) for words in self._facts.warnings)
+        yield from self._more_alerts()
         yield from self._unreachable(reports)
         for report in reports:
             yield from self._of_channel(report)
-        yield from self._refused_uploads()
+        refused = sum(count or 0 for count in self._activity.series("uploads_refused", 24 * 60, 60))
+        if refused:
+            yield Alert(Sentence(sentences.UPLOADS_REFUSED, {"n": refused}))
         step, now = self._activity.clock_step, self._clock.now().timestamp()
         if step and now - step.at < _CLOCK_MATTERS:
-            way = "back" if step.seconds < 0 else "forward"
-            yield Alert(
-                f"The clock of this server jumped {way} by {in_time(abs(step.seconds))}. Times in histories and "
-                "retention may be off; check its time synchronisation."
-            )
+            words = sentences.CLOCK_BACK if step.seconds < 0 else sentences.CLOCK_FORWARD
+            yield Alert(Sentence(words, {"span": TimeSpan(abs(step.seconds))}))
 
     def _unreachable(self, reports: Sequence[EndpointReport]) -> Iterator[Alert]:
         """AEs that are subscribed, and that nothing can reach."""
@@ -169,63 +169,31 @@ class Overview:
         waiting = {report.endpoint.receiving_ae for report in reports if report.pending}
         for ae in self._inspection.subscriber_aes():
             if ae not in reachable | waiting and is_subscribed(self._inspection.subscriber(ae)):
-                yield Alert(
-                    f"{ae} is subscribed, but is not in DicomModalities and has no WebSocket open: nothing reaches it.",
-                    subscriber_link(ae),
-                )
-
-    def _refused_uploads(self) -> Iterator[Alert]:
-        refused = sum(count or 0 for count in self._activity.series("uploads_refused", 24 * 60, 60))
-        if refused:
-            uploads = "upload of a UPS object was" if refused == 1 else "uploads of UPS objects were"
-            yield Alert(
-                f"{refused:,} {uploads} refused within a day: workitems come by N-CREATE or UPS-RS, not by C-STORE, "
-                "STOW-RS or REST. Orthanc's log says who sent them."
-            )
+                yield Alert(Sentence(sentences.UNREACHABLE, {"ae": ae}), subscriber_link(ae))
 
     def _of_channel(self, report: EndpointReport) -> Iterator[Alert]:
-        ae, now = report.endpoint.receiving_ae, self._clock.now().timestamp()
+        ae, pending = report.endpoint.receiving_ae, report.pending
         link = subscriber_link(ae)
-        health, words = health_of(report)
-        events = "event waits" if report.pending == 1 else "events wait"
-        if report.pending and not report.serving and report.durable:
-            yield Alert(
-                f"{report.pending:,} {events} for {ae}, but no address is configured for it: add it to "
-                "DicomModalities, or let it open its WebSocket.",
-                link,
-                is_error=True,
-            )
-        elif (
-            report.pending
-            and report.oldest_at is not None
-            and (health == "trouble" or now - report.oldest_at > _OLD)
-        ):
-            why = f" {report.last_error[:1].upper()}{report.last_error[1:]}." if report.last_error else ""
-            waits = in_time(now - report.oldest_at)
-            yield Alert(
-                f"{report.pending:,} {events} for {ae}, the oldest for {waits}.{why}", link, is_error=True
-            )
+        health, why = health_of(report)
+        waiting: dict[str, Value] = {"n": pending, "ae": ae}
+        if pending and not report.serving and report.durable:
+            yield Alert(Sentence(sentences.NO_ADDRESS, waiting), link, is_error=True)
+        elif pending and report.oldest_at is not None:
+            waits = self._clock.now().timestamp() - report.oldest_at
+            if health == "trouble" or waits > _OLD:
+                values: dict[str, Value] = {**waiting, "span": TimeSpan(waits), "why": report.last_error}
+                words = sentences.EVENTS_WAIT_AS if report.last_error else sentences.EVENTS_WAIT
+                yield Alert(Sentence(words, values), link, is_error=True)
         if health == "refusing":
-            yield Alert(f"{ae} refuses events: {words}.", link, is_error=True)
-        if report.pending > _FULL * self._facts.maximum_pending:
             yield Alert(
-                f"The outbox for {ae} is nearly full: {report.pending:,} of {self._facts.maximum_pending:,}. "
-                "Beyond that, the oldest events become dead letters.",
-                link,
+                Sentence(sentences.REFUSES, {"ae": ae, "why": why.values["why"]}), link, is_error=True
             )
+        if pending > _FULL * self._facts.maximum_pending:
+            maximum = self._facts.maximum_pending
+            full = Sentence(sentences.OUTBOX_FULL, {"ae": ae, "pending": pending, "maximum": maximum})
+            yield Alert(full, link)
         if report.dead_letters:
-            letters = "dead letter" if report.dead_letters == 1 else "dead letters"
-            by = self._facts.webhook_names.get(report.endpoint.channel, report.endpoint.channel)
-            yield Alert(
-                f"{ae} has {report.dead_letters:,} {letters} ({by}): send them again or drop them.", link
-            )
-
-
-def in_time(seconds: float) -> str:
-    """A length of time in words, such as ``3 minutes``."""
-    for size, unit in ((86_400, "day"), (3600, "hour"), (60, "minute")):
-        if seconds >= size:
-            count = int(seconds // size)
-            return f"{count} {unit}{'' if count == 1 else 's'}"
-    count = int(seconds)
-    return f"{count} second{'' if count == 1 else 's'}"
+            channel = self._facts.webhook_names.get(report.endpoint.channel, report.endpoint.channel)
+            number = report.dead_letters
+            letters = Sentence(sentences.DEAD_LETTERS, {"ae": ae, "n": number, "channel": channel})
+            yield Alert(letters, link)

@@ -12,8 +12,11 @@ from ..dicomweb.origins import Origins
 from ..dicomweb.orthanc_requests import ORTHANCS_PORT, OrthancRequests, query_of, send
 from ..dicomweb.request import WebRequest
 from ..dicomweb.response import HttpProblem, WebResponse
+from ..health import HealthReport
 from ..orthanc.refusal_log import Refusal
 from ..orthanc.sdk import RestOutput, RestRequest
+from .explorer_files import serve
+from .routing import error_response
 
 API: Final = "/ups/api"
 APP: Final = "/ups/app"
@@ -22,6 +25,16 @@ _IMPORT_TIMES: Final = 4
 """A line of an export is larger than the data set it was made of, has more beside it, and cannot be divided."""
 _LONGEST_PATH: Final = 120  # characters of it in the log
 PATTERNS: Final = (f"{API}(/.*)?", f"{APP}(/.*)?")
+
+
+def answer_closed(output: RestOutput, uri: str, report: HealthReport, request: RestRequest) -> None:
+    """Answer while there is no worklist: the page is there, and the API says why it can do nothing."""
+    if uri.startswith(APP):
+        method = request.get("method", "GET").upper()
+        send(output, serve(WebRequest(method, quote(uri.removeprefix(APP)), "", {}, b"", "")))
+        return
+    later = (("Retry-After", "5"),)
+    send(output, error_response(503, str(report), report.state.name, headers=later))
 
 
 class OrthancAdmission:

@@ -19,11 +19,12 @@ from ..core.workitem import Subscription
 from ..delivery.management import EndpointReport
 from ..delivery.port import Unreachable
 from ..dicomweb.response import HttpProblem
-from . import answers, bodies, views
+from . import answers, bodies, sentences, views
 from .keyword_form import to_data_set, to_keywords
 from .ports import Commands, DeliveryDesk, Dimse, Inspection, Modalities, ServerFacts, SubscriberSummary
 from .queries import in_words, to_identifier
 from .routing import Call, Route
+from .sentences import Sentence
 from .workitems import outcome_json
 
 _SCOPES: Final[Mapping[str, str]] = {
@@ -268,12 +269,13 @@ def channel(
     report: EndpointReport, names: Mapping[str, str] = MappingProxyType({}), *, is_subscribed: bool = True
 ) -> answers.ChannelJson:
     """One channel to an AE, with its health in a word and in a sentence."""
-    health, words = health_of(report, is_subscribed=is_subscribed)
+    health, sentence = health_of(report, is_subscribed=is_subscribed)
     return {
         "channel": report.endpoint.channel,
         "name": names.get(report.endpoint.channel, ""),
         "health": health,
-        "words": words[:1].upper() + words[1:],
+        "words": str(sentence),
+        "sentence": sentence.described(),
         "durable": report.durable,
         "pending": report.pending,
         "oldest": views.iso(report.oldest_at),
@@ -289,24 +291,26 @@ def channel(
     }
 
 
-def health_of(report: EndpointReport, *, is_subscribed: bool = True) -> tuple[str, str]:
+def health_of(report: EndpointReport, *, is_subscribed: bool = True) -> tuple[str, Sentence]:
     """``good``, ``idle``, ``trouble``, ``refusing`` or ``unreachable``, and why.
 
     An event that was given up after the last success is never good, whatever came before it.
     """
     if not report.serving and report.durable:
         if is_subscribed or report.pending:
-            return "unreachable", "not in DicomModalities, and no WebSocket is open"
-        return "idle", "has ended its subscriptions"
+            return "unreachable", Sentence(sentences.NO_WAY)
+        return "idle", Sentence(sentences.ENDED)
     if report.dead_letters and (report.last_error_at or 0.0) >= (report.last_success_at or 0.0):
-        return "refusing", f"the last event was given up: {report.last_error or 'see the dead letters'}"
+        why = report.last_error or Sentence(sentences.SEE_DEAD_LETTERS)
+        return "refusing", Sentence(sentences.GIVEN_UP, {"why": why})
     if report.failing and report.pending:
-        return "trouble", report.last_error or "the last attempt failed"
+        error = report.last_error
+        return "trouble", Sentence(error[:1].upper() + error[1:] if error else sentences.LAST_FAILED)
     if report.pending:
-        return "good", "events are on their way"
+        return "good", Sentence(sentences.ON_THEIR_WAY)
     if report.last_success_at is None:
-        return "idle", "nothing was sent yet"
-    return "good", "has everything"
+        return "idle", Sentence(sentences.NOTHING_YET)
+    return "good", Sentence(sentences.HAS_EVERYTHING)
 
 
 def is_subscribed(subscriber: SubscriberSummary) -> bool:

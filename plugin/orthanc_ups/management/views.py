@@ -211,6 +211,11 @@ _NAMED_BY: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
+def first_station(workitem: Workitem | None) -> str:
+    """The name of the first scheduled station as it was sent, "" for none."""
+    return next(map(code_text, items(workitem.attributes, tags.STATION_NAME)), "") if workitem else ""
+
+
 def name_in_use(column: str, name: str, count: int, example: Workitem | None) -> answers.NameInUse:
     """A name that workitems have, as it is shown, and the code that finds all of them."""
     content = example.attributes if example else {}

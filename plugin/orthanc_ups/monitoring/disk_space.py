@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -49,6 +49,10 @@ class DiskSpace:
     def warnings(self) -> tuple[str, ...]:
         """What an operator should know, in words."""
         return tuple(f"{_in_words(folder, free)}: free some space." for folder, free in self._full.items())
+
+    def full(self) -> Mapping[Path, int]:
+        """Folders whose disk is full, and the free bytes."""
+        return self._full
 
     async def run(self) -> None:
         """Look again and again; for a task that runs as long as the plugin."""

@@ -23,12 +23,18 @@ _KINDS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class LateGroup:
-    """Late workitems of one worklist and (first) scheduled station; the station as it sorts, "" for none."""
+    """Late workitems of one worklist and (first) scheduled station.
+
+    Attributes:
+        station: as it sorts, "" for none.
+        example: id of the workitem of the group that came last.
+    """
 
     worklist: str
     station: str
     total: int
     by_kind: dict[LateKind, int]
+    example: int = 0
 
 
 def late(policy: LatePolicy, now: float, kinds: Collection[LateKind] = tuple(LateKind)) -> Ids:
@@ -39,7 +45,7 @@ def late(policy: LatePolicy, now: float, kinds: Collection[LateKind] = tuple(Lat
 
 
 def late_groups(policy: LatePolicy, now: float) -> Sql:
-    """Worklist, station, state, number of late workitems, and of those of each ``LateKind`` in its order."""
+    """Worklist, station, an example, number of late workitems, and of those of each ``LateKind`` in its order."""
     parts = []
     for state, possible in _KINDS:
         tests = {kind: _test(kind, policy, now) for kind in possible}
@@ -48,7 +54,8 @@ def late_groups(policy: LatePolicy, now: float) -> Sql:
         if part is not None:
             sums = ", ".join(f"SUM({column.text})" for column in columns)
             text = (
-                f"SELECT m.worklist, m.station, COUNT(*), {sums} {part.text} GROUP BY m.worklist, m.station"
+                f"SELECT m.worklist, m.station, MAX(m.id), COUNT(*), {sums} {part.text} "
+                "GROUP BY m.worklist, m.station"
             )
             parts.append(Sql(text, (*_values(columns), *part.values)))
     return _union(parts)
@@ -57,13 +64,15 @@ def late_groups(policy: LatePolicy, now: float) -> Sql:
 def read_groups(rows: Sequence[tuple[Any, ...]]) -> list[LateGroup]:
     """What the rows of ``late_groups`` say, the greatest group first."""
     sums: dict[tuple[str, str], list[int]] = {}
-    for worklist, station, *numbers in rows:
+    examples: dict[tuple[str, str], int] = {}
+    for worklist, station, example, *numbers in rows:
         key = worklist, "" if station == NO_WORDS else station
         before = sums.get(key, [0] * len(numbers))
+        examples[key] = max(example, examples.get(key, 0))
         sums[key] = [first + second for first, second in zip(before, numbers, strict=True)]
     groups = [
-        LateGroup(worklist, station, total, dict(zip(LateKind, by_kind, strict=True)))
-        for (worklist, station), (total, *by_kind) in sums.items()
+        LateGroup(*key, total, dict(zip(LateKind, by_kind, strict=True)), examples[key])
+        for key, (total, *by_kind) in sums.items()
     ]
     return sorted(groups, key=lambda group: (-group.total, group.worklist, group.station))
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from .queries import Sql
@@ -10,6 +11,14 @@ from .schema import NO_WORDS
 
 COLUMNS: Final = ("station", "performer", "work", "claimer", "performed")
 """Columns of table ``workitem`` that hold names as they sort."""
+
+
+def uids(ids: Sequence[int]) -> Sql:
+    """Id and UID of some workitems."""
+    return Sql(
+        "SELECT m.id, m.uid FROM json_each(?) i CROSS JOIN workitem m ON m.id = i.value",
+        (f"[{','.join(map(str, ids))}]",),
+    )
 
 
 def names(column: str, limit: int) -> Sql:

@@ -10,10 +10,13 @@ import pytest
 
 from orthanc_ups.management.explorer_files import explorer_files
 from orthanc_ups.management.fields import FIELDS, reasons
+from orthanc_ups.management.operating import LISTENERS
+from orthanc_ups.management.queries import filters
+from orthanc_ups.management.sentences import ALL
 from orthanc_ups.management.views import EVENT_NAMES, GROUP_ORDER
 
 LANGUAGES = ("en", "fr", "de")
-_CALL = re.compile(r'(?<![\w.])(?:tx?\(\s*|n\([^"]*?,\s*)"((?:[^"\\]|\\.)*)"')
+_CALL = re.compile(r'(?<![\w.])(?:tx?\(\s*|pattern\(\s*|n\([^"]*?,\s*)"((?:[^"\\]|\\.)*)"')
 _FORMS = re.compile(r'"(\{n\} [^"|]*\|[^"]*)"')
 _PLACE = re.compile(r"\{\w+\}")
 
@@ -27,7 +30,10 @@ def texts() -> set[str]:
             found |= {json.loads(f'"{text}"') for text in _CALL.findall(source)}
             found |= set(_FORMS.findall(source))
     said = {text for one in FIELDS for text in (one.label, one.group, one.help) if text}
-    return found | said | {one["CodeMeaning"] for one in reasons()} | {*EVENT_NAMES.values(), *GROUP_ORDER}
+    found |= {*said, *ALL}
+    found |= {part for key in filters() for part in key["label"].split(" › ")}
+    found |= {text for pair in LISTENERS.values() for text in pair}
+    return found | {one["CodeMeaning"] for one in reasons()} | {*EVENT_NAMES.values(), *GROUP_ORDER}
 
 
 def words(language: str) -> dict[str, str]:

@@ -16,6 +16,7 @@ from orthanc_ups.core import tags
 from orthanc_ups.core.dataset import element, text
 from orthanc_ups.core.lateness import Grace, LateKind, LatePolicy, late_kinds
 from orthanc_ups.core.workitem import HistoryEntry, Workitem
+from orthanc_ups.management.views import first_station
 from orthanc_ups.projection import vocabulary
 from orthanc_ups.projection.late import (
     LONGEST_IN_PROGRESS,
@@ -106,6 +107,11 @@ def test_groups_count_them_by_worklist_and_station(
         assert sum(group.by_kind[kind] for group in groups) == sum(
             kind in kinds(item, policy) for item in worklist
         )
+    rows = asyncio.run(projection.read(vocabulary.uids([group.example for group in groups])))
+    examples = {row: projection.get(str(uid)) for row, uid in rows}
+    for group in groups:
+        stored = examples[group.example]
+        assert stored is not None and first_station(stored.workitem).casefold() == group.station
     night = sum(group.total for group in groups if group.worklist == "NIGHT")
     assert night == sum(
         bool(kinds(item, policy)) and text(item.attributes, tags.WORKLIST_LABEL) == "NIGHT"

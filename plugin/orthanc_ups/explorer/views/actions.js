@@ -12,6 +12,7 @@ import { icon } from "../parts/icons.js";
 import { mayAct } from "../rights.js";
 import { go, link } from "../router.js";
 import { reasonFields, whyField } from "../parts/reasons.js";
+import { remark } from "../parts/refusals.js";
 import { aeInput } from "./watchers.js";
 
 const path = (item, action) => `workitems/${part(item.uid)}/${action}`;
@@ -153,7 +154,7 @@ export function actionButtons(item, system, done) {
     const run = async () => {
       const made = await action.run(item, system);
       if (made === undefined) return;
-      notice(made.warning || action.done);
+      notice(remark(made) || action.done);
       done();
     };
     return h("button", { type: "button", class: action.main ? "primary" : "", onclick: run }, icon(action.icon), action.words);

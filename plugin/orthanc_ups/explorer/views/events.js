@@ -3,6 +3,7 @@
 
 import { h } from "../dom.js";
 import { said, t, tx } from "../languages.js";
+import { eventWords } from "../parts/history.js";
 import { card, empty, fateBadge, time } from "../parts/words.js";
 import { link } from "../router.js";
 
@@ -25,7 +26,7 @@ function line(event) {
   return h(
     "li",
     {},
-    h("div.what", {}, h("b", {}, said(event.name)), event.summary && h("span", {}, event.summary), h("span.spring", {}), h("span.faint.number", { title: t("Sequence number") }, `#${event.sequence}`), time(event.at, { seconds: true })),
+    h("div.what", {}, h("b", {}, said(event.name)), event.summary && h("span", {}, eventWords(event.summary)), h("span.spring", {}), h("span.faint.number", { title: t("Sequence number") }, `#${event.sequence}`), time(event.at, { seconds: true })),
     receivers(event),
   );
 }

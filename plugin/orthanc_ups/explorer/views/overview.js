@@ -4,7 +4,7 @@
 import { get } from "../api.js";
 import { debounced, h, replace } from "../dom.js";
 import { latency, relative, when } from "../format.js";
-import { count, said, t, tx } from "../languages.js";
+import { count, said, t, told, tx } from "../languages.js";
 import { lineChart, shares } from "../parts/charts.js";
 import { failed } from "../parts/dialog.js";
 import { icon, stateIcon } from "../parts/icons.js";
@@ -27,7 +27,6 @@ class OverviewPage {
   }
 
   async load() {
-    this.stations = this.stations || (await stationNames());
     this.found = await get("overview");
     this.show();
   }
@@ -47,7 +46,7 @@ class OverviewPage {
 
   warnings(warnings) {
     if (!warnings.length) return h("p.allgood", {}, icon("check"), t("Nothing needs your attention."));
-    const line = (one) => h("li", { class: one.level }, icon("alert"), one.link ? h("a", { href: one.link }, one.text) : h("span", {}, one.text));
+    const line = (one) => h("li", { class: one.level }, icon("alert"), one.link ? h("a", { href: one.link }, told(one.sentence)) : h("span", {}, told(one.sentence)));
     return h("ul.warnings", { "aria-label": t("Warnings") }, warnings.map(line));
   }
 
@@ -77,7 +76,7 @@ class OverviewPage {
     const first = (words, moment, query) => moment && h("a.figure", { href: link("worklist", [], query) }, h("span.name", {}, words), h("b", {}, relative(moment.at)), h("span.faint", {}, when(moment.at)));
     const one = (group) => {
       const query = { late: "yes", WorklistLabel: group.worklist, station: group.station, order: "start" };
-      return h("li", {}, h("a", { href: link("worklist", [], query) }, group.worklist || t("(none)"), group.station ? ` · ${this.stations.get(group.station) || group.station}` : ""), h("span.spring", {}), h("b.number", {}, count(group.count)));
+      return h("li", {}, h("a", { href: link("worklist", [], query) }, group.worklist || t("(none)"), group.station ? ` · ${group.station}` : ""), h("span.spring", {}), h("b.number", {}, count(group.count)));
     };
     const kinds = Object.entries(late.kinds).filter(([, number]) => number);
     return card(t("Late or stuck"), [
@@ -101,7 +100,7 @@ class OverviewPage {
       { name: t("updated"), values: chart.updated, kind: "three" },
     ], chart);
     const events = lineChart(every ? t("Events delivered a minute") : t("Events delivered in {step} minutes", chart), [{ name: t("delivered"), values: chart.delivered, kind: "one" }], chart);
-    const speed = lineChart("Time until delivered", [
+    const speed = lineChart(t("Time until delivered"), [
       { name: t("half within"), values: chart.latency.median, kind: "one" },
       { name: t("95 % within"), values: chart.latency.p95, kind: "two" },
     ], chart, latency);
@@ -137,12 +136,6 @@ class OverviewPage {
     });
     return card(t("Where to connect"), h("ul.listeners", {}, lines));
   }
-}
-
-// What is counted has no upper case; how a station is written, the names know.
-async function stationNames() {
-  const { names } = await get("names", { of: "station" });
-  return new Map(names.map((one) => [one.name.toLowerCase(), one.name]));
 }
 
 export async function overviewView({ system }) {

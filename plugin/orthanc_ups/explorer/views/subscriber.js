@@ -4,7 +4,7 @@
 import { get, part, post } from "../api.js";
 import { debounced, h, replace } from "../dom.js";
 import { latency } from "../format.js";
-import { count, n, t, tx } from "../languages.js";
+import { count, n, t, told, tx } from "../languages.js";
 import { sparkline } from "../parts/charts.js";
 import { dialog, failed, field, notice } from "../parts/dialog.js";
 import { icon } from "../parts/icons.js";
@@ -130,7 +130,7 @@ class SubscriberPage {
   channel(one) {
     const error = one.last_error ? [one.last_error, " ", h("span.faint", {}, time(one.last_error_at, { relative: true }))] : null;
     return card(t("Delivery by {channel}", { channel: channelWords(one) }), [
-      h("p.verdict", {}, healthBadge(one.health), h("span", {}, one.words)),
+      h("p.verdict", {}, healthBadge(one.health), h("span", {}, told(one.sentence))),
       h(
         "div.two",
         {},

@@ -4,7 +4,7 @@
 import { get } from "../api.js";
 import { debounced, h, replace } from "../dom.js";
 import { latency } from "../format.js";
-import { count, n, t } from "../languages.js";
+import { count, n, t, told } from "../languages.js";
 import { sparkline } from "../parts/charts.js";
 import { failed } from "../parts/dialog.js";
 import { icon } from "../parts/icons.js";
@@ -56,7 +56,7 @@ function row(one) {
     { dataset: { ae: one.ae } },
     h("th", { scope: "row" }, h("a", { href: link("subscriber", [one.ae]) }, one.ae), h("div.faint.small", {}, channels.map((channel) => channelWords(channel)).join(", "))),
     h("td.wraps", {}, subscriptionLines(one)),
-    h("td.wraps", {}, healthBadge(worst(channels)), troubled && h("div.why", { title: troubled.words }, troubled.words)),
+    h("td.wraps", {}, healthBadge(worst(channels)), troubled && h("div.why", { title: told(troubled.sentence) }, told(troubled.sentence))),
     h("td.number", {}, count(sum(channels, "pending")), dead ? h("div", {}, h("span.flag", {}, n(dead, "{n} dead letter|{n} dead letters"))) : null),
     h("td", {}, time(earliest(channels), { relative: true })),
     h("td", {}, time(latest(channels), { relative: true, none: t("never") })),
@@ -65,7 +65,7 @@ function row(one) {
   );
 }
 
-const HEADINGS = ["AE title", t("Subscribed to"), t("Health"), t("Pending"), t("Oldest"), t("Last success"), t("Latency"), t("Last hour")];
+const HEADINGS = [t("AE title"), t("Subscribed to"), t("Health"), t("Pending"), t("Oldest"), t("Last success"), t("Latency"), t("Last hour")];
 
 class SubscribersPage {
   constructor(system) {

@@ -6,6 +6,7 @@ import { h, replace } from "../dom.js";
 import { said, t } from "../languages.js";
 import { dialog, field, notice, select } from "../parts/dialog.js";
 import { icon } from "../parts/icons.js";
+import { remark } from "../parts/refusals.js";
 import { aeInput } from "./watchers.js";
 
 const SCOPES = [
@@ -62,7 +63,7 @@ export function newSubscription(system, ae) {
     action: async () => {
       const content = { scope: scope.value, lock: lock.checked, ...(scope.value === "filtered" ? { filter: filter.value() } : {}) };
       const made = await post(`subscribers/${part(chosen.input.value.trim())}/subscribe`, content);
-      notice(made.warning || t("Subscribed"));
+      notice(remark(made) || t("Subscribed"));
       return made;
     },
   });

@@ -7,6 +7,7 @@ import { t } from "../languages.js";
 import { dialog, field, notice } from "../parts/dialog.js";
 import { icon } from "../parts/icons.js";
 import { whyField } from "../parts/reasons.js";
+import { remark } from "../parts/refusals.js";
 import { card, empty } from "../parts/words.js";
 import { mayAct, mayActFor, mayAdminister } from "../rights.js";
 import { link } from "../router.js";
@@ -52,7 +53,7 @@ async function subscribe(item, system, done) {
   const made = await dialog({
     title: t("Subscribe an AE to this workitem"),
     content: [
-      field("AE title", input, { help: t("It must be in DicomModalities, or use UPS-RS.") }),
+      field(t("AE title"), input, { help: t("It must be in DicomModalities, or use UPS-RS.") }),
       list,
       h("label.check", {}, lock, t("With Deletion Lock: keep the workitem until the AE lets it go")),
       why.element,
@@ -60,7 +61,7 @@ async function subscribe(item, system, done) {
     confirm: t("Subscribe"),
     action: () => put(path(item, input.value.trim()), { lock: lock.checked, ...why.value() }),
   });
-  if (made) notice(made.warning || t("Subscribed; a State Report is on its way"));
+  if (made) notice(remark(made) || t("Subscribed; a State Report is on its way"));
   if (made) done();
 }
 

@@ -6,6 +6,7 @@ import { debounced, h, replace } from "../dom.js";
 import { birthDate, duration, sex } from "../format.js";
 import { t } from "../languages.js";
 import { failed } from "../parts/dialog.js";
+import { whatWords, whoWords } from "../parts/history.js";
 import { icon } from "../parts/icons.js";
 import { card, copyButton, facts, lateWords, priorityBadge, progressBar, readinessWords, stateBadge, time } from "../parts/words.js";
 import { link } from "../router.js";
@@ -131,7 +132,7 @@ class WorkitemPage {
 
   timeline(item) {
     const entries = [...item.history].reverse().map((entry) =>
-      h("li", {}, h("div", {}, h("b", {}, entry.what)), entry.why && h("div.why", {}, entry.why), h("div.faint", {}, entry.who), time(entry.at, { seconds: true })),
+      h("li", {}, h("div", {}, h("b", {}, whatWords(entry.what))), entry.why && h("div.why", {}, entry.why), h("div.faint", {}, whoWords(entry.who)), time(entry.at, { seconds: true })),
     );
     const raw = new URL(rawPath(this.system, item.uid), ORTHANC).href;
     const rest = entries.splice(SHOWN);

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+// Why something was refused, in the language of the user: a sentence for each status. What the server says beyond that is
+// English and stands behind it.
+
+import { language, t } from "../languages.js";
+
+const wrongState = () => t("The state of the workitem does not allow this.");
+const claimed = () => t("Somebody else has claimed this workitem.");
+const invalid = () => t("A value is not valid.");
+const missing = () => t("Something is missing.");
+const later = () => t("Not possible now; try again in a moment.");
+const forbidden = () => t("You may not do this.");
+const BY_NAME = {
+  MAY_NOT_UPDATE: wrongState,
+  WRONG_TRANSACTION_UID: claimed,
+  MISSING_TRANSACTION_UID: claimed,
+  ALREADY_IN_PROGRESS: claimed,
+  ONLY_CREATE_SCHEDULES: wrongState,
+  FINAL_STATE_UNMET: () => t("Something is missing that the final state needs."),
+  NO_SUCH_WORKITEM: () => t("There is no such workitem."),
+  GONE: () => t("The workitem was deleted."),
+  UNKNOWN_RECEIVING_AE: () => t("This AE title is not known here."),
+  NOT_IN_PROGRESS: () => t("The workitem is not in progress."),
+  COMPLETED_ALREADY: () => t("The workitem is completed already."),
+  ALREADY_COMPLETED: () => t("The workitem is completed already."),
+  ALREADY_CANCELED: () => t("The workitem is canceled already."),
+  PERFORMER_UNREACHABLE: () => t("The performer cannot be asked."),
+  PERFORMER_REFUSES: () => t("The performer does not want to cancel."),
+  NO_SUCH_SUBSCRIPTION: () => t("There is no such subscription."),
+  CREATED_MODIFIED: () => t("Created, with corrections."),
+  UPDATED_MODIFIED: () => t("Saved, with corrections."),
+  LOCK_NOT_GRANTED: () => t("The Deletion Lock was not granted."),
+  NO_SUCH_ATTRIBUTE: invalid,
+  INVALID_VALUE: invalid,
+  INVALID_ARGUMENT: invalid,
+  INVALID_INSTANCE: invalid,
+  IDENTIFIER_MISMATCH: invalid,
+  MISSING_ATTRIBUTE: missing,
+  MISSING_VALUE: missing,
+  DUPLICATE_INSTANCE: () => t("A workitem of this UID exists already."),
+  NOT_AUTHORIZED: forbidden,
+  PROCESSING_FAILURE: () => t("This went wrong on the server."),
+  RESOURCE_LIMITATION: later,
+  OUT_OF_RESOURCES: later,
+  UNREACHABLE: () => t("It cannot be reached."),
+  STARTING: () => t("The UPS service is not open yet."),
+  STANDBY: () => t("This Orthanc stands by: another one keeps the worklist."),
+  LEADERLESS: () => t("No Orthanc keeps the worklist now."),
+  FAILED: () => t("The UPS service cannot start; see Orthanc's log."),
+  STOPPING: () => t("The UPS service is being stopped."),
+};
+const BY_HTTP = {
+  400: () => t("The server does not take this."),
+  401: () => t("Please log in again."),
+  403: forbidden,
+  404: () => t("This does not exist."),
+  413: () => t("This is too large."),
+  502: () => t("It cannot be reached."),
+  503: later,
+};
+
+// `told`: {error, status} of the server; in English its own words say it best.
+export function refusalWords(http, told) {
+  const words = told.error || told.Detail;
+  const known = BY_NAME[told.status] || BY_HTTP[http];
+  if (!words) return known ? known() : t("The server answered with status {status}", { status: http });
+  return language() === "en" || !known ? words : `${known()} (${words})`;
+}
+
+// A success with a remark: `outcome` has {status, warning}; null if there is none.
+export function remark(outcome) {
+  return outcome.warning ? refusalWords(200, { error: outcome.warning, status: outcome.status }) : null;
+}

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What the server says to people, so that the page can say it in the language of its user.
+
+A sentence is English words with ``{name}`` where values stand, which are the key of its translation in
+``explorer/languages``. All of them stand here, and a test holds every language against them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+from . import answers
+
+_PLACE: Final = re.compile(r"\{(\w+)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class TimeSpan:
+    """A length of time."""
+
+    seconds: float
+
+    def __str__(self) -> str:
+        """In words, such as ``3 minutes``."""
+        for size, unit in ((86_400, "day"), (3600, "hour"), (60, "minute")):
+            if self.seconds >= size:
+                return _counted(int(self.seconds // size), unit)
+        return _counted(int(self.seconds), "second")
+
+
+def _counted(count: int, unit: str) -> str:
+    return f"{count} {unit}{'' if count == 1 else 's'}"
+
+
+Value: TypeAlias = "str | int | TimeSpan | Sentence"
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """Words for people.
+
+    Attributes:
+        words: one of the constants of this module, or any text that has no translation.
+        values: what stands at ``{name}``. ``words`` that differ by number have ``|`` between the form for one and
+            the one for others, and the number is ``n``.
+    """
+
+    words: str
+    values: Mapping[str, Value] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """In English."""
+        form = self.words
+        if "n" in self.values:
+            one, _, others = self.words.partition("|")
+            form = one if self.values["n"] == 1 else others or one
+        return _PLACE.sub(lambda match: _english(self.values.get(match[1], match[0])), form)
+
+    def described(self) -> answers.SentenceJson:
+        """For the page."""
+        return {"words": self.words, "values": {name: _json(value) for name, value in self.values.items()}}
+
+
+def _english(value: Value) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _json(value: Value) -> object:
+    if isinstance(value, Sentence):
+        return value.described()
+    return {"seconds": value.seconds} if isinstance(value, TimeSpan) else value
+
+
+# --- warnings of the overview ---
+
+THREADS_OFF: Final = (
+    '"Python.AllowThreads" is off in orthanc.json: Orthanc answers more slowly than it could. Set it to true.'
+)
+EVERYBODY_ANONYMOUS: Final = (
+    '"Ups.Users" names users, but "AuthenticationEnabled" is off in orthanc.json: everybody is anonymous.'
+)
+OTHER_PLUGIN: Final = (
+    "Another plugin answers the worklist queries on Orthanc's DICOM port, so that modalities do not see the "
+    "workitems: list the Python plugin before it in Plugins of orthanc.json."
+)
+DISK_FULL: Final = (
+    "The disk of {folder} is full: {free} kB are free, expected {least} MB at least. Free some space."
+)
+PORT_CLOSED: Final = (
+    "The {name} port {port} is not open, perhaps as another program has it; see Orthanc's log."
+)
+STORE_SILENT: Final = "Nothing can be stored now: {why}."
+CLOCK_BACK: Final = (
+    "The clock of this server jumped back by {span}. Times in histories and retention may be off; check its time "
+    "synchronisation."
+)
+CLOCK_FORWARD: Final = (
+    "The clock of this server jumped forward by {span}. Times in histories and retention may be off; check its "
+    "time synchronisation."
+)
+UNREACHABLE: Final = (
+    "{ae} is subscribed, but is not in DicomModalities and has no WebSocket open: nothing reaches it."
+)
+UPLOADS_REFUSED: Final = (
+    "{n} upload of a UPS object was refused within a day: workitems come by N-CREATE or UPS-RS, not by C-STORE, "
+    "STOW-RS or REST. Orthanc's log says who sent it.|"
+    "{n} uploads of UPS objects were refused within a day: workitems come by N-CREATE or UPS-RS, not by C-STORE, "
+    "STOW-RS or REST. Orthanc's log says who sent them."
+)
+NO_ADDRESS: Final = (
+    "{n} event waits for {ae}, but no address is configured for it: add it to DicomModalities, or let it open its "
+    "WebSocket.|"
+    "{n} events wait for {ae}, but no address is configured for it: add it to DicomModalities, or let it open its "
+    "WebSocket."
+)
+EVENTS_WAIT: Final = "{n} event waits for {ae}, for {span}.|{n} events wait for {ae}, the oldest for {span}."
+EVENTS_WAIT_AS: Final = (
+    "{n} event waits for {ae}, for {span}: {why}.|{n} events wait for {ae}, the oldest for {span}: {why}."
+)
+REFUSES: Final = "{ae} refuses events: {why}."
+OUTBOX_FULL: Final = (
+    "The outbox for {ae} is nearly full: {pending} of {maximum}. "
+    "Beyond that, the oldest events become dead letters."
+)
+DEAD_LETTERS: Final = (
+    "{ae} has {n} dead letter ({channel}): send it again or drop it.|"
+    "{ae} has {n} dead letters ({channel}): send them again or drop them."
+)
+NO_STANDBY: Final = "No other Orthanc stands by: if this one ends, the worklist stops."
+THIS_STANDS_BY: Final = "This Orthanc stands by: {leader} leads the worklist and answers in its place."
+
+# --- health of a channel ---
+
+NO_WAY: Final = "Not in DicomModalities, and no WebSocket is open"
+ENDED: Final = "Has ended its subscriptions"
+GIVEN_UP: Final = "The last event was given up: {why}"
+SEE_DEAD_LETTERS: Final = "see the dead letters"
+LAST_FAILED: Final = "The last attempt failed"
+ON_THEIR_WAY: Final = "Events are on their way"
+NOTHING_YET: Final = "Nothing was sent yet"
+HAS_EVERYTHING: Final = "Has everything"
+
+ALL: Final = tuple(
+    text
+    for name, text in globals().items()
+    if name.isupper() and isinstance(text, str) and not name.startswith("_")
+)
+"""Every text that has a translation."""
