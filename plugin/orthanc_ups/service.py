@@ -21,7 +21,7 @@ from .projection.projection import Projection, ProjectionBroken
 from .settings import Settings
 from .store.copy import CopiedEntries, EntriesCopy, path_beside
 from .store.notes import Notes
-from .store.port import RestorableEntries, StoreUnavailable
+from .store.port import Entry, RestorableEntries, StoreUnavailable
 from .store.writer import Writer
 from .transfer.exporter import Exporter
 from .transfer.importer import PATIENCE, Intake
@@ -154,15 +154,16 @@ class UpsService:
 
     # --- start ---
 
-    async def start(self, *, restarted: bool = True) -> None:
+    async def start(self, *, restarted: bool = True, followed: Sequence[Entry] | None = None) -> None:
         """Read everything in, resume what waits, and tell that the SCP has restarted.
 
-        It has not (``restarted`` False) if the worklist was open until now on another node.
+        It has not (``restarted`` False) if the worklist was open until now on another node. ``followed``: every entry
+        but workitems, if the projection is known to have those.
 
-        Raises StoreUnavailable; then it may be called again.
+        Raises StoreUnavailable; then it may be called again, without ``followed``.
         """
         try:
-            stored = await self._loaded()
+            stored = await self._loaded(followed)
             if await self._migration.run(stored, self.subscriptions, self._worklist_entry.sequences - 1):
                 self.subscriptions.clear()
                 stored = await self._loaded()
@@ -178,8 +179,8 @@ class UpsService:
         self._again_and_again(self._retention.run_once, _RETENTION_EVERY)
         self._again_and_again(self.intake.look_after, PATIENCE)
 
-    async def _loaded(self) -> Stored:
-        stored = await self._recovery.load()
+    async def _loaded(self, followed: Sequence[Entry] | None = None) -> Stored:
+        stored = await self._recovery.load() if followed is None else self._recovery.take(followed)
         self._take_over(stored)
         return stored
 

@@ -65,7 +65,7 @@ from .orthanc.loopback import Loopback, refused
 from .orthanc.modalities import OrthancModalities
 from .orthanc.refusal_log import RefusalLog
 from .orthanc.sdk import KeyValueStore, RestOutput, RestRequest
-from .projection.projection import Projection, ProjectionBroken
+from .projection.projection import Projection
 from .rules.archive import Archive
 from .rules.automation import Automation, Environment
 from .rules.bell import Bell
@@ -79,16 +79,16 @@ from .store.copy import Copies, EntriesCopy, path_beside
 from .store.key_value import KeyValueEntries
 from .store.metadata import OrthancEntries
 from .store.node import NodeFile, NodeMark
-from .store.port import StoreUnavailable
+from .store.port import Entry, StoreUnavailable
 from .store.shelf_set import StoreMisconfigured
 from .store.shelves import Uploads
 from .webhook import subscriptions as webhook_subscriptions
 from .webhook.channel import WebhookChannel, webhook_channels
 from .worklist.late_watch import LateWatch
-from .worklist.loader import Loader
 
 if TYPE_CHECKING:
     from .cluster.member import Cluster
+    from .cluster.standby import StandbyIndex
 
 _T = TypeVar("_T")
 _log = logging.getLogger("orthanc_ups")
@@ -97,8 +97,6 @@ _LONGEST_PAUSE: Final = 10.0
 _AUDIT_ENDS: Final = 1.0
 _A_MOMENT: Final = 0.02
 _NODES_EVERY: Final = 2.0
-_FOLLOW_EVERY: Final = 10.0
-_FOLLOW_SHARE: Final = 30
 
 
 class Site:
@@ -302,7 +300,11 @@ class Site:
         self._stand_by()
         await asyncio.gather(self._patiently("the DIMSE port", server.start), listening)
         while True:
-            following = asyncio.ensure_future(self._follow(cluster))
+            loopback = cluster.loopback(self._orthanc_settings, self._token)
+            index = cluster.standby_index(loopback, self._uploads, self._open_projection)
+            self._worklist.add(loopback.close)
+            self._worklist.add(index.close)
+            following = asyncio.ensure_future(index.run())
             try:
                 leadership = await cluster.elected()
             finally:
@@ -311,54 +313,35 @@ class Site:
             _log.warning("This node leads the worklist now (epoch %d)", leadership.epoch)
             self.health.leads()
             self._continues = leadership.continues
-            loopback = cluster.loopback(self._orthanc_settings, self._token, leadership.epoch)
-            self._worklist.add(loopback.close)
-            self._metadata = OrthancEntries(loopback, self._uploads)
+            cluster.write_under(loopback, leadership.epoch)
+            self._metadata = index.entries
             reason = await self._lead(
-                self._open_with_mark(mark, self._metadata, http, listening), cluster.until_lost()
+                self._open_with_mark(mark, index, http, listening), cluster.until_lost()
             )
             self.health.stands_by(reason)
             _log.warning("This node does not lead the worklist any more: %s", reason)
             await self._close_worklist()
             self._stand_by()
 
-    async def _follow(self, cluster: Cluster) -> None:
-        """Keep the search index near the store, so that little is left to be written when this node leads.
-
-        It takes at most a thirtieth of the time. Whoever takes over compares every entry all the same.
-        """
-        loopback = cluster.loopback(self._orthanc_settings, self._token, 0)
-        entries = OrthancEntries(loopback, self._uploads)
-        clock = asyncio.get_running_loop().time
-        try:
-            while True:
-                begun = clock()
-                try:
-                    await self._align(entries)
-                except (StoreUnavailable, ProjectionBroken) as error:
-                    _log.debug("The search index does not follow the store now: %s", error)
-                except Exception:
-                    _log.exception("The search index cannot follow the store: internal error")
-                await asyncio.sleep(max(_FOLLOW_EVERY, _FOLLOW_SHARE * (clock() - begun)))
-        finally:
-            await loopback.close()
-
-    async def _align(self, entries: OrthancEntries) -> None:
-        projection = Projection.open(self._projection_file(), timezone=self._zone)
-        try:
-            await Loader(entries, projection).load()
-        finally:
-            projection.close()
-
     async def _open_with_mark(
-        self, mark: NodeMark, entries: OrthancEntries, http: HttpPort, listening: Awaitable[None]
+        self, mark: NodeMark, index: StandbyIndex, http: HttpPort, listening: Awaitable[None]
     ) -> None:
         """Also those who can only take turns must see that this node keeps the worklist."""
-        await self._patiently("Orthanc's metadata", entries.open)
-        mark.write_to(entries)
+        clock = asyncio.get_running_loop().time
+        begun = clock()
+        is_proven = await index.prove()
+        if not is_proven:
+            await index.close()
+        proven = clock()
+        await self._patiently("Orthanc's metadata", index.entries.open)
+        mark.write_to(index.entries)
         await self._patiently("the worklist", mark.acquire)
         self._worklist.begin(self._keep_mark(mark))
-        await self._open_worklist(http, listening)
+        await self._open_worklist(http, listening, index if is_proven else None)
+        what = "took the worklist over" if is_proven else "read the worklist anew"
+        _log.warning(
+            "This node %s in %.2f s, of which comparing %.2f s", what, clock() - begun, proven - begun
+        )
 
     async def _keep_mark(self, mark: NodeMark) -> None:
         assert self._shared is not None
@@ -390,6 +373,9 @@ class Site:
             if self.health.role is not Role.LEADER:
                 self._instruments.publish("ups_leader", 0)
                 self._instruments.publish("ups_nodes", self._nodes())
+                self._instruments.publish(
+                    "ups_lag_seconds", self._shared.cluster.lag if self._shared else 0.0
+                )
             await asyncio.sleep(_NODES_EVERY)
 
     def _goes_down(self) -> bool:
@@ -429,8 +415,19 @@ class Site:
             begun.cancel()
             await asyncio.gather(lasting, begun, return_exceptions=True)
 
-    async def _open_worklist(self, http: HttpPort, listening: Awaitable[None]) -> None:
-        self._projection = Projection.open(self._projection_file(), timezone=self._zone)
+    def _open_projection(self) -> Projection:
+        return Projection.open(self._projection_file(), timezone=self._zone)
+
+    async def _open_worklist(
+        self, http: HttpPort, listening: Awaitable[None], index: StandbyIndex | None = None
+    ) -> None:
+        """``index``: what has kept the search index while this node stood by, and has proven it complete."""
+        others: list[list[Entry]] = []
+        if index is None:
+            self._projection = self._open_projection()
+        else:
+            self._projection, entries = index.hand_over()
+            others.append(entries)
         self._copy = EntriesCopy(path_beside(self._projection.path))
         self._worklist.add(self._close_files)
         await self._patiently("the store of the worklist", self._open_store)
@@ -439,7 +436,11 @@ class Site:
         dimse = self._dimse_channel(codec, self._resolver, fence)
         sockets = WebSocketChannel(self._settings, fence)
         service = self._service((dimse, sockets, *self._webhooks(fence)))
-        await self._patiently("the worklist", lambda: service.start(restarted=not self._continues))
+
+        async def start() -> None:
+            await service.start(restarted=not self._continues, followed=others.pop() if others else None)
+
+        await self._patiently("the worklist", start)
         self.service = service
         collector.settle()
         self._worklist.add(lambda: service.stop(goes_down=self._goes_down()))

@@ -11,23 +11,28 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+import psycopg
+
 from orthanc_ups.core import tags
 from orthanc_ups.core.commands import Create, Requester
 from orthanc_ups.core.dataset import element
 from orthanc_ups.core.decide import Circumstances, decide
 from orthanc_ups.core.workitem import HistoryEntry, Workitem
 from orthanc_ups.orthanc.loopback import Loopback
+from orthanc_ups.store import shelves
 from orthanc_ups.store.documents import encode
 from orthanc_ups.store.key_value import value_of
 from orthanc_ups.store.memory import InMemoryEntries
 from orthanc_ups.store.metadata import OrthancEntries
 from orthanc_ups.store.port import Entry
-from orthanc_ups.store.shelf_set import in_flight
+from orthanc_ups.store.shelf_set import ShelfSet, in_flight
+from orthanc_ups.store.shelves import Address, Uploads, Value
 from orthanc_ups.store.writer import Writer
 from orthanc_ups.worklist.commits import workitem_key
 from orthanc_ups.worklist.worklist_entry import KEY as WORKLIST_KEY
 from orthanc_ups.worklist.worklist_entry import WorklistEntry
 from tests.support.orthanc import RealOrthanc
+from tests.support.postgresql import PostgreSql
 from tests.support.waiting import wait_until
 from tests.support.workitems import UID_ROOT, full, station
 
@@ -111,6 +116,39 @@ async def _fill(url: str, count: int) -> None:
 
         await WorklistEntry(Writer(entries)).reserve(1, count + 1)
         await in_flight(write, itertools.islice(_entries(count), 1, None))
+
+
+def filled_in_postgresql(orthanc: RealOrthanc, database: PostgreSql, count: int) -> None:
+    """The same in metadata of an index on PostgreSQL, written as rows. The Orthanc has never run."""
+    plugin = orthanc.configuration["PythonScript"]
+    nothing = orthanc.folder / "nothing.py"
+    nothing.write_text("import orthanc\n")
+    orthanc.configuration["PythonScript"] = str(nothing)
+    orthanc.start()
+    shelf_count = max(1, count // shelves.FULL)
+    asyncio.run(_make_shelves(orthanc.base_url, shelf_count))
+    orthanc.stop()
+    orthanc.configuration["PythonScript"] = plugin
+    with psycopg.connect(database.address()) as session:
+        query = "SELECT publicid, internalid FROM resources WHERE resourcetype = 3"
+        rows = {str(public): int(internal) for public, internal in session.execute(query)}
+        taken: set[Address] = set()
+        with session.cursor().copy("COPY metadata (id, type, value, revision) FROM STDIN") as copy:
+            for key, document in _entries(count):
+                probes = (shelves.new_address(key, probe, shelf_count) for probe in itertools.count())
+                address = next(address for address in probes if address not in taken)
+                taken.add(address)
+                value = Value(key, 0, document).encoded().decode()
+                copy.write_row((rows[shelves.INSTANCES[address.shelf]], address.slot, value, 0))
+
+
+async def _make_shelves(url: str, count: int) -> None:
+    async with Loopback(url) as loopback:
+        shelf_set = ShelfSet(loopback, Uploads())
+        await shelf_set.make_missing()
+        await shelf_set.mark_complete([0])
+        for _ in range(count - 1):
+            await shelf_set.add()
 
 
 async def _nothing() -> AsyncIterator[Entry]:

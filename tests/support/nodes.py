@@ -81,3 +81,24 @@ def stands_by(node: RealOrthanc, within: float) -> None:
 def workitems(node: RealOrthanc) -> str:
     """The workitems' URL on the plugin's own port."""
     return f"http://127.0.0.1:{node.ups_http_port}/dicom-web/workitems"
+
+
+def listed(node: RealOrthanc) -> list[dict[str, Any]]:
+    """The nodes as one of them lists them."""
+    found: list[dict[str, Any]] = requests.get(f"{node.base_url}/ups/api/nodes", timeout=10).json()["nodes"]
+    return found
+
+
+def is_warm(standby: RealOrthanc, within: float) -> None:
+    """Wait until its search index is in step with the store."""
+    stands_by(standby, within)
+
+    def lags() -> list[float]:
+        name = standby.configuration["Name"]
+        return [
+            entry["lag"]
+            for entry in listed(standby)
+            if entry["name"] == name and entry["process"] == standby.pid
+        ]
+
+    wait_until(lambda: lags() == [0.0], lambda: f"it is in step: {listed(standby)}", within)

@@ -27,7 +27,9 @@ _USER: Final = "nobody"  # PostgreSQL refuses to run as root
 class PostgreSql:
     """One server, in a folder that is deleted on leaving."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, fsync: bool = False) -> None:
+        """``fsync``: whether it waits for the disk, which only figures need."""
+        self._fsync = "on" if fsync else "off"
         self.port = free_port()
         self._folder = Path(tempfile.mkdtemp(prefix="postgresql-", dir="/tmp"))
         self._server: subprocess.Popen[bytes] | None = None
@@ -53,7 +55,7 @@ class PostgreSql:
         data, environment = str(self._folder / "data"), {**os.environ, **program("postgres").environment}
         quietly = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": "/", "env": environment}
         server = self._command("postgres", "-D", data, "-p", str(self.port), "-k", str(self._folder),
-                               "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off")  # fmt: skip
+                               "-c", "listen_addresses=127.0.0.1", "-c", f"fsync={self._fsync}")  # fmt: skip
         self._server = subprocess.Popen(server, **quietly)  # type: ignore[call-overload]
         wait_until(self._answers, lambda: "PostgreSQL answers", 30)
 

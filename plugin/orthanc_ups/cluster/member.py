@@ -24,12 +24,15 @@ from ..management.answers import NodesJson
 from ..management.routing import Admission
 from ..orthanc.descriptors import Share
 from ..orthanc.refusal_log import RefusalLog
+from ..projection.projection import Projection
 from ..settings import OrthancSettings, Settings
+from ..store.shelves import Uploads
 from .database import CannotShare as CannotShare
 from .database import Database, Session, Sessions, connection_string
 from .envelopes import SEEN
 from .inner_port import Answer, Find, InnerPort, LeaderParts, offer
 from .lease import RENEW_EVERY, Leadership, LeaseKeeper
+from .notices import Notices
 from .relay import (
     AnswerLost,
     NoLeader,
@@ -41,6 +44,7 @@ from .relay import (
     RelayedUpsRs,
 )
 from .rows import FencedLoopback
+from .standby import FollowedEntries, StandbyIndex
 
 _log = logging.getLogger("orthanc_ups.cluster")
 _LOCAL: Final = "127.0.0.1"
@@ -63,6 +67,7 @@ class Cluster:
         self.relay = Relay(lambda: self.keeper.holder)
         self.sessions = Sessions(database)
         self.port: InnerPort
+        self._index: StandbyIndex | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     @classmethod
@@ -153,16 +158,31 @@ class Cluster:
 
         return fence
 
-    def loopback(self, orthanc_settings: OrthancSettings, token: str, epoch: int) -> FencedLoopback:
-        """Orthanc's REST API, through which the store writes under this epoch only."""
+    def loopback(self, orthanc_settings: OrthancSettings, token: str) -> FencedLoopback:
+        """Orthanc's REST API, through which nothing can be written before this node leads (``write_under``)."""
         loopback = FencedLoopback.of(orthanc_settings, token)
+        loopback.under(self.sessions, 0, lambda: False, lambda: None)
+        return loopback
+
+    def write_under(self, loopback: FencedLoopback, epoch: int) -> None:
+        """From now on the store writes, under this epoch only, and the nodes that stand by are told where."""
         loopback.under(
             self.sessions,
             epoch,
             lambda: self.keeper.leads and self.keeper.epoch == epoch,
             lambda: self.lose("another node has taken the worklist over"),
+            Notices(self.sessions, epoch).wrote,
         )
-        return loopback
+
+    def standby_index(
+        self, loopback: FencedLoopback, uploads: Uploads, open_projection: Callable[[], Projection]
+    ) -> StandbyIndex:
+        """What keeps the search index in step while this node does not lead."""
+        entries = FollowedEntries(loopback, uploads, self.sessions)
+        index = StandbyIndex(self._database, self.sessions, entries, open_projection)
+        self.keeper.more = lambda: {"lag": round(index.lag, 3)}
+        self._index = index
+        return index
 
     def leader_in_words(self) -> str:
         """Who leads."""
@@ -190,10 +210,16 @@ class Cluster:
                     "role": str(node.about.get("role", "")),
                     "since": str(node.about.get("since", "")),
                     "seen_before": round(node.seen, 3),
+                    "lag": float(node.about.get("lag", 0.0)),
                 }
                 for node in listed
             ],
         }
+
+    @property
+    def lag(self) -> float:
+        """Seconds by which the search index is behind the store; 0 if this node leads."""
+        return self._index.lag if self._index is not None and not self.keeper.leads else 0.0
 
     @property
     def has_leader(self) -> bool:

@@ -16,8 +16,9 @@ from typing import Any, Final
 
 from ..core.unavailable import StoreUnavailable
 from ..orthanc.loopback import Loopback, Reply
-from ..store.shelves import md5
+from ..store.shelves import Address, md5
 from .database import TABLE, Sessions
+from .notices import SHELF_NUMBERS
 
 _ENTRY: Final = re.compile(r"/instances/([0-9a-f-]{44})/metadata/(\d+)")
 _SHELF: Final = re.compile(r"/instances/([0-9a-f-]{44})/metadata\?expand&numeric")
@@ -79,12 +80,22 @@ class FencedLoopback(Loopback):
     _epoch: int
     _leads: Callable[[], bool]
     _fenced: Callable[[], None]
+    _wrote: Callable[[Address], object]
 
     def under(
-        self, sessions: Sessions, epoch: int, leads: Callable[[], bool], fenced: Callable[[], None]
+        self,
+        sessions: Sessions,
+        epoch: int,
+        leads: Callable[[], bool],
+        fenced: Callable[[], None],
+        wrote: Callable[[Address], object] = lambda address: None,
     ) -> None:
-        """Write under this epoch, while ``leads`` says so. ``fenced`` is called when another epoch is found."""
+        """Write under this epoch, while ``leads`` says so.
+
+        ``fenced`` is called when another epoch is found, ``wrote`` after each write.
+        """
         self._sessions, self._epoch, self._leads, self._fenced = sessions, epoch, leads, fenced
+        self._wrote = wrote
 
     async def request(
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
@@ -114,13 +125,15 @@ class FencedLoopback(Loopback):
         if version is None:
             if method != "PUT":
                 return Reply(409, b"")
-            return await self._write(_INSERT, (shelf, slot, body.decode()), body)
+            return await self._write(_INSERT, slot, (shelf, slot, body.decode()), body)
         shown = (slot, int(version[1]), version[2])
         if method == "PUT":
-            return await self._write(_UPDATE, (shelf, body.decode(), *shown), body)
-        return await self._write(_DELETE, (shelf, *shown))
+            return await self._write(_UPDATE, slot, (shelf, body.decode(), *shown), body)
+        return await self._write(_DELETE, slot, (shelf, *shown))
 
-    async def _write(self, statement: str, parameters: tuple[Any, ...], body: bytes = b"") -> Reply:
+    async def _write(
+        self, statement: str, slot: int, parameters: tuple[Any, ...], body: bytes = b""
+    ) -> Reply:
         rows = await self._sessions.rows(statement, (self._epoch, *parameters))
         fence, shelf, revision = rows[0]
         if not fence:
@@ -128,7 +141,10 @@ class FencedLoopback(Loopback):
             raise NotLeading
         if not shelf:
             return Reply(404, b"")
-        return Reply(409, b"") if revision is None else Reply(200, b"", f"{revision}-{md5(body)}")
+        if revision is None:
+            return Reply(409, b"")
+        self._wrote(Address(SHELF_NUMBERS[parameters[0]], slot))
+        return Reply(200, b"", f"{revision}-{md5(body)}")
 
     async def _read(self, shelf: str, slot: int) -> Reply:
         rows = await self._sessions.rows(_READ, (shelf, slot))

@@ -756,6 +756,12 @@ class OrthancNodeJson(TypedDict):
     role: Annotated[str, Meta(extra_json_schema={"enum": ["alone", "leader", "standby"]})]
     since: Time
     seen_before: Annotated[float, Meta(description="Seconds since its last sign of life.")]
+    lag: Annotated[
+        float,
+        Meta(
+            description="Seconds by which the search index of a node that stands by is behind the store; 0 if it leads."
+        ),
+    ]
 
 
 class NodesJson(TypedDict):

@@ -184,6 +184,7 @@ def _single_node(fixed: ServerFacts) -> Callable[[], NodesJson]:
                 "role": "alone",
                 "since": since,
                 "seen_before": 0.0,
+                "lag": 0.0,
             }
         ],
     }

@@ -168,6 +168,10 @@ METRICS: Final = (
     _counter("mpps_discontinued", "Performed procedure steps discontinued"),
     _gauge("rules_waiting", "Series, studies and patients that rules wait for until they are stable"),
     _gauge("leader", "1 on the one Orthanc that keeps the worklist, 0 on those that stand by"),
+    _gauge(
+        "lag_seconds",
+        "Seconds by which the search index of an Orthanc that stands by is behind the store; 0 on the one that leads",
+    ),
     _gauge("nodes", "Orthancs that are this worklist and show signs of life"),
 )
 """Every metric, in the order of docs/metrics.md."""
@@ -186,6 +190,7 @@ METER_READINGS: Final = (
     "ups_uploads_refused_total",
     "ups_rules_waiting",
     "ups_leader",
+    "ups_lag_seconds",
     "ups_nodes",
 )
 """Metrics that are simply asked for when they are published."""
@@ -415,6 +420,7 @@ def meters(interfaces: Interfaces, instruments: Instruments) -> Mapping[str, Cal
         "ups_uploads_refused_total": instruments.uploads_refused,
         "ups_rules_waiting": interfaces.rules_waiting,
         "ups_leader": lambda: interfaces.health.role is not Role.STANDBY,
+        "ups_lag_seconds": lambda: 0.0,
         "ups_nodes": interfaces.nodes,
     }
 

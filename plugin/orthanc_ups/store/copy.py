@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -232,6 +232,15 @@ class CopiedEntries:
             with self.copy.at_once():
                 for key in copied:
                     self.copy.drop(key)
+
+    def take(self, others: Sequence[Entry]) -> None:
+        """Bring the copy in line with what was read of the store before: every entry but workitems."""
+        copied = self.copy.versions()
+        self._align(others, copied)
+        self._in_line = True
+        with self.copy.at_once():
+            for key in copied:
+                self.copy.drop(key)
 
     def _align(self, chunk: Iterable[Entry], copied: dict[str, str]) -> None:
         with self.copy.at_once():

@@ -73,6 +73,13 @@ class Loader:
             _log.error("Entry %s of the store is not readable; it is left alone", entry.key)
         return stored
 
+    def sort(self, entries: Iterable[Entry]) -> Stored:
+        """The same for entries that were read already, if the projection has every workitem."""
+        stored = Stored()
+        for entry in entries:
+            self._sort(entry, stored)
+        return stored
+
     def _sort(self, entry: Entry, stored: Stored) -> bool:
         """Put an entry where it belongs; False if it is a workitem."""
         kind = entry.key.partition("/")[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Final
 
@@ -49,6 +49,14 @@ class Recovery:
         self.given_up = ""
 
     # --- at the start ---
+
+    def take(self, others: Sequence[Entry]) -> Stored:
+        """Take over a worklist that was followed while another node kept it: all but the workitems, which the
+        projection has.
+        """
+        self._entries.take(others)
+        self._state.projection.forget_old()
+        return Loader(self._entries, self._state.projection).sort(others)
 
     async def load(self) -> Stored:
         """Read the store. What it lost while we were away is written back first, as far as we have it.

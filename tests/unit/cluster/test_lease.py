@@ -26,12 +26,6 @@ from tests.support.waiting import wait_until
 ENTRY = shelves.path(Address(0, 2000))
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[PostgreSql]:
-    with PostgreSql() as running:
-        yield running
-
-
 @pytest.fixture
 def database(server: PostgreSql) -> Iterator[Database]:
     index_tables.make(server)

@@ -187,8 +187,8 @@ const ROLES = { alone: t("alone"), leader: t("leads"), standby: t("stands by") }
 async function nodesCard() {
   const { nodes } = await get("nodes");
   if (nodes.length < 2) return null;
-  const lines = nodes.map((one) => h("tr", {}, h("th", { scope: "row" }, one.name), h("td", {}, ROLES[one.role] || one.role), h("td", {}, one.host), h("td.number", {}, String(one.process)), h("td", {}, one.version), h("td", {}, time(one.since)), h("td", {}, t("{span} ago", { span: span(one.seen_before) }))));
-  const head = [t("Name"), t("Role"), t("Host"), t("Process"), t("Version"), t("Since"), t("Last seen")].map((words) => h("th", { scope: "col" }, words));
+  const lines = nodes.map((one) => h("tr", {}, h("th", { scope: "row" }, one.name), h("td", {}, ROLES[one.role] || one.role), h("td", {}, one.host), h("td.number", {}, String(one.process)), h("td", {}, one.version), h("td", {}, time(one.since)), h("td", {}, t("{span} ago", { span: span(one.seen_before) })), h("td", {}, one.role === "standby" ? span(one.lag) : "")));
+  const head = [t("Name"), t("Role"), t("Host"), t("Process"), t("Version"), t("Since"), t("Last seen"), t("Behind by")].map((words) => h("th", { scope: "col" }, words));
   return card(t("Orthancs of this worklist"), h("div.table-box", {}, h("table.plain-rows.tight", {}, h("caption.offscreen", {}, t("Orthancs of this worklist")), h("thead", {}, h("tr", {}, head)), h("tbody", {}, lines))));
 }
 

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""A standby keeps its search index in step, and proves that when it takes over: over a real PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from orthanc_ups.cluster.database import Database, Sessions
+from orthanc_ups.cluster.notices import Notice, Notices
+from orthanc_ups.cluster.rows import FencedLoopback
+from orthanc_ups.cluster.standby import FollowedEntries, StandbyIndex
+from orthanc_ups.core import tags
+from orthanc_ups.core.dataset import text
+from orthanc_ups.core.events import Event, EventType
+from orthanc_ups.core.workitem import HistoryEntry
+from orthanc_ups.orthanc.loopback import Reply
+from orthanc_ups.projection.projection import Projection
+from orthanc_ups.store import shelves
+from orthanc_ups.store.documents import encode
+from orthanc_ups.store.metadata import OrthancEntries
+from orthanc_ups.store.port import Entry
+from orthanc_ups.store.shelves import Address, Uploads
+from orthanc_ups.worklist.workitem_store import tombstone_document
+from tests.support import index_tables
+from tests.support.postgresql import PostgreSql
+from tests.support.projections import made
+from tests.support.workitems import uid
+
+EVENT = Event(7, EventType.STATE_REPORT, uid(1), {}, ("WARD",), 0.0)
+
+
+class OrthancWithOneShelf(FencedLoopback):
+    """What the store asks of Orthanc beside rows."""
+
+    async def request(
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> Reply:
+        if path == f"/series/{shelves.SERIES}":
+            return Reply(200, b'{"Instances": ["%b"]}' % shelves.INSTANCES[0].encode())
+        if "/metadata" not in path:
+            return Reply(200, b"")
+        return await super().request(method, path, body, headers)
+
+
+class Stage:
+    """A leader's store, and a node that follows it."""
+
+    def __init__(self, database: Database, folder: Path) -> None:
+        self.sessions = Sessions(database)
+        self.openings = 0
+        self.standby: OrthancWithOneShelf
+        self._file = folder / "index.sqlite"
+        self._database = database
+        self._numbers = iter(range(1, 100))
+
+    async def leader(self, *, tells: bool = True) -> OrthancEntries:
+        """A store that writes; unless it ``tells``, its notices are lost."""
+        loopback = OrthancWithOneShelf("http://127.0.0.1:1")
+        wrote = Notices(self.sessions, next(self._numbers)).wrote if tells else lambda _: None
+        loopback.under(self.sessions, 0, lambda: True, lambda: None, wrote)
+        entries = OrthancEntries(loopback)
+        async for _ in entries.load():
+            pass
+        if entries.incomplete:
+            await entries.restore(_nothing())
+        return entries
+
+    def _opened(self) -> Projection:
+        self.openings += 1
+        return Projection.open(self._file)
+
+    @contextlib.asynccontextmanager
+    async def follower(self) -> AsyncIterator[tuple[StandbyIndex, Callable[[], Awaitable[None]]]]:
+        """One that is in step, and what ends its following."""
+        self.standby = OrthancWithOneShelf("http://127.0.0.1:1")
+        self.standby.under(self.sessions, 0, lambda: False, lambda: None)
+        entries = FollowedEntries(self.standby, Uploads(), self.sessions)
+        follower = StandbyIndex(self._database, self.sessions, entries, self._opened)
+        running = asyncio.ensure_future(follower.run())
+
+        async def end() -> None:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+        try:
+            await until(lambda: follower.lag == 0)
+            yield follower, end
+        finally:
+            await end()
+            await follower.close()
+
+
+async def _nothing() -> AsyncIterator[Entry]:
+    nothing: tuple[Entry, ...] = ()
+    for entry in nothing:
+        yield entry
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def stage(
+    server: PostgreSql, tmp_path: Path
+) -> Iterator[Callable[[Callable[[Stage], Awaitable[None]]], None]]:
+    """Runs a scenario on a stage."""
+    index_tables.make(server)
+    database = Database(index_tables.address(server), "orthanc-ups tests")
+
+    async def performed(scenario: Callable[[Stage], Awaitable[None]]) -> None:
+        await database.prepare()
+        stage = Stage(database, tmp_path)
+        try:
+            async with asyncio.timeout(60):
+                await scenario(stage)
+        finally:
+            await stage.sessions.close()
+
+    yield lambda scenario: asyncio.run(performed(scenario))
+    with psycopg.connect(index_tables.address(server), autocommit=True) as session:
+        session.execute("DROP TABLE IF EXISTS metadata, resources, orthanc_ups_cluster")
+
+
+Run = Callable[[Callable[[Stage], Awaitable[None]]], None]
+
+
+async def write(entries: OrthancEntries, number: int, state: str = "SCHEDULED", version: str = "") -> str:
+    document = encode(made(number, state, events=(EVENT,) if state != "SCHEDULED" else ()))
+    key = f"workitem/{uid(number)}"
+    return await (entries.replace(key, document, version) if version else entries.create(key, document))
+
+
+def state_of(projection: Projection, number: int) -> str:
+    stored = projection.get(uid(number))
+    return text(stored.workitem.attributes, tags.STATE) if stored else ""
+
+
+async def after(follower: StandbyIndex, leader: OrthancEntries, number: int) -> None:
+    """Wait until something was taken over that is written last."""
+    await write(leader, number)
+    projection = follower.projection
+    assert projection is not None
+    await until(lambda: state_of(projection, number) != "")
+
+
+def test_what_the_leader_writes_is_in_the_index_of_a_standby_soon_with_its_events(stage: Run) -> None:
+    async def scenario(stage: Stage) -> None:
+        leader = await stage.leader()
+        first, second = await write(leader, 1), await write(leader, 2)
+        async with stage.follower() as (follower, end):
+            await write(leader, 1, "IN PROGRESS", first)
+            gone = tombstone_document(uid(2), HistoryEntry(1.0, "RIS", "purged", ""))
+            await leader.replace(f"workitem/{uid(2)}", gone, second)
+            cursor = await leader.create("delivery/WARD", b"1")
+            await leader.create("subscriber/WARD", b"{}")
+            await leader.remove("delivery/WARD", cursor)
+            await after(follower, leader, 3)
+            await end()
+            assert await follower.prove()
+            projection, others = follower.hand_over()
+            assert [state_of(projection, number) for number in (1, 2, 3)] == ["IN PROGRESS", "", "SCHEDULED"]
+            assert sorted(entry.key for entry in others) == ["subscriber/WARD", f"workitem/{uid(2)}"]
+            assert [event.sequence for event in await projection.events(0, 10)] == [7]
+            assert stage.openings == 1
+            projection.close()
+
+    stage(scenario)
+
+
+def test_whoever_takes_over_finds_what_no_notice_named(stage: Run) -> None:
+    async def scenario(stage: Stage) -> None:
+        leader = await stage.leader(tells=False)
+        first, second = await write(leader, 1), await write(leader, 2)
+        async with stage.follower() as (follower, end):
+            await end()
+            await write(leader, 1, "IN PROGRESS", first)
+            await leader.remove(f"workitem/{uid(2)}", second)
+            again = await write(leader, 2, "COMPLETED")  # revision 0 once more
+            assert again.partition("-")[0] == second.partition("-")[0]
+            await write(leader, 3)
+            assert await follower.prove()
+            projection, _ = follower.hand_over()
+            states = [state_of(projection, number) for number in (1, 2, 3)]
+            assert states == ["IN PROGRESS", "COMPLETED", "SCHEDULED"]
+            assert stage.openings == 1
+            projection.close()
+
+    stage(scenario)
+
+
+def test_who_took_over_writes_on_with_what_it_followed(stage: Run) -> None:
+    async def scenario(stage: Stage) -> None:
+        leader = await stage.leader()
+        first = await write(leader, 1)
+        async with stage.follower() as (follower, end):
+            await write(leader, 2)
+            await after(follower, leader, 3)
+            await end()
+            assert await follower.prove()
+            projection, _ = follower.hand_over()
+            stage.standby.under(stage.sessions, 0, lambda: True, lambda: None)
+            entries = follower.entries
+            await entries.open()
+            assert await write(entries, 1, "IN PROGRESS", first)
+            stored = projection.get(uid(2))
+            assert stored is not None
+            await write(entries, 2, "IN PROGRESS", stored.version)
+            projection.close()
+
+    stage(scenario)
+
+
+def test_a_lost_notice_is_missed_at_the_next_one(stage: Run) -> None:
+    async def scenario(stage: Stage) -> None:
+        leader, silent = await stage.leader(), await stage.leader(tells=False)
+        async with stage.follower() as (follower, _):
+            await after(follower, leader, 1)
+            await write(silent, 2)
+            other = await stage.leader()
+            await after(follower, other, 3)
+            projection = follower.projection
+            assert projection is not None and state_of(projection, 2) == "SCHEDULED"
+
+    stage(scenario)
+
+
+def test_a_deleted_shelf_is_no_complete_index(stage: Run, server: PostgreSql) -> None:
+    async def scenario(stage: Stage) -> None:
+        leader = await stage.leader()
+        await write(leader, 1)
+        async with stage.follower() as (follower, end):
+            await end()
+            with psycopg.connect(index_tables.address(server), autocommit=True) as session:
+                session.execute("DELETE FROM metadata")
+            assert not await follower.prove()
+
+    stage(scenario)
+
+
+def test_a_notice_is_read_as_it_was_written() -> None:
+    notice = Notice(3, 17, (Address(0, 1040), Address(255, 65519)))
+    assert Notice.parse(str(notice)) == notice
+    assert len(str(Notice(10**6, 10**9, tuple(Address(255, 65519) for _ in range(600))))) < 8000
