@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import gzip
 import http.client
-import os
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,10 +18,11 @@ from hypothesis import strategies as st
 from orthanc_ups.codecs import dicom_json, dicom_xml
 from orthanc_ups.core.dataset import DataSet
 from tests.support.datasets import datasets
+from tests.support.examples import examples
 from tests.support.web_client import TIMEOUT, WebClient, new_uid, next_event, state
 from tests.support.workitems import full, minimal, performed, progress
 
-CASES = int(os.environ.get("ORTHANC_UPS_HTTP_CASES", "150"))
+CASES = examples(60)
 _SUPPORTED = frozenset({501})  # said of other SOP classes: an answer, not an error
 FUZZ = settings(max_examples=CASES, suppress_health_check=list(HealthCheck))
 GLOBAL, FILTERED = "1.2.840.10008.5.1.4.34.5", "1.2.840.10008.5.1.4.34.5.1"
@@ -195,7 +195,7 @@ def test_no_bytes_on_the_connection_break_the_service(pool: Pool, content: bytes
     assert b"HTTP/1.1 5" not in answer
 
 
-@settings(FUZZ, max_examples=max(20, CASES // 5))
+@settings(FUZZ, max_examples=examples(20))
 @given(frames=st.lists(st.binary(max_size=60), max_size=4))
 def test_no_frames_break_a_notification_connection(pool: Pool, frames: list[bytes]) -> None:
     base = urlsplit(pool.client.url)

@@ -1,19 +1,13 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """PS3.18 §11.10 Subscribe, §11.11 Unsubscribe, §11.12 Suspend Global Subscription."""
 
-import uuid
-
 import pytest
 
 from orthanc_ups.core.dataset import DataSet, element
-from tests.support.web_client import WebClient, new_uid, next_event
+from tests.support.web_client import WebClient, new_ae, new_uid, next_event
 from tests.support.workitems import minimal
 
 GLOBAL, FILTERED = "1.2.840.10008.5.1.4.34.5", "1.2.840.10008.5.1.4.34.5.1"
-
-
-def new_ae() -> str:
-    return f"AE{uuid.uuid4().hex[:12].upper()}"
 
 
 def told(service: WebClient, ae: str) -> list[tuple[str, str]]:

@@ -4,7 +4,7 @@
 import pytest
 
 from orthanc_ups.core.dataset import DataSet, element
-from tests.support.web_client import WebClient, new_uid, next_event
+from tests.support.web_client import WebClient, new_ae, new_uid, next_event
 from tests.support.workitems import code
 
 REASON: DataSet = {
@@ -36,8 +36,9 @@ def test_11_8_1_body_is_optional(service: WebClient) -> None:
 def test_11_8_1_requester_is_told_to_the_performer(service: WebClient, form: str) -> None:
     uid = service.create()
     service.claim(uid)
-    with service.socket("PERFORMER") as socket:
-        service.post(f"/workitems/{uid}/subscribers/PERFORMER")
+    performer = new_ae()
+    with service.socket(performer) as socket:
+        service.post(f"/workitems/{uid}/subscribers/{performer}")
         assert next_event(socket)["00001002"]["Value"] == [1]
         assert service.post(f"/workitems/{uid}{form}", REASON).status_code == 202
         event = next_event(socket)

@@ -3,21 +3,16 @@
 
 import json
 import threading
-import uuid
 
 import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from orthanc_ups.core.dataset import element
-from tests.support.web_client import TIMEOUT, WebClient, next_event
+from tests.support.web_client import TIMEOUT, WebClient, new_ae, next_event
 from tests.support.workitems import full, minimal, progress, station
 
 GLOBAL = "1.2.840.10008.5.1.4.34.5"
-
-
-def new_ae() -> str:
-    return f"AE{uuid.uuid4().hex[:12].upper()}"
 
 
 def sequence(event: dict[str, dict[str, list[str]]]) -> int:

@@ -130,6 +130,11 @@ def new_uid() -> str:
     return f"2.25.{uuid.uuid4().int}"
 
 
+def new_ae() -> str:
+    """An AE title that nobody has used: what another test left to be told goes elsewhere."""
+    return f"AE{uuid.uuid4().hex[:12].upper()}"
+
+
 def next_event(socket: ClientConnection, timeout: float = TIMEOUT) -> dict[str, Any]:
     """The next event that a socket gets."""
     text = socket.recv(timeout)

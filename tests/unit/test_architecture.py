@@ -93,6 +93,7 @@ def folder(path: Path) -> str:
     return parts[0] if len(parts) > 1 else ""
 
 
+@cache
 def folder_of_import(name: str) -> str | None:
     parts = name.split(".")
     if parts[0] != "orthanc_ups":
@@ -206,11 +207,15 @@ def reached_into(path: Path) -> list[str]:
 
 
 def private_names(node: ast.AST) -> Iterator[str]:
-    if isinstance(node, ast.Attribute) and ast.unparse(node.value) not in ("self", "cls", "super()"):
-        yield node.attr
+    if isinstance(node, ast.Attribute) and node.attr.startswith("_"):
+        if ast.unparse(node.value) not in ("self", "cls", "super()"):
+            yield node.attr
     elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("orthanc_ups"):
         yield from (alias.name for alias in node.names)
-    elif isinstance(node, ast.Call) and ast.unparse(node.func) == "monkeypatch.setattr":
+    elif isinstance(node, ast.Call) and "setattr" in (
+        getattr(node.func, "attr", ""),
+        getattr(node.func, "id", ""),
+    ):
         yield from (
             str(argument.value).rpartition(".")[2]
             for argument in node.args

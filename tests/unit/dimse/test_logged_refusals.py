@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import logging
+import socket
 
 import pytest
 
 from orthanc_ups.core import statuses, tags
 from orthanc_ups.core.dataset import element
 from orthanc_ups.core.statuses import UpsError
+from orthanc_ups.dimse.message import PduType
 from orthanc_ups.settings import OrthancSettings
 from tests.support import workitems
 from tests.support.dimse_client import NoAssociation, UpsClient
@@ -64,8 +66,9 @@ def test_what_is_no_dicom_has_a_line_and_a_flood_of_it_a_few(
     for _ in range(7):
         with RawPeer(rig.port) as peer:
             peer.send(b"GET / HTTP/1.1\r\n\r\n")
+            assert peer.receive()[0] is PduType.ABORT
+            peer.socket.shutdown(socket.SHUT_WR)
             with pytest.raises(Closed):
-                peer.receive()
                 peer.receive()
     assert caplog.messages[0].startswith("association by somebody at 127.0.0.1 refused: ")
     assert len(caplog.messages) == 5

@@ -17,7 +17,7 @@ from orthanc_ups.settings import Settings
 from tests.support.service import FILTERED, LOCK, NO_LOCK, SCHEDULER, Desk, grows, in_short, on_loop
 from tests.support.workitems import uid
 
-HOUR = 3_600.0
+MINUTE = 60.0
 HIGH = {tags.PRIORITY: element("CS", "HIGH")}
 
 
@@ -77,30 +77,30 @@ async def test_events_stand_by_sequence_though_one_receiver_is_ahead_of_another(
 
 @on_loop
 async def test_a_lock_that_was_taken_again_is_as_old_as_that() -> None:
-    desk = await Desk("A", settings=Settings(retain_final=100 * HOUR, maximum_lock_age=10 * HOUR)).start()
+    desk = await Desk("A", settings=Settings(retain_final=100 * MINUTE, maximum_lock_age=10 * MINUTE)).start()
     await desk.create(1)
     await desk.subscribe("A", lock=True)
     await desk.unsubscribe("A", 1)
     await desk.cancel(1)
-    await desk.pass_by(11 * HOUR)
+    await desk.pass_by(11 * MINUTE)
     await desk.subscribe("A", lock=True)
-    await desk.pass_by(9 * HOUR)
+    await desk.pass_by(9 * MINUTE)
     assert desk.subscription("A", 1) is LOCK
-    await desk.pass_by(2 * HOUR)
+    await desk.pass_by(2 * MINUTE)
     assert desk.subscription("A", 1) is NO_LOCK
 
 
 @on_loop
 async def test_a_filter_that_took_other_workitems_makes_no_lock_older() -> None:
-    desk = await Desk("A", settings=Settings(retain_final=100 * HOUR, maximum_lock_age=10 * HOUR)).start()
+    desk = await Desk("A", settings=Settings(retain_final=100 * MINUTE, maximum_lock_age=10 * MINUTE)).start()
     await desk.create(1)
     await desk.subscribe("A", FILTERED, lock=True, keys=HIGH)
     await desk.cancel(1)
-    await desk.pass_by(11 * HOUR)
+    await desk.pass_by(11 * MINUTE)
     await desk.subscribe("A", 1, lock=False)
     await desk.unsubscribe("A", 1)
     await desk.subscribe("A", lock=True)
-    await desk.pass_by(HOUR)
+    await desk.pass_by(MINUTE)
     assert desk.subscription("A", 1) is LOCK
 
 
@@ -141,7 +141,10 @@ async def test_too_many_searches_are_a_resource_limitation_for_a_filter(
     assert refused.status.code == 0x0213
 
 
-@pytest.mark.parametrize("seed", range(25))
+SEEDS = [*range(6), *(pytest.param(seed, marks=pytest.mark.torture) for seed in range(6, 40))]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_whatever_happens_all_but_replaced_progress_is_told_in_order(seed: int) -> None:
     """Progress, readiness, crashes and receivers that come and go, with waiting Progress Reports replaced."""
     chance = random.Random(seed)
