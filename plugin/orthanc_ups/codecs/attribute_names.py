@@ -13,7 +13,11 @@ from typing import Final, NamedTuple
 from pydicom._dicom_dict import DicomDictionary
 from pydicom.datadict import dictionary_description, dictionary_VR, keyword_for_tag, tag_for_keyword
 
+from ..core.dictionary import VR_OF
+from ..core.representations import REPRESENTATIONS
+
 _HEX: Final = re.compile(r"[0-9A-Fa-f]{8}")
+_ANY_TAG: Final = re.compile(r"\(?(?:0x)?([0-9A-Fa-f]{4})[,x]?([0-9A-Fa-f]{4})\)?")
 _REMEMBERED: Final = 4096
 
 
@@ -82,6 +86,17 @@ def _keywords_in_lower_case() -> Mapping[str, str]:
     return {keyword.lower(): keyword for keyword in [*keywords, *_NEWER_TAGS]}
 
 
+def tag_of_name(name: str) -> str | None:
+    """The tag that a keyword in any case, ``(0010,0020)``, ``0010,0020`` or ``0x00100020`` means, or None."""
+    digits = _ANY_TAG.fullmatch(name.strip())
+    if digits:
+        return (digits[1] + digits[2]).upper()
+    try:
+        return tag_in_any_case(name.strip())
+    except UnknownAttribute:
+        return None
+
+
 @lru_cache(_REMEMBERED)
 def public_vr(tag: str) -> str | None:
     """The VR of a public tag as PS3.6 has it, such as ``US or SS``, or None if the dictionary does not know it."""
@@ -100,6 +115,14 @@ def vr_of(tag: str) -> str | None:
         return "LO" if is_private_creator(tag) else None
     vr = public_vr(tag)
     return vr.split(" ")[0] if vr else None
+
+
+@lru_cache(_REMEMBERED)
+def right_vr(tag: str, vr: str) -> str:
+    """The VR by which to read an element that came with ``vr``: that of the dictionary if ``vr`` is UN or not a VR."""
+    if vr.upper() in REPRESENTATIONS and vr != "UN":
+        return vr.upper()
+    return VR_OF.get(tag) or vr_of(tag) or vr
 
 
 @lru_cache(_REMEMBERED)

@@ -1,28 +1,19 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What well-meaning senders write otherwise than the notation of a data set has it, and how it is read all the same.
+"""What a reader of a data set corrected, to be reported with the answer.
 
-Every reader of a data set (JSON, XML, DIMSE) uses this for the requests whose answer can tell of it. What is wrong
-with the value of an element is left to the rules of the core, which correct or refuse it by name. Matching keys and
-arguments are never corrected.
+Every reader (JSON, XML, DIMSE) takes much that is not written as the standard has it, if the answer to the request can
+report it. It corrects the notation: how elements, tags and VRs are written. What is wrong with a value is left to
+``core/value_corrections.py``, which corrects or refuses it by name. Matching keys and arguments are never corrected.
 """
 
 from __future__ import annotations
 
-import re
-from base64 import b64decode
-from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 
-from ..core.dataset import BINARY_VRS, Element
-from ..core.dictionary import VR_OF
 from ..core.refusals import spelled
-from ..core.representations import REPRESENTATIONS
-from .attribute_names import UnknownAttribute, keyword_of, tag_in_any_case, vr_of
-from .encoded_values import NUMBER_CODES, values_of
+from .attribute_names import keyword_of
 
-_UTF_8: Final = ("utf_8",)
 _MAX_SENTENCES: Final = 50
-_TAG: Final = re.compile(r"\(?(?:0x)?([0-9A-Fa-f]{4})[,x]?([0-9A-Fa-f]{4})\)?")
 
 
 class Corrections:
@@ -62,47 +53,3 @@ def _spelled(tag: str) -> str:
     """As the core spells an attribute, and by its keyword if it has one that the core does not know."""
     name = keyword_of(tag)
     return f"{name} ({tag[:4]},{tag[4:]})" if name else spelled(tag)
-
-
-# --- names and VRs ----------------------------------------------------------------------------------
-
-
-def tag_of_name(name: str) -> str | None:
-    """The tag that a keyword in any case, ``(0010,0020)``, ``0010,0020`` or ``0x00100020`` means, or None."""
-    digits = _TAG.fullmatch(name.strip())
-    if digits:
-        return (digits[1] + digits[2]).upper()
-    try:
-        return tag_in_any_case(name.strip())
-    except UnknownAttribute:
-        return None
-
-
-@lru_cache(4096)
-def right_vr(tag: str, vr: str) -> str:
-    """The VR by which to read an element that came with ``vr``: that of the dictionary if ``vr`` is UN or not a VR."""
-    if vr.upper() in REPRESENTATIONS and vr != "UN":
-        return vr.upper()
-    dictionary_vr = VR_OF.get(tag) or vr_of(tag)
-    return dictionary_vr or vr
-
-
-# --- values ----------------------------------------------------------------------------------------
-
-
-def is_usual(vr: str, value: Any) -> bool:
-    """True for an empty value and for one that is valid in the inner form."""
-    return value is None or value == "" or (vr in REPRESENTATIONS and REPRESENTATIONS[vr].valid(value))
-
-
-def unpacked(vr: str, inline: str) -> Element | None:
-    """The values in an InlineBinary whose VR is one of text or numbers, otherwise None."""
-    if vr == "SQ" or vr in BINARY_VRS or vr not in REPRESENTATIONS:
-        return None
-    try:
-        values = values_of(b64decode(inline, validate=True), vr, "<", _UTF_8)
-    except (ValueError, KeyError):
-        return None
-    if vr in NUMBER_CODES or all(is_usual(vr, value) for value in values):
-        return {"vr": vr, "Value": values} if values and values != [None] else {"vr": vr}
-    return None

@@ -28,10 +28,10 @@ from ..core.interned import LONGEST, Interned
 from ..core.refusals import Gathered
 from ..core.statuses import INVALID_VALUE, NO_SUCH_ATTRIBUTE, UpsError
 from ..core.value_rules import DEEPEST, USUAL
-from .attribute_names import vr_of
-from .corrections import Corrections, right_vr, tag_of_name, unpacked
+from .attribute_names import right_vr, tag_of_name, vr_of
+from .corrections import Corrections
 from .element_values import Number, inner_values
-from .encoded_values import NAME_GROUPS
+from .encoded_values import NAME_GROUPS, unpacked
 
 _TAG: Final = re.compile(r"[0-9A-F]{8}")
 _UTF_8: Final = element("CS", "ISO_IR 192")

@@ -26,10 +26,10 @@ from ..core.dataset import BINARY_VRS, DataSet, Element, element, text
 from ..core.refusals import Gathered
 from ..core.statuses import INVALID_VALUE, UpsError
 from ..core.value_rules import DEEPEST
-from .attribute_names import is_private, keyword_of, vr_of
-from .corrections import Corrections, right_vr, tag_of_name, unpacked
+from .attribute_names import is_private, keyword_of, right_vr, tag_of_name, vr_of
+from .corrections import Corrections
 from .element_values import FLOAT_VRS, inner_values
-from .encoded_values import NAME_GROUPS
+from .encoded_values import NAME_GROUPS, unpacked
 
 NAMESPACE: Final = "http://dicom.nema.org/PS3.19/models/NativeDICOM"
 COMPONENTS: Final = ("FamilyName", "GivenName", "MiddleName", "NamePrefix", "NameSuffix")

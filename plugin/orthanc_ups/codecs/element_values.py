@@ -7,28 +7,16 @@ What does not fit its VR is passed on as it came: the rules of the core refuse i
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any, Final
 
-from pydicom.valuerep import format_number_as_ds
-
+from ..core import number_texts
 from .corrections import Corrections
 
 INTEGER_VRS: Final = frozenset({"SL", "SS", "SV", "UL", "US", "UV"})
 FLOAT_VRS: Final = frozenset({"FD", "FL"})
 _NUMERIC_VRS: Final = INTEGER_VRS | FLOAT_VRS | {"DS", "IS"}
-_INTEGER: Final = re.compile(r"\s*[+-]?[0-9]{1,20}\s*")
-_SPECIAL: Final = {
-    "nan": "NaN",
-    "inf": "Infinity",
-    "+inf": "Infinity",
-    "-inf": "-Infinity",
-    "infinity": "Infinity",
-    "+infinity": "Infinity",
-    "-infinity": "-Infinity",
-}
 _LONGEST_DECIMAL: Final = 16
 
 
@@ -85,48 +73,23 @@ def inner_value(vr: str, raw: Any) -> Any:
 
 
 def _integer(raw: Any) -> Any:
-    if not isinstance(raw, str):
-        return raw
-    if _INTEGER.fullmatch(raw):
-        return int(raw)
-    try:
-        value = Decimal(raw.strip())
-    except InvalidOperation:
-        return raw
-    is_whole = value.is_finite() and abs(value) < 2**64 and value == value.to_integral_value()
-    return int(value) if is_whole else _plain(raw)
+    value = number_texts.integer(raw) if isinstance(raw, str) else None
+    return _plain(raw) if value is None else value
 
 
 def _float(raw: Any) -> Any:
     if not isinstance(raw, str):
         return raw
-    special = _SPECIAL.get(raw.strip().lower())
-    if special is not None:
-        return special
-    try:
-        value = float(raw)
-    except ValueError:
-        return raw
-    return value if math.isfinite(value) else str(raw)
+    value = number_texts.real(raw)
+    return str(raw) if value is None else value
 
 
 def _number_as_text(vr: str, number: Number) -> Any:
     if vr == "DS":
-        return str(number) if len(number) <= _LONGEST_DECIMAL else _shortened(number)
+        return number_texts.decimal_string(number) or str(number)
     if vr == "IS":
-        return str(number) if number.lstrip("-").isdigit() else _whole(number)
+        return number_texts.integer_string(number) or str(number)
     return _plain(number)
-
-
-def _shortened(number: Number) -> str:
-    value = float(number)
-    return format_number_as_ds(value) if math.isfinite(value) else str(number)
-
-
-def _whole(number: Number) -> str:
-    """An integer as text; ``40.0`` is one too."""
-    value = float(number)
-    return str(int(value)) if value.is_integer() and abs(value) < 2**31 else str(number)
 
 
 def _plain(raw: Any) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 import struct
+from base64 import b64decode
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from types import MappingProxyType
@@ -15,11 +16,15 @@ from typing import Any, Final
 
 from pydicom.charset import CODES_TO_ENCODINGS, STAND_ALONE_ENCODINGS, python_encoding
 
+from ..core.dataset import BINARY_VRS, Element
+from ..core.representations import REPRESENTATIONS
+
 # --- character repertoires ---
 
 Encodings = tuple[str, ...]
 """Python's names of the encodings that (0008,0005) declares; the first one is that without escape sequence."""
 
+_UTF_8: Final = ("utf_8",)
 UTF8_TERM: Final = "ISO_IR 192"
 
 _LINE_ENDS: Final = frozenset(b"\r\n\f\t")
@@ -222,3 +227,20 @@ _READERS: Final[Mapping[str, Callable[[bytes, str, Encodings], _Values]]] = Mapp
 
 TEXTUAL_VRS: Final = frozenset(_READERS) - {"AT"}
 """VRs whose values are characters."""
+
+
+# --- InlineBinary ---
+
+
+def unpacked(vr: str, inline: str) -> Element | None:
+    """The values in an InlineBinary whose VR is one of text or numbers, otherwise None."""
+    if vr == "SQ" or vr in BINARY_VRS or vr not in REPRESENTATIONS:
+        return None
+    try:
+        values = values_of(b64decode(inline, validate=True), vr, "<", _UTF_8)
+    except (ValueError, KeyError):
+        return None
+    valid = REPRESENTATIONS[vr].valid
+    if vr in NUMBER_CODES or all(value is None or value == "" or valid(value) for value in values):
+        return {"vr": vr, "Value": values} if values and values != [None] else {"vr": vr}
+    return None

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final
 
-from . import corrections
+from . import value_corrections
 from .dataset import BINARY_VRS, DataSet, Element, element, is_empty, patched
 from .dictionary import VR_OF
 from .interned import notes_of
@@ -238,7 +238,7 @@ def _corrected(attribute: Any, tag: str, rule: Rule | None) -> tuple[Element, st
     vr = rule.vr if rule else VR_OF.get(tag) or (attribute.get("vr") if isinstance(attribute, dict) else None)
     if not isinstance(vr, str) or vr not in REPRESENTATIONS:
         return None
-    corrected = corrections.corrected(attribute, vr)
+    corrected = value_corrections.corrected(attribute, vr)
     return corrected if corrected and value_fault(corrected[0], tag, rule) is None else None
 
 

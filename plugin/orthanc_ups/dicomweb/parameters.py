@@ -11,8 +11,7 @@ from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import quote
 
-from ..codecs.attribute_names import keyword_of, vr_of
-from ..codecs.corrections import tag_of_name
+from ..codecs.attribute_names import keyword_of, tag_of_name, vr_of
 from ..codecs.element_values import FLOAT_VRS, INTEGER_VRS, inner_value
 from ..core import tags
 from ..core.dataset import BINARY_VRS, DataSet, element

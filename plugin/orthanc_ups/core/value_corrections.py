@@ -11,10 +11,10 @@ from __future__ import annotations
 import binascii
 import re
 from collections.abc import Callable, Mapping
-from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, Final
 
+from . import number_texts
 from .dataset import Element, element
 from .representations import REPRESENTATIONS
 
@@ -25,9 +25,6 @@ _TEXTS: Final = frozenset(
     {"AE", "AS", "AT", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "SH", "ST", "TM", "UC", "UI", "UR", "UT"}
 )
 _NAME_GROUPS: Final = ("Alphabetic", "Ideographic", "Phonetic")
-_NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
-_LONGEST_NUMBER: Final = 64
-_LONGEST_DECIMAL: Final = 16
 _ISO_DAY: Final = r"([0-9]{4})([-./])([0-9]{2})\2([0-9]{2})"
 _ISO_CLOCK: Final = r"([0-9]{2}):?([0-9]{2})(?::?([0-9]{2})(?:[.,]([0-9]{1,9}))?)?"
 _DAY: Final = re.compile(_ISO_DAY)
@@ -132,28 +129,21 @@ def _name(value: str) -> Any:
 def _integer(value: Any) -> Any:
     if isinstance(value, float):
         return int(value) if value.is_integer() else value
-    text = value.strip() if isinstance(value, str) else ""
-    return int(text) if re.fullmatch(r"[+-]?[0-9]{1,20}", text) else value
+    number = number_texts.integer(value) if isinstance(value, str) else None
+    return value if number is None else number
 
 
 def _real(value: Any) -> Any:
-    text = value.strip() if isinstance(value, str) else ""
-    return float(text) if len(text) <= _LONGEST_NUMBER and _NUMBER.fullmatch(text) else value
+    number = number_texts.real(value) if isinstance(value, str) else None
+    return value if number is None else number
 
 
 def _whole_number(value: str) -> str:
-    match = re.fullmatch(r" *([+-]?[0-9]{1,11})\.0* *", value)
-    return match[1] if match else value
+    return number_texts.integer_string(value) or value
 
 
 def _decimal(value: str) -> str:
-    """A decimal string with as many digits as fit into 16 characters (PS3.5 §6.2)."""
-    text = value.strip()
-    if len(text) <= _LONGEST_DECIMAL or len(text) > _LONGEST_NUMBER or not _NUMBER.fullmatch(text):
-        return value
-    exact = Decimal(text)
-    rounded = (f"{exact:.{digits}g}" for digits in range(_LONGEST_DECIMAL, 0, -1))
-    return next((text for text in rounded if len(text) <= _LONGEST_DECIMAL), value)
+    return number_texts.decimal_string(value) or value
 
 
 def _day(value: str) -> str:
