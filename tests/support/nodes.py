@@ -84,8 +84,9 @@ def workitems(node: RealOrthanc) -> str:
 
 
 def listed(node: RealOrthanc) -> list[dict[str, Any]]:
-    """The nodes as one of them lists them."""
-    found: list[dict[str, Any]] = requests.get(f"{node.base_url}/ups/api/nodes", timeout=10).json()["nodes"]
+    """The nodes as one of them lists them; none if it cannot now."""
+    answer = requests.get(f"{node.base_url}/ups/api/nodes", timeout=30)
+    found: list[dict[str, Any]] = answer.json()["nodes"] if answer.ok else []
     return found
 
 

@@ -3,7 +3,7 @@
 
 from pathlib import Path
 
-from tests.support.orthanc import CHECKOUT
+from tests.support.orthanc import CHECKOUT, PLUGIN
 
 _HEAD = f"""
 import json, sys
@@ -16,4 +16,32 @@ def write_script(folder: Path, text: str) -> Path:
     """A script that Orthanc can load; ``orthanc``, ``json`` and our package can be used in it."""
     script = folder / "script.py"
     script.write_text(_HEAD + text)
+    return script
+
+
+_SHIFTED = """
+import sys
+import time
+_real = time.time
+
+def _shifted():
+    try:
+        with open({offset!r}) as file:
+            return _real() + float(file.read() or 0)
+    except OSError:
+        return _real()
+
+time.time = _shifted
+__file__ = {plugin!r}
+sys.path.insert(0, {folder!r})
+with open(__file__) as file:
+    exec(compile(file.read(), __file__, "exec"))
+"""
+
+
+def with_shifted_clock(folder: Path, offset: Path, plugin: Path = PLUGIN) -> Path:
+    """The plugin in an Orthanc whose wall clock is wrong by the seconds in a file, as it says whenever asked."""
+    script = folder / PLUGIN.name
+    text = _SHIFTED.format(offset=str(offset), plugin=str(plugin), folder=str(plugin.parent))
+    script.write_text(text)
     return script
