@@ -179,6 +179,9 @@ class OrthancSettings(Struct, frozen=True):
     ssl_trusted_client_certificates: str = field(default="", name="SslTrustedClientCertificates")
     token_http_headers: tuple[str, ...] = field(default=(), name="Authorization.TokenHttpHeaders")
     token_get_arguments: tuple[str, ...] = field(default=(), name="Authorization.TokenGetArguments")
+    lua_scripts: tuple[str, ...] = field(default=(), name="LuaScripts")
+    execute_lua: bool = field(default=False, name="ExecuteLuaEnabled")
+    python_script: str = field(default="", name="PythonScript")
 
     # Orthanc's store
     stable_age: int = field(default=60, name="StableAge")  # seconds

@@ -64,6 +64,7 @@ from .orthanc.loop_thread import LoopThread
 from .orthanc.loopback import Loopback, refused
 from .orthanc.modalities import OrthancModalities
 from .orthanc.refusal_log import RefusalLog
+from .orthanc.request_filters import judges_by_path, loaded_plugins
 from .orthanc.sdk import KeyValueStore, RestOutput, RestRequest
 from .projection.projection import Projection
 from .rules.archive import Archive
@@ -232,12 +233,19 @@ class Site:
         )
         anonymous = Loopback.of(self._orthanc_settings, "")
         self._node.add(anonymous.close)
-        clock = asyncio.get_running_loop().time
+        await self._patiently("Orthanc's list of plugins", self._list_plugins)
         self._authorization = Authorization(
-            OrthancQuestions(anonymous), self._settings, self._orthanc_settings, clock
+            OrthancQuestions(anonymous),
+            self._settings,
+            self._orthanc_settings,
+            asyncio.get_running_loop().time,
+            judges_by_path=judges_by_path(self._orthanc_settings, self._plugins),
         )
         self._rights = Rights(self._settings.users, self._titles)
         self._origins = Origins(self._settings.allowed_origins)
+
+    async def _list_plugins(self) -> None:
+        self._plugins = await loaded_plugins(self._loopback)
 
     async def _open(self, http: HttpPort, listening: Awaitable[None]) -> None:
         if self._orthanc_settings.shares_postgresql and await self._joined():

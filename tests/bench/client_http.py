@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from orthanc_ups.core import tags
 from orthanc_ups.core.dataset import element
-from tests.bench.measuring import answer
+from tests.bench.measuring import answer, spent
 from tests.support import raw_http
 from tests.support.load_plan import as_json, with_transaction
 from tests.support.raw_dimse import together
@@ -36,8 +36,11 @@ def _retrieve(uid: str) -> bytes:
 _STEPS = {"create": _create, "change state": _claim, "retrieve": _retrieve, "retrieve again": _retrieve}
 
 
-async def life(port: int, connections: int, each: int, run: str, most: int = 9) -> dict[str, list[float]]:
-    """Requests per second of each transaction (or the first ``most``), under ``name (times)`` the seconds of each.
+async def life(
+    port: int, connections: int, each: int, run: str, most: int = 9, pid: int = 0
+) -> dict[str, list[float]]:
+    """Requests per second of each transaction (or the first ``most``), under ``name (times)`` the seconds of each, and
+    of processor time as ``client_dimse.life`` has it.
 
     Every workitem is retrieved by the first who asks, and then again, as by everybody who was told of the change.
     """
@@ -48,7 +51,10 @@ async def life(port: int, connections: int, each: int, run: str, most: int = 9) 
             [made(f"{UID_ROOT}.{run}.{number}.{count}") for count in range(each)]
             for number in range(connections)
         ]
+        cpu = spent(pid)
         found |= await _timed(name, open_ones, requests)
+        for what, seconds in spent(pid).items():
+            found[f"{name} ({what})"] = [(seconds - cpu[what]) / (connections * each)]
     return found
 
 

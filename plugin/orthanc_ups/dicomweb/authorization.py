@@ -7,7 +7,9 @@ IncomingHttpRequestFilter and an authorization plugin all see method and path; t
 127.0.0.1. A secret header tells our route there to answer at once with the path that it was called with
 (``orthanc_port``), and only this path counts as a yes: if Orthanc takes the path for another one, nobody is admitted.
 
-Verdicts are remembered briefly, for the same credentials, method and path.
+Verdicts are remembered briefly, for the same credentials, method and path. Where nothing in Orthanc judges by method or
+path (``orthanc/request_filters``), the one question is about the list of workitems, and its verdict holds for every path:
+else each change of another workitem would cost a request to Orthanc, which takes longer than the change.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from ..orthanc.loopback import Loopback
 from ..settings import OrthancSettings, Settings
 from ..store.port import StoreUnavailable
 from .parameters import Parameters
-from .resources import Resource
+from .resources import Resource, ResourceKind
 from .response import HttpProblem
 
 PROBE_HEADER: Final = "X-Ups-Probe"
@@ -100,17 +102,23 @@ class Authorization:
         settings: Settings,
         orthanc_settings: OrthancSettings,
         clock: Callable[[], float],
+        *,
+        judges_by_path: bool = True,
     ) -> None:
-        """Prepare. ``clock`` gives seconds that never go back."""
+        """Prepare. ``clock`` gives seconds that never go back; ``judges_by_path`` is False if Orthanc surely answers
+        every method and path alike to the same credentials.
+        """
         self.secret = secrets.token_urlsafe(24)
         self._orthanc = orthanc
         self._root = "/" + settings.root.strip("/") if settings.root.strip("/") else ""
+        self._any_path = self.path(Resource(ResourceKind.WORKITEMS))
         self._lifetime = settings.authorization_cache
         self._checks_users = orthanc_settings.authentication_enabled
         # What the authorization plugin takes for credentials, beside Orthanc itself.
         self._headers = ("authorization", "cookie", *map(str.lower, orthanc_settings.token_http_headers))
         self.query_tokens = frozenset(orthanc_settings.token_get_arguments)
         self._clock = clock
+        self._judges_by_path = judges_by_path
         self._verdicts: dict[_Key, asyncio.Future[_Verdict]] = {}
         self._gate = asyncio.Semaphore(_AT_ONCE)
         self._salt = secrets.token_bytes(16)
@@ -139,7 +147,10 @@ class Authorization:
         """
         if not all(map(_is_text, credentials.shown.values())):
             raise HttpProblem(400, "the credentials are not UTF-8 and cannot be passed on to Orthanc")
-        method = method if method in _METHODS_OF_ORTHANC else "GET"
+        if not self._judges_by_path:
+            method, path = "GET", self._any_path
+        elif method not in _METHODS_OF_ORTHANC:
+            method = "GET"
         verdict = await self._verdict(method, path, credentials, self._token(query))
         if verdict.problem is not None:
             problem = verdict.problem

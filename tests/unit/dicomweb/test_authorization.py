@@ -48,12 +48,16 @@ class Orthanc:
 class AskedOrthanc:
     """An Authorization with an Orthanc and a clock to play with."""
 
-    def __init__(self, status: int = 200, **raw: Any) -> None:
+    def __init__(self, status: int = 200, *, judges_by_path: bool = True, **raw: Any) -> None:
         self.orthanc = Orthanc(status)
         self.now = 0.0
         orthanc_settings = read_orthanc_settings({"AuthenticationEnabled": True, **raw})
         self.authorization = Authorization(
-            self.orthanc, Settings(authorization_cache=5.0), orthanc_settings, lambda: self.now
+            self.orthanc,
+            Settings(authorization_cache=5.0),
+            orthanc_settings,
+            lambda: self.now,
+            judges_by_path=judges_by_path,
         )
 
     def admit(
@@ -127,6 +131,20 @@ def test_a_verdict_is_for_this_very_path() -> None:
             asked.admit(resource, method=method)
             asked.admit(resource, method=method)
     assert len(asked.orthanc.asked) == len({(method, path) for method, path, _ in asked.orthanc.asked}) == 12
+
+
+def test_where_nothing_judges_by_path_a_verdict_is_for_the_credentials() -> None:
+    asked = AskedOrthanc(judges_by_path=False)
+    for method in ("GET", "POST", "PUT"):
+        for resource in (ITEM, OTHER, Resource(ResourceKind.SUBSCRIBER, "1.2", "AI 1")):
+            assert asked.admit(resource, method=method) == "bob"
+    assert [asked[:2] for asked in asked.orthanc.asked] == [("GET", "/dicom-web/workitems")]
+    asked.orthanc.status = 401
+    with pytest.raises(HttpProblem):
+        asked.admit(ITEM, {})
+    asked.now = 5.0
+    with pytest.raises(HttpProblem):
+        asked.admit(ITEM)
 
 
 def test_a_verdict_is_remembered_for_a_while() -> None:

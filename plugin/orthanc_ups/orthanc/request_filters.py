@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Whether anything in this Orthanc may judge an HTTP request by more than its credentials.
+
+Orthanc itself knows users, and nothing that a user may do here but not there. Filters come from Lua
+(``IncomingHttpRequestFilter``), from the script of the Python plugin, and from plugins; Orthanc does not tell whether
+there is one. So what is not known to have none counts as a filter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Final
+
+from ..settings import OrthancSettings
+from .loopback import Loopback, refused
+
+OWN_SCRIPT: Final = Path(__file__).parents[2] / "ups_plugin.py"
+"""What ``PythonScript`` names if no script of the site runs beside the plugin."""
+WITHOUT_FILTER: Final = frozenset(
+    {
+        "connectivity-checks",
+        "delayed-deletion",
+        "dicom-web",
+        "explorer.js",  # what Orthanc calls the scripts that extend its own page
+        "gdcm",
+        "housekeeper",
+        "multitenant-dicom",
+        "mysql-index",
+        "mysql-storage",
+        "odbc-index",
+        "odbc-storage",
+        "ohif",
+        "orthanc-explorer-2",
+        "postgresql-index",
+        "postgresql-storage",
+        "python",
+        "serve-folders",
+        "stone-webviewer",
+        "web-viewer",
+        "worklists",
+        "wsi",
+    }
+)
+"""Plugins whose sources register neither a filter of requests nor a check of credentials (read in November 2026)."""
+
+
+def judges_by_path(settings: OrthancSettings, plugins: Collection[str]) -> bool:
+    """False if Orthanc surely answers every path alike to the same credentials.
+
+    ``plugins`` are the names of those that Orthanc has loaded.
+    """
+    has_lua = bool(settings.lua_scripts) or settings.execute_lua
+    return has_lua or not _is_own_script(settings.python_script) or not WITHOUT_FILTER.issuperset(plugins)
+
+
+def _is_own_script(script: str) -> bool:
+    try:
+        return bool(script) and OWN_SCRIPT.samefile(script)
+    except OSError:
+        return False
+
+
+async def loaded_plugins(loopback: Loopback) -> tuple[str, ...]:
+    """Names of the plugins that Orthanc has loaded. Raises StoreUnavailable."""
+    reply = await loopback.request("GET", "/plugins")
+    names = reply.json() if reply.status == 200 else None
+    if not isinstance(names, list):
+        raise refused(reply, "cannot list the plugins")
+    return tuple(map(str, names))
