@@ -136,7 +136,8 @@ def decode(
         UpsError: 0105 or 0106 with the paths of all attributes that cannot be read; values are left to the rules of
             the core.
     """
-    texts = None if interned is None or len(body) > _SHORT else _members_of(body)
+    has_parts = _SEQUENCE in body and len(body) <= _SHORT
+    texts = None if interned is None or not has_parts else _members_of(body)
     if texts is not None and interned is not None:
         cutting = _Reader(corrections)
         data_sets = [cutting.of_texts(texts, nesting, interned)]
@@ -196,7 +197,7 @@ def parsed(body: bytes, max_nodes: int | None = None) -> Any:
         quickly = orjson.loads(body)
         if max_nodes is not None and len(body) > max_nodes and not _is_within(quickly, max_nodes):
             raise UpsError(INVALID_VALUE, f"the data set is too much: at most {USUAL.parts} {_PARTS} in all")
-        return json.loads(document, parse_float=Number, parse_int=Number, object_pairs_hook=_unambiguous)
+        return _READER.decode(document)
     except MalformedJson:
         raise
     except (ValueError, RecursionError) as error:
@@ -222,6 +223,10 @@ def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name in names if names.count(name) > 1)
         raise MalformedJson(f"{twice[:64]!r} stands twice in one object")
     return members
+
+
+_READER: Final = json.JSONDecoder(parse_float=Number, parse_int=Number, object_pairs_hook=_unambiguous)
+"""Keeps the digits of numbers."""
 
 
 class _Reader:

@@ -7,9 +7,9 @@ IncomingHttpRequestFilter and an authorization plugin all see method and path; t
 127.0.0.1. A secret header tells our route there to answer at once with the path that it was called with
 (``orthanc_port``), and only this path counts as a yes: if Orthanc takes the path for another one, nobody is admitted.
 
-Verdicts are remembered briefly, for the same credentials, method and path. Where nothing in Orthanc judges by method or
-path (``orthanc/request_filters``), the one question is about the list of workitems, and its verdict holds for every path:
-else each change of another workitem would cost a request to Orthanc, which takes longer than the change.
+Verdicts are remembered briefly, for the same credentials, method and path. Where nothing in Orthanc judges by method
+or path (``orthanc/request_filters``), the one question is about the list of workitems, and its verdict holds for every
+path: else each change of another workitem would cost a request to Orthanc, which takes longer than the change.
 """
 
 from __future__ import annotations

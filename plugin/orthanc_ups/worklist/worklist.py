@@ -100,10 +100,21 @@ class Worklist:
         long, that is not known yet, and the error (0110) says so.
         """
         self._check_open()
-        task = self._in_background(self._answered(self._spelled(command)))
-        if not task.done() and not await self.patience.is_done_in_time(task):
+        ending = self.patience.begin()
+        task = self._in_background(self._carried_to_its_end(self._spelled(command), ending))
+        if not await ending:
             raise UpsError(statuses.PROCESSING_FAILURE, _UNKNOWN)
         return task.result()
+
+    async def _carried_to_its_end(self, command: Command, ending: asyncio.Future[bool]) -> Outcome:
+        """Carry out a command, and tell whoever waits in the very step in which it ends: a callback of the task would
+        come a turn of the loop later.
+        """
+        try:
+            return await self._answered(command)
+        finally:
+            if not ending.done():
+                ending.set_result(True)
 
     def _spelled(self, command: Command) -> Command:
         """The command with each AE title in its one spelling."""
