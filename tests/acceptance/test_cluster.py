@@ -108,6 +108,25 @@ def test_every_node_lists_the_nodes_with_their_roles(pair: Pair) -> None:
         assert listed["epoch"] >= 1 and 0 < listed["lease"] <= LEASE
 
 
+def test_the_overview_at_a_standby_says_so(pair: Pair) -> None:
+    """It is that of the leader, where nothing is wrong while another node could take over."""
+    leader, standby = pair
+    wait_until(lambda: _roles(leader) == ["leader", "standby"], leader.log_tail, 60)
+    warnings = [
+        [
+            warning["text"]
+            for warning in requests.get(f"{node.base_url}/ups/api/overview", timeout=10).json()["warnings"]
+        ]
+        for node in pair
+    ]
+    assert not any("stands by" in text for text in warnings[0])
+    name = leader.configuration["Name"]
+    assert f"This Orthanc stands by: {name} leads the worklist and answers in its place." in warnings[1]
+    client(standby).create()
+    file = requests.get(f"{standby.base_url}/ups/api/workitems.csv", timeout=30)
+    assert file.content.count(b"\r\n") == 1 + int(file.headers["X-UPS-Lines"]) > 1
+
+
 def test_a_standby_answers_dimse_as_the_leader_does(pair: Pair) -> None:
     with UpsClient(pair[1].ups_dicom_port) as scu, UpsClient(pair[0].ups_dicom_port) as other:
         assert scu.echo().code == 0

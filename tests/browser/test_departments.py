@@ -69,7 +69,7 @@ def test_late_work_is_a_segment_and_a_tile_that_leads_to_it(screen: Screen, api:
     expect(page.get_by_role("img", name="Late: start has passed").first).to_be_visible()
     screen.open("/overview")
     card = page.get_by_role("region", name="Late or stuck")
-    card.get_by_role("link", name=re.compile("NIGHT · Reading room 7")).click()
+    card.get_by_role("link", name="NIGHT · Reading room 7", exact=True).click()
     total(page, "of 3 workitems")
     expect(page.get_by_label("Filters")).to_contain_text("First station is Reading room 7")
 
@@ -213,6 +213,30 @@ def test_workitems_come_from_a_csv_after_a_preview(screen: Screen, api: Manageme
     expect(page.get_by_role("dialog")).to_contain_text("2 created")
     rows = api.get("/workitems", PatientID="CSV", order="created")["workitems"]
     assert sorted(row["label"] for row in rows) == ["Line two", "Line; one"]
+
+
+def test_what_an_export_protected_from_spreadsheets_comes_back_as_it_was(
+    screen: Screen, api: Management, tmp_path: Path
+) -> None:
+    """The apostrophe before a formula is the export's, not a part of the value."""
+    api.make("=SUM(A1)", PatientID="FORMULA", PatientName="-Doe^@Jane")
+    page = screen.open(place("worklist", PatientID="FORMULA"))
+    total(page, "of 1 workitem")
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name="CSV", exact=True).click()
+    file = tmp_path / "workitems.csv"
+    waiting.value.save_as(file)
+    content = file.read_bytes()
+    assert b",'=SUM(A1)," in content and b"'-Doe" in content
+    screen.open("/many")
+    page.get_by_label("File", exact=True).set_input_files(file)
+    expect(
+        page.get_by_role("region", name="Preview").get_by_role("cell", name="=SUM(A1)", exact=True)
+    ).to_be_visible()
+    page.get_by_role("button", name="Create 1 workitem").click()
+    expect(page.get_by_role("dialog")).to_contain_text("1 created")
+    rows = api.get("/workitems", PatientID="FORMULA")["workitems"]
+    assert [(row["label"], row["patient"]["name"]) for row in rows] == [("=SUM(A1)", "-Doe, @Jane")] * 2
 
 
 def test_a_claim_on_behalf_says_for_whom(screen: Screen, api: Management) -> None:

@@ -52,12 +52,13 @@ _FIRST: Final = re.compile(f"[\t\r\n]|[{_PASSED_OVER}]*[{_SIGNS}]")
 _FURTHER: Final = re.compile(f"(?<=[;\t\r\n])(?=[{_PASSED_OVER}]*[{_SIGNS}])")
 """Where spreadsheets of other countries, or with another separator, begin a new cell."""
 _LINE_END: Final = re.compile("\r\n?")
+_NOT_PLAIN: Final = re.compile("[;\t\r\n]")
 
 
 def line_of(cells: Iterable[Any]) -> bytes:
     """One line of the file. CR LF stands at its end and nowhere else, so that lines can be counted by it."""
     out = io.StringIO()
-    csv.writer(out).writerow(harmless(_with_lf(cell)) for cell in cells)
+    csv.writer(out).writerow(map(_cell, cells))
     return out.getvalue().encode("utf-8", "replace")
 
 
@@ -94,8 +95,12 @@ def cells_of(row: answers.Row) -> tuple[Any, ...]:
     )
 
 
-def _with_lf(value: Any) -> Any:
-    return _LINE_END.sub("\n", value) if isinstance(value, str) else value
+def _cell(value: Any) -> str:
+    if not isinstance(value, str):
+        return harmless(value)
+    if not value or (value[0].isalnum() and not _NOT_PLAIN.search(value)):
+        return value
+    return harmless(_LINE_END.sub("\n", value))
 
 
 def harmless(value: Any) -> str:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
@@ -76,11 +77,13 @@ class Lists:
         is_narrowed = any(
             value.strip() for name, value in left.items() if name not in ("order", "offset", "limit")
         )
+        tallies = [self._tally(call, late_ones), *([self._tally(call, left)] if is_narrowed else [])]
+        late, *matches = await asyncio.gather(*tallies)
         return {
             "states": by_state,
             "worklists": worklists,
-            "matches": await self._tally(call, left) if is_narrowed else by_state,
-            "late": sum((await self._tally(call, late_ones)).values()),
+            "matches": matches[0] if matches else by_state,
+            "late": sum(late.values()),
         }
 
     async def _tally(self, call: Call, query: Mapping[str, str]) -> dict[str, int]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import logging
 import threading
 from collections.abc import AsyncGenerator, Iterator, Mapping
@@ -15,8 +16,9 @@ from orthanc_ups.dicomweb.origins import Origins
 from orthanc_ups.dicomweb.orthanc_requests import OrthancRequests
 from orthanc_ups.dicomweb.request import WebRequest
 from orthanc_ups.dicomweb.response import WebResponse
+from orthanc_ups.health import Health
 from orthanc_ups.management.explorer_files import serve
-from orthanc_ups.management.pages import OrthancPages
+from orthanc_ups.management.pages import OrthancPages, answer_closed
 from orthanc_ups.management.routing import error_response
 from orthanc_ups.orthanc.loop_thread import LoopThread
 from orthanc_ups.orthanc.refusal_log import RefusalLog
@@ -149,4 +151,19 @@ def test_the_log_says_why_a_request_was_refused_and_whose_it_was(
     assert (
         f"GET /ups/api/refused by {who} at Orthanc's port refused with 400: the label is too long (INVALID_VALUE)"
         in caplog.text
+    )
+
+
+def test_the_page_is_there_while_the_service_stands_by_and_the_api_says_why() -> None:
+    health = Health()
+    health.stands_by("node 1 keeps the worklist")
+    page, api = Output(), Output()
+    answer_closed(page, "/ups/app/index.html", health.report(), {"method": "GET"})
+    answer_closed(api, "/ups/api/system", health.report(), {"method": "GET"})
+    assert (page.status, page.content_type) == (200, "text/html; charset=utf-8")
+    assert (api.status, api.headers["Retry-After"]) == (503, "5")
+    told = json.loads(api.body)
+    assert (told["status"], told["error"]) == (
+        "STANDBY",
+        "The UPS service is on standby: node 1 keeps the worklist",
     )

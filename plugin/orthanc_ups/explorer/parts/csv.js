@@ -3,6 +3,9 @@
 
 const SEPARATORS = [",", ";", "\t"];
 
+// An export puts an apostrophe before what a spreadsheet would take for a formula (management/csv_export.py).
+const PROTECTED = /^'(?=[\s"']*[=+\-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b\u2212\u207a\u207b\u207c\u208a\u208b\u208c])/;
+
 export function parseCsv(text) {
   const plain = text.replace(/^\ufeff/, "");
   const first = plain.split(/\r?\n/, 1)[0];
@@ -12,7 +15,7 @@ export function parseCsv(text) {
   let cell = "";
   let quoted = false;
   const endCell = () => {
-    row.push(cell.trim());
+    row.push(cell.trim().replace(PROTECTED, ""));
     cell = "";
   };
   const endRow = () => {

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What does not work stands first in the Overview, each with a link, in the language of the user."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Iterator
+
+import pytest
+import requests
+from playwright.sync_api import Browser, Page, expect
+
+from orthanc_ups.core import tags
+from tests.acceptance.test_uploads import PUSH, file, instance
+from tests.support.browser import Management, Screen, context
+from tests.support.faults import limit_file_size
+from tests.support.orthanc import RealOrthanc
+from tests.support.waiting import wait_until
+from tests.support.web_client import WebClient
+from tests.support.workitems import minimal
+
+pytestmark = pytest.mark.one_suite("who finds and shows these faults is ours")
+
+
+@pytest.fixture(scope="module")
+def orthanc(suite: str) -> Iterator[RealOrthanc]:
+    """Its DIMSE port belongs to another program, and its database can be silenced."""
+    overrides = {"DicomModalities": {"down": ["DOWN", "127.0.0.1", 9]}}
+    orthanc = RealOrthanc(suite, overrides, prefix=("env", "--ignore-signal=XFSZ"))
+    with socket.create_server(("127.0.0.1", orthanc.ups_dicom_port)), orthanc:
+        yield orthanc
+
+
+@pytest.fixture(scope="module")
+def web(orthanc: RealOrthanc) -> WebClient:
+    return WebClient(f"http://127.0.0.1:{orthanc.ups_http_port}/dicom-web", keep_alive=False)
+
+
+@pytest.fixture
+def german(chromium: Browser, orthanc: RealOrthanc) -> Iterator[Screen]:
+    user = context(chromium, locale="de-DE")
+    screen = Screen(user.new_page(), orthanc.base_url)
+    yield screen
+    user.close()
+    assert not screen.problems
+
+
+def warning(page: Page, words: str) -> None:
+    expect(
+        page.get_by_role("list", name="Warnings").get_by_role("listitem").filter(has_text=words)
+    ).to_have_count(1)
+
+
+def test_a_port_that_another_program_has(orthanc: RealOrthanc, screen: Screen, german: Screen) -> None:
+    warning(screen.open("/overview"), f"The DIMSE port {orthanc.ups_dicom_port} is not open")
+    expect(screen.page.locator(".warnings li").first).to_have_class("error")
+    warnings = german.open("/overview").get_by_role("list", name="Warnungen")
+    expect(warnings).to_contain_text(f"Der DIMSE-Port {orthanc.ups_dicom_port} ist nicht offen")
+
+
+def test_an_unknown_ae_that_is_subscribed(web: WebClient, screen: Screen) -> None:
+    """UPS-RS lets anybody subscribe who may come in; whether a WebSocket is opened is another matter."""
+    assert web.post(f"/workitems/{tags.GLOBAL_SUBSCRIPTION}/subscribers/STRANGER").status_code == 201
+    page = screen.open("/overview")
+    warning(page, "STRANGER is subscribed, but is not in DicomModalities and has no WebSocket open")
+    page.get_by_role("link", name="STRANGER is subscribed").click()
+    expect(page.get_by_role("heading", name="STRANGER")).to_be_visible()
+
+
+def test_uploads_that_were_refused(orthanc: RealOrthanc, screen: Screen, german: Screen) -> None:
+    for _ in range(2):
+        answer = requests.post(f"{orthanc.base_url}/instances", file(instance(PUSH)), timeout=60)
+        assert answer.status_code == 400
+    warning(screen.open("/overview"), "2 uploads of UPS objects were refused within a day")
+    warnings = german.open("/overview").get_by_role("list", name="Warnungen")
+    expect(warnings).to_contain_text("2 Uploads von UPS-Objekten wurden binnen eines Tages abgelehnt")
+
+
+def test_events_for_an_ae_that_is_away(api: Management, screen: Screen, german: Screen) -> None:
+    api.post("/subscribers/DOWN/subscribe", {"scope": "global"})
+    api.make("Waits")
+    wait_until(
+        lambda: any(one["last_error"] for one in api.get("/subscribers/DOWN")["channels"]), "an attempt", 20
+    )
+    page = screen.open("/overview")
+    expect(page.get_by_role("link", name=re.compile("events? waits? for DOWN"))).to_be_visible()
+    warnings = german.open("/overview").get_by_role("list", name="Warnungen")
+    expect(warnings).to_contain_text("auf DOWN")
+    expect(warnings).to_contain_text("Wartezeit")
+
+
+def test_a_refusal_is_said_in_the_language_of_the_user(api: Management, german: Screen) -> None:
+    uid = api.make("Gone soon")
+    page = german.open(f"/workitem/{uid}")
+    page.get_by_role("button", name="Übernehmen").click()
+    api.act(uid, "claim")
+    page.get_by_role("dialog").get_by_role("button", name="Übernehmen").click()
+    expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text(
+        "Jemand anderes hat diesen Auftrag übernommen."
+    )
+    german.expect_problem("400")
+    page.keyboard.press("Escape")
+    german.open(f"/workitem/{uid}")
+    expect(page.get_by_role("region", name="Verlauf")).to_contain_text("übernommen")
+
+
+def test_a_store_that_is_silent(orthanc: RealOrthanc, web: WebClient, screen: Screen) -> None:
+    limit_file_size(orthanc.pid, 4096)
+    try:
+        wait_until(lambda: web.post("/workitems", minimal()).status_code == 503, orthanc.log_tail, 60)
+        warning(screen.open("/overview"), "Nothing can be stored now")
+        expect(screen.page.locator(".warnings li").filter(has_text="Nothing can be stored")).to_have_class(
+            "error"
+        )
+    finally:
+        limit_file_size(orthanc.pid, None)
+    wait_until(lambda: orthanc.health() == 200, orthanc.log_tail, 30)
+    expect(screen.page.get_by_text("Nothing can be stored now")).to_have_count(0, timeout=30_000)
