@@ -28,6 +28,7 @@ _MAY_BE_EMPTY: Final = f"{tags.PERFORMED_PROCEDURE}.00404033"
 _REFERENCED_SOP: Final = "00081199"
 _REFERENCED_INSTANCE: Final = "00081155"
 _MOST_NAMED: Final = 100
+_BESIDE_A_WORD: Final = 55  # characters of a UID, in an Error Comment of 64
 
 _UNSPECIFIED: Final[DataSet] = {
     tags.CODE_VALUE: element("SH", "110513"),
@@ -125,6 +126,7 @@ def refuse_unmet(attributes: DataSet, state: State, missing_outputs: Sequence[st
             FINAL_STATE_UNMET,
             f"{_MAY_BE_EMPTY}.{_REFERENCED_SOP}.{_REFERENCED_INSTANCE}",
             f"output {uid} is not in this Orthanc",
+            comment=f"missing: {uid}" if len(uid) <= _BESIDE_A_WORD else uid,
         )
         for uid in missing_outputs[:_MOST_NAMED]
     ]

@@ -249,11 +249,13 @@ class Fault:
         status: the row of the register that this attribute alone would be refused with.
         path: tags as 8 hex digits joined by ``.``, from the root down to the attribute; empty for a name that is none.
         reason: a sentence that begins with the attribute, without patient data.
+        comment: what the 64 characters of an Error Comment say instead of path and reason, if anything.
     """
 
     status: Status
     path: str
     reason: str
+    comment: str = ""
 
 
 class UpsError(Exception):

@@ -214,6 +214,8 @@ def comment_of(error: UpsError) -> str:
     """What is wrong: as many tags of the attributes at fault as fit, then the first reason."""
     if not error.faults:
         return shortened(error.detail)
+    if error.faults[0].comment:
+        return shortened(error.faults[0].comment)
     paths = list(dict.fromkeys(fault.path for fault in error.faults))
     return shortened(f"{_spelled(paths)} {_SPELLED_TAG.sub('', error.faults[0].reason).strip()}")
 

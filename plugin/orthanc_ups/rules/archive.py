@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import hashlib
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ import orjson
 
 from ..core.dataset import DataSet, element
 from ..orthanc.loopback import Loopback, Reply, refused
-from .causes import STABLE, Cause, When
+from .causes import ARRIVED, IS_STABLE, STABLE, Cause, When
 from .definitions import BY_DICOM
 
 _PAGE: Final = 1000
@@ -212,7 +213,7 @@ class Archive:
             self.forget_series(identifier)
             return None
         metadata = metadata if isinstance(metadata, Mapping) else {}
-        happened = "arrived" if when is When.STORED_INSTANCE else "is stable"
+        happened = ARRIVED if when is When.STORED_INSTANCE else IS_STABLE
         name = _UIDS.get(when.level)
         uid = f" {content.get(name, '')}" if name else ""
         return Cause(
@@ -377,6 +378,12 @@ def reference(
 def _is_row(row: object, series: str) -> bool:
     """True for an instance of a series with its metadata."""
     return isinstance(row, Mapping) and row.get("ParentSeries") == series and "Metadata" in row
+
+
+def study_identifier(patient_id: str, study: str) -> str:
+    """Orthanc's identifier of a study: a digest of Patient ID and Study Instance UID, in five groups."""
+    digest = hashlib.sha1(f"{patient_id.strip()}|{study}".encode(), usedforsecurity=False).hexdigest()
+    return "-".join(digest[begin : begin + 8] for begin in range(0, 40, 8))
 
 
 def is_identifier(text: str) -> bool:

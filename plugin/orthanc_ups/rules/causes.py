@@ -51,6 +51,11 @@ STABLE: Final = {
 }
 
 
+ARRIVED: Final = "arrived"
+IS_STABLE: Final = "is stable"
+"""How the words of causes end that are about images."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cause:
     """Something that happened.

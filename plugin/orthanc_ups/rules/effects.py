@@ -28,7 +28,7 @@ from ..management.completion import for_creation, for_update, performed
 from ..management.keyword_form import keyword_of, to_data_set, to_keywords
 from ..management.templates import TemplateContext, resolved
 from .archive import Archive
-from .causes import Cause, When, values_of
+from .causes import ARRIVED, IS_STABLE, Cause, When, values_of
 from .definitions import (
     NO_REFERENCES,
     CancelEffect,
@@ -134,16 +134,28 @@ def reason(rule: SiteRule, cause: Cause) -> str:
     return f'rule "{rule.name}": {cause.words}'
 
 
-def origin_of(workitem: Workitem) -> tuple[str, str] | None:
-    """Name of the rule that created a workitem, and the UID of the workitem whose end was the cause, "" if none was."""
+def _reason_of(workitem: Workitem) -> tuple[str, str] | None:
+    """The rule that created a workitem and the cause in words; None if none did."""
     first = workitem.history[0] if workitem.history else None
     if first is None or first.what != "created" or not first.who.endswith(f" by {VIA}"):
         return None
     said = _BY_RULE.fullmatch(first.why)
-    if said is None:
+    return (said[1], said[2]) if said is not None else None
+
+
+def is_of_images(workitem: Workitem) -> bool:
+    """True if a rule created it because of images in the archive."""
+    reason = _reason_of(workitem)
+    return reason is not None and reason[1].endswith((ARRIVED, IS_STABLE))
+
+
+def origin_of(workitem: Workitem) -> tuple[str, str] | None:
+    """Name of the rule that created a workitem, and the UID of the workitem whose end was the cause, "" if none was."""
+    reason = _reason_of(workitem)
+    if reason is None:
         return None
-    ended = _ENDED.match(said[2])
-    return said[1], ended[1] if ended else ""
+    ended = _ENDED.match(reason[1])
+    return reason[0], ended[1] if ended else ""
 
 
 class Effects:

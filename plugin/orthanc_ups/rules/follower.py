@@ -29,10 +29,10 @@ from ..management.keyword_form import to_keywords
 from ..store.documents import UnreadableDocument
 from ..store.port import StoreUnavailable
 from ..store.writer import StoredEntry
-from .archive import Archive, Change, ChangesPage, SeriesFacts, stored_earlier
+from .archive import Archive, Change, ChangesPage, SeriesFacts, stored_earlier, study_identifier
 from .causes import STABLE, Cause, When
 from .definitions import SiteRule
-from .effects import INPUT, Desk
+from .effects import INPUT, Desk, is_of_images
 from .engine import Engine
 from .memory import Memory, decode_memory, save
 
@@ -144,9 +144,8 @@ class Follower:
             if memory.cursor is None:
                 memory.cursor = last
             elif memory.cursor > last:
-                _log.warning(
-                    "Orthanc's index is an earlier one than rules have seen; they follow it from here on"
-                )
+                # What was deleted is no longer among the changes; or the index is an earlier one.
+                _log.info("Rules go on behind change %d, the last one that Orthanc has", last)
                 memory.cursor = last
             self._saved_cursor = memory.cursor
         memory.ended_at = (memory.ended_at or now) if self._follows_ends else None
@@ -430,7 +429,16 @@ class Follower:
                 identifier = (await self._archive.lookup(study)).get("study")
                 if identifier:
                     self._watch(identifier, study)
+                elif workitem is not None:
+                    self._note_absence(workitem, study)
             self._named.pop(uid, None)
+
+    def _note_absence(self, workitem: Workitem, study: str) -> None:
+        """An input that is not there: it was deleted before we looked, or it has never been there."""
+        identifier = study_identifier(text(workitem.attributes, tags.PATIENT_ID), study)
+        if identifier in self._gone or is_of_images(workitem):
+            self._watch(identifier, study)
+            self._gone[identifier] = None
 
     def _watch(self, identifier: str, study: str) -> None:
         if identifier not in self._memory.studies:
@@ -441,8 +449,8 @@ class Follower:
         if not self._follows_deletions:
             self._bell.deleted_studies()
             return
-        await self._note_inputs()
         self._gone.update(dict.fromkeys(self._bell.deleted_studies()))
+        await self._note_inputs()
         for identifier in list(self._gone):
             study = self._memory.studies.get(identifier)
             if study is not None and not await self._archive.existing("study", [identifier]):

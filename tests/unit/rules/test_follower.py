@@ -12,6 +12,7 @@ from orthanc_ups.core.commands import ChangeState, RequestCancel, Requester, Upd
 from orthanc_ups.core.dataset import DataSet, element, items, text
 from orthanc_ups.core.statuses import UpsError
 from orthanc_ups.core.workitem import Workitem
+from orthanc_ups.rules.archive import reference, study_identifier
 from orthanc_ups.rules.effects import INPUT, OUTPUT, REPLACED, derived_uid
 from orthanc_ups.settings import Settings
 from orthanc_ups.store.port import StoreUnavailable
@@ -403,6 +404,41 @@ def test_the_deletion_of_an_input_cancels_the_workitem_also_if_nobody_looked(awa
         assert states == {"CANCELED": ["1.9.1"], "SCHEDULED": ["1.9.2"]}
 
     whole()
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_a_deletion_right_after_the_creation_is_seen_though_nobody_had_looked_for_the_study(
+    away: bool,
+) -> None:
+    @on_loop
+    async def whole() -> None:
+        rules = await desk(ai(), GONE)
+        rules.archive.arrive("1.9.1", Modality="CT")
+        await rules.round()
+        await rules.round(STABLE_AGE + 1)
+        (created,) = rules.workitems()
+        rules.archive.delete_study("1.7.1")
+        if away:
+            await rules.restart()
+        await rules.round()
+        assert text(created.attributes, tags.STATE) == "SCHEDULED"
+        assert [text(each.attributes, tags.STATE) for each in rules.workitems()] == ["CANCELED"]
+
+    whole()
+
+
+@on_loop
+async def test_a_study_that_a_client_names_is_watched_from_its_command_on() -> None:
+    rules = await desk(GONE)
+    study, image = "1.7.1", ("1.2.840.10008.5.1.4.1.1.2", "1.9.1")
+    item = reference(study, "1.8.1", [image], "DICOM", rules.archive.own_ae)
+    await rules.desk.create(1, dict(sorted({**labelled("AI"), INPUT: element("SQ", item)}.items())))
+    await rules.round()
+    assert rules.desk.state(1) == "SCHEDULED", "perhaps its images have yet to come"
+    await rules.desk.update({tags.PRIORITY: element("CS", "HIGH")}, 1, None)
+    rules.bell.gone.append(study_identifier("P", study))
+    await rules.round()
+    assert rules.desk.state(1) == "CANCELED"
 
 
 # --- refusals ---
