@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -24,19 +24,27 @@ settings.register_profile("ci", settings.get_profile("tests"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "tests")
 
 
+# What ``Ups.Store`` is without the setting.
+DEFAULT_STORES: Final = {"forky": "key-value", "trixie": "metadata"}
+
+
 def _wanted_suites() -> list[str]:
     return os.environ.get("ORTHANC_UPS_SUITES", " ".join(SUITES)).replace(",", " ").split()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever runs on a suite is marked `real`; what one suite can show is `torture` on all others."""
+    """Whatever runs on a suite is marked `real`; what one suite or store can show is `torture` on all others."""
     first = _wanted_suites()[0]
     for item in items:
         if "suite" not in getattr(item, "fixturenames", ()):
             continue
         item.add_marker("real")
-        chosen = item.callspec.params.get("suite", first) if hasattr(item, "callspec") else first
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        chosen = parameters.get("suite", first)
         if chosen != first and item.get_closest_marker("one_suite"):
+            item.add_marker("torture")
+        default = DEFAULT_STORES[chosen]
+        if parameters.get("store", default) != default and item.get_closest_marker("one_store"):
             item.add_marker("torture")
 
 

@@ -13,7 +13,10 @@ from tests.support.dcmtk import findscu_worklist
 from tests.support.dimse_client import UpsClient
 from tests.support.orthanc import RealOrthanc
 
-pytestmark = pytest.mark.one_suite("the DIMSE port is our own")
+pytestmark = [
+    pytest.mark.one_suite("the DIMSE port is our own"),
+    pytest.mark.one_store("the search index answers, not the store"),
+]
 
 STEP = "ScheduledProcedureStepSequence[0]"
 

@@ -16,6 +16,10 @@ from tests.support.dimse_client import UpsClient
 from tests.support.modality import ModalityClient
 from tests.support.orthanc import RealOrthanc
 
+pytestmark = pytest.mark.one_store(
+    "a performed step is an entry, and the contract tests hold each store to that"
+)
+
 STEP = "ScheduledProcedureStepSequence[0]"
 _numbers = itertools.count(1)
 

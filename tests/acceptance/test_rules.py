@@ -21,6 +21,8 @@ from tests.support.waiting import wait_until
 from tests.support.web_client import WebClient, state
 from tests.support.workitems import minimal, performed
 
+pytestmark = pytest.mark.one_store("rules execute commands, and the contract tests hold each store to those")
+
 DOCS: Final = (Path(__file__).resolve().parents[2] / "docs" / "rules.md").read_text()
 LABEL, WORKLIST, INPUT, READINESS = "00741204", "00741202", "00404021", "00404041"
 STATE, PERFORMED, OUTPUT = "00741000", "00741216", "00404033"

@@ -14,6 +14,8 @@ from playwright.sync_api import Browser, Page, expect
 from tests.support.browser import CODE, STATION, Management, Screen, context, place
 from tests.support.orthanc import RealOrthanc
 
+pytestmark = pytest.mark.one_suite("the page is the same files in the same browser")
+
 PAST = "20260101080000+0000"
 
 

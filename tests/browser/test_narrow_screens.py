@@ -13,6 +13,8 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from tests.support.browser import CODE, STATION, Management, Screen, context, place
 from tests.support.orthanc import RealOrthanc
 
+pytestmark = pytest.mark.one_suite("the page is the same files in the same browser")
+
 WIDTHS = (1280, 820, 390)
 UNREACHABLE = """(box) => {
   const found = [];

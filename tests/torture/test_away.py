@@ -24,7 +24,10 @@ from tests.support.orthanc import RealOrthanc
 from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.one_suite("delivery leaves by our own connections")
+pytestmark = [
+    pytest.mark.one_suite("delivery leaves by our own connections"),
+    pytest.mark.one_store("delivery leaves by our own connections"),
+]
 
 SETTINGS = {
     "ReplaceWaitingProgress": False,

@@ -28,7 +28,10 @@ from tests.support.load import writer_modalities
 from tests.support.orthanc import RealOrthanc
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.one_suite("our own ports read what is broken before Orthanc sees anything")
+pytestmark = [
+    pytest.mark.one_suite("our own ports read what is broken before Orthanc sees anything"),
+    pytest.mark.one_store("our own ports read what is broken before any store does"),
+]
 
 AT_ONCE = 10
 BOUNDED, LONG = 1_000, 25_000  # of each of the four kinds

@@ -19,6 +19,8 @@ from tests.support.load import (
 )
 from tests.support.orthanc import RealOrthanc
 
+pytestmark = pytest.mark.one_store("each store is killed on the Orthanc that has it by default")
+
 LISTENERS, SOCKETS, RESUMING = ("WARD1", "WARD2", "WARD3"), ("BOARD",), ("PHONE",)
 SETTINGS = {"ReplaceWaitingProgress": False, "RetryFirst": 0.2, "RetryMaximum": 1.0}
 

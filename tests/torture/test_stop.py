@@ -23,6 +23,8 @@ from tests.support.load import (
 from tests.support.orthanc import RealOrthanc
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.one_store("each store is stopped on the Orthanc that has it by default")
+
 IN_TIME = 10.0  # seconds
 WELL_KNOWN = "1.2.840.10008.5.1.4.34.5"
 EVERYTHING = {"ReplaceWaitingProgress": False}

@@ -13,6 +13,8 @@ from orthanc_ups.store import shelves
 from tests.support.faults import Shelf, UnderLoad, fill, limit_file_size
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.one_store("each store fails on the Orthanc that has it by default")
+
 DONE, FULL = (0x0000, 201), (0x0213, 503)
 LABEL = "Second reading"
 LOW: DataSet = {tags.PRIORITY: element("CS", "LOW")}
