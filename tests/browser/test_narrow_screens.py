@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -125,6 +126,27 @@ def test_every_dialog_of_the_list_opens_where_it_can_be_seen(narrow: Screen, uid
     press(page, "Keyboard help")
     check_dialog(page)
     page.get_by_title("Who you are").click()
+    check_dialog(page)
+
+
+def test_the_edit_form_and_progress_and_import_can_be_used(
+    narrow: Screen, uids: dict[str, str], tmp_path: Path
+) -> None:
+    page = narrow.open(place("workitem", uids["new"], "edit"))
+    expect(page.get_by_role("button", name="Save", exact=True)).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= page.evaluate("innerWidth")
+    assert page.locator("main").evaluate(UNREACHABLE) == []
+    narrow.open(place("worklist", SOPInstanceUID=uids["new"]))
+    page.locator("tbody .choose input").first.check()
+    press(page.locator(".selection"), "Priority")
+    page.get_by_role("dialog").get_by_role("button", name="Set", exact=True).click()
+    expect(page.get_by_role("dialog")).to_contain_text("1 changed")
+    check_dialog(page)
+    file = tmp_path / "a-worklist-with-a-rather-long-name-of-a-file-2026-11-27.ndjson"
+    file.write_text("{}\n")
+    narrow.open("/administration")
+    page.get_by_label("File").set_input_files(file)
+    page.get_by_role("region", name="Import").get_by_role("button", name="Import").click()
     check_dialog(page)
 
 

@@ -13,7 +13,7 @@ from .ports import ManagementClock, ServerFacts
 from .routing import Call, Route
 from .templates import Template, TemplateContext, TemplateField, resolved
 
-_BLANK: Final = Template(
+BLANK: Final = Template(
     "Blank",
     "A workitem from scratch",
     (
@@ -31,7 +31,7 @@ class Starting:
 
     def __init__(self, clock: ManagementClock, facts: ServerFacts) -> None:
         self._clock = clock
-        self._templates = (*(_with_usual(template) for template in facts.templates), _BLANK)
+        self._templates = (*(_with_usual(template) for template in facts.templates), BLANK)
 
     def routes(self) -> tuple[Route, ...]:
         """What is offered."""
@@ -69,7 +69,7 @@ class Starting:
 def _with_usual(template: Template) -> Template:
     """What a template does not mention begins as in the blank one."""
     named = {field.keyword for field in template.fields}
-    more = tuple(field for field in _BLANK.fields if field.keyword not in named)
+    more = tuple(field for field in BLANK.fields if field.keyword not in named)
     return replace(template, fields=(*template.fields, *more))
 
 

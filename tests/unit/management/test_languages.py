@@ -13,6 +13,7 @@ from orthanc_ups.management.fields import FIELDS, reasons
 from orthanc_ups.management.operating import LISTENERS
 from orthanc_ups.management.queries import filters
 from orthanc_ups.management.sentences import ALL
+from orthanc_ups.management.starting import BLANK
 from orthanc_ups.management.views import EVENT_NAMES, GROUP_ORDER
 
 LANGUAGES = ("en", "fr", "de")
@@ -32,6 +33,7 @@ def texts() -> set[str]:
     said = {text for one in FIELDS for text in (one.label, one.group, one.help) if text}
     found |= {*said, *ALL}
     found |= {part for key in filters() for part in key["label"].split(" › ")}
+    found |= {BLANK.name, BLANK.description}
     found |= {text for pair in LISTENERS.values() for text in pair}
     return found | {one["CodeMeaning"] for one in reasons()} | {*EVENT_NAMES.values(), *GROUP_ORDER}
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 // The history of a workitem and its events in words: they are stored in English.
 
-import { pattern, recognized, t } from "../languages.js";
-import { readinessWords, stateWords } from "./words.js";
+import { pattern, recognized, said, t } from "../languages.js";
+import { priorityWords, readinessWords, stateWords } from "./words.js";
 
 const WHAT = [
   pattern("created"),
@@ -26,4 +26,20 @@ const EVENT = [pattern("{state}, inputs {readiness}"), pattern("asked by {ae}")]
 
 export const whatWords = (text) => recognized(text, WHAT);
 export const whoWords = (text) => recognized(text, WHO, { via: (via) => VIA[via] || via });
-export const eventWords = (text) => recognized(text, EVENT, { state: stateWords, readiness: (one) => readinessWords(one).toLowerCase() });
+export const eventWords = (text) => recognized(text, EVENT, { state: stateWords, readiness: readinessWords });
+
+// A filter of a subscription, such as "Station is R7, and State is SCHEDULED or IN PROGRESS".
+const CONDITION = [
+  pattern("{key} is from {low} to {high}"),
+  pattern("{key} is from {low} on"),
+  pattern("{key} is up to {high}"),
+  pattern("{key} is {values}"),
+  pattern("{key} fits {values}"),
+];
+const valueWords = (text) => text.split(" or ").map((one) => readinessWords(priorityWords(stateWords(one)))).join(t(" or "));
+
+export function filterWords(text) {
+  const several = text.split("; ").map((one) => one.split(", and ").map((part) => recognized(part, CONDITION, { key: said, values: valueWords })));
+  return several.map((parts) => parts.join(t(", and "))).join("; ");
+}
+

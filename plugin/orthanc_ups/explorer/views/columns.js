@@ -21,7 +21,7 @@ const ALL = [
   { name: "label", words: t("Label"), order: "label", width: 200, share: "16%", usual: true, cell: (row) => [waits(row), asked(row), h("a.clip", { href: link("workitem", [row.uid]), tabindex: -1, title: row.label }, row.label || t("(no label)"))] },
   { name: "worklist", words: t("Worklist"), order: "worklist", width: 96, share: "8%", usual: true, hidden: "narrow", cell: (row) => clipped(row.worklist) },
   { name: "patient", words: t("Patient"), order: "patient", width: 200, share: "17%", usual: true, cell: patient },
-  { name: "start", words: t("Scheduled start"), order: "start", width: 128, usual: true, cell: (row) => [late(row), time(row.start)] },
+  { name: "start", words: t("Scheduled start"), order: "start", width: 150, usual: true, cell: (row) => [late(row), time(row.start)] },
   { name: "station", words: t("Station"), order: "station", width: 110, share: "9%", usual: true, hidden: "narrower", cell: (row) => clipped(row.stations.join(", ")) },
   { name: "performer", words: t("Performer"), order: "performer", width: 110, share: "9%", usual: true, hidden: "narrow", cell: (row) => clipped(row.performers.join(", ")) },
   { name: "claimer", words: t("Claimed by"), order: "claimer", width: 116, share: "9%", usual: true, hidden: "narrow", cell: claimer },

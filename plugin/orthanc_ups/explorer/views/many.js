@@ -77,7 +77,7 @@ class Many {
     this.system = system;
     this.templates = templates;
     this.entries = [];
-    this.template = select(templates.map((one) => [one.name, one.name]), templates[0].name);
+    this.template = select(templates.map((one) => [one.name, said(one.name)]), templates[0].name);
     this.label = h("input", { type: "text", maxlength: 64 });
     this.why = whyField();
     this.preview = h("div", {});

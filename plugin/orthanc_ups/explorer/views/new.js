@@ -98,7 +98,7 @@ class NewWorkitem {
 
   show() {
     const tiles = this.templates.map((one) =>
-      h("button.tile", { type: "button", "aria-pressed": String(one === this.template), onclick: () => this.use(one.name) }, h("b", {}, one.name), h("span", {}, one.description)),
+      h("button.tile", { type: "button", "aria-pressed": String(one === this.template), onclick: () => this.use(one.name) }, h("b", {}, said(one.name)), h("span", {}, said(one.description))),
     );
     const from = h("div.tiles", { role: "group", "aria-label": t("Template") }, tiles);
     replace(this.place, from, this.inputs && card(t("Inputs"), this.inputs.element), this.form.cards(), card(t("History"), this.why.element));

@@ -7,6 +7,7 @@ import { latency } from "../format.js";
 import { count, n, t, told, tx } from "../languages.js";
 import { sparkline } from "../parts/charts.js";
 import { dialog, failed, field, notice } from "../parts/dialog.js";
+import { filterWords } from "../parts/history.js";
 import { icon } from "../parts/icons.js";
 import { whyField } from "../parts/reasons.js";
 import { card, channelWords, empty, facts, healthBadge, stateWords, time } from "../parts/words.js";
@@ -155,7 +156,7 @@ class SubscriberPage {
   subscriptions(found) {
     const lines = [];
     if (found.everything) lines.push(this.line(t("Everything"), found.everything.lock, "global", null));
-    for (const one of found.filters) lines.push(this.line(one.words, one.lock, "filtered", one));
+    for (const one of found.filters) lines.push(this.line(filterWords(one.words), one.lock, "filtered", one));
     for (const one of found.suspended) lines.push(this.suspended(one));
     const add = this.allowed && h("button.quiet.small", { type: "button", onclick: () => newSubscription(this.system, this.ae).then((made) => made && this.again()) }, icon("plus"), t("Subscribe"));
     const end = found.everything || found.filters.length || found.specific || found.suspended.length;
@@ -174,7 +175,7 @@ class SubscriberPage {
   }
 
   suspended(one) {
-    const words = one.scope === "global" ? t("Everything") : one.words;
+    const words = one.scope === "global" ? t("Everything") : filterWords(one.words);
     return h("li", {}, h("div.faint", {}, t("Suspended: {what}", { what: words })), this.allowed && h("button.small", { type: "button", onclick: () => this.resume(one) }, icon("play"), t("Resume")));
   }
 

@@ -7,6 +7,7 @@ import { latency } from "../format.js";
 import { count, n, t, told } from "../languages.js";
 import { sparkline } from "../parts/charts.js";
 import { failed } from "../parts/dialog.js";
+import { filterWords } from "../parts/history.js";
 import { icon } from "../parts/icons.js";
 import { channelWords, empty, healthBadge, time } from "../parts/words.js";
 import { mayAct } from "../rights.js";
@@ -22,13 +23,13 @@ export function subscriptionLines(one) {
   const lock = (locked) => (locked ? h("span.tagged", {}, icon("lock"), t("lock")) : null);
   const lines = [];
   if (one.everything) lines.push(h("li", {}, t("Everything"), lock(one.everything.lock)));
-  for (const filter of one.filters) lines.push(h("li", { title: filter.words }, filter.words, lock(filter.lock)));
+  for (const filter of one.filters) lines.push(h("li", { title: filterWords(filter.words) }, filterWords(filter.words), lock(filter.lock)));
   if (one.specific) {
     const locks = one.locks ? h("span.tagged", {}, icon("lock"), n(one.locks, "{n} lock|{n} locks")) : null;
     lines.push(h("li", {}, n(one.specific, "{n} workitem|{n} workitems"), locks));
   }
   for (const paused of one.suspended) {
-    const words = paused.scope === "global" ? t("Everything") : paused.words;
+    const words = paused.scope === "global" ? t("Everything") : filterWords(paused.words);
     lines.push(h("li.faint", {}, icon("pause"), ` ${t("Suspended: {what}", { what: words })}`));
   }
   return h("ul.plain", {}, lines.length ? lines : h("li.faint", {}, t("Not subscribed")));

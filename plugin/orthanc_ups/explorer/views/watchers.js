@@ -5,6 +5,7 @@ import { part, put, remove } from "../api.js";
 import { h, newId } from "../dom.js";
 import { t } from "../languages.js";
 import { dialog, field, notice } from "../parts/dialog.js";
+import { filterWords } from "../parts/history.js";
 import { icon } from "../parts/icons.js";
 import { whyField } from "../parts/reasons.js";
 import { remark } from "../parts/refusals.js";
@@ -67,7 +68,7 @@ async function subscribe(item, system, done) {
 
 function reason(one) {
   if (one.specific) return t("this workitem");
-  return one.filter ? t("by its filter: {filter}", { filter: one.filter }) : t("by a global subscription");
+  return one.filter ? t("by its filter: {filter}", { filter: filterWords(one.filter) }) : t("by a global subscription");
 }
 
 export function subscribersCard(item, system, done) {

@@ -82,7 +82,7 @@ class WorkitemPage {
       "header.head",
       {},
       h("div", {}, h("a.back", { href: sessionStorage.getItem("ups.list") || "#/worklist" }, icon("back"), t("Worklist")), h("h1", {}, item.label || t("(no label)"))),
-      h("div.signs", {}, stateBadge(item.state, { large: true }), priorityBadge(item.priority), h("span.faint", {}, item.worklist), item.cancel_requested && h("span.flag", {}, t("cancellation requested")), item.readiness !== "READY" && h("span.flag", {}, readinessWords(item.readiness).toLowerCase())),
+      h("div.signs", {}, stateBadge(item.state, { large: true }), priorityBadge(item.priority), h("span.faint", {}, item.worklist), item.cancel_requested && h("span.flag", {}, t("cancellation requested")), item.readiness !== "READY" && h("span.flag", {}, readinessWords(item.readiness))),
       h("div.actions", {}, actionButtons(item, this.system, refresh)),
     );
   }
