@@ -32,7 +32,7 @@ from .orthanc.stop_notice import goes_on, told_to_stop
 from .rules.bell import Bell
 from .rules.definitions import check_loops, read_rules
 from .settings import KEY_VALUE, METADATA, OrthancSettings, Settings
-from .site import Site
+from .site.site import Site
 from .store.choice import SHARED_KEY_VALUE_STORE, WITHOUT_KEY_VALUE_STORES
 from .store.shelf_set import WITHOUT_CHECK_REVISIONS
 from .store.shelves import Uploads, own_instances

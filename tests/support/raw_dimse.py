@@ -39,9 +39,9 @@ from orthanc_ups.dimse.message import (
     STATUS,
     Assembler,
     CommandField,
+    MemoryBudget,
     Message,
     PduType,
-    Room,
     Value,
     data_pdu,
     fragments,
@@ -140,7 +140,7 @@ def pdus(command: dict[int, Value], data: bytes | None = None) -> bytes:
 
 
 def _assembler(contexts: Sequence[int]) -> Assembler:
-    return Assembler(contexts, 1_000_000_000, Room(1_000_000_000_000))
+    return Assembler(contexts, 1_000_000_000, MemoryBudget(1_000_000_000_000))
 
 
 # --- blocking ---

@@ -36,6 +36,7 @@ LAYERS = (
     "rules",
     "monitoring",
     "cluster",
+    "site",
 )
 STRANGERS = {"dimse": {"dicomweb"}, "dicomweb": {"dimse"}}
 # The modules that put everything together.
@@ -43,7 +44,6 @@ COMPOSITION = {
     "__init__.py",
     "app.py",
     "service.py",
-    "site.py",
     "management/inspection.py",
     "management/operating.py",
     "rules/automation.py",
@@ -56,7 +56,7 @@ EXCEPTIONS = {
 USERS = {
     "pydicom": {"codecs", "dimse", "store"},
     "pynetdicom": {"dimse/negotiation.py"},
-    "aiohttp": {"orthanc", "dicomweb", "webhook", "cluster", "site.py"},
+    "aiohttp": {"orthanc", "dicomweb", "webhook", "cluster", "site"},
     "psycopg": {"cluster"},
     "cryptography": {"cluster"},
     "sqlite3": {"projection", "store"},

@@ -19,7 +19,7 @@ from ..dicomweb.resources import Resource, ResourceKind
 from ..dicomweb.response import HttpProblem, WebResponse
 from ..dimse.data_sets import SYNTAXES
 from ..dimse.exchange import Exchange
-from ..dimse.message import Assembler, Message, Room, fragments
+from ..dimse.message import Assembler, MemoryBudget, Message, fragments
 from ..dimse.negotiation import Context
 
 UPS_RS: Final = "/ups-rs"
@@ -180,7 +180,7 @@ def of_message(message: Message) -> bytes:
 
 def to_message(content: bytes, context: int, largest: int) -> Message:
     """The same on the other side. Raises ValueError."""
-    messages = list(Assembler((context,), largest, Room(largest)).feed(content))
+    messages = list(Assembler((context,), largest, MemoryBudget(largest)).feed(content))
     if len(messages) != 1:
         raise ValueError(f"{len(messages)} messages, expected one")
     return messages[0]

@@ -142,8 +142,8 @@ class InnerPort:
         await asyncio.gather(*(connection.shutdown(_STOPPING) for connection in connections))
 
     async def _answer(self, request: BaseRequest) -> StreamResponse:
-        shown = request.headers.get(SECRET, "").encode("utf-8", "replace")
-        if not hmac.compare_digest(shown, self.secret.encode()):
+        secret = request.headers.get(SECRET, "").encode("utf-8", "replace")
+        if not hmac.compare_digest(secret, self.secret.encode()):
             return Response(status=403)
         parts = self._parts
         if parts is None:

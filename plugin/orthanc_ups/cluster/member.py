@@ -89,10 +89,10 @@ class Cluster:
         database = Database(connection_string(settings, orthanc_settings), "orthanc-ups")
         await database.prepare()
         cluster = cls(settings, database, about)
-        own, named = await cluster._address(), settings.cluster.address
-        cluster.port = InnerPort(settings, _EVERYWHERE if named else own, share, refusals)
+        own, configured = await cluster._address(), settings.cluster.address
+        cluster.port = InnerPort(settings, _EVERYWHERE if configured else own, share, refusals)
         await cluster.port.start()
-        cluster._offer = offer(cluster.port, named or own)
+        cluster._offer = offer(cluster.port, configured or own)
         cluster.keeper.start()
         cluster._begin(cluster._live())
         return cluster

@@ -38,7 +38,7 @@ class Notice(NamedTuple):
     def parse(cls, text: str) -> Notice:
         """Read what ``str`` wrote. Raises ValueError."""
         epoch, number, *places = text.split()
-        pairs = (place.partition(".") for place in places)
+        pairs = (address.partition(".") for address in places)
         return cls(int(epoch), int(number), tuple(Address(int(shelf), int(slot)) for shelf, _, slot in pairs))
 
 

@@ -126,10 +126,10 @@ class FencedLoopback(Loopback):
             if method != "PUT":
                 return Reply(409, b"")
             return await self._write(_INSERT, slot, (shelf, slot, body.decode()), body)
-        shown = (slot, int(version[1]), version[2])
+        expected = (slot, int(version[1]), version[2])
         if method == "PUT":
-            return await self._write(_UPDATE, slot, (shelf, body.decode(), *shown), body)
-        return await self._write(_DELETE, slot, (shelf, *shown))
+            return await self._write(_UPDATE, slot, (shelf, body.decode(), *expected), body)
+        return await self._write(_DELETE, slot, (shelf, *expected))
 
     async def _write(
         self, statement: str, slot: int, parameters: tuple[Any, ...], body: bytes = b""

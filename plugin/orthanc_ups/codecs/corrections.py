@@ -32,10 +32,10 @@ class Corrections:
     @property
     def sentences(self) -> tuple[str, ...]:
         """One per correction; each names the attribute, none contains its value."""
-        said = tuple(self._sentences)
-        if len(said) <= _MAX_SENTENCES:
-            return said
-        return (*said[:_MAX_SENTENCES], f"{len(said) - _MAX_SENTENCES} more corrections")
+        sentences = tuple(self._sentences)
+        if len(sentences) <= _MAX_SENTENCES:
+            return sentences
+        return (*sentences[:_MAX_SENTENCES], f"{len(sentences) - _MAX_SENTENCES} more corrections")
 
     def note(self, path: str, what: str) -> None:
         """Note a correction of an attribute: ``path`` is its tags joined by dots, ``what`` follows its name."""

@@ -265,12 +265,12 @@ class _Reader:
     def data_set(self, members: dict[str, Any], path: str, nesting: int) -> DataSet:
         dataset: DataSet = {}
         for tag, member in sorted(self._named(members, path), key=itemgetter(0)):
-            here = f"{path}.{tag}" if path else tag
+            attribute_path = f"{path}.{tag}" if path else tag
             try:
                 if tag in dataset:
-                    raise _refused(tag, here, "stands twice")
+                    raise _refused(tag, attribute_path, "stands twice")
                 if tag != tags.SPECIFIC_CHARACTER_SET and not tag.endswith("0000"):
-                    dataset[tag] = self._element(member, tag, here, nesting)
+                    dataset[tag] = self._element(member, tag, attribute_path, nesting)
             except UpsError as error:
                 self.faults.add(error)
         return dataset
@@ -286,12 +286,14 @@ class _Reader:
         tag = name.upper()
         if _TAG.fullmatch(tag):
             return tag
-        meant = tag_of_name(name) if self._lenient else None
-        if meant is None or self._lenient is None:
+        understood = tag_of_name(name) if self._lenient else None
+        if understood is None or self._lenient is None:
             what = f"{name[:64]!r} is not a tag: expected 8 hexadecimal digits"
             raise UpsError(NO_SUCH_ATTRIBUTE, what, path or None)
-        self._lenient.note(f"{path}.{meant}" if path else meant, "was not named by 8 hexadecimal digits")
-        return meant
+        self._lenient.note(
+            f"{path}.{understood}" if path else understood, "was not named by 8 hexadecimal digits"
+        )
+        return understood
 
     def _element(self, member: Any, tag: str, path: str, nesting: int) -> Element:
         if self._lenient:
@@ -303,10 +305,10 @@ class _Reader:
         vr = member.get("vr") or vr_of(tag)
         if not isinstance(vr, str):
             raise _refused(tag, path, 'has no "vr"')
-        if self._lenient and (meant := right_vr(tag, vr)) != vr:
-            taken = self._of_vr(meant, member, path, nesting)
+        if self._lenient and (dictionary_vr := right_vr(tag, vr)) != vr:
+            taken = self._of_vr(dictionary_vr, member, path, nesting)
             if "InlineBinary" not in taken:
-                self._lenient.note(path, f"had VR {vr[:16]}, which is {meant} now")
+                self._lenient.note(path, f"had VR {vr[:16]}, which is {dictionary_vr} now")
                 return taken
         return self._of_vr(vr, member, path, nesting)
 
@@ -392,8 +394,8 @@ def _members(member: Any, tag: str) -> dict[str, Any] | None:
     """The members of an element in any case, or None if the object itself is a value."""
     if not isinstance(member, dict):
         return None
-    named = {_SPELLINGS[key.lower()]: value for key, value in member.items() if key.lower() in _SPELLINGS}
-    return named if named or (not member and vr_of(tag) != "SQ") else None
+    members = {_SPELLINGS[key.lower()]: value for key, value in member.items() if key.lower() in _SPELLINGS}
+    return members if members or (not member and vr_of(tag) != "SQ") else None
 
 
 def _in_plain_base64(text: str) -> str:

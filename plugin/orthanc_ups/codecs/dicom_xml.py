@@ -199,15 +199,15 @@ class _Builder:
         self._open.append(_Node(local, attributes, path))
 
     def _tag(self, attributes: dict[str, str], path: str) -> str:
-        named = attributes.get("tag", "")
-        if _TAG.fullmatch(named):
-            return named.upper()
+        tag_text = attributes.get("tag", "")
+        if _TAG.fullmatch(tag_text):
+            return tag_text.upper()
         lenient = self._corrections if self._corrections and self._corrections.lenient else None
-        meant = tag_of_name(named or attributes.get("keyword", "")) if lenient else None
-        if meant is None or lenient is None:
-            raise MalformedXml(f"<DicomAttribute> has tag {named[:64]!r}, expected 8 hexadecimal digits")
-        lenient.note(f"{path}.{meant}" if path else meant, "was not named by 8 hexadecimal digits")
-        return meant
+        tag = tag_of_name(tag_text or attributes.get("keyword", "")) if lenient else None
+        if tag is None or lenient is None:
+            raise MalformedXml(f"<DicomAttribute> has tag {tag_text[:64]!r}, expected 8 hexadecimal digits")
+        lenient.note(f"{path}.{tag}" if path else tag, "was not named by 8 hexadecimal digits")
+        return tag
 
     def data(self, characters: str) -> None:
         """Collect the text of a leaf; only blanks may stand elsewhere."""
@@ -278,10 +278,10 @@ def _take_attribute(above: _Node, node: _Node, corrections: Corrections | None) 
 
 def _element(tag: str, vr: str, node: _Node, corrections: Corrections | None) -> Element:
     lenient = corrections if corrections and corrections.lenient else None
-    if lenient and (meant := right_vr(tag, vr)) != vr:
-        taken = _of_vr(meant, node, lenient)
+    if lenient and (dictionary_vr := right_vr(tag, vr)) != vr:
+        taken = _of_vr(dictionary_vr, node, lenient)
         if "InlineBinary" not in taken:
-            lenient.note(node.path, f"had VR {vr[:16]}, which is {meant} now")
+            lenient.note(node.path, f"had VR {vr[:16]}, which is {dictionary_vr} now")
             return taken
     return _of_vr(vr, node, corrections)
 

@@ -35,9 +35,9 @@ class Requester:
 
 def requesting_ae(who: str) -> str:
     """The AE title in the text of a Requester, as histories hold it; empty for somebody without one."""
-    named = who.rpartition(" by ")[0]
-    ae = named.rpartition(" as ")[2]
-    return "" if named == "somebody" else ae
+    requester = who.rpartition(" by ")[0]
+    ae = requester.rpartition(" as ")[2]
+    return "" if requester == "somebody" else ae
 
 
 @dataclass(frozen=True, slots=True)

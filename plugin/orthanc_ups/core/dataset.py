@@ -79,8 +79,8 @@ def patched(dataset: DataSet, changes: Mapping[str, Element | None]) -> DataSet:
 def walk(dataset: DataSet, path: str = "") -> Iterator[tuple[str, Element]]:
     """Every element with its path (tags joined by ``.``), depth first, sequence items included."""
     for tag, attribute in dataset.items():
-        here = f"{path}.{tag}" if path else tag
-        yield here, attribute
+        attribute_path = f"{path}.{tag}" if path else tag
+        yield attribute_path, attribute
         if attribute.get("vr") == "SQ":
             for item in items(dataset, tag):
-                yield from walk(item, here)
+                yield from walk(item, attribute_path)

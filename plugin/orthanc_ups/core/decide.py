@@ -211,10 +211,10 @@ def _updated(
     details = (*corrections, *prepared.modifications)
     status = statuses.UPDATED_MODIFIED if details else statuses.SUCCESS
     modified = _modified(prepared, modifications) if details else {}
-    named = ", ".join(dictionary.keyword(tag) for tag in sorted(modifications))
+    keywords = ", ".join(dictionary.keyword(tag) for tag in sorted(modifications))
     return Decision(
         workitem.having(after),
-        f"updated {named}" if named else "updated nothing",
+        f"updated {keywords}" if keywords else "updated nothing",
         status,
         _occurrences_of_update(workitem.attributes, after),
         modified,

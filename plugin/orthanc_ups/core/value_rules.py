@@ -185,14 +185,14 @@ class _Check:
         return corrected[0]
 
     def _foreign(self, tag: Any, trail: Trail) -> None:
-        shown = tag if isinstance(tag, str) and _TAG.fullmatch(tag) else "FFFFFFFF"
-        if not self._findings.strict and shown.startswith(_NO_CONTENT):
+        reported = tag if isinstance(tag, str) and _TAG.fullmatch(tag) else "FFFFFFFF"
+        if not self._findings.strict and reported.startswith(_NO_CONTENT):
             self._findings.correction(
-                trail, shown, "left out: groups 0000 and 0002 are not part of a data set"
+                trail, reported, "left out: groups 0000 and 0002 are not part of a data set"
             )
         else:
             what = "is not a tag of content: expected 8 hex digits"
-            self._findings.fault(NO_SUCH_ATTRIBUTE, trail, shown, what)
+            self._findings.fault(NO_SUCH_ATTRIBUTE, trail, reported, what)
 
     def _items(self, attribute: Element, tag: str, rule: Rule | None, trail: Trail) -> Element:
         """The sequence with its items corrected. What was right before is right again, at the same cost."""

@@ -66,8 +66,8 @@ async def announce_going_down(
 
 def _in_reach(worker: Worker, event: Event) -> bool:
     receiving_ae = worker.endpoint.receiving_ae
-    here = receiving_ae in event.receivers and worker.channel.serves(receiving_ae)
-    return here and not worker.backoff.failing
+    is_served = receiving_ae in event.receivers and worker.channel.serves(receiving_ae)
+    return is_served and not worker.backoff.failing
 
 
 async def _tell(worker: Worker, event: Event, high_water: int, patience: float) -> bool:

@@ -50,8 +50,8 @@ class Addresses:
 
     def client(self, peer: str | None, headers: Mapping[str, str]) -> str:
         """Address of a client; behind a trusted proxy the one that the proxy names. Empty if it is not known."""
-        named = headers.get("x-forwarded-for", "").rpartition(",")[2].strip()
-        return named if named and self.trusts(peer) and _address(named) else peer or ""
+        client = headers.get("x-forwarded-for", "").rpartition(",")[2].strip()
+        return client if client and self.trusts(peer) and _address(client) else peer or ""
 
     def trusts(self, peer: str | None) -> bool:
         """True if the address is one of a configured proxy."""

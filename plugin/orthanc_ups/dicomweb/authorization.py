@@ -176,14 +176,14 @@ class Authorization:
 
     def is_question(self, headers: Mapping[str, str]) -> bool:
         """True for a question of ours to Orthanc: the route that it reached answers with its path, and does nothing."""
-        shown = headers.get(PROBE_HEADER.lower(), "").encode("utf-8", "replace")
-        return hmac.compare_digest(shown, self.secret.encode())
+        secret = headers.get(PROBE_HEADER.lower(), "").encode("utf-8", "replace")
+        return hmac.compare_digest(secret, self.secret.encode())
 
     def credentials(self, headers: Mapping[str, str]) -> Credentials:
         """What a caller shows in header fields, by lower-case name."""
-        shown = {name: headers[name] for name in self._headers if name in headers}
-        parts = "\0".join(part for field in shown.items() for part in field)
-        return Credentials(shown, self._digest(parts), self.user(headers))
+        fields = {name: headers[name] for name in self._headers if name in headers}
+        parts = "\0".join(part for field in fields.items() for part in field)
+        return Credentials(fields, self._digest(parts), self.user(headers))
 
     def user(self, headers: Mapping[str, str]) -> str | None:
         """The user of Basic authentication, if Orthanc checks it at all."""
@@ -238,10 +238,10 @@ class Authorization:
             {key: verdict for key, verdict in current.items() if not verdict.done()} if full else current
         )
 
-    async def _question(self, method: str, path: str, target: str, shown: Mapping[str, str]) -> _Verdict:
+    async def _question(self, method: str, path: str, target: str, fields: Mapping[str, str]) -> _Verdict:
         try:
             async with self._gate:
-                status, body = await self._orthanc.ask(method, target, {**shown, PROBE_HEADER: self.secret})
+                status, body = await self._orthanc.ask(method, target, {**fields, PROBE_HEADER: self.secret})
         except (TimeoutError, OSError):
             status, body = 503, b""
         problem = _problem(status, body, path)
@@ -262,6 +262,6 @@ def _problem(status: int, body: bytes, path: str) -> HttpProblem | None:
     return None
 
 
-def _is_text(shown: str) -> bool:
+def _is_text(text: str) -> bool:
     """False if bytes stand in it that are not UTF-8: the server hands them on as lone surrogates."""
-    return shown.isascii() or not any("\ud800" <= character <= "\udfff" for character in shown)
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)

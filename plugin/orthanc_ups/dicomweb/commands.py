@@ -93,13 +93,13 @@ class CommandCall:
 
 def _create(call: CommandCall) -> Command:
     attributes = dict(_expected(call, "a workitem"))
-    named = call.parameters.value(*WORKITEM) or call.parameters.bare_uid()
+    uid_text = call.parameters.value(*WORKITEM) or call.parameters.bare_uid()
     sop_class = _taken(attributes, tags.SOP_CLASS_UID, _AFFECTED_SOP_CLASS)
     if sop_class and sop_class != tags.PUSH:
         _check_class(call, sop_class)
         attributes[tags.SOP_CLASS_UID] = element("UI", sop_class)  # which the worklist corrects and tells
     inside = _taken(attributes, tags.SOP_INSTANCE_UID, _AFFECTED_SOP_INSTANCE)
-    uid = _same("the SOP Instance UID", named, inside)
+    uid = _same("the SOP Instance UID", uid_text, inside)
     if not uid:
         uid = f"2.25.{uuid.uuid4().int}"
         call.warn(lost_queries.without_workitem_uid(uid))
@@ -202,8 +202,8 @@ def _requester(call: CommandCall) -> Requester:
 
 def _transaction(call: CommandCall, attributes: dict[str, Element]) -> str | None:
     """The Transaction UID of the query and that of the body, which is taken out; they must agree."""
-    named = call.parameters.value(*TRANSACTION_UID) or call.parameters.bare_uid()
-    return _same("the Transaction UID", named, _taken(attributes, tags.TRANSACTION_UID))
+    uid_text = call.parameters.value(*TRANSACTION_UID) or call.parameters.bare_uid()
+    return _same("the Transaction UID", uid_text, _taken(attributes, tags.TRANSACTION_UID))
 
 
 def _expected(call: CommandCall, what: str) -> DataSet:
@@ -225,10 +225,10 @@ def _taken(attributes: DataSet, *tagged: str) -> str | None:
     return texts.pop() if texts else None
 
 
-def _same(what: str, named: str | None, inside: str | None) -> str | None:
-    if named and inside and named.strip() != inside:
+def _same(what: str, in_url: str | None, in_body: str | None) -> str | None:
+    if in_url and in_body and in_url.strip() != in_body:
         raise HttpProblem(400, f"{what} in the URL differs from the one in the body")
-    return (named or "").strip() or inside
+    return (in_url or "").strip() or in_body
 
 
 def _check_class(call: CommandCall, sop_class: str) -> None:

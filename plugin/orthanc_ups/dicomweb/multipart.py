@@ -55,7 +55,7 @@ def _part(text: bytes) -> Part:
         raise MalformedMultipart("a part has no empty line between its headers and its content")
     head = _FOLDED.sub(" ", text[: end.start()].decode("latin-1"))
     headers = dict(line.split(":", 1) for line in head.splitlines() if ":" in line)
-    named = {name.strip().lower(): value.strip() for name, value in headers.items()}
-    if named.get("content-transfer-encoding", "binary").lower() not in ("binary", "8bit", "7bit"):
+    fields = {name.strip().lower(): value.strip() for name, value in headers.items()}
+    if fields.get("content-transfer-encoding", "binary").lower() not in ("binary", "8bit", "7bit"):
         raise MalformedMultipart("a part has a Content-Transfer-Encoding; expected binary")
-    return Part(named.get("content-type", ""), text[end.end() :])
+    return Part(fields.get("content-type", ""), text[end.end() :])

@@ -90,10 +90,10 @@ def resource_of(segments: Sequence[str]) -> Resource:
     if not segments:
         return Resource(ResourceKind.SERVICE)
     for pattern, kind in _BY_LENGTH.get(len(segments), ()):
-        named = _match(pattern, segments)
-        if named is not None:
-            ae = named.get("{aetitle}")
-            return Resource(kind, named.get("{workitem}", ""), "" if ae is None else ae_title(ae))
+        variables = _match(pattern, segments)
+        if variables is not None:
+            ae = variables.get("{aetitle}")
+            return Resource(kind, variables.get("{workitem}", ""), "" if ae is None else ae_title(ae))
     raise HttpProblem(404, "no resource of the Worklist Service has this path")
 
 
@@ -109,13 +109,13 @@ def check_uid(resource: Resource) -> None:
 
 
 def _match(pattern: Sequence[str], segments: Sequence[str]) -> dict[str, str] | None:
-    named: dict[str, str] = {}
+    variables: dict[str, str] = {}
     for part, segment in zip(pattern, segments, strict=True):
         if part.startswith("{"):
-            named[part] = segment
+            variables[part] = segment
         elif part != segment:
             return None
-    return named
+    return variables
 
 
 def ae_title(text: str) -> str:

@@ -85,15 +85,15 @@ class Rights:
         first = next(iter(self._titles(user)), ANYONE)
         return Requester(worklist_ae if first == ANYONE else first, "page", user, reason)
 
-    def requester(self, user: str | None, named: str | None) -> Requester:
+    def requester(self, user: str | None, ae_title: str | None) -> Requester:
         """Who asks: the AE title that the request names, else the first of the user, else the user's name.
 
         Raises:
             HttpProblem: 400 if what is named is no AE title.
             UpsError: 0124 (403) if the user may not use it, or none at all.
         """
-        if named:
-            ae = self.ae_title(named)
+        if ae_title:
+            ae = self.ae_title(ae_title)
             self.check(user, ae)
             return Requester(ae, "UPS-RS", user)
         titles = self._titles(user)

@@ -182,9 +182,9 @@ def _method(request: WebRequest) -> str:
 def _not_here(request: WebRequest, resource: Resource) -> HttpProblem:
     if resource.kind is ResourceKind.CONNECTION and request.method in ("GET", "HEAD"):
         if request.drops_queries:
-            there = f"{request.web_socket_service}/subscribers/AETITLE"
+            address = f"{request.web_socket_service}/subscribers/AETITLE"
             return HttpProblem(
-                400, f"this port has no WebSockets: open the notification connection at {there}"
+                400, f"this port has no WebSockets: open the notification connection at {address}"
             )
         return HttpProblem(400, "a notification connection is opened by a WebSocket handshake (RFC 6455)")
     allowed = ", ".join(resource.allowed)

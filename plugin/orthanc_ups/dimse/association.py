@@ -26,10 +26,10 @@ from .message import (
     Assembler,
     CommandField,
     Malformed,
+    MemoryBudget,
     Message,
     PduType,
     ProtocolError,
-    Room,
     abort_by_provider,
     data_pdu,
     fragments,
@@ -61,14 +61,14 @@ class Terms:
         max_data_set: greatest data set in bytes.
         idle: seconds without any traffic after which it is aborted; 0 never.
         pace: seconds for one PDU to arrive or to be taken by the peer.
-        room: memory for data sets on their way in.
+        memory: for data sets on their way in.
     """
 
     max_pdu: int
     max_data_set: int
     idle: float
     pace: float
-    room: Room
+    memory: MemoryBudget
 
 
 class Association:
@@ -85,7 +85,7 @@ class Association:
         self.agreement = agreement
         self._wire = wire
         self._terms = terms
-        self._assembler = Assembler(agreement.contexts, terms.max_data_set, terms.room, skips_replies=True)
+        self._assembler = Assembler(agreement.contexts, terms.max_data_set, terms.memory, skips_replies=True)
         self._incoming: asyncio.Queue[Message | None] = asyncio.Queue(_MAX_WAITING)
         self._pending: set[int | None] = set()
         self._canceled: set[int | None] = set()
@@ -151,7 +151,7 @@ class Association:
 
     def _give_back(self, message: Message | None) -> None:
         if message is not None and message.data:
-            self._terms.room.give(len(message.data))
+            self._terms.memory.give(len(message.data))
 
     async def send(self, *messages: Message) -> None:
         """Send messages and wait until the peer keeps up; meanwhile others have their turn. Not to be called twice

@@ -390,9 +390,9 @@ class _Decoder:
         if equal_element is not None and equal_element[1] <= self._left:
             self._left -= equal_element[1]
             return equal_element[0], offset
-        left, said = self._left, corrections.count if corrections else 0
+        left, count = self._left, corrections.count if corrections else 0
         element, offset = self._items(tag, start, end, length, encodings)
-        if corrections is None or corrections.count == said:
+        if corrections is None or corrections.count == count:
             interned.add(key, element, left - self._left)
         return element, offset
 

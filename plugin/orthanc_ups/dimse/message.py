@@ -296,7 +296,7 @@ def _cut(context: int, encoded: bytes, max_pdu: int, kind: int) -> Iterator[byte
         yield struct.pack(">LBB", len(part) + 2, context, kind | last) + part
 
 
-class Room:
+class MemoryBudget:
     """Memory for incoming data sets, shared by associations, so that many large ones cannot exhaust it.
 
     ``take`` reserves bytes as fragments arrive; whoever is done with the data set gives them back. Example: with a
@@ -332,7 +332,7 @@ class Assembler:
     Attributes:
         contexts: IDs of the accepted presentation contexts.
         max_data_set: greatest size of a data set in bytes; what is larger is thrown away as it comes.
-        room: where the bytes of data sets are taken from. Those of a complete message are its receiver's to
+        memory: where the bytes of data sets are taken from. Those of a complete message are its receiver's to
             give back.
         skips_replies: a response is complete with its command set, and its data set is thrown away as it comes. Then
             nobody waits for a data set that a peer announces and does not send, as pynetdicom does with empty ones.
@@ -340,7 +340,7 @@ class Assembler:
 
     contexts: Collection[int]
     max_data_set: int
-    room: Room
+    memory: MemoryBudget
     skips_replies: bool = False
     _context: int = 0
     _command: CommandSet | None = None
@@ -409,7 +409,7 @@ class Assembler:
         elif (
             self._thrown_away
             or len(self._parts) + len(part) > self.max_data_set
-            or not self.room.take(len(part))
+            or not self.memory.take(len(part))
         ):
             self._throw_away(part)
         else:
@@ -432,7 +432,7 @@ class Assembler:
     def close(self) -> None:
         """Discard an incomplete message."""
         if self._command is not None:
-            self.room.give(len(self._parts))
+            self.memory.give(len(self._parts))
         self._parts.clear()
 
     def _end_of_command(self) -> Message | None:

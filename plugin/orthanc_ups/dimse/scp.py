@@ -18,7 +18,7 @@ from ..settings import Settings
 from .association import Association, Gone, Terms
 from .data_sets import Codec
 from .exchange import Exchange
-from .message import PduType, ProtocolError, Rejection, Room, abort_by_provider
+from .message import MemoryBudget, PduType, ProtocolError, Rejection, abort_by_provider
 from .negotiation import Request, accept, read_request
 from .policy import Policy
 from .services import Services
@@ -38,8 +38,8 @@ class DimseServer:
     """The SCP, on the asyncio loop without threads.
 
     Attributes:
-        room: memory for data sets on their way in.
-        room_of_strangers: the same for AEs that are not in ``DicomModalities``.
+        memory: for data sets on their way in.
+        memory_of_strangers: the same for AEs that are not in ``DicomModalities``.
     """
 
     def __init__(
@@ -71,16 +71,16 @@ class DimseServer:
             tls=tls,
             handshake=settings.association_handshake_timeout,
         )
-        self.room = Room(settings.maximum_data_set_size * _LARGEST_DATA_SETS)
-        self.room_of_strangers = Room(settings.maximum_data_set_size)
+        self.memory = MemoryBudget(settings.maximum_data_set_size * _LARGEST_DATA_SETS)
+        self.memory_of_strangers = MemoryBudget(settings.maximum_data_set_size)
         self._terms = Terms(
             settings.maximum_pdu_size,
             settings.maximum_data_set_size,
             settings.association_idle_timeout,
             settings.dimse_timeout,
-            self.room,
+            self.memory,
         )
-        self._terms_of_strangers = replace(self._terms, room=self.room_of_strangers)
+        self._terms_of_strangers = replace(self._terms, memory=self.memory_of_strangers)
         self._open: set[Association] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._leaving: set[asyncio.Task[None]] = set()
@@ -203,7 +203,7 @@ class DimseServer:
 
     async def _accepted(self, wire: Wire, request: Request) -> Association:
         agreement, answer = accept(request, self._settings.maximum_pdu_size, self._services.further)
-        # Strangers that may only echo or query can send data sets before they are refused; theirs share a room apart.
+        # Strangers that may only echo or query can send data sets before they are refused, from memory of their own.
         terms = self._terms if self._policy.remembers(request.calling) else self._terms_of_strangers
         association = Association(wire, agreement, terms, request.calling, request.called)
         self._open.add(association)

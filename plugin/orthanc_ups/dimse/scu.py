@@ -35,10 +35,10 @@ from .message import (
     STATUS,
     CommandField,
     CommandSet,
+    MemoryBudget,
     Message,
     PduType,
     ProtocolError,
-    Room,
     Value,
     read_rejection,
 )
@@ -305,7 +305,7 @@ class DimseChannel:
         if objection:
             wire.write(ABORT_BY_USER)
             raise Unreachable(f"{_at(modality)} {objection}")
-        terms = Terms(max_pdu, _MAX_REPLY, 0.0, self._settings.dimse_timeout, Room(_MAX_REPLY))
+        terms = Terms(max_pdu, _MAX_REPLY, 0.0, self._settings.dimse_timeout, MemoryBudget(_MAX_REPLY))
         _log.debug("association to %s opened", _at(modality))
         return Association(wire, agreement, terms, calling, modality.ae_title)
 

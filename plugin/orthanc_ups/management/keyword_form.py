@@ -124,8 +124,8 @@ def _plain(attribute: Element) -> Any:
     values = attribute.get("Value", [])
     if attribute["vr"] == "SQ":
         return [to_keywords(item) for item in values]
-    shown = [name_text(value) if attribute["vr"] == "PN" else value for value in values]
-    return None if is_empty(attribute) else shown[0] if len(shown) == 1 else shown
+    texts = [name_text(value) if attribute["vr"] == "PN" else value for value in values]
+    return None if is_empty(attribute) else texts[0] if len(texts) == 1 else texts
 
 
 def name_text(name: object) -> str:

@@ -130,6 +130,6 @@ class Lists:
 async def _file(lines: AsyncIterator[list[bytes]]) -> AsyncGenerator[bytes]:
     """A CSV file, piece by piece."""
     yield MARK + line_of(HEADINGS)
-    async for some in lines:
-        if some:
-            yield b"".join(some)
+    async for chunk in lines:
+        if chunk:
+            yield b"".join(chunk)

@@ -155,8 +155,8 @@ def _success(route: Route, schema_of: Mapping[Any, Any], components: Mapping[str
     if (answer := _answer(route)) is None:
         return {"description": "As asked.", "content": _content(route.answer_type, {"type": "string"})}
     schema = schema_of[answer]
-    named = components.get(schema.get("$ref", "").rpartition("/")[2], {})
-    return {"description": named.get("description", "As asked."), "content": _content(JSON, schema)}
+    component = components.get(schema.get("$ref", "").rpartition("/")[2], {})
+    return {"description": component.get("description", "As asked."), "content": _content(JSON, schema)}
 
 
 def _body(route: Route, schema_of: Mapping[Any, Any]) -> dict[str, Any]:

@@ -214,10 +214,10 @@ _SILENT: Final = frozenset({tags.HUMAN_PERFORMER_CODES, "0040A370"})
 def label_of(path: str) -> str:
     """A key in short words: ``Station › Coding Scheme Designator``."""
     parts = path.split(".")
-    shown = [
+    names = [
         _SHORT.get(tag) or name_of(tag) for depth, tag in enumerate(parts) if _is_shown(tag, depth, parts)
     ]
-    return " › ".join(shown)
+    return " › ".join(names)
 
 
 def _is_shown(tag: str, depth: int, parts: list[str]) -> bool:

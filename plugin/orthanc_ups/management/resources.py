@@ -111,8 +111,8 @@ class Resources:
             return [{"level": "instance", "id": identifier, "label": label, "instances": 1, "chosen": True}]
         series = await self._orthanc.get(f"/studies/{lineage.chain['study']['ID']}/series")
         chosen = str(lineage.chain["series"].get("ID")) if lineage.level == "series" else None
-        shown = [_series(entry, chosen) for entry in series or ()]
-        return sorted(shown, key=lambda entry: (not entry["chosen"], str(entry["label"])))
+        listed = [_series(entry, chosen) for entry in series or ()]
+        return sorted(listed, key=lambda entry: (not entry["chosen"], str(entry["label"])))
 
     # --- references to inputs ---
 
@@ -193,11 +193,11 @@ def _date(text: str) -> str:
 
 def _series(series: Mapping[str, Any], chosen: str | None) -> answers.PossibleInput:
     main = series.get("MainDicomTags", {})
-    named = (main.get("Modality"), main.get("SeriesNumber"), main.get("SeriesDescription"))
+    parts = (main.get("Modality"), main.get("SeriesNumber"), main.get("SeriesDescription"))
     return {
         "level": "series",
         "id": series.get("ID"),
-        "label": " · ".join(str(part) for part in named if part) or str(main.get("SeriesInstanceUID", "")),
+        "label": " · ".join(str(part) for part in parts if part) or str(main.get("SeriesInstanceUID", "")),
         "instances": len(series.get("Instances", ())),
         "chosen": chosen is None or series.get("ID") == chosen,
     }

@@ -55,8 +55,8 @@ class Sentence:
         """In English."""
         form = self.words
         if "n" in self.values:
-            one, _, others = self.words.partition("|")
-            form = one if self.values["n"] == 1 else others or one
+            singular, _, plural = self.words.partition("|")
+            form = singular if self.values["n"] == 1 else plural or singular
         return _PLACE.sub(lambda match: _english(self.values.get(match[1], match[0])), form)
 
     def described(self) -> answers.SentenceJson:

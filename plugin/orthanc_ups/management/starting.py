@@ -68,8 +68,8 @@ class Starting:
 
 def _with_usual(template: Template) -> Template:
     """What a template does not mention begins as in the blank one."""
-    named = {field.keyword for field in template.fields}
-    more = tuple(field for field in BLANK.fields if field.keyword not in named)
+    keywords = {field.keyword for field in template.fields}
+    more = tuple(field for field in BLANK.fields if field.keyword not in keywords)
     return replace(template, fields=(*template.fields, *more))
 
 
@@ -113,5 +113,7 @@ def _with_study_of_request(content: dict[str, Any], clock: ManagementClock) -> d
     if not isinstance(requests, list):
         return content
     study = content.get(_STUDY) or clock.new_uid()
-    named = [{_STUDY: study, **request} if isinstance(request, Mapping) else request for request in requests]
-    return {**content, _REQUEST: named}
+    completed = [
+        {_STUDY: study, **request} if isinstance(request, Mapping) else request for request in requests
+    ]
+    return {**content, _REQUEST: completed}

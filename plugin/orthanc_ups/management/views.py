@@ -152,8 +152,12 @@ def history(entries: Iterable[HistoryEntry]) -> list[answers.HistoryEntryJson]:
 
 
 def _entry(entry: HistoryEntry) -> answers.HistoryEntryJson:
-    shown: answers.HistoryEntryJson = {"at": iso(entry.at), "who": entry.who, "what": readable(entry.what)}
-    return {**shown, "why": entry.why} if entry.why else shown
+    entry_json: answers.HistoryEntryJson = {
+        "at": iso(entry.at),
+        "who": entry.who,
+        "what": readable(entry.what),
+    }
+    return {**entry_json, "why": entry.why} if entry.why else entry_json
 
 
 _KEYWORD: Final = re.compile(r"\b[A-Z][a-z]+(?:[A-Z][A-Za-z]*)+\b")
@@ -180,8 +184,8 @@ def patient(content: DataSet) -> answers.Patient:
 
 
 def _performer(item: DataSet) -> str:
-    named = person_text(value(item, _PERFORMER_NAME))
-    return named or next(map(code_text, items(item, tags.HUMAN_PERFORMER_CODES)), "?")
+    person = person_text(value(item, _PERFORMER_NAME))
+    return person or next(map(code_text, items(item, tags.HUMAN_PERFORMER_CODES)), "?")
 
 
 def _course(workitem: Workitem) -> answers.Course:
@@ -224,8 +228,8 @@ def name_in_use(column: str, name: str, count: int, example: Workitem | None) ->
         first, *below = _NAMED_BY[column]
         item = next(iter(items(content, first)), {})
         code = next(iter(items(item, below[0])), {}) if below else item
-        shown = _performer(item) if column == "performer" and item else code_text(code)
-        return {**described, "name": shown or name, "code": text(code, tags.CODE_VALUE)}
+        words = _performer(item) if column == "performer" and item else code_text(code)
+        return {**described, "name": words or name, "code": text(code, tags.CODE_VALUE)}
     if column == "performed":
         return {**described, "name": next(iter(_performed_stations(content)), name)}
     return described

@@ -127,10 +127,10 @@ class Performances:
         """True if a workitem is scheduled at the station of the step, for its patient as far as both name one."""
         own = (step.ae, text(step.attributes, mpps.STATION_AE))
         titles = self._stations.titles_of(workitem)
-        here = any(
+        is_at_station = any(
             self._stations.same(title, text_after) for title in titles for text_after in own if text_after
         )
-        return here and _same_or_unknown(workitem, step.attributes, tags.PATIENT_ID)
+        return is_at_station and _same_or_unknown(workitem, step.attributes, tags.PATIENT_ID)
 
     # --- what happens to them ---
 

@@ -107,17 +107,17 @@ class PerformedStepService:
             raise UpsError(statuses.DUPLICATE_INSTANCE, f"already exists: performed procedure step {uid}")
         change = created(uid, exchange.calling, dataset, self._circumstances())
         uids, reason = await self._performances.workitems_of(change.step)
-        said = (*corrections, *change.corrections)
+        sentences = (*corrections, *change.corrections)
         step = replace(change.step, workitems=uids, notes={"": reason} if reason else {})
-        await self._keep(exchange.requester.ae, step, "created IN PROGRESS", said)
+        await self._keep(exchange.requester.ae, step, "created IN PROGRESS", sentences)
         await exchange.answer(statuses.SUCCESS, uid)
 
     async def _set(self, exchange: Exchange, dataset: DataSet, corrections: tuple[str, ...]) -> None:
         step = self._existing(exchange.instance)
         change = updated(step, dataset, self._circumstances())
         ended = f", {change.step.status.value}" if change.step.status.is_final else ""
-        said = (*corrections, *change.corrections)
-        await self._keep(exchange.requester.ae, change.step, f"set{ended}", said)
+        sentences = (*corrections, *change.corrections)
+        await self._keep(exchange.requester.ae, change.step, f"set{ended}", sentences)
         if change.ignored:
             left_out = ", ".join(map(spelled, change.ignored))
             comment = shortened(f"not changed by N-SET: {left_out}")

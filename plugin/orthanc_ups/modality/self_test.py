@@ -27,10 +27,10 @@ from ..dimse.message import (
     STATUS,
     CommandField,
     CommandSet,
+    MemoryBudget,
     Message,
     PduType,
     ProtocolError,
-    Room,
 )
 from ..dimse.negotiation import read_answer, request
 from ..dimse.tls import TlsError
@@ -127,7 +127,7 @@ class SelfTest:
         agreement = read_answer(bytes((kind, 0)) + length.to_bytes(4, "big") + body, _FIND_CLASS)
         if not agreement.contexts:
             return False
-        terms = Terms(_MAX_PDU, _MAX_ANSWER, 0.0, _WITHIN, Room(_MAX_ANSWER))
+        terms = Terms(_MAX_PDU, _MAX_ANSWER, 0.0, _WITHIN, MemoryBudget(_MAX_ANSWER))
         association = Association(wire, agreement, terms, calling, called)
         identifier: DataSet = {tags.PATIENT_ID: element("LO", self._patient)}
         number, agreed = next(iter(agreement.contexts.items()))

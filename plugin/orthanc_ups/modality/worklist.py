@@ -121,7 +121,7 @@ class ModalityWorklists:
         return cast("AsyncGenerator[list[DataSet], None]", self._workitems.stream_whole(query))
 
     def _is_shown(self, workitem: Workitem) -> bool:
-        shown = (
+        states = (
             (State.SCHEDULED, State.IN_PROGRESS) if self._settings.show_in_progress else (State.SCHEDULED,)
         )
-        return workitem.state in shown
+        return workitem.state in states

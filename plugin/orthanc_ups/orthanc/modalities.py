@@ -169,9 +169,9 @@ class OrthancModalities:
             _log.warning("Cannot refresh DicomModalities; using the last known list: %s", error)
         self._available = available
 
-    def _grouped(self, shown: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[Modality, ...]]:
+    def _grouped(self, entries: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[Modality, ...]]:
         grouped: dict[str, tuple[Modality, ...]] = {}
-        for name, entry in shown.items():
+        for name, entry in entries.items():
             modality = _modality(name, entry)
             if modality is not None:
                 key = self._titles.key(modality.ae_title)

@@ -146,10 +146,10 @@ class Reader:
         self, stretches: Sequence[tuple[Plan, int]], offset: int, many: int, *, descending: bool
     ) -> Iterator[int]:
         for chosen, total in stretches:
-            here = max(0, min(many, total - offset))
-            if here:
-                yield from self._stretch(chosen, total, offset, here, descending=descending)
-            offset, many = max(0, offset - total), many - here
+            on_page = max(0, min(many, total - offset))
+            if on_page:
+                yield from self._stretch(chosen, total, offset, on_page, descending=descending)
+            offset, many = max(0, offset - total), many - on_page
 
     def _stretch(
         self, chosen: Plan, total: int, offset: int, many: int, *, descending: bool

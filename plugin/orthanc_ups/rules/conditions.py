@@ -71,8 +71,8 @@ class RuleCondition:
         values = self.values(cause)
         if self.fits(values):
             return ""
-        shown = ", ".join(f'"{_shown(value)}"' for value in values) or "absent"
-        return f"{self.key} is {shown}, expected {self.expected}"
+        texts = ", ".join(f'"{_shown(value)}"' for value in values) or "absent"
+        return f"{self.key} is {texts}, expected {self.expected}"
 
 
 def _shown(value: Any) -> str:

@@ -39,11 +39,15 @@ class OutputsInArchive:
         return await self._archive.missing_instances(uid for item in own for uid in _instances(item))
 
     def _names_us(self, item: DataSet) -> bool:
-        titles = (str(ae).strip().upper() for way in items(item, _DICOM) for ae in values(way, _RETRIEVE_AE))
+        titles = (
+            str(ae).strip().upper() for source in items(item, _DICOM) for ae in values(source, _RETRIEVE_AE)
+        )
         if any(title in self._titles for title in titles):
             return True
         addresses = (
-            text(way, tag) for name, tag in ((_WADO_RS, _URL), (_WADO_URI, _URI)) for way in items(item, name)
+            text(retrieval, tag)
+            for name, tag in ((_WADO_RS, _URL), (_WADO_URI, _URI))
+            for retrieval in items(item, name)
         )
         return any(map(self._is_ours, addresses))
 

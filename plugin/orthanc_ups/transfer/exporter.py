@@ -129,9 +129,9 @@ class Exporter:
 
     def _purged(self, after: str) -> Iterator[tuple[Record, str]]:
         tombstones = self._state.workitems.tombstones
-        while some := heapq.nsmallest(_AT_ONCE, (uid for uid in tombstones if uid > after)):
-            yield from ((Purged(uid, tombstones[uid].last), uid) for uid in some if uid in tombstones)
-            after = some[-1]
+        while uids := heapq.nsmallest(_AT_ONCE, (uid for uid in tombstones if uid > after)):
+            yield from ((Purged(uid, tombstones[uid].last), uid) for uid in uids if uid in tombstones)
+            after = uids[-1]
 
     def _performed_steps(self, after: str) -> Iterator[tuple[Record, str]]:
         identity = self._state.worklist_entry.identity

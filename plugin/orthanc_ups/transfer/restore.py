@@ -102,8 +102,8 @@ class Restore:
         ours = subscriptions.log(log.receiving_ae)
         if ours.acts == log.acts:
             return UNCHANGED
-        came = self._logs.get(log.receiving_ae)  # under another spelling of the AE title
-        is_free = not ours.acts or (came is not None and came.acts == ours.acts)
+        log_here = self._logs.get(log.receiving_ae)  # under another spelling of the AE title
+        is_free = not ours.acts or (log_here is not None and log_here.acts == ours.acts)
         if not is_free and meaning(ours) != meaning(log):
             return conflict("is subscribed here; its own subscriptions are kept")
         last = max((act.sequence + act.through for act in log.acts), default=0)
@@ -171,13 +171,13 @@ class Restore:
         """Too many events go into overflow entries, as they do when they happen."""
         events, spilled = workitem.events, workitem.spilled
         while len(events) > SPILL_ABOVE:
-            some, events = events[:SPILLED_AT_ONCE], events[SPILLED_AT_ONCE:]
-            key, document = f"events/{workitem.uid}/{some[0].sequence}", encode_events(workitem.uid, some)
+            batch, events = events[:SPILLED_AT_ONCE], events[SPILLED_AT_ONCE:]
+            key, document = f"events/{workitem.uid}/{batch[0].sequence}", encode_events(workitem.uid, batch)
             version = await self._state.writer.overwrite(key, document)
             overflows = self._commits.overflows.setdefault(workitem.uid, [])
             overflows[:] = [overflow for overflow in overflows if overflow.key != key]
-            overflows.append(Overflow(key, version, document, some))
-            spilled = (*spilled, some[0].sequence)
+            overflows.append(Overflow(key, version, document, batch))
+            spilled = (*spilled, batch[0].sequence)
         return replace(workitem, events=events, spilled=spilled)
 
     async def purged(self, purged: Purged) -> Verdict:

@@ -216,7 +216,7 @@ class _Joining:
         own = [(name, reaches[name]) for name in event.receivers if name in reaches]
         given_up = [self._is_given_up(event, name, channel, reach) for name, reach in own]
         behind = [event.sequence <= reach.cursor(channel) for _, reach in own]
-        delivered = any(past and not up for past, up in zip(behind, given_up, strict=True))
+        delivered = any(past and not is_given_up for past, is_given_up in zip(behind, given_up, strict=True))
         return bool(own) and (delivered or all(given_up))
 
     def _is_given_up(self, event: Event, name: str, channel: str, reach: _Reach) -> bool:

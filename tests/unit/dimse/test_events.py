@@ -15,7 +15,15 @@ from orthanc_ups.core.events import Event, EventType
 from orthanc_ups.delivery.port import Channel, Refused, Unreachable
 from orthanc_ups.dimse import scu
 from orthanc_ups.dimse.data_sets import Syntax
-from orthanc_ups.dimse.message import COMMAND_FIELD, RESPONDED_ID, STATUS, Message, Room, Value, fragments
+from orthanc_ups.dimse.message import (
+    COMMAND_FIELD,
+    RESPONDED_ID,
+    STATUS,
+    MemoryBudget,
+    Message,
+    Value,
+    fragments,
+)
 from orthanc_ups.orthanc.modalities import Modality
 from orthanc_ups.settings import OrthancSettings, Settings
 from tests.support import upper_layer, workitems
@@ -401,14 +409,14 @@ def test_our_own_ae_title_is_shown_otherwise(watcher: EventReceiver) -> None:
 
 def test_replies_with_data_sets_take_no_room_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
     """UPS has no event replies, but who sends one is heard all the same."""
-    rooms: list[Room] = []
+    rooms: list[MemoryBudget] = []
 
-    class NotedRoom(Room):
+    class NotedBudget(MemoryBudget):
         def __init__(self, capacity: int) -> None:
             super().__init__(capacity)
             rooms.append(self)
 
-    monkeypatch.setattr(scu, "Room", NotedRoom)
+    monkeypatch.setattr(scu, "MemoryBudget", NotedBudget)
     reply: dict[int, Value] = {COMMAND_FIELD: 0x8100, RESPONDED_ID: 1, STATUS: 0}
     said = b"".join(pdu(4, part) for part in fragments(Message(1, reply, b"\0" * 1000), 16_384))
     with Mute(taken() + said) as mute, DimseRig(modalities=[at(mute.port)]) as rig:

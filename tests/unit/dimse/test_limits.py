@@ -51,7 +51,7 @@ def test_many_large_data_sets_at_once_do_not_fill_the_memory() -> None:
         peers = [RawPeer(rig.port, tags.PUSH) for _ in range(8)]
         for peer in peers:
             peer.send(almost)
-        wait_until(lambda: rig.server.room.left == 0, "eight data sets are there")
+        wait_until(lambda: rig.server.memory.left == 0, "eight data sets are there")
         with RawPeer(rig.port, tags.PUSH) as ninth:
             ninth.send(almost + last)
             assert ninth.answer().number(STATUS) == 0x0213
@@ -62,7 +62,7 @@ def test_many_large_data_sets_at_once_do_not_fill_the_memory() -> None:
         for peer in peers:
             peer.socket.close()
         rig.wait_for_associations(0)
-        assert rig.server.room.left == 8 * most
+        assert rig.server.memory.left == 8 * most
 
 
 def test_who_connects_and_asks_nothing_has_to_go() -> None:

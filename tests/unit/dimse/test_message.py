@@ -23,8 +23,8 @@ from orthanc_ups.dimse.message import (
     Assembler,
     CommandField,
     Malformed,
+    MemoryBudget,
     Message,
-    Room,
     Value,
     format_command,
     fragments,
@@ -63,7 +63,7 @@ def test_pydicom_reads_our_command_sets() -> None:
 def test_messages_of_any_size_come_back_from_fragments_of_any_size(
     data: bytes, most: int, contexts: list[int]
 ) -> None:
-    assembler = Assembler(set(contexts), 1000, room := Room(1000))
+    assembler = Assembler(set(contexts), 1000, room := MemoryBudget(1000))
     for context in contexts:
         parts = list(fragments(Message(context, COMMAND, data or None), most))
         assert all(len(part) <= max(most, 8) for part in parts)
@@ -79,12 +79,12 @@ def test_messages_of_any_size_come_back_from_fragments_of_any_size(
 
 def test_several_fragments_may_share_a_pdu() -> None:
     parts = b"".join(fragments(Message(1, COMMAND, b"data"), 100)) * 3
-    assert [message.data for message in Assembler({1}, 1000, Room(1000)).feed(parts)] == [b"data"] * 3
+    assert [message.data for message in Assembler({1}, 1000, MemoryBudget(1000)).feed(parts)] == [b"data"] * 3
 
 
 @given(st.integers(101, 800))
 def test_what_is_too_large_is_thrown_away_and_told(size: int) -> None:
-    assembler = Assembler({1}, 100, room := Room(1000))
+    assembler = Assembler({1}, 100, room := MemoryBudget(1000))
     parts = fragments(Message(1, COMMAND, b"x" * size), 50)
     (message,) = [message for part in parts for message in assembler.feed(part)]
     assert (message.data, message.oversized) == (None, True)
@@ -98,7 +98,7 @@ def _command_only(message: Message) -> bytes:
 
 
 def test_a_data_set_that_is_announced_and_never_sent_is_none() -> None:
-    assembler = Assembler({1}, 1000, Room(1000))
+    assembler = Assembler({1}, 1000, MemoryBudget(1000))
     announcing = _command_only(Message(1, COMMAND, b"data"))
     assert not list(assembler.feed(announcing))
     assert assembler.awaits_data_set
@@ -108,14 +108,14 @@ def test_a_data_set_that_is_announced_and_never_sent_is_none() -> None:
 
 def test_the_next_command_set_ends_the_wait_for_a_data_set() -> None:
     parts = _command_only(Message(1, COMMAND, b"data")) + b"".join(fragments(Message(3, COMMAND), 1000))
-    messages = Assembler({1, 3}, 1000, Room(1000)).feed(parts)
+    messages = Assembler({1, 3}, 1000, MemoryBudget(1000)).feed(parts)
     assert [(message.context, message.data) for message in messages] == [(1, None), (3, None)]
 
 
 @pytest.mark.parametrize("size", [0, 1, 300])
 def test_the_data_sets_of_responses_are_skipped(size: int) -> None:
     command = {**COMMAND, COMMAND_FIELD: CommandField.N_EVENT_REPORT | RESPONSE}
-    assembler = Assembler({1}, 100, room := Room(1000), skips_replies=True)
+    assembler = Assembler({1}, 100, room := MemoryBudget(1000), skips_replies=True)
     parts = (
         list(fragments(Message(1, command, b"x" * size), 50))
         if size
@@ -129,7 +129,7 @@ def test_the_data_sets_of_responses_are_skipped(size: int) -> None:
 
 @given(st.binary(max_size=120))
 def test_any_bytes_are_messages_or_malformed(raw: bytes) -> None:
-    assembler = Assembler({1}, 100, room := Room(100))
+    assembler = Assembler({1}, 100, room := MemoryBudget(100))
     try:
         taken = sum(len(message.data or b"") for message in assembler.feed(raw))
     except Malformed:

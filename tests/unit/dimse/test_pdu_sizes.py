@@ -15,9 +15,9 @@ from orthanc_ups.dimse.message import (
     STATUS,
     Assembler,
     CommandField,
+    MemoryBudget,
     Message,
     PduType,
-    Room,
     read_header,
 )
 from orthanc_ups.dimse.negotiation import Agreement, Context, request
@@ -46,7 +46,7 @@ def test_a_peer_that_takes_tiny_pdus_only_is_rejected(
 def test_every_peer_gets_pdus_and_even_fragments_of_its_size(rig: DimseRig, most: int) -> None:
     workitem = {tags.LABEL: {"vr": "UT", "Value": ["x" * 300_000]}}
     rig.worklist.workitems["1.2.3"] = workitem
-    assembler = Assembler({1}, 1_000_000, Room(1_000_000))
+    assembler = Assembler({1}, 1_000_000, MemoryBudget(1_000_000))
     with RawPeer(rig.port, tags.PUSH, max_pdu=most) as peer, RawPeer(rig.port, VERIFICATION) as other:
         peer.post(raw_dimse.operation(CommandField.N_GET))
         assert other.echo() == 0
@@ -88,7 +88,9 @@ class Sink(Wire):
 
 def association(sink: Sink) -> Association:
     agreement = Agreement({1: Context(tags.PUSH, SYNTAXES[EXPLICIT.uid])}, LEAST)
-    return Association(sink, agreement, Terms(65_536, 1_000_000, 0.0, 60.0, Room(0)), "SCU", "ORTHANC")
+    return Association(
+        sink, agreement, Terms(65_536, 1_000_000, 0.0, 60.0, MemoryBudget(0)), "SCU", "ORTHANC"
+    )
 
 
 def test_while_a_large_answer_goes_out_in_small_pdus_others_have_their_turn() -> None:
@@ -113,7 +115,7 @@ def test_while_a_large_answer_goes_out_in_small_pdus_others_have_their_turn() ->
     written, turns = asyncio.run(scenario())
     assert max(map(len, written)) < 70_000
     assert turns >= len(written) > 14
-    (message,) = _messages(b"".join(written), Assembler({1}, 1_000_000, Room(1_000_000)))
+    (message,) = _messages(b"".join(written), Assembler({1}, 1_000_000, MemoryBudget(1_000_000)))
     assert message.data == LARGE.data
 
 

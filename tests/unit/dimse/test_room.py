@@ -45,7 +45,7 @@ def rig() -> Iterator[DimseRig]:
 
 
 def left(rig: DimseRig) -> int:
-    return rig.server.room.left
+    return rig.server.memory.left
 
 
 def wait_for_all_of_it(rig: DimseRig) -> None:
@@ -135,5 +135,5 @@ def test_strangers_that_may_only_echo_take_no_room_from_others(
     for stranger in strangers:
         reset(stranger)
     wait_for_all_of_it(rig)
-    room = rig.server.room_of_strangers
+    room = rig.server.memory_of_strangers
     wait_until(lambda: room.left == MOST, lambda: f"{room.left} bytes are left for strangers")

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What was opened is closed in the opposite order; what cannot be opened yet is tried again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, TypeVar
+
+from ..core.pauses import growing
+from ..health import Health
+from ..store.port import StoreUnavailable
+
+T = TypeVar("T")
+_log = logging.getLogger("orthanc_ups")
+_FIRST_PAUSE: Final = 0.2
+_LONGEST_PAUSE: Final = 10.0
+
+
+class Opened:
+    """What was opened or begun, to be closed in the opposite order."""
+
+    def __init__(self) -> None:
+        self._closers: list[Callable[[], Awaitable[None]]] = []
+        self._tasks: list[asyncio.Future[None]] = []
+
+    def add(self, close: Callable[[], Awaitable[None]]) -> None:
+        """Have something closed that was opened."""
+        self._closers.append(close)
+
+    def add_task(self, task: asyncio.Future[None]) -> None:
+        """Have a task canceled."""
+        self._tasks.append(task)
+
+    def begin(self, work: Coroutine[Any, Any, None]) -> None:
+        """Begin a task."""
+        self.add_task(asyncio.ensure_future(work))
+
+    def keep(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Begin what never ends; it begins again whenever it does end."""
+        self.begin(_for_ever(work))
+
+    async def close(self) -> None:
+        """Cancel the tasks and close everything; whatever fails does not stop the rest."""
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        while self._closers:
+            close = self._closers.pop()
+            try:
+                await close()
+            except Exception:
+                _log.exception("Closing a part of the UPS service failed")
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _for_ever(work: Callable[[], Awaitable[None]]) -> None:
+    """Do what never ends; begin again whenever it does end."""
+    for pause in growing(_FIRST_PAUSE, _LONGEST_PAUSE):
+        try:
+            await work()
+            _log.error("A part of the UPS service ended; restarting it in %g s", pause)
+        except Exception:
+            _log.exception("A part of the UPS service failed; restarting it in %g s", pause)
+        await asyncio.sleep(pause)
+
+
+async def patiently(health: Health, what: str, step: Callable[[], Awaitable[T]]) -> T:
+    """Do a step, again and again until Orthanc, its store or the network lets it be done; return what it returns."""
+    pauses = growing(_FIRST_PAUSE, _LONGEST_PAUSE)
+    while True:
+        try:
+            return await step()
+        except (StoreUnavailable, OSError) as error:
+            reason, pause = f"cannot open {what}: {_in_words(error)}", next(pauses)
+            health.waits_for(reason)
+            _log.error("%s; trying again in %g s", reason, pause)
+            await asyncio.sleep(pause)
+
+
+def _in_words(error: Exception) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
