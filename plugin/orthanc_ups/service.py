@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, tzinfo
 from itertools import chain
 from typing import Final
@@ -20,6 +21,8 @@ from .modality.performed_step_store import PerformedSteps
 from .projection.projection import Projection, ProjectionBroken
 from .settings import Settings
 from .store.copy import CopiedEntries, EntriesCopy, path_beside
+from .store.journal import IndexJournal
+from .store.journal import path_beside as journal_beside
 from .store.notes import Notes
 from .store.port import Entry, RestorableEntries, StoreUnavailable
 from .store.writer import Writer
@@ -28,6 +31,7 @@ from .transfer.importer import PATIENCE, Intake
 from .worklist.ae_title_migration import AeTitleMigration
 from .worklist.change_feed import ChangeFeed
 from .worklist.commits import Commits
+from .worklist.index_mark import IndexMark
 from .worklist.initial_reports import InitialReports
 from .worklist.loader import Stored, bursts, numbers_in_use, slowest_cursor
 from .worklist.locks import CommandLocks
@@ -43,6 +47,7 @@ from .worklist.worklist_entry import WorklistEntry
 _log = logging.getLogger("orthanc_ups")
 _RETENTION_EVERY: Final = 60.0
 _RESERVATION_EVERY: Final = 1.0
+_MARK_EVERY: Final = 10.0
 _FAREWELL: Final = 3.0
 _LAST_COMMANDS: Final = 2.0
 
@@ -73,7 +78,9 @@ class UpsService:
         """
         self.settings = settings
         self.copy = copy or EntriesCopy(path_beside(projection.path))
-        self.entries = entries = CopiedEntries(entries, self.copy, self.shelves_deleted)
+        beside = None if entries.exposed else journal_beside(projection.path)
+        journal = None if beside is None else IndexJournal(beside)
+        self.entries = entries = CopiedEntries(entries, self.copy, self.shelves_deleted, journal)
         self.projection = projection
         projection.is_copy = entries.exposed
         self.clock = clock
@@ -85,11 +92,14 @@ class UpsService:
         self.changes = ChangeFeed(int(clock.now() * 1000))
         self.subscriptions = Subscriptions(self._zone)
         self._writer = Writer(entries, clock.sleep)
+        self._mark = IndexMark(entries, self._writer, projection, journal)
         self._worklist_entry = WorklistEntry(self._writer)
         self.notes = Notes(entries)
         self.order = Order(1, self._release)
         self.locks = CommandLocks()
-        self.workitems = WorkitemStore(projection, self._writer, self._rebuild_soon, self.changes.note)
+        self.workitems = WorkitemStore(
+            projection, self._writer, self._rebuild_soon, self.changes.note, self._mark.taken
+        )
         reports = InitialReports(self.workitems, self.subscriptions)
         self.delivery = Delivery(settings, channels, entries, reports, self.workitems, clock)
         self._state = state = WorklistState(
@@ -110,7 +120,7 @@ class UpsService:
         self.commits = Commits(state)
         self.worklist = Worklist(state, self.commits, receiving_aes)
         self._migration = AeTitleMigration(self._writer, projection, self.titles)
-        self._recovery = Recovery(state, self.entries, self.commits, self.notes)
+        self._recovery = Recovery(state, self.entries, self.commits, self.notes, self._mark)
         self._retention = Retention(
             settings, self.worklist, self.workitems, self.subscriptions, own_ae, self._now
         )
@@ -175,6 +185,7 @@ class UpsService:
         if restarted:
             self._announce("RESTARTED")
         self._again_and_again(self._reserve_ahead, _RESERVATION_EVERY)
+        self._again_and_again(self._renew_mark, _MARK_EVERY)
         self._again_and_again(self._look_after_everything, _RETENTION_EVERY)
         self._again_and_again(self._retention.run_once, _RETENTION_EVERY)
         self._again_and_again(self.intake.look_after, PATIENCE)
@@ -242,6 +253,10 @@ class UpsService:
     async def _reserve_ahead(self) -> None:
         await self._worklist_entry.reserve(self.order.next, self.commits.next_creation)
 
+    async def _renew_mark(self) -> None:
+        with suppress(ProjectionBroken):  # it is made anew
+            await self._mark.renew()
+
     async def _look_after_everything(self) -> None:
         self.workitems.check_file()
         self._recovery.look_after_copy()
@@ -294,5 +309,8 @@ class UpsService:
         await self.worklist.close(last_commands)
         farewell_event = self._status_event("GOING DOWN", self.order.next) if goes_down else None
         await self.delivery.going_down(farewell_event, farewell)
+        with suppress(StoreUnavailable):  # then the next start reads more
+            await self._renew_mark()
+        self._mark.close()
         self.projection.close()
         self.copy.close()

@@ -2,6 +2,7 @@
 """What every store of entries promises: the in-memory twin and Orthanc's metadata alike."""
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -167,6 +168,20 @@ class EntriesContract:
             entry = (await loaded(entries))[key]
             assert entry == Entry(key, document, version)
             await entries.remove(key, await entries.replace(key, b"small", entry.version))
+
+    @asynchronous
+    async def test_others_are_all_entries_but_workitems(self, store: Store) -> None:
+        keys = [new_key(), *(new_key(kind) for kind in ("dead", "subscriber", "note", "delivery")), new_key()]
+        async with store.adapter() as entries:
+            others = {key: await entries.create(key, key.encode()) for key in keys}
+            with contextlib.suppress(EntryExists):
+                await entries.create("worklist", b"{}")
+        async with store.adapter() as entries:
+            found = {entry.key async for chunk in entries.load_others() for entry in chunk}
+            assert {"worklist", *keys[1:5]} <= found
+            assert not [key for key in found if key.startswith("workitem/")]
+            for key, version in others.items():
+                await entries.remove(key, version)
 
     @asynchronous
     async def test_a_loaded_version_replaces_and_removes_at_once(self, store: Store) -> None:

@@ -32,6 +32,7 @@ from orthanc_ups.rules.memory import Memory, RuleRecord, decode_memory, encode_m
 from orthanc_ups.store.choice import move_worklist, settle
 from orthanc_ups.store.copy import Copies, EntriesCopy
 from orthanc_ups.store.documents import decode, decode_events, decode_log, encode, encode_events, encode_log
+from orthanc_ups.store.journal import document_of
 from orthanc_ups.store.memory import InMemoryEntries
 from orthanc_ups.store.node import Node, NodeMark
 from orthanc_ups.store.port import StoreUnavailable
@@ -206,6 +207,7 @@ DOCUMENTS: Final[dict[str, Callable[[], bytes]]] = {
     "note/mpps/2.25.31": STEP.document,
     "worklist": lambda: asyncio.run(header_document()),
     "node": lambda: asyncio.run(node_document()),
+    "index": lambda: document_of("6f1d2a90c4b84d0f9a3be1572f60c8d1"),
     "move": lambda: asyncio.run(move_document()),
     "aside": lambda: asyncio.run(aside_document()),
 }
@@ -220,6 +222,12 @@ def parsed(text: str) -> Any:
 
 def test_every_kind_of_entry_is_shown_and_no_other() -> None:
     assert set(EXAMPLES) == set(DOCUMENTS)
+
+
+def test_what_a_start_reads_beside_workitems_stands_before_them_in_the_key_value_store() -> None:
+    """``KeyValueEntries.load_others`` stops at the first workitem and reads one key behind them."""
+    others = {key for key in DOCUMENTS if not key.startswith("workitem/")}
+    assert {key for key in others if key > "workitem/"} == {"worklist"}
 
 
 @pytest.mark.parametrize("key", DOCUMENTS)

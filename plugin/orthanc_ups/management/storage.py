@@ -30,6 +30,7 @@ _KINDS: Final = {
     "note": "what other parts remember",
     "worklist": "the numbers that are reserved",
     "node": "the node that keeps the worklist",
+    "index": "which search index has everything",
     "move": "how far a move between the stores is",
     "aside": "this worklist is not used",
 }

@@ -90,7 +90,9 @@ class ProjectionFile:
             connection.execute(f"PRAGMA wal_autocheckpoint = {_PAGES_BEFORE_CHECKPOINT}")
             if fault:
                 self._make(connection)
+            connection.execute("PRAGMA synchronous = FULL")
             self._mark(connection, boot_id())
+            connection.execute("PRAGMA synchronous = OFF")
         return connection, fault
 
     def _fault(self) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from ..core.date_times import Zone
 from ..core.workitem import Workitem
 from .recent import StoredWorkitem
-from .writer import ProjectionBatch, RowsRemoval, WorkitemRows, change_of
+from .writer import ProjectionBatch, RowsRemoval, TombstoneRow, WorkitemRows, change_of
 
 
 class _Collected(NamedTuple):
@@ -29,6 +29,7 @@ class PendingWrites:
     def __init__(self) -> None:
         self._collected: dict[str, _Collected] = {}
         self._events: list[Sequence[Any]] = []
+        self._tombstones: dict[str, TombstoneRow] = {}
         self._batches: deque[tuple[int, ProjectionBatch]] = deque()
         self._unwritten: dict[str, tuple[int, StoredWorkitem | None]] = {}
         self._last = 0
@@ -36,7 +37,7 @@ class PendingWrites:
 
     def __len__(self) -> int:
         """How much is collected."""
-        return len(self._collected) + len(self._events)
+        return len(self._collected) + len(self._events) + len(self._tombstones)
 
     def put(self, stored: StoredWorkitem, before: Workitem | None) -> None:
         """A workitem was written to the store; ``before`` it was like this, if that is known."""
@@ -51,6 +52,10 @@ class PendingWrites:
     def record(self, rows: Iterable[Sequence[Any]]) -> None:
         """Rows for the log of events."""
         self._events.extend(rows)
+
+    def keep_tombstone(self, row: TombstoneRow) -> None:
+        """The entry of a purged workitem, or its end."""
+        self._tombstones[row.uid] = row
 
     def get(self, uid: str) -> tuple[bool, StoredWorkitem | None]:
         """Whether a workitem waits here to be written down or removed, and what it is like (None: removed)."""
@@ -68,13 +73,13 @@ class PendingWrites:
     def hand_over(self, local: Zone) -> None:
         """Make a batch of rows of what is collected."""
         self._last += 1
-        batch = ProjectionBatch(events=self._events)
+        batch = ProjectionBatch(events=self._events, tombstones=list(self._tombstones.values()))
         unwritten = {uid: entry for uid, entry in self._unwritten.items() if entry[0] > self._written}
         for uid, (stored, before) in self._collected.items():
             batch.changes.append(_change(uid, stored, before, local))
             unwritten[uid] = self._last, stored
         self._unwritten = unwritten
-        self._collected, self._events = {}, []
+        self._collected, self._events, self._tombstones = {}, [], {}
         self._batches.append((self._last, batch))
 
     def handed_over(self) -> Iterator[ProjectionBatch]:

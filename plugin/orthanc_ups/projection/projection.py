@@ -37,7 +37,7 @@ from .pending import PendingWrites
 from .queries import Column, Ids, Sql
 from .reader import Counts, Searches
 from .recent import Recent, StoredWorkitem
-from .writer import ProjectionBatch, ProjectionWriter, WorkitemRows, change_of, event_row
+from .writer import ProjectionBatch, ProjectionWriter, TombstoneRow, WorkitemRows, change_of, event_row
 
 _T = TypeVar("_T")
 
@@ -347,6 +347,61 @@ class Projection:
     def count(self) -> int:
         """Number of workitems; the last known one while broken."""
         return self._count
+
+    # --- what a start needs to trust it (store/journal.py) ---
+
+    def marks(self) -> Sequence[str]:
+        """The marks that the file bears; none while it is not whole."""
+        with self._guarded(), self._lock:
+            return self._writer.marks() if self._whole else ()
+
+    async def bear(self, mark: str) -> None:
+        """Let the file bear a mark: it has everything that was taken over before this call. Raises ProjectionBroken."""
+        self._check_whole()
+        self._hand_over()
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._bear, mark)
+
+    def _bear(self, mark: str) -> None:
+        self._write_down()
+        with self._guarded(), self._lock:
+            self._writer.bear(mark)
+
+    def keep_tombstones(self, entries: Iterable[Entry]) -> None:
+        """Take over entries of purged workitems."""
+        self._check()
+        for entry in entries:
+            uid = entry.key.removeprefix(_PREFIX)
+            self._pending.keep_tombstone(TombstoneRow(uid, entry.version, entry.document))
+        self._changed()
+
+    def drop_tombstone(self, uid: str) -> None:
+        """The entry of a purged workitem is gone, if it is here."""
+        self._check()
+        self._pending.keep_tombstone(TombstoneRow(uid))
+        self._changed()
+
+    def tombstones(self) -> Iterator[Entry]:
+        """The entries of all purged workitems."""
+        self.flush()
+        for uid, version, document in self._rows("SELECT uid, version, document FROM tombstone"):
+            yield Entry(_PREFIX + uid, document, version)
+
+    def align(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Take over workitems as they stand in the store, if they differ; the rest stays as it is.
+
+        Returns the entries that are no documents of workitems; what is here of them stays. Raises ProjectionBroken.
+        """
+        self.flush()
+        damaged: list[Entry] = []
+        for at in range(0, len(entries), _AT_ONCE):
+            damaged += self._take(entries[at : at + _AT_ONCE])
+        self._written_so_far()
+        for entry in entries:
+            self._recent.forget(entry.key.removeprefix(_PREFIX))
+        self._missing.clear()
+        self._searches.outdated()
+        self._count = self._counted()
+        return damaged
 
     # --- many workitems, on the event loop, some at a time ---
 

@@ -8,6 +8,7 @@
   at this station today`` is one stretch of the table, in order.
 - ``key``: every other indexed value, also each value of a sequence's items.
 - ``words``: what free-text search looks into.
+- ``tombstone``: the entries of purged workitems, as they stand in the store.
 - ``event``: the log of events, for replay and for the page.
 """
 
@@ -240,6 +241,7 @@ CREATE TABLE key(
     kind INTEGER NOT NULL, text TEXT NOT NULL, id INTEGER NOT NULL, PRIMARY KEY(kind, text, id)
 ) WITHOUT ROWID;
 CREATE TABLE words(id INTEGER PRIMARY KEY, text TEXT NOT NULL);
+CREATE TABLE tombstone(uid TEXT PRIMARY KEY, version TEXT NOT NULL, document BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE event(
     sequence INTEGER PRIMARY KEY,
     uid TEXT NOT NULL,
@@ -253,6 +255,7 @@ CREATE INDEX event_uid ON event(uid);
 CREATE INDEX workitem_odd ON workitem(odd) WHERE odd <> 0;
 CREATE INDEX workitem_ended ON workitem(ended) WHERE ended IS NOT NULL;
 CREATE INDEX workitem_noted ON workitem(id) WHERE noted <> 0;
+CREATE INDEX workitem_last_event ON workitem(last_event) WHERE last_event > 0;
 """
 
 INDEXES: Final[Mapping[str, str]] = MappingProxyType(

@@ -48,12 +48,21 @@ class RowsRemoval(NamedTuple):
     uid: str
 
 
+class TombstoneRow(NamedTuple):
+    """The entry of a purged workitem; ``version`` None if it is gone."""
+
+    uid: str
+    version: str | None = None
+    document: bytes = b""
+
+
 @dataclass(slots=True)
 class ProjectionBatch:
-    """What is written down in one transaction: changes, each of another workitem, and rows of the log of events."""
+    """What is written down in one transaction: changes, each of another workitem or purged one, and logged events."""
 
     changes: list[WorkitemRows | RowsRemoval] = field(default_factory=list)
     events: list[_Row] = field(default_factory=list)
+    tombstones: list[TombstoneRow] = field(default_factory=list)
 
 
 def change_of(
@@ -219,6 +228,24 @@ class ProjectionWriter:
                 self._write_changes(batch.changes)
             if batch.events:
                 self._rows(_INSERT_EVENTS, batch.events)
+            if batch.tombstones:
+                self._write_tombstones(batch.tombstones)
+
+    def bear(self, mark: str) -> None:
+        """Write down a mark beside the one before it: all that is to be written before it, is (store/journal.py)."""
+        with self._transaction():
+            former = self.marks()[-1:]
+            self._execute("INSERT OR REPLACE INTO meta VALUES ('marks', ?)", (" ".join((*former, mark)),))
+
+    def marks(self) -> Sequence[str]:
+        """The last two marks, the later one last."""
+        return [mark for (text,) in self._execute("SELECT value FROM meta WHERE name = 'marks'")
+                for mark in text.split()]  # fmt: skip
+
+    def _write_tombstones(self, rows: Sequence[TombstoneRow]) -> None:
+        self._executemany("DELETE FROM tombstone WHERE uid = ?", [(row.uid,) for row in rows])
+        kept = [row for row in rows if row.version is not None]
+        self._executemany("INSERT INTO tombstone VALUES (?, ?, ?)", kept)
 
     # --- changes ---
 
@@ -337,6 +364,8 @@ class ProjectionWriter:
             for statement in drop_indexes():
                 self._execute(statement)
         self._execute("BEGIN IMMEDIATE")
+        self._execute("DELETE FROM tombstone")
+        self._execute("DELETE FROM meta WHERE name = 'marks'")
 
     def _journal(self, mode: str) -> None:
         """Nothing in an empty file is worth a journal. (Where somebody is reading, WAL stays on.)"""

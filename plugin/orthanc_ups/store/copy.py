@@ -18,6 +18,7 @@ from typing import Final
 
 from ..settings import KEY_VALUE, METADATA
 from .documents import is_tombstone
+from .journal import IndexJournal
 from .node import KEY as NODE_KEY
 from .port import Entry, RestorableEntries, ShelvesLost
 
@@ -205,14 +206,20 @@ class Copies:
 class CopiedEntries:
     """The store, with every entry that the projection does not hold copied after it was written.
 
-    Of a store from which nobody can take entries away no copy is needed, and none is kept.
+    Of a store from which nobody can take entries away no copy is needed, and none is kept. There the journal is told
+    of each workitem before it is written, so that a start can trust the projection.
     """
 
     def __init__(
-        self, entries: RestorableEntries, copy: EntriesCopy, on_lost: Callable[[], None] = lambda: None
+        self,
+        entries: RestorableEntries,
+        copy: EntriesCopy,
+        on_lost: Callable[[], None] = lambda: None,
+        journal: IndexJournal | None = None,
     ) -> None:
         """``on_lost`` is called whenever somebody meets what was deleted in Orthanc."""
         self._entries = entries
+        self._journal = journal
         self._on_lost = on_lost
         self._in_line = False
         self.copy = copy
@@ -251,6 +258,10 @@ class CopiedEntries:
                 ):
                     self.copy.put(entry)
 
+    def load_others(self) -> AsyncIterator[list[Entry]]:
+        """As ``RestorableEntries``."""
+        return self._entries.load_others()
+
     def scan(self) -> AsyncGenerator[list[Entry], None]:
         """As ``RestorableEntries``."""
         return self._entries.scan()
@@ -277,13 +288,13 @@ class CopiedEntries:
 
     async def create(self, key: str, document: bytes) -> str:
         """As the port."""
-        with self._noticing():
+        with self._noticing(key):
             version = await self._entries.create(key, document)
         return self._written(key, document, version)
 
     async def replace(self, key: str, document: bytes, version: str) -> str:
         """As the port."""
-        with self._noticing():
+        with self._noticing(key):
             version = await self._entries.replace(key, document, version)
         return self._written(key, document, version)
 
@@ -294,12 +305,14 @@ class CopiedEntries:
 
     async def remove(self, key: str, version: str) -> None:
         """As the port."""
-        with self._noticing():
+        with self._noticing(key):
             await self._entries.remove(key, version)
         self.copy.drop(key)
 
     @contextmanager
-    def _noticing(self) -> Iterator[None]:
+    def _noticing(self, written: str | None = None) -> Iterator[None]:
+        if written is not None and self._journal is not None:
+            self._journal.note(written)
         try:
             yield
         except ShelvesLost:

@@ -32,6 +32,9 @@ _STORE: Final = "orthanc-ups"
 _CHUNK: Final = 256
 _SMALL: Final = 1_000
 """Bytes of a document that is written as it is."""
+_WORKITEMS: Final = "workitem/"
+_BEHIND: Final = "worklist"
+"""The only key that sorts behind those of workitems."""
 _DEFLATED: Final = b" deflated"
 _T = TypeVar("_T")
 
@@ -112,6 +115,17 @@ class KeyValueEntries:
             chunk, at_end = await self._call(lambda: _next_entries(iterator))
             if chunk:
                 yield chunk
+
+    async def load_others(self) -> AsyncIterator[list[Entry]]:
+        """As ``load`` up to the first workitem, as no other key comes behind them but that of the worklist itself."""
+        async for chunk in self.load():
+            others = [entry for entry in chunk if entry.key < _WORKITEMS]
+            yield others
+            if len(others) < len(chunk):
+                break
+        behind = await self.read(_BEHIND)
+        if behind is not None:
+            yield [behind]
 
     async def scan(self) -> AsyncGenerator[list[Entry], None]:
         """As ``load``, which changes nothing here."""

@@ -39,7 +39,7 @@ class InMemoryEntries:
 
     name: Final = "memory"
     location: Final = "the memory of a test"
-    exposed: Final = True
+    exposed: bool = True
 
     def __init__(self, beside: InMemoryEntries | None = None) -> None:
         """``beside``: a further adapter on the same store."""
@@ -60,6 +60,15 @@ class InMemoryEntries:
         entries = [Entry(key, *_seen(stored)) for key, stored in self._shared.documents.items()]
         for start in range(0, len(entries), _CHUNK):
             yield entries[start : start + _CHUNK]
+
+    async def load_others(self) -> AsyncIterator[list[Entry]]:
+        """As the port."""
+        self._called("load_others")
+        yield [
+            Entry(key, *_seen(stored))
+            for key, stored in self._shared.documents.items()
+            if not key.startswith("workitem/")
+        ]
 
     async def scan(self) -> AsyncGenerator[list[Entry], None]:
         """As ``load``."""

@@ -112,6 +112,11 @@ class OrthancEntries:
         self._incomplete = frozenset(incomplete)
         self._complete = set(range(self._shelf_set.count)) - incomplete
 
+    async def load_others(self) -> AsyncIterator[list[Entry]]:
+        """As the port; reads everything."""
+        async for chunk in self.load():
+            yield [entry for entry in chunk if not entry.key.startswith("workitem/")]
+
     async def scan(self) -> AsyncGenerator[list[Entry], None]:
         """Every entry, one shelf at a time, only to look at them. Raises StoreUnavailable."""
         candidates: dict[str, int] = {}

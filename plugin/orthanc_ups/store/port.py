@@ -85,6 +85,10 @@ class RestorableEntries(Entries, Protocol):
         """Where in Orthanc the entries are, in words."""
         ...
 
+    def load_others(self) -> AsyncIterator[list[Entry]]:
+        """Every entry but those of workitems and purged ones (``workitem/…``), in chunks, in no order."""
+        ...
+
     def scan(self) -> AsyncGenerator[list[Entry], None]:
         """Every entry, in chunks, only to look at them: changes nothing, unlike ``load``; may be called any time."""
         ...

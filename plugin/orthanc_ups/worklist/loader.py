@@ -15,6 +15,7 @@ from ..delivery.port import Burst
 from ..delivery.subscriber import PREFIX
 from ..projection.projection import Projection
 from ..store.documents import UnreadableDocument, decode_events, decode_log
+from ..store.journal import KEY as INDEX_MARK
 from ..store.node import KEY as NODE_KEY
 from ..store.notes import PREFIX as NOTE
 from ..store.port import Entry, RestorableEntries, ShelvesLost
@@ -56,22 +57,49 @@ class Loader:
         self._entries = entries
         self._projection = projection
 
-    async def load(self) -> Stored:
+    async def load(self, changed: Collection[str] | None = None) -> Stored:
         """Read every entry. Unreadable ones are reported and left alone.
+
+        Args:
+            changed: UIDs of the workitems that may not be in the projection as they are in the store, if all others
+                surely are. Then no other workitem is read.
 
         Raises StoreUnavailable; ShelvesLost if some were deleted meanwhile: then the projection, which may hold the
         last copy of what stood there, keeps it.
         """
         stored = Stored()
+        if changed is None:
+            await self._load_all(stored)
+        else:
+            await self._load_changed(changed, stored)
+        for entry in stored.damaged:
+            _log.error("Entry %s of the store is not readable; it is left alone", entry.key)
+        return stored
+
+    async def _load_all(self, stored: Stored) -> None:
         with self._projection.rebuilding() as rebuild:
             async for chunk in self._entries.load():
                 workitems = [entry for entry in chunk if not self._sort(entry, stored)]
                 stored.damaged.extend(rebuild.take(workitems))
             if self._entries.incomplete:
                 raise ShelvesLost("shelves of the worklist were deleted while it was read")
-        for entry in stored.damaged:
-            _log.error("Entry %s of the store is not readable; it is left alone", entry.key)
-        return stored
+        self._projection.keep_tombstones(stored.tombstones)
+
+    async def _load_changed(self, changed: Collection[str], stored: Stored) -> None:
+        async for chunk in self._entries.load_others():
+            for entry in chunk:
+                self._sort(entry, stored)
+        workitems: list[Entry] = []
+        for uid in changed:
+            self._projection.drop_tombstone(uid)
+            workitem = await self._entries.read(workitem_key(uid))
+            if workitem is None or self._sort(workitem, stored):
+                self._projection.remove(uid)
+            else:
+                workitems.append(workitem)
+        self._projection.keep_tombstones(stored.tombstones)
+        stored.damaged.extend(self._projection.align(workitems))
+        stored.tombstones = list(self._projection.tombstones())
 
     def sort(self, entries: Iterable[Entry]) -> Stored:
         """The same for entries that were read already, if the projection has every workitem."""
@@ -109,7 +137,7 @@ class Loader:
             stored.notes.append(entry)
         elif entry.key == WORKLIST_KEY:
             stored.worklist_entry = entry
-        elif entry.key == NODE_KEY:
+        elif entry.key in (NODE_KEY, INDEX_MARK):
             pass
         else:
             stored.damaged.append(entry)

@@ -17,6 +17,7 @@ from ..store.notes import Notes
 from ..store.port import Entry, ShelvesLost, StoreUnavailable
 from ..store.shelf_set import StoreMisconfigured
 from .commits import Commits
+from .index_mark import IndexMark
 from .loader import Loader, Stored, unsettled_events
 from .state import WorklistState
 
@@ -39,11 +40,14 @@ class Recovery:
         given_up: why nothing is written back any more, "" as a rule.
     """
 
-    def __init__(self, state: WorklistState, entries: CopiedEntries, commits: Commits, notes: Notes) -> None:
+    def __init__(
+        self, state: WorklistState, entries: CopiedEntries, commits: Commits, notes: Notes, mark: IndexMark
+    ) -> None:
         self._state = state
         self._entries = entries
         self._commits = commits
         self._notes = notes
+        self._mark = mark
         self._looking = False
         self._look_again = False
         self.given_up = ""
@@ -59,21 +63,35 @@ class Recovery:
         return Loader(self._entries, self._state.projection).sort(others)
 
     async def load(self) -> Stored:
-        """Read the store. What it lost while we were away is written back first, as far as we have it.
+        """Read the store, or what of it the projection may not have. Nobody is writing meanwhile.
+
+        What the store lost while we were away is written back first, as far as we have it.
 
         Raises StoreUnavailable, also if no projection can be made.
         """
         try:
-            stored = await self._load_whole()
+            stored = await self._load()
             self._state.projection.forget_old()
-            return stored
         except ProjectionBroken as error:
             _log.error("The projection failed (%s); making it anew", error)
+            stored = await self._loaded_anew()
+        if not stored.damaged:
+            await self._mark.begin()
+        return stored
+
+    async def _loaded_anew(self) -> Stored:
         try:
             self._state.projection.renew()
             return await Loader(self._entries, self._state.projection).load()
         except ProjectionBroken as error:
             raise StoreUnavailable(f"no projection can be made: {error}", certain=True) from error
+
+    async def _load(self) -> Stored:
+        changed = await self._mark.changed()
+        if changed is None:
+            return await self._load_whole()
+        _log.info("The search index has all but what was written of %d workitems last", len(changed))
+        return await Loader(self._entries, self._state.projection).load(changed)
 
     async def _load_whole(self) -> Stored:
         try:
@@ -200,7 +218,9 @@ class Recovery:
         if await self._entries.missing():
             await self._save()
         self._state.projection.renew()
-        await Loader(self._entries, self._state.projection).load()
+        stored = await Loader(self._entries, self._state.projection).load()
+        if not stored.damaged:
+            await self._mark.begin()
         self._state.workitems.broken = False
         self._state.counters.add("rebuilds")
         self.log_events(self.stored_events(0))

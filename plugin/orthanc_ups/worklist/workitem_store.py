@@ -41,9 +41,12 @@ class Tombstone:
 class Tombstones(dict[str, Tombstone]):
     """The entries that stand where purged workitems stood, by SOP Instance UID."""
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: Writer, keep: Callable[[Entry], None], drop: Callable[[str], None]) -> None:
+        """``keep`` and ``drop`` put an entry down in the projection and take it away there."""
         super().__init__()
         self._writer = writer
+        self._keep = keep
+        self._drop = drop
 
     def take(self, entry: Entry) -> None:
         """Take over a stored entry that is a tombstone."""
@@ -53,8 +56,10 @@ class Tombstones(dict[str, Tombstone]):
 
     async def write(self, uid: str, last: HistoryEntry, version: str | None) -> None:
         """Write a tombstone over a workitem's entry. Raises Conflict or StoreUnavailable."""
-        document = tombstone_document(uid, last)
-        self[uid] = Tombstone(await self._writer.write(f"{_PREFIX}{uid}", document, version), last, document)
+        key, document = f"{_PREFIX}{uid}", tombstone_document(uid, last)
+        written = await self._writer.write(key, document, version)
+        self[uid] = Tombstone(written, last, document)
+        self._keep(Entry(key, document, written))
 
     async def forget(self, before: float) -> None:
         """Delete the entries of workitems purged before a time (seconds since the epoch).
@@ -69,6 +74,7 @@ class Tombstones(dict[str, Tombstone]):
             except Conflict:
                 _log.warning("The tombstone of workitem %s was changed by somebody else; left alone", uid)
             self.pop(uid, None)
+            self._drop(uid)
 
     def entries(self) -> Iterator[Entry]:
         """Every entry, to write back after a loss."""
@@ -114,13 +120,16 @@ class WorkitemStore:
         writer: Writer,
         on_broken: Callable[[], None],
         on_change: Callable[[str], None],
+        taken: Callable[[str], None] = lambda uid: None,
     ) -> None:
+        """``taken`` is told that the projection has taken over what was written of a workitem."""
         self._projection = projection
         self._projection.on_broken = self._broke
         self._on_broken = on_broken
         self._on_change = on_change
+        self._taken = taken
         self.broken = False
-        self.tombstones = Tombstones(writer)
+        self.tombstones = Tombstones(writer, self._keep_tombstone, self._drop_tombstone)
 
     # --- single workitems ---
 
@@ -139,7 +148,7 @@ class WorkitemStore:
     def put(self, workitem: Workitem, version: str, document: bytes) -> None:
         """Take over what was written. A failing projection fails no command: it is rebuilt."""
         self._on_change(workitem.uid)
-        self._update(lambda: self._projection.put(workitem, version, document))
+        self._update(lambda: self._projection.put(workitem, version, document), workitem.uid)
 
     def write_copy(self) -> None:
         """Before a change is answered: what was taken over is in the file, if that is a copy of the store."""
@@ -148,7 +157,13 @@ class WorkitemStore:
     def remove(self, uid: str) -> None:
         """Forget a workitem here (its entry is gone or a tombstone)."""
         self._on_change(uid)
-        self._update(lambda: self._projection.remove(uid))
+        self._update(lambda: self._projection.remove(uid), uid)
+
+    def _keep_tombstone(self, entry: Entry) -> None:
+        self._update(lambda: self._projection.keep_tombstones((entry,)), entry.key.removeprefix(_PREFIX))
+
+    def _drop_tombstone(self, uid: str) -> None:
+        self._update(lambda: self._projection.drop_tombstone(uid), uid)
 
     def is_gone(self, uid: str) -> bool:
         """True if the workitem existed and was purged, and that is still remembered."""
@@ -179,6 +194,7 @@ class WorkitemStore:
         elif (gone := read_tombstone(entry.document)) and gone[0] == uid:
             _log.warning("The workitem %s was purged by somebody else", uid)
             self.tombstones.take(entry)
+            self._keep_tombstone(entry)
             self.remove(uid)
         else:
             self._adopt(uid, ours, entry)
@@ -313,12 +329,14 @@ class WorkitemStore:
         except ProjectionBroken as error:
             raise self._broke(error) from error
 
-    def _update(self, update: Callable[[], object]) -> None:
+    def _update(self, update: Callable[[], object], uid: str | None = None) -> None:
         """What is not taken over now stands in the store, where the rebuilding finds it."""
         if self.broken:
             return
         try:
             update()
+            if uid is not None:
+                self._taken(uid)
         except Exception as error:  # whatever it is: what was written must not look as if it were not
             self._broke(error)
 

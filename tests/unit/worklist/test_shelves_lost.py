@@ -263,7 +263,7 @@ async def test_no_copy_is_kept_of_a_store_from_which_nobody_can_take_entries_awa
     await desk.stop()
 
     class Hidden(SlowEntries):
-        exposed = False  # type: ignore[misc]
+        exposed = False
 
     desk.entries = Hidden(desk.entries)
     await desk.start()

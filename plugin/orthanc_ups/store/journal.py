@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The journal of the search index: which workitems were written since the index was last known to have everything.
+
+A start that trusts the index reads no workitem but these. Whether it may, three marks say, which are equal texts:
+
+========================  ================================================================================
+bears the mark            what follows
+========================  ================================================================================
+the index, in its file    it has everything that stood in the store when the mark was made
+the journal, first line   it names each workitem of which the store was asked to write anything since then
+the store, ``index``      the mark is the last that was made
+========================  ================================================================================
+
+So **the index is used only if store, index and journal bear the same mark**; what the journal names is read again, all
+else is equal. In any other case (a file is missing, old or restored from a backup, the store was restored or moved, an
+index of another version) the whole store is read. The mark is made anew every few seconds in which anything is
+written, at each start, and when the plugin stops.
+
+The journal is not forced to the disk: it outlives the process, not the machine. After a power loss the index is made
+anew anyway (``projection/file.py``).
+
+While the mark changes there are two journals, and both are written: ``begin`` opens the second one, then the index gets
+the new mark, then the store; ``complete`` puts the second journal in the place of the first.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import orjson
+
+from .documents import FORMAT
+from .port import Entry
+
+KEY: Final = "index"
+_WORKITEM: Final = "workitem/"
+_ANEW: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
+_log = logging.getLogger("orthanc_ups.store")
+
+
+def document_of(mark: str) -> bytes:
+    """The document of the store's entry ``index``."""
+    return orjson.dumps({"format": FORMAT, "mark": mark})
+
+
+def mark_in(entry: Entry | None) -> str:
+    """The mark that the store bears, "" if it bears none."""
+    try:
+        content = {} if entry is None else orjson.loads(entry.document)
+        return str(content.get("mark", ""))
+    except (orjson.JSONDecodeError, AttributeError):
+        return ""
+
+
+def path_beside(projection: str | Path) -> Path | None:
+    """Where the journal stands; None beside an index that is gone afterwards."""
+    return None if str(projection) == ":memory:" else Path(f"{projection}.journal")
+
+
+class IndexJournal:
+    """The journal. Used on the event loop only.
+
+    A workitem is *open* from ``note``, before it is written, until ``taken``, when the index has taken it over.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Prepare, without touching the file."""
+        self._path = path
+        self._next_path = Path(f"{path}.next")
+        self._file: int | None = None
+        self._next: int | None = None
+        self._noted: set[str] = set()
+        self._open: Counter[str] = Counter()
+
+    def read(self, mark: str) -> frozenset[str] | None:
+        """UIDs of the workitems that were written since the mark was made; None if no journal bears it."""
+        for path in (self._path, self._next_path):
+            with suppress(OSError, UnicodeDecodeError):
+                lines = path.read_text("utf-8").splitlines()
+                if lines[:1] == [mark]:
+                    return frozenset(lines[1:])
+        return None
+
+    @property
+    def is_empty(self) -> bool:
+        """True if nothing was noted since the mark was made."""
+        return not self._noted
+
+    def note(self, key: str) -> None:
+        """The store is about to be asked to write an entry."""
+        if not key.startswith(_WORKITEM):
+            return
+        uid = key.removeprefix(_WORKITEM)
+        self._open[uid] += 1
+        if uid not in self._noted:
+            self._noted.add(uid)
+            self._append(f"{uid}\n".encode())
+
+    def taken(self, uid: str) -> None:
+        """The index has taken over what was written of a workitem."""
+        if self._open[uid] > 1:
+            self._open[uid] -= 1
+        else:
+            del self._open[uid]
+
+    def begin(self, mark: str, *, whole: bool) -> None:
+        """Write a second journal from now on, which begins with what is open; ``whole``: nothing is."""
+        if whole:
+            self._open.clear()
+        self._noted = set(self._open)
+        text = "".join(f"{line}\n" for line in (mark, *self._open))
+        try:
+            if self._next is not None:
+                os.close(self._next)
+            self._next = os.open(self._next_path, _ANEW, 0o600)
+            _write(self._next, text.encode())
+        except OSError as error:
+            self._spoil(error)
+
+    def complete(self) -> None:
+        """The store bears the mark of the second journal, which is the only one now."""
+        if self._next is None:
+            return
+        try:
+            self._next_path.replace(self._path)
+        except OSError as error:
+            self._spoil(error)
+            return
+        former, self._file, self._next = self._file, self._next, None
+        if former is not None:
+            os.close(former)
+
+    def close(self) -> None:
+        """Let go of the files."""
+        files, self._file, self._next = (self._file, self._next), None, None
+        for file in files:
+            if file is not None:
+                os.close(file)
+
+    def _append(self, line: bytes) -> None:
+        try:
+            for file in (self._file, self._next):
+                if file is not None:
+                    _write(file, line)
+        except OSError as error:
+            self._spoil(error)
+
+    def _spoil(self, error: OSError) -> None:
+        """A journal that lacks a workitem must bear no mark. Deleting a file needs no space on the disk."""
+        _log.warning("The journal of the search index %s cannot be written (%s); the next start reads everything",
+                     self._path, error)  # fmt: skip
+        self.close()
+        for path in (self._path, self._next_path):
+            path.unlink(missing_ok=True)
+
+
+def _write(file: int, text: bytes) -> None:
+    if os.write(file, text) != len(text):
+        raise OSError("not all of it was written")

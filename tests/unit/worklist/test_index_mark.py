@@ -1,0 +1,318 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The search index is used only if store, index and journal bear the same mark; else the store is read whole.
+
+``store/journal.py`` says why that is enough. Held here: whatever was written, whenever the process ended, and whichever
+file was taken from a backup, the index of the next start is what the store holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+import orjson
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from orthanc_ups.core import tags
+from orthanc_ups.core.commands import ChangeState
+from orthanc_ups.core.dataset import element
+from orthanc_ups.core.statuses import UpsError
+from orthanc_ups.store.documents import is_tombstone
+from orthanc_ups.store.journal import KEY, IndexJournal
+from tests.support.service import SCHEDULER, TRANSACTION, Desk, SlowEntries, on_loop
+from tests.support.workitems import uid
+
+Stored = dict[str, tuple[str, bytes]]
+
+
+class UnexposedEntries(SlowEntries):
+    """A store from which nobody takes entries away, as Orthanc's key-value store."""
+
+    exposed = False
+
+
+def desk_on(folder: Path) -> Desk:
+    desk = Desk("A", path=str(folder / "p.sqlite"))
+    desk.entries = UnexposedEntries()
+    return desk
+
+
+def mark_of(desk: Desk) -> str:
+    return str(orjson.loads(desk.entries.documents()[KEY])["mark"])
+
+
+async def purged(desk: Desk, number: int) -> None:
+    await desk.complete(number)
+    await desk.purge(number)
+
+
+async def furnished(folder: Path) -> Desk:
+    """Three workitems and what is left of a fourth one; the mark is made anew after that."""
+    desk = await desk_on(folder).start()
+    for number in range(1, 5):
+        await desk.create(number)
+    await purged(desk, 4)
+    await marked_anew(desk)
+    return desk
+
+
+async def marked_anew(desk: Desk) -> None:
+    former = mark_of(desk)
+    await desk.pass_by(11)
+    await desk.until(lambda: mark_of(desk) != former)
+
+
+async def in_store(desk: Desk) -> Stored:
+    entries = [entry async for chunk in desk.entries.another().load() for entry in chunk]
+    return {
+        entry.key: (entry.version, entry.document) for entry in entries if entry.key.startswith("workitem/")
+    }
+
+
+def in_index(desk: Desk) -> Stored:
+    projection = desk.service.projection
+    found = {key: (version, document) for key, document, version in projection.documents()}
+    found |= {entry.key: (entry.version, entry.document) for entry in projection.tombstones()}
+    assert projection.count() == sum(not is_tombstone(document) for _, document in found.values())
+    return found
+
+
+async def restarted(desk: Desk) -> dict[str, int]:
+    """Start again; returns how often the store was called, and holds the index against it."""
+    desk.entries = desk.entries.another()
+    await desk.start()
+    calls, stored = dict(desk.entries.calls), await in_store(desk)
+    assert in_index(desk) == stored
+    purged = {
+        key.removeprefix("workitem/") for key, (_, document) in stored.items() if is_tombstone(document)
+    }
+    assert set(desk.service.workitems.tombstones) == purged
+    return calls
+
+
+@on_loop
+async def test_after_a_stop_in_order_no_workitem_is_read(tmp_path: Path) -> None:
+    desk = await furnished(tmp_path)
+    await desk.claim(1)
+    await desk.stop()
+    calls = await restarted(desk)
+    assert "load" not in calls
+
+
+@on_loop
+async def test_after_a_crash_only_what_was_written_since_the_mark_is_read(tmp_path: Path) -> None:
+    desk = await furnished(tmp_path)
+    await desk.claim(1)
+    await desk.update({tags.LABEL: element("LO", "twice")}, 1)
+    await desk.create(5)
+    await purged(desk, 2)
+    await desk.crash()
+    calls = await restarted(desk)
+    assert "load" not in calls
+    others = {KEY, "worklist", "move"}
+    assert calls["read"] <= 3 + len(others)
+
+
+@on_loop
+async def test_a_write_that_is_under_way_while_the_mark_changes_is_read_again(tmp_path: Path) -> None:
+    desk = await furnished(tmp_path)
+    await desk.claim(2)
+    desk.entries.after[f"workitem/{uid(1)}"] = asyncio.Event()
+    claim = ChangeState(SCHEDULER, uid(1), "IN PROGRESS", TRANSACTION)
+    claiming = asyncio.ensure_future(desk.service.worklist.execute(claim))
+    await marked_anew(desk)
+    assert not claiming.done(), "the store has it, the index does not"
+    await desk.crash()
+    calls = await restarted(desk)
+    assert "load" not in calls
+    assert desk.state(1) == "IN PROGRESS"
+
+
+# --- when one of the three is not the last ---
+
+
+def without_journal(desk: Desk, backup: Path) -> None:
+    Path(f"{desk.path}.journal").unlink()
+
+
+def with_an_empty_journal(desk: Desk, backup: Path) -> None:
+    Path(f"{desk.path}.journal").write_bytes(b"")
+
+
+def with_a_former_journal(desk: Desk, backup: Path) -> None:
+    shutil.copy(backup / "p.sqlite.journal", f"{desk.path}.journal")
+
+
+def without_index(desk: Desk, backup: Path) -> None:
+    for file in Path(desk.path).parent.glob("p.sqlite*"):
+        if "journal" not in file.name:
+            file.unlink()
+
+
+def with_a_former_index(desk: Desk, backup: Path) -> None:
+    without_index(desk, backup)
+    for ending in ("", "-wal"):
+        if Path(f"{backup}/p.sqlite{ending}").exists():
+            shutil.copy(f"{backup}/p.sqlite{ending}", f"{desk.path}{ending}")
+
+
+def with_a_former_mark_in_the_store(desk: Desk, backup: Path) -> None:
+    desk.entries.tamper(KEY, (backup / "mark").read_bytes())
+
+
+def without_mark_in_the_store(desk: Desk, backup: Path) -> None:
+    desk.entries.tamper(KEY, None)
+
+
+def with_a_damaged_mark_in_the_store(desk: Desk, backup: Path) -> None:
+    desk.entries.tamper(KEY, b'["mark"]')
+
+
+def with_an_index_of_another_version(desk: Desk, backup: Path) -> None:
+    with sqlite3.connect(desk.path) as connection:
+        connection.execute("UPDATE meta SET value = 'another' WHERE name = 'fingerprint'")
+    connection.close()
+
+
+WRONG: Final[Sequence[Callable[[Desk, Path], None]]] = (
+    without_journal,
+    with_an_empty_journal,
+    with_a_former_journal,
+    without_index,
+    with_a_former_index,
+    with_a_former_mark_in_the_store,
+    without_mark_in_the_store,
+    with_a_damaged_mark_in_the_store,
+    with_an_index_of_another_version,
+)
+
+
+async def backed_up(desk: Desk, folder: Path) -> Path:
+    """A copy of everything as it is now; then time passes and two workitems change, so that the marks do."""
+    backup = folder / "backup"
+    backup.mkdir()
+    for file in Path(desk.path).parent.glob("p.sqlite*"):
+        shutil.copy(file, backup)
+    (backup / "mark").write_bytes(desk.entries.documents()[KEY])
+    for number in (1, 3):
+        await desk.claim(number)
+        await marked_anew(desk)
+    return backup
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+@pytest.mark.parametrize("wrong", WRONG)
+def test_the_store_is_read_whole_if_one_of_the_three_is_not_the_last(
+    tmp_path: Path, wrong: Callable[[Desk, Path], None], in_order: bool
+) -> None:
+    @on_loop
+    async def scenario() -> None:
+        desk = await furnished(tmp_path)
+        backup = await backed_up(desk, tmp_path)
+        await (desk.stop() if in_order else desk.crash())
+        wrong(desk, backup)
+        assert (await restarted(desk))["load"] == 1
+        await desk.update({tags.LABEL: element("LO", "later")}, 1)
+        await desk.crash()
+        assert "load" not in await restarted(desk)
+
+    scenario()
+
+
+@on_loop
+async def test_an_entry_that_nobody_can_read_keeps_the_index_from_being_trusted(tmp_path: Path) -> None:
+    desk = await furnished(tmp_path)
+    await desk.stop()
+    desk.entries.tamper(f"workitem/{uid(1)}", b"garbage")
+    desk.entries.tamper(KEY, None)
+    desk.entries = desk.entries.another()
+    await desk.start()
+    await desk.pass_by(11)
+    await desk.stop()
+    desk.entries = desk.entries.another()
+    await desk.start()
+    assert desk.entries.calls["load"] == 1
+
+
+def test_a_journal_that_cannot_be_written_bears_no_mark(tmp_path: Path) -> None:
+    """Such as on a disk that is full: what it does not name may have been written all the same."""
+    journal = IndexJournal(tmp_path / "journal")
+    journal.begin("first", whole=True)
+    journal.complete()
+    journal.note("workitem/2.25.71")
+    assert journal.read("first") == frozenset({"2.25.71"})
+    (tmp_path / "journal.next").symlink_to("/dev/full")
+    journal.begin("second", whole=False)
+    journal.note("workitem/2.25.72")
+    assert journal.read("first") is journal.read("second") is None
+    journal.begin("third", whole=False)
+    journal.complete()
+    assert journal.read("third") == frozenset({"2.25.71", "2.25.72"}), "what is open is carried over"
+    journal.close()
+
+
+# --- anything, in any order ---
+
+_NUMBERS: Final = st.integers(1, 4)
+_STEPS: Final = st.lists(
+    st.one_of(
+        st.tuples(st.sampled_from(["create", "claim", "update", "purge"]), _NUMBERS),
+        st.tuples(st.sampled_from(["pass_by", "crash", "stop", "break"]), st.just(0)),
+    ),
+    max_size=14,
+)
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(_STEPS, st.sampled_from([None, *WRONG]))
+def test_whatever_was_written_and_however_it_ended_the_index_is_what_the_store_holds(
+    steps: list[tuple[str, int]], wrong: Callable[[Desk, Path], None] | None
+) -> None:
+    @on_loop
+    async def scenario(folder: Path) -> None:
+        desk = await furnished(folder)
+        backup = await backed_up(desk, folder)
+        for step, number in steps:
+            await carried_out(desk, step, number)
+        await desk.crash()
+        if wrong is not None:
+            wrong(desk, backup)
+        await restarted(desk)
+
+    with TemporaryDirectory() as folder:
+        scenario(Path(folder))
+
+
+async def carried_out(desk: Desk, step: str, number: int) -> None:
+    if step == "pass_by":
+        await desk.pass_by(11)
+    elif step == "break":
+        with suppress(FileNotFoundError):  # it is just being made anew
+            os.unlink(desk.path)
+        desk.service.workitems.check_file()
+    elif step in ("crash", "stop"):
+        await getattr(desk, step)()
+        await restarted(desk)
+    else:
+        with suppress(UpsError):  # such as a second claim
+            await commanded(desk, step, number)
+
+
+async def commanded(desk: Desk, step: str, number: int) -> None:
+    if step == "create":
+        await desk.create(number + 4)
+    elif step == "claim":
+        await desk.claim(number)
+    elif step == "update":
+        await desk.update({tags.LABEL: element("LO", "changed")}, number)
+    else:
+        await purged(desk, number)
