@@ -7,11 +7,13 @@ looks for each of ``words(text)`` in it as a substring.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Final
 
 from . import tags
-from .dataset import DataSet, items, text, values
+from .dataset import DataSet, Element, items, text, values
+from .interned import notes_of
 from .person_names import GROUPS, fold
 
 _TEXTS: Final = (
@@ -36,8 +38,11 @@ def words(text: str) -> tuple[str, ...]:
 
 def searchable(attributes: DataSet) -> str:
     """One text per workitem: patient, labels, UIDs, accession numbers, stations, performers, and codes."""
-    texts = dict.fromkeys(text.strip() for text in _texts(attributes) if text.strip())
-    return "\n".join(fold(text.replace("^", " ")) for text in texts)
+    texts = _spelled(_of_workitem(attributes))
+    for tag, texts_of in _SEQUENCES.items():
+        if tag in attributes:
+            texts += _of_sequence(attributes[tag], tag, texts_of)
+    return "\n".join(dict.fromkeys(texts))
 
 
 def fits(attributes: DataSet, folded_words: tuple[str, ...]) -> bool:
@@ -46,18 +51,46 @@ def fits(attributes: DataSet, folded_words: tuple[str, ...]) -> bool:
     return all(word in where for word in folded_words)
 
 
-def _texts(attributes: DataSet) -> Iterator[str]:
+def _spelled(texts: Iterable[str]) -> list[str]:
+    return [fold(text.replace("^", " ")) for text in dict.fromkeys(map(str.strip, texts)) if text]
+
+
+def _of_sequence(element: Element, tag: str, texts_of: Callable[[list[DataSet]], Iterator[str]]) -> list[str]:
+    """What is looked for in a sequence; in an interned one that is worked out once."""
+    notes = notes_of(element)
+    if notes is None:
+        return _spelled(texts_of(_items(element)))
+    texts: list[str] | None = notes.get(("searchable", tag))
+    if texts is None:
+        texts = notes["searchable", tag] = _spelled(texts_of(_items(element)))
+    return texts
+
+
+def _items(element: Element) -> list[DataSet]:
+    return [item for item in element.get("Value", ()) if isinstance(item, dict)]
+
+
+def _of_workitem(attributes: DataSet) -> Iterator[str]:
     yield from _names(attributes, tags.PATIENT_NAME)
     for tag in _TEXTS:
         yield text(attributes, tag)
-    for tag in _CODES:
-        yield from _codes(attributes, tag)
-    for person in items(attributes, tags.HUMAN_PERFORMERS):
+
+
+def _of_performers(performers: list[DataSet]) -> Iterator[str]:
+    for person in performers:
         yield from _names(person, _PERFORMER_NAME)
-        yield from _codes(person, tags.HUMAN_PERFORMER_CODES)
-    for sequence in _REFERENCES:
-        for reference in items(attributes, sequence)[:_MOST_REFERENCES]:
-            yield from (text(reference, tag) for tag in _OF_REFERENCE)
+        yield from _of_codes(items(person, tags.HUMAN_PERFORMER_CODES))
+
+
+def _of_references(references: list[DataSet]) -> Iterator[str]:
+    for reference in references[:_MOST_REFERENCES]:
+        yield from (text(reference, tag) for tag in _OF_REFERENCE)
+
+
+def _of_codes(codes: list[DataSet]) -> Iterator[str]:
+    for code in codes:
+        yield text(code, tags.CODE_VALUE)
+        yield text(code, tags.CODE_MEANING)
 
 
 def _names(item: DataSet, tag: str) -> Iterator[str]:
@@ -66,7 +99,10 @@ def _names(item: DataSet, tag: str) -> Iterator[str]:
             yield from (name.get(group, "") for group in GROUPS)
 
 
-def _codes(item: DataSet, tag: str) -> Iterator[str]:
-    for code in items(item, tag):
-        yield text(code, tags.CODE_VALUE)
-        yield text(code, tags.CODE_MEANING)
+_SEQUENCES: Final[Mapping[str, Callable[[list[DataSet]], Iterator[str]]]] = MappingProxyType(
+    {
+        **dict.fromkeys(_CODES, _of_codes),
+        tags.HUMAN_PERFORMERS: _of_performers,
+        **dict.fromkeys(_REFERENCES, _of_references),
+    }
+)

@@ -52,6 +52,12 @@ class Interned:
             _, (oldest, _) = self._elements.popitem(last=False)
             _forget(oldest)
 
+    def clear(self) -> None:
+        """Forget all."""
+        while self._elements:
+            _, (oldest, _) = self._elements.popitem()
+            _forget(oldest)
+
 
 _DERIVED: Final = "derived"
 

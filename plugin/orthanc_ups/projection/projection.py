@@ -27,10 +27,19 @@ from typing import Any, Final, TypeVar
 from ..core.dataset import DataSet
 from ..core.date_times import UTC, Zone, zone
 from ..core.events import Event
+from ..core.interned import Interned
 from ..core.matching import Query
 from ..core.selection import Selection
 from ..core.workitem import Workitem
-from ..store.documents import UnreadableDocument, attributes_of, decode, selected, unpacked, whole
+from ..store.documents import (
+    UnreadableDocument,
+    attributes_of,
+    decode,
+    decode_interned,
+    selected,
+    unpacked,
+    whole,
+)
 from ..store.port import Entry
 from .file import ProjectionBroken, ProjectionFile
 from .pending import PendingWrites
@@ -121,6 +130,7 @@ class Projection:
         self._timer: asyncio.TimerHandle | None = None
         self._connection: sqlite3.Connection | None = None
         self._is_rebuilding = False
+        self._interned = Interned()
         self._writing: Future[None] | None = None
         self._counts: tuple[int, Counts] | None = None
         self._thread = ThreadPoolExecutor(1, "ups-projection")
@@ -487,12 +497,14 @@ class Projection:
         self._recent.clear()
         self._missing.clear()
         self._is_rebuilding = True
+        self._interned = Interned()
         self._whole = complete = False
         try:
             yield Rebuild(self._take)
             complete = True
         finally:
             self._is_rebuilding = False
+            self._interned.clear()
             if not self.broken:
                 self._finish(complete=complete)
 
@@ -536,7 +548,7 @@ class Projection:
     def _change(self, entry: Entry) -> WorkitemRows | None:
         """What is to be written down of an entry; None if it is no document of a workitem."""
         try:
-            workitem = decode(entry.document)
+            workitem = decode_interned(entry.document, self._interned)
         except UnreadableDocument:
             return None
         if entry.key != _PREFIX + workitem.uid:

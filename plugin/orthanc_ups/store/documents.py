@@ -18,6 +18,7 @@ import orjson
 
 from ..core.dataset import DataSet, Element
 from ..core.events import Event, EventType
+from ..core.interned import LONGEST, Interned
 from ..core.mechanisms import Mechanisms
 from ..core.numbers import Numbers
 from ..core.selection import Selection
@@ -88,7 +89,43 @@ def encode(workitem: Workitem) -> bytes:
 
 def decode(document: bytes) -> Workitem:
     """Read a workitem back. Raises UnreadableDocument."""
-    content = read(document)
+    return _workitem_in(read(document))
+
+
+def decode_interned(document: bytes, interned: Interned) -> Workitem:
+    """The same for one of many: short sequences that were read before are the same objects again.
+
+    Raises UnreadableDocument.
+    """
+    try:
+        content = msgspec.structs.asdict(_WITH_TEXTS.decode(document))
+    except msgspec.MsgspecError:
+        content = {}
+    if content.get("format") != FORMAT:
+        return decode(document)  # it takes more to understand it
+    content["attributes"] = _with_interned(content["attributes"], interned)
+    return _workitem_in(content)
+
+
+def _with_interned(texts: dict[str, msgspec.Raw], interned: Interned) -> DataSet:
+    others: dict[str, msgspec.Raw] = {}
+    sequences: DataSet = {}
+    for tag, raw in texts.items():
+        text = bytes(raw)
+        if len(text) > LONGEST or not text.startswith(_SEQUENCE):
+            others[tag] = raw
+            continue
+        entry = interned.get((tag, text))
+        if entry is None:
+            sequences[tag] = orjson.loads(text)
+            interned.add((tag, text), sequences[tag])
+        else:
+            sequences[tag] = entry[0]
+    read_others: DataSet = orjson.loads(_joined(others))
+    return {tag: sequences[tag] if tag in sequences else read_others[tag] for tag in texts}
+
+
+def _workitem_in(content: dict[str, Any]) -> Workitem:
     try:
         return Workitem(
             uid=content["uid"],
@@ -185,6 +222,24 @@ def _events_in(content: dict[str, Any]) -> tuple[Event, ...]:
     )
 
 
+class _WithTexts(msgspec.Struct):
+    """A document of a workitem, of whose attributes only the texts are known."""
+
+    format: int
+    uid: Any
+    created: Any
+    revision: Any
+    owner: Any
+    ended: Any
+    acts: Any
+    filtered: Any
+    spilled: Any
+    history: Any
+    events: Any
+    receivers: Any
+    attributes: dict[str, msgspec.Raw]
+
+
 class _InParts(msgspec.Struct):
     format: int
     attributes: dict[str, msgspec.Raw]
@@ -196,6 +251,8 @@ class _InOne(msgspec.Struct):
 
 
 _T = TypeVar("_T", _InParts, _InOne)
+_SEQUENCE: Final = b'{"vr":"SQ"'
+_WITH_TEXTS: Final = msgspec.json.Decoder(_WithTexts)
 _IN_PARTS: Final = msgspec.json.Decoder(_InParts)
 _IN_ONE: Final = msgspec.json.Decoder(_InOne)
 

@@ -2,6 +2,7 @@
 """A page that is cut out of stored text says the same as one that is made of data sets."""
 
 import json
+import re
 
 import orjson
 import pytest
@@ -9,10 +10,12 @@ import pytest
 from orthanc_ups.codecs import dicom_json
 from orthanc_ups.core import tags
 from orthanc_ups.core.dataset import DataSet, element
+from orthanc_ups.core.free_text import searchable
+from orthanc_ups.core.interned import Interned, notes_of
 from orthanc_ups.core.matching import Query
 from orthanc_ups.core.workitem import Workitem
-from orthanc_ups.store.documents import UnreadableDocument, encode, selected, whole
-from tests.support.workitems import full, minimal, stored
+from orthanc_ups.store.documents import UnreadableDocument, decode, decode_interned, encode, selected, whole
+from tests.support.workitems import full, minimal, stored, uid
 
 ASKED: dict[str, DataSet] = {
     "nothing": {},
@@ -71,3 +74,26 @@ def test_what_is_no_document_is_told(document: bytes) -> None:
         selected(document, Query.of({}).returns())
     with pytest.raises(UnreadableDocument):
         whole(document)
+
+
+def test_a_document_read_with_interned_sequences_is_the_same_workitem() -> None:
+    interned = Interned()
+    first, second = (encode(Workitem(uid(number), number, stored(number, base=full()))) for number in (1, 2))
+    workitems = [decode_interned(document, interned) for document in (first, second)]
+    assert workitems == [decode(first), decode(second)]
+    stations = [workitem.attributes[tags.STATION_NAME] for workitem in workitems]
+    assert stations[0] is stations[1]
+    assert searchable(workitems[0].attributes) == searchable(decode(first).attributes)
+    assert searchable(workitems[1].attributes) == searchable(decode(second).attributes)
+    interned.clear()
+    assert notes_of(stations[0]) is None
+
+
+@pytest.mark.parametrize(
+    "document", [b"garbage", b"{}", b'{"format": 99}', b'{"format": 1, "uid": "2.25.1"}']
+)
+def test_what_is_no_document_is_refused_with_interned_sequences_as_without(document: bytes) -> None:
+    with pytest.raises(UnreadableDocument) as expected:
+        decode(document)
+    with pytest.raises(UnreadableDocument, match=re.escape(str(expected.value))):
+        decode_interned(document, Interned())
