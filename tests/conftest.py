@@ -13,8 +13,11 @@ from hypothesis import HealthCheck, settings
 from orthanc_ups.projection.projection import Projection
 from orthanc_ups.store.copy import EntriesCopy
 from tests.support.examples import examples
-from tests.support.orthanc import SUITES, RealOrthanc
+from tests.support.orthanc import PYTHON_PLUGIN, SUITES, RealOrthanc, merged
+from tests.support.postgresql import INDEX_PLUGIN, PostgreSql
 from tests.support.sharing import RealOnesBesideOthers
+
+POSTGRESQL = "PostgreSQL"
 
 # How long an example takes says more about the machine than about the code. CI repeats the same examples each time.
 settings.register_profile(
@@ -46,6 +49,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         default = DEFAULT_STORES[chosen]
         if parameters.get("store", default) != default and item.get_closest_marker("one_store"):
             item.add_marker("torture")
+        if parameters.get("index") == POSTGRESQL and not item.get_closest_marker("postgresql"):
+            item.add_marker("torture")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -76,10 +81,33 @@ def orthanc_overrides() -> dict[str, Any]:
     return {}
 
 
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSql]:
+    """A PostgreSQL server for all modules that want one."""
+    with PostgreSql() as server:
+        yield server
+
+
+@pytest.fixture(scope="module", params=["SQLite", POSTGRESQL])
+def index(request: pytest.FixtureRequest) -> str:
+    """What Orthanc's index is kept in: PostgreSQL is `torture` but for modules that are marked `postgresql`."""
+    name: str = request.param
+    return name
+
+
 @pytest.fixture(scope="module")
-def orthanc(suite: str, orthanc_overrides: dict[str, Any]) -> Iterator[RealOrthanc]:
+def orthanc(
+    suite: str, index: str, orthanc_overrides: dict[str, Any], request: pytest.FixtureRequest
+) -> Iterator[RealOrthanc]:
     """A running Orthanc with the plugin, shared by the tests of a module."""
-    with RealOrthanc(suite, orthanc_overrides) as running:
+    environment: dict[str, str] = {}
+    overrides = orthanc_overrides
+    if index == POSTGRESQL:
+        server: PostgreSql = request.getfixturevalue("postgresql")
+        environment = server.environment()
+        overrides = merged(server.new_index(), overrides)
+        overrides["Plugins"] = [INDEX_PLUGIN, *orthanc_overrides.get("Plugins", [PYTHON_PLUGIN])]
+    with RealOrthanc(suite, overrides, environment=environment) as running:
         yield running
 
 

@@ -27,7 +27,7 @@ from tests.support.waiting import wait_until
 from tests.support.web_client import WebClient
 from tests.support.workitems import minimal, performed, progress
 
-pytestmark = pytest.mark.one_suite("delivery leaves by our own connections")
+pytestmark = [pytest.mark.one_suite("delivery leaves by our own connections"), pytest.mark.postgresql]
 
 GLOBAL = "1.2.840.10008.5.1.4.34.5"
 VERIFICATION = "1.2.840.10008.1.1"

@@ -15,6 +15,8 @@ from tests.support.dimse_client import IMPLICIT, Answer, UpsClient
 from tests.support.event_receiver import EventReceiver, Report
 from tests.support.orthanc import RealOrthanc
 
+pytestmark = pytest.mark.postgresql
+
 TRANSACTION = "2.25.815"
 STATE_REPORT, CANCEL_REQUESTED, PROGRESS, STATUS_CHANGE, ASSIGNED = 1, 2, 3, 4, 5
 

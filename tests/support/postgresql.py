@@ -29,6 +29,7 @@ class PostgreSql:
 
     def __init__(self, *, fsync: bool = False) -> None:
         """``fsync``: whether it waits for the disk, which only figures need."""
+        self._databases = 0
         self._fsync = "on" if fsync else "off"
         self.port = free_port()
         self._folder = Path(tempfile.mkdtemp(prefix="postgresql-", dir="/tmp"))
@@ -99,6 +100,13 @@ class PostgreSql:
             "Lock": False,
             **more,
         }
+
+    def new_index(self) -> dict[str, Any]:
+        """The configuration of an Orthanc with an empty index of its own, which others may join."""
+        self._databases += 1
+        name = f"index{self._databases}"
+        self.execute(f"CREATE DATABASE {name}")
+        return {"PostgreSQL": self.section(Database=name)}
 
     @staticmethod
     def environment() -> dict[str, str]:
