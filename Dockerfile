@@ -23,7 +23,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/* /var/log/* \
     && groupadd --gid 4243 orthanc-ups \
     && useradd --uid 4243 --gid 4243 --no-create-home --home-dir /var/lib/orthanc-ups orthanc-ups \
-    && install --directory --owner 4243 --group 4243 --mode 750 /var/lib/orthanc-ups
+    && install --directory --owner 4243 --group 4243 --mode 750 /var/lib/orthanc-ups /var/lib/orthanc-ups/storage
 COPY --from=dependencies /opt/orthanc-ups /opt/orthanc-ups
 COPY LICENSE CHANGELOG.md /opt/orthanc-ups/
 COPY docker/entrypoint.py docker/healthcheck.py /opt/orthanc-ups/docker/

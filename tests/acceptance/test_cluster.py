@@ -231,7 +231,12 @@ def test_who_may_not_make_the_table_is_told_what_to_grant_and_takes_turns(
     database.execute("DROP DATABASE IF EXISTS other", "DROP ROLE IF EXISTS poor")
     database.execute("CREATE DATABASE other", "CREATE ROLE poor LOGIN")
     section = {**database.section(), "Database": "other"}
-    settings = {"PostgreSQL": section, "Ups": {"Cluster": {"Database": database.address("other", "poor")}}}
+    index = str(tmp_path / "not" / "made yet")  # Orthanc makes it only for SQLite
+    settings = {
+        "IndexDirectory": index,
+        "PostgreSQL": section,
+        "Ups": {"Cluster": {"Database": database.address("other", "poor")}},
+    }
     with nodes(suite, tmp_path, database, 2, overrides=settings) as (first, second):
         first.start(120)
         assert "GRANT CREATE ON SCHEMA public TO poor" in first.log_text()

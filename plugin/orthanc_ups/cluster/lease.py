@@ -39,6 +39,9 @@ LEASE: Final = 2.0
 """Seconds that a leadership lasts without a renewal."""
 RENEW_EVERY: Final = 0.5
 STUCK_AFTER: Final = 10.0
+"""Seconds of silence of the worklist's loop after which its node leads no more, once the worklist is open."""
+OPENING: Final = 300.0
+"""The same before, as a large search index that is made anew keeps the loop busy."""
 _ANSWER_WITHIN: Final = 1.0
 _GONE_AFTER: Final = 10.0  # seconds without a sign of life after which a node is not listed any more
 _CONTINUES_WITHIN: Final = 10.0
@@ -144,6 +147,7 @@ class LeaseKeeper:
         self._epoch = 0
         self._valid_until = 0.0
         self._alive_at = clock()
+        self._is_open = False
         self._watch = _Watch()
         self._beat = 0
         self._since = _now()
@@ -186,9 +190,13 @@ class LeaseKeeper:
         """The worklist's loop runs."""
         self._alive_at = clock()
 
+    def opened(self) -> None:
+        """The worklist is open: from now on its loop is never silent for long."""
+        self._alive_at, self._is_open = clock(), True
+
     def stand(self, offer: Mapping[str, Any]) -> None:
         """From now on this node may be elected. ``offer`` is what others are told of how to reach it."""
-        self._offer = offer
+        self._offer, self._is_open = offer, False
         self._thread.call_soon(self._stir)
 
     def others(self) -> bool:
@@ -307,8 +315,9 @@ class LeaseKeeper:
             await self._take()
 
     async def _renew(self) -> None:
-        if clock() - self._alive_at > STUCK_AFTER:
-            _log.error("the worklist's thread is silent for %g s: this node stops leading", STUCK_AFTER)
+        patience = STUCK_AFTER if self._is_open else OPENING
+        if clock() - self._alive_at > patience:
+            _log.error("the worklist's thread is silent for %g s: this node stops leading", patience)
             return
         if not self.leads:  # too late: never again under this epoch
             return

@@ -39,7 +39,7 @@ _log = logging.getLogger("orthanc_ups.cluster")
 _SILENCE: Final = 30.0  # seconds; the mark of the leading node is written each 10
 _PAUSE: Final = 1.0
 _ROWS_AT_ONCE: Final = 1_000
-_ENTRIES_AT_ONCE: Final = 25
+_ENTRIES_AT_ONCE: Final = 100
 _WORKITEM: Final = "workitem/"
 _INSTANCE: Final = 3  # resource type in Orthanc's tables
 
@@ -131,13 +131,11 @@ class FollowedEntries(OrthancEntries):
             self.versions, self.others, self._keys = RowVersions(), {}, {}
             self._candidates.clear()
         async for chunk in super().load():
-            if not self._follows:
-                yield chunk
-                continue
-            self.others.update((entry.key, entry) for entry in chunk if not is_workitem(entry))
+            if self._follows:
+                self.others.update((entry.key, entry) for entry in chunk if not is_workitem(entry))
             for first in range(0, len(chunk), _ENTRIES_AT_ONCE):
                 yield chunk[first : first + _ENTRIES_AT_ONCE]
-                await asyncio.sleep(0)  # requests that are passed on have their turn
+                await asyncio.sleep(0)  # the lease, and requests that are passed on, have their turn
         if self._follows:
             self._keys = {shelves.address(key, at): key for key, at in self._candidates.items()}
 

@@ -119,7 +119,9 @@ class LimitedHandler(RequestHandler):
         self, request: BaseRequest, resp: StreamResponse, start_time: float | None
     ) -> tuple[StreamResponse, bool]:
         """Send an answer; whoever does not take it in time is cut off."""
-        waiting = self.transport.get_write_buffer_size() if self.transport is not None else 0
+        transport = self.transport
+        is_gone = transport is None or transport.is_closing()  # over TLS it cannot be asked any more
+        waiting = 0 if transport is None or is_gone else transport.get_write_buffer_size()
         if not waiting and (resp.content_length or 0) < _LARGE:
             return await super().finish_response(request, resp, start_time)
         try:

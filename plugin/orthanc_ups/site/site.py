@@ -207,6 +207,7 @@ class Site:
         self._lifetime.add(self._loopback.close)
         if self._key_value is not None:
             self._lifetime.add(self._key_value.close)
+        await patiently(self.health, "the folder of the search index", self._make_folder)
         await patiently(self.health, "Orthanc's modalities", self._modalities.refresh)
         for work in (self._modalities.keep_fresh, self._disk_space.run, self._refusals.run):
             self._lifetime.keep(work)
@@ -248,6 +249,11 @@ class Site:
             rights=Rights(settings.users, self._titles),
             origins=Origins(settings.allowed_origins),
         )
+
+    async def _make_folder(self) -> None:
+        """Orthanc makes its IndexDirectory only where its index is on SQLite."""
+        folder = projection_file(self._settings, self._orthanc_settings).parent
+        folder.mkdir(parents=True, exist_ok=True)
 
     async def _open(self, node: OpenNode) -> None:
         if self._orthanc_settings.shares_postgresql and (shared := await self._joined(node)):
@@ -367,6 +373,7 @@ class Site:
         await node.patiently("the worklist", mark.acquire)
         self._opened.begin(self._keep_mark(shared, mark))
         await self._open_worklist(node, shared, index if is_proven else None, continues=continues)
+        shared.cluster.keeper.opened()
         what = "took the worklist over" if is_proven else "read the worklist anew"
         _log.warning(
             "This node %s in %.2f s, of which comparing %.2f s", what, clock() - begun, proven - begun

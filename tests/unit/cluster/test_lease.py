@@ -131,6 +131,8 @@ def test_a_worklist_whose_thread_hangs_leads_no_longer(
     monkeypatch.setattr("orthanc_ups.cluster.lease.STUCK_AFTER", 0.0)
     with members(database, 1) as (member,):
         member.leads()
+        assert not member.lost
+        member.keeper.opened()
         wait_until(lambda: bool(member.lost), lambda: "it ends", 10)
 
 
