@@ -103,9 +103,7 @@ async def test_a_shelf_that_cannot_be_made_stops_nobody(
         for _ in range(13):
             await entries.create(new_key(), b"1")
     assert store.shelves_in_orthanc() == 1
-    assert caplog.text.count("gets no further shelf") == 3, (
-        "at the 11th entry and each further one of a tenth"
-    )
+    assert caplog.text.count("Cannot add a shelf") == 3, "at the 11th entry and each further one of a tenth"
 
 
 @asynchronous

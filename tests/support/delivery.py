@@ -84,7 +84,7 @@ class ClosingFence:
 
     def __call__(self) -> None:
         if not self._left:
-            raise Unreachable("this node does not lead the worklist any more")
+            raise Unreachable("this node no longer leads the worklist")
         self._left -= 1
 
 

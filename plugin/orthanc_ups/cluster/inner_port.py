@@ -162,7 +162,7 @@ class InnerPort:
             answered = await {UPS_RS: parts.ups_rs, API: parts.api}[request.path](envelopes.to_request(body))
             return Response(body=envelopes.of_answer(await answered.whole()))
         except (KeyError, ValueError, ProtocolError) as error:
-            _log.warning("another node sent what cannot be read (%s): are its version and this one too far apart?",
+            _log.warning("cannot read a message from another node (%s): its version may differ too much from this one",
                          error)  # fmt: skip
             return Response(status=400)
 

@@ -231,7 +231,7 @@ class LeaseKeeper:
                 await self._run(_RELEASE, (epoch, self.run))
                 await self._run("SELECT pg_notify(%s, '')", (CHANNEL,))
             except (psycopg.Error, OSError) as error:
-                _log.info("the lease was left to end by itself: %s", in_words(error))
+                _log.info("the lease was left to expire: %s", in_words(error))
 
     async def close(self) -> None:
         """Give up what is ours and end the thread."""

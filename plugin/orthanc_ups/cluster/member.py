@@ -154,7 +154,7 @@ class Cluster:
 
         def fence() -> None:
             if not keeper.leads or keeper.epoch != epoch:
-                raise Unreachable("this node does not lead the worklist any more")
+                raise Unreachable("this node no longer leads the worklist")
 
         return fence
 

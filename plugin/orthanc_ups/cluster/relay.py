@@ -60,7 +60,7 @@ from .lease import Holder
 _log = logging.getLogger("orthanc_ups.cluster")
 PATIENCE: Final = 2.0
 GRACE: Final = 3.0
-"""Seconds for the answer of a leader that leads no more."""
+"""Seconds for the answer of a former leader."""
 _LOOK_EVERY: Final = 0.1
 _CONNECT_WITHIN: Final = 1.0
 _RESTARTING: Final = 1012
@@ -167,7 +167,7 @@ class Relay:
                 if self._holder().epoch != holder.epoch or not self._holder().run:
                     patience -= _LOOK_EVERY
                 if patience <= 0:
-                    raise AnswerLost("it leads no more")
+                    raise AnswerLost("it no longer leads")
         finally:
             if not waiting.done():
                 waiting.cancel()

@@ -219,7 +219,7 @@ class StandbyIndex:
             except (_Lost, ProjectionBroken) as error:
                 trouble = str(error)
                 if trouble != before:
-                    _log.info("The search index of this node is read in anew: %s", trouble)
+                    _log.info("The search index of this node is being rebuilt: %s", trouble)
                 self._drop()
             except Exception:
                 _log.exception("The search index cannot follow the store: internal error")
@@ -238,7 +238,7 @@ class StandbyIndex:
                 ]
                 self._behind()
                 if not notices:
-                    raise StoreUnavailable("PostgreSQL sent no notice for long", certain=True)
+                    raise StoreUnavailable("PostgreSQL sent no notice for a long time", certain=True)
                 await self._take_notices(notices)
                 self._behind_since = None
 
@@ -286,7 +286,7 @@ class StandbyIndex:
     async def _compare(self) -> None:
         """Find what was written since it was read, and read that."""
         if await self._start_of_postgresql() != self._started:
-            raise _Lost("PostgreSQL was started again")
+            raise _Lost("PostgreSQL was restarted")
         rows = await self._sessions.rows(_DIGESTS, (list(shelves.INSTANCES),))
         digests = {SHELF_NUMBERS[name]: digest for name, digest in rows}
         versions = self.entries.versions
@@ -349,7 +349,7 @@ class StandbyIndex:
         try:
             await self._compare()
         except (StoreUnavailable, ProjectionBroken, _Lost) as error:
-            _log.info("The search index of this node is read in anew: %s", error)
+            _log.info("The search index of this node is being rebuilt: %s", error)
             return False
         return True
 

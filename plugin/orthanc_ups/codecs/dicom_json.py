@@ -196,7 +196,7 @@ def parsed(body: bytes, max_nodes: int | None = None) -> Any:
         # Refuses what is too deep for the parser that keeps the digits of numbers.
         quickly = orjson.loads(body)
         if max_nodes is not None and len(body) > max_nodes and not _is_within(quickly, max_nodes):
-            raise UpsError(INVALID_VALUE, f"the data set is too much: at most {USUAL.parts} {_PARTS} in all")
+            raise UpsError(INVALID_VALUE, f"the data set is too large: at most {USUAL.parts} {_PARTS} in all")
         return _READER.decode(document)
     except MalformedJson:
         raise
@@ -221,7 +221,7 @@ def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(members) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise MalformedJson(f"{twice[:64]!r} stands twice in one object")
+        raise MalformedJson(f"{twice[:64]!r} occurs twice in one object")
     return members
 
 
@@ -268,7 +268,7 @@ class _Reader:
             attribute_path = f"{path}.{tag}" if path else tag
             try:
                 if tag in dataset:
-                    raise _refused(tag, attribute_path, "stands twice")
+                    raise _refused(tag, attribute_path, "occurs twice")
                 if tag != tags.SPECIFIC_CHARACTER_SET and not tag.endswith("0000"):
                     dataset[tag] = self._element(member, tag, attribute_path, nesting)
             except UpsError as error:

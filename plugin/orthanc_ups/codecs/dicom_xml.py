@@ -264,7 +264,7 @@ def _joined(node: _Node) -> str:
 def _take_attribute(above: _Node, node: _Node, corrections: Corrections | None) -> None:
     tag = node.attributes["tag"]
     if tag in above.dataset:
-        raise _refused(node.path, "stands twice")
+        raise _refused(node.path, "occurs twice")
     if tag == tags.SPECIFIC_CHARACTER_SET or tag.endswith("0000"):
         return
     vr = node.attributes.get("vr") or vr_of(tag)
@@ -351,7 +351,7 @@ def _reserve(dataset: DataSet, tag: str, creator: str, path: str) -> None:
         raise _refused(f"{path}.{tag}" if path else tag, "names another private creator than its block")
     moved = f"{tag[:4]}{block}{tag[6:]}"
     if moved != tag and moved in dataset:
-        raise _refused(f"{path}.{moved}" if path else moved, "stands twice")
+        raise _refused(f"{path}.{moved}" if path else moved, "occurs twice")
     dataset[reserved] = {"vr": "LO", "Value": [present or creator]}
     dataset[moved] = dataset.pop(tag)
 

@@ -80,14 +80,14 @@ async def _tell(worker: Worker, event: Event, high_water: int, patience: float) 
     except (Unreachable, Refused):
         return False
     except Exception:
-        _log.exception("Telling %s failed: internal error", worker.endpoint)
+        _log.exception("Notifying %s failed: internal error", worker.endpoint)
         return False
     return True
 
 
 _PREFIXES: Final = (PREFIX, dead_letters.PREFIX)
 _RECEIVERS_AT_ONCE: Final = 100
-"""So many receivers are given an event, some microseconds each, before the loop serves others."""
+"""How many receivers are given an event, some microseconds each, before the loop serves others."""
 _PAST_REMEMBERED: Final = 50_000
 _first = attrgetter("first")
 

@@ -132,7 +132,9 @@ class Expiry:
             await self._give_up_what_is_due()
         except StoreUnavailable as error:
             if not self._failing:
-                _log.error("Dead letters of %s cannot be stored and wait on: %s", self._endpoint, error)
+                _log.error(
+                    "Dead letters of %s cannot be stored yet and stay in the queue: %s", self._endpoint, error
+                )
             self._failing = True
         else:
             self._failing = False
@@ -370,7 +372,7 @@ class Worker:
             self._failed(f"dead letters cannot be stored: {error}")
         except Exception as error:  # whatever a channel does wrong, the others and the events live on
             trace = error if self._broken <= 1 else None
-            _log.error("Telling %s failed: internal error: %r", self.endpoint, error, exc_info=trace)
+            _log.error("Notifying %s failed: internal error: %r", self.endpoint, error, exc_info=trace)
             self._failed(f"internal error: {error!r}")
         finally:
             self.queue.landed()
@@ -441,7 +443,7 @@ class Worker:
         try:
             return bool(await repeat.next())
         except Exception as error:  # what cannot be read cannot be sent again, but holds up nothing
-            _log.error("Sending events to %s again ends early: %r", self.endpoint, error)
+            _log.error("Resending events to %s ended early: %r", self.endpoint, error)
             return False
 
     async def _expand(self) -> None:

@@ -30,7 +30,7 @@ PATIENCE: Final = 15.0  # seconds
 _TAKEN: Final = f"{DICOM_JSON}, {MULTIPART_XML} or {DICOM_XML}"
 _GZIP: Final = 31
 _TOGETHER: Final = 16
-"""So many bodies of the greatest size may be in memory at once."""
+"""How many bodies of the greatest size may be in memory at once."""
 
 
 # --- receiving --------------------------------------------------------------------------------------

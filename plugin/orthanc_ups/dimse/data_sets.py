@@ -287,7 +287,7 @@ class _Decoder:
                 encodings = self._declared(element)
             elif tag[4:] != "0000" and tag != _PADDING:
                 if tag in dataset:
-                    raise self._fault(tag, "stands twice", PROCESSING_FAILURE)
+                    raise self._fault(tag, "occurs twice", PROCESSING_FAILURE)
                 dataset[tag] = element
                 last = tag if tag > last else "G"  # no tag is greater: out of order
         if delimited:
@@ -365,7 +365,7 @@ class _Decoder:
 
     def _check(self, tag: str) -> None:
         if tag >= "FFFE0000":  # what is below group 0008 is for the rules of the core
-            raise self._fault(tag, "cannot stand in a data set", PROCESSING_FAILURE)
+            raise self._fault(tag, "is not allowed in a data set", PROCESSING_FAILURE)
         self._spend(tag, 1)
 
     def _spend(self, tag: str, parts: int) -> None:

@@ -17,7 +17,7 @@ Attributes: TypeAlias = Annotated[
         "lists of items. An element of the DICOM JSON model (with `vr`) is taken too."
     ),
 ]
-Offset: TypeAlias = Annotated[int, Meta(ge=0, le=10**9, description="So many are passed over.")]
+Offset: TypeAlias = Annotated[int, Meta(ge=0, le=10**9, description="How many entries are skipped.")]
 Sequences: TypeAlias = Annotated[
     list[int] | None, Meta(description="Sequence numbers of events; null or absent: all.")
 ]
@@ -254,7 +254,7 @@ class DeadLettersQuery(Struct):
     """Some of the dead letters."""
 
     offset: Offset = 0
-    limit: Annotated[int, Meta(ge=1, le=500, description="At most so many.")] = 100
+    limit: Annotated[int, Meta(ge=1, le=500, description="The greatest number of entries.")] = 100
 
 
 # --- Orthanc's resources ---
@@ -281,7 +281,7 @@ class EntriesQuery(Struct):
     """Some of the stored entries."""
 
     kind: Annotated[str, Meta(description="Only of this kind, such as `dead`.")] = ""
-    limit: Annotated[int, Meta(ge=1, le=5_000, description="At most so many.")] = 100
+    limit: Annotated[int, Meta(ge=1, le=5_000, description="The greatest number of entries.")] = 100
 
 
 class EntryQuery(Struct):

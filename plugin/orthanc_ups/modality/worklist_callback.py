@@ -130,7 +130,7 @@ class WorklistRequests:
             identifier = self._decoded(query.WorklistGetDicomQuery())
             result = self._submit(self.find(identifier)).result(_WITHIN)
         except UnusableKey as error:
-            _log.warning("The worklist query of %s fits nothing: %s", issuer, error)
+            _log.warning("The worklist query of %s matches nothing: %s", issuer, error)
             return True
         except UpsError as error:
             _log.error("The worklist query of %s is not answered: %s", issuer, error.detail)

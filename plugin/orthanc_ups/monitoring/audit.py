@@ -138,5 +138,5 @@ class AuditLog:
                 self._is_failing = False
             except Exception as error:
                 if not self._is_failing:
-                    _log.error("Orthanc does not take audit records: %s", error)
+                    _log.error("Orthanc does not accept audit records: %s", error)
                 self._is_failing = True

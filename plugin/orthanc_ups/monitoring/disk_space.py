@@ -35,7 +35,7 @@ class DiskSpace:
             try:
                 self._take(folder, self._free(folder))
             except OSError as error:
-                _log.debug("Cannot look at the disk of %s: %s", folder, error)
+                _log.debug("Cannot check the free space on the disk of %s: %s", folder, error)
 
     def _take(self, folder: Path, free: int) -> None:
         if free >= LEAST:

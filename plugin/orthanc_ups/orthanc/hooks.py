@@ -268,6 +268,6 @@ class ChangeForwarder:
             elif change in self._others:
                 self._others[change]()
         except Exception:
-            _log.exception("Cannot follow a change in Orthanc")
+            _log.exception("Cannot process a change in Orthanc")
         if self._site.on_change is not None:
             self._site.on_change(change, level, resource)

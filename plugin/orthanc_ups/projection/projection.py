@@ -706,7 +706,7 @@ class Projection:
     def _check_whole(self) -> None:
         self._check()
         if not self._whole:
-            raise ProjectionBroken("it is being read in")
+            raise ProjectionBroken("it is being rebuilt")
 
     def _broke(self, error: object) -> ProjectionBroken:
         self.broken = self.broken or str(error)

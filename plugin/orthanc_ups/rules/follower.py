@@ -145,7 +145,7 @@ class Follower:
                 memory.cursor = last
             elif memory.cursor > last:
                 # What was deleted is no longer among the changes; or the index is an earlier one.
-                _log.info("Rules go on behind change %d, the last one that Orthanc has", last)
+                _log.info("Rules continue after change %d, the latest that Orthanc has", last)
                 memory.cursor = last
             self._saved_cursor = memory.cursor
         memory.ended_at = (memory.ended_at or now) if self._follows_ends else None
@@ -163,7 +163,7 @@ class Follower:
         try:
             stored = decode_memory(self._note.document)
         except UnreadableDocument as error:
-            _log.error("What rules remember is not readable (%s); they begin anew", error)
+            _log.error("The stored state of the rules is not readable (%s); they start afresh", error)
             return
         for name in ("cursor", "unstable", "ended_at", "studies", "records", "revision"):
             setattr(self._memory, name, getattr(stored, name))

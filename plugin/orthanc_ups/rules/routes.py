@@ -200,7 +200,7 @@ class RuleRoutes:
         if not rule.enabled:
             raise HttpProblem(409, f'the rule "{rule.name}" is not enabled')
         if rule.when is When.DELETED:
-            raise HttpProblem(409, "what is deleted is not there any more")
+            raise HttpProblem(409, "what was deleted no longer exists")
         return _progress(running.begin_backfill(rule))
 
     async def stop(self, call: Call) -> BackfillJson:
@@ -221,7 +221,7 @@ class RuleRoutes:
 
 def _progress(backfill: Backfill | None) -> BackfillJson:
     if backfill is None:
-        raise HttpProblem(404, "the rule did not run over what is there since the start of Orthanc")
+        raise HttpProblem(404, "the rule has had no backfill since Orthanc started")
     return _report(backfill)
 
 

@@ -354,7 +354,7 @@ class Site:
             opening = self._open_with_mark(node, shared, mark, index, continues=leadership.continues)
             reason = await self._lead(opening, cluster.until_lost())
             self.health.stands_by(reason)
-            _log.warning("This node does not lead the worklist any more: %s", reason)
+            _log.warning("This node no longer leads the worklist: %s", reason)
             await self._close_worklist(shared)
             self._stand_by(node, shared)
 
@@ -374,7 +374,7 @@ class Site:
         self._opened.begin(self._keep_mark(shared, mark))
         await self._open_worklist(node, shared, index if is_proven else None, continues=continues)
         shared.cluster.keeper.opened()
-        what = "took the worklist over" if is_proven else "read the worklist anew"
+        what = "took the worklist over" if is_proven else "read the whole worklist again"
         _log.warning(
             "This node %s in %.2f s, of which comparing %.2f s", what, clock() - begun, proven - begun
         )

@@ -52,7 +52,9 @@ class EntriesCopy:
         try:
             self._open()
         except sqlite3.Error as error:
-            _log.warning("The copy of the worklist's entries %s is damaged (%s); making it anew", path, error)
+            _log.warning(
+                "The copy of the worklist's entries %s is damaged (%s); creating it again", path, error
+            )
             self._renew()
 
     def _open(self) -> None:

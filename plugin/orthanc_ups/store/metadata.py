@@ -301,7 +301,7 @@ class OrthancEntries:
             self._complete.add(await self._shelf_set.add())
         except StoreUnavailable as error:
             self._add_from = entries + self.full // 10
-            _log.warning("The worklist gets no further shelf, which makes it slower: %s", error)
+            _log.warning("Cannot add a shelf for the worklist, which makes it slower: %s", error)
         finally:
             self._adding = False
 

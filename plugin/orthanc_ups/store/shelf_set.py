@@ -124,7 +124,7 @@ class ShelfSet:
         await self._protect()
         await self._label()
         if absent:
-            _log.info("Made %d of %d shelves for the worklist", len(absent), self.count)
+            _log.info("Created %d of %d shelves for the worklist", len(absent), self.count)
         return absent
 
     async def add(self) -> int:
@@ -284,7 +284,7 @@ class ShelfSet:
         if reply.status == 404:
             raise ShelvesLost("the first shelf of the worklist is gone")
         if reply.status != 200:
-            raise refused(reply, "cannot try out the store of the worklist")
+            raise refused(reply, "cannot test the store of the worklist")
         return reply.etag
 
     async def _clear(self, path: str) -> None:

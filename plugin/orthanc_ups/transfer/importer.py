@@ -110,7 +110,7 @@ class Intake:
             async with self._alone:
                 await (self._begin(record, requester) if isinstance(record, Head) else self._go_on(record))
         except ProjectionBroken as error:
-            busy = "the worklist is reading itself in again; go on in some seconds"
+            busy = "the search index is being rebuilt; continue in a few seconds"
             raise UpsError(RESOURCE_LIMITATION, busy) from error
 
     async def _begin(self, head: Head, requester: Requester) -> None:

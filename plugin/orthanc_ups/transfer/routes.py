@@ -104,7 +104,7 @@ class ExportQuery(Struct):
     """Which lines."""
 
     after: Annotated[str, Meta(description="Where to go on: from the last line of the page before.")] = ""
-    limit: Annotated[int, Meta(ge=1, le=5_000, description="At most so many lines.")] = 500
+    limit: Annotated[int, Meta(ge=1, le=5_000, description="The greatest number of lines.")] = 500
 
 
 class Transfer:

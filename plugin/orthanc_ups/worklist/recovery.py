@@ -73,7 +73,7 @@ class Recovery:
             stored = await self._load()
             self._state.projection.forget_old()
         except ProjectionBroken as error:
-            _log.error("The projection failed (%s); making it anew", error)
+            _log.error("The projection failed (%s); creating it again", error)
             stored = await self._loaded_anew()
         if not stored.damaged:
             await self._mark.begin()
@@ -163,7 +163,7 @@ class Recovery:
             return False
         except StoreMisconfigured as error:
             self.given_up = str(error)
-            _log.error("Nothing can be stored any more: %s", error)
+            _log.error("Nothing can be stored from now on: %s", error)
         return True
 
     async def restore(self) -> None:

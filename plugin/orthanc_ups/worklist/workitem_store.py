@@ -349,7 +349,7 @@ class WorkitemStore:
 
 
 def _busy() -> UpsError:
-    return UpsError(RESOURCE_LIMITATION, "the worklist is reading itself in again; try in some seconds")
+    return UpsError(RESOURCE_LIMITATION, "the search index is being rebuilt; try again in a few seconds")
 
 
 def stored_version(stored: StoredWorkitem | None) -> str | None:

@@ -63,7 +63,7 @@ class WorklistEntry:
         try:
             self.load(entry)
         except UnreadableDocument as error:
-            _log.error("The entry %s is corrupt (%s); working it out anew", KEY, error)
+            _log.error("The entry %s is corrupt (%s); deriving it from the stored workitems", KEY, error)
             return False
         return True
 

@@ -121,7 +121,7 @@ def test_a_leader_that_is_paused_is_followed_and_never_leads_under_its_epoch_aga
         assert not leader.keeper.leads
         assert other.taken == [Leadership(2, continues=True)]
         leader.go_on()
-        wait_until(lambda: bool(leader.lost), lambda: "it hears that it leads no more", 10)
+        wait_until(lambda: bool(leader.lost), lambda: "it hears that it no longer leads", 10)
         assert other.keeper.leads and not leader.keeper.leads
 
 

@@ -171,7 +171,7 @@ def test_an_attribute_may_be_named_by_keyword(name: str) -> None:
 
 
 def test_an_attribute_by_keyword_and_by_tag_stands_twice() -> None:
-    with pytest.raises(UpsError, match="stands twice"):
+    with pytest.raises(UpsError, match="occurs twice"):
         read({"PatientID": {"vr": "LO"}, "00100020": {"vr": "LO"}})
 
 

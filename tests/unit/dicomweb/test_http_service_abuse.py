@@ -224,5 +224,5 @@ def test_more_values_than_the_rules_allow_are_refused_before_they_cost_much() ->
 
 
 def test_a_tag_in_both_cases_stands_twice() -> None:
-    with pytest.raises(UpsError, match="stands twice"):
+    with pytest.raises(UpsError, match="occurs twice"):
         dicom_json.decode(b'{"0040a370":{"vr":"SQ"},"0040A370":{"vr":"SQ","Value":[{}]}}')

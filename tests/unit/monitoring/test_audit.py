@@ -148,7 +148,7 @@ def test_an_orthanc_that_fails_is_reported_once_and_asked_again(caplog: pytest.L
         assert log.stop(5.0)
     assert len(seen) == 3
     assert [one.message for one in caplog.records] == [
-        "Orthanc does not take audit records: the database is down"
+        "Orthanc does not accept audit records: the database is down"
     ]
 
 
