@@ -174,3 +174,20 @@ def test_nothing_hangs_over_the_edge_and_all_can_be_reached(narrow: Screen, uids
         assert page.evaluate("document.querySelector('main').scrollWidth") <= width, where
         top = page.locator("#top")
         assert top.evaluate(UNREACHABLE) == [], where
+
+
+@pytest.mark.parametrize("language", ["de", "fr"])
+def test_longer_languages_fit_too(chromium: Browser, orthanc: RealOrthanc, language: str) -> None:
+    """Between the widths at which parts are left out as well."""
+    user = context(chromium, locale=language)
+    screen = Screen(user.new_page(), orthanc.base_url)
+    for width in (1280, 1100, 910, 820, 390):
+        screen.page.set_viewport_size({"width": width, "height": 844})
+        page = screen.open("/overview")
+        expect(page.locator("html")).to_have_attribute("lang", language)
+        assert page.locator("#top").evaluate(UNREACHABLE) == [], width
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        cut = "(tiles) => tiles.filter((one) => one.scrollWidth > one.clientWidth + 1).map((one) => one.textContent)"
+        assert page.locator(".figure").evaluate_all(cut) == [], width
+    user.close()
+    assert not screen.problems
