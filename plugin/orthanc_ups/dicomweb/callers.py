@@ -113,7 +113,10 @@ def _lower(request: BaseRequest) -> dict[str, str]:
 
 def _local(request: BaseRequest) -> str:
     """Where the request came in, as host and port."""
-    name = request.transport.get_extra_info("sockname") if request.transport else None
+    transport = request.transport
+    if transport is None or transport.is_closing():
+        return "localhost"
+    name = transport.get_extra_info("sockname")
     if not name:
         return "localhost"
     host = f"[{name[0]}]" if ":" in str(name[0]) else str(name[0])

@@ -9,6 +9,7 @@ import struct
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final, TypeAlias, cast
 
@@ -264,13 +265,22 @@ def format_command(command: CommandSet, has_data: bool) -> bytes:
 
 
 def _formatted(element: int, value: Value) -> bytes:
+    if isinstance(value, tuple):
+        tags = (struct.pack("<HH", int(tag[:4], 16), int(tag[4:], 16)) for tag in value)
+        return _with_head(element, b"".join(tags))
+    return _short(element, value)
+
+
+@lru_cache(2048)
+def _short(element: int, value: int | str) -> bytes:
+    """Remembered: but for Message ID and workitem, commands say the same again and again, an event to each receiver."""
     if isinstance(value, int):
-        raw = value.to_bytes(2, "little")
-    elif isinstance(value, tuple):
-        raw = b"".join(struct.pack("<HH", int(tag[:4], 16), int(tag[4:], 16)) for tag in value)
-    else:
-        raw = value.encode("ascii", errors="replace")
-        raw += (b"\0" if _VRS.get(element) == "UI" else b" ") * (len(raw) % 2)
+        return _with_head(element, value.to_bytes(2, "little"))
+    raw = value.encode("ascii", errors="replace")
+    return _with_head(element, raw + (b"\0" if _VRS.get(element) == "UI" else b" ") * (len(raw) % 2))
+
+
+def _with_head(element: int, raw: bytes) -> bytes:
     return struct.pack("<HHL", 0, element, len(raw)) + raw
 
 

@@ -17,10 +17,15 @@ _LINGER: Final = 3.0  # seconds for the peer to take the last bytes and to close
 
 
 class Wire(asyncio.Protocol):
-    """The protocol of a connection itself: what has arrived is read without waiting, and mostly a PDU comes whole."""
+    """The protocol of a connection itself: what has arrived is read without waiting, and mostly a PDU comes whole.
+
+    Attributes:
+        address: the peer's IP address.
+    """
 
     def __init__(self, connected: Callable[[Wire], None] | None = None) -> None:
         """``connected`` is called once the connection is there."""
+        self.address = ""
         self._connected = connected
         self._transport: asyncio.Transport | None = None
         self._unread = bytearray()
@@ -45,6 +50,8 @@ class Wire(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection is there."""
         self._transport = cast("asyncio.Transport", transport)
+        peer = transport.get_extra_info("peername")  # nobody can say any more once the connection is lost
+        self.address = str(peer[0]) if peer else ""
         if self._connected is not None:
             self._connected(self)
 
@@ -98,12 +105,6 @@ class Wire(asyncio.Protocol):
         return self._transport
 
     # --- reading, by one task at a time ---
-
-    @property
-    def address(self) -> str:
-        """The peer's IP address."""
-        peer = self._existing.get_extra_info("peername")
-        return str(peer[0]) if peer else ""
 
     def holds(self, size: int) -> bool:
         """True if so many bytes can be read without waiting."""

@@ -16,6 +16,7 @@ import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 import orjson
@@ -59,8 +60,15 @@ def record_of(command: Command, outcome: Outcome) -> AuditRecord:
             content[name] = getattr(command, name)
     if outcome.reason:
         content["reason"] = outcome.reason
-    action = "ups-" + _WORDS.sub("-", type(command).__name__).lower()
-    return AuditRecord(who.user or who.ae, command.uid, action, orjson.dumps(content))
+    return AuditRecord(
+        who.user or who.ae, command.uid, _action_of(type(command).__name__), orjson.dumps(content)
+    )
+
+
+@cache
+def _action_of(kind: str) -> str:
+    """``ups-change-state`` of ``ChangeState``."""
+    return "ups-" + _WORDS.sub("-", kind).lower()
 
 
 def emitter(orthanc: Orthanc, *, allow_threads: bool) -> Emit | None:
