@@ -16,8 +16,10 @@ from websockets.exceptions import ConnectionClosed
 from orthanc_ups.cluster.lease import LEASE
 from orthanc_ups.core import tags
 from orthanc_ups.core.dataset import element, text
-from tests.support import workitems
+from tests.support import modality, workitems
+from tests.support.dcmtk import findscu_worklist
 from tests.support.dimse_client import NoAssociation, UpsClient
+from tests.support.modality import ModalityClient
 from tests.support.nodes import health, leads, nodes, stands_by
 from tests.support.orthanc import RealOrthanc
 from tests.support.postgresql import PostgreSql
@@ -26,7 +28,10 @@ from tests.support.web_client import WebClient, next_event
 
 FAILOVER: Final = 15.0
 """Seconds, on a machine that does much else; by itself it takes some three."""
-MODALITIES: Final = {"scu": ["SCU", "127.0.0.1", 104]}
+OVERRIDES: Final = {
+    "DicomModalities": {"scu": ["SCU", "127.0.0.1", 104]},
+    "Ups": {"ModalityWorklist": {"Enable": True}},
+}
 
 Pair = tuple[RealOrthanc, RealOrthanc]
 
@@ -42,7 +47,7 @@ def both(
     suite: str, database: PostgreSql, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[list[RealOrthanc]]:
     folder = tmp_path_factory.mktemp("nodes")
-    with nodes(suite, folder, database, overrides={"DicomModalities": MODALITIES}) as started:
+    with nodes(suite, folder, database, overrides=OVERRIDES) as started:
         for node in started:
             node.launch()
         yield started
@@ -140,6 +145,25 @@ def test_a_standby_answers_dimse_as_the_leader_does(pair: Pair) -> None:
             "IN PROGRESS"
         ]
         assert scu.get("2.25.1").code == 0xC307
+
+
+def test_f_7_2_a_modality_performs_at_a_standby_what_its_worklist_there_says(pair: Pair) -> None:
+    leader, standby = pair
+    study = element("UI", modality.STUDY)
+    attributes = workitems.minimal(t00100020=element("LO", "STANDBY1"), t0020000D=study)
+    uid = client(leader).create(attributes)
+    step = "ScheduledProcedureStepSequence[0].ScheduledProcedureStepID"
+    [answer] = findscu_worklist(standby.dicom_port, ["PatientID=STANDBY1", step], calling="SCU")
+    [scheduled] = answer.ScheduledProcedureStepSequence
+    number = element("SH", str(scheduled.ScheduledProcedureStepID))
+    with ModalityClient(standby.ups_dicom_port, "SCU") as performer:
+        begun = modality.begun(modality.scheduled(t00400009=number), t00100020=element("LO", "STANDBY1"))
+        assert performer.begin("2.25.601", begun).code == 0
+        assert state_of(client(leader), uid) == "IN PROGRESS"
+        assert performer.begin("2.25.601", begun).code == 0x0111
+        assert performer.report("2.25.601", modality.ended()).code == 0
+        assert text(performer.retrieve("2.25.601").attributes, "00400252") == "COMPLETED"
+    assert state_of(client(leader), uid) == "COMPLETED"
 
 
 def test_a_standby_turns_away_whom_its_own_orthanc_does_not_know(pair: Pair) -> None:

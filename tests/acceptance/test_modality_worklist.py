@@ -156,6 +156,18 @@ def test_a_universal_sequence_key_returns_the_whole_step(filled: RealOrthanc) ->
     assert answer.PatientName.phonetic == "やまだ^たろう"
 
 
+@pytest.mark.parametrize(
+    "key", ["ScheduledProtocolCodeSequence[0].CodeValue", "ScheduledStationAETitle=ct1", "Modality=CT\\MR"]
+)
+def test_k_6_1_3_no_answer_comes_without_its_step(filled: RealOrthanc, key: str) -> None:
+    """Orthanc's matcher leaves out items that do not fit by its own measure."""
+    answers = ask(filled, ["PatientID", f"{STEP}.ScheduledProcedureStepID", f"{STEP}.{key}"])
+    assert answers
+    for answer in answers:
+        [step] = answer.ScheduledProcedureStepSequence
+        assert str(step.ScheduledProcedureStepID).startswith("UPS")
+
+
 def test_a_step_without_a_station_is_answered_to_nobody_in_particular(filled: RealOrthanc) -> None:
     assert found(filled, "PatientID=P4") == ["P4"]
     assert found(filled, "PatientID=P4", f"{STEP}.ScheduledStationAETitle=CT1") == []

@@ -11,7 +11,7 @@ from orthanc_ups.core.commands import Requester
 from orthanc_ups.core.dataset import DataSet, Element, element
 from orthanc_ups.core.statuses import Status, UpsError
 from orthanc_ups.dimse.message import CommandField
-from orthanc_ups.modality.performances import Performances
+from orthanc_ups.modality.performances import ImageArchive, Performances
 from orthanc_ups.modality.performed_step_service import PerformedStepService
 from orthanc_ups.modality.scheduled_steps import step_id
 from orthanc_ups.modality.stations import Stations
@@ -48,12 +48,17 @@ class Request:
 class Modality:
     """MPPS over a desk."""
 
-    def __init__(self, desk: Desk, settings: Settings = Settings()) -> None:  # noqa: B008 - frozen
+    def __init__(
+        self,
+        desk: Desk,
+        settings: Settings = Settings(),  # noqa: B008 - frozen
+        archive: ImageArchive | None = None,
+    ) -> None:
         self.desk = desk
         service = desk.service
         self.steps = service.performed_steps
         self.performances = Performances(
-            service.worklist, service.workitems, STATIONS, service.identity, "ORTHANC", 0
+            service.worklist, service.workitems, STATIONS, service.identity, "ORTHANC", 0, archive
         )
         self.service = PerformedStepService(
             self.steps,

@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Protocol
 
 from ..core import tags
 from ..core.commands import ChangeState, Command, Requester, Update
@@ -22,7 +22,8 @@ from ..core.decide import is_uid
 from ..core.matching import Query
 from ..core.representations import REPRESENTATIONS
 from ..core.states import State, Transaction
-from ..core.statuses import UpsError
+from ..core.statuses import RESOURCE_LIMITATION, UpsError
+from ..core.unavailable import StoreUnavailable
 from ..core.workitem import Workitem
 from ..worklist.workitem_store import WorkitemStore
 from ..worklist.worklist import Worklist
@@ -53,6 +54,14 @@ _ENDS: Final = MappingProxyType(
 """The state of a workitem once its step has ended so."""
 
 
+class ImageArchive(Protocol):
+    """Orthanc's archive, which the images of a modality go to."""
+
+    async def series(self, uid: str) -> Sequence[DataSet]:
+        """An item that references the instances of a series, or nothing. May raise StoreUnavailable."""
+        ...
+
+
 class Performances:
     """Applies performed procedure steps to workitems. Lives on the loop."""
 
@@ -64,14 +73,26 @@ class Performances:
         identity: str,
         archive_ae: str,
         local: Zone,
+        archive: ImageArchive | None = None,
     ) -> None:
-        """``identity`` is that of the worklist, ``archive_ae`` the AE title that images are retrieved from."""
+        """Prepare.
+
+        Args:
+            worklist: takes commands.
+            workitems: are looked up here.
+            stations: those of the site.
+            identity: that of the worklist.
+            archive_ae: AE title that images are retrieved from.
+            local: the zone of dates and times without offset.
+            archive: says what a series has whose step does not; without it that stays unknown.
+        """
         self._worklist = worklist
         self._workitems = workitems
         self._stations = stations
         self._identity = identity
         self._archive_ae = archive_ae
         self._local = local
+        self._archive = archive
 
     # --- which workitems ---
 
@@ -164,7 +185,7 @@ class Performances:
         uid = workitem.uid
         if workitem.state is State.SCHEDULED:
             await self._execute(ChangeState(requester, uid, State.IN_PROGRESS.value, transaction))
-        attributes = self._performed(step, workitem.attributes)
+        attributes = await self._performed(step, workitem.attributes)
         if any(workitem.attributes.get(tag) != attribute for tag, attribute in attributes.items()):
             await self._execute(Update(requester, uid, attributes, transaction))
         if step.status.is_final:
@@ -181,21 +202,21 @@ class Performances:
 
     # --- attributes ---
 
-    def _performed(self, step: PerformedStep, workitem: DataSet) -> DataSet:
+    async def _performed(self, step: PerformedStep, workitem: DataSet) -> DataSet:
         """What the step says of the workitem: progress, and what was performed."""
         return {
             tags.PROGRESS_INFORMATION: element("SQ", _progress(step, workitem)),
-            tags.PERFORMED_PROCEDURE: element("SQ", self._procedure(step, workitem)),
+            tags.PERFORMED_PROCEDURE: element("SQ", await self._procedure(step, workitem)),
         }
 
-    def _procedure(self, step: PerformedStep, workitem: DataSet) -> DataSet:
+    async def _procedure(self, step: PerformedStep, workitem: DataSet) -> DataSet:
         content = step.attributes
         procedure: dict[str, Element] = {
             "00404028": element("SQ", self._station_code(step, workitem)),
             "00404029": element("SQ", *items(workitem, "00404026")),
             "00404030": element("SQ", *items(workitem, "00404027")),
             "00404019": element("SQ", *_workitem_codes(content, workitem)),
-            _OUTPUTS: element("SQ", *self._outputs(content)),
+            _OUTPUTS: element("SQ", *[output async for output in self._outputs(step)]),
         }
         start = _date_time(content, mpps.START_DATE, mpps.START_TIME)
         if start:
@@ -230,13 +251,20 @@ class Performances:
             tags.CODE_MEANING: element("LO", name),
         }
 
-    def _outputs(self, content: DataSet) -> Iterator[DataSet]:
-        """One item for each performed series that names its instances (PS3.4 Table CC.2.5-3)."""
+    async def _outputs(self, step: PerformedStep) -> AsyncIterator[DataSet]:
+        """One item for each performed series (PS3.4 Table CC.2.5-3).
+
+        What a series has that names no instances, Orthanc is asked at the end of the step.
+        """
+        content = step.attributes
         studies = (text(item, STUDY) for item in items(content, mpps.SCHEDULED_ATTRIBUTES))
         study = next(filter(is_uid, studies), "")
         for series in items(content, mpps.SERIES):
             uid = text(series, mpps.SERIES_UID)
             references = [reference for tag in _IMAGES for reference in _references(items(series, tag))]
+            if not references and step.status.is_final and is_uid(uid):
+                for output in await self._in_archive(uid):
+                    yield output
             if not (study and is_uid(uid) and references):
                 continue
             retrieve = [ae for ae in values(series, _RETRIEVE_AE) if REPRESENTATIONS["AE"].valid(ae) and ae]
@@ -248,6 +276,13 @@ class Performances:
                 "0040E020": element("CS", "DICOM"),
                 "0040E021": element("SQ", *({_RETRIEVE_AE: element("AE", ae)} for ae in sources)),
             }
+
+    async def _in_archive(self, series: str) -> Sequence[DataSet]:
+        """What Orthanc has of a series. Raises UpsError (0213) if it does not answer."""
+        try:
+            return await self._archive.series(series) if self._archive is not None else ()
+        except StoreUnavailable as error:
+            raise UpsError(RESOURCE_LIMITATION, f"Orthanc does not say what it has: {error}") from error
 
 
 def _ups_references(scheduled: DataSet) -> Iterator[str]:

@@ -287,6 +287,11 @@ class Archive:
                 )
         return sorted(items, key=lambda item: str(item["0020000E"]["Value"]))
 
+    async def series(self, uid: str) -> list[DataSet]:
+        """What a series has, by its Series Instance UID: an item that references its instances, or nothing."""
+        identifier = (await self.lookup(uid)).get("series")
+        return await self.references("series", identifier, BY_DICOM) if identifier else []
+
     async def _instances(self, level: str, identifier: str) -> Sequence[Mapping[str, Any]]:
         """The instances of a resource, with their main tags and metadata."""
         if level == "instance":

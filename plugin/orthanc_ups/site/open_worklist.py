@@ -360,6 +360,7 @@ class OpenWorklist:
             service.identity,
             archive_ae,
             self._node.zone,
+            self._archive(),
         )
         performed_steps = PerformedStepService(
             service.performed_steps,
@@ -405,14 +406,16 @@ class OpenWorklist:
     def _rules_waiting(self) -> int:
         return self._automation.waiting if self._automation is not None else 0
 
+    def _archive(self) -> Archive:
+        node = self._node
+        return Archive(node.loopback, node.orthanc_settings.dicom_aet, lambda: datetime.now(node.zone))
+
     def _check_outputs(self, service: UpsService) -> None:
         """Have outputs looked for before workitems are completed, if that is wished."""
         if self._node.settings.check_outputs:
             orthanc_settings = self._node.orthanc_settings
             service.worklist.outputs = OutputsInArchive(
-                Archive(
-                    self._node.loopback, orthanc_settings.dicom_aet, lambda: datetime.now(self._node.zone)
-                ),
+                self._archive(),
                 (orthanc_settings.dicom_aet, self._node.own_ae),
                 self._node.settings.public_url,
                 (orthanc_settings.http_port, self._node.settings.http_port),

@@ -10,6 +10,8 @@ import pytest
 
 from orthanc_ups.core import tags
 from orthanc_ups.core.dataset import DataSet, element, items, text
+from orthanc_ups.core.unavailable import StoreUnavailable
+from orthanc_ups.rules.archive import reference
 from orthanc_ups.settings import Settings
 from tests.support import workitems
 from tests.support.modality import STUDY, discontinued, ended, scheduled
@@ -155,6 +157,35 @@ async def test_a_series_without_instances_is_no_output_and_no_hindrance() -> Non
     assert desk.state() == "COMPLETED"
     [performed] = items(desk.workitem().attributes, tags.PERFORMED_PROCEDURE)
     assert items(performed, "00404033") == []
+
+
+class Images:
+    """An archive that has a series."""
+
+    def __init__(self) -> None:
+        self.is_silent = True
+
+    async def series(self, uid: str) -> list[DataSet]:
+        if self.is_silent:
+            raise StoreUnavailable("no answer", certain=True)
+        return [reference(STUDY, uid, [(workitems.CT_IMAGE, f"{uid}.1")], "DICOM", "ORTHANC")]
+
+
+@on_loop
+async def test_what_a_series_has_that_names_no_instances_orthanc_is_asked_at_the_end() -> None:
+    desk, images = await Desk().start(), Images()
+    modality = Modality(desk, archive=images)
+    await modality.begin(await scheduled_workitem(desk))
+    hollow: DataSet = {"0020000E": element("UI", "2.25.1"), "00081140": element("SQ")}
+    assert await modality.report({"00400340": element("SQ", hollow)}) == 0, "before the end nobody asks"
+    assert await modality.report(ended(t00400340=element("SQ", hollow))) == 0
+    assert desk.state() == "IN PROGRESS" and "not yet" in modality.note()
+    images.is_silent = False
+    await modality.service.resume()
+    assert desk.state() == "COMPLETED"
+    [performed] = items(desk.workitem().attributes, tags.PERFORMED_PROCEDURE)
+    [output] = items(performed, "00404033")
+    assert text(output, "0020000E") == "2.25.1"
 
 
 @on_loop
