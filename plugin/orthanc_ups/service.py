@@ -219,7 +219,7 @@ class UpsService:
         for entry in stored.notes:
             self.notes.take(entry)
         self.performed_steps.load()
-        self._begun_anew = not (stored.worklist_entry or stored.logs or self.projection.count())
+        self._is_new = not (stored.worklist_entry or stored.logs or self.projection.count())
         if not self._worklist_entry.find(stored.worklist_entry):
             self._worklist_entry.at_least(*numbers_in_use(self.projection, stored))
         self.order.start_at(self._worklist_entry.sequences)
@@ -254,7 +254,7 @@ class UpsService:
         await self._worklist_entry.reserve(self.order.next, self.commits.next_creation)
 
     async def _renew_mark(self) -> None:
-        with suppress(ProjectionBroken):  # it is made anew
+        with suppress(ProjectionBroken):  # it is rebuilt
             await self._mark.renew()
 
     async def _look_after_everything(self) -> None:
@@ -290,7 +290,7 @@ class UpsService:
 
     def _announce(self, status: str) -> None:
         ticket = self.order.take(1)
-        event = self._status_event(status, ticket.first, cold=self._begun_anew)
+        event = self._status_event(status, ticket.first, cold=self._is_new)
         self.order.settle(ticket, (event,) if event.receivers else ())
 
     # --- stop ---
@@ -298,7 +298,9 @@ class UpsService:
     async def stop(
         self, farewell: float = _FAREWELL, last_commands: float = _LAST_COMMANDS, *, goes_down: bool = True
     ) -> None:
-        """Let running commands end, say GOING DOWN, and store the cursors. Both within so many seconds.
+        """Let running commands end, say GOING DOWN, and store the cursors.
+
+        ``last_commands`` and ``farewell`` are how many seconds the first two may take.
 
         Nobody is told if the worklist goes on, on another node (``goes_down`` False).
         """

@@ -41,7 +41,7 @@ RENEW_EVERY: Final = 0.5
 STUCK_AFTER: Final = 10.0
 """Seconds of silence of the worklist's loop after which its node leads no more, once the worklist is open."""
 OPENING: Final = 300.0
-"""The same before, as a large search index that is made anew keeps the loop busy."""
+"""The same before, as rebuilding a large search index keeps the loop busy."""
 _ANSWER_WITHIN: Final = 1.0
 _GONE_AFTER: Final = 10.0  # seconds without a sign of life after which a node is not listed any more
 _CONTINUES_WITHIN: Final = 10.0

@@ -6,7 +6,7 @@ it read: revision and ``xmin``, the transaction that wrote it. Whoever has taken
 shelf, by one digest that PostgreSQL works out of the same: where it differs, rows are read. As nobody else writes any
 more by then, the index is complete after that, whatever notices were lost.
 
-Transaction numbers begin anew if somebody goes back to a backup. PostgreSQL has to be started again for that; then, as
+Transaction numbers start over if somebody goes back to a backup. PostgreSQL has to be restarted for that; then, as
 whenever anything is not as expected, everything is read again.
 """
 
@@ -343,7 +343,7 @@ class StandbyIndex:
     # --- the end ---
 
     async def prove(self) -> bool:
-        """When nobody else writes any more: read what is still missing. False if all has to be read anew."""
+        """When nobody else writes any more: read what is still missing. False if everything has to be read again."""
         if self.projection is None or self.projection.broken is not None:
             return False
         try:

@@ -94,7 +94,7 @@ _first = attrgetter("first")
 
 @dataclass(slots=True)
 class _Offered:
-    """Something that is being put into the queues of its receivers; so many of them have it."""
+    """Something that is being put into the queues of its receivers; ``done`` of them have it."""
 
     item: Event | Burst
     receivers: Sequence[str]
@@ -358,7 +358,7 @@ class Delivery:
         for worker in self.workers(receiving_ae):
             worker.queue.end_bursts()
 
-    # --- what the wires say and ask ---
+    # --- what the interfaces report and ask ---
 
     def seen(self, receiving_ae: str) -> None:
         """The AE is alive (it opened an association or a socket, or echoed): try at once."""

@@ -21,7 +21,7 @@ class Unreachable(Exception):
 
 
 class Refused(Exception):
-    """The receiver has the event and says that it will never take it; trying again is of no use."""
+    """The receiver has the event and says that it will never take it; there is no point in trying again."""
 
 
 class Channel(Protocol):
@@ -96,7 +96,7 @@ class BurstSource(Protocol):
         Args:
             burst: which one.
             after: a sequence; the reports behind it are wanted.
-            limit: at most so many.
+            limit: the greatest number of reports.
 
         Returns:
             Reports of workitems to which that act subscribed the AE; none if there are no more.

@@ -127,7 +127,7 @@ class Span:
     Attributes:
         after, through: sequences behind ``after`` up to ``through``.
         waiting: events not delivered yet, by sequence; the log may have lost them.
-        bursts: the AE's bursts, by sequence; their reports are made anew.
+        bursts: the AE's bursts, by sequence; their reports are made again.
     """
 
     receiving_ae: str

@@ -60,7 +60,7 @@ class DeliveryCounts:
 
 
 class Tally:
-    """What one endpoint did. Counts and last times survive a restart, the rest starts anew."""
+    """What one endpoint did. Counts and last times survive a restart, the rest starts from zero."""
 
     __slots__ = (
         "_latencies",

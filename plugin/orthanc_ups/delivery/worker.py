@@ -502,7 +502,7 @@ class Worker:
         self.backoff.succeeded()
 
     async def _broke(self, repeat: Repeat | None, event: Event, error: Exception) -> None:
-        """An error of ours: go on singly; an event that fails again and again must not block the rest."""
+        """An internal error: send events one at a time; an event that fails again and again must not block the rest."""
         self._broken += 1
         if self._broken > _ERRORS:
             await self._give_up(repeat, event, f"it cannot be sent: {error!r}")

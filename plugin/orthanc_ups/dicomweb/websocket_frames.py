@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Frames that a server sends (RFC 6455 §5): unmasked, so one frame serves every socket as it is.
 
-The library that does the handshake and reads what clients send would build each frame anew for each socket; with a
+The library that does the handshake and reads what clients send would build each frame again for each socket; with a
 thousand sockets per event that is most of the work.
 """
 

@@ -59,7 +59,7 @@ class Policy:
         return Rejection(1, 1, 3, stranger) if stranger else None
 
     def remembers(self, calling: str) -> bool:
-        """True if the AE title is in the list at hand; Orthanc is not asked."""
+        """True if the AE title is in the cached list; Orthanc is not asked."""
         return bool(self._modalities.by_ae_title(calling))
 
     async def knows(self, calling: str, address: str) -> bool:
@@ -79,7 +79,7 @@ class Policy:
         return f"{wish.value} is not allowed for {calling}"
 
     async def _entries(self, calling: str) -> tuple[Modality, ...]:
-        """From the list at hand if possible; Orthanc is asked about unknown AEs only."""
+        """From the cached list if possible; Orthanc is asked about unknown AEs only."""
         return self._modalities.by_ae_title(calling) or await self._modalities.lookup(calling)
 
     async def _stranger(self, calling: str, address: str, entries: tuple[Modality, ...]) -> str | None:

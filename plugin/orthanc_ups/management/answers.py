@@ -352,7 +352,7 @@ class SubscriberJson(SubscriptionsJson):
 
 
 class OneSubscriber(SubscriberJson):
-    """A subscriber, with a page of the workitems that it subscribed to one by one, the latest first."""
+    """A subscriber, with a page of the workitems that it subscribed to individually, the latest first."""
 
     workitems: list[SpecificSubscription]
 

@@ -244,7 +244,7 @@ class EventRange(Body, kw_only=True):
 
 
 class SubscribedQuery(Struct):
-    """A page of the workitems that an AE subscribed to one by one."""
+    """A page of the workitems that an AE subscribed to individually."""
 
     offset: Offset = 0
     limit: Annotated[int, Meta(ge=1, le=500, description="Size of the page.")] = 50

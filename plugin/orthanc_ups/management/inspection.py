@@ -62,7 +62,7 @@ class ServiceInspection:
         )
 
     def specific(self, ae: str, offset: int, limit: int) -> Sequence[tuple[str, Subscription]]:
-        """Some of the workitems that an AE subscribed to one by one, the latest first."""
+        """Some of the workitems that an AE subscribed to individually, the latest first."""
         return self._service.subscriptions.specifics.page(ae, offset, limit)
 
     async def page(self, listing: Listing) -> tuple[Sequence[Workitem], int]:

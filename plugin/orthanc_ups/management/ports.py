@@ -70,7 +70,7 @@ class Listing:
             and all after it but urgency: those that have none stand at the end in both directions. Urgency is
             priority, then start.
         narrowing: further tests.
-        offset: so many matches are ignored; ``limit`` is the size of the page.
+        offset: how many matches are skipped; ``limit`` is the size of the page.
     """
 
     query: Query
@@ -88,7 +88,7 @@ class SubscriberSummary:
 
     Attributes:
         log: of the global ones.
-        specific: to how many workitems it subscribed one by one; ``locks``: how many of these it holds.
+        specific: to how many workitems it subscribed individually; ``locks``: how many of these it holds.
     """
 
     log: Log
@@ -116,7 +116,7 @@ class Inspection(Protocol):
         ...
 
     def specific(self, ae: str, offset: int, limit: int) -> Sequence[tuple[str, Subscription]]:
-        """Some of the workitems that an AE subscribed to one by one, and how; the latest first."""
+        """Some of the workitems that an AE subscribed to individually, and how; the latest first."""
         ...
 
     async def page(self, listing: Listing) -> tuple[Sequence[Workitem], int]:

@@ -221,7 +221,7 @@ def label_of(path: str) -> str:
 
 
 def _is_shown(tag: str, depth: int, parts: list[str]) -> bool:
-    """The code of a coded term goes without saying."""
+    """The code of a coded term is left out: its meaning says it."""
     is_last = depth == len(parts) - 1
     return not (is_last and depth and tag == tags.CODE_VALUE) and (is_last or tag not in _SILENT)
 

@@ -100,7 +100,7 @@ class Subscribers:
         }
 
     async def read(self, call: Call, query: bodies.SubscribedQuery) -> answers.OneSubscriber:
-        """One subscriber, with a page of the workitems that it subscribed to one by one, the latest first."""
+        """One subscriber, with a page of the workitems that it subscribed to individually, the latest first."""
         is_configured = call.ae in self._modalities.ae_titles()
         described = self._described(call.ae, list(self._desk.report(call.ae)), is_configured)
         return {
@@ -112,7 +112,7 @@ class Subscribers:
         }
 
     async def workitems(self, call: Call, query: bodies.SubscribedQuery) -> answers.SubscribedWorkitems:
-        """The workitems that it subscribed to one by one, page by page, the latest first."""
+        """The workitems that it subscribed to individually, page by page, the latest first."""
         page = self._inspection.specific(call.ae, query.offset, query.limit)
         rows = [await self._subscribed_workitem(uid, state) for uid, state in page]
         return {"total": self._inspection.subscriber(call.ae).specific, "workitems": rows}

@@ -2,7 +2,7 @@
 """MPPS on our DICOM port: N-CREATE, N-SET and N-GET of performed procedure steps (PS3.4 F.7 and F.8).
 
 A step is stored first, and then does its work on workitems. So whatever was acknowledged is kept; what a crash cut off
-is made good at the next start, and a request that is sent again changes nothing.
+is completed at the next start, and a request that is sent again changes nothing.
 """
 
 from __future__ import annotations

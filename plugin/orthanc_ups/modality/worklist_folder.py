@@ -13,7 +13,7 @@ _SUFFIX: Final = ".wl"
 
 
 class WorklistFolder:
-    """Files of worklist entries, read anew for each query, as their owner changes them whenever they like."""
+    """Files of worklist entries, read again for each query, as their owner changes them whenever they like."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -39,7 +39,7 @@ class Descriptors:
 
     @classmethod
     def of_process(cls, connections: int) -> Self:
-        """Raise the soft limit so that so many connections fit, as far as the hard limit allows."""
+        """Raise the soft limit so that the connections fit, as far as the hard limit allows."""
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft == resource.RLIM_INFINITY:
             soft = hard = 1 << 20

@@ -97,7 +97,7 @@ class OrthancModalities:
         does not answer, the last view holds.
         """
         if not self.by_ae_title(ae_title):
-            await self._ask_anew(min(_GREATEST_PAUSE, max(_LEAST_PAUSE, _PAUSE_FACTOR * self._took)))
+            await self._ask_again(min(_GREATEST_PAUSE, max(_LEAST_PAUSE, _PAUSE_FACTOR * self._took)))
         elif self._clock() - self._asked_at >= _STALE_AFTER:
             await self.refresh()
         return self.by_ae_title(ae_title)
@@ -109,7 +109,7 @@ class OrthancModalities:
             self._asking.add_done_callback(self._answered)
         await asyncio.shield(self._asking)
 
-    async def _ask_anew(self, pause: float = 0.0) -> None:
+    async def _ask_again(self, pause: float = 0.0) -> None:
         """Have the answer to a question that begins from now on, ``pause`` seconds behind the last one at least."""
         begun = self._questions
         if self._asking is not None:
@@ -129,7 +129,7 @@ class OrthancModalities:
         """Ask again and again; for a task that runs as long as the plugin."""
         while True:
             self._changed.clear()
-            await self._ask_anew()
+            await self._ask_again()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), _STALE_AFTER)
 

@@ -113,7 +113,7 @@ class RefusalLog:
             self._others += 1
 
     def summarize(self) -> None:
-        """A minute is over: say how many refusals have had no line, and begin anew."""
+        """A minute is over: say how many refusals have had no line, and start over."""
         with self._lock:
             counted, others = list(self._counted.values()), self._others
             self._lines = 0

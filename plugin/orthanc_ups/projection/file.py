@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The file of the projection: opened if it is of use, else deleted and made anew."""
+"""The file of the projection: opened if it is usable, else deleted and rebuilt."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def digest_of(document: bytes) -> str:
 
 
 class ProjectionBroken(Exception):
-    """The read model cannot be used; the text says why. Nothing is lost: it can be made anew from the store.
+    """The read model cannot be used; the text says why. Nothing is lost: it can be rebuilt from the store.
 
     Writers go on without it, readers tell their clients to come back (A700, 0213; HTTP 503).
     """
@@ -51,14 +51,14 @@ class ProjectionFile:
     """
 
     def __init__(self, path: str | Path, zone: object, *, rebuild: bool = False) -> None:
-        """``:memory:`` means a temporary file; ``anew`` throws away whatever is there.
+        """``:memory:`` means a temporary file; ``rebuild`` throws away whatever is there.
 
         Raises ProjectionBroken if no file can be made there.
         """
         self._folder = tempfile.TemporaryDirectory(prefix="ups-") if path == ":memory:" else None
         self.path = Path(self._folder.name) / "projection.sqlite" if self._folder else Path(path)
         self._fingerprint = fingerprint(zone)
-        self._anew = rebuild
+        self._rebuild = rebuild
         self._lock: int | None = None
         try:
             self._lock = self._locked()
@@ -79,7 +79,7 @@ class ProjectionFile:
 
     def _opened(self) -> tuple[sqlite3.Connection, str | None]:
         fault = self._fault() if self.path.exists() else "it is new"
-        if self._anew:
+        if self._rebuild:
             fault = fault or "that was asked for"
         if fault:
             self._set_aside()
@@ -96,7 +96,7 @@ class ProjectionFile:
         return connection, fault
 
     def _fault(self) -> str | None:
-        """Why the existing file is of no use, or None."""
+        """Why the existing file cannot be used, or None."""
         try:
             with contextlib.closing(_connection(self.path, _READER_CACHE)) as connection:
                 meta = dict(connection.execute("SELECT name, value FROM meta"))
@@ -109,8 +109,8 @@ class ProjectionFile:
         return None
 
     def _set_aside(self) -> None:
-        """Of no use for queries, but perhaps the last copy of workitems whose store was deleted meanwhile."""
-        if not self._anew and self.path.exists() and not self._old("").exists():
+        """Not usable for queries, but perhaps the last copy of workitems whose store was deleted meanwhile."""
+        if not self._rebuild and self.path.exists() and not self._old("").exists():
             for ending in ("-wal", ""):
                 with contextlib.suppress(FileNotFoundError):
                     Path(f"{self.path}{ending}").rename(self._old(ending))

@@ -85,7 +85,7 @@ class Projection:
     """The read model of the worklist in one SQLite file of its own.
 
     Attributes:
-        renewed: why the file had to be made anew when it was opened, None if its content was kept.
+        renewed: why the file had to be rebuilt when it was opened, None if its content was kept.
         broken: why it cannot be used, None while it can.
         on_broken: called on the loop when what is in memory could not be written down.
         is_copy: True if workitems in the store may be deleted by others, so that this file is what is left of them.
@@ -182,7 +182,7 @@ class Projection:
     def close(self) -> None:
         """End running searches and close the file, which then is written out. May be called twice.
 
-        A broken projection leaves no file: the next start makes it anew.
+        A broken projection leaves no file: the next start rebuilds it.
         """
         self._let_go(keep=self.broken is None)
         self.broken = self.broken or "it is closed"
@@ -311,7 +311,7 @@ class Projection:
 
     def _wrote(self, writing: asyncio.Future[None]) -> None:
         error = None if writing.cancelled() else writing.exception()
-        if isinstance(error, ProjectionBroken) and self.broken is not None:  # and not made anew meanwhile
+        if isinstance(error, ProjectionBroken) and self.broken is not None:  # and not rebuilt meanwhile
             self.on_broken(error)
 
     def _forget_timer(self) -> None:

@@ -274,7 +274,7 @@ INDEXES: Final[Mapping[str, str]] = MappingProxyType(
         "workitem_progress": "progress, created",
     }
 )
-"""Indexes of table ``workitem``; made after the rows when all are read in anew."""
+"""Indexes of table ``workitem``; created after the rows when the index is rebuilt."""
 
 
 def tables() -> str:

@@ -145,7 +145,7 @@ def _updating(names: Iterable[str]) -> str:
 
 _UPDATE: Final = _updating(_COLUMNS)
 _UPDATE_ALL: Final = _updating((*_COLUMNS, *_LASTING))
-"""Every index holds ``created``; naming it, even unchanged, has all of them written anew."""
+"""Every index holds ``created``; naming it, even unchanged, has all of them rewritten."""
 _INSERTED: Final = ("id", *_COLUMNS, *_LASTING, "uid")
 _INSERT: Final = (
     f"INSERT INTO workitem({', '.join(_INSERTED)}) "  # noqa: S608
@@ -357,7 +357,7 @@ class ProjectionWriter:
     # --- all of them ---
 
     def begin(self) -> None:
-        """Start to read all in anew; until ``finish`` writes are gathered into large transactions."""
+        """Start to rebuild; until ``finish`` writes are gathered into large transactions."""
         self._seen = bytearray(self._next_row)
         if self._next_row == 1:
             self._journal("OFF")

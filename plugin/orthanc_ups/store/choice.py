@@ -51,7 +51,7 @@ _EMPTYING: Final = b"emptying"
 
 
 class TwoWorklists(Exception):
-    """Both stores hold a worklist of their own, and nobody can tell which one is in use."""
+    """Both stores hold a worklist of their own, and it cannot be decided which one is in use."""
 
 
 class MovableEntries(Entries, Protocol):

@@ -41,7 +41,7 @@ class EntriesCopy:
 
     Attributes:
         is_new: True if nothing was copied yet, or nothing of it could be read, when it was opened.
-        broken: why it is not written, None as a rule; ``fill`` makes it anew.
+        broken: why it is not written, None as a rule; ``fill`` creates it again.
     """
 
     def __init__(self, path: str) -> None:
@@ -123,7 +123,7 @@ class EntriesCopy:
         if self.broken is None:
             _log.error(
                 "The copy of the worklist's entries %s cannot be written (%s): what is deleted in Orthanc "
-                "while the plugin is off could not be made good; trying again",
+                "while the plugin is off could not be restored; trying again",
                 self._path,
                 error,
             )
@@ -164,7 +164,7 @@ class EntriesCopy:
             self._try("COMMIT", ())
 
     def fill(self, entries: Iterable[Entry]) -> None:
-        """The file failed: make it anew with what stands in the store."""
+        """The file failed: create it again with what is stored."""
         self._renew()
         with self.at_once():
             for entry in entries:

@@ -31,9 +31,9 @@ class InMemoryEntries:
 
     Attributes:
         unavailable: while True, every call fails and surely changes nothing.
-        lost_requests: so many of the next writes are not done, and nobody knows.
-        lost_answers: so many of the next writes are done, and nobody knows.
-        conflicts: so many of the next replaces and removes find that somebody else was first.
+        lost_requests: how many of the next writes are not done, and nobody knows.
+        lost_answers: how many of the next writes are done, and nobody knows.
+        conflicts: how many of the next replaces and removes find that somebody else was first.
         calls: how often each method was called.
     """
 

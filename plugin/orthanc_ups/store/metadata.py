@@ -84,11 +84,11 @@ class OrthancEntries:
         return bool(await self._shelf_set.present())
 
     async def discard(self) -> None:
-        """Delete the pseudo patient with every entry. ``open`` makes it anew."""
+        """Delete the pseudo patient with every entry. ``open`` creates it again."""
         reply = await self._loopback.request("DELETE", f"/patients/{shelves.PATIENT}")
         if reply.status not in (200, 404):
             raise refused(reply, "cannot delete the pseudo patient of the worklist")
-        self._shelf_set.begin_anew()
+        self._shelf_set.start_over()
         self._candidates.clear()
         self._complete.clear()
 
@@ -363,7 +363,7 @@ class OrthancEntries:
         return stored.etag
 
     async def _refuse_if_it_was_gone(self, key: str, address: Address, written: Version) -> None:
-        # Orthanc ignores If-Match where nothing stands, and tells by starting its count anew.
+        # Orthanc ignores If-Match where nothing stands, and shows it by starting its count again.
         if written.revision > 0:
             return
         self._candidates.pop(key, None)
@@ -435,7 +435,7 @@ class OrthancEntries:
         return self._incomplete
 
     async def restore(self, entries: AsyncIterator[Entry]) -> int:
-        """Make the missing shelves anew, write back what stood on them, and return how many entries that were.
+        """Create the missing shelves again, write back what was on them, and return how many entries that were.
 
         Of an entry that this adapter has not loaded, it is decided by its addresses whether it can have stood
         on a missing shelf. An entry that is there already is not overwritten.

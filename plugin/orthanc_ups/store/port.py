@@ -107,18 +107,18 @@ class RestorableEntries(Entries, Protocol):
         """Numbers of the shelves that are gone or not filled yet; reads from or writes to them raise ShelvesLost.
 
         Raises:
-            StoreUnavailable: nobody can tell now.
+            StoreUnavailable: it cannot be told now.
         """
         ...
 
     async def restore(self, entries: AsyncIterator[Entry]) -> int:
-        """Make the missing shelves anew and write back what stood there; return how many entries that were.
+        """Create the missing shelves again and write back what was on them; return how many entries that were.
 
         ``entries`` gives everything that is known, in any order; what stands on the other shelves is left as it
         is. Versions stay valid. May be called again after a failure or a crash; nothing is overwritten.
 
         Raises:
-            StoreMisconfigured: they are deleted whenever they were made; calling again is of no use.
+            StoreMisconfigured: they are deleted each time they are created; there is no point in calling again.
             StoreUnavailable: not finished; the shelves stay missing.
         """
         ...

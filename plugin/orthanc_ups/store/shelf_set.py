@@ -136,7 +136,7 @@ class ShelfSet:
         self.count = shelf + 1
         return shelf
 
-    def begin_anew(self) -> None:
+    def start_over(self) -> None:
         """All shelves were deleted on purpose: there will be one."""
         self.count, self._created = 1, None
 

@@ -3,7 +3,7 @@
 
 Workitems get the next creation numbers and keep content, state, owner and history. Their waiting events come with
 new sequences, in order, and then a State Report tells every subscriber of the new workitem. An AE that has no
-global subscriptions here makes those of the export anew, as by N-ACTION; one that has some keeps its own.
+global subscriptions here repeats those of the export, as by N-ACTION; one that has some keeps its own.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Merge:
             self._reaches[record.receiving_ae] = record.channels
 
     async def log(self, log: Log) -> Verdict:
-        """The global subscriptions of an AE, made anew."""
+        """The global subscriptions of an AE, made again."""
         self.note(log)
         ours = self._state.subscriptions.log(log.receiving_ae)
         if meaning(ours, self._granted) == meaning(log, self._granted):

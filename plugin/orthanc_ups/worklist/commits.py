@@ -152,7 +152,7 @@ class Commits:
         _log.info("%s: purged%s; workitem %s was %s", entry.who, reason, workitem.uid, workitem.state.value)
 
     async def reserve(self, count: int) -> None:
-        """Make sure that so many numbers may be used. Raises StoreUnavailable."""
+        """Make sure that the numbers may be used. Raises StoreUnavailable."""
         while self._state.worklist_entry.short_of(self._state.order.next + count, self.next_creation):
             await self._state.worklist_entry.reserve(self._state.order.next + count, self.next_creation)
 

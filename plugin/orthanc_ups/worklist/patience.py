@@ -8,7 +8,7 @@ from collections import deque
 
 
 class Patience:
-    """Waits for so many seconds at most, with one timer for all who wait. Lives on one loop."""
+    """Waits for a number of seconds at most, with one timer for all who wait. Lives on one loop."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What the wires ask of the rest of the house."""
+"""What the interfaces ask of the worklist."""
 
 from __future__ import annotations
 

@@ -74,12 +74,12 @@ class Recovery:
             self._state.projection.forget_old()
         except ProjectionBroken as error:
             _log.error("The projection failed (%s); creating it again", error)
-            stored = await self._loaded_anew()
+            stored = await self._rebuilt_and_loaded()
         if not stored.damaged:
             await self._mark.begin()
         return stored
 
-    async def _loaded_anew(self) -> Stored:
+    async def _rebuilt_and_loaded(self) -> Stored:
         try:
             self._state.projection.renew()
             return await Loader(self._entries, self._state.projection).load()
@@ -120,14 +120,14 @@ class Recovery:
         renewed, copy = self._state.projection.renewed, self._entries.copy
         if renewed and not copy.is_new and not workitems:
             _log.error(
-                "Workitems that stood on what was deleted are lost: the projection is made anew (%s)", renewed
+                "Workitems that stood on what was deleted are lost: the projection is rebuilt (%s)", renewed
             )
         elif copy.is_new and not renewed:
             _log.error("Subscriptions, delivery cursors, dead letters and what is remembered of purged workitems "
                        "are lost as far as they stood on what was deleted: there is no copy of them")  # fmt: skip
 
     def look_after_copy(self) -> None:
-        """Make the copy anew from memory if its file failed."""
+        """Create the copy again from memory if its file failed."""
         if self._entries.exposed and self._entries.copy.broken is not None:
             self._entries.copy.fill(self._all_but_workitems())
 
@@ -138,7 +138,7 @@ class Recovery:
     # --- what the store lost ---
 
     async def look_after_shelves(self) -> None:
-        """Write back what somebody deleted in Orthanc, if anything; goes on until that is done, or is of no use.
+        """Write back what somebody deleted in Orthanc, if anything; goes on until that is done, or cannot succeed.
 
         Called while a look is under way, it looks once more after that, which may have missed what was deleted since.
         """
@@ -202,7 +202,7 @@ class Recovery:
     # --- what the projection lost ---
 
     async def rebuild(self) -> None:
-        """The projection failed: make it anew from the store, with nobody writing meanwhile."""
+        """The projection failed: rebuild it from the store, with nobody writing meanwhile."""
         async with self._state.locks.everything(patiently=True):
             while self._state.workitems.broken:
                 try:

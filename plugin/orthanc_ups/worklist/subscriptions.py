@@ -98,7 +98,7 @@ class SpecificSubscriptions:
         return frozenset(self._of)
 
     def count(self, receiving_ae: str) -> int:
-        """To how many workitems the AE is subscribed one by one."""
+        """To how many workitems the AE has subscribed individually."""
         return len(self._of.get(receiving_ae, ()))
 
     def locks(self, receiving_ae: str) -> int:
@@ -146,7 +146,7 @@ class Subscriptions:
         self._generation = 0
 
     def clear(self) -> None:
-        """Forget everything: it is read anew."""
+        """Forget everything: it is read again."""
         self._subscribers.clear()
         self._filters.clear()
         self._receivers.clear()

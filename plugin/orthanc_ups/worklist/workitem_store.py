@@ -104,7 +104,7 @@ __all__ = ["VANISHED", "StoredWorkitem", "Tombstone", "WorkitemStore", "stored_v
 _T = TypeVar("_T")
 
 VANISHED: Final = "vanished"
-"""Stands for the version of a workitem whose entry is gone from the store and must be made anew."""
+"""Stands for the version of a workitem whose entry is gone from the store and must be created again."""
 
 
 class WorkitemStore:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The worklist: the one door through which everything changes (PS3.4 Annex CC)."""
+"""The worklist: the only writer, through which everything changes (PS3.4 Annex CC)."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Worklist:
         observers: told of each accepted command and its outcome; must be quick and never raise.
         outputs: looks for outputs before a workitem is completed; None if nobody does (``Ups.CheckOutputs``).
         at_once: commands that may be on their way; more are refused (0213, 503).
-        patience: after so many seconds a caller is told that the outcome is not known yet (0110, 500).
+        patience: seconds after which a caller is told that the outcome is not known yet (0110, 500).
     """
 
     def __init__(self, state: WorklistState, commits: Commits, receiving_aes: ReceivingAes) -> None:
