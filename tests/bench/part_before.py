@@ -94,6 +94,16 @@ def before(suite: str, attempts: int) -> Part:
         for what, key, aim in (("loop CPU", "loop", 0.45), ("CPU of Orthanc", "process", None))
         for many in EACH
     ]
+    rows += [
+        _row(
+            f"{what} per change state, {_where('change', many)}",
+            f"change state ({key}) {many}",
+            measured,
+            None,
+        )
+        for what, key in (("loop CPU", "loop"), ("CPU of Orthanc", "process"))
+        for many in EACH
+    ]
     rows.append(_row(f"N-EVENT-REPORTs to {SUBSCRIBERS} subscribers", "reports", measured, 2.0))
     ratio = disk["now"] / disk["before"]
     sizes = [f"{disk[name] / 1000:.1f} KB" for name in ("now", "before")]
@@ -138,7 +148,15 @@ def _round(orthanc: RealOrthanc, listening: int) -> dict[str, float]:
         port = orthanc.ups_dicom_port
         take(asked(DIMSE, "life", port=port, associations=many, each=each, run=f"{run}.1", pid=pid), many)
         port = orthanc.ups_http_port
-        take(asked(HTTP, "life", port=port, connections=many, each=each, run=f"{run}.2", most=2), many)
+        arguments = {
+            "port": port,
+            "connections": many,
+            "each": each,
+            "run": f"{run}.2",
+            "most": 2,
+            "pid": pid,
+        }
+        take(asked(HTTP, "life", **arguments), many)
     take(
         asked(
             DIMSE,
