@@ -16,7 +16,7 @@ from websockets.exceptions import InvalidStatus
 
 from orthanc_ups.core.dataset import DataSet
 from tests.support.orthanc import RealOrthanc
-from tests.support.web_client import WebClient, basic, new_uid
+from tests.support.web_client import WebClient, basic, new_uid, state
 from tests.support.workitems import minimal
 
 USERS = {"ris": "first", "ai": "second", "viewer": "third"}
@@ -103,3 +103,22 @@ def test_users_subscribe_only_their_own_ae_titles(guarded: WebClient) -> None:
         return guarded.post(f"/workitems/{GLOBAL}/subscribers/{ae}", auth=credentials(user)).status_code
 
     assert [subscribed("ai", "AI1"), subscribed("ai", "RIS"), subscribed("viewer", "AI1")] == [201, 403, 403]
+
+
+def test_without_a_filter_orthanc_is_asked_about_credentials_and_not_about_each_workitem(suite: str) -> None:
+    overrides: dict[str, Any] = {
+        "AuthenticationEnabled": True,
+        "RemoteAccessAllowed": True,
+        "RegisteredUsers": USERS,
+    }
+    with RealOrthanc(suite, overrides, options=("--verbose",)) as orthanc:
+        client = WebClient(f"http://127.0.0.1:{orthanc.ups_http_port}/dicom-web")
+        claim = state("IN PROGRESS", new_uid())
+        for _ in range(3):
+            path = created(client, "ris").headers["Location"].removeprefix(client.url) + "/state"
+            assert client.put(path, claim, auth=("ris", "wrong")).status_code == 401
+            assert client.put(path, claim).status_code == 401
+            assert client.put(path, claim, auth=credentials("ris")).status_code == 200
+        assert "/dicom-web/workitems" in orthanc.log_text()
+        assert "/state" not in orthanc.log_text()
+        client.session.close()
