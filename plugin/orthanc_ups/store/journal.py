@@ -75,6 +75,7 @@ class IndexJournal:
         self._file: int | None = None
         self._next: int | None = None
         self._noted: set[str] = set()
+        self._is_empty = True
         self._open: Counter[str] = Counter()
 
     def read(self, mark: str) -> frozenset[str] | None:
@@ -88,8 +89,8 @@ class IndexJournal:
 
     @property
     def is_empty(self) -> bool:
-        """True if nothing was noted since the mark was made."""
-        return not self._noted
+        """True if nothing was noted since the mark was made, apart from what was open then."""
+        return self._is_empty
 
     def note(self, key: str) -> None:
         """The store is about to be asked to write an entry."""
@@ -97,6 +98,7 @@ class IndexJournal:
             return
         uid = key.removeprefix(_WORKITEM)
         self._open[uid] += 1
+        self._is_empty = False
         if uid not in self._noted:
             self._noted.add(uid)
             self._append(f"{uid}\n".encode())
@@ -113,6 +115,7 @@ class IndexJournal:
         if whole:
             self._open.clear()
         self._noted = set(self._open)
+        self._is_empty = True
         text = "".join(f"{line}\n" for line in (mark, *self._open))
         try:
             if self._next is not None:

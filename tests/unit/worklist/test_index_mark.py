@@ -255,6 +255,7 @@ def test_a_journal_that_cannot_be_written_bears_no_mark(tmp_path: Path) -> None:
     journal.note("workitem/2.25.72")
     assert journal.read("first") is journal.read("second") is None
     journal.begin("third", whole=False)
+    assert journal.is_empty, "a write that failed is no reason to make the mark anew again and again"
     journal.complete()
     assert journal.read("third") == frozenset({"2.25.71", "2.25.72"}), "what is open is carried over"
     journal.close()
