@@ -25,6 +25,8 @@ _log = logging.getLogger("orthanc_ups.cluster")
 TABLE: Final = "orthanc_ups_cluster"
 _CONNECT_WITHIN: Final = 2.0
 _ANSWER_WITHIN: Final = 10.0
+MANY_ROWS_WITHIN: Final = 120.0
+"""Seconds for some megabytes of rows: they arrive in as many turns of the loop, which has much else to do meanwhile."""
 _AT_ONCE: Final = 4
 
 Session = AsyncConnection[TupleRow]
@@ -154,15 +156,17 @@ class Sessions:
         self._open: set[Session] = set()
         self._turns = asyncio.Semaphore(_AT_ONCE)
 
-    async def rows(self, statement: str, parameters: tuple[Any, ...]) -> list[TupleRow]:
-        """Run one statement as a transaction of its own and return its rows.
+    async def rows(
+        self, statement: str, parameters: tuple[Any, ...], within: float = _ANSWER_WITHIN
+    ) -> list[TupleRow]:
+        """Run one statement as a transaction of its own and return its rows, ``within`` so many seconds.
 
         Raises:
             StoreUnavailable: no answer; ``certain`` if the statement surely was not run.
         """
         async with self._turn() as session:
             try:
-                async with asyncio.timeout(_ANSWER_WITHIN):
+                async with asyncio.timeout(within):
                     cursor = await session.execute(statement, parameters)
                     return await cursor.fetchall()
             except (psycopg.Error, OSError) as error:

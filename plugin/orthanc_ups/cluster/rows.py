@@ -17,7 +17,7 @@ from typing import Any, Final
 from ..core.unavailable import StoreUnavailable
 from ..orthanc.loopback import Loopback, Reply
 from ..store.shelves import Address, md5
-from .database import TABLE, Sessions
+from .database import MANY_ROWS_WITHIN, TABLE, Sessions
 from .notices import SHELF_NUMBERS
 
 _ENTRY: Final = re.compile(r"/instances/([0-9a-f-]{44})/metadata/(\d+)")
@@ -154,7 +154,7 @@ class FencedLoopback(Loopback):
         return Reply(200, value.encode(), f"{revision}-{digest}")
 
     async def _whole_shelf(self, shelf: str) -> Reply:
-        rows = await self._sessions.rows(_READ_SHELF, (shelf,))
+        rows = await self._sessions.rows(_READ_SHELF, (shelf,), MANY_ROWS_WITHIN)
         if not rows:
             return Reply(404, b"")
         return _Rows(200, b"", "", {str(slot): value for slot, value in rows if slot is not None})

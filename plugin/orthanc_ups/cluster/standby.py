@@ -31,15 +31,15 @@ from ..store.port import Entry
 from ..store.shelves import Address, Uploads
 from ..worklist.commits import workitem_key
 from ..worklist.loader import Loader, unsettled_events
-from .database import Database, Sessions
+from .database import MANY_ROWS_WITHIN, Database, Sessions
 from .lease import clock
 from .notices import CHANNEL, SHELF_NUMBERS, Notice
 
 _log = logging.getLogger("orthanc_ups.cluster")
 _SILENCE: Final = 30.0  # seconds; the mark of the leading node is written each 10
 _PAUSE: Final = 1.0
-_ROWS_AT_ONCE: Final = 1_000
-_ENTRIES_AT_ONCE: Final = 100
+_ROWS_AT_ONCE: Final = 200
+_ENTRIES_AT_ONCE: Final = 20
 _WORKITEM: Final = "workitem/"
 _INSTANCE: Final = 3  # resource type in Orthanc's tables
 
@@ -140,7 +140,7 @@ class FollowedEntries(OrthancEntries):
             self._keys = {shelves.address(key, at): key for key, at in self._candidates.items()}
 
     async def _stored_on(self, shelf: int) -> dict[int, bytes]:
-        rows = await self._sessions.rows(_WHOLE_SHELF, ([shelves.INSTANCES[shelf]],))
+        rows = await self._sessions.rows(_WHOLE_SHELF, ([shelves.INSTANCES[shelf]],), MANY_ROWS_WITHIN)
         if self._follows:
             self.versions.replace(shelf, {slot: version for slot, _, version in rows})
         return {slot: value.encode() for slot, value, _ in rows}
@@ -313,7 +313,8 @@ class StandbyIndex:
         for first in range(0, len(wanted), _ROWS_AT_ONCE):
             part = wanted[first : first + _ROWS_AT_ONCE]
             names = [shelves.INSTANCES[address.shelf] for address in part]
-            rows = await self._sessions.rows(_ROWS, (names, [address.slot for address in part]))
+            slots = [address.slot for address in part]
+            rows = await self._sessions.rows(_ROWS, (names, slots), MANY_ROWS_WITHIN)
             read = {
                 Address(SHELF_NUMBERS[name], slot): StoredRow(value.encode(), version)
                 for name, slot, value, version in rows
