@@ -19,6 +19,7 @@ from orthanc_ups.core.dataset import element, text
 from tests.support import modality, workitems
 from tests.support.dcmtk import findscu_worklist
 from tests.support.dimse_client import NoAssociation, UpsClient
+from tests.support.images import by_rest, image
 from tests.support.modality import ModalityClient
 from tests.support.nodes import health, leads, nodes, stands_by
 from tests.support.orthanc import RealOrthanc
@@ -28,9 +29,15 @@ from tests.support.web_client import WebClient, next_event
 
 FAILOVER: Final = 15.0
 """Seconds, on a machine that does much else; by itself it takes some three."""
+RULE: Final = {
+    "Name": "Read every series",
+    "When": "StableSeries",
+    "Create": {"Attributes": {"ProcedureStepLabel": "Read {PatientID}", "WorklistLabel": "RULED"}},
+}
 OVERRIDES: Final = {
+    "StableAge": 1,
     "DicomModalities": {"scu": ["SCU", "127.0.0.1", 104]},
-    "Ups": {"ModalityWorklist": {"Enable": True}},
+    "Ups": {"ModalityWorklist": {"Enable": True}, "Rules": [RULE]},
 }
 
 Pair = tuple[RealOrthanc, RealOrthanc]
@@ -164,6 +171,20 @@ def test_f_7_2_a_modality_performs_at_a_standby_what_its_worklist_there_says(pai
         assert performer.report("2.25.601", modality.ended()).code == 0
         assert text(performer.retrieve("2.25.601").attributes, "00400252") == "COMPLETED"
     assert state_of(client(leader), uid) == "COMPLETED"
+
+
+def test_a_rule_fires_once_whichever_node_received_the_images(pair: Pair) -> None:
+    for number, node in enumerate(pair, 1):
+        by_rest(node, image(PatientID=f"RULE{number}"))
+    web = client(pair[0])
+
+    def ruled() -> list[str]:
+        listed = web.get("/workitems", params={"WorklistLabel": "RULED"})
+        matches = listed.json() if listed.status_code == 200 else []
+        return sorted(text(match, tags.LABEL) for match in matches)
+
+    wait_until(lambda: len(ruled()) >= 2, lambda: f"both are ruled: {ruled()}", 60)
+    assert ruled() == ["Read RULE1", "Read RULE2"]
 
 
 def test_a_standby_turns_away_whom_its_own_orthanc_does_not_know(pair: Pair) -> None:

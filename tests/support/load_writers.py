@@ -26,7 +26,8 @@ _PAUSE = 0.05
 _COERCED = (0x0000, 0xB300, 0xB305)
 _LATER = (0x0213, 503)
 _ABSENT = (0xC307, 404)
-_UNKNOWN = 502
+_UNKNOWN = (0x0110, 500, 502)
+"""The store did not answer, or the node that leads ended: nobody knows yet whether it was carried out."""
 
 
 class NoAnswer(Exception):
@@ -68,6 +69,8 @@ class DimseDoor:
                 status = await (scu.action(1, uid, data) if change.is_state else scu.set(uid, data))
         except (OSError, Refused) as error:
             raise NoAnswer(str(error)) from error
+        if status in _UNKNOWN:
+            raise NoAnswer(f"answered {status:04X}")
         return 0 if status in _COERCED else status
 
     async def look(self, uid: str) -> DataSet | None:
@@ -92,8 +95,8 @@ class HttpDoor:
             if self._connection is None:
                 self._connection = await RawHttp.open(self._port)
             status, body = await self._connection.send(request)
-            if status == _UNKNOWN:
-                raise NoAnswer("the node that leads ended before it answered")
+            if status in _UNKNOWN:
+                raise NoAnswer(f"answered {status}")
             return status, body
         except (OSError, Broken) as error:
             if self._connection:

@@ -166,7 +166,7 @@ class Sessions:
         """
         async with self._turn() as session:
             try:
-                async with asyncio.timeout(within):
+                async with asyncio.timeout(within), _allowed(session, within):
                     cursor = await session.execute(statement, parameters)
                     return await cursor.fetchall()
             except (psycopg.Error, OSError) as error:
@@ -207,6 +207,17 @@ class Sessions:
         self._idle.clear()
         while self._open:
             await self._open.pop().close()
+
+
+@contextlib.asynccontextmanager
+async def _allowed(session: Session, seconds: float) -> AsyncIterator[None]:
+    """PostgreSQL's own limit for a statement, which counts until the last row has left."""
+    if seconds <= _ANSWER_WITHIN:
+        yield
+        return
+    await session.execute(f"SET statement_timeout = '{seconds:g}s'")
+    yield
+    await session.execute("RESET statement_timeout")
 
 
 def _was_refused(error: psycopg.Error) -> bool:
