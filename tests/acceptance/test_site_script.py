@@ -3,23 +3,21 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import requests
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import UID, ExplicitVRLittleEndian
-from pynetdicom import AE
+from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom.association import Association
 
+from tests.support.images import CT, c_store_association, file, instance
 from tests.support.orthanc import RealOrthanc
 from tests.support.plugin_scripts import write_script
 from tests.support.waiting import wait_until
 from tests.support.web_client import WebClient
 
-CT = "1.2.840.10008.5.1.4.1.1.2"
 PUSH = "1.2.840.10008.5.1.4.34.6.1"
 SCRIPT = """
 import orthanc_ups
@@ -57,30 +55,24 @@ orthanc_ups.install(
 """
 
 
-def instance(number: int, name: str = "Nobody", sop_class: str = CT, size: int = 0) -> Dataset:
-    dataset = Dataset()
-    dataset.SOPClassUID, dataset.SOPInstanceUID = UID(sop_class), UID(f"1.2.3.{number}")
-    dataset.PatientID, dataset.PatientName = f"P{number}", name
-    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = f"1.2.3.4.{number}", f"1.2.3.4.{number}.1"
-    dataset.PatientComments = "x" * size
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    return dataset
-
-
-def file(dataset: Dataset) -> bytes:
-    written = io.BytesIO()
-    dataset.save_as(written, enforce_file_format=True)
-    return written.getvalue()
+def numbered(number: int, name: str = "Nobody", sop_class: str = CT, size: int = 0) -> Dataset:
+    """An instance of a patient, study and series of its own; ``size`` bytes longer than others."""
+    return instance(
+        sop_class,
+        f"1.2.3.{number}",
+        f"P{number}",
+        PatientName=name,
+        StudyInstanceUID=f"1.2.3.4.{number}",
+        SeriesInstanceUID=f"1.2.3.4.{number}.1",
+        PatientComments="x" * size,
+    )
 
 
 @pytest.fixture(scope="module")
 def orthanc(suite: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealOrthanc]:
     folder = tmp_path_factory.mktemp("site")
     ups_file = folder / "ups.dcm"
-    ups_file.write_bytes(file(instance(99, sop_class=PUSH)))
+    ups_file.write_bytes(file(numbered(99, sop_class=PUSH)))
     script = write_script(folder, SCRIPT.format(ups_file=str(ups_file)))
     overrides = {
         "AcceptedSopClasses": [PUSH, CT],
@@ -93,13 +85,9 @@ def orthanc(suite: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Re
 
 @pytest.fixture
 def sender(orthanc: RealOrthanc) -> Iterator[Association]:
-    entity = AE("SENDER")
-    for sop_class in (CT, PUSH):
-        entity.add_requested_context(sop_class, ExplicitVRLittleEndian)
-    association = entity.associate("127.0.0.1", orthanc.dicom_port, ae_title="ORTHANC")
-    assert association.is_established
-    yield association
-    association.release()
+    contexts = [(sop_class, ExplicitVRLittleEndian) for sop_class in (CT, PUSH)]
+    with c_store_association(orthanc, "SENDER", *contexts) as association:
+        yield association
 
 
 def post(orthanc: RealOrthanc, dataset: Dataset) -> int:
@@ -107,8 +95,8 @@ def post(orthanc: RealOrthanc, dataset: Dataset) -> int:
 
 
 def names(orthanc: RealOrthanc) -> set[str]:
-    found = requests.get(f"{orthanc.base_url}/patients?expand", timeout=60).json()
-    return {one["MainDicomTags"].get("PatientName", "") for one in found}
+    content = requests.get(f"{orthanc.base_url}/patients?expand", timeout=60).json()
+    return {one["MainDicomTags"].get("PatientName", "") for one in content}
 
 
 def test_the_worklist_works_and_the_script_hears_of_changes(orthanc: RealOrthanc) -> None:
@@ -120,27 +108,27 @@ def test_the_worklist_works_and_the_script_hears_of_changes(orthanc: RealOrthanc
 
 
 def test_the_script_decides_about_what_the_plugin_does_not_refuse(orthanc: RealOrthanc) -> None:
-    assert post(orthanc, instance(1, "DISCARD")) == 200
-    assert post(orthanc, instance(2, "MODIFY^")) == 200
-    assert post(orthanc, instance(3, "KEPT")) == 200
+    assert post(orthanc, numbered(1, "DISCARD")) == 200
+    assert post(orthanc, numbered(2, "MODIFY^")) == 200
+    assert post(orthanc, numbered(3, "KEPT")) == 200
     assert {"DISCARD", "MODIFY^"}.isdisjoint(names(orthanc))
     assert {"CHANGED", "KEPT"} <= names(orthanc)
 
 
 def test_the_plugin_refuses_a_ups_object_also_if_the_script_made_it(orthanc: RealOrthanc) -> None:
-    assert post(orthanc, instance(4, "MODIFY^", PUSH)) == 400
-    assert post(orthanc, instance(5, "TO A UPS")) == 400
+    assert post(orthanc, numbered(4, "MODIFY^", PUSH)) == 400
+    assert post(orthanc, numbered(5, "TO A UPS")) == 400
 
 
 def test_a_c_store_is_refused_by_either(orthanc: RealOrthanc, sender: Association) -> None:
-    assert sender.send_c_store(instance(6, sop_class=PUSH)).Status == 0x0122
-    assert sender.send_c_store(instance(7, size=10_000)).Status == 0xA700
-    assert sender.send_c_store(instance(8, "BY C-STORE")).Status == 0x0000
+    assert sender.send_c_store(numbered(6, sop_class=PUSH)).Status == 0x0122
+    assert sender.send_c_store(numbered(7, size=10_000)).Status == 0xA700
+    assert sender.send_c_store(numbered(8, "BY C-STORE")).Status == 0x0000
     assert "BY C-STORE" in names(orthanc)
 
 
 def test_mistakes_of_the_script_are_logged_by_orthanc_and_the_plugin_goes_on(orthanc: RealOrthanc) -> None:
-    assert post(orthanc, instance(9, "MISTAKE")) == 200
+    assert post(orthanc, numbered(9, "MISTAKE")) == 200
     wait_until(lambda: "mistake in received_instance" in orthanc.log_text(), "Orthanc logs the mistake")
     wait_until(lambda: "mistake in on_change" in orthanc.log_text(), "Orthanc logs the other mistake")
     new = {"AET": "LATER", "Host": "127.0.0.1", "Port": 104}
@@ -148,7 +136,7 @@ def test_mistakes_of_the_script_are_logged_by_orthanc_and_the_plugin_goes_on(ort
     wait_until(
         lambda: "SITE modalities" in orthanc.log_text(), "the script hears of changes after its mistake"
     )
-    assert post(orthanc, instance(10, sop_class=PUSH)) == 400
+    assert post(orthanc, numbered(10, sop_class=PUSH)) == 400
     assert orthanc.health() == 200
 
 
@@ -156,12 +144,12 @@ def test_without_ups_enable_the_callbacks_of_the_script_are_registered_alone(
     suite: str, tmp_path: Path
 ) -> None:
     ups_file = tmp_path / "ups.dcm"
-    ups_file.write_bytes(file(instance(99, sop_class=PUSH)))
+    ups_file.write_bytes(file(numbered(99, sop_class=PUSH)))
     script = write_script(tmp_path, SCRIPT.format(ups_file=str(ups_file)))
     with RealOrthanc(suite, {"Ups": {"Enable": False}}, script=script) as running:
         wait_until(lambda: "SITE started" in running.log_text(), "the script hears of the start")
-        assert post(running, instance(1, "DISCARD")) == 200
-        assert post(running, instance(2, "A UPS", PUSH)) == 200
+        assert post(running, numbered(1, "DISCARD")) == 200
+        assert post(running, numbered(2, "A UPS", PUSH)) == 200
         assert names(running) == {"A UPS"}
         assert running.stop() == 0
         assert "SITE stopped" in running.log_text()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A real Orthanc refuses uploads of UPS objects by every door, and tells their senders."""
+"""A real Orthanc refuses uploads of UPS objects by every way, and tells their senders."""
 
 import asyncio
 import io
@@ -13,21 +13,19 @@ from typing import Any
 import pydicom
 import pytest
 import requests
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import UID, ExplicitVRLittleEndian
-from pynetdicom import AE
+from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom.association import Association
 
 from orthanc_ups.orthanc.loopback import Loopback
 from orthanc_ups.store import shelves
 from orthanc_ups.store.metadata import OrthancEntries
 from orthanc_ups.store.port import StoreUnavailable
+from tests.support.images import CT, c_store_association, file, instance, stow
 from tests.support.orthanc import DICOMWEB_PLUGIN, PYTHON_PLUGIN, RealOrthanc
 from tests.support.plugin_scripts import write_script
 from tests.support.waiting import wait_until
 
 CREATED = shelves.StudyMoment("20260704", "120000")
-CT = "1.2.840.10008.5.1.4.1.1.2"
 RAW = "1.2.840.10008.5.1.4.1.1.66"
 PUSH = "1.2.840.10008.5.1.4.34.6.1"
 REFUSED_UPLOADS = [
@@ -76,49 +74,20 @@ def orthanc(suite: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Re
         yield running
 
 
-def instance(sop_class: str = CT, sop_instance: str = "1.2.3.9", patient_id: str = "P") -> Dataset:
-    dataset = Dataset()
-    dataset.SOPClassUID, dataset.SOPInstanceUID = UID(sop_class), UID(sop_instance)
-    dataset.PatientID, dataset.PatientName = patient_id, "Test^Upload"
-    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = "1.2.3", f"1.2.3.{len(sop_class)}"
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    return dataset
-
-
-def file(dataset: Dataset) -> bytes:
-    written = io.BytesIO()
-    dataset.save_as(written, enforce_file_format=True)
-    return written.getvalue()
-
-
 def post(orthanc: RealOrthanc, path: str, body: bytes, **headers: str) -> requests.Response:
     return requests.post(f"{orthanc.base_url}{path}", body, headers=headers, timeout=60)
 
 
-def stow(orthanc: RealOrthanc, *files: bytes) -> requests.Response:
-    parts = [b"--edge\r\nContent-Type: application/dicom\r\n\r\n" + one + b"\r\n" for one in files]
-    kind = 'multipart/related; type="application/dicom"; boundary=edge'
-    headers = {"Content-Type": kind, "Accept": "application/dicom+json"}
-    return post(orthanc, "/dicom-web/studies", b"".join(parts) + b"--edge--", **headers)
-
-
 def stored(orthanc: RealOrthanc) -> set[str]:
-    found = requests.get(f"{orthanc.base_url}/instances?expand", timeout=60).json()
-    return {one["MainDicomTags"]["SOPInstanceUID"] for one in found}
+    content = requests.get(f"{orthanc.base_url}/instances?expand", timeout=60).json()
+    return {one["MainDicomTags"]["SOPInstanceUID"] for one in content}
 
 
 @pytest.fixture
 def sender(orthanc: RealOrthanc) -> Iterator[Association]:
-    entity = AE("SENDER")
-    for sop_class in (CT, PUSH, RAW):
-        entity.add_requested_context(sop_class, ExplicitVRLittleEndian)
-    association = entity.associate("127.0.0.1", orthanc.dicom_port, ae_title="ORTHANC")
-    assert association.is_established
-    yield association
-    association.release()
+    contexts = [(sop_class, ExplicitVRLittleEndian) for sop_class in (CT, PUSH, RAW)]
+    with c_store_association(orthanc, "SENDER", *contexts) as association:
+        yield association
 
 
 @pytest.mark.parametrize("upload", REFUSED_UPLOADS, ids=NAMES)
@@ -175,9 +144,9 @@ def test_what_orthanc_reads_the_guard_reads(orthanc: RealOrthanc, upload: bytes)
 def test_files_that_are_not_in_order_pass_if_they_are_no_ups(orthanc: RealOrthanc) -> None:
     harmless = explicit(*REST, element(8, 0x16, b"UI", CT))
     assert post(orthanc, "/instances", harmless).status_code == 200
-    found = requests.get(f"{orthanc.base_url}/instances?expand", timeout=60).json()
-    assert [one["ID"] for one in found if one["MainDicomTags"]["SOPInstanceUID"] == "1.2.3.60"]
-    for one in found:
+    content = requests.get(f"{orthanc.base_url}/instances?expand", timeout=60).json()
+    assert [one["ID"] for one in content if one["MainDicomTags"]["SOPInstanceUID"] == "1.2.3.60"]
+    for one in content:
         if one["MainDicomTags"]["SOPInstanceUID"] == "1.2.3.60":
             requests.delete(f"{orthanc.base_url}/instances/{one['ID']}", timeout=60).raise_for_status()
 

@@ -12,9 +12,9 @@ import requests
 from playwright.sync_api import Browser, Page, expect
 
 from orthanc_ups.core import tags
-from tests.acceptance.test_uploads import PUSH, file, instance
 from tests.support.browser import Management, Screen, context
 from tests.support.faults import limit_file_size
+from tests.support.images import file, instance
 from tests.support.orthanc import RealOrthanc
 from tests.support.waiting import wait_until
 from tests.support.web_client import WebClient
@@ -70,7 +70,7 @@ def test_an_unknown_ae_that_is_subscribed(web: WebClient, screen: Screen) -> Non
 
 def test_uploads_that_were_refused(orthanc: RealOrthanc, screen: Screen, german: Screen) -> None:
     for _ in range(2):
-        answer = requests.post(f"{orthanc.base_url}/instances", file(instance(PUSH)), timeout=60)
+        answer = requests.post(f"{orthanc.base_url}/instances", file(instance(tags.PUSH)), timeout=60)
         assert answer.status_code == 400
     warning(screen.open("/overview"), "2 uploads of UPS objects were refused within a day")
     warnings = german.open("/overview").get_by_role("list", name="Warnungen")
@@ -81,7 +81,9 @@ def test_events_for_an_ae_that_is_away(api: Management, screen: Screen, german: 
     api.post("/subscribers/DOWN/subscribe", {"scope": "global"})
     api.make("Waits")
     wait_until(
-        lambda: any(one["last_error"] for one in api.get("/subscribers/DOWN")["channels"]), "an attempt", 20
+        lambda: any(channel["last_error"] for channel in api.get("/subscribers/DOWN")["channels"]),
+        "an attempt",
+        20,
     )
     page = screen.open("/overview")
     expect(page.get_by_role("link", name=re.compile("events? waits? for DOWN"))).to_be_visible()

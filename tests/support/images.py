@@ -1,20 +1,25 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Real images for rules: those that pydicom brings, as new instances of a series and study of their own."""
+"""Instances for Orthanc, images of pydicom and small ones made here, and the ways by which they come in."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pydicom
 import requests
 from pydicom.data import get_testdata_file
-from pydicom.dataset import FileDataset
-from pydicom.uid import generate_uid
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 from pynetdicom import AE
+from pynetdicom.association import Association
 
 from tests.support.orthanc import RealOrthanc
+
+CT = "1.2.840.10008.5.1.4.1.1.2"
 
 
 def image(name: str = "CT_small.dcm", **attributes: Any) -> FileDataset:
@@ -34,7 +39,24 @@ def series(count: int, name: str = "CT_small.dcm", **attributes: Any) -> list[Fi
     return [image(name, **{**uids, "InstanceNumber": number, **attributes}) for number in range(1, count + 1)]
 
 
-def file(dataset: FileDataset) -> bytes:
+def instance(
+    sop_class: str = CT, sop_instance: str = "1.2.3.9", patient_id: str = "P", **attributes: Any
+) -> Dataset:
+    """A small instance without pixels, of a study and series that only instances of its class share."""
+    dataset = Dataset()
+    dataset.SOPClassUID, dataset.SOPInstanceUID = UID(sop_class), UID(sop_instance)
+    dataset.PatientID, dataset.PatientName = patient_id, "Test^Upload"
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = "1.2.3", f"1.2.3.{len(sop_class)}"
+    for keyword, value in attributes.items():
+        setattr(dataset, keyword, value)
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    return dataset
+
+
+def file(dataset: Dataset) -> bytes:
     """As a DICOM file."""
     written = io.BytesIO()
     dataset.save_as(written, enforce_file_format=True)
@@ -47,24 +69,39 @@ def by_rest(orthanc: RealOrthanc, *images: FileDataset) -> None:
         requests.post(f"{orthanc.base_url}/instances", file(each), timeout=60).raise_for_status()
 
 
-def by_stow(orthanc: RealOrthanc, *images: FileDataset) -> None:
-    """STOW-RS, through the official DICOMweb plugin."""
-    parts = [b"--edge\r\nContent-Type: application/dicom\r\n\r\n" + file(each) + b"\r\n" for each in images]
+def stow(orthanc: RealOrthanc, *files: bytes) -> requests.Response:
+    """STOW-RS of DICOM files, through the official DICOMweb plugin."""
+    parts = [b"--edge\r\nContent-Type: application/dicom\r\n\r\n" + content + b"\r\n" for content in files]
     kind = 'multipart/related; type="application/dicom"; boundary=edge'
     headers = {"Content-Type": kind, "Accept": "application/dicom+json"}
     url = f"{orthanc.base_url}/dicom-web/studies"
-    requests.post(url, b"".join(parts) + b"--edge--", headers=headers, timeout=60).raise_for_status()
+    return requests.post(url, b"".join(parts) + b"--edge--", headers=headers, timeout=60)
 
 
-def by_c_store(orthanc: RealOrthanc, calling_ae: str, *images: FileDataset) -> None:
-    """C-STORE over one association."""
+def by_stow(orthanc: RealOrthanc, *images: FileDataset) -> None:
+    """STOW-RS of images, which must be taken."""
+    stow(orthanc, *map(file, images)).raise_for_status()
+
+
+@contextmanager
+def c_store_association(
+    orthanc: RealOrthanc, calling_ae: str, *contexts: tuple[str, str]
+) -> Iterator[Association]:
+    """An association to Orthanc's own port, for SOP classes and transfer syntaxes."""
     entity = AE(calling_ae)
-    for each in images:
-        entity.add_requested_context(each.SOPClassUID, each.file_meta.TransferSyntaxUID)
+    for sop_class, syntax in contexts:
+        entity.add_requested_context(sop_class, syntax)
     association = entity.associate("127.0.0.1", orthanc.dicom_port, ae_title="ORTHANC")
     assert association.is_established
     try:
-        for each in images:
-            assert association.send_c_store(each).Status == 0x0000
+        yield association
     finally:
         association.release()
+
+
+def by_c_store(orthanc: RealOrthanc, calling_ae: str, *images: FileDataset) -> None:
+    """C-STORE of images over one association; they must be taken."""
+    contexts = [(each.SOPClassUID, each.file_meta.TransferSyntaxUID) for each in images]
+    with c_store_association(orthanc, calling_ae, *contexts) as association:
+        for each in images:
+            assert association.send_c_store(each).Status == 0x0000

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,19 +21,6 @@ from orthanc_ups.store.documents import encode
 from orthanc_ups.store.port import Entry
 from tests.support import workitems
 from tests.support.projections import entry, found, key, made, put
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "projection.sqlite"
-
-
-@pytest.fixture
-def projection(path: Path) -> Iterator[Projection]:
-    opened = Projection.open(path)
-    yield opened
-    opened.close()
-
 
 # --- bringing it in step with the store ---
 

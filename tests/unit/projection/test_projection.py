@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Iterator
+import threading
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -23,19 +24,6 @@ from orthanc_ups.projection.projection import Projection, StoredWorkitem
 from orthanc_ups.store.documents import encode
 from tests.support import workitems
 from tests.support.projections import EVERYTHING, entry, found, key, made, put, rows_in
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "projection.sqlite"
-
-
-@pytest.fixture
-def projection(path: Path) -> Iterator[Projection]:
-    opened = Projection.open(path)
-    yield opened
-    opened.close()
-
 
 # --- single workitems ---
 
@@ -133,7 +121,7 @@ def test_workitems_with_events_or_acts_are_found_without_reading_the_others(proj
     put(projection, made(300, acts={"AI": SpecificAct(3, Subscription.LOCK)}))
     assert [one.created for one in projection.with_events_after(6)] == [2]
     assert [one.created for one in projection.with_events_after(7)] == []
-    assert [one.created for one in projection.with_acts()] == [4, 300]
+    assert [workitem.created for workitem in projection.with_acts()] == [4, 300]
 
 
 def test_documents_are_what_was_put(projection: Projection) -> None:
@@ -195,13 +183,24 @@ def test_too_many_waiting_searches_are_refused(
     monkeypatch.setattr(projection_reader, "WAITING_SEARCHES", 3)
     put(projection, made(1))
 
+    matched, go_on = projection_reader.Reader.matched, threading.Event()
+
+    def slow(*arguments: Any, **options: Any) -> projection_reader.Matched:
+        go_on.wait(30)
+        return matched(*arguments, **options)
+
+    monkeypatch.setattr(projection_reader.Reader, "matched", slow)
+
     async def many() -> list[object]:
-        asked = [projection.search(EVERYTHING) for _ in range(5)]
-        return list(await asyncio.gather(*asked, return_exceptions=True))
+        searches = [asyncio.ensure_future(projection.search(EVERYTHING)) for _ in range(5)]
+        refused, _ = await asyncio.wait(searches[3:])
+        assert len(refused) == 2
+        go_on.set()
+        return list(await asyncio.gather(*searches, return_exceptions=True))
 
     outcomes = asyncio.run(many())
-    refused = [one for one in outcomes if isinstance(one, UpsError)]
-    assert [one.status for one in refused] == [OUT_OF_RESOURCES] * 2
+    refusals = [outcome for outcome in outcomes if isinstance(outcome, UpsError)]
+    assert [refusal.status for refusal in refusals] == [OUT_OF_RESOURCES] * 2
     assert found(projection) == [1]
 
 
@@ -212,7 +211,7 @@ def test_paging_counts_once_as_long_as_nothing_changes(projection: Projection) -
     async def pages() -> None:
         seen = [await projection.search(query, offset, 10) for offset in (0, 10, 20)]
         assert [total for _, total in seen] == [30, 30, 30]
-        uids = [text(one, tags.SOP_INSTANCE_UID) for rows, _ in seen for one in rows]
+        uids = [text(row, tags.SOP_INSTANCE_UID) for rows, _ in seen for row in rows]
         assert uids == [workitems.uid(number) for number in range(1, 31)]
         put(projection, made(31))
         assert (await projection.search(query, 30, 10))[1] == 31
