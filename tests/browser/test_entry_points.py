@@ -29,8 +29,8 @@ def ids(orthanc: RealOrthanc) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def study_uid(orthanc: RealOrthanc, ids: dict[str, str]) -> str:
-    found = requests.get(f"{orthanc.base_url}/studies/{ids['study']}", timeout=10).json()
-    return str(found["MainDicomTags"]["StudyInstanceUID"])
+    content = requests.get(f"{orthanc.base_url}/studies/{ids['study']}", timeout=10).json()
+    return str(content["MainDicomTags"]["StudyInstanceUID"])
 
 
 def explorer(screen: Screen, place: str = "") -> Page:
@@ -91,9 +91,9 @@ def test_a_workitem_made_for_a_study_refers_to_its_images(
     expect(inputs).to_contain_text("1 instance from ORTHANC")
     link = inputs.get_by_role("link", name="Orthanc Explorer")
     expect(link).to_have_attribute("href", f"{screen.base_url}/app/explorer.html#series?uuid={ids['series']}")
-    found = api.get("/workitems", study=study_uid)
-    assert [one["label"] for one in found["workitems"]] == ["Read this study"]
-    told = api.workitem(found["workitems"][0]["uid"])
+    answer = api.get("/workitems", study=study_uid)
+    assert [workitem["label"] for workitem in answer["workitems"]] == ["Read this study"]
+    told = api.workitem(answer["workitems"][0]["uid"])
     assert told["inputs"][0]["study"] == study_uid
     assert told["patient"]["id"] == "1CT1"
 

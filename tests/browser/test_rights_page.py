@@ -56,8 +56,8 @@ def page_of(chromium: Browser, orthanc: RealOrthanc, user: str) -> Iterator[Scre
 
 def buttons(page: Page) -> set[str]:
     """The names of buttons that can be pressed."""
-    found = page.locator("main button:enabled, main a.button, #top a.button.primary").all()
-    return {(one.get_attribute("aria-label") or one.inner_text()).strip() for one in found}
+    result = page.locator("main button:enabled, main a.button, #top a.button.primary").all()
+    return {(one.get_attribute("aria-label") or one.inner_text()).strip() for one in result}
 
 
 def test_a_workitem_offers_what_the_user_may_do(page_of: Screen, user: str, workitem: str) -> None:

@@ -85,7 +85,7 @@ def uids(orthanc: RealOrthanc, api: Management) -> list[str]:
 
 
 def _all_told(api: Management, ae: str) -> bool:
-    return all(not one["pending"] for one in api.get(f"/subscribers/{ae}")["channels"])
+    return all(not channel["pending"] for channel in api.get(f"/subscribers/{ae}")["channels"])
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -126,7 +126,7 @@ def test_pictures(
 def _keep(made: Path) -> None:
     pictures = list(made.glob("*.png"))
     assert len(pictures) == 8
-    assert all(one.stat().st_size > SMALLEST for one in pictures)
+    assert all(picture.stat().st_size > SMALLEST for picture in pictures)
     if os.environ.get("ORTHANC_UPS_SCREENSHOTS"):
         FOLDER.mkdir(parents=True, exist_ok=True)
         for one in pictures:

@@ -126,7 +126,7 @@ def test_waiting_events_are_dropped_after_a_confirmation(screen: Screen, api: Ma
     expect(page.get_by_role("dialog")).to_contain_text("will never be told of them")
     confirm(page, "Drop them")
     expect(page.get_by_role("button", name="Drop pending")).to_be_disabled()
-    assert sum(one["pending"] for one in api.get("/subscribers/DOWN")["channels"]) == 0
+    assert sum(channel["pending"] for channel in api.get("/subscribers/DOWN")["channels"]) == 0
 
 
 def test_an_unknown_ae_is_refused_in_words(screen: Screen) -> None:

@@ -99,7 +99,12 @@ class Screen:
         page.on("pageerror", lambda error: self.problems.append(str(error)))
 
     def open(self, place: str = "/worklist") -> Page:
-        """Go to a place of the page, such as ``/workitem/1.2.3``, and wait until it is shown."""
+        """Go to an address of the page, such as ``/workitem/1.2.3``, and wait until it is shown.
+
+        The page is loaded anew: a change of what stands behind ``#`` would leave the view before it on the screen for
+        a moment, and a test would look at that.
+        """
+        self.page.goto("about:blank")
         self.page.goto(f"{self.base_url}/ups/app/index.html#{place}")
         self.page.wait_for_selector("main > *:not(.waiting)")
         return self.page
