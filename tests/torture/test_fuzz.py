@@ -85,7 +85,7 @@ def still_works(orthanc: RealOrthanc) -> None:
 
 
 def statuses(answers: list[bytes]) -> set[int]:
-    return {int(found) for one in answers for found in re.findall(rb"HTTP/1\.1 (\d\d\d) ", one)}
+    return {int(found) for answer in answers for found in re.findall(rb"HTTP/1\.1 (\d\d\d) ", answer)}
 
 
 def attack(orthanc: RealOrthanc, kind: str, cases: int) -> None:

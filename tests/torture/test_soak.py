@@ -34,17 +34,17 @@ SETTINGS = {
 
 def watched(orthanc: RealOrthanc, seconds: float) -> list[int]:
     """Resident memory, each second; with a search and a look at the page's API now and then, as people do."""
-    found = []
+    result = []
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        found.append(orthanc.rss())
+        result.append(orthanc.rss())
         for url in (
             f"http://127.0.0.1:{orthanc.ups_http_port}/dicom-web/workitems?ProcedureStepState=COMPLETED&limit=20",
             f"{orthanc.base_url}/ups/api/overview",
         ):
             assert requests.get(url, timeout=10).status_code in (200, 204)
         time.sleep(1)
-    return found
+    return result
 
 
 @pytest.mark.torture

@@ -21,8 +21,8 @@ LOW: DataSet = {tags.PRIORITY: element("CS", "LOW")}
 
 
 def shown(load: UnderLoad, uid: str) -> tuple[str, str]:
-    found = load.retrieve(uid)
-    return text(found, tags.LABEL), text(found, tags.PRIORITY)
+    answer = load.retrieve(uid)
+    return text(answer, tags.LABEL), text(answer, tags.PRIORITY)
 
 
 def wait_until_refused(load: UnderLoad) -> tuple[int, int]:
