@@ -124,16 +124,16 @@ def api(orthanc: RealOrthanc) -> Iterator[WebClient]:
 
 def channels(api: WebClient, ae: str) -> dict[str, Any]:
     """The channel that something waits in, as the page shows it."""
-    found = api.get(f"/subscribers/{ae}").json()["channels"]
-    return next((one for one in found if one["durable"]), {"pending": 0, "failed": 0, "dead_letters": 0})
+    result = api.get(f"/subscribers/{ae}").json()["channels"]
+    return next((one for one in result if one["durable"]), {"pending": 0, "failed": 0, "dead_letters": 0})
 
 
 def asked(api: WebClient, path: str) -> dict[str, Any]:
     """Have the operator do something; gives the answer."""
     answer = api.post(path, b"{}", headers={"Content-Type": "application/json"})
     assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json()
-    return found
+    content: dict[str, Any] = answer.json()
+    return content
 
 
 def go_through(client: WebClient, uid: str) -> None:
@@ -162,9 +162,9 @@ def test_who_was_away_is_told_as_soon_as_it_echoes_and_progress_only_once(
     with EventReceiver("AWAY", port=away_port) as away:
         asyncio.run(_echo(orthanc.ups_dicom_port, "AWAY"))
         reports = away.wait_for(4)
-    states = [one.information["00741000"]["Value"][0] for one in reports if one.type == 1]
+    states = [report.information["00741000"]["Value"][0] for report in reports if report.type == 1]
     assert states == [SCHEDULED, IN_PROGRESS, COMPLETED]
-    assert [one.type for one in reports] == [1, 1, 3, 1]
+    assert [report.type for report in reports] == [1, 1, 3, 1]
     shown = reports[2].information["00741002"]["Value"][0]["00741004"]["Value"]
     assert [float(one) for one in shown] == [30.0]
     wait_until(lambda: channels(api, "AWAY")["pending"] == 0, "nothing waits any more")
@@ -190,9 +190,9 @@ def test_the_oldest_of_too_many_die_are_listed_and_can_be_sent_again(
     assert client.delete(f"/workitems/{GLOBAL}/subscribers/AWAY").status_code == 200
     wait_until(lambda: channels(api, "AWAY")["dead_letters"] >= 3, "the oldest are dead letters")
     listed = api.get("/subscribers/AWAY/dead-letters").json()
-    dead = [one["uid"] for one in listed["letters"]]
+    dead = [letter["uid"] for letter in listed["letters"]]
     assert dead == uids[: len(dead)]
-    assert all("events waited" in one["reason"] for one in listed["letters"])
+    assert all("events waited" in letter["reason"] for letter in listed["letters"])
     assert channels(api, "AWAY")["pending"] == len(uids) - len(dead)
     with EventReceiver("AWAY", port=away_port) as away:
         assert asked(api, "/subscribers/AWAY/retry")

@@ -199,7 +199,7 @@ def test_a_receiver_that_was_away_gets_everything_in_order(lonely: RealOrthanc) 
         lonely.start()
         watcher.start()
         reports = [one for one in watcher.wait_for(22, timeout=60) if one.type != SCP_STATUS_CHANGE]
-        told = list(dict.fromkeys(one.uid for one in reports))
+        told = list(dict.fromkeys(report.uid for report in reports))
         assert told == [first, *uids]
 
 

@@ -52,7 +52,7 @@ def created(client: UpsClient, attributes: DataSet | None = None) -> str:
 
 
 def codes(*answers: Answer) -> list[int | None]:
-    return [one.code for one in answers]
+    return [answer.code for answer in answers]
 
 
 def state(report: Report) -> str:
@@ -70,13 +70,15 @@ def test_ggg_3_1_pull_workflow_from_scheduling_to_completion(
     assert client.update(uid, workitems.performed(), TRANSACTION).code == 0
     assert client.change_state(uid, "COMPLETED", TRANSACTION).code == 0
     reports = watcher.wait_for(4)
-    assert [(one.type, state(one)) for one in reports] == [
+    assert [(report.type, state(report)) for report in reports] == [
         (STATE_REPORT, "SCHEDULED"),
         (STATE_REPORT, "IN PROGRESS"),
         (PROGRESS, ""),
         (STATE_REPORT, "COMPLETED"),
     ]
-    assert {(one.uid, one.sop_class, one.roles) for one in reports} == {(uid, tags.PUSH, (False, True))}
+    assert {(report.uid, report.sop_class, report.roles) for report in reports} == {
+        (uid, tags.PUSH, (False, True))
+    }
     (progress,) = items(reports[2].information, tags.PROGRESS_INFORMATION)
     assert text(progress, tags.PROGRESS_DESCRIPTION) == "Reading"
     final = client.get(uid)
@@ -115,7 +117,7 @@ def test_cc_2_2_canceling_a_scheduled_workitem_shows_both_states(
     reason: DataSet = {tags.REASON_FOR_CANCELLATION: element("LT", "Patient went home")}
     assert codes(client.request_cancel(uid, reason), client.request_cancel(uid)) == [0, 0xB304]
     reports = watcher.wait_for(3)
-    assert [state(one) for one in reports] == ["SCHEDULED", "IN PROGRESS", "CANCELED"]
+    assert [state(report) for report in reports] == ["SCHEDULED", "IN PROGRESS", "CANCELED"]
     assert text(reports[2].information, tags.REASON_FOR_CANCELLATION) == "Patient went home"
     assert reports[2].information[tags.DISCONTINUATION_REASONS]["Value"][0][tags.CODE_VALUE] == element(
         "SH", "110513"
@@ -145,7 +147,7 @@ def test_cc_2_3_global_and_gift_subscriptions(client: UpsClient, watcher: EventR
     assert client.subscribe(tags.GLOBAL_SUBSCRIPTION, watcher.ae_title).code == 0
     after = created(client, workitems.full())
     reports = watcher.wait_for(2)
-    assert [(one.type, one.uid) for one in reports] == [(STATE_REPORT, after), (ASSIGNED, after)]
+    assert [(report.type, report.uid) for report in reports] == [(STATE_REPORT, after), (ASSIGNED, after)]
     assert client.suspend(tags.GLOBAL_SUBSCRIPTION, watcher.ae_title).code == 0
     created(client)
     client.request_cancel(before)

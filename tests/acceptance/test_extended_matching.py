@@ -31,7 +31,7 @@ def web(orthanc: RealOrthanc) -> WebClient:
 
 
 def uids(answers: list[Answer]) -> list[str]:
-    return sorted(text(one.attributes, tags.SOP_INSTANCE_UID) for one in answers if one.attributes)
+    return sorted(text(answer.attributes, tags.SOP_INSTANCE_UID) for answer in answers if answer.attributes)
 
 
 def with_station(label: str, *stations: str) -> DataSet:
@@ -78,7 +78,7 @@ def test_c_2_2_1_3_query_retrieve_level_does_not_matter(orthanc: RealOrthanc) ->
     }
     with UpsClient(orthanc.ups_dicom_port) as scu:
         answers = scu.find(key)
-        assert [one.code for one in answers] == [0xFF01, 0]
+        assert [answer.code for answer in answers] == [0xFF01, 0]
         assert uids(answers) == [uid]
         alone = scu.find({"00080052": element("CS", "WORKLIST")})
         assert alone[0].code == 0xFF01

@@ -101,9 +101,9 @@ def test_ps3_3_c_12_1_1_2_latin_9_and_private_text_of_an_implicit_vr_peer(orthan
         assert answer.number(STATUS) == CREATED_MODIFIED
         assert answer.text(ERROR_COMMENT).startswith("(0011,1001)")
     with UpsClient(orthanc.ups_dicom_port) as client:
-        found = client.get(uid).attributes
-    assert found[tags.PATIENT_NAME] == element("PN", {"Alphabetic": name})
-    private = base64.b64decode(found["00111001"]["InlineBinary"])
+        attributes = client.get(uid).attributes
+    assert attributes[tags.PATIENT_NAME] == element("PN", {"Alphabetic": name})
+    private = base64.b64decode(attributes["00111001"]["InlineBinary"])
     assert private.decode("utf-8").rstrip() == remark
 
 
@@ -147,5 +147,5 @@ def test_a_receiver_that_cannot_take_an_event_now_gets_it_again(orthanc: RealOrt
         uid = client.create(workitems.minimal()).uid
         assert client.subscribe(uid, "WATCHER").code == SUCCESS
         reports = watcher.wait_for(len(PASSING) + 1)
-        assert {one.uid for one in reports} == {uid}
-        assert {one.type for one in reports} == {1}
+        assert {report.uid for report in reports} == {uid}
+        assert {report.type for report in reports} == {1}

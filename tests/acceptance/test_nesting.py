@@ -105,8 +105,8 @@ def test_the_deepest_workitem_passes_every_wire(
     uid, status = create(orthanc, clients, service, DEEPEST)
     assert status in (0x0000, 201)
     for other in SERVICES:
-        found = retrieve(orthanc, clients, other, uid)
-        assert {tag: found[tag] for tag in (BLOCK, DEEP, "00991003")} == nested(DEEPEST), other
+        answer = retrieve(orthanc, clients, other, uid)
+        assert {tag: answer[tag] for tag in (BLOCK, DEEP, "00991003")} == nested(DEEPEST), other
 
 
 @pytest.mark.parametrize("service", SERVICES)

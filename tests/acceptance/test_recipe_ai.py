@@ -31,8 +31,8 @@ def tasks(orthanc: RealOrthanc, patient: str) -> list[Any]:
 
 
 def state(orthanc: RealOrthanc, patient: str) -> str:
-    found = tasks(orthanc, patient)
-    return found[0]["00741000"]["Value"][0] if found else ""
+    result = tasks(orthanc, patient)
+    return result[0]["00741000"]["Value"][0] if result else ""
 
 
 def soon(check: Callable[[], bool], what: str) -> None:
@@ -57,6 +57,6 @@ def test_a_service_that_listens_completes_it_as_soon_as_it_is_told(orthanc: Real
     finally:
         service.kill()
         service.communicate()
-    found = requests.post(f"{orthanc.base_url}/tools/lookup", images[0].StudyInstanceUID, timeout=30).json()
-    study = requests.get(f"{orthanc.base_url}/studies/{found[0]['ID']}", timeout=30).json()
+    content = requests.post(f"{orthanc.base_url}/tools/lookup", images[0].StudyInstanceUID, timeout=30).json()
+    study = requests.get(f"{orthanc.base_url}/studies/{content[0]['ID']}", timeout=30).json()
     assert len(study["Series"]) == 2, "the result lies beside the images"

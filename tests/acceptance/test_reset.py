@@ -52,11 +52,11 @@ def reset(orthanc: RealOrthanc, ask: Callable[[RealOrthanc], None]) -> None:
 
 def descriptors(orthanc: RealOrthanc) -> list[str]:
     """The files in Orthanc's folder that it holds open."""
-    found = []
+    result = []
     for file in Path(f"/proc/{orthanc.pid}/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):  # it was closed meanwhile
-            found.append(file.readlink())
-    return sorted(str(file) for file in found if file.is_relative_to(orthanc.folder))
+            result.append(file.readlink())
+    return sorted(str(file) for file in result if file.is_relative_to(orthanc.folder))
 
 
 def test_a_reset_brings_the_worklist_back(suite: str, tmp_path: Path) -> None:

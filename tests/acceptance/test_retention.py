@@ -52,8 +52,8 @@ def becomes(client: WebClient, uid: str, status: int) -> None:
 
 
 def state(client: WebClient, uid: str) -> str:
-    found: str = client.retrieve(uid)["00741000"]["Value"][0]
-    return found
+    result: str = client.retrieve(uid)["00741000"]["Value"][0]
+    return result
 
 
 async def _get(port: int, uid: str) -> int:

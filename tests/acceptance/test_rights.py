@@ -116,8 +116,8 @@ class Caller:
 
 
 def subscribers(orthanc: RealOrthanc) -> set[str]:
-    found = Caller(orthanc, "admin").api("GET", "/subscribers").json()["subscribers"]
-    return {one["ae"] for one in found}
+    result = Caller(orthanc, "admin").api("GET", "/subscribers").json()["subscribers"]
+    return {one["ae"] for one in result}
 
 
 # --- the page and its API ---------------------------------------------------------------------------
@@ -284,7 +284,9 @@ def test_no_spelling_of_an_ae_title_evades_a_filter(guarded: RealOrthanc, ae: st
     uid = Caller(guarded, "admin").service.create()
     for base in caller.ports:
         assert caller.raw(base, "POST", f"/workitems/{uid}/subscribers/{ae}") in (400, 403, 404)
-    assert "RIS" not in {one["ae"] for one in caller.api("GET", f"/workitems/{uid}").json()["subscribers"]}
+    assert "RIS" not in {
+        subscriber["ae"] for subscriber in caller.api("GET", f"/workitems/{uid}").json()["subscribers"]
+    }
 
 
 @pytest.mark.parametrize(
@@ -331,7 +333,9 @@ def test_no_question_mark_evades_a_filter(guarded: RealOrthanc, mark: str) -> No
     uid = Caller(guarded, "admin").service.create()
     assert caller.raw(caller.ports[1], "POST", f"/workitems/{uid}/subscribers/RIS{mark}") == 403
     assert caller.raw(caller.ports[0], "POST", f"/workitems/{uid}/subscribers/RIS{mark}") == 201
-    subscribed = {one["ae"] for one in caller.api("GET", f"/workitems/{uid}").json()["subscribers"]}
+    subscribed = {
+        subscriber["ae"] for subscriber in caller.api("GET", f"/workitems/{uid}").json()["subscribers"]
+    }
     assert subscribed == {f"RIS{unquote(mark)}"}
 
 

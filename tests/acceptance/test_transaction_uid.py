@@ -56,6 +56,6 @@ def test_a_transaction_uid_stands_in_no_file(suite: str) -> None:
         ]
         client.session.close()
         assert files_with(orthanc.folder / "data", uid), "what is stored can be found"
-        assert [files_with(orthanc.folder, one) for one in transactions] == [[], []]
+        assert [files_with(orthanc.folder, transaction) for transaction in transactions] == [[], []]
         assert orthanc.stop() == 0
-        assert [files_with(orthanc.folder, one) for one in transactions] == [[], []]
+        assert [files_with(orthanc.folder, transaction) for transaction in transactions] == [[], []]

@@ -160,8 +160,8 @@ def receive(receiver: EventReceiver) -> list[Report]:
 
 
 def locks(orthanc: RealOrthanc, uid: str) -> dict[str, bool]:
-    found = requests.get(f"{orthanc.base_url}/ups/api/workitems/{uid}").json()
-    return {one["ae"]: one["lock"] for one in found["subscribers"]}
+    content = requests.get(f"{orthanc.base_url}/ups/api/workitems/{uid}").json()
+    return {subscriber["ae"]: subscriber["lock"] for subscriber in content["subscribers"]}
 
 
 def test_a_worklist_that_has_some_takes_over_what_it_does_not_have(house: House) -> None:

@@ -271,5 +271,5 @@ def test_8_3_4_empty_values_match_there_too(own: WebClient) -> None:
     uid = new_uid()
     created = own.post("/workitems", minimal(t00741202=element("LO", label)), **query(f"workitem={uid}"))
     assert created.status_code == 201
-    found = own.get(f"/workitems?emptyvaluematching=true&WorklistLabel={label}&PatientName=%22%22").json()
-    assert [one["00080018"]["Value"] for one in found] == [[uid]]
+    content = own.get(f"/workitems?emptyvaluematching=true&WorklistLabel={label}&PatientName=%22%22").json()
+    assert [one["00080018"]["Value"] for one in content] == [[uid]]

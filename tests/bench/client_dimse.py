@@ -56,7 +56,7 @@ async def life(port: int, associations: int, each: int, run: str, pid: int = 0) 
     the seconds of a processor per message: ``name (loop)`` of the plugin's loop, ``name (process)`` of everything.
     """
     scus = [await RawScu.open(port, "BENCH") for _ in range(associations)]
-    found: dict[str, list[float]] = {}
+    result: dict[str, list[float]] = {}
     for name, step in _STEPS.items():
         times: list[float] = []
 
@@ -69,13 +69,13 @@ async def life(port: int, associations: int, each: int, run: str, pid: int = 0) 
 
         cpu, begun = spent(pid), time.perf_counter()
         await together(associations, work)
-        found[name] = [associations * each / (time.perf_counter() - begun)]
-        found[f"{name} (times)"] = times
+        result[name] = [associations * each / (time.perf_counter() - begun)]
+        result[f"{name} (times)"] = times
         for what, seconds in spent(pid).items():
-            found[f"{name} ({what})"] = [(seconds - cpu[what]) / (associations * each)]
+            result[f"{name} ({what})"] = [(seconds - cpu[what]) / (associations * each)]
     for scu in scus:
         await scu.association.release()
-    return found
+    return result
 
 
 async def find(port: int, identifier: DataSet, most: int, repeat: int) -> dict[str, list[float]]:

@@ -59,7 +59,7 @@ class _Crowd:
     def __init__(self, port: int, sockets: int, path: str) -> None:
         self._poll = select.epoll()
         ears = [_Ear(port, path) for _ in range(sockets)]
-        self._ears = {one.socket.fileno(): one for one in ears}
+        self._ears = {ear.socket.fileno(): ear for ear in ears}
         self._sender = socket.create_connection((_HOST, port), _PATIENCE)
         for number in (*self._ears, self._sender.fileno()):
             self._poll.register(number, select.EPOLLIN)
@@ -82,8 +82,8 @@ class _Crowd:
         return (number for number, _ in ready)
 
     def _is_answered(self) -> bool:
-        found = self._sender.recv(65_536)
-        assert found[9:12] in (b"200", b"201"), found
+        result = self._sender.recv(65_536)
+        assert result[9:12] in (b"200", b"201"), result
         return True
 
 

@@ -45,17 +45,17 @@ async def life(
     Every workitem is retrieved by the first who asks, and then again, as by everybody who was told of the change.
     """
     open_ones = [await RawHttp.open(port) for _ in range(connections)]
-    found: dict[str, list[float]] = {}
+    result: dict[str, list[float]] = {}
     for name, made in list(_STEPS.items())[:most]:
         requests = [
             [made(f"{UID_ROOT}.{run}.{number}.{count}") for count in range(each)]
             for number in range(connections)
         ]
         cpu = spent(pid)
-        found |= await _timed(name, open_ones, requests)
+        result |= await _timed(name, open_ones, requests)
         for what, seconds in spent(pid).items():
-            found[f"{name} ({what})"] = [(seconds - cpu[what]) / (connections * each)]
-    return found
+            result[f"{name} ({what})"] = [(seconds - cpu[what]) / (connections * each)]
+    return result
 
 
 async def repeated(port: int, connections: int, each: int, path: str) -> dict[str, list[float]]:

@@ -44,7 +44,7 @@ def asked(module: str, function: str, /, **arguments: Any) -> Any:
 def answer(*functions: Callable[..., Coroutine[Any, Any, Any]]) -> None:
     """In a client: do what ``asked`` wants."""
     name, arguments = sys.argv[1:3]
-    function = next(one for one in functions if one.__name__ == name)
+    function = next(function for function in functions if function.__name__ == name)
     print(json.dumps(asyncio.run(function(**json.loads(arguments)))))
 
 
@@ -54,14 +54,14 @@ LOOP = "ups"
 
 def spent(pid: int) -> dict[str, float]:
     """Seconds that a process has spent on processors: its thread named ``LOOP``, and all; nothing for process 0."""
-    found: dict[str, float] = {}
+    result: dict[str, float] = {}
     for thread in Path(f"/proc/{pid}/task").iterdir() if pid else ():
         with suppress(FileNotFoundError):  # the thread has ended
             seconds = int((thread / "schedstat").read_text().split()[0]) / 1e9
-            found["process"] = found.get("process", 0.0) + seconds
+            result["process"] = result.get("process", 0.0) + seconds
             if (thread / "comm").read_text().strip() == LOOP:
-                found["loop"] = found.get("loop", 0.0) + seconds
-    return found
+                result["loop"] = result.get("loop", 0.0) + seconds
+    return result
 
 
 def best(attempts: Sequence[float]) -> float:

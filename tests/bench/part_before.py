@@ -133,15 +133,15 @@ def _turn(servers: Both, number: int) -> list[tuple[str, RealOrthanc]]:
 
 
 def _round(orthanc: RealOrthanc, listening: int) -> dict[str, float]:
-    found: dict[str, float] = {}
+    result: dict[str, float] = {}
 
     def take(rates: Rates, many: int = 0) -> None:
         """Of messages as many per second as fit into the median time: what others do to the machine falls out."""
         for name, values in rates.items():
             if name.endswith(_TIMES):
-                found[f"{name.removesuffix(_TIMES)} {many}"] = many / median(values)
+                result[f"{name.removesuffix(_TIMES)} {many}"] = many / median(values)
             elif name not in AIMS:
-                found[f"{name} {many}" if many else name] = median(values)
+                result[f"{name} {many}" if many else name] = median(values)
 
     for many, each in EACH.items():
         run, pid = f"6.{next(_runs)}", orthanc.pid
@@ -168,7 +168,7 @@ def _round(orthanc: RealOrthanc, listening: int) -> dict[str, float]:
             run=f"6.{next(_runs)}.3",
         )
     )
-    return found
+    return result
 
 
 def _where(name: str, many: int) -> str:

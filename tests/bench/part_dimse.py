@@ -54,14 +54,14 @@ _runs = iter(range(1, 1_000_000))
 
 def rates(port: int, associations: int, attempts: int, each: int | None = None) -> Rates:
     """What the client measured, all attempts together."""
-    found: Rates = {}
+    result: Rates = {}
     for _ in range(attempts):
         run = f"1.{next(_runs)}"
         many = each or EACH[associations]
         one: Rates = asked(CLIENT, "life", port=port, associations=associations, each=many, run=run)
         for name, values in one.items():
-            found.setdefault(name, []).extend(values)
-    return found
+            result.setdefault(name, []).extend(values)
+    return result
 
 
 def events(suite: str, attempts: int) -> Part:
@@ -112,7 +112,7 @@ def _round_trip(port: int, attempts: int) -> float:
 
 
 def _events(orthanc: RealOrthanc, listening: int) -> Rates:
-    found: Rates = asked(
+    result: Rates = asked(
         CLIENT,
         "events",
         port=orthanc.ups_dicom_port,
@@ -120,7 +120,7 @@ def _events(orthanc: RealOrthanc, listening: int) -> Rates:
         count=200,
         run=f"2.{next(_runs)}",
     )
-    return found
+    return result
 
 
 PARTS: dict[str, Callable[[str, int], Part]] = {"dimse": messages, "events": events}

@@ -95,15 +95,15 @@ def _both(times: list[float]) -> str:
 
 
 def _life(port: int, connections: int, attempts: int) -> Rates:
-    found: Rates = {}
+    result: Rates = {}
     for _ in range(attempts):
         run = f"3.{next(_runs)}"
         one: Rates = asked(
             CLIENT, "life", port=port, connections=connections, each=EACH[connections], run=run
         )
         for name, values in one.items():
-            found.setdefault(name, []).extend(values)
-    return found
+            result.setdefault(name, []).extend(values)
+    return result
 
 
 def _search(orthanc: RealOrthanc, floor: int, count: int, attempts: int) -> Iterator[Row]:
@@ -119,8 +119,8 @@ def _search(orthanc: RealOrthanc, floor: int, count: int, attempts: int) -> Iter
 
 
 def _repeated(port: int, connections: int, each: int) -> Rates:
-    found: Rates = asked(CLIENT, "repeated", port=port, connections=connections, each=each, path=_FIND)
-    return found
+    result: Rates = asked(CLIENT, "repeated", port=port, connections=connections, each=each, path=_FIND)
+    return result
 
 
 # --- fan-out ---
@@ -169,7 +169,7 @@ def _fan_out_rows(
 
 
 def _fanned(port: int, sockets: int, target: str, attempts: int) -> float:
-    found: Rates = asked(
+    result: Rates = asked(
         CROWD,
         "fan_out",
         port=port,
@@ -179,7 +179,7 @@ def _fanned(port: int, sockets: int, target: str, attempts: int) -> float:
         target=target,
         run=f"4.{next(_runs)}",
     )
-    return median(found["times"])
+    return median(result["times"])
 
 
 PARTS: dict[str, Callable[[str, int], Part]] = {"http": transactions, "fanout": fan_out}

@@ -161,9 +161,9 @@ def _queries(small: RealOrthanc, large: RealOrthanc, attempts: int) -> list[Row]
     nothing = _found(large, NOTHING, attempts)["times"]
     rows = []
     for name, query in QUERIES.items():
-        found = _found(large, query, attempts)
-        count = found["counts"][0]
-        typical, slow = median(found["times"]), percentile(found["times"], 0.99)
+        result = _found(large, query, attempts)
+        count = result["counts"][0]
+        typical, slow = median(result["times"]), percentile(result["times"], 0.99)
         rows.append(
             at_most(
                 f"C-FIND, the first {count:.0f} matches: {name}",
@@ -182,10 +182,10 @@ def _queries(small: RealOrthanc, large: RealOrthanc, attempts: int) -> list[Row]
 
 
 def _found(orthanc: RealOrthanc, query: DataSet, attempts: int) -> Rates:
-    found: Rates = asked(
+    result: Rates = asked(
         CLIENT, "find", port=orthanc.ups_dicom_port, identifier=query, most=PAGE, repeat=50 * attempts
     )
-    return found
+    return result
 
 
 # --- operations ---

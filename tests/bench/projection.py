@@ -104,7 +104,7 @@ QUERIES: dict[str, DataSet] = {
 
 
 def say(what: str, seconds: list[float]) -> None:
-    times = sorted(one * 1_000 for one in seconds)
+    times = sorted(second * 1_000 for second in seconds)
     print(
         f"{what:52} median {statistics.median(times):8.3f} ms   p99 {times[int(len(times) * 0.99)]:8.3f} ms"
     )
@@ -220,7 +220,7 @@ def main() -> None:
 def decoding(count: int) -> float:
     """Seconds that reading the documents takes, estimated from a few."""
     documents = [encode(workitem(n)) for n in range(1, 2_001)]
-    return sum(timed(lambda: decode(one)) for one in documents) * count / len(documents)  # noqa: B023
+    return sum(timed(lambda: decode(document)) for document in documents) * count / len(documents)  # noqa: B023
 
 
 if __name__ == "__main__":

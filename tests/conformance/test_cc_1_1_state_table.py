@@ -73,7 +73,7 @@ def test_cc_1_1_2_change_state(
         assert decision.workitem.state is present
     else:
         assert decision.workitem.state is requested
-        assert [one.type for one in decision.occurrences] == [EventType.STATE_REPORT]
+        assert [occurrence.type for occurrence in decision.occurrences] == [EventType.STATE_REPORT]
         assert text(decision.occurrences[0].information, tags.STATE) == requested.value
 
 
@@ -145,7 +145,7 @@ def test_cc_1_1_2_n_create_makes_a_scheduled_ups_without_owner_and_reports_it() 
 def test_cc_1_1_2_request_cancel_of_a_scheduled_ups_walks_through_in_progress() -> None:
     reason = {tags.REASON_FOR_CANCELLATION: element("LT", "scanner is down")}
     decision = decide(workitem(SCHEDULED), RequestCancel(REQUESTER, UID, reason), NOW)
-    told = [text(one.information, tags.STATE) for one in decision.occurrences]
+    told = [text(occurrence.information, tags.STATE) for occurrence in decision.occurrences]
     assert told == ["IN PROGRESS", "CANCELED"]
     assert decision.workitem.state is CANCELED
     (progress,) = items(decision.workitem.attributes, tags.PROGRESS_INFORMATION)

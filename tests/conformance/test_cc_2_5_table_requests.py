@@ -129,19 +129,19 @@ def _is_stored(base: DataSet, row: Row, sent: Element | None) -> bool:
 
 
 def _agrees(stored: DataSet, row: Row, sent: Element | None, expected: str) -> bool:
-    found = found_at(stored, row.path)
+    result = found_at(stored, row.path)
     if expected == GONE:
-        return found is None
+        return result is None
     if expected == FILLED:
-        return found is not None and found["vr"] == row.vr and is_empty(found)
+        return result is not None and result["vr"] == row.vr and is_empty(result)
     if expected == STORED:
-        return found == sent
+        return result == sent
     ours = {
         tags.MODIFICATION: STAMP,
         tags.SOP_CLASS_UID: element("UI", tags.PUSH),
         tags.WORKLIST_LABEL: element("LO", "OURS"),
     }
-    return found == ours[row.path]
+    return result == ours[row.path]
 
 
 BOTH_READINGS: Final = pytest.mark.parametrize("strict", [False, True], ids=["well-meaning", "strict"])

@@ -13,8 +13,8 @@ MISSING, INCORRECT = "The Transaction UID is missing.", "The Transaction UID is 
 
 
 def current(service: WebClient, uid: str) -> str:
-    found: str = service.retrieve(uid)["00741000"]["Value"][0]
-    return found
+    result: str = service.retrieve(uid)["00741000"]["Value"][0]
+    return result
 
 
 def test_11_7_1_claim_and_complete(service: WebClient) -> None:

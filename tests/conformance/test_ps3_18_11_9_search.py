@@ -57,7 +57,7 @@ def searched(service: WebClient) -> Iterator[Searched]:
             t00404025=element("SQ", station("CT1"), station("CT2")),
         ),
     ]
-    yield Searched(service, label, [service.create(one) for one in workitems])
+    yield Searched(service, label, [service.create(workitem) for workitem in workitems])
 
 
 @pytest.mark.parametrize(
@@ -225,8 +225,8 @@ def test_11_9_3_multipart_has_one_part_for_each(searched: Searched) -> None:
     media_type = parse(answer.headers["Content-Type"])
     assert media_type is not None
     parts = multipart.decode(answer.content, media_type.parameters["boundary"])
-    found = [dicom_xml.decode(part.content)["00080018"]["Value"][0] for part in parts]
-    assert sorted(found) == sorted(searched.uids)
+    result = [dicom_xml.decode(part.content)["00080018"]["Value"][0] for part in parts]
+    assert sorted(result) == sorted(searched.uids)
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,12 @@ WADL = "{http://wadl.dev.java.net/2009/02}"
 
 
 def resources(node: ElementTree.Element, above: str = "") -> dict[str, set[str]]:
-    found: dict[str, set[str]] = {}
+    result: dict[str, set[str]] = {}
     for child in node.findall(f"{WADL}resource"):
         path = f"{above}/{child.get('path')}"
-        found[path] = {str(method.get("name")) for method in child.findall(f"{WADL}method")}
-        found |= resources(child, path)
-    return found
+        result[path] = {str(method.get("name")) for method in child.findall(f"{WADL}method")}
+        result |= resources(child, path)
+    return result
 
 
 def test_8_9_4_wadl_names_every_resource_with_its_methods(service: WebClient) -> None:
@@ -26,16 +26,16 @@ def test_8_9_4_wadl_names_every_resource_with_its_methods(service: WebClient) ->
     root = ElementTree.fromstring(answer.content)
     (base,) = root.findall(f"{WADL}resources")
     assert base.get("base") == service.url
-    found = resources(base)
+    result = resources(base)
     well_known = "/workitems/1.2.840.10008.5.1.4.34.5"
-    assert found["/workitems"] == {"GET", "POST"}
-    assert found["/workitems/{Workitem}"] == {"GET", "POST"}
-    assert found["/workitems/{Workitem}/state"] == {"PUT"}
-    assert found["/workitems/{Workitem}/cancelrequest"] == {"POST"}
-    assert found["/workitems/{Workitem}/subscribers/{AETitle}"] == {"POST", "DELETE"}
+    assert result["/workitems"] == {"GET", "POST"}
+    assert result["/workitems/{Workitem}"] == {"GET", "POST"}
+    assert result["/workitems/{Workitem}/state"] == {"PUT"}
+    assert result["/workitems/{Workitem}/cancelrequest"] == {"POST"}
+    assert result["/workitems/{Workitem}/subscribers/{AETitle}"] == {"POST", "DELETE"}
     for one in (well_known, f"{well_known}.1"):
-        assert found[f"{one}/subscribers/{{AETitle}}"] == {"POST", "DELETE"}
-        assert found[f"{one}/subscribers/{{AETitle}}/suspend"] == {"POST"}
+        assert result[f"{one}/subscribers/{{AETitle}}"] == {"POST", "DELETE"}
+        assert result[f"{one}/subscribers/{{AETitle}}/suspend"] == {"POST"}
 
 
 def test_8_9_4_web_sockets_and_extended_matching_are_told(service: WebClient) -> None:

@@ -60,11 +60,11 @@ orthanc.RegisterRestCallback("/test", answer)
 def told(suite: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     script = write_script(tmp_path_factory.mktemp("metrics"), SCRIPT)
     with RealOrthanc(suite, {"Python": {"AllowThreads": request.param}}, script=script) as orthanc:
-        found: dict[str, Any] = requests.get(f"{orthanc.base_url}/test", timeout=30).json()
+        content: dict[str, Any] = requests.get(f"{orthanc.base_url}/test", timeout=30).json()
         url = f"{orthanc.base_url}/tools/metrics-prometheus"
         wait_until(lambda: "ups_workitems " in requests.get(url, timeout=30).text, "the metrics are there")
         shown = [line.split(" ") for line in requests.get(url, timeout=30).text.splitlines()]
-        return found | {
+        return content | {
             "suite": suite,
             "allowed": request.param,
             "metrics": {name: value for name, value, _ in shown if name.startswith("ups_")},

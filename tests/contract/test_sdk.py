@@ -60,8 +60,8 @@ def told(suite: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
         answer = requests.get(f"{orthanc.base_url}/test/a", timeout=30)
         metrics = requests.get(f"{orthanc.base_url}/tools/metrics-prometheus", timeout=30).text
         plugin = requests.get(f"{orthanc.base_url}/plugins/orthanc-ups", timeout=30)
-        found: dict[str, Any] = answer.json()
-        return found | {
+        content: dict[str, Any] = answer.json()
+        return content | {
             "header": answer.headers["Ups-Test"], "log": orthanc.log_text(), "metrics": metrics,
             "suite": suite, "plugin": plugin.text,
         }  # fmt: skip

@@ -30,5 +30,5 @@ def self_signed(folder: Path, name: str) -> Certificate:
 def bundle(folder: Path, *certificates: Certificate) -> str:
     """A file with several certificates, to be trusted."""
     made = folder / f"trusted-{len(list(folder.iterdir()))}.crt"
-    made.write_text("".join(Path(one.certificate).read_text() for one in certificates))
+    made.write_text("".join(Path(certificate.certificate).read_text() for certificate in certificates))
     return str(made)

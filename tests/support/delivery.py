@@ -163,8 +163,8 @@ class TwinLog:
         chosen = self.subscribed.get(burst.act, set(range(1, burst.through + 1)))
         numbers = [one for one in sorted(chosen) if burst.first + one > after and one <= burst.through]
         return [
-            event(burst.first + one, burst.receiving_ae, uid=f"1.2.{one}", at=burst.at)
-            for one in numbers[:limit]
+            event(burst.first + number, burst.receiving_ae, uid=f"1.2.{number}", at=burst.at)
+            for number in numbers[:limit]
         ]
 
 

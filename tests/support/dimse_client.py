@@ -58,8 +58,8 @@ class Answer:
     @property
     def offending(self) -> str | None:
         """Offending Element (0000,0901) as 8 hex digits."""
-        found = self.command.get("OffendingElement")
-        return None if found is None else f"{int(found):08X}"
+        answer = self.command.get("OffendingElement")
+        return None if answer is None else f"{int(answer):08X}"
 
     @property
     def uid(self) -> str:
@@ -70,7 +70,7 @@ class Answer:
 def to_pydicom(dataset: DataSet, charset: str = "ISO_IR 192") -> Dataset:
     """A data set of the inner form as pydicom wants it; text is sent in ``charset`` if ASCII is not enough."""
     made = Dataset.from_json(dict(dataset))  # type: ignore[no-untyped-call, unused-ignore]
-    if any(not one.isascii() for one in _texts(dataset)):
+    if any(not text.isascii() for text in _texts(dataset)):
         made.SpecificCharacterSet = charset.split("\\") if "\\" in charset else charset
     return made
 
@@ -90,8 +90,8 @@ def from_pydicom(dataset: Dataset | None) -> DataSet:
     """What pydicom makes of a data set, without (0008,0005)."""
     if dataset is None:
         return {}
-    found: dict[str, Element] = dataset.to_json_dict()
-    return {tag: one for tag, one in found.items() if tag != tags.SPECIFIC_CHARACTER_SET}
+    result: dict[str, Element] = dataset.to_json_dict()
+    return {tag: one for tag, one in result.items() if tag != tags.SPECIFIC_CHARACTER_SET}
 
 
 class UpsClient:
@@ -176,8 +176,8 @@ class UpsClient:
     def _how_it_ended(self) -> str:
         """Pynetdicom calls a rejection that comes at once an abort: it finds the connection closed already."""
         if self._rejection is not None:
-            found = self._rejection
-            return f"rejected {found.result} {found.source} {found.reason_diagnostic}"
+            result = self._rejection
+            return f"rejected {result.result} {result.source} {result.reason_diagnostic}"
         return "aborted" if self.association.is_aborted else "not established"
 
     def _received(self, event: evt.Event) -> None:

@@ -138,7 +138,9 @@ class FakeWorklist:
     ) -> None:
         now = self.clock.now().timestamp()
         everyone = tuple(ae for ae, _ in self.subscribers(workitem))
-        told = [(one, (one.only,) if one.only else everyone) for one in occurrences]
+        told = [
+            (occurrence, (occurrence.only,) if occurrence.only else everyone) for occurrence in occurrences
+        ]
         events = [
             Event(next(self._sequences), one.type, workitem.uid, one.information, receivers, now)
             for one, receivers in told
@@ -155,7 +157,9 @@ class FakeWorklist:
         wanted = command.filter if isinstance(command, Subscribe) and filtered else None
         query = Query.of(wanted or {})
         matched = Numbers.of(
-            one.created for one in self.workitems.values() if filtered and query.matches(one.attributes)
+            workitem.created
+            for workitem in self.workitems.values()
+            if filtered and query.matches(workitem.attributes)
         )
         kind = ActKind.UNSUBSCRIBE if isinstance(command, Unsubscribe) else ActKind.SUSPEND
         if isinstance(command, Subscribe):
@@ -211,11 +215,11 @@ class FakeWorklist:
 
     def subscribers(self, workitem: Workitem) -> list[tuple[str, Subscription]]:
         known = {*self.logs, *workitem.acts}
-        found = [(ae, subscribed(self.logs.get(ae, Log(ae)), workitem)) for ae in sorted(known)]
-        return [(ae, state) for ae, state in found if state is not Subscription.NONE]
+        result = [(ae, subscribed(self.logs.get(ae, Log(ae)), workitem)) for ae in sorted(known)]
+        return [(ae, state) for ae, state in result if state is not Subscription.NONE]
 
     def subscriber_aes(self) -> list[str]:
-        specific = {ae for one in self.workitems.values() for ae in one.acts}
+        specific = {ae for workitem in self.workitems.values() for ae in workitem.acts}
         return sorted({*self.logs, *specific})
 
     def subscriber(self, ae: str) -> SubscriberSummary:
@@ -231,11 +235,11 @@ class FakeWorklist:
 
     def _found(self, listing: Listing) -> list[Workitem]:
         return [
-            one
-            for one in self.workitems.values()
-            if listing.query.matches(one.attributes)
-            and fits(one.attributes, listing.words)
-            and self._is_left(one, listing.narrowing)
+            workitem
+            for workitem in self.workitems.values()
+            if listing.query.matches(workitem.attributes)
+            and fits(workitem.attributes, listing.words)
+            and self._is_left(workitem, listing.narrowing)
         ]
 
     def _is_left(self, workitem: Workitem, narrowing: Narrowing) -> bool:
@@ -258,18 +262,18 @@ class FakeWorklist:
 
     async def names(self, column: str) -> list[tuple[str, int, Workitem | None]]:
         named = [
-            (claimer_of(one), one)
-            for one in self.workitems.values()
-            if column == "claimer" and claimer_of(one)
+            (claimer_of(workitem), workitem)
+            for workitem in self.workitems.values()
+            if column == "claimer" and claimer_of(workitem)
         ]
         counted = Counter(name for name, _ in named)
         return [(name, count, dict(named)[name]) for name, count in counted.most_common()]
 
     async def page(self, listing: Listing) -> tuple[list[Workitem], int]:
-        found = self._found(listing)
-        found.sort(key=lambda one: (_sort_key(one, listing.order), one.created), reverse=listing.descending)
-        found.sort(key=lambda one: not _shown(one, listing.order))
-        return found[listing.offset : listing.offset + listing.limit], len(found)
+        result = self._found(listing)
+        result.sort(key=lambda one: (_sort_key(one, listing.order), one.created), reverse=listing.descending)
+        result.sort(key=lambda one: not _shown(one, listing.order))
+        return result[listing.offset : listing.offset + listing.limit], len(result)
 
     async def walk(
         self, listing: Listing, form: Callable[[Workitem], _T]
@@ -284,7 +288,8 @@ class FakeWorklist:
 
     async def counts(self) -> list[tuple[str, str, int]]:
         counted = Counter(
-            (text(one.attributes, tags.WORKLIST_LABEL), one.state.value) for one in self.workitems.values()
+            (text(workitem.attributes, tags.WORKLIST_LABEL), workitem.state.value)
+            for workitem in self.workitems.values()
         )
         return [(label, state, count) for (label, state), count in counted.items()]
 
@@ -330,8 +335,8 @@ def _sort_key(workitem: Workitem, order: str) -> Any:
         names = workitem.attributes.get(tags.PATIENT_NAME, {}).get("Value") or [{}]
         return fold(names[0].get("Alphabetic", ""))
     if order in _ORDER_TAGS:
-        found = text(workitem.attributes, _ORDER_TAGS[order])
-        return _RANKS.get(found, 0) if order in ("state", "priority") else found
+        result = text(workitem.attributes, _ORDER_TAGS[order])
+        return _RANKS.get(result, 0) if order in ("state", "priority") else result
     return workitem.created
 
 
@@ -344,7 +349,7 @@ class FakeDesk:
         self.done: list[tuple[Any, ...]] = []
 
     def report(self, receiving_ae: str | None = None) -> list[EndpointReport]:
-        return [one for one in self.reports if receiving_ae in (None, one.endpoint.receiving_ae)]
+        return [report for report in self.reports if receiving_ae in (None, report.endpoint.receiving_ae)]
 
     def retry_now(self, receiving_ae: str) -> None:
         self.done.append(("retry", receiving_ae))
@@ -361,8 +366,8 @@ class FakeDesk:
         return len(self.report(receiving_ae))
 
     def dead_letters(self, receiving_ae: str, offset: int = 0, limit: int = 100) -> list[DeadLetter]:
-        found = [one for one in self.letters if one.endpoint.receiving_ae == receiving_ae]
-        return found[offset : offset + limit]
+        letters = [letter for letter in self.letters if letter.endpoint.receiving_ae == receiving_ae]
+        return letters[offset : offset + limit]
 
     def resend_dead(self, receiving_ae: str, sequences: Collection[int] | None = None) -> int:
         self.done.append(("resend dead", receiving_ae, sequences))

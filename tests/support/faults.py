@@ -148,8 +148,8 @@ class UnderLoad:
         """A workitem, which must be there."""
         answer = requests.get(f"{self.url}/workitems/{uid}", timeout=30)
         assert answer.status_code == 200, answer.text
-        found: list[DataSet] = answer.json()
-        return found[0]
+        content: list[DataSet] = answer.json()
+        return content[0]
 
     def update(self, uid: str, attributes: DataSet) -> int:
         """Update a workitem that nobody has claimed; gives the HTTP status."""

@@ -46,6 +46,6 @@ async def furnished(path: str = ":memory:") -> Desk:
     await desk.cancel(3)
     await desk.purge(3)
     await desk.pass_by(3)
-    found = {key.partition("/")[0] for key in desk.entries.documents()}
-    assert found == {"workitem", "subscriber", "events", "delivery", "dead", "worklist"}
+    result = {key.partition("/")[0] for key in desk.entries.documents()}
+    assert result == {"workitem", "subscriber", "events", "delivery", "dead", "worklist"}
     return desk

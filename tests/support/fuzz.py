@@ -35,14 +35,14 @@ class Case:
 @st.composite
 def mutated(draw: st.DrawFn, originals: Sequence[bytes]) -> bytes:
     """One of some good messages, with up to four places changed, cut out, repeated or inserted."""
-    found = bytearray(draw(st.sampled_from(originals)))
+    result = bytearray(draw(st.sampled_from(originals)))
     for _ in range(draw(st.integers(0, 4))):
-        at = draw(st.integers(0, len(found)))
+        at = draw(st.integers(0, len(result)))
         piece = draw(st.one_of(st.binary(max_size=4), st.sampled_from(_NASTY)))
         end = at + draw(st.integers(0, 8))
         kind = draw(st.integers(0, 3))
-        found[at:end] = (piece, b"", bytes(found[at:end]) * 3, piece + bytes(found[at:end]))[kind]
-    return bytes(found)
+        result[at:end] = (piece, b"", bytes(result[at:end]) * 3, piece + bytes(result[at:end]))[kind]
+    return bytes(result)
 
 
 _NASTY = (
@@ -171,17 +171,17 @@ async def send(port: int, cases: Sequence[Case]) -> list[bytes]:
 async def _send(port: int, case: Case) -> bytes:
     """Raises TimeoutError if the server keeps a connection open that we have closed."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    found = b""
+    result = b""
     try:
         async with asyncio.timeout(_PATIENCE):
             with suppress(ConnectionError):
                 writer.write(case.first)
                 if case.then:
-                    found += await reader.read(65_536)
+                    result += await reader.read(65_536)
                     writer.write(case.then)
                 writer.write_eof()
                 while part := await reader.read(65_536):
-                    found += part
+                    result += part
     finally:
         writer.transport.abort()
-    return found
+    return result

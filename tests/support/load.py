@@ -186,9 +186,9 @@ class Verdict:
     def __str__(self) -> str:
         words = f"{self.changes} changes, repeated {self.repeated}"
         for name in ("complaints", "missing", "misplaced"):
-            found = getattr(self, name)
-            if found:
-                words += f"\n{len(found)} {name}, the first: {found[:5]}"
+            result = getattr(self, name)
+            if result:
+                words += f"\n{len(result)} {name}, the first: {result[:5]}"
         return words
 
 
@@ -225,8 +225,8 @@ def record_of(file: Path) -> tuple[Told, dict[str, int]]:
 
 def sequences_of(file: Path, receiving_ae: str) -> list[int]:
     """The sequences that an AE got over its WebSocket, as they came."""
-    found = (line.split("\t") for line in _whole_lines(file))
-    return [int(parts[3]) for parts in found if parts[0] == receiving_ae]
+    result = (line.split("\t") for line in _whole_lines(file))
+    return [int(parts[3]) for parts in result if parts[0] == receiving_ae]
 
 
 def _whole_lines(file: Path) -> list[str]:

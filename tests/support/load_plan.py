@@ -82,10 +82,10 @@ def progress_of(dataset: DataSet) -> str:
 
     A decimal string is a number in the DICOM JSON of the web.
     """
-    found = [
-        value for one in items(dataset, tags.PROGRESS_INFORMATION) for value in values(one, tags.PROGRESS)
+    result = [
+        value for item in items(dataset, tags.PROGRESS_INFORMATION) for value in values(item, tags.PROGRESS)
     ]
-    return f"P{found[0]}" if found else ""
+    return f"P{result[0]}" if result else ""
 
 
 def told(event_type: int, information: DataSet) -> str:

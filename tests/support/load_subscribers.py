@@ -40,10 +40,10 @@ class Record:
 
     def event(self, receiving_ae: str, payload: bytes) -> int:
         """An event came over a WebSocket; gives its sequence."""
-        found: Any = orjson.loads(payload)
-        change = told(found["00001002"]["Value"][0], found)
-        sequence = int(text(found, _SEQUENCE))
-        self._say(f"{receiving_ae}\t{found['00001000']['Value'][0]}\t{change}\t{sequence}")
+        content: Any = orjson.loads(payload)
+        change = told(content["00001002"]["Value"][0], content)
+        sequence = int(text(content, _SEQUENCE))
+        self._say(f"{receiving_ae}\t{content['00001000']['Value'][0]}\t{change}\t{sequence}")
         return sequence
 
     def _say(self, line: str) -> None:
@@ -87,18 +87,18 @@ async def _run(options: argparse.Namespace) -> None:
         listeners = [_listener(name, record) for name in options.dimse]
         for listener in listeners:
             await listener.start()
-        print(json.dumps({one.ae_title: one.port for one in listeners}), flush=True)
+        print(json.dumps({listener.ae_title: listener.port for listener in listeners}), flush=True)
         loop = asyncio.get_running_loop()
         port = int(await loop.run_in_executor(None, sys.stdin.readline) or 0)
         watchers = [Watcher(name, port, record, resumes=False) for name in options.sockets]
         watchers += [Watcher(name, port, record, resumes=True) for name in options.resuming]
-        running = [asyncio.create_task(one.run()) for one in watchers]
-        await asyncio.gather(*(one.first.wait() for one in watchers))
+        running = [asyncio.create_task(watcher.run()) for watcher in watchers]
+        await asyncio.gather(*(watcher.first.wait() for watcher in watchers))
         print("ready", flush=True)
         await loop.run_in_executor(None, sys.stdin.read)
         for task in running:
             task.cancel()
-        await asyncio.gather(*(one.stop() for one in listeners))
+        await asyncio.gather(*(listener.stop() for listener in listeners))
 
 
 def main() -> None:

@@ -121,8 +121,8 @@ class HttpDoor:
         status, body = await self._asked(request)
         if status in _LATER:
             raise NoAnswer("busy")
-        found: list[DataSet] = orjson.loads(body) if status == 200 else []
-        return found[0] if found else None
+        result: list[DataSet] = orjson.loads(body) if status == 200 else []
+        return result[0] if result else None
 
 
 class Writer:

@@ -87,15 +87,15 @@ class Desk:
 
     def ask(self, method: str, path: str, content: Any = None, **more: Any) -> Any:
         """The content of an answer that must be a success."""
-        found = self.answer(method, path, content, **more)
-        assert found.status == 200, found.body
-        return json.loads(found.body)
+        answer = self.answer(method, path, content, **more)
+        assert answer.status == 200, answer.body
+        return json.loads(answer.body)
 
     def refused(self, status: int, method: str, path: str, content: Any = None, **more: Any) -> Any:
         """The content of an answer that must be an error."""
-        found = self.answer(method, path, content, **more)
-        assert found.status == status, found.body
-        return json.loads(found.body)
+        answer = self.answer(method, path, content, **more)
+        assert answer.status == status, answer.body
+        return json.loads(answer.body)
 
     def have(self, number: int = 1, attributes: Any = None) -> str:
         """Put a workitem into the worklist."""

@@ -86,8 +86,8 @@ def workitems(node: RealOrthanc) -> str:
 def listed(node: RealOrthanc) -> list[dict[str, Any]]:
     """The nodes as one of them lists them; none if it cannot now."""
     answer = requests.get(f"{node.base_url}/ups/api/nodes", timeout=30)
-    found: list[dict[str, Any]] = answer.json()["nodes"] if answer.ok else []
-    return found
+    result: list[dict[str, Any]] = answer.json()["nodes"] if answer.ok else []
+    return result
 
 
 def is_warm(standby: RealOrthanc, within: float) -> None:

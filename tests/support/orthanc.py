@@ -37,9 +37,9 @@ def merged(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> Json:
     """Both in one: objects are merged key by key, any other value of `overrides` replaces that of `base`."""
     result = dict(base)
     for key, value in overrides.items():
-        found = result.get(key)
-        both_objects = isinstance(found, Mapping) and isinstance(value, Mapping)
-        result[key] = merged(found, value) if both_objects else value  # type: ignore[arg-type]
+        answer = result.get(key)
+        both_objects = isinstance(answer, Mapping) and isinstance(value, Mapping)
+        result[key] = merged(answer, value) if both_objects else value  # type: ignore[arg-type]
     return result
 
 

@@ -57,7 +57,7 @@ def found(projection: Projection, query: Query = EVERYTHING, words: tuple[str, .
     """The numbers of the matches by start."""
     rows, total = asyncio.run(projection.search(query, words=words))
     assert len(rows) == total
-    return [int(text(one, tags.SOP_INSTANCE_UID).rpartition(".")[2]) for one in rows]
+    return [int(text(row, tags.SOP_INSTANCE_UID).rpartition(".")[2]) for row in rows]
 
 
 def key(tag: str, vr: str, value: object) -> Query:

@@ -75,7 +75,7 @@ def _code(value: str, scheme: str, meaning: str) -> dict[str, str]:
 
 def department(api: Management, web: WebClient) -> list[str]:
     """Fill the worklist and move it along; the UIDs in the order of creation."""
-    uids = [str(api.post("/workitems", {"attributes": one})["uid"]) for one in _attributes()]
+    uids = [str(api.post("/workitems", {"attributes": attribute})["uid"]) for attribute in _attributes()]
     for number, uid in enumerate(uids):
         match number % 4:
             case 0 if number % 20 == 8:

@@ -112,8 +112,8 @@ class SlowEntries(InMemoryEntries):
 
     def documents(self, prefix: str = "") -> dict[str, bytes]:
         """The documents of the entries whose keys begin so."""
-        found = self._shared.documents.items()
-        return {key: document for key, (document, _) in found if key.startswith(prefix)}
+        result = self._shared.documents.items()
+        return {key: document for key, (document, _) in result if key.startswith(prefix)}
 
     def tamper(self, key: str, document: bytes | None) -> None:
         """Somebody overwrites (or, with None, deletes) an entry."""
@@ -323,8 +323,8 @@ class Desk:
 
     def told(self, ae: str) -> list[Event]:
         """What the AE was told of workitems, repeats included."""
-        found = self.channel.told.get(ae, [])
-        return [event for event in found if event.type is not EventType.SCP_STATUS_CHANGE]
+        answer = self.channel.told.get(ae, [])
+        return [event for event in answer if event.type is not EventType.SCP_STATUS_CHANGE]
 
     def heard(self, ae: str) -> list[str]:
         """What the AE was told of workitems, in short (``1: SCHEDULED``, ``1: event 5``), each as it came first."""
@@ -338,9 +338,9 @@ class Desk:
         return list(dict.fromkeys(event.sequence for event in self.told(ae)))
 
     async def entry(self, key: str) -> Entry:
-        found = await self.entries.another().read(key)
-        assert found is not None
-        return found
+        result = await self.entries.another().read(key)
+        assert result is not None
+        return result
 
 
 def late_watch(service: UpsService) -> LateWatch:

@@ -48,8 +48,8 @@ async def moved(source: Desk, target: Desk) -> ImportState:
 
 def kind(line: bytes) -> str:
     """The kind of a line."""
-    found: str = orjson.loads(line)["kind"]
-    return found
+    result: str = orjson.loads(line)["kind"]
+    return result
 
 
 def of_kind(lines: list[bytes], wanted: str) -> list[dict[str, Any]]:

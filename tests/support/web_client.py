@@ -139,6 +139,6 @@ def next_event(socket: ClientConnection, timeout: float = TIMEOUT) -> dict[str, 
     """The next event that a socket gets."""
     text = socket.recv(timeout)
     assert isinstance(text, str), "events are text messages"
-    found = json.loads(text)
-    assert isinstance(found, dict)
-    return found
+    content = json.loads(text)
+    assert isinstance(content, dict)
+    return content

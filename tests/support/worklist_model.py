@@ -259,11 +259,11 @@ def reached(told: list[Event], expected: list[Told]) -> set[int]:
 
     Fails if something was told that is not expected there.
     """
-    found = {0}
+    result = {0}
     for event in told:
-        found = {place + 1 for start in found for place in _places(event, expected, start)}
-        assert found, f"{event} was not expected now"
-    return found
+        result = {place + 1 for start in result for place in _places(event, expected, start)}
+        assert result, f"{event} was not expected now"
+    return result
 
 
 def _places(event: Event, expected: list[Told], start: int) -> Iterator[int]:

@@ -121,9 +121,9 @@ def test_folders_import_only_those_before_them() -> None:
 def test_the_core_is_pure() -> None:
     """No sockets, threads, clock or randomness, and nothing of Orthanc, pydicom or pynetdicom."""
     impure = {
-        path.name: found
+        path.name: result
         for path in sorted((PACKAGE / "core").glob("*.py"))
-        if (found := {name.split(".")[0] for name in imports(path)} & FORBIDDEN_IN_CORE)
+        if (result := {name.split(".")[0] for name in imports(path)} & FORBIDDEN_IN_CORE)
     }
     assert impure == {}
 

@@ -173,14 +173,14 @@ def test_a_plugin_that_is_not_enabled_does_not_look_at_the_rest() -> None:
 
 
 def test_settings_of_orthanc_have_its_defaults() -> None:
-    found = read_orthanc_settings({})
-    assert (found.dicom_aet, found.http_port, found.check_revisions) == ("ORTHANC", 8042, False)
-    assert found.always_allow_echo
-    assert not found.allow_threads
+    result = read_orthanc_settings({})
+    assert (result.dicom_aet, result.http_port, result.check_revisions) == ("ORTHANC", 8042, False)
+    assert result.always_allow_echo
+    assert not result.allow_threads
 
 
 def test_settings_of_orthanc_follow_its_section() -> None:
-    found = read_orthanc_settings(
+    result = read_orthanc_settings(
         {
             "DicomAet": "PACS",
             "Python": {"AllowThreads": True},
@@ -188,8 +188,8 @@ def test_settings_of_orthanc_follow_its_section() -> None:
             "CheckRevisions": True,
         }
     )
-    assert (found.dicom_aet, found.allow_threads, found.check_revisions) == ("PACS", True, True)
-    assert found.authentication_enabled
+    assert (result.dicom_aet, result.allow_threads, result.check_revisions) == ("PACS", True, True)
+    assert result.authentication_enabled
     assert not read_orthanc_settings(
         {"RemoteAccessAllowed": True, "AuthenticationEnabled": False}
     ).authentication_enabled

@@ -13,14 +13,17 @@ from tests.unit.test_architecture import CHECKOUT
 
 
 def shipped() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((CHECKOUT / "orthanc.json").read_text())
-    return found
+    content: dict[str, Any] = json.loads((CHECKOUT / "orthanc.json").read_text())
+    return content
 
 
 def test_the_plugin_takes_the_shipped_settings() -> None:
     settings = read_settings({**shipped()["Ups"], "BindAddress": "127.0.0.1"})
     assert settings.enable
-    assert [one.name for one in read_templates(settings.templates)] == ["Lung segmentation", "Second reading"]
+    assert [template.name for template in read_templates(settings.templates)] == [
+        "Lung segmentation",
+        "Second reading",
+    ]
 
 
 def test_the_shipped_buttons_of_orthanc_explorer_2_are_those_of_the_page() -> None:

@@ -100,7 +100,7 @@ def test_it_is_taken_and_the_change_is_named(tag: str, given: Any, expected: Ele
     found, sentences = attribute(tag, given)
     assert found == expected
     assert words in "; ".join(sentences)
-    assert all(f"({tag[:4]},{tag[4:]})" in one for one in sentences)
+    assert all(f"({tag[:4]},{tag[4:]})" in sentence for sentence in sentences)
 
 
 @pytest.mark.parametrize(("tag", "given"), [one[:2] for one in (*VALUES, *NOTATIONS) if one[0] != "00280010"])
@@ -182,7 +182,10 @@ def test_keyword_form_is_read_down_to_items() -> None:
     assert found["00404018"] == element(
         "SQ", {"00080100": element("SH", "X"), "00080102": element("SH", "99Y")}
     )
-    assert any("CodeValue (0008,0100)" in one and "ScheduledWorkitemCodeSequence" in one for one in sentences)
+    assert any(
+        "CodeValue (0008,0100)" in sentence and "ScheduledWorkitemCodeSequence" in sentence
+        for sentence in sentences
+    )
 
 
 def test_lower_case_tags_group_lengths_and_character_sets_say_nothing() -> None:

@@ -22,8 +22,8 @@ def read(text: str) -> DataSet:
 
 
 def values(vr: str, listed: str) -> list[Any]:
-    found: list[Any] = read(f'{{"00091001":{{"vr":"{vr}","Value":[{listed}]}}}}')["00091001"]["Value"]
-    return found
+    result: list[Any] = read(f'{{"00091001":{{"vr":"{vr}","Value":[{listed}]}}}}')["00091001"]["Value"]
+    return result
 
 
 @given(datasets())

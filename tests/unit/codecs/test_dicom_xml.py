@@ -39,17 +39,17 @@ def test_whole_workitem_survives_the_round_trip(who: str) -> None:
 def test_document_is_of_the_native_model() -> None:
     root = ElementTree.fromstring(dicom_xml.encode(full()))
     assert root.tag == f"{MODEL}NativeDicomModel"
-    found = {one.get("tag"): one for one in root}
-    assert found["00741000"].get("keyword") == "ProcedureStepState"
-    assert found["00741000"].findtext(f"{MODEL}Value") == "SCHEDULED"
+    result = {one.get("tag"): one for one in root}
+    assert result["00741000"].get("keyword") == "ProcedureStepState"
+    assert result["00741000"].findtext(f"{MODEL}Value") == "SCHEDULED"
     assert (
-        found["00404018"].findtext(f"{MODEL}Item/{MODEL}DicomAttribute[@tag='00080100']/{MODEL}Value")
+        result["00404018"].findtext(f"{MODEL}Item/{MODEL}DicomAttribute[@tag='00080100']/{MODEL}Value")
         == "110005"
     )
     assert (
-        found["00100010"].findtext(f"{MODEL}PersonName/{MODEL}Alphabetic/{MODEL}FamilyName") == "Fairweather"
+        result["00100010"].findtext(f"{MODEL}PersonName/{MODEL}Alphabetic/{MODEL}FamilyName") == "Fairweather"
     )
-    assert found["00100010"].findtext(f"{MODEL}PersonName/{MODEL}Alphabetic/{MODEL}MiddleName") == "Q"
+    assert result["00100010"].findtext(f"{MODEL}PersonName/{MODEL}Alphabetic/{MODEL}MiddleName") == "Q"
 
 
 def test_specific_character_set_is_told_where_text_needs_it() -> None:
@@ -69,8 +69,8 @@ def test_ps3_7_c_a_refusal_names_all_that_cannot_be_read() -> None:
 
 def test_private_elements_name_their_creator() -> None:
     dataset = {"00770010": element("LO", "ACME"), "00771001": element("DS", "1.50")}
-    found = ElementTree.fromstring(dicom_xml.encode(dataset))[1]
-    assert (found.get("tag"), found.get("privateCreator")) == ("00771001", "ACME")
+    result = ElementTree.fromstring(dicom_xml.encode(dataset))[1]
+    assert (result.get("tag"), result.get("privateCreator")) == ("00771001", "ACME")
 
 
 @pytest.mark.parametrize("block", ["00", "10"])
@@ -83,8 +83,8 @@ def test_private_element_moves_to_the_block_of_its_creator() -> None:
     reserved = attribute("00770010", "LO", "<Value>OTHER</Value>") + attribute(
         "00770011", "LO", "<Value>ACME</Value>"
     )
-    found = read(reserved + attribute("00770001", "SH", "<Value>x</Value>", 'privateCreator="ACME"'))
-    assert found["00771101"] == element("SH", "x")
+    result = read(reserved + attribute("00770001", "SH", "<Value>x</Value>", 'privateCreator="ACME"'))
+    assert result["00771101"] == element("SH", "x")
 
 
 def test_private_creator_must_fit_its_block() -> None:
@@ -110,8 +110,8 @@ def test_words_for_numbers_are_words_in_texts(word: str) -> None:
 
 
 def test_value_number_that_is_left_out_is_an_empty_value() -> None:
-    found = read(attribute("00102000", "LO", '<Value number="2">b</Value><Value number="4">d</Value>'))
-    assert found == {"00102000": element("LO", None, "b", None, "d")}
+    result = read(attribute("00102000", "LO", '<Value number="2">b</Value><Value number="4">d</Value>'))
+    assert result == {"00102000": element("LO", None, "b", None, "d")}
 
 
 def test_namespace_keyword_and_numbers_may_be_missing() -> None:

@@ -27,9 +27,9 @@ LAST_RESORT: Final = code("110513", "DCM", "Discontinued for unspecified reason"
 
 
 def canceled(base: DataSet, information: DataSet | None = None) -> DataSet:
-    found = attributes.complete_cancellation(base, NOW, information)[tags.PROGRESS_INFORMATION]
-    assert len(found["Value"]) == 1
-    item: DataSet = found["Value"][0]
+    result = attributes.complete_cancellation(base, NOW, information)[tags.PROGRESS_INFORMATION]
+    assert len(result["Value"]) == 1
+    item: DataSet = result["Value"][0]
     assert list(item) == sorted(item)
     return item
 

@@ -133,7 +133,9 @@ def test_b300_b305_enumerated_values_in_lower_case(tag: str, sent: str, stored_a
     request = {tag: element("CS", sent)}
     for made in (create(minimal() | request), update(stored(), request)):
         assert made.attributes[tag] == element("CS", stored_as)
-        assert [attributes.KEYWORD_OF[tag] in one for one in made.modifications] == [True] * told
+        assert [attributes.KEYWORD_OF[tag] in modification for modification in made.modifications] == [
+            True
+        ] * told
 
 
 def test_b300_inside_items_the_sentence_says_where() -> None:
@@ -158,8 +160,8 @@ def test_b300_b305_a_modification_date_time_of_the_scu_is_replaced() -> None:
 def test_b300_uris_with_the_vr_of_earlier_editions() -> None:
     access = {"0040E025": element("SQ", {"00081190": element("UT", "https://harbour.example/rs")})}
     made = create(minimal(t00404021=element("SQ", changed(reference(), t0040E021=None) | access)))
-    found = made.attributes["00404021"]["Value"][0]["0040E025"]["Value"][0]["00081190"]
-    assert found == element("UR", "https://harbour.example/rs")
+    result = made.attributes["00404021"]["Value"][0]["0040E025"]["Value"][0]["00081190"]
+    assert result == element("UR", "https://harbour.example/rs")
     assert len(made.modifications) == 1
     assert "RetrieveURL (0008,1190) was given its present VR UR" in made.modifications[0]
 

@@ -46,10 +46,10 @@ VRS: Final = st.sampled_from(sorted(REPRESENTATIONS))
 @st.composite
 def odd_elements(draw: st.DrawFn) -> Any:
     """Elements that may or may not be valid."""
-    found: Any = {"vr": draw(VRS)}
+    result: Any = {"vr": draw(VRS)}
     if draw(st.booleans()):
-        found["Value"] = draw(st.lists(JUNK, max_size=3))
-    return draw(st.sampled_from([found, found, found, draw(JUNK)]))
+        result["Value"] = draw(st.lists(JUNK, max_size=3))
+    return draw(st.sampled_from([result, result, result, draw(JUNK)]))
 
 
 @st.composite

@@ -52,9 +52,9 @@ def test_tags_and_keywords_are_one_to_one() -> None:
 
 
 def test_rule_for_knows_the_rows_and_nothing_else() -> None:
-    found = attributes.rule_for("00404018.00080100")
-    assert found is not None
-    assert (found.keyword, found.vr, found.match, found.returned) == ("CodeValue", "SH", "R", "1C")
+    result = attributes.rule_for("00404018.00080100")
+    assert result is not None
+    assert (result.keyword, result.vr, result.match, result.returned) == ("CodeValue", "SH", "R", "1C")
     assert attributes.rule_for("00404018.00100010") is None
     assert attributes.rule_for("*") is None
 

@@ -101,9 +101,9 @@ def test_search_returns_type_1_and_2_always_and_1c_if_present() -> None:
     bare = query.select_with_returns({tags.STATE: element("CS", "SCHEDULED")})
     assert bare.keys() == always
     assert bare["00100020"] == {"vr": "LO"}
-    found = query.select_with_returns(full())
-    assert found.keys() == always | {"00102000", "001021C0", "00380050"}
-    assert list(found) == sorted(found)
+    result = query.select_with_returns(full())
+    assert result.keys() == always | {"00102000", "001021C0", "00380050"}
+    assert list(result) == sorted(result)
 
 
 def test_search_returns_match_attributes_and_included_ones() -> None:
@@ -111,14 +111,14 @@ def test_search_returns_match_attributes_and_included_ones() -> None:
         {"00404070": element("SQ", {"00404071": element("SQ", {"21000140": element("AE", "ARCHIVE")})})}
     )
     include = frozenset({"00400400", "00101100.0020000D", "00321032"})
-    found = query.select_with_returns(full(), include)
-    assert found["00404070"] == element(
+    result = query.select_with_returns(full(), include)
+    assert result["00404070"] == element(
         "SQ", {"00404071": element("SQ", {"21000140": element("AE", "ARCHIVE")})}
     )
-    assert found["00400400"] == full()["00400400"]
-    assert found["00101100"] == {"vr": "SQ"}
-    assert found["00321032"] == {"vr": "PN"}
-    assert "00101030" not in found
+    assert result["00400400"] == full()["00400400"]
+    assert result["00101100"] == {"vr": "SQ"}
+    assert result["00321032"] == {"vr": "PN"}
+    assert "00101030" not in result
 
 
 def test_search_merges_nested_requests_and_the_whole_wins() -> None:
@@ -143,10 +143,10 @@ def test_a_private_attribute_comes_with_what_tells_whose_it_is() -> None:
         "00091001": element("DS", "1"),
     }
     stored = {**private, "00404070": element("SQ", item)}
-    found = Query.of({}).select_with_returns(stored, frozenset({"00091001", "00404070.00291001"}))
-    assert found["00090010"] == private["00090010"] and found["00091001"] == private["00091001"]
-    assert "00090011" not in found
-    assert found["00404070"] == element("SQ", item)
+    result = Query.of({}).select_with_returns(stored, frozenset({"00091001", "00404070.00291001"}))
+    assert result["00090010"] == private["00090010"] and result["00091001"] == private["00091001"]
+    assert "00090011" not in result
+    assert result["00404070"] == element("SQ", item)
     asked = Query.of({"00091001": element("DS"), "00291001": element("DS")}).select(stored)
     assert asked == {
         "00090010": private["00090010"], "00091001": private["00091001"], "00291001": {"vr": "DS"},
@@ -179,9 +179,9 @@ def test_c_2_2_2_1_a_sop_class_that_no_workitem_has_is_told() -> None:
 
 def test_search_with_all_returns_everything() -> None:
     stored = full()
-    found = Query.of({}).select_with_returns(stored, None, True)
-    assert stored.items() <= found.items()
-    assert list(found) == sorted(found)
+    result = Query.of({}).select_with_returns(stored, None, True)
+    assert stored.items() <= result.items()
+    assert list(result) == sorted(result)
 
 
 # --- what an index is told ---

@@ -161,7 +161,7 @@ async def test_the_audit_log_has_the_reason_also_of_what_has_no_history() -> Non
     await desk.create(1, full("greek"))
     await desk.do(Subscribe(anna("New software"), GLOBAL, "AI"))
     await desk.do(ChangeState(anna("Καστανίδης waits"), uid(1), "IN PROGRESS", TRANSACTION))
-    told = [orjson.loads(one.data).get("reason") for one in records]
+    told = [orjson.loads(record.data).get("reason") for record in records]
     assert told == [None, "New software", "[…] waits"]
 
 
@@ -170,42 +170,42 @@ async def test_the_audit_log_has_the_reason_also_of_what_has_no_history() -> Non
 
 def test_every_action_of_the_page_takes_a_reason() -> None:
     desk = PageDesk()
-    found = desk.have()
-    desk.ask("PUT", f"/workitems/{found}/subscribers/AI", {"lock": True, "reason": "subscribe"})
+    uid = desk.have()
+    desk.ask("PUT", f"/workitems/{uid}/subscribers/AI", {"lock": True, "reason": "subscribe"})
     attributes = {"ScheduledProcedureStepPriority": "HIGH"}
-    desk.ask("PUT", f"/workitems/{found}", {"attributes": attributes, "reason": "edit"})
-    desk.ask("POST", f"/workitems/{found}/claim", {"reason": "claim"})
-    desk.ask("DELETE", f"/workitems/{found}/subscribers/AI/lock", query="reason=release%20it")
-    desk.ask("DELETE", f"/workitems/{found}/subscribers/AI", headers={"x-ups-query": "reason=unsubscribe"})
-    desk.ask("POST", f"/workitems/{found}/complete", {"reason": "complete"})
-    told = [one.get("why") for one in desk.ask("GET", f"/workitems/{found}")["history"]]
+    desk.ask("PUT", f"/workitems/{uid}", {"attributes": attributes, "reason": "edit"})
+    desk.ask("POST", f"/workitems/{uid}/claim", {"reason": "claim"})
+    desk.ask("DELETE", f"/workitems/{uid}/subscribers/AI/lock", query="reason=release%20it")
+    desk.ask("DELETE", f"/workitems/{uid}/subscribers/AI", headers={"x-ups-query": "reason=unsubscribe"})
+    desk.ask("POST", f"/workitems/{uid}/complete", {"reason": "complete"})
+    told = [one.get("why") for one in desk.ask("GET", f"/workitems/{uid}")["history"]]
     assert told == [None, "subscribe", "edit", "claim", "release it", "unsubscribe", "complete"]
-    desk.ask("DELETE", f"/workitems/{found}", query="reason=delete")
+    desk.ask("DELETE", f"/workitems/{uid}", query="reason=delete")
     assert desk.worklist.commands[-1].requester.reason == "delete"
 
 
 def test_a_cancellation_on_behalf_has_code_and_words_in_the_history() -> None:
     desk = PageDesk()
-    found = desk.have()
-    desk.ask("POST", f"/workitems/{found}/claim", {})
+    uid = desk.have()
+    desk.ask("POST", f"/workitems/{uid}/claim", {})
     code = {"CodeValue": "110501", "CodingSchemeDesignator": "DCM", "CodeMeaning": "Equipment failure"}
-    desk.ask("POST", f"/workitems/{found}/cancel", {"reason": "Scanner is down", "code": code})
-    last = desk.ask("GET", f"/workitems/{found}")["history"][-1]
+    desk.ask("POST", f"/workitems/{uid}/cancel", {"reason": "Scanner is down", "code": code})
+    last = desk.ask("GET", f"/workitems/{uid}")["history"][-1]
     assert last["why"] == "Equipment failure: Scanner is down"
 
 
 @pytest.mark.parametrize("reason", [LONG, 7, ["x"]])
 def test_a_reason_that_cannot_be_kept_is_refused_by_name_and_nothing_happens(reason: object) -> None:
     desk = PageDesk()
-    found = desk.have()
-    refusal = desk.refused(400, "POST", f"/workitems/{found}/claim", {"reason": reason})
+    uid = desk.have()
+    refusal = desk.refused(400, "POST", f"/workitems/{uid}/claim", {"reason": reason})
     assert refusal["error"].startswith('"reason"')
-    assert desk.ask("GET", f"/workitems/{found}")["state"] == "SCHEDULED"
-    desk.refused(400, "DELETE", f"/workitems/{found}", query=f"reason={LONG}")
+    assert desk.ask("GET", f"/workitems/{uid}")["state"] == "SCHEDULED"
+    desk.refused(400, "DELETE", f"/workitems/{uid}", query=f"reason={LONG}")
 
 
 def test_the_longest_reason_is_taken() -> None:
     desk = PageDesk()
-    found = desk.have()
-    desk.ask("POST", f"/workitems/{found}/claim", {"reason": f"  {LONG[1:]}  "})
-    assert desk.ask("GET", f"/workitems/{found}")["history"][-1]["why"] == LONG[1:]
+    uid = desk.have()
+    desk.ask("POST", f"/workitems/{uid}/claim", {"reason": f"  {LONG[1:]}  "})
+    assert desk.ask("GET", f"/workitems/{uid}")["history"][-1]["why"] == LONG[1:]

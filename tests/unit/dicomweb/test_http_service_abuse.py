@@ -129,12 +129,12 @@ def test_a_handshake_of_any_bytes_gets_an_answer(guarded: WebService, key: bytes
 
 
 def test_a_path_with_a_url_in_it_is_no_absolute_form(guarded: WebService) -> None:
-    found = guarded.session.get(
+    answer = guarded.session.get(
         f"{guarded.origin}/dicom-web/x://y/dicom-web/workitems",
         headers={"Authorization": BOB},
         timeout=TIMEOUT,
     )
-    assert found.status_code == 404
+    assert answer.status_code == 404
 
 
 def test_who_takes_no_answers_however_small_is_cut_off() -> None:

@@ -63,9 +63,9 @@ def test_quoted_comma_and_semicolon_do_not_split() -> None:
 
 
 def test_parameters_are_read_with_and_without_quotes() -> None:
-    found = parse('Multipart/Related; Type="application/dicom+xml"; boundary=a"b')
-    assert found is not None
-    assert (found.name, found.parameters["type"]) == ("multipart/related", "application/dicom+xml")
+    result = parse('Multipart/Related; Type="application/dicom+xml"; boundary=a"b')
+    assert result is not None
+    assert (result.name, result.parameters["type"]) == ("multipart/related", "application/dicom+xml")
     assert str(MULTIPART_XML) == 'multipart/related; type="application/dicom+xml"'
     bare = parse("application/dicom+xml")
     assert bare is not None

@@ -147,7 +147,7 @@ def house() -> Any:
      ("/dicom-web/subscribers/A", True), ("/dicom-web/studies", False), ("/dicom-web/subscribers", False)],
 )  # fmt: skip
 def test_patterns_leave_the_rest_of_dicomweb_alone(path: str, matches: bool) -> None:
-    assert any(re.fullmatch(one, path) for one in patterns(Settings())) is matches
+    assert any(re.fullmatch(pattern, path) for pattern in patterns(Settings())) is matches
 
 
 def test_root_may_have_special_characters() -> None:
@@ -277,7 +277,7 @@ def test_only_a_part_of_orthancs_threads_may_wait() -> None:
     house.thread.call_soon(house.handler.gate.set)
     for one in waiting:
         one.join(5)
-    assert [one.status for one in outputs] == [200, 200]
+    assert [output.status for output in outputs] == [200, 200]
     assert house.ask("/dicom-web/workitems").status == 200
     house.thread.stop(5)
 

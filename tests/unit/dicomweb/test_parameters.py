@@ -125,13 +125,13 @@ def test_bad_parameters_are_named(query: str, named: str) -> None:
 def test_8_3_1_parameters_that_are_not_supported_are_ignored_and_named(
     query: str, ignored: tuple[str, ...]
 ) -> None:
-    found = search_arguments(Parameters.of(f"PatientID=1&{query}"), 1000)
-    assert found.identifier == {"00100020": element("LO", "1")}
-    assert found.ignored == ignored
+    result = search_arguments(Parameters.of(f"PatientID=1&{query}"), 1000)
+    assert result.identifier == {"00100020": element("LO", "1")}
+    assert result.ignored == ignored
     found_in_filter = filter_arguments(
         Parameters.of(f"filter=PatientID=1&{query.partition('&requester')[0]}")
     )
-    assert found_in_filter.identifier == found.identifier
+    assert found_in_filter.identifier == result.identifier
     assert found_in_filter.ignored == tuple(name for name in ignored if name in ignored[:2])
 
 
@@ -144,10 +144,10 @@ def test_a_warning_about_names_is_a_header_whatever_the_names_are() -> None:
 
 
 def test_paging_and_fuzzy_matching() -> None:
-    found = search_arguments(Parameters.of("limit=5&offset=10&fuzzymatching=true"), 1000)
-    assert (found.limit, found.offset, found.mechanisms) == (5, 10, Mechanisms.FUZZY)
-    found = search_arguments(Parameters.of("limit=5000"), 1000)
-    assert (found.limit, found.offset, found.mechanisms) == (1000, 0, Mechanisms.NONE)
+    result = search_arguments(Parameters.of("limit=5&offset=10&fuzzymatching=true"), 1000)
+    assert (result.limit, result.offset, result.mechanisms) == (5, 10, Mechanisms.FUZZY)
+    result = search_arguments(Parameters.of("limit=5000"), 1000)
+    assert (result.limit, result.offset, result.mechanisms) == (1000, 0, Mechanisms.NONE)
 
 
 @pytest.mark.parametrize(
@@ -163,8 +163,8 @@ def test_paging_and_fuzzy_matching() -> None:
     ],
 )
 def test_includefield_may_be_repeated_a_list_or_all(query: str, include: object, everything: bool) -> None:
-    found = search_arguments(Parameters.of(query), 1000)
-    assert (found.include, found.everything) == (include, everything)
+    result = search_arguments(Parameters.of(query), 1000)
+    assert (result.include, result.everything) == (include, everything)
 
 
 def test_tokens_of_an_authorization_plugin_are_no_match_parameters() -> None:
@@ -190,8 +190,8 @@ def test_filter_of_a_subscription_in_both_forms(query: str) -> None:
 
 
 def test_filter_value_with_a_comma_is_encoded_twice() -> None:
-    found = filter_arguments(Parameters.of("filter=ProcedureStepLabel%3Da%252Cb%253Dc")).identifier
-    assert found == {"00741204": element("LO", "a,b=c")}
+    result = filter_arguments(Parameters.of("filter=ProcedureStepLabel%3Da%252Cb%253Dc")).identifier
+    assert result == {"00741204": element("LO", "a,b=c")}
 
 
 def test_filter_without_attribute_is_refused() -> None:

@@ -372,15 +372,15 @@ def test_frames_carry_payloads_of_every_size() -> None:
 
 
 def test_event_is_one_object_with_the_command_set_first() -> None:
-    found = json.loads(event_json.encode(event(70_000)))
-    assert list(found) == sorted(found)
-    assert found["00000002"] == {"vr": "UI", "Value": ["1.2.840.10008.5.1.4.34.6.1"]}
-    assert found["00001000"] == {"vr": "UI", "Value": ["1.2.70000"]}
-    assert found["00001002"] == {"vr": "US", "Value": [1]}
-    assert found["00000110"] == {"vr": "US", "Value": [70_000 % 65535 + 1]}
-    assert found["00741000"] == {"vr": "CS", "Value": ["SCHEDULED"]}
-    assert found["00770010"] == {"vr": "LO", "Value": ["ORTHANC-UPS"]}
-    assert found["00771001"] == {"vr": "LO", "Value": ["70000"]}
+    content = json.loads(event_json.encode(event(70_000)))
+    assert list(content) == sorted(content)
+    assert content["00000002"] == {"vr": "UI", "Value": ["1.2.840.10008.5.1.4.34.6.1"]}
+    assert content["00001000"] == {"vr": "UI", "Value": ["1.2.70000"]}
+    assert content["00001002"] == {"vr": "US", "Value": [1]}
+    assert content["00000110"] == {"vr": "US", "Value": [70_000 % 65535 + 1]}
+    assert content["00741000"] == {"vr": "CS", "Value": ["SCHEDULED"]}
+    assert content["00770010"] == {"vr": "LO", "Value": ["ORTHANC-UPS"]}
+    assert content["00771001"] == {"vr": "LO", "Value": ["70000"]}
 
 
 @on_loop

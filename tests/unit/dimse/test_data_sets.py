@@ -180,8 +180,8 @@ def _pydicom_element(found: dict[str, Any]) -> dict[str, Any]:
 def pydicom_json(encoded: bytes, syntax: Syntax) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom doubts some of the made-up values
-        found = read_dataset(BytesIO(encoded), not syntax.explicit, syntax.order == "<")
-        return _comparable({tag: one for tag, one in found.to_json_dict().items() if tag != "00080005"})
+        result = read_dataset(BytesIO(encoded), not syntax.explicit, syntax.order == "<")
+        return _comparable({tag: one for tag, one in result.to_json_dict().items() if tag != "00080005"})
 
 
 def _comparable(found: dict[str, Any]) -> dict[str, Any]:

@@ -80,12 +80,12 @@ def test_cc_2_4_reports_come_in_order_on_one_association_with_the_scp_role(watch
         assert deliver(rig, *(event(number) for number in range(1, 6))) == 5
         assert deliver(rig, event(6)) == 1
         reports = watcher.wait_for(6)
-    assert [one.uid for one in reports] == [workitems.uid(number) for number in range(1, 7)]
-    assert {one.association for one in reports} == {1}
-    assert {one.sop_class for one in reports} == {tags.PUSH}
-    assert {one.roles for one in reports} == {(False, True)}
-    assert {one.calling for one in reports} == {"ORTHANC"}
-    assert len({one.message_id for one in reports}) == 6
+    assert [report.uid for report in reports] == [workitems.uid(number) for number in range(1, 7)]
+    assert {report.association for report in reports} == {1}
+    assert {report.sop_class for report in reports} == {tags.PUSH}
+    assert {report.roles for report in reports} == {(False, True)}
+    assert {report.calling for report in reports} == {"ORTHANC"}
+    assert len({report.message_id for report in reports}) == 6
     assert reports[0].information[tags.STATE] == element("CS", "SCHEDULED")
 
 
@@ -97,7 +97,7 @@ def test_cc_2_4_table_1_every_type_arrives_with_its_information(watcher: EventRe
     with DimseRig(modalities=[at(watcher.port)]) as rig:
         deliver(rig, *(event(1, dict(sorted(information.items())), type) for type in EventType))
         reports = watcher.wait_for(len(EventType))
-    assert [one.type for one in reports] == list(EventType)
+    assert [report.type for report in reports] == list(EventType)
     for report in reports:
         assert report.information.pop(tags.SPECIFIC_CHARACTER_SET) == element("CS", "ISO_IR 192")
         assert report.information == information
@@ -152,7 +152,7 @@ def test_ps3_7_10_1_1_what_may_pass_is_tried_again() -> None:
             assert refusal(rig, event(1), event(2)) == f"N-EVENT-REPORT answered {status:04X} {meaning}"
         assert deliver(rig, event(1), event(2)) == 2
         reports = watcher.wait_for(len(passing) + 2)
-    assert [one.uid for one in reports] == [workitems.uid(1)] * (len(passing) + 1) + [workitems.uid(2)]
+    assert [report.uid for report in reports] == [workitems.uid(1)] * (len(passing) + 1) + [workitems.uid(2)]
 
 
 REFUSALS = [
@@ -212,7 +212,7 @@ def test_an_event_is_encoded_once_for_all_its_receivers(
         assert deliver(rig, event(1), ae="SECOND") == 1
         reports = [*watcher.wait_for(1), *second.wait_for(2)]
     assert len(encoded) == 2
-    assert [one.information for one in reports] == [reports[0].information] * 3
+    assert [report.information for report in reports] == [reports[0].information] * 3
 
 
 # --- receivers that are not there ----------------------------------------------------------------
@@ -355,7 +355,7 @@ def test_a_report_that_was_cut_off_is_sent_again_on_a_new_association() -> None:
     with EventReceiver("WATCHER", drop_after=2) as watcher, DimseRig(modalities=[at(watcher.port)]) as rig:
         assert deliver(rig, event(1), event(2), event(3)) == 3
         reports = watcher.wait_for(3)
-        assert [(one.uid, one.association) for one in reports] == [
+        assert [(report.uid, report.association) for report in reports] == [
             (workitems.uid(1), 1),
             (workitems.uid(2), 2),
             (workitems.uid(3), 2),

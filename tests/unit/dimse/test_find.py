@@ -29,15 +29,15 @@ def codes(answers: list[Answer]) -> list[int | None]:
 
 @pytest.mark.parametrize("on", [tags.PULL, tags.WATCH, tags.QUERY])
 def test_cc_2_8_matches_are_pending_then_success(rig: DimseRig, client: UpsClient, on: str) -> None:
-    found: DataSet = {
+    result: DataSet = {
         tags.STATE: element("CS", "SCHEDULED"),
         "00100010": element("PN", workitems.person("japanese")),
     }
-    rig.worklist.chunks = [[found, found], [found]]
+    rig.worklist.chunks = [[result, result], [result]]
     answers = client.find(ANY_STATE, on=on)
     assert codes(answers) == [0xFF00] * 3 + [0]
-    assert [one.attributes for one in answers] == [found] * 3 + [{}]
-    assert {one.command["AffectedSOPClassUID"] for one in answers} == {on}
+    assert [answer.attributes for answer in answers] == [result] * 3 + [{}]
+    assert {answer.command["AffectedSOPClassUID"] for answer in answers} == {on}
 
 
 def test_cc_2_8_keys_that_are_not_supported_make_it_ff01(rig: DimseRig, client: UpsClient) -> None:

@@ -45,18 +45,18 @@ COMMAND: dict[int, Value] = {
 
 
 def test_a_command_set_comes_back() -> None:
-    found = dict(parse_command(format_command(COMMAND, has_data=False)))
-    assert found.pop(0x0800) == 0x0101
-    assert found == COMMAND
+    result = dict(parse_command(format_command(COMMAND, has_data=False)))
+    assert result.pop(0x0800) == 0x0101
+    assert result == COMMAND
 
 
 def test_pydicom_reads_our_command_sets() -> None:
     encoded = format_command(COMMAND, has_data=True)
-    found = read_dataset(BytesIO(encoded), True, True)
-    assert found.CommandGroupLength == len(encoded) - 12
-    assert found.CommandDataSetType != 0x0101
-    assert (found.Status, found.ErrorComment, found.OffendingElement) == (0x0120, "odd", 0x00741000)
-    assert list(found.AttributeIdentifierList) == [0x00741000, 0x00741200]
+    result = read_dataset(BytesIO(encoded), True, True)
+    assert result.CommandGroupLength == len(encoded) - 12
+    assert result.CommandDataSetType != 0x0101
+    assert (result.Status, result.ErrorComment, result.OffendingElement) == (0x0120, "odd", 0x00741000)
+    assert list(result.AttributeIdentifierList) == [0x00741000, 0x00741200]
 
 
 @given(st.binary(max_size=300), st.integers(8, 200), st.lists(st.integers(1, 127), min_size=1, max_size=3))

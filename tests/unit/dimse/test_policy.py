@@ -62,7 +62,7 @@ def test_an_unknown_ae_may_echo_but_nothing_else(caplog: pytest.LogCaptureFixtur
                 client.change_state(UID, "IN PROGRESS", "1.2.3"),
                 client.find({tags.STATE: {"vr": "CS"}})[-1],
             ]
-        assert {(one.code, one.comment) for one in refusals} == {
+        assert {(refusal.code, refusal.comment) for refusal in refusals} == {
             (0x0124, "AE title STRANGER is not in DicomModalities")
         }
         assert not rig.worklist.commands

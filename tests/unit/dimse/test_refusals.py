@@ -192,7 +192,7 @@ def test_a_command_is_carried_out_though_its_sender_has_gone(rig: DimseRig) -> N
         )
     rig.wait_for_associations(1)
     rig.wait_for_associations(0)
-    assert [one.uid for one in rig.worklist.commands] == [UID]
+    assert [command.uid for command in rig.worklist.commands] == [UID]
 
 
 def test_requests_that_were_sent_together_are_answered_in_order(rig: DimseRig) -> None:

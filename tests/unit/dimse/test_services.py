@@ -145,7 +145,7 @@ def test_a_repeated_instance_uid_counts_if_there_is_no_other(rig: DimseRig, clie
     assert client.create(attributes, UID).code == 0
     refused = client.create(attributes, workitems.uid(2))
     assert (refused.code, refused.offending) == (0x0106, tags.SOP_INSTANCE_UID)
-    assert [one.uid for one in rig.worklist.commands] == [UID, UID]
+    assert [command.uid for command in rig.worklist.commands] == [UID, UID]
 
 
 def test_cc_2_5_3_b300_comes_with_what_was_modified(rig: DimseRig, client: UpsClient) -> None:

@@ -21,68 +21,68 @@ def desk() -> Desk:
 
 
 def test_an_operator_updates_what_is_scheduled(desk: Desk) -> None:
-    found = desk.have()
-    desk.ask("PUT", f"/workitems/{found}", {"attributes": {"ScheduledProcedureStepPriority": "HIGH"}})
-    assert desk.ask("GET", f"/workitems/{found}")["priority"] == "HIGH"
+    uid = desk.have()
+    desk.ask("PUT", f"/workitems/{uid}", {"attributes": {"ScheduledProcedureStepPriority": "HIGH"}})
+    assert desk.ask("GET", f"/workitems/{uid}")["priority"] == "HIGH"
 
 
 def test_an_update_in_progress_is_refused_in_words(desk: Desk) -> None:
-    found = desk.have()
-    desk.ask("POST", f"/workitems/{found}/claim", {})
-    refusal = desk.refused(400, "PUT", f"/workitems/{found}", {"attributes": {"ProcedureStepLabel": "x"}})
+    uid = desk.have()
+    desk.ask("POST", f"/workitems/{uid}/claim", {})
+    refusal = desk.refused(400, "PUT", f"/workitems/{uid}", {"attributes": {"ProcedureStepLabel": "x"}})
     assert refusal["status"] == "MISSING_TRANSACTION_UID"
 
 
 def test_the_actions_follow_the_state(desk: Desk) -> None:
-    found = desk.have()
+    uid = desk.have()
 
     def read() -> Any:
-        return desk.ask("GET", f"/workitems/{found}")["actions"]
+        return desk.ask("GET", f"/workitems/{uid}")["actions"]
 
     assert read() == ["edit", "claim", "request-cancel"]
-    desk.ask("POST", f"/workitems/{found}/claim", {})
+    desk.ask("POST", f"/workitems/{uid}/claim", {})
     assert read() == ["complete", "cancel", "request-cancel"]
-    desk.ask("POST", f"/workitems/{found}/complete", {})
+    desk.ask("POST", f"/workitems/{uid}/complete", {})
     assert read() == ["purge"]
 
 
 def test_claim_and_complete_on_behalf_need_no_transaction_uid(desk: Desk) -> None:
-    found = desk.have(1, full())
-    desk.ask("POST", f"/workitems/{found}/claim", {})
+    uid = desk.have(1, full())
+    desk.ask("POST", f"/workitems/{uid}/claim", {})
     desk.clock.pass_by(minutes=15)
-    closing = desk.ask("GET", f"/workitems/{found}")["closing"]
+    closing = desk.ask("GET", f"/workitems/{uid}")["closing"]
     assert closing["PerformedProcedureStepStartDateTime"] == "20261122183000.000000+0000"
     assert closing["PerformedProcedureStepEndDateTime"] == "20261122184500.000000+0000"
     assert closing["PerformedStationNameCodeSequence"][0]["CodeValue"] == "READING7"
     desk.ask(
-        "POST", f"/workitems/{found}/complete", {"performed": {"PerformedProcedureStepDescription": "Done"}}
+        "POST", f"/workitems/{uid}/complete", {"performed": {"PerformedProcedureStepDescription": "Done"}}
     )
-    workitem = desk.worklist.workitems[found]
+    workitem = desk.worklist.workitems[uid]
     assert workitem.state is State.COMPLETED
     assert isinstance(desk.worklist.commands[-1], Close)
     assert workitem.attributes[tags.PERFORMED_PROCEDURE]["Value"][0]["00400254"]["Value"] == ["Done"]
 
 
 def test_a_workitem_without_station_and_code_can_be_completed_too(desk: Desk) -> None:
-    found = desk.have()
-    desk.ask("POST", f"/workitems/{found}/claim", {})
-    desk.ask("POST", f"/workitems/{found}/complete", {})
-    done = desk.worklist.workitems[found].attributes[tags.PERFORMED_PROCEDURE]["Value"][0]
+    uid = desk.have()
+    desk.ask("POST", f"/workitems/{uid}/claim", {})
+    desk.ask("POST", f"/workitems/{uid}/complete", {})
+    done = desk.worklist.workitems[uid].attributes[tags.PERFORMED_PROCEDURE]["Value"][0]
     assert done["00404028"]["Value"][0][tags.CODE_VALUE]["Value"] == ["UPSWORKLIST"]
 
 
 def test_what_is_wrong_in_the_final_state_form_is_named(desk: Desk) -> None:
-    found = desk.have()
-    desk.ask("POST", f"/workitems/{found}/claim", {})
+    uid = desk.have()
+    desk.ask("POST", f"/workitems/{uid}/claim", {})
     refusal = desk.refused(
         409,
         "POST",
-        f"/workitems/{found}/complete",
+        f"/workitems/{uid}/complete",
         {"performed": {"PerformedStationNameCodeSequence": []}},
     )
     assert refusal["status"] == "FINAL_STATE_UNMET"
     assert refusal["attribute"].endswith("PerformedStationNameCodeSequence")
-    assert desk.worklist.workitems[found].state is State.IN_PROGRESS
+    assert desk.worklist.workitems[uid].state is State.IN_PROGRESS
 
 
 REASON = {
@@ -92,10 +92,10 @@ REASON = {
 
 
 def test_a_cancellation_on_behalf_keeps_reason_and_progress(desk: Desk) -> None:
-    found = desk.have()
-    desk.ask("POST", f"/workitems/{found}/claim", {})
-    desk.ask("POST", f"/workitems/{found}/cancel", REASON)
-    workitem = desk.worklist.workitems[found]
+    uid = desk.have()
+    desk.ask("POST", f"/workitems/{uid}/claim", {})
+    desk.ask("POST", f"/workitems/{uid}/cancel", REASON)
+    workitem = desk.worklist.workitems[uid]
     item = workitem.attributes[tags.PROGRESS_INFORMATION]["Value"][0]
     assert workitem.state is State.CANCELED
     assert item[tags.REASON_FOR_CANCELLATION]["Value"] == ["Scanner is down"]
@@ -103,45 +103,44 @@ def test_a_cancellation_on_behalf_keeps_reason_and_progress(desk: Desk) -> None:
 
 
 def test_a_request_for_cancellation_carries_reason_and_contact(desk: Desk) -> None:
-    found = desk.have()
+    uid = desk.have()
     desk.ask(
         "POST",
-        f"/workitems/{found}/request-cancel",
+        f"/workitems/{uid}/request-cancel",
         {**REASON, "contact_name": "Anna", "contact_uri": "tel:1"},
     )
     command = desk.worklist.commands[-1]
     assert isinstance(command, RequestCancel)
     assert command.information[tags.CONTACT_NAME]["Value"] == ["Anna"]
-    assert desk.worklist.workitems[found].state is State.CANCELED
+    assert desk.worklist.workitems[uid].state is State.CANCELED
 
 
 def test_nobody_can_be_asked_to_cancel_if_nobody_listens(desk: Desk) -> None:
-    found = desk.have()
-    desk.ask("POST", f"/workitems/{found}/claim", {})
+    uid = desk.have()
+    desk.ask("POST", f"/workitems/{uid}/claim", {})
     assert (
-        desk.refused(409, "POST", f"/workitems/{found}/request-cancel", {})["status"]
-        == "PERFORMER_UNREACHABLE"
+        desk.refused(409, "POST", f"/workitems/{uid}/request-cancel", {})["status"] == "PERFORMER_UNREACHABLE"
     )
 
 
 def test_only_a_final_workitem_is_purged(desk: Desk) -> None:
-    found = desk.have()
-    assert "SCHEDULED" in desk.refused(409, "DELETE", f"/workitems/{found}")["error"]
-    desk.ask("POST", f"/workitems/{found}/request-cancel", {})
-    desk.ask("DELETE", f"/workitems/{found}")
+    uid = desk.have()
+    assert "SCHEDULED" in desk.refused(409, "DELETE", f"/workitems/{uid}")["error"]
+    desk.ask("POST", f"/workitems/{uid}/request-cancel", {})
+    desk.ask("DELETE", f"/workitems/{uid}")
     assert not desk.worklist.workitems
 
 
 def test_a_workitem_shows_who_is_subscribed_and_an_operator_releases_a_lock(desk: Desk) -> None:
-    found = desk.have()
-    desk.ask("PUT", f"/workitems/{found}/subscribers/AI", {"lock": True})
-    told = desk.ask("GET", f"/workitems/{found}")["subscribers"]
+    uid = desk.have()
+    desk.ask("PUT", f"/workitems/{uid}/subscribers/AI", {"lock": True})
+    told = desk.ask("GET", f"/workitems/{uid}")["subscribers"]
     assert told == [{"ae": "AI", "lock": True, "specific": True, "filter": ""}]
-    desk.ask("DELETE", f"/workitems/{found}/subscribers/AI/lock")
+    desk.ask("DELETE", f"/workitems/{uid}/subscribers/AI/lock")
     assert isinstance(desk.worklist.commands[-1], ReleaseLock)
-    desk.refused(404, "DELETE", f"/workitems/{found}/subscribers/AI/lock")
-    desk.ask("DELETE", f"/workitems/{found}/subscribers/AI")
-    assert desk.ask("GET", f"/workitems/{found}")["subscribers"] == []
+    desk.refused(404, "DELETE", f"/workitems/{uid}/subscribers/AI/lock")
+    desk.ask("DELETE", f"/workitems/{uid}/subscribers/AI")
+    assert desk.ask("GET", f"/workitems/{uid}")["subscribers"] == []
 
 
 def test_an_ae_without_address_cannot_be_subscribed(desk: Desk) -> None:

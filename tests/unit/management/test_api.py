@@ -129,30 +129,30 @@ def test_a_query_may_travel_in_a_header_past_a_server_that_spoils_it(desk: Desk)
 
 
 def test_one_workitem_is_told_in_readable_groups(desk: Desk) -> None:
-    found = desk.ask("GET", f"/workitems/{desk.have(1, full())}")
-    groups = {group["name"]: group["attributes"] for group in found["groups"]}
+    answer = desk.ask("GET", f"/workitems/{desk.have(1, full())}")
+    groups = {group["name"]: group["attributes"] for group in answer["groups"]}
     assert list(groups)[:2] == ["Scheduling", "Patient and request"]
     station = next(
-        one for one in groups["Scheduling"] if one["keyword"] == "ScheduledStationNameCodeSequence"
+        group for group in groups["Scheduling"] if group["keyword"] == "ScheduledStationNameCodeSequence"
     )
     assert station["items"][0]["code"] == {
         "meaning": "Station READING7",
         "value": "READING7",
         "scheme": "99STATIONS",
     }
-    start = next(one for one in groups["Scheduling"] if one["tag"] == tags.START)
+    start = next(group for group in groups["Scheduling"] if group["tag"] == tags.START)
     assert (start["name"], start["times"]) == (
         "Scheduled Procedure Step Start DateTime",
         ["2026-11-22T18:30:00Z"],
     )
-    assert found["inputs"][0]["sources"] == ["ARCHIVE"]
-    assert found["history"] == [{"at": "2026-11-22T18:30:00.000Z", "who": "RIS by DIMSE", "what": "created"}]
+    assert answer["inputs"][0]["sources"] == ["ARCHIVE"]
+    assert answer["history"] == [{"at": "2026-11-22T18:30:00.000Z", "who": "RIS by DIMSE", "what": "created"}]
 
 
 def test_the_transaction_uid_is_nowhere_to_be_read(desk: Desk) -> None:
-    found = desk.have()
-    desk.ask("POST", f"/workitems/{found}/claim", {})
-    told = desk.answer("GET", f"/workitems/{found}").body.decode()
+    uid = desk.have()
+    desk.ask("POST", f"/workitems/{uid}/claim", {})
+    told = desk.answer("GET", f"/workitems/{uid}").body.decode()
     assert "00081195" not in told
     assert "TransactionUID" not in told
     assert "2.25.1001" not in told
@@ -185,11 +185,11 @@ def test_a_deeply_nested_body_is_refused(desk: Desk) -> None:
 
 
 def test_a_page_of_another_site_cannot_act(desk: Desk) -> None:
-    found = desk.have()
-    path = f"/workitems/{found}/claim"
+    uid = desk.have()
+    path = f"/workitems/{uid}/claim"
     desk.refused(415, "POST", path, {}, headers={"content-type": "text/plain"})
     desk.refused(403, "POST", path, {}, headers={**JSON, "sec-fetch-site": "cross-site"})
-    assert desk.worklist.workitems[found].state is State.SCHEDULED
+    assert desk.worklist.workitems[uid].state is State.SCHEDULED
 
 
 def test_a_fault_of_ours_is_an_answer_without_details(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:

@@ -24,18 +24,18 @@ _PLACE = re.compile(r"\{\w+\}")
 
 def texts() -> set[str]:
     """Every text of the page, and the words of the server that it shows."""
-    found: set[str] = set()
+    result: set[str] = set()
     for name, content in explorer_files().items():
         if name.endswith(".js"):
             source = content.decode()
-            found |= {json.loads(f'"{text}"') for text in _CALL.findall(source)}
-            found |= set(_FORMS.findall(source))
-    said = {text for one in FIELDS for text in (one.label, one.group, one.help) if text}
-    found |= {*said, *ALL}
-    found |= {part for key in filters() for part in key["label"].split(" › ")}
-    found |= {BLANK.name, BLANK.description}
-    found |= {text for pair in LISTENERS.values() for text in pair}
-    return found | {one["CodeMeaning"] for one in reasons()} | {*EVENT_NAMES.values(), *GROUP_ORDER}
+            result |= {json.loads(f'"{text}"') for text in _CALL.findall(source)}
+            result |= set(_FORMS.findall(source))
+    said = {text for field in FIELDS for text in (field.label, field.group, field.help) if text}
+    result |= {*said, *ALL}
+    result |= {part for key in filters() for part in key["label"].split(" › ")}
+    result |= {BLANK.name, BLANK.description}
+    result |= {text for pair in LISTENERS.values() for text in pair}
+    return result | {reason["CodeMeaning"] for reason in reasons()} | {*EVENT_NAMES.values(), *GROUP_ORDER}
 
 
 def words(language: str) -> dict[str, str]:

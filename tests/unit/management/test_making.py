@@ -139,16 +139,19 @@ SERIES = "00000003" + "-00000000" * 4
 
 
 def test_a_study_in_orthanc_fills_the_form_in_advance() -> None:
-    found = Desk(orthanc=study()).ask("GET", "/prefill", query=f"level=study&id={STUDY}")
-    assert found["attributes"]["PatientName"] == "Doe^Jane"
-    assert found["attributes"]["ReferencedRequestSequence.AccessionNumber"] == "A1"
-    assert [one["chosen"] for one in found["inputs"]] == [True, True]
-    assert found["study"] == "1.2.1"
+    answer = Desk(orthanc=study()).ask("GET", "/prefill", query=f"level=study&id={STUDY}")
+    assert answer["attributes"]["PatientName"] == "Doe^Jane"
+    assert answer["attributes"]["ReferencedRequestSequence.AccessionNumber"] == "A1"
+    assert [one["chosen"] for one in answer["inputs"]] == [True, True]
+    assert answer["study"] == "1.2.1"
 
 
 def test_of_a_series_only_it_is_chosen() -> None:
-    found = Desk(orthanc=study()).ask("GET", "/prefill", query=f"level=series&id={SERIES}")
-    assert [(one["id"] == SERIES, one["chosen"]) for one in found["inputs"]] == [(True, True), (False, False)]
+    answer = Desk(orthanc=study()).ask("GET", "/prefill", query=f"level=series&id={SERIES}")
+    assert [(one["id"] == SERIES, one["chosen"]) for one in answer["inputs"]] == [
+        (True, True),
+        (False, False),
+    ]
 
 
 def test_inputs_become_references_with_every_instance() -> None:

@@ -158,5 +158,5 @@ def test_the_page_never_writes_markup() -> None:
 
 def test_the_page_fetches_nothing_from_elsewhere() -> None:
     for name, content in explorer_files().items():
-        found = re.findall(r"https?://[\w.-]+", content.decode())
-        assert {one for one in found if "www.w3.org" not in one} == set(), name
+        result = re.findall(r"https?://[\w.-]+", content.decode())
+        assert {one for one in result if "www.w3.org" not in one} == set(), name

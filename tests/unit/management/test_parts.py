@@ -50,8 +50,8 @@ def test_keyword_form_is_read(plain: Any, found: Any) -> None:
 
 def test_ps3_5_6_2_a_number_with_more_digits_than_a_ds_holds_is_rounded_and_named() -> None:
     corrections = Corrections()
-    found = to_data_set({"PatientWeight": 70.12345678901235}, "", corrections)
-    assert found["00101030"] == element("DS", "70.1234567890124")
+    dataset = to_data_set({"PatientWeight": 70.12345678901235}, "", corrections)
+    assert dataset["00101030"] == element("DS", "70.1234567890124")
     assert corrections.sentences == ("PatientWeight (0010,1030) was rounded to the 16 characters of VR DS",)
     assert to_data_set({"PatientWeight": 70.1234567})["00101030"] == element("DS", "70.1234567")
 

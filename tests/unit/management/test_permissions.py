@@ -188,7 +188,9 @@ def test_a_cancellation_is_requested_by_the_ae_title_of_the_user() -> None:
     desk.ask("PUT", f"/workitems/{uid}/subscribers/RIS", {})
     claimed(desk, Requester("AI", "DIMSE"))
     desk.ask("POST", f"/workitems/{uid}/request-cancel", {"reason": "twice"})
-    (request,) = (one for one in desk.worklist.event_logs[uid] if one.type is EventType.CANCEL_REQUESTED)
+    (request,) = (
+        event for event in desk.worklist.event_logs[uid] if event.type is EventType.CANCEL_REQUESTED
+    )
     assert text(request.information, REQUESTING_AE) == "RIS"
 
 

@@ -22,11 +22,11 @@ def desk() -> Desk:
 def test_events_tell_to_whom_they_were_delivered_and_why_not(desk: Desk) -> None:
     for ae in ("AI", "RIS"):
         desk.ask("POST", f"/subscribers/{ae}/subscribe", {"scope": "global"})
-    found = desk.have()
-    event = desk.worklist.event_logs[found][0]
+    uid = desk.have()
+    event = desk.worklist.event_logs[uid][0]
     desk.worklist.fates[event.sequence, "AI"] = "waiting"
     desk.delivery.reports = [endpoint_report("AI", pending=1, last_error="connection refused", retry_at=1e9)]
-    told = desk.ask("GET", f"/workitems/{found}/events")["events"]
+    told = desk.ask("GET", f"/workitems/{uid}/events")["events"]
     assert (told[0]["type"], told[0]["summary"]) == (EventType.STATE_REPORT, "SCHEDULED, inputs READY")
     assert told[0]["receivers"] == [
         {"ae": "AI", "state": "waiting", "why": "connection refused", "retry": "2001-09-09T01:46:40.000Z"},
@@ -36,14 +36,14 @@ def test_events_tell_to_whom_they_were_delivered_and_why_not(desk: Desk) -> None
 
 def test_a_dead_letter_tells_why_it_was_given_up_and_not_when_it_is_tried_again(desk: Desk) -> None:
     desk.ask("POST", "/subscribers/AI/subscribe", {"scope": "global"})
-    found = desk.have()
-    event = desk.worklist.event_logs[found][0]
+    uid = desk.have()
+    event = desk.worklist.event_logs[uid][0]
     desk.worklist.fates[event.sequence, "AI"] = "dead"
     desk.delivery.reports = [endpoint_report("AI", pending=1, last_error="connection refused", retry_at=1e9)]
     desk.delivery.letters = [dead_letter("AI", event.sequence, reason="not delivered within 7 days")]
 
     def told() -> Any:
-        return desk.ask("GET", f"/workitems/{found}/events")["events"][0]["receivers"]
+        return desk.ask("GET", f"/workitems/{uid}/events")["events"][0]["receivers"]
 
     dead = {"ae": "AI", "state": "dead", "retry": None}
     assert told() == [{**dead, "why": "not delivered within 7 days"}]
@@ -55,19 +55,19 @@ def test_subscriptions_are_told_in_words(desk: Desk) -> None:
     wanted = {"ScheduledStationNameCodeSequence.CodeValue": "R7", "ProcedureStepState": "SCHEDULED"}
     desk.ask("POST", "/subscribers/AI/subscribe", {"scope": "filtered", "filter": wanted, "lock": True})
     desk.ask("POST", "/subscribers/RIS/subscribe", {"scope": "global"})
-    found = {one["ae"]: one for one in desk.ask("GET", "/subscribers")["subscribers"]}
-    assert found["AI"]["filters"][0]["words"] == "Station is R7, and State is SCHEDULED"
-    assert found["AI"]["filters"][0]["lock"] is True
-    assert found["RIS"]["everything"] == {"lock": False}
-    assert found["AI"]["everything"] is None
+    result = {subscriber["ae"]: subscriber for subscriber in desk.ask("GET", "/subscribers")["subscribers"]}
+    assert result["AI"]["filters"][0]["words"] == "Station is R7, and State is SCHEDULED"
+    assert result["AI"]["filters"][0]["lock"] is True
+    assert result["RIS"]["everything"] == {"lock": False}
+    assert result["AI"]["everything"] is None
 
 
 def test_what_was_suspended_can_be_resumed(desk: Desk) -> None:
     desk.ask("POST", "/subscribers/RIS/subscribe", {"scope": "global", "lock": True})
     desk.ask("POST", "/subscribers/RIS/suspend", {"scope": "global"})
-    found = desk.ask("GET", "/subscribers/RIS")
-    assert found["everything"] is None
-    assert [(one["scope"], one["lock"]) for one in found["suspended"]] == [("global", True)]
+    answer = desk.ask("GET", "/subscribers/RIS")
+    assert answer["everything"] is None
+    assert [(one["scope"], one["lock"]) for one in answer["suspended"]] == [("global", True)]
     desk.ask("POST", "/subscribers/RIS/subscribe", {"scope": "global", "lock": True})
     assert desk.ask("GET", "/subscribers/RIS")["suspended"] == []
 
@@ -93,14 +93,14 @@ def test_a_filter_keeps_its_extended_matching(desk: Desk) -> None:
 
 
 def test_an_ae_lists_the_workitems_that_it_subscribed_to(desk: Desk) -> None:
-    found = desk.have()
-    desk.ask("POST", "/subscribers/AI/subscribe", {"scope": "workitem", "uid": found, "lock": True})
+    uid = desk.have()
+    desk.ask("POST", "/subscribers/AI/subscribe", {"scope": "workitem", "uid": uid, "lock": True})
     told = desk.ask("GET", "/subscribers/AI")
     assert (told["specific"], told["locks"]) == (1, 1)
-    assert told["workitems"] == [{"uid": found, "lock": True}]
-    desk.ask("POST", "/subscribers/AI/unsubscribe", {"scope": "workitem", "uid": found})
+    assert told["workitems"] == [{"uid": uid, "lock": True}]
+    desk.ask("POST", "/subscribers/AI/unsubscribe", {"scope": "workitem", "uid": uid})
     assert desk.ask("GET", "/subscribers/AI")["workitems"] == []
-    assert desk.worklist.workitems[found].acts["AI"].state is Subscription.NONE
+    assert desk.worklist.workitems[uid].acts["AI"].state is Subscription.NONE
 
 
 @pytest.mark.parametrize(
@@ -163,9 +163,9 @@ def test_counts_are_by_state_and_by_worklist(desk: Desk) -> None:
     desk.have(1)
     desk.have(2, full())
     desk.ask("POST", f"/workitems/{uid(2)}/claim", {})
-    found = desk.ask("GET", "/counts")
-    assert found["states"] == {"SCHEDULED": 1, "IN PROGRESS": 1, "COMPLETED": 0, "CANCELED": 0}
-    assert found["worklists"] == [
+    answer = desk.ask("GET", "/counts")
+    assert answer["states"] == {"SCHEDULED": 1, "IN PROGRESS": 1, "COMPLETED": 0, "CANCELED": 0}
+    assert answer["worklists"] == [
         {"worklist": "DEFAULT", "states": {"SCHEDULED": 1}},
         {"worklist": "SECOND READS", "states": {"IN PROGRESS": 1}},
     ]
@@ -211,9 +211,9 @@ def test_a_jump_of_the_clock_is_noticed() -> None:
 
 def test_the_page_polls_for_what_changed(desk: Desk) -> None:
     start = desk.ask("GET", "/changes", query="since=0")
-    found = desk.have()
+    uid = desk.have()
     news = desk.ask("GET", "/changes", query=f"since={start['number']}")
-    assert news["uids"] == [found]
+    assert news["uids"] == [uid]
     assert news["complete"] is True
     assert desk.ask("GET", "/changes", query=f"since={news['number']}")["uids"] == []
     assert desk.ask("GET", "/changes", query="since=99999")["complete"] is False
@@ -239,4 +239,4 @@ def test_who_refuses_everything_is_an_error_and_stands_first() -> None:
     first, *others = desk.ask("GET", "/overview")["warnings"]
     assert (first["level"], first["link"]) == ("error", "#/subscriber/AI")
     assert "AI refuses events" in first["text"]
-    assert {one["level"] for one in others} == {"warning"}
+    assert {other["level"] for other in others} == {"warning"}

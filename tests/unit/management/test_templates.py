@@ -75,5 +75,5 @@ def test_texts_stand_for_moments_uids_and_the_user(keyword: str, text: str, mean
 
 
 def test_texts_are_replaced_in_items_too() -> None:
-    found = resolved("ReferencedRequestSequence", [{"StudyInstanceUID": "new-uid"}], AROUND)
-    assert found == [{"StudyInstanceUID": "2.25.7"}]
+    result = resolved("ReferencedRequestSequence", [{"StudyInstanceUID": "new-uid"}], AROUND)
+    assert result == [{"StudyInstanceUID": "2.25.7"}]

@@ -78,7 +78,7 @@ def test_a_start_in_the_zone_of_the_workitem_is_converted() -> None:
 
 def test_each_requested_procedure_is_an_answer() -> None:
     requests = element("SQ", workitems.request("A-1"), workitems.request("A-2"))
-    assert [text(one, "00080050") for one in answers(t0040A370=requests)] == ["A-1", "A-2"]
+    assert [text(answer, "00080050") for answer in answers(t0040A370=requests)] == ["A-1", "A-2"]
 
 
 def test_without_a_request_the_step_stands_for_it() -> None:

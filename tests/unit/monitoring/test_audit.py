@@ -35,10 +35,12 @@ async def test_each_accepted_change_is_recorded_with_who_what_and_which() -> Non
     await desk.subscribe("AI", 1, lock=True)
     await desk.complete(1)
     await desk.release_lock("AI", 1)
-    assert [one.action for one in records] == [
+    assert [record.action for record in records] == [
         "ups-create", "ups-subscribe", "ups-change-state", "ups-update", "ups-change-state", "ups-release-lock",
     ]  # fmt: skip
-    assert {one.uid for one in records} == {uid(1)} and {one.user for one in records} == {"SCHEDULER"}
+    assert {record.uid for record in records} == {uid(1)} and {record.user for record in records} == {
+        "SCHEDULER"
+    }
     content = orjson.loads(records[1].data)
     assert content == {
         "ae": "SCHEDULER", "via": "DIMSE", "status": "SUCCESS", "receiving_ae": "AI", "lock": True,
@@ -125,7 +127,7 @@ def test_a_slow_orthanc_holds_nobody_up_and_is_reported_once(
     with caplog.at_level(logging.ERROR, "orthanc_ups.monitoring.audit"):
         for number in range(10):
             log.accepted(Purge(ANNA, uid(number)), Outcome(SUCCESS, uid(number)))
-    assert [one.message for one in caplog.records] == [
+    assert [record.message for record in caplog.records] == [
         "Orthanc takes audit records too slowly: some are left out"
     ]
     assert not log.stop(0.05)
@@ -147,7 +149,7 @@ def test_an_orthanc_that_fails_is_reported_once_and_asked_again(caplog: pytest.L
             log.accepted(Purge(ANNA, uid(number)), Outcome(SUCCESS, uid(number)))
         assert log.stop(5.0)
     assert len(seen) == 3
-    assert [one.message for one in caplog.records] == [
+    assert [record.message for record in caplog.records] == [
         "Orthanc does not accept audit records: the database is down"
     ]
 

@@ -24,9 +24,13 @@ class Disks:
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[tuple[int, str]]:
-    found = [(one.levelno, one.getMessage()) for one in caplog.records if one.levelno >= logging.WARNING]
+    result = [
+        (record.levelno, record.getMessage())
+        for record in caplog.records
+        if record.levelno >= logging.WARNING
+    ]
     caplog.clear()
-    return found
+    return result
 
 
 def test_a_disk_is_told_to_be_full_once_and_to_have_room_again_once(caplog: pytest.LogCaptureFixture) -> None:

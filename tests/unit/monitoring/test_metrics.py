@@ -89,19 +89,19 @@ async def test_every_metric_is_published_each_time() -> None:
 
 @on_loop
 async def test_the_figures_are_those_of_their_sources() -> None:
-    found = await Metrics(sources(), lambda name, value: None).read()
-    assert found["ups_workitems"] == 5 and found["ups_workitems_in_progress"] == 1
-    assert found["ups_subscriptions_created_total"] == 3 and found["ups_restores_total"] == 1
-    assert found["ups_events_sent_total"] == 8 and found["ups_events_sent_webhook_total"] == 3
-    assert found["ups_events_sent_state_report_total"] == 6 and found["ups_events_sent_assigned_total"] == 2
-    assert found["ups_events_failed_total"] == 7
-    assert found["ups_events_pending"] == 11 and found["ups_events_pending_maximum"] == 8
-    assert found["ups_events_pending_oldest_seconds"] == 60
-    assert found["ups_subscribers_failing"] == 1 and found["ups_dead_letters"] == 2
-    assert found["ups_delivery_seconds_median_maximum"] == 0.2
-    assert found["ups_delivery_seconds_p95_maximum"] == 4.0
-    assert found["ups_subscriptions_active"] == 6 and found["ups_subscribers"] == 2
-    assert found["ups_service_open"] == 1 and found[METER_READINGS[-1]] == len(METER_READINGS)
+    result = await Metrics(sources(), lambda name, value: None).read()
+    assert result["ups_workitems"] == 5 and result["ups_workitems_in_progress"] == 1
+    assert result["ups_subscriptions_created_total"] == 3 and result["ups_restores_total"] == 1
+    assert result["ups_events_sent_total"] == 8 and result["ups_events_sent_webhook_total"] == 3
+    assert result["ups_events_sent_state_report_total"] == 6 and result["ups_events_sent_assigned_total"] == 2
+    assert result["ups_events_failed_total"] == 7
+    assert result["ups_events_pending"] == 11 and result["ups_events_pending_maximum"] == 8
+    assert result["ups_events_pending_oldest_seconds"] == 60
+    assert result["ups_subscribers_failing"] == 1 and result["ups_dead_letters"] == 2
+    assert result["ups_delivery_seconds_median_maximum"] == 0.2
+    assert result["ups_delivery_seconds_p95_maximum"] == 4.0
+    assert result["ups_subscriptions_active"] == 6 and result["ups_subscribers"] == 2
+    assert result["ups_service_open"] == 1 and result[METER_READINGS[-1]] == len(METER_READINGS)
 
 
 @on_loop
@@ -149,14 +149,14 @@ async def test_a_running_worklist_tells_what_it_has() -> None:
     desk.channel.down["AI"] = "it is switched off"
     await desk.cancel(1)
     await desk.pass_by(30)
-    found = await metrics.read()
-    assert found["ups_workitems"] == 2 and found["ups_workitems_in_progress"] == 1
-    assert found["ups_subscriptions_active"] == 3 and found["ups_subscribers"] == 2
-    assert found["ups_subscriptions_created_total"] == 4 and found["ups_subscriptions_removed_total"] == 1
-    assert found["ups_events_pending"] == 2 and found["ups_events_pending_oldest_seconds"] == 30
-    assert found["ups_subscribers_failing"] == 1
-    assert found["ups_events_sent_total"] == 1 == found["ups_events_sent_state_report_total"]
-    assert found["ups_commands_in_flight"] == 0 == found["ups_store_silent"]
+    result = await metrics.read()
+    assert result["ups_workitems"] == 2 and result["ups_workitems_in_progress"] == 1
+    assert result["ups_subscriptions_active"] == 3 and result["ups_subscribers"] == 2
+    assert result["ups_subscriptions_created_total"] == 4 and result["ups_subscriptions_removed_total"] == 1
+    assert result["ups_events_pending"] == 2 and result["ups_events_pending_oldest_seconds"] == 30
+    assert result["ups_subscribers_failing"] == 1
+    assert result["ups_events_sent_total"] == 1 == result["ups_events_sent_state_report_total"]
+    assert result["ups_commands_in_flight"] == 0 == result["ups_store_silent"]
 
 
 def test_whole_figures_are_published_exactly_where_orthanc_can() -> None:

@@ -115,8 +115,8 @@ def test_no_port_takes_what_another_needs() -> None:
         assert taken(second) == descriptors.capacity - first.most > 100
         assert descriptors.in_use == descriptors.capacity
     finally:
-        for one in pairs:
-            one.close()
+        for pair in pairs:
+            pair.close()
     assert descriptors.in_use == 0
 
 

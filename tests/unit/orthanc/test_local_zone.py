@@ -12,8 +12,8 @@ from orthanc_ups.orthanc.local_zone import local_zone
 
 def test_a_named_zone_has_its_summer_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "Europe/Paris")
-    found = local_zone()
-    offsets = [datetime(2026, month, 1, tzinfo=found).utcoffset() for month in (1, 7)]
+    result = local_zone()
+    offsets = [datetime(2026, month, 1, tzinfo=result).utcoffset() for month in (1, 7)]
     assert offsets == [timedelta(hours=1), timedelta(hours=2)]
 
 

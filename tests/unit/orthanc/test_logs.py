@@ -35,10 +35,10 @@ class Sink:
 def sink() -> Iterator[Sink]:
     names = ["orthanc_ups", "pynetdicom", "pydicom", "aiohttp", "asyncio"]
     before = [(one, one.handlers, one.propagate, one.level) for one in map(logging.getLogger, names)]
-    found = Sink()
+    result = Sink()
     with warnings.catch_warnings():
-        logs.attach(found)
-        yield found
+        logs.attach(result)
+        yield result
     for logger, handlers, propagate, level in before:
         logger.handlers, logger.propagate = handlers, propagate
         logger.setLevel(level)

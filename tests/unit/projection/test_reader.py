@@ -131,12 +131,12 @@ NESTED: dict[str, dict[str, Any]] = {
 
 @st.composite
 def stored_values(draw: st.DrawFn, vr: str, tag: str) -> Element:
-    found = draw(st.lists(st.sampled_from(values_of(vr, tag)), max_size=2))
+    result = draw(st.lists(st.sampled_from(values_of(vr, tag)), max_size=2))
     if tag in COLUMNS and draw(st.integers(0, 200)):
-        found = found[:1]
-    if tag == tags.STATE and not found:
-        found = ["SCHEDULED"]
-    return element(vr, *found)
+        result = result[:1]
+    if tag == tags.STATE and not result:
+        result = ["SCHEDULED"]
+    return element(vr, *result)
 
 
 @st.composite

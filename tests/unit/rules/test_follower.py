@@ -267,7 +267,7 @@ async def test_a_report_claims_and_completes_what_waits_for_it() -> None:
     assert rules.desk.state(1) == "COMPLETED"
     (done,) = items(workitem.attributes, tags.PERFORMED_PROCEDURE)
     (output,) = items(done, OUTPUT)
-    assert [text(one, "00081155") for one in items(output, "00081199")] == ["1.9.21"]
+    assert [text(item, "00081155") for item in items(output, "00081199")] == ["1.9.21"]
     assert [entry.what for entry in workitem.history] == ["created", "claimed", "completed on behalf"]
     assert {entry.why for entry in workitem.history[1:]} == {'rule "Report": instance 1.9.21 arrived'}
 
