@@ -199,7 +199,7 @@ def _distributions(site: Path) -> Iterator[tuple[Path, Message]]:
 
 def licence_of(metadata: Message) -> str:
     """As its author writes it: an SPDX expression, or the older free text, or the classifier."""
-    expression = metadata["License-Expression"] or metadata["License"] or ""
+    expression = metadata.get("License-Expression") or metadata.get("License") or ""
     if expression and "\n" not in expression:
         return str(expression)
     classifiers = [

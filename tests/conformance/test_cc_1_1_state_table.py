@@ -90,12 +90,25 @@ def test_cc_1_1_2_a_claim_with_an_invalid_transaction_uid_is_c301(invalid: str) 
     assert refused.value.status.code == 0xC301
 
 
-@pytest.mark.parametrize(
-    "found", ["DISCONTINUED", "CANCELLED", "in progress", "", "IN_PROGRESS"], ids=lambda one: one or "empty"
-)
-def test_cc_2_1_an_unknown_state_is_an_invalid_argument(found: str) -> None:
+@pytest.mark.parametrize("unknown", ["DISCONTINUED", ""], ids=["discontinued", "empty"])
+def test_cc_2_1_an_unknown_state_is_an_invalid_argument(unknown: str) -> None:
     with pytest.raises(UpsError) as refused:
-        decide(workitem(SCHEDULED), ChangeState(REQUESTER, UID, found, OWNER), NOW)
+        decide(workitem(SCHEDULED), ChangeState(REQUESTER, UID, unknown, OWNER), NOW)
+    assert (refused.value.status.code, refused.value.tag) == (0x0115, tags.STATE)
+
+
+@pytest.mark.parametrize(
+    ("misspelled", "state"),
+    [("CANCELLED", CANCELED), ("in progress", IN_PROGRESS), ("IN_PROGRESS", IN_PROGRESS)],
+)
+def test_cc_2_1_a_misspelled_state_is_corrected_and_told_unless_strict(misspelled: str, state: State) -> None:
+    present = SCHEDULED if state is IN_PROGRESS else IN_PROGRESS
+    command = ChangeState(REQUESTER, UID, misspelled, OWNER)
+    decision = decide(workitem(present), command, NOW)
+    assert decision.workitem.state is state
+    assert f"ProcedureStepState (0074,1000) was taken as {state.value}" in decision.details
+    with pytest.raises(UpsError) as refused:
+        decide(workitem(present), command, replace(NOW, strict=True))
     assert (refused.value.status.code, refused.value.tag) == (0x0115, tags.STATE)
 
 

@@ -104,8 +104,10 @@ class Screen:
         The page is loaded anew: a change of what stands behind ``#`` would leave the view before it on the screen for
         a moment, and a test would look at that.
         """
-        self.page.goto("about:blank")
+        is_open = self.page.url.startswith(f"{self.base_url}/ups/app/index.html")
         self.page.goto(f"{self.base_url}/ups/app/index.html#{place}")
+        if is_open:
+            self.page.reload()
         self.page.wait_for_selector("main > *:not(.waiting)")
         return self.page
 
