@@ -81,10 +81,10 @@ def test_what_is_not_read_in_completely_does_not_answer(projection: Projection) 
     put(projection, made(1), made(2))
     with pytest.raises(OSError, match="store"), projection.rebuilding() as rebuild:
         rebuild.take([entry(made(1))])
-        with pytest.raises(ProjectionBroken, match="being read in"):
+        with pytest.raises(ProjectionBroken, match="being rebuilt"):
             projection.get(workitems.uid(1))
         raise OSError("store is away")
-    with pytest.raises(ProjectionBroken, match="being read in"):
+    with pytest.raises(ProjectionBroken, match="being rebuilt"):
         found(projection)
     with projection.rebuilding() as rebuild:
         rebuild.take([entry(made(1))])
