@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from orthanc_ups.core import tags
+from orthanc_ups.core.interned import Interned
 from orthanc_ups.core.workitem import Workitem
 from orthanc_ups.projection import file as projection_file
 from orthanc_ups.projection import projection as projection_module
@@ -42,11 +43,11 @@ def test_unchanged_documents_are_not_read_again(
     put(projection, made(1), made(2))
     read: list[bytes] = []
 
-    def counted(document: bytes) -> Workitem:
+    def counted(document: bytes, interned: Interned) -> Workitem:
         read.append(document)
-        return documents.decode(document)
+        return documents.decode_interned(document, interned)
 
-    monkeypatch.setattr(projection_module, "decode", counted)
+    monkeypatch.setattr(projection_module, "decode_interned", counted)
     changed = made(2, revision=1)
     with projection.rebuilding() as rebuild:
         rebuild.take([entry(made(1), "new version"), entry(changed)])
