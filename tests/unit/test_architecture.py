@@ -154,6 +154,32 @@ def test_every_module_that_is_named_is_there() -> None:
     assert missing == set()
 
 
+def test_every_module_that_a_row_of_the_table_names_is_in_that_folder() -> None:
+    rows = re.findall(r"^\| `(\w+)/` \|(.*)\|$", ARCHITECTURE.read_text(), re.MULTILINE)
+    missing = {
+        f"{layer}/{name}"
+        for layer, words in rows
+        for name in re.findall(r"`(\w+\.(?:py|js|csv))`", words)
+        if not (PACKAGE / layer / name).exists()
+    }
+    assert missing == set()
+
+
+def test_every_method_that_architecture_names_is_there() -> None:
+    methods = {
+        f"{node.name}.{member.name}"
+        for path in SOURCES
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.ClassDef)
+        for member in node.body
+        if isinstance(member, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    classes = {method.partition(".")[0] for method in methods}
+    names = re.findall(r"`([A-Z]\w+)\.([a-z_]\w+)`", ARCHITECTURE.read_text())
+    assert names
+    assert {f"{name}.{member}" for name, member in names if name in classes} <= methods
+
+
 def test_few_modules_lie_loose() -> None:
     assert len(list(PACKAGE.glob("*.py"))) <= 8
 
