@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from aiohttp.http_exceptions import BadHttpMethod, LineTooLong
 from aiohttp.web import BaseRequest, RequestHandler, Response, Server, StreamResponse, WebSocketResponse
@@ -111,8 +111,7 @@ class LimitedHandler(RequestHandler):
             _log.info(
                 "a connection is refused: %d are open (Ups.MaximumConnections)", self._limits.connections
             )
-            if isinstance(transport, asyncio.WriteTransport):
-                transport.write(FULL)
+            cast("asyncio.WriteTransport", transport).write(FULL)
             self.force_close()
 
     async def finish_response(
