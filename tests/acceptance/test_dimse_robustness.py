@@ -25,7 +25,6 @@ from orthanc_ups.dimse.message import (
     PduType,
     data_pdu,
     fragments,
-    read_header,
 )
 from orthanc_ups.dimse.negotiation import request
 from tests.support import raw_dimse, workitems
@@ -33,7 +32,7 @@ from tests.support.dimse_client import VERIFICATION, NoAssociation, UpsClient
 from tests.support.event_receiver import EventReceiver
 from tests.support.orthanc import RealOrthanc
 from tests.support.ports import is_listening
-from tests.support.raw_dimse import Closed, RawPeer
+from tests.support.raw_dimse import Closed, RawPeer, crowd
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.one_suite("the DIMSE port is our own")
@@ -61,28 +60,12 @@ def orthanc_is_well(orthanc: RealOrthanc) -> None:
 
 def test_a_thousand_associations_at_once(orthanc: RealOrthanc) -> None:
     """On a busy machine some of them do not take the rejection in time, and are cut off."""
-    answers = asyncio.run(_crowd(orthanc.ups_dicom_port, 1000))
+    answers = asyncio.run(crowd(orthanc.ups_dicom_port, 1000))
     accepted, rejected = answers.count(PduType.ASSOCIATE_AC), answers.count(PduType.ASSOCIATE_RJ)
     assert 0 < accepted <= 30
     assert rejected >= 500
     assert accepted + rejected + answers.count(None) == 1000
     orthanc_is_well(orthanc)
-
-
-async def _crowd(port: int, count: int) -> list[PduType | None]:
-    everybody = asyncio.Barrier(count)  # nobody leaves before all have an answer
-
-    async def one() -> PduType | None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(request("SCU", "ORTHANC", VERIFICATION, 16_384))
-        kind = None
-        with contextlib.suppress(OSError, EOFError):
-            kind, _ = read_header(await reader.readexactly(6))
-        await everybody.wait()
-        writer.close()
-        return kind
-
-    return await asyncio.gather(*(one() for _ in range(count)))
 
 
 def test_damaged_conversations_and_vanishing_peers(orthanc: RealOrthanc) -> None:

@@ -546,3 +546,29 @@ async def together(count: int, work: Callable[[int], Coroutine[None, None, None]
     async with asyncio.TaskGroup() as group:
         for number in range(count):
             group.create_task(work(number))
+
+
+async def crowd(port: int, count: int) -> list[PduType | None]:
+    """What each of many peers is answered that ask at the same time and stay until all have an answer.
+
+    Sockets are read directly: a stream of asyncio forgets an answer if the connection is reset before it is read.
+    """
+    loop, all_answered, left = asyncio.get_running_loop(), asyncio.Event(), count
+
+    async def answer() -> PduType | None:
+        nonlocal left
+        header = b""
+        with socket.socket() as connection:
+            connection.setblocking(False)
+            await loop.sock_connect(connection, ("127.0.0.1", port))
+            with contextlib.suppress(OSError):  # who was rejected at once may have no time to ask
+                await loop.sock_sendall(connection, REQUEST)
+            with contextlib.suppress(OSError):
+                header = await loop.sock_recv(connection, HEADER_SIZE)
+            left -= 1
+            if left == 0:
+                all_answered.set()
+            await all_answered.wait()
+        return read_header(header)[0] if len(header) == HEADER_SIZE else None
+
+    return await asyncio.gather(*(answer() for _ in range(count)))

@@ -130,7 +130,7 @@ def test_while_the_store_is_down_nothing_dies_and_the_receiver_is_tried_on(
         await bench.offer(*(event(number, "A") for number in range(1, 21)))
         await bench.clock.advance(60.0)
         assert names(bench) == [] and bench.management.report("A")[0].pending == 20
-        assert caplog.text.count("cannot be stored and wait on") == 1
+        assert caplog.text.count("cannot be stored yet and stay in the queue") == 1
         channel.down.clear()
         await bench.clock.advance(600.0)
         assert channel.sequences("A") == list(range(1, 21)) and names(bench) == []

@@ -2,7 +2,6 @@
 """Time, number and memory of associations have bounds, and nobody suffers from those who reach them."""
 
 import asyncio
-import contextlib
 import logging
 import resource
 import socket
@@ -14,20 +13,18 @@ from orthanc_ups.core import tags
 from orthanc_ups.dimse import scp as dimse_scp
 from orthanc_ups.dimse.data_sets import EXPLICIT, encode
 from orthanc_ups.dimse.message import (
-    HEADER_SIZE,
     STATUS,
     CommandField,
     Message,
     PduType,
     data_pdu,
     fragments,
-    read_header,
 )
 from orthanc_ups.orthanc.descriptors import Share
 from orthanc_ups.settings import Settings
 from tests.support import raw_dimse, workitems
 from tests.support.dimse_server import DimseRig
-from tests.support.raw_dimse import REQUEST, VERIFICATION, Closed, RawPeer, fragment, rejection
+from tests.support.raw_dimse import REQUEST, VERIFICATION, Closed, RawPeer, crowd, fragment, rejection
 from tests.support.waiting import wait_until
 
 CREATE = raw_dimse.pdus(raw_dimse.operation(CommandField.N_CREATE), encode(workitems.minimal(), EXPLICIT))
@@ -153,34 +150,11 @@ def test_a_thousand_associations_at_once_are_answered_and_bounded(
     """However long the thousand take to ask on a busy machine."""
     monkeypatch.setattr(dimse_scp, "CROWDED_HANDSHAKE", 60.0)
     with DimseRig(Settings(maximum_associations=20, association_handshake_timeout=60.0)) as rig:
-        answers = asyncio.run(_crowd(rig.port, 1000))
+        answers = asyncio.run(crowd(rig.port, 1000))
         assert answers.count(PduType.ASSOCIATE_AC) == 20
         assert answers.count(PduType.ASSOCIATE_RJ) == 980
         rig.wait_for_associations(0)
         rig.still_serves()
-
-
-async def _crowd(port: int, count: int) -> list[PduType | None]:
-    """What each of many peers gets that ask at the same time and stay until all have an answer."""
-    loop, all_answered, left = asyncio.get_running_loop(), asyncio.Event(), count
-
-    async def answer() -> PduType | None:
-        nonlocal left
-        with socket.socket() as connection:
-            connection.setblocking(False)
-            await loop.sock_connect(connection, ("127.0.0.1", port))
-            with contextlib.suppress(OSError):  # who was rejected at once may have no time to ask
-                await loop.sock_sendall(connection, REQUEST)
-            header = b""
-            with contextlib.suppress(OSError):
-                header = await loop.sock_recv(connection, HEADER_SIZE)
-            left -= 1
-            if left == 0:
-                all_answered.set()
-            await all_answered.wait()
-            return read_header(header)[0] if len(header) == HEADER_SIZE else None
-
-    return await asyncio.gather(*(answer() for _ in range(count)))
 
 
 def test_silent_connections_keep_nobody_out(many_files: None) -> None:

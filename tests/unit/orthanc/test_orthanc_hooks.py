@@ -216,7 +216,7 @@ def test_a_failing_listener_is_logged_and_does_not_reach_orthanc(caplog: pytest.
 
     with caplog.at_level(logging.ERROR):
         forwarder(_Loop(), [], started=fails)(10, 4, "")
-    assert "Cannot follow a change" in caplog.text
+    assert "Cannot process a change in Orthanc" in caplog.text
 
 
 def test_a_site_hears_of_every_change_after_us_even_if_we_fail() -> None:
