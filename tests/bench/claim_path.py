@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""How much of the package a claim passes through: ``python -m tests.bench.claim_path``.
+
+One N-ACTION over a real association, from the first byte that the port reads to the event in the channel of a
+subscriber, with the store in memory. Counts files, functions, calls, and how often a call goes to another file.
+"""
+
+from __future__ import annotations
+
+import sys
+from itertools import pairwise
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+PLUGIN = Path(__file__).resolve().parents[2] / "plugin"
+sys.path[:0] = [str(PLUGIN)]
+
+from tests.support.delivery import settle  # noqa: E402
+from tests.support.dimse_client import UpsClient  # noqa: E402
+from tests.support.dimse_server import DimseRig  # noqa: E402
+from tests.support.service import TRANSACTION, Desk  # noqa: E402
+from tests.support.workitems import uid  # noqa: E402
+
+PACKAGE = str(PLUGIN / "orthanc_ups")
+
+
+class Trace:
+    """The calls of functions of the package."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, str, int]] = []
+
+    def __call__(self, frame: FrameType, event: str, _: Any) -> None:
+        code = frame.f_code
+        if event == "call" and code.co_filename.startswith(PACKAGE):
+            self.calls.append((code.co_filename, code.co_name, code.co_firstlineno))
+
+    def summary(self) -> str:
+        files = [file for file, _, _ in self.calls]
+        changes = sum(file != before for before, file in pairwise(files))
+        return (
+            f"{len(set(files))} files, {len(set(self.calls))} functions, {len(self.calls)} calls, "
+            f"{changes} changes of file"
+        )
+
+
+async def prepared() -> Desk:
+    desk = Desk("A")
+    await desk.start()
+    await desk.subscribe("A", lock=False)
+    await desk.create(1)
+    await settle()
+    return desk
+
+
+def main() -> None:
+    trace = Trace()
+
+    async def profile(function: Any) -> None:
+        sys.setprofile(function)
+
+    with DimseRig() as rig:
+        desk = rig.loop.run(prepared())
+        rig.worklist.execute = desk.service.worklist.execute  # type: ignore[method-assign]
+        with UpsClient(rig.port) as client:
+            rig.loop.run(profile(trace))
+            answer = client.change_state(uid(1), "IN PROGRESS", TRANSACTION)
+            rig.loop.run(settle())
+            rig.loop.run(profile(None))
+        assert answer.code == 0, answer
+        rig.loop.run(desk.service.stop())
+    print(trace.summary())
+
+
+if __name__ == "__main__":
+    main()
