@@ -11,7 +11,7 @@ from typing import Final, Generic, TypeVar
 
 _T = TypeVar("_T")
 _SHARE: Final = 200
-_LONGEST: Final = 60.0
+_LONGEST: Final = 600.0
 
 
 class Sparing(Generic[_T]):
@@ -20,7 +20,7 @@ class Sparing(Generic[_T]):
     def __init__(
         self, ask: Callable[[], Awaitable[_T]], least: float, now: Callable[[], float] = time.monotonic
     ) -> None:
-        """``least``: seconds for which it is remembered in any case. At most a minute."""
+        """``least``: seconds for which it is remembered in any case. At most ten minutes."""
         self._ask = ask
         self._least = least
         self._now = now

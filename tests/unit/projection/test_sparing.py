@@ -25,7 +25,7 @@ class Clock:
         return self.now
 
 
-@pytest.mark.parametrize(("cost", "fresh_for"), [(0.001, 5.0), (0.1, 20.0), (9.0, 60.0)])
+@pytest.mark.parametrize(("cost", "fresh_for"), [(0.001, 5.0), (0.1, 20.0), (9.0, 600.0)])
 def test_a_figure_is_remembered_for_two_hundred_times_its_cost(
     monkeypatch: pytest.MonkeyPatch, cost: float, fresh_for: float
 ) -> None:
