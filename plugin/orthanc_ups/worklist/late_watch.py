@@ -58,7 +58,7 @@ class LateWatch:
         self._summary = Sparing(self._read, _FRESH_FOR, now)
 
     async def summary(self) -> LateSummary:
-        """What is late, some seconds old, of a million workitems at most ten minutes. Raises ProjectionBroken, UpsError."""
+        """What is late, some seconds old, with a million workitems at most ten minutes. Raises as ``latest``."""
         return await self._summary.get()
 
     async def latest(self) -> LateSummary:
