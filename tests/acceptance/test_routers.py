@@ -100,7 +100,7 @@ def test_a_script_that_deletes_the_running_worklist_again_and_again_is_named_and
         refusal = client(orthanc).post(f"/workitems/{uid}/subscribers/WATCHER")
         assert refusal.status_code == 503, refusal.text
         assert RECOGNIZED in refusal.text
-        assert orthanc.log_text().count("Nothing can be stored any more") == 1
+        assert orthanc.log_text().count("Nothing can be stored from now on") == 1
         assert orthanc.health() == 503
         orthanc.kill()
         orthanc.start()
