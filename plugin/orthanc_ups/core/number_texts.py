@@ -51,15 +51,15 @@ def real(text: str) -> float | str | None:
 def decimal_string(text: str) -> str | None:
     """For DS: with as many digits as fit into 16 characters."""
     text = text.strip()
-    if _exact(text) is None or len(text) <= _LONGEST_DECIMAL:
-        return text if _exact(text) is not None else None
+    if _exact(text) is None:
+        return None
+    if len(text) <= _LONGEST_DECIMAL:
+        return text
     value = float(text)
+    if not math.isfinite(value):
+        return None
     rounded = (f"{value:.{digits}g}" for digits in range(_LONGEST_DECIMAL, 0, -1))
-    return (
-        next(number for number in rounded if len(number) <= _LONGEST_DECIMAL)
-        if math.isfinite(value)
-        else None
-    )
+    return next(number for number in rounded if len(number) <= _LONGEST_DECIMAL)
 
 
 def integer_string(text: str) -> str | None:

@@ -296,12 +296,13 @@ def identifier(pairs: Iterable[tuple[str, str | None]], mechanisms: Mechanisms =
 def _path(name: str) -> tuple[str, ...]:
     if name.count(".") > DEEPEST:
         raise HttpProblem(400, f"{name[:200]}… is nested too deeply: at most {DEEPEST} sequences")
-    parts = name.split(".")
-    path = tuple(tag for tag in map(tag_of_name, parts) if tag)
-    if len(path) < len(parts):
-        unknown = next(part for part in parts if not tag_of_name(part))
-        raise HttpProblem(400, f"{name[:200]!r} is not an attribute: unknown keyword {unknown[:100]!r}")
-    return path
+    path: list[str] = []
+    for part in name.split("."):
+        tag = tag_of_name(part)
+        if tag is None:
+            raise HttpProblem(400, f"{name[:200]!r} is not an attribute: unknown keyword {part[:100]!r}")
+        path.append(tag)
+    return tuple(path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import hashlib
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -383,12 +382,6 @@ def reference(
 def _is_row(row: object, series: str) -> bool:
     """True for an instance of a series with its metadata."""
     return isinstance(row, Mapping) and row.get("ParentSeries") == series and "Metadata" in row
-
-
-def study_identifier(patient_id: str, study: str) -> str:
-    """Orthanc's identifier of a study: a digest of Patient ID and Study Instance UID, in five groups."""
-    digest = hashlib.sha1(f"{patient_id.strip()}|{study}".encode(), usedforsecurity=False).hexdigest()
-    return "-".join(digest[begin : begin + 8] for begin in range(0, 40, 8))
 
 
 def is_identifier(text: str) -> bool:

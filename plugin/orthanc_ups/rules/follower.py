@@ -26,10 +26,11 @@ from ..core.statuses import UpsError
 from ..core.workitem import Workitem
 from ..delivery.port import Clock
 from ..management.keyword_form import to_keywords
+from ..orthanc.identifiers import identifier_of
 from ..store.documents import UnreadableDocument
 from ..store.port import StoreUnavailable
 from ..store.writer import StoredEntry
-from .archive import Archive, Change, ChangesPage, SeriesFacts, stored_earlier, study_identifier
+from .archive import Archive, Change, ChangesPage, SeriesFacts, stored_earlier
 from .causes import STABLE, Cause, When
 from .definitions import SiteRule
 from .effects import INPUT, Desk, is_of_images
@@ -435,7 +436,7 @@ class Follower:
 
     def _note_absence(self, workitem: Workitem, study: str) -> None:
         """An input that is not there: it was deleted before we looked, or it has never been there."""
-        identifier = study_identifier(text(workitem.attributes, tags.PATIENT_ID), study)
+        identifier = identifier_of(text(workitem.attributes, tags.PATIENT_ID).strip(), study)
         if identifier in self._gone or is_of_images(workitem):
             self._watch(identifier, study)
             self._gone[identifier] = None

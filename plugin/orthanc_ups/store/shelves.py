@@ -24,6 +24,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from ..orthanc.hooks import OwnInstances
+from ..orthanc.identifiers import identifier_of
 
 PATIENT_ID: Final = "UPS WORKLIST (do not delete)"
 PATIENT_NAME: Final = "UPS^Worklist (do not delete)"
@@ -166,16 +167,11 @@ def sop_instance_uid(shelf: int) -> str:
     return f"{UID_ROOT}.3.{shelf}"
 
 
-def _orthanc_id(*parts: str) -> str:
-    digest = hashlib.sha1("|".join(parts).encode(), usedforsecurity=False).hexdigest()
-    return "-".join(digest[start : start + 8] for start in range(0, 40, 8))
-
-
-PATIENT: Final = _orthanc_id(PATIENT_ID)
-STUDY: Final = _orthanc_id(PATIENT_ID, STUDY_UID)
-SERIES: Final = _orthanc_id(PATIENT_ID, STUDY_UID, SERIES_UID)
+PATIENT: Final = identifier_of(PATIENT_ID)
+STUDY: Final = identifier_of(PATIENT_ID, STUDY_UID)
+SERIES: Final = identifier_of(PATIENT_ID, STUDY_UID, SERIES_UID)
 INSTANCES: Final = tuple(
-    _orthanc_id(PATIENT_ID, STUDY_UID, SERIES_UID, sop_instance_uid(shelf)) for shelf in range(SHELVES)
+    identifier_of(PATIENT_ID, STUDY_UID, SERIES_UID, sop_instance_uid(shelf)) for shelf in range(SHELVES)
 )
 _OURS: Final = frozenset({PATIENT, STUDY, SERIES, *INSTANCES})
 

@@ -12,7 +12,8 @@ from orthanc_ups.core.commands import ChangeState, RequestCancel, Requester, Upd
 from orthanc_ups.core.dataset import DataSet, element, items, text
 from orthanc_ups.core.statuses import UpsError
 from orthanc_ups.core.workitem import Workitem
-from orthanc_ups.rules.archive import reference, study_identifier
+from orthanc_ups.orthanc.identifiers import identifier_of
+from orthanc_ups.rules.archive import reference
 from orthanc_ups.rules.effects import INPUT, OUTPUT, REPLACED, derived_uid
 from orthanc_ups.settings import Settings
 from orthanc_ups.store.port import StoreUnavailable
@@ -436,7 +437,7 @@ async def test_a_study_that_a_client_names_is_watched_from_its_command_on() -> N
     await rules.round()
     assert rules.desk.state(1) == "SCHEDULED", "perhaps its images have yet to come"
     await rules.desk.update({tags.PRIORITY: element("CS", "HIGH")}, 1, None)
-    rules.bell.gone.append(study_identifier("P", study))
+    rules.bell.gone.append(identifier_of("P", study))
     await rules.round()
     assert rules.desk.state(1) == "CANCELED"
 

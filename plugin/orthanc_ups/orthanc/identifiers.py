@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""How Orthanc names its resources."""
+
+from __future__ import annotations
+
+import hashlib
+
+
+def identifier_of(*identity: str) -> str:
+    """Orthanc's identifier of a patient, study, series or instance: a digest of what makes it unique, in five groups.
+
+    ``identity``: Patient ID, then as far as it goes Study, Series and SOP Instance UID.
+    """
+    digest = hashlib.sha1("|".join(identity).encode(), usedforsecurity=False).hexdigest()
+    return "-".join(digest[start : start + 8] for start in range(0, 40, 8))
