@@ -8,8 +8,10 @@ import re
 import tomllib
 from importlib.metadata import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 
 from orthanc_ups import __version__
@@ -91,3 +93,40 @@ def test_the_list_of_parts_names_each_with_its_version_and_hash() -> None:
     assert [component["name"] for component in bill["components"]] == list(PACKAGES)
     assert all(component["version"] and component["properties"] for component in bill["components"])
     assert bill["metadata"]["component"]["version"] == __version__
+
+
+def _steps(job: dict[str, Any]) -> list[dict[str, Any]]:
+    steps: list[dict[str, Any]] = job["steps"]
+    return steps
+
+
+def test_the_workflow_is_yaml_and_runs_what_is_there() -> None:
+    """A colon that ends a word of a command starts a mapping: ``--only-binary=:all: x`` needs a block."""
+    workflow = yaml.safe_load((CHECKOUT / ".github" / "workflows" / "ci.yml").read_text())
+    commands = [step["run"] for job in workflow["jobs"].values() for step in _steps(job) if "run" in step]
+    assert "bash .ci/run" in commands
+    targets = set(re.findall(r"^([a-z]+):", (CHECKOUT / "Makefile").read_text(), re.MULTILINE))
+    called = set(re.findall(r"\bmake ([a-z]+)\b", "\n".join(commands)))
+    assert called and called <= targets
+    tools = re.findall(r"-m (tools\.\w+)", "\n".join(commands))
+    assert tools and all((CHECKOUT / f"{name.replace('.', '/')}.py").exists() for name in tools)
+
+
+def test_what_calls_native_sh_in_the_workflow_runs_in_a_debian_container() -> None:
+    """``docker/native.sh`` takes mirror and keys of the host's apt: on Ubuntu there are none of Debian."""
+    workflow = yaml.safe_load((CHECKOUT / ".github" / "workflows" / "ci.yml").read_text())
+    for name, job in workflow["jobs"].items():
+        commands = " ".join(step.get("run", "") for step in _steps(job))
+        if re.search(r"\.ci/run|tools\.|make (test|dist)", commands):
+            assert re.fullmatch(r"(debian:|python:.+-slim-)trixie", job["container"]), name
+
+
+@pytest.mark.parametrize(
+    "file", sorted((CHECKOUT / "docker").glob("compose*.yml")), ids=lambda file: file.name
+)
+def test_containers_have_no_more_rights_than_they_need(file: Path) -> None:
+    services = yaml.safe_load(file.read_text())["services"]
+    ours = [service for service in services.values() if "build" in service]
+    for service in ours:
+        assert service["read_only"] and service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
