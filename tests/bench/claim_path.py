@@ -3,11 +3,13 @@
 
 One N-ACTION over a real association, from the first byte that the port reads to the event in the channel of a
 subscriber, with the store in memory. Counts files, functions, calls, and how often a call goes to another file.
+``--calls`` prints every call in its order, indented by depth; ``--functions`` each function once, by file.
 """
 
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 from types import FrameType
@@ -30,11 +32,13 @@ class Trace:
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, str, int]] = []
+        self.depths: list[int] = []
 
     def __call__(self, frame: FrameType, event: str, _: Any) -> None:
         code = frame.f_code
         if event == "call" and code.co_filename.startswith(PACKAGE):
-            self.calls.append((code.co_filename, code.co_name, code.co_firstlineno))
+            self.calls.append((code.co_filename, code.co_qualname, code.co_firstlineno))
+            self.depths.append(depth_in_package(frame))
 
     def summary(self) -> str:
         files = [file for file, _, _ in self.calls]
@@ -43,6 +47,29 @@ class Trace:
             f"{len(set(files))} files, {len(set(self.calls))} functions, {len(self.calls)} calls, "
             f"{changes} changes of file"
         )
+
+    def in_order(self) -> str:
+        return "\n".join(
+            f"{'  ' * depth}{file.removeprefix(PACKAGE)[1:]}:{line} {name}"
+            for depth, (file, name, line) in zip(self.depths, self.calls, strict=True)
+        )
+
+    def by_file(self) -> str:
+        return "\n".join(
+            f"{file.removeprefix(PACKAGE)[1:]}:{line} {name} x{count}"
+            for (file, name, line), count in sorted(
+                Counter(self.calls).items(), key=lambda item: (item[0][0], item[0][2])
+            )
+        )
+
+
+def depth_in_package(frame: FrameType) -> int:
+    depth = 0
+    caller = frame.f_back
+    while caller is not None:
+        depth += caller.f_code.co_filename.startswith(PACKAGE)
+        caller = caller.f_back
+    return depth
 
 
 async def prepared() -> Desk:
@@ -70,6 +97,10 @@ def main() -> None:
             rig.loop.run(profile(None))
         assert answer.code == 0, answer
         rig.loop.run(desk.service.stop())
+    if "--calls" in sys.argv:
+        print(trace.in_order())
+    if "--functions" in sys.argv:
+        print(trace.by_file())
     print(trace.summary())
 
 
