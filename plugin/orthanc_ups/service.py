@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, tzinfo
@@ -29,20 +30,17 @@ from .store.writer import Writer
 from .transfer.exporter import Exporter
 from .transfer.importer import PATIENCE, Intake
 from .worklist.ae_title_migration import AeTitleMigration
-from .worklist.change_feed import ChangeFeed
 from .worklist.commits import Commits
-from .worklist.index_mark import IndexMark
 from .worklist.initial_reports import InitialReports
 from .worklist.loader import Stored, bursts, numbers_in_use, slowest_cursor
 from .worklist.locks import CommandLocks
-from .worklist.order import Order
+from .worklist.order import Order, WorklistEntry
 from .worklist.recovery import Recovery
 from .worklist.retention import Retention
-from .worklist.state import Counters, WorklistState
+from .worklist.state import WorklistState
 from .worklist.subscriptions import Subscriptions
-from .worklist.workitem_store import WorkitemStore
+from .worklist.workitem_store import ChangeFeed, IndexMark, WorkitemStore
 from .worklist.worklist import ReceivingAes, Worklist
-from .worklist.worklist_entry import WorklistEntry
 
 _log = logging.getLogger("orthanc_ups")
 _RETENTION_EVERY: Final = 60.0
@@ -88,7 +86,7 @@ class UpsService:
         for title in (*settings.status_change_receivers, *chain.from_iterable(settings.users.values())):
             self.titles.use(title)
         self._zone = zone or datetime.now().astimezone().tzinfo
-        self.counters = Counters()
+        self.counters: Counter[str] = Counter()
         self.changes = ChangeFeed(int(clock.now() * 1000))
         self.subscriptions = Subscriptions(self._zone)
         self._writer = Writer(entries, clock.sleep)

@@ -29,8 +29,8 @@ from orthanc_ups.store.shelf_set import ShelfSet, in_flight
 from orthanc_ups.store.shelves import Address, Uploads, Value
 from orthanc_ups.store.writer import Writer
 from orthanc_ups.worklist.commits import workitem_key
-from orthanc_ups.worklist.worklist_entry import KEY as WORKLIST_KEY
-from orthanc_ups.worklist.worklist_entry import WorklistEntry
+from orthanc_ups.worklist.order import KEY as WORKLIST_KEY
+from orthanc_ups.worklist.order import WorklistEntry
 from tests.support.orthanc import RealOrthanc
 from tests.support.postgresql import PostgreSql
 from tests.support.waiting import wait_until

@@ -25,7 +25,6 @@ from orthanc_ups.core.commands import (
     Unsubscribe,
     Update,
 )
-from orthanc_ups.core.course import claim_of, claimer_of, duration_of
 from orthanc_ups.core.dataset import text
 from orthanc_ups.core.date_times import UTC as UTC_OFFSET
 from orthanc_ups.core.decide import Circumstances, decide
@@ -36,10 +35,18 @@ from orthanc_ups.core.matching import Query
 from orthanc_ups.core.numbers import Numbers
 from orthanc_ups.core.outcome import Outcome
 from orthanc_ups.core.person_names import fold
-from orthanc_ups.core.reasons import discreet, reason_of
+from orthanc_ups.core.reasons import reason_of
 from orthanc_ups.core.statuses import UpsError
 from orthanc_ups.core.subscriptions import ActKind, GlobalAct, Log, appended, subscribed
-from orthanc_ups.core.workitem import HistoryEntry, SpecificAct, Subscription, Workitem
+from orthanc_ups.core.workitem import (
+    HistoryEntry,
+    SpecificAct,
+    Subscription,
+    Workitem,
+    claim_of,
+    claimer_of,
+    duration_of,
+)
 from orthanc_ups.delivery.dead_letters import DeadLetter
 from orthanc_ups.delivery.management import EndpointReport
 from orthanc_ups.delivery.port import Endpoint, Unreachable
@@ -47,8 +54,8 @@ from orthanc_ups.management.activity import Activity
 from orthanc_ups.management.ports import DeliveryState, Listener, Listing, ServerFacts, SubscriberSummary
 from orthanc_ups.management.views import row
 from orthanc_ups.projection.narrowing import Narrowing
-from orthanc_ups.worklist.change_feed import ChangeFeed, Changes
 from orthanc_ups.worklist.late_watch import LateSummary
+from orthanc_ups.worklist.workitem_store import ChangeFeed, Changes
 
 _T = TypeVar("_T")
 _WELL_KNOWN = (tags.GLOBAL_SUBSCRIPTION, tags.FILTERED_SUBSCRIPTION)
@@ -120,7 +127,7 @@ class FakeWorklist:
         watched = before is not None and bool(self.subscribers(before))
         decision = decide(before, command, Circumstances(self.clock.now(), "DEFAULT", watched))
         known = (before, decision.workitem) if before else (decision.workitem,)
-        why = discreet(reason_of(command), *known)
+        why = reason_of(command, *known)
         if decision.workitem is not before:
             created = before.created if before else len(self.workitems) + 1
             after = replace(decision.workitem, created=created)
@@ -184,7 +191,7 @@ class FakeWorklist:
             return Outcome(statuses.NO_SUCH_SUBSCRIPTION, command.uid)
         act = SpecificAct(next(self._sequences), state, self.clock.now().timestamp())
         changed = replace(workitem, acts={**workitem.acts, command.receiving_ae: act})
-        why = discreet(reason_of(command), workitem)
+        why = reason_of(command, workitem)
         self._keep(changed, command.requester, f"{command.receiving_ae}: {state.value}", why)
         return Outcome(statuses.SUCCESS, command.uid)
 

@@ -38,8 +38,8 @@ from orthanc_ups.store.node import Node, NodeMark
 from orthanc_ups.store.port import StoreUnavailable
 from orthanc_ups.store.shelves import Value
 from orthanc_ups.store.writer import Writer
+from orthanc_ups.worklist.order import WorklistEntry
 from orthanc_ups.worklist.workitem_store import read_tombstone, tombstone_document
-from orthanc_ups.worklist.worklist_entry import WorklistEntry
 from tests.support.delivery import VirtualClock
 
 ARCHITECTURE: Final = (Path(__file__).resolve().parents[2] / "ARCHITECTURE.md").read_text()

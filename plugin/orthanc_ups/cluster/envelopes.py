@@ -18,9 +18,9 @@ from ..dicomweb.request import WebRequest
 from ..dicomweb.resources import Resource, ResourceKind
 from ..dicomweb.response import HttpProblem, WebResponse
 from ..dimse.data_sets import SYNTAXES
-from ..dimse.exchange import Exchange
 from ..dimse.message import Assembler, MemoryBudget, Message, fragments
 from ..dimse.negotiation import Context
+from ..dimse.services import Exchange
 
 UPS_RS: Final = "/ups-rs"
 API: Final = "/api"

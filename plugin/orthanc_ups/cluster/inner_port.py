@@ -35,10 +35,9 @@ from ..dicomweb.request import WebRequest
 from ..dicomweb.response import HttpProblem, WebResponse
 from ..dicomweb.websocket import NotificationSessions
 from ..dimse.data_sets import Codec
-from ..dimse.exchange import Exchange
 from ..dimse.message import Message, ProtocolError
 from ..dimse.negotiation import Context
-from ..dimse.services import Services
+from ..dimse.services import Exchange, Services
 from ..modality.worklist import WorklistAnswers
 from ..modality.worklist_query import UnusableKey
 from ..orthanc.descriptors import Share

@@ -30,10 +30,9 @@ from ..dicomweb.response import HttpProblem, WebResponse
 from ..dicomweb.rights import Rights
 from ..dicomweb.websocket import LARGEST_MESSAGE, offered
 from ..dimse.association import Gone
-from ..dimse.exchange import Exchange
 from ..dimse.message import STATUS, CommandField
 from ..dimse.policy import Policy
-from ..dimse.services import CANCELED, PENDING, Services
+from ..dimse.services import CANCELED, PENDING, Exchange, Services
 from ..management.alerts import Alert
 from ..management.permissions import RIGHTS
 from ..management.routing import Admission, Call, Route, Router

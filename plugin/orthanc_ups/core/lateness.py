@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from enum import Enum
 
 from . import tags
-from .course import last_word_of
 from .dataset import text, value
 from .date_times import Zone, moment, since_epoch, zone
 from .key_tests import plain
 from .states import State
-from .workitem import Workitem
+from .workitem import Workitem, last_word_of
 
 
 class LateKind(Enum):

@@ -25,11 +25,15 @@ _UID: Final = re.compile(r"\d+(?:\.\d+)+")
 _COMPONENTS: Final = re.compile(r"[\s^=]+")
 
 
-def reason_of(command: Command) -> str:
-    """What a command gives as its reason; that of a cancellation request is in its information (CC.2.2.2)."""
+def reason_of(command: Command, *workitems: Workitem) -> str:
+    """The reason of a command as it may be written down (``discreet``); empty if it gives none.
+
+    That of a cancellation request is in its information (PS3.4 CC.2.2.2).
+    """
+    reason = command.requester.reason
     if isinstance(command, RequestCancel):
-        return in_words(command.information)
-    return command.requester.reason
+        reason = in_words(command.information)
+    return discreet(reason, *workitems) if reason else ""
 
 
 def in_words(information: DataSet) -> str:

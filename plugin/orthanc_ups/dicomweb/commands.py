@@ -14,7 +14,6 @@ from types import MappingProxyType
 from typing import Final
 
 from ..core import tags
-from ..core.arguments import unexpected
 from ..core.attributes import UPS_CLASSES
 from ..core.commands import (
     ChangeState,
@@ -26,6 +25,7 @@ from ..core.commands import (
     Suspend,
     Unsubscribe,
     Update,
+    unexpected,
 )
 from ..core.dataset import DataSet, Element, element
 from ..core.events import CANCEL_INFORMATION

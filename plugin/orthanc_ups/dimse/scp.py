@@ -15,14 +15,12 @@ from ..orthanc.descriptors import Share
 from ..orthanc.listener import TcpListener
 from ..orthanc.refusal_log import Refusal, RefusalLog
 from ..settings import Settings
-from .association import Association, Gone, Terms
+from .association import Association, Gone, Terms, Wire
 from .data_sets import Codec
-from .exchange import Exchange
 from .message import MemoryBudget, PduType, ProtocolError, Rejection, abort_by_provider
 from .negotiation import Request, accept, read_request
 from .policy import Policy
-from .services import Services
-from .wire import Wire
+from .services import Exchange, Services
 
 _log = logging.getLogger("orthanc_ups.dimse")
 

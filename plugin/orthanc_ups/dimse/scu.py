@@ -20,7 +20,7 @@ from ..core.statuses import REGISTER
 from ..delivery.port import Fence, Refused, Unreachable, no_fence
 from ..orthanc.modalities import Modality, OrthancModalities
 from ..settings import OrthancSettings, Settings
-from .association import Association, Gone, Terms
+from .association import Association, Gone, Terms, Wire
 from .data_sets import Codec, Syntax
 from .message import (
     ABORT_BY_USER,
@@ -45,7 +45,6 @@ from .message import (
 from .negotiation import VERIFICATION, Agreement, objection_to, read_answer, request
 from .policy import Resolver
 from .tls import TlsError
-from .wire import Wire
 
 _log = logging.getLogger("orthanc_ups.dimse")
 

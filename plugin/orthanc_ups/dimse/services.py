@@ -5,29 +5,286 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import tzinfo
+from functools import partial
 from types import MappingProxyType
-from typing import Final, cast
+from typing import Final, Protocol, cast
 
+from ..codecs.corrections import Corrections
 from ..core import statuses, tags
-from ..core.commands import Create, Update
+from ..core.commands import (
+    ChangeState,
+    Command,
+    Create,
+    RequestCancel,
+    Requester,
+    Subscribe,
+    Suspend,
+    Unsubscribe,
+    Update,
+    unexpected,
+)
 from ..core.dataset import DataSet, text, values
 from ..core.decide import is_uid
 from ..core.dictionary import VR_OF
+from ..core.events import CANCEL_INFORMATION
 from ..core.matching import Query
+from ..core.mechanisms import Mechanisms
+from ..core.outcome import Outcome
+from ..core.refusals import refusal, refusal_of
+from ..core.representations import REPRESENTATIONS
 from ..core.selection import creator_of, holds_times
-from ..core.statuses import Status, UpsError
+from ..core.statuses import INVALID_ARGUMENT, MISTYPED_ARGUMENT, NO_SUCH_ARGUMENT, Fault, Status, UpsError
 from ..orthanc.refusal_log import Refusal, RefusalLog
 from ..worklist.ports import WorklistPort
-from .arguments import ACTION_TYPES, Action, command
 from .association import Gone
-from .exchange import Exchange, comment_on
-from .message import ACTION_TYPE, ATTRIBUTE_LIST, RESPONSE, CommandField
-from .negotiation import FIND_CLASSES, UPS_CLASSES, VERIFICATION
+from .data_sets import Codec
+from .message import (
+    ACTION_TYPE,
+    AFFECTED_CLASS,
+    AFFECTED_INSTANCE,
+    ATTRIBUTE_LIST,
+    COMMAND_FIELD,
+    ERROR_COMMENT,
+    ERROR_ID,
+    EVENT_TYPE,
+    MESSAGE_ID,
+    OFFENDING_ELEMENT,
+    REQUESTED_CLASS,
+    REQUESTED_INSTANCE,
+    RESPONDED_ID,
+    RESPONSE,
+    STATUS,
+    CommandField,
+    Message,
+    Value,
+)
+from .negotiation import FIND_CLASSES, UPS_CLASSES, VERIFICATION, Context
 from .policy import Policy, Wish
+
+_ABOUT_ATTRIBUTES: Final = frozenset({0x0105, 0x0106, 0x0107, 0x0116, 0x0120, 0x0121, 0xC309})
+"""Statuses that come with an Attribute Identifier List (PS3.7 §C.5), and that of a wrong state at creation."""
+
+
+class Requesting(Protocol):
+    """The association that a request came by, as far as it is needed to answer."""
+
+    calling: str
+    called: str
+
+    @property
+    def address(self) -> str:
+        """IP address of the requester."""
+        ...
+
+    @property
+    def contexts(self) -> Mapping[int, Context]:
+        """The accepted presentation contexts by their IDs."""
+        ...
+
+    def is_canceled(self, message: Message) -> bool:
+        """True if C-CANCEL came for a request."""
+        ...
+
+    async def send(self, *messages: Message) -> None:
+        """Send answers. Raises Gone, or OSError, if the requester has left."""
+        ...
+
+
+class Exchange:
+    """A request on its association, with what its answers have in common.
+
+    Attributes:
+        message: the request.
+        context: its presentation context.
+    """
+
+    def __init__(self, association: Requesting, message: Message, codec: Codec) -> None:
+        self.message = message
+        self.context: Context = association.contexts[message.context]
+        self._association = association
+        self._codec = codec
+
+    @property
+    def calling(self) -> str:
+        """AE title of the requester."""
+        return self._association.calling
+
+    @property
+    def address(self) -> str:
+        """IP address of the requester."""
+        return self._association.address
+
+    @property
+    def called(self) -> str:
+        """AE title that the requester called."""
+        return self._association.called
+
+    @property
+    def requester(self) -> Requester:
+        """The requester, in the form that commands take."""
+        return Requester(self._association.calling, "DIMSE")
+
+    @property
+    def field(self) -> int:
+        """Command Field (0000,0100) of the request."""
+        return self.message.field
+
+    @property
+    def sop_class(self) -> str:
+        """Affected or Requested SOP Class UID."""
+        return self.message.text(AFFECTED_CLASS) or self.message.text(REQUESTED_CLASS)
+
+    @property
+    def instance(self) -> str:
+        """Affected or Requested SOP Instance UID, empty if there is none."""
+        return self.message.text(REQUESTED_INSTANCE) or self.message.text(AFFECTED_INSTANCE)
+
+    @property
+    def is_canceled(self) -> bool:
+        """True if C-CANCEL came for this request."""
+        return self._association.is_canceled(self.message)
+
+    async def data_set(self) -> DataSet:
+        """The data set of the request, empty if there is none. Raises UpsError if it is broken or too large."""
+        return await self._decoded(None)
+
+    async def corrected_data_set(self) -> tuple[DataSet, tuple[str, ...]]:
+        """The data set, leniently read, and one sentence per correction, for a request whose answer can report them."""
+        corrections = self._codec.corrections()
+        dataset = await self._decoded(corrections)
+        return dataset, corrections.sentences
+
+    async def _decoded(self, corrections: Corrections | None) -> DataSet:
+        if self.message.oversized:
+            raise self._codec.too_large()
+        if self.message.data is None:
+            return {}
+        return await self._codec.decoded(self.message.data, self.context.syntax, corrections)
+
+    # --- answers ---
+
+    async def send(self, *messages: Message) -> None:
+        """Send answers that are made already."""
+        await self._association.send(*messages)
+
+    async def answer(
+        self, status: Status, instance: str = "", attributes: DataSet | None = None, comment: str = ""
+    ) -> None:
+        """Send the only answer to a DIMSE-N request or a C-ECHO."""
+        command = self._head(status.code, instance or self.instance)
+        if comment and status.code:
+            command[ERROR_COMMENT] = shortened(comment)
+        await self._association.send(self._message(command, attributes))
+
+    async def refuse(self, error: UpsError) -> None:
+        """Send a failure, with every attribute at fault (PS3.7 Annex C).
+
+        Offending Element has the attributes themselves, Attribute Identifier List those of the workitem that hold
+        them.
+        """
+        command = self._head(error.status.code, self.instance)
+        command[ERROR_COMMENT] = comment_of(error)
+        if error.status.error_id:
+            command[ERROR_ID] = error.status.error_id
+        paths = [fault.path.split(".") for fault in error.faults]
+        if paths:
+            command[OFFENDING_ELEMENT] = tuple(dict.fromkeys(path[-1] for path in paths))
+            if error.status.code in _ABOUT_ATTRIBUTES:
+                command[ATTRIBUTE_LIST] = tuple(dict.fromkeys(path[0] for path in paths))
+        await self._association.send(self._message(command, None))
+
+    async def send_matches(self, code: int, identifiers: Iterable[DataSet]) -> None:
+        """Send some matches of C-FIND and wait until the peer has taken them; other associations get a turn."""
+        command = self._head(code, "")
+        await self._association.send(*(self._message(command, identifier) for identifier in identifiers))
+
+    async def end_of_matches(self, code: int) -> None:
+        """Send the final answer to C-FIND."""
+        await self._association.send(self._message(self._head(code, ""), None))
+
+    def _head(self, code: int, instance: str) -> dict[int, Value]:
+        message = self.message
+        command: dict[int, Value] = {
+            AFFECTED_CLASS: self._answered_class(),
+            COMMAND_FIELD: message.field | RESPONSE,
+            RESPONDED_ID: message.number(MESSAGE_ID) or 0,
+            STATUS: code,
+        }
+        if instance and message.field >= CommandField.N_EVENT_REPORT:
+            command[AFFECTED_INSTANCE] = instance
+        for element in (ACTION_TYPE, EVENT_TYPE):
+            number = message.number(element)
+            if number is not None:
+                command[element] = number
+        return command
+
+    def _answered_class(self) -> str:
+        """UPS Push in every DIMSE-N message about a UPS; C-FIND and C-ECHO repeat the class of the request."""
+        if self.message.field >= CommandField.N_EVENT_REPORT and self.sop_class in UPS_CLASSES:
+            return tags.PUSH
+        return self.sop_class or self.context.abstract
+
+    def _message(self, command: dict[int, Value], attributes: DataSet | None) -> Message:
+        data = self._codec.encoded(attributes, self.context.syntax) if attributes else None
+        return Message(self.message.context, command, data)
+
+
+# --- Error Comment (0000,0902): 64 characters of ASCII, so tags come before words (PS3.7 Annex C) ---
+
+_LONGEST: Final = 64
+_SPELLED_TAG: Final = re.compile(r"(?:, (?=\())? ?\(([0-9A-F]{4},[0-9A-F]{4})\)")
+
+
+def comment_of(error: UpsError) -> str:
+    """What is wrong: as many tags of the attributes at fault as fit, then the first reason."""
+    if not error.faults:
+        return shortened(error.detail)
+    if error.faults[0].comment:
+        return shortened(error.faults[0].comment)
+    paths = list(dict.fromkeys(fault.path for fault in error.faults))
+    return shortened(f"{_spelled(paths)} {_SPELLED_TAG.sub('', error.faults[0].reason).strip()}")
+
+
+def comment_on(outcome: Outcome) -> str:
+    """What was corrected, in the same form; without corrections, the meaning of the status."""
+    if not outcome.details:
+        return shortened(outcome.status.meaning)
+    sentences = "; ".join(outcome.details)
+    tags = list(dict.fromkeys(tag.replace(",", "") for tag in _SPELLED_TAG.findall(sentences)))
+    return shortened(f"{_spelled(tags)} {_SPELLED_TAG.sub('', sentences).strip()}".strip())
+
+
+def _spelled(paths: list[str]) -> str:
+    """``(0074,1204) (0040,4018)>(0008,0102),(0008,0104)``: neighbours in one sequence share it."""
+    text, shared = "", None
+    for path in paths:
+        above, _, tag = path.rpartition(".")
+        if shared is not None and above == shared and above:
+            text += f",{_tag(tag)}"
+        else:
+            text += f" {'>'.join(map(_tag, path.split('.')))}"
+        shared = above
+    return text.strip()
+
+
+def _tag(tag: str) -> str:
+    return f"({tag[:4]},{tag[4:]})"
+
+
+def shortened(comment: str) -> str:
+    """A text cut to the 64 characters of Error Comment, between words where that loses little."""
+    plain = comment.replace("\\", "/").replace("…", "...").encode("ascii", errors="replace").decode("ascii")
+    if len(plain) <= _LONGEST:
+        return plain
+    cut = plain[: _LONGEST - 2]
+    words = cut.rpartition(" ")[0]
+    return (words if len(words) > _LONGEST // 2 else cut) + ".."
+
 
 _log = logging.getLogger("orthanc_ups.dimse")
 
@@ -327,3 +584,159 @@ def _refusal(exchange: Exchange, error: UpsError) -> Refusal:
 def _unforeseen(exchange: Exchange) -> UpsError:
     is_find = exchange.field == CommandField.C_FIND
     return UpsError(statuses.OUT_OF_RESOURCES if is_find else statuses.PROCESSING_FAILURE, "internal error")
+
+
+_TEXT_VRS: Final = frozenset({"AE", "CS", "LO", "LT", "SH", "ST", "UC", "UI", "UT"})
+_NAMES: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
+    {
+        tags.STATE: ("CS", "Procedure Step State"),
+        tags.TRANSACTION_UID: ("UI", "Transaction UID"),
+        tags.RECEIVING_AE: ("AE", "Receiving AE"),
+        tags.DELETION_LOCK: ("LO", "Deletion Lock"),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """An N-ACTION, decoded but not yet understood.
+
+    ``lenient``: arguments of other actions are ignored, and those of text VRs may have any of these. A filter
+    matches by ``mechanisms``.
+    """
+
+    requester: Requester
+    uid: str
+    information: DataSet
+    mechanisms: Mechanisms = Mechanisms.NONE
+    lenient: bool = False
+
+
+def _change_state(action: Action) -> Command:
+    """The rules judge both values: other spellings of a state, and a Transaction UID that is none (C301)."""
+    _check_rest(action, (tags.STATE, tags.TRANSACTION_UID))
+    state = _single_value(action, tags.STATE)
+    if state is None:
+        raise _missing(action, tags.STATE)
+    transaction = _single_value(action, tags.TRANSACTION_UID)
+    return ChangeState(action.requester, action.uid, state, transaction)
+
+
+def _request_cancel(action: Action) -> Command:
+    _check_rest(action, CANCEL_INFORMATION)
+    information = {tag: element for tag, element in action.information.items() if tag in CANCEL_INFORMATION}
+    return RequestCancel(action.requester, action.uid, information)
+
+
+def _subscribe(action: Action) -> Command:
+    receiving_ae, lock = _together(partial(_needed, action, tags.RECEIVING_AE), partial(_lock, action))
+    own = (tags.RECEIVING_AE, tags.DELETION_LOCK)
+    if action.uid != tags.FILTERED_SUBSCRIPTION:
+        _check_rest(action, own, keys=True)
+        return Subscribe(action.requester, action.uid, receiving_ae, lock == "TRUE")
+    keys = {tag: element for tag, element in action.information.items() if tag not in own}
+    if not keys:
+        raise UpsError(INVALID_ARGUMENT, "a filtered subscription needs at least one matching key")
+    return Subscribe(action.requester, action.uid, receiving_ae, lock == "TRUE", keys, action.mechanisms)
+
+
+def _lock(action: Action) -> str:
+    lock = _needed(action, tags.DELETION_LOCK)
+    if action.lenient:
+        lock = lock.upper()
+    if lock not in ("TRUE", "FALSE"):
+        raise _bad_argument(tags.DELETION_LOCK, "is neither TRUE nor FALSE")
+    return lock
+
+
+def _unsubscribe(action: Action) -> Command:
+    _check_nothing_else(action)
+    return Unsubscribe(action.requester, action.uid, _needed(action, tags.RECEIVING_AE))
+
+
+def _suspend(action: Action) -> Command:
+    _check_nothing_else(action)
+    return Suspend(action.requester, action.uid, _needed(action, tags.RECEIVING_AE))
+
+
+_READERS: Final[Mapping[int, Callable[[Action], Command]]] = MappingProxyType(
+    {1: _change_state, 2: _request_cancel, 3: _subscribe, 4: _unsubscribe, 5: _suspend}
+)
+
+ACTION_TYPES: Final = frozenset(_READERS)
+"""Action Type IDs of the UPS service."""
+
+
+def command(action_type: int, action: Action) -> Command:
+    """The command that an N-ACTION requests.
+
+    Raises:
+        UpsError: 0114 for an argument that the action does not have, 0115 for a missing or wrong one, 0212 for one
+            with a wrong VR.
+        KeyError: ``action_type`` is none of ACTION_TYPES.
+    """
+    return _READERS[action_type](action)
+
+
+def _check_rest(action: Action, own: Collection[str], *, keys: bool = False) -> None:
+    tag = unexpected(action.information, own, lenient=action.lenient, keys=keys)
+    if tag:
+        raise refusal(NO_SUCH_ARGUMENT, (), tag, "is not an argument of this action")
+
+
+def _check_nothing_else(action: Action) -> None:
+    """Leniently, extra arguments of Unsubscribe and Suspend are ignored: a Deletion Lock, the former filter."""
+    if not action.lenient:
+        _check_rest(action, (tags.RECEIVING_AE,))
+
+
+def _together(*readers: Callable[[], str]) -> list[str]:
+    """What each of them reads; one refusal names all arguments at fault."""
+    read: list[str] = []
+    faults: list[Fault] = []
+    for reader in readers:
+        try:
+            read.append(reader())
+        except UpsError as error:
+            faults += error.faults
+    if faults:
+        raise refusal_of(faults)
+    return read
+
+
+def _needed(action: Action, tag: str) -> str:
+    value = _optional(action, tag)
+    if value is None:
+        raise _missing(action, tag)
+    return value
+
+
+def _missing(action: Action, tag: str) -> UpsError:
+    return _bad_argument(tag, "is missing" if tag not in action.information else "is empty")
+
+
+def _optional(action: Action, tag: str) -> str | None:
+    """The one valid value of an argument, or None if it is absent or empty."""
+    value, vr = _single_value(action, tag), _NAMES[tag][0]
+    if value is not None and not REPRESENTATIONS[vr].valid(value):
+        raise _bad_argument(tag, f"is not valid: expected {REPRESENTATIONS[vr].form}")
+    return value
+
+
+def _single_value(action: Action, tag: str) -> str | None:
+    """The one value of an argument, valid or not, or None if it is absent or empty."""
+    vr, _ = _NAMES[tag]
+    element = action.information.get(tag)
+    if element is None:
+        return None
+    if element["vr"] != vr and not (action.lenient and element["vr"] in _TEXT_VRS):
+        raise _bad_argument(tag, f"has VR {element['vr']}, expected {vr}", mistyped=True)
+    listed = values(action.information, tag)
+    if len(listed) > 1:
+        raise _bad_argument(tag, f"has {len(listed)} values, expected one")
+    return str(listed[0]).strip(" ") or None if listed else None
+
+
+def _bad_argument(tag: str, what: str, *, mistyped: bool = False) -> UpsError:
+    text = f"{_NAMES[tag][1]} ({tag[:4]},{tag[4:]}) {what}"
+    return UpsError(MISTYPED_ARGUMENT if mistyped else INVALID_ARGUMENT, text, tag)

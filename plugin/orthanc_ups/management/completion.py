@@ -8,12 +8,11 @@ from datetime import datetime
 from typing import Final
 
 from ..core import tags
-from ..core.course import claim_of
 from ..core.dataset import DataSet, Element, element, is_empty, items, ordered, text, value
 from ..core.dictionary import VR_OF
 from ..core.rules import ROOT, Contents
 from ..core.stamps import date_time
-from ..core.workitem import Workitem
+from ..core.workitem import Workitem, claim_of
 
 _PERFORMER_NAME: Final = "00404037"
 _STATION_NAMES: Final = "00404028"

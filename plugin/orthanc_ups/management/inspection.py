@@ -14,8 +14,8 @@ from ..core.workitem import HistoryEntry, Subscription, Workitem
 from ..orthanc.loopback import Loopback
 from ..projection import vocabulary
 from ..service import UpsService
-from ..worklist.change_feed import Changes
 from ..worklist.late_watch import LateSummary, LateWatch
+from ..worklist.workitem_store import Changes
 from .ports import DeliveryState, Listing, SubscriberSummary
 from .views import first_station
 

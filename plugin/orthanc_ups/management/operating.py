@@ -139,7 +139,7 @@ def management(
     nodes: Callable[[], NodesJson] | None = None,
 ) -> tuple[ManagementApi, Activity]:
     """Build the management API and the record of what went on that its charts show."""
-    activity = Activity(lambda: {**service.counters.all(), "uploads_refused": uploads_refused()})
+    activity = Activity(lambda: {**service.counters, "uploads_refused": uploads_refused()})
     service.delivery.observe(activity.delivered)
     ports = Ports(
         commands=service.worklist,

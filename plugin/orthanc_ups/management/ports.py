@@ -18,8 +18,8 @@ from ..core.workitem import Subscription, Workitem
 from ..delivery.dead_letters import DeadLetter
 from ..delivery.management import EndpointReport
 from ..projection.narrowing import Narrowing
-from ..worklist.change_feed import Changes
 from ..worklist.late_watch import LateSummary
+from ..worklist.workitem_store import Changes
 from .templates import Template
 
 _T = TypeVar("_T")

@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Final
 
 from ..core import tags
-from ..core.course import claim_of, claimer_of, duration_of, last_word_of
 from ..core.dataset import BINARY_VRS, DataSet, Element, is_empty, items, text, value, values
 from ..core.date_times import UTC as UTC_OFFSET
 from ..core.date_times import Zone, moment, zone
@@ -17,7 +16,7 @@ from ..core.events import Event, EventType
 from ..core.lateness import LatePolicy, late_kinds
 from ..core.rules import rule_for
 from ..core.states import State
-from ..core.workitem import HistoryEntry, Workitem
+from ..core.workitem import HistoryEntry, Workitem, claim_of, claimer_of, duration_of, last_word_of
 from . import answers
 from .completion import progress_of
 from .keyword_form import keyword_of, name_of, name_text, tag_of

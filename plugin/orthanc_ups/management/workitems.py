@@ -20,14 +20,13 @@ from ..core.commands import (
     Unsubscribe,
     Update,
 )
-from ..core.course import claimer_of
 from ..core.dataset import DataSet, element, is_empty, text
 from ..core.outcome import Outcome
 from ..core.reasons import in_words
 from ..core.states import State
 from ..core.statuses import Service, UpsError
 from ..core.subscriptions import Log, standing
-from ..core.workitem import Subscription, Workitem
+from ..core.workitem import Subscription, Workitem, claimer_of
 from ..dicomweb.response import HttpProblem
 from ..dicomweb.rights import Rights
 from . import answers, bodies, views

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -25,11 +26,9 @@ from ..core.statuses import UpsError
 from ..core.unavailable import StoreUnavailable
 from ..core.value_rules import DataSetLimits
 from ..core.workitem import HistoryEntry
-from ..dimse.exchange import Exchange, shortened
 from ..dimse.message import ATTRIBUTE_LIST, CommandField
-from ..dimse.services import FurtherService
+from ..dimse.services import Exchange, FurtherService, shortened
 from ..settings import Settings
-from ..worklist.state import Counters
 from .performances import VIA, Performances
 from .performed_step_store import PerformedSteps
 from .performed_steps import (
@@ -70,14 +69,14 @@ class PerformedStepService:
         performances: Performances,
         settings: Settings,
         now: Callable[[], datetime],
-        counters: Counters | None = None,
+        counters: Counter[str] | None = None,
     ) -> None:
         """``now`` is the present moment in the local zone."""
         self.steps = steps
         self._performances = performances
         self._settings = settings
         self._now = now
-        self._counters = counters or Counters()
+        self._counters = Counter() if counters is None else counters
         self._alone = asyncio.Lock()
         self._unsettled: set[str] = set()
 
@@ -158,9 +157,9 @@ class PerformedStepService:
         stored = await self.steps.write(replace(step, history=history))
         _log.info("%s: performed procedure step %s %s", entry.who, step.uid, what)
         if not step.revision:
-            self._counters.add("mpps_created")
+            self._counters["mpps_created"] += 1
         if step.status.is_final:
-            self._counters.add(f"mpps_{step.status.value.lower()}")
+            self._counters[f"mpps_{step.status.value.lower()}"] += 1
         await self._settle(stored)
 
     async def _settle(self, step: PerformedStep) -> None:

@@ -16,7 +16,7 @@ from typing import Final
 
 from ..core import tags
 from ..core.dataset import DataSet, element, text
-from ..dimse.association import Association, Gone, Terms
+from ..dimse.association import Association, Gone, Terms, Wire
 from ..dimse.data_sets import encode
 from ..dimse.message import (
     AFFECTED_CLASS,
@@ -34,7 +34,6 @@ from ..dimse.message import (
 )
 from ..dimse.negotiation import read_answer, request
 from ..dimse.tls import TlsError
-from ..dimse.wire import Wire
 from ..orthanc.modalities import Modality
 from ..settings import OrthancSettings
 

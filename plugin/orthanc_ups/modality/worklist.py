@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Final, cast
@@ -16,7 +17,6 @@ from ..core.matching import Query
 from ..core.states import State
 from ..core.workitem import Workitem
 from ..settings import ModalityWorklist
-from ..worklist.state import Counters
 from ..worklist.workitem_store import WorkitemStore
 from .scheduled_steps import answers_of
 from .stations import Stations
@@ -47,14 +47,14 @@ class ModalityWorklists:
         workitems: WorkitemStore,
         stations: Stations,
         local: Zone,
-        counters: Counters | None = None,
+        counters: Counter[str] | None = None,
     ) -> None:
         """``local`` is the zone of dates and times without offset."""
         self._settings = settings
         self._workitems = workitems
         self._stations = stations
         self._local = local
-        self._counters = counters or Counters()
+        self._counters = Counter() if counters is None else counters
 
     async def find(self, identifier: DataSet) -> WorklistAnswers:
         """The answers to a query.
@@ -63,9 +63,9 @@ class ModalityWorklists:
             UnusableKey: a key has a value that is none for its attribute.
             UpsError: the worklist cannot be read now.
         """
-        self._counters.add("worklist_queries")
+        self._counters["worklist_queries"] += 1
         result = await self._search(WorklistQuery(identifier, self._stations, self._local))
-        self._counters.add("worklist_answers", len(result.answers))
+        self._counters["worklist_answers"] += len(result.answers)
         return result
 
     async def _search(self, query: WorklistQuery) -> WorklistAnswers:

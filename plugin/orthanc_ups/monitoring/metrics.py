@@ -225,7 +225,7 @@ class Sources:
     """Where the figures come from; everything is called on the loop.
 
     Attributes:
-        counters: growing numbers of the worklist (``Counters.all``).
+        counters: growing numbers of the worklist (``WorklistState.counters``).
         deliveries: growing numbers by (what, channel, event type) (``Delivery.counts.all``).
         reports: every endpoint of delivery; may be made one by one.
         states: workitems by Procedure Step State; may raise if they cannot be counted now.
@@ -433,7 +433,7 @@ def sources(service: UpsService, meters: Mapping[str, Callable[[], float]], late
         "ups_projection_broken": lambda: service.workitems.broken,
     }
     return Sources(
-        counters=service.counters.all,
+        counters=lambda: dict(service.counters),
         deliveries=service.delivery.counts.all,
         reports=lambda: _figures(service.delivery),
         states=Sparing(lambda: _states(service), _EVERY / 2).get,

@@ -10,13 +10,12 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from ..core import person_names, tags
 from ..core.commands import requesting_ae
-from ..core.course import claim_of, duration_of, last_word_of
 from ..core.dataset import DataSet, items, text, value, values
 from ..core.date_times import Zone, moment, zone
 from ..core.free_text import searchable
 from ..core.interned import notes_of
 from ..core.key_tests import plain
-from ..core.workitem import Workitem
+from ..core.workitem import Workitem, claim_of, duration_of, last_word_of
 from .schema import (
     CODES,
     COLUMNS,

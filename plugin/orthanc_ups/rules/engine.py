@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from ..core.statuses import UpsError
-from ..worklist.state import Counters
 from .causes import Cause, When
 from .definitions import SiteRule
 from .effects import Desk, Effects, Refusals, is_transient, origin_of
@@ -39,7 +39,7 @@ class Engine:
         effects: Effects,
         desk: Desk,
         memory: Memory,
-        counters: Counters,
+        counters: Counter[str],
     ) -> None:
         self.rules = tuple(rule for rule in rules if rule.enabled)
         self._effects = effects
@@ -98,11 +98,11 @@ class Engine:
             return False
         for kind, _ in done:
             if kind in _COUNTED:
-                self._counters.add(f"rules_{kind}")
+                self._counters[f"rules_{kind}"] += 1
         done = [(kind, words) for kind, words in done if kind in _COUNTED]
         if not done:
             return False
-        self._counters.add("rules_fired")
+        self._counters["rules_fired"] += 1
         words = "; ".join(words for _, words in done)
         record = self._memory.record(rule.name)
         record.fired += 1
@@ -111,7 +111,7 @@ class Engine:
         return True
 
     def _failed(self, rule: SiteRule, cause: Cause, why: str) -> None:
-        self._counters.add("rules_failed")
+        self._counters["rules_failed"] += 1
         record = self._memory.record(rule.name)
         record.failed += 1
         record.error_at, record.error = self._desk.now().timestamp(), f"{cause.words}: {why}"[:500]
@@ -133,7 +133,7 @@ class Engine:
         return True
 
     def _stopped(self, rule: SiteRule, cause: Cause) -> None:
-        self._counters.add("rules_stopped")
+        self._counters["rules_stopped"] += 1
         record = self._memory.record(rule.name)
         record.stopped += 1
         record.error_at = self._desk.now().timestamp()

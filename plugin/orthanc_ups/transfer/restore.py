@@ -25,8 +25,8 @@ from ..store.port import Entry
 from ..store.writer import Conflict
 from ..worklist.commits import SPILL_ABOVE, SPILLED_AT_ONCE, Commits, Overflow, workitem_key
 from ..worklist.loader import bursts, unsettled_events
+from ..worklist.order import CREATIONS, SEQUENCES
 from ..worklist.state import WorklistState
-from ..worklist.worklist_entry import CREATIONS, SEQUENCES
 from .records import (
     IMPORTED,
     TAKEN,

@@ -4,18 +4,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
-from typing import Final, TypeVar
+from typing import Final
 
 from ..core.events import Event, EventType, Occurrence
 from ..core.statuses import PROCESSING_FAILURE, UpsError
 from ..core.workitem import HistoryEntry, SpecificAct, Subscription, Workitem
 from ..store.documents import encode, encode_events
 from ..store.port import Entry
-from ..store.writer import Conflict
-from .order import Ticket
 from .state import WorklistState
 from .workitem_store import StoredWorkitem, stored_version
 
@@ -23,8 +21,8 @@ _log = logging.getLogger("orthanc_ups.worklist")
 KEPT_SETTLED: Final = 4
 SPILL_ABOVE: Final = 64
 SPILLED_AT_ONCE: Final = 48
-_ATTEMPTS: Final = 5
-_T = TypeVar("_T")
+ATTEMPTS: Final = 5
+"""How often an entry is read, decided about and written while somebody else keeps changing it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,25 +39,9 @@ class Overflow:
         return Entry(self.key, self.document, self.version)
 
 
-async def until_unchanged(
-    key: str, attempt: Callable[[], Awaitable[_T]], adopt: Callable[[Entry | None], None]
-) -> _T:
-    """Read, decide and write an entry again as long as somebody else (not we) has changed it meanwhile.
-
-    Args:
-        key: of the entry, for the error.
-        attempt: raises Conflict if the entry was changed.
-        adopt: takes over what is in the store now.
-
-    Raises:
-        UpsError: 0110; it kept changing.
-    """
-    for _ in range(_ATTEMPTS):
-        try:
-            return await attempt()
-        except Conflict as conflict:
-            adopt(conflict.entry)
-    raise UpsError(PROCESSING_FAILURE, f"{key} kept changing; gave up after {_ATTEMPTS} attempts")
+def kept_changing(key: str) -> UpsError:
+    """The refusal (0110) of a command whose every attempt found the entry changed by somebody else."""
+    return UpsError(PROCESSING_FAILURE, f"{key} kept changing; gave up after {ATTEMPTS} attempts")
 
 
 def workitem_key(uid: str) -> str:
@@ -109,15 +91,36 @@ class Commits:
         """
         await self.reserve(len(occurrences) + len(acts) + 1)
         if before is None:
-            after = _with_acts(self._numbered(after), acts, self._state.order.next, entry.at)
+            after = self._numbered(after)
+            if acts:
+                after = _with_acts(after, acts, self._state.order.next, entry.at)
         addressed = self._addressed(after, occurrences)
         ticket = self._state.order.take(len(addressed) + len(acts))
         # A cancelled write leaves open what became of it. Then the ticket stays open too, so that no cursor
         # can pass its events; what was written is found and told after the next start.
         try:
-            after = _with_acts(after, acts, ticket.first, entry.at)
-            events = _numbered_events(ticket, after.uid, addressed, entry.at)
-            after = await self._ready(after, events, entry)
+            if acts:
+                after = _with_acts(after, acts, ticket.first, entry.at)
+            first_event = ticket.first + len(acts)
+            events = tuple(
+                Event(
+                    first_event + index,
+                    occurrence.type,
+                    after.uid,
+                    occurrence.information,
+                    receivers,
+                    entry.at,
+                )
+                for index, (occurrence, receivers) in enumerate(addressed)
+            )
+            waiting, spilled = await self._trimmed(after, len(events))
+            after = replace(
+                after,
+                events=(*waiting, *events),
+                spilled=spilled,
+                history=_bounded((*after.history, entry), self._state.settings.history_length),
+                revision=after.revision + 1,
+            )
             document = encode(after)
             version = await self._state.writer.write(
                 workitem_key(after.uid), document, stored_version(before)
@@ -153,8 +156,9 @@ class Commits:
 
     async def reserve(self, count: int) -> None:
         """Make sure that the numbers may be used. Raises StoreUnavailable."""
-        while self._state.worklist_entry.short_of(self._state.order.next + count, self.next_creation):
-            await self._state.worklist_entry.reserve(self._state.order.next + count, self.next_creation)
+        order, reserved = self._state.order, self._state.worklist_entry
+        while order.next + count >= reserved.sequences or self.next_creation >= reserved.creations:
+            await reserved.reserve(order.next + count, self.next_creation)
 
     def _numbered(self, created: Workitem) -> Workitem:
         number = self.next_creation
@@ -162,12 +166,7 @@ class Commits:
         filtered = self._state.subscriptions.matching_filters(created.attributes)
         return replace(created, created=number, filtered=filtered)
 
-    async def _ready(self, after: Workitem, events: tuple[Event, ...], entry: HistoryEntry) -> Workitem:
-        after = await self._trimmed(after, events)
-        history = _bounded((*after.history, entry), self._state.settings.history_length)
-        return replace(after, history=history, revision=after.revision + 1)
-
-    def seen(self, workitem: Workitem) -> None:
+    def use_no_number_of(self, workitem: Workitem) -> None:
         """Somebody else wrote a workitem: never use a number again that stands in it."""
         self.next_creation = max(self.next_creation, workitem.created + 1)
         used = [event.sequence for event in workitem.events]
@@ -178,16 +177,19 @@ class Commits:
     def _addressed(
         self, workitem: Workitem, occurrences: Sequence[Occurrence]
     ) -> list[tuple[Occurrence, tuple[str, ...]]]:
-        for_all = any(not occurrence.only for occurrence in occurrences)
-        everyone = self._state.subscriptions.receivers(workitem) if for_all else ()
-        pairs = [
-            (occurrence, (occurrence.only,) if occurrence.only else everyone) for occurrence in occurrences
-        ]
-        return [(occurrence, receivers) for occurrence, receivers in pairs if receivers]
+        """The occurrences that somebody is to be told of, with their receivers."""
+        addressed: list[tuple[Occurrence, tuple[str, ...]]] = []
+        for occurrence in occurrences:
+            subscribed = self._state.subscriptions.receivers
+            receivers = (occurrence.only,) if occurrence.only else subscribed(workitem)
+            if receivers:
+                addressed.append((occurrence, receivers))
+        return addressed
 
-    async def _trimmed(self, workitem: Workitem, new: tuple[Event, ...]) -> Workitem:
-        """Drop what every receiver has, keep the last few of those, spill what is too much.
+    async def _trimmed(self, workitem: Workitem, coming: int) -> tuple[list[Event], tuple[int, ...]]:
+        """The events that a workitem keeps in its document beside ``coming`` new ones, and its overflow entries.
 
+        What every receiver has is dropped but for the last few, and what is too much is spilled.
         Events stay in the document until the cursors of all their receivers have passed them, plus the last
         ``KEPT_SETTLED``, so that what happened last can be read there. If more than ``SPILL_ABOVE`` would wait,
         the oldest ``SPILLED_AT_ONCE`` move to an entry of their own (``events/<UID>/<sequence of its first>``),
@@ -196,17 +198,18 @@ class Commits:
         Example: of 70 events the first 10 are settled and 60 wait; 5 new ones come. 60 + 5 is above 64: 48
         waiting ones spill, 12 stay beside the new ones, and of the settled ones none.
         """
-        events = sorted(workitem.events, key=_sequence)
-        past = [self._state.delivery.settled(event) for event in events]
-        settled = [event for event, is_past in zip(events, past, strict=True) if is_past][-KEPT_SETTLED:]
-        waiting = [event for event, is_past in zip(events, past, strict=True) if not is_past]
-        spilled = workitem.spilled
-        if len(waiting) + len(new) > SPILL_ABOVE and len(waiting) >= SPILLED_AT_ONCE:
+        settled: list[Event] = []
+        waiting: list[Event] = []
+        for event in sorted(workitem.events, key=_sequence):
+            (settled if self._state.delivery.settled(event) else waiting).append(event)
+        settled, spilled = settled[-KEPT_SETTLED:], workitem.spilled
+        if len(waiting) + coming > SPILL_ABOVE and len(waiting) >= SPILLED_AT_ONCE:
             spilled = (*spilled, waiting[0].sequence)
             await self._spill(workitem.uid, tuple(waiting[:SPILLED_AT_ONCE]))
             settled, waiting = [], waiting[SPILLED_AT_ONCE:]
-        remaining = sorted((*settled, *waiting), key=_sequence)  # a receiver may be ahead of another
-        return replace(workitem, events=(*remaining, *new), spilled=self._unsettled(workitem, spilled))
+        if spilled:
+            spilled = self._unsettled(workitem, spilled)
+        return sorted((*settled, *waiting), key=_sequence), spilled  # a receiver may be ahead of another
 
     async def _spill(self, uid: str, events: tuple[Event, ...]) -> None:
         """Written before the workitem lets go of them; after a crash between both they are simply there twice."""
@@ -260,20 +263,8 @@ def _with_acts(
     workitem: Workitem, acts: Sequence[tuple[str, Subscription]], first: int, at: float
 ) -> Workitem:
     """The workitem with acts that are numbered from ``first`` on."""
-    if not acts:
-        return workitem
     new = {ae: SpecificAct(first + index, state, at) for index, (ae, state) in enumerate(acts)}
     return replace(workitem, acts={**workitem.acts, **new})
-
-
-def _numbered_events(
-    ticket: Ticket, uid: str, addressed: Sequence[tuple[Occurrence, tuple[str, ...]]], at: float
-) -> tuple[Event, ...]:
-    first = ticket.first + ticket.count - len(addressed)
-    return tuple(
-        Event(first + index, occurrence.type, uid, occurrence.information, receivers, at)
-        for index, (occurrence, receivers) in enumerate(addressed)
-    )
 
 
 def _bounded(history: tuple[HistoryEntry, ...], length: int) -> tuple[HistoryEntry, ...]:

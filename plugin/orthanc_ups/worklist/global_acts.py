@@ -13,7 +13,7 @@ from ..core.dictionary import path_name
 from ..core.matching import Query
 from ..core.numbers import Numbers
 from ..core.outcome import Outcome
-from ..core.reasons import discreet, reason_of
+from ..core.reasons import reason_of
 from ..core.statuses import Status, UpsError
 from ..core.subscriptions import MAXIMUM_ACTS, ActKind, GlobalAct, filters_taken
 from ..core.workitem import Subscription
@@ -21,7 +21,8 @@ from ..delivery.port import Burst
 from ..delivery.subscriber import PREFIX
 from ..store.documents import UnreadableDocument, decode_log, encode_log
 from ..store.port import Entry
-from .commits import Commits, until_unchanged
+from ..store.writer import Conflict
+from .commits import ATTEMPTS, Commits, kept_changing
 from .loader import slowest_cursor
 from .state import WorklistState
 
@@ -47,9 +48,9 @@ class GlobalActs:
             act = await self._with_matches(act, command)
         await self._write(command.receiving_ae, act)
         counted = {ActKind.UNSUBSCRIBE: "subscriptions_removed", ActKind.SUSPEND: "subscriptions_suspended"}
-        self._state.counters.add(counted.get(kind, "subscriptions_created"))
+        self._state.counters[counted.get(kind, "subscriptions_created")] += 1
         name = "filtered" if filtered else "global"
-        why = discreet(reason_of(command))
+        why = reason_of(command)
         reason = f" ({why})" if why else ""
         _log.info("%s: %s (%s) for %s%s", command.requester, kind.value, name, command.receiving_ae, reason)
         return Outcome(status, command.uid, reason=why)
@@ -118,15 +119,20 @@ class GlobalActs:
     async def _append(self, receiving_ae: str, act: GlobalAct) -> None:
         subscriptions, key = self._state.subscriptions, f"subscriber/{receiving_ae}"
 
-        async def attempt() -> None:
+        for _ in range(ATTEMPTS):
             log = subscriptions.with_act(receiving_ae, act, self._may_compact(receiving_ae))
             if act.kind.subscribes and len(log.acts) > MAXIMUM_ACTS:
                 detail = f"{receiving_ae} has {MAXIMUM_ACTS} global subscriptions; unsubscribe globally first"
                 raise UpsError(statuses.RESOURCE_LIMITATION, detail)
             version = subscriptions.version(receiving_ae)
-            subscriptions.keep(log, await self._state.writer.write(key, encode_log(log), version))
-
-        await until_unchanged(key, attempt, lambda entry: self._adopt(receiving_ae, entry))
+            try:
+                version = await self._state.writer.write(key, encode_log(log), version)
+            except Conflict as conflict:
+                self._adopt(receiving_ae, conflict.entry)
+            else:
+                subscriptions.keep(log, version)
+                return
+        raise kept_changing(key)
 
     def _may_compact(self, receiving_ae: str) -> bool:
         """Whether acts may be dropped that a later one repeats.

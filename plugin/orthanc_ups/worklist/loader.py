@@ -20,9 +20,9 @@ from ..store.node import KEY as NODE_KEY
 from ..store.notes import PREFIX as NOTE
 from ..store.port import Entry, RestorableEntries, ShelvesLost
 from .commits import Overflow, workitem_key
+from .order import CREATIONS, SEQUENCES
+from .order import KEY as WORKLIST_KEY
 from .workitem_store import read_tombstone
-from .worklist_entry import CREATIONS, SEQUENCES
-from .worklist_entry import KEY as WORKLIST_KEY
 
 _log = logging.getLogger("orthanc_ups.store")
 

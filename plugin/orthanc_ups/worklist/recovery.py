@@ -17,9 +17,9 @@ from ..store.notes import Notes
 from ..store.port import Entry, ShelvesLost, StoreUnavailable
 from ..store.shelf_set import StoreMisconfigured
 from .commits import Commits
-from .index_mark import IndexMark
 from .loader import Loader, Stored, unsettled_events
 from .state import WorklistState
+from .workitem_store import IndexMark
 
 _log = logging.getLogger("orthanc_ups.worklist")
 _RETRY_AFTER: Final = 2.0
@@ -180,7 +180,7 @@ class Recovery:
         _log.error("The worklist in Orthanc's metadata was deleted; writing it back")
         written = await self._entries.restore(_one_by_one(copies))
         _log.warning("Wrote %d entries of the worklist back; %s", written, verdict)
-        self._state.counters.add("restores")
+        self._state.counters["restores"] += 1
 
     def _everything(self) -> Iterator[Entry]:
         """Workitems last: if we crash meanwhile, the next start has them in the projection's file."""
@@ -222,7 +222,7 @@ class Recovery:
         if not stored.damaged:
             await self._mark.begin()
         self._state.workitems.broken = False
-        self._state.counters.add("rebuilds")
+        self._state.counters["rebuilds"] += 1
         self.log_events(self.stored_events(0))
         _log.warning("The projection is rebuilt: %d workitems", self._state.projection.count())
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -14,28 +14,9 @@ from ..projection.projection import Projection
 from ..settings import Settings
 from ..store.writer import Writer
 from .locks import CommandLocks
-from .order import Order
+from .order import Order, WorklistEntry
 from .subscriptions import Subscriptions
 from .workitem_store import WorkitemStore
-from .worklist_entry import WorklistEntry
-
-
-class Counters:
-    """Growing numbers by metric name, without the prefix ``ups_``."""
-
-    def __init__(self) -> None:
-        self._counts: Counter[str] = Counter()
-
-    def add(self, name: str, count: int = 1) -> None:
-        """Count something."""
-        self._counts[name] += count
-
-    def __getitem__(self, name: str) -> int:
-        return self._counts[name]
-
-    def all(self) -> Mapping[str, int]:
-        """Every count so far."""
-        return dict(self._counts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +24,7 @@ class WorklistState:
     """One worklist from inside.
 
     Attributes:
+        counters: growing numbers by metric name, without the prefix ``ups_`` and the ending ``_total``.
         now: the present moment, in the zone to which date-times without offset belong.
         sleep: waits for some seconds.
     """
@@ -57,6 +39,6 @@ class WorklistState:
     locks: CommandLocks
     delivery: Delivery
     titles: AeTitles
-    counters: Counters
+    counters: Counter[str]
     now: Callable[[], datetime]
     sleep: Callable[[float], Awaitable[None]]

@@ -7,7 +7,9 @@ A tombstone takes the place of a purged workitem, so that a client hears "gone" 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+import secrets
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -22,7 +24,8 @@ from ..core.workitem import HistoryEntry, Workitem
 from ..projection.projection import Projection, ProjectionBroken, StoredWorkitem
 from ..projection.queries import Column, Ids
 from ..store.documents import FORMAT, UnreadableDocument, decode, encode, is_tombstone
-from ..store.port import Entry
+from ..store.journal import KEY, IndexJournal, document_of, mark_in
+from ..store.port import Entries, Entry
 from ..store.writer import Conflict, Writer
 
 _log = logging.getLogger("orthanc_ups.store")
@@ -367,3 +370,114 @@ def _readable(uid: str, entry: Entry) -> Workitem:
     if workitem.uid != uid or workitem.created < 1:
         raise UnreadableDocument(f"it is that of {workitem.uid}")
     return workitem
+
+
+class IndexMark:
+    """Reads the mark at a start, and makes it anew. ``journal`` is None where no index can be trusted."""
+
+    def __init__(
+        self, entries: Entries, writer: Writer, projection: Projection, journal: IndexJournal | None
+    ) -> None:
+        self._entries = entries
+        self._writer = writer
+        self._projection = projection
+        self._journal = journal
+        self._is_whole = False
+
+    async def changed(self) -> Collection[str] | None:
+        """UIDs of the workitems that the index may not have as they are; None if the whole store must be read.
+
+        Raises StoreUnavailable.
+        """
+        self._is_whole = False
+        if self._journal is None:
+            return None
+        mark = mark_in(await self._entries.read(KEY))
+        return self._journal.read(mark) if mark and mark in self._projection.marks() else None
+
+    def taken(self, uid: str) -> None:
+        """The index has taken over what was written of a workitem."""
+        if self._journal is not None:
+            self._journal.taken(uid)
+
+    async def begin(self) -> None:
+        """The store has been read, nobody is writing, and the index has everything. Raises as ``renew``."""
+        self._is_whole = True
+        await self._renewed(whole=True)
+
+    async def renew(self) -> None:
+        """Make the mark anew if anything was written, so that less is left to be read at the next start.
+
+        Raises:
+            StoreUnavailable: the former mark is still good, or none is; call again.
+            ProjectionBroken: the index has to be made anew first.
+        """
+        if self._journal is not None and not self._journal.is_empty:
+            await self._renewed(whole=False)
+
+    async def _renewed(self, *, whole: bool) -> None:
+        if self._journal is None or not self._is_whole:
+            return
+        mark = secrets.token_hex(16)
+        self._journal.begin(mark, whole=whole)
+        await self._projection.bear(mark)  # in the same turn of the loop what is not open is handed over
+        await self._writer.overwrite(KEY, document_of(mark))
+        self._journal.complete()
+
+    def close(self) -> None:
+        """Let go of the journal."""
+        if self._journal is not None:
+            self._journal.close()
+
+
+_KEPT: Final = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What happened behind a number.
+
+    Attributes:
+        number: ask with it next time.
+        uids: the workitems that changed, the latest last, each once.
+        complete: False if more happened than is remembered; then everything may have changed.
+    """
+
+    number: int
+    uids: tuple[str, ...]
+    complete: bool
+
+
+class ChangeFeed:
+    """Remembers the last changes. Lives on the loop."""
+
+    def __init__(self, first: int = 0) -> None:
+        """``first`` should grow from start to start (milliseconds since the epoch, say), so that a page
+        that outlives a restart notices it.
+        """
+        self._number = first
+        self._oldest = first
+        self._latest: deque[tuple[int, str]] = deque(maxlen=_KEPT)
+
+    @property
+    def number(self) -> int:
+        """The number of the last change."""
+        return self._number
+
+    def note(self, uid: str) -> None:
+        """A workitem was written or forgotten."""
+        if len(self._latest) == _KEPT:
+            self._oldest = self._latest[0][0]
+        self._number += 1
+        self._latest.append((self._number, uid))
+
+    def since(self, number: int) -> Changes:
+        """What changed after a number that was given out before."""
+        if not self._oldest <= number <= self._number:
+            return Changes(self._number, (), False)
+        uids: dict[str, None] = {}
+        for at, uid in reversed(self._latest):
+            if at <= number:
+                break
+            uids.setdefault(uid)
+        return Changes(self._number, tuple(reversed(uids)), True)

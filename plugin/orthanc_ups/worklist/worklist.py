@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any, Final, Protocol, TypeVar
@@ -30,15 +31,15 @@ from ..core.dataset import DataSet, items, text
 from ..core.decide import Circumstances, Decidable, Decision, decide
 from ..core.matching import Query
 from ..core.outcome import WHOLE, Outcome, Page, Paging, T
-from ..core.reasons import discreet, reason_of
+from ..core.reasons import reason_of
 from ..core.states import State, Transaction
 from ..core.statuses import UpsError
 from ..core.value_rules import DataSetLimits
 from ..core.workitem import HistoryEntry, Subscription, Workitem
-from ..store.port import Entry, StoreUnavailable
-from .commits import Commits, until_unchanged, workitem_key
+from ..store.port import StoreUnavailable
+from ..store.writer import Conflict
+from .commits import ATTEMPTS, Commits, kept_changing, workitem_key
 from .global_acts import GlobalActs
-from .patience import Patience
 from .state import WorklistState
 from .workitem_store import StoredWorkitem
 
@@ -99,19 +100,40 @@ class Worklist:
         Raises UpsError if it is refused; then nothing has changed. Only if Orthanc's store is silent for
         long, that is not known yet, and the error (0110) says so.
         """
-        self._check_open()
+        if self._closed:
+            raise UpsError(statuses.RESOURCE_LIMITATION, "the worklist is shutting down")
+        self._state.workitems.check()
+        if self._state.writer.is_stuck or len(self._running) >= self.at_once:
+            raise UpsError(statuses.RESOURCE_LIMITATION, "Orthanc's store does not answer; try again later")
         ending = self.patience.begin()
-        task = self._in_background(self._carried_to_its_end(self._spelled(command), ending))
+        task = self._in_background(self._carry_out(self._spelled(command), ending))
         if not await ending:
             raise UpsError(statuses.PROCESSING_FAILURE, _UNKNOWN)
         return task.result()
 
-    async def _carried_to_its_end(self, command: Command, ending: asyncio.Future[bool]) -> Outcome:
-        """Carry out a command, and tell whoever waits in the very step in which it ends: a callback of the task would
-        come a turn of the loop later.
+    async def _carry_out(self, command: Command, ending: asyncio.Future[bool]) -> Outcome:
+        """Carry out a command, and set ``ending`` in the very step in which it ends: a callback of the task would come
+        a turn of the loop later.
         """
+        name = SERVICE_OF[type(command)].value.replace(" ", "_")
         try:
-            return await self._answered(command)
+            if isinstance(command, (Subscribe, Unsubscribe, Suspend)):
+                outcome = await self._on_subscription(command)
+            else:
+                outcome = await self._on_workitem(command)
+        except UpsError as error:
+            self._state.counters[f"refused_{name}"] += 1
+            _log.info("%s: %s of %s refused: %s", command.requester, name, command.uid, error.detail)
+            raise
+        except StoreUnavailable as error:
+            self._state.counters[f"refused_{name}"] += 1
+            _log.error("%s of %s not stored: %s", name, command.uid, error)
+            raise UpsError(statuses.RESOURCE_LIMITATION, f"Orthanc cannot store it now: {error}") from error
+        else:
+            self._state.counters[f"accepted_{name}"] += 1
+            for tell in self.observers:
+                tell(command, outcome)
+            return outcome
         finally:
             if not ending.done():
                 ending.set_result(True)
@@ -128,15 +150,13 @@ class Worklist:
                 command = replace(command, receiving_ae=receiving_ae)
         return command
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise UpsError(statuses.RESOURCE_LIMITATION, "the worklist is shutting down")
-        self._state.workitems.check()
-        if self._state.writer.is_stuck or len(self._running) >= self.at_once:
-            raise UpsError(statuses.RESOURCE_LIMITATION, "Orthanc's store does not answer; try again later")
-
     def _in_background(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
-        task = _begun(work)
+        """A task; as far as it goes without waiting it is carried out at once (Python 3.12)."""
+        loop = asyncio.get_running_loop()
+        if sys.version_info >= (3, 12):
+            task = asyncio.Task(work, loop=loop, eager_start=True)
+        else:
+            task = loop.create_task(work)
         self._running.add(task)
         task.add_done_callback(self._done)
         return task
@@ -155,50 +175,28 @@ class Worklist:
         if self._running:
             await asyncio.wait(set(self._running), timeout=within)
 
-    async def _answered(self, command: Command) -> Outcome:
-        name = SERVICE_OF[type(command)].value.replace(" ", "_")
-        try:
-            outcome = await self._dispatched(command)
-        except UpsError as error:
-            self._state.counters.add(f"refused_{name}")
-            _log.info("%s: %s of %s refused: %s", command.requester, name, command.uid, error.detail)
-            raise
-        except StoreUnavailable as error:
-            self._state.counters.add(f"refused_{name}")
-            _log.error("%s of %s not stored: %s", name, command.uid, error)
-            raise UpsError(statuses.RESOURCE_LIMITATION, f"Orthanc cannot store it now: {error}") from error
-        self._state.counters.add(f"accepted_{name}")
-        for tell in self.observers:
-            tell(command, outcome)
-        return outcome
-
-    async def _dispatched(self, command: Command) -> Outcome:
-        if isinstance(command, (Subscribe, Unsubscribe, Suspend)):
-            return await self._on_subscription(command)
-        return await self._on_workitem(command)
-
     # --- one workitem ---
 
     async def _on_workitem(self, command: Decidable) -> Outcome:
-        """Decide and write, alone on the workitem; again if somebody else (not we) has changed its entry."""
-        uid = command.uid
-
-        async def attempt() -> Outcome:
-            before = self._state.workitems.get(uid)
-            workitem = before.workitem if before else None
-            circumstances = self._circumstances(command, workitem)
-            if self.outputs is not None and workitem is not None:
-                missing = await self._missing_outputs(self.outputs, command, workitem)
-                circumstances = replace(circumstances, missing_outputs=missing)
-            decision = decide(workitem, command, circumstances)
-            return await self._carried_out(command, before, decision)
-
-        def adopt(entry: Entry | None) -> None:
-            self._state.workitems.adopt(uid, entry)
-            self._seen(uid)
-
+        """Decide and write, alone on the workitem; again if somebody else (not this plugin) has changed its entry."""
+        uid, workitems = command.uid, self._state.workitems
         async with self._state.locks.workitem(uid):
-            return await until_unchanged(workitem_key(uid), attempt, adopt)
+            for _ in range(ATTEMPTS):
+                before = workitems.get(uid)
+                workitem = before.workitem if before else None
+                circumstances = self._circumstances(command, workitem)
+                if self.outputs is not None and workitem is not None:
+                    missing = await self._missing_outputs(self.outputs, command, workitem)
+                    circumstances = replace(circumstances, missing_outputs=missing)
+                decision = decide(workitem, command, circumstances)
+                try:
+                    return await self._write(command, before, decision)
+                except Conflict as conflict:
+                    workitems.adopt(uid, conflict.entry)
+                    adopted = workitems.get(uid)
+                    if adopted is not None:
+                        self._commits.use_no_number_of(adopted.workitem)
+            raise kept_changing(workitem_key(uid))
 
     def _circumstances(self, command: Decidable, workitem: Workitem | None) -> Circumstances:
         """What the rules for this command need to know besides the workitem."""
@@ -263,17 +261,11 @@ class Worklist:
             await outputs.missing([item for procedure in done for item in items(procedure, tags.OUTPUTS)])
         )
 
-    def _seen(self, uid: str) -> None:
-        stored = self._state.workitems.get(uid)
-        if stored is not None:
-            self._commits.seen(stored.workitem)
-
-    async def _carried_out(
-        self, command: Decidable, before: StoredWorkitem | None, decision: Decision
-    ) -> Outcome:
+    async def _write(self, command: Decidable, before: StoredWorkitem | None, decision: Decision) -> Outcome:
+        """Carry out what was decided. Raises Conflict or StoreUnavailable."""
         uid = command.uid
         workitems = (before.workitem, decision.workitem) if before else (decision.workitem,)
-        why = discreet(reason_of(command), *workitems)
+        why = reason_of(command, *workitems)
         outcome = Outcome(decision.status, uid, decision.modified, decision.details, why)
         entry = HistoryEntry(self._state.now().timestamp(), str(command.requester), decision.what, why)
         if isinstance(command, Purge):
@@ -285,7 +277,7 @@ class Worklist:
         acts = (*((decision.act,) if decision.act else ()), *decision.inherited)
         after = await self._commits.commit(before, decision.workitem, decision.occurrences, entry, acts)
         if decision.counter:
-            self._state.counters.add(decision.counter)
+            self._state.counters[decision.counter] += 1
         _log.info("%s: %s; workitem %s is %s", command.requester, decision.what, uid, after.state.value)
         if uid in self._commits.overflows:
             self._in_background(self._commits.sweep_one(uid))
@@ -364,14 +356,6 @@ class Worklist:
         return _page(tuple(matches), total, paging)
 
 
-def _begun(work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
-    """A task; as far as it goes without waiting it is carried out at once (Python 3.12)."""
-    loop = asyncio.get_running_loop()
-    if sys.version_info >= (3, 12):
-        return asyncio.Task(work, loop=loop, eager_start=True)
-    return loop.create_task(work)
-
-
 def _page(matches: tuple[T, ...], total: int, paging: Paging) -> Page[T]:
     return Page(matches, total, max(0, total - paging.offset - len(matches)))
 
@@ -382,3 +366,35 @@ def _check_ae(receiving_ae: str) -> None:
     except InvalidAeTitle as error:
         detail = f"Receiving AE (0074,1234): {error}"
         raise UpsError(statuses.INVALID_ARGUMENT, detail, tags.RECEIVING_AE) from error
+
+
+class Patience:
+    """Waits for a number of seconds at most, with one timer for all who wait. Lives on one loop."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._waiting: deque[tuple[float, asyncio.Future[bool]]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self) -> asyncio.Future[bool]:
+        """What to wait for: whoever does the work makes it True, and when the time is over it is False."""
+        loop = asyncio.get_running_loop()
+        ending: asyncio.Future[bool] = loop.create_future()
+        while self._waiting and self._waiting[0][1].done():
+            self._waiting.popleft()
+        self._waiting.append((loop.time() + self.seconds, ending))
+        if self._timer is None:
+            self._timer = loop.call_later(self.seconds, self._look)
+        return ending
+
+    def _look(self) -> None:
+        """All wait equally long, so the first one in the queue is the next one whose time is over."""
+        loop, self._timer = asyncio.get_running_loop(), None
+        while self._waiting:
+            until, ending = self._waiting[0]
+            if not ending.done() and until > loop.time():
+                self._timer = loop.call_at(until, self._look)
+                return
+            self._waiting.popleft()
+            if not ending.done():
+                ending.set_result(False)

@@ -9,9 +9,8 @@ import pytest
 
 from orthanc_ups.core import statuses
 from orthanc_ups.core.statuses import STEP_MAY_NOT_BE_UPDATED, UpsError
-from orthanc_ups.dimse.exchange import Exchange
 from orthanc_ups.dimse.message import CommandField
-from orthanc_ups.dimse.services import FurtherService
+from orthanc_ups.dimse.services import Exchange, FurtherService
 from orthanc_ups.modality.performed_steps import PERFORMED_STEP, RETRIEVE
 from tests.support.dimse_client import NoAssociation, UpsClient
 from tests.support.dimse_server import DimseRig

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from orthanc_ups.core import tags
-from orthanc_ups.dimse.association import Association, Terms
+from orthanc_ups.dimse.association import Association, Terms, Wire
 from orthanc_ups.dimse.data_sets import EXPLICIT, SYNTAXES, encode
 from orthanc_ups.dimse.message import (
     ABORT_BY_USER,
@@ -21,7 +21,6 @@ from orthanc_ups.dimse.message import (
     read_header,
 )
 from orthanc_ups.dimse.negotiation import Agreement, Context, request
-from orthanc_ups.dimse.wire import Wire
 from tests.support import raw_dimse
 from tests.support.dimse_server import DimseRig
 from tests.support.raw_dimse import VERIFICATION, RawPeer

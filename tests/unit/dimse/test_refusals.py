@@ -13,8 +13,8 @@ from orthanc_ups.core.outcome import Outcome
 from orthanc_ups.core.statuses import UpsError
 from orthanc_ups.dimse.data_sets import EXPLICIT as EXPLICIT_SYNTAX
 from orthanc_ups.dimse.data_sets import encode
-from orthanc_ups.dimse.exchange import comment_on, shortened
 from orthanc_ups.dimse.message import ERROR_COMMENT, STATUS, CommandField
+from orthanc_ups.dimse.services import comment_on, shortened
 from orthanc_ups.settings import Settings
 from tests.support import raw_dimse, workitems
 from tests.support.dimse_client import (

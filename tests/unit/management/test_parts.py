@@ -18,7 +18,7 @@ from orthanc_ups.management.explorer_files import orthanc_explorer_buttons, serv
 from orthanc_ups.management.keyword_form import to_data_set, to_keywords
 from orthanc_ups.management.queries import in_words
 from orthanc_ups.management.views import iso_of, person_text, readable
-from orthanc_ups.worklist.change_feed import ChangeFeed
+from orthanc_ups.worklist.workitem_store import ChangeFeed
 from tests.support.workitems import full
 
 

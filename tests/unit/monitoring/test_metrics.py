@@ -193,6 +193,6 @@ async def test_a_running_worklist_counts_what_the_table_names() -> None:
     await desk.unsubscribe("RIS", 1)
     await desk.create(2)
     await desk.cancel(2)
-    counted = {f"ups_{name}_total" for name in desk.service.counters.all()}
+    counted = {f"ups_{name}_total" for name in desk.service.counters}
     assert counted <= set(NAMES)
     assert {"ups_subscriptions_created_total", "ups_subscriptions_removed_total"} <= counted

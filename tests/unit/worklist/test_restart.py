@@ -15,7 +15,7 @@ from orthanc_ups.core.events import EventType
 from orthanc_ups.core.matching import Query
 from orthanc_ups.core.statuses import UpsError
 from orthanc_ups.store.port import StoreUnavailable
-from orthanc_ups.worklist import worklist_entry
+from orthanc_ups.worklist import order as worklist_entry
 from orthanc_ups.worklist.commits import SPILL_ABOVE
 from tests.support.delivery import settle
 from tests.support.service import FILTERED, LOCK, NO_LOCK, NONE, Desk, grows, on_loop, overwrite

@@ -24,7 +24,7 @@ from orthanc_ups.core.commands import (
 )
 from orthanc_ups.core.dataset import element
 from orthanc_ups.core.statuses import UpsError
-from orthanc_ups.worklist.patience import Patience
+from orthanc_ups.worklist.worklist import Patience
 from tests.support.delivery import settle
 from tests.support.service import FILTERED, GLOBAL, SCHEDULER, TRANSACTION, Desk, grows, on_loop
 from tests.support.workitems import minimal, progress, uid
