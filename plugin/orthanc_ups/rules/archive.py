@@ -9,7 +9,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -68,6 +68,25 @@ class SeriesFacts:
     patient: str
     instance: str
     content: Mapping[str, Any]
+
+
+class ArchivedInstance(NamedTuple):
+    """An instance in Orthanc, with what a reference says of it; ``series`` is Orthanc's identifier. Sorts by number."""
+
+    series: str
+    number: int
+    uid: str
+    sop_class: str
+
+    @classmethod
+    def of(cls, series: str, content: Mapping[str, Any]) -> ArchivedInstance:
+        """Of its attributes by keyword."""
+        return cls(
+            series,
+            _number(content.get("InstanceNumber")),
+            str(content.get("SOPInstanceUID", "")),
+            str(content.get("SOPClassUID", "")),
+        )
 
 
 class Archive:
@@ -265,21 +284,18 @@ class Archive:
 
         ``retrieve``: ``DICOM`` for retrieval from our own AE title, or the base URL of a DICOMweb service.
         """
-        by_series: dict[str, list[tuple[int, str, str]]] = {}
-        for row in await self._instances(level, identifier):
-            uid = str(row["MainDicomTags"]["SOPInstanceUID"])
-            sop_class = str(row.get("Metadata", {}).get("SopClassUid", ""))
-            number = _number(row["MainDicomTags"].get("InstanceNumber"))
-            by_series.setdefault(str(row["ParentSeries"]), []).append((number, uid, sop_class))
+        by_series: dict[str, list[ArchivedInstance]] = {}
+        for instance in await self._instances(level, identifier):
+            by_series.setdefault(instance.series, []).append(instance)
         items = []
-        for identifier, rows in by_series.items():
-            facts = await self.series_facts(identifier)
+        for series, instances in by_series.items():
+            facts = await self.series_facts(series)
             if facts is not None:
                 items.append(
                     reference(
                         str(facts.content.get("StudyInstanceUID", "")),
                         str(facts.content.get("SeriesInstanceUID", "")),
-                        [(sop_class, uid) for _, uid, sop_class in sorted(rows)],
+                        [(instance.sop_class, instance.uid) for instance in sorted(instances)],
                         retrieve,
                         self.own_ae,
                     )
@@ -291,41 +307,51 @@ class Archive:
         identifier = (await self.lookup(uid)).get("series")
         return await self.references("series", identifier, BY_DICOM) if identifier else []
 
-    async def _instances(self, level: str, identifier: str) -> Sequence[Mapping[str, Any]]:
-        """The instances of a resource, with their main tags and metadata."""
+    async def _instances(self, level: str, identifier: str) -> Sequence[ArchivedInstance]:
+        """The instances of a resource."""
         if level == "instance":
-            question = {"Resources": [identifier], "Level": "Instance", "Metadata": True}
-            return await self._post("/tools/bulk-content", question)
-        instances: list[Mapping[str, Any]] = []
+            return await self._expanded([identifier])
+        instances: list[ArchivedInstance] = []
         for series in await self.below(level, identifier, "series"):
             instances += await self._found_instances(series) or await self._listed_instances(series)
         return instances
 
-    async def _found_instances(self, series: str) -> Sequence[Mapping[str, Any]]:
-        """By one question, where Orthanc can (1.12.5 and later); empty where it cannot."""
+    async def _found_instances(self, series: str) -> Sequence[ArchivedInstance]:
+        """By one question, where Orthanc can (1.12.5 and later); empty where it cannot.
+
+        Three tags are asked for by name, as Orthanc takes half as long to answer them as all tags and metadata.
+        """
         if not self._can_find:
             return ()
         question = {
             "Level": "Instance",
             "Query": {},
             "ParentSeries": series,
-            "ResponseContent": ["MainDicomTags", "Metadata", "Parent"],
+            "RequestedTags": ["SOPInstanceUID", "SOPClassUID", "InstanceNumber"],
+            "ResponseContent": ["RequestedTags", "Parent"],
         }
         rows = await self._post("/tools/find", question)
         self._can_find = all(_is_row(row, series) for row in rows)
-        return rows if self._can_find else ()
+        if not self._can_find:
+            return ()
+        return [ArchivedInstance.of(series, row["RequestedTags"]) for row in rows]
 
-    async def _listed_instances(self, series: str) -> Sequence[Mapping[str, Any]]:
-        instances: list[Mapping[str, Any]] = []
+    async def _listed_instances(self, series: str) -> Sequence[ArchivedInstance]:
+        instances: list[ArchivedInstance] = []
         identifiers = await self.below("series", series, "instance")
         for begin in range(0, len(identifiers), _BATCH):
-            question = {
-                "Resources": identifiers[begin : begin + _BATCH],
-                "Level": "Instance",
-                "Metadata": True,
-            }
-            instances += await self._post("/tools/bulk-content", question)
+            instances += await self._expanded(identifiers[begin : begin + _BATCH])
         return instances
+
+    async def _expanded(self, identifiers: Sequence[str]) -> Sequence[ArchivedInstance]:
+        question = {"Resources": list(identifiers), "Level": "Instance", "Metadata": True}
+        return [
+            ArchivedInstance.of(
+                str(row["ParentSeries"]),
+                {**row["MainDicomTags"], "SOPClassUID": row.get("Metadata", {}).get("SopClassUid", "")},
+            )
+            for row in await self._post("/tools/bulk-content", question)
+        ]
 
     async def missing_instances(self, uids: Iterable[str]) -> list[str]:
         """Those of the SOP Instance UIDs that are not in the archive."""
@@ -380,8 +406,8 @@ def reference(
 
 
 def _is_row(row: object, series: str) -> bool:
-    """True for an instance of a series with its metadata."""
-    return isinstance(row, Mapping) and row.get("ParentSeries") == series and "Metadata" in row
+    """True for an instance of a series with the tags that were asked for."""
+    return isinstance(row, Mapping) and row.get("ParentSeries") == series and "RequestedTags" in row
 
 
 def is_identifier(text: str) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, tzinfo
 from functools import partial
@@ -53,6 +54,7 @@ _MOST: Final = 10_000
 _ATTEMPTS: Final = 5
 _FIRED_AT_ONCE: Final = 50
 _SERIES_AT_ONCE: Final = 200
+_LONGEST_REST: Final = 0.5
 _ENDS: Final = {State.COMPLETED: When.COMPLETED, State.CANCELED: When.CANCELED}
 _DICOM_RETRIEVAL: Final = "0040E021"
 _RETRIEVE_AE: Final = "00080054"
@@ -120,6 +122,7 @@ class Follower:
         self._follows_ends = bool(kinds & {When.COMPLETED, When.CANCELED})
         self._follows_deletions = When.DELETED in kinds
         self._something = asyncio.Event()
+        self._uploads_go_on = False
         self._ended: dict[str, None] = {}
         self._gone: dict[str, None] = {}
         self._named: dict[str, None] = {}
@@ -156,7 +159,12 @@ class Follower:
         self._find_ends()
         if self._follows_deletions:
             await self._find_deletions()
-        self._bell.listen(self._something.set)
+        self._bell.listen(self._changed)
+
+    def _changed(self) -> None:
+        """Something arrived or was deleted since the last round began."""
+        self._uploads_go_on = True
+        self._something.set()
 
     def _take_over(self) -> None:
         if not self._note.document:
@@ -187,6 +195,7 @@ class Follower:
         pauses = growing(_FIRST_PAUSE, _LONGEST_PAUSE)
         while True:
             self._something.clear()
+            self._uploads_go_on = False
             self._bell.answered()
             try:
                 await self.round()
@@ -360,10 +369,13 @@ class Follower:
         at_rest = self._clock.now() - self._stable_age
         due = [(at, resource) for resource, at in self._memory.unstable.items() if at <= at_rest]
         for at, resource in sorted(due)[:_FIRED_AT_ONCE]:
+            began = time.monotonic()
             await self._attempted(resource, partial(self._came_to_rest, resource, at))
             del self._memory.unstable[resource]
             self._dirty = True
             await self._save_in_time()
+            if self._uploads_go_on:  # at most half of the time, as Orthanc's index serves one at a time
+                await self._clock.sleep(min(time.monotonic() - began, _LONGEST_REST))
 
     async def _came_to_rest(self, resource: str, at: float) -> None:
         level, _, identifier = resource.partition("/")
