@@ -87,7 +87,7 @@ OTHER_PLUGIN: Final = (
     "workitems: list the Python plugin before it in Plugins of orthanc.json."
 )
 DISK_FULL: Final = (
-    "The disk of {folder} is full: {free} kB are free, expected {least} MB at least. Free some space."
+    "The disk of {folder} is full: {free} kB are free, expected at least {least} MB. Free some space."
 )
 PORT_CLOSED: Final = (
     "The {name} port {port} is not open, perhaps as another program has it; see Orthanc's log."

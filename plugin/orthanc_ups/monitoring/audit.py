@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""One audit record per accepted change, for plugins of Orthanc that keep audit logs (1.12.9 and later).
+"""One audit record per accepted change, for plugins of Orthanc that keep audit logs (Orthanc 1.12.9 and later).
 
 Orthanc hands a record to those plugins at once, on the thread that emits it, and they may write to a database.
-So records are emitted by a thread of their own, and only if ``Python.AllowThreads`` is on: else the whole
-interpreter, and with it the worklist, would stand still meanwhile.
+So records are emitted by a thread of their own, and only if ``Python.AllowThreads`` is on: otherwise the whole
+interpreter, and with it the worklist, would be blocked.
 
-A record tells who did what to which workitem and why, and what the answer was: no patient data, no Transaction UID.
+A record says who did what to which workitem, why, and what the answer was. It has no patient data and no Transaction UID.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from ..orthanc.sdk import Orthanc
 
 _log = logging.getLogger("orthanc_ups.monitoring.audit")
 SOURCE: Final = "orthanc-ups"
-MOST_WAITING: Final = 10_000
+MAXIMUM_WAITING: Final = 10_000
 _WORDS: Final = re.compile("(?<!^)(?=[A-Z])")
 
 
 @dataclass(frozen=True, slots=True)
 class AuditRecord:
-    """What is emitted.
+    """An audit record.
 
     Attributes:
-        user: the authenticated user, or the AE title of who has none.
-        uid: the workitem, or the UID of the Global or the Filtered Global Subscription.
+        user: the authenticated user, else the AE title of the requester.
+        uid: SOP Instance UID of the workitem, or of the Global or Filtered Global Subscription.
         action: such as ``ups-change-state``.
         data: a JSON object.
     """
@@ -53,35 +53,34 @@ Emit = Callable[[AuditRecord], None]
 
 def record_of(command: Command, outcome: Outcome) -> AuditRecord:
     """The record of a command that was accepted."""
-    who = command.requester
-    content: dict[str, Any] = {"ae": who.ae, "via": who.via, "status": outcome.status.name}
+    requester = command.requester
+    content: dict[str, Any] = {"ae": requester.ae, "via": requester.via, "status": outcome.status.name}
     for name in ("receiving_ae", "state", "lock"):
         if hasattr(command, name):
             content[name] = getattr(command, name)
     if outcome.reason:
         content["reason"] = outcome.reason
-    return AuditRecord(
-        who.user or who.ae, command.uid, _action_of(type(command).__name__), orjson.dumps(content)
-    )
+    user = requester.user or requester.ae
+    return AuditRecord(user, command.uid, _action_of(type(command).__name__), orjson.dumps(content))
 
 
 @cache
 def _action_of(kind: str) -> str:
-    """``ups-change-state`` of ``ChangeState``."""
+    """``ups-change-state`` for ``ChangeState``."""
     return "ups-" + _WORDS.sub("-", kind).lower()
 
 
 def emitter(orthanc: Orthanc, *, allow_threads: bool) -> Emit | None:
-    """How this Orthanc takes records; None if it does not, or if that could hold us up."""
+    """The function that emits a record; None if Orthanc has no audit logs, or if emitting could block the worklist."""
     emit = getattr(orthanc, "EmitAuditLog", None)
     if emit is None or not allow_threads:
         return None
     level = orthanc.ResourceType.NONE
 
-    def emit_one(record: AuditRecord) -> None:
+    def emit_record(record: AuditRecord) -> None:
         emit(SOURCE, record.user, level, record.uid, record.action, record.data)
 
-    return emit_one
+    return emit_record
 
 
 class AuditLog:
@@ -92,19 +91,19 @@ class AuditLog:
     ) -> None:
         """Prepare.
 
-        ``soon`` has something done on the loop in a moment: the thread that is woken by a record takes turns with the
-        loop, so it had better wait until those who are told of the change have been told.
+        ``soon`` schedules a function on the loop, some milliseconds later. The thread that a record wakes competes
+        with the loop for Python's lock, so it waits until the receivers of the change have been told.
         """
         self._emit = emit
         self._soon = soon
         self._gathered: list[AuditRecord] = []
-        self._waiting: queue.Queue[AuditRecord | None] = queue.Queue(MOST_WAITING)
+        self._waiting: queue.Queue[AuditRecord | None] = queue.Queue(MAXIMUM_WAITING)
         self._thread = threading.Thread(target=self._run, name="ups-audit", daemon=True)
         self._is_full = False
         self._is_failing = False
 
     def accepted(self, command: Command, outcome: Outcome) -> None:
-        """A command was accepted. Never raises."""
+        """Take the record of a command that was accepted. Never raises."""
         try:
             self._gathered.append(record_of(command, outcome))
         except Exception:
@@ -114,7 +113,7 @@ class AuditLog:
                 self._soon(self.hand_over)
 
     def hand_over(self) -> None:
-        """Give the thread what was gathered. On the loop, also before ``stop``."""
+        """Hand the gathered records to the thread. Called on the loop, also before ``stop``."""
         gathered, self._gathered = self._gathered, []
         try:
             for record in gathered:
@@ -122,15 +121,15 @@ class AuditLog:
                 self._is_full = False
         except queue.Full:
             if not self._is_full:
-                _log.error("Orthanc takes audit records too slowly: some are left out")
+                _log.error("Orthanc takes audit records too slowly; some are discarded")
             self._is_full = True
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the thread that emits."""
         self._thread.start()
 
     def stop(self, timeout: float) -> bool:
-        """Emit what waits, and end the thread; True if it ended within ``timeout`` seconds."""
+        """Emit the waiting records and end the thread. True if it ended within ``timeout`` seconds."""
         if self._thread.is_alive():
             try:
                 self._waiting.put(None, timeout=timeout)

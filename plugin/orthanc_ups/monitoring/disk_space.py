@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Tells when a disk that the worklist needs is full: Orthanc's own errors then speak of a "cached statement"."""
+"""Reports when a disk that the worklist needs is full. Orthanc's own errors then speak of a "cached statement"."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final
 
 _log = logging.getLogger("orthanc_ups")
-LEAST: Final = 16 * 1024 * 1024
-"""Bytes that should be free: what SQLite needs at once for its log and its checkpoint."""
+MINIMUM_FREE: Final = 16 * 1024 * 1024
+"""Bytes that should be free: what SQLite may need at one time for its log and its checkpoint."""
 _EVERY: Final = 5.0  # seconds
 
 
@@ -21,24 +21,24 @@ def _free(folder: Path) -> int:
 
 
 class DiskSpace:
-    """Watches the disks of some folders, and says it once when one is full, and once when it has space again."""
+    """Watches the disks of some folders, and logs once when one is full and once when it has free space again."""
 
     def __init__(self, folders: Iterable[Path], free: Callable[[Path], int] = _free) -> None:
-        """``free`` gives the free bytes of the disk of a folder; it may raise OSError."""
+        """``free`` returns the free bytes on the disk of a folder; it may raise OSError."""
         self._folders = tuple(dict.fromkeys(folders))
         self._free = free
         self._full: dict[Path, int] = {}
 
     def look(self) -> None:
-        """Look now. A disk that cannot be looked at counts as before."""
+        """Check now. A disk that cannot be checked keeps its last state."""
         for folder in self._folders:
             try:
-                self._take(folder, self._free(folder))
+                self._note(folder, self._free(folder))
             except OSError as error:
                 _log.debug("Cannot check the free space on the disk of %s: %s", folder, error)
 
-    def _take(self, folder: Path, free: int) -> None:
-        if free >= LEAST:
+    def _note(self, folder: Path, free: int) -> None:
+        if free >= MINIMUM_FREE:
             if self._full.pop(folder, None) is not None:
                 _log.warning("The disk of %s has free space again", folder)
         else:
@@ -47,21 +47,20 @@ class DiskSpace:
             self._full[folder] = free
 
     def warnings(self) -> tuple[str, ...]:
-        """What an operator should know, in words."""
-        return tuple(f"{_in_words(folder, free)}: free some space." for folder, free in self._full.items())
+        """Warnings for an operator, one per full disk."""
+        return tuple(f"{_in_words(folder, free)}. Free some space." for folder, free in self._full.items())
 
     def full(self) -> Mapping[Path, int]:
-        """Folders whose disk is full, and the free bytes."""
+        """Folders whose disk is full, with the free bytes."""
         return self._full
 
     async def run(self) -> None:
-        """Look again and again; for a task that runs as long as the plugin."""
+        """Check every few seconds, for ever."""
         while True:
             self.look()
             await asyncio.sleep(_EVERY)
 
 
 def _in_words(folder: Path, free: int) -> str:
-    return (
-        f"The disk of {folder} is full: {free // 1024} kB are free, expected {LEAST // 1024**2} MB at least"
-    )
+    expected = MINIMUM_FREE // 1024**2
+    return f"The disk of {folder} is full: {free // 1024} kB are free, expected at least {expected} MB"

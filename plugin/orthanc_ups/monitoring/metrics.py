@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The one table of metrics, and how they get to Orthanc's ``/tools/metrics-prometheus``.
+"""The table of all metrics, and how their values reach Orthanc's ``/tools/metrics-prometheus``.
 
-Names of Orthanc's metrics carry no labels, so what has many values (subscribers, say) is given as a sum and as
-the greatest one. docs/metrics.md repeats the table; a test holds both together.
+Orthanc's metrics have no labels, so a quantity that exists per subscriber is published as a sum and as its maximum.
+docs/metrics.md repeats the table; a test compares the two.
 """
 
 from __future__ import annotations
@@ -40,26 +40,26 @@ _AT_ONCE: Final = 50
 _CHANGING: Final = tuple(service for service in Service if service not in (Service.RETRIEVE, Service.SEARCH))
 _CHANNELS: Final = ("dimse", "websocket", "webhook")
 _TYPES: Final = {
-    EventType.STATE_REPORT: "State Reports",
-    EventType.CANCEL_REQUESTED: "Cancel Requests",
-    EventType.PROGRESS_REPORT: "Progress Reports",
-    EventType.SCP_STATUS_CHANGE: "notices of a start or stop of this server",
-    EventType.ASSIGNED: "Assignments",
+    EventType.STATE_REPORT: "UPS State Reports",
+    EventType.CANCEL_REQUESTED: "UPS Cancel Requested",
+    EventType.PROGRESS_REPORT: "UPS Progress Reports",
+    EventType.SCP_STATUS_CHANGE: "SCP Status Changes (start or stop of this server)",
+    EventType.ASSIGNED: "UPS Assigned",
 }
 _LATE: Final = {
-    LateKind.START: "scheduled, and their start has passed for longer than the grace",
+    LateKind.START: "scheduled, and their start passed more than LateAfter ago",
     LateKind.INPUTS: "scheduled, their start has passed, and their inputs are INCOMPLETE",
     LateKind.COMPLETION: "in progress past their expected completion",
-    LateKind.EXPIRATION: "not final past their expiration",
-    LateKind.SILENT: "in progress without a word of their performer for longer than Ups.SilentAfter",
+    LateKind.EXPIRATION: "past their expiration and not yet final",
+    LateKind.SILENT: "in progress, and not updated by their performer for longer than Ups.SilentAfter",
 }
 _FATES: Final = {
-    "failed": "Attempts to deliver an event that failed and will be repeated",
-    "dead": "Events that went to the dead letters",
-    "lost": "Events given up for good: there were too many dead letters",
+    "failed": "Failed attempts to deliver an event that will be retried",
+    "dead": "Events that became dead letters",
+    "lost": "Events discarded because there were too many dead letters",
     "dropped": "Waiting events that an operator dropped",
-    "replaced": "Progress reports that a newer one of the same workitem replaced while they waited",
-    "repeated": "Events sent once more because an operator asked for it",
+    "replaced": "Progress Reports that a newer one of the same workitem replaced while they waited",
+    "repeated": "Events that an operator had sent again",
 }
 
 _BY_RULES: Final = {
@@ -67,14 +67,14 @@ _BY_RULES: Final = {
     "updated": "Workitems that rules updated",
     "completed": "Workitems that rules completed",
     "canceled": "Workitems that rules canceled",
-    "asked": "Performers whom rules asked to cancel",
-    "failed": "Times that what a rule was to do was refused",
-    "stopped": "Times that a rule was stopped because it fed itself",
+    "asked": "Cancellation requests that rules sent to performers",
+    "failed": "Times that an action of a rule was refused",
+    "stopped": "Times that a rule was stopped because it triggered itself",
 }
 
 
 class MetricKind(Enum):
-    """What a metric does: counters only grow (from zero at each start), gauges rise and fall."""
+    """How a metric changes: counters only grow (from zero at each start), gauges rise and fall."""
 
     COUNTER = "counter"
     GAUGE = "gauge"
@@ -82,7 +82,7 @@ class MetricKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric; ``meaning`` is a plain sentence without full stop."""
+    """One metric; ``meaning`` is a phrase without full stop."""
 
     name: str
     kind: MetricKind
@@ -104,13 +104,13 @@ def _word(name: str) -> str:
 METRICS: Final = (
     _gauge("workitems", "Workitems in the worklist"),
     *(_gauge(f"workitems_{_word(state.value)}", f"Workitems that are {state.value}") for state in State),
-    _gauge("late", "Workitems that are late or stuck, for whatever reason"),
-    _gauge("late_maximum", "The same in the worklist that has most of them"),
+    _gauge("late", "Workitems that are late or stuck, for any reason"),
+    _gauge("late_maximum", "The same in the worklist label that has most of them"),
     *(_gauge(f"late_{kind.value}", f"Late: {_LATE[kind]}") for kind in LateKind),
     _gauge(
-        "scheduled_oldest_seconds", "Time since the earliest start of a scheduled workitem, if it has passed"
+        "scheduled_oldest_seconds", "Time since the earliest past start of a scheduled workitem"
     ),
-    _gauge("in_progress_longest_seconds", "Time since the first claim of a workitem that is in progress"),
+    _gauge("in_progress_longest_seconds", "Time since the earliest claim of a workitem that is in progress"),
     *(
         _counter(f"accepted_{_word(service.value)}", f"Accepted requests: {service.value}")
         for service in _CHANGING
@@ -119,7 +119,7 @@ METRICS: Final = (
         _counter(f"refused_{_word(service.value)}", f"Refused requests: {service.value}")
         for service in _CHANGING
     ),
-    _counter("subscriptions_created", "Subscriptions created, global and to single workitems"),
+    _counter("subscriptions_created", "Subscriptions created, both global and to single workitems"),
     _counter("subscriptions_removed", "Subscriptions removed"),
     _counter("subscriptions_suspended", "Global subscriptions suspended"),
     _counter("locks_released", "Deletion Locks released by an operator or by Ups.MaximumLockAge"),
@@ -132,47 +132,47 @@ METRICS: Final = (
     ),
     *(_counter(f"events_sent_{channel}", f"Events delivered by {channel}") for channel in _CHANNELS),
     *(_counter(f"events_{name}", meaning) for name, meaning in _FATES.items()),
-    _gauge("events_pending", "Events that wait for a receiver"),
-    _gauge("events_pending_maximum", "Events that wait for the receiver that is furthest behind"),
-    _gauge("events_pending_oldest_seconds", "Age of the oldest event that waits"),
-    _gauge("subscribers_failing", "Receivers that cannot be reached now; their events are tried again later"),
-    _gauge("subscribers_refusing", "Receivers whose last event was given up"),
-    _gauge("subscribers_unreachable", "Receivers for which events wait and no address is configured"),
-    _gauge("dead_letters", "Dead letters stored"),
+    _gauge("events_pending", "Events waiting for a receiver"),
+    _gauge("events_pending_maximum", "Events waiting for the receiver that is furthest behind"),
+    _gauge("events_pending_oldest_seconds", "Age of the oldest waiting event"),
+    _gauge("subscribers_failing", "Receivers that cannot be reached now; delivery to them is retried"),
+    _gauge("subscribers_refusing", "Receivers whose last event became a dead letter"),
+    _gauge("subscribers_unreachable", "Receivers with waiting events and without a configured address"),
+    _gauge("dead_letters", "Stored dead letters"),
     _gauge(
         "delivery_seconds_median_maximum",
-        "Median time from a change to its delivery, at the slowest receiver",
+        "Median time from a change to its delivery, for the slowest receiver",
     ),
     _gauge(
-        "delivery_seconds_p95_maximum", "The same for the slowest twentieth of the events (95th percentile)"
+        "delivery_seconds_p95_maximum", "The 95th percentile of that time, for the slowest receiver"
     ),
-    _gauge("service_open", "1 while the worklist can be used, as the health route says, else 0"),
+    _gauge("service_open", "1 while GET /ups/health answers 200 (open, or on standby), else 0"),
     _gauge("dimse_port_open", "1 while the DIMSE port accepts connections, else 0"),
     _gauge("http_port_open", "1 while the plugin's HTTP port accepts connections, else 0"),
-    _gauge("associations", "DICOM associations that others have opened to the UPS port"),
-    _gauge("event_associations", "DICOM associations that are open to receivers of events"),
+    _gauge("associations", "DICOM associations that peers have opened to the UPS port"),
+    _gauge("event_associations", "DICOM associations open to receivers of events"),
     _gauge("http_connections", "Connections to the DICOMweb port, WebSockets included"),
     _gauge("web_sockets", "Open WebSockets"),
     _gauge("commands_in_flight", "Changes that are being written"),
     _gauge("store_silent", "1 while Orthanc's store does not answer, else 0"),
     _gauge("projection_broken", "1 while the projection is being rebuilt and requests are refused, else 0"),
     _counter("restores", "Times that the worklist was deleted in Orthanc and written back"),
-    _counter("rebuilds", "Times that the projection failed and was rebuilt"),
-    _counter("uploads_refused", "Uploads of UPS objects that were refused"),
-    _counter("rules_fired", "Times that a rule did something"),
+    _counter("rebuilds", "Times that the search index failed and was rebuilt"),
+    _counter("uploads_refused", "Refused uploads of UPS instances"),
+    _counter("rules_fired", "Times that a rule fired"),
     *(_counter(f"rules_{name}", meaning) for name, meaning in _BY_RULES.items()),
-    _counter("worklist_queries", "Worklist queries (MWL) that were looked up among the workitems"),
-    _counter("worklist_answers", "Answers to them"),
+    _counter("worklist_queries", "Worklist queries (MWL) that were answered from the workitems"),
+    _counter("worklist_answers", "Workitems returned by worklist queries"),
     _counter("mpps_created", "Performed procedure steps (MPPS) created"),
     _counter("mpps_completed", "Performed procedure steps completed"),
     _counter("mpps_discontinued", "Performed procedure steps discontinued"),
-    _gauge("rules_waiting", "Series, studies and patients that rules wait for until they are stable"),
-    _gauge("leader", "1 on the one Orthanc that keeps the worklist, 0 on those that stand by"),
+    _gauge("rules_waiting", "Series, studies and patients that are not yet stable, and that rules wait for"),
+    _gauge("leader", "1 on the Orthanc that keeps the worklist, 0 on a standby"),
     _gauge(
         "lag_seconds",
-        "Seconds by which the search index of an Orthanc that stands by is behind the store; 0 on the one that leads",
+        "Seconds by which the search index of a standby is behind the store; 0 on the leader",
     ),
-    _gauge("nodes", "Orthancs that are this worklist and show signs of life"),
+    _gauge("nodes", "Orthancs that share this worklist and are alive"),
 )
 """Every metric, in the order of docs/metrics.md."""
 
@@ -193,21 +193,21 @@ METER_READINGS: Final = (
     "ups_lag_seconds",
     "ups_nodes",
 )
-"""Metrics that are simply asked for when they are published."""
+"""Metrics that are read when they are published."""
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointFigures:
-    """How an endpoint of delivery fares.
+    """The figures of an endpoint of delivery.
 
     Attributes:
-        pending: events that wait.
-        oldest_at: when the oldest of them was committed, seconds since the epoch.
-        retry_at: when the next attempt is due; None if the last one succeeded.
-        dead_letters: how many there are.
-        latency_median, latency_p95: seconds from a change to its delivery.
-        refuses: True if its last event was given up.
-        is_unreachable: True if events wait and there is no address.
+        pending: the number of waiting events.
+        oldest_at: when the oldest of them was committed, seconds since the epoch; None if none waits.
+        retry_at: when the next attempt is due, seconds since the epoch; None if it is not waiting for one.
+        dead_letters: the number of its dead letters.
+        latency_median, latency_p95: seconds from a change to its delivery; None if nothing was delivered.
+        refuses: True if it has dead letters and has taken nothing since its last error.
+        is_unreachable: True if events wait and the AE has no address.
     """
 
     pending: int
@@ -222,15 +222,15 @@ class EndpointFigures:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where the figures come from; everything is called on the loop.
+    """Where the figures come from. Everything is called on the loop.
 
     Attributes:
-        counters: growing numbers of the worklist (``WorklistState.counters``).
-        deliveries: growing numbers by (what, channel, event type) (``Delivery.counts.all``).
-        reports: every endpoint of delivery; may be made one by one.
-        states: workitems by Procedure Step State; may raise if they cannot be counted now.
-        late: what is late; may raise likewise.
-        subscriptions: how many there are, and how many AEs have them.
+        counters: counters of the worklist (``WorklistState.counters``).
+        deliveries: counters by (outcome, channel, event type) (``Delivery.counts.all``).
+        reports: the figures of every endpoint; may be a generator.
+        states: number of workitems by Procedure Step State; may raise if they cannot be counted now.
+        late: number of late workitems; may raise likewise.
+        subscriptions: the number of subscriptions, and of AEs that have any.
         meters: a reading for each of METER_READINGS.
         now: seconds since the epoch.
     """
@@ -246,7 +246,7 @@ class Sources:
 
 
 def publisher(orthanc: Orthanc) -> Callable[[str, float], None]:
-    """How this Orthanc takes figures: whole ones exactly where it can, else with seven digits."""
+    """The function that sets a metric in this Orthanc: integers exactly if it can, else with seven digits."""
     kind = orthanc.MetricsType.DEFAULT
     exact = getattr(orthanc, "SetMetricsIntegerValue", None)
 
@@ -260,7 +260,7 @@ def publisher(orthanc: Orthanc) -> Callable[[str, float], None]:
 
 
 class Metrics:
-    """Reads the sources now and then and publishes every metric of the table."""
+    """Reads the sources every two seconds and publishes every metric of the table."""
 
     def __init__(self, sources: Sources, publish: Callable[[str, float], None]) -> None:
         """``publish`` takes name and value. Raises ValueError if a meter is missing or unknown."""
@@ -271,7 +271,7 @@ class Metrics:
             )
         self._sources = sources
         self._publish = publish
-        self._told: dict[str, float] = {}
+        self._last_counts: dict[str, float] = {}
 
     async def run(self) -> None:
         """Publish for ever."""
@@ -279,7 +279,7 @@ class Metrics:
             try:
                 await self.publish()
             except Exception:
-                _log.exception("Metrics cannot be published")
+                _log.exception("Cannot publish metrics")
             await asyncio.sleep(_EVERY)
 
     async def publish(self) -> None:
@@ -289,7 +289,7 @@ class Metrics:
             self._publish(metric.name, readings.get(metric.name, 0))
 
     async def read(self) -> dict[str, float]:
-        """Every figure by the name of its metric; what never happened may be absent, and means 0."""
+        """Values by the name of the metric; an absent one means 0."""
         sources = self._sources
         counted = {f"ups_{name}_total": float(count) for name, count in sources.counters().items()}
         metered = {name: float(read()) for name, read in sources.meters.items()}
@@ -305,18 +305,18 @@ class Metrics:
         }
 
     async def _workitems(self) -> dict[str, float]:
-        """By state; the last known figures while they cannot be counted."""
+        """Counts by state and lateness; the last ones if workitems cannot be counted now."""
         try:
             states, late = await self._sources.states(), await self._sources.late()
         except Exception as error:
-            _log.debug("Workitems cannot be counted now: %s", error)
-            return self._told
+            _log.debug("Cannot count workitems: %s", error)
+            return self._last_counts
         by_state = {
             f"ups_workitems_{_word(state.value)}": float(states.get(state.value, 0)) for state in State
         }
-        late_ones = _late(late, self._sources.now())
-        self._told = {"ups_workitems": float(sum(states.values())), **by_state, **late_ones}
-        return self._told
+        total = float(sum(states.values()))
+        self._last_counts = {"ups_workitems": total, **by_state, **_late(late, self._sources.now())}
+        return self._last_counts
 
 
 def _late(summary: LateSummary, now: float) -> dict[str, float]:
@@ -331,7 +331,7 @@ def _late(summary: LateSummary, now: float) -> dict[str, float]:
 
 
 async def _unhurried(reports: Iterable[EndpointFigures]) -> list[EndpointFigures]:
-    """Some at a time, as a thousand reports take some milliseconds."""
+    """Collect the figures, and let the loop serve others now and then: a thousand reports take some milliseconds."""
     figures: list[EndpointFigures] = []
     for report in reports:
         figures.append(report)
@@ -346,12 +346,12 @@ def _deliveries(counts: Mapping[tuple[str, str, EventType], int]) -> dict[str, f
     def add(name: str, count: int) -> None:
         readings[f"ups_events_{name}_total"] = readings.get(f"ups_events_{name}_total", 0.0) + count
 
-    for (what, channel, kind), count in counts.items():
-        if what == "delivered":
+    for (fate, channel, kind), count in counts.items():
+        if fate == "delivered":
             for name in ("sent", f"sent_{kind.name.lower()}", f"sent_{channel.partition(':')[0]}"):
                 add(name, count)
-        elif what in _FATES:
-            add(what, count)
+        elif fate in _FATES:
+            add(fate, count)
     return readings
 
 
@@ -381,12 +381,12 @@ def _endpoints(reports: list[EndpointFigures], now: float) -> dict[str, float]:
 
 @dataclass(frozen=True, slots=True)
 class Instruments:
-    """What Orthanc lends us.
+    """Functions of Orthanc for metrics and audit records.
 
     Attributes:
         publish: sets a metric by its name.
         emit: takes an audit record; None if this Orthanc has no audit log.
-        uploads_refused: how many uploads of UPS objects were refused.
+        uploads_refused: the number of refused uploads of UPS instances.
     """
 
     publish: Callable[[str, float], None]
@@ -408,7 +408,7 @@ class Interfaces:
 
 
 def meters(interfaces: Interfaces, instruments: Instruments) -> Mapping[str, Callable[[], float]]:
-    """A reading for each metric that the service itself does not know."""
+    """The function that reads each metric of the interfaces, by the name of the metric."""
     return {
         "ups_service_open": lambda: interfaces.health.report().is_well,
         "ups_associations": lambda: interfaces.dimse.associations,
@@ -426,7 +426,7 @@ def meters(interfaces: Interfaces, instruments: Instruments) -> Mapping[str, Cal
 
 
 def sources(service: UpsService, meters: Mapping[str, Callable[[], float]], late: LateWatch) -> Sources:
-    """All sources. ``meters`` are those of the interfaces; the service has its own."""
+    """All sources. ``meters`` are those of the interfaces; those of the service are added."""
     own: dict[str, Callable[[], float]] = {
         "ups_commands_in_flight": lambda: service.in_flight,
         "ups_store_silent": lambda: service.store_is_silent,
@@ -470,7 +470,7 @@ def _figures_of(worker: Worker, delivery: Delivery) -> EndpointFigures:
 
 
 def subscription_counts(subscriptions: Subscriptions) -> tuple[int, int]:
-    """How many subscriptions there are, and how many AEs have at least one."""
+    """The number of subscriptions in force, and of AEs that have at least one."""
     active = [_active(subscriptions, ae) for ae in subscriptions.all_known()]
     return sum(active), sum(count > 0 for count in active)
 

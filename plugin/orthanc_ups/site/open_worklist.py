@@ -36,7 +36,7 @@ from ..modality.self_test import OTHER_IS_FIRST, SelfTest
 from ..modality.worklist import ModalityWorklists
 from ..modality.worklist_callback import WorklistRequests
 from ..monitoring.audit import AuditLog
-from ..monitoring.disk_space import LEAST
+from ..monitoring.disk_space import MINIMUM_FREE
 from ..monitoring.metrics import Interfaces, Metrics, meters, sources
 from ..monitoring.store_watch import StoreWatch
 from ..orthanc import collector
@@ -318,7 +318,7 @@ class OpenWorklist:
         )
         alerts = service_alerts(
             [(name, port) for name, port, is_open in ports if not is_open],
-            [(str(folder), free, LEAST) for folder, free in self._node.disk_space.full().items()],
+            [(str(folder), free, MINIMUM_FREE) for folder, free in self._node.disk_space.full().items()],
             watch.trouble,
             is_alone=self._shared is not None and not self._shared.cluster.has_standby,
         )

@@ -113,7 +113,7 @@ def test_the_thread_is_woken_once_for_all_that_happens_in_a_moment() -> None:
 def test_a_slow_orthanc_holds_nobody_up_and_is_reported_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(audit, "MOST_WAITING", 3)
+    monkeypatch.setattr(audit, "MAXIMUM_WAITING", 3)
     release, taken = threading.Event(), threading.Event()
 
     def emit(record: AuditRecord) -> None:
@@ -128,7 +128,7 @@ def test_a_slow_orthanc_holds_nobody_up_and_is_reported_once(
         for number in range(10):
             log.accepted(Purge(ANNA, uid(number)), Outcome(SUCCESS, uid(number)))
     assert [record.message for record in caplog.records] == [
-        "Orthanc takes audit records too slowly: some are left out"
+        "Orthanc takes audit records too slowly; some are discarded"
     ]
     assert not log.stop(0.05)
     release.set()

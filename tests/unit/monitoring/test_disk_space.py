@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from orthanc_ups.monitoring.disk_space import LEAST, DiskSpace
+from orthanc_ups.monitoring.disk_space import MINIMUM_FREE, DiskSpace
 
 INDEX, OTHER = Path("/index"), Path("/other")
 
 
 class Disks:
     def __init__(self) -> None:
-        self.free = {INDEX: LEAST, OTHER: LEAST}
+        self.free = {INDEX: MINIMUM_FREE, OTHER: MINIMUM_FREE}
 
     def __call__(self, folder: Path) -> int:
         if self.free[folder] < 0:
@@ -43,9 +43,9 @@ def test_a_disk_is_told_to_be_full_once_and_to_have_room_again_once(caplog: pyte
         space.look()
     ((level, line),) = said(caplog)
     assert level == logging.ERROR
-    assert "The disk of /index is full: 5 kB are free, expected 16 MB at least" in line
+    assert "The disk of /index is full: 5 kB are free, expected at least 16 MB" in line
     assert [line for line in space.warnings() if "/index" in line] == list(space.warnings())
-    disks.free[INDEX] = LEAST
+    disks.free[INDEX] = MINIMUM_FREE
     for _ in range(2):
         space.look()
     assert said(caplog) == [(logging.WARNING, "The disk of /index has free space again")]
