@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Attributes by name: keyword or tag to VR and back (PS3.6), with those that are newer than pydicom's dictionary."""
+"""Keywords, tags, names and VRs of attributes (PS3.6), including some that are newer than pydicom's dictionary."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _Entry(NamedTuple):
 
     @property
     def keyword(self) -> str:
-        """The name without blanks, each word beginning with a capital, as PS3.6 makes keywords."""
+        """The name without spaces, each word capitalized, as keywords are formed in PS3.6."""
         return "".join(word[0].upper() + word[1:] for word in self.name.split())
 
 
@@ -70,7 +70,7 @@ def tag_of(name: str) -> str:
 
 @lru_cache(_REMEMBERED)
 def tag_in_any_case(name: str) -> str:
-    """As ``tag_of``, for a keyword whose upper and lower case may be wrong. Raises UnknownAttribute."""
+    """Like ``tag_of``, without regard to the case of the keyword. Raises UnknownAttribute."""
     try:
         return tag_of(name)
     except UnknownAttribute:
@@ -99,7 +99,7 @@ def tag_of_name(name: str) -> str | None:
 
 @lru_cache(_REMEMBERED)
 def public_vr(tag: str) -> str | None:
-    """The VR of a public tag as PS3.6 has it, such as ``US or SS``, or None if the dictionary does not know it."""
+    """The VR of a public tag in PS3.6, such as ``US or SS``; None if the dictionary does not know the tag."""
     if tag in _NEWER:
         return _NEWER[tag].vr
     try:
@@ -110,7 +110,7 @@ def public_vr(tag: str) -> str | None:
 
 @lru_cache(_REMEMBERED)
 def vr_of(tag: str) -> str | None:
-    """The VR of a tag, the first where PS3.6 leaves a choice, or None if the dictionary does not know it."""
+    """The VR of a tag, the first one if PS3.6 allows several; None if the dictionary does not know the tag."""
     if is_private(tag):
         return "LO" if is_private_creator(tag) else None
     vr = public_vr(tag)
@@ -119,7 +119,7 @@ def vr_of(tag: str) -> str | None:
 
 @lru_cache(_REMEMBERED)
 def right_vr(tag: str, vr: str) -> str:
-    """The VR by which to read an element that came with ``vr``: that of the dictionary if ``vr`` is UN or not a VR."""
+    """The VR by which to read an element that has ``vr``: that of the dictionary if ``vr`` is UN or not a VR."""
     if vr.upper() in REPRESENTATIONS and vr != "UN":
         return vr.upper()
     return VR_OF.get(tag) or vr_of(tag) or vr
@@ -135,7 +135,7 @@ def keyword_of(tag: str) -> str:
 
 @lru_cache(_REMEMBERED)
 def name_of(tag: str) -> str:
-    """The name of an attribute in words as PS3.6 has it, or the empty string."""
+    """The name of an attribute in PS3.6, such as "Patient's Name", or the empty string."""
     if tag in _NEWER:
         return _NEWER[tag].name
     try:
@@ -145,7 +145,7 @@ def name_of(tag: str) -> str:
 
 
 def similar(name: str) -> str:
-    """The keyword that resembles a name most; empty if none does."""
+    """The keyword that resembles a name most, or the empty string."""
     lowered = _keywords_in_lower_case()
     close = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.75)
     return lowered[close[0]] if close else ""
@@ -157,5 +157,5 @@ def is_private(tag: str) -> bool:
 
 
 def is_private_creator(tag: str) -> bool:
-    """True for (gggg,0010) to (gggg,00FF) with gggg odd: it reserves a block (PS3.5 §7.8.1)."""
+    """True for (gggg,0010) to (gggg,00FF) with gggg odd, which reserve blocks (PS3.5 §7.8.1)."""
     return is_private(tag) and "0010" <= tag[4:] <= "00FF"

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What a reader of a data set corrected, to be reported with the answer.
+"""The corrections that a reader made in a data set, to be reported with the answer.
 
-Every reader (JSON, XML, DIMSE) takes much that is not written as the standard has it, if the answer to the request can
-report it. It corrects the notation: how elements, tags and VRs are written. What is wrong with a value is left to
-``core/value_corrections.py``, which corrects or refuses it by name. Matching keys and arguments are never corrected.
+Every reader (JSON, XML, DIMSE) accepts much that does not follow the standard, if the answer to the request can
+report it. Readers correct the notation: how elements, tags and VRs are written. Values are left to
+``core/value_corrections.py``, which corrects or refuses them. Matching keys and arguments are never corrected.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ _MAX_SENTENCES: Final = 50
 
 
 class Corrections:
-    """Notes what was corrected while one data set was read, a sentence each.
+    """Collects the corrections made while one data set is read, one sentence for each.
 
     Attributes:
-        lenient: False where ``Ups.Strict`` holds: then only rounding is noted, and nothing else is corrected.
-        count: how often something was noted.
+        lenient: False if ``Ups.Strict`` is true: then only rounding is noted, and nothing else is corrected.
+        count: the number of corrections so far, repeated sentences included.
     """
 
     def __init__(self, *, lenient: bool = True) -> None:
@@ -31,14 +31,14 @@ class Corrections:
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """One per correction; each names the attribute, none contains its value."""
+        """At most 51 sentences; each names the attribute, none contains its value."""
         sentences = tuple(self._sentences)
         if len(sentences) <= _MAX_SENTENCES:
             return sentences
         return (*sentences[:_MAX_SENTENCES], f"{len(sentences) - _MAX_SENTENCES} more corrections")
 
     def note(self, path: str, what: str) -> None:
-        """Note a correction of an attribute: ``path`` is its tags joined by dots, ``what`` follows its name."""
+        """Note a correction of an attribute: ``path`` is its tags joined by dots, ``what`` is the predicate."""
         *above, tag = path.split(".")
         inside = "".join(f", in {_spelled(outer)}" for outer in reversed(above))
         self.say(f"{_spelled(tag)} {what}{inside}")
@@ -50,6 +50,6 @@ class Corrections:
 
 
 def _spelled(tag: str) -> str:
-    """As the core spells an attribute, and by its keyword if it has one that the core does not know."""
+    """Keyword and tag; the core knows only the keywords of UPS."""
     name = keyword_of(tag)
     return f"{name} ({tag[:4]},{tag[4:]})" if name else spelled(tag)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Data sets as DICOM JSON text (PS3.18 Annex F) and back, without loss.
 
-- DS and IS leave as JSON numbers that show every digit of the stored text, or as strings where that text is
-  no JSON number (``+1.5``, ``007``); SV and UV beyond 2^53 leave as strings (PS3.18 Table F.2.3-1).
-- (0008,0005) leaves as ISO_IR 192 in data sets that need it. In what comes it says nothing, as JSON is always
-  UTF-8, and is left out, like group lengths.
+- DS and IS are written as JSON numbers with every digit of the stored text, or as strings if that text is
+  not a JSON number (``+1.5``, ``007``); SV and UV beyond 2^53 are written as strings (PS3.18 Table F.2.3-1).
+- (0008,0005) is written as ISO_IR 192 in data sets that need it. When reading it is dropped, as JSON is always
+  UTF-8; so are group lengths.
 - All values are inline: a BulkDataURI is refused.
 """
 
@@ -75,7 +75,7 @@ def encode(dataset: DataSet) -> bytes:
 
 
 def from_text(text: bytes) -> bytes:
-    """As ``encode``, for a data set that already is compact JSON text of the inner form (core/dataset.py)."""
+    """Like ``encode``, for a data set that is already compact JSON text of the inner form (core/dataset.py)."""
     if not text.isascii():
         text = _with_character_set(text)
     return _NUMERIC.sub(_numbers, text)
@@ -93,7 +93,7 @@ def encode_all(datasets: Iterable[DataSet]) -> bytes:
 
 
 def from_texts(texts: Iterable[bytes]) -> bytes:
-    """As ``encode_all``, for texts as ``from_text`` takes them."""
+    """Like ``encode_all``, for texts such as ``from_text`` takes."""
     return b"[%b]" % b",".join(map(from_text, texts))
 
 
@@ -125,23 +125,25 @@ def decode(
     corrections: Corrections | None = None,
     interned: Interned | None = None,
 ) -> list[DataSet]:
-    """Read an array of data sets, or a bare one.
+    """Read an array of data sets, or a single one.
 
-    ``nesting`` is the greatest depth of sequences within sequences. With ``corrections`` much is taken that is not
-    as PS3.18 Annex F has it, and noted there; without, nothing is corrected. ``interned`` has sequences that were
-    read before.
+    Args:
+        body: JSON text in UTF-8.
+        nesting: the greatest allowed depth of nested sequences.
+        corrections: if given, many deviations from PS3.18 Annex F are corrected and noted here; else none is.
+        interned: a cache of sequences that were read before.
 
     Raises:
-        MalformedJson: no JSON, a name twice in one object, or neither array nor object.
-        UpsError: 0105 or 0106 with the paths of all attributes that cannot be read; values are left to the rules of
+        MalformedJson: not JSON, a name twice in one object, or neither an array nor an object.
+        UpsError: 0105 or 0106 with the paths of all attributes that cannot be read. Values are left to the rules of
             the core.
     """
     has_parts = _SEQUENCE in body and len(body) <= _SHORT
     texts = None if interned is None or not has_parts else _members_of(body)
     if texts is not None and interned is not None:
-        cutting = _Reader(corrections)
-        data_sets = [cutting.of_texts(texts, nesting, interned)]
-        cutting.faults.refuse()
+        text_reader = _Reader(corrections)
+        data_sets = [text_reader.of_texts(texts, nesting, interned)]
+        text_reader.faults.refuse()
         return data_sets
     document = parsed(body, _MAX_NODES)
     items = document if isinstance(document, list) else [document]
@@ -154,9 +156,9 @@ def decode(
 
 
 def _members_of(body: bytes) -> dict[str, bytes] | None:
-    """The members of the one data set in a body, as text by tag; None if that takes more than cutting.
+    """The members of the only data set in a body, as text by tag; None if the body is more complicated.
 
-    Put together again they must be the very body: then no name stands twice.
+    Joined again they must equal the body, which proves that no name occurs twice.
     """
     bare = body[1:-1] if body.startswith(b"[") and body.endswith(b"]") else body
     try:
@@ -173,7 +175,7 @@ def _joined(texts: Mapping[str, bytes], comma: bytes = b",", colon: bytes = b":"
 
 
 def data_set(value: object, nesting: int = DEEPEST) -> DataSet:
-    """A data set nested in a result of ``parsed``. Raises as ``decode``."""
+    """A data set that is part of a result of ``parsed``. Raises the same as ``decode``."""
     if not isinstance(value, dict):
         raise MalformedJson("expected a JSON object with tags as names")
     reader = _Reader(None)
@@ -185,7 +187,9 @@ def data_set(value: object, nesting: int = DEEPEST) -> DataSet:
 def parsed(body: bytes, max_nodes: int | None = None) -> Any:
     """Any JSON as Python values, with every number as a Number.
 
-    Raises MalformedJson; UpsError (0106) for more than ``max_nodes`` values and names in all.
+    Raises:
+        MalformedJson: not JSON in UTF-8, or a name twice in one object.
+        UpsError: 0106; there are more than ``max_nodes`` names and values in all.
     """
     body = body.removeprefix(BOM_UTF8)
     try:
@@ -193,9 +197,9 @@ def parsed(body: bytes, max_nodes: int | None = None) -> Any:
     except UnicodeDecodeError as error:
         raise MalformedJson(f"not UTF-8: byte {error.start + 1} is not part of a character") from None
     try:
-        # Refuses what is too deep for the parser that keeps the digits of numbers.
-        quickly = orjson.loads(body)
-        if max_nodes is not None and len(body) > max_nodes and not _is_within(quickly, max_nodes):
+        # Refuses what is nested too deeply for the parser that keeps the digits of numbers.
+        plain = orjson.loads(body)
+        if max_nodes is not None and len(body) > max_nodes and not _is_within(plain, max_nodes):
             raise UpsError(INVALID_VALUE, f"the data set is too large: at most {USUAL.parts} {_PARTS} in all")
         return _READER.decode(document)
     except MalformedJson:
@@ -204,13 +208,13 @@ def parsed(body: bytes, max_nodes: int | None = None) -> Any:
         raise MalformedJson(f"not JSON: {error}") from None
 
 
-def _is_within(document: Any, left: int) -> bool:
+def _is_within(document: Any, nodes: int) -> bool:
     waiting = [document]
     while waiting:
         node = waiting.pop()
         if isinstance(node, (dict, list)):
-            left -= len(node)
-            if left < 0:
+            nodes -= len(node)
+            if nodes < 0:
                 return False
             waiting += node.values() if isinstance(node, dict) else node
     return True
@@ -220,17 +224,17 @@ def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
         names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise MalformedJson(f"{twice[:64]!r} occurs twice in one object")
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise MalformedJson(f"{repeated[:64]!r} occurs twice in one object")
     return members
 
 
 _READER: Final = json.JSONDecoder(parse_float=Number, parse_int=Number, object_pairs_hook=_unambiguous)
-"""Keeps the digits of numbers."""
+"""A parser that keeps the digits of numbers."""
 
 
 class _Reader:
-    """Turns parsed JSON into data sets; what cannot be read is left out and noted in ``faults``."""
+    """Turns parsed JSON into data sets. Attributes that cannot be read are omitted and noted in ``faults``."""
 
     def __init__(self, corrections: Corrections | None) -> None:
         self._corrections = corrections
@@ -238,7 +242,7 @@ class _Reader:
         self.faults = Gathered()
 
     def of_texts(self, texts: Mapping[str, bytes], nesting: int, interned: Interned) -> DataSet:
-        """A data set whose members are text by tag: short sequences that were read before are not read again."""
+        """A data set from JSON text by tag. Short sequences that were read before come from ``interned``."""
         dataset: DataSet = {}
         others: dict[str, bytes] = {}
         for tag, text in texts.items():
@@ -250,16 +254,17 @@ class _Reader:
             if entry is not None:
                 dataset[tag] = entry[0]
                 continue
-            before = self._noted
-            read = self.data_set(parsed(b'{"%b":%b}' % (tag.encode(), text)), "", nesting)
-            if self._noted == before and tag in read:
-                interned.add(key, read[tag])
-            dataset |= read
+            counts = self._counts
+            sequence = self.data_set(parsed(b'{"%b":%b}' % (tag.encode(), text)), "", nesting)
+            if self._counts == counts and tag in sequence:
+                interned.add(key, sequence[tag])
+            dataset |= sequence
         dataset |= self.data_set(parsed(_joined(others)), "", nesting)
         return dict(sorted(dataset.items()))
 
     @property
-    def _noted(self) -> tuple[int, int]:
+    def _counts(self) -> tuple[int, int]:
+        """The number of faults and corrections so far."""
         return self.faults.count, self._corrections.count if self._corrections else 0
 
     def data_set(self, members: dict[str, Any], path: str, nesting: int) -> DataSet:
@@ -286,14 +291,14 @@ class _Reader:
         tag = name.upper()
         if _TAG.fullmatch(tag):
             return tag
-        understood = tag_of_name(name) if self._lenient else None
-        if understood is None or self._lenient is None:
-            what = f"{name[:64]!r} is not a tag: expected 8 hexadecimal digits"
-            raise UpsError(NO_SUCH_ATTRIBUTE, what, path or None)
+        named_tag = tag_of_name(name) if self._lenient else None
+        if named_tag is None or self._lenient is None:
+            detail = f"{name[:64]!r} is not a tag: expected 8 hexadecimal digits"
+            raise UpsError(NO_SUCH_ATTRIBUTE, detail, path or None)
         self._lenient.note(
-            f"{path}.{understood}" if path else understood, "was not named by 8 hexadecimal digits"
+            f"{path}.{named_tag}" if path else named_tag, "was not named by 8 hexadecimal digits"
         )
-        return understood
+        return named_tag
 
     def _element(self, member: Any, tag: str, path: str, nesting: int) -> Element:
         if self._lenient:
@@ -306,10 +311,10 @@ class _Reader:
         if not isinstance(vr, str):
             raise _refused(tag, path, 'has no "vr"')
         if self._lenient and (dictionary_vr := right_vr(tag, vr)) != vr:
-            taken = self._of_vr(dictionary_vr, member, path, nesting)
-            if "InlineBinary" not in taken:
-                self._lenient.note(path, f"had VR {vr[:16]}, which is {dictionary_vr} now")
-                return taken
+            corrected = self._of_vr(dictionary_vr, member, path, nesting)
+            if "InlineBinary" not in corrected:
+                self._lenient.note(path, f"had VR {vr[:16]} and now has {dictionary_vr}")
+                return corrected
         return self._of_vr(vr, member, path, nesting)
 
     def _of_vr(self, vr: str, member: dict[str, Any], path: str, nesting: int) -> Element:
@@ -348,7 +353,7 @@ class _Reader:
         groups = {group: name[group] for group in name if name[group] not in ("", None)}
         if self._lenient and not groups.keys() <= set(NAME_GROUPS):
             groups = {group.capitalize(): text for group, text in groups.items()}
-            self._lenient.note(path, "had other names of groups")
+            self._lenient.note(path, "had misspelled component groups")
         return groups or None
 
     def _item(self, item: Any, path: str, nesting: int) -> Any:
@@ -363,11 +368,11 @@ def _refused(tag: str, path: str, what: str) -> UpsError:
     return UpsError(INVALID_VALUE, f"({tag[:4]},{tag[4:]}) {what}", path)
 
 
-# --- what is no DICOM JSON ---
+# --- what is not DICOM JSON ---
 
 
 def _well_formed(member: Any, tag: str, path: str, corrections: Corrections) -> Any:
-    """An element in the form of PS3.18 F.2.2, from a bare value or an object with other members."""
+    """An element in the form of PS3.18 F.2.2, made from a bare value or from an object with other members."""
     if (
         type(member) is dict
         and member.keys() <= _MEMBERS
@@ -386,12 +391,12 @@ def _well_formed(member: Any, tag: str, path: str, corrections: Corrections) -> 
     if vr_of(tag) == "SQ" and "Value" in element:
         element["Value"] = [item for item in element["Value"] if item is not None and item != ""]
     if element != member:
-        corrections.note(path, 'was no object with "vr" and an array "Value"')
+        corrections.note(path, 'was not an object with "vr" and an array "Value"')
     return element
 
 
 def _members(member: Any, tag: str) -> dict[str, Any] | None:
-    """The members of an element in any case, or None if the object itself is a value."""
+    """The members of an element, whatever their case; None if the object itself is a value."""
     if not isinstance(member, dict):
         return None
     members = {_SPELLINGS[key.lower()]: value for key, value in member.items() if key.lower() in _SPELLINGS}
@@ -399,6 +404,6 @@ def _members(member: Any, tag: str) -> dict[str, Any] | None:
 
 
 def _in_plain_base64(text: str) -> str:
-    """Base64 with the URL alphabet or without padding, in plain form."""
+    """Standard base64, from base64 with the URL alphabet or without padding."""
     plain = text.replace("-", "+").replace("_", "/")
     return plain + "=" * (-len(plain) % 4)

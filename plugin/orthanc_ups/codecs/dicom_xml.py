@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Data sets as documents of the Native DICOM Model (PS3.19 Annex A.1) and back, without loss.
 
-Private elements keep their whole tag and name their creator as well. A carriage return leaves as a character
-reference, as XML would swallow it. The one character that DICOM allows in texts and XML does not, FORM FEED,
-makes its attribute leave as InlineBinary: base64 of UTF-8, which is taken back. Documents become data sets while they
-are parsed, with no tree in between.
+Private elements are written with their whole tag and the name of their creator. A carriage return is written as a
+character reference, as XML would normalize it. FORM FEED is the one character that DICOM allows in texts and XML does
+not: an attribute that contains it is written as InlineBinary, base64 of UTF-8, which is read back. Documents become
+data sets while they are parsed, without a tree in between.
 """
 
 from __future__ import annotations
@@ -136,32 +136,34 @@ class MalformedXml(ValueError):
 
 @dataclass(slots=True)
 class _Node:
-    """An open XML element: its attributes, and the results of its children."""
+    """An open XML element: its attributes, and what its children have become."""
 
     name: str
     attributes: dict[str, str]
     path: str
     text: list[str] = field(default_factory=list)
-    children: list[tuple[str, Any]] = field(default_factory=list)  # name or number, and what it became
+    children: list[tuple[str, Any]] = field(default_factory=list)  # name or number, and value
     dataset: DataSet = field(default_factory=dict)
     creators: dict[str, str] = field(default_factory=dict)
     binary: str | None = None
 
 
 def decode(body: bytes, nesting: int = DEEPEST, corrections: Corrections | None = None) -> DataSet:
-    """Read one document. ``nesting`` is the greatest depth of sequences within sequences.
+    """Read one document.
 
-    With ``corrections`` values are taken that are not as DICOM has them, and noted there; without, nothing is
-    corrected.
+    Args:
+        body: the document, in any encoding that it declares.
+        nesting: the greatest allowed depth of nested sequences.
+        corrections: if given, some deviations from the model are corrected and noted here; else none is.
 
     Raises:
-        MalformedXml: no XML, a document type or entity, or not the Native DICOM Model.
-        UpsError: 0106 with the path of the attribute; values are left to the rules of the core.
+        MalformedXml: not XML, not of the Native DICOM Model, or with a document type or entities.
+        UpsError: 0106 with the path of the attribute. Values are left to the rules of the core.
     """
     parser = XMLParser(target=_Builder(nesting, corrections), forbid_dtd=True)
     try:
         parser.feed(body)
-        dataset: DataSet = parser.close()  # type: ignore[assignment]  # what our builder gives, not an Element
+        dataset: DataSet = parser.close()  # type: ignore[assignment]  # what our builder returns, not an Element
     except MalformedXml:
         raise
     except DefusedXmlException:
@@ -182,7 +184,7 @@ class _Builder:
         self._faults = Gathered()
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
-        """Check that the element may stand here, and open it."""
+        """Check that the element is allowed here, and open it."""
         local = name.removeprefix("{" + NAMESPACE + "}")
         above = self._open[-1]
         if above.name not in _PARENTS.get(local, ()):
@@ -210,7 +212,7 @@ class _Builder:
         return tag
 
     def data(self, characters: str) -> None:
-        """Collect the text of a leaf; only blanks may stand elsewhere."""
+        """Collect the text of a leaf; elsewhere only white space is allowed."""
         node = self._open[-1]
         if node.name in _LEAVES:
             node.text.append(characters)
@@ -218,7 +220,7 @@ class _Builder:
             raise MalformedXml(f"text is not expected in <{node.name}>")
 
     def end(self, _name: str) -> None:
-        """Close the element and hand its result to its parent."""
+        """Close the element and add what it has become to its parent."""
         node = self._open.pop()
         above = self._open[-1]
         if node.name == "NativeDicomModel":
@@ -252,7 +254,7 @@ def _child(node: _Node) -> Any:
 
 
 def _joined(node: _Node) -> str:
-    """The components of a name joined by carets, up to the last that is present."""
+    """The components of a name joined by carets, up to the last one present."""
     parts = dict(node.children)
     last = max((number for number, name in enumerate(COMPONENTS) if name in parts), default=-1)
     return "^".join(parts.get(name, "") for name in COMPONENTS[: last + 1])
@@ -279,10 +281,10 @@ def _take_attribute(above: _Node, node: _Node, corrections: Corrections | None) 
 def _element(tag: str, vr: str, node: _Node, corrections: Corrections | None) -> Element:
     lenient = corrections if corrections and corrections.lenient else None
     if lenient and (dictionary_vr := right_vr(tag, vr)) != vr:
-        taken = _of_vr(dictionary_vr, node, lenient)
-        if "InlineBinary" not in taken:
-            lenient.note(node.path, f"had VR {vr[:16]}, which is {dictionary_vr} now")
-            return taken
+        corrected = _of_vr(dictionary_vr, node, lenient)
+        if "InlineBinary" not in corrected:
+            lenient.note(node.path, f"had VR {vr[:16]} and now has {dictionary_vr}")
+            return corrected
     return _of_vr(vr, node, corrections)
 
 
@@ -301,7 +303,7 @@ def _of_vr(vr: str, node: _Node, corrections: Corrections | None) -> Element:
 
 def _binary(vr: str, node: _Node, corrections: Corrections | None) -> Element:
     if node.children:
-        raise _refused(node.path, "has InlineBinary and values")
+        raise _refused(node.path, "has both InlineBinary and values")
     if not node.binary:
         return {"vr": vr}
     if vr not in _TEXT_VRS:
@@ -316,18 +318,18 @@ def _binary(vr: str, node: _Node, corrections: Corrections | None) -> Element:
 
 
 def _by_number(node: _Node) -> dict[int, Any]:
-    placed: dict[int, Any] = {}
+    values: dict[int, Any] = {}
     for number, value in node.children:
-        index = int(number) if number.isascii() and number.isdigit() else len(placed) + 1
-        if index in placed or not 1 <= index <= len(placed) + _LARGEST_GAP:
-            raise _refused(node.path, f"has a value number {number[:16]!r} out of order")
-        placed[index] = value
-    return placed
+        index = int(number) if number.isascii() and number.isdigit() else len(values) + 1
+        if index in values or not 1 <= index <= len(values) + _LARGEST_GAP:
+            raise _refused(node.path, f"has a repeated or invalid value number {number[:16]!r}")
+        values[index] = value
+    return values
 
 
-def _with_gaps(placed: dict[int, Any]) -> list[Any]:
-    """Values in order; a missing number is an empty value."""
-    return [placed.get(index) for index in range(1, max(placed, default=0) + 1)]
+def _with_gaps(values: dict[int, Any]) -> list[Any]:
+    """Values in the order of their numbers; a missing number is an empty value."""
+    return [values.get(index) for index in range(1, max(values, default=0) + 1)]
 
 
 # --- private blocks ---------------------------------------------------------------------------------
@@ -342,13 +344,15 @@ def _finished(node: _Node) -> DataSet:
 def _reserve(dataset: DataSet, tag: str, creator: str, path: str) -> None:
     """Reserve the block of a private element for the creator that it names (PS3.5 §7.8.1).
 
-    A tag with block 00 only says where in its block the element stands: it moves to the creator's.
+    A tag with block 00 has only the number of the element within its block; it is moved to the creator's block.
     """
     block = tag[4:6] if tag[4:6] >= "10" else _block(dataset, tag[:4], creator)
     reserved = f"{tag[:4]}00{block}"
     present = text(dataset, reserved)
     if present and present.strip() != creator.strip():
-        raise _refused(f"{path}.{tag}" if path else tag, "names another private creator than its block")
+        raise _refused(
+            f"{path}.{tag}" if path else tag, "names a private creator other than that of its block"
+        )
     moved = f"{tag[:4]}{block}{tag[6:]}"
     if moved != tag and moved in dataset:
         raise _refused(f"{path}.{moved}" if path else moved, "occurs twice")

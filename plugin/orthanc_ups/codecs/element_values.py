@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Single values as JSON and XML write them, to the inner form.
+"""Single values, from their form in JSON and XML to the inner form (``core/dataset.py``).
 
-What does not fit its VR is passed on as it came: the rules of the core refuse it by name.
+A value that does not fit its VR is passed on unchanged; the rules of the core refuse it and name the attribute.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from .corrections import Corrections
 INTEGER_VRS: Final = frozenset({"SL", "SS", "SV", "UL", "US", "UV"})
 FLOAT_VRS: Final = frozenset({"FD", "FL"})
 _NUMERIC_VRS: Final = INTEGER_VRS | FLOAT_VRS | {"DS", "IS"}
-_LONGEST_DECIMAL: Final = 16
+_DECIMAL_STRING_LENGTH: Final = 16
 
 
 class Number(str):
-    """A number as written in JSON, which tells numbers from text."""
+    """The digits of a JSON number, to tell it from a JSON string."""
 
     __slots__ = ()
 
 
 def inner_values(vr: str, listed: Sequence[Any], path: str, corrections: Corrections | None) -> list[Any]:
-    """Values of any VR but SQ and PN; ``corrections`` notes those that DICOM writes otherwise."""
+    """Values of any VR except SQ and PN; what is changed is noted in ``corrections``."""
     if corrections is None:
         return [inner_value(vr, value) for value in listed]
     if any(type(value) is Number for value in listed):
@@ -36,12 +36,12 @@ def inner_values(vr: str, listed: Sequence[Any], path: str, corrections: Correct
 
 
 def _noted_numbers(vr: str, listed: Sequence[Any], path: str, corrections: Corrections) -> Sequence[Any]:
-    """The same values, with numbers turned into text where text belongs."""
+    """The same values, with numbers turned into text if the VR is one of text; rounding is noted."""
     if corrections.lenient and vr not in _NUMERIC_VRS:
-        corrections.note(path, "was a JSON number, which is text now")
+        corrections.note(path, "was a JSON number and is now text")
         return [str(value) if type(value) is Number else value for value in listed]
     numbers = [value for value in listed if type(value) is Number]
-    if vr == "DS" and any(len(value) > _LONGEST_DECIMAL for value in numbers):
+    if vr == "DS" and any(len(value) > _DECIMAL_STRING_LENGTH for value in numbers):
         corrections.note(path, "was rounded to the 16 characters of VR DS")
     if vr == "FD" and not all(map(_is_exact, numbers)):
         corrections.note(path, "was rounded to the 64 bits of VR FD")
@@ -54,10 +54,10 @@ def _is_exact(number: Number) -> bool:
 
 
 def inner_value(vr: str, raw: Any) -> Any:
-    """One value of any VR but SQ and PN.
+    """One value of any VR except SQ and PN.
 
-    An empty text becomes None. Whole numbers and floats may come as text; a Number given for DS or IS keeps its
-    digits, unless DS has no room for them (16 characters): then it is rounded to what fits.
+    An empty text becomes None. Integers and floats may be written as text. A Number for DS or IS keeps its
+    digits, unless they exceed the 16 characters of a DS: then it is rounded.
     """
     if raw is None or raw == "":
         return None
@@ -93,5 +93,5 @@ def _number_as_text(vr: str, number: Number) -> Any:
 
 
 def _plain(raw: Any) -> Any:
-    """A Number where none belongs becomes a float, so that the rules refuse it as one."""
+    """A Number in a VR that takes no numbers becomes a float, so that the rules refuse it as one."""
     return float(raw) if type(raw) is Number else raw

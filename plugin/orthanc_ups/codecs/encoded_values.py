@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The bytes of a value field to values of the inner form, for each VR (PS3.5 §6.2), text in any character repertoire
-(PS3.5 §6.1.2, PS3.3 §C.12.1.1.2). What goes out is UTF-8.
+"""Decodes the bytes of a value field to values of the inner form, for each VR (PS3.5 §6.2), with text in any character
+repertoire (PS3.5 §6.1.2, PS3.3 §C.12.1.1.2). Only reading is needed here: everything is written in UTF-8.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _LINE_ENDS: Final = frozenset(b"\r\n\f\t")
 IN_TEXT: Final = _LINE_ENDS
 IN_VALUES: Final = _LINE_ENDS | frozenset(b"\\")
 IN_NAMES: Final = IN_VALUES | frozenset(b"^=")
-"""What brings an ISO 2022 text back to its first encoding, by kind of VR (PS3.5 §6.1.2.5.3)."""
+"""Characters that return an ISO 2022 text to its first encoding, by kind of VR (PS3.5 §6.1.2.5.3)."""
 
 _LATIN_9: Final = "iso8859_15"
 _PYTHON_NAMES: Final[Mapping[str, str]] = MappingProxyType(
     {**python_encoding, "ISO_IR 203": _LATIN_9, "ISO 2022 IR 203": _LATIN_9}
 )
-"""Python's name of each defined term, with those that are newer than pydicom's."""
+"""Python's name of each defined term, including some that are newer than pydicom's."""
 
 _AFTER_ESCAPE: Final[Mapping[bytes, str]] = MappingProxyType({**CODES_TO_ENCODINGS, b"\x1b-b": _LATIN_9})
 _REPERTOIRE: Final = re.compile(r"ISO[ _-]?(2022[ _-]?)?IR[ _-]?([0-9]+)")
@@ -76,7 +76,7 @@ def undeclared(orthanc_name: str) -> Encodings:
 
 @lru_cache(maxsize=256)
 def declared(terms: str, otherwise: Encodings) -> Encodings:
-    """The encodings that a value of (0008,0005) means; ``otherwise`` if it declares only ASCII.
+    """The encodings that a value of (0008,0005) declares; ``otherwise`` if it declares only ASCII.
 
     Raises:
         LookupError: a term is unknown; the text names it.
@@ -92,7 +92,7 @@ def declared(terms: str, otherwise: Encodings) -> Encodings:
 
 
 def _defined_term(term: str) -> str:
-    """The defined term; common misspellings are corrected."""
+    """The defined term; common misspellings are accepted."""
     plain = term.strip().upper()
     spelled = _REPERTOIRE.fullmatch(plain)
     if spelled:
@@ -114,10 +114,10 @@ def decoded(value: bytes, encodings: Encodings, delimiters: frozenset[int]) -> s
 
 
 def _part(part: bytes, encodings: Encodings, delimiters: frozenset[int]) -> str:
-    """The text from one escape sequence to the next (PS3.5 §6.1.2.5.3).
+    """Decode the part from one escape sequence to the next (PS3.5 §6.1.2.5.3).
 
-    Example: ``ESC $ ) C`` switches to KS X 1001 until the next delimiter, such as ``^`` in a person name; from there
-    on the first encoding holds again, even without another escape sequence.
+    Example: ``ESC $ ) C`` switches to KS X 1001 until the next delimiter, such as ``^`` in a person name; after that
+    the first encoding applies again, even without another escape sequence.
     """
     if not part.startswith(_ESCAPE):
         return part.decode(encodings[0])
@@ -137,7 +137,7 @@ def _part(part: bytes, encodings: Encodings, delimiters: frozenset[int]) -> str:
 NUMBER_CODES: Final[Mapping[str, str]] = MappingProxyType(
     {"US": "H", "SS": "h", "UL": "L", "SL": "l", "UV": "Q", "SV": "q", "FL": "f", "FD": "d"}
 )
-"""How module struct calls the VRs that hold numbers."""
+"""Format characters of the module struct for VRs of numbers."""
 
 SINGLE_TEXT_VRS: Final = frozenset({"LT", "ST", "UR", "UT"})
 """VRs with a single value, in which a backslash is an ordinary character."""
@@ -148,10 +148,10 @@ _Values = list[Any]
 
 
 def values_of(raw: bytes, vr: str, order: str, encodings: Encodings) -> _Values:
-    """The values of any VR but SQ and those that stay bytes; ``order`` is ``<`` or ``>``.
+    """The values of any VR except SQ and the binary ones; ``order`` is ``<`` (little endian) or ``>``.
 
     Raises:
-        ValueError, struct.error: the bytes are no values of that VR; UnicodeError if they are no text of the
+        ValueError, struct.error: the bytes are not values of that VR; UnicodeError if they are not text in that
             character set.
     """
     code = NUMBER_CODES.get(vr)
@@ -169,8 +169,8 @@ def name_of_text(text: str) -> dict[str, str] | None:
 
 
 def _numbers(raw: bytes, code: str, order: str) -> _Values:
-    count, rest = divmod(len(raw), struct.calcsize(f"<{code}"))
-    if rest:
+    count, remainder = divmod(len(raw), struct.calcsize(f"<{code}"))
+    if remainder:
         raise ValueError("not a whole number of values")
     numbers = struct.unpack(f"{order}{count}{code}", raw)
     return [_float(number) for number in numbers] if code in "fd" else list(numbers)
@@ -233,7 +233,7 @@ TEXTUAL_VRS: Final = frozenset(_READERS) - {"AT"}
 
 
 def unpacked(vr: str, inline: str) -> Element | None:
-    """The values in an InlineBinary whose VR is one of text or numbers, otherwise None."""
+    """The element with the values of an InlineBinary, if its VR is one of text or numbers; else None."""
     if vr == "SQ" or vr in BINARY_VRS or vr not in REPRESENTATIONS:
         return None
     try:

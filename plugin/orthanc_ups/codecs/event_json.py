@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """An event report as DICOM JSON: one object, the command set first (PS3.18 §11.13, PS3.4 CC.2.4).
 
-Beyond the standard it carries its sequence, so that a client can ask for what it missed. Message ID (0000,0110) has
-16 bits only, so the sequence stands in a private block, as DICOM has always let vendors add something: (0077,0010)
-reserves the block for ``ORTHANC-UPS``, (0077,1001) is the sequence in decimal digits. Its VR is LO, which every
-reader knows (not UV, which older ones refuse). Who does not know the block passes over it; nobody is sent an
-element that the standard gives another meaning.
+Beyond the standard it has its sequence number, so that a client can ask for what it missed. Message ID (0000,0110) has
+only 16 bits, so the sequence number is in a private block: (0077,0010) reserves the block for ``ORTHANC-UPS``, and
+(0077,1001) is the sequence number in decimal digits. Its VR is LO, which every reader knows (older ones refuse UV).
+Clients that do not know the block ignore it.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ def encode(event: Event) -> bytes:
 
 
 def data_set(event: Event) -> DataSet:
-    """The event as a data set, ascending by tag."""
+    """The event as a data set, in ascending order of tags."""
     return {
         "00000002": element("UI", tags.PUSH),
         "00000110": element("US", event.sequence % _MESSAGE_IDS + 1),

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The one reader of JSON objects: msgspec structs, with every mistake named (which key, its value, what is expected).
+"""Reads JSON objects into msgspec structs, and names every mistake: which key, its value, what is expected.
 
-orthanc.json, bodies and queries of ``/ups/api`` and the lines of an export are read by it. msgspec says whether
-something is wrong; this module finds the key and the words for it.
+orthanc.json, bodies and queries of ``/ups/api``, and the lines of an export are read here. msgspec says whether
+something is wrong; this module finds the key and the words.
 
 A number that may also be written as a text has a ``Meta`` whose ``extra`` has ``parse``, a function that turns such a
-text into a number and returns anything else as it is; ``expected``, the words for what may be written; and perhaps
-``unit``, what its bounds count. ``Settings`` has durations such as ``"15m"``.
+text into a number and returns anything else unchanged; ``expected``, the words for what may be written; and optionally
+``unit``, the unit of its bounds. ``Settings`` has durations such as ``"15m"``.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ import msgspec
 from msgspec import Meta, inspect
 
 T = TypeVar("T", bound=msgspec.Struct)
-_LONGEST: Final = 60
-_FEW: Final = 12
+_MAXIMUM_LENGTH: Final = 60
+_FEW_KEYS: Final = 12
 _KINDS: Final[Mapping[str, str]] = {
     "str": "a string",
     "int": "a whole number",
@@ -43,12 +43,12 @@ _LENGTHS: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class KeyFault:
-    """A key that is not what it must be.
+    """A mistake in the value of a key, or an unknown or missing key.
 
     Attributes:
         path: from the outermost object, such as ``inputs[2].level``; empty for that object itself.
         reason: continues a sentence that begins with the path, such as ``is 5, expected a string``.
-        is_unknown: True if there is no such key; ``reason`` is then what there is instead.
+        is_unknown: True if there is no such key; ``reason`` is then a suggestion.
     """
 
     path: str
@@ -61,7 +61,7 @@ class KeyFault:
 
 
 class WrongKeys(ValueError):
-    """An object is not what its struct says. ``faults`` has every key at fault; the text names them all."""
+    """An object does not match its struct. ``faults`` has every key at fault, and the text names them all."""
 
     def __init__(self, faults: tuple[KeyFault, ...]) -> None:
         super().__init__("; ".join(map(str, faults)))
@@ -69,16 +69,16 @@ class WrongKeys(ValueError):
 
 
 def decode(struct: type[T], content: object, *, path: str = "", strict: bool = True) -> T:
-    """An object that was read from JSON (or a query) as a struct.
+    """Convert an object that was parsed from JSON (or a query) to a struct.
 
     Args:
-        struct: with ``forbid_unknown_fields``, or unknown keys are ignored.
-        content: as a JSON parser gives it.
-        path: where the object stands, for the words about a mistake.
-        strict: False takes texts for numbers and truth values, as in a query.
+        struct: unknown keys are refused if it has ``forbid_unknown_fields``, else ignored.
+        content: as returned by a JSON parser.
+        path: the path of the object, for messages.
+        strict: False accepts texts for numbers and truth values, as in a query.
 
     Raises:
-        WrongKeys: it is no object, or some keys are wrong, missing or unknown.
+        WrongKeys: it is not an object, or some keys are wrong, missing or unknown.
     """
     try:
         parsed = _parsed(content, struct) if _struct_parses(struct) else content
@@ -89,7 +89,7 @@ def decode(struct: type[T], content: object, *, path: str = "", strict: bool = T
 
 
 def check(struct: type[msgspec.Struct], content: object, *, path: str = "", strict: bool = True) -> None:
-    """Raise WrongKeys with every key at fault. ``content`` is as a JSON parser gives it."""
+    """Raise WrongKeys with every key at fault. ``content`` is as returned by a JSON parser."""
     if not isinstance(content, Mapping) and not path:
         raise WrongKeys((KeyFault("", f"expected an object, not {shown(content)}"),))
     if faults := tuple(_faults(path, content, struct, strict)):
@@ -97,8 +97,8 @@ def check(struct: type[msgspec.Struct], content: object, *, path: str = "", stri
 
 
 def suggestion(name: str, names: Iterable[str]) -> str:
-    """``; did you mean "…"?`` if one of the names resembles this one, whatever its case; else empty."""
-    lowered = {each.lower(): each for each in names}
+    """``; did you mean "…"?`` with the name that resembles this one most, in any case; else empty."""
+    lowered = {candidate.lower(): candidate for candidate in names}
     close = get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)
     return f'; did you mean "{lowered[close[0]]}"?' if close else ""
 
@@ -106,14 +106,14 @@ def suggestion(name: str, names: Iterable[str]) -> str:
 def shown(value: object) -> str:
     """A value for a message, shortened."""
     text = repr(value) if isinstance(value, str) else msgspec.json.encode(value).decode()
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+    return text if len(text) <= _MAXIMUM_LENGTH else text[: _MAXIMUM_LENGTH - 1] + "…"
 
 
 # --- annotations ---
 
 
 def _plain(kind: Any) -> tuple[Any, Meta | None]:
-    """An annotation without its comments and without null or UNSET beside it, and what ``Meta`` says of it."""
+    """An annotation without ``Annotated`` and without None or UNSET as an alternative, and its ``Meta``."""
     meta: Meta | None = None
     while True:
         if get_origin(kind) is Annotated:
@@ -136,7 +136,7 @@ def _fields(struct: type[msgspec.Struct]) -> dict[str, msgspec.structs.FieldInfo
 
 
 def _members(value: Any, kind: Any) -> Iterator[tuple[Any, Any, Any]]:
-    """Key or index, value and annotation of everything in a list or a dictionary."""
+    """Key or index, value and annotation of each member of a list or a dictionary."""
     if isinstance(value, Mapping) and len(get_args(kind)) == 2:
         yield from ((key, member, get_args(kind)[1]) for key, member in value.items())
     elif isinstance(value, (list, tuple)) and get_args(kind):
@@ -151,7 +151,7 @@ def _parser(meta: Meta | None) -> Callable[[object], object] | None:
 
 
 def _parses(kind: Any) -> bool:
-    """True if something in values of this kind may be a text for a number."""
+    """True if values of this kind, or members of them, may be texts that stand for numbers."""
     kind, meta = _plain(kind)
     if _parser(meta) is not None:
         return True
@@ -163,7 +163,7 @@ _struct_parses: Final = cache(_parses)
 
 
 def _parsed(value: Any, kind: Any) -> Any:
-    """The value with a number for each text that stands for one."""
+    """The value, with each text that stands for a number replaced by that number."""
     kind, meta = _plain(kind)
     if parse := _parser(meta):
         return parse(value)
@@ -183,7 +183,7 @@ def _parsed(value: Any, kind: Any) -> Any:
 
 
 def _faults(path: str, value: Any, kind: Any, strict: bool) -> Iterator[KeyFault]:
-    """Of a struct the first fault of each key, of a list or a dictionary those of its first wrong member."""
+    """The first fault of each key of a struct; for a list or a dictionary, those of its first wrong member."""
     message = _refusal(value, kind, strict)
     if not message:
         return
@@ -206,9 +206,9 @@ def _faults_of_struct(
         for key in content:
             if key not in fields:
                 hint = suggestion(str(key), fields)
-                if not hint and len(fields) <= _FEW:
+                if not hint and len(fields) <= _FEW_KEYS:
                     hint = f"; expected {', '.join(fields)}"
-                yield KeyFault(_joined(path, str(key)[:_LONGEST]), hint, is_unknown=True)
+                yield KeyFault(_joined(path, str(key)[:_MAXIMUM_LENGTH]), hint, is_unknown=True)
     for key, field in fields.items():
         if key in content:
             yield from _faults(_joined(path, key), content[key], field.type, strict)
@@ -223,7 +223,7 @@ def _joined(path: str, key: object) -> str:
 
 
 def _refusal(value: object, kind: Any, strict: bool) -> str:
-    """Why msgspec refuses a value, "" if it does not. By way of JSON: ``convert`` refuses ``Raw``."""
+    """Why msgspec refuses a value, "" if it does not. Goes through JSON, as ``convert`` refuses ``Raw``."""
     try:
         msgspec.json.decode(msgspec.json.encode(_parsed(value, kind)), type=kind, strict=strict)
     except msgspec.ValidationError as error:
@@ -237,7 +237,7 @@ _EXPECTED: Final = re.compile(
 
 
 def _expected(message: str, kind: Any, meta: Meta | None) -> str:
-    """Msgspec's message about a value in our words."""
+    """What is expected of a value, from msgspec's message about it."""
     described = inspect.type_info(kind)
     if isinstance(described, inspect.LiteralType):
         return f"one of {', '.join(map(str, described.values))}"
@@ -256,7 +256,6 @@ def _expected(message: str, kind: Any, meta: Meta | None) -> str:
 
 
 def _bounds(meta: Meta) -> str:
-    """Of a number."""
     if meta.ge is None:
         return f"at most {meta.le:.12g}"
     return f"at least {meta.ge:.12g}" if meta.le is None else f"{meta.ge:.12g} to {meta.le:.12g}"

@@ -5,7 +5,8 @@ Orthanc hands a record to those plugins at once, on the thread that emits it, an
 So records are emitted by a thread of their own, and only if ``Python.AllowThreads`` is on: otherwise the whole
 interpreter, and with it the worklist, would be blocked.
 
-A record says who did what to which workitem, why, and what the answer was. It has no patient data and no Transaction UID.
+A record says who did what to which workitem, why, and what the answer was. It has neither patient data nor a
+Transaction UID.
 """
 
 from __future__ import annotations

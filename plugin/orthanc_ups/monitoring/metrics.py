@@ -107,9 +107,7 @@ METRICS: Final = (
     _gauge("late", "Workitems that are late or stuck, for any reason"),
     _gauge("late_maximum", "The same in the worklist label that has most of them"),
     *(_gauge(f"late_{kind.value}", f"Late: {_LATE[kind]}") for kind in LateKind),
-    _gauge(
-        "scheduled_oldest_seconds", "Time since the earliest past start of a scheduled workitem"
-    ),
+    _gauge("scheduled_oldest_seconds", "Time since the earliest past start of a scheduled workitem"),
     _gauge("in_progress_longest_seconds", "Time since the earliest claim of a workitem that is in progress"),
     *(
         _counter(f"accepted_{_word(service.value)}", f"Accepted requests: {service.value}")
@@ -143,9 +141,7 @@ METRICS: Final = (
         "delivery_seconds_median_maximum",
         "Median time from a change to its delivery, for the slowest receiver",
     ),
-    _gauge(
-        "delivery_seconds_p95_maximum", "The 95th percentile of that time, for the slowest receiver"
-    ),
+    _gauge("delivery_seconds_p95_maximum", "The 95th percentile of that time, for the slowest receiver"),
     _gauge("service_open", "1 while GET /ups/health answers 200 (open, or on standby), else 0"),
     _gauge("dimse_port_open", "1 while the DIMSE port accepts connections, else 0"),
     _gauge("http_port_open", "1 while the plugin's HTTP port accepts connections, else 0"),
