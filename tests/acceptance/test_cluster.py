@@ -29,6 +29,7 @@ from tests.support.web_client import WebClient, next_event
 
 FAILOVER: Final = 15.0
 """Seconds, on a machine that does much else; by itself it takes some three."""
+READ_AGAIN: Final = "read the whole worklist"
 RULE: Final = {
     "Name": "Read every series",
     "When": "StableSeries",
@@ -261,6 +262,7 @@ def test_without_postgresql_nobody_leads_and_requests_are_refused_until_it_is_ba
     pair: Pair, both: list[RealOrthanc], database: PostgreSql
 ) -> None:
     uid = client(pair[0]).create()
+    readings = [node.log_text().count(READ_AGAIN) for node in both]
     database.stop()
     wait_until(lambda: roles(both) == ["no leader"] * 2, lambda: f"nobody leads: {roles(both)}", FAILOVER)
     refused = client(pair[1]).get(f"/workitems/{uid}")
@@ -268,6 +270,7 @@ def test_without_postgresql_nobody_leads_and_requests_are_refused_until_it_is_ba
     database.start()
     wait_until(lambda: roles(both) == ["leader", "standby"], lambda: f"one leads: {roles(both)}", 60)
     assert [state_of(client(node), uid) for node in pair] == ["SCHEDULED"] * 2
+    assert [node.log_text().count(READ_AGAIN) for node in both] == readings  # contents were compared
 
 
 def test_who_may_not_make_the_table_is_told_what_to_grant_and_takes_turns(

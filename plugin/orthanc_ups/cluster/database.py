@@ -171,6 +171,10 @@ class Sessions:
                     return await cursor.fetchall()
             except (psycopg.Error, OSError) as error:
                 await self._drop(session)
+                if isinstance(error, psycopg.OperationalError):
+                    await (
+                        self._drop_idle()
+                    )  # PostgreSQL was restarted, say: they would fail one after the other
                 certain = isinstance(error, psycopg.Error) and _was_refused(error)
                 raise StoreUnavailable(f"PostgreSQL: {_first_line(error)}", certain=certain) from error
             except BaseException:
@@ -201,6 +205,10 @@ class Sessions:
     async def _drop(self, session: Session) -> None:
         self._open.discard(session)
         await session.close()
+
+    async def _drop_idle(self) -> None:
+        while self._idle:
+            await self._drop(self._idle.pop())
 
     async def close(self) -> None:
         """End every session."""

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """A node that stands by keeps its search index in step with the store, and proves that when it takes over.
 
-It reads everything once, then what the leader's notices name (``notices.py``). Of each row it remembers which version
-it read: revision and ``xmin``, the transaction that wrote it. Whoever has taken the lease over compares these, shelf by
-shelf, by one digest that PostgreSQL works out of the same: where it differs, rows are read. As nobody else writes any
-more by then, the index is complete after that, whatever notices were lost.
+It begins with the file that it left behind: PostgreSQL works out the digest of every row's content, and what is in the
+file with the same digest need not be read. Only a node without such a file reads everything. Then it reads what the
+leader's notices name (``notices.py``). Of each row it remembers which version it read: revision and ``xmin``, the
+transaction that wrote it. Whoever has taken the lease over compares these, shelf by shelf, by one digest that
+PostgreSQL works out of the same: where it differs, rows are read. As nobody else writes any more by then, the index is
+complete after that, whatever notices were lost.
 
 Transaction numbers start over if somebody goes back to a backup. PostgreSQL has to be restarted for that; then, as
-whenever anything is not as expected, everything is read again.
+whenever anything is not as expected, the contents are compared again.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import itertools
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
@@ -27,10 +30,10 @@ from ..projection.projection import Projection, ProjectionBroken
 from ..store import shelves
 from ..store.documents import UnreadableDocument, decode, is_tombstone
 from ..store.metadata import OrthancEntries
-from ..store.port import Entry
-from ..store.shelves import Address, Uploads
+from ..store.port import Entry, ShelvesLost
+from ..store.shelves import Address, Uploads, Version
 from ..worklist.commits import workitem_key
-from ..worklist.loader import Loader, unsettled_events
+from ..worklist.loader import Loader, Stored, unsettled_events
 from .database import MANY_ROWS_WITHIN, Database, Sessions
 from .lease import clock
 from .notices import CHANNEL, SHELF_NUMBERS, Notice
@@ -38,6 +41,8 @@ from .notices import CHANNEL, SHELF_NUMBERS, Notice
 _log = logging.getLogger("orthanc_ups.cluster")
 _SILENCE: Final = 30.0  # seconds; the mark of the leading node is written each 10
 _PAUSE: Final = 1.0
+_SHORT_PAUSE: Final = 0.2
+_ATTEMPTS: Final = 10
 _ROWS_AT_ONCE: Final = 200
 _ENTRIES_AT_ONCE: Final = 20
 _WORKITEM: Final = "workitem/"
@@ -54,16 +59,17 @@ SELECT publicid, md5(string_agg(type || ':' || {_VERSION}, ' ' ORDER BY type)) {
 _VERSIONS: Final = f"SELECT type, {_VERSION} {_FROM}"
 _ROWS: Final = f"""
 SELECT publicid, type, value, {_VERSION}
-FROM unnest(%s::text[], %s::int[]) AS wanted (shelf, slot)
-JOIN resources ON publicid = wanted.shelf AND resourcetype = {_INSTANCE}
-JOIN metadata ON metadata.id = resources.internalid AND type = wanted.slot
+FROM unnest(%s::text[], %s::int[]) AS address (shelf, slot)
+JOIN resources ON publicid = address.shelf AND resourcetype = {_INSTANCE}
+JOIN metadata ON metadata.id = resources.internalid AND type = address.slot
 """  # noqa: S608
+_CONTENTS: Final = f"SELECT type, {_VERSION}, md5(value) {_FROM}"
 _WHOLE_SHELF: Final = f"SELECT type, value, {_VERSION} {_FROM}"
 _STARTED: Final = "SELECT pg_postmaster_start_time()::text"
 
 
 class _Lost(Exception):
-    """Something is not as expected: everything must be read again. The text says what."""
+    """Something is not as expected: the contents must be compared again. The text says what."""
 
 
 class StoredRow(NamedTuple):
@@ -71,6 +77,18 @@ class StoredRow(NamedTuple):
 
     content: bytes
     version: str
+
+
+class Survey(NamedTuple):
+    """How the store differs from a search index.
+
+    Attributes:
+        entries: those that the index does not have as they are in the store, and all that are no workitems.
+        absent: keys of the index that are not in the store.
+    """
+
+    entries: Sequence[Entry]
+    absent: frozenset[str]
 
 
 class RowVersions:
@@ -139,6 +157,65 @@ class FollowedEntries(OrthancEntries):
         if self._follows:
             self._keys = {shelves.address(key, at): key for key, at in self._candidates.items()}
 
+    async def survey(self, indexed: Mapping[str, Entry]) -> Survey:
+        """Find out what stands where, without reading what the index has.
+
+        Args:
+            indexed: entries of the index, by the digest of what stands in the store; workitems without documents.
+
+        Raises:
+            ShelvesLost: some are gone or not filled.
+            StoreUnavailable: PostgreSQL does not answer.
+        """
+        self.versions, self.others, self._keys = RowVersions(), {}, {}
+        self._candidates.clear()
+        await self._shelf_set.recount(await self._shelf_set.present())
+        entries: list[Entry] = []
+        for shelf in range(self._shelf_set.count):
+            entries += await self._surveyed(shelf, indexed)
+        self._complete, self._incomplete = set(range(self._shelf_set.count)), frozenset()
+        self.others.update((entry.key, entry) for entry in entries if not is_workitem(entry))
+        absent = {entry.key for entry in indexed.values()} - self._candidates.keys()
+        return Survey(entries, frozenset(absent))
+
+    async def _surveyed(self, shelf: int, indexed: Mapping[str, Entry]) -> list[Entry]:
+        rows = await self._sessions.rows(_CONTENTS, ([shelves.INSTANCES[shelf]],), MANY_ROWS_WITHIN)
+        self.versions.replace(shelf, {slot: version for slot, version, _ in rows})
+        digests: dict[int, str] = {slot: digest for slot, _, digest in rows}
+        if digests.get(shelves.MARK_SLOT) != shelves.md5(shelves.MARK):
+            raise ShelvesLost(f"shelf {shelf} of the worklist is not complete")
+        unread: list[Address] = []
+        entries: list[Entry] = []
+        for slot in digests.keys() & shelves.SLOTS:
+            address, entry = Address(shelf, slot), indexed.get(digests[slot])
+            candidate = shelves.candidate_of(entry.key, address) if entry is not None else None
+            if entry is None or candidate is None or entry.key in self._candidates:
+                unread.append(address)
+                continue
+            self._candidates[entry.key], self._keys[address] = candidate, entry.key
+            if entry.document:
+                entries.append(entry)
+        for address, row in (await self.rows(unread)).items():
+            self.versions.put(address, row.version)
+            read = self._entry_at(address, row.content, self._candidates)
+            if read is not None:
+                self._keys[address] = read.key
+                entries.append(read)
+        return entries
+
+    async def rows(self, addresses: Iterable[Address]) -> dict[Address, StoredRow]:
+        """What stands at these addresses; those where nothing stands are left out. Raises StoreUnavailable."""
+        in_order, rows = sorted(addresses), {}
+        for first in range(0, len(in_order), _ROWS_AT_ONCE):
+            part = in_order[first : first + _ROWS_AT_ONCE]
+            names = [shelves.INSTANCES[address.shelf] for address in part]
+            slots = [address.slot for address in part]
+            for name, slot, value, version in await self._sessions.rows(
+                _ROWS, (names, slots), MANY_ROWS_WITHIN
+            ):
+                rows[Address(SHELF_NUMBERS[name], slot)] = StoredRow(value.encode(), version)
+        return rows
+
     async def _stored_on(self, shelf: int) -> dict[int, bytes]:
         rows = await self._sessions.rows(_WHOLE_SHELF, ([shelves.INSTANCES[shelf]],), MANY_ROWS_WITHIN)
         if self._follows:
@@ -149,8 +226,8 @@ class FollowedEntries(OrthancEntries):
         """Another node wrote what stands there, or deleted it: the key of the entry that is gone, and the new entry."""
         self.versions.put(address, row.version if row else None)
         before = self._keys.pop(address, None)
-        found: dict[str, int] = {}
-        entry = self._entry_at(address, row.content, found) if row else None
+        candidates: dict[str, int] = {}
+        entry = self._entry_at(address, row.content, candidates) if row else None
         gone = before if before is not None and (entry is None or entry.key != before) else None
         if gone is not None and self._candidates.get(gone) != shelves.candidate_of(gone, address):
             gone = None  # it has moved to another address meanwhile
@@ -158,7 +235,7 @@ class FollowedEntries(OrthancEntries):
             del self._candidates[gone]
             self.others.pop(gone, None)
         if entry is not None:
-            self._candidates.update(found)
+            self._candidates.update(candidates)
             self._keys[address] = entry.key
             self.others.pop(entry.key, None)
             if not is_workitem(entry):
@@ -250,7 +327,7 @@ class StandbyIndex:
         if is_gap:
             await self._compare()
         else:
-            await self._read({address for notice in notices for address in notice.addresses})
+            await self._take_changes({address for notice in notices for address in notice.addresses})
 
     def _behind(self) -> None:
         if self._behind_since is None:
@@ -259,26 +336,47 @@ class StandbyIndex:
     # --- everything ---
 
     async def _catch_up(self) -> None:
-        if self.projection is not None and self.projection.broken is not None:
-            self._drop()
+        self._drop_if_broken()
         if self.projection is None:
-            await self._read_all()
+            await self._read()
         await self._compare()
         self._behind_since = None
 
-    async def _read_all(self) -> None:
+    async def _read(self, *, from_nothing: bool = True) -> bool:
+        """Open the search index and bring it in step with the store; False if that is empty and need not be filled."""
         started = await self._start_of_postgresql()
         projection = self._opened()
         try:
+            is_empty = not projection.count()
+            if is_empty and not from_nothing:
+                projection.close()
+                return False
             logged = projection.last_event()
-            stored = await Loader(self.entries, projection).load()
+            stored = await (self._read_all(projection) if is_empty else self._read_changes(projection))
             projection.record_events(unsettled_events(projection.with_events_after(logged), stored.overflows))
-            if stored.damaged:
-                raise _Lost("an entry is not readable")
         except BaseException:
             projection.close()
             raise
         self.projection, self._started = projection, started
+        return True
+
+    async def _read_all(self, projection: Projection) -> Stored:
+        return await Loader(self.entries, projection).load()
+
+    async def _read_changes(self, projection: Projection) -> Stored:
+        """What the file has as it is in the store stays as it is."""
+        survey = await self.entries.survey(_indexed(projection))
+        for key in survey.absent:
+            uid = key.removeprefix(_WORKITEM)
+            projection.remove(uid)
+            projection.drop_tombstone(uid)
+        for entry in survey.entries:
+            self._put(projection, entry)
+            await asyncio.sleep(0)
+        stored = Loader(self.entries, projection).sort(self.entries.others.values())
+        projection.keep_tombstones(stored.tombstones)
+        _log.info("The search index of this node is in step: %d entries were read", len(survey.entries))
+        return stored
 
     async def _start_of_postgresql(self) -> str:
         return str((await self._sessions.rows(_STARTED, ()))[0][0])
@@ -298,7 +396,7 @@ class StandbyIndex:
                 addresses |= await self._changed_on(shelf)
         if addresses:
             _log.debug("%d entries were written without a notice, or after it", len(addresses))
-        await self._read(addresses)
+        await self._take_changes(addresses)
 
     async def _changed_on(self, shelf: int) -> set[Address]:
         rows = await self._sessions.rows(_VERSIONS, ([shelves.INSTANCES[shelf]],))
@@ -308,19 +406,10 @@ class StandbyIndex:
 
     # --- some entries ---
 
-    async def _read(self, addresses: Iterable[Address]) -> None:
-        wanted = sorted(addresses)
-        for first in range(0, len(wanted), _ROWS_AT_ONCE):
-            part = wanted[first : first + _ROWS_AT_ONCE]
-            names = [shelves.INSTANCES[address.shelf] for address in part]
-            slots = [address.slot for address in part]
-            rows = await self._sessions.rows(_ROWS, (names, slots), MANY_ROWS_WITHIN)
-            read = {
-                Address(SHELF_NUMBERS[name], slot): StoredRow(value.encode(), version)
-                for name, slot, value, version in rows
-            }
-            for address in part:
-                self._take(address, read.get(address))
+    async def _take_changes(self, addresses: set[Address]) -> None:
+        rows = await self.entries.rows(addresses)
+        for address in addresses:
+            self._take(address, rows.get(address))
 
     def _take(self, address: Address, row: StoredRow | None) -> None:
         if address.slot not in shelves.SLOTS:
@@ -333,26 +422,41 @@ class StandbyIndex:
         assert projection is not None
         if gone is not None and gone.startswith(_WORKITEM):
             projection.remove(gone.removeprefix(_WORKITEM))
-        if entry is None or not entry.key.startswith(_WORKITEM):
+        if entry is not None:
+            self._put(projection, entry)
+
+    def _put(self, projection: Projection, entry: Entry) -> None:
+        if not entry.key.startswith(_WORKITEM):
             return
         uid = entry.key.removeprefix(_WORKITEM)
         if is_workitem(entry):
-            _put(projection, uid, entry)
+            _put_workitem(projection, uid, entry)
         else:
             projection.remove(uid)
 
     # --- the end ---
 
     async def prove(self) -> bool:
-        """When nobody else writes any more: read what is still missing. False if everything has to be read again."""
-        if self.projection is None or self.projection.broken is not None:
-            return False
-        try:
-            await self._compare()
-        except (StoreUnavailable, ProjectionBroken, _Lost) as error:
-            _log.info("The search index of this node is being rebuilt: %s", error)
-            return False
-        return True
+        """When nobody else writes any more: read what is still missing. False if everything has to be read."""
+        for _ in range(_ATTEMPTS):
+            try:
+                self._drop_if_broken()
+                if self.projection is None and not await self._read(from_nothing=False):
+                    return False
+                await self._compare()
+                return True
+            except (_Lost, ProjectionBroken) as error:
+                _log.info("The search index of this node is compared again: %s", error)
+                self._drop()
+            except ShelvesLost:
+                return False
+            except StoreUnavailable as error:
+                _log.info("The search index of this node cannot be compared now: %s", error)
+                await asyncio.sleep(_SHORT_PAUSE)
+            except Exception:
+                _log.exception("The search index cannot be compared with the store: internal error")
+                return False
+        return False
 
     def hand_over(self) -> tuple[Projection, list[Entry]]:
         """The search index and every entry that is not there, once it is proven."""
@@ -367,6 +471,10 @@ class StandbyIndex:
         self._behind_since = None
         self._drop()
 
+    def _drop_if_broken(self) -> None:
+        if self.projection is not None and self.projection.broken is not None:
+            self._drop()
+
     def _drop(self) -> None:
         projection, self.projection = self.projection, None
         if projection is not None:
@@ -374,14 +482,27 @@ class StandbyIndex:
                 projection.close()
 
 
-def _put(projection: Projection, uid: str, entry: Entry) -> None:
+def _indexed(projection: Projection) -> dict[str, Entry]:
+    """What the search index has, by the digest of what stands in the store; documents only of purged workitems."""
+    workitems = (Entry(workitem_key(uid), b"", version) for uid, version in projection.versions())
+    entries: dict[str, Entry] = {}
+    for entry in itertools.chain(projection.tombstones(), workitems):
+        with contextlib.suppress(ValueError):  # a version that no row can have
+            entries[Version.parse(entry.version).digest] = entry
+    return entries
+
+
+def _put_workitem(projection: Projection, uid: str, entry: Entry) -> None:
+    """Take over what another node wrote. What is not readable is left alone, as by the node that leads."""
     try:
         workitem = decode(entry.document)
     except UnreadableDocument as error:
-        raise _Lost(str(error)) from error
+        _log.error("Entry %s of the store is not readable; it is left alone: %s", entry.key, error)
+        return
     if entry.key != workitem_key(workitem.uid):
-        raise _Lost(f"the entry of {uid} is that of {workitem.uid}")
+        _log.error("Entry %s of the store is that of %s; it is left alone", entry.key, workitem.uid)
+        return
     before = projection.get(uid)
-    known = max((event.sequence for event in before.workitem.events), default=0) if before else 0
+    last = max((event.sequence for event in before.workitem.events), default=0) if before else 0
     projection.put(workitem, entry.version, entry.document)
-    projection.record_events([event for event in workitem.events if event.sequence > known])
+    projection.record_events([event for event in workitem.events if event.sequence > last])

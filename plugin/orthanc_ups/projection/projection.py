@@ -454,6 +454,14 @@ class Projection:
                 yield from [(_PREFIX + uid, unpacked(stored), version) for _, uid, stored, version in rows]
             after = rows[-1][0]
 
+    def versions(self) -> Iterator[tuple[str, str]]:
+        """SOP Instance UID and version of every workitem."""
+        self.flush()
+        after, text = -1, "SELECT m.id, m.uid, m.version FROM workitem m WHERE m.id > ? ORDER BY m.id LIMIT ?"
+        while rows := self._rows(text, after, _AT_ONCE):
+            yield from [(uid, version) for _, uid, version in rows]
+            after = rows[-1][0]
+
     def _last_copies(self, text: str, after: int) -> list[Any]:
         try:
             with self._lock:

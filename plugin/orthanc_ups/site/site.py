@@ -374,7 +374,7 @@ class Site:
         self._opened.begin(self._keep_mark(shared, mark))
         await self._open_worklist(node, shared, index if is_proven else None, continues=continues)
         shared.cluster.keeper.opened()
-        what = "took the worklist over" if is_proven else "read the whole worklist again"
+        what = "took the worklist over" if is_proven else "read the whole worklist"
         _log.warning(
             "This node %s in %.2f s, of which comparing %.2f s", what, clock() - begun, proven - begun
         )

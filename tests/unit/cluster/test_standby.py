@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -48,11 +49,28 @@ class OrthancWithOneShelf(FencedLoopback):
         return await super().request(method, path, body, headers)
 
 
+class WatchedSessions(Sessions):
+    """Counts the entries that come out of the database.
+
+    Attributes:
+        entries_read: so many so far.
+    """
+
+    entries_read = 0
+
+    async def rows(
+        self, statement: str, parameters: tuple[Any, ...], within: float = 10.0
+    ) -> list[tuple[Any, ...]]:
+        rows = await super().rows(statement, parameters, within)
+        self.entries_read += sum(any(str(value).startswith("UPS1 ") for value in row) for row in rows)
+        return rows
+
+
 class Stage:
     """A leader's store, and a node that follows it."""
 
     def __init__(self, database: Database, folder: Path) -> None:
-        self.sessions = Sessions(database)
+        self.sessions = WatchedSessions(database)
         self.openings = 0
         self.standby: OrthancWithOneShelf
         self._file = folder / "index.sqlite"
@@ -75,13 +93,17 @@ class Stage:
         self.openings += 1
         return Projection.open(self._file)
 
-    @contextlib.asynccontextmanager
-    async def follower(self) -> AsyncIterator[tuple[StandbyIndex, Callable[[], Awaitable[None]]]]:
-        """One that is in step, and what ends its following."""
+    def idle_follower(self) -> StandbyIndex:
+        """One that has read nothing yet."""
         self.standby = OrthancWithOneShelf("http://127.0.0.1:1")
         self.standby.under(self.sessions, 0, lambda: False, lambda: None)
         entries = FollowedEntries(self.standby, Uploads(), self.sessions)
-        follower = StandbyIndex(self._database, self.sessions, entries, self._opened)
+        return StandbyIndex(self._database, self.sessions, entries, self._opened)
+
+    @contextlib.asynccontextmanager
+    async def follower(self) -> AsyncIterator[tuple[StandbyIndex, Callable[[], Awaitable[None]]]]:
+        """One that is in step, and what ends its following."""
+        follower = self.idle_follower()
         running = asyncio.ensure_future(follower.run())
 
         async def end() -> None:
@@ -242,6 +264,127 @@ def test_a_deleted_shelf_is_no_complete_index(stage: Run, server: PostgreSql) ->
             with psycopg.connect(index_tables.address(server), autocommit=True) as session:
                 session.execute("DELETE FROM metadata")
             assert not await follower.prove()
+
+    stage(scenario)
+
+
+async def purge(leader: OrthancEntries, number: int, version: str) -> None:
+    gone = tombstone_document(uid(number), HistoryEntry(1.0, "RIS", "purged", ""))
+    await leader.replace(f"workitem/{uid(number)}", gone, version)
+
+
+def test_a_node_that_comes_back_reads_only_what_differs_from_its_file(stage: Run) -> None:
+    async def scenario(stage: Stage) -> None:
+        leader = await stage.leader()
+        versions = [await write(leader, number) for number in range(6)]
+        await purge(leader, 5, versions[5])
+        await leader.create("delivery/WARD", b"1")
+        async with stage.follower():
+            pass
+        await write(leader, 1, "IN PROGRESS", versions[1])
+        await leader.remove(f"workitem/{uid(2)}", versions[2])
+        await purge(leader, 3, versions[3])
+        await write(leader, 6)
+        before = stage.sessions.entries_read
+        async with stage.follower() as (follower, end):
+            await end()
+            # 1, 3, 6 and the cursor are read, and the workitem that was purged before
+            assert stage.sessions.entries_read - before <= 5
+            assert await follower.prove()
+            projection, others = follower.hand_over()
+            states = [state_of(projection, number) for number in range(7)]
+            assert states == ["SCHEDULED", "IN PROGRESS", "", "", "SCHEDULED", "", "SCHEDULED"]
+            assert projection.count() == 4
+            tombs = [f"workitem/{uid(number)}" for number in (3, 5)]
+            assert sorted(entry.key for entry in others) == sorted(["delivery/WARD", *tombs])
+            assert [event.sequence for event in await projection.events(0, 10)] == [7]
+            projection.close()
+        before = stage.sessions.entries_read
+        async with stage.follower() as (follower, _):
+            assert stage.sessions.entries_read - before == 1  # the cursor
+
+    stage(scenario)
+
+
+def test_who_is_elected_before_it_has_read_anything_proves_what_its_file_holds(stage: Run) -> None:
+    async def scenario(stage: Stage) -> None:
+        leader = await stage.leader()
+        version = await write(leader, 1)
+        await write(leader, 2)
+        assert not await stage.idle_follower().prove()  # it has no file: whoever leads reads everything
+        async with stage.follower():
+            pass
+        await write(leader, 1, "IN PROGRESS", version)
+        before = stage.sessions.entries_read
+        elected = stage.idle_follower()
+        assert await elected.prove()
+        assert stage.sessions.entries_read - before == 1
+        projection, others = elected.hand_over()
+        assert [state_of(projection, number) for number in (1, 2)] == ["IN PROGRESS", "SCHEDULED"]
+        assert others == []
+        projection.close()
+
+    stage(scenario)
+
+
+def test_an_entry_that_nobody_can_read_is_left_alone_and_the_others_are_followed(stage: Run) -> None:
+    async def scenario(stage: Stage) -> None:
+        leader = await stage.leader()
+        await leader.create(f"workitem/{uid(1)}", b"no document")
+        await leader.create("subscriber/WARD", b"{}")
+        async with stage.follower() as (follower, _):
+            await leader.create(f"workitem/{uid(2)}", b"no document")
+            await after(follower, leader, 3)
+        async with stage.follower() as (follower, end):
+            await after(follower, leader, 4)
+            await end()
+            assert await follower.prove()
+        assert stage.openings == 2
+
+    stage(scenario)
+
+
+def test_after_a_restart_of_postgresql_no_entry_is_read_again(stage: Run, server: PostgreSql) -> None:
+    """Whether the rows still are what they were is proven by their contents."""
+
+    async def scenario(stage: Stage) -> None:
+        leader = await stage.leader()
+        for number in range(5):
+            await write(leader, number)
+        async with stage.follower() as (follower, _):
+            before = stage.sessions.entries_read
+            server.stop()
+            await until(lambda: follower.lag > 0)
+            server.start()
+            await until(lambda: follower.lag == 0)
+            assert stage.sessions.entries_read == before
+            assert stage.openings == 2
+            await after(follower, await stage.leader(), 6)
+
+    stage(scenario)
+
+
+def test_what_an_older_backup_holds_is_what_the_index_holds_then(stage: Run, server: PostgreSql) -> None:
+    """Revisions and transactions say nothing after that: contents are compared."""
+
+    async def scenario(stage: Stage) -> None:
+        leader = await stage.leader()
+        version = await write(leader, 1)
+        with psycopg.connect(index_tables.address(server), autocommit=True) as session:
+            session.execute("CREATE TABLE backup AS SELECT * FROM metadata")
+            try:
+                await write(leader, 1, "IN PROGRESS", version)
+                await write(leader, 2)
+                async with stage.follower():
+                    pass
+                session.execute("DELETE FROM metadata")
+                session.execute("INSERT INTO metadata SELECT * FROM backup")
+            finally:
+                session.execute("DROP TABLE backup")
+        async with stage.follower() as (follower, _):
+            projection = follower.projection
+            assert projection is not None
+            assert [state_of(projection, number) for number in (1, 2)] == ["SCHEDULED", ""]
 
     stage(scenario)
 
