@@ -11,6 +11,8 @@ import json
 import os
 import shutil
 import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -19,6 +21,7 @@ from tests.support.orthanc import CHECKOUT
 from tests.support.waiting import wait_until
 
 _TOOLS: Final = ("podman", "runc", "mmdebstrap")
+_OTHERS: Final = Path(__file__).parent / "images_of_others"
 _CERTIFICATES: Final = Path("/etc/ssl/certs/ca-certificates.crt")
 _CONTAINERS: Final = """
 [containers]
@@ -58,8 +61,14 @@ class Podman:
         assert not check or ended.returncode == 0, f"{words}: {ended.stdout[-2000:]}{ended.stderr[-4000:]}"
         return ended
 
+    def has(self, image: str) -> bool:
+        """Whether there is an image of that name."""
+        return self.run("image", "exists", image, check=False).returncode == 0
+
     def make_base(self, suite: str) -> None:
         """``debian:SUITE-slim``, from Debian's own packages."""
+        if self.has(f"debian:{suite}-slim"):
+            return
         file = self._folder / "base.tar"
         old = ("--aptopt=Acquire::Check-Valid-Until false", "--aptopt=Acquire::Check-Date false")
         subprocess.run(["mmdebstrap", "--quiet", "--variant=minbase", *old, suite, file], check=True)
@@ -68,21 +77,40 @@ class Podman:
 
     def build(self, suite: str) -> str:
         """Our image of a suite; returns its name."""
-        name = f"orthanc-ups:{suite}"
+        name = f"localhost/orthanc-ups:{suite}"
+        if not self.has(name):
+            self.make_base(suite)
+            self._build(name, CHECKOUT, f"--build-arg=SUITE={suite}", "--build-arg=VERSION=1.2.3")
+        return name
+
+    def build_other(self, program: str) -> str:
+        """A stand-in for the official image of PostgreSQL or nginx, made of Debian's packages; returns its name."""
+        name = f"localhost/{program}:latest"
+        if not self.has(name):
+            self.make_base("trixie")
+            self._build(name, _OTHERS, f"--file={_OTHERS / program}.Dockerfile")
+        return name
+
+    def _build(self, name: str, context: Path, *more: str) -> None:
         mounts = (
             f"{_CERTIFICATES}:/etc/certificates-of-host.crt:ro",
             f"{self._folder}/pip.conf:/etc/pip.conf:ro",
         )
         volumes = [f"--volume={mount}" for mount in mounts]
-        options = (
-            "--pull=never",
-            "--network=host",
-            "--format=docker",
-            f"--build-arg=SUITE={suite}",
-            "--build-arg=VERSION=1.2.3",
+        options = ("--pull=never", "--network=host", "--format=docker", *more)
+        self.run("build", *options, *volumes, "--tag", name, context)
+
+    def compose(
+        self, files: Sequence[Path], variables: dict[str, str], *words: str, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """One command of podman-compose on these files."""
+        program = Path(sys.executable).with_name("podman-compose")
+        chosen = [f"--file={file}" for file in files]
+        ended = subprocess.run(
+            [program, *chosen, *words], env={**self._environment, **variables}, capture_output=True, text=True
         )
-        self.run("build", *options, *volumes, "--tag", name, ".")
-        return name
+        assert not check or ended.returncode == 0, f"{words}: {ended.stdout[-2000:]}{ended.stderr[-4000:]}"
+        return ended
 
     def labels(self, image: str) -> dict[str, str]:
         """Of an image."""
@@ -144,3 +172,49 @@ class Container:
         """What it printed."""
         ended = self._podman.run("logs", self._id, check=False)
         return ended.stdout + ended.stderr
+
+
+class Composition:
+    """The services of compose files, up until they are left; with volumes of their own."""
+
+    def __init__(self, podman: Podman, files: Sequence[str], variables: dict[str, str]) -> None:
+        """``files``: names in docker/."""
+        self._podman = podman
+        self._files = [CHECKOUT / "docker" / name for name in files]
+        self._variables = variables
+
+    def __enter__(self) -> Self:
+        self._run("up", "--detach")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._run("down", "--volumes", check=False)
+
+    def _run(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return self._podman.compose(self._files, self._variables, *words, check=check)
+
+    def address(self, service: str) -> str:
+        """The IP address of its container."""
+        (shown,) = json.loads(self._podman.run("inspect", self._container(service)).stdout)
+        (network,) = shown["NetworkSettings"]["Networks"].values()
+        address: str = network["IPAddress"]
+        return address
+
+    def _container(self, service: str) -> str:
+        label = f"--filter=label=com.docker.compose.service={service}"
+        return self._podman.run("ps", "--all", "--quiet", label).stdout.strip()
+
+    def kill(self, service: str) -> None:
+        """SIGKILL."""
+        self._podman.run("kill", "--signal=KILL", self._container(service))
+
+    def start(self, service: str) -> None:
+        """Start a container again."""
+        self._podman.run("start", self._container(service))
+
+    def log(self) -> str:
+        """What all services printed last."""
+        ended = self._run("logs", check=False)
+        return (ended.stdout + ended.stderr)[-6000:]

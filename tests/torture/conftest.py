@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.containers import Podman
 from tests.support.faults import UnderLoad, small_disk
 
 _DISK = 256  # megabytes
@@ -30,3 +31,11 @@ def load_on_shelves(load: UnderLoad, store: str) -> UnderLoad:
     if store != "metadata":
         pytest.skip("only metadata can be changed from outside")
     return load
+
+
+@pytest.fixture(scope="session")
+def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
+    """With images of its own, which all modules share."""
+    podman = Podman(tmp_path_factory.mktemp("podman"))
+    yield podman
+    podman.end()

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import requests
 
@@ -24,15 +22,7 @@ ADMIN = ("admin", PASSWORD)
 
 
 @pytest.fixture(scope="module")
-def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
-    podman = Podman(tmp_path_factory.mktemp("podman"))
-    yield podman
-    podman.end()
-
-
-@pytest.fixture(scope="module")
 def image(podman: Podman, suite: str) -> str:
-    podman.make_base(suite)
     return podman.build(suite)
 
 
