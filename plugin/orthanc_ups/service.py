@@ -95,9 +95,7 @@ class UpsService:
         self.notes = Notes(entries)
         self.order = Order(1, self._release)
         self.locks = CommandLocks()
-        self.workitems = WorkitemStore(
-            projection, self._writer, self._rebuild_soon, self.changes.note, self._mark.taken
-        )
+        self.workitems = WorkitemStore(projection, self._writer, journal, self.changes, self._rebuild_soon)
         reports = InitialReports(self.workitems, self.subscriptions)
         self.delivery = Delivery(settings, channels, entries, reports, self.workitems, clock)
         self._state = state = WorklistState(

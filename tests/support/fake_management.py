@@ -45,7 +45,6 @@ from orthanc_ups.core.workitem import (
     Workitem,
     claim_of,
     claimer_of,
-    duration_of,
 )
 from orthanc_ups.delivery.dead_letters import DeadLetter
 from orthanc_ups.delivery.management import EndpointReport
@@ -257,7 +256,7 @@ class FakeWorklist:
             not narrowing.claimers or claimer_of(workitem) in narrowing.claimers,
             _is_within(claim.at if claim else None, narrowing.claimed),
             _is_within(workitem.ended, narrowing.ended),
-            _is_within(duration_of(workitem), narrowing.duration),
+            _is_within(claim.duration if claim else None, narrowing.duration),
         )
         return all(tests)
 

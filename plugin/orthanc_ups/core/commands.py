@@ -213,9 +213,9 @@ def unexpected(
     ignored = _WITH_TIMES
     if lenient:
         ignored |= _REPEATED - MATCHING_KEYS if keys else _REPEATED
-    others = {
-        tag for tag in information if tag not in own and tag not in ignored and int(tag[3], 16) % 2 == 0
-    }
-    if lenient:
-        others = {tag for tag in others if tag[:4] not in _NOT_OF_DATA_SETS}
-    return min(others, default=None)
+    for tag in sorted(information):
+        is_private = int(tag[3], 16) % 2 == 1
+        if tag in own or tag in ignored or is_private or (lenient and tag[:4] in _NOT_OF_DATA_SETS):
+            continue
+        return tag
+    return None

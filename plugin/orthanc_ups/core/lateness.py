@@ -14,7 +14,7 @@ from .dataset import text, value
 from .date_times import Zone, moment, since_epoch, zone
 from .key_tests import plain
 from .states import State
-from .workitem import Workitem, last_word_of
+from .workitem import Workitem, claim_of
 
 
 class LateKind(Enum):
@@ -106,10 +106,10 @@ def _scheduled(workitem: Workitem, policy: LatePolicy, now: float, moments: _Mom
 
 
 def _in_progress(workitem: Workitem, policy: LatePolicy, now: float, moments: _Moments) -> set[LateKind]:
-    heard = last_word_of(workitem)
+    claim = claim_of(workitem)
     kinds = {
         LateKind.COMPLETION: moments.has_passed(tags.EXPECTED_COMPLETION, now),
         LateKind.EXPIRATION: moments.has_passed(tags.EXPIRATION, now),
-        LateKind.SILENT: policy.silence > 0 and heard is not None and heard < now - policy.silence,
+        LateKind.SILENT: policy.silence > 0 and claim is not None and claim.heard < now - policy.silence,
     }
     return {kind for kind, holds in kinds.items() if holds}

@@ -106,31 +106,42 @@ CLAIMED: Final = "claimed"
 """What the history says of a change to IN PROGRESS."""
 
 
-def claim_of(workitem: Workitem) -> HistoryEntry | None:
+@dataclass(frozen=True, slots=True)
+class LastClaim:
+    """The last claim of a workitem, and what became of it. Times are seconds since the epoch.
+
+    Attributes:
+        who: the performer, as the history names it.
+        ae: its AE title; empty if it has none.
+        at: when it claimed the workitem.
+        heard: when it was last heard of (claim, progress, update). What others do meanwhile, such as asking for its
+            cancellation, does not count.
+        duration: seconds from the claim to the final state; None while it is not final.
+    """
+
+    who: str
+    ae: str
+    at: float
+    heard: float
+    duration: float | None
+
+
+def claim_of(workitem: Workitem) -> LastClaim | None:
     """The last claim; None if nobody claimed the workitem, or if its history no longer reaches back so far."""
-    return next((entry for entry in reversed(workitem.history) if entry.what == CLAIMED), None)
+    for entry in reversed(workitem.history):
+        if entry.what == CLAIMED:
+            break
+    else:
+        return None
+    ae, heard = requesting_ae(entry.who), entry.at
+    for word in workitem.history:
+        if requesting_ae(word.who) == ae:
+            heard = max(heard, word.at)
+    duration = None if workitem.ended is None else max(0.0, workitem.ended - entry.at)
+    return LastClaim(entry.who, ae, entry.at, heard, duration)
 
 
 def claimer_of(workitem: Workitem) -> str:
     """AE title of the performer that claimed the workitem; "" if nobody did, or if it is no longer known."""
     claim = claim_of(workitem)
-    return requesting_ae(claim.who) if claim else ""
-
-
-def last_word_of(workitem: Workitem) -> float | None:
-    """When the performer was last heard of (claim, progress, update), in seconds since the epoch.
-
-    What others do meanwhile, such as asking for its cancellation, is no word of the performer.
-    """
-    claim = claim_of(workitem)
-    if claim is None:
-        return None
-    performer = requesting_ae(claim.who)
-    words = (entry.at for entry in workitem.history if requesting_ae(entry.who) == performer)
-    return max(words, default=claim.at)
-
-
-def duration_of(workitem: Workitem) -> float | None:
-    """Seconds from the claim to the final state; None while it is not final, or if nobody claimed it."""
-    claim = claim_of(workitem)
-    return max(0.0, workitem.ended - claim.at) if claim and workitem.ended is not None else None
+    return claim.ae if claim else ""

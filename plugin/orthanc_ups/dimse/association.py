@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 import ssl
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Self, cast
 
@@ -36,7 +36,7 @@ from .message import (
     fragments,
     read_header,
 )
-from .negotiation import Agreement, Context
+from .negotiation import Agreement
 
 _MOST_UNREAD: Final = 128 * 1024
 _FAREWELL: Final = 1.0  # seconds for the peer to close
@@ -262,15 +262,19 @@ class Association:
     Attributes:
         calling, called: AE titles.
         agreement: what was negotiated.
+        address: the peer's IP address.
+        contexts: the accepted presentation contexts by their IDs.
     """
 
     def __init__(self, wire: Wire, agreement: Agreement, terms: Terms, calling: str, called: str) -> None:
         self.calling = calling
         self.called = called
         self.agreement = agreement
+        self.address = wire.address
+        self.contexts = agreement.contexts
         self._wire = wire
         self._terms = terms
-        self._assembler = Assembler(agreement.contexts, terms.max_data_set, terms.memory, skips_replies=True)
+        self._assembler = Assembler(self.contexts, terms.max_data_set, terms.memory, skips_replies=True)
         self._incoming: asyncio.Queue[Message | None] = asyncio.Queue(_MAX_WAITING)
         self._pending: set[int | None] = set()
         self._canceled: set[int | None] = set()
@@ -283,16 +287,6 @@ class Association:
         self._released = asyncio.Event()
         self._max_sent = min(agreement.max_pdu or _MAX_SENT, _MAX_SENT)
         self._reading = asyncio.create_task(self._read())
-
-    @property
-    def address(self) -> str:
-        """The peer's IP address."""
-        return self._wire.address
-
-    @property
-    def contexts(self) -> Mapping[int, Context]:
-        """The accepted presentation contexts by their IDs."""
-        return self.agreement.contexts
 
     @property
     def is_open(self) -> bool:
@@ -346,7 +340,10 @@ class Association:
         try:
             is_short = len(messages) == 1
             for pdus in _batches(messages, self._max_sent):
-                self._write(pdus)
+                if not self.is_open:
+                    raise Gone(self._ended or "closed")
+                self._wire.write(pdus)
+                self._sent_at = asyncio.get_running_loop().time()
                 if self._wire.is_congested:
                     await self._flush()
                 is_short = is_short and len(pdus) < _SENT_AT_ONCE
@@ -357,12 +354,6 @@ class Association:
             raise
         finally:
             self._is_sending = False
-
-    def _write(self, pdus: bytes) -> None:
-        if not self.is_open:
-            raise Gone(self._ended or "closed")
-        self._wire.write(pdus)
-        self._sent_at = asyncio.get_running_loop().time()
 
     async def _flush(self) -> None:
         try:
@@ -379,7 +370,20 @@ class Association:
     async def _read(self) -> None:
         try:
             while self._ended is None and not self._released.is_set():
-                await self._take(*await self._next())
+                kind, length = await self._header()
+                body = await self._body(
+                    length, self._terms.max_pdu + _SLACK if kind is PduType.DATA else _MAX_CONTROL
+                )
+                if kind is PduType.DATA:
+                    await self._assemble(body)
+                elif kind is PduType.RELEASE_RQ:
+                    self._released.set()  # earlier requests are answered first
+                elif kind is PduType.RELEASE_RP:
+                    self._end("released")
+                elif kind is PduType.ABORT:
+                    self._end("aborted by the peer")
+                else:
+                    raise ProtocolError(f"unexpected {kind.name}")
         except (ProtocolError, Malformed) as error:
             reason = error.reason if isinstance(error, ProtocolError) else AbortReason.INVALID_VALUE
             self._wire.write(abort_by_provider(reason))
@@ -403,13 +407,11 @@ class Association:
     def _end(self, words: str) -> None:
         self._ended = self._ended or words
 
-    async def _next(self) -> tuple[PduType, bytes]:
-        kind, length = await self._header()
-        max_length = self._terms.max_pdu + _SLACK if kind is PduType.DATA else _MAX_CONTROL
+    async def _body(self, length: int, max_length: int) -> bytes:
         if self._wire.holds(length):
-            return kind, await self._wire.body(length, max_length)
+            return await self._wire.body(length, max_length)
         async with asyncio.timeout(self._terms.pace):
-            return kind, await self._wire.body(length, max_length)
+            return await self._wire.body(length, max_length)
 
     async def _header(self) -> tuple[PduType, int]:
         """The next header; TimeoutError if nothing was sent or received for too long."""
@@ -432,18 +434,6 @@ class Association:
             except TimeoutError:
                 if self._sent_at < quiet_since and not self._is_serving:
                     raise
-
-    async def _take(self, kind: PduType, body: bytes) -> None:
-        if kind is PduType.DATA:
-            await self._assemble(body)
-        elif kind is PduType.RELEASE_RQ:
-            self._released.set()  # earlier requests are answered first
-        elif kind is PduType.RELEASE_RP:
-            self._end("released")
-        elif kind is PduType.ABORT:
-            self._end("aborted by the peer")
-        else:
-            raise ProtocolError(f"unexpected {kind.name}")
 
     async def _assemble(self, body: bytes) -> None:
         if not self._assembler.is_within:

@@ -123,7 +123,7 @@ _Level = tuple[DataSet, int]
 
 _Header = tuple[str, str, int, int]
 _UNPACKERS: Final = {
-    f"{order}{form}": struct.Struct(f"{order}{form}").unpack_from for order in "<>" for form in "HL"
+    order: (struct.Struct(f"{order}H").unpack_from, struct.Struct(f"{order}L").unpack_from) for order in "<>"
 }
 
 
@@ -266,7 +266,7 @@ class _Decoder:
 
     def _read_as(self, syntax: Syntax) -> None:
         self._syntax = syntax
-        self._short, self._long = (_UNPACKERS[f"{syntax.order}{form}"] for form in "HL")
+        self._short, self._long = _UNPACKERS[syntax.order]
 
     def whole(self) -> DataSet:
         dataset, _ = self._level(0, len(self._bytes), self._otherwise, delimited=False)
@@ -277,11 +277,12 @@ class _Decoder:
     def _level(self, offset: int, end: int, encodings: Encodings, *, delimited: bool) -> _Level:
         """The elements up to ``end``, or up to an Item Delimitation Item."""
         dataset: DataSet = {}
-        last = ""
+        last, is_sorted, is_ended = "", True, not delimited
         while offset < end:
             tag, written_vr, length, start = self._header(offset, end)
             if tag == _ITEM_END and delimited:
-                return self._sorted(dataset, last), start
+                offset, is_ended = start, True
+                break
             element, offset = self._element(tag, written_vr, length, start, end, encodings, dataset)
             if tag == SPECIFIC_CHARACTER_SET:
                 encodings = self._declared(element)
@@ -289,13 +290,11 @@ class _Decoder:
                 if tag in dataset:
                     raise self._fault(tag, "occurs twice", PROCESSING_FAILURE)
                 dataset[tag] = element
-                last = tag if tag > last else "G"  # no tag is greater: out of order
-        if delimited:
+                is_sorted = is_sorted and tag > last
+                last = tag
+        if not is_ended:
             raise UpsError(PROCESSING_FAILURE, "the data set ends within an item")
-        return self._sorted(dataset, last), offset
-
-    def _sorted(self, dataset: DataSet, last: str) -> DataSet:
-        return dict(sorted(dataset.items())) if last == "G" else dataset
+        return dataset if is_sorted else dict(sorted(dataset.items())), offset
 
     def _header(self, offset: int, end: int) -> _Header:
         """Tag, VR as it is written, length, and where the value starts."""
@@ -325,7 +324,9 @@ class _Decoder:
         encodings: Encodings,
         before: DataSet,
     ) -> tuple[Element, int]:
-        self._check(tag)
+        if tag >= "FFFE0000":  # what is below group 0008 is for the rules of the core
+            raise self._fault(tag, "is not allowed in a data set", PROCESSING_FAILURE)
+        self._spend(tag, 1)
         vr = written_vr if written_vr not in ("", "UN") else _vr_of(tag, before)
         above = self._syntax
         if written_vr == "UN" and (vr != "UN" or length == UNDEFINED):
@@ -338,18 +339,16 @@ class _Decoder:
             element, offset = self._items(tag, start, end, length, encodings)
         else:
             offset = self._ended(tag, start, end, length)
-            element = self._unknown_sequence(tag, vr, start, offset, encodings) or self._value(
+            element = (vr == "UN" and self._unknown_sequence(tag, start, offset, encodings)) or self._value(
                 tag, vr, start, offset, encodings
             )
         if above is not self._syntax:
             self._read_as(above)
         return element, offset
 
-    def _unknown_sequence(
-        self, tag: str, vr: str, start: int, end: int, encodings: Encodings
-    ) -> Element | None:
+    def _unknown_sequence(self, tag: str, start: int, end: int, encodings: Encodings) -> Element | None:
         """A sequence of unknown VR whose length is defined: text in it has the character set of the data set too."""
-        if vr != "UN" or self._corrections is None or not self._bytes.startswith(_ITEM_IN_UN, start, end):
+        if self._corrections is None or not self._bytes.startswith(_ITEM_IN_UN, start, end):
             return None
         above, trail, left = self._syntax, list(self._trail), self._left
         self._read_as(IMPLICIT)
@@ -362,11 +361,6 @@ class _Decoder:
             self._read_as(above)
         self._corrections.note(self._path(tag), "holds items, so its VR is SQ now")
         return element
-
-    def _check(self, tag: str) -> None:
-        if tag >= "FFFE0000":  # what is below group 0008 is for the rules of the core
-            raise self._fault(tag, "is not allowed in a data set", PROCESSING_FAILURE)
-        self._spend(tag, 1)
 
     def _spend(self, tag: str, parts: int) -> None:
         self._left -= parts
@@ -555,7 +549,9 @@ def _private_vr(tag: str, before: DataSet) -> str:
 _ITEM_TAG: Final = (0xFFFE, 0xE000)
 _LONGEST_SHORT: Final = 0xFFFE
 _NONE: Final[frozenset[str]] = frozenset()
-_PACKERS: Final = {f"{order}{code}": struct.Struct(f"{order}{code}").pack for order in "<>" for code in "HL"}
+_PACKERS: Final = {
+    order: (struct.Struct(f"{order}H").pack, struct.Struct(f"{order}L").pack) for order in "<>"
+}
 
 
 def encode(dataset: DataSet, syntax: Syntax) -> bytes:
@@ -582,7 +578,7 @@ class _Encoder:
         self._syntax = syntax
         self._needs_utf8 = False
         self._short_vrs = SHORT_VRS if syntax.explicit else _NONE
-        self._short, self._long = (_PACKERS[f"{syntax.order}{code}"] for code in "HL")
+        self._short, self._long = _PACKERS[syntax.order]
 
     def whole(self, dataset: DataSet) -> bytes:
         tags = [tag for tag in sorted(dataset) if tag != SPECIFIC_CHARACTER_SET]
@@ -708,21 +704,12 @@ class Codec:
         ``corrections`` notes what was read otherwise than it stands; without, nothing is, but repeated elements of
         the command set are ignored.
         """
+        limits = self._bounds, self._max_size, self._otherwise
         if len(encoded) <= _LARGE and not syntax.deflated:
-            return self._decode(encoded, syntax, corrections, self._interned)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self._decode, encoded, syntax, corrections)
-
-    def _decode(
-        self,
-        encoded: bytes,
-        syntax: Syntax,
-        corrections: Corrections | None,
-        interned: Interned | None = None,
-    ) -> DataSet:
-        dataset = decode(
-            encoded, syntax, self._bounds, self._max_size, self._otherwise, corrections, interned
-        )
+            dataset = decode(encoded, syntax, *limits, corrections, self._interned)
+        else:
+            loop = asyncio.get_running_loop()
+            dataset = await loop.run_in_executor(self._threads, decode, encoded, syntax, *limits, corrections)
         if corrections or self._strict or not dataset or next(iter(dataset)) >= _FIRST_OF_CONTENT:
             return dataset
         return {tag: element for tag, element in dataset.items() if tag >= _FIRST_OF_CONTENT}

@@ -260,27 +260,25 @@ def _parsed(vr: str | None, raw: bytes) -> Value | None:
 def format_command(command: CommandSet, has_data: bool) -> bytes:
     """Encode a command set with its group length and Command Data Set Type."""
     whole = {**command, DATA_SET_TYPE: _WITH_DATA_SET if has_data else _NO_DATA_SET}
-    encoded = b"".join(_formatted(element, whole[element]) for element in sorted(whole))
+    encoded = bytearray()
+    for element in sorted(whole):
+        value = whole[element]
+        if isinstance(value, tuple):
+            encoded += struct.pack("<HHL", 0, element, 4 * len(value))
+            for tag in value:
+                encoded += struct.pack("<HH", int(tag[:4], 16), int(tag[4:], 16))
+        else:
+            encoded += _number_or_text(element, value)
     return struct.pack("<HHLL", 0, 0, 4, len(encoded)) + encoded
 
 
-def _formatted(element: int, value: Value) -> bytes:
-    if isinstance(value, tuple):
-        tags = (struct.pack("<HH", int(tag[:4], 16), int(tag[4:], 16)) for tag in value)
-        return _with_head(element, b"".join(tags))
-    return _short(element, value)
-
-
 @lru_cache(2048)
-def _short(element: int, value: int | str) -> bytes:
-    """Remembered: but for Message ID and workitem, commands say the same again and again, an event to each receiver."""
+def _number_or_text(element: int, value: int | str) -> bytes:
+    """An encoded element; cached, as commands differ in little but Message ID and workitem."""
     if isinstance(value, int):
-        return _with_head(element, value.to_bytes(2, "little"))
+        return struct.pack("<HHLH", 0, element, 2, value)
     raw = value.encode("ascii", errors="replace")
-    return _with_head(element, raw + (b"\0" if _VRS.get(element) == "UI" else b" ") * (len(raw) % 2))
-
-
-def _with_head(element: int, raw: bytes) -> bytes:
+    raw += (b"\0" if _VRS.get(element) == "UI" else b" ") * (len(raw) % 2)
     return struct.pack("<HHL", 0, element, len(raw)) + raw
 
 
@@ -292,18 +290,13 @@ def fragments(message: Message, max_pdu: int) -> Iterator[bytes]:
 
     Each has an even length, also if ``max_pdu`` is odd (PS3.8 §E.1).
     """
-    has_data = bool(message.data)
-    yield from _cut(message.context, format_command(message.command, has_data), max_pdu, _IS_COMMAND)
-    if message.data:
-        yield from _cut(message.context, message.data, max_pdu, 0)
-
-
-def _cut(context: int, encoded: bytes, max_pdu: int, kind: int) -> Iterator[bytes]:
     size = max((max_pdu - 6) & ~1, 2)
-    for offset in range(0, len(encoded), size):
-        part = encoded[offset : offset + size]
-        last = _IS_LAST if offset + size >= len(encoded) else 0
-        yield struct.pack(">LBB", len(part) + 2, context, kind | last) + part
+    command = format_command(message.command, bool(message.data))
+    for encoded, kind in ((command, _IS_COMMAND), (message.data or b"", 0)):
+        for offset in range(0, len(encoded), size):
+            part = encoded[offset : offset + size]
+            last = _IS_LAST if offset + size >= len(encoded) else 0
+            yield struct.pack(">LBB", len(part) + 2, message.context, kind | last) + part
 
 
 class MemoryBudget:

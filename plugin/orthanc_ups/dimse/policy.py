@@ -74,7 +74,7 @@ class Policy:
         stranger = await self._stranger(calling, address, entries)
         if stranger:
             return stranger
-        if await self._is_allowed(wish, entries, address):
+        if wish is Wish.UPS or await self._is_allowed(wish, entries, address):
             return None
         return f"{wish.value} is not allowed for {calling}"
 
@@ -94,18 +94,15 @@ class Policy:
 
     async def _is_allowed(self, wish: Wish, entries: tuple[Modality, ...], address: str) -> bool:
         """If an AE title has several entries, the entry with this host decides; otherwise all must agree."""
-        allowed = {entry.host: _allows(entry, wish) for entry in entries}
+        is_echo = wish is Wish.ECHO
+        allowed = {
+            entry.host: entry.allow_echo if is_echo else entry.allow_find_worklist for entry in entries
+        }
         if self._orthanc_settings.check_modality_host:
             for host, is_allowed in allowed.items():
                 if is_allowed and await self._resolver.is_same(host, address):
                     return True
         return all(allowed.values())
-
-
-def _allows(modality: Modality, wish: Wish) -> bool:
-    if wish is Wish.ECHO:
-        return modality.allow_echo
-    return modality.allow_find_worklist if wish is Wish.FIND else True
 
 
 # --- host names ---

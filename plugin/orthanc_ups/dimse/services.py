@@ -101,65 +101,40 @@ class Exchange:
     Attributes:
         message: the request.
         context: its presentation context.
+        calling, called: AE title of the requester, and the one it called.
+        address: IP address of the requester.
+        requester: the requester, in the form that commands take.
+        field: Command Field (0000,0100) of the request.
+        sop_class: Affected or Requested SOP Class UID.
+        instance: Affected or Requested SOP Instance UID, empty if there is none.
     """
 
     def __init__(self, association: Requesting, message: Message, codec: Codec) -> None:
         self.message = message
         self.context: Context = association.contexts[message.context]
+        self.calling = association.calling
+        self.called = association.called
+        self.address = association.address
+        self.requester = Requester(self.calling, "DIMSE")
+        self.field = message.field
+        self.sop_class = message.text(AFFECTED_CLASS) or message.text(REQUESTED_CLASS)
+        self.instance = message.text(REQUESTED_INSTANCE) or message.text(AFFECTED_INSTANCE)
         self._association = association
         self._codec = codec
-
-    @property
-    def calling(self) -> str:
-        """AE title of the requester."""
-        return self._association.calling
-
-    @property
-    def address(self) -> str:
-        """IP address of the requester."""
-        return self._association.address
-
-    @property
-    def called(self) -> str:
-        """AE title that the requester called."""
-        return self._association.called
-
-    @property
-    def requester(self) -> Requester:
-        """The requester, in the form that commands take."""
-        return Requester(self._association.calling, "DIMSE")
-
-    @property
-    def field(self) -> int:
-        """Command Field (0000,0100) of the request."""
-        return self.message.field
-
-    @property
-    def sop_class(self) -> str:
-        """Affected or Requested SOP Class UID."""
-        return self.message.text(AFFECTED_CLASS) or self.message.text(REQUESTED_CLASS)
-
-    @property
-    def instance(self) -> str:
-        """Affected or Requested SOP Instance UID, empty if there is none."""
-        return self.message.text(REQUESTED_INSTANCE) or self.message.text(AFFECTED_INSTANCE)
 
     @property
     def is_canceled(self) -> bool:
         """True if C-CANCEL came for this request."""
         return self._association.is_canceled(self.message)
 
-    async def data_set(self) -> DataSet:
-        """The data set of the request, empty if there is none. Raises UpsError if it is broken or too large."""
-        return await self._decoded(None)
-
     async def corrected_data_set(self) -> tuple[DataSet, tuple[str, ...]]:
         """The data set, leniently read, and one sentence per correction, for a request whose answer can report them."""
         corrections = self._codec.corrections()
-        dataset = await self._decoded(corrections)
+        dataset = await self.data_set(corrections)
         return dataset, corrections.sentences
 
-    async def _decoded(self, corrections: Corrections | None) -> DataSet:
+    async def data_set(self, corrections: Corrections | None = None) -> DataSet:
+        """The data set of the request, empty if there is none. Raises UpsError if it is broken or too large."""
         if self.message.oversized:
             raise self._codec.too_large()
         if self.message.data is None:
@@ -208,26 +183,26 @@ class Exchange:
         await self._association.send(self._message(self._head(code, ""), None))
 
     def _head(self, code: int, instance: str) -> dict[int, Value]:
-        message = self.message
+        """The command set of an answer.
+
+        Its class is UPS Push in every DIMSE-N message about a UPS (PS3.4 CC.3.1); C-FIND and C-ECHO repeat that of the
+        request.
+        """
+        is_normalized = self.field >= CommandField.N_EVENT_REPORT
+        sop_class = self.sop_class or self.context.abstract
         command: dict[int, Value] = {
-            AFFECTED_CLASS: self._answered_class(),
-            COMMAND_FIELD: message.field | RESPONSE,
-            RESPONDED_ID: message.number(MESSAGE_ID) or 0,
+            AFFECTED_CLASS: tags.PUSH if is_normalized and self.sop_class in UPS_CLASSES else sop_class,
+            COMMAND_FIELD: self.field | RESPONSE,
+            RESPONDED_ID: self.message.number(MESSAGE_ID) or 0,
             STATUS: code,
         }
-        if instance and message.field >= CommandField.N_EVENT_REPORT:
+        if instance and is_normalized:
             command[AFFECTED_INSTANCE] = instance
         for element in (ACTION_TYPE, EVENT_TYPE):
-            number = message.number(element)
+            number = self.message.number(element)
             if number is not None:
                 command[element] = number
         return command
-
-    def _answered_class(self) -> str:
-        """UPS Push in every DIMSE-N message about a UPS; C-FIND and C-ECHO repeat the class of the request."""
-        if self.message.field >= CommandField.N_EVENT_REPORT and self.sop_class in UPS_CLASSES:
-            return tags.PUSH
-        return self.sop_class or self.context.abstract
 
     def _message(self, command: dict[int, Value], attributes: DataSet | None) -> Message:
         data = self._codec.encoded(attributes, self.context.syntax) if attributes else None
@@ -310,7 +285,7 @@ _SERVICES: Final[Mapping[str, frozenset[CommandField]]] = MappingProxyType(
 )
 """DIMSE services on a context of each SOP class (PS3.4 Table CC.2-1)."""
 
-_WISHES: Final[Mapping[CommandField, Wish]] = MappingProxyType(
+_WISHES: Final[Mapping[int, Wish]] = MappingProxyType(
     {CommandField.C_ECHO: Wish.ECHO, CommandField.C_FIND: Wish.FIND}
 )
 _ACTIONS: Final[Mapping[str, frozenset[int]]] = MappingProxyType(
@@ -386,7 +361,10 @@ class Services:
             return
         try:
             self._check_service(exchange)
-            await self._check_allowed(exchange)
+            wish = _WISHES.get(exchange.field, Wish.UPS)
+            objection = await self._policy.objection(wish, exchange.calling, exchange.address)
+            if objection:
+                raise UpsError(statuses.NOT_AUTHORIZED, objection)
             further = self.further.get(exchange.context.abstract)
             await (further.serve if further else self._handlers[exchange.field])(exchange)
         except UpsError as error:
@@ -408,22 +386,16 @@ class Services:
         if exchange.field not in (further.fields if further else _SERVICES[context]):
             status = statuses.SOP_CLASS_UNSUPPORTED if is_find else statuses.UNRECOGNIZED_OPERATION
             raise UpsError(status, f"this service is not one of SOP Class {context}")
+        classes: Collection[str] = UPS_CLASSES
+        expected, status = tags.PUSH, statuses.NO_SUCH_SOP_CLASS
         if context == VERIFICATION:
-            _check_class(sop_class, (VERIFICATION, ""), VERIFICATION, statuses.SOP_CLASS_UNSUPPORTED)
+            classes, expected, status = (VERIFICATION, ""), VERIFICATION, statuses.SOP_CLASS_UNSUPPORTED
         elif further:
-            _check_class(sop_class, further.classes, context, statuses.NO_SUCH_SOP_CLASS)
+            classes, expected = further.classes, context
         elif is_find:
-            _check_class(sop_class, FIND_CLASSES, context, statuses.SOP_CLASS_UNSUPPORTED)
-        else:
-            _check_class(sop_class, UPS_CLASSES, tags.PUSH, statuses.NO_SUCH_SOP_CLASS)
-
-    async def _check_allowed(self, exchange: Exchange) -> None:
-        wish = {CommandField.C_ECHO: Wish.ECHO, CommandField.C_FIND: Wish.FIND}.get(
-            CommandField(exchange.field), Wish.UPS
-        )
-        objection = await self._policy.objection(wish, exchange.calling, exchange.address)
-        if objection:
-            raise UpsError(statuses.NOT_AUTHORIZED, objection)
+            classes, expected, status = FIND_CLASSES, context, statuses.SOP_CLASS_UNSUPPORTED
+        if sop_class not in classes:
+            raise UpsError(status, f"SOP Class UID {sop_class or 'is missing'}, expected {expected}")
 
     # --- the services ---
 
@@ -467,13 +439,18 @@ class Services:
     async def _action(self, exchange: Exchange) -> None:
         """N-ACTION 1 to 5 (PS3.4 CC.2.1 to CC.2.3)."""
         action_type = exchange.message.number(ACTION_TYPE)
-        if action_type not in ACTION_TYPES or action_type not in _ACTIONS[exchange.context.abstract]:
+        if action_type not in _COMMANDS or action_type not in _ACTIONS[exchange.context.abstract]:
             detail = f"action type {action_type} is not one of SOP Class {exchange.context.abstract}"
             raise UpsError(statuses.NO_SUCH_ACTION, detail)
         uid = _needed_instance(exchange)
-        information = await _as_arguments(exchange)
+        try:
+            information = await exchange.data_set()
+        except UpsError as error:
+            if error.status is statuses.INVALID_VALUE:  # as an invalid argument (0115)
+                raise error.under(statuses.INVALID_ARGUMENT) from error
+            raise
         action = Action(exchange.requester, uid, information, exchange.context.mechanisms, not self._strict)
-        outcome = await self._worklist.execute(command(action_type, action))
+        outcome = await self._worklist.execute(_COMMANDS[action_type](action))
         await exchange.answer(outcome.status, uid, None, comment_on(outcome))
 
     async def _find(self, exchange: Exchange) -> None:
@@ -505,11 +482,6 @@ class Services:
                     if exchange.is_canceled or not await _sent(exchange, pending, chunk):
                         return await exchange.end_of_matches(CANCELED)
         return await exchange.end_of_matches(statuses.SUCCESS.code)
-
-
-def _check_class(sop_class: str, allowed: Collection[str], expected: str, status: Status) -> None:
-    if sop_class not in allowed:
-        raise UpsError(status, f"SOP Class UID {sop_class or 'is missing'}, expected {expected}")
 
 
 async def _sent(exchange: Exchange, pending: int, chunk: list[DataSet]) -> bool:
@@ -556,16 +528,6 @@ def _selected(workitem: DataSet, requested: tuple[str, ...]) -> DataSet:
     return {
         tag: workitem.get(tag) or empty[tag] for tag in sorted(selected) if tag in workitem or tag in empty
     }
-
-
-async def _as_arguments(exchange: Exchange) -> DataSet:
-    """The action information; an invalid value is reported as an invalid argument (0115)."""
-    try:
-        return await exchange.data_set()
-    except UpsError as error:
-        if error.status is statuses.INVALID_VALUE:
-            raise error.under(statuses.INVALID_ARGUMENT) from error
-        raise
 
 
 def _refusal(exchange: Exchange, error: UpsError) -> Refusal:
@@ -659,23 +621,14 @@ def _suspend(action: Action) -> Command:
     return Suspend(action.requester, action.uid, _needed(action, tags.RECEIVING_AE))
 
 
-_READERS: Final[Mapping[int, Callable[[Action], Command]]] = MappingProxyType(
+_COMMANDS: Final[Mapping[int, Callable[[Action], Command]]] = MappingProxyType(
     {1: _change_state, 2: _request_cancel, 3: _subscribe, 4: _unsubscribe, 5: _suspend}
 )
+"""What makes the command of an N-ACTION, by Action Type ID.
 
-ACTION_TYPES: Final = frozenset(_READERS)
-"""Action Type IDs of the UPS service."""
-
-
-def command(action_type: int, action: Action) -> Command:
-    """The command that an N-ACTION requests.
-
-    Raises:
-        UpsError: 0114 for an argument that the action does not have, 0115 for a missing or wrong one, 0212 for one
-            with a wrong VR.
-        KeyError: ``action_type`` is none of ACTION_TYPES.
-    """
-    return _READERS[action_type](action)
+Each raises UpsError: 0114 for an argument that the action does not have, 0115 for a missing or wrong one, 0212 for
+one with a wrong VR.
+"""
 
 
 def _check_rest(action: Action, own: Collection[str], *, keys: bool = False) -> None:

@@ -16,7 +16,7 @@ from ..core.events import Event, EventType
 from ..core.lateness import LatePolicy, late_kinds
 from ..core.rules import rule_for
 from ..core.states import State
-from ..core.workitem import HistoryEntry, Workitem, claim_of, claimer_of, duration_of, last_word_of
+from ..core.workitem import HistoryEntry, Workitem, claim_of
 from . import answers
 from .completion import progress_of
 from .keyword_form import keyword_of, name_of, name_text, tag_of
@@ -195,9 +195,9 @@ def _course(workitem: Workitem) -> answers.Course:
     return {
         "created": iso(history[0].at) if history else None,
         "ended": iso(workitem.ended),
-        "claimed": {"who": claim.who, "ae": claimer_of(workitem), "at": iso(claim.at)} if claim else None,
-        "heard": iso(last_word_of(workitem)),
-        "duration": duration_of(workitem),
+        "claimed": {"who": claim.who, "ae": claim.ae, "at": iso(claim.at)} if claim else None,
+        "heard": iso(claim.heard if claim else None),
+        "duration": claim.duration if claim else None,
         "cancel_requested": cancel_requested and workitem.state is State.IN_PROGRESS,
     }
 

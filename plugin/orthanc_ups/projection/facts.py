@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from ..core import person_names, tags
-from ..core.commands import requesting_ae
 from ..core.dataset import DataSet, items, text, value, values
 from ..core.date_times import Zone, moment, zone
 from ..core.free_text import searchable
 from ..core.interned import notes_of
 from ..core.key_tests import plain
-from ..core.workitem import Workitem, claim_of, duration_of, last_word_of
+from ..core.workitem import Workitem, claim_of
 from .schema import (
     CODES,
     COLUMNS,
@@ -165,13 +164,12 @@ def _course(workitem: Workitem) -> dict[str, Any]:
             "claimer": NO_WORDS, "claimed": NO_TIME, "heard": NO_TIME, "duration": NO_TIME,
             "performed": NO_WORDS,
         }  # fmt: skip
-    heard, duration = last_word_of(workitem), duration_of(workitem)
     performed = next(iter(items(workitem.attributes, tags.PERFORMED_PROCEDURE)), {})
     return {
-        "claimer": requesting_ae(claim.who) or NO_WORDS,
+        "claimer": claim.ae or NO_WORDS,
         "claimed": claim.at,
-        "heard": claim.at if heard is None else heard,
-        "duration": NO_TIME if duration is None else duration,
+        "heard": claim.heard,
+        "duration": NO_TIME if claim.duration is None else claim.duration,
         "performed": _code_words(performed, _PERFORMED_STATION) or NO_WORDS,
     }
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from ..settings import KEY_VALUE, METADATA
 from .documents import is_tombstone
@@ -29,6 +29,7 @@ CREATE TABLE IF NOT EXISTS meta(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITH
 CREATE TABLE IF NOT EXISTS entry(key TEXT PRIMARY KEY, version TEXT NOT NULL, document BLOB NOT NULL) WITHOUT ROWID;
 """
 _WORKITEM: Final = "workitem/"
+_T = TypeVar("_T")
 
 
 def path_beside(projection: str | Path) -> str:
@@ -280,8 +281,7 @@ class CopiedEntries:
 
     async def read(self, key: str) -> Entry | None:
         """As the port. What is found may be a write whose answer was lost, so it is copied too."""
-        with self._noticing():
-            entry = await self._entries.read(key)
+        entry = await self._noticing(self._entries.read(key))
         if entry is None:
             self.copy.drop(key)
         elif self._is_copied(key, entry.document):
@@ -290,14 +290,14 @@ class CopiedEntries:
 
     async def create(self, key: str, document: bytes) -> str:
         """As the port."""
-        with self._noticing(key):
-            version = await self._entries.create(key, document)
+        self._note(key)
+        version = await self._noticing(self._entries.create(key, document))
         return self._written(key, document, version)
 
     async def replace(self, key: str, document: bytes, version: str) -> str:
         """As the port."""
-        with self._noticing(key):
-            version = await self._entries.replace(key, document, version)
+        self._note(key)
+        version = await self._noticing(self._entries.replace(key, document, version))
         return self._written(key, document, version)
 
     def _written(self, key: str, document: bytes, version: str) -> str:
@@ -307,16 +307,19 @@ class CopiedEntries:
 
     async def remove(self, key: str, version: str) -> None:
         """As the port."""
-        with self._noticing(key):
-            await self._entries.remove(key, version)
+        self._note(key)
+        await self._noticing(self._entries.remove(key, version))
         self.copy.drop(key)
 
-    @contextmanager
-    def _noticing(self, written: str | None = None) -> Iterator[None]:
-        if written is not None and self._journal is not None:
-            self._journal.note(written)
+    def _note(self, key: str) -> None:
+        """The store is about to be asked to write an entry."""
+        if self._journal is not None:
+            self._journal.note(key)
+
+    async def _noticing(self, answer: Awaitable[_T]) -> _T:
+        """The answer of the store; if shelves are lost, whoever restores them is told."""
         try:
-            yield
+            return await answer
         except ShelvesLost:
             self._on_lost()
             raise
@@ -341,6 +344,6 @@ class CopiedEntries:
 
     def _is_copied(self, key: str, document: bytes) -> bool:
         """All but workitems, which the projection holds, and the node's mark."""
-        if key.startswith(_WORKITEM):
-            return self.exposed and is_tombstone(document)
-        return self.exposed and key != NODE_KEY
+        if not self._entries.exposed:
+            return False
+        return is_tombstone(document) if key.startswith(_WORKITEM) else key != NODE_KEY

@@ -76,7 +76,10 @@ class CompareAndSet:
         """
         while True:
             try:
-                self.take(await self._send(document))
+                if self.version is None:
+                    self.take(await self._entries.create(self._key, document))
+                else:
+                    self.take(await self._entries.replace(self._key, document, self.version))
             except (EntryConflict, EntryExists):
                 if not await self._is_stored(document):
                     continue  # an earlier document of ours is, and ``version`` is its version
@@ -93,11 +96,6 @@ class CompareAndSet:
                 raise
             assert self.version is not None
             return self.version
-
-    async def _send(self, document: bytes) -> str:
-        if self.version is None:
-            return await self._entries.create(self._key, document)
-        return await self._entries.replace(self._key, document, self.version)
 
     def _doubt(self, document: bytes) -> None:
         self._doubtful |= {_digest(document)}

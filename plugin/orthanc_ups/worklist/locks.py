@@ -50,20 +50,18 @@ class CommandLocks:
         """
         return WorkitemLock(self, uid)
 
-    def enter_at_once(self, uid: str) -> bool:
-        """Enter if nobody is before us; most commands are alone on their workitem."""
-        if not self._open.is_set() or uid in self._queues:
-            return False
-        self._queues[uid] = deque()
-        self._count_in()
-        return True
-
     async def enter(self, uid: str) -> None:
         """Wait until it is our turn. Raises UpsError."""
+        if self._open.is_set() and uid not in self._queues:  # most commands are alone on their workitem
+            self._queues[uid] = deque()
+            self._inside += 1
+            self._empty.clear()
+            return
         async with _in_time(self.patience):
             while not self._open.is_set():
                 await self._open.wait()
-            self._count_in()
+            self._inside += 1
+            self._empty.clear()
             queue = self._queues.get(uid)
             if queue is None:
                 self._queues[uid] = deque()
@@ -92,10 +90,6 @@ class CommandLocks:
         else:
             del self._queues[uid]
         self._count_out()
-
-    def _count_in(self) -> None:
-        self._inside += 1
-        self._empty.clear()
 
     def _count_out(self) -> None:
         self._inside -= 1
@@ -128,8 +122,7 @@ class WorkitemLock:
         self._uid = uid
 
     async def __aenter__(self) -> None:
-        if not self._locks.enter_at_once(self._uid):
-            await self._locks.enter(self._uid)
+        await self._locks.enter(self._uid)
 
     async def __aexit__(self, *_: object) -> None:
         self._locks.leave(self._uid)

@@ -11,7 +11,7 @@ import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
 import orjson
 
@@ -104,6 +104,7 @@ def read_tombstone(document: bytes) -> tuple[str, HistoryEntry] | None:
 
 __all__ = ["VANISHED", "StoredWorkitem", "Tombstone", "WorkitemStore", "stored_version", "tombstone_document"]
 
+_P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 VANISHED: Final = "vanished"
@@ -113,24 +114,30 @@ VANISHED: Final = "vanished"
 class WorkitemStore:
     """The worklist's view of the stored workitems.
 
-    ``on_broken`` is called when the projection fails; the worklist then rebuilds it from the store and
-    refuses commands (0213, 503) until that is done.
+    Attributes:
+        changes: which workitems were written or forgotten lately.
+        broken: True while the projection is rebuilt.
+        tombstones: what is remembered of purged workitems.
     """
 
     def __init__(
         self,
         projection: Projection,
         writer: Writer,
+        journal: IndexJournal | None,
+        changes: ChangeFeed,
         on_broken: Callable[[], None],
-        on_change: Callable[[str], None],
-        taken: Callable[[str], None] = lambda uid: None,
     ) -> None:
-        """``taken`` is told that the projection has taken over what was written of a workitem."""
+        """Args:
+        journal: notes what the projection has taken over; None if no start trusts the projection.
+        on_broken: is called when the projection fails. The worklist then rebuilds it from the store, and refuses
+            commands (0213, 503) until that is done.
+        """
+        self.changes = changes
         self._projection = projection
         self._projection.on_broken = self._broke
         self._on_broken = on_broken
-        self._on_change = on_change
-        self._taken = taken
+        self._journal = journal
         self.broken = False
         self.tombstones = Tombstones(writer, self._keep_tombstone, self._drop_tombstone)
 
@@ -138,20 +145,20 @@ class WorkitemStore:
 
     def get(self, uid: str) -> StoredWorkitem | None:
         """A workitem with its stored version. Raises UpsError while the projection is rebuilt."""
-        return self._query(lambda: self._projection.get(uid))
+        return self._query(self._projection.get, uid)
 
     def document(self, uid: str) -> bytes | None:
         """A workitem as it is stored. Raises UpsError while the projection is rebuilt."""
-        return self._query(lambda: self._projection.document(uid))
+        return self._query(self._projection.document, uid)
 
     def text(self, uid: str) -> bytes | None:
         """The attributes of one as JSON text of the inner form. Raises UpsError while the projection is rebuilt."""
-        return self._query(lambda: self._projection.text(uid))
+        return self._query(self._projection.text, uid)
 
     def put(self, workitem: Workitem, version: str, document: bytes) -> None:
         """Take over what was written. A failing projection fails no command: it is rebuilt."""
-        self._on_change(workitem.uid)
-        self._update(lambda: self._projection.put(workitem, version, document), workitem.uid)
+        self.changes.note(workitem.uid)
+        self._update(self._projection.put, workitem, version, document, uid=workitem.uid)
 
     def write_copy(self) -> None:
         """Before a change is answered: what was taken over is in the file, if that is a copy of the store."""
@@ -159,14 +166,14 @@ class WorkitemStore:
 
     def remove(self, uid: str) -> None:
         """Forget a workitem here (its entry is gone or a tombstone)."""
-        self._on_change(uid)
-        self._update(lambda: self._projection.remove(uid), uid)
+        self.changes.note(uid)
+        self._update(self._projection.remove, uid, uid=uid)
 
     def _keep_tombstone(self, entry: Entry) -> None:
-        self._update(lambda: self._projection.keep_tombstones((entry,)), entry.key.removeprefix(_PREFIX))
+        self._update(self._projection.keep_tombstones, (entry,), uid=entry.key.removeprefix(_PREFIX))
 
     def _drop_tombstone(self, uid: str) -> None:
-        self._update(lambda: self._projection.drop_tombstone(uid), uid)
+        self._update(self._projection.drop_tombstone, uid, uid=uid)
 
     def is_gone(self, uid: str) -> bool:
         """True if the workitem existed and was purged, and that is still remembered."""
@@ -226,25 +233,25 @@ class WorkitemStore:
 
         ``after`` has both of the last one of the page before.
         """
-        return self._query(lambda: self._projection.ended(after, before, limit))
+        return self._query(self._projection.ended, after, before, limit)
 
     def created(self, after: int, through: int, limit: int) -> Sequence[Workitem]:
         """Workitems with creation numbers above ``after`` up to ``through``, in that order."""
-        return self._query(lambda: self._projection.created(after, through, limit))
+        return self._query(self._projection.created, after, through, limit)
 
     # --- the log of events ---
 
     def record(self, events: Sequence[Event]) -> None:
         """Add events to the log."""
-        self._update(lambda: self._projection.record_events(events))
+        self._update(self._projection.record_events, events)
 
     def forget_events(self, before: float) -> int:
         """Remove some events from before a time (seconds since the epoch) from the log; how many."""
-        return self._query(lambda: self._projection.forget_events(before))
+        return self._query(self._projection.forget_events, before)
 
     async def events(self, after: int, limit: int) -> list[Event]:
         """Logged events of any receiver behind a sequence number."""
-        return await self._query_later(lambda: self._projection.events(after, limit))
+        return await self._query_later(self._projection.events, after, limit)
 
     # --- queries, off the loop ---
 
@@ -269,7 +276,7 @@ class WorkitemStore:
         limit: int | None,
     ) -> tuple[Sequence[DataSet], int]:
         """One page of matches, and the number of all."""
-        return await self._query_later(lambda: self._projection.search(query, offset, limit))
+        return await self._query_later(self._projection.search, query, offset, limit)
 
     async def page(
         self,
@@ -281,9 +288,7 @@ class WorkitemStore:
         also: Sequence[Column | Ids],
     ) -> tuple[Sequence[Workitem], int]:
         """One page of workitems that hold all the words, and the number of all."""
-        return await self._query_later(
-            lambda: self._projection.workitems(query, offset, limit, order, words, also)
-        )
+        return await self._query_later(self._projection.workitems, query, offset, limit, order, words, also)
 
     async def walk(
         self,
@@ -295,17 +300,17 @@ class WorkitemStore:
         form: Callable[[Workitem], _T],
     ) -> tuple[AsyncIterator[list[_T]], int]:
         """What ``form`` makes, in another thread, of all matches of this moment, and their number."""
-        return await self._query_later(lambda: self._projection.walk(query, order, words, also, form, part))
+        return await self._query_later(self._projection.walk, query, order, words, also, form, part)
 
     async def search_texts(
         self, query: Query, offset: int, limit: int | None, selection: Selection
     ) -> tuple[Sequence[bytes], int]:
         """One page of matches, the selected attributes of each as JSON text, and the number of all."""
-        return await self._query_later(lambda: self._projection.search_texts(query, offset, limit, selection))
+        return await self._query_later(self._projection.search_texts, query, offset, limit, selection)
 
     async def numbers(self, query: Query) -> Sequence[int]:
         """Creation numbers of all matches."""
-        return await self._query_later(lambda: self._projection.numbers(query))
+        return await self._query_later(self._projection.numbers, query)
 
     # --- when the projection fails ---
 
@@ -318,28 +323,30 @@ class WorkitemStore:
         """Notice that somebody deleted the file of the projection."""
         self._update(self._projection.check)
 
-    def _query(self, query: Callable[[], _T]) -> _T:
+    def _query(self, query: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         self.check()
         try:
-            return query()
+            return query(*args, **kwargs)
         except ProjectionBroken as error:
             raise self._broke(error) from error
 
-    async def _query_later(self, query: Callable[[], Awaitable[_T]]) -> _T:
+    async def _query_later(
+        self, query: Callable[_P, Awaitable[_T]], *args: _P.args, **kwargs: _P.kwargs
+    ) -> _T:
         self.check()
         try:
-            return await query()
+            return await query(*args, **kwargs)
         except ProjectionBroken as error:
             raise self._broke(error) from error
 
-    def _update(self, update: Callable[[], object], uid: str | None = None) -> None:
-        """What is not taken over now stands in the store, where the rebuilding finds it."""
+    def _update(self, update: Callable[..., object], *args: object, uid: str | None = None) -> None:
+        """What the projection does not take over now is in the store, where the rebuild finds it."""
         if self.broken:
             return
         try:
-            update()
-            if uid is not None:
-                self._taken(uid)
+            update(*args)
+            if uid is not None and self._journal is not None:
+                self._journal.taken(uid)
         except Exception as error:  # whatever it is: what was written must not look as if it were not
             self._broke(error)
 
@@ -394,11 +401,6 @@ class IndexMark:
             return None
         mark = mark_in(await self._entries.read(KEY))
         return self._journal.read(mark) if mark and mark in self._projection.marks() else None
-
-    def taken(self, uid: str) -> None:
-        """The index has taken over what was written of a workitem."""
-        if self._journal is not None:
-            self._journal.taken(uid)
 
     async def begin(self) -> None:
         """The store has been read, nobody is writing, and the index has everything. Raises as ``renew``."""
