@@ -127,7 +127,7 @@ def test_a_spelling_that_changes_at_run_time_is_told_and_adopted_at_the_next_sta
         entry["AET"] = "Viewer"
         requests.put(f"{orthanc.base_url}/modalities/v", json=entry, timeout=60).raise_for_status()
         wait_until(
-            lambda: "VIEWER is spelled Viewer" in orthanc.log_text(), "the log tells of the new spelling"
+            lambda: "VIEWER is now spelled Viewer" in orthanc.log_text(), "the log tells of the new spelling"
         )
         assert client.post(f"/workitems/{GLOBAL}/subscribers/viewer").status_code == 201
         assert subscribers(orthanc) == ["VIEWER"]

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Lets the process of Orthanc end with its own exit code, in spite of a double free in Orthanc's Python plugin.
 
-Seen with version 7.1 of that plugin on Orthanc 1.13.0 (not with 5.0 on 1.12.7), with a script of ten lines as well:
-a change that Orthanc delivers after ORTHANC_STOPPED has been handled stays in the plugin's queue; its finalization
-deletes what is left there, and the destructor of the queue deletes it again when the library is unloaded. glibc then
-aborts ("corrupted size vs. prev_size while consolidating", exit code -6). Any write to Orthanc that falls into its stop
-does that, and not only a write of ours.
+Seen with version 7.1 of that plugin on Orthanc 1.13.0 (not with 5.0 on 1.12.7), with a script of ten lines as well: a
+change that Orthanc delivers after ORTHANC_STOPPED has been handled stays in the plugin's queue. The plugin's
+finalization deletes what is in the queue, and the destructor of the queue deletes it again when the library is
+unloaded. glibc then aborts ("corrupted size vs. prev_size while consolidating", exit code -6). Any write to Orthanc
+during its stop has this effect, not only ours.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ _LIBRARY: Final = "libOrthancPython"
 
 
 def skip_the_second_delete(maps: Path = _MAPS) -> None:
-    """Call once while the script loads. Does nothing where the plugin's library or glibc is not found.
+    """Call once while the script loads. Does nothing if the plugin's library or glibc is not found.
 
-    The library stays loaded, so that its destructors wait for ``exit``. That comes when Orthanc's ``main`` is over:
-    the index, the storage and all plugins are closed then. There the process ends at once, with the same exit code,
-    before any destructor that was registered earlier.
+    The library stays loaded, so its destructors do not run before ``exit``, which comes after Orthanc's ``main``, when
+    the index, the storage and all plugins are closed. A handler registered here then ends the process at once, with the
+    same exit code, before any destructor that was registered earlier.
     """
     library = _library(maps)
     if library is None:
         return
     try:
-        ctypes.CDLL(library)  # one more reference to it, which is never given back
+        ctypes.CDLL(library)  # another reference to it, which is never released
         _end_in_exit(ctypes.CDLL(None))
     except (OSError, AttributeError) as error:
         _log.warning("Orthanc may abort at the end of a stop: %s", error)
@@ -46,6 +46,6 @@ def _library(maps: Path) -> str | None:
 
 
 def _end_in_exit(libc: ctypes.CDLL) -> None:
-    # Run in reverse order: what is still buffered is written, then _exit(status).
+    # Called in reverse order: buffers are flushed, then _exit(status).
     libc.on_exit(ctypes.cast(libc._exit, ctypes.c_void_p), None)
     libc.__cxa_atexit(ctypes.cast(libc.fflush, ctypes.c_void_p), None, None)

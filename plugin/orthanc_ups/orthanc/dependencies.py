@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Takes Python packages from a release archive, and says in one line which are missing, before they are imported."""
+"""Adds the Python packages of a release archive to the path, and names missing ones in one line at the start."""
 
 from __future__ import annotations
 
@@ -22,10 +22,15 @@ _VERSION: Final = f"{sys.version_info[0]}.{sys.version_info[1]}"
 def ensure(
     error: Callable[[str], object], packages: tuple[str, ...] = PACKAGES, release: Path = _RELEASE
 ) -> None:
-    """Import every package: of the archive's folder ``site``, if it is there, else of Orthanc's Python.
+    """Import every package: from the archive's folder ``site`` if it exists, else from Orthanc's Python.
 
-    ``release`` is where the plugin's folder stands. Raises SystemExit, which ends Orthanc's start, with a line to
-    ``error``.
+    Args:
+        error: logs a line.
+        packages: names of modules.
+        release: the folder that contains the plugin's folder.
+
+    Raises:
+        SystemExit: something is missing, as ``error`` has been told. It ends Orthanc's start.
     """
     if sys.version_info < _OLDEST:
         error(f"UPS: Orthanc's Python is {_VERSION}, expected 3.11 or later")
@@ -43,7 +48,7 @@ def ensure(
 
 
 def ensure_calls(orthanc: Orthanc) -> None:
-    """Raise SystemExit, which ends Orthanc's start, with a line in the log, if its Python plugin is too old."""
+    """Check that the Python plugin is recent enough. Raises SystemExit, which ends Orthanc's start."""
     missing = missing_calls(orthanc)
     if missing:
         version = getattr(orthanc, "__version__", "")
@@ -58,9 +63,9 @@ def _advice(packages: tuple[str, ...], release: Path) -> str:
     requirements = release / "requirements.txt"
     source = f"--requirement {requirements}" if requirements.exists() else " ".join(packages)
     pip = f"python{_VERSION} -m pip install {source}"
-    brought = sorted(folder.name for folder in release.glob("site/python3*"))
-    archive = f" (the archive brings them for {', '.join(brought)} only)" if brought else ""
-    return f"Install them, for example by: {pip}{archive}; a folder of their own must be named in PYTHONPATH"
+    pythons = sorted(folder.name for folder in release.glob("site/python3*"))
+    archive = f" (the archive has them for {', '.join(pythons)} only)" if pythons else ""
+    return f"Install them, for example with: {pip}{archive}. If they are in a separate folder, add it to PYTHONPATH"
 
 
 def _problem(name: str) -> str:
@@ -68,6 +73,6 @@ def _problem(name: str) -> str:
         importlib.import_module(name)
     except ModuleNotFoundError as error:
         return name if error.name == name else f"{name} (which needs {error.name})"
-    except ImportError as error:  # made for another Python
+    except ImportError as error:  # built for another Python
         return f"{name} ({' '.join(str(error).split())})"
     return ""

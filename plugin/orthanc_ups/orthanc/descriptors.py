@@ -2,13 +2,13 @@
 """The file descriptors of the process, which Orthanc, its plugins and our connections share.
 
 Without a free descriptor nothing in the process can open a file or a connection. So connections to our ports may take
-only what the limit leaves beside a reserve for Orthanc.
+only what the limit leaves after a reserve for Orthanc.
 
-The soft limit of Debian and systemd, 1,024, is there for programs that call select(2), which ends the process or writes
-outside its memory for a descriptor of 1,024 or more (FD_SETSIZE). DCMTK and civetweb, as Debian builds them for Orthanc
-1.12.7 and 1.13.0, import poll(2) and not select(2); another build, another plugin or another script may call it. So
-the limit is raised, but only as far as our own connections need, and they take the descriptors from 1,024 on: the ones
-below stay for everybody else, who gets the same descriptors as before.
+The default soft limit of Debian and systemd, 1,024, protects programs that call select(2), which ends the process or
+writes to memory that is not its own for a descriptor of 1,024 or more (FD_SETSIZE). DCMTK and civetweb, as Debian
+builds them for Orthanc 1.12.7 and 1.13.0, import poll(2) and not select(2), but another build, plugin or script may
+call it. So the limit is raised only as far as our own connections need, and they use the descriptors from 1,024 on. The
+lower ones remain for everybody else, as before.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ SELECTABLE: Final = 1024
 """FD_SETSIZE: select(2) cannot wait for this descriptor and greater ones."""
 RESERVE: Final = 320
 """For Orthanc: its HTTP threads, associations, files and database, and our own connections to it and to receivers."""
-_FEWEST: Final = 16
+_MINIMUM_CAPACITY: Final = 16
 
 
 class Descriptors:
-    """How many connections to our ports the process can bear."""
+    """How many connections to our ports the process can have."""
 
     def __init__(self, limit: int, reserve: int = RESERVE) -> None:
-        """``limit``: the soft limit. With a very low one, Orthanc's reserve is half of it."""
+        """``limit``: the soft limit. If it is very low, Orthanc's reserve is half of it."""
         self.limit = limit
-        self.capacity = max(_FEWEST, limit - min(reserve, limit // 2))
+        self.capacity = max(_MINIMUM_CAPACITY, limit - min(reserve, limit // 2))
         self._shares: list[Share] = []
 
     @classmethod
     def of_process(cls, connections: int) -> Self:
-        """Raise the soft limit so that the connections fit, as far as the hard limit allows."""
+        """Raise the soft limit to what the connections need, as far as the hard limit allows."""
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft == resource.RLIM_INFINITY:
             soft = hard = 1 << 20
@@ -62,51 +62,51 @@ class Descriptors:
         return descriptors
 
     def share(self) -> Share:
-        """The share of one more port."""
+        """The share of another port."""
         share = Share(self)
         self._shares.append(share)
         return share
 
     @property
     def in_use(self) -> int:
-        """How many connections to all ports are open."""
+        """The number of open connections to all ports."""
         return sum(share.in_use for share in self._shares)
 
     @property
     def is_full(self) -> bool:
-        """True if there can be no more connections."""
+        """True if no more connections are possible."""
         return sum(share.counted for share in self._shares) >= self.capacity and self.in_use >= self.capacity
 
 
 class Share:
-    """What one port may take: three quarters of the whole at most, so that no port can starve another.
+    """What one port may take: at most three quarters of the whole, so that no port can starve another.
 
     Attributes:
-        most: how many connections that is.
+        maximum: that number of connections.
     """
 
     def __init__(self, descriptors: Descriptors) -> None:
         self._descriptors = descriptors
-        self.most = descriptors.capacity - descriptors.capacity // 4
+        self.maximum = descriptors.capacity - descriptors.capacity // 4
         self._sockets: set[socket.socket] = set()
 
     @property
     def counted(self) -> int:
-        """As ``in_use``, with some that have been closed already; needs no time."""
+        """At least ``in_use``, as connections that were closed since may be included; takes no time."""
         return len(self._sockets)
 
     @property
     def in_use(self) -> int:
-        """How many connections of this port are open."""
+        """The number of open connections to this port."""
         self._sockets = {connection for connection in self._sockets if connection.fileno() >= 0}
         return len(self._sockets)
 
     def take(self, connection: socket.socket) -> socket.socket | None:
-        """Count a connection until it is closed, and return it with a descriptor that leaves the low ones alone.
+        """Count a connection until it is closed, and return it with a descriptor from ``SELECTABLE`` on, if possible.
 
-        None if there are too many; then it is still the caller's to close.
+        Returns None if there are too many connections; then the caller has to close this one.
         """
-        if (self.counted >= self.most and self.in_use >= self.most) or self._descriptors.is_full:
+        if (self.counted >= self.maximum and self.in_use >= self.maximum) or self._descriptors.is_full:
             return None
         moved = _moved(connection)
         self._sockets.add(moved)
@@ -118,7 +118,7 @@ def _moved(connection: socket.socket) -> socket.socket:
         return connection
     try:
         number = fcntl.fcntl(connection.fileno(), fcntl.F_DUPFD_CLOEXEC, SELECTABLE)
-    except OSError:  # the limit is lower than that, or all of them are taken
+    except OSError:  # the limit is lower than that, or all of them are in use
         return connection
     moved = socket.socket(connection.family, connection.type, connection.proto, fileno=number)
     connection.close()

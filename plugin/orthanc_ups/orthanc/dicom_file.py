@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Who a DICOM file says it is, for a callback that sees every instance of a hospital on a thread with a small stack.
+"""Identifies a DICOM file, for a callback that sees every instance of a hospital on a thread with a small stack.
 
-An ordinary file (PS3.5 §7, PS3.10 §7) tells by its first elements, and nothing behind Patient ID is read. DCMTK, by
-which Orthanc reads, also takes files whose elements are out of order, without meta information, in another encoding
-than they say, and more. These are not parsed: they are searched for the values that matter, as a whole.
+An ordinary file (PS3.5 §7, PS3.10 §7) is identified by its first elements, and nothing after Patient ID is read. DCMTK,
+with which Orthanc reads, also accepts files whose elements are out of order, without meta information, in another
+encoding than declared, and more. These are not parsed but searched as a whole for the values that matter.
 """
 
 from __future__ import annotations
@@ -33,25 +33,26 @@ _LONG_VRS: Final = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b
 _SHORT_VRS: Final = frozenset({b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO",
                                b"LT", b"PN", b"SH", b"SL", b"SS", b"ST", b"TM", b"UI", b"UL", b"US"})  # fmt: skip
 
-_HEAD: Final = 65_536  # bytes looked at of a deflated data set at first
-_MOST_ELEMENTS: Final = 1_000  # in front of Patient ID of an ordinary file
+_HEAD: Final = 65_536  # bytes of a deflated data set that are inflated to identify it
+_MAXIMUM_ELEMENTS: Final = 1_000  # before Patient ID in an ordinary file
 _CHUNK: Final = 1 << 20
-MOST_INFLATED: Final = 1 << 30  # bytes; a larger data set is not one that anybody sends deflated
+MAXIMUM_INFLATED: Final = 1 << 30  # bytes; nobody sends a larger data set deflated
 _LONGEST_VALUE: Final = 256
-_LONGEST_HEADER: Final = 16  # bytes: tag, VR and length, of which padding may have been taken away
+_LONGEST_HEADER: Final = 16  # bytes: tag, VR and length
 _OVERLAP: Final = 4_096  # bytes
 
 
 class _Odd(Exception):
-    """The file is not ordinary."""
+    """The file is not an ordinary one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Values without padding, "" where the file has none.
+    """Values without padding, "" if the file has none.
 
     Attributes:
-        media_class: the SOP class that the meta information names; the data set's own may be another one.
+        sop_class, sop_instance, patient_id: those of the data set.
+        media_class: the SOP class of the meta information, which may differ from that of the data set.
     """
 
     sop_class: str
@@ -97,7 +98,7 @@ def identify(file: bytes) -> Identity | None:
 
 
 def _meta(file: bytes) -> tuple[dict[int, str], int]:
-    """The values of the file meta information, and where the data set begins."""
+    """The values of the file meta information by tag, and the position of the data set. Raises _Odd."""
     if file[128:132] != b"DICM":
         raise _Odd
     values: dict[int, str] = {}
@@ -140,7 +141,7 @@ def _text(data: bytes, start: int, end: int) -> str:
 def _elements(data: bytes, position: int, encoding: _Encoding) -> Iterator[tuple[int, int, int]]:
     """Tag, start and end of the value of each element that is not inside a sequence. Raises _Odd."""
     depth = 0
-    for _ in range(_MOST_ELEMENTS):
+    for _ in range(_MAXIMUM_ELEMENTS):
         if position + 8 > len(data):
             raise _Odd
         group, number = encoding.tag.unpack_from(data, position)
@@ -159,7 +160,7 @@ def _elements(data: bytes, position: int, encoding: _Encoding) -> Iterator[tuple
 
 
 def _length(data: bytes, position: int, group: int, encoding: _Encoding) -> tuple[int, int]:
-    """Where a value starts, and its length. DCMTK reads VRs that are not known in ways of its own."""
+    """The position of a value and its length. Raises _Odd for unknown VRs, which DCMTK reads in ways of its own."""
     if not encoding.explicit or group == _DELIMITERS:
         return position + 8, int(encoding.long.unpack_from(data, position + 4)[0])
     vr = data[position + 4 : position + 6]
@@ -168,7 +169,7 @@ def _length(data: bytes, position: int, group: int, encoding: _Encoding) -> tupl
     if vr not in _LONG_VRS or position + 12 > len(data):
         raise _Odd
     length = int(encoding.long.unpack_from(data, position + 8)[0])
-    if vr == b"UN" and length == _UNDEFINED:  # its items are encoded otherwise (PS3.5 §6.2.2)
+    if vr == b"UN" and length == _UNDEFINED:  # its items have another encoding (PS3.5 §6.2.2)
         raise _Odd
     return position + 12, length
 
@@ -177,18 +178,18 @@ def _length(data: bytes, position: int, group: int, encoding: _Encoding) -> tupl
 
 
 class Search:
-    """Looks for elements whose value begins in a certain way, wherever in a file and however encoded.
+    """Searches a file for elements whose value has a certain prefix, at any position and in any encoding.
 
-    An element inside a sequence is not told from one of the instance itself: that would need a parser that errs in
-    everything as DCMTK does. This is for files that are not ordinary only.
+    It does not distinguish elements inside sequences from those of the instance itself: that would need a parser with
+    all the peculiarities of DCMTK. So it is used for files that are not ordinary only.
     """
 
     def __init__(self, values: Mapping[int, Iterable[str]]) -> None:
-        """``values``: per tag how values begin."""
+        """``values``: prefixes of values by tag."""
         self._values = [(tag, start.encode()) for tag, starts in values.items() for start in starts]
 
     def matches(self, file: bytes) -> frozenset[int]:
-        """The tags of the elements that there are; every tag if the file cannot be looked through."""
+        """The tags whose values occur; all tags if the file cannot be searched."""
         try:
             return frozenset(
                 tag for data in _contents(file) for tag, value in self._values if _occurs(data, tag, value)
@@ -198,7 +199,7 @@ class Search:
 
 
 def _contents(file: bytes) -> Iterator[bytes]:
-    """The file, and what is deflated in it, in pieces that overlap. Raises _Odd."""
+    """The file, and then its deflated part in overlapping pieces. Raises _Odd."""
     yield file
     try:
         meta, position = _meta(file)
@@ -214,21 +215,21 @@ def _inflated(file: bytes, position: int) -> Iterator[bytes]:
     packed = zlib.decompressobj(-zlib.MAX_WBITS)
     total, tail = 0, b""
     for start in range(position, len(file), _CHUNK):
-        rest = file[start : start + _CHUNK]
-        while rest:
+        deflated = file[start : start + _CHUNK]
+        while deflated:
             try:
-                data = packed.decompress(rest, _CHUNK)
+                data = packed.decompress(deflated, _CHUNK)
             except zlib.error:
-                return  # nobody reads on from here
+                return  # no reader gets beyond this
             total += len(data)
-            if total > MOST_INFLATED:
+            if total > MAXIMUM_INFLATED:
                 raise _Odd
             yield tail + data
-            tail, rest = (tail + data)[-_OVERLAP:], packed.unconsumed_tail
+            tail, deflated = (tail + data)[-_OVERLAP:], packed.unconsumed_tail
 
 
 def _occurs(data: bytes, tag: int, value: bytes) -> bool:
-    """True if the value stands behind the tag, with VR, length and spaces in between."""
+    """True if the value follows the tag, with only VR, length and padding in between."""
     tags = tuple(order.pack(tag >> 16, tag & 0xFFFF) for order in _TAGS)
     position = data.find(value)
     while position >= 0:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What Orthanc calls by itself: for every instance that arrives, and for every change.
+"""Callbacks of Orthanc: for every instance that arrives, and for every change.
 
 Register while the script loads:
 ``RegisterReceivedInstanceCallback(guard.received)``, ``RegisterIncomingCStoreInstanceFilter(guard.c_store)``,
@@ -30,7 +30,7 @@ from .sdk import ChangeCallback, DicomInstance, Orthanc, ReceivedCallback, Store
 _log = logging.getLogger("orthanc_ups.hooks")
 
 # Unified Procedure Step: Push, Watch, Pull, Event and Query, and the retired trial form (PS3.6 Annex A).
-# Its neighbours (34.7 to 34.10 and more) are storage classes of radiotherapy.
+# Neighbouring UIDs (34.7 to 34.10 and more) are storage classes of radiotherapy.
 _UPS_CLASSES: Final = ("1.2.840.10008.5.1.4.34.6.", "1.2.840.10008.5.1.4.34.4.")
 _SOP_CLASS_NOT_SUPPORTED: Final = 0x0122
 _SUCCESS: Final = 0x0000
@@ -38,26 +38,26 @@ _RAW_DATA: Final = "1.2.840.10008.5.1.4.1.1.66"
 _EXPLICIT_VR: Final = "1.2.840.10008.1.2.1"
 
 _UPS_AND_NEIGHBOURS: Final = "1.2.840.10008.5.1.4.34."
-_SEARCHED_AS_A_WHOLE: Final = 1024 * 1024  # bytes; of a larger file only the head is read
-_DEFLATED: Final = "1.2.840.10008.1.2.1.99"  # what is in such a file cannot be seen from outside
+_SEARCHED_AS_A_WHOLE: Final = 1024 * 1024  # bytes; of a larger file only the beginning is read
+_DEFLATED: Final = "1.2.840.10008.1.2.1.99"  # a search of the raw bytes would miss what such a file contains
 
 _IS_UPS: Final = "a Unified Procedure Step can only be changed through the worklist's services"
 
-# Orthanc has no word for "refused": an instance that it discards counts as stored for STOW and C-STORE. So the
-# instance is replaced by what is no DICOM file, and the sender hears of an error: 400, or a failed SOP by STOW.
-_NOT_DICOM: Final = b"A worklist changes by its service only, not by an upload."
+# Orthanc cannot refuse an instance here: one that it discards counts as stored for STOW and C-STORE. So the instance
+# is replaced by something that is not a DICOM file, and the sender gets an error: 400, or a failed SOP by STOW.
+_NOT_DICOM: Final = b"A worklist can only be changed through its services, not by an upload."
 
 
 @dataclass(frozen=True, slots=True)
 class OwnInstances:
-    """The instances in which the plugin keeps the worklist: nobody else may upload them.
+    """The instances in which the plugin keeps the worklist, and which nobody else may upload.
 
     Attributes:
         patient_id: Patient ID of all of them, which no other instance may have.
-        uid_prefix: how their SOP Instance UIDs begin.
-        has_uid: whether an SOP Instance UID is one of theirs.
-        is_announced: whether the plugin itself is uploading this SOP Instance UID now; each announcement is good once.
-        has_orthanc_id: whether Orthanc's identifier is that of one of them, or of their series, study or patient.
+        uid_prefix: prefix of their SOP Instance UIDs.
+        has_uid: whether a SOP Instance UID is one of theirs.
+        is_announced: whether the plugin itself is uploading this SOP Instance UID now; valid once per announcement.
+        has_orthanc_id: whether an Orthanc identifier is that of one of them, or of their series, study or patient.
     """
 
     patient_id: str
@@ -69,12 +69,12 @@ class OwnInstances:
 
 @dataclass(frozen=True, slots=True)
 class SiteCallbacks:
-    """Callbacks of a site's own script, of kinds of which Orthanc takes one. What they raise reaches Orthanc.
+    """Callbacks of a site's own script, of the kinds that Orthanc has only once. Their exceptions reach Orthanc.
 
     Attributes:
         on_change: called for each change, after ours.
-        received_instance: decides about each instance that we do not refuse.
-        c_store_filter: decides about each C-STORE that we do not refuse.
+        received_instance: decides about each instance that the plugin does not refuse.
+        c_store_filter: decides about each C-STORE that the plugin does not refuse.
         worklist: adds answers to each worklist query, after ours.
     """
 
@@ -88,7 +88,9 @@ _NO_CALLBACKS: Final = SiteCallbacks()
 
 
 def _substitute() -> bytes:
-    """A new instance in place of a refused one: for one that Orthanc has, it answers a C-STORE with 0000, unasked."""
+    """A new instance that replaces a refused one; Orthanc answers an instance that it has with 0000, without the
+    filter.
+    """
     uid = f"2.25.{uuid.uuid4().int}"
     meta = (
         _element(2, 2, b"UI", _RAW_DATA) + _element(2, 3, b"UI", uid) + _element(2, 16, b"UI", _EXPLICIT_VR)
@@ -110,10 +112,14 @@ def _element(group: int, number: int, vr: bytes, text: str) -> bytes:
 
 
 class UploadGuard:
-    """Refuses uploads of UPS objects, and whatever would lie among our own instances.
+    """Refuses uploads of UPS instances, and of instances that would mix with our own.
 
-    A refusal reaches the sender: C-STORE as 0122, REST as 400, STOW in its Failed SOP Sequence (0110); a file in
-    a ZIP archive is left out. Everything else passes untouched, also if we fail, or is for the site's callbacks.
+    The sender learns of a refusal: by 0122 for C-STORE, 400 for REST, the Failed SOP Sequence (0110) for STOW; a file
+    in a ZIP archive is skipped. Anything else is accepted unchanged, even if this guard fails, or left to the site's
+    callbacks.
+
+    Attributes:
+        refusals: the number of refused uploads.
     """
 
     def __init__(self, orthanc: Orthanc, own: OwnInstances, site: SiteCallbacks = _NO_CALLBACKS) -> None:
@@ -147,7 +153,7 @@ class UploadGuard:
         return answer
 
     def _verdict(self, dicom: bytes, origin: int) -> tuple[int, bytes | None] | None:
-        """What becomes of an instance that is refused or our own; None for any other."""
+        """What to do with an instance that is refused or our own; None for any other."""
         try:
             return self._judged(dicom, origin)
         except Exception:
@@ -155,7 +161,7 @@ class UploadGuard:
             return None
 
     def _is_harmless(self, dicom: bytes) -> bool:
-        """True if nothing that is refused can be in it: an ordinary image, which is worth no closer look."""
+        """True if it contains nothing that could be refused, as nearly all images; then it is not parsed."""
         return len(dicom) <= _SEARCHED_AS_A_WHOLE and not any(word in dicom for word in self._words)
 
     def _judged(self, dicom: bytes, origin: int) -> tuple[int, bytes | None] | None:
@@ -192,7 +198,7 @@ class UploadGuard:
         return self._is_own if tags else None
 
     def c_store(self, instance: DicomInstance) -> int:
-        """Called for each C-STORE after ``received``, on the same thread: the DIMSE status."""
+        """Called for each C-STORE after ``received``, on the same thread. Returns the DIMSE status."""
         thread = threading.get_ident()
         if thread in self._refused_on:
             self._refused_on.discard(thread)
@@ -201,7 +207,7 @@ class UploadGuard:
 
 
 class _Once:
-    """Hands a call to the loop, but not again while the last one waits there."""
+    """Schedules a call on the loop, unless one is already scheduled."""
 
     def __init__(self, soon: Callable[[Callable[[], None]], object], function: Callable[[], None]) -> None:
         self._soon, self._function, self._waiting = soon, function, False
@@ -217,7 +223,7 @@ class _Once:
 
 
 class ChangeForwarder:
-    """Passes on the few changes that matter to us. Orthanc calls it on a thread of its own, after the fact."""
+    """Passes on the few changes that matter to us. Orthanc calls it on a thread of its own, after the change."""
 
     def __init__(
         self,
@@ -236,14 +242,14 @@ class ChangeForwarder:
 
         Args:
             orthanc: the module.
-            own: what the plugin keeps in Orthanc.
+            own: the instances of the plugin.
             soon: runs a function on the loop, from any thread, and never raises (``LoopThread.call_soon``).
-            shelves_deleted: called on the loop when something of ours was deleted, once for many.
+            shelves_deleted: called on the loop after deletions of our instances, once for several.
             modalities_changed: called on the loop when ``DicomModalities`` were changed at run time.
             started: called on Orthanc's thread; may block for a moment.
             stopped: called on Orthanc's thread; must not return before our threads have ended.
-            rules: called with every change, before the site's; must be quick.
-            site: its ``on_change`` is called with every change, after ours.
+            rules: called for every change, before the site's callback; must be quick.
+            site: its ``on_change`` is called for every change, last.
         """
         self._own = own
         self._rules = rules
@@ -258,7 +264,7 @@ class ChangeForwarder:
         }
 
     def __call__(self, change: int, level: int, resource: str) -> None:
-        """A change of this kind, of a resource of this level, by its Orthanc identifier."""
+        """Handle a change: its type, the level of the resource, and its Orthanc identifier."""
         try:
             if self._rules is not None:
                 self._rules(change, level, resource)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A TCP port that stays open: through times without file descriptors, and when its socket is lost.
+"""A TCP port that stays open: when there are no free file descriptors, and when its socket is lost.
 
-asyncio's own server logs each failed accept(2) once per place in its backlog and knows no limit that several ports
-share; so connections are accepted here and then handed to asyncio.
+asyncio's own server logs a failed accept(2) once per slot of its backlog, and has no limit that several ports
+share. So connections are accepted here and then handed to asyncio.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from .logs import Seldom
 
 _log = logging.getLogger("orthanc_ups")
 _BACKLOG: Final = 1024  # connections that wait in the kernel
-_AT_ONCE: Final = 64  # of them that are accepted before others have their turn
+_AT_ONCE: Final = 64  # of them that are accepted before the loop serves others
 ACCEPT_AGAIN: Final = 0.5  # seconds
 LOOK_EVERY: Final = 2.0  # seconds
 _LOST: Final = (errno.EBADF, errno.EINVAL, errno.ENOTSOCK)
 
 
 class TcpListener:
-    """Listens on one port and makes a protocol for each connection. Lives on the loop."""
+    """Listens on one port and creates a protocol for each connection. Lives on the loop."""
 
     def __init__(
         self,
@@ -46,11 +46,11 @@ class TcpListener:
         Args:
             name: of the service, for the log.
             address: host (None: every address of this machine) and port.
-            protocol: makes the asyncio protocol of a connection.
-            share: of the process's file descriptors.
-            refusal: what a client reads when there are too many connections; never sent over TLS.
-            tls: for TLS.
-            handshake: how many seconds a TLS handshake may take.
+            protocol: creates the asyncio protocol for a connection.
+            share: its share of the process's file descriptors.
+            refusal: sent to a client if there are too many connections; not over TLS.
+            tls: the context for TLS; None for plain TCP.
+            handshake: seconds that a TLS handshake may take.
         """
         self._name = name
         self._address = address
@@ -71,7 +71,7 @@ class TcpListener:
 
     @property
     def connections(self) -> int:
-        """How many connections are open."""
+        """The number of open connections."""
         return self._share.in_use
 
     @property
@@ -80,13 +80,13 @@ class TcpListener:
         return int(self._sockets[0].getsockname()[1])
 
     async def start(self) -> None:
-        """Listen. Raises OSError if the port is taken or the address is not one of this machine."""
+        """Listen. Raises OSError if the port is in use or the address is not one of this machine."""
         await self._open()
         self._watching = asyncio.create_task(self._watch())
 
     async def _open(self) -> None:
         loop = asyncio.get_running_loop()
-        # asyncio knows how to bind every address of a host; it does not get to accept.
+        # asyncio knows how to bind every address of a host; it does not accept connections here.
         server = await loop.create_server(self._protocol, *self._address, start_serving=False)
         self._sockets = [_duplicate(bound) for bound in server.sockets]
         server.close()
@@ -96,7 +96,7 @@ class TcpListener:
             loop.add_reader(listening, self._accept, listening)
 
     async def close(self) -> None:
-        """Accept no more connections; those that are open stay so."""
+        """Accept no more connections; open ones stay open."""
         if self._watching is not None:
             self._watching.cancel()
         self._shut()
@@ -122,10 +122,10 @@ class TcpListener:
             try:
                 self._shut()
                 await self._open()
-                _log.error("the port of %s was closed from outside; it is open again", self._name)
+                _log.error("the port of %s was closed by something else; it is open again", self._name)
             except OSError as error:
                 self._seldom.warning(
-                    "the port of %s was closed from outside; cannot open it yet: %s", self._name, error
+                    "the port of %s was closed by something else; cannot open it yet: %s", self._name, error
                 )
 
     def _accept(self, listening: socket.socket) -> None:
@@ -137,27 +137,27 @@ class TcpListener:
             except OSError as error:
                 self._pause(listening, error)
                 return
-            self._take(connection)
+            self._admit(connection)
 
     def _pause(self, listening: socket.socket, error: OSError) -> None:
-        """Clients wait in the kernel meanwhile. A lost socket is the watch's matter."""
+        """Stop accepting for a while; clients wait in the kernel. ``_watch`` replaces a lost socket."""
         loop = asyncio.get_running_loop()
         loop.remove_reader(listening)
         if error.errno not in _LOST:
-            self._seldom.warning("%s cannot accept connections now, trying again: %s", self._name, error)
+            self._seldom.warning("%s cannot accept connections now; trying again: %s", self._name, error)
             loop.call_later(ACCEPT_AGAIN, self._resume, listening)
 
     def _resume(self, listening: socket.socket) -> None:
         if listening in self._sockets and listening.fileno() >= 0:
             asyncio.get_running_loop().add_reader(listening, self._accept, listening)
 
-    def _take(self, connection: socket.socket) -> None:
+    def _admit(self, connection: socket.socket) -> None:
         connection.setblocking(False)
-        taken = self._share.take(connection)
-        if taken is None:
+        counted = self._share.take(connection)
+        if counted is None:
             self._refuse(connection)
             return
-        task = asyncio.create_task(self._serve(taken))
+        task = asyncio.create_task(self._serve(counted))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -176,7 +176,7 @@ class TcpListener:
 
     def _refuse(self, connection: socket.socket) -> None:
         self._seldom.warning(
-            "too many connections: more than %d to %s are refused, so that Orthanc keeps its file descriptors",
+            "too many connections: more than %d to %s are refused, so that Orthanc has file descriptors left",
             self._share.in_use,
             self._name,
         )

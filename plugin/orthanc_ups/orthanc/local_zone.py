@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The time zone of this machine with its summer times: where date-times belong that tell no offset."""
+"""The time zone of this machine, with daylight saving time. It applies to date-times without an offset."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FOLDER: Final = "zoneinfo/"
 
 
 def local_zone() -> tzinfo:
-    """The zone that TZ or /etc/localtime names; else today's offset, which knows no summer time."""
+    """The zone that TZ or /etc/localtime names; else today's offset, without daylight saving time."""
     name = os.environ.get("TZ", "").lstrip(":") or _named()
     try:
         return ZoneInfo(name) if name else _of_today()

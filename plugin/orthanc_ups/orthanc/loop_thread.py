@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The one thread with the one asyncio loop that owns all state."""
+"""The thread with the asyncio loop that owns all state."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _T = TypeVar("_T")
 
 
 class LoopThread:
-    """Runs an asyncio loop in a thread of its own, and takes work from other threads."""
+    """Runs an asyncio loop in a thread of its own, and accepts work from other threads."""
 
     def __init__(self, name: str, on_thread: Callable[[], None] = lambda: None) -> None:
         self.loop = asyncio.new_event_loop()
@@ -21,7 +21,7 @@ class LoopThread:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the thread; ``on_thread`` is called there first."""
         self._thread.start()
 
     def _run(self) -> None:
@@ -33,7 +33,7 @@ class LoopThread:
             self._clean_up()
 
     def _clean_up(self) -> None:
-        """End what still runs, so that nothing is alive when Python is finalized."""
+        """Cancel what still runs, so that nothing is alive when Python is finalized."""
         pending = asyncio.all_tasks(self.loop)
         for task in pending:
             task.cancel()

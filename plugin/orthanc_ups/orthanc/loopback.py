@@ -19,7 +19,7 @@ from ..settings import OrthancSettings
 
 _LOOPBACK_ADDRESSES: Final = ("127.0.0.1", "::1", "localhost")
 _ANY_ADDRESS: Final = ("0.0.0.0", "::")  # noqa: S104  # compared with, never bound
-_MOST_CONNECTIONS: Final = 12
+_MAXIMUM_CONNECTIONS: Final = 12
 _LONG_BODY: Final = 256 * 1024  # bytes
 _KEEP_ALIVE: Final = 1.0  # seconds, of Orthanc's KeepAliveTimeout
 
@@ -33,14 +33,14 @@ class Reply:
     etag: str = ""
 
     def json(self) -> Any:
-        """The body as JSON. Raises StoreUnavailable if it is none."""
+        """The body as JSON. Raises StoreUnavailable if it is not JSON."""
         try:
             return orjson.loads(self.body)
         except orjson.JSONDecodeError as error:
             raise StoreUnavailable(f"Orthanc's answer is not JSON: {error}", certain=True) from error
 
     def __str__(self) -> str:
-        """The status, and what Orthanc says to it: ``507 Full storage: …``."""
+        """The status and Orthanc's explanation: ``507 Full storage: …``."""
         try:
             content = orjson.loads(self.body)
             words = [str(content[name]) for name in ("Message", "Details") if content.get(name)]
@@ -50,10 +50,10 @@ class Reply:
 
 
 def own_url(orthanc_settings: OrthancSettings) -> str:
-    """Where Orthanc's HTTP server answers its own host.
+    """The URL of Orthanc's HTTP server on a loopback address.
 
     Raises:
-        ValueError: it does not, with the key of orthanc.json that is to be changed.
+        ValueError: there is none; the text names the key of orthanc.json that has to be changed.
     """
     if not orthanc_settings.http_server_enabled:
         raise ValueError('"HttpServerEnabled" is false: the worklist is kept through Orthanc\'s HTTP server')
@@ -70,15 +70,15 @@ def _loopback_of(bound: Sequence[str]) -> str:
         if address in bound:
             return address
     raise ValueError(
-        f'"HttpBindAddresses" is {list(bound)}: add "127.0.0.1", where the worklist reaches Orthanc'
+        f'"HttpBindAddresses" is {list(bound)}: add "127.0.0.1", on which the worklist reaches Orthanc'
     )
 
 
 class Loopback:
-    """Requests to Orthanc over a few kept connections, from one asyncio loop.
+    """Requests to Orthanc over a few persistent connections, from one asyncio loop.
 
     Every failure of the transport is a StoreUnavailable that says whether the request may have had an effect.
-    A kept connection that Orthanc has just closed is replaced without a word (a PUT or DELETE may then arrive
+    A connection that Orthanc has just closed is replaced without notice (a PUT or DELETE may then arrive
     twice, which compare-and-set makes harmless).
     """
 
@@ -87,7 +87,7 @@ class Loopback:
         url: str,
         authorization: str = "",
         *,
-        connections: int = _MOST_CONNECTIONS,
+        connections: int = _MAXIMUM_CONNECTIONS,
         keep: float = _KEEP_ALIVE / 2,
         timeout: float = 30.0,
         client_certificate: str = "",
@@ -95,12 +95,12 @@ class Loopback:
         """Prepare, without connecting.
 
         Args:
-            url: base address; its host must be this one, as certificates are not checked.
+            url: base URL; must be a loopback address, as certificates are not checked.
             authorization: value of the Authorization header, from ``GenerateRestApiAuthorizationToken()``.
-            connections: how many requests may be under way; more wait.
-            keep: seconds for which an idle connection is used again; below Orthanc's ``KeepAliveTimeout``.
+            connections: maximum number of simultaneous requests; more wait.
+            keep: seconds for which an idle connection is reused; below Orthanc's ``KeepAliveTimeout``.
             timeout: seconds without a byte from Orthanc after which a request counts as lost.
-            client_certificate: file with certificate and key to show, if Orthanc asks for one.
+            client_certificate: file with certificate and key to present, if Orthanc asks for one.
         """
         self._base = url.rstrip("/")
         if not _is_loopback(URL(url).host or ""):
@@ -113,11 +113,11 @@ class Loopback:
 
     @classmethod
     def of(cls, orthanc_settings: OrthancSettings, authorization: str) -> Self:
-        """The loopback of the Orthanc with this configuration. Raises ValueError as ``own_url``."""
+        """The loopback for an Orthanc with this configuration. Raises ValueError like ``own_url``."""
         return cls(
             own_url(orthanc_settings),
             authorization,
-            connections=max(1, min(_MOST_CONNECTIONS, orthanc_settings.http_threads_count // 4)),
+            connections=max(1, min(_MAXIMUM_CONNECTIONS, orthanc_settings.http_threads_count // 4)),
             keep=orthanc_settings.keep_alive_timeout / 2 if orthanc_settings.keep_alive else 0.0,
             client_certificate=orthanc_settings.ssl_certificate if orthanc_settings.ssl_verify_peers else "",
         )
@@ -128,7 +128,7 @@ class Loopback:
         """Send one request and return the answer, whatever its status. ``path`` is percent-encoded.
 
         Raises:
-            StoreUnavailable: there was no answer; ``certain`` if the request surely had no effect.
+            StoreUnavailable: there was no answer; ``certain`` if the request cannot have had an effect.
         """
         try:
             async with self._opened().request(
@@ -163,7 +163,7 @@ class Loopback:
         )
 
     def _tls(self) -> ssl.SSLContext:
-        # Orthanc's certificate is made for the names by which others know it.
+        # Orthanc's certificate is for the names by which others know it.
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -185,7 +185,7 @@ class Loopback:
 
 
 def _sendable(body: bytes | None) -> bytes | io.BytesIO | None:
-    # What is long goes out in pieces, and the loop serves others in between.
+    # aiohttp sends a file object in pieces, and the loop serves others in between.
     return io.BytesIO(body) if body is not None and len(body) > _LONG_BODY else body
 
 
@@ -196,6 +196,6 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def refused(reply: Reply, what: str) -> StoreUnavailable:
-    """The error for an answer that was not expected; an answer below 500 means that nothing has changed."""
-    return StoreUnavailable(f"{what}: Orthanc answered {reply}", certain=reply.status < 500)
+def refused(reply: Reply, action: str) -> StoreUnavailable:
+    """The error for an unexpected answer; a status below 500 means that nothing has changed."""
+    return StoreUnavailable(f"{action}: Orthanc answered {reply}", certain=reply.status < 500)

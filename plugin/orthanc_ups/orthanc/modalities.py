@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Orthanc's modalities as its REST API shows them: from orthanc.json, its database, or changed at run time."""
+"""Orthanc's modalities as its REST API lists them: from orthanc.json, from its database, or changed at run time."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from .loopback import Loopback, refused
 
 _log = logging.getLogger("orthanc_ups.orthanc.modalities")
 _STALE_AFTER: Final = 30.0  # seconds
-_LEAST_PAUSE: Final = 0.05  # seconds between two questions that unknown AE titles may cause
-_GREATEST_PAUSE: Final = 1.0  # seconds
+_SHORTEST_PAUSE: Final = 0.05  # seconds between two requests that unknown AE titles may cause
+_LONGEST_PAUSE: Final = 1.0  # seconds
 _PAUSE_FACTOR: Final = (
     10  # pauses are this many times as long as an answer takes, so Orthanc is asked a tenth of the time
 )
@@ -34,7 +34,7 @@ class Modality:
         host: name or address.
         port: DICOM port, 1–65535.
         use_dicom_tls: True if associations to it use TLS.
-        local_aet: the calling AE title to show to it, or "" for the default.
+        local_aet: the calling AE title to use with it, or "" for the default.
         timeout: seconds for its network operations, 0 for the default.
         allow_find_worklist: False if Orthanc would refuse its worklist queries.
         allow_echo: False if Orthanc would refuse its C-ECHO.
@@ -52,7 +52,7 @@ class Modality:
 
 
 class OrthancModalities:
-    """A view of ``DicomModalities``. Lives on the loop. AE titles are compared as ``AeTitles`` does.
+    """A view of ``DicomModalities``. Lives on the loop. AE titles are compared by ``AeTitles``.
 
     Attributes:
         moved: called with each AE title that is new or has another address than before.
@@ -61,7 +61,7 @@ class OrthancModalities:
     def __init__(
         self, loopback: Loopback, titles: AeTitles, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Prepare; knows nothing until ``refresh``. ``titles`` is told every spelling."""
+        """Prepare; empty until ``refresh``. ``titles`` learns every spelling."""
         self._loopback = loopback
         self._titles = titles
         self._respelled: dict[str, str] = {}
@@ -76,11 +76,11 @@ class OrthancModalities:
         self.moved: Callable[[str], object] = lambda _: None
 
     def by_ae_title(self, ae_title: str) -> tuple[Modality, ...]:
-        """The entries with this AE title, from memory; () if unknown."""
+        """The entries with this AE title, from memory; () if there are none."""
         return self._by_ae_title.get(self._titles.key(ae_title), ())
 
     def ae_titles(self) -> tuple[str, ...]:
-        """Every AE title there is, sorted."""
+        """Every AE title, sorted."""
         return tuple(
             sorted({self._titles.spelled(group[0].ae_title) for group in self._by_ae_title.values()})
         )
@@ -90,27 +90,27 @@ class OrthancModalities:
         return tuple(modality for group in self._by_ae_title.values() for modality in group)
 
     async def lookup(self, ae_title: str) -> tuple[Modality, ...]:
-        """As ``by_ae_title``, but asks Orthanc first if the AE title is unknown or the view is old.
+        """Like ``by_ae_title``, but asks Orthanc first if the AE title is unknown or the view is old.
 
-        That an AE title is unknown is never said from a view that is older than the question: it may be new. As
-        strangers may ask at will, their questions are paced, which they wait for: _LEAST_PAUSE as a rule. If Orthanc
-        does not answer, the last view holds.
+        An AE title is never reported as unknown from a view that is older than the call: it may be new. As
+        strangers may call at will, requests for unknown AE titles are spaced, usually by _SHORTEST_PAUSE, and the
+        callers wait. If Orthanc does not answer, the last view is used.
         """
         if not self.by_ae_title(ae_title):
-            await self._ask_again(min(_GREATEST_PAUSE, max(_LEAST_PAUSE, _PAUSE_FACTOR * self._took)))
+            await self._ask_again(min(_LONGEST_PAUSE, max(_SHORTEST_PAUSE, _PAUSE_FACTOR * self._took)))
         elif self._clock() - self._asked_at >= _STALE_AFTER:
             await self.refresh()
         return self.by_ae_title(ae_title)
 
     async def refresh(self) -> None:
-        """Ask Orthanc now; several callers at once ask together."""
+        """Ask Orthanc now; simultaneous callers share one request."""
         if self._asking is None:
             self._asking = asyncio.ensure_future(self._ask())
             self._asking.add_done_callback(self._answered)
         await asyncio.shield(self._asking)
 
     async def _ask_again(self, pause: float = 0.0) -> None:
-        """Have the answer to a question that begins from now on, ``pause`` seconds behind the last one at least."""
+        """Wait for the answer to a request that is sent from now on, at least ``pause`` seconds after the last one."""
         begun = self._questions
         if self._asking is not None:
             await asyncio.shield(self._asking)
@@ -122,11 +122,11 @@ class OrthancModalities:
         self._asking = None
 
     def changed(self) -> None:
-        """Orthanc says that its modalities were changed: ``keep_fresh`` asks again now."""
+        """Orthanc reports that its modalities were changed: ``keep_fresh`` asks again now."""
         self._changed.set()
 
     async def keep_fresh(self) -> None:
-        """Ask again and again; for a task that runs as long as the plugin."""
+        """Ask every 30 seconds and after changes, for ever."""
         while True:
             self._changed.clear()
             await self._ask_again()
@@ -150,15 +150,17 @@ class OrthancModalities:
     def _take(self, grouped: dict[str, tuple[Modality, ...]]) -> None:
         before, self._by_ae_title = self._by_ae_title, grouped
         self._note_spellings(self._titles.list(group[0].ae_title for group in grouped.values()))
-        news = [modality for key, group in grouped.items() if group != before.get(key) for modality in group]
-        for ae_title in dict.fromkeys(modality.ae_title for modality in news):
+        changed = [
+            modality for key, group in grouped.items() if group != before.get(key) for modality in group
+        ]
+        for ae_title in dict.fromkeys(modality.ae_title for modality in changed):
             self.moved(ae_title)
 
     def _note_spellings(self, respelled: dict[str, str]) -> None:
         for used, listed in respelled.items():
             if self._respelled.get(used) != listed:
                 _log.warning(
-                    "AE title %s is spelled %s in DicomModalities now; the worklist adopts that at its next start",
+                    "AE title %s is now spelled %s in DicomModalities; the worklist adopts that at its next start",
                     used,
                     listed,
                 )

@@ -4,8 +4,8 @@
     N-SET of 1.2.3 by CT1 at 10.0.0.5 refused with C301: The correct Transaction UID was not provided
     N-SET by CT1 at 10.0.0.5 refused with C301: 240 more within a minute, the last of 1.2.9
 
-Who asks thousands of times does not fill the log: beyond a few lines a minute the same refusals are only counted.
-No line has a password, a Transaction UID or patient data in it.
+A client that is refused thousands of times does not fill the log: beyond a few lines a minute, equal refusals are only
+counted. No line contains a password, a Transaction UID or patient data.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from typing import Final, TypeAlias
 
 _log = logging.getLogger("orthanc_ups.refused")
 _MINUTE: Final = 60.0
-_LINES_OF_A_KIND: Final = 5  # a minute
+_LINES_OF_A_KIND: Final = 5  # per minute, as the following
 _LINES_OF_A_HOST: Final = 20
 _LINES: Final = 60
 _SUMMARIES: Final = 20
-_KINDS: Final = 1_000  # that are counted apart
+_KINDS: Final = 1_000  # that are counted separately
 _LONGEST: Final = 300  # characters of a reason
 _QUOTED: Final = re.compile(r"""(?<![\w=])(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""")
 
@@ -39,9 +39,9 @@ class Refusal:
         operation: such as ``N-SET``, ``Update`` or ``association``.
         host: address of the requester, or empty if it is not known.
         requester: AE title or user, or empty if it is not known.
-        target: what it was about: a workitem, an AE title; or empty.
+        target: the workitem or AE title that it was about, or empty.
         status: DIMSE or HTTP status, or empty.
-        reason: in words. What stands in it in quotation marks was sent by the client and is not logged.
+        reason: in words. Quoted parts were sent by the client and are not logged.
     """
 
     operation: str
@@ -60,25 +60,25 @@ class Refusal:
         return f"refused with {self.status}" if self.status else "refused"
 
     def line(self) -> str:
-        """The line of the log."""
+        """The log line."""
         target = f" of {self.target}" if self.target else ""
         reason = _QUOTED.sub("'…'", self.reason)
         reason = reason[:_LONGEST] + ("…" if len(reason) > _LONGEST else "")
         return _printable(f"{self.operation}{target} by {self._sender} {self._result}: {reason}")
 
     def summary(self, count: int) -> str:
-        """The line that stands for ``count`` more of the same kind, of which this is the last."""
+        """The log line for ``count`` more refusals of the same kind, of which this is the last."""
         last = f", the last of {self.target}" if self.target else ""
         text = f"{self.operation} by {self._sender} {self._result}: {count} more within a minute{last}"
         return _printable(text)
 
     def kind(self) -> _Kind:
-        """What the same refusals have in common."""
+        """What equal refusals have in common."""
         return self.operation, self.host, self.requester, self.status
 
 
 class RefusalLog:
-    """Logs refusals, from any thread. ``run`` on the loop says each minute what was only counted."""
+    """Logs refusals, from any thread. ``run``, on the loop, logs each minute what was only counted."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -88,7 +88,7 @@ class RefusalLog:
         self._others = 0
 
     def add(self, refusal: Refusal) -> None:
-        """A request was refused."""
+        """Log or count a refused request."""
         kind = refusal.kind()
         with self._lock:
             has_line = self._takes_line(kind, refusal.host)
@@ -113,7 +113,7 @@ class RefusalLog:
             self._others += 1
 
     def summarize(self) -> None:
-        """A minute is over: say how many refusals have had no line, and start over."""
+        """At the end of a minute: log how many refusals had no line of their own, and start over."""
         with self._lock:
             counted, others = list(self._counted.values()), self._others
             self._lines = 0
@@ -138,5 +138,5 @@ class RefusalLog:
 
 
 def _printable(text: str) -> str:
-    """Without what could pass for another line, or upset a terminal."""
+    """Without characters that could look like another line, or disturb a terminal."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Whether anything in this Orthanc may judge an HTTP request by more than its credentials.
 
-Orthanc itself knows users, and nothing that a user may do here but not there. Filters come from Lua
-(``IncomingHttpRequestFilter``), from the script of the Python plugin, and from plugins; Orthanc does not tell whether
-there is one. So what is not known to have none counts as a filter.
+Orthanc itself has users, but no rights per path. Filters come from Lua
+(``IncomingHttpRequestFilter``), from the script of the Python plugin, and from plugins; Orthanc does not say whether
+there is one. So everything that is not known to have none counts as a filter.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from ..settings import OrthancSettings
 from .loopback import Loopback, refused
 
 OWN_SCRIPT: Final = Path(__file__).parents[2] / "ups_plugin.py"
-"""What ``PythonScript`` names if no script of the site runs beside the plugin."""
+"""The value of ``PythonScript`` if the site has no script of its own."""
 WITHOUT_FILTER: Final = frozenset(
     {
         "connectivity-checks",
         "delayed-deletion",
         "dicom-web",
-        "explorer.js",  # what Orthanc calls the scripts that extend its own page
+        "explorer.js",  # Orthanc's name for the scripts that extend its own page
         "gdcm",
         "housekeeper",
         "multitenant-dicom",
@@ -42,11 +42,11 @@ WITHOUT_FILTER: Final = frozenset(
         "wsi",
     }
 )
-"""Plugins whose sources register neither a filter of requests nor a check of credentials (read in November 2026)."""
+"""Plugins whose source code registers neither a request filter nor a check of credentials (as of November 2026)."""
 
 
 def judges_by_path(settings: OrthancSettings, plugins: Collection[str]) -> bool:
-    """False if Orthanc surely answers every path alike to the same credentials.
+    """False if Orthanc certainly treats every path alike for the same credentials.
 
     ``plugins`` are the names of those that Orthanc has loaded.
     """

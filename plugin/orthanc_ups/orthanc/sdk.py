@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The calls of the module ``orthanc`` that are in use, as types. There is no stub package for it.
+"""The functions of the module ``orthanc`` that are used, as types. There is no stub package for it.
 
-``ups_plugin.py`` imports the real module and hands it on as ``Orthanc``; a test holds these names against a real
+``ups_plugin.py`` imports the real module and passes it on as ``Orthanc``. A test compares these names with a real
 Orthanc of each suite.
 """
 
@@ -12,7 +12,7 @@ from typing import Final, Protocol, TypeAlias, TypedDict, cast
 
 
 class RestOutput(Protocol):
-    """The answer to a request on a route of ours."""
+    """The answer to a request on one of our routes."""
 
     def AnswerBuffer(self, answer: str | bytes, mime_type: str, /) -> None:
         """Answer 200 with this body."""
@@ -27,20 +27,20 @@ class RestOutput(Protocol):
         """Answer 405 with the allowed methods, separated by commas."""
 
     def StartStreamAnswer(self, mime_type: str, /) -> None:
-        """Begin an answer 200 of unknown length, after which the connection is closed."""
+        """Start an answer 200 of unknown length; the connection is closed after it."""
 
     def SendStreamChunk(self, chunk: bytes, /) -> None:
-        """Send a piece of it. Raises OrthancException if the client has hung up."""
+        """Send a part of it. Raises OrthancException if the client has disconnected."""
 
     def SetHttpHeader(self, name: str, value: str, /) -> None:
-        """Add a header to the answer; before the answer."""
+        """Add a header to the answer; to be called before answering."""
 
     def Redirect(self, location: str, /) -> None:
         """Answer 301."""
 
 
 class RestRequest(TypedDict, total=False):
-    """The keyword arguments of a route, as Orthanc gives them. Header names are in lower case."""
+    """The keyword arguments with which Orthanc calls a route. Header names are in lower case."""
 
     method: str
     groups: tuple[str, ...]
@@ -60,7 +60,7 @@ class DicomInstance(Protocol):
 
 
 class ChangeType(Protocol):
-    """Kinds of changes."""
+    """Types of changes."""
 
     DELETED: int
     NEW_CHILD_INSTANCE: int
@@ -82,7 +82,7 @@ class ResourceType(Protocol):
 
 
 class InstanceOrigin(Protocol):
-    """How an instance came; STOW counts as PLUGIN."""
+    """How an instance arrived; STOW counts as PLUGIN."""
 
     DICOM_PROTOCOL: int
     REST_API: int
@@ -93,7 +93,7 @@ class InstanceOrigin(Protocol):
 
 
 class ReceivedInstanceAction(Protocol):
-    """What becomes of an instance that arrives."""
+    """What Orthanc is to do with an instance that arrives."""
 
     KEEP_AS_IS: int
     MODIFY: int
@@ -108,7 +108,7 @@ class MetricsType(Protocol):
 
 
 class KeysValuesIterator(Protocol):
-    """Walks through a key-value store by key; stands before the first pair."""
+    """Iterates over a key-value store in the order of keys; initially before the first pair."""
 
     def Next(self) -> bool:
         """Go to the next pair; False if there is none."""
@@ -121,19 +121,19 @@ class KeysValuesIterator(Protocol):
 
 
 class KeyValueStore(Protocol):
-    """The calls for key-value stores: Python plugin 6.0 and later on Orthanc 1.12.8 and later."""
+    """The functions for key-value stores: Python plugin 6.0 and later on Orthanc 1.12.8 and later."""
 
     def StoreKeyValue(self, store: str, key: str, value: bytes, /) -> None:
-        """Write a pair, over an earlier one if there is."""
+        """Write a pair, replacing an earlier value."""
 
     def GetKeyValue(self, store: str, key: str, /) -> bytes | None:
         """The value of a key, or None."""
 
     def DeleteKeyValue(self, store: str, key: str, /) -> None:
-        """Delete a pair, if there is one."""
+        """Delete a pair, if it exists."""
 
     def CreateKeysValuesIterator(self, store: str, /) -> KeysValuesIterator:
-        """Walk through a store."""
+        """Iterate over a store."""
 
 
 class WorklistQueryCall(Protocol):
@@ -143,17 +143,17 @@ class WorklistQueryCall(Protocol):
         """The identifier, as a DICOM file."""
 
     def WorklistIsMatch(self, dicom: bytes, /) -> bool:
-        """Whether a DICOM file fits the query, by Orthanc's own matching."""
+        """Whether a DICOM file matches the query, by Orthanc's own matching."""
 
 
 class WorklistAnswersCall(Protocol):
     """The answers to a worklist query."""
 
     def WorklistAddAnswer(self, query: WorklistQueryCall, dicom: bytes, /) -> None:
-        """Add an answer, a DICOM file of which Orthanc sends what the query asks for."""
+        """Add an answer: a DICOM file, of which Orthanc sends what the query asks for."""
 
     def WorklistMarkIncomplete(self) -> None:
-        """Let the final status say that there may be more answers."""
+        """Have the final status say that there may be more answers."""
 
 
 WorklistCallback: TypeAlias = Callable[[WorklistAnswersCall, WorklistQueryCall, str, str], None]
@@ -164,7 +164,7 @@ StoreFilter: TypeAlias = Callable[[DicomInstance], int]
 
 
 class Orthanc(Protocol):
-    """The module ``orthanc``. Register while the script loads, never later."""
+    """The module ``orthanc``. Callbacks can be registered only while the script loads."""
 
     ChangeType: type[ChangeType]
     ResourceType: type[ResourceType]
@@ -191,31 +191,31 @@ class Orthanc(Protocol):
         """A value for the header Authorization that Orthanc's own HTTP server accepts while it runs."""
 
     def RegisterRestCallback(self, pattern: str, callback: RestCallback, /) -> None:
-        """Answer requests whose path matches a regular expression (no named groups)."""
+        """Answer requests whose path matches a regular expression (without named groups)."""
 
     def RegisterOnChangeCallback(self, callback: ChangeCallback, /) -> None:
-        """Be told of changes, after the fact, on a thread of its own."""
+        """Be told of changes after they happened, on a thread of its own."""
 
     def RegisterReceivedInstanceCallback(self, callback: ReceivedCallback, /) -> None:
-        """Look at each instance that arrives in any way, before it is stored."""
+        """Examine each instance that arrives in any way, before it is stored."""
 
     def RegisterIncomingCStoreInstanceFilter(self, callback: StoreFilter, /) -> None:
-        """Give each C-STORE a DIMSE status; other than 0 refuses it."""
+        """Return the DIMSE status of each C-STORE; any but 0 refuses it."""
 
     def RegisterWorklistCallback(self, callback: WorklistCallback, /) -> None:
         """Answer worklist queries: answers, query, calling and called AE title. Orthanc asks the first plugin only."""
 
     def SetMetricsValue(self, name: str, value: float, kind: int, /) -> None:
-        """Set a metric of ``/tools/metrics-prometheus``; once Orthanc has started."""
+        """Set a metric of ``/tools/metrics-prometheus``; only after Orthanc has started."""
 
     def ExtendOrthancExplorer(self, javascript: str, /) -> None:
         """Add JavaScript to Orthanc Explorer."""
 
     def SetRootUri2(self, plugin: str, uri: str, /) -> None:
-        """Where the link on Orthanc's page of plugins leads."""
+        """Set the link on Orthanc's page of plugins."""
 
     def SetDescription2(self, plugin: str, description: str, /) -> None:
-        """What Orthanc's page of plugins says."""
+        """Set the description on Orthanc's page of plugins."""
 
 
 IN_NEWER_ONLY: Final = (
@@ -226,15 +226,15 @@ IN_NEWER_ONLY: Final = (
     "DeleteKeyValue",
     "CreateKeysValuesIterator",
 )
-"""Calls that the module of Debian trixie lacks: ask with getattr."""
+"""Functions that the module of Debian trixie does not have: use getattr."""
 
 
 def missing_calls(orthanc: object) -> list[str]:
-    """Names of ``Orthanc`` that the module of an older Python plugin has not."""
+    """Names of ``Orthanc`` that the module of an older Python plugin does not have."""
     names = (*Orthanc.__annotations__, *vars(Orthanc))
     return [name for name in names if not name.startswith("_") and not hasattr(orthanc, name)]
 
 
 def key_values(orthanc: Orthanc) -> KeyValueStore | None:
-    """The calls for key-value stores, or None if this module has none."""
+    """The functions for key-value stores, or None if this module has none."""
     return cast("KeyValueStore", orthanc) if hasattr(orthanc, "StoreKeyValue") else None

@@ -180,7 +180,7 @@ def test_nothing_raises_on_a_damaged_or_cut_file(place: int, byte: int, syntax: 
 
 
 def test_a_bomb_is_not_kept_in_memory_and_counts_as_a_match(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dicom_file, "MOST_INFLATED", 100_000_000)
+    monkeypatch.setattr(dicom_file, "MAXIMUM_INFLATED", 100_000_000)
     packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
     bomb = b"".join(packer.compress(bytes(1 << 20)) for _ in range(110)) + packer.flush()
     meta = encoded(instance(), DeflatedExplicitVRLittleEndian)

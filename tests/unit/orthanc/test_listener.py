@@ -111,8 +111,8 @@ def test_no_port_takes_what_another_needs() -> None:
             count += 1
 
     try:
-        assert taken(first) == first.most < descriptors.capacity
-        assert taken(second) == descriptors.capacity - first.most > 100
+        assert taken(first) == first.maximum < descriptors.capacity
+        assert taken(second) == descriptors.capacity - first.maximum > 100
         assert descriptors.in_use == descriptors.capacity
     finally:
         for pair in pairs:
@@ -142,7 +142,7 @@ def test_an_accept_that_fails_is_tried_again_and_said_once(
     with caplog.at_level(logging.WARNING):
         run(work)
     assert caplog.messages == [
-        "TEST cannot accept connections now, trying again: [Errno 24] Too many open files"
+        "TEST cannot accept connections now; trying again: [Errno 24] Too many open files"
     ]
 
 
@@ -169,7 +169,7 @@ def test_a_port_that_is_lost_is_opened_again(
         assert await greeted(port) == b"hello"
 
     run(work, port=port)
-    assert "the port of TEST was closed from outside; it is open again" in caplog.text
+    assert "the port of TEST was closed by something else; it is open again" in caplog.text
 
 
 def test_connections_leave_the_descriptors_that_select_can_wait_for_to_others() -> None:
