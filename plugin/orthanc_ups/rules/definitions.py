@@ -20,7 +20,8 @@ from ..management.keyword_form import tag_of, to_data_set, vr_of
 from ..management.templates import Template, TemplateField
 from ..settings import key_of
 from .causes import When, values_of
-from .conditions import SPECIAL, Faulty, RuleCondition, attribute_path, read_condition
+from .conditions import SPECIAL, RuleCondition, attribute_path, read_condition
+from .faults import Faulty
 from .texts import OF_CAUSE, check_name, names_in
 
 NO_REFERENCES: Final = "none"
