@@ -7,6 +7,7 @@ import argparse
 import platform
 import sys
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -31,13 +32,13 @@ def main() -> int:
     """Measure, print the tables, and write them down after a whole run. 1 if an aim was missed."""
     options = _options()
     fetch(options.suite)
-    begun = time.monotonic()
-    parts = [_measured(name, options) for name in options.parts or PARTS]
-    text = "\n".join([_head(options, time.monotonic() - begun), *map(str, parts)])
+    parts = {name: _measured(name, options) for name in options.parts or PARTS}
+    tables = [part for part, _ in parts.values()]
+    text = "\n".join([_head(options, {name: took for name, (_, took) in parts.items()}), *map(str, tables)])
     print(text)
     if not options.parts:
         RESULTS.write_text(text)
-    return int(any(row.is_met is False for part in parts for row in part.rows))
+    return int(any(row.is_met is False for part in tables for row in part.rows))
 
 
 def _options() -> argparse.Namespace:
@@ -54,18 +55,27 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def _measured(name: str, options: argparse.Namespace) -> Part:
+def _measured(name: str, options: argparse.Namespace) -> tuple[Part, float]:
+    """What a part found, and how many seconds it took."""
     print(f"measuring {name} …", file=sys.stderr, flush=True)
-    return PARTS[name](options.suite, options.attempts)
+    begun = time.monotonic()
+    part = PARTS[name](options.suite, options.attempts)
+    took = time.monotonic() - begun
+    print(f"measured {name} in {took:.0f} s", file=sys.stderr, flush=True)
+    return part, took
 
 
-def _head(options: argparse.Namespace, took: float) -> str:
+def _head(options: argparse.Namespace, seconds: Mapping[str, float]) -> str:
     cores = len(
         [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("processor")]
     )
     when = datetime.now(UTC).strftime("%Y-%m-%d")
     machine = f"{platform.machine()}, {cores} cores shared by client and server"
-    return f"Orthanc of Debian {options.suite}, {machine}, {when}; {took / 60:.0f} minutes.\n"
+    times = ", ".join(f"{name} {took / 60:.1f}" for name, took in seconds.items())
+    return (
+        f"Orthanc of Debian {options.suite}, {machine}, {when}. Minutes of each part: {times}; "
+        f"{sum(seconds.values()) / 60:.0f} in all.\n"
+    )
 
 
 if __name__ == "__main__":

@@ -11,11 +11,13 @@ from orthanc_ups.core import tags
 from orthanc_ups.core.dataset import DataSet, element
 from orthanc_ups.dimse.message import AFFECTED_INSTANCE, Message
 from tests.bench.measuring import answer, spent
+from tests.bench.receivers import Receivers
 from tests.support.load_plan import with_transaction
 from tests.support.raw_dimse import EventListener, RawScu, encoded, state_change, subscription, together
 from tests.support.workitems import UID_ROOT, full, minimal, progress
 
 _DONE = (0x0000, 0xB300, 0xB305)
+_PATIENCE = 120.0  # seconds
 _TRANSACTION = f"{UID_ROOT}.99"
 _CREATION = encoded(full())
 _SHORT_CREATION = encoded(minimal())
@@ -131,29 +133,16 @@ def _for(receiving_ae: str) -> bytes:
     return encoded({tags.RECEIVING_AE: element("AE", receiving_ae)})
 
 
-async def crowd(port: int, listening: int, subscribers: int, count: int, run: str) -> dict[str, list[float]]:
+async def crowd(
+    port: int, listening: int, subscribers: int, count: int, run: str, pid: int = 0
+) -> dict[str, list[float]]:
     """N-EVENT-REPORTs per second while one association changes states and each change has so many subscribers.
 
-    They are ``LISTENER0`` and so on, all at one port.
+    They are ``LISTENER0`` and so on, all at one port. Of a process ``pid`` of the server the seconds of a processor
+    per report, those for the change of state included, as ``life`` has them: ``reports (loop)``.
     """
-    received, complete, waited = 0, asyncio.Event(), 0
-
-    def took(_: str, message: Message) -> None:
-        nonlocal received
-        received += 1
-        if received == waited:
-            complete.set()
-
-    async def told(begun: int) -> None:
-        nonlocal waited
-        waited = begun + subscribers * count
-        complete.clear()
-        if received < waited:
-            async with asyncio.timeout(120):
-                await complete.wait()
-
-    listener = EventListener("LISTENERS", took, listening)
-    await listener.start()
+    receivers = Receivers(listening)
+    await receivers.start()
     names = [f"LISTENER{number}" for number in range(subscribers)]
     uids = [f"{UID_ROOT}.{run}.{number}" for number in range(count)]
     async with await RawScu.open(port, "BENCH") as scu:
@@ -161,16 +150,19 @@ async def crowd(port: int, listening: int, subscribers: int, count: int, run: st
             await scu.action(3, tags.GLOBAL_SUBSCRIPTION, subscription(name), on=tags.WATCH)
         for uid in uids:
             await scu.create(uid, _SHORT_CREATION)
-        await told(0)
-        begun, before = time.perf_counter(), received
+        created = subscribers * count
+        await receivers.wait(created, _PATIENCE)
+        cpu, begun = spent(pid), time.perf_counter()
         for uid in uids:
             await _claim(scu, uid)
-        await told(before)
-        rate = (received - before) / (time.perf_counter() - begun)
+        await receivers.wait(2 * created, _PATIENCE)
+        result = {"reports": [created / (time.perf_counter() - begun)]}
+        for what, seconds in spent(pid).items():
+            result[f"reports ({what})"] = [(seconds - cpu[what]) / created]
         for name in names:
             await scu.action(4, tags.GLOBAL_SUBSCRIPTION, _for(name), on=tags.WATCH)
-    await listener.stop()
-    return {"reports": [rate]}
+    await receivers.stop()
+    return result
 
 
 if __name__ == "__main__":

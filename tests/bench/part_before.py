@@ -105,6 +105,10 @@ def before(suite: str, attempts: int) -> Part:
         for many in EACH
     ]
     rows.append(_row(f"N-EVENT-REPORTs to {SUBSCRIBERS} subscribers", "reports", measured, 2.0))
+    rows += [
+        _row(f"{what} per N-EVENT-REPORT", f"reports ({key})", measured, None)
+        for what, key in (("loop CPU", "loop"), ("CPU of Orthanc", "process"))
+    ]
     ratio = disk["now"] / disk["before"]
     sizes = [f"{disk[name] / 1000:.1f} KB" for name in ("now", "before")]
     rows.append(Row("on disk per workitem", sizes[0], sizes[1], f"{ratio:.2f}", "≤ 0.6", ratio <= 0.6))
@@ -166,6 +170,7 @@ def _round(orthanc: RealOrthanc, listening: int) -> dict[str, float]:
             subscribers=SUBSCRIBERS,
             count=CHANGES,
             run=f"6.{next(_runs)}.3",
+            pid=orthanc.pid,
         )
     )
     return result

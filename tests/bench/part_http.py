@@ -14,7 +14,7 @@ import requests
 from orthanc_ups.core import tags
 from tests.bench.measuring import asked, best, server
 from tests.bench.part_dimse import Rates
-from tests.bench.part_size import LARGE, worklist
+from tests.bench.part_size import COUNT, worklist
 from tests.bench.report import Part, Row, at_least, at_most, median, milliseconds, percentile
 from tests.support.load import subscribe_globally
 from tests.support.orthanc import RealOrthanc
@@ -55,7 +55,7 @@ def _floor(suite: str, constant: bytes) -> Iterator[int]:
 def transactions(suite: str, attempts: int) -> Part:
     """Create, change state, retrieve and search at a hundred thousand workitems."""
     rows: list[Row] = []
-    with worklist(suite, LARGE) as orthanc:
+    with worklist(suite, COUNT) as orthanc:
         orthanc.start(300)
         page = requests.get(f"http://127.0.0.1:{orthanc.ups_http_port}{_FIND}", timeout=60).content
         count = len(orjson.loads(page))
@@ -66,7 +66,7 @@ def transactions(suite: str, attempts: int) -> Part:
             rows += _search(orthanc, floor, count, attempts)
     return Part(
         "UPS-RS",
-        f"Requests to an Orthanc with {LARGE:,} workitems; the floor is the same server answering a constant of the "
+        f"Requests to an Orthanc with {COUNT:,} workitems; the floor is the same server answering a constant of the "
         f"same size from memory.",
         rows,
     )
@@ -110,7 +110,7 @@ def _search(orthanc: RealOrthanc, floor: int, count: int, attempts: int) -> Iter
     ports = (orthanc.ups_http_port, floor)
     ours, bare = (_repeated(port, 1, 100 * attempts) for port in ports)
     times = ours["get (times)"]
-    name = f"search, {count} of {LARGE:,}"
+    name = f"search, {count} of {COUNT:,}"
     yield at_least(f"{name}, 1 connection", ours["get"][0], bare["get"][0], "/s")
     yield _latency(f"{name}, 1 connection, p50 and p99", times, bare["get (times)"])
     yield at_most(f"{name}: a page", milliseconds(median(times)), "", median(times) * 1000, "ms", 15)

@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.bench.filling import filled_in_postgresql
 from tests.bench.measuring import best
 from tests.bench.part_dimse import EACH, MODALITIES, Rates, rates
-from tests.bench.part_size import LARGE
+from tests.bench.part_size import COUNT
 from tests.bench.report import Part, Row, at_least, at_most, median
 from tests.support.nodes import health, is_warm, leads, nodes, stands_by
 from tests.support.orthanc import RealOrthanc
@@ -75,9 +75,8 @@ def speed(suite: str, attempts: int) -> Part:
 
 def failover(suite: str, attempts: int) -> Part:
     """How long nobody leads."""
-    count = int(os.environ.get("ORTHANC_UPS_BENCH_SIZE") or LARGE)
     rows = []
-    for size in (0, count):
+    for size in (0, COUNT):
         with _pair(suite, size) as pair:
             for name, number in (("killed", signal.SIGKILL), ("stopped", signal.SIGTERM)):
                 took = [_took_over(pair, number) for _ in range(attempts)]

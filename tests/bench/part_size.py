@@ -20,9 +20,13 @@ from tests.support.workitems import station
 
 LARGE, SMALL, NONE = 100_000, 1_000, 0
 HUGE = 1_000_000
+COUNT = int(os.environ.get("ORTHANC_UPS_BENCH_SIZE") or LARGE)
+"""Workitems of a large worklist, in every part of the bench."""
 PAGE = 50
 _MEGABYTE = 1_000_000
 _IDLE = 20.0
+_ROOM = 100_000
+"""Workitems that are created beside those that are there from the start, at most."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,8 @@ AIMS = {LARGE: Aims(3, 6, 45, 500), HUGE: Aims(30, None, None, 1_500)}
 @contextmanager
 def worklist(suite: str, count: int) -> Iterator[RealOrthanc]:
     """A stopped Orthanc whose worklist has so many workitems."""
-    orthanc = RealOrthanc(suite, {"DicomModalities": MODALITIES})
+    ups = {"MaximumWorkitems": count + _ROOM}
+    orthanc = RealOrthanc(suite, {"DicomModalities": MODALITIES, "Ups": ups})
     try:
         filled(orthanc, count)
         yield orthanc
@@ -72,17 +77,16 @@ NOTHING = identifier("SCHEDULED", "20261110000000+0000-20261111000000+0000", "NO
 
 
 def size(suite: str, attempts: int) -> Part:
-    """Everything that could depend on the number of workitems: ``ORTHANC_UPS_BENCH_SIZE``, 100,000 if not set."""
-    count = int(os.environ.get("ORTHANC_UPS_BENCH_SIZE") or LARGE)
-    aims = AIMS[HUGE if count > LARGE else LARGE]
-    with worklist(suite, NONE) as none, worklist(suite, SMALL) as small, worklist(suite, count) as large:
+    """Everything that could depend on the number of workitems."""
+    aims = AIMS[HUGE if COUNT > LARGE else LARGE]
+    with worklist(suite, NONE) as none, worklist(suite, SMALL) as small, worklist(suite, COUNT) as large:
         rows = [
             *_starts(none, large, aims),
             *_queries(small, large, attempts),
             *_operations(small, large, attempts),
         ]
     return Part(
-        f"{count:,} workitems",
+        f"{COUNT:,} workitems",
         f"The floor of a query is one that matches nothing, of a start an Orthanc without workitems, of an operation "
         f"the same with {SMALL:,} workitems. Well-filled workitems of about 4 KB.",
         rows,
@@ -143,11 +147,10 @@ def _stop(large: RealOrthanc) -> Row:
 
 
 def _idle(large: RealOrthanc, none: RealOrthanc) -> Row:
-    shares = []
-    for orthanc in (large, none):
-        before = spent(orthanc.pid)["process"]
-        time.sleep(_IDLE)
-        shares.append((spent(orthanc.pid)["process"] - before) / _IDLE * 100)
+    before = [spent(orthanc.pid)["process"] for orthanc in (large, none)]
+    time.sleep(_IDLE)
+    after = [spent(orthanc.pid)["process"] for orthanc in (large, none)]
+    shares = [(late - early) / _IDLE * 100 for early, late in zip(before, after, strict=True)]
     words = [f"{share:.2f} % of a core" for share in shares]
     return at_most("idle", words[0], words[1], shares[0] - shares[1], "%", 1)
 
