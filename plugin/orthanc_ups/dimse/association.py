@@ -58,6 +58,7 @@ class Wire(asyncio.Protocol):
         self._unread = bytearray()
         self._wanted = 0
         self._arriving: asyncio.Future[None] | None = None
+        self._follower: Callable[[], None] | None = None
         self._is_at_end = False
         self._is_reading_paused = False
         self._is_writing_paused = False
@@ -119,6 +120,8 @@ class Wire(asyncio.Protocol):
         arriving, self._arriving = self._arriving, None
         if arriving is not None and not arriving.done():
             arriving.set_result(None)
+        if self._follower is not None:
+            self._follower()
 
     def _go_on(self) -> None:
         for waiting in self._drained:
@@ -154,10 +157,14 @@ class Wire(asyncio.Protocol):
             if self._is_at_end:
                 raise self._error or EOFError
             await self._arrival(size)
-        taken = bytes(self._unread[:size])
+        return self.take(size)
+
+    def take(self, size: int) -> bytes:
+        """So many bytes, which must have arrived."""
+        content = bytes(self._unread[:size])
         del self._unread[:size]
         self._read_on()
-        return taken
+        return content
 
     async def _arrival(self, size: int) -> None:
         self._wanted = size
@@ -172,6 +179,31 @@ class Wire(asyncio.Protocol):
         if self._is_reading_paused and len(self._unread) < max(_MOST_UNREAD // 2, self._wanted):
             self._is_reading_paused = False
             self._existing.resume_reading()
+
+    # --- reading without a task ---
+
+    def follow(self, follower: Callable[[], None]) -> None:
+        """Have a function called from now on when what it ``expects`` has arrived, or the connection ends."""
+        self._follower = follower
+        asyncio.get_running_loop().call_soon(follower)
+
+    def expects(self, size: int) -> bool:
+        """True if so many bytes have arrived; if not, the follower is called when they have."""
+        if self.holds(size):
+            self._wanted = 0
+            return True
+        self._wanted = size
+        self._read_on()
+        return False
+
+    @property
+    def ending(self) -> str | None:
+        """How the connection ended, in words; None while the peer may still send."""
+        if not self._is_at_end:
+            return None
+        if self._error is None:
+            return "connection closed by the peer"
+        return f"connection lost ({self._error.strerror or self._error})"
 
     # --- writing ---
 
@@ -225,9 +257,9 @@ class Wire(asyncio.Protocol):
 _log = logging.getLogger("orthanc_ups.dimse")
 
 _MAX_WAITING: Final = 1  # messages received but not yet served; more stay in the network
-_MAX_CONTROL: Final = 1024  # bytes of a release or abort
-_SLACK: Final = 256  # bytes by which careless peers exceed the maximum PDU length
-_MAX_SENT: Final = 128 * 1024  # bytes of a PDU for a peer that takes any size
+MAX_CONTROL: Final = 1024  # bytes of a release or abort
+SLACK: Final = 256  # bytes by which careless peers exceed the maximum PDU length
+MAX_SENT: Final = 128 * 1024  # bytes of a PDU for a peer that takes any size
 _SENT_AT_ONCE: Final = 64 * 1024  # bytes of PDUs written before other associations get a turn
 _DATA_SET_DUE: Final = 5.0  # seconds after its command set until a data set must have begun
 _MESSAGE_FACTOR: Final = 10  # a whole message may take this many times as long as one PDU
@@ -285,7 +317,7 @@ class Association:
         self._sent_at = asyncio.get_running_loop().time()
         self._begun_at = 0.0
         self._released = asyncio.Event()
-        self._max_sent = min(agreement.max_pdu or _MAX_SENT, _MAX_SENT)
+        self._max_sent = min(agreement.max_pdu or MAX_SENT, MAX_SENT)
         self._reading = asyncio.create_task(self._read())
 
     @property
@@ -372,7 +404,7 @@ class Association:
             while self._ended is None and not self._released.is_set():
                 kind, length = await self._header()
                 body = await self._body(
-                    length, self._terms.max_pdu + _SLACK if kind is PduType.DATA else _MAX_CONTROL
+                    length, self._terms.max_pdu + SLACK if kind is PduType.DATA else MAX_CONTROL
                 )
                 if kind is PduType.DATA:
                     await self._assemble(body)

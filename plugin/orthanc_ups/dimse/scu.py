@@ -14,13 +14,12 @@ from types import MappingProxyType
 from typing import Final
 
 from ..core import tags
-from ..core.dataset import DataSet
 from ..core.events import Event
 from ..core.statuses import REGISTER
 from ..delivery.port import Fence, Refused, Unreachable, no_fence
 from ..orthanc.modalities import Modality, OrthancModalities
 from ..settings import OrthancSettings, Settings
-from .association import Association, Gone, Terms, Wire
+from .association import Gone, Wire
 from .data_sets import Codec, Syntax
 from .message import (
     ABORT_BY_USER,
@@ -29,29 +28,25 @@ from .message import (
     COMMAND_FIELD,
     ERROR_COMMENT,
     EVENT_TYPE,
-    MESSAGE_ID,
-    RESPONDED_ID,
-    RESPONSE,
     STATUS,
     CommandField,
     CommandSet,
-    MemoryBudget,
     Message,
     PduType,
     ProtocolError,
-    Value,
     read_rejection,
 )
 from .negotiation import VERIFICATION, Agreement, objection_to, read_answer, request
 from .policy import Resolver
+from .requestor import EncodedRequest, Requestor
 from .tls import TlsError
 
 _log = logging.getLogger("orthanc_ups.dimse")
 
 _MAX_ANSWER: Final = 512 * 1024  # bytes of an A-ASSOCIATE-AC
-_MAX_REPLY: Final = 64 * 1024  # bytes of an event reply, which UPS does not have
 _DEFAULT_TIMEOUT: Final = 10.0  # seconds, unless Orthanc's settings say otherwise
 _RELEASE_PATIENCE: Final = 1.0  # seconds
+_ONLY_CONTEXT: Final = 1  # ID of the one presentation context that is proposed
 _ENCODED_EVENTS: Final = 64  # events whose encoding is cached for further receivers
 
 _TRANSIENT: Final = frozenset({0x0110, 0x0210, 0x0213})
@@ -73,17 +68,21 @@ _MEANINGS_OF_CLASSES: Final = MappingProxyType(
 
 @dataclass(slots=True)
 class _Line:
-    """State of one Receiving AE: its association while events flow."""
+    """State of one Receiving AE: its association while events flow; ``used_at`` by the clock of the loop."""
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    association: Association | None = None
+    association: Requestor | None = None
     modality: Modality | None = None
-    last_id: int = 0
+    used_at: float = 0.0
     idle_timer: asyncio.TimerHandle | None = None
 
-    def next_id(self) -> int:
-        self.last_id = self.last_id % 0xFFFF + 1
-        return self.last_id
+
+@dataclass(frozen=True, slots=True)
+class _Report:
+    """An event as receivers with the same transfer syntax and greatest PDU are sent it."""
+
+    event: Event
+    request: EncodedRequest
 
 
 class DimseChannel:
@@ -113,7 +112,7 @@ class DimseChannel:
         self._tls_context: ssl.SSLContext | None = None
         self._lines: dict[str, _Line] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._encoded: dict[tuple[int, str], tuple[DataSet, bytes]] = {}
+        self._reports: dict[tuple[int, int, str, int], _Report] = {}
 
     @property
     def associations(self) -> int:
@@ -163,12 +162,10 @@ class DimseChannel:
         command: CommandSet = {
             AFFECTED_CLASS: VERIFICATION,
             COMMAND_FIELD: int(CommandField.C_ECHO),
-            MESSAGE_ID: 1,
         }
+        echo = EncodedRequest.of(_ONLY_CONTEXT, command, None, association.max_sent)
         try:
-            status = await self._status_of_answer(
-                association, Message(1, command), self._settings.dimse_timeout
-            )
+            status = _status_of(await association.ask(echo, self._settings.dimse_timeout))
             if status:
                 raise Unreachable(f"C-ECHO answered {_named(status)}")
             return loop.time() - begun
@@ -204,54 +201,38 @@ class DimseChannel:
         association, modality = line.association, line.modality
         assert association is not None
         assert modality is not None
-        context = association.agreement.context_for(tags.EVENT) or 1
-        command: dict[int, Value] = {
+        request = self._request(association, event)
+        patience = modality.timeout or self._settings.dimse_timeout
+        self._fence()  # nothing is waited for between this and the first byte
+        _judge(_status_of(await association.ask(request, patience)))
+
+    def _request(self, association: Requestor, event: Event) -> EncodedRequest:
+        """The N-EVENT-REPORT, which all receivers of the event share that agreed on the same."""
+        context = association.agreement.context_for(tags.EVENT) or _ONLY_CONTEXT
+        syntax = association.agreement.contexts[context].syntax
+        key = (event.sequence, context, syntax.uid, association.max_sent)
+        report = self._reports.get(key)
+        if report is None or report.event.information is not event.information:
+            report = _Report(event, self._encoded(context, syntax, event, association.max_sent))
+            self._reports[key] = report
+            if len(self._reports) > _ENCODED_EVENTS:
+                del self._reports[next(iter(self._reports))]
+        return report.request
+
+    def _encoded(self, context: int, syntax: Syntax, event: Event, max_pdu: int) -> EncodedRequest:
+        command: CommandSet = {
             AFFECTED_CLASS: tags.PUSH,
             COMMAND_FIELD: int(CommandField.N_EVENT_REPORT),
-            MESSAGE_ID: line.next_id(),
             AFFECTED_INSTANCE: event.uid,
             EVENT_TYPE: int(event.type),
         }
-        syntax = association.agreement.contexts[context].syntax
-        data = self._data_set(event, syntax) if event.information else None
-        message = Message(context, command, data)
-        patience = modality.timeout or self._settings.dimse_timeout
-        self._fence()  # nothing is waited for between this and the first byte
-        _judge(await self._status_of_answer(association, message, patience))
-
-    def _data_set(self, event: Event, syntax: Syntax) -> bytes:
-        """The event information as bytes, which all receivers of the event share."""
-        cached = self._encoded.get((event.sequence, syntax.uid))
-        if cached and cached[0] is event.information:
-            return cached[1]
-        encoded = self._codec.encoded(event.information, syntax)
-        self._encoded[event.sequence, syntax.uid] = event.information, encoded
-        if len(self._encoded) > _ENCODED_EVENTS:
-            del self._encoded[next(iter(self._encoded))]
-        return encoded
-
-    async def _status_of_answer(self, association: Association, message: Message, patience: float) -> int:
-        """Send a request and return the status of its answer. Raises Gone if there is none in time."""
-        try:
-            async with asyncio.timeout(patience):
-                await association.send(message)
-                while True:
-                    answer = await association.receive()
-                    association.forget(answer)
-                    if answer.field == message.field | RESPONSE and answer.number(
-                        RESPONDED_ID
-                    ) == message.number(MESSAGE_ID):
-                        return _status_of(answer)
-        except TimeoutError:
-            await association.abort()
-            raise Gone(f"no answer within {patience:g} s") from None
+        data = self._codec.encoded(event.information, syntax) if event.information else None
+        return EncodedRequest.of(context, command, data, max_pdu)
 
     # --- associations ---
 
     async def _connect(self, receiving_ae: str, line: _Line) -> bool:
         """Ensure that the line has an association; True if it had one already."""
-        if line.idle_timer:
-            line.idle_timer.cancel()
         association = line.association
         if (
             association
@@ -263,7 +244,7 @@ class DimseChannel:
         line.association, line.modality = await self._opened(receiving_ae, tags.EVENT)
         return False
 
-    async def _opened(self, receiving_ae: str, abstract: str) -> tuple[Association, Modality]:
+    async def _opened(self, receiving_ae: str, abstract: str) -> tuple[Requestor, Modality]:
         """An association to the first entry of the AE that accepts one."""
         modalities = self._modalities.by_ae_title(receiving_ae) or await self._modalities.lookup(receiving_ae)
         problem = Unreachable(f"AE title {receiving_ae} is not in DicomModalities")
@@ -274,7 +255,7 @@ class DimseChannel:
                 problem = error
         raise problem
 
-    async def _associated(self, modality: Modality, abstract: str) -> Association:
+    async def _associated(self, modality: Modality, abstract: str) -> Requestor:
         wire = await self._connected(modality)
         try:
             async with asyncio.timeout(self._settings.association_handshake_timeout):
@@ -287,7 +268,7 @@ class DimseChannel:
                 raise Unreachable(f"{_at(modality)} broke off the association request") from error
             raise
 
-    async def _negotiated(self, wire: Wire, modality: Modality, abstract: str) -> Association:
+    async def _negotiated(self, wire: Wire, modality: Modality, abstract: str) -> Requestor:
         calling = modality.local_aet or self._ours
         max_pdu = self._settings.maximum_pdu_size
         as_scp = abstract == tags.EVENT
@@ -304,9 +285,8 @@ class DimseChannel:
         if objection:
             wire.write(ABORT_BY_USER)
             raise Unreachable(f"{_at(modality)} {objection}")
-        terms = Terms(max_pdu, _MAX_REPLY, 0.0, self._settings.dimse_timeout, MemoryBudget(_MAX_REPLY))
         _log.debug("association to %s opened", _at(modality))
-        return Association(wire, agreement, terms, calling, modality.ae_title)
+        return Requestor(wire, agreement, max_pdu)
 
     async def _connected(self, modality: Modality) -> Wire:
         patience = modality.timeout or self._timeout
@@ -334,14 +314,21 @@ class DimseChannel:
     # --- idle associations ---
 
     def _schedule_hang_up(self, receiving_ae: str, line: _Line) -> None:
-        if line.idle_timer:
-            line.idle_timer.cancel()
+        """A timer that runs already looks at ``used_at`` when it fires."""
         loop = asyncio.get_running_loop()
-        idle = self._settings.event_association_idle_timeout
-        line.idle_timer = loop.call_later(idle, self._hang_up_idle, receiving_ae, line)
+        line.used_at = loop.time()
+        if line.idle_timer is None:
+            idle = self._settings.event_association_idle_timeout
+            line.idle_timer = loop.call_later(idle, self._hang_up_idle, receiving_ae, line)
 
     def _hang_up_idle(self, receiving_ae: str, line: _Line) -> None:
+        line.idle_timer = None
         if line.lock.locked():
+            return
+        loop = asyncio.get_running_loop()
+        until = line.used_at + self._settings.event_association_idle_timeout
+        if loop.time() < until:
+            line.idle_timer = loop.call_at(until, self._hang_up_idle, receiving_ae, line)
             return
         if self._lines.get(receiving_ae) is line:
             del self._lines[receiving_ae]
@@ -353,6 +340,7 @@ class DimseChannel:
         association, line.association = line.association, None
         if line.idle_timer:
             line.idle_timer.cancel()
+            line.idle_timer = None
         if association:
             with contextlib.suppress(Gone, OSError):
                 await association.release(_RELEASE_PATIENCE)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -80,7 +81,7 @@ class Activity:
         """An event reached a receiver so long after it was committed; an ``OnDelivered``."""
         minute = self._minute()
         minute.counts["delivered"] += 1
-        minute.latencies[next((at for at, bound in enumerate(BOUNDS) if seconds <= bound), len(BOUNDS))] += 1
+        minute.latencies[bisect_left(BOUNDS, seconds)] += 1
 
     def sample(self) -> None:
         """Note how far the counters grew, and whether the clock jumped."""

@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from io import RawIOBase
 
 import pytest
 
@@ -13,15 +14,20 @@ from orthanc_ups.core import tags
 from orthanc_ups.core.dataset import DataSet, element
 from orthanc_ups.core.events import Event, EventType
 from orthanc_ups.delivery.port import Channel, Refused, Unreachable
-from orthanc_ups.dimse import scu
+from orthanc_ups.dimse import requestor
 from orthanc_ups.dimse.data_sets import Syntax
 from orthanc_ups.dimse.message import (
+    ABORT_BY_USER,
     COMMAND_FIELD,
+    RELEASE_RP,
+    RELEASE_RQ,
     RESPONDED_ID,
     STATUS,
+    AbortReason,
     MemoryBudget,
     Message,
     Value,
+    abort_by_provider,
     fragments,
 )
 from orthanc_ups.orthanc.modalities import Modality
@@ -249,11 +255,39 @@ def test_a_receiver_without_the_event_class_is_unreachable() -> None:
         assert refusal(rig, event(1)) == expected
 
 
-class Mute:
-    """A host that accepts connections, sends ``answer`` and says nothing more."""
+LAST_OF_DATA = 2
+"""Message Control Header of the last fragment of a data set (PS3.8 Annex E.2)."""
 
-    def __init__(self, answer: bytes = b"") -> None:
+
+def first_message(connection: socket.socket) -> list[bytes]:
+    """The PDUs of the first message behind the association request."""
+    with connection.makefile("rb", buffering=0) as stream:
+        pdus = [_pdu(stream)]
+        while len(pdus) == 1 or pdus[-1][11] != LAST_OF_DATA:
+            pdus.append(_pdu(stream))
+    return pdus[1:]
+
+
+def _pdu(stream: RawIOBase) -> bytes:
+    header = _exactly(stream, 6)
+    return header + _exactly(stream, int.from_bytes(header[2:]))
+
+
+def _exactly(stream: RawIOBase, size: int) -> bytes:
+    received = b""
+    while len(received) < size:
+        part = stream.read(size - len(received))
+        assert part, "the connection ended"
+        received += part
+    return received
+
+
+class Mute:
+    """A host that accepts connections, sends ``answer``, and ``reply`` to the first message; then nothing more."""
+
+    def __init__(self, answer: bytes = b"", reply: bytes = b"") -> None:
         self._answer = answer
+        self._reply = reply
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port = self._socket.getsockname()[1]
         self._kept: list[socket.socket] = []
@@ -265,6 +299,9 @@ class Mute:
                 connection, _ = self._socket.accept()
                 self._kept.append(connection)
                 connection.sendall(self._answer)
+                if self._reply:
+                    first_message(connection)
+                    connection.sendall(self._reply)
         except OSError:
             return
 
@@ -416,10 +453,10 @@ def test_replies_with_data_sets_take_no_room_for_good(monkeypatch: pytest.Monkey
             super().__init__(capacity)
             rooms.append(self)
 
-    monkeypatch.setattr(scu, "MemoryBudget", NotedBudget)
+    monkeypatch.setattr(requestor, "MemoryBudget", NotedBudget)
     reply: dict[int, Value] = {COMMAND_FIELD: 0x8100, RESPONDED_ID: 1, STATUS: 0}
     said = b"".join(pdu(4, part) for part in fragments(Message(1, reply, b"\0" * 1000), 16_384))
-    with Mute(taken() + said) as mute, DimseRig(modalities=[at(mute.port)]) as rig:
+    with Mute(taken(), said) as mute, DimseRig(modalities=[at(mute.port)]) as rig:
         assert deliver(rig, event(1)) == 1
         assert [room.left for room in rooms] == [64 * 1024]
 
@@ -431,6 +468,99 @@ def test_an_empty_reply_that_is_announced_and_not_sent_holds_nothing_up() -> Non
     ):
         assert deliver(rig, event(1), event(2), event(3)) == 3
         assert {report.association for report in watcher.wait_for(3)} == {1}
+
+
+# --- our side of the association -----------------------------------------------------------------
+
+ANSWER = b"".join(
+    pdu(4, part)
+    for part in fragments(Message(1, {COMMAND_FIELD: 0x8100, RESPONDED_ID: 1, STATUS: 0}), 16_384)
+)
+
+
+class Scripted:
+    """A receiver that sends ``script`` to the first message of the first association, and notes what comes then."""
+
+    def __init__(self, script: bytes, most: int = 65_536) -> None:
+        self._script = script
+        self._most = most
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        self.message: list[bytes] = []
+        self._behind = b""
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        connection, _ = self._socket.accept()
+        self._socket.close()
+        with connection:
+            connection.sendall(taken(self._most))
+            self.message = first_message(connection)
+            connection.sendall(self._script)
+            while more := connection.recv(65_536):
+                self._behind += more
+
+    def heard(self) -> bytes:
+        """What came behind the first message, once the connection is closed."""
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+        return self._behind
+
+
+def test_ps3_8_7_2_a_release_by_an_idle_receiver_is_answered_at_once() -> None:
+    receiver = Scripted(ANSWER + RELEASE_RQ)
+    with DimseRig(modalities=[at(receiver.port)]) as rig:
+        assert deliver(rig, event(1)) == 1
+        assert receiver.heard() == RELEASE_RP
+        assert refusal(rig, event(2)).startswith("cannot connect")
+
+
+@pytest.mark.parametrize(
+    ("script", "heard", "words"),
+    [
+        (RELEASE_RQ, RELEASE_RP, "released by the peer"),
+        (ABORT_BY_USER, b"", "aborted by the peer"),
+        (pdu(2, b""), abort_by_provider(AbortReason.UNEXPECTED), "protocol error of the peer: unexpected"),
+        (pdu(9, b""), abort_by_provider(AbortReason.UNRECOGNIZED), "protocol error of the peer: unknown PDU"),
+        (
+            pdu(4, b"\0"),
+            abort_by_provider(AbortReason.INVALID_VALUE),
+            "protocol error of the peer: P-DATA-TF",
+        ),
+        (
+            b"\4\0\x7f\0\0\0",
+            abort_by_provider(AbortReason.INVALID_VALUE),
+            "protocol error of the peer: PDU of 2130706432 bytes",
+        ),
+    ],
+    ids=["release", "abort", "unexpected", "unknown", "broken", "huge"],
+)
+def test_whatever_comes_in_place_of_an_answer_ends_the_association_in_words(
+    script: bytes, heard: bytes, words: str
+) -> None:
+    receiver = Scripted(script)
+    with DimseRig(modalities=[at(receiver.port)]) as rig:
+        assert refusal(rig, event(1)).startswith(f"N-EVENT-REPORT not answered: {words}")
+        assert receiver.heard() == heard
+
+
+def test_ps3_7_9_1_answers_to_other_messages_are_not_taken_for_ours() -> None:
+    other = ANSWER.replace(bytes((0x20, 1, 2, 0, 0, 0, 1)), bytes((0x20, 1, 2, 0, 0, 0, 9)))
+    assert other != ANSWER
+    receiver = Scripted(other)
+    with DimseRig(Settings(dimse_timeout=SILENCE), modalities=[at(receiver.port)]) as rig:
+        assert refusal(rig, event(1)) == f"N-EVENT-REPORT not answered: no answer within {SILENCE:g} s"
+        assert receiver.heard() == ABORT_BY_USER
+
+
+def test_ps3_8_9_3_1_the_smallest_pdus_that_are_taken_carry_a_report() -> None:
+    receiver = Scripted(ANSWER, most=128)
+    with DimseRig(modalities=[at(receiver.port)]) as rig:
+        assert deliver(rig, event(1)) == 1
+        rig.loop.run(rig.channel.close())
+        assert receiver.heard().endswith(RELEASE_RQ)
+    assert max(len(pdu) - 6 for pdu in receiver.message) == 128
 
 
 # --- C-ECHO --------------------------------------------------------------------------------------
