@@ -58,7 +58,7 @@ def test_an_archive_without_those_of_this_python_says_so(tmp_path: Path) -> None
     with pytest.raises(SystemExit):
         ensure(lines.append, ("no_such_package",), tmp_path)
     (line,) = lines
-    assert "the archive brings them for python3.9 only" in line
+    assert "the archive has them for python3.9 only" in line
 
 
 def test_an_orthanc_that_is_too_old_is_told_what_it_lacks() -> None:
