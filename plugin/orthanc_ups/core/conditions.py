@@ -37,8 +37,8 @@ def condition(line: str) -> AttributeCondition | None:
     """Read a condition; an empty line is none."""
     if not line:
         return None
-    kind, _, rest = line.partition(" ")
-    names, _, value = rest.partition("=")
+    kind, _, operands = line.partition(" ")
+    names, _, value = operands.partition("=")
     return AttributeCondition(kind, tuple(names.split()), value)
 
 

@@ -16,7 +16,7 @@ from .dataset import Element
 
 LONGEST: Final = 2048
 """Bytes of what is worth interning: longer ones are seldom equal."""
-_MOST: Final = 1_000
+_MAXIMUM: Final = 1_000
 
 Notes = dict[Hashable, Any]
 
@@ -33,8 +33,8 @@ def notes_of(element: Element) -> Notes | None:
 class Interned:
     """Elements by what they were read from, the latest ones. Used on one thread."""
 
-    def __init__(self, maximum: int = _MOST) -> None:
-        self._most = maximum
+    def __init__(self, maximum: int = _MAXIMUM) -> None:
+        self._maximum = maximum
         self._elements: OrderedDict[Hashable, tuple[Element, Any]] = OrderedDict()
 
     def get(self, key: Hashable) -> tuple[Element, Any] | None:
@@ -48,7 +48,7 @@ class Interned:
         """From now on this element stands for its key."""
         self._elements[key] = element, source
         _notes[id(element)] = element, {}
-        if len(self._elements) > self._most:
+        if len(self._elements) > self._maximum:
             _, (oldest, _) = self._elements.popitem(last=False)
             _forget(oldest)
 

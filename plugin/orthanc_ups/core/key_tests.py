@@ -224,11 +224,11 @@ def _dated(key: MatchingKey) -> KeyTest:
     def test(dataset: DataSet, zone: Zone) -> bool:
         for value in dataset.get(tag, {}).get("Value", ()):
             at = moment(vr, value, zone)
-            if at is not None and any(each.low <= at <= each.high for each in intervals):
+            if at is not None and any(interval.low <= at <= interval.high for interval in intervals):
                 return True
         return False
 
-    pairs = tuple((each.low, each.high) for each in intervals)
+    pairs = tuple((interval.low, interval.high) for interval in intervals)
     return KeyTest(test, (Condition(key.path, Operator.WITHIN, pairs),), complete=True, dated=True)
 
 

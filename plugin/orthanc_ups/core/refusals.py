@@ -46,8 +46,8 @@ _RANKS: Final = (
     statuses.INVALID_VALUE,
 )
 """Which status a refusal has if its faults differ: the first of these."""
-_MOST: Final = 100
-_MOST_SENTENCES: Final = 20
+_MAXIMUM: Final = 100
+_MAXIMUM_SENTENCES: Final = 20
 
 
 class Findings:
@@ -73,7 +73,7 @@ class Findings:
         if (trail, tag) in self._at_fault:
             return
         self._at_fault.add((trail, tag))
-        if len(self._faults) < _MOST:
+        if len(self._faults) < _MAXIMUM:
             reason = f"{spelled(tag)} {what}{located(trail)}"
             self._faults.append(Fault(status, path_of_trail(trail, tag), reason))
         else:
@@ -83,7 +83,7 @@ class Findings:
         """Note a correction; ``what`` is a participle: ``added empty``, ``taken as SH``."""
         self.count += 1
         self._corrected.add(trail[0][0] if trail else tag)
-        if (what, located(trail)) in self._corrections or len(self._corrections) < _MOST:
+        if (what, located(trail)) in self._corrections or len(self._corrections) < _MAXIMUM:
             self._corrections.setdefault((what, located(trail)), []).append(spelled(tag))
         else:
             self._more += 1
@@ -122,7 +122,7 @@ class Gathered:
 
     def add(self, error: UpsError) -> None:
         """Note what is wrong with an attribute; a name that is no tag has the empty path."""
-        if len(self._faults) < _MOST:
+        if len(self._faults) < _MAXIMUM:
             self._faults += error.faults or (Fault(error.status, error.tag or "", error.detail),)
         else:
             self._more += 1
@@ -139,7 +139,7 @@ def refusal_of(faults: Sequence[Fault], more: int = 0) -> UpsError:
     The state of the workitem comes first, then what has the status of the refusal.
     """
     ranked = sorted(faults, key=_rank)
-    sentences = [fault.reason for fault in ranked[:_MOST_SENTENCES]]
+    sentences = [fault.reason for fault in ranked[:_MAXIMUM_SENTENCES]]
     unnamed = len(ranked) - len(sentences) + more
     if unnamed:
         sentences.append(f"and {unnamed} more attributes are at fault")

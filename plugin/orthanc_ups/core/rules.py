@@ -182,11 +182,11 @@ def _rule(row: _Row, below: Mapping[str, list[_Row]], above: str) -> Rule:
     )
 
 
-def _each(contents: Contents) -> Iterator[Rule]:
+def _all_rules(contents: Contents) -> Iterator[Rule]:
     for rule in contents.rules.values():
         yield rule
         if rule.contents:
-            yield from _each(rule.contents)
+            yield from _all_rules(rule.contents)
 
 
 _ALL_ROWS: Final = _rows()
@@ -194,7 +194,7 @@ _ALL_ROWS: Final = _rows()
 ROOT: Final = _build(_ALL_ROWS)
 """The rows of the workitem itself."""
 
-RULES: Final[Mapping[str, Rule]] = MappingProxyType({rule.path: rule for rule in _each(ROOT)})
+RULES: Final[Mapping[str, Rule]] = MappingProxyType({rule.path: rule for rule in _all_rules(ROOT)})
 """Every row but the catch-alls, by path."""
 
 CATCH_ALL: Final[Mapping[str, Rule]] = MappingProxyType(

@@ -45,7 +45,7 @@ class Selection:
         chosen = _chosen(attributes, self._parts)
         if not self._everything:
             return chosen
-        return _with_rest(chosen, attributes)
+        return _with_everything(chosen, attributes)
 
     def of_members(self, members: Mapping[str, _M], empty: Callable[[Element], _M]) -> dict[str, _M] | None:
         """The same choice among attributes in any other form; None if of some attribute only a part is wanted.
@@ -61,12 +61,12 @@ class Selection:
                 chosen[part.tag] = member
             elif part.empty is not None:
                 chosen[part.tag] = empty(part.empty)
-        return _with_rest(chosen, members) if self._everything else chosen
+        return _with_everything(chosen, members) if self._everything else chosen
 
 
-def _with_rest(chosen: Mapping[str, _M], members: Mapping[str, _M]) -> dict[str, _M]:
-    rest = {tag: member for tag, member in members.items() if tag not in NEVER_RETURNED}
-    return dict(sorted({**chosen, **rest}.items()))
+def _with_everything(chosen: Mapping[str, _M], members: Mapping[str, _M]) -> dict[str, _M]:
+    remaining = {tag: member for tag, member in members.items() if tag not in NEVER_RETURNED}
+    return dict(sorted({**chosen, **remaining}.items()))
 
 
 def search_selection(

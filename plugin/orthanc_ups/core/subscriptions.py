@@ -192,7 +192,7 @@ def _touches(act: GlobalAct, created: int, filtered: tuple[int, ...], now: Stand
     return created in act.matched or any(map(now.took, filtered))
 
 
-def left_of(act: SpecificAct, log: Log, created: int, filtered: tuple[int, ...]) -> Subscription:
+def still_in_force(act: SpecificAct, log: Log, created: int, filtered: tuple[int, ...]) -> Subscription:
     """What is left of an AE's last act on a workitem: a global Unsubscribe since then may have ended it.
 
     ``created`` and ``filtered`` are those of the workitem. No other global act changes it (Table CC.2.3-2).
@@ -223,8 +223,8 @@ def initial_report_due(log: Log, act: GlobalAct, workitem: Workitem) -> bool:
 def filters_taken(log: Log) -> Numbers:
     """The existing workitems that the filters, also suspended ones, took when they were made."""
     now = standing(log)
-    taken = (n for act in log.acts if now.took(act.sequence) for n in act.matched)
-    return Numbers.of(taken)
+    numbers = (n for act in log.acts if now.took(act.sequence) for n in act.matched)
+    return Numbers.of(numbers)
 
 
 def appended(log: Log, act: GlobalAct) -> Log:
@@ -247,15 +247,15 @@ def compacted(log: Log) -> Log:
     when the initial reports of all of its acts are delivered: those are derived from the log as it was.
     """
     first = log.acts[:1] if log.acts and log.acts[0].kind is ActKind.UNSUBSCRIBE else ()
-    rest = log.acts[len(first) :]
-    kinds = {act.kind for act in rest if act.kind.subscribes}
-    if any(act.filtered for act in rest) or len(kinds) > 1:
+    acts = log.acts[len(first) :]
+    kinds = {act.kind for act in acts if act.kind.subscribes}
+    if any(act.filtered for act in acts) or len(kinds) > 1:
         return log
-    last = [at for at, act in enumerate(rest) if act.kind.subscribes][-1:]
+    last = [at for at, act in enumerate(acts) if act.kind.subscribes][-1:]
     if not last:
         return log
-    suspends = rest[last[0] + 1 :][:1]
-    return replace(log, acts=(*first, rest[last[0]], *suspends))
+    suspends = acts[last[0] + 1 :][:1]
+    return replace(log, acts=(*first, acts[last[0]], *suspends))
 
 
 def joined(receiving_ae: str, logs: Sequence[Log]) -> Log:
@@ -265,9 +265,9 @@ def joined(receiving_ae: str, logs: Sequence[Log]) -> Log:
     many than one too few, and a Deletion Lock under any title is one under the joined title.
     """
     filtered = [frozenset(act.sequence for act in log.acts if act.filtered) for log in logs]
-    whole = any(all(own >= other for other in filtered) for own in filtered)
+    whole = any(all(own >= sequences for sequences in filtered) for own in filtered)
     now = [standing(log) for log in logs]
-    plain = max((each.everything for each in now), key=_STRENGTH.__getitem__)
+    plain = max((state.everything for state in now), key=_STRENGTH.__getitem__)
     acts: dict[int, GlobalAct] = {}
     for log, own in zip(logs, now, strict=True):
         for act in log.acts:

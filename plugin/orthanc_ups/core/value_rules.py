@@ -149,7 +149,7 @@ class _Check:
 
     def __init__(self, limits: DataSetLimits, findings: Findings) -> None:
         self._limits = limits
-        self._left = limits.parts
+        self._budget = limits.parts
         self._findings = findings
 
     def level(self, dataset: DataSet, contents: Contents | None, trail: Trail) -> DataSet:
@@ -201,13 +201,13 @@ class _Check:
             return self._looked_into(attribute, tag, rule, trail)
         key = "checked", tag, self._findings.strict, self._limits.nesting
         parts = notes.get(key)
-        if parts is not None and parts <= self._left:
-            self._left -= parts
+        if parts is not None and parts <= self._budget:
+            self._budget -= parts
             return attribute
-        left, count = self._left, self._findings.count
+        budget, count = self._budget, self._findings.count
         sound = self._looked_into(attribute, tag, rule, trail)
         if sound is attribute and self._findings.count == count:
-            notes[key] = left - self._left
+            notes[key] = budget - self._budget
         return sound
 
     def _looked_into(self, attribute: Element, tag: str, rule: Rule | None, trail: Trail) -> Element:
@@ -221,14 +221,14 @@ class _Check:
             self._findings.correction(trail, tag, "cleared of items without any value")
             sound = [item for item in sound if not _is_hollow(item, contents)]
         unchanged = len(sound) == len(values) and all(
-            before is other for before, other in zip(sound, values, strict=True)
+            checked is item for checked, item in zip(sound, values, strict=True)
         )
         return attribute if unchanged else element("SQ", *sound)
 
     def _count(self, attribute: Any, tag: Any, trail: Trail) -> None:
         values = attribute.get("Value") if type(attribute) is dict else None
-        self._left -= 1 + len(values) if type(values) is list else 1
-        if self._left < 0:
+        self._budget -= 1 + len(values) if type(values) is list else 1
+        if self._budget < 0:
             what = f"is too large: at most {self._limits.parts} elements, items and values in all"
             raise refusal(INVALID_VALUE, trail, tag if _is_tag(tag) else "FFFFFFFF", what)
 

@@ -26,9 +26,9 @@ def literal_start(pattern: str) -> str:
 
 def wildcard_test(pattern: str) -> Callable[[str], bool]:
     """A test for whole texts. It takes linear steps per ``*``, however hostile the pattern."""
-    first, *rest = (_literal(part) for part in re.split(r"\*+", pattern))
-    middle = "".join(f"(?>.*?{part})" for part in rest[:-1])
-    last = f".*{rest[-1]}" if rest else ""
+    first, *later = (_literal(part) for part in re.split(r"\*+", pattern))
+    middle = "".join(f"(?>.*?{part})" for part in later[:-1])
+    last = f".*{later[-1]}" if later else ""
     whole = re.compile(first + middle + last, re.DOTALL).fullmatch
     return lambda text: whole(text) is not None
 

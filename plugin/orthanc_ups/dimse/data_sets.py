@@ -201,15 +201,15 @@ def _in_other_syntax(
     corrections: Corrections,
     error: UpsError,
 ) -> DataSet:
-    """A data set in Implicit VR though Explicit VR was negotiated, or the other way round."""
-    other = IMPLICIT if syntax.explicit else EXPLICIT
+    """A data set in Implicit VR though Explicit VR was negotiated, or the actual way round."""
+    actual = IMPLICIT if syntax.explicit else EXPLICIT
     try:
-        dataset = _Decoder(encoded, other, bounds, otherwise, corrections).whole()
+        dataset = _Decoder(encoded, actual, bounds, otherwise, corrections).whole()
     except UpsError:
         raise error from None
     if not any(public_vr(tag) for tag in dataset):
         raise error
-    name = "Explicit VR" if other.explicit else "Implicit VR"
+    name = "Explicit VR" if actual.explicit else "Implicit VR"
     corrections.say(f"the data set came in {name} Little Endian, which is not what was negotiated")
     return dataset
 
@@ -261,7 +261,7 @@ class _Decoder:
         self._read_as(syntax)
         self._bounds = bounds
         self._otherwise = otherwise
-        self._left = bounds.parts
+        self._budget = bounds.parts
         self._trail: list[tuple[str, int]] = []
 
     def _read_as(self, syntax: Syntax) -> None:
@@ -350,12 +350,12 @@ class _Decoder:
         """A sequence of unknown VR whose length is defined: text in it has the character set of the data set too."""
         if self._corrections is None or not self._bytes.startswith(_ITEM_IN_UN, start, end):
             return None
-        above, trail, left = self._syntax, list(self._trail), self._left
+        above, trail, budget = self._syntax, list(self._trail), self._budget
         self._read_as(IMPLICIT)
         try:
             element, _ = self._items(tag, start, end, end - start, encodings)
         except UpsError:
-            self._trail, self._left = trail, left
+            self._trail, self._budget = trail, budget
             return None
         finally:
             self._read_as(above)
@@ -363,8 +363,8 @@ class _Decoder:
         return element
 
     def _spend(self, tag: str, parts: int) -> None:
-        self._left -= parts
-        if self._left < 0:
+        self._budget -= parts
+        if self._budget < 0:
             what = f"is one of too many elements and values: at most {self._bounds.parts}"
             raise self._fault(tag, what, RESOURCE_LIMITATION)
 
@@ -381,13 +381,13 @@ class _Decoder:
         corrections = self._corrections
         key = tag, self._bytes[start:offset], self._syntax, encodings, corrections is None
         equal_element = interned.get(key)
-        if equal_element is not None and equal_element[1] <= self._left:
-            self._left -= equal_element[1]
+        if equal_element is not None and equal_element[1] <= self._budget:
+            self._budget -= equal_element[1]
             return equal_element[0], offset
-        left, count = self._left, corrections.count if corrections else 0
+        budget, count = self._budget, corrections.count if corrections else 0
         element, offset = self._items(tag, start, end, length, encodings)
         if corrections is None or corrections.count == count:
-            interned.add(key, element, left - self._left)
+            interned.add(key, element, budget - self._budget)
         return element, offset
 
     def _items(

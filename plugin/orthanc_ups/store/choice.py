@@ -332,9 +332,9 @@ async def settle(
 
 async def last_used(source: NamedEntries, target: NamedEntries, copies: Copies) -> NamedEntries:
     """Of two worklists the one that is not set aside, or the one from which the search index was made."""
-    for entries, other in ((source, target), (target, source)):
+    for entries, counterpart in ((source, target), (target, source)):
         if await entries.read(_ASIDE) is not None:
-            return other
+            return counterpart
     name = copies.store()
     for entries in (source, target):
         if entries.name == name:

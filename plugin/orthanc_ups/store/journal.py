@@ -39,7 +39,7 @@ from .port import Entry
 
 KEY: Final = "index"
 _WORKITEM: Final = "workitem/"
-_ANEW: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
+_NEW_FILE_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
 _log = logging.getLogger("orthanc_ups.store")
 
 
@@ -65,7 +65,7 @@ def path_beside(projection: str | Path) -> Path | None:
 class IndexJournal:
     """The journal. Used on the event loop only.
 
-    A workitem is *open* from ``note``, before it is written, until ``taken``, when the index has taken it over.
+    A workitem is *open* from ``note``, before it is written, until ``indexed``, when the index has taken it over.
     """
 
     def __init__(self, path: Path) -> None:
@@ -103,7 +103,7 @@ class IndexJournal:
             self._noted.add(uid)
             self._append(f"{uid}\n".encode())
 
-    def taken(self, uid: str) -> None:
+    def indexed(self, uid: str) -> None:
         """The index has taken over what was written of a workitem."""
         if self._open[uid] > 1:
             self._open[uid] -= 1
@@ -120,7 +120,7 @@ class IndexJournal:
         try:
             if self._next is not None:
                 os.close(self._next)
-            self._next = os.open(self._next_path, _ANEW, 0o600)
+            self._next = os.open(self._next_path, _NEW_FILE_FLAGS, 0o600)
             _write(self._next, text.encode())
         except OSError as error:
             self._spoil(error)

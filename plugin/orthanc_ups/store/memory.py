@@ -57,7 +57,9 @@ class InMemoryEntries:
     async def load(self) -> AsyncIterator[list[Entry]]:
         """Every entry, in chunks."""
         self._called("load")
-        entries = [Entry(key, *_seen(stored)) for key, stored in self._shared.documents.items()]
+        entries = [
+            Entry(key, *_document_and_version(stored)) for key, stored in self._shared.documents.items()
+        ]
         for start in range(0, len(entries), _CHUNK):
             yield entries[start : start + _CHUNK]
 
@@ -65,7 +67,7 @@ class InMemoryEntries:
         """As the port."""
         self._called("load_others")
         yield [
-            Entry(key, *_seen(stored))
+            Entry(key, *_document_and_version(stored))
             for key, stored in self._shared.documents.items()
             if not key.startswith("workitem/")
         ]
@@ -82,7 +84,7 @@ class InMemoryEntries:
         if stored is None:
             self._refuse_if_lost()
             return None
-        return Entry(key, *_seen(stored))
+        return Entry(key, *_document_and_version(stored))
 
     async def create(self, key: str, document: bytes) -> str:
         """As the port."""
@@ -171,5 +173,5 @@ class InMemoryEntries:
         return written
 
 
-def _seen(stored: tuple[bytes, int]) -> tuple[bytes, str]:
+def _document_and_version(stored: tuple[bytes, int]) -> tuple[bytes, str]:
     return stored[0], str(stored[1])

@@ -120,8 +120,8 @@ class OrthancEntries:
     async def scan(self) -> AsyncGenerator[list[Entry], None]:
         """Every entry, one shelf at a time, only to look at them. Raises StoreUnavailable."""
         candidates: dict[str, int] = {}
-        async with aclosing(self._each_shelf()) as each:
-            async for shelf, stored in each:
+        async with aclosing(self._each_shelf()) as shelves_read:
+            async for shelf, stored in shelves_read:
                 yield self._entries_of(shelf, stored, candidates)
 
     @property
@@ -318,7 +318,7 @@ class OrthancEntries:
             EntryConflict: it has another one, or is gone.
             ShelvesLost, StoreUnavailable: as in the port.
         """
-        address, expected = self._place(key), Version.parse(version)
+        address, expected = self._address(key), Version.parse(version)
         reply, written = await self._swap(address, Value(key, expected.revision + 1, document), expected)
         if reply.status == 409:
             actual = await self._unchanged(key, address, expected)
@@ -335,7 +335,7 @@ class OrthancEntries:
         reply = await self._put(address, content, self._etag(expected))
         return reply, Version(value.revision, shelves.md5(content))
 
-    def _place(self, key: str) -> Address:
+    def _address(self, key: str) -> Address:
         candidate = self._candidates.get(key)
         if candidate is None:
             raise EntryConflict(key)
@@ -378,7 +378,7 @@ class OrthancEntries:
             EntryConflict: it has another one, or is gone.
             ShelvesLost, StoreUnavailable: as in the port.
         """
-        address, expected = self._place(key), Version.parse(version)
+        address, expected = self._address(key), Version.parse(version)
         self._refuse_if_incomplete(address.shelf)
         reply = await self._delete(address, self._etag(expected))
         if reply.status == 409:
@@ -451,12 +451,12 @@ class OrthancEntries:
         missing |= number
         self._incomplete |= number
         self._complete -= number
-        taken = {shelves.address(key, candidate) for key, candidate in self._candidates.items()}
+        occupied = {shelves.address(key, candidate) for key, candidate in self._candidates.items()}
         written = 0
 
         async def put_back(entry: Entry) -> None:
             nonlocal written
-            if await self._put_back(entry, missing, taken):
+            if await self._put_back(entry, missing, occupied):
                 written += 1
 
         async for chunk in chunks(entries):
@@ -467,7 +467,7 @@ class OrthancEntries:
         self._incomplete -= missing
         return written
 
-    async def _put_back(self, entry: Entry, missing: Set[int], taken: set[Address]) -> bool:
+    async def _put_back(self, entry: Entry, missing: Set[int], occupied: set[Address]) -> bool:
         candidate = self._candidates.get(entry.key)
         if candidate is not None:
             address = shelves.address(entry.key, candidate)
@@ -476,7 +476,7 @@ class OrthancEntries:
             possible = shelves.addresses(entry.key, probe, self._shelf_set.count)
             if any(address.shelf in missing for address in possible):
                 return await self._put_anywhere(entry)
-            if not taken.intersection(possible):
+            if not occupied.intersection(possible):
                 return False  # were it there, it would stand here
         return False
 

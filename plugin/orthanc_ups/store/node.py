@@ -118,7 +118,7 @@ class NodeMark:
     async def acquire(self) -> None:
         """Wait until no other node holds the worklist, and mark it as ours. Raises StoreUnavailable."""
         watched, since = "", 0.0
-        while (entry := await self._other()) is not None:
+        while (entry := await self._mark_of_another()) is not None:
             self._tell(entry)
             if entry.version != watched:
                 watched, since = entry.version, self._clock.monotonic()
@@ -130,24 +130,24 @@ class NodeMark:
         self._holder = None
 
     def _tell(self, entry: Entry) -> None:
-        other = _node_in(entry)
-        if self._holder is not None and self._holder.run == other.run:
+        holder = _node_in(entry)
+        if self._holder is not None and self._holder.run == holder.run:
             return
-        reason = f"another node holds the worklist on this database: {other}"
+        reason = f"another node holds the worklist on this database: {holder}"
         self._waits(reason)
-        if self._holder is None or self._holder.name != other.name:  # a restart of it is no news
+        if self._holder is None or self._holder.name != holder.name:  # a restart of it is no news
             _log.warning("The UPS service is not open, as %s; this one waits until it is gone", reason)
-        self._holder = other
+        self._holder = holder
 
-    async def _other(self) -> Entry | None:
+    async def _mark_of_another(self) -> Entry | None:
         """The mark of another node; None once it is ours."""
         while (entry := await self._claim(None)) is not None:
-            other = _node_in(entry)
-            if other.run == self._node.run:
+            holder = _node_in(entry)
+            if holder.run == self._node.run:
                 self._mark = CompareAndSet(self._entries, KEY, entry.version)
                 return None
-            is_free = other.leased and self._node.leased
-            if not is_free and (other.name != self._node.name or other.run == self._rival):
+            is_free = holder.leased and self._node.leased
+            if not is_free and (holder.name != self._node.name or holder.run == self._rival):
                 return entry
             if await self._take_over(entry):
                 return None

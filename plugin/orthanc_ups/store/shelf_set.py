@@ -50,18 +50,18 @@ class RepeatedDeletions:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """``clock``: seconds since some moment."""
         self._clock = clock
-        self._made: set[int] = set()
+        self._sent: set[int] = set()
         self._times: deque[float] = deque(maxlen=_DELETIONS)
         self.recognized = False
 
-    def note_made(self, shelf: int) -> None:
+    def note_sent(self, shelf: int) -> None:
         """The shelf was sent to Orthanc."""
-        self._made.add(shelf)
+        self._sent.add(shelf)
 
     def absent(self, numbers: Set[int]) -> None:
         """These shelves are not in Orthanc now. Raises StoreMisconfigured from the third deletion on."""
-        if self._made & numbers:
-            self._made -= numbers
+        if self._sent & numbers:
+            self._sent -= numbers
             self._times.append(self._clock())
         if len(self._times) == _DELETIONS and self._times[-1] - self._times[0] <= _WITHIN:
             self.recognized = True
@@ -196,7 +196,7 @@ class ShelfSet:
         if status not in ("Success", "AlreadyStored"):
             what = f"cannot make shelf {shelf} of the worklist"
             raise StoreUnavailable(f"{what}: Orthanc answered {reply} {status}", certain=True)
-        self.deletions.note_made(shelf)
+        self.deletions.note_sent(shelf)
 
     async def _moment(self) -> StudyMoment:
         """When the study was made: as its first instance says it, else now."""

@@ -237,9 +237,9 @@ class Commits:
         """Remove the overflow entries of a workitem that every receiver has passed. Raises StoreUnavailable."""
         for settled in [overflow for overflow in self.overflows.get(uid, ()) if self._is_settled(overflow)]:
             await self._state.writer.discard(settled.key, settled.version)
-            left = [overflow for overflow in self.overflows.get(uid, ()) if overflow.key != settled.key]
-            self.overflows[uid] = left
-            if not left:
+            remaining = [overflow for overflow in self.overflows.get(uid, ()) if overflow.key != settled.key]
+            self.overflows[uid] = remaining
+            if not remaining:
                 del self.overflows[uid]
 
     def waits(self, workitem: Workitem) -> bool:

@@ -76,8 +76,8 @@ class GlobalActs:
     async def _with_matches(self, act: GlobalAct, command: Subscribe | Unsubscribe | Suspend) -> GlobalAct:
         """Which existing workitems the act is about (a filter decides once per workitem)."""
         if not isinstance(command, Subscribe):
-            taken = filters_taken(self._state.subscriptions.log(command.receiving_ae))
-            return replace(act, matched=taken)
+            numbers = filters_taken(self._state.subscriptions.log(command.receiving_ae))
+            return replace(act, matched=numbers)
         query = self._query(command)
         try:
             numbers = Numbers.of(await self._state.workitems.numbers(query))

@@ -120,8 +120,8 @@ class Loader:
 
     def _sorted(self, kind: str, entry: Entry, stored: Stored) -> bool:
         if kind == "workitem":
-            gone = read_tombstone(entry.document)
-            if gone is None or entry.key != workitem_key(gone[0]):
+            tombstone = read_tombstone(entry.document)
+            if tombstone is None or entry.key != workitem_key(tombstone[0]):
                 return False
             stored.tombstones.append(entry)
         elif kind == "subscriber":
@@ -217,10 +217,10 @@ def numbers_in_use(projection: Projection, stored: Stored) -> tuple[int, int]:
 
 def _last_created(projection: Projection) -> int:
     last = 0
-    while workitems := projection.created(last, _MOST, _AT_ONCE):
+    while workitems := projection.created(last, _ANY_NUMBER, _AT_ONCE):
         last = workitems[-1].created
     return last
 
 
-_MOST = 2**62
+_ANY_NUMBER = 2**62
 _AT_ONCE = 500

@@ -22,8 +22,8 @@ from ..core.subscriptions import (
     compacted,
     emptied,
     initial_report_due,
-    left_of,
     standing,
+    still_in_force,
     subscribed,
     subscribed_at,
 )
@@ -76,7 +76,7 @@ class SpecificSubscriptions:
         act = workitem.acts[log.receiving_ae]
         subscriptions = self._of.setdefault(log.receiving_ae, _SubscriberActs())
         own = _SpecificAct(act, workitem.created, workitem.filtered)
-        if _left(log, own) is Subscription.NONE:
+        if _standing_of(log, own) is Subscription.NONE:
             subscriptions.drop(workitem.uid)
         else:
             subscriptions.take(workitem.uid, own)
@@ -84,7 +84,7 @@ class SpecificSubscriptions:
     def logged(self, log: Log) -> None:
         """The AE unsubscribed globally: some may have ended by that."""
         subscriptions = self._of.get(log.receiving_ae, _SubscriberActs())
-        for uid in [uid for uid, own in subscriptions.items() if _left(log, own) is Subscription.NONE]:
+        for uid in [uid for uid, own in subscriptions.items() if _standing_of(log, own) is Subscription.NONE]:
             subscriptions.drop(uid)
 
     def forget(self, workitem: Workitem) -> None:
@@ -113,8 +113,8 @@ class SpecificSubscriptions:
         ]
 
 
-def _left(log: Log, own: _SpecificAct) -> Subscription:
-    return left_of(own.act, log, own.created, own.filtered)
+def _standing_of(log: Log, own: _SpecificAct) -> Subscription:
+    return still_in_force(own.act, log, own.created, own.filtered)
 
 
 def _locks(own: _SpecificAct | None) -> int:

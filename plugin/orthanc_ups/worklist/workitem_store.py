@@ -201,7 +201,7 @@ class WorkitemStore:
         if entry is None:
             _log.error("The entry of workitem %s vanished from the store; writing it back", uid)
             self._keep(ours, VANISHED)
-        elif (gone := read_tombstone(entry.document)) and gone[0] == uid:
+        elif (tombstone := read_tombstone(entry.document)) and tombstone[0] == uid:
             _log.warning("The workitem %s was purged by somebody else", uid)
             self.tombstones.take(entry)
             self._keep_tombstone(entry)
@@ -346,7 +346,7 @@ class WorkitemStore:
         try:
             update(*args)
             if uid is not None and self._journal is not None:
-                self._journal.taken(uid)
+                self._journal.indexed(uid)
         except Exception as error:  # whatever it is: what was written must not look as if it were not
             self._broke(error)
 
@@ -432,7 +432,7 @@ class IndexMark:
             self._journal.close()
 
 
-_KEPT: Final = 2_000
+_MAXIMUM_CHANGES: Final = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -459,7 +459,7 @@ class ChangeFeed:
         """
         self._number = first
         self._oldest = first
-        self._latest: deque[tuple[int, str]] = deque(maxlen=_KEPT)
+        self._latest: deque[tuple[int, str]] = deque(maxlen=_MAXIMUM_CHANGES)
 
     @property
     def number(self) -> int:
@@ -468,7 +468,7 @@ class ChangeFeed:
 
     def note(self, uid: str) -> None:
         """A workitem was written or forgotten."""
-        if len(self._latest) == _KEPT:
+        if len(self._latest) == _MAXIMUM_CHANGES:
             self._oldest = self._latest[0][0]
         self._number += 1
         self._latest.append((self._number, uid))

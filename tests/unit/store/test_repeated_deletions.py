@@ -20,7 +20,7 @@ class Watched:
 
     def make_and_delete(self, after: float) -> None:
         for shelf in SHELF_NUMBERS:
-            self.deletions.note_made(shelf)
+            self.deletions.note_sent(shelf)
         self.now += after
         self.deletions.absent(SHELF_NUMBERS)
 
