@@ -64,7 +64,7 @@ class Cluster:
         self._reason = ""
         self._offer: dict[str, Any] = {}
         self.keeper = LeaseKeeper(database, about, self._take, self._lose)
-        self.relay = Relay(lambda: self.keeper.holder)
+        self.relay = Relay(lambda: self.keeper.holder, lambda: self.keeper.is_fresh)
         self.sessions = Sessions(database)
         self.port: InnerPort
         self._index: StandbyIndex | None = None

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """What a node does that does not lead: it checks who calls, passes requests to the leader, and its answers back.
 
-Without a leader a request waits for up to ``PATIENCE`` seconds, then it is refused: 503 with Retry-After, or 0213. What
-only reads is asked again if the leader ends meanwhile. What may have changed something is not: its sender is told that
-nobody knows (502; on an association, its end), as they would be by a single Orthanc that was killed.
+Without a leader a request waits for up to ``PATIENCE`` seconds, then it is refused: 503 with Retry-After, or 0213. A
+leader that renews its lease, but to which no connection comes about in time, is asked for longer: either side may be
+busy with reading a large worklist. What only reads is asked again if the leader ends meanwhile. What may have changed
+something is not: its sender is told that nobody knows (502; on an association, its end), as they would be by a single
+Orthanc that was killed.
 """
 
 from __future__ import annotations
@@ -58,10 +60,13 @@ from .lease import Holder
 
 _log = logging.getLogger("orthanc_ups.cluster")
 PATIENCE: Final = 2.0
+PATIENCE_WITH_LEADER: Final = 15.0
+"""The same while there is a leader that renews its lease."""
 GRACE: Final = 3.0
 """Seconds for the answer of a former leader."""
 _LOOK_EVERY: Final = 0.1
-_CONNECT_WITHIN: Final = 1.0
+CONNECT_WITHIN: Final = 1.0
+"""Seconds for a connection to the leader."""
 _RESTARTING: Final = 1012
 _ABNORMAL: Final = 1006
 _SOON: Final = (("Retry-After", "2"),)
@@ -83,9 +88,9 @@ class AnswerLost(Exception):
 class Relay:
     """Connections to the leader."""
 
-    def __init__(self, holder: Callable[[], Holder]) -> None:
-        """``holder`` is the lease as it was last read."""
-        self._holder = holder
+    def __init__(self, holder: Callable[[], Holder], is_renewed: Callable[[], bool]) -> None:
+        """``holder`` is the lease as it was last read; ``is_renewed`` says whether that was in time."""
+        self._holder, self._is_renewed = holder, is_renewed
         self._session: aiohttp.ClientSession | None = None
         self._ends: dict[int, asyncio.Task[None]] = {}
 
@@ -106,7 +111,7 @@ class Relay:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=15, use_dns_cache=False),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_WITHIN),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_WITHIN),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
                 read_bufsize=2**20,
@@ -128,9 +133,10 @@ class Relay:
     async def _question(
         self, path: str, content: bytes, *, safe: bool, whole: bool = False
     ) -> AsyncIterator[tuple[aiohttp.ClientResponse, Holder]]:
-        deadline = _now() + PATIENCE
+        begun = _now()
+        deadline = begun + PATIENCE
         while True:
-            holder = self._holder()
+            holder, is_slow = self._holder(), False
             if holder.run and holder.about.get("port"):
                 try:
                     answer = await self._sent(holder, path, content, whole=whole)
@@ -138,20 +144,22 @@ class Relay:
                     if not safe:
                         raise
                     answer, deadline = None, _now() + PATIENCE
+                except aiohttp.ConnectionTimeoutError:
+                    answer, is_slow = None, self._is_renewed()
                 if answer is not None:
                     try:
                         yield answer, holder
                     finally:
                         answer.close() if not answer.content.at_eof() else answer.release()
                     return
-            if _now() >= deadline:
+            if _now() >= (begun + PATIENCE_WITH_LEADER if is_slow else deadline):
                 raise NoLeader
             await asyncio.sleep(_LOOK_EVERY)
 
     async def _sent(
         self, holder: Holder, path: str, content: bytes, *, whole: bool
     ) -> aiohttp.ClientResponse | None:
-        """An answer; None if the request surely was not carried out."""
+        """An answer; None if the request surely was not carried out. Raises as ``_exchange``."""
         return await self.while_it_leads(self._exchange(holder, path, content, whole=whole), holder)
 
     async def while_it_leads(self, work: Coroutine[Any, Any, _T], holder: Holder) -> _T:
@@ -175,6 +183,7 @@ class Relay:
     async def _exchange(
         self, holder: Holder, path: str, content: bytes, *, whole: bool
     ) -> aiohttp.ClientResponse | None:
+        """Raises AnswerLost; aiohttp.ConnectionTimeoutError, with nothing sent."""
         try:
             answer = await self._opened().post(
                 _url(holder, path), data=content, headers=_secret(holder), ssl=_fingerprint(holder)
@@ -187,12 +196,10 @@ class Relay:
             if whole:
                 await answer.read()
             return answer
-        except (
-            aiohttp.ClientConnectorError,
-            aiohttp.ServerFingerprintMismatch,
-            aiohttp.ConnectionTimeoutError,
-        ):
+        except (aiohttp.ClientConnectorError, aiohttp.ServerFingerprintMismatch):
             return None
+        except aiohttp.ConnectionTimeoutError:
+            raise
         except (aiohttp.ClientError, OSError) as error:
             raise AnswerLost(str(error) or type(error).__name__) from error
 

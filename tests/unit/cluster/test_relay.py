@@ -88,12 +88,13 @@ class Lease:
 
     def __init__(self) -> None:
         self.holder = Holder()
+        self.is_renewed = True
 
 
 @contextlib.asynccontextmanager
 async def relayed(*leaders: Leader) -> AsyncIterator[tuple[Relay, Lease]]:
     lease = Lease()
-    relay = Relay(lambda: lease.holder)
+    relay = Relay(lambda: lease.holder, lambda: lease.is_renewed)
     for leader in leaders:
         await leader.start()
     if leaders:
@@ -136,6 +137,41 @@ def test_without_a_leader_a_request_is_refused_with_503_and_retry_after() -> Non
         async with relayed() as (relay, _):
             answer = await RelayedUpsRs(relay).answer(REQUEST)
         assert answer.status == 503 and answer.header("Retry-After") == "2"
+
+    asyncio.run(run())
+
+
+@contextlib.asynccontextmanager
+async def busy(leader: Leader) -> AsyncIterator[Holder]:
+    """The lease of a leader that is too busy to finish a handshake."""
+
+    async def nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(nothing, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server:
+        yield replace(leader.holder, about={**leader.holder.about, "port": port})
+
+
+def test_a_leader_that_is_busy_is_asked_for_longer_while_it_renews_its_lease(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(relay_module, "CONNECT_WITHIN", 0.1)
+
+    async def run() -> None:
+        leader = Leader("a", 1)
+        async with relayed(leader) as (relay, lease), busy(leader) as holder:
+            lease.holder = holder
+            asking = asyncio.ensure_future(RelayedUpsRs(relay).answer(REQUEST))
+            await asyncio.sleep(3 * relay_module.PATIENCE)
+            assert not asking.done()
+            lease.holder = leader.holder
+            assert (await asking).status == 201
+            assert len(leader.requests) == 1
+            lease.holder, lease.is_renewed = holder, False
+            assert (await RelayedUpsRs(relay).answer(REQUEST)).status == 503
 
     asyncio.run(run())
 
