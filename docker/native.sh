@@ -134,7 +134,7 @@ find_mirror() {
     local fields='$(REPO_URI) $(RELEASE) $(COMPONENT)'
     mirror="${DEBIAN_MIRROR:-$(apt-get indextargets --no-release-info --format "$fields" 'Created-By: Packages' |
         awk '$3 == "main" && $2 !~ /-security/ && $1 ~ /\/debian\/?$/ { print $1; exit }')}"
-    [[ -n "$mirror" ]] || die "no Debian mirror in this host's apt configuration: set DEBIAN_MIRROR to the base address of one"
+    [[ -n "$mirror" ]] || die "no Debian mirror in this host's apt configuration (on Ubuntu there is none): install the package debian-archive-keyring and set DEBIAN_MIRROR to the base address of a mirror"
 }
 
 find_keyring() {

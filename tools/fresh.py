@@ -3,15 +3,21 @@
 
     python -m tools.fresh --suite bookworm --suite trixie            README's commands, unprivileged
     python -m tools.fresh --suite trixie --root -- make test         any other command, as root
+    python -m tools.fresh --suite forky --like-ubuntu                as on Ubuntu, whose apt knows no mirror of Debian
 
 The machine is a folder with Debian's smallest system plus make, python3, ca-certificates and curl. It shares this
 host's kernel and network, so ports 8042, 8043, 4242 and 4243 must be free. Needs root and the package mmdebstrap.
+
+What --like-ubuntu makes is still Debian: it says that it is Ubuntu, and its apt has only a mirror of Ubuntu, so that
+the mirror of Debian must be named, as there. Its packages, its Python and its C library are those of the suite.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -23,6 +29,8 @@ from typing import Final
 CHECKOUT: Final = Path(__file__).resolve().parents[1]
 PACKAGES: Final = "make,python3,ca-certificates,curl"
 USER: Final = "newcomer"
+UBUNTU: Final = 'PRETTY_NAME="Ubuntu"\nNAME="Ubuntu"\nID=ubuntu\nID_LIKE=debian\n'
+UBUNTU_SOURCES: Final = "deb http://ubuntu.invalid/ubuntu noble main universe\n"
 HOST_CERTIFICATES: Final = Path("/usr/local/share/ca-certificates")
 
 # Everything of the host but its kernel, its network and its devices is left outside.
@@ -64,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--suite", action="append", help="Debian suite (default: bookworm and trixie)")
     parser.add_argument("--root", action="store_true", help="be root there")
+    parser.add_argument("--like-ubuntu", action="store_true", help="with the traits of Ubuntu (see above)")
     parser.add_argument("--include", default="", help="further packages, separated by commas")
     parser.add_argument("--accept-expired", action="store_true", help="take a mirror that stands still")
     parser.add_argument("--keep", type=Path, help="a folder in which the machine is kept, or goes on")
@@ -78,10 +87,14 @@ def _refuse(reason: str) -> int:
 
 def _try(suite: str, arguments: argparse.Namespace, command: str) -> int:
     user = "root" if arguments.root else USER
+    kind = f"{suite} like Ubuntu" if arguments.like_ubuntu else suite
     folder = arguments.keep or Path(tempfile.mkdtemp(prefix=f"fresh-{suite}-"))
     try:
         if not (folder / "etc").exists():
             _make(suite, folder, arguments.include)
+        if arguments.like_ubuntu:
+            _disguise(folder)
+            command = f"export DEBIAN_MIRROR={shlex.quote(_mirror())}; {command}"
         _copy_checkout(folder, user)
         if arguments.accept_expired:
             command = f"export ORTHANC_UPS_ACCEPT_EXPIRED=1; {command}"
@@ -89,7 +102,7 @@ def _try(suite: str, arguments: argparse.Namespace, command: str) -> int:
         result = _run(folder, user, command)
         seconds, megabytes = time.monotonic() - started, (_received() - received) / 1e6
         print(
-            f"{suite}, {user}: exit code {result} after {seconds:.0f} s, {megabytes:.0f} MB received",
+            f"{kind}, {user}: exit code {result} after {seconds:.0f} s, {megabytes:.0f} MB received",
             flush=True,
         )
         return result
@@ -113,6 +126,29 @@ def _make(suite: str, folder: Path, include: str) -> None:
         (folder / name).unlink(missing_ok=True)
         shutil.copyfile(f"/{name}", folder / name)
     subprocess.run(["chroot", folder, "useradd", "--create-home", "--shell", "/bin/bash", USER], check=True)
+
+
+def _disguise(folder: Path) -> None:
+    """Let the machine look like Ubuntu, on which somebody installed the package debian-archive-keyring."""
+    (folder / "etc/os-release").unlink()  # a link
+    (folder / "etc/os-release").write_text(UBUNTU)
+    for file in (folder / "etc/apt/sources.list.d").iterdir():
+        file.unlink()
+    (folder / "etc/apt/sources.list").write_text(UBUNTU_SOURCES)
+
+
+def _mirror() -> str:
+    """The mirror of Debian that this host's apt uses, or $DEBIAN_MIRROR."""
+    if "DEBIAN_MIRROR" in os.environ:
+        return os.environ["DEBIAN_MIRROR"]
+    fields = "$(REPO_URI) $(COMPONENT)"
+    listed = ["apt-get", "indextargets", "--no-release-info", "--format", fields, "Created-By: Packages"]
+    lines = subprocess.run(listed, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
+    return next(
+        uri
+        for uri, component in map(str.split, lines)
+        if re.search(r"/debian/?$", uri) and component == "main"
+    )
 
 
 def _copy_checkout(folder: Path, user: str) -> None:

@@ -16,6 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from orthanc_ups.cluster.lease import LEASE
 from orthanc_ups.core import tags
 from orthanc_ups.core.dataset import element, text
+from orthanc_ups.management import sentences
 from tests.support import modality, workitems
 from tests.support.dcmtk import findscu_worklist
 from tests.support.dimse_client import NoAssociation, UpsClient
@@ -30,6 +31,7 @@ from tests.support.web_client import WebClient, next_event
 FAILOVER: Final = 15.0
 """Seconds, on a machine that does much else; by itself it takes some three."""
 READ_AGAIN: Final = "read the whole worklist"
+ALONE: Final = sentences.NO_STANDBY
 RULE: Final = {
     "Name": "Read every series",
     "When": "StableSeries",
@@ -138,6 +140,20 @@ def test_the_overview_at_a_standby_says_so(pair: Pair) -> None:
     client(standby).create()
     file = requests.get(f"{standby.base_url}/ups/api/workitems.csv", timeout=30)
     assert file.content.count(b"\r\n") == 1 + int(file.headers["X-UPS-Lines"]) > 1
+
+
+def warnings_of(node: RealOrthanc) -> list[str]:
+    overview = requests.get(f"{node.base_url}/ups/api/overview", timeout=10).json()
+    return [warning["text"] for warning in overview["warnings"]]
+
+
+def test_a_leader_whose_standbys_are_gone_warns_of_it(pair: Pair) -> None:
+    leader, standby = pair
+    assert standby.stop() == 0
+    wait_until(lambda: ALONE in warnings_of(leader), lambda: str(warnings_of(leader)), FAILOVER)
+    standby.launch()
+    stands_by(standby, 60)
+    wait_until(lambda: ALONE not in warnings_of(leader), lambda: str(warnings_of(leader)), FAILOVER)
 
 
 def test_a_standby_answers_dimse_as_the_leader_does(pair: Pair) -> None:
