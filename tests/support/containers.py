@@ -47,6 +47,7 @@ class Podman:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / "containers.conf").write_text(_CONTAINERS)
         (folder / "storage.conf").write_text(_STORAGE.format(folder=folder))
         (folder / "pip.conf").write_text("[global]\ncert = /etc/certificates-of-host.crt\n")

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -35,7 +37,9 @@ def load_on_shelves(load: UnderLoad, store: str) -> UnderLoad:
 
 @pytest.fixture(scope="session")
 def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
-    """With images of its own, which all modules share."""
-    podman = Podman(tmp_path_factory.mktemp("podman"))
+    """With images of its own, which all modules share; $ORTHANC_UPS_IMAGES is a folder in which they stay."""
+    chosen = os.environ.get("ORTHANC_UPS_IMAGES")
+    podman = Podman(Path(chosen) if chosen else tmp_path_factory.mktemp("podman"))
     yield podman
-    podman.end()
+    if not chosen:
+        podman.end()

@@ -37,7 +37,7 @@ def variables(podman: Podman, suite: str, tmp_path: Path) -> dict[str, str]:
     """As an operator sets them."""
     podman.build(suite)
     password = tmp_path / "password"
-    password.write_text("pass word\n")
+    password.write_text("pass-word\n")  # Orthanc's index plugin takes no spaces
     tmp_path.chmod(0o755)
     return {
         "SUITE": suite,

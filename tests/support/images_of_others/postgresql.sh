@@ -8,7 +8,8 @@ as_postgres="setpriv --reuid postgres --regid postgres --init-groups --"
 if [ ! -e "$data/PG_VERSION" ]; then
     cp "$POSTGRES_PASSWORD_FILE" /tmp/password
     chown postgres /tmp/password
-    $as_postgres initdb --pgdata "$data" --username "$POSTGRES_USER" --pwfile /tmp/password --auth scram-sha-256
+    $as_postgres initdb --pgdata "$data" --username "$POSTGRES_USER" --pwfile /tmp/password \
+        --auth scram-sha-256 --encoding UTF8
     rm /tmp/password
     echo "host all all all scram-sha-256" >>"$data/pg_hba.conf"
     echo "CREATE DATABASE $POSTGRES_DB" | $as_postgres postgres --single -D "$data" postgres
