@@ -44,10 +44,10 @@ class DemoError(Exception):
 def main() -> int:
     """Run the demo; 0 if everything went as it should."""
     options = _options()
-    told: queue.Queue[str] = queue.Queue()
-    watcher = _listen(options.watcher_port, told)
+    reports: queue.Queue[str] = queue.Queue()
+    watcher = _listen(options.watcher_port, reports)
     try:
-        _play(options, told)
+        _play(options, reports)
     except DemoError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
@@ -67,31 +67,31 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _play(options: argparse.Namespace, told: queue.Queue[str]) -> None:
+def _play(options: argparse.Namespace, reports: queue.Queue[str]) -> None:
     image = _stored_image(options)
     uid, transaction = generate_uid(prefix=None), generate_uid(prefix=None)
     with _Peer(options, "DEMO_PERFORMER", PUSH) as scheduler:
         scheduler.create(uid, _workitem(image))
     with _Peer(options, "DEMO_WATCHER", WATCH) as watcher:
         watcher.act(3, uid, _subscription())
-        _hear(told)
+        _hear(reports)
     with _Peer(options, "DEMO_PERFORMER", PULL) as performer:
         performer.act(1, uid, _state("IN PROGRESS", transaction))
-        _hear(told)
+        _hear(reports)
         for percent in (25, 75):
             performer.update(uid, _progress(percent, transaction))
-            _hear(told)
+            _hear(reports)
         performer.update(uid, _performed(image, transaction))
         performer.act(1, uid, _state("COMPLETED", transaction))
-        _hear(told)
+        _hear(reports)
     with _Peer(options, "DEMO_WATCHER", WATCH) as watcher:  # nobody listens after the demo
         watcher.act(4, uid, _receiver())
     print("The workitem is COMPLETED, and its watcher knows.")
 
 
-def _hear(told: queue.Queue[str]) -> None:
+def _hear(reports: queue.Queue[str]) -> None:
     try:
-        print(told.get(timeout=10))
+        print(reports.get(timeout=10))
     except queue.Empty:
         raise DemoError("the watcher was told nothing within 10 s") from None
 
@@ -149,16 +149,16 @@ def _associated(ae: ApplicationEntity, host: str, port: int, setting: str) -> As
     return association
 
 
-def _listen(port: int, told: queue.Queue[str]) -> ApplicationEntity:
+def _listen(port: int, reports: queue.Queue[str]) -> ApplicationEntity:
     """The watcher as UPS Event SCU: it accepts the worklist's associations and takes event reports."""
     ae = AE("DEMO_WATCHER")
     ae.add_supported_context(EVENT, scu_role=False, scp_role=True)
-    handlers = [(evt.EVT_N_EVENT_REPORT, _take_event, [told])]
+    handlers = [(evt.EVT_N_EVENT_REPORT, _take_event, [reports])]
     ae.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers)  # type: ignore[arg-type]
     return ae
 
 
-def _take_event(event: Event, told: queue.Queue[str]) -> tuple[int, None]:
+def _take_event(event: Event, reports: queue.Queue[str]) -> tuple[int, None]:
     information = event.event_information
     words = [f"{'':15} -> DEMO_WATCHER hears: {EVENTS.get(event.event_type or 0, 'unknown event')}"]
     if "ProcedureStepState" in information:
@@ -167,7 +167,7 @@ def _take_event(event: Event, told: queue.Queue[str]) -> tuple[int, None]:
     words.extend(
         f"{item.ProcedureStepProgress} % {item.ProcedureStepProgressDescription}" for item in progress
     )
-    told.put(" ".join(words))
+    reports.put(" ".join(words))
     return 0x0000, None
 
 
@@ -194,15 +194,15 @@ def _code(value: str, scheme: str, meaning: str) -> Dataset:
 
 
 def _reference(image: Dataset) -> Dataset:
-    instance, place, item = Dataset(), Dataset(), Dataset()
+    instance, location, item = Dataset(), Dataset(), Dataset()
     instance.ReferencedSOPClassUID, instance.ReferencedSOPInstanceUID = (
         image.SOPClassUID,
         image.SOPInstanceUID,
     )
-    place.RetrieveAETitle = "ORTHANC"
+    location.RetrieveAETitle = "ORTHANC"
     item.TypeOfInstances = "DICOM"
     item.StudyInstanceUID, item.SeriesInstanceUID = image.StudyInstanceUID, image.SeriesInstanceUID
-    item.ReferencedSOPSequence, item.DICOMRetrievalSequence = [instance], [place]
+    item.ReferencedSOPSequence, item.DICOMRetrievalSequence = [instance], [location]
     return item
 
 

@@ -68,13 +68,13 @@ def main() -> int:
 
 def moment() -> int:
     """When this version was made, in seconds: $SOURCE_DATE_EPOCH, else that of the commit, as git says it."""
-    known = os.environ.get("SOURCE_DATE_EPOCH")
-    if known is None and shutil.which("git"):
+    seconds = os.environ.get("SOURCE_DATE_EPOCH")
+    if seconds is None and shutil.which("git"):
         shown = subprocess.run(
             ["git", "log", "-1", "--format=%ct"], cwd=CHECKOUT, capture_output=True, text=True
         )
-        known = shown.stdout.strip() if shown.returncode == 0 else "0"
-    return max(int(known or 0), _OLDEST_ZIP)
+        seconds = shown.stdout.strip() if shown.returncode == 0 else "0"
+    return max(int(seconds or 0), _OLDEST_ZIP)
 
 
 # --- the wheel ---
@@ -82,8 +82,8 @@ def moment() -> int:
 
 def build_wheel(folder: Path) -> Path:
     """For ``pip install``: the plugin alone, which names its dependencies."""
-    with tempfile.TemporaryDirectory() as made:
-        source, target = Path(made, "source"), Path(made, "wheel")
+    with tempfile.TemporaryDirectory() as build:
+        source, target = Path(build, "source"), Path(build, "wheel")
         source.mkdir()
         for name in ("pyproject.toml", "README.md", "LICENSE"):
             shutil.copyfile(CHECKOUT / name, source / name)
@@ -100,8 +100,8 @@ def build_wheel(folder: Path) -> Path:
 def build_archive(folder: Path) -> Path:
     """For unpacking beside an Orthanc, without network and without pip."""
     top = f"{NAME}-{VERSION}"
-    with tempfile.TemporaryDirectory() as made:
-        root = Path(made, top)
+    with tempfile.TemporaryDirectory() as build:
+        root = Path(build, top)
         root.mkdir()
         for name in PAPERS:
             shutil.copyfile(CHECKOUT / name, root / name)
@@ -132,10 +132,10 @@ def _copy_tree(source: Path, target: Path) -> None:
 
 def _install(python: str, site: Path) -> None:
     """The dependencies for one Python, each wheel checked against requirements.lock."""
-    with tempfile.TemporaryDirectory() as made:
-        wanted, target = Path(made, "requirements.txt"), Path(made, "site")
+    with tempfile.TemporaryDirectory() as build:
+        pinned, target = Path(build, "requirements.txt"), Path(build, "site")
         pins = {pin.partition("==")[0] for pin in requirements(python)}
-        wanted.write_text("".join(block for block in locked_blocks() if block.partition("==")[0] in pins))
+        pinned.write_text("".join(block for block in locked_blocks() if block.partition("==")[0] in pins))
         options = (
             "--quiet",
             "--no-compile",
@@ -143,7 +143,7 @@ def _install(python: str, site: Path) -> None:
             "--root-user-action=ignore",
             *for_python(python, _MACHINE),
         )
-        pip("install", *options, "--target", target, "--requirement", wanted)
+        pip("install", *options, "--target", target, "--requirement", pinned)
         _copy_tree(target, site)
 
 

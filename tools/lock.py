@@ -32,12 +32,12 @@ _HEAD: Final = """\
 def requirements(python: str) -> list[str]:
     """What requirements.txt asks for on a Python such as ``3.12``: ``name==version``."""
     surroundings = {"python_version": python, "python_full_version": f"{python}.0", "sys_platform": "linux"}
-    wanted = []
+    pins = []
     for requirement in map(Requirement, lines()):
         if requirement.marker is None or requirement.marker.evaluate(surroundings):
             requirement.marker = None
-            wanted.append(str(requirement))
-    return wanted
+            pins.append(str(requirement))
+    return pins
 
 
 def lines() -> list[str]:

@@ -74,8 +74,8 @@ def _programs() -> tuple[Path, dict[str, str]]:
     (words,) = shlex.split(shown)
     tree = Path(words.removeprefix("ORTHANC_UPS_PROGRAMS="))
     libraries = (tree / "usr/lib/x86_64-linux-gnu", tree / "lib/x86_64-linux-gnu")
-    found = next(tree.glob("usr/lib/postgresql/*/bin/postgres"))
-    return found.parent, {"LD_LIBRARY_PATH": os.pathsep.join(map(str, libraries))}
+    program = next(tree.glob("usr/lib/postgresql/*/bin/postgres"))
+    return program.parent, {"LD_LIBRARY_PATH": os.pathsep.join(map(str, libraries))}
 
 
 def _free_port() -> int:

@@ -43,8 +43,8 @@ def _try(python: str) -> str:
         subprocess.run([program, "-m", "venv", "--without-pip", folder], check=True)
         inside = Path(folder, "bin", "python")
         pip = (CHECKOUT / "docker" / "native.sh", "pip", inside)
-        wanted = ("--only-binary=:all:", "--requirement", CHECKOUT / "requirements-dev.txt")
-        subprocess.run([*pip, "install", "--quiet", *wanted], check=True)
+        packages = ("--only-binary=:all:", "--requirement", CHECKOUT / "requirements-dev.txt")
+        subprocess.run([*pip, "install", "--quiet", *packages], check=True)
         return "passed" if _passes(inside) else "failed"
 
 

@@ -66,12 +66,12 @@ def _run(suite: str, file: Path, configuration: dict[str, Any], variables: dict[
 
 def _pass_on_first_signal(process: subprocess.Popen[bytes]) -> None:
     def stop(number: int, _: object) -> None:
-        for known in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(known, signal.SIG_IGN)
+        for signal_number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signal_number, signal.SIG_IGN)
         os.killpg(process.pid, number)
 
-    for known in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(known, stop)
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signal_number, stop)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -38,8 +38,8 @@ class Server:
 
     def __init__(self, url: str, pause: Callable[[float], None] = time.sleep) -> None:
         parts = urlsplit(url if "://" in url else f"http://{url}")
-        place = parts.netloc.rpartition("@")[2]
-        self._api = f"{parts.scheme}://{place}{parts.path.rstrip('/')}/ups/api"
+        host = parts.netloc.rpartition("@")[2]
+        self._api = f"{parts.scheme}://{host}{parts.path.rstrip('/')}/ups/api"
         self._session = requests.Session()
         if parts.username is not None:
             self._session.auth = (unquote(parts.username), unquote(parts.password or ""))
@@ -106,27 +106,27 @@ def _exported(server: Server) -> Iterator[bytes]:
 def bring_in(server: Server, file: Path, tell: Callable[[str], None]) -> dict[str, Any]:
     """Import a file; how it went. Raises TransferError, which names the line at fault."""
     for _ in range(_TRIES):
-        told = _brought_in(server, file, tell)
-        if told is not None:
-            return told
+        outcome = _brought_in(server, file, tell)
+        if outcome is not None:
+            return outcome
         tell("the server was restarted: beginning again, what is there already stays")
     raise TransferError("the server is restarted again and again")
 
 
 def _brought_in(server: Server, file: Path, tell: Callable[[str], None]) -> dict[str, Any] | None:
     """None if the server does not know of the import any more."""
-    told: dict[str, Any] = {}
+    progress: dict[str, Any] = {}
     for first, lot in _lots(file):
         answer = server.ask("POST", "/import", data=lot, headers=_NDJSON)
         if answer.status_code == 409 and first > 1:
             return None
         if answer.status_code != 200:
             raise TransferError(_fault(answer, first))
-        told = answer.json()["import"]
-        tell(_progress(told))
-    if told.get("state") != "complete":
+        progress = answer.json()["import"]
+        tell(_in_numbers(progress))
+    if progress.get("state") != "complete":
         raise TransferError("the file is not complete: its last line is missing")
-    return told
+    return progress
 
 
 def _lots(file: Path) -> Iterator[tuple[int, bytes]]:
@@ -146,9 +146,9 @@ def _lots(file: Path) -> Iterator[tuple[int, bytes]]:
 
 def _opened(file: Path, mode: str, named: Path) -> IO[bytes]:
     """For the caller to close."""
-    opened: Any = gzip.open if named.suffix == ".gz" else Path.open
-    found: IO[bytes] = opened(file, mode)
-    return found
+    open_file: Any = gzip.open if named.suffix == ".gz" else Path.open
+    stream: IO[bytes] = open_file(file, mode)
+    return stream
 
 
 def _fault(answer: requests.Response, first: int) -> str:
@@ -171,10 +171,10 @@ def _in_words(answer: requests.Response) -> str:
         return f"the server answered {answer.status_code}"
 
 
-def _progress(told: dict[str, Any]) -> str:
-    found = told["counts"]["workitems"]
-    done = sum(found[fate] for fate in ("imported", "unchanged", "conflicts"))
-    return f"{told['mode']}: {done} of {found['expected']} workitems, {told['conflicts_in_all']} conflicts"
+def _in_numbers(progress: dict[str, Any]) -> str:
+    counts = progress["counts"]["workitems"]
+    done = sum(counts[fate] for fate in ("imported", "unchanged", "conflicts"))
+    return f"{progress['mode']}: {done} of {counts['expected']} workitems, {progress['conflicts_in_all']} conflicts"
 
 
 def main() -> int:
@@ -197,10 +197,10 @@ def _run(action: str, server: Server, file: Path) -> int:
     if action == "export":
         print(f"{export(server, file, print)} lines are in {file}")
         return 0
-    told = bring_in(server, file, print)
-    for one in told["conflicts"]:
-        print(f"{one['kind']} {one['name']}: {one['why']}")
-    return 3 if told["conflicts_in_all"] else 0
+    outcome = bring_in(server, file, print)
+    for conflict in outcome["conflicts"]:
+        print(f"{conflict['kind']} {conflict['name']}: {conflict['why']}")
+    return 3 if outcome["conflicts_in_all"] else 0
 
 
 if __name__ == "__main__":

@@ -159,12 +159,12 @@ def test_a_leader_whose_standbys_are_gone_warns_of_it(pair: Pair) -> None:
 def test_a_standby_answers_dimse_as_the_leader_does(pair: Pair) -> None:
     with UpsClient(pair[1].ups_dicom_port) as scu, UpsClient(pair[0].ups_dicom_port) as other:
         assert scu.echo().code == 0
-        made = scu.create(workitems.minimal())
-        assert made.code == 0
-        assert scu.get(made.uid).code == 0
-        assert scu.change_state(made.uid, "IN PROGRESS", "2.25.815").code == 0
-        assert other.change_state(made.uid, "IN PROGRESS", "2.25.816").code == 0xC301
-        matches = scu.find({tags.SOP_INSTANCE_UID: element("UI", made.uid), tags.STATE: {"vr": "CS"}})
+        created = scu.create(workitems.minimal())
+        assert created.code == 0
+        assert scu.get(created.uid).code == 0
+        assert scu.change_state(created.uid, "IN PROGRESS", "2.25.815").code == 0
+        assert other.change_state(created.uid, "IN PROGRESS", "2.25.816").code == 0xC301
+        matches = scu.find({tags.SOP_INSTANCE_UID: element("UI", created.uid), tags.STATE: {"vr": "CS"}})
         assert [text(match.attributes, tags.STATE) for match in matches if match.attributes] == [
             "IN PROGRESS"
         ]

@@ -30,7 +30,7 @@ def nodes(
 ) -> Iterator[list[RealOrthanc]]:
     """Orthancs, not started, with one storage folder, and perhaps one ``IndexDirectory``."""
     with contextlib.ExitStack() as stack:
-        made = []
+        orthancs = []
         for name in "abcdef"[:count]:
             (folder / name).mkdir(parents=True)
             (folder / "index").mkdir(exist_ok=True)
@@ -44,8 +44,8 @@ def nodes(
             }
             node = RealOrthanc(suite, configuration, folder=folder / name, environment=database.environment())
             stack.callback(node.end)
-            made.append(node)
-        yield made
+            orthancs.append(node)
+        yield orthancs
 
 
 def health(node: RealOrthanc) -> tuple[str, str]:
