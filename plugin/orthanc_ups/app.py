@@ -29,7 +29,7 @@ from .orthanc.loop_thread import LoopThread
 from .orthanc.loopback import own_url
 from .orthanc.sdk import Orthanc, RestCallback, key_values
 from .orthanc.stop_notice import goes_on, told_to_stop
-from .rules.bell import Bell
+from .rules.change_listener import ChangeListener
 from .rules.definitions import check_loops, read_rules
 from .settings import KEY_VALUE, METADATA, OrthancSettings, Settings
 from .site.site import Site
@@ -97,7 +97,9 @@ class Plugin:
         token = self._orthanc.GenerateRestApiAuthorizationToken()
         guard = UploadGuard(self._orthanc, self._own, self._callbacks)
         self._worklists = self._worklist_requests(settings, orthanc_settings)
-        self._bell = Bell(self._orthanc, self._thread.call_soon) if settings.rules else None
+        self._change_listener = (
+            ChangeListener(self._orthanc, self._thread.call_soon) if settings.rules else None
+        )
         self._site = Site(
             settings,
             orthanc_settings,
@@ -107,7 +109,7 @@ class Plugin:
             self._instruments(guard, orthanc_settings),
             key_values(self._orthanc),
             self._worklists,
-            self._bell,
+            self._change_listener,
         )
         self._register_callbacks(guard)
         self._register_routes(settings)
@@ -148,7 +150,7 @@ class Plugin:
                 modalities_changed=self._site.modalities_changed,
                 started=self._started,
                 stopped=self._stopped,
-                rules=self._bell,
+                rules=self._change_listener,
                 site=self._callbacks,
             )
         )

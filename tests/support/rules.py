@@ -117,16 +117,22 @@ class FilledArchive(Archive):
         ]
 
 
-class Quiet:
+class NoNotes:
     """No callback of Orthanc: everything is learnt from ``/changes``; deletions are told by a test."""
 
     def __init__(self) -> None:
         self.gone: list[str] = []
+        self._function: Callable[[], None] | None = None
 
-    def listen(self, listener: Callable[[], None] | None) -> None:
-        pass
+    def tell(self) -> None:
+        """Something arrived."""
+        assert self._function is not None
+        self._function()
 
-    def answered(self) -> None:
+    def wake(self, function: Callable[[], None] | None) -> None:
+        self._function = function
+
+    def begin_round(self) -> None:
         pass
 
     def series_of(self, instance: str) -> str | None:
@@ -142,7 +148,7 @@ class RulesDesk:
 
     def __init__(self, desk: Desk, rules: Iterable[Mapping[str, Any]]) -> None:
         self.desk = desk
-        self.bell = Quiet()
+        self.change_notes = NoNotes()
         self.archive = FilledArchive(self._now)
         self._rules = read_rules(list(rules))
 
@@ -163,7 +169,7 @@ class RulesDesk:
             service.workitems,
             self.memory,
             service.notes.note(NOTE),
-            self.bell,
+            self.change_notes,
             self.desk.clock,
             stable_age=STABLE_AGE,
             is_own=lambda identifier: identifier.startswith(OWN),

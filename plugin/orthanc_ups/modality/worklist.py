@@ -98,23 +98,36 @@ class ModalityWorklists:
         return [answer for answer in map(query.completed, answers) if query.matches(answer)]
 
     async def _candidates(self, query: WorklistQuery) -> AsyncGenerator[str, None]:
-        """UIDs of workitems that may fit. Candidates are tested in a thread, so that others have their turn."""
-        if query.step_number is not None:
-            for workitem in self._workitems.created(query.step_number - 1, query.step_number, 1):
-                yield workitem.uid
-            return
+        """UIDs of workitems that may fit, perhaps several times."""
+        async with contextlib.aclosing(self._numbered(query)) as numbered:
+            async for uid in numbered:
+                yield uid
         for candidates in query.candidates(in_progress=self._settings.show_in_progress):
             async with contextlib.aclosing(self._stream(candidates)) as chunks:
                 async for chunk in chunks:
                     for uid in await asyncio.to_thread(self._tested, query, chunk):
                         yield uid
 
+    async def _numbered(self, query: WorklistQuery) -> AsyncGenerator[str, None]:
+        """UIDs of workitems whose Scheduled Procedure Step ID is asked for."""
+        identifiers = query.identifiers
+        if identifiers is None:
+            return
+        numbers = set(identifiers.numbers)
+        if identifiers.patterns:
+            candidates = query.numbered(in_progress=self._settings.show_in_progress)
+            numbers.update(filter(identifiers.fit, await self._workitems.numbers(candidates)))
+        for number in sorted(numbers):
+            for workitem in self._workitems.created(number - 1, number, 1):
+                yield workitem.uid
+            await asyncio.sleep(0)
+
     def _tested(self, query: WorklistQuery, chunk: list[DataSet]) -> list[str]:
-        """Of some workitems the UIDs of those that fit, as far as that can be told without their number."""
+        """Of some workitems the UIDs of those that fit. Runs in a thread, so that others have their turn."""
         return [
             text(attributes, tags.SOP_INSTANCE_UID)
             for attributes in chunk
-            if query.asks_number or self._fitting(query, attributes, 0)
+            if self._fitting(query, attributes, 0)
         ]
 
     def _stream(self, query: Query) -> AsyncGenerator[list[DataSet], None]:

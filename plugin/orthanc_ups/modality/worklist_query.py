@@ -8,6 +8,7 @@ accents and component groups. An AE title matches as Orthanc compares AE titles.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from ..core import tags
@@ -24,14 +25,17 @@ from .scheduled_steps import (
     ACCESSION_NUMBER,
     MAPPED,
     MODALITY,
+    PROTOCOL_CODES,
     REFERENCED_REQUEST,
     REQUESTED_ID,
     SCHEDULED_STEP,
     START_DATE,
     STATION_AE,
+    STEP_DESCRIPTION,
     STEP_ID,
     STUDY,
     number_of,
+    step_id,
 )
 from .stations import DCM, STATION_CLASS, StationCode, Stations
 
@@ -46,6 +50,9 @@ _SAME_IN_WORKITEMS: Final = (
 )
 """Keys that ask the same of a workitem."""
 
+_OF_THE_STEP_IN_WORKITEMS: Final = {STEP_DESCRIPTION: tags.LABEL, PROTOCOL_CODES: tags.WORKITEM_CODE}
+"""Keys of the step that ask the same of another attribute of a workitem."""
+
 _Fits: TypeAlias = Callable[[DataSet, Zone], bool]
 
 
@@ -53,12 +60,37 @@ class UnusableKey(ValueError):
     """A key has a value that is none for its attribute; the text names it."""
 
 
+@dataclass(frozen=True, slots=True)
+class StepIdentifiers:
+    """Which Scheduled Procedure Step IDs of ours a key asks for.
+
+    Attributes:
+        numbers: creation numbers of those that it names.
+        patterns: tests of identifiers, for each value with wildcards.
+    """
+
+    numbers: frozenset[int]
+    patterns: tuple[Callable[[str], bool], ...]
+
+    @classmethod
+    def of_key(cls, dataset: DataSet, tag: str) -> StepIdentifiers:
+        """Read the values of a key."""
+        written = [plain(value) for value in values(dataset, tag)]
+        numbers = (number_of(value) for value in written if not is_wild(value))
+        patterns = tuple(wildcard_test(value) for value in written if is_wild(value))
+        return cls(frozenset(number for number in numbers if number is not None), patterns)
+
+    def fit(self, number: int) -> bool:
+        """True if the ID of the workitem with this creation number fits a value with wildcards."""
+        identifier = step_id(number)
+        return any(fits(identifier) for fits in self.patterns)
+
+
 class WorklistQuery:
     """A compiled query.
 
     Attributes:
-        step_number: creation number of the only workitem that may fit, or None.
-        asks_number: True if only the creation number of a workitem tells whether it fits.
+        identifiers: which Scheduled Procedure Step IDs of ours may fit, or None if the query does not ask for any.
     """
 
     def __init__(self, identifier: DataSet, stations: Stations, local: Zone) -> None:
@@ -72,8 +104,14 @@ class WorklistQuery:
         self._local = local
         self._tests = [*_tests(identifier, "", stations, local)]
         self._step = next(iter(items(identifier, SCHEDULED_STEP)), {})
-        self.step_number = number_of(_single(self._step, STEP_ID))
-        self.asks_number = self._asks(REQUESTED_ID) or not is_empty(self._step.get(STEP_ID))
+        self._asks_step = not is_empty(self._step.get(STEP_ID)) and not _is_universal(self._step, STEP_ID)
+        self._asks_request = self._asks(REQUESTED_ID) and not _is_universal(identifier, REQUESTED_ID)
+        self.identifiers = self._identifiers()
+
+    def _identifiers(self) -> StepIdentifiers | None:
+        if self._asks_step:
+            return StepIdentifiers.of_key(self._step, STEP_ID)
+        return StepIdentifiers.of_key(self._identifier, REQUESTED_ID) if self._asks_request else None
 
     @property
     def _station(self) -> str:
@@ -105,16 +143,29 @@ class WorklistQuery:
     # --- which workitems to look at ---
 
     def candidates(self, *, in_progress: bool) -> list[Query]:
-        """Queries of workitems that together find everything that may fit."""
+        """Queries of workitems that together find everything that may fit, beside what ``identifiers`` say."""
+        if self._asks_step:
+            return []
+        request: DataSet = {
+            tag: self._identifier[tag] for tag in (ACCESSION_NUMBER, REQUESTED_ID) if self._asks(tag)
+        }
+        base = self._base(in_progress=in_progress)
+        return [_query(identifier, self._local) for identifier in self._variants(base, request)]
+
+    def numbered(self, *, in_progress: bool) -> Query:
+        """The workitems of which ``identifiers`` tell whether they may fit."""
+        return _query(self._base(in_progress=in_progress), self._local)
+
+    def _base(self, *, in_progress: bool) -> DataSet:
+        """Keys of workitems that every candidate fits."""
         states = [State.SCHEDULED.value, *([State.IN_PROGRESS.value] if in_progress else [])]
-        same: DataSet = {tag: self._identifier[tag] for tag in _SAME_IN_WORKITEMS if self._asks(tag)}
-        base: DataSet = {**same, tags.STATE: element("CS", *states)}
+        base: DataSet = {tag: self._identifier[tag] for tag in _SAME_IN_WORKITEMS if self._asks(tag)}
+        for tag, tag_of_workitem in _OF_THE_STEP_IN_WORKITEMS.items():
+            if not is_empty(self._step.get(tag)):
+                base[tag_of_workitem] = self._step[tag]
         if not is_empty(self._step.get(START_DATE)):
             base[tags.START] = element("DT", text(self._step, START_DATE))
-        request: DataSet = {tag: self._identifier[tag] for tag in (ACCESSION_NUMBER,) if self._asks(tag)}
-        if self._asks(REQUESTED_ID) and number_of(text(self._identifier, REQUESTED_ID)) is None:
-            request[REQUESTED_ID] = self._identifier[REQUESTED_ID]
-        return [_query(identifier, self._local) for identifier in self._variants(base, request)]
+        return {**base, tags.STATE: element("CS", *states)}
 
     def _asks(self, tag: str) -> bool:
         return not is_empty(self._identifier.get(tag))
@@ -161,6 +212,10 @@ def _query(identifier: DataSet, local: Zone) -> Query:
 def _offset(east: int) -> str:
     minutes = abs(east) // 60_000_000
     return f"{'-' if east < 0 else '+'}{minutes // 60:02}{minutes % 60:02}"
+
+
+def _is_universal(dataset: DataSet, tag: str) -> bool:
+    return any(is_universal(plain(value)) for value in values(dataset, tag))
 
 
 def _single(dataset: DataSet, tag: str) -> str:

@@ -27,7 +27,7 @@ from .causes import Cause, When
 from .definitions import SiteRule
 from .effects import Effects
 from .engine import Engine
-from .follower import EndedWorkitems, Follower, Hints, end_of
+from .follower import ChangeNotes, EndedWorkitems, Follower, end_of
 from .memory import NOTE, Memory
 
 _log = logging.getLogger("orthanc_ups.rules")
@@ -97,7 +97,7 @@ class Automation:
         rules: Sequence[SiteRule],
         service: UpsService,
         loopback: Loopback,
-        bell: Hints,
+        change_notes: ChangeNotes,
         environment: Environment,
     ) -> None:
         self.rules = tuple(rules)
@@ -115,7 +115,7 @@ class Automation:
             service.workitems,
             self.memory,
             service.notes.note(NOTE),
-            bell,
+            change_notes,
             service.clock,
             stable_age=environment.stable_age,
             is_own=environment.is_own,

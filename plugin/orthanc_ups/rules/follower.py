@@ -41,7 +41,7 @@ from .memory import Memory, decode_memory, save
 _log = logging.getLogger("orthanc_ups.rules")
 _GATHER: Final = 0.25
 _GATHER_UNDER_LOAD: Final = 1.0
-_SAVE_EVERY: Final = 0.5
+_SAVE_EVERY: Final = 2.0
 _BYTES_PER_SECOND: Final = 50_000
 _LOOK_EVERY: Final = 5.0
 _LOOK_EVERY_WHERE_SHARED: Final = 1.0
@@ -61,15 +61,15 @@ _RETRIEVE_AE: Final = "00080054"
 _STUDY: Final = "0020000D"
 
 
-class Hints(Protocol):
-    """What Orthanc's callback noted (``Bell``)."""
+class ChangeNotes(Protocol):
+    """What Orthanc's callback noted (``ChangeListener``)."""
 
-    def listen(self, listener: Callable[[], None] | None) -> None:
+    def wake(self, function: Callable[[], None] | None) -> None:
         """Be called when something happened."""
         ...
 
-    def answered(self) -> None:
-        """What happens from now on rings again."""
+    def begin_round(self) -> None:
+        """What happens from now on wakes the follower again."""
         ...
 
     def series_of(self, instance: str) -> str | None:
@@ -100,7 +100,7 @@ class Follower:
         ended: EndedWorkitems,
         memory: Memory,
         note: StoredEntry,
-        bell: Hints,
+        change_notes: ChangeNotes,
         clock: Clock,
         *,
         stable_age: float,
@@ -111,7 +111,7 @@ class Follower:
         self._engine, self._archive, self._desk = engine, archive, desk
         self._ended_workitems = ended
         self._memory, self._note = memory, note
-        self._bell, self._clock = bell, clock
+        self._change_notes, self._clock = change_notes, clock
         self._stable_age, self._is_own = stable_age, is_own
         self._look_every = _LOOK_EVERY_WHERE_SHARED if shares_database else _LOOK_EVERY
         kinds = {rule.when for rule in engine.rules}
@@ -159,7 +159,7 @@ class Follower:
         self._find_ends()
         if self._follows_deletions:
             await self._find_deletions()
-        self._bell.listen(self._changed)
+        self._change_notes.wake(self._changed)
 
     def _changed(self) -> None:
         """Something arrived or was deleted since the last round began."""
@@ -196,7 +196,7 @@ class Follower:
         while True:
             self._something.clear()
             self._uploads_go_on = False
-            self._bell.answered()
+            self._change_notes.begin_round()
             try:
                 await self.round()
             except (StoreUnavailable, UpsError) as error:
@@ -209,19 +209,21 @@ class Follower:
 
     async def close(self) -> None:
         """Store how far it is. May raise StoreUnavailable."""
-        self._bell.listen(None)
+        self._change_notes.wake(None)
         if self._dirty:
             await self._save()
 
     async def _wait(self) -> None:
-        """Until something happens, becomes stable or is to be stored."""
-        is_busy = self._something.is_set()  # more came while the last was read
-        self._gather = min(2 * self._gather, _GATHER_UNDER_LOAD) if is_busy else _GATHER
+        """Until something happens, becomes stable or is to be stored; while uploads go on less often."""
+        began = self._clock.now()
         try:
             async with asyncio.timeout(self._patience()):
                 await self._something.wait()
         except TimeoutError:
+            self._gather = _GATHER
             return
+        is_busy = self._clock.now() - began < _GATHER
+        self._gather = min(2 * self._gather, _GATHER_UNDER_LOAD) if is_busy else _GATHER
         await self._clock.sleep(self._gather)
 
     def _patience(self) -> float:
@@ -319,7 +321,7 @@ class Follower:
 
     async def _series(self, arrived: Iterable[Change]) -> Mapping[str, str]:
         """The series of each instance; of those that are gone again none."""
-        series = {row.identifier: self._bell.series_of(row.identifier) for row in arrived}
+        series = {row.identifier: self._change_notes.series_of(row.identifier) for row in arrived}
         noted = {instance: parent for instance, parent in series.items() if parent is not None}
         others = [identifier for identifier in series if identifier not in noted]
         return {**noted, **await self._archive.series_of(others)}
@@ -460,9 +462,9 @@ class Follower:
 
     async def _fire_deletions(self) -> None:
         if not self._follows_deletions:
-            self._bell.deleted_studies()
+            self._change_notes.deleted_studies()
             return
-        self._gone.update(dict.fromkeys(self._bell.deleted_studies()))
+        self._gone.update(dict.fromkeys(self._change_notes.deleted_studies()))
         await self._note_inputs()
         for identifier in list(self._gone):
             study = self._memory.studies.get(identifier)

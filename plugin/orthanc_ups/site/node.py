@@ -29,7 +29,7 @@ from ..orthanc.loopback import Loopback
 from ..orthanc.modalities import OrthancModalities
 from ..orthanc.refusal_log import RefusalLog
 from ..projection.projection import Projection
-from ..rules.bell import Bell
+from ..rules.change_listener import ChangeListener
 from ..settings import OrthancSettings, Settings
 from ..store.key_value import KeyValueEntries
 from .opened import T, patiently
@@ -51,7 +51,7 @@ class OpenNode:
     Attributes:
         key_value: None if the Python plugin has no calls for key-value stores.
         worklists: answers worklist queries on Orthanc's DICOM port, None if it shall not.
-        bell: rings when images arrive, None if there are no rules.
+        change_listener: is told of images that arrive, None if there are no rules.
         http: the DICOMweb port; ``listening`` is done once it is open.
         dimse_context: for TLS on the DIMSE port, None without.
         own_ae: AE title of the worklist.
@@ -72,7 +72,7 @@ class OpenNode:
     modalities: OrthancModalities
     stations: Stations
     worklists: WorklistRequests | None
-    bell: Bell | None
+    change_listener: ChangeListener | None
     http: HttpPort
     listening: Awaitable[None]
     dimse_context: ssl.SSLContext | None

@@ -423,7 +423,7 @@ class OpenWorklist:
 
     async def _open_rules(self, service: UpsService) -> None:
         """Last, as rules act like any other client; closed first."""
-        if self._node.bell is None:
+        if self._node.change_listener is None:
             return
         settings = self._node.settings
         environment = Environment(
@@ -435,7 +435,9 @@ class OpenWorklist:
             now=lambda: datetime.now(self._node.zone),
         )
         rules = read_rules(settings.rules, read_templates(settings.templates), settings.public_url)
-        self._automation = Automation(rules, service, self._node.loopback, self._node.bell, environment)
+        self._automation = Automation(
+            rules, service, self._node.loopback, self._node.change_listener, environment
+        )
         await self._node.patiently("the rules", self._automation.open)
         self._automation.start()
         self._opened.add(self._automation.close)

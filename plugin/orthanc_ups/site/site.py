@@ -45,7 +45,7 @@ from ..orthanc.modalities import OrthancModalities
 from ..orthanc.refusal_log import RefusalLog
 from ..orthanc.request_filters import judges_by_path, loaded_plugins
 from ..orthanc.sdk import KeyValueStore, RestOutput, RestRequest
-from ..rules.bell import Bell
+from ..rules.change_listener import ChangeListener
 from ..settings import OrthancSettings, Settings
 from ..store.key_value import KeyValueEntries
 from ..store.metadata import OrthancEntries
@@ -81,13 +81,13 @@ class Site:
         instruments: Instruments,
         key_values: KeyValueStore | None,
         worklists: WorklistRequests | None = None,
-        bell: Bell | None = None,
+        change_listener: ChangeListener | None = None,
     ) -> None:
         """Prepare, without touching loop or network.
 
         ``authorization`` is the token for Orthanc's own port; ``key_values`` None if the SDK has no such calls;
         ``worklists`` answers worklist queries on Orthanc's DICOM port, None if it shall not;
-        ``bell`` rings when images arrive, None if there are no rules.
+        ``change_listener`` is told of images that arrive, None if there are no rules.
 
         Raises:
             OSError: the certificate of Orthanc's HTTP server cannot be used.
@@ -104,7 +104,7 @@ class Site:
         self._routes: OrthancRoutes | None = None
         self._pages: OrthancPages | None = None
         self._instruments = instruments
-        self._bell = bell
+        self._change_listener = change_listener
         self._settings = settings
         self._orthanc_settings = orthanc_settings
         self._loopback = Loopback.of(orthanc_settings, authorization)
@@ -239,7 +239,7 @@ class Site:
             modalities=self._modalities,
             stations=self._stations,
             worklists=self._worklists,
-            bell=self._bell,
+            change_listener=self._change_listener,
             http=http,
             listening=listening,
             dimse_context=self._dimse_context,

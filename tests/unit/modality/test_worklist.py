@@ -67,6 +67,10 @@ async def test_k_6_1_2_queries_with_a_station_modality_date_or_patient_look_at_f
         ({tags.PATIENT_NAME: element("PN", {"Alphabetic": "name7*"})}, 1),
         ({"00080050": element("SH", "A-1")}, 0),
         ({"0020000D": element("UI", "2.25.1")}, 0),
+        ({"00401001": element("SH", "UPS7")}, 0),
+        (step(t00400009=("SH", "UPS7*")), 0),
+        (step(t00400007=("LO", "nothing like it*")), 0),
+        (step(t00400008=("SQ", {"00080100": element("SH", "NOBODY")})), 0),
     ):
         looked_at = 0
         for candidates in WorklistQuery(query, STATIONS, 0).candidates(in_progress=False):
@@ -117,7 +121,25 @@ async def test_a_step_id_finds_its_workitem() -> None:
     assert await patients(desk, step(t00400009=("SH", f"UPS{number}"))) == ["P2"]
     assert await patients(desk, step(t00400009=("SH", f"UPS{number}*"))) == ["P2"]
     assert await patients(desk, step(t00400009=("SH", "OTHER-1"))) == []
+    assert await patients(desk, step(t00400009=("SH", f"UPS{number}", "UPS999"))) == ["P2"]
+    assert await patients(desk, step(t00400009=("SH", "*"))) == ["P1", "P2", "P3"]
     assert await patients(desk, {"00401001": element("SH", f"UPS{number}")}) == ["P2"]
+    assert await patients(desk, {"00401001": element("SH", "UPS*")}) == ["P1", "P2", "P3"]
+
+
+@on_loop
+async def test_a_requested_procedure_id_is_that_of_the_request_or_of_the_step() -> None:
+    desk = await filled(2)
+    request = element("SQ", workitems.request("A-1"))
+    await desk.create(3, workitems.minimal(t0040A370=request, t00100020=element("LO", "P3")))
+    for identifier, expected in (
+        ("RP-1", ["P3"]),
+        ("RP*", ["P3"]),
+        ("UPS*", ["P1", "P2"]),
+        ("*", ["P1", "P2", "P3"]),
+    ):
+        found = await patients(desk, {"00401001": element("SH", identifier)})
+        assert sorted(found) == expected, identifier
 
 
 @on_loop

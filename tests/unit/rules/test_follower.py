@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from orthanc_ups.rules.archive import reference
 from orthanc_ups.rules.effects import INPUT, OUTPUT, REPLACED, derived_uid
 from orthanc_ups.settings import Settings
 from orthanc_ups.store.port import StoreUnavailable
+from tests.support.delivery import settle
 from tests.support.rules import OWN, STABLE_AGE, RulesDesk
 from tests.support.service import SCHEDULER, TRANSACTION, Desk, on_loop
 from tests.support.workitems import minimal, performed, uid
@@ -65,6 +67,22 @@ async def test_a_series_fires_once_nothing_arrived_for_it_for_the_stable_age() -
     assert workitem.history[0].why == 'rule "AI": series 1.8.1 is stable'
     await rules.round(STABLE_AGE)
     assert len(rules.workitems()) == 1
+
+
+@on_loop
+async def test_while_uploads_go_on_series_that_are_stable_take_at_most_half_of_the_time() -> None:
+    rules = await desk(ai())
+    for number in range(3):
+        rules.archive.arrive(f"1.9.{number}", series=f"1.8.{number}", Modality="CT")
+    await rules.round()
+    rules.change_notes.tell()
+    await rules.desk.clock.advance(STABLE_AGE + 5)
+    firing = asyncio.ensure_future(rules.follower.round())
+    await settle()
+    assert len(rules.workitems()) == 1
+    while not firing.done():
+        await rules.desk.clock.advance(1.0)
+    assert len(rules.workitems()) == 3
 
 
 @on_loop
@@ -399,7 +417,7 @@ def test_the_deletion_of_an_input_cancels_the_workitem_also_if_nobody_looked(awa
         if away:
             await rules.restart()
         else:
-            rules.bell.gone.append("1.7.1")
+            rules.change_notes.gone.append("1.7.1")
         await rules.round()
         states = {text(each.attributes, tags.STATE): inputs(each) for each in rules.workitems()}
         assert states == {"CANCELED": ["1.9.1"], "SCHEDULED": ["1.9.2"]}
@@ -437,7 +455,7 @@ async def test_a_study_that_a_client_names_is_watched_from_its_command_on() -> N
     await rules.round()
     assert rules.desk.state(1) == "SCHEDULED", "perhaps its images have yet to come"
     await rules.desk.update({tags.PRIORITY: element("CS", "HIGH")}, 1, None)
-    rules.bell.gone.append(identifier_of("P", study))
+    rules.change_notes.gone.append(identifier_of("P", study))
     await rules.round()
     assert rules.desk.state(1) == "CANCELED"
 

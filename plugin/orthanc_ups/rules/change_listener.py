@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What Orthanc calls for every change: it wakes the rules and notes identifiers; everything else happens on the loop.
+
+What it notes saves questions, and nothing more: ``/changes`` is the truth, also of what came while nobody listened.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from ..orthanc.sdk import Orthanc
+
+_NOTED_AT_ONCE: Final = 50_000
+
+
+class ChangeListener:
+    """Called on Orthanc's threads; the other methods on the loop."""
+
+    def __init__(self, orthanc: Orthanc, soon: Callable[[Callable[[], None]], object]) -> None:
+        """``soon`` runs a function on the loop, from any thread, and never raises."""
+        changes, levels = orthanc.ChangeType, orthanc.ResourceType
+        self._new_instance = changes.NEW_INSTANCE
+        self._new_child = changes.NEW_CHILD_INSTANCE
+        self._deleted = changes.DELETED
+        self._series, self._study = levels.SERIES, levels.STUDY
+        self._soon = soon
+        self._last_instance = ""
+        self._series_of_instances: dict[str, str] = {}
+        self._deleted_studies: deque[str] = deque()
+        self._is_waking = False
+        self._wake: Callable[[], None] | None = None
+
+    def __call__(self, change: int, level: int, resource: str) -> None:
+        """A change of this kind, of a resource of this level, by its Orthanc identifier."""
+        if change == self._new_instance:
+            self._last_instance = resource
+            self._wake_follower()
+        elif change == self._new_child and level == self._series:
+            if len(self._series_of_instances) >= _NOTED_AT_ONCE:
+                self._series_of_instances.clear()  # of instances that were deleted at once, or nobody asks for
+            self._series_of_instances[self._last_instance] = resource
+        elif change == self._deleted and level == self._study:
+            self._deleted_studies.append(resource)
+            self._wake_follower()
+
+    def _wake_follower(self) -> None:
+        if not self._is_waking and self._wake is not None:
+            self._is_waking = True
+            self._soon(self._wake)
+
+    def wake(self, function: Callable[[], None] | None) -> None:
+        """``function`` is called on the loop when something happened; None to be left alone."""
+        self._wake = function
+        self._is_waking = False
+
+    def begin_round(self) -> None:
+        """The follower goes to look: what happens from now on wakes it again."""
+        self._is_waking = False
+
+    def series_of(self, instance: str) -> str | None:
+        """The series of an instance that has just arrived, if it was noted; asked once."""
+        return self._series_of_instances.pop(instance, None)
+
+    def deleted_studies(self) -> list[str]:
+        """The studies that were deleted since the last call."""
+        return [self._deleted_studies.popleft() for _ in range(len(self._deleted_studies))]
