@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 import struct
+import unicodedata
 from base64 import b64decode
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -130,6 +131,46 @@ def _part(part: bytes, encodings: Encodings, delimiters: frozenset[int]) -> str:
     text = part[len(code) :]
     end = next((index for index, byte in enumerate(text) if byte in delimiters), len(text))
     return text[:end].decode(encoding) + text[end:].decode(encodings[0])
+
+
+# --- text of unknown VR ---
+
+_SHORTEST_TEXT: Final = 3
+_ASCII_TEXT: Final = re.compile(r"[ -~\r\n\t\f]")
+_LAST_OF_LATIN: Final = "\u024f"
+
+
+def unknown_in_utf_8(raw: bytes, encodings: Encodings) -> bytes | None:
+    """The bytes of an element of unknown VR in UTF-8, if they are text in another character set; else None.
+
+    What might be numbers stays as it is (PS3.5 §6.2.2).
+    """
+    if encodings[0].lower().replace("-", "_") in ("utf8", "utf_8"):
+        return None
+    try:
+        text = decoded(raw, encodings, IN_VALUES).rstrip(" \0")
+    except UnicodeError:
+        return None
+    if not _looks_like_text(text, len(raw)):
+        return None
+    utf_8 = text.encode()
+    return utf_8 + b" " * (len(utf_8) % 2)
+
+
+def _looks_like_text(text: str, size: int) -> bool:
+    """True for letters and ASCII in a proportion that numbers of 16, 32 or 64 bits hardly ever have.
+
+    Latin text is ASCII for the greater part; text of other scripts has a blank, or a size that no numbers have.
+    """
+    ascii_count = len(_ASCII_TEXT.findall(text))
+    letters = [character for character in text if not character.isascii()]
+    if len(text) < _SHORTEST_TEXT or ascii_count + len(letters) < len(text):
+        return False
+    if not all(character.isalpha() or unicodedata.combining(character) for character in letters):
+        return False
+    if max(letters, default="") <= _LAST_OF_LATIN:
+        return ascii_count >= len(letters)
+    return ascii_count > 0 or size % 4 != 0
 
 
 # --- values ---

@@ -37,7 +37,8 @@ def values(dataset: DataSet, tag: str) -> list[Any]:
 
 def value(dataset: DataSet, tag: str) -> Any:
     """The first value of an attribute, or None."""
-    listed = values(dataset, tag)
+    attribute = dataset.get(tag)
+    listed = attribute.get("Value") if attribute else None
     return listed[0] if listed else None
 
 

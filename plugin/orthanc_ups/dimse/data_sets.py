@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import re
 import struct
-import unicodedata
 import zlib
 from bisect import bisect
 from collections.abc import Iterable, Mapping
@@ -28,15 +26,14 @@ from pydicom.valuerep import EXPLICIT_VR_LENGTH_16, EXPLICIT_VR_LENGTH_32
 from ..codecs.attribute_names import public_vr
 from ..codecs.corrections import Corrections
 from ..codecs.encoded_values import (
-    IN_VALUES,
     NAME_GROUPS,
     NUMBER_CODES,
     TEXTUAL_VRS,
     UTF8_TERM,
     Encodings,
     declared,
-    decoded,
     undeclared,
+    unknown_in_utf_8,
     values_of,
 )
 from ..core.dataset import BINARY_VRS, DataSet, Element
@@ -114,9 +111,6 @@ _AMBIGUOUS: Final = MappingProxyType(
 )
 
 _PREAMBLE: Final = 128  # bytes of a DICOM file in front of "DICM"
-_SHORTEST_TEXT: Final = 3
-_ASCII_TEXT: Final = re.compile(r"[ -~\r\n\t\f]")
-_LAST_OF_LATIN: Final = "\u024f"
 
 _Level = tuple[DataSet, int]
 
@@ -428,7 +422,11 @@ class _Decoder:
         order = self._syntax.order
         if vr in BINARY_VRS:
             if vr == "UN" and self._corrections and not raw.isascii() and int(tag[3], 16) % 2:
-                raw = self._in_utf_8(tag, raw, encodings, self._corrections)
+                text = unknown_in_utf_8(raw, encodings)
+                if text is not None:
+                    # it would be mislabelled, as data sets leave in UTF-8 whatever they came in
+                    self._corrections.note(self._path(tag), "holds text, which is UTF-8 now")
+                    raw = text
             binary = swapped(raw, vr) if order == ">" else raw
             return {"vr": vr, "InlineBinary": base64.b64encode(binary).decode("ascii")}
         more = len(raw) // 8 if vr in NUMBER_CODES else raw.count(b"\\")
@@ -446,23 +444,6 @@ class _Decoder:
 
     def _path(self, tag: str) -> str:
         return ".".join((*(above for above, _ in self._trail), tag))
-
-    def _in_utf_8(self, tag: str, raw: bytes, encodings: Encodings, corrections: Corrections) -> bytes:
-        """Private text of unknown VR would be mislabelled, as data sets leave in UTF-8 whatever they came in.
-
-        What might be numbers stays as it is (PS3.5 §6.2.2).
-        """
-        if encodings[0].lower().replace("-", "_") in ("utf8", "utf_8"):
-            return raw
-        try:
-            text = decoded(raw, encodings, IN_VALUES).rstrip(" \0")
-        except UnicodeError:
-            return raw
-        if not _looks_like_text(text, len(raw)):
-            return raw
-        corrections.note(self._path(tag), "holds text, which is UTF-8 now")
-        utf_8 = text.encode()
-        return utf_8 + b" " * (len(utf_8) % 2)
 
     def _declared(self, element: Element) -> Encodings:
         terms = "\\".join(str(term or "") for term in element.get("Value", ()))
@@ -486,22 +467,6 @@ def _expected(vr: str, error: Exception) -> str:
 
 
 # tags and VRs
-
-
-def _looks_like_text(text: str, size: int) -> bool:
-    """True for letters and ASCII in a proportion that numbers of 16, 32 or 64 bits hardly ever have.
-
-    Latin text is ASCII for the greater part; text of other scripts has a blank, or a size that no numbers have.
-    """
-    ascii_part = len(_ASCII_TEXT.findall(text))
-    others = [character for character in text if not character.isascii()]
-    if len(text) < _SHORTEST_TEXT or ascii_part + len(others) < len(text):
-        return False
-    if not all(character.isalpha() or unicodedata.combining(character) for character in others):
-        return False
-    if max(others, default="") <= _LAST_OF_LATIN:
-        return ascii_part >= len(others)
-    return ascii_part > 0 or size % 4 != 0
 
 
 @lru_cache(maxsize=4096)
