@@ -43,9 +43,11 @@ class Trace:
     def summary(self) -> str:
         files = [file for file, _, _ in self.calls]
         changes = sum(file != before for before, file in pairwise(files))
+        functions = set(self.calls)
+        inner = sum("<" in name.rpartition(".")[2] for _, name, _ in functions)
         return (
-            f"{len(set(files))} files, {len(set(self.calls))} functions, {len(self.calls)} calls, "
-            f"{changes} changes of file"
+            f"{len(set(files))} files, {len(functions)} functions ({inner} of them comprehensions and lambdas), "
+            f"{len(self.calls)} calls, {changes} changes of file"
         )
 
     def in_order(self) -> str:

@@ -15,6 +15,7 @@ Data sets are shared freely and **never changed in place**.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, TypeAlias
 
@@ -46,6 +47,14 @@ def text(dataset: DataSet, tag: str) -> str:
     """The first value of a text attribute, or the empty string."""
     content = value(dataset, tag)
     return content if isinstance(content, str) else ""
+
+
+def plain(content: Any) -> str:
+    """A text as it compares: without padding, in composed Unicode (NFC); empty for anything that is no text."""
+    if not isinstance(content, str):
+        return ""
+    stripped = content.strip(" \0")
+    return stripped if stripped.isascii() else unicodedata.normalize("NFC", stripped)
 
 
 def items(dataset: DataSet, tag: str) -> list[DataSet]:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -11,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
 from . import person_names, tags
-from .dataset import DataSet
+from .dataset import DataSet, plain
 from .date_times import DATED_VRS, Zone, key_interval, moment
 from .query_conditions import Condition, Operator
 from .representations import REPRESENTATIONS, is_decimal
@@ -71,14 +70,6 @@ class KeyTest:
     conditions: tuple[Condition, ...] = ()
     complete: bool = False
     dated: bool = False
-
-
-def plain(text: Any) -> str:
-    """A text as it compares: without padding, composed Unicode; anything that is no text is empty."""
-    if not isinstance(text, str):
-        return ""
-    stripped = text.strip(" \0")
-    return stripped if stripped.isascii() else unicodedata.normalize("NFC", stripped)
 
 
 def compile_key(key: MatchingKey) -> KeyTest | None:

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from . import tags
-from .dataset import text, value
+from .dataset import plain, text, value
 from .date_times import Zone, moment, since_epoch, zone
-from .key_tests import plain
 from .states import State
 from .workitem import Workitem, claim_of
 

@@ -8,7 +8,7 @@ from datetime import tzinfo
 from typing import Any, Final
 
 from . import tags
-from .dataset import DataSet, Element, text
+from .dataset import DataSet, Element, plain, text
 from .date_times import UTC, Zone, zone
 from .dictionary import VR_OF
 from .key_tests import (
@@ -23,7 +23,6 @@ from .key_tests import (
     is_empty_key,
     is_matchable,
     is_universal_value,
-    plain,
     unmatchable,
 )
 from .mechanisms import Mechanisms

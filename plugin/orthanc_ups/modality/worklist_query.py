@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from ..core import tags
-from ..core.dataset import DataSet, Element, element, is_empty, items, text, values
+from ..core.dataset import DataSet, Element, element, is_empty, items, plain, text, values
 from ..core.date_times import Zone
-from ..core.key_tests import MatchingKey, compile_key, is_matchable, plain
+from ..core.key_tests import MatchingKey, compile_key, is_matchable
 from ..core.matching import Query
 from ..core.mechanisms import Mechanisms
 from ..core.refusals import spelled

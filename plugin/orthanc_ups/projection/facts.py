@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from ..core import person_names, tags
-from ..core.dataset import DataSet, items, text, value, values
+from ..core.dataset import DataSet, items, plain, text, value, values
 from ..core.date_times import Zone, moment, zone
 from ..core.free_text import searchable
 from ..core.interned import notes_of
-from ..core.key_tests import plain
 from ..core.workitem import Workitem, claim_of
 from .schema import (
     CODES,

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import logging
 import os
 import sqlite3
@@ -14,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from ..store.documents import UnreadableDocument, unpacked
+from ..store.documents import UnreadableDocument, digest_of, unpacked
 from .schema import fingerprint, make_indexes, tables
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
@@ -28,11 +27,6 @@ _PAGES_BEFORE_CHECKPOINT: Final = 4_000
 
 
 _log = logging.getLogger("orthanc_ups.store")
-
-
-def digest_of(document: bytes) -> str:
-    """What tells documents apart."""
-    return hashlib.blake2b(document, digest_size=16).hexdigest()
 
 
 class ProjectionBroken(Exception):

@@ -20,9 +20,8 @@ import orjson
 from ..core.date_times import Zone
 from ..core.events import Event
 from ..core.workitem import Workitem
-from ..store.documents import packed, unpacked
+from ..store.documents import digest_of, packed, unpacked
 from .facts import CodeRow, KeyRow, Lasting, Volatile, WorkitemFacts, facts_of, same_lasting, volatile_of
-from .file import digest_of
 from .schema import drop_indexes, make_indexes
 
 WORKITEMS_PER_COMMIT: Final = 20_000

@@ -8,6 +8,7 @@ a downgrade of the plugin destroys nothing.
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
@@ -64,6 +65,11 @@ def unpacked(stored: bytes) -> bytes:
         return zlib.decompress(stored, -zlib.MAX_WBITS)
     except zlib.error as error:
         raise UnreadableDocument(f"not compressed: {error}") from error
+
+
+def digest_of(document: bytes) -> str:
+    """What tells documents apart: 32 hex digits."""
+    return hashlib.blake2b(document, digest_size=16).hexdigest()
 
 
 def encode(workitem: Workitem) -> bytes:

@@ -188,7 +188,7 @@ class Writer:
             StoreUnavailable: surely not written. (A cancelled write alone leaves the question open.)
         """
         entry = CompareAndSet(self._entries, key, version)
-        pauses, attempts = growing(_FIRST_PAUSE, _LONGEST_PAUSE), 0
+        attempts, pauses = 0, None
         try:
             while True:
                 try:
@@ -204,6 +204,7 @@ class Writer:
                 attempts += 1
                 if attempts == _STUCK_AFTER:
                     self._stuck.add(entry)
+                pauses = pauses or growing(_FIRST_PAUSE, _LONGEST_PAUSE)
                 await self._sleep(next(pauses))
         finally:
             self._stuck.discard(entry)

@@ -43,15 +43,16 @@ class CommandLocks:
         """True while a global act passes, or waits for running commands to end."""
         return self._alone.locked()
 
-    def workitem(self, uid: str) -> WorkitemLock:
-        """Pass for one workitem: ``async with``; commands on the same one queue in order of arrival.
+    @asynccontextmanager
+    async def workitem(self, uid: str) -> AsyncIterator[None]:
+        """Pass for one workitem; commands on the same one queue in order of arrival. Entering raises UpsError."""
+        await self._enter(uid)
+        try:
+            yield
+        finally:
+            self._leave(uid)
 
-        Entering raises UpsError.
-        """
-        return WorkitemLock(self, uid)
-
-    async def enter(self, uid: str) -> None:
-        """Wait until it is our turn. Raises UpsError."""
+    async def _enter(self, uid: str) -> None:
         if self._open.is_set() and uid not in self._queues:  # most commands are alone on their workitem
             self._queues[uid] = deque()
             self._inside += 1
@@ -72,14 +73,14 @@ class CommandLocks:
                 await turn
             except BaseException:
                 if turn.done() and not turn.cancelled():
-                    self.leave(uid)
+                    self._leave(uid)
                 else:
                     with suppress(ValueError):  # whoever left before us may have passed over it
                         queue.remove(turn)
                     self._count_out()
                 raise
 
-    def leave(self, uid: str) -> None:
+    def _leave(self, uid: str) -> None:
         """Let the next one in."""
         queue = self._queues[uid]
         while queue:
@@ -110,22 +111,6 @@ class CommandLocks:
         finally:
             self._open.set()
             self._alone.release()
-
-
-class WorkitemLock:
-    """One command on one workitem, between entering and leaving."""
-
-    __slots__ = ("_locks", "_uid")
-
-    def __init__(self, locks: CommandLocks, uid: str) -> None:
-        self._locks = locks
-        self._uid = uid
-
-    async def __aenter__(self) -> None:
-        await self._locks.enter(self._uid)
-
-    async def __aexit__(self, *_: object) -> None:
-        self._locks.leave(self._uid)
 
 
 @asynccontextmanager
