@@ -64,13 +64,13 @@ def both(
 
 
 @pytest.fixture
-def pair(both: list[RealOrthanc]) -> Pair:
+def pair(nodes: list[RealOrthanc]) -> Pair:
     """The leader and the standby."""
-    for node in both:
+    for node in nodes:
         if not node.is_running():
             node.launch()
-    wait_until(lambda: roles(both) == ["leader", "standby"], lambda: f"one leads: {roles(both)}", 60)
-    leader, standby = sorted(both, key=lambda node: health(node)[1])
+    wait_until(lambda: roles(nodes) == ["leader", "standby"], lambda: f"one leads: {roles(nodes)}", 60)
+    leader, standby = sorted(nodes, key=lambda node: health(node)[1])
     return leader, standby
 
 
@@ -228,10 +228,10 @@ def test_when_the_leader_is_killed_the_other_goes_on_with_all_of_it(pair: Pair) 
     transaction = web.claim(uids[0])
     leader.kill()
     leads(standby, FAILOVER)
-    other = client(standby)
-    assert [state_of(other, uid) for uid in uids] == ["IN PROGRESS"] + ["SCHEDULED"] * 19
+    successor = client(standby)
+    assert [state_of(successor, uid) for uid in uids] == ["IN PROGRESS"] + ["SCHEDULED"] * 19
     assert transaction
-    assert other.create()
+    assert successor.create()
     leader.launch()
     stands_by(leader, 60)
     assert state_of(client(leader), uids[1]) == "SCHEDULED"
@@ -268,23 +268,23 @@ def test_a_leader_that_stops_hands_over_and_nobody_hears_of_a_restart(pair: Pair
     web = client(standby)
     with web.socket("WATCHER") as socket:
         uid = web.create()
-        told = next_event(socket)
-        while tags.STATE not in told or told.get("00001000", {}).get("Value") != [uid]:
-            assert "RESTARTED" not in str(told)
-            told = next_event(socket)
+        event = next_event(socket)
+        while tags.STATE not in event or event.get("00001000", {}).get("Value") != [uid]:
+            assert "RESTARTED" not in str(event)
+            event = next_event(socket)
 
 
 def test_without_postgresql_nobody_leads_and_requests_are_refused_until_it_is_back(
-    pair: Pair, both: list[RealOrthanc], database: PostgreSql
+    pair: Pair, nodes: list[RealOrthanc], database: PostgreSql
 ) -> None:
     uid = client(pair[0]).create()
     readings = [node.log_text().count(READ_AGAIN) for node in both]
     database.stop()
-    wait_until(lambda: roles(both) == ["no leader"] * 2, lambda: f"nobody leads: {roles(both)}", FAILOVER)
+    wait_until(lambda: roles(nodes) == ["no leader"] * 2, lambda: f"nobody leads: {roles(nodes)}", FAILOVER)
     refused = client(pair[1]).get(f"/workitems/{uid}")
     assert refused.status_code == 503 and refused.headers["Retry-After"]
     database.start()
-    wait_until(lambda: roles(both) == ["leader", "standby"], lambda: f"one leads: {roles(both)}", 60)
+    wait_until(lambda: roles(nodes) == ["leader", "standby"], lambda: f"one leads: {roles(nodes)}", 60)
     assert [state_of(client(node), uid) for node in pair] == ["SCHEDULED"] * 2
     assert [node.log_text().count(READ_AGAIN) for node in both] == readings  # contents were compared
 

@@ -110,25 +110,25 @@ def orthanc_overrides(hook_port: int, away_port: int) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def client(orthanc: RealOrthanc) -> Iterator[WebClient]:
-    made = WebClient(f"http://127.0.0.1:{orthanc.ups_http_port}/dicom-web")
-    yield made
-    made.session.close()
+    service = WebClient(f"http://127.0.0.1:{orthanc.ups_http_port}/dicom-web")
+    yield service
+    service.session.close()
 
 
 @pytest.fixture(scope="module")
 def api(orthanc: RealOrthanc) -> Iterator[WebClient]:
-    made = WebClient(f"{orthanc.base_url}/ups/api", keep_alive=False)
-    yield made
-    made.session.close()
+    management = WebClient(f"{orthanc.base_url}/ups/api", keep_alive=False)
+    yield management
+    management.session.close()
 
 
 def channels(api: WebClient, ae: str) -> dict[str, Any]:
     """The channel that something waits in, as the page shows it."""
     result = api.get(f"/subscribers/{ae}").json()["channels"]
-    return next((one for one in result if one["durable"]), {"pending": 0, "failed": 0, "dead_letters": 0})
+    return next((row for row in result if row["durable"]), {"pending": 0, "failed": 0, "dead_letters": 0})
 
 
-def asked(api: WebClient, path: str) -> dict[str, Any]:
+def post(api: WebClient, path: str) -> dict[str, Any]:
     """Have the operator do something; gives the answer."""
     answer = api.post(path, b"{}", headers={"Content-Type": "application/json"})
     assert answer.status_code == 200, answer.text
@@ -166,7 +166,7 @@ def test_who_was_away_is_told_as_soon_as_it_echoes_and_progress_only_once(
     assert states == [SCHEDULED, IN_PROGRESS, COMPLETED]
     assert [report.type for report in reports] == [1, 1, 3, 1]
     shown = reports[2].information["00741002"]["Value"][0]["00741004"]["Value"]
-    assert [float(one) for one in shown] == [30.0]
+    assert [float(pause) for pause in shown] == [30.0]
     wait_until(lambda: channels(api, "AWAY")["pending"] == 0, "nothing waits any more")
 
 
@@ -179,7 +179,7 @@ def test_who_gets_another_address_is_told_there_at_once(
     with EventReceiver("MOVED") as moved:
         entry = ["MOVED", "127.0.0.1", moved.port]
         requests.put(f"{orthanc.base_url}/modalities/moved", json=entry, timeout=30).raise_for_status()
-        assert [one.uid for one in moved.wait_for(1)] == [uid]
+        assert [report.uid for report in moved.wait_for(1)] == [uid]
 
 
 def test_the_oldest_of_too_many_die_are_listed_and_can_be_sent_again(
@@ -195,11 +195,11 @@ def test_the_oldest_of_too_many_die_are_listed_and_can_be_sent_again(
     assert all("events waited" in letter["reason"] for letter in listed["letters"])
     assert channels(api, "AWAY")["pending"] == len(uids) - len(dead)
     with EventReceiver("AWAY", port=away_port) as away:
-        assert asked(api, "/subscribers/AWAY/retry")
-        told = [one.uid for one in away.wait_for(len(uids) - len(dead))]
-        assert told == uids[len(dead) :]
-        assert asked(api, "/subscribers/AWAY/dead-letters/resend") == {"resent": len(dead)}
-        assert [one.uid for one in away.wait_for(len(uids))][len(told) :] == dead
+        assert post(api, "/subscribers/AWAY/retry")
+        reported = [report.uid for report in away.wait_for(len(uids) - len(dead))]
+        assert reported == uids[len(dead) :]
+        assert post(api, "/subscribers/AWAY/dead-letters/resend") == {"resent": len(dead)}
+        assert [report.uid for report in away.wait_for(len(uids))][len(reported) :] == dead
     wait_until(lambda: api.get("/subscribers/AWAY/dead-letters").json()["total"] == 0, "none is left")
 
 
@@ -213,11 +213,11 @@ def test_a_webhook_is_told_again_what_it_did_not_take_signed_and_filtered(
         wait_until(lambda: hook.refused, "the first request came")
         go_through(client, uid)
         wait_until(lambda: channels(api, "HOOK")["failed"] == 1, "it failed")
-        assert asked(api, "/subscribers/HOOK/retry")
+        assert post(api, "/subscribers/HOOK/retry")
         wait_until(lambda: len(hook.taken) == 3, lambda: f"three requests came: {hook.taken}")
-    told = [json.loads(body) for _, body in hook.taken]
-    assert [one["00001000"]["Value"] for one in told] == [[uid]] * 3
-    assert [one["00741000"]["Value"][0] for one in told] == [SCHEDULED, IN_PROGRESS, COMPLETED]
+    reports = [json.loads(body) for _, body in hook.taken]
+    assert [report["00001000"]["Value"] for report in reports] == [[uid]] * 3
+    assert [report["00741000"]["Value"][0] for report in reports] == [SCHEDULED, IN_PROGRESS, COMPLETED]
     assert all(is_signed(headers, body) for headers, body in [*hook.refused, *hook.taken])
     ids = [headers["webhook-id"] for headers, _ in hook.taken]
     assert hook.refused[0][0]["webhook-id"] == ids[0], "the receiver can pass over a repeat"

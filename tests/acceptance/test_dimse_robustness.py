@@ -177,13 +177,13 @@ def test_a_receiver_that_was_away_gets_everything_in_order(lonely: RealOrthanc) 
             watcher.wait_for(1)
             watcher.stop()
             uids = [client.create(workitems.minimal()).uid for _ in range(20)]
-            assert [one.uid for one in other.wait_for(21)] == [first, *uids]
+            assert [report.uid for report in other.wait_for(21)] == [first, *uids]
         lonely.kill()
         lonely.start()
         watcher.start()
-        reports = [one for one in watcher.wait_for(22, timeout=60) if one.type != SCP_STATUS_CHANGE]
-        told = list(dict.fromkeys(report.uid for report in reports))
-        assert told == [first, *uids]
+        reports = [report for report in watcher.wait_for(22, timeout=60) if report.type != SCP_STATUS_CHANGE]
+        reported = list(dict.fromkeys(report.uid for report in reports))
+        assert reported == [first, *uids]
 
 
 def _tell(orthanc: RealOrthanc, ae_title: str, port: int) -> None:

@@ -101,11 +101,11 @@ def test_cc_2_1_of_two_claimers_at_the_same_time_exactly_one_wins(
                 if code == 0:
                     won.append((uid, ae))
 
-    claimers = [threading.Thread(target=claim, args=(ae,)) for ae in ("SCU", "OTHER")]
-    for one in claimers:
-        one.start()
-    for one in claimers:
-        one.join(60)
+    threads = [threading.Thread(target=claim, args=(ae,)) for ae in ("SCU", "OTHER")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
     assert sorted(uid for uid, _ in won) == sorted(uids)
 
 
@@ -136,9 +136,9 @@ def test_cc_2_2_a_performer_is_asked_to_cancel(
             tags.CONTACT_URI: element("UR", "tel:1"),
         }
         assert other.request_cancel(uid, information).code == 0
-    asked = watcher.wait_for(2)[1]
-    assert asked.type == CANCEL_REQUESTED
-    assert asked.information == {**information, tags.REQUESTING_AE: element("AE", "OTHER")}
+    request = watcher.wait_for(2)[1]
+    assert request.type == CANCEL_REQUESTED
+    assert request.information == {**information, tags.REQUESTING_AE: element("AE", "OTHER")}
     assert text(client.get(uid, [tags.STATE]).attributes, tags.STATE) == "IN PROGRESS"
 
 
@@ -151,7 +151,7 @@ def test_cc_2_3_global_and_gift_subscriptions(client: UpsClient, watcher: EventR
     assert client.suspend(tags.GLOBAL_SUBSCRIPTION, watcher.ae_title).code == 0
     created(client)
     client.request_cancel(before)
-    assert [state(one) for one in watcher.wait_for(4)[2:]] == ["IN PROGRESS", "CANCELED"]
+    assert [state(report) for report in watcher.wait_for(4)[2:]] == ["IN PROGRESS", "CANCELED"]
     assert client.unsubscribe(tags.GLOBAL_SUBSCRIPTION, watcher.ae_title).code == 0
     client.request_cancel(after)
     assert watcher.silent_for(0.5)
@@ -161,8 +161,8 @@ def test_cc_2_3_filtered_subscriptions(client: UpsClient, watcher: EventReceiver
     filter: DataSet = {tags.WORKLIST_LABEL: element("LO", watcher.ae_title)}
     assert client.subscribe(tags.FILTERED_SUBSCRIPTION, watcher.ae_title, filter=filter).code == 0
     created(client)
-    wanted = created(client, workitems.minimal(t00741202=element("LO", watcher.ae_title)))
-    assert [one.uid for one in watcher.wait_for(1)] == [wanted]
+    fitting = created(client, workitems.minimal(t00741202=element("LO", watcher.ae_title)))
+    assert [report.uid for report in watcher.wait_for(1)] == [fitting]
     assert watcher.silent_for(0.5)
     client.unsubscribe(tags.GLOBAL_SUBSCRIPTION, watcher.ae_title)
 

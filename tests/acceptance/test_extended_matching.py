@@ -41,10 +41,10 @@ def with_station(label: str, *stations: str) -> DataSet:
 
 def workitems_told_of(socket: ClientConnection, last: str) -> set[str]:
     """The workitems of all events up to the first of that one; SCP Status Changes are of none."""
-    told: set[str] = set()
-    while last not in told:
-        told.add(next_event(socket)["00001000"]["Value"][0])
-    return told - {tags.GLOBAL_SUBSCRIPTION}
+    uids: set[str] = set()
+    while last not in uids:
+        uids.add(next_event(socket)["00001000"]["Value"][0])
+    return uids - {tags.GLOBAL_SUBSCRIPTION}
 
 
 def test_c_find_matches_what_was_negotiated(orthanc: RealOrthanc) -> None:
@@ -65,7 +65,7 @@ def test_c_find_matches_what_was_negotiated(orthanc: RealOrthanc) -> None:
         assert uids(scu.find(stations('""', "A"))) == sorted([none, first])
     with UpsClient(orthanc.ups_dicom_port) as scu:
         assert uids(scu.find(stations('""'))) == []
-        assert [one.code for one in scu.find(stations("A", "B"))] == [0xA900]
+        assert [response.code for response in scu.find(stations("A", "B"))] == [0xA900]
 
 
 def test_c_2_2_1_3_query_retrieve_level_does_not_matter(orthanc: RealOrthanc) -> None:
@@ -99,8 +99,8 @@ def test_a_filter_matches_the_same_after_a_restart(orthanc: RealOrthanc) -> None
     orthanc.kill()
     orthanc.start()
     http = web(orthanc)
-    with http.socket("UNASSIGNED") as unassigned, http.socket("KNOWN") as known:
+    with http.socket("UNASSIGNED") as unassigned, http.socket("KNOWN") as performer:
         http.create(with_station(label, "A"))
         station_b, nobody = http.create(with_station(label, "B")), http.create(with_station(label))
         assert workitems_told_of(unassigned, last=nobody) == {station_b, nobody}
-        assert workitems_told_of(known, last=nobody) == {nobody}
+        assert workitems_told_of(performer, last=nobody) == {nobody}

@@ -87,10 +87,10 @@ class Ways:
         )
 
 
-def _tags_of(found: Any) -> tuple[str, ...]:
-    if found is None:
+def _tags_of(offset_table: Any) -> tuple[str, ...]:
+    if offset_table is None:
         return ()
-    listed = [found] if isinstance(found, int) else found
+    listed = [offset_table] if isinstance(offset_table, int) else offset_table
     return tuple(f"{int(tag):08X}" for tag in listed)
 
 
@@ -111,7 +111,7 @@ def ways(orthanc: RealOrthanc) -> Iterator[Ways]:
 
 def bare() -> DataSet:
     """Type 1 attributes only, a patient and a workitem code."""
-    sent = {tag: found for tag, found in minimal().items() if tag in BARE}
+    sent = {tag: value for tag, value in minimal().items() if tag in BARE}
     return changed(
         sent,
         t00100010=element("PN", {"Alphabetic": "Quayside^Ola"}),

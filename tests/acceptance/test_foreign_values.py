@@ -33,15 +33,15 @@ JSON = {"Content-Type": "application/dicom+json"}
 
 @pytest.fixture(scope="module")
 def orthanc_overrides() -> dict[str, Any]:
-    known = {"scu": ["SCU", "127.0.0.1", 104]}
-    return {"DicomModalities": known, "Ups": {"RetryFirst": 0.1, "RetryFactor": 1}}
+    modalities = {"scu": ["SCU", "127.0.0.1", 104]}
+    return {"DicomModalities": modalities, "Ups": {"RetryFirst": 0.1, "RetryFactor": 1}}
 
 
 @pytest.fixture
 def client(orthanc: RealOrthanc) -> Iterator[WebClient]:
-    made = WebClient(f"http://127.0.0.1:{orthanc.ups_http_port}/dicom-web")
-    yield made
-    made.session.close()
+    service = WebClient(f"http://127.0.0.1:{orthanc.ups_http_port}/dicom-web")
+    yield service
+    service.session.close()
 
 
 def with_element(name: str, written: str) -> bytes:
@@ -70,7 +70,7 @@ def test_ps3_18_11_4_a_foreign_value_is_stored_as_dicom_has_it_and_named(
     )
     assert answer.status_code == 201, answer.text
     assert "Warning" in answer.headers
-    (tag,) = [one for one, found in client.retrieve(uid).items() if found == expected]
+    (tag,) = [key for key, value in client.retrieve(uid).items() if value == expected]
     assert f"({tag[:4]},{tag[4:]})" in answer.headers["X-Ups-Modifications"]
 
 
@@ -81,8 +81,8 @@ def test_ps3_6_supplement_233_is_known_by_keyword(client: WebClient) -> None:
     answer = requests.post(url, data=with_element("00100011", item), headers=JSON, timeout=30)
     assert answer.status_code == 201, answer.text
     query = f"{client.url}/workitems?SOPInstanceUID={uid}&includefield=PersonNamesToUseSequence"
-    (found,) = requests.get(query, timeout=30).json()
-    assert found["00100011"] == element("SQ", {"00100012": element("LT", "Kim")})
+    (workitem,) = requests.get(query, timeout=30).json()
+    assert workitem["00100011"] == element("SQ", {"00100012": element("LT", "Kim")})
 
 
 def test_ps3_3_c_12_1_1_2_latin_9_and_private_text_of_an_implicit_vr_peer(orthanc: RealOrthanc) -> None:

@@ -66,7 +66,7 @@ def filled(orthanc: RealOrthanc) -> RealOrthanc:
     return orthanc
 
 
-def found(orthanc: RealOrthanc, *keys: str, charset: str = "ISO_IR 192") -> list[str]:
+def patients_found(orthanc: RealOrthanc, *keys: str, charset: str = "ISO_IR 192") -> list[str]:
     """Patient IDs of the answers."""
     answers = ask(orthanc, ["PatientID", *keys], charset)
     return sorted(str(answer.PatientID) for answer in answers)
@@ -114,7 +114,7 @@ def ask(orthanc: RealOrthanc, keys: Sequence[str], charset: str = "ISO_IR 192") 
     ids=str,
 )  # fmt: skip
 def test_k_6_1_2_keys_match(filled: RealOrthanc, keys: list[str], patients: list[str]) -> None:
-    assert found(filled, *keys) == patients
+    assert patients_found(filled, *keys) == patients
 
 
 def test_k_6_1_3_an_answer_has_the_keys_that_were_asked_for(filled: RealOrthanc) -> None:
@@ -169,12 +169,12 @@ def test_k_6_1_3_no_answer_comes_without_its_step(filled: RealOrthanc, key: str)
 
 
 def test_a_step_without_a_station_is_answered_to_nobody_in_particular(filled: RealOrthanc) -> None:
-    assert found(filled, "PatientID=P4") == ["P4"]
-    assert found(filled, "PatientID=P4", f"{STEP}.ScheduledStationAETitle=CT1") == []
+    assert patients_found(filled, "PatientID=P4") == ["P4"]
+    assert patients_found(filled, "PatientID=P4", f"{STEP}.ScheduledStationAETitle=CT1") == []
 
 
 def test_k_6_1_2_a_query_in_another_character_set_matches(filled: RealOrthanc) -> None:
-    assert found(filled, "PatientName=muller*", charset="ISO_IR 100") == ["P1"]
+    assert patients_found(filled, "PatientName=muller*", charset="ISO_IR 100") == ["P1"]
 
 
 def test_the_plugin_finds_that_it_is_asked(filled: RealOrthanc) -> None:

@@ -37,25 +37,25 @@ def orthanc_overrides() -> dict[str, Any]:
 def clients(orthanc: RealOrthanc) -> Iterator[dict[bool, WebClient]]:
     """The plugin's port, and (True) Orthanc's own."""
     base = f"http://127.0.0.1:{orthanc.ups_http_port}"
-    made = {
+    by_service = {
         False: WebClient(f"{base}/dicom-web"),
         True: WebClient(f"{orthanc.base_url}/dicom-web", keep_alive=False),
     }
-    yield made
-    for client in made.values():
+    yield by_service
+    for client in by_service.values():
         client.session.close()
 
 
 def nested(depth: int) -> DataSet:
     """So many private sequences within one another; a value of its own at every level tells them apart."""
-    made: DataSet = {BLOCK: element("LO", "DEEP"), "00991002": element("LO", "bottom")}
+    dataset: DataSet = {BLOCK: element("LO", "DEEP"), "00991002": element("LO", "bottom")}
     for level in range(depth):
-        made = {
+        dataset = {
             BLOCK: element("LO", "DEEP"),
-            DEEP: element("SQ", made),
+            DEEP: element("SQ", dataset),
             "00991003": element("UT", f"Ebene {level} ä"),
         }
-    return made
+    return dataset
 
 
 def create(orthanc: RealOrthanc, clients: dict[bool, WebClient], service: str, depth: int) -> tuple[str, int]:
@@ -88,9 +88,9 @@ async def _got(port: int, uid: str) -> tuple[int, DataSet]:
 def retrieve(orthanc: RealOrthanc, clients: dict[bool, WebClient], service: str, uid: str) -> DataSet:
     """Read a workitem back."""
     if service == "dimse":
-        status, found = asyncio.run(_got(orthanc.ups_dicom_port, uid))
+        status, workitem = asyncio.run(_got(orthanc.ups_dicom_port, uid))
         assert status == 0x0000
-        return found
+        return workitem
     kind = "xml" if "xml" in service else "json"
     headers = {"Accept": f"application/dicom+{kind}"}
     answer = clients["Orthanc" in service].get(f"/workitems/{uid}", headers=headers)
@@ -104,9 +104,9 @@ def test_the_deepest_workitem_passes_every_wire(
 ) -> None:
     uid, status = create(orthanc, clients, service, DEEPEST)
     assert status in (0x0000, 201)
-    for other in SERVICES:
-        answer = retrieve(orthanc, clients, other, uid)
-        assert {tag: answer[tag] for tag in (BLOCK, DEEP, "00991003")} == nested(DEEPEST), other
+    for reader in SERVICES:
+        answer = retrieve(orthanc, clients, reader, uid)
+        assert {tag: answer[tag] for tag in (BLOCK, DEEP, "00991003")} == nested(DEEPEST), reader
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -125,8 +125,8 @@ def test_the_deepest_report_reaches_who_watches(clients: dict[bool, WebClient]) 
         answer = client.post(f"/workitems/{uid}/cancelrequest", {REASONS: element("SQ", reason)})
         assert answer.status_code == 202, answer.text
         event = next_event(socket)
-    (told,) = items(event, REASONS)
-    assert told[DEEP] == reason[DEEP]
+    (copy,) = items(event, REASONS)
+    assert copy[DEEP] == reason[DEEP]
 
 
 def test_the_deepest_workitem_moves_and_is_there_after_a_start(
@@ -137,8 +137,8 @@ def test_the_deepest_workitem_moves_and_is_there_after_a_start(
     client.url = orthanc.base_url
     try:
         lines = client.get("/ups/api/export").content
-        taken = client.post("/ups/api/import", lines, headers={"Content-Type": "application/x-ndjson"})
-        assert taken.status_code == 200, taken.text
+        answer = client.post("/ups/api/import", lines, headers={"Content-Type": "application/x-ndjson"})
+        assert answer.status_code == 200, answer.text
         assert client.get(f"/ups/api/workitems/{uid}").status_code == 200
     finally:
         client.url = f"{orthanc.base_url}/dicom-web"

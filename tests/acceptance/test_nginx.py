@@ -43,10 +43,10 @@ def test_a_client_that_knows_only_one_base_url_does_it_all(proxied: WebClient) -
         assert next_event(socket)["00741000"]["Value"] == ["SCHEDULED"]
         proxied.complete(uid)
         assert [next_event(socket)["00741000"]["Value"][0] for _ in range(2)] == ["IN PROGRESS", "COMPLETED"]
-    (found,) = proxied.get(
+    (workitem,) = proxied.get(
         f"/workitems?SOPInstanceUID={uid}&includefield=PatientWeight&includefield=00400400"
     ).json()
-    assert {"00101030", "00400400"} <= found.keys()
+    assert {"00101030", "00400400"} <= workitem.keys()
 
 
 def test_orthanc_is_at_the_same_base(proxied: WebClient) -> None:

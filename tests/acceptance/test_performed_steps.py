@@ -188,9 +188,9 @@ def test_a_step_id_of_another_patient_is_not_believed(orthanc: RealOrthanc, ct: 
 
 def test_a_group_of_workitems_is_performed_in_one_step(orthanc: RealOrthanc, ct: ModalityClient) -> None:
     first, second = scheduled(ct, "A8", "2.25.81"), scheduled(ct, "A9", "2.25.82")
-    both = (from_worklist(orthanc, "A8"), from_worklist(orthanc, "A9"))
+    workitems = (from_worklist(orthanc, "A8"), from_worklist(orthanc, "A9"))
     uid = new_uid()
-    assert ct.begin(uid, modality.begun(*both)).code == 0
+    assert ct.begin(uid, modality.begun(*workitems)).code == 0
     assert ct.report(uid, modality.ended()).code == 0
     assert (state(ct, first), state(ct, second)) == ("COMPLETED", "COMPLETED")
 

@@ -37,11 +37,11 @@ def test_a_fraction_waits_for_its_plan_and_what_is_interrupted_is_continued(orth
     )
     assert run(tdd, "interrupt", PATIENT).strip() == uid
     assert text(client.retrieve(uid), "00741000") == "CANCELED"
-    asked = {"PatientID": PATIENT, "WorklistLabel": "RT CONTINUATION", "includefield": "all"}
+    query = {"PatientID": PATIENT, "WorklistLabel": "RT CONTINUATION", "includefield": "all"}
     wait_until(
-        lambda: client.get("/workitems", params=asked).status_code == 200, lambda: "a continuation", 20.0
+        lambda: client.get("/workitems", params=query).status_code == 200, lambda: "a continuation", 20.0
     )
-    (continuation,) = client.get("/workitems", params=asked).json()
+    (continuation,) = client.get("/workitems", params=query).json()
     assert text(items(continuation, REPLACED)[0], "00081155") == uid
     assert text(items(items(continuation, INPUT)[0], "00081199")[0], "00081155") == plan.SOPInstanceUID
     assert text(items(continuation, "00741210")[0], "0040A160") == "CONTINUATION"

@@ -72,8 +72,8 @@ def test_a_reset_brings_the_worklist_back(suite: str, tmp_path: Path) -> None:
             reset(orthanc, ask)
             assert requests.get(f"{url}/{UID_ROOT}.1", timeout=30).status_code == 200
         assert (orthanc.pid, descriptors(orthanc)) == (process, files)
-        told = ["GOING DOWN", "RESTARTED"] * len(RESETS)
-        wait_until(lambda: seen(record) == told, lambda: f"{seen(record)}\n{orthanc.log_tail()}", 30)
+        expected = ["GOING DOWN", "RESTARTED"] * len(RESETS)
+        wait_until(lambda: seen(record) == expected, lambda: f"{seen(record)}\n{orthanc.log_tail()}", 30)
         assert orthanc.stop() == 0
         subscribers.end()
 

@@ -35,9 +35,9 @@ def orthanc(suite: str) -> Iterator[RealOrthanc]:
 
 @pytest.fixture
 def client(orthanc: RealOrthanc) -> Iterator[WebClient]:
-    made = WebClient(f"http://127.0.0.1:{orthanc.ups_http_port}/dicom-web")
-    yield made
-    made.session.close()
+    service = WebClient(f"http://127.0.0.1:{orthanc.ups_http_port}/dicom-web")
+    yield service
+    service.session.close()
 
 
 def start_with(orthanc: RealOrthanc, **settings: object) -> None:

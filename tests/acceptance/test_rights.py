@@ -117,7 +117,7 @@ class Caller:
 
 def subscribers(orthanc: RealOrthanc) -> set[str]:
     result = Caller(orthanc, "admin").api("GET", "/subscribers").json()["subscribers"]
-    return {one["ae"] for one in result}
+    return {row["ae"] for row in result}
 
 
 # --- the page and its API ---------------------------------------------------------------------------
@@ -265,7 +265,7 @@ DECEPTIVE = ("%2E%2E", "..", "...", ".%2e", "%2e", "..%2F..%2FX", "..%2FX", "..%
 def test_no_ae_title_makes_orthanc_judge_another_path(guarded: RealOrthanc, user: str, ae: str) -> None:
     caller = Caller(guarded, user)
     before = subscribers(guarded)
-    for place, base in enumerate(caller.ports):
+    for port, base in enumerate(caller.ports):
         for path in (
             f"/workitems/{GLOBAL}/subscribers/{ae}",
             f"/workitems/{GLOBAL}/subscribers/{ae}/suspend",
@@ -273,7 +273,7 @@ def test_no_ae_title_makes_orthanc_judge_another_path(guarded: RealOrthanc, user
             for method in ("POST", "DELETE"):
                 status = caller.raw(base, method, path)
                 assert 400 <= status < 500, (base, path)
-                assert place or status == 400 or ae == "..%3Bx"
+                assert port or status == 400 or ae == "..%3Bx"
         assert 400 <= caller.raw(base, "GET", f"/subscribers/{ae}") < 500
     assert subscribers(guarded) == before
 

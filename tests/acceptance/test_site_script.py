@@ -96,7 +96,7 @@ def post(orthanc: RealOrthanc, dataset: Dataset) -> int:
 
 def names(orthanc: RealOrthanc) -> set[str]:
     content = requests.get(f"{orthanc.base_url}/patients?expand", timeout=60).json()
-    return {one["MainDicomTags"].get("PatientName", "") for one in content}
+    return {patient["MainDicomTags"].get("PatientName", "") for patient in content}
 
 
 def test_the_worklist_works_and_the_script_hears_of_changes(orthanc: RealOrthanc) -> None:

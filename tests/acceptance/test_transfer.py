@@ -47,13 +47,16 @@ class House:
 
     def orthanc(self, suite: str) -> RealOrthanc:
         """A new Orthanc that knows the receivers."""
-        near = {one.ae_title: [one.ae_title, "127.0.0.1", one.port] for one in (self.pacs, self.away)}
+        near = {
+            receiver.ae_title: [receiver.ae_title, "127.0.0.1", receiver.port]
+            for receiver in (self.pacs, self.away)
+        }
         modalities = {**near, "CT1": ["CT1", "127.0.0.1", 104]}
-        made = RealOrthanc(
+        running = RealOrthanc(
             suite, {"DicomModalities": modalities, "Ups": {"ModalityWorklist": {"Enable": True}}}
         )
-        self.orthancs.append(made)
-        return made
+        self.orthancs.append(running)
+        return running
 
     def transfer(self, action: str, orthanc: RealOrthanc, file: Path) -> subprocess.CompletedProcess[str]:
         """Run the tool that README names."""
@@ -65,10 +68,10 @@ class House:
 def house(tmp_path: Path) -> Iterator[House]:
     with EventReceiver("PACS") as pacs:
         away = EventReceiver("AWAY", port=free_port())
-        made = House(tmp_path, pacs, away)
-        yield made
+        rig = House(tmp_path, pacs, away)
+        yield rig
         away.stop()
-        for orthanc in made.orthancs:
+        for orthanc in rig.orthancs:
             orthanc.discard()
 
 
@@ -109,8 +112,8 @@ def test_a_worklist_moves_with_everything_that_belongs_to_it(house: House) -> No
             done, canceled = client.create(), client.create()
             client.complete(done)
             client.cancel(canceled)
-            told = [next_event(socket) for _ in range(12)]
-        kept = {uid: client.retrieve(uid) for uid in (waiting, moved, done, canceled)}
+            events = [next_event(socket) for _ in range(12)]
+        before = {uid: client.retrieve(uid) for uid in (waiting, moved, done, canceled)}
         expected = of_workitems(house.pacs.wait_for(12))
         exported = house.transfer("export", source, file)
         assert exported.returncode == 0, exported.stderr
@@ -132,15 +135,15 @@ def test_a_worklist_moves_with_everything_that_belongs_to_it(house: House) -> No
     assert account["counts"]["workitems"]["imported"] == 4
 
     # Content, states and what waited came along, and nobody hears anything twice.
-    assert {uid: client.retrieve(uid) for uid in kept} == kept
+    assert {uid: client.retrieve(uid) for uid in before} == before
     assert of_workitems(house.away.wait_for(len(expected))) == expected
     assert of_workitems(house.pacs.reports) == expected
 
     # The claim is still the claim, subscriptions are still there, and a WebSocket goes on by its number.
-    with client.socket("VIEWER", since=sequence(told[-1])) as socket:
+    with client.socket("VIEWER", since=sequence(events[-1])) as socket:
         assert client.put(f"/workitems/{moved}/state", state("COMPLETED", transaction)).ok
         event = next_event(socket)
-    assert event["00001000"]["Value"] == [moved] and sequence(event) > sequence(told[-1])
+    assert event["00001000"]["Value"] == [moved] and sequence(event) > sequence(events[-1])
     wait_until(lambda: (moved, "COMPLETED") in of_workitems(receive(house.pacs)), "PACS is told")
     assert locks(target, waiting) == {"AWAY": True, "PACS": False, "VIEWER": False}
 
@@ -148,10 +151,10 @@ def test_a_worklist_moves_with_everything_that_belongs_to_it(house: House) -> No
     again = house.transfer("import", target, file)
     assert again.returncode == 3 and "conflict" in again.stdout, "the completed one has another content now"
     assert f"workitems {moved}" in again.stdout
-    now = {uid: client.retrieve(uid) for uid in kept}
+    now = {uid: client.retrieve(uid) for uid in before}
     target.kill()
     target.start()
-    assert {uid: client.retrieve(uid) for uid in kept} == now
+    assert {uid: client.retrieve(uid) for uid in before} == now
 
 
 def receive(receiver: EventReceiver) -> list[Report]:
@@ -168,8 +171,8 @@ def test_a_worklist_that_has_some_takes_over_what_it_does_not_have(house: House)
     file = house.folder / "worklist.ndjson"
     with house.orthanc(_WANTED[-1]) as source:
         client = client_of(source)
-        one, other = client.create(full("cyrillic")), client.create()
-        kept: dict[str, DataSet] = {uid: client.retrieve(uid) for uid in (one, other)}
+        claimed, other = client.create(full("cyrillic")), client.create()
+        before: dict[str, DataSet] = {uid: client.retrieve(uid) for uid in (claimed, other)}
         assert house.transfer("export", source, file).returncode == 0
     with house.orthanc(_WANTED[0]) as target:
         client = client_of(target)
@@ -177,9 +180,14 @@ def test_a_worklist_that_has_some_takes_over_what_it_does_not_have(house: House)
         own = client.create()
         house.pacs.wait_for(1)
         assert house.transfer("import", target, file).returncode == 0
-        assert {uid: client.retrieve(uid) for uid in kept} == kept
-        told = of_workitems(house.pacs.wait_for(4))
-        assert told == [(own, "SCHEDULED"), (one, "SCHEDULED"), (one, "event 5"), (other, "SCHEDULED")]
+        assert {uid: client.retrieve(uid) for uid in before} == before
+        reports = of_workitems(house.pacs.wait_for(4))
+        assert reports == [
+            (own, "SCHEDULED"),
+            (claimed, "SCHEDULED"),
+            (claimed, "event 5"),
+            (other, "SCHEDULED"),
+        ]
         assert house.transfer("import", target, file).returncode == 0
         assert house.pacs.silent_for(0.5)
 

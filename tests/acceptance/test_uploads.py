@@ -80,7 +80,7 @@ def post(orthanc: RealOrthanc, path: str, body: bytes, **headers: str) -> reques
 
 def stored(orthanc: RealOrthanc) -> set[str]:
     content = requests.get(f"{orthanc.base_url}/instances?expand", timeout=60).json()
-    return {one["MainDicomTags"]["SOPInstanceUID"] for one in content}
+    return {instance["MainDicomTags"]["SOPInstanceUID"] for instance in content}
 
 
 @pytest.fixture
@@ -145,10 +145,12 @@ def test_files_that_are_not_in_order_pass_if_they_are_no_ups(orthanc: RealOrthan
     harmless = explicit(*REST, element(8, 0x16, b"UI", CT))
     assert post(orthanc, "/instances", harmless).status_code == 200
     content = requests.get(f"{orthanc.base_url}/instances?expand", timeout=60).json()
-    assert [one["ID"] for one in content if one["MainDicomTags"]["SOPInstanceUID"] == "1.2.3.60"]
-    for one in content:
-        if one["MainDicomTags"]["SOPInstanceUID"] == "1.2.3.60":
-            requests.delete(f"{orthanc.base_url}/instances/{one['ID']}", timeout=60).raise_for_status()
+    assert [
+        resource["ID"] for resource in content if resource["MainDicomTags"]["SOPInstanceUID"] == "1.2.3.60"
+    ]
+    for resource in content:
+        if resource["MainDicomTags"]["SOPInstanceUID"] == "1.2.3.60":
+            requests.delete(f"{orthanc.base_url}/instances/{resource['ID']}", timeout=60).raise_for_status()
 
 
 def test_an_object_made_by_orthanc_itself_is_refused(orthanc: RealOrthanc) -> None:
@@ -162,7 +164,7 @@ def test_of_a_zip_archive_the_rest_is_stored(orthanc: RealOrthanc) -> None:
         zipped.writestr("refused", file(instance(PUSH, "1.2.3.30")))
         zipped.writestr("taken", file(instance(CT, "1.2.3.31")))
     answer = post(orthanc, "/instances", archive.getvalue())
-    assert [one["Status"] for one in answer.json()] == ["Success"]
+    assert [row["Status"] for row in answer.json()] == ["Success"]
     assert stored(orthanc) & {"1.2.3.30", "1.2.3.31"} == {"1.2.3.31"}
 
 
@@ -170,13 +172,13 @@ def test_of_a_zip_archive_the_rest_is_stored(orthanc: RealOrthanc) -> None:
 def test_stow_lists_it_in_failed_sop_sequence_and_stores_the_rest(
     orthanc: RealOrthanc, upload: tuple[str, str, str]
 ) -> None:
-    taken = f"1.2.3.40.{len(upload[2])}{len(upload[1])}"
-    answer = stow(orthanc, file(instance(*upload)), file(instance(CT, taken)))
+    accepted = f"1.2.3.40.{len(upload[2])}{len(upload[1])}"
+    answer = stow(orthanc, file(instance(*upload)), file(instance(CT, accepted)))
     assert answer.status_code == 202
     failed = answer.json()["00081198"]["Value"]
-    assert [one["00081155"]["Value"] for one in failed] == [[upload[1]]]
-    assert [one["00081197"]["Value"] for one in failed] == [[0x0110]]
-    assert stored(orthanc) & {upload[1], taken} == {taken}
+    assert [item["00081155"]["Value"] for item in failed] == [[upload[1]]]
+    assert [item["00081197"]["Value"] for item in failed] == [[0x0110]]
+    assert stored(orthanc) & {upload[1], accepted} == {accepted}
 
 
 @pytest.mark.parametrize("upload", REFUSED_UPLOADS, ids=NAMES)

@@ -179,11 +179,11 @@ def test_refused_requests_leave_a_line_in_the_log(
 def test_search_with_repeated_keys(own: WebClient) -> None:
     uid = new_uid()
     own.post("/workitems", full(), **query(f"workitem={uid}"))
-    wanted = f"SOPInstanceUID={uid}&includefield=PatientWeight&includefield=001021C0"
-    (found,) = own.get("/workitems", **query(wanted)).json()
-    assert {"00101030", "001021C0"} <= found.keys()
-    (found,) = own.get(f"/workitems?SOPInstanceUID={uid}&includefield=PatientWeight,001021C0").json()
-    assert {"00101030", "001021C0"} <= found.keys()
+    keys = f"SOPInstanceUID={uid}&includefield=PatientWeight&includefield=001021C0"
+    (workitem,) = own.get("/workitems", **query(keys)).json()
+    assert {"00101030", "001021C0"} <= workitem.keys()
+    (workitem,) = own.get(f"/workitems?SOPInstanceUID={uid}&includefield=PatientWeight,001021C0").json()
+    assert {"00101030", "001021C0"} <= workitem.keys()
     assert own.get(f"/workitems?SOPInstanceUID={new_uid()}").status_code == 204
 
 
@@ -262,7 +262,7 @@ def test_8_3_percent_encoded_values_are_decoded_once(own: WebClient, name: str, 
     )
     answer = own.get(f"/workitems?WorklistLabel={label}&%30%30100010={sought}")
     assert answer.status_code == 200
-    assert [one["00100010"]["Value"] for one in answer.json()] == [[{"Alphabetic": name}]]
+    assert [workitem["00100010"]["Value"] for workitem in answer.json()] == [[{"Alphabetic": name}]]
     assert own.get(f"/workitems?WorklistLabel={label}&PatientName=M%25").status_code == 204
 
 
@@ -272,4 +272,4 @@ def test_8_3_4_empty_values_match_there_too(own: WebClient) -> None:
     created = own.post("/workitems", minimal(t00741202=element("LO", label)), **query(f"workitem={uid}"))
     assert created.status_code == 201
     content = own.get(f"/workitems?emptyvaluematching=true&WorklistLabel={label}&PatientName=%22%22").json()
-    assert [one["00080018"]["Value"] for one in content] == [[uid]]
+    assert [workitem["00080018"]["Value"] for workitem in content] == [[uid]]

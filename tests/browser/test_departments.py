@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.support.browser import CODE, STATION, Management, Screen, context, place
+from tests.support.browser import CODE, STATION, Management, Screen, address, context
 from tests.support.orthanc import RealOrthanc
 
 pytestmark = pytest.mark.one_suite("the page is the same files in the same browser")
@@ -64,7 +64,7 @@ def test_late_work_is_a_segment_and_a_tile_that_leads_to_it(screen: Screen, api:
             ScheduledStationNameCodeSequence=[STATION],
         )
     api.make("Just now", PatientID="LATE")
-    page = screen.open(place("worklist", PatientID="LATE"))
+    page = screen.open(address("worklist", PatientID="LATE"))
     page.get_by_role("group", name="State").get_by_role("button", name="Late 3").click()
     total(page, "of 3 workitems")
     expect(page).to_have_url(re.compile("late=yes"))
@@ -78,7 +78,7 @@ def test_late_work_is_a_segment_and_a_tile_that_leads_to_it(screen: Screen, api:
 
 def test_times_relative_to_now_stay_so_in_the_address(screen: Screen, api: Management) -> None:
     api.make("Today", PatientID="TODAY")
-    page = screen.open(place("worklist", PatientID="TODAY"))
+    page = screen.open(address("worklist", PatientID="TODAY"))
     page.get_by_role("button", name="Filter").click()
     page.get_by_label("Attribute").select_option(label="Scheduled start")
     page.get_by_role("button", name="Today", exact=True).click()
@@ -90,7 +90,7 @@ def test_times_relative_to_now_stay_so_in_the_address(screen: Screen, api: Manag
 
 def test_stations_are_suggested_by_their_meaning(screen: Screen, api: Management) -> None:
     api.make("Where", PatientID="WHERE", ScheduledStationNameCodeSequence=[STATION])
-    page = screen.open(place("worklist", PatientID="WHERE"))
+    page = screen.open(address("worklist", PatientID="WHERE"))
     page.get_by_role("button", name="Filter").click()
     page.get_by_label("Attribute").select_option(label="Station")
     page.get_by_role("combobox", name="Station", exact=True).fill("reading room 7")
@@ -103,7 +103,7 @@ def test_all_that_match_are_chosen_and_the_words_say_what_happened(screen: Scree
     uids = [api.make(f"Many {number:02}", PatientID="MANY") for number in range(30)]
     api.act(uids[0], "claim")
     api.post("/subscribers/LINAC1/subscribe", {"scope": "global"})
-    page = screen.open(place("worklist", PatientID="MANY", order="created"))
+    page = screen.open(address("worklist", PatientID="MANY", order="created"))
     page.get_by_label("Page size").select_option("25")
     total(page, "1–25 of 30 workitems")
     page.get_by_label("Select all on this page").check()
@@ -128,7 +128,7 @@ def test_all_that_match_are_chosen_and_the_words_say_what_happened(screen: Scree
 
 def test_several_are_moved_and_reassigned(screen: Screen, api: Management) -> None:
     uids = [api.make(f"Move {number}", PatientID="MOVE") for number in range(2)]
-    page = screen.open(place("worklist", PatientID="MOVE"))
+    page = screen.open(address("worklist", PatientID="MOVE"))
     page.get_by_label("Select all on this page").check()
     page.get_by_role("button", name="Reschedule").click()
     page.get_by_label("Start", exact=True).fill("2031-05-06T07:08")
@@ -146,8 +146,8 @@ def test_several_are_moved_and_reassigned(screen: Screen, api: Management) -> No
     expect(page.get_by_role("dialog")).to_contain_text("2 reassigned")
     dialog(page, "Close")
     for uid in uids:
-        told = api.workitem(uid)
-        assert (told["stations"], told["start"][:10]) == (["Room 9"], "2031-05-06")
+        workitem = api.workitem(uid)
+        assert (workitem["stations"], workitem["start"][:10]) == (["Room 9"], "2031-05-06")
 
 
 def test_back_undoes_each_step_and_a_selection_survives_a_look_inside(
@@ -155,7 +155,7 @@ def test_back_undoes_each_step_and_a_selection_survives_a_look_inside(
 ) -> None:
     for number in range(2):
         api.make(f"Back {number}", PatientID="BACK", WorklistLabel="BACKLIST")
-    page = screen.open(place("worklist", PatientID="BACK", order="created"))
+    page = screen.open(address("worklist", PatientID="BACK", order="created"))
     page.locator("tbody .choose input").first.check()
     page.get_by_role("group", name="State").get_by_role("button", name="Completed 0").click()
     expect(page.locator(".empty")).to_be_visible()
@@ -170,7 +170,7 @@ def test_back_undoes_each_step_and_a_selection_survives_a_look_inside(
 def test_unsaved_text_is_asked_about_and_a_sent_form_does_not_come_back(
     screen: Screen, api: Management
 ) -> None:
-    page = screen.open(place("worklist", order="created"))
+    page = screen.open(address("worklist", order="created"))
     page.get_by_role("link", name="New workitem").click()
     page.get_by_label("Label").fill("Halftyped")
     page.get_by_role("link", name="Overview").click()
@@ -187,7 +187,7 @@ def test_unsaved_text_is_asked_about_and_a_sent_form_does_not_come_back(
 def test_a_workitem_is_copied_and_repeated(screen: Screen, api: Management) -> None:
     uid = api.make("Fraction 3", PatientID="AGAIN", ScheduledWorkitemCodeSequence=[CODE])
     api.act(uid, "request-cancel")
-    page = screen.open(place("workitem", uid))
+    page = screen.open(address("workitem", uid))
     page.get_by_role("link", name="Repeat").click()
     expect(page.get_by_role("heading", name="Repeat of Fraction 3")).to_be_visible()
     page.get_by_role("button", name="Create workitem").click()
@@ -224,7 +224,7 @@ def test_what_an_export_protected_from_spreadsheets_comes_back_as_it_was(
 ) -> None:
     """The apostrophe before a formula is the export's, not a part of the value."""
     api.make("=SUM(A1)", PatientID="FORMULA", PatientName="-Doe^@Jane")
-    page = screen.open(place("worklist", PatientID="FORMULA"))
+    page = screen.open(address("worklist", PatientID="FORMULA"))
     total(page, "of 1 workitem")
     with page.expect_download() as waiting:
         page.get_by_role("button", name="CSV", exact=True).click()
@@ -245,20 +245,20 @@ def test_what_an_export_protected_from_spreadsheets_comes_back_as_it_was(
 
 def test_a_claim_on_behalf_says_for_whom(screen: Screen, api: Management) -> None:
     uid = api.make("Treated", PatientID="WHOM")
-    page = screen.open(place("workitem", uid))
+    page = screen.open(address("workitem", uid))
     page.get_by_role("button", name="Claim").click()
     page.get_by_label("For whom (AE title)").fill("LINAC1")
     dialog(page, "Claim")
     expect(page.get_by_role("region", name="In short")).to_contain_text("LINAC1")
     assert api.workitem(uid)["claimed"]["ae"] == "LINAC1"
-    screen.open(place("worklist", claimer="LINAC1"))
+    screen.open(address("worklist", claimer="LINAC1"))
     total(page, "of 1 workitem")
     expect(page.locator("td.claimer")).to_contain_text("LINAC1")
 
 
 def test_columns_and_views_are_the_users_own(screen: Screen, api: Management) -> None:
     api.make("Mine", PatientID="MINE")
-    page = screen.open(place("worklist", PatientID="MINE", order="created"))
+    page = screen.open(address("worklist", PatientID="MINE", order="created"))
     page.get_by_role("button", name="Columns").click()
     page.get_by_label("Accession number", exact=True).check()
     page.get_by_label("Priority", exact=True).uncheck()

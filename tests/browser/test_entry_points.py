@@ -33,9 +33,9 @@ def study_uid(orthanc: RealOrthanc, ids: dict[str, str]) -> str:
     return str(content["MainDicomTags"]["StudyInstanceUID"])
 
 
-def explorer(screen: Screen, place: str = "") -> Page:
+def explorer(screen: Screen, fragment: str = "") -> Page:
     screen.page.goto("about:blank")  # a change of the fragment alone would not load the page
-    screen.page.goto(f"{screen.base_url}/app/explorer.html{place}")
+    screen.page.goto(f"{screen.base_url}/app/explorer.html{fragment}")
     return screen.page
 
 
@@ -93,9 +93,9 @@ def test_a_workitem_made_for_a_study_refers_to_its_images(
     expect(link).to_have_attribute("href", f"{screen.base_url}/app/explorer.html#series?uuid={ids['series']}")
     answer = api.get("/workitems", study=study_uid)
     assert [workitem["label"] for workitem in answer["workitems"]] == ["Read this study"]
-    told = api.workitem(answer["workitems"][0]["uid"])
-    assert told["inputs"][0]["study"] == study_uid
-    assert told["patient"]["id"] == "1CT1"
+    created = api.workitem(answer["workitems"][0]["uid"])
+    assert created["inputs"][0]["study"] == study_uid
+    assert created["patient"]["id"] == "1CT1"
 
 
 def test_the_plugins_page_links_to_the_worklist(screen: Screen) -> None:
@@ -109,10 +109,12 @@ def test_the_plugins_page_links_to_the_worklist(screen: Screen) -> None:
 def buttons_of_explorer_2() -> list[tuple[str, dict[str, Any]]]:
     content = json.loads(explorer_files()["custom-buttons.json"])
     buttons = content["OrthancExplorer2"]["UiOptions"]["CustomButtons"]
-    return [(level, one) for level, several in buttons.items() for one in several]
+    return [(level, button) for level, several in buttons.items() for button in several]
 
 
-@pytest.mark.parametrize(("level", "button"), buttons_of_explorer_2(), ids=lambda one: str(one)[:40])
+@pytest.mark.parametrize(
+    ("level", "button"), buttons_of_explorer_2(), ids=lambda parameter: str(parameter)[:40]
+)
 def test_buttons_of_orthanc_explorer_2_lead_to_the_page(
     screen: Screen, ids: dict[str, str], level: str, button: dict[str, Any]
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.support.browser import CODE, STATION, Management, Screen, context, place
+from tests.support.browser import CODE, STATION, Management, Screen, address, context
 from tests.support.orthanc import RealOrthanc
 
 pytestmark = pytest.mark.one_suite("the page is the same files in the same browser")
@@ -91,7 +91,7 @@ def test_the_main_path_without_a_mouse(screen: Screen, api: Management) -> None:
 
 
 def test_rows_are_walked_and_come_back_to(screen: Screen, workitems: list[str]) -> None:
-    page = screen.open(place("worklist", PatientID="HC-0001", order="created"))
+    page = screen.open(address("worklist", PatientID="HC-0001", order="created"))
     expect_list(page)
     for _ in range(3):
         page.keyboard.press("j")
@@ -107,7 +107,7 @@ def test_rows_are_walked_and_come_back_to(screen: Screen, workitems: list[str]) 
 
 
 def test_a_dialog_keeps_the_focus_and_gives_it_back(screen: Screen, workitems: list[str]) -> None:
-    page = screen.open(place("workitem", workitems[0]))
+    page = screen.open(address("workitem", workitems[0]))
     button = page.get_by_role("button", name="Claim")
     button.focus()
     page.keyboard.press("Enter")
@@ -128,7 +128,7 @@ def test_text_stands_out_in_both_schemes(
 ) -> None:
     user = context(chromium, color_scheme=scheme)
     screen = Screen(user.new_page(), orthanc.base_url)
-    for where in (*PLACES, *(place("workitem", uid) for uid in workitems)):
+    for where in (*PLACES, *(address("workitem", uid) for uid in workitems)):
         page = screen.open(where)
         assert page.evaluate(CONTRAST) == [], where
     dark = screen.page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -138,7 +138,7 @@ def test_text_stands_out_in_both_schemes(
 
 
 def test_states_and_health_are_told_in_words_and_by_a_sign(screen: Screen) -> None:
-    page = screen.open(place("worklist", PatientID="HC-0001"))
+    page = screen.open(address("worklist", PatientID="HC-0001"))
     for words in ("Scheduled", "In progress", "Completed", "Canceled"):
         badge = page.locator("tbody .state").filter(has_text=words)
         expect(badge.locator("svg")).to_have_count(1)
@@ -152,7 +152,7 @@ def test_nothing_hangs_over_the_edge(
 ) -> None:
     user = context(chromium, viewport={"width": width, "height": 900})
     screen = Screen(user.new_page(), orthanc.base_url)
-    for where in (*PLACES, place("workitem", workitems[1]), place("workitem", workitems[0], "edit")):
+    for where in (*PLACES, address("workitem", workitems[1]), address("workitem", workitems[0], "edit")):
         page = screen.open(where)
         assert page.evaluate("document.documentElement.scrollWidth") <= width, where
         assert page.evaluate("document.querySelector('main').scrollWidth") <= width, where

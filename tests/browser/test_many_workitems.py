@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.support.browser import Screen, place
+from tests.support.browser import Screen, address
 from tests.support.many import fill
 from tests.support.orthanc import RealOrthanc
 
@@ -34,7 +34,7 @@ def orthanc(suite: str, count: int) -> Iterator[RealOrthanc]:
         yield running
 
 
-def found(page: Page, words: str) -> None:
+def expect_count(page: Page, words: str) -> None:
     expect(page.locator(".foot")).to_contain_text(words)
 
 
@@ -43,12 +43,12 @@ def first(page: Page, label: str) -> None:
 
 
 def test_pages_of_many_workitems_are_turned(screen: Screen, count: int) -> None:
-    page = screen.open(place("worklist", order="created"))
-    found(page, f"1–50 of {count:,} workitems")
+    page = screen.open(address("worklist", order="created"))
+    expect_count(page, f"1–50 of {count:,} workitems")
     first(page, "Step 000001")
     page.get_by_label(f"Page, of {count // 50}").fill(str(count // 50))
     page.keyboard.press("Enter")
-    found(page, f"{count - 49:,}–{count:,} of {count:,}")
+    expect_count(page, f"{count - 49:,}–{count:,} of {count:,}")
     first(page, f"Step {count - 49:06}")
     expect(page.locator("tbody tr")).to_have_count(50)
     page.get_by_role("button", name="Previous page").click()
@@ -56,25 +56,25 @@ def test_pages_of_many_workitems_are_turned(screen: Screen, count: int) -> None:
 
 
 def test_they_are_sorted_searched_and_counted(screen: Screen, count: int) -> None:
-    page = screen.open(place("worklist", order="patient"))
+    page = screen.open(address("worklist", order="patient"))
     first(page, "Step 000005")
     page.get_by_role("columnheader", name="Patient").get_by_role("button").click()
     first(page, f"Step {count - 1:06}")
     page.get_by_role("searchbox").fill("lindqvist 077")
     fitting = sum(number % 5 == 2 and "077" in f"{number:06}" for number in range(1, count + 1))
-    found(page, f"of {fitting} workitems")
+    expect_count(page, f"of {fitting} workitems")
     page.get_by_role("searchbox").fill("")
     page.get_by_role("group", name="State").get_by_role("button", name=f"Completed {count // 4:,}").click()
-    found(page, f"of {count // 4:,} workitems")
+    expect_count(page, f"of {count // 4:,} workitems")
     page.reload()
-    found(page, f"of {count // 4:,} workitems")
+    expect_count(page, f"of {count // 4:,} workitems")
 
 
 def test_one_of_them_is_opened_and_come_back_from(screen: Screen, count: int) -> None:
     number = count * 4 // 5 + 1
-    page = screen.open(place("worklist", order="created", page=f"{number // 50 + 1}"))
+    page = screen.open(address("worklist", order="created", page=f"{number // 50 + 1}"))
     first(page, f"Step {number:06}")
     page.locator("tbody tr").first.click()
     expect(page.get_by_role("heading", name=f"Step {number:06}")).to_be_visible()
     page.locator(".back").click()
-    found(page, f"{number:,}–{number + 49:,} of {count:,}")
+    expect_count(page, f"{number:,}–{number + 49:,} of {count:,}")

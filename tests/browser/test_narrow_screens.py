@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.support.browser import CODE, STATION, Management, Screen, context, place
+from tests.support.browser import CODE, STATION, Management, Screen, address, context
 from tests.support.orthanc import RealOrthanc
 
 pytestmark = pytest.mark.one_suite("the page is the same files in the same browser")
@@ -50,13 +50,13 @@ def uids(api: Management) -> dict[str, str]:
         "PatientName": "Fairweather^Ines",
         "PatientID": "HC-0001",
     }
-    made = {
+    by_name = {
         name: api.make(f"Step {name} with a label that is long", **more)
         for name in ("new", "claimed", "done")
     }
-    api.act(made["claimed"], "claim")
-    api.act(made["done"], "request-cancel")
-    return made
+    api.act(by_name["claimed"], "claim")
+    api.act(by_name["done"], "request-cancel")
+    return by_name
 
 
 @pytest.fixture(params=WIDTHS)
@@ -103,7 +103,7 @@ DIALOGS = {
 
 @pytest.mark.parametrize("where", DIALOGS)
 def test_every_dialog_opens_where_it_can_be_seen(narrow: Screen, uids: dict[str, str], where: str) -> None:
-    page = narrow.open(place("workitem", uids[where]) if where in uids else where)
+    page = narrow.open(address("workitem", uids[where]) if where in uids else where)
     expect(page.locator("h1")).to_be_visible()
     for name in DIALOGS[where]:
         press(page, name)
@@ -111,13 +111,13 @@ def test_every_dialog_opens_where_it_can_be_seen(narrow: Screen, uids: dict[str,
 
 
 def test_every_dialog_of_the_list_opens_where_it_can_be_seen(narrow: Screen, uids: dict[str, str]) -> None:
-    page = narrow.open(place("worklist", PatientID="HC-0001", ended="today..today+1d"))
+    page = narrow.open(address("worklist", PatientID="HC-0001", ended="today..today+1d"))
     for name in ("Views", "Columns", "Filter"):
         press(page, name)
         check_dialog(page)
     page.get_by_label("Filters").get_by_role("button", name="Ended Today").click()
     check_dialog(page)
-    narrow.open(place("worklist", PatientID="HC-0001", order="created"))
+    narrow.open(address("worklist", PatientID="HC-0001", order="created"))
     page.locator("tbody .choose input").first.check()
     for name in ("Request cancellation", "Priority", "Reassign", "Reschedule", "Delete"):
         press(page.locator(".selection"), name)
@@ -132,11 +132,11 @@ def test_every_dialog_of_the_list_opens_where_it_can_be_seen(narrow: Screen, uid
 def test_the_edit_form_and_progress_and_import_can_be_used(
     narrow: Screen, uids: dict[str, str], tmp_path: Path
 ) -> None:
-    page = narrow.open(place("workitem", uids["new"], "edit"))
+    page = narrow.open(address("workitem", uids["new"], "edit"))
     expect(page.get_by_role("button", name="Save", exact=True)).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= page.evaluate("innerWidth")
     assert page.locator("main").evaluate(UNREACHABLE) == []
-    narrow.open(place("worklist", SOPInstanceUID=uids["new"]))
+    narrow.open(address("worklist", SOPInstanceUID=uids["new"]))
     page.locator("tbody .choose input").first.check()
     press(page.locator(".selection"), "Priority")
     page.get_by_role("dialog").get_by_role("button", name="Set", exact=True).click()
@@ -151,7 +151,7 @@ def test_the_edit_form_and_progress_and_import_can_be_used(
 
 
 def test_rows_show_patient_and_label_at_every_width(narrow: Screen, uids: dict[str, str]) -> None:
-    page = narrow.open(place("worklist", PatientID="HC-0001"))
+    page = narrow.open(address("worklist", PatientID="HC-0001"))
     row = page.locator("tbody tr").first
     expect(row.locator("td.patient")).to_contain_text("Fairweather, Ines")
     for column, least in (("label", 120), ("patient", 120), ("state", 70), ("start", 30)):
@@ -167,7 +167,7 @@ PLACES = ("/worklist", "/subscribers", "/subscriber/DOWN", "/overview", "/new")
 
 
 def test_nothing_hangs_over_the_edge_and_all_can_be_reached(narrow: Screen, uids: dict[str, str]) -> None:
-    for where in (*PLACES, *(place("workitem", uid) for uid in uids.values())):
+    for where in (*PLACES, *(address("workitem", uid) for uid in uids.values())):
         page = narrow.open(where)
         width = page.evaluate("innerWidth")
         assert page.evaluate("document.documentElement.scrollWidth") <= width, where

@@ -10,7 +10,7 @@ import pytest
 import requests
 from playwright.sync_api import Browser, Page, expect
 
-from tests.support.browser import Management, Screen, context, place
+from tests.support.browser import Management, Screen, address, context
 from tests.support.orthanc import RealOrthanc
 
 pytestmark = pytest.mark.one_suite("the page is the same files in the same browser")
@@ -57,11 +57,11 @@ def page_of(chromium: Browser, orthanc: RealOrthanc, user: str) -> Iterator[Scre
 def buttons(page: Page) -> set[str]:
     """The names of buttons that can be pressed."""
     result = page.locator("main button:enabled, main a.button, #top a.button.primary").all()
-    return {(one.get_attribute("aria-label") or one.inner_text()).strip() for one in result}
+    return {(button.get_attribute("aria-label") or button.inner_text()).strip() for button in result}
 
 
 def test_a_workitem_offers_what_the_user_may_do(page_of: Screen, user: str, workitem: str) -> None:
-    page = page_of.open(place("workitem", workitem))
+    page = page_of.open(address("workitem", workitem))
     watchers = page.get_by_role("region", name="Subscribers")
     expect(watchers.get_by_role("link", name="RIS", exact=True)).to_be_visible()
     acting = {"New workitem", "Edit", "Claim", "Request cancellation", "Subscribe", "Unsubscribe AI"}
@@ -72,7 +72,7 @@ def test_a_workitem_offers_what_the_user_may_do(page_of: Screen, user: str, work
 
 @pytest.mark.parametrize("ae", ["AI", "RIS"])
 def test_a_subscriber_offers_what_the_user_may_do(page_of: Screen, user: str, workitem: str, ae: str) -> None:
-    page = page_of.open(place("subscriber", ae))
+    page = page_of.open(address("subscriber", ae))
     expect(page.get_by_role("heading", name=ae, exact=True)).to_be_visible()
     acting = {"C-ECHO", "Test event", "Resend …", "Subscribe", "Unsubscribe from everything"}
     allowed = user == "admin" or (user, ae) == ("ai", "AI")
@@ -80,6 +80,6 @@ def test_a_subscriber_offers_what_the_user_may_do(page_of: Screen, user: str, wo
 
 
 def test_a_form_that_the_user_may_not_send_is_not_shown(page_of: Screen, user: str, workitem: str) -> None:
-    page = page_of.open(place("new"))
+    page = page_of.open(address("new"))
     refused = page.get_by_text("Ups.Users does not allow this to you")
     expect(refused).to_have_count(1 if user == "viewer" else 0)

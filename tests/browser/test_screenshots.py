@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, expect, sync_playwright
 from pydicom.data import get_testdata_file
 
 from tests.browser.test_workitem_page import TEMPLATE
-from tests.support.browser import Management, Screen, context, launch, place, uploaded_study
+from tests.support.browser import Management, Screen, address, context, launch, uploaded_study
 from tests.support.event_receiver import EventReceiver
 from tests.support.orthanc import CHECKOUT, RealOrthanc
 from tests.support.ports import free_port
@@ -77,11 +77,11 @@ def uids(orthanc: RealOrthanc, api: Management) -> list[str]:
     """A department at work, whose events have arrived."""
     api.post("/subscribers/RIS/subscribe", {"scope": "global", "lock": True})
     api.post("/subscribers/DASHBOARD/subscribe", {"scope": "global"})
-    wanted = {"ScheduledWorkitemCodeSequence.CodeValue": "110004"}
-    api.post("/subscribers/AI_SERVER/subscribe", {"scope": "filtered", "filter": wanted})
-    made = department(api, WebClient(f"http://127.0.0.1:{orthanc.ups_http_port}/dicom-web"))
+    keys = {"ScheduledWorkitemCodeSequence.CodeValue": "110004"}
+    api.post("/subscribers/AI_SERVER/subscribe", {"scope": "filtered", "filter": keys})
+    by_name = department(api, WebClient(f"http://127.0.0.1:{orthanc.ups_http_port}/dicom-web"))
     wait_until(lambda: _all_told(api, "RIS") and _all_told(api, "DASHBOARD"), "every event has arrived", 60)
-    return made
+    return by_name
 
 
 def _all_told(api: Management, ae: str) -> bool:
@@ -99,10 +99,10 @@ def test_pictures(
     screen = Screen(user.new_page(), orthanc.base_url)
     places = {
         "worklist": "/worklist",
-        "workitem": place("workitem", uids[WATCHED_BY_ALL]),
+        "workitem": address("workitem", uids[WATCHED_BY_ALL]),
         "new": f"/new?for=study/{study}",
         "subscribers": "/subscribers",
-        "subscriber": place("subscriber", "AI_SERVER"),
+        "subscriber": address("subscriber", "AI_SERVER"),
         "overview": "/overview",
     }
     for name, where in places.items():
@@ -123,12 +123,12 @@ def test_pictures(
     _keep(tmp_path)
 
 
-def _keep(made: Path) -> None:
-    pictures = list(made.glob("*.png"))
+def _keep(folder: Path) -> None:
+    pictures = list(folder.glob("*.png"))
     assert len(pictures) == 8
     assert all(picture.stat().st_size > SMALLEST for picture in pictures)
     if os.environ.get("ORTHANC_UPS_SCREENSHOTS"):
         FOLDER.mkdir(parents=True, exist_ok=True)
-        for one in pictures:
-            if one.stem in SHOWN_IN_README:
-                shutil.copy(one, FOLDER)
+        for file in pictures:
+            if file.stem in SHOWN_IN_README:
+                shutil.copy(file, FOLDER)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.support.browser import Management, Screen, place
+from tests.support.browser import Management, Screen, address
 from tests.support.event_receiver import EventReceiver
 from tests.support.ports import free_port
 
@@ -67,14 +67,14 @@ def test_who_was_told_and_why_another_was_not(screen: Screen, api: Management) -
     api.post("/subscribers/WATCHER/subscribe", {"scope": "global"})
     api.post("/subscribers/DOWN/subscribe", {"scope": "filtered", "filter": {"WorklistLabel": "AI"}})
     uid = api.make("For AI", WorklistLabel="AI")
-    page = screen.open(place("workitem", uid))
+    page = screen.open(address("workitem", uid))
     watchers = page.get_by_role("region", name="Subscribers")
     expect(watchers).to_contain_text("DOWN by its filter: Worklist is AI")
     expect(watchers).to_contain_text("WATCHER by a global subscription")
     events = page.get_by_role("region", name="Events and deliveries")
-    told = events.locator(".receivers li").filter(has_text="WATCHER").first
+    receiver = events.locator(".receivers li").filter(has_text="WATCHER").first
     waiting = events.locator(".receivers li").filter(has_text="DOWN").first
-    expect(told).to_contain_text("delivered", timeout=20_000)
+    expect(receiver).to_contain_text("delivered", timeout=20_000)
     expect(waiting).to_contain_text("waiting")
     expect(waiting).to_contain_text("127.0.0.1", timeout=20_000)
     waiting.get_by_role("link", name="DOWN").click()
@@ -83,10 +83,10 @@ def test_who_was_told_and_why_another_was_not(screen: Screen, api: Management) -
 
 
 def test_echo_says_whether_somebody_answers(screen: Screen) -> None:
-    page = screen.open(place("subscriber", "WATCHER"))
+    page = screen.open(address("subscriber", "WATCHER"))
     page.get_by_role("button", name="C-ECHO").click()
     expect(page.locator(".toast").first).to_contain_text("WATCHER answered the C-ECHO in")
-    screen.open(place("subscriber", "DOWN"))
+    screen.open(address("subscriber", "DOWN"))
     expect(page.get_by_role("heading", name="DOWN", exact=True)).to_be_visible()
     page.get_by_role("button", name="C-ECHO").click()
     expect(page.locator(".toast.bad").first).to_contain_text("DOWN")
@@ -95,7 +95,7 @@ def test_echo_says_whether_somebody_answers(screen: Screen) -> None:
 
 def test_a_test_event_reaches_the_subscriber(screen: Screen, watcher: EventReceiver, api: Management) -> None:
     api.post("/subscribers/WATCHER/subscribe", {"scope": "global"})
-    page = screen.open(place("subscriber", "WATCHER"))
+    page = screen.open(address("subscriber", "WATCHER"))
     page.get_by_role("button", name="Test event").click()
     confirm(page, "Send")
     expect(page.locator(".toast")).to_contain_text("On its way on 1 channel")
@@ -106,7 +106,7 @@ def test_a_test_event_reaches_the_subscriber(screen: Screen, watcher: EventRecei
 def test_suspending_resuming_and_ending(screen: Screen, api: Management) -> None:
     api.post("/subscribers/WATCHER/unsubscribe", {"scope": "global"})
     api.post("/subscribers/WATCHER/subscribe", {"scope": "global", "lock": True})
-    page = screen.open(place("subscriber", "WATCHER"))
+    page = screen.open(address("subscriber", "WATCHER"))
     page.get_by_title("Suspend").click()
     expect(page.locator(".watchers")).to_contain_text("Suspended: Everything")
     page.get_by_role("button", name="Resume").click()
@@ -121,7 +121,7 @@ def test_suspending_resuming_and_ending(screen: Screen, api: Management) -> None
 def test_waiting_events_are_dropped_after_a_confirmation(screen: Screen, api: Management) -> None:
     api.post("/subscribers/DOWN/subscribe", {"scope": "global"})
     api.make("Never told")
-    page = screen.open(place("subscriber", "DOWN"))
+    page = screen.open(address("subscriber", "DOWN"))
     page.get_by_role("button", name="Drop pending").click()
     expect(page.get_by_role("dialog")).to_contain_text("will never be told of them")
     confirm(page, "Drop them")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.support.browser import CODE, STATION, Management, Screen, place
+from tests.support.browser import CODE, STATION, Management, Screen, address
 
 pytestmark = pytest.mark.one_suite("the page is the same files in the same browser")
 
@@ -67,9 +67,13 @@ def test_from_a_template_to_completion(screen: Screen, api: Management) -> None:
     expect(page.locator(".head")).to_contain_text("Completed")
     expect_history(page, "completed on behalf", "claimed", "created")
     uid = page.url.rpartition("/")[2]
-    told = api.workitem(uid)
-    assert (told["state"], told["worklist"], told["patient"]["id"]) == ("COMPLETED", "READING", "HC-1")
-    assert "Read twice" in str(told["groups"])
+    workitem = api.workitem(uid)
+    assert (workitem["state"], workitem["worklist"], workitem["patient"]["id"]) == (
+        "COMPLETED",
+        "READING",
+        "HC-1",
+    )
+    assert "Read twice" in str(workitem["groups"])
 
 
 def test_a_refusal_stands_beside_its_field(screen: Screen, api: Management) -> None:
@@ -106,20 +110,20 @@ def test_another_template_keeps_what_was_typed(screen: Screen) -> None:
 
 def test_a_scheduled_workitem_is_edited(screen: Screen, api: Management) -> None:
     uid = api.make("Draft", ScheduledProcedureStepPriority="LOW", ScheduledWorkitemCodeSequence=[CODE])
-    page = screen.open(place("workitem", uid))
+    page = screen.open(address("workitem", uid))
     page.get_by_role("link", name="Edit").click()
     page.get_by_label("Label").fill("Final")
     page.get_by_label("Priority").select_option(label="High")
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_role("heading", name="Final")).to_be_visible()
-    told = api.workitem(uid)
-    assert (told["label"], told["priority"], told["code"]) == ("Final", "HIGH", "Interpretation")
+    workitem = api.workitem(uid)
+    assert (workitem["label"], workitem["priority"], workitem["code"]) == ("Final", "HIGH", "Interpretation")
     expect_history(page, "updated Scheduled Procedure Step Priority, Procedure Step Label", "created")
 
 
 def test_cancellation_carries_its_reason(screen: Screen, api: Management) -> None:
     uid = api.make("Superfluous")
-    page = screen.open(place("workitem", uid))
+    page = screen.open(address("workitem", uid))
     page.get_by_role("button", name="Request cancellation").click()
     page.get_by_label("Reason", exact=True).select_option(label="Equipment failure")
     page.get_by_label("In words").fill("The scanner is down")
@@ -130,7 +134,7 @@ def test_cancellation_carries_its_reason(screen: Screen, api: Management) -> Non
 
 def test_why_an_operator_did_it_stands_in_the_timeline_as_text(screen: Screen, api: Management) -> None:
     uid = api.make("Explained", PatientName="Doe^Jane")
-    page = screen.open(place("workitem", uid))
+    page = screen.open(address("workitem", uid))
     page.get_by_role("button", name="Claim").click()
     page.get_by_role("dialog").get_by_label("Why").fill("<img src=x onerror=hacked()> for Jane")
     confirm(page, "Claim")
@@ -141,7 +145,7 @@ def test_why_an_operator_did_it_stands_in_the_timeline_as_text(screen: Screen, a
     page.get_by_role("dialog").get_by_label("Why").fill("Entered twice: ä, &, +")
     confirm(page, "Delete")
     expect(page.get_by_role("heading", name="Explained")).to_have_count(0)
-    screen.open(place("workitem", uid))
+    screen.open(address("workitem", uid))
     expect(page.get_by_role("alert")).to_contain_text("by page: Entered twice: ä, &, +")
     screen.expect_problem("410")
 
@@ -149,7 +153,7 @@ def test_why_an_operator_did_it_stands_in_the_timeline_as_text(screen: Screen, a
 def test_nobody_to_ask_is_told_in_the_dialog(screen: Screen, api: Management) -> None:
     uid = api.make("Lonely")
     api.act(uid, "claim")
-    page = screen.open(place("workitem", uid))
+    page = screen.open(address("workitem", uid))
     page.get_by_role("button", name="Request cancellation").click()
     confirm(page, "Ask to cancel")
     expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("No AE is subscribed")
@@ -162,7 +166,7 @@ def test_nobody_to_ask_is_told_in_the_dialog(screen: Screen, api: Management) ->
 
 def test_a_page_that_is_behind_is_told_the_rule(screen: Screen, api: Management) -> None:
     uid = api.make("Raced")
-    page = screen.open(place("workitem", uid, "edit"))
+    page = screen.open(address("workitem", uid, "edit"))
     api.act(uid, "claim")
     page.get_by_label("Label").fill("Too late")
     page.get_by_role("button", name="Save").click()
@@ -172,7 +176,7 @@ def test_a_page_that_is_behind_is_told_the_rule(screen: Screen, api: Management)
 
 def test_subscribers_and_locks_are_shown_and_released(screen: Screen, api: Management) -> None:
     uid = api.make("Watched")
-    page = screen.open(place("workitem", uid))
+    page = screen.open(address("workitem", uid))
     page.get_by_role("button", name="Subscribe", exact=True).click()
     page.get_by_label("AE title").fill("NOBODY")
     confirm(page, "Subscribe")
@@ -191,7 +195,7 @@ def test_subscribers_and_locks_are_shown_and_released(screen: Screen, api: Manag
 
 def test_every_attribute_is_there_with_its_tag_on_demand(screen: Screen, api: Management) -> None:
     uid = api.make("Readable", ScheduledStationNameCodeSequence=[STATION], PatientName="Doe^Jane=青川^春香")
-    page = screen.open(place("workitem", uid))
+    page = screen.open(address("workitem", uid))
     attributes = page.get_by_role("region", name="All attributes")
     attributes.get_by_role("button", name="Open all").click()
     expect(attributes).to_contain_text("Scheduled Station Name Code Sequence")
@@ -208,14 +212,14 @@ def test_markup_in_names_stays_text(screen: Screen, api: Management) -> None:
     station = {"CodeValue": "<i>", "CodingSchemeDesignator": "99<u>", "CodeMeaning": "<svg onload=hacked()>"}
     uid = api.make(label, PatientName=name, PatientID="<hr>", ScheduledStationNameCodeSequence=[station])
     api.post("/subscribers/WATCHER/subscribe", {"scope": "filtered", "filter": {"PatientID": "<b>*"}})
-    page = screen.open(place("worklist", PatientID="<hr>"))
+    page = screen.open(address("worklist", PatientID="<hr>"))
     expect(page.locator("tbody td.label")).to_have_text(label)
     expect(page.locator("tbody td.patient")).to_contain_text("<script>window.hacked(1)</script>, <b>Bold</b>")
     page.locator("tbody tr").click()
     expect(page.get_by_role("heading", name=label)).to_be_visible()
     page.get_by_role("button", name="Open all").click()
     expect(page.locator("main")).to_contain_text("<svg onload=hacked()>")
-    screen.open(place("workitem", uid, "edit"))
+    screen.open(address("workitem", uid, "edit"))
     expect(page.get_by_label("Label")).to_have_value(label)
     screen.open("/subscribers")
     expect(page.locator("main")).to_contain_text("Patient ID fits <b>*")
@@ -224,7 +228,7 @@ def test_markup_in_names_stays_text(screen: Screen, api: Management) -> None:
 
 
 def test_a_workitem_that_is_gone_says_so(screen: Screen) -> None:
-    page = screen.open(place("workitem", "1.2.3"))
+    page = screen.open(address("workitem", "1.2.3"))
     expect(page.get_by_role("alert")).to_contain_text("does not exist")
     expect(page.get_by_role("link", name="Back to the worklist")).to_be_visible()
     screen.expect_problem("404")
@@ -232,7 +236,7 @@ def test_a_workitem_that_is_gone_says_so(screen: Screen) -> None:
 
 def test_two_tabs_see_the_same_at_once(screen: Screen, api: Management) -> None:
     uid = api.make("Shared")
-    page = screen.open(place("workitem", uid))
+    page = screen.open(address("workitem", uid))
     api.act(uid, "claim")
     expect(page.locator(".head")).to_contain_text("In progress")
     expect_history(page, "claimed", "created")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.support.browser import CODE, STATION, Management, Screen, place
+from tests.support.browser import CODE, STATION, Management, Screen, address
 
 COUNT = 60
 FAMILIES = ("Fairweather", "Aokawa", "Lindqvist", "Okonkwo")
@@ -63,7 +63,7 @@ def test_search_looks_everywhere_and_stands_in_the_address(screen: Screen) -> No
 
 
 def test_nothing_found_offers_the_way_back(screen: Screen) -> None:
-    page = screen.open(place("worklist", text="nobody has this name"))
+    page = screen.open(address("worklist", text="nobody has this name"))
     expect(page.locator(".empty")).to_contain_text("No workitem fits")
     page.get_by_role("button", name="Show all").click()
     total(page, f"of {COUNT} workitems")
@@ -116,7 +116,7 @@ def test_a_filter_by_choice_takes_several(screen: Screen) -> None:
 
 
 def test_headings_sort_on_the_server_in_both_directions(screen: Screen) -> None:
-    page = screen.open(place("worklist", order="created"))
+    page = screen.open(address("worklist", order="created"))
     expect(page.locator("tbody td.label").first).to_have_text("Step 00")
     heading = page.get_by_role("columnheader", name="Patient")
     heading.get_by_role("button").click()
@@ -128,7 +128,7 @@ def test_headings_sort_on_the_server_in_both_directions(screen: Screen) -> None:
 
 
 def test_pages_are_turned_and_kept_in_the_address(screen: Screen) -> None:
-    page = screen.open(place("worklist", order="created"))
+    page = screen.open(address("worklist", order="created"))
     page.get_by_label("Page size").select_option("25")
     total(page, f"1–25 of {COUNT}")
     page.get_by_role("button", name="Next page").click()
@@ -143,7 +143,7 @@ def test_pages_are_turned_and_kept_in_the_address(screen: Screen) -> None:
 
 
 def test_what_is_found_can_be_saved_as_csv(screen: Screen, tmp_path: Path) -> None:
-    page = screen.open(place("worklist", WorklistLabel="NIGHT"))
+    page = screen.open(address("worklist", WorklistLabel="NIGHT"))
     with page.expect_download() as waiting:
         page.get_by_role("button", name="CSV").click()
     file = tmp_path / waiting.value.suggested_filename
@@ -155,7 +155,7 @@ def test_what_is_found_can_be_saved_as_csv(screen: Screen, tmp_path: Path) -> No
 
 
 def test_news_come_without_reloading(screen: Screen, api: Management) -> None:
-    page = screen.open(place("worklist", PatientID="LIVE"))
+    page = screen.open(address("worklist", PatientID="LIVE"))
     expect(page.locator(".empty")).to_be_visible()
     uid = api.make("Fresh", PatientID="LIVE")
     row = page.locator("tbody tr")
@@ -175,7 +175,7 @@ def test_several_workitems_are_canceled_at_once_each_by_its_own_rules(
     uids = [api.make(f"Bulk {number}", PatientID="BULK") for number in range(3)]
     api.act(uids[0], "claim")
     api.act(uids[0], "complete")
-    page = screen.open(place("worklist", PatientID="BULK", order="created"))
+    page = screen.open(address("worklist", PatientID="BULK", order="created"))
     page.get_by_label("Select all on this page").check()
     expect(page.locator(".selection")).to_contain_text("3 workitems selected")
     page.get_by_role("button", name="Request cancellation").click()
@@ -194,7 +194,7 @@ def test_final_workitems_are_deleted_after_a_confirmation(screen: Screen, api: M
     uids = [api.make("Gone", PatientID="PURGE") for _ in range(2)]
     for uid in uids:
         api.act(uid, "request-cancel")
-    page = screen.open(place("worklist", PatientID="PURGE"))
+    page = screen.open(address("worklist", PatientID="PURGE"))
     page.get_by_label("Select all on this page").check()
     page.get_by_role("button", name="Delete").click()
     expect(page.get_by_role("dialog")).to_contain_text("This cannot be undone")
@@ -222,7 +222,7 @@ def test_sorting_by_station_performer_and_progress(screen: Screen, api: Manageme
         if percent:
             progress = {"ProcedureStepProgressInformationSequence": [{"ProcedureStepProgress": percent}]}
             api.ask("PUT", f"/workitems/{uid}", {"attributes": progress})
-    page = screen.open(place("worklist", PatientID="SORTED", order="created"))
+    page = screen.open(address("worklist", PatientID="SORTED", order="created"))
     labels = page.locator("tbody td.label a")
 
     def sort(heading: str, *expected: int, by: str) -> None:

@@ -25,7 +25,10 @@ ACCESSION = "00080050"
 def requests(*pairs: tuple[str, str]) -> Element:
     return element(
         "SQ",
-        *({ACCESSION: element("SH", one), "00401001": element("SH", other)} for one, other in pairs),
+        *(
+            {ACCESSION: element("SH", accession), "00401001": element("SH", step)}
+            for accession, step in pairs
+        ),
     )
 
 
@@ -111,7 +114,7 @@ def test_fuzzy_names_match_words_in_any_order_by_beginning_or_sound(key: str, fi
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "fits"),
+    ("stored", "key", "fits"),
     [
         ("Meyer", "Maier", True),
         ("Schmidt", "Schmitt", True),
@@ -122,8 +125,8 @@ def test_fuzzy_names_match_words_in_any_order_by_beginning_or_sound(key: str, fi
         ("Журавлёва", "журав", True),
     ],
 )
-def test_fuzzy_names_that_sound_alike(one: str, other: str, fits: bool) -> None:
-    assert matches({NAME: name(other)}, with_one(NAME, name(one)), mechanisms=Mechanisms.FUZZY) is fits
+def test_fuzzy_names_that_sound_alike(stored: str, key: str, fits: bool) -> None:
+    assert matches({NAME: name(key)}, with_one(NAME, name(stored)), mechanisms=Mechanisms.FUZZY) is fits
 
 
 # --- PS3.4 CC.2.8: what is a key at all ---

@@ -68,8 +68,8 @@ def test_c_2_2_2_7_what_stands_in_no_item_is_absent(stations: Element | None, fi
     stored = workitems.changed(workitems.stored(), **{f"t{tags.STATION_NAME}": stations})
     assert matches(key, stored, mechanisms=EMPTY) is fits
     scheme = {tags.CODE_VALUE: element("SH", '""'), tags.CODING_SCHEME: element("SH", "DCM")}
-    both = {tags.STATION_NAME: element("SQ", scheme)}
-    assert matches(both, stored, mechanisms=EMPTY) is (
+    keys = {tags.STATION_NAME: element("SQ", scheme)}
+    assert matches(keys, stored, mechanisms=EMPTY) is (
         fits and bool(stations) and "Value" in (stations or {})
     )
 
@@ -153,9 +153,9 @@ def test_c_2_2_1_3_a_key_without_value_asks_for_nothing_unsupported() -> None:
     ],
 )
 def test_a_key_that_no_workitem_can_fit_says_why(tag: str, vr: str, value: str, reason: str) -> None:
-    ((path, told),) = Query.of({tag: element(vr, value)}).unmatchable
+    ((path, why),) = Query.of({tag: element(vr, value)}).unmatchable
     assert path == tag
-    assert reason in told
+    assert reason in why
 
 
 @pytest.mark.parametrize(

@@ -55,12 +55,12 @@ CELLS = [
 ]
 
 
-@pytest.mark.parametrize("place", range(4), ids=[state.value for state in State])
+@pytest.mark.parametrize("column", range(4), ids=[state.value for state in State])
 @pytest.mark.parametrize(("requested", "transaction", "codes"), CELLS)
 def test_cc_1_1_2_change_state(
-    requested: State, transaction: str | None, codes: tuple[int, ...], place: int
+    requested: State, transaction: str | None, codes: tuple[int, ...], column: int
 ) -> None:
-    present, expected = list(State)[place], codes[place]
+    present, expected = list(State)[column], codes[column]
     if expected >> 12 == 0xC:
         with pytest.raises(UpsError) as refused:
             change(present, requested, transaction)
@@ -158,8 +158,8 @@ def test_cc_1_1_2_n_create_makes_a_scheduled_ups_without_owner_and_reports_it() 
 def test_cc_1_1_2_request_cancel_of_a_scheduled_ups_walks_through_in_progress() -> None:
     reason = {tags.REASON_FOR_CANCELLATION: element("LT", "scanner is down")}
     decision = decide(workitem(SCHEDULED), RequestCancel(REQUESTER, UID, reason), NOW)
-    told = [text(occurrence.information, tags.STATE) for occurrence in decision.occurrences]
-    assert told == ["IN PROGRESS", "CANCELED"]
+    states = [text(occurrence.information, tags.STATE) for occurrence in decision.occurrences]
+    assert states == ["IN PROGRESS", "CANCELED"]
     assert decision.workitem.state is CANCELED
     (progress,) = items(decision.workitem.attributes, tags.PROGRESS_INFORMATION)
     assert text(progress, tags.REASON_FOR_CANCELLATION) == "scanner is down"
@@ -170,10 +170,10 @@ def test_cc_1_1_2_request_cancel_of_a_scheduled_ups_walks_through_in_progress() 
 def test_cc_1_1_2_request_cancel_of_an_in_progress_ups_only_asks_the_performer() -> None:
     reason = {tags.REASON_FOR_CANCELLATION: element("LT", "scanner is down")}
     decision = decide(workitem(IN_PROGRESS), RequestCancel(REQUESTER, UID, reason), NOW)
-    (asked,) = decision.occurrences
-    assert asked.type is EventType.CANCEL_REQUESTED
-    assert text(asked.information, tags.REQUESTING_AE) == "PERFORMER"
-    assert text(asked.information, tags.REASON_FOR_CANCELLATION) == "scanner is down"
+    (request,) = decision.occurrences
+    assert request.type is EventType.CANCEL_REQUESTED
+    assert text(request.information, tags.REQUESTING_AE) == "PERFORMER"
+    assert text(request.information, tags.REASON_FOR_CANCELLATION) == "scanner is down"
     assert decision.workitem.state is IN_PROGRESS
 
 

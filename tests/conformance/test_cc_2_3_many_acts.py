@@ -34,9 +34,9 @@ async def test_cc_2_3_coming_and_going_with_a_filter_is_never_used_up(
         await desk.subscribe("A", 1)
         await desk.unsubscribe("A", FILTERED)
         await desk.unsubscribe("A", 1)
-        assert {desk.subscription("A", one) for one in range(1, number + 1)} == {NONE}
+        assert {desk.subscription("A", workitem) for workitem in range(1, number + 1)} == {NONE}
     await desk.restart()
-    assert {desk.subscription("A", one) for one in range(1, 14)} == {NONE}
+    assert {desk.subscription("A", workitem) for workitem in range(1, 14)} == {NONE}
 
 
 @on_loop

@@ -175,13 +175,13 @@ async def test_cc_2_3_2_unsubscribing_globally_ends_every_subscription_of_that_a
     await desk.subscribe("A", FILTERED, keys=URGENT)
     await desk.subscribe("B", 1, lock=True)
     await desk.create(2, urgent())
-    told = desk.heard("A")
+    heard = desk.heard("A")
     assert (await desk.unsubscribe("A")).status is statuses.SUCCESS
     await desk.create(3, urgent())
     await desk.cancel(1)
     assert [desk.subscription("A", number) for number in (1, 2, 3)] == [NONE] * 3
     assert desk.subscription("B", 1) is LOCK
-    assert desk.heard("A") == told
+    assert desk.heard("A") == heard
     assert (await desk.unsubscribe("A")).status is statuses.NO_SUCH_SUBSCRIPTION
 
 
@@ -196,7 +196,7 @@ async def test_cc_2_3_2_unsubscribing_globally_leaves_out_initial_reports_that_w
     desk.channel.down.clear()
     await desk.pass_by(10)
     await desk.create(4)
-    assert [one for one in desk.heard("A") if one.startswith("4")] == []
+    assert [report for report in desk.heard("A") if report.startswith("4")] == []
 
 
 @on_loop
@@ -218,7 +218,7 @@ async def test_cc_2_3_an_unknown_ae_can_only_end_what_it_has() -> None:
     await desk.create(1)
     await desk.subscribe("A", 1)
     await desk.subscribe("A")
-    desk.channel.known.clear()
+    desk.channel.ae_titles.clear()
     for action, to in ((Unsubscribe, uid(1)), (Unsubscribe, GLOBAL), (Suspend, GLOBAL)):
         refused = await desk.refused(action(SCHEDULER, to, "NOBODY"))
         assert refused.status is statuses.UNKNOWN_RECEIVING_AE

@@ -98,9 +98,9 @@ def test_cc_2_3_a_later_specific_action_beats_every_global_one(
 
 def test_cc_2_3_unsubscribing_one_ups_leaves_the_global_subscription_to_later_ones() -> None:
     log = after(GlobalAct(EARLIER, ActKind.LOCK, through=9))
-    left = Workitem("1.2.3", 5, {}, acts={AE: SpecificAct(ACT, NONE)})
+    unsubscribed = Workitem("1.2.3", 5, {}, acts={AE: SpecificAct(ACT, NONE)})
     later = Workitem("1.2.4", 10, {})
-    assert (subscribed(log, left), subscribed(log, later)) == (NONE, LOCK)
+    assert (subscribed(log, unsubscribed), subscribed(log, later)) == (NONE, LOCK)
 
 
 def test_cc_2_3_a_global_subscribe_takes_back_a_ups_that_was_unsubscribed_one_by_one() -> None:

@@ -122,10 +122,10 @@ def test_cc_2_1_a_refused_change_of_state_tells_nobody(
         await desk.subscribe("A")
         await desk.create(1)
         await desk.claim(1)
-        told = desk.heard("A")
+        heard = desk.heard("A")
         error = await desk.refused(ChangeState(SCHEDULER, uid(1), state, transaction))
         assert error.status.code == code
-        assert desk.heard("A") == told
+        assert desk.heard("A") == heard
 
     scenario()
 
@@ -136,9 +136,9 @@ async def test_cc_2_1_3_the_transaction_uid_is_nowhere_in_the_store_nor_in_what_
     await desk.subscribe("A")
     await desk.create(1)
     await desk.complete(1)
-    assert not [key for key, found in desk.entries.documents().items() if TRANSACTION.encode() in found]
+    assert not [key for key, document in desk.entries.documents().items() if TRANSACTION.encode() in document]
     assert tags.TRANSACTION_UID not in await desk.service.worklist.retrieve(uid(1))
-    assert not [event for event in desk.told("A") if tags.TRANSACTION_UID in event.information]
+    assert not [event for event in desk.events_for("A") if tags.TRANSACTION_UID in event.information]
 
 
 @on_loop
@@ -187,9 +187,9 @@ async def test_cc_2_2_the_performer_is_asked_by_an_event_to_every_subscriber() -
     await desk.subscribe("B", 1)
     await desk.cancel(1)
     for ae in ("A", "B"):
-        asked = desk.told(ae)[-1]
-        assert asked.type is EventType.CANCEL_REQUESTED
-        assert text(asked.information, tags.REQUESTING_AE) == "SCHEDULER"
+        request = desk.events_for(ae)[-1]
+        assert request.type is EventType.CANCEL_REQUESTED
+        assert text(request.information, tags.REQUESTING_AE) == "SCHEDULER"
     assert desk.state(1) == "IN PROGRESS"
 
 
@@ -208,7 +208,7 @@ async def test_cc_2_6_3_readiness_progress_and_assignment_are_reported_and_nothi
     await desk.update(progress("40"))
     await desk.update(progress("40"))
     assert desk.heard("A") == ["1: SCHEDULED", "1: event 5", "1: IN PROGRESS", "1: event 3"]
-    readiness = [value(event.information, tags.READINESS) for event in desk.told("A")[:1]]
+    readiness = [value(event.information, tags.READINESS) for event in desk.events_for("A")[:1]]
     assert readiness == ["UNAVAILABLE"]
 
 
@@ -221,21 +221,25 @@ async def test_cc_2_4_3_an_assignment_that_is_taken_away_is_reported_with_what_i
         await desk.update({tag: element("SQ")}, 1, None)
     await desk.update({tags.STATION_NAME: element("SQ")}, 1, None)
     assert desk.heard("A") == ["1: event 5", "1: event 5"]
-    assert [list(event.information) for event in desk.told("A")] == [[tags.STATION_NAME], []]
+    assert [list(event.information) for event in desk.events_for("A")] == [[tags.STATION_NAME], []]
 
 
 # --- SCP Status Change ---
 
 
 def statuses_told(desk: Desk, ae: str) -> list[str]:
-    told = desk.channel.told.get(ae, [])
-    return [text(one.information, tags.SCP_STATUS) for one in told if one.type is EventType.SCP_STATUS_CHANGE]
+    events = desk.channel.events.get(ae, [])
+    return [
+        text(event.information, tags.SCP_STATUS)
+        for event in events
+        if event.type is EventType.SCP_STATUS_CHANGE
+    ]
 
 
 @on_loop
 async def test_cc_2_4_1_whoever_is_subscribed_hears_of_the_end_and_of_the_new_start() -> None:
-    known = ("GLOBAL", "FILTER", "ONE", "SUSPENDED", "GONE", "FALLBACK", "STRANGER")
-    desk = await Desk(*known, settings=Settings(status_change_receivers=("FALLBACK",))).start()
+    ae_titles = ("GLOBAL", "FILTER", "ONE", "SUSPENDED", "GONE", "FALLBACK", "STRANGER")
+    desk = await Desk(*ae_titles, settings=Settings(status_change_receivers=("FALLBACK",))).start()
     await desk.create(1)
     await desk.subscribe("GLOBAL")
     await desk.subscribe("FILTER", FILTERED, keys={tags.PRIORITY: element("CS", "LOW")})
@@ -245,7 +249,7 @@ async def test_cc_2_4_1_whoever_is_subscribed_hears_of_the_end_and_of_the_new_st
     await desk.subscribe("GONE", 1)
     await desk.subscribe("GONE")
     await desk.unsubscribe("GONE")
-    desk.channel.told.clear()
+    desk.channel.events.clear()
     await desk.stop()
     desk.entries = desk.entries.another()
     await desk.start()
@@ -265,12 +269,16 @@ async def test_cc_2_4_1_a_start_with_nothing_is_cold_and_with_anything_warm() ->
         desk.entries = desk.entries.another()
         await desk.start()
     await settle()
-    told = [one.information for one in desk.channel.told["FALLBACK"]]
-    assert [(text(one, tags.SCP_STATUS), text(one, tags.SUBSCRIPTION_LIST_STATUS)) for one in told] == [
+    notices = [event.information for event in desk.channel.events["FALLBACK"]]
+    assert [
+        (text(notice, tags.SCP_STATUS), text(notice, tags.SUBSCRIPTION_LIST_STATUS)) for notice in notices
+    ] == [
         ("RESTARTED", "COLD START"),
         ("GOING DOWN", "WARM START"),
         ("RESTARTED", "WARM START"),
         ("GOING DOWN", "WARM START"),
         ("RESTARTED", "WARM START"),
     ]
-    assert all(one[tags.SUBSCRIPTION_LIST_STATUS] == one[tags.WORKITEM_LIST_STATUS] for one in told)
+    assert all(
+        notice[tags.SUBSCRIPTION_LIST_STATUS] == notice[tags.WORKITEM_LIST_STATUS] for notice in notices
+    )

@@ -32,7 +32,7 @@ def without(dataset: DataSet, path: str) -> DataSet:
     """The data set without the attribute at a path, in first items."""
     tag, _, rest = path.partition(".")
     if not rest:
-        return {key: found for key, found in dataset.items() if key != tag}
+        return {key: value for key, value in dataset.items() if key != tag}
     inner = dataset.get(tag, {}).get("Value") or [{}]
     return {**dataset, tag: element("SQ", without(inner[0], rest))}
 
@@ -50,9 +50,11 @@ def expected(row: Row, state: State) -> tuple[str, ...]:
     if row.cells["final_state"] not in NEEDED[state] or not row.cells["final_state"]:
         return ()
     inside = [
-        one.path
-        for one in rows()
-        if one.above == row.path and one.cells["final_state"] and one.cells["final_state"] in NEEDED[state]
+        nested.path
+        for nested in rows()
+        if nested.above == row.path
+        and nested.cells["final_state"]
+        and nested.cells["final_state"] in NEEDED[state]
     ]
     return (row.path, *sorted(inside))
 
@@ -72,9 +74,9 @@ def test_cc_2_5_1_1_absent_or_without_value(row: Row) -> None:
     absent = without(closable(), row.path)
     empty = emptied(closable(), row.path, row.vr)
     for state in FINAL:
-        asked = expected(row, state)
-        assert attributes.unmet(absent, state) == asked
-        assert attributes.unmet(empty, state) == (() if row.path == "00741216.00404033" else asked)
+        missing = expected(row, state)
+        assert attributes.unmet(absent, state) == missing
+        assert attributes.unmet(empty, state) == (() if row.path == "00741216.00404033" else missing)
 
 
 @pytest.mark.parametrize("row", [row for row in every_line() if row.path == "*"], ids=str)

@@ -117,7 +117,7 @@ def _is_corrected(row: Row, case: str, expected: str) -> bool:
 
 def _has_hollow_items(level: DataSet) -> bool:
     """Items without any value are dropped before anything else is looked at; they have tests of their own."""
-    below = [item for tag, found in level.items() if found["vr"] == "SQ" for item in items(level, tag)]
+    below = [item for tag, value in level.items() if value["vr"] == "SQ" for item in items(level, tag)]
     return any(all(map(is_empty, item.values())) or _has_hollow_items(item) for item in below)
 
 
@@ -191,9 +191,9 @@ def test_update(row: Row, strict: bool) -> None:
             assert (refused.status, refused.tag) == expected, case
         else:
             prepared = attributes.prepare_update(base, request, NOW, strict=strict)
-            kept = base.get(row.tag) if sent is None and not row.above else sent
-            gone = expected == GONE and not row.above and row.tag in base
-            assert _agrees(prepared.attributes, row, kept, STORED if gone else expected), case
+            stored = base.get(row.tag) if sent is None and not row.above else sent
+            removed = expected == GONE and not row.above and row.tag in base
+            assert _agrees(prepared.attributes, row, stored, STORED if removed else expected), case
             assert prepared.attributes[tags.MODIFICATION] == STAMP, case
         assert (base, request) == before, case
 
@@ -219,12 +219,12 @@ MEMBERS_WITHOUT_A_ROW: Final[dict[str, tuple[str, Element]]] = {
 @pytest.mark.parametrize("row", [row for row in every_line() if row.path == "*"], ids=str)
 @pytest.mark.parametrize("service", ["CC.2.5 N-CREATE", "CC.2.6 N-SET"])
 def test_catch_all_row_takes_any_other_attribute_of_its_module(row: Row, service: str) -> None:
-    tag, found = MEMBERS_WITHOUT_A_ROW[row.cells["module"]]
+    tag, value = MEMBERS_WITHOUT_A_ROW[row.cells["module"]]
     assert attributes.rule_for(tag) is None
     if service == "CC.2.5 N-CREATE":
-        sent = {**workitems.minimal(), tag: found}
+        sent = {**workitems.minimal(), tag: value}
         prepared = attributes.prepare_create(sent, NOW, "OURS")
     else:
-        prepared = attributes.prepare_update(workitems.stored(), {tag: found}, NOW)
-    assert prepared.attributes[tag] == found
+        prepared = attributes.prepare_update(workitems.stored(), {tag: value}, NOW)
+    assert prepared.attributes[tag] == value
     assert prepared.modifications == ()

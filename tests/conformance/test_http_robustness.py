@@ -139,7 +139,9 @@ def requests_(draw: st.DrawFn) -> Request:
     target = draw(st.integers(0, 3))
     path = draw(st.sampled_from(_FORMS))
     if draw(st.integers(0, 4)) == 0:
-        path = "/" + "/".join(quote(one, safe="") for one in draw(st.lists(_WORDS | _JUNK, max_size=5)))
+        path = "/" + "/".join(
+            quote(segment, safe="") for segment in draw(st.lists(_WORDS | _JUNK, max_size=5))
+        )
     pairs = draw(st.lists(st.tuples(_PARAMETERS | _JUNK, _ARGUMENTS), max_size=3))
     query = "&".join(f"{quote(name, safe='')}={quote(value, safe='*')}" for name, value in pairs)
     headers = {"Content-Type": draw(_TYPES), "Accept": draw(_TYPES)}
@@ -217,5 +219,5 @@ def test_the_service_is_as_good_as_before(pool: Pool) -> None:
         uid = pool.client.create()
         pool.client.post(f"/workitems/{uid}/subscribers/{ae}")
         pool.client.complete(uid)
-        told: list[Any] = [next_event(opened)["00741000"]["Value"][0] for _ in range(3)]
-    assert told == ["SCHEDULED", "IN PROGRESS", "COMPLETED"]
+        states: list[Any] = [next_event(opened)["00741000"]["Value"][0] for _ in range(3)]
+    assert states == ["SCHEDULED", "IN PROGRESS", "COMPLETED"]

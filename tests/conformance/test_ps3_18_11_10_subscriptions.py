@@ -10,7 +10,7 @@ from tests.support.workitems import minimal
 GLOBAL, FILTERED = "1.2.840.10008.5.1.4.34.5", "1.2.840.10008.5.1.4.34.5.1"
 
 
-def told(service: WebClient, ae: str) -> list[tuple[str, str]]:
+def subscribed_events(service: WebClient, ae: str) -> list[tuple[str, str]]:
     """Workitem and state of every State Report that an AE got, up to now."""
     last = service.create()
     service.post(f"/workitems/{last}/subscribers/{ae}")
@@ -165,13 +165,17 @@ def test_11_10_2_unknown_workitem_is_404(service: WebClient) -> None:
 
 def test_11_11_3_unsubscribe_ends_the_events(service: WebClient) -> None:
     ae, uid, other = new_ae(), service.create(), service.create()
-    for one in (uid, other):
-        service.post(f"/workitems/{one}/subscribers/{ae}")
+    for workitem in (uid, other):
+        service.post(f"/workitems/{workitem}/subscribers/{ae}")
     answer = service.delete(f"/workitems/{uid}/subscribers/{ae}")
     assert (answer.status_code, answer.content) == (200, b"")
     service.claim(uid)
     service.claim(other)
-    assert told(service, ae) == [(uid, "SCHEDULED"), (other, "SCHEDULED"), (other, "IN PROGRESS")]
+    assert subscribed_events(service, ae) == [
+        (uid, "SCHEDULED"),
+        (other, "SCHEDULED"),
+        (other, "IN PROGRESS"),
+    ]
 
 
 def test_11_11_2_no_such_subscription_is_404(service: WebClient) -> None:
@@ -199,7 +203,7 @@ def test_11_12_3_suspend_leaves_what_there_is(service: WebClient) -> None:
     after = service.create()
     service.claim(before)
     service.claim(after)
-    assert told(service, ae) == [(before, "IN PROGRESS")]
+    assert subscribed_events(service, ae) == [(before, "IN PROGRESS")]
 
 
 def test_11_12_2_only_global_subscriptions_can_be_suspended(service: WebClient) -> None:

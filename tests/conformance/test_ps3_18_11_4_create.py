@@ -60,8 +60,8 @@ def test_11_4_1_every_media_type_of_the_body(service: WebClient, kind: str, who:
     body, headers = _written(workitem, kind)
     answer = service.post(f"/workitems?workitem={uid}", body, headers=headers)
     assert answer.status_code == 201, answer.text
-    kept = service.retrieve(uid)
-    assert {tag: kept[tag] for tag in workitem} == workitem
+    stored = service.retrieve(uid)
+    assert {tag: stored[tag] for tag in workitem} == workitem
 
 
 def _written(workitem: DataSet, kind: str) -> tuple[bytes, dict[str, str]]:

@@ -21,12 +21,12 @@ def test_11_5_3_json_is_an_array_of_one(service: WebClient) -> None:
     answer = service.get(f"/workitems/{uid}", headers={"Accept": "application/dicom+json"})
     assert answer.status_code == 200
     assert answer.headers["Content-Type"] == "application/dicom+json"
-    (found,) = json.loads(answer.content)
-    assert list(found) == sorted(found)
-    assert found["00080005"] == {"vr": "CS", "Value": ["ISO_IR 192"]}
-    assert found["00080016"] == {"vr": "UI", "Value": ["1.2.840.10008.5.1.4.34.6.1"]}
-    assert found["00100010"]["Value"][0]["Ideographic"] == "青川^春香"
-    assert found["00101030"] == {"vr": "DS", "Value": [71.5]}
+    (workitem,) = json.loads(answer.content)
+    assert list(workitem) == sorted(workitem)
+    assert workitem["00080005"] == {"vr": "CS", "Value": ["ISO_IR 192"]}
+    assert workitem["00080016"] == {"vr": "UI", "Value": ["1.2.840.10008.5.1.4.34.6.1"]}
+    assert workitem["00100010"]["Value"][0]["Ideographic"] == "青川^春香"
+    assert workitem["00101030"] == {"vr": "DS", "Value": [71.5]}
     assert b'"Value":[71.50]' in answer.content
 
 
@@ -54,7 +54,7 @@ def test_11_5_3_xml_and_json_say_the_same(service: WebClient, who: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("accept", "given"),
+    ("accept", "media_type"),
     [
         (None, "application/dicom+json"),
         ("*/*", "application/dicom+json"),
@@ -63,10 +63,10 @@ def test_11_5_3_xml_and_json_say_the_same(service: WebClient, who: str) -> None:
         ("text/html, */*;q=0.1", "application/dicom+json"),
     ],
 )
-def test_8_7_4_accept_is_negotiated(service: WebClient, accept: str | None, given: str) -> None:
+def test_8_7_4_accept_is_negotiated(service: WebClient, accept: str | None, media_type: str) -> None:
     answer = service.get(f"/workitems/{service.create()}", headers={"Accept": accept})
     assert answer.status_code == 200
-    assert answer.headers["Content-Type"].startswith(given)
+    assert answer.headers["Content-Type"].startswith(media_type)
 
 
 @pytest.mark.parametrize("accept", ["text/html", "application/dicom", "application/dicom+json;q=0"])
@@ -75,7 +75,7 @@ def test_8_7_4_nothing_acceptable_is_406(service: WebClient, accept: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("query", "status", "given"),
+    ("query", "status", "media_type"),
     [
         ("accept=application/dicom%2Bxml", 200, "application/dicom+xml"),
         ("accept=application/dicom+json", 200, "application/dicom+json"),
@@ -86,12 +86,12 @@ def test_8_7_4_nothing_acceptable_is_406(service: WebClient, accept: str) -> Non
     ],
 )
 def test_8_3_3_accept_and_charset_as_parameters(
-    service: WebClient, query: str, status: int, given: str
+    service: WebClient, query: str, status: int, media_type: str
 ) -> None:
     answer = service.get(
         f"/workitems/{service.create()}?{query}", headers={"Accept": "application/dicom+json"}
     )
-    assert (answer.status_code, answer.headers["Content-Type"].split(";")[0]) == (status, given)
+    assert (answer.status_code, answer.headers["Content-Type"].split(";")[0]) == (status, media_type)
 
 
 def test_8_4_gzip_where_it_is_asked_for(service: WebClient) -> None:

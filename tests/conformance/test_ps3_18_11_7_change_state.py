@@ -95,7 +95,7 @@ def test_11_7_3_already_there_is_200_with_a_warning(service: WebClient, final: s
 
 
 @pytest.mark.parametrize(
-    ("prepared", "wanted", "status", "code"),
+    ("prepared", "requested", "status", "code"),
     [
         ("SCHEDULED", "SCHEDULED", 409, "C303"),
         ("SCHEDULED", "COMPLETED", 409, "C310"),
@@ -108,7 +108,7 @@ def test_11_7_3_already_there_is_200_with_a_warning(service: WebClient, final: s
     ],
 )
 def test_11_7_2_inconsistent_with_the_state_is_409(
-    service: WebClient, prepared: str, wanted: str, status: int, code: str
+    service: WebClient, prepared: str, requested: str, status: int, code: str
 ) -> None:
     uid = service.create()
     transaction = {
@@ -116,7 +116,7 @@ def test_11_7_2_inconsistent_with_the_state_is_409(
         "IN PROGRESS": service.claim,
         "COMPLETED": service.complete,
     }[prepared](uid)
-    answer = service.put(f"/workitems/{uid}/state", state(wanted, transaction))
+    answer = service.put(f"/workitems/{uid}/state", state(requested, transaction))
     assert (answer.status_code, answer.json()["Status"]) == (status, code)
     assert answer.headers["Warning"] == f"299 {service.url}: {INCONSISTENT}"
     assert current(service, uid) == prepared

@@ -35,9 +35,9 @@ class Searched:
         assert answer.status_code in (200, 204), answer.text
         return json.loads(answer.content) if answer.status_code == 200 else []
 
-    def found(self, query: str) -> list[int]:
+    def matches(self, query: str) -> list[int]:
         """Which of the workitems match, by their place in `uids`."""
-        return sorted(self.uids.index(one["00080018"]["Value"][0]) for one in self.find(query))
+        return sorted(self.uids.index(workitem["00080018"]["Value"][0]) for workitem in self.find(query))
 
 
 @pytest.fixture(scope="module")
@@ -89,29 +89,29 @@ def searched(service: WebClient) -> Iterator[Searched]:
     ],
 )
 def test_11_9_1_1_matching(searched: Searched, query: str, matching: list[int]) -> None:
-    assert searched.found(query) == matching
+    assert searched.matches(query) == matching
 
 
 def test_11_9_1_1_list_of_uids(searched: Searched) -> None:
-    assert searched.found(f"SOPInstanceUID={searched.uids[3]},{searched.uids[1]}") == [1, 3]
-    assert searched.found(f"00080018={searched.uids[0]}%2C{searched.uids[2]}") == [0, 2]
+    assert searched.matches(f"SOPInstanceUID={searched.uids[3]},{searched.uids[1]}") == [1, 3]
+    assert searched.matches(f"00080018={searched.uids[0]}%2C{searched.uids[2]}") == [0, 2]
 
 
 def test_11_9_1_2_return_keys_are_always_there(searched: Searched) -> None:
-    for found in searched.find():
-        assert set(ALWAYS_RETURNED) <= found.keys()
-        assert list(found) == sorted(found)
-        assert "00081195" not in found
-        assert "00101030" not in found
+    for workitem in searched.find():
+        assert set(ALWAYS_RETURNED) <= workitem.keys()
+        assert list(workitem) == sorted(workitem)
+        assert "00081195" not in workitem
+        assert "00101030" not in workitem
 
 
 def test_11_9_1_2_match_attributes_are_returned(searched: Searched) -> None:
     assert all(
-        found["00101030"] == {"vr": "DS"}
-        for found in searched.find("PatientWeight=")
-        if not found["00100020"].get("Value")
+        workitem["00101030"] == {"vr": "DS"}
+        for workitem in searched.find("PatientWeight=")
+        if not workitem["00100020"].get("Value")
     )
-    assert all("00404011" in found for found in searched.find("ExpectedCompletionDateTime="))
+    assert all("00404011" in workitem for workitem in searched.find("ExpectedCompletionDateTime="))
 
 
 @pytest.mark.parametrize(
@@ -120,12 +120,12 @@ def test_11_9_1_2_match_attributes_are_returned(searched: Searched) -> None:
      "includefield=00101030,001021b0"],
 )  # fmt: skip
 def test_11_9_1_2_includefield(searched: Searched, query: str) -> None:
-    for found in searched.find(query):
-        assert {"00101030", "001021B0"} <= found.keys()
+    for workitem in searched.find(query):
+        assert {"00101030", "001021B0"} <= workitem.keys()
 
 
 def test_11_9_1_2_includefield_all(searched: Searched) -> None:
-    by_uid = {found["00080018"]["Value"][0]: found for found in searched.find("includefield=all")}
+    by_uid = {workitem["00080018"]["Value"][0]: workitem for workitem in searched.find("includefield=all")}
     for uid in searched.uids:
         (whole,) = searched.client.get(f"/workitems/{uid}").json()
         assert whole.items() <= by_uid[uid].items()
@@ -148,11 +148,11 @@ def test_11_9_1_2_includefield_all(searched: Searched) -> None:
     ],
 )
 def test_8_3_4_empty_and_multiple_value_matching(searched: Searched, query: str, matching: list[int]) -> None:
-    assert searched.found(query) == matching
+    assert searched.matches(query) == matching
 
 
 @pytest.mark.parametrize(
-    ("query", "told"),
+    ("query", "words"),
     [
         (
             "QueryRetrieveLevel=WORKLIST&Manufacturer=ACME",
@@ -165,30 +165,30 @@ def test_8_3_4_empty_and_multiple_value_matching(searched: Searched, query: str,
     ],
 )
 def test_11_9_1_1_keys_that_no_ups_has_are_universal_and_named(
-    searched: Searched, query: str, told: str
+    searched: Searched, query: str, words: str
 ) -> None:
     answer = searched.client.get(f"/workitems?WorklistLabel={searched.label}&{query}")
     assert len(answer.json()) == 4
-    assert told in answer.headers["Warning"]
+    assert words in answer.headers["Warning"]
 
 
 @pytest.mark.parametrize(
-    ("query", "told"),
+    ("query", "words"),
     [
         ("ProcedureStepState=SCHED*", "ProcedureStepState (0074,1000): expected SCHEDULED or IN PROGRESS"),
         ("ScheduledProcedureStepPriority=high", "ScheduledProcedureStepPriority (0074,1200): expected HIGH"),
         ("PatientID=A%5CB", "PatientID (0010,0020): expected"),
     ],
 )
-def test_11_9_1_1_a_key_that_nothing_can_fit_says_why(searched: Searched, query: str, told: str) -> None:
+def test_11_9_1_1_a_key_that_nothing_can_fit_says_why(searched: Searched, query: str, words: str) -> None:
     answer = searched.client.get(f"/workitems?{query}")
     assert answer.status_code == 204
-    assert f"No Workitem matches {told}" in answer.headers["Warning"]
+    assert f"No Workitem matches {words}" in answer.headers["Warning"]
 
 
 def test_11_9_1_3_fuzzy_matching(searched: Searched) -> None:
-    assert searched.found("PatientName=haruka%20aoka") == []
-    assert searched.found("fuzzymatching=true&PatientName=haruka%20aoka") == [0]
+    assert searched.matches("PatientName=haruka%20aoka") == []
+    assert searched.matches("fuzzymatching=true&PatientName=haruka%20aoka") == [0]
 
 
 def test_11_9_3_none_is_204_without_content(searched: Searched) -> None:
@@ -198,16 +198,16 @@ def test_11_9_3_none_is_204_without_content(searched: Searched) -> None:
 
 def test_11_9_3_paging_is_stable_and_tells_what_remains(searched: Searched) -> None:
     base = f"/workitems?WorklistLabel={searched.label}"
-    seen = []
+    uids = []
     for offset in range(4):
         answer = searched.client.get(f"{base}&offset={offset}&limit=1")
         assert answer.status_code == 200
-        seen += [found["00080018"]["Value"][0] for found in answer.json()]
+        uids += [workitem["00080018"]["Value"][0] for workitem in answer.json()]
         text = f"299 {searched.client.url}: There are {3 - offset} additional results that can be requested"
         assert answer.headers.get("Warning") == (text if offset < 3 else None)
-    everything = [found["00080018"]["Value"][0] for found in searched.find()]
-    assert seen == everything
-    assert sorted(seen) == sorted(searched.uids)
+    everything = [workitem["00080018"]["Value"][0] for workitem in searched.find()]
+    assert uids == everything
+    assert sorted(uids) == sorted(searched.uids)
     assert searched.client.get(f"{base}&offset=4").status_code == 204
 
 

@@ -138,10 +138,12 @@ def test_8_10_4_losing_the_connection_alters_no_subscription(service: WebClient)
         uid = subscribed(service, ae, socket)
     with service.socket(ae) as socket:
         service.claim(uid)
-        (told,) = next_event(socket)["00741000"]["Value"]
-        if told == "SCHEDULED":  # it comes again if the first connection was closed before it was confirmed
-            (told,) = next_event(socket)["00741000"]["Value"]
-        assert told == "IN PROGRESS"
+        (reported,) = next_event(socket)["00741000"]["Value"]
+        if (
+            reported == "SCHEDULED"
+        ):  # it comes again if the first connection was closed before it was confirmed
+            (reported,) = next_event(socket)["00741000"]["Value"]
+        assert reported == "IN PROGRESS"
 
 
 def test_11_13_state_report(service: WebClient) -> None:
@@ -165,7 +167,7 @@ def test_11_13_canceled_before_claimed_reports_twice_with_the_reason(service: We
         uid = subscribed(service, ae, socket)
         service.post(f"/workitems/{uid}/cancelrequest", {"00741238": element("LT", "not needed")})
         first, second = next_event(socket), next_event(socket)
-    assert [one["00741000"]["Value"] for one in (first, second)] == [["IN PROGRESS"], ["CANCELED"]]
+    assert [report["00741000"]["Value"] for report in (first, second)] == [["IN PROGRESS"], ["CANCELED"]]
     assert second["00741238"] == {"vr": "LT", "Value": ["not needed"]}
     assert second["0074100E"]["Value"][0]["00080100"] == {"vr": "SH", "Value": ["110513"]}
 
@@ -195,7 +197,7 @@ def test_11_13_assigned_after_the_first_state_report(service: WebClient) -> None
         )
         first, second = next(mine), next(mine)
     assert (first["00001002"]["Value"], second["00001002"]["Value"]) == ([1], [5])
-    assert [one["00080100"]["Value"] for one in second["00404025"]["Value"]] == [["READING7"], ["READING8"]]
+    assert [code["00080100"]["Value"] for code in second["00404025"]["Value"]] == [["READING7"], ["READING8"]]
     assert second["00404036"] == {"vr": "LO", "Value": ["Harbour Clinic"]}
 
 
@@ -211,10 +213,10 @@ def test_11_13_assignment_that_changes(service: WebClient) -> None:
 
 def test_8_10_5_every_socket_of_an_ae_is_told(service: WebClient) -> None:
     ae = new_ae()
-    with service.socket(ae) as one, service.socket(ae) as two:
+    with service.socket(ae) as first, service.socket(ae) as two:
         uid = service.create()
         service.post(f"/workitems/{uid}/subscribers/{ae}")
-        assert next_event(one) == next_event(two)
+        assert next_event(first) == next_event(two)
 
 
 def test_8_10_5_events_are_text_objects_in_order(service: WebClient) -> None:
@@ -239,17 +241,17 @@ def test_since_brings_what_was_missed_in_order_and_then_what_comes(service: WebC
     with service.socket(ae) as socket:
         uid = subscribed(service, ae, socket)
         service.claim(uid)
-        seen = sequence(next_event(socket))
+        cursor = sequence(next_event(socket))
     missed = [service.create() for _ in range(3)]
-    for one in missed:
-        service.post(f"/workitems/{one}/subscribers/{ae}")
-    with service.socket(ae, since=seen) as socket:
-        told = [next_event(socket) for _ in missed]
-        assert [event["00001000"]["Value"][0] for event in told] == missed
+    for missed_uid in missed:
+        service.post(f"/workitems/{missed_uid}/subscribers/{ae}")
+    with service.socket(ae, since=cursor) as socket:
+        events = [next_event(socket) for _ in missed]
+        assert [event["00001000"]["Value"][0] for event in events] == missed
         service.claim(missed[0])
         last = next_event(socket)
         assert (last["00001000"]["Value"], last["00741000"]["Value"]) == ([missed[0]], ["IN PROGRESS"])
-    numbers = [seen, *map(sequence, told), sequence(last)]
+    numbers = [cursor, *map(sequence, events), sequence(last)]
     assert numbers == sorted(set(numbers))
 
 
@@ -270,18 +272,18 @@ def test_since_0_brings_everything_that_is_kept(service: WebClient) -> None:
 def test_since_meets_the_live_stream_without_gap_or_repeat(service: WebClient) -> None:
     ae = new_ae()
     service.post(f"/workitems/{GLOBAL}/subscribers/{ae}")
-    made: list[str] = []
+    created: list[str] = []
     enough = threading.Event()
 
     def create_on_and_on() -> None:
         client = WebClient(service.url)
-        while not enough.is_set() and len(made) < 2000:
-            made.append(client.create(minimal()))
+        while not enough.is_set() and len(created) < 2000:
+            created.append(client.create(minimal()))
         client.session.close()
 
     worker = threading.Thread(target=create_on_and_on)
     worker.start()
-    told: list[str] = []
+    reported: list[str] = []
     last = 0
     try:
         for _ in range(6):
@@ -290,12 +292,12 @@ def test_since_meets_the_live_stream_without_gap_or_repeat(service: WebClient) -
                     event = next_event(socket)
                     assert sequence(event) > last
                     last = sequence(event)
-                    told.append(event["00001000"]["Value"][0])
+                    reported.append(event["00001000"]["Value"][0])
     finally:
         enough.set()
         worker.join()
-    first = made.index(told[0])
-    assert told == made[first : first + len(told)]
+    first = created.index(reported[0])
+    assert reported == created[first : first + len(reported)]
 
 
 def test_sequence_stands_in_a_private_block_that_names_its_creator(service: WebClient) -> None:
@@ -304,7 +306,7 @@ def test_sequence_stands_in_a_private_block_that_names_its_creator(service: WebC
         service.post(f"/workitems/{service.create()}/subscribers/{ae}")
         text = socket.recv(TIMEOUT)
     event = json.loads(text)
-    private = {tag: found for tag, found in event.items() if int(tag[:4], 16) % 2}
+    private = {tag: value for tag, value in event.items() if int(tag[:4], 16) % 2}
     assert private.keys() == {"00770010", "00771001"}
     assert private["00770010"] == {"vr": "LO", "Value": ["ORTHANC-UPS"]}
     assert private["00771001"]["vr"] == "LO"

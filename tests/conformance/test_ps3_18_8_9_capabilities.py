@@ -33,9 +33,9 @@ def test_8_9_4_wadl_names_every_resource_with_its_methods(service: WebClient) ->
     assert result["/workitems/{Workitem}/state"] == {"PUT"}
     assert result["/workitems/{Workitem}/cancelrequest"] == {"POST"}
     assert result["/workitems/{Workitem}/subscribers/{AETitle}"] == {"POST", "DELETE"}
-    for one in (well_known, f"{well_known}.1"):
-        assert result[f"{one}/subscribers/{{AETitle}}"] == {"POST", "DELETE"}
-        assert result[f"{one}/subscribers/{{AETitle}}/suspend"] == {"POST"}
+    for uid in (well_known, f"{well_known}.1"):
+        assert result[f"{uid}/subscribers/{{AETitle}}"] == {"POST", "DELETE"}
+        assert result[f"{uid}/subscribers/{{AETitle}}/suspend"] == {"POST"}
 
 
 def test_8_9_4_web_sockets_and_extended_matching_are_told(service: WebClient) -> None:

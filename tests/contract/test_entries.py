@@ -177,9 +177,9 @@ class EntriesContract:
             with contextlib.suppress(EntryExists):
                 await entries.create("worklist", b"{}")
         async with store.adapter() as entries:
-            found = {entry.key async for chunk in entries.load_others() for entry in chunk}
-            assert {"worklist", *keys[1:5]} <= found
-            assert not [key for key in found if key.startswith("workitem/")]
+            stored_keys = {entry.key async for chunk in entries.load_others() for entry in chunk}
+            assert {"worklist", *keys[1:5]} <= stored_keys
+            assert not [key for key in stored_keys if key.startswith("workitem/")]
             for key, version in others.items():
                 await entries.remove(key, version)
 

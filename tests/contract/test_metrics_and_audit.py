@@ -57,7 +57,7 @@ orthanc.RegisterRestCallback("/test", answer)
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["AllowThreads", "no AllowThreads"])
-def told(suite: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def report(suite: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     script = write_script(tmp_path_factory.mktemp("metrics"), SCRIPT)
     with RealOrthanc(suite, {"Python": {"AllowThreads": request.param}}, script=script) as orthanc:
         content: dict[str, Any] = requests.get(f"{orthanc.base_url}/test", timeout=30).json()
@@ -71,21 +71,21 @@ def told(suite: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.Te
         }
 
 
-def test_every_metric_is_shown(told: dict[str, Any]) -> None:
-    assert sorted(told["metrics"]) == sorted(metric.name for metric in METRICS)
-    assert told["metrics"]["ups_accepted_create_total"] == "3"
-    assert told["metrics"]["ups_subscriptions_active"] == "2"
+def test_every_metric_is_shown(report: dict[str, Any]) -> None:
+    assert sorted(report["metrics"]) == sorted(metric.name for metric in METRICS)
+    assert report["metrics"]["ups_accepted_create_total"] == "3"
+    assert report["metrics"]["ups_subscriptions_active"] == "2"
 
 
-def test_large_counts_are_exact_where_orthanc_can(told: dict[str, Any]) -> None:
-    shown = told["metrics"]["ups_workitems"]
-    assert shown == "20000001" if told["suite"] != "trixie" else float(shown) == pytest.approx(20000001)
+def test_large_counts_are_exact_where_orthanc_can(report: dict[str, Any]) -> None:
+    shown = report["metrics"]["ups_workitems"]
+    assert shown == "20000001" if report["suite"] != "trixie" else float(shown) == pytest.approx(20000001)
 
 
 def test_audit_records_are_taken_where_there_is_such_a_call_and_threads_are_allowed(
-    told: dict[str, Any],
+    report: dict[str, Any],
 ) -> None:
-    expected = told["allowed"] and told["suite"] != "trixie"
-    assert told["emits"] == expected
-    assert told["emitted"] == (100 if expected else 0)
-    assert told.get("stopped", True)
+    expected = report["allowed"] and report["suite"] != "trixie"
+    assert report["emits"] == expected
+    assert report["emitted"] == (100 if expected else 0)
+    assert report.get("stopped", True)

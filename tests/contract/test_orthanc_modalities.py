@@ -75,10 +75,10 @@ async def test_every_spelling_of_the_configuration_is_understood(orthanc: RealOr
 @asynchronous
 async def test_padding_never_counts_and_case_only_if_orthanc_is_strict(orthanc: RealOrthanc) -> None:
     async with modalities(orthanc) as cache, modalities(orthanc, strict=True) as strict:
-        for one in (cache, strict):
-            assert [found.name for found in await one.lookup("PADDED ")] == ["padded"]
-            assert [found.name for found in await one.lookup(" TEXT\0")] == ["port-as-text"]
-        assert [found.name for found in await cache.lookup("long title")] == ["long"]
+        for lookups in (cache, strict):
+            assert [modality.name for modality in await lookups.lookup("PADDED ")] == ["padded"]
+            assert [modality.name for modality in await lookups.lookup(" TEXT\0")] == ["port-as-text"]
+        assert [modality.name for modality in await cache.lookup("long title")] == ["long"]
         assert await strict.lookup("long title") == ()
 
 

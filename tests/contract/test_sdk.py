@@ -54,7 +54,7 @@ def public(kind: type) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def told(suite: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def report(suite: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
     script = write_script(tmp_path_factory.mktemp("sdk"), SCRIPT % ([kind.__name__ for kind in CLASSES],))
     with RealOrthanc(suite, script=script) as orthanc:
         answer = requests.get(f"{orthanc.base_url}/test/a", timeout=30)
@@ -67,33 +67,33 @@ def told(suite: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
         }  # fmt: skip
 
 
-def test_every_call_exists(told: dict[str, Any]) -> None:
-    assert public(sdk.Orthanc) - set(told["names"][""]) == set()
+def test_every_call_exists(report: dict[str, Any]) -> None:
+    assert public(sdk.Orthanc) - set(report["names"][""]) == set()
 
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: str(kind.__name__))
-def test_every_member_exists(told: dict[str, Any], kind: type) -> None:
+def test_every_member_exists(report: dict[str, Any], kind: type) -> None:
     assert public(kind)
-    assert public(kind) - set(told["names"][kind.__name__]) == set()
+    assert public(kind) - set(report["names"][kind.__name__]) == set()
 
 
-def test_what_newer_ones_only_have_is_just_that(told: dict[str, Any]) -> None:
-    there = {name: name in told["names"][""] for name in sdk.IN_NEWER_ONLY}
-    assert there == dict.fromkeys(sdk.IN_NEWER_ONLY, told["suite"] != "trixie")
+def test_what_newer_ones_only_have_is_just_that(report: dict[str, Any]) -> None:
+    there = {name: name in report["names"][""] for name in sdk.IN_NEWER_ONLY}
+    assert there == dict.fromkeys(sdk.IN_NEWER_ONLY, report["suite"] != "trixie")
 
 
-def test_a_route_is_called_with_the_keys_that_we_read(told: dict[str, Any]) -> None:
-    assert set(told["keys"]) <= set(sdk.RestRequest.__annotations__)
-    assert told["groups"] == ["a"]
-    assert told["method"] == "GET"
-    assert told["header"] == "a header"
+def test_a_route_is_called_with_the_keys_that_we_read(report: dict[str, Any]) -> None:
+    assert set(report["keys"]) <= set(sdk.RestRequest.__annotations__)
+    assert report["groups"] == ["a"]
+    assert report["method"] == "GET"
+    assert report["header"] == "a header"
 
 
-def test_the_calls_do_what_they_say(told: dict[str, Any]) -> None:
-    assert told["token"].startswith("Bearer ")
-    assert told["configured"].startswith("orthanc-ups tests")
-    assert "warning of a test" in told["log"]
-    assert "error of a test" in told["log"]
-    assert "A-TEST" in told["log"]
-    assert "orthanc_ups_test 7.5" in told["metrics"]
-    assert json.loads(told["plugin"] or "{}") is not None
+def test_the_calls_do_what_they_say(report: dict[str, Any]) -> None:
+    assert report["token"].startswith("Bearer ")
+    assert report["configured"].startswith("orthanc-ups tests")
+    assert "warning of a test" in report["log"]
+    assert "error of a test" in report["log"]
+    assert "A-TEST" in report["log"]
+    assert "orthanc_ups_test 7.5" in report["metrics"]
+    assert json.loads(report["plugin"] or "{}") is not None

@@ -44,9 +44,9 @@ def context(browser: Browser, **more: Any) -> BrowserContext:
         "viewport": {"width": 1280, "height": 800},
         "reduced_motion": "reduce",
     }
-    made = browser.new_context(**{**usual, **more})
-    made.set_default_timeout(TIMEOUT * 1000)
-    return made
+    user = browser.new_context(**{**usual, **more})
+    user.set_default_timeout(TIMEOUT * 1000)
+    return user
 
 
 class Management:
@@ -72,8 +72,8 @@ class Management:
 
     def make(self, label: str = "Second reading", **attributes: Any) -> str:
         """A new workitem; returns its UID."""
-        made = self.post("/workitems", {"attributes": {"ProcedureStepLabel": label, **attributes}})
-        return str(made["uid"])
+        answer = self.post("/workitems", {"attributes": {"ProcedureStepLabel": label, **attributes}})
+        return str(answer["uid"])
 
     def act(self, uid: str, action: str, content: Any = None) -> None:
         """``claim``, ``complete``, ``cancel`` or ``request-cancel``."""
@@ -95,17 +95,19 @@ class Screen:
         self.page = page
         self.base_url = base_url
         self.problems: list[str] = []
-        page.on("console", lambda said: self.problems.append(said.text) if said.type == "error" else None)
+        page.on(
+            "console", lambda message: self.problems.append(message.text) if message.type == "error" else None
+        )
         page.on("pageerror", lambda error: self.problems.append(str(error)))
 
-    def open(self, place: str = "/worklist") -> Page:
+    def open(self, address: str = "/worklist") -> Page:
         """Go to an address of the page, such as ``/workitem/1.2.3``, and wait until it is shown.
 
         The page is loaded anew: a change of what stands behind ``#`` would leave the view before it on the screen for
         a moment, and a test would look at that.
         """
         is_open = self.page.url.startswith(f"{self.base_url}/ups/app/index.html")
-        self.page.goto(f"{self.base_url}/ups/app/index.html#{place}")
+        self.page.goto(f"{self.base_url}/ups/app/index.html#{address}")
         if is_open:
             self.page.reload()
         self.page.wait_for_selector("main > *:not(.waiting)")
@@ -117,7 +119,7 @@ class Screen:
         self.problems = [problem for problem in self.problems if words not in problem]
 
 
-def place(room: str, *parts: str, **query: str) -> str:
+def address(room: str, *parts: str, **query: str) -> str:
     """An address behind ``#``."""
     search = "&".join(f"{key}={quote(value, safe='')}" for key, value in query.items())
     return "/".join(("", room, *(quote(part, safe="") for part in parts))) + (f"?{search}" if search else "")
@@ -127,12 +129,12 @@ def uploaded_study(orthanc: RealOrthanc, file: Path) -> dict[str, str]:
     """Store an instance in Orthanc; the identifiers of it and of all above it, by level."""
     answer = requests.post(f"{orthanc.base_url}/instances", data=file.read_bytes(), timeout=TIMEOUT)
     assert answer.status_code == 200, answer.text
-    told = answer.json()
+    content = answer.json()
     return {
-        "instance": told["ID"],
-        "series": told["ParentSeries"],
-        "study": told["ParentStudy"],
-        "patient": told["ParentPatient"],
+        "instance": content["ID"],
+        "series": content["ParentSeries"],
+        "study": content["ParentStudy"],
+        "patient": content["ParentPatient"],
     }
 
 

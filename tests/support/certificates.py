@@ -18,17 +18,17 @@ class Certificate:
 
 def self_signed(folder: Path, name: str) -> Certificate:
     """A certificate that only those trust who have it."""
-    made = Certificate(str(folder / f"{name}.crt"), str(folder / f"{name}.key"))
+    pair = Certificate(str(folder / f"{name}.crt"), str(folder / f"{name}.key"))
     command = ["openssl", "req", "-x509", "-nodes", "-days", "1"]
     command += ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
     command += ["-subj", f"/CN={name}", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-    command += ["-keyout", made.key, "-out", made.certificate]
+    command += ["-keyout", pair.key, "-out", pair.certificate]
     subprocess.run(command, check=True, capture_output=True)
-    return made
+    return pair
 
 
 def bundle(folder: Path, *certificates: Certificate) -> str:
     """A file with several certificates, to be trusted."""
-    made = folder / f"trusted-{len(list(folder.iterdir()))}.crt"
-    made.write_text("".join(Path(certificate.certificate).read_text() for certificate in certificates))
-    return str(made)
+    file = folder / f"trusted-{len(list(folder.iterdir()))}.crt"
+    file.write_text("".join(Path(certificate.certificate).read_text() for certificate in certificates))
+    return str(file)

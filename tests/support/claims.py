@@ -72,10 +72,10 @@ class ClaimRaces:
             self.complaints.append(f"{uid} was claimed by {winners}")
         for winner in winners:
             self.claims += 1
-            for other in range(_RIVALS):
-                status = self._change(uid, other, "CANCELED") if other != winner else 0
+            for loser in range(_RIVALS):
+                status = self._change(uid, loser, "CANCELED") if loser != winner else 0
                 if status == 200:
-                    self.complaints.append(f"{uid} is {winner}'s, but {other} canceled it")
+                    self.complaints.append(f"{uid} is {winner}'s, but {loser} canceled it")
 
     def _sent(self, method: str, number: int, path: str, body: bytes) -> int:
         """The status; 0 if nobody answered or the answer leaves it open."""

@@ -19,12 +19,12 @@ _UPPER = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_ "
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F))).replace("\\", "")
 
 
-def _line(most: int) -> st.SearchStrategy[str]:
-    return st.text(_LINE, min_size=1, max_size=most)
+def _line(longest: int) -> st.SearchStrategy[str]:
+    return st.text(_LINE, min_size=1, max_size=longest)
 
 
-def _block(most: int) -> st.SearchStrategy[str]:
-    return st.text(_BLOCK, min_size=1, max_size=most)
+def _block(longest: int) -> st.SearchStrategy[str]:
+    return st.text(_BLOCK, min_size=1, max_size=longest)
 
 
 def _integers(low: int, high: int) -> st.SearchStrategy[int]:
@@ -93,13 +93,13 @@ _PRIVATE_BLOCK = {"00770010": {"vr": "LO", "Value": ['HARBOUR CLINIC "A&B" <1>']
 
 def _words(vr: str) -> st.SearchStrategy[Element]:
     content = st.integers(1, 6).flatmap(lambda n: st.binary(min_size=n * WIDTHS[vr], max_size=n * WIDTHS[vr]))
-    return content.map(lambda found: {"vr": vr, "InlineBinary": b64encode(found).decode()})
+    return content.map(lambda octets: {"vr": vr, "InlineBinary": b64encode(octets).decode()})
 
 
 def _with_values(vr: str) -> st.SearchStrategy[Element]:
-    most = 1 if vr in _SINGLE else 3
-    several = st.lists(st.one_of(VALUES[vr], st.none()), min_size=1, max_size=most)
-    return several.filter(lambda found: found != [None]).map(lambda found: {"vr": vr, "Value": found})
+    count = 1 if vr in _SINGLE else 3
+    several = st.lists(st.one_of(VALUES[vr], st.none()), min_size=1, max_size=count)
+    return several.filter(lambda values: values != [None]).map(lambda values: {"vr": vr, "Value": values})
 
 
 def elements() -> st.SearchStrategy[Element]:
@@ -114,13 +114,13 @@ _PUBLIC = _TAGS.filter(lambda tag: int(tag[3], 16) % 2 == 0 and not tag.endswith
 _OWN = st.integers(0, 0xFF).map(lambda number: f"007710{number:02X}")
 
 
-def _sorted(made: DataSet) -> DataSet:
-    private = _PRIVATE_BLOCK if any(tag.startswith("0077") for tag in made) else {}
-    return dict(sorted({**made, **private}.items()))
+def _sorted(dataset: DataSet) -> DataSet:
+    private = _PRIVATE_BLOCK if any(tag.startswith("0077") for tag in dataset) else {}
+    return dict(sorted({**dataset, **private}.items()))
 
 
 def _sequences(items: st.SearchStrategy[DataSet]) -> st.SearchStrategy[Element]:
-    return st.lists(items, min_size=1, max_size=2).map(lambda found: {"vr": "SQ", "Value": found})
+    return st.lists(items, min_size=1, max_size=2).map(lambda sequence: {"vr": "SQ", "Value": sequence})
 
 
 def _level(content: st.SearchStrategy[Element]) -> st.SearchStrategy[DataSet]:

@@ -93,28 +93,28 @@ class TwinChannel:
     """A channel in memory.
 
     Attributes:
-        known: the AEs that it has an address for.
+        ae_titles: the AEs that it has an address for.
         down: AEs that cannot be reached now, with the reason.
         refuses: sequences that receivers refuse.
         breaks_on: sequences on which the channel has an error of its own.
         takes: how many events it takes at most in one call.
         holds: if set, ``deliver`` waits for it before anything is taken.
-        told: per AE what arrived; ``calls``: the batches as they were handed over.
+        events: per AE what arrived; ``calls``: the batches as they were handed over.
     """
 
     name: str
-    known: set[str] = field(default_factory=set)
+    ae_titles: set[str] = field(default_factory=set)
     down: dict[str, str] = field(default_factory=dict)
     refuses: set[int] = field(default_factory=set)
     breaks_on: set[int] = field(default_factory=set)
     takes: int = 1_000
     holds: dict[str, asyncio.Event] = field(default_factory=dict)
-    told: dict[str, list[Event]] = field(default_factory=dict)
+    events: dict[str, list[Event]] = field(default_factory=dict)
     calls: list[tuple[str, list[int]]] = field(default_factory=list)
     closed: bool = False
 
     def serves(self, receiving_ae: str) -> bool:
-        return receiving_ae in self.known
+        return receiving_ae in self.ae_titles
 
     async def deliver(self, receiving_ae: str, events: Sequence[Event]) -> int:
         self.calls.append((receiving_ae, [event.sequence for event in events]))
@@ -125,26 +125,26 @@ class TwinChannel:
     def take(self, receiving_ae: str, events: Sequence[Event]) -> int:
         if receiving_ae in self.down:
             raise Unreachable(self.down[receiving_ae])
-        taken = 0
+        count = 0
         for event in events[: self.takes]:
             if event.sequence in self.refuses:
-                if not taken:
+                if not count:
                     raise Refused("0110 processing failure")
                 break
             if event.sequence in self.breaks_on:
-                if not taken:
+                if not count:
                     raise ValueError("no such tag")
                 break
-            self.told.setdefault(receiving_ae, []).append(event)
-            taken += 1
-        return taken
+            self.events.setdefault(receiving_ae, []).append(event)
+            count += 1
+        return count
 
     async def close(self) -> None:
         self.closed = True
 
     def sequences(self, receiving_ae: str) -> list[int]:
         """What arrived, by sequence."""
-        return [event.sequence for event in self.told.get(receiving_ae, [])]
+        return [event.sequence for event in self.events.get(receiving_ae, [])]
 
 
 @dataclass
@@ -161,7 +161,9 @@ class TwinLog:
     async def burst(self, burst: Burst, after: int, limit: int) -> list[Event]:
         self.asked.append((after, limit))
         chosen = self.subscribed.get(burst.act, set(range(1, burst.through + 1)))
-        numbers = [one for one in sorted(chosen) if burst.first + one > after and one <= burst.through]
+        numbers = [
+            number for number in sorted(chosen) if burst.first + number > after and number <= burst.through
+        ]
         return [
             event(burst.first + number, burst.receiving_ae, uid=f"1.2.{number}", at=burst.at)
             for number in numbers[:limit]
@@ -232,7 +234,7 @@ async def cursors(bench: Bench, receiving_ae: str) -> dict[str, int | None]:
     """The stored cursors of an AE by channel."""
     for entry in await bench.stored():
         if entry.key == f"delivery/{receiving_ae}":
-            return {name: one.cursor for name, one in decode_progress(entry.document)[2].items()}
+            return {name: log.cursor for name, log in decode_progress(entry.document)[2].items()}
     return {}
 
 

@@ -69,21 +69,21 @@ class Answer:
 
 def to_pydicom(dataset: DataSet, charset: str = "ISO_IR 192") -> Dataset:
     """A data set of the inner form as pydicom wants it; text is sent in ``charset`` if ASCII is not enough."""
-    made = Dataset.from_json(dict(dataset))  # type: ignore[no-untyped-call, unused-ignore]
+    result = Dataset.from_json(dict(dataset))  # type: ignore[no-untyped-call, unused-ignore]
     if any(not text.isascii() for text in _texts(dataset)):
-        made.SpecificCharacterSet = charset.split("\\") if "\\" in charset else charset
-    return made
+        result.SpecificCharacterSet = charset.split("\\") if "\\" in charset else charset
+    return result
 
 
-def _texts(found: Any) -> Iterator[str]:
-    if isinstance(found, str):
-        yield found
-    elif isinstance(found, dict):
-        for one in found.values():
-            yield from _texts(one)
-    elif isinstance(found, list):
-        for one in found:
-            yield from _texts(one)
+def _texts(content: Any) -> Iterator[str]:
+    if isinstance(content, str):
+        yield content
+    elif isinstance(content, dict):
+        for part in content.values():
+            yield from _texts(part)
+    elif isinstance(content, list):
+        for part in content:
+            yield from _texts(part)
 
 
 def from_pydicom(dataset: Dataset | None) -> DataSet:
@@ -91,7 +91,7 @@ def from_pydicom(dataset: Dataset | None) -> DataSet:
     if dataset is None:
         return {}
     result: dict[str, Element] = dataset.to_json_dict()
-    return {tag: one for tag, one in result.items() if tag != tags.SPECIFIC_CHARACTER_SET}
+    return {tag: value for tag, value in result.items() if tag != tags.SPECIFIC_CHARACTER_SET}
 
 
 class UpsClient:
@@ -181,7 +181,7 @@ class UpsClient:
         return "aborted" if self.association.is_aborted else "not established"
 
     def _received(self, event: evt.Event) -> None:
-        self._commands.append({one.keyword: one.value for one in event.message.command_set})
+        self._commands.append({field.keyword: field.value for field in event.message.command_set})
 
     # --- what was negotiated ---
 
@@ -195,7 +195,7 @@ class UpsClient:
     @property
     def extended_answer(self) -> dict[str, bytes]:
         """What the SCP answered to SOP Class Extended Negotiation."""
-        return {str(uid): one for uid, one in self.association.acceptor.sop_class_extended.items()}
+        return {str(uid): answer for uid, answer in self.association.acceptor.sop_class_extended.items()}
 
     # --- services ---
 
@@ -212,27 +212,27 @@ class UpsClient:
         as_class: str = tags.PUSH,
     ) -> Answer:
         """N-CREATE."""
-        made = self._dataset(attributes)
+        dataset = self._dataset(attributes)
         return self._answer(
-            *self.association.send_n_create(made, as_class, uid, msg_id=self._id(), meta_uid=on)
+            *self.association.send_n_create(dataset, as_class, uid, msg_id=self._id(), meta_uid=on)
         )
 
     def update(
         self, uid: str, attributes: DataSet, transaction: str | None = None, *, on: str = tags.PULL
     ) -> Answer:
         """N-SET."""
-        made = self._dataset(attributes)
+        dataset = self._dataset(attributes)
         if transaction is not None:
-            made.TransactionUID = transaction
+            dataset.TransactionUID = transaction
         return self._answer(
-            *self.association.send_n_set(made, tags.PUSH, uid, msg_id=self._id(), meta_uid=on)
+            *self.association.send_n_set(dataset, tags.PUSH, uid, msg_id=self._id(), meta_uid=on)
         )
 
-    def get(self, uid: str, asked: Sequence[str] = (), *, on: str = tags.PULL) -> Answer:
+    def get(self, uid: str, attributes: Sequence[str] = (), *, on: str = tags.PULL) -> Answer:
         """N-GET of some attributes, or of all."""
-        wanted = [int(tag, 16) for tag in asked]
+        numbers = [int(tag, 16) for tag in attributes]
         return self._answer(
-            *self.association.send_n_get(wanted, tags.PUSH, uid, msg_id=self._id(), meta_uid=on)
+            *self.association.send_n_get(numbers, tags.PUSH, uid, msg_id=self._id(), meta_uid=on)
         )
 
     def action(
@@ -245,9 +245,9 @@ class UpsClient:
         as_class: str = tags.PUSH,
     ) -> Answer:
         """N-ACTION of any type."""
-        made = None if information is None else self._dataset(information)
+        dataset = None if information is None else self._dataset(information)
         return self._answer(
-            *self.association.send_n_action(made, number, as_class, uid, msg_id=self._id(), meta_uid=on)
+            *self.association.send_n_action(dataset, number, as_class, uid, msg_id=self._id(), meta_uid=on)
         )
 
     def change_state(self, uid: str, state: str, transaction: str | None, *, on: str = tags.PULL) -> Answer:
@@ -285,24 +285,24 @@ class UpsClient:
         """C-FIND: every answer, the last one included. C-CANCEL goes out behind the match ``cancel_after``."""
         number = self._id()
         answers: list[Answer] = []
-        for status, found in self.association.send_c_find(self._dataset(identifier), on, msg_id=number):
-            answers.append(self._answer(status, found))
+        for status, match in self.association.send_c_find(self._dataset(identifier), on, msg_id=number):
+            answers.append(self._answer(status, match))
             if len(answers) == cancel_after:
                 self.association.send_c_cancel(number, query_model=on)
         return answers
 
-    def _dataset(self, found: DataSet | Dataset) -> Dataset:
-        return found if isinstance(found, Dataset) else to_pydicom(found)
+    def _dataset(self, dataset: DataSet | Dataset) -> Dataset:
+        return dataset if isinstance(dataset, Dataset) else to_pydicom(dataset)
 
     def _id(self) -> int:
         self._commands.clear()
         self._next_id = self._next_id % 0xFFFF + 1
         return self._next_id
 
-    def _answer(self, status: Dataset, found: Dataset | None = None) -> Answer:
+    def _answer(self, status: Dataset, dataset: Dataset | None = None) -> Answer:
         code = status.get("Status")
         command = self._commands.pop(0) if self._commands else {}
-        return Answer(None if code is None else int(code), command, from_pydicom(found))
+        return Answer(None if code is None else int(code), command, from_pydicom(dataset))
 
 
 def _for(receiving_ae: str) -> Dataset:

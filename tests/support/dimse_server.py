@@ -49,7 +49,7 @@ class FakeWorklist:
         self.before_chunk: Callable[[], Awaitable[None]] | None = None
         self.before_execute: Callable[[], Awaitable[None]] | None = None
         self.streams_closed = 0
-        self.given = 0
+        self.matches_sent = 0
 
     async def execute(self, command: Command) -> Outcome:
         if self.before_execute:
@@ -78,7 +78,7 @@ class FakeWorklist:
             for chunk in self.chunks:
                 if self.before_chunk:
                     await self.before_chunk()
-                self.given += len(chunk)
+                self.matches_sent += len(chunk)
                 yield chunk
             if self.error:
                 raise self.error
@@ -130,8 +130,8 @@ class Loop:
 
 async def _let_end() -> None:
     """Tasks that were left behind get two seconds; then they are named."""
-    left = asyncio.all_tasks() - {asyncio.current_task()}
-    _, pending = await asyncio.wait(left, timeout=2) if left else (None, set())
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    _, pending = await asyncio.wait(others, timeout=2) if others else (None, set())
     assert not pending, pending
 
 

@@ -125,8 +125,8 @@ class FakeWorklist:
         before = self.workitems.get(command.uid)
         watched = before is not None and bool(self.subscribers(before))
         decision = decide(before, command, Circumstances(self.clock.now(), "DEFAULT", watched))
-        known = (before, decision.workitem) if before else (decision.workitem,)
-        why = reason_of(command, *known)
+        workitems = (before, decision.workitem) if before else (decision.workitem,)
+        why = reason_of(command, *workitems)
         if decision.workitem is not before:
             created = before.created if before else len(self.workitems) + 1
             after = replace(decision.workitem, created=created)
@@ -144,12 +144,12 @@ class FakeWorklist:
     ) -> None:
         now = self.clock.now().timestamp()
         everyone = tuple(ae for ae, _ in self.subscribers(workitem))
-        told = [
+        reports = [
             (occurrence, (occurrence.only,) if occurrence.only else everyone) for occurrence in occurrences
         ]
         events = [
-            Event(next(self._sequences), one.type, workitem.uid, one.information, receivers, now)
-            for one, receivers in told
+            Event(next(self._sequences), event.type, workitem.uid, event.information, receivers, now)
+            for event, receivers in reports
             if receivers
         ]
         history = (*workitem.history, HistoryEntry(now, str(who), what, why))
@@ -160,8 +160,8 @@ class FakeWorklist:
     def _globally(self, command: Subscribe | Unsubscribe | Suspend) -> Outcome:
         self._check_known(command)
         filtered = command.uid == tags.FILTERED_SUBSCRIPTION
-        wanted = command.filter if isinstance(command, Subscribe) and filtered else None
-        query = Query.of(wanted or {})
+        keys = command.filter if isinstance(command, Subscribe) and filtered else None
+        query = Query.of(keys or {})
         matched = Numbers.of(
             workitem.created
             for workitem in self.workitems.values()
@@ -171,7 +171,7 @@ class FakeWorklist:
         if isinstance(command, Subscribe):
             kind = ActKind.LOCK if command.lock else ActKind.NO_LOCK
         now = self.clock.now().timestamp()
-        act = GlobalAct(next(self._sequences), kind, len(self.workitems), filtered, wanted, matched, now)
+        act = GlobalAct(next(self._sequences), kind, len(self.workitems), filtered, keys, matched, now)
         log = self.logs.get(command.receiving_ae, Log(command.receiving_ae))
         self.logs[command.receiving_ae] = appended(log, act)
         return Outcome(statuses.SUCCESS, command.uid)
@@ -220,8 +220,8 @@ class FakeWorklist:
         return self._workitem(uid)
 
     def subscribers(self, workitem: Workitem) -> list[tuple[str, Subscription]]:
-        known = {*self.logs, *workitem.acts}
-        result = [(ae, subscribed(self.logs.get(ae, Log(ae)), workitem)) for ae in sorted(known)]
+        ae_titles = {*self.logs, *workitem.acts}
+        result = [(ae, subscribed(self.logs.get(ae, Log(ae)), workitem)) for ae in sorted(ae_titles)]
         return [(ae, state) for ae, state in result if state is not Subscription.NONE]
 
     def subscriber_aes(self) -> list[str]:
@@ -233,7 +233,9 @@ class FakeWorklist:
         return SubscriberSummary(self.logs.get(ae, Log(ae)), len(states), states.count(Subscription.LOCK))
 
     def _specific(self, ae: str) -> list[tuple[str, Subscription]]:
-        acts = [(uid, one.acts[ae].state) for uid, one in self.workitems.items() if ae in one.acts]
+        acts = [
+            (uid, workitem.acts[ae].state) for uid, workitem in self.workitems.items() if ae in workitem.acts
+        ]
         return [(uid, state) for uid, state in acts[::-1] if state is not Subscription.NONE]
 
     def specific(self, ae: str, offset: int, limit: int) -> list[tuple[str, Subscription]]:
@@ -261,7 +263,7 @@ class FakeWorklist:
         return all(tests)
 
     async def tally(self, listing: Listing) -> dict[str, int]:
-        return dict(Counter(one.state.value for one in self._found(listing)))
+        return dict(Counter(workitem.state.value for workitem in self._found(listing)))
 
     async def late(self) -> LateSummary:
         return LateSummary()
@@ -277,8 +279,11 @@ class FakeWorklist:
 
     async def page(self, listing: Listing) -> tuple[list[Workitem], int]:
         result = self._found(listing)
-        result.sort(key=lambda one: (_sort_key(one, listing.order), one.created), reverse=listing.descending)
-        result.sort(key=lambda one: not _shown(one, listing.order))
+        result.sort(
+            key=lambda workitem: (_sort_key(workitem, listing.order), workitem.created),
+            reverse=listing.descending,
+        )
+        result.sort(key=lambda workitem: not _shown(workitem, listing.order))
         return result[listing.offset : listing.offset + listing.limit], len(result)
 
     async def walk(
@@ -362,7 +367,7 @@ class FakeDesk:
 
     async def drop(self, receiving_ae: str, sequences: Collection[int] | None = None) -> int:
         self.done.append(("drop", receiving_ae, sequences))
-        return sum(one.pending for one in self.report(receiving_ae))
+        return sum(log.pending for log in self.report(receiving_ae))
 
     def resend(self, receiving_ae: str, first: int, last: int) -> None:
         self.done.append(("resend", receiving_ae, first, last))
@@ -430,13 +435,13 @@ class FakeOrthanc:
 
     def __init__(self, resources: Mapping[str, Any] | None = None) -> None:
         self.resources = dict(resources or {})
-        self.known: dict[str, list[tuple[str, str]]] = {}
+        self.located: dict[str, list[tuple[str, str]]] = {}
 
     async def get(self, path: str) -> Any:
         return self.resources.get(path)
 
     async def lookup(self, uid: str) -> list[tuple[str, str]]:
-        return self.known.get(uid, [])
+        return self.located.get(uid, [])
 
 
 class FakeModalities:

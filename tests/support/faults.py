@@ -114,11 +114,11 @@ class UnderLoad:
         ``words`` is a regular expression.
         """
 
-        def found() -> str:
+        def is_logged() -> str:
             lines = self.orthanc.log_text()[since:].splitlines()
             return next((line for line in lines if MARK in line and re.search(words, line)), "")
 
-        return wait_until(found, lambda: f"{words!r} in the log\n{self.orthanc.log_tail()}", 30)
+        return wait_until(is_logged, lambda: f"{words!r} in the log\n{self.orthanc.log_tail()}", 30)
 
     def create(self) -> tuple[int, int]:
         """Create a workitem by DIMSE and one by HTTP; gives both statuses."""

@@ -23,7 +23,7 @@ async def prepared(path: str = ":memory:") -> Desk:
     await desk.create(1)
     await desk.subscribe("B", 1, lock=True)
     await desk.pass_by(2)
-    desk.channel.told.clear()
+    desk.channel.events.clear()
     return desk
 
 

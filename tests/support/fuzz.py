@@ -113,8 +113,8 @@ def pdus() -> st.SearchStrategy[Case]:
 
 def messages() -> st.SearchStrategy[Case]:
     """What comes on an association that is established."""
-    one = st.one_of(mutated(MESSAGES), mutated(MESSAGES), st.sampled_from(MESSAGES), _lying_pdus())
-    return st.lists(one, min_size=1, max_size=4).map(lambda found: Case(REQUEST, b"".join(found)))
+    message = st.one_of(mutated(MESSAGES), mutated(MESSAGES), st.sampled_from(MESSAGES), _lying_pdus())
+    return st.lists(message, min_size=1, max_size=4).map(lambda stream: Case(REQUEST, b"".join(stream)))
 
 
 # --- HTTP and WebSocket ---
@@ -156,8 +156,8 @@ def requests() -> st.SearchStrategy[Case]:
 
 def frames() -> st.SearchStrategy[Case]:
     """What comes on an open notification connection."""
-    one = st.one_of(mutated(FRAMES), st.sampled_from(FRAMES), st.binary(max_size=32))
-    return st.lists(one, min_size=1, max_size=5).map(lambda found: Case(HANDSHAKE, b"".join(found)))
+    frame = st.one_of(mutated(FRAMES), st.sampled_from(FRAMES), st.binary(max_size=32))
+    return st.lists(frame, min_size=1, max_size=5).map(lambda stream: Case(HANDSHAKE, b"".join(stream)))
 
 
 # --- sending ---

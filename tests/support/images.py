@@ -65,8 +65,8 @@ def file(dataset: Dataset) -> bytes:
 
 def by_rest(orthanc: RealOrthanc, *images: FileDataset) -> None:
     """POST /instances."""
-    for each in images:
-        requests.post(f"{orthanc.base_url}/instances", file(each), timeout=60).raise_for_status()
+    for image in images:
+        requests.post(f"{orthanc.base_url}/instances", file(image), timeout=60).raise_for_status()
 
 
 def stow(orthanc: RealOrthanc, *files: bytes) -> requests.Response:
@@ -101,7 +101,7 @@ def c_store_association(
 
 def by_c_store(orthanc: RealOrthanc, calling_ae: str, *images: FileDataset) -> None:
     """C-STORE of images over one association; they must be taken."""
-    contexts = [(each.SOPClassUID, each.file_meta.TransferSyntaxUID) for each in images]
+    contexts = [(image.SOPClassUID, image.file_meta.TransferSyntaxUID) for image in images]
     with c_store_association(orthanc, calling_ae, *contexts) as association:
-        for each in images:
-            assert association.send_c_store(each).Status == 0x0000
+        for image in images:
+            assert association.send_c_store(image).Status == 0x0000

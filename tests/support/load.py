@@ -194,15 +194,15 @@ class Verdict:
 
 def journal_of(file: Path) -> tuple[dict[str, list[str]], list[str]]:
     """Per workitem the changes that were certainly made, in order; and the complaints."""
-    made: dict[str, list[str]] = defaultdict(list)
+    changes: dict[str, list[str]] = defaultdict(list)
     complaints = []
     for line in _whole_lines(file):
         uid, _, change = line.partition(" ")
         if uid == "!":
             complaints.append(change)
         else:
-            made[uid].append(change)
-    return dict(made), complaints
+            changes[uid].append(change)
+    return dict(changes), complaints
 
 
 Told = dict[str, dict[str, list[str]]]
@@ -210,17 +210,17 @@ Told = dict[str, dict[str, list[str]]]
 
 def record_of(file: Path) -> tuple[Told, dict[str, int]]:
     """Per AE and workitem what was told, each change once, in the order of first arrival; and the repeats per AE."""
-    told: Told = defaultdict(lambda: defaultdict(list))
+    record: Told = defaultdict(lambda: defaultdict(list))
     repeated: dict[str, int] = defaultdict(int)
-    seen: set[tuple[str, str, str]] = set()
+    changes: set[tuple[str, str, str]] = set()
     for line in _whole_lines(file):
         receiving_ae, uid, change, *_ = line.split("\t")
-        if (receiving_ae, uid, change) in seen:
+        if (receiving_ae, uid, change) in changes:
             repeated[receiving_ae] += 1
         else:
-            seen.add((receiving_ae, uid, change))
-            told[receiving_ae][uid].append(change)
-    return told, dict(repeated)
+            changes.add((receiving_ae, uid, change))
+            record[receiving_ae][uid].append(change)
+    return record, dict(repeated)
 
 
 def sequences_of(file: Path, receiving_ae: str) -> list[int]:
@@ -235,26 +235,26 @@ def _whole_lines(file: Path) -> list[str]:
 
 def judged(journal: Path, record: Path, subscribers: Sequence[str]) -> Verdict:
     """Compare what was done with what was told."""
-    made, complaints = journal_of(journal)
-    told, repeated = record_of(record)
-    count = sum(map(len, made.values()))
+    changes, complaints = journal_of(journal)
+    reports, repeated = record_of(record)
+    count = sum(map(len, changes.values()))
     verdict = Verdict(count, complaints, repeated={name: repeated.get(name, 0) for name in subscribers})
     for receiving_ae in subscribers:
-        _compare(receiving_ae, made, told.get(receiving_ae, {}), verdict)
+        _compare(receiving_ae, changes, reports.get(receiving_ae, {}), verdict)
     return verdict
 
 
 def _compare(
-    receiving_ae: str, made: Mapping[str, list[str]], told: Mapping[str, list[str]], verdict: Verdict
+    receiving_ae: str, changes: Mapping[str, list[str]], reports: Mapping[str, list[str]], verdict: Verdict
 ) -> None:
-    for uid, expected in made.items():
-        got = told.get(uid, [])
-        gone = [change for change in expected if change not in got]
-        verdict.missing.extend((receiving_ae, uid, change) for change in gone)
-        if not gone and got != expected:
+    for uid, expected in changes.items():
+        got = reports.get(uid, [])
+        missing = [change for change in expected if change not in got]
+        verdict.missing.extend((receiving_ae, uid, change) for change in missing)
+        if not missing and got != expected:
             verdict.misplaced.append((receiving_ae, uid, got, expected))
-    invented = (uid for uid in told.keys() - made.keys() if uid.startswith(WRITERS))
-    verdict.misplaced.extend((receiving_ae, uid, told[uid], []) for uid in invented)
+    invented = (uid for uid in reports.keys() - changes.keys() if uid.startswith(WRITERS))
+    verdict.misplaced.extend((receiving_ae, uid, reports[uid], []) for uid in invented)
 
 
 def wait_until_told(

@@ -42,12 +42,12 @@ class Change:
 
 def changes(reports: int) -> tuple[Change, ...]:
     """The life of a workitem with a number of Progress Reports."""
-    made = [Change(CREATED, minimal()), Change(CLAIMED, {tags.STATE: element("CS", CLAIMED)})]
+    plan = [Change(CREATED, minimal()), Change(CLAIMED, {tags.STATE: element("CS", CLAIMED)})]
     for number in range(1, reports + 1):
         done = performed() if number == 1 else {}
-        made.append(Change(f"P{number}", ordered({**done, **progress(str(number))})))
-    made.append(Change(COMPLETED, {tags.STATE: element("CS", COMPLETED)}))
-    return tuple(made)
+        plan.append(Change(f"P{number}", ordered({**done, **progress(str(number))})))
+    plan.append(Change(COMPLETED, {tags.STATE: element("CS", COMPLETED)}))
+    return tuple(plan)
 
 
 def uids(writer: int) -> Iterator[tuple[str, str]]:
@@ -88,7 +88,7 @@ def progress_of(dataset: DataSet) -> str:
     return f"P{result[0]}" if result else ""
 
 
-def told(event_type: int, information: DataSet) -> str:
+def change_in(event_type: int, information: DataSet) -> str:
     """The name of the change that an event report is about; SCP Status Changes by their status."""
     if event_type == STATE_REPORT:
         return state_of(information)

@@ -19,7 +19,7 @@ import orjson
 
 from orthanc_ups.core.dataset import text
 from orthanc_ups.dimse.message import AFFECTED_INSTANCE, EVENT_TYPE, Message
-from tests.support.load_plan import told
+from tests.support.load_plan import change_in
 from tests.support.raw_dimse import EventListener, decoded
 from tests.support.raw_http import Broken, Socket
 
@@ -28,20 +28,20 @@ _SEQUENCE = "00771001"
 
 
 class Record:
-    """Writes down who was told what."""
+    """Writes down who was change_in what."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
 
     def report(self, receiving_ae: str, message: Message) -> None:
         """An N-EVENT-REPORT came."""
-        change = told(message.number(EVENT_TYPE) or 0, decoded(message.data))
+        change = change_in(message.number(EVENT_TYPE) or 0, decoded(message.data))
         self._say(f"{receiving_ae}\t{message.text(AFFECTED_INSTANCE)}\t{change}")
 
     def event(self, receiving_ae: str, payload: bytes) -> int:
         """An event came over a WebSocket; gives its sequence."""
         content: Any = orjson.loads(payload)
-        change = told(content["00001002"]["Value"][0], content)
+        change = change_in(content["00001002"]["Value"][0], content)
         sequence = int(text(content, _SEQUENCE))
         self._say(f"{receiving_ae}\t{content['00001000']['Value'][0]}\t{change}\t{sequence}")
         return sequence

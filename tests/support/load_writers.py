@@ -105,14 +105,14 @@ class HttpDoor:
             raise NoAnswer(str(error)) from error
 
     async def send(self, uid: str, transaction: str, change: Change) -> int:
-        place = f"/dicom-web/workitems/{uid}"
+        path = f"/dicom-web/workitems/{uid}"
         if change.name == CREATED:
             request = raw_http.request("POST", f"/dicom-web/workitems?{uid}", as_json(change.attributes))
         elif change.is_state:
             body = as_json(with_transaction(change.attributes, transaction))
-            request = raw_http.request("PUT", f"{place}/state", body)
+            request = raw_http.request("PUT", f"{path}/state", body)
         else:
-            request = raw_http.request("POST", f"{place}?{transaction}", as_json(change.attributes))
+            request = raw_http.request("POST", f"{path}?{transaction}", as_json(change.attributes))
         status, _ = await self._asked(request)
         return 0 if status in (200, 201) else status
 

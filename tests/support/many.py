@@ -42,9 +42,11 @@ async def _write(orthanc: RealOrthanc, count: int) -> None:
     await entries.open()
     async for _ in entries.load():
         pass
-    made = map(_workitem, range(1, count + 1))
-    while some := list(islice(made, _AT_ONCE)):
-        await asyncio.gather(*(entries.create(f"workitem/{one.uid}", encode(one)) for one in some))
+    workitems = map(_workitem, range(1, count + 1))
+    while some := list(islice(workitems, _AT_ONCE)):
+        await asyncio.gather(
+            *(entries.create(f"workitem/{workitem.uid}", encode(workitem)) for workitem in some)
+        )
     await loopback.close()
 
 

@@ -15,9 +15,9 @@ def matches(key: DataSet, stored: DataSet, **options: Any) -> bool:
     return Query.of(key, **options).matches(stored)
 
 
-def with_one(tag: str, found: Element) -> DataSet:
+def with_one(tag: str, value: Element) -> DataSet:
     """A stored workitem with that attribute."""
-    return workitems.changed(workitems.stored(), **{f"t{tag}": found})
+    return workitems.changed(workitems.stored(), **{f"t{tag}": value})
 
 
 def name(text: str, **groups: str) -> Element:

@@ -34,11 +34,11 @@ def free_port() -> int:
 
 def is_listening(port: int) -> bool:
     """Whether a server of this host listens on the TCP port; asked of the kernel, without connecting."""
-    wanted = f":{port:04X}"
+    suffix = f":{port:04X}"
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in Path(table).read_text().splitlines()[1:]:
             _, local, _, state = line.split()[:4]
-            if state == _LISTEN and local.endswith(wanted):
+            if state == _LISTEN and local.endswith(suffix):
                 return True
     return False
 

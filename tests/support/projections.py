@@ -20,7 +20,7 @@ EVERYTHING = Query.of({tags.SOP_INSTANCE_UID: element("UI")})
 FULL = workitems.stored(base=workitems.full())
 
 
-def made(number: int, state: str = "SCHEDULED", **more: object) -> Workitem:
+def stored_workitem(number: int, state: str = "SCHEDULED", **more: object) -> Workitem:
     """A well-filled workitem; ``more`` are its fields."""
     attributes = FULL | {
         tags.SOP_INSTANCE_UID: element("UI", workitems.uid(number)),
@@ -34,10 +34,10 @@ def entry(workitem: Workitem, version: str = "1") -> Entry:
     return Entry(f"workitem/{workitem.uid}", encode(workitem), version)
 
 
-def put(projection: Projection, *given: Workitem, version: str = "1") -> None:
+def put(projection: Projection, *items: Workitem, version: str = "1") -> None:
     """Write workitems down."""
-    for one in given:
-        projection.put(one, version, encode(one))
+    for workitem in items:
+        projection.put(workitem, version, encode(workitem))
 
 
 def rows_in(projection: Projection, *tables: str) -> list[int]:
@@ -53,7 +53,9 @@ def break_projection(projection: Projection) -> None:
         projection.check()
 
 
-def found(projection: Projection, query: Query = EVERYTHING, words: tuple[str, ...] = ()) -> list[int]:
+def matching_numbers(
+    projection: Projection, query: Query = EVERYTHING, words: tuple[str, ...] = ()
+) -> list[int]:
     """The numbers of the matches by start."""
     rows, total = asyncio.run(projection.search(query, words=words))
     assert len(rows) == total

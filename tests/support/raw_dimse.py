@@ -345,13 +345,13 @@ class RawAssociation(asyncio.Protocol):
         else:
             self._end(kind, body)
 
-    def _accept(self, asked: Asked) -> None:
+    def _accept(self, request: Asked) -> None:
         assert self._transport is not None
-        self.asked, self._max_pdu = asked, asked.most
+        self.asked, self._max_pdu = request, request.maximum
         self.accepted = {
-            number: EXPLICIT for number, context in asked.contexts.items() if EXPLICIT in context.syntaxes
+            number: EXPLICIT for number, context in request.contexts.items() if EXPLICIT in context.syntaxes
         }
-        self._transport.write(upper_layer.associate_ac(asked, self.accepted))
+        self._transport.write(upper_layer.associate_ac(request, self.accepted))
         self._establish()
 
     def _establish(self) -> None:
@@ -461,17 +461,17 @@ class RawScu:
         """C-ECHO; the association must have been opened with Verification."""
         return _status(await self.ask(VERIFICATION, echo()))
 
-    async def find(self, identifier: bytes, most: int | None = None) -> tuple[int, int]:
-        """C-FIND up to ``most`` matches, the rest is canceled and thrown away; final status and matches."""
+    async def find(self, identifier: bytes, limit: int | None = None) -> tuple[int, int]:
+        """C-FIND up to ``limit`` matches, the rest is canceled and thrown away; final status and matches."""
         status, count = 0, 0
-        async for status, _ in self.matches(identifier, most):
+        async for status, _ in self.matches(identifier, limit):
             count += status in _PENDING
         return status, count
 
     async def matches(
-        self, identifier: bytes, most: int | None = None
+        self, identifier: bytes, limit: int | None = None
     ) -> AsyncIterator[tuple[int, bytes | None]]:
-        """Status and data set of each answer as it comes; C-CANCEL goes out behind the match ``most``."""
+        """Status and data set of each answer as it comes; C-CANCEL goes out behind the match ``limit``."""
         command = {**find(), PRIORITY: 0}
         answer, number = await self.ask(tags.PULL, command, identifier), 0
         while True:
@@ -480,7 +480,7 @@ class RawScu:
             if status not in _PENDING:
                 return
             number += 1
-            if number == most:
+            if number == limit:
                 self._cancel()
             answer = await self.answer()
 
@@ -553,10 +553,10 @@ async def crowd(port: int, count: int) -> list[PduType | None]:
 
     Sockets are read directly: a stream of asyncio forgets an answer if the connection is reset before it is read.
     """
-    loop, all_answered, left = asyncio.get_running_loop(), asyncio.Event(), count
+    loop, all_answered, pending = asyncio.get_running_loop(), asyncio.Event(), count
 
     async def answer() -> PduType | None:
-        nonlocal left
+        nonlocal pending
         header = b""
         with socket.socket() as connection:
             connection.setblocking(False)
@@ -565,8 +565,8 @@ async def crowd(port: int, count: int) -> list[PduType | None]:
                 await loop.sock_sendall(connection, REQUEST)
             with contextlib.suppress(OSError):
                 header = await loop.sock_recv(connection, HEADER_SIZE)
-            left -= 1
-            if left == 0:
+            pending -= 1
+            if pending == 0:
                 all_answered.set()
             await all_answered.wait()
         return read_header(header)[0] if len(header) == HEADER_SIZE else None

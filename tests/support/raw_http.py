@@ -102,9 +102,9 @@ class Socket(asyncio.Protocol):
     async def open(cls, port: int, path: str, took: Callable[[bytes], None]) -> Socket:
         """Connect and shake hands. Raises OSError or Broken."""
         loop = asyncio.get_running_loop()
-        _, made = await loop.create_connection(lambda: cls(path, took), "127.0.0.1", port)
-        await made.opened
-        return made
+        _, connection = await loop.create_connection(lambda: cls(path, took), "127.0.0.1", port)
+        await connection.opened
+        return connection
 
     def close(self) -> None:
         """Go away without a word."""
@@ -143,9 +143,9 @@ class Socket(asyncio.Protocol):
         return self._is_open
 
     def _take_frames(self) -> None:
-        buffer, place, end = self._buffer, 0, len(self._buffer)
-        while end - place >= 2:
-            size, start = buffer[place + 1], place + 2
+        buffer, position, end = self._buffer, 0, len(self._buffer)
+        while end - position >= 2:
+            size, start = buffer[position + 1], position + 2
             if size >= 126:
                 wide = 2 if size == 126 else 8
                 if end < start + wide:
@@ -153,9 +153,9 @@ class Socket(asyncio.Protocol):
                 size, start = int.from_bytes(buffer[start : start + wide], "big"), start + wide
             if end < start + size:
                 break
-            self._frame(buffer[place] & 0x0F, bytes(buffer[start : start + size]))
-            place = start + size
-        del buffer[:place]
+            self._frame(buffer[position] & 0x0F, bytes(buffer[start : start + size]))
+            position = start + size
+        del buffer[:position]
 
     def _frame(self, opcode: int, payload: bytes) -> None:
         assert self._transport is not None

@@ -29,7 +29,7 @@ class Recipe:
         """Its orthanc.json, but for where plugins and script are installed."""
         content: dict[str, Any] = json.loads(self.blocks("json")[0])
         plugins = content.get("Plugins", [])
-        content["Plugins"] = [f"${{ORTHANC_PLUGINS}}/{Path(each).name}" for each in plugins]
+        content["Plugins"] = [f"${{ORTHANC_PLUGINS}}/{Path(plugin).name}" for plugin in plugins]
         content["PythonScript"] = str(PLUGIN)
         return content
 

@@ -47,9 +47,9 @@ class FilledArchive(Archive):
 
     def delete_study(self, study: str) -> None:
         """With all its instances; ``/changes`` forgets them, too."""
-        gone = {uid for uid, image in self.images.items() if image[1] == study}
-        self.images = {uid: image for uid, image in self.images.items() if uid not in gone}
-        self.rows = [row for row in self.rows if row.identifier not in gone]
+        deleted = {uid for uid, image in self.images.items() if image[1] == study}
+        self.images = {uid: image for uid, image in self.images.items() if uid not in deleted}
+        self.rows = [row for row in self.rows if row.identifier not in deleted]
 
     async def last_change(self) -> int:
         return self.rows[-1].sequence if self.rows else 0
@@ -70,7 +70,9 @@ class FilledArchive(Archive):
         return {uid: self.images[uid][0] for uid in instances if uid in self.images}
 
     async def existing(self, level: str, identifiers: Sequence[str]) -> set[str]:
-        return {each for each in identifiers if await self.resource(level, each) is not None}
+        return {
+            identifier for identifier in identifiers if await self.resource(level, identifier) is not None
+        }
 
     async def series_facts(self, identifier: str, instance: str = "") -> SeriesFacts | None:
         for series, study, patient, content, _ in self.images.values():
@@ -84,13 +86,13 @@ class FilledArchive(Archive):
 
     async def all(self, level: str) -> AsyncIterator[str]:
         at = {"series": 0, "study": 1, "patient": 2}
-        for each in dict.fromkeys(
+        for identifier in dict.fromkeys(
             uid if level == "instance" else str(image[at[level]]) for uid, image in self.images.items()
         ):
-            yield each
+            yield identifier
 
     async def count(self, level: str) -> int:
-        return len([each async for each in self.all(level)])
+        return len([identifier async for identifier in self.all(level)])
 
     async def cause(self, when: When, identifier: str, *, labels: bool = True) -> Cause | None:
         if identifier in self.unreadable:

@@ -126,8 +126,8 @@ class SlowEntries(InMemoryEntries):
 class KnownAes:
     """Every AE that a channel serves is known."""
 
-    def __init__(self, known: Collection[str]) -> None:
-        self._known = known
+    def __init__(self, ae_titles: Collection[str]) -> None:
+        self._known = ae_titles
 
     async def is_known(self, receiving_ae: str, requester: Requester) -> bool:
         return receiving_ae in self._known
@@ -145,12 +145,12 @@ class Desk:
         strict: Orthanc's ``StrictAetComparison``, heeded at the next start.
     """
 
-    def __init__(self, *known: str, settings: Settings | None = None, path: str = ":memory:") -> None:
+    def __init__(self, *ae_titles: str, settings: Settings | None = None, path: str = ":memory:") -> None:
         self.clock = VirtualClock()
         self.settings = settings or Settings()
-        self.channel = TwinChannel("dimse", set(known))
+        self.channel = TwinChannel("dimse", set(ae_titles))
         self.entries = SlowEntries()
-        self.receivers: ReceivingAes = KnownAes(self.channel.known)
+        self.receivers: ReceivingAes = KnownAes(self.channel.ae_titles)
         self.path = path
         self.listed: tuple[str, ...] = ()
         self.strict = False
@@ -219,14 +219,14 @@ class Desk:
 
     # --- time ---
 
-    async def until_done(self, task: asyncio.Future[Any], most: float = 120.0) -> None:
+    async def until_done(self, task: asyncio.Future[Any], limit: float = 120.0) -> None:
         """Let (virtual) time pass until something is done."""
         passed = 0.0
         await settle()
         while not task.done():
             await asyncio.wait({task}, timeout=_REAL_PATIENCE)  # the searches of a projection run in threads
             if not task.done():
-                assert passed < most, "it never ends"
+                assert passed < limit, "it never ends"
                 await self.clock.advance(0.5)
                 passed += 0.5
 
@@ -321,21 +321,21 @@ class Desk:
         """The UPS subscription state."""
         return self.service.subscriptions.state(ae, self.workitem(number))
 
-    def told(self, ae: str) -> list[Event]:
+    def events_for(self, ae: str) -> list[Event]:
         """What the AE was told of workitems, repeats included."""
-        answer = self.channel.told.get(ae, [])
+        answer = self.channel.events.get(ae, [])
         return [event for event in answer if event.type is not EventType.SCP_STATUS_CHANGE]
 
     def heard(self, ae: str) -> list[str]:
         """What the AE was told of workitems, in short (``1: SCHEDULED``, ``1: event 5``), each as it came first."""
         events: dict[int, Event] = {}
-        for event in self.told(ae):
+        for event in self.events_for(ae):
             events.setdefault(event.sequence, event)
         return [in_short(event) for event in events.values()]
 
     def sequences(self, ae: str) -> list[int]:
         """The numbers of the events, as they came first; a test that knows of no crash expects no repeats."""
-        return list(dict.fromkeys(event.sequence for event in self.told(ae)))
+        return list(dict.fromkeys(event.sequence for event in self.events_for(ae)))
 
     async def entry(self, key: str) -> Entry:
         result = await self.entries.another().read(key)
@@ -388,4 +388,4 @@ def in_short(event: Event) -> str:
 
 def grows(sequences: Sequence[int]) -> bool:
     """True if each number is greater than the one before."""
-    return all(one < other for one, other in pairwise(sequences))
+    return all(earlier < later for earlier, later in pairwise(sequences))

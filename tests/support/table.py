@@ -71,8 +71,8 @@ class Row:
     def condition(self) -> tuple[str, list[str], str]:
         """Kind, tags and value of a condition that a machine can check; kind is empty if there is none."""
         kind, _, rest = self.cells["condition"].partition(" ")
-        names, _, wanted = rest.partition("=")
-        return kind, names.split(), wanted
+        names, _, value = rest.partition("=")
+        return kind, names.split(), value
 
     def usage(self, column: str) -> tuple[str, str]:
         return self.cells[f"{column}_scu"], self.cells[f"{column}_scp"]
@@ -146,48 +146,50 @@ def _conditional(path: str, column: str) -> DataSet:
     return met
 
 
-def around(row: Row, found: Element | None, column: str, base: DataSet | None = None) -> DataSet:
+def around(row: Row, value: Element | None, column: str, base: DataSet | None = None) -> DataSet:
     """``base`` with the row's attribute as ``found`` (None: absent), and with what stands around it."""
-    made = dict(base or {})
+    attributes = dict(base or {})
     if row.above:
         top = row.path.split(".")[0]
-        made[top] = element("SQ", _item_around(row, found, column, top))
+        attributes[top] = element("SQ", _item_around(row, value, column, top))
     else:
-        made |= _beside(row, column, made)
-        made.pop(row.tag, None)
-        made |= {row.tag: found} if found is not None else {}
-    return ordered(made)
+        attributes |= _beside(row, column, attributes)
+        attributes.pop(row.tag, None)
+        attributes |= {row.tag: value} if value is not None else {}
+    return ordered(attributes)
 
 
-def _item_around(row: Row, found: Element | None, column: str, path: str) -> DataSet:
+def _item_around(row: Row, value: Element | None, column: str, path: str) -> DataSet:
     item = sample_item(path, column)
     if path == row.above:
         item = _beside(row, column, item)
         item.pop(row.tag, None)
-        return ordered(item | ({row.tag: found} if found is not None else {}))
+        return ordered(item | ({row.tag: value} if value is not None else {}))
     tag = row.path[len(path) + 1 :].split(".")[0]
-    kind, tags, wanted = row.condition
+    kind, tags, condition = row.condition
     if kind == "above" and f"{path}.{tag}" == row.above:
-        item[tags[0]] = element("CS", wanted)
+        item[tags[0]] = element("CS", condition)
     item = _beside(by_path()[f"{path}.{tag}"], column, item)
-    item[tag] = element("SQ", _item_around(row, found, column, f"{path}.{tag}"))
+    item[tag] = element("SQ", _item_around(row, value, column, f"{path}.{tag}"))
     return ordered(item)
 
 
 def _beside(row: Row, column: str, level: DataSet) -> DataSet:
     """A level that meets the row's condition."""
-    kind, tags, wanted = row.condition
-    kept = {tag: found for tag, found in level.items() if kind != "without" or tag not in tags}
+    kind, tags, condition = row.condition
+    attributes = {tag: value for tag, value in level.items() if kind != "without" or tag not in tags}
     if kind == "if":
-        kept = {tag: found for tag, found in kept.items() if tag not in _CONTENT_VALUES}
+        attributes = {tag: value for tag, value in attributes.items() if tag not in _CONTENT_VALUES}
         twin = {"0040A30A": "004008EA", "004008EA": "0040A30A"}.get(row.tag)
         beside = by_path().get(f"{row.above}.{twin}")
-        kept |= {tags[0]: element("CS", wanted)} | ({beside.tag: sample(beside, column)} if beside else {})
+        attributes |= {tags[0]: element("CS", condition)} | (
+            {beside.tag: sample(beside, column)} if beside else {}
+        )
     if row.tag == "00400032" and f"{row.above}.00400033" in by_path():
-        kept |= {"00400033": element("CS", "ISO")}
+        attributes |= {"00400033": element("CS", "ISO")}
     if kind == "with":
-        kept |= {tags[0]: sample(by_path()[f"{row.above}.{tags[0]}"], column)}
-    return kept
+        attributes |= {tags[0]: sample(by_path()[f"{row.above}.{tags[0]}"], column)}
+    return attributes
 
 
 _CONTENT_VALUES: Final = frozenset(

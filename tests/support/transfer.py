@@ -52,9 +52,9 @@ def kind(line: bytes) -> str:
     return result
 
 
-def of_kind(lines: list[bytes], wanted: str) -> list[dict[str, Any]]:
+def of_kind(lines: list[bytes], name: str) -> list[dict[str, Any]]:
     """The lines of a kind, read."""
-    return [orjson.loads(line) for line in lines if kind(line) == wanted]
+    return [orjson.loads(line) for line in lines if kind(line) == name]
 
 
 def changed(line: bytes, **fields: Any) -> bytes:

@@ -35,7 +35,7 @@ class Asked:
     called: str
     contexts: Mapping[int, Proposed]
     roles: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    most: int = 0
+    maximum: int = 0
 
 
 def item(kind: int, content: bytes) -> bytes:
@@ -50,11 +50,11 @@ def pdu(kind: int, content: bytes) -> bytes:
 
 def items(encoded: bytes) -> Iterator[tuple[int, bytes]]:
     """Take items apart."""
-    place = 0
-    while place + 4 <= len(encoded):
-        kind, length = struct.unpack_from(">BxH", encoded, place)
-        yield kind, encoded[place + 4 : place + 4 + length]
-        place += 4 + length
+    position = 0
+    while position + 4 <= len(encoded):
+        kind, length = struct.unpack_from(">BxH", encoded, position)
+        yield kind, encoded[position + 4 : position + 4 + length]
+        position += 4 + length
 
 
 def associate_rq(
@@ -62,7 +62,7 @@ def associate_rq(
     called: str,
     classes: Sequence[str],
     *,
-    most: int = 65_536,
+    maximum: int = 65_536,
     syntax: str = EXPLICIT,
     roles: Mapping[str, tuple[int, int]] | None = None,
 ) -> bytes:
@@ -71,19 +71,19 @@ def associate_rq(
         item(0x20, bytes((number, 0, 0, 0)) + item(0x30, uid.encode()) + item(0x40, syntax.encode()))
         for number, uid in zip(range(1, 256, 2), classes, strict=False)
     ]
-    return _associate(1, calling, called, contexts, most, roles or {})
+    return _associate(1, calling, called, contexts, maximum, roles or {})
 
 
-def associate_ac(asked: Asked, accepted: Mapping[int, str], most: int = 65_536) -> bytes:
+def associate_ac(request: Asked, accepted: Mapping[int, str], maximum: int = 65_536) -> bytes:
     """The answer: a transfer syntax per accepted context; the roles are granted as proposed."""
     contexts = [
         item(
             0x21,
             bytes((number, 0, 0 if number in accepted else 3, 0)) + item(0x40, _syntax(accepted, number)),
         )
-        for number in asked.contexts
+        for number in request.contexts
     ]
-    return _associate(2, asked.calling, asked.called, contexts, most, asked.roles)
+    return _associate(2, request.calling, request.called, contexts, maximum, request.roles)
 
 
 def _syntax(accepted: Mapping[int, str], number: int) -> bytes:
@@ -95,10 +95,10 @@ def _associate(
     calling: str,
     called: str,
     contexts: Sequence[bytes],
-    most: int,
+    maximum: int,
     roles: Mapping[str, tuple[int, int]],
 ) -> bytes:
-    user = item(0x51, struct.pack(">L", most)) + item(0x52, _IMPLEMENTATION)
+    user = item(0x51, struct.pack(">L", maximum)) + item(0x52, _IMPLEMENTATION)
     for uid, (scu, scp) in roles.items():
         user += item(0x54, struct.pack(">H", len(uid)) + uid.encode() + bytes((scu, scp)))
     head = struct.pack(">HH16s16s32x", 1, 0, called.encode().ljust(16), calling.encode().ljust(16))
@@ -110,31 +110,31 @@ def read_rq(body: bytes) -> Asked:
     called, calling = (body[at : at + 16].decode().strip() for at in (4, 20))
     contexts: dict[int, Proposed] = {}
     roles: dict[str, tuple[int, int]] = {}
-    most = 0
+    maximum = 0
     for kind, content in items(body[_AE_TITLES:]):
         if kind == 0x20:
             inner = list(items(content[4:]))
-            abstract = next(one.decode().strip("\0") for sub, one in inner if sub == 0x30)
-            syntaxes = tuple(one.decode().strip("\0") for sub, one in inner if sub == 0x40)
+            abstract = next(value.decode().strip("\0") for sub, value in inner if sub == 0x30)
+            syntaxes = tuple(value.decode().strip("\0") for sub, value in inner if sub == 0x40)
             contexts[content[0]] = Proposed(abstract, syntaxes)
         elif kind == 0x50:
-            for sub, one in items(content):
+            for sub, value in items(content):
                 if sub == 0x51:
-                    most = int.from_bytes(one, "big")
+                    maximum = int.from_bytes(value, "big")
                 elif sub == 0x54:
-                    roles[one[2:-2].decode()] = (one[-2], one[-1])
-    return Asked(calling, called, contexts, roles, most)
+                    roles[value[2:-2].decode()] = (value[-2], value[-1])
+    return Asked(calling, called, contexts, roles, maximum)
 
 
 def read_ac(body: bytes) -> tuple[dict[int, str], int]:
     """The transfer syntax of each accepted context by ID, and the greatest PDU that the peer takes."""
     accepted: dict[int, str] = {}
-    most = 0
+    maximum = 0
     for kind, content in items(body[_AE_TITLES:]):
         if kind == 0x21 and content[2] == 0:
             accepted[content[0]] = next(
-                one.decode().strip("\0") for sub, one in items(content[4:]) if sub == 0x40
+                value.decode().strip("\0") for sub, value in items(content[4:]) if sub == 0x40
             )
         elif kind == 0x50:
-            most = next((int.from_bytes(one, "big") for sub, one in items(content) if sub == 0x51), 0)
-    return accepted, most
+            maximum = next((int.from_bytes(value, "big") for sub, value in items(content) if sub == 0x51), 0)
+    return accepted, maximum

@@ -103,8 +103,8 @@ class WebClient:
         """A workitem as it is now."""
         answer = self.get(f"/workitems/{uid}")
         assert answer.status_code == 200, answer.text
-        (found,) = dicom_json.decode(answer.content)
-        return found
+        (workitem,) = dicom_json.decode(answer.content)
+        return workitem
 
 
 def _with_body(content: DataSet | bytes | None, more: dict[str, Any]) -> dict[str, Any]:
@@ -117,12 +117,12 @@ def _with_body(content: DataSet | bytes | None, more: dict[str, Any]) -> dict[st
 
 def state(value: str | None, transaction: str | None) -> DataSet:
     """The body of Change State."""
-    made: DataSet = {}
+    attributes: DataSet = {}
     if transaction is not None:
-        made["00081195"] = {"vr": "UI", "Value": [transaction]}
+        attributes["00081195"] = {"vr": "UI", "Value": [transaction]}
     if value is not None:
-        made["00741000"] = {"vr": "CS", "Value": [value]}
-    return made
+        attributes["00741000"] = {"vr": "CS", "Value": [value]}
+    return attributes
 
 
 def new_uid() -> str:

@@ -51,11 +51,11 @@ class LettingIn:
 
     async def ask(self, method: str, path: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
         self.asked += 1
-        seen = unquote(path.partition("?")[0]).encode()
+        visible = unquote(path.partition("?")[0]).encode()
         if self.passwords is None:
-            return 200, seen
+            return 200, visible
         good = {basic(*pair) for pair in self.passwords.items()}
-        return (200, seen) if headers.get("authorization") in good else (401, b"")
+        return (200, visible) if headers.get("authorization") in good else (401, b"")
 
 
 class _Modalities(OrthancModalities):
@@ -63,8 +63,8 @@ class _Modalities(OrthancModalities):
         """Knows one AE, without Orthanc."""
 
     def by_ae_title(self, ae_title: str) -> tuple[Modality, ...]:
-        known = Modality("scope", DIMSE_AE, "127.0.0.1", 104)
-        return (known,) if ae_title == DIMSE_AE else ()
+        modality = Modality("scope", DIMSE_AE, "127.0.0.1", 104)
+        return (modality,) if ae_title == DIMSE_AE else ()
 
     async def lookup(self, ae_title: str) -> tuple[Modality, ...]:
         return self.by_ae_title(ae_title)
@@ -76,13 +76,13 @@ class RecordingChannel:
     name = "dimse"
 
     def __init__(self) -> None:
-        self.told: dict[str, list[Event]] = {}
+        self.events: dict[str, list[Event]] = {}
 
     def serves(self, receiving_ae: str) -> bool:
         return receiving_ae == DIMSE_AE
 
     async def deliver(self, receiving_ae: str, events: Sequence[Event]) -> int:
-        self.told.setdefault(receiving_ae, []).extend(events)
+        self.events.setdefault(receiving_ae, []).extend(events)
         return len(events)
 
     async def close(self) -> None:

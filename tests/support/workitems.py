@@ -155,21 +155,21 @@ def minimal(**changes: Element | None) -> DataSet:
 
     ``changes`` are elements by tag with a leading ``t`` (``t00741200=element("CS", "LOW")``); None removes.
     """
-    made: DataSet = {tag: element(vr) for tag, vr in _EMPTY_AT_CREATION.items()}
-    made |= {
+    attributes: DataSet = {tag: element(vr) for tag, vr in _EMPTY_AT_CREATION.items()}
+    attributes |= {
         tags.STATE: element("CS", "SCHEDULED"),
         tags.PRIORITY: element("CS", "MEDIUM"),
         tags.LABEL: element("LO", "Second reading"),
         tags.READINESS: element("CS", "READY"),
         tags.START: element("DT", "20261122183000"),
     }
-    return changed(made, **changes)
+    return changed(attributes, **changes)
 
 
 def full(who: str = "plain", **changes: Element | None) -> DataSet:
     """A well-filled workitem for a patient of ``PEOPLE``, as a thorough scheduler sends it."""
-    made = minimal() | _scheduling() | _patient(who) | _visit()
-    return changed(made, **changes)
+    attributes = minimal() | _scheduling() | _patient(who) | _visit()
+    return changed(attributes, **changes)
 
 
 def _scheduling() -> DataSet:
@@ -277,26 +277,26 @@ def stored(
     number: int = 1, state: str = "SCHEDULED", base: DataSet | None = None, **changes: Element | None
 ) -> DataSet:
     """The attributes of a workitem as the worklist keeps them (never a Transaction UID)."""
-    made = deepcopy(base) if base is not None else minimal()
-    made |= {
+    attributes = deepcopy(base) if base is not None else minimal()
+    attributes |= {
         tags.SOP_CLASS_UID: element("UI", tags.PUSH),
         tags.SOP_INSTANCE_UID: element("UI", uid(number)),
         tags.MODIFICATION: element("DT", "20261122180000.000000+0000"),
         tags.STATE: element("CS", state),
     }
-    if "Value" not in made[tags.WORKLIST_LABEL]:
-        made[tags.WORKLIST_LABEL] = element("LO", "DEFAULT")
+    if "Value" not in attributes[tags.WORKLIST_LABEL]:
+        attributes[tags.WORKLIST_LABEL] = element("LO", "DEFAULT")
     for tag, vr in {"00100020": "LO", "0020000D": "UI", "00102000": "LO", "00380050": "LO"}.items():
-        made.setdefault(tag, element(vr))
-    made.setdefault("001021C0", element("US"))
-    return changed(made, **changes)
+        attributes.setdefault(tag, element(vr))
+    attributes.setdefault("001021C0", element("US"))
+    return changed(attributes, **changes)
 
 
 def changed(dataset: DataSet, **changes: Any) -> DataSet:
     """A copy with elements replaced (by tag with a leading ``t``) or, where None, removed."""
-    made = deepcopy(dataset)
-    for name, found in changes.items():
-        made.pop(name[1:], None)
-        if found is not None:
-            made[name[1:]] = found
-    return ordered(made)
+    copy = deepcopy(dataset)
+    for name, value in changes.items():
+        copy.pop(name[1:], None)
+        if value is not None:
+            copy[name[1:]] = value
+    return ordered(copy)

@@ -95,9 +95,9 @@ class Model:
 
     def _acted(self, name: str, number: int) -> None:
         """The AE acted on this very UPS: see ``Told.optional``."""
-        for told in self.aes[name].expected:
-            if told.initial and told.number == number:
-                told.optional = True
+        for report in self.aes[name].expected:
+            if report.initial and report.number == number:
+                report.optional = True
 
     # --- workitems ---
 
@@ -106,10 +106,10 @@ class Model:
             return False
         ups = self.workitems[number] = Ups(urgent)
         for name, ae in self.aes.items():
-            given = [gives for wanted, gives in ae.filters if wanted is urgent]
-            if given:
+            locks = [gives for priority, gives in ae.filters if priority is urgent]
+            if locks:
                 ups.taken_by.add(name)
-            filtered = LOCK if LOCK in given else NO_LOCK if given else NONE
+            filtered = LOCK if LOCK in locks else NO_LOCK if locks else NONE
             ups.subscriptions[name] = filtered if ae.everything is NONE else ae.everything
         self._tell(number, "SCHEDULED")
         return True
@@ -254,22 +254,22 @@ class Model:
             ups.taken_by.discard(name)
 
 
-def reached(told: list[Event], expected: list[Told]) -> set[int]:
+def reached(events: list[Event], expected: list[Told]) -> set[int]:
     """How far what was told goes in what is expected; several answers if something may stay away.
 
     Fails if something was told that is not expected there.
     """
     result = {0}
-    for event in told:
-        result = {place + 1 for start in result for place in _places(event, expected, start)}
+    for event in events:
+        result = {position + 1 for start in result for position in _places(event, expected, start)}
         assert result, f"{event} was not expected now"
     return result
 
 
 def _places(event: Event, expected: list[Told], start: int) -> Iterator[int]:
     """Where an event may stand, if nothing that must come is ignored."""
-    for place in range(start, len(expected)):
-        if expected[place].may_come and expected[place].fits(event):
-            yield place
-        if expected[place].must_come:
+    for position in range(start, len(expected)):
+        if expected[position].may_come and expected[position].fits(event):
+            yield position
+        if expected[position].must_come:
             return

@@ -41,26 +41,26 @@ MEASURED = 10_000
 """Rates are compared from so many events on: it takes a minute, and a machine that does nothing else."""
 
 
-def told(record: Path) -> int:
+def told_count(record: Path) -> int:
     """How many events of the subscriber that is there were taken down."""
     return record.read_bytes().count(b"WARD\t")
 
 
-def made(journal: Path) -> int:
+def change_count(journal: Path) -> int:
     """How many changes are in the journal."""
     return journal.read_bytes().count(b"\n")
 
 
 def rate(record: Path, seconds: float) -> float:
     """Events per second at the subscriber that is there."""
-    before, begun = told(record), time.monotonic()
+    before, begun = told_count(record), time.monotonic()
     time.sleep(seconds)
-    return (told(record) - before) / (time.monotonic() - begun)
+    return (told_count(record) - before) / (time.monotonic() - begun)
 
 
 def unsubscribe(orthanc: RealOrthanc, name: str) -> None:
-    place = f"/dicom-web/workitems/{tags.GLOBAL_SUBSCRIPTION}/subscribers/{name}"
-    requests.delete(f"http://127.0.0.1:{orthanc.ups_http_port}{place}", timeout=30).raise_for_status()
+    path = f"/dicom-web/workitems/{tags.GLOBAL_SUBSCRIPTION}/subscribers/{name}"
+    requests.delete(f"http://127.0.0.1:{orthanc.ups_http_port}{path}", timeout=30).raise_for_status()
 
 
 def compared(record: Path, begin: Callable[[], None], end: Callable[[], None], seconds: float) -> float:
@@ -96,8 +96,8 @@ def away_and_back(orthanc: RealOrthanc, tmp_path: Path, port: int, *, measured: 
     """
     journal, record, missed = (tmp_path / name for name in ("journal", "record", "missed"))
     with Writers(orthanc, journal, dimse=60, http=0, first=20, pace=1.0) as resting:
-        begun = told(record)
-        wait_until(lambda: told(record) > begun + 50, "the writers write", 30)
+        begun = told_count(record)
+        wait_until(lambda: told_count(record) > begun + 50, "the writers write", 30)
         with Subscribers(missed, (f"AWAY:{port}",), ("PHONE",)) as back:
             back.open_sockets(orthanc)
             back.pause()
@@ -134,9 +134,9 @@ def test_who_is_away_for_many_events_slows_nobody_and_gets_all_in_order(
         subscribe_globally(orthanc, "WARD", "AWAY", "PHONE")
         there.open_sockets(orthanc)
         with Writers(orthanc, journal) as writers:
-            wait_until(lambda: told(record) > 100, "the writers write", 30)
+            wait_until(lambda: told_count(record) > 100, "the writers write", 30)
             dead = slowed_by_a_dead_one(orthanc, record) if count >= MEASURED else 1.0
-            wait_until(lambda: made(journal) >= count, "the events are made", 600, interval=0.2)
+            wait_until(lambda: change_count(journal) >= count, "the events are made", 600, interval=0.2)
             writers.end()
         assert wait_until_told(journal, record, ("WARD",)).is_good
         catching_up = away_and_back(orthanc, tmp_path, port, measured=count >= MEASURED)

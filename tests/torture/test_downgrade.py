@@ -57,8 +57,8 @@ def test_an_upgrade_keeps_everything_and_an_export_takes_it_back(
         web = client(orthanc)
         assert {uid: web.retrieve(uid) for uid in (scheduled, claimed)} == before
         with web.socket("AI") as socket:  # what waited before the upgrade
-            told = [next_event(socket)["00741000"]["Value"][0] for _ in range(2)]
-        assert told == ["SCHEDULED", "IN PROGRESS"]
+            states = [next_event(socket)["00741000"]["Value"][0] for _ in range(2)]
+        assert states == ["SCHEDULED", "IN PROGRESS"]
         added = web.create()
         transfer("export", orthanc, file)
         assert orthanc.stop() == 0

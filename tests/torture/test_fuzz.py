@@ -85,7 +85,7 @@ def still_works(orthanc: RealOrthanc) -> None:
 
 
 def statuses(answers: list[bytes]) -> set[int]:
-    return {int(found) for answer in answers for found in re.findall(rb"HTTP/1\.1 (\d\d\d) ", answer)}
+    return {int(code) for answer in answers for code in re.findall(rb"HTTP/1\.1 (\d\d\d) ", answer)}
 
 
 def attack(orthanc: RealOrthanc, kind: str, cases: int) -> None:
@@ -101,8 +101,8 @@ def attack(orthanc: RealOrthanc, kind: str, cases: int) -> None:
             suppress_health_check=list(HealthCheck),
         )
         @given(st.lists(strategy(), min_size=AT_ONCE, max_size=AT_ONCE))
-        def send(found: list[Case]) -> None:
-            answers = runner.run(fuzz.send(port, found))
+        def send(cases: list[Case]) -> None:
+            answers = runner.run(fuzz.send(port, cases))
             assert orthanc.is_running(), orthanc.log_tail()
             assert 500 not in statuses(answers)
 

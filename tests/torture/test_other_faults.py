@@ -23,12 +23,12 @@ DONE = (0x0000, 201)
 
 
 @contextmanager
-def taken(port: int) -> Iterator[None]:
+def occupied(port: int) -> Iterator[None]:
     """Somebody else listens there."""
-    with socket.socket() as other:
-        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        other.bind(("127.0.0.1", port))
-        other.listen()
+    with socket.socket() as stranger:
+        stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        stranger.bind(("127.0.0.1", port))
+        stranger.listen()
         yield
 
 
@@ -39,8 +39,8 @@ def test_ports_of_ours_that_are_taken_are_opened_when_they_are_free(load: UnderL
     orthanc = load.orthanc
     orthanc.kill()
     begun = load.log_size
-    with taken(orthanc.ups_http_port):
-        with taken(orthanc.ups_dicom_port):
+    with occupied(orthanc.ups_http_port):
+        with occupied(orthanc.ups_dicom_port):
             orthanc.launch()
             for name in ("DIMSE", "DICOMweb"):
                 assert "in use" in load.logs(f"cannot open the {name} port", begun)
@@ -53,7 +53,7 @@ def test_ports_of_ours_that_are_taken_are_opened_when_they_are_free(load: UnderL
 def test_an_orthanc_whose_own_http_port_is_taken_ends_by_itself(load: UnderLoad) -> None:
     """That is Orthanc's way; our part is not to hold it up, and to lose nothing."""
     load.orthanc.kill()
-    with taken(load.orthanc.http_port):
+    with occupied(load.orthanc.http_port):
         load.orthanc.launch()
         assert load.orthanc.wait(30) != 0
     load.orthanc.start()
@@ -64,25 +64,27 @@ def test_an_orthanc_whose_own_http_port_is_taken_ends_by_itself(load: UnderLoad)
 
 
 def spoiled(file: Path) -> None:
-    with file.open("r+b") as found:
-        found.write(b"garbage " * (file.stat().st_size // 8))
+    with file.open("r+b") as content:
+        content.write(b"garbage " * (file.stat().st_size // 8))
 
 
 def deleted(file: Path) -> None:
-    for one in file.parent.glob(f"{file.name}*"):
-        one.unlink()
+    for part in file.parent.glob(f"{file.name}*"):
+        part.unlink()
 
 
 def cut(file: Path) -> None:
-    with file.open("r+b") as found:
-        found.truncate(file.stat().st_size // 2)
+    with file.open("r+b") as content:
+        content.truncate(file.stat().st_size // 2)
 
 
 def emptied(file: Path) -> None:
     file.write_bytes(b"")
 
 
-DAMAGES = pytest.mark.parametrize("damage", [spoiled, deleted, cut, emptied], ids=lambda one: one.__name__)
+DAMAGES = pytest.mark.parametrize(
+    "damage", [spoiled, deleted, cut, emptied], ids=lambda damage: damage.__name__
+)
 
 
 def projection_of(load: UnderLoad) -> Path:

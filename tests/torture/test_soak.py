@@ -66,11 +66,11 @@ def test_ten_minutes_under_load_leave_memory_flat(suite: str, store: str, tmp_pa
         assert orthanc.stop(IN_TIME) == 0
         subscribers.end()
     print(
-        f"\n{suite}, {store}: {verdict}\nmemory in MB, each minute: {[one // MEGABYTE for one in memory[::60]]}"
+        f"\n{suite}, {store}: {verdict}\nmemory in MB, each minute: {[octets // MEGABYTE for octets in memory[::60]]}"
     )
     assert verdict.is_good, verdict
-    told, _ = record_of(record)
-    assert all("GOING DOWN" in told[name][WELL_KNOWN] for name in subscribers.names)
+    reports, _ = record_of(record)
+    assert all("GOING DOWN" in reports[name][WELL_KNOWN] for name in subscribers.names)
     fifth = len(memory) // 5
     early, late = statistics.median(memory[2 * fifth : 3 * fifth]), statistics.median(memory[-fifth:])
     assert late <= early * 1.05, f"{early / MEGABYTE:.0f} MB became {late / MEGABYTE:.0f} MB"

@@ -54,8 +54,8 @@ def test_sigterm_under_load_ends_in_time_and_says_going_down(suite: str, store: 
         verdict = wait_until_told(journal, record, subscribers.names)
         subscribers.end()
     assert verdict.is_good, verdict
-    told, _ = record_of(record)
-    heard = {name: told[name][WELL_KNOWN] for name in subscribers.names}
+    reports, _ = record_of(record)
+    heard = {name: reports[name][WELL_KNOWN] for name in subscribers.names}
     assert heard == {name: ["GOING DOWN", "RESTARTED"] for name in subscribers.names}
 
 

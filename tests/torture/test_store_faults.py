@@ -27,15 +27,15 @@ def shown(load: UnderLoad, uid: str) -> tuple[str, str]:
 
 def wait_until_refused(load: UnderLoad) -> tuple[int, int]:
     """What is still free in the database's own pages is used up first."""
-    found = DONE
+    statuses = DONE
 
     def is_refused() -> bool:
-        nonlocal found
-        found = load.create()
-        return all(one != done for one, done in zip(found, DONE, strict=True))
+        nonlocal statuses
+        statuses = load.create()
+        return all(status != done for status, done in zip(statuses, DONE, strict=True))
 
     wait_until(is_refused, "no more workitems can be created", 60, interval=0.0)
-    return found
+    return statuses
 
 
 def wait_until_taken(load: UnderLoad) -> None:

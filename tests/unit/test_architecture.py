@@ -133,7 +133,7 @@ def test_a_library_is_used_where_architecture_says(library: str) -> None:
     users = [path for path in SOURCES if library in {name.split(".")[0] for name in imports(path)}]
     assert users
     names = {path.relative_to(PACKAGE).as_posix(): folder(path) for path in users}
-    assert {name for name, place in names.items() if not {name, place} & USERS[library]} == set()
+    assert {name for name, file in names.items() if not {name, file} & USERS[library]} == set()
 
 
 def test_the_table_of_folders_is_in_the_order_of_imports() -> None:

@@ -39,11 +39,11 @@ def test_keys_have_no_runs_of_capitals() -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "seconds"),
+    ("duration", "seconds"),
     [(5, 5.0), (0.5, 0.5), ("90s", 90.0), ("15m", 900.0), ("12h", 43_200.0), ("7d", 604_800.0)],
 )
-def test_durations(found: object, seconds: float) -> None:
-    assert read_settings({"RetainFinal": found}).retain_final == seconds
+def test_durations(duration: object, seconds: float) -> None:
+    assert read_settings({"RetainFinal": duration}).retain_final == seconds
 
 
 def test_webhooks_and_users_are_read_into_values() -> None:

@@ -28,8 +28,8 @@ WEBHOOK = {"Url": "https://receiver.example/events", "Aet": "HOOK"}
 
 def tables(text: str) -> Iterator[list[tuple[str, ...]]]:
     """The rows of each table, without its head."""
-    for found in re.finditer(r"^\|.*\|\n\|[-|]+\|\n((?:\|.*\|\n)+)", text, re.MULTILINE):
-        yield [tuple(cell.strip() for cell in row.strip("|").split(" | ")) for row in found[1].splitlines()]
+    for table in re.finditer(r"^\|.*\|\n\|[-|]+\|\n((?:\|.*\|\n)+)", text, re.MULTILINE):
+        yield [tuple(cell.strip() for cell in row.strip("|").split(" | ")) for row in table[1].splitlines()]
 
 
 def key(cell: str) -> str:

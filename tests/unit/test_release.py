@@ -49,18 +49,18 @@ def test_every_locked_requirement_has_a_hash() -> None:
 
 @pytest.mark.parametrize("name", PACKAGES)
 def test_the_wheel_asks_for_what_is_pinned(name: str) -> None:
-    asked = {
+    requirements = {
         requirement.name: requirement for requirement in map(Requirement, PROJECT["project"]["dependencies"])
     }
     pins = {pin.name: pin for pin in map(Requirement, lock.lines())}
     (version,) = pins[name].specifier
-    assert asked[name].specifier.contains(version.version)
+    assert requirements[name].specifier.contains(version.version)
 
 
 def test_markers_are_decided_for_the_python_that_is_aimed_at() -> None:
     """Pip would decide them for the Python that runs it."""
-    assert not any("typing_extensions" in wanted for wanted in lock.requirements("3.14"))
-    assert any("typing_extensions" in wanted for wanted in lock.requirements("3.11"))
+    assert not any("typing_extensions" in requirement for requirement in lock.requirements("3.14"))
+    assert any("typing_extensions" in requirement for requirement in lock.requirements("3.11"))
 
 
 def test_an_archive_does_not_depend_on_times_and_modes_of_this_host(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from orthanc_ups.store.shelves import Address, Uploads
 from orthanc_ups.worklist.workitem_store import tombstone_document
 from tests.support import index_tables
 from tests.support.postgresql import PostgreSql
-from tests.support.projections import made
+from tests.support.projections import stored_workitem
 from tests.support.workitems import uid
 
 EVENT = Event(7, EventType.STATE_REPORT, uid(1), {}, ("WARD",), 0.0)
@@ -156,7 +156,7 @@ Run = Callable[[Callable[[Stage], Awaitable[None]]], None]
 
 
 async def write(entries: OrthancEntries, number: int, state: str = "SCHEDULED", version: str = "") -> str:
-    document = encode(made(number, state, events=(EVENT,) if state != "SCHEDULED" else ()))
+    document = encode(stored_workitem(number, state, events=(EVENT,) if state != "SCHEDULED" else ()))
     key = f"workitem/{uid(number)}"
     return await (entries.replace(key, document, version) if version else entries.create(key, document))
 

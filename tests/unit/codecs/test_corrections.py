@@ -20,25 +20,25 @@ NAME = {"Alphabetic": "Kim^Min"}
 def read(content: Any, *, lenient: bool = True) -> tuple[DataSet, tuple[str, ...]]:
     corrections = Corrections(lenient=lenient)
     text = content if isinstance(content, str) else json.dumps(content)
-    (found,) = dicom_json.decode(text.encode(), corrections=corrections)
-    return found, corrections.sentences
+    (dataset,) = dicom_json.decode(text.encode(), corrections=corrections)
+    return dataset, corrections.sentences
 
 
-def attribute(tag: str, given: Any) -> tuple[Element, tuple[str, ...]]:
+def attribute(tag: str, sent: Any) -> tuple[Element, tuple[str, ...]]:
     """What an attribute is to the rules, and what reader and rules say of it."""
-    return judged(*read({tag: given}))[tag], judged_sentences(*read({tag: given}))
+    return judged(*read({tag: sent}))[tag], judged_sentences(*read({tag: sent}))
 
 
-def judged(found: DataSet, _: tuple[str, ...]) -> DataSet:
+def judged(dataset: DataSet, _: tuple[str, ...]) -> DataSet:
     findings = Findings()
-    sound = checked(found, findings)
+    sound = checked(dataset, findings)
     findings.refuse()
     return sound
 
 
-def judged_sentences(found: DataSet, sentences: tuple[str, ...]) -> tuple[str, ...]:
+def judged_sentences(dataset: DataSet, sentences: tuple[str, ...]) -> tuple[str, ...]:
     findings = Findings()
-    checked(found, findings)
+    checked(dataset, findings)
     return (*sentences, *findings.corrections)
 
 
@@ -95,18 +95,20 @@ NOTATIONS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("tag", "given", "expected", "words"), [*VALUES, *NOTATIONS])
-def test_it_is_taken_and_the_change_is_named(tag: str, given: Any, expected: Element, words: str) -> None:
-    found, sentences = attribute(tag, given)
-    assert found == expected
+@pytest.mark.parametrize(("tag", "sent", "expected", "words"), [*VALUES, *NOTATIONS])
+def test_it_is_taken_and_the_change_is_named(tag: str, sent: Any, expected: Element, words: str) -> None:
+    value, sentences = attribute(tag, sent)
+    assert value == expected
     assert words in "; ".join(sentences)
     assert all(f"({tag[:4]},{tag[4:]})" in sentence for sentence in sentences)
 
 
-@pytest.mark.parametrize(("tag", "given"), [one[:2] for one in (*VALUES, *NOTATIONS) if one[0] != "00280010"])
-def test_strict_takes_none_of_it(tag: str, given: Any) -> None:
+@pytest.mark.parametrize(
+    ("tag", "sent"), [case[:2] for case in (*VALUES, *NOTATIONS) if case[0] != "00280010"]
+)
+def test_strict_takes_none_of_it(tag: str, sent: Any) -> None:
     with pytest.raises(UpsError):  # by the reader, or by the rules of the core
-        check_values(read({tag: given}, lenient=False)[0])
+        check_values(read({tag: sent}, lenient=False)[0])
 
 
 SAME = [
@@ -126,9 +128,9 @@ SAME = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("tag", "given", "expected"), SAME)
-def test_another_spelling_of_the_same_is_no_change(tag: str, given: Any, expected: Element) -> None:
-    assert attribute(tag, given) == (expected, ())
+@pytest.mark.parametrize(("tag", "sent", "expected"), SAME)
+def test_another_spelling_of_the_same_is_no_change(tag: str, sent: Any, expected: Element) -> None:
+    assert attribute(tag, sent) == (expected, ())
 
 
 REFUSED = [
@@ -153,18 +155,18 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("tag", "given"), REFUSED)
-def test_what_means_nothing_is_left_to_the_rules_which_refuse_it(tag: str, given: Any) -> None:
-    found, _ = read({tag: given})
+@pytest.mark.parametrize(("tag", "sent"), REFUSED)
+def test_what_means_nothing_is_left_to_the_rules_which_refuse_it(tag: str, sent: Any) -> None:
+    dataset, _ = read({tag: sent})
     with pytest.raises(UpsError) as refused:
-        judged(found, ())
+        judged(dataset, ())
     assert refused.value.tag == tag
 
 
 @pytest.mark.parametrize("name", ["PatientID", "(0010,0020)", "0010,0020", "0x00100020", "0010x0020"])
 def test_an_attribute_may_be_named_by_keyword(name: str) -> None:
-    found, sentences = read({name: {"vr": "LO", "Value": ["EX-1"]}})
-    assert found == {"00100020": element("LO", "EX-1")}
+    dataset, sentences = read({name: {"vr": "LO", "Value": ["EX-1"]}})
+    assert dataset == {"00100020": element("LO", "EX-1")}
     assert sentences == ("PatientID (0010,0020) was not named by 8 hexadecimal digits",)
     with pytest.raises(UpsError):
         read({name: {"vr": "LO", "Value": ["EX-1"]}}, lenient=False)
@@ -176,10 +178,10 @@ def test_an_attribute_by_keyword_and_by_tag_stands_twice() -> None:
 
 
 def test_keyword_form_is_read_down_to_items() -> None:
-    found, sentences = read(
+    dataset, sentences = read(
         {"ScheduledWorkitemCodeSequence": [{"CodeValue": "X", "CodingSchemeDesignator": "99Y"}]}
     )
-    assert found["00404018"] == element(
+    assert dataset["00404018"] == element(
         "SQ", {"00080100": element("SH", "X"), "00080102": element("SH", "99Y")}
     )
     assert any(
@@ -189,11 +191,11 @@ def test_keyword_form_is_read_down_to_items() -> None:
 
 
 def test_lower_case_tags_group_lengths_and_character_sets_say_nothing() -> None:
-    found, sentences = read(
+    dataset, sentences = read(
         {"0020000d": {"vr": "UI", "Value": ["1.2"]}, "00080000": {"vr": "UL", "Value": [9]},
          "00080005": {"vr": "CS", "Value": ["ISO_IR 100"]}}
     )  # fmt: skip
-    assert (found, sentences) == ({"0020000D": element("UI", "1.2")}, ())
+    assert (dataset, sentences) == ({"0020000D": element("UI", "1.2")}, ())
 
 
 def test_a_byte_order_mark_in_front_is_no_content() -> None:
@@ -202,8 +204,8 @@ def test_a_byte_order_mark_in_front_is_no_content() -> None:
 
 @pytest.mark.parametrize("lenient", [True, False])
 def test_ps3_5_6_2_a_number_that_has_no_room_in_a_ds_is_rounded_and_named(lenient: bool) -> None:
-    found, sentences = read('{"00101030":{"vr":"DS","Value":[70.12345678901235]}}', lenient=lenient)
-    assert found == {"00101030": element("DS", "70.1234567890124")}
+    dataset, sentences = read('{"00101030":{"vr":"DS","Value":[70.12345678901235]}}', lenient=lenient)
+    assert dataset == {"00101030": element("DS", "70.1234567890124")}
     assert sentences == ("PatientWeight (0010,1030) was rounded to the 16 characters of VR DS",)
 
 
@@ -214,8 +216,8 @@ def test_a_number_that_has_no_room_in_an_fd_is_rounded_and_named() -> None:
 
 
 def test_matching_keys_and_arguments_are_never_corrected() -> None:
-    (found,) = dicom_json.decode(b'{"00100030":{"vr":"DA","Value":["1970.01.31"]}}')
-    assert found == {"00100030": element("DA", "1970.01.31")}
+    (dataset,) = dicom_json.decode(b'{"00100030":{"vr":"DA","Value":["1970.01.31"]}}')
+    assert dataset == {"00100030": element("DA", "1970.01.31")}
 
 
 # --- XML ---
@@ -240,9 +242,9 @@ XML = [
 
 @pytest.mark.parametrize(("head", "content", "expected", "words"), XML)
 def test_xml_is_taken_alike(head: str, content: str, expected: Element, words: str) -> None:
-    found, sentences = xml(f"<DicomAttribute {head}>{content}</DicomAttribute>")
-    assert list(judged(found, ()).values()) == [expected]
-    assert words in "; ".join(judged_sentences(found, sentences))
+    dataset, sentences = xml(f"<DicomAttribute {head}>{content}</DicomAttribute>")
+    assert list(judged(dataset, ()).values()) == [expected]
+    assert words in "; ".join(judged_sentences(dataset, sentences))
 
 
 def test_xml_without_vr_takes_that_of_the_dictionary() -> None:

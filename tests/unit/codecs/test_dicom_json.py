@@ -17,8 +17,8 @@ from tests.support.workitems import full, stored
 
 
 def read(text: str) -> DataSet:
-    (found,) = dicom_json.decode(text.encode())
-    return found
+    (dataset,) = dicom_json.decode(text.encode())
+    return dataset
 
 
 def values(vr: str, listed: str) -> list[Any]:
@@ -75,9 +75,9 @@ def test_64_bit_numbers_that_a_double_cannot_hold_are_strings(vr: str, written: 
 
 
 def test_number_that_has_no_room_in_a_decimal_string_is_rounded_to_what_fits() -> None:
-    (found,) = values("DS", "33.333333333333336")
-    assert len(found) <= 16
-    assert float(found) == pytest.approx(100 / 3)
+    (number,) = values("DS", "33.333333333333336")
+    assert len(number) <= 16
+    assert float(number) == pytest.approx(100 / 3)
 
 
 @pytest.mark.parametrize("word", ["NaN", "nan"])
@@ -200,8 +200,8 @@ _ANY_JSON = st.recursive(
 
 
 @given(_ANY_JSON)
-def test_any_json_is_read_or_refused(found: object) -> None:
+def test_any_json_is_read_or_refused(content: object) -> None:
     try:
-        dicom_json.decode(json.dumps(found, allow_nan=False).encode())
+        dicom_json.decode(json.dumps(content, allow_nan=False).encode())
     except (UpsError, ValueError) as refusal:
         assert str(refusal)

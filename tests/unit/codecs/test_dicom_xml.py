@@ -39,7 +39,7 @@ def test_whole_workitem_survives_the_round_trip(who: str) -> None:
 def test_document_is_of_the_native_model() -> None:
     root = ElementTree.fromstring(dicom_xml.encode(full()))
     assert root.tag == f"{MODEL}NativeDicomModel"
-    result = {one.get("tag"): one for one in root}
+    result = {child.get("tag"): child for child in root}
     assert result["00741000"].get("keyword") == "ProcedureStepState"
     assert result["00741000"].findtext(f"{MODEL}Value") == "SCHEDULED"
     assert (

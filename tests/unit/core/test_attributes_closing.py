@@ -93,9 +93,9 @@ def test_cc_2_5_1_1_a_canceled_workitem_always_meets_its_requirements(
 
 def test_what_is_filled_in_is_valid_itself() -> None:
     item = canceled(stored(), INFORMATION)
-    made = attributes.prepare_update(stored(), {tags.PROGRESS_INFORMATION: element("SQ", item)}, NOW)
-    assert made.attributes[tags.PROGRESS_INFORMATION] == element("SQ", item)
-    assert made.modifications == ()
+    prepared = attributes.prepare_update(stored(), {tags.PROGRESS_INFORMATION: element("SQ", item)}, NOW)
+    assert prepared.attributes[tags.PROGRESS_INFORMATION] == element("SQ", item)
+    assert prepared.modifications == ()
 
 
 @pytest.mark.parametrize("information", [{}, INFORMATION, {tags.CONTACT_URI: element("UR")}])

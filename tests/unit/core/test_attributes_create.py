@@ -24,7 +24,7 @@ TRANSACTION: Final = "1.2.826.0.1.3680043.10.1999.5"
 
 
 @pytest.mark.parametrize(
-    ("found", "status"),
+    ("state", "status"),
     [
         (element("CS", "IN PROGRESS"), statuses.NOT_SCHEDULED),
         (element("CS", "SCHEDULED", "SCHEDULED"), statuses.NOT_SCHEDULED),
@@ -36,8 +36,8 @@ TRANSACTION: Final = "1.2.826.0.1.3680043.10.1999.5"
     ],
     ids=repr,
 )
-def test_cc_2_5_3_the_state_counts_before_all_other_errors(found: Element | None, status: Status) -> None:
-    wrong = changed(minimal(), t00741000=found, t00741200=None, t00741204=element("LO", "x" * 99))
+def test_cc_2_5_3_the_state_counts_before_all_other_errors(state: Element | None, status: Status) -> None:
+    wrong = changed(minimal(), t00741000=state, t00741200=None, t00741204=element("LO", "x" * 99))
     error = refused_create(wrong)
     assert (error.status, error.tag) == (status, tags.STATE)
 
@@ -74,8 +74,8 @@ def test_cc_2_5_nothing_is_invented() -> None:
 def test_cc_2_5_a_full_workitem_is_stored_as_it_was_sent() -> None:
     sent = full("japanese")
     prepared = create(sent)
-    kept = {tag: found for tag, found in prepared.attributes.items() if tag in sent}
-    assert kept == sent
+    stored = {tag: value for tag, value in prepared.attributes.items() if tag in sent}
+    assert stored == sent
     assert prepared.modifications == ()
     assert list(prepared.attributes) == sorted(prepared.attributes)
 
@@ -93,9 +93,9 @@ def test_inputs_are_never_changed() -> None:
     assert (sent, base, modification_list) == before
 
 
-@pytest.mark.parametrize("found", [None, element("UI")])
-def test_cc_2_5_transaction_uid_is_created_empty_and_never_stored(found: Element | None) -> None:
-    prepared = create(minimal(t00081195=found))
+@pytest.mark.parametrize("transaction", [None, element("UI")])
+def test_cc_2_5_transaction_uid_is_created_empty_and_never_stored(transaction: Element | None) -> None:
+    prepared = create(minimal(t00081195=transaction))
     assert tags.TRANSACTION_UID not in prepared.attributes
     assert prepared.modifications == ()
 
@@ -116,8 +116,8 @@ def test_cc_2_5_strict_transaction_uid_with_a_value_is_refused_and_not_disclosed
 @pytest.mark.parametrize("tag", [tags.PROGRESS_INFORMATION, tags.PERFORMED_PROCEDURE])
 def test_cc_2_5_progress_and_performed_are_created_empty(tag: str) -> None:
     sent = {**minimal(), **progress(), **performed()}
-    kept = {**minimal(), tag: sent[tag]}
-    error = refused_create(kept)
+    request = {**minimal(), tag: sent[tag]}
+    error = refused_create(request)
     assert (error.status, error.tag) == (statuses.INVALID_VALUE, tag)
     assert refused_create({**minimal(), tag: element("SQ", {})}, strict=True).tag == tag
     assert tag in create({**minimal(), tag: element("SQ", {})}).attributes

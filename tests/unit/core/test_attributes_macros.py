@@ -79,8 +79,8 @@ def test_ps3_3_10_2_content_items(item: DataSet, fault: str | None, service: str
         )
         assert wrong.tag == f"00741210.{fault}"
     else:
-        made = create(minimal() | parameters) if service == "N-CREATE" else update(stored(), parameters)
-        assert made.attributes["00741210"] == parameters["00741210"]
+        prepared = create(minimal() | parameters) if service == "N-CREATE" else update(stored(), parameters)
+        assert prepared.attributes["00741210"] == parameters["00741210"]
 
 
 def test_the_kind_of_value_explains_what_is_missing() -> None:
@@ -121,7 +121,7 @@ def test_ps3_3_10_14_issuers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tag", "sent", "stored_as", "told"),
+    ("tag", "sent", "stored_as", "modified"),
     [
         (tags.PRIORITY, "high", "HIGH", True),
         (tags.PRIORITY, " High ", "HIGH", True),
@@ -129,20 +129,22 @@ def test_ps3_3_10_14_issuers() -> None:
         (tags.READINESS, "ready", "READY", True),
     ],
 )
-def test_b300_b305_enumerated_values_in_lower_case(tag: str, sent: str, stored_as: str, told: bool) -> None:
+def test_b300_b305_enumerated_values_in_lower_case(
+    tag: str, sent: str, stored_as: str, modified: bool
+) -> None:
     request = {tag: element("CS", sent)}
-    for made in (create(minimal() | request), update(stored(), request)):
-        assert made.attributes[tag] == element("CS", stored_as)
-        assert [attributes.KEYWORD_OF[tag] in modification for modification in made.modifications] == [
+    for prepared in (create(minimal() | request), update(stored(), request)):
+        assert prepared.attributes[tag] == element("CS", stored_as)
+        assert [attributes.KEYWORD_OF[tag] in modification for modification in prepared.modifications] == [
             True
-        ] * told
+        ] * modified
 
 
 def test_b300_inside_items_the_sentence_says_where() -> None:
     item = changed(workitems.text_parameter(), t0040A040=element("CS", "text"))
-    made = create(minimal(t00741210=element("SQ", workitems.numeric_parameter(), item)))
-    assert made.attributes["00741210"]["Value"][1] == workitems.text_parameter()
-    assert made.modifications == (
+    prepared = create(minimal(t00741210=element("SQ", workitems.numeric_parameter(), item)))
+    assert prepared.attributes["00741210"]["Value"][1] == workitems.text_parameter()
+    assert prepared.modifications == (
         "ValueType (0040,A040) was set in upper case, in item 2 of ScheduledProcessingParametersSequence "
         "(0074,1210)",
     )
@@ -150,28 +152,28 @@ def test_b300_inside_items_the_sentence_says_where() -> None:
 
 def test_b300_b305_a_modification_date_time_of_the_scu_is_replaced() -> None:
     sent = {tags.MODIFICATION: element("DT", "20200101")}
-    for made in (create(minimal() | sent), update(stored(), sent)):
-        assert made.attributes[tags.MODIFICATION] == STAMP
-        assert made.modifications == (
+    for prepared in (create(minimal() | sent), update(stored(), sent)):
+        assert prepared.attributes[tags.MODIFICATION] == STAMP
+        assert prepared.modifications == (
             "ScheduledProcedureStepModificationDateTime (0040,4010) was set by the worklist",
         )
 
 
 def test_b300_uris_with_the_vr_of_earlier_editions() -> None:
     access = {"0040E025": element("SQ", {"00081190": element("UT", "https://harbour.example/rs")})}
-    made = create(minimal(t00404021=element("SQ", changed(reference(), t0040E021=None) | access)))
-    result = made.attributes["00404021"]["Value"][0]["0040E025"]["Value"][0]["00081190"]
+    prepared = create(minimal(t00404021=element("SQ", changed(reference(), t0040E021=None) | access)))
+    result = prepared.attributes["00404021"]["Value"][0]["0040E025"]["Value"][0]["00081190"]
     assert result == element("UR", "https://harbour.example/rs")
-    assert len(made.modifications) == 1
-    assert "RetrieveURL (0008,1190) was given its present VR UR" in made.modifications[0]
+    assert len(prepared.modifications) == 1
+    assert "RetrieveURL (0008,1190) was given its present VR UR" in prepared.modifications[0]
 
 
 def test_b305_contact_uri_with_the_vr_of_earlier_editions() -> None:
     contact = element("SQ", {tags.CONTACT_URI: element("ST", "tel:1")})
-    made = update(stored(), progress(t00741008=contact))
-    item = made.attributes[tags.PROGRESS_INFORMATION]["Value"][0]
+    prepared = update(stored(), progress(t00741008=contact))
+    item = prepared.attributes[tags.PROGRESS_INFORMATION]["Value"][0]
     assert item[tags.COMMUNICATIONS_URIS] == element("SQ", {tags.CONTACT_URI: element("UR", "tel:1")})
-    assert len(made.modifications) == 1
+    assert len(prepared.modifications) == 1
 
 
 @pytest.mark.parametrize(

@@ -61,12 +61,12 @@ def sensible(draw: st.DrawFn, column: str) -> Element:
 
 def _mutated(base: DataSet, removed: list[str], odd: dict[str, Any], within: bool) -> DataSet:
     """The base with a few elements removed and others in their place, at the top or in the items."""
-    made = {tag: found for tag, found in deepcopy(base).items() if tag not in removed} | odd
+    result = {tag: value for tag, value in deepcopy(base).items() if tag not in removed} | odd
     if within:
-        for _, found in list(walk(base)):
-            for item in found.get("Value", []) if found["vr"] == "SQ" else []:
-                made[next(iter(odd), "00404018")] = element("SQ", {**item, **odd})
-    return made
+        for _, value in list(walk(base)):
+            for item in value.get("Value", []) if value["vr"] == "SQ" else []:
+                result[next(iter(odd), "00404018")] = element("SQ", {**item, **odd})
+    return result
 
 
 BASES: Final = st.sampled_from([workitems.minimal(), workitems.full("greek")])
@@ -98,7 +98,7 @@ def test_update_takes_or_refuses_and_leaves_both_alone(
     odd: dict[str, Any], good: list[DataSet], within: bool
 ) -> None:
     stored = workitems.stored(base=workitems.full())
-    request = _mutated({tag: found for one in good for tag, found in one.items()}, [], odd, within)
+    request = _mutated({tag: value for part in good for tag, value in part.items()}, [], odd, within)
     before = repr((stored, request))
     try:
         prepared = attributes.prepare_update(stored, request, NOW)
@@ -107,15 +107,15 @@ def test_update_takes_or_refuses_and_leaves_both_alone(
         assert refused.tag is not None
     else:
         touched = {tags.MODIFICATION, *request}
-        untouched = {tag: found for tag, found in stored.items() if tag not in touched}
-        assert {tag: found for tag, found in prepared.attributes.items() if tag not in touched} == untouched
+        untouched = {tag: value for tag, value in stored.items() if tag not in touched}
+        assert {tag: value for tag, value in prepared.attributes.items() if tag not in touched} == untouched
     assert repr((stored, request)) == before
 
 
 @settings(max_examples=examples(40))
 @given(base=BASES, good=st.lists(sensible(CREATE), max_size=4))
 def test_what_was_prepared_passes_again_and_stays_the_same(base: DataSet, good: list[DataSet]) -> None:
-    request = base | {tag: found for one in good for tag, found in one.items()}
+    request = base | {tag: value for part in good for tag, value in part.items()}
     try:
         once = attributes.prepare_create(request, NOW, "OURS").attributes
     except UpsError:
@@ -127,7 +127,7 @@ def test_what_was_prepared_passes_again_and_stays_the_same(base: DataSet, good: 
 @settings(max_examples=examples(40))
 @given(good=st.lists(sensible(UPDATE), max_size=4))
 def test_an_update_repeated_gives_the_same(good: list[DataSet]) -> None:
-    request = {tag: found for one in good for tag, found in one.items()}
+    request = {tag: value for part in good for tag, value in part.items()}
     try:
         once = attributes.prepare_update(workitems.stored(), request, NOW).attributes
     except UpsError:
@@ -141,9 +141,9 @@ def test_an_update_repeated_gives_the_same(good: list[DataSet]) -> None:
 @given(base=BASES, good=st.lists(sensible(UPDATE), max_size=3))
 def test_any_workitem_can_be_canceled(base: DataSet, good: list[DataSet]) -> None:
     prepared = workitems.stored(base=base)
-    for one in good:
+    for change in good:
         try:
-            prepared = attributes.prepare_update(prepared, one, NOW).attributes
+            prepared = attributes.prepare_update(prepared, change, NOW).attributes
         except UpsError:
             continue
     done = attributes.complete_cancellation(prepared, LATER)

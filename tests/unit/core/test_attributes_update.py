@@ -36,7 +36,7 @@ def test_cc_2_6_strict_patient_identity_is_not_set_even_if_equal() -> None:
 def test_cc_2_6_a_whole_workitem_sent_back_with_one_change_is_an_update_of_that() -> None:
     base = stored(base=full())
     prepared = update(base, {**base, tags.LABEL: element("LO", "Other")})
-    assert {tag for tag, found in prepared.attributes.items() if found != base[tag]} == {
+    assert {tag for tag, value in prepared.attributes.items() if value != base[tag]} == {
         tags.LABEL,
         tags.MODIFICATION,
     }
@@ -50,8 +50,8 @@ def test_cc_2_6_patient_identity_is_not_changed() -> None:
 
 def test_cc_2_6_other_patient_ids_are_set_without_their_issuers() -> None:
     item = {"00100020": element("LO", "NEW-1")}
-    made = update(stored(base=full()), {"00101002": element("SQ", item)})
-    assert made.attributes["00101002"] == element("SQ", item)
+    prepared = update(stored(base=full()), {"00101002": element("SQ", item)})
+    assert prepared.attributes["00101002"] == element("SQ", item)
     error = refused_update({"00101002": element("SQ", item | {"00100021": element("LO", "X")})})
     assert (error.status, error.tag) == (statuses.NO_SUCH_ATTRIBUTE, "00101002.00100021")
 
@@ -65,8 +65,8 @@ def test_cc_2_6_a_sequence_is_replaced_as_a_whole() -> None:
 
 def test_cc_2_6_what_is_not_named_stays() -> None:
     base = stored(base=full("greek"))
-    made = update(base, {tags.LABEL: element("LO", "Other")}).attributes
-    differing = {tag for tag in made.keys() | base.keys() if made.get(tag) != base.get(tag)}
+    updated = update(base, {tags.LABEL: element("LO", "Other")}).attributes
+    differing = {tag for tag in updated.keys() | base.keys() if updated.get(tag) != base.get(tag)}
     assert differing == {tags.LABEL, tags.MODIFICATION}
 
 
@@ -86,8 +86,8 @@ def test_cc_2_6_type_1_cannot_be_emptied(tag: str) -> None:
 def test_cc_2_6_empty_stays_empty(tag: str) -> None:
     """3/1, but there is no value to lose: a client that sends back what it got is not refused."""
     base = stored()
-    made = update(base, {tag: element(attributes.VR_OF[tag])}).attributes
-    assert made.get(tag) == base.get(tag)
+    updated = update(base, {tag: element(attributes.VR_OF[tag])}).attributes
+    assert updated.get(tag) == base.get(tag)
     assert refused_update({tag: element(attributes.VR_OF[tag])}).status is statuses.MISSING_VALUE
 
 
@@ -101,8 +101,8 @@ def test_cc_2_6_type_2_can_be_emptied(tag: str) -> None:
 
 
 def test_cc_2_6_transaction_uid_in_the_list_alters_nothing() -> None:
-    made = update(stored(), progress() | {tags.TRANSACTION_UID: element("UI", TRANSACTION)})
-    assert TRANSACTION not in str(made)
+    prepared = update(stored(), progress() | {tags.TRANSACTION_UID: element("UI", TRANSACTION)})
+    assert TRANSACTION not in str(prepared)
 
 
 def test_cc_2_6_performed_needs_its_output_sequence() -> None:
@@ -118,14 +118,14 @@ def test_cc_2_6_stations_that_a_performer_leaves_out_stand_empty() -> None:
 
 def test_cc_2_6_an_empty_end_is_no_end() -> None:
     """Performers send the whole item from the start, with what they do not know yet empty."""
-    made = update(stored(), performed(t00404051=element("DT"))).attributes
-    assert "00404051" not in made["00741216"]["Value"][0]
+    updated = update(stored(), performed(t00404051=element("DT"))).attributes
+    assert "00404051" not in updated["00741216"]["Value"][0]
 
 
 @pytest.mark.parametrize("percent", ["0", "100", "99.9", "1e1"])
 def test_progress_is_a_percentage(percent: str) -> None:
-    made = update(stored(), progress(percent)).attributes
-    assert made[tags.PROGRESS_INFORMATION]["Value"][0][tags.PROGRESS] == element("DS", percent)
+    updated = update(stored(), progress(percent)).attributes
+    assert updated[tags.PROGRESS_INFORMATION]["Value"][0][tags.PROGRESS] == element("DS", percent)
 
 
 @pytest.mark.parametrize("percent", ["-1", "100.1", "1e3", "half"])

@@ -117,19 +117,19 @@ def refused(dataset: Any, limits: DataSetLimits = DataSetLimits()) -> UpsError: 
 
 
 @pytest.mark.parametrize(
-    ("vr", "one"), [(vr, one) for vr, ones in VALID.items() for one in ones if one != ""], ids=repr
+    ("vr", "value"), [(vr, value) for vr, ones in VALID.items() for value in ones if value != ""], ids=repr
 )
-def test_ps3_5_6_2_valid_values_are_taken(vr: str, one: Any) -> None:
-    dataset = {PRIVATE: element(vr, one)}
+def test_ps3_5_6_2_valid_values_are_taken(vr: str, value: Any) -> None:
+    dataset = {PRIVATE: element(vr, value)}
     attributes.check_values(dataset)
-    assert REPRESENTATIONS[vr].valid(one)
+    assert REPRESENTATIONS[vr].valid(value)
 
 
 @pytest.mark.parametrize(
-    ("vr", "one"), [(vr, one) for vr, ones in INVALID.items() for one in ones if one != ""], ids=repr
+    ("vr", "value"), [(vr, value) for vr, ones in INVALID.items() for value in ones if value != ""], ids=repr
 )
-def test_ps3_5_6_2_invalid_values_are_refused(vr: str, one: Any) -> None:
-    error = refused({PRIVATE: element(vr, one)})
+def test_ps3_5_6_2_invalid_values_are_refused(vr: str, value: Any) -> None:
+    error = refused({PRIVATE: element(vr, value)})
     assert (error.status, error.tag) == (statuses.INVALID_VALUE, PRIVATE)
     assert f"expected {REPRESENTATIONS[vr].form}" in error.detail
 
@@ -173,7 +173,7 @@ def test_ps3_18_f_2_7_binary_content_is_base64_of_whole_words(vr: str, content: 
 
 
 @pytest.mark.parametrize(
-    "found",
+    "junk",
     [
         None,
         "READY",
@@ -194,8 +194,8 @@ def test_ps3_18_f_2_7_binary_content_is_base64_of_whole_words(vr: str, content: 
     ],
     ids=repr,
 )
-def test_what_is_no_element_is_refused(found: Any) -> None:
-    assert refused({PRIVATE: found}).status is statuses.INVALID_VALUE
+def test_what_is_no_element_is_refused(junk: Any) -> None:
+    assert refused({PRIVATE: junk}).status is statuses.INVALID_VALUE
 
 
 @pytest.mark.parametrize(
@@ -282,10 +282,10 @@ def test_patient_data_is_never_told(tag: str, vr: str, secret: Any) -> None:
 
 
 def nested(depth: int) -> DataSet:
-    made: DataSet = {PRIVATE: element("LO", "deep")}
+    dataset: DataSet = {PRIVATE: element("LO", "deep")}
     for _ in range(depth):
-        made = {PRIVATE: element("SQ", made)}
-    return made
+        dataset = {PRIVATE: element("SQ", dataset)}
+    return dataset
 
 
 def test_nesting_is_limited() -> None:
@@ -319,9 +319,9 @@ def test_elements_items_and_values_are_limited(dataset: DataSet, parts: int) -> 
     assert f"at most {parts - 1} elements, items and values in all" in error.detail
 
 
-@pytest.mark.parametrize(("vr", "one"), [(vr, one) for vr in ("DA", "DT", "TM") for one in VALID[vr]])
-def test_every_valid_moment_can_be_matched(vr: str, one: str) -> None:
-    assert moment(vr, one) is not None
+@pytest.mark.parametrize(("vr", "value"), [(vr, value) for vr in ("DA", "DT", "TM") for value in VALID[vr]])
+def test_every_valid_moment_can_be_matched(vr: str, value: str) -> None:
+    assert moment(vr, value) is not None
 
 
 def test_full_workitems_of_every_repertoire_are_valid() -> None:

@@ -49,7 +49,7 @@ def test_a_correction_of_the_codec_is_reported_with_a_cancellation() -> None:
 
 def type_1_only() -> DataSet:
     """What a scheduler cannot leave out even if the worklist means well."""
-    return {tag: found for tag, found in minimal().items() if not is_empty(found)}
+    return {tag: value for tag, value in minimal().items() if not is_empty(value)}
 
 
 def test_cc_2_5_absent_type_2_attributes_are_added_empty_and_each_is_named() -> None:
@@ -167,7 +167,7 @@ def test_other_groups_that_are_no_content_are_refused() -> None:
 
 
 def test_items_without_any_value_are_left_out() -> None:
-    empty_code = {tag: element(found["vr"]) for tag, found in code().items()}
+    empty_code = {tag: element(value["vr"]) for tag, value in code().items()}
     sent = {"00404025": element("SQ", {}), "00404026": element("SQ", empty_code, station())}
     prepared = create(minimal() | sent)
     assert prepared.attributes["00404025"] == element("SQ")

@@ -56,9 +56,9 @@ def test_json_reads_alike_with_and_without_what_was_read_before() -> None:
 )
 def test_what_is_wrong_with_json_is_refused_alike(body: bytes) -> None:
     interned, refusals = Interned(), []
-    for known in (None, interned, interned):
+    for memory in (None, interned, interned):
         with pytest.raises((UpsError, dicom_json.MalformedJson)) as caught:
-            dicom_json.decode(body, 50, Corrections(lenient=False), known)
+            dicom_json.decode(body, 50, Corrections(lenient=False), memory)
         refusals.append((type(caught.value), str(caught.value)))
     assert len(set(refusals)) == 1
 
@@ -111,8 +111,8 @@ def test_equal_sequences_cost_the_same_of_what_a_data_set_may_have() -> None:
 def test_the_oldest_are_forgotten_with_all_that_was_noted() -> None:
     interned = Interned(maximum=2)
     first, second, third = ({"vr": "SQ", "Value": [{}]} for _ in range(3))
-    for number, one in enumerate((first, second)):
-        interned.add(number, one)
+    for number, text in enumerate((first, second)):
+        interned.add(number, text)
     assert interned.get(0) is not None
     interned.add(2, third)
     assert (notes_of(first), notes_of(second), notes_of(third)) == ({}, None, {})

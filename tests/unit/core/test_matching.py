@@ -127,9 +127,9 @@ def test_search_merges_nested_requests_and_the_whole_wins() -> None:
         Query.of(nested).select_with_returns(full())[tags.HUMAN_PERFORMERS] == full()[tags.HUMAN_PERFORMERS]
     )
     output = {"00404070": element("SQ", {"00081150": element("UI")})}
-    both = Query.of(output).select_with_returns(full(), frozenset({"00404070.00404071.21000140"}))
+    selected = Query.of(output).select_with_returns(full(), frozenset({"00404070.00404071.21000140"}))
     item = {"00081150": {"vr": "UI"}, "00404071": element("SQ", {"21000140": element("AE", "ARCHIVE")})}
-    assert both["00404070"] == element("SQ", item)
+    assert selected["00404070"] == element("SQ", item)
     whole = Query.of(output).select_with_returns(full(), frozenset({"00404070"}))
     assert whole["00404070"] == full()["00404070"]
 
@@ -147,8 +147,8 @@ def test_a_private_attribute_comes_with_what_tells_whose_it_is() -> None:
     assert result["00090010"] == private["00090010"] and result["00091001"] == private["00091001"]
     assert "00090011" not in result
     assert result["00404070"] == element("SQ", item)
-    asked = Query.of({"00091001": element("DS"), "00291001": element("DS")}).select(stored)
-    assert asked == {
+    selected = Query.of({"00091001": element("DS"), "00291001": element("DS")}).select(stored)
+    assert selected == {
         "00090010": private["00090010"], "00091001": private["00091001"], "00291001": {"vr": "DS"},
     }  # fmt: skip
 

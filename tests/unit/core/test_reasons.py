@@ -82,8 +82,8 @@ async def test_the_history_keeps_why_and_a_restart_does_not_lose_it() -> None:
     await desk.do(ReleaseLock(anna("AI is switched off"), uid(1), "AI"))
     await desk.crash()
     await desk.restart()
-    told = [(one.who, one.what, one.why) for one in desk.workitem().history]
-    assert told == [
+    history = [(entry.who, entry.what, entry.why) for entry in desk.workitem().history]
+    assert history == [
         ("SCHEDULER by DIMSE", "created", ""),
         ("anna as WORKLIST by page", "claimed", "Room 7 has no network"),
         ("SCHEDULER by DIMSE", "subscribed AI with a Deletion Lock", ""),
@@ -127,14 +127,14 @@ async def test_who_deleted_a_workitem_and_why_is_logged_and_remembered(
     await desk.crash()
     await desk.restart()
     inspection = ServiceInspection(desk.service, late_watch(desk.service))
-    for asked in (inspection.workitem, inspection.event_log):
+    for inspect in (inspection.workitem, inspection.event_log):
         with pytest.raises(
             UpsError, match=r"by anna as WORKLIST by page: Ordered twice for \[…\]$"
         ) as refused:
-            await asked(uid(1))
+            await inspect(uid(1))
         assert refused.value.status is GONE
     assert "Καστανίδης" not in caplog.text
-    assert all("Καστανίδης" not in one.decode() for one in desk.stored().values())
+    assert all("Καστανίδης" not in document.decode() for document in desk.stored().values())
 
 
 @on_loop
@@ -150,19 +150,19 @@ async def test_reasons_move_with_an_export() -> None:
     assert [target.workitem(number).history[-1].why for number in (1, 2)] == ["as agreed"] * 2
     assert target.service.workitems.tombstones[uid(3)].last.why == "Ordered twice"
     purged = of_kind(await exported(target), "purged")
-    assert [(one["who"], one["why"]) for one in purged] == [("anna as WORKLIST by page", "Ordered twice")]
+    assert [(line["who"], line["why"]) for line in purged] == [("anna as WORKLIST by page", "Ordered twice")]
 
 
 @on_loop
 async def test_the_audit_log_has_the_reason_also_of_what_has_no_history() -> None:
     records: list[audit.AuditRecord] = []
     desk = await Desk("AI").start()
-    desk.service.worklist.observers.append(lambda *one: records.append(audit.record_of(*one)))
+    desk.service.worklist.observers.append(lambda *act: records.append(audit.record_of(*act)))
     await desk.create(1, full("greek"))
     await desk.do(Subscribe(anna("New software"), GLOBAL, "AI"))
     await desk.do(ChangeState(anna("Καστανίδης waits"), uid(1), "IN PROGRESS", TRANSACTION))
-    told = [orjson.loads(record.data).get("reason") for record in records]
-    assert told == [None, "New software", "[…] waits"]
+    reasons = [orjson.loads(record.data).get("reason") for record in records]
+    assert reasons == [None, "New software", "[…] waits"]
 
 
 # --- asked for by the management API ---
@@ -178,8 +178,8 @@ def test_every_action_of_the_page_takes_a_reason() -> None:
     desk.ask("DELETE", f"/workitems/{uid}/subscribers/AI/lock", query="reason=release%20it")
     desk.ask("DELETE", f"/workitems/{uid}/subscribers/AI", headers={"x-ups-query": "reason=unsubscribe"})
     desk.ask("POST", f"/workitems/{uid}/complete", {"reason": "complete"})
-    told = [one.get("why") for one in desk.ask("GET", f"/workitems/{uid}")["history"]]
-    assert told == [None, "subscribe", "edit", "claim", "release it", "unsubscribe", "complete"]
+    reasons = [entry.get("why") for entry in desk.ask("GET", f"/workitems/{uid}")["history"]]
+    assert reasons == [None, "subscribe", "edit", "claim", "release it", "unsubscribe", "complete"]
     desk.ask("DELETE", f"/workitems/{uid}", query="reason=delete")
     assert desk.worklist.commands[-1].requester.reason == "delete"
 

@@ -29,7 +29,7 @@ def test_going_down_tells_whom_it_can_and_waits_for_nobody_longer_than_its_deadl
         assert not stopping.done()
         await bench.clock.advance(0.2)
         assert stopping.done() and stopping.result() is None
-        assert [delivered.type for delivered in channel.told["A"]] == [1, EventType.SCP_STATUS_CHANGE]
+        assert [delivered.type for delivered in channel.events["A"]] == [1, EventType.SCP_STATUS_CHANGE]
         assert ("DEAD", [1]) in channel.calls and ("DEAD", [0]) not in channel.calls
         assert channel.sequences("UNTOLD") == [] and channel.closed
         assert await cursors(bench, "DEAD") == {"dimse": 0}
@@ -48,7 +48,7 @@ def test_going_down_lets_a_delivery_in_flight_land_first() -> None:
         channel.holds["A"].set()
         await settle()
         assert stopping.done()
-        assert [delivered.type for delivered in channel.told["A"]] == [1, 1, EventType.SCP_STATUS_CHANGE]
+        assert [delivered.type for delivered in channel.events["A"]] == [1, 1, EventType.SCP_STATUS_CHANGE]
         assert await cursors(bench, "A") == {"dimse": 2}
 
     run(scenario())
@@ -93,10 +93,10 @@ def test_a_channel_that_fails_to_close_does_not_keep_the_others_open(
             raise RuntimeError("no")
 
     async def scenario() -> None:
-        other = TwinChannel("dimse")
-        bench = Bench(Stuck("webhook:X"), other)
+        second = TwinChannel("dimse")
+        bench = Bench(Stuck("webhook:X"), second)
         await bench.delivery.going_down(None)
-        assert other.closed
+        assert second.closed
 
     run(scenario())
     assert "Closing a channel failed" in caplog.text

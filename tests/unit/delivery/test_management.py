@@ -159,7 +159,7 @@ def test_a_test_event_goes_to_every_channel_and_claims_no_new_sequence() -> None
         for where, sequences in ((address, [5, 6, 6]), (channel, [4, 5, 6])):
             assert where.sequences("A") == sequences
             (test,) = [
-                delivered for delivered in where.told["A"] if delivered.type is EventType.SCP_STATUS_CHANGE
+                delivered for delivered in where.events["A"] if delivered.type is EventType.SCP_STATUS_CHANGE
             ]
             assert test.uid == tags.GLOBAL_SUBSCRIPTION
             assert test.information[tags.SCP_STATUS]["Value"] == ["RESTARTED"]
@@ -177,7 +177,7 @@ def test_a_replay_gives_what_was_and_what_waits_in_order_and_each_once() -> None
         bench = Bench(channel)
         bench.log.logged = [event(number, "A") for number in range(1, 1_201)] + [event(1_201, "B")]
         await bench.offer(*bench.log.logged[:600])
-        channel.known.clear()
+        channel.ae_titles.clear()
         await bench.offer(*bench.log.logged[600:])
         assert await replayed(bench, "A", 0) == list(range(1, 1_201))
         assert await replayed(bench, "A", 599) == list(range(600, 1_201))
@@ -219,15 +219,15 @@ def test_a_replay_has_the_initial_reports_at_their_place() -> None:
 def test_a_replay_ends_when_it_has_caught_up_with_what_came_meanwhile() -> None:
     async def scenario() -> None:
         bench = Bench(TwinChannel(WEBSOCKET))
-        seen: list[int] = []
+        sequences: list[int] = []
         bench.log.logged = [event(number, "A") for number in range(1, 6)]
         await bench.offer(*bench.log.logged)
         async for chunk in bench.delivery.replay("A", 0):
-            seen += [delivered.sequence for delivered in chunk]
-            if len(seen) < 8:
-                more = event(len(seen) + 1, "A")
+            sequences += [delivered.sequence for delivered in chunk]
+            if len(sequences) < 8:
+                more = event(len(sequences) + 1, "A")
                 bench.log.logged.append(more)
                 bench.delivery.offer([more])
-        assert seen == list(range(1, 9))
+        assert sequences == list(range(1, 9))
 
     run(scenario())

@@ -64,9 +64,11 @@ class Delivering(RuleBasedStateMachine):
         self, receivers: tuple[str, ...], uid: str, kind: EventType, release: bool, count: int
     ) -> None:
         now = self.bench.clock.now()
-        new = [event(self.next + one, *receivers, kind=kind, uid=uid, at=now) for one in range(count)]
+        new = [event(self.next + offset, *receivers, kind=kind, uid=uid, at=now) for offset in range(count)]
         self.next += count + 1
-        waiting = [one for one in self.documents.get(uid, []) if not self.bench.delivery.settled(one)]
+        waiting = [
+            queued for queued in self.documents.get(uid, []) if not self.bench.delivery.settled(queued)
+        ]
         self.documents[uid] = [*waiting, *new]
         self._expect(new)
         self.unreleased += new
@@ -115,8 +117,8 @@ class Delivering(RuleBasedStateMachine):
     def comes_up(self, which: int, receiver: str) -> None:
         self.channels[which].down.pop(receiver, None)
 
-    @rule(which=st.integers(0, 2), receiver=st.sampled_from(AES), seen=st.booleans())
-    def hangs_or_goes_on(self, which: int, receiver: str, seen: bool) -> None:
+    @rule(which=st.integers(0, 2), receiver=st.sampled_from(AES), echoed=st.booleans())
+    def hangs_or_goes_on(self, which: int, receiver: str, echoed: bool) -> None:
         held = self.channels[which].holds.pop(receiver, None)
         if held:
             held.set()
@@ -130,8 +132,8 @@ class Delivering(RuleBasedStateMachine):
 
     @rule(receiver=st.sampled_from(["BOTH", "SOCKET"]))
     def socket_opens_or_closes(self, receiver: str) -> None:
-        self.sockets.known ^= {receiver}
-        if receiver in self.sockets.known:
+        self.sockets.ae_titles ^= {receiver}
+        if receiver in self.sockets.ae_titles:
             self.is_seen(receiver)
 
     @rule(which=st.integers(0, 1), ahead=st.integers(0, 5))
@@ -178,7 +180,7 @@ class Delivering(RuleBasedStateMachine):
     @invariant()
     def nobody_gets_what_is_not_addressed_to_him(self) -> None:
         for channel in self.channels:
-            for receiver, events in channel.told.items():
+            for receiver, events in channel.events.items():
                 for sent in events:
                     transient = sent.type is EventType.SCP_STATUS_CHANGE
                     assert receiver in sent.receivers
@@ -188,19 +190,19 @@ class Delivering(RuleBasedStateMachine):
     def first_occurrences_are_in_order(self) -> None:
         for channel in self.channels:
             for receiver in AES:
-                firsts = list(dict.fromkeys(self._told(channel, receiver)))
+                firsts = list(dict.fromkeys(self._sequences(channel, receiver)))
                 assert firsts == sorted(firsts), (channel.name, receiver)
 
     @invariant()
     def repeats_need_a_crash(self) -> None:
         for channel in self.channels:
             for receiver in AES:
-                sequences = self._told(channel, receiver)
+                sequences = self._sequences(channel, receiver)
                 assert self.crashes or len(sequences) == len(set(sequences)), (channel.name, receiver)
 
     @staticmethod
-    def _told(channel: TwinChannel, receiver: str) -> list[int]:
-        events = channel.told.get(receiver, [])
+    def _sequences(channel: TwinChannel, receiver: str) -> list[int]:
+        events = channel.events.get(receiver, [])
         return [sent.sequence for sent in events if sent.type is not EventType.SCP_STATUS_CHANGE]
 
     def teardown(self) -> None:
@@ -220,7 +222,7 @@ class Delivering(RuleBasedStateMachine):
             for held in channel.holds.values():
                 held.set()
             channel.holds.clear()
-        self.sockets.known |= {"BOTH", "SOCKET"}
+        self.sockets.ae_titles |= {"BOTH", "SOCKET"}
         for receiver in AES:
             self.is_seen(receiver)
         self.do(self.bench.clock.advance(0.5 * HOUR))
@@ -229,7 +231,7 @@ class Delivering(RuleBasedStateMachine):
         ways = {"DIMSE": [self.dimse], "BOTH": [self.dimse], "HOOK": [self.dimse, self.hook]}
         for receiver in AES:
             for channel in ways.get(receiver, [self.sockets]):
-                self.check(receiver, {*self._told(channel, receiver)}, {channel.name})
+                self.check(receiver, {*self._sequences(channel, receiver)}, {channel.name})
 
     def check(self, receiver: str, sequences: set[int], channels: set[str]) -> None:
         """Everything was told or is dead; a Progress Report may have made way for a newer one."""
@@ -254,7 +256,7 @@ class DeliveringOnChangingChannels(Delivering):
 
     @rule(receiver=st.sampled_from(AES))
     def the_address_comes_or_goes(self, receiver: str) -> None:
-        self.dimse.known ^= {receiver}
+        self.dimse.ae_titles ^= {receiver}
 
     @invariant()
     def first_occurrences_are_in_order(self) -> None:
@@ -265,13 +267,15 @@ class DeliveringOnChangingChannels(Delivering):
         """Not promised across channels."""
 
     def heal(self) -> None:
-        self.sockets.known |= {*AES}
-        self.dimse.known.add("HOOK")
+        self.sockets.ae_titles |= {*AES}
+        self.dimse.ae_titles.add("HOOK")
         super().heal()
 
     def check_completeness(self) -> None:
         for receiver in AES:
-            sequences = {sequence for channel in self.channels for sequence in self._told(channel, receiver)}
+            sequences = {
+                sequence for channel in self.channels for sequence in self._sequences(channel, receiver)
+            }
             self.check(receiver, sequences, {channel.name for channel in self.channels})
 
 

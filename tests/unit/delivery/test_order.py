@@ -148,7 +148,7 @@ def test_a_socket_that_is_opened_gets_what_waited_for_an_ae_without_another_chan
         bench = Bench(dimse(), channel)
         await bench.offer(*(event(number, "A") for number in range(1, 200)))
         await bench.clock.advance(3_600.0)
-        channel.known.add("A")
+        channel.ae_titles.add("A")
         bench.delivery.seen("A")
         await settle()
         assert channel.sequences("A") == list(range(1, 200))
@@ -162,13 +162,13 @@ def test_an_ae_with_an_address_and_a_socket_is_told_on_both_and_the_socket_start
         address.down["A"] = "connection refused"
         bench = Bench(address, channel)
         await bench.offer(event(1, "A"))
-        channel.known.add("A")
+        channel.ae_titles.add("A")
         bench.delivery.seen("A")
         await bench.offer(event(2, "A"))
         assert channel.sequences("A") == [2]
-        channel.known.clear()
+        channel.ae_titles.clear()
         await bench.offer(event(3, "A"))
-        channel.known.add("A")
+        channel.ae_titles.add("A")
         bench.delivery.seen("A")
         await bench.offer(event(4, "A"))
         assert channel.sequences("A") == [2, 4]
@@ -188,7 +188,7 @@ def test_a_live_socket_that_closes_leaves_nothing_behind() -> None:
         await bench.offer(event(1, "A"))
         (live,) = [report for report in bench.management.report() if report.endpoint.channel == WEBSOCKET]
         assert (live.pending, live.durable) == (1, False)
-        channel.known.clear()
+        channel.ae_titles.clear()
         await bench.clock.advance(10.0)
         (live,) = [report for report in bench.management.report() if report.endpoint.channel == WEBSOCKET]
         assert live.pending == 0
@@ -202,7 +202,7 @@ def test_an_ae_that_gets_an_address_is_told_there_what_waited_for_a_socket() -> 
         address, channel = dimse(), sockets()
         bench = Bench(address, channel)
         await bench.offer(event(1, "A"), event(2, "A"))
-        address.known.add("A")
+        address.ae_titles.add("A")
         await bench.offer(event(3, "A"))
         assert address.sequences("A") == [1, 2, 3]
         assert bench.delivery.settled(event(3, "A"))
@@ -216,10 +216,10 @@ def test_an_ae_that_loses_its_address_is_told_by_socket_what_waited() -> None:
         address.down["A"] = "connection refused"
         bench = Bench(address, channel)
         await bench.offer(event(1, "A"), event(2, "A"))
-        address.known.clear()
+        address.ae_titles.clear()
         await bench.clock.advance(10.0)
         assert not bench.delivery.settled(event(1, "A"))
-        channel.known.add("A")
+        channel.ae_titles.add("A")
         bench.delivery.seen("A")
         await settle()
         assert channel.sequences("A") == [1, 2] and bench.delivery.settled(event(2, "A"))
@@ -233,11 +233,11 @@ def test_a_channel_that_loses_its_address_keeps_its_events_while_another_channel
         address.down["A"] = "connection refused"
         bench = Bench(address, hook)
         await bench.offer(event(1, "A"))
-        address.known.clear()
+        address.ae_titles.clear()
         address.down.clear()
         await bench.clock.advance(60.0)
         assert hook.sequences("A") == [1] and not bench.delivery.settled(event(1, "A"))
-        address.known.add("A")
+        address.ae_titles.add("A")
         await bench.clock.advance(600.0)
         assert address.sequences("A") == [1] and bench.delivery.settled(event(1, "A"))
 
@@ -323,7 +323,7 @@ def test_a_newer_status_change_replaces_the_one_that_waits() -> None:
         channel = sockets()
         bench = Bench(channel)
         await bench.offer(restarted(1, "A"), restarted(2, "A"))
-        channel.known.add("A")
+        channel.ae_titles.add("A")
         bench.delivery.seen("A")
         await settle()
         assert channel.sequences("A") == [2]

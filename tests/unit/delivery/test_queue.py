@@ -88,8 +88,8 @@ def test_a_line_takes_in_another_in_order_and_each_once() -> None:
 def test_a_hundred_thousand_leave_the_line_without_delay_at_the_head() -> None:
     """Deleting at the head of a plain dict would make this quadratic: minutes instead of a moment."""
     waiting = queue(*(event(number) for number in range(1, 100_001)))
-    while taken := waiting.take(50):
-        waiting.remove(event.sequence for event in taken)
+    while batch := waiting.take(50):
+        waiting.remove(event.sequence for event in batch)
     assert not waiting
 
 

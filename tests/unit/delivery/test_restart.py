@@ -181,10 +181,10 @@ def test_an_address_that_went_away_while_stopped_hands_over_to_the_websocket() -
         stored = [event(1, "A"), event(2, "A")]
         await bench.offer(stored[0])
         await bench.clock.advance(1.0)
-        address.known.clear()
+        address.ae_titles.clear()
         await bench.restart(stored)
         assert not bench.delivery.settled(event(2, "A")) and bench.delivery.settled(event(1, "A"))
-        channel.known.add("A")
+        channel.ae_titles.add("A")
         bench.delivery.seen("A")
         await settle()
         assert channel.sequences("A") == [2]

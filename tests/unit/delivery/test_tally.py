@@ -43,11 +43,11 @@ def test_lasting_counts_are_restored_and_never_go_back() -> None:
     tally = Tally()
     tally.took(NOON, 0.1)
     tally.failed_at(NOON + 1, "connection refused")
-    other = Tally()
-    other.restore(tally.document())
-    assert other.document() == tally.document()
+    restored = Tally()
+    restored.restore(tally.document())
+    assert restored.document() == tally.document()
     tally.took(NOON + 2, 0.1)
-    tally.restore(other.document())
+    tally.restore(restored.document())
     assert tally.delivered == 2 and tally.last_success_at == NOON + 2
 
 

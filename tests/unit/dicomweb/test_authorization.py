@@ -69,14 +69,14 @@ class AskedOrthanc:
 
 
 def test_orthanc_is_asked_with_the_credentials_of_the_caller_and_nothing_else() -> None:
-    asked = AskedOrthanc()
+    rig = AskedOrthanc()
     headers = {**BOB, "cookie": "a=b", "user-agent": "x", "content-type": "y", "x-token": "z"}
-    assert asked.admit(Resource(ResourceKind.STATE, "1.2"), headers, "PUT") == "bob"
-    assert asked.orthanc.asked == [
+    assert rig.admit(Resource(ResourceKind.STATE, "1.2"), headers, "PUT") == "bob"
+    assert rig.orthanc.asked == [
         (
             "PUT",
             "/dicom-web/workitems/1.2/state",
-            {**BOB, "cookie": "a=b", PROBE_HEADER: asked.authorization.secret},
+            {**BOB, "cookie": "a=b", PROBE_HEADER: rig.authorization.secret},
         )
     ]
 
@@ -91,18 +91,18 @@ def test_orthanc_is_asked_with_the_credentials_of_the_caller_and_nothing_else() 
 )
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "PATCH"])
 def test_what_orthancs_server_lacks_is_asked_as_get(resource: Resource, path: str, method: str) -> None:
-    asked = AskedOrthanc()
-    asked.admit(resource, method=method)
-    assert [(asked[0], asked[1]) for asked in asked.orthanc.asked] == [("GET", path)]
+    rig = AskedOrthanc()
+    rig.admit(resource, method=method)
+    assert [(request[0], request[1]) for request in rig.orthanc.asked] == [("GET", path)]
 
 
 @pytest.mark.parametrize(
-    ("said", "status"),
+    ("answered", "status"),
     [(401, 401), (403, 403), (400, 403), (404, 403), (405, 403), (500, 503), (503, 503), (0, 503)],
 )
-def test_refusals_of_orthanc_are_passed_on(said: int, status: int) -> None:
+def test_refusals_of_orthanc_are_passed_on(answered: int, status: int) -> None:
     with pytest.raises(HttpProblem) as problem:
-        AskedOrthanc(said).admit(ITEMS)
+        AskedOrthanc(answered).admit(ITEMS)
     assert problem.value.status == status
     if status == 401:
         assert problem.value.headers == (("WWW-Authenticate", 'Basic realm="Orthanc Secure Area"'),)
@@ -112,15 +112,15 @@ def test_refusals_of_orthanc_are_passed_on(said: int, status: int) -> None:
     "path", ["/dicom-web/workitems", "/dicom-web/workitems/1.2/", "", "/app/explorer.html"]
 )
 def test_only_the_very_path_that_was_asked_about_is_a_yes(path: str) -> None:
-    asked = AskedOrthanc()
-    asked.orthanc.path = path
+    rig = AskedOrthanc()
+    rig.orthanc.path = path
     with pytest.raises(HttpProblem, match="differently") as problem:
-        asked.admit(ITEM)
+        rig.admit(ITEM)
     assert problem.value.status == 400
 
 
 def test_a_verdict_is_for_this_very_path() -> None:
-    asked = AskedOrthanc()
+    rig = AskedOrthanc()
     for method in ("GET", "POST", "PUT"):
         for resource in (
             ITEM,
@@ -128,45 +128,45 @@ def test_a_verdict_is_for_this_very_path() -> None:
             Resource(ResourceKind.STATE, "1.2"),
             Resource(ResourceKind.STATE, "1.3"),
         ):
-            asked.admit(resource, method=method)
-            asked.admit(resource, method=method)
-    assert len(asked.orthanc.asked) == len({(method, path) for method, path, _ in asked.orthanc.asked}) == 12
+            rig.admit(resource, method=method)
+            rig.admit(resource, method=method)
+    assert len(rig.orthanc.asked) == len({(method, path) for method, path, _ in rig.orthanc.asked}) == 12
 
 
 def test_where_nothing_judges_by_path_a_verdict_is_for_the_credentials() -> None:
-    asked = AskedOrthanc(judges_by_path=False)
+    rig = AskedOrthanc(judges_by_path=False)
     for method in ("GET", "POST", "PUT"):
         for resource in (ITEM, OTHER, Resource(ResourceKind.SUBSCRIBER, "1.2", "AI 1")):
-            assert asked.admit(resource, method=method) == "bob"
-    assert [asked[:2] for asked in asked.orthanc.asked] == [("GET", "/dicom-web/workitems")]
-    asked.orthanc.status = 401
+            assert rig.admit(resource, method=method) == "bob"
+    assert [request[:2] for request in rig.orthanc.asked] == [("GET", "/dicom-web/workitems")]
+    rig.orthanc.status = 401
     with pytest.raises(HttpProblem):
-        asked.admit(ITEM, {})
-    asked.now = 5.0
+        rig.admit(ITEM, {})
+    rig.now = 5.0
     with pytest.raises(HttpProblem):
-        asked.admit(ITEM)
+        rig.admit(ITEM)
 
 
 def test_a_verdict_is_remembered_for_a_while() -> None:
-    asked = AskedOrthanc()
-    asked.admit(ITEM)
-    asked.admit(ITEM)
-    assert len(asked.orthanc.asked) == 1
-    asked.now = 5.0
-    asked.admit(ITEM)
-    assert len(asked.orthanc.asked) == 2
+    rig = AskedOrthanc()
+    rig.admit(ITEM)
+    rig.admit(ITEM)
+    assert len(rig.orthanc.asked) == 1
+    rig.now = 5.0
+    rig.admit(ITEM)
+    assert len(rig.orthanc.asked) == 2
 
 
 def test_verdicts_do_not_fill_the_memory() -> None:
-    asked = AskedOrthanc()
+    rig = AskedOrthanc()
 
     async def many() -> None:
-        bob = asked.authorization.credentials(BOB)
+        bob = rig.authorization.credentials(BOB)
         for number in range(10_500):
-            await asked.authorization.admit("GET", Resource(ResourceKind.WORKITEM, f"1.{number}"), bob, "")
+            await rig.authorization.admit("GET", Resource(ResourceKind.WORKITEM, f"1.{number}"), bob, "")
 
     asyncio.run(many())
-    assert asked.authorization.remembered <= 10_000
+    assert rig.authorization.remembered <= 10_000
 
 
 AE_TITLES = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=1, max_size=16)
@@ -189,43 +189,43 @@ def test_the_path_that_orthanc_is_asked_about_names_the_very_resource_that_is_ac
 
 
 def test_other_credentials_methods_kinds_and_ae_titles_are_asked_anew() -> None:
-    asked = AskedOrthanc()
+    rig = AskedOrthanc()
     for resource in (
         ITEM,
         ITEMS,
         Resource(ResourceKind.CONNECTION, "", "A"),
         Resource(ResourceKind.CONNECTION, "", "B"),
     ):
-        asked.admit(resource)
-    asked.admit(ITEM, {})
-    asked.admit(ITEM, method="POST")
-    assert len(asked.orthanc.asked) == 6
+        rig.admit(resource)
+    rig.admit(ITEM, {})
+    rig.admit(ITEM, method="POST")
+    assert len(rig.orthanc.asked) == 6
 
 
 def test_failure_to_answer_is_not_kept() -> None:
-    asked = AskedOrthanc(0)
+    rig = AskedOrthanc(0)
     with pytest.raises(HttpProblem):
-        asked.admit(ITEM)
-    asked.orthanc.status = 200
-    assert asked.admit(ITEM) == "bob"
+        rig.admit(ITEM)
+    rig.orthanc.status = 200
+    assert rig.admit(ITEM) == "bob"
 
 
 def test_many_callers_at_once_ask_once() -> None:
-    asked = AskedOrthanc()
+    rig = AskedOrthanc()
 
-    bob = asked.authorization.credentials(BOB)
+    bob = rig.authorization.credentials(BOB)
 
     async def crowd() -> None:
-        await asyncio.gather(*(asked.authorization.admit("GET", ITEM, bob, "") for _ in range(50)))
+        await asyncio.gather(*(rig.authorization.admit("GET", ITEM, bob, "") for _ in range(50)))
 
     asyncio.run(crowd())
-    assert len(asked.orthanc.asked) == 1
+    assert len(rig.orthanc.asked) == 1
 
 
 def test_tokens_of_an_authorization_plugin_are_credentials() -> None:
-    asked = AskedOrthanc(Authorization={"TokenHttpHeaders": ["Auth-Token"], "TokenGetArguments": ["token"]})
-    asked.admit(ITEM, {"auth-token": "abc", "host": "x"}, query="token=d%26e&other=1")
-    ((_, path, headers),) = asked.orthanc.asked
+    rig = AskedOrthanc(Authorization={"TokenHttpHeaders": ["Auth-Token"], "TokenGetArguments": ["token"]})
+    rig.admit(ITEM, {"auth-token": "abc", "host": "x"}, query="token=d%26e&other=1")
+    ((_, path, headers),) = rig.orthanc.asked
     assert path == "/dicom-web/workitems/1.2?token=d%26e"
     assert headers["auth-token"] == "abc"
     assert "host" not in headers

@@ -54,14 +54,14 @@ def test_before_the_worklist_is_open_everything_is_503_with_the_reason() -> None
 
 def test_each_state_and_role_has_its_word() -> None:
     health = Health()
-    said = [health.report().state.value]
+    states = [health.report().state.value]
     health.opened(str)
-    said.append(health.report().state.value)
+    states.append(health.report().state.value)
     health.role = Role.LEADER
     assert health.report().role.value == "leader"
     health.failed('"ReadOnly" is true')
     assert not health.report().is_well
-    said.append(health.report().state.value)
+    states.append(health.report().state.value)
     health.stopping()
-    said.append(health.report().state.value)
-    assert said == ["starting", "open", "failed", "stopping"]
+    states.append(health.report().state.value)
+    assert states == ["starting", "open", "failed", "stopping"]

@@ -56,8 +56,8 @@ def raw(request: pytest.FixtureRequest) -> Iterator[Any]:
         return Raw(opened[-1])
 
     yield open_
-    for one in opened:
-        one.close()
+    for connection in opened:
+        connection.close()
 
 
 @pytest.fixture(scope="module")
@@ -114,9 +114,9 @@ def test_request_line_that_is_too_long_is_414(small: WebService) -> None:
 def test_connections_beyond_the_limit_are_turned_away(small: WebService, raw: Any) -> None:
     crowd = [raw(small) for _ in range(25)]
     turned_away = 0
-    for one in crowd:
-        one.send(b"GET /dicom-web/workitems/1.2.3 HTTP/1.1\r\nHost: x\r\n\r\n")
-        turned_away += one.status() == 503
+    for connection in crowd:
+        connection.send(b"GET /dicom-web/workitems/1.2.3 HTTP/1.1\r\nHost: x\r\n\r\n")
+        turned_away += connection.status() == 503
     assert turned_away >= 5
     wait_until(lambda: small.get("/workitems/1.2.3").status_code == 404, "room again", TIMEOUT, 0.1)
 
@@ -296,11 +296,13 @@ def test_requester_is_the_first_ae_title_of_the_user(guarded: WebService) -> Non
     uid = path.rpartition("/")[2]
     guarded.post(f"/workitems/{uid}/subscribers/{DIMSE_AE}", auth=credentials("root"))
     assert guarded.post(f"{path}/cancelrequest", auth=credentials("bob")).status_code == 202
-    asked = wait_until(
-        lambda: [one for one in guarded.dimse.told.get(DIMSE_AE, []) if one.uid == uid and one.type == 2],
+    events = wait_until(
+        lambda: [
+            event for event in guarded.dimse.events.get(DIMSE_AE, []) if event.uid == uid and event.type == 2
+        ],
         "asked",
     )
-    assert asked[0].information["00741236"] == {"vr": "AE", "Value": ["BOB1"]}
+    assert events[0].information["00741236"] == {"vr": "AE", "Value": ["BOB1"]}
 
 
 def test_without_remote_access_loopback_comes_in() -> None:
@@ -324,7 +326,8 @@ def test_ae_with_dimse_address_and_socket_is_told_on_both(guarded: WebService) -
         service.post(f"/workitems/{uid}/subscribers/{DIMSE_AE}")
         assert next_event(opened)["00001000"]["Value"] == [uid]
         wait_until(
-            lambda: [one.uid for one in service.dimse.told.get(DIMSE_AE, [])] == [uid], "told by DIMSE, too"
+            lambda: [event.uid for event in service.dimse.events.get(DIMSE_AE, [])] == [uid],
+            "told by DIMSE, too",
         )
 
 

@@ -73,13 +73,13 @@ def test_a_uid_that_is_none_opens_no_other_door(filtered: WebService, hidden: st
 def test_ae_titles_that_name_another_path_are_refused_before_orthanc_is_asked(
     filtered: WebService, ae: str, suffix: str
 ) -> None:
-    asked = filtered.upstream.asked
+    before = filtered.upstream.asked
     for method in ("POST", "DELETE", "PUT"):
         target = f"/dicom-web/workitems/1.2.840.10008.5.1.4.34.5/subscribers/{ae}{suffix}"
         assert raw_status(filtered, method, target) == 400
     for target in (f"/dicom-web/subscribers/{ae}", f"/ws/subscribers/{ae}", f"/subscribers/{ae}"):
         assert raw_status(filtered, "GET", target) == 400
-    assert filtered.upstream.asked == asked
+    assert filtered.upstream.asked == before
 
 
 def raw_status(service: WebService, method: str, target: str) -> int:

@@ -136,9 +136,9 @@ class House:
 
 @pytest.fixture
 def house() -> Any:
-    made = House()
-    yield made
-    made.thread.stop(5)
+    rig = House()
+    yield rig
+    rig.thread.stop(5)
 
 
 @pytest.mark.parametrize(
@@ -157,17 +157,17 @@ def test_root_may_have_special_characters() -> None:
 
 
 def test_addresses_are_those_of_this_port_but_sockets_are_on_ours(house: House) -> None:
-    asked = house.asked("/dicom-web/workitems")
-    assert (asked.path, asked.service) == ("/workitems", "http://pacs:8042/dicom-web")
-    assert asked.web_socket_service == "ws://pacs:8043/dicom-web"
+    request = house.asked("/dicom-web/workitems")
+    assert (request.path, request.service) == ("/workitems", "http://pacs:8042/dicom-web")
+    assert request.web_socket_service == "ws://pacs:8043/dicom-web"
 
 
 @pytest.mark.parametrize(
     ("host", "where"), [("[::1]:8042", "[::1]"), ("pacs", "pacs"), ("[::::]", "[::::]"), ("[", "localhost")]
 )
 def test_sockets_are_on_the_same_host(house: House, host: str, where: str) -> None:
-    asked = house.asked("/dicom-web/workitems", headers={"host": host})
-    assert asked.web_socket_service == f"ws://{where}:8043/dicom-web"
+    request = house.asked("/dicom-web/workitems", headers={"host": host})
+    assert request.web_socket_service == f"ws://{where}:8043/dicom-web"
 
 
 def test_user_is_whom_orthanc_has_let_in(house: House) -> None:
@@ -193,8 +193,8 @@ def test_user_is_whom_orthanc_has_let_in(house: House) -> None:
     ],
 )
 def test_query_comes_by_every_way(house: House, uri: str, more: dict[str, Any], query: str) -> None:
-    asked = house.asked(uri, **more)
-    assert (asked.path, asked.query) == ("/workitems", query)
+    request = house.asked(uri, **more)
+    assert (request.path, request.query) == ("/workitems", query)
 
 
 @pytest.mark.parametrize(
@@ -209,14 +209,14 @@ def test_query_comes_by_every_way(house: House, uri: str, more: dict[str, Any], 
 def test_methods_that_orthanc_lacks_come_as_get(
     house: House, method: str, override: str, expected: str
 ) -> None:
-    asked = house.asked("/dicom-web/workitems", method, headers={"x-ups-method": override})
-    assert asked.method == expected
+    request = house.asked("/dicom-web/workitems", method, headers={"x-ups-method": override})
+    assert request.method == expected
 
 
 def test_path_is_encoded_again(house: House) -> None:
-    asked = house.asked("/dicom-web/workitems/1.2/subscribers/AI 1", "POST")
-    assert asked.path == "/workitems/1.2/subscribers/AI%201"
-    assert asked.segments()[-1] == "AI 1"
+    request = house.asked("/dicom-web/workitems/1.2/subscribers/AI 1", "POST")
+    assert request.path == "/workitems/1.2/subscribers/AI%201"
+    assert request.segments()[-1] == "AI 1"
 
 
 def test_compression_is_left_to_orthanc(house: House) -> None:
@@ -270,13 +270,13 @@ def test_only_a_part_of_orthancs_threads_may_wait() -> None:
     waiting = [
         threading.Thread(target=lambda: outputs.append(house.ask("/dicom-web/workitems"))) for _ in range(2)
     ]
-    for one in waiting:
-        one.start()
+    for thread in waiting:
+        thread.start()
     wait_until(lambda: len(house.handler.asked) == 2, "both wait")
     assert house.ask("/dicom-web/workitems").status == 503
     house.thread.call_soon(house.handler.gate.set)
-    for one in waiting:
-        one.join(5)
+    for thread in waiting:
+        thread.join(5)
     assert [output.status for output in outputs] == [200, 200]
     assert house.ask("/dicom-web/workitems").status == 200
     house.thread.stop(5)

@@ -48,8 +48,8 @@ def test_percent_encoding_and_plus() -> None:
 
 
 def test_plus_of_a_media_type_need_not_be_encoded() -> None:
-    asked = "application/dicom+json,multipart/related;type=application/dicom+xml"
-    assert Parameters.of(f"accept={asked}").media_types() == asked
+    accept = "application/dicom+json,multipart/related;type=application/dicom+xml"
+    assert Parameters.of(f"accept={accept}").media_types() == accept
     assert Parameters.of("x=1").media_types() is None
 
 

@@ -28,8 +28,8 @@ def test_the_text_is_that_of_dicom_json_and_made_once() -> None:
 
 def test_a_change_is_told_and_so_is_the_way_back() -> None:
     spelled, before, after = TextCache(), labelled("before"), labelled("after")
-    texts = [of(spelled, one) for one in (before, after, before)]
-    assert texts == [dicom_json.encode_all([one]) for one in (before, after, before)]
+    texts = [of(spelled, dataset) for dataset in (before, after, before)]
+    assert texts == [dicom_json.encode_all([dataset]) for dataset in (before, after, before)]
 
 
 def test_equal_attributes_of_two_workitems_do_not_share_a_text() -> None:
@@ -40,12 +40,12 @@ def test_equal_attributes_of_two_workitems_do_not_share_a_text() -> None:
 
 
 def test_the_one_not_asked_for_goes_when_room_is_short() -> None:
-    one, two, three = (labelled(text) for text in "123")
-    spelled = TextCache(maximum=2 * len(dicom_json.encode_all([one])))
-    first, second = of(spelled, one), of(spelled, two)
-    assert of(spelled, one) is first
+    oldest, two, three = (labelled(text) for text in "123")
+    spelled = TextCache(maximum=2 * len(dicom_json.encode_all([oldest])))
+    first, second = of(spelled, oldest), of(spelled, two)
+    assert of(spelled, oldest) is first
     of(spelled, three)
-    assert of(spelled, one) is first
+    assert of(spelled, oldest) is first
     assert of(spelled, two) is not second
 
 

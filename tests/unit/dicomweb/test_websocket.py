@@ -113,7 +113,7 @@ class Kept:
     async def replay(self, receiving_ae: str, after_sequence: int) -> AsyncIterator[list[Event]]:
         for part in self.parts:
             await self.gate.wait()
-            yield [one for one in part if one.sequence > after_sequence]
+            yield [event for event in part if event.sequence > after_sequence]
 
 
 class Stage:
@@ -146,10 +146,10 @@ def on_loop(test: Callable[[], Awaitable[None]]) -> Callable[[], None]:
 async def test_every_socket_of_an_ae_gets_every_event_in_order() -> None:
     stage = Stage()
     peers = [stage.connect() for _ in range(3)]
-    other = stage.connect("OTHER")
+    stranger = stage.connect("OTHER")
     assert await stage.channel.deliver("AI", events(1, 2, 5)) == 3
     assert [peer.sequences for peer in peers] == [[1, 2, 5]] * 3
-    assert other.sequences == []
+    assert stranger.sequences == []
 
 
 @on_loop
@@ -241,18 +241,18 @@ async def test_event_is_encoded_once_for_all_sockets() -> None:
     encoded: list[int] = []
     original = event_json.encode
 
-    def counting(one: Event) -> bytes:
-        encoded.append(one.sequence)
-        return original(one)
+    def counting(encoded_event: Event) -> bytes:
+        encoded.append(encoded_event.sequence)
+        return original(encoded_event)
 
     event_json.encode = counting  # type: ignore[assignment]
     try:
         for ae in ("A", "B", "C"):
             stage.connect(ae)
             stage.connect(ae)
-        told = event(7)
+        report = event(7)
         for ae in ("A", "B", "C"):
-            await stage.channel.deliver(ae, [told])
+            await stage.channel.deliver(ae, [report])
     finally:
         event_json.encode = original
     assert encoded == [7]
@@ -261,15 +261,15 @@ async def test_event_is_encoded_once_for_all_sockets() -> None:
 @on_loop
 async def test_replay_comes_first_and_live_events_follow_without_gap_or_repeat() -> None:
     stage = Stage(patience=60)
-    kept = Kept(events(3, 4), events(5, 6, 7))
-    kept.gate.clear()
+    backlog = Kept(events(3, 4), events(5, 6, 7))
+    backlog.gate.clear()
     peer = stage.connect(replaying=True)
-    catching_up = asyncio.ensure_future(stage.channel.catch_up(peer.connection, 2, kept.replay("AI", 2)))
+    catching_up = asyncio.ensure_future(stage.channel.catch_up(peer.connection, 2, backlog.replay("AI", 2)))
     delivery = asyncio.ensure_future(stage.channel.deliver("AI", events(6, 7, 8)))
     await settle()
     assert peer.sequences == []
     assert not delivery.done()
-    kept.gate.set()
+    backlog.gate.set()
     assert await delivery == 3
     await catching_up
     assert (
@@ -281,9 +281,9 @@ async def test_replay_comes_first_and_live_events_follow_without_gap_or_repeat()
 @on_loop
 async def test_pong_of_a_replay_does_not_confirm_what_still_waits() -> None:
     stage = Stage(patience=60)
-    kept = Kept(events(1), events(2))
+    backlog = Kept(events(1), events(2))
     peer = stage.connect(replaying=True, answers=False)
-    catching_up = asyncio.ensure_future(stage.channel.catch_up(peer.connection, 0, kept.replay("AI", 0)))
+    catching_up = asyncio.ensure_future(stage.channel.catch_up(peer.connection, 0, backlog.replay("AI", 0)))
     await settle()
     delivery = asyncio.ensure_future(stage.channel.deliver("AI", events(3)))
     await settle()
@@ -304,12 +304,12 @@ async def test_pong_of_a_replay_does_not_confirm_what_still_waits() -> None:
 @on_loop
 async def test_batch_in_flight_reaches_a_socket_that_opens_meanwhile() -> None:
     stage = Stage(patience=60)
-    kept = Kept(events(1, 2))  # what is in flight is neither settled nor waiting any more
+    backlog = Kept(events(1, 2))  # what is in flight is neither settled nor waiting any more
     stage.connect(answers=False)
     delivery = asyncio.ensure_future(stage.channel.deliver("AI", events(3)))
     await settle()
     late = stage.connect(replaying=True)
-    await stage.channel.catch_up(late.connection, 0, kept.replay("AI", 0))
+    await stage.channel.catch_up(late.connection, 0, backlog.replay("AI", 0))
     assert await delivery == 1
     assert late.sequences == [1, 2, 3]
 
@@ -317,14 +317,14 @@ async def test_batch_in_flight_reaches_a_socket_that_opens_meanwhile() -> None:
 @on_loop
 async def test_other_sockets_go_on_while_one_catches_up() -> None:
     stage = Stage(patience=60)
-    kept = Kept(events(1))
-    kept.gate.clear()
+    backlog = Kept(events(1))
+    backlog.gate.clear()
     live, behind = stage.connect(), stage.connect(replaying=True)
-    catching_up = asyncio.ensure_future(stage.channel.catch_up(behind.connection, 0, kept.replay("AI", 0)))
+    catching_up = asyncio.ensure_future(stage.channel.catch_up(behind.connection, 0, backlog.replay("AI", 0)))
     for sequence in (2, 3):
         assert await stage.channel.deliver("AI", events(sequence)) == 1
     assert live.sequences == [2, 3]
-    kept.gate.set()
+    backlog.gate.set()
     await catching_up
     assert behind.sequences == [1, 2, 3]
 
@@ -332,9 +332,9 @@ async def test_other_sockets_go_on_while_one_catches_up() -> None:
 @on_loop
 async def test_long_replay_goes_at_the_pace_of_the_peer() -> None:
     stage = Stage(queue=8, patience=60)
-    kept = Kept(events(*range(1, 101)))
+    backlog = Kept(events(*range(1, 101)))
     peer = stage.connect(replaying=True, answers=False)
-    catching_up = asyncio.ensure_future(stage.channel.catch_up(peer.connection, 0, kept.replay("AI", 0)))
+    catching_up = asyncio.ensure_future(stage.channel.catch_up(peer.connection, 0, backlog.replay("AI", 0)))
     await settle()
     assert peer.sequences == [1, 2]
     while not catching_up.done():
@@ -346,9 +346,9 @@ async def test_long_replay_goes_at_the_pace_of_the_peer() -> None:
 @on_loop
 async def test_replay_ends_when_the_socket_does() -> None:
     stage = Stage()
-    kept = Kept(events(1, 2))
+    backlog = Kept(events(1, 2))
     peer = stage.connect(replaying=True, answers=False)
-    await stage.channel.catch_up(peer.connection, 0, kept.replay("AI", 0))
+    await stage.channel.catch_up(peer.connection, 0, backlog.replay("AI", 0))
     assert peer.closing
 
 

@@ -71,7 +71,7 @@ def test_cc_2_1_transaction_uids_that_are_none_and_spellings_of_states_are_for_t
 
 
 @pytest.mark.parametrize(
-    "status", [statuses.ALREADY_CANCELED, statuses.ALREADY_COMPLETED], ids=lambda one: one.name
+    "status", [statuses.ALREADY_CANCELED, statuses.ALREADY_COMPLETED], ids=lambda status: status.name
 )
 def test_cc_2_1_warnings_reach_the_peer(rig: DimseRig, client: UpsClient, status: statuses.Status) -> None:
     rig.worklist.outcome = lambda command: Outcome(status, command.uid)

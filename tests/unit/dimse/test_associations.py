@@ -135,10 +135,10 @@ WHOLE_COMMAND = next(iter(fragments(Message(1, COMMAND), 16_384)))[6:]
     ],
 )
 def test_what_is_no_message_aborts_the_association_and_no_other(rig: DimseRig, raw: bytes) -> None:
-    with RawPeer(rig.port, VERIFICATION) as other:
+    with RawPeer(rig.port, VERIFICATION) as bystander:
         source, _ = aborted(rig, raw, VERIFICATION)
         assert source == 2
-        assert other.echo() == 0
+        assert bystander.echo() == 0
 
 
 def test_a_release_is_answered_after_what_was_asked_before_it(rig: DimseRig) -> None:
@@ -168,12 +168,12 @@ def test_what_an_aborting_peer_asked_for_last_is_not_begun(rig: DimseRig) -> Non
     assert len(rig.worklist.commands) == 1
 
 
-@given(place=st.integers(0, len(REQUEST) + len(CREATE)))
+@given(length=st.integers(0, len(REQUEST) + len(CREATE)))
 @settings(max_examples=examples(20), suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_peer_may_vanish_at_any_byte(rig: DimseRig, place: int) -> None:
+def test_a_peer_may_vanish_at_any_byte(rig: DimseRig, length: int) -> None:
     conversation = request("SCU", "ORTHANC", tags.PUSH, 16_384) + CREATE
     with RawPeer(rig.port) as peer:
-        peer.send(conversation[:place])
+        peer.send(conversation[:length])
         peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     rig.still_serves()
 

@@ -54,7 +54,7 @@ NAMES = [
 ]
 
 
-@pytest.mark.parametrize("syntax", UNCOMPRESSED, ids=lambda one: one.uid)
+@pytest.mark.parametrize("syntax", UNCOMPRESSED, ids=lambda syntax: syntax.uid)
 @pytest.mark.parametrize(("charset", "name", "expected"), NAMES, ids=[name[0] for name in NAMES])
 def test_ps3_5_6_1_2_every_character_set_becomes_unicode(
     charset: str, name: str, expected: dict[str, str], syntax: Syntax

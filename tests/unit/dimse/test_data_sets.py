@@ -48,18 +48,18 @@ LINE = st.text(
 )
 
 
-WORD = LINE.map(lambda one: one.rstrip() + "x")
+WORD = LINE.map(lambda line: line.rstrip() + "x")
 
 
 PLAIN = st.text("ABCXYZ0123456789_", min_size=1, max_size=12)
 
 
-GROUP = LINE.map(lambda one: one.replace("=", "").rstrip())
+GROUP = LINE.map(lambda group: group.replace("=", "").rstrip())
 
 
 def _name(groups: tuple[str, str, str]) -> dict[str, str] | None:
-    made = dict(zip(("Alphabetic", "Ideographic", "Phonetic"), groups, strict=True))
-    return {name: group for name, group in made.items() if group} or None
+    by_group = dict(zip(("Alphabetic", "Ideographic", "Phonetic"), groups, strict=True))
+    return {name: group for name, group in by_group.items() if group} or None
 
 
 def _float(value: float) -> float | str:
@@ -88,12 +88,12 @@ ONE_VALUE: dict[str, st.SearchStrategy[Any]] = {
     "FL": st.floats(width=32).map(_float),
     "IS": st.sampled_from(["0", "-12", "007"]),
     "LO": WORD,
-    "LT": WORD.map(lambda one: one + "\r\n\\" + one),
-    "PN": st.tuples(WORD.map(lambda one: one.replace("=", "")), GROUP, GROUP).map(_name),
+    "LT": WORD.map(lambda word: word + "\r\n\\" + word),
+    "PN": st.tuples(WORD.map(lambda word: word.replace("=", "")), GROUP, GROUP).map(_name),
     "SH": WORD,
     "SL": _whole(32, signed=True),
     "SS": _whole(16, signed=True),
-    "ST": WORD.map(lambda one: one + "\\" + one),
+    "ST": WORD.map(lambda word: word + "\\" + word),
     "SV": _whole(64, signed=True),
     "TM": st.sampled_from(["183000.123456", "18"]),
     "UC": WORD,
@@ -126,12 +126,14 @@ TAGS = {
 
 def _values(vr: str) -> st.SearchStrategy[dict[str, Any]]:
     if vr in BINARY_VRS:
-        whole = st.binary(max_size=4).map(lambda one: one * WORDS[vr])
+        whole = st.binary(max_size=4).map(lambda octets: octets * WORDS[vr])
         return whole.map(
-            lambda one: {"vr": vr, "InlineBinary": base64.b64encode(one).decode()} if one else {"vr": vr}
+            lambda octets: (
+                {"vr": vr, "InlineBinary": base64.b64encode(octets).decode()} if octets else {"vr": vr}
+            )
         )
-    most = 1 if vr in SINGLE else 3
-    return st.lists(ONE_VALUE[vr], max_size=most).map(lambda found: element(vr, *found))
+    longest = 1 if vr in SINGLE else 3
+    return st.lists(ONE_VALUE[vr], max_size=longest).map(lambda values: element(vr, *values))
 
 
 PUBLIC = st.sampled_from(sorted(TAGS.keys() - {"SQ", "OD", "OV"})).flatmap(
@@ -145,7 +147,7 @@ PRIVATE = st.sampled_from(sorted(ONE_VALUE.keys() | WORDS.keys())).flatmap(
 
 
 def _data_sets(elements: st.SearchStrategy[tuple[str, Any]]) -> st.SearchStrategy[DataSet]:
-    flat = st.lists(elements, max_size=6).map(lambda found: dict(sorted(dict(found).items())))
+    flat = st.lists(elements, max_size=6).map(lambda pairs: dict(sorted(dict(pairs).items())))
     return st.recursive(
         flat,
         lambda inner: st.tuples(flat, st.lists(inner, max_size=2)).map(
@@ -163,40 +165,42 @@ ANY_DATA_SETS = _data_sets(st.one_of(PUBLIC, PRIVATE))
 
 def as_pydicom_json(dataset: DataSet) -> dict[str, Any]:
     """The inner form as pydicom would write it: numbers for DS and IS."""
-    return {tag: _pydicom_element(found) for tag, found in dataset.items()}
+    return {tag: _pydicom_element(attribute) for tag, attribute in dataset.items()}
 
 
-def _pydicom_element(found: dict[str, Any]) -> dict[str, Any]:
-    vr = found["vr"]
+def _pydicom_element(attribute: dict[str, Any]) -> dict[str, Any]:
+    vr = attribute["vr"]
     if vr == "SQ":
-        return {"vr": vr, "Value": [as_pydicom_json(item) for item in found.get("Value", [])]}
-    if "Value" not in found:
-        return dict(found)
+        return {"vr": vr, "Value": [as_pydicom_json(item) for item in attribute.get("Value", [])]}
+    if "Value" not in attribute:
+        return dict(attribute)
     if vr not in ("DS", "IS"):
-        return found
-    return {"vr": vr, "Value": [float(one) if vr == "DS" else int(one) for one in found["Value"]]}
+        return attribute
+    return {"vr": vr, "Value": [float(value) if vr == "DS" else int(value) for value in attribute["Value"]]}
 
 
 def pydicom_json(encoded: bytes, syntax: Syntax) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom doubts some of the made-up values
         result = read_dataset(BytesIO(encoded), not syntax.explicit, syntax.order == "<")
-        return _comparable({tag: one for tag, one in result.to_json_dict().items() if tag != "00080005"})
+        return _comparable(
+            {tag: attribute for tag, attribute in result.to_json_dict().items() if tag != "00080005"}
+        )
 
 
-def _comparable(found: dict[str, Any]) -> dict[str, Any]:
-    for one in found.values():
-        if one["vr"] == "SQ":
-            one["Value"] = [_comparable(item) for item in one.get("Value", [])]
-        elif one["vr"] in ("FL", "FD") and "Value" in one:
-            one["Value"] = [_float(number) for number in one["Value"]]
-        elif one["vr"] == "PN" and "Value" in one:
-            one["Value"] = [_name((*(name or {}).values(), "", "")[:3]) for name in one["Value"]]
-        elif one["vr"] == "AT" and "Value" in one:
-            one["Value"] = [f"{int(tag, 16):08X}" for tag in one["Value"]]
-        if one.get("InlineBinary") == "":
-            del one["InlineBinary"]
-    return found
+def _comparable(dataset: dict[str, Any]) -> dict[str, Any]:
+    for attribute in dataset.values():
+        if attribute["vr"] == "SQ":
+            attribute["Value"] = [_comparable(item) for item in attribute.get("Value", [])]
+        elif attribute["vr"] in ("FL", "FD") and "Value" in attribute:
+            attribute["Value"] = [_float(number) for number in attribute["Value"]]
+        elif attribute["vr"] == "PN" and "Value" in attribute:
+            attribute["Value"] = [_name((*(name or {}).values(), "", "")[:3]) for name in attribute["Value"]]
+        elif attribute["vr"] == "AT" and "Value" in attribute:
+            attribute["Value"] = [f"{int(tag, 16):08X}" for tag in attribute["Value"]]
+        if attribute.get("InlineBinary") == "":
+            del attribute["InlineBinary"]
+    return dataset
 
 
 @given(ANY_DATA_SETS)
@@ -233,15 +237,15 @@ def test_what_pydicom_writes_is_decoded(dataset: DataSet, syntax: Syntax, open_e
 
 def _touch(dataset: Dataset, open_ended: bool) -> None:
     """Make pydicom decode every value, so that it writes them anew, with or without defined lengths."""
-    for found in dataset:
-        if found.VR == "SQ":
-            found.is_undefined_length = open_ended
-            for item in found.value:
+    for attribute in dataset:
+        if attribute.VR == "SQ":
+            attribute.is_undefined_length = open_ended
+            for item in attribute.value:
                 item.is_undefined_length_sequence_item = open_ended
                 _touch(item, open_ended)
 
 
-@pytest.mark.parametrize("syntax", SYNTAXES.values(), ids=lambda one: one.uid)
+@pytest.mark.parametrize("syntax", SYNTAXES.values(), ids=lambda syntax: syntax.uid)
 @pytest.mark.parametrize("who", workitems.PEOPLE)
 def test_a_full_workitem_comes_back(syntax: Syntax, who: str) -> None:
     assert decoded(encode(workitems.full(who), syntax), syntax) == workitems.full(who)

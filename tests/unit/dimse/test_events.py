@@ -45,11 +45,11 @@ SILENCE = 0.2  # seconds
 def event(
     sequence: int, information: DataSet | None = None, type: EventType = EventType.STATE_REPORT
 ) -> Event:
-    told = information or {
+    content = information or {
         tags.READINESS: element("CS", "READY"),
         tags.STATE: element("CS", "SCHEDULED"),
     }
-    return Event(sequence, type, workitems.uid(sequence), told, ("WATCHER",), 0.0)
+    return Event(sequence, type, workitems.uid(sequence), content, ("WATCHER",), 0.0)
 
 
 def at(port: int, ae: str = "WATCHER", host: str = "127.0.0.1") -> Modality:
@@ -133,8 +133,8 @@ def test_ps3_7_d_3_3_4_a_receiver_that_refuses_us_the_scp_role_is_sent_nothing(
 
 
 def test_ps3_7_10_1_1_success_and_warnings_mean_taken() -> None:
-    taken = [0x0000, 0x0001, 0x0107, 0x0116, 0xB000]
-    with EventReceiver("WATCHER", statuses=taken) as watcher, DimseRig(modalities=[at(watcher.port)]) as rig:
+    codes = [0x0000, 0x0001, 0x0107, 0x0116, 0xB000]
+    with EventReceiver("WATCHER", statuses=codes) as watcher, DimseRig(modalities=[at(watcher.port)]) as rig:
         assert deliver(rig, *(event(number) for number in range(1, 6))) == 5
 
 
@@ -187,7 +187,7 @@ def test_ps3_7_10_1_1_what_will_never_be_taken_is_refused() -> None:
             with pytest.raises(Refused, match=f"answered {status:04X} [A-Z]"):
                 deliver(rig, event(number))
         assert deliver(rig, event(99)) == 1
-        assert {one.association for one in watcher.wait_for(len(REFUSALS) + 1)} == {1}
+        assert {report.association for report in watcher.wait_for(len(REFUSALS) + 1)} == {1}
 
 
 def test_what_was_taken_before_a_refusal_counts() -> None:
@@ -213,8 +213,8 @@ def test_an_event_is_encoded_once_for_all_its_receivers(
             return encode(dataset, syntax)
 
         monkeypatch.setattr(rig.codec, "encoded", noted)
-        told = event(1)
-        assert deliver(rig, told) == deliver(rig, told, ae="SECOND") == 1
+        first = event(1)
+        assert deliver(rig, first) == deliver(rig, first, ae="SECOND") == 1
         assert deliver(rig, event(1), ae="SECOND") == 1
         reports = [*watcher.wait_for(1), *second.wait_for(2)]
     assert len(encoded) == 2
@@ -315,11 +315,11 @@ class Mute:
             connection.close()
 
 
-def taken(most: int = 65_536, roles: Mapping[str, tuple[int, int]] | None = None) -> bytes:
+def taken(maximum: int = 65_536, roles: Mapping[str, tuple[int, int]] | None = None) -> bytes:
     """The A-ASSOCIATE-AC of a receiver that takes the event class; ``roles`` answers role selection."""
     proposed = {1: Proposed(tags.EVENT, (upper_layer.EXPLICIT,))}
-    asked = Asked("ORTHANC", "WATCHER", proposed, dict(roles or {}))
-    return upper_layer.associate_ac(asked, {1: upper_layer.EXPLICIT}, most)
+    request = Asked("ORTHANC", "WATCHER", proposed, dict(roles or {}))
+    return upper_layer.associate_ac(request, {1: upper_layer.EXPLICIT}, maximum)
 
 
 @pytest.mark.parametrize(
@@ -330,7 +330,7 @@ def taken(most: int = 65_536, roles: Mapping[str, tuple[int, int]] | None = None
         (pdu(2, b"\0" * 68 + b"\x21"), "broke off the association request"),
         (pdu(2, b"\0" * 68), "does not accept the UPS Event SOP Class: no answer to it"),
         (
-            taken(most=8),
+            taken(maximum=8),
             "cannot be told anything: maximum length of a PDU is 8 bytes, expected at least 128, or 0",
         ),
         (pdu(3, bytes((0, 1, 1, 7))), "rejected the association: called AE title not recognized"),
@@ -350,7 +350,7 @@ def test_hosts_that_do_not_let_us_in_are_unreachable_in_words(answer: bytes, wor
 def test_a_dead_receiver_delays_nobody_else(watcher: EventReceiver) -> None:
     with Mute() as mute, DimseRig(modalities=[at(watcher.port), at(mute.port, "DEAD")]) as rig:
 
-        async def both() -> bool:
+        async def deliver_both() -> bool:
             dead = asyncio.create_task(rig.channel.deliver("DEAD", [event(1)]))
             await rig.channel.deliver("WATCHER", [event(1), event(2)])
             is_waiting = not dead.done()
@@ -358,7 +358,7 @@ def test_a_dead_receiver_delays_nobody_else(watcher: EventReceiver) -> None:
             await asyncio.gather(dead, return_exceptions=True)
             return is_waiting
 
-        assert rig.loop.run(both())
+        assert rig.loop.run(deliver_both())
         watcher.wait_for(2)
 
 
@@ -385,7 +385,7 @@ def test_a_kept_association_that_turns_out_dead_is_replaced() -> None:
         assert refusal(rig, event(2)).startswith("cannot connect")
         watcher.start()
         assert deliver(rig, event(2)) == 1
-        assert [one.uid for one in watcher.wait_for(2)] == [workitems.uid(1), workitems.uid(2)]
+        assert [report.uid for report in watcher.wait_for(2)] == [workitems.uid(1), workitems.uid(2)]
 
 
 def test_a_report_that_was_cut_off_is_sent_again_on_a_new_association() -> None:
@@ -455,8 +455,8 @@ def test_replies_with_data_sets_take_no_room_for_good(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(requestor, "MemoryBudget", NotedBudget)
     reply: dict[int, Value] = {COMMAND_FIELD: 0x8100, RESPONDED_ID: 1, STATUS: 0}
-    said = b"".join(pdu(4, part) for part in fragments(Message(1, reply, b"\0" * 1000), 16_384))
-    with Mute(taken(), said) as mute, DimseRig(modalities=[at(mute.port)]) as rig:
+    replies = b"".join(pdu(4, part) for part in fragments(Message(1, reply, b"\0" * 1000), 16_384))
+    with Mute(taken(), replies) as mute, DimseRig(modalities=[at(mute.port)]) as rig:
         assert deliver(rig, event(1)) == 1
         assert [room.left for room in rooms] == [64 * 1024]
 

@@ -188,8 +188,8 @@ def test_corrections_go_with_create_and_update() -> None:
     weight = raw("00101030", "DS", b"70.12345678901235 ") + raw("00111001", "UT", b"\xe9 ")
     with DimseRig() as rig, RawPeer(rig.port, tags.PUSH) as peer:
         assert peer.ask(operation(CommandField.N_CREATE, UID), weight).number(STATUS) == 0
-        with RawPeer(rig.port, tags.PULL) as other:
-            assert other.ask(operation(CommandField.N_SET, UID), weight).number(STATUS) == 0
+        with RawPeer(rig.port, tags.PULL) as second:
+            assert second.ask(operation(CommandField.N_SET, UID), weight).number(STATUS) == 0
         created, updated = rig.worklist.commands
     assert isinstance(created, Create)
     assert isinstance(updated, Update)

@@ -40,8 +40,8 @@ def test_endless_data_sets_are_not_collected() -> None:
 
 def test_many_large_data_sets_at_once_do_not_fill_the_memory() -> None:
     """Eight of the greatest size fit; the ninth is thrown away as it comes, and all is given back at the end."""
-    most = 100_000
-    with DimseRig(Settings(maximum_data_set_size=most)) as rig:
+    maximum = 100_000
+    with DimseRig(Settings(maximum_data_set_size=maximum)) as rig:
         command, *_ = fragments(Message(1, raw_dimse.operation(CommandField.N_CREATE), b"12"), 16_384)
         almost = data_pdu(command) + data_pdu(fragment(b"\0" * 10_000, command=False, last=False)) * 10
         last = data_pdu(fragment(b"", command=False, last=True))
@@ -59,7 +59,7 @@ def test_many_large_data_sets_at_once_do_not_fill_the_memory() -> None:
         for peer in peers:
             peer.socket.close()
         rig.wait_for_associations(0)
-        assert rig.server.memory.left == 8 * most
+        assert rig.server.memory.left == 8 * maximum
 
 
 def test_who_connects_and_asks_nothing_has_to_go() -> None:
@@ -183,9 +183,9 @@ def test_every_connection_has_no_delay(monkeypatch: pytest.MonkeyPatch) -> None:
     take = Share.take
 
     def noting(self: Share, connection: socket.socket) -> socket.socket | None:
-        taken = take(self, connection)
-        accepted.extend([taken] if taken else [])
-        return taken
+        transport = take(self, connection)
+        accepted.extend([transport] if transport else [])
+        return transport
 
     monkeypatch.setattr(Share, "take", noting)
     with DimseRig() as rig, RawPeer(rig.port, VERIFICATION):

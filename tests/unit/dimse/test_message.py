@@ -61,12 +61,12 @@ def test_pydicom_reads_our_command_sets() -> None:
 
 @given(st.binary(max_size=300), st.integers(8, 200), st.lists(st.integers(1, 127), min_size=1, max_size=3))
 def test_messages_of_any_size_come_back_from_fragments_of_any_size(
-    data: bytes, most: int, contexts: list[int]
+    data: bytes, maximum: int, contexts: list[int]
 ) -> None:
     assembler = Assembler(set(contexts), 1000, room := MemoryBudget(1000))
     for context in contexts:
-        parts = list(fragments(Message(context, COMMAND, data or None), most))
-        assert all(len(part) <= max(most, 8) for part in parts)
+        parts = list(fragments(Message(context, COMMAND, data or None), maximum))
+        assert all(len(part) <= max(maximum, 8) for part in parts)
         assert all(len(part) % 2 == 0 for part in parts[:-1])
         messages = [message for part in parts for message in assembler.feed(part)]
         assert [(message.context, message.data, message.oversized) for message in messages] == [
@@ -131,11 +131,11 @@ def test_the_data_sets_of_responses_are_skipped(size: int) -> None:
 def test_any_bytes_are_messages_or_malformed(raw: bytes) -> None:
     assembler = Assembler({1}, 100, room := MemoryBudget(100))
     try:
-        taken = sum(len(message.data or b"") for message in assembler.feed(raw))
+        size = sum(len(message.data or b"") for message in assembler.feed(raw))
     except Malformed:
-        taken = 0
+        size = 0
     assembler.close()
-    room.give(taken)
+    room.give(size)
     assert room.left == 100
 
 

@@ -29,31 +29,31 @@ LEAST = 128
 LARGE = Message(1, raw_dimse.operation(CommandField.N_CREATE), b"\0" * 1_000_000)
 
 
-@pytest.mark.parametrize("most", [1, 7, 8, LEAST - 1])
+@pytest.mark.parametrize("maximum", [1, 7, 8, LEAST - 1])
 def test_a_peer_that_takes_tiny_pdus_only_is_rejected(
-    rig: DimseRig, most: int, caplog: pytest.LogCaptureFixture
+    rig: DimseRig, maximum: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     with RawPeer(rig.port) as peer:
-        peer.send(request("SCU", "ORTHANC", VERIFICATION, most))
+        peer.send(request("SCU", "ORTHANC", VERIFICATION, maximum))
         kind, body = peer.receive()
         assert (kind, tuple(body[1:4])) == (PduType.ASSOCIATE_RJ, (1, 2, 1))
-    expected = f"maximum length of a PDU is {most} bytes, expected at least {LEAST}, or 0"
+    expected = f"maximum length of a PDU is {maximum} bytes, expected at least {LEAST}, or 0"
     assert f"association by SCU at 127.0.0.1 refused: {expected}" in caplog.text
 
 
-@pytest.mark.parametrize("most", [0, LEAST, LEAST + 1, 4096, 65_535, 0xFFFFFFFF])
-def test_every_peer_gets_pdus_and_even_fragments_of_its_size(rig: DimseRig, most: int) -> None:
+@pytest.mark.parametrize("maximum", [0, LEAST, LEAST + 1, 4096, 65_535, 0xFFFFFFFF])
+def test_every_peer_gets_pdus_and_even_fragments_of_its_size(rig: DimseRig, maximum: int) -> None:
     workitem = {tags.LABEL: {"vr": "UT", "Value": ["x" * 300_000]}}
     rig.worklist.workitems["1.2.3"] = workitem
     assembler = Assembler({1}, 1_000_000, MemoryBudget(1_000_000))
-    with RawPeer(rig.port, tags.PUSH, max_pdu=most) as peer, RawPeer(rig.port, VERIFICATION) as other:
+    with RawPeer(rig.port, tags.PUSH, max_pdu=maximum) as peer, RawPeer(rig.port, VERIFICATION) as bystander:
         peer.post(raw_dimse.operation(CommandField.N_GET))
-        assert other.echo() == 0
+        assert bystander.echo() == 0
         answers: list[Message] = []
         while not answers:
             kind, body = peer.receive()
             assert kind is PduType.DATA
-            assert len(body) <= (most or 0xFFFFFFFF)
+            assert len(body) <= (maximum or 0xFFFFFFFF)
             assert len(body) % 2 == 0
             answers += assembler.feed(body)
     assert answers[0].number(STATUS) == 0

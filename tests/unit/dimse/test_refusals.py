@@ -55,7 +55,9 @@ def test_a_refusal_names_the_attribute(rig: DimseRig, client: UpsClient) -> None
 
 
 @pytest.mark.parametrize(
-    "status", [one for one in statuses.REGISTER.values() if one.is_failure], ids=lambda one: one.name
+    "status",
+    [status for status in statuses.REGISTER.values() if status.is_failure],
+    ids=lambda status: status.name,
 )
 def test_ps3_7_annex_c_every_failure_of_the_register_reaches_the_peer(
     rig: DimseRig, client: UpsClient, status: statuses.Status

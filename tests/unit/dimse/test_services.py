@@ -149,11 +149,11 @@ def test_a_repeated_instance_uid_counts_if_there_is_no_other(rig: DimseRig, clie
 
 
 def test_cc_2_5_3_b300_comes_with_what_was_modified(rig: DimseRig, client: UpsClient) -> None:
-    told: DataSet = {tags.WORKLIST_LABEL: element("LO", "DEFAULT")}
-    modified = Outcome(statuses.CREATED_MODIFIED, UID, told, ("Worklist Label was filled",))
+    stored: DataSet = {tags.WORKLIST_LABEL: element("LO", "DEFAULT")}
+    modified = Outcome(statuses.CREATED_MODIFIED, UID, stored, ("Worklist Label was filled",))
     rig.worklist.outcome = lambda command: modified
     answer = client.create(workitems.minimal(), UID)
-    assert (answer.code, answer.attributes, answer.uid) == (0xB300, told, UID)
+    assert (answer.code, answer.attributes, answer.uid) == (0xB300, stored, UID)
     assert answer.comment == "Worklist Label was filled"
 
 
@@ -181,10 +181,10 @@ def test_several_transaction_uids_are_none(rig: DimseRig, client: UpsClient) -> 
 
 
 def test_cc_2_6_3_b305_comes_with_what_was_coerced(rig: DimseRig, client: UpsClient) -> None:
-    told: DataSet = {tags.LABEL: element("LO", "Cut")}
-    rig.worklist.outcome = lambda command: Outcome(statuses.UPDATED_MODIFIED, UID, told, ("cut",))
+    stored: DataSet = {tags.LABEL: element("LO", "Cut")}
+    rig.worklist.outcome = lambda command: Outcome(statuses.UPDATED_MODIFIED, UID, stored, ("cut",))
     answer = client.update(UID, {tags.LABEL: element("LO", "Cut off")})
-    assert (answer.code, answer.attributes) == (0xB305, told)
+    assert (answer.code, answer.attributes) == (0xB305, stored)
 
 
 def test_cc_2_7_n_get_without_list_gives_everything_but_the_transaction_uid(
@@ -205,7 +205,7 @@ def test_cc_2_7_n_get_gives_what_is_asked_for_empty_if_absent(rig: DimseRig, cli
 
 
 @pytest.mark.parametrize(
-    ("asked", "applies"),
+    ("tag", "applies"),
     [
         (tags.EXPIRATION, True),
         ("00100030", True),
@@ -215,11 +215,11 @@ def test_cc_2_7_n_get_gives_what_is_asked_for_empty_if_absent(rig: DimseRig, cli
     ],
 )
 def test_ps3_3_c_12_1_1_8_n_get_of_dates_and_times_comes_with_their_timezone_offset(
-    rig: DimseRig, client: UpsClient, asked: str, applies: bool
+    rig: DimseRig, client: UpsClient, tag: str, applies: bool
 ) -> None:
     offset = {tags.TIMEZONE_OFFSET: element("SH", "+0100")}
     rig.worklist.workitems[UID] = workitems.stored() | offset
-    answer = client.get(UID, [asked])
+    answer = client.get(UID, [tag])
     assert answer.code == 0
     assert (tags.TIMEZONE_OFFSET in answer.attributes) == applies
 

@@ -132,8 +132,8 @@ def test_handshakes_that_stall_delay_nobody(prepare: Prepare, ours: Certificate)
             assert client.echo().code == 0
         stalled[0].settimeout(5)
         assert stalled[0].recv(1) == b""
-        for one in stalled:
-            one.close()
+        for connection in stalled:
+            connection.close()
 
 
 def test_events_go_out_over_tls_where_the_modality_wants_it(
@@ -142,8 +142,8 @@ def test_events_go_out_over_tls_where_the_modality_wants_it(
     with EventReceiver("WATCHER", tls=(theirs.certificate, theirs.key)) as watcher:
         entry = Modality("watcher", "WATCHER", "127.0.0.1", watcher.port, use_dicom_tls=True)
         with DimseRig(orthanc_settings=prepare(), modalities=[entry]) as rig:
-            told = {tags.STATE: element("CS", "SCHEDULED")}
-            event = Event(1, EventType.STATE_REPORT, "1.2.3", told, ("WATCHER",), 0.0)
+            content = {tags.STATE: element("CS", "SCHEDULED")}
+            event = Event(1, EventType.STATE_REPORT, "1.2.3", content, ("WATCHER",), 0.0)
             assert rig.loop.run(rig.channel.deliver("WATCHER", [event])) == 1
             assert watcher.wait_for(1)[0].uid == "1.2.3"
 

@@ -134,8 +134,8 @@ def test_only_a_final_workitem_is_purged(desk: Desk) -> None:
 def test_a_workitem_shows_who_is_subscribed_and_an_operator_releases_a_lock(desk: Desk) -> None:
     uid = desk.have()
     desk.ask("PUT", f"/workitems/{uid}/subscribers/AI", {"lock": True})
-    told = desk.ask("GET", f"/workitems/{uid}")["subscribers"]
-    assert told == [{"ae": "AI", "lock": True, "specific": True, "filter": ""}]
+    subscribers = desk.ask("GET", f"/workitems/{uid}")["subscribers"]
+    assert subscribers == [{"ae": "AI", "lock": True, "specific": True, "filter": ""}]
     desk.ask("DELETE", f"/workitems/{uid}/subscribers/AI/lock")
     assert isinstance(desk.worklist.commands[-1], ReleaseLock)
     desk.refused(404, "DELETE", f"/workitems/{uid}/subscribers/AI/lock")
@@ -154,8 +154,8 @@ def test_a_claim_on_behalf_is_that_of_the_named_performer() -> None:
     uid = desk.have()
     desk.refused(403, "POST", f"/workitems/{uid}/claim", {"performer": "RIS"})
     desk.ask("POST", f"/workitems/{uid}/claim", {"performer": "AI"})
-    told = desk.ask("GET", f"/workitems/{uid}")
-    assert (told["claimed"]["ae"], told["claimed"]["who"]) == ("AI", "anna as AI by page")
+    workitem = desk.ask("GET", f"/workitems/{uid}")
+    assert (workitem["claimed"]["ae"], workitem["claimed"]["who"]) == ("AI", "anna as AI by page")
 
 
 def test_a_request_for_cancellation_says_what_became_of_it() -> None:
@@ -183,5 +183,5 @@ def test_a_copy_begins_now_and_leaves_the_course_of_the_other_behind() -> None:
     assert copy["ExpectedCompletionDateTime"].startswith("20261122193000")
     repeat = desk.ask("GET", f"/workitems/{uid}/copy", query="repeats=true")["attributes"]
     assert repeat["ReplacedProcedureStepSequence"][0]["ReferencedSOPInstanceUID"] == uid
-    made = desk.ask("POST", "/workitems", {"attributes": repeat})["uid"]
-    assert desk.ask("GET", f"/workitems/{made}")["state"] == "SCHEDULED"
+    created = desk.ask("POST", "/workitems", {"attributes": repeat})["uid"]
+    assert desk.ask("GET", f"/workitems/{created}")["state"] == "SCHEDULED"

@@ -41,7 +41,7 @@ def test_a_row_says_what_an_operator_looks_for(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "found"),
+    ("query", "total"),
     [
         ("PatientName=fair*", 1),
         ("PatientName=nobody*", 0),
@@ -57,18 +57,20 @@ def test_a_row_says_what_an_operator_looks_for(desk: Desk) -> None:
         ("study=1.2.826.0.1.3680043.10.1999.1.2", 1),  # only an input is of this study
     ],
 )
-def test_the_list_is_filtered_by_keys_and_free_text(desk: Desk, query: str, found: int) -> None:
+def test_the_list_is_filtered_by_keys_and_free_text(desk: Desk, query: str, total: int) -> None:
     desk.have(1, full())
-    assert desk.ask("GET", "/workitems", query=query)["total"] == found
+    assert desk.ask("GET", "/workitems", query=query)["total"] == total
 
 
 def test_every_required_matching_key_is_in_the_vocabulary_and_is_taken(desk: Desk) -> None:
-    names = [one["name"] for one in desk.ask("GET", "/system")["filters"]]
+    names = [field["name"] for field in desk.ask("GET", "/system")["filters"]]
     assert len(names) == len(set(names)) > 40
     samples = {"DT": "20260101", "DA": "20260101", "UI": "1.2.3"}
-    for one in desk.ask("GET", "/system")["filters"]:
-        value = {"datetime": samples["DT"], "date": samples["DA"], "uid": samples["UI"]}.get(one["kind"], "X")
-        assert desk.ask("GET", "/workitems", query=f"{one['name']}={value}")["total"] == 0
+    for field in desk.ask("GET", "/system")["filters"]:
+        value = {"datetime": samples["DT"], "date": samples["DA"], "uid": samples["UI"]}.get(
+            field["kind"], "X"
+        )
+        assert desk.ask("GET", "/workitems", query=f"{field['name']}={value}")["total"] == 0
 
 
 def test_a_name_that_is_no_key_is_refused_by_name(desk: Desk) -> None:
@@ -152,10 +154,10 @@ def test_one_workitem_is_told_in_readable_groups(desk: Desk) -> None:
 def test_the_transaction_uid_is_nowhere_to_be_read(desk: Desk) -> None:
     uid = desk.have()
     desk.ask("POST", f"/workitems/{uid}/claim", {})
-    told = desk.answer("GET", f"/workitems/{uid}").body.decode()
-    assert "00081195" not in told
-    assert "TransactionUID" not in told
-    assert "2.25.1001" not in told
+    body = desk.answer("GET", f"/workitems/{uid}").body.decode()
+    assert "00081195" not in body
+    assert "TransactionUID" not in body
+    assert "2.25.1001" not in body
 
 
 def test_an_unknown_workitem_is_404(desk: Desk) -> None:

@@ -30,8 +30,8 @@ def texts() -> set[str]:
             source = content.decode()
             result |= {json.loads(f'"{text}"') for text in _CALL.findall(source)}
             result |= set(_FORMS.findall(source))
-    said = {text for field in FIELDS for text in (field.label, field.group, field.help) if text}
-    result |= {*said, *ALL}
+    words = {text for field in FIELDS for text in (field.label, field.group, field.help) if text}
+    result |= {*words, *ALL}
     result |= {part for key in filters() for part in key["label"].split(" › ")}
     result |= {BLANK.name, BLANK.description}
     result |= {text for pair in LISTENERS.values() for text in pair}

@@ -19,18 +19,18 @@ def desk() -> Desk:
 
 
 def test_a_few_plain_values_make_a_workitem(desk: Desk) -> None:
-    made = desk.ask(
+    answer = desk.ask(
         "POST", "/workitems", {"attributes": {"ProcedureStepLabel": "Check", "PatientName": "Doe^Jane"}}
     )
-    stored = desk.worklist.workitems[made["uid"]].attributes
+    stored = desk.worklist.workitems[answer["uid"]].attributes
     assert stored[tags.PATIENT_NAME] == element("PN", {"Alphabetic": "Doe^Jane"})
     assert stored[tags.START]["Value"] == ["20261122183000.000000+0000"]
     assert stored["00404025"] == element("SQ")
 
 
 def test_the_history_names_the_operator(desk: Desk) -> None:
-    made = desk.ask("POST", "/workitems", {"attributes": {"ProcedureStepLabel": "Check"}})
-    assert desk.worklist.workitems[made["uid"]].history[0].who == "anna as UPSWORKLIST by page"
+    answer = desk.ask("POST", "/workitems", {"attributes": {"ProcedureStepLabel": "Check"}})
+    assert desk.worklist.workitems[answer["uid"]].history[0].who == "anna as UPSWORKLIST by page"
 
 
 def test_what_the_rules_refuse_names_the_attribute(desk: Desk) -> None:
@@ -60,9 +60,9 @@ def test_wrong_attributes_are_named(desk: Desk, attributes: Any, word: str) -> N
 def test_performers_need_only_a_name_and_their_organization(desk: Desk) -> None:
     person = {"HumanPerformerName": "Reader^Rita", "HumanPerformerOrganization": "Harbour Clinic"}
     attributes = {"ProcedureStepLabel": "x", "ScheduledHumanPerformersSequence": [person]}
-    made = desk.ask("POST", "/workitems", {"attributes": attributes})
+    answer = desk.ask("POST", "/workitems", {"attributes": attributes})
     row = desk.ask("GET", "/workitems")["workitems"][0]
-    assert row["uid"] == made["uid"]
+    assert row["uid"] == answer["uid"]
     assert row["performers"] == ["Reader, Rita"]
 
 
@@ -79,7 +79,7 @@ TEMPLATE = {
 
 def test_a_template_gives_defaults_for_now() -> None:
     shown = Desk(templates=[TEMPLATE]).ask("GET", "/templates")["templates"]
-    assert [one["name"] for one in shown] == ["Second reading", "Blank"]
+    assert [template["name"] for template in shown] == ["Second reading", "Blank"]
     assert shown[0]["fields"]["ScheduledProcedureStepExpirationDateTime"]["default"] == "20261122203000+0000"
     assert shown[0]["fields"]["ScheduledProcedureStepPriority"]["choices"] == ["HIGH", "LOW"]
 
@@ -87,8 +87,8 @@ def test_a_template_gives_defaults_for_now() -> None:
 def test_a_workitem_from_a_template_keeps_what_is_fixed() -> None:
     desk = Desk(templates=[TEMPLATE])
     attributes = {"ProcedureStepLabel": "Mine", "PatientID": "P1"}
-    made = desk.ask("POST", "/workitems", {"template": "Second reading", "attributes": attributes})
-    stored = desk.worklist.workitems[made["uid"]].attributes
+    answer = desk.ask("POST", "/workitems", {"template": "Second reading", "attributes": attributes})
+    stored = desk.worklist.workitems[answer["uid"]].attributes
     assert stored[tags.LABEL]["Value"] == ["Second reading"]
     assert stored[tags.PRIORITY]["Value"] == ["LOW"]
     assert stored[tags.EXPIRATION]["Value"] == ["20261122203000+0000"]
@@ -116,14 +116,14 @@ def study() -> FakeOrthanc:
     }
     series = []
     for name in ("a", "b"):
-        one = {
+        content = {
             "ID": ids[name],
             "ParentStudy": ids["s"],
             "MainDicomTags": {"Modality": "CT", "SeriesInstanceUID": f"1.2.2.{name == 'b':d}"},
             "Instances": ["x"],
         }
-        series.append(one)
-        resources[f"/series/{ids[name]}"] = one
+        series.append(content)
+        resources[f"/series/{ids[name]}"] = content
         instance = {
             "ID": "x",
             "MainDicomTags": {"SOPInstanceUID": f"1.2.3.{name == 'b':d}"},
@@ -142,13 +142,13 @@ def test_a_study_in_orthanc_fills_the_form_in_advance() -> None:
     answer = Desk(orthanc=study()).ask("GET", "/prefill", query=f"level=study&id={STUDY}")
     assert answer["attributes"]["PatientName"] == "Doe^Jane"
     assert answer["attributes"]["ReferencedRequestSequence.AccessionNumber"] == "A1"
-    assert [one["chosen"] for one in answer["inputs"]] == [True, True]
+    assert [row["chosen"] for row in answer["inputs"]] == [True, True]
     assert answer["study"] == "1.2.1"
 
 
 def test_of_a_series_only_it_is_chosen() -> None:
     answer = Desk(orthanc=study()).ask("GET", "/prefill", query=f"level=series&id={SERIES}")
-    assert [(one["id"] == SERIES, one["chosen"]) for one in answer["inputs"]] == [
+    assert [(row["id"] == SERIES, row["chosen"]) for row in answer["inputs"]] == [
         (True, True),
         (False, False),
     ]
@@ -161,9 +161,9 @@ def test_inputs_become_references_with_every_instance() -> None:
         "attributes": {**prefill["attributes"], "ProcedureStepLabel": "Read"},
         "inputs": [{"level": "study", "id": STUDY}],
     }
-    made = desk.ask("POST", "/workitems", content)
-    inputs = desk.ask("GET", f"/workitems/{made['uid']}")["inputs"]
-    assert [(one["study"], one["series"], one["instance"]) for one in inputs] == [
+    answer = desk.ask("POST", "/workitems", content)
+    inputs = desk.ask("GET", f"/workitems/{answer['uid']}")["inputs"]
+    assert [(row["study"], row["series"], row["instance"]) for row in inputs] == [
         ("1.2.1", "1.2.2.0", "1.2.3.0"),
         ("1.2.1", "1.2.2.1", "1.2.3.1"),
     ]
@@ -183,7 +183,7 @@ def test_only_resources_of_orthanc_can_be_asked_for(query: str, status: int) -> 
 
 
 def test_links_point_into_the_viewers_that_are_there(desk: Desk) -> None:
-    desk.orthanc.known["1.2.1"] = [("Study", STUDY)]
+    desk.orthanc.located["1.2.1"] = [("Study", STUDY)]
     links = desk.ask("GET", "/links", query="study=1.2.1")["links"]
     assert links == [{"name": "Orthanc Explorer", "url": f"app/explorer.html#study?uuid={STUDY}"}]
     assert desk.ask("GET", "/links", query="study=1.9")["links"] == []

@@ -142,11 +142,11 @@ def test_the_page_needs_no_file_that_is_not_there() -> None:
     for name, content in files.items():
         if name.endswith(".js"):
             text = content.decode()
-            for found in re.findall(r'^(?:import|export) .*?from "(\.[^"]+)";', text, re.MULTILINE):
-                target = (PAGE / name).parent.joinpath(found).resolve().relative_to(PAGE.resolve())
-                assert str(target) in files, f"{name} imports {found}"
-    for found in re.findall(r'(?:href|src)="([\w./-]+)"', files["index.html"].decode()):
-        assert found in files
+            for path in re.findall(r'^(?:import|export) .*?from "(\.[^"]+)";', text, re.MULTILINE):
+                target = (PAGE / name).parent.joinpath(path).resolve().relative_to(PAGE.resolve())
+                assert str(target) in files, f"{name} imports {path}"
+    for path in re.findall(r'(?:href|src)="([\w./-]+)"', files["index.html"].decode()):
+        assert path in files
 
 
 def test_the_page_never_writes_markup() -> None:
@@ -159,4 +159,4 @@ def test_the_page_never_writes_markup() -> None:
 def test_the_page_fetches_nothing_from_elsewhere() -> None:
     for name, content in explorer_files().items():
         result = re.findall(r"https?://[\w.-]+", content.decode())
-        assert {one for one in result if "www.w3.org" not in one} == set(), name
+        assert {address for address in result if "www.w3.org" not in address} == set(), name

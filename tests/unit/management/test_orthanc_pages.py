@@ -82,9 +82,9 @@ class House:
 
 @pytest.fixture
 def house() -> Iterator[House]:
-    made = House()
-    yield made
-    made.thread.stop(5)
+    rig = House()
+    yield rig
+    rig.thread.stop(5)
 
 
 @pytest.mark.parametrize("path", ["/import", "/import/"])
@@ -162,8 +162,8 @@ def test_the_page_is_there_while_the_service_stands_by_and_the_api_says_why() ->
     answer_closed(api, "/ups/api/system", health.report(), {"method": "GET"})
     assert (page.status, page.content_type) == (200, "text/html; charset=utf-8")
     assert (api.status, api.headers["Retry-After"]) == (503, "5")
-    told = json.loads(api.body)
-    assert (told["status"], told["error"]) == (
+    answer = json.loads(api.body)
+    assert (answer["status"], answer["error"]) == (
         "STANDBY",
         "The UPS service is on standby: node 1 keeps the worklist",
     )

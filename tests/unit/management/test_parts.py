@@ -23,7 +23,7 @@ from tests.support.workitems import full
 
 
 @pytest.mark.parametrize(
-    ("plain", "found"),
+    ("plain", "dataset"),
     [
         ({"PatientName": "Doe^Jane"}, {"00100010": element("PN", {"Alphabetic": "Doe^Jane"})}),
         (
@@ -44,8 +44,8 @@ from tests.support.workitems import full
         ),
     ],
 )
-def test_keyword_form_is_read(plain: Any, found: Any) -> None:
-    assert to_data_set(plain) == found
+def test_keyword_form_is_read(plain: Any, dataset: Any) -> None:
+    assert to_data_set(plain) == dataset
 
 
 def test_ps3_5_6_2_a_number_with_more_digits_than_a_ds_holds_is_rounded_and_named() -> None:
@@ -68,7 +68,7 @@ def test_a_name_that_is_none_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "typed",
     [
         "fairweather",
         "INES fair",
@@ -80,11 +80,11 @@ def test_a_name_that_is_none_is_refused(name: str) -> None:
         "rastanides",
     ],
 )
-def test_free_text_finds_what_people_look_for(asked: str) -> None:
+def test_free_text_finds_what_people_look_for(typed: str) -> None:
     attributes = full("plain") | {
         "00404027": element("SQ", {tags.CODE_MEANING: element("LO", "Reading room")})
     }
-    assert fits(attributes, words(asked)) is (asked != "rastanides")
+    assert fits(attributes, words(typed)) is (typed != "rastanides")
 
 
 def test_free_text_ignores_case_and_accents() -> None:
@@ -124,7 +124,7 @@ def test_more_changes_than_are_remembered_are_not_complete() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("name", "shown"),
     [
         ("Doe^Jane^Q^Dr.^MD", "Doe, Dr. Jane Q MD"),
         ("Doe", "Doe"),
@@ -132,8 +132,8 @@ def test_more_changes_than_are_remembered_are_not_complete() -> None:
         ("", ""),
     ],
 )
-def test_names_are_told_as_people_write_them(given: str, told: str) -> None:
-    assert person_text({"Alphabetic": given}) == told
+def test_names_are_told_as_people_write_them(name: str, shown: str) -> None:
+    assert person_text({"Alphabetic": name}) == shown
 
 
 @pytest.mark.parametrize(
@@ -153,21 +153,23 @@ def test_date_times_become_iso(text: str, iso: str | None) -> None:
 
 
 def test_filters_are_told_as_sentences() -> None:
-    wanted = {
+    keys = {
         "PatientName": "doe*",
         "ProcedureStepState": ["SCHEDULED", "IN PROGRESS"],
         "ScheduledProcedureStepStartDateTime": "20260101-20260131",
     }
-    told = in_words(to_data_set(wanted))
-    assert "Patient's Name fits doe*" in told
-    assert "State is SCHEDULED or IN PROGRESS" in told
-    assert "Scheduled start is from 20260101 to 20260131" in told
+    sentence = in_words(to_data_set(keys))
+    assert "Patient's Name fits doe*" in sentence
+    assert "State is SCHEDULED or IN PROGRESS" in sentence
+    assert "Scheduled start is from 20260101 to 20260131" in sentence
     assert in_words({}) == "everything"
 
 
 def test_keywords_in_a_history_become_words() -> None:
-    told = readable("updated ScheduledProcedureStepPriority, UnifiedProcedureStepPerformedProcedureSequence")
-    assert told == "updated Scheduled Procedure Step Priority, Unified Procedure Step Performed Procedure"
+    sentence = readable(
+        "updated ScheduledProcedureStepPriority, UnifiedProcedureStepPerformedProcedureSequence"
+    )
+    assert sentence == "updated Scheduled Procedure Step Priority, Unified Procedure Step Performed Procedure"
     assert readable("claimed by McDonald") == "claimed by McDonald"
 
 
@@ -195,7 +197,7 @@ def test_no_part_of_a_cell_is_a_formula_behind_what_ends_a_cell_elsewhere(separa
 
 
 def test_plain_cells_stay_as_they_are() -> None:
-    assert [harmless(one) for one in ("a=b", "A;B-1", 12.5, None, 3)] == [
+    assert [harmless(cell) for cell in ("a=b", "A;B-1", 12.5, None, 3)] == [
         "a=b",
         "A;B-1",
         "12.5",

@@ -39,7 +39,7 @@ def desk_of(user: str | None, **more: Any) -> Desk:
     return desk
 
 
-def asked(desk: Desk, route: str, ae: str = "RIS") -> tuple[int, dict[str, Any]]:
+def response(desk: Desk, route: str, ae: str = "RIS") -> tuple[int, dict[str, Any]]:
     """Status and content of a request with a body that is empty."""
     method, path = route.split(" ")
     path = path.replace("{uid}", next(iter(desk.worklist.workitems))).replace("{ae}", ae)
@@ -83,38 +83,38 @@ def test_who_is_not_named_may_look_and_nothing_else(user: str | None, route: str
 @pytest.mark.parametrize("user", [*NOBODIES, "ris", "admin"])
 @pytest.mark.parametrize("route", [route for route, right in ROUTES if right is Right.LOOK])
 def test_everybody_may_look(user: str | None, route: str) -> None:
-    assert asked(desk_of(user), route)[0] != 403
+    assert response(desk_of(user), route)[0] != 403
 
 
 @pytest.mark.parametrize("route", [route for route in CHANGING if "port" not in route])
 def test_the_right_of_a_route_decides_for_those_who_are_named(route: str) -> None:
-    own, others = (asked(desk_of("ris"), route, ae)[0] != 403 for ae in ("RIS2", "AI"))
+    own, others = (response(desk_of("ris"), route, ae)[0] != 403 for ae in ("RIS2", "AI"))
     expected = {Right.ACT: (True, True), Right.ACT_FOR_AE: (True, False), Right.ADMINISTER: (False, False)}
     assert (own, others) == expected[RIGHTS[route]]
 
 
 @pytest.mark.parametrize("route", [route for route in CHANGING if "port" not in route])
 def test_any_ae_title_may_do_anything(route: str) -> None:
-    assert asked(desk_of("admin"), route, "AI")[0] != 403
+    assert response(desk_of("admin"), route, "AI")[0] != 403
 
 
 @pytest.mark.parametrize("route", [route for route in CHANGING if "port" not in route])
 def test_without_users_everybody_may_do_anything(route: str) -> None:
     desk = Desk(user=None)
     desk.have(1)
-    assert asked(desk, route)[0] != 403
+    assert response(desk, route)[0] != 403
 
 
 @pytest.mark.parametrize("spelling", ["ris2", "Ris2", "%20RIS2", "RIS2%20"])
 def test_an_ae_title_is_the_same_in_every_spelling(spelling: str) -> None:
-    assert asked(desk_of("ris"), "POST /subscribers/{ae}/retry", spelling)[0] == 200
-    assert asked(desk_of("eve"), "POST /subscribers/{ae}/retry", spelling)[0] == 403
+    assert response(desk_of("ris"), "POST /subscribers/{ae}/retry", spelling)[0] == 200
+    assert response(desk_of("eve"), "POST /subscribers/{ae}/retry", spelling)[0] == 403
 
 
 @pytest.mark.parametrize("ae", ["..", ".", "%2E%2E", "..%2FX", "A%5CB", "A%00", "%252E%252E"])
 @pytest.mark.parametrize("route", [route for route, _ in ROUTES if "{ae}" in route])
 def test_ae_titles_that_a_path_could_take_for_something_else_are_refused(route: str, ae: str) -> None:
-    assert asked(desk_of("admin"), route, ae)[0] == 400
+    assert response(desk_of("admin"), route, ae)[0] == 400
 
 
 def test_orthanc_is_asked_about_the_plain_path_before_anything_is_done() -> None:

@@ -26,9 +26,9 @@ def test_events_tell_to_whom_they_were_delivered_and_why_not(desk: Desk) -> None
     event = desk.worklist.event_logs[uid][0]
     desk.worklist.fates[event.sequence, "AI"] = "waiting"
     desk.delivery.reports = [endpoint_report("AI", pending=1, last_error="connection refused", retry_at=1e9)]
-    told = desk.ask("GET", f"/workitems/{uid}/events")["events"]
-    assert (told[0]["type"], told[0]["summary"]) == (EventType.STATE_REPORT, "SCHEDULED, inputs READY")
-    assert told[0]["receivers"] == [
+    events = desk.ask("GET", f"/workitems/{uid}/events")["events"]
+    assert (events[0]["type"], events[0]["summary"]) == (EventType.STATE_REPORT, "SCHEDULED, inputs READY")
+    assert events[0]["receivers"] == [
         {"ae": "AI", "state": "waiting", "why": "connection refused", "retry": "2001-09-09T01:46:40.000Z"},
         {"ae": "RIS", "state": "delivered"},
     ]
@@ -42,18 +42,18 @@ def test_a_dead_letter_tells_why_it_was_given_up_and_not_when_it_is_tried_again(
     desk.delivery.reports = [endpoint_report("AI", pending=1, last_error="connection refused", retry_at=1e9)]
     desk.delivery.letters = [dead_letter("AI", event.sequence, reason="not delivered within 7 days")]
 
-    def told() -> Any:
+    def receivers() -> Any:
         return desk.ask("GET", f"/workitems/{uid}/events")["events"][0]["receivers"]
 
     dead = {"ae": "AI", "state": "dead", "retry": None}
-    assert told() == [{**dead, "why": "not delivered within 7 days"}]
+    assert receivers() == [{**dead, "why": "not delivered within 7 days"}]
     desk.delivery.letters = []
-    assert told() == [{**dead, "why": "it was given up"}]
+    assert receivers() == [{**dead, "why": "it was given up"}]
 
 
 def test_subscriptions_are_told_in_words(desk: Desk) -> None:
-    wanted = {"ScheduledStationNameCodeSequence.CodeValue": "R7", "ProcedureStepState": "SCHEDULED"}
-    desk.ask("POST", "/subscribers/AI/subscribe", {"scope": "filtered", "filter": wanted, "lock": True})
+    keys = {"ScheduledStationNameCodeSequence.CodeValue": "R7", "ProcedureStepState": "SCHEDULED"}
+    desk.ask("POST", "/subscribers/AI/subscribe", {"scope": "filtered", "filter": keys, "lock": True})
     desk.ask("POST", "/subscribers/RIS/subscribe", {"scope": "global"})
     result = {subscriber["ae"]: subscriber for subscriber in desk.ask("GET", "/subscribers")["subscribers"]}
     assert result["AI"]["filters"][0]["words"] == "Station is R7, and State is SCHEDULED"
@@ -67,7 +67,7 @@ def test_what_was_suspended_can_be_resumed(desk: Desk) -> None:
     desk.ask("POST", "/subscribers/RIS/suspend", {"scope": "global"})
     answer = desk.ask("GET", "/subscribers/RIS")
     assert answer["everything"] is None
-    assert [(one["scope"], one["lock"]) for one in answer["suspended"]] == [("global", True)]
+    assert [(row["scope"], row["lock"]) for row in answer["suspended"]] == [("global", True)]
     desk.ask("POST", "/subscribers/RIS/subscribe", {"scope": "global", "lock": True})
     assert desk.ask("GET", "/subscribers/RIS")["suspended"] == []
 
@@ -80,8 +80,8 @@ def test_a_filter_must_be_one(desk: Desk) -> None:
 
 def test_a_key_of_a_filter_that_would_be_ignored_is_refused(desk: Desk) -> None:
     codes = {"ScheduledStationNameCodeSequence": [{"CodeValue": "CT1", "Manufacturer": "ACME"}]}
-    for wanted in ({"Manufacturer": "ACME", **codes}, codes):
-        content = {"scope": "filtered", "filter": wanted}
+    for keys in ({"Manufacturer": "ACME", **codes}, codes):
+        content = {"scope": "filtered", "filter": keys}
         error = desk.refused(400, "POST", "/subscribers/AI/subscribe", content)["error"]
         assert "0008,0070" in error or "Manufacturer" in error
 
@@ -95,9 +95,9 @@ def test_a_filter_keeps_its_extended_matching(desk: Desk) -> None:
 def test_an_ae_lists_the_workitems_that_it_subscribed_to(desk: Desk) -> None:
     uid = desk.have()
     desk.ask("POST", "/subscribers/AI/subscribe", {"scope": "workitem", "uid": uid, "lock": True})
-    told = desk.ask("GET", "/subscribers/AI")
-    assert (told["specific"], told["locks"]) == (1, 1)
-    assert told["workitems"] == [{"uid": uid, "lock": True}]
+    subscriber = desk.ask("GET", "/subscribers/AI")
+    assert (subscriber["specific"], subscriber["locks"]) == (1, 1)
+    assert subscriber["workitems"] == [{"uid": uid, "lock": True}]
     desk.ask("POST", "/subscribers/AI/unsubscribe", {"scope": "workitem", "uid": uid})
     assert desk.ask("GET", "/subscribers/AI")["workitems"] == []
     assert desk.worklist.workitems[uid].acts["AI"].state is Subscription.NONE
@@ -194,12 +194,12 @@ def test_warnings_say_in_words_what_needs_a_person() -> None:
         endpoint_report("FINE", last_success_at=1.0),
     ]
     warnings = desk.ask("GET", "/overview")["warnings"]
-    told = "\n".join(warning["text"] for warning in warnings)
+    text = "\n".join(warning["text"] for warning in warnings)
     assert warnings[-1 - 2]["text"] == "AllowThreads is off."
-    assert "2 events wait for LOST, but no address is configured for it" in told
-    assert "nearly full: 90,000 of 100,000" in told
-    assert "DEAD has 4 dead letters" in told
-    assert "FINE" not in told
+    assert "2 events wait for LOST, but no address is configured for it" in text
+    assert "nearly full: 90,000 of 100,000" in text
+    assert "DEAD has 4 dead letters" in text
+    assert "FINE" not in text
 
 
 def test_a_jump_of_the_clock_is_noticed() -> None:
@@ -239,4 +239,4 @@ def test_who_refuses_everything_is_an_error_and_stands_first() -> None:
     first, *others = desk.ask("GET", "/overview")["warnings"]
     assert (first["level"], first["link"]) == ("error", "#/subscriber/AI")
     assert "AI refuses events" in first["text"]
-    assert {other["level"] for other in others} == {"warning"}
+    assert {warning["level"] for warning in others} == {"warning"}

@@ -30,7 +30,7 @@ def orthanc_with(emit: Any) -> Any:
 async def test_each_accepted_change_is_recorded_with_who_what_and_which() -> None:
     records: list[AuditRecord] = []
     desk = await Desk("AI").start()
-    desk.service.worklist.observers.append(lambda *one: records.append(audit.record_of(*one)))
+    desk.service.worklist.observers.append(lambda *act: records.append(audit.record_of(*act)))
     await desk.create(1, full("greek"))
     await desk.subscribe("AI", 1, lock=True)
     await desk.complete(1)
@@ -46,19 +46,20 @@ async def test_each_accepted_change_is_recorded_with_who_what_and_which() -> Non
         "ae": "SCHEDULER", "via": "DIMSE", "status": "SUCCESS", "receiving_ae": "AI", "lock": True,
     }  # fmt: skip
     assert orjson.loads(records[2].data)["state"] == "IN PROGRESS"
-    for one in records:
-        assert TRANSACTION not in one.data.decode() and "Καστανίδης" not in one.data.decode()
+    for record in records:
+        data = record.data.decode()
+        assert TRANSACTION not in data and "Καστανίδης" not in data
 
 
 @on_loop
 async def test_what_is_refused_leaves_no_record() -> None:
-    told: list[object] = []
+    acts: list[object] = []
     desk = await Desk().start()
-    desk.service.worklist.observers.append(lambda *one: told.append(one))
+    desk.service.worklist.observers.append(lambda *act: acts.append(act))
     await desk.refused(Purge(SCHEDULER, uid(1)))
     await desk.create(1)
     await desk.refused(Create(SCHEDULER, uid(1), full()))
-    assert len(told) == 1
+    assert len(acts) == 1
 
 
 def test_a_user_is_named_rather_than_the_worklist_itself() -> None:
@@ -71,7 +72,7 @@ def test_a_user_is_named_rather_than_the_worklist_itself() -> None:
 
 def test_orthanc_gets_source_user_level_resource_action_and_data() -> None:
     calls: list[tuple[Any, ...]] = []
-    emit = emitter(orthanc_with(lambda *given: calls.append(given)), allow_threads=True)
+    emit = emitter(orthanc_with(lambda *arguments: calls.append(arguments)), allow_threads=True)
     assert emit is not None
     emit(AuditRecord("anna", uid(1), "ups-create", b"{}"))
     assert calls == [("orthanc-ups", "anna", 4, uid(1), "ups-create", b"{}")]
@@ -84,46 +85,46 @@ def test_where_it_could_hold_up_the_interpreter_or_is_unknown_nothing_is_emitted
 
 
 def test_records_are_emitted_in_order_on_a_thread_of_their_own() -> None:
-    seen: list[tuple[str, str]] = []
-    log = AuditLog(lambda record: seen.append((record.uid, threading.current_thread().name)))
+    emitted: list[tuple[str, str]] = []
+    log = AuditLog(lambda record: emitted.append((record.uid, threading.current_thread().name)))
     log.start()
     for number in range(50):
         log.accepted(Purge(ANNA, uid(number)), Outcome(SUCCESS, uid(number)))
     assert log.stop(5.0)
-    assert seen == [(uid(number), "ups-audit") for number in range(50)]
+    assert emitted == [(uid(number), "ups-audit") for number in range(50)]
 
 
 def test_the_thread_is_woken_once_for_all_that_happens_in_a_moment() -> None:
-    seen: list[str] = []
+    emitted: list[str] = []
     later: list[Any] = []
-    log = AuditLog(lambda record: seen.append(record.uid), later.append)
+    log = AuditLog(lambda record: emitted.append(record.uid), later.append)
     log.start()
     for number in range(3):
         log.accepted(Purge(ANNA, uid(number)), Outcome(SUCCESS, uid(number)))
     (work,) = later
-    assert not seen
+    assert not emitted
     work()
     log.accepted(Purge(ANNA, uid(3)), Outcome(SUCCESS, uid(3)))
     assert len(later) == 2
     log.hand_over()
     assert log.stop(5.0)
-    assert seen == [uid(number) for number in range(4)]
+    assert emitted == [uid(number) for number in range(4)]
 
 
 def test_a_slow_orthanc_holds_nobody_up_and_is_reported_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(audit, "MAXIMUM_WAITING", 3)
-    release, taken = threading.Event(), threading.Event()
+    release, started = threading.Event(), threading.Event()
 
     def emit(record: AuditRecord) -> None:
-        taken.set()
+        started.set()
         release.wait(5.0)
 
     log = AuditLog(emit)
     log.start()
     log.accepted(Purge(ANNA, uid(0)), Outcome(SUCCESS, uid(0)))
-    assert taken.wait(5.0)
+    assert started.wait(5.0)
     with caplog.at_level(logging.ERROR, "orthanc_ups.monitoring.audit"):
         for number in range(10):
             log.accepted(Purge(ANNA, uid(number)), Outcome(SUCCESS, uid(number)))
@@ -136,10 +137,10 @@ def test_a_slow_orthanc_holds_nobody_up_and_is_reported_once(
 
 
 def test_an_orthanc_that_fails_is_reported_once_and_asked_again(caplog: pytest.LogCaptureFixture) -> None:
-    seen: list[str] = []
+    emitted: list[str] = []
 
     def emit(record: AuditRecord) -> None:
-        seen.append(record.uid)
+        emitted.append(record.uid)
         raise RuntimeError("the database is down")
 
     log = AuditLog(emit)
@@ -148,7 +149,7 @@ def test_an_orthanc_that_fails_is_reported_once_and_asked_again(caplog: pytest.L
         for number in range(3):
             log.accepted(Purge(ANNA, uid(number)), Outcome(SUCCESS, uid(number)))
         assert log.stop(5.0)
-    assert len(seen) == 3
+    assert len(emitted) == 3
     assert [record.message for record in caplog.records] == [
         "Orthanc does not accept audit records: the database is down"
     ]

@@ -136,7 +136,7 @@ async def test_a_running_worklist_tells_what_it_has() -> None:
     wires = set(METER_READINGS) - {"ups_commands_in_flight", "ups_store_silent", "ups_projection_broken"}
     metrics = Metrics(
         figures.sources(desk.service, dict.fromkeys(wires, lambda: 0.0), late_watch(desk.service)),
-        lambda *one: None,
+        lambda *arguments: None,
     )
     await desk.create(1)
     await desk.create(2)
@@ -162,10 +162,11 @@ async def test_a_running_worklist_tells_what_it_has() -> None:
 def test_whole_figures_are_published_exactly_where_orthanc_can() -> None:
     calls: list[tuple[Any, ...]] = []
     older = SimpleNamespace(
-        MetricsType=SimpleNamespace(DEFAULT=0), SetMetricsValue=lambda *given: calls.append(("float", *given))
+        MetricsType=SimpleNamespace(DEFAULT=0),
+        SetMetricsValue=lambda *arguments: calls.append(("float", *arguments)),
     )
     newer = SimpleNamespace(
-        **vars(older), SetMetricsIntegerValue=lambda *given: calls.append(("integer", *given))
+        **vars(older), SetMetricsIntegerValue=lambda *arguments: calls.append(("integer", *arguments))
     )
     for orthanc in (older, newer):
         publish = publisher(cast("Any", orthanc))

@@ -34,8 +34,8 @@ def test_what_is_loaded_is_set_aside() -> None:
 def test_cycles_that_come_later_are_collected_by_themselves() -> None:
     collector.settle()
     node = Node()
-    gone = weakref.ref(node)
+    reference = weakref.ref(node)
     del node
-    kept = [[] for _ in range(2 * gc.get_threshold()[0])]  # type: ignore[var-annotated]
-    assert gone() is None
-    assert kept
+    garbage = [[] for _ in range(2 * gc.get_threshold()[0])]  # type: ignore[var-annotated]
+    assert reference() is None
+    assert garbage

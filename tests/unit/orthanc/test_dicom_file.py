@@ -171,10 +171,10 @@ def test_nothing_raises_on_garbage(garbage: bytes) -> None:
 
 
 @given(st.integers(0, 700), st.integers(0, 255), st.sampled_from(SYNTAXES[:4]))
-def test_nothing_raises_on_a_damaged_or_cut_file(place: int, byte: int, syntax: UID) -> None:
+def test_nothing_raises_on_a_damaged_or_cut_file(position: int, byte: int, syntax: UID) -> None:
     whole = bytearray(encoded(instance(), syntax))
-    whole[place % len(whole)] = byte
-    for file in (bytes(whole), bytes(whole[:place])):
+    whole[position % len(whole)] = byte
+    for file in (bytes(whole), bytes(whole[:position])):
         identify(file)
         SEARCH.matches(file)
 

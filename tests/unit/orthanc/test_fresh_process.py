@@ -44,20 +44,20 @@ def process(tmp_path: Path) -> Path:
 
 
 def test_the_first_time_nothing_happens(replaced: Replaced, process: Path) -> None:
-    said: list[str] = []
-    fresh_process.ensure(said.append, process)
-    assert (replaced, said) == ([], [])
+    lines: list[str] = []
+    fresh_process.ensure(lines.append, process)
+    assert (replaced, lines) == ([], [])
     assert os.environ[fresh_process.MARK] == str(os.getpid())
 
 
 def test_the_second_time_the_same_command_takes_over(replaced: Replaced, process: Path) -> None:
-    said: list[str] = []
-    fresh_process.ensure(said.append, process)
+    lines: list[str] = []
+    fresh_process.ensure(lines.append, process)
     with pytest.raises(_Gone):
-        fresh_process.ensure(said.append, process)
+        fresh_process.ensure(lines.append, process)
     command = [b"Orthanc", b"--verbose", b"", b"/etc/orthanc.json"]
     assert replaced == [(str(process / "Orthanc"), command, None)], "the new process begins without a mark"
-    assert "reset" in said[0]
+    assert "reset" in lines[0]
 
 
 def test_a_mark_of_another_process_means_nothing(
@@ -92,9 +92,9 @@ def test_a_program_that_was_removed_is_still_started(replaced: Replaced, process
 
 
 def test_what_cannot_be_replaced_ends_with_a_line_that_says_why(replaced: Replaced, tmp_path: Path) -> None:
-    said: list[str] = []
-    fresh_process.ensure(said.append, tmp_path)
+    lines: list[str] = []
+    fresh_process.ensure(lines.append, tmp_path)
     with pytest.raises(SystemExit):
-        fresh_process.ensure(said.append, tmp_path / "nowhere")
-    assert "cannot be restarted" in said[-1]
+        fresh_process.ensure(lines.append, tmp_path / "nowhere")
+    assert "cannot be restarted" in lines[-1]
     assert replaced == []

@@ -203,6 +203,6 @@ def test_the_soft_limit_is_raised_as_far_as_our_own_connections_need(
 ) -> None:
     now = [limits]
     monkeypatch.setattr(resource, "getrlimit", lambda _: now[0])
-    monkeypatch.setattr(resource, "setrlimit", lambda _, wanted: now.__setitem__(0, wanted))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: now.__setitem__(0, limits))
     assert Descriptors.of_process(2612).capacity == capacity
     assert now[0] == (raised, limits[1])

@@ -34,7 +34,9 @@ class Sink:
 @pytest.fixture
 def sink() -> Iterator[Sink]:
     names = ["orthanc_ups", "pynetdicom", "pydicom", "aiohttp", "asyncio"]
-    before = [(one, one.handlers, one.propagate, one.level) for one in map(logging.getLogger, names)]
+    before = [
+        (logger, logger.handlers, logger.propagate, logger.level) for logger in map(logging.getLogger, names)
+    ]
     result = Sink()
     with warnings.catch_warnings():
         logs.attach(result)

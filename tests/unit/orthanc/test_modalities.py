@@ -42,9 +42,9 @@ def test_a_refusal_of_an_unknown_ae_waits_no_longer_than_orthanc_has_to_be_spare
     monkeypatch.setattr(asyncio, "sleep", scene.sleep)
 
     async def run() -> None:
-        known = OrthancModalities(cast("Loopback", scene), AeTitles(), clock=scene.clock)
+        modalities = OrthancModalities(cast("Loopback", scene), AeTitles(), clock=scene.clock)
         for number in range(4):
-            assert await known.lookup(f"STRANGER{number}") == ()
+            assert await modalities.lookup(f"STRANGER{number}") == ()
 
     asyncio.run(run())
     gaps = [later - before for before, later in zip(scene.asked_at, scene.asked_at[1:], strict=False)]

@@ -120,32 +120,32 @@ UPS = file("1.2.840.10008.5.1.4.34.6.1")
 
 def guard_beside(uploads: shelves.Uploads, answer: object) -> tuple[UploadGuard, list[bytes]]:
     """A guard beside a site's callback that answers so, and what that callback was given."""
-    seen: list[bytes] = []
+    files: list[bytes] = []
 
     def received(dicom: bytes, origin: int) -> tuple[int, bytes | None]:
-        seen.append(dicom)
+        files.append(dicom)
         return cast("tuple[int, bytes | None]", answer)
 
     return UploadGuard(
         ORTHANC, shelves.own_instances(uploads), SiteCallbacks(received_instance=received)
-    ), seen
+    ), files
 
 
 @pytest.mark.parametrize("answer", [(KEEP, None), (3, None), (MODIFY, CT)], ids=["keep", "discard", "modify"])
 def test_a_site_decides_about_what_is_not_refused(uploads: shelves.Uploads, answer: object) -> None:
-    guard, seen = guard_beside(uploads, answer)
+    guard, files = guard_beside(uploads, answer)
     assert guard.received(CT, 3) == answer
-    assert seen == [CT]
+    assert files == [CT]
 
 
 def test_a_site_is_not_asked_about_what_is_refused_nor_about_our_own_uploads(
     uploads: shelves.Uploads,
 ) -> None:
-    guard, seen = guard_beside(uploads, (3, None))
+    guard, files = guard_beside(uploads, (3, None))
     assert guard.received(UPS, 3)[0] == MODIFY
     uploads.expect(7)
     assert guard.received(shelves.dicom_file(7, CREATED), 3) == (KEEP, None)
-    assert seen == []
+    assert files == []
 
 
 def test_what_a_site_makes_of_an_instance_is_judged_again(uploads: shelves.Uploads) -> None:
@@ -183,8 +183,8 @@ class _Loop:
 def forwarder(loop: _Loop, heard: list[str], **others: Any) -> ChangeForwarder:
     names = ("shelves_deleted", "modalities_changed", "started", "stopped")
     own = shelves.own_instances(shelves.Uploads())
-    told = {name: lambda n=name: heard.append(n) for name in names}
-    return ChangeForwarder(ORTHANC, own, loop.soon, **told | others)
+    handlers = {name: lambda n=name: heard.append(n) for name in names}
+    return ChangeForwarder(ORTHANC, own, loop.soon, **handlers | others)
 
 
 def test_many_deleted_shelves_are_one_call_on_the_loop() -> None:

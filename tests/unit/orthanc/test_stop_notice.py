@@ -36,13 +36,13 @@ def test_the_stop_is_noticed_once_the_handlers_were_there_and_are_gone(tmp_path:
 
     async def orthanc_lives() -> list[bool]:
         noticing = asyncio.create_task(told_to_stop(status, 0.0, 0.0))
-        seen = []
+        states = []
         for text in (LETTING_GO, CATCHING, LETTING_GO):
             status.write_text(text)
             for _ in range(10):
                 await asyncio.sleep(0)
-            seen.append(noticing.done())
-        return seen
+            states.append(noticing.done())
+        return states
 
     assert asyncio.run(orthanc_lives()) == [False, False, True]
 

@@ -21,18 +21,18 @@ from orthanc_ups.store import documents
 from orthanc_ups.store.documents import encode
 from orthanc_ups.store.port import Entry
 from tests.support import workitems
-from tests.support.projections import entry, found, key, made, put
+from tests.support.projections import entry, key, matching_numbers, put, stored_workitem
 
 # --- bringing it in step with the store ---
 
 
 def test_a_rebuilding_takes_over_adds_changes_and_removes(projection: Projection) -> None:
-    put(projection, made(1), made(2), made(3))
-    changed = made(2, "COMPLETED", revision=4)
+    put(projection, stored_workitem(1), stored_workitem(2), stored_workitem(3))
+    changed = stored_workitem(2, "COMPLETED", revision=4)
     with projection.rebuilding() as rebuild:
-        assert rebuild.take([entry(made(1)), entry(changed, "9")]) == []
-        assert rebuild.take([entry(made(4))]) == []
-    assert sorted(found(projection)) == [1, 2, 4]
+        assert rebuild.take([entry(stored_workitem(1)), entry(changed, "9")]) == []
+        assert rebuild.take([entry(stored_workitem(4))]) == []
+    assert sorted(matching_numbers(projection)) == [1, 2, 4]
     assert projection.get(changed.uid) == StoredWorkitem(changed, "9")
     assert projection.count() == 3
 
@@ -40,7 +40,7 @@ def test_a_rebuilding_takes_over_adds_changes_and_removes(projection: Projection
 def test_unchanged_documents_are_not_read_again(
     projection: Projection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put(projection, made(1), made(2))
+    put(projection, stored_workitem(1), stored_workitem(2))
     read: list[bytes] = []
 
     def counted(document: bytes, interned: Interned) -> Workitem:
@@ -48,20 +48,20 @@ def test_unchanged_documents_are_not_read_again(
         return documents.decode_interned(document, interned)
 
     monkeypatch.setattr(projection_module, "decode_interned", counted)
-    changed = made(2, revision=1)
+    changed = stored_workitem(2, revision=1)
     with projection.rebuilding() as rebuild:
-        rebuild.take([entry(made(1), "new version"), entry(changed)])
+        rebuild.take([entry(stored_workitem(1), "new version"), entry(changed)])
     assert read == [encode(changed)]
     monkeypatch.undo()
-    assert projection.get(workitems.uid(1)) == StoredWorkitem(made(1), "new version")
+    assert projection.get(workitems.uid(1)) == StoredWorkitem(stored_workitem(1), "new version")
 
 
 def test_entries_that_are_no_workitems_are_given_back(projection: Projection) -> None:
     garbage = Entry(f"workitem/{workitems.uid(1)}", b"garbage", "1")
-    misplaced = Entry(f"workitem/{workitems.uid(3)}", encode(made(2)), "1")
+    misplaced = Entry(f"workitem/{workitems.uid(3)}", encode(stored_workitem(2)), "1")
     with projection.rebuilding() as rebuild:
-        assert rebuild.take([garbage, entry(made(4)), misplaced]) == [garbage, misplaced]
-    assert found(projection) == [4]
+        assert rebuild.take([garbage, entry(stored_workitem(4)), misplaced]) == [garbage, misplaced]
+    assert matching_numbers(projection) == [4]
 
 
 def test_a_large_rebuilding_of_an_empty_projection(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,26 +70,26 @@ def test_a_large_rebuilding_of_an_empty_projection(path: Path, monkeypatch: pyte
     opened = Projection.open(path)
     with opened.rebuilding() as rebuild:
         for first in range(1, 1_001, 500):
-            rebuild.take([entry(made(number)) for number in range(first, first + 500)])
+            rebuild.take([entry(stored_workitem(number)) for number in range(first, first + 500)])
     assert opened.count() == 1_000
-    assert found(opened, key(tags.SOP_INSTANCE_UID, "UI", workitems.uid(999))) == [999]
+    assert matching_numbers(opened, key(tags.SOP_INSTANCE_UID, "UI", workitems.uid(999))) == [999]
     mode = opened.file.writer.execute("PRAGMA journal_mode").fetchone()
     assert mode == ("wal",)
     opened.close()
 
 
 def test_what_is_not_read_in_completely_does_not_answer(projection: Projection) -> None:
-    put(projection, made(1), made(2))
+    put(projection, stored_workitem(1), stored_workitem(2))
     with pytest.raises(OSError, match="store"), projection.rebuilding() as rebuild:
-        rebuild.take([entry(made(1))])
+        rebuild.take([entry(stored_workitem(1))])
         with pytest.raises(ProjectionBroken, match="being rebuilt"):
             projection.get(workitems.uid(1))
         raise OSError("store is away")
     with pytest.raises(ProjectionBroken, match="being rebuilt"):
-        found(projection)
+        matching_numbers(projection)
     with projection.rebuilding() as rebuild:
-        rebuild.take([entry(made(1))])
-    assert found(projection) == [1]
+        rebuild.take([entry(stored_workitem(1))])
+    assert matching_numbers(projection) == [1]
 
 
 # --- the file ---
@@ -98,11 +98,11 @@ def test_what_is_not_read_in_completely_does_not_answer(projection: Projection) 
 def test_a_closed_projection_is_kept(path: Path) -> None:
     first = Projection.open(path)
     assert first.renewed == "it is new"
-    put(first, made(1))
+    put(first, stored_workitem(1))
     first.close()
     second = Projection.open(path)
     assert second.renewed is None
-    assert (found(second), second.count()) == ([1], 1)
+    assert (matching_numbers(second), second.count()) == ([1], 1)
     second.close()
 
 
@@ -115,18 +115,18 @@ def test_garbage_is_made_anew_and_reported(
         opened = Projection.open(path)
     assert opened.renewed
     assert "Rebuilding the projection" in caplog.text
-    put(opened, made(1))
-    assert found(opened) == [1]
+    put(opened, stored_workitem(1))
+    assert matching_numbers(opened) == [1]
     opened.close()
 
 
 def test_another_version_or_zone_is_made_anew(path: Path) -> None:
     first = Projection.open(path)
-    put(first, made(1))
+    put(first, stored_workitem(1))
     first.close()
     second = Projection.open(path, timezone="+0100")
     assert second.renewed == "it was made by another version or for another time zone"
-    assert found(second) == []
+    assert matching_numbers(second) == []
     second.close()
 
 
@@ -136,14 +136,14 @@ def test_a_file_in_use_survives_us_but_not_the_machine(
 ) -> None:
     monkeypatch.setattr(projection_file, "boot_id", lambda: "this boot")
     running = Projection.open(path)
-    put(running, made(1))
+    put(running, stored_workitem(1))
     running.flush()
-    left = tmp_path / "left.sqlite"
+    copy = tmp_path / "left.sqlite"
     for ending in ("", "-wal"):
-        Path(f"{left}{ending}").write_bytes(Path(f"{path}{ending}").read_bytes())
+        Path(f"{copy}{ending}").write_bytes(Path(f"{path}{ending}").read_bytes())
     monkeypatch.setattr(projection_file, "boot_id", lambda: boot)
-    opened = Projection.open(left)
-    assert found(opened) == expected
+    opened = Projection.open(copy)
+    assert matching_numbers(opened) == expected
     assert opened.renewed == (None if expected else "the machine went down while it was in use")
     opened.close()
     running.close()
@@ -151,7 +151,7 @@ def test_a_file_in_use_survives_us_but_not_the_machine(
 
 def test_a_broken_projection_leaves_no_file(path: Path) -> None:
     opened = Projection.open(path)
-    put(opened, made(1))
+    put(opened, stored_workitem(1))
     opened.flush()
     opened.file.writer.execute("UPDATE body SET document = x'00'")
     with pytest.raises(ProjectionBroken):
@@ -163,8 +163,8 @@ def test_a_broken_projection_leaves_no_file(path: Path) -> None:
 def test_two_processes_cannot_share_a_file(path: Path, projection: Projection) -> None:
     with pytest.raises(ProjectionBroken, match="in use by another process"):
         Projection.open(path)
-    put(projection, made(1))
-    assert found(projection) == [1]
+    put(projection, stored_workitem(1))
+    assert matching_numbers(projection) == [1]
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
@@ -180,8 +180,8 @@ def test_a_malformed_zone_is_refused(path: Path) -> None:
 def test_memory_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     opened = Projection.open(":memory:")
-    put(opened, made(1))
-    assert found(opened) == [1]
+    put(opened, stored_workitem(1))
+    assert matching_numbers(opened) == [1]
     assert list(tmp_path.iterdir())
     opened.close()
     assert not list(tmp_path.iterdir())
@@ -198,32 +198,32 @@ def fill_the_disk(projection: Projection) -> None:
 
 
 def test_a_full_disk_breaks_it_until_it_is_made_anew(projection: Projection) -> None:
-    put(projection, made(1))
+    put(projection, stored_workitem(1))
     projection.flush()
     fill_the_disk(projection)
-    put(projection, *(made(number) for number in range(2, 100)))
+    put(projection, *(stored_workitem(number) for number in range(2, 100)))
     with pytest.raises(ProjectionBroken, match="full"):
         projection.flush()
     for use in (
         lambda: projection.get(workitems.uid(1)),
-        lambda: put(projection, made(1)),
-        lambda: found(projection),
+        lambda: put(projection, stored_workitem(1)),
+        lambda: matching_numbers(projection),
     ):
         with pytest.raises(ProjectionBroken, match="full"):
             use()
     assert projection.count() >= 1
     projection.renew()
     with projection.rebuilding() as rebuild:
-        rebuild.take([entry(made(1)), entry(made(2))])
-    assert sorted(found(projection)) == [1, 2]
+        rebuild.take([entry(stored_workitem(1)), entry(stored_workitem(2))])
+    assert sorted(matching_numbers(projection)) == [1, 2]
 
 
 def test_a_corrupt_document_breaks_it(projection: Projection) -> None:
-    put(projection, made(1))
+    put(projection, stored_workitem(1))
     projection.flush()
     projection.file.writer.execute("UPDATE body SET document = x'00'")
     with pytest.raises(ProjectionBroken, match="not compressed"):
-        found(projection)
+        matching_numbers(projection)
     with pytest.raises(ProjectionBroken, match="not compressed"):
         projection.get(workitems.uid(1))
 
@@ -231,7 +231,7 @@ def test_a_corrupt_document_breaks_it(projection: Projection) -> None:
 def test_pages_overwritten_by_somebody_break_it_or_do_no_harm(path: Path) -> None:
     opened = Projection.open(path)
     with opened.rebuilding() as rebuild:
-        rebuild.take([entry(made(number)) for number in range(1, 601)])
+        rebuild.take([entry(stored_workitem(number)) for number in range(1, 601)])
     opened.close()
     opened = Projection.open(path)
     with path.open("r+b") as file:
@@ -241,13 +241,13 @@ def test_pages_overwritten_by_somebody_break_it_or_do_no_harm(path: Path) -> Non
         for number in range(1, 601):
             opened.get(workitems.uid(number))
     opened.renew()
-    put(opened, made(1))
-    assert found(opened) == [1]
+    put(opened, stored_workitem(1))
+    assert matching_numbers(opened) == [1]
     opened.close()
 
 
 def test_a_deleted_file_is_noticed_and_made_anew(path: Path, projection: Projection) -> None:
-    put(projection, made(1))
+    put(projection, stored_workitem(1))
     projection.check()
     path.unlink()
     assert projection.get(workitems.uid(1)), "what is open lives on"
@@ -255,12 +255,12 @@ def test_a_deleted_file_is_noticed_and_made_anew(path: Path, projection: Project
         projection.check()
     projection.renew()
     projection.check()
-    put(projection, made(1))
-    assert found(projection) == [1]
+    put(projection, stored_workitem(1))
+    assert matching_numbers(projection) == [1]
 
 
 def test_renewing_fails_as_long_as_the_cause_is_there(path: Path, projection: Projection) -> None:
-    put(projection, made(1))
+    put(projection, stored_workitem(1))
     lock = Path(f"{path}.lock")
     lock.unlink()
     lock.mkdir()
@@ -271,21 +271,25 @@ def test_renewing_fails_as_long_as_the_cause_is_there(path: Path, projection: Pr
             projection.get(workitems.uid(1))
     lock.rmdir()
     projection.renew()
-    put(projection, made(1))
-    assert found(projection) == [1]
+    put(projection, stored_workitem(1))
+    assert matching_numbers(projection) == [1]
 
 
 def test_a_closed_projection_says_so(projection: Projection) -> None:
-    put(projection, made(1))
+    put(projection, stored_workitem(1))
     projection.close()
     projection.close()
-    for use in (lambda: projection.get("1"), lambda: put(projection, made(2)), lambda: found(projection)):
+    for use in (
+        lambda: projection.get("1"),
+        lambda: put(projection, stored_workitem(2)),
+        lambda: matching_numbers(projection),
+    ):
         with pytest.raises(ProjectionBroken, match="closed"):
             use()
 
 
 def test_closing_ends_a_running_search(projection: Projection) -> None:
-    put(projection, *(made(number) for number in range(1, 601)))
+    put(projection, *(stored_workitem(number) for number in range(1, 601)))
 
     async def interrupted() -> None:
         search = asyncio.ensure_future(projection.search(key("00400400", "LT", "*nothing*")))

@@ -26,7 +26,7 @@ from orthanc_ups.projection.late import (
     read_groups,
 )
 from orthanc_ups.projection.projection import Projection
-from tests.support.projections import EVERYTHING, made, put
+from tests.support.projections import EVERYTHING, put, stored_workitem
 
 NOW = 1_790_000_000.0
 POLICY = LatePolicy(900, 7200, (Grace("Slow", "", 90_000), Grace("Second reading", "NIGHT", 30)))
@@ -52,7 +52,9 @@ def workitem(number: int, chance: random.Random) -> Workitem:
         if chance.random() < 0.5:
             history.append(HistoryEntry(claimed + 50, "CAD1 by DIMSE", "updated"))
         history.append(HistoryEntry(NOW - 1, "RIS by DIMSE", "asked the performer to cancel"))
-    item = made(number, state, history=tuple(history), ended=NOW - 5 if state in STATES[2:] else None)
+    item = stored_workitem(
+        number, state, history=tuple(history), ended=NOW - 5 if state in STATES[2:] else None
+    )
     changes: dict[str, Any] = {
         tags.START: element("DT", dt(near())),
         tags.EXPECTED_COMPLETION: element("DT", *([dt(near())] if chance.random() < 0.7 else [])),
@@ -141,5 +143,5 @@ def test_names_of_claimers_are_counted(projection: Projection, worklist: list[Wo
 
 
 def test_a_word_of_others_is_no_word_of_the_performer(worklist: list[Workitem]) -> None:
-    asked = [item for item in worklist if item.state.value == "IN PROGRESS"]
-    assert any(LateKind.SILENT in kinds(item) for item in asked)
+    working = [item for item in worklist if item.state.value == "IN PROGRESS"]
+    assert any(LateKind.SILENT in kinds(item) for item in working)

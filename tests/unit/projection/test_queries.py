@@ -270,13 +270,13 @@ def test_pages_in_these_orders_are_stretches_of_an_index(order: str, projection:
 
 @pytest.mark.parametrize("looked_for", ["ROOM1", "mueller zoë", "A1 ct", "step 3 room2 журавлева"])
 def test_free_text_with_every_plan(looked_for: str, worklist: list[Workitem], projection: Projection) -> None:
-    wanted = words(looked_for)
+    typed = words(looked_for)
 
     async def compare() -> None:
         for query in queries(pairwise(ASPECTS)):
-            fitting = [workitem for workitem in worklist if fits(workitem.attributes, wanted)]
+            fitting = [workitem for workitem in worklist if fits(workitem.attributes, typed)]
             expected = by_start(fitting, query)
-            page, total = await projection.search(query, words=wanted)
+            page, total = await projection.search(query, words=typed)
             assert (numbers(page), total) == (expected, len(expected))
 
     asyncio.run(compare())

@@ -79,11 +79,13 @@ def keys_of(vr: str, tag: str) -> list[Any]:
             "a[b]*c",
         ]
         grouped: list[Any] = [{"Ideographic": "青*"}, {"Alphabetic": "ao*", "Phonetic": "あおかわ^はるか"}]
-        return [{"Alphabetic": one} for one in typed] + grouped
+        return [{"Alphabetic": name} for name in typed] + grouped
     pools = {"DT": RANGES, "DA": [*DATES, "1973-", "19730101-19731231", "-19730228"], "UI": UIDS}
     if tag in (tags.STATE, tags.PRIORITY, tags.READINESS, "00100040"):
         return [*values_of(vr, tag), "H*", "DONE"]
-    return [one for one in pools.get(vr, values_of(vr, tag) if vr == "DS" else PATTERNS) if one != "1973-"]
+    return [
+        value for value in pools.get(vr, values_of(vr, tag) if vr == "DS" else PATTERNS) if value != "1973-"
+    ]
 
 
 MECHANISMS = [
@@ -141,58 +143,58 @@ def stored_values(draw: st.DrawFn, vr: str, tag: str) -> Element:
 
 @st.composite
 def stored_level(draw: st.DrawFn, form: dict[str, Any]) -> DataSet:
-    made: DataSet = {}
+    level: DataSet = {}
     for tag, vr in form.items():
         if isinstance(vr, dict):
             if draw(st.booleans()):
-                made[tag] = element("SQ", *draw(st.lists(stored_level(vr), max_size=2)))
+                level[tag] = element("SQ", *draw(st.lists(stored_level(vr), max_size=2)))
         elif tag == tags.STATE or draw(st.integers(0, 3)):
-            made[tag] = draw(stored_values(vr, tag))
-    return made
+            level[tag] = draw(stored_values(vr, tag))
+    return level
 
 
 @st.composite
 def stored_attributes(draw: st.DrawFn) -> DataSet:
-    made = draw(stored_level({**TOP, **NESTED}))
+    attributes = draw(stored_level({**TOP, **NESTED}))
     if draw(st.integers(0, 3)) == 0:
-        made[tags.TIMEZONE_OFFSET] = element("SH", draw(st.sampled_from(["+0100", "-0500"])))
-    return made
+        attributes[tags.TIMEZONE_OFFSET] = element("SH", draw(st.sampled_from(["+0100", "-0500"])))
+    return attributes
 
 
 @st.composite
-def key_level(draw: st.DrawFn, form: dict[str, Any], most: int) -> DataSet:
-    made: DataSet = {}
-    for tag in draw(st.lists(st.sampled_from(sorted(form)), min_size=1, max_size=most, unique=True)):
+def key_level(draw: st.DrawFn, form: dict[str, Any], maximum: int) -> DataSet:
+    keys: DataSet = {}
+    for tag in draw(st.lists(st.sampled_from(sorted(form)), min_size=1, max_size=maximum, unique=True)):
         vr = form[tag]
         if isinstance(vr, dict):
-            made[tag] = element("SQ", draw(key_level(vr, 2)))
+            keys[tag] = element("SQ", draw(key_level(vr, 2)))
         elif vr == "UI":
-            made[tag] = element(
+            keys[tag] = element(
                 vr, *draw(st.lists(st.sampled_from(keys_of(vr, tag)), min_size=1, max_size=2))
             )
         else:
-            made[tag] = element(vr, draw(st.sampled_from(keys_of(vr, tag))))
-    return made
+            keys[tag] = element(vr, draw(st.sampled_from(keys_of(vr, tag))))
+    return keys
 
 
-def as_key(draw: st.DrawFn, found: Element) -> Element | None:
+def as_key(draw: st.DrawFn, value: Element) -> Element | None:
     """A key that the element probably fits: one of its values, sometimes as a wildcard or a range."""
-    given = [one for one in found.get("Value", ()) if one]
-    if not given:
+    filled = [item for item in value.get("Value", ()) if item]
+    if not filled:
         return None
-    one = draw(st.sampled_from(given))
-    if found["vr"] == "SQ":
-        chosen = draw(st.lists(st.sampled_from(sorted(one)), min_size=1, max_size=2, unique=True))
-        keys = {tag: as_key(draw, one[tag]) for tag in chosen}
+    item = draw(st.sampled_from(filled))
+    if value["vr"] == "SQ":
+        chosen = draw(st.lists(st.sampled_from(sorted(item)), min_size=1, max_size=2, unique=True))
+        keys = {tag: as_key(draw, item[tag]) for tag in chosen}
         return element("SQ", {tag: key for tag, key in keys.items() if key is not None})
-    if found["vr"] == "PN":
-        group = draw(st.sampled_from(sorted(one)))
-        return element("PN", {group: draw(st.sampled_from([one[group], one[group][0] + "*"]))})
-    if found["vr"] == "DT":
-        return element("DT", draw(st.sampled_from([one, "2026-", f"-{one}"])))
-    if found["vr"] in ("LO", "SH", "UT") and draw(st.booleans()):
-        return element(found["vr"], one[:1] + "*")
-    return element(found["vr"], one)
+    if value["vr"] == "PN":
+        group = draw(st.sampled_from(sorted(item)))
+        return element("PN", {group: draw(st.sampled_from([item[group], item[group][0] + "*"]))})
+    if value["vr"] == "DT":
+        return element("DT", draw(st.sampled_from([item, "2026-", f"-{item}"])))
+    if value["vr"] in ("LO", "SH", "UT") and draw(st.booleans()):
+        return element(value["vr"], item[:1] + "*")
+    return element(value["vr"], item)
 
 
 @st.composite
@@ -200,8 +202,8 @@ def identifiers(draw: st.DrawFn, worklist: list[DataSet]) -> DataSet:
     if not worklist or draw(st.integers(0, 3)) == 0:
         return draw(key_level({**TOP, **NESTED}, 3))
     about = draw(st.sampled_from(worklist))
-    known = sorted(about.keys() - {tags.TIMEZONE_OFFSET})
-    chosen = draw(st.lists(st.sampled_from(known), min_size=1, max_size=4, unique=True))
+    present = sorted(about.keys() - {tags.TIMEZONE_OFFSET})
+    chosen = draw(st.lists(st.sampled_from(present), min_size=1, max_size=4, unique=True))
     keys = {tag: as_key(draw, about[tag]) for tag in chosen}
     coded = code_key(draw, about) if draw(st.integers(0, 2)) == 0 else {}
     return {tag: key for tag, key in keys.items() if key is not None} | coded
@@ -215,15 +217,15 @@ def code_key(draw: st.DrawFn, about: DataSet) -> DataSet:
             below = code_key(draw, {tags.STATION_NAME: item.get(tags.HUMAN_PERFORMER_CODES, element("SQ"))})
             inner = below.get(tags.STATION_NAME)
             return {tag: element("SQ", {tags.HUMAN_PERFORMER_CODES: inner})} if inner else {}
-        wanted = [tags.CODE_VALUE, *draw(st.sampled_from([[], [tags.CODING_SCHEME]]))]
-        key = {one: element("SH", *item[one]["Value"][:1]) for one in wanted if values(item, one)}
+        parts = [tags.CODE_VALUE, *draw(st.sampled_from([[], [tags.CODING_SCHEME]]))]
+        key = {tag: element("SH", *item[tag]["Value"][:1]) for tag in parts if values(item, tag)}
         return {tag: element("SQ", key)} if key else {}
     return {}
 
 
 def extended_level(draw: st.DrawFn, keys: DataSet, mechanisms: Mechanisms) -> DataSet:
     """The keys, some with the value of Empty Value Matching, some with several values."""
-    made: DataSet = {}
+    level: DataSet = {}
     for tag, key in keys.items():
         values_ = list(key.get("Value", []))
         if key["vr"] == "SQ":
@@ -234,8 +236,8 @@ def extended_level(draw: st.DrawFn, keys: DataSet, mechanisms: Mechanisms) -> Da
             if Mechanisms.EMPTY in mechanisms and draw(st.integers(0, 2)) == 0:
                 empty = {"Alphabetic": EMPTY_KEY} if key["vr"] == "PN" else EMPTY_KEY
                 values_ = [*(values_ if Mechanisms.MULTIPLE in mechanisms else []), empty]
-        made[tag] = {**key, "Value": values_} if values_ else key
-    return made
+        level[tag] = {**key, "Value": values_} if values_ else key
+    return level
 
 
 @st.composite
@@ -254,9 +256,9 @@ def queries(draw: st.DrawFn, worklist: list[DataSet]) -> tuple[Query, int]:
 
 
 @st.composite
-def cases(draw: st.DrawFn, most: int) -> tuple[list[DataSet], list[tuple[Query, int]]]:
+def cases(draw: st.DrawFn, maximum: int) -> tuple[list[DataSet], list[tuple[Query, int]]]:
     worklist = draw(st.lists(stored_attributes(), max_size=6))
-    return worklist, draw(st.lists(queries(worklist), min_size=1, max_size=most))
+    return worklist, draw(st.lists(queries(worklist), min_size=1, max_size=maximum))
 
 
 @pytest.fixture(scope="module")
@@ -271,20 +273,20 @@ def projection() -> Iterator[Projection]:
 def fill(projection: Projection, worklist: list[DataSet]) -> list[Workitem]:
     for number in range(1, 13):
         projection.remove(workitems.uid(number))
-    made = []
+    entries = []
     for number, attributes in enumerate(worklist, 1):
         attributes[tags.SOP_INSTANCE_UID] = element("UI", workitems.uid(number))
-        made.append(Workitem(workitems.uid(number), number, attributes))
-        projection.put(made[-1], "1", encode(made[-1]))
-    return made
+        entries.append(Workitem(workitems.uid(number), number, attributes))
+        projection.put(entries[-1], "1", encode(entries[-1]))
+    return entries
 
 
-def uids(found: Any) -> list[str]:
-    return [text(one, tags.SOP_INSTANCE_UID) for one in found]
+def uids(rows: Any) -> list[str]:
+    return [text(row, tags.SOP_INSTANCE_UID) for row in rows]
 
 
 async def streamed(projection: Projection, query: Query, chunk: int) -> list[DataSet]:
-    return [one async for found in projection.stream(query, chunk) for one in found]
+    return [row async for rows in projection.stream(query, chunk) for row in rows]
 
 
 MANY = settings(
@@ -298,29 +300,31 @@ MANY = settings(
 
 
 @MANY
-@given(cases(most=8))
+@given(cases(maximum=8))
 def test_search_stream_and_numbers_find_what_matches(
     projection: Projection, case: tuple[list[DataSet], list[tuple[Query, int]]]
 ) -> None:
-    worklist, asked = case
-    made = fill(projection, worklist)
+    worklist, asked_queries = case
+    stored = fill(projection, worklist)
 
     async def compare() -> None:
-        for query, few in asked:
+        for query, few in asked_queries:
             projection_queries.FEW = few
-            expected = {one.uid for one in made if query.matches(one.attributes)}
-            found, total = await projection.search(query)
-            assert set(uids(found)) == expected
-            assert (len(found), total) == (len(expected), len(expected))
+            expected = {workitem.uid for workitem in stored if query.matches(workitem.attributes)}
+            rows, total = await projection.search(query)
+            assert set(uids(rows)) == expected
+            assert (len(rows), total) == (len(expected), len(expected))
             in_stream = uids(await streamed(projection, query, 2))
-            assert in_stream == uids(found)
-            assert await projection.numbers(query) == [one.created for one in made if one.uid in expected]
+            assert in_stream == uids(rows)
+            assert await projection.numbers(query) == [
+                workitem.created for workitem in stored if workitem.uid in expected
+            ]
 
     asyncio.run(compare())
 
 
 @MANY
-@given(cases(most=1), st.sampled_from(sorted(ORDERS)), st.integers(0, 7), st.integers(0, 7))
+@given(cases(maximum=1), st.sampled_from(sorted(ORDERS)), st.integers(0, 7), st.integers(0, 7))
 def test_pages_are_slices_of_one_order(
     projection: Projection,
     case: tuple[list[DataSet], list[tuple[Query, int]]],
@@ -333,13 +337,13 @@ def test_pages_are_slices_of_one_order(
     projection_queries.FEW = few
 
     async def compare() -> None:
-        for asked in (query, Query.of({tags.SOP_INSTANCE_UID: element("UI")})):
-            whole, total = await projection.search(asked, order=order)
-            turned, _ = await projection.search(asked, order=f"-{order}")
+        for selection in (query, Query.of({tags.SOP_INSTANCE_UID: element("UI")})):
+            whole, total = await projection.search(selection, order=order)
+            turned, _ = await projection.search(selection, order=f"-{order}")
             if order not in NONE_LAST:
                 assert uids(turned) == uids(whole)[::-1]
             assert sorted(uids(turned)) == sorted(uids(whole))
-            page, counted = await projection.search(asked, offset, limit, order)
+            page, counted = await projection.search(selection, offset, limit, order)
             assert (uids(page), counted) == (uids(whole)[offset : offset + limit], total)
 
     asyncio.run(compare())

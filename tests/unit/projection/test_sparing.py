@@ -29,13 +29,13 @@ class Clock:
 def test_a_figure_is_remembered_for_two_hundred_times_its_cost(
     monkeypatch: pytest.MonkeyPatch, cost: float, fresh_for: float
 ) -> None:
-    clock, asked = Clock(), []
+    clock, times = Clock(), []
     monkeypatch.setattr(sparing, "time", clock)
 
     async def ask() -> int:
         clock.spent += cost
-        asked.append(clock.now)
-        return len(asked)
+        times.append(clock.now)
+        return len(times)
 
     async def scenario() -> None:
         figure = Sparing(ask, 5.0, clock.monotonic)

@@ -46,11 +46,11 @@ WORKITEMS = {
 @pytest.mark.parametrize("attributes", WORKITEMS.values(), ids=WORKITEMS)
 @pytest.mark.parametrize("everything", [False, True], ids=["some", "all"])
 @pytest.mark.parametrize("include", INCLUDED)
-@pytest.mark.parametrize("asked", ASKED.values(), ids=ASKED)
+@pytest.mark.parametrize("keys", ASKED.values(), ids=ASKED)
 def test_text_and_data_set_say_the_same(
-    asked: DataSet, include: frozenset[str] | None, everything: bool, attributes: DataSet
+    keys: DataSet, include: frozenset[str] | None, everything: bool, attributes: DataSet
 ) -> None:
-    query = Query.of(asked)
+    query = Query.of(keys)
     expected = query.select_with_returns(attributes, include, everything)
     text = selected(encode(Workitem("1.2", 1, attributes)), query.returns(include, everything))
     assert text == orjson.dumps(expected)

@@ -21,9 +21,9 @@ async def test_an_import_whose_client_went_away_is_abandoned_and_what_came_is_de
     source, target = await busy_desk(), await empty_desk()
     lines = await exported(source)
     await imported(target, lines[:-1])
-    assert not target.told("AI")
+    assert not target.events_for("AI")
     await target.pass_by(2 * PATIENCE + 1)
-    assert target.told("AI")
+    assert target.events_for("AI")
     assert target.service.intake.account.state == "abandoned"
     with pytest.raises(ImportStopped, match="header"):
         await imported(target, lines[-1:])
@@ -43,8 +43,8 @@ async def test_an_abandoned_import_is_let_go_once_the_store_answers_again() -> N
     await target.pass_by(2 * PATIENCE + 1)
     await target.until(lambda: target.service.intake.account.state == "abandoned")
     await target.until(lambda: not target.service.locks.is_global)
-    assert not target.told("AI") and target.service.delivery.held_from("AI") is not None
+    assert not target.events_for("AI") and target.service.delivery.held_from("AI") is not None
     target.entries.before.pop(key).set()
     await slow
     await target.pass_by(PATIENCE + 1)
-    assert target.told("AI") and target.service.delivery.held_from() is None
+    assert target.events_for("AI") and target.service.delivery.held_from() is None

@@ -37,7 +37,7 @@ async def test_subscriptions_locks_and_waiting_events_are_those_of_one_subscribe
     assert desk.service.subscriptions.all_known() == {"Sub4"}
     assert desk.subscription("Sub4") is LOCK
     await desk.pass_by(60)
-    sequences = [event.sequence for event in desk.told("Sub4") if event.uid == uid(1)]
+    sequences = [event.sequence for event in desk.events_for("Sub4") if event.uid == uid(1)]
     assert sequences == sorted(set(sequences))
     assert "1: IN PROGRESS" in desk.heard("Sub4")
     await desk.create(2)

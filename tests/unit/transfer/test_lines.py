@@ -81,7 +81,7 @@ RECORDS: tuple[Record, ...] = (
 )
 
 
-@pytest.mark.parametrize("record", RECORDS, ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: type(record).__name__)
 def test_a_record_comes_back_as_it_was(record: Record) -> None:
     line = encode(record)
     assert line.endswith(b"\n") and line.count(b"\n") == 1

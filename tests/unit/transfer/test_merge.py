@@ -335,12 +335,12 @@ async def test_dead_letters_get_numbers_that_nobody_else_has() -> None:
 
 @on_loop
 async def test_a_second_worklist_comes_in_beside_the_first() -> None:
-    first, other, target = await desk(), await desk(), await desk()
+    first, second, target = await desk(), await desk(), await desk()
     for number in (1, 2):
         await first.create(number)
-        await other.create(number + 10)
+        await second.create(number + 10)
     await moved(first, target)
-    await moved(other, target)
+    await moved(second, target)
     assert grows([target.workitem(n).created for n in (1, 2, 11, 12)])
 
 

@@ -87,10 +87,10 @@ async def test_subscriptions_and_locks_mean_the_same() -> None:
 async def test_what_waits_is_delivered_there_in_order_and_nothing_is_repeated() -> None:
     source, target = await busy_desk(), await empty_desk()
     waiting = [event.sequence for event in waiting_for(source, "AI")]
-    assert len(waiting) > 5 and not source.told("AI")
+    assert len(waiting) > 5 and not source.events_for("AI")
     await moved(source, target)
     assert target.sequences("AI") == waiting
-    assert not target.told("RIS") and not target.told("DOSE")
+    assert not target.events_for("RIS") and not target.events_for("DOSE")
 
 
 @on_loop
@@ -113,9 +113,9 @@ async def test_work_goes_on_behind_the_numbers_of_the_export() -> None:
     await target.update(progress("90"), 1, TRANSACTION)
     await target.create(5, full(t00741200=element("CS", "HIGH")))
     assert target.workitem(5).created > source.workitem(4).created
-    assert target.told("RIS") and target.told("DOSE")
+    assert target.events_for("RIS") and target.events_for("DOSE")
     assert grows([*before, *(sequence for sequence in target.sequences("AI") if sequence not in before)])
-    assert min(event.sequence for event in target.told("RIS")) > max(source.sequences("RIS"))
+    assert min(event.sequence for event in target.events_for("RIS")) > max(source.sequences("RIS"))
 
 
 @on_loop
@@ -138,7 +138,7 @@ async def test_it_is_still_so_after_a_restart() -> None:
     await target.pass_by(600)
     waiting = [event.sequence for event in waiting_for(source, "AI")]
     assert target.sequences("AI") == waiting
-    assert not target.told("RIS")
+    assert not target.events_for("RIS")
     assert target.subscription("AI", 3) is LOCK
 
 
@@ -147,14 +147,14 @@ async def test_a_crash_in_the_middle_loses_nothing_and_the_import_is_finished_la
     source = await busy_desk()
     lines = await exported(source)
     waiting = [event.sequence for event in waiting_for(source, "AI")]
-    for taken in range(1, len(lines)):
+    for count in range(1, len(lines)):
         target = await empty_desk()
-        await imported(target, lines[:taken])
+        await imported(target, lines[:count])
         await target.restart()
         account = await imported(target, lines)
         assert account["state"] == "complete" and account["mode"] == "restore" and not account["conflicts"]
         assert sorted(target.sequences("AI")) == waiting
-        assert not target.told("RIS") and not target.told("DOSE")
+        assert not target.events_for("RIS") and not target.events_for("DOSE")
         assert target.stored().keys() == source.stored().keys()
         await target.crash()
 
@@ -184,10 +184,10 @@ async def test_who_changes_a_workitem_meanwhile_loses_none_of_its_waiting_events
     await imported(target, lines[:-1])
     for percent in range(71, 90):
         await target.update(progress(str(percent)), 1, TRANSACTION)
-    assert not target.told("AI")
+    assert not target.events_for("AI")
     await imported(target, lines[-1:])
     assert target.sequences("AI")[:-1] == reports
-    assert target.told("AI")[-1].type is EventType.PROGRESS_REPORT
+    assert target.events_for("AI")[-1].type is EventType.PROGRESS_REPORT
     assert grows(target.sequences("AI"))
 
 
@@ -205,10 +205,10 @@ async def test_who_is_subscribed_there_already_is_no_obstacle() -> None:
     for _ in range(2):
         assert {(ae, n): target.subscription(ae, n) for ae, n in states} == states
         assert [target.subscription("HOOK", n) for n in (1, 2, 3, 4)] == [NO_LOCK] * 4
-        assert not target.told("DOSE") and not target.told("HOOK")
+        assert not target.events_for("DOSE") and not target.events_for("HOOK")
         await target.restart()
     await target.create(5)
-    assert target.heard("HOOK") == ["5: SCHEDULED"] and not target.told("DOSE")
+    assert target.heard("HOOK") == ["5: SCHEDULED"] and not target.events_for("DOSE")
 
 
 @on_loop
@@ -287,7 +287,7 @@ async def test_dead_letters_move_and_can_be_sent_there() -> None:
     letters = DeliveryManagement(target.service.delivery).dead_letters("AI")
     assert [letter.uid for letter in letters] == [uid(1), uid(2)]
     assert account["counts"]["dead_letters"]["imported"] == 2
-    assert not target.told("AI")
+    assert not target.events_for("AI")
     DeliveryManagement(target.service.delivery).resend_dead("AI")
     await target.pass_by(1)
     assert target.heard("AI") == ["1: SCHEDULED", "2: SCHEDULED"]

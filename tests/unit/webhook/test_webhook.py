@@ -142,12 +142,12 @@ def test_the_delivery_id_is_stable_across_attempts_and_differs_per_event_and_web
                     await channel.deliver("RIS", [event(1, "RIS")])
             await channel.deliver("RIS", [event(1, "RIS"), event(2, "RIS"), restarted(2, "RIS")])
             await channel.deliver("RIS", [restarted(2, "RIS", at=NOON + 1)])
-            async with hooked() as (other, elsewhere):
+            async with hooked() as (second, elsewhere):
                 await elsewhere.deliver("RIS", [event(1, "RIS")])
         names = receiver.header("webhook-id")
         assert names[0] == names[1] == names[2]
         assert receiver.header("ups-attempt") == ["1", "2", "3", "1", "1", "1"]
-        assert len({*names[2:], *other.header("webhook-id")}) == 5
+        assert len({*names[2:], *second.header("webhook-id")}) == 5
 
     run(scenario)
 
@@ -305,12 +305,12 @@ def test_names_tell_webhooks_apart_and_last() -> None:
                 channels = webhook_channels(webhooks, AeTitles(), session, lambda _: BODY, VirtualClock())
                 return [channel.name for channel in channels]
 
-            one = Webhook(url="https://hooks.example/a?token=s3cret", aet="RIS")
-            other = Webhook(url="https://hooks.example/b", aet="RIS")
-            third = Webhook(url=other.url, aet="PACS")
-            assert len(set(names(one, other, third, one, one))) == 5
-            assert names(one, other) == names(other, one)[::-1], "the order does not matter"
-            assert all(name.startswith("webhook:hooks.example/") for name in names(one, other))
+            first = Webhook(url="https://hooks.example/a?token=s3cret", aet="RIS")
+            second = Webhook(url="https://hooks.example/b", aet="RIS")
+            third = Webhook(url=second.url, aet="PACS")
+            assert len(set(names(first, second, third, first, first))) == 5
+            assert names(first, second) == names(second, first)[::-1], "the order does not matter"
+            assert all(name.startswith("webhook:hooks.example/") for name in names(first, second))
 
     run(scenario)
 
@@ -321,11 +321,11 @@ def test_through_delivery_everything_arrives_in_order_in_spite_of_failures() -> 
         async with hooked(receiver) as (_, channel):
             bench = Bench(channel)
             everything = asyncio.Event()
-            told: list[int] = []
+            delivered: list[int] = []
 
-            def note(_: object, delivered: Event, __: float) -> None:
-                told.append(delivered.sequence)
-                if len(told) == 20:
+            def note(_: object, event: Event, __: float) -> None:
+                delivered.append(event.sequence)
+                if len(delivered) == 20:
                     everything.set()
 
             bench.delivery.observe(note)
@@ -334,8 +334,8 @@ def test_through_delivery_everything_arrives_in_order_in_spite_of_failures() -> 
                 await bench.clock.advance(1.0)
                 await asyncio.sleep(0.001)
             await bench.delivery.going_down(None)
-        sequences = [int(one or 0) for one in receiver.header("ups-sequence")]
-        assert list(dict.fromkeys(sequences)) == told == list(range(1, 21))
+        sequences = [int(header or 0) for header in receiver.header("ups-sequence")]
+        assert list(dict.fromkeys(sequences)) == delivered == list(range(1, 21))
         assert len(sequences) == 23
 
     run(scenario)

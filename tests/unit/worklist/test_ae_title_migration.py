@@ -60,7 +60,7 @@ async def test_two_spellings_become_that_of_dicom_modalities_everywhere_in_the_s
     assert desk.service.subscriptions.all_known() == {"Sub4"}
     await desk.create(2)
     assert desk.heard("Sub4")[-1] == "2: SCHEDULED"
-    assert len(desk.told("Sub4")) == 1
+    assert len(desk.events_for("Sub4")) == 1
 
 
 @on_loop
@@ -143,7 +143,7 @@ async def test_events_that_waited_for_either_spelling_are_told_once_and_in_order
     desk.channel.down.clear()
     desk.service.delivery.seen("SUB4")
     await desk.pass_by(60)
-    sequences = [event.sequence for event in desk.told("SUB4")]
+    sequences = [event.sequence for event in desk.events_for("SUB4")]
     assert [sequence for sequence in sequences if sequence in told_before] == told_before
     assert sequences == sorted(set(sequences))
     assert [name.split(":")[0] for name in desk.heard("SUB4")] == ["1", "2", "3"]
@@ -242,5 +242,5 @@ async def _killed_at(write: int, expected: tuple[object, object, list[int]]) -> 
     letters = [letter.sequence for letter in desk.service.delivery.dead.listed("Sub4", 0, 100)]
     assert (desk.subscription("Sub4", 1), desk.subscription("Sub4", 2), letters) == expected
     await desk.pass_by(60)
-    assert [event.uid for event in desk.told("Sub4")].count(uid(1)) >= 1
+    assert [event.uid for event in desk.events_for("Sub4")].count(uid(1)) >= 1
     return True

@@ -30,7 +30,7 @@ async def test_two_spellings_are_one_subscriber_and_each_event_is_told_once() ->
     await desk.create()
     assert desk.service.subscriptions.all_known() == {"SUB4"}
     assert desk.heard("SUB4") == ["1: SCHEDULED"]
-    assert len(desk.told("SUB4")) == 1
+    assert len(desk.events_for("SUB4")) == 1
 
 
 @on_loop

@@ -41,7 +41,7 @@ async def test_replaced_progress_reports_are_not_kept() -> None:
     desk.channel.down.clear()
     await desk.pass_by(60)
     assert desk.heard("A") == ["1: SCHEDULED", "1: IN PROGRESS", "1: event 3"]
-    (progress,) = [event for event in desk.told("A") if event.type is EventType.PROGRESS_REPORT]
+    (progress,) = [event for event in desk.events_for("A") if event.type is EventType.PROGRESS_REPORT]
     assert progress.information[tags.PROGRESS_INFORMATION]["Value"][0][tags.PROGRESS] == element("DS", "100")
 
 
@@ -180,7 +180,7 @@ def test_whatever_happens_all_but_replaced_progress_is_told_in_order(seed: int) 
         desk.channel.down.clear()
         await desk.pass_by(600)
         for ae in ("A", "B"):
-            events = list({event.sequence: event for event in desk.told(ae)}.values())
+            events = list({event.sequence: event for event in desk.events_for(ae)}.values())
             assert grows([event.sequence for event in events])
             reports = [event for event in events if event.type is EventType.PROGRESS_REPORT]
             states = [event for event in events if event.type is EventType.STATE_REPORT]

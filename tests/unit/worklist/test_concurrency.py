@@ -120,7 +120,7 @@ async def test_many_commands_of_all_kinds_at_once_are_told_in_growing_order_to_e
     await asyncio.gather(*(begin(desk, command) for command in commands))
     await settle()
     for ae in ("A", "B"):
-        assert grows([event.sequence for event in desk.told(ae)])
+        assert grows([event.sequence for event in desk.events_for(ae)])
         for number in range(1, 21):
             mine = [sentence for sentence in desk.heard(ae) if sentence.startswith(f"{number}: ")]
             assert mine[-1] == f"{number}: IN PROGRESS"

@@ -68,7 +68,13 @@ def _no_state(document: bytes) -> bytes:
 
 @pytest.mark.parametrize(
     "damage",
-    [lambda _: b"", lambda _: b"[]", lambda found: found[: len(found) // 2], _another_uid, _no_state],
+    [
+        lambda _: b"",
+        lambda _: b"[]",
+        lambda document: document[: len(document) // 2],
+        _another_uid,
+        _no_state,
+    ],
     ids=["empty", "list", "half", "other uid", "no state"],
 )
 def test_a_corrupt_entry_is_written_back(damage: Callable[[bytes], bytes]) -> None:
@@ -306,4 +312,4 @@ async def test_shelves_deleted_while_we_were_away_are_filled_from_the_projection
     await desk.create(4)
     assert desk.workitem(4).created > 3
     await desk.subscribe("A", 4)
-    assert desk.told("A")[-1].sequence > last
+    assert desk.events_for("A")[-1].sequence > last

@@ -62,12 +62,15 @@ class Archive:
         self.there = {*there}
 
     async def missing(self, references: Sequence[DataSet]) -> Sequence[str]:
-        uids = [text(one, "00081155") for item in references for one in items(item, "00081199")]
-        return [each for each in uids if each not in self.there]
+        uids = [text(reference, "00081155") for item in references for reference in items(item, "00081199")]
+        return [referenced_uid for referenced_uid in uids if referenced_uid not in self.there]
 
 
 def done(*outputs: str) -> DataSet:
-    referenced = [{"00081150": element("UI", "1.2.3"), "00081155": element("UI", each)} for each in outputs]
+    referenced = [
+        {"00081150": element("UI", "1.2.3"), "00081155": element("UI", referenced_uid)}
+        for referenced_uid in outputs
+    ]
     item: DataSet = {
         "00081199": element("SQ", *referenced),
         "0020000D": element("UI", "1.2.3.4"),

@@ -80,10 +80,10 @@ async def in_store(desk: Desk) -> Stored:
 
 def in_index(desk: Desk) -> Stored:
     projection = desk.service.projection
-    found = {key: (version, document) for key, document, version in projection.documents()}
-    found |= {entry.key: (entry.version, entry.document) for entry in projection.tombstones()}
-    assert projection.count() == sum(not is_tombstone(document) for _, document in found.values())
-    return found
+    entries = {key: (version, document) for key, document, version in projection.documents()}
+    entries |= {entry.key: (entry.version, entry.document) for entry in projection.tombstones()}
+    assert projection.count() == sum(not is_tombstone(document) for _, document in entries.values())
+    return entries
 
 
 async def restarted(desk: Desk) -> dict[str, int]:

@@ -225,7 +225,7 @@ class Working(RuleBasedStateMachine):
     # --- what happens around ---
 
     def note_crash(self) -> None:
-        self.crashed_at.append({ae: len(events) for ae, events in self.desk.channel.told.items()})
+        self.crashed_at.append({ae: len(events) for ae, events in self.desk.channel.events.items()})
 
     def crash(self) -> None:
         async def crash() -> None:
@@ -293,21 +293,21 @@ class Working(RuleBasedStateMachine):
 
     def runs(self, ae: str) -> Iterator[list[Event]]:
         """What an AE was told between two crashes; behind each, some of it may be told once more."""
-        events = self.desk.channel.told.get(ae, [])
+        events = self.desk.channel.events.get(ae, [])
         ends = [*(crash.get(ae, 0) for crash in self.crashed_at), len(events)]
         for start, end in pairwise([0, *ends]):
             yield [event for event in events[start:end] if event.type is not EventType.SCP_STATUS_CHANGE]
 
     def check_told(self, ae: str, *, complete: bool) -> None:
-        events = self.desk.told(ae)
+        events = self.desk.events_for(ae)
         for run in self.runs(ae):
             assert grows([event.sequence for event in run]), "out of order"
         first = {event.sequence: event for event in reversed(events)}
         assert self.crashed_at or len(first) == len(events), "told twice without a crash"
         expected = self.model.aes[ae].expected
-        furthest = max(reached([first[one] for one in sorted(first)], expected))
-        left = expected[furthest:]
-        assert not complete or not any(one.must_come for one in left), f"a gap at {ae}"
+        furthest = max(reached([first[sequence] for sequence in sorted(first)], expected))
+        rest = expected[furthest:]
+        assert not complete or not any(expectation.must_come for expectation in rest), f"a gap at {ae}"
 
     def teardown(self) -> None:
         async def end() -> None:

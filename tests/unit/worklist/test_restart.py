@@ -47,8 +47,8 @@ async def furnished(path: str = ":memory:") -> Desk:
 
 
 @pytest.mark.parametrize("in_order", [True, False])
-@pytest.mark.parametrize("kept", [True, False])
-def test_a_restart_keeps_everything(tmp_path: Path, in_order: bool, kept: bool) -> None:
+@pytest.mark.parametrize("index_there", [True, False])
+def test_a_restart_keeps_everything(tmp_path: Path, in_order: bool, index_there: bool) -> None:
     @on_loop
     async def scenario() -> None:
         desk = await furnished(str(tmp_path / "p.sqlite"))
@@ -59,7 +59,7 @@ def test_a_restart_keeps_everything(tmp_path: Path, in_order: bool, kept: bool) 
         if in_order:
             await desk.stop()
         await desk.crash()
-        if not kept:
+        if not index_there:
             overwrite(desk.path, None)
         await desk.start()
         assert [[desk.subscription(ae, n) for n in numbers] for ae in "ABCD"] == states
@@ -71,7 +71,7 @@ def test_a_restart_keeps_everything(tmp_path: Path, in_order: bool, kept: bool) 
         for ae in "ABCD":
             assert grows(desk.sequences(ae))
         if in_order:
-            assert [event.sequence for event in desk.told("A")] == desk.sequences("A")
+            assert [event.sequence for event in desk.events_for("A")] == desk.sequences("A")
 
     scenario()
 
@@ -110,7 +110,7 @@ async def test_waiting_events_survive_several_crashes_and_come_once_each() -> No
         "1: event 3",
         *["1: IN PROGRESS"] * 2,
     ]
-    assert [event.sequence for event in desk.told("B")] == desk.sequences("B")
+    assert [event.sequence for event in desk.events_for("B")] == desk.sequences("B")
 
 
 # --- numbers ---
@@ -242,7 +242,7 @@ async def test_events_beyond_a_document_spill_and_each_is_told_once() -> None:
     desk.channel.down.clear()
     await desk.pass_by(10)
     assert len(desk.heard("B")) == 202
-    assert [event.sequence for event in desk.told("B")][2:] == desk.sequences("B")[2:]
+    assert [event.sequence for event in desk.events_for("B")][2:] == desk.sequences("B")[2:]
     assert grows(desk.sequences("B"))
     await desk.update({tags.READINESS: element("CS", "UNAVAILABLE")}, 1)
     await settle()
@@ -284,7 +284,7 @@ async def test_a_crash_between_spill_and_document_tells_each_event_once() -> Non
     await desk.cancel(1)
     desk.channel.down.clear()
     await desk.pass_by(10)
-    assert len(desk.told("A")) == len(desk.sequences("A")) == SPILL_ABOVE + 2
+    assert len(desk.events_for("A")) == len(desk.sequences("A")) == SPILL_ABOVE + 2
     assert grows(desk.sequences("A"))
     await desk.pass_by(61)
     assert desk.entries.documents("events/") == {}

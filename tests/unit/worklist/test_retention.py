@@ -157,8 +157,8 @@ async def test_a_locked_workitem_outlives_its_time_and_hides_none_behind_it(
             await desk.subscribe("A", number, lock=True)
         await desk.cancel(number)
     await desk.pass_by(HOUR + 600)
-    left = [n for n in range(1, 8) if uid(n) not in desk.service.workitems.tombstones]
-    assert left == [1, 2, 3, 4, 5]
+    remaining = [n for n in range(1, 8) if uid(n) not in desk.service.workitems.tombstones]
+    assert remaining == [1, 2, 3, 4, 5]
     await desk.unsubscribe("A")
     await desk.pass_by(600)
     assert desk.service.workitems.count() == 0

@@ -193,9 +193,9 @@ async def test_everything_comes_back_that_was_deleted_while_the_plugin_was_off(
         }
     assert "1 × purged workitem" in caplog.text and "× delivery cursor" in caplog.text
     assert "are lost" not in caplog.text
-    count = len(desk.told("A"))
+    count = len(desk.events_for("A"))
     await desk.pass_by(5)
-    assert len(desk.told("A")) == count, "the cursors came back: nothing is told twice"
+    assert len(desk.events_for("A")) == count, "the cursors came back: nothing is told twice"
     await desk.create(9)
     assert desk.heard("A")[-1] == "9: SCHEDULED"
 

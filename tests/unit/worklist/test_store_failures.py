@@ -60,14 +60,14 @@ async def prepared() -> Desk:
     await desk.cancel(3)
     await desk.cancel(4)
     await desk.pass_by(2)  # now the cursors are stored
-    desk.channel.told.clear()
+    desk.channel.events.clear()
     return desk
 
 
 async def check_done_once(desk: Desk, name: str) -> None:
     """The command was carried out once, and a restart finds it so."""
     command, expected = COMMANDS[name]
-    assert [event.sequence for event in desk.told("A")] == desk.sequences("A")
+    assert [event.sequence for event in desk.events_for("A")] == desk.sequences("A")
     assert desk.heard("A") == expected
     before = desk.stored()
     await desk.restart()
