@@ -179,6 +179,8 @@ def with_a_damaged_mark_in_the_store(desk: Desk, backup: Path) -> None:
 
 def with_an_index_of_another_version(desk: Desk, backup: Path) -> None:
     with sqlite3.connect(desk.path) as connection:
+        # A crash while a deleted index was made anew leaves a file without tables, which is of no version either.
+        connection.execute("CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT)")
         connection.execute("UPDATE meta SET value = 'another' WHERE name = 'fingerprint'")
     connection.close()
 
