@@ -53,7 +53,7 @@ def database() -> Iterator[PostgreSql]:
 
 
 @pytest.fixture(scope="module")
-def both(
+def cluster(
     suite: str, database: PostgreSql, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[list[RealOrthanc]]:
     folder = tmp_path_factory.mktemp("nodes")
@@ -64,13 +64,13 @@ def both(
 
 
 @pytest.fixture
-def pair(nodes: list[RealOrthanc]) -> Pair:
+def pair(cluster: list[RealOrthanc]) -> Pair:
     """The leader and the standby."""
-    for node in nodes:
+    for node in cluster:
         if not node.is_running():
             node.launch()
-    wait_until(lambda: roles(nodes) == ["leader", "standby"], lambda: f"one leads: {roles(nodes)}", 60)
-    leader, standby = sorted(nodes, key=lambda node: health(node)[1])
+    wait_until(lambda: roles(cluster) == ["leader", "standby"], lambda: f"one leads: {roles(nodes)}", 60)
+    leader, standby = sorted(cluster, key=lambda node: health(node)[1])
     return leader, standby
 
 
@@ -275,18 +275,18 @@ def test_a_leader_that_stops_hands_over_and_nobody_hears_of_a_restart(pair: Pair
 
 
 def test_without_postgresql_nobody_leads_and_requests_are_refused_until_it_is_back(
-    pair: Pair, nodes: list[RealOrthanc], database: PostgreSql
+    pair: Pair, cluster: list[RealOrthanc], database: PostgreSql
 ) -> None:
     uid = client(pair[0]).create()
-    readings = [node.log_text().count(READ_AGAIN) for node in both]
+    readings = [node.log_text().count(READ_AGAIN) for node in cluster]
     database.stop()
-    wait_until(lambda: roles(nodes) == ["no leader"] * 2, lambda: f"nobody leads: {roles(nodes)}", FAILOVER)
+    wait_until(lambda: roles(cluster) == ["no leader"] * 2, lambda: f"nobody leads: {roles(nodes)}", FAILOVER)
     refused = client(pair[1]).get(f"/workitems/{uid}")
     assert refused.status_code == 503 and refused.headers["Retry-After"]
     database.start()
-    wait_until(lambda: roles(nodes) == ["leader", "standby"], lambda: f"one leads: {roles(nodes)}", 60)
+    wait_until(lambda: roles(cluster) == ["leader", "standby"], lambda: f"one leads: {roles(nodes)}", 60)
     assert [state_of(client(node), uid) for node in pair] == ["SCHEDULED"] * 2
-    assert [node.log_text().count(READ_AGAIN) for node in both] == readings  # contents were compared
+    assert [node.log_text().count(READ_AGAIN) for node in cluster] == readings  # contents were compared
 
 
 def test_who_may_not_make_the_table_is_told_what_to_grant_and_takes_turns(
