@@ -69,7 +69,7 @@ def pair(cluster: list[RealOrthanc]) -> Pair:
     for node in cluster:
         if not node.is_running():
             node.launch()
-    wait_until(lambda: roles(cluster) == ["leader", "standby"], lambda: f"one leads: {roles(nodes)}", 60)
+    wait_until(lambda: roles(cluster) == ["leader", "standby"], lambda: f"one leads: {roles(cluster)}", 60)
     leader, standby = sorted(cluster, key=lambda node: health(node)[1])
     return leader, standby
 
@@ -280,11 +280,13 @@ def test_without_postgresql_nobody_leads_and_requests_are_refused_until_it_is_ba
     uid = client(pair[0]).create()
     readings = [node.log_text().count(READ_AGAIN) for node in cluster]
     database.stop()
-    wait_until(lambda: roles(cluster) == ["no leader"] * 2, lambda: f"nobody leads: {roles(nodes)}", FAILOVER)
+    wait_until(
+        lambda: roles(cluster) == ["no leader"] * 2, lambda: f"nobody leads: {roles(cluster)}", FAILOVER
+    )
     refused = client(pair[1]).get(f"/workitems/{uid}")
     assert refused.status_code == 503 and refused.headers["Retry-After"]
     database.start()
-    wait_until(lambda: roles(cluster) == ["leader", "standby"], lambda: f"one leads: {roles(nodes)}", 60)
+    wait_until(lambda: roles(cluster) == ["leader", "standby"], lambda: f"one leads: {roles(cluster)}", 60)
     assert [state_of(client(node), uid) for node in pair] == ["SCHEDULED"] * 2
     assert [node.log_text().count(READ_AGAIN) for node in cluster] == readings  # contents were compared
 
