@@ -54,7 +54,7 @@ MAPPED: Final = frozenset(
         ACCESSION_NUMBER, STUDY, REQUESTED_ID, REQUESTED_PRIORITY, REQUESTED_DESCRIPTION, REQUESTED_CODES,
         SCHEDULED_STEP, STATION_AE, START_DATE, START_TIME, END_DATE, END_TIME, PERFORMING_PHYSICIAN,
         STEP_DESCRIPTION, PROTOCOL_CODES, STEP_ID, STATION, STEP_LOCATION, STEP_STATUS, MODALITY,
-        tags.CODE_VALUE, tags.CODING_SCHEME, tags.CODE_MEANING,
+        tags.CODE_VALUE, tags.CODING_SCHEME, tags.CODE_MEANING, *_OF_THE_STEP,
     }
 )  # fmt: skip
 """Attributes that answers have if the workitem says anything of them: keys that no other value fits."""

@@ -16,11 +16,12 @@ from typing import Any, Final
 
 from ..codecs.corrections import Corrections
 from ..codecs.encoded_values import undeclared
-from ..core.dataset import DataSet, Element, element, items, values
+from ..core.dataset import DataSet, element, items, values
 from ..core.statuses import UpsError
 from ..dimse.data_sets import EXPLICIT, Bounds, decode, encode
 from ..orthanc.sdk import WorklistAnswersCall, WorklistCallback, WorklistQueryCall
 from ..settings import OrthancSettings, Settings
+from .orthanc_matcher import extractable
 from .scheduled_steps import SCHEDULED_STEP, STATION_AE
 from .worklist import WorklistAnswers
 from .worklist_folder import WorklistFolder
@@ -48,46 +49,6 @@ def as_file(dataset: DataSet) -> bytes:
     encoded = encode(meta, EXPLICIT)
     length = encode({"00020000": element("UL", len(encoded))}, EXPLICIT)
     return _PREAMBLE + length + encoded + encode(dataset, EXPLICIT)
-
-
-def extractable(answer: DataSet, query: DataSet) -> DataSet:
-    """An answer of which Orthanc's matcher loses nothing (seen on 1.12.7 and 1.13.0).
-
-    Of a sequence that the query has with an item, it leaves out each item that does not fit by its own measure: one
-    with a sequence without items where the query has one with an item, though that says nothing; one with an AE title
-    in another spelling. The whole Scheduled Procedure Step would be gone.
-    """
-    return {
-        tag: _extractable_items(attribute, key) if (key := _item_of(query, tag)) else attribute
-        for tag, attribute in answer.items()
-    }
-
-
-def _extractable_items(attribute: Element, query: DataSet) -> Element:
-    if attribute["vr"] != "SQ" or not attribute.get("Value"):
-        return attribute
-    whole = (extractable(item, query) for item in attribute["Value"])
-    return element("SQ", *(_extractable_item(item, query) for item in whole))
-
-
-def _extractable_item(item: DataSet, query: DataSet) -> DataSet:
-    return {
-        tag: _spelled_as_in(query, tag, attribute)
-        for tag, attribute in item.items()
-        if attribute["vr"] != "SQ" or attribute.get("Value") or not _item_of(query, tag)
-    }
-
-
-def _spelled_as_in(query: DataSet, tag: str, attribute: Element) -> Element:
-    """AE titles in the spelling of the query, where that differs in case only."""
-    if attribute["vr"] != "AE" or not attribute.get("Value"):
-        return attribute
-    asked = {str(title).strip().upper(): str(title).strip() for title in values(query, tag)}
-    return element("AE", *(asked.get(str(title).upper(), title) for title in attribute["Value"]))
-
-
-def _item_of(query: DataSet, tag: str) -> DataSet:
-    return next(iter(items(query, tag)), {})
 
 
 def folder_of(orthanc_settings: OrthancSettings) -> WorklistFolder | None:
