@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Reads the whole worklist out, record by record, while it goes on working."""
+"""Reads the whole worklist, record by record, while it continues to work."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ _EVERY_NUMBER: Final = 2**62
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where an export is: behind the record ``key`` of a ``section``; it can be written down and gone on from."""
+    """A position in an export: after the record ``key`` of a ``section``. It can be written as text, to
+    continue later.
+    """
 
     section: str
     key: str = ""
@@ -32,7 +34,7 @@ class Position:
 
     @classmethod
     def parse(cls, text: str) -> Position:
-        """Read what ``str`` wrote. Raises ValueError."""
+        """Read a position that ``str`` has written. Raises ValueError."""
         section, separator, key = text.partition("/")
         number = key.rpartition("\n")[2] if section in _NUMBERED else "0"
         if not separator or section not in SECTIONS or (key and not _is_number(number)):
@@ -53,7 +55,7 @@ _NUMBERED: Final = ("workitems", "dead_letters")
 
 
 class Exporter:
-    """Gives the records of an export. Lives on the loop; holds nothing up for longer than some records."""
+    """Produces the records of an export. Lives on the loop, and lets it serve others after every hundred records."""
 
     def __init__(self, state: WorklistState, commits: Commits, steps: PerformedSteps) -> None:
         self._state = state
@@ -61,10 +63,10 @@ class Exporter:
         self._steps = steps
 
     async def records(self, after: Position | None = None) -> AsyncIterator[tuple[Record, Position]]:
-        """Every record behind a position, each with its own position, in the order of ``transfer``.
+        """Every record after a position (None: from the beginning), each with its own position.
 
         Raises:
-            UpsError: the projection is being rebuilt; go on from the last position later.
+            UpsError: the search index is being rebuilt; continue later from the last position.
         """
         if after is None:
             yield self._head(), Position("head")
@@ -121,7 +123,7 @@ class Exporter:
             await asyncio.sleep(0)
 
     def _whole(self, workitem: Workitem) -> Workitem:
-        """With the events of its overflow entries, by sequence, in whatever order they stand in the store."""
+        """The workitem with the events of its overflow entries, by sequence."""
         spilled = self._commits.overflows.get(workitem.uid, ())
         events = {event.sequence: event for overflow in spilled for event in overflow.events}
         events.update((event.sequence, event) for event in workitem.events)
@@ -141,16 +143,16 @@ class Exporter:
                 yield replace(step, worklist=step.worklist or identity), uid
 
     def _dead_letters(self, after: str) -> Iterator[tuple[Record, str]]:
-        """By endpoint and age. AE titles and names of channels hold no line feed."""
+        """By endpoint and age. AE titles and names of channels contain no line feed."""
         dead = self._state.delivery.dead
-        done, _, last = after.rpartition("\n")
+        exported, _, last = after.rpartition("\n")
         for endpoint in sorted(
             dead.endpoints(), key=lambda endpoint: (endpoint.receiving_ae, endpoint.channel)
         ):
             name = f"{endpoint.receiving_ae}\n{endpoint.channel}"
-            for batch in dead.batches(endpoint) if name >= done else ():
+            for batch in dead.batches(endpoint) if name >= exported else ():
                 first = min(map(sequence_of, batch.letters), default=0)
-                if batch.letters and (name > done or first > int(last)):
+                if batch.letters and (name > exported or first > int(last)):
                     yield batch, f"{name}\n{first}"
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Takes an export in, record by record, and tells how far it is.
+"""Imports an export, record by record, and keeps account of it.
 
-An empty worklist is restored (``Restore``), any other takes over what it does not have (``Merge``). Whatever
-was imported already is found to be so: an import may be repeated, or begun again after a crash.
+An empty worklist is restored (``Restore``); any other takes over what it does not have (``Merge``). Records that
+were imported before are recognized, so an import may be repeated, or started again after a crash.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from .restore import Restore
 _log = logging.getLogger("orthanc_ups.worklist")
 IMPORT: Final = "import"
 PATIENCE: Final = 60.0
-"""Seconds without a record after which an import counts as abandoned."""
+"""Seconds without a record after which an import is abandoned."""
 LISTED: Final = 100
 KINDS: Final = ("subscribers", "deliveries", "workitems", "purged", "performed_steps", "dead_letters")
 
 
 class NotBegun(Exception):
-    """A record came before the head of its export, or after the import was abandoned."""
+    """A record arrived before the head of its export, or after the import was abandoned."""
 
 
 @dataclass(frozen=True, slots=True)
 class Disagreement:
-    """A record that was not taken because ours is another one."""
+    """A record that was not imported because it differs from what is here."""
 
     kind: str
     name: str
@@ -54,14 +54,14 @@ class Disagreement:
 
 @dataclass(slots=True)
 class Account:
-    """How an import stands.
+    """The progress and the results of an import.
 
     Attributes:
         state: ``none``, ``running``, ``complete`` or ``abandoned``.
         mode: ``restore`` or ``merge``, empty before the head.
         identity: of the exported worklist.
-        expected: records by kind, as the head announces them.
-        counts: records by kind and fate (dead letters singly).
+        expected: number of records by kind, as announced by the head.
+        counts: number of records by kind and fate; each dead letter counts.
         conflicts: the first ``LISTED`` of them.
     """
 
@@ -73,7 +73,7 @@ class Account:
     conflicts: list[Disagreement] = field(default_factory=list)
 
     def note(self, record: Record, verdict: Verdict) -> None:
-        """Count a record."""
+        """Count a record, and list it if it is a conflict."""
         kind, name, number = _named(record)
         self.counts[kind, verdict.fate] += number
         if verdict.fate is Fate.CONFLICT and len(self.conflicts) < LISTED:
@@ -81,7 +81,7 @@ class Account:
 
 
 class Intake:
-    """One import at a time. Lives on the loop; callers see to it that records come one after the other."""
+    """Runs one import at a time. Lives on the loop; callers must send records one after the other."""
 
     def __init__(
         self, state: WorklistState, commits: Commits, worklist: Worklist, steps: PerformedSteps
@@ -98,12 +98,12 @@ class Intake:
         self.account = Account()
 
     async def take(self, record: Record, requester: Requester) -> None:
-        """Take one record in.
+        """Import one record.
 
         Raises:
             NotBegun: the head must come first.
             UpsError: not now, or a filter is wrong. StoreUnavailable: Orthanc cannot store it now. In both
-                cases nothing of this record was taken, and it may come again.
+                cases nothing of this record was imported, and it may be sent again.
         """
         self._last_at = self._state.now().timestamp()
         try:
@@ -125,11 +125,11 @@ class Intake:
         self._merge = Merge(self._state, self._commits, self._worklist, requester)
         mode = "restore" if restoring else "merge"
         self.account = Account("running", mode, head.identity, head.counts)
-        _log.warning("%s: an import begins (%s) from worklist %s", requester, mode, head.identity)
+        _log.warning("%s: an import starts (%s) from worklist %s", requester, mode, head.identity)
 
     async def _go_on(self, record: Record) -> None:
         if self._merge is None:
-            raise NotBegun("an import begins with the header line of its export")
+            raise NotBegun("an import must start with the header line of its export")
         if isinstance(record, Tail):
             await self._end(record)
             return
@@ -174,11 +174,11 @@ class Intake:
         return await self._restore.purged(record)
 
     async def _step(self, step: PerformedStep) -> Verdict:
-        """A performed procedure step goes on here: its workitems came before it."""
+        """Import a performed procedure step; its workitems came before it."""
         ours = self._steps.get(step.uid)
         if ours is not None:
-            same = ours.attributes == step.attributes and ours.workitems == step.workitems
-            return UNCHANGED if same else conflict("is here with other content; ours is kept")
+            is_equal = ours.attributes == step.attributes and ours.workitems == step.workitems
+            return UNCHANGED if is_equal else conflict("exists here with other content, which is kept")
         identity = self._state.worklist_entry.identity
         await self._steps.write(replace(step, worklist="" if step.worklist == identity else step.worklist))
         return IMPORTED
@@ -200,22 +200,22 @@ class Intake:
         return ", ".join(f"{counts[kind, fate]} {kind} {fate.value}" for kind, fate in counts)
 
     async def look_after(self) -> None:
-        """A chore: an import whose client went away is abandoned, and what came is worked with.
+        """Called every minute: abandon an import whose client has gone away, and release the held queues.
 
-        Raises UpsError or ProjectionBroken: who moved in is still held; the next time lets go.
+        Raises UpsError or ProjectionBroken: queues are still held; the next call tries again.
         """
         async with self._alone:
             if self.account.state == "running":
                 if self._state.now().timestamp() - self._last_at < PATIENCE:
                     return
-                _log.warning("No line of the import came for %g s; it is abandoned as it is", PATIENCE)
+                _log.warning("No line of the import has come for %g s; it is abandoned as it is", PATIENCE)
                 self.account.state, self._merge = "abandoned", None
             if self._state.delivery.held_from() is not None:
                 await self._restore.end(None)
 
 
 def _named(record: Record) -> tuple[str, str, int]:
-    """Kind and name of a record, and how many it stands for."""
+    """Kind and name of a record, and how much it counts."""
     if isinstance(record, Log):
         return "subscribers", record.receiving_ae, 1
     if isinstance(record, Reach):
@@ -234,16 +234,16 @@ _KINDS_WITH_UID: Final[Mapping[type, str]] = {
 
 
 class Respelling:
-    """Respells the records of one export, which come in the order in which an export has them."""
+    """Changes the AE titles in the records of one export, in their order, to the spelling used here."""
 
     def __init__(self, spelled: Callable[[str], str]) -> None:
-        """``spelled``: the one spelling here of an AE title."""
+        """``spelled`` returns the spelling of an AE title that is used here."""
         self._spelled = spelled
         self._logs: dict[str, Log] = {}
         self._reaches: dict[str, Reach] = {}
 
     def respelled(self, record: Record) -> Record:
-        """The record with the spellings of here; what came under other spellings before is joined to it."""
+        """The record with the spellings used here, joined with earlier records of other spellings of the AE title."""
         if isinstance(record, Log):
             return self._log(record)
         if isinstance(record, Reach):
@@ -299,7 +299,7 @@ class Respelling:
 
 
 def _joined_channels(first: Mapping[str, Progress], second: Mapping[str, Progress]) -> dict[str, Progress]:
-    """The lower cursors: rather an event twice than one too few. What either gave up, both gave up."""
+    """The lower cursor per channel, so that no event is missed; only what is dropped in both is dropped."""
     return {name: _joined_progress(first.get(name), second.get(name)) for name in {**first, **second}}
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The lines of an export: each a JSON object with its ``kind``, data sets in DICOM JSON (PS3.18 Annex F).
+"""The lines of an export: JSON objects with a ``kind``, and data sets in DICOM JSON (PS3.18 Annex F).
 
     {"kind": "purged", "uid": "1.2.3", "at": 1795376841.5, "who": "anna as WORKLIST by page", "why": "Ordered twice"}
 
@@ -48,7 +48,7 @@ Positive: TypeAlias = Annotated[int, Meta(ge=1, le=2**53)]
 Moment: TypeAlias = Annotated[float, Meta(ge=0)]
 """Seconds since the epoch."""
 NULL: Final = Raw(b"null")
-"""No data set."""
+"""Stands for an absent data set."""
 
 
 class HeaderLine(Struct, tag_field="kind", tag="header"):
@@ -86,7 +86,7 @@ class SubscriberLine(Struct, tag_field="kind", tag="subscriber"):
 
 
 class TallyFields(Struct):
-    """What was counted on a channel."""
+    """Counters of a channel."""
 
     delivered: Number
     failed: Number
@@ -120,7 +120,7 @@ class SpecificActFields(Struct):
 
 
 class HistoryFields(Struct):
-    """An entry of a history. Exports of before there were reasons have no ``why``."""
+    """An entry of a history. Exports of early versions have no ``why``."""
 
     at: Moment
     who: str
@@ -129,7 +129,7 @@ class HistoryFields(Struct):
 
 
 class EventFields(Struct):
-    """An event, of the workitem in whose line it stands."""
+    """An event of the workitem in whose line it is."""
 
     sequence: Positive
     type: EventType
@@ -139,7 +139,7 @@ class EventFields(Struct):
 
 
 class WorkitemLine(Struct, tag_field="kind", tag="workitem"):
-    """A workitem with the events that wait."""
+    """A workitem with its waiting events."""
 
     uid: str
     created: Positive
@@ -163,7 +163,7 @@ class PurgedLine(Struct, tag_field="kind", tag="purged"):
 
 
 class PerformedStepLine(Struct, tag_field="kind", tag="performed_step"):
-    """A performed procedure step (MPPS); ``notes`` say per workitem why the step does not count for it."""
+    """A performed procedure step (MPPS); ``notes`` say per workitem why the step was not applied to it."""
 
     uid: str
     ae: str
@@ -178,7 +178,7 @@ class PerformedStepLine(Struct, tag_field="kind", tag="performed_step"):
 
 
 class LetterFields(Struct, omit_defaults=True):
-    """A dead letter: an event of any workitem, or what is left of a burst of initial reports (``burst`` …)."""
+    """A dead letter: an event of any workitem, or the rest of a burst of initial reports (``burst`` …)."""
 
     at: Moment
     uid: str | None = None
@@ -193,7 +193,7 @@ class LetterFields(Struct, omit_defaults=True):
 
 
 class DeadLettersLine(Struct, tag_field="kind", tag="dead_letters"):
-    """Dead letters that died together."""
+    """Dead letters that were given up together."""
 
     ae: str
     channel: str
@@ -350,7 +350,7 @@ def _end_line(tail: Tail) -> EndLine:
 
 
 def decode(line: bytes) -> Record | None:
-    """The record of a line; None for one that ends a page. Raises NotALine that names every key at fault."""
+    """The record of a line; None for the one that ends a page. Raises NotALine, which names every key at fault."""
     try:
         fields = _DECODER.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -370,7 +370,7 @@ def _why(line: bytes, error: Exception) -> str:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return f"not JSON: {error}"
     if not isinstance(content, Mapping):
-        return "the line is no JSON object"
+        return "the line is not a JSON object"
     kinds = {str(struct.__struct_config__.tag): struct for struct in get_args(Line)}
     if content.get("kind") not in kinds:
         state = (
@@ -382,7 +382,7 @@ def _why(line: bytes, error: Exception) -> str:
     if content["kind"] == "header" and "product" in content and "format" in content:
         foreign = _foreign(content["product"], content["format"])
         if foreign:
-            return foreign  # its fields may well be others
+            return foreign  # it may have other fields
     try:
         check(kinds[content["kind"]], content)
     except WrongKeys as wrong:
@@ -395,7 +395,7 @@ def _foreign(product: object, format: object) -> str:
     if product != PRODUCT:
         return f"this is not an export of {PRODUCT}"
     if format != FORMAT:
-        return f"the format is {format}, expected {FORMAT}: the export is of another version of {PRODUCT}"
+        return f"the format is {format}, expected {FORMAT}: the export is from another version of {PRODUCT}"
     return ""
 
 
@@ -414,7 +414,7 @@ def _log(line: SubscriberLine) -> Log:
     acts = tuple(_global_act(fields, f"acts[{index}]") for index, fields in enumerate(line.acts))
     sequences = [act.sequence for act in acts]
     if sequences != sorted(set(sequences)):
-        raise NotALine('"acts" are not in growing sequence')
+        raise NotALine('"acts" are not in ascending order of their sequences')
     return Log(_ae(line.ae, "ae"), acts, line.revision)
 
 
@@ -485,7 +485,7 @@ def _history(listed: Iterable[HistoryFields]) -> tuple[HistoryEntry, ...]:
 
 
 def _events(line: WorkitemLine) -> tuple[Event, ...]:
-    """By sequence. There are exports that have them in another order."""
+    """Sorted by sequence, as some exports have them in another order."""
     events = sorted((_event(fields, line.uid) for fields in line.events), key=lambda event: event.sequence)
     if any(event.sequence == other.sequence for event, other in pairwise(events)):
         raise NotALine("two events have the same sequence")
@@ -573,7 +573,7 @@ def _ae(value: str, key: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Format:
-    """A kind of record, its line, and how one becomes the other."""
+    """A kind of record, its line, and the functions that convert between them."""
 
     record: type
     line: type[Struct]

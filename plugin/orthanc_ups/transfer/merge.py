@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""An export into a worklist that has some already: what is new comes in as if it were created now.
+"""Imports into a worklist that already has workitems: new ones are added as if they were created now.
 
-Workitems get the next creation numbers and keep content, state, owner and history. Their waiting events come with
-new sequences, in order, and then a State Report tells every subscriber of the new workitem. An AE that has no
-global subscriptions here repeats those of the export, as by N-ACTION; one that has some keeps its own.
+Workitems get the next creation numbers and keep content, state, owner and history. Their waiting events get
+new sequences, in order, and then a State Report tells every subscriber of the new workitem. An AE without
+global subscriptions here is given those of the export, as by N-ACTION; one that has some keeps its own.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ..store.writer import Conflict
 from ..worklist.commits import Commits
 from ..worklist.state import WorklistState
 from ..worklist.worklist import Worklist
-from .records import IMPORTED, TAKEN, UNCHANGED, Fate, Reach, Verdict, compared, conflict, meaning
+from .records import ENTRY_EXISTS, IMPORTED, UNCHANGED, Fate, Reach, Verdict, compared, conflict, meaning
 
 _log = logging.getLogger("orthanc_ups.worklist")
 _Letter = tuple[str, EventType, float]
@@ -36,7 +36,7 @@ _Wish = tuple[ActKind, bool, DataSet | None, Mechanisms]
 
 
 class Merge:
-    """Takes records of one export. One at a time; every method may raise StoreUnavailable and can be repeated."""
+    """Merges the records of one export, one at a time. Every method may raise StoreUnavailable and can be repeated."""
 
     def __init__(
         self, state: WorklistState, commits: Commits, worklist: Worklist, requester: Requester
@@ -48,36 +48,35 @@ class Merge:
         self._grant_locks = state.settings.deletion_locks
         self._logs: dict[str, Log] = {}
         self._reaches: dict[str, Mapping[str, Progress]] = {}
-        self._moved_in: set[str] = set()
-        self._earlier: dict[str, list[_Wish]] = {}  # of another spelling of the AE title
+        self._imported: set[str] = set()  # AEs with the global subscriptions of the export
+        self._earlier: dict[str, list[_Wish]] = {}  # of other spellings of the AE title
         self._letters: dict[Endpoint, set[_Letter]] = {}
 
     # --- subscribers ---
 
     def note(self, record: Log | Reach) -> None:
-        """Remember what acts and cursors mean for the workitems to come."""
+        """Remember acts and cursors; the workitems that follow refer to them."""
         if isinstance(record, Log):
             self._logs[record.receiving_ae] = record
         else:
             self._reaches[record.receiving_ae] = record.channels
 
     async def log(self, log: Log) -> Verdict:
-        """The global subscriptions of an AE, made again."""
+        """Repeat the global subscriptions of an AE."""
         self.note(log)
         ours = self._state.subscriptions.log(log.receiving_ae)
         if meaning(ours, self._granted) == meaning(log, self._granted):
-            self._moved_in.add(log.receiving_ae)
+            self._imported.add(log.receiving_ae)
             return UNCHANGED
         commands = list(self._commands(log))
-        done = [
-            _wish(act) for act in ours.acts
-        ]  # an import that came no further made these, if they are among them
+        # An earlier import that was interrupted may have made these.
+        present = [_wish(act) for act in ours.acts]
         wished = [*map(self._wished, commands), *self._earlier.get(log.receiving_ae, ())]
-        if any(act not in wished for act in done):
-            return conflict("is subscribed here; its own subscriptions are kept")
+        if any(act not in wished for act in present):
+            return conflict("has subscriptions here, which are kept")
         self._earlier[log.receiving_ae] = wished
         return await self._subscribe(
-            log, [command for command in commands if self._wished(command) not in done]
+            log, [command for command in commands if self._wished(command) not in present]
         )
 
     async def _subscribe(self, log: Log, commands: list[Subscribe]) -> Verdict:
@@ -88,21 +87,23 @@ class Merge:
             if error.status is RESOURCE_LIMITATION:
                 raise
             return conflict(error.detail)
-        self._moved_in.add(log.receiving_ae)
+        self._imported.add(log.receiving_ae)
         return IMPORTED
 
     def _commands(self, log: Log) -> Iterator[Subscribe]:
-        who, ae = replace(self._requester, ae=log.receiving_ae), log.receiving_ae
-        now, acts = standing(log), {act.sequence: act for act in log.acts}
-        if now.everything is not Subscription.NONE:
-            lock = now.everything is Subscription.LOCK
-            yield Subscribe(who, tags.GLOBAL_SUBSCRIPTION, ae, lock)
-        for act, granted_state in now.filters.items():
-            lock = granted_state is Subscription.LOCK
-            yield Subscribe(who, tags.FILTERED_SUBSCRIPTION, ae, lock, acts[act].filter, acts[act].mechanisms)
+        requester, ae = replace(self._requester, ae=log.receiving_ae), log.receiving_ae
+        current, acts = standing(log), {act.sequence: act for act in log.acts}
+        if current.everything is not Subscription.NONE:
+            lock = current.everything is Subscription.LOCK
+            yield Subscribe(requester, tags.GLOBAL_SUBSCRIPTION, ae, lock)
+        for act, state in current.filters.items():
+            lock = state is Subscription.LOCK
+            yield Subscribe(
+                requester, tags.FILTERED_SUBSCRIPTION, ae, lock, acts[act].filter, acts[act].mechanisms
+            )
 
     def _wished(self, command: Subscribe) -> _Wish:
-        """What becomes of a command."""
+        """The act that a command becomes."""
         kind = ActKind.LOCK if command.lock and self._grant_locks else ActKind.NO_LOCK
         return kind, command.uid == tags.FILTERED_SUBSCRIPTION, command.filter, command.mechanisms
 
@@ -113,7 +114,7 @@ class Merge:
     # --- workitems ---
 
     async def workitem(self, theirs: Workitem) -> Verdict:
-        """A workitem, as if it were created now in the state that it has."""
+        """Import a workitem, as if it were created now in its state."""
         uid, workitems = theirs.uid, self._state.workitems
         async with self._state.locks.workitem(uid):
             ours = workitems.get(uid)
@@ -124,26 +125,26 @@ class Merge:
             try:
                 await self._create(theirs)
             except Conflict:
-                return TAKEN
+                return ENTRY_EXISTS
         return IMPORTED
 
     async def _create(self, theirs: Workitem) -> None:
-        """In one write with its subscriptions: a crash leaves all of it or nothing, so it can be repeated."""
+        """Create it in one write with its subscriptions: a crash leaves all or nothing, so this can be repeated."""
         acts = dict(self._acts(theirs, self._as_created(theirs)))
         what = ["imported", *(f"imported the subscription of {ae}: {acts[ae].value}" for ae in acts)]
         *entries, last = [self._entry(text) for text in what]
         history = (*theirs.history, *entries)
         new = replace(theirs, acts=self._numbered(acts), history=history, events=(), spilled=())
-        await self._commits.commit(None, new, (*self._waiting(theirs), *_news(theirs)), last)
+        await self._commits.commit(None, new, (*self._waiting(theirs), *_occurrences(theirs)), last)
         _log.info("%s: imported %s (%s)", self._requester, theirs.uid, theirs.state.value)
 
     def _as_created(self, theirs: Workitem) -> Workitem:
-        """What the global acts here make of it. The caller holds the locks, so none of them comes in between."""
-        created, fitting = self._commits.next_creation, self._state.subscriptions.matching_filters
-        return replace(theirs, created=created, acts={}, filtered=fitting(theirs.attributes))
+        """The workitem as the global acts here apply to it. The caller holds the locks, so no global act intervenes."""
+        filtered = self._state.subscriptions.matching_filters(theirs.attributes)
+        return replace(theirs, created=self._commits.next_creation, acts={}, filtered=filtered)
 
     def _numbered(self, states: Mapping[str, Subscription]) -> dict[str, SpecificAct]:
-        """Acts with sequences of their own. No event has these, so nobody needs to wait for them."""
+        """Acts with new sequences. No event has these, so their ticket is given up at once."""
         ticket, at = self._state.order.take(len(states)), self._state.now().timestamp()
         self._state.order.give_up(ticket)
         return {ae: SpecificAct(sequence, states[ae], at) for sequence, ae in enumerate(states, ticket.first)}
@@ -165,17 +166,19 @@ class Merge:
         )
 
     def _acts(self, theirs: Workitem, ours: Workitem) -> Iterator[tuple[str, Subscription]]:
-        """Where an AE's subscription to the workitem is not what its global acts say here."""
+        """The AEs whose subscription to the workitem differs from what their global acts say here, and that
+        subscription.
+        """
         for ae in sorted({*self._logs, *theirs.acts}):
             granted = self._granted(subscribed(self._logs.get(ae, Log(ae)), theirs))
-            counts = granted is not Subscription.NONE or ae in self._moved_in
+            counts = granted is not Subscription.NONE or ae in self._imported
             if counts and granted is not self._state.subscriptions.state(ae, ours):
                 yield ae, granted
 
     # --- dead letters ---
 
     async def dead(self, batch: Batch) -> Verdict:
-        """Dead letters, under new numbers. Initial reports that were never made cannot be: they are left out."""
+        """Import dead letters with new numbers. Initial reports that were never made are left out."""
         letters = self._letters_of(batch.endpoint)
         events = [event for event in batch.letters if isinstance(event, Event)]
         new = [event for event in events if _letter(event) not in letters]
@@ -204,24 +207,24 @@ class Merge:
             version = await state.writer.write(key, document, None)
             state.delivery.dead.load(Entry(key, document, version))
         except Conflict:
-            return TAKEN
+            return ENTRY_EXISTS
         finally:
             state.order.give_up(ticket)
         return IMPORTED
 
 
-def _news(theirs: Workitem) -> Iterator[Occurrence]:
-    """What everybody hears of a workitem that is new here; who performs it only while it is to be performed."""
+def _occurrences(theirs: Workitem) -> Iterator[Occurrence]:
+    """The events for a workitem that is new here; UPS Assigned only if it is not final."""
     yield state_report(theirs.attributes)
     if not theirs.state.is_final and is_assigned(theirs.attributes):
         yield assigned(theirs.attributes)
 
 
 def _wish(act: GlobalAct) -> _Wish:
-    """What a global act is, whatever its numbers: kind, whether it is filtered, its filter, how that matches."""
+    """What identifies a global act regardless of its numbers: kind, whether it is filtered, filter, mechanisms."""
     return act.kind, act.filtered, act.filter, act.mechanisms
 
 
 def _letter(event: Event) -> _Letter:
-    """What a dead letter is known by: its number differs from worklist to worklist."""
+    """What identifies a dead letter regardless of its number, which differs between worklists."""
     return event.uid, event.type, event.at

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What an export consists of.
+"""The records of an export.
 
 An export is a stream of records: ``Head``; then the logs of global acts (``Log``), how far delivery is
 (``Reach``), the workitems (``Workitem``, with all their waiting events), the purged ones (``Purged``), the performed
-procedure steps of modalities (``PerformedStep``), the dead letters (``Batch``); ``Tail``. A worklist may change while
-it is exported. Each record is true at its moment, and the order sees to it that no event is missed: an event that
-waits is found behind its cursor in the workitem, or later among the dead letters; at worst it is in both, or was
-delivered meanwhile and will be repeated. A performed step comes after its workitems for the same reason.
+procedure steps of modalities (``PerformedStep``), the dead letters (``Batch``); finally ``Tail``.
+
+A worklist may change while it is exported. Each record is true at its moment, and their order makes sure that no event
+is missed: a waiting event is in the workitem, after the cursor, or later among the dead letters. At worst it is in
+both, or was delivered meanwhile and is repeated. Performed steps come after their workitems for the same reason.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ class Head:
 
     Attributes:
         identity: of the exported worklist, see ``WorklistEntry.identity``.
-        next_sequence, next_creation: no number from these on was in use.
+        next_sequence, next_creation: the first numbers that were not in use.
         at: when the export began, seconds since the epoch.
-        counts: how many records there were of each kind, for progress.
+        counts: the number of records of each kind, for a progress bar.
     """
 
     identity: str
@@ -52,7 +53,7 @@ class Reach:
 
 @dataclass(frozen=True, slots=True)
 class Purged:
-    """A purged workitem that is remembered, with the last entry of its history: when, by whom and why."""
+    """The tombstone of a purged workitem, with the last entry of its history: when, by whom and why."""
 
     uid: str
     last: HistoryEntry
@@ -60,7 +61,7 @@ class Purged:
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """The last record: the export is complete. Numbers as in ``Head``, but of the end."""
+    """The last record: the export is complete. The numbers are those of ``Head`` at the end of the export."""
 
     next_sequence: int
     next_creation: int
@@ -70,7 +71,7 @@ Record: TypeAlias = Head | Log | Reach | Workitem | Purged | PerformedStep | Bat
 
 
 class Fate(Enum):
-    """What became of a record."""
+    """What the import did with a record."""
 
     IMPORTED = "imported"
     UNCHANGED = "unchanged"
@@ -80,7 +81,7 @@ class Fate(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of a record, and why if it was not taken."""
+    """What the import did with a record, and why if it was not imported."""
 
     fate: Fate
     why: str = ""
@@ -91,7 +92,7 @@ UNCHANGED = Verdict(Fate.UNCHANGED)
 
 
 def conflict(why: str) -> Verdict:
-    """Ours is kept."""
+    """The record differs from what is here, which is kept."""
     return Verdict(Fate.CONFLICT, why)
 
 
@@ -102,20 +103,23 @@ def _as_it_is(state: Subscription) -> Subscription:
 def meaning(
     log: Log, granted: Callable[[Subscription], Subscription] = _as_it_is
 ) -> tuple[Subscription, list[tuple[bytes, str]]]:
-    """What an AE gets by its global acts, whatever their numbers; ``granted`` says what becomes of a lock."""
-    now, acts = standing(log), {act.sequence: act for act in log.acts}
-    filters = [(_filter(acts[act]), granted(state).value) for act, state in now.filters.items()]
-    return granted(now.everything), sorted(filters)
+    """The global subscription and the filters that an AE's acts amount to, regardless of their numbers.
+
+    ``granted`` maps a requested subscription to the one that is granted here, where Deletion Locks may be off.
+    """
+    current, acts = standing(log), {act.sequence: act for act in log.acts}
+    filters = [(_filter(acts[act]), granted(state).value) for act, state in current.filters.items()]
+    return granted(current.everything), sorted(filters)
 
 
 def _filter(act: GlobalAct) -> bytes:
     return orjson.dumps([act.filter, act.mechanisms.words()], option=orjson.OPT_SORT_KEYS)
 
 
-TAKEN = conflict("its place in the store is taken by an entry that cannot be read")
+ENTRY_EXISTS = conflict("its key in the store has an entry that cannot be read")
 
 
 def compared(ours: Workitem, theirs: Workitem) -> Verdict:
-    """Two workitems of one UID: content, state and owner count; who was told of it does not."""
-    same = ours.attributes == theirs.attributes and ours.owner == theirs.owner
-    return UNCHANGED if same else conflict("is here with other content; ours is kept")
+    """Compare two workitems with the same UID: by content, state and owner, not by events."""
+    is_equal = ours.attributes == theirs.attributes and ours.owner == theirs.owner
+    return UNCHANGED if is_equal else conflict("exists here with other content, which is kept")

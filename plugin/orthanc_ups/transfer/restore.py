@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""An export into an empty worklist: every number stays, so the worklist goes on where the other one stopped.
+"""Imports into an empty worklist: every number stays, so the worklist continues where the other one stopped.
 
 Creation numbers, sequences, acts and cursors are those of the export, so subscriptions mean the same and a
-WebSocket client may resume by its sequence. AEs that move in are told nothing until everything is there; then
-they get what waited, in order. A crash in between repeats events at worst: the stored cursors are those of the
+WebSocket client may resume by its sequence. The AEs of the export are told nothing until everything is imported; then
+they get what waited, in order. A crash at worst repeats events: the stored cursors are those of the
 export until the end.
 """
 
@@ -28,8 +28,8 @@ from ..worklist.loader import bursts, unsettled_events
 from ..worklist.order import CREATIONS, SEQUENCES
 from ..worklist.state import WorklistState
 from .records import (
+    ENTRY_EXISTS,
     IMPORTED,
-    TAKEN,
     UNCHANGED,
     Head,
     Purged,
@@ -46,7 +46,7 @@ _AT_ONCE: Final = 50
 
 
 class Restore:
-    """Takes records as they are. One at a time; every method may raise StoreUnavailable and can be repeated."""
+    """Restores records unchanged, one at a time. Every method may raise StoreUnavailable and can be repeated."""
 
     def __init__(self, state: WorklistState, commits: Commits) -> None:
         self._state = state
@@ -55,14 +55,14 @@ class Restore:
         self._flushed = True
 
     def fits(self, head: Head) -> bool:
-        """True if this worklist has no workitems yet, or is just being restored from the same one."""
+        """True if this worklist has no workitems yet, or is being restored from the same export."""
         state = self._state
         if state.worklist_entry.restoring:
             return state.worklist_entry.restoring == head.identity
         return not (state.workitems.count() or state.workitems.tombstones or state.delivery.dead.endpoints())
 
     async def begin(self, head: Head) -> None:
-        """Move our own numbers behind those of the export, which may still grow. The caller holds the locks."""
+        """Move our own numbers beyond those of the export, which may still grow. The caller holds the locks."""
         self._use_behind(head.next_sequence + SEQUENCES, head.next_creation + CREATIONS)
         worklist_entry = self._state.worklist_entry
         if worklist_entry.restoring != head.identity:
@@ -70,7 +70,7 @@ class Restore:
         await worklist_entry.restore(head.identity, self._state.order.next, self._next_creation)
 
     async def _renumber(self) -> None:
-        """Who is subscribed already, by the setting of a webhook say: none of these acts saw a workitem."""
+        """Renumber the acts of AEs that are already subscribed, such as by a webhook; they concern no workitem yet."""
         state = self._state
         for log in state.subscriptions.logs():
             await self._commits.reserve(len(log.acts))
@@ -97,7 +97,7 @@ class Restore:
     # --- subscribers ---
 
     async def log(self, log: Log) -> Verdict:
-        """The global acts of an AE; they replace such of ours as mean the same."""
+        """Restore the global acts of an AE; they replace our own if these amount to the same."""
         subscriptions = self._state.subscriptions
         ours = subscriptions.log(log.receiving_ae)
         if ours.acts == log.acts:
@@ -105,7 +105,7 @@ class Restore:
         log_here = self._logs.get(log.receiving_ae)  # under another spelling of the AE title
         is_free = not ours.acts or (log_here is not None and log_here.acts == ours.acts)
         if not is_free and meaning(ours) != meaning(log):
-            return conflict("is subscribed here; its own subscriptions are kept")
+            return conflict("has subscriptions here, which are kept")
         last = max((act.sequence + act.through for act in log.acts), default=0)
         self._use_behind(last + 1, max((act.through for act in log.acts), default=0) + 1)
         version = subscriptions.version(log.receiving_ae)
@@ -114,12 +114,12 @@ class Restore:
                 key = f"subscriber/{log.receiving_ae}"
                 subscriptions.keep(log, await self._state.writer.write(key, encode_log(log), version))
             except Conflict:
-                return TAKEN
+                return ENTRY_EXISTS
         self._logs[log.receiving_ae] = log
         return IMPORTED
 
     async def reach(self, reach: Reach) -> Verdict:
-        """How far delivery is with an AE."""
+        """Restore the cursors of an AE."""
         self._hold(reach)
         return IMPORTED
 
@@ -130,7 +130,7 @@ class Restore:
     # --- workitems ---
 
     async def workitem(self, workitem: Workitem) -> Verdict | None:
-        """A workitem with its waiting events; None if its creation number is taken."""
+        """Restore a workitem with its waiting events. Returns None if its creation number is in use."""
         state = self._state
         async with state.locks.workitem(workitem.uid):
             ours = state.workitems.get(workitem.uid)
@@ -144,7 +144,7 @@ class Restore:
             return await self._written(workitem)
 
     async def _prepare(self, workitem: Workitem) -> None:
-        """Cursors first: then a crash behind the write of the workitem loses none of its events."""
+        """Store cursors first: then a crash after the write of the workitem loses none of its events."""
         last = max((event.sequence for event in workitem.events), default=0)
         self._use_behind(last + 1, workitem.created + 1)
         await self._commits.reserve(0)
@@ -161,14 +161,14 @@ class Restore:
         try:
             version = await self._state.writer.write(workitem_key(workitem.uid), document, None)
         except Conflict:
-            return TAKEN
+            return ENTRY_EXISTS
         self._state.workitems.put(workitem, version, document)
         self._state.workitems.write_copy()
         self._state.subscriptions.note(workitem)
         return IMPORTED
 
     async def _spilled(self, workitem: Workitem) -> Workitem:
-        """Too many events go into overflow entries, as they do when they happen."""
+        """Move events into overflow entries if there are too many, as commits do."""
         events, spilled = workitem.events, workitem.spilled
         while len(events) > SPILL_ABOVE:
             batch, events = events[:SPILLED_AT_ONCE], events[SPILLED_AT_ONCE:]
@@ -181,21 +181,21 @@ class Restore:
         return replace(workitem, events=events, spilled=spilled)
 
     async def purged(self, purged: Purged) -> Verdict:
-        """A purged workitem that is remembered."""
+        """Restore the tombstone of a purged workitem."""
         workitems = self._state.workitems
         async with self._state.locks.workitem(purged.uid):
             if workitems.is_gone(purged.uid):
                 return UNCHANGED
             if workitems.get(purged.uid) is not None:
-                return conflict("is here, but was purged there; ours is kept")
+                return conflict("exists here, but was purged there; ours is kept")
             try:
                 await workitems.tombstones.write(purged.uid, purged.last, None)
             except Conflict:
-                return TAKEN
+                return ENTRY_EXISTS
         return IMPORTED
 
     async def dead(self, batch: Batch) -> Verdict:
-        """Dead letters that died together."""
+        """Restore dead letters that were given up together."""
         dead, endpoint = self._state.delivery.dead, batch.endpoint
         sequences = dead.sequences(endpoint)
         letters = tuple(letter for letter in batch.letters if sequence_of(letter) not in sequences)
@@ -206,13 +206,13 @@ class Restore:
         try:
             dead.load(Entry(key, document, await self._state.writer.write(key, document, None)))
         except Conflict:
-            return TAKEN
+            return ENTRY_EXISTS
         return IMPORTED
 
     # --- the end ---
 
     async def end(self, tail: Tail | None) -> None:
-        """Everything is there (or, without tail, nothing more comes): deliver what waits."""
+        """Deliver what waits: everything is imported (or, without ``tail``, nothing more will come)."""
         if tail is not None:
             self._use_behind(tail.next_sequence, tail.next_creation)
             await self._state.worklist_entry.restore("", self._state.order.next, self._next_creation)
@@ -221,10 +221,10 @@ class Restore:
             waiting = await self._waiting()
             state.workitems.record(waiting)
             state.delivery.take_in(waiting, bursts(list(state.subscriptions.logs())), state.order.next - 1)
-        _log.info("Moved in from another worklist; %d workitems are here now", state.workitems.count())
+        _log.info("The import has ended; the worklist has %d workitems", state.workitems.count())
 
     async def _waiting(self) -> list[Event]:
-        """What may not have reached an AE that moved in."""
+        """The events that may not have reached an AE of the export."""
         first = self._state.delivery.held_from()
         if first is None:
             return []

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Backup and move: the whole worklist as lines of JSON, page by page out and in.
+"""Backup and move: the whole worklist as lines of JSON, exported and imported page by page.
 
-Orthanc answers a request in one piece, so an export comes in pages: each GET gives some thousand lines at most and
-ends with a line that says where to go on; a page fits into one POST of an import.
+Orthanc answers a request in one piece, so an export comes in pages: each GET returns at most some thousand lines, the
+last of which says where to continue. A page fits into one POST of an import.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ PAGE_BYTES: Final = 4 * 1024 * 1024
 
 
 async def export(exporter: Exporter) -> AsyncIterator[bytes]:
-    """Every line of an export. Raises UpsError while the worklist is reading itself in."""
+    """Every line of an export. Raises UpsError while the search index is being rebuilt."""
     async for record, _ in exporter.records():
         yield encode(record)
 
 
 async def export_page(exporter: Exporter, after: Position | None, limit: int) -> bytes:
-    """The lines behind a position: at most ``limit`` records, and about ``PAGE_BYTES``, but at least one."""
+    """The lines after a position: at most ``limit`` records and about ``PAGE_BYTES``, but at least one."""
     lines: list[bytes] = []
     size, last = 0, after
     async for record, position in exporter.records(after):
@@ -50,10 +50,10 @@ async def export_page(exporter: Exporter, after: Position | None, limit: int) ->
 
 
 class ImportStopped(Exception):
-    """A line was not taken; those before it were, and it can come again.
+    """A line could not be imported; those before it were, and it can be sent again.
 
     Attributes:
-        number: of the line within its lot, from 1.
+        number: of the line within its request, from 1.
         status: HTTP status.
     """
 
@@ -64,7 +64,7 @@ class ImportStopped(Exception):
 
 
 class Importer:
-    """Takes lots of lines, one lot after the other, in the order of the export."""
+    """Imports the lines of one request after the other, in the order of the export."""
 
     def __init__(self, intake: Intake) -> None:
         self._intake = intake
@@ -72,18 +72,18 @@ class Importer:
 
     @property
     def account(self) -> Account:
-        """How the import stands; may be asked at any time."""
+        """Progress and results of the import, at any time."""
         return self._intake.account
 
-    async def feed(self, lot: bytes, requester: Requester) -> int:
-        """Take whole lines in; how many were taken. Raises ImportStopped."""
-        taken = 0
+    async def feed(self, lines: bytes, requester: Requester) -> int:
+        """Import whole lines, and return their number. Raises ImportStopped."""
+        imported = 0
         async with self._busy:
-            for number, line in enumerate(lot.split(b"\n"), 1):
+            for number, line in enumerate(lines.split(b"\n"), 1):
                 if line.strip():
                     await self._take(number, line, requester)
-                    taken += 1
-        return taken
+                    imported += 1
+        return imported
 
     async def _take(self, number: int, line: bytes, requester: Requester) -> None:
         try:
@@ -101,10 +101,12 @@ class Importer:
 
 
 class ExportQuery(Struct):
-    """Which lines."""
+    """Which lines of an export to return."""
 
-    after: Annotated[str, Meta(description="Where to go on: from the last line of the page before.")] = ""
-    limit: Annotated[int, Meta(ge=1, le=5_000, description="The greatest number of lines.")] = 500
+    after: Annotated[str, Meta(description="Where to continue: from the last line of the previous page.")] = (
+        ""
+    )
+    limit: Annotated[int, Meta(ge=1, le=5_000, description="Maximum number of lines.")] = 500
 
 
 class Transfer:
@@ -115,7 +117,7 @@ class Transfer:
         self._importer = Importer(intake)
 
     def routes(self) -> tuple[Route, ...]:
-        """What is offered."""
+        """The routes."""
         return (
             Route("GET", "/export", self.export, answer_type=JSON_LINES),
             Route("GET", "/import", self.progress),
@@ -123,33 +125,33 @@ class Transfer:
         )
 
     async def export(self, call: Call, query: ExportQuery) -> WebResponse:
-        """One page of everything, as lines of JSON. The last line says where to go on, if there is more."""
+        """One page of the whole worklist, as lines of JSON. If there is more, the last line says where to continue."""
         try:
             after = Position.parse(query.after) if query.after else None
         except ValueError as error:
             raise HttpProblem(400, f'"after" is {error}; take it from the last line of a page') from None
         lines = await export_page(self._exporter, after, query.limit)
         if after is None:
-            _log.warning("%s: an export of the worklist begins", call.requester)
+            _log.warning("%s: an export of the worklist starts", call.requester)
         return WebResponse(200, (("Cache-Control", "no-store"),), lines, JSON_LINES)
 
     async def progress(self, call: Call) -> ImportState:
-        """How the last import stands."""
+        """Progress and results of the last import."""
         return described(self._importer.account)
 
     async def take(self, call: Call) -> ImportedLines | WebResponse:
-        """Take a page of an export in; repeating it does no harm."""
+        """Import a page of an export; it may be repeated."""
         try:
-            taken = await self._importer.feed(call.content, call.requester)
+            imported = await self._importer.feed(call.content, call.requester)
         except ImportStopped as stopped:
             account = described(self._importer.account)
             content = {"error": str(stopped), "line": stopped.number, "import": account}
             return json_response(content, stopped.status)
-        return {"lines": taken, "import": described(self._importer.account)}
+        return {"lines": imported, "import": described(self._importer.account)}
 
 
 def described(account: Account) -> ImportState:
-    """An import for people and programs."""
+    """Progress and results of an import, as JSON."""
     counts = account.counts
     conflicts = sum(number for (_, fate), number in counts.items() if fate is Fate.CONFLICT)
     return {

@@ -121,7 +121,7 @@ _HEAD = orjson.loads(encode(RECORDS[0]))
 _WORKITEM = orjson.loads(encode(WORKITEM))
 _LOG = orjson.loads(encode(RECORDS[1]))
 WRONG: dict[str, tuple[Any, str]] = {
-    "no object": ([], "the line is no JSON object"),
+    "no object": ([], "the line is not a JSON object"),
     "no kind": ({}, '"kind" is missing'),
     "unknown kind": ({"kind": "patient"}, "\"kind\" is 'patient', expected one of header, subscriber"),
     "another product": ({**_HEAD, "product": "x"}, "this is not an export of orthanc-ups"),
@@ -166,7 +166,7 @@ WRONG: dict[str, tuple[Any, str]] = {
         {**_WORKITEM, "events": [{**_WORKITEM["events"][0], "type": 9}]},
         '"events[0].type" is 9',
     ),
-    "acts out of order": ({**_LOG, "acts": _LOG["acts"][::-1]}, "not in growing sequence"),
+    "acts out of order": ({**_LOG, "acts": _LOG["acts"][::-1]}, "not in ascending order"),
     "a filter that is none": (
         {**_LOG, "acts": [{**_LOG["acts"][1], "filter": {"00404005": {"vr": "DT", "Value": ["soon"]}}}]},
         "(0040,4005) is not valid as a key",
