@@ -12,6 +12,7 @@ from typing import Final
 import pytest
 import requests
 from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection
 
 from orthanc_ups.cluster.lease import LEASE
 from orthanc_ups.core import tags
@@ -22,7 +23,7 @@ from tests.support.dcmtk import findscu_worklist
 from tests.support.dimse_client import NoAssociation, UpsClient
 from tests.support.images import by_rest, image
 from tests.support.modality import ModalityClient
-from tests.support.nodes import health, leads, nodes, stands_by
+from tests.support.nodes import health, is_warm, leads, nodes, stands_by
 from tests.support.orthanc import RealOrthanc
 from tests.support.postgresql import PostgreSql
 from tests.support.waiting import wait_until
@@ -235,6 +236,33 @@ def test_when_the_leader_is_killed_the_other_goes_on_with_all_of_it(pair: Pair) 
     leader.launch()
     stands_by(leader, 60)
     assert state_of(client(leader), uids[1]) == "SCHEDULED"
+
+
+def test_a_node_that_was_away_can_tell_what_receivers_heard_meanwhile(pair: Pair) -> None:
+    """``?since=`` goes on over a failover without gap, also behind the time of its absence."""
+    leader, standby = pair
+    web = client(leader)
+    assert web.post("/workitems/1.2.840.10008.5.1.4.34.5/subscribers/LATER").status_code == 201
+    assert standby.stop() == 0
+    with web.socket("LATER") as socket:
+        uid = web.create()
+        hears(socket, uid, "SCHEDULED")
+        web.complete(uid)  # the first event is not in the stored workitem any more
+        hears(socket, uid, "COMPLETED")
+    standby.launch()
+    is_warm(standby, 60)
+    leader.kill()
+    leads(standby, FAILOVER)
+    with client(standby).socket("LATER", since=0) as socket:
+        hears(socket, uid, "SCHEDULED")
+        hears(socket, uid, "COMPLETED")
+
+
+def hears(socket: ClientConnection, uid: str, state: str) -> None:
+    """Wait for an event of the workitem in this state."""
+    event = ""
+    while uid not in event or state not in event:
+        event = str(next_event(socket))
 
 
 def test_a_leader_that_was_paused_stands_by_when_it_wakes_up(pair: Pair) -> None:

@@ -7,12 +7,14 @@ and one that is missing has its default. DIMSE messages stay what they are on an
 
 from __future__ import annotations
 
+import itertools
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypeVar
 
 import msgspec
 
+from ..core.events import Event
 from ..core.mechanisms import Mechanisms
 from ..dicomweb.request import WebRequest
 from ..dicomweb.resources import Resource, ResourceKind
@@ -21,6 +23,7 @@ from ..dimse.data_sets import SYNTAXES
 from ..dimse.message import Assembler, MemoryBudget, Message, fragments
 from ..dimse.negotiation import Context
 from ..dimse.services import Exchange
+from ..store.documents import decode_events, encode_events
 
 UPS_RS: Final = "/ups-rs"
 API: Final = "/api"
@@ -28,6 +31,7 @@ DIMSE: Final = "/dimse"
 SEEN: Final = "/seen"
 EVENTS: Final = "/events"
 MODALITY_WORKLIST: Final = "/mwl"
+EVENT_LOG: Final = "/event-log"
 SECRET: Final = "X-Ups-Secret"  # noqa: S105 - the name of a header
 NOT_LEADING: Final = "X-Ups-Not-Leading"
 
@@ -203,6 +207,26 @@ def length_of(prefix: bytes) -> int:
 
 
 PREFIX: Final = _LENGTH.size
+
+
+# --- the log of events ---
+
+
+def of_events(events: Iterable[Event]) -> bytes:
+    """Events as they are sent."""
+    by_workitem = itertools.groupby(events, key=lambda event: event.uid)
+    return b"".join(framed(encode_events(uid, some)) for uid, some in by_workitem)
+
+
+def to_events(content: bytes) -> list[Event]:
+    """The same on the other side. Raises UnreadableDocument, struct.error."""
+    events: list[Event] = []
+    position = 0
+    while position < len(content):
+        begin = position + PREFIX
+        position = begin + length_of(content[position:begin])
+        events += decode_events(content[begin:position])
+    return events
 
 
 def event_query(ae: str, query: str, service: str, headers: Mapping[str, str]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from ..core.dataset import DataSet
+from ..core.events import Event
 from ..core.statuses import UpsError
 from ..dicomweb.aiohttp_server import FULL, LimitedServer, ServerLimits, as_aiohttp, connection_of
 from ..dicomweb.request import WebRequest
@@ -48,6 +49,7 @@ from . import envelopes
 from .envelopes import (
     API,
     DIMSE,
+    EVENT_LOG,
     EVENTS,
     MODALITY_WORKLIST,
     NOT_LEADING,
@@ -62,10 +64,13 @@ _log = logging.getLogger("orthanc_ups.cluster")
 _STOPPING: Final = 2.0
 _IDLE: Final = 75.0
 _HEADER: Final = 64 * 1024
+_EVENTS_AT_ONCE: Final = 200
 _MORE: Final = 1 << 20  # bytes of a relayed request beside its body
 
 Answer = Callable[[WebRequest], Awaitable[WebResponse]]
 Find = Callable[[DataSet], Awaitable[WorklistAnswers]]
+EventLog = Callable[[int, int], Awaitable[list[Event]]]
+"""Events with a greater sequence than the first number, in order; at most as many as the second one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,7 @@ class LeaderParts:
     codec: Codec
     seen: Callable[[str], object]
     find: Find | None
+    event_log: EventLog
 
 
 class RelayedAssociation:
@@ -155,6 +161,8 @@ class InnerPort:
                 return await self._dimse(request, parts, body)
             if request.path == MODALITY_WORKLIST:
                 return Response(body=msgspec.json.encode(await _worklist_reply(parts.find, body)))
+            if request.path == EVENT_LOG:
+                return Response(body=envelopes.of_events(await parts.event_log(int(body), _EVENTS_AT_ONCE)))
             if request.path == SEEN:
                 parts.seen(body.decode())
                 return Response()

@@ -7,11 +7,13 @@ import asyncio
 import contextlib
 import logging
 import socket
+import struct
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final
 
 import psycopg
 
+from ..core.events import Event
 from ..delivery.port import Fence, Unreachable
 from ..dicomweb.origins import Origins
 from ..dicomweb.request import WebHandler
@@ -26,11 +28,13 @@ from ..orthanc.descriptors import Share
 from ..orthanc.refusal_log import RefusalLog
 from ..projection.projection import Projection
 from ..settings import OrthancSettings, Settings
+from ..store.documents import UnreadableDocument
 from ..store.shelves import Uploads
+from . import envelopes
 from .database import CannotShare as CannotShare
 from .database import Database, Session, Sessions, connection_string
-from .envelopes import SEEN
-from .inner_port import Answer, Find, InnerPort, LeaderParts, offer
+from .envelopes import EVENT_LOG, SEEN
+from .inner_port import Answer, EventLog, Find, InnerPort, LeaderParts, offer
 from .lease import RENEW_EVERY, Leadership, LeaseKeeper
 from .notices import Notices
 from .relay import (
@@ -179,10 +183,17 @@ class Cluster:
     ) -> StandbyIndex:
         """What keeps the search index in step while this node does not lead."""
         entries = FollowedEntries(loopback, uploads, self.sessions)
-        index = StandbyIndex(self._database, self.sessions, entries, open_projection)
+        index = StandbyIndex(self._database, self.sessions, entries, open_projection, self._logged_after)
         self.keeper.more = lambda: {"lag": round(index.lag, 3)}
         self._index = index
         return index
+
+    async def _logged_after(self, sequence: int) -> list[Event] | None:
+        try:
+            content = await self.relay.ask(EVENT_LOG, str(sequence).encode(), safe=True)
+            return envelopes.to_events(content)
+        except (NoLeader, AnswerLost, UnreadableDocument, struct.error):
+            return None
 
     def leader_in_words(self) -> str:
         """Who leads."""
@@ -247,9 +258,10 @@ class Cluster:
         codec: Codec,
         seen: Callable[[str], object],
         find: Find | None,
+        event_log: EventLog,
     ) -> None:
         """Answer the other nodes."""
-        self.port.serve(LeaderParts(ups_rs.answer, api, sessions, services, codec, seen, find))
+        self.port.serve(LeaderParts(ups_rs.answer, api, sessions, services, codec, seen, find, event_log))
 
     def serve_nothing(self) -> None:
         """Tell the other nodes that this one does not lead."""

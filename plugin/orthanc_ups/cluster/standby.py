@@ -8,6 +8,8 @@ transaction that wrote it. Whoever has taken the lease over compares these, shel
 PostgreSQL works out of the same: where it differs, rows are read. As nobody else writes any more by then, the index is
 complete after that, whatever notices were lost.
 
+The log of events is not in the store once everybody was told. A node that was away asks the leader for what it lacks.
+
 Transaction numbers start over if somebody goes back to a backup. PostgreSQL has to be restarted for that; then, as
 whenever anything is not as expected, the contents are compared again.
 """
@@ -19,11 +21,12 @@ import contextlib
 import hashlib
 import itertools
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import psycopg
 
+from ..core.events import Event
 from ..core.unavailable import StoreUnavailable
 from ..orthanc.loopback import Loopback
 from ..projection.projection import Projection, ProjectionBroken
@@ -43,6 +46,7 @@ _SILENCE: Final = 30.0  # seconds; the mark of the leading node is written each 
 _PAUSE: Final = 1.0
 _SHORT_PAUSE: Final = 0.2
 _ATTEMPTS: Final = 10
+_LOG_PAUSE: Final = 10.0
 _ROWS_AT_ONCE: Final = 200
 _ENTRIES_AT_ONCE: Final = 20
 _WORKITEM: Final = "workitem/"
@@ -77,6 +81,10 @@ class StoredRow(NamedTuple):
 
     content: bytes
     version: str
+
+
+LoggedAfter = Callable[[int], Awaitable[Sequence[Event] | None]]
+"""Some events of the leader's log with a greater sequence, in order; None if it cannot be asked now."""
 
 
 class Survey(NamedTuple):
@@ -267,12 +275,16 @@ class StandbyIndex:
         sessions: Sessions,
         entries: FollowedEntries,
         opened: Callable[[], Projection],
+        logged_after: LoggedAfter,
     ) -> None:
-        """``opened`` opens the search index; it may raise ProjectionBroken."""
+        """``opened`` opens the search index; it may raise ProjectionBroken. ``logged_after`` asks the leader."""
         self.entries = entries
         self._database = database
         self._sessions = sessions
         self._opened = opened
+        self._logged_after = logged_after
+        self._log_ends_at: int | None = None
+        self._next_look_at_log = 0.0
         self.projection: Projection | None = None
         self._started = ""
         self._last = (0, 0)
@@ -308,6 +320,7 @@ class StandbyIndex:
         async with await self._database.connect() as session:
             await session.execute(f"LISTEN {CHANNEL}")
             await self._catch_up()
+            await self._complete_log()
             while True:
                 notices = [
                     Notice.parse(notification.payload)
@@ -318,6 +331,7 @@ class StandbyIndex:
                     raise StoreUnavailable("PostgreSQL sent no notice for a long time", certain=True)
                 await self._take_notices(notices)
                 self._behind_since = None
+                await self._complete_log()
 
     async def _take_notices(self, notices: Sequence[Notice]) -> None:
         is_gap = False
@@ -358,6 +372,7 @@ class StandbyIndex:
             projection.close()
             raise
         self.projection, self._started = projection, started
+        self._log_ends_at, self._next_look_at_log = logged, 0.0
         return True
 
     async def _read_all(self, projection: Projection) -> Stored:
@@ -403,6 +418,20 @@ class StandbyIndex:
         stored: dict[int, str] = dict(rows)
         ours = self.entries.versions.of(shelf)
         return {Address(shelf, slot) for slot, _ in stored.items() ^ ours.items()}
+
+    async def _complete_log(self) -> None:
+        """What was told to receivers while this node was away stands in the leader's log of events only."""
+        projection = self.projection
+        assert projection is not None
+        while self._log_ends_at is not None and clock() >= self._next_look_at_log:
+            events = await self._logged_after(self._log_ends_at)
+            if events is None:
+                self._next_look_at_log = clock() + _LOG_PAUSE
+            elif not events:
+                self._log_ends_at = None
+            else:
+                projection.record_events(events)
+                self._log_ends_at = events[-1].sequence
 
     # --- some entries ---
 

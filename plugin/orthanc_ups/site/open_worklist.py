@@ -164,7 +164,8 @@ class OpenWorklist:
         self._serve(ups_rs, sessions, api.answer)
         if shared is not None:
             find = node.worklists.find if node.worklists else None
-            shared.cluster.serve(ups_rs, api.answer, sessions, services, codec, self._seen, find)
+            log = service.projection.events
+            shared.cluster.serve(ups_rs, api.answer, sessions, services, codec, self._seen, find, log)
             server.serve(services)
         node.health.opened(lambda: watch.trouble or "; ".join(node.disk_space.warnings()))
         if shared is None:

@@ -79,6 +79,7 @@ class Leader:
             nothing,
             lambda _: None,
             self.find,
+            nothing,
         )
         self.port.serve(parts)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import psycopg
 import pytest
 
 from orthanc_ups.cluster.database import Database, Sessions
+from orthanc_ups.cluster.envelopes import of_events, to_events
 from orthanc_ups.cluster.notices import Notice, Notices
 from orthanc_ups.cluster.rows import FencedLoopback
 from orthanc_ups.cluster.standby import FollowedEntries, StandbyIndex
@@ -72,6 +74,7 @@ class Stage:
     def __init__(self, database: Database, folder: Path) -> None:
         self.sessions = WatchedSessions(database)
         self.openings = 0
+        self.leader_log: list[Event] | None = []
         self.standby: OrthancWithOneShelf
         self._file = folder / "index.sqlite"
         self._database = database
@@ -89,6 +92,11 @@ class Stage:
             await entries.restore(_nothing())
         return entries
 
+    async def _logged_after(self, sequence: int) -> list[Event] | None:
+        if self.leader_log is None:
+            return None
+        return [event for event in self.leader_log if event.sequence > sequence][:2]
+
     def _opened(self) -> Projection:
         self.openings += 1
         return Projection.open(self._file)
@@ -98,7 +106,7 @@ class Stage:
         self.standby = OrthancWithOneShelf("http://127.0.0.1:1")
         self.standby.under(self.sessions, 0, lambda: False, lambda: None)
         entries = FollowedEntries(self.standby, Uploads(), self.sessions)
-        return StandbyIndex(self._database, self.sessions, entries, self._opened)
+        return StandbyIndex(self._database, self.sessions, entries, self._opened, self._logged_after)
 
     @contextlib.asynccontextmanager
     async def follower(self) -> AsyncIterator[tuple[StandbyIndex, Callable[[], Awaitable[None]]]]:
@@ -304,6 +312,32 @@ def test_a_node_that_comes_back_reads_only_what_differs_from_its_file(stage: Run
             assert stage.sessions.entries_read - before == 1  # the cursor
 
     stage(scenario)
+
+
+def test_a_node_that_comes_back_has_the_leaders_log_of_events(stage: Run) -> None:
+    """Events leave the store once everybody was told: ``?since=`` reaches back behind the time of its absence."""
+
+    async def scenario(stage: Stage) -> None:
+        leader = await stage.leader()
+        await write(leader, 1)
+        stage.leader_log = None
+        async with stage.follower() as (follower, _):
+            assert follower.projection is not None
+            assert not await follower.projection.events(0, 10)
+        stage.leader_log = [replace(EVENT, sequence=number) for number in range(3, 9)]
+        async with stage.follower() as (follower, _):
+            projection = follower.projection
+            assert projection is not None
+            await until(lambda: projection.last_event() == 8)
+            assert [event.sequence for event in await projection.events(0, 10)] == list(range(3, 9))
+
+    stage(scenario)
+
+
+def test_events_come_from_the_leader_as_they_are_in_its_log() -> None:
+    events = [EVENT, replace(EVENT, sequence=8, uid=uid(2)), replace(EVENT, sequence=9, receivers=())]
+    assert to_events(of_events(events)) == events
+    assert to_events(of_events([])) == []
 
 
 def test_who_is_elected_before_it_has_read_anything_proves_what_its_file_holds(stage: Run) -> None:
