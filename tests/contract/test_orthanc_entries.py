@@ -276,7 +276,7 @@ async def test_an_entry_damaged_by_hand_counts_as_gone_and_is_made_anew_on_its_n
     key = new_key()
     async with store.adapter() as entries:
         version = await entries.create(key, b"document")
-        store.put_by_hand(shelves.new_address(key, 0, 1), b"\xff damaged")
+        store.put_by_hand(shelves.new_address(key, 0, 1), b"damaged")
         with pytest.raises(EntryConflict):
             await entries.replace(key, b"x", version)
         assert await entries.read(key) is None
