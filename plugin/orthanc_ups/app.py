@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The plugin as Orthanc sees it: what is registered while the script loads, and how it starts and stops."""
+"""The plugin as Orthanc sees it: what it registers while the script loads, and how it starts and stops."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ from .webhook.subscriptions import filter_of
 
 _log = logging.getLogger("orthanc_ups")
 _PLUGIN: Final = (
-    "python"  # by this name Orthanc knows what loads scripts; it has one description and one link
+    "python"  # Orthanc's name for the plugin that loads scripts, which has one description and one link
 )
 _LOGGED_AFTER: Final = 0.05
 _STOP_WITHIN: Final = 8.0
 _JOIN_WITHIN: Final = 2.0
 
-# The Python plugin 7.1 lets go of its routes without holding the GIL: were it the last to hold one, it would crash.
+# The Python plugin 7.1 releases its routes without holding the GIL, and crashes if it holds the last reference.
 _routes: Final[list[RestCallback]] = []
 
 
@@ -185,7 +185,7 @@ class Plugin:
     # --- Orthanc's life ---
 
     def _on_thread(self) -> None:
-        """First on the thread of the loop."""
+        """The first code that runs on the loop's thread."""
         self._orthanc.SetCurrentThreadName("ups")
         self._log.gather(lambda work: self._thread.loop.call_later(_LOGGED_AFTER, work))
 
@@ -195,7 +195,7 @@ class Plugin:
         self._thread.submit(self._close_in_time())
 
     async def _close_in_time(self) -> None:
-        """ORTHANC_STOPPED does not come while clients keep writing, so that the ports are closed before it."""
+        """Close before ORTHANC_STOPPED, which does not come while clients keep writing."""
         while True:
             await told_to_stop()
             await self._close()
@@ -211,7 +211,7 @@ class Plugin:
         await asyncio.shield(self._closing)
 
     def _stopped(self) -> None:
-        """Orthanc finalizes Python after this: nothing of ours may be alive then."""
+        """Orthanc finalizes Python after this; no thread of the plugin may be alive then."""
         try:
             self._thread.submit(self._close()).result(_STOP_WITHIN)
         except (FutureTimeoutError, asyncio.CancelledError):
@@ -224,7 +224,7 @@ class Plugin:
 
 
 def _check(settings: Settings, orthanc_settings: OrthancSettings) -> None:
-    """What only the parts themselves can check. Raises ConfigurationError."""
+    """Check what needs more than the settings themselves. Raises ConfigurationError."""
     rules = read_rules(settings.rules, read_templates(settings.templates), settings.public_url)
     check_loops(rules, settings.worklist_label)
     try:

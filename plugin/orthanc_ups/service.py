@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The UPS service without its network: worklist, delivery and retention, wired up on one asyncio loop."""
+"""The UPS service without its network: worklist, delivery and retention on one asyncio loop."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _LAST_COMMANDS: Final = 2.0
 class UpsService:
     """Everything between the interfaces and the store.
 
-    Life: ``start`` (reads the worklist in), then the attributes are used by the interfaces, at last ``stop``.
+    Call ``start`` first, which loads the worklist; then the interfaces use the attributes; ``stop`` at last.
     Every method must be called on the one asyncio loop.
     """
 
@@ -70,7 +70,7 @@ class UpsService:
         titles: AeTitles | None = None,
         copy: EntriesCopy | None = None,
     ) -> None:
-        """``copy`` is where entries are copied, by default beside the projection.
+        """``copy`` is where entries are copied; by default a file beside the projection.
 
         ``zone``: where date-times without offset belong, as in ``projection``; None is the zone of the machine.
         """
@@ -136,7 +136,7 @@ class UpsService:
 
     @property
     def identity(self) -> str:
-        """Tells this worklist from any other, for ever."""
+        """Distinguishes this worklist from any other, for ever."""
         return self._worklist_entry.identity
 
     @property
@@ -151,20 +151,21 @@ class UpsService:
 
     @property
     def store_trouble(self) -> str:
-        """Why nothing can be stored any more, or the last write was not done; "" if it was."""
+        """Why nothing can be stored any more, or why the last write failed; "" if it succeeded."""
         return self._recovery.given_up or self._writer.trouble
 
     async def prove_store(self) -> None:
-        """Write something harmless. Raises StoreUnavailable."""
+        """Write the worklist entry unchanged, to see that writing works. Raises StoreUnavailable."""
         await self._worklist_entry.prove()
 
     # --- start ---
 
     async def start(self, *, restarted: bool = True, followed: Sequence[Entry] | None = None) -> None:
-        """Read everything in, resume what waits, and tell that the SCP has restarted.
+        """Load the worklist, resume delivery, and send the SCP Status Change RESTARTED.
 
-        It has not (``restarted`` False) if the worklist was open until now on another node. ``followed``: every entry
-        but workitems, if the projection is known to have those.
+        Args:
+            restarted: False if the worklist has been open on another node until now; then nothing is sent.
+            followed: every entry but workitems, if the projection is known to have those.
 
         Raises StoreUnavailable; then it may be called again, without ``followed``.
         """
@@ -177,7 +178,7 @@ class UpsService:
         except ProjectionBroken as error:
             raise StoreUnavailable(f"the projection failed: {error}", certain=True) from error
         self._started = True
-        self.shelves_deleted()  # perhaps, since they were read
+        self.shelves_deleted()  # they may have been, since they were read
         if restarted:
             self._announce("RESTARTED")
         self._again_and_again(self._reserve_ahead, _RESERVATION_EVERY)
@@ -260,7 +261,7 @@ class UpsService:
         await self.workitems.tombstones.forget(self.clock.now() - self.settings.remember_purged)
 
     async def look_after_shelves(self) -> None:
-        """Write back what somebody deleted in Orthanc, if anything; goes on until that is done."""
+        """Write back what somebody deleted in Orthanc, if anything; continues until that is done."""
         await self._recovery.look_after_shelves()
 
     async def restore(self) -> None:
@@ -268,7 +269,7 @@ class UpsService:
         await self._recovery.restore()
 
     def shelves_deleted(self) -> None:
-        """Somebody may have deleted something of ours in Orthanc: look soon, or at the end of the start."""
+        """Somebody may have deleted shelves in Orthanc: look soon, or at the end of the start."""
         if self._started:
             self._begin(self.look_after_shelves())
 
@@ -294,11 +295,12 @@ class UpsService:
     async def stop(
         self, farewell: float = _FAREWELL, last_commands: float = _LAST_COMMANDS, *, goes_down: bool = True
     ) -> None:
-        """Let running commands end, say GOING DOWN, and store the cursors.
+        """Let running commands end, send the SCP Status Change GOING DOWN, and store the cursors.
 
-        ``last_commands`` and ``farewell`` are how many seconds the first two may take.
-
-        Nobody is told if the worklist goes on, on another node (``goes_down`` False).
+        Args:
+            farewell: how many seconds sending may take.
+            last_commands: how many seconds commands may take.
+            goes_down: False if the worklist continues on another node; then nothing is sent.
         """
         self._stopping = True
         for task in list(self._tasks):
@@ -307,7 +309,7 @@ class UpsService:
         await self.worklist.close(last_commands)
         farewell_event = self._status_event("GOING DOWN", self.order.next) if goes_down else None
         await self.delivery.going_down(farewell_event, farewell)
-        with suppress(StoreUnavailable):  # then the next start reads more
+        with suppress(StoreUnavailable):  # the next start reads more then
             await self._renew_mark()
         self._mark.close()
         self.projection.close()

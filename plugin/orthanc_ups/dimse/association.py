@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """An established association on the asyncio loop (PS3.8 §9.2): messages in, messages out, and its end.
 
-Why not pynetdicom's own reactor: it needs two or three threads per association which poll a thousand times a
-second, reads PDUs and data sets of any size into memory, cannot use file descriptors beyond 1023, and shakes hands
-for TLS while nobody else can connect. Its PDUs and its negotiation are used (``negotiation.py``).
+Why not pynetdicom's own reactor: it needs two or three threads per association that poll a thousand times a second,
+reads PDUs and data sets of any size into memory, cannot use file descriptors beyond 1023, and accepts no other
+connection during a TLS handshake. Its PDUs of negotiation are used (``negotiation.py``).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _LINGER: Final = 3.0  # seconds for the peer to take the last bytes and to close
 
 
 class Wire(asyncio.Protocol):
-    """The protocol of a connection itself: what has arrived is read without waiting, and mostly a PDU comes whole.
+    """A connection, as asyncio's protocol of it: bytes that have arrived are read without waiting, mostly a whole PDU.
 
     Attributes:
         address: the peer's IP address.
@@ -78,7 +78,7 @@ class Wire(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection is there."""
         self._transport = cast("asyncio.Transport", transport)
-        peer = transport.get_extra_info("peername")  # nobody can say any more once the connection is lost
+        peer = transport.get_extra_info("peername")  # not known any more once the connection is lost
         self.address = str(peer[0]) if peer else ""
         if self._connected is not None:
             self._connected(self)
@@ -93,7 +93,7 @@ class Wire(asyncio.Protocol):
             self._existing.pause_reading()
 
     def eof_received(self) -> bool:
-        """The peer sends no more. Over TCP it may still read what is written; TLS knows no such state."""
+        """The peer sends no more. Over TCP it may still read; TLS has no such half-open state."""
         self._is_at_end = True
         self._wake()
         return self._existing.get_extra_info("sslcontext") is None
@@ -137,7 +137,7 @@ class Wire(asyncio.Protocol):
     # --- reading, by one task at a time ---
 
     def holds(self, size: int) -> bool:
-        """True if so many bytes can be read without waiting."""
+        """True if ``size`` bytes can be read without waiting."""
         return len(self._unread) >= size
 
     async def header(self) -> tuple[PduType, int]:
@@ -145,7 +145,7 @@ class Wire(asyncio.Protocol):
         return read_header(await self._read(HEADER_SIZE))
 
     async def body(self, length: int, max_length: int) -> bytes:
-        """The rest of a PDU behind its header. Raises ProtocolError before it is read if it is too long."""
+        """The rest of a PDU after its header. Raises ProtocolError, without reading it, if it is too long."""
         if length > max_length:
             raise ProtocolError(
                 f"PDU of {length} bytes, expected at most {max_length}", AbortReason.INVALID_VALUE
@@ -160,7 +160,7 @@ class Wire(asyncio.Protocol):
         return self.take(size)
 
     def take(self, size: int) -> bytes:
-        """So many bytes, which must have arrived."""
+        """``size`` bytes, which must have arrived."""
         content = bytes(self._unread[:size])
         del self._unread[:size]
         self._read_on()
@@ -183,12 +183,12 @@ class Wire(asyncio.Protocol):
     # --- reading without a task ---
 
     def follow(self, follower: Callable[[], None]) -> None:
-        """Have a function called from now on when what it ``expects`` has arrived, or the connection ends."""
+        """Call a function from now on when what it ``expects`` has arrived, or the connection ends."""
         self._follower = follower
         asyncio.get_running_loop().call_soon(follower)
 
     def expects(self, size: int) -> bool:
-        """True if so many bytes have arrived; if not, the follower is called when they have."""
+        """True if ``size`` bytes have arrived; if not, the follower is called when they have."""
         if self.holds(size):
             self._wanted = 0
             return True
@@ -208,7 +208,7 @@ class Wire(asyncio.Protocol):
     # --- writing ---
 
     def write(self, pdu: bytes) -> None:
-        """Hand over to the connection, which sends it without waiting."""
+        """Queue a PDU for sending; does not wait."""
         self._existing.write(pdu)
 
     @property
@@ -247,7 +247,7 @@ class Wire(asyncio.Protocol):
             self._transport.abort()
 
     async def _read_to_the_end(self) -> None:
-        """Closing a socket with unread bytes would reset the connection, and the last PDU would be lost."""
+        """Closing a socket with unread bytes would reset the connection, and the peer would lose the last PDU."""
         await self.drain()
         while not self._is_at_end:
             self._unread.clear()
@@ -274,11 +274,11 @@ class Terms:
     """What an association is allowed to do.
 
     Attributes:
-        max_pdu: greatest P-DATA-TF that we announced, in bytes behind its header.
+        max_pdu: greatest P-DATA-TF that the plugin announced, in bytes after its header.
         max_data_set: greatest data set in bytes.
-        idle: seconds without any traffic after which it is aborted; 0 never.
-        pace: seconds for one PDU to arrive or to be taken by the peer.
-        memory: for data sets on their way in.
+        idle: seconds without any traffic after which it is aborted; 0 for never.
+        pace: seconds in which one PDU must arrive, or be taken by the peer.
+        memory: for incoming data sets.
     """
 
     max_pdu: int
@@ -365,8 +365,8 @@ class Association:
             self._terms.memory.give(len(message.data))
 
     async def send(self, *messages: Message) -> None:
-        """Send messages and wait until the peer keeps up; meanwhile others have their turn. Not to be called twice
-        at the same time. Raises Gone if the peer does not keep up, or if the association has ended.
+        """Send messages, and wait until the peer has taken most of them; other associations get a turn. Not to be
+        called twice at the same time. Raises Gone if the peer does not keep up, or if the association has ended.
         """
         self._is_sending = True
         try:
@@ -478,7 +478,7 @@ class Association:
                 await self._hand_over(message)
 
     async def _hand_over(self, message: Message) -> None:
-        """If the association ends while the queue is full, nobody else holds the message: its memory is freed here."""
+        """Queue a message. If the association ends while the queue is full, its memory is freed here."""
         self._pending.add(message.number(MESSAGE_ID))
         try:
             await self._incoming.put(message)
@@ -497,7 +497,7 @@ class Association:
     async def release(self, patience: float) -> None:
         """Release as requestor: wait for the answer at most ``patience`` seconds, then close (PS3.8 §7.2).
 
-        Within a message there is no release: then the association is aborted.
+        In the middle of a message the association is aborted instead.
         """
         if self._is_sending:
             self._break_off("closed")

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Encoded data sets to the inner form and back (PS3.5 §6, §7 and Annex A).
 
-Decoding is one strict pass over the bytes without trust: what is truncated, too deep, too long or not decodable is
-refused, never guessed. Whether the values make sense is the core's business. Encoding writes UTF-8 where ASCII is not
-enough, with every length defined.
+Decoding is one strict pass over bytes that are not trusted: what is truncated, too deep, too long or not decodable is
+refused, never guessed. The core judges whether the values make sense. Encoding writes UTF-8 where ASCII does not
+suffice, with every length defined.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ _UNPACKERS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a data set may ask of us.
+    """What a data set may cost to decode.
 
     Attributes:
         nesting: greatest depth of sequences within sequences.
@@ -151,8 +151,8 @@ def decode(
         bounds: greatest nesting and number of elements.
         max_size: greatest size in bytes, after inflation.
         otherwise: encodings of non-ASCII text for which no character set is declared.
-        corrections: notes what is read otherwise than it stands; without, nothing is.
-        interned: sequences that were decoded before.
+        corrections: records what is read differently from what was sent; None to correct nothing.
+        interned: sequences that have been decoded before.
 
     Raises:
         UpsError: 0110 if the structure is broken, 0106 if an element is, 0213 if the data set is too large.
@@ -195,7 +195,7 @@ def _in_other_syntax(
     corrections: Corrections,
     error: UpsError,
 ) -> DataSet:
-    """A data set in Implicit VR though Explicit VR was negotiated, or the actual way round."""
+    """A data set in Implicit VR though Explicit VR was negotiated, or the other way round."""
     actual = IMPLICIT if syntax.explicit else EXPLICIT
     try:
         dataset = _Decoder(encoded, actual, bounds, otherwise, corrections).whole()
@@ -234,9 +234,10 @@ def too_large(max_size: int) -> UpsError:
 class _Decoder:
     """One pass over one data set.
 
-    Each method takes the offset where it starts and returns the one where it ended. ``_level`` reads the elements of
-    the data set or of an item, ``_items`` the items of a sequence, and they call each other: for (0040,4018) with one
-    item, ``_level`` reads its header, ``_items`` the header of the item, and a second ``_level`` what is in it.
+    Each method takes the offset at which it starts, and returns the one at which it ended. ``_level`` reads the
+    elements of the data set or of an item, ``_items`` the items of a sequence, and they call each other: for
+    (0040,4018) with one item, ``_level`` reads its header, ``_items`` the header of the item, and a second ``_level``
+    the elements in it.
     ``_trail`` holds the sequences around the current element for refusals such as "(0040,4018)>(0008,0100)".
     """
 
@@ -291,7 +292,7 @@ class _Decoder:
         return dataset if is_sorted else dict(sorted(dataset.items())), offset
 
     def _header(self, offset: int, end: int) -> _Header:
-        """Tag, VR as it is written, length, and where the value starts."""
+        """Tag, VR as it is written, length, and the offset of the value."""
         if end - offset < 8:
             raise UpsError(PROCESSING_FAILURE, "the data set ends within the header of an element")
         encoded, order, explicit = self._bytes, self._syntax.order, self._syntax.explicit
@@ -341,7 +342,7 @@ class _Decoder:
         return element, offset
 
     def _unknown_sequence(self, tag: str, start: int, end: int, encodings: Encodings) -> Element | None:
-        """A sequence of unknown VR whose length is defined: text in it has the character set of the data set too."""
+        """A sequence of unknown VR with defined length: text in it has the character set of the data set too."""
         if self._corrections is None or not self._bytes.startswith(_ITEM_IN_UN, start, end):
             return None
         above, trail, budget = self._syntax, list(self._trail), self._budget
@@ -370,7 +371,7 @@ class _Decoder:
     def _interned_items(
         self, interned: Interned, tag: str, start: int, end: int, length: int, encodings: Encodings
     ) -> tuple[Element, int]:
-        """A short sequence of the top level: what was decoded before without a correction is the same again."""
+        """A short sequence of the top level; taken from ``interned`` if it was decoded before without a correction."""
         offset = self._ended(tag, start, end, length)
         corrections = self._corrections
         key = tag, self._bytes[start:offset], self._syntax, encodings, corrections is None
@@ -424,7 +425,7 @@ class _Decoder:
             if vr == "UN" and self._corrections and not raw.isascii() and int(tag[3], 16) % 2:
                 text = unknown_in_utf_8(raw, encodings)
                 if text is not None:
-                    # it would be mislabelled, as data sets leave in UTF-8 whatever they came in
+                    # else it would be mislabelled, as data sets are sent in UTF-8 whatever they came in
                     self._corrections.note(self._path(tag), "holds text, which is UTF-8 now")
                     raw = text
             binary = swapped(raw, vr) if order == ">" else raw
@@ -473,7 +474,7 @@ def _expected(vr: str, error: Exception) -> str:
 def _named(head: bytes, order: str) -> tuple[str, str, bool]:
     """The tag at the head of an element, the VR behind it, "" if none is written, and whether its length has 16 bits.
 
-    A VR of a later edition is unknown (PS3.5 §6.2.2); anything else is no VR.
+    A VR of a later edition counts as UN (PS3.5 §6.2.2); anything else is no VR.
     """
     tag = "{:04X}{:04X}".format(*struct.unpack_from(f"{order}HH", head))
     code = head[4:]
@@ -658,7 +659,7 @@ class Codec:
         self._interned = Interned()
 
     def corrections(self) -> Corrections:
-        """A new record of corrections, for a request whose answer can report them."""
+        """An empty record of corrections, for a request whose answer can report them."""
         return Corrections(lenient=not self._strict)
 
     async def decoded(
@@ -666,8 +667,8 @@ class Codec:
     ) -> DataSet:
         """The data set in its inner form. Raises UpsError (0106, 0110, 0213) if it is not one.
 
-        ``corrections`` notes what was read otherwise than it stands; without, nothing is, but repeated elements of
-        the command set are ignored.
+        ``corrections`` records what is read differently from what was sent. Without it nothing is corrected, but
+        elements of the command set and of the head of a file are left out unless ``Ups.Strict`` is set.
         """
         limits = self._bounds, self._max_size, self._otherwise
         if len(encoded) <= _LARGE and not syntax.deflated:
@@ -684,7 +685,7 @@ class Codec:
         return too_large(self._max_size)
 
     def encoded(self, dataset: DataSet, syntax: Syntax) -> bytes:
-        """The data set as bytes."""
+        """The encoded data set."""
         return encode(dataset, syntax)
 
     def close(self) -> None:

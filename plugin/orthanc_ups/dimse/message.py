@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What goes over an association: PDUs (PS3.8 §9.3), the fragments in them (PS3.8 Annex E), and the messages that these
-make (PS3.7 §6.3, Annex E). Association requests and their answers are in ``negotiation.py``.
+"""What an association carries: PDUs (PS3.8 §9.3), the fragments in them (PS3.8 Annex E), and the messages that these
+form (PS3.7 §6.3, Annex E). Association requests and their answers are in ``negotiation.py``.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def data_pdu(fragment: bytes) -> bytes:
 
 
 def read_header(header: bytes) -> tuple[PduType, int]:
-    """PDU type and length of the rest.
+    """PDU type, and length of what follows.
 
     Raises:
         ProtocolError: the type is unknown.
@@ -179,7 +179,7 @@ _IS_LAST: Final = 2
 
 
 class Malformed(Exception):
-    """The peer does not speak DIMSE and the association cannot go on; the text says what was wrong."""
+    """The peer does not speak DIMSE, and the association cannot continue; the text says what is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +190,7 @@ class Message:
         context: presentation context ID.
         command: the command set.
         data: the encoded data set, or None if there is none.
-        oversized: True if the data set was larger than allowed; it was thrown away.
+        oversized: True if the data set was larger than allowed; it was discarded.
     """
 
     context: int
@@ -286,7 +286,7 @@ def _number_or_text(element: int, value: int | str) -> bytes:
 
 
 def fragments(message: Message, max_pdu: int) -> Iterator[bytes]:
-    """Presentation data values, each of which fits into a P-DATA-TF of at most ``max_pdu`` bytes behind its header.
+    """Presentation data values, each of which fits into a P-DATA-TF of at most ``max_pdu`` bytes after its header.
 
     Each has an even length, also if ``max_pdu`` is odd (PS3.8 §E.1).
     """
@@ -308,7 +308,9 @@ class MemoryBudget:
     """
 
     def __init__(self, capacity: int) -> None:
-        """``capacity`` bytes at the same time."""
+        """Args:
+        capacity: bytes in all.
+        """
         self._left = capacity
 
     @property
@@ -330,15 +332,14 @@ class MemoryBudget:
 
 @dataclass(slots=True)
 class Assembler:
-    """Puts fragments together to messages. Pure: knows no sockets and no clock.
+    """Assembles messages from fragments. It knows no sockets and no clock.
 
     Attributes:
         contexts: IDs of the accepted presentation contexts.
-        max_data_set: greatest size of a data set in bytes; what is larger is thrown away as it comes.
-        memory: where the bytes of data sets are taken from. Those of a complete message are its receiver's to
-            give back.
-        skips_replies: a response is complete with its command set, and its data set is thrown away as it comes. Then
-            nobody waits for a data set that a peer announces and does not send, as pynetdicom does with empty ones.
+        max_data_set: greatest size of a data set in bytes; a larger one is discarded as it comes.
+        memory: reserves the bytes of data sets. Whoever takes a complete message gives its bytes back.
+        skips_replies: a response is complete with its command set, and its data set is discarded as it comes. So
+            nobody waits for a data set that a peer announces but does not send, as pynetdicom does with empty ones.
     """
 
     contexts: Collection[int]
@@ -358,7 +359,7 @@ class Assembler:
 
     @property
     def awaits_data_set(self) -> bool:
-        """True if a command set announced a data set of which nothing has come."""
+        """True if a command set announced a data set, and none of it has come."""
         return self._command is not None and not self._parts and not self._thrown_away
 
     def without_data_set(self) -> Message:
@@ -366,10 +367,10 @@ class Assembler:
         return self._complete(None)
 
     def feed(self, body: bytes) -> Iterator[Message]:
-        """Take the content of one P-DATA-TF and give the messages that it completes.
+        """Take the content of one P-DATA-TF, and yield the messages that it completes.
 
         Raises:
-            Malformed: the fragments make no message.
+            Malformed: the fragments form no message.
         """
         offset = 0
         while offset < len(body):

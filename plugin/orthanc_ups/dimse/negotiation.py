@@ -33,7 +33,7 @@ from .data_sets import SYNTAXES, Syntax
 from .message import AbortReason, ProtocolError, Rejection
 
 for _name in ("pynetdicom.utils", "pynetdicom.pdu_primitives", "pynetdicom.presentation"):
-    # They log an error, some with a traceback, for anything a peer may send; we log it once, in one line.
+    # They log errors, some with a traceback, for what peers send; the plugin logs each once, in one line.
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 VERIFICATION: Final = "1.2.840.10008.1.1"
@@ -54,7 +54,7 @@ _CONVERSION: Final = 4  # byte of Enhanced Multi-Frame Image Conversion, which c
 _SUB_FIELDS: Final[Mapping[int, Mechanisms]] = MappingProxyType(
     {2: Mechanisms.FUZZY, 5: Mechanisms.EMPTY, 6: Mechanisms.MULTIPLE}
 )
-"""Byte of each mechanism (PS3.4 Tables C.5-1 and K.5-1; K.5 says nothing beyond the fourth byte)."""
+"""The byte of each mechanism (PS3.4 Tables C.5-1 and K.5-1; K.5 defines nothing beyond the fourth byte)."""
 
 _RESULTS: Final[Mapping[int, str]] = MappingProxyType(
     {
@@ -97,8 +97,8 @@ class Agreement:
 
     Attributes:
         contexts: accepted presentation contexts by ID.
-        max_pdu: greatest P-DATA-TF that the peer takes, in bytes behind the header; 0 is any.
-        refused: in words why the peer did not accept the one context that we proposed.
+        max_pdu: greatest P-DATA-TF that the peer takes, in bytes after its header; 0 for any.
+        refused: in words why the peer did not accept the one context that was proposed to it.
     """
 
     contexts: Mapping[int, Context]
@@ -174,7 +174,10 @@ def _items(encoded: bytes) -> Iterator[tuple[int, bytes]]:
 def accept(request: Request, max_pdu: int, further: Iterable[str] = ()) -> tuple[Agreement, bytes]:
     """Answer a request: what is agreed, and the A-ASSOCIATE-AC.
 
-    ``max_pdu`` is the greatest PDU that we take, ``further`` are UIDs of SOP classes beside those of UPS.
+    Args:
+        request: as it came.
+        max_pdu: the greatest P-DATA-TF that the plugin takes, in bytes after its header.
+        further: UIDs of SOP classes beside those of UPS.
     """
     primitive = request.primitive
     roles = {
@@ -295,7 +298,7 @@ def _associate(calling: str, called: str, max_pdu: int) -> A_ASSOCIATE:
 
 
 def request(calling: str, called: str, abstract: str, max_pdu: int, *, as_scp: bool = False) -> bytes:
-    """An A-ASSOCIATE-RQ for one SOP class; ``as_scp`` proposes that we are its SCP (PS3.7 §D.3.3.4)."""
+    """An A-ASSOCIATE-RQ for one SOP class; ``as_scp`` proposes the SCP role for the plugin (PS3.7 §D.3.3.4)."""
     context = _context(abstract)
     context.context_id = 1
     primitive = _associate(calling, called, max_pdu)
@@ -311,8 +314,8 @@ def request(calling: str, called: str, abstract: str, max_pdu: int, *, as_scp: b
 def read_answer(pdu: bytes, abstract: str, *, as_scp: bool = False) -> Agreement:
     """Parse an A-ASSOCIATE-AC with its header, the answer to ``request`` with the same arguments.
 
-    A peer that refuses the SCP role in so many words has not accepted the context for us; one that leaves role
-    selection out is not held to it (PS3.7 §D.3.3.4).
+    A peer that explicitly refuses the SCP role has not accepted the context; one that leaves role selection out is
+    taken to accept it (PS3.7 §D.3.3.4).
 
     Raises:
         ProtocolError: it is none.

@@ -20,7 +20,7 @@ from .message import Rejection
 
 
 class Wish(Enum):
-    """Kinds of request that Orthanc's settings treat differently."""
+    """The kinds of request that Orthanc's settings distinguish."""
 
     ECHO = "C-ECHO"
     FIND = "C-FIND"
@@ -79,7 +79,7 @@ class Policy:
         return f"{wish.value} is not allowed for {calling}"
 
     async def _entries(self, calling: str) -> tuple[Modality, ...]:
-        """From the cached list if possible; Orthanc is asked about unknown AEs only."""
+        """The AE's entries in the cached list; Orthanc is asked only if there are none."""
         return self._modalities.by_ae_title(calling) or await self._modalities.lookup(calling)
 
     async def _stranger(self, calling: str, address: str, entries: tuple[Modality, ...]) -> str | None:
@@ -117,7 +117,7 @@ class _Answer:
 
 
 class Resolver:
-    """Looks up each name in a thread of its own: dead names could block all of the loop's few threads.
+    """Looks up host names, each in a thread of its own, as dead names could block all of the loop's few threads.
 
     A name server that does not answer delays only those who wait for that name. Answers are cached for a minute.
     """
@@ -127,7 +127,7 @@ class Resolver:
         self._running: dict[str, asyncio.Future[tuple[str, ...]]] = {}
 
     async def addresses(self, host: str) -> tuple[str, ...]:
-        """The addresses of a host, () if it has none. An IP address is its own."""
+        """The IP addresses of a host, () if it has none. An IP address has itself."""
         if _is_address(host):
             return (host,)
         loop = asyncio.get_running_loop()
@@ -181,7 +181,7 @@ def _is_address(host: str) -> bool:
 
 
 def _canonical(address: str) -> str:
-    """An IPv4 address mapped into IPv6 is the IPv4 address."""
+    """An address in one form; an IPv4 address mapped into IPv6 becomes the IPv4 address."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:

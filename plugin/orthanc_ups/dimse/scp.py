@@ -36,7 +36,7 @@ class DimseServer:
     """The SCP, on the asyncio loop without threads.
 
     Attributes:
-        memory: for data sets on their way in.
+        memory: for incoming data sets.
         memory_of_strangers: the same for AEs that are not in ``DicomModalities``.
     """
 
@@ -51,8 +51,9 @@ class DimseServer:
         refusals: RefusalLog,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """``seen`` is called with the AE title of each known AE that opens an association; ``share`` is the one of
-        this port of the process's file descriptors.
+        """Args:
+        seen: called with the AE title of each known AE that opens an association.
+        share: how many of the process's file descriptors this port may use.
         """
         self._settings = settings
         self._policy = policy
@@ -85,7 +86,7 @@ class DimseServer:
         self._is_stopped = False
 
     def serve(self, services: Services) -> None:
-        """From now on requests are answered by these, those on open associations too."""
+        """Answer requests by these services from now on, on open associations too."""
         self._services = services
 
     @property
@@ -104,7 +105,7 @@ class DimseServer:
         return self._listener.is_open
 
     async def start(self) -> None:
-        """Listen. Raises OSError if the port is taken or the address is not ours."""
+        """Listen. Raises OSError if the port is in use or the address is not one of this machine."""
         await self._listener.start()
 
     async def stop(self) -> None:
@@ -146,7 +147,7 @@ class DimseServer:
         task = asyncio.create_task(work)
         among.add(task)
         task.add_done_callback(among.discard)
-        task.add_done_callback(lambda _: wire.drop())  # also if it is canceled before it has begun
+        task.add_done_callback(lambda _: wire.drop())  # even if the task is cancelled before it has begun
 
     async def _served(self, wire: Wire) -> None:
         try:
@@ -201,7 +202,7 @@ class DimseServer:
 
     async def _accepted(self, wire: Wire, request: Request) -> Association:
         agreement, answer = accept(request, self._settings.maximum_pdu_size, self._services.further)
-        # Strangers that may only echo or query can send data sets before they are refused, from memory of their own.
+        # Unknown AEs that may only echo or query can send data sets before they are refused: from memory of their own.
         terms = self._terms if self._policy.remembers(request.calling) else self._terms_of_strangers
         association = Association(wire, agreement, terms, request.calling, request.called)
         self._open.add(association)

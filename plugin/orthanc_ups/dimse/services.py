@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The services of the UPS SOP classes and Verification: wire → command → answer (PS3.4 CC.2, Table CC.2-1)."""
+"""The services of the UPS SOP classes and Verification: request, command, answer (PS3.4 CC.2, Table CC.2-1)."""
 
 from __future__ import annotations
 
@@ -67,11 +67,11 @@ from .negotiation import FIND_CLASSES, UPS_CLASSES, VERIFICATION, Context
 from .policy import Policy, Wish
 
 _ABOUT_ATTRIBUTES: Final = frozenset({0x0105, 0x0106, 0x0107, 0x0116, 0x0120, 0x0121, 0xC309})
-"""Statuses that come with an Attribute Identifier List (PS3.7 §C.5), and that of a wrong state at creation."""
+"""Statuses with an Attribute Identifier List (PS3.7 §C.5), and that of a wrong state at creation (C309)."""
 
 
 class Requesting(Protocol):
-    """The association that a request came by, as far as it is needed to answer."""
+    """The association of a request, as far as it is needed to answer."""
 
     calling: str
     called: str
@@ -128,7 +128,7 @@ class Exchange:
         return self._association.is_canceled(self.message)
 
     async def corrected_data_set(self) -> tuple[DataSet, tuple[str, ...]]:
-        """The data set, leniently read, and one sentence per correction, for a request whose answer can report them."""
+        """The data set, read leniently, and one sentence per correction, for a request whose answer can report them."""
         corrections = self._codec.corrections()
         dataset = await self.data_set(corrections)
         return dataset, corrections.sentences
@@ -144,7 +144,7 @@ class Exchange:
     # --- answers ---
 
     async def send(self, *messages: Message) -> None:
-        """Send answers that are made already."""
+        """Send answers that are complete."""
         await self._association.send(*messages)
 
     async def answer(
@@ -159,8 +159,8 @@ class Exchange:
     async def refuse(self, error: UpsError) -> None:
         """Send a failure, with every attribute at fault (PS3.7 Annex C).
 
-        Offending Element has the attributes themselves, Attribute Identifier List those of the workitem that hold
-        them.
+        Offending Element names the attributes themselves, Attribute Identifier List the top-level attributes that
+        contain them.
         """
         command = self._head(error.status.code, self.instance)
         command[ERROR_COMMENT] = comment_of(error)
@@ -226,7 +226,7 @@ def comment_of(error: UpsError) -> str:
 
 
 def comment_on(outcome: Outcome) -> str:
-    """What was corrected, in the same form; without corrections, the meaning of the status."""
+    """What was corrected, in the form of ``comment_of``; the meaning of the status if nothing was."""
     if not outcome.details:
         return shortened(outcome.status.meaning)
     sentences = "; ".join(outcome.details)
@@ -304,7 +304,7 @@ _FIND_STATUSES: Final[Mapping[int, Status]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class FurtherService:
-    """A SOP class that is none of UPS, served by another part.
+    """A SOP class other than those of UPS, served by another part of the plugin.
 
     Attributes:
         fields: the DIMSE services on a context of it.
@@ -335,8 +335,10 @@ class Services:
         strict: bool = False,
         further: Mapping[str, FurtherService] = MappingProxyType({}),
     ) -> None:
-        """``seen`` is called with the AE title of each C-ECHO; ``zone`` is that of keys without an offset; ``strict``
-        as ``Ups.Strict``.
+        """Args:
+        seen: called with the AE title of each C-ECHO.
+        zone: where matching keys without an offset belong.
+        strict: ``Ups.Strict``.
         """
         self._strict = strict
         self.further = further
@@ -511,9 +513,9 @@ def _transaction(attributes: DataSet) -> str | None:
 
 
 def _selected(workitem: DataSet, requested: tuple[str, ...]) -> DataSet:
-    """What is asked for and known to the UPS IOD is answered, empty if the workitem does not hold it.
+    """The attributes that are asked for; empty if the UPS IOD has them and the workitem does not.
 
-    As in C-FIND dates and times come with the Timezone Offset From UTC that holds for them (PS3.3 §C.12.1.1.8), and
+    As in C-FIND, dates and times come with the Timezone Offset From UTC that holds for them (PS3.3 §C.12.1.1.8), and
     private attributes with their creators (PS3.5 §7.8.1).
     """
     if not requested:
@@ -575,7 +577,7 @@ class Action:
 
 
 def _change_state(action: Action) -> Command:
-    """The rules judge both values: other spellings of a state, and a Transaction UID that is none (C301)."""
+    """The rules judge both values: other spellings of a state, and an invalid Transaction UID (C301)."""
     _check_rest(action, (tags.STATE, tags.TRANSACTION_UID))
     state = _single_value(action, tags.STATE)
     if state is None:
@@ -624,7 +626,7 @@ def _suspend(action: Action) -> Command:
 _COMMANDS: Final[Mapping[int, Callable[[Action], Command]]] = MappingProxyType(
     {1: _change_state, 2: _request_cancel, 3: _subscribe, 4: _unsubscribe, 5: _suspend}
 )
-"""What makes the command of an N-ACTION, by Action Type ID.
+"""The function that makes the command of an N-ACTION, by Action Type ID.
 
 Each raises UpsError: 0114 for an argument that the action does not have, 0115 for a missing or wrong one, 0212 for
 one with a wrong VR.
@@ -644,7 +646,7 @@ def _check_nothing_else(action: Action) -> None:
 
 
 def _together(*readers: Callable[[], str]) -> list[str]:
-    """What each of them reads; one refusal names all arguments at fault."""
+    """The value that each reader returns; one refusal names all arguments at fault."""
     read: list[str] = []
     faults: list[Fault] = []
     for reader in readers:

@@ -25,7 +25,7 @@ class TlsError(Exception):
 
 
 def server_context(orthanc_settings: OrthancSettings) -> ssl.SSLContext | None:
-    """For our port: None without ``DicomTlsEnabled``.
+    """For the plugin's port; None without ``DicomTlsEnabled``.
 
     Raises:
         TlsError: a certificate, key or cipher list cannot be used.
@@ -39,7 +39,7 @@ def server_context(orthanc_settings: OrthancSettings) -> ssl.SSLContext | None:
 
 
 def client_context(orthanc_settings: OrthancSettings) -> ssl.SSLContext:
-    """For associations that we open to a modality with ``UseDicomTls``.
+    """For associations to a modality with ``UseDicomTls``.
 
     Host names are not checked, as in Orthanc: DICOM certificates name systems, not hosts.
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Brings what is stored under other spellings of an AE title under its one spelling, before anything is delivered.
+"""Moves what is stored under other spellings of an AE title to its one spelling, before anything is delivered.
 
-Worklists of before titles were compared as Orthanc does hold several; and the spelling of ``DicomModalities`` may have
-changed while Orthanc was off. Cursors and dead letters come first, then workitems with their waiting events, and the
-logs of global acts last, as the state of each workitem follows from them. Each step is an entry, and each can be
-repeated: whenever it is interrupted, the next start goes on.
+Worklists written before titles were compared as Orthanc compares them may hold several spellings, and the spelling in
+``DicomModalities`` may have changed while Orthanc was off. Cursors and dead letters are moved first, then workitems
+with their waiting events, and the logs of global acts last, as the state of each workitem follows from them. Each step
+writes one entry and can be repeated: if it is interrupted, the next start continues.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _NEVER: Final = float("inf")
 
 @dataclass(frozen=True, slots=True)
 class _Reach:
-    """How far delivery was with one stored title."""
+    """How far delivery had come for one stored title."""
 
     channels: Mapping[str, Progress]
 
@@ -63,7 +63,7 @@ class _Reach:
 
 
 class AeTitleMigration:
-    """Run once, at the start, before delivery knows of anything."""
+    """Runs once, at the start, before delivery is loaded."""
 
     def __init__(self, writer: Writer, projection: Projection, titles: AeTitles) -> None:
         self._writer = writer
@@ -71,15 +71,15 @@ class AeTitleMigration:
         self._titles = titles
 
     async def run(self, stored: Stored, subscriptions: Subscriptions, last: int) -> bool:
-        """Respell and join what is stored; True if anything was, and then the store must be read again.
+        """Respell and join what is stored. Returns True if anything was changed; then the store must be read again.
 
         Args:
             stored: everything but the workitems, which are in the projection.
             subscriptions: knows every AE title that subscribed to anything.
-            last: a sequence behind all that are used.
+            last: a sequence greater than all that are in use.
 
         Raises:
-            StoreUnavailable: not finished; begin again.
+            StoreUnavailable: not finished; call it again.
         """
         titles = self._respelled(stored, subscriptions)
         if not titles:
@@ -97,7 +97,7 @@ class AeTitleMigration:
         return True
 
     def _respelled(self, stored: Stored, subscriptions: Subscriptions) -> dict[str, tuple[str, ...]]:
-        """Per AE title its stored spellings, where that is not just its one spelling."""
+        """The stored spellings of each AE title that is stored under any other than its one spelling."""
         first = {log.receiving_ae: log.acts[0].sequence for log, _ in stored.logs if log.acts}
         names = {*subscriptions.all_known(), *_stored_titles(stored.delivery)}
         grouped: dict[str, list[str]] = {}
@@ -170,7 +170,7 @@ class _Joining:
             if name in done:
                 reaches[name] = reaches[title]
             elif name not in titles and name in waiting:
-                reaches[name] = _Reach({})  # it was told nothing yet, as far as is known
+                reaches[name] = _Reach({})  # as far as is known, nothing was delivered to it yet
         channels = {channel: None for reach in reaches.values() for channel in reach.channels}
         revision = max(revision for _, revision, _ in decoded.values()) + 1
         progress = {channel: self._channel(channel, reaches, done, title, events) for channel in channels}
@@ -284,7 +284,7 @@ class _Joining:
         return replace(workitem, acts=acts, events=events, revision=workitem.revision + 1)
 
     def _acts(self, workitem: Workitem) -> Mapping[str, SpecificAct]:
-        """The acts, with one for each joined title that says what all of its spellings come to."""
+        """The acts, with one for each joined title that has the combined effect of its spellings."""
         titles = {self._spelling[name] for name in workitem.acts if name in self._spelling}
         acts = {name: act for name, act in workitem.acts.items() if name not in self._spelling}
         for title in sorted(titles):
@@ -355,7 +355,7 @@ def _batches(entries: Iterable[Entry]) -> Iterator[tuple[Entry, Batch]]:
 
 
 def _tally(tallies: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Counts add up; of the rest the latest counts."""
+    """Counts are added; of everything else the latest value is kept."""
     if not tallies:
         return {}
     latest = max(tallies, key=lambda tally: tally.get("last_error_at") or 0)

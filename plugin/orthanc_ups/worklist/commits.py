@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""One command, one write: the workitem together with its events that are not delivered yet."""
+"""Writes workitems: one command is one write, of the workitem together with its undelivered events."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ KEPT_SETTLED: Final = 4
 SPILL_ABOVE: Final = 64
 SPILLED_AT_ONCE: Final = 48
 ATTEMPTS: Final = 5
-"""How often an entry is read, decided about and written while somebody else keeps changing it."""
+"""How many times a command is tried while somebody else keeps changing the entry."""
 
 
 @dataclass(frozen=True, slots=True)
 class Overflow:
-    """Older waiting events of a workitem in an entry of their own."""
+    """An entry with older waiting events of a workitem, which its document has no room for."""
 
     key: str
     version: str
@@ -35,7 +35,7 @@ class Overflow:
     events: tuple[Event, ...]
 
     def entry(self) -> Entry:
-        """As it stands in the store."""
+        """The entry as it is stored."""
         return Entry(self.key, self.document, self.version)
 
 
@@ -50,7 +50,12 @@ def workitem_key(uid: str) -> str:
 
 
 class Commits:
-    """Writes workitems. Knows nothing of the rules; every change of a workitem ends here."""
+    """Writes workitems. Every change of a workitem passes here once the rules have decided it.
+
+    Attributes:
+        overflows: the overflow entries of each workitem that has any, by SOP Instance UID.
+        next_creation: the creation number of the next new workitem.
+    """
 
     def __init__(self, state: WorklistState) -> None:
         self._state = state
@@ -67,11 +72,11 @@ class Commits:
     ) -> Workitem:
         """Write a workitem and its events; release the events once that is certain.
 
-        Each occurrence becomes an event with a sequence number of its own and the AEs that are subscribed now.
-        The numbers are taken before the write, as a ticket, and the document holds workitem, events and
-        history, so that one compare-and-set decides about all of them. Then the projection and the subscriptions
-        follow, and the ticket is settled: its events go to delivery as soon as every smaller number is settled
-        too. A write that failed for certain gives its numbers up.
+        Each occurrence becomes an event, with a sequence number and the AEs that are subscribed at this moment.
+        The numbers are taken before the write, as a ticket. The document holds workitem, events and history, so that
+        one compare-and-set decides about all of them. After it the projection and the subscriptions are updated and
+        the ticket is settled: its events go to delivery as soon as every smaller number is settled too. A write that
+        has certainly failed gives its numbers up.
 
         Example: two AEs are subscribed to workitem 7, which is at revision 4, and its performer completes it.
         The State Report gets sequence 120 and both receivers; the document goes out with revision 5 and this
@@ -80,14 +85,14 @@ class Commits:
         Args:
             before: as it was read; None to create it.
             after: as it is to be; gets its creation number (if new), history and revision here.
-            occurrences: what is to be told.
+            occurrences: what subscribers are to be told.
             entry: for the history.
-            acts: specific acts of AEs (PS3.4 CC.2.3), made by this very write; their numbers precede the events. Those
-                of a creation are told of it.
+            acts: specific acts of AEs (PS3.4 CC.2.3) that this write makes; their numbers precede those of the
+                events. An AE whose act comes with the creation receives the events of the creation.
 
         Raises:
             Conflict: somebody else changed it.
-            StoreUnavailable: it was surely not written.
+            StoreUnavailable: it was certainly not written.
         """
         await self.reserve(len(occurrences) + len(acts) + 1)
         if before is None:
@@ -96,8 +101,8 @@ class Commits:
                 after = _with_acts(after, acts, self._state.order.next, entry.at)
         addressed = self._addressed(after, occurrences)
         ticket = self._state.order.take(len(addressed) + len(acts))
-        # A cancelled write leaves open what became of it. Then the ticket stays open too, so that no cursor
-        # can pass its events; what was written is found and told after the next start.
+        # Nobody knows whether a cancelled write arrived. Then the ticket stays open, so that no cursor can pass its
+        # events; if it did arrive, they are delivered after the next start.
         try:
             if acts:
                 after = _with_acts(after, acts, ticket.first, entry.at)
@@ -141,11 +146,11 @@ class Commits:
         return after
 
     async def purge(self, stored: StoredWorkitem, entry: HistoryEntry) -> None:
-        """Put a tombstone in the place of a workitem; ``entry`` says when, by whom and why.
+        """Replace a workitem by a tombstone; ``entry`` says when, by whom and why.
 
         Raises:
             Conflict: somebody else changed it.
-            StoreUnavailable: something of it may be left.
+            StoreUnavailable: part of it may remain.
         """
         workitem = stored.workitem
         await self.sweep_one(workitem.uid)
@@ -155,7 +160,7 @@ class Commits:
         _log.info("%s: purged%s; workitem %s was %s", entry.who, reason, workitem.uid, workitem.state.value)
 
     async def reserve(self, count: int) -> None:
-        """Make sure that the numbers may be used. Raises StoreUnavailable."""
+        """Make sure that ``count`` sequence numbers and a creation number may be used. Raises StoreUnavailable."""
         order, reserved = self._state.order, self._state.worklist_entry
         while order.next + count >= reserved.sequences or self.next_creation >= reserved.creations:
             await reserved.reserve(order.next + count, self.next_creation)
@@ -167,7 +172,7 @@ class Commits:
         return replace(created, created=number, filtered=filtered)
 
     def use_no_number_of(self, workitem: Workitem) -> None:
-        """Somebody else wrote a workitem: never use a number again that stands in it."""
+        """Somebody else wrote a workitem: use none of its numbers again."""
         self.next_creation = max(self.next_creation, workitem.created + 1)
         used = [event.sequence for event in workitem.events]
         used += [act.sequence for act in workitem.acts.values()]
@@ -177,7 +182,7 @@ class Commits:
     def _addressed(
         self, workitem: Workitem, occurrences: Sequence[Occurrence]
     ) -> list[tuple[Occurrence, tuple[str, ...]]]:
-        """The occurrences that somebody is to be told of, with their receivers."""
+        """The occurrences that have receivers, each with its receivers."""
         addressed: list[tuple[Occurrence, tuple[str, ...]]] = []
         for occurrence in occurrences:
             subscribed = self._state.subscriptions.receivers
@@ -189,14 +194,14 @@ class Commits:
     async def _trimmed(self, workitem: Workitem, coming: int) -> tuple[list[Event], tuple[int, ...]]:
         """The events that a workitem keeps in its document beside ``coming`` new ones, and its overflow entries.
 
-        What every receiver has is dropped but for the last few, and what is too much is spilled.
-        Events stay in the document until the cursors of all their receivers have passed them, plus the last
-        ``KEPT_SETTLED``, so that what happened last can be read there. If more than ``SPILL_ABOVE`` would wait,
-        the oldest ``SPILLED_AT_ONCE`` move to an entry of their own (``events/<UID>/<sequence of its first>``),
-        which is written first. Entries that everybody has passed are no longer named; ``sweep`` removes them.
+        An event is *settled* once the cursors of all its receivers have passed it; until then it *waits*. Waiting
+        events stay in the document. Of the settled ones the last ``KEPT_SETTLED`` stay, so that an operator can read
+        what happened last; the others are dropped. If more than ``SPILL_ABOVE`` events would wait, the oldest
+        ``SPILLED_AT_ONCE`` move to an overflow entry (``events/<UID>/<sequence of its first>``), which is written
+        before the document. The document stops naming overflow entries that are settled; ``sweep`` removes them.
 
-        Example: of 70 events the first 10 are settled and 60 wait; 5 new ones come. 60 + 5 is above 64: 48
-        waiting ones spill, 12 stay beside the new ones, and of the settled ones none.
+        Example: of 70 events the first 10 are settled and 60 wait, and 5 new ones come. 60 + 5 is above 64, so 48
+        waiting events move to an overflow entry, 12 stay beside the 5 new ones, and the settled ones are dropped.
         """
         settled: list[Event] = []
         waiting: list[Event] = []
@@ -212,7 +217,7 @@ class Commits:
         return sorted((*settled, *waiting), key=_sequence), spilled  # a receiver may be ahead of another
 
     async def _spill(self, uid: str, events: tuple[Event, ...]) -> None:
-        """Written before the workitem lets go of them; after a crash between both they are simply there twice."""
+        """Write an overflow entry. The workitem is written after it; after a crash in between, both have the events."""
         key = f"events/{uid}/{events[0].sequence}"
         document = encode_events(uid, events)
         version = await self._state.writer.overwrite(key, document)
@@ -243,7 +248,7 @@ class Commits:
                 del self.overflows[uid]
 
     def waits(self, workitem: Workitem) -> bool:
-        """True if some receiver still has to get an event of this workitem."""
+        """True if an event of this workitem still waits for a receiver."""
         return (
             any(not self._state.delivery.settled(event) for event in workitem.events)
             or any(not self._is_settled(overflow) for overflow in self.overflows.get(workitem.uid, ()))
@@ -251,7 +256,7 @@ class Commits:
         )
 
     def _initial_reports(self, workitem: Workitem) -> Iterator[Event]:
-        """Where the initial State Reports of global subscribes stand in the order of everything."""
+        """The initial State Reports that global subscribes owe for this workitem, without content."""
         for ae, act in self._state.subscriptions.reports_due(workitem):
             yield Event(act + workitem.created, EventType.STATE_REPORT, workitem.uid, {}, (ae,), 0.0)
 
@@ -262,13 +267,13 @@ _sequence = attrgetter("sequence")
 def _with_acts(
     workitem: Workitem, acts: Sequence[tuple[str, Subscription]], first: int, at: float
 ) -> Workitem:
-    """The workitem with acts that are numbered from ``first`` on."""
+    """The workitem with these acts, numbered from ``first``."""
     new = {ae: SpecificAct(first + index, state, at) for index, (ae, state) in enumerate(acts)}
     return replace(workitem, acts={**workitem.acts, **new})
 
 
 def _bounded(history: tuple[HistoryEntry, ...], length: int) -> tuple[HistoryEntry, ...]:
-    """The first entry, which tells of the creation, and the latest ones."""
+    """At most ``length`` entries: the first, which is the creation, and the latest ones."""
     if len(history) <= length:
         return history
     return (history[0], *history[1 - length :]) if length > 1 else history[-1:]

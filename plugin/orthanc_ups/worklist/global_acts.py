@@ -74,7 +74,7 @@ class GlobalActs:
         return (ActKind.LOCK if command.lock else ActKind.NO_LOCK), statuses.SUCCESS
 
     async def _with_matches(self, act: GlobalAct, command: Subscribe | Unsubscribe | Suspend) -> GlobalAct:
-        """Which existing workitems the act is about (a filter decides once per workitem)."""
+        """The act with the existing workitems that its filter matches (a filter decides once per workitem)."""
         if not isinstance(command, Subscribe):
             numbers = filters_taken(self._state.subscriptions.log(command.receiving_ae))
             return replace(act, matched=numbers)
@@ -82,7 +82,7 @@ class GlobalActs:
         try:
             numbers = Numbers.of(await self._state.workitems.numbers(query))
         except UpsError as error:
-            if error.status is statuses.OUT_OF_RESOURCES:  # which is a word of C-FIND
+            if error.status is statuses.OUT_OF_RESOURCES:  # a status of C-FIND
                 raise UpsError(statuses.RESOURCE_LIMITATION, error.detail) from error
             raise
         return replace(act, filter=command.filter, mechanisms=command.mechanisms, matched=numbers)
@@ -137,8 +137,9 @@ class GlobalActs:
     def _may_compact(self, receiving_ae: str) -> bool:
         """Whether acts may be dropped that a later one repeats.
 
-        Which initial reports an act owes is worked out from the acts before it. So these are kept until it is
-        written down that the reports arrived; but rather a report too many after a crash than a long log.
+        Which initial reports an act owes is derived from the acts before it. So these are kept until a stored cursor
+        says that the reports were delivered. A log that grows long is compacted earlier: after a crash, reports may
+        then be sent twice.
         """
         acts = self._state.subscriptions.log(receiving_ae).acts
         if len(acts) >= _LONG:
@@ -149,7 +150,7 @@ class GlobalActs:
         return len(acts) > 1 and slowest_cursor(stored, [receiving_ae]) >= last
 
     def _adopt(self, receiving_ae: str, entry: Entry | None) -> None:
-        """Somebody else changed the log: take over what is readable, else write ours back."""
+        """Somebody else changed the log: adopt it if it is readable, else write ours back."""
         ours = self._state.subscriptions.log(receiving_ae)
         if entry is None:
             _log.error("The subscriptions of %s vanished from the store; writing them back", receiving_ae)

@@ -18,16 +18,16 @@ _LOOKED_AT: Final = 100
 
 
 class InitialReports:
-    """Turns a burst into events, some at a time, so that an act on 100,000 workitems costs nothing when made."""
+    """Turns a burst into events, some at a time, so that a subscribe to 100,000 workitems is answered at once."""
 
     def __init__(self, workitems: WorkitemStore, subscriptions: Subscriptions) -> None:
         self._workitems = workitems
         self._subscriptions = subscriptions
 
     async def burst(self, burst: Burst, after: int, limit: int) -> list[Event]:
-        """The next reports behind a sequence, with the states of now; empty if there are no more.
+        """The next reports after a sequence, with the present states; empty if there are no more.
 
-        Raises Unreachable while the worklist reads itself in: nothing is told now, but later.
+        Raises Unreachable while the worklist is being loaded; the reports are sent later.
         """
         number = max(0, after - burst.first)
         reports: list[Event] = []
@@ -39,7 +39,7 @@ class InitialReports:
             reports.extend(
                 self._report(burst, workitem) for workitem in workitems if self._is_due(burst, workitem)
             )
-            await asyncio.sleep(0)  # a hundred thousand workitems to which nothing is due hold up nobody
+            await asyncio.sleep(0)  # others get a turn, however many workitems owe no report
         return reports
 
     def _some(self, number: int, through: int, limit: int) -> Sequence[Workitem]:

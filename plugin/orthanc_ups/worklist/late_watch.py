@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""How much work is late, for the overview and for metrics: asked every few seconds, of a large worklist less often."""
+"""How much work is late, for the overview and the metrics; worked out less often the larger the worklist is."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FRESH_FOR: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class LateSummary:
-    """What is late. Times in seconds since the epoch.
+    """What is late. Times are seconds since the epoch.
 
     Attributes:
         groups: by worklist and scheduled station, the greatest first.
@@ -49,7 +49,7 @@ class LateSummary:
 
 
 class LateWatch:
-    """Asks the projection. Called on the loop."""
+    """Asks the projection. Lives on the loop."""
 
     def __init__(self, projection: Projection, policy: LatePolicy, now: Callable[[], float]) -> None:
         self.policy = policy
@@ -58,11 +58,11 @@ class LateWatch:
         self._summary = Sparing(self._read, _FRESH_FOR, now)
 
     async def summary(self) -> LateSummary:
-        """What is late, some seconds old, with a million workitems at most ten minutes. Raises as ``latest``."""
+        """What is late; some seconds old, up to ten minutes with a million workitems. Raises as ``latest``."""
         return await self._summary.get()
 
     async def latest(self) -> LateSummary:
-        """What is late now, for somebody who looks. Raises ProjectionBroken, UpsError."""
+        """What is late now. Raises ProjectionBroken, UpsError."""
         return await self._read()
 
     async def _read(self) -> LateSummary:

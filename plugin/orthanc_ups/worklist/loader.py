@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Reads the stored worklist in, and finds the numbers and cursors from which to go on."""
+"""Loads the stored worklist, and finds the numbers and cursors from which to continue."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _log = logging.getLogger("orthanc_ups.store")
 
 @dataclass(slots=True)
 class Stored:
-    """Everything found in the store except the workitems, which went into the projection.
+    """Everything in the store except the workitems, which go into the projection.
 
     Attributes:
         worklist_entry: the worklist's own entry, None on the first start.
-        logs: per AE its global acts, with the stored version.
+        logs: the global acts of each AE, with the stored version.
         tombstones: the purged workitems.
-        overflows: per workitem its overflow entries.
+        overflows: the overflow entries of each workitem.
         delivery: entries that belong to delivery (``delivery/…``, ``dead/…``).
         notes: entries of other parts (``note/…``).
         damaged: entries that nobody can read.
@@ -61,11 +61,11 @@ class Loader:
         """Read every entry. Unreadable ones are reported and left alone.
 
         Args:
-            changed: UIDs of the workitems that may not be in the projection as they are in the store, if all others
-                surely are. Then no other workitem is read.
+            changed: UIDs of the workitems that the projection may not have as they are stored, if it is certain of all
+                others. Then no other workitem is read.
 
-        Raises StoreUnavailable; ShelvesLost if some were deleted meanwhile: then the projection, which may hold the
-        last copy of what stood there, keeps it.
+        Raises StoreUnavailable; ShelvesLost if shelves were deleted meanwhile: then the projection, which may hold
+        the last copy of their entries, is left as it is.
         """
         stored = Stored()
         if changed is None:
@@ -102,14 +102,14 @@ class Loader:
         stored.tombstones = list(self._projection.tombstones())
 
     def sort(self, entries: Iterable[Entry]) -> Stored:
-        """The same for entries that were read already, if the projection has every workitem."""
+        """The same for entries that have been read already, if the projection has every workitem."""
         stored = Stored()
         for entry in entries:
             self._sort(entry, stored)
         return stored
 
     def _sort(self, entry: Entry, stored: Stored) -> bool:
-        """Put an entry where it belongs; False if it is a workitem."""
+        """File an entry; False if it is a workitem."""
         kind = entry.key.partition("/")[0]
         try:
             return self._sorted(kind, entry, stored)
@@ -152,7 +152,7 @@ def _log_in(entry: Entry) -> Log:
 
 
 def bursts(logs: Iterable[Log]) -> Iterator[Burst]:
-    """The initial reports that global subscribes with lock owe; delivery knows which are done."""
+    """The initial reports that global subscribes with lock owe; delivery knows which have been sent."""
     for log in logs:
         for act in log.acts:
             if act.kind is ActKind.LOCK and act.through:
@@ -170,11 +170,11 @@ def unsettled_events(
 
 
 def slowest_cursor(entries: Iterable[Entry], titles: Collection[str]) -> int:
-    """The sequence up to which every AE has everything; 0 if it is not known of some.
+    """The sequence up to which every AE has received everything; 0 if that is unknown for some AE.
 
     Args:
         entries: those of delivery.
-        titles: every AE that may have been told anything.
+        titles: every AE that may have received anything.
     """
     reached = dict(_cursors(entries))
     if not reached or not reached.keys() >= set(titles):
@@ -195,9 +195,9 @@ def _cursors(entries: Iterable[Entry]) -> Iterator[tuple[str, int]]:
 
 
 def numbers_in_use(projection: Projection, stored: Stored) -> tuple[int, int]:
-    """A sequence and a creation number behind all that are found, for when the header is lost. Slow.
+    """A sequence and a creation number greater than all that are in use, for when the worklist entry is lost. Slow.
 
-    A whole block behind, as the last numbers may have left no trace.
+    They are a whole block greater, as the last numbers may have left no trace.
     """
     sequences, creations = {0, *(at for _, at in _cursors(stored.delivery))}, {0}
     for log, _ in stored.logs:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Who may write when: one command at a time per workitem, and a barrier for acts on all of them."""
+"""Locks: one command at a time on each workitem, and a barrier for global acts, which are about all of them."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Final
 from ..core.statuses import RESOURCE_LIMITATION, UpsError
 
 PATIENCE: Final = 10.0
-"""Seconds that a command waits for those before it."""
+"""Seconds that a command waits for the lock."""
 
 
 class CommandLocks:
-    """Commands on workitems pass side by side, ordered per workitem; a global act passes alone.
+    """Commands on different workitems run side by side, those on one workitem in turn; a global act runs alone.
 
-    A global act decides about every workitem at once. It waits for running commands to end and holds new
-    ones back for its one write, so that each workitem is clearly before or behind it. Nobody waits for ever:
-    who is not in after ``patience`` seconds gets UpsError (0213, 503), and nothing has changed.
+    A global act decides about every workitem at once. It waits until running commands have ended and holds new
+    ones back during its write, so that each workitem is clearly before or after it. Nobody waits for ever: whoever
+    does not get the lock within ``patience`` seconds gets UpsError (0213, 503), and nothing has changed.
     """
 
     def __init__(self, patience: float = PATIENCE) -> None:
@@ -40,12 +40,12 @@ class CommandLocks:
 
     @property
     def is_global(self) -> bool:
-        """True while a global act passes, or waits for running commands to end."""
+        """True while a global act runs, or waits for running commands to end."""
         return self._alone.locked()
 
     @asynccontextmanager
     async def workitem(self, uid: str) -> AsyncIterator[None]:
-        """Pass for one workitem; commands on the same one queue in order of arrival. Entering raises UpsError."""
+        """Hold the lock of one workitem; commands on it queue in order of arrival. Entering raises UpsError."""
         await self._enter(uid)
         try:
             yield
@@ -75,13 +75,13 @@ class CommandLocks:
                 if turn.done() and not turn.cancelled():
                     self._leave(uid)
                 else:
-                    with suppress(ValueError):  # whoever left before us may have passed over it
+                    with suppress(ValueError):  # whoever left before us may have skipped it
                         queue.remove(turn)
                     self._count_out()
                 raise
 
     def _leave(self, uid: str) -> None:
-        """Let the next one in."""
+        """Hand the lock to the next in the queue."""
         queue = self._queues[uid]
         while queue:
             turn = queue.popleft()
@@ -99,7 +99,7 @@ class CommandLocks:
 
     @asynccontextmanager
     async def everything(self, *, patiently: bool = False) -> AsyncIterator[None]:
-        """Pass alone. Raises UpsError, unless ``patiently``: then it waits as long as it takes."""
+        """Hold all locks. Raises UpsError, unless ``patiently``: then it waits as long as it takes."""
         patience = None if patiently else self.patience
         async with _in_time(patience):
             await self._alone.acquire()

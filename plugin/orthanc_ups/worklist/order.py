@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The one order of everything: numbers are handed out, and events released without a gap."""
+"""The one order of acts and events: hands out their sequence numbers, reserves them, and releases events in order."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..store.writer import Writer
 
 @dataclass(eq=False, slots=True)
 class Ticket:
-    """A run of sequence numbers of one command: ``first``, ``first + 1``, … ``first + count - 1``."""
+    """The sequence numbers of one command: ``first``, ``first + 1``, … ``first + count - 1``."""
 
     first: int
     count: int
@@ -29,10 +29,13 @@ class Ticket:
 
 
 class Order:
-    """Hands out sequence numbers and releases events in their order.
+    """Hands out sequence numbers, and releases events in their order.
 
     An event is released once every smaller number is settled: committed or given up. So whoever has seen
     event N has seen everything addressed to it up to N, which is what cursors and ``since`` rely on.
+
+    Example: two commands take 120 and 121. The one with 121 is written first and settled; its event waits. When 120
+    is settled, both events are released, 120 first.
 
     Attributes:
         next: the next sequence number that will be handed out.
@@ -60,7 +63,7 @@ class Order:
         return ticket
 
     def settle(self, ticket: Ticket, events: Sequence[Event]) -> None:
-        """The command is committed: release its events, and those behind it that waited for it."""
+        """The command is committed: release its events as soon as every smaller number is settled."""
         ticket.events = events
         ready: list[Event] = []
         while self._waiting and self._waiting[0].events is not None:
@@ -69,7 +72,7 @@ class Order:
             self._release(ready)
 
     def give_up(self, ticket: Ticket) -> None:
-        """The command came to nothing; its numbers stay unused. Does nothing if it is settled already."""
+        """The command was not carried out; its numbers stay unused. Does nothing if the ticket is settled already."""
         if ticket.events is None:
             self.settle(ticket, ())
 
@@ -81,15 +84,15 @@ CREATIONS: Final = 1_000
 
 
 class WorklistEntry:
-    """Reserves sequence and creation numbers in blocks, ahead of use.
+    """The entry ``worklist``, which reserves sequence and creation numbers in blocks, before they are used.
 
-    Numbers start behind the last reserved block, so a restart leaves a gap but never repeats one,
-    whatever the clock does and whichever documents are purged.
+    A start begins after the last reserved block. So a restart leaves a gap but never uses a number twice, whatever
+    the clock does and whichever documents are purged.
 
     Attributes:
         sequences, creations: the first numbers that are not reserved.
-        identity: tells this worklist from any other, for ever.
-        restoring: identity of the worklist whose export is being restored here, empty if none is.
+        identity: distinguishes this worklist from any other, for ever.
+        restoring: the identity of the worklist whose export is being restored here; empty if none is.
     """
 
     def __init__(self, writer: Writer) -> None:
@@ -117,7 +120,7 @@ class WorklistEntry:
         self.restoring = str(content.get("restoring", ""))
 
     def find(self, entry: Entry | None) -> bool:
-        """Take over the stored entry, if there is one that can be read; False if not."""
+        """Take over the stored entry. False if there is none that can be read."""
         if entry is None:
             return False
         try:
@@ -128,7 +131,7 @@ class WorklistEntry:
         return True
 
     def at_least(self, sequences: int, creations: int) -> None:
-        """Numbers below these were seen in use."""
+        """Hand out no numbers below these."""
         self.sequences = max(self.sequences, sequences)
         self.creations = max(self.creations, creations)
 
@@ -174,5 +177,5 @@ class WorklistEntry:
         self._document = document
 
     def entries(self) -> list[Entry]:
-        """What stands in the store, to write back after a loss."""
+        """The stored entry, to be written back after a loss."""
         return [Entry(KEY, self._document, self._version)] if self._version else []

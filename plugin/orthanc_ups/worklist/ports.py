@@ -24,11 +24,17 @@ class WorklistPort(Protocol):
         ...
 
     def document_of(self, uid: str) -> bytes:
-        """A workitem as it is stored: equal as long as nothing changes. Raises UpsError (C307; 404 or 410)."""
+        """The stored document of a workitem: the same bytes as long as nothing changes.
+
+        Raises UpsError (C307; 404 or 410).
+        """
         ...
 
     def text_of(self, uid: str) -> bytes:
-        """Its attributes as JSON text of the inner form (core/dataset.py). Raises UpsError (C307; 404 or 410)."""
+        """The attributes of a workitem as JSON text of the inner form (core/dataset.py).
+
+        Raises UpsError (C307; 404 or 410).
+        """
         ...
 
     def find(self, query: Query) -> AsyncIterator[list[DataSet]]:
@@ -40,5 +46,5 @@ class WorklistPort(Protocol):
         ...
 
     async def search_texts(self, query: Query, paging: Paging = WHOLE) -> Page[bytes]:
-        """The same, each workitem as JSON text of the inner form (core/dataset.py)."""
+        """As ``search``, each workitem as JSON text of the inner form (core/dataset.py)."""
         ...

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The worklist survives what happens to its store and to its projection."""
+"""Loads the worklist, and restores the store or the projection from the other when one of them is lost."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ _KINDS: Final = {
 
 
 class Recovery:
-    """Reads everything in, and again; writes back what somebody deleted.
+    """Loads the worklist at a start and after failures, and writes back what somebody deleted.
 
     Attributes:
-        given_up: why nothing is written back any more, "" as a rule.
+        given_up: why nothing is written back any more; "" normally.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Recovery:
     # --- at the start ---
 
     def take(self, others: Sequence[Entry]) -> Stored:
-        """Take over a worklist that was followed while another node kept it: all but the workitems, which the
+        """Take over a worklist that this node followed while another one led: all but the workitems, which the
         projection has.
         """
         self._entries.take(others)
@@ -63,9 +63,9 @@ class Recovery:
         return Loader(self._entries, self._state.projection).sort(others)
 
     async def load(self) -> Stored:
-        """Read the store, or what of it the projection may not have. Nobody is writing meanwhile.
+        """Read the store, or the part of it that the projection may not have. Nobody may write meanwhile.
 
-        What the store lost while we were away is written back first, as far as we have it.
+        What the store lost while Orthanc was off is written back first, as far as there is a copy.
 
         Raises StoreUnavailable, also if no projection can be made.
         """
@@ -101,7 +101,7 @@ class Recovery:
             return await Loader(self._entries, self._state.projection).load()
 
     async def _fill_missing(self) -> None:
-        """Write back what is missing. At the very first start that is everything, and there is nothing to write."""
+        """Write back what is missing. At the very first start everything is missing, and there is nothing to write."""
         copied: Counter[str] = Counter()
         copies = chain(self._entries.copy.entries(), self._workitems(), self._old_workitems())
         written = await self._entries.restore(_one_by_one(_counted(copies, copied)))
@@ -116,7 +116,7 @@ class Recovery:
             yield Entry(key, document, version)
 
     def _tell_what_is_lost(self, workitems: int) -> None:
-        """Of what was deleted while we were away; at the very first start there was nothing."""
+        """Log what was deleted while Orthanc was off; at the very first start there was nothing."""
         renewed, copy = self._state.projection.renewed, self._entries.copy
         if renewed and not copy.is_new and not workitems:
             _log.error(
@@ -127,7 +127,7 @@ class Recovery:
                        "are lost as far as they stood on what was deleted: there is no copy of them")  # fmt: skip
 
     def look_after_copy(self) -> None:
-        """Create the copy again from memory if its file failed."""
+        """Write the copy again from memory if its file failed."""
         if self._entries.exposed and self._entries.copy.broken is not None:
             self._entries.copy.fill(self._all_but_workitems())
 
@@ -138,9 +138,9 @@ class Recovery:
     # --- what the store lost ---
 
     async def look_after_shelves(self) -> None:
-        """Write back what somebody deleted in Orthanc, if anything; goes on until that is done, or cannot succeed.
+        """Write back what somebody deleted in Orthanc, if anything; continues until that is done, or cannot succeed.
 
-        Called while a look is under way, it looks once more after that, which may have missed what was deleted since.
+        If it is called while it is running, it looks once more at the end, as it may have missed later deletions.
         """
         self._look_again = True
         if self._looking:
@@ -183,7 +183,7 @@ class Recovery:
         self._state.counters["restores"] += 1
 
     def _everything(self) -> Iterator[Entry]:
-        """Workitems last: if we crash meanwhile, the next start has them in the projection's file."""
+        """Everything that is known, workitems last: after a crash the next start still has those in the projection."""
         yield from self._all_but_workitems()
         yield from self._workitems()
 
@@ -227,7 +227,7 @@ class Recovery:
         _log.warning("The projection is rebuilt: %d workitems", self._state.projection.count())
 
     async def _save(self) -> None:
-        """Both copies are damaged: take from the projection what can still be read."""
+        """Store and projection are both damaged: take from the projection what can still be read."""
         try:
             await self._write_back(self._everything(), "the last changes of some may be lost")
         except ProjectionBroken as error:
@@ -235,17 +235,17 @@ class Recovery:
             await self._write_back(self._all_but_workitems(), "workitems are lost")
 
     def stored_events(self, after: int) -> list[Event]:
-        """Every stored event behind a sequence number, by sequence; settled ones may be among them."""
+        """Every stored event after a sequence number, in order; settled ones may be among them."""
         workitems = self._state.projection.with_events_after(after)
         return unsettled_events(workitems, self._commits.overflows)
 
     def log_events(self, events: Iterable[Event]) -> None:
-        """Fill the log of events of a new projection with what the documents still hold."""
+        """Fill the event log of a new projection with the events that documents still hold."""
         self._state.workitems.record(list(events))
 
 
 def _counted(entries: Iterable[Entry], by_kind: Counter[str]) -> Iterator[Entry]:
-    """Pass the entries on and count them by what they are."""
+    """The same entries; counts them by kind."""
     for entry in entries:
         kind = entry.key.partition("/")[0]
         by_kind["purged workitem" if is_tombstone(entry.document) else _KINDS.get(kind, kind)] += 1

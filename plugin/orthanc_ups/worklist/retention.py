@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What the worklist does by itself: purge, release forgotten locks, cancel what has expired (PS3.4 CC.1.1)."""
+"""What the worklist does by itself: purges workitems, releases old locks, cancels what has expired (PS3.4 CC.1.1)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _EXPIRED: Final = "The expiration date-time of the scheduled procedure step has 
 
 
 class Retention:
-    """Goes through the worklist now and then; every change it makes is a command like any other."""
+    """Goes through the worklist periodically; every change it makes is a command like any other."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Retention:
         self._purging = _Position(*_BEGINNING)
 
     async def run_once(self) -> None:
-        """One round. A refusal of one workitem is logged and leaves the others alone."""
+        """One round. If a command is refused for one workitem, that is logged and the others follow."""
         now = self._now()
         if self._settings.cancel_expired:
             await self._cancel_expired(now)
@@ -63,7 +63,7 @@ class Retention:
         await self._forget_events(at - self._settings.replay_window)
 
     async def _forget_events(self, before: float) -> None:
-        """The log of events keeps those that may be asked for again."""
+        """Remove from the event log what is too old to be replayed."""
         forgotten = self._workitems.forget_events(before)
         while forgotten:
             await asyncio.sleep(0)
@@ -83,7 +83,7 @@ class Retention:
                 await self._try(RequestCancel(self._requester, uid, information, only_scheduled=True))
 
     async def _release_locks(self, at: float) -> None:
-        """A lock of a final workitem is forgotten once both are older than ``MaximumLockAge``."""
+        """Release the locks of final workitems where lock and final state are older than ``MaximumLockAge``."""
         before = at - self._settings.maximum_lock_age
         async for workitem in self._round(self._unlocking, before):
             for ae, state in list(self._subscriptions.subscribers(workitem)):
@@ -98,9 +98,9 @@ class Retention:
             await self._try(Purge(self._requester, workitem.uid))
 
     async def _round(self, position: _Position, before: float) -> AsyncIterator[Workitem]:
-        """Some of the workitems that ended before a time, going on where the last round stopped.
+        """Some of the workitems that ended before a time, continuing where the last round stopped.
 
-        So those that stay do not hide those behind them, however many there are.
+        So workitems that cannot be purged do not keep the round from reaching later ones, however many they are.
         """
         for _ in range(PAGES):
             page = self._workitems.ended((position.ended, position.created), before, PAGE)
@@ -121,7 +121,7 @@ class Retention:
 
 @dataclass(slots=True)
 class _Position:
-    """How far a round is: at the workitem that ended then and has that creation number."""
+    """How far a round has come: the time at which its last workitem ended, and its creation number."""
 
     ended: float
     created: int

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What the parts of one worklist share."""
+"""What the parts of the worklist share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .workitem_store import WorkitemStore
 
 @dataclass(frozen=True, slots=True)
 class WorklistState:
-    """One worklist from inside.
+    """The parts of one worklist, for each other.
 
     Attributes:
         counters: growing numbers by metric name, without the prefix ``ups_`` and the ending ``_total``.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""All subscriptions, in memory: the logs of global acts, and the acts of AEs on single workitems (PS3.4 CC.2.3)."""
+"""All subscriptions, in memory: logs of global acts, and the AEs' acts on single workitems (PS3.4 CC.2.3)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class _SpecificAct(NamedTuple):
 
 
 class _SubscriberActs(dict[str, _SpecificAct]):
-    """Those of one AE by SOP Instance UID, how many hold a lock, and their order once it was asked for."""
+    """The acts of one AE by SOP Instance UID, the number of locks among them, and their order once it was needed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class _SubscriberActs(dict[str, _SpecificAct]):
 
 
 class SpecificSubscriptions:
-    """What is left of the acts on single workitems (PS3.4 Table CC.2.3-2, rows "specifically")."""
+    """The acts on single workitems that are still in force (PS3.4 Table CC.2.3-2, rows "specifically")."""
 
     def __init__(self) -> None:
         self._of: dict[str, _SubscriberActs] = {}
@@ -82,7 +82,7 @@ class SpecificSubscriptions:
             subscriptions.take(workitem.uid, own)
 
     def logged(self, log: Log) -> None:
-        """The AE unsubscribed globally: some may have ended by that."""
+        """The AE unsubscribed globally: forget the acts which that ended."""
         subscriptions = self._of.get(log.receiving_ae, _SubscriberActs())
         for uid in [uid for uid, own in subscriptions.items() if _standing_of(log, own) is Subscription.NONE]:
             subscriptions.drop(uid)
@@ -94,19 +94,19 @@ class SpecificSubscriptions:
                 self._of[ae].drop(workitem.uid)
 
     def aes(self) -> frozenset[str]:
-        """Every AE that ever acted on a single workitem."""
+        """Every AE with an act on a single workitem."""
         return frozenset(self._of)
 
     def count(self, receiving_ae: str) -> int:
-        """To how many workitems the AE has subscribed individually."""
+        """The number of workitems to which the AE has subscribed individually."""
         return len(self._of.get(receiving_ae, ()))
 
     def locks(self, receiving_ae: str) -> int:
-        """How many of them it holds by a Deletion Lock of its own."""
+        """The number of them on which it has a Deletion Lock."""
         return self._of[receiving_ae].locks if receiving_ae in self._of else 0
 
     def page(self, receiving_ae: str, offset: int, limit: int) -> list[tuple[str, Subscription]]:
-        """Some of them, the latest workitems first."""
+        """A page of them with the AE's state, the latest workitems first."""
         subscriptions = self._of.get(receiving_ae, _SubscriberActs())
         return [
             (uid, subscriptions[uid].act.state) for uid in subscriptions.in_order()[offset : offset + limit]
@@ -134,7 +134,7 @@ class _Subscriber:
 
 
 class Subscriptions:
-    """Answers who is subscribed to what. Changed only by the worklist, after a write succeeded."""
+    """Who is subscribed to what. Only the worklist changes it, after a write has succeeded."""
 
     def __init__(self, zone: tzinfo | None = None) -> None:
         """``zone``: where date-times without offset belong, in filters and workitems; UTC if None."""
@@ -146,7 +146,7 @@ class Subscriptions:
         self._generation = 0
 
     def clear(self) -> None:
-        """Forget everything: it is read again."""
+        """Forget everything, before it is read again."""
         self._subscribers.clear()
         self._filters.clear()
         self._receivers.clear()
@@ -170,7 +170,7 @@ class Subscriptions:
         return subscriber.version if subscriber else None
 
     def standing(self, receiving_ae: str) -> Standing:
-        """What the AE's global acts mean for new workitems."""
+        """What the AE's global acts amount to for new workitems."""
         subscriber = self._subscribers.get(receiving_ae)
         return subscriber.standing if subscriber else Standing()
 
@@ -182,7 +182,7 @@ class Subscriptions:
         return appended(compacted(log) if may_compact else log, act)
 
     def keep(self, log: Log, version: str | None) -> None:
-        """Take over a log that was written or read; ``version`` None if it does not stand in the store."""
+        """Take over a log that was written or read; ``version`` is None if it is not in the store."""
         before = self.log(log.receiving_ae)
         sequences = {act.sequence for act in log.acts}
         for act in before.acts:
@@ -209,11 +209,11 @@ class Subscriptions:
         return query
 
     def query(self, identifier: DataSet, mechanisms: Mechanisms = Mechanisms.NONE) -> Query:
-        """A filter as it is compared. Raises UpsError (A900)."""
+        """A filter as a compiled query. Raises UpsError (A900)."""
         return Query.of(identifier, mechanisms=mechanisms, timezone=self._zone)
 
     def matching_filters(self, attributes: DataSet) -> tuple[int, ...]:
-        """The filtered acts in force whose filter a new workitem fits."""
+        """Sequence numbers of the filtered acts in force whose filter a new workitem matches."""
         in_force = (act for subscriber in self._subscribers.values() for act in subscriber.standing.filters)
         queries = ((act, self._filters[act]) for act in in_force)
         return tuple(sorted(act for act, query in queries if query and query.matches(attributes)))
@@ -253,7 +253,7 @@ class Subscriptions:
         return receivers
 
     def subscribers(self, workitem: Workitem) -> Iterator[tuple[str, Subscription]]:
-        """Every AE that has to do with a workitem, with its subscription state."""
+        """Every AE that may be subscribed to a workitem, with its subscription state."""
         for ae in sorted({*self._subscribers, *workitem.acts}):
             acted_globally = ae in self._subscribers
             yield ae, self.state(ae, workitem) if acted_globally else workitem.acts[ae].state
@@ -263,11 +263,11 @@ class Subscriptions:
         return tuple(ae for ae, state in self.subscribers(workitem) if state is Subscription.LOCK)
 
     def locked_at(self, receiving_ae: str, workitem: Workitem) -> float:
-        """Since when, at least, an AE's Deletion Lock holds it; seconds since the epoch, 0 if not known."""
+        """A time since when an AE's Deletion Lock has held a workitem; seconds since the epoch, 0 if unknown."""
         return subscribed_at(self.log(receiving_ae), workitem)
 
     def reports_due(self, workitem: Workitem) -> Iterator[tuple[str, int]]:
-        """AE and global act of each initial State Report for a workitem, made or not."""
+        """AE and global act of each initial State Report that a workitem owes, sent or not."""
         for log in self.logs():
             for act in log.acts:
                 if initial_report_due(log, act, workitem):
@@ -284,15 +284,15 @@ class Subscriptions:
         return self._subscribed_globally(receiving_ae) or self.specifics.count(receiving_ae) > 0
 
     def _subscribed_globally(self, receiving_ae: str) -> bool:
-        """True even if it is suspended, as that leaves the subscriptions to workitems (PS3.4 CC.2.3)."""
+        """True even if it is suspended, as that keeps existing subscriptions to workitems (PS3.4 CC.2.3)."""
         now, acts = self.standing(receiving_ae), self.log(receiving_ae).acts
         plainly = any(act.kind.subscribes and not act.filtered for act in acts)
         return plainly or bool(now.filters or now.suspended)
 
     def everyone(self) -> frozenset[str]:
-        """Every AE with a global subscription or one to some workitem: who hears of SCP Status Changes."""
+        """Every AE with any subscription: the receivers of SCP Status Changes."""
         return frozenset(ae for ae in self.all_known() if self.is_subscribed(ae))
 
     def all_known(self) -> frozenset[str]:
-        """Every AE that ever subscribed to anything."""
+        """Every AE that has ever subscribed to anything."""
         return frozenset({*self._subscribers, *self.specifics.aes()})

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The stored workitems as the worklist sees them without asking Orthanc: the projection, and tombstones.
+"""The stored workitems, as the worklist reads them without asking Orthanc: the projection, tombstones, recent changes,
+and whether a start may trust the projection.
 
-A tombstone takes the place of a purged workitem, so that a client hears "gone" (410) and not "never heard of" (404).
+A tombstone replaces a purged workitem, so that a client is answered "gone" (410) instead of "not found" (404).
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _PREFIX: Final = "workitem/"
 
 @dataclass(frozen=True, slots=True)
 class Tombstone:
-    """A purged workitem that is remembered, with the last entry of its history: when, by whom and why."""
+    """What is remembered of a purged workitem: the last entry of its history, which says when, by whom and why."""
 
     version: str
     last: HistoryEntry
@@ -42,10 +43,10 @@ class Tombstone:
 
 
 class Tombstones(dict[str, Tombstone]):
-    """The entries that stand where purged workitems stood, by SOP Instance UID."""
+    """The entries that replace purged workitems, by SOP Instance UID."""
 
     def __init__(self, writer: Writer, keep: Callable[[Entry], None], drop: Callable[[str], None]) -> None:
-        """``keep`` and ``drop`` put an entry down in the projection and take it away there."""
+        """``keep`` adds an entry to the projection; ``drop`` removes that of a workitem from it."""
         super().__init__()
         self._writer = writer
         self._keep = keep
@@ -67,7 +68,7 @@ class Tombstones(dict[str, Tombstone]):
     async def forget(self, before: float) -> None:
         """Delete the entries of workitems purged before a time (seconds since the epoch).
 
-        Raises StoreUnavailable; then some are left.
+        Raises StoreUnavailable; then some remain.
         """
         for uid, tombstone in [
             (uid, tombstone) for uid, tombstone in self.items() if tombstone.last.at < before
@@ -80,18 +81,18 @@ class Tombstones(dict[str, Tombstone]):
             self._drop(uid)
 
     def entries(self) -> Iterator[Entry]:
-        """Every entry, to write back after a loss."""
+        """Every entry, to be written back after a loss."""
         for uid, tombstone in list(self.items()):
             yield Entry(f"{_PREFIX}{uid}", tombstone.document, tombstone.version)
 
 
 def tombstone_document(uid: str, last: HistoryEntry) -> bytes:
-    """What stands in the entry of a purged workitem."""
+    """The document that replaces a purged workitem."""
     return orjson.dumps({"format": FORMAT, "uid": uid, "gone": last.at, "by": last.who, "why": last.why})
 
 
 def read_tombstone(document: bytes) -> tuple[str, HistoryEntry] | None:
-    """UID, and when, by whom and why it was purged; None if the document is no tombstone."""
+    """UID of the workitem, and when, by whom and why it was purged; None if the document is not a tombstone."""
     if not is_tombstone(document):
         return None
     try:
@@ -108,7 +109,7 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 VANISHED: Final = "vanished"
-"""Stands for the version of a workitem whose entry is gone from the store and must be created again."""
+"""Takes the place of a version if the entry of a workitem vanished from the store and must be created again."""
 
 
 class WorkitemStore:
@@ -129,8 +130,8 @@ class WorkitemStore:
         on_broken: Callable[[], None],
     ) -> None:
         """Args:
-        journal: notes what the projection has taken over; None if no start trusts the projection.
-        on_broken: is called when the projection fails. The worklist then rebuilds it from the store, and refuses
+        journal: lists what the projection has not taken over yet; None if no start trusts the projection.
+        on_broken: called when the projection fails. The worklist then rebuilds it from the store, and refuses
             commands (0213, 503) until that is done.
         """
         self.changes = changes
@@ -148,24 +149,24 @@ class WorkitemStore:
         return self._query(self._projection.get, uid)
 
     def document(self, uid: str) -> bytes | None:
-        """A workitem as it is stored. Raises UpsError while the projection is rebuilt."""
+        """The stored document of a workitem. Raises UpsError while the projection is rebuilt."""
         return self._query(self._projection.document, uid)
 
     def text(self, uid: str) -> bytes | None:
-        """The attributes of one as JSON text of the inner form. Raises UpsError while the projection is rebuilt."""
+        """The attributes of a workitem as JSON text of the inner form. Raises as ``document``."""
         return self._query(self._projection.text, uid)
 
     def put(self, workitem: Workitem, version: str, document: bytes) -> None:
-        """Take over what was written. A failing projection fails no command: it is rebuilt."""
+        """Take over what was written to the store. The command succeeds even if the projection fails."""
         self.changes.note(workitem.uid)
         self._update(self._projection.put, workitem, version, document, uid=workitem.uid)
 
     def write_copy(self) -> None:
-        """Before a change is answered: what was taken over is in the file, if that is a copy of the store."""
+        """Write down what was taken over before the change is answered, if the projection is a copy of the store."""
         self._update(self._projection.write_copy)
 
     def remove(self, uid: str) -> None:
-        """Forget a workitem here (its entry is gone or a tombstone)."""
+        """Forget a workitem whose entry is gone or is a tombstone."""
         self.changes.note(uid)
         self._update(self._projection.remove, uid, uid=uid)
 
@@ -193,7 +194,7 @@ class WorkitemStore:
     # --- what others did to an entry ---
 
     def adopt(self, uid: str, entry: Entry | None) -> None:
-        """Somebody else changed an entry: take over what is readable, else keep ours, to be written back.
+        """Somebody else changed an entry: adopt it if it is readable; else keep ours, to be written back.
 
         Raises UpsError if there is nothing to write back.
         """
@@ -229,9 +230,9 @@ class WorkitemStore:
     # --- many workitems, on the loop ---
 
     def ended(self, after: tuple[float, int], before: float, limit: int) -> Sequence[Workitem]:
-        """Final workitems that ended before a time (seconds since the epoch), by it and by creation number.
+        """Final workitems that ended before a time (seconds since the epoch), ordered by their end and creation number.
 
-        ``after`` has both of the last one of the page before.
+        ``after`` is the end and the creation number of the last workitem of the page before.
         """
         return self._query(self._projection.ended, after, before, limit)
 
@@ -246,11 +247,11 @@ class WorkitemStore:
         self._update(self._projection.record_events, events)
 
     def forget_events(self, before: float) -> int:
-        """Remove some events from before a time (seconds since the epoch) from the log; how many."""
+        """Remove some events from before a time (seconds since the epoch) from the log; returns how many."""
         return self._query(self._projection.forget_events, before)
 
     async def events(self, after: int, limit: int) -> list[Event]:
-        """Logged events of any receiver behind a sequence number."""
+        """Logged events of any receiver after a sequence number."""
         return await self._query_later(self._projection.events, after, limit)
 
     # --- queries, off the loop ---
@@ -299,7 +300,7 @@ class WorkitemStore:
         also: Sequence[Column | Ids],
         form: Callable[[Workitem], _T],
     ) -> tuple[AsyncIterator[list[_T]], int]:
-        """What ``form`` makes, in another thread, of all matches of this moment, and their number."""
+        """The results of ``form``, called in another thread for each present match, and the number of matches."""
         return await self._query_later(self._projection.walk, query, order, words, also, form, part)
 
     async def search_texts(
@@ -347,7 +348,7 @@ class WorkitemStore:
             update(*args)
             if uid is not None and self._journal is not None:
                 self._journal.indexed(uid)
-        except Exception as error:  # whatever it is: what was written must not look as if it were not
+        except Exception as error:  # of whatever kind: what was written must not look unwritten
             self._broke(error)
 
     def _broke(self, error: Exception) -> UpsError:
@@ -363,12 +364,12 @@ def _busy() -> UpsError:
 
 
 def stored_version(stored: StoredWorkitem | None) -> str | None:
-    """What the next write of a workitem must show: None if its entry must be made."""
+    """The version that the next write of a workitem replaces; None if its entry must be created."""
     return None if stored is None or stored.version == VANISHED else stored.version
 
 
 def _readable(uid: str, entry: Entry) -> Workitem:
-    """The workitem of an entry that anybody may have written. Raises UnreadableDocument."""
+    """The workitem in an entry that somebody else has written. Raises UnreadableDocument."""
     workitem = decode(entry.document)
     try:
         _ = workitem.state
@@ -380,7 +381,10 @@ def _readable(uid: str, entry: Entry) -> Workitem:
 
 
 class IndexMark:
-    """Reads the mark at a start, and makes it anew. ``journal`` is None where no index can be trusted."""
+    """The mark that store, search index and journal share (``store/journal.py``), so that a start trusts the index.
+
+    ``journal`` is None where no index is trusted.
+    """
 
     def __init__(
         self, entries: Entries, writer: Writer, projection: Projection, journal: IndexJournal | None
@@ -392,7 +396,7 @@ class IndexMark:
         self._is_whole = False
 
     async def changed(self) -> Collection[str] | None:
-        """UIDs of the workitems that the index may not have as they are; None if the whole store must be read.
+        """UIDs of the workitems that the index may not have as they are stored; None if the whole store must be read.
 
         Raises StoreUnavailable.
         """
@@ -403,16 +407,16 @@ class IndexMark:
         return self._journal.read(mark) if mark and mark in self._projection.marks() else None
 
     async def begin(self) -> None:
-        """The store has been read, nobody is writing, and the index has everything. Raises as ``renew``."""
+        """Make the first mark, when the index has everything and nobody is writing. Raises as ``renew``."""
         self._is_whole = True
         await self._renewed(whole=True)
 
     async def renew(self) -> None:
-        """Make the mark anew if anything was written, so that less is left to be read at the next start.
+        """Make a new mark if anything was written, so that the next start has less to read.
 
         Raises:
-            StoreUnavailable: the former mark is still good, or none is; call again.
-            ProjectionBroken: the index has to be made anew first.
+            StoreUnavailable: the former mark is still valid, or none is; call it again.
+            ProjectionBroken: the index must be rebuilt first.
         """
         if self._journal is not None and not self._journal.is_empty:
             await self._renewed(whole=False)
@@ -422,12 +426,12 @@ class IndexMark:
             return
         mark = secrets.token_hex(16)
         self._journal.begin(mark, whole=whole)
-        await self._projection.bear(mark)  # in the same turn of the loop what is not open is handed over
+        await self._projection.bear(mark)  # what is not open is handed over in the same turn of the loop
         await self._writer.overwrite(KEY, document_of(mark))
         self._journal.complete()
 
     def close(self) -> None:
-        """Let go of the journal."""
+        """Close the journal."""
         if self._journal is not None:
             self._journal.close()
 
@@ -437,11 +441,11 @@ _MAXIMUM_CHANGES: Final = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What happened behind a number.
+    """The changes after a number.
 
     Attributes:
-        number: ask with it next time.
-        uids: the workitems that changed, the latest last, each once.
+        number: to ask with next time.
+        uids: the workitems that changed, each once, the latest last.
         complete: False if more happened than is remembered; then everything may have changed.
     """
 
@@ -451,11 +455,11 @@ class Changes:
 
 
 class ChangeFeed:
-    """Remembers the last changes. Lives on the loop."""
+    """The latest changes of workitems, for pages that ask for what is new. Lives on the loop."""
 
     def __init__(self, first: int = 0) -> None:
-        """``first`` should grow from start to start (milliseconds since the epoch, say), so that a page
-        that outlives a restart notices it.
+        """``first`` must grow from start to start (such as milliseconds since the epoch), so that a page that stays
+        open over a restart notices it.
         """
         self._number = first
         self._oldest = first
@@ -474,7 +478,7 @@ class ChangeFeed:
         self._latest.append((self._number, uid))
 
     def since(self, number: int) -> Changes:
-        """What changed after a number that was given out before."""
+        """What changed after an earlier ``number``."""
         if not self._oldest <= number <= self._number:
             return Changes(self._number, (), False)
         uids: dict[str, None] = {}

@@ -51,7 +51,7 @@ _T = TypeVar("_T")
 
 
 class ReceivingAes(Protocol):
-    """Which AE titles can be told of events at all."""
+    """Which AE titles events can be sent to."""
 
     async def is_known(self, receiving_ae: str, requester: Requester) -> bool:
         """True if events can be sent to the AE: it has a DIMSE address, a webhook, or uses UPS-RS."""
@@ -59,7 +59,7 @@ class ReceivingAes(Protocol):
 
 
 class Outputs(Protocol):
-    """Looks for what workitems have as outputs."""
+    """Looks for the outputs of workitems in Orthanc."""
 
     async def missing(self, references: Sequence[DataSet]) -> Sequence[str]:
         """SOP Instance UIDs that items of Output Information Sequence reference in this Orthanc, but are not in it.
@@ -75,7 +75,7 @@ class Worklist:
     Attributes:
         observers: told of each accepted command and its outcome; must be quick and never raise.
         outputs: looks for outputs before a workitem is completed; None if nobody does (``Ups.CheckOutputs``).
-        at_once: commands that may be on their way; more are refused (0213, 503).
+        at_once: commands that may be running; more are refused (0213, 503).
         patience: seconds after which a caller is told that the outcome is not known yet (0110, 500).
     """
 
@@ -95,7 +95,7 @@ class Worklist:
     # --- commands ---
 
     async def execute(self, command: Command) -> Outcome:
-        """Carry out a command. It is carried to its end even if the caller goes away.
+        """Carry out a command. It is completed even if the caller is cancelled.
 
         Raises UpsError if it is refused; then nothing has changed. Only if Orthanc's store is silent for
         long, that is not known yet, and the error (0110) says so.
@@ -164,12 +164,12 @@ class Worklist:
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
         if not task.cancelled():
-            task.exception()  # the caller has it, or went away: it is not lost news for the loop
+            task.exception()  # retrieved: the caller has it, or was cancelled
 
     async def close(self, within: float) -> None:
-        """Take no more commands, and wait some seconds for the running ones to end.
+        """Take no more commands, and wait at most ``within`` seconds for the running ones to end.
 
-        They are not cancelled: nobody could tell then what became of their writes.
+        They are not cancelled, as nobody would know whether their writes arrived.
         """
         self._closed = True
         if self._running:
@@ -245,7 +245,7 @@ class Worklist:
 
     @staticmethod
     async def _missing_outputs(outputs: Outputs, command: Decidable, workitem: Workitem) -> tuple[str, ...]:
-        """What the outputs of a workitem that is to be completed reference here, but is not here."""
+        """The instances that the outputs of a workitem to be completed reference in this Orthanc, and that it lacks."""
         content = workitem.attributes
         if isinstance(command, Close):
             content = {**content, **command.attributes}
@@ -288,7 +288,7 @@ class Worklist:
     async def _on_subscription(self, command: Subscribe | Unsubscribe | Suspend) -> Outcome:
         if not self._state.titles.is_in_use(
             command.receiving_ae
-        ):  # a subscriber of before the rule may still leave
+        ):  # one that subscribed before AE titles were checked may still unsubscribe
             _check_ae(command.receiving_ae)
         is_global = command.uid in tags.WELL_KNOWN
         if isinstance(command, Suspend) and not is_global:
@@ -302,7 +302,7 @@ class Worklist:
             outcome = await self._on_workitem(command)
         if (
             outcome.status is statuses.NO_SUCH_SUBSCRIPTION
-        ):  # an AE that is known no more may still unsubscribe
+        ):  # an AE that is no longer known may still unsubscribe
             await self._check_known(command)
         return outcome
 
@@ -350,7 +350,7 @@ class Worklist:
         return _page(tuple(map(returns.of, matches)), total, paging)
 
     async def search_texts(self, query: Query, paging: Paging = WHOLE) -> Page[bytes]:
-        """The same, each workitem as JSON text of the inner form (core/dataset.py)."""
+        """As ``search``, each workitem as JSON text of the inner form (core/dataset.py)."""
         returns = query.returns(paging.include, paging.everything)
         matches, total = await self._state.workitems.search_texts(query, paging.offset, paging.limit, returns)
         return _page(tuple(matches), total, paging)
@@ -369,7 +369,11 @@ def _check_ae(receiving_ae: str) -> None:
 
 
 class Patience:
-    """Waits for a number of seconds at most, with one timer for all who wait. Lives on one loop."""
+    """Waits with a time limit, the same for all who wait, so that one timer suffices. Lives on one loop.
+
+    Attributes:
+        seconds: the limit.
+    """
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -377,7 +381,7 @@ class Patience:
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self) -> asyncio.Future[bool]:
-        """What to wait for: whoever does the work makes it True, and when the time is over it is False."""
+        """A future to wait for. Whoever does the work sets it to True; it becomes False when the time is over."""
         loop = asyncio.get_running_loop()
         ending: asyncio.Future[bool] = loop.create_future()
         while self._waiting and self._waiting[0][1].done():
@@ -388,7 +392,7 @@ class Patience:
         return ending
 
     def _look(self) -> None:
-        """All wait equally long, so the first one in the queue is the next one whose time is over."""
+        """End the waits whose time is over; the first in the queue is always the next."""
         loop, self._timer = asyncio.get_running_loop(), None
         while self._waiting:
             until, ending = self._waiting[0]
