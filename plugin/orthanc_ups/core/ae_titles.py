@@ -2,7 +2,7 @@
 """AE titles: which texts are valid (PS3.5 §6.2, VR AE), and which of them name the same application entity.
 
 One rule for every interface. Orthanc ignores the case of AE titles unless ``StrictAetComparison`` is set; padding never
-counts. An application entity has one spelling here, whichever a request uses: that of ``DicomModalities``, else that of
+counts. An application entity has one spelling here, whichever a request uses: that in ``DicomModalities``, else that in
 the settings, else the first that was used.
 """
 
@@ -41,7 +41,7 @@ def valid_ae_title(text: str) -> str:
 
 
 def _spellings(title: str) -> Iterator[str]:
-    """The title, and what becomes of it each time it is percent-decoded."""
+    """The title, and the result of each further percent-decoding of it."""
     yield title
     while (decoded := unquote(title)) != title:
         title = decoded
@@ -66,7 +66,7 @@ class AeTitles:
         self._in_use: dict[str, str] = {}
 
     def key(self, title: str) -> str:
-        """What is equal for all spellings of an AE title, and for no other."""
+        """A key that all spellings of an AE title have in common, and no other title has."""
         bare = title.strip(_PADDING)
         return bare if self._strict else bare.lower()
 
@@ -75,7 +75,7 @@ class AeTitles:
         return self.key(title) == self.key(other)
 
     def spelled(self, title: str) -> str:
-        """The AE title in its one spelling; as it stands, without padding, if it is new."""
+        """The AE title in its one spelling; a new one as it is, without padding."""
         key = self.key(title)
         return self._in_use.get(key) or self._listed.get(key) or title.strip(_PADDING)
 
@@ -84,9 +84,9 @@ class AeTitles:
         return self.key(title) in self._in_use
 
     def use(self, title: str) -> str:
-        """The same, and this spelling stays as long as the plugin runs, whatever ``DicomModalities`` become.
+        """As ``spelled``; the spelling then stays the same while the plugin runs, even if ``DicomModalities`` change.
 
-        For whoever is subscribed, listens, or stands in the settings.
+        For every AE title that subscribes, opens a WebSocket, or is in the settings.
         """
         return self._in_use.setdefault(self.key(title), self.spelled(title))
 
@@ -94,7 +94,7 @@ class AeTitles:
         """Take over the AE titles of ``DicomModalities``; the first of several spellings counts.
 
         Returns:
-            The spellings in use that are another one there, with the one there. The next start adopts it.
+            The spellings in use that differ there, each with the one there. The next start adopts it.
         """
         self._listed = {}
         for title in titles:

@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The attribute rules of a workitem: what N-CREATE and N-SET take, and what is stored (PS3.4 CC.2.5, CC.2.6).
+"""The attribute rules of a workitem: what N-CREATE and N-SET accept, and what is stored (PS3.4 CC.2.5, CC.2.6).
 
-What we set: SOP Class UID, Scheduled Procedure Step Modification DateTime, Worklist Label if it comes empty,
+Set by the SCP: SOP Class UID, Scheduled Procedure Step Modification DateTime, Worklist Label if it comes empty,
 and type 2 attributes that an SCU may leave out, empty. Expected Completion DateTime stays absent if the
-scheduler gave none: "3/1" bids us keep what is given, and a time that nobody expects would be invented data.
+scheduler sent none: "3/1" demands to keep what was sent, and a time that nobody expects would be invented data.
 
-What we correct (B300, B305) stands in ``modifications``: a Modification DateTime that the SCU sent, an enumerated
+Corrected (B300, B305) and listed in ``modifications``: a Modification DateTime that the SCU sent, an enumerated
 value in lower case, the VR that an earlier edition gave a URI, empty elements that may not be stored empty; and,
 unless strict, absent type 2 attributes, neighbouring VRs, command and file meta elements, items without any value,
 a Transaction UID at creation, and attributes that an update may not have but that are what is stored.
 
-All else is refused, with all faults in one refusal.
+Everything else is refused, with all faults in one refusal.
 
-What is never stored: Transaction UID, which is a lock and no content, and Specific Character Set, as text is
-Unicode inside.
+Never stored: Transaction UID, which is a lock and not content, and Specific Character Set, as text is Unicode
+inside.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ __all__ = [
 _NEVER_STORED: Final = frozenset({tags.TRANSACTION_UID, tags.SPECIFIC_CHARACTER_SET})
 UPS_CLASSES: Final = frozenset({tags.PUSH, tags.WATCH, tags.PULL, tags.EVENT, tags.QUERY})
 
-# The UIDs travel in the command set or the URL; the interfaces see to it that a body that repeats them agrees.
-# Transaction UID is 2/2, but many SCUs leave it out, and empty is what it becomes in any case.
+# The UIDs come in the command set or the URL; the interfaces check that a body that repeats them agrees.
+# Transaction UID is 2/2, but many SCUs leave it out, and it becomes empty in any case.
 # Worklist Label is 2/1: it does not stay empty.
 _CREATABLE: Final = replace(
     ROOT,
@@ -75,7 +75,7 @@ _CREATABLE: Final = replace(
         ),
     ),
 )
-# What an N-SET does not name stays as it is: nothing is filled or dropped on the level of the workitem.
+# N-SET leaves what it does not name as it is: nothing is filled or dropped on the level of the workitem.
 _SETTABLE: Final = replace(ROOT, update=replace(ROOT.update, filled=(), dropped=frozenset()))
 
 
@@ -105,7 +105,7 @@ def prepare_create(
 ) -> Prepared:
     """Check the data set of an N-CREATE and complete it (PS3.4 CC.2.5, Table CC.2.5-3).
 
-    ``now`` is aware; ``worklist_label`` fills an empty Worklist Label. SOP Instance UID is stored if it is there.
+    ``now`` is aware; ``worklist_label`` replaces an empty Worklist Label. SOP Instance UID is stored if it is there.
 
     Raises:
         UpsError: C309, 0120, 0121, 0105 or 0106, the first of these that applies, with every attribute at fault.
@@ -165,7 +165,7 @@ def check_scheduled(dataset: DataSet, *, strict: bool = False) -> None:
 
 
 def _with_sound_state(dataset: DataSet, findings: Findings) -> DataSet:
-    """The data set; if its state is at fault, with SCHEDULED instead, so that nothing more is said about it."""
+    """The data set, with SCHEDULED in place of a faulty state, so that no second fault is reported for it."""
     state: Any = dataset.get(tags.STATE)
     if state is None:
         return dataset
@@ -193,7 +193,7 @@ def _values_of_state(dataset: DataSet) -> list[Any]:
 
 
 def _created_empty(dataset: DataSet, findings: Findings) -> DataSet:
-    """The data set without a Transaction UID, which nobody has claimed it with; other values are refused."""
+    """The data set without a Transaction UID; at creation nobody has claimed the workitem yet."""
     changes: dict[str, Element | None] = {}
     for tag in (tags.PROGRESS_INFORMATION, tags.PERFORMED_PROCEDURE):
         if not is_empty(dataset.get(tag)):
@@ -228,7 +228,7 @@ def _label(arranged: DataSet, default: str, findings: Findings) -> Element:
 
 
 def _without_repetitions(changes: DataSet, stored: DataSet, findings: Findings) -> DataSet:
-    """The modification list without what it may not have, where that is what is stored already.
+    """The modification list without attributes that it may not have, where their values are those that are stored.
 
     A client that sends a whole workitem back means the attributes that differ. Sequences may hold such attributes.
     """
@@ -248,7 +248,7 @@ def _without_repetitions(changes: DataSet, stored: DataSet, findings: Findings) 
 
 
 def _empties(stored: DataSet, tag: str, changes: DataSet, findings: Findings) -> bool:
-    """True for an empty element where no value is yet: nothing changes. Emptying type 1 is refused."""
+    """True for an empty element where no value is stored: nothing changes. Emptying a type 1 attribute is refused."""
     rule = ROOT.rules.get(tag)
     if not rule or rule.update.scp not in ("1", "1C") or not is_empty(changes[tag]):
         return False

@@ -24,7 +24,7 @@ _CODES: Final[Mapping[State, frozenset[str]]] = MappingProxyType(
     {State.COMPLETED: frozenset("RP"), State.CANCELED: frozenset("RX")}
 )
 _MAY_BE_EMPTY: Final = f"{tags.PERFORMED_PROCEDURE}.00404033"
-"""Output Information Sequence must be there, but a step may well have had no output."""
+"""Output Information Sequence must be present, but a step may have had no output."""
 _REFERENCED_SOP: Final = "00081199"
 _REFERENCED_INSTANCE: Final = "00081155"
 _MOST_NAMED: Final = 100
@@ -59,7 +59,7 @@ def _lacking(level: DataSet, contents: Contents, codes: frozenset[str]) -> Itera
 
 
 def complete_cancellation(attributes: DataSet, now: datetime, information: DataSet | None = None) -> DataSet:
-    """The workitem with all that CANCELED asks for; what a performer has set stays (PS3.4 CC.2.2.3).
+    """The workitem with everything that CANCELED demands; what a performer has set stays (PS3.4 CC.2.2.3).
 
     ``information`` is that of a cancellation request: its reason, codes and contact are taken over. The time
     of cancellation is ``now``, the code of last resort is 110513, DCM, "Discontinued for unspecified reason".
@@ -115,7 +115,7 @@ def check_cancellation(
 def refuse_unmet(attributes: DataSet, state: State, missing_outputs: Sequence[str] = ()) -> None:
     """Refuse to close a workitem that lacks what the final state needs. Raises UpsError (C304).
 
-    ``missing_outputs`` are instances that its outputs reference here, but that are not here.
+    ``missing_outputs``: SOP Instance UIDs that its outputs reference in this Orthanc, which does not have them.
     """
     faults = [
         Fault(FINAL_STATE_UNMET, path, f"{_spelled_path(path)} has no value")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What may be asked of the worklist. DIMSE, HTTP and the page are spellings of these."""
+"""The commands of the worklist. DIMSE, HTTP and the page are notations of these."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Requester:
         ae: AE title of the requester, without padding.
         via: the interface: ``"DIMSE"``, ``"UPS-RS"``, ``"page"``, ``"retention"``, ``"import"``.
         user: the authenticated user, if the interface knows them.
-        reason: why, in the words of an operator, as they were given; see ``core/reasons.py``.
+        reason: why, in an operator's own words; see ``core/reasons.py``.
     """
 
     ae: str
@@ -36,7 +36,7 @@ class Requester:
 
 
 def requesting_ae(who: str) -> str:
-    """The AE title in the text of a Requester, as histories hold it; empty for somebody without one."""
+    """The AE title in the text of a Requester, as histories have it; empty if it has none."""
     requester = who.rpartition(" by ")[0]
     ae = requester.rpartition(" as ")[2]
     return "" if requester == "somebody" else ae
@@ -44,7 +44,7 @@ def requesting_ae(who: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Create:
-    """N-CREATE (PS3.4 CC.2.5), Create Workitem (PS3.18 §11.4). ``uid`` is chosen by the edge if absent.
+    """N-CREATE (PS3.4 CC.2.5), Create Workitem (PS3.18 §11.4). The interface chooses ``uid`` if it is absent.
 
     ``corrections``: what was corrected while the data set was read, one sentence each that names the attribute.
     They are reported together with what the rules correct.
@@ -86,7 +86,7 @@ class RequestCancel:
     """N-ACTION 2 (PS3.4 CC.2.2), Request Cancellation (PS3.18 §11.8).
 
     ``information``: reason, discontinuation codes, contact URI and name, each optional. With ``only_scheduled`` no
-    performer is bothered: a workitem that was claimed meanwhile stays as it is (0110). ``corrections`` as for Create.
+    performer is asked: a workitem that has been claimed meanwhile stays as it is (0110). ``corrections`` as for Create.
     """
 
     requester: Requester
@@ -141,7 +141,7 @@ class ReleaseLock:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """An operator closes for a performer known to be lost: no Transaction UID needed (PS3.4 CC.2.1.3).
+    """An operator closes a workitem whose performer is known to be lost, without Transaction UID (PS3.4 CC.2.1.3).
 
     ``attributes`` are merged first (performed procedure for COMPLETED, reason for CANCELED); ``corrections`` as for
     Create.
@@ -187,13 +187,13 @@ _REPEATED: Final = frozenset(
         *(tags.RECEIVING_AE, tags.REQUESTING_AE, tags.DELETION_LOCK),
     }
 )
-"""What belongs to the message or to another action. An action that does without them loses nothing."""
+"""Tags that belong to the message or to another action. An action that ignores them loses nothing."""
 
 _NOT_OF_DATA_SETS: Final = ("0000", "0002")
 """Groups of the command set and of the head of a file (PS3.7 §6.3.1, PS3.10 §7.1)."""
 
 MATCHING_KEYS: Final = frozenset({tags.STATE, tags.SOP_INSTANCE_UID})
-"""Those of them that a subscriber may mean as keys of a filter, and count on."""
+"""Those of them that a subscriber may mean as keys of a filter."""
 
 
 def unexpected(
@@ -201,13 +201,13 @@ def unexpected(
 ) -> str | None:
     """The first argument that an action neither has nor may ignore, or None.
 
-    Private attributes may stand anywhere, the time zone where there are times. Information that would be lost, such
+    Private attributes, the time zone and the character set are allowed everywhere. Information that would be lost, such
     as a performed procedure or the filter of a subscription, is never ignored.
 
     Args:
         information: tags of the action information.
         own: tags that the action has.
-        lenient: ignore what is repeated from the message or belongs to another action, and groups 0000 and 0002.
+        lenient: ignore what repeats the message or belongs to another action, and groups 0000 and 0002.
         keys: the sender may mean keys of a filter, as on Subscribe.
     """
     ignored = _WITH_TIMES

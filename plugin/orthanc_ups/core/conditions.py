@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""When a type 1C attribute is required, as far as the data set itself can tell.
+"""When a type 1C attribute is required, as far as the data set itself shows.
 
-A condition is a line of ``attributes.csv`` about the attributes beside the one in question:
+A condition is a column of ``attributes.csv``. It refers to the attributes on the same level:
 
 - ``if 0040A040=TEXT``: required if that one has this value (content items, PS3.3 §10.2);
-- ``above 0040E020=CDA``: the same one level up (referenced instances, PS3.3 §10.26);
+- ``above 0040E020=CDA``: the same, one level up (referenced instances, PS3.3 §10.26);
 - ``with 00080100 00080119``: required if one of these has a value;
-- ``without 00080119 00080120``: required if none of these has a value: one of them all must be there.
+- ``without 00080119 00080120``: required if none of these has a value, as one of them all must be present.
 
-Conditions about the world ("if known", "if it replaces another step") are not here: nobody can check them.
+Conditions about the world ("if known", "if it replaces another step") cannot be checked.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .dataset import DataSet, is_empty, text
 
 @dataclass(frozen=True, slots=True)
 class AttributeCondition:
-    """One condition; ``tags`` are those that it looks at, ``value`` is that of ``if`` and ``above``."""
+    """One condition; ``tags`` are those that it refers to, ``value`` is that of ``if`` and ``above``."""
 
     kind: str
     tags: tuple[str, ...]

@@ -8,7 +8,7 @@ A data set maps 8 upper-case hex digits to ``{"vr": "CS", "Value": [...]}``, asc
 - US SS UL SL SV UV hold ``int``; FL FD hold ``float`` or ``"NaN"``, ``"Infinity"``, ``"-Infinity"``;
 - AT holds 8 hex digits; PN holds ``{"Alphabetic": str, "Ideographic": str, "Phonetic": str}`` (absent if empty);
 - SQ holds data sets; OB OW OD OF OL OV UN hold ``"InlineBinary"`` (base64) instead of ``Value``;
-- group length elements and (0008,0005) never stand in it: text is Unicode inside, encoded at the interfaces.
+- group length elements and (0008,0005) are never in it: text is Unicode inside, and encoded at the interfaces.
 
 Data sets are shared freely and **never changed in place**.
 """

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Dates, times and date-times as whole microseconds, and matching keys as intervals of them.
 
-A key covers all that its precision leaves open: ``2026`` reaches from the first to the last microsecond of
+A key covers everything that its precision leaves open: ``2026`` is from the first to the last microsecond of
 that year, and a range from the first of its low end to the last of its high end (PS3.4 C.2.2.2.5). A stored
 value is the moment at which it begins.
 
@@ -69,7 +69,7 @@ class Interval:
 
 
 def zone(text: str) -> int | None:
-    """Timezone Offset From UTC (0008,0201) as microseconds east of UTC, or None if it is none."""
+    """Timezone Offset From UTC (0008,0201) as microseconds east of UTC, or None if it is not valid."""
     offset = text.strip(" ")
     if not re.fullmatch(_OFFSET, offset):
         return None
@@ -80,8 +80,8 @@ def zone(text: str) -> int | None:
 def key_interval(vr: str, text: str, local: Zone = UTC) -> Interval:
     """What a DA, TM or DT key covers: a single value, ``a-b``, ``a-`` or ``-b`` (PS3.4 C.2.2.2.1, C.2.2.2.5).
 
-    A hyphen that can be the sign of an offset from UTC is one: ``20260101-0500`` is a day in a zone.
-    ``local`` holds for DT values without offset. Raises ValueError with what was expected.
+    A hyphen that can be the sign of an offset from UTC is taken as one: ``20260101-0500`` is a day in a zone.
+    ``local`` is the zone of DT values without offset. Raises ValueError with what was expected.
     """
     match = _KEYS[vr].fullmatch(_AROUND_HYPHEN.sub("-", text.strip(" ")))
     if match is None or not any(match.groups()):
@@ -163,7 +163,7 @@ def _time_of_day(hour: str, minute: str | None, second: str | None, fraction: st
 
 
 def _shift(offset: str | None, local: Zone, naive: int) -> int:
-    """Microseconds to take off a local time to get UTC."""
+    """Microseconds to subtract from a local time to get UTC."""
     if offset is not None:
         return zone(offset) or 0
     if isinstance(local, int):

@@ -46,9 +46,9 @@ class Decision:
         occurrences: the events, in order.
         modified: attributes that the SCP corrected, for the answer.
         details: sentences that name each attribute that was corrected.
-        act: the AE and what its subscription to this very workitem becomes; None if that stays.
+        act: an AE, and what its subscription to this workitem becomes; None if no subscription changes.
         inherited: like ``act``, those of the subscribers of a replaced workitem.
-        counter: the name of what to count once the decision is written; empty for nothing.
+        counter: the metric to increment once the decision is written; empty for none.
     """
 
     workitem: Workitem
@@ -70,15 +70,15 @@ class Circumstances:
         now: aware date-time of the command.
         worklist_label: for workitems that come without one.
         watched: True if at least one AE is subscribed to the workitem.
-        limits: what a data set may ask of us.
-        strict: nothing is corrected but what the standard leaves to the SCP (``Ups.Strict``).
+        limits: limits of a data set.
+        strict: correct nothing but what the standard leaves to the SCP (``Ups.Strict``).
         purged: True if a workitem of this UID existed and was purged, and that is still remembered.
         is_full: True if no further workitem may be created.
         deletion_locks: True if Deletion Locks are granted.
         subscription: of the command's Receiving AE to the workitem (Table CC.2.3-2).
         lock_holders: the AEs whose Deletion Lock holds the workitem.
-        is_undelivered: True if some receiver still has to get an event of the workitem.
-        inherited: the AEs that are subscribed to the workitem that a new one replaces, and how.
+        is_undelivered: True if an event of the workitem still waits for a receiver.
+        inherited: the AEs that are subscribed to a workitem that a new one replaces, and how.
         missing_outputs: SOP Instance UIDs that outputs reference in this Orthanc, which does not have them.
     """
 
@@ -105,7 +105,7 @@ def is_uid(text: str) -> bool:
 _LONGEST_UID: Final = 64
 _STATES: Final = frozenset(State)
 _is_valid_uid = REPRESENTATIONS["UI"].valid
-_is_known_uid = lru_cache(4096)(_is_valid_uid)  # the same ones come again and again
+_is_known_uid = lru_cache(4096)(_is_valid_uid)  # the same UIDs come again and again
 
 
 def decide(workitem: Workitem | None, command: Decidable, circumstances: Circumstances) -> Decision:
@@ -228,7 +228,7 @@ _WATCHED_PROGRESS: Final = (tags.PROGRESS, tags.PROGRESS_DESCRIPTION, tags.COMMU
 def _occurrences_of_update(before: DataSet, after: DataSet) -> tuple[Occurrence, ...]:
     """Events 1, 5 and 3 if readiness, assignment or progress changed (PS3.4 CC.2.6.3).
 
-    An assignment that is taken away is a change of it, too (PS3.4 CC.2.4.3).
+    Removing an assignment changes it, too (PS3.4 CC.2.4.3).
     """
     occurrences: list[Occurrence] = []
     if before.get(tags.READINESS) != after.get(tags.READINESS):
@@ -268,7 +268,7 @@ def _change_state(workitem: Workitem, command: ChangeState, circumstances: Circu
 
 
 def _requested(state: str, *, strict: bool = False) -> tuple[State, tuple[str, ...]]:
-    """The requested state and what was corrected in its spelling: case, underscores, the British CANCELLED."""
+    """The requested state, and corrections of its spelling: case, underscores, the British CANCELLED."""
     try:
         return State(state), ()
     except ValueError:
@@ -309,7 +309,7 @@ def _closed(workitem: Workitem, state: State, circumstances: Circumstances) -> D
 
 
 def _close_on_behalf(workitem: Workitem, command: Close, circumstances: Circumstances) -> Decision:
-    """An operator closes what its performer lost (PS3.4 CC.2.1.3: the SCP may, with caution)."""
+    """An operator closes a workitem whose performer is lost (PS3.4 CC.2.1.3: the SCP may, with caution)."""
     requested, _ = _requested(command.state)
     if workitem.state is not State.IN_PROGRESS:
         cell = change_state(requested, workitem.state, Transaction.RIGHT)
@@ -355,7 +355,7 @@ def _request_cancel(workitem: Workitem, command: RequestCancel, circumstances: C
 
 
 def _canceled_unclaimed(workitem: Workitem, information: DataSet, now: datetime) -> Decision:
-    """SCHEDULED: the SCP walks the step itself; watchers see IN PROGRESS, then CANCELED."""
+    """A SCHEDULED workitem: the SCP changes its state itself; subscribers see IN PROGRESS, then CANCELED."""
     started = _in_state(workitem.attributes, State.IN_PROGRESS)
     completed = attributes.complete_cancellation(workitem.attributes, now, information)
     after = dict(sorted(_in_state(completed, State.CANCELED).items()))
@@ -410,7 +410,7 @@ def _release_lock(workitem: Workitem, command: ReleaseLock, circumstances: Circu
 
 
 def _purge(workitem: Workitem, circumstances: Circumstances) -> Decision:
-    """A final workitem may be forgotten as soon as nobody needs it any more."""
+    """A final workitem may be purged once no lock holds it and its events are delivered."""
     if not workitem.state.is_final:
         detail = f"the UPS is {workitem.state.value}, not in a final state"
         raise UpsError(statuses.MAY_NOT_UPDATE, detail)

@@ -20,7 +20,7 @@ TAG_OF: Final[Mapping[str, str]] = MappingProxyType({word: tag for tag, word in 
 
 
 def keyword(tag: str) -> str:
-    """The keyword of a tag; a tag that is not in the table stays as it is: ``(0009,1001)``."""
+    """The keyword of a tag; ``(0009,1001)`` for a tag that is not in the table."""
     return KEYWORD_OF.get(tag) or f"({tag[:4]},{tag[4:]})"
 
 
@@ -30,7 +30,7 @@ def path_name(path: str) -> str:
 
 
 def path_of(name: str) -> str | None:
-    """The path that keywords or hex tags joined by dots mean, or None if one of them is unknown to the table.
+    """The path that keywords or hex tags joined by dots stand for; None if the table does not have one of them.
 
     ``ScheduledWorkitemCodeSequence.CodeValue``, ``00404018.00080100`` and mixtures are equal.
     """

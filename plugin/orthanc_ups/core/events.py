@@ -41,7 +41,7 @@ class Event:
         type: which of the five.
         uid: the workitem; the Global Subscription UID for SCP Status Change.
         information: the event information, ascending by tag.
-        receivers: AE titles to be told.
+        receivers: AE titles that it is sent to.
         at: when it was committed, seconds since the epoch.
     """
 
@@ -64,7 +64,7 @@ def state_report(workitem: DataSet, only: str | None = None) -> Occurrence:
 
 
 def cancel_requested(requesting_ae: str, information: DataSet) -> Occurrence:
-    """Event 2: who asks, and which reason and contact they gave."""
+    """Event 2: who asks, with their reason and contact."""
     details = {tag: information[tag] for tag in CANCEL_INFORMATION if information.get(tag, {}).get("Value")}
     details[tags.REQUESTING_AE] = element("AE", requesting_ae)
     return Occurrence(EventType.CANCEL_REQUESTED, dict(sorted(details.items())))
@@ -85,7 +85,7 @@ _PROGRESS_CONTENT = (
 
 
 def progress_report(workitem: DataSet) -> Occurrence | None:
-    """Event 3 with the present progress, or None if there is none (any more): its sequence has one item, type 1."""
+    """Event 3 with the present progress; None without any, as the item of its sequence is type 1."""
     first = items(workitem, tags.PROGRESS_INFORMATION)[:1]
     if not first:
         return None
@@ -99,7 +99,7 @@ def is_assigned(workitem: DataSet) -> bool:
 
 
 def assigned(workitem: DataSet) -> Occurrence:
-    """Event 5 with the station and performers that are populated (each 1C): none if the last one was taken away."""
+    """Event 5 with the station and performers that are populated (each 1C); neither after the last one was removed."""
     people = items(workitem, tags.HUMAN_PERFORMERS)
     codes = [code for person in people for code in items(person, tags.HUMAN_PERFORMER_CODES)]
     stations = items(workitem, tags.STATION_NAME)
@@ -121,7 +121,7 @@ def assigned(workitem: DataSet) -> Occurrence:
 def scp_status_change(status: str, *, cold: bool = False) -> Occurrence:
     """Event 4. ``status`` is ``RESTARTED`` or ``GOING DOWN``.
 
-    Both lists survive, so both are WARM START, but ``cold`` if the worklist begins with nothing (PS3.4 CC.2.4.3).
+    Both lists survive a restart, so both are WARM START; COLD START with ``cold``, for a new worklist (PS3.4 CC.2.4.3).
     """
     lists = "COLD START" if cold else "WARM START"
     return Occurrence(

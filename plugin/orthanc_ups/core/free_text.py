@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Free-text search for people: every word must occur somewhere in what a person would look for.
+"""Free-text search for the page: every word must occur in the texts that a person would look for.
 
-Not part of DICOM: interfaces offer it beside the matching of PS3.4. An index stores ``searchable(attributes)`` and
+Not part of DICOM; offered beside the matching of PS3.4. An index stores ``searchable(attributes)`` and
 looks for each of ``words(text)`` in it as a substring.
 """
 
@@ -32,7 +32,7 @@ _MOST_REFERENCES: Final = 32
 
 
 def words(text: str) -> tuple[str, ...]:
-    """What to look for: the words of a text, as ``searchable`` spells them."""
+    """The words of a search text, spelled as in ``searchable``."""
     return tuple(fold(text.replace("^", " ")).split())
 
 
@@ -56,7 +56,7 @@ def _spelled(texts: Iterable[str]) -> list[str]:
 
 
 def _of_sequence(element: Element, tag: str, texts_of: Callable[[list[DataSet]], Iterator[str]]) -> list[str]:
-    """What is looked for in a sequence; in an interned one that is worked out once."""
+    """The searchable text of a sequence; worked out once for an interned one."""
     notes = notes_of(element)
     if notes is None:
         return _spelled(texts_of(_items(element)))

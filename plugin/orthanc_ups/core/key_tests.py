@@ -36,7 +36,7 @@ SINGLE_VALUE_ONLY: Final = frozenset(
     {tags.PRIORITY, tags.STATE, tags.READINESS, _PATIENT_SEX}
     | {tags.CODE_VALUE, tags.CODING_SCHEME, _LONG_CODE_VALUE, _URN_CODE_VALUE}
 )
-"""Where PS3.4 Table CC.2.5-3 allows single value matching only, ``*`` and ``?`` are characters like others."""
+"""Where PS3.4 Table CC.2.5-3 allows single value matching only, ``*`` and ``?`` are ordinary characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class MatchingKey:
 
 @dataclass(frozen=True, slots=True)
 class KeyTest:
-    """A compiled key: the test, and what an index may know of it. ``dated`` if the test needs the zone."""
+    """A compiled key: the test, and its conditions for an index. ``dated`` if the test needs the zone."""
 
     test: Test
     conditions: tuple[Condition, ...] = ()
@@ -80,7 +80,7 @@ def compile_key(key: MatchingKey) -> KeyTest | None:
 
 
 def any_test(tests: Sequence[KeyTest | None]) -> KeyTest | None:
-    """What fits if one of the tests does; None, which is universal, if one of them is."""
+    """A test that fits if one of these does; None, which is universal, if one of them is."""
     present = [key for key in tests if key is not None]
     if len(present) < len(tests) or len(present) == 1:
         return present[0] if len(present) == len(tests) else None
@@ -92,7 +92,7 @@ def any_test(tests: Sequence[KeyTest | None]) -> KeyTest | None:
 
 
 def all_tests(tests: Sequence[KeyTest | None]) -> KeyTest | None:
-    """What fits if all of the tests do; None, which is universal, if all of them are."""
+    """A test that fits if all of these do; None, which is universal, if all of them are."""
     present = [key for key in tests if key is not None]
     if len(present) < 2:
         return present[0] if present else None
@@ -136,7 +136,7 @@ def is_universal_value(value: Any) -> bool:
 
 
 def unmatchable(key: MatchingKey, value: Any, enumerated: Sequence[str]) -> str:
-    """Why a value of a key fits no workitem whatever it holds, in words; empty if it may fit one.
+    """Why a value of a key can match no workitem, in words; empty if it may match one.
 
     ``enumerated`` are the values that the attribute may have, if it is so restricted. A value that may fit, but not
     as its sender means it, is told as well: wildcards where there is single value matching only.
@@ -156,7 +156,7 @@ def unmatchable(key: MatchingKey, value: Any, enumerated: Sequence[str]) -> str:
 
 
 def is_matchable(vr: str) -> bool:
-    """False for binary values, which no kind of matching knows. (Sequences are compiled item by item.)"""
+    """False for binary values, for which there is no matching. (Sequences are compiled item by item.)"""
     return vr in TEXT_VRS or vr in _BUILDERS
 
 

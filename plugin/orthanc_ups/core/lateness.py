@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What is late or stuck, and why: the one rule of list, counts and metrics.
+"""Which workitems are late or stuck, and why: the one rule for list, counts and metrics.
 
 ``projection/late.py`` says the same in SQL.
 """
@@ -28,7 +28,7 @@ class LateKind(Enum):
     EXPIRATION = "expiration"
     """Not final past its expiration (0040,4008)."""
     SILENT = "silent"
-    """IN PROGRESS, and its performer was not heard of for too long."""
+    """IN PROGRESS, and its performer has been silent for too long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class LatePolicy:
 
     Attributes:
         grace: seconds after the scheduled start; ``graces`` have others for some kinds of work, first fit.
-        silence: seconds without a word of the performer; 0 for never.
+        silence: seconds without any change by the performer; 0 for never.
     """
 
     grace: float = 900.0

@@ -44,9 +44,9 @@ class Query:
             key is a key, and so is one that no UPS has: it is universal (PS3.4 C.2.2.1.3).
         has_matching_keys: False if none of its keys is a matching key of a UPS.
         unsupported: paths of keys with a value that are not used for matching (C-FIND answers FF01).
-        unmatchable: paths of keys that fit no workitem whatever it holds, each with the reason in words.
-        clauses: what the keys ask, for an index; all of them must hold.
-        exact: True if the clauses say all that the keys say.
+        unmatchable: paths of keys that can match no workitem, each with the reason in words.
+        clauses: the conditions of the keys, for an index; all of them must hold.
+        exact: True if the clauses alone decide.
         zone: where date-times without offset belong, of keys and of stored values.
         identity: equal for queries that match the same workitems.
     """
@@ -104,7 +104,7 @@ class Query:
 
         Raises:
             UpsError: A900 if keys are malformed; its ``faults`` name each of them.
-            ValueError: ``timezone`` is none.
+            ValueError: ``timezone`` is not valid.
         """
         local = _local_zone(timezone)
         return cls(identifier, _Compiler(_request_zone(identifier, local), mechanisms), local)
@@ -148,7 +148,7 @@ class Query:
 
 @dataclass(slots=True)
 class _Compiler:
-    """Compiles the keys of an identifier, sequences recursively, and notes what it met on the way."""
+    """Compiles the keys of an identifier, sequences recursively, and collects what a Query says about them."""
 
     local: Zone
     mechanisms: Mechanisms

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Numbers as senders write them, and as the VRs of numbers have them (PS3.5 §6.2).
 
-Readers of data sets use this for what they take without a word, the rules for what they correct and report. Each
+Readers of data sets use this for what they accept silently, the rules for what they correct and report. Each
 function returns None for a text that is no such number.
 """
 

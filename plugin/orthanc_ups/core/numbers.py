@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A set of creation numbers that writes itself down small: a bitmap, deflated."""
+"""A set of creation numbers with a small stored form: a deflated bitmap."""
 
 from __future__ import annotations
 

@@ -19,9 +19,9 @@ class Outcome:
     Attributes:
         status: success or one of the warnings.
         uid: the workitem or well-known UID it was about.
-        attributes: what the SCP set or coerced, if status says so; else empty.
+        attributes: what the SCP set or coerced, if the status says so; else empty.
         details: one sentence per modification, naming the attribute.
-        reason: why it was done, as it is written down; empty if no reason was given.
+        reason: why it was done, as in the history; empty if no reason was given.
     """
 
     status: Status
@@ -36,7 +36,7 @@ class Paging:
     """Which page of a search, and which attributes beside those that are always returned (PS3.18 §11.9.1).
 
     Attributes:
-        offset: matches to be skipped; ``limit`` the most on the page, None for all.
+        offset: matches to be skipped; ``limit`` is their greatest number on the page, None for all.
         include: paths of tags joined by dots; ``everything`` returns all attributes.
     """
 
@@ -56,7 +56,7 @@ class Page(Generic[T]):
 
     Attributes:
         workitems: the returned attributes of each, as data sets or in another form, in stable order.
-        total: number of all matches; ``remaining`` those behind this page.
+        total: number of all matches; ``remaining`` of those after this page.
     """
 
     workitems: tuple[T, ...]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""How long to wait between attempts at what does not work yet."""
+"""Pauses between attempts at something that fails."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 
 def growing(first: float, longest: float) -> Iterator[float]:
-    """Seconds, without end: each twice the one before, up to ``longest``.
+    """Pauses in seconds, without end: each twice the one before, up to ``longest``.
 
     Delivery has pauses of its own (``Backoff``), which the settings govern and a receiver may shorten.
     """

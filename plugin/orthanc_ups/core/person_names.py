@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """How person names compare (PS3.4 C.2.2.2.1, C.2.2.2.4: the choice is the SCP's, and is told to users).
 
-- Case does not count, and neither do accents of Latin and Greek letters: ``muller`` finds ``Müller``; ``ß``
+- Case is ignored, and so are accents of Latin and Greek letters: ``muller`` finds ``Müller``; ``ß``
   is ``ss``, ``ø`` is ``o``, ``ё`` is ``е``. Full-width and half-width forms are equal (Unicode NFKC).
   The voicing marks of kana count, as they make other letters.
-- Blanks around components, and empty components at the end, do not count.
+- Blanks around components, and empty components at the end, are ignored.
 - A key in the alphabetic group is looked for in all three groups of a stored name, since many clients put
   whatever was typed there; a key in the ideographic or phonetic group only in its own.
 - A key that ends in ``^*`` also finds names without those components: ``yamada^*`` finds ``Yamada``.
@@ -52,7 +52,7 @@ _REPEATED: Final = re.compile(r"(.)\1+")
 
 @lru_cache(maxsize=8192)
 def fold(text: str) -> str:
-    """One component group without what does not count. Wildcards stay."""
+    """One component group without what is ignored. Wildcards stay."""
     folded = text.casefold() if text.isascii() else _folded(text)
     if "^" not in folded:
         return " ".join(folded.split())
@@ -73,7 +73,7 @@ def _folded(text: str) -> str:
 
 
 def _is_accent(base: str, mark: str) -> bool:
-    """True for marks that make no other letter: all over Latin and Greek ones, and that of Cyrillic ё."""
+    """True for marks that do not change the letter: all on Latin and Greek ones, and that of Cyrillic ё."""
     return base < _END_OF_GREEK or (base == _CYRILLIC_YE and mark == _DIAERESIS)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What a query asks, in words that an index understands. An index may use it to narrow down or to decide."""
+"""The conditions of a query, for an index, which may use them to narrow the search down or to decide it."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Clause:
-    """What one top-level key asks: all conditions must hold, within a sequence on one and the same item.
+    """The conditions of one top-level key: all must hold, within a sequence on one and the same item.
 
     Attributes:
         conditions: each is necessary; there may be none.
-        complete: True if they say all that the key says.
+        complete: True if they alone decide.
     """
 
     conditions: tuple[Condition, ...]

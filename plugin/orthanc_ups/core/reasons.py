@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Why something was done, in the words of who did it: bounded, on one line, without patient or Transaction UID.
+"""Reasons, in the words of whoever did something: bounded, on one line, without patient or Transaction UID.
 
-A reason is written down in histories, log lines and audit records. These promise to hold no patient data, and a
-person who types a reason does not know that. So what the workitem calls its patient is blotted out of it.
+Reasons go into histories, log lines and audit records, which must not contain patient data. People who type a reason
+do not know that, so the names and ID of the workitem's patient are removed from it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .dataset import DataSet, items, text, values
 from .workitem import Workitem, digest
 
 MAXIMUM: Final = 500
-"""Characters of a reason."""
+"""Greatest length of a reason, in characters."""
 
 _BLOT: Final = "[…]"
 _LEAST: Final = 2
@@ -26,7 +26,7 @@ _COMPONENTS: Final = re.compile(r"[\s^=]+")
 
 
 def reason_of(command: Command, *workitems: Workitem) -> str:
-    """The reason of a command as it may be written down (``discreet``); empty if it gives none.
+    """The reason of a command, made ``discreet``; empty if it gives none.
 
     That of a cancellation request is in its information (PS3.4 CC.2.2.2).
     """
@@ -37,16 +37,16 @@ def reason_of(command: Command, *workitems: Workitem) -> str:
 
 
 def in_words(information: DataSet) -> str:
-    """Reason For Cancellation (0074,1238) behind the meaning of its code, each if it is there."""
+    """The meaning of the reason's code and Reason For Cancellation (0074,1238), as far as they are there."""
     codes = items(information, tags.DISCONTINUATION_REASONS)
     meanings = [text(code, tags.CODE_MEANING) for code in codes]
     return ": ".join(part for part in (*meanings, text(information, tags.REASON_FOR_CANCELLATION)) if part)
 
 
 def discreet(reason: str, *workitems: Workitem) -> str:
-    """A reason as it may be written down: printable, on one line, at most MAXIMUM characters long.
+    """A reason that may be recorded: printable, on one line, of at most MAXIMUM characters.
 
-    Names and ID of the patient of these workitems and their Transaction UID are blotted out of it.
+    The names and ID of these workitems' patients and their Transaction UIDs are replaced by ``[…]``.
     """
     if not reason:
         return ""
@@ -77,6 +77,6 @@ def _names(attributes: DataSet) -> Iterator[str]:
 
 
 def _whole_word(name: str) -> str:
-    """ASCII names as whole words only: ``Art`` is no part of ``start``. Other scripts may have no blanks."""
+    """A pattern of a name. ASCII names match whole words only: ``Art`` not ``start``. Other scripts may lack blanks."""
     escaped = re.escape(name)
     return rf"(?<!\w){escaped}(?!\w)" if name.isascii() else escaped

@@ -11,11 +11,11 @@ from .dictionary import KEYWORD_OF, keyword
 from .statuses import Fault, Status, UpsError
 
 Trail: TypeAlias = tuple[tuple[str, int], ...]
-"""The way down to an item: tag of the sequence and number of the item, from 1, level by level."""
+"""The path to an item: tag of the sequence and number of the item, from 1, level by level."""
 
 
 def spelled(tag: str) -> str:
-    """``CodeValue (0008,0100)``; a tag that the table does not know stands without keyword."""
+    """``CodeValue (0008,0100)``; without keyword for a tag that the table does not have."""
     return f"{keyword(tag)} ({tag[:4]},{tag[4:]})" if tag in KEYWORD_OF else keyword(tag)
 
 
@@ -30,9 +30,9 @@ def path_of_trail(trail: Trail, tag: str) -> str:
 
 
 def refusal(status: Status, trail: Trail, tag: str, what: str) -> UpsError:
-    """A refusal that names the attribute, what is wrong with it and where it stands.
+    """A refusal that names the attribute, what is wrong with it, and its place.
 
-    ``what`` continues the sentence that begins with the attribute and holds no patient data.
+    ``what`` continues the sentence that begins with the attribute; it contains no patient data.
     """
     return UpsError(status, f"{spelled(tag)} {what}{located(trail)}", path_of_trail(trail, tag))
 
@@ -51,11 +51,11 @@ _MAXIMUM_SENTENCES: Final = 20
 
 
 class Findings:
-    """What the rules find in one data set: every fault, and every correction.
+    """The findings of the rules in one data set: every fault, and every correction.
 
     Attributes:
-        strict: faults with a clear meaning are faults, and nothing that is absent is added (``Ups.Strict``).
-        count: how often something was found.
+        strict: values with a fault are refused even if their meaning is clear, and nothing is added (``Ups.Strict``).
+        count: the number of findings.
     """
 
     def __init__(self, *, strict: bool = False) -> None:
@@ -109,7 +109,7 @@ class Findings:
 
 
 class Gathered:
-    """Refusals of single attributes, gathered while a data set is read."""
+    """Faults of single attributes, gathered while a data set is read."""
 
     def __init__(self) -> None:
         self._faults: list[Fault] = []
@@ -121,7 +121,7 @@ class Gathered:
         return len(self._faults) + self._more
 
     def add(self, error: UpsError) -> None:
-        """Note what is wrong with an attribute; a name that is no tag has the empty path."""
+        """Note what is wrong with an attribute; the path is empty for a name that is not a tag."""
         if len(self._faults) < _MAXIMUM:
             self._faults += error.faults or (Fault(error.status, error.tag or "", error.detail),)
         else:

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """What a single value of each VR looks like in the inner form (PS3.5 §6.2, Table 6.2-1).
 
-Blanks that pad a value are tolerated everywhere. Text is Unicode, so escape sequences are control characters
-like others. What cannot be written to XML 1.0 or UTF-8 again
-is not allowed: lone surrogates, U+FFFE, U+FFFF.
+Blanks that pad a value are tolerated everywhere. Text is Unicode, so escape sequences are control characters like
+others. What cannot be written to XML 1.0 or UTF-8 is not allowed: lone surrogates, U+FFFE, U+FFFF.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ Check = Callable[[Any], bool]
 
 @dataclass(frozen=True, slots=True)
 class Representation:
-    """How the values of a VR are checked, and the words that say what is expected."""
+    """How the values of a VR are checked, and what is expected, in words."""
 
     valid: Check
     form: str

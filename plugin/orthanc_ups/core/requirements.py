@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What must be there, may be empty, is not allowed, or is set by us, on every level (PS3.4 §5.4.2, CC.2.5).
+"""Which attributes are required, may be empty, are not allowed, or are set by the SCP (PS3.4 §5.4.2, CC.2.5).
 
 ``arranged`` checks one column of Table CC.2.5-3 and returns the data set as it is to be stored:
 
 - type 1 needs a value, a 1C attribute too if its condition holds;
-- type 2 must be there; if it is not, it is added empty and reported, or refused if the findings are strict;
+- type 2 must be present; if it is not, it is added empty and reported, or refused if the findings are strict;
 - what an SCU may leave out but an SCP must hold (``3/2``, ``1C/2``) is added empty, as the table has it;
 - what an SCU may leave out and an SCP must not hold empty (``3/1``, ``1C/1``), counts as not sent if it comes
-  empty, and that is reported: a type 3 attribute without a value says nothing (PS3.5 §7.4.5), and performers do
-  send them. A strict reading refuses type 1C;
+  empty, and that is reported: an empty type 3 attribute says nothing (PS3.5 §7.4.5), and performers do send
+  them. With strict findings, type 1C is refused;
 - an enumerated value in lower case, and the VR that earlier editions gave a URI, are corrected and reported.
   Padding is not reported.
 
-The input stays as it is; parts that need no change are shared with the result.
+The input is not changed; parts that need no change are shared with the result.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Arrangement:
 
     Attributes:
         creating: True for column N-CREATE, False for N-SET.
-        findings: takes what is at fault (0105 not allowed here, 0120 attribute missing, 0121 value missing), and
-            what is corrected.
+        findings: collects faults (0105 not allowed here, 0120 attribute missing, 0121 value missing) and
+            corrections.
     """
 
     creating: bool
@@ -50,7 +50,7 @@ class Arrangement:
     def arranged(
         self, item: DataSet, contents: Contents, trail: Trail = (), above: DataSet = _NOTHING
     ) -> DataSet:
-        """One level, as it is to be stored; ``above`` is the level that holds its sequence."""
+        """One level, as it is to be stored; ``above`` is the level that contains its sequence."""
         demands = contents.create if self.creating else contents.update
         self._check_allowed(item, demands, trail)
         self._check_values(item, demands, trail, above)
@@ -137,7 +137,7 @@ class Arrangement:
     def _items(
         self, attribute: Element, tag: str, contents: Contents, trail: Trail, above: DataSet
     ) -> Element:
-        """The sequence as it is to be stored. Where nothing was found before, the same comes out again."""
+        """The sequence as it is to be stored. An interned one without findings is not checked again."""
         notes = None if trail or contents.looks_above else notes_of(attribute)
         if notes is None:
             return self._looked_into(attribute, tag, contents, trail, above)
@@ -180,7 +180,7 @@ class Arrangement:
 
 def _lacks_value(attribute: Element | None) -> bool:
     values = attribute.get("Value") if attribute else None
-    return not (values and values[0]) and is_empty(attribute)  # the first half only spares time
+    return not (values and values[0]) and is_empty(attribute)  # the first half only saves time
 
 
 def _because(condition: AttributeCondition | None) -> str:

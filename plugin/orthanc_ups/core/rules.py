@@ -2,10 +2,10 @@
 """Table CC.2.5-3 of PS3.4 with its macros, read once from ``attributes.csv`` into a tree for fast walking.
 
 A path is made of tags joined by dots: ``00404018.00080100`` is the Code Value of the Scheduled Workitem Code.
-The file has one line per row of the table. Beside the table's own columns it says:
+The file has one line per row of the table. Beside the table's own columns it has:
 
 - ``vm``: ``1`` or ``n`` values; for a sequence the number of items that may stand in it;
-- ``condition``: when a 1C attribute is required, where a machine can tell (``conditions.py``);
+- ``condition``: when a 1C attribute is required, where a program can decide (``conditions.py``);
 - ``values``: the enumerated values separated by ``|``, or the name of a form (``percent``, ``offset``);
 - ``former_vr``: the VR that earlier editions of PS3.6 gave the attribute.
 
@@ -29,7 +29,7 @@ _CATCH_ALL: Final = "*"
 
 
 class Usage(NamedTuple):
-    """What a column asks of each side (PS3.4 §5.4.2.2): ``1``, ``1C``, ``2``, ``2C``, ``3``, ``NA``, ``-``.
+    """What a column demands of SCU and SCP (PS3.4 §5.4.2.2): ``1``, ``1C``, ``2``, ``2C``, ``3``, ``NA``, ``-``.
 
     The SCP of SOP Class UID has ``SET``: it sets the value.
     """
@@ -39,25 +39,25 @@ class Usage(NamedTuple):
 
     @property
     def droppable(self) -> bool:
-        """The SCU may leave it out, the SCP must not hold it empty: sent empty it counts as not sent."""
+        """The SCU may leave it out, the SCP must not store it empty: sent empty, it counts as not sent."""
         return self.scu in ("3", "1C") and self.scp in ("1", "1C")
 
     @property
     def filled(self) -> bool:
-        """The SCU may leave it out, the SCP holds it in any case: empty if there is nothing to hold."""
+        """The SCU may leave it out, the SCP stores it in any case, empty if it has no value."""
         return self.scu in ("3", "1C") and self.scp == "2"
 
 
 @dataclass(frozen=True, slots=True)
 class Demands:
-    """What one column asks of one level: of the workitem itself or of each item of a sequence.
+    """What one column demands on one level: of the workitem itself, or of each item of a sequence.
 
     Attributes:
-        valued: tags of type 1: there, with a value.
-        present: tags of type 2: there, possibly empty.
-        conditional: attributes of type 1C whose condition a machine can decide.
-        refused: tags that must not be there.
-        filled: attributes that stand empty if not sent.
+        valued: tags of type 1: present, with a value.
+        present: tags of type 2: present, possibly empty.
+        conditional: attributes of type 1C whose condition a program can decide.
+        refused: tags that must not be present.
+        filled: attributes that are stored empty if not sent.
         dropped: tags that count as not sent if they come empty.
     """
 
@@ -71,7 +71,7 @@ class Demands:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """The rows of one level by tag, what N-CREATE and N-SET ask of that level, and the tags of adjustable rows."""
+    """The rows of one level by tag, the demands of N-CREATE and N-SET, and the tags of adjustable rows."""
 
     rules: Mapping[str, Rule]
     create: Demands
@@ -80,7 +80,7 @@ class Contents:
 
     @property
     def looks_above(self) -> bool:
-        """True if what an item needs depends on the level that holds its sequence."""
+        """True if what an item needs depends on the level that contains its sequence."""
         conditional = (*self.create.conditional, *self.update.conditional)
         return any(rule.condition is not None and rule.condition.kind == "above" for rule in conditional)
 
@@ -94,13 +94,13 @@ class Rule:
         create, update: columns N-CREATE and N-SET.
         final: ``R``, ``RC``, ``P``, ``X``, ``O``, or empty for rows of macros, which follow their parent.
         retrieved: column N-GET, SCP.
-        match: ``R``, ``U``, ``O`` or ``-`` in C-FIND; macro rows below a sequence that is no key are none.
+        match: ``R``, ``U``, ``O`` or ``-`` in C-FIND; macro rows below a sequence that is no key are not keys.
         returned: return key type ``1``, ``1C``, ``2``, ``2C``, ``3`` or ``-``.
-        single: only one value, or one item, may stand in it.
-        values: the enumerated values, if there are such.
+        single: True if it may have only one value or item.
+        values: the enumerated values, if there are any.
         form: ``percent``, ``offset`` or empty: a form beyond the VR's.
-        contents: what the items of a sequence hold, or None.
-        adjustable: True if its value may be stored otherwise than it came.
+        contents: the rows of the items of a sequence, or None.
+        adjustable: True if its value may be stored differently from how it came.
     """
 
     path: str
@@ -200,7 +200,7 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType({rule.path: rule for rule in
 CATCH_ALL: Final[Mapping[str, Rule]] = MappingProxyType(
     {row["module"]: _rule(row, {}, "R") for row in _ALL_ROWS if row["path"] == _CATCH_ALL}
 )
-"""The catch-all rows by module; whatever has no row of its own is treated as they say: type 3."""
+"""The catch-all rows by module; an attribute without a row of its own is treated as they say: type 3."""
 
 MATCHING_KEYS: Final[Mapping[str, str]] = MappingProxyType(
     {rule.path: rule.match for rule in RULES.values() if rule.match != "-"}
@@ -217,5 +217,5 @@ Types 1C and 2C only if the workitem holds them.
 
 
 def rule_for(path: str) -> Rule | None:
-    """The row of a path (``00404018.00080100``), or None if the table has none of its own."""
+    """The row of a path (``00404018.00080100``), or None if the table has none for it."""
     return RULES.get(path)

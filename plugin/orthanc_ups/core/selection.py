@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Which attributes an answer holds: those asked for in C-FIND, return keys as well in a Search."""
+"""Which attributes an answer has: those asked for in C-FIND, and return keys as well in a Search."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Selection:
         return _with_everything(chosen, attributes)
 
     def of_members(self, members: Mapping[str, _M], empty: Callable[[Element], _M]) -> dict[str, _M] | None:
-        """The same choice among attributes in any other form; None if of some attribute only a part is wanted.
+        """The same choice among attributes in another form; None if only a part of some attribute is to be returned.
 
         ``empty`` brings an empty element into that form.
         """
@@ -92,7 +92,7 @@ def _tree(path: list[str]) -> ReturnTree:
 
 
 def _merge(into: ReturnTree, more: ReturnTree) -> None:
-    """Add what ``more`` wants; the whole of an attribute covers each part of it."""
+    """Add the tags of ``more``; a whole attribute includes each part of it."""
     for tag, below in more.items():
         if tag not in into:
             into[tag] = _copied(below)

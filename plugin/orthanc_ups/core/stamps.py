@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Points in time as DICOM writes them."""
+"""Date-times in the form of VR DT."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from typing import Final
 
 
 class Service(Enum):
-    """What was asked of the worklist; some statuses have another HTTP spelling per service."""
+    """The services of the worklist; some statuses have another HTTP status per service."""
 
     CREATE = "create"
     RETRIEVE = "retrieve"
@@ -29,7 +29,7 @@ class Service(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """One outcome in all its spellings.
+    """One status, for DIMSE and HTTP.
 
     Attributes:
         name: the key in this register.
@@ -194,7 +194,7 @@ WRONG_ACTION: Final = _status(
 )
 NO_EVENT_REPORTS: Final = _status("NO_EVENT_REPORTS", 0xC315, "SCP does not support Event Reports", 403)
 NO_SUCH_SUBSCRIPTION: Final = _status(
-    # DIMSE knows no such failure: unsubscribing what is not subscribed succeeds there (PS3.4 CC.2.3).
+    # no failure in DIMSE, where unsubscribing without a subscription succeeds (PS3.4 CC.2.3)
     "NO_SUCH_SUBSCRIPTION",
     0x0000,
     "The target Subscription was not found",
@@ -247,9 +247,9 @@ class Fault:
 
     Attributes:
         status: the row of the register that this attribute alone would be refused with.
-        path: tags as 8 hex digits joined by ``.``, from the root down to the attribute; empty for a name that is none.
+        path: tags as 8 hex digits joined by ``.``, from the root down to the attribute; empty if it is no tag.
         reason: a sentence that begins with the attribute, without patient data.
-        comment: what the 64 characters of an Error Comment say instead of path and reason, if anything.
+        comment: an Error Comment (64 characters) to be sent instead of path and reason; empty for none.
     """
 
     status: Status

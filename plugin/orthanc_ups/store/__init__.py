@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Where the worklist is kept: the port, its in-memory twin, Orthanc's metadata, and the projection."""
+"""Where the worklist is stored: the port, its two adapters and in-memory twin, documents, and the copy."""

@@ -2,18 +2,18 @@
 """Which store keeps the worklist (``Ups.Store``), and the move of the worklist when that changes.
 
 ``key-value`` needs an Orthanc whose index has key-value stores, and leaves no trace in the PACS. ``metadata`` works
-everywhere and lets several nodes compare and set, at the price of a pseudo patient. ``auto`` takes key-value where
+everywhere and has compare-and-set for several nodes, at the price of a pseudo patient. ``auto`` takes key-value where
 Orthanc has it, unless several Orthancs may share the database: key-value stores have no compare-and-set.
 
 A move happens before anybody reads the worklist. The entry ``move`` in the target says how far it is, so that each
-step can be repeated after a kill at any moment:
+step can be repeated if the process is killed at any moment:
 
 =============  ==========================================================================================
 entry          what holds
 =============  ==========================================================================================
 absent         no move: at most one of the stores has a worklist, and it is whole
-``copying``    the source is whole, the target is not: begin again with an empty target
-``emptying``   the target is whole: what is left in the source goes
+``copying``    the source is whole, the target is not: start again with an empty target
+``emptying``   the target is whole: delete what remains in the source
 =============  ==========================================================================================
 
 Example: ``metadata`` held the worklist and ``key-value`` is chosen. ``move`` is created in the key-value store with
@@ -21,8 +21,8 @@ Example: ``metadata`` held the worklist and ``key-value`` is chosen. ``move`` is
 removed. If the choice goes back in between, the unfinished copy is dropped, or the finished one is moved back.
 
 Both stores may hold a worklist of their own, for instance after an older Orthanc was used for a while. Then one is used
-and the other set aside: it is left as it is, but for the entry ``aside``, by which later starts know. The choice says
-which one is used; ``auto`` goes on with the one that was used last.
+and the other set aside: it is left as it is, except for the entry ``aside``, which tells later starts. The choice says
+which one is used; ``auto`` keeps the one that was used last.
 """
 
 from __future__ import annotations
@@ -51,29 +51,29 @@ _EMPTYING: Final = b"emptying"
 
 
 class TwoWorklists(Exception):
-    """Both stores hold a worklist of their own, and it cannot be decided which one is in use."""
+    """Both stores have a worklist of their own, and nothing says which one is in use."""
 
 
 class MovableEntries(Entries, Protocol):
     """Entries that can be deleted all at once. Every method may raise StoreUnavailable."""
 
     async def exists(self) -> bool:
-        """Whether Orthanc holds anything of this store; False proves that there are no entries."""
+        """True if Orthanc has anything of this store; False proves that there are no entries."""
         ...
 
     async def discard(self) -> None:
-        """Delete every entry and whatever the store needs to hold them: nothing of it is left in Orthanc."""
+        """Delete every entry and everything else of the store: nothing of it remains in Orthanc."""
         ...
 
 
 async def move_worklist(source: MovableEntries, target: MovableEntries) -> int:
-    """Make the target hold the worklist and the source nothing; return how many entries were copied.
+    """Move the worklist to the target, and return how many entries were copied.
 
     Does nothing if the source is empty. May be repeated after a failure or a crash at any moment. The target is open.
 
     Raises:
-        TwoWorklists: both hold one, and neither is the unfinished copy of the other.
-        StoreUnavailable: not finished; call again.
+        TwoWorklists: both have one, and neither is the unfinished copy of the other.
+        StoreUnavailable: not finished; call it again.
     """
     if not await source.exists():
         await _end(target)
@@ -99,7 +99,7 @@ async def move_worklist(source: MovableEntries, target: MovableEntries) -> int:
 
 
 async def _settle_opposite_move(source: MovableEntries, target: MovableEntries) -> None:
-    """A move out of the target was interrupted: drop its unfinished copy, or finish it, so that it can go back."""
+    """A move out of the target was interrupted: drop its unfinished copy, or finish it, so that it can be undone."""
     step = await source.read(_MOVE)
     if step is None:
         return
@@ -118,7 +118,7 @@ async def _is_empty(entries: MovableEntries) -> bool:
 
 
 async def _clear(entries: MovableEntries) -> None:
-    """Remove every entry, ``move`` last: until then it says what the others are."""
+    """Remove every entry, ``move`` last, as it says what the others are."""
     async for chunk in entries.load():
         for entry in chunk:
             if entry.key != _MOVE:
@@ -167,7 +167,7 @@ StoreEntries: TypeAlias = KeyValueEntries | OrthancEntries
 
 @dataclass(frozen=True, slots=True)
 class StoreConditions:
-    """What orthanc.json says that decides which store can be used.
+    """The settings that decide which store can be used.
 
     Attributes:
         choice: ``Ups.Store``: ``auto``, ``key-value`` or ``metadata``.
@@ -187,10 +187,10 @@ async def open_store(
     metadata: OrthancEntries,
     copies: Copies,
 ) -> StoreEntries:
-    """Open the chosen store; a worklist that the other one holds is moved into it first.
+    """Open the chosen store, after moving the worklist into it if the other one has it.
 
-    ``key_value`` is None if the Python plugin has no calls for key-value stores. ``copies`` has what
-    somebody has deleted from metadata meanwhile. May be repeated.
+    ``key_value`` is None if the Python plugin has no calls for key-value stores. ``copies`` has the
+    entries that somebody may have deleted from metadata. May be repeated.
 
     Raises:
         StoreMisconfigured: the chosen store cannot be used; the text names the key.
@@ -220,7 +220,7 @@ async def open_store(
 
 
 async def _complete_if_new(metadata: OrthancEntries) -> None:
-    """Say of new shelves that nothing is to be written back to them, so that they can be written to."""
+    """Mark new shelves as complete, so that they can be written to."""
     entries = [entry async for chunk in metadata.load() for entry in chunk]
     if metadata.incomplete and not entries:
         await metadata.restore(_nothing())
@@ -245,7 +245,7 @@ async def _has_key_value_stores(loopback: Loopback) -> bool:
 
 
 class SurvivingEntries:
-    """What stands in metadata, with the copies of what somebody has deleted there, to be moved away."""
+    """The entries in metadata, with the copies of those that somebody has deleted there, to be moved."""
 
     def __init__(self, metadata: OrthancEntries, copies: Copies) -> None:
         self.name = metadata.name
@@ -253,11 +253,11 @@ class SurvivingEntries:
         self._copies = copies
 
     async def exists(self) -> bool:
-        """Whether anything is there or was."""
+        """True if there is or was any entry."""
         return await self._metadata.exists() or any(True for _ in self._copies.entries())
 
     async def load(self) -> AsyncIterator[list[Entry]]:
-        """Every entry that is there, then the copies of those that stood on shelves which are incomplete."""
+        """Every entry that is there, then the copies of those that were on shelves which are incomplete."""
         stored: set[str] = set()
         async for chunk in self._metadata.load():
             stored.update(entry.key for entry in chunk)
@@ -297,7 +297,7 @@ class SurvivingEntries:
 
 
 class NamedEntries(MovableEntries, Protocol):
-    """A store that may hold a worklist."""
+    """A store that may have a worklist."""
 
     @property
     def name(self) -> str:
@@ -311,9 +311,9 @@ Decision: TypeAlias = Callable[[NamedEntries, NamedEntries, Copies], Awaitable[N
 async def settle(
     source: NamedEntries, target: NamedEntries, copies: Copies, decide: Decision | None = None
 ) -> NamedEntries:
-    """Have one store hold the worklist, the target if possible, and return which one that is.
+    """Move the worklist into one store, the target if possible, and return that store.
 
-    If both hold one, ``decide`` says which one is used (None: the target is), and the other is set aside.
+    If both have one, ``decide`` says which one is used (None: the target is), and the other is set aside.
 
     Raises:
         StoreMisconfigured: it cannot be decided.
@@ -350,7 +350,7 @@ async def _set_aside(entries: NamedEntries, used: NamedEntries, copies: Copies) 
     with suppress(ShelvesLost):  # somebody has deleted it
         await entries.create(_ASIDE, b"set aside")
     if entries.name == METADATA:
-        copies.forget()  # whoever deletes it now means it
+        copies.forget()  # deleting it now is intended
     _log.warning(
         "Orthanc holds two worklists: the one in its %s is used, the one in its %s is set aside and left as it is. "
         'To look at it or to export it, set "Ups.Store" to "%s" for a while',

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """A copy of every entry that the projection does not hold, in a file beside it.
 
-Somebody may delete the pseudo patient on which the worklist stands. The projection has the workitems; the copy has
-the rest: subscriptions, delivery cursors, dead letters, overflowing events, purged workitems and the header. It is
-written after the store, so it never knows more than the store does, and at a start the store wins.
+Somebody may delete the pseudo patient that carries the worklist. The projection has the workitems; the copy has the
+other entries: subscriptions, delivery cursors, dead letters, overflow entries, tombstones and the worklist entry. It
+is written after the store, so it never has more than the store, and at a start the store wins.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ _T = TypeVar("_T")
 
 
 def path_beside(projection: str | Path) -> str:
-    """Where the copy stands: ``orthanc-ups.sqlite`` has ``orthanc-ups.sqlite.entries`` beside it."""
+    """Path of the copy: ``orthanc-ups.sqlite`` has ``orthanc-ups.sqlite.entries`` beside it."""
     return ":memory:" if str(projection) == ":memory:" else f"{projection}.entries"
 
 
 class EntriesCopy:
-    """The file. Whatever goes wrong with it is logged once and ends nothing: the store has everything.
+    """The file of the copy. Its failures are logged once and stop nothing, as the store has everything.
 
     Attributes:
         is_new: True if nothing was copied yet, or nothing of it could be read, when it was opened.
-        broken: why it is not written, None as a rule; ``fill`` creates it again.
+        broken: why it is not written, None normally; ``fill`` creates it again.
     """
 
     def __init__(self, path: str) -> None:
@@ -148,7 +148,7 @@ class EntriesCopy:
         self._try("DELETE FROM entry", ())
 
     def versions(self) -> dict[str, str]:
-        """What the copy has of each entry."""
+        """The version of each copied entry, by key."""
         try:
             return dict(self._execute("SELECT key, version FROM entry"))
         except sqlite3.Error as error:
@@ -157,7 +157,7 @@ class EntriesCopy:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """What is copied within, without waiting for anything, is one transaction, which is cheaper."""
+        """Everything copied within, without awaiting anything, is one transaction, which is cheaper."""
         self._try("BEGIN IMMEDIATE", ())
         try:
             yield
@@ -174,7 +174,7 @@ class EntriesCopy:
 
 @dataclass(frozen=True, slots=True)
 class Copies:
-    """Everything that is known of entries in a store from which somebody may delete them.
+    """All copies of the entries of a store from which somebody may delete them.
 
     Attributes:
         copy: every entry but workitems.
@@ -185,7 +185,7 @@ class Copies:
     workitems: Callable[[], Iterable[tuple[str, bytes, str]]]
 
     def entries(self) -> Iterator[Entry]:
-        """Every copied entry; none if the store never was one that is copied."""
+        """Every copied entry; none if the store was never copied."""
         if self.copy.is_empty:
             return
         yield from self.copy.entries()
@@ -193,7 +193,7 @@ class Copies:
             yield Entry(key, document, version)
 
     def store(self) -> str:
-        """The store that the workitems were read from, "" if there are none: versions differ in their form."""
+        """The store that the workitems were read from, by the form of their versions; "" if there are none."""
         for _, _, version in self.workitems():
             if version.isdigit():
                 return KEY_VALUE
@@ -202,15 +202,15 @@ class Copies:
         return ""
 
     def forget(self) -> None:
-        """The store holds nothing any more."""
+        """The store was emptied on purpose: forget the copies."""
         self.copy.clear()
 
 
 class CopiedEntries:
-    """The store, with every entry that the projection does not hold copied after it was written.
+    """The store; copies every entry that the projection does not have, after it was written.
 
-    Of a store from which nobody can take entries away no copy is needed, and none is kept. There the journal is told
-    of each workitem before it is written, so that a start can trust the projection.
+    A store from which nobody can delete entries needs no copy. There the journal notes each workitem before it is
+    written, so that a start can trust the projection.
     """
 
     def __init__(
@@ -220,7 +220,7 @@ class CopiedEntries:
         on_lost: Callable[[], None] = lambda: None,
         journal: IndexJournal | None = None,
     ) -> None:
-        """``on_lost`` is called whenever somebody meets what was deleted in Orthanc."""
+        """``on_lost`` is called whenever a call finds that shelves were deleted in Orthanc."""
         self._entries = entries
         self._journal = journal
         self._on_lost = on_lost
@@ -228,7 +228,7 @@ class CopiedEntries:
         self.copy = copy
 
     async def load(self) -> AsyncIterator[list[Entry]]:
-        """As the port. The first time, when nobody writes yet, the copy is brought in line with what is read."""
+        """As the port. The first time, when nobody writes yet, the copy is made equal to what is read."""
         if self._in_line:
             async for chunk in self._entries.load():
                 yield chunk
@@ -244,7 +244,7 @@ class CopiedEntries:
                     self.copy.drop(key)
 
     def take(self, others: Sequence[Entry]) -> None:
-        """Bring the copy in line with what was read of the store before: every entry but workitems."""
+        """Make the copy equal to what was read of the store before: every entry but workitems."""
         copied = self.copy.versions()
         self._align(others, copied)
         self._in_line = True
@@ -280,7 +280,7 @@ class CopiedEntries:
         return self._entries.location
 
     async def read(self, key: str) -> Entry | None:
-        """As the port. What is found may be a write whose answer was lost, so it is copied too."""
+        """As the port. The entry may be from a write whose answer was lost, so it is copied too."""
         entry = await self._noticing(self._entries.read(key))
         if entry is None:
             self.copy.drop(key)
@@ -317,7 +317,7 @@ class CopiedEntries:
             self._journal.note(key)
 
     async def _noticing(self, answer: Awaitable[_T]) -> _T:
-        """The answer of the store; if shelves are lost, whoever restores them is told."""
+        """The answer of the store; calls ``on_lost`` if shelves are lost."""
         try:
             return await answer
         except ShelvesLost:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""How workitems and events are written down: JSON documents that carry a format version.
+"""The stored form of workitems and events: JSON documents with a format version.
 
-Receivers of events repeat a lot, so a document names each set of receivers once and events point to it.
+Events mostly have the same receivers, so a document lists each set of receivers once and events refer to it.
 A document of an older format is upgraded when it is read; one of a newer format is refused, so that
 a downgrade of the plugin destroys nothing.
 """
@@ -29,25 +29,25 @@ from ..core.workitem import HistoryEntry, SpecificAct, Subscription, Workitem
 FORMAT: Final = 1
 
 UPGRADES: Final[Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]]] = {}
-"""Per older format what turns a document of any kind into one of the next format (format 1 is the first).
+"""For each older format, a function that turns a document of any kind into one of the next format (1 is the first).
 
-An upgrade tells the kinds by their keys: ``attributes`` has only a workitem, ``acts`` without ``uid`` a log,
-``channels`` a delivery state, ``letters`` dead letters, ``sequences`` the worklist itself. It may raise KeyError,
-TypeError or ValueError for what is none of them.
+An upgrade distinguishes the kinds by their keys: only a workitem has ``attributes``, only a log ``acts`` without
+``uid``, a delivery state ``channels``, dead letters ``letters``, the worklist entry ``sequences``. It may raise
+KeyError, TypeError or ValueError for a document that is none of them.
 """
 
 
 class UnreadableDocument(Exception):
-    """The bytes are not a document of this plugin, or of a newer one. The text says what was found."""
+    """The bytes are not a document of this plugin, or are one of a newer version. The text says which."""
 
 
 _PACKED_ONCE: Final = 64 * 1024
 
 
 def packed(document: bytes) -> bytes:
-    """A document as it lies on the disk: a quarter of its size.
+    """A compressed document, as it is on disk: a quarter of its size.
 
-    The key-value store and the search index write the same one, soon after each other: it is compressed once.
+    The key-value store and the search index write the same document soon after each other; it is compressed once.
     """
     return _lately_packed(document) if len(document) < _PACKED_ONCE else _deflated(document)
 
@@ -60,7 +60,7 @@ _lately_packed: Final = lru_cache(128)(_deflated)
 
 
 def unpacked(stored: bytes) -> bytes:
-    """The document itself. Raises UnreadableDocument."""
+    """The document in a compressed one. Raises UnreadableDocument."""
     try:
         return zlib.decompress(stored, -zlib.MAX_WBITS)
     except zlib.error as error:
@@ -99,7 +99,7 @@ def decode(document: bytes) -> Workitem:
 
 
 def decode_interned(document: bytes, interned: Interned) -> Workitem:
-    """The same for one of many: short sequences that were read before are the same objects again.
+    """As ``decode``, for one of many: short sequences that were read before become the same objects.
 
     Raises UnreadableDocument.
     """
@@ -108,7 +108,7 @@ def decode_interned(document: bytes, interned: Interned) -> Workitem:
     except msgspec.MsgspecError:
         content = {}
     if content.get("format") != FORMAT:
-        return decode(document)  # it takes more to understand it
+        return decode(document)  # another format, or none
     content["attributes"] = _with_interned(content["attributes"], interned)
     return _workitem_in(content)
 
@@ -172,7 +172,7 @@ def decode_events(document: bytes) -> tuple[Event, ...]:
 
 
 def read(document: bytes) -> dict[str, Any]:
-    """Parse any document, whatever its format, as one of the present format. Raises UnreadableDocument."""
+    """The content of any document, upgraded to the present format. Raises UnreadableDocument."""
     try:
         content = orjson.loads(document)
     except orjson.JSONDecodeError as error:
@@ -186,7 +186,7 @@ def read(document: bytes) -> dict[str, Any]:
 
 
 def is_tombstone(document: bytes) -> bool:
-    """True if this stands where a purged workitem stood (worklist/workitem_store.py)."""
+    """True for the document that replaces a purged workitem (worklist/workitem_store.py)."""
     return b'"gone":' in document[:200]
 
 
@@ -210,7 +210,7 @@ def _upgraded(content: dict[str, Any], format_number: int) -> dict[str, Any]:
 
 
 def _entry_out(entry: HistoryEntry) -> list[Any]:
-    """Most have no reason; those are written without one."""
+    """An entry of the history; without a reason if it has none, as most."""
     return [entry.at, entry.who, entry.what, *([entry.why] if entry.why else [])]
 
 
@@ -229,7 +229,7 @@ def _events_in(content: dict[str, Any]) -> tuple[Event, ...]:
 
 
 class _WithTexts(msgspec.Struct):
-    """A document of a workitem, of whose attributes only the texts are known."""
+    """A document of a workitem whose attributes are not parsed."""
 
     format: int
     uid: Any
@@ -280,7 +280,7 @@ def whole(document: bytes) -> bytes:
 
 
 def _read(reader: msgspec.json.Decoder[_T], document: bytes) -> _T | None:
-    """None if it takes more to understand the document."""
+    """The parsed document, None if it has another format."""
     try:
         workitem = reader.decode(document)
     except msgspec.MsgspecError:

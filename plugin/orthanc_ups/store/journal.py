@@ -1,26 +1,26 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """The journal of the search index: which workitems were written since the index was last known to have everything.
 
-A start that trusts the index reads no workitem but these. Whether it may, three marks say, which are equal texts:
+A start that trusts the index reads no workitems but these. It may if three marks are the same text:
 
 ========================  ================================================================================
 bears the mark            what follows
 ========================  ================================================================================
-the index, in its file    it has everything that stood in the store when the mark was made
-the journal, first line   it names each workitem of which the store was asked to write anything since then
+the index, in its file    it has everything that the store had when the mark was made
+the journal, first line   it names each workitem that the store was asked to write since then
 the store, ``index``      the mark is the last that was made
 ========================  ================================================================================
 
-So **the index is used only if store, index and journal bear the same mark**; what the journal names is read again, all
-else is equal. In any other case (a file is missing, old or restored from a backup, the store was restored or moved, an
-index of another version) the whole store is read. The mark is made anew every few seconds in which anything is
-written, at each start, and when the plugin stops.
+So **the index is used only if store, index and journal bear the same mark**; what the journal names is read again,
+everything else is equal. In any other case (a file is missing, old or restored from a backup, the store was restored
+or moved, an index of another version) the whole store is read. A new mark is made every few seconds in which anything
+is written, at each start, and when the plugin stops.
 
-The journal is not forced to the disk: it outlives the process, not the machine. After a power loss the index is made
-anew anyway (``projection/file.py``).
+The journal is not forced to the disk: it survives the process, not the machine. After a power loss the index is
+rebuilt anyway (``projection/file.py``).
 
 While the mark changes there are two journals, and both are written: ``begin`` opens the second one, then the index gets
-the new mark, then the store; ``complete`` puts the second journal in the place of the first.
+the new mark, then the store; ``complete`` replaces the first journal by the second.
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ def mark_in(entry: Entry | None) -> str:
 
 
 def path_beside(projection: str | Path) -> Path | None:
-    """Where the journal stands; None beside an index that is gone afterwards."""
+    """Path of the journal; None beside an index in memory."""
     return None if str(projection) == ":memory:" else Path(f"{projection}.journal")
 
 
 class IndexJournal:
-    """The journal. Used on the event loop only.
+    """The journal. Lives on the loop.
 
     A workitem is *open* from ``note``, before it is written, until ``indexed``, when the index has taken it over.
     """
@@ -79,7 +79,7 @@ class IndexJournal:
         self._open: Counter[str] = Counter()
 
     def read(self, mark: str) -> frozenset[str] | None:
-        """UIDs of the workitems that were written since the mark was made; None if no journal bears it."""
+        """UIDs of the workitems that were written since this mark was made; None if no journal bears it."""
         for path in (self._path, self._next_path):
             with suppress(OSError, UnicodeDecodeError):
                 lines = path.read_text("utf-8").splitlines()
@@ -89,7 +89,7 @@ class IndexJournal:
 
     @property
     def is_empty(self) -> bool:
-        """True if nothing was noted since the mark was made, apart from what was open then."""
+        """True if nothing has been noted since the mark was made, apart from what was open then."""
         return self._is_empty
 
     def note(self, key: str) -> None:
@@ -111,7 +111,7 @@ class IndexJournal:
             del self._open[uid]
 
     def begin(self, mark: str, *, whole: bool) -> None:
-        """Write a second journal from now on, which begins with what is open; ``whole``: nothing is."""
+        """Write a second journal as well from now on. It begins with what is open; ``whole``: nothing is."""
         if whole:
             self._open.clear()
         self._noted = set(self._open)
@@ -139,7 +139,7 @@ class IndexJournal:
             os.close(former)
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
         files, self._file, self._next = (self._file, self._next), None, None
         for file in files:
             if file is not None:
@@ -154,7 +154,7 @@ class IndexJournal:
             self._spoil(error)
 
     def _spoil(self, error: OSError) -> None:
-        """A journal that lacks a workitem must bear no mark. Deleting a file needs no space on the disk."""
+        """Delete the journals: one that lacks a workitem must bear no mark, and deleting needs no space on the disk."""
         _log.warning("The journal of the search index %s cannot be written (%s); the next start reads everything",
                      self._path, error)  # fmt: skip
         self.close()

@@ -2,11 +2,12 @@
 """The port on Orthanc's key-value store: in process, through the SDK, on one writer thread.
 
 Orthanc has key-value stores since 1.12.8 where its index has them (``/system``: ``Capabilities.HasKeyValueStores``).
-They show nowhere: no patient, no statistics, no ``/changes``. They have no compare-and-set, so every call is made on
-one thread, which reads the version before it writes. SQLite lets no second process in: there is no other writer.
+They are visible nowhere: no patient, no statistics, no ``/changes``. They have no compare-and-set, so every call is
+made on one thread, which reads the version before it writes. SQLite allows no second process, so there is no other
+writer.
 
-A value is the revision of its entry in decimal, a line feed, and the document. One that is not small is deflated, and
-``deflated`` stands behind the revision: a database page holds two workitems then, not half of one. Revisions grow by
+A value is the revision of its entry in decimal, a line feed, and the document. One that is not small is deflated, with
+``deflated`` after the revision, so that a database page holds two workitems instead of half of one. Revisions grow by
 one with each write; an entry that is created begins at the current time in microseconds, so that a version of an entry
 that was removed is never taken for one of its successor.
 """
@@ -31,10 +32,10 @@ _log = logging.getLogger("orthanc_ups.store")
 _STORE: Final = "orthanc-ups"
 _CHUNK: Final = 256
 _SMALL: Final = 1_000
-"""Bytes of a document that is written as it is."""
+"""Greatest size in bytes of a document that is not deflated."""
 _WORKITEMS: Final = "workitem/"
 _BEHIND: Final = "worklist"
-"""The only key that sorts behind those of workitems."""
+"""The only key that sorts after those of workitems."""
 _DEFLATED: Final = b" deflated"
 _T = TypeVar("_T")
 
@@ -53,7 +54,7 @@ _Outcome = tuple[asyncio.Future[Any], Any, Exception | None]
 class KeyValueEntries:
     """Entries in Orthanc's key-value store. ``open`` first, on the loop; ``close`` last.
 
-    Nobody can take entries away from outside, so nothing is ever missing or restored.
+    Nobody can delete entries from outside, so nothing is ever missing or restored.
     """
 
     name: Final = "key-value"
@@ -86,7 +87,7 @@ class KeyValueEntries:
     # --- the writer thread --------------------------------------------------------------------------
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Take all waiting calls at once and hand their outcomes back in one go, so that the loop wakes once."""
+        """Take all waiting calls at once, and hand their outcomes back together, so that the loop wakes once."""
         closing = False
         while not closing:
             batch = [self._calls.get()]
@@ -117,7 +118,7 @@ class KeyValueEntries:
                 yield chunk
 
     async def load_others(self) -> AsyncIterator[list[Entry]]:
-        """As ``load`` up to the first workitem, as no other key comes behind them but that of the worklist itself."""
+        """As ``load`` up to the first workitem, as after those only the worklist entry comes."""
         async for chunk in self.load():
             others = [entry for entry in chunk if entry.key < _WORKITEMS]
             yield others
@@ -168,11 +169,11 @@ class KeyValueEntries:
         await self._call(work)
 
     async def exists(self) -> bool:
-        """Whether Orthanc holds any entry."""
+        """True if Orthanc has any entry."""
         return await self._call(lambda: self._orthanc.CreateKeysValuesIterator(_STORE).Next())
 
     async def discard(self) -> None:
-        """Delete every entry: nothing of the store is left in Orthanc."""
+        """Delete every entry: nothing of the store remains in Orthanc."""
         while await self._call(self._delete_some):
             pass
 
@@ -215,13 +216,13 @@ class KeyValueEntries:
 
     @staticmethod
     def _refuse_unless(done: bool, error: Exception) -> None:
-        """After a failure Orthanc has rolled back, as a rule; what stands there now tells."""
+        """After a failure, which Orthanc normally rolls back: look at what is stored now."""
         if not done:
             raise StoreUnavailable(f"Orthanc's key-value store: {error}", certain=True) from error
 
 
 def value_of(revision: int, document: bytes) -> bytes:
-    """What the store holds of an entry."""
+    """The stored value of an entry."""
     if len(document) < _SMALL:
         return b"%d\n%b" % (revision, document)
     return b"%d%b\n%b" % (revision, _DEFLATED, packed(document))
@@ -234,13 +235,13 @@ def _entry(key: str, value: bytes) -> Entry | None:
         _log.error("The value of %s in Orthanc's key-value store is not an entry of the worklist", key)
         return None
     if revision != head:
-        with contextlib.suppress(UnreadableDocument):  # whoever reads a damaged document says so
+        with contextlib.suppress(UnreadableDocument):  # whoever reads a damaged document reports it
             document = unpacked(document)
     return Entry(key, document, revision.decode())
 
 
 def _next_entries(iterator: KeysValuesIterator) -> tuple[list[Entry], bool]:
-    """The next entries, and whether these were the last: Orthanc refuses ``Next`` after the end."""
+    """The next entries, and True if they are the last: Orthanc refuses ``Next`` after the end."""
     entries: list[Entry] = []
     while len(entries) < _CHUNK:
         if not iterator.Next():

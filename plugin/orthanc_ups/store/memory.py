@@ -14,7 +14,7 @@ _CHUNK: Final = 64
 
 @dataclass
 class _Shared:
-    """What several twins see: documents by key, each with the number of its write."""
+    """What several twins share: documents by key, each with the number of its write."""
 
     documents: dict[str, tuple[bytes, int]] = field(default_factory=dict)
     writes: int = 0
@@ -30,9 +30,9 @@ class InMemoryEntries:
     """Entries in memory.
 
     Attributes:
-        unavailable: while True, every call fails and surely changes nothing.
-        lost_requests: how many of the next writes are not done, and nobody knows.
-        lost_answers: how many of the next writes are done, and nobody knows.
+        unavailable: while True, every call fails and certainly changes nothing.
+        lost_requests: how many of the next writes are not done, without anybody knowing.
+        lost_answers: how many of the next writes are done, without anybody knowing.
         conflicts: how many of the next replaces and removes find that somebody else was first.
         calls: how often each method was called.
     """
