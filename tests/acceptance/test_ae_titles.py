@@ -21,6 +21,7 @@ from tests.support.web_client import WebClient, next_event
 
 GLOBAL = "1.2.840.10008.5.1.4.34.5"
 SUBSCRIBE, UNSUBSCRIBE = 3, 4
+OUR_RULES = pytest.mark.one_suite("the plugin itself compares AE titles")
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +105,7 @@ def test_receivers_of_status_changes_that_nothing_reaches_are_told_at_the_start(
     assert '"Ups.StatusChangeReceivers" names SUB4' not in orthanc.log_text()
 
 
+@OUR_RULES
 @pytest.mark.parametrize("ae", ["..", "%2e%2e", "A%2FB", "A%5CB", "%2e"])
 def test_an_ae_title_that_is_part_of_a_path_is_refused(orthanc: RealOrthanc, ae: str) -> None:
     client = client_of(orthanc)
@@ -137,6 +139,7 @@ def test_a_spelling_that_changes_at_run_time_is_told_and_adopted_at_the_next_sta
         client.session.close()
 
 
+@OUR_RULES
 def test_what_was_stored_under_two_spellings_is_joined_at_the_start(suite: str, tmp_path: Path) -> None:
     with RealOrthanc(suite, {"StrictAetComparison": True}, folder=tmp_path) as orthanc:
         client = client_of(orthanc)

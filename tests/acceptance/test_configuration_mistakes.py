@@ -11,6 +11,7 @@ import requests
 
 from tests.support.orthanc import PLUGIN, RealOrthanc
 
+OUR_SETTINGS = pytest.mark.one_suite("the plugin itself reads and judges its settings")
 MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"Ups": {"HttpPrt": 1}}, 'unknown setting "Ups.HttpPrt"; did you mean "HttpPort"?'),
     ({"ReadOnly": True}, '"ReadOnly" is true'),
@@ -25,6 +26,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
 ]
 
 
+@OUR_SETTINGS
 @pytest.mark.parametrize(("overrides", "line"), MISTAKES, ids=lambda value: str(value)[:40])
 def test_a_mistake_ends_the_start_with_one_line(suite: str, overrides: dict[str, Any], line: str) -> None:
     orthanc = RealOrthanc(suite, overrides)
@@ -61,6 +63,7 @@ def test_a_start_without_the_python_packages_says_which_and_how_to_get_them(
     assert "raceback" not in log
 
 
+@OUR_SETTINGS
 @pytest.mark.parametrize("key", ["HttpPort", "DicomPort"])
 def test_a_port_that_is_orthancs_own_ends_the_start(suite: str, key: str) -> None:
     orthanc = RealOrthanc(suite)

@@ -16,6 +16,7 @@ from orthanc_ups.management.explorer_files import explorer_files
 from tests.support.browser import Management, Screen, uploaded_study
 from tests.support.orthanc import RealOrthanc
 
+OUR_PAGE = pytest.mark.one_suite("the page is the same files in the same browser")
 LEVELS = ("patient", "study", "series", "instance")
 
 
@@ -79,6 +80,7 @@ def test_a_button_appears_once_however_often_one_comes_back(screen: Screen, ids:
     expect(page.locator("#ups-study")).to_be_visible()
 
 
+@OUR_PAGE
 def test_a_workitem_made_for_a_study_refers_to_its_images(
     screen: Screen, api: Management, ids: dict[str, str], study_uid: str
 ) -> None:
@@ -112,6 +114,7 @@ def buttons_of_explorer_2() -> list[tuple[str, dict[str, Any]]]:
     return [(level, button) for level, several in buttons.items() for button in several]
 
 
+@OUR_PAGE
 @pytest.mark.parametrize(
     ("level", "button"), buttons_of_explorer_2(), ids=lambda parameter: str(parameter)[:40]
 )
@@ -130,6 +133,7 @@ def test_buttons_of_orthanc_explorer_2_lead_to_the_page(
         expect(screen.page.get_by_label("Filters")).to_be_visible()
 
 
+@OUR_PAGE
 def test_a_resource_that_is_gone_says_so(screen: Screen) -> None:
     page = screen.open("/new?for=study/" + "-".join(["00000000"] * 5))
     expect(page.get_by_role("alert")).to_contain_text("Orthanc has no such study")

@@ -21,7 +21,7 @@ def suite() -> str:
     return "forky"
 
 
-@pytest.fixture(scope="module", params=[5_000, pytest.param(100_000, marks=pytest.mark.torture)])
+@pytest.fixture(scope="module", params=[2_000, pytest.param(100_000, marks=pytest.mark.torture)])
 def count(request: pytest.FixtureRequest) -> int:
     number: int = request.param
     return number

@@ -17,7 +17,10 @@ from tests.support.plugin_scripts import write_script
 from tests.support.ports import is_listening
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.one_suite("ports, clock and search index are those of the machine")
+pytestmark = [
+    pytest.mark.one_suite("ports, clock and search index are those of the machine"),
+    pytest.mark.one_store("ports, clock and search index are those of the machine"),
+]
 
 DONE = (0x0000, 201)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.orthanc import CHECKOUT
 from tests.support.ports import free_port
-from tests.support.sharing import is_real, work_unit
+from tests.support.sharing import LONG, is_real, seconds, work_unit
 
 
 @pytest.mark.parametrize(
@@ -22,6 +23,13 @@ from tests.support.sharing import is_real, work_unit
 def test_the_tests_of_a_file_on_one_suite_stay_together(test: str, unit: str, real: bool) -> None:
     """The Orthanc of a module is started once, by one process."""
     assert (work_unit(test), is_real(unit)) == (unit, real)
+
+
+def test_what_lasts_long_is_begun_early() -> None:
+    """Else one process works alone at the end of a run."""
+    history, demo = (f"tests/acceptance/test_{name}.py on forky" for name in ("cluster_history", "demo"))
+    assert seconds(history, 1) > seconds(demo, 1) > seconds("tests/unit/core/test_pauses.py", 40)
+    assert all((CHECKOUT / file).exists() for file in LONG)
 
 
 def test_two_processes_never_hand_out_the_same_port(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -168,8 +168,8 @@ def test_every_page_of_every_order(
             whole, total = await projection.search(query, order=order)
             for sign in ("", "-"):
                 pages = []
-                for offset in range(0, total + 40, 40):
-                    page, counted = await projection.search(query, offset, 40, sign + order)
+                for offset in range(0, total + 70, 70):
+                    page, counted = await projection.search(query, offset, 70, sign + order)
                     assert counted == total
                     pages += numbers(page)
                 assert pages == (numbers(whole) if not sign else turned_round(whole, order))
