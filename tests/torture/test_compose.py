@@ -150,4 +150,5 @@ def test_two_orthancs_behind_nginx_are_one_worklist_and_one_goes_on_alone(
 
         composition.start(leader)
         wait_until(lambda: roles(bases)[leader] == "standby", composition.log, STARTED, interval=1.0)
+        assert composition.address(leader) in bases[leader], "nginx still knows it"
         assert state_of(client(bases[leader]), uid) == state_of(client(nginx), uid)
