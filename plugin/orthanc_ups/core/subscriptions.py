@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Who is subscribed to what, derived from acts (PS3.4 CC.2.3, Table CC.2.3-2).
 
-Per AE there is a log of its global acts; per workitem its creation number and the last specific act of
-each AE. ``subscribed`` folds them. So a global act over any number of workitems is one write.
+Each AE has a log of its global acts; each workitem has its creation number and the last specific act of each AE.
+``subscribed`` folds both. So a global act on any number of workitems is one write.
 
-Readings where PS3.4 is silent: several filters of one AE add up; a plain global subscription decides
-before a filter; Suspend on …34.5 ends the plain one, on …34.5.1 the filters; Unsubscribe on …34.5 ends
-everything of that AE, on …34.5.1 the filters and every subscription to a workitem that one of them took,
-suspended ones included.
+Where PS3.4 is silent: several filters of one AE add up; a plain global subscription takes precedence over
+a filter; Suspend on …34.5 ends the plain one, on …34.5.1 the filters; Unsubscribe on …34.5 ends
+everything of that AE, on …34.5.1 the filters, suspended ones included, and every subscription to a workitem that
+one of them made.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ class GlobalAct:
     Attributes:
         sequence: its place in the order of everything.
         kind: what it does.
-        through: the highest creation number there was; workitems above it came later.
+        through: the highest creation number at that time; workitems above it came later.
         filtered: True if it was made on the Filtered Global Subscription.
         filter: the identifier of a filtered subscribe, else None.
-        matched: creation numbers of the then existing workitems that the filter took.
+        matched: creation numbers of the workitems that the filter matched at that time.
         at: seconds since the epoch.
         mechanisms: how the filter matches beyond the basic ways.
     """
@@ -81,12 +81,12 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What an AE's global acts mean for a workitem created now.
+    """What an AE's global acts amount to for a workitem created now.
 
     Attributes:
         everything: the plain global subscription.
-        filters: per sequence number of a filtered subscribe what it gives.
-        suspended: filtered subscribes that take no more workitems, but left subscriptions to those that they took.
+        filters: the state that each filtered subscribe gives, by its sequence number.
+        suspended: filtered subscribes that match no new workitems; subscriptions that they made before remain.
     """
 
     everything: Subscription = Subscription.NONE
@@ -97,7 +97,7 @@ class Standing:
         return self.everything is not Subscription.NONE or bool(self.filters)
 
     def after(self, act: GlobalAct) -> Standing:
-        """The standing once an act is made (column "Global" of the table)."""
+        """The standing after one more act (column "Global" of the table)."""
         if act.filtered:
             return self._after_filtered(act)
         if act.kind is ActKind.UNSUBSCRIBE:
@@ -111,11 +111,11 @@ class Standing:
         return replace(self, filters={}, suspended=suspended)
 
     def took(self, act: int) -> bool:
-        """True if a filtered subscribe took workitems and no Unsubscribe on …34.5.1 came since."""
+        """True if a filtered subscribe has not been ended by an Unsubscribe on …34.5.1; it may be suspended."""
         return act in self.filters or act in self.suspended
 
     def at_creation(self, matched: tuple[int, ...]) -> Subscription:
-        """The subscription state of a workitem born now whose attributes fit the filters ``matched``."""
+        """The subscription state of a workitem created now whose attributes match the filters ``matched``."""
         if self.everything is not Subscription.NONE:
             return self.everything
         granted = [self.filters[act] for act in matched if act in self.filters]
@@ -125,7 +125,7 @@ class Standing:
 
 
 def standing(log: Log) -> Standing:
-    """Fold a log into what counts for new workitems."""
+    """Fold a log into the standing for new workitems."""
     now = Standing()
     for act in log.acts:
         now = now.after(act)
@@ -141,7 +141,7 @@ def subscribed(log: Log, workitem: Workitem, before: int | None = None) -> Subsc
 
 
 def subscribed_at(log: Log, workitem: Workitem) -> float:
-    """When the AE's present subscription state came about: seconds since the epoch, 0 if with the workitem."""
+    """Since when the AE has had its present subscription state: seconds since the epoch, 0 if since the creation."""
     return _folded(log, workitem, None)[1]
 
 
@@ -186,14 +186,14 @@ def _after(state: Subscription, act: GlobalAct, workitem: Workitem, now: Standin
 
 
 def _touches(act: GlobalAct, created: int, filtered: tuple[int, ...], now: Standing) -> bool:
-    """Whether an Unsubscribe reaches a workitem: all, or those that one of the ended filters took."""
+    """True if an Unsubscribe applies to a workitem: to all, or to those that one of the ended filters matched."""
     if not act.filtered:
         return True
     return created in act.matched or any(map(now.took, filtered))
 
 
 def still_in_force(act: SpecificAct, log: Log, created: int, filtered: tuple[int, ...]) -> Subscription:
-    """What is left of an AE's last act on a workitem: a global Unsubscribe since then may have ended it.
+    """The state from an AE's last act on a workitem, unless a later global Unsubscribe has ended it.
 
     ``created`` and ``filtered`` are those of the workitem. No other global act changes it (Table CC.2.3-2).
     """
@@ -221,7 +221,7 @@ def initial_report_due(log: Log, act: GlobalAct, workitem: Workitem) -> bool:
 
 
 def filters_taken(log: Log) -> Numbers:
-    """The existing workitems that the filters, also suspended ones, took when they were made."""
+    """The workitems that the filters, suspended ones included, matched when they were made."""
     now = standing(log)
     numbers = (n for act in log.acts if now.took(act.sequence) for n in act.matched)
     return Numbers.of(numbers)
@@ -234,7 +234,7 @@ def appended(log: Log, act: GlobalAct) -> Log:
 
 
 def emptied(log: Log) -> Log:
-    """The log of an AE that has no subscription left, as one Unsubscribe on …34.5 that says the same."""
+    """The log of an AE without any subscription, as one Unsubscribe on …34.5, which says the same."""
     last = log.acts[-1]
     ended = GlobalAct(last.sequence, ActKind.UNSUBSCRIBE, last.through, at=last.at)
     return replace(log, acts=(ended,))
@@ -259,10 +259,10 @@ def compacted(log: Log) -> Log:
 
 
 def joined(receiving_ae: str, logs: Sequence[Log]) -> Log:
-    """One log for an AE that was kept under several titles, so that it is subscribed to what any of them was.
+    """One log for an AE that was stored under several titles, subscribed to everything that any of them was.
 
-    What ends or suspends a subscription of one title does not end what was made under another: rather an event too
-    many than one too few, and a Deletion Lock under any title is one under the joined title.
+    An act that ends or suspends a subscription of one title does not end one that was made under another: an event too
+    many is better than one too few. A Deletion Lock under any title is one under the joined title.
     """
     filtered = [frozenset(act.sequence for act in log.acts if act.filtered) for log in logs]
     whole = any(all(own >= sequences for sequences in filtered) for own in filtered)
@@ -282,12 +282,12 @@ _STRENGTH: Final = {Subscription.NONE: 0, Subscription.NO_LOCK: 1, Subscription.
 
 
 def _joined_filter(act: GlobalAct, own: Standing, whole: bool) -> GlobalAct | None:
-    """If only one title had filters, they stay as they are; else those that took a workitem and were not ended."""
+    """If only one title had filters, they stay as they are; else those that were not ended."""
     return act if whole or own.took(act.sequence) else None
 
 
 def _joined_plain(act: GlobalAct, plain: Subscription) -> GlobalAct | None:
-    """``plain`` is what all titles together have."""
+    """``plain`` is the strongest plain subscription of all titles."""
     if act.kind is ActKind.UNSUBSCRIBE:
         return None
     if plain is Subscription.LOCK:
@@ -298,7 +298,7 @@ def _joined_plain(act: GlobalAct, plain: Subscription) -> GlobalAct | None:
 
 
 def strongest(receiving_aes: Iterable[str], logs: Mapping[str, Log], workitem: Workitem) -> SpecificAct:
-    """The subscription state to a workitem that an AE has which was kept under several titles (sequence 0)."""
+    """The strongest subscription to a workitem of an AE that was stored under several titles (sequence 0)."""
     states = ((subscribed(log, workitem), subscribed_at(log, workitem))
               for log in (logs.get(ae, Log(ae)) for ae in receiving_aes))  # fmt: skip
     state, at = max(states, key=lambda pair: (_STRENGTH[pair[0]], pair[1]))

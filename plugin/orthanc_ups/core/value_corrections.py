@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Values that are not what the dictionary asks for, but whose meaning is clear.
+"""Corrections of values that do not fit their VR, but whose meaning is clear.
 
-Clients write text with a VR that is a neighbour of the right one, dates as ISO 8601 has them, decimals with all the
-digits of a float, several values in one text. Nothing is guessed and nothing is lost but digits beyond the sixteenth
-character of a DS.
+Clients send text with a VR similar to the right one, dates in the form of ISO 8601, decimals with all digits of a
+float, several values in one text. Nothing is guessed, and nothing is lost but digits beyond the sixteenth character of
+a DS.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ _MOMENT: Final = re.compile(rf"{_ISO_DAY}(?:[T ]{_ISO_CLOCK} ?(Z|[+-][0-9]{{2}}:
 
 
 def corrected(attribute: Any, vr: str) -> tuple[Element, str] | None:
-    """An element as the VR of the dictionary has it, with a participle that says what was done to it.
+    """An element in the VR of the dictionary, with a participle that says what was done to it.
 
-    None if its meaning is not clear. The result may still be invalid for its row of the table: values that are not
-    allowed there, too many of them.
+    None if its meaning is not clear. The result may still be invalid for its row of the table: a value that is not
+    allowed there, or too many of them.
     """
     if not isinstance(attribute, dict) or attribute.get("vr") not in REPRESENTATIONS:
         return None
@@ -177,7 +177,7 @@ def _attribute_tag(value: str) -> str:
 
 
 def _line(value: str) -> str:
-    """A text of one line; what ends its lines are blanks."""
+    """A text of one line: line ends become blanks."""
     return re.sub(r"[\t\r\n\f]+", " ", value.strip("\0\t\r\n\f"))
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Whether values are valid in themselves, whatever the request: VR, multiplicity, form. Corrects clear ones."""
+"""Whether values are valid, whatever the request: VR, multiplicity, form. Corrects those whose meaning is clear."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _PLAINLY_VALID: Final = {
 
 @dataclass(frozen=True, slots=True)
 class DataSetLimits:
-    """What a data set may ask of us.
+    """Limits of a data set.
 
     Attributes:
         nesting: greatest depth of sequences within sequences.
@@ -47,7 +47,7 @@ class DataSetLimits:
 USUAL: Final = DataSetLimits()
 
 FAULTY: Final[Element] = {"vr": "", "Value": [object()]}
-"""Stands for an element at fault, so that nothing more is said about it: it is there, and has a value."""
+"""Takes the place of a faulty element, as one that is present and has a value, so that no second fault is reported."""
 
 _NO_CONTENT: Final = ("0000", "0002")
 """Groups of command sets and of file meta information, which some clients leave in a data set."""
@@ -56,11 +56,11 @@ _NO_CONTENT: Final = ("0000", "0002")
 def check_values(dataset: DataSet, *, limits: DataSetLimits = USUAL) -> None:
     """Refuse a data set of which some value is invalid (PS3.5 §6.2, PS3.4 Table CC.2.5-3).
 
-    Rows of the table must come with their VR (or the one of earlier editions) and multiplicity, other tags
-    with any VR of PS3.5. Not for identifiers of queries: matching keys have forms of their own.
+    Attributes of the table must have its VR (or that of earlier editions) and multiplicity, others any VR of PS3.5.
+    Not for identifiers of queries, as matching keys have forms of their own.
 
     Raises:
-        UpsError: 0106 for an invalid value, 0105 for a tag that is none; ``tag`` is the path.
+        UpsError: 0106 for an invalid value, 0105 for an invalid tag; ``tag`` is the path.
     """
     findings = Findings(strict=True)
     checked(dataset, findings, limits)
@@ -71,13 +71,13 @@ def checked(dataset: DataSet, findings: Findings, limits: DataSetLimits = USUAL)
     """The data set with what could be corrected, unless ``findings`` are strict, and FAULTY where it could not.
 
     Raises:
-        UpsError: 0106 for a data set beyond the limits, which is not looked at any further.
+        UpsError: 0106 for a data set beyond the limits, which is not checked further.
     """
     return _Check(limits, findings).level(dataset, ROOT, ())
 
 
 def value_fault(attribute: Any, tag: str, rule: Rule | None) -> str | None:
-    """What is wrong with an element, in words after its name, or None. Items are not looked into."""
+    """What is wrong with an element, in words that follow its name, or None. Its items are not checked."""
     vr = attribute.get("vr") if isinstance(attribute, dict) else None
     if not isinstance(vr, str) or vr not in REPRESENTATIONS or not attribute.keys() <= _KEYS:
         return "is not an element with a VR of DICOM and its values"
@@ -93,7 +93,7 @@ def value_fault(attribute: Any, tag: str, rule: Rule | None) -> str | None:
 
 
 def _is_plainly_right(attribute: Any, rule: Rule) -> bool:
-    """True for what nearly all elements are: one valid value of the row's VR, or none. False says nothing yet."""
+    """A quick check that nearly all elements pass: one valid value of the row's VR, or none. False decides nothing."""
     if type(attribute) is not dict or attribute.get("vr") != rule.vr:
         return False
     values = attribute.get("Value")
@@ -153,7 +153,7 @@ class _Check:
         self._findings = findings
 
     def level(self, dataset: DataSet, contents: Contents | None, trail: Trail) -> DataSet:
-        """The level with its values corrected, and FAULTY in place of what is at fault."""
+        """The level with its values corrected, and FAULTY in place of faulty elements."""
         rules = contents.rules if contents else {}
         changes: dict[str, Element | None] = {}
         for tag, attribute in dataset.items():
@@ -195,7 +195,7 @@ class _Check:
             self._findings.fault(NO_SUCH_ATTRIBUTE, trail, reported, what)
 
     def _items(self, attribute: Element, tag: str, rule: Rule | None, trail: Trail) -> Element:
-        """The sequence with its items corrected. What was right before is right again, at the same cost."""
+        """The sequence with its items corrected. An interned one that was right before is not checked again."""
         notes = None if trail else notes_of(attribute)
         if notes is None:
             return self._looked_into(attribute, tag, rule, trail)
@@ -234,7 +234,7 @@ class _Check:
 
 
 def _corrected(attribute: Any, tag: str, rule: Rule | None) -> tuple[Element, str] | None:
-    """What an element with a fault clearly means, if that is valid."""
+    """The element that a faulty one clearly means, if that is valid."""
     vr = rule.vr if rule else VR_OF.get(tag) or (attribute.get("vr") if isinstance(attribute, dict) else None)
     if not isinstance(vr, str) or vr not in REPRESENTATIONS:
         return None

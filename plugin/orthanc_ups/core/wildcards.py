@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Wild card matching: ``*`` is any run of characters, also none, ``?`` exactly one (PS3.4 C.2.2.2.4)."""
+"""Wild card matching: ``*`` is any number of characters, ``?`` exactly one (PS3.4 C.2.2.2.4)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _WILD = re.compile(r"[*?]")
 
 
 def is_wild(pattern: str) -> bool:
-    """True if a wildcard stands in the pattern."""
+    """True if the pattern has a wildcard."""
     return _WILD.search(pattern) is not None
 
 
@@ -20,7 +20,7 @@ def is_universal(pattern: str) -> bool:
 
 
 def literal_start(pattern: str) -> str:
-    """What every match begins with."""
+    """The text that every match begins with."""
     return _WILD.split(pattern, maxsplit=1)[0]
 
 

@@ -26,7 +26,7 @@ class Subscription(Enum):
 
 @dataclass(frozen=True, slots=True)
 class SpecificAct:
-    """The last act of one AE on this very workitem; ``sequence`` orders it among that AE's global acts.
+    """The last act of an AE on this workitem; ``sequence`` orders it among that AE's global acts.
 
     ``at`` is in seconds since the epoch.
     """
@@ -38,9 +38,9 @@ class SpecificAct:
 
 @dataclass(frozen=True, slots=True)
 class HistoryEntry:
-    """Who did what when and why: ``at`` in seconds since the epoch, ``what`` and ``why`` in words.
+    """Who did what, when and why: ``at`` in seconds since the epoch, ``what`` and ``why`` in words.
 
-    ``why`` is empty if no reason was given; there is no patient data in it (``core/reasons.py``).
+    ``why`` is empty if no reason was given; it contains no patient data (``core/reasons.py``).
     """
 
     at: float
@@ -58,11 +58,11 @@ class Workitem:
         created: creation number: 1, 2, 3, … in the order of creation.
         attributes: the data set, without Transaction UID.
         owner: digest of the Transaction UID once claimed, kept after closing; else None.
-        acts: per AE title its last act on this workitem.
+        acts: the last act of each AE on this workitem, by AE title.
         filtered: sequence numbers of the filtered global acts that matched at creation.
-        events: not yet settled events, and the last settled ones, by sequence.
-        spilled: first sequence numbers of the overflow entries that hold older unsettled events.
-        history: bounded, oldest first.
+        events: the waiting events and the last settled ones, by sequence.
+        spilled: first sequence numbers of the overflow entries with older waiting events.
+        history: oldest first; bounded by ``Ups.HistoryLength``.
         ended: when it reached a final state, seconds since the epoch, else None.
         revision: counts the writes, so that no two documents of a workitem are equal.
     """
@@ -85,7 +85,7 @@ class Workitem:
         return State(text(self.attributes, tags.STATE))
 
     def compare(self, transaction: str | None) -> Transaction:
-        """How a Transaction UID fits: for a SCHEDULED step any does (PS3.4 Table CC.1.1-2)."""
+        """How a Transaction UID compares: for a SCHEDULED workitem any is right (PS3.4 Table CC.1.1-2)."""
         if not transaction:
             return Transaction.MISSING
         if self.state is State.SCHEDULED or digest(transaction) == self.owner:
@@ -98,7 +98,7 @@ class Workitem:
 
 
 def digest(transaction: str) -> str:
-    """What is kept of a Transaction UID: enough to compare it, nothing to steal."""
+    """The digest that is stored of a Transaction UID: enough to compare it, useless to a thief."""
     return hashlib.sha256(b"UPS Transaction UID\0" + transaction.encode()).hexdigest()
 
 

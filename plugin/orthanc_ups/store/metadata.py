@@ -22,26 +22,26 @@ _FIRST_REVISION: Final = 0
 
 
 class _StoredValue(NamedTuple):
-    """What stands at an address: ``etag`` is Orthanc's own version, ``value`` None if it is not of our making."""
+    """The content of an address: ``etag`` is Orthanc's own version; ``value`` is None if it is foreign."""
 
     stored: bytes
     etag: Version
     value: Value | None
 
     def holds(self, key: str) -> bool:
-        """Whether it is the entry of this key."""
+        """True if it is the entry of this key."""
         return self.value is not None and self.value.key == key
 
 
 class OrthancEntries:
     """Entries on shelves. ``open`` first, then ``load``, before anything else.
 
-    Where an entry stands is remembered per key, as the number of its address among those that are possible
-    (``candidate_of``): one of some 140 small integers.
+    The address of each entry is remembered by key, as its number among the possible ones (``candidate_of``): one of
+    some 140 small integers.
 
     Attributes:
-        refused_because: why nothing is written any more; empty as a rule.
-        full: entries per shelf, in the mean, from which another one is added.
+        refused_because: why nothing is written any more; empty normally.
+        full: mean number of entries per shelf from which another shelf is added.
     """
 
     name: Final = "metadata"
@@ -55,7 +55,7 @@ class OrthancEntries:
         return f'the metadata of {instances} of the patient "{shelves.PATIENT_ID}"'
 
     def __init__(self, loopback: Loopback, uploads: Uploads | None = None) -> None:
-        """Prepare, without sending anything. ``uploads`` lets our own shelves pass the guard of uploads."""
+        """Prepare, without sending anything. ``uploads`` lets the plugin's own shelves pass the guard of uploads."""
         self._loopback = loopback
         self._shelf_set = ShelfSet(loopback, uploads or Uploads())
         self._candidates: dict[str, int] = {}
@@ -70,7 +70,7 @@ class OrthancEntries:
         self.full = shelves.FULL
 
     async def open(self) -> None:
-        """Make the shelves if they are absent, protect them, and find out how this Orthanc compares.
+        """Create the shelves if they are absent, protect them, and find out how this Orthanc compares versions.
 
         Raises:
             StoreMisconfigured: ``CheckRevisions`` is off, or somebody deletes the shelves again and again.
@@ -80,7 +80,7 @@ class OrthancEntries:
         self._counts_revisions = await self._shelf_set.counts_revisions()
 
     async def exists(self) -> bool:
-        """Whether Orthanc has the pseudo patient, or any part of it."""
+        """True if Orthanc has the pseudo patient, or any part of it."""
         return bool(await self._shelf_set.present())
 
     async def discard(self) -> None:
@@ -98,7 +98,7 @@ class OrthancEntries:
         """Every entry, one shelf at a time. Afterwards ``incomplete`` is known.
 
         Raises:
-            StoreUnavailable: a shelf could not be read; begin again.
+            StoreUnavailable: a shelf could not be read; call it again.
         """
         await self._shelf_set.recount(await self._shelf_set.present())
         candidates: dict[str, int] = {}
@@ -118,7 +118,7 @@ class OrthancEntries:
             yield [entry for entry in chunk if not entry.key.startswith("workitem/")]
 
     async def scan(self) -> AsyncGenerator[list[Entry], None]:
-        """Every entry, one shelf at a time, only to look at them. Raises StoreUnavailable."""
+        """Every entry, one shelf at a time, without taking them over. Raises StoreUnavailable."""
         candidates: dict[str, int] = {}
         async with aclosing(self._each_shelf()) as shelves_read:
             async for shelf, stored in shelves_read:
@@ -130,7 +130,7 @@ class OrthancEntries:
         return self._incomplete
 
     async def _each_shelf(self) -> AsyncGenerator[tuple[int, dict[int, bytes]], None]:
-        """What stands on each shelf; Orthanc reads the next ones on threads of its own while one is worked on."""
+        """The content of each shelf; Orthanc reads the next ones on threads of its own meanwhile."""
         coming: deque[asyncio.Task[dict[int, bytes]]] = deque()
         try:
             count = self._shelf_set.count
@@ -185,10 +185,10 @@ class OrthancEntries:
                        shelves.INSTANCES[address.shelf], what)  # fmt: skip
 
     async def read(self, key: str) -> Entry | None:
-        """One entry as it stands now; some milliseconds, as Orthanc reads a whole shelf.
+        """One entry as it is stored now; takes some milliseconds, as Orthanc reads a whole shelf.
 
         Raises:
-            ShelvesLost: its shelf is gone, so nobody knows.
+            ShelvesLost: its shelf is gone, so it is unknown.
             StoreUnavailable: no answer.
         """
         entry = await self._find(key)
@@ -256,7 +256,7 @@ class OrthancEntries:
         """Write a new entry and return its version.
 
         Raises:
-            EntryExists: there is one of this key.
+            EntryExists: there is an entry of this key.
             ShelvesLost, StoreUnavailable: as in the port.
         """
         if key in self._candidates and await self.read(key) is not None:
@@ -278,7 +278,7 @@ class OrthancEntries:
         return version
 
     async def _created(self, key: str, content: bytes, count: int) -> str:
-        """Write at the first free address among ``count`` shelves: the same again if the answer was lost."""
+        """Write at the first free address among ``count`` shelves, which is the same again if the answer was lost."""
         for probe in range(shelves.PROBES):
             address = shelves.new_address(key, probe, count)
             if await self._put_new(address, content):
@@ -291,7 +291,7 @@ class OrthancEntries:
         raise StoreUnavailable(f"no room for the entry {key}", certain=True)
 
     async def _add_shelf_if_full(self) -> None:
-        """Another shelf once those that are there hold enough. If it cannot be made they have to do, for a while."""
+        """Add another shelf once the present ones are full. If it cannot be created, they must do for a while."""
         count, entries = self._shelf_set.count, len(self._candidates)
         is_full = entries >= max(self.full * count, self._add_from)
         if not is_full or count == shelves.SHELVES or self._adding or self.refused_because:
@@ -347,8 +347,8 @@ class OrthancEntries:
     async def _unchanged(self, key: str, address: Address, expected: Version) -> Version:
         """Orthanc's version of an entry whose content is still the expected one.
 
-        Its revision may differ from what was foretold: after a restore, an upgrade of Orthanc, or a database
-        that began to count.
+        Its revision may differ from the predicted one: after a restore, an upgrade of Orthanc, or a database that began
+        to count.
         """
         stored = await self._look(address)
         if stored is None:
@@ -363,7 +363,7 @@ class OrthancEntries:
         return stored.etag
 
     async def _refuse_if_it_was_gone(self, key: str, address: Address, written: Version) -> None:
-        # Orthanc ignores If-Match where nothing stands, and shows it by starting its count again.
+        # Orthanc ignores If-Match for absent metadata; it then starts counting revisions again.
         if written.revision > 0:
             return
         self._candidates.pop(key, None)
@@ -405,7 +405,7 @@ class OrthancEntries:
         return reply
 
     async def _settle(self, address: Address, content: bytes, reply: Reply) -> None:
-        """A server error leaves open whether the write was done: look, and say so."""
+        """A server error leaves open whether the write was done: read the entry to find out."""
         stored = await self._look(address)
         arrived = stored is not None and stored.stored == content
         raise StoreUnavailable(f"cannot write an entry: Orthanc answered {reply}", certain=not arrived)
@@ -429,16 +429,16 @@ class OrthancEntries:
     # --- when somebody deletes the shelves --------------------------------------------------------
 
     async def missing(self) -> frozenset[int]:
-        """The shelves that are gone or not filled; writes to them are refused. Reads none that was complete before."""
+        """The shelves that are gone or not filled; writes to them are refused. Complete ones are not read again."""
         self._incomplete = await self._shelf_set.incomplete(self._complete)
         self._complete = set(range(self._shelf_set.count)) - self._incomplete
         return self._incomplete
 
     async def restore(self, entries: AsyncIterator[Entry]) -> int:
-        """Create the missing shelves again, write back what was on them, and return how many entries that were.
+        """Create the missing shelves again, write their entries back, and return how many those are.
 
-        Of an entry that this adapter has not loaded, it is decided by its addresses whether it can have stood
-        on a missing shelf. An entry that is there already is not overwritten.
+        For an entry that this adapter has not loaded, its addresses say whether it can have been on a missing
+        shelf. An entry that is there already is not overwritten.
 
         Raises:
             StoreMisconfigured: somebody deletes the shelves again and again.
@@ -477,7 +477,7 @@ class OrthancEntries:
             if any(address.shelf in missing for address in possible):
                 return await self._put_anywhere(entry)
             if not occupied.intersection(possible):
-                return False  # were it there, it would stand here
+                return False  # if it existed, it would be here
         return False
 
     async def _put_anywhere(self, entry: Entry) -> bool:
@@ -494,9 +494,9 @@ class OrthancEntries:
         return stored is not None and stored.holds(key)
 
     async def _put_old(self, entry: Entry, address: Address) -> bool:
-        """Write an entry with the very bytes that its version is about, if nothing stands there.
+        """Write an entry with the very bytes of its version, if there is nothing at its address.
 
-        If it is no version, because the entry was lost by itself before, whoever writes next is told the new one.
+        If it has no such version, as the entry alone was lost before, the next writer gets a conflict with the new one.
         """
         value = Value(entry.key, _revision(entry.version), entry.document)
         reply = await self._loopback.request("PUT", shelves.path(address), value.encoded())

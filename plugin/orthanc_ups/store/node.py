@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """The node's mark: one entry that says which of several Orthancs on one database keeps the worklist.
 
-Each keeps subscriptions, cursors and numbers in memory, so only one may work at a time. The mark is written by
-compare-and-set and renewed while its owner lives. Whoever finds the mark of another node watches it: if it was not
+Each node keeps subscriptions, cursors and numbers in memory, so only one may work at a time. The mark is written by
+compare-and-set, and renewed while its owner lives. A node that finds the mark of another one watches it: if it is not
 renewed for ``STALE_AFTER`` seconds by the watcher's own clock, its owner is gone. No two clocks are compared.
 """
 
@@ -35,7 +35,7 @@ _log = logging.getLogger("orthanc_ups.store")
 
 
 class MonotonicClock(Protocol):
-    """Time, as far as the mark needs it."""
+    """The clock of the mark."""
 
     def monotonic(self) -> float:
         """Seconds since some moment; never set back."""
@@ -51,9 +51,9 @@ class Node:
     """One installation of the plugin, and one run of it.
 
     Attributes:
-        name: lasts over restarts, so that a node which was killed takes its own mark over at once.
+        name: stays the same over restarts, so that a node that was killed takes over its own mark at once.
         run: differs for each start.
-        leased: True if it leads by a lease, without which no other leased node would take its mark.
+        leased: True if it leads by a lease; another node with a lease may then take over the mark at once.
     """
 
     name: str
@@ -67,10 +67,10 @@ class Node:
 
 
 class NodeFile:
-    """Gives a node its name, which lasts as long as the file. Held by this process until ``close``.
+    """The file that gives a node its name. Locked by this process until ``close``.
 
-    Nodes that share a folder must not share a name, or one would take the mark of the other for its own: whoever finds
-    the file in use by another process gets a name for this run only.
+    Nodes that share a folder must not share a name, or one would take the other's mark for its own: a process that
+    finds the file in use gets a name for this run only.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -91,17 +91,17 @@ class NodeFile:
         return name
 
     def close(self) -> None:
-        """Let another process have the name."""
+        """Unlock the name for other processes."""
         os.close(self._file)
 
 
 class NodeMark:
-    """The mark, seen from one node. ``acquire``, then ``keep`` in a task of its own, at last ``release``."""
+    """The mark, as one node sees it. Call ``acquire``, then ``keep`` in a task of its own, and ``release`` at last."""
 
     def __init__(
         self, entries: Entries, node: Node, clock: MonotonicClock, waits: Callable[[str], None]
     ) -> None:
-        """``waits`` is told the reason, in words, when this node has to wait for another one."""
+        """``waits`` is called with the reason, in words, when this node has to wait for another one."""
         self._entries = entries
         self._node = node
         self._clock = clock
@@ -112,7 +112,7 @@ class NodeMark:
         self._holder: Node | None = None
 
     def write_to(self, entries: Entries) -> None:
-        """From now on the mark goes through these entries."""
+        """Write the mark through these entries from now on."""
         self._entries, self._mark = entries, CompareAndSet(entries, KEY)
 
     async def acquire(self) -> None:
@@ -135,12 +135,12 @@ class NodeMark:
             return
         reason = f"another node holds the worklist on this database: {holder}"
         self._waits(reason)
-        if self._holder is None or self._holder.name != holder.name:  # a restart of it is no news
+        if self._holder is None or self._holder.name != holder.name:  # a restart of it is not logged
             _log.warning("The UPS service is not open, as %s; this one waits until it is gone", reason)
         self._holder = holder
 
     async def _mark_of_another(self) -> Entry | None:
-        """The mark of another node; None once it is ours."""
+        """The mark of another node; None once this node has it."""
         while (entry := await self._claim(None)) is not None:
             holder = _node_in(entry)
             if holder.run == self._node.run:
@@ -154,7 +154,7 @@ class NodeMark:
         return None
 
     async def _claim(self, version: str | None) -> Entry | None:
-        """Write the mark over a version of it; the mark that is there instead, None once it is ours."""
+        """Replace a version of the mark by this node's. Returns the mark that is there instead, None on success."""
         while True:
             mark = CompareAndSet(self._entries, KEY, version)
             try:
@@ -185,7 +185,7 @@ class NodeMark:
         return orjson.dumps(content)
 
     async def keep(self) -> None:
-        """Renew the mark for as long as it is ours; return once another node has taken it over."""
+        """Renew the mark until another node has taken it over."""
         pause = RENEW_EVERY
         while True:
             await self._clock.sleep(pause)
@@ -197,7 +197,7 @@ class NodeMark:
                 pause = _RETRY_EVERY
 
     async def _renewed(self) -> bool:
-        """Write the mark again, also if it was deleted with everything else; False if it is another node's."""
+        """Write the mark again, even if it was deleted with everything else; False if another node has it."""
         while True:
             try:
                 await self._mark.write(self._document())

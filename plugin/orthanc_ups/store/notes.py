@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Small entries of parts that the worklist itself does not know: ``note/NAME``."""
+"""Small entries of parts of the plugin that the worklist does not know: ``note/NAME``."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ PREFIX: Final = "note/"
 
 
 class Notes:
-    """What parts such as rules remember from start to start, each under a name of its own."""
+    """What parts such as rules remember over restarts, each under a name of its own."""
 
     def __init__(self, entries: Entries) -> None:
         self._entries = entries
         self._notes: dict[str, StoredEntry] = {}
 
     def take(self, entry: Entry) -> None:
-        """What stands in the store."""
+        """Take over a stored entry."""
         self.note(entry.key.removeprefix(PREFIX)).take(entry.document, entry.version)
 
     def note(self, name: str) -> StoredEntry:
@@ -29,7 +29,7 @@ class Notes:
         return self._notes.setdefault(key, StoredEntry(self._entries, key))
 
     def stored(self) -> Iterator[Entry]:
-        """What stands in the store, to write back after a loss."""
+        """The stored entries, to be written back after a loss."""
         for note in self._notes.values():
             if note.stored is not None:
                 yield note.stored

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The port to the system of record: named documents with compare-and-set.
+"""The interface of a store: named documents with compare-and-set.
 
 Keys are short texts (``workitem/1.2.3``, ``subscriber/AI``, ``delivery/AI``, ``events/1.2.3/17``,
-``dead/AI/17``, ``worklist``); documents are UTF-8 bytes. A version is opaque: what a write gives back,
-the next write of that entry must show.
+``dead/AI/17``, ``worklist``); documents are UTF-8 bytes. A version is opaque: a write returns it,
+and the next write of that entry must present it.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class Entry:
 
 
 class EntryExists(Exception):
-    """A create met an entry of that key; nothing was written."""
+    """There is an entry of that key already; nothing was written."""
 
 
 class EntryConflict(Exception):
-    """The entry is not what the version says (changed or gone); nothing was written."""
+    """The entry does not have this version (it was changed or deleted); nothing was written."""
 
 
 class Entries(Protocol):
@@ -60,7 +60,7 @@ _CHUNK: Final = 256
 
 
 class ShelvesLost(StoreUnavailable):
-    """Shelves were deleted or emptied under us: nothing was written, and an absent entry proves nothing.
+    """Somebody deleted or emptied shelves: nothing was written, and an absent entry proves nothing.
 
     Lasts until ``restore``.
     """
@@ -72,7 +72,7 @@ class ShelvesLost(StoreUnavailable):
 class RestorableEntries(Entries, Protocol):
     """Entries on shelves that somebody may delete.
 
-    ``load`` also finds out which shelves are incomplete; ``missing`` looks at any later time.
+    ``load`` also finds out which shelves are incomplete; ``missing`` does so at any later time.
     """
 
     @property
@@ -90,32 +90,32 @@ class RestorableEntries(Entries, Protocol):
         ...
 
     def scan(self) -> AsyncGenerator[list[Entry], None]:
-        """Every entry, in chunks, only to look at them: changes nothing, unlike ``load``; may be called any time."""
+        """Every entry, in chunks, without taking them over, unlike ``load``; may be called at any time."""
         ...
 
     @property
     def exposed(self) -> bool:
-        """True if somebody can take entries away behind our back, so that a copy of them is worth keeping."""
+        """True if somebody can delete entries in Orthanc, so that a copy of them is worth keeping."""
         ...
 
     @property
     def incomplete(self) -> frozenset[int]:
-        """The shelves that ``load`` found without all their entries, or whoever looked since."""
+        """The shelves that lacked entries when ``load`` or ``missing`` last looked."""
         ...
 
     async def missing(self) -> frozenset[int]:
         """Numbers of the shelves that are gone or not filled yet; reads from or writes to them raise ShelvesLost.
 
         Raises:
-            StoreUnavailable: it cannot be told now.
+            StoreUnavailable: it is not known now.
         """
         ...
 
     async def restore(self, entries: AsyncIterator[Entry]) -> int:
-        """Create the missing shelves again and write back what was on them; return how many entries that were.
+        """Create the missing shelves again, write their entries back, and return how many those are.
 
-        ``entries`` gives everything that is known, in any order; what stands on the other shelves is left as it
-        is. Versions stay valid. May be called again after a failure or a crash; nothing is overwritten.
+        ``entries`` yields everything that is known, in any order; the other shelves are left as they are. Versions stay
+        valid. May be called again after a failure or a crash; nothing is overwritten.
 
         Raises:
             StoreMisconfigured: they are deleted each time they are created; there is no point in calling again.

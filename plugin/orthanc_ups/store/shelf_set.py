@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Makes the shelves in Orthanc, protects them, and knows how many there are and which of them are complete.
+"""Creates the shelves in Orthanc, protects them, and knows how many there are and which of them are complete.
 
-How many there are stands on the first one, so that one which was deleted while the plugin was off is missed.
+The first shelf says how many there are, so that the plugin notices one that was deleted while it was off.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ T = TypeVar("T")
 
 
 class StoreMisconfigured(Exception):
-    """Orthanc's configuration does not let it keep a worklist. The text names the key."""
+    """Orthanc's configuration does not allow it to store a worklist. The text names the setting."""
 
 
 class RepeatedDeletions:
-    """Recognizes a router that deletes each shelf as soon as it was made, so that no more are made for it."""
+    """Recognizes a router that deletes each shelf soon after it was created, so that no more are created."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """``clock``: seconds since some moment."""
@@ -72,7 +72,7 @@ class RepeatedDeletions:
 async def in_flight(work: Callable[[T], Awaitable[None]], items: Iterable[T]) -> None:
     """Do the work for every item, a few at a time.
 
-    The first failure ends it and is raised, once all that was begun has ended: nothing of it happens later.
+    The first failure stops it, and is raised once everything that was begun has ended.
     """
     waiting = iter(items)
     failures: list[Exception] = []
@@ -94,7 +94,7 @@ async def in_flight(work: Callable[[T], Awaitable[None]], items: Iterable[T]) ->
 
 
 class ShelfSet:
-    """The shelves as a whole; what stands on them is OrthancEntries' matter.
+    """The shelves as a whole; OrthancEntries writes what is on them.
 
     Attributes:
         count: how many there are, or should be; 1 before ``make_missing``.
@@ -111,7 +111,7 @@ class ShelfSet:
         """Send the shelves that Orthanc does not have, protect the patient, and return which they were.
 
         Raises:
-            StoreMisconfigured: somebody deletes them whenever they were made.
+            StoreMisconfigured: somebody deletes them each time they are created.
             StoreUnavailable: Orthanc did not take one, with its reason.
         """
         present = await self.present()
@@ -128,7 +128,7 @@ class ShelfSet:
         return absent
 
     async def add(self) -> int:
-        """Make another shelf, and return its number. Raises StoreUnavailable: there is none more, call again."""
+        """Create another shelf, and return its number. Raises StoreUnavailable if that failed; call it again."""
         shelf = self.count
         await self._send(shelf)
         await self._mark(shelf)
@@ -137,7 +137,7 @@ class ShelfSet:
         return shelf
 
     def start_over(self) -> None:
-        """All shelves were deleted on purpose: there will be one."""
+        """All shelves were deleted on purpose: begin with one."""
         self.count, self._created = 1, None
 
     async def present(self) -> frozenset[int]:
@@ -170,9 +170,9 @@ class ShelfSet:
         return min(int(text), shelves.SHELVES) if text.isdigit() else 0
 
     async def _count_without_note(self, present: frozenset[int]) -> int:
-        """If the first shelf is lost, more may be lost than can be seen; but then any entry may have stood on it."""
+        """256 if version 1.0.0.dev0 made the shelves; else 0: the first is lost, and any entry may have been on it."""
         is_old = 0 in present and await self.is_complete(0)
-        return shelves.SHELVES if is_old else 0  # version 1.0.0.dev0 knew no other number
+        return shelves.SHELVES if is_old else 0
 
     async def _note_count(self, count: int) -> None:
         stored = await self._loopback.request("GET", _COUNT)
@@ -199,7 +199,7 @@ class ShelfSet:
         self.deletions.note_sent(shelf)
 
     async def _moment(self) -> StudyMoment:
-        """When the study was made: as its first instance says it, else now."""
+        """When the study was created, as its first instance says; else now."""
         if self._created is None:
             reply = await self._loopback.request("GET", f"/studies/{shelves.STUDY}")
             if reply.status not in (200, 404):
@@ -218,7 +218,7 @@ class ShelfSet:
             )
 
     async def _label(self) -> None:
-        """So that routers and searches can leave it out; before Orthanc 1.12.0 there were no labels."""
+        """Label the study, so that routers and searches can leave it out; Orthanc before 1.12.0 has no labels."""
         for resource in (f"/patients/{shelves.PATIENT}", f"/studies/{shelves.STUDY}"):
             reply = await self._loopback.request("PUT", f"{resource}/labels/{shelves.LABEL}")
             if reply.status != 200:
@@ -226,7 +226,7 @@ class ShelfSet:
                 return
 
     async def mark_complete(self, numbers: Iterable[int]) -> None:
-        """Say of shelves that all their entries are there."""
+        """Mark shelves as having all their entries."""
         await in_flight(self._mark, numbers)
 
     async def _mark(self, shelf: int) -> None:
@@ -239,14 +239,14 @@ class ShelfSet:
             )
 
     async def is_complete(self, shelf: int) -> bool:
-        """Whether the shelf is there with all its entries."""
+        """True if the shelf is there with all its entries."""
         reply = await self._loopback.request("GET", _mark_of(shelf))
         if reply.status not in (200, 404):
             raise refused(reply, f"cannot read shelf {shelf} of the worklist")
         return reply.status == 200 and reply.body == shelves.MARK
 
     async def incomplete(self, complete: Set[int]) -> frozenset[int]:
-        """The shelves that are gone, or not filled. ``complete`` need not be looked at if they are there."""
+        """The shelves that are gone, or not filled. Those in ``complete`` are not read if they are there."""
         numbers = frozenset(range(self.count))  # one that is added meanwhile is complete
         present = await self.present() & numbers
         incomplete = set(numbers - present)
@@ -259,13 +259,13 @@ class ShelfSet:
         return frozenset(incomplete)
 
     async def counts_revisions(self) -> bool:
-        """Try out how this Orthanc compares and sets, on a slot kept back for it.
+        """Try out how this Orthanc compares versions, on a slot reserved for it.
 
-        True if its database counts revisions; False if it goes by the content only (SQLite before 1.12.8,
+        True if its database counts revisions; False if it compares the content only (SQLite before 1.12.8,
         where an ETag always begins with ``0-``).
 
         Raises:
-            StoreMisconfigured: it overwrites without asking, as ``CheckRevisions`` is off.
+            StoreMisconfigured: it overwrites without comparing, as ``CheckRevisions`` is off.
         """
         path = shelves.path(Address(0, secrets.choice(shelves.PROBE_SLOTS)))
         await self._clear(path)

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The shelves: a pseudo patient whose instances carry the worklist as their metadata. Pure; nothing is sent.
+"""The shelves: a pseudo patient whose instances carry the worklist as their metadata. Nothing is sent here.
 
-There is one shelf at first, and another one whenever those that are there are full. An entry is one user metadata of a
-shelf. Shelf and slot are hashes of its key, so an address needs no lookup; where two keys meet, the second goes to its
-next address. The value of a metadata is one header line (format, revision, key) and the document.
+There is one shelf at first, and another one is added whenever they are full. An entry is one user metadata of a
+shelf. Shelf and slot are hashes of its key, so an address needs no lookup; where two keys collide, the second goes to
+its next address. The value of a metadata is one header line (format, revision, key) and the document.
 
 The shelf is chosen as in linear hashing: with 5 shelves, hash 6 belongs to shelf 6 mod 8, and as there is no shelf 6,
 to 6 mod 4 = 2. Entries stay where they were written when shelves are added, so an entry is on one of at most nine
-shelves: its hash mod 1, 2, 4, … 256. (Version 1.0.0.dev0 had 256 shelves from the first start on, which fits.) The few
-entries of which there is one each (``worklist``, ``node``, ``move``) are always on the first shelf, so that all nodes
-look for them at the same address.
+shelves: its hash mod 1, 2, 4, … 256. (Version 1.0.0.dev0 had 256 shelves from the first start, which is compatible.)
+The few entries of which there is one each (``worklist``, ``node``, ``move``) are always on the first shelf, so that
+all nodes look for them at the same address.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ LABEL: Final = "orthanc-ups"
 SHELVES: Final = 256
 """The highest number of shelves."""
 FULL: Final = 1000
-"""Entries per shelf, in the mean, from which another one is added.
+"""Mean number of entries per shelf from which another one is added.
 
-A write costs the same whatever a shelf holds, but to read one entry Orthanc reads the whole shelf: 26 ms at 1,000
+A write costs the same however full a shelf is, but to read one entry Orthanc reads the whole shelf: 26 ms at 1,000
 entries of 4 KB, 113 ms at 4,000; and listing them is more than linear: 45 ms at 1,000, 360 ms at 4,000, 2.2 s at
 16,000 (SQLite, two busy cores).
 """
@@ -62,7 +62,7 @@ _RAW_DATA: Final = "1.2.840.10008.5.1.4.1.1.66"
 
 
 class Address(NamedTuple):
-    """Where an entry stands: ``shelf`` 0–255, ``slot`` is the number of the metadata."""
+    """The address of an entry: ``shelf`` 0–255; ``slot`` is the number of the metadata."""
 
     shelf: int
     slot: int
@@ -76,12 +76,12 @@ def hashed(key: str, probe: int) -> Address:
 
 
 def is_single(key: str) -> bool:
-    """Whether this is the only entry of its kind, such as ``worklist``."""
+    """True for the only entry of its kind, such as ``worklist``."""
     return "/" not in key
 
 
 def new_address(key: str, probe: int, count: int) -> Address:
-    """Where an entry is written if there are ``count`` shelves and its first ``probe`` addresses are taken."""
+    """The address to write an entry at with ``count`` shelves, if its first ``probe`` addresses are occupied."""
     number, slot = hashed(key, probe)
     if is_single(key):
         return Address(0, slot)
@@ -91,7 +91,7 @@ def new_address(key: str, probe: int, count: int) -> Address:
 
 
 def candidate_of(key: str, position: Address) -> int | None:
-    """The number of this address among all that are possible for the key, None if it is none of them."""
+    """The number of an address among those possible for the key; None if it is none of them."""
     bits = position.shelf.bit_length()
     for probe in range(PROBES):
         number, slot = hashed(key, probe)
@@ -101,14 +101,14 @@ def candidate_of(key: str, position: Address) -> int | None:
 
 
 def address(key: str, candidate: int) -> Address:
-    """The address of this number (of ``candidate_of``)."""
+    """The address with this number (see ``candidate_of``)."""
     bits, probe = divmod(candidate, PROBES)
     number, slot = hashed(key, probe)
     return Address(number % (1 << bits), slot)
 
 
 def addresses(key: str, probe: int, count: int) -> list[Address]:
-    """Where an entry of this key may stand among ``count`` shelves, whatever their number was when it was written."""
+    """The addresses that an entry of this key may have among ``count`` shelves, however many there were then."""
     number, slot = hashed(key, probe)
     numbers = {number % (1 << bits) for bits in range(SHELVES.bit_length())}
     return [Address(shelf, slot) for shelf in sorted(numbers) if shelf < count]
@@ -116,21 +116,21 @@ def addresses(key: str, probe: int, count: int) -> list[Address]:
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """What stands at an address: ``revision`` counts the writes of this entry, from 0."""
+    """The content of an address: ``revision`` counts the writes of this entry, from 0."""
 
     key: str
     revision: int
     document: bytes
 
     def encoded(self) -> bytes:
-        """As it is stored. Raises ValueError if the key cannot be."""
+        """The stored bytes. Raises ValueError if the key cannot be stored."""
         if not self.key or "\n" in self.key or "\r" in self.key:
             raise ValueError(f"not a key: {self.key!r}")
         return f"{_FORMAT} {self.revision} {self.key}\n".encode() + self.document
 
 
 def decoded(stored: bytes) -> Value | None:
-    """The value in these bytes, None if they are not of our making."""
+    """The value in these bytes, None if the plugin did not write them."""
     header, separator, document = stored.partition(b"\n")
     try:
         form, revision, key = header.decode().split(" ", 2)
@@ -140,12 +140,12 @@ def decoded(stored: bytes) -> Value | None:
 
 
 def md5(stored: bytes) -> str:
-    """The digest by which Orthanc tells one content of a metadata from another, in hexadecimal."""
+    """The digest by which Orthanc compares the content of metadata, in hexadecimal."""
     return hashlib.md5(stored, usedforsecurity=False).hexdigest()
 
 
 class Version(NamedTuple):
-    """A version of the port: Orthanc's ETag of the entry, as far as it can be foretold."""
+    """A version as the port has it: Orthanc's ETag of the entry, as far as it can be predicted."""
 
     revision: int
     digest: str
@@ -177,12 +177,12 @@ _OURS: Final = frozenset({PATIENT, STUDY, SERIES, *INSTANCES})
 
 
 def is_ours(orthanc_id: str) -> bool:
-    """Whether this is Orthanc's identifier of a shelf or of its series, study or patient."""
+    """True for Orthanc's identifier of a shelf, or of its series, study or patient."""
     return orthanc_id in _OURS
 
 
 def shelves_of(key: str) -> frozenset[int]:
-    """The shelves on which an entry may stand."""
+    """The shelves on which an entry may be."""
     return frozenset(position.shelf for probe in range(PROBES) for position in addresses(key, probe, SHELVES))
 
 
@@ -197,14 +197,14 @@ def _sop_instance_uids() -> frozenset[str]:
 
 
 def own_instances(uploads: Uploads) -> OwnInstances:
-    """The shelves as those see them who guard them against uploads of others."""
+    """The instances that are shelves, for the guard against uploads by others."""
     return OwnInstances(
         PATIENT_ID, f"{UID_ROOT}.3.", _sop_instance_uids().__contains__, uploads.claim, is_ours
     )
 
 
 class StudyMoment(NamedTuple):
-    """When the first shelf was made, which every one says: ``date`` is a value of VR DA, ``time`` of VR TM."""
+    """When the first shelf was created, which every shelf repeats: ``date`` is a value of VR DA, ``time`` of VR TM."""
 
     date: str
     time: str
@@ -233,7 +233,7 @@ def dicom_file(shelf: int, created: StudyMoment) -> bytes:
 
 
 class Uploads:
-    """The shelves that we are sending to Orthanc right now. May be asked from any thread."""
+    """The shelves that the plugin is sending to Orthanc right now. Thread-safe."""
 
     def __init__(self) -> None:
         self._expected: set[str] = set()
@@ -243,11 +243,11 @@ class Uploads:
         self._expected.add(sop_instance_uid(shelf))
 
     def done(self, shelf: int) -> None:
-        """The upload has ended, in whatever way."""
+        """The upload has ended, successfully or not."""
         self._expected.discard(sop_instance_uid(shelf))
 
     def claim(self, sop_instance: str) -> bool:
-        """Whether an upload that arrives is the announced one; a second one is not."""
+        """True if an upload that arrives is the announced one; a second one is not."""
         try:
             self._expected.remove(sop_instance)
         except KeyError:

@@ -39,7 +39,7 @@ class CompareAndSet:
     When the answer to a write is lost, its document may or may not be stored. Whatever is written next, the same
     document or another one, settles that: if the lost write did arrive, the next one conflicts with it, and the entry
     holds the very document that is in doubt (documents carry a counter, so no two are equal). So nothing is written
-    twice, and our own write is never taken for somebody else's.
+    twice, and the plugin's own write is never taken for somebody else's.
 
     Example: the entry has version 7. The answer to the write of document A is lost: ``write(A)`` raises
     StoreUnavailable, and ``is_in_doubt`` is true. If A did arrive, a second ``write(A)`` is refused for version 7,
@@ -72,7 +72,7 @@ class CompareAndSet:
 
         Raises:
             Conflict: somebody else wrote meanwhile, and nothing was written. ``version`` is theirs now.
-            StoreUnavailable: surely not written, unless ``is_in_doubt``.
+            StoreUnavailable: certainly not written, unless ``is_in_doubt``.
         """
         while True:
             try:
@@ -82,7 +82,7 @@ class CompareAndSet:
                     self.take(await self._entries.replace(self._key, document, self.version))
             except (EntryConflict, EntryExists):
                 if not await self._is_stored(document):
-                    continue  # an earlier document of ours is, and ``version`` is its version
+                    continue  # an earlier document of this plugin is, and ``version`` is its version
             except StoreUnavailable as error:
                 if not error.certain:
                     self._doubt(document)
@@ -101,7 +101,7 @@ class CompareAndSet:
         self._doubtful |= {_digest(document)}
 
     async def _is_stored(self, document: bytes) -> bool:
-        """After a conflict: True if the document is stored, False if an earlier one is whose answer was lost."""
+        """After a conflict: True if the document is stored; False if an earlier one is, whose answer was lost."""
         doubtful, entry = self._doubtful, await self._read()
         self.take(entry.version if entry is not None else None)
         if entry is not None and entry.document == document:
@@ -161,7 +161,7 @@ def _digest(document: bytes) -> bytes:
 class Writer:
     """Writes entries until the outcome of each write is certain.
 
-    That may take as long as Orthanc is silent; ``is_stuck`` then says that there is no point in beginning more.
+    That may take as long as Orthanc is silent; ``is_stuck`` then says that starting more writes is pointless.
     """
 
     def __init__(self, entries: Entries, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
@@ -177,7 +177,7 @@ class Writer:
 
     @property
     def trouble(self) -> str:
-        """Why the last write was not done, "" if it was."""
+        """Why the last write failed, "" if it succeeded."""
         return "Orthanc does not say whether a change was stored" if self._stuck else self._failure
 
     async def write(self, key: str, document: bytes, version: str | None) -> str:
@@ -185,7 +185,7 @@ class Writer:
 
         Raises:
             Conflict: the entry is not what ``version`` says.
-            StoreUnavailable: surely not written. (A cancelled write alone leaves the question open.)
+            StoreUnavailable: certainly not written. (Only a cancelled write leaves that open.)
         """
         entry = CompareAndSet(self._entries, key, version)
         attempts, pauses = 0, None
@@ -196,7 +196,7 @@ class Writer:
                     self._failure = ""
                     return written
                 except StoreUnavailable as error:
-                    # What may have been stored on lost shelves is lost with them: that is certain too.
+                    # A write to lost shelves is lost with them, so it is certainly not stored.
                     if isinstance(error, ShelvesLost) or not entry.is_in_doubt:
                         self._failure = str(error)
                         raise
@@ -228,10 +228,10 @@ class Writer:
 
 
 class StoredEntry:
-    """An entry with the document as it was last written or loaded; what somebody else wrote meanwhile is merged.
+    """An entry with its document as it was last written or loaded; merges what somebody else wrote meanwhile.
 
-    The document is kept (compressed), so that reading it costs no request, and the entry can be written back if
-    somebody deletes it in Orthanc.
+    The document stays in memory, compressed, so that reading it costs no request and the entry can be written back
+    if somebody deletes it in Orthanc.
     """
 
     __slots__ = ("_entry", "_packed", "key")
@@ -242,7 +242,7 @@ class StoredEntry:
         self._packed = b""
 
     def take(self, document: bytes, version: str) -> None:
-        """What is stored."""
+        """Take over the stored document and its version."""
         self._entry.take(version)
         self._packed = zlib.compress(document, 1)
 
@@ -264,7 +264,7 @@ class StoredEntry:
             make: is called with None, or with the document that somebody else wrote meanwhile, to merge with it.
 
         Raises:
-            StoreUnavailable: the write may or may not have been done; writing again is right.
+            StoreUnavailable: the write may or may not have been done; write again.
         """
         current: bytes | None = None
         for _ in range(_TRIES):
