@@ -140,6 +140,11 @@ class UpsService:
         return self._worklist_entry.identity
 
     @property
+    def identities(self) -> tuple[str, ...]:
+        """That of this worklist, then those of worklists whose exports were imported here."""
+        return self._worklist_entry.identity, *self._worklist_entry.origins
+
+    @property
     def in_flight(self) -> int:
         """Changes that are being written."""
         return self.order.in_flight

@@ -25,7 +25,8 @@ class PerformedSteps:
 
     def __init__(self, notes: Notes) -> None:
         self._notes = notes
-        self._order: dict[str, float] = {}  # time of the last change by UID, the oldest first
+        self._order: dict[str, float] = {}  # time of the last change by UID
+        self._is_sorted = True  # the oldest first
         self._workitems: dict[str, tuple[str, ...]] = {}
 
     def load(self) -> None:
@@ -56,6 +57,9 @@ class PerformedSteps:
 
     def newest(self) -> Iterator[str]:
         """UIDs, those that were changed last first."""
+        if not self._is_sorted:  # an import brought old ones
+            self._order = dict(sorted(self._order.items(), key=lambda item: item[1]))
+            self._is_sorted = True
         return reversed(list(self._order))
 
     def of_workitem(self, workitem: str) -> list[str]:
@@ -77,6 +81,8 @@ class PerformedSteps:
         except StoreUnavailable as error:
             raise UpsError(RESOURCE_LIMITATION, f"Orthanc cannot store it now: {error}") from error
         self._order.pop(step.uid, None)
+        newest = next(reversed(self._order.values()), step.changed)
+        self._is_sorted = self._is_sorted and newest <= step.changed
         self._order[step.uid] = step.changed
         self._workitems[step.uid] = step.workitems
         return stored

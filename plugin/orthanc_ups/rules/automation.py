@@ -65,9 +65,9 @@ class ServiceDesk:
         return f"2.25.{uuid.uuid4().int}"
 
     @property
-    def identity(self) -> str:
-        """Tells this worklist from any other."""
-        return self._service.identity
+    def identities(self) -> Sequence[str]:
+        """That of this worklist, which tells it from any other; then those of worklists that it was imported from."""
+        return self._service.identities
 
 
 @dataclass(frozen=True, slots=True)

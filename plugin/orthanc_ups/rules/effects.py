@@ -100,8 +100,8 @@ class Desk(Protocol):
         ...
 
     @property
-    def identity(self) -> str:
-        """Tells this worklist from any other."""
+    def identities(self) -> Sequence[str]:
+        """That of this worklist, which tells it from any other; then those of worklists that it was imported from."""
         ...
 
 
@@ -228,13 +228,14 @@ class Effects:
         return would
 
     def _creation_in_words(self, rule: SiteRule, cause: Cause) -> str:
-        uid = derived_uid(self._desk.identity, rule.name, cause.key)
-        workitem = self._desk.workitem(uid)
-        if workitem is not None:
-            return f"create nothing: workitem {uid} is there already ({workitem.state.value})"
-        if self._desk.is_gone(uid):
-            return f"create nothing: workitem {uid} was there already, and is purged"
-        return f"create workitem {uid}"
+        uids = self._derived_uids(rule, cause)
+        for uid in uids:
+            workitem = self._desk.workitem(uid)
+            if workitem is not None:
+                return f"create nothing: workitem {uid} is there already ({workitem.state.value})"
+            if self._desk.is_gone(uid):
+                return f"create nothing: workitem {uid} was there already, and is purged"
+        return f"create workitem {uids[0]}"
 
     # --- Create ---
 
@@ -242,26 +243,30 @@ class Effects:
         inputs = await self._references(effect.inputs, rule, cause)
         former: Workitem | None = None
         for generation in range(_MOST_GENERATIONS):
-            uid = derived_uid(self._desk.identity, rule.name, cause.key, generation)
-            workitem = self._desk.workitem(uid)
+            uids = self._derived_uids(rule, cause, generation)
+            workitem = next(filter(None, map(self._desk.workitem, uids)), None)
             if workitem is None:
-                if self._desk.is_gone(uid):
+                if any(map(self._desk.is_gone, uids)):
                     return []
-                return [await self._created(rule, cause, effect, uid, inputs, former)]
+                return [await self._created(rule, cause, effect, uids[0], inputs, former)]
             if not inputs or _instances(workitem.attributes, INPUT) == _instances(
                 {INPUT: element("SQ", *inputs)}, INPUT
             ):
                 return []
             if workitem.state is State.SCHEDULED:
                 command = Update(
-                    self._requester(rule, cause), uid, for_update({INPUT: element("SQ", *inputs)})
+                    self._requester(rule, cause), workitem.uid, for_update({INPUT: element("SQ", *inputs)})
                 )
                 await self._desk.execute(command)
-                return [("updated", f"updated the inputs of workitem {uid}")]
+                return [("updated", f"updated the inputs of workitem {workitem.uid}")]
             if not effect.replaces:
                 return []
             former = workitem
         return []
+
+    def _derived_uids(self, rule: SiteRule, cause: Cause, generation: int = 0) -> list[str]:
+        """The UID of what is created, and those under which it may have been imported."""
+        return [derived_uid(identity, rule.name, cause.key, generation) for identity in self._desk.identities]
 
     async def _created(
         self,

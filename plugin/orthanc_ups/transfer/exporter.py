@@ -103,8 +103,14 @@ class Exporter:
             "performed_steps": len(self._steps),
             "dead_letters": sum(map(state.delivery.dead.count, state.delivery.dead.endpoints())),
         }
-        sequence, creation = state.order.next, self._commits.next_creation
-        return Head(state.worklist_entry.identity, sequence, creation, state.now().timestamp(), counts)
+        return Head(
+            state.worklist_entry.identity,
+            state.order.next,
+            self._commits.next_creation,
+            state.now().timestamp(),
+            counts,
+            state.worklist_entry.origins,
+        )
 
     def _logs(self, after: str) -> Iterator[tuple[Record, str]]:
         logs = {log.receiving_ae: log for log in self._state.subscriptions.logs() if log.receiving_ae > after}

@@ -119,6 +119,7 @@ class Intake:
             restoring = self._restore.fits(head)
             if restoring:
                 await self._restore.begin(head)
+            await self._state.worklist_entry.note_origins((head.identity, *head.origins))
         if not restoring and self._state.delivery.held_from() is not None:
             await self._restore.end(None)
         self._respelling = Respelling(self._state.titles.use)

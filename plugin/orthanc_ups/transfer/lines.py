@@ -62,6 +62,7 @@ class HeaderLine(Struct, tag_field="kind", tag="header"):
     at: Moment
     counts: dict[str, Number]
     version: str = ""
+    origins: tuple[str, ...] = ()
 
 
 class ActFields(Struct, omit_defaults=True):
@@ -256,7 +257,15 @@ def _raw(dataset: DataSet) -> Raw:
 def _header_line(head: Head) -> HeaderLine:
     counts = dict(head.counts)
     return HeaderLine(
-        PRODUCT, FORMAT, head.identity, head.next_sequence, head.next_creation, head.at, counts, __version__
+        PRODUCT,
+        FORMAT,
+        head.identity,
+        head.next_sequence,
+        head.next_creation,
+        head.at,
+        counts,
+        __version__,
+        head.origins,
     )
 
 
@@ -403,7 +412,9 @@ def _head(line: HeaderLine) -> Head:
     foreign = _foreign(line.product, line.format)
     if foreign:
         raise NotALine(foreign)
-    return Head(line.identity, line.next_sequence, line.next_creation, line.at, line.counts)
+    return Head(
+        line.identity, line.next_sequence, line.next_creation, line.at, line.counts, tuple(line.origins)
+    )
 
 
 def _tail(line: EndLine) -> Tail:

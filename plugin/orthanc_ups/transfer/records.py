@@ -34,6 +34,7 @@ class Head:
         next_sequence, next_creation: the first numbers that were not in use.
         at: when the export began, seconds since the epoch.
         counts: the number of records of each kind, for a progress bar.
+        origins: identities of the worklists that were imported into the exported one.
     """
 
     identity: str
@@ -41,6 +42,7 @@ class Head:
     next_creation: int
     at: float
     counts: Mapping[str, int] = field(default_factory=dict)
+    origins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

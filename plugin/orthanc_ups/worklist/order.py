@@ -7,7 +7,7 @@ import asyncio
 import logging
 import uuid
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -93,6 +93,7 @@ class WorklistEntry:
         sequences, creations: the first numbers that are not reserved.
         identity: distinguishes this worklist from any other, for ever.
         restoring: the identity of the worklist whose export is being restored here; empty if none is.
+        origins: identities of the worklists whose exports were imported here.
     """
 
     def __init__(self, writer: Writer) -> None:
@@ -105,6 +106,7 @@ class WorklistEntry:
         self.creations = 1
         self.identity = uuid.uuid4().hex
         self.restoring = ""
+        self.origins: tuple[str, ...] = ()
 
     def load(self, entry: Entry) -> None:
         """Take over the stored entry. Raises UnreadableDocument."""
@@ -118,6 +120,7 @@ class WorklistEntry:
         self._revision = int(content.get("revision", 0))
         self.identity = str(content.get("identity", self.identity))
         self.restoring = str(content.get("restoring", ""))
+        self.origins = tuple(map(str, content.get("origins", ())))
 
     def find(self, entry: Entry | None) -> bool:
         """Take over the stored entry. False if there is none that can be read."""
@@ -151,6 +154,15 @@ class WorklistEntry:
             self.restoring = identity
             await self._extend(next_sequence, next_creation)
 
+    async def note_origins(self, identities: Iterable[str]) -> None:
+        """Note the worklists that an import comes from. May raise StoreUnavailable; then it may be repeated."""
+        async with self._reserving:
+            origins = tuple(dict.fromkeys((*self.origins, *identities)))
+            origins = tuple(identity for identity in origins if identity and identity != self.identity)
+            if origins != self.origins:
+                await self._write(self.sequences, self.creations, origins)
+                self.origins = origins
+
     async def prove(self) -> None:
         """Write the entry as it is, to see whether anything can be written. Raises StoreUnavailable."""
         async with self._reserving:
@@ -162,7 +174,7 @@ class WorklistEntry:
         await self._write(sequences, creations)
         self.sequences, self.creations = sequences, creations
 
-    async def _write(self, sequences: int, creations: int) -> None:
+    async def _write(self, sequences: int, creations: int, origins: tuple[str, ...] | None = None) -> None:
         self._revision += 1
         content = {
             "format": FORMAT,
@@ -171,6 +183,7 @@ class WorklistEntry:
             "creations": creations,
             "identity": self.identity,
             "restoring": self.restoring,
+            "origins": self.origins if origins is None else origins,
         }
         document = orjson.dumps(content)
         self._version = await self._writer.overwrite(KEY, document)

@@ -21,6 +21,7 @@ from orthanc_ups.store.port import StoreUnavailable
 from tests.support.delivery import settle
 from tests.support.rules import OWN, STABLE_AGE, RulesDesk
 from tests.support.service import SCHEDULER, TRANSACTION, Desk, on_loop
+from tests.support.transfer import moved
 from tests.support.workitems import minimal, performed, uid
 
 
@@ -83,6 +84,26 @@ async def test_while_uploads_go_on_series_that_are_stable_take_at_most_half_of_t
     while not firing.done():
         await rules.desk.clock.advance(1.0)
     assert len(rules.workitems()) == 3
+
+
+@on_loop
+async def test_a_late_instance_updates_the_workitem_that_moved_here_from_another_worklist_twice() -> None:
+    first = await desk(ai())
+    first.archive.arrive("1.9.1", Modality="CT")
+    await first.round()
+    await first.round(STABLE_AGE + 1)
+    second, third = await Desk().start(), await Desk().start()
+    await moved(first.desk, second)
+    await second.restart()
+    await moved(second, third)
+    await third.restart()
+    rules = await RulesDesk(third, [ai()]).open()
+    for instance in ("1.9.1", "1.9.2"):
+        rules.archive.arrive(instance, Modality="CT")
+    await rules.round()
+    await rules.round(STABLE_AGE + 1)
+    (workitem,) = rules.workitems()
+    assert inputs(workitem) == ["1.9.1", "1.9.2"]
 
 
 @on_loop

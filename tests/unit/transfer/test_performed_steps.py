@@ -90,6 +90,18 @@ async def test_each_step_is_exported_once_however_short_the_pages_are() -> None:
 
 
 @on_loop
+async def test_imported_steps_are_listed_by_the_time_of_their_last_change() -> None:
+    source, target = await Desk().start(), await Desk().start()
+    for number in (3, 1, 2):
+        await Modality(source).begin(scheduled(), uid=f"{STEP}.{number}")
+        await source.clock.advance(60)
+    await target.clock.advance(600)
+    await Modality(target).begin(scheduled(), uid=f"{STEP}.9")
+    await moved(source, target)
+    assert [*target.service.performed_steps.newest()] == [f"{STEP}.{number}" for number in (9, 2, 1, 3)]
+
+
+@on_loop
 async def test_a_line_that_is_no_step_says_what_is_wrong_with_it() -> None:
     desk = await Desk().start()
     await Modality(desk).begin(scheduled())
