@@ -222,7 +222,7 @@ def test_markup_in_names_stays_text(screen: Screen, api: Management) -> None:
     screen.open(address("workitem", uid, "edit"))
     expect(page.get_by_label("Label")).to_have_value(label)
     screen.open("/subscribers")
-    expect(page.locator("main")).to_contain_text("Patient ID fits <b>*")
+    expect(page.locator("main")).to_contain_text("Patient ID matches <b>*")
     assert page.evaluate("window.hacked") is None
     assert page.locator("main img, main script, main hr, main u").count() == 0
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What went on in the last day, minute by minute: changes of workitems, deliveries and how long they took.
+"""Activity of the last day, minute by minute: changes of workitems, deliveries and their latencies.
 
-Kept in memory only: charts for the operator, no record.
+It is in memory only, for the operator's charts.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ BOUNDS: Final = (
     300.0,
     3600.0,
 )
-"""Upper bounds of the classes of latencies in seconds; what is above falls into one more class."""
+"""Upper bounds of the latency classes in seconds; there is one more class for greater ones."""
 
 
 @dataclass(slots=True)
 class Minute:
-    """One minute: how often things happened, and latencies of deliveries by class of ``BOUNDS``."""
+    """One minute: counts by name, and latencies of deliveries by class of ``BOUNDS``."""
 
     at: int
     counts: Counter[str] = field(default_factory=Counter)
@@ -60,7 +60,7 @@ class ClockStep:
 
 
 class Activity:
-    """Counts per minute. ``counters`` gives growing numbers, of which the growth is noted."""
+    """Counts per minute. ``counters`` returns growing numbers, whose growth is noted."""
 
     def __init__(
         self,
@@ -78,13 +78,13 @@ class Activity:
         self.clock_step: ClockStep | None = None
 
     def delivered(self, endpoint: Endpoint, event: Event, seconds: float) -> None:
-        """An event reached a receiver so long after it was committed; an ``OnDelivered``."""
+        """Note the latency of an event that reached a receiver; an ``OnDelivered``."""
         minute = self._minute()
         minute.counts["delivered"] += 1
         minute.latencies[bisect_left(BOUNDS, seconds)] += 1
 
     def sample(self) -> None:
-        """Note how far the counters grew, and whether the clock jumped."""
+        """Note the growth of the counters, and whether the clock jumped."""
         minute, latest = self._minute(), dict(self._counters())
         for name, count in latest.items():
             grown = count - self._seen.get(name, 0)
@@ -94,7 +94,7 @@ class Activity:
         self._watch_clock()
 
     async def run(self) -> None:
-        """Sample for ever."""
+        """Sample every few seconds, for ever."""
         while True:
             await asyncio.sleep(_SAMPLE_EVERY)
             self.sample()
@@ -112,9 +112,9 @@ class Activity:
         return self._minutes[-1]
 
     def series(self, name: str, minutes: int, step: int) -> list[int | None]:
-        """How often something happened in each ``step`` minutes of the last ``minutes``, the present last.
+        """Counts of ``name`` in each ``step`` minutes of the last ``minutes``, the current ones last.
 
-        None before the start, of which nothing is known.
+        None for the time before the start.
         """
         buckets = [0] * (minutes // step)
         for minute in self._within(minutes):
@@ -123,7 +123,7 @@ class Activity:
         return [None if at < first else count for at, count in enumerate(buckets)]
 
     def latency(self, quantile: float, minutes: int, step: int) -> list[float | None]:
-        """A quantile (0 to 1) of the latencies in seconds, as the upper bound of its class; None without any."""
+        """A quantile (0 to 1) of the latencies in seconds, as the upper bound of its class; None if there are none."""
         buckets: list[Counter[int]] = [Counter() for _ in range(minutes // step)]
         for minute in self._within(minutes):
             buckets[self._bucket(minute.at, step, len(buckets))] += minute.latencies
@@ -139,11 +139,11 @@ class Activity:
 
 
 def _quantile(classes: Counter[int], quantile: float) -> float | None:
-    total, seen = classes.total(), 0
+    total, count = classes.total(), 0
     if not total:
         return None
     for at in sorted(classes):
-        seen += classes[at]
-        if seen >= quantile * total:
+        count += classes[at]
+        if count >= quantile * total:
             return BOUNDS[min(at, len(BOUNDS) - 1)]
     return None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What an operator should look at, for the overview: a sentence, how bad it is, and where to go."""
+"""Warnings for the overview: a sentence, its severity, and a link."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Alert:
     """One warning.
 
     Attributes:
-        link: where on the page to look, such as ``#/subscriber/AI``; "" for nowhere.
-        is_error: something does not work now.
+        link: an address on the page, such as ``#/subscriber/AI``; "" for none.
+        is_error: True if something does not work now.
     """
 
     sentence: Sentence
@@ -46,13 +46,13 @@ def service_alerts(
     *,
     is_alone: bool,
 ) -> list[Alert]:
-    """What of the service itself does not work now.
+    """Warnings about the service itself.
 
     Args:
         closed_ports: name and number of each port that should be open.
-        full_disks: folder, free bytes and the least that should be free.
+        full_disks: folder, free bytes, and bytes that should be free.
         store_trouble: why nothing can be stored now, "" if it can.
-        is_alone: whether none of the Orthancs that share the worklist stands by.
+        is_alone: True if this Orthanc shares the worklist, but there is no standby.
     """
     alerts = [
         Alert(Sentence(sentences.PORT_CLOSED, {"name": name, "port": str(port)}), is_error=True)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What ``/ups/api`` answers, as types: mypy holds the handlers to them, and openapi.json is made from them.
+"""The answers of ``/ups/api``, as types: mypy checks the handlers against them, and openapi.json is generated from
+them.
 
-Times are ISO 8601 in UTC; what is not known, or not yet, is null.
+Times are ISO 8601 in UTC. A value that is unknown, or does not exist yet, is null.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ Time: TypeAlias = Annotated[str, Meta(extra_json_schema={"format": "date-time"})
 
 
 class OutcomeJson(TypedDict):
-    """What became of a command."""
+    """The result of a command."""
 
     uid: str
     status: str
     warning: str | None
-    details: Annotated[list[str], Meta(description="One sentence for each value that was put right.")]
+    details: Annotated[list[str], Meta(description="One sentence for each correction.")]
 
 
 class CancellationJson(OutcomeJson):
-    """What became of a request for cancellation: the state says whether it was canceled or its performer asked."""
+    """The result of a cancellation request: the state says whether it was canceled, or its performer asked to."""
 
     state: str
 
@@ -34,7 +35,7 @@ class CancellationJson(OutcomeJson):
 
 
 class Patient(TypedDict):
-    """Whom a workitem is about."""
+    """The patient of a workitem."""
 
     name: str
     id: str
@@ -43,14 +44,14 @@ class Patient(TypedDict):
 
 
 class ProgressJson(TypedDict):
-    """How far the performer is."""
+    """The progress that the performer reported."""
 
     percent: float | None
     description: str
 
 
 class Claim(TypedDict):
-    """Who performs a workitem, and since when."""
+    """The performer of a workitem, and since when."""
 
     who: str
     ae: str
@@ -58,12 +59,12 @@ class Claim(TypedDict):
 
 
 class Course(TypedDict):
-    """What the history says at a glance."""
+    """A summary of the history."""
 
     created: Time
     ended: Time
     claimed: Claim | None
-    heard: Annotated[Time, Meta(description="When the performer was last heard of.")]
+    heard: Annotated[Time, Meta(description="When the performer last changed it.")]
     duration: Annotated[float | None, Meta(description="Seconds from claim to end.")]
     cancel_requested: bool
 
@@ -93,12 +94,14 @@ class Row(Course):
     performed_stations: list[str]
     late: Annotated[
         list[str],
-        Meta(description="Why: of start, inputs, completion, expiration, silent; empty if it is not."),
+        Meta(
+            description="Reasons, of start, inputs, completion, expiration, silent; empty if it is not late."
+        ),
     ]
 
 
 class PageJson(TypedDict):
-    """Rows, and the number of all matches."""
+    """Rows, and the total number of matches."""
 
     total: int
     offset: int
@@ -121,7 +124,7 @@ class Item(TypedDict, total=False):
 
 
 class NodeJson(TypedDict):
-    """One attribute, readable."""
+    """One attribute in readable form."""
 
     tag: str
     keyword: str
@@ -140,7 +143,7 @@ class Group(TypedDict):
 
 
 class Reference(TypedDict):
-    """An input or an output, and from where it can be had."""
+    """An input or an output, and where it can be retrieved."""
 
     type: str
     study: str
@@ -151,12 +154,12 @@ class Reference(TypedDict):
 
 
 class HistoryEntryJson(TypedDict):
-    """Who did what when."""
+    """An entry of the history: who did what, when and why."""
 
     at: Time
     who: str
     what: str
-    why: NotRequired[Annotated[str, Meta(description="The reason, if one was given.")]]
+    why: NotRequired[Annotated[str, Meta(description="The reason, if there is one.")]]
 
 
 class WorkitemSubscriber(TypedDict):
@@ -164,15 +167,15 @@ class WorkitemSubscriber(TypedDict):
 
     ae: str
     lock: bool
-    specific: Annotated[bool, Meta(description="It subscribed to this very workitem.")]
+    specific: Annotated[bool, Meta(description="It subscribed to this workitem individually.")]
     filter: Annotated[str, Meta(description="The filters by which it is subscribed, in words; or empty.")]
 
 
 class WorkitemJson(Row):
-    """One workitem: row, all attributes in groups, history, subscribers, and what may be done."""
+    """One workitem: row, all attributes in groups, history, subscribers, and allowed actions."""
 
     actions: Annotated[
-        list[str], Meta(description="Of edit, claim, complete, cancel, request-cancel, purge.")
+        list[str], Meta(description="Any of edit, claim, complete, cancel, request-cancel, purge.")
     ]
     groups: list[Group]
     inputs: list[Reference]
@@ -184,7 +187,7 @@ class WorkitemJson(Row):
 
 
 class Receiver(TypedDict):
-    """What became of an event at one receiver."""
+    """The delivery of an event to one receiver."""
 
     ae: str
     state: Annotated[str, Meta(extra_json_schema={"enum": ["delivered", "waiting", "dead"]})]
@@ -211,22 +214,24 @@ class Events(TypedDict):
 
 
 class ChangesJson(TypedDict):
-    """The number for the next question, and the workitems that changed."""
+    """The number for the next request, and the workitems that changed."""
 
     number: int
     uids: list[str]
-    complete: Annotated[bool, Meta(description="False: more changed than is listed; read everything again.")]
+    complete: Annotated[
+        bool, Meta(description="False: more has changed than is listed; read everything again.")
+    ]
 
 
 # --- performed procedure steps of modalities ---
 
 
 class PerformedWorkitem(TypedDict):
-    """A workitem that a performed procedure step is about."""
+    """A workitem that a performed procedure step refers to."""
 
     uid: str
-    state: Annotated[str | None, Meta(description="Null if the workitem is gone.")]
-    note: Annotated[str, Meta(description="Why the step does not count for it; empty if it does.")]
+    state: Annotated[str | None, Meta(description="Null if the workitem no longer exists.")]
+    note: Annotated[str, Meta(description="Why the step was not applied to it; empty if it was.")]
 
 
 class PerformedStepRow(TypedDict):
@@ -246,11 +251,11 @@ class PerformedStepRow(TypedDict):
     created: Time
     changed: Time
     workitems: list[PerformedWorkitem]
-    note: Annotated[str, Meta(description="Why it is about no workitem; empty if it is about one.")]
+    note: Annotated[str, Meta(description="Why it refers to no workitem; empty if it refers to one.")]
 
 
 class PerformedStepsJson(TypedDict):
-    """Performed procedure steps, those that were changed last first, and the number of all."""
+    """Performed procedure steps, the last changed first, and their total number."""
 
     total: int
     offset: int
@@ -275,15 +280,15 @@ class Latency(TypedDict):
 
 
 class ChannelJson(TypedDict):
-    """One way to an AE."""
+    """One channel to an AE."""
 
     channel: Annotated[str, Meta(description="`dimse`, `websocket` or `webhook:NAME`.")]
-    name: Annotated[str, Meta(description="Of a webhook: how it is called; else empty.")]
+    name: Annotated[str, Meta(description="Name of a webhook; else empty.")]
     health: Annotated[
         str, Meta(extra_json_schema={"enum": ["good", "idle", "trouble", "refusing", "unreachable"]})
     ]
     words: str
-    sentence: Annotated[SentenceJson, Meta(description="The same, for translation.")]
+    sentence: Annotated[SentenceJson, Meta(description="The same sentence, for translation.")]
     durable: bool
     pending: int
     oldest: Time
@@ -313,7 +318,7 @@ class Filter(TypedDict):
     filter: Attributes
     mechanisms: Annotated[
         list[str],
-        Meta(description="Of fuzzy, empty, multiple: names, Empty and Multiple Value Matching."),
+        Meta(description="Any of fuzzy (person names), empty, multiple (Empty and Multiple Value Matching)."),
     ]
     lock: bool
     since: Time
@@ -327,7 +332,7 @@ class SpecificSubscription(TypedDict):
 
 
 class SubscribedWorkitem(SpecificSubscription):
-    """A subscription to one workitem, and what that is about."""
+    """A subscription to one workitem, with a summary of the workitem."""
 
     label: str
     state: str
@@ -342,7 +347,7 @@ class SubscriptionsJson(TypedDict):
 
 
 class SubscriberJson(SubscriptionsJson):
-    """A subscriber: subscriptions in words, and the health of delivery."""
+    """A subscriber: subscriptions in words, and the state of delivery."""
 
     ae: str
     known: Annotated[bool, Meta(description="It is in DicomModalities.")]
@@ -364,38 +369,38 @@ class SubscribersJson(TypedDict):
 
 
 class SubscribedWorkitems(TypedDict):
-    """How many there are in all, and a page of them, the latest first."""
+    """Their total number, and a page of them, the latest first."""
 
     total: int
     workitems: list[SubscribedWorkitem]
 
 
 class Seconds(TypedDict):
-    """How long it took."""
+    """The duration of a C-ECHO."""
 
     seconds: float
 
 
 class Channels(TypedDict):
-    """On how many channels it is on its way."""
+    """The number of channels on which the event is being sent."""
 
     channels: int
 
 
 class Pending(TypedDict):
-    """How many events wait."""
+    """The number of waiting events."""
 
     pending: int
 
 
 class Dropped(TypedDict):
-    """How many events were given up."""
+    """The number of events that were given up."""
 
     dropped: int
 
 
 class Resent(TypedDict):
-    """How many events are on their way again."""
+    """The number of events that are being sent again."""
 
     resent: int
 
@@ -408,7 +413,7 @@ class RangeJson(TypedDict):
 
 
 class DeadLetterJson(TypedDict):
-    """An event, or several, that was given up."""
+    """An event that was given up, or several of them."""
 
     sequence: int
     channel: str
@@ -432,7 +437,7 @@ class DeadLettersJson(TypedDict):
 
 
 class TemplateFieldJson(TypedDict):
-    """What a form begins with."""
+    """The initial state of a form field."""
 
     default: Any
     choices: list[Any]
@@ -455,7 +460,7 @@ class Templates(TypedDict):
 
 
 class PossibleInput(TypedDict):
-    """A resource of Orthanc to choose as an input."""
+    """A resource of Orthanc that can be an input."""
 
     level: str
     id: str | None
@@ -465,14 +470,14 @@ class PossibleInput(TypedDict):
 
 
 class Copy(TypedDict):
-    """The beginning of a workitem, made of another one."""
+    """Initial values for a new workitem, copied from another one."""
 
     title: str
     attributes: Attributes
 
 
 class Prefill(TypedDict):
-    """The beginning of a workitem."""
+    """Initial values for a new workitem."""
 
     level: str
     title: str
@@ -490,7 +495,7 @@ class Link(TypedDict):
 
 
 class Links(TypedDict):
-    """Where a browser can look; nowhere if it is not in this Orthanc."""
+    """Viewers for a study or series; none if it is not in this Orthanc."""
 
     links: list[Link]
 
@@ -510,12 +515,12 @@ class CountsJson(TypedDict):
 
     states: dict[str, int]
     worklists: list[WorklistCounts]
-    matches: Annotated[dict[str, int], Meta(description="Of those that the parameters leave, by state.")]
-    late: Annotated[int, Meta(description="Of those that the parameters leave.")]
+    matches: Annotated[dict[str, int], Meta(description="Number of matches by state.")]
+    late: Annotated[int, Meta(description="Number of late matches.")]
 
 
 class NameInUse(TypedDict):
-    """A name that workitems have."""
+    """A name that occurs in workitems."""
 
     name: str
     count: int
@@ -523,7 +528,7 @@ class NameInUse(TypedDict):
 
 
 class Names(TypedDict):
-    """Names to choose from, the usual ones first."""
+    """Names to choose from, the most frequent first."""
 
     names: list[NameInUse]
 
@@ -542,7 +547,7 @@ class LateAtStation(LateInWorklist):
 
 
 class LateCounts(TypedDict):
-    """Late workitems; one may be late in several ways."""
+    """Numbers of late workitems; one workitem may be late for several reasons."""
 
     total: int
     kinds: dict[str, int]
@@ -558,7 +563,7 @@ class Moment(TypedDict):
 
 
 class LateJson(TypedDict):
-    """What is late or stuck."""
+    """Workitems that are late or stuck."""
 
     late_work: LateCounts
     oldest_scheduled: Moment | None
@@ -573,7 +578,7 @@ class LatencyChart(TypedDict):
 
 
 class Chart(TypedDict):
-    """How often something happened in each step."""
+    """Counts per step."""
 
     minutes: int
     step: int
@@ -608,25 +613,27 @@ class ListenerAddress(TypedDict):
 
 
 class SentenceJson(TypedDict):
-    """Words for people, and what stands at `{name}` in them."""
+    """A sentence for people, and the values for its `{name}`."""
 
-    words: Annotated[str, Meta(description="In English; forms for one and for others (`n`) divided by `|`.")]
+    words: Annotated[
+        str, Meta(description="In English; the singular and the plural (of `n`) are separated by `|`.")
+    ]
     values: Annotated[
         dict[str, Any], Meta(description="Texts, numbers, `{seconds}` or further sentences, by name.")
     ]
 
 
 class AlertJson(TypedDict):
-    """Something to look at."""
+    """A warning."""
 
     text: Annotated[str, Meta(description="The sentence in English.")]
     sentence: SentenceJson
     level: Annotated[str, Meta(extra_json_schema={"enum": ["warning", "error"]})]
-    link: Annotated[str, Meta(description="Where on the page to look; or empty.")]
+    link: Annotated[str, Meta(description="Address on the page, or empty.")]
 
 
 class OverviewJson(CountsJson, LateJson):
-    """The whole at a glance."""
+    """An overview of the worklist."""
 
     charts: Charts
     delivery: DeliveryCountsJson
@@ -636,7 +643,7 @@ class OverviewJson(CountsJson, LateJson):
 
 
 class UserRights(TypedDict):
-    """What this user may do (``Ups.Users``). Who administers may act for any AE title."""
+    """The rights of this user (``Ups.Users``). Administrators may act for any AE title."""
 
     act: bool
     administer: bool
@@ -655,7 +662,7 @@ class FilterKey(TypedDict):
 
 
 class System(TypedDict):
-    """What does not change while a page is open: who we are, and the vocabulary of filters and forms."""
+    """What does not change while a page is open: names and versions, and the fields of filters and forms."""
 
     name: str
     ae: str
@@ -677,7 +684,7 @@ class System(TypedDict):
 
 
 class StoredKind(TypedDict):
-    """Entries of one kind; bytes are those of their documents."""
+    """The entries of one kind; bytes are those of their documents."""
 
     kind: str
     meaning: str
@@ -686,7 +693,7 @@ class StoredKind(TypedDict):
 
 
 class StorageJson(TypedDict):
-    """What is stored where."""
+    """The store, and the number and size of its entries."""
 
     store: Annotated[str, Meta(extra_json_schema={"enum": ["key-value", "metadata"]})]
     location: Annotated[str, Meta(description="Where in Orthanc, in words.")]
@@ -706,7 +713,7 @@ class StoredEntryJson(TypedDict):
 
 
 class StoredEntriesJson(TypedDict):
-    """Some entries."""
+    """Entries of the store."""
 
     entries: list[StoredEntryJson]
     more: bool
@@ -722,7 +729,7 @@ class StoredDocument(StoredEntryJson):
 
 
 class ImportConflict(TypedDict):
-    """A record that was not taken because ours is another one."""
+    """A record that was not imported because it differs from what is here."""
 
     kind: str
     name: str
@@ -759,14 +766,16 @@ class OrthancNodeJson(TypedDict):
     lag: Annotated[
         float,
         Meta(
-            description="Seconds by which the search index of a node that stands by is behind the store; 0 if it leads."
+            description="Seconds by which the search index of a standby is behind the store; 0 for the leader."
         ),
     ]
 
 
 class NodesJson(TypedDict):
-    """The Orthancs that are one worklist."""
+    """The Orthancs that share a worklist."""
 
-    epoch: Annotated[int, Meta(description="Grows with each change of the leader; 0 for a single Orthanc.")]
-    lease: Annotated[float, Meta(description="Seconds that the leader's lease lasts if it is not renewed.")]
+    epoch: Annotated[
+        int, Meta(description="Increases with each change of the leader; 0 for a single Orthanc.")
+    ]
+    lease: Annotated[float, Meta(description="Seconds that the leader's lease lasts without renewal.")]
     nodes: list[OrthancNodeJson]

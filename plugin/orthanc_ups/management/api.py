@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The management API ``/ups/api``: its table of routes, put together from the handlers."""
+"""The management API ``/ups/api``: all routes of its handlers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from .workitems import Workitems
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """All that the API stands on."""
+    """The interfaces that the API uses."""
 
     commands: Commands
     inspection: Inspection
@@ -61,15 +61,15 @@ class ManagementApi:
 
     @property
     def routes(self) -> tuple[Route, ...]:
-        """The one table of routes, from which openapi.json is made."""
+        """All routes, from which openapi.json is generated."""
         return self._router.routes
 
     async def answer(self, request: WebRequest) -> WebResponse:
-        """Answer a request; its path is what stands behind ``/ups/api``. Never raises."""
+        """Answer a request, whose path is relative to ``/ups/api``. Never raises."""
         return await self._router.answer(request)
 
     async def openapi(self, call: Call) -> dict[str, Any]:
-        """What this API offers, in OpenAPI 3.1."""
+        """The description of this API in OpenAPI 3.1."""
         return description(self.routes)
 
 

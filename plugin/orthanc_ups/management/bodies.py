@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What requests to ``/ups/api`` carry: bodies and queries as structs, from which openapi.json is made too."""
+"""Bodies and queries of requests to ``/ups/api``, as structs, from which openapi.json is generated as well."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ Attributes: TypeAlias = Annotated[
     dict[str, Any],
     Meta(
         description='Attributes by keyword of PS3.6, with plain values: `"PatientName": "Doe^Jane"`, sequences as '
-        "lists of items. An element of the DICOM JSON model (with `vr`) is taken too."
+        "lists of items. An element of the DICOM JSON model (with `vr`) is accepted too."
     ),
 ]
-Offset: TypeAlias = Annotated[int, Meta(ge=0, le=10**9, description="How many entries are skipped.")]
+Offset: TypeAlias = Annotated[int, Meta(ge=0, le=10**9, description="Number of entries to skip.")]
 Sequences: TypeAlias = Annotated[
     list[int] | None, Meta(description="Sequence numbers of events; null or absent: all.")
 ]
 Scope: TypeAlias = Annotated[
     Literal["global", "filtered", "workitem"],
-    Meta(description="Everything, what fits a filter, or one workitem."),
+    Meta(description="Every workitem, those that match a filter, or one workitem."),
 ]
 
 
 class Body(Struct, forbid_unknown_fields=True, kw_only=True):
-    """What every action takes."""
+    """The parameters of every action."""
 
     reason: Annotated[
         str | None,
@@ -43,19 +43,19 @@ class Body(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Input(Struct, forbid_unknown_fields=True):
-    """What Orthanc holds, to be referred to as an input."""
+    """A resource of Orthanc, to be referenced as an input."""
 
     level: Literal["study", "series", "instance", "patient"]
-    id: Annotated[str, Meta(description="Identifier of Orthanc.")]
+    id: Annotated[str, Meta(description="Orthanc's identifier.")]
 
 
 class CreateWorkitem(Body, kw_only=True):
     """A workitem to create."""
 
-    uid: Annotated[str, Meta(description="Made if absent.")] = ""
+    uid: Annotated[str, Meta(description="Generated if absent.")] = ""
     template: Annotated[str, Meta(description="Name of a template of `Ups.Templates`, or `Blank`.")] = ""
     attributes: Attributes | None = None
-    inputs: Annotated[list[Input] | None, Meta(description="Where its input is in this Orthanc.")] = None
+    inputs: Annotated[list[Input] | None, Meta(description="Its inputs in this Orthanc.")] = None
 
 
 class UpdateWorkitem(Body, kw_only=True):
@@ -68,7 +68,7 @@ class ClaimWorkitem(Body, kw_only=True):
     """A claim on behalf of a performer."""
 
     performer: Annotated[
-        str, Meta(description="AE title of who does the work; the worklist's own if absent.")
+        str, Meta(description="AE title of the performer; the worklist's own if absent.")
     ] = ""
 
 
@@ -79,7 +79,7 @@ class CompleteWorkitem(Body, kw_only=True):
 
 
 class CancelWorkitem(Body, kw_only=True):
-    """Why: `reason` is Reason For Cancellation, in words."""
+    """The reason of a cancellation: `reason` is Reason For Cancellation, in words."""
 
     code: Annotated[
         dict[str, Any] | None,
@@ -91,7 +91,7 @@ class CancelWorkitem(Body, kw_only=True):
 
 
 class RequestCancellation(CancelWorkitem, kw_only=True):
-    """Why, and whom to ask about it."""
+    """The reason of a cancellation request, and whom to contact."""
 
     contact_name: str = ""
     contact_uri: str = ""
@@ -104,7 +104,7 @@ class SubscribeToWorkitem(Body, kw_only=True):
 
 
 class CsvOfList(Body, kw_only=True):
-    """The parameters of the GET; a long list of keys fits the body only."""
+    """The parameters of the GET, for lists of keys that are too long for a URL."""
 
     query: dict[str, Any] = {}
 
@@ -125,16 +125,16 @@ class ListQuery(Struct):
     order: Annotated[
         str,
         Meta(
-            description="Order; a minus in front: descending. Those without a station, a performer, … stand at "
-            "the end either way.",
+            description="Order; descending with a preceding minus. Workitems without a value (station, performer, …) "
+            "are last in both directions.",
             extra_json_schema={"enum": [f"{sign}{order}" for order in ORDERS for sign in ("", "-")]},
         ),
     ] = "-created"
     late: Annotated[
         str,
         Meta(
-            description="Only late work: `yes`, or some of start, inputs, completion, expiration, silent, separated by "
-            "commas."
+            description="Only late workitems: `yes`, or any of start, inputs, completion, expiration, silent, "
+            "separated by commas."
         ),
     ] = ""
     claimer: Annotated[
@@ -153,15 +153,16 @@ class ListQuery(Struct):
 
 
 class CopyQuery(Struct):
-    """What the copy is for."""
+    """The purpose of the copy."""
 
     repeats: Annotated[
-        bool, Meta(description="It replaces the other one: Replaced Procedure Step Sequence (0074,1224).")
+        bool,
+        Meta(description="The new workitem replaces this one: Replaced Procedure Step Sequence (0074,1224)."),
     ] = False
 
 
 class NamesQuery(Struct):
-    """Names of what."""
+    """Which names to list."""
 
     of: Literal["station", "performer", "work", "claimer", "performed"]
 
@@ -175,11 +176,11 @@ class PageQuery(ListQuery):
 class CsvQuery(ListQuery):
     """A list as a file."""
 
-    limit: Annotated[int, Meta(ge=1, le=10_000_000, description="Rows at most.")] = 10_000_000
+    limit: Annotated[int, Meta(ge=1, le=10_000_000, description="Maximum number of rows.")] = 10_000_000
 
 
 class ChangesQuery(Struct):
-    """Since when."""
+    """The starting point of the changes."""
 
     since: Annotated[int, Meta(ge=0, description="`number` of the last answer, or 0.")]
 
@@ -187,13 +188,13 @@ class ChangesQuery(Struct):
 class PerformedStepsQuery(Struct):
     """A page of performed procedure steps."""
 
-    offset: Annotated[int, Meta(ge=0, description="Steps to be skipped.")] = 0
+    offset: Annotated[int, Meta(ge=0, description="Number of steps to skip.")] = 0
     limit: Annotated[int, Meta(ge=1, le=500, description="Size of the page.")] = 50
-    workitem: Annotated[str, Meta(description="Only those about the workitem of this UID.")] = ""
+    workitem: Annotated[str, Meta(description="Only steps that refer to the workitem with this UID.")] = ""
 
 
 class ReasonQuery(Struct):
-    """Orthanc hands on neither body nor query of a DELETE: send it in the header `X-UPS-Query`."""
+    """Orthanc passes on neither the body nor the query of a DELETE: send it in the header `X-UPS-Query`."""
 
     reason: Annotated[str, Meta(description="Why, in the operator's words.")] = ""
 
@@ -209,7 +210,9 @@ class SubscribeBody(Body, kw_only=True):
     lock: Annotated[bool, Meta(description="With Deletion Lock.")] = False
     filter: Annotated[
         dict[str, Any] | None,
-        Meta(description="Matching keys, for scope `filtered`: dotted keywords as in the list, or nested."),
+        Meta(
+            description="Matching keys, for scope `filtered`: dotted keywords as in the list, or nested sequences."
+        ),
     ] = None
     mechanisms: Annotated[
         list[Literal["fuzzy", "empty", "multiple"]] | None,
@@ -225,13 +228,13 @@ class UnsubscribeBody(Body, kw_only=True):
 
 
 class SuspendBody(Body, kw_only=True):
-    """A global subscription to suspend: workitems to come are not told."""
+    """The global subscription to suspend: new workitems are no longer subscribed to."""
 
     scope: Literal["global", "filtered"]
 
 
 class SomeEvents(Body, kw_only=True):
-    """Events by sequence."""
+    """Events by sequence number."""
 
     sequences: Sequences = None
 
@@ -254,7 +257,7 @@ class DeadLettersQuery(Struct):
     """Some of the dead letters."""
 
     offset: Offset = 0
-    limit: Annotated[int, Meta(ge=1, le=500, description="The greatest number of entries.")] = 100
+    limit: Annotated[int, Meta(ge=1, le=500, description="Maximum number of entries.")] = 100
 
 
 # --- Orthanc's resources ---
@@ -264,11 +267,11 @@ class ResourceQuery(Struct):
     """A resource of Orthanc."""
 
     level: Literal["patient", "study", "series", "instance"]
-    id: Annotated[str, Meta(description="Identifier of Orthanc.")]
+    id: Annotated[str, Meta(description="Orthanc's identifier.")]
 
 
 class LinksQuery(Struct):
-    """What to look at."""
+    """A study or series."""
 
     study: Annotated[str, Meta(description="Study Instance UID.")] = ""
     series: Annotated[str, Meta(description="Series Instance UID.")] = ""
@@ -278,13 +281,13 @@ class LinksQuery(Struct):
 
 
 class EntriesQuery(Struct):
-    """Some of the stored entries."""
+    """Which stored entries to list."""
 
-    kind: Annotated[str, Meta(description="Only of this kind, such as `dead`.")] = ""
-    limit: Annotated[int, Meta(ge=1, le=5_000, description="The greatest number of entries.")] = 100
+    kind: Annotated[str, Meta(description="Only entries of this kind, such as `dead`.")] = ""
+    limit: Annotated[int, Meta(ge=1, le=5_000, description="Maximum number of entries.")] = 100
 
 
 class EntryQuery(Struct):
-    """Which entry."""
+    """Which entry to return."""
 
     key: Annotated[str, Meta(description="Such as `workitem/2.25.71`.")]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What an operator need not type: attributes that must be there but may be empty (PS3.4 Table CC.2.5-3)."""
+"""Completes what an operator enters: attributes that must be present but may be empty (PS3.4 Table CC.2.5-3)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _AT_CREATION: Final[Mapping[str, str]] = {
 
 
 def for_creation(content: DataSet, now: datetime) -> DataSet:
-    """A data set for N-CREATE: what the operator gave, usual values, and the rest empty."""
+    """A data set for N-CREATE: what the operator entered, usual values, and empty type 2 attributes."""
     usual: DataSet = {
         **{tag: element("CS", value) for tag, value in _AT_CREATION.items()},
         tags.START: element("DT", date_time(now)),
@@ -44,13 +44,13 @@ def for_creation(content: DataSet, now: datetime) -> DataSet:
 
 
 def for_update(content: DataSet) -> DataSet:
-    """A modification list for N-SET: what the operator gave, with what its items must have, empty."""
+    """A modification list for N-SET: what the operator entered, with the empty type 2 attributes of its items."""
     filled = with_empties(_with_performer_codes(content), ROOT, creating=False)
     return {tag: attribute for tag, attribute in filled.items() if tag in content}
 
 
 def _with_performer_codes(content: DataSet) -> DataSet:
-    """Human performers who were given by name only get a code of our own scheme (type 1, PS3.3 10.6)."""
+    """Human performers without a code get one of our own scheme (type 1, PS3.3 §10.6)."""
     people = items(content, tags.HUMAN_PERFORMERS)
     if not any(is_empty(person.get(tags.HUMAN_PERFORMER_CODES)) for person in people):
         return content
@@ -67,7 +67,7 @@ def _with_code(person: DataSet) -> DataSet:
 
 
 def with_empties(dataset: DataSet, contents: Contents, *, creating: bool) -> DataSet:
-    """The same with all type 2 attributes, empty where they were absent, in items of sequences too."""
+    """The data set with absent type 2 attributes added empty, in items of sequences too."""
     demands = contents.create if creating else contents.update
     completed: DataSet = {tag: element(VR_OF[tag]) for tag in demands.present if tag not in dataset}
     for tag, attribute in dataset.items():
@@ -84,9 +84,9 @@ def with_empties(dataset: DataSet, contents: Contents, *, creating: bool) -> Dat
 
 
 def performed(workitem: Workitem, now: datetime, performer: str) -> DataSet:
-    """The item of Performed Procedure Sequence (0074,1216) to offer: what is known, else what was scheduled.
+    """The proposed item of Performed Procedure Sequence (0074,1216): what is stored, else what was scheduled.
 
-    ``performer`` is used as station if none was scheduled.
+    ``performer`` is the station if none was scheduled.
     """
     content = workitem.attributes
     present = next(iter(items(content, tags.PERFORMED_PROCEDURE)), {})
@@ -112,7 +112,7 @@ def _codes(content: DataSet, tag: str, code: str, meaning: str) -> Element:
 
 
 def local_code(code: str, meaning: str) -> DataSet:
-    """A code item of a scheme of our own, for what has no code."""
+    """A code item of our own scheme, for something without a code."""
     return {
         tags.CODE_VALUE: element("SH", code[:16].strip() or "NONE"),
         tags.CODING_SCHEME: element("SH", _LOCAL_SCHEME),
@@ -126,7 +126,7 @@ def _claimed_at(workitem: Workitem, now: datetime) -> datetime:
 
 
 def cancellation(workitem: Workitem, information: DataSet) -> DataSet:
-    """The modification list that cancels on behalf: Progress Information with the reasons added to what it has."""
+    """The modification list for a cancellation on behalf: Progress Information with the reasons added."""
     present = next(iter(items(workitem.attributes, tags.PROGRESS_INFORMATION)), {})
     left = (tags.DISCONTINUATION_REASONS, tags.REASON_FOR_CANCELLATION)
     reasons = {tag: information[tag] for tag in left if not is_empty(information.get(tag))}
@@ -134,7 +134,7 @@ def cancellation(workitem: Workitem, information: DataSet) -> DataSet:
 
 
 def progress_of(content: DataSet) -> tuple[float | None, str]:
-    """Percentage (or None) and description of the present progress."""
+    """Percentage (or None) and description of the current progress."""
     item = next(iter(items(content, tags.PROGRESS_INFORMATION)), {})
     try:
         percent: float | None = float(value(item, tags.PROGRESS))

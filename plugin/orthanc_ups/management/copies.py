@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A workitem as the beginning of another one: a duplicate, or a repeat that names the step it replaces."""
+"""Copies a workitem to create another one: a duplicate, or a repeat that names the step it replaces."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _ITS_OWN: Final = frozenset(
         _REPLACED,
     }
 )
-"""What belongs to the course of a workitem and not to what is to be done."""
+"""Attributes of the course of a workitem, which are not copied."""
 _MOVED: Final = (tags.EXPECTED_COMPLETION, tags.EXPIRATION)
 
 
 def copy_of(workitem: Workitem, now: datetime, *, repeats: bool) -> DataSet:
-    """The attributes to begin with. What was to start in the past starts ``now``, and what follows moves along.
+    """The initial attributes of the copy. A start in the past becomes ``now``, and later times are moved with it.
 
     ``repeats``: the new one replaces the old one (Replaced Procedure Step Sequence (0074,1224), PS3.3 C.30.3).
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The list as CSV (RFC 4180, UTF-8 with a byte order mark, so that spreadsheets read it right)."""
+"""The list as CSV (RFC 4180, UTF-8 with a byte order mark, so that spreadsheets read it correctly)."""
 
 from __future__ import annotations
 
@@ -40,30 +40,30 @@ HEADINGS: Final = (
     "Workitem UID",
 )
 MARK: Final = b"\xef\xbb\xbf"
-"""A byte order mark, in front of everything."""
+"""The byte order mark, at the beginning of the file."""
 _SIGNS: Final = (
     "=+\\-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b\u2212\u207a\u207b\u207c\u208a\u208b\u208c"
 )
-"""What begins a formula, also full-width, small and raised: some spreadsheets take these for the plain ones."""
+"""Characters that begin a formula, with full-width, small and superscript forms, which some spreadsheets accept."""
 _PASSED_OVER: Final = (
     "\\s\\x00-\\x20\\x7f-\\xa0\"'\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff"
 )
 _FIRST: Final = re.compile(f"[\t\r\n]|[{_PASSED_OVER}]*[{_SIGNS}]")
 _FURTHER: Final = re.compile(f"(?<=[;\t\r\n])(?=[{_PASSED_OVER}]*[{_SIGNS}])")
-"""Where spreadsheets of other countries, or with another separator, begin a new cell."""
+"""Characters at which spreadsheets of other locales, or with another separator, start a new cell."""
 _LINE_END: Final = re.compile("\r\n?")
 _NOT_PLAIN: Final = re.compile("[;\t\r\n]")
 
 
 def line_of(cells: Iterable[Any]) -> bytes:
-    """One line of the file. CR LF stands at its end and nowhere else, so that lines can be counted by it."""
+    """One line of the file. CR LF occurs only at its end, so that lines can be counted."""
     out = io.StringIO()
     csv.writer(out).writerow(map(_cell, cells))
     return out.getvalue().encode("utf-8", "replace")
 
 
 def cells_of(row: answers.Row) -> tuple[Any, ...]:
-    """What stands below ``HEADINGS`` for a row of ``views.row``."""
+    """The cells below ``HEADINGS`` for a row of ``views.row``."""
     patient, progress, claim = row["patient"], row["progress"], row["claimed"]
     return (
         row["state"],
@@ -104,9 +104,9 @@ def _cell(value: Any) -> str:
 
 
 def harmless(value: Any) -> str:
-    """A value as a cell that no spreadsheet takes for a formula: those get an apostrophe in front.
+    """A value as a cell that no spreadsheet takes for a formula: an apostrophe precedes what could be one.
 
-    So do parts behind a semicolon, a tab or a line end, where a spreadsheet may begin another cell.
+    The same holds for parts after a semicolon, a tab or a line end, where a spreadsheet may start another cell.
     """
     text = "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
     text = _FURTHER.sub("'", text)

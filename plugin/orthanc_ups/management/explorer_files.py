@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The page's files: read once while the script loads, served from memory with headers that keep it to itself."""
+"""The files of the page: read once while the script loads, and served from memory with a content security policy."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _HEADERS: Final = (
 )
 _BUTTONS: Final = "orthanc-explorer.js"
 _FROM_ROOT: Final = "../../ups/app/index.html"
-"""Right for ``/ups/app/`` below any prefix of a proxy. Orthanc drops the slash, so both spellings look alike."""
+"""Correct for ``/ups/app/`` below any prefix of a proxy. Orthanc drops the final slash, so this cannot depend on it."""
 
 
 @cache
@@ -64,7 +64,7 @@ def orthanc_explorer_buttons() -> str:
 
 
 def serve(request: WebRequest) -> WebResponse:
-    """Answer a request whose path is what stands behind ``/ups/app``. Never raises."""
+    """Answer a request, whose path is relative to ``/ups/app``. Never raises."""
     if request.method != "GET":
         return HttpProblem(405, "the page's files can only be read", (("Allow", "GET"),)).response()
     name = request.path.strip("/")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The fields of the page's forms: which attributes an operator fills in, and how."""
+"""The fields of the page's forms: the attributes that an operator fills in."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any, Final
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field.
+    """A field of a form.
 
     Attributes:
-        keyword: of the attribute; joined by a dot for one in the single item of a sequence.
+        keyword: of the attribute; with a dot for an attribute in the single item of a sequence.
         kind: ``text``, ``long``, ``choice``, ``datetime``, ``date``, ``name``, ``uid``, ``code`` (one coded
             term), ``codes``, ``people`` (human performers).
         editable: True if it may be changed while SCHEDULED (PS3.4 Table CC.2.5-3, column N-SET).
-        longest: characters that fit; 0 if unlimited.
+        longest: maximum number of characters; 0 for no limit.
     """
 
     keyword: str
@@ -93,7 +93,7 @@ _REASONS: Final = {
 
 
 def described() -> list[dict[str, Any]]:
-    """The fields for the page."""
+    """The fields as JSON, for the page."""
     return [asdict(form_field) for form_field in FIELDS]
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What an operator may see of the worklist: the port of the management API over the running service."""
+"""Reads the running service for the management API."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class ServiceInspection:
         return self._service.subscriptions.specifics.page(ae, offset, limit)
 
     async def page(self, listing: Listing) -> tuple[Sequence[Workitem], int]:
-        """One page and the number of all matches."""
+        """One page, and the total number of matches."""
         return await self._service.workitems.page(
             listing.query,
             listing.offset,
@@ -79,7 +79,9 @@ class ServiceInspection:
     async def walk(
         self, listing: Listing, form: Callable[[Workitem], _T]
     ) -> tuple[AsyncIterator[list[_T]], int]:
-        """What ``form`` makes, in another thread, of the listed workitems, some at a time; the number of all."""
+        """The results of ``form`` for the listed workitems, computed in another thread, in chunks; and the
+        total number.
+        """
         return await self._service.workitems.walk(
             listing.query,
             range(listing.offset, listing.offset + listing.limit),
@@ -90,17 +92,17 @@ class ServiceInspection:
         )
 
     async def counts(self) -> Sequence[tuple[str, str, int]]:
-        """Worklist Label, Procedure Step State, and how many workitems have both."""
+        """The number of workitems per Worklist Label and Procedure Step State."""
         counts = await self._service.projection.counts()
         by_worklist = counts.by_worklist.items()
         return [(label, state, n) for label, states in by_worklist for state, n in states.items()]
 
     async def tally(self, listing: Listing) -> Mapping[str, int]:
-        """How many matches there are in each Procedure Step State."""
+        """The number of matches per Procedure Step State."""
         return await self._service.projection.tally(listing.query, listing.words, listing.narrowing.tests())
 
     async def late(self) -> LateSummary:
-        """What is late or stuck now, with the names of the stations of the greatest groups as they were sent."""
+        """A summary of the late workitems, with the station names of the largest groups as they were sent."""
         summary = await self._late.latest()
         shown = [group for group in summary.groups[:_MOST_GROUPS] if group.station]
         rows: list[Any] = await self._service.projection.read(
@@ -114,7 +116,7 @@ class ServiceInspection:
         return replace(summary, groups=tuple(groups))
 
     async def names(self, column: str) -> Sequence[tuple[str, int, Workitem | None]]:
-        """What stands in a column, how often, and the latest example."""
+        """The values of a column, their numbers, and their latest workitems."""
         rows: list[Any] = await self._service.projection.read(vocabulary.names(column, _MOST_NAMES))
         return [(name, number, self._example(uid)) for name, number, uid in rows]
 
@@ -123,14 +125,14 @@ class ServiceInspection:
         return stored.workitem if stored else None
 
     async def event_log(self, uid: str) -> Sequence[Event]:
-        """The remembered events of a workitem, oldest first. Raises UpsError as ``workitem`` does."""
+        """The events of a workitem in the event log, oldest first. Raises UpsError like ``workitem``."""
         logged = await self._service.projection.events_of(uid)
         stored = (await self.workitem(uid)).events
         events = {event.sequence: event for event in (*logged, *stored)}
         return [events[sequence] for sequence in sorted(events)]
 
     def delivered(self, event: Event, ae: str) -> DeliveryState:
-        """What became of an event at one of its receivers."""
+        """The state of an event at one of its receivers."""
         delivery = self._service.delivery
         if any(
             event.sequence in delivery.dead.sequences(endpoint) for endpoint in delivery.dead.endpoints(ae)
@@ -166,7 +168,7 @@ class LoopbackResources:
         return reply.json() if reply.status == 200 else None
 
     async def lookup(self, uid: str) -> Sequence[tuple[str, str]]:
-        """Kind and Orthanc identifier of what has a DICOM UID."""
+        """Type and Orthanc identifier of the resources with a DICOM UID."""
         reply = await self._loopback.request("POST", "/tools/lookup", uid.encode())
         matches = reply.json() if reply.status == 200 else []
         return [(match["Type"], match["ID"]) for match in matches]

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Data sets as people write them: keywords and plain values.
+"""Data sets in keyword form: keywords and plain values.
 
 ``{"PatientName": "Doe^Jane", "ScheduledWorkitemCodeSequence": [{"CodeValue": "110005", …}]}``
 
-- A name is a keyword of PS3.6 or 8 hex digits; an element of the DICOM JSON model (with ``vr``) is taken as it is.
-- ``null``, ``""`` and ``[]`` are an empty element; a list holds several values; one item needs no list.
+- A name is a keyword of PS3.6 or 8 hex digits. An element of the DICOM JSON model (with ``vr``) is accepted as it is.
+- ``null``, ``""`` and ``[]`` are an empty element; a list has several values; a single item needs no list.
 - A person name is a text ``Alphabetic=Ideographic=Phonetic``, or an object with these groups.
-- Numbers of text VRs (DS, IS) may be numbers; as text they keep their digits.
+- Values of DS and IS may be numbers; as text they keep their digits.
 """
 
 from __future__ import annotations
@@ -30,12 +30,15 @@ _HEX: Final = re.compile(r"\(?([0-9A-Fa-f]{4}),?([0-9A-Fa-f]{4})\)?")
 
 
 def to_data_set(content: object, where: str = "", corrections: Corrections | None = None) -> DataSet:
-    """Read a data set. ``where`` stands before names in errors.
+    """Read a data set.
 
-    ``corrections`` notes what is read otherwise than it stands; without, nothing is.
+    Args:
+        content: an object of attributes by keyword.
+        where: precedes names in errors.
+        corrections: if given, corrected values are noted here; else nothing is corrected.
 
     Raises:
-        UpsError: 0105 for a name that is none, 0106 for a value of the wrong kind.
+        UpsError: 0105 for an unknown name, 0106 for a value of the wrong kind.
     """
     return _Reader(corrections).data_set(content, where, DEEPEST)
 
@@ -112,7 +115,7 @@ def _name(value: object, where: str, tag: str) -> dict[str, str]:
 
 
 def to_keywords(dataset: DataSet) -> dict[str, Any]:
-    """Write a data set in keywords; what has no keyword, and binary values, are left out."""
+    """A data set in keyword form, without attributes that have no keyword, and without binary values."""
     return {
         keyword_of(tag): _plain(attribute)
         for tag, attribute in dataset.items()
@@ -129,7 +132,7 @@ def _plain(attribute: Element) -> Any:
 
 
 def name_text(name: object) -> str:
-    """A person name as ``Alphabetic=Ideographic=Phonetic``, without empty groups at the end."""
+    """A person name as ``Alphabetic=Ideographic=Phonetic``, without trailing empty groups."""
     if not isinstance(name, Mapping):
         return ""
     return "=".join(name.get(group, "") for group in GROUPS).rstrip("=")
@@ -167,7 +170,7 @@ def keyword_of(tag: str) -> str:
 
 @lru_cache(4096)
 def name_of(tag: str) -> str:
-    """The name of an attribute in words, as PS3.6 has it; tag in parentheses if it is unknown."""
+    """The name of an attribute in PS3.6; its tag in parentheses if it is unknown."""
     return attribute_names.name_of(tag) or f"({tag[:4]},{tag[4:]})"
 
 

@@ -18,7 +18,7 @@ from .ports import Inspection, Listing, ManagementClock
 from .queries import listing
 from .routing import CSV, Call, Route, decode_query
 
-_MOST_NAMED: Final = 200
+_MAXIMUM_CHANGES: Final = 200
 
 
 class Lists:
@@ -30,7 +30,7 @@ class Lists:
         self._late = late
 
     def routes(self) -> tuple[Route, ...]:
-        """What is offered."""
+        """The routes."""
         return (
             Route("GET", "/workitems", self.page),
             Route("GET", "/workitems.csv", self.csv, answer_type=CSV),
@@ -41,7 +41,7 @@ class Lists:
         )
 
     async def page(self, call: Call, query: bodies.PageQuery) -> answers.PageJson:
-        """One page of the worklist, and how many matches there are in all."""
+        """One page of the worklist, and the total number of matches."""
         requested = self._listing(call, query.offset, query.limit)
         workitems, total = await self._inspection.page(requested)
         return {"total": total, "offset": query.offset, "workitems": self._rows(workitems)}
@@ -56,12 +56,12 @@ class Lists:
         ]
 
     async def names(self, call: Call, query: bodies.NamesQuery) -> answers.Names:
-        """What there is to choose from for a filter: names, how often each occurs, and the key that finds it."""
+        """Suggestions for a filter: names, how often each occurs, and the key that finds it."""
         names = await self._inspection.names(query.of)
         return {"names": [views.name_in_use(query.of, *entry) for entry in names]}
 
     async def counts(self, call: Call) -> answers.CountsJson:
-        """How many workitems there are by state and by worklist, and how many the parameters of the list leave."""
+        """Number of workitems by state and by worklist, and number of matches of the list's parameters."""
         by_state = {state.value: 0 for state in State}
         by_worklist: dict[str, dict[str, int]] = {}
         for label, state, count in await self._inspection.counts():
@@ -70,14 +70,14 @@ class Lists:
         worklists: list[answers.WorklistCounts] = [
             {"worklist": label, "states": states} for label, states in sorted(by_worklist.items())
         ]
-        left = {
+        keys = {
             name: value for name, value in call.query.items() if name not in ("ProcedureStepState", "late")
         }
-        late_ones = {**left, "late": call.query.get("late") or "yes"}
+        late_keys = {**keys, "late": call.query.get("late") or "yes"}
         is_narrowed = any(
-            value.strip() for name, value in left.items() if name not in ("order", "offset", "limit")
+            value.strip() for name, value in keys.items() if name not in ("order", "offset", "limit")
         )
-        tallies = [self._tally(call, late_ones), *([self._tally(call, left)] if is_narrowed else [])]
+        tallies = [self._tally(call, late_keys), *([self._tally(call, keys)] if is_narrowed else [])]
         late, *matches = await asyncio.gather(*tallies)
         return {
             "states": by_state,
@@ -91,11 +91,11 @@ class Lists:
         return {state.value: tally.get(state.value, 0) for state in State}
 
     async def csv(self, call: Call, query: bodies.CsvQuery) -> WebResponse:
-        """All matches as CSV (RFC 4180, UTF-8 with a byte order mark), as they are at this moment, in one stream.
+        """All matches as CSV (RFC 4180, UTF-8 with a byte order mark) at the moment of the request, as a stream.
 
-        The header `X-UPS-Total` says how many matches there are, and `X-UPS-Lines` how many lines follow the
-        headings, each of which ends in CR LF: with fewer the download was cut off, or workitems were deleted
-        meanwhile.
+        The header `X-UPS-Total` has the number of matches, and `X-UPS-Lines` the number of lines that follow the
+        headings, each of which ends in CR LF. Fewer lines mean that the download was cut off, or that workitems were
+        deleted during it.
         """
         lines, total = await self._inspection.walk(
             self._listing(call, query.offset, query.limit), self._line()
@@ -109,22 +109,26 @@ class Lists:
         return WebResponse(200, headers, content_type=f"{CSV}; charset=utf-8", pieces=_file(lines))
 
     def _line(self) -> Callable[[Workitem], bytes]:
-        """Makes a line of a workitem, in any thread."""
+        """The function that turns a workitem into a line, in any thread."""
         now, policy = self._clock.now(), self._late
         return lambda workitem: line_of(
             cells_of(views.row(workitem, now.tzinfo, views.late(workitem, policy, now)))
         )
 
     async def csv_of_long_list(self, call: Call, body: bodies.CsvOfList) -> WebResponse:
-        """All matches as CSV, for a list of keys that fits no address."""
+        """All matches as CSV, for keys that are too long for a URL."""
         call = replace(call, query={**call.query, **{name: str(text) for name, text in body.query.items()}})
         return await self.csv(call, decode_query(bodies.CsvQuery, call.query))
 
     async def changes(self, call: Call, query: bodies.ChangesQuery) -> answers.ChangesJson:
-        """What changed since a number. Answers at once; ask every few seconds."""
+        """Workitems that changed since a number. Answers at once; poll it every few seconds."""
         changes = self._inspection.changes(query.since)
-        complete = changes.complete and len(changes.uids) <= _MOST_NAMED
-        return {"number": changes.number, "uids": list(changes.uids[-_MOST_NAMED:]), "complete": complete}
+        complete = changes.complete and len(changes.uids) <= _MAXIMUM_CHANGES
+        return {
+            "number": changes.number,
+            "uids": list(changes.uids[-_MAXIMUM_CHANGES:]),
+            "complete": complete,
+        }
 
 
 async def _file(lines: AsyncIterator[list[bytes]]) -> AsyncGenerator[bytes]:

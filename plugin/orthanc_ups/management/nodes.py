@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Which Orthancs are this worklist: their roles, and who leads."""
+"""The Orthancs that share this worklist, and their roles."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Nodes:
         self._report = report
 
     def routes(self) -> tuple[Route, ...]:
-        """What is offered."""
+        """The routes."""
         return (Route("GET", "/nodes", self.nodes),)
 
     async def nodes(self, call: Call) -> answers.NodesJson:
-        """The Orthancs that are this worklist, the one that leads first."""
+        """The Orthancs that share this worklist, the leader first."""
         return self._report()

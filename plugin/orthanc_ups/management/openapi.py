@@ -17,9 +17,9 @@ from .routing import JSON, Route
 _REFERENCES: Final = "#/components/schemas/{name}"
 _INTRODUCTION: Final = (
     "On Orthanc's own port, behind Orthanc's login. Every action is a command of the worklist, with the same rules "
-    "and events as over DIMSE and DICOMweb. A query may also be sent, as it stands behind the question mark, in the "
-    "header `X-UPS-Query`: not every Orthanc carries all characters of one. Bodies are JSON with `Content-Type: "
-    "application/json`. Errors say the rule in words. What a user may do is a matter of `Ups.Users`: other requests "
+    "and events as over DIMSE and DICOMweb. A query may also be sent, as it would follow the question mark, in the "
+    "header `X-UPS-Query`, as not every Orthanc passes on all characters. Bodies are JSON with `Content-Type: "
+    "application/json`. Errors state the rule in words. `Ups.Users` says what a user may do: other requests "
     "are answered 403, as are requests that change something and come from pages of other origins "
     "(`Ups.AllowedOrigins`)."
 )
@@ -43,7 +43,7 @@ class AttributeFault(TypedDict):
 class Error(TypedDict, total=False):
     """A refusal; nothing has changed. ``error`` is the rule in words, ``status`` its name.
 
-    ``attribute`` is the path of the first attribute at fault in keywords, ``attributes`` are all of them.
+    ``attribute`` is the path of the first attribute at fault in keywords, ``attributes`` has all of them.
     """
 
     error: str
@@ -66,7 +66,7 @@ def description(routes: Iterable[Route]) -> dict[str, Any]:
         "info": {
             "title": "UPS worklist management",
             "version": __version__,
-            "summary": "What the page of orthanc-ups can do, for programs.",
+            "summary": "Everything that the page of orthanc-ups does, for programs.",
             "description": _INTRODUCTION,
             "license": {"name": "AGPL-3.0-or-later", "identifier": "AGPL-3.0-or-later"},
         },
@@ -91,7 +91,7 @@ def _types(route: Route) -> Iterator[Any]:
 
 
 def _answer(route: Route) -> Any:
-    """What the handler gives but for answers that it makes itself; None if it makes all of them."""
+    """The type that the handler returns, without WebResponse; None if that is all it returns."""
     returned = route.types.get("return", Any)
     kinds = [kind for kind in get_args(returned) or (returned,) if kind is not WebResponse]
     if isinstance(returned, type) and returned is WebResponse:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What the operator has: the management API over the running service, with its charts and warnings."""
+"""Builds the management API over the running service, with its charts and warnings."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ LISTENERS: Final = {
     "events": ("Live events", "WebSocket"),
     "orthanc": ("UPS-RS on Orthanc's port", "what Orthanc's server can carry"),
 }
-"""Where the plugin listens: name and remark, which the page translates."""
+"""The addresses of the plugin: name and remark, which the page translates."""
 
 
 class OperatorClock:
@@ -56,40 +56,40 @@ class OperatorClock:
         return datetime.now(local_zone())
 
     def new_uid(self) -> str:
-        """A UID that nobody has (PS3.5 §B.2)."""
+        """A new, unique UID (PS3.5 §B.2)."""
         return f"2.25.{uuid.uuid4().int}"
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """What Orthanc told of itself at start."""
+class OrthancFacts:
+    """Facts about this Orthanc, as it reported them at the start."""
 
     version: str = ""
     name: str = "Orthanc"
     plugins: tuple[str, ...] = ()
 
 
-async def operating_facts(loopback: Loopback) -> Known:
+async def operating_facts(loopback: Loopback) -> OrthancFacts:
     """Ask Orthanc for its version, its name and the other plugins. May raise StoreUnavailable."""
     system = (await loopback.request("GET", "/system")).json()
     plugins = (await loopback.request("GET", "/plugins")).json()
-    return Known(str(system.get("Version", "")), str(system.get("Name", "Orthanc")), tuple(plugins))
+    return OrthancFacts(str(system.get("Version", "")), str(system.get("Name", "Orthanc")), tuple(plugins))
 
 
-def facts(settings: Settings, orthanc_settings: OrthancSettings, answers: Known) -> ServerFacts:
-    """What does not change while the plugin runs."""
+def facts(settings: Settings, orthanc_settings: OrthancSettings, orthanc: OrthancFacts) -> ServerFacts:
+    """The facts that do not change while the plugin runs."""
     templates = read_templates(settings.templates)
     return ServerFacts(
         ae_title=settings.aet or orthanc_settings.dicom_aet,
         archive_ae_title=orthanc_settings.dicom_aet,
-        name=answers.name,
+        name=orthanc.name,
         version=__version__,
-        orthanc_version=answers.version,
+        orthanc_version=orthanc.version,
         listeners=_listeners(settings, orthanc_settings),
         workitems_url=f"{settings.root}/workitems",
         warnings=start_warnings(settings, orthanc_settings),
         maximum_pending=settings.maximum_pending_per_subscriber,
-        plugins=answers.plugins,
+        plugins=orthanc.plugins,
         templates=templates,
         strict=settings.strict,
         late=late_policy(settings, templates),
@@ -113,7 +113,7 @@ def _listeners(settings: Settings, orthanc_settings: OrthancSettings) -> tuple[L
 
 
 def start_warnings(settings: Settings, orthanc_settings: OrthancSettings) -> tuple[str, ...]:
-    """What an operator should know of orthanc.json, for the log and the page."""
+    """Warnings about orthanc.json, for the log and the page."""
     warnings: list[str] = []
     if not orthanc_settings.allow_threads:
         warnings.append(sentences.THREADS_OFF)
@@ -138,7 +138,7 @@ def management(
     performed_steps: PerformedSteps | None = None,
     nodes: Callable[[], NodesJson] | None = None,
 ) -> tuple[ManagementApi, Activity]:
-    """Build the management API and the record of what went on that its charts show."""
+    """Build the management API, and the activity that its charts show."""
     activity = Activity(lambda: {**service.counters, "uploads_refused": uploads_refused()})
     service.delivery.observe(activity.delivered)
     ports = Ports(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The whole at a glance: counts, charts, addresses, warnings in words; and what the page needs to know once."""
+"""The overview (counts, charts, addresses, warnings), and the facts that the page needs once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _CLOCK_MATTERS: Final = 86_400.0
 
 
 class Overview:
-    """Handlers for what concerns everything."""
+    """Handlers of the overview and of ``/system``."""
 
     def __init__(
         self,
@@ -52,14 +52,14 @@ class Overview:
         self._more_alerts = more_alerts
 
     def routes(self) -> tuple[Route, ...]:
-        """What is offered."""
+        """The routes."""
         return (
             Route("GET", "/system", self.system),
             Route("GET", "/overview", self.overview),
         )
 
     async def system(self, call: Call) -> answers.System:
-        """What a client needs to know once: who we are, and the vocabulary of filters and forms."""
+        """What a client needs once: names and versions, rights, and the fields of filters and forms."""
         facts = self._facts
         return {
             "name": facts.name,
@@ -79,7 +79,7 @@ class Overview:
         }
 
     def _rights_of(self, user: str | None) -> answers.UserRights:
-        """What the user may do (``Ups.Users``)."""
+        """The rights of the user (``Ups.Users``)."""
         return {
             "act": self._rights.may_act(user),
             "administer": self._rights.may_administer(user),
@@ -144,7 +144,7 @@ class Overview:
     # --- warnings ---
 
     def _alerts(self, reports: Sequence[EndpointReport]) -> list[Alert]:
-        """What does not work comes first."""
+        """All warnings, errors first."""
         alerts = list(self._every_alert(reports))
         return sorted(alerts, key=lambda alert: not alert.is_error)
 
@@ -163,7 +163,7 @@ class Overview:
             yield Alert(Sentence(words, {"span": TimeSpan(abs(step.seconds))}))
 
     def _unreachable(self, reports: Sequence[EndpointReport]) -> Iterator[Alert]:
-        """AEs that are subscribed, and that nothing can reach."""
+        """AEs that are subscribed and cannot be reached."""
         served = {report.endpoint.receiving_ae for report in reports if report.serving}
         reachable = served | set(self._modalities.ae_titles())
         waiting = {report.endpoint.receiving_ae for report in reports if report.pending}

@@ -22,13 +22,13 @@ API: Final = "/ups/api"
 APP: Final = "/ups/app"
 _IMPORT: Final = f"{API}/import"
 _IMPORT_TIMES: Final = 4
-"""A line of an export is larger than the data set it was made of, has more beside it, and cannot be divided."""
+"""A line of an export is larger than the data set in it, and cannot be divided."""
 _LONGEST_PATH: Final = 120  # characters of it in the log
 PATTERNS: Final = (f"{API}(/.*)?", f"{APP}(/.*)?")
 
 
 def answer_closed(output: RestOutput, uri: str, report: HealthReport, request: RestRequest) -> None:
-    """Answer while there is no worklist: the page is there, and the API says why it can do nothing."""
+    """Answer while the worklist is not open: the page is served, and the API says why it is not available."""
     if uri.startswith(APP):
         method = request.get("method", "GET").upper()
         send(output, serve(WebRequest(method, quote(uri.removeprefix(APP)), "", {}, b"", "")))
@@ -38,7 +38,7 @@ def answer_closed(output: RestOutput, uri: str, report: HealthReport, request: R
 
 
 class OrthancAdmission:
-    """Implements ``routing.Admission``: Orthanc admits the caller, and lets them read."""
+    """Implements ``routing.Admission`` by asking Orthanc."""
 
     def __init__(self, authorization: Authorization) -> None:
         self._authorization = authorization
@@ -57,7 +57,7 @@ class OrthancAdmission:
 
 
 class OrthancPages:
-    """Register ``answer`` for each of ``PATTERNS``. Its callbacks come on Orthanc's threads."""
+    """Register ``answer`` for each of ``PATTERNS``; Orthanc calls it on threads of its own."""
 
     def __init__(
         self,
@@ -70,10 +70,10 @@ class OrthancPages:
     ) -> None:
         """Args:
         api: answers requests below ``/ups/api``, on the loop.
-        page: gives the page's files; needs no loop.
-        authorization: knows whom Orthanc admits.
-        service: under which URL a caller sees this service, by the headers of the request.
-        origins: whose pages may change something; the API asks them itself.
+        page: returns the files of the page, on any thread.
+        authorization: asks Orthanc whom it admits.
+        service: returns the URL under which a caller sees this service, from the headers of the request.
+        origins: origins whose pages may change something; the API checks them itself.
         """
         self._service = service
         self._origins = origins

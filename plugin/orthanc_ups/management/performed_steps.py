@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Performed procedure steps of modalities (MPPS) for operators: to be looked at, as modalities alone change them."""
+"""Performed procedure steps of modalities (MPPS), for operators. They are read only, as only modalities change them."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class PerformedStepRoutes:
         self._workitems = workitems
 
     def routes(self) -> tuple[Route, ...]:
-        """What is offered."""
+        """The routes."""
         return (Route("GET", "/mpps", self.page), Route("GET", "/mpps/{uid}", self.step))
 
     async def page(self, call: Call, query: bodies.PerformedStepsQuery) -> answers.PerformedStepsJson:
-        """Performed procedure steps of modalities (MPPS), those that were changed last first."""
+        """Performed procedure steps of modalities (MPPS), the last changed first."""
         uids = list(self._uids(query.workitem))
         chosen = islice(uids, query.offset, query.offset + query.limit)
         rows = [self._row(step) for uid in chosen if (step := self._step(uid))]
@@ -52,7 +52,7 @@ class PerformedStepRoutes:
         """One performed procedure step with its attributes and history."""
         step = self._step(call.uid)
         if step is None:
-            raise HttpProblem(404, "there is no performed procedure step of this UID")
+            raise HttpProblem(404, "there is no performed procedure step with this UID")
         return {
             **self._row(step),
             "history": views.history(step.history),

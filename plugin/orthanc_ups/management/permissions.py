@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Which right each route of the management API takes (``Ups.Users``), in one table.
+"""The right that each route of the management API requires (``Ups.Users``).
 
-A route that is missing here cannot be registered, and a test holds the table against the routes.
+A route that is missing here cannot be registered, and a test compares the table with the routes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..dicomweb.rights import Rights
 
 
 class Right(Enum):
-    """What a caller must be named for in ``Ups.Users``, if it is set."""
+    """What a user needs in ``Ups.Users``, if it is set."""
 
     LOOK = "nothing"
     ACT = "an AE title"
@@ -92,7 +92,7 @@ RIGHTS: Final[Mapping[str, Right]] = MappingProxyType(
         **dict.fromkeys(_ADMINISTER, Right.ADMINISTER),
     }
 )
-"""By method and path."""
+"""Rights by method and path."""
 
 
 def check(rights: Rights, right: Right, user: str | None, parameters: Mapping[str, str]) -> None:

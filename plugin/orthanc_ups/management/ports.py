@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What the management API needs; the composition root plugs it. Everything is called on the loop."""
+"""The interfaces that the management API uses. Everything is called on the loop."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ ORDERS: Final = (
     "duration",
     "performed",
 )
-"""By what a listing can be ordered."""
+"""The orders of a listing."""
 
 
 class Commands(Protocol):
-    """What takes every command (``Worklist``)."""
+    """Executes commands (``Worklist``)."""
 
     async def execute(self, command: Command) -> Outcome:
         """Carry out a command. Raises UpsError."""
@@ -60,17 +60,17 @@ class Commands(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """One page of the worklist as an operator asks for it.
+    """A page of the worklist as requested by an operator.
 
     Attributes:
-        query: the matching keys; may be empty, which here means everything.
+        query: the matching keys; may be empty, which here means every workitem.
         words: each must occur in ``core.free_text.searchable`` of the workitem.
-        order: one of ``ORDERS``; equal ones by creation number. Priority by rank: HIGH, MEDIUM, LOW; state:
-            SCHEDULED, IN PROGRESS, COMPLETED, CANCELED; station and performer: by the first one, as it is shown,
-            and all after it but urgency: those that have none stand at the end in both directions. Urgency is
-            priority, then start.
-        narrowing: further tests.
-        offset: how many matches are skipped; ``limit`` is the size of the page.
+        order: one of ``ORDERS``; equal ones by creation number. Priority is ordered HIGH, MEDIUM, LOW; state
+            SCHEDULED, IN PROGRESS, COMPLETED, CANCELED; urgency by priority, then start; station and performer by the
+            first one, as it is shown. From station on, except urgency, workitems without a value are last in both
+            directions.
+        narrowing: further conditions.
+        offset: the number of matches to skip; ``limit`` is the size of the page.
     """
 
     query: Query
@@ -87,8 +87,9 @@ class SubscriberSummary:
     """An AE and its acts.
 
     Attributes:
-        log: of the global ones.
-        specific: to how many workitems it subscribed individually; ``locks``: how many of these it holds.
+        log: its global acts.
+        specific: the number of workitems that it subscribed to individually.
+        locks: the number of these with a Deletion Lock.
     """
 
     log: Log
@@ -97,7 +98,7 @@ class SubscriberSummary:
 
 
 class Inspection(Protocol):
-    """Reads what the worklist knows."""
+    """Reads the worklist."""
 
     async def workitem(self, uid: str) -> Workitem:
         """One workitem. Raises UpsError NO_SUCH_WORKITEM or GONE."""
@@ -120,37 +121,39 @@ class Inspection(Protocol):
         ...
 
     async def page(self, listing: Listing) -> tuple[Sequence[Workitem], int]:
-        """One page and the number of all matches."""
+        """One page, and the total number of matches."""
         ...
 
     async def walk(
         self, listing: Listing, form: Callable[[Workitem], _T]
     ) -> tuple[AsyncIterator[list[_T]], int]:
-        """What ``form`` makes, in another thread, of the listed workitems, some at a time; the number of all."""
+        """The results of ``form`` for the listed workitems, computed in another thread, in chunks; and the
+        total number.
+        """
         ...
 
     async def counts(self) -> Sequence[tuple[str, str, int]]:
-        """Worklist Label, Procedure Step State, and how many workitems have both."""
+        """The number of workitems per Worklist Label and Procedure Step State."""
         ...
 
     async def tally(self, listing: Listing) -> Mapping[str, int]:
-        """How many matches there are in each Procedure Step State; order and page do not matter."""
+        """The number of matches per Procedure Step State; order and page are ignored."""
         ...
 
     async def late(self) -> LateSummary:
-        """What is late or stuck now."""
+        """A summary of the workitems that are late or stuck now."""
         ...
 
     async def names(self, column: str) -> Sequence[tuple[str, int, Workitem | None]]:
-        """What stands in a column of ``projection.vocabulary.COLUMNS``, how often, and the latest example."""
+        """The values of a column of ``projection.vocabulary.COLUMNS``, their numbers, and their latest workitems."""
         ...
 
     async def event_log(self, uid: str) -> Sequence[Event]:
-        """The remembered events of a workitem, oldest first."""
+        """The events of a workitem in the event log, oldest first."""
         ...
 
     def delivered(self, event: Event, ae: str) -> DeliveryState:
-        """What became of an event at one of its receivers."""
+        """The state of an event at one of its receivers."""
         ...
 
     def changes(self, since: int) -> Changes:
@@ -159,26 +162,26 @@ class Inspection(Protocol):
 
 
 class DeliveryDesk(Protocol):
-    """Delivery, as an operator sees and steers it (``DeliveryManagement``). An unknown AE is no error."""
+    """Delivery, as an operator sees and controls it (``DeliveryManagement``). An unknown AE is not an error."""
 
     def report(self, receiving_ae: str | None = None) -> Sequence[EndpointReport]:
-        """Every channel of every AE that has or had something to be told, or of one AE."""
+        """The channels of all AEs that have or had events, or of one AE."""
         ...
 
     def retry_now(self, receiving_ae: str) -> None:
-        """End the pause of a back-off."""
+        """Retry waiting events at once."""
         ...
 
     async def drop(self, receiving_ae: str, sequences: Collection[int] | None = None) -> int:
-        """Give up waiting events (None: all) for good; how many."""
+        """Give up waiting events (None: all) for good. Returns their number."""
         ...
 
     def resend(self, receiving_ae: str, first: int, last: int) -> None:
-        """Send events of a range of sequences again, as far as they are remembered."""
+        """Send the events of a range of sequences again, as far as they are in the event log."""
         ...
 
     def send_test_event(self, receiving_ae: str) -> int:
-        """Tell the AE an SCP Status Change; on how many channels."""
+        """Send the AE an SCP Status Change. Returns the number of channels."""
         ...
 
     def dead_letters(self, receiving_ae: str, offset: int = 0, limit: int = 100) -> Sequence[DeadLetter]:
@@ -186,11 +189,11 @@ class DeliveryDesk(Protocol):
         ...
 
     def resend_dead(self, receiving_ae: str, sequences: Collection[int] | None = None) -> int:
-        """Send dead letters again (None: all); how many."""
+        """Send dead letters again (None: all). Returns their number."""
         ...
 
     async def drop_dead(self, receiving_ae: str, sequences: Collection[int] | None = None) -> int:
-        """Delete dead letters (None: all) for good; how many."""
+        """Delete dead letters (None: all) for good. Returns their number."""
         ...
 
 
@@ -198,7 +201,7 @@ class Dimse(Protocol):
     """DIMSE as an SCU."""
 
     async def echo(self, ae: str) -> float:
-        """C-ECHO; how long it took, in seconds. Raises Unreachable with words."""
+        """Send a C-ECHO. Returns its duration in seconds. Raises Unreachable with an explanation."""
         ...
 
 
@@ -210,7 +213,7 @@ class OrthancResources(Protocol):
         ...
 
     async def lookup(self, uid: str) -> Sequence[tuple[str, str]]:
-        """Kind (``Study``, ``Series``, …) and Orthanc identifier of what has a DICOM UID."""
+        """Type (``Study``, ``Series``, …) and Orthanc identifier of the resources with a DICOM UID."""
         ...
 
 
@@ -227,7 +230,7 @@ class Listener:
     """An address at which the plugin listens.
 
     Attributes:
-        name: what for, in words.
+        name: its purpose, in words.
         address: ``{host}`` in it stands for the host name by which the browser reaches Orthanc.
     """
 
@@ -238,18 +241,18 @@ class Listener:
 
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
-    """What does not change while the plugin runs.
+    """Facts that do not change while the plugin runs.
 
     Attributes:
         ae_title: of the worklist; ``archive_ae_title``: of Orthanc, from which inputs are retrieved.
         workitems_url: UPS-RS on Orthanc's own port, without host, such as ``/dicom-web/workitems``.
-        warnings: findings at start, each in words, such as that AllowThreads is off.
+        warnings: findings at the start, in words, such as that AllowThreads is off.
         maximum_pending: ``MaximumPendingPerSubscriber``.
         plugins: names of the loaded plugins of Orthanc, for links to their viewers.
         templates: see ``templates.read_templates``.
         strict: ``Ups.Strict``.
-        late: when work is late.
-        webhook_names: how the channels of webhooks are called.
+        late: when workitems are late.
+        webhook_names: names of the channels of webhooks.
         default_language: of Orthanc Explorer 2, or empty.
     """
 
@@ -274,9 +277,9 @@ class ManagementClock(Protocol):
     """Time and new UIDs."""
 
     def now(self) -> datetime:
-        """Aware, in the local zone of the server."""
+        """The aware time, in the local zone of the server."""
         ...
 
     def new_uid(self) -> str:
-        """A UID that nobody has."""
+        """A new, unique UID."""
         ...

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What an operator asks of the list: matching keys by keyword, free text, order, page."""
+"""The parameters of the list: matching keys by keyword, free text, order, page."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _RESERVED: Final = frozenset(
 _LATE: Final = tuple(kind.value for kind in LateKind)
 _RANGE: Final = re.compile(r"(\d{0,9})-(\d{0,9})")
 _STEP: Final = 10.0
-"""Seconds for which what is late stays the same, so that pages of one list fit together."""
+"""Seconds for which the set of late workitems stays the same, so that the pages of a list are consistent."""
 _LISTS: Final = frozenset({"CS", "UI"})
 _FIRST: Final = (
     "ProcedureStepState",
@@ -71,7 +71,7 @@ def listing(
     """Read the parameters of a list. ``now`` is aware, in the zone of date-times without offset.
 
     Raises:
-        HttpProblem: 400 for a name that is no matching key.
+        HttpProblem: 400 for a name that is not a matching key.
         UpsError: A900 for a malformed value.
     """
     keys = {name: value for name, value in parameters.items() if name not in _RESERVED and value.strip()}
@@ -88,7 +88,7 @@ def listing(
 
 
 def _narrowing(parameters: Mapping[str, str], now: datetime, late: LatePolicy) -> Narrowing:
-    """What is asked beside the matching keys. Raises HttpProblem 400."""
+    """The conditions besides the matching keys. Raises HttpProblem 400."""
     return Narrowing(
         late=_late_kinds(parameters.get("late", "")),
         claimers=tuple(part.strip() for part in parameters.get("claimer", "").split(",") if part.strip()),
@@ -108,7 +108,7 @@ def _late_kinds(text: str) -> frozenset[LateKind]:
         return frozenset(LateKind)
     for name in names:
         if name not in _LATE:
-            raise HttpProblem(400, f'"late" is {name[:30]!r}, expected "yes" or some of {", ".join(_LATE)}')
+            raise HttpProblem(400, f'"late" is {name[:30]!r}, expected "yes" or any of {", ".join(_LATE)}')
     return frozenset(map(LateKind, names))
 
 
@@ -146,7 +146,7 @@ def _vr(name: str) -> str:
 
 
 def to_identifier(keys: Mapping[str, Any]) -> DataSet:
-    """Matching keys by dotted keywords as an identifier. Raises HttpProblem 400 for a name that is none."""
+    """An identifier from matching keys with dotted keywords. Raises HttpProblem 400 for any other name."""
     nested: dict[str, Any] = {}
     for name, texts in keys.items():
         path = path_of(name)
@@ -160,7 +160,7 @@ def to_identifier(keys: Mapping[str, Any]) -> DataSet:
     return to_data_set(nested)
 
 
-# --- the vocabulary of filters ---
+# --- the keys of filters ---
 
 
 def filters() -> list[FilterKey]:
@@ -212,7 +212,7 @@ _SILENT: Final = frozenset({tags.HUMAN_PERFORMER_CODES, "0040A370"})
 
 
 def label_of(path: str) -> str:
-    """A key in short words: ``Station › Coding Scheme Designator``."""
+    """A short name of a key: ``Station › Coding Scheme Designator``."""
     parts = path.split(".")
     names = [
         _SHORT.get(tag) or name_of(tag) for depth, tag in enumerate(parts) if _is_shown(tag, depth, parts)
@@ -221,7 +221,7 @@ def label_of(path: str) -> str:
 
 
 def _is_shown(tag: str, depth: int, parts: list[str]) -> bool:
-    """The code of a coded term is left out: its meaning says it."""
+    """False for Code Value as the last part, and for sequences that go without saying."""
     is_last = depth == len(parts) - 1
     return not (is_last and depth and tag == tags.CODE_VALUE) and (is_last or tag not in _SILENT)
 
@@ -250,7 +250,7 @@ def _value_words(path: str, values: list[Any]) -> str:
     if vr in ("DT", "DA", "TM") and len(texts) == 1 and "-" in texts[0]:
         return _range_words(texts[0])
     matched = (
-        "fits" if vr in WILDCARD_VRS | {"PN"} and any(set("*?") & set(value) for value in texts) else "is"
+        "matches" if vr in WILDCARD_VRS | {"PN"} and any(set("*?") & set(value) for value in texts) else "is"
     )
     return f"{matched} {' or '.join(texts)}"
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What Orthanc holds: patients, studies and series as the beginning and the inputs of a workitem."""
+"""Resources of Orthanc: patients, studies, series and instances as a source of attributes and inputs of workitems."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _PLURAL: Final[Mapping[str, str]] = {
     "instance": "instances",
 }
 _IDENTIFIER: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{8}){4}")
-_MOST_INSTANCES: Final = 10_000
+_MAXIMUM_INSTANCES: Final = 10_000
 _DATE_LENGTH: Final = 8
 _PATIENT: Final = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
 
 
 @dataclass(frozen=True, slots=True)
 class _Lineage:
-    """A resource with all above it, by level."""
+    """A resource and its parents, by level."""
 
     level: str
     chain: Mapping[str, Mapping[str, Any]]
@@ -55,13 +55,13 @@ class Resources:
         self._facts = facts
 
     def routes(self) -> tuple[Route, ...]:
-        """What is offered."""
+        """The routes."""
         return (Route("GET", "/prefill", self.prefill), Route("GET", "/links", self.links))
 
     # --- a new workitem for a resource ---
 
     async def prefill(self, call: Call, query: bodies.ResourceQuery) -> answers.Prefill:
-        """What Orthanc knows of a patient, study, series or instance, as the beginning of a workitem."""
+        """Initial values for a workitem, from a patient, study, series or instance in Orthanc."""
         lineage = await self._chain(call, query.level, query.id)
         study = lineage.tag("study", "StudyInstanceUID")
         attributes = {keyword: lineage.tag("patient", keyword) for keyword in _PATIENT}
@@ -83,7 +83,7 @@ class Resources:
         }
 
     async def _chain(self, call: Call, level: str, identifier: str) -> _Lineage:
-        """A resource that the caller may read, with all above it."""
+        """A resource that the caller may read, and its parents."""
         if _IDENTIFIER.fullmatch(identifier):
             await call.check_readable(f"/{_PLURAL[level]}/{identifier}")
         chain: dict[str, Mapping[str, Any]] = {}
@@ -103,7 +103,7 @@ class Resources:
         return resource
 
     async def _inputs(self, lineage: _Lineage) -> list[answers.PossibleInput]:
-        """The series to choose from; of an instance only itself."""
+        """The series to choose from; for an instance, the instance itself."""
         if lineage.level == "instance":
             number = lineage.tag("instance", "InstanceNumber")
             identifier = str(lineage.chain["instance"].get("ID", ""))
@@ -118,15 +118,17 @@ class Resources:
 
     async def references(self, call: Call, inputs: Sequence[bodies.Input]) -> list[DataSet]:
         """Items of Input Information Sequence (0040,4021) for resources: one per series."""
-        if len(inputs) > _MOST_INSTANCES:
-            raise HttpProblem(400, f'"inputs" has {len(inputs)} entries, expected at most {_MOST_INSTANCES}')
+        if len(inputs) > _MAXIMUM_INSTANCES:
+            raise HttpProblem(
+                400, f'"inputs" has {len(inputs)} entries, expected at most {_MAXIMUM_INSTANCES}'
+            )
         references: list[DataSet] = []
         for entry in inputs:
             references += await self._references(await self._chain(call, entry.level, entry.id))
         total = sum(len(item["00081199"]["Value"]) for item in references)
-        if total > _MOST_INSTANCES:
+        if total > _MAXIMUM_INSTANCES:
             raise HttpProblem(
-                400, f"the inputs have {total} instances; at most {_MOST_INSTANCES} fit a workitem"
+                400, f"the inputs have {total} instances, expected at most {_MAXIMUM_INSTANCES}"
             )
         return references
 
@@ -168,7 +170,7 @@ class Resources:
     # --- links into viewers ---
 
     async def links(self, call: Call, query: bodies.LinksQuery) -> answers.Links:
-        """Where a browser can look at a study or series, as far as it is in this Orthanc."""
+        """Viewers for a study or series, if it is in this Orthanc."""
         study, series = query.study, query.series
         identifiers = dict(await self._orthanc.lookup(series or study)) if series or study else {}
         in_study = dict(await self._orthanc.lookup(study)) if series and study else identifiers

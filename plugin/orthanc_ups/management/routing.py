@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""From a request to its handler, and from what handlers return or raise to an answer."""
+"""Finds the handler of a request, and turns what it returns or raises into an answer."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ JSON: Final = "application/json"
 JSON_LINES: Final = "application/x-ndjson"
 CSV: Final = "text/csv"
 QUERY_HEADER: Final = "x-ups-query"
-"""Carries the query of a GET past Orthanc: 1.13.0 decodes it before it is split, 1.12.7 not at all."""
+"""Header with the query of a GET, which Orthanc alters: 1.13.0 decodes it before splitting it, 1.12.7 not at all."""
 
 _WITH_BODY: Final = frozenset({"POST", "PUT"})
 _NO_STORE: Final = (("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"))
@@ -40,14 +40,14 @@ _NO_STORE: Final = (("Cache-Control", "no-store"), ("X-Content-Type-Options", "n
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request on its way to a handler.
+    """The arguments of a handler.
 
     Attributes:
-        parameters: what stands in the path at ``{…}``.
-        query: the last value of each name, as it came.
+        parameters: the parts of the path at ``{…}``.
+        query: the last value of each name, as received.
         requester: the operator and their reason, for history and events.
-        content: of the body, as it came.
-        may_read: asks Orthanc whether the caller may read a resource of its own; None for everybody may.
+        content: the body, as received.
+        may_read: asks Orthanc whether the caller may read a resource of its own; None if everybody may.
     """
 
     parameters: Mapping[str, str]
@@ -73,11 +73,11 @@ class Call:
 
 
 Handler: TypeAlias = Callable[..., Awaitable[Any]]
-"""Takes a ``Call``, and may take ``body`` and ``query``, each a msgspec struct (see ``bodies``)."""
+"""Takes a ``Call``, and optionally ``body`` and ``query``, each a msgspec struct (see ``bodies``)."""
 
 
 class Admission(Protocol):
-    """Orthanc, asked with the credentials of a request; paths are percent-encoded."""
+    """Asks Orthanc about a caller, with the credentials of the request; paths are percent-encoded."""
 
     async def admit(self, request: WebRequest, path: str) -> None:
         """Raise HttpProblem unless Orthanc admits the caller to a path below ``/ups/api``."""
@@ -92,13 +92,13 @@ class Admission(Protocol):
 class Route:
     """One operation of the API.
 
-    Its handler's signature says what it takes and gives: ``body`` and ``query`` are read before it is called,
-    and openapi.json describes them, the answer, and the handler's docstring.
+    The signature of the handler has the types of ``body``, ``query`` and the answer. ``body`` and ``query`` are decoded
+    before it is called, and openapi.json describes all of them, with the handler's docstring.
 
     Attributes:
-        path: has ``{name}`` for parameters, such as ``/workitems/{uid}``.
-        media_type: of the body that it takes, if it takes one.
-        answer_type: of what it answers, if that is not JSON.
+        path: with ``{name}`` for parameters, such as ``/workitems/{uid}``.
+        media_type: media type of the body, if there is one.
+        answer_type: media type of the answer.
     """
 
     method: str
@@ -114,14 +114,14 @@ class Route:
         object.__setattr__(self, "types", get_type_hints(self.handler, include_extras=True))
 
     def filled(self, parameters: Mapping[str, str]) -> str:
-        """The path with what stands at ``{…}``, percent-encoded."""
+        """The path with its parameters filled in, percent-encoded."""
         parts = (
             quote(parameters[part.strip("{}")], safe="") if part[0] == "{" else part for part in self.parts
         )
         return "/" + "/".join(parts)
 
     def parameters(self, segments: list[str]) -> dict[str, str] | None:
-        """What stands at ``{…}``, or None if the path is another one."""
+        """The parameters of a path, or None if it does not match."""
         if len(segments) != len(self.parts):
             return None
         parameters = {}
@@ -134,7 +134,7 @@ class Route:
 
 
 class Router:
-    """Finds routes, calls handlers, and turns every outcome into an answer; never raises."""
+    """Finds routes, calls handlers, and turns results and errors into answers."""
 
     def __init__(
         self,
@@ -145,11 +145,11 @@ class Router:
         admission: Admission | None = None,
     ) -> None:
         """Args:
-        routes: each has its right in ``permissions.RIGHTS``; KeyError for one that has none.
+        routes: each must be in ``permissions.RIGHTS``; otherwise this raises KeyError.
         ae_title: of the worklist.
         rights: what users may do.
-        origins: whose pages may do it.
-        admission: asks Orthanc about the plain path of each request; None for nobody to ask.
+        origins: origins whose pages may use the API.
+        admission: asks Orthanc about the plain path of each request; None to admit everybody.
         """
         self._admission = admission
         self.routes = tuple(routes)
@@ -176,11 +176,11 @@ class Router:
         return content if isinstance(content, WebResponse) else json_response(content)
 
     async def admitted(self, request: WebRequest) -> tuple[Route, dict[str, str]]:
-        """The route of a request and what stands in its path, if the caller may take it.
+        """The route of a request and the parameters of its path, if the caller may use it.
 
         Raises:
             HttpProblem: Orthanc does not admit the caller, or there is no such route.
-            UpsError: ``Ups.Users`` does not name them for it.
+            UpsError: ``Ups.Users`` does not allow it.
         """
         self._origins.check(request.method, request.headers, request.service)
         route, parameters = self._route(request.method, request.segments())
@@ -192,7 +192,7 @@ class Router:
         return route, parameters
 
     async def handled(self, request: WebRequest) -> Any:
-        """What the handler of a request returns. Raises whatever ``answer`` makes answers of."""
+        """What the handler of a request returns. Raises what ``answer`` turns into answers."""
         route, parameters = await self.admitted(request)
         _check_media_type(request, route.media_type)
         content = _content(request) if route.media_type == JSON else {}
@@ -219,11 +219,11 @@ class Router:
 
 
 def _check_media_type(request: WebRequest, expected: str) -> None:
-    """Pages from elsewhere cannot send these types unasked, so this is a second lock."""
+    """Pages of other origins cannot send these types without a preflight, so this is a second protection."""
     media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if request.method in _WITH_BODY and media_type != expected:
-        what = "JSON" if expected == JSON else "lines of JSON"
-        raise HttpProblem(415, f"the body must be {what}, with the header Content-Type: {expected}")
+        body = "JSON" if expected == JSON else "lines of JSON"
+        raise HttpProblem(415, f"the body must be {body}, with the header Content-Type: {expected}")
 
 
 def _content(request: WebRequest) -> Mapping[str, Any]:
@@ -239,7 +239,7 @@ def _content(request: WebRequest) -> Mapping[str, Any]:
 
 
 def _structs(route: Route, content: Mapping[str, Any], query: Mapping[str, str]) -> dict[str, Struct]:
-    """What the handler takes beside the call. Raises HttpProblem 400 that names every key at fault."""
+    """The decoded ``body`` and ``query`` of a handler. Raises HttpProblem 400, which names every key at fault."""
     structs: dict[str, Struct] = {}
     if "body" in route.types:
         try:
@@ -260,7 +260,7 @@ def decode_query(struct: type[T], query: Mapping[str, str]) -> T:
 
 
 def _reason(parameters: Mapping[str, Any]) -> str:
-    """Why the operator does it; of a DELETE, whose body Orthanc does not hand on, in the query."""
+    """The operator's reason: from the body, or for a DELETE, whose body Orthanc does not pass on, from the query."""
     reason = parameters.get("reason") or ""
     if not isinstance(reason, str):
         raise HttpProblem(400, '"reason" must be a string')
@@ -278,7 +278,7 @@ def json_response(content: Any, status: int = 200) -> WebResponse:
 
 
 def refusal(error: UpsError) -> WebResponse:
-    """The worklist's refusal: the rule in words, its name, and every attribute at fault."""
+    """The answer to a refused command: the rule in words, its name, and every attribute at fault."""
     faults = [{"attribute": spelled(fault.path), "reason": fault.reason} for fault in error.faults]
     return error_response(
         error.status.http, error.detail, error.status.name, spelled(error.tag), faults=faults
@@ -293,7 +293,7 @@ def error_response(
     headers: Iterable[tuple[str, str]] = (),
     faults: Sequence[Mapping[str, str | None]] = (),
 ) -> WebResponse:
-    """An error for people and programs; ``faults`` are all attributes at fault, each with its reason."""
+    """An error answer; ``faults`` has all attributes at fault, each with its reason."""
     content: dict[str, object] = {
         "error": words[:1].upper() + words[1:],
         "status": name,

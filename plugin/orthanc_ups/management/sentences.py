@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What the server says to people, so that the page can say it in the language of its user.
+"""The server's messages to people, which the page translates into the language of its user.
 
-A sentence is English words with ``{name}`` where values stand, which are the key of its translation in
-``explorer/languages``. All of them stand here, and a test holds every language against them.
+A sentence is an English text with ``{name}`` in place of values. The text is the key of its translation in
+``explorer/languages``. All sentences are here, and a test compares them with every language.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Final, TypeAlias
 
 from . import answers
 
-_PLACE: Final = re.compile(r"\{(\w+)\}")
+_PLACEHOLDER: Final = re.compile(r"\{(\w+)\}")
 
 
 @dataclass(frozen=True, slots=True)
 class TimeSpan:
-    """A length of time."""
+    """A duration in seconds."""
 
     seconds: float
 
@@ -44,8 +44,8 @@ class Sentence:
 
     Attributes:
         words: one of the constants of this module, or any text that has no translation.
-        values: what stands at ``{name}``. ``words`` that differ by number have ``|`` between the form for one and
-            the one for others, and the number is ``n``.
+        values: the values for ``{name}``. If ``words`` depend on a number, ``n``, they have ``|`` between singular
+            and plural.
     """
 
     words: str
@@ -57,10 +57,10 @@ class Sentence:
         if "n" in self.values:
             singular, _, plural = self.words.partition("|")
             form = singular if self.values["n"] == 1 else plural or singular
-        return _PLACE.sub(lambda match: _english(self.values.get(match[1], match[0])), form)
+        return _PLACEHOLDER.sub(lambda match: _english(self.values.get(match[1], match[0])), form)
 
     def described(self) -> answers.SentenceJson:
-        """For the page."""
+        """As JSON, for the page."""
         return {"words": self.words, "values": {name: _json(value) for name, value in self.values.items()}}
 
 
@@ -148,4 +148,4 @@ ALL: Final = tuple(
     for name, text in globals().items()
     if name.isupper() and isinstance(text, str) and not name.startswith("_")
 )
-"""Every text that has a translation."""
+"""Every sentence that has a translation."""

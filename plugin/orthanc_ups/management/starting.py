@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""How a workitem made by hand begins: from a template of ``Ups.Templates``, or from nothing."""
+"""The initial values of a new workitem: from a template of ``Ups.Templates``, or blank."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ _STUDY: Final = "StudyInstanceUID"
 
 
 class Starting:
-    """Handlers and helpers around templates."""
+    """Handlers and helpers for templates."""
 
     def __init__(self, clock: ManagementClock, facts: ServerFacts) -> None:
         self._clock = clock
         self._templates = (*(_with_usual(template) for template in facts.templates), BLANK)
 
     def routes(self) -> tuple[Route, ...]:
-        """What is offered."""
+        """The routes."""
         return (Route("GET", "/templates", self.templates),)
 
     async def templates(self, call: Call) -> answers.Templates:
-        """Templates, with defaults for now."""
+        """Templates, with their default values at this moment."""
         moment = self._moment(call)
         return {"templates": [_shown(template, moment) for template in self._templates]}
 
@@ -46,7 +46,7 @@ class Starting:
         return TemplateContext(self._clock.now(), call.requester.user or "", self._clock.new_uid)
 
     def filled(self, call: Call, body: bodies.CreateWorkitem) -> Mapping[str, Any]:
-        """The attributes of a request in keyword form, with the template's where the request says nothing."""
+        """The attributes of a request in keyword form, completed by those of its template."""
         entered = body.attributes or {}
         fields = self._fields(body.template) if body.template else ()
         moment = self._moment(call)
@@ -67,7 +67,7 @@ class Starting:
 
 
 def _with_usual(template: Template) -> Template:
-    """What a template does not mention begins as in the blank one."""
+    """The template, completed by the fields of the blank one."""
     keywords = {field.keyword for field in template.fields}
     more = tuple(field for field in BLANK.fields if field.keyword not in keywords)
     return replace(template, fields=(*template.fields, *more))
@@ -108,7 +108,7 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _with_study_of_request(content: dict[str, Any], clock: ManagementClock) -> dict[str, Any]:
-    """A request names its study (type 1): that of the workitem, or one to come."""
+    """Add the Study Instance UID (type 1) to requests: that of the workitem, or a new one."""
     requests = content.get(_REQUEST)
     if not isinstance(requests, list):
         return content

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What is stored in Orthanc's database: how much of each kind, and single entries as they stand there."""
+"""What is stored in Orthanc's database: number and size of entries by kind, and single entries."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from .routing import Call, Route
 _FRESH: Final = 10.0  # seconds
 _KINDS: Final = {
     "workitem": "workitems",
-    "purged": "workitems that were deleted, as far as they are remembered",
+    "purged": "tombstones of deleted workitems",
     "events": "older waiting events of workitems",
     "subscriber": "global subscriptions, one entry per AE",
     "delivery": "how far delivery is, one entry per AE",
-    "dead": "dead letters that died together",
-    "note": "what other parts remember",
-    "worklist": "the numbers that are reserved",
+    "dead": "dead letters that were given up together",
+    "note": "notes of rules and modalities",
+    "worklist": "which numbers are reserved",
     "node": "the node that keeps the worklist",
-    "index": "which search index has everything",
-    "move": "how far a move between the stores is",
-    "aside": "this worklist is not used",
+    "index": "which search index is complete",
+    "move": "state of a move between the stores",
+    "aside": "marks a worklist that is not used",
 }
 
 
 class StoredEntries(Protocol):
-    """The store, as far as it can be looked at."""
+    """The parts of the store that can be inspected."""
 
     @property
     def name(self) -> str:
@@ -55,14 +55,14 @@ class StoredEntries(Protocol):
 
 
 def kind_of(entry: Entry) -> str:
-    """What an entry is: the word before the slash of its key, ``purged`` for what is left of a deleted workitem."""
+    """The kind of an entry: the part of its key before the slash; ``purged`` for a tombstone."""
     kind = entry.key.partition("/")[0]
     return "purged" if kind == "workitem" and is_tombstone(entry.document) else kind
 
 
 @dataclass(frozen=True, slots=True)
 class _Tally:
-    """Entries and bytes by kind, as they were counted at a moment."""
+    """Entries and bytes by kind, as counted at a moment."""
 
     at: datetime
     entries: Counter[str] = field(default_factory=Counter)
@@ -75,16 +75,16 @@ class _Tally:
 
 
 class Storage:
-    """Handlers of ``/ups/api/storage``. To count, everything is read, once for all who ask within ten seconds."""
+    """Handlers of ``/ups/api/storage``. Counting reads everything; the result is shared for ten seconds."""
 
     def __init__(self, entries: StoredEntries, now: Callable[[], datetime]) -> None:
-        """``now``: aware."""
+        """``now`` returns the aware time."""
         self._entries = entries
         self._now = now
         self._counting: asyncio.Task[_Tally] | None = None
 
     def routes(self) -> tuple[Route, ...]:
-        """What is offered."""
+        """The routes."""
         return (
             Route("GET", "/storage", self.storage),
             Route("GET", "/storage/entries", self.entries),
@@ -92,7 +92,7 @@ class Storage:
         )
 
     async def storage(self, call: Call) -> answers.StorageJson:
-        """What is stored where: number and size of entries by kind."""
+        """Which store is used, and the number and size of its entries by kind."""
         tally = await self._tally()
         return {
             "store": self._entries.name,
@@ -126,7 +126,7 @@ class Storage:
         return tally
 
     async def entries(self, call: Call, query: bodies.EntriesQuery) -> answers.StoredEntriesJson:
-        """Keys of stored entries, of one kind or of all, in no order."""
+        """Keys of stored entries, of one kind or of all, in no particular order."""
         keys: list[answers.StoredEntryJson] = []
         async with aclosing(self._entries.scan()) as chunks:
             async for chunk in chunks:
@@ -158,7 +158,7 @@ def _summary(entry: Entry) -> answers.StoredEntryJson:
 
 
 def _readable(document: bytes) -> Any:
-    """The document as JSON, as text if it is none."""
+    """The document as JSON, or as text if it is not JSON."""
     try:
         return orjson.loads(document)
     except orjson.JSONDecodeError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Subscribers: what they are subscribed to, how delivery to them fares, and what an operator may do."""
+"""Subscribers: their subscriptions, the delivery to them, and the operator's actions."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Subscribers:
         self._webhook_names = facts.webhook_names
 
     def routes(self) -> tuple[Route, ...]:
-        """What is offered."""
+        """The routes."""
         path = "/subscribers/{ae}"
         return (
             Route("GET", "/subscribers", self.all),
@@ -75,7 +75,7 @@ class Subscribers:
     # --- reading ---
 
     async def all(self, call: Call) -> answers.SubscribersJson:
-        """Every subscriber: subscriptions in words and health of delivery."""
+        """Every subscriber: subscriptions in words and state of delivery."""
         reports: dict[str, list[EndpointReport]] = {}
         for report in self._desk.report():
             reports.setdefault(report.endpoint.receiving_ae, []).append(report)
@@ -129,7 +129,7 @@ class Subscribers:
     # --- subscriptions (PS3.4 CC.2.3) ---
 
     async def subscribe(self, call: Call, body: bodies.SubscribeBody) -> answers.OutcomeJson:
-        """Subscribe to everything, to what fits a filter, or to one workitem (PS3.4 CC.2.3)."""
+        """Subscribe to every workitem, to those that match a filter, or to one (PS3.4 CC.2.3)."""
         uid = _target(body.scope, body.uid)
         mechanisms = Mechanisms.of_words(body.mechanisms or ())
         keys = _filter(body.filter or {}, mechanisms) if uid == tags.FILTERED_SUBSCRIPTION else None
@@ -142,7 +142,7 @@ class Subscribers:
         return outcome_json(await self._commands.execute(command), Service.UNSUBSCRIBE)
 
     async def suspend(self, call: Call, body: bodies.SuspendBody) -> answers.OutcomeJson:
-        """Suspend a global subscription: workitems to come are not subscribed to."""
+        """Suspend a global subscription: new workitems are no longer subscribed to."""
         command = Suspend(call.requester, _SCOPES[body.scope], call.ae)
         return outcome_json(await self._commands.execute(command), Service.SUSPEND)
 
@@ -160,7 +160,7 @@ class Subscribers:
         return {"channels": channels}
 
     async def retry(self, call: Call, body: bodies.Body) -> answers.Pending:
-        """Try waiting events again at once."""
+        """Retry waiting events at once."""
         self._desk.retry_now(call.ae)
         return {"pending": sum(report.pending for report in self._desk.report(call.ae))}
 
@@ -169,7 +169,7 @@ class Subscribers:
         return {"dropped": await self._desk.drop(call.ae, body.sequences)}
 
     async def resend(self, call: Call, body: bodies.EventRange) -> answers.RangeJson:
-        """Send events of a range of sequence numbers again."""
+        """Send the events of a range of sequence numbers again."""
         if body.first > body.last:
             raise HttpProblem(400, f'"first" is {body.first}, expected at most "last", which is {body.last}')
         self._desk.resend(call.ae, body.first, body.last)
@@ -216,7 +216,7 @@ def _filter(keywords: Mapping[str, Any], mechanisms: Mechanisms) -> DataSet:
 
 
 def _subscriptions(log: Log) -> answers.SubscriptionsJson:
-    """What an AE's global acts amount to, in words."""
+    """The subscriptions that an AE's global acts amount to, in words."""
     now = standing(log)
     by_sequence = {act.sequence: act for act in log.acts}
     filters = [_filtered(by_sequence[at], state) for at, state in now.filters.items() if at in by_sequence]
@@ -258,7 +258,7 @@ _STATES: Final = {ActKind.LOCK: Subscription.LOCK, ActKind.NO_LOCK: Subscription
 
 
 def _before_last_end(acts: list[GlobalAct]) -> list[GlobalAct]:
-    """The subscribing acts that the last Suspend ended: for everything only the last of them counts."""
+    """The subscribing acts that the last Suspend ended; of those to every workitem only the last one counts."""
     ended: list[GlobalAct] = []
     for act in acts[:-1]:
         ended = [*ended, act] if act.kind.subscribes else []
@@ -268,7 +268,7 @@ def _before_last_end(acts: list[GlobalAct]) -> list[GlobalAct]:
 def channel(
     report: EndpointReport, names: Mapping[str, str] = MappingProxyType({}), *, is_subscribed: bool = True
 ) -> answers.ChannelJson:
-    """One channel to an AE, with its health in a word and in a sentence."""
+    """One channel to an AE, with its state as a word and as a sentence."""
     health, sentence = health_of(report, is_subscribed=is_subscribed)
     return {
         "channel": report.endpoint.channel,
@@ -294,7 +294,7 @@ def channel(
 def health_of(report: EndpointReport, *, is_subscribed: bool = True) -> tuple[str, Sentence]:
     """``good``, ``idle``, ``trouble``, ``refusing`` or ``unreachable``, and why.
 
-    An event that was given up after the last success is never good, whatever came before it.
+    If an event was given up after the last success, it is never ``good``.
     """
     if not report.serving and report.durable:
         if is_subscribed or report.pending:
@@ -314,9 +314,9 @@ def health_of(report: EndpointReport, *, is_subscribed: bool = True) -> tuple[st
 
 
 def is_subscribed(subscriber: SubscriberSummary) -> bool:
-    """True if the AE is told of anything that changes."""
-    now = standing(subscriber.log)
-    return bool(subscriber.specific or now.filters) or now.everything is not Subscription.NONE
+    """True if the AE has any subscription."""
+    current = standing(subscriber.log)
+    return bool(subscriber.specific or current.filters) or current.everything is not Subscription.NONE
 
 
 def _letter(letter: Any) -> answers.DeadLetterJson:

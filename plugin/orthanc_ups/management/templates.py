@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""``Ups.Templates``: what an operator starts from when making a workitem by hand.
+"""``Ups.Templates``: initial values for workitems that an operator creates.
 
     {
       "Name": "Second reading",
@@ -17,9 +17,9 @@
       }
     }
 
-A plain value is what the form begins with. An object with ``Choices``, ``Default``, ``Required`` or ``Fixed``
-(shown but not to be changed) says more. Keywords are those of PS3.6; sequences are items of keywords.
-Texts that stand for something else: ``now``, ``today`` (with an offset: ``now+2h``, ``today-1d``) in dates and
+A plain value is the initial value of the form. An object with ``Choices``, ``Default``, ``Required`` or ``Fixed``
+(shown, but cannot be changed) says more. Keywords are those of PS3.6; sequences are items of keywords.
+Some texts stand for a value: ``now``, ``today`` (with an offset: ``now+2h``, ``today-1d``) in dates and
 times, ``new-uid`` in UIDs, ``user`` in names and texts.
 """
 
@@ -51,10 +51,10 @@ class TemplateField:
 
     Attributes:
         keyword: of PS3.6.
-        default: in keyword form, with texts that stand for something else; None if there is none.
+        default: in keyword form, with texts that stand for values; None if there is none.
         choices: the values to choose from; () for any.
-        required: True if the form insists on a value.
-        fixed: True if it is not to be changed.
+        required: True if a value is required.
+        fixed: True if the value cannot be changed.
     """
 
     keyword: str
@@ -84,7 +84,7 @@ class TemplateEntry(Struct, frozen=True, forbid_unknown_fields=True, rename=key_
 
 
 class AttributeEntry(Struct, frozen=True, forbid_unknown_fields=True, rename=key_of):
-    """What a template says of an attribute beyond a plain value."""
+    """The object form of an attribute of a template."""
 
     choices: tuple[Any, ...] = ()
     default: Any = None
@@ -93,7 +93,7 @@ class AttributeEntry(Struct, frozen=True, forbid_unknown_fields=True, rename=key
 
 
 def read_templates(entries: object) -> tuple[Template, ...]:
-    """Read ``Ups.Templates``. Raises ConfigurationError that names the key."""
+    """Read ``Ups.Templates``. Raises ConfigurationError, which names the key."""
     if not isinstance(entries, (list, tuple)):
         raise ConfigurationError(f'"Ups.Templates" is {shown(entries)}, expected a list')
     templates = tuple(_template(entry, f"Ups.Templates[{index}]") for index, entry in enumerate(entries))
@@ -115,7 +115,7 @@ def _template(content: object, path: str) -> Template:
 
 
 def late_policy(settings: Settings, templates: Sequence[Template]) -> LatePolicy:
-    """When work is late: by the settings, and by templates for the workitems with their label and worklist."""
+    """When workitems are late, by the settings, and by templates for workitems with their label and worklist."""
     graces = tuple(
         Grace(label, _default_of(template, tags.WORKLIST_LABEL), template.late_after)
         for template in templates
@@ -125,7 +125,7 @@ def late_policy(settings: Settings, templates: Sequence[Template]) -> LatePolicy
 
 
 def _default_of(template: Template, tag: str) -> str:
-    """The text that a template begins an attribute with."""
+    """The initial text of an attribute in a template."""
     defaults = [attribute.default for attribute in template.fields if tag_of(attribute.keyword) == tag]
     return next((default for default in defaults if isinstance(default, str)), "")
 
@@ -159,12 +159,12 @@ def _check_below(content: object, where: str) -> None:
             _check_below(member, f"{where}.{keyword}")
 
 
-# --- texts that stand for something else ---
+# --- texts that stand for values ---
 
 
 @dataclass(frozen=True, slots=True)
 class TemplateContext:
-    """What the texts stand for: ``now`` is aware."""
+    """What the texts stand for; ``now`` is aware."""
 
     now: datetime
     user: str
@@ -172,7 +172,7 @@ class TemplateContext:
 
 
 def resolved(keyword: str, value: Any, moment: TemplateContext) -> Any:
-    """A value with the texts that stand for something else replaced, in items of sequences too."""
+    """A value in which texts that stand for values are replaced, in items of sequences too."""
     if isinstance(value, (list, tuple)):
         return [resolved(keyword, member, moment) for member in value]
     if isinstance(value, Mapping):

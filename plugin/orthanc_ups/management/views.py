@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Workitems and events as the page shows them: readable words, ISO 8601 times, no DICOM to decode."""
+"""Workitems and events as the page shows them: readable texts, ISO 8601 times, no DICOM encoding."""
 
 from __future__ import annotations
 
@@ -68,13 +68,13 @@ def iso(seconds: float | None) -> str | None:
 
 
 def zone_of(content: DataSet, local: tzinfo | None) -> Zone:
-    """The zone of date-times without offset: (0008,0201) if it is there, else the server's."""
+    """The zone of date-times without offset: that of (0008,0201) if present, else the server's."""
     offset = zone(text(content, tags.TIMEZONE_OFFSET))
     return offset if offset is not None else local or UTC
 
 
 def iso_of(text: str, where: Zone) -> str | None:
-    """A DT value as ISO 8601 in UTC; a date only for one without time; None if it is empty or says less."""
+    """A DT value as ISO 8601 in UTC; only the date if it has no time; None if it is empty or less precise."""
     plain = text.strip()
     if len(plain) == _DAY_PRECISION and plain.isdigit():
         return f"{plain[:4]}-{plain[4:6]}-{plain[6:]}"
@@ -86,12 +86,12 @@ def iso_of(text: str, where: Zone) -> str | None:
 
 
 def code_text(item: DataSet) -> str:
-    """A code item in words: its meaning, else its value."""
+    """The meaning of a code item, else its value."""
     return text(item, tags.CODE_MEANING) or text(item, tags.CODE_VALUE) or "?"
 
 
 def person_text(name: object) -> str:
-    """A person name for reading: ``Doe, Jane Q.``, with the other groups behind it."""
+    """A person name for display: ``Doe, Jane Q.``, followed by the other groups in parentheses."""
     if not isinstance(name, Mapping):
         return ""
     others = [
@@ -146,7 +146,7 @@ def row(workitem: Workitem, local: tzinfo | None, late: Sequence[str] = ()) -> a
 
 
 def history(entries: Iterable[HistoryEntry]) -> list[answers.HistoryEntryJson]:
-    """Who did what when, and why if a reason was given; oldest first."""
+    """The history, oldest first."""
     return [_entry(entry) for entry in entries]
 
 
@@ -163,7 +163,7 @@ _KEYWORD: Final = re.compile(r"\b[A-Z][a-z]+(?:[A-Z][A-Za-z]*)+\b")
 
 
 def readable(what: str) -> str:
-    """A text with the keywords in it as names in words."""
+    """A text with its keywords replaced by the names of the attributes."""
 
     def named(match: re.Match[str]) -> str:
         tag = tag_of(match[0])
@@ -173,7 +173,7 @@ def readable(what: str) -> str:
 
 
 def patient(content: DataSet) -> answers.Patient:
-    """Who it is about."""
+    """The patient of a workitem."""
     return {
         "name": person_text(value(content, tags.PATIENT_NAME)),
         "id": text(content, tags.PATIENT_ID),
@@ -188,7 +188,7 @@ def _performer(item: DataSet) -> str:
 
 
 def _course(workitem: Workitem) -> answers.Course:
-    """What the history tells at a glance."""
+    """A summary of the history."""
     history = workitem.history
     claim = claim_of(workitem)
     cancel_requested = any(entry.what == "asked the performer to cancel" for entry in history)
@@ -220,7 +220,7 @@ def first_station(workitem: Workitem | None) -> str:
 
 
 def name_in_use(column: str, name: str, count: int, example: Workitem | None) -> answers.NameInUse:
-    """A name that workitems have, as it is shown, and the code that finds all of them."""
+    """A name that occurs in workitems, as it is shown, and the code that finds all of them."""
     content = example.attributes if example else {}
     described: answers.NameInUse = {"name": name, "count": count}
     if column in _NAMED_BY:
@@ -238,7 +238,7 @@ def name_in_use(column: str, name: str, count: int, example: Workitem | None) ->
 
 
 def groups(workitem: Workitem, local: tzinfo | None) -> list[answers.Group]:
-    """All attributes under headings."""
+    """All attributes, grouped under headings."""
     where = zone_of(workitem.attributes, local)
     grouped: dict[str, list[answers.NodeJson]] = {name: [] for name in GROUP_ORDER}
     for tag, attribute in workitem.attributes.items():
@@ -258,9 +258,9 @@ def nodes(content: DataSet, where: Zone) -> list[answers.NodeJson]:
 
 
 def node(tag: str, attribute: Element, where: Zone) -> answers.NodeJson:
-    """One attribute: its name in words and what it holds.
+    """One attribute: its name and its values.
 
-    ``values`` are texts; ``times`` their ISO 8601 form where they are date-times; ``items`` hold ``code`` if
+    ``values`` are texts; ``times`` are their ISO 8601 form if they are date-times; ``items`` have ``code`` if
     the item is a coded term, else ``nodes``.
     """
     described: answers.NodeJson = {
@@ -298,7 +298,7 @@ def _texts(attribute: Element) -> list[str]:
 
 
 def references(content: DataSet, sequence: str) -> list[answers.Reference]:
-    """Inputs or outputs: what they are and from where they can be had."""
+    """Inputs or outputs, and where they can be retrieved."""
     return [_reference(item) for item in items(content, sequence)]
 
 
@@ -323,7 +323,7 @@ def _reference(item: DataSet) -> answers.Reference:
 
 
 def event(report: Event, receivers: Sequence[answers.Receiver], local: tzinfo | None) -> answers.EventJson:
-    """An event report and what became of it at each receiver."""
+    """An event report, and its delivery to each receiver."""
     return {
         "sequence": report.sequence,
         "type": int(report.type),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""One workitem: reading it, and what an operator may do with it. Every action is a command of the worklist."""
+"""One workitem: reading it, and the operator's actions. Every action is a command of the worklist."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _ACTIONS: Final[Mapping[State, tuple[str, ...]]] = {
 }
 _INPUT: Final = "00404021"
 _OUTPUT: Final = "00404033"
-_MOST_LETTERS: Final = 500
+_MAXIMUM_LETTERS: Final = 500
 
 
 class Workitems:
@@ -75,7 +75,7 @@ class Workitems:
         self._rights = rights
 
     def routes(self) -> tuple[Route, ...]:
-        """What is offered."""
+        """The routes."""
         path, subscriber = "/workitems/{uid}", "/workitems/{uid}/subscribers/{ae}"
         return (
             Route("POST", "/workitems", self.create),
@@ -96,7 +96,7 @@ class Workitems:
     # --- reading ---
 
     async def read(self, call: Call) -> answers.WorkitemJson:
-        """One workitem, readable: everything but its events."""
+        """One workitem in readable form, without its events."""
         workitem = await self._inspection.workitem(call.uid)
         local = self._clock.now().tzinfo
         content = workitem.attributes
@@ -114,7 +114,7 @@ class Workitems:
         }
 
     def _actions(self, workitem: Workitem, user: str | None) -> list[str]:
-        """What the state and the rights of the user allow."""
+        """The actions that the state and the rights of the user allow."""
         allowed = {
             "purge": self._rights.may_administer(user),
             "complete": self._may_close(workitem, user),
@@ -124,7 +124,7 @@ class Workitems:
         return [action for action in _ACTIONS[workitem.state] if allowed.get(action, acting)]
 
     def _may_close(self, workitem: Workitem, user: str | None) -> bool:
-        """True if the user may act for the performer, whose Transaction UID nobody asks for here."""
+        """True if the user may act for the performer, whose Transaction UID is not required here."""
         performer = claimer_of(workitem)
         return self._rights.may_act_for(user, performer) if performer else self._rights.may_administer(user)
 
@@ -145,20 +145,22 @@ class Workitems:
         return to_keywords(performed(workitem, self._clock.now(), self._facts.ae_title))
 
     async def copy(self, call: Call, query: bodies.CopyQuery) -> answers.Copy:
-        """A workitem as the beginning of another one."""
+        """Initial values for a new workitem, copied from this one."""
         workitem = await self._inspection.workitem(call.uid)
         content = copy_of(workitem, self._clock.now(), repeats=query.repeats)
         return {"title": text(content, tags.LABEL), "attributes": to_keywords(content)}
 
     async def events(self, call: Call) -> answers.Events:
-        """Event reports, and what became of them at each receiver."""
+        """Event reports, and their delivery to each receiver."""
         logged = await self._inspection.event_log(call.uid)
         local = self._clock.now().tzinfo
         rows = [(report, [self._receiver(report, ae) for ae in report.receivers]) for report in logged]
         return {"events": [views.event(report, receivers, local) for report, receivers in reversed(rows)]}
 
     def _receiver(self, event: Any, ae: str) -> answers.Receiver:
-        """Why it was not told is what its channel last met with, or why it was given up."""
+        """The delivery of an event to an AE; ``why`` is the last error of its channel, or why the event was
+        given up.
+        """
         state = self._inspection.delivered(event, ae)
         if state == "delivered":
             return {"ae": ae, "state": state}
@@ -178,7 +180,7 @@ class Workitems:
         return {"ae": ae, "state": state, "why": why, "retry": views.iso(min(retries, default=None))}
 
     def _why_dead(self, event: Any, ae: str) -> str:
-        letters = self._desk.dead_letters(ae, 0, _MOST_LETTERS)
+        letters = self._desk.dead_letters(ae, 0, _MAXIMUM_LETTERS)
         return next(
             (letter.reason for letter in letters if letter.sequence == event.sequence), "it was given up"
         )
@@ -186,9 +188,9 @@ class Workitems:
     # --- creating and changing ---
 
     async def create(self, call: Call, body: bodies.CreateWorkitem) -> answers.OutcomeJson:
-        """Create a workitem (PS3.4 CC.2.5), with what a template and the inputs in Orthanc add.
+        """Create a workitem (PS3.4 CC.2.5), completed by a template and by inputs in Orthanc.
 
-        Type 2 attributes that are absent are added empty; state, priority, readiness and start get usual values.
+        Absent type 2 attributes are added empty; state, priority, readiness and start get usual values.
         """
         corrections = self._corrections()
         dataset = to_data_set(self._starting.filled(call, body), "", corrections)
@@ -201,7 +203,7 @@ class Workitems:
         return outcome_json(await self._commands.execute(command), Service.CREATE)
 
     async def update(self, call: Call, body: bodies.UpdateWorkitem) -> answers.OutcomeJson:
-        """Change attributes while it is SCHEDULED (PS3.4 CC.2.6)."""
+        """Change attributes of a SCHEDULED workitem (PS3.4 CC.2.6)."""
         corrections = self._corrections()
         attributes = for_update(to_data_set(body.attributes, "", corrections))
         if not attributes:
@@ -210,9 +212,9 @@ class Workitems:
         return outcome_json(await self._commands.execute(command), Service.UPDATE)
 
     async def claim(self, call: Call, body: bodies.ClaimWorkitem) -> answers.OutcomeJson:
-        """Go IN PROGRESS on behalf of a performer, for whom the user must be named.
+        """Claim on behalf of a performer, for whom the user must be allowed to act.
 
-        Nobody is told the Transaction UID; `complete` and `cancel` need none.
+        The Transaction UID is not shown to anybody; `complete` and `cancel` do not need it.
         """
         requester = call.requester
         if body.performer.strip():
@@ -233,7 +235,7 @@ class Workitems:
         return await self._close(call, State.COMPLETED, attributes, corrections.sentences)
 
     async def cancel(self, call: Call, body: bodies.CancelWorkitem) -> answers.OutcomeJson:
-        """Close as CANCELED on behalf of a performer; the reason also goes into the workitem."""
+        """Close as CANCELED on behalf of a performer; the reason is also stored in the workitem."""
         workitem = await self._inspection.workitem(call.uid)
         self._check_closing(workitem, call)
         reasons = _reasons(call, body)
@@ -260,7 +262,7 @@ class Workitems:
     async def request_cancel(self, call: Call, body: bodies.RequestCancellation) -> answers.CancellationJson:
         """Request cancellation (PS3.4 CC.2.2).
 
-        SCHEDULED: it is canceled at once. IN PROGRESS: the performer is asked.
+        A SCHEDULED workitem is canceled at once. For one IN PROGRESS the performer is asked to cancel.
         """
         information = _reasons(call, body) | _contact(body)
         command = RequestCancel(call.requester, call.uid, dict(sorted(information.items())))
@@ -271,7 +273,7 @@ class Workitems:
     async def purge(self, call: Call, query: bodies.ReasonQuery) -> answers.OutcomeJson:
         """Delete a final workitem that no Deletion Lock holds.
 
-        The answer 410 tells the reason to whoever asks for the workitem later.
+        Later requests for it are answered with 410 and the reason.
         """
         return outcome_json(await self._commands.execute(Purge(call.requester, call.uid)), Service.UPDATE)
 
@@ -294,7 +296,7 @@ class Workitems:
 
 
 def filters_of(log: Log, workitem: Workitem) -> str:
-    """The filters by which an AE is subscribed to a workitem, in words; "" if it is by none."""
+    """The filters by which an AE is subscribed to a workitem, in words; "" if there are none."""
     acts = {act.sequence: act for act in log.acts}
     fitting = [
         acts[sequence].filter or {}
@@ -305,7 +307,7 @@ def filters_of(log: Log, workitem: Workitem) -> str:
 
 
 def outcome_json(outcome: Outcome, service: Service) -> answers.OutcomeJson:
-    """An outcome as JSON. Raises UpsError for one that HTTP calls an error."""
+    """An outcome as JSON. Raises UpsError if its HTTP status is that of an error."""
     if outcome.status.http_for(service) >= 400:
         raise UpsError(outcome.status)
     warned = outcome.status is not statuses.SUCCESS

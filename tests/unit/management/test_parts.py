@@ -159,7 +159,7 @@ def test_filters_are_told_as_sentences() -> None:
         "ScheduledProcedureStepStartDateTime": "20260101-20260131",
     }
     sentence = in_words(to_data_set(keys))
-    assert "Patient's Name fits doe*" in sentence
+    assert "Patient's Name matches doe*" in sentence
     assert "State is SCHEDULED or IN PROGRESS" in sentence
     assert "Scheduled start is from 20260101 to 20260131" in sentence
     assert in_words({}) == "everything"

@@ -34,7 +34,7 @@ const CONDITION = [
   pattern("{key} is from {low} on"),
   pattern("{key} is up to {high}"),
   pattern("{key} is {values}"),
-  pattern("{key} fits {values}"),
+  pattern("{key} matches {values}"),
 ];
 const valueWords = (text) => text.split(" or ").map((one) => readinessWords(priorityWords(stateWords(one)))).join(t(" or "));
 

@@ -64,7 +64,7 @@ function words(filter, value) {
   if (filter.kind === "date") return rangeWords(...dates(value).map((one) => when(fromDicomDate(one))));
   const middle = /^\*([^*?]+)\*$/.exec(value);
   if (middle) return t("contains “{text}”", { text: middle[1] });
-  return /[*?]/.test(value) && filter.wildcards ? t("fits {values}", { values: value }) : t("is {values}", { values: value });
+  return /[*?]/.test(value) && filter.wildcards ? t("matches {values}", { values: value }) : t("is {values}", { values: value });
 }
 
 const isoOf = (local) => (local ? new Date(local).toISOString() : "");

@@ -168,7 +168,7 @@ class Worklist {
     const narrowed = Object.keys(this.parameters()).some((name) => name !== "order");
     if (narrowed) {
       const all = h("button", { type: "button", onclick: () => this.clear() }, t("Show all"));
-      return empty(t("No workitem fits this search."), all);
+      return empty(t("No workitem matches this search."), all);
     }
     return empty(t("The worklist is empty."), mayAct(this.system) && h("a.button.primary", { href: "#/new" }, icon("plus"), t("Create the first workitem")));
   }
