@@ -72,7 +72,7 @@ def soon(check: Callable[[], Any], what: str) -> None:
 
 
 def references(item: DataSet) -> set[str]:
-    return {text(one, "00081155") for one in items(item, "00081199")}
+    return {text(reference, "00081155") for reference in items(item, "00081199")}
 
 
 def api(orthanc: RealOrthanc, path: str) -> Any:

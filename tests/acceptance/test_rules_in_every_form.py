@@ -133,7 +133,9 @@ def workitem(orthanc: RealOrthanc, **attributes: str) -> str:
 
 
 def instances(dataset: DataSet) -> set[str]:
-    return {text(one, "00081155") for item in items(dataset, INPUT) for one in items(item, "00081199")}
+    return {
+        text(reference, "00081155") for item in items(dataset, INPUT) for reference in items(item, "00081199")
+    }
 
 
 def uids(*images: FileDataset) -> set[str]:
@@ -285,7 +287,9 @@ def test_a_late_instance_makes_a_workitem_that_replaces_the_claimed_one(orthanc:
     client(orthanc).claim(text(first, tags.SOP_INSTANCE_UID))
     by_rest(orthanc, images[1])
     awaited(orthanc, 2, PatientID="LATE2")
-    (second,) = [one for one in search(orthanc, PatientID="LATE2") if instances(one) == uids(*images)]
+    (second,) = [
+        workitem for workitem in search(orthanc, PatientID="LATE2") if instances(workitem) == uids(*images)
+    ]
     (replaced,) = items(second, REPLACED)
     assert text(replaced, "00081155") == text(first, tags.SOP_INSTANCE_UID)
 

@@ -80,29 +80,29 @@ async def life(port: int, associations: int, each: int, run: str, pid: int = 0) 
     return result
 
 
-async def find(port: int, identifier: DataSet, most: int, repeat: int) -> dict[str, list[float]]:
-    """Seconds from a C-FIND until the match ``most``, or the end if there are fewer; and the numbers of matches."""
+async def find(port: int, identifier: DataSet, target: int, repeat: int) -> dict[str, list[float]]:
+    """Seconds from a C-FIND until the match ``target``, or the end if there are fewer; and the numbers of matches."""
     times: list[float] = []
     counts: list[float] = []
     async with await RawScu.open(port, "BENCH") as scu:
         wanted = encoded(identifier)
         for _ in range(repeat):
             begun, elapsed, count = time.perf_counter(), 0.0, 0
-            async for _ in scu.matches(wanted, most):
+            async for _ in scu.matches(wanted, target):
                 count += 1
-                elapsed = elapsed or (time.perf_counter() - begun if count == most else 0.0)
+                elapsed = elapsed or (time.perf_counter() - begun if count == target else 0.0)
             times.append(elapsed or time.perf_counter() - begun)
-            counts.append(min(count, most))
+            counts.append(min(count, target))
     return {"times": times, "counts": counts}
 
 
 async def events(port: int, listening: int, count: int, run: str) -> dict[str, list[float]]:
     """Seconds from the request to its answer, and from the request to the N-EVENT-REPORT, for each Change State."""
-    told: dict[str, float] = {}
+    reported_at: dict[str, float] = {}
     arrived = asyncio.Event()
 
     def took(_: str, message: Message) -> None:
-        told[message.text(AFFECTED_INSTANCE)] = time.perf_counter()
+        reported_at[message.text(AFFECTED_INSTANCE)] = time.perf_counter()
         arrived.set()
 
     listener = EventListener("LISTENER", took, listening)
@@ -113,17 +113,17 @@ async def events(port: int, listening: int, count: int, run: str) -> dict[str, l
         for number in range(count):
             uid = f"{UID_ROOT}.{run}.{number}"
             await scu.create(uid, _SHORT_CREATION)  # told by one event, as the claim is
-            while uid not in told:
+            while uid not in reported_at:
                 arrived.clear()
                 await arrived.wait()
-            del told[uid]
+            del reported_at[uid]
             begun = time.perf_counter()
             await _claim(scu, uid)
             answered.append(time.perf_counter() - begun)
-            while uid not in told:
+            while uid not in reported_at:
                 arrived.clear()
                 await arrived.wait()
-            reported.append(told[uid] - begun)
+            reported.append(reported_at[uid] - begun)
         await scu.action(4, tags.GLOBAL_SUBSCRIPTION, _for("LISTENER"), on=tags.WATCH)
     await listener.stop()
     return {"answered": answered, "reported": reported}

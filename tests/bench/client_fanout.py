@@ -34,20 +34,20 @@ class _Ear:
 
     def read(self) -> int:
         """Take what came, answer pings; how many messages it was."""
-        data, place, messages = self._rest + self.socket.recv(65_536), 0, 0
-        while (end := _end(data, place)) <= len(data):
-            opcode = data[place] & 0x0F
+        data, position, messages = self._rest + self.socket.recv(65_536), 0, 0
+        while (end := _end(data, position)) <= len(data):
+            opcode = data[position] & 0x0F
             messages += opcode == _TEXT
             if opcode == _PING:
-                self.socket.sendall(raw_http.masked(_PONG, data[place + 2 : end]))
-            place = end
-        self._rest = data[place:]
+                self.socket.sendall(raw_http.masked(_PONG, data[position + 2 : end]))
+            position = end
+        self._rest = data[position:]
         return messages
 
 
-def _end(data: bytes, place: int) -> int:
+def _end(data: bytes, position: int) -> int:
     """Where the frame ends that begins at a place; beyond the data if it is not all there."""
-    size, start = data[place + 1] if place + 1 < len(data) else 125, place + 2
+    size, start = data[position + 1] if position + 1 < len(data) else 125, position + 2
     if size == 126 and start + 2 <= len(data):
         return start + 2 + int(struct.unpack_from(">H", data, start)[0])
     return start + size

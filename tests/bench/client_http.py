@@ -37,18 +37,18 @@ _STEPS = {"create": _create, "change state": _claim, "retrieve": _retrieve, "ret
 
 
 async def life(
-    port: int, connections: int, each: int, run: str, most: int = 9, pid: int = 0
+    port: int, connections: int, each: int, run: str, limit: int = 9, pid: int = 0
 ) -> dict[str, list[float]]:
-    """Requests per second of each transaction (or the first ``most``), under ``name (times)`` the seconds of each, and
+    """Requests per second of each transaction (or the first ``limit``), under ``name (times)`` the seconds of each, and
     of processor time as ``client_dimse.life`` has it.
 
     Every workitem is retrieved by the first who asks, and then again, as by everybody who was told of the change.
     """
     open_ones = [await RawHttp.open(port) for _ in range(connections)]
     result: dict[str, list[float]] = {}
-    for name, made in list(_STEPS.items())[:most]:
+    for name, request_of in list(_STEPS.items())[:limit]:
         requests = [
-            [made(f"{UID_ROOT}.{run}.{number}.{count}") for count in range(each)]
+            [request_of(f"{UID_ROOT}.{run}.{number}.{count}") for count in range(each)]
             for number in range(connections)
         ]
         cpu = spent(pid)

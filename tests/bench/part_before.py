@@ -183,7 +183,7 @@ def _where(name: str, many: int) -> str:
 
 def _row(what: str, key: str, rounds: list[dict[str, dict[str, float]]], aim: float | None) -> Row:
     """Rates: the more the better; processor time (with an aim below 1): the less the better."""
-    now, then = (median([found[name][key] for found in rounds]) for name in ("now", "before"))
+    now, then = (median([rates[name][key] for rates in rounds]) for name in ("now", "before"))
     ratio = now / then
     is_cost = "CPU" in what
     form: Callable[[float], str] = _cost if is_cost else _rate

@@ -58,8 +58,8 @@ def rates(port: int, associations: int, attempts: int, each: int | None = None) 
     for _ in range(attempts):
         run = f"1.{next(_runs)}"
         many = each or EACH[associations]
-        one: Rates = asked(CLIENT, "life", port=port, associations=associations, each=many, run=run)
-        for name, values in one.items():
+        measured: Rates = asked(CLIENT, "life", port=port, associations=associations, each=many, run=run)
+        for name, values in measured.items():
             result.setdefault(name, []).extend(values)
     return result
 
@@ -75,8 +75,8 @@ def events(suite: str, attempts: int) -> Part:
     ):
         floor, bare = (_round_trip(port, attempts) for port in (pynetdicom, transport))
         seen = [_events(orthanc, listening) for _ in range(attempts)]
-    answered = median([one for found in seen for one in found["answered"]])
-    reported = median([one for found in seen for one in found["reported"]])
+    answered = median([seconds for measurement in seen for seconds in measurement["answered"]])
+    reported = median([seconds for measurement in seen for seconds in measurement["reported"]])
     behind = max(0.0, reported - answered) + bare
     rows = [
         Row("from the request to its answer", milliseconds(answered)),

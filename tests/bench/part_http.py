@@ -98,10 +98,10 @@ def _life(port: int, connections: int, attempts: int) -> Rates:
     result: Rates = {}
     for _ in range(attempts):
         run = f"3.{next(_runs)}"
-        one: Rates = asked(
+        measured: Rates = asked(
             CLIENT, "life", port=port, connections=connections, each=EACH[connections], run=run
         )
-        for name, values in one.items():
+        for name, values in measured.items():
             result.setdefault(name, []).extend(values)
     return result
 
@@ -154,13 +154,13 @@ def _fan_out_rows(
 ) -> Iterator[Row]:
     who = f"{sockets:,} socket{'s' * (sockets > 1)}"
     yield Row(f"a change until {who} have it", milliseconds(ours), milliseconds(bare))
-    told = max(1e-6, ours - alone["ours"])
+    cost = max(1e-6, ours - alone["ours"])
     for what, floor, aim in (("broadcast", bare, 0.8), ("prepared frames", frames, None)):
         least = max(1e-6, floor - alone["floor"])
-        ratio = least / told
+        ratio = least / cost
         yield Row(
             f"telling {who}, against {what}",
-            milliseconds(told),
+            milliseconds(cost),
             milliseconds(least),
             f"{ratio:.2f}",
             "" if aim is None or sockets == 1 else f"≥ {aim:g}",

@@ -186,7 +186,7 @@ def _queries(small: RealOrthanc, large: RealOrthanc, attempts: int) -> list[Row]
 
 def _found(orthanc: RealOrthanc, query: DataSet, attempts: int) -> Rates:
     result: Rates = asked(
-        CLIENT, "find", port=orthanc.ups_dicom_port, identifier=query, most=PAGE, repeat=50 * attempts
+        CLIENT, "find", port=orthanc.ups_dicom_port, identifier=query, target=PAGE, repeat=50 * attempts
     )
     return result
 
@@ -204,7 +204,7 @@ def _operations(small: RealOrthanc, large: RealOrthanc, attempts: int) -> list[R
                 into.setdefault(name, []).extend(values)
     rows = []
     for name in OPERATIONS:
-        cost, floor = (median(found[f"{name} (times)"]) for found in (many, few))
+        cost, floor = (median(rates[f"{name} (times)"]) for rates in (many, few))
         rows.append(at_most(name, milliseconds(cost), milliseconds(floor), cost / floor, "", 1.2))
     return rows
 

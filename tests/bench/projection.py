@@ -47,7 +47,7 @@ def workitem(number: int) -> Workitem:
     name = (
         f"{chance.choice(FAMILIES)}{chance.randrange(200)}^{chance.choice(['Ines', 'Tom', 'Haru', 'Olga'])}"
     )
-    attributes: DataSet = {tag: found for tag, found in BASE.items() if tag not in LEFT_OUT}
+    attributes: DataSet = {tag: value for tag, value in BASE.items() if tag not in LEFT_OUT}
     attributes |= {
         tags.SOP_INSTANCE_UID: element("UI", workitems.uid(number)),
         tags.STATE: element("CS", chance.choice(STATES)),
@@ -147,12 +147,12 @@ def writes(projection: Projection, count: int) -> None:
     for turn in range(2_000):
         uid = workitems.uid(chance.randrange(1, count + 1))
         start = time.perf_counter()
-        kept = projection.get(uid)
+        stored = projection.get(uid)
         gets.append(time.perf_counter() - start)
-        assert kept
-        changed = {**kept.workitem.attributes, tags.STATE: element("CS", "IN PROGRESS")}
+        assert stored
+        changed = {**stored.workitem.attributes, tags.STATE: element("CS", "IN PROGRESS")}
         changed[tags.MODIFICATION] = element("DT", f"20261122190000.{turn:06}+0000")
-        claimed = dataclasses.replace(kept.workitem, attributes=changed, revision=turn + 1)
+        claimed = dataclasses.replace(stored.workitem, attributes=changed, revision=turn + 1)
         document = encode(claimed)
         claims.append(timed(lambda: projection.put(claimed, "w", document)))  # noqa: B023
         created = workitem(count + turn + 1)

@@ -243,8 +243,8 @@ class ProjectionWriter:
 
     def _write_tombstones(self, rows: Sequence[TombstoneRow]) -> None:
         self._executemany("DELETE FROM tombstone WHERE uid = ?", [(row.uid,) for row in rows])
-        kept = [row for row in rows if row.version is not None]
-        self._executemany("INSERT INTO tombstone VALUES (?, ?, ?)", kept)
+        purged = [row for row in rows if row.version is not None]
+        self._executemany("INSERT INTO tombstone VALUES (?, ?, ?)", purged)
 
     # --- changes ---
 

@@ -481,9 +481,9 @@ ANSWER = b"".join(
 class Scripted:
     """A receiver that sends ``script`` to the first message of the first association, and notes what comes then."""
 
-    def __init__(self, script: bytes, most: int = 65_536) -> None:
+    def __init__(self, script: bytes, maximum: int = 65_536) -> None:
         self._script = script
-        self._most = most
+        self._maximum = maximum
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port = self._socket.getsockname()[1]
         self.message: list[bytes] = []
@@ -495,7 +495,7 @@ class Scripted:
         connection, _ = self._socket.accept()
         self._socket.close()
         with connection:
-            connection.sendall(taken(self._most))
+            connection.sendall(taken(self._maximum))
             self.message = first_message(connection)
             connection.sendall(self._script)
             while more := connection.recv(65_536):
@@ -555,7 +555,7 @@ def test_ps3_7_9_1_answers_to_other_messages_are_not_taken_for_ours() -> None:
 
 
 def test_ps3_8_9_3_1_the_smallest_pdus_that_are_taken_carry_a_report() -> None:
-    receiver = Scripted(ANSWER, most=128)
+    receiver = Scripted(ANSWER, maximum=128)
     with DimseRig(modalities=[at(receiver.port)]) as rig:
         assert deliver(rig, event(1)) == 1
         rig.loop.run(rig.channel.close())

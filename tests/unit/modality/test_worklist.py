@@ -58,7 +58,7 @@ async def patients(desk: Desk, query: DataSet, **settings: Any) -> list[str]:
 @on_loop
 async def test_k_6_1_2_queries_with_a_station_modality_date_or_patient_look_at_few_workitems() -> None:
     desk = await filled(20)
-    for query, most in (
+    for query, limit in (
         (step(t00400001=("AE", "CT1")), 4),
         (step(t00400001=("AE", "CT1"), t00400002=("DA", "20261206")), 1),
         (step(t00080060=("CS", "CT")), 4),
@@ -76,7 +76,7 @@ async def test_k_6_1_2_queries_with_a_station_modality_date_or_patient_look_at_f
         for candidates in WorklistQuery(query, STATIONS, 0).candidates(in_progress=False):
             _, total = await desk.service.workitems.search(candidates, 0, 0)
             looked_at += total
-        assert looked_at <= most, query
+        assert looked_at <= limit, query
 
 
 @on_loop
@@ -138,8 +138,8 @@ async def test_a_requested_procedure_id_is_that_of_the_request_or_of_the_step() 
         ("UPS*", ["P1", "P2"]),
         ("*", ["P1", "P2", "P3"]),
     ):
-        found = await patients(desk, {"00401001": element("SH", identifier)})
-        assert sorted(found) == expected, identifier
+        answered = await patients(desk, {"00401001": element("SH", identifier)})
+        assert sorted(answered) == expected, identifier
 
 
 @on_loop

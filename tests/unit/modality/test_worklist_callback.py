@@ -62,12 +62,12 @@ def submit(work: Coroutine[Any, Any, WorklistAnswers]) -> Future[WorklistAnswers
 
 
 def requests(find: Any, folder: WorklistFolder | None = None, **orthanc_settings: Any) -> WorklistRequests:
-    made = WorklistRequests(submit, Settings(), OrthancSettings(**orthanc_settings), folder)
-    made.find = find
-    return made
+    result = WorklistRequests(submit, Settings(), OrthancSettings(**orthanc_settings), folder)
+    result.find = find
+    return result
 
 
-async def one(_: DataSet) -> WorklistAnswers:
+async def answer(_: DataSet) -> WorklistAnswers:
     return WorklistAnswers([ANSWER])
 
 
@@ -85,13 +85,13 @@ def folder(tmp_path: Path) -> WorklistFolder:
 
 
 def test_an_answer_is_a_dicom_file_that_orthanc_can_read() -> None:
-    [file] = asked(requests(one)).files
+    [file] = asked(requests(answer)).files
     assert file[128:132] == b"DICM"
     assert decode(file[file.index(b"\x10\x00\x20\x00") :], EXPLICIT, Bounds(), 1000, ("ascii",)) == ANSWER
 
 
 def test_both_lists_are_answered(folder: WorklistFolder) -> None:
-    answers = asked(requests(one, folder))
+    answers = asked(requests(answer, folder))
     assert answers.files[1:] == [b"m1", b"m2"]
     assert not answers.incomplete
 
@@ -110,7 +110,7 @@ def test_a_worklist_that_fails_leaves_the_folder_and_says_incomplete(
 
 
 def test_a_query_that_is_no_dicom_leaves_the_folder(folder: WorklistFolder) -> None:
-    answers = asked(requests(one, folder), Query(b"\x00broken"))
+    answers = asked(requests(answer, folder), Query(b"\x00broken"))
     assert (answers.files, answers.incomplete) == ([b"m1", b"m2"], True)
 
 
@@ -134,14 +134,14 @@ def test_answers_that_are_not_all_are_incomplete() -> None:
 
 
 def test_the_limit_of_the_worklists_plugin_holds_for_its_folder(folder: WorklistFolder) -> None:
-    answers = asked(requests(one, folder, worklists_limit=1))
+    answers = asked(requests(answer, folder, worklists_limit=1))
     assert (answers.files[1:], answers.incomplete) == ([b"m1"], True)
 
 
 def test_a_folder_that_is_gone_is_told_and_no_fault_of_the_workitems(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    request = requests(one, WorklistFolder(tmp_path / "gone"))
+    request = requests(answer, WorklistFolder(tmp_path / "gone"))
     assert len(asked(request).files) == len(asked(request).files) == 1
     assert caplog.text.count("Worklists.Database") == 1
 
@@ -151,11 +151,11 @@ def test_only_what_is_for_the_modality_if_the_worklists_plugin_says_so(tmp_path:
         step: DataSet = {"00400001": element("AE", title), "00400007": element("LO", "m")}
         (tmp_path / f"{name}.wl").write_bytes(as_file({"00400100": element("SQ", step)}))
     (tmp_path / "c.wl").write_bytes(b"m: no DICOM")
-    assert len(asked(requests(one, WorklistFolder(tmp_path), worklists_of_issuer=True)).files) == 2
+    assert len(asked(requests(answer, WorklistFolder(tmp_path), worklists_of_issuer=True)).files) == 2
 
 
 def test_our_own_test_query_is_answered_with_nothing(folder: WorklistFolder) -> None:
-    request = requests(one, folder)
+    request = requests(answer, folder)
     request.is_self_test = lambda identifier: identifier == QUERY
     assert asked(request).files == []
 
@@ -166,6 +166,6 @@ def test_the_script_of_a_site_is_asked_after_us() -> None:
         raise ValueError("fault of the site")
 
     request = WorklistRequests(submit, Settings(), OrthancSettings(), None, site)
-    request.find = one
+    request.find = answer
     answers = asked(request)
     assert (answers.files[1:], answers.incomplete) == ([b"CT1 ORTHANC"], True)

@@ -36,7 +36,9 @@ async def desk(*rules: dict[str, Any], settings: Settings | None = None) -> Rule
 
 def inputs(workitem: Workitem) -> list[str]:
     return [
-        text(one, "00081155") for item in items(workitem.attributes, INPUT) for one in items(item, "00081199")
+        text(reference, "00081155")
+        for item in items(workitem.attributes, INPUT)
+        for reference in items(item, "00081199")
     ]
 
 
@@ -375,10 +377,10 @@ async def test_the_end_of_a_workitem_fires_also_if_it_came_while_nobody_looked()
     assert text(second.attributes, tags.WORKLIST_LABEL) == "SECOND"
     assert text(second.attributes, tags.PATIENT_ID) == "P"
     assert inputs(second) == [
-        text(one, "00081155")
+        text(reference, "00081155")
         for done in items(first.attributes, tags.PERFORMED_PROCEDURE)
         for item in items(done, OUTPUT)
-        for one in items(item, "00081199")
+        for reference in items(item, "00081199")
     ]
 
 
