@@ -70,9 +70,9 @@ class AeTitles:
         bare = title.strip(_PADDING)
         return bare if self._strict else bare.lower()
 
-    def same(self, title: str, other: str) -> bool:
+    def same(self, first: str, second: str) -> bool:
         """True if both name the same application entity."""
-        return self.key(title) == self.key(other)
+        return self.key(first) == self.key(second)
 
     def spelled(self, title: str) -> str:
         """The AE title in its one spelling; a new one as it is, without padding."""

@@ -18,6 +18,7 @@ The input is not changed; parts that need no change are shared with the result.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import is_
 from typing import Final
 
 from . import tags
@@ -160,7 +161,7 @@ class Arrangement:
             self.arranged(item, contents, (*trail, (tag, number)), above)
             for number, item in enumerate(values, 1)
         ]
-        return attribute if all(map(_same, arranged, values)) else element("SQ", *arranged)
+        return attribute if all(map(is_, arranged, values)) else element("SQ", *arranged)
 
     def _canonical(self, attribute: Element, rule: Rule, trail: Trail) -> Element:
         values: list[str | None] = attribute["Value"]
@@ -190,7 +191,3 @@ def _because(condition: AttributeCondition | None) -> str:
     if condition.kind == "without":
         return f", nor is there {names}"
     return f", though {names} {f'is {condition.value}' if condition.value else 'is there'}"
-
-
-def _same(value: object, other: object) -> bool:
-    return value is other

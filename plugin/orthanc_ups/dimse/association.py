@@ -56,7 +56,7 @@ class Wire(asyncio.Protocol):
         self._connected = connected
         self._transport: asyncio.Transport | None = None
         self._unread = bytearray()
-        self._wanted = 0
+        self._awaited_size = 0
         self._arriving: asyncio.Future[None] | None = None
         self._follower: Callable[[], None] | None = None
         self._is_at_end = False
@@ -86,9 +86,9 @@ class Wire(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Bytes have arrived."""
         self._unread += data
-        if len(self._unread) >= self._wanted:
+        if len(self._unread) >= self._awaited_size:
             self._wake()
-        if len(self._unread) >= max(_MOST_UNREAD, self._wanted) and not self._is_reading_paused:
+        if len(self._unread) >= max(_MOST_UNREAD, self._awaited_size) and not self._is_reading_paused:
             self._is_reading_paused = True
             self._existing.pause_reading()
 
@@ -167,16 +167,16 @@ class Wire(asyncio.Protocol):
         return content
 
     async def _arrival(self, size: int) -> None:
-        self._wanted = size
+        self._awaited_size = size
         self._read_on()
         self._arriving = asyncio.get_running_loop().create_future()
         try:
             await self._arriving
         finally:
-            self._wanted, self._arriving = 0, None
+            self._awaited_size, self._arriving = 0, None
 
     def _read_on(self) -> None:
-        if self._is_reading_paused and len(self._unread) < max(_MOST_UNREAD // 2, self._wanted):
+        if self._is_reading_paused and len(self._unread) < max(_MOST_UNREAD // 2, self._awaited_size):
             self._is_reading_paused = False
             self._existing.resume_reading()
 
@@ -190,9 +190,9 @@ class Wire(asyncio.Protocol):
     def expects(self, size: int) -> bool:
         """True if ``size`` bytes have arrived; if not, the follower is called when they have."""
         if self.holds(size):
-            self._wanted = 0
+            self._awaited_size = 0
             return True
-        self._wanted = size
+        self._awaited_size = size
         self._read_on()
         return False
 

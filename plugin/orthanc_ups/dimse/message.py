@@ -311,23 +311,23 @@ class MemoryBudget:
         """Args:
         capacity: bytes in all.
         """
-        self._left = capacity
+        self._free = capacity
 
     @property
-    def left(self) -> int:
+    def free(self) -> int:
         """Bytes that are free."""
-        return self._left
+        return self._free
 
     def take(self, size: int) -> bool:
         """Reserve bytes; False if there is no room for them."""
-        if size > self._left:
+        if size > self._free:
             return False
-        self._left -= size
+        self._free -= size
         return True
 
     def give(self, size: int) -> None:
         """Give bytes back."""
-        self._left += size
+        self._free += size
 
 
 @dataclass(slots=True)

@@ -46,20 +46,20 @@ class DimseServer:
         policy: Policy,
         services: Services,
         codec: Codec,
-        seen: Callable[[str], object],
+        note_peer: Callable[[str], object],
         share: Share,
         refusals: RefusalLog,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         """Args:
-        seen: called with the AE title of each known AE that opens an association.
+        note_peer: called with the AE title of each known AE that opens an association.
         share: how many of the process's file descriptors this port may use.
         """
         self._settings = settings
         self._policy = policy
         self._services = services
         self._codec = codec
-        self._seen = seen
+        self._note_peer = note_peer
         self._refusals = refusals
         self._listener = TcpListener(
             "DIMSE",
@@ -225,4 +225,4 @@ class DimseServer:
     async def _notice(self, association: Association) -> None:
         """Tell delivery that a known AE is online; in the background, as Orthanc may answer slowly."""
         if await self._policy.knows(association.calling, association.address):
-            self._seen(association.calling)
+            self._note_peer(association.calling)

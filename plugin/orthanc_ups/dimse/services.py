@@ -328,7 +328,7 @@ class Services:
         self,
         worklist: WorklistPort,
         policy: Policy,
-        seen: Callable[[str], object],
+        note_peer: Callable[[str], object],
         refusals: RefusalLog,
         zone: tzinfo | None = None,
         *,
@@ -336,7 +336,7 @@ class Services:
         further: Mapping[str, FurtherService] = MappingProxyType({}),
     ) -> None:
         """Args:
-        seen: called with the AE title of each C-ECHO.
+        note_peer: called with the AE title of each C-ECHO.
         zone: where matching keys without an offset belong.
         strict: ``Ups.Strict``.
         """
@@ -345,7 +345,7 @@ class Services:
         self._refusals = refusals
         self._worklist = worklist
         self._policy = policy
-        self._seen = seen
+        self._note_peer = note_peer
         self._zone = zone
         self._handlers: Mapping[int, Callable[[Exchange], Awaitable[None]]] = {
             CommandField.C_ECHO: self._echo,
@@ -402,7 +402,7 @@ class Services:
     # --- the services ---
 
     async def _echo(self, exchange: Exchange) -> None:
-        self._seen(exchange.calling)
+        self._note_peer(exchange.calling)
         await exchange.answer(statuses.SUCCESS)
 
     async def _create(self, exchange: Exchange) -> None:

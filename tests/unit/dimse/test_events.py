@@ -458,7 +458,7 @@ def test_replies_with_data_sets_take_no_room_for_good(monkeypatch: pytest.Monkey
     replies = b"".join(pdu(4, part) for part in fragments(Message(1, reply, b"\0" * 1000), 16_384))
     with Mute(taken(), replies) as mute, DimseRig(modalities=[at(mute.port)]) as rig:
         assert deliver(rig, event(1)) == 1
-        assert [room.left for room in rooms] == [64 * 1024]
+        assert [room.free for room in rooms] == [64 * 1024]
 
 
 def test_an_empty_reply_that_is_announced_and_not_sent_holds_nothing_up() -> None:

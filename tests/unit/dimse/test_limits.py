@@ -48,7 +48,7 @@ def test_many_large_data_sets_at_once_do_not_fill_the_memory() -> None:
         peers = [RawPeer(rig.port, tags.PUSH) for _ in range(8)]
         for peer in peers:
             peer.send(almost)
-        wait_until(lambda: rig.server.memory.left == 0, "eight data sets are there")
+        wait_until(lambda: rig.server.memory.free == 0, "eight data sets are there")
         with RawPeer(rig.port, tags.PUSH) as ninth:
             ninth.send(almost + last)
             assert ninth.answer().number(STATUS) == 0x0213
@@ -59,7 +59,7 @@ def test_many_large_data_sets_at_once_do_not_fill_the_memory() -> None:
         for peer in peers:
             peer.socket.close()
         rig.wait_for_associations(0)
-        assert rig.server.memory.left == 8 * maximum
+        assert rig.server.memory.free == 8 * maximum
 
 
 def test_who_connects_and_asks_nothing_has_to_go() -> None:

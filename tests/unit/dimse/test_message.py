@@ -74,7 +74,7 @@ def test_messages_of_any_size_come_back_from_fragments_of_any_size(
         ]
         assert not assembler.is_within
         room.give(len(data))
-    assert room.left == 1000
+    assert room.free == 1000
 
 
 def test_several_fragments_may_share_a_pdu() -> None:
@@ -88,7 +88,7 @@ def test_what_is_too_large_is_thrown_away_and_told(size: int) -> None:
     parts = fragments(Message(1, COMMAND, b"x" * size), 50)
     (message,) = [message for part in parts for message in assembler.feed(part)]
     assert (message.data, message.oversized) == (None, True)
-    assert room.left == 1000
+    assert room.free == 1000
 
 
 def _command_only(message: Message) -> bytes:
@@ -124,7 +124,7 @@ def test_the_data_sets_of_responses_are_skipped(size: int) -> None:
     for _ in range(3):
         (message,) = [message for part in parts for message in assembler.feed(part)]
         assert (message.data, message.oversized, assembler.is_within) == (None, False, False)
-    assert room.left == 1000
+    assert room.free == 1000
 
 
 @given(st.binary(max_size=120))
@@ -136,7 +136,7 @@ def test_any_bytes_are_messages_or_malformed(raw: bytes) -> None:
         size = 0
     assembler.close()
     room.give(size)
-    assert room.left == 100
+    assert room.free == 100
 
 
 @pytest.mark.parametrize("cut", [1, 5, 9, 20])

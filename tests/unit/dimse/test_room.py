@@ -45,7 +45,7 @@ def rig() -> Iterator[DimseRig]:
 
 
 def left(rig: DimseRig) -> int:
-    return rig.server.memory.left
+    return rig.server.memory.free
 
 
 def wait_for_all_of_it(rig: DimseRig) -> None:
@@ -136,4 +136,4 @@ def test_strangers_that_may_only_echo_take_no_room_from_others(
         reset(stranger)
     wait_for_all_of_it(rig)
     room = rig.server.memory_of_strangers
-    wait_until(lambda: room.left == MOST, lambda: f"{room.left} bytes are left for strangers")
+    wait_until(lambda: room.free == MOST, lambda: f"{room.free} bytes are left for strangers")
