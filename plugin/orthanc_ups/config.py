@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Reads orthanc.json: the ``Ups`` section into Settings, the rest of interest into OrthancSettings.
+"""Reads orthanc.json: the ``Ups`` section into Settings, and Orthanc's own settings into OrthancSettings.
 
 Every mistake in the ``Ups`` section is named on one line: the key, its value and what is expected.
 """
@@ -30,14 +30,14 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 
 class ConfigurationError(Exception):
-    """orthanc.json cannot be used; the text says which key, its value and what is expected."""
+    """orthanc.json cannot be used; the text names the key, its value and what is expected."""
 
 
 def read_section(struct: type[T], content: object, path: str = "") -> T:
-    """An object of orthanc.json that stands under ``path`` as a struct.
+    """Convert an object of orthanc.json, at ``path``, to a struct.
 
     Raises:
-        ConfigurationError: it names every key at fault.
+        ConfigurationError: names every key at fault.
     """
     try:
         return decode(struct, content, path=path)
@@ -57,11 +57,11 @@ def read_settings(section: object) -> Settings:
 # --- the Ups section as a whole ---
 
 _ROOT: Final = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+", re.ASCII)
-_TAKEN: Final = (
+_RESERVED: Final = (
     "app", "changes", "exports", "instances", "jobs", "modalities", "patients", "peers", "plugins", "queries",
     "series", "statistics", "studies", "system", "tools", "ups",
 )  # fmt: skip
-"""First parts of the paths that are Orthanc's own, or those of the worklist page."""
+"""First segments of paths that belong to Orthanc or to the worklist page."""
 
 
 def _checked(settings: Settings) -> Settings:
@@ -142,7 +142,7 @@ def _check_addresses(settings: Settings) -> None:
     root = settings.root
     if not _ROOT.fullmatch(root):
         raise ConfigurationError(f'"Ups.Root" is {shown(root)}, expected a path such as "/dicom-web"')
-    if root.split("/")[1] in _TAKEN:
+    if root.split("/")[1] in _RESERVED:
         raise ConfigurationError(
             f'"Ups.Root" is {shown(root)}, which Orthanc or the worklist page uses; expected another path'
         )
@@ -222,11 +222,11 @@ def _is_address(text: str) -> bool:
     return True
 
 
-# --- the rest of orthanc.json ---
+# --- Orthanc's own settings ---
 
 
 def read_orthanc_settings(configuration: Mapping[str, Any]) -> OrthancSettings:
-    """Pick what the plugin heeds from the rest of orthanc.json. Raises ConfigurationError for a value that is wrong."""
+    """Read the settings of Orthanc that the plugin follows. Raises ConfigurationError for a wrong value."""
     keys = [field.encode_name for field in msgspec.structs.fields(OrthancSettings)]
     values = {key: value for key in keys if (value := _lookup(configuration, key)) is not None}
     orthanc_settings = read_section(OrthancSettings, values)
@@ -248,9 +248,9 @@ def _lookup(configuration: Mapping[str, Any], key: str) -> Any:
 
 
 def read_configuration(configuration: Mapping[str, Any]) -> tuple[Settings, OrthancSettings]:
-    """Read the whole of orthanc.json.
+    """Read orthanc.json as a whole.
 
-    What depends on both is checked if the plugin is enabled. Raises ConfigurationError.
+    If the plugin is enabled, both parts are checked against each other. Raises ConfigurationError.
     """
     for key in configuration:
         if key.lower() == "ups" and key != "Ups":
@@ -269,12 +269,12 @@ def _check_orthanc(orthanc_settings: OrthancSettings) -> None:
 
 
 def _check_ports(settings: Settings, orthanc_settings: OrthancSettings) -> None:
-    theirs = {"HttpPort": orthanc_settings.http_port}
+    orthanc_ports = {"HttpPort": orthanc_settings.http_port}
     if orthanc_settings.dicom_server_enabled:
-        theirs["DicomPort"] = orthanc_settings.dicom_port
+        orthanc_ports["DicomPort"] = orthanc_settings.dicom_port
     for key, port in (("HttpPort", settings.http_port), ("DicomPort", settings.dicom_port)):
-        for other, taken in theirs.items():
-            if port == taken:
+        for other, orthanc_port in orthanc_ports.items():
+            if port == orthanc_port:
                 raise ConfigurationError(
                     f'"Ups.{key}" is {port}, which is Orthanc\'s own "{other}"; expected another port'
                 )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What the service can do right now, from memory: for the health route, refusals, metrics and the page."""
+"""The state of the service, from memory: for the health route, refusals, metrics and the page."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from enum import Enum
 
 
 class ServiceState(Enum):
-    """What the service can do."""
+    """States of the service."""
 
     STARTING = "starting"
     OPEN = "open"
@@ -21,7 +21,7 @@ class ServiceState(Enum):
 
 
 class Role(Enum):
-    """What this Orthanc is among those that share a worklist."""
+    """Roles of an Orthanc among those that share a worklist."""
 
     ALONE = "alone"
     LEADER = "leader"
@@ -30,10 +30,10 @@ class Role(Enum):
 
 @dataclass(frozen=True, slots=True)
 class HealthReport:
-    """One answer.
+    """The state at a moment.
 
     Attributes:
-        reason: in words, "" if there is nothing to say.
+        reason: in words, "" if there is none.
     """
 
     state: ServiceState
@@ -42,11 +42,11 @@ class HealthReport:
 
     @property
     def is_well(self) -> bool:
-        """True if requests to this Orthanc are of use."""
+        """True if this Orthanc can answer requests, or relay them, or waits for its turn."""
         return self.state in (ServiceState.OPEN, ServiceState.STANDBY)
 
     def __str__(self) -> str:
-        """A sentence without full stop."""
+        """The state as a sentence without full stop."""
         text = _SENTENCES[self.state]
         return f"{text}: {self.reason}" if self.reason else text
 
@@ -74,11 +74,11 @@ class Health:
         self.role = Role.ALONE
 
     def starting(self) -> None:
-        """It is opened again after it was stopped."""
+        """It is being opened again after a stop."""
         self._state, self._reason, self.role = ServiceState.STARTING, "", Role.ALONE
 
     def waits_for(self, reason: str) -> None:
-        """It is not open yet, and why."""
+        """It is not open yet; ``reason`` says what it waits for."""
         if self._state is ServiceState.STARTING:
             self._reason = reason
 
@@ -88,12 +88,12 @@ class Health:
         self._leader, self._has_leader = None, None
 
     def follows(self, leader: Callable[[], str], has_leader: Callable[[], bool]) -> None:
-        """Another Orthanc leads, as ``leader`` says in words, and this one passes requests on to it."""
+        """Another Orthanc leads, as ``leader`` says in words, and this one relays requests to it."""
         self._state, self.role = ServiceState.STANDBY, Role.STANDBY
         self._leader, self._has_leader = leader, has_leader
 
     def leads(self) -> None:
-        """Of several Orthancs on one database this one keeps the worklist, which it opens now."""
+        """Of several Orthancs on one database, this one now opens the worklist and keeps it."""
         self._state, self._reason, self.role = ServiceState.STARTING, "", Role.LEADER
 
     def opened(self, trouble: Callable[[], str]) -> None:
@@ -101,7 +101,7 @@ class Health:
         self._state, self._reason, self._trouble = ServiceState.OPEN, "", trouble
 
     def failed(self, reason: str) -> None:
-        """It cannot be opened before somebody changes something."""
+        """It cannot be opened until somebody changes something."""
         self._state, self._reason = ServiceState.FAILED, reason
 
     def stopping(self) -> None:
@@ -109,7 +109,7 @@ class Health:
         self._state, self._reason = ServiceState.STOPPING, ""
 
     def report(self) -> HealthReport:
-        """How it is now."""
+        """The present state."""
         if self._state is ServiceState.STANDBY and self._leader is not None and self._has_leader is not None:
             state = ServiceState.STANDBY if self._has_leader() else ServiceState.LEADERLESS
             return HealthReport(state, self.role, self._leader())

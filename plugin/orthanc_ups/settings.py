@@ -25,7 +25,7 @@ def key_of(field_name: str) -> str:
 
 
 def seconds_in(value: object) -> object:
-    """A duration such as ``"15m"`` in seconds; anything else as it is."""
+    """A duration such as ``"15m"`` in seconds; anything else unchanged."""
     parsed = _DURATION.fullmatch(value) if isinstance(value, str) else None
     return value if parsed is None else float(parsed[1]) * _UNITS[parsed[2]]
 
@@ -51,7 +51,7 @@ class Webhook(Struct, frozen=True, forbid_unknown_fields=True, rename=key_of):
 
     url: str
     aet: str
-    name: str = ""  # how the page calls it
+    name: str = ""  # its name on the page
     secret: str = ""
     filter: Mapping[str, str] = field(default_factory=dict)
     event_types: tuple[int, ...] = (1, 2, 3, 4, 5)
@@ -64,15 +64,15 @@ class ModalityWorklist(Struct, frozen=True, forbid_unknown_fields=True, rename=k
     enable: bool = False
     stations: Mapping[str, str] = field(default_factory=dict)  # AE title to "CODE" or "CODE^SCHEME"
     modalities: Mapping[str, str] = field(default_factory=dict)  # AE title to Modality (0008,0060)
-    show_in_progress: bool = False  # True: workitems that are IN PROGRESS are answered too, as STARTED
+    show_in_progress: bool = False  # True: workitems IN PROGRESS are returned too, as STARTED
     maximum_answers: Count = 1_000  # per query, without those of the worklists plugin
 
 
 class ClusterSettings(Struct, frozen=True, forbid_unknown_fields=True, rename=key_of):
-    """The section ``Cluster``: several Orthancs on one PostgreSQL that are one worklist. Rarely needed."""
+    """The section ``Cluster``: several Orthancs on one PostgreSQL that share a worklist. Rarely needed."""
 
     database: str = ""  # connection string of PostgreSQL; "" means that of the section PostgreSQL
-    address: str = ""  # under which other nodes reach this one; "" means as PostgreSQL sees it
+    address: str = ""  # at which other nodes reach this one; "" means as PostgreSQL sees it
     port: Annotated[int, Meta(ge=0, le=65535)] = 0  # for other nodes; 0 means any that is free
 
 
@@ -91,8 +91,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, rename=key_of):
     trusted_proxies: tuple[str, ...] = ()
 
     # The worklist
-    worklist_label: str = "DEFAULT"  # for workitems that come without Worklist Label
-    strict: bool = False  # True: data sets by the letter of PS3.4 5.4.2, nothing is corrected
+    worklist_label: str = "DEFAULT"  # for workitems that are created without Worklist Label
+    strict: bool = False  # True: PS3.4 §5.4.2 literally; nothing is corrected
     deletion_locks: bool = True  # False: locks are not granted (B301)
     status_change_receivers: tuple[str, ...] = ()  # AE titles told of RESTARTED and GOING DOWN in any case
     history_length: Count = 100  # entries kept per workitem
@@ -103,17 +103,17 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, rename=key_of):
     # Rules
     rules: tuple[Mapping[str, Any], ...] = ()
     inherit_subscribers: bool = False  # True: a workitem that replaces another gets its subscribers
-    check_outputs: bool = False  # True: C304 while outputs that name this Orthanc are not in it
+    check_outputs: bool = False  # True: C304 while this Orthanc lacks outputs that are said to be in it
 
     # Retention
     retain_final: Seconds = 7 * 86_400.0
-    maximum_lock_age: Seconds = 0.0  # 0: locks are never released by themselves
+    maximum_lock_age: Seconds = 0.0  # 0: locks are never released automatically
     cancel_expired: bool = False
-    remember_purged: Seconds = 30 * 86_400.0  # how long 410 instead of 404
+    remember_purged: Seconds = 30 * 86_400.0  # how long requests are answered with 410 instead of 404
 
     # What is late
-    late_after: Seconds = 900.0  # after the scheduled start; templates have others
-    silent_after: Seconds = 4 * 3600.0  # in progress without a word of the performer; 0: never
+    late_after: Seconds = 900.0  # after the scheduled start; templates may have their own
+    silent_after: Seconds = 4 * 3600.0  # in progress without an update by the performer; 0: never
 
     # Delivery
     retry_first: Timeout = 1.0
@@ -123,7 +123,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, rename=key_of):
     maximum_pending_per_subscriber: Count = 100_000
     maximum_dead_letters: Count = 10_000  # per subscriber
     replace_waiting_progress: bool = True
-    replay_window: Seconds = 86_400.0  # how long delivered events can be asked for again
+    replay_window: Seconds = 86_400.0  # how long delivered events can be requested again
     webhooks: tuple[Webhook, ...] = ()
 
     # DIMSE limits
@@ -143,10 +143,10 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, rename=key_of):
     maximum_header_size: Count = 16 * 1024  # bytes
     maximum_connections: Count = 2_000
     http_idle_timeout: Timeout = 75.0
-    maximum_results: Count = 1_000  # default and greatest page of a search
+    maximum_results: Count = 1_000  # default and maximum page size of a search
     authorization_cache: Seconds = 5.0
     web_socket_ping: Timeout = 20.0
-    web_socket_queue: Count = 1_000  # events a slow socket may lag before it is dropped
+    web_socket_queue: Count = 1_000  # events that a WebSocket may be behind before it is closed
 
     # Modalities
     modality_worklist: ModalityWorklist = field(default_factory=ModalityWorklist)
@@ -159,7 +159,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, rename=key_of):
 
 
 class OrthancSettings(Struct, frozen=True):
-    """What the plugin heeds of the rest of orthanc.json, with Orthanc's own defaults."""
+    """The settings of Orthanc that the plugin follows, with Orthanc's own defaults."""
 
     # Orthanc's HTTP server
     http_server_enabled: bool = field(default=True, name="HttpServerEnabled")
@@ -191,7 +191,7 @@ class OrthancSettings(Struct, frozen=True):
     index_directory: str = field(default="", name="IndexDirectory")  # "" means StorageDirectory
     allow_threads: bool = field(default=False, name="Python.AllowThreads")
 
-    # Index plugins: without a lock, several Orthancs may work on one database
+    # Index plugins: without a lock, several Orthancs may use one database
     postgresql_index: bool = field(default=False, name="PostgreSQL.EnableIndex")
     postgresql_lock: bool = field(default=True, name="PostgreSQL.Lock")
     postgresql_uri: str = field(default="", name="PostgreSQL.ConnectionUri")
@@ -236,17 +236,17 @@ class OrthancSettings(Struct, frozen=True):
 
     @property
     def index_folder(self) -> str:
-        """Where Orthanc's index lies."""
+        """The folder of Orthanc's index."""
         return self.index_directory or self.storage_directory
 
     @property
     def shares_postgresql(self) -> bool:
-        """Whether other Orthancs may work on the same index in PostgreSQL."""
+        """True if other Orthancs may use the same index in PostgreSQL."""
         return self.postgresql_index and not self.postgresql_lock
 
     @property
     def shares_database(self) -> bool:
-        """Whether other Orthancs may work on the same index."""
+        """True if other Orthancs may use the same index."""
         indexes = (
             (self.postgresql_index, self.postgresql_lock),
             (self.mysql_index, self.mysql_lock),

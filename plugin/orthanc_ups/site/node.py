@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What this Orthanc has whoever keeps the worklist: its settings, its ports, and who may call."""
+"""What a node has whether it keeps the worklist or not: settings, ports, and checks of the caller."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 def projection_file(settings: Settings, orthanc_settings: OrthancSettings) -> Path:
-    """Where the search index is."""
+    """Path of the search index."""
     chosen = settings.projection_file
     return Path(chosen) if chosen else Path(orthanc_settings.index_folder) / "orthanc-ups.sqlite"
 
@@ -49,11 +49,11 @@ class OpenNode:
     """One Orthanc. Lives on the loop.
 
     Attributes:
-        key_value: None if the Python plugin has no calls for key-value stores.
-        worklists: answers worklist queries on Orthanc's DICOM port, None if it shall not.
-        change_listener: is told of images that arrive, None if there are no rules.
+        key_value: the functions for key-value stores; None if the Python plugin has none.
+        worklists: answers worklist queries on Orthanc's DICOM port; None if that is off.
+        change_listener: is told of images that arrive; None if there are no rules.
         http: the DICOMweb port; ``listening`` is done once it is open.
-        dimse_context: for TLS on the DIMSE port, None without.
+        dimse_context: for TLS on the DIMSE port; None without TLS.
         own_ae: AE title of the worklist.
     """
 
@@ -83,7 +83,7 @@ class OpenNode:
     origins: Origins
 
     async def patiently(self, what: str, step: Callable[[], Awaitable[T]]) -> T:
-        """Do a step, again and again until it can be done; return what it returns."""
+        """Retry a step until it succeeds, and return its result."""
         return await patiently(self.health, what, step)
 
     def open_projection(self) -> Projection:
@@ -91,7 +91,7 @@ class OpenNode:
         return Projection.open(projection_file(self.settings, self.orthanc_settings), timezone=self.zone)
 
     def dimse_server(self, services: Services, codec: Codec, seen: Callable[[str], object]) -> DimseServer:
-        """The DIMSE port, not open yet; ``seen`` is told the AE title of who opens an association."""
+        """The DIMSE port, not open yet; ``seen`` is called with the AE title of each peer that opens an association."""
         return DimseServer(
             self.settings,
             self.policy,
@@ -106,7 +106,7 @@ class OpenNode:
 
 @dataclass(frozen=True, slots=True)
 class SharedParts:
-    """What a node has for as long as it runs if it shares the worklist with others."""
+    """What a node has, for as long as it runs, if it shares the worklist with others."""
 
     cluster: Cluster
     server: DimseServer

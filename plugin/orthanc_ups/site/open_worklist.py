@@ -71,10 +71,10 @@ _A_MOMENT: Final = 0.02
 
 
 class OpenWorklist:
-    """Everything that there is only while this node keeps the worklist. ``open`` once; ``opened`` closes it.
+    """Everything that exists only while this node keeps the worklist. Call ``open`` once; ``opened`` closes it.
 
     Attributes:
-        service: None until the worklist is read in.
+        service: None until the worklist has been read.
     """
 
     def __init__(
@@ -94,9 +94,9 @@ class OpenWorklist:
             node: where the worklist is opened.
             shared: None unless nodes share the worklist.
             metadata: the store for Orthanc's metadata.
-            serve: hands the requests on both HTTP ports over.
-            opened: whatever is opened goes there, to be closed.
-            index: what has kept the search index while this node stood by, and has proven it complete.
+            serve: directs the requests on both HTTP ports here.
+            opened: closes later whatever is opened here.
+            index: kept the search index while this node was on standby, and has proved it complete.
             continues: True if another node had the worklist open until now.
         """
         self._node = node
@@ -118,7 +118,7 @@ class OpenWorklist:
         opened.add(self._close_files)
 
     async def open(self) -> None:
-        """Read the worklist in and serve it on every interface; whatever is missing is waited for."""
+        """Read the worklist and serve it on every interface, waiting for whatever is missing."""
         node, shared = self._node, self._shared
         await node.patiently("the store of the worklist", self._open_store)
         codec = shared.codec if shared else Codec(node.settings, node.orthanc_settings)
@@ -170,7 +170,7 @@ class OpenWorklist:
         node.health.opened(lambda: watch.trouble or "; ".join(node.disk_space.warnings()))
         if shared is None:
             await asyncio.gather(node.patiently("the DIMSE port", server.start), node.listening)
-        # At the level at which Orthanc tells of its own ports: an operator sees it without --verbose.
+        # At the level of Orthanc's lines about its own ports: an operator sees it without --verbose.
         _log.warning(
             "Worklist %s is open with %d workitems: DIMSE on port %d, DICOMweb on port %d",
             node.own_ae,
@@ -180,7 +180,7 @@ class OpenWorklist:
         )
 
     def shelves_deleted(self) -> None:
-        """Somebody deleted something of ours in Orthanc."""
+        """Handle a deletion of our instances in Orthanc."""
         if self.service is not None:
             self.service.shelves_deleted()
 
@@ -188,21 +188,21 @@ class OpenWorklist:
         return len(self._shared.cluster.keeper.nodes) if self._shared else 1
 
     def _goes_down(self) -> bool:
-        """False if the worklist goes on, on another node."""
+        """False if the worklist continues on another node."""
         return self._shared is None or not self._shared.cluster.goes_on
 
     async def _close_files(self) -> None:
-        if self.service is None:  # it was not opened to the end
+        if self.service is None:  # it was not opened completely
             self._projection.close()
             self._copy.close()
 
     async def _read_of_the_store(self) -> None:
-        """Something of Orthanc's database that costs little. Raises StoreUnavailable."""
+        """Read something small from Orthanc's database. Raises StoreUnavailable."""
         reply = await self._node.loopback.request("GET", f"/patients/{shelves.PATIENT}/protected")
         if reply.status >= 500:
             raise refused(reply, "cannot read Orthanc's database")
         if reply.status == 404 and self.service is not None and self.service.entries.exposed:
-            self.shelves_deleted()  # through another node, which tells us nothing
+            self.shelves_deleted()  # through another node, which does not tell us
 
     def _publish(self, service: UpsService, interfaces: Interfaces, late: LateWatch) -> None:
         figures = sources(service, meters(interfaces, self._node.instruments), late)
@@ -240,11 +240,11 @@ class OpenWorklist:
         )
 
     def _listens(self, ae_title: str) -> None:
-        """An AE opened a WebSocket: its spelling is taken."""
+        """Handle a WebSocket of an AE: its spelling of the AE title is adopted."""
         self._seen(self._node.titles.use(ae_title))
 
     def _seen(self, ae_title: str) -> None:
-        """An AE shows that it is there: deliver to it what waits."""
+        """Handle a sign of life of an AE: deliver what waits for it."""
         if self.service is not None:
             self.service.delivery.seen(self._node.titles.spelled(ae_title))
 
@@ -252,7 +252,7 @@ class OpenWorklist:
         titles = map(self._node.titles.spelled, self._node.settings.status_change_receivers)
         for ae in receivers.unknown(dict.fromkeys(titles)):
             _log.warning(
-                '"Ups.StatusChangeReceivers" names %s, which is not in DicomModalities, has no webhook and never '
+                '"Ups.StatusChangeReceivers" names %s, which is not in DicomModalities, has no webhook and has never '
                 "subscribed: nothing reaches it unless it opens a WebSocket",
                 ae,
             )
@@ -312,7 +312,7 @@ class OpenWorklist:
         return WebSocketSessions(sockets, service.delivery.replay, self._listens, tokens)
 
     def _alerts(self, server: DimseServer, watch: StoreWatch) -> list[Alert]:
-        """What of the service itself does not work now."""
+        """Warnings about the service itself."""
         ports = (
             ("DIMSE", self._node.settings.dicom_port, server.is_open),
             ("DICOMweb", self._node.settings.http_port, self._node.http.is_open),
@@ -350,7 +350,7 @@ class OpenWorklist:
         return api
 
     def _performed_step_service(self, service: UpsService) -> PerformedStepService | None:
-        """MPPS, with what is kept of it; None if it is not enabled."""
+        """MPPS with its stored steps; None if it is not enabled."""
         if not self._node.settings.modality_worklist.enable:
             return None
         archive_ae = self._node.orthanc_settings.dicom_aet
@@ -374,7 +374,7 @@ class OpenWorklist:
         return performed_steps
 
     async def _open_worklists(self, service: UpsService, requests: WorklistRequests) -> None:
-        """Answer worklist queries, and test whether Orthanc asks us at all."""
+        """Answer worklist queries, and test whether Orthanc passes them to us."""
         worklist = ModalityWorklists(
             self._node.settings.modality_worklist,
             service.workitems,
@@ -412,7 +412,7 @@ class OpenWorklist:
         return Archive(node.loopback, node.orthanc_settings.dicom_aet, lambda: datetime.now(node.zone))
 
     def _check_outputs(self, service: UpsService) -> None:
-        """Have outputs looked for before workitems are completed, if that is wished."""
+        """Check outputs before workitems are completed, if ``Ups.CheckOutputs`` is true."""
         if self._node.settings.check_outputs:
             orthanc_settings = self._node.orthanc_settings
             service.worklist.outputs = OutputsInArchive(
@@ -423,7 +423,7 @@ class OpenWorklist:
             )
 
     async def _open_rules(self, service: UpsService) -> None:
-        """Last, as rules act like any other client; closed first."""
+        """Start rules last, as they act like any other client; they are closed first."""
         if self._node.change_listener is None:
             return
         settings = self._node.settings

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What was opened is closed in the opposite order; what cannot be opened yet is tried again."""
+"""Closes what was opened in reverse order, and retries what cannot be opened yet."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ _LONGEST_PAUSE: Final = 10.0
 
 
 class Opened:
-    """What was opened or begun, to be closed in the opposite order."""
+    """What was opened or started, to be closed in reverse order."""
 
     def __init__(self) -> None:
         self._closers: list[Callable[[], Awaitable[None]]] = []
         self._tasks: list[asyncio.Future[None]] = []
 
     def add(self, close: Callable[[], Awaitable[None]]) -> None:
-        """Have something closed that was opened."""
+        """Register the function that closes something."""
         self._closers.append(close)
 
     def add_task(self, task: asyncio.Future[None]) -> None:
-        """Have a task canceled."""
+        """Register a task that is to be cancelled."""
         self._tasks.append(task)
 
     def begin(self, work: Coroutine[Any, Any, None]) -> None:
-        """Begin a task."""
+        """Start a task."""
         self.add_task(asyncio.ensure_future(work))
 
     def keep(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Begin what never ends; it begins again whenever it does end."""
+        """Start a task that never ends; if it does end, it is restarted."""
         self.begin(_for_ever(work))
 
     async def close(self) -> None:
-        """Cancel the tasks and close everything; whatever fails does not stop the rest."""
+        """Cancel the tasks and close everything, even if some of it fails."""
         tasks, self._tasks = self._tasks, []
         for task in tasks:
             task.cancel()
@@ -58,7 +58,7 @@ class Opened:
 
 
 async def _for_ever(work: Callable[[], Awaitable[None]]) -> None:
-    """Do what never ends; begin again whenever it does end."""
+    """Run what never ends, and restart it if it does end."""
     for pause in growing(_FIRST_PAUSE, _LONGEST_PAUSE):
         try:
             await work()
@@ -69,7 +69,7 @@ async def _for_ever(work: Callable[[], Awaitable[None]]) -> None:
 
 
 async def patiently(health: Health, what: str, step: Callable[[], Awaitable[T]]) -> T:
-    """Do a step, again and again until Orthanc, its store or the network lets it be done; return what it returns."""
+    """Retry a step until Orthanc, its store or the network lets it succeed, and return its result."""
     pauses = growing(_FIRST_PAUSE, _LONGEST_PAUSE)
     while True:
         try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The service with its network: opens this node, and the worklist on it once that is its to keep."""
+"""The service with its network: opens this node, and the worklist on it once this node may keep it."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ _NODES_EVERY: Final = 2.0
 class Site:
     """Everything that lives on the loop. ``run`` opens it, ``stop`` closes it, each exactly once.
 
-    A node that is alone opens the worklist at once. Of several on one PostgreSQL, the one with the lease opens it, and
-    the others pass requests on to it. On other databases, the one with the mark opens it, and the others wait.
+    A single node opens the worklist at once. Of several on one PostgreSQL, the one with the lease opens it, and
+    the others relay requests to it. On other databases, the one with the node mark opens it, and the others wait.
     """
 
     def __init__(
@@ -85,8 +85,8 @@ class Site:
     ) -> None:
         """Prepare, without touching loop or network.
 
-        ``authorization`` is the token for Orthanc's own port; ``key_values`` None if the SDK has no such calls;
-        ``worklists`` answers worklist queries on Orthanc's DICOM port, None if it shall not;
+        ``authorization`` is the token for Orthanc's own port; ``key_values`` is None if the SDK has no such functions;
+        ``worklists`` answers worklist queries on Orthanc's DICOM port, None if that is off;
         ``change_listener`` is told of images that arrive, None if there are no rules.
 
         Raises:
@@ -124,15 +124,15 @@ class Site:
         self._mark: NodeMark | None = None
         self._http: HttpPort | None = None
 
-    # --- what Orthanc tells ---
+    # --- callbacks of Orthanc ---
 
     def shelves_deleted(self) -> None:
-        """Somebody deleted something of ours in Orthanc."""
+        """Handle a deletion of our instances in Orthanc."""
         if self._worklist is not None:
             self._worklist.shelves_deleted()
 
     def modalities_changed(self) -> None:
-        """``DicomModalities`` were changed at run time."""
+        """Handle a change of ``DicomModalities`` at run time."""
         self._modalities.changed()
 
     # --- requests on Orthanc's own port, on Orthanc's threads ---
@@ -158,7 +158,7 @@ class Site:
         sessions: NotificationSessions,
         api: Callable[[WebRequest], Awaitable[WebResponse]],
     ) -> None:
-        """From now on both HTTP ports are answered by these, behind the checks of who calls."""
+        """Direct both HTTP ports to these, after the checks of the caller."""
         authorization, rights = node.authorization, node.rights
         routes = OrthancRoutes(
             handler, authorization, rights, self._requests, self._settings, self._orthanc_settings
@@ -176,7 +176,7 @@ class Site:
     # --- opening ---
 
     async def run(self) -> None:
-        """Read the worklist in and open every port; whatever is missing is waited for."""
+        """Read the worklist and open every port, waiting for whatever is missing."""
         self._opening = asyncio.current_task()
         try:
             await self._open(await self._open_node())
@@ -191,7 +191,7 @@ class Site:
         _log.error("The UPS service cannot start: %s", reason)
 
     async def _open_node(self) -> OpenNode:
-        """What this Orthanc needs to know who calls, whoever keeps the worklist."""
+        """What this Orthanc needs to check callers, whichever node keeps the worklist."""
         settings, orthanc_settings = self._settings, self._orthanc_settings
         self._http = http = HttpPort(
             settings,
@@ -251,7 +251,7 @@ class Site:
         )
 
     async def _make_folder(self) -> None:
-        """Orthanc makes its IndexDirectory only where its index is on SQLite."""
+        """Create IndexDirectory if needed: Orthanc creates it only with an index on SQLite."""
         folder = projection_file(self._settings, self._orthanc_settings).parent
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -298,12 +298,12 @@ class Site:
         self._lifetime.add(self._mark.release)
         return self._mark
 
-    # --- several nodes on PostgreSQL: one leads, the others pass on to it what they are asked ---
+    # --- several nodes on PostgreSQL: one leads, the others relay requests to it ---
 
     async def _joined(self, node: OpenNode) -> SharedParts | None:
-        """Join the nodes on this PostgreSQL; None if that cannot be, and the log says why."""
+        """Join the nodes on this PostgreSQL. Returns None if that is not possible; the log says why."""
         try:
-            from ..cluster.member import CannotShare, Cluster  # a single Orthanc loads nothing of it
+            from ..cluster.member import CannotShare, Cluster  # a single Orthanc does not load it
         except ImportError as error:
             _log.error(
                 "This node cannot share the worklist with others, it can only take turns: the Python package %s is "
@@ -361,7 +361,7 @@ class Site:
     async def _open_with_mark(
         self, node: OpenNode, shared: SharedParts, mark: NodeMark, index: StandbyIndex, *, continues: bool
     ) -> None:
-        """Also those who can only take turns must see that this node keeps the worklist."""
+        """Renew the node mark as well, for nodes that can only take turns."""
         clock = asyncio.get_running_loop().time
         begun = clock()
         is_proven = await index.prove()
@@ -399,7 +399,7 @@ class Site:
         node.health.follows(cluster.leader_in_words, lambda: cluster.has_leader)
 
     async def _publish_standby(self, shared: SharedParts) -> None:
-        """What a node publishes that does not lead."""
+        """The metrics of a standby."""
         while True:
             if self.health.role is not Role.LEADER:
                 self._instruments.publish("ups_leader", 0)
@@ -407,12 +407,10 @@ class Site:
                 self._instruments.publish("ups_lag_seconds", shared.cluster.lag)
             await asyncio.sleep(_NODES_EVERY)
 
-    # --- several nodes otherwise ---
+    # --- several nodes on other databases ---
 
     async def _take_turns(self, node: OpenNode) -> None:
-        """Of several Orthancs on one database only one may keep the worklist: wait until it is this one, again and
-        again.
-        """
+        """Keep the worklist whenever it is the turn of this node: only one Orthanc on the database may keep it."""
         self._metadata = OrthancEntries(self._loopback, self._uploads)
         await node.patiently("Orthanc's metadata", self._metadata.open)
         mark = self._node_mark()
@@ -428,7 +426,7 @@ class Site:
             self._metadata.refused_because = ""
 
     async def _lead(self, opening: Coroutine[Any, Any, None], leading: Coroutine[Any, Any, _T]) -> _T:
-        """Open the worklist and keep it while ``leading`` lasts. Raises what keeps it from being opened."""
+        """Open the worklist and keep it while ``leading`` lasts. Raises what prevents it from being opened."""
         lasting, begun = asyncio.ensure_future(leading), asyncio.ensure_future(opening)
         try:
             done, _ = await asyncio.wait((lasting, begun), return_when=asyncio.FIRST_COMPLETED)
@@ -443,13 +441,13 @@ class Site:
     # --- closing ---
 
     async def stop(self) -> None:
-        """Close everything in the opposite order, and let nothing of it stop the rest."""
+        """Close everything in reverse order, even if some of it fails."""
         self.health.stopping()
         if self._opening is not None:
             self._opening.cancel()
         await self._lifetime.close()
 
     def open_again(self) -> None:
-        """Open everything after a ``stop``."""
+        """Open everything again after a ``stop``."""
         self.health.starting()
         self._opening = asyncio.ensure_future(self.run())
