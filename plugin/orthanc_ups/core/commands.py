@@ -180,6 +180,8 @@ SERVICE_OF: dict[type, Service] = {
 }
 
 
+# --- action information that an action has no use for ---
+
 _WITH_TIMES: Final = frozenset({tags.TIMEZONE_OFFSET, tags.SPECIFIC_CHARACTER_SET})
 _REPEATED: Final = frozenset(
     {

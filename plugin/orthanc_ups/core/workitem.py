@@ -102,6 +102,8 @@ def digest(transaction: str) -> str:
     return hashlib.sha256(b"UPS Transaction UID\0" + transaction.encode()).hexdigest()
 
 
+# --- who has claimed it ---
+
 CLAIMED: Final = "claimed"
 """What the history says of a change to IN PROGRESS."""
 

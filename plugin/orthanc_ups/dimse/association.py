@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""An established association on the asyncio loop (PS3.8 §9.2): messages in, messages out, and its end.
+"""Connections and associations on the asyncio loop (PS3.8 §9): PDUs in and out of a ``Wire``, messages in and out of an
+``Association``, and their ends.
 
 Why not pynetdicom's own reactor: it needs two or three threads per association that poll a thousand times a second,
 reads PDUs and data sets of any size into memory, cannot use file descriptors beyond 1023, and accepts no other
@@ -38,7 +39,11 @@ from .message import (
 )
 from .negotiation import Agreement
 
-_MOST_UNREAD: Final = 128 * 1024
+_log = logging.getLogger("orthanc_ups.dimse")
+
+# --- connections ---
+
+_MAX_UNREAD: Final = 128 * 1024
 _FAREWELL: Final = 1.0  # seconds for the peer to close
 _LINGER: Final = 3.0  # seconds for the peer to take the last bytes and to close
 
@@ -88,7 +93,7 @@ class Wire(asyncio.Protocol):
         self._unread += data
         if len(self._unread) >= self._awaited_size:
             self._wake()
-        if len(self._unread) >= max(_MOST_UNREAD, self._awaited_size) and not self._is_reading_paused:
+        if len(self._unread) >= max(_MAX_UNREAD, self._awaited_size) and not self._is_reading_paused:
             self._is_reading_paused = True
             self._existing.pause_reading()
 
@@ -176,7 +181,7 @@ class Wire(asyncio.Protocol):
             self._awaited_size, self._arriving = 0, None
 
     def _read_on(self) -> None:
-        if self._is_reading_paused and len(self._unread) < max(_MOST_UNREAD // 2, self._awaited_size):
+        if self._is_reading_paused and len(self._unread) < max(_MAX_UNREAD // 2, self._awaited_size):
             self._is_reading_paused = False
             self._existing.resume_reading()
 
@@ -254,7 +259,7 @@ class Wire(asyncio.Protocol):
             await self._arrival(1)
 
 
-_log = logging.getLogger("orthanc_ups.dimse")
+# --- associations ---
 
 _MAX_WAITING: Final = 1  # messages received but not yet served; more stay in the network
 MAX_CONTROL: Final = 1024  # bytes of a release or abort

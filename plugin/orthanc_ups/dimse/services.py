@@ -66,6 +66,10 @@ from .message import (
 from .negotiation import FIND_CLASSES, UPS_CLASSES, VERIFICATION, Context
 from .policy import Policy, Wish
 
+_log = logging.getLogger("orthanc_ups.dimse")
+
+# --- a request and its answers (PS3.7 §9.3, §10.3, Annex C) ---
+
 _ABOUT_ATTRIBUTES: Final = frozenset({0x0105, 0x0106, 0x0107, 0x0116, 0x0120, 0x0121, 0xC309})
 """Statuses with an Attribute Identifier List (PS3.7 §C.5), and that of a wrong state at creation (C309)."""
 
@@ -261,7 +265,7 @@ def shortened(comment: str) -> str:
     return (words if len(words) > _LONGEST // 2 else cut) + ".."
 
 
-_log = logging.getLogger("orthanc_ups.dimse")
+# --- the services ---
 
 _PENDING: Final = 0xFF00
 _PENDING_KEYS_UNSUPPORTED: Final = 0xFF01
@@ -378,8 +382,6 @@ class Services:
             _log.exception("request %04X of %s failed", exchange.field, exchange.calling)
             await exchange.refuse(_unforeseen(exchange))
 
-    # --- may it be asked at all ---
-
     def _check_service(self, exchange: Exchange) -> None:
         """The message may name any UPS class (PS3.4 CC.3.1), but the service must belong to that of the context."""
         context, sop_class = exchange.context.abstract, exchange.sop_class
@@ -399,7 +401,7 @@ class Services:
         if sop_class not in classes:
             raise UpsError(status, f"SOP Class UID {sop_class or 'is missing'}, expected {expected}")
 
-    # --- the services ---
+    # --- each service ---
 
     async def _echo(self, exchange: Exchange) -> None:
         self._note_peer(exchange.calling)
@@ -549,6 +551,8 @@ def _unforeseen(exchange: Exchange) -> UpsError:
     is_find = exchange.field == CommandField.C_FIND
     return UpsError(statuses.OUT_OF_RESOURCES if is_find else statuses.PROCESSING_FAILURE, "internal error")
 
+
+# --- the arguments of N-ACTION (PS3.4 Tables CC.2.1-1 to CC.2.3-1) ---
 
 _TEXT_VRS: Final = frozenset({"AE", "CS", "LO", "LT", "SH", "ST", "UC", "UI", "UT"})
 _NAMES: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(

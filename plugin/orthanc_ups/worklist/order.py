@@ -18,6 +18,14 @@ from ..store.documents import FORMAT, UnreadableDocument, read
 from ..store.port import Entry
 from ..store.writer import Writer
 
+_log = logging.getLogger("orthanc_ups.store")
+KEY: Final = "worklist"
+SEQUENCES: Final = 1_000_000
+CREATIONS: Final = 1_000
+
+
+# --- sequence numbers ---
+
 
 @dataclass(eq=False, slots=True)
 class Ticket:
@@ -77,10 +85,7 @@ class Order:
             self.settle(ticket, ())
 
 
-_log = logging.getLogger("orthanc_ups.store")
-KEY: Final = "worklist"
-SEQUENCES: Final = 1_000_000
-CREATIONS: Final = 1_000
+# --- reservations ---
 
 
 class WorklistEntry:

@@ -29,8 +29,19 @@ from ..store.journal import KEY, IndexJournal, document_of, mark_in
 from ..store.port import Entries, Entry
 from ..store.writer import Conflict, Writer
 
+__all__ = ["VANISHED", "StoredWorkitem", "Tombstone", "WorkitemStore", "stored_version", "tombstone_document"]
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 _log = logging.getLogger("orthanc_ups.store")
 _PREFIX: Final = "workitem/"
+_MAXIMUM_CHANGES: Final = 2_000
+
+VANISHED: Final = "vanished"
+"""Takes the place of a version if the entry of a workitem vanished from the store and must be created again."""
+
+
+# --- purged workitems ---
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +114,7 @@ def read_tombstone(document: bytes) -> tuple[str, HistoryEntry] | None:
         return None
 
 
-__all__ = ["VANISHED", "StoredWorkitem", "Tombstone", "WorkitemStore", "stored_version", "tombstone_document"]
-
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
-
-VANISHED: Final = "vanished"
-"""Takes the place of a version if the entry of a workitem vanished from the store and must be created again."""
+# --- workitems ---
 
 
 class WorkitemStore:
@@ -380,6 +385,9 @@ def _readable(uid: str, entry: Entry) -> Workitem:
     return workitem
 
 
+# --- may a start trust the search index? ---
+
+
 class IndexMark:
     """The mark that store, search index and journal share (``store/journal.py``), so that a start trusts the index.
 
@@ -436,7 +444,7 @@ class IndexMark:
             self._journal.close()
 
 
-_MAXIMUM_CHANGES: Final = 2_000
+# --- recent changes ---
 
 
 @dataclass(frozen=True, slots=True)
