@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -23,11 +25,14 @@ class _Collected(NamedTuple):
 class PendingWrites:
     """Two stages: collected, one state per workitem; and handed over, as batches of rows.
 
+    The rows of collected workitems can be made some at a time, so that the loop is not held up by those of many.
     Everything but ``handed_over`` belongs to the loop.
     """
 
     def __init__(self) -> None:
         self._collected: dict[str, _Collected] = {}
+        self._without_rows: dict[str, None] = {}
+        self._changes: dict[str, WorkitemRows | RowsRemoval] = {}
         self._events: list[Sequence[Any]] = []
         self._tombstones: dict[str, TombstoneRow] = {}
         self._batches: deque[tuple[int, ProjectionBatch]] = deque()
@@ -43,11 +48,16 @@ class PendingWrites:
         """A workitem was written to the store; ``before`` it was like this, if that is known."""
         uid = stored.workitem.uid
         earlier = self._collected.get(uid)
-        self._collected[uid] = _Collected(stored, earlier.before if earlier else before)
+        self._collect(uid, _Collected(stored, earlier.before if earlier else before))
 
     def remove(self, uid: str) -> None:
         """A workitem is to be forgotten."""
-        self._collected[uid] = _Collected(None, None)
+        self._collect(uid, _Collected(None, None))
+
+    def _collect(self, uid: str, collected: _Collected) -> None:
+        self._collected[uid] = collected
+        self._changes.pop(uid, None)
+        self._without_rows[uid] = None
 
     def record(self, rows: Iterable[Sequence[Any]]) -> None:
         """Rows for the log of events."""
@@ -70,16 +80,28 @@ class PendingWrites:
         """Batches that are handed over and not written down."""
         return len(self._batches)
 
+    def make_rows(self, local: Zone, seconds: float) -> bool:
+        """Make those of some workitems, for about so long; False if all have theirs."""
+        until = time.perf_counter() + seconds
+        while self._without_rows:
+            uid, _ = self._without_rows.popitem()
+            stored, before = self._collected[uid]
+            self._changes[uid] = _change(uid, stored, before, local)
+            if time.perf_counter() >= until:
+                break
+        return bool(self._without_rows)
+
     def hand_over(self, local: Zone) -> None:
         """Make a batch of rows of what is collected."""
+        self.make_rows(local, math.inf)
         self._last += 1
         batch = ProjectionBatch(events=self._events, tombstones=list(self._tombstones.values()))
         unwritten = {uid: entry for uid, entry in self._unwritten.items() if entry[0] > self._written}
-        for uid, (stored, before) in self._collected.items():
-            batch.changes.append(_change(uid, stored, before, local))
+        for uid, (stored, _) in self._collected.items():
+            batch.changes.append(self._changes[uid])
             unwritten[uid] = self._last, stored
         self._unwritten = unwritten
-        self._collected, self._events, self._tombstones = {}, [], {}
+        self._collected, self._changes, self._events, self._tombstones = {}, {}, [], {}
         self._batches.append((self._last, batch))
 
     def handed_over(self) -> Iterator[ProjectionBatch]:

@@ -58,6 +58,7 @@ _FORGOTTEN_AT_ONCE: Final = 1_000
 _EVENTS_OF_ONE: Final = 1_000
 _PREFIX: Final = "workitem/"
 _WRITTEN_AFTER: Final = 0.03  # seconds for which a change may stay in memory only
+_ROWS_MADE_FOR: Final = 0.0003  # seconds in a turn of the loop
 _WRITTEN_ABOVE: Final = 64
 _MOST_WAITING: Final = 8
 _MISSES: Final = 1_000
@@ -127,7 +128,7 @@ class Projection:
         self._pending = PendingWrites()
         self._missing: set[str] = set()
         self._lock = threading.Lock()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
         self._connection: sqlite3.Connection | None = None
         self._is_rebuilding = False
         self._interned = Interned()
@@ -288,7 +289,32 @@ class Projection:
             self._write_soon()
         elif self._timer is None:
             with suppress(RuntimeError):  # no loop runs: it is written down when it is asked for
-                self._timer = asyncio.get_running_loop().call_later(_WRITTEN_AFTER, self._write_soon)
+                self._timer = asyncio.get_running_loop().call_later(_WRITTEN_AFTER, self._make_some_rows)
+
+    def _make_some_rows(self) -> None:
+        """Make few in each turn of the loop, so that no request waits for those of many others."""
+        self._timer = None
+        if self.broken is not None:
+            return
+        try:
+            with self._unbroken():
+                is_more = self._pending.make_rows(self._local, _ROWS_MADE_FOR)
+        except ProjectionBroken as error:
+            self.on_broken(error)
+            return
+        if is_more:
+            self._timer = asyncio.get_running_loop().call_soon(self._make_some_rows)
+        else:
+            self._write_soon()
+
+    @contextmanager
+    def _unbroken(self) -> Iterator[None]:
+        """Whatever goes wrong: what is written must not look as if it were not. Raises ProjectionBroken."""
+        self._check()
+        try:
+            yield
+        except Exception as error:
+            raise self._broke(error) from error
 
     def _write_soon(self) -> None:
         """Let the thread write down what is in memory; if it is far behind, wait for it."""
@@ -322,21 +348,15 @@ class Projection:
     def _hand_over(self) -> None:
         """Make rows of what is in memory, on the loop; any thread may write them down then."""
         if self._pending:
-            self._check()
-            try:
+            with self._unbroken():
                 self._pending.hand_over(self._local)
-            except Exception as error:  # whatever it is: what is written must not look as if it were not
-                raise self._broke(error) from error
 
     def _write_down(self) -> None:
         """Write down what was handed over, in the order of handing over. In any thread."""
         with self._lock:
             for batch in self._pending.handed_over():
-                self._check()
-                try:
+                with self._unbroken():
                     self._writer.write(batch)
-                except Exception as error:  # whatever it is: what is written must not look as if it were not
-                    raise self._broke(error) from error
 
     def flush(self) -> None:
         """Write down what is in memory, and wait until that is done. Raises ProjectionBroken."""

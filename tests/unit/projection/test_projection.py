@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from orthanc_ups.core.free_text import words
 from orthanc_ups.core.matching import Query
 from orthanc_ups.core.statuses import OUT_OF_RESOURCES, UpsError
 from orthanc_ups.core.workitem import SpecificAct, Subscription
+from orthanc_ups.projection import pending
 from orthanc_ups.projection import reader as projection_reader
 from orthanc_ups.projection.projection import Projection, StoredWorkitem
+from orthanc_ups.projection.writer import change_of
 from orthanc_ups.store.documents import encode
 from tests.support import workitems
 from tests.support.projections import EVERYTHING, entry, key, matching_numbers, put, rows_in, stored_workitem
@@ -68,6 +71,32 @@ def test_a_put_after_a_get_indexes_what_changed(projection: Projection) -> None:
         assert (
             matching_numbers(projection, Query.of({tags.STATE: element("CS", "SCHEDULED"), **station})) == []
         )
+
+
+def test_no_request_waits_for_the_rows_of_many_others(
+    projection: Projection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that take long are made in as many turns of the loop as there are workitems."""
+    turn, turns = 0, []
+
+    def noted(*arguments: Any) -> Any:
+        turns.append(turn)
+        time.sleep(0.001)
+        return change_of(*arguments)
+
+    async def put_some() -> None:
+        nonlocal turn
+        put(projection, *map(stored_workitem, range(1, 11)))
+        put(projection, stored_workitem(3, "IN PROGRESS", revision=1))
+        while len(turns) < 10:
+            await asyncio.sleep(0)
+            turn += 1
+        put(projection, stored_workitem(4, "IN PROGRESS", revision=1))
+
+    monkeypatch.setattr(pending, "change_of", noted)
+    asyncio.run(put_some())
+    assert len(set(turns)) == len(turns)
+    assert matching_numbers(projection, key(tags.STATE, "CS", "IN PROGRESS")) == [3, 4]
 
 
 def test_a_removed_workitem_is_found_nowhere(projection: Projection) -> None:
