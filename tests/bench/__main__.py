@@ -7,6 +7,7 @@ import argparse
 import platform
 import sys
 import time
+import traceback
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,16 +30,30 @@ RESULTS = Path(__file__).with_name("RESULTS.md")
 
 
 def main() -> int:
-    """Measure, print the tables, and write them down after a whole run. 1 if an aim was missed."""
+    """Measure, print each table, and write all of them down after a whole run. 1 if an aim was missed.
+
+    A part that fails does not end the others; then nothing is written down, and the result is 2.
+    """
     options = _options()
     fetch(options.suite)
-    parts = {name: _measured(name, options) for name in options.parts or PARTS}
-    tables = [part for part, _ in parts.values()]
-    text = "\n".join([_head(options, {name: took for name, (_, took) in parts.items()}), *map(str, tables)])
-    print(text)
+    parts: dict[str, Part] = {}
+    seconds: dict[str, float] = {}
+    names = options.parts or list(PARTS)
+    for name in names:
+        begun = time.monotonic()
+        try:
+            parts[name] = _measured(name, options)
+        except Exception:
+            traceback.print_exc()
+        seconds[name] = time.monotonic() - begun
+        print(f"{name} took {seconds[name]:.0f} s", file=sys.stderr, flush=True)
+    head = _head(options, seconds)
+    print(head)
+    if len(parts) < len(names):
+        return 2
     if not options.parts:
-        RESULTS.write_text(text)
-    return int(any(row.is_met is False for part in tables for row in part.rows))
+        RESULTS.write_text("\n".join([head, *map(str, parts.values())]))
+    return int(any(row.is_met is False for part in parts.values() for row in part.rows))
 
 
 def _options() -> argparse.Namespace:
@@ -55,14 +70,11 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def _measured(name: str, options: argparse.Namespace) -> tuple[Part, float]:
-    """What a part found, and how many seconds it took."""
+def _measured(name: str, options: argparse.Namespace) -> Part:
     print(f"measuring {name} …", file=sys.stderr, flush=True)
-    begun = time.monotonic()
     part = PARTS[name](options.suite, options.attempts)
-    took = time.monotonic() - begun
-    print(f"measured {name} in {took:.0f} s", file=sys.stderr, flush=True)
-    return part, took
+    print(part, flush=True)
+    return part
 
 
 def _head(options: argparse.Namespace, seconds: Mapping[str, float]) -> str:

@@ -17,6 +17,8 @@ from tests.support.raw_dimse import EventListener, RawScu, encoded, state_change
 from tests.support.workitems import UID_ROOT, full, minimal, progress
 
 _DONE = (0x0000, 0xB300, 0xB305)
+_COME_BACK = 0x0213
+_ATTEMPTS, _PAUSE = 1_000, 0.02  # seconds
 _PATIENCE = 120.0  # seconds
 _TRANSACTION = f"{UID_ROOT}.99"
 _CREATION = encoded(full())
@@ -65,7 +67,7 @@ async def life(port: int, associations: int, each: int, run: str, pid: int = 0) 
         async def work(number: int, step: Step = step, times: list[float] = times) -> None:
             for count in range(each):
                 begun = time.perf_counter()
-                status = await step(scus[number], f"{UID_ROOT}.{run}.{number}.{count}")
+                status = await _persistent(step, scus[number], f"{UID_ROOT}.{run}.{number}.{count}")
                 times.append(time.perf_counter() - begun)
                 assert status in _DONE, f"{status:04X}"
 
@@ -78,6 +80,16 @@ async def life(port: int, associations: int, each: int, run: str, pid: int = 0) 
     for scu in scus:
         await scu.association.release()
     return result
+
+
+async def _persistent(step: Step, scu: RawScu, uid: str) -> int:
+    """Ask again while the worklist is being opened, as on a machine too busy to keep a lease."""
+    for _ in range(_ATTEMPTS):
+        status = await step(scu, uid)
+        if status != _COME_BACK:
+            return status
+        await asyncio.sleep(_PAUSE)
+    return _COME_BACK
 
 
 async def find(port: int, identifier: DataSet, target: int, repeat: int) -> dict[str, list[float]]:
