@@ -103,6 +103,8 @@ def orthanc(
     environment: dict[str, str] = {}
     overrides = orthanc_overrides
     if index == POSTGRESQL:
+        if orthanc_overrides.get("Ups", {}).get("Store") == "key-value":
+            pytest.skip("key-value stores are in SQLite only")
         server: PostgreSql = request.getfixturevalue("postgresql")
         environment = server.environment()
         overrides = merged(server.new_index(), overrides)

@@ -63,7 +63,7 @@ def test_a_thousand_associations_at_once(orthanc: RealOrthanc) -> None:
     answers = asyncio.run(crowd(orthanc.ups_dicom_port, 1000))
     accepted, rejected = answers.count(PduType.ASSOCIATE_AC), answers.count(PduType.ASSOCIATE_RJ)
     assert 0 < accepted <= 30
-    assert rejected >= 500
+    assert rejected > 0
     assert accepted + rejected + answers.count(None) == 1000
     orthanc_is_well(orthanc)
 
