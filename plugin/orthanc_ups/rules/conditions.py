@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from ..core.wildcards import wildcard_test
-from ..management.keyword_form import tag_of, vr_of
+from ..management.keyword_form import keyword_of, tag_of, vr_of
 from .causes import Cause, values_of
 from .faults import Faulty
 from .schedules import read_windows, windows_in_words
@@ -86,18 +86,20 @@ def read_condition(key: str, expected: object) -> RuleCondition:
 
 
 def attribute_path(key: str) -> tuple[str, ...]:
-    """The keywords of ``Sequence.Keyword``.
+    """The keywords of ``Sequence.Keyword``, also where tags are written in their place.
 
     Raises LookupError with a name that is no keyword, Faulty if there is no sequence before a dot.
     """
-    path = tuple(key.split("."))
-    for depth, name in enumerate(path):
+    names = key.split(".")
+    path = []
+    for depth, name in enumerate(names):
         tag = tag_of(name)
-        if tag is None:
+        if tag is None or not keyword_of(tag):
             raise LookupError(name)
-        if depth < len(path) - 1 and vr_of(tag) != "SQ":
+        if depth < len(names) - 1 and vr_of(tag) != "SQ":
             raise Faulty(f"a sequence before the dot, but {name} is none")
-    return path
+        path.append(keyword_of(tag))
+    return tuple(path)
 
 
 # --- tests of attributes ---

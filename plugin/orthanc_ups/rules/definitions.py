@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
@@ -12,17 +13,21 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from ..codecs.attribute_names import similar
+from ..codecs.corrections import Corrections
 from ..codecs.structs import WrongKeys, decode, shown, suggestion
 from ..config import ConfigurationError
+from ..core.attributes import prepare_create
 from ..core.rules import ROOT, RULES
+from ..core.states import State
 from ..core.statuses import UpsError
-from ..management.keyword_form import tag_of, to_data_set, vr_of
-from ..management.templates import Template, TemplateField
+from ..management.completion import for_creation
+from ..management.keyword_form import keyword_of, tag_of, to_data_set, vr_of
+from ..management.templates import Template, TemplateContext, TemplateField, resolved
 from ..settings import key_of
 from .causes import When, values_of
 from .conditions import SPECIAL, RuleCondition, attribute_path, read_condition
 from .faults import Faulty
-from .texts import OF_CAUSE, check_name, names_in
+from .texts import OF_CAUSE, check_name, has_single_brace, names_in, nested
 
 NO_REFERENCES: Final = "none"
 REFERENCES: Final[Mapping[When, tuple[str, ...]]] = {
@@ -128,6 +133,7 @@ def read_rules(
     return rules
 
 
+_GIVEN_BY_WORKLIST: Final = frozenset({"SOPClassUID", "SOPInstanceUID", "TransactionUID"})
 _LONGEST_NAME: Final = 64
 _EFFECTS: Final = ("Create", "Update", "Complete", "Cancel")
 
@@ -310,6 +316,7 @@ class _Reader:
         assert isinstance(entry, CreateEntry)
         fields = () if isinstance(entry.template, UnsetType) else self._template(entry.template)
         attributes = self._attributes(entry.attributes, "Create.Attributes")
+        self._check_creatable(attributes)
         names = {name.partition(".")[0] for name in (*attributes, *(field.keyword for field in fields))}
         if "ProcedureStepLabel" not in names:
             raise self._error(
@@ -318,6 +325,33 @@ class _Reader:
         inputs = self._references(entry.inputs, "Create.Inputs")
         late = self._choice(entry.late_instances, "Create.LateInstances", LATE)
         return CreateEffect(attributes, inputs, fields, replaces=late == LATE[1])
+
+    def _check_creatable(self, attributes: Mapping[str, Any]) -> None:
+        """What is the same for every cause is checked as N-CREATE does (PS3.4 Table CC.2.5-3)."""
+        heads = {key: keyword_of(tag_of(key.partition(".")[0]) or "") for key in attributes}
+        for key, head in heads.items():
+            is_state = head == "ProcedureStepState" and attributes[key] != State.SCHEDULED.value
+            if head in _GIVEN_BY_WORKLIST or is_state:
+                raise self._error(
+                    f"Create.Attributes.{key}", "is given by the worklist, expected another attribute"
+                )
+        depending = {heads[key] for key, value in attributes.items() if any(True for _ in names_in(value))}
+        depending.add("ReferencedRequestSequence")  # gets the study of the cause
+        constant = {key: value for key, value in attributes.items() if heads[key] not in depending}
+        now = datetime.now(UTC)
+        context = TemplateContext(now, "", lambda: "2.25.1")
+        content = nested(
+            {key: resolved(key.rpartition(".")[2], value, context) for key, value in constant.items()}
+        )
+        dataset = to_data_set({"ProcedureStepLabel": "any", **content}, "", Corrections(lenient=True))
+        try:
+            prepare_create(for_creation(dataset, now), now, "")
+        except UpsError as error:
+            keyword = next((keyword_of(fault.path[:8]) for fault in error.faults if fault.path), "")
+            if keyword in content:
+                raise self._wrong(
+                    f"Create.Attributes.{keyword}", content[keyword], f"another value: {error.detail}"
+                ) from None
 
     def _template(self, name: str) -> tuple[TemplateField, ...]:
         for template in self._templates:
@@ -367,6 +401,8 @@ class _Reader:
         assert isinstance(entry, CancelEntry)
         self._check_texts(entry.reason, "Cancel.Reason")
         code = self._attributes(entry.code, "Cancel.Code")
+        if code and not {"CodeValue", "CodingSchemeDesignator", "CodeMeaning"} <= code.keys():
+            raise self._error("Cancel.Code", "lacks CodeValue, CodingSchemeDesignator or CodeMeaning")
         return CancelEffect(self._matching(entry.matching, "Cancel"), entry.reason, code)
 
     def _matching(self, content: Mapping[str, Any], above: str) -> Mapping[str, Any]:
@@ -437,6 +473,8 @@ class _Reader:
             raise self._wrong(where, value, f"a value of {vr_of(tag)}: {error.detail}") from None
 
     def _check_texts(self, value: object, where: str) -> None:
+        if has_single_brace(value):
+            raise self._wrong(where, value, 'braces in pairs, such as "{PatientID}", and "{{" for a brace')
         for name in names_in(value):
             try:
                 check_name(name, of_images=self._when.is_of_images)

@@ -29,6 +29,7 @@ from ..management.keyword_form import keyword_of, to_data_set, to_keywords
 from ..management.templates import TemplateContext, resolved
 from .archive import Archive
 from .causes import ARRIVED, IS_STABLE, Cause, When, values_of
+from .conditions import attribute_path
 from .definitions import (
     NO_REFERENCES,
     CancelEffect,
@@ -38,7 +39,7 @@ from .definitions import (
     SiteRule,
     UpdateEffect,
 )
-from .texts import filled, names_in
+from .texts import filled, names_in, nested
 
 _log = logging.getLogger("orthanc_ups.rules")
 VIA: Final = "rules"
@@ -309,15 +310,24 @@ class Effects:
         await self._desk.execute(Create(self._requester(rule, cause), uid, complete, corrections.sentences))
 
     def _filled_attributes(self, effect: CreateEffect, cause: Cause) -> dict[str, Any]:
-        context = TemplateContext(self._desk.now(), "", self._desk.new_uid)
         defaults = {field.keyword: field.default for field in effect.fields if field.default is not None}
         fixed = {field.keyword for field in effect.fields if field.fixed}
         own = {name: value for name, value in effect.attributes.items() if name not in fixed}
-        merged = {
-            name: resolved(name.rpartition(".")[2], filled(name.rpartition(".")[2], value, cause), context)
-            for name, value in {**defaults, **own}.items()
-        }
-        return nested(merged)
+        return self._filled({**defaults, **own}, cause)
+
+    def _filled(self, attributes: Mapping[str, Any], cause: Cause) -> dict[str, Any]:
+        """Attributes of a rule with all texts that stand for something else replaced."""
+        return nested({name: self._text(name, value, cause) for name, value in attributes.items()})
+
+    def _text(self, name: str, value: object, cause: Cause) -> Any:
+        keyword = name.rpartition(".")[2]
+        context = TemplateContext(self._desk.now(), "", self._desk.new_uid)
+        return resolved(keyword, filled(keyword, value, cause), context)
+
+    def _key(self, name: str, value: object, cause: Cause) -> Any:
+        """A matching key. Raises UpsError if what it stands for is absent or would match by wildcards."""
+        _check_key(name, value, cause)
+        return self._text(name, value, cause)
 
     # --- Update, Complete, Cancel ---
 
@@ -326,7 +336,7 @@ class Effects:
     ) -> list[Workitem]:
         """The workitems that an effect is about. Raises UpsError if the keys say nothing because of this cause."""
         keys = to_data_set(
-            nested({name: _key(name, value, cause) for name, value in effect.matching.items()})
+            nested({name: self._key(name, value, cause) for name, value in effect.matching.items()})
         )
         if not keys:
             return [cause.workitem] if cause.workitem is not None else []
@@ -359,12 +369,8 @@ class Effects:
             return ""
         changes: DataSet = {}
         if not _says(target, reason(rule, cause)):
-            context = TemplateContext(self._desk.now(), "", self._desk.new_uid)
-            content = {
-                name: resolved(name, filled(name, value, cause), context)
-                for name, value in effect.attributes.items()
-            }
-            changes = to_data_set(nested(content), "", Corrections(lenient=not self._strict))
+            content = self._filled(effect.attributes, cause)
+            changes = to_data_set(content, "", Corrections(lenient=not self._strict))
         added = await self._references(effect.add_inputs, rule, cause)
         merged = merged_references(items(target.attributes, INPUT), added)
         if merged != items(target.attributes, INPUT):
@@ -391,9 +397,7 @@ class Effects:
         outputs = merged_references(
             items(offered, OUTPUT), await self._references(effect.outputs, rule, cause)
         )
-        own = to_data_set(
-            nested({name: filled(name, value, cause) for name, value in effect.performed.items()})
-        )
+        own = to_data_set(self._filled(effect.performed, cause), "", Corrections(lenient=not self._strict))
         item = ordered({**offered, OUTPUT: element("SQ", *outputs), **own})
         attributes = for_update({tags.PERFORMED_PROCEDURE: element("SQ", item)})
         await self._desk.execute(Close(requester, target.uid, State.COMPLETED.value, attributes))
@@ -404,9 +408,7 @@ class Effects:
         why = f"{words} ({reason(rule, cause)})" if words else reason(rule, cause)
         information: DataSet = {tags.REASON_FOR_CANCELLATION: element("LT", why)}
         if effect.code:
-            code = to_data_set(
-                nested({name: filled(name, value, cause) for name, value in effect.code.items()})
-            )
+            code = to_data_set(self._filled(effect.code, cause))
             information[tags.DISCONTINUATION_REASONS] = element("SQ", code)
         if target.state is State.IN_PROGRESS and any(why in entry.why for entry in target.history):
             return ""  # the performer was asked already
@@ -485,35 +487,18 @@ def _with_study(content: Mapping[str, Any], desk: Desk) -> dict[str, Any]:
     return {**content, "ReferencedRequestSequence": named}
 
 
-def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """``Sequence.Keyword`` becomes an attribute of the sequence's single item."""
-    content = {key: value for key, value in flat.items() if "." not in key}
-    below: dict[str, dict[str, Any]] = {}
-    for key, value in flat.items():
-        name, dot, rest = key.partition(".")
-        if dot:
-            below.setdefault(name, {})[rest] = value
-    for name, inner in below.items():
-        present = content.get(name)
-        first = present[0] if isinstance(present, list) and present else present
-        content[name] = {**(first if isinstance(first, Mapping) else {}), **nested(inner)}
-    return content
-
-
-def _key(name: str, value: object, cause: Cause) -> Any:
-    """A matching key. Raises UpsError if what it stands for is absent or would match by wildcards."""
-    keyword = name.rpartition(".")[2]
+def _check_key(name: str, value: object, cause: Cause) -> None:
+    """Raise UpsError if what a matching key stands for is absent or would match by wildcards."""
     for inner in names_in(value):
-        values = values_of(cause.content, inner.split(".")) if "." in inner or inner in cause.content else []
         special = {"CallingAet": cause.calling_ae, "Origin": cause.origin}.get(inner)
-        texts = [special] if special is not None else [str(reference) for reference in values]
+        values = values_of(cause.content, attribute_path(inner)) if special is None else [special]
+        texts = [str(value) for value in values]
         if not any(texts):
             detail = f"{name} would match everything: the cause has no {inner}"
             raise UpsError(statuses.INVALID_ARGUMENT, detail)
         if any(letter in str(texts[0]) for letter in "*?\\"):
             detail = f"{name} would match too much: {inner} of the cause has a wildcard"
             raise UpsError(statuses.INVALID_ARGUMENT, detail)
-    return filled(keyword, value, cause)
 
 
 # --- references ---

@@ -34,6 +34,15 @@ def names_in(value: object) -> Iterator[str]:
             yield from names_in(member)
 
 
+def has_single_brace(value: object) -> bool:
+    """True if a brace in a text belongs to no pair."""
+    if isinstance(value, str):
+        return not {"{", "}"}.isdisjoint(_PART.sub("", value))
+    if isinstance(value, Mapping):
+        return any(map(has_single_brace, value.values()))
+    return isinstance(value, (list, tuple)) and any(map(has_single_brace, value))
+
+
 def check_name(name: str, *, of_images: bool) -> None:
     """Raise LookupError with a name in braces that stands for nothing, Faulty for one that cannot."""
     if name in OF_CAUSE and of_images:
@@ -47,7 +56,7 @@ def filled(keyword: str, value: object, cause: Cause) -> Any:
         return [filled(keyword, member, cause) for member in value]
     if isinstance(value, Mapping):
         return {name: filled(str(name), member, cause) for name, member in value.items()}
-    if not isinstance(value, str) or ("{" not in value and "}" not in value):
+    if not isinstance(value, str):
         return value
     whole = _WHOLE.fullmatch(value)
     if whole is not None and whole[1] not in OF_CAUSE:
@@ -64,10 +73,25 @@ def _replacement(part: re.Match[str], cause: Cause) -> str:
         return cause.calling_ae
     if part[1] == "Origin":
         return cause.origin
-    values = values_of(cause.content, part[1].split("."))
+    values = values_of(cause.content, attribute_path(part[1]))
     return str(values[0]) if values and not isinstance(values[0], Mapping) else ""
 
 
 def _attribute(name: str, cause: Cause) -> Any:
-    values = values_of(cause.content, name.split("."))
+    values = values_of(cause.content, attribute_path(name))
     return values[0] if len(values) == 1 else values or ""
+
+
+def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """``Sequence.Keyword`` becomes an attribute of the sequence's single item."""
+    content = {key: value for key, value in flat.items() if "." not in key}
+    below: dict[str, dict[str, Any]] = {}
+    for key, value in flat.items():
+        name, dot, rest = key.partition(".")
+        if dot:
+            below.setdefault(name, {})[rest] = value
+    for name, inner in below.items():
+        present = content.get(name)
+        first = present[0] if isinstance(present, list) and present else present
+        content[name] = {**(first if isinstance(first, Mapping) else {}), **nested(inner)}
+    return content

@@ -33,6 +33,7 @@ _AGE: Final = re.compile(r"(\d{1,3}) ?([DWMY]?)", re.IGNORECASE)
 _DAYS_OF: Final = {"D": 1, "W": 7, "M": 30.4375, "Y": 365.25, "": 365.25}
 _AN_AGE: Final = 'an age such as "065Y", or a range such as "018Y-065Y"'
 _UID: Final = re.compile(r"[0-9.*?]{1,64}")
+_NO_CODE: Final = re.compile(r"[!,;|&<>=]")
 _TAG: Final = re.compile(r"[0-9A-F]{8}")
 _NOT_HEX: Final = re.compile(r"[^0-9A-F]")
 _BACKWARDS: Final = "a range that ends after it begins"
@@ -172,6 +173,12 @@ def _folded(text: str) -> Accepts:
     return lambda value: fits(str(value).strip(" \0").upper())
 
 
+def _code(text: str) -> Accepts:
+    if _NO_CODE.search(text):
+        raise Faulty('a code such as "CT", or a list such as ["CT", "MR"]', value=text)
+    return _folded(text)
+
+
 def _uid(text: str) -> Accepts:
     if _UID.fullmatch(text) is None:
         raise Faulty('a UID such as "1.2.840.10008.5.1.4.1.1.2"', value=text)
@@ -195,7 +202,7 @@ _TESTS: Final[Mapping[str, Callable[[str], Accepts]]] = {
     "AE": _folded,
     "AS": _age_or_range,
     "AT": _tag,
-    "CS": _folded,
+    "CS": _code,
     "PN": _name,
     "UI": _uid,
 }
