@@ -93,7 +93,7 @@ def test_ai_gets_a_workitem_for_each_chest_ct_of_its_scanners_and_for_nothing_el
     assert text(workitem, WORKLIST) == "AI"
     assert text(workitem, "0020000D") == chest[0].StudyInstanceUID
     (reference,) = items(workitem, INPUT)
-    assert references(reference) == {each.SOPInstanceUID for each in chest}
+    assert references(reference) == {image.SOPInstanceUID for image in chest}
     assert text(reference, "0020000E") == chest[0].SeriesInstanceUID
     (way,) = items(reference, "0040E021")
     assert values(way, "00080054") == ["ORTHANC"]
@@ -108,7 +108,7 @@ def test_a_late_instance_updates_the_workitem_and_makes_no_second_one(orthanc: R
     by_c_store(orthanc, "CT1", images[0])
     soon(lambda: search(orthanc, PatientID="LATE1"), "a workitem for the first image")
     by_c_store(orthanc, "CT1", images[1])
-    both = {each.SOPInstanceUID for each in images}
+    both = {image.SOPInstanceUID for image in images}
     soon(
         lambda: references(items(search(orthanc, PatientID="LATE1")[0], INPUT)[0]) == both,
         "the late image is among the inputs",
@@ -185,7 +185,7 @@ def test_rules_are_listed_with_what_they_did_and_run_over_what_is_there(orthanc:
     images = series(1, PatientID="COUNT1", BodyPartExamined="CHEST")
     by_c_store(orthanc, "CT2", *images)
     soon(lambda: search(orthanc, PatientID="COUNT1"), "a workitem")
-    (rule,) = [each for each in api(orthanc, "/rules")["rules"] if each["name"] == "AI on chest CT"]
+    (rule,) = [rule for rule in api(orthanc, "/rules")["rules"] if rule["name"] == "AI on chest CT"]
     assert rule["fired"] >= 1 and "created workitem" in rule["last"] and rule["last_at"]
     before = len(search(orthanc, WorklistLabel="AI"))
     url = f"{orthanc.base_url}/ups/api/rules/AI%20on%20chest%20CT/backfill"

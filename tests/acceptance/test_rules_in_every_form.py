@@ -139,7 +139,7 @@ def instances(dataset: DataSet) -> set[str]:
 
 
 def uids(*images: FileDataset) -> set[str]:
-    return {str(each.SOPInstanceUID) for each in images}
+    return {str(image.SOPInstanceUID) for image in images}
 
 
 def state(orthanc: RealOrthanc, uid: str) -> str:
@@ -185,8 +185,8 @@ def test_a_study_that_is_deleted_cancels_and_the_cancelation_is_a_cause_of_its_o
     wait_until(lambda: state(orthanc, uid) == "CANCELED", lambda: state(orthanc, uid), 20.0)
     (progress,) = items(client(orthanc).retrieve(uid), tags.PROGRESS_INFORMATION)
     assert text(progress, tags.REASON_FOR_CANCELLATION).startswith("Images of STUDY2 are gone")
-    (left,) = awaited(orthanc, PatientID="STUDY2", WorklistLabel="LEFT")
-    assert instances(left) == uids(*images)
+    (follower,) = awaited(orthanc, PatientID="STUDY2", WorklistLabel="LEFT")
+    assert instances(follower) == uids(*images)
 
 
 def test_a_study_that_is_deleted_while_orthanc_does_not_run_is_seen(orthanc: RealOrthanc) -> None:
@@ -230,7 +230,7 @@ def test_table_cc_2_5_3_inputs_by_wado_rs_can_be_retrieved_as_they_say(orthanc: 
     url = text(way, "00081190")
     answer = requests.get(url, headers={"Accept": 'multipart/related; type="application/dicom"'}, timeout=30)
     assert answer.status_code == 200
-    assert all(str(each.SOPInstanceUID).encode() in answer.content for each in images)
+    assert all(str(image.SOPInstanceUID).encode() in answer.content for image in images)
 
 
 def asked_for(**attributes: Any) -> FileDataset:
@@ -268,7 +268,7 @@ def test_each_condition_alone_keeps_a_rule_from_firing_and_says_so(orthanc: Real
         by_rest(orthanc, stored)
         question = {"study": str(stored.StudyInstanceUID)}
         answer = requests.post(f"{orthanc.base_url}/ups/api/rules/test", json=question, timeout=30).json()
-        (rule,) = [each for each in answer["rules"] if each["name"] == "forms"]
+        (rule,) = [rule for rule in answer["rules"] if rule["name"] == "forms"]
         (cause,) = rule["causes"]
         reasons = cause["why_not"]
         assert not cause["fires"] and reasons and all(reason.startswith(keyword) for reason in reasons), (

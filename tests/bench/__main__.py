@@ -14,7 +14,15 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[2] / "plugin")]
 
-from tests.bench import part_before, part_dimse, part_http, part_postgresql, part_rules, part_size  # noqa: E402
+from tests.bench import (  # noqa: E402
+    part_before,
+    part_dimse,
+    part_http,
+    part_modality_worklist,
+    part_postgresql,
+    part_rules,
+    part_size,
+)
 from tests.bench.report import Part  # noqa: E402
 from tests.support.orthanc import SUITES, fetch  # noqa: E402
 
@@ -24,6 +32,7 @@ PARTS = {
     **part_size.PARTS,
     **part_http.PARTS,
     **part_rules.PARTS,
+    **part_modality_worklist.PARTS,
     **part_postgresql.PARTS,
 }
 RESULTS = Path(__file__).with_name("RESULTS.md")

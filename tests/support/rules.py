@@ -123,7 +123,7 @@ class NoNotes:
     """No callback of Orthanc: everything is learnt from ``/changes``; deletions are told by a test."""
 
     def __init__(self) -> None:
-        self.gone: list[str] = []
+        self.deleted: list[str] = []
         self._function: Callable[[], None] | None = None
 
     def tell(self) -> None:
@@ -141,8 +141,8 @@ class NoNotes:
         return None
 
     def deleted_studies(self) -> list[str]:
-        gone, self.gone = self.gone, []
-        return gone
+        deleted, self.deleted = self.deleted, []
+        return deleted
 
 
 class RulesDesk:

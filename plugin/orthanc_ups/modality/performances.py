@@ -44,7 +44,7 @@ _IMAGES: Final = ("00081140", "00400220")
 _AE_SCHEME: Final = "99AET"
 _LONGEST_LO: Final = 64
 _LONGEST_ST: Final = 1024
-_FEW: Final = 20
+_CANDIDATES: Final = 20
 _LATER: Final = frozenset({0x0110, 0x0213, 0xC304})
 """Refusals that may pass: the store is silent or cannot write, or outputs have not arrived (``Ups.CheckOutputs``)."""
 
@@ -126,7 +126,7 @@ class Performances:
         """The one SCHEDULED workitem of the same study or order at this station."""
         candidates: dict[str, Workitem] = {}
         for identifier in _same_study_or_order(scheduled):
-            async for workitem in self._few(identifier):
+            async for workitem in self._scheduled_with(identifier):
                 if self._may_be(workitem.attributes, step):
                     candidates[workitem.uid] = workitem
         if len(candidates) == 1:
@@ -135,10 +135,10 @@ class Performances:
             return None, f"{len(candidates)} workitems of this study or order are scheduled at this station"
         return None, "no workitem of this study or order is scheduled at this station"
 
-    async def _few(self, identifier: DataSet) -> AsyncIterator[Workitem]:
+    async def _scheduled_with(self, identifier: DataSet) -> AsyncIterator[Workitem]:
         zone = None if isinstance(self._local, int) else self._local
         query = Query.of({**identifier, tags.STATE: element("CS", State.SCHEDULED.value)}, timezone=zone)
-        matches, _ = await self._workitems.search(query, 0, _FEW)
+        matches, _ = await self._workitems.search(query, 0, _CANDIDATES)
         for attributes in matches:
             stored = self._workitems.get(text(attributes, tags.SOP_INSTANCE_UID))
             if stored is not None and stored.workitem.state is State.SCHEDULED:
@@ -149,7 +149,7 @@ class Performances:
         own = (step.ae, text(step.attributes, mpps.STATION_AE))
         titles = self._stations.titles_of(workitem)
         is_at_station = any(
-            self._stations.same(title, text_after) for title in titles for text_after in own if text_after
+            self._stations.same(title, own_title) for title in titles for own_title in own if own_title
         )
         return is_at_station and _same_or_unknown(workitem, step.attributes, tags.PATIENT_ID)
 
@@ -321,8 +321,8 @@ def _same_study_or_order(scheduled: DataSet) -> Iterator[DataSet]:
 
 
 def _same_or_unknown(first: DataSet, second: DataSet, tag: str) -> bool:
-    text_before, text_after = text(first, tag), text(second, tag)
-    return not text_before or not text_after or text_before == text_after
+    text_before, own_title = text(first, tag), text(second, tag)
+    return not text_before or not own_title or text_before == own_title
 
 
 def _progress(step: PerformedStep, workitem: DataSet) -> DataSet:

@@ -17,7 +17,7 @@ from .performed_steps import PerformedStep
 
 _log = logging.getLogger("orthanc_ups.modality")
 _PREFIX: Final = "mpps/"
-_MOST: Final = 100_000
+_MAXIMUM: Final = 100_000
 
 
 class PerformedSteps:
@@ -72,8 +72,8 @@ class PerformedSteps:
         Raises:
             UpsError: 0213 if the store does not take it now; then the request may be sent again.
         """
-        if step.uid not in self._order and len(self._order) >= _MOST:
-            raise UpsError(RESOURCE_LIMITATION, f"there are {_MOST} performed procedure steps")
+        if step.uid not in self._order and len(self._order) >= _MAXIMUM:
+            raise UpsError(RESOURCE_LIMITATION, f"there are {_MAXIMUM} performed procedure steps")
         stored = replace(step, revision=step.revision + 1)
         document = stored.document()
         try:

@@ -70,13 +70,13 @@ class ModalityWorklists:
 
     async def _search(self, query: WorklistQuery) -> WorklistAnswers:
         answers: list[DataSet] = []
-        seen: set[str] = set()
+        answered: set[str] = set()
         maximum = self._settings.maximum_answers
         try:
             async with asyncio.timeout(_WITHIN), contextlib.aclosing(self._candidates(query)) as candidates:
                 async for uid in candidates:
-                    if uid not in seen and len(answers) <= maximum:
-                        seen.add(uid)
+                    if uid not in answered and len(answers) <= maximum:
+                        answered.add(uid)
                         answers += self._answers(query, uid)
                     if len(answers) > maximum:
                         break

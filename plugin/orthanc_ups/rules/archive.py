@@ -355,10 +355,10 @@ class Archive:
 
     async def missing_instances(self, uids: Iterable[str]) -> list[str]:
         """Those of the SOP Instance UIDs that are not in the archive."""
-        left = list(dict.fromkeys(uids))
+        distinct = list(dict.fromkeys(uids))
         missing: list[str] = []
-        for begin in range(0, len(left), _BATCH):
-            batch = left[begin : begin + _BATCH]
+        for begin in range(0, len(distinct), _BATCH):
+            batch = distinct[begin : begin + _BATCH]
             question = {
                 "Level": "Instance",
                 "Expand": True,

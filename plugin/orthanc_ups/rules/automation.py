@@ -31,7 +31,7 @@ from .follower import ChangeNotes, EndedWorkitems, Follower, end_of
 from .memory import NOTE, Memory
 
 _log = logging.getLogger("orthanc_ups.rules")
-_MOST_CAUSES: Final = 200
+_CAUSES_PER_TEST: Final = 200
 
 
 class ServiceDesk:
@@ -211,7 +211,8 @@ class Automation:
             if when in kinds and order.index(when.level) >= order.index(level):
                 identifiers = await self._archive.below(level, identifier, when.level)
                 read = [
-                    await self._archive.cause(when, identifier) for identifier in identifiers[:_MOST_CAUSES]
+                    await self._archive.cause(when, identifier)
+                    for identifier in identifiers[:_CAUSES_PER_TEST]
                 ]
                 causes[when] = [cause for cause in read if cause is not None]
         return causes

@@ -25,7 +25,7 @@ _PAUSE: Final = 2.0
 _PAGE: Final = 200
 
 
-class Surround(Protocol):
+class Surroundings(Protocol):
     """Of ``Environment``."""
 
     @property
@@ -53,13 +53,13 @@ class Backfill:
         engine: Engine,
         archive: Archive,
         ended: EndedWorkitems,
-        surround: Surround,
+        surroundings: Surroundings,
     ) -> None:
         self._rule, self._engine, self._archive = rule, engine, archive
-        self._ended, self._surround = ended, surround
+        self._ended, self._surroundings = ended, surroundings
         self.task: asyncio.Task[None] | None = None
         self.total = self.done = self.fired = 0
-        self.began_at = surround.now().timestamp()
+        self.began_at = surroundings.now().timestamp()
         self.ended_at: float | None = None
         self.error = ""
 
@@ -87,7 +87,7 @@ class Backfill:
             _log.exception('The backfill of rule "%s" failed', self._rule.name)
             self.error = f"internal error ({type(error).__name__}); see Orthanc's log"
         finally:
-            self.ended_at = self._surround.now().timestamp()
+            self.ended_at = self._surroundings.now().timestamp()
 
     async def _go_through(self) -> None:
         when = self._rule.when
@@ -118,17 +118,17 @@ class Backfill:
                 yield cause
             return
         async for identifier in self._archive.all(when.level):
-            if self._surround.is_own(identifier):
+            if self._surroundings.is_own(identifier):
                 continue
             read = await self._archive.cause(when, identifier)
             if read is not None:
                 yield read
 
     async def _ends(self, state: State) -> AsyncIterator[Cause]:
-        after, before = (0.0, 0), self._surround.now().timestamp() + 1.0
+        after, before = (0.0, 0), self._surroundings.now().timestamp() + 1.0
         while page := self._ended.ended(after, before, _PAGE):
             for workitem in page:
                 if workitem.state is state:
-                    yield end_of(workitem, self._surround.now().tzinfo)
+                    yield end_of(workitem, self._surroundings.now().tzinfo)
             after = (page[-1].ended or 0.0, page[-1].created)
             await asyncio.sleep(0)

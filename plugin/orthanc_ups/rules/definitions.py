@@ -431,11 +431,13 @@ class _Reader:
                     self._check_keys_of_workitems(item, path, f"{where}.{key}")
 
     def _attributes(self, attributes: Mapping[str, Any], where: str) -> Mapping[str, Any]:
-        for key, value in attributes.items():
-            self._check_attribute(key, value, f"{where}.{key}")
-        return attributes
+        """By keyword, also where tags are written in their place."""
+        return {
+            ".".join(self._check_attribute(key, value, f"{where}.{key}")): value
+            for key, value in attributes.items()
+        }
 
-    def _check_attribute(self, key: str, value: object, where: str) -> None:
+    def _check_attribute(self, key: str, value: object, where: str) -> tuple[str, ...]:
         try:
             path = attribute_path(key)
         except LookupError as error:
@@ -444,6 +446,7 @@ class _Reader:
             raise self._wrong(where, key, error.expected) from None
         self._check_texts(value, where)
         self._check_below(path[-1], value, where)
+        return path
 
     def _check_below(self, keyword: str, value: object, where: str) -> None:
         tag = tag_of(keyword) or ""

@@ -48,8 +48,8 @@ OUTPUT: Final = "00404033"
 REPLACED: Final = "00741224"
 _REFERENCED: Final = "00081199"
 _INSTANCE: Final = "00081155"
-_MOST_GENERATIONS: Final = 1000
-_MOST_TARGETS: Final = 1000
+_GENERATIONS: Final = 1000
+_TARGETS_AT_ONCE: Final = 1000
 _PATIENT: Final = ("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex")
 _REQUEST: Final = (
     "AccessionNumber",
@@ -243,7 +243,7 @@ class Effects:
     async def _create(self, rule: SiteRule, cause: Cause, effect: CreateEffect) -> list[tuple[str, str]]:
         inputs = await self._references(effect.inputs, rule, cause)
         former: Workitem | None = None
-        for generation in range(_MOST_GENERATIONS):
+        for generation in range(_GENERATIONS):
             uids = self._derived_uids(rule, cause, generation)
             workitem = next(filter(None, map(self._desk.workitem, uids)), None)
             if workitem is None:
@@ -278,8 +278,8 @@ class Effects:
         inputs: Sequence[DataSet],
         former: Workitem | None,
     ) -> tuple[str, str]:
-        taken = _taken_over(cause)
-        content = {**taken, **self._filled_attributes(effect, cause)}
+        of_cause = _of_cause(cause)
+        content = {**of_cause, **self._filled_attributes(effect, cause)}
         if former is not None:
             content["ReplacedProcedureStepSequence"] = [
                 {"ReferencedSOPClassUID": tags.PUSH, "ReferencedSOPInstanceUID": former.uid}
@@ -289,7 +289,7 @@ class Effects:
         except UpsError as error:
             if error.status is statuses.DUPLICATE_INSTANCE:
                 return "repeated", f"workitem {uid} was created meanwhile"
-            faulty = _faulty_keywords(error) & (taken.keys() - effect.attributes.keys())
+            faulty = _faulty_keywords(error) & (of_cause.keys() - effect.attributes.keys())
             if is_transient(error) or not faulty:
                 raise
             _log.warning(
@@ -345,7 +345,7 @@ class Effects:
         for state in states:
             identifier = ordered({**keys, tags.STATE: element("CS", state.value)})
             query = Query.of(identifier, timezone=self._desk.now().tzinfo)
-            targets += await self._desk.matching(query, _MOST_TARGETS)
+            targets += await self._desk.matching(query, _TARGETS_AT_ONCE)
         if cause.when is When.DELETED and cause.workitem is not None:
             targets = [target for target in targets if target.uid == cause.workitem.uid]
         return targets
@@ -452,7 +452,7 @@ def _says(workitem: Workitem, words: str, what: str = "") -> bool:
     return any(entry.why == written and (not what or entry.what == what) for entry in workitem.history)
 
 
-def _taken_over(cause: Cause) -> dict[str, Any]:
+def _of_cause(cause: Cause) -> dict[str, Any]:
     """Patient, study and request of the cause, in keyword form."""
     if cause.workitem is not None:
         content = to_keywords(cause.workitem.attributes)

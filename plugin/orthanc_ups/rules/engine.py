@@ -46,7 +46,7 @@ class Engine:
         self._desk = desk
         self._memory = memory
         self._counters = counters
-        self._told: dict[str, str] = {}
+        self._last_errors: dict[str, str] = {}
 
     @property
     def asks_for_labels(self) -> bool:
@@ -115,8 +115,8 @@ class Engine:
         record = self._memory.record(rule.name)
         record.failed += 1
         record.error_at, record.error = self._desk.now().timestamp(), f"{cause.words}: {why}"[:500]
-        level = logging.DEBUG if self._told.get(rule.name) == why else logging.WARNING
-        self._told[rule.name] = why
+        level = logging.DEBUG if self._last_errors.get(rule.name) == why else logging.WARNING
+        self._last_errors[rule.name] = why
         _log.log(level, 'Rule "%s" failed: %s: %s', rule.name, cause.words, why)
 
     def _is_loop(self, rule: SiteRule, cause: Cause) -> bool:

@@ -50,7 +50,7 @@ _PAGE: Final = 200
 _ROWS_WITHOUT_SAVE: Final = 5_000
 _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 10.0
-_MOST: Final = 10_000
+_OPEN_AT_ONCE: Final = 10_000
 _ATTEMPTS: Final = 5
 _FIRED_AT_ONCE: Final = 50
 _SERIES_AT_ONCE: Final = 200
@@ -123,9 +123,9 @@ class Follower:
         self._follows_deletions = When.DELETED in kinds
         self._something = asyncio.Event()
         self._uploads_go_on = False
-        self._ended: dict[str, None] = {}
-        self._gone: dict[str, None] = {}
-        self._named: dict[str, None] = {}
+        self._ended_uids: dict[str, None] = {}
+        self._deleted: dict[str, None] = {}
+        self._changed_workitems: dict[str, None] = {}
         self._dirty = False
         self._saved_at = 0.0
         self._saved_cursor = 0
@@ -187,7 +187,7 @@ class Follower:
             return
         after, before = (self._memory.ended_at - _OVERLAP, 0), self._clock.now() + 1.0
         while page := self._ended_workitems.ended(after, before, _PAGE):
-            self._ended.update(dict.fromkeys(workitem.uid for workitem in page))
+            self._ended_uids.update(dict.fromkeys(workitem.uid for workitem in page))
             after = (page[-1].ended or 0.0, page[-1].created)
 
     async def run(self) -> None:
@@ -392,21 +392,21 @@ class Follower:
     def accepted(self, command: Command, outcome: Outcome) -> None:
         """A command was carried out: an observer of the worklist."""
         if self._follows_ends and isinstance(command, (ChangeState, Close, RequestCancel)):
-            self._ended[outcome.uid] = None
+            self._ended_uids[outcome.uid] = None
             self._something.set()
         if self._follows_deletions and isinstance(command, (Create, Update)):
-            self._named[outcome.uid] = None
+            self._changed_workitems[outcome.uid] = None
             self._something.set()
 
     async def _fire_ends(self) -> None:
-        for uid in list(self._ended):
+        for uid in list(self._ended_uids):
             workitem = self._desk.workitem(uid)
             if workitem is not None and workitem.state.is_final:
                 end = self._end_of(workitem)
                 await self._attempted(end.key, partial(self._react, end))
                 self._memory.ended_at = max(self._memory.ended_at or 0.0, workitem.ended or 0.0)
                 self._dirty = True
-            self._ended.pop(uid, None)
+            self._ended_uids.pop(uid, None)
 
     async def _react(self, cause: Cause) -> None:
         await self._engine.react(cause)
@@ -427,17 +427,19 @@ class Follower:
     async def _find_deletions(self) -> None:
         """Studies that were there when we last looked; and those of all open workitems are watched from now on."""
         there = await self._archive.existing("study", list(self._memory.studies))
-        self._gone.update(
+        self._deleted.update(
             dict.fromkeys(identifier for identifier in self._memory.studies if identifier not in there)
         )
         for state in (State.SCHEDULED, State.IN_PROGRESS):
             query = Query.of({tags.SOP_INSTANCE_UID: element("UI"), tags.STATE: element("CS", state.value)})
-            self._named.update(dict.fromkeys(each.uid for each in await self._desk.matching(query, _MOST)))
+            self._changed_workitems.update(
+                dict.fromkeys(each.uid for each in await self._desk.matching(query, _OPEN_AT_ONCE))
+            )
 
     async def _note_inputs(self) -> None:
         """What commands named as inputs is watched, as far as it is there."""
         watched = set(self._memory.studies.values())
-        for uid in list(self._named):
+        for uid in list(self._changed_workitems):
             workitem = self._desk.workitem(uid)
             named = own_studies(workitem, self._archive.own_ae) if workitem is not None else set()
             for study in named - watched:
@@ -446,14 +448,14 @@ class Follower:
                     self._watch(identifier, study)
                 elif workitem is not None:
                     self._note_absence(workitem, study)
-            self._named.pop(uid, None)
+            self._changed_workitems.pop(uid, None)
 
     def _note_absence(self, workitem: Workitem, study: str) -> None:
         """An input that is not there: it was deleted before we looked, or it has never been there."""
         identifier = identifier_of(text(workitem.attributes, tags.PATIENT_ID).strip(), study)
-        if identifier in self._gone or is_of_images(workitem):
+        if identifier in self._deleted or is_of_images(workitem):
             self._watch(identifier, study)
-            self._gone[identifier] = None
+            self._deleted[identifier] = None
 
     def _watch(self, identifier: str, study: str) -> None:
         if identifier not in self._memory.studies:
@@ -464,16 +466,16 @@ class Follower:
         if not self._follows_deletions:
             self._change_notes.deleted_studies()
             return
-        self._gone.update(dict.fromkeys(self._change_notes.deleted_studies()))
+        self._deleted.update(dict.fromkeys(self._change_notes.deleted_studies()))
         await self._note_inputs()
-        for identifier in list(self._gone):
+        for identifier in list(self._deleted):
             study = self._memory.studies.get(identifier)
             if study is not None and not await self._archive.existing("study", [identifier]):
                 for workitem in await self._having_input(study):
                     await self._engine.react(self._deletion(identifier, study, workitem))
                 del self._memory.studies[identifier]
                 self._dirty = True
-            self._gone.pop(identifier, None)
+            self._deleted.pop(identifier, None)
 
     async def _having_input(self, study: str) -> list[Workitem]:
         """Open workitems whose inputs name a study in this Orthanc."""
@@ -481,8 +483,8 @@ class Follower:
         workitems: list[Workitem] = []
         for state in (State.SCHEDULED, State.IN_PROGRESS):
             query = Query.of({INPUT: element("SQ", item), tags.STATE: element("CS", state.value)})
-            workitems += await self._desk.matching(query, _MOST)
-        return [each for each in workitems if study in own_studies(each, self._archive.own_ae)]
+            workitems += await self._desk.matching(query, _OPEN_AT_ONCE)
+        return [workitem for workitem in workitems if study in own_studies(workitem, self._archive.own_ae)]
 
     def _deletion(self, identifier: str, study: str, workitem: Workitem) -> Cause:
         key = f"study/{identifier} workitem/{workitem.uid}"

@@ -143,7 +143,7 @@ class RunningRules(Protocol):
 
 
 class RuleRoutes:
-    """Handlers of ``/ups/api/rules``. Without rules there is nothing to list, and nothing to be resource_id."""
+    """Handlers of ``/ups/api/rules``. Without rules there is nothing to list, and nothing to test."""
 
     def __init__(self, running: RunningRules | None) -> None:
         self._running = running

@@ -80,6 +80,23 @@ def test_the_rules_of_the_documentation_are_taken() -> None:
     assert isinstance(complete, CompleteEffect) and complete.outputs == "instance"
 
 
+def test_tags_may_be_written_in_place_of_keywords() -> None:
+    attributes = {
+        "0074,1204": "AI of {0010,0020}",
+        "00404025.00080100": "L",
+        "0040,4025.CodingSchemeDesignator": "99A",
+    }
+    (rule,) = read(changed("Create/Attributes", {**attributes, "00404025.00080104": "Lung AI"}))
+    (create,) = rule.effects
+    assert isinstance(create, CreateEffect)
+    assert [*create.attributes] == [
+        "ProcedureStepLabel",
+        "ScheduledStationNameCodeSequence.CodeValue",
+        "ScheduledStationNameCodeSequence.CodingSchemeDesignator",
+        "ScheduledStationNameCodeSequence.CodeMeaning",
+    ]
+
+
 def test_several_effects_are_in_the_order_in_which_they_are_written() -> None:
     matching = {"Matching": {"WorklistLabel": "X"}}
     rule = {**CREATE, "Cancel": matching, "Complete": matching}

@@ -178,7 +178,7 @@ async def test_an_older_index_is_followed_from_its_end_on() -> None:
     rules.archive.arrive("1.9.3", series="1.8.3", Modality="CT")
     await rules.round()
     await rules.round(STABLE_AGE + 1)
-    assert [inputs(each) for each in rules.workitems()] in (
+    assert [inputs(workitem) for workitem in rules.workitems()] in (
         [["1.9.1", "1.9.2"], ["1.9.3"]],
         [["1.9.3"], ["1.9.1", "1.9.2"]],
     )
@@ -233,7 +233,7 @@ async def test_or_makes_a_workitem_that_replaces_it_and_never_two() -> None:
     await rules.round(STABLE_AGE + 1)
     await rules.restart()
     await rules.round(STABLE_AGE + 1)
-    assert [inputs(each) for each in rules.workitems()] == [["1.9.1"], ["1.9.1", "1.9.2", "1.9.3"]]
+    assert [inputs(workitem) for workitem in rules.workitems()] == [["1.9.1"], ["1.9.1", "1.9.2", "1.9.3"]]
 
 
 def test_uids_of_rule_and_cause_are_always_the_same_and_never_those_of_another() -> None:
@@ -241,7 +241,8 @@ def test_uids_of_rule_and_cause_are_always_the_same_and_never_those_of_another()
     assert first == derived_uid("site", "AI", "series/1") and first.startswith("2.25.") and len(first) <= 64
     others = [("site", "AI", "series/2"), ("site", "AI2", "series/1"), ("other", "AI", "series/1")]
     assert (
-        len({first, *(derived_uid(*each) for each in others), derived_uid("site", "AI", "series/1", 1)}) == 5
+        len({first, *(derived_uid(*parts) for parts in others), derived_uid("site", "AI", "series/1", 1)})
+        == 5
     )
 
 
@@ -440,9 +441,9 @@ def test_the_deletion_of_an_input_cancels_the_workitem_also_if_nobody_looked(awa
         if away:
             await rules.restart()
         else:
-            rules.change_notes.gone.append("1.7.1")
+            rules.change_notes.deleted.append("1.7.1")
         await rules.round()
-        states = {text(each.attributes, tags.STATE): inputs(each) for each in rules.workitems()}
+        states = {text(workitem.attributes, tags.STATE): inputs(workitem) for workitem in rules.workitems()}
         assert states == {"CANCELED": ["1.9.1"], "SCHEDULED": ["1.9.2"]}
 
     whole()
@@ -464,7 +465,7 @@ def test_a_deletion_right_after_the_creation_is_seen_though_nobody_had_looked_fo
             await rules.restart()
         await rules.round()
         assert text(created.attributes, tags.STATE) == "SCHEDULED"
-        assert [text(each.attributes, tags.STATE) for each in rules.workitems()] == ["CANCELED"]
+        assert [text(workitem.attributes, tags.STATE) for workitem in rules.workitems()] == ["CANCELED"]
 
     whole()
 
@@ -478,7 +479,7 @@ async def test_a_study_that_a_client_names_is_watched_from_its_command_on() -> N
     await rules.round()
     assert rules.desk.state(1) == "SCHEDULED", "perhaps its images have yet to come"
     await rules.desk.update({tags.PRIORITY: element("CS", "HIGH")}, 1, None)
-    rules.change_notes.gone.append(identifier_of("P", study))
+    rules.change_notes.deleted.append(identifier_of("P", study))
     await rules.round()
     assert rules.desk.state(1) == "CANCELED"
 
@@ -554,7 +555,7 @@ def test_what_is_stable_on_each_level_is_the_input_of_its_workitem(
         rules.archive.arrive("1.9.3", series="1.8.3", study="1.7.2", Modality="CT")
         await rules.round()
         await rules.round(STABLE_AGE + 1)
-        assert sorted(inputs(each) for each in rules.workitems()) == expected
+        assert sorted(inputs(workitem) for workitem in rules.workitems()) == expected
 
     whole()
 
@@ -567,7 +568,7 @@ async def test_a_reference_says_how_its_images_are_retrieved() -> None:
     rules.archive.arrive("1.9.1", Modality="CT")
     await rules.round()
     await rules.round(STABLE_AGE + 1)
-    by_dicom, by_web = (items(each.attributes, INPUT)[0] for each in rules.workitems())
+    by_dicom, by_web = (items(workitem.attributes, INPUT)[0] for workitem in rules.workitems())
     assert text(items(by_dicom, "0040E021")[0], "00080054") == "ORTHANC" and "0040E025" not in by_dicom
     series = f"{url}/studies/1.7.1/series/1.8.1"
     assert text(items(by_web, "0040E025")[0], "00081190") == series and "0040E021" not in by_web
@@ -590,5 +591,8 @@ async def test_several_effects_of_a_rule_are_all_done() -> None:
     rules.archive.arrive("1.9.1", Modality="CT")
     await rules.round()
     await rules.round(STABLE_AGE + 1)
-    assert [text(each.attributes, tags.STATE) for each in rules.workitems()] == ["CANCELED", "SCHEDULED"]
+    assert [text(workitem.attributes, tags.STATE) for workitem in rules.workitems()] == [
+        "CANCELED",
+        "SCHEDULED",
+    ]
     assert rules.memory.record("AI").fired == 1
