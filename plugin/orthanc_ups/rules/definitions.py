@@ -136,6 +136,7 @@ def read_rules(
 _GIVEN_BY_WORKLIST: Final = frozenset({"SOPClassUID", "SOPInstanceUID", "TransactionUID"})
 _LONGEST_NAME: Final = 64
 _EFFECTS: Final = ("Create", "Update", "Complete", "Cancel")
+"""In the order in which they are carried out: Orthanc hands out its configuration with the keys of objects sorted."""
 
 
 class CreateEntry(Struct, frozen=True, forbid_unknown_fields=True, rename=key_of):
@@ -200,7 +201,7 @@ class _Reader:
             raise self._wrong_keys(error) from None
         self._when = self._read_when()
         assert isinstance(content, Mapping)
-        self._effects = [key for key in content if key in _EFFECTS]
+        self._effects = [key for key in _EFFECTS if key in content]
 
     def rule(self) -> SiteRule:
         """The rule."""

@@ -97,11 +97,11 @@ def test_tags_may_be_written_in_place_of_keywords() -> None:
     ]
 
 
-def test_several_effects_are_in_the_order_in_which_they_are_written() -> None:
+def test_several_effects_are_carried_out_in_one_order_however_they_are_written() -> None:
     matching = {"Matching": {"WorklistLabel": "X"}}
-    rule = {**CREATE, "Cancel": matching, "Complete": matching}
+    rule = {"Cancel": matching, "Complete": matching, **CREATE}
     (read_rule,) = read(rule)
-    assert [type(effect) for effect in read_rule.effects] == [CreateEffect, CancelEffect, CompleteEffect]
+    assert [type(effect) for effect in read_rule.effects] == [CreateEffect, CompleteEffect, CancelEffect]
 
 
 MISTAKES: Final[list[tuple[str, Any, str]]] = [
