@@ -55,7 +55,7 @@ _ENDS: Final = MappingProxyType(
 
 
 class ImageArchive(Protocol):
-    """Orthanc's archive, which the images of a modality go to."""
+    """Orthanc's archive, where the images of a modality are."""
 
     async def series(self, uid: str) -> Sequence[DataSet]:
         """An item that references the instances of a series, or nothing. May raise StoreUnavailable."""
@@ -75,7 +75,7 @@ class Performances:
         local: Zone,
         archive: ImageArchive | None = None,
     ) -> None:
-        """Prepare.
+        """Store the parts that it works with.
 
         Args:
             worklist: takes commands.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The performed procedure steps of the worklist: notes of the store, with what is looked up of them in memory."""
+"""The performed procedure steps of the worklist: stored as notes, with an index in memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MAXIMUM: Final = 100_000
 
 
 class PerformedSteps:
-    """Every step that is kept. Lives on the loop."""
+    """All stored steps. Lives on the loop."""
 
     def __init__(self, notes: Notes) -> None:
         self._notes = notes
@@ -30,7 +30,7 @@ class PerformedSteps:
         self._workitems: dict[str, tuple[str, ...]] = {}
 
     def load(self) -> None:
-        """Take over what stands in the store. What cannot be read is told and left alone."""
+        """Read the stored steps. Entries that cannot be read are logged and left alone."""
         steps: list[PerformedStep] = []
         for entry in self._notes.stored():
             if entry.key.startswith(NOTE + _PREFIX):
@@ -56,14 +56,14 @@ class PerformedSteps:
         return PerformedStep.of_document(self._notes.note(_PREFIX + uid).document)
 
     def newest(self) -> Iterator[str]:
-        """UIDs, those that were changed last first."""
+        """UIDs of all steps, the last changed first."""
         if not self._is_sorted:  # an import brought old ones
             self._order = dict(sorted(self._order.items(), key=lambda item: item[1]))
             self._is_sorted = True
         return reversed(list(self._order))
 
     def of_workitem(self, workitem: str) -> list[str]:
-        """UIDs of the steps that are about a workitem, those that were changed last first."""
+        """UIDs of the steps of a workitem, the last changed first."""
         return [uid for uid in self.newest() if workitem in self._workitems[uid]]
 
     async def write(self, step: PerformedStep) -> PerformedStep:

@@ -117,7 +117,7 @@ _FIXED: Final[Collection[str]] = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class StepCircumstances:
-    """What the rules need to know besides the step."""
+    """What the rules of Annex F need beside the step."""
 
     now: datetime
     limits: DataSetLimits
@@ -126,7 +126,7 @@ class StepCircumstances:
 
 @dataclass(frozen=True, slots=True)
 class PerformedStep:
-    """A step as it is kept.
+    """A step as it is stored.
 
     Attributes:
         uid: SOP Instance UID.
@@ -157,7 +157,7 @@ class PerformedStep:
         return StepStatus(text(self.attributes, STATUS))
 
     def document(self) -> bytes:
-        """What is stored."""
+        """The document that is stored."""
         content = {
             "format": FORMAT,
             "uid": self.uid,

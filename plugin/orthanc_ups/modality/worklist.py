@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Answers to worklist queries from the workitems, as data sets. The one lookup for whoever asks."""
+"""Answers worklist queries from the workitems, as data sets."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _WITHIN: Final = 15.0  # seconds
 
 @dataclass(frozen=True, slots=True)
 class WorklistAnswers:
-    """What a worklist query finds.
+    """The result of a worklist query.
 
     Attributes:
         answers: with exactly the attributes that were asked for, by scheduled start.

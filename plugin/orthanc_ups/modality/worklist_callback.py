@@ -111,7 +111,7 @@ class WorklistRequests:
             self._attempt("the worklist", lambda: _done(answers.WorklistMarkIncomplete))
 
     def _attempt(self, what: str, answer: Callable[[], bool]) -> bool:
-        """Whether a source gave all it has."""
+        """True if a source gave all of its answers."""
         try:
             return answer()
         except Exception:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The folder of Orthanc's worklists plugin (``Worklists.Database``), of which it is not asked while we are."""
+"""The folder of Orthanc's worklists plugin (``Worklists.Database``), which Orthanc does not ask while it asks us."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _SUFFIX: Final = ".wl"
 
 
 class WorklistFolder:
-    """Files of worklist entries, read again for each query, as their owner changes them whenever they like."""
+    """Files of worklist entries. They are read for each query, as they may change at any time."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._unreadable: set[Path] = set()
 
     def files(self) -> Iterator[bytes]:
-        """The content of each file, by name. What cannot be read is told once."""
+        """The content of each file, by name. A file that cannot be read is logged once."""
         try:
             paths = sorted(path for path in self._folder.iterdir() if path.suffix.lower() == _SUFFIX)
         except OSError as error:

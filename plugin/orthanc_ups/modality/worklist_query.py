@@ -30,6 +30,7 @@ from .scheduled_steps import (
     REQUESTED_ID,
     SCHEDULED_STEP,
     START_DATE,
+    START_TIME,
     STATION_AE,
     STEP_DESCRIPTION,
     STEP_ID,
@@ -164,8 +165,16 @@ class WorklistQuery:
             if not is_empty(self._step.get(tag)):
                 base[tag_of_workitem] = self._step[tag]
         if not is_empty(self._step.get(START_DATE)):
-            base[tags.START] = element("DT", text(self._step, START_DATE))
+            base[tags.START] = element("DT", self._start())
         return {**base, tags.STATE: element("CS", *states)}
+
+    def _start(self) -> str:
+        """Dates of the start; of a single date together with the time."""
+        date, time = (text(self._step, tag).strip() for tag in (START_DATE, START_TIME))
+        if "-" in date or not time:
+            return date
+        low, hyphen, high = time.partition("-")
+        return f"{date}{low.strip()}{hyphen}{date if hyphen else ''}{high.strip()}"
 
     def _asks(self, tag: str) -> bool:
         return not is_empty(self._identifier.get(tag))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Orthanc's archive as rules read it, over loopback: what changed, attributes of images, references to them."""
+"""Reads Orthanc's archive for the rules: changes, attributes of images, and references to them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class ChangesPage:
-    """Rows behind a number, up to ``last``; ``done`` if there are no more."""
+    """Rows after a sequence number, up to ``last``. ``done`` is true if there are no more."""
 
     rows: tuple[Change, ...]
     last: int
@@ -71,7 +71,7 @@ class SeriesFacts:
 
 
 class ArchivedInstance(NamedTuple):
-    """An instance in Orthanc, with what a reference says of it; ``series`` is Orthanc's identifier. Sorts by number."""
+    """What a reference needs of an instance. ``series`` is Orthanc's identifier. Sorts by Instance Number."""
 
     series: str
     number: int
@@ -80,7 +80,7 @@ class ArchivedInstance(NamedTuple):
 
     @classmethod
     def of(cls, series: str, content: Mapping[str, Any]) -> ArchivedInstance:
-        """Of its attributes by keyword."""
+        """Build it from attributes by keyword."""
         return cls(
             series,
             _number(content.get("InstanceNumber")),
@@ -90,7 +90,7 @@ class ArchivedInstance(NamedTuple):
 
 
 class Archive:
-    """Reads Orthanc. Every method may raise StoreUnavailable; what is gone is None."""
+    """Reads Orthanc. Every method may raise StoreUnavailable, and returns None for a resource that does not exist."""
 
     def __init__(self, loopback: Loopback, own_ae: str, now: Callable[[], datetime]) -> None:
         """``own_ae`` is the AE title from which images are retrieved; ``now`` in the zone of the server."""
@@ -107,7 +107,7 @@ class Archive:
         return int((await self._get("/changes?last") or {}).get("Last", 0))
 
     async def changes(self, since: int) -> ChangesPage:
-        """Some rows behind a number."""
+        """The next page of rows after a sequence number."""
         page = await self._get(f"/changes?since={since}&limit={_PAGE}") or {}
         rows = tuple(
             Change(
@@ -123,12 +123,12 @@ class Archive:
     # --- resources ---
 
     async def resource(self, level: str, identifier: str) -> Mapping[str, Any] | None:
-        """A resource as Orthanc describes it."""
+        """Orthanc's JSON description of a resource."""
         content = await self._get(f"/{_PLURALS[level]}/{identifier}")
         return content if isinstance(content, Mapping) else None
 
     async def series_of(self, instances: Sequence[str]) -> dict[str, str]:
-        """The series of each instance that is still there."""
+        """The series of each instance that still exists, by instance."""
         parents: dict[str, str] = {}
         for begin in range(0, len(instances), _BATCH):
             question = {
@@ -141,7 +141,7 @@ class Archive:
         return parents
 
     async def existing(self, level: str, identifiers: Sequence[str]) -> set[str]:
-        """Those of the resources that are there."""
+        """The identifiers of those resources that exist."""
         there: set[str] = set()
         for begin in range(0, len(identifiers), _BATCH):
             question = {
@@ -178,17 +178,17 @@ class Archive:
         return facts
 
     def stored(self, instance: str, series: str) -> None:
-        """An instance was stored: if it is the one whose attributes are remembered, it may have other ones now."""
+        """Forget the attributes of a series if they are those of this instance, which was stored again."""
         facts = self._series.get(series)
         if facts is not None and facts.instance == instance:
             self.forget_series(series)
 
     def forget_series(self, identifier: str) -> None:
-        """It may have changed."""
+        """Read the attributes of a series anew next time."""
         self._series.pop(identifier, None)
 
     async def lookup(self, uid: str) -> Mapping[str, str]:
-        """Orthanc's identifiers of what has a DICOM UID, by level."""
+        """Orthanc's identifiers of the resources with a DICOM UID, by level."""
         reply = await self._loopback.request("POST", "/tools/lookup", uid.encode())
         matches = _checked(reply, "look up a UID") or ()
         return {str(row["Type"]).lower(): str(row["ID"]) for row in matches}
@@ -202,21 +202,21 @@ class Archive:
             since += len(page)
 
     async def below(self, level: str, identifier: str, lower: str) -> list[str]:
-        """Orthanc's identifiers of what a resource has on a level; of the same level itself."""
+        """Orthanc's identifiers of the children of a resource on a lower level; its own for the same level."""
         if level == lower:
             return [identifier]
         path = f"/{_PLURALS[level]}/{identifier}/{_PLURALS[lower]}?expand=false"
         return [str(row["ID"] if isinstance(row, Mapping) else row) for row in await self._get(path) or ()]
 
     async def count(self, level: str) -> int:
-        """How many resources of a level there are."""
+        """The number of resources of a level."""
         name = f"Count{_PLURALS[level].capitalize()}"
         return int((await self._get("/statistics") or {}).get(name, 0))
 
     # --- causes ---
 
     async def cause(self, when: When, identifier: str, *, labels: bool = True) -> Cause | None:
-        """What happened to a resource: its attributes, sender and labels; None if it is gone.
+        """The cause that a resource is: its attributes, sender and labels. None if it no longer exists.
 
         ``labels``: False if nobody asks for them, which saves some questions.
         """
@@ -247,7 +247,7 @@ class Archive:
         )
 
     async def _labels(self, level: str, identifier: str) -> tuple[str, ...]:
-        """Those of a resource and of all above it."""
+        """The labels of a resource and of its parents."""
         labels: dict[str, None] = {}
         at: str | None = level
         while at is not None:
@@ -258,7 +258,7 @@ class Archive:
         return tuple(labels)
 
     async def _representative(self, level: str, identifier: str) -> str | None:
-        """An instance of a resource."""
+        """The first instance of a resource."""
         while level != "instance":
             resource = await self.resource(level, identifier) or {}
             children, level = _BELOW[level]
@@ -303,7 +303,7 @@ class Archive:
         return sorted(items, key=lambda item: str(item["0020000E"]["Value"]))
 
     async def series(self, uid: str) -> list[DataSet]:
-        """What a series has, by its Series Instance UID: an item that references its instances, or nothing."""
+        """An item that references the instances of a series, by Series Instance UID; empty if it does not exist."""
         identifier = (await self.lookup(uid)).get("series")
         return await self.references("series", identifier, BY_DICOM) if identifier else []
 
@@ -317,7 +317,7 @@ class Archive:
         return instances
 
     async def _found_instances(self, series: str) -> Sequence[ArchivedInstance]:
-        """By one question, where Orthanc can (1.12.5 and later); empty where it cannot.
+        """The instances of a series by one request (Orthanc 1.12.5 and later); empty if Orthanc cannot do this.
 
         Three tags are asked for by name, as Orthanc takes half as long to answer them as all tags and metadata.
         """
@@ -354,7 +354,7 @@ class Archive:
         ]
 
     async def missing_instances(self, uids: Iterable[str]) -> list[str]:
-        """Those of the SOP Instance UIDs that are not in the archive."""
+        """The SOP Instance UIDs that are not in the archive."""
         distinct = list(dict.fromkeys(uids))
         missing: list[str] = []
         for begin in range(0, len(distinct), _BATCH):
@@ -384,7 +384,7 @@ class Archive:
 def reference(
     study: str, series: str, instances: Sequence[tuple[str, str]], retrieve: str, own_ae: str
 ) -> DataSet:
-    """An item that references instances (SOP Class and Instance UID) of a series, and says how to get them."""
+    """An item that references instances (SOP Class and Instance UID) of a series, with the way to retrieve them."""
     item: DataSet = {
         "00081199": element(
             "SQ",
@@ -416,12 +416,12 @@ def is_identifier(text: str) -> bool:
 
 
 def stored_earlier(cause: Cause, at: datetime) -> Cause:
-    """The same cause, known to have happened at another time."""
+    """The same cause with another time."""
     return replace(cause, at=at)
 
 
 def stable(level: str) -> When:
-    """The kind of cause of a level that came to rest."""
+    """The kind of cause of a stable resource of a level."""
     return STABLE[level]
 
 

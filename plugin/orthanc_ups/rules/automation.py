@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Rules over a running service: one object that is opened and closed with the worklist."""
+"""All parts of the rules as one object, which is opened and closed with the worklist."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ class ServiceDesk:
         return self._service.workitems.is_gone(uid)
 
     async def matching(self, query: Query, limit: int) -> Sequence[Workitem]:
-        """Workitems that fit a query."""
+        """Workitems that match a query."""
         data_sets, _ = await self._service.workitems.search(query, 0, limit)
         workitems = (self.workitem(text(data_set, tags.SOP_INSTANCE_UID)) for data_set in data_sets)
         return [workitem for workitem in workitems if workitem is not None]
 
     def new_uid(self) -> str:
-        """A UID that nobody has (PS3.5 §B.2)."""
+        """A new UID (PS3.5 §B.2)."""
         return f"2.25.{uuid.uuid4().int}"
 
     @property
@@ -72,7 +72,7 @@ class ServiceDesk:
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What rules need of the Orthanc that they run in.
+    """Properties of the Orthanc in which the rules run.
 
     Attributes:
         archive_ae: AE title from which images are retrieved; ``own_ae`` that of the worklist.
@@ -90,7 +90,7 @@ class Environment:
 
 
 class Automation:
-    """Rules that run. ``open``, then ``run`` for ever, at last ``close``."""
+    """The rules of a site. Call ``open``, then ``start``, and finally ``close``."""
 
     def __init__(
         self,
@@ -127,11 +127,11 @@ class Automation:
     # --- life ---
 
     async def open(self) -> None:
-        """Take over what was remembered. Raises StoreUnavailable; then it may be called again."""
+        """Read the stored state. Raises StoreUnavailable; it may then be called again."""
         await self._follower.open()
 
     def start(self) -> None:
-        """React from now on."""
+        """Begin to follow changes in the background."""
         self._service.worklist.observers.append(self._accepted)
         self._task = asyncio.ensure_future(self._run())
 
@@ -147,7 +147,7 @@ class Automation:
         self._follower.accepted(command, outcome)
 
     async def close(self) -> None:
-        """Stop, and store how far it is."""
+        """Stop, and store the state."""
         tasks = [
             task for task in (self._task, *(backfill.task for backfill in self._backfills.values())) if task
         ]
@@ -167,7 +167,7 @@ class Automation:
 
     @property
     def waiting(self) -> int:
-        """Series, studies and patients that are not stable yet."""
+        """The number of series, studies and patients that are not stable yet."""
         return len(self.memory.unstable)
 
     # --- what operators ask ---
@@ -177,7 +177,7 @@ class Automation:
         return next((rule for rule in self.rules if rule.name == name), None)
 
     async def test(self, causes: Mapping[When, Sequence[Cause]]) -> list[dict[str, Any]]:
-        """What each rule would do because of causes, and why not."""
+        """What each rule would do for some causes, or why it would not fire."""
         return [await self._tested(rule, causes) for rule in self.rules]
 
     def end_of(self, uid: str) -> Mapping[When, Sequence[Cause]]:
@@ -203,7 +203,7 @@ class Automation:
         return None
 
     async def causes_in(self, level: str, identifier: str) -> Mapping[When, Sequence[Cause]]:
-        """All that could fire rules in a resource, at most some hundreds of each kind."""
+        """The causes that a resource contains, by kind; at most ``_CAUSES_PER_TEST`` of each."""
         causes: dict[When, list[Cause]] = {}
         kinds = {rule.when for rule in self.rules}
         order = ("patient", "study", "series", "instance")
@@ -241,11 +241,11 @@ class Automation:
     # --- backfill ---
 
     def backfill(self, rule: SiteRule) -> Backfill | None:
-        """The last run of a rule over what is there already; None if there was none since the start."""
+        """The last backfill of a rule; None if there was none since Orthanc started."""
         return self._backfills.get(rule.name)
 
     def begin_backfill(self, rule: SiteRule) -> Backfill:
-        """Run a rule over what is there already; the running one if it runs."""
+        """Start a backfill of a rule, or return the one that is running."""
         present = self._backfills.get(rule.name)
         if present is not None and present.is_running:
             return present

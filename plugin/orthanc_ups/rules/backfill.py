@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A rule over what is in Orthanc already: the same causes, found by going through everything, one after the other."""
+"""Applies a rule to everything that is already in Orthanc."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PAGE: Final = 200
 
 
 class Surroundings(Protocol):
-    """Of ``Environment``."""
+    """The part of ``Environment`` that a backfill needs."""
 
     @property
     def is_own(self) -> Callable[[str], bool]:
@@ -35,12 +35,12 @@ class Surroundings(Protocol):
 
     @property
     def now(self) -> Callable[[], datetime]:
-        """Aware, in the zone of the server."""
+        """The current time, aware, in the time zone of the server."""
         ...
 
 
 class Backfill:
-    """One run. It takes at most half of the time, so that others are served.
+    """One run of a rule over all resources. It rests half of the time, so that Orthanc can serve others.
 
     Attributes:
         task: while it runs.
@@ -65,15 +65,15 @@ class Backfill:
 
     @property
     def is_running(self) -> bool:
-        """True until it is through, stopped or failed."""
+        """True until it has finished, was stopped or has failed."""
         return self.task is not None and not self.task.done()
 
     def begin(self) -> None:
-        """Run in the background."""
+        """Start in the background."""
         self.task = asyncio.ensure_future(self._run())
 
     def stop(self) -> None:
-        """End it where it is."""
+        """Stop; what was done stays."""
         if self.task is not None:
             self.task.cancel()
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What rules react to: a cause, with what is known of it in keyword form (``management/keyword_form.py``)."""
+"""The causes that rules react to, with their attributes in keyword form (``management/keyword_form.py``)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..management.keyword_form import tag_of, vr_of
 
 
 class When(StrEnum):
-    """The kinds of causes; ``level`` is what each is about."""
+    """The kinds of causes. ``level`` is the kind of resource that each is about."""
 
     STORED_INSTANCE = "StoredInstance"
     STABLE_SERIES = "StableSeries"
@@ -31,7 +31,7 @@ class When(StrEnum):
 
     @property
     def is_of_images(self) -> bool:
-        """True if the cause is something that is in Orthanc's archive."""
+        """True if the cause is a resource in Orthanc's archive."""
         return self.level != "workitem"
 
 
@@ -53,12 +53,12 @@ STABLE: Final = {
 
 ARRIVED: Final = "arrived"
 IS_STABLE: Final = "is stable"
-"""How the words of causes end that are about images."""
+"""The last words in the descriptions of causes that are about images."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Something that happened.
+    """An event that rules react to.
 
     Attributes:
         when: its kind.

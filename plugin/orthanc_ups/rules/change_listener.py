@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What Orthanc calls for every change: it wakes the rules and notes identifiers; everything else happens on the loop.
+"""The callback for changes in Orthanc. It wakes the follower and notes identifiers; all work is done on the loop.
 
 What it notes saves questions, and nothing more: ``/changes`` is the truth, also of what came while nobody listened.
 """
@@ -16,7 +16,7 @@ _NOTED_AT_ONCE: Final = 50_000
 
 
 class ChangeListener:
-    """Called on Orthanc's threads; the other methods on the loop."""
+    """Called on Orthanc's threads. The other methods are called on the loop."""
 
     def __init__(self, orthanc: Orthanc, soon: Callable[[Callable[[], None]], object]) -> None:
         """``soon`` runs a function on the loop, from any thread, and never raises."""
@@ -33,7 +33,7 @@ class ChangeListener:
         self._wake: Callable[[], None] | None = None
 
     def __call__(self, change: int, level: int, resource: str) -> None:
-        """A change of this kind, of a resource of this level, by its Orthanc identifier."""
+        """Take note of a change: its kind, the level of the resource, and its Orthanc identifier."""
         if change == self._new_instance:
             self._last_instance = resource
             self._wake_follower()
@@ -56,7 +56,7 @@ class ChangeListener:
         self._is_waking = False
 
     def begin_round(self) -> None:
-        """The follower goes to look: what happens from now on wakes it again."""
+        """A round of the follower begins. Changes from now on wake it again."""
         self._is_waking = False
 
     def series_of(self, instance: str) -> str | None:

@@ -20,10 +20,10 @@ from .schedules import read_windows, windows_in_words
 from .value_tests import UNREADABLE_VRS, Accepts, range_test, value_test
 
 ORIGINS: Final = ("DicomProtocol", "RestApi", "Plugins", "Lua", "WebDav", "Unknown")
-"""How an instance came, as Orthanc's metadata ``Origin`` says it; STOW counts as Plugins."""
+"""Values of Orthanc's metadata ``Origin``: how an instance arrived. STOW counts as Plugins."""
 
 SPECIAL: Final = ("CallingAet", "Origin", "Labels", "Schedule")
-"""Keys of ``If`` that are no attributes."""
+"""Keys of ``If`` that are not attributes."""
 
 _TITLE: Final = re.compile(r"[ -\[\]-~]{1,16}")
 _LABEL: Final = re.compile(r"[A-Za-z0-9_*?-]{1,64}")
@@ -48,11 +48,11 @@ class RuleCondition:
     of_cause: Callable[[Cause], Sequence[Any]] | None = None
 
     def values(self, cause: Cause) -> Sequence[Any]:
-        """What the cause has for the key."""
+        """The values of the cause for this key."""
         return values_of(cause.content, self.path) if self.of_cause is None else self.of_cause(cause)
 
     def objection(self, cause: Cause) -> str:
-        """Why the cause does not fit, in words; empty if it does."""
+        """Why the cause does not fit, as a phrase; empty if it does."""
         values = self.values(cause)
         if self.fits(values):
             return ""
@@ -148,12 +148,12 @@ def _object_test(keyword: str, vr: str, expected: Mapping[str, Any]) -> Callable
     return lambda values: any(test(value) for value in values)
 
 
-# --- tests of what is no attribute ---
+# --- tests of keys that are not attributes ---
 
 
 @dataclass(frozen=True, slots=True)
 class _SpecialText:
-    """A key that is no attribute.
+    """A key that is not an attribute.
 
     Attributes:
         of_cause: what a cause has for it.

@@ -188,7 +188,7 @@ class RuleEntry(Struct, frozen=True, forbid_unknown_fields=True, rename=key_of):
 
 
 class _Reader:
-    """Reads one rule."""
+    """Reads and checks one rule."""
 
     def __init__(self, content: object, path: str, templates: Sequence[Template], public_url: str) -> None:
         self._path = path
@@ -204,7 +204,7 @@ class _Reader:
         self._effects = [key for key in _EFFECTS if key in content]
 
     def rule(self) -> SiteRule:
-        """The rule."""
+        """The rule that was read."""
         entry = self._entry
         effects: Mapping[str, Callable[[], Effect]] = {
             "Create": self._create,
@@ -247,7 +247,7 @@ class _Reader:
     # --- plain values ---
 
     def _read_name(self, content: object) -> str:
-        """Before all else, as every other mistake names it."""
+        """The name is read first, as all other errors mention it."""
         self._name = ""
         if not isinstance(content, Mapping):
             raise self._wrong("", content, "an object")
@@ -328,7 +328,7 @@ class _Reader:
         return CreateEffect(attributes, inputs, fields, replaces=late == LATE[1])
 
     def _check_creatable(self, attributes: Mapping[str, Any]) -> None:
-        """What is the same for every cause is checked as N-CREATE does (PS3.4 Table CC.2.5-3)."""
+        """Check all values that do not depend on the cause as N-CREATE does (PS3.4 Table CC.2.5-3)."""
         heads = {key: keyword_of(tag_of(key.partition(".")[0]) or "") for key in attributes}
         for key, head in heads.items():
             is_state = head == "ProcedureStepState" and attributes[key] != State.SCHEDULED.value
@@ -418,7 +418,7 @@ class _Reader:
     def _check_keys_of_workitems(
         self, content: Mapping[str, Any], above: tuple[str, ...], where: str
     ) -> None:
-        """Whatever is no matching key would match every workitem."""
+        """Refuse attributes that are not matching keys: they would match every workitem."""
         for key, value in content.items():
             path = (*above, *(tag_of(name) or "" for name in str(key).split(".")))
             rule = RULES.get(".".join(path))
@@ -432,7 +432,7 @@ class _Reader:
                     self._check_keys_of_workitems(item, path, f"{where}.{key}")
 
     def _attributes(self, attributes: Mapping[str, Any], where: str) -> Mapping[str, Any]:
-        """By keyword, also where tags are written in their place."""
+        """Check attributes, and return them by keyword, also if they are written as tags."""
         return {
             ".".join(self._check_attribute(key, value, f"{where}.{key}")): value
             for key, value in attributes.items()
@@ -462,7 +462,7 @@ class _Reader:
                 self._check_value(tag, keyword, member, where)
 
     def _check_value(self, tag: str, keyword: str, value: object, where: str) -> None:
-        """What is written as it stands must be of the right kind, so that it fails now and not at night."""
+        """Check a constant value now, so that the rule does not fail when it fires."""
         if isinstance(value, str) and ("{" in value or "*" in value or "?" in value or "-" in value):
             return  # filled in later, or a matching key
         if isinstance(value, str) and (vr_of(tag) in ("DT", "DA", "TM", "UI") or value == "user"):
@@ -575,11 +575,11 @@ _OF_CAUSE_CONTENT: Final = frozenset(
         "ProcedureStepState", "ScheduledProcedureStepModificationDateTime", "ScheduledProcedureStepStartDateTime",
     }
 )  # fmt: skip
-"""What a created workitem has from its cause, from us or from its performer."""
+"""Attributes that a created workitem gets from its cause, from the worklist or from its performer."""
 
 
 def _constant(keyword: str, effect: CreateEffect, worklist_label: str) -> Any:
-    """The value that every created workitem has; _UNKNOWN if that depends."""
+    """The value that every created workitem has; _UNKNOWN if it depends on the cause."""
     defaults = {of_template.keyword: of_template.default for of_template in effect.fields}
     written = {**defaults, **effect.attributes}
     if any(name.startswith(f"{keyword}.") for name in written):

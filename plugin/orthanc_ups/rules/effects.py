@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What a rule does to the worklist: every change is a command like any other, and harmless when it is repeated.
+"""The effects of rules on the worklist. Every change is an ordinary command, and can be repeated without harm.
 
 A created workitem has a UID that is derived from the rule and its cause, so that a repeat meets it. Histories say which
 rule did something because of what; that is how a repeat of any other effect is recognized.
@@ -93,11 +93,11 @@ class Desk(Protocol):
         ...
 
     def now(self) -> datetime:
-        """Aware, in the zone of the server."""
+        """The current time, aware, in the time zone of the server."""
         ...
 
     def new_uid(self) -> str:
-        """A UID that nobody has."""
+        """A new UID."""
         ...
 
     @property
@@ -107,7 +107,7 @@ class Desk(Protocol):
 
 
 class Refusals(Exception):
-    """Some of what a rule was to do was refused; the rest is done (``done`` in words)."""
+    """Some effects of a rule were refused. ``done`` describes those that were carried out."""
 
     def __init__(self, errors: Sequence[str], done: Sequence[str]) -> None:
         super().__init__("; ".join(errors))
@@ -115,14 +115,14 @@ class Refusals(Exception):
 
 
 def is_transient(error: UpsError) -> bool:
-    """True if nothing is possible now, or if nobody knows yet what became of it: trying again is right."""
+    """True if the command should be tried again: it is not possible now, or its outcome is unknown."""
     if error.status is statuses.RESOURCE_LIMITATION:
         return "is full" not in error.detail
     return error.status is statuses.PROCESSING_FAILURE and "does not answer" in error.detail
 
 
 def derived_uid(identity: str, rule: str, key: str, generation: int = 0) -> str:
-    """The UID of what a rule makes because of a cause (PS3.5 §B.2)."""
+    """The UID of the workitem that a rule creates for a cause (PS3.5 §B.2)."""
     seed = "\0".join((identity, rule, key, str(generation)))
     digest = bytearray(hashlib.sha256(seed.encode()).digest()[:16])
     digest[6] = (digest[6] & 0x0F) | 0x80  # a UUID of version 8: by the maker's own rule (RFC 9562)
@@ -131,7 +131,7 @@ def derived_uid(identity: str, rule: str, key: str, generation: int = 0) -> str:
 
 
 def reason(rule: SiteRule, cause: Cause) -> str:
-    """What histories say: which rule, because of what."""
+    """The reason that is written into histories: the rule and the cause."""
     return f'rule "{rule.name}": {cause.words}'
 
 
@@ -160,7 +160,7 @@ def origin_of(workitem: Workitem) -> tuple[str, str] | None:
 
 
 class Effects:
-    """Carries out what rules say."""
+    """Carries out the effects of rules."""
 
     def __init__(self, desk: Desk, archive: Archive, own_ae: str, *, strict: bool = False) -> None:
         self._desk = desk
@@ -169,7 +169,9 @@ class Effects:
         self._strict = strict
 
     async def carry_out(self, rule: SiteRule, cause: Cause) -> list[tuple[str, str]]:
-        """Do all of a rule; what was done, as kind and words: ``("created", "created workitem 2.25.7")``.
+        """Carry out all effects of a rule.
+
+        Returns pairs of kind and description: ``("created", "created workitem 2.25.7")``.
 
         Raises:
             Refusals: some of it was refused.
@@ -211,7 +213,7 @@ class Effects:
         return done
 
     async def preview(self, rule: SiteRule, cause: Cause) -> list[str]:
-        """What the rule would do now, in words."""
+        """Descriptions of what the rule would do now."""
         would: list[str] = []
         for effect in rule.effects:
             if isinstance(effect, CreateEffect):
@@ -316,7 +318,7 @@ class Effects:
         return self._filled({**defaults, **own}, cause)
 
     def _filled(self, attributes: Mapping[str, Any], cause: Cause) -> dict[str, Any]:
-        """Attributes of a rule with all texts that stand for something else replaced."""
+        """Attributes of a rule with all placeholders replaced."""
         return nested({name: self._text(name, value, cause) for name, value in attributes.items()})
 
     def _text(self, name: str, value: object, cause: Cause) -> Any:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What rules remember from start to start: how far ``/changes`` is read, what is not stable yet, how rules fared."""
+"""The stored state of the rules: the cursor on ``/changes``, resources that are not stable yet, and counts per rule."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NOTE: Final = "rules"
 
 @dataclass(slots=True)
 class RuleRecord:
-    """How a rule fared.
+    """Counts of a rule, and what it did last.
 
     Attributes:
         fired: how often it did something; ``failed``: how often that was refused; ``stopped``: to end a loop.
@@ -35,7 +35,7 @@ class RuleRecord:
 
 @dataclass(slots=True)
 class Memory:
-    """The note of rules.
+    """The stored state of all rules.
 
     Attributes:
         cursor: the last row of ``/changes`` that was seen; None if no rule is about images.
@@ -43,7 +43,7 @@ class Memory:
             epoch.
         ended_at: every end of a workitem before it was seen; None if no rule is about ends.
         studies: inputs of open workitems that are in the archive: Orthanc's identifier to Study Instance UID.
-        records: per name of a rule how it fared.
+        records: counts by name of the rule.
     """
 
     cursor: int | None = None
@@ -54,21 +54,21 @@ class Memory:
     revision: int = 0
 
     def touch(self, resource: str, at: float) -> None:
-        """Something arrived for a resource."""
+        """Note that an instance of a resource has arrived."""
         self.unstable[resource] = max(at, self.unstable.pop(resource, at))
 
     def record(self, rule: str) -> RuleRecord:
-        """How a rule fared."""
+        """Counts of a rule, and what it did last."""
         return self.records.setdefault(rule, RuleRecord())
 
 
 def encode_memory(memory: Memory) -> bytes:
-    """As it is stored."""
+    """The document that is stored."""
     return orjson.dumps({"format": FORMAT, **asdict(memory)})
 
 
 def decode_memory(document: bytes) -> Memory:
-    """Read what was stored. Raises UnreadableDocument."""
+    """Read a stored document. Raises UnreadableDocument."""
     content = read(document)
     try:
         return Memory(
@@ -88,7 +88,7 @@ def _number(value: Any) -> int | None:
 
 
 async def save(memory: Memory, note: StoredEntry) -> int:
-    """Store it; how many bytes that were. May raise StoreUnavailable."""
+    """Store the state, and return its size in bytes. May raise StoreUnavailable."""
     memory.revision += 1
     document = encode_memory(memory)
     await note.write(lambda _: document)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Rules in ``/ups/api``: how they fare, what they would do, and running one over what is there already."""
+"""Rules in ``/ups/api``: their counts, what they would do, and backfills."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _PLURALS: Final = {"patient": "patients", "study": "studies", "series": "series"
 
 
 class BackfillJson(TypedDict):
-    """A rule that runs over what is there already. ``total`` is about how many causes there are."""
+    """The backfill of a rule. ``total`` is the approximate number of causes."""
 
     running: bool
     done: int
@@ -39,7 +39,7 @@ class BackfillJson(TypedDict):
 
 
 class RuleJson(TypedDict):
-    """A rule of ``Ups.Rules``, and how it fared. Counts are kept over restarts."""
+    """A rule of ``Ups.Rules`` with its counts, which survive restarts."""
 
     name: str
     when: str
@@ -64,7 +64,7 @@ class RulesJson(TypedDict):
 
 
 class TestedCause(TypedDict):
-    """What a rule would do because of one thing, or why it does nothing."""
+    """What a rule would do for one cause, or why it would not fire."""
 
     cause: str
     fires: bool
@@ -73,7 +73,7 @@ class TestedCause(TypedDict):
 
 
 class TestedRule(TypedDict):
-    """What a rule would do. ``why_not`` if there is nothing at all that it reacts to."""
+    """What a rule would do. ``why_not`` says so if there is no cause for it at all."""
 
     name: str
     when: str
@@ -149,7 +149,7 @@ class RuleRoutes:
         self._running = running
 
     def routes(self) -> tuple[Route, ...]:
-        """What is offered."""
+        """The routes."""
         backfill = "/rules/{rule}/backfill"
         return (
             Route("GET", "/rules", self.all),

@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 from .faults import Faulty
 
 Window: TypeAlias = Callable[[datetime], bool]
-"""Whether a moment is inside."""
+"""Tells whether a time is inside the window."""
 
 _WEEKDAYS: Final = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _NUMBERS: Final = {
@@ -68,7 +68,7 @@ def _minutes(text: object, key: str) -> int:
 
 
 def windows_in_words(expected: object) -> str:
-    """What a moment must be in: ``Mon, Tue 18:00–07:00``."""
+    """The windows as text: ``Mon, Tue 18:00–07:00``."""
     listed = expected if isinstance(expected, list) else [expected]
     return " or ".join(
         f"{', '.join(_texts(window.get('Days', ['every day'])))} "

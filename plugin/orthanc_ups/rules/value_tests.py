@@ -21,7 +21,7 @@ Accepts: TypeAlias = Callable[[Any], bool]
 """Whether a value of the attribute, as JSON has it, fits."""
 
 UNREADABLE_VRS: Final = frozenset({"NONE", "OB", "OD", "OF", "OL", "OV", "OW", "UN"})
-"""Values of these are not read from images."""
+"""Values of these VRs are not read from images."""
 
 _NUMBERS: Final = frozenset({"DS", "FD", "FL", "IS", "SL", "SS", "SV", "UL", "US", "UV"})
 _DIGITS: Final = {"FL": 6, "FD": 15}

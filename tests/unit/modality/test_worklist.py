@@ -69,6 +69,10 @@ async def test_k_6_1_2_queries_with_a_station_modality_date_or_patient_look_at_f
         ({"0020000D": element("UI", "2.25.1")}, 0),
         ({"00401001": element("SH", "UPS7")}, 0),
         (step(t00400009=("SH", "UPS7*")), 0),
+        (step(t00400002=("DA", "20261206"), t00400003=("TM", "0900-1000")), 0),
+        (step(t00400002=("DA", "20261206"), t00400003=("TM", "0830")), 1),
+        (step(t00400002=("DA", "20261206"), t00400003=("TM", "-08")), 1),
+        (step(t00400002=("DA", "20261206-"), t00400003=("TM", "0830-")), 15),
         (step(t00400007=("LO", "nothing like it*")), 0),
         (step(t00400008=("SQ", {"00080100": element("SH", "NOBODY")})), 0),
     ):
@@ -77,6 +81,20 @@ async def test_k_6_1_2_queries_with_a_station_modality_date_or_patient_look_at_f
             _, total = await desk.service.workitems.search(candidates, 0, 0)
             looked_at += total
         assert looked_at <= limit, query
+
+
+@on_loop
+async def test_k_6_1_2_a_time_of_a_single_date_finds_what_starts_then() -> None:
+    desk = await filled(4)
+    for time, expected in (
+        ("0830", ["P2"]),
+        ("-0830", ["P2"]),
+        ("0800-09", ["P2"]),
+        ("0831-", []),
+        ("-0829", []),
+    ):
+        query = step(t00400002=("DA", "20261202"), t00400003=("TM", time))
+        assert await patients(desk, query) == expected, time
 
 
 @on_loop
