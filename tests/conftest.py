@@ -49,7 +49,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         default = DEFAULT_STORES[chosen]
         if parameters.get("store", default) != default and item.get_closest_marker("one_store"):
             item.add_marker("torture")
-        if parameters.get("index") == POSTGRESQL and not item.get_closest_marker("postgresql"):
+        if parameters.get("index") == POSTGRESQL and (
+            chosen != first or not item.get_closest_marker("postgresql")
+        ):
             item.add_marker("torture")
 
 
@@ -90,7 +92,10 @@ def postgresql() -> Iterator[PostgreSql]:
 
 @pytest.fixture(scope="module", params=["SQLite", POSTGRESQL])
 def index(request: pytest.FixtureRequest) -> str:
-    """What Orthanc's index is kept in: PostgreSQL is `torture` but for modules that are marked `postgresql`."""
+    """What Orthanc's index is kept in.
+
+    PostgreSQL is `torture` but for modules that are marked `postgresql`, on the first suite.
+    """
     name: str = request.param
     return name
 

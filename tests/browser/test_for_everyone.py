@@ -146,7 +146,7 @@ def test_states_and_health_are_told_in_words_and_by_a_sign(screen: Screen) -> No
     expect(page.locator(".health svg")).to_have_count(1)
 
 
-@pytest.mark.parametrize("width", [1280, 820, 390])
+@pytest.mark.parametrize("width", [1280, pytest.param(820, marks=pytest.mark.torture), 390])
 def test_nothing_hangs_over_the_edge(
     chromium: Browser, orthanc: RealOrthanc, workitems: list[str], width: int
 ) -> None:

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Pictures of the page for README. With ORTHANC_UPS_SCREENSHOTS=1 they are put into docs/screenshots."""
+"""Pictures of the page for README. With ORTHANC_UPS_SCREENSHOTS=1 they are put into docs/screenshots.
+
+ORTHANC_UPS_SCREENSHOTS=1 .venv/bin/python -m pytest -m "" tests/browser/test_screenshots.py
+"""
 
 from __future__ import annotations
 
@@ -88,7 +91,7 @@ def _all_told(api: Management, ae: str) -> bool:
     return all(not channel["pending"] for channel in api.get(f"/subscribers/{ae}")["channels"])
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.torture)])
 def test_pictures(
     chromium_for_names: Browser, orthanc: RealOrthanc, uids: list[str], tmp_path: Path, scheme: Any
 ) -> None:

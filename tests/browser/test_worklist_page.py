@@ -11,6 +11,7 @@ from playwright.sync_api import Page, expect
 
 from tests.support.browser import CODE, STATION, Management, Screen, address
 
+OUR_PAGE = pytest.mark.one_suite("the page is the same files in the same browser")
 COUNT = 60
 FAMILIES = ("Fairweather", "Aokawa", "Lindqvist", "Okonkwo")
 
@@ -62,6 +63,7 @@ def test_search_looks_everywhere_and_stands_in_the_address(screen: Screen) -> No
     expect(page.get_by_role("searchbox")).to_have_value("lindqvist given3")
 
 
+@OUR_PAGE
 def test_nothing_found_offers_the_way_back(screen: Screen) -> None:
     page = screen.open(address("worklist", text="nobody has this name"))
     expect(page.locator(".empty")).to_contain_text("No workitem matches")
@@ -69,6 +71,7 @@ def test_nothing_found_offers_the_way_back(screen: Screen) -> None:
     total(page, f"of {COUNT} workitems")
 
 
+@OUR_PAGE
 def test_states_and_worklists_narrow_with_a_click(screen: Screen) -> None:
     page = screen.open()
     page.get_by_label("Worklist", exact=True).select_option("NIGHT")
@@ -79,6 +82,7 @@ def test_states_and_worklists_narrow_with_a_click(screen: Screen) -> None:
     expect(page).to_have_url(re.compile("WorklistLabel=NIGHT"))
 
 
+@OUR_PAGE
 def test_a_filter_by_any_key_is_a_chip_that_can_be_changed_and_removed(screen: Screen) -> None:
     page = screen.open()
     page.get_by_role("button", name="Filter").click()
@@ -94,6 +98,7 @@ def test_a_filter_by_any_key_is_a_chip_that_can_be_changed_and_removed(screen: S
     total(page, f"of {COUNT} workitems")
 
 
+@OUR_PAGE
 def test_a_filter_by_time_is_in_the_zone_of_the_user(screen: Screen) -> None:
     page = screen.open()
     page.get_by_role("button", name="Filter").click()
@@ -106,6 +111,7 @@ def test_a_filter_by_time_is_in_the_zone_of_the_user(screen: Screen) -> None:
     expect(page.locator("tbody td.start").first).to_contain_text("3 Nov 09:00")
 
 
+@OUR_PAGE
 def test_a_filter_by_choice_takes_several(screen: Screen) -> None:
     page = screen.open()
     page.get_by_role("button", name="Filter").click()
@@ -115,6 +121,7 @@ def test_a_filter_by_choice_takes_several(screen: Screen) -> None:
     total(page, "of 20 workitems")
 
 
+@OUR_PAGE
 def test_headings_sort_on_the_server_in_both_directions(screen: Screen) -> None:
     page = screen.open(address("worklist", order="created"))
     expect(page.locator("tbody td.label").first).to_have_text("Step 00")
@@ -127,6 +134,7 @@ def test_headings_sort_on_the_server_in_both_directions(screen: Screen) -> None:
     expect(page.locator("tbody td.patient").first).to_contain_text("Okonkwo")
 
 
+@OUR_PAGE
 def test_pages_are_turned_and_kept_in_the_address(screen: Screen) -> None:
     page = screen.open(address("worklist", order="created"))
     page.get_by_label("Page size").select_option("25")
@@ -190,6 +198,7 @@ def test_several_workitems_are_canceled_at_once_each_by_its_own_rules(
     screen.expect_problem("409")
 
 
+@OUR_PAGE
 def test_final_workitems_are_deleted_after_a_confirmation(screen: Screen, api: Management) -> None:
     uids = [api.make("Gone", PatientID="PURGE") for _ in range(2)]
     for uid in uids:
