@@ -47,7 +47,7 @@ class FakeWorklist:
         self.error: Exception | None = None
         self.chunks: list[list[DataSet]] = []
         self.before_chunk: Callable[[], Awaitable[None]] | None = None
-        self.before_execute: Callable[[], Awaitable[None]] | None = None
+        self.before_execute: Callable[[], Awaitable[object]] | None = None
         self.streams_closed = 0
         self.matches_sent = 0
 

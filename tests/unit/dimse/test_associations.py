@@ -157,13 +157,12 @@ def test_a_peer_that_aborts_leaves_nothing_behind(rig: DimseRig) -> None:
 
 
 def test_what_an_aborting_peer_asked_for_last_is_not_begun(rig: DimseRig) -> None:
-    async def slowly() -> None:
-        await asyncio.sleep(0.1)
-
-    rig.worklist.before_execute = slowly
+    gate = asyncio.Event()
+    rig.worklist.before_execute = gate.wait
     with RawPeer(rig.port, tags.PUSH) as peer:
         peer.send(CREATE * 2 + ABORT_BY_USER)
         rig.wait_for_associations(1)
+    rig.loop.loop.call_soon_threadsafe(gate.set)
     rig.wait_for_associations(0)
     assert len(rig.worklist.commands) == 1
 

@@ -23,6 +23,7 @@ from tests.support.dimse_client import (
 from tests.support.dimse_server import DimseRig
 from tests.support.preparing import refused_create
 from tests.support.raw_dimse import RawPeer
+from tests.support.waiting import wait_until
 
 UID = workitems.uid(1)
 
@@ -184,16 +185,16 @@ def test_a_mistake_of_ours_is_answered_and_logged(
 
 
 def test_a_command_is_carried_out_though_its_sender_has_gone(rig: DimseRig) -> None:
-    async def slowly() -> None:
-        await asyncio.sleep(0.2)
-
-    rig.worklist.before_execute = slowly
+    gate = asyncio.Event()
+    rig.worklist.before_execute = gate.wait
     with RawPeer(rig.port, tags.PUSH) as peer:
         peer.post(
             raw_dimse.operation(CommandField.N_CREATE, UID), encode(workitems.minimal(), EXPLICIT_SYNTAX)
         )
-    rig.wait_for_associations(1)
+        rig.wait_for_associations(1)
+    rig.loop.loop.call_soon_threadsafe(gate.set)
     rig.wait_for_associations(0)
+    wait_until(lambda: rig.worklist.commands, "the command is carried out")
     assert [command.uid for command in rig.worklist.commands] == [UID]
 
 
