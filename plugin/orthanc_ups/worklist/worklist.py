@@ -9,6 +9,7 @@ import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any, Final, Protocol, TypeVar
 
 from ..core import statuses, tags
@@ -190,7 +191,7 @@ class Worklist:
                     circumstances = replace(circumstances, missing_outputs=missing)
                 decision = decide(workitem, command, circumstances)
                 try:
-                    return await self._write(command, before, decision)
+                    return await self._write(command, before, decision, circumstances.now)
                 except Conflict as conflict:
                     workitems.adopt(uid, conflict.entry)
                     adopted = workitems.get(uid)
@@ -256,18 +257,19 @@ class Worklist:
             return ()
         if command.state != State.COMPLETED.value or workitem.state is not State.IN_PROGRESS:
             return ()
-        done = items(content, tags.PERFORMED_PROCEDURE)
-        return tuple(
-            await outputs.missing([item for procedure in done for item in items(procedure, tags.OUTPUTS)])
-        )
+        procedures = items(content, tags.PERFORMED_PROCEDURE)
+        references = [item for procedure in procedures for item in items(procedure, tags.OUTPUTS)]
+        return tuple(await outputs.missing(references))
 
-    async def _write(self, command: Decidable, before: StoredWorkitem | None, decision: Decision) -> Outcome:
+    async def _write(
+        self, command: Decidable, before: StoredWorkitem | None, decision: Decision, now: datetime
+    ) -> Outcome:
         """Carry out what was decided. Raises Conflict or StoreUnavailable."""
         uid = command.uid
         workitems = (before.workitem, decision.workitem) if before else (decision.workitem,)
         why = reason_of(command, *workitems)
         outcome = Outcome(decision.status, uid, decision.modified, decision.details, why)
-        entry = HistoryEntry(self._state.now().timestamp(), str(command.requester), decision.what, why)
+        entry = HistoryEntry(now.timestamp(), str(command.requester), decision.what, why)
         if isinstance(command, Purge):
             assert before is not None
             await self._commits.purge(before, entry)
@@ -286,9 +288,8 @@ class Worklist:
     # --- subscriptions (PS3.4 CC.2.3) ---
 
     async def _on_subscription(self, command: Subscribe | Unsubscribe | Suspend) -> Outcome:
-        if not self._state.titles.is_in_use(
-            command.receiving_ae
-        ):  # one that subscribed before AE titles were checked may still unsubscribe
+        # An AE that subscribed before titles were checked may still unsubscribe.
+        if not self._state.titles.is_in_use(command.receiving_ae):
             _check_ae(command.receiving_ae)
         is_global = command.uid in tags.WELL_KNOWN
         if isinstance(command, Suspend) and not is_global:
@@ -300,9 +301,8 @@ class Worklist:
             outcome = await self._globally(command)
         else:
             outcome = await self._on_workitem(command)
-        if (
-            outcome.status is statuses.NO_SUCH_SUBSCRIPTION
-        ):  # an AE that is no longer known may still unsubscribe
+        # An AE that is no longer known may still unsubscribe.
+        if outcome.status is statuses.NO_SUCH_SUBSCRIPTION:
             await self._check_known(command)
         return outcome
 
