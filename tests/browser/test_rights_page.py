@@ -81,5 +81,5 @@ def test_a_subscriber_offers_what_the_user_may_do(page_of: Screen, user: str, wo
 
 def test_a_form_that_the_user_may_not_send_is_not_shown(page_of: Screen, user: str, workitem: str) -> None:
     page = page_of.open(address("new"))
-    refused = page.get_by_text("Ups.Users does not allow this to you")
+    refused = page.get_by_text("Ups.Users does not allow you to do this")
     expect(refused).to_have_count(1 if user == "viewer" else 0)

@@ -94,10 +94,10 @@ async function show(event) {
   try {
     const view = VIEWS[room];
     if (["new", "many"].includes(room) && !mayAct(system)) throw new Error(why(false));
-    const made = view ? await view({ room, parts, query, system, lastList: () => lastList }) : missing();
-    if (mine !== serial) return made.left && made.left();
-    shown = { ...made, room };
-    enter(made);
+    const opened = view ? await view({ room, parts, query, system, lastList: () => lastList }) : missing();
+    if (mine !== serial) return opened.left && opened.left();
+    shown = { ...opened, room };
+    enter(opened);
   } catch (error) {
     if (mine === serial) fail(error);
   }
@@ -109,11 +109,11 @@ function leave() {
   shown = null;
 }
 
-function enter(made) {
-  replace(main, made.element);
+function enter(opened) {
+  replace(main, opened.element);
   main.scrollTop = 0;
-  document.title = `${made.title} – ${t("UPS worklist")}`;
-  if (made.entered) made.entered();
+  document.title = `${opened.title} – ${t("UPS worklist")}`;
+  if (opened.entered) opened.entered();
 }
 
 function missing() {

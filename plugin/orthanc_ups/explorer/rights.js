@@ -2,7 +2,7 @@
 // What the user may do (Ups.Users), as the server says it. The server refuses the rest whatever the page shows.
 import { t } from "./languages.js";
 
-const NOT_NAMED = t("Ups.Users does not allow this to you");
+const NOT_NAMED = t("Ups.Users does not allow you to do this");
 
 export const mayAct = (system) => system.rights.act;
 export const mayAdminister = (system) => system.rights.administer;

@@ -15,8 +15,8 @@ export function address() {
 }
 
 export function link(room, parts = [], query = {}) {
-  const kept = Object.entries(query).filter(([, value]) => value !== "" && value !== null && value !== undefined);
-  const search = kept.length ? `?${new URLSearchParams(kept)}` : "";
+  const pairs = Object.entries(query).filter(([, value]) => value !== "" && value !== null && value !== undefined);
+  const search = pairs.length ? `?${new URLSearchParams(pairs)}` : "";
   return `#/${[room, ...parts.map(encodeURIComponent)].join("/")}${search}`;
 }
 

@@ -9,8 +9,8 @@ const NDJSON = "application/x-ndjson";
 
 async function content(answer) {
   if (answer.ok) return answer;
-  const told = await answer.json().catch(() => ({}));
-  throw new ApiError(answer.status, told);
+  const body = await answer.json().catch(() => ({}));
+  throw new ApiError(answer.status, body);
 }
 
 // `onProgress` gets the number of lines so far; `signal` stops it. Nothing is saved unless it is complete.
@@ -41,9 +41,9 @@ async function* lots(file) {
   let size = 0;
   const reader = file.stream().pipeThrough(new TextDecoderStream()).getReader();
   for (let chunk = await reader.read(); !chunk.done; chunk = await reader.read()) {
-    const found = (rest + chunk.value).split("\n");
-    rest = found.pop();
-    for (const line of found) {
+    const received = (rest + chunk.value).split("\n");
+    rest = received.pop();
+    for (const line of received) {
       if (lines.length && (lines.length >= LINES || size + line.length > BYTES)) {
         yield lines;
         [lines, size] = [[], 0];

@@ -43,7 +43,7 @@ LISTENERS: Final = {
     "dimse": ("UPS over DIMSE", "AE title, host and port"),
     "web": ("UPS-RS", "DICOMweb"),
     "events": ("Live events", "WebSocket"),
-    "orthanc": ("UPS-RS on Orthanc's port", "what Orthanc's server can carry"),
+    "orthanc": ("UPS-RS on Orthanc's port", "as far as Orthanc's server supports it"),
 }
 """The addresses of the plugin: name and remark, which the page translates."""
 

@@ -73,11 +73,11 @@ const latest = (values) => [...values].reverse().find((one) => one !== null) || 
 
 function curves(one, top) {
   const step = inner.width / one.values.length;
-  const place = (value, at) => [BOX.left + (at + 0.5) * step, BOX.top + inner.height * (1 - Math.min(value / top, 1))];
+  const pointOf = (value, at) => [BOX.left + (at + 0.5) * step, BOX.top + inner.height * (1 - Math.min(value / top, 1))];
   const runs = [[]];
   one.values.forEach((value, at) => {
     if (value === null) runs.push([]);
-    else runs[runs.length - 1].push(place(value, at));
+    else runs[runs.length - 1].push(pointOf(value, at));
   });
   return runs.filter((run) => run.length).map((run) => {
     if (run.length === 1) return svg("circle", { class: `dot ${one.kind}`, cx: run[0][0], cy: run[0][1], r: 1.8 });

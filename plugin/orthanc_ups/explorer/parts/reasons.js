@@ -8,7 +8,7 @@ import { field } from "./dialog.js";
 const LONGEST = 500;
 
 // `value` gives what a request carries: nothing if nothing was typed.
-export function whyField(help = t("Stays in the history of the workitem, with your name.")) {
+export function whyField(help = t("Kept in the history of the workitem, with your name.")) {
   const words = h("input", { type: "text", maxlength: LONGEST, autocomplete: "off" });
   return {
     element: field(t("Why (optional)"), words, { help }),

@@ -16,10 +16,10 @@ const BY_NAME = {
   MISSING_TRANSACTION_UID: claimed,
   ALREADY_IN_PROGRESS: claimed,
   ONLY_CREATE_SCHEDULES: wrongState,
-  FINAL_STATE_UNMET: () => t("Something is missing that the final state needs."),
+  FINAL_STATE_UNMET: () => t("Something that the final state requires is missing."),
   NO_SUCH_WORKITEM: () => t("There is no such workitem."),
   GONE: () => t("The workitem was deleted."),
-  UNKNOWN_RECEIVING_AE: () => t("This AE title is not known here."),
+  UNKNOWN_RECEIVING_AE: () => t("This AE title is unknown here."),
   NOT_IN_PROGRESS: () => t("The workitem is not in progress."),
   COMPLETED_ALREADY: () => t("The workitem is completed already."),
   ALREADY_COMPLETED: () => t("The workitem is completed already."),
@@ -37,9 +37,9 @@ const BY_NAME = {
   IDENTIFIER_MISMATCH: invalid,
   MISSING_ATTRIBUTE: missing,
   MISSING_VALUE: missing,
-  DUPLICATE_INSTANCE: () => t("A workitem of this UID exists already."),
+  DUPLICATE_INSTANCE: () => t("A workitem with this UID already exists."),
   NOT_AUTHORIZED: forbidden,
-  PROCESSING_FAILURE: () => t("This went wrong on the server."),
+  PROCESSING_FAILURE: () => t("Something went wrong on the server."),
   RESOURCE_LIMITATION: later,
   OUT_OF_RESOURCES: later,
   UNREACHABLE: () => t("It cannot be reached."),
@@ -50,7 +50,7 @@ const BY_NAME = {
   STOPPING: () => t("The UPS service is being stopped."),
 };
 const BY_HTTP = {
-  400: () => t("The server does not take this."),
+  400: () => t("The server does not accept this."),
   401: () => t("Please log in again."),
   403: forbidden,
   404: () => t("This does not exist."),
@@ -60,11 +60,11 @@ const BY_HTTP = {
 };
 
 // `told`: {error, status} of the server; in English its own words say it best.
-export function refusalWords(http, told) {
-  const words = told.error || told.Detail;
-  const known = BY_NAME[told.status] || BY_HTTP[http];
-  if (!words) return known ? known() : t("The server answered with status {status}", { status: http });
-  return language() === "en" || !known ? words : `${known()} (${words})`;
+export function refusalWords(http, body) {
+  const words = body.error || body.Detail;
+  const sentence = BY_NAME[body.status] || BY_HTTP[http];
+  if (!words) return sentence ? sentence() : t("The server answered with status {status}", { status: http });
+  return language() === "en" || !sentence ? words : `${sentence()} (${words})`;
 }
 
 // A success with a remark: `outcome` has {status, warning}; null if there is none.

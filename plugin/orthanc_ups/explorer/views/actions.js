@@ -66,17 +66,17 @@ async function cancelOnBehalf(item, system) {
 
 // The final-state form: what PS3.4 wants to know of a completed step.
 async function completeOnBehalf(item) {
-  const known = item.closing;
-  const start = dated("datetime-local", known.PerformedProcedureStepStartDateTime, fromDicom, toDicom);
-  const end = dated("datetime-local", known.PerformedProcedureStepEndDateTime, fromDicom, toDicom);
-  const what = h("input", { type: "text", maxlength: 64, value: known.PerformedProcedureStepDescription || "" });
-  const code = codeEditor(known.PerformedWorkitemCodeSequence[0]);
-  const station = codeEditor(known.PerformedStationNameCodeSequence[0]);
-  const outputs = (known.OutputInformationSequence || []).length;
+  const proposal = item.closing;
+  const start = dated("datetime-local", proposal.PerformedProcedureStepStartDateTime, fromDicom, toDicom);
+  const end = dated("datetime-local", proposal.PerformedProcedureStepEndDateTime, fromDicom, toDicom);
+  const what = h("input", { type: "text", maxlength: 64, value: proposal.PerformedProcedureStepDescription || "" });
+  const code = codeEditor(proposal.PerformedWorkitemCodeSequence[0]);
+  const station = codeEditor(proposal.PerformedStationNameCodeSequence[0]);
+  const outputs = (proposal.OutputInformationSequence || []).length;
   const why = whyField();
   const words = t("Do this only when you know that the work is done. The form says what was performed; the worklist needs all of it.");
   const performed = () => ({
-    ...known,
+    ...proposal,
     PerformedProcedureStepStartDateTime: start.value(),
     PerformedProcedureStepEndDateTime: end.value(),
     PerformedProcedureStepDescription: what.value.trim(),
@@ -103,14 +103,14 @@ async function completeOnBehalf(item) {
 async function purge(item) {
   const words = t("The workitem and its history are deleted; it can not be retrieved any more. A workitem that is held by a Deletion Lock is not deleted.");
   const why = whyField(t("Who deleted it, when and why is remembered for a while."));
-  const made = await dialog({
+  const result = await dialog({
     title: t("Delete this workitem?"),
     content: [h("p", {}, words), why.element],
     confirm: t("Delete"),
     danger: true,
     action: () => remove(`workitems/${part(item.uid)}`, why.value()),
   });
-  if (made) go("worklist");
+  if (result) go("worklist");
   return undefined;
 }
 
@@ -152,9 +152,9 @@ export function actionButtons(item, system, done) {
       return h("a.button", { href: link("workitem", [item.uid, "edit"]), title: t("Edit (e)") }, icon(action.icon), action.words);
     }
     const run = async () => {
-      const made = await action.run(item, system);
-      if (made === undefined) return;
-      notice(remark(made) || action.done);
+      const result = await action.run(item, system);
+      if (result === undefined) return;
+      notice(remark(result) || action.done);
       done();
     };
     return h("button", { type: "button", class: action.main ? "primary" : "", onclick: run }, icon(action.icon), action.words);

@@ -139,7 +139,7 @@ class Rules {
     const begin = async () => {
       const sure = await dialog({
         title: t("Run the rule {rule} over what is there?", { rule: rule.name }),
-        content: h("p", {}, t("It does what it would have done as everything that is in Orthanc arrived. Repeating it makes no workitem twice.")),
+        content: h("p", {}, t("The rule does what it would have done when everything in Orthanc arrived. Repeating it creates no workitem twice.")),
         confirm: t("Run"),
         action: () => post(path),
       });

@@ -7,19 +7,19 @@ import { eventWords } from "../parts/history.js";
 import { card, empty, fateBadge, time } from "../parts/words.js";
 import { link } from "../router.js";
 
-const named = (one) => h("a", { href: link("subscriber", [one.ae]) }, one.ae);
+const named = (receiver) => h("a", { href: link("subscriber", [receiver.ae]) }, receiver.ae);
 
 // All who have it in one line; each who has not in a line of its own, with the reason.
 function receivers(event) {
-  const told = event.receivers.filter((one) => one.state === "delivered");
-  const others = event.receivers.filter((one) => one.state !== "delivered");
-  const names = told.flatMap((one, at) => (at ? [", ", named(one)] : [named(one)]));
-  return h("ul.receivers", {}, told.length ? h("li", {}, fateBadge("delivered"), h("span", {}, tx("to {names}", { names }))) : null, others.map(untold));
+  const delivered = event.receivers.filter((receiver) => receiver.state === "delivered");
+  const others = event.receivers.filter((receiver) => receiver.state !== "delivered");
+  const names = delivered.flatMap((receiver, at) => (at ? [", ", named(receiver)] : [named(receiver)]));
+  return h("ul.receivers", {}, delivered.length ? h("li", {}, fateBadge("delivered"), h("span", {}, tx("to {names}", { names }))) : null, others.map(untold));
 }
 
-function untold(one) {
-  const retry = one.retry ? tx(" · next attempt {when}", { when: time(one.retry, { relative: true }) }) : null;
-  return h("li", {}, fateBadge(one.state), h("span", {}, tx("for {ae}", { ae: named(one) })), h("span.why", {}, one.why, retry));
+function untold(receiver) {
+  const retry = receiver.retry ? tx(" · next attempt {when}", { when: time(receiver.retry, { relative: true }) }) : null;
+  return h("li", {}, fateBadge(receiver.state), h("span", {}, tx("for {ae}", { ae: named(receiver) })), h("span.why", {}, receiver.why, retry));
 }
 
 function line(event) {

@@ -140,7 +140,7 @@ const EDITORS = {
     const input = h("input", { type: "text", list: id, value: shown ? shown.name : value, autofocus: true, autocomplete: "off" });
     const list = h("datalist", { id }, names.map((one) => h("option", { value: one.name }, [one.code, one.count].filter(Boolean).join(" · "))));
     return {
-      element: h("div", {}, field(filter.label, input, { help: names.length ? t("Choose one of those that there are, or type a code.") : "" }), list),
+      element: h("div", {}, field(filter.label, input, { help: names.length ? t("Choose one from the list, or type a code.") : "" }), list),
       value: () => {
         const text = input.value.trim();
         const named = names.find((one) => one.name.toLowerCase() === text.toLowerCase());

@@ -25,14 +25,14 @@ export function letterCard(ae, { total, letters }, system, again) {
   }
 
   async function drop() {
-    const made = await dialog({
+    const result = await dialog({
       title: n(total, "Delete {n} dead letter of {ae}?|Delete {n} dead letters of {ae}?", { ae }),
       content: h("p.caution", {}, t("{ae} will never be told of them. This cannot be undone.", { ae })),
       confirm: t("Delete"),
       danger: true,
       action: () => post(path("drop")),
     });
-    if (made) again();
+    if (result) again();
   }
 
   const lines = letters.map((letter) =>

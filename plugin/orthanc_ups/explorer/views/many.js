@@ -85,7 +85,7 @@ class Many {
     this.element = h("div.page.form", {},
       h("header.head", {}, h("h1", {}, t("Many workitems at once"))),
       this.source(),
-      card(t("For all of them"), h("div.grid", {}, field(t("Template"), this.template), field(t("Label"), this.label, { help: t("Empty: as the line or the template has it.") }), this.why.element)),
+      card(t("For all of them"), h("div.grid", {}, field(t("Template"), this.template), field(t("Label"), this.label, { help: t("Empty: as in the line or the template.") }), this.why.element)),
       this.preview,
       h("footer.submit", {}, this.create),
     );
@@ -117,22 +117,22 @@ class Many {
     const head = h("tr", {}, h("th", { scope: "col" }, ""), columns.map((about) => h("th", { scope: "col" }, said(about.label))));
     const lines = entries.slice(0, SHOWN).map((one, at) => h("tr", {}, h("td.number.faint", {}, String(at + 1)), columns.map((about) => h("td", {}, shown(about, one.attributes[about.keyword])))));
     const more = entries.length > SHOWN ? h("p.faint", {}, n(entries.length - SHOWN, "and {n} more|and {n} more")) : null;
-    const warning = unknown.length ? h("p.caution", {}, t("These columns are not known and are left out: {names}", { names: unknown.join(", ") })) : null;
+    const warning = unknown.length ? h("p.caution", {}, t("These columns are unknown and are ignored: {names}", { names: unknown.join(", ") })) : null;
     replace(this.preview, card(t("Preview"), [warning, h("div.table-box", {}, h("table.plain-rows.tight", {}, h("caption.offscreen", {}, t("Preview")), h("thead", {}, head), h("tbody", {}, lines))), more]));
   }
 
   run() {
     const selection = { all: null, rows: new Map(this.entries.map((one) => [one.uid, one])) };
     const own = this.label.value.trim() ? { ProcedureStepLabel: this.label.value.trim() } : {};
-    const made = new Set();
+    const createdUids = new Set();
     return runBatch(selection, {
       title: n(this.entries.length, "Create {n} workitem|Create {n} workitems"),
       verb: "{n} created|{n} created",
       action: async (one) => {
         await post("workitems", { template: this.template.value, attributes: { ...one.attributes, ...own }, inputs: one.inputs, ...this.why.value() });
-        made.add(one.uid);
+        createdUids.add(one.uid);
       },
-      after: () => this.show(this.entries.filter((one) => !made.has(one.uid))),
+      after: () => this.show(this.entries.filter((one) => !createdUids.has(one.uid))),
     });
   }
 }

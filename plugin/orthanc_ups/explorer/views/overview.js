@@ -32,15 +32,15 @@ class OverviewPage {
   }
 
   show() {
-    const found = this.found;
+    const overview = this.found;
     replace(
       this.element,
-      h("header.head", {}, h("h1", {}, t("Overview")), h("p.faint", {}, tx("{name} · version {version} on Orthanc {orthanc} · running since {when}", { name: this.system.name, version: this.system.version, orthanc: this.system.orthanc_version, when: time(found.started) }))),
-      this.warnings(found.warnings),
-      this.tiles(found),
-      this.late(found),
-      this.charts(found.charts),
-      h("div.columns.even", {}, this.worklists(found), this.listeners(found.listeners)),
+      h("header.head", {}, h("h1", {}, t("Overview")), h("p.faint", {}, tx("{name} · version {version} on Orthanc {orthanc} · running since {when}", { name: this.system.name, version: this.system.version, orthanc: this.system.orthanc_version, when: time(overview.started) }))),
+      this.warnings(overview.warnings),
+      this.tiles(overview),
+      this.late(overview),
+      this.charts(overview.charts),
+      h("div.columns.even", {}, this.worklists(overview), this.listeners(overview.listeners)),
     );
   }
 
@@ -50,16 +50,16 @@ class OverviewPage {
     return h("ul.warnings", { "aria-label": t("Warnings") }, warnings.map(line));
   }
 
-  tiles(found) {
+  tiles(overview) {
     const states = this.system.states.map((state) =>
-      h("a.figure", { href: link("worklist", [], { ProcedureStepState: state }), class: stateClass(state) }, h("span.name", {}, stateIcon(state), stateWords(state)), h("b", {}, count(found.states[state] || 0))),
+      h("a.figure", { href: link("worklist", [], { ProcedureStepState: state }), class: stateClass(state) }, h("span.name", {}, stateIcon(state), stateWords(state)), h("b", {}, count(overview.states[state] || 0))),
     );
-    const delivery = found.delivery;
+    const delivery = overview.delivery;
     const late = h(
       "a.figure",
-      { href: link("worklist", [], { late: "yes", order: "start" }), class: found.late_work.total ? "alarming" : "" },
+      { href: link("worklist", [], { late: "yes", order: "start" }), class: overview.late_work.total ? "alarming" : "" },
       h("span.name", {}, icon("alert"), t("Late or stuck")),
-      h("b", {}, count(found.late_work.total)),
+      h("b", {}, count(overview.late_work.total)),
     );
     const more = [
       [t("Events waiting"), delivery.pending],
@@ -70,8 +70,8 @@ class OverviewPage {
   }
 
   // What waits longest, and where most is late: each leads to its list.
-  late(found) {
-    const { late_work: late, oldest_scheduled: oldest, longest_in_progress: longest } = found;
+  late(overview) {
+    const { late_work: late, oldest_scheduled: oldest, longest_in_progress: longest } = overview;
     if (!late.total && !oldest && !longest) return null;
     const first = (words, moment, query) => moment && h("a.figure", { href: link("worklist", [], query) }, h("span.name", {}, words), h("b", {}, relative(moment.at)), h("span.faint", {}, when(moment.at)));
     const one = (group) => {
@@ -113,8 +113,8 @@ class OverviewPage {
     this.show();
   }
 
-  worklists(found) {
-    const lines = found.worklists.map(({ worklist, states }) => {
+  worklists(overview) {
+    const lines = overview.worklists.map(({ worklist, states }) => {
       const total = Object.values(states).reduce((sum, one) => sum + one, 0);
       const parts = this.system.states.map((state) => [stateClass(state), states[state] || 0]);
       return h(

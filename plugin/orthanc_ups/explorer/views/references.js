@@ -10,27 +10,27 @@ import { card, copyButton } from "../parts/words.js";
 const SHOWN = 12;
 
 function linksOf(reference) {
-  const place = h("span.links", {});
+  const container = h("span.links", {});
   get("links", { study: reference.study, series: reference.series }).then(
-    (found) => {
-      const links = found.links.map((one) =>
-        h("a.quiet.button.small", { href: new URL(one.url, ORTHANC).href, target: "_blank", rel: "noopener" }, one.name, icon("outside")),
+    (answer) => {
+      const links = answer.links.map((viewer) =>
+        h("a.quiet.button.small", { href: new URL(viewer.url, ORTHANC).href, target: "_blank", rel: "noopener" }, viewer.name, icon("outside")),
       );
-      replace(place, links.length ? links : h("span.faint", {}, t("not in this Orthanc")));
+      replace(container, links.length ? links : h("span.faint", {}, t("not in this Orthanc")));
     },
-    () => replace(place, h("span.faint", {}, t("cannot be looked up"))),
+    () => replace(container, h("span.faint", {}, t("cannot be looked up"))),
   );
-  return place;
+  return container;
 }
 
 function line(reference) {
   const what = reference.series ? t("Series") : reference.study ? t("Study") : reference.type || t("Object");
   const uid = reference.series || reference.study || reference.instance;
-  const told = [n(reference.instances, "{n} instance|{n} instances"), reference.sources.length && t("from {sources}", { sources: reference.sources.join(", ") })];
+  const summary = [n(reference.instances, "{n} instance|{n} instances"), reference.sources.length && t("from {sources}", { sources: reference.sources.join(", ") })];
   return h(
     "li",
     {},
-    h("div", {}, h("b", {}, what), h("span.faint", {}, ` ${told.filter(Boolean).join(" ")}`), h("div.uid", {}, h("code", {}, uid), uid && copyButton(uid, t("Copy the UID")))),
+    h("div", {}, h("b", {}, what), h("span.faint", {}, ` ${summary.filter(Boolean).join(" ")}`), h("div.uid", {}, h("code", {}, uid), uid && copyButton(uid, t("Copy the UID")))),
     reference.study ? linksOf(reference) : null,
   );
 }

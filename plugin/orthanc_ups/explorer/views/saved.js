@@ -25,7 +25,7 @@ const saved = () => JSON.parse(localStorage.getItem(KEY) || "[]");
 // With what a user begins who asks for nothing in particular.
 export function firstView() {
   const name = localStorage.getItem(FIRST_KEY);
-  const own = saved().find((one) => one.name === name);
+  const own = saved().find((view) => view.name === name);
   return own ? own.query : READY[0][1];
 }
 
@@ -57,14 +57,14 @@ export function showViews(query) {
     show();
   }
   function drop(name) {
-    store(saved().filter((one) => one.name !== name));
+    store(saved().filter((view) => view.name !== name));
     show();
   }
   const name = h("input", { type: "text", maxlength: 60, placeholder: t("My station") });
   const save = h("button", { type: "button", onclick: () => {
     if (!name.value.trim()) return name.focus();
-    const { page, ...kept } = query;
-    store([...saved().filter((one) => one.name !== name.value.trim()), { name: name.value.trim(), query: kept }]);
+    const { page, ...shownQuery } = query;
+    store([...saved().filter((view) => view.name !== name.value.trim()), { name: name.value.trim(), query: shownQuery }]);
     name.value = "";
     return show();
   } }, t("Save"));

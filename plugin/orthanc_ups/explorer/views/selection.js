@@ -2,7 +2,7 @@
 // Which workitems are chosen: some rows of any pages, or all that match. Survives opening a row and coming back.
 
 const KEY = "ups.chosen";
-const kept = ({ uid, label, state, priority }) => ({ uid, label, state, priority });
+const essentials = ({ uid, label, state, priority }) => ({ uid, label, state, priority });
 
 export class Selection {
   constructor(onChange) {
@@ -22,7 +22,7 @@ export class Selection {
   set(rows, on) {
     this.all = null;
     for (const row of rows) {
-      if (on) this.rows.set(row.uid, kept(row));
+      if (on) this.rows.set(row.uid, essentials(row));
       else this.rows.delete(row.uid);
     }
     this.changed();
@@ -36,7 +36,7 @@ export class Selection {
 
   // What is shown may have changed since it was chosen.
   refresh(rows) {
-    for (const row of rows) if (this.rows.has(row.uid)) this.rows.set(row.uid, kept(row));
+    for (const row of rows) if (this.rows.has(row.uid)) this.rows.set(row.uid, essentials(row));
   }
 
   clear() {

@@ -53,7 +53,7 @@ class SubscriberPage {
       h("div", {}, h("a.back", { href: "#/subscribers" }, icon("back"), t("Subscribers")), h("h1", {}, this.ae)),
       h("div.actions", {}, this.actions(pending, found)),
     );
-    const channels = found.channels.length ? found.channels.map((one) => this.channel(one)) : card(t("Delivery"), empty(t("Nothing was ever to be told to this AE.")));
+    const channels = found.channels.length ? found.channels.map((one) => this.channel(one)) : card(t("Delivery"), empty(t("There have been no events for this AE.")));
     replace(
       this.element,
       head,
@@ -168,7 +168,7 @@ class SubscriberPage {
   }
 
   line(words, lock, scope, filter) {
-    const suspend = this.allowed && h("button.quiet.small", { type: "button", title: t("Suspend: workitems to come are not told; those told of now stay"), onclick: () => this.suspend(scope) }, icon("pause"));
+    const suspend = this.allowed && h("button.quiet.small", { type: "button", title: t("Suspend: no subscription to new workitems; existing ones stay"), onclick: () => this.suspend(scope) }, icon("pause"));
     const end = this.allowed && scope === "filtered" ? h("button.quiet.small", { type: "button", title: t("Unsubscribe from all filters"), "aria-label": t("Unsubscribe from all filters"), onclick: () => this.end("filtered", t("all filters")) }, icon("close")) : null;
     const since = filter && filter.since ? h("div.faint.small", {}, tx("since {when}", { when: time(filter.since) })) : null;
     return h("li", {}, h("div", {}, words, since), lock && h("span.tagged", {}, icon("lock"), t("lock")), suspend, end);
@@ -223,7 +223,7 @@ class SubscriberPage {
   }
 
   async end(scope, words) {
-    const why = whyField(t("Stands in the log, with your name."));
+    const why = whyField(t("Kept in the log, with your name."));
     const made = await dialog({
       title: t("Unsubscribe {ae}?", { ae: this.ae }),
       content: [h("p", {}, t("It ends its subscription to {what}. Events that wait are still delivered.", { what: words })), why.element],

@@ -10,16 +10,16 @@ import { remark } from "../parts/refusals.js";
 import { aeInput } from "./watchers.js";
 
 const SCOPES = [
-  ["global", t("Everything: all workitems, now and to come")],
-  ["filtered", t("Filtered: only workitems that fit")],
+  ["global", t("Everything: all present and future workitems")],
+  ["filtered", t("Filtered: only workitems that match")],
 ];
 
 // Lines of attribute and value; all of them must hold.
 function filterEditor(system) {
   const lines = [];
-  const place = h("div.list");
+  const container = h("div.list");
   function add() {
-    const names = h("select", { "aria-label": t("Attribute") }, system.filters.map((one) => h("option", { value: one.name }, said(one.label))));
+    const names = h("select", { "aria-label": t("Attribute") }, system.filters.map((filterKey) => h("option", { value: filterKey.name }, said(filterKey.label))));
     const value = h("input", { type: "text", "aria-label": t("Value"), placeholder: t("Value") });
     const line = { names, value };
     const drop = () => {
@@ -29,11 +29,11 @@ function filterEditor(system) {
     line.element = h("div.line", {}, names, value, h("button.quiet.small", { type: "button", "aria-label": t("Remove"), onclick: drop }, icon("close")));
     names.value = lines.length ? "ScheduledWorkitemCodeSequence.CodeValue" : "ScheduledStationNameCodeSequence.CodeValue";
     lines.push(line);
-    place.append(line.element);
+    container.append(line.element);
   }
   add();
   return {
-    element: h("div", {}, place, h("button.small", { type: "button", onclick: add }, icon("plus"), t("Condition")), h("p.help", {}, t("* and ? are wildcards in texts; dates may be ranges such as 20260101-20260131."))),
+    element: h("div", {}, container, h("button.small", { type: "button", onclick: add }, icon("plus"), t("Condition")), h("p.help", {}, t("* and ? are wildcards in texts; dates may be ranges such as 20260101-20260131."))),
     value: () => Object.fromEntries(lines.map((line) => [line.names.value, line.value.value.trim()]).filter(([, value]) => value)),
   };
 }
@@ -47,8 +47,8 @@ export function newSubscription(system, ae) {
   const scope = select(SCOPES, "global");
   const lock = h("input", { type: "checkbox" });
   const filter = filterEditor(system);
-  const place = h("div", {});
-  scope.addEventListener("change", () => replace(place, scope.value === "filtered" ? filter.element : null));
+  const container = h("div", {});
+  scope.addEventListener("change", () => replace(container, scope.value === "filtered" ? filter.element : null));
   return dialog({
     title: ae ? t("Subscribe {ae}", { ae }) : t("New subscription"),
     broad: true,
@@ -56,15 +56,15 @@ export function newSubscription(system, ae) {
       field("AE title", chosen.input, { help: t("It must be in DicomModalities, or use UPS-RS.") }),
       chosen.list,
       field(t("To what"), scope),
-      place,
-      h("label.check", {}, lock, t("With Deletion Lock: final workitems are kept until the AE lets them go")),
+      container,
+      h("label.check", {}, lock, t("With Deletion Lock: final workitems are kept until the AE releases them")),
     ],
     confirm: t("Subscribe"),
     action: async () => {
       const content = { scope: scope.value, lock: lock.checked, ...(scope.value === "filtered" ? { filter: filter.value() } : {}) };
-      const made = await post(`subscribers/${part(chosen.input.value.trim())}/subscribe`, content);
-      notice(remark(made) || t("Subscribed"));
-      return made;
+      const result = await post(`subscribers/${part(chosen.input.value.trim())}/subscribe`, content);
+      notice(remark(result) || t("Subscribed"));
+      return result;
     },
   });
 }

@@ -18,27 +18,27 @@ const path = (item, ae) => `workitems/${part(item.uid)}/subscribers/${part(ae)}`
 async function release(item, ae, done) {
   const words = t("{ae} asked to keep this workitem until it has fetched the final state. Without the lock the workitem may be deleted as soon as it is completed or canceled. {ae} stays subscribed.", { ae });
   const why = whyField();
-  const made = await dialog({
+  const result = await dialog({
     title: t("Release the Deletion Lock of {ae}?", { ae }),
     content: [h("p", {}, words), why.element],
     confirm: t("Release the lock"),
     danger: true,
     action: () => remove(`${path(item, ae)}/lock`, why.value()),
   });
-  if (made) notice(t("The Deletion Lock of {ae} is released", { ae }));
-  if (made) done();
+  if (result) notice(t("The Deletion Lock of {ae} is released", { ae }));
+  if (result) done();
 }
 
 async function unsubscribe(item, ae, done) {
   const why = whyField();
-  const made = await dialog({
+  const result = await dialog({
     title: t("Unsubscribe {ae} from this workitem?", { ae }),
-    content: [h("p", {}, t("{ae} will hear nothing more of it. Its other subscriptions stay.", { ae })), why.element],
+    content: [h("p", {}, t("{ae} will no longer be told of it. Its other subscriptions stay.", { ae })), why.element],
     confirm: t("Unsubscribe"),
     danger: true,
     action: () => remove(path(item, ae), why.value()),
   });
-  if (made) done();
+  if (result) done();
 }
 
 export function aeInput(system) {
@@ -51,35 +51,35 @@ async function subscribe(item, system, done) {
   const { input, list } = aeInput(system);
   const lock = h("input", { type: "checkbox" });
   const why = whyField();
-  const made = await dialog({
+  const result = await dialog({
     title: t("Subscribe an AE to this workitem"),
     content: [
       field(t("AE title"), input, { help: t("It must be in DicomModalities, or use UPS-RS.") }),
       list,
-      h("label.check", {}, lock, t("With Deletion Lock: keep the workitem until the AE lets it go")),
+      h("label.check", {}, lock, t("With Deletion Lock: the workitem is kept until the AE releases it")),
       why.element,
     ],
     confirm: t("Subscribe"),
     action: () => put(path(item, input.value.trim()), { lock: lock.checked, ...why.value() }),
   });
-  if (made) notice(remark(made) || t("Subscribed; a State Report is on its way"));
-  if (made) done();
+  if (result) notice(remark(result) || t("Subscribed; a State Report is on its way"));
+  if (result) done();
 }
 
-function reason(one) {
-  if (one.specific) return t("this workitem");
-  return one.filter ? t("by its filter: {filter}", { filter: filterWords(one.filter) }) : t("by a global subscription");
+function reason(subscriber) {
+  if (subscriber.specific) return t("this workitem");
+  return subscriber.filter ? t("by its filter: {filter}", { filter: filterWords(subscriber.filter) }) : t("by a global subscription");
 }
 
 export function subscribersCard(item, system, done) {
-  const lines = item.subscribers.map((one) =>
+  const lines = item.subscribers.map((subscriber) =>
     h(
       "li",
       {},
-      h("div", {}, h("a", { href: link("subscriber", [one.ae]) }, one.ae), h("span.faint", {}, ` ${reason(one)}`)),
-      one.lock && !mayAdminister(system) && h("span.tagged", {}, icon("lock"), t("Lock")),
-      one.lock && mayAdminister(system) && h("button.small.lock", { type: "button", title: t("Release the Deletion Lock"), onclick: () => release(item, one.ae, done) }, icon("lock"), t("Lock")),
-      mayActFor(system, one.ae) && h("button.quiet.small", { type: "button", "aria-label": t("Unsubscribe {ae}", { ae: one.ae }), title: t("Unsubscribe"), onclick: () => unsubscribe(item, one.ae, done) }, icon("close")),
+      h("div", {}, h("a", { href: link("subscriber", [subscriber.ae]) }, subscriber.ae), h("span.faint", {}, ` ${reason(subscriber)}`)),
+      subscriber.lock && !mayAdminister(system) && h("span.tagged", {}, icon("lock"), t("Lock")),
+      subscriber.lock && mayAdminister(system) && h("button.small.lock", { type: "button", title: t("Release the Deletion Lock"), onclick: () => release(item, subscriber.ae, done) }, icon("lock"), t("Lock")),
+      mayActFor(system, subscriber.ae) && h("button.quiet.small", { type: "button", "aria-label": t("Unsubscribe {ae}", { ae: subscriber.ae }), title: t("Unsubscribe"), onclick: () => unsubscribe(item, subscriber.ae, done) }, icon("close")),
     ),
   );
   const add = mayAct(system) && h("button.quiet.small", { type: "button", onclick: () => subscribe(item, system, done) }, icon("plus"), t("Subscribe"));
