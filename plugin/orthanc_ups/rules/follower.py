@@ -433,7 +433,7 @@ class Follower:
         for state in (State.SCHEDULED, State.IN_PROGRESS):
             query = Query.of({tags.SOP_INSTANCE_UID: element("UI"), tags.STATE: element("CS", state.value)})
             self._changed_workitems.update(
-                dict.fromkeys(each.uid for each in await self._desk.matching(query, _OPEN_AT_ONCE))
+                dict.fromkeys(workitem.uid for workitem in await self._desk.matching(query, _OPEN_AT_ONCE))
             )
 
     async def _note_inputs(self) -> None:
