@@ -65,6 +65,7 @@ class Wire(asyncio.Protocol):
         self._arriving: asyncio.Future[None] | None = None
         self._follower: Callable[[], None] | None = None
         self._is_at_end = False
+        self._is_encrypted = False
         self._is_reading_paused = False
         self._is_writing_paused = False
         self._drained: set[asyncio.Future[None]] = set()
@@ -85,6 +86,9 @@ class Wire(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         peer = transport.get_extra_info("peername")  # not known any more once the connection is lost
         self.address = str(peer[0]) if peer else ""
+        self._is_encrypted = (
+            transport.get_extra_info("sslcontext") is not None
+        )  # a follower may close it at the end
         if self._connected is not None:
             self._connected(self)
 
@@ -101,7 +105,7 @@ class Wire(asyncio.Protocol):
         """The peer sends no more. Over TCP it may still read; TLS has no such half-open state."""
         self._is_at_end = True
         self._wake()
-        return self._existing.get_extra_info("sslcontext") is None
+        return not self._is_encrypted
 
     def connection_lost(self, error: Exception | None) -> None:
         """The connection is gone."""
