@@ -251,8 +251,14 @@ class FollowedEntries(OrthancEntries):
         return gone, entry
 
     def lead(self) -> list[Entry]:
-        """Follow no more, as this node writes from now on; returns every entry but workitems."""
+        """Follow no more, as this node writes from now on; returns every entry but workitems.
+
+        Shelves that were absent while it followed are absent no more once ``open`` has created them: which of them
+        lack entries is for ``load`` to find out, as at any start. Else nothing could be written to a new worklist
+        whose first node had looked for it before it was elected.
+        """
         self._follows, others = False, list(self.others.values())
+        self._incomplete = frozenset()
         self.versions, self.others, self._keys = RowVersions(), {}, {}
         return others
 

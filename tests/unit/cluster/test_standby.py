@@ -361,6 +361,21 @@ def test_who_is_elected_before_it_has_read_anything_proves_what_its_file_holds(s
     stage(scenario)
 
 
+def test_who_found_no_worklist_before_it_was_elected_may_begin_one(stage: Run) -> None:
+    async def scenario(stage: Stage) -> None:
+        elected = stage.idle_follower()
+        async for _ in elected.entries.load():
+            pass
+        assert elected.entries.incomplete == {0}
+        assert not await elected.prove()
+        await elected.close()
+        stage.standby.under(stage.sessions, 0, lambda: True, lambda: None)
+        await elected.entries.open()
+        assert await elected.entries.create("node", b"{}")
+
+    stage(scenario)
+
+
 def test_an_entry_that_nobody_can_read_is_left_alone_and_the_others_are_followed(stage: Run) -> None:
     async def scenario(stage: Stage) -> None:
         leader = await stage.leader()
