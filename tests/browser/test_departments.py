@@ -212,7 +212,7 @@ def test_workitems_come_from_a_csv_after_a_preview(screen: Screen, api: Manageme
     page.get_by_label("File", exact=True).set_input_files(file)
     preview = page.get_by_role("region", name="Preview")
     expect(preview).to_contain_text("Line; one")
-    expect(preview).to_contain_text("left out: Odd")
+    expect(preview).to_contain_text("are ignored: Odd")
     page.get_by_role("button", name="Create 2 workitems").click()
     expect(page.get_by_role("dialog")).to_contain_text("2 created")
     rows = api.get("/workitems", PatientID="CSV", order="created")["workitems"]
