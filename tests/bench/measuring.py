@@ -10,10 +10,12 @@ import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from tests.support.orthanc import CHECKOUT, NATIVE
 
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 _PATH = f"import sys; sys.path[:0] = [{str(CHECKOUT)!r}, {str(CHECKOUT / 'plugin')!r}]; "
 
 
@@ -34,15 +36,20 @@ def server(module: str, suite: str, *arguments: str) -> Iterator[int]:
         process.communicate()
 
 
-def asked(module: str, function: str, /, **arguments: Any) -> Any:
-    """Have a client measure something in a process of its own."""
-    command = [sys.executable, "-c", _run(module), function, json.dumps(arguments)]
+def run_client(function: Callable[_P, Coroutine[Any, Any, _T]], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    """Have a client run a function of its module in a process of its own; what it returned, by way of JSON.
+
+    The arguments are given by keyword, and are JSON too.
+    """
+    assert not args, "arguments are given by keyword"
+    command = [sys.executable, "-c", _run(function.__module__), function.__name__, json.dumps(kwargs)]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    result: _T = json.loads(done.stdout.splitlines()[-1])
+    return result
 
 
 def answer(*functions: Callable[..., Coroutine[Any, Any, Any]]) -> None:
-    """In a client: do what ``asked`` wants."""
+    """In a client: run the function that ``run_client`` names, and print what it returns."""
     name, arguments = sys.argv[1:3]
     function = next(function for function in functions if function.__name__ == name)
     print(json.dumps(asyncio.run(function(**json.loads(arguments)))))

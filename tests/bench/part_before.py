@@ -14,7 +14,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
-from tests.bench.measuring import asked
+from tests.bench import client_dimse, client_http
+from tests.bench.measuring import run_client
 from tests.bench.part_dimse import MODALITIES, Rates
 from tests.bench.report import Part, Row, median
 from tests.support.orthanc import CHECKOUT, PLUGIN, Json, RealOrthanc
@@ -25,7 +26,6 @@ BEFORE: Final = "ad2418b"
 ROUNDS: Final = 5
 SUBSCRIBERS: Final = 50
 CHANGES: Final = 20
-DIMSE, HTTP = "tests.bench.client_dimse", "tests.bench.client_http"
 EACH: Final[Mapping[int, int]] = {1: 150, 8: 30}
 AIMS: Final[Mapping[str, Mapping[int, float]]] = {
     "N-CREATE": {1: 1.8, 8: 1.5},
@@ -149,22 +149,28 @@ def _round(orthanc: RealOrthanc, listening: int) -> dict[str, float]:
 
     for many, each in EACH.items():
         run, pid = f"6.{next(_runs)}", orthanc.pid
-        port = orthanc.ups_dicom_port
-        take(asked(DIMSE, "life", port=port, associations=many, each=each, run=f"{run}.1", pid=pid), many)
-        port = orthanc.ups_http_port
-        arguments = {
-            "port": port,
-            "connections": many,
-            "each": each,
-            "run": f"{run}.2",
-            "most": 2,
-            "pid": pid,
-        }
-        take(asked(HTTP, "life", **arguments), many)
+        by_dimse = run_client(
+            client_dimse.life,
+            port=orthanc.ups_dicom_port,
+            associations=many,
+            each=each,
+            run=f"{run}.1",
+            pid=pid,
+        )
+        by_http = run_client(
+            client_http.life,
+            port=orthanc.ups_http_port,
+            connections=many,
+            each=each,
+            run=f"{run}.2",
+            limit=2,
+            pid=pid,
+        )
+        take(by_dimse, many)
+        take(by_http, many)
     take(
-        asked(
-            DIMSE,
-            "crowd",
+        run_client(
+            client_dimse.crowd,
             port=orthanc.ups_dicom_port,
             listening=listening,
             subscribers=SUBSCRIBERS,

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.bench.measuring import asked, best, server
+from tests.bench import client_dimse
+from tests.bench.measuring import best, run_client, server
 from tests.bench.report import Part, Row, at_least, at_most, median, milliseconds
 from tests.support.orthanc import Json, RealOrthanc
 from tests.support.ports import free_port
 
-CLIENT = "tests.bench.client_dimse"
 OPERATIONS = ("N-CREATE", "N-SET", "N-GET", "Change State")
 EACH = {1: 400, 8: 100}
 MODALITIES: Json = {"bench": ["BENCH", "127.0.0.1", 104]}
@@ -58,7 +58,7 @@ def rates(port: int, associations: int, attempts: int, each: int | None = None) 
     for _ in range(attempts):
         run = f"1.{next(_runs)}"
         many = each or EACH[associations]
-        measured: Rates = asked(CLIENT, "life", port=port, associations=associations, each=many, run=run)
+        measured = run_client(client_dimse.life, port=port, associations=associations, each=many, run=run)
         for name, values in measured.items():
             result.setdefault(name, []).extend(values)
     return result
@@ -112,15 +112,13 @@ def _round_trip(port: int, attempts: int) -> float:
 
 
 def _events(orthanc: RealOrthanc, listening: int) -> Rates:
-    result: Rates = asked(
-        CLIENT,
-        "events",
+    return run_client(
+        client_dimse.events,
         port=orthanc.ups_dicom_port,
         listening=listening,
         count=200,
         run=f"2.{next(_runs)}",
     )
-    return result
 
 
 PARTS: dict[str, Callable[[str, int], Part]] = {"dimse": messages, "events": events}

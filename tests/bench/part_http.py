@@ -12,7 +12,8 @@ import orjson
 import requests
 
 from orthanc_ups.core import tags
-from tests.bench.measuring import asked, best, server
+from tests.bench import client_fanout, client_http
+from tests.bench.measuring import best, run_client, server
 from tests.bench.part_dimse import Rates
 from tests.bench.part_size import COUNT, worklist
 from tests.bench.report import Part, Row, at_least, at_most, median, milliseconds, percentile
@@ -20,8 +21,6 @@ from tests.support.load import subscribe_globally
 from tests.support.orthanc import RealOrthanc
 from tests.support.workitems import UID_ROOT, full, stored
 
-CLIENT = "tests.bench.client_http"
-CROWD = "tests.bench.client_fanout"
 EACH = {1: 300, 8: 100}
 SOCKETS = (1, 100, 1000)
 _FIND = (
@@ -98,8 +97,8 @@ def _life(port: int, connections: int, attempts: int) -> Rates:
     result: Rates = {}
     for _ in range(attempts):
         run = f"3.{next(_runs)}"
-        measured: Rates = asked(
-            CLIENT, "life", port=port, connections=connections, each=EACH[connections], run=run
+        measured = run_client(
+            client_http.life, port=port, connections=connections, each=EACH[connections], run=run
         )
         for name, values in measured.items():
             result.setdefault(name, []).extend(values)
@@ -119,8 +118,7 @@ def _search(orthanc: RealOrthanc, floor: int, count: int, attempts: int) -> Iter
 
 
 def _repeated(port: int, connections: int, each: int) -> Rates:
-    result: Rates = asked(CLIENT, "repeated", port=port, connections=connections, each=each, path=_FIND)
-    return result
+    return run_client(client_http.repeated, port=port, connections=connections, each=each, path=_FIND)
 
 
 # --- fan-out ---
@@ -169,9 +167,8 @@ def _fan_out_rows(
 
 
 def _fanned(port: int, sockets: int, target: str, attempts: int) -> float:
-    result: Rates = asked(
-        CROWD,
-        "fan_out",
+    result = run_client(
+        client_fanout.fan_out,
         port=port,
         sockets=sockets,
         changes=(200 if sockets < 1000 else 40) * attempts,

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
-from tests.bench.measuring import asked, spent
+from tests.bench import client_upload
+from tests.bench.measuring import run_client, spent
 from tests.bench.report import Part, Row, at_least, at_most, median, milliseconds
 from tests.support.orthanc import Json, RealOrthanc
 
@@ -94,10 +95,9 @@ def _round(ours: RealOrthanc, floor: RealOrthanc, number: int) -> dict[str, floa
 
 
 def _uploaded(orthanc: RealOrthanc, number: int) -> float:
-    arguments: dict[str, Any] = {
-        "url": orthanc.base_url, "count": IMAGES, "senders": SENDERS, "first": number * IMAGES,
-    }  # fmt: skip
-    return float(asked("tests.bench.client_upload", "upload", **arguments))
+    return run_client(
+        client_upload.upload, url=orthanc.base_url, count=IMAGES, senders=SENDERS, first=number * IMAGES
+    )
 
 
 PARTS: dict[str, Callable[[str, int], Part]] = {"rules": uploads}

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 from orthanc_ups.core import tags
 from orthanc_ups.core.dataset import DataSet, element
+from tests.bench import client_dimse
 from tests.bench.filling import filled
-from tests.bench.measuring import asked, spent
-from tests.bench.part_dimse import CLIENT, MODALITIES, OPERATIONS, Rates, rates
+from tests.bench.measuring import run_client, spent
+from tests.bench.part_dimse import MODALITIES, OPERATIONS, Rates, rates
 from tests.bench.report import Part, Row, at_most, median, milliseconds, percentile
 from tests.support.orthanc import RealOrthanc
 from tests.support.workitems import station
@@ -161,10 +162,10 @@ def _idle(large: RealOrthanc, none: RealOrthanc) -> Row:
 def _queries(small: RealOrthanc, large: RealOrthanc, attempts: int) -> list[Row]:
     small.start()
     large.start(1_800)
-    nothing = _found(large, NOTHING, attempts)["times"]
+    nothing = _page_times(large, NOTHING, attempts)["times"]
     rows = []
     for name, query in QUERIES.items():
-        result = _found(large, query, attempts)
+        result = _page_times(large, query, attempts)
         count = result["counts"][0]
         typical, slow = median(result["times"]), percentile(result["times"], 0.99)
         rows.append(
@@ -177,18 +178,21 @@ def _queries(small: RealOrthanc, large: RealOrthanc, attempts: int) -> list[Row]
                 20,
             )
         )
-        few = median(_found(small, query, attempts)["times"])
+        few = median(_page_times(small, query, attempts)["times"])
         rows.append(
             Row(f"the same among {SMALL:,}", milliseconds(typical), milliseconds(few), f"{typical / few:.2f}")
         )
     return rows
 
 
-def _found(orthanc: RealOrthanc, query: DataSet, attempts: int) -> Rates:
-    result: Rates = asked(
-        CLIENT, "find", port=orthanc.ups_dicom_port, identifier=query, target=PAGE, repeat=50 * attempts
+def _page_times(orthanc: RealOrthanc, query: DataSet, attempts: int) -> Rates:
+    return run_client(
+        client_dimse.find,
+        port=orthanc.ups_dicom_port,
+        identifier=query,
+        target=PAGE,
+        repeat=50 * attempts,
     )
-    return result
 
 
 # --- operations ---
