@@ -73,4 +73,4 @@ def test_single_shelves_that_are_deleted_one_after_the_other_are_written_back_at
         lambda: f"both are written back\n{of_old.log_tail()}",
         SECONDS,
     )
-    assert "nothing is lost" in of_old.log_text()
+    wait_until(lambda: "nothing is lost" in of_old.log_text(), of_old.log_tail, SECONDS)

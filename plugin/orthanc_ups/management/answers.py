@@ -632,9 +632,11 @@ class AlertJson(TypedDict):
     link: Annotated[str, Meta(description="Address on the page, or empty.")]
 
 
-class OverviewJson(CountsJson, LateJson):
-    """An overview of the worklist."""
+class OverviewJson(TypedDict):
+    """An overview of the worklist. While the search index is not available, ``counts`` and ``late`` are null."""
 
+    counts: CountsJson | None
+    late: LateJson | None
     charts: Charts
     delivery: DeliveryCountsJson
     listeners: list[ListenerAddress]

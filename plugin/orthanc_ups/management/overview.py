@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from ..core.states import State
+from ..core.statuses import UpsError
 from ..delivery.management import EndpointReport
 from ..dicomweb.rights import Rights
 from ..worklist.late_watch import LateSummary
@@ -93,9 +94,16 @@ class Overview:
         """Counts, charts of the last hour and day, addresses, warnings in words."""
         reports = self._desk.report()
         self._activity.sample()
+        index_alerts: list[Alert] = []
+        counts: answers.CountsJson | None = None
+        late: answers.LateJson | None = None
+        try:
+            counts, late = await self._lists.counts(call), self._late(await self._inspection.late())
+        except UpsError as error:  # what does not work must be shown above all when there is nothing to count
+            index_alerts = [Alert(Sentence(sentences.NO_COUNTS, {"why": error.detail}), is_error=True)]
         return {
-            **await self._lists.counts(call),
-            **self._late(await self._inspection.late()),
+            "counts": counts,
+            "late": late,
             "charts": {"hour": self._chart(60, 1), "day": self._chart(24 * 60, 15)},
             "delivery": {
                 "pending": sum(report.pending for report in reports),
@@ -107,7 +115,7 @@ class Overview:
                 for listener in self._facts.listeners
             ],
             "started": views.iso(self._activity.started),
-            "warnings": [alert.described() for alert in self._alerts(reports)],
+            "warnings": [alert.described() for alert in (*index_alerts, *self._alerts(reports))],
         }
 
     def _late(self, summary: LateSummary) -> answers.LateJson:

@@ -92,6 +92,7 @@ DISK_FULL: Final = (
 PORT_CLOSED: Final = (
     "The {name} port {port} is not open, perhaps as another program has it; see Orthanc's log."
 )
+NO_COUNTS: Final = "Workitems cannot be counted or listed now: {why}."
 STORE_SILENT: Final = "Nothing can be stored now: {why}."
 CLOCK_BACK: Final = (
     "The clock of this server jumped back by {span}. Times in histories and retention may be off; check its time "

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from ..core.statuses import RESOURCE_LIMITATION, UpsError
 from ..store.documents import UnreadableDocument, digest_of, unpacked
 from .schema import fingerprint, make_indexes, tables
 
@@ -29,11 +30,19 @@ _PAGES_BEFORE_CHECKPOINT: Final = 4_000
 _log = logging.getLogger("orthanc_ups.store")
 
 
-class ProjectionBroken(Exception):
-    """The read model cannot be used; the text says why. Nothing is lost: it can be rebuilt from the store.
+class ProjectionBroken(UpsError):
+    """The read model cannot be used; ``str`` says why. Nothing is lost: it can be rebuilt from the store.
 
-    Writers go on without it, readers tell their clients to come back (A700, 0213; HTTP 503).
+    Writers go on without it. Whoever wants to read is refused like any other request, on whatever way the error
+    reaches them, and may come back (A700, 0213; HTTP 503).
     """
+
+    def __init__(self, why: object) -> None:
+        super().__init__(RESOURCE_LIMITATION, "the search index is being rebuilt; try again in a few seconds")
+        self._why = str(why)
+
+    def __str__(self) -> str:
+        return self._why
 
 
 class ProjectionFile:

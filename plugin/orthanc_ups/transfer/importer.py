@@ -23,7 +23,6 @@ from ..delivery.documents import Batch, Progress
 from ..delivery.queue import Waiting
 from ..modality.performed_step_store import PerformedSteps
 from ..modality.performed_steps import PerformedStep
-from ..projection.projection import ProjectionBroken
 from ..worklist.commits import Commits
 from ..worklist.state import WorklistState
 from ..worklist.worklist import Worklist
@@ -106,12 +105,8 @@ class Intake:
                 cases nothing of this record was imported, and it may be sent again.
         """
         self._last_at = self._state.now().timestamp()
-        try:
-            async with self._alone:
-                await (self._begin(record, requester) if isinstance(record, Head) else self._go_on(record))
-        except ProjectionBroken as error:
-            busy = "the search index is being rebuilt; continue in a few seconds"
-            raise UpsError(RESOURCE_LIMITATION, busy) from error
+        async with self._alone:
+            await (self._begin(record, requester) if isinstance(record, Head) else self._go_on(record))
 
     async def _begin(self, head: Head, requester: Requester) -> None:
         requester = replace(requester, via=IMPORT)

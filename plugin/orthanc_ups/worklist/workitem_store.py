@@ -20,7 +20,7 @@ from ..core.dataset import DataSet
 from ..core.events import Event
 from ..core.matching import Query
 from ..core.selection import Selection
-from ..core.statuses import PROCESSING_FAILURE, RESOURCE_LIMITATION, UpsError
+from ..core.statuses import PROCESSING_FAILURE, UpsError
 from ..core.workitem import HistoryEntry, Workitem
 from ..projection.projection import Projection, ProjectionBroken, StoredWorkitem
 from ..projection.queries import Column, Ids
@@ -150,11 +150,11 @@ class WorkitemStore:
     # --- single workitems ---
 
     def get(self, uid: str) -> StoredWorkitem | None:
-        """A workitem with its stored version. Raises UpsError while the projection is rebuilt."""
+        """A workitem with its stored version. Raises ProjectionBroken while the projection is rebuilt."""
         return self._query(self._projection.get, uid)
 
     def document(self, uid: str) -> bytes | None:
-        """The stored document of a workitem. Raises UpsError while the projection is rebuilt."""
+        """The stored document of a workitem. Raises ProjectionBroken while the projection is rebuilt."""
         return self._query(self._projection.document, uid)
 
     def text(self, uid: str) -> bytes | None:
@@ -273,7 +273,8 @@ class WorkitemStore:
             async for chunk in self._projection.stream(query):
                 yield chunk
         except ProjectionBroken as error:
-            raise self._broke(error) from error
+            self._broke(error)
+            raise
 
     async def search(
         self,
@@ -321,9 +322,9 @@ class WorkitemStore:
     # --- when the projection fails ---
 
     def check(self) -> None:
-        """Raise UpsError (0213, 503) while the projection is rebuilt."""
+        """Raise ProjectionBroken (0213, 503) while the projection is rebuilt."""
         if self.broken:
-            raise _busy()
+            raise ProjectionBroken("it is being rebuilt")
 
     def check_file(self) -> None:
         """Notice that somebody deleted the file of the projection."""
@@ -334,7 +335,8 @@ class WorkitemStore:
         try:
             return query(*args, **kwargs)
         except ProjectionBroken as error:
-            raise self._broke(error) from error
+            self._broke(error)
+            raise
 
     async def _query_later(
         self, query: Callable[_P, Awaitable[_T]], *args: _P.args, **kwargs: _P.kwargs
@@ -343,7 +345,8 @@ class WorkitemStore:
         try:
             return await query(*args, **kwargs)
         except ProjectionBroken as error:
-            raise self._broke(error) from error
+            self._broke(error)
+            raise
 
     def _update(self, update: Callable[..., object], *args: object, uid: str | None = None) -> None:
         """What the projection does not take over now is in the store, where the rebuild finds it."""
@@ -356,16 +359,11 @@ class WorkitemStore:
         except Exception as error:  # of whatever kind: what was written must not look unwritten
             self._broke(error)
 
-    def _broke(self, error: Exception) -> UpsError:
+    def _broke(self, error: Exception) -> None:
         if not self.broken:
             self.broken = True
             _log.error("The projection failed (%s); rebuilding it from the store", error)
             self._on_broken()
-        return _busy()
-
-
-def _busy() -> UpsError:
-    return UpsError(RESOURCE_LIMITATION, "the search index is being rebuilt; try again in a few seconds")
 
 
 def stored_version(stored: StoredWorkitem | None) -> str | None:

@@ -9,6 +9,7 @@ import pytest
 
 from orthanc_ups.core.events import EventType
 from orthanc_ups.core.workitem import Subscription
+from orthanc_ups.projection.projection import ProjectionBroken
 from tests.support.fake_management import dead_letter, endpoint_report
 from tests.support.management_desk import Desk
 from tests.support.workitems import full, uid
@@ -200,6 +201,26 @@ def test_warnings_say_in_words_what_needs_a_person() -> None:
     assert "nearly full: 90,000 of 100,000" in text
     assert "DEAD has 4 dead letters" in text
     assert "FINE" not in text
+
+
+def test_the_overview_warns_also_when_nothing_can_be_counted(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk breaks the search index too, and that is when its warnings are wanted."""
+
+    async def broken() -> None:
+        raise ProjectionBroken("database or disk is full")
+
+    desk.delivery.reports = [
+        endpoint_report("DEAD", dead_letters=4, last_error="answered C112", last_error_at=9.0)
+    ]
+    monkeypatch.setattr(desk.worklist, "counts", broken)
+    overview = desk.ask("GET", "/overview")
+    first, second = (warning["text"] for warning in overview["warnings"] if warning["level"] == "error")
+    assert first.startswith("Workitems cannot be counted or listed now: the search index is being rebuilt")
+    assert second.startswith("DEAD refuses events")
+    assert (overview["counts"], overview["late"]) == (None, None)
+    assert desk.refused(503, "GET", "/counts")["status"] == "RESOURCE_LIMITATION"
 
 
 def test_a_jump_of_the_clock_is_noticed() -> None:

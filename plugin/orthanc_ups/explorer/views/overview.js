@@ -27,39 +27,40 @@ class OverviewPage {
   }
 
   async load() {
-    this.found = await get("overview");
+    this.overview = await get("overview");
     this.show();
   }
 
   show() {
-    const overview = this.found;
+    const overview = this.overview;
     replace(
       this.element,
       h("header.head", {}, h("h1", {}, t("Overview")), h("p.faint", {}, tx("{name} · version {version} on Orthanc {orthanc} · running since {when}", { name: this.system.name, version: this.system.version, orthanc: this.system.orthanc_version, when: time(overview.started) }))),
       this.warnings(overview.warnings),
       this.tiles(overview),
-      this.late(overview),
+      overview.late && this.late(overview.late),
       this.charts(overview.charts),
-      h("div.columns.even", {}, this.worklists(overview), this.listeners(overview.listeners)),
+      h("div.columns.even", {}, overview.counts && this.worklists(overview.counts.worklists), this.listeners(overview.listeners)),
     );
   }
 
   warnings(warnings) {
     if (!warnings.length) return h("p.allgood", {}, icon("check"), t("Nothing needs your attention."));
-    const line = (one) => h("li", { class: one.level }, icon("alert"), one.link ? h("a", { href: one.link }, told(one.sentence)) : h("span", {}, told(one.sentence)));
+    const line = ({ level, link: target, sentence }) => h("li", { class: level }, icon("alert"), target ? h("a", { href: target }, told(sentence)) : h("span", {}, told(sentence)));
     return h("ul.warnings", { "aria-label": t("Warnings") }, warnings.map(line));
   }
 
-  tiles(overview) {
+  // Without the search index nothing can be counted: a dash says that the number is not known.
+  tiles({ counts, late: lateness, delivery }) {
     const states = this.system.states.map((state) =>
-      h("a.figure", { href: link("worklist", [], { ProcedureStepState: state }), class: stateClass(state) }, h("span.name", {}, stateIcon(state), stateWords(state)), h("b", {}, count(overview.states[state] || 0))),
+      h("a.figure", { href: link("worklist", [], { ProcedureStepState: state }), class: stateClass(state) }, h("span.name", {}, stateIcon(state), stateWords(state)), h("b", {}, counts ? count(counts.states[state] || 0) : "–")),
     );
-    const delivery = overview.delivery;
+    const total = lateness && lateness.late_work.total;
     const late = h(
       "a.figure",
-      { href: link("worklist", [], { late: "yes", order: "start" }), class: overview.late_work.total ? "alarming" : "" },
+      { href: link("worklist", [], { late: "yes", order: "start" }), class: total ? "alarming" : "" },
       h("span.name", {}, icon("alert"), t("Late or stuck")),
-      h("b", {}, count(overview.late_work.total)),
+      h("b", {}, lateness ? count(total) : "–"),
     );
     const more = [
       [t("Events waiting"), delivery.pending],
@@ -70,11 +71,10 @@ class OverviewPage {
   }
 
   // What waits longest, and where most is late: each leads to its list.
-  late(overview) {
-    const { late_work: late, oldest_scheduled: oldest, longest_in_progress: longest } = overview;
+  late({ late_work: late, oldest_scheduled: oldest, longest_in_progress: longest }) {
     if (!late.total && !oldest && !longest) return null;
     const first = (words, moment, query) => moment && h("a.figure", { href: link("worklist", [], query) }, h("span.name", {}, words), h("b", {}, relative(moment.at)), h("span.faint", {}, when(moment.at)));
-    const one = (group) => {
+    const groupLine = (group) => {
       const query = { late: "yes", WorklistLabel: group.worklist, station: group.station, order: "start" };
       return h("li", {}, h("a", { href: link("worklist", [], query) }, group.worklist || t("(none)"), group.station ? ` · ${group.station}` : ""), h("span.spring", {}), h("b.number", {}, count(group.count)));
     };
@@ -83,7 +83,7 @@ class OverviewPage {
       h("div.figures.tight", {}, first(t("Oldest scheduled start"), oldest, { ProcedureStepState: "SCHEDULED", order: "start" }), first(t("Longest in progress"), longest, { ProcedureStepState: "IN PROGRESS", order: "claimed" })),
       late.total ? h("div.two", {},
         h("div", {}, h("h3", {}, t("By reason")), h("ul.counted", {}, kinds.map(([kind, number]) => h("li", {}, h("a", { href: link("worklist", [], { late: kind, order: "start" }) }, lateWords(kind)), h("span.spring", {}), h("b.number", {}, count(number)))))),
-        h("div", {}, h("h3", {}, t("By worklist and station")), h("ul.counted", {}, late.groups.slice(0, GROUPS).map(one))),
+        h("div", {}, h("h3", {}, t("By worklist and station")), h("ul.counted", {}, late.groups.slice(0, GROUPS).map(groupLine))),
       ) : h("p.allgood", {}, icon("check"), t("Nothing is late.")),
     ]);
   }
@@ -113,9 +113,9 @@ class OverviewPage {
     this.show();
   }
 
-  worklists(overview) {
-    const lines = overview.worklists.map(({ worklist, states }) => {
-      const total = Object.values(states).reduce((sum, one) => sum + one, 0);
+  worklists(worklists) {
+    const lines = worklists.map(({ worklist, states }) => {
+      const total = Object.values(states).reduce((sum, number) => sum + number, 0);
       const parts = this.system.states.map((state) => [stateClass(state), states[state] || 0]);
       return h(
         "tr",
@@ -130,9 +130,9 @@ class OverviewPage {
   }
 
   listeners(listeners) {
-    const lines = listeners.map((one) => {
-      const address = one.address.replaceAll("{host}", location.hostname);
-      return h("li", {}, h("div", {}, h("b", {}, said(one.name)), one.note && h("div.faint.small", {}, said(one.note))), h("span.uid", {}, h("code", {}, address), copyButton(address, t("Copy the address"))));
+    const lines = listeners.map(({ name, address: pattern, note }) => {
+      const address = pattern.replaceAll("{host}", location.hostname);
+      return h("li", {}, h("div", {}, h("b", {}, said(name)), note && h("div.faint.small", {}, said(note))), h("span.uid", {}, h("code", {}, address), copyButton(address, t("Copy the address"))));
     });
     return card(t("Where to connect"), h("ul.listeners", {}, lines));
   }
