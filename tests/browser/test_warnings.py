@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 import requests
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from orthanc_ups.core import tags
 from tests.support.browser import Management, Screen, context
@@ -105,6 +105,21 @@ def test_a_refusal_is_said_in_the_language_of_the_user(api: Management, german: 
     page.keyboard.press("Escape")
     german.open(f"/workitem/{uid}")
     expect(page.get_by_role("region", name="Verlauf")).to_contain_text("übernommen")
+
+
+def test_what_cannot_be_counted_is_a_dash(screen: Screen) -> None:
+    """So the overview looks while the search index is rebuilt, which a full disk may cause."""
+
+    def without_counts(route: Route) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, json={**answer.json(), "counts": None, "late": None})
+
+    screen.page.route("**/ups/api/overview", without_counts)
+    page = screen.open("/overview")
+    expect(page.get_by_role("link", name="Scheduled", exact=False).first).to_contain_text("–")
+    expect(page.get_by_role("link", name="Late or stuck")).to_contain_text("–")
+    expect(page.get_by_text("Nothing is late")).to_have_count(0)
+    warning(page, "is not open")
 
 
 def test_a_store_that_is_silent(orthanc: RealOrthanc, web: WebClient, screen: Screen) -> None:
