@@ -172,6 +172,23 @@ def test_a_standby_answers_dimse_as_the_leader_does(pair: Pair) -> None:
         assert scu.get("2.25.1").code == 0xC307
 
 
+def test_a_standby_uses_a_connection_to_the_leader_again(pair: Pair) -> None:
+    """One for each request would wait for a while to be closed, and with many requests the leader would be full."""
+    leader, standby = pair
+    web, uid = client(standby), client(leader).create()
+    with UpsClient(standby.ups_dicom_port) as scu:
+        assert scu.get(uid).code == 0 and web.retrieve(uid)
+        before = descriptors(leader)
+        for _ in range(40):
+            assert scu.get(uid).code == 0 and web.retrieve(uid)
+        assert descriptors(leader) < before + 20
+
+
+def descriptors(node: RealOrthanc) -> int:
+    """The number of files and connections that an Orthanc has open."""
+    return len(os.listdir(f"/proc/{node.pid}/fd"))
+
+
 def test_f_7_2_a_modality_performs_at_a_standby_what_its_worklist_there_says(pair: Pair) -> None:
     leader, standby = pair
     study = element("UI", modality.STUDY)

@@ -15,6 +15,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, Final, TypeVar, cast
 
 import aiohttp
@@ -265,7 +266,13 @@ def _secret(holder: Holder) -> dict[str, str]:
 
 
 def _fingerprint(holder: Holder) -> aiohttp.Fingerprint:
-    return aiohttp.Fingerprint(bytes.fromhex(str(holder.about["fingerprint"])))
+    return _checked(str(holder.about["fingerprint"]))
+
+
+@lru_cache(maxsize=4)
+def _checked(fingerprint: str) -> aiohttp.Fingerprint:
+    """The same object each time: aiohttp uses a connection again only for the very object that it was opened with."""
+    return aiohttp.Fingerprint(bytes.fromhex(fingerprint))
 
 
 def no_leader() -> HttpProblem:
@@ -460,6 +467,7 @@ class RelayedServices(Services):
                 message = envelopes.to_message(await pieces.next(), exchange.message.context, _LARGEST)
                 await exchange.send(message)
                 if message.number(STATUS) not in PENDING:
+                    await pieces.end()
                     return
                 if exchange.is_canceled:
                     await exchange.end_of_matches(CANCELED)
@@ -475,6 +483,11 @@ class _Pieces:
     async def next(self) -> bytes:
         """The next piece. Raises AnswerLost if there is none."""
         return await self._relay.while_it_leads(self._next(), self._holder)
+
+    async def end(self) -> None:
+        """Wait for the end of the answer after its last piece, so that its connection can be used again."""
+        with contextlib.suppress(aiohttp.ClientError, OSError, AnswerLost):
+            await self._relay.while_it_leads(self._content.read(), self._holder)
 
     async def _next(self) -> bytes:
         try:

@@ -33,6 +33,7 @@ from orthanc_ups.modality.worklist_query import UnusableKey
 from orthanc_ups.orthanc.descriptors import Descriptors
 from orthanc_ups.orthanc.refusal_log import RefusalLog
 from orthanc_ups.settings import Settings
+from tests.support.waiting import wait_until
 
 REQUEST = WebRequest(
     "PUT",
@@ -64,7 +65,8 @@ class Leader:
         )
 
     async def start(self) -> None:
-        self.port = InnerPort(Settings(), "127.0.0.1", Descriptors(1000).share(), RefusalLog())
+        self.connections = Descriptors(1000).share()
+        self.port = InnerPort(Settings(), "127.0.0.1", self.connections, RefusalLog())
         await self.port.start()
         self.holder = Holder(self.epoch, self.run, 0, offer(self.port, "127.0.0.1"))
         self.leads()
@@ -125,6 +127,40 @@ def test_a_request_and_its_answer_go_through_as_they_are() -> None:
         (request,) = leader.requests
         headers = {"content-type": "application/dicom+json", "x-odd": "?"}
         assert request == replace(REQUEST, headers=headers, admitted=True)
+
+    asyncio.run(run())
+
+
+def test_requests_one_after_the_other_share_a_connection() -> None:
+    async def run() -> None:
+        leader = Leader("a", 1)
+        async with relayed(leader) as (relay, _):
+            for _ in range(5):
+                await relay.ask(UPS_RS, of_request(REQUEST), safe=False)
+            async with relay.stream(UPS_RS, of_request(REQUEST), safe=False) as pieces:
+                await pieces.end()
+            assert len(leader.requests) == 6
+            assert leader.connections.in_use == 1
+
+    asyncio.run(run())
+
+
+def test_an_answer_that_nobody_reads_to_its_end_cuts_its_connection() -> None:
+    """So the leader notices a C-CANCEL, although it has more to send."""
+
+    async def run() -> None:
+        leader = Leader("a", 1)
+
+        async def large(_: WebRequest) -> WebResponse:
+            return WebResponse(200, (), bytes(16 << 20), "a/b", "why")
+
+        leader.answer = large
+        async with relayed(leader) as (relay, _):
+            async with relay.stream(UPS_RS, of_request(REQUEST), safe=False):
+                assert leader.connections.in_use == 1
+            await asyncio.to_thread(
+                wait_until, lambda: not leader.connections.in_use, "the connection is closed", 20
+            )
 
     asyncio.run(run())
 
