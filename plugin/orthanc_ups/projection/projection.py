@@ -546,11 +546,7 @@ class Projection:
             _log.info("The projection held %d workitems that the store does not have; removed", removed)
 
     def _take(self, entries: Sequence[Entry]) -> list[Entry]:
-        triples = [(entry.key.removeprefix(_PREFIX), entry.version, entry.document) for entry in entries]
-        self._written_so_far()
-        with self._guarded(), self._lock:
-            same = self._writer.unchanged(triples)
-        changed = [entry for entry in entries if entry.key.removeprefix(_PREFIX) not in same]
+        changed = self._differing(entries)
         changes = [(entry, self._change(entry)) for entry in changed]
         damaged = [entry for entry, change in changes if change is None]
         batch = ProjectionBatch([change for _, change in changes if change is not None])
@@ -561,6 +557,16 @@ class Projection:
         self._written_so_far()
         self._writing = self._thread.submit(self._write_part, batch)
         return damaged
+
+    def _differing(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Those that the file does not have as they are; all of them, at once, if it had nothing."""
+        if self._writer.began_empty:
+            return list(entries)
+        triples = [(entry.key.removeprefix(_PREFIX), entry.version, entry.document) for entry in entries]
+        self._written_so_far()
+        with self._guarded(), self._lock:
+            same = self._writer.unchanged(triples)
+        return [entry for entry in entries if entry.key.removeprefix(_PREFIX) not in same]
 
     def _write_part(self, batch: ProjectionBatch) -> None:
         with self._lock:

@@ -208,12 +208,17 @@ class _Statements:
 
 
 class ProjectionWriter:
-    """Keeps the tables in step with the documents. Used by one thread at a time."""
+    """Keeps the tables in step with the documents. Used by one thread at a time.
+
+    Attributes:
+        began_empty: whether the tables had no workitems when they began to be rebuilt last.
+    """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._execute = connection.execute
         self._executemany = connection.executemany
         self._connection = connection
+        self.began_empty = False
         self._seen: bytearray | None = None
         self._uncommitted = 0
         self._staged_codes: list[_Row] = []
@@ -358,7 +363,8 @@ class ProjectionWriter:
     def begin(self) -> None:
         """Start to rebuild; until ``finish`` writes are gathered into large transactions."""
         self._seen = bytearray(self._next_row)
-        if self._next_row == 1:
+        self.began_empty = self._next_row == 1
+        if self.began_empty:
             self._journal("OFF")
             for statement in drop_indexes():
                 self._execute(statement)
@@ -378,8 +384,6 @@ class ProjectionWriter:
 
     def unchanged(self, entries: Sequence[tuple[str, str, bytes]]) -> set[str]:
         """Of (uid, version, document) those that are here already, byte by byte."""
-        if self._next_row == 1:
-            return set()
         stored = {row[0]: row[1:] for row in self._read(_VERSIONS, [uid for uid, _, _ in entries])}
         same, reversioned = set(), []
         for uid, version, document in entries:
