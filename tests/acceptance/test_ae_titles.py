@@ -101,7 +101,7 @@ def test_requests_carry_the_spelling_of_dicom_modalities_into_the_history(orthan
 
 
 def test_receivers_of_status_changes_that_nothing_reaches_are_told_at_the_start(orthanc: RealOrthanc) -> None:
-    assert '"Ups.StatusChangeReceivers" names NOBODY' in orthanc.log_text()
+    orthanc.logs('"Ups.StatusChangeReceivers" names NOBODY')
     assert '"Ups.StatusChangeReceivers" names SUB4' not in orthanc.log_text()
 
 
@@ -128,9 +128,7 @@ def test_a_spelling_that_changes_at_run_time_is_told_and_adopted_at_the_next_sta
         assert subscribers(orthanc) == ["VIEWER"]
         entry["AET"] = "Viewer"
         requests.put(f"{orthanc.base_url}/modalities/v", json=entry, timeout=60).raise_for_status()
-        wait_until(
-            lambda: "VIEWER is now spelled Viewer" in orthanc.log_text(), "the log tells of the new spelling"
-        )
+        orthanc.logs("VIEWER is now spelled Viewer")
         assert client.post(f"/workitems/{GLOBAL}/subscribers/viewer").status_code == 201
         assert subscribers(orthanc) == ["VIEWER"]
         orthanc.kill()
@@ -152,7 +150,7 @@ def test_what_was_stored_under_two_spellings_is_joined_at_the_start(suite: str, 
         orthanc.kill()
         orthanc.configuration["StrictAetComparison"] = False
         orthanc.start()
-        assert "AE title viewer: what was stored as VIEWER is being joined with it" in orthanc.log_text()
+        orthanc.logs("AE title viewer: what was stored as VIEWER is being joined with it")
         assert subscribers(orthanc) == ["viewer"]
         assert api(orthanc, "/subscribers/viewer")["locks"] == 1
         with client.socket("VIEWER", since=0) as socket:

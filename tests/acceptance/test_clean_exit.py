@@ -6,7 +6,6 @@ from pathlib import Path
 import requests
 
 from tests.support.orthanc import PLUGIN, RealOrthanc
-from tests.support.waiting import wait_until
 
 _READER = {"DicomModalities": {"reader": ["READER", "127.0.0.1", 104]}}
 _SUBSCRIBE = "/dicom-web/workitems/1.2.840.10008.5.1.4.34.5/subscribers/READER?deletionlock=true"
@@ -42,7 +41,7 @@ def test_an_idle_orthanc_ends_with_0(suite: str) -> None:
 
 def test_a_stop_right_after_a_write_ends_with_0(suite: str) -> None:
     with RealOrthanc(suite, _READER) as orthanc:
-        assert requests.post(orthanc.base_url + _SUBSCRIBE, timeout=20).status_code == 201
+        assert requests.post(orthanc.base_url + _SUBSCRIBE, timeout=60).status_code == 201
         assert orthanc.stop() == 0
 
 
@@ -50,8 +49,7 @@ def test_writes_while_orthanc_stops_do_not_abort_it(suite: str, tmp_path: Path) 
     script = tmp_path / "late_writer.py"
     script.write_text(_LATE_WRITER)
     with RealOrthanc(suite, script=script) as orthanc:
-        # Orthanc says that it has started just before it begins to heed SIGTERM.
-        wait_until(lambda: "Worklist ORTHANC is open" in orthanc.log_text(), "the worklist is open")
+        orthanc.logs("Worklist ORTHANC is open")
         code = orthanc.stop()
         assert "The late writes are done" in orthanc.log_text()
         assert code == 0, orthanc.log_tail(5)

@@ -47,5 +47,5 @@ def test_the_demo_plays_the_main_job(suite: str) -> None:
     with RealOrthanc(suite, {"DicomModalities": peers}) as orthanc:
         assert played(orthanc, port) == HEARD
         assert played(orthanc, port) == HEARD
-        watcher = requests.get(f"{orthanc.base_url}/ups/api/subscribers/DEMO_WATCHER", timeout=30).json()
+        watcher = requests.get(f"{orthanc.base_url}/ups/api/subscribers/DEMO_WATCHER", timeout=60).json()
     assert (watcher["everything"], watcher["filters"], watcher["specific"]) == (None, [], 0)

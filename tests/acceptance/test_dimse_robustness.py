@@ -6,7 +6,6 @@ import contextlib
 import os
 import random
 import socket
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -39,6 +38,8 @@ pytestmark = pytest.mark.one_suite("the DIMSE port is our own")
 
 MODALITIES = {"scu": ["SCU", "127.0.0.1", 104]}
 SCP_STATUS_CHANGE = 4
+STOPS_WITHIN = 25.0
+"""Seconds; five would be enough, and 30 and more pass where something waits for a silent peer."""
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def orthanc_overrides() -> dict[str, Any]:
 
 def orthanc_is_well(orthanc: RealOrthanc) -> None:
     """Orthanc's own ports and ours serve."""
-    assert requests.get(f"{orthanc.base_url}/system", timeout=10).status_code == 200
+    assert requests.get(f"{orthanc.base_url}/system", timeout=60).status_code == 200
     ae = AE(ae_title="SCU")
     ae.add_requested_context(VERIFICATION)
     association = ae.associate("127.0.0.1", orthanc.dicom_port)
@@ -84,11 +85,9 @@ def test_damaged_conversations_and_vanishing_peers(orthanc: RealOrthanc) -> None
         ):
             peer.sendall(damaged[: chance.randint(1, len(damaged))])
     # Until the server has looked at the last of them it may be full, and says so.
-    wait_until(lambda: _lets_in(orthanc), lambda: "an association is accepted again", 30)
+    wait_until(lambda: _lets_in(orthanc), lambda: "an association is accepted again")
     orthanc_is_well(orthanc)
-    wait_until(
-        lambda: _is_no_more(_resources(orthanc), before), lambda: f"{before} → {_resources(orthanc)}", 30
-    )
+    wait_until(lambda: _is_no_more(_resources(orthanc), before), lambda: f"{before} → {_resources(orthanc)}")
 
 
 def _lets_in(orthanc: RealOrthanc) -> bool:
@@ -181,7 +180,7 @@ def test_a_receiver_that_was_away_gets_everything_in_order(lonely: RealOrthanc) 
         lonely.kill()
         lonely.start()
         watcher.start()
-        reports = [report for report in watcher.wait_for(22, timeout=60) if report.type != SCP_STATUS_CHANGE]
+        reports = [report for report in watcher.wait_for(22) if report.type != SCP_STATUS_CHANGE]
         reported = list(dict.fromkeys(report.uid for report in reports))
         assert reported == [first, *uids]
 
@@ -196,10 +195,8 @@ def test_a_stop_aborts_associations_and_is_quick(lonely: RealOrthanc) -> None:
         large = encode(workitems.minimal(t0040A160=element("UT", "x" * 200_000)), EXPLICIT)  # wakes a thread
         assert push.ask(raw_dimse.operation(CommandField.N_CREATE, ""), large).number(STATUS) == 0
     with RawPeer(lonely.ups_dicom_port, tags.PULL) as idle, RawPeer(lonely.ups_dicom_port) as silent:
-        begun = time.monotonic()
-        assert lonely.stop(timeout=15) == 0
+        assert lonely.stop(timeout=STOPS_WITHIN) == 0
         assert idle.receive()[0] is PduType.ABORT
         with pytest.raises(Closed):
             silent.receive()
-        assert time.monotonic() - begun < 15
     assert not is_listening(lonely.ups_dicom_port)

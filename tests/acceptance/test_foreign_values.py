@@ -78,10 +78,10 @@ def test_ps3_6_supplement_233_is_known_by_keyword(client: WebClient) -> None:
     uid = new_uid()
     item = '{"Value":[{"00100012":{"Value":["Kim"]}}]}'
     url = f"{client.url}/workitems?workitem={uid}"
-    answer = requests.post(url, data=with_element("00100011", item), headers=JSON, timeout=30)
+    answer = requests.post(url, data=with_element("00100011", item), headers=JSON, timeout=60)
     assert answer.status_code == 201, answer.text
     query = f"{client.url}/workitems?SOPInstanceUID={uid}&includefield=PersonNamesToUseSequence"
-    (workitem,) = requests.get(query, timeout=30).json()
+    (workitem,) = requests.get(query, timeout=60).json()
     assert workitem["00100011"] == element("SQ", {"00100012": element("LT", "Kim")})
 
 
@@ -143,7 +143,7 @@ def test_a_receiver_that_cannot_take_an_event_now_gets_it_again(orthanc: RealOrt
         UpsClient(orthanc.ups_dicom_port) as client,
     ):
         entry = {"AET": "WATCHER", "Host": "127.0.0.1", "Port": watcher.port}
-        requests.put(f"{orthanc.base_url}/modalities/watcher", json=entry, timeout=30).raise_for_status()
+        requests.put(f"{orthanc.base_url}/modalities/watcher", json=entry, timeout=60).raise_for_status()
         uid = client.create(workitems.minimal()).uid
         assert client.subscribe(uid, "WATCHER").code == SUCCESS
         reports = watcher.wait_for(len(PASSING) + 1)

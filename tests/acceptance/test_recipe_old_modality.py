@@ -57,7 +57,7 @@ def test_from_the_order_to_the_reading_list(orthanc: RealOrthanc, path_with_curl
         tasks: list[dict[str, Any]] = json.loads(output) if output.strip() else []
         return tasks
 
-    wait_until(lambda: bool(reading_list()), lambda: "the reading task is there", 15)
+    wait_until(lambda: bool(reading_list()), lambda: "the reading task is there")
     [task] = reading_list()
     assert task["00741204"]["Value"] == ["Read: CT thorax"]
     assert task["00100020"]["Value"] == ["P4711"]

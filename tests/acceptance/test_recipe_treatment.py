@@ -32,15 +32,11 @@ def test_a_fraction_waits_for_its_plan_and_what_is_interrupted_is_continued(orth
     assert run(tdd, "complete", PATIENT, code=1).strip() == "nothing is ready"
     plan = image("rtplan.dcm", PatientID=PATIENT)
     by_c_store(orthanc, "TMS", plan)
-    wait_until(
-        lambda: text(client.retrieve(uid), "00404041") == "READY", lambda: "the plan makes it ready", 20.0
-    )
+    wait_until(lambda: text(client.retrieve(uid), "00404041") == "READY", "the plan makes it ready")
     assert run(tdd, "interrupt", PATIENT).strip() == uid
     assert text(client.retrieve(uid), "00741000") == "CANCELED"
     query = {"PatientID": PATIENT, "WorklistLabel": "RT CONTINUATION", "includefield": "all"}
-    wait_until(
-        lambda: client.get("/workitems", params=query).status_code == 200, lambda: "a continuation", 20.0
-    )
+    wait_until(lambda: client.get("/workitems", params=query).status_code == 200, "a continuation")
     (continuation,) = client.get("/workitems", params=query).json()
     assert text(items(continuation, REPLACED)[0], "00081155") == uid
     assert text(items(items(continuation, INPUT)[0], "00081199")[0], "00081155") == plan.SOPInstanceUID

@@ -91,5 +91,5 @@ def starts(suite: str, script: Path, site: str) -> None:
     """The plugin answers; Python finds nothing but what stands in ``site``."""
     assert script != PLUGIN
     with RealOrthanc(suite, script=script, environment={"ORTHANC_UPS_SITE": site}) as orthanc:
-        answer = requests.get(f"http://127.0.0.1:{orthanc.ups_http_port}/ups/health", timeout=10)
+        answer = requests.get(f"http://127.0.0.1:{orthanc.ups_http_port}/ups/health", timeout=60)
         assert answer.json()["State"] in ("starting", "open")

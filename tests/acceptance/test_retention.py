@@ -48,7 +48,7 @@ def start_with(orthanc: RealOrthanc, **settings: object) -> None:
 
 
 def becomes(client: WebClient, uid: str, status: int) -> None:
-    wait_until(lambda: client.get(f"/workitems/{uid}").status_code == status, f"{uid} answers {status}", 30)
+    wait_until(lambda: client.get(f"/workitems/{uid}").status_code == status, f"{uid} answers {status}")
 
 
 def state(client: WebClient, uid: str) -> str:
@@ -89,7 +89,7 @@ def test_a_deletion_lock_holds_a_final_workitem_until_it_is_forgotten(
     assert state(client, held) == "COMPLETED"
     start_with(orthanc, MaximumLockAge=0.001)
     becomes(client, held, 410)
-    assert "is forgotten; releasing it" in orthanc.log_text()
+    orthanc.logs("is forgotten; releasing it")
 
 
 def drop(orthanc: RealOrthanc) -> None:
@@ -110,5 +110,5 @@ def test_what_expired_is_canceled_only_if_that_is_asked_for(orthanc: RealOrthanc
     start_with(orthanc)
     assert state(client, late) == "SCHEDULED"
     start_with(orthanc, CancelExpired=True)
-    wait_until(lambda: state(client, late) == "CANCELED", "the expired one is canceled", 30)
+    wait_until(lambda: state(client, late) == "CANCELED", "the expired one is canceled")
     assert (state(client, early), state(client, claimed)) == ("SCHEDULED", "IN PROGRESS")

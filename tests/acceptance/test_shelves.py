@@ -17,7 +17,6 @@ from tests.support.web_client import WebClient
 from tests.support.workitems import stored, uid
 
 NUMBERS = range(1, 9)
-SECONDS = 10.0
 
 
 def client(orthanc: RealOrthanc) -> WebClient:
@@ -71,6 +70,5 @@ def test_single_shelves_that_are_deleted_one_after_the_other_are_written_back_at
     wait_until(
         lambda: [store.get(shelves.path(address)).content for address in addresses] == before,
         lambda: f"both are written back\n{of_old.log_tail()}",
-        SECONDS,
     )
-    wait_until(lambda: "nothing is lost" in of_old.log_text(), of_old.log_tail, SECONDS)
+    of_old.logs("nothing is lost")

@@ -104,7 +104,7 @@ def test_the_worklist_works_and_the_script_hears_of_changes(orthanc: RealOrthanc
     uid = client.create()
     assert client.retrieve(uid)["00741000"]["Value"] == ["SCHEDULED"]
     client.session.close()
-    assert "SITE started" in orthanc.log_text()
+    orthanc.logs("SITE started")
 
 
 def test_the_script_decides_about_what_the_plugin_does_not_refuse(orthanc: RealOrthanc) -> None:
@@ -129,13 +129,11 @@ def test_a_c_store_is_refused_by_either(orthanc: RealOrthanc, sender: Associatio
 
 def test_mistakes_of_the_script_are_logged_by_orthanc_and_the_plugin_goes_on(orthanc: RealOrthanc) -> None:
     assert post(orthanc, numbered(9, "MISTAKE")) == 200
-    wait_until(lambda: "mistake in received_instance" in orthanc.log_text(), "Orthanc logs the mistake")
-    wait_until(lambda: "mistake in on_change" in orthanc.log_text(), "Orthanc logs the other mistake")
+    orthanc.logs("mistake in received_instance")
+    orthanc.logs("mistake in on_change")
     new = {"AET": "LATER", "Host": "127.0.0.1", "Port": 104}
     requests.put(f"{orthanc.base_url}/modalities/later", json=new, timeout=60).raise_for_status()
-    wait_until(
-        lambda: "SITE modalities" in orthanc.log_text(), "the script hears of changes after its mistake"
-    )
+    orthanc.logs("SITE modalities")
     assert post(orthanc, numbered(10, sop_class=PUSH)) == 400
     assert orthanc.health() == 200
 
@@ -147,7 +145,7 @@ def test_without_ups_enable_the_callbacks_of_the_script_are_registered_alone(
     ups_file.write_bytes(file(numbered(99, sop_class=PUSH)))
     script = write_script(tmp_path, SCRIPT.format(ups_file=str(ups_file)))
     with RealOrthanc(suite, {"Ups": {"Enable": False}}, script=script) as running:
-        wait_until(lambda: "SITE started" in running.log_text(), "the script hears of the start")
+        running.logs("SITE started")
         assert post(running, numbered(1, "DISCARD")) == 200
         assert post(running, numbered(2, "A UPS", PUSH)) == 200
         assert names(running) == {"A UPS"}

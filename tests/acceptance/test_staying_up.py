@@ -47,7 +47,7 @@ def _silent_connections(port: int, count: int = MANY) -> Iterator[list[socket.so
     try:
         for _ in range(count):
             with contextlib.suppress(OSError):
-                connections.append(_out_of_the_way(socket.create_connection(("127.0.0.1", port), timeout=5)))
+                connections.append(_out_of_the_way(socket.create_connection(("127.0.0.1", port), timeout=60)))
         yield connections
     finally:
         for connection in connections:
@@ -68,7 +68,7 @@ def _serves(orthanc: RealOrthanc) -> bool:
         client.retrieve(uid)
         with UpsClient(orthanc.ups_dicom_port) as scu:
             assert scu.create(minimal()).code == 0
-        return requests.get(f"{orthanc.base_url}/system", timeout=10).status_code == 200
+        return requests.get(f"{orthanc.base_url}/system", timeout=60).status_code == 200
     return False
 
 
@@ -83,15 +83,15 @@ def test_a_stranger_who_takes_a_thousand_descriptors_stops_nothing(suite: str, t
             until = time.monotonic() + HELD
             while time.monotonic() < until:
                 # Meanwhile: served, 503 or refused; Orthanc itself always has descriptors.
-                assert requests.get(f"{orthanc.base_url}/system", timeout=10).status_code == 200
+                assert requests.get(f"{orthanc.base_url}/system", timeout=60).status_code == 200
                 with contextlib.suppress(requests.ConnectionError):
                     answer = requests.get(
                         f"http://127.0.0.1:{orthanc.ups_http_port}/dicom-web/workitems", timeout=10
                     )
                     assert answer.status_code in (200, 503)
-        wait_until(lambda: _serves(orthanc), lambda: f"all is as before\n{orthanc.log_tail()}", 30)
-        log = orthanc.log_text()
-        assert log.count("too many connections") == 1
+        wait_until(lambda: _serves(orthanc), lambda: f"all is as before\n{orthanc.log_tail()}")
+        log = orthanc.logs("too many connections")
+        assert log.count("too many connections") < 10  # once a minute
         assert "Too many open files" not in log
         assert log.count("\n") < 200
         assert orthanc.stop() == 0
@@ -114,10 +114,11 @@ def test_a_process_without_any_descriptor_goes_on_once_it_has_some(suite: str) -
         before = resource.prlimit(orthanc.pid, resource.RLIMIT_NOFILE)
         resource.prlimit(orthanc.pid, resource.RLIMIT_NOFILE, (8, before[1]))
         with _silent_connections(orthanc.ups_http_port, 20):
+            orthanc.logs("cannot accept connections now")
             time.sleep(HELD)
         resource.prlimit(orthanc.pid, resource.RLIMIT_NOFILE, before)
         wait_until(lambda: _serves(orthanc), lambda: f"all is as before\n{orthanc.log_tail()}", 60)
-        assert orthanc.log_text().count("cannot accept connections now") == 1
+        assert orthanc.log_text().count("cannot accept connections now") < 10  # once a minute
 
 
 @OUR_SOCKETS
@@ -125,20 +126,20 @@ def test_the_health_says_what_the_service_can_do(suite: str) -> None:
     """From the start, before the DIMSE port is open, until the database is gone."""
     with RealOrthanc(suite, {"AuthenticationEnabled": True, "RegisteredUsers": {"a": "b"}}) as orthanc:
         url = f"http://127.0.0.1:{orthanc.ups_http_port}/ups/health"
-        answer = requests.get(url, timeout=10)
+        answer = requests.get(url, timeout=60)
         assert (answer.status_code, answer.json()) == (200, {"State": "open", "Role": "alone"})
         for name in ("ups_service_open", "ups_dimse_port_open", "ups_http_port_open"):
-            wait_until(lambda name=name: f"\n{name} 1 " in _metrics(orthanc), name, 20)  # type: ignore[misc]
+            wait_until(lambda name=name: f"\n{name} 1 " in _metrics(orthanc), name)  # type: ignore[misc]
         orthanc.stop()
         with socket.create_server(("127.0.0.1", orthanc.ups_dicom_port)):
             orthanc.launch()
             wait_until(lambda: orthanc.health() == 200, orthanc.log_tail, 60)
-            wait_until(lambda: "cannot open the DIMSE port" in orthanc.log_text(), orthanc.log_tail, 10)
-        wait_until(lambda: is_listening(orthanc.ups_dicom_port), orthanc.log_tail, 20)
+            orthanc.logs("cannot open the DIMSE port")
+        wait_until(lambda: is_listening(orthanc.ups_dicom_port), orthanc.log_tail)
 
 
 def _metrics(orthanc: RealOrthanc) -> str:
-    return requests.get(f"{orthanc.base_url}/tools/metrics-prometheus", auth=("a", "b"), timeout=10).text
+    return requests.get(f"{orthanc.base_url}/tools/metrics-prometheus", auth=("a", "b"), timeout=60).text
 
 
 def test_a_database_that_takes_no_writes_makes_the_health_503_until_it_does(suite: str) -> None:
@@ -148,9 +149,9 @@ def test_a_database_that_takes_no_writes_makes_the_health_503_until_it_does(suit
         limit_file_size(orthanc.pid, 4096)
         while client.post("/workitems", minimal()).status_code != 503:
             pass  # what is still free in the database's own pages is used up first
-        assert orthanc.health() == 503
+        wait_until(lambda: orthanc.health() == 503, orthanc.log_tail)
         limit_file_size(orthanc.pid, None)
-        wait_until(lambda: orthanc.health() == 200, orthanc.log_tail, 30)
+        wait_until(lambda: orthanc.health() == 200, orthanc.log_tail)
         client.create()
 
 
@@ -186,8 +187,8 @@ def test_a_stop_that_was_none_is_told_and_the_worklist_is_opened_again(suite: st
         client = WebClient(f"http://127.0.0.1:{orthanc.ups_http_port}/dicom-web", keep_alive=False)
         uid = client.create()
         wait_until(lambda: _closes_without_handlers(orthanc), orthanc.log_tail, 120, interval=1)
-        assert requests.get(f"{orthanc.base_url}/take-back", timeout=30).text == "done"
-        wait_until(lambda: "opening the worklist again" in orthanc.log_text(), orthanc.log_tail, 60)
+        assert requests.get(f"{orthanc.base_url}/take-back", timeout=60).text == "done"
+        orthanc.logs("opening the worklist again")
         wait_until(lambda: orthanc.health() == 200, orthanc.log_tail, 60)
         client.retrieve(uid)
         client.create()
@@ -199,10 +200,10 @@ def _closes_without_handlers(orthanc: RealOrthanc) -> bool:
 
     The plugin waits for handlers before it notices that they are gone: on a busy machine it may not have seen them yet.
     """
-    assert requests.get(f"{orthanc.base_url}/let-go", timeout=30).text == "done"
+    assert requests.get(f"{orthanc.base_url}/let-go", timeout=60).text == "done"
     try:
         wait_until(lambda: orthanc.health() != 200, orthanc.log_tail, 15)
     except AssertionError:
-        assert requests.get(f"{orthanc.base_url}/take-back", timeout=30).text == "done"
+        assert requests.get(f"{orthanc.base_url}/take-back", timeout=60).text == "done"
         return False
     return True

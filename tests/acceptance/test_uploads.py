@@ -23,7 +23,6 @@ from orthanc_ups.store.port import StoreUnavailable
 from tests.support.images import CT, c_store_association, file, instance, stow
 from tests.support.orthanc import DICOMWEB_PLUGIN, PYTHON_PLUGIN, RealOrthanc
 from tests.support.plugin_scripts import write_script
-from tests.support.waiting import wait_until
 
 CREATED = shelves.StudyMoment("20260704", "120000")
 RAW = "1.2.840.10008.5.1.4.1.1.66"
@@ -217,14 +216,14 @@ def test_our_shelves_pass_if_announced_and_never_otherwise(orthanc: RealOrthanc,
     assert sender.send_c_store(shelf).Status == 0x0122  # though Orthanc has it
 
     requests.delete(f"{orthanc.base_url}/patients/{shelves.PATIENT}", timeout=60).raise_for_status()
-    wait_until(lambda: "HEARD deleted" in orthanc.log_text(), "the deletion is heard")
+    orthanc.logs("HEARD deleted")
 
 
 def test_start_stop_and_changed_modalities_are_heard(suite: str, tmp_path: Path) -> None:
     with RealOrthanc(suite, script=write_script(tmp_path, SCRIPT), folder=tmp_path) as running:
-        wait_until(lambda: "HEARD started" in running.log_text(), "the start is heard")
+        running.logs("HEARD started")
         new = {"AET": "NEW", "Host": "127.0.0.1", "Port": 104}
         requests.put(f"{running.base_url}/modalities/new", json=new, timeout=60).raise_for_status()
-        wait_until(lambda: "HEARD modalities" in running.log_text(), "the new modality is heard")
+        running.logs("HEARD modalities")
         assert running.stop() == 0
         assert "HEARD stopped" in running.log_text()

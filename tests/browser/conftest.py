@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
-from tests.support.browser import Management, Screen, context, launch
+from tests.support.browser import TIMEOUT, Management, Screen, context, launch
 from tests.support.orthanc import RealOrthanc
 from tests.support.programs import environment_of
 
 HERE = Path(__file__).parent
+expect.set_options(timeout=TIMEOUT * 1000)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -30,7 +30,7 @@ def ids(orthanc: RealOrthanc) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def study_uid(orthanc: RealOrthanc, ids: dict[str, str]) -> str:
-    content = requests.get(f"{orthanc.base_url}/studies/{ids['study']}", timeout=10).json()
+    content = requests.get(f"{orthanc.base_url}/studies/{ids['study']}", timeout=60).json()
     return str(content["MainDicomTags"]["StudyInstanceUID"])
 
 

@@ -83,7 +83,6 @@ def test_events_for_an_ae_that_is_away(api: Management, screen: Screen, german: 
     wait_until(
         lambda: any(channel["last_error"] for channel in api.get("/subscribers/DOWN")["channels"]),
         "an attempt",
-        20,
     )
     page = screen.open("/overview")
     expect(page.get_by_role("link", name=re.compile("events? waits? for DOWN"))).to_be_visible()
@@ -132,5 +131,5 @@ def test_a_store_that_is_silent(orthanc: RealOrthanc, web: WebClient, screen: Sc
         )
     finally:
         limit_file_size(orthanc.pid, None)
-    wait_until(lambda: orthanc.health() == 200, orthanc.log_tail, 30)
-    expect(screen.page.get_by_text("Nothing can be stored now")).to_have_count(0, timeout=30_000)
+    wait_until(lambda: orthanc.health() == 200, orthanc.log_tail)
+    expect(screen.page.get_by_text("Nothing can be stored now")).to_have_count(0)

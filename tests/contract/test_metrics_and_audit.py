@@ -60,15 +60,21 @@ orthanc.RegisterRestCallback("/test", answer)
 def report(suite: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     script = write_script(tmp_path_factory.mktemp("metrics"), SCRIPT)
     with RealOrthanc(suite, {"Python": {"AllowThreads": request.param}}, script=script) as orthanc:
-        content: dict[str, Any] = requests.get(f"{orthanc.base_url}/test", timeout=30).json()
+        content: dict[str, Any] = requests.get(f"{orthanc.base_url}/test", timeout=60).json()
         url = f"{orthanc.base_url}/tools/metrics-prometheus"
-        wait_until(lambda: "ups_workitems " in requests.get(url, timeout=30).text, "the metrics are there")
-        shown = [line.split(" ") for line in requests.get(url, timeout=30).text.splitlines()]
+        names = {metric.name for metric in METRICS}
+        wait_until(lambda: names <= shown_by(url).keys(), "the metrics are there")
         return content | {
             "suite": suite,
             "allowed": request.param,
-            "metrics": {name: value for name, value, _ in shown if name.startswith("ups_")},
+            "metrics": {name: value for name, value in shown_by(url).items() if name.startswith("ups_")},
         }
+
+
+def shown_by(url: str) -> dict[str, str]:
+    """The metrics that Orthanc shows, with their values."""
+    lines = (line.split(" ") for line in requests.get(url, timeout=60).text.splitlines())
+    return {name: value for name, value, *_ in lines}
 
 
 def test_every_metric_is_shown(report: dict[str, Any]) -> None:

@@ -49,11 +49,11 @@ async def modalities(
 
 
 def put(orthanc: RealOrthanc, name: str, entry: dict[str, Any]) -> None:
-    requests.put(f"{orthanc.base_url}/modalities/{name}", json=entry, timeout=30).raise_for_status()
+    requests.put(f"{orthanc.base_url}/modalities/{name}", json=entry, timeout=60).raise_for_status()
 
 
 def delete(orthanc: RealOrthanc, name: str) -> None:
-    requests.delete(f"{orthanc.base_url}/modalities/{name}", timeout=30).raise_for_status()
+    requests.delete(f"{orthanc.base_url}/modalities/{name}", timeout=60).raise_for_status()
 
 
 @asynchronous

@@ -57,12 +57,12 @@ def public(kind: type) -> set[str]:
 def report(suite: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
     script = write_script(tmp_path_factory.mktemp("sdk"), SCRIPT % ([kind.__name__ for kind in CLASSES],))
     with RealOrthanc(suite, script=script) as orthanc:
-        answer = requests.get(f"{orthanc.base_url}/test/a", timeout=30)
-        metrics = requests.get(f"{orthanc.base_url}/tools/metrics-prometheus", timeout=30).text
-        plugin = requests.get(f"{orthanc.base_url}/plugins/orthanc-ups", timeout=30)
+        answer = requests.get(f"{orthanc.base_url}/test/a", timeout=60)
+        metrics = requests.get(f"{orthanc.base_url}/tools/metrics-prometheus", timeout=60).text
+        plugin = requests.get(f"{orthanc.base_url}/plugins/orthanc-ups", timeout=60)
         content: dict[str, Any] = answer.json()
         return content | {
-            "header": answer.headers["Ups-Test"], "log": orthanc.log_text(), "metrics": metrics,
+            "header": answer.headers["Ups-Test"], "log": orthanc.logs("warning of a test"), "metrics": metrics,
             "suite": suite, "plugin": plugin.text,
         }  # fmt: skip
 

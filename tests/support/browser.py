@@ -15,9 +15,10 @@ from playwright.sync_api import Browser, BrowserContext, Page, Playwright
 
 from tests.support.orthanc import RealOrthanc
 from tests.support.programs import program
+from tests.support.waiting import PATIENCE, wait_until
 from tests.support.workitems import UID_ROOT
 
-TIMEOUT = 10.0
+TIMEOUT = PATIENCE
 _SWITCHES = (
     "--no-sandbox",
     "--disable-gpu",
@@ -114,9 +115,13 @@ class Screen:
         return self.page
 
     def expect_problem(self, words: str) -> None:
-        """An error that belongs to the test: a refused request is told on the console too."""
-        assert any(words in problem for problem in self.problems), self.problems
+        """Wait for an error that belongs to the test: a refused request is told on the console too."""
+        wait_until(lambda: self._has_problem(words), lambda: f"{words!r} among {self.problems}")
         self.problems = [problem for problem in self.problems if words not in problem]
+
+    def _has_problem(self, words: str) -> bool:
+        self.page.evaluate("0")  # lets Playwright take what the browser has sent meanwhile
+        return any(words in problem for problem in self.problems)
 
 
 def address(room: str, *parts: str, **query: str) -> str:

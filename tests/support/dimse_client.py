@@ -110,7 +110,7 @@ class UpsClient:
         syntaxes: Sequence[str] = (EXPLICIT, IMPLICIT),
         extended: bytes | None = None,
         tls: ssl.SSLContext | None = None,
-        timeout: float = 20.0,
+        timeout: float = 60.0,
         host: str = "127.0.0.1",
     ) -> None:
         """``extended`` is proposed as SOP Class Extended Negotiation of C-FIND on each of its contexts."""

@@ -123,7 +123,7 @@ class Loop:
     def close(self) -> None:
         self.run(_let_end())
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(10)
+        self._thread.join(60)
         self.loop.close()
         assert not self.trouble, self.trouble
 
@@ -231,5 +231,4 @@ class DimseRig:
         wait_until(
             lambda: self.server.associations == count,
             lambda: f"{self.server.associations} associations",
-            timeout=30.0,
         )

@@ -112,7 +112,7 @@ class EventReceiver:
         command = [sys.executable, "-m", "tests.support.event_receiver", *self._arguments]
         self._process = subprocess.Popen(command, cwd=_CHECKOUT, stdout=subprocess.PIPE, text=True)
         threading.Thread(target=self._read, args=(self._process,), daemon=True).start()
-        while "listening" not in (line := self._lines.get(timeout=30)):
+        while "listening" not in (line := self._lines.get(timeout=60)):
             self._take(line)
         self.port = int(line["listening"])
         self._arguments[3] = str(self.port)  # a second start takes the same port
@@ -121,7 +121,7 @@ class EventReceiver:
         """End the process."""
         if self._process is not None:
             self._process.send_signal(signal.SIGTERM)
-            self._process.wait(10)
+            self._process.wait(60)
             self._process = None
 
     def _read(self, process: subprocess.Popen[str]) -> None:
@@ -130,7 +130,7 @@ class EventReceiver:
             for line in lines:
                 self._lines.put(json.loads(line))
 
-    def wait_for(self, count: int, timeout: float = 20.0) -> list[Report]:
+    def wait_for(self, count: int, timeout: float = 60.0) -> list[Report]:
         """The first ``count`` reports since the start. Raises AssertionError if they do not come in time."""
         while len(self.reports) < count:
             try:
@@ -151,7 +151,7 @@ class EventReceiver:
             return True
         return False
 
-    def endings(self, count: int, timeout: float = 20.0) -> list[str]:
+    def endings(self, count: int, timeout: float = 60.0) -> list[str]:
         """How the first ``count`` associations that ended did: ``released`` or ``aborted``."""
         while len(self._endings) < count:
             self._take(self._lines.get(timeout=timeout))

@@ -64,7 +64,7 @@ class UnderLoad:
     def __enter__(self) -> Self:
         try:
             self.orthanc.start()
-            wait_until(lambda: self.orthanc.health() == 200, "the plugin serves", 30)
+            wait_until(lambda: self.orthanc.health() == 200, "the plugin serves")
             subscribe_globally(self.orthanc, "WARD", "BOARD")
             self._subscribers.open_sockets(self.orthanc)
             self._writers = Writers(self.orthanc, self._journal, dimse=2, http=1, pace=0.02)
@@ -105,7 +105,6 @@ class UnderLoad:
         wait_until(
             lambda: self._journal.stat().st_size > size,
             lambda: f"the writers go on\n{self.orthanc.log_tail()}",
-            60,
         )
 
     def logs(self, words: str, since: int = 0) -> str:
@@ -118,7 +117,7 @@ class UnderLoad:
             lines = self.orthanc.log_text()[since:].splitlines()
             return next((line for line in lines if MARK in line and re.search(words, line)), "")
 
-        return wait_until(is_logged, lambda: f"{words!r} in the log\n{self.orthanc.log_tail()}", 30)
+        return wait_until(is_logged, lambda: f"{words!r} in the log\n{self.orthanc.log_tail()}")
 
     def create(self) -> tuple[int, int]:
         """Create a workitem by DIMSE and one by HTTP; gives both statuses."""
@@ -128,7 +127,7 @@ class UnderLoad:
             f"{self.url}/workitems?{UID_ROOT}.92.{number}",
             as_json(full()),
             headers=_JSON,
-            timeout=30,
+            timeout=60,
         )
         return by_dimse, by_http.status_code
 
@@ -140,13 +139,13 @@ class UnderLoad:
     def make(self) -> str:
         """A new workitem, which must be created; gives its UID."""
         uid = f"{UID_ROOT}.93.{next(self._numbers)}"
-        answer = requests.post(f"{self.url}/workitems?{uid}", as_json(full()), headers=_JSON, timeout=30)
+        answer = requests.post(f"{self.url}/workitems?{uid}", as_json(full()), headers=_JSON, timeout=60)
         assert answer.status_code == 201, answer.text
         return uid
 
     def retrieve(self, uid: str) -> DataSet:
         """A workitem, which must be there."""
-        answer = requests.get(f"{self.url}/workitems/{uid}", timeout=30)
+        answer = requests.get(f"{self.url}/workitems/{uid}", timeout=60)
         assert answer.status_code == 200, answer.text
         content: list[DataSet] = answer.json()
         return content[0]
@@ -154,7 +153,7 @@ class UnderLoad:
     def update(self, uid: str, attributes: DataSet) -> int:
         """Update a workitem that nobody has claimed; gives the HTTP status."""
         url = f"{self.url}/workitems/{uid}"
-        return requests.post(url, as_json(attributes), headers=_JSON, timeout=30).status_code
+        return requests.post(url, as_json(attributes), headers=_JSON, timeout=60).status_code
 
     @property
     def log_size(self) -> int:
@@ -184,19 +183,19 @@ class Shelf:
 
     def read(self) -> bytes:
         """What stands there."""
-        answer = requests.get(self._url, timeout=30)
+        answer = requests.get(self._url, timeout=60)
         assert answer.status_code == 200, answer.text
         return answer.content
 
     def write(self, content: bytes) -> None:
         """Overwrite it."""
-        etag = requests.get(self._url, timeout=30).headers["ETag"]
-        requests.put(self._url, content, headers={"If-Match": etag}, timeout=30).raise_for_status()
+        etag = requests.get(self._url, timeout=60).headers["ETag"]
+        requests.put(self._url, content, headers={"If-Match": etag}, timeout=60).raise_for_status()
 
     def delete(self) -> None:
         """Remove it."""
-        etag = requests.get(self._url, timeout=30).headers["ETag"]
-        requests.delete(self._url, headers={"If-Match": etag}, timeout=30).raise_for_status()
+        etag = requests.get(self._url, timeout=60).headers["ETag"]
+        requests.delete(self._url, headers={"If-Match": etag}, timeout=60).raise_for_status()
 
 
 # --- a disk that is full ---

@@ -153,7 +153,7 @@ def subscribe_globally(orthanc: RealOrthanc, *names: str) -> None:
     """Subscribe AEs to everything."""
     for name in names:
         url = f"http://127.0.0.1:{orthanc.ups_http_port}/dicom-web/workitems/{tags.GLOBAL_SUBSCRIPTION}/subscribers/{name}"
-        answer = requests.post(url, timeout=30)
+        answer = requests.post(url, timeout=60)
         assert answer.status_code == 201, answer.text
 
 

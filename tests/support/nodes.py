@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import requests
 
@@ -14,8 +14,6 @@ from tests.support.orthanc import PYTHON_PLUGIN, RealOrthanc
 from tests.support.ports import is_listening
 from tests.support.postgresql import INDEX_PLUGIN, PostgreSql
 from tests.support.waiting import wait_until
-
-TIMEOUT: Final = 10.0
 
 
 @contextlib.contextmanager
@@ -85,7 +83,7 @@ def workitems(node: RealOrthanc) -> str:
 
 def listed(node: RealOrthanc) -> list[dict[str, Any]]:
     """The nodes as one of them lists them; none if it cannot now."""
-    answer = requests.get(f"{node.base_url}/ups/api/nodes", timeout=30)
+    answer = requests.get(f"{node.base_url}/ups/api/nodes", timeout=60)
     result: list[dict[str, Any]] = answer.json()["nodes"] if answer.ok else []
     return result
 

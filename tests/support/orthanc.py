@@ -18,8 +18,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from orthanc_ups.orthanc.stop_notice import catches
 from tests.support.ports import free_port, is_listening
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 NATIVE = CHECKOUT / "docker" / "native.sh"
@@ -125,7 +126,7 @@ class RealOrthanc:
 
     # --- the process ------------------------------------------------------------------------------
 
-    def start(self, timeout: float = 60.0) -> None:
+    def start(self, timeout: float = 2 * PATIENCE) -> None:
         """Start Orthanc and wait until it answers, and until the plugin listens if it is enabled.
 
         Raises:
@@ -153,13 +154,17 @@ class RealOrthanc:
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
             )  # fmt: skip
 
-    def stop(self, timeout: float = 30.0) -> int:
+    def stop(self, timeout: float = PATIENCE) -> int:
         """End Orthanc by SIGTERM and return its exit code (0 after a clean stop).
 
+        Orthanc answers requests a moment before it heeds signals; until then SIGTERM would end it like any other
+        program. So that is waited for.
+
         Raises:
-            AssertionError: it was still there after `timeout` seconds; then it is killed.
+            AssertionError: it was still there `timeout` seconds after the signal; then it is killed.
         """
         assert self._process is not None, "this Orthanc was never started"
+        wait_until(self._heeds_signals, lambda: f"Orthanc heeds SIGTERM\n{self.log_tail()}", interval=0.005)
         self._process.send_signal(signal.SIGTERM)
         try:
             return self._process.wait(timeout)
@@ -167,13 +172,16 @@ class RealOrthanc:
             self.end()
             raise AssertionError(f"Orthanc did not end within {timeout:g} s\n{self.log_tail()}") from None
 
+    def _heeds_signals(self) -> bool:
+        return not self.is_running() or catches(Path(f"/proc/{self.pid}/status").read_text())
+
     def kill(self) -> None:
         """End Orthanc at once by SIGKILL, as a crash would."""
         assert self._process is not None, "this Orthanc was never started"
         self._process.kill()
         self._process.wait()
 
-    def wait(self, timeout: float = 30.0) -> int:
+    def wait(self, timeout: float = PATIENCE) -> int:
         """Wait until the process has ended by itself, and return its exit code.
 
         Raises:
@@ -251,6 +259,21 @@ class RealOrthanc:
     def log_text(self) -> str:
         """All that this Orthanc has logged, over all its starts."""
         return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def logs(self, words: str, count: int = 1, since: int = 0) -> str:
+        """Wait until the log has these words so many times behind ``since`` characters, and return it from there.
+
+        What Orthanc does and what it writes of it come from several threads: a test that has seen a state or an
+        answer cannot rely on the line being there already.
+
+        Raises:
+            AssertionError: they did not come.
+        """
+        wait_until(
+            lambda: self.log_text()[since:].count(words) >= count,
+            lambda: f"{words!r} stands in the log {count} times\n{self.log_tail()}",
+        )
+        return self.log_text()[since:]
 
     def log_tail(self, lines: int = 40) -> str:
         """The last lines of the log."""

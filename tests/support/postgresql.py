@@ -58,7 +58,7 @@ class PostgreSql:
         server = self._command("postgres", "-D", data, "-p", str(self.port), "-k", str(self._folder),
                                "-c", "listen_addresses=127.0.0.1", "-c", f"fsync={self._fsync}")  # fmt: skip
         self._server = subprocess.Popen(server, **quietly)  # type: ignore[call-overload]
-        wait_until(self._answers, lambda: "PostgreSQL answers", 30)
+        wait_until(self._answers, lambda: "PostgreSQL answers")
 
     def _answers(self) -> bool:
         with contextlib.suppress(psycopg.OperationalError):
@@ -70,7 +70,7 @@ class PostgreSql:
         """End the server: at once but cleanly, or by another signal, such as SIGQUIT for a crash."""
         if self._server is not None:
             self._server.send_signal(number)
-            self._server.wait(30)
+            self._server.wait(60)
             self._server = None
 
     def address(self, database: str = _DATABASE, user: str = "orthanc") -> str:

@@ -155,7 +155,7 @@ class RawPeer:
         abstract: str | None = None,
         *,
         calling: str = "SCU",
-        timeout: float = 10.0,
+        timeout: float = 60.0,
         max_pdu: int = 16_384,
     ) -> None:
         """``max_pdu`` is the greatest PDU that we say we take."""

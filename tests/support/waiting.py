@@ -3,13 +3,19 @@
 
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 T = TypeVar("T")
 
+PATIENCE: Final = 60.0
+"""Seconds until a test gives up what it waits for: so many that a slow machine has it too, as a wait ends at once."""
+
 
 def wait_until(
-    condition: Callable[[], T], what: str | Callable[[], str], timeout: float = 10.0, interval: float = 0.02
+    condition: Callable[[], T],
+    what: str | Callable[[], str],
+    timeout: float = PATIENCE,
+    interval: float = 0.02,
 ) -> T:
     """Ask again and again until the condition is truthy, and return what it said then.
 

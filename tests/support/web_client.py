@@ -14,8 +14,9 @@ from websockets.sync.client import ClientConnection, connect
 from orthanc_ups.codecs import dicom_json
 from orthanc_ups.core.dataset import DataSet
 from tests.support import workitems
+from tests.support.waiting import PATIENCE
 
-TIMEOUT = 10.0
+TIMEOUT = PATIENCE
 
 
 def basic(user: str, password: str) -> str:

@@ -59,5 +59,5 @@ def test_a_change_is_never_sent_to_both_nodes(
             site = site.replace(f"server {name}:{port} ", f"server 127.0.0.1:{node.server_port} ")
     with Nginx(tmp_path, site, {}) as nginx:
         body = b"x" if method in ("PUT", "POST") else None
-        assert requests.request(method, nginx.url + path, data=body, timeout=20).status_code == 502
+        assert requests.request(method, nginx.url + path, data=body, timeout=60).status_code == 502
     assert [command for node in dying for command in node.requests] == [method] * times

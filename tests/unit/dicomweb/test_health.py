@@ -21,7 +21,7 @@ def service() -> Iterator[WebService]:
 
 def test_the_health_needs_no_credentials_and_tells_state_and_role_only(service: WebService) -> None:
     assert service.get("/workitems").status_code == 401
-    answer = requests.get(f"{service.origin}/ups/health", timeout=10)
+    answer = requests.get(f"{service.origin}/ups/health", timeout=60)
     assert (answer.status_code, answer.json()) == (200, {"State": "open", "Role": "alone"})
     assert answer.headers["Content-Type"].startswith("application/json")
     assert answer.headers["Cache-Control"] == "no-store"
@@ -29,17 +29,17 @@ def test_the_health_needs_no_credentials_and_tells_state_and_role_only(service: 
 
 def test_a_store_that_is_silent_is_503_with_the_reason(service: WebService) -> None:
     service.trouble = "the disk is full"
-    answer = requests.get(f"{service.origin}/ups/health?from=probe", timeout=10)
+    answer = requests.get(f"{service.origin}/ups/health?from=probe", timeout=60)
     expected = {"State": "store silent", "Role": "alone", "Reason": "the disk is full"}
     assert (answer.status_code, answer.json()) == (503, expected)
     service.trouble = ""
-    assert requests.get(f"{service.origin}/ups/health", timeout=10).status_code == 200
+    assert requests.get(f"{service.origin}/ups/health", timeout=60).status_code == 200
 
 
 def test_head_has_the_status_and_other_methods_are_refused(service: WebService) -> None:
-    head = requests.head(f"{service.origin}/ups/health", timeout=10)
+    head = requests.head(f"{service.origin}/ups/health", timeout=60)
     assert (head.status_code, head.content) == (200, b"")
-    assert requests.post(f"{service.origin}/ups/health", timeout=10).status_code == 405
+    assert requests.post(f"{service.origin}/ups/health", timeout=60).status_code == 405
 
 
 def test_before_the_worklist_is_open_everything_is_503_with_the_reason() -> None:
