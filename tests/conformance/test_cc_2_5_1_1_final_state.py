@@ -13,7 +13,7 @@ from orthanc_ups.core import attributes, tags
 from orthanc_ups.core.dataset import DataSet, element
 from orthanc_ups.core.states import State
 from tests.support import workitems
-from tests.support.table import UPDATE, Row, every_line, found_at, rows, sample_item
+from tests.support.table import UPDATE, Row, check_rows, every_line, found_at, modules, rows, sample_item
 
 NOW: Final = datetime(2026, 11, 22, 18, 30, tzinfo=UTC)
 FINAL: Final = (State.COMPLETED, State.CANCELED)
@@ -69,8 +69,12 @@ def test_cc_2_5_1_1_other_states_demand_nothing(state: State) -> None:
     assert attributes.unmet({}, state) == ()
 
 
-@pytest.mark.parametrize("row", rows(), ids=lambda row: f"CC.2.5.1.1 {row} {row.cells['final_state']}")
-def test_cc_2_5_1_1_absent_or_without_value(row: Row) -> None:
+@pytest.mark.parametrize("module", modules())
+def test_cc_2_5_1_1_absent_or_without_value(module: str) -> None:
+    check_rows(module, _check_final_state)
+
+
+def _check_final_state(row: Row) -> None:
     absent = without(closable(), row.path)
     empty = emptied(closable(), row.path, row.vr)
     for state in FINAL:

@@ -20,10 +20,11 @@ from tests.support.table import (
     UPDATE,
     Row,
     around,
+    check_rows,
     enclosing,
     every_line,
     found_at,
-    rows,
+    modules,
     sample,
 )
 
@@ -148,8 +149,12 @@ BOTH_READINGS: Final = pytest.mark.parametrize("strict", [False, True], ids=["we
 
 
 @BOTH_READINGS
-@pytest.mark.parametrize("row", rows(), ids=lambda row: f"CC.2.5 N-CREATE {row}")
-def test_create(row: Row, strict: bool) -> None:
+@pytest.mark.parametrize("module", modules())
+def test_cc_2_5_create(module: str, strict: bool) -> None:
+    check_rows(module, lambda row: _check_create(row, strict))
+
+
+def _check_create(row: Row, strict: bool) -> None:
     for case in CASES:
         sent = _element(row, case, CREATE)
         request = around(row, sent, CREATE, workitems.minimal())
@@ -172,9 +177,13 @@ def test_create(row: Row, strict: bool) -> None:
 
 
 @BOTH_READINGS
-@pytest.mark.parametrize("row", rows(), ids=lambda row: f"CC.2.6 N-SET {row}")
-def test_update(row: Row, strict: bool) -> None:
+@pytest.mark.parametrize("module", modules())
+def test_cc_2_6_update(module: str, strict: bool) -> None:
     base = workitems.stored(base=workitems.full())
+    check_rows(module, lambda row: _check_update(row, strict, base))
+
+
+def _check_update(row: Row, strict: bool, base: DataSet) -> None:
     for case in CASES:
         sent = _element(row, case, UPDATE)
         request = around(row, sent, UPDATE)

@@ -9,11 +9,13 @@ machine can check, the surroundings meet it, so that the attribute is required t
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Final
+
+import pytest
 
 from orthanc_ups.core.dataset import DataSet, Element, element, ordered
 from tests.support import workitems
@@ -91,6 +93,27 @@ def every_line() -> tuple[Row, ...]:
 def rows() -> tuple[Row, ...]:
     """Every row that names an attribute."""
     return tuple(row for row in every_line() if row.path != "*")
+
+
+def modules() -> tuple[str, ...]:
+    """The modules of the table, in its order."""
+    return tuple(dict.fromkeys(row.cells["module"] for row in rows()))
+
+
+def check_rows(module: str, check: Callable[[Row], None]) -> None:
+    """Check every row of a module that names an attribute.
+
+    Raises:
+        AssertionError: names each row at fault, with what is wrong.
+    """
+    faults = []
+    for row in rows():
+        if row.cells["module"] == module:
+            try:
+                check(row)
+            except (AssertionError, pytest.fail.Exception) as fault:
+                faults.append(f"{row}: {fault}")
+    assert not faults, "\n".join(faults)
 
 
 @cache
