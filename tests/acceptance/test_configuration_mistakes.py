@@ -12,17 +12,24 @@ import requests
 from tests.support.orthanc import PLUGIN, RealOrthanc
 
 OUR_SETTINGS = pytest.mark.one_suite("the plugin itself reads and judges its settings")
-MISTAKES: list[tuple[dict[str, Any], str]] = [
+MISTAKES: list[Any] = [
     ({"Ups": {"HttpPrt": 1}}, 'unknown setting "Ups.HttpPrt"; did you mean "HttpPort"?'),
     ({"ReadOnly": True}, '"ReadOnly" is true'),
     ({"Ups": {"ProjectionFile": "/no/such/folder/ups.sqlite"}}, '"Ups.ProjectionFile" is'),
-    (
+    pytest.param(
         {"Ups": {"Webhooks": [{"Url": "http://127.0.0.1/", "Aet": "A", "Filter": {"NoSuchKey": "1"}}]}},
         '"Ups.Webhooks[0].Filter"',
+        marks=pytest.mark.torture,
     ),
     ({"UPS": {"Enable": True}}, 'unknown section "UPS"; did you mean "Ups"?'),
-    ({"DicomTlsEnabled": True}, '"DicomTlsEnabled" needs "DicomTlsCertificate"'),
-    ({"Ups": {"Templates": [{"Name": "A", "Attributes": {"NoSuchKeyword": 1}}]}}, '"Ups.Templates[0]'),
+    pytest.param(
+        {"DicomTlsEnabled": True}, '"DicomTlsEnabled" needs "DicomTlsCertificate"', marks=pytest.mark.torture
+    ),
+    pytest.param(
+        {"Ups": {"Templates": [{"Name": "A", "Attributes": {"NoSuchKeyword": 1}}]}},
+        '"Ups.Templates[0]',
+        marks=pytest.mark.torture,
+    ),
 ]
 
 

@@ -16,8 +16,9 @@ from tests.support.orthanc import RealOrthanc
 
 pytestmark = pytest.mark.one_suite("the page is the same files in the same browser")
 
-# The other tests of the page have the width of a desk.
-WIDTHS = (pytest.param(1280, marks=pytest.mark.torture), 820, 390)
+# The other tests of the page have the width of a desk; what fits on a phone is rarely too wide for a tablet.
+WIDTHS = (pytest.param(1280, marks=pytest.mark.torture), pytest.param(820, marks=pytest.mark.torture), 390)
+TABLET_TOO = pytest.mark.parametrize("narrow", [820, 390], indirect=True)
 UNREACHABLE = """(box) => {
   const found = [];
   for (const one of box.querySelectorAll("button, input, select, textarea, a[href], summary")) {
@@ -111,6 +112,7 @@ def test_every_dialog_opens_where_it_can_be_seen(narrow: Screen, uids: dict[str,
         check_dialog(page)
 
 
+@TABLET_TOO
 def test_every_dialog_of_the_list_opens_where_it_can_be_seen(narrow: Screen, uids: dict[str, str]) -> None:
     page = narrow.open(address("worklist", PatientID="HC-0001", ended="today..today+1d"))
     for name in ("Views", "Columns", "Filter"):
@@ -151,6 +153,7 @@ def test_the_edit_form_and_progress_and_import_can_be_used(
     check_dialog(page)
 
 
+@TABLET_TOO
 def test_rows_show_patient_and_label_at_every_width(narrow: Screen, uids: dict[str, str]) -> None:
     page = narrow.open(address("worklist", PatientID="HC-0001"))
     row = page.locator("tbody tr").first
@@ -168,7 +171,8 @@ PLACES = ("/worklist", "/subscribers", "/subscriber/DOWN", "/overview", "/new")
 
 
 def test_nothing_hangs_over_the_edge_and_all_can_be_reached(narrow: Screen, uids: dict[str, str]) -> None:
-    for where in (*PLACES, *(address("workitem", uid) for uid in uids.values())):
+    edited = address("workitem", uids["new"], "edit")
+    for where in (*PLACES, *(address("workitem", uid) for uid in uids.values()), edited):
         page = narrow.open(where)
         width = page.evaluate("innerWidth")
         assert page.evaluate("document.documentElement.scrollWidth") <= width, where
@@ -178,11 +182,16 @@ def test_nothing_hangs_over_the_edge_and_all_can_be_reached(narrow: Screen, uids
 
 
 @pytest.mark.parametrize("language", ["de", "fr"])
-def test_longer_languages_fit_too(chromium: Browser, orthanc: RealOrthanc, language: str) -> None:
+@pytest.mark.parametrize(
+    "widths", [(1100, 390), pytest.param((1280, 910, 820), marks=pytest.mark.torture)], ids=str
+)
+def test_longer_languages_fit_too(
+    chromium: Browser, orthanc: RealOrthanc, language: str, widths: tuple[int, ...]
+) -> None:
     """Between the widths at which parts are left out as well."""
     user = context(chromium, locale=language)
     screen = Screen(user.new_page(), orthanc.base_url)
-    for width in (1280, 1100, 910, 820, 390):
+    for width in widths:
         screen.page.set_viewport_size({"width": width, "height": 844})
         page = screen.open("/overview")
         expect(page.locator("html")).to_have_attribute("lang", language)

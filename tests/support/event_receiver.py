@@ -1,30 +1,33 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A receiver of event reports (SCU of UPS Event) in a process of its own; each report is a line of JSON.
+"""A receiver of event reports (SCU of UPS Event), by pynetdicom, in a process of its own.
 
-``with EventReceiver("WATCHER") as receiver:`` starts it; run as a module it is that process.
+    with EventReceiver("WATCHER") as receiver:
+        report, *_ = receiver.wait_for(1)
+
+The processes are forked off one that has imported pynetdicom already, as that takes most of a second.
 """
 
 from __future__ import annotations
 
-import argparse
+import contextlib
 import json
+import multiprocessing
 import queue
-import signal
 import socket
 import ssl
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from pydicom import Dataset
 
-_CHECKOUT = Path(__file__).resolve().parents[2]
+_FORKS: Final = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(["pytest", "pynetdicom", "tests.support.event_receiver"])
 _EVENT = "1.2.840.10008.5.1.4.34.6.4"
 _VERIFICATION = "1.2.840.10008.1.1"
 
@@ -51,6 +54,22 @@ class Report:
     roles: tuple[bool, bool] | None
     calling: str
     message_id: int
+
+
+@dataclass(frozen=True)
+class _Options:
+    """See `EventReceiver`."""
+
+    ae_title: str
+    statuses: Sequence[int]
+    with_role: bool
+    refuse_role: bool
+    refuse_context: bool
+    drop_after: int
+    delay: float
+    empty_reply: bool
+    port: int
+    tls: tuple[str, str] | None
 
 
 class EventReceiver:
@@ -85,15 +104,21 @@ class EventReceiver:
             tls: files of certificate and key.
         """
         self.ae_title = ae_title
-        self._arguments = ["--aet", ae_title, "--port", str(port), "--drop-after", str(drop_after)]
-        self._arguments += ["--delay", str(delay)]
-        self._arguments += [f"--status={status}" for status in statuses]
-        self._arguments += ["--refuse-role"] * refuse_role
-        self._arguments += ["--empty-reply"] * empty_reply
-        self._arguments += ["--no-role"] * (not with_role) + ["--refuse-context"] * refuse_context
-        self._arguments += ["--tls", *tls] if tls else []
+        self._options = _Options(
+            ae_title,
+            statuses,
+            with_role,
+            refuse_role,
+            refuse_context,
+            drop_after,
+            delay,
+            empty_reply,
+            port,
+            tls,
+        )
         self._lines: queue.Queue[dict[str, Any]] = queue.Queue()
-        self._process: subprocess.Popen[str] | None = None
+        self._process: ForkServerProcess | None = None
+        self._connection: Connection[Any, Any] | None = None
         self.port = port
         self.reports: list[Report] = []
         self._endings: list[str] = []
@@ -109,26 +134,28 @@ class EventReceiver:
 
     def start(self) -> None:
         """Start the process and wait until it listens."""
-        command = [sys.executable, "-m", "tests.support.event_receiver", *self._arguments]
-        self._process = subprocess.Popen(command, cwd=_CHECKOUT, stdout=subprocess.PIPE, text=True)
-        threading.Thread(target=self._read, args=(self._process,), daemon=True).start()
+        self._connection, inside = _FORKS.Pipe()
+        self._process = _FORKS.Process(target=_receive, args=(self._options, inside), daemon=True)
+        self._process.start()
+        inside.close()
+        threading.Thread(target=self._read, args=(self._connection,), daemon=True).start()
         while "listening" not in (line := self._lines.get(timeout=60)):
             self._take(line)
         self.port = int(line["listening"])
-        self._arguments[3] = str(self.port)  # a second start takes the same port
+        self._options = replace(self._options, port=self.port)  # a second start takes the same port
 
     def stop(self) -> None:
         """End the process."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGTERM)
-            self._process.wait(60)
+        if self._process is not None and self._connection is not None:
+            self._connection.send("stop")
+            self._process.join(60)
+            self._process.close()
             self._process = None
 
-    def _read(self, process: subprocess.Popen[str]) -> None:
-        assert process.stdout is not None
-        with process.stdout as lines:
-            for line in lines:
-                self._lines.put(json.loads(line))
+    def _read(self, connection: Connection[Any, Any]) -> None:
+        with connection, contextlib.suppress(EOFError, ConnectionError):
+            while True:
+                self._lines.put(json.loads(connection.recv()))
 
     def wait_for(self, count: int, timeout: float = 60.0) -> list[Report]:
         """The first ``count`` reports since the start. Raises AssertionError if they do not come in time."""
@@ -168,35 +195,25 @@ class EventReceiver:
 # --- the process ---
 
 
-def _main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--aet", required=True)
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--status", type=int, action="append", default=[])
-    parser.add_argument("--drop-after", type=int, default=0)
-    parser.add_argument("--delay", type=float, default=0.0)
-    parser.add_argument("--no-role", action="store_true")
-    parser.add_argument("--refuse-role", action="store_true")
-    parser.add_argument("--refuse-context", action="store_true")
-    parser.add_argument("--empty-reply", action="store_true")
-    parser.add_argument("--tls", nargs=2)
-    _Receiver(parser.parse_args()).run()
+def _receive(options: _Options, connection: Connection[Any, Any]) -> None:
+    _Receiver(options, connection).run()
 
 
 class _Receiver:
-    def __init__(self, options: argparse.Namespace) -> None:
+    def __init__(self, options: _Options, connection: Connection[Any, Any]) -> None:
         self._options = options
+        self._connection = connection
+        self._lock = threading.Lock()
         self._associations: dict[int, int] = {}
         self._count = 0
-        self._server: Any = None
 
     def run(self) -> None:
         from pynetdicom import AE, evt
 
-        ae = AE(ae_title=self._options.aet)
+        ae = AE(ae_title=self._options.ae_title)
         refuses = self._options.refuse_role
         roles: dict[str, Any] = (
-            {} if self._options.no_role else {"scu_role": refuses, "scp_role": not refuses}
+            {} if not self._options.with_role else {"scu_role": refuses, "scp_role": not refuses}
         )
         if not self._options.refuse_context:
             ae.add_supported_context(_EVENT, **roles)
@@ -204,19 +221,25 @@ class _Receiver:
         handlers: list[Any] = [
             (evt.EVT_CONN_OPEN, _no_delay),
             (evt.EVT_N_EVENT_REPORT, self._report),
-            (evt.EVT_RELEASED, lambda _: _say({"ended": "released"})),
-            (evt.EVT_ABORTED, lambda _: _say({"ended": "aborted"})),
+            (evt.EVT_RELEASED, lambda _: self._say({"ended": "released"})),
+            (evt.EVT_ABORTED, lambda _: self._say({"ended": "aborted"})),
         ]
         tls = None
         if self._options.tls:
             tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             tls.load_cert_chain(*self._options.tls)
         address = ("127.0.0.1", self._options.port)
-        self._server = ae.start_server(address, block=False, evt_handlers=handlers, ssl_context=tls)
-        _say({"listening": self._server.socket.getsockname()[1]})
-        signal.sigwait({signal.SIGTERM, signal.SIGINT})
-        self._server.shutdown()
+        server = ae.start_server(address, block=False, evt_handlers=handlers, ssl_context=tls)
+        assert server is not None and server.socket is not None
+        self._say({"listening": server.socket.getsockname()[1]})
+        with contextlib.suppress(EOFError):  # the tests have ended
+            self._connection.recv()
+        server.shutdown()
         ae.shutdown()
+
+    def _say(self, line: dict[str, Any]) -> None:
+        with self._lock:
+            self._connection.send(json.dumps(line))
 
     def _report(self, event: Any) -> tuple[int, Dataset | None]:
         self._count += 1
@@ -225,10 +248,10 @@ class _Receiver:
             return 0x0110, None
         number = self._associations.setdefault(id(event.assoc), len(self._associations) + 1)
         role = event.assoc.requestor.role_selection.get(_EVENT)
-        answers = self._options.status
+        answers = self._options.statuses
         status = answers[self._count - 1] if self._count <= len(answers) else 0
         time.sleep(self._options.delay)
-        _say(
+        self._say(
             {
                 "type": event.request.EventTypeID,
                 "uid": str(event.request.AffectedSOPInstanceUID),
@@ -243,14 +266,5 @@ class _Receiver:
         return status, Dataset() if self._options.empty_reply else None
 
 
-def _say(line: dict[str, Any]) -> None:
-    print(json.dumps(line), flush=True)
-
-
 def _no_delay(event: Any) -> None:
     event.assoc.dul.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-if __name__ == "__main__":
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
-    _main()

@@ -25,7 +25,7 @@ LISTENERS, SOCKETS, RESUMING = ("WARD1", "WARD2", "WARD3"), ("BOARD",), ("PHONE"
 SETTINGS = {"ReplaceWaitingProgress": False, "RetryFirst": 0.2, "RetryMaximum": 1.0}
 
 
-@pytest.mark.parametrize("rounds", [5, pytest.param(200, marks=pytest.mark.torture)])
+@pytest.mark.parametrize("rounds", [3, pytest.param(200, marks=pytest.mark.torture)])
 @pytest.mark.timeout(3600)
 def test_no_change_and_no_event_is_lost_by_kill_9(
     suite: str, store: str, tmp_path: Path, rounds: int

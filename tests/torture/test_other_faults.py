@@ -85,8 +85,15 @@ def emptied(file: Path) -> None:
     file.write_bytes(b"")
 
 
+# What else the file may hold at a start is a unit test (tests/unit/projection/test_file.py).
 DAMAGES = pytest.mark.parametrize(
-    "damage", [spoiled, deleted, cut, emptied], ids=lambda damage: damage.__name__
+    "damage",
+    [
+        spoiled,
+        deleted,
+        pytest.param(cut, marks=pytest.mark.torture),
+        pytest.param(emptied, marks=pytest.mark.torture),
+    ],
 )
 
 

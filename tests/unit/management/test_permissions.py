@@ -67,8 +67,13 @@ def test_what_changes_something_or_exports_needs_a_right() -> None:
 
 
 @pytest.mark.parametrize("user", NOBODIES)
-@pytest.mark.parametrize("route", CHANGING)
-def test_who_is_not_named_may_look_and_nothing_else(user: str | None, route: str) -> None:
+def test_who_is_not_named_may_look_and_nothing_else(user: str | None) -> None:
+    for route in CHANGING:
+        assert is_refused(user, route), route
+
+
+def is_refused(user: str | None, route: str) -> bool:
+    """Whether the answer is 403 and names the setting."""
     router = Router(routes(), "WORKLIST", Rights(USERS, AeTitles()), Origins(()))
     method, path = route.split(" ")
     request = WebRequest(
@@ -76,14 +81,14 @@ def test_who_is_not_named_may_look_and_nothing_else(user: str | None, route: str
     )
     answer = asyncio.run(router.answer(request))
     content = json.loads(answer.body)
-    assert (answer.status, content["status"]) == (403, "NOT_AUTHORIZED")
-    assert "Ups.Users" in content["error"]
+    return (answer.status, content["status"]) == (403, "NOT_AUTHORIZED") and "Ups.Users" in content["error"]
 
 
 @pytest.mark.parametrize("user", [*NOBODIES, "ris", "admin"])
-@pytest.mark.parametrize("route", [route for route, right in ROUTES if right is Right.LOOK])
-def test_everybody_may_look(user: str | None, route: str) -> None:
-    assert response(desk_of(user), route)[0] != 403
+def test_everybody_may_look(user: str | None) -> None:
+    desk = desk_of(user)
+    for route, right in ROUTES:
+        assert right is not Right.LOOK or response(desk, route)[0] != 403, route
 
 
 @pytest.mark.parametrize("route", [route for route in CHANGING if "port" not in route])
@@ -112,9 +117,10 @@ def test_an_ae_title_is_the_same_in_every_spelling(spelling: str) -> None:
 
 
 @pytest.mark.parametrize("ae", ["..", ".", "%2E%2E", "..%2FX", "A%5CB", "A%00", "%252E%252E"])
-@pytest.mark.parametrize("route", [route for route, _ in ROUTES if "{ae}" in route])
-def test_ae_titles_that_a_path_could_take_for_something_else_are_refused(route: str, ae: str) -> None:
-    assert response(desk_of("admin"), route, ae)[0] == 400
+def test_ae_titles_that_a_path_could_take_for_something_else_are_refused(ae: str) -> None:
+    desk = desk_of("admin")
+    for route, _ in ROUTES:
+        assert "{ae}" not in route or response(desk, route, ae)[0] == 400, route
 
 
 def test_orthanc_is_asked_about_the_plain_path_before_anything_is_done() -> None:
