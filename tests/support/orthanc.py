@@ -18,7 +18,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from orthanc_ups.orthanc.stop_notice import catches
 from tests.support.ports import free_port, is_listening
 from tests.support.waiting import PATIENCE, wait_until
 
@@ -173,6 +172,8 @@ class RealOrthanc:
             raise AssertionError(f"Orthanc did not end within {timeout:g} s\n{self.log_tail()}") from None
 
     def _heeds_signals(self) -> bool:
+        from orthanc_ups.orthanc.stop_notice import catches  # not in reach of whoever fetches programs only
+
         return not self.is_running() or catches(Path(f"/proc/{self.pid}/status").read_text())
 
     def kill(self) -> None:
