@@ -226,18 +226,22 @@ class Relay:
 
         Raises NoLeader, or HttpProblem as the leader refuses it.
         """
+        socket, holder = await self._opened_socket(query, protocols)
+        try:
+            yield socket, self.end_of(holder)
+        finally:
+            await socket.close()
+
+    async def _opened_socket(
+        self, query: Mapping[str, Any], protocols: Iterable[str]
+    ) -> tuple[aiohttp.ClientWebSocketResponse, Holder]:
         deadline = _now() + PATIENCE
         while True:
             holder = self._holder()
             if holder.run and holder.about.get("port"):
                 with contextlib.suppress(aiohttp.ClientError, OSError, AnswerLost):
                     opening = self._connected(holder, query, protocols)
-                    socket = await self.while_it_leads(opening, holder)
-                    try:
-                        yield socket, self.end_of(holder)
-                    finally:
-                        await socket.close()
-                    return
+                    return await self.while_it_leads(opening, holder), holder
             if _now() >= deadline:
                 raise NoLeader
             await asyncio.sleep(_LOOK_EVERY)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import Any, cast
 
+import aiohttp
 import pytest
 
 from orthanc_ups.cluster import relay as relay_module
@@ -174,6 +175,34 @@ def test_without_a_leader_a_request_is_refused_with_503_and_retry_after() -> Non
         async with relayed() as (relay, _):
             answer = await RelayedUpsRs(relay).answer(REQUEST)
         assert answer.status == 503 and answer.header("Retry-After") == "2"
+
+    asyncio.run(run())
+
+
+def test_a_caller_whose_connection_breaks_ends_their_notification_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is not opened again for nobody."""
+
+    class Socket:
+        closed = False
+
+        async def close(self) -> None:
+            self.closed = True
+
+    async def run() -> None:
+        leader, sockets = Leader("a", 1), list[Socket]()
+
+        async def connected(*_: object, **__: object) -> Socket:
+            sockets.append(Socket())
+            return sockets[-1]
+
+        async with relayed(leader) as (relay, _):
+            monkeypatch.setattr(aiohttp.ClientSession, "ws_connect", connected)
+            with pytest.raises(ConnectionResetError):
+                async with relay.socket({}, ()):
+                    raise ConnectionResetError
+        assert [socket.closed for socket in sockets] == [True]
 
     asyncio.run(run())
 
