@@ -112,6 +112,7 @@ def _try(suite: str, arguments: argparse.Namespace, command: str) -> int:
 
 
 def _make(suite: str, folder: Path, include: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o755)
     packages = ",".join(filter(None, (PACKAGES, include)))
     expired = ("--aptopt=Acquire::Check-Valid-Until false", "--aptopt=Acquire::Check-Date false")
