@@ -62,8 +62,9 @@ dist: $(READY) ## build archive, wheel and their hashes in dist/
 lock: $(READY) ## write requirements.lock from requirements.txt
 	@$(PYTHON) -m tools.lock
 
+# Podman leaves out the health check of an image that is not in Docker's format.
 image: ## build the image (SUITE=forky or trixie; DOCKER=podman)
-	$(DOCKER) build --build-arg SUITE=$(SUITE) --build-arg VERSION=$(VERSION) \
+	BUILDAH_FORMAT=docker $(DOCKER) build --build-arg SUITE=$(SUITE) --build-arg VERSION=$(VERSION) \
 		--build-arg REVISION="$$(git rev-parse HEAD)" --build-arg CREATED="$$(git log -1 --format=%cI)" \
 		--tag orthanc-ups:$(VERSION)-$(SUITE) .
 
