@@ -18,13 +18,15 @@ import ssl
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from types import TracebackType
 from typing import Any, Final, Self
 
 from pydicom import Dataset
+
+from tests.support.ports import free_port
 
 _FORKS: Final = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["pytest", "pynetdicom", "tests.support.event_receiver"])
@@ -100,10 +102,11 @@ class EventReceiver:
             drop_after: cut the connection instead of answering this report (1 is the first); 0 never.
             delay: seconds to wait before each answer.
             empty_reply: True answers with an empty data set, which pynetdicom announces and does not send.
-            port: 0 chooses a free one.
+            port: 0 chooses one that the kernel gives to no outgoing connection while the receiver is stopped.
             tls: files of certificate and key.
         """
         self.ae_title = ae_title
+        self.port = port or free_port()
         self._options = _Options(
             ae_title,
             statuses,
@@ -113,13 +116,12 @@ class EventReceiver:
             drop_after,
             delay,
             empty_reply,
-            port,
+            self.port,
             tls,
         )
         self._lines: queue.Queue[dict[str, Any]] = queue.Queue()
         self._process: ForkServerProcess | None = None
         self._connection: Connection[Any, Any] | None = None
-        self.port = port
         self.reports: list[Report] = []
         self._endings: list[str] = []
 
@@ -141,8 +143,6 @@ class EventReceiver:
         threading.Thread(target=self._read, args=(self._connection,), daemon=True).start()
         while "listening" not in (line := self._lines.get(timeout=60)):
             self._take(line)
-        self.port = int(line["listening"])
-        self._options = replace(self._options, port=self.port)  # a second start takes the same port
 
     def stop(self) -> None:
         """End the process."""
@@ -230,8 +230,8 @@ class _Receiver:
             tls.load_cert_chain(*self._options.tls)
         address = ("127.0.0.1", self._options.port)
         server = ae.start_server(address, block=False, evt_handlers=handlers, ssl_context=tls)
-        assert server is not None and server.socket is not None
-        self._say({"listening": server.socket.getsockname()[1]})
+        assert server is not None
+        self._say({"listening": self._options.port})
         with contextlib.suppress(EOFError):  # the tests have ended
             self._connection.recv()
         server.shutdown()

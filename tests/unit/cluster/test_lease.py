@@ -12,8 +12,9 @@ from typing import Any
 import psycopg
 import pytest
 
+from orthanc_ups.cluster import lease as lease_module
 from orthanc_ups.cluster.database import CannotShare, Database, Sessions
-from orthanc_ups.cluster.lease import LEASE, Leadership, LeaseKeeper
+from orthanc_ups.cluster.lease import Leadership, LeaseKeeper
 from orthanc_ups.cluster.rows import FencedLoopback, NotLeading
 from orthanc_ups.core.unavailable import StoreUnavailable
 from orthanc_ups.orthanc.loop_thread import LoopThread
@@ -55,15 +56,15 @@ class Member:
             self.keeper.stand({"address": "127.0.0.1"})
         self.keeper.start()
 
-    def leads(self, within: float = 10.0) -> None:
-        wait_until(lambda: self.keeper.leads, lambda: f"it leads; {self.keeper.trouble}", within)
+    def leads(self) -> None:
+        wait_until(lambda: self.keeper.leads, lambda: f"it leads; {self.keeper.trouble}")
 
     def sees(self, leader: Member) -> None:
         """Wait until it has seen that the other lives."""
         keeper = self.keeper
-        wait_until(lambda: keeper.holder.run == leader.keeper.run, lambda: "it sees the leader", 10)
+        wait_until(lambda: keeper.holder.run == leader.keeper.run, lambda: "it sees the leader")
         beat = keeper.holder.beat
-        wait_until(lambda: keeper.holder.beat > beat, lambda: "it sees that the leader lives", 10)
+        wait_until(lambda: keeper.holder.beat > beat, lambda: "it sees that the leader lives")
 
     def stop_the_thread(self) -> None:
         """As SIGSTOP would."""
@@ -84,7 +85,7 @@ def members(database: Database, count: int) -> Iterator[list[Member]]:
 
 
 def leader_of(everyone: list[Member]) -> Member:
-    wait_until(lambda: any(member.keeper.leads for member in everyone), lambda: "somebody leads", 10)
+    wait_until(lambda: any(member.keeper.leads for member in everyone), lambda: "somebody leads")
     leaders = [member for member in everyone if member.keeper.leads]
     assert len(leaders) == 1
     return leaders[0]
@@ -93,18 +94,22 @@ def leader_of(everyone: list[Member]) -> Member:
 def test_of_several_that_start_at_once_one_leads(database: Database) -> None:
     with members(database, 4) as everyone:
         leader = leader_of(everyone)
-        wait_until(lambda: all(len(m.keeper.nodes) == 4 for m in everyone), lambda: "all see all", 10)
+        wait_until(lambda: all(len(m.keeper.nodes) == 4 for m in everyone), lambda: "all see all")
         assert sum(len(member.taken) for member in everyone) == 1
         assert leader.taken == [Leadership(1, continues=False)]
 
 
-def test_a_leader_that_resigns_is_followed_at_once_and_the_worklist_goes_on(database: Database) -> None:
+def test_a_leader_that_resigns_is_followed_at_once_and_the_worklist_goes_on(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with members(database, 2) as everyone:
         leader = leader_of(everyone)
         (other,) = (member for member in everyone if member is not leader)
         other.sees(leader)
-        asyncio.run(leader.keeper.resign())
-        other.leads(LEASE)
+        with monkeypatch.context() as patch:
+            patch.setattr(lease_module, "LEASE", 3600.0)  # who waits for the end of the lease does not follow
+            asyncio.run(leader.keeper.resign())
+            other.leads()
         assert other.taken == [Leadership(2, continues=True)]
         assert not leader.keeper.leads
 
@@ -117,11 +122,11 @@ def test_a_leader_that_is_paused_is_followed_and_never_leads_under_its_epoch_aga
         (other,) = (member for member in everyone if member is not leader)
         other.sees(leader)
         leader.stop_the_thread()
-        other.leads(3 * LEASE)
+        other.leads()
         assert not leader.keeper.leads
         assert other.taken == [Leadership(2, continues=True)]
         leader.go_on()
-        wait_until(lambda: bool(leader.lost), lambda: "it hears that it no longer leads", 10)
+        wait_until(lambda: bool(leader.lost), lambda: "it hears that it no longer leads")
         assert other.keeper.leads and not leader.keeper.leads
 
 
@@ -133,13 +138,13 @@ def test_a_worklist_whose_thread_hangs_leads_no_longer(
         member.leads()
         assert not member.lost
         member.keeper.opened()
-        wait_until(lambda: bool(member.lost), lambda: "it ends", 10)
+        wait_until(lambda: bool(member.lost), lambda: "it ends")
 
 
 def test_who_does_not_stand_does_not_lead(database: Database) -> None:
     member = Member(database, stands=False)
     try:
-        wait_until(lambda: bool(member.keeper.nodes), lambda: "it looks", 10)
+        wait_until(lambda: bool(member.keeper.nodes), lambda: "it looks")
         assert not member.keeper.leads and not member.taken
     finally:
         asyncio.run(member.keeper.close())
@@ -217,7 +222,7 @@ def test_a_write_that_waits_while_another_takes_over_is_not_done(
 
         async def late(loopback: FencedLoopback) -> None:
             writing = asyncio.ensure_future(loopback.request("PUT", ENTRY, b"late"))
-            await asyncio.to_thread(wait_until, lambda: _is_waiting(server), lambda: "it waits", 10)
+            await asyncio.to_thread(wait_until, lambda: _is_waiting(server), lambda: "it waits")
             taking.commit()
             with pytest.raises(NotLeading):
                 await writing

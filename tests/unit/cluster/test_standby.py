@@ -133,7 +133,7 @@ async def _nothing() -> AsyncIterator[Entry]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
@@ -150,7 +150,7 @@ def stage(
         await database.prepare()
         stage = Stage(database, tmp_path)
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(120):
                 await scenario(stage)
         finally:
             await stage.sessions.close()

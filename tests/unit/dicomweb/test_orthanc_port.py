@@ -260,7 +260,7 @@ def test_body_that_is_too_large_never_reaches_the_loop() -> None:
     house = House(Settings(maximum_body_size=10))
     output = house.ask("/dicom-web/workitems", "POST", body=b"x" * 11)
     assert (output.status, house.handler.asked) == (413, [])
-    house.thread.stop(5)
+    house.thread.stop(60)
 
 
 def test_only_a_part_of_orthancs_threads_may_wait() -> None:
@@ -276,10 +276,10 @@ def test_only_a_part_of_orthancs_threads_may_wait() -> None:
     assert house.ask("/dicom-web/workitems").status == 503
     house.thread.call_soon(house.handler.gate.set)
     for thread in waiting:
-        thread.join(5)
+        thread.join(60)
     assert [output.status for output in outputs] == [200, 200]
     assert house.ask("/dicom-web/workitems").status == 200
-    house.thread.stop(5)
+    house.thread.stop(60)
 
 
 def test_question_of_the_listener_is_answered_without_doing_anything(house: House) -> None:

@@ -183,7 +183,7 @@ def test_stopping_aborts_what_is_open_and_frees_the_port() -> None:
         with RawPeer(port, VERIFICATION) as associated, RawPeer(port) as silent:
             wait_until(lambda: rig.connections == 2, "both connections")
             rig.wait_for_associations(1)
-            rig.loop.run(rig.server.stop(), timeout=3)
+            rig.loop.run(rig.server.stop(), timeout=60)
             assert associated.receive()[0] is PduType.ABORT
             with pytest.raises(Closed):
                 silent.receive()
@@ -207,7 +207,7 @@ def test_damaged_conversations_harm_nobody(rig: DimseRig, data: st.DataObject) -
     for _ in range(data.draw(st.integers(1, 6))):
         conversation[data.draw(st.integers(0, len(conversation) - 1))] = data.draw(st.integers(0, 255))
     before = len(rig.loop.trouble)
-    with RawPeer(rig.port, timeout=2) as peer:
+    with RawPeer(rig.port) as peer:
         peer.send(bytes(conversation))
         peer.socket.shutdown(socket.SHUT_WR)
         with pytest.raises(Closed):

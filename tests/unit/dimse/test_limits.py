@@ -70,7 +70,7 @@ def test_who_connects_and_asks_nothing_has_to_go() -> None:
 
 
 def test_an_idle_association_is_aborted() -> None:
-    with DimseRig(Settings(association_idle_timeout=0.1)) as rig, RawPeer(rig.port, VERIFICATION) as peer:
+    with DimseRig(Settings(association_idle_timeout=0.5)) as rig, RawPeer(rig.port, VERIFICATION) as peer:
         assert peer.echo() == 0
         assert peer.receive()[0] is PduType.ABORT
         rig.wait_for_associations(0)
@@ -78,9 +78,9 @@ def test_an_idle_association_is_aborted() -> None:
 
 def test_a_working_association_is_not_idle() -> None:
     async def slowly() -> None:
-        await asyncio.sleep(0.4)
+        await asyncio.sleep(0.8)
 
-    with DimseRig(Settings(association_idle_timeout=0.1)) as rig, RawPeer(rig.port, tags.PUSH) as peer:
+    with DimseRig(Settings(association_idle_timeout=0.5)) as rig, RawPeer(rig.port, tags.PUSH) as peer:
         rig.worklist.before_execute = slowly
         peer.send(CREATE)
         assert peer.answer().number(STATUS) == 0
@@ -88,7 +88,7 @@ def test_a_working_association_is_not_idle() -> None:
 
 @pytest.mark.parametrize("cut", [3, 20, len(CREATE) - 5])
 def test_a_message_that_never_ends_is_aborted(cut: int) -> None:
-    with DimseRig(Settings(dimse_timeout=0.05)) as rig, RawPeer(rig.port, tags.PUSH) as peer:
+    with DimseRig(Settings(dimse_timeout=0.2)) as rig, RawPeer(rig.port, tags.PUSH) as peer:
         peer.send(CREATE[:cut])
         if cut > 6:
             assert peer.receive()[0] is PduType.ABORT

@@ -126,7 +126,7 @@ def test_a_download_comes_piece_by_piece(house: House) -> None:
     output = house.get("/workitems.csv")
     assert (output.status, output.content_type, output.body) == (200, "text/csv", b"0\r\n1\r\n2\r\n")
     assert output.headers == {"X-UPS-Lines": "3"}
-    assert house.ended.wait(5)
+    assert house.ended.wait(60)
 
 
 @pytest.mark.parametrize("reader_is_gone", [True, False])
@@ -136,7 +136,7 @@ def test_a_download_that_is_cut_off_ends_and_is_told(
     house.fails = not reader_is_gone
     output = house.get("/workitems.csv", hangs_up=reader_is_gone)
     assert len(output.body) < 9, "fewer lines than X-UPS-Lines says"
-    assert house.ended.wait(5)
+    assert house.ended.wait(60)
     assert "A download on Orthanc's port was cut off: " in caplog.text
 
 
