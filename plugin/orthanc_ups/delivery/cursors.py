@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Writes cursors down while things move: soon, but not for every event."""
+"""Stores cursors soon after they move, but not for every event."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class CursorWriter:
         self._closed = False
 
     def touch(self, subscriber: Subscriber) -> None:
-        """A subscriber has something new to store."""
+        """Mark a subscriber whose progress has changed."""
         self._moved[subscriber.receiving_ae] = subscriber
         if self._task is None and not self._closed:
             self._task = asyncio.get_running_loop().create_task(self._run())
@@ -56,7 +56,7 @@ class CursorWriter:
             self._task = None
 
     async def _round(self) -> None:
-        """Write everyone who moved before; a failure ends the round, as the next would fail too."""
+        """Store everyone marked before; a failure ends the round, as the next write would fail, too."""
         for name in list(self._moved):
             began = self._clock.monotonic()
             subscriber = self._moved.pop(name, None)
@@ -94,7 +94,7 @@ class CursorWriter:
             self._pause = next(self._pauses)
 
     async def flush(self) -> None:
-        """Write everything now, once, several side by side."""
+        """Store everything now, once, several entries at a time."""
         left = list(self._moved)
 
         async def some() -> None:
@@ -106,7 +106,7 @@ class CursorWriter:
         await asyncio.gather(*(some() for _ in range(_SIDE_BY_SIDE)))
 
     async def close(self) -> None:
-        """Stop writing by itself; ``flush`` writes the rest."""
+        """Stop storing periodically; ``flush`` stores the rest."""
         self._closed = True
         if self._task is not None:
             self._task.cancel()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Events that could not be delivered in time: kept, listed, and ready to be sent again."""
+"""Events that could not be delivered in time: stored, listed, and ready to be sent again."""
 
 from __future__ import annotations
 
@@ -88,12 +88,12 @@ class DeadLetters:
     # --- what is known without the store ---
 
     def sequences(self, endpoint: Endpoint) -> frozenset[int]:
-        """Names of the dead letters of an endpoint."""
+        """The sequences that name the dead letters of an endpoint."""
         batches = self._held.get(endpoint, {}).values()
         return frozenset(sequence for held in batches for sequence in held.kinds)
 
     def count(self, endpoint: Endpoint) -> int:
-        """How many dead letters an endpoint has."""
+        """The number of dead letters of an endpoint."""
         return sum(len(held.kinds) for held in self._held.get(endpoint, {}).values())
 
     def endpoints(self, receiving_ae: str | None = None) -> tuple[Endpoint, ...]:
@@ -103,7 +103,7 @@ class DeadLetters:
     # --- adding ---
 
     async def add(self, endpoint: Endpoint, letters: Sequence[Waiting], reason: str) -> None:
-        """Write dead letters down; only then may the endpoint go on behind them. Raises StoreUnavailable."""
+        """Store dead letters; only after that may the endpoint continue behind them. Raises StoreUnavailable."""
         batch = Batch(endpoint, tuple(letters), reason, self._clock.now())
         key = f"{PREFIX}{endpoint.receiving_ae}/{endpoint.channel}/{sequence_of(letters[0])}"
         async with self._writing:
@@ -163,7 +163,7 @@ class DeadLetters:
             yield from (held.entry.stored for held in self._held[endpoint].values() if held.entry.stored)
 
     def batches(self, endpoint: Endpoint) -> Iterator[Batch]:
-        """The dead letters of an endpoint, oldest first; what is struck out meanwhile is left out."""
+        """The dead letters of an endpoint, oldest first, without those removed meanwhile."""
         for held in list(self._held.get(endpoint, {}).values()):
             batch = decode_batch(held.entry.document)
             letters = tuple(letter for letter in batch.letters if sequence_of(letter) in held.kinds)
@@ -207,7 +207,7 @@ def _listed(batch: Batch, letter: Waiting) -> DeadLetter:
 
 
 def _merged(batch: Batch, stored: bytes | None) -> Batch:
-    """A batch with what an entry of its name already holds (a write whose answer was lost, or a repeat)."""
+    """A batch merged with an existing entry of its name (left by a write whose answer was lost, or by a repeat)."""
     if stored is None:
         return batch
     try:

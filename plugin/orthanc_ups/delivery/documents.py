@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What delivery writes down: ``delivery/<AE>`` (cursors and counts) and ``dead/<AE>/…`` (dead letters)."""
+"""What delivery stores: ``delivery/<AE>`` (cursors and counts) and ``dead/<AE>/…`` (dead letters)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .queue import BurstAt, Waiting
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far one channel of an AE is.
+    """The progress of one channel of an AE.
 
     Attributes:
         cursor: everything up to this sequence is delivered, dead or dropped; None for a live-only endpoint.
@@ -32,7 +32,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Dead letters that died together.
+    """Dead letters that were given up together.
 
     Attributes:
         letters: events and bursts (what is left of them), by sequence.
@@ -103,7 +103,7 @@ def encode_batch(batch: Batch, revision: int) -> bytes:
 
 
 def decode_batch(document: bytes) -> Batch:
-    """Read dead letters back. Raises UnreadableDocument."""
+    """The dead letters of a document. Raises UnreadableDocument."""
     content = read(document)
     try:
         endpoint = Endpoint(str(content["ae"]), str(content["channel"]))

@@ -20,7 +20,7 @@ from .worker import Worker
 
 @dataclass(frozen=True, slots=True)
 class EndpointReport:
-    """How one Receiving AE fares on one channel. Times in seconds since the epoch, latencies in seconds.
+    """The state of one Receiving AE on one channel. Times in seconds since the epoch, latencies in seconds.
 
     Attributes:
         durable: False for a WebSocket beside another channel: nothing waits for it when it closes.
@@ -99,14 +99,14 @@ class DeliveryManagement:
         ]
 
     def retry_now(self, receiving_ae: str) -> None:
-        """End the pause of a back-off."""
+        """End the pause after a failed attempt."""
         for worker in self._delivery.workers(receiving_ae):
             worker.hurry(now=True)
 
     async def drop(self, receiving_ae: str, sequences: Collection[int] | None = None) -> int:
-        """Give up waiting events, all or some, for good; return how many.
+        """Give up waiting events for good, all or some; return how many.
 
-        One that is being told at this moment may still arrive.
+        An event that is being sent at this moment may still arrive.
         """
         dropped = sum(worker.drop(sequences) for worker in self._delivery.workers(receiving_ae))
         _log.warning("%d waiting events for %s were dropped by an operator", dropped, receiving_ae)
@@ -114,9 +114,9 @@ class DeliveryManagement:
         return dropped
 
     def resend(self, receiving_ae: str, first: int, last: int) -> None:
-        """Send again what was told between two sequences (both included) and the log still has.
+        """Send again what was sent between two sequences (both included), as far as the log still has it.
 
-        It goes ahead of what waits, and is forgotten by a restart.
+        It goes ahead of what is waiting, and does not survive a restart.
         """
         for worker in self._delivery.route(receiving_ae):
             worker.repeat(Run(self._delivery.past(worker, first, last)))
@@ -156,7 +156,7 @@ class DeliveryManagement:
         return chosen
 
     def _for(self, endpoint: Endpoint) -> Worker:
-        """Who can send an endpoint's letters: itself, or what serves the AE now."""
+        """The worker that can send an endpoint's letters: its own, or that of a channel which serves the AE now."""
         workers = {
             worker.endpoint.channel: worker for worker in self._delivery.workers(endpoint.receiving_ae)
         }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The outbox: takes committed events in their order and sees to it that every receiver gets them."""
+"""The outbox: takes committed events in order and makes sure that every receiver gets them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from .port import (
     Unreachable,
 )
 from .queue import BurstAt
-from .replay import Repeat, Replay, Resurrection, Span
+from .replay import DeadLetterRun, Repeat, Replay, Span
 from .subscriber import PREFIX, Subscriber
 from .tally import DeliveryCounts
 from .worker import DeliveryState, Worker
@@ -94,7 +94,7 @@ _first = attrgetter("first")
 
 @dataclass(slots=True)
 class _Offered:
-    """Something that is being put into the queues of its receivers; ``done`` of them have it."""
+    """An event or burst that is being put into the queues of its receivers; ``done`` of them have it."""
 
     item: Event | Burst
     receivers: Sequence[str]
@@ -135,7 +135,7 @@ class Delivery:
         self._closed = False
 
     def observe(self, observer: OnDelivered) -> None:
-        """Have a function called for each delivered event; it must be quick."""
+        """Register a function to be called for each delivered event; it must be quick."""
         self._state.observers.append(observer)
 
     # --- start ---
@@ -231,7 +231,7 @@ class Delivery:
             self._handing_out = asyncio.get_running_loop().call_soon(self._hand_out_some)
 
     def _hand_out_all(self) -> None:
-        """For whoever must know of everything that was offered."""
+        """Finish putting everything offered into the queues."""
         while self._offered:
             self._hand_out(len(self._offered[0].receivers) + 1)
 
@@ -264,7 +264,7 @@ class Delivery:
     # --- what another worklist had waiting ---
 
     def progress(self) -> Iterator[tuple[str, Mapping[str, Progress]]]:
-        """Every AE with how far each of its channels is, by AE title."""
+        """The progress of each channel of every AE, by AE title."""
         self._hand_out_all()
         for receiving_ae in sorted(self._subscribers):
             yield receiving_ae, self._subscribers[receiving_ae].progress(self._high_water)
@@ -275,7 +275,7 @@ class Delivery:
         return min((sequence for sequence in held if sequence is not None), default=None)
 
     def hold(self, receiving_ae: str, channels: Mapping[str, Progress]) -> None:
-        """An AE moves in from another worklist, which was so far with it.
+        """An AE is imported; these are the cursors that the other worklist had for it.
 
         Until ``take_in`` it is told nothing, and no event behind these cursors is settled for it.
         """
@@ -320,7 +320,7 @@ class Delivery:
         return True
 
     def _remember_as_past(self, sequence: int) -> None:
-        """To ask thousands of receivers once is enough."""
+        """Remember the answer, so that thousands of receivers are asked only once."""
         if len(self._past) >= _PAST_REMEMBERED:
             self._past.clear()
         self._past.add(sequence)
@@ -412,7 +412,7 @@ class Delivery:
 
     def resurrection(self, endpoint: Endpoint, sequences: Collection[int] | None) -> Repeat:
         """Dead letters of an endpoint, all or some, to be sent again."""
-        return Resurrection(self.dead, self._state.source, endpoint, sequences)
+        return DeadLetterRun(self.dead, self._state.source, endpoint, sequences)
 
     async def flush(self) -> None:
         """Store cursors and counts that moved."""
@@ -429,7 +429,7 @@ class Delivery:
     # --- stop ---
 
     async def going_down(self, event: Event | None, deadline: float = 3.0) -> None:
-        """Tell whom it can be told quickly, then stop, store the cursors and close the channels.
+        """Tell those who can be told quickly, then stop, store the cursors and close the channels.
 
         Args:
             event: SCP Status Change with GOING DOWN (PS3.4 CC.2.4.1), or None to tell nobody.
@@ -452,7 +452,7 @@ class Delivery:
 
 
 class _NoWebSocket:
-    """Stands for the WebSocket channel where there is none, so that events can wait for it."""
+    """The WebSocket channel of a worklist without WebSockets, so that events can wait for it."""
 
     name = WEBSOCKET
 

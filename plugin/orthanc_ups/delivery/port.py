@@ -17,11 +17,11 @@ WEBSOCKET: Final = "websocket"
 
 
 class Unreachable(Exception):
-    """The receiver could not be told now; the event stays and is tried again. The text says why, in words."""
+    """The receiver cannot be reached now; the event stays and is tried again. The text says why."""
 
 
 class Refused(Exception):
-    """The receiver has the event and says that it will never take it; there is no point in trying again."""
+    """The receiver refused the event for good; there is no point in trying again."""
 
 
 class Channel(Protocol):
@@ -47,7 +47,7 @@ class Channel(Protocol):
         ...
 
     async def close(self) -> None:
-        """Let go of every connection, within a second or two."""
+        """Close every connection, within a second or two."""
         ...
 
 
@@ -83,7 +83,7 @@ class Burst:
 
     @property
     def last(self) -> int:
-        """The last sequence that is reserved for it."""
+        """The last sequence reserved for this burst."""
         return self.first + self.through
 
 
@@ -113,7 +113,7 @@ class EventLog(Protocol):
 
 
 class Clock(Protocol):
-    """Time and chance."""
+    """Time and randomness."""
 
     def now(self) -> float:
         """Seconds since the epoch."""
@@ -137,7 +137,7 @@ Fence: TypeAlias = Callable[[], None]
 
 
 def no_fence() -> None:
-    """The fence of an Orthanc that is alone: there is none."""
+    """The fence of an Orthanc that is alone: it lets everything through."""
 
 
 OnDelivered: TypeAlias = Callable[[Endpoint, Event, float], None]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The queue of one endpoint: what it still has to be told, by sequence."""
+"""The queue of one endpoint: what still has to be sent to it, by sequence."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .port import Burst
 
 @dataclass(frozen=True, slots=True)
 class BurstAt:
-    """A burst of which the reports up to sequence ``after`` are made."""
+    """A burst whose reports up to sequence ``after`` have been made."""
 
     burst: Burst
     after: int
@@ -45,17 +45,17 @@ def is_transient(item: Waiting) -> bool:
 
 
 def _key(item: Waiting) -> int:
-    """Under what something stands in a queue: an event's sequence, a burst's act."""
+    """The key in a queue: an event's sequence, a burst's act."""
     return item.sequence if isinstance(item, Event) else item.burst.first
 
 
 def _rank(item: Waiting) -> tuple[int, bool]:
-    """Where something stands: a burst behind the reports that were made of it."""
+    """The position in a queue: a burst comes after the reports that were made of it."""
     return (item.sequence, False) if isinstance(item, Event) else (item.after, True)
 
 
 class EventQueue:
-    """Events and bursts in growing sequence; each event stands in it once.
+    """Events and bursts in growing sequence, each event once.
 
     Of the Progress Reports of one workitem that wait, only the newest is kept (if ``replace_progress``);
     of the SCP Status Changes too. What is in flight stays.
@@ -93,7 +93,7 @@ class EventQueue:
 
     @property
     def head(self) -> Waiting | None:
-        """What comes next."""
+        """The first event or burst."""
         return next(iter(self._items.values()), None)
 
     @property
@@ -169,15 +169,15 @@ class EventQueue:
         return taken
 
     def landed(self) -> None:
-        """Nothing is in flight any more."""
+        """End of an attempt: nothing is in flight any more."""
         self._in_flight = 0
 
     def remove(self, sequences: Iterable[int]) -> list[Event]:
-        """Strike events out; those which do not stand here are ignored."""
+        """Remove events; those not in the queue are ignored."""
         return [event for sequence in sequences if (event := self._pop(sequence)) is not None]
 
     def strike(self, items: Iterable[Waiting]) -> None:
-        """Strike events and bursts out."""
+        """Remove events and bursts."""
         for item in items:
             if isinstance(item, BurstAt):
                 self.end(item)
@@ -195,7 +195,7 @@ class EventQueue:
         return item
 
     def clear(self) -> None:
-        """Strike everything out."""
+        """Remove everything."""
         self._items.clear()
         self._newest.clear()
         self.bursts = 0
@@ -215,11 +215,11 @@ class EventQueue:
             self._items.move_to_end(event.sequence, last=False)
 
     def end(self, at: BurstAt) -> None:
-        """Strike a burst out."""
+        """Remove a burst."""
         if self._items.pop(at.burst.first, None) is not None:
             self.bursts -= 1
 
     def end_bursts(self) -> None:
-        """Strike every burst out."""
+        """Remove every burst."""
         for item in [item for item in self if isinstance(item, BurstAt)]:
             self.end(item)

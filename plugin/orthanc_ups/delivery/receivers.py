@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Which AE titles can be told of events (PS3.4 CC.2.3: an unknown Receiving AE is C308)."""
+"""Which AE titles can be sent events (PS3.4 CC.2.3: an unknown Receiving AE is C308)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class KnownReceivers:
         self._used_before = used_before
 
     def unknown(self, receiving_aes: Iterable[str]) -> tuple[str, ...]:
-        """Those to which events cannot be sent as far as is known from memory: they may still open a WebSocket."""
+        """AE titles to which events cannot be sent, as far as memory tells; they may still open a WebSocket."""
         return tuple(
             ae
             for ae in receiving_aes

@@ -61,7 +61,7 @@ async def _single(event: Event) -> AsyncIterator[Sequence[Event]]:
     yield (event,)
 
 
-class Resurrection(Run):
+class DeadLetterRun(Run):
     """Dead letters that are sent again; each is struck out once it is delivered."""
 
     def __init__(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""One Receiving AE: which channels tell it, and how far each is."""
+"""One Receiving AE: which channels send it events, and the progress of each."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Subscriber:
     # --- routes ---
 
     def route(self) -> tuple[Worker, ...]:
-        """Who is told of an event now."""
+        """The endpoints that get an event now."""
         name = self.receiving_ae
         serving = tuple([channel for channel in self._channels if channel.serves(name)])
         if serving != self._serving:
@@ -167,7 +167,7 @@ class Subscriber:
     # --- start ---
 
     def load(self, revision: int, channels: Mapping[str, Progress]) -> None:
-        """Take over what was stored."""
+        """Take over a stored entry."""
         self._revision = revision
         names = {channel.name for channel in self._channels}
         for name, progress in channels.items():
@@ -196,13 +196,13 @@ class Subscriber:
             self._passed[name] = self._state.dead.sequences(worker.endpoint) | worker.dropped
 
     def resume(self, item: Event | Burst) -> None:
-        """Put a stored event, or a burst, back into the queues of those who have not got it."""
+        """Put a stored event or burst back into the queues of the endpoints that do not have it yet."""
         for name, worker in self.workers.items():
             if worker.durable:
                 _put(worker.queue, item, self.cursors[name], self._passed[name])
 
     def start(self) -> None:
-        """Everything stored is in the queues: work."""
+        """Start the workers: everything stored is in the queues."""
         self._passed.clear()
         for worker in self.workers.values():
             worker.start()
@@ -239,7 +239,7 @@ class Subscriber:
     # --- storing ---
 
     def progress(self, high_water: int) -> dict[str, Progress]:
-        """How far each channel is."""
+        """The progress of each channel."""
         return {name: _progress(worker, high_water) for name, worker in self.workers.items()}
 
     async def store(self, high_water: Callable[[], int]) -> None:
@@ -254,7 +254,7 @@ class Subscriber:
         await self.entry.write(make)
 
     def _merge(self, document: bytes) -> None:
-        """Somebody else wrote the entry: counts never go back, and our cursors are right (we made them)."""
+        """Merge an entry that somebody else wrote: counts never go back, and the cursors in memory are right."""
         _log.warning("%s was changed by somebody else; overwriting it", self.entry.key)
         try:
             _, revision, channels = decode_progress(document)
@@ -267,7 +267,7 @@ class Subscriber:
 
 
 def _put(queue: EventQueue, item: Event | Burst, cursor: int, passed: Collection[int]) -> None:
-    """EventQueue up what is left of something stored for an endpoint that has everything up to ``cursor``.
+    """Queue what is left of a stored event or burst for an endpoint that has everything up to ``cursor``.
 
     What is ``passed`` (dead, dropped) does not wait, but a Progress Report that it replaced must not come back.
     """

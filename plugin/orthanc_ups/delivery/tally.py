@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What is counted: per endpoint for the page, and per channel and event type for the metrics."""
+"""Counts of deliveries: per endpoint for the page, and per channel and event type for the metrics."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class DeliveryCounts:
 
 
 class Tally:
-    """What one endpoint did. Counts and last times survive a restart, the rest starts from zero."""
+    """The figures of one endpoint. Counts and last times survive a restart, the rest starts from zero."""
 
     __slots__ = (
         "_latencies",
@@ -118,7 +118,7 @@ class Tally:
     # --- what is stored ---
 
     def document(self) -> dict[str, Any]:
-        """The lasting part."""
+        """The part that survives a restart."""
         return {
             "delivered": self.delivered,
             "failed": self.failed,

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The worker of one endpoint: tells one AE on one channel what waits for it, in order, until it is told.
+"""The worker of one endpoint: sends one AE on one channel what waits for it, in order, until it has it.
 
-Beside it what only workers use: the pauses between attempts (``Backoff``), and when to give up (``Expiry``).
+Only workers use the pauses between attempts (``Backoff``) and the rule for giving up (``Expiry``).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .tally import DeliveryCounts, Tally
 
 @dataclass(slots=True)
 class DeliveryState:
-    """What the workers of all endpoints share; ``observers`` hear of each delivered event."""
+    """What the workers of all endpoints share; ``observers`` are called for each delivered event."""
 
     settings: Settings
     clock: Clock
@@ -63,7 +63,7 @@ class Backoff:
         return max(0.0, self._until - self._clock.monotonic()) if self._pause else 0.0
 
     def attempt(self) -> None:
-        """An attempt begins."""
+        """Note that an attempt begins."""
         self._attempted = self._clock.monotonic()
         self._seen = False
 
@@ -80,7 +80,7 @@ class Backoff:
         return wait
 
     def succeeded(self) -> None:
-        """The receiver is there again."""
+        """Note that an attempt succeeded."""
         self._pause = 0.0
 
     def hurry(self, *, now: bool = False) -> None:
@@ -150,7 +150,7 @@ class Expiry:
             await self.give_up(oldest, f"more than {maximum} events waited")
 
     async def give_up(self, items: Sequence[Waiting], reason: str) -> None:
-        """Make some of the queue dead letters, but no SCP Status Change: a later one makes it worthless.
+        """Turn events of the queue into dead letters, except SCP Status Changes, which a later one makes worthless.
 
         Raises StoreUnavailable; then they stay in the queue.
         """
@@ -172,7 +172,7 @@ class Expiry:
 
 
 def in_words(seconds: float) -> str:
-    """A duration for people."""
+    """A duration in words."""
     for size, unit in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
         if seconds >= size:
             return f"{seconds / size:g} {unit}"
@@ -186,7 +186,7 @@ _ERRORS: Final = 5
 
 
 class Worker:
-    """Owns The queue of an endpoint. Its task lives only while something waits.
+    """Owns the queue of an endpoint. Its task lives only while something waits.
 
     Attributes:
         durable: True if what waits here must reach the AE here, or become a dead letter; False for an
@@ -262,7 +262,7 @@ class Worker:
             self.wake()
 
     def repeat(self, run: Repeat) -> None:
-        """Send something again, ahead of what waits."""
+        """Send something again, ahead of what is waiting."""
         self._repeats.append(run)
         self.start()
 
@@ -279,7 +279,7 @@ class Worker:
         return not self._repeats and (not self.queue or self.queue.held is not None)
 
     def start(self) -> None:
-        """Work, if there is anything to do and no task yet."""
+        """Start the task, if there is anything to do and none runs."""
         if self._task is None and not self.is_idle and not self._finishing:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
@@ -290,7 +290,7 @@ class Worker:
             self.wake()
 
     def wake(self) -> None:
-        """End the nap."""
+        """End the pause."""
         if self._nap is not None:
             self._nap.cancel()
 
@@ -306,14 +306,14 @@ class Worker:
             await asyncio.wait((self._task,))
 
     async def stop(self) -> None:
-        """End the task now; what waits stays in the queue."""
+        """End the task now; waiting events stay in the queue."""
         self._finishing = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait((self._task,))
 
     def drop(self, sequences: Collection[int] | None) -> int:
-        """Strike out what waits, all or some; return how many events that were."""
+        """Remove waiting events, all or some; return how many."""
         if sequences is None:
             dropped, gone = self.queue.pending, [item for item in self.queue if isinstance(item, Event)]
             self.queue.clear()
@@ -430,7 +430,7 @@ class Worker:
             raise Unreachable(where)
 
     async def _next_repeat(self) -> Repeat | None:
-        """The first repeat that still has something."""
+        """The first repeat that still has events."""
         while self._repeats:
             repeat = self._repeats[0]
             if await self._has_more(repeat):

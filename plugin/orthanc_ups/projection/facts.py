@@ -80,7 +80,7 @@ class Lasting(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class WorkitemFacts:
-    """All that is indexed of one workitem."""
+    """Everything that is indexed for one workitem."""
 
     volatile: Volatile
     lasting: Lasting
@@ -90,7 +90,7 @@ class WorkitemFacts:
 
 
 def same_lasting(first: DataSet, second: DataSet) -> bool:
-    """True if both hold the very same elements for all but the volatile columns (free text included)."""
+    """True if both have identical elements for everything except the volatile columns (free text included)."""
     return all(first.get(tag) is second.get(tag) for tag in _LASTING_TAGS)
 
 
@@ -174,14 +174,14 @@ def _course(workitem: Workitem) -> dict[str, Any]:
 
 
 def _code_words(content: DataSet, sequence: str) -> str:
-    """What is shown of the first code of a sequence, as it sorts: without case."""
+    """The text shown for the first code of a sequence, folded to lower case for sorting."""
     for item in items(content, sequence)[:1]:
         return (plain(value(item, tags.CODE_MEANING)) or plain(value(item, tags.CODE_VALUE))).casefold()
     return ""
 
 
 def _performer(content: DataSet) -> str:
-    """What is shown of the first scheduled human performer, as it sorts: the name, else the code."""
+    """The text shown for the first scheduled human performer, folded for sorting: the name, else the code."""
     for item in items(content, tags.HUMAN_PERFORMERS)[:1]:
         groups = person_names.groups(value(item, _PERFORMER_NAME))
         return next(iter(groups.values()), "") or _code_words(item, tags.HUMAN_PERFORMER_CODES)

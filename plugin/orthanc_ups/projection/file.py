@@ -112,7 +112,7 @@ class ProjectionFile:
         return None
 
     def _set_aside(self) -> None:
-        """Not usable for queries, but perhaps the last copy of workitems whose store was deleted meanwhile."""
+        """Rename the file: it cannot answer queries, but may be the last copy of workitems deleted from the store."""
         if not self._rebuild and self.path.exists() and not self._old("").exists():
             for ending in ("-wal", ""):
                 with contextlib.suppress(FileNotFoundError):
@@ -123,7 +123,7 @@ class ProjectionFile:
         return Path(f"{self.path}.old{ending}")
 
     def old_documents(self) -> Iterator[tuple[str, str, bytes]]:
-        """SOP Instance UID, version and document of what the file held that was set aside, as far as it is intact."""
+        """SOP Instance UID, version and document of each readable workitem in the file that was set aside."""
         if not self._old("").exists():
             return
         try:
@@ -139,7 +139,7 @@ class ProjectionFile:
             _log.error("%s cannot be read to its end: %s", self._old(""), error)
 
     def forget_old(self) -> None:
-        """Delete what was set aside."""
+        """Delete the file that was set aside."""
         for ending in ("", "-wal", "-shm", "-journal"):
             self._old(ending).unlink(missing_ok=True)
 
@@ -155,22 +155,22 @@ class ProjectionFile:
 
     @staticmethod
     def _mark(connection: sqlite3.Connection, used: str) -> None:
-        """What is written while the machine is up survives us, but not the machine."""
+        """What is written without fsync survives a crash of the process, but not one of the machine."""
         connection.execute("INSERT OR REPLACE INTO meta VALUES ('used_since_boot', ?)", (used,))
 
     def reader(self) -> sqlite3.Connection:
-        """A further connection, for reading only."""
+        """A new read-only connection."""
         connection = _connection(self.path, _READER_CACHE)
         with _closed_on_error(connection):
             connection.execute("PRAGMA query_only = ON")
         return connection
 
     def is_there(self) -> bool:
-        """False if somebody deleted or replaced the file; what is open lives on until it is closed."""
+        """False if the file was deleted or replaced; connections to the old file keep working until they are closed."""
         return _identity(self.path) == self._identity
 
     def close(self, *, keep: bool) -> None:
-        """Let go of the file; write everything out first, or delete it."""
+        """Close the file, after writing everything to it, or delete it."""
         if self._lock is None:
             return
         with contextlib.suppress(sqlite3.Error):

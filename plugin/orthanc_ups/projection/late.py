@@ -38,7 +38,7 @@ class LateGroup:
 
 
 def late(policy: LatePolicy, now: float, kinds: Collection[LateKind] = tuple(LateKind)) -> Ids:
-    """The workitems that are late in one of the ways."""
+    """A test for workitems that are late in any of these ways."""
     parts = [part for state, possible in _KINDS if (part := _late_of(state, possible, kinds, policy, now))]
     select = _union([Sql(f"SELECT m.id {part.text}", part.values) for part in parts])
     return Ids(select, Sql(f"{{id}} IN ({select.text})", select.values))
@@ -62,7 +62,7 @@ def late_groups(policy: LatePolicy, now: float) -> Sql:
 
 
 def read_groups(rows: Sequence[tuple[Any, ...]]) -> list[LateGroup]:
-    """What the rows of ``late_groups`` say, the greatest group first."""
+    """Parse the rows of ``late_groups``, largest group first."""
     sums: dict[tuple[str, str], list[int]] = {}
     examples: dict[tuple[str, str], int] = {}
     for worklist, station, example, *numbers in rows:
@@ -93,7 +93,7 @@ LONGEST_IN_PROGRESS: Final = Sql(
 def _late_of(
     state: int, possible: Sequence[LateKind], kinds: Collection[LateKind], policy: LatePolicy, now: float
 ) -> Sql | None:
-    """FROM and WHERE of the workitems in a state that are late in one of the ways."""
+    """FROM and WHERE clauses for the workitems in a state that are late in any of these ways."""
     tests = [_test(kind, policy, now) for kind in possible if kind in kinds]
     if not tests:
         return None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What an operator narrows the list by beside the matching keys of PS3.4: who claimed, when, how long, what is late."""
+"""Filters of the operator's list beyond the matching keys of PS3.4: claimer, times, duration, lateness."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Span: TypeAlias = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Narrowing:
-    """Further tests; empty ones say nothing.
+    """Further filters; empty ones are ignored.
 
     Attributes:
-        late: kinds of lateness, of which one must hold.
-        claimers: AE titles, of which one claimed it.
+        late: kinds of lateness; at least one must apply.
+        claimers: AE titles; one of them must have claimed the workitem.
         station: name of the first scheduled station, in any case.
         performed: part of the name of the performed station, in any case.
         claimed, ended: when.

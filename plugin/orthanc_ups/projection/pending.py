@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What was taken over and is not written down yet: collected on the loop, written down by any thread."""
+"""Changes that are not in the file yet: collected on the loop, written by any thread."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from .writer import ProjectionBatch, RowsRemoval, TombstoneRow, WorkitemRows, ch
 
 
 class _Collected(NamedTuple):
-    """A workitem as it is now (None: removed), and what will stand in the file when this is written, if known."""
+    """A workitem as it is now (None: removed), and as it will be in the file just before this is written, if known."""
 
     stored: StoredWorkitem | None
     before: Workitem | None
 
 
 class PendingWrites:
-    """Two stages: collected, one state per workitem; and handed over, as batches of rows.
+    """Two stages: collected, one state per workitem; then handed over, as batches of rows.
 
-    The rows of collected workitems can be made some at a time, so that the loop is not held up by those of many.
+    Rows of collected workitems can be made a few at a time, so that many of them do not block the loop.
     Everything but ``handed_over`` belongs to the loop.
     """
 
@@ -41,17 +41,17 @@ class PendingWrites:
         self._written = 0
 
     def __len__(self) -> int:
-        """How much is collected."""
+        """The number of collected workitems, events and tombstones."""
         return len(self._collected) + len(self._events) + len(self._tombstones)
 
     def put(self, stored: StoredWorkitem, before: Workitem | None) -> None:
-        """A workitem was written to the store; ``before`` it was like this, if that is known."""
+        """A workitem was written to the store; ``before`` is its former state, if known."""
         uid = stored.workitem.uid
         earlier = self._collected.get(uid)
         self._collect(uid, _Collected(stored, earlier.before if earlier else before))
 
     def remove(self, uid: str) -> None:
-        """A workitem is to be forgotten."""
+        """A workitem is to be removed."""
         self._collect(uid, _Collected(None, None))
 
     def _collect(self, uid: str, collected: _Collected) -> None:
@@ -60,15 +60,15 @@ class PendingWrites:
         self._without_rows[uid] = None
 
     def record(self, rows: Iterable[Sequence[Any]]) -> None:
-        """Rows for the log of events."""
+        """Collect rows for the log of events."""
         self._events.extend(rows)
 
     def keep_tombstone(self, row: TombstoneRow) -> None:
-        """The entry of a purged workitem, or its end."""
+        """Collect the tombstone of a purged workitem, or its removal."""
         self._tombstones[row.uid] = row
 
     def get(self, uid: str) -> tuple[bool, StoredWorkitem | None]:
-        """Whether a workitem waits here to be written down or removed, and what it is like (None: removed)."""
+        """Whether a workitem is waiting to be written or removed, and its state (None: removed)."""
         collected = self._collected.get(uid)
         if collected is not None:
             return True, collected.stored
@@ -77,11 +77,11 @@ class PendingWrites:
 
     @property
     def batches_waiting(self) -> int:
-        """Batches that are handed over and not written down."""
+        """The number of batches handed over but not written."""
         return len(self._batches)
 
     def make_rows(self, local: Zone, seconds: float) -> bool:
-        """Make those of some workitems, for about so long; False if all have theirs."""
+        """Make rows for about so many seconds; return False once every workitem has its rows."""
         until = time.perf_counter() + seconds
         while self._without_rows:
             uid, _ = self._without_rows.popitem()
@@ -92,7 +92,7 @@ class PendingWrites:
         return bool(self._without_rows)
 
     def hand_over(self, local: Zone) -> None:
-        """Make a batch of rows of what is collected."""
+        """Turn everything collected into a batch of rows."""
         self.make_rows(local, math.inf)
         self._last += 1
         batch = ProjectionBatch(events=self._events, tombstones=list(self._tombstones.values()))
@@ -105,7 +105,7 @@ class PendingWrites:
         self._batches.append((self._last, batch))
 
     def handed_over(self) -> Iterator[ProjectionBatch]:
-        """Each batch in order; it counts as written down when the next is asked for. By one thread at a time."""
+        """Each batch in order; it counts as written once the next is requested. For one thread at a time."""
         while self._batches:
             number, batch = self._batches[0]
             yield batch

@@ -68,7 +68,7 @@ _GET: Final = """
 
 
 class Rebuild:
-    """Takes the entries of the store while the projection is brought in step with it."""
+    """Takes the entries of the store while the projection is synchronized with it."""
 
     def __init__(self, take: Callable[[Sequence[Entry]], list[Entry]]) -> None:
         self._take = take
@@ -159,7 +159,7 @@ class Projection:
 
     @property
     def searches(self) -> int:
-        """How many searches run, or wait for a thread."""
+        """The number of searches running or waiting for a thread."""
         return self._searches.waiting
 
     def old_documents(self) -> Iterator[tuple[str, str, bytes]]:
@@ -168,11 +168,11 @@ class Projection:
             yield f"{_PREFIX}{uid}", version, document
 
     def forget_old(self) -> None:
-        """Delete the file that was set aside: the store is read, and nothing of it was missing any more."""
+        """Delete the file that was set aside: the store has been read, and nothing in it was missing."""
         self._file.forget_old()
 
     def renew(self) -> None:
-        """Throw everything away and start with an empty file. Raises ProjectionBroken if that is impossible."""
+        """Discard everything and start with an empty file. Raises ProjectionBroken if that is impossible."""
         self._let_go(keep=False)
         try:
             self._open(rebuild=True)
@@ -203,7 +203,7 @@ class Projection:
             connection.close()
 
     def check(self) -> None:
-        """Look after the file now and then: raises ProjectionBroken if somebody deleted or replaced it."""
+        """Called now and then: raises ProjectionBroken if the file was deleted or replaced."""
         self._check()
         if not self._file.is_there():
             raise self._broke("the file was deleted or replaced")
@@ -211,7 +211,7 @@ class Projection:
     # --- single workitems, on the event loop ---
 
     def put(self, workitem: Workitem, version: str, document: bytes) -> None:
-        """Take over a workitem as it was written to the store."""
+        """Take over a workitem as it was just written to the store."""
         self._check()
         uid = workitem.uid
         stored = StoredWorkitem(workitem, version, document)
@@ -223,7 +223,7 @@ class Projection:
         self._changed()
 
     def remove(self, uid: str) -> None:
-        """Forget a workitem, if it is there."""
+        """Remove a workitem, if present."""
         self._check()
         self._count -= self._before(uid)[0]
         self._pending.remove(uid)
@@ -231,7 +231,7 @@ class Projection:
         self._changed()
 
     def _before(self, uid: str) -> tuple[bool, Workitem | None]:
-        """Whether a workitem is there, and what it is like if that is known."""
+        """Whether a workitem exists, and its current state if that is known without reading the file."""
         is_pending, stored = self._pending.get(uid)
         if is_pending:
             return stored is not None, None if stored is None else stored.workitem
@@ -262,7 +262,7 @@ class Projection:
         return None
 
     def document(self, uid: str) -> bytes | None:
-        """The document of a workitem as it stands in the store, None if there is none of that UID."""
+        """The document of a workitem as stored, None if there is no such workitem."""
         self._check_whole()
         stored = self._recent.get(uid)
         if stored is not None:
@@ -273,7 +273,7 @@ class Projection:
         return next((document for _, document in self._documents(_GET, uid)), None)
 
     def text(self, uid: str) -> bytes | None:
-        """The attributes of a workitem as JSON text of the inner form (core/dataset.py), None if there is none."""
+        """The attributes of a workitem as JSON text of the inner form (core/dataset.py), None if it does not exist."""
         document = self.document(uid)
         with self._guarded():
             return None if document is None else whole(document)
@@ -281,7 +281,7 @@ class Projection:
     # --- from memory to the file ---
 
     def _changed(self) -> None:
-        """What was taken over is written down in a moment, or at once if it is much."""
+        """Schedule writing: soon, or at once if much has been collected."""
         self._searches.outdated()
         if self._is_rebuilding:
             self.flush()
@@ -292,7 +292,7 @@ class Projection:
                 self._timer = asyncio.get_running_loop().call_later(_WRITTEN_AFTER, self._make_some_rows)
 
     def _make_some_rows(self) -> None:
-        """Make few in each turn of the loop, so that no request waits for those of many others."""
+        """Make a few rows per turn of the loop, so that no request waits for the rows of many others."""
         self._timer = None
         if self.broken is not None:
             return
@@ -309,7 +309,7 @@ class Projection:
 
     @contextmanager
     def _unbroken(self) -> Iterator[None]:
-        """Whatever goes wrong: what is written must not look as if it were not. Raises ProjectionBroken."""
+        """Turn any error into ProjectionBroken: a change that is stored must not look as if it had failed."""
         self._check()
         try:
             yield
@@ -317,7 +317,7 @@ class Projection:
             raise self._broke(error) from error
 
     def _write_soon(self) -> None:
-        """Let the thread write down what is in memory; if it is far behind, wait for it."""
+        """Let the thread write what is in memory; if it is far behind, wait for it."""
         self._forget_timer()
         if self.broken is not None:
             return
@@ -346,36 +346,36 @@ class Projection:
             timer.cancel()
 
     def _hand_over(self) -> None:
-        """Make rows of what is in memory, on the loop; any thread may write them down then."""
+        """Make rows of what is in memory, on the loop; then any thread may write them."""
         if self._pending:
             with self._unbroken():
                 self._pending.hand_over(self._local)
 
     def _write_down(self) -> None:
-        """Write down what was handed over, in the order of handing over. In any thread."""
+        """Write the batches that were handed over, in order. May be called in any thread."""
         with self._lock:
             for batch in self._pending.handed_over():
                 with self._unbroken():
                     self._writer.write(batch)
 
     def flush(self) -> None:
-        """Write down what is in memory, and wait until that is done. Raises ProjectionBroken."""
+        """Write what is in memory to the file before returning. Raises ProjectionBroken."""
         self._forget_timer()
         self._hand_over()
         self._write_down()
 
     def write_copy(self) -> None:
-        """Write down what is in memory if this file is a copy. Raises ProjectionBroken."""
+        """As ``flush``, if this file is a copy. Raises ProjectionBroken."""
         if self.is_copy:
             self.flush()
 
     def last_event(self) -> int:
-        """The greatest sequence number in the log of events, 0 if it is empty. All released before it are there."""
+        """The greatest sequence in the log of events, 0 if it is empty. All events released before it are there."""
         self.flush()
         return int(self._rows("SELECT COALESCE(MAX(sequence), 0) FROM event")[0][0])
 
     def count(self) -> int:
-        """Number of workitems; the last known one while broken."""
+        """The number of workitems; while broken, the last one known."""
         return self._count
 
     # --- what a start needs to trust it (store/journal.py) ---
@@ -386,7 +386,7 @@ class Projection:
             return self._writer.marks() if self._whole else ()
 
     async def bear(self, mark: str) -> None:
-        """Let the file bear a mark: it has everything that was taken over before this call. Raises ProjectionBroken."""
+        """Write a mark: the file has everything taken over before this call. Raises ProjectionBroken."""
         self._check_whole()
         self._hand_over()
         await asyncio.get_running_loop().run_in_executor(self._thread, self._bear, mark)
@@ -405,7 +405,7 @@ class Projection:
         self._changed()
 
     def drop_tombstone(self, uid: str) -> None:
-        """The entry of a purged workitem is gone, if it is here."""
+        """Remove the entry of a purged workitem, if present."""
         self._check()
         self._pending.keep_tombstone(TombstoneRow(uid))
         self._changed()
@@ -452,7 +452,7 @@ class Projection:
         return self._each("m.last_event > ?", sequence)
 
     def with_acts(self) -> Iterator[Workitem]:
-        """Workitems to which some AE subscribed or unsubscribed by name, or with overflow entries."""
+        """Workitems with subscriptions or unsubscriptions of their own, or with overflow entries."""
         return self._each("m.noted <> 0")
 
     def documents(self) -> Iterator[tuple[str, bytes, str]]:
@@ -512,10 +512,10 @@ class Projection:
 
     @contextmanager
     def rebuilding(self) -> Iterator[Rebuild]:
-        """Bring it in step with the store: every entry of a workitem must be given to ``Rebuild.take``.
+        """Synchronize with the store: every entry of a workitem must be passed to ``Rebuild.take``.
 
-        What was not given is removed at the end, unless the block is left by an exception; then reads raise
-        ProjectionBroken until the next rebuilding is through.
+        Workitems that were not passed are removed at the end. If an exception leaves the block, nothing is removed, and
+        reads raise ProjectionBroken until a later rebuilding succeeds.
         """
         if self.broken is None:
             self.flush()
@@ -559,7 +559,7 @@ class Projection:
         return damaged
 
     def _differing(self, entries: Sequence[Entry]) -> list[Entry]:
-        """Those that the file does not have as they are; all of them, at once, if it had nothing."""
+        """The entries that differ from the file: all of them, without asking it, if it was empty."""
         if self._writer.began_empty:
             return list(entries)
         triples = [(entry.key.removeprefix(_PREFIX), entry.version, entry.document) for entry in entries]
@@ -573,14 +573,14 @@ class Projection:
             self._writer.write(batch)
 
     def _written_so_far(self) -> None:
-        """While one part is written down by the thread, the next one is read and made rows of."""
+        """Wait for the part that the thread is writing; meanwhile the next one was read and turned into rows."""
         writing, self._writing = self._writing, None
         if writing is not None:
             with self._guarded():
                 writing.result()
 
     def _change(self, entry: Entry) -> WorkitemRows | None:
-        """What is to be written down of an entry; None if it is no document of a workitem."""
+        """The rows of an entry; None if it is not the document of a workitem."""
         try:
             workitem = decode_interned(entry.document, self._interned)
         except UnreadableDocument:
@@ -619,7 +619,7 @@ class Projection:
     async def search_texts(
         self, query: Query, offset: int, limit: int | None, selection: Selection
     ) -> tuple[tuple[bytes, ...], int]:
-        """The same by scheduled start, of each match the selected attributes as JSON text of the inner form."""
+        """As ``search`` by scheduled start; of each match the selected attributes as JSON text of the inner form."""
         self._up_to_date()
         return await self._searches.search(
             query, offset, limit, "start", (), lambda document: selected(document, selection)
@@ -634,7 +634,7 @@ class Projection:
         words: Sequence[str] = (),
         also: Sequence[Column | Ids] = (),
     ) -> tuple[tuple[Workitem, ...], int]:
-        """The same with whole workitems."""
+        """As ``search``, with whole workitems."""
         self._up_to_date()
         return await self._searches.search(query, offset, limit, order, tuple(words), decode, tuple(also))
 
@@ -675,7 +675,7 @@ class Projection:
     async def tally(
         self, query: Query, words: Sequence[str] = (), also: Sequence[Column | Ids] = ()
     ) -> dict[str, int]:
-        """How many matches there are by state; parameters as in ``search``."""
+        """The number of matches per state; parameters as in ``search``."""
         self._up_to_date()
         return await self._searches.run(lambda reader: reader.tally(query, words, also))
 
@@ -685,7 +685,7 @@ class Projection:
         return await self._searches.run(lambda reader: reader.read(sql))
 
     async def counts(self) -> Counts:
-        """How many workitems there are, per worklist label and state."""
+        """The number of workitems per worklist label and state."""
         self._up_to_date()
         generation, counts = self._searches.generation, self._counts
         if counts is None or counts[0] != generation:
@@ -696,7 +696,7 @@ class Projection:
     # --- the log of events ---
 
     def record_events(self, events: Iterable[Event]) -> None:
-        """Add released events to the log. One that is there already is overwritten."""
+        """Add released events to the log, overwriting any with the same sequence."""
         self._check()
         with self._guarded():
             self._pending.record([event_row(event) for event in events])
@@ -733,7 +733,7 @@ class Projection:
             raise ProjectionBroken(self.broken)
 
     def _up_to_date(self) -> None:
-        """Before a search: all that was written before it will be in the file."""
+        """Before a search: make sure that it sees everything written so far."""
         self._check_whole()
         self._hand_over()
 

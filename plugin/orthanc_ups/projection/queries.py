@@ -61,7 +61,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Ids:
-    """A set of ids found by an index.
+    """A set of ids from an index.
 
     Attributes:
         select: gives the ids, perhaps several times each.
@@ -85,7 +85,7 @@ class Code:
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """What SQL can do for a query; ``exact`` if that is all there is to do."""
+    """The part of a query that SQL can test; ``exact`` if that is all of it."""
 
     columns: tuple[Column, ...]
     ids: tuple[Ids, ...]
@@ -118,7 +118,7 @@ class Translator:
         return Filters(tuple(self._columns), tuple(self._ids), tuple(self._codes), all(exact))
 
     def _clause(self, clause: Clause) -> bool:
-        """Add what a clause asks; True if nothing is left to do."""
+        """Add the tests of a clause; True if they express it completely."""
         pair = _code_pair(clause.conditions)
         if pair is not None:
             self._code(*pair)
@@ -133,7 +133,7 @@ class Translator:
             self._ids.append(_pair(PAIRS[sequence], code, scheme))
 
     def _condition(self, condition: Condition) -> bool:
-        """True if the condition is expressed in full."""
+        """Add the tests of a condition; True if they express it completely."""
         path, operator, values = condition.path, condition.operator, condition.values
         if operator is Operator.EMPTY:
             return self._empty(path)
@@ -175,7 +175,7 @@ class Translator:
 
 
 def _code_pair(conditions: Sequence[Condition]) -> tuple[str, str, str | None] | None:
-    """Sequence, value and scheme if the conditions are about one indexed code and nothing else."""
+    """Sequence, value and scheme if the conditions are about a single indexed code and nothing else."""
     by_tag = {}
     for condition in conditions:
         sequence, _, tag = condition.path.rpartition(".")
@@ -190,7 +190,7 @@ def _code_pair(conditions: Sequence[Condition]) -> tuple[str, str, str | None] |
 
 
 def _is_usable(values: Sequence[Any]) -> bool:
-    """SQLite refuses very long patterns and ends texts at a NUL."""
+    """False for what SQLite cannot test: it refuses very long patterns, and ends texts at a NUL."""
     return all(
         not isinstance(value, str) or (len(value) <= _LONGEST_PATTERN and "\0" not in value)
         for value in values
@@ -279,7 +279,7 @@ def _any(tests: Sequence[Sql]) -> Sql:
 
 
 def _like(column: str, pattern: str) -> Sql:
-    """A wildcard pattern: what it begins with narrows the index down."""
+    """The test for a wildcard pattern; its literal beginning narrows down the index."""
     if not is_wild(pattern):
         return Sql(f"{column} = ?", (pattern,))
     fits = Sql(f"{column} GLOB ?", (pattern.replace("[", "[[]"),))
@@ -291,7 +291,7 @@ def _like(column: str, pattern: str) -> Sql:
 
 
 def _within(column: str, start: str) -> Sql:
-    """Texts that begin so, as a stretch of an index."""
+    """The range of an index that holds the texts with this prefix."""
     last = len(start) - 1
     while last >= 0 and start[last] == "\U0010ffff":
         last -= 1
@@ -411,7 +411,7 @@ def plan(connection: sqlite3.Connection, filters: Filters, order: str) -> Plan:
 
 
 def _smallest(connection: sqlite3.Connection, filters: Filters) -> tuple[Ids | None, bool]:
-    """The set with the fewest ids, and whether those are few; a slow set only for want of others."""
+    """The set with the fewest ids, and whether they are few; a slow set only if there is no other."""
     counted = [(_count(connection, ids.select), index) for index, ids in enumerate(filters.ids) if ids.quick]
     if counted:
         size, index = min(counted)
@@ -431,7 +431,7 @@ def _rarest(connection: sqlite3.Connection, filters: Filters) -> Code:
 
 
 def _count(connection: sqlite3.Connection, rows: Sql) -> int:
-    """How many rows there are, up to FEW."""
+    """The number of rows, counted up to FEW."""
     text = f"SELECT COUNT(*) FROM ({rows.text} LIMIT {FEW})"  # noqa: S608
     return int(connection.execute(text, rows.values).fetchone()[0])
 
@@ -503,7 +503,7 @@ def _on_driver(columns: Iterable[Column]) -> list[Sql]:
 
 
 def _is_among(table: str, ids: Ids) -> Sql:
-    """The plus keeps SQLite from letting this set lead."""
+    """The test for membership; the plus keeps SQLite from starting with this set."""
     return Sql(ids.test.text.format(id=f"+{table}.id"), ids.test.values)
 
 

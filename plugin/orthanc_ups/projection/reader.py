@@ -36,9 +36,9 @@ Position: TypeAlias = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Matched:
-    """The matches of a query without their documents: stretches of them in order, each with their number.
+    """The matches of a query without their documents: ranges in order, each with its number of matches.
 
-    If they were gathered, their ids in order instead.
+    If they were gathered: their ids in order instead.
     """
 
     stretches: tuple[tuple[Plan, int], ...]
@@ -52,7 +52,7 @@ class Matched:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Some matches by id, and the position of the last; None if there are no more."""
+    """Some matches by id, and the position of the last one; None if there are no more."""
 
     matches: list[tuple[int, DataSet]]
     position: Position | None
@@ -60,13 +60,13 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many workitems there are: per worklist label and state. States without any are left out."""
+    """The number of workitems per worklist label and state. States without workitems are left out."""
 
     by_worklist: dict[str, dict[str, int]]
 
     @property
     def by_state(self) -> dict[str, int]:
-        """Per state over all worklists."""
+        """The number per state over all worklists."""
         totals: dict[str, int] = {}
         for states in self.by_worklist.values():
             for state, number in states.items():
@@ -111,7 +111,7 @@ class Reader:
         also: Sequence[Column | Ids] = (),
         gather: bool = False,
     ) -> Matched:
-        """Count all matches, or gather them if that is wished or needed."""
+        """Count all matches, or gather them if requested or needed."""
         with self.snapshot():
             chosen = self.planned(query, order, words, also)
             stretches = chosen.stretches(descending=descending)
@@ -133,7 +133,7 @@ class Reader:
         *,
         descending: bool,
     ) -> list[_T]:
-        """What ``form`` makes of the documents of the matches from ``offset`` on."""
+        """The results of ``form`` for the documents of the matches from ``offset`` on."""
         many = max(0, matched.total - offset if limit is None else min(limit, matched.total - offset))
         with self.snapshot():
             if matched.ids is not None:
@@ -154,7 +154,7 @@ class Reader:
     def _stretch(
         self, chosen: Plan, total: int, offset: int, many: int, *, descending: bool
     ) -> Iterable[int]:
-        """From the nearer end: the last page costs as much as the first."""
+        """Read from the nearer end, so that the last page costs as little as the first."""
         behind = total - offset - many
         backwards = behind < offset
         text, values = chosen.ids(descending=descending is not backwards)
@@ -173,7 +173,7 @@ class Reader:
             return chosen, self._ids(chosen.ids())
 
     def next(self, chosen: Plan, position: Position, many: int) -> Chunk:
-        """The chunk behind a position."""
+        """The chunk after a position."""
         with self.snapshot():
             return self._next(chosen, position, many)
 
@@ -184,7 +184,7 @@ class Reader:
         return Chunk(matches, places[-1] if len(places) == many else None)
 
     def fitting(self, query: Query, ids: Sequence[int]) -> list[DataSet]:
-        """The attributes of those candidates that fit by now."""
+        """The attributes of those candidates that match at this moment."""
         with self.snapshot():
             return [attributes for _, attributes in self._fitting(query, ids)]
 
@@ -203,7 +203,7 @@ class Reader:
             return [int(self._number(Sql(of, (row,)))) for row, _ in self._fitting(query, ids)]
 
     def counts(self) -> Counts:
-        """How many workitems are in which state, per worklist."""
+        """The number of workitems per worklist and state."""
         rows = self._execute("SELECT worklist, state, COUNT(*) FROM workitem GROUP BY worklist, state")
         by_worklist: dict[str, dict[str, int]] = {}
         for worklist, rank, number in rows:
@@ -211,7 +211,7 @@ class Reader:
         return Counts(by_worklist)
 
     def tally(self, query: Query, words: Sequence[str], also: Sequence[Column | Ids]) -> dict[str, int]:
-        """How many matches are in which state."""
+        """The number of matches per state."""
         with self.snapshot():
             chosen = self.planned(query, "start", words, also)
             if chosen.exact:
@@ -250,7 +250,7 @@ class Reader:
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """All that is read inside is of one moment."""
+        """Everything read within the block is of the same moment."""
         self._execute("BEGIN")
         try:
             yield
@@ -268,7 +268,7 @@ class Reader:
         return ((row, attributes_of(document)) for row, document in self._documents(ids))
 
     def _documents(self, ids: Iterable[int]) -> Iterator[tuple[int, bytes]]:
-        """The documents of workitems that are still there."""
+        """The documents of those workitems that still exist."""
         for row in ids:
             if self._stopping.is_set():
                 raise sqlite3.OperationalError("interrupted")
@@ -325,7 +325,7 @@ class Searches:
 
     @property
     def waiting(self) -> int:
-        """How many queries run, or wait for a thread."""
+        """The number of queries running or waiting for a thread."""
         return self._waiting
 
     def outdated(self) -> None:
@@ -333,7 +333,7 @@ class Searches:
         self._generation += 1
 
     def close(self) -> None:
-        """End what is running and close the connections."""
+        """End running queries and close the connections."""
         self._stopping.set()
         self._executor.shutdown(wait=True, cancel_futures=True)
         while not self._idle.empty():
@@ -414,7 +414,7 @@ class Searches:
                     yield matches[at : at + many]
 
     async def _chunks(self, plan: Plan, chunk: Chunk, many: int) -> AsyncIterator[list[DataSet]]:
-        """A workitem whose start was moved ahead meanwhile is met again, but yielded once."""
+        """Yield each match once, also if its start was moved ahead meanwhile, so that it comes up again."""
         seen: set[int] = set()
         while True:
             fresh = [attributes for row, attributes in chunk.matches if row not in seen]
@@ -439,7 +439,7 @@ class Searches:
     # --- threads ---
 
     async def run(self, work: Callable[[Reader], _T]) -> _T:
-        """Let a thread do some reading. Raises ProjectionBroken, or UpsError if too many wait already."""
+        """Run a query in a thread. Raises ProjectionBroken, or UpsError if too many are waiting already."""
         if self._waiting >= WAITING_SEARCHES:
             raise UpsError(OUT_OF_RESOURCES, "too many searches at once; try again in a moment")
         self._waiting += 1
@@ -472,7 +472,7 @@ class Searches:
 def _page(
     matched: Matched, offset: int, limit: int, form: Callable[[bytes], _T]
 ) -> Callable[[Reader], list[_T]]:
-    """Reads a page of gathered matches, which are in order already."""
+    """Select a page of gathered matches, which are already in order."""
     return lambda reader: reader.page(matched, offset, limit, form, descending=False)
 
 

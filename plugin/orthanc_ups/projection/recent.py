@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A cache of the workitems that were read or written last: those that are worked on are asked for again and again."""
+"""A cache of the workitems read or written last: those in progress are requested again and again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class StoredWorkitem:
 
 
 class Recent:
-    """Holds the latest, as many as have documents of ``size`` bytes together; in memory several times that."""
+    """Holds the latest workitems whose documents are at most ``size`` bytes together; several times that in memory."""
 
     def __init__(self, size: int = _LARGEST) -> None:
         self._largest = size
@@ -30,7 +30,7 @@ class Recent:
         self._kept: OrderedDict[str, tuple[StoredWorkitem, int]] = OrderedDict()
 
     def get(self, uid: str) -> StoredWorkitem | None:
-        """A workitem if it is among them."""
+        """The workitem, if it is cached."""
         entry = self._kept.get(uid)
         if entry is None:
             return None
@@ -38,7 +38,7 @@ class Recent:
         return entry[0]
 
     def keep(self, workitem: StoredWorkitem, size: int) -> None:
-        """It was read or written; its document has ``size`` bytes."""
+        """Add a workitem that was read or written; its document has ``size`` bytes."""
         uid = workitem.workitem.uid
         self.forget(uid)
         self._kept[uid] = workitem, size
@@ -47,12 +47,12 @@ class Recent:
             self.forget(next(iter(self._kept)))
 
     def forget(self, uid: str) -> None:
-        """It is gone, or what is remembered of it may be wrong."""
+        """Remove a workitem that was deleted, or whose cached state may be wrong."""
         entry = self._kept.pop(uid, None)
         if entry is not None:
             self._size -= entry[1]
 
     def clear(self) -> None:
-        """Forget all."""
+        """Remove all workitems."""
         self._kept.clear()
         self._size = 0

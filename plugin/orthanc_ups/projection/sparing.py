@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Figures that cost the more the larger the worklist is, asked for by those who ask again and again."""
+"""Figures that cost more the larger the worklist is, for those who request them over and over."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Sparing(Generic[_T]):
         self._lock = asyncio.Lock()
 
     async def get(self) -> _T:
-        """The figure, as it was not long ago. Raises what ``ask`` raises."""
+        """The figure, as of not long ago. Raises what ``ask`` raises."""
         async with self._lock:
             now = self._now()
             if not self._asked_at <= now < self._until:

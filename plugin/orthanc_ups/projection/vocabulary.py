@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Which stations, performers and kinds of work there are: what an operator can choose from."""
+"""The stations, performers and kinds of work that occur, for an operator to choose from."""
 
 from __future__ import annotations
 

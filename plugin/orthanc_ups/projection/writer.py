@@ -30,7 +30,7 @@ _Row: TypeAlias = Sequence[Any]
 
 
 class WorkitemRows(NamedTuple):
-    """A workitem as it is to be written down; ``facts`` None if all but the volatile columns stand there already."""
+    """The rows of a workitem to be written; ``facts`` is None if only the volatile columns differ from the file."""
 
     uid: str
     created: int
@@ -42,7 +42,7 @@ class WorkitemRows(NamedTuple):
 
 
 class RowsRemoval(NamedTuple):
-    """A workitem that is to be forgotten."""
+    """A workitem to be removed."""
 
     uid: str
 
@@ -57,7 +57,7 @@ class TombstoneRow(NamedTuple):
 
 @dataclass(slots=True)
 class ProjectionBatch:
-    """What is written down in one transaction: changes, each of another workitem or purged one, and logged events."""
+    """What one transaction writes: changes, at most one per workitem, tombstones, and logged events."""
 
     changes: list[WorkitemRows | RowsRemoval] = field(default_factory=list)
     events: list[_Row] = field(default_factory=list)
@@ -67,10 +67,10 @@ class ProjectionBatch:
 def change_of(
     workitem: Workitem, version: str, document: bytes, local: Zone, before: Workitem | None
 ) -> WorkitemRows:
-    """Work out what is to be written of a workitem.
+    """The rows of a workitem to be written.
 
-    ``before`` is what will stand there when this is written, None if that is not known. What is still the same object
-    in both has not changed.
+    ``before`` is its state in the file by the time these are written, None if unknown. An element that is the same
+    object in both has not changed.
     """
     unchanged = (
         before is not None
@@ -189,7 +189,7 @@ _VERSIONS: Final = """
 
 @dataclass(slots=True)
 class _Statements:
-    """The rows of a batch by what is to be done with them."""
+    """The rows of a batch, by statement."""
 
     inserted: list[_Row] = field(default_factory=list)
     updated: list[_Row] = field(default_factory=list)
@@ -208,7 +208,7 @@ class _Statements:
 
 
 class ProjectionWriter:
-    """Keeps the tables in step with the documents. Used by one thread at a time.
+    """Keeps the tables in step with the documents. May be used by one thread at a time.
 
     Attributes:
         began_empty: whether the tables had no workitems when they began to be rebuilt last.
@@ -226,7 +226,7 @@ class ProjectionWriter:
         self._next_row = 1 + int(self._execute("SELECT COALESCE(MAX(id), 0) FROM workitem").fetchone()[0])
 
     def write(self, batch: ProjectionBatch) -> None:
-        """Write a batch down, all of it or nothing."""
+        """Write a batch: all of it or nothing."""
         with self._transaction(len(batch.changes)):
             if batch.changes:
                 self._write_changes(batch.changes)
@@ -236,7 +236,7 @@ class ProjectionWriter:
                 self._write_tombstones(batch.tombstones)
 
     def bear(self, mark: str) -> None:
-        """Write down a mark beside the one before it: all that is to be written before it, is (store/journal.py)."""
+        """Write a mark beside the former one: everything that came before it has been written (store/journal.py)."""
         with self._transaction():
             former = self.marks()[-1:]
             self._execute("INSERT OR REPLACE INTO meta VALUES ('marks', ?)", (" ".join((*former, mark)),))
@@ -315,7 +315,7 @@ class ProjectionWriter:
             self._write_staged()
 
     def _write_staged(self) -> None:
-        """In bulk, rows go into their tables in order and many at a time, which is much faster."""
+        """Insert the staged rows in order and in bulk, which is much faster."""
         for statement, rows in ((_INSERT_CODES, self._staged_codes), (_INSERT_KEYS, self._staged_keys)):
             if rows:
                 self._rows(statement, sorted(rows) if self._seen is not None else rows)
@@ -373,7 +373,7 @@ class ProjectionWriter:
         self._execute("DELETE FROM meta WHERE name = 'marks'")
 
     def _journal(self, mode: str) -> None:
-        """Nothing in an empty file is worth a journal. (Where somebody is reading, WAL stays on.)"""
+        """Set the journal mode: an empty file needs none. (While somebody is reading, WAL stays on.)"""
         with suppress(sqlite3.OperationalError):
             self._execute(f"PRAGMA journal_mode = {mode}")
 
@@ -383,7 +383,7 @@ class ProjectionWriter:
             self._seen[row] = 1
 
     def unchanged(self, entries: Sequence[tuple[str, str, bytes]]) -> set[str]:
-        """Of (uid, version, document) those that are here already, byte by byte."""
+        """The UIDs of those (uid, version, document) that are stored already with the very same document."""
         stored = {row[0]: row[1:] for row in self._read(_VERSIONS, [uid for uid, _, _ in entries])}
         same, reversioned = set(), []
         for uid, version, document in entries:
@@ -398,7 +398,7 @@ class ProjectionWriter:
         return same
 
     def spare(self, uid: str) -> None:
-        """Do not remove this workitem at the end, if it is here."""
+        """Do not remove this workitem at the end, if present."""
         for (row,) in self._execute("SELECT id FROM workitem WHERE uid = ?", (uid,)):
             self._mark_seen(row)
 
