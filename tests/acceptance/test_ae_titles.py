@@ -141,11 +141,11 @@ def test_a_spelling_that_changes_at_run_time_is_told_and_adopted_at_the_next_sta
 def test_what_was_stored_under_two_spellings_is_joined_at_the_start(suite: str, tmp_path: Path) -> None:
     with RealOrthanc(suite, {"StrictAetComparison": True}, folder=tmp_path) as orthanc:
         client = client_of(orthanc)
-        uid, other = client.create(), client.create()
+        uid, canceled = client.create(), client.create()
         for ae in ("viewer", "VIEWER"):
             assert client.post(f"/workitems/{GLOBAL}/subscribers/{ae}").status_code == 201
         assert client.post(f"/workitems/{uid}/subscribers/VIEWER?deletionlock=true").status_code == 201
-        client.cancel(other)
+        client.cancel(canceled)
         assert subscribers(orthanc) == ["VIEWER", "viewer"]
         orthanc.kill()
         orthanc.configuration["StrictAetComparison"] = False
@@ -157,7 +157,7 @@ def test_what_was_stored_under_two_spellings_is_joined_at_the_start(suite: str, 
             events = [next_event(socket) for _ in range(3)]
         contents = [json.dumps({**event, "00000110": None}, sort_keys=True) for event in events]
         assert len(contents) == len(set(contents)), "each event comes once"
-        assert other in "".join(contents)
+        assert canceled in "".join(contents)
         assert client.delete(f"/workitems/{uid}/subscribers/ViEwEr").status_code == 200
         assert api(orthanc, "/subscribers/viewer")["locks"] == 0
         client.session.close()

@@ -158,13 +158,13 @@ def test_a_leader_whose_standbys_are_gone_warns_of_it(pair: Pair) -> None:
 
 
 def test_a_standby_answers_dimse_as_the_leader_does(pair: Pair) -> None:
-    with UpsClient(pair[1].ups_dicom_port) as scu, UpsClient(pair[0].ups_dicom_port) as other:
+    with UpsClient(pair[1].ups_dicom_port) as scu, UpsClient(pair[0].ups_dicom_port) as at_leader:
         assert scu.echo().code == 0
         created = scu.create(workitems.minimal())
         assert created.code == 0
         assert scu.get(created.uid).code == 0
         assert scu.change_state(created.uid, "IN PROGRESS", "2.25.815").code == 0
-        assert other.change_state(created.uid, "IN PROGRESS", "2.25.816").code == 0xC301
+        assert at_leader.change_state(created.uid, "IN PROGRESS", "2.25.816").code == 0xC301
         matches = scu.find({tags.SOP_INSTANCE_UID: element("UI", created.uid), tags.STATE: {"vr": "CS"}})
         assert [text(match.attributes, tags.STATE) for match in matches if match.attributes] == [
             "IN PROGRESS"

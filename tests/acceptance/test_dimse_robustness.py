@@ -166,9 +166,9 @@ def test_everything_survives_a_restart_and_a_crash(lonely: RealOrthanc) -> None:
 
 
 def test_a_receiver_that_was_away_gets_everything_in_order(lonely: RealOrthanc) -> None:
-    with EventReceiver("WATCHER") as watcher, EventReceiver("OTHER") as other:
+    with EventReceiver("WATCHER") as watcher, EventReceiver("OTHER") as present:
         _tell(lonely, "WATCHER", watcher.port)
-        _tell(lonely, "OTHER", other.port)
+        _tell(lonely, "OTHER", present.port)
         with UpsClient(lonely.ups_dicom_port) as client:
             for ae in ("WATCHER", "OTHER"):
                 client.subscribe(tags.GLOBAL_SUBSCRIPTION, ae)
@@ -176,7 +176,7 @@ def test_a_receiver_that_was_away_gets_everything_in_order(lonely: RealOrthanc) 
             watcher.wait_for(1)
             watcher.stop()
             uids = [client.create(workitems.minimal()).uid for _ in range(20)]
-            assert [report.uid for report in other.wait_for(21)] == [first, *uids]
+            assert [report.uid for report in present.wait_for(21)] == [first, *uids]
         lonely.kill()
         lonely.start()
         watcher.start()

@@ -130,12 +130,12 @@ def test_cc_2_2_a_performer_is_asked_to_cancel(
     uid = created(client)
     client.change_state(uid, "IN PROGRESS", TRANSACTION)
     client.subscribe(uid, watcher.ae_title)
-    with UpsClient(orthanc.ups_dicom_port, "OTHER") as other:
+    with UpsClient(orthanc.ups_dicom_port, "OTHER") as requester:
         information: DataSet = {
             tags.CONTACT_NAME: element("LO", "Ward 3"),
             tags.CONTACT_URI: element("UR", "tel:1"),
         }
-        assert other.request_cancel(uid, information).code == 0
+        assert requester.request_cancel(uid, information).code == 0
     request = watcher.wait_for(2)[1]
     assert request.type == CANCEL_REQUESTED
     assert request.information == {**information, tags.REQUESTING_AE: element("AE", "OTHER")}
@@ -183,8 +183,8 @@ def test_cc_2_8_names_match_in_every_repertoire(orthanc: RealOrthanc, client: Up
         "00100010": element("PN", {"Alphabetic": f"{alphabetic}*"}),
         tags.STATION_NAME: element("SQ", station),
     }
-    with UpsClient(orthanc.ups_dicom_port, syntaxes=[IMPLICIT]) as other:
-        for asking in (client, other):
+    with UpsClient(orthanc.ups_dicom_port, syntaxes=[IMPLICIT]) as implicit:
+        for asking in (client, implicit):
             match, last = asking.find(keys)
             assert codes(match, last) == [0xFF00, 0]
             assert match.attributes["00100010"] == element("PN", name)

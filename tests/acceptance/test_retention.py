@@ -62,13 +62,13 @@ async def _get(port: int, uid: str) -> int:
 
 
 def test_a_final_workitem_is_purged_remembered_and_forgotten(orthanc: RealOrthanc, client: WebClient) -> None:
-    uid, other = client.create(), client.create()
+    uid, scheduled = client.create(), client.create()
     client.complete(uid)
     start_with(orthanc, RetainFinal=0.001)
     becomes(client, uid, 410)
     assert asyncio.run(_get(orthanc.ups_dicom_port, uid)) == GONE
     assert client.post(f"/workitems?workitem={uid}", minimal()).status_code == 409, "no UID has two lives"
-    assert state(client, other) == "SCHEDULED"
+    assert state(client, scheduled) == "SCHEDULED"
     start_with(orthanc)
     becomes(client, uid, 410)
     start_with(orthanc, RememberPurged=0.001)

@@ -342,15 +342,15 @@ def test_no_question_mark_evades_a_filter(guarded: RealOrthanc, mark: str) -> No
 def test_a_verdict_about_one_workitem_admits_to_no_other(guarded: RealOrthanc) -> None:
     admin = Caller(guarded, "admin")
     assert admin.service.get(f"/workitems/{LOCKED}").status_code in (200, 404)
-    other = admin.service.create()
+    unguarded = admin.service.create()
     change = {"00741204": {"vr": "LO", "Value": ["x"]}}
     for _ in range(2):
-        assert admin.service.post(f"/workitems/{other}", change).status_code == 200
+        assert admin.service.post(f"/workitems/{unguarded}", change).status_code == 200
         assert admin.service.post(f"/workitems/{LOCKED}", change).status_code == 403
         assert admin.service.put(f"/workitems/{LOCKED}/state", state("IN PROGRESS", "1.2")).status_code == 403
         assert admin.service.post(f"/workitems/{LOCKED}/subscribers/CT1").status_code == 403
     filtered = Caller(guarded, "filtered")
-    assert filtered.service.get(f"/workitems/{other}").status_code == 200
+    assert filtered.service.get(f"/workitems/{unguarded}").status_code == 200
     assert filtered.service.get(f"/workitems/{LOCKED}").status_code == 403
 
 

@@ -93,9 +93,9 @@ def test_ai_gets_a_workitem_for_each_chest_ct_of_its_scanners_and_for_nothing_el
 ) -> None:
     chest = series(3, PatientID="CHEST1", BodyPartExamined="CHEST")
     head = series(1, PatientID="HEAD1", BodyPartExamined="HEAD")
-    other = series(1, PatientID="CHEST2", BodyPartExamined="CHEST")
+    of_ct9 = series(1, PatientID="CHEST2", BodyPartExamined="CHEST")
     by_c_store(orthanc, "CT1", *chest, *head)
-    by_c_store(orthanc, "CT9", *other)
+    by_c_store(orthanc, "CT9", *of_ct9)
     images = {image.SOPInstanceUID for image in chest}
     soon(lambda: inputs(orthanc, "CHEST1") == [images], "a workitem for the chest CT")
     (workitem,) = search(orthanc, PatientID="CHEST1")
@@ -142,14 +142,14 @@ def test_a_plan_makes_its_treatment_ready_however_it_comes(orthanc: RealOrthanc,
 def test_a_report_completes_the_reporting_of_its_study(orthanc: RealOrthanc) -> None:
     study = generate_uid()
     uid = client(orthanc).create(workitem(WorklistLabel="REPORTING", StudyInstanceUID=study))
-    other = client(orthanc).create(workitem(WorklistLabel="REPORTING", StudyInstanceUID=generate_uid()))
+    unreported = client(orthanc).create(workitem(WorklistLabel="REPORTING", StudyInstanceUID=generate_uid()))
     report = image("test-SR.dcm", StudyInstanceUID=study, SeriesInstanceUID=generate_uid())
     by_rest(orthanc, report)
     soon(lambda: text(client(orthanc).retrieve(uid), STATE) == "COMPLETED", "the report completes it")
     (done,) = items(client(orthanc).retrieve(uid), PERFORMED)
     (output,) = items(done, OUTPUT)
     assert references(output) == {report.SOPInstanceUID}
-    assert text(client(orthanc).retrieve(other), STATE) == "SCHEDULED"
+    assert text(client(orthanc).retrieve(unreported), STATE) == "SCHEDULED"
 
 
 def test_a_second_reading_follows_an_urgent_first_one_with_its_outputs(orthanc: RealOrthanc) -> None:

@@ -171,8 +171,8 @@ def test_a_worklist_that_has_some_takes_over_what_it_does_not_have(house: House)
     file = house.folder / "worklist.ndjson"
     with house.orthanc(_WANTED[-1]) as source:
         client = client_of(source)
-        claimed, other = client.create(full("cyrillic")), client.create()
-        before: dict[str, DataSet] = {uid: client.retrieve(uid) for uid in (claimed, other)}
+        claimed, unclaimed = client.create(full("cyrillic")), client.create()
+        before: dict[str, DataSet] = {uid: client.retrieve(uid) for uid in (claimed, unclaimed)}
         assert house.transfer("export", source, file).returncode == 0
     with house.orthanc(_WANTED[0]) as target:
         client = client_of(target)
@@ -186,7 +186,7 @@ def test_a_worklist_that_has_some_takes_over_what_it_does_not_have(house: House)
             (own, "SCHEDULED"),
             (claimed, "SCHEDULED"),
             (claimed, "event 5"),
-            (other, "SCHEDULED"),
+            (unclaimed, "SCHEDULED"),
         ]
         assert house.transfer("import", target, file).returncode == 0
         assert house.pacs.silent_for(0.5)

@@ -104,13 +104,13 @@ def test_a_leader_that_resigns_is_followed_at_once_and_the_worklist_goes_on(
 ) -> None:
     with members(database, 2) as everyone:
         leader = leader_of(everyone)
-        (other,) = (member for member in everyone if member is not leader)
-        other.sees(leader)
+        (standby,) = (member for member in everyone if member is not leader)
+        standby.sees(leader)
         with monkeypatch.context() as patch:
             patch.setattr(lease_module, "LEASE", 3600.0)  # who waits for the end of the lease does not follow
             asyncio.run(leader.keeper.resign())
-            other.leads()
-        assert other.taken == [Leadership(2, continues=True)]
+            standby.leads()
+        assert standby.taken == [Leadership(2, continues=True)]
         assert not leader.keeper.leads
 
 
@@ -119,15 +119,15 @@ def test_a_leader_that_is_paused_is_followed_and_never_leads_under_its_epoch_aga
 ) -> None:
     with members(database, 2) as everyone:
         leader = leader_of(everyone)
-        (other,) = (member for member in everyone if member is not leader)
-        other.sees(leader)
+        (standby,) = (member for member in everyone if member is not leader)
+        standby.sees(leader)
         leader.stop_the_thread()
-        other.leads()
+        standby.leads()
         assert not leader.keeper.leads
-        assert other.taken == [Leadership(2, continues=True)]
+        assert standby.taken == [Leadership(2, continues=True)]
         leader.go_on()
         wait_until(lambda: bool(leader.lost), lambda: "it hears that it no longer leads")
-        assert other.keeper.leads and not leader.keeper.leads
+        assert standby.keeper.leads and not leader.keeper.leads
 
 
 def test_a_worklist_whose_thread_hangs_leads_no_longer(
