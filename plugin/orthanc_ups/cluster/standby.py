@@ -49,6 +49,8 @@ _ATTEMPTS: Final = 10
 _LOG_PAUSE: Final = 10.0
 _ROWS_AT_ONCE: Final = 200
 _ENTRIES_AT_ONCE: Final = 20
+FEW_ENTRIES: Final = 1_000
+"""So many are read by comparing, whatever share of the store they are."""
 _WORKITEM: Final = "workitem/"
 _INSTANCE: Final = 3  # resource type in Orthanc's tables
 
@@ -69,6 +71,7 @@ JOIN metadata ON metadata.id = resources.internalid AND type = address.slot
 """  # noqa: S608
 _CONTENTS: Final = f"SELECT type, {_VERSION}, md5(value) {_FROM}"
 _WHOLE_SHELF: Final = f"SELECT type, value, {_VERSION} {_FROM}"
+_COUNT: Final = f"SELECT count(*) {_FROM} AND type <> {shelves.MARK_SLOT}"
 _STARTED: Final = "SELECT pg_postmaster_start_time()::text"
 
 
@@ -363,16 +366,24 @@ class StandbyIndex:
         self._behind_since = None
 
     async def _read(self, *, from_nothing: bool = True) -> bool:
-        """Open the search index and bring it in step with the store; False if that is empty and need not be filled."""
+        """Open the search index and bring it in step with the store.
+
+        False if it lacks most of the store and need not be filled, ``from_nothing``: a node that takes over while it
+        still reads leaves such a file. Comparing would read the rest entry by entry, and hold all of it in memory.
+        """
         started = await self._start_of_postgresql()
         projection = self._opened()
         try:
-            is_empty = not projection.count()
-            if is_empty and not from_nothing:
+            indexed = _indexed(projection)
+            lacking = await self._stored_count() - len(indexed)
+            lacks_most = not indexed or lacking > max(len(indexed), FEW_ENTRIES)
+            if lacks_most and not from_nothing:
                 projection.close()
                 return False
             logged = projection.last_event()
-            stored = await (self._read_all(projection) if is_empty else self._read_changes(projection))
+            stored = await (
+                self._read_all(projection) if lacks_most else self._read_changes(projection, indexed)
+            )
             projection.record_events(unsettled_events(projection.with_events_after(logged), stored.overflows))
         except BaseException:
             projection.close()
@@ -384,9 +395,12 @@ class StandbyIndex:
     async def _read_all(self, projection: Projection) -> Stored:
         return await Loader(self.entries, projection).load()
 
-    async def _read_changes(self, projection: Projection) -> Stored:
+    async def _stored_count(self) -> int:
+        return int((await self._sessions.rows(_COUNT, (list(shelves.INSTANCES),), MANY_ROWS_WITHIN))[0][0])
+
+    async def _read_changes(self, projection: Projection, indexed: Mapping[str, Entry]) -> Stored:
         """What the file has as it is in the store stays as it is."""
-        survey = await self.entries.survey(_indexed(projection))
+        survey = await self.entries.survey(indexed)
         for key in survey.absent:
             uid = key.removeprefix(_WORKITEM)
             projection.remove(uid)

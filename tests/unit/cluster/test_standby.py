@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from orthanc_ups.cluster import standby as standby_module
 from orthanc_ups.cluster.database import Database, Sessions
 from orthanc_ups.cluster.envelopes import of_events, to_events
 from orthanc_ups.cluster.notices import Notice, Notices
@@ -357,6 +358,31 @@ def test_who_is_elected_before_it_has_read_anything_proves_what_its_file_holds(s
         assert [state_of(projection, number) for number in (1, 2)] == ["IN PROGRESS", "SCHEDULED"]
         assert others == []
         projection.close()
+
+    stage(scenario)
+
+
+def test_a_file_that_lacks_most_of_the_store_is_filled_like_an_empty_file(
+    stage: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that is elected while it reads a large worklist in leaves such a file; comparing takes memory for all."""
+    monkeypatch.setattr(standby_module, "FEW_ENTRIES", 1)
+
+    async def scenario(stage: Stage) -> None:
+        leader = await stage.leader()
+        await write(leader, 1)
+        async with stage.follower():
+            pass
+        for number in (2, 3, 4):
+            await write(leader, number)
+        elected = stage.idle_follower()
+        assert not await elected.prove()
+        await elected.close()
+        before = stage.sessions.entries_read
+        async with stage.follower() as (follower, _):
+            assert stage.sessions.entries_read - before == 4
+            projection = follower.projection
+            assert projection is not None and projection.count() == 4
 
     stage(scenario)
 
