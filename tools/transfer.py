@@ -173,7 +173,7 @@ def _in_words(answer: requests.Response) -> str:
 
 def _in_numbers(progress: dict[str, Any]) -> str:
     counts = progress["counts"]["workitems"]
-    done = sum(counts[fate] for fate in ("imported", "unchanged", "conflicts"))
+    done = sum(counts[outcome] for outcome in ("imported", "unchanged", "conflicts"))
     return f"{progress['mode']}: {done} of {counts['expected']} workitems, {progress['conflicts_in_all']} conflicts"
 
 

@@ -28,7 +28,7 @@ from .store.notes import Notes
 from .store.port import Entry, RestorableEntries, StoreUnavailable
 from .store.writer import Writer
 from .transfer.exporter import Exporter
-from .transfer.importer import PATIENCE, Intake
+from .transfer.importer import PATIENCE, ImportSession
 from .worklist.ae_title_migration import AeTitleMigration
 from .worklist.commits import Commits
 from .worklist.initial_reports import InitialReports
@@ -122,7 +122,7 @@ class UpsService:
         )
         self.performed_steps = PerformedSteps(self.notes)
         self.exporter = Exporter(state, self.commits, self.performed_steps)
-        self.intake = Intake(state, self.commits, self.worklist, self.performed_steps)
+        self.import_session = ImportSession(state, self.commits, self.worklist, self.performed_steps)
         self._tasks: set[asyncio.Task[None]] = set()
         self._started = False
         self._stopping = False
@@ -190,7 +190,7 @@ class UpsService:
         self._again_and_again(self._renew_mark, _MARK_EVERY)
         self._again_and_again(self._look_after_everything, _RETENTION_EVERY)
         self._again_and_again(self._retention.run_once, _RETENTION_EVERY)
-        self._again_and_again(self.intake.look_after, PATIENCE)
+        self._again_and_again(self.import_session.look_after, PATIENCE)
 
     async def _loaded(self, followed: Sequence[Entry] | None = None) -> Stored:
         stored = await self._recovery.load() if followed is None else self._recovery.take(followed)

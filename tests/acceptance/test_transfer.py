@@ -130,9 +130,9 @@ def test_a_worklist_moves_with_everything_that_belongs_to_it(house: House) -> No
     house.away.start()
     imported = house.transfer("import", target, file)
     assert imported.returncode == 0, imported.stdout + imported.stderr
-    account = requests.get(f"{target.base_url}/ups/api/import").json()
-    assert account["state"] == "complete" and account["mode"] == "restore"
-    assert account["counts"]["workitems"]["imported"] == 4
+    report = requests.get(f"{target.base_url}/ups/api/import").json()
+    assert report["state"] == "complete" and report["mode"] == "restore"
+    assert report["counts"]["workitems"]["imported"] == 4
 
     # Content, states and what waited came along, and nobody hears anything twice.
     assert {uid: client.retrieve(uid) for uid in before} == before

@@ -32,13 +32,13 @@ async def exported(desk: Desk, limit: int = 500) -> list[bytes]:
 
 async def imported(desk: Desk, lines: list[bytes], at_once: int = 500) -> ImportState:
     """Import lines in lots, and tell how it went; then let events be delivered."""
-    importer = Importer(desk.service.intake)
+    importer = Importer(desk.service.import_session)
     for start in range(0, len(lines), at_once):
         task = asyncio.ensure_future(importer.feed(b"\n".join(lines[start : start + at_once]), OPERATOR))
         await desk.until_done(task)
         await task
     await settle()
-    return described(desk.service.intake.account)
+    return described(desk.service.import_session.report)
 
 
 async def moved(source: Desk, target: Desk) -> ImportState:

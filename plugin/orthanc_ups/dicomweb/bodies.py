@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""BodyReader of requests: how they are received, bounded in size, time and all together, and the data set in them,
+"""Bodies of requests: how they are received, bounded in size, time and all together, and the data set in them,
 whatever its media type and compression (PS3.18 §8.7, §11.1.4).
 """
 

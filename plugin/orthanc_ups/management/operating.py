@@ -156,7 +156,7 @@ def management(
         admission=admission,
         more_alerts=more_alerts,
     )
-    transfer = Transfer(service.exporter, service.intake)
+    transfer = Transfer(service.exporter, service.import_session)
     storage = Storage(service.entries, ports.clock.now)
     steps = PerformedStepRoutes(performed_steps, service.workitems)
     node = Nodes(nodes or _single_node(fixed))

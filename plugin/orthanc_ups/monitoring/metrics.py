@@ -53,7 +53,7 @@ _LATE: Final = {
     LateKind.EXPIRATION: "past their expiration and not yet final",
     LateKind.SILENT: "in progress, and not updated by their performer for longer than Ups.SilentAfter",
 }
-_FATES: Final = {
+_OUTCOMES: Final = {
     "failed": "Failed attempts to deliver an event that will be retried",
     "dead": "Events that became dead letters",
     "lost": "Events discarded because there were too many dead letters",
@@ -129,7 +129,7 @@ METRICS: Final = (
         for kind in EventType
     ),
     *(_counter(f"events_sent_{channel}", f"Events delivered by {channel}") for channel in _CHANNELS),
-    *(_counter(f"events_{name}", meaning) for name, meaning in _FATES.items()),
+    *(_counter(f"events_{name}", meaning) for name, meaning in _OUTCOMES.items()),
     _gauge("events_pending", "Events waiting for a receiver"),
     _gauge("events_pending_maximum", "Events waiting for the receiver that is furthest behind"),
     _gauge("events_pending_oldest_seconds", "Age of the oldest waiting event"),
@@ -342,12 +342,12 @@ def _deliveries(counts: Mapping[tuple[str, str, EventType], int]) -> dict[str, f
     def add(name: str, count: int) -> None:
         readings[f"ups_events_{name}_total"] = readings.get(f"ups_events_{name}_total", 0.0) + count
 
-    for (fate, channel, kind), count in counts.items():
-        if fate == "delivered":
+    for (outcome, channel, kind), count in counts.items():
+        if outcome == "delivered":
             for name in ("sent", f"sent_{kind.name.lower()}", f"sent_{channel.partition(':')[0]}"):
                 add(name, count)
-        elif fate in _FATES:
-            add(fate, count)
+        elif outcome in _OUTCOMES:
+            add(outcome, count)
     return readings
 
 

@@ -14,7 +14,7 @@ from ..delivery.dead_letters import sequence_of
 from ..modality.performed_step_store import PerformedSteps
 from ..worklist.commits import Commits
 from ..worklist.state import WorklistState
-from .records import Head, Purged, Reach, Record, Tail
+from .records import AeCursors, Head, Purged, Record, Tail
 
 _AT_ONCE: Final = 100
 _EVERY_NUMBER: Final = 2**62
@@ -84,7 +84,7 @@ class Exporter:
             return
         others = {
             "subscribers": self._logs,
-            "deliveries": self._reaches,
+            "deliveries": self._cursors,
             "purged": self._purged,
             "performed_steps": self._performed_steps,
             "dead_letters": self._dead_letters,
@@ -116,10 +116,10 @@ class Exporter:
         logs = {log.receiving_ae: log for log in self._state.subscriptions.logs() if log.receiving_ae > after}
         yield from ((logs[name], name) for name in sorted(logs))
 
-    def _reaches(self, after: str) -> Iterator[tuple[Record, str]]:
+    def _cursors(self, after: str) -> Iterator[tuple[Record, str]]:
         for name, channels in self._state.delivery.progress():
             if name > after:
-                yield Reach(name, channels), name
+                yield AeCursors(name, channels), name
 
     async def _workitems(self, after: int) -> AsyncIterator[Workitem]:
         while workitems := self._state.workitems.created(after, _EVERY_NUMBER, _AT_ONCE):

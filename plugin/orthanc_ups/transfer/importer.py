@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Imports an export, record by record, and keeps account of it.
+"""Imports an export, record by record, and keeps a report on it.
 
 An empty worklist is restored (``Restore``); any other takes over what it does not have (``Merge``). Records that
 were imported before are recognized, so an import may be repeated, or started again after a crash.
@@ -27,7 +27,18 @@ from ..worklist.commits import Commits
 from ..worklist.state import WorklistState
 from ..worklist.worklist import Worklist
 from .merge import Merge
-from .records import IMPORTED, UNCHANGED, Fate, Head, Purged, Reach, Record, Tail, Verdict, conflict
+from .records import (
+    IMPORTED,
+    UNCHANGED,
+    AeCursors,
+    Head,
+    ImportOutcome,
+    Purged,
+    Record,
+    Tail,
+    Verdict,
+    conflict,
+)
 from .restore import Restore
 
 _log = logging.getLogger("orthanc_ups.worklist")
@@ -52,7 +63,7 @@ class Disagreement:
 
 
 @dataclass(slots=True)
-class Account:
+class ImportReport:
     """The progress and the results of an import.
 
     Attributes:
@@ -60,7 +71,7 @@ class Account:
         mode: ``restore`` or ``merge``, empty before the head.
         identity: of the exported worklist.
         expected: number of records by kind, as announced by the head.
-        counts: number of records by kind and fate; each dead letter counts.
+        counts: number of records by kind and outcome; each dead letter counts.
         conflicts: the first ``LISTED`` of them.
     """
 
@@ -68,18 +79,18 @@ class Account:
     mode: str = ""
     identity: str = ""
     expected: Mapping[str, int] = field(default_factory=dict)
-    counts: Counter[tuple[str, Fate]] = field(default_factory=Counter)
+    counts: Counter[tuple[str, ImportOutcome]] = field(default_factory=Counter)
     conflicts: list[Disagreement] = field(default_factory=list)
 
     def note(self, record: Record, verdict: Verdict) -> None:
         """Count a record, and list it if it is a conflict."""
         kind, name, number = _named(record)
-        self.counts[kind, verdict.fate] += number
-        if verdict.fate is Fate.CONFLICT and len(self.conflicts) < LISTED:
+        self.counts[kind, verdict.outcome] += number
+        if verdict.outcome is ImportOutcome.CONFLICT and len(self.conflicts) < LISTED:
             self.conflicts.append(Disagreement(kind, name, verdict.why))
 
 
-class Intake:
+class ImportSession:
     """Runs one import at a time. Lives on the loop; callers must send records one after the other."""
 
     def __init__(
@@ -94,7 +105,7 @@ class Intake:
         self._respelling = Respelling(state.titles.use)
         self._last_at = 0.0
         self._alone = asyncio.Lock()  # a record, or the end of an abandoned import
-        self.account = Account()
+        self.report = ImportReport()
 
     async def take(self, record: Record, requester: Requester) -> None:
         """Import one record.
@@ -120,7 +131,7 @@ class Intake:
         self._respelling = Respelling(self._state.titles.use)
         self._merge = Merge(self._state, self._commits, self._worklist, requester)
         mode = "restore" if restoring else "merge"
-        self.account = Account("running", mode, head.identity, head.counts)
+        self.report = ImportReport("running", mode, head.identity, head.counts)
         _log.warning("%s: an import starts (%s) from worklist %s", requester, mode, head.identity)
 
     async def _go_on(self, record: Record) -> None:
@@ -130,11 +141,11 @@ class Intake:
             await self._end(record)
             return
         record = self._respelling.respelled(record)
-        restoring = self.account.mode == "restore"
+        restoring = self.report.mode == "restore"
         verdict = await (
             self._restored(record, self._merge) if restoring else self._merged(record, self._merge)
         )
-        self.account.note(record, verdict)
+        self.report.note(record, verdict)
 
     async def _restored(self, record: Record, merge: Merge) -> Verdict:
         if isinstance(record, Workitem):
@@ -143,9 +154,9 @@ class Intake:
         if isinstance(record, Log):
             merge.note(record)
             return await self._restore.log(record)
-        if isinstance(record, Reach):
+        if isinstance(record, AeCursors):
             merge.note(record)
-            return await self._restore.reach(record)
+            return await self._restore.cursors(record)
         if isinstance(record, Batch):
             return await self._restore.dead(record)
         return await self._others(record)
@@ -156,9 +167,9 @@ class Intake:
             return await merge.workitem(record)
         if isinstance(record, Log):
             return await merge.log(record)
-        if isinstance(record, Reach):
+        if isinstance(record, AeCursors):
             merge.note(record)
-            return Verdict(Fate.LEFT_OUT)
+            return Verdict(ImportOutcome.LEFT_OUT)
         if isinstance(record, Batch):
             return await merge.dead(record)
         return await self._others(record)
@@ -185,15 +196,15 @@ class Intake:
             raise UpsError(RESOURCE_LIMITATION, "the worklist is full (Ups.MaximumWorkitems)")
 
     async def _end(self, tail: Tail) -> None:
-        if self.account.mode == "restore":
+        if self.report.mode == "restore":
             await self._restore.end(tail)
-        self.account.state = "complete"
+        self.report.state = "complete"
         self._merge = None
         _log.warning("The import is complete: %s", self._in_words())
 
     def _in_words(self) -> str:
-        counts = self.account.counts
-        return ", ".join(f"{counts[kind, fate]} {kind} {fate.value}" for kind, fate in counts)
+        counts = self.report.counts
+        return ", ".join(f"{counts[kind, outcome]} {kind} {outcome.value}" for kind, outcome in counts)
 
     async def look_after(self) -> None:
         """Called every minute: abandon an import whose client has gone away, and release the held queues.
@@ -201,11 +212,11 @@ class Intake:
         Raises UpsError or ProjectionBroken: queues are still held; the next call tries again.
         """
         async with self._alone:
-            if self.account.state == "running":
+            if self.report.state == "running":
                 if self._state.now().timestamp() - self._last_at < PATIENCE:
                     return
                 _log.warning("No line of the import has come for %g s; it is abandoned as it is", PATIENCE)
-                self.account.state, self._merge = "abandoned", None
+                self.report.state, self._merge = "abandoned", None
             if self._state.delivery.held_from() is not None:
                 await self._restore.end(None)
 
@@ -214,7 +225,7 @@ def _named(record: Record) -> tuple[str, str, int]:
     """Kind and name of a record, and how much it counts."""
     if isinstance(record, Log):
         return "subscribers", record.receiving_ae, 1
-    if isinstance(record, Reach):
+    if isinstance(record, AeCursors):
         return "deliveries", record.receiving_ae, 1
     if isinstance(record, Batch):
         return "dead_letters", str(record.endpoint), len(record.letters)
@@ -236,14 +247,14 @@ class Respelling:
         """``spelled`` returns the spelling of an AE title that is used here."""
         self._spelled = spelled
         self._logs: dict[str, Log] = {}
-        self._reaches: dict[str, Reach] = {}
+        self._cursors: dict[str, AeCursors] = {}
 
     def respelled(self, record: Record) -> Record:
         """The record with the spellings used here, joined with earlier records of other spellings of the AE title."""
         if isinstance(record, Log):
             return self._log(record)
-        if isinstance(record, Reach):
-            return self._reach(record)
+        if isinstance(record, AeCursors):
+            return self._respelled_cursors(record)
         if isinstance(record, Workitem):
             return self._workitem(record)
         if isinstance(record, PerformedStep):
@@ -256,12 +267,12 @@ class Respelling:
         logs = [other for name, other in self._logs.items() if self._spelled(name) == title]
         return joined(title, logs) if len(logs) > 1 else replace(log, receiving_ae=title)
 
-    def _reach(self, reach: Reach) -> Reach:
-        title = self._spelled(reach.receiving_ae)
-        other = self._reaches.get(title)
-        channels = reach.channels if other is None else _joined_channels(other.channels, reach.channels)
-        self._reaches[title] = Reach(title, channels)
-        return self._reaches[title]
+    def _respelled_cursors(self, cursors: AeCursors) -> AeCursors:
+        title = self._spelled(cursors.receiving_ae)
+        other = self._cursors.get(title)
+        channels = cursors.channels if other is None else _joined_channels(other.channels, cursors.channels)
+        self._cursors[title] = AeCursors(title, channels)
+        return self._cursors[title]
 
     def _workitem(self, workitem: Workitem) -> Workitem:
         names: dict[str, list[str]] = {}

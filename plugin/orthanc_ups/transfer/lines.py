@@ -38,7 +38,7 @@ from ..delivery.documents import Batch, Progress
 from ..delivery.port import Burst, Endpoint
 from ..delivery.queue import BurstAt, Waiting
 from ..modality.performed_steps import STATUS, PerformedStep, StepStatus
-from .records import Head, Purged, Reach, Record, Tail
+from .records import AeCursors, Head, Purged, Record, Tail
 
 FORMAT: Final = 1
 PRODUCT: Final = "orthanc-ups"
@@ -286,12 +286,12 @@ def _act_fields(act: GlobalAct) -> ActFields:
     )
 
 
-def _delivery_line(reach: Reach) -> DeliveryLine:
+def _delivery_line(cursors: AeCursors) -> DeliveryLine:
     channels = {
         name: ChannelFields(progress.cursor, list(progress.dropped), TallyFields(**progress.tally))
-        for name, progress in reach.channels.items()
+        for name, progress in cursors.channels.items()
     }
-    return DeliveryLine(reach.receiving_ae, channels)
+    return DeliveryLine(cursors.receiving_ae, channels)
 
 
 def _workitem_line(workitem: Workitem) -> WorkitemLine:
@@ -457,12 +457,12 @@ def _matched(fields: ActFields, path: str) -> Numbers:
         raise NotALine(f'"{path}.matched" is {fields.matched!r:.40}, expected a set of numbers') from None
 
 
-def _reach(line: DeliveryLine) -> Reach:
+def _ae_cursors(line: DeliveryLine) -> AeCursors:
     channels = {
         name: Progress(channel.cursor, tuple(channel.dropped), msgspec.structs.asdict(channel.tally))
         for name, channel in line.channels.items()
     }
-    return Reach(_ae(line.ae, "ae"), channels)
+    return AeCursors(_ae(line.ae, "ae"), channels)
 
 
 _DIGEST: Final = re.compile("[0-9a-f]{64}")
@@ -595,7 +595,7 @@ class _Format:
 _FORMATS: Final = (
     _Format(Head, HeaderLine, _header_line, _head),
     _Format(Log, SubscriberLine, _subscriber_line, _log),
-    _Format(Reach, DeliveryLine, _delivery_line, _reach),
+    _Format(AeCursors, DeliveryLine, _delivery_line, _ae_cursors),
     _Format(Workitem, WorkitemLine, _workitem_line, _workitem),
     _Format(Purged, PurgedLine, _purged_line, _purged),
     _Format(PerformedStep, PerformedStepLine, _performed_step_line, _performed_step),

@@ -28,7 +28,17 @@ from ..store.writer import Conflict
 from ..worklist.commits import Commits
 from ..worklist.state import WorklistState
 from ..worklist.worklist import Worklist
-from .records import ENTRY_EXISTS, IMPORTED, UNCHANGED, Fate, Reach, Verdict, compared, conflict, meaning
+from .records import (
+    ENTRY_EXISTS,
+    IMPORTED,
+    UNCHANGED,
+    AeCursors,
+    ImportOutcome,
+    Verdict,
+    compared,
+    conflict,
+    meaning,
+)
 
 _log = logging.getLogger("orthanc_ups.worklist")
 _Letter = tuple[str, EventType, float]
@@ -47,19 +57,19 @@ class Merge:
         self._requester = requester
         self._grant_locks = state.settings.deletion_locks
         self._logs: dict[str, Log] = {}
-        self._reaches: dict[str, Mapping[str, Progress]] = {}
+        self._cursors: dict[str, Mapping[str, Progress]] = {}
         self._imported: set[str] = set()  # AEs with the global subscriptions of the export
         self._earlier: dict[str, list[_Wish]] = {}  # of other spellings of the AE title
         self._letters: dict[Endpoint, set[_Letter]] = {}
 
     # --- subscribers ---
 
-    def note(self, record: Log | Reach) -> None:
+    def note(self, record: Log | AeCursors) -> None:
         """Remember acts and cursors; the workitems that follow refer to them."""
         if isinstance(record, Log):
             self._logs[record.receiving_ae] = record
         else:
-            self._reaches[record.receiving_ae] = record.channels
+            self._cursors[record.receiving_ae] = record.channels
 
     async def log(self, log: Log) -> Verdict:
         """Repeat the global subscriptions of an AE."""
@@ -159,7 +169,7 @@ class Merge:
                     yield Occurrence(event.type, event.information, ae)
 
     def _waits(self, event: Event, receiving_ae: str) -> bool:
-        channels = self._reaches.get(receiving_ae, {}).values()
+        channels = self._cursors.get(receiving_ae, {}).values()
         cursor = min((progress.cursor for progress in channels if progress.cursor is not None), default=0)
         return event.sequence > cursor and not any(
             event.sequence in progress.dropped for progress in channels
@@ -183,7 +193,7 @@ class Merge:
         events = [event for event in batch.letters if isinstance(event, Event)]
         new = [event for event in events if _letter(event) not in letters]
         if not new:
-            return UNCHANGED if events else Verdict(Fate.LEFT_OUT)
+            return UNCHANGED if events else Verdict(ImportOutcome.LEFT_OUT)
         verdict = await self._take_letters(replace(batch, letters=tuple(new)), new)
         letters.update(map(_letter, new))
         return verdict

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """The records of an export.
 
-An export is a stream of records: ``Head``; then the logs of global acts (``Log``), how far delivery is
-(``Reach``), the workitems (``Workitem``, with all their waiting events), the purged ones (``Purged``), the performed
-procedure steps of modalities (``PerformedStep``), the dead letters (``Batch``); finally ``Tail``.
+An export is a stream of records: ``Head``; then the logs of global acts (``Log``), the cursors of
+each AE (``AeCursors``), the workitems (``Workitem``, with all their waiting events), the purged ones (``Purged``), the
+performed procedure steps of modalities (``PerformedStep``), the dead letters (``Batch``); finally ``Tail``.
 
 A worklist may change while it is exported. Each record is true at its moment, and their order makes sure that no event
 is missed: a waiting event is in the workitem, after the cursor, or later among the dead letters. At worst it is in
@@ -46,7 +46,7 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
+class AeCursors:
     """How far delivery is with an AE, per channel."""
 
     receiving_ae: str
@@ -69,10 +69,10 @@ class Tail:
     next_creation: int
 
 
-Record: TypeAlias = Head | Log | Reach | Workitem | Purged | PerformedStep | Batch | Tail
+Record: TypeAlias = Head | Log | AeCursors | Workitem | Purged | PerformedStep | Batch | Tail
 
 
-class Fate(Enum):
+class ImportOutcome(Enum):
     """What the import did with a record."""
 
     IMPORTED = "imported"
@@ -85,17 +85,17 @@ class Fate(Enum):
 class Verdict:
     """What the import did with a record, and why if it was not imported."""
 
-    fate: Fate
+    outcome: ImportOutcome
     why: str = ""
 
 
-IMPORTED = Verdict(Fate.IMPORTED)
-UNCHANGED = Verdict(Fate.UNCHANGED)
+IMPORTED = Verdict(ImportOutcome.IMPORTED)
+UNCHANGED = Verdict(ImportOutcome.UNCHANGED)
 
 
 def conflict(why: str) -> Verdict:
     """The record differs from what is here, which is kept."""
-    return Verdict(Fate.CONFLICT, why)
+    return Verdict(ImportOutcome.CONFLICT, why)
 
 
 def _as_it_is(state: Subscription) -> Subscription:

@@ -31,9 +31,9 @@ from .records import (
     ENTRY_EXISTS,
     IMPORTED,
     UNCHANGED,
+    AeCursors,
     Head,
     Purged,
-    Reach,
     Tail,
     Verdict,
     compared,
@@ -118,13 +118,13 @@ class Restore:
         self._logs[log.receiving_ae] = log
         return IMPORTED
 
-    async def reach(self, reach: Reach) -> Verdict:
+    async def cursors(self, cursors: AeCursors) -> Verdict:
         """Restore the cursors of an AE."""
-        self._hold(reach)
+        self._hold(cursors)
         return IMPORTED
 
-    def _hold(self, reach: Reach) -> None:
-        self._state.delivery.hold(reach.receiving_ae, reach.channels)
+    def _hold(self, cursors: AeCursors) -> None:
+        self._state.delivery.hold(cursors.receiving_ae, cursors.channels)
         self._flushed = False
 
     # --- workitems ---
@@ -150,7 +150,7 @@ class Restore:
         await self._commits.reserve(0)
         for name in {name for event in workitem.events for name in event.receivers}:
             if self._state.delivery.held_from(name) is None:
-                self._hold(Reach(name, {}))
+                self._hold(AeCursors(name, {}))
         if not self._flushed:
             await self._state.delivery.flush()
             self._flushed = True

@@ -21,9 +21,9 @@ from ..management.answers import ImportedLines, ImportState
 from ..management.routing import JSON_LINES, Call, Route, json_response
 from ..store.port import StoreUnavailable
 from .exporter import Exporter, Position
-from .importer import KINDS, LISTED, Account, Intake, NotBegun
+from .importer import KINDS, LISTED, ImportReport, ImportSession, NotBegun
 from .lines import NotALine, decode, encode, next_page
-from .records import Fate, Tail
+from .records import ImportOutcome, Tail
 
 _log = logging.getLogger("orthanc_ups.management")
 PAGE_BYTES: Final = 4 * 1024 * 1024
@@ -66,14 +66,14 @@ class ImportStopped(Exception):
 class Importer:
     """Imports the lines of one request after the other, in the order of the export."""
 
-    def __init__(self, intake: Intake) -> None:
-        self._intake = intake
+    def __init__(self, import_session: ImportSession) -> None:
+        self._session = import_session
         self._busy = asyncio.Lock()
 
     @property
-    def account(self) -> Account:
+    def report(self) -> ImportReport:
         """Progress and results of the import, at any time."""
-        return self._intake.account
+        return self._session.report
 
     async def feed(self, lines: bytes, requester: Requester) -> int:
         """Import whole lines, and return their number. Raises ImportStopped."""
@@ -89,7 +89,7 @@ class Importer:
         try:
             record = decode(line)
             if record is not None:
-                await self._intake.take(record, requester)
+                await self._session.take(record, requester)
         except NotALine as error:
             raise ImportStopped(number, 400, str(error)) from error
         except NotBegun as error:
@@ -112,9 +112,9 @@ class ExportQuery(Struct):
 class Transfer:
     """Handlers of ``/ups/api/export`` and ``/ups/api/import``."""
 
-    def __init__(self, exporter: Exporter, intake: Intake) -> None:
+    def __init__(self, exporter: Exporter, import_session: ImportSession) -> None:
         self._exporter = exporter
-        self._importer = Importer(intake)
+        self._importer = Importer(import_session)
 
     def routes(self) -> tuple[Route, ...]:
         """The routes."""
@@ -137,37 +137,37 @@ class Transfer:
 
     async def progress(self, call: Call) -> ImportState:
         """Progress and results of the last import."""
-        return described(self._importer.account)
+        return described(self._importer.report)
 
     async def take(self, call: Call) -> ImportedLines | WebResponse:
         """Import a page of an export; it may be repeated."""
         try:
             imported = await self._importer.feed(call.content, call.requester)
         except ImportStopped as stopped:
-            account = described(self._importer.account)
-            content = {"error": str(stopped), "line": stopped.number, "import": account}
+            report = described(self._importer.report)
+            content = {"error": str(stopped), "line": stopped.number, "import": report}
             return json_response(content, stopped.status)
-        return {"lines": imported, "import": described(self._importer.account)}
+        return {"lines": imported, "import": described(self._importer.report)}
 
 
-def described(account: Account) -> ImportState:
+def described(report: ImportReport) -> ImportState:
     """Progress and results of an import, as JSON."""
-    counts = account.counts
-    conflicts = sum(number for (_, fate), number in counts.items() if fate is Fate.CONFLICT)
+    counts = report.counts
+    conflicts = sum(number for (_, outcome), number in counts.items() if outcome is ImportOutcome.CONFLICT)
     return {
-        "state": account.state,
-        "mode": account.mode,
-        "from": account.identity,
+        "state": report.state,
+        "mode": report.mode,
+        "from": report.identity,
         "counts": {
             kind: {
-                "expected": account.expected.get(kind),
-                **{fate.value: counts[kind, fate] for fate in Fate},
+                "expected": report.expected.get(kind),
+                **{outcome.value: counts[kind, outcome] for outcome in ImportOutcome},
             }
             for kind in KINDS
         },
         "conflicts": [
             {"kind": conflict.kind, "name": conflict.name, "why": conflict.why}
-            for conflict in account.conflicts
+            for conflict in report.conflicts
         ],
         "conflicts_listed_at_most": LISTED,
         "conflicts_in_all": conflicts,

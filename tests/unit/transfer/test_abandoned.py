@@ -24,7 +24,7 @@ async def test_an_import_whose_client_went_away_is_abandoned_and_what_came_is_de
     assert not target.events_for("AI")
     await target.pass_by(2 * PATIENCE + 1)
     assert target.events_for("AI")
-    assert target.service.intake.account.state == "abandoned"
+    assert target.service.import_session.report.state == "abandoned"
     with pytest.raises(ImportStopped, match="header"):
         await imported(target, lines[-1:])
 
@@ -41,7 +41,7 @@ async def test_an_abandoned_import_is_let_go_once_the_store_answers_again() -> N
     slow = asyncio.ensure_future(target.service.worklist.execute(update))
     await target.until(lambda: target.service.locks.commands == 1)
     await target.pass_by(2 * PATIENCE + 1)
-    await target.until(lambda: target.service.intake.account.state == "abandoned")
+    await target.until(lambda: target.service.import_session.report.state == "abandoned")
     await target.until(lambda: not target.service.locks.is_global)
     assert not target.events_for("AI") and target.service.delivery.held_from("AI") is not None
     target.entries.before.pop(key).set()

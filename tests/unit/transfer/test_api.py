@@ -20,7 +20,7 @@ from tests.support.workitems import minimal, uid
 
 
 def router(desk: Desk) -> Router:
-    routes = Transfer(desk.service.exporter, desk.service.intake).routes()
+    routes = Transfer(desk.service.exporter, desk.service.import_session).routes()
     return Router(routes, "WORKLIST", Rights({}, AeTitles()), Origins(()))
 
 

@@ -20,7 +20,7 @@ from orthanc_ups.delivery.documents import Batch, Progress
 from orthanc_ups.delivery.port import Burst, Endpoint
 from orthanc_ups.delivery.queue import BurstAt
 from orthanc_ups.transfer.lines import FORMAT, NotALine, decode, encode, next_page
-from orthanc_ups.transfer.records import Head, Purged, Reach, Record, Tail
+from orthanc_ups.transfer.records import AeCursors, Head, Purged, Record, Tail
 from tests.support.delivery import event
 from tests.support.examples import examples
 from tests.support.workitems import full, stored, uid
@@ -52,7 +52,7 @@ RECORDS: tuple[Record, ...] = (
         ),
         revision=3,
     ),
-    Reach(
+    AeCursors(
         "AI",
         {
             "dimse": Progress(

@@ -44,8 +44,8 @@ async def test_new_workitems_come_in_with_state_owner_and_history() -> None:
     await source.claim(1)
     await source.create(2)
     await source.complete(2)
-    account = await moved(source, target)
-    assert account["mode"] == "merge" and account["state"] == "complete"
+    report = await moved(source, target)
+    assert report["mode"] == "merge" and report["state"] == "complete"
     assert target.state(1) == "IN PROGRESS" and target.workitem(1).owner == digest(TRANSACTION)
     assert target.workitem(2).ended == source.workitem(2).ended
     assert target.workitem(1).attributes == source.workitem(1).attributes
@@ -134,8 +134,8 @@ async def test_a_subscriber_that_has_some_here_keeps_its_own() -> None:
     await source.create(1)
     await target.create(7)
     await target.subscribe("RIS", FILTERED, keys=HIGH)
-    account = await moved(source, target)
-    assert account["conflicts"][0]["kind"] == "subscribers" and account["conflicts"][0]["name"] == "RIS"
+    report = await moved(source, target)
+    assert report["conflicts"][0]["kind"] == "subscribers" and report["conflicts"][0]["name"] == "RIS"
     await target.create(8)
     assert target.subscription("RIS", 8) is NONE
     assert target.subscription("RIS", 1) is LOCK, "what it had of the imported workitem it keeps"
@@ -149,10 +149,10 @@ async def test_a_subscription_that_is_refused_is_named() -> None:
     lines = await exported(source)
     (log,) = of_kind(lines, "subscriber")
     no_keys = {**log["acts"][0], "filter": {}}
-    account = await imported(
+    report = await imported(
         target, [changed(line, acts=[no_keys]) if kind(line) == "subscriber" else line for line in lines]
     )
-    assert account["conflicts"][0]["name"] == "RIS" and "matching keys" in account["conflicts"][0]["why"]
+    assert report["conflicts"][0]["name"] == "RIS" and "matching keys" in report["conflicts"][0]["why"]
 
 
 class NoModalities:
@@ -167,8 +167,8 @@ async def test_a_subscriber_that_only_opens_web_sockets_comes_too() -> None:
     await target.start()
     await target.create(7)
     await source.subscribe("VIEWER")
-    account = await moved(source, target)
-    assert account["conflicts"] == [] and account["counts"]["subscribers"]["imported"] == 1
+    report = await moved(source, target)
+    assert report["conflicts"] == [] and report["counts"]["subscribers"]["imported"] == 1
     assert target.subscription("VIEWER", 7) is NO_LOCK
 
 
@@ -214,8 +214,8 @@ async def test_an_import_that_stopped_anywhere_is_completed_by_repeating_it(rest
             stops += 1
             if restarted:
                 await target.restart()
-        account = await imported(target, lines)
-        assert account["state"] == "complete" and account["conflicts"] == []
+        report = await imported(target, lines)
+        assert report["state"] == "complete" and report["conflicts"] == []
         assert [target.subscription("AI", n) for n in (1, 2, 7)] == [LOCK, NONE, NONE]
         assert [target.subscription("RIS", n) for n in (1, 2, 7)] == [LOCK, NONE, NO_LOCK]
         assert [target.subscription("DOSE", n) for n in (1, 2, 7)] == [NONE, NO_LOCK, LOCK]
@@ -231,8 +231,8 @@ async def test_a_subscription_to_an_imported_workitem_that_ended_here_does_not_c
     await imported(target, lines)
     await target.unsubscribe("AI", 1)
     await target.release_lock("RIS", 1)
-    account = await imported(target, lines)
-    assert account["counts"]["workitems"]["unchanged"] == 2
+    report = await imported(target, lines)
+    assert report["counts"]["workitems"]["unchanged"] == 2
     assert target.subscription("AI", 1) is NONE and target.subscription("RIS", 1) is NO_LOCK
 
 
@@ -272,10 +272,10 @@ async def test_of_two_workitems_with_one_uid_ours_is_kept_and_the_other_named() 
     await target.create(2)
     await target.claim(2, OTHER_TRANSACTION)
     before = target.stored()
-    account = await moved(source, target)
+    report = await moved(source, target)
     assert target.stored() == before
-    assert account["conflicts_in_all"] == 2
-    assert [(conflict["kind"], conflict["name"]) for conflict in account["conflicts"]] == [
+    assert report["conflicts_in_all"] == 2
+    assert [(conflict["kind"], conflict["name"]) for conflict in report["conflicts"]] == [
         ("workitems", uid(1)),
         ("workitems", uid(2)),
     ]
@@ -288,8 +288,8 @@ async def test_what_was_purged_here_does_not_come_back() -> None:
     await source.cancel(1)
     await moved(source, target)
     await target.purge(1)
-    account = await moved(source, target)
-    assert account["conflicts"][0]["why"] == "was purged here"
+    report = await moved(source, target)
+    assert report["conflicts"][0]["why"] == "was purged here"
     assert target.service.workitems.is_gone(uid(1))
 
 
@@ -366,8 +366,8 @@ async def test_a_creation_number_that_is_taken_is_no_obstacle() -> None:
     lines = [
         changed(line, created=1) if kind(line) == "workitem" else line for line in await exported(source)
     ]
-    account = await imported(target, lines)
-    assert account["mode"] == "restore" and account["counts"]["workitems"]["imported"] == 2
+    report = await imported(target, lines)
+    assert report["mode"] == "restore" and report["counts"]["workitems"]["imported"] == 2
     assert target.workitem(1).created == 1 < target.workitem(2).created
     assert target.workitem(2).attributes == source.workitem(2).attributes
 
@@ -383,5 +383,5 @@ async def test_what_comes_after_a_gap_in_the_store_comes_again() -> None:
         await imported(target, lines)
     assert stopped.value.status == 503
     target.entries.unavailable = False
-    account = await imported(target, lines)
-    assert account["counts"]["workitems"]["imported"] == 1
+    report = await imported(target, lines)
+    assert report["counts"]["workitems"]["imported"] == 1

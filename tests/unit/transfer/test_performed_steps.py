@@ -26,8 +26,8 @@ async def performing() -> tuple[Desk, Modality]:
 async def test_f_7_2_2_a_step_in_progress_is_completed_in_the_worklist_that_it_moved_to() -> None:
     source, _ = await performing()
     target = await Desk().start()
-    account = await moved(source, target)
-    assert account["counts"]["performed_steps"] == {
+    report = await moved(source, target)
+    assert report["counts"]["performed_steps"] == {
         "expected": 1, "imported": 1, "unchanged": 0, "conflicts": 0, "left_out": 0,
     }  # fmt: skip
     modality = Modality(target)

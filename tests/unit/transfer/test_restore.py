@@ -151,8 +151,8 @@ async def test_a_crash_in_the_middle_loses_nothing_and_the_import_is_finished_la
         target = await empty_desk()
         await imported(target, lines[:count])
         await target.restart()
-        account = await imported(target, lines)
-        assert account["state"] == "complete" and account["mode"] == "restore" and not account["conflicts"]
+        report = await imported(target, lines)
+        assert report["state"] == "complete" and report["mode"] == "restore" and not report["conflicts"]
         assert sorted(target.sequences("AI")) == waiting
         assert not target.events_for("RIS") and not target.events_for("DOSE")
         assert target.stored().keys() == source.stored().keys()
@@ -199,8 +199,8 @@ async def test_who_is_subscribed_there_already_is_no_obstacle() -> None:
     for ae, keys in (("HOOK", None), ("DOSE", HIGH)):
         await target.subscribe(ae, FILTERED if keys else GLOBAL, keys=keys)
     await target.restart()
-    account = await moved(source, target)
-    assert account["mode"] == "restore" and account["conflicts_in_all"] == 0
+    report = await moved(source, target)
+    assert report["mode"] == "restore" and report["conflicts_in_all"] == 0
     states = {(ae, n): source.subscription(ae, n) for ae in AES for n in (1, 2, 3, 4)}
     for _ in range(2):
         assert {(ae, n): target.subscription(ae, n) for ae, n in states} == states
@@ -231,8 +231,8 @@ async def test_a_subscriber_that_wants_something_else_there_keeps_it() -> None:
     await source.subscribe("RIS", GLOBAL, lock=True)
     await source.create(1)
     await target.subscribe("RIS", FILTERED, keys=HIGH)
-    account = await moved(source, target)
-    assert account["mode"] == "restore" and account["conflicts"][0]["name"] == "RIS"
+    report = await moved(source, target)
+    assert report["mode"] == "restore" and report["conflicts"][0]["name"] == "RIS"
     assert target.subscription("RIS", 1) is NONE
 
 
@@ -283,10 +283,10 @@ async def test_dead_letters_move_and_can_be_sent_there() -> None:
     await source.create(1)
     await source.create(2)
     await source.pass_by(600)
-    account = await moved(source, target)
+    report = await moved(source, target)
     letters = DeliveryManagement(target.service.delivery).dead_letters("AI")
     assert [letter.uid for letter in letters] == [uid(1), uid(2)]
-    assert account["counts"]["dead_letters"]["imported"] == 2
+    assert report["counts"]["dead_letters"]["imported"] == 2
     assert not target.events_for("AI")
     DeliveryManagement(target.service.delivery).resend_dead("AI")
     await target.pass_by(1)
