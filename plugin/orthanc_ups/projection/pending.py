@@ -86,7 +86,11 @@ class PendingWrites:
         while self._without_rows:
             uid, _ = self._without_rows.popitem()
             stored, before = self._collected[uid]
-            self._changes[uid] = _change(uid, stored, before, local)
+            self._changes[uid] = (
+                RowsRemoval(uid)
+                if stored is None
+                else change_of(stored.workitem, stored.version, stored.document, local, before)
+            )
             if time.perf_counter() >= until:
                 break
         return bool(self._without_rows)
@@ -111,11 +115,3 @@ class PendingWrites:
             yield batch
             self._batches.popleft()
             self._written = number
-
-
-def _change(
-    uid: str, stored: StoredWorkitem | None, before: Workitem | None, local: Zone
-) -> WorkitemRows | RowsRemoval:
-    if stored is None:
-        return RowsRemoval(uid)
-    return change_of(stored.workitem, stored.version, stored.document, local, before)

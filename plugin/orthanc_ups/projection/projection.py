@@ -88,7 +88,8 @@ class Projection:
     Attributes:
         renewed: why the file had to be rebuilt when it was opened, None if its content was kept.
         broken: why it cannot be used, None while it can.
-        on_broken: called on the loop when what is in memory could not be written down.
+        on_broken: called on the loop with the reason when something that nobody waits for failed (writing down what is
+            in memory), or a read off the loop. A call on the loop that fails raises ProjectionBroken and no more.
         is_copy: True if workitems in the store may be deleted by others, so that this file is what is left of them.
             Then ``write_copy`` is called before a change is answered.
     """
@@ -140,7 +141,7 @@ class Projection:
         except sqlite3.Error as error:
             raise self._broke(error) from error
         finally:
-            self._searches = Searches(self._file.reader, self._local, self._broke, self._write_down)
+            self._searches = Searches(self._file.reader, self._local, self._read_failed, self._write_down)
         self.renewed = self._file.renewed
         self._whole = True
         self._count = self._counted()
@@ -232,24 +233,23 @@ class Projection:
 
     def _before(self, uid: str) -> tuple[bool, Workitem | None]:
         """Whether a workitem exists, and its current state if that is known without reading the file."""
-        is_pending, stored = self._pending.get(uid)
-        if is_pending:
+        is_remembered, stored = self._remembered(uid)
+        if is_remembered:
             return stored is not None, None if stored is None else stored.workitem
-        stored = self._recent.get(uid)
-        if stored is not None:
-            return True, stored.workitem
-        return uid not in self._missing and bool(
-            self._rows("SELECT 1 FROM workitem WHERE uid = ?", uid)
-        ), None
+        return bool(self._rows("SELECT 1 FROM workitem WHERE uid = ?", uid)), None
 
     def get(self, uid: str) -> StoredWorkitem | None:
         """A workitem, or None if there is none of that UID."""
         self._check_whole()
+        is_remembered, stored = self._remembered(uid)
+        return stored if is_remembered else self._read(uid)
+
+    def _remembered(self, uid: str) -> tuple[bool, StoredWorkitem | None]:
+        """Whether memory can tell without the file, and what it tells (None: there is no such workitem)."""
         stored = self._recent.get(uid)
         if stored is not None:
-            return stored
-        is_pending, stored = self._pending.get(uid)
-        return stored if is_pending else self._read(uid)
+            return True, stored
+        return (True, None) if uid in self._missing else self._pending.get(uid)
 
     def _read(self, uid: str) -> StoredWorkitem | None:
         for version, document in self._documents(_GET, uid):
@@ -264,11 +264,8 @@ class Projection:
     def document(self, uid: str) -> bytes | None:
         """The document of a workitem as stored, None if there is no such workitem."""
         self._check_whole()
-        stored = self._recent.get(uid)
-        if stored is not None:
-            return stored.document
-        is_pending, stored = self._pending.get(uid)
-        if is_pending:
+        is_remembered, stored = self._remembered(uid)
+        if is_remembered:
             return None if stored is None else stored.document
         return next((document for _, document in self._documents(_GET, uid)), None)
 
@@ -741,6 +738,12 @@ class Projection:
         self._check()
         if not self._whole:
             raise ProjectionBroken("it is being rebuilt")
+
+    def _read_failed(self, error: Exception) -> ProjectionBroken:
+        """On the loop. Some who read off the loop do not know who rebuilds the projection, so it is reported here."""
+        broken = self._broke(error)
+        self.on_broken(broken)
+        return broken
 
     def _broke(self, error: object) -> ProjectionBroken:
         self.broken = self.broken or str(error)

@@ -303,14 +303,17 @@ class Searches:
         self,
         connect: Callable[[], sqlite3.Connection],
         local: Zone,
-        broke: Callable[[object], ProjectionBroken],
+        failed: Callable[[Exception], ProjectionBroken],
         catch_up: Callable[[], None],
     ) -> None:
-        """``catch_up`` is called in the thread before each query: what was handed over is written down first."""
+        """Args:
+        failed: called on the loop when a query fails because of the file; returns what is to be raised.
+        catch_up: called in the thread before each query: what was handed over is written down first.
+        """
         self._connect = connect
         self._catch_up = catch_up
         self._local = local
-        self._broke = broke
+        self._file_failed = failed
         self._executor = ThreadPoolExecutor(_THREADS, "ups-search")
         self._idle: queue.LifoQueue[Reader] = queue.LifoQueue()
         self._stopping = threading.Event()
@@ -445,7 +448,7 @@ class Searches:
         self._waiting += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._executor, self._with_reader, work)
-        except (sqlite3.Error, UnreadableDocument, RuntimeError) as error:
+        except (sqlite3.Error, UnreadableDocument, ProjectionBroken, RuntimeError) as error:
             raise self._failed(error) from error
         finally:
             self._waiting -= 1
@@ -455,7 +458,7 @@ class Searches:
             return ProjectionBroken("it is closed")
         if _is_too_complex(error):
             return UpsError(OUT_OF_RESOURCES, f"the query is too complex: {error}")
-        return error if isinstance(error, RuntimeError) else self._broke(error)
+        return error if isinstance(error, RuntimeError) else self._file_failed(error)
 
     def _with_reader(self, work: Callable[[Reader], _T]) -> _T:
         self._catch_up()

@@ -228,6 +228,30 @@ def test_a_corrupt_document_breaks_it(projection: Projection) -> None:
         projection.get(workitems.uid(1))
 
 
+def test_a_read_that_fails_is_reported_at_once(projection: Projection) -> None:
+    """Whoever rebuilds the projection need not wait for the next change or check to hear of it."""
+    reports: list[ProjectionBroken] = []
+    projection.on_broken = reports.append
+    put(projection, stored_workitem(1))
+    projection.flush()
+    projection.file.writer.execute("UPDATE body SET document = x'00'")
+    with pytest.raises(ProjectionBroken, match="not compressed"):
+        matching_numbers(projection)
+    assert ["not compressed" in str(report) for report in reports] == [True]
+
+
+def test_a_read_before_which_nothing_can_be_written_down_is_reported_at_once(projection: Projection) -> None:
+    reports: list[ProjectionBroken] = []
+    projection.on_broken = reports.append
+    put(projection, stored_workitem(1))
+    projection.flush()
+    fill_the_disk(projection)
+    put(projection, *(stored_workitem(number) for number in range(2, 60)))
+    with pytest.raises(ProjectionBroken, match="full"):
+        asyncio.run(projection.events(0, 10))
+    assert ["full" in str(report) for report in reports] == [True]
+
+
 def test_pages_overwritten_by_somebody_break_it_or_do_no_harm(path: Path) -> None:
     opened = Projection.open(path)
     with opened.rebuilding() as rebuild:
@@ -289,6 +313,9 @@ def test_a_closed_projection_says_so(projection: Projection) -> None:
 
 
 def test_closing_ends_a_running_search(projection: Projection) -> None:
+    """Which is no fault of the file, so nobody is asked to rebuild it."""
+    reports: list[ProjectionBroken] = []
+    projection.on_broken = reports.append
     put(projection, *(stored_workitem(number) for number in range(1, 601)))
 
     async def interrupted() -> None:
@@ -299,6 +326,7 @@ def test_closing_ends_a_running_search(projection: Projection) -> None:
             await search
 
     asyncio.run(interrupted())
+    assert not reports
 
 
 assert sqlite3.threadsafety == 3, "connections move between the loop and worker threads"
