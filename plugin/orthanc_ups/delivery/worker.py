@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The worker of one endpoint: sends one AE on one channel what waits for it, in order, until it has it.
+"""The worker of one endpoint: sends one AE, on one channel, the events that wait for it, in order.
 
-Only workers use the pauses between attempts (``Backoff``) and the rule for giving up (``Expiry``).
+Beside it ``Backoff``: the pauses between its attempts.
 """
 
 from __future__ import annotations
@@ -92,85 +92,6 @@ class Backoff:
 _log = logging.getLogger("orthanc_ups.delivery")
 
 
-class Expiry:
-    """Gives up events of one queue: they are stored as dead letters before the queue lets go of them."""
-
-    __slots__ = ("_endpoint", "_failing", "_is_told", "_moved", "_queue", "_state", "_tally")
-
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        queue: EventQueue,
-        tally: Tally,
-        state: DeliveryState,
-        moved: Callable[[], None],
-    ) -> None:
-        self._endpoint = endpoint
-        self._queue = queue
-        self._tally = tally
-        self._state = state
-        self._moved = moved
-        self._is_told = False
-        self._failing = False
-
-    @property
-    def is_due(self) -> bool:
-        """True if more events wait than may."""
-        return len(self._queue) > self._state.settings.maximum_pending_per_subscriber
-
-    def ends(self) -> None:
-        """The receiver takes events again: what is given up next is news for the log."""
-        self._is_told = False
-
-    async def give_up_what_is_due(self) -> None:
-        """Give up what waited too long, and the oldest of what is too much.
-
-        Of what is too much, up to a tenth goes at once (at most 100 events), to spare writes. While the
-        store takes nothing, everything stays in the queue.
-        """
-        try:
-            await self._give_up_what_is_due()
-        except StoreUnavailable as error:
-            if not self._failing:
-                _log.error(
-                    "Dead letters of %s cannot be stored yet and stay in the queue: %s", self._endpoint, error
-                )
-            self._failing = True
-        else:
-            self._failing = False
-
-    async def _give_up_what_is_due(self) -> None:
-        settings = self._state.settings
-        moment = self._state.clock.now() - settings.dead_letter_after
-        while settings.dead_letter_after and (old := self._queue.older_than(moment, BATCH)):
-            await self.give_up(old, f"not delivered within {in_words(settings.dead_letter_after)}")
-        maximum = settings.maximum_pending_per_subscriber
-        while self.is_due:
-            oldest = self._queue.oldest(min(BATCH, max(1, maximum // 10)))
-            await self.give_up(oldest, f"more than {maximum} events waited")
-
-    async def give_up(self, items: Sequence[Waiting], reason: str) -> None:
-        """Turn events of the queue into dead letters, except SCP Status Changes, which a later one makes worthless.
-
-        Raises StoreUnavailable; then they stay in the queue.
-        """
-        lasting = [item for item in items if not is_transient(item)]
-        if lasting:
-            await self._state.dead.add(self._endpoint, lasting, reason)
-            self._tell(reason)
-        self._queue.strike(items)
-        for item in items:
-            counts = self._state.counts.of(self._endpoint.channel)
-            (counts.lost if is_transient(item) else counts.dead)[kind_of(item)] += 1
-        self._tally.dead += len(lasting)
-        self._moved()
-
-    def _tell(self, reason: str) -> None:
-        if not self._is_told:
-            self._is_told = True
-            _log.error("Events for %s go to the dead letters: %s", self._endpoint, reason)
-
-
 def in_words(seconds: float) -> str:
     """A duration in words."""
     for size, unit in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
@@ -186,7 +107,10 @@ _ERRORS: Final = 5
 
 
 class Worker:
-    """Owns the queue of an endpoint. Its task lives only while something waits.
+    """Owns the queue of an endpoint and empties it: by delivery, or by giving events up.
+
+    An event that is given up is stored as a dead letter before the queue lets go of it. The worker's task lives only
+    while something waits.
 
     Attributes:
         durable: True if what waits here must reach the AE here, or become a dead letter; False for an
@@ -195,15 +119,16 @@ class Worker:
     """
 
     __slots__ = (
-        "_broken",
         "_counts",
-        "_expiry",
         "_finishing",
+        "_internal_errors",
+        "_losing",
         "_moved",
         "_nap",
         "_offered",
         "_repeats",
         "_state",
+        "_storing_fails",
         "_task",
         "_unserved",
         "backoff",
@@ -241,8 +166,9 @@ class Worker:
         self._repeats: deque[Repeat] = deque()
         self._task: asyncio.Task[None] | None = None
         self._nap: asyncio.Future[None] | None = None
-        self._expiry = Expiry(endpoint, self.queue, self.tally, state, moved)
-        self._broken = 0
+        self._internal_errors = 0
+        self._losing = False
+        self._storing_fails = False
         self._offered = 0
         self._finishing = False
 
@@ -258,7 +184,7 @@ class Worker:
             self._offered = item.sequence
         if self._task is None:
             self.start()
-        elif self._nap is not None and self._expiry.is_due:
+        elif self._nap is not None and self._is_over_limit:
             self.wake()
 
     def repeat(self, run: Repeat) -> None:
@@ -360,8 +286,8 @@ class Worker:
         all ten.
         """
         try:
-            if self.durable and (self.backoff.failing or self._expiry.is_due):
-                await self._expiry.give_up_what_is_due()
+            if self.durable and (self.backoff.failing or self._is_over_limit):
+                await self._give_up_what_is_due()
             if self.backoff.left > 0:
                 await self._take_a_nap()
             elif not self.is_idle:
@@ -371,7 +297,7 @@ class Worker:
         except StoreUnavailable as error:
             self._failed(f"dead letters cannot be stored: {error}")
         except Exception as error:  # whatever a channel does wrong, the others and the events live on
-            trace = error if self._broken <= 1 else None
+            trace = error if self._internal_errors <= 1 else None
             _log.error("Notifying %s failed: internal error: %r", self.endpoint, error, exc_info=trace)
             self._failed(f"internal error: {error!r}")
         finally:
@@ -392,7 +318,7 @@ class Worker:
             self._not_served()
             return
         repeat = await self._next_repeat() if self._repeats else None
-        limit = 1 if self._broken else AT_ONCE
+        limit = 1 if self._internal_errors else AT_ONCE
         if repeat is not None:
             batch = (await repeat.next())[:limit]
         else:
@@ -470,8 +396,8 @@ class Worker:
         if self.backoff.failing:
             _log.info("%s is told again; waiting events: %d", self.endpoint, self.queue.pending)
             self.backoff.succeeded()
-        self._expiry.ends()
-        self._broken = 0
+        self._losing = False
+        self._internal_errors = 0
 
     def _observed(self, event: Event, latency: float) -> None:
         for observer in self._state.observers:
@@ -498,18 +424,70 @@ class Worker:
     async def _refused(self, repeat: Repeat | None, event: Event, why: str) -> None:
         self._failed_attempt(event)
         self.tally.failed_at(self._state.clock.now(), why)
-        await self._give_up(repeat, event, f"refused: {why}")
+        await self._skip(repeat, event, f"refused: {why}")
         self.backoff.succeeded()
 
     async def _broke(self, repeat: Repeat | None, event: Event, error: Exception) -> None:
         """An internal error: send events one at a time; an event that fails again and again must not block the rest."""
-        self._broken += 1
-        if self._broken > _ERRORS:
-            await self._give_up(repeat, event, f"it cannot be sent: {error!r}")
-            self._broken = 1
+        self._internal_errors += 1
+        if self._internal_errors > _ERRORS:
+            await self._skip(repeat, event, f"it cannot be sent: {error!r}")
+            self._internal_errors = 1
 
-    async def _give_up(self, repeat: Repeat | None, event: Event, why: str) -> None:
+    async def _skip(self, repeat: Repeat | None, event: Event, why: str) -> None:
+        """Go on behind an event: of a repeat it is left where it was, of the queue it becomes a dead letter."""
         if repeat is not None:
             await repeat.passed(1, delivered=False)
         else:
-            await self._expiry.give_up([event], why)
+            await self._give_up([event], why)
+
+    # --- giving up ---
+
+    @property
+    def _is_over_limit(self) -> bool:
+        """True if more events wait than ``MaximumPendingPerSubscriber``."""
+        return len(self.queue) > self._state.settings.maximum_pending_per_subscriber
+
+    async def _give_up_what_is_due(self) -> None:
+        """Give up what waited longer than ``DeadLetterAfter``, and the oldest of what is over the limit.
+
+        Of what is over the limit, up to a tenth of it goes at once (at most 100 events), to spare writes. While the
+        store takes nothing, everything stays in the queue.
+
+        Example: with a limit of 1,000 the 1,001st event makes the oldest 100 dead letters in one write; the next write
+        comes 100 events later.
+        """
+        settings = self._state.settings
+        moment = self._state.clock.now() - settings.dead_letter_after
+        maximum = settings.maximum_pending_per_subscriber
+        try:
+            while settings.dead_letter_after and (old := self.queue.older_than(moment, BATCH)):
+                await self._give_up(old, f"not delivered within {in_words(settings.dead_letter_after)}")
+            while self._is_over_limit:
+                oldest = self.queue.oldest(min(BATCH, max(1, maximum // 10)))
+                await self._give_up(oldest, f"more than {maximum} events waited")
+        except StoreUnavailable as error:
+            if not self._storing_fails:
+                _log.error(
+                    "Dead letters of %s cannot be stored yet and stay in the queue: %s", self.endpoint, error
+                )
+            self._storing_fails = True
+        else:
+            self._storing_fails = False
+
+    async def _give_up(self, items: Sequence[Waiting], reason: str) -> None:
+        """Turn events of the queue into dead letters, except SCP Status Changes, which a later one makes worthless.
+
+        Raises StoreUnavailable; then they stay in the queue.
+        """
+        lasting = [item for item in items if not is_transient(item)]
+        if lasting:
+            await self._state.dead.add(self.endpoint, lasting, reason)
+            if not self._losing:  # once until it takes events again
+                self._losing = True
+                _log.error("Events for %s go to the dead letters: %s", self.endpoint, reason)
+        self.queue.strike(items)
+        for item in items:
+            (self._counts.lost if is_transient(item) else self._counts.dead)[kind_of(item)] += 1
+        self.tally.dead += len(lasting)
+        self._moved()
