@@ -451,8 +451,8 @@ class Worker:
     async def _give_up_what_is_due(self) -> None:
         """Give up what waited longer than ``DeadLetterAfter``, and the oldest of what is over the limit.
 
-        Of what is over the limit, up to a tenth of it goes at once (at most 100 events), to spare writes. While the
-        store takes nothing, everything stays in the queue.
+        Over the limit, a tenth of the limit goes at once (at most 100 events), to spare writes. While the store takes
+        nothing, everything stays in the queue.
 
         Example: with a limit of 1,000 the 1,001st event makes the oldest 100 dead letters in one write; the next write
         comes 100 events later.

@@ -88,8 +88,8 @@ class Projection:
     Attributes:
         renewed: why the file had to be rebuilt when it was opened, None if its content was kept.
         broken: why it cannot be used, None while it can.
-        on_broken: called on the loop with the reason when something that nobody waits for failed (writing down what is
-            in memory), or a read off the loop. A call on the loop that fails raises ProjectionBroken and no more.
+        on_broken: called on the loop with the reason when a read off the loop failed, or writing down what is in
+            memory, for which nobody waits. Any call that fails on the loop only raises ProjectionBroken.
         is_copy: True if workitems in the store may be deleted by others, so that this file is what is left of them.
             Then ``write_copy`` is called before a change is answered.
     """
