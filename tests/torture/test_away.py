@@ -97,7 +97,7 @@ def away_and_back(orthanc: RealOrthanc, tmp_path: Path, port: int, *, measured: 
     journal, record, missed = (tmp_path / name for name in ("journal", "record", "missed"))
     with Writers(orthanc, journal, dimse=60, http=0, first=20, pace=1.0) as resting:
         begun = told_count(record)
-        wait_until(lambda: told_count(record) > begun + 50, "the writers write", 30)
+        wait_until(lambda: told_count(record) > begun + 50, "the writers write")
         with Subscribers(missed, (f"AWAY:{port}",), ("PHONE",)) as back:
             back.open_sockets(orthanc)
             back.pause()
@@ -134,7 +134,7 @@ def test_who_is_away_for_many_events_slows_nobody_and_gets_all_in_order(
         subscribe_globally(orthanc, "WARD", "AWAY", "PHONE")
         there.open_sockets(orthanc)
         with Writers(orthanc, journal) as writers:
-            wait_until(lambda: told_count(record) > 100, "the writers write", 30)
+            wait_until(lambda: told_count(record) > 100, "the writers write")
             dead = slowed_by_a_dead_one(orthanc, record) if count >= MEASURED else 1.0
             wait_until(lambda: change_count(journal) >= count, "the events are made", 600, interval=0.2)
             writers.end()
