@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Under which URL a client sees the service: directly, behind a proxy (``X-Forwarded-*``) or as ``Ups.PublicUrl``."""
+"""The URL at which a client sees the service: directly, behind a proxy (``X-Forwarded-*``) or by ``Ups.PublicUrl``."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Addresses:
     def service(
         self, scheme: str, local: Callable[[], str], peer: str | None, headers: Mapping[str, str]
     ) -> str:
-        """Base URI of the service, without slash at the end.
+        """Base URI of the service, without a trailing slash.
 
         Args:
             scheme: ``http`` or ``https``, as the request came to us.
-            local: gives ``host:port`` where it came in, for clients that do not say.
-            peer: its address, None if unknown: then nobody is trusted.
+            local: returns ``host:port`` at which the request arrived, for clients that do not send it.
+            peer: address of the client; None if unknown: then it is not trusted.
             headers: by lower-case name.
         """
         if self._public:
@@ -49,12 +49,12 @@ class Addresses:
         return f"{'https' if scheme == 'https' else 'http'}://{host}{prefix}{self.root}"
 
     def client(self, peer: str | None, headers: Mapping[str, str]) -> str:
-        """Address of a client; behind a trusted proxy the one that the proxy names. Empty if it is not known."""
+        """Address of a client, behind a trusted proxy the one that the proxy names; empty if unknown."""
         client = headers.get("x-forwarded-for", "").rpartition(",")[2].strip()
         return client if client and self.trusts(peer) and _address(client) else peer or ""
 
     def trusts(self, peer: str | None) -> bool:
-        """True if the address is one of a configured proxy."""
+        """True if the address belongs to a configured proxy."""
         if not self._trusted or not peer:
             return False
         address = _address(peer)
@@ -69,7 +69,7 @@ def web_socket(service: str) -> str:
 
 
 def is_loopback(peer: str | None) -> bool:
-    """True for an address of this very host."""
+    """True for a loopback address of this host."""
     address = _address(peer or "")
     return address is not None and address.is_loopback
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """The HTTP/1.1 server under the service: aiohttp's, with limits on connections, headers and patience.
 
-Whatever relies on the inside of aiohttp is here, and nowhere else: the methods of its connection that are overridden,
+Everything that relies on internals of aiohttp is here, and nowhere else: the overridden methods of its connection,
 what it raises and sets, the state of a request and of a handshake. test_aiohttp_server.py names each; aiohttp is pinned
-below the minor version with which they were read last.
+below the next minor version, as internals may change with it.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ FULL: Final = (
 
 @dataclass(frozen=True, slots=True)
 class ServerLimits:
-    """What a client may take.
+    """Limits for a client.
 
     Attributes:
         connections: at once, sockets included.
         header_size: bytes of the request line, and of all header fields together.
-        idle: seconds without a whole request, and for taking an answer.
+        idle: seconds without a complete request, and for reading an answer.
     """
 
     connections: int
@@ -79,8 +79,8 @@ class LimitedHandler(RequestHandler):
     """One connection.
 
     Attributes:
-        notes: what whoever answers wants to remember of it.
-        is_web_socket: True once it is no HTTP any more, which it is to its end.
+        notes: whatever the answering code wants to remember about the connection.
+        is_web_socket: True once it has become a WebSocket.
     """
 
     __slots__ = ("_limits", "_refusals", "is_web_socket", "notes")
@@ -117,7 +117,7 @@ class LimitedHandler(RequestHandler):
     async def finish_response(
         self, request: BaseRequest, resp: StreamResponse, start_time: float | None
     ) -> tuple[StreamResponse, bool]:
-        """Send an answer; whoever does not take it in time is cut off."""
+        """Send an answer; a client that does not read it in time is disconnected."""
         transport = self.transport
         is_gone = transport is None or transport.is_closing()  # over TLS it cannot be asked any more
         waiting = 0 if transport is None or is_gone else transport.get_write_buffer_size()
@@ -141,7 +141,7 @@ class LimitedHandler(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> StreamResponse:
-        """What cannot be read as HTTP gets the status that says why; the connection ends."""
+        """Answer what cannot be parsed as HTTP with the status that says why, and close the connection."""
         problem = self._problem(status, exc)
         if problem.status < 500:
             refusal = Refusal(
@@ -169,7 +169,7 @@ class LimitedHandler(RequestHandler):
 
 
 async def invite_body(request: BaseRequest) -> None:
-    """Tell a client that waits for it to send its body (RFC 9110 §10.1.1). Raises HttpProblem 417."""
+    """Send 100 Continue to a client that waits for it (RFC 9110 §10.1.1). Raises HttpProblem 417."""
     expected = request.headers.get("Expect")
     if expected is None or request.version < (1, 1):
         return

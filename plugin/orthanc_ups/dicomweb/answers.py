@@ -81,19 +81,19 @@ def done(outcome: Outcome, service: Service, base: str, headers: Headers = ()) -
 
 
 def _shortened(text: str, longest: int, ending: str) -> str:
-    """What fits, cut between words; the ending says that it is not all."""
+    """As much of a text as fits, cut between words; the ending says that it is cut."""
     if len(text) <= longest:
         return text
     return text[: longest - len(ending)].rpartition(" ")[0].rstrip(",;") + ending
 
 
 def _modifications(outcome: Outcome) -> str:
-    """What the server corrected, in words; a header by this name is beyond the standard."""
+    """The corrections of the server, in words; this header is not in the standard."""
     return "; ".join(outcome.details).encode("ascii", "replace").decode()
 
 
 def refused(error: UpsError, service: Service | None, base: str) -> WebResponse:
-    """The answer to a request that the rules refuse: nothing has changed."""
+    """The answer to a refused request: nothing has changed."""
     status = error.status
     http = status.http_for(service) if service else status.http
     text = _warning_of(status, service)
@@ -118,7 +118,7 @@ def _keywords(path: str) -> str:
 
 
 def _warning_of(status: Status, service: Service | None) -> str | None:
-    """Update and Change State have words of their own for the same (PS3.18 §11.6.3.2, §11.7.3.2)."""
+    """The text of a warning; Update and Change State have different ones (PS3.18 §11.6.3.2, §11.7.3.2)."""
     if service is Service.UPDATE and status.code == statuses.WRONG_TRANSACTION_UID.code:
         return _NOT_CLAIMED
     if service is Service.CHANGE_STATE and status.warning == statuses.INCONSISTENT:
@@ -132,7 +132,7 @@ def workitem_in_json(text: bytes, media_type: MediaType) -> WebResponse:
 
 
 def workitem_in_xml(workitem: DataSet, media_type: MediaType) -> WebResponse:
-    """The same in XML: one part, or the bare document."""
+    """The answer of Retrieve in XML: one part, or the bare document."""
     if media_type is DICOM_XML:
         return WebResponse(200, (_NOT_TO_BE_KEPT,), dicom_xml.encode(workitem), DICOM_XML.name)
     return _in_parts([workitem], ())
@@ -148,7 +148,7 @@ def page_in_json(page: Page[bytes], media_type: MediaType, base: str) -> WebResp
 
 
 def page_in_xml(page: Page[DataSet], base: str) -> WebResponse:
-    """The same in XML."""
+    """The answer of Search in XML."""
     headers = _more(page, base)
     return _in_parts(page.workitems, headers) if page.workitems else WebResponse(204, headers)
 
@@ -166,7 +166,7 @@ def _in_parts(workitems: Sequence[DataSet], headers: Headers) -> WebResponse:
 
 
 async def compressed(response: WebResponse, accept_encoding: str | None) -> WebResponse:
-    """The same answer, with gzip where the client asks for it and it is worth it."""
+    """The answer, with gzip if the client accepts it and it pays off."""
     if len(response.body) < _WORTH_COMPRESSING or not accepts_gzip(accept_encoding):
         return response
     large = len(response.body) > _LARGE

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The listener admits exactly those whom Orthanc admits: Orthanc is asked with the caller's own credentials.
+"""The HTTP port admits exactly those whom Orthanc admits: Orthanc is asked with the caller's own credentials.
 
 The question is the caller's request itself, without query and body, sent to Orthanc's own port: its method and the
 path of its resource, rendered from the very ``Resource`` that is acted on afterwards. So RegisteredUsers,
@@ -69,12 +69,12 @@ class OrthancQuestions:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What a caller shows.
+    """The credentials of a caller.
 
     Attributes:
         shown: header fields by lower-case name.
         digest: equal for the same fields.
-        user: who they say they are, None if Orthanc does not check it.
+        user: the name that they claim; None if Orthanc does not check it.
     """
 
     shown: Mapping[str, str]
@@ -84,7 +84,7 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class _Verdict:
-    """``problem`` is None for those who are admitted."""
+    """A remembered answer; ``problem`` is None for callers who are admitted."""
 
     until: float
     problem: HttpProblem | None = None
@@ -125,7 +125,7 @@ class Authorization:
 
     @property
     def remembered(self) -> int:
-        """How many verdicts are remembered."""
+        """The number of remembered answers."""
         return len(self._verdicts)
 
     async def admit(
@@ -175,12 +175,12 @@ class Authorization:
         return status not in (401, 403)
 
     def is_question(self, headers: Mapping[str, str]) -> bool:
-        """True for a question of ours to Orthanc: the route that it reached answers with its path, and does nothing."""
+        """True for one of our questions to Orthanc: the route answers with its path, and does nothing else."""
         secret = headers.get(PROBE_HEADER.lower(), "").encode("utf-8", "replace")
         return hmac.compare_digest(secret, self.secret.encode())
 
     def credentials(self, headers: Mapping[str, str]) -> Credentials:
-        """What a caller shows in header fields, by lower-case name."""
+        """The credentials in header fields, by lower-case name."""
         fields = {name: headers[name] for name in self._headers if name in headers}
         parts = "\0".join(part for field in fields.items() for part in field)
         return Credentials(fields, self._digest(parts), self.user(headers))
@@ -250,7 +250,7 @@ class Authorization:
 
 
 def _problem(status: int, body: bytes, path: str) -> HttpProblem | None:
-    """What Orthanc's answer means for the caller; None if our route there was called with this very path."""
+    """What Orthanc's answer means for the caller; None if it passed the question on with the same path."""
     if status == 401:
         return HttpProblem(401, "Orthanc requires credentials", (_CHALLENGE,))
     if status >= 500:
@@ -263,5 +263,5 @@ def _problem(status: int, body: bytes, path: str) -> HttpProblem | None:
 
 
 def _is_text(text: str) -> bool:
-    """False if bytes stand in it that are not UTF-8: the server hands them on as lone surrogates."""
+    """False if it has bytes that are not UTF-8, which the server passes on as lone surrogates."""
     return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Bodies of requests: how they are received, bounded in size, time and all together, and the data set in them,
-whatever its media type and compression (PS3.18 §8.7, §11.1.4).
+"""Bodies of requests: receives them within limits on size, time and total memory, and reads the data set in them in any
+media type and compression (PS3.18 §8.7, §11.1.4).
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class BodyReader:
     ) -> DataSet | None:
         """The one data set in a body, or None if there is none.
 
-        ``corrections`` notes what was read otherwise than it stands; without, nothing is.
+        ``corrections`` collects what was corrected while reading; without it, nothing is corrected.
 
         Raises:
             HttpProblem: 400 malformed or several data sets, 413 too large, 415 not of a type we take,
@@ -185,7 +185,7 @@ class BodyReader:
 
 
 def _media_type(content_type: str) -> MediaType:
-    """The type of a body; without Content-Type the default of the service."""
+    """The media type of a body; without Content-Type the default of the service."""
     if not content_type.strip():
         return DICOM_JSON
     media_type = parse(content_type)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """What the header of a request tells about its sender.
 
-A client says the same with each request of a connection, so it is read once and remembered as long
-as the connection lasts.
+A client usually sends the same header fields with each request of a connection, so they are parsed once and remembered
+for as long as the connection lasts.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class Caller:
     """The sender of a request.
 
     Attributes:
-        raw: the header fields as they came, and how many bytes they are.
+        raw: the header fields as received, and their size in bytes.
         headers: by lower-case name; the values of a repeated one joined (RFC 9110 §5.3).
         cors: headers for every answer.
-        service: base URI of the service as they see it, without slash at the end; ``web_socket_service`` likewise.
+        service: base URI of the service as they see it, without a trailing slash; ``web_socket_service`` likewise.
         credentials: what Orthanc is asked with.
         is_local: True if they are on this very host.
     """
@@ -48,7 +48,7 @@ class Caller:
 
 
 class Callers:
-    """Knows who calls."""
+    """Identifies callers."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Callers:
         self._scheme = "https" if tls else "http"
 
     def of(self, request: BaseRequest) -> Caller:
-        """Who sent a request."""
+        """The caller of a request."""
         connection = connection_of(request)
         earlier = connection.notes
         if isinstance(earlier, Caller) and earlier.raw == request.raw_headers:
@@ -78,7 +78,7 @@ class Callers:
         return caller
 
     def check(self, caller: Caller) -> None:
-        """Refuse who may not even ask. Raises HttpProblem 403, 431."""
+        """Refuse requests with too long a header, or from foreign pages. Raises HttpProblem 403, 431."""
         if self._only_loopback and not caller.is_local:
             raise HttpProblem(
                 403, "only requests from this host are allowed (RemoteAccessAllowed of Orthanc is false)"
@@ -112,7 +112,7 @@ def _lower(request: BaseRequest) -> dict[str, str]:
 
 
 def _local(request: BaseRequest) -> str:
-    """Where the request came in, as host and port."""
+    """Host and port at which the request arrived."""
     transport = request.transport
     if transport is None or transport.is_closing():
         return "localhost"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Requests of UPS-RS as commands: HTTP is another spelling of what DIMSE-N says (PS3.18 §11.4–§11.12).
+"""Requests of UPS-RS as commands, the same ones that DIMSE-N requests become (PS3.18 §11.4–§11.12).
 
 What Orthanc's own port drops with the query of a POST may stand in the body instead: the UID and the Transaction
 UID as attributes, a subscription's Deletion Lock (0074,1230) and keys as in N-ACTION 3.
@@ -63,14 +63,14 @@ _AFFECTED_SOP_INSTANCE: Final = "00001000"
 
 @dataclass(frozen=True, slots=True)
 class CommandCall:
-    """A request, read but not yet understood.
+    """A request that was received but not interpreted yet.
 
     Attributes:
         body: the data set of the body, or None if there was none.
-        tokens: names of parameters that belong to others.
-        warnings: what its sender is told beside the answer.
+        tokens: names of parameters that belong to other software.
+        warnings: sentences for its sender, besides the answer.
         corrections: what was corrected while the body was read, a sentence each.
-        drops_queries: True if its parameters may have been lost on the way.
+        drops_queries: True if its query may have been dropped on the way.
         strict: as ``Ups.Strict``.
     """
 
@@ -86,7 +86,7 @@ class CommandCall:
     strict: bool = False
 
     def warn(self, text: str) -> None:
-        """Tell the sender what may have been lost, if it may."""
+        """Warn the sender about parameters that may have been lost."""
         if self.drops_queries:
             self.warnings.append(text)
 
@@ -154,7 +154,7 @@ def _subscribe(call: CommandCall) -> Command:
 
 
 def _key_warnings(keys: DataSet, mechanisms: Mechanisms) -> list[str]:
-    """Of keys that are malformed nothing is told: the worklist refuses them."""
+    """Warnings about keys; malformed ones have none, as the worklist refuses them."""
     try:
         return key_warnings(Query.of(keys, mechanisms=mechanisms))
     except UpsError:
@@ -184,7 +184,7 @@ _ABOUT_SUBSCRIPTIONS: Final = frozenset({Service.SUBSCRIBE, Service.UNSUBSCRIBE,
 
 
 def command(service: Service, call: CommandCall) -> Command:
-    """What a request asks for.
+    """The command of a request.
 
     Raises:
         HttpProblem: 400 for parameters that contradict each other or the body, or a body that is missing.
@@ -201,7 +201,7 @@ def _requester(call: CommandCall) -> Requester:
 
 
 def _transaction(call: CommandCall, attributes: dict[str, Element]) -> str | None:
-    """The Transaction UID of the query and that of the body, which is taken out; they must agree."""
+    """The Transaction UID of the query or the body, from which it is removed; if both have one, they must agree."""
     uid_text = call.parameters.value(*TRANSACTION_UID) or call.parameters.bare_uid()
     return _same("the Transaction UID", uid_text, _taken(attributes, tags.TRANSACTION_UID))
 
@@ -213,7 +213,7 @@ def _expected(call: CommandCall, what: str) -> DataSet:
 
 
 def _taken(attributes: DataSet, *tagged: str) -> str | None:
-    """Take attributes of one value out; they must agree. None if none has a value."""
+    """Remove attributes with a single value from a data set; their values must agree. None if none has a value."""
     listed = {tag: attributes.pop(tag).get("Value", []) for tag in tagged if tag in attributes}
     texts = set()
     for tag, values in listed.items():
@@ -253,7 +253,7 @@ def _lock(text: str | None) -> bool:
 
 
 def _check_unfiltered(call: CommandCall, body: DataSet) -> None:
-    """A filter that would be ignored must not pass: its sender counts on it."""
+    """Refuse a filter that would be ignored, as its sender relies on it."""
     own = supported(Service.SUBSCRIBE) - {"filter"} | set(call.tokens)
     others = [name for name, _ in call.parameters.without(own)]
     keys = [name for name in others if name.lower() == "filter" or is_attribute(name)]

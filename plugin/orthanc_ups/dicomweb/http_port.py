@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The plugin's own HTTP port (``Ups.HttpPort``): open as long as Orthanc runs, and able to say how the service is.
+"""The plugin's own HTTP port (``Ups.HttpPort``): open as long as Orthanc runs, and reporting the state of the service.
 
 ``GET /ups/health`` is answered from memory, without credentials and without asking Orthanc: 200 if the worklist can be
 used, else 503, with ``{"State": "open", "Role": "alone"}`` and, if it cannot be used, a ``Reason``. Everything else is
@@ -34,7 +34,7 @@ Answer = Callable[[BaseRequest], Awaitable[StreamResponse]]
 
 
 class HttpPort:
-    """Takes connections and hands their requests on. Lives on one asyncio loop."""
+    """Accepts connections and passes on their requests. Lives on one asyncio loop."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class HttpPort:
 
     @property
     def connections(self) -> int:
-        """How many connections are open, WebSockets included."""
+        """The number of open connections, WebSockets included."""
         return len(self._server.connections)
 
     @property
@@ -67,7 +67,7 @@ class HttpPort:
         return self._listener.is_open
 
     def serve(self, answer: Answer | None) -> None:
-        """From now on requests are answered by this; None for nobody, which is 503."""
+        """Direct requests here from now on; None: answer them with 503."""
         self._answerer = answer
 
     async def start(self) -> None:

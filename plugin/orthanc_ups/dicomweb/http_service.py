@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""UPS-RS and its WebSockets on the plugin's own port: who may come in, and which resource is meant."""
+"""UPS-RS and its WebSockets on the plugin's own port: admits callers, and finds the resource of a request."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .websocket import NotificationSessions
 
 @dataclass(frozen=True, slots=True)
 class HttpParts:
-    """What stands behind the listener."""
+    """What answers the requests of the port."""
 
     handler: WebHandler
     sessions: NotificationSessions
@@ -37,7 +37,7 @@ class HttpParts:
 
 
 class HttpService:
-    """Lets requests in, hands them on and sends the answers. Lives on one asyncio loop."""
+    """Admits requests, passes them on and sends the answers. Lives on one asyncio loop."""
 
     def __init__(
         self, parts: HttpParts, settings: Settings, orthanc_settings: OrthancSettings, refusals: RefusalLog
@@ -136,8 +136,8 @@ class HttpService:
 
 
 def _resource(method: str, path: str, query: str) -> Resource:
-    """What a request is for. A notification connection may also be named by its requester, at the base of the service
-    and where the AE title would follow: ``GET /?requester=AE`` (PS3.18 §8.10.4, §11.1).
+    """The resource of a request. A notification connection may also be named by its requester, at the base of
+    the service and where the AE title would follow: ``GET /?requester=AE`` (PS3.18 §8.10.4, §11.1).
 
     Raises HttpProblem 400 if neither path nor query say whose connection, 404 for a path of no resource.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What a client is told whose arguments may have been lost with the query, as on Orthanc's own port.
+"""Warnings for clients whose parameters may have been lost with the query, as on Orthanc's own port.
 
 Orthanc drops the query of a POST, PUT or DELETE before a plugin sees the request. Whether there was one cannot be
 known, so each request that could have had arguments and arrives without them is answered with a Warning.

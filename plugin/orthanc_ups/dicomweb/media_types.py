@@ -18,7 +18,7 @@ _Q: Final = re.compile(r"(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MediaType:
-    """A media type, or a range of them: ``type/subtype`` in lower case with its parameters. Each is but itself."""
+    """A media type, or a range of them: ``type/subtype`` in lower case with its parameters."""
 
     type: str
     subtype: str
@@ -54,7 +54,7 @@ def parse(text: str) -> MediaType | None:
 
 
 def choose(accept: str | None, offered: tuple[MediaType, ...]) -> MediaType | None:
-    """The offer that the client likes best, the first among equals; None if it accepts none of them.
+    """The offer that the client prefers, the first among equals; None if it accepts none of them.
 
     ``accept`` is the value of the header; None or blank accepts all. The most specific range that fits an offer
     decides its quality, and quality 0 excludes it.

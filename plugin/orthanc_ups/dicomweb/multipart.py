@@ -28,7 +28,7 @@ class Part:
 
 
 def encode(contents: Iterable[bytes], content_type: str) -> tuple[bytes, str]:
-    """Put parts of one type together; returns the body and its boundary."""
+    """Join parts of the same type; returns the body and its boundary."""
     boundary = secrets.token_hex(16)
     head = f"--{boundary}\r\nContent-Type: {content_type}\r\n\r\n".encode()
     parts = [head + content + b"\r\n" for content in contents]
@@ -36,7 +36,7 @@ def encode(contents: Iterable[bytes], content_type: str) -> tuple[bytes, str]:
 
 
 def decode(body: bytes, boundary: str) -> list[Part]:
-    """Take the parts out of a body. Raises MalformedMultipart."""
+    """The parts of a body. Raises MalformedMultipart."""
     if not 1 <= len(boundary) <= 70 or not boundary.isascii():
         raise MalformedMultipart("Content-Type has no boundary of 1 to 70 characters")
     delimiter = re.compile(rb"(?:\A|\r?\n)--" + re.escape(boundary.encode()) + rb"(--)?[ \t]*(?=\r?\n|\Z)")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A request as every HTTP host hands it to the UPS-RS handler: a value, independent of any server."""
+"""A request as every HTTP server passes it to the UPS-RS handler: a value, independent of any server."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class WebRequest:
     Attributes:
         method: in upper case.
         path: below the service's base, percent-encoded as it came: ``/workitems/1.2.3``.
-        query: what stands behind the question mark, as it came.
+        query: the part after the question mark, as received.
         headers: by lower-case name; a repeated header has its values joined by ``, ``.
         body: as it came, possibly compressed.
         service: base URI of the service as the client sees it, without slash at the end.

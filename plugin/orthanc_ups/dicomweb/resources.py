@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The resources of the Worklist Service (PS3.18 Table 11.1.1-1) and what may be done with each."""
+"""The resources of the Worklist Service (PS3.18 Table 11.1.1-1) and the methods of each."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Resource:
 
     @property
     def allowed(self) -> tuple[str, ...]:
-        """The methods it takes."""
+        """The methods that it supports."""
         methods = TRANSACTIONS.get(self.kind, {}) or ("GET",)  # of the others: a notification connection
         head = ("HEAD",) if "GET" in TRANSACTIONS.get(self.kind, {}) else ()
         return (*methods, *head, "OPTIONS")
@@ -103,7 +103,7 @@ def is_filtered(service: Service, resource: Resource) -> bool:
 
 
 def check_uid(resource: Resource) -> None:
-    """Refuse a workitem UID that is none. Raises UpsError (0117)."""
+    """Refuse a workitem UID that is not a UID. Raises UpsError (0117)."""
     if resource.uid and not is_uid(resource.uid):
         raise UpsError(INVALID_INSTANCE, "the UID in the path is not a valid UID")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""An answer as the UPS-RS handler gives it to every HTTP host."""
+"""An answer as the UPS-RS handler returns it to every HTTP server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class WebResponse:
 
     Attributes:
         status: HTTP status.
-        headers: names with values, in order; a name may stand more than once. Without Content-Type and -Length.
+        headers: names with values, in order; a name may occur more than once. Without Content-Type and -Length.
         body: the content, or empty.
         content_type: of the body; empty if there is none.
         reason: why the request was refused, for the log; empty if it was not.
@@ -33,11 +33,11 @@ class WebResponse:
     pieces: AsyncGenerator[bytes] | None = None
 
     def having(self, name: str, value: str) -> WebResponse:
-        """The same with one more header."""
+        """The answer with one more header."""
         return replace(self, headers=(*self.headers, (name, value)))
 
     async def whole(self) -> WebResponse:
-        """The same with a content that comes in pieces put together."""
+        """The answer with its pieces, if any, joined into one body."""
         if self.pieces is None:
             return self
         return replace(self, body=b"".join([piece async for piece in self.pieces]), pieces=None)
@@ -52,7 +52,7 @@ class HttpProblem(Exception):
 
     Attributes:
         status: HTTP status.
-        detail: what was found and what was expected.
+        detail: what is wrong and what was expected.
         headers: for the answer.
     """
 
@@ -68,7 +68,7 @@ class HttpProblem(Exception):
 
 
 def report(status: int, content: dict[str, Any], headers: Headers = ()) -> WebResponse:
-    """An answer with a Status Report (PS3.18 §8.6.3.1) in JSON, readable for man and machine."""
+    """An answer with a Status Report (PS3.18 §8.6.3.1) in JSON."""
     safe = encodable({key: value for key, value in content.items() if value})
     code = f" ({content['Status']})" if content.get("Status") else ""
     reason = f"{content.get('Detail', '')}{code}"
@@ -77,7 +77,7 @@ def report(status: int, content: dict[str, Any], headers: Headers = ()) -> WebRe
 
 
 def encodable(value: Any) -> Any:
-    """The same without lone surrogates, which a client may have sent and which cannot be written in UTF-8."""
+    """The text without lone surrogates, which a client may have sent and which UTF-8 cannot encode."""
     if isinstance(value, list):
         return [encodable(item) for item in value]
     if isinstance(value, dict):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The JSON of workitems that are asked for again and again: after each event, by everybody who was told."""
+"""The JSON of workitems that are requested repeatedly: after each event, by everybody who received it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MAXIMUM: Final = 8 * 1024 * 1024
 
 
 class TextCache:
-    """The texts that were asked for last, as many answers as have ``maximum`` bytes together."""
+    """The latest texts, as many as have at most ``maximum`` bytes together."""
 
     def __init__(self, maximum: int = _MAXIMUM) -> None:
         self._maximum = maximum

@@ -16,7 +16,7 @@ class WebTlsError(Exception):
 
 
 def server_context(orthanc_settings: OrthancSettings) -> ssl.SSLContext | None:
-    """The context of our listener, or None if Orthanc speaks plain HTTP.
+    """The TLS context of the port, or None if Orthanc uses plain HTTP.
 
     Raises:
         WebTlsError: a file cannot be read, or holds no certificate and key.

@@ -55,8 +55,8 @@ class WebSocketSessions:
     ) -> None:
         """Args:
         channel: delivers to the sockets.
-        replay: finds what an AE has missed, for ``?since=``.
-        opened: called with the AE title when a socket is there.
+        replay: reads what an AE has missed, for ``?since=``.
+        opened: called with the AE title when a socket is open.
         tokens: names in queries that belong to others.
         """
         self._channel = channel
@@ -134,7 +134,7 @@ def offered(request: BaseRequest) -> list[str]:
 
 
 def _check_version(request: BaseRequest) -> None:
-    """Refuse every version but 13, and say so (RFC 6455 §4.4). Raises HttpProblem 426."""
+    """Refuse every version but 13 (RFC 6455 §4.4). Raises HttpProblem 426."""
     version = request.headers.get("Sec-WebSocket-Version", _VERSION).strip()
     if version != _VERSION:
         headers = (("Sec-WebSocket-Version", _VERSION), ("Upgrade", "websocket"), ("Connection", "Upgrade"))
@@ -143,7 +143,7 @@ def _check_version(request: BaseRequest) -> None:
 
 
 async def _read(socket: WebSocketResponse, connection: Connection) -> None:
-    """Take pings and pongs; whatever else an agent sends is ignored, as the connection is one way."""
+    """Read pings and pongs; everything else that a client sends is ignored, as the connection is one-way."""
     while True:
         message = await socket.receive()
         if message.type is WSMsgType.PONG:

@@ -32,9 +32,9 @@ class _Batch:
     """Events on their way to the sockets of one AE.
 
     Attributes:
-        number: pings with greater numbers are sent behind it.
-        holders: the sockets that have it, or will have it after their replay.
-        witness: the one that was asked first.
+        number: pings with greater numbers were sent after it.
+        holders: the sockets that got it, or will get it after their replay.
+        witness: the socket that was asked first.
     """
 
     def __init__(self, events: Numbered, number: int) -> None:
@@ -46,7 +46,7 @@ class _Batch:
         self.confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def settle(self, failure: str = "") -> None:
-        """The batch has arrived somewhere, or cannot."""
+        """Record that the batch has arrived at a socket, or that it cannot."""
         if not self.confirmed.done():
             if failure:
                 self.confirmed.set_exception(Unreachable(failure))
@@ -99,7 +99,7 @@ class WebSocketChannel:
         return len(batch.events)
 
     async def close(self) -> None:
-        """Tell every peer that the server goes away, and end the connections, within about a second."""
+        """Tell every peer that the server is going away, and close the connections, within about a second."""
         self.is_closing = True
         if self._sweeper is not None:
             self._sweeper.cancel()
@@ -137,7 +137,7 @@ class WebSocketChannel:
         return connection
 
     def forget(self, connection: Connection) -> None:
-        """The socket is closed. May be called twice."""
+        """Remove a socket that is closed. May be called twice."""
         ae = connection.receiving_ae
         group = self._open.get(ae, {})
         if connection not in group:
@@ -152,7 +152,7 @@ class WebSocketChannel:
         _log.info("a WebSocket of %s is closed, %d left", ae, len(group))
 
     async def catch_up(self, connection: Connection, since: int, missed: AsyncIterator[list[Event]]) -> None:
-        """Send what the AE missed behind a sequence, at the pace of the peer, and go live."""
+        """Send what the AE missed after a sequence, at the pace of the peer, then switch to live events."""
         position = since
         async for events in missed:
             fresh = self._numbered([event for event in events if event.sequence > position])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""One open notification connection: what was written to it, and how much of that its peer has confirmed.
+"""One open notification connection: what was written to it, and how much of it the peer has confirmed.
 
 The peer confirms by answering a ping that was sent behind events: as frames arrive in order, its pong says that
 everything before it has arrived. Pings carry a number that grows, so a pong also answers those before it.
@@ -26,11 +26,11 @@ Numbered: TypeAlias = list[tuple[int, bytes]]
 
 @dataclass(frozen=True, slots=True)
 class SocketLimits:
-    """What a peer may leave undone.
+    """How far a peer may lag behind.
 
     Attributes:
         events: written and not confirmed.
-        size: bytes that wait to be sent.
+        size: bytes waiting to be sent.
         patience: seconds for a pong, and between two pings.
     """
 
@@ -94,7 +94,7 @@ class Connection:
 
     @property
     def doubt(self) -> tuple[bool, bool, int]:
-        """The less, the sooner its peer will confirm: it is live, owes no pong, and lags little."""
+        """A number that is lower the sooner the peer is likely to confirm: live, no pong outstanding, little lag."""
         return self._backlog is not None, bool(self._pings), self.lag
 
     def has_confirmed(self, number: int, *, live: bool = True) -> bool:
@@ -115,12 +115,12 @@ class Connection:
         return self._write(joined)
 
     def send_replayed(self, events: Numbered) -> None:
-        """Write events of a replay, ahead of all that waits."""
+        """Write events of a replay, ahead of waiting ones."""
         self._written += len(events)
         self._write(b"".join(frame for _, frame in events))
 
     def go_live(self, through: int, number: int, now: float) -> None:
-        """The replay up to a sequence is written: what waited follows with a ping, then all as it comes."""
+        """End a replay that was written up to a sequence: waiting events follow with a ping, then live ones."""
         waited, self._backlog = self._backlog or [], None
         self._has_through, self._live_from = through, number
         self.send(waited, b"".join(frame for _, frame in waited))
@@ -144,7 +144,7 @@ class Connection:
     # --- reading ---
 
     def take_pong(self, payload: bytes) -> None:
-        """The peer answered a ping of ours, or said a pong of its own accord."""
+        """Handle a pong: the answer to one of our pings, or an unsolicited one."""
         number = int.from_bytes(payload, "big") if len(payload) == _NUMBER_SIZE else 0
         if not any(ping.number == number for ping in self._pings):
             return
@@ -155,7 +155,7 @@ class Connection:
         self._on_pong(self)
 
     def take_ping(self, payload: bytes) -> None:
-        """The peer wants to know whether we are here."""
+        """Answer a ping of the peer."""
         self._write(frames.pong(payload))
 
     # --- living and dying ---
@@ -165,7 +165,7 @@ class Connection:
         return bool(self._pings) and now - self._pings[0].at > self._limits.patience
 
     def wants_ping(self, now: float) -> bool:
-        """True if it is time to ask: nothing is asked yet, and something is unconfirmed or all was silent."""
+        """True if it is time for a ping: none is outstanding, and events are unconfirmed, or nothing was received."""
         if self._pings:
             return False
         return self._written > self._arrived or now - self._last_ping >= self._limits.patience
@@ -176,16 +176,16 @@ class Connection:
         return self._written - self._pinged > self._limits.events // 4
 
     def end(self) -> None:
-        """Nothing will arrive any more."""
+        """Record that nothing will arrive any more."""
         self.gone.set()
         self.news.set()
 
     def cut(self) -> None:
-        """End it at once, whatever waits to be sent: the peer reads too slowly or not at all."""
+        """End it at once, whatever is waiting to be sent: the peer reads too slowly or not at all."""
         self._transport.abort()
 
     def close(self, code: int, reason: str) -> None:
-        """End it in good order; if the peer does not play along, ``cut`` it after LINGER."""
+        """End it with a closing handshake; if the peer does not answer, ``cut`` it after LINGER."""
         if not self._transport.is_closing():
             self._transport.write(frames.close(code, reason))
             self._transport.close()

@@ -36,7 +36,7 @@ def pong(payload: bytes) -> bytes:
 
 
 def close(code: int, reason: str) -> bytes:
-    """The end, with a status code of RFC 6455 §7.4 and a reason in words."""
+    """A close frame with a status code of RFC 6455 §7.4 and a reason in words."""
     return _frame(_CLOSE, struct.pack("!H", code) + reason.encode()[:123])
 
 
