@@ -48,7 +48,7 @@ class DeadLetter:
 
 
 @dataclass(slots=True)
-class _Held:
+class _StoredBatch:
     entry: StoredEntry
     kinds: dict[int, EventType]
     revision: int = 1
@@ -65,9 +65,9 @@ class DeadLetters:
         self._clock = clock
         self._counts = counts
         self._maximum = maximum
-        self._held: dict[Endpoint, dict[int, _Held]] = {}
+        self._batches: dict[Endpoint, dict[int, _StoredBatch]] = {}
         self._writing = asyncio.Lock()
-        self._told_of_losses: set[Endpoint] = set()
+        self._losing: set[Endpoint] = set()
 
     def load(self, entry: Entry) -> None:
         """Take over a stored entry. Raises UnreadableDocument."""
@@ -75,30 +75,30 @@ class DeadLetters:
         if batch.letters:
             stored = StoredEntry(self._entries, entry.key)
             stored.take(entry.document, entry.version)
-            self._hold(batch, stored)
+            self._add_batch(batch, stored)
 
-    def _hold(self, batch: Batch, entry: StoredEntry) -> _Held:
+    def _add_batch(self, batch: Batch, entry: StoredEntry) -> _StoredBatch:
         kinds = {sequence_of(letter): kind_of(letter) for letter in batch.letters}
-        held = _Held(entry, kinds)
-        batches = self._held.setdefault(batch.endpoint, {})
-        batches[min(kinds)] = held
-        self._held[batch.endpoint] = dict(sorted(batches.items()))
-        return held
+        stored_batch = _StoredBatch(entry, kinds)
+        batches = self._batches.setdefault(batch.endpoint, {})
+        batches[min(kinds)] = stored_batch
+        self._batches[batch.endpoint] = dict(sorted(batches.items()))
+        return stored_batch
 
     # --- what is known without the store ---
 
     def sequences(self, endpoint: Endpoint) -> frozenset[int]:
         """The sequences that name the dead letters of an endpoint."""
-        batches = self._held.get(endpoint, {}).values()
-        return frozenset(sequence for held in batches for sequence in held.kinds)
+        batches = self._batches.get(endpoint, {}).values()
+        return frozenset(sequence for stored_batch in batches for sequence in stored_batch.kinds)
 
     def count(self, endpoint: Endpoint) -> int:
         """The number of dead letters of an endpoint."""
-        return sum(len(held.kinds) for held in self._held.get(endpoint, {}).values())
+        return sum(len(stored_batch.kinds) for stored_batch in self._batches.get(endpoint, {}).values())
 
     def endpoints(self, receiving_ae: str | None = None) -> tuple[Endpoint, ...]:
         """The endpoints with dead letters: of one AE, or all."""
-        return tuple(endpoint for endpoint in self._held if receiving_ae in (None, endpoint.receiving_ae))
+        return tuple(endpoint for endpoint in self._batches if receiving_ae in (None, endpoint.receiving_ae))
 
     # --- adding ---
 
@@ -109,21 +109,21 @@ class DeadLetters:
         async with self._writing:
             entry = StoredEntry(self._entries, key)
             await entry.write(lambda stored: encode_batch(_merged(batch, stored), 1))
-            self._hold(batch, entry)
+            self._add_batch(batch, entry)
             await self._keep_within_limit(endpoint)
 
     async def _keep_within_limit(self, endpoint: Endpoint) -> None:
-        batches = self._held[endpoint]
+        batches = self._batches[endpoint]
         while self.count(endpoint) > self._maximum and len(batches) > 1:
             oldest = next(iter(batches))
             await batches[oldest].entry.remove()
             self._lose(endpoint, batches.pop(oldest))
 
-    def _lose(self, endpoint: Endpoint, held: _Held) -> None:
-        for kind in held.kinds.values():
+    def _lose(self, endpoint: Endpoint, stored_batch: _StoredBatch) -> None:
+        for kind in stored_batch.kinds.values():
             self._counts.of(endpoint.channel).lost[kind] += 1
-        if endpoint not in self._told_of_losses:
-            self._told_of_losses.add(endpoint)
+        if endpoint not in self._losing:
+            self._losing.add(endpoint)
             _log.error("%s has %d dead letters; the oldest are given up", endpoint, self._maximum)
 
     # --- striking out ---
@@ -135,57 +135,67 @@ class DeadLetters:
         """
         struck = 0
         async with self._writing:
-            for first, held in list(self._held.get(endpoint, {}).items()):
-                gone = held.kinds.keys() & sequences
+            for first, stored_batch in list(self._batches.get(endpoint, {}).items()):
+                gone = stored_batch.kinds.keys() & sequences
                 if gone:
-                    await self._strike_from(endpoint, first, held, gone)
+                    await self._strike_from(endpoint, first, stored_batch, gone)
                     struck += len(gone)
-            if not self._held.get(endpoint):
-                self._held.pop(endpoint, None)
+            if not self._batches.get(endpoint):
+                self._batches.pop(endpoint, None)
         return struck
 
-    async def _strike_from(self, endpoint: Endpoint, first: int, held: _Held, gone: Collection[int]) -> None:
-        if len(gone) == len(held.kinds):
-            await held.entry.remove()
-            self._held[endpoint].pop(first, None)
+    async def _strike_from(
+        self, endpoint: Endpoint, first: int, stored_batch: _StoredBatch, gone: Collection[int]
+    ) -> None:
+        if len(gone) == len(stored_batch.kinds):
+            await stored_batch.entry.remove()
+            self._batches[endpoint].pop(first, None)
             return
-        batch = decode_batch(held.entry.document)
+        batch = decode_batch(stored_batch.entry.document)
         left = tuple(letter for letter in batch.letters if sequence_of(letter) not in gone)
-        held.revision += 1
-        await held.entry.write(lambda _: encode_batch(replace(batch, letters=left), held.revision))
-        held.kinds = {sequence: kind for sequence, kind in held.kinds.items() if sequence not in gone}
+        stored_batch.revision += 1
+        await stored_batch.entry.write(
+            lambda _: encode_batch(replace(batch, letters=left), stored_batch.revision)
+        )
+        stored_batch.kinds = {
+            sequence: kind for sequence, kind in stored_batch.kinds.items() if sequence not in gone
+        }
 
     # --- reading ---
 
     def stored(self) -> Iterator[Entry]:
         """Every entry of dead letters as it stands in the store."""
         for endpoint in self.endpoints():
-            yield from (held.entry.stored for held in self._held[endpoint].values() if held.entry.stored)
+            yield from (
+                stored_batch.entry.stored
+                for stored_batch in self._batches[endpoint].values()
+                if stored_batch.entry.stored
+            )
 
     def batches(self, endpoint: Endpoint) -> Iterator[Batch]:
         """The dead letters of an endpoint, oldest first, without those removed meanwhile."""
-        for held in list(self._held.get(endpoint, {}).values()):
-            batch = decode_batch(held.entry.document)
-            letters = tuple(letter for letter in batch.letters if sequence_of(letter) in held.kinds)
+        for stored_batch in list(self._batches.get(endpoint, {}).values()):
+            batch = decode_batch(stored_batch.entry.document)
+            letters = tuple(letter for letter in batch.letters if sequence_of(letter) in stored_batch.kinds)
             yield replace(batch, letters=letters)
 
     def listed(self, receiving_ae: str, offset: int, limit: int) -> list[DeadLetter]:
         """One page of an AE's dead letters, by endpoint and age."""
         page: list[DeadLetter] = []
-        for held in self._batches_of(receiving_ae):
-            if offset >= len(held.kinds):
-                offset -= len(held.kinds)
+        for stored_batch in self._batches_of(receiving_ae):
+            if offset >= len(stored_batch.kinds):
+                offset -= len(stored_batch.kinds)
                 continue
-            batch = decode_batch(held.entry.document)
+            batch = decode_batch(stored_batch.entry.document)
             page += [_listed(batch, letter) for letter in batch.letters[offset:]]
             offset = 0
             if len(page) >= limit:
                 break
         return page[:limit]
 
-    def _batches_of(self, receiving_ae: str) -> Iterator[_Held]:
+    def _batches_of(self, receiving_ae: str) -> Iterator[_StoredBatch]:
         for endpoint in self.endpoints(receiving_ae):
-            yield from list(self._held.get(endpoint, {}).values())
+            yield from list(self._batches.get(endpoint, {}).values())
 
 
 def sequence_of(letter: Waiting) -> int:

@@ -235,14 +235,15 @@ class Delivery:
         while self._offered:
             self._hand_out(len(self._offered[0].receivers) + 1)
 
-    def _hand_out(self, room: int) -> None:
-        while self._offered and room > 0:
+    def _hand_out(self, limit: int) -> None:
+        """Put what was offered first into the queues of up to ``limit`` receivers, counted over all events."""
+        while self._offered and limit > 0:
             offered = self._offered[0]
-            receivers = offered.receivers[offered.done : offered.done + room]
+            receivers = offered.receivers[offered.done : offered.done + limit]
             for receiving_ae in receivers:
                 self._put(offered.item, receiving_ae)
             offered.done += len(receivers)
-            room -= len(receivers)
+            limit -= len(receivers)
             if offered.done == len(offered.receivers):
                 self._offered.popleft()
                 self._note(offered.item)

@@ -146,11 +146,11 @@ class EventQueue:
             return None
         return self._pop(older)
 
-    def merge(self, other: Iterable[Waiting]) -> None:
-        """Take in what another queue holds, in order, each once."""
-        items = {_key(item): item for item in other} | self._items
-        self._items = OrderedDict((_key(item), item) for item in sorted(items.values(), key=_rank))
-        self.bursts = sum(isinstance(item, BurstAt) for item in items.values())
+    def merge(self, items: Iterable[Waiting]) -> None:
+        """Take in the items of another queue, in order of sequence, each once."""
+        merged = {_key(item): item for item in items} | self._items
+        self._items = OrderedDict((_key(item), item) for item in sorted(merged.values(), key=_rank))
+        self.bursts = sum(isinstance(item, BurstAt) for item in merged.values())
         for item in self._items.values():
             if isinstance(item, Event) and (subject := self._subject(item)) is not None:
                 self._newest[subject] = item.sequence

@@ -75,14 +75,14 @@ class DeadLetterRun(Run):
         self._dead = dead
         self._source = source
         self._endpoint = endpoint
-        self._wanted = sequences
+        self._sequences = sequences
 
     async def _letters(self) -> AsyncIterator[Sequence[Event]]:
         for batch in self._dead.batches(self._endpoint):
             letters = [
                 letter
                 for letter in batch.letters
-                if self._wanted is None or sequence_of(letter) in self._wanted
+                if self._sequences is None or sequence_of(letter) in self._sequences
             ]
             events = [letter for letter in letters if isinstance(letter, Event)]
             if events:

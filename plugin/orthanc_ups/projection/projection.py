@@ -694,7 +694,6 @@ class Projection:
 
     def record_events(self, events: Iterable[Event]) -> None:
         """Add released events to the log, overwriting any with the same sequence."""
-        self._check()
         with self._guarded():
             self._pending.record([event_row(event) for event in events])
         self._changed()

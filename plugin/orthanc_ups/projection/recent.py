@@ -25,34 +25,34 @@ class Recent:
     """Holds the latest workitems whose documents are at most ``size`` bytes together; several times that in memory."""
 
     def __init__(self, size: int = _LARGEST) -> None:
-        self._largest = size
+        self._maximum = size
         self._size = 0
-        self._kept: OrderedDict[str, tuple[StoredWorkitem, int]] = OrderedDict()
+        self._entries: OrderedDict[str, tuple[StoredWorkitem, int]] = OrderedDict()
 
     def get(self, uid: str) -> StoredWorkitem | None:
         """The workitem, if it is cached."""
-        entry = self._kept.get(uid)
+        entry = self._entries.get(uid)
         if entry is None:
             return None
-        self._kept.move_to_end(uid)
+        self._entries.move_to_end(uid)
         return entry[0]
 
     def keep(self, workitem: StoredWorkitem, size: int) -> None:
         """Add a workitem that was read or written; its document has ``size`` bytes."""
         uid = workitem.workitem.uid
         self.forget(uid)
-        self._kept[uid] = workitem, size
+        self._entries[uid] = workitem, size
         self._size += size
-        while self._size > self._largest:
-            self.forget(next(iter(self._kept)))
+        while self._size > self._maximum:
+            self.forget(next(iter(self._entries)))
 
     def forget(self, uid: str) -> None:
         """Remove a workitem that was deleted, or whose cached state may be wrong."""
-        entry = self._kept.pop(uid, None)
+        entry = self._entries.pop(uid, None)
         if entry is not None:
             self._size -= entry[1]
 
     def clear(self) -> None:
         """Remove all workitems."""
-        self._kept.clear()
+        self._entries.clear()
         self._size = 0

@@ -24,7 +24,7 @@ class Sparing(Generic[_T]):
         self._ask = ask
         self._least = least
         self._now = now
-        self._known: list[_T] = []
+        self._figure: list[_T] = []
         self._until = -math.inf
         self._asked_at = -math.inf
         self._lock = asyncio.Lock()
@@ -35,8 +35,8 @@ class Sparing(Generic[_T]):
             now = self._now()
             if not self._asked_at <= now < self._until:
                 begun = time.perf_counter()
-                self._known = [await self._ask()]
+                self._figure = [await self._ask()]
                 took = time.perf_counter() - begun
                 self._asked_at = now
                 self._until = now + min(max(self._least, _SHARE * took), _LONGEST)
-        return self._known[0]
+        return self._figure[0]

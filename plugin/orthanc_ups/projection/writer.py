@@ -4,6 +4,13 @@
 A batch is a handful of statements that take their rows as JSON, however many workitems it has: each statement gives
 Python's lock free once and for all its rows, so that the thread that writes hardly ever waits for the event loop, nor
 the loop for it.
+
+Only rows that differ are written. Table ``rows`` holds what a workitem has in ``code`` and ``key``, so the difference
+is worked out without reading those two.
+
+Example: a claim changes the state of a workitem and nothing that is searched for by value. Its row in ``workitem`` and
+its document in ``body`` are updated. Its rows in ``code`` are deleted and inserted again, as each bears the state and
+start of its workitem. ``key``, ``words`` and ``rows`` stay untouched.
 """
 
 from __future__ import annotations
