@@ -137,7 +137,7 @@ class Relay:
         begun = _now()
         deadline = begun + PATIENCE
         while True:
-            holder, is_slow = self._holder(), False
+            attempt, holder, is_slow = _now(), self._holder(), False
             if holder.run and holder.about.get("port"):
                 try:
                     answer = await self._sent(holder, path, content, whole=whole)
@@ -153,7 +153,8 @@ class Relay:
                     finally:
                         answer.close() if not answer.content.at_eof() else answer.release()
                     return
-            if _now() >= (begun + PATIENCE_WITH_LEADER if is_slow else deadline):
+            # The last attempt begins after that time: this node may have opened the worklist during the one before.
+            if attempt >= (begun + PATIENCE_WITH_LEADER if is_slow else deadline):
                 raise NoLeader
             await asyncio.sleep(_LOOK_EVERY)
 
@@ -237,12 +238,12 @@ class Relay:
     ) -> tuple[aiohttp.ClientWebSocketResponse, Holder]:
         deadline = _now() + PATIENCE
         while True:
-            holder = self._holder()
+            attempt, holder = _now(), self._holder()
             if holder.run and holder.about.get("port"):
                 with contextlib.suppress(aiohttp.ClientError, OSError, AnswerLost):
                     opening = self._connected(holder, query, protocols)
                     return await self.while_it_leads(opening, holder), holder
-            if _now() >= deadline:
+            if attempt >= deadline:
                 raise NoLeader
             await asyncio.sleep(_LOOK_EVERY)
 

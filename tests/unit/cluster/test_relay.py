@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import Any, cast
@@ -203,6 +205,26 @@ def test_a_caller_whose_connection_breaks_ends_their_notification_connection(
                 async with relay.socket({}, ()):
                     raise ConnectionResetError
         assert [socket.closed for socket in sockets] == [True]
+
+    asyncio.run(run())
+
+
+def test_who_waited_long_enough_is_answered_if_the_worklist_was_opened_meanwhile() -> None:
+    """Opening keeps the loop busy; the last attempt begins after that."""
+
+    async def run() -> None:
+        leader, looks = Leader("a", 1), itertools.count()
+
+        def holder() -> Holder:
+            if next(looks):
+                return leader.holder
+            time.sleep(relay_module.PATIENCE)
+            return Holder()
+
+        async with relayed(leader):
+            relay = Relay(holder, lambda: True)
+            assert (await RelayedUpsRs(relay).answer(REQUEST)).status == 201
+            await relay.close()
 
     asyncio.run(run())
 
