@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The workitems that were read or written last are at hand, and no more of them than there is room for."""
+"""The cache holds the workitems that were read or written last, up to its size in bytes."""
 
 from orthanc_ups.core.workitem import Workitem
 from orthanc_ups.projection.recent import Recent, StoredWorkitem
@@ -9,7 +9,7 @@ def stored(uid: str, version: str = "1") -> StoredWorkitem:
     return StoredWorkitem(Workitem(uid, 1, {}), version)
 
 
-def test_the_version_that_was_kept_last_is_found() -> None:
+def test_the_latest_version_of_a_workitem_is_returned() -> None:
     recent = Recent()
     recent.keep(stored("1", "old"), 100)
     recent.keep(stored("1", "new"), 100)
@@ -18,7 +18,7 @@ def test_the_version_that_was_kept_last_is_found() -> None:
     assert recent.get("1") is None
 
 
-def test_the_ones_that_were_not_asked_for_go_when_room_is_short() -> None:
+def test_the_workitem_least_recently_read_is_evicted_first() -> None:
     recent = Recent(size=250)
     recent.keep(stored("1"), 100)
     recent.keep(stored("2"), 100)
@@ -27,7 +27,7 @@ def test_the_ones_that_were_not_asked_for_go_when_room_is_short() -> None:
     assert [uid for uid in "123" if recent.get(uid)] == ["1", "3"]
 
 
-def test_what_is_larger_than_the_room_is_not_kept() -> None:
+def test_a_document_larger_than_the_cache_is_not_cached() -> None:
     recent = Recent(size=250)
     recent.keep(stored("1"), 251)
     assert recent.get("1") is None
@@ -35,7 +35,7 @@ def test_what_is_larger_than_the_room_is_not_kept() -> None:
     assert recent.get("2")
 
 
-def test_what_is_kept_again_takes_its_room_once() -> None:
+def test_a_workitem_that_is_cached_again_counts_once() -> None:
     recent = Recent(size=250)
     for _ in range(10):
         recent.keep(stored("1"), 100)
