@@ -7,11 +7,11 @@ export const BASE = new URL("../api/", document.baseURI);
 export const ORTHANC = new URL("../../", document.baseURI);
 
 export class ApiError extends Error {
-  constructor(status, told) {
-    super(refusalWords(status, told));
+  constructor(status, refusal) {
+    super(refusalWords(status, refusal));
     this.status = status;
-    this.name = told.status || "";
-    this.attribute = told.attribute || null;
+    this.name = refusal.status || "";
+    this.attribute = refusal.attribute || null;
   }
 }
 
@@ -56,7 +56,7 @@ export const remove = (path, parameters = {}) => json("DELETE", path, { paramete
 const LINE_END = 13; // CR stands at the end of lines only
 
 /* Download a CSV, which comes as one stream; the browser keeps what it has of it, not this page. `onProgress` gets a share
-   from 0 to 1. It comes by POST, so that an error can still be told in words. */
+   from 0 to 1. It comes by POST, so that an error can still be shown in words. */
 export async function downloadCsv(query, filename, onProgress = () => {}) {
   const answer = await send("POST", "workitems.csv", { content: { query } });
   if (!answer.ok) throw await refusal(answer);

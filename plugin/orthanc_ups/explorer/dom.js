@@ -4,7 +4,7 @@
 const SVG = "http://www.w3.org/2000/svg";
 
 function append(parent, child) {
-  if (Array.isArray(child)) child.forEach((one) => append(parent, one));
+  if (Array.isArray(child)) child.forEach((part) => append(parent, part));
   else if (child instanceof Node) parent.append(child);
   else if (child !== null && child !== undefined && child !== false) parent.append(String(child));
 }

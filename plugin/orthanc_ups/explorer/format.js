@@ -44,14 +44,14 @@ export function fully(iso) {
 // A span in its greatest unit: "3 min"
 export function span(seconds) {
   const size = Math.abs(seconds);
-  const [unit, length] = SPANS.find(([, one]) => size >= one) || [t("s"), 1];
+  const [unit, length] = SPANS.find(([, span]) => size >= span) || [t("s"), 1];
   return `${count(Math.floor(size / length))} ${unit}`;
 }
 
 // A span in its two greatest units: "2 h 5 min"
 export function duration(seconds) {
   if (seconds === null || seconds === undefined) return "";
-  const at = SPANS.findIndex(([, one]) => seconds >= one);
+  const at = SPANS.findIndex(([, span]) => seconds >= span);
   if (at < 0) return `0 ${t("s")}`;
   const rest = seconds % SPANS[at][1];
   const lower = SPANS[at + 1] && rest >= SPANS[at + 1][1] ? ` ${span(rest)}` : "";
@@ -100,9 +100,9 @@ const DT = /^(\d{4})(\d{2})(\d{2})(\d{2})?(\d{2})?(\d{2})?(?:\.\d+)?([+-]\d{4})?
 
 // DT as a datetime-local value in the user's zone; without offset it is taken as the user's.
 export function fromDicom(text) {
-  const found = DT.exec((text || "").trim());
-  if (!found) return "";
-  const [, year, month, day, hour = "00", minute = "00", second = "00", offset] = found;
+  const match = DT.exec((text || "").trim());
+  if (!match) return "";
+  const [, year, month, day, hour = "00", minute = "00", second = "00", offset] = match;
   const zone = offset ? `${offset.slice(0, 3)}:${offset.slice(3)}` : "";
   return localValue(new Date(`${year}-${month}-${day}T${hour}:${minute}:${second}${zone}`));
 }

@@ -15,14 +15,14 @@ export const language = () => chosen;
 
 // Dates and numbers as the browser has them for this language, such as en-GB.
 export function locale() {
-  return [...navigator.languages].find((one) => one.toLowerCase().split("-")[0] === chosen) || chosen;
+  return [...navigator.languages].find((language) => language.toLowerCase().split("-")[0] === chosen) || chosen;
 }
 
 /* As Orthanc Explorer 2 chooses: what the user chose in this browser, else its "DefaultLanguage", else the browser's
    first language that there is, else English. */
 export async function chooseLanguage(usual) {
-  const wanted = [localStorage.getItem(CHOSEN_KEY), usual, ...navigator.languages].filter(Boolean).map((one) => one.toLowerCase().split("-")[0]);
-  await useLanguage(wanted.find((one) => LANGUAGES.some(([name]) => name === one)) || "en");
+  const wanted = [localStorage.getItem(CHOSEN_KEY), usual, ...navigator.languages].filter(Boolean).map((language) => language.toLowerCase().split("-")[0]);
+  await useLanguage(wanted.find((language) => LANGUAGES.some(([name]) => name === language)) || "en");
 }
 
 async function useLanguage(name) {
@@ -56,11 +56,11 @@ export function tx(text, elements) {
   return (words[text] || text).split(/\{(\w+)\}/).map((part, at) => (at % 2 ? elements[part] : part)).filter((part) => part !== "");
 }
 
-const value = (one) => (typeof one === "number" ? count(one) : one.words ? told(one) : one.seconds === undefined ? one : length(one.seconds));
+const value = (content) => (typeof content === "number" ? count(content) : content.words ? sentenceWords(content) : content.seconds === undefined ? content : length(content.seconds));
 
 // A sentence of the server (management/sentences.py): {words, values}, of which one may be a sentence or a length of time.
-export function told({ words: text, values }) {
-  const said = Object.fromEntries(Object.entries(values).map(([name, one]) => [name, value(one)]));
+export function sentenceWords({ words: text, values }) {
+  const said = Object.fromEntries(Object.entries(values).map(([name, content]) => [name, value(content)]));
   return "n" in values ? n(values.n, text, said) : t(text, said);
 }
 
@@ -68,7 +68,7 @@ const UNITS = Object.entries({ day: 86_400, hour: 3_600, minute: 60, second: 1 }
 
 // "3 minutes", in the greatest unit.
 function length(seconds) {
-  const [unit, size] = UNITS.find(([, one]) => seconds >= one) || UNITS[3];
+  const [unit, size] = UNITS.find(([, length]) => seconds >= length) || UNITS[3];
   return new Intl.NumberFormat(locale(), { style: "unit", unit, unitDisplay: "long" }).format(Math.floor(seconds / size));
 }
 
@@ -80,11 +80,11 @@ const PLACES = /\\\{(\w+)\\\}/g;
 // What the server said and stored in English, such as a history: `text` by the first of the patterns that it fits, which
 // are texts with {name} where something stands; `inner` says what stands there in the language of the user.
 export function recognized(text, patterns, inner = {}) {
-  for (const one of patterns) {
+  for (const pattern of patterns) {
     const names = [];
-    const source = one.replace(/[.*+?^${}()|[\]\\]/g, "\\$&").replace(PLACES, (all, name) => (names.push(name), "(.+)"));
+    const source = pattern.replace(/[.*+?^${}()|[\]\\]/g, "\\$&").replace(PLACES, (all, name) => (names.push(name), "(.+)"));
     const fit = new RegExp(`^${source}$`, "s").exec(text);
-    if (fit) return t(one, Object.fromEntries(names.map((name, at) => [name, inner[name] ? inner[name](fit[at + 1]) : fit[at + 1]])));
+    if (fit) return t(pattern, Object.fromEntries(names.map((name, at) => [name, inner[name] ? inner[name](fit[at + 1]) : fit[at + 1]])));
   }
   return text;
 }

@@ -12,7 +12,7 @@ export class Live {
     this.onChange = onChange;
     this.onState = onState;
     this.number = 0;
-    this.known = false;
+    this.hasAnswer = false;
     this.reachable = null;
     this.pause = USUAL_PAUSE;
     this.timer = 0;
@@ -39,9 +39,9 @@ export class Live {
   }
 
   take(news) {
-    const first = !this.known;
+    const first = !this.hasAnswer;
     const changed = news.uids.length > 0 || !news.complete;
-    this.known = true;
+    this.hasAnswer = true;
     this.number = news.number;
     this.pause = USUAL_PAUSE;
     this.tell(true);

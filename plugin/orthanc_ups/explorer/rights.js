@@ -10,7 +10,7 @@ export const mayAdminister = (system) => system.rights.administer;
 const folded = (ae) => ae.trim().toLowerCase();
 
 export function mayActFor(system, ae) {
-  return mayAdminister(system) || system.rights.ae_titles.some((one) => folded(one) === folded(ae));
+  return mayAdminister(system) || system.rights.ae_titles.some((title) => folded(title) === folded(ae));
 }
 
 // Why a button is disabled, or null.

@@ -73,7 +73,7 @@ class Batch {
       while (next < rows.length && !this.stopped) {
         const row = rows[next];
         next += 1;
-        await this.one(row, action);
+        await this.carryOut(row, action);
         done += 1;
         this.bar.value = done / rows.length;
         this.words.textContent = t("{done} of {all}", { done: count(done), all: count(rows.length) });
@@ -84,7 +84,7 @@ class Batch {
     this.left = rows.length - done;
   }
 
-  async one(row, action) {
+  async carryOut(row, action) {
     try {
       const outcome = (await action(row)) || this.verb;
       this.outcomes.set(outcome, (this.outcomes.get(outcome) || 0) + 1);

@@ -11,14 +11,14 @@ const SPARK = { width: 120, height: 22 };
 export function sparkline(values, title, { wide = false } = {}) {
   if (!values.length) return h("span.faint", {}, "–");
   const width = wide ? 240 : SPARK.width;
-  const most = Math.max(...values, 1);
+  const highest = Math.max(...values, 1);
   const step = width / values.length;
-  const total = values.reduce((sum, one) => sum + one, 0);
-  const bars = values.map((one, at) => {
-    const height = one ? Math.max(1.5, (one / most) * SPARK.height) : 0.8;
-    return svg("rect", { class: one ? "some" : "none", x: at * step, y: SPARK.height - height, width: Math.max(0.8, step - 0.6), height });
+  const total = values.reduce((sum, value) => sum + value, 0);
+  const bars = values.map((value, at) => {
+    const height = value ? Math.max(1.5, (value / highest) * SPARK.height) : 0.8;
+    return svg("rect", { class: value ? "some" : "none", x: at * step, y: SPARK.height - height, width: Math.max(0.8, step - 0.6), height });
   });
-  const words = t("{title}: {total} in all, at most {most} at a time", { title, total: count(total), most: count(most) });
+  const words = t("{title}: {total} in all, at most {most} at a time", { title, total: count(total), most: count(highest) });
   return svg("svg", { class: "spark", viewBox: `0 0 ${width} ${SPARK.height}`, width, height: SPARK.height, role: "img", "aria-label": words }, svg("title", {}, words), bars);
 }
 
@@ -28,7 +28,7 @@ const inner = { width: BOX.width - BOX.left - BOX.right, height: BOX.height - BO
 // The next 2, 4, 6, 8 or 10 times a power of ten: half of it is a round number too.
 function nice(value) {
   const power = 10 ** Math.floor(Math.log10(Math.max(value, 1e-9)));
-  return [2, 4, 6, 8, 10].map((one) => one * power).find((one) => one >= value * 0.999);
+  return [2, 4, 6, 8, 10].map((factor) => factor * power).find((factor) => factor >= value * 0.999);
 }
 
 function axes(top, show, { minutes, step }, points) {
@@ -60,28 +60,28 @@ function hits(points, minutes, step) {
 /* `series`: [{name, values, kind: "one" | "two" | "three"}], lines over the same time.
    `span`: {minutes, step}. `show` writes a number of the scale. A value of null is a gap. */
 export function lineChart(title, series, span, show = count) {
-  const top = nice(Math.max(...series.flatMap((one) => one.values.map((value) => value || 0)), 0) || 1);
-  const points = series[0].values.map((_, at) => series.map((one) => `${one.name} ${one.values[at] === null ? "–" : show(one.values[at])}`).join(", "));
-  const lines = series.map((one) => curves(one, top));
-  const words = `${title}: ${series.map((one) => t("{name}, latest {value}", { name: one.name, value: show(latest(one.values)) })).join("; ")}`;
+  const top = nice(Math.max(...series.flatMap((line) => line.values.map((value) => value || 0)), 0) || 1);
+  const points = series[0].values.map((_, at) => series.map((line) => `${line.name} ${line.values[at] === null ? "–" : show(line.values[at])}`).join(", "));
+  const lines = series.map((line) => curves(line, top));
+  const words = `${title}: ${series.map((line) => t("{name}, latest {value}", { name: line.name, value: show(latest(line.values)) })).join("; ")}`;
   const picture = svg("svg", { class: "chart", viewBox: `0 0 ${BOX.width} ${BOX.height}`, role: "img", "aria-label": words }, lines, axes(top, show, span, points));
-  const legend = h("ul.legend", {}, series.map((one) => h("li", { class: one.kind }, h("i", {}), one.name)));
+  const legend = h("ul.legend", {}, series.map((line) => h("li", { class: line.kind }, h("i", {}), line.name)));
   return h("figure", {}, h("figcaption", {}, h("b", {}, title), legend), picture);
 }
 
-const latest = (values) => [...values].reverse().find((one) => one !== null) || 0;
+const latest = (values) => [...values].reverse().find((value) => value !== null) || 0;
 
-function curves(one, top) {
-  const step = inner.width / one.values.length;
+function curves(line, top) {
+  const step = inner.width / line.values.length;
   const pointOf = (value, at) => [BOX.left + (at + 0.5) * step, BOX.top + inner.height * (1 - Math.min(value / top, 1))];
   const runs = [[]];
-  one.values.forEach((value, at) => {
+  line.values.forEach((value, at) => {
     if (value === null) runs.push([]);
     else runs[runs.length - 1].push(pointOf(value, at));
   });
   return runs.filter((run) => run.length).map((run) => {
-    if (run.length === 1) return svg("circle", { class: `dot ${one.kind}`, cx: run[0][0], cy: run[0][1], r: 1.8 });
-    return svg("path", { class: `line ${one.kind}`, d: `M${run.map(([x, y]) => `${x.toFixed(1)} ${y.toFixed(1)}`).join("L")}` });
+    if (run.length === 1) return svg("circle", { class: `dot ${line.kind}`, cx: run[0][0], cy: run[0][1], r: 1.8 });
+    return svg("path", { class: `line ${line.kind}`, d: `M${run.map(([x, y]) => `${x.toFixed(1)} ${y.toFixed(1)}`).join("L")}` });
   });
 }
 

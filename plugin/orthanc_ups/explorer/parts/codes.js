@@ -21,8 +21,8 @@ export function codeEditor(item = {}) {
   return {
     element,
     value: () => {
-      const made = Object.fromEntries(inputs.map(([keyword, input]) => [keyword, input.value.trim()]).filter(([, text]) => text));
-      return Object.keys(made).length ? [{ ...rest(item), ...made }] : [];
+      const entered = Object.fromEntries(inputs.map(([keyword, input]) => [keyword, input.value.trim()]).filter(([, text]) => text));
+      return Object.keys(entered).length ? [{ ...rest(item), ...entered }] : [];
     },
   };
 }
@@ -32,7 +32,7 @@ const rest = (item) => Object.fromEntries(Object.entries(item).filter(([name]) =
 // A list of editors with buttons to add and remove one.
 export function listEditor(items, make, words) {
   let editors = [];
-  const place = h("div.list");
+  const list = h("div.list");
   const add = h("button.small", { type: "button", onclick: () => insert(undefined, true) }, icon("plus"), words);
 
   function insert(item, focus = false) {
@@ -40,28 +40,28 @@ export function listEditor(items, make, words) {
     const remove = h("button.quiet.small", { type: "button", "aria-label": t("Remove"), onclick: () => drop(editor) }, icon("close"));
     editor.line = h("div.line", {}, editor.element, remove);
     editors.push(editor);
-    place.append(editor.line);
+    list.append(editor.line);
     if (focus) editor.element.querySelector("input").focus();
   }
   function drop(editor) {
-    editors = editors.filter((one) => one !== editor);
+    editors = editors.filter((other) => other !== editor);
     editor.line.remove();
   }
   items.forEach((item) => insert(item));
-  return { element: h("div", {}, place, add), value: () => editors.flatMap((editor) => editor.value()) };
+  return { element: h("div", {}, list, add), value: () => editors.flatMap((editor) => editor.value()) };
 }
 
 // A human performer by name and organization; the code of one who has none is made by the server.
 export function personEditor(item = {}) {
   const name = h("input", { type: "text", maxlength: 64, value: item.HumanPerformerName || "", placeholder: "Family^Given", "aria-label": t("Name") });
-  const place = h("input", { type: "text", maxlength: 64, value: item.HumanPerformerOrganization || "", placeholder: "Organization", "aria-label": t("Organization") });
+  const organization = h("input", { type: "text", maxlength: 64, value: item.HumanPerformerOrganization || "", placeholder: "Organization", "aria-label": t("Organization") });
   return {
-    element: h("div.code.person", {}, name, place),
+    element: h("div.code.person", {}, name, organization),
     value: () => {
-      if (!name.value.trim() && !place.value.trim()) return [];
+      if (!name.value.trim() && !organization.value.trim()) return [];
       const same = name.value.trim() === (item.HumanPerformerName || "");
-      const kept = same ? item : {};
-      return [{ ...kept, HumanPerformerName: name.value.trim(), HumanPerformerOrganization: place.value.trim() }];
+      const unchanged = same ? item : {};
+      return [{ ...unchanged, HumanPerformerName: name.value.trim(), HumanPerformerOrganization: organization.value.trim() }];
     },
   };
 }
@@ -73,16 +73,16 @@ const key = (item) => [item.CodeValue, item.CodingSchemeDesignator].join("\u0000
 export function codeChoice(choices, chosen, several) {
   const on = new Set(chosen.map(key));
   if (!several) {
-    const options = choices.map((one, at) => h("option", { value: at, selected: on.has(key(one)) }, codeWords(one)));
+    const options = choices.map((choice, at) => h("option", { value: at, selected: on.has(key(choice)) }, codeWords(choice)));
     const input = h("select", {}, h("option", { value: "" }, "–"), options);
     return { element: input, value: () => (input.value === "" ? [] : [choices[Number(input.value)]]) };
   }
-  const boxes = choices.map((one) => [one, h("input", { type: "checkbox", checked: on.has(key(one)) })]);
-  const element = h("div.choices", {}, boxes.map(([one, box]) => h("label", {}, box, codeWords(one))));
-  return { element, value: () => boxes.filter(([, box]) => box.checked).map(([one]) => one) };
+  const boxes = choices.map((choice) => [choice, h("input", { type: "checkbox", checked: on.has(key(choice)) })]);
+  const element = h("div.choices", {}, boxes.map(([choice, box]) => h("label", {}, box, codeWords(choice))));
+  return { element, value: () => boxes.filter(([, box]) => box.checked).map(([choice]) => choice) };
 }
 
 export function fixedCodes(items) {
-  const element = replace(h("div.fixed"), items.map((one) => h("span.value", {}, codeWords(one))));
+  const element = replace(h("div.fixed"), items.map((item) => h("span.value", {}, codeWords(item))));
   return { element, value: () => items };
 }

@@ -9,7 +9,7 @@ const PROTECTED = /^'(?=[\s"']*[=+\-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\
 export function parseCsv(text) {
   const plain = text.replace(/^\ufeff/, "");
   const first = plain.split(/\r?\n/, 1)[0];
-  const separator = SEPARATORS.reduce((best, one) => (first.split(one).length > first.split(best).length ? one : best));
+  const separator = SEPARATORS.reduce((best, candidate) => (first.split(candidate).length > first.split(best).length ? candidate : best));
   const rows = [];
   let row = [];
   let cell = "";

@@ -24,7 +24,7 @@ const MAKERS = {
   choice: (about, value) => {
     const choices = about.choices.includes(value) || !value ? about.choices : [...about.choices, value];
     const none = about.required || value ? [] : [h("option", { value: "" }, "–")];
-    return plain(h("select", { value: value || "" }, none, choices.map((one) => h("option", { value: one }, choiceWords(one)))));
+    return plain(h("select", { value: value || "" }, none, choices.map((choice) => h("option", { value: choice }, choiceWords(choice)))));
   },
   datetime: (about, value) => dated("datetime-local", value, fromDicom, toDicom),
   date: (about, value) => dated("date", value, fromDicomDate, toDicomDate),
@@ -47,7 +47,7 @@ function codes(about, value, several) {
 }
 
 function fixedPeople(people) {
-  const names = people.map((one) => one.HumanPerformerName);
+  const names = people.map((person) => person.HumanPerformerName);
   return { element: h("div.fixed", {}, names.join("; ")), value: () => people };
 }
 
@@ -55,7 +55,7 @@ function withSuggestions(about, input) {
   if (!about.choices.length) return plain(input);
   const id = newId("choices");
   input.setAttribute("list", id);
-  return { element: h("span.suggesting", {}, input, h("datalist", { id }, about.choices.map((one) => h("option", { value: one })))), value: () => input.value.trim() };
+  return { element: h("span.suggesting", {}, input, h("datalist", { id }, about.choices.map((choice) => h("option", { value: choice })))), value: () => input.value.trim() };
 }
 
 /* `about`: as the server describes the field, with what a template says of it (choices, required, fixed).

@@ -36,10 +36,10 @@ const CONDITION = [
   pattern("{key} is {values}"),
   pattern("{key} matches {values}"),
 ];
-const valueWords = (text) => text.split(" or ").map((one) => readinessWords(priorityWords(stateWords(one)))).join(t(" or "));
+const valueWords = (text) => text.split(" or ").map((part) => readinessWords(priorityWords(stateWords(part)))).join(t(" or "));
 
 export function filterWords(text) {
-  const several = text.split("; ").map((one) => one.split(", and ").map((part) => recognized(part, CONDITION, { key: said, values: valueWords })));
+  const several = text.split("; ").map((clause) => clause.split(", and ").map((part) => recognized(part, CONDITION, { key: said, values: valueWords })));
   return several.map((parts) => parts.join(t(", and "))).join("; ");
 }
 

@@ -17,10 +17,10 @@ export function whyField(help = t("Kept in the history of the workitem, with you
 }
 
 export function reasonFields(reasons) {
-  const code = h("select", {}, reasons.map((one) => h("option", { value: one.CodeValue }, said(one.CodeMeaning))));
+  const code = h("select", {}, reasons.map((reason) => h("option", { value: reason.CodeValue }, said(reason.CodeMeaning))));
   const words = h("textarea", { rows: 2, maxlength: LONGEST });
   return {
     element: h("div.stack", {}, field(t("Reason"), code), field(t("In words (optional)"), words)),
-    value: () => ({ reason: words.value.trim(), code: reasons.find((one) => one.CodeValue === code.value) }),
+    value: () => ({ reason: words.value.trim(), code: reasons.find((reason) => reason.CodeValue === code.value) }),
   };
 }

@@ -21,7 +21,7 @@ export const PRESETS = [
   ["..now", t("Until now")],
 ];
 
-export const relativeWords = (value) => (PRESETS.find(([one]) => one === value) || [value, value])[1];
+export const relativeWords = (value) => (PRESETS.find(([preset]) => preset === value) || [value, value])[1];
 
 function moment(base, amount, unit, now) {
   if (!base) return null;

@@ -71,7 +71,7 @@ export function fateBadge(fate) {
 
 const CHANNEL_WORDS = { dimse: "DIMSE", websocket: "WebSocket" };
 // `one`: a channel as the server describes it.
-export const channelWords = (one) => CHANNEL_WORDS[one.channel] || t("webhook {name}", { name: one.name || one.channel.replace("webhook:", "") });
+export const channelWords = (channel) => CHANNEL_WORDS[channel.channel] || t("webhook {name}", { name: channel.name || channel.channel.replace("webhook:", "") });
 
 export function empty(words, ...more) {
   return h("div.empty", {}, h("p", {}, words), more);

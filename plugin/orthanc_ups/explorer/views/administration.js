@@ -84,7 +84,7 @@ function importCard() {
         if (workitems.expected) task.bar.value = (workitems.imported + workitems.unchanged + workitems.conflicts) / workitems.expected;
       }, signal);
       if (!state || state.state !== "complete") throw new Error(t("The file is not complete: its last line is missing."));
-      replace(conflicts, state.conflicts.length ? h("ul.plain", {}, state.conflicts.map((one) => h("li", {}, h("b", {}, `${one.kind} ${one.name}`), ` – ${one.why}`))) : null);
+      replace(conflicts, state.conflicts.length ? h("ul.plain", {}, state.conflicts.map((conflict) => h("li", {}, h("b", {}, `${conflict.kind} ${conflict.name}`), ` – ${conflict.why}`))) : null);
       return t("Complete: {state}", { state: importWords(state) });
     });
   };
@@ -95,16 +95,16 @@ function importCard() {
 
 class Rules {
   constructor() {
-    this.place = h("div", {});
-    this.element = card(t("Rules"), this.place);
+    this.holder = h("div", {});
+    this.element = card(t("Rules"), this.holder);
   }
 
   async load() {
     const { rules, waiting } = await get("rules");
-    if (!rules.length) return void replace(this.place, empty(t("No rules are configured (Ups.Rules).")));
+    if (!rules.length) return void replace(this.holder, empty(t("No rules are configured (Ups.Rules).")));
     const head = [t("Rule"), t("When"), t("Fired"), t("Failed"), t("Last"), t("Error"), ""].map((words) => h("th", { scope: "col" }, words));
     const note = waiting ? h("p.faint", {}, n(waiting, "{n} series, study or patient is not stable yet.|{n} series, studies and patients are not stable yet.")) : null;
-    replace(this.place, h("div.table-box", {}, h("table.plain-rows.tight", {}, h("caption.offscreen", {}, t("Rules")), h("thead", {}, h("tr", {}, head)), h("tbody", {}, rules.map((rule) => this.row(rule))))), note);
+    replace(this.holder, h("div.table-box", {}, h("table.plain-rows.tight", {}, h("caption.offscreen", {}, t("Rules")), h("thead", {}, h("tr", {}, head)), h("tbody", {}, rules.map((rule) => this.row(rule))))), note);
     clearTimeout(this.timer);
     if (rules.some((rule) => rule.backfill && rule.backfill.running)) this.timer = setTimeout(() => this.load().catch(() => {}), PAUSE);
   }
@@ -160,15 +160,15 @@ function size(bytes) {
 }
 
 function storageCard() {
-  const place = h("div", {});
+  const holder = h("div", {});
   const look = async () => {
     try {
-      const found = await get("storage");
-      const lines = found.kinds.map((one) => h("tr", {}, h("th", { scope: "row" }, one.kind), h("td.wraps", {}, one.meaning), h("td.number", {}, count(one.entries)), h("td.number", {}, size(one.bytes))));
+      const storage = await get("storage");
+      const lines = storage.kinds.map((kind) => h("tr", {}, h("th", { scope: "row" }, kind.kind), h("td.wraps", {}, kind.meaning), h("td.number", {}, count(kind.entries)), h("td.number", {}, size(kind.bytes))));
       const head = [t("Kind"), t("What it is"), t("Entries"), t("Size")].map((words) => h("th", { scope: "col" }, words));
       replace(
-        place,
-        facts([[t("Store"), found.store], [t("Where"), found.location], [t("Counted"), time(found.counted_at, { seconds: true })]]),
+        holder,
+        facts([[t("Store"), storage.store], [t("Where"), storage.location], [t("Counted"), time(storage.counted_at, { seconds: true })]]),
         h("div.table-box", {}, h("table.plain-rows.tight", {}, h("caption.offscreen", {}, t("What is stored")), h("thead", {}, h("tr", {}, head)), h("tbody", {}, lines))),
       );
     } catch (error) {
@@ -176,8 +176,8 @@ function storageCard() {
     }
   };
   const button = h("button.small", { type: "button", title: t("Reads everything once"), onclick: look }, icon("refresh"), t("Count"));
-  replace(place, h("p.faint", {}, t("To count, every entry is read once.")));
-  return card(t("What is stored"), place, { tools: button });
+  replace(holder, h("p.faint", {}, t("To count, every entry is read once.")));
+  return card(t("What is stored"), holder, { tools: button });
 }
 
 // --- nodes ---
@@ -187,7 +187,7 @@ const ROLES = { alone: t("alone"), leader: t("leads"), standby: t("stands by") }
 async function nodesCard() {
   const { nodes } = await get("nodes");
   if (nodes.length < 2) return null;
-  const lines = nodes.map((one) => h("tr", {}, h("th", { scope: "row" }, one.name), h("td", {}, ROLES[one.role] || one.role), h("td", {}, one.host), h("td.number", {}, String(one.process)), h("td", {}, one.version), h("td", {}, time(one.since)), h("td", {}, t("{span} ago", { span: span(one.seen_before) })), h("td", {}, one.role === "standby" ? span(one.lag) : "")));
+  const lines = nodes.map((node) => h("tr", {}, h("th", { scope: "row" }, node.name), h("td", {}, ROLES[node.role] || node.role), h("td", {}, node.host), h("td.number", {}, String(node.process)), h("td", {}, node.version), h("td", {}, time(node.since)), h("td", {}, t("{span} ago", { span: span(node.seen_before) })), h("td", {}, node.role === "standby" ? span(node.lag) : "")));
   const head = [t("Name"), t("Role"), t("Host"), t("Process"), t("Version"), t("Since"), t("Last seen"), t("Behind by")].map((words) => h("th", { scope: "col" }, words));
   return card(t("Orthancs of this worklist"), h("div.table-box", {}, h("table.plain-rows.tight", {}, h("caption.offscreen", {}, t("Orthancs of this worklist")), h("thead", {}, h("tr", {}, head)), h("tbody", {}, lines))));
 }

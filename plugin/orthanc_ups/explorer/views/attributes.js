@@ -14,7 +14,7 @@ function valueOf(node) {
   if (node.items) return itemsOf(node.items);
   if (!node.values.length) return h("span.faint", {}, t("empty"));
   const times = node.times || [];
-  return node.values.map((one, at) => h("span.value", { title: times[at] ? fully(times[at]) : null }, times[at] ? when(times[at], { seconds: true }) : one));
+  return node.values.map((value, at) => h("span.value", { title: times[at] ? fully(times[at]) : null }, times[at] ? when(times[at], { seconds: true }) : value));
 }
 
 function itemsOf(items) {
@@ -47,7 +47,7 @@ function isEmpty(node) {
 }
 
 export function attributesCard(groups, holder) {
-  const opened = new Set([...holder.querySelectorAll("details[open]")].map((one) => one.dataset.group));
+  const opened = new Set([...holder.querySelectorAll("details[open]")].map((details) => details.dataset.group));
   const content = h("div.attributes", { class: localStorage.getItem(TAGS_KEY) ? "with-tags" : "" });
   for (const group of groups) {
     const filled = group.attributes.filter((node) => !isEmpty(node));
@@ -63,6 +63,6 @@ export function attributesCard(groups, holder) {
     content.classList.toggle("with-tags", box.checked);
   });
   const all = h("button.quiet.small", { type: "button" }, t("Open all"));
-  all.addEventListener("click", () => content.querySelectorAll("details").forEach((one) => (one.open = true)));
+  all.addEventListener("click", () => content.querySelectorAll("details").forEach((details) => (details.open = true)));
   return card(t("All attributes"), content, { tools: [h("label.check", {}, box, t("Tags")), all] });
 }

@@ -59,7 +59,7 @@ function purge(selection, after) {
 }
 
 function prioritize(selection, after) {
-  const choice = select(["HIGH", "MEDIUM", "LOW"].map((one) => [one, priorityWords(one)]), "HIGH");
+  const choice = select(["HIGH", "MEDIUM", "LOW"].map((priority) => [priority, priorityWords(priority)]), "HIGH");
   const why = whyField();
   return carryOut(selection, {
     title: n(selection.size, "Priority of {n} workitem|Priority of {n} workitems"),

@@ -98,13 +98,13 @@ export const forgetColumns = () => localStorage.removeItem(CHOSEN_KEY);
 
 /* Lets the user choose and order columns. Resolves with their names, or undefined; remembered in this browser. */
 export function chooseColumns(shown) {
-  let names = [...shown.map((column) => column.name), ...ALL.map((column) => column.name).filter((name) => !shown.some((one) => one.name === name))];
+  let names = [...shown.map((column) => column.name), ...ALL.map((column) => column.name).filter((name) => !shown.some((column) => column.name === name))];
   const on = new Set(shown.map((column) => column.name));
   const list = h("ol.columns-list", { "aria-label": t("Columns") });
   const move = (name, by) => {
     const at = names.indexOf(name);
     const to = Math.min(Math.max(at + by, 0), names.length - 1);
-    names = names.filter((one) => one !== name);
+    names = names.filter((other) => other !== name);
     names.splice(to, 0, name);
     show();
     list.querySelector(`[data-name="${name}"] .${by < 0 ? "up" : "down"}`).focus();

@@ -60,8 +60,8 @@ function words(filter, value) {
   if (filter.kind === "duration") return durationWords(value);
   if (isRelative(value)) return relativeWords(value);
   if (filter.kind === "names") return t("is {values}", { values: value });
-  if (filter.kind === "datetime") return rangeWords(...instants(value).map((one) => when(isoOf(fromDicom(one)))));
-  if (filter.kind === "date") return rangeWords(...dates(value).map((one) => when(fromDicomDate(one))));
+  if (filter.kind === "datetime") return rangeWords(...instants(value).map((moment) => when(isoOf(fromDicom(moment)))));
+  if (filter.kind === "date") return rangeWords(...dates(value).map((moment) => when(fromDicomDate(moment))));
   const middle = /^\*([^*?]+)\*$/.exec(value);
   if (middle) return t("contains “{text}”", { text: middle[1] });
   return /[*?]/.test(value) && filter.wildcards ? t("matches {values}", { values: value }) : t("is {values}", { values: value });
@@ -74,7 +74,7 @@ const isoOf = (local) => (local ? new Date(local).toISOString() : "");
 const EDITORS = {
   choice(filter, value) {
     const chosen = new Set(value ? value.split(",") : []);
-    const boxes = filter.choices.map((one) => h("input", { type: "checkbox", value: one, checked: chosen.has(one) }));
+    const boxes = filter.choices.map((choice) => h("input", { type: "checkbox", value: choice, checked: chosen.has(choice) }));
     const element = h("div.choices", {}, boxes.map((box) => h("label", {}, box, choiceWords(box.value))));
     return { element, value: () => boxes.filter((box) => box.checked).map((box) => box.value).join(",") };
   },
@@ -84,12 +84,12 @@ const EDITORS = {
     const how = value === "" || /^\*.*\*$/.test(value) ? "contains" : /\*$/.test(value) ? "begins" : "is";
     const input = h("input", { type: "text", value: /[*?]/.test(plain) ? value : plain, autofocus: true });
     const manner = select([["contains", t("contains")], ["begins", t("begins with")], ["is", t("is exactly")]], filter.wildcards ? how : "is", { "aria-label": t("How") });
-    const made = { contains: (text) => `*${text}*`, begins: (text) => `${text}*`, is: (text) => text };
+    const patterns = { contains: (text) => `*${text}*`, begins: (text) => `${text}*`, is: (text) => text };
     return {
       element: h("div.pair", {}, filter.wildcards && manner, field(filter.wildcards ? t("Text (* and ? are wildcards)") : t("Exactly"), input)),
       value: () => {
         const text = input.value.trim();
-        return !text || /[*?]/.test(text) ? text : made[filter.wildcards ? manner.value : "is"](text);
+        return !text || /[*?]/.test(text) ? text : patterns[filter.wildcards ? manner.value : "is"](text);
       },
     };
   },
@@ -122,7 +122,7 @@ const EDITORS = {
 
   late(filter, value) {
     const chosen = new Set(value === "yes" || !value ? LATE : value.split(","));
-    const boxes = LATE.map((one) => h("input", { type: "checkbox", value: one, checked: chosen.has(one) }));
+    const boxes = LATE.map((kind) => h("input", { type: "checkbox", value: kind, checked: chosen.has(kind) }));
     const element = h("div.choices", {}, boxes.map((box) => h("label", {}, box, lateWords(box.value))));
     return {
       element,
@@ -136,14 +136,14 @@ const EDITORS = {
   // What there is, by its meaning; a code may be typed too.
   names(filter, value, names) {
     const id = newId("names");
-    const shown = names.find((one) => (one.code || one.name) === value);
+    const shown = names.find((entry) => (entry.code || entry.name) === value);
     const input = h("input", { type: "text", list: id, value: shown ? shown.name : value, autofocus: true, autocomplete: "off" });
-    const list = h("datalist", { id }, names.map((one) => h("option", { value: one.name }, [one.code, one.count].filter(Boolean).join(" · "))));
+    const list = h("datalist", { id }, names.map((entry) => h("option", { value: entry.name }, [entry.code, entry.count].filter(Boolean).join(" · "))));
     return {
       element: h("div", {}, field(filter.label, input, { help: names.length ? t("Choose one from the list, or type a code.") : "" }), list),
       value: () => {
         const text = input.value.trim();
-        const named = names.find((one) => one.name.toLowerCase() === text.toLowerCase());
+        const named = names.find((entry) => entry.name.toLowerCase() === text.toLowerCase());
         return named && filter.name.includes(".") ? named.code : named ? named.name : text;
       },
     };
@@ -152,17 +152,17 @@ const EDITORS = {
 
 // From and to; a preset stays relative to now until one of both is changed.
 function span(type, { from, to, relative }, convert, presets) {
-  let kept = relative;
+  let preset = relative;
   const low = h("input", { type, value: from });
   const high = h("input", { type, value: to });
-  const words = h("p.help", { role: "status" }, kept ? t("{preset}, whenever it is asked", { preset: relativeWords(kept) }) : "");
+  const words = h("p.help", { role: "status" }, preset ? t("{preset}, whenever it is asked", { preset: relativeWords(preset) }) : "");
   const use = (value) => () => {
-    kept = value;
+    preset = value;
     [low.value, high.value] = momentsOf(value).map((at) => (at ? localValue(at) : ""));
     words.textContent = t("{preset}, whenever it is asked", { preset: relativeWords(value) });
   };
   const touched = () => {
-    kept = "";
+    preset = "";
     words.textContent = "";
   };
   low.addEventListener("input", touched);
@@ -171,7 +171,7 @@ function span(type, { from, to, relative }, convert, presets) {
   return {
     element: h("div", {}, h("div.pair", {}, field(t("From"), low), field(t("To"), high)), buttons.length ? h("div.presets", {}, buttons) : null, words),
     value: () => {
-      if (kept) return kept;
+      if (preset) return preset;
       const [first, last] = [convert(low.value), convert(high.value)];
       return first || last ? `${first}-${last}` : "";
     },
@@ -182,7 +182,7 @@ function span(type, { from, to, relative }, convert, presets) {
 
 export class Filters {
   constructor(system, asked, ask) {
-    this.known = new Map([...system.filters.map((one) => ({ ...one, label: said(one.label) })), STUDY, ...OWN].map((one) => [one.name, one]));
+    this.filters = new Map([...system.filters.map((filter) => ({ ...filter, label: said(filter.label) })), STUDY, ...OWN].map((filter) => [filter.name, filter]));
     this.names = new Map();
     this.ask = ask;
     this.asked = asked;
@@ -202,12 +202,12 @@ export class Filters {
   }
 
   chip(name, value) {
-    const filter = this.known.get(name) || { ...STUDY, name, label: name };
+    const filter = this.filters.get(name) || { ...STUDY, name, label: name };
     const text = h("span", {}, words(filter, value));
     const button = h("button.text", { type: "button", title: `${filter.label} ${text.textContent}`, onclick: () => this.edit(filter, value) }, h("b", {}, filter.label), " ", text);
     if (filter.kind === "names") {
       this.namesOf(filter.of).then((names) => {
-        const named = names.find((one) => one.code === value || one.name.toLowerCase() === value.toLowerCase());
+        const named = names.find((entry) => entry.code === value || entry.name.toLowerCase() === value.toLowerCase());
         if (named) text.textContent = t("is {values}", { values: named.name });
       });
     }
@@ -230,9 +230,9 @@ export class Filters {
   }
 
   options() {
-    const all = [...this.known.values()].filter((one) => one.name !== "study" && one.name !== "station");
-    const group = (label, filters) => h("optgroup", { label }, filters.map((one) => h("option", { value: one.name }, one.label)));
-    return [group(t("Usual"), all.filter((one) => one.usual)), group(t("All"), all.filter((one) => !one.usual))];
+    const all = [...this.filters.values()].filter((filter) => filter.name !== "study" && filter.name !== "station");
+    const group = (label, filters) => h("optgroup", { label }, filters.map((filter) => h("option", { value: filter.name }, filter.label)));
+    return [group(t("Usual"), all.filter((filter) => filter.usual)), group(t("All"), all.filter((filter) => !filter.usual))];
   }
 
   async editor(filter, value) {
@@ -243,18 +243,18 @@ export class Filters {
   async add() {
     const names = h("select", {}, this.options());
     names.value = "ScheduledProcedureStepStartDateTime";
-    const place = h("div", {});
+    const holder = h("div", {});
     let editor = null;
     const change = async () => {
-      const filter = this.known.get(names.value);
+      const filter = this.filters.get(names.value);
       editor = await this.editor(filter, this.asked[filter.name] || "");
-      replace(place, editor.element);
+      replace(holder, editor.element);
     };
     names.addEventListener("change", change);
     await change();
     const chosen = await dialog({
       title: t("Filter the worklist"),
-      content: [field(t("Attribute"), names), place],
+      content: [field(t("Attribute"), names), holder],
       confirm: t("Apply"),
       action: () => ({ [names.value]: editor.value() }),
     });

@@ -30,7 +30,7 @@ const IGNORED = new Set(["State", "Progress", "Progress description", "Created",
 
 function fieldOf(heading, fields) {
   const wanted = (HEADINGS[heading] || heading).toLowerCase();
-  return fields.find((one) => [one.keyword, one.label, said(one.label)].some((name) => name.toLowerCase() === wanted));
+  return fields.find((field) => [field.keyword, field.label, said(field.label)].some((name) => name.toLowerCase() === wanted));
 }
 
 function value(about, text) {
@@ -39,8 +39,8 @@ function value(about, text) {
   if (about.kind === "choice") return text.toUpperCase();
   if (about.kind === "people") return text.split(";").map((name) => ({ HumanPerformerName: name.trim().replace(/, */, "^") }));
   if (about.kind === "code" || about.kind === "codes") {
-    return text.split(";").map((one) => {
-      const [code, scheme = "99UPS", meaning = code] = one.split("|").map((part) => part.trim());
+    return text.split(";").map((entry) => {
+      const [code, scheme = "99UPS", meaning = code] = entry.split("|").map((part) => part.trim());
       return { CodeValue: code, CodingSchemeDesignator: scheme, CodeMeaning: meaning };
     });
   }
@@ -50,11 +50,11 @@ function value(about, text) {
 // {entries, unknown}: what is to be made, and headings that are none.
 function entriesOf(rows, fields) {
   const [headings, ...lines] = rows;
-  const known = headings.map((heading) => fieldOf(heading, fields));
-  const unknown = headings.filter((heading, at) => heading && !known[at] && !IGNORED.has(heading) && !CODES.test(heading));
+  const columns = headings.map((heading) => fieldOf(heading, fields));
+  const unknown = headings.filter((heading, at) => heading && !columns[at] && !IGNORED.has(heading) && !CODES.test(heading));
   const entries = lines.map((line, number) => {
     const attributes = {};
-    known.forEach((about, at) => {
+    columns.forEach((about, at) => {
       if (about && line[at]) attributes[about.keyword] = value(about, line[at]);
     });
     return { uid: `csv-${number}`, label: attributes.ProcedureStepLabel || t("line {n}", { n: number + 2 }), attributes, inputs: [] };
@@ -65,9 +65,9 @@ function entriesOf(rows, fields) {
 // --- from studies of Orthanc ---
 
 async function entryOfStudy(id) {
-  const found = await get("prefill", { level: "study", id });
-  const inputs = found.inputs.filter((one) => one.chosen).map(({ level, id: series }) => ({ level, id: series }));
-  return { uid: id, label: found.title, attributes: found.attributes, inputs };
+  const prefill = await get("prefill", { level: "study", id });
+  const inputs = prefill.inputs.filter((input) => input.chosen).map(({ level, id: series }) => ({ level, id: series }));
+  return { uid: id, label: prefill.title, attributes: prefill.attributes, inputs };
 }
 
 // --- the view ---
@@ -77,7 +77,7 @@ class Many {
     this.system = system;
     this.templates = templates;
     this.entries = [];
-    this.template = select(templates.map((one) => [one.name, said(one.name)]), templates[0].name);
+    this.template = select(templates.map((template) => [template.name, said(template.name)]), templates[0].name);
     this.label = h("input", { type: "text", maxlength: 64 });
     this.why = whyField();
     this.preview = h("div", {});
@@ -93,7 +93,7 @@ class Many {
 
   source() {
     this.file = h("input", { type: "file", accept: ".csv,text/csv", onchange: () => this.read() });
-    const names = this.system.fields.map((one) => said(one.label)).join(", ");
+    const names = this.system.fields.map((field) => said(field.label)).join(", ");
     this.sourceCard = card(t("From a CSV file"), [
       field(t("File"), this.file, { help: t("The first line names the fields: {names}. Codes are written CODE|SCHEME|Meaning.", { names }) }),
     ]);
@@ -113,26 +113,26 @@ class Many {
     this.entries = entries;
     this.create.disabled = entries.length === 0;
     this.create.textContent = n(entries.length, "Create {n} workitem|Create {n} workitems");
-    const columns = this.system.fields.filter((about) => entries.some((one) => about.keyword in one.attributes));
+    const columns = this.system.fields.filter((about) => entries.some((entry) => about.keyword in entry.attributes));
     const head = h("tr", {}, h("th", { scope: "col" }, ""), columns.map((about) => h("th", { scope: "col" }, said(about.label))));
-    const lines = entries.slice(0, SHOWN).map((one, at) => h("tr", {}, h("td.number.faint", {}, String(at + 1)), columns.map((about) => h("td", {}, shown(about, one.attributes[about.keyword])))));
+    const lines = entries.slice(0, SHOWN).map((entry, at) => h("tr", {}, h("td.number.faint", {}, String(at + 1)), columns.map((about) => h("td", {}, shown(about, entry.attributes[about.keyword])))));
     const more = entries.length > SHOWN ? h("p.faint", {}, n(entries.length - SHOWN, "and {n} more|and {n} more")) : null;
     const warning = unknown.length ? h("p.caution", {}, t("These columns are unknown and are ignored: {names}", { names: unknown.join(", ") })) : null;
     replace(this.preview, card(t("Preview"), [warning, h("div.table-box", {}, h("table.plain-rows.tight", {}, h("caption.offscreen", {}, t("Preview")), h("thead", {}, head), h("tbody", {}, lines))), more]));
   }
 
   run() {
-    const selection = { all: null, rows: new Map(this.entries.map((one) => [one.uid, one])) };
+    const selection = { all: null, rows: new Map(this.entries.map((entry) => [entry.uid, entry])) };
     const own = this.label.value.trim() ? { ProcedureStepLabel: this.label.value.trim() } : {};
     const createdUids = new Set();
     return runBatch(selection, {
       title: n(this.entries.length, "Create {n} workitem|Create {n} workitems"),
       verb: "{n} created|{n} created",
-      action: async (one) => {
-        await post("workitems", { template: this.template.value, attributes: { ...one.attributes, ...own }, inputs: one.inputs, ...this.why.value() });
-        createdUids.add(one.uid);
+      action: async (entry) => {
+        await post("workitems", { template: this.template.value, attributes: { ...entry.attributes, ...own }, inputs: entry.inputs, ...this.why.value() });
+        createdUids.add(entry.uid);
       },
-      after: () => this.show(this.entries.filter((one) => !createdUids.has(one.uid))),
+      after: () => this.show(this.entries.filter((entry) => !createdUids.has(entry.uid))),
     });
   }
 }
@@ -140,7 +140,7 @@ class Many {
 function shown(about, content) {
   if (content === undefined) return "";
   if (about.kind === "datetime") return fromDicom(content).replace("T", " ") || h("span.problem", {}, t("no date"));
-  if (Array.isArray(content)) return content.map((one) => one.CodeMeaning || one.CodeValue || one.HumanPerformerName).join("; ");
+  if (Array.isArray(content)) return content.map((item) => item.CodeMeaning || item.CodeValue || item.HumanPerformerName).join("; ");
   return String(content);
 }
 

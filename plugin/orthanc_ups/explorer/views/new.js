@@ -15,7 +15,7 @@ const TEMPLATE_KEY = "ups.template";
 // How a refusal names an attribute: "ProcedureStepLabel (0074,1204) ". The field beside it has a name of its own.
 const TECHNICAL_NAME = /^[\w.]+ \([0-9A-Fa-f]{4},[0-9A-Fa-f]{4}\) /;
 const isEmpty = (value) => value === "" || value === null || value === undefined || (Array.isArray(value) && value.length === 0);
-const same = (one, other) => JSON.stringify(isEmpty(one) ? null : one) === JSON.stringify(isEmpty(other) ? null : other);
+const same = (first, second) => JSON.stringify(isEmpty(first) ? null : first) === JSON.stringify(isEmpty(second) ? null : second);
 
 // Fields in their groups, and what they hold.
 class Form {
@@ -29,20 +29,20 @@ class Form {
   }
 
   cards() {
-    return [...this.groups].map(([name, editors]) => card(said(name), h("div.grid", {}, editors.map((one) => one.element))));
+    return [...this.groups].map(([name, editors]) => card(said(name), h("div.grid", {}, editors.map((editor) => editor.element))));
   }
 
   values() {
-    return Object.fromEntries(this.editors.map((one) => [one.keyword, one.value()]));
+    return Object.fromEntries(this.editors.map((editor) => [editor.keyword, editor.value()]));
   }
 
   // Shows a refusal beside the field that it names; false if it names none of these.
   complain(error) {
-    this.editors.forEach((one) => one.complain(""));
+    this.editors.forEach((editor) => editor.complain(""));
     const named = (error.attribute || "").split(".");
-    const found = this.editors.find((one) => one.keyword.split(".").some((keyword) => named.includes(keyword)));
-    if (found) found.complain(error.message.replace(TECHNICAL_NAME, `${found.label} `));
-    return Boolean(found);
+    const faulty = this.editors.find((editor) => editor.keyword.split(".").some((keyword) => named.includes(keyword)));
+    if (faulty) faulty.complain(error.message.replace(TECHNICAL_NAME, `${faulty.label} `));
+    return Boolean(faulty);
   }
 }
 
@@ -73,10 +73,10 @@ class NewWorkitem {
     this.system = system;
     this.templates = templates;
     this.prefill = prefill;
-    this.place = h("div", {});
+    this.holder = h("div", {});
     this.why = whyField();
     this.inputs = prefill && prefill.inputs ? inputChoice(prefill.inputs) : null;
-    const names = templates.map((one) => one.name);
+    const names = templates.map((template) => template.name);
     const last = localStorage.getItem(TEMPLATE_KEY);
     this.use(names.includes(last) ? last : names[0]);
   }
@@ -84,24 +84,24 @@ class NewWorkitem {
   // Another template keeps what was typed, not what the one before had put in.
   use(name) {
     const typed = this.form ? changed(this.begun, this.form.values()) : {};
-    this.template = this.templates.find((one) => one.name === name);
-    const told = this.template.fields;
-    const fields = this.system.fields.map((about) => described(about, told[about.keyword]));
-    const defaults = Object.fromEntries(Object.entries(told).map(([keyword, one]) => [keyword, one.default]));
+    this.template = this.templates.find((template) => template.name === name);
+    const initial = this.template.fields;
+    const fields = this.system.fields.map((about) => described(about, initial[about.keyword]));
+    const defaults = Object.fromEntries(Object.entries(initial).map(([keyword, field]) => [keyword, field.default]));
     const values = { ...defaults, ...(this.prefill ? this.prefill.attributes : {}) };
     this.defaults = defaults;
     this.begun = new Form(fields, values).values();
     this.form = new Form(fields, { ...values, ...typed });
-    this.hidden = Object.fromEntries(Object.entries({ ...defaults, ...(this.prefill ? this.prefill.attributes : {}) }).filter(([keyword]) => !this.system.fields.some((one) => one.keyword === keyword)));
+    this.hidden = Object.fromEntries(Object.entries({ ...defaults, ...(this.prefill ? this.prefill.attributes : {}) }).filter(([keyword]) => !this.system.fields.some((field) => field.keyword === keyword)));
     this.show();
   }
 
   show() {
-    const tiles = this.templates.map((one) =>
-      h("button.tile", { type: "button", "aria-pressed": String(one === this.template), onclick: () => this.use(one.name) }, h("b", {}, said(one.name)), h("span", {}, said(one.description))),
+    const tiles = this.templates.map((template) =>
+      h("button.tile", { type: "button", "aria-pressed": String(template === this.template), onclick: () => this.use(template.name) }, h("b", {}, said(template.name)), h("span", {}, said(template.description))),
     );
     const from = h("div.tiles", { role: "group", "aria-label": t("Template") }, tiles);
-    replace(this.place, from, this.inputs && card(t("Inputs"), this.inputs.element), this.form.cards(), card(t("History"), this.why.element));
+    replace(this.holder, from, this.inputs && card(t("Inputs"), this.inputs.element), this.form.cards(), card(t("History"), this.why.element));
   }
 
   isChanged() {
@@ -110,15 +110,15 @@ class NewWorkitem {
 
   async submit() {
     // An empty value is sent only where it takes back what the template says.
-    const told = Object.entries(this.form.values()).filter(([keyword, value]) => !isEmpty(value) || !isEmpty(this.defaults[keyword]));
-    const attributes = { ...this.hidden, ...Object.fromEntries(told) };
+    const entered = Object.entries(this.form.values()).filter(([keyword, value]) => !isEmpty(value) || !isEmpty(this.defaults[keyword]));
+    const attributes = { ...this.hidden, ...Object.fromEntries(entered) };
     const content = { template: this.template.name, attributes, inputs: this.inputs ? this.inputs.value() : [], ...this.why.value() };
     try {
-      const made = await post("workitems", content);
+      const answer = await post("workitems", content);
       localStorage.setItem(TEMPLATE_KEY, this.template.name);
-      notice([t("Created."), ...made.details].join(" "));
+      notice([t("Created."), ...answer.details].join(" "));
       this.sent = true;
-      leaveFor("workitem", [made.uid]);
+      leaveFor("workitem", [answer.uid]);
     } catch (error) {
       if (!this.form.complain(error)) throw error;
     }
@@ -129,16 +129,16 @@ function changed(before, after) {
   return Object.fromEntries(Object.entries(after).filter(([keyword, value]) => !same(before[keyword], value)));
 }
 
-function described(about, told) {
-  if (!told) return about;
-  const choices = told.choices.length ? told.choices : about.choices;
-  return { ...about, choices, fromTemplate: told.choices.length > 0, required: about.required || told.required, fixed: told.fixed };
+function described(about, field) {
+  if (!field) return about;
+  const choices = field.choices.length ? field.choices : about.choices;
+  return { ...about, choices, fromTemplate: field.choices.length > 0, required: about.required || field.required, fixed: field.fixed };
 }
 
 // The series of a study, of which some become inputs.
 function inputChoice(inputs) {
-  const boxes = inputs.map((one) => [one, h("input", { type: "checkbox", checked: one.chosen })]);
-  const lines = boxes.map(([one, box]) => h("label", {}, box, h("span.clip", {}, one.label), h("span.faint", {}, n(one.instances, "{n} instance|{n} instances"))));
+  const boxes = inputs.map((input) => [input, h("input", { type: "checkbox", checked: input.chosen })]);
+  const lines = boxes.map(([input, box]) => h("label", {}, box, h("span.clip", {}, input.label), h("span.faint", {}, n(input.instances, "{n} instance|{n} instances"))));
   const element = inputs.length ? h("div.choices.inputs", {}, lines) : h("p.faint", {}, t("Nothing to choose from."));
   const value = () => boxes.filter(([, box]) => box.checked).map(([{ level, id }]) => ({ level, id }));
   return { element, value };
@@ -166,11 +166,11 @@ function flattened(attributes) {
 
 export async function newView({ system, query, lastList }) {
   const [{ templates }, prefill, counts] = await Promise.all([get("templates"), prefilled(query), get("counts")]);
-  const labels = counts.worklists.map((one) => one.worklist);
-  const fields = system.fields.map((one) => (one.keyword === "WorklistLabel" ? { ...one, choices: labels } : one));
+  const labels = counts.worklists.map((worklist) => worklist.worklist);
+  const fields = system.fields.map((field) => (field.keyword === "WorklistLabel" ? { ...field, choices: labels } : field));
   const making = new NewWorkitem({ ...system, fields }, templates, prefill);
   const title = !prefill ? t("New workitem") : prefill.inputs ? t("New workitem for {what}", { what: prefill.title }) : prefill.title;
-  const form = page(title, lastList(), making.place, { submit: () => making.submit(), words: t("Create workitem") });
+  const form = page(title, lastList(), making.holder, { submit: () => making.submit(), words: t("Create workitem") });
   return {
     element: form,
     title,
@@ -193,9 +193,9 @@ export async function editView({ system, parts }) {
     const values = changed(begun, form.values());
     if (!Object.keys(values).length) return leaveFor("workitem", [uid]);
     try {
-      const made = await put(`workitems/${part(uid)}`, { attributes: values, ...why.value() });
+      const answer = await put(`workitems/${part(uid)}`, { attributes: values, ...why.value() });
       sent = true;
-      notice([t("Saved."), ...made.details].join(" "));
+      notice([t("Saved."), ...answer.details].join(" "));
       return leaveFor("workitem", [uid]);
     } catch (error) {
       if (!form.complain(error)) throw error;

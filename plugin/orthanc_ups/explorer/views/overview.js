@@ -4,7 +4,7 @@
 import { get } from "../api.js";
 import { debounced, h, replace } from "../dom.js";
 import { latency, relative, when } from "../format.js";
-import { count, said, t, told, tx } from "../languages.js";
+import { count, said, t, sentenceWords, tx } from "../languages.js";
 import { lineChart, shares } from "../parts/charts.js";
 import { failed } from "../parts/dialog.js";
 import { icon, stateIcon } from "../parts/icons.js";
@@ -46,7 +46,7 @@ class OverviewPage {
 
   warnings(warnings) {
     if (!warnings.length) return h("p.allgood", {}, icon("check"), t("Nothing needs your attention."));
-    const line = ({ level, link: target, sentence }) => h("li", { class: level }, icon("alert"), target ? h("a", { href: target }, told(sentence)) : h("span", {}, told(sentence)));
+    const line = ({ level, link: target, sentence }) => h("li", { class: level }, icon("alert"), target ? h("a", { href: target }, sentenceWords(sentence)) : h("span", {}, sentenceWords(sentence)));
     return h("ul.warnings", { "aria-label": t("Warnings") }, warnings.map(line));
   }
 

@@ -4,7 +4,7 @@
 import { get, part, post } from "../api.js";
 import { debounced, h, replace } from "../dom.js";
 import { latency } from "../format.js";
-import { count, n, t, told, tx } from "../languages.js";
+import { count, n, t, sentenceWords, tx } from "../languages.js";
 import { sparkline } from "../parts/charts.js";
 import { dialog, failed, field, notice } from "../parts/dialog.js";
 import { filterWords } from "../parts/history.js";
@@ -37,36 +37,36 @@ class SubscriberPage {
   }
 
   async load() {
-    const found = await get(`subscribers/${part(this.ae)}`, { limit: "1" });
+    const subscriber = await get(`subscribers/${part(this.ae)}`, { limit: "1" });
     const asked = { offset: String(this.offset), limit: String(AT_ONCE) };
-    this.single = found.specific ? await get(this.path("workitems"), asked) : { total: 0, workitems: [] };
-    const dead = sum(found.channels, "dead_letters");
+    this.single = subscriber.specific ? await get(this.path("workitems"), asked) : { total: 0, workitems: [] };
+    const dead = sum(subscriber.channels, "dead_letters");
     const letters = dead ? await get(this.path("dead-letters"), { limit: "50" }) : { total: 0, letters: [] };
-    this.show(found, letters);
+    this.show(subscriber, letters);
   }
 
-  show(found, letters) {
-    const pending = sum(found.channels, "pending");
+  show(subscriber, letters) {
+    const pending = sum(subscriber.channels, "pending");
     const head = h(
       "header.head",
       {},
       h("div", {}, h("a.back", { href: "#/subscribers" }, icon("back"), t("Subscribers")), h("h1", {}, this.ae)),
-      h("div.actions", {}, this.actions(pending, found)),
+      h("div.actions", {}, this.actions(pending, subscriber)),
     );
-    const channels = found.channels.length ? found.channels.map((one) => this.channel(one)) : card(t("Delivery"), empty(t("There have been no events for this AE.")));
+    const channels = subscriber.channels.length ? subscriber.channels.map((channel) => this.channelCard(channel)) : card(t("Delivery"), empty(t("There have been no events for this AE.")));
     replace(
       this.element,
       head,
-      h("div.columns", {}, h("div.main", {}, channels, letters.total ? letterCard(this.ae, letters, this.system, this.again) : null), h("div.side", {}, this.subscriptions(found))),
+      h("div.columns", {}, h("div.main", {}, channels, letters.total ? letterCard(this.ae, letters, this.system, this.again) : null), h("div.side", {}, this.subscriptions(subscriber))),
     );
   }
 
   // --- actions ---
 
-  actions(pending, found) {
+  actions(pending, subscriber) {
     if (!this.allowed) return h("p.faint", {}, why(false));
     return [
-      found.known && h("button", { type: "button", onclick: () => this.echo() }, icon("refresh"), t("C-ECHO")),
+      subscriber.known && h("button", { type: "button", onclick: () => this.echo() }, icon("refresh"), t("C-ECHO")),
       h("button", { type: "button", onclick: () => this.testEvent() }, icon("bell"), t("Test event")),
       h("button", { type: "button", disabled: !pending, onclick: () => this.retry() }, icon("play"), t("Retry now")),
       h("button", { type: "button", onclick: () => this.resend() }, icon("send"), t("Resend …")),
@@ -85,8 +85,8 @@ class SubscriberPage {
 
   async testEvent() {
     const words = t("An SCP Status Change is sent that says the worklist was restarted and has kept its lists. It is about no workitem; a subscriber may look at the worklist again.");
-    const made = await dialog({ title: t("Send a test event to {ae}?", { ae: this.ae }), content: h("p", {}, words), confirm: t("Send"), action: () => post(this.path("test-event")) });
-    if (made) notice(n(made.channels, "On its way on {n} channel; see the last success below|On its way on {n} channels; see the last success below"));
+    const answer = await dialog({ title: t("Send a test event to {ae}?", { ae: this.ae }), content: h("p", {}, words), confirm: t("Send"), action: () => post(this.path("test-event")) });
+    if (answer) notice(n(answer.channels, "On its way on {n} channel; see the last success below|On its way on {n} channels; see the last success below"));
   }
 
   async retry() {
@@ -102,7 +102,7 @@ class SubscriberPage {
   async resend() {
     const first = h("input", { type: "number", min: 1, autofocus: true });
     const last = h("input", { type: "number", min: 1 });
-    const made = await dialog({
+    const answer = await dialog({
       title: t("Send events to {ae} again", { ae: this.ae }),
       content: [
         h("p", {}, t("Events are numbered; the numbers stand beside the events of each workitem. Whatever the worklist still remembers of this range is sent again, in order.")),
@@ -111,59 +111,59 @@ class SubscriberPage {
       confirm: t("Send again"),
       action: () => post(this.path("resend"), { first: first.valueAsNumber || 0, last: last.valueAsNumber || 0 }),
     });
-    if (made) notice(t("The events are on their way"));
+    if (answer) notice(t("The events are on their way"));
   }
 
   async drop(pending) {
-    const made = await dialog({
+    const answer = await dialog({
       title: n(pending, "Drop {n} pending event for {ae}?|Drop {n} pending events for {ae}?", { ae: this.ae }),
       content: h("p.caution", {}, t("{ae} will never be told of them. This cannot be undone.", { ae: this.ae })),
       confirm: t("Drop them"),
       danger: true,
       action: () => post(this.path("drop")),
     });
-    if (made) notice(n(made.dropped, "{n} event dropped|{n} events dropped"));
-    if (made) this.again();
+    if (answer) notice(n(answer.dropped, "{n} event dropped|{n} events dropped"));
+    if (answer) this.again();
   }
 
   // --- parts ---
 
-  channel(one) {
-    const error = one.last_error ? [one.last_error, " ", h("span.faint", {}, time(one.last_error_at, { relative: true }))] : null;
-    return card(t("Delivery by {channel}", { channel: channelWords(one) }), [
-      h("p.verdict", {}, healthBadge(one.health), h("span", {}, told(one.sentence))),
+  channelCard(channel) {
+    const error = channel.last_error ? [channel.last_error, " ", h("span.faint", {}, time(channel.last_error_at, { relative: true }))] : null;
+    return card(t("Delivery by {channel}", { channel: channelWords(channel) }), [
+      h("p.verdict", {}, healthBadge(channel.health), h("span", {}, sentenceWords(channel.sentence))),
       h(
         "div.two",
         {},
         facts([
-          [t("Pending"), count(one.pending)],
-          [t("Oldest"), one.oldest && time(one.oldest, { relative: true })],
-          [t("Next attempt"), one.retry && time(one.retry, { relative: true })],
-          [t("Last success"), time(one.last_success, { relative: true, none: t("never") })],
+          [t("Pending"), count(channel.pending)],
+          [t("Oldest"), channel.oldest && time(channel.oldest, { relative: true })],
+          [t("Next attempt"), channel.retry && time(channel.retry, { relative: true })],
+          [t("Last success"), time(channel.last_success, { relative: true, none: t("never") })],
           [t("Last error"), error],
         ]),
         facts([
-          [t("Delivered"), count(one.delivered)],
-          [t("Failed attempts"), count(one.failed)],
-          [t("Dead letters"), count(one.dead_letters)],
-          [t("Latency"), `${latency(one.latency.median)} (95 %: ${latency(one.latency.p95)})`],
-          [t("Last hour"), sparkline(one.per_minute, t("Deliveries in each of the last 60 minutes"), { wide: true })],
+          [t("Delivered"), count(channel.delivered)],
+          [t("Failed attempts"), count(channel.failed)],
+          [t("Dead letters"), count(channel.dead_letters)],
+          [t("Latency"), `${latency(channel.latency.median)} (95 %: ${latency(channel.latency.p95)})`],
+          [t("Last hour"), sparkline(channel.per_minute, t("Deliveries in each of the last 60 minutes"), { wide: true })],
         ]),
       ),
     ]);
   }
 
-  subscriptions(found) {
+  subscriptions(subscriber) {
     const lines = [];
-    if (found.everything) lines.push(this.line(t("Everything"), found.everything.lock, "global", null));
-    for (const one of found.filters) lines.push(this.line(filterWords(one.words), one.lock, "filtered", one));
-    for (const one of found.suspended) lines.push(this.suspended(one));
-    const add = this.allowed && h("button.quiet.small", { type: "button", onclick: () => newSubscription(this.system, this.ae).then((made) => made && this.again()) }, icon("plus"), t("Subscribe"));
-    const end = found.everything || found.filters.length || found.specific || found.suspended.length;
+    if (subscriber.everything) lines.push(this.line(t("Everything"), subscriber.everything.lock, "global", null));
+    for (const filter of subscriber.filters) lines.push(this.line(filterWords(filter.words), filter.lock, "filtered", filter));
+    for (const subscription of subscriber.suspended) lines.push(this.suspended(subscription));
+    const add = this.allowed && h("button.quiet.small", { type: "button", onclick: () => newSubscription(this.system, this.ae).then((answer) => answer && this.again()) }, icon("plus"), t("Subscribe"));
+    const end = subscriber.everything || subscriber.filters.length || subscriber.specific || subscriber.suspended.length;
     const all = Boolean(end) && this.allowed && h("button.small", { type: "button", onclick: () => this.end("global", t("everything, all locks included")) }, t("Unsubscribe from everything"));
     return [
       card(t("Subscriptions"), [lines.length ? h("ul.watchers", {}, lines) : empty(t("No global subscription.")), all], { tools: add }),
-      found.specific ? card(t("Single workitems"), this.workitems()) : null,
+      subscriber.specific ? card(t("Single workitems"), this.workitems()) : null,
     ];
   }
 
@@ -174,19 +174,19 @@ class SubscriberPage {
     return h("li", {}, h("div", {}, words, since), lock && h("span.tagged", {}, icon("lock"), t("lock")), suspend, end);
   }
 
-  suspended(one) {
-    const words = one.scope === "global" ? t("Everything") : filterWords(one.words);
-    return h("li", {}, h("div.faint", {}, t("Suspended: {what}", { what: words })), this.allowed && h("button.small", { type: "button", onclick: () => this.resume(one) }, icon("play"), t("Resume")));
+  suspended(subscription) {
+    const words = subscription.scope === "global" ? t("Everything") : filterWords(subscription.words);
+    return h("li", {}, h("div.faint", {}, t("Suspended: {what}", { what: words })), this.allowed && h("button.small", { type: "button", onclick: () => this.resume(subscription) }, icon("play"), t("Resume")));
   }
 
   workitems() {
     const { total, workitems } = this.single;
-    const lines = workitems.map((one) =>
+    const lines = workitems.map((workitem) =>
       h(
         "li",
         {},
-        h("div", {}, h("a.clip", { href: link("workitem", [one.uid]), title: one.uid }, one.label || one.uid), one.state && h("div.faint.small", {}, stateWords(one.state))),
-        one.lock && h("span.tagged", {}, icon("lock"), t("lock")),
+        h("div", {}, h("a.clip", { href: link("workitem", [workitem.uid]), title: workitem.uid }, workitem.label || workitem.uid), workitem.state && h("div.faint.small", {}, stateWords(workitem.state))),
+        workitem.lock && h("span.tagged", {}, icon("lock"), t("lock")),
       ),
     );
     return [h("ul.watchers", {}, lines), total > AT_ONCE ? this.pager(total) : null];
@@ -218,20 +218,20 @@ class SubscriberPage {
     return this.act("suspend", { scope }, t("Suspended"));
   }
 
-  resume(one) {
-    return this.act("subscribe", { scope: one.scope, lock: one.lock, ...(one.scope === "filtered" ? { filter: one.filter, mechanisms: one.mechanisms } : {}) }, t("Resumed"));
+  resume(subscription) {
+    return this.act("subscribe", { scope: subscription.scope, lock: subscription.lock, ...(subscription.scope === "filtered" ? { filter: subscription.filter, mechanisms: subscription.mechanisms } : {}) }, t("Resumed"));
   }
 
   async end(scope, words) {
     const why = whyField(t("Kept in the log, with your name."));
-    const made = await dialog({
+    const answer = await dialog({
       title: t("Unsubscribe {ae}?", { ae: this.ae }),
       content: [h("p", {}, t("It ends its subscription to {what}. Events that wait are still delivered.", { what: words })), why.element],
       confirm: t("Unsubscribe"),
       danger: true,
       action: () => post(this.path("unsubscribe"), { scope, ...why.value() }),
     });
-    if (made) this.again();
+    if (answer) this.again();
   }
 }
 

@@ -43,7 +43,7 @@ export class Table {
     const columns = this.columns();
     this.element.classList.toggle("usual", isUsual(columns.map((column) => column.name)));
     if (!this.element.classList.contains("usual")) {
-      this.element.style.setProperty("--least", `${columns.reduce((sum, one) => sum + one.width, CHOOSE_WIDTH)}px`);
+      this.element.style.setProperty("--least", `${columns.reduce((sum, column) => sum + column.width, CHOOSE_WIDTH)}px`);
     }
     replace(this.head, h("th.choose", { scope: "col", role: "columnheader" }, this.all), columns.map((column) => sized(this.heading(column, order), column, this.element.classList.contains("usual"))));
   }

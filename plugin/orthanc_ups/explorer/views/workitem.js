@@ -33,16 +33,16 @@ class WorkitemPage {
 
   async load() {
     const path = `workitems/${part(this.uid)}`;
-    const [workitem, told] = await Promise.all([get(path), get(`${path}/events`)]);
+    const [workitem, log] = await Promise.all([get(path), get(`${path}/events`)]);
     this.workitem = workitem;
-    this.show(told.events);
+    this.show(log.events);
   }
 
   // A delivery changes no workitem: while one waits, its fate is asked for again and again.
   showEvents(events) {
     replace(this.events, eventsCard(events));
     clearTimeout(this.timer);
-    const waits = events.some((event) => event.receivers.some((one) => one.state === "waiting"));
+    const waits = events.some((event) => event.receivers.some((receiver) => receiver.state === "waiting"));
     if (waits && !this.gone) this.timer = setTimeout(() => this.loadEvents(), WAITING);
   }
 
@@ -124,10 +124,10 @@ class WorkitemPage {
   }
 
   progress(item) {
-    const told = item.progress;
-    if (told.percent === null && !told.description) return null;
-    const words = told.description ? h("p", {}, told.description) : null;
-    return card(t("Progress"), [progressBar(told, { wide: true }), words]);
+    const progress = item.progress;
+    if (progress.percent === null && !progress.description) return null;
+    const words = progress.description ? h("p", {}, progress.description) : null;
+    return card(t("Progress"), [progressBar(progress, { wide: true }), words]);
   }
 
   timeline(item) {

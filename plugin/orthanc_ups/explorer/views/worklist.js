@@ -65,7 +65,7 @@ class Worklist {
     this.states = h("div.segments", { role: "group", "aria-label": t("State") });
     this.worklists = h("select", { "aria-label": t("Worklist"), onchange: () => this.ask({ WorklistLabel: this.worklists.value }) });
     this.orders = h("select.narrow-only", { "aria-label": t("Order"), onchange: () => this.ask({ order: this.orders.value }) });
-    this.found = h("span.faint", { "aria-live": "polite" });
+    this.matchCount = h("span.faint", { "aria-live": "polite" });
     this.pager = h("nav.pager", { "aria-label": t("Pages") });
     this.bar = h("div.selection", { hidden: true });
     this.body = h("div.table-box", { tabindex: -1 }, this.table.element);
@@ -89,7 +89,7 @@ class Worklist {
       this.filters.chips,
       this.body,
       this.bar,
-      h("footer.foot", {}, this.found, h("span.spring", {}), this.pager),
+      h("footer.foot", {}, this.matchCount, h("span.spring", {}), this.pager),
     );
   }
 
@@ -193,7 +193,7 @@ class Worklist {
     this.counts = counts;
     const chosen = this.asked.late ? "late" : this.asked.ProcedureStepState || "";
     const { matches } = counts;
-    const all = Object.values(matches).reduce((sum, one) => sum + one, 0);
+    const all = Object.values(matches).reduce((sum, number) => sum + number, 0);
     const open = OPEN.reduce((sum, state) => sum + (matches[state] || 0), 0);
     const segment = (value, words, number, sign, changes) =>
       h("button", { type: "button", "aria-pressed": String(chosen === value), class: value === "late" && number ? "alarming" : "", onclick: () => this.ask(changes) }, sign, words, h("span.number", {}, count(number)));
@@ -209,9 +209,9 @@ class Worklist {
 
   showWorklists() {
     const chosen = this.asked.WorklistLabel || "";
-    const labels = this.counts.worklists.map((one) => one.worklist);
+    const labels = this.counts.worklists.map((worklist) => worklist.worklist);
     const offered = chosen && !labels.includes(chosen) ? [...labels, chosen] : labels;
-    replace(this.worklists, [["", t("All worklists")], ...offered.map((one) => [one, one])].map(([value, words]) => h("option", { value }, words)));
+    replace(this.worklists, [["", t("All worklists")], ...offered.map((label) => [label, label])].map(([value, words]) => h("option", { value }, words)));
     this.worklists.value = chosen;
     const orders = ORDERS.some(([value]) => value === this.order) ? ORDERS : [...ORDERS, [this.order, t("Chosen order")]];
     replace(this.orders, orders.map(([value, words]) => h("option", { value }, words)));
@@ -221,7 +221,7 @@ class Worklist {
   showFound() {
     const first = this.total ? (this.page - 1) * this.size + 1 : 0;
     const end = Math.min(this.page * this.size, this.total);
-    this.found.textContent = this.total ? n(this.total, "{first}–{end} of {n} workitem|{first}–{end} of {n} workitems", { first: count(first), end: count(end) }) : "";
+    this.matchCount.textContent = this.total ? n(this.total, "{first}–{end} of {n} workitem|{first}–{end} of {n} workitems", { first: count(first), end: count(end) }) : "";
     const last = Math.max(1, Math.ceil(this.total / this.size));
     const sizes = select(SIZES.map((size) => [String(size), t("{n} a page", { n: size })]), String(this.size), { "aria-label": t("Page size") });
     sizes.addEventListener("change", () => this.resize(Number(sizes.value)));
