@@ -59,7 +59,7 @@ const BY_HTTP = {
   503: later,
 };
 
-// `told`: {error, status} of the server; in English its own words say it best.
+// `body`: {error, status} of the server; in English its own words say it best.
 export function refusalWords(http, body) {
   const words = body.error || body.Detail;
   const sentence = BY_NAME[body.status] || BY_HTTP[http];

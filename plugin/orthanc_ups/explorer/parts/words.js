@@ -70,7 +70,7 @@ export function fateBadge(fate) {
 }
 
 const CHANNEL_WORDS = { dimse: "DIMSE", websocket: "WebSocket" };
-// `one`: a channel as the server describes it.
+// `channel`: a channel as the server describes it.
 export const channelWords = (channel) => CHANNEL_WORDS[channel.channel] || t("webhook {name}", { name: channel.name || channel.channel.replace("webhook:", "") });
 
 export function empty(words, ...more) {
