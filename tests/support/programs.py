@@ -12,6 +12,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -76,6 +77,17 @@ _PROGRAMS: Final[dict[str, tuple[Callable[[], Path | None], str]]] = {
 }
 
 
+_NOT_LOADED: Final = 127
+"""Exit code of the loader if it does not have every library."""
+
+# Libraries of the browser look for one of PulseAudio by its absolute path.
+_LIBRARIES: Final = (
+    "usr/lib/x86_64-linux-gnu",
+    "lib/x86_64-linux-gnu",
+    "usr/lib/x86_64-linux-gnu/pulseaudio",
+)
+
+
 def missing() -> list[str]:
     """Names of the programs that this host has not."""
     return [name for name, (of_host, _) in _PROGRAMS.items() if of_host() is None]
@@ -101,9 +113,8 @@ def _tree() -> Path:
 
 
 def _environment(tree: Path) -> dict[str, str]:
-    libraries = (tree / "usr/lib/x86_64-linux-gnu", tree / "lib/x86_64-linux-gnu")
     return {
-        "LD_LIBRARY_PATH": os.pathsep.join(map(str, libraries)),
+        "LD_LIBRARY_PATH": os.pathsep.join(str(tree / folder) for folder in _LIBRARIES),
         "FONTCONFIG_FILE": str(_font_configuration(tree)),
         "DCMDICTPATH": str(next(tree.glob("usr/share/libdcmtk*/dicom.dic"))),
     }
@@ -138,6 +149,27 @@ def environment_of(name: str) -> Iterator[None]:
         yield
 
 
-if __name__ == "__main__":
-    if absent := missing():
+def complaint(name: str) -> str:
+    """Why a fetched program does not start, as a library is missing for example; "" if it does."""
+    fetched = program(name)
+    environment = {**os.environ, **fetched.environment}
+    try:
+        ended = subprocess.run([fetched.path, "--version"], env=environment, capture_output=True, text=True)
+    except OSError as error:
+        return str(error)
+    return ended.stderr.strip() if ended.returncode == _NOT_LOADED else ""
+
+
+def main() -> int:
+    """Fetch what is missing; 1 if some of it does not start on this host, so that no test has to find out."""
+    absent = missing()
+    if absent:
         print(f"Not on this host, so taken from {_tree()}: {', '.join(absent)}", flush=True)
+    complaints = [words for name in absent if name != "libatomic" and (words := complaint(name))]
+    for words in complaints:
+        print(f"It does not start here; install it, or what it lacks: {words}", file=sys.stderr)
+    return int(bool(complaints))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
