@@ -18,7 +18,7 @@ import logging
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import tzinfo
 from pathlib import Path
@@ -133,7 +133,6 @@ class Projection:
         self._connection: sqlite3.Connection | None = None
         self._is_rebuilding = False
         self._interned = Interned()
-        self._writing: Future[None] | None = None
         self._counts: tuple[int, Counts] | None = None
         self._thread = ThreadPoolExecutor(1, "ups-projection")
         try:
@@ -422,7 +421,6 @@ class Projection:
         damaged: list[Entry] = []
         for at in range(0, len(entries), _AT_ONCE):
             damaged += self._take(entries[at : at + _AT_ONCE])
-        self._written_so_far()
         for entry in entries:
             self._recent.forget(entry.key.removeprefix(_PREFIX))
         self._missing.clear()
@@ -534,7 +532,6 @@ class Projection:
                 self._finish(complete=complete)
 
     def _finish(self, *, complete: bool) -> None:
-        self._written_so_far()
         with self._guarded(), self._lock:
             removed = self._writer.finish(complete=complete)
         self._searches.outdated()
@@ -547,12 +544,11 @@ class Projection:
         changes = [(entry, self._change(entry)) for entry in changed]
         damaged = [entry for entry, change in changes if change is None]
         batch = ProjectionBatch([change for _, change in changes if change is not None])
-        if damaged:
-            with self._guarded(), self._lock:
-                for entry in damaged:
-                    self._writer.spare(entry.key.removeprefix(_PREFIX))
-        self._written_so_far()
-        self._writing = self._thread.submit(self._write_part, batch)
+        # Written here: a thread that writes meanwhile competes for Python's lock, and both together take longer.
+        with self._guarded(), self._lock:
+            for entry in damaged:
+                self._writer.spare(entry.key.removeprefix(_PREFIX))
+            self._writer.write(batch)
         return damaged
 
     def _differing(self, entries: Sequence[Entry]) -> list[Entry]:
@@ -560,21 +556,9 @@ class Projection:
         if self._writer.began_empty:
             return list(entries)
         triples = [(entry.key.removeprefix(_PREFIX), entry.version, entry.document) for entry in entries]
-        self._written_so_far()
         with self._guarded(), self._lock:
             same = self._writer.unchanged(triples)
         return [entry for entry in entries if entry.key.removeprefix(_PREFIX) not in same]
-
-    def _write_part(self, batch: ProjectionBatch) -> None:
-        with self._lock:
-            self._writer.write(batch)
-
-    def _written_so_far(self) -> None:
-        """Wait for the part that the thread is writing; meanwhile the next one was read and turned into rows."""
-        writing, self._writing = self._writing, None
-        if writing is not None:
-            with self._guarded():
-                writing.result()
 
     def _change(self, entry: Entry) -> WorkitemRows | None:
         """The rows of an entry; None if it is not the document of a workitem."""
