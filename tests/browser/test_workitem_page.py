@@ -187,6 +187,8 @@ def test_subscribers_and_locks_are_shown_and_released(screen: Screen, api: Manag
     confirm(page, "Subscribe")
     watchers = page.get_by_role("region", name="Subscribers")
     expect(watchers).to_contain_text("WATCHER")
+    events = page.get_by_role("region", name="Events and deliveries")
+    expect(events).to_contain_text("Scheduled, Inputs ready")
     watchers.get_by_role("button", name="Lock").click()
     confirm(page, "Release the lock")
     expect(watchers.get_by_role("button", name="Lock")).to_have_count(0)
