@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, expect
 
-from tests.support.browser import TIMEOUT, Management, Screen, context, launch
+from tests.support.browser import TIMEOUT, Management, Screen, context, launch, playwright_driver
 from tests.support.orthanc import RealOrthanc
-from tests.support.programs import environment_of
 
 HERE = Path(__file__).parent
 expect.set_options(timeout=TIMEOUT * 1000)
@@ -26,7 +25,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """The browser. Not for the whole session: Playwright's loop in this thread would keep others from theirs."""
-    with environment_of("libatomic"), sync_playwright() as playwright:
+    with playwright_driver() as playwright:
         browser = launch(playwright)
         yield browser
         browser.close()

@@ -14,11 +14,19 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, expect
 from pydicom.data import get_testdata_file
 
 from tests.browser.test_workitem_page import TEMPLATE
-from tests.support.browser import Management, Screen, address, context, launch, uploaded_study
+from tests.support.browser import (
+    Management,
+    Screen,
+    address,
+    context,
+    launch,
+    playwright_driver,
+    uploaded_study,
+)
 from tests.support.event_receiver import EventReceiver
 from tests.support.orthanc import CHECKOUT, RealOrthanc
 from tests.support.ports import free_port
@@ -60,7 +68,7 @@ def receivers() -> Iterator[dict[str, int]]:
 @pytest.fixture(scope="module")
 def chromium_for_names() -> Iterator[Browser]:
     """A browser that shows names in every script."""
-    with sync_playwright() as playwright:
+    with playwright_driver() as playwright:
         browser = launch(playwright, japanese_fonts())
         yield browser
         browser.close()

@@ -4,17 +4,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
 import requests
-from playwright.sync_api import Browser, BrowserContext, Page, Playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, sync_playwright
 
 from tests.support.orthanc import RealOrthanc
-from tests.support.programs import program
+from tests.support.programs import environment_of, program
 from tests.support.waiting import PATIENCE, wait_until
 from tests.support.workitems import UID_ROOT
 
@@ -28,6 +29,15 @@ _SWITCHES = (
     "--disable-component-update",
     "--disable-sync",
 )
+
+
+@contextmanager
+def playwright_driver() -> Iterator[Playwright]:
+    """Playwright. Its driver may need a library of the fetched tree, which must not reach any other process."""
+    with ExitStack() as stack:
+        with environment_of("libatomic"):
+            playwright = stack.enter_context(sync_playwright())
+        yield playwright
 
 
 def launch(playwright: Playwright, environment: Mapping[str, str] = MappingProxyType({})) -> Browser:

@@ -19,6 +19,7 @@ from tests.support.dimse_client import (
 )
 from tests.support.dimse_server import DimseRig
 from tests.support.raw_dimse import RawPeer
+from tests.support.waiting import wait_until
 
 ANY_STATE: DataSet = {tags.STATE: element("CS")}
 
@@ -93,7 +94,7 @@ def test_cc_2_8_c_cancel_ends_the_stream_with_fe00(rig: DimseRig, client: UpsCli
     answers = client.find(ANY_STATE, cancel_after=3)
     assert answers[-1].code == 0xFE00
     assert len(answers) < 1000
-    assert rig.worklist.streams_closed == 1
+    wait_until(lambda: rig.worklist.streams_closed == 1, "the stream is closed", 20)
     rig.worklist.chunks = [[ANY_STATE]]
     assert codes(client.find(ANY_STATE)) == [0xFF00, 0]
 
@@ -123,7 +124,7 @@ def test_a_peer_that_leaves_amid_the_answers_ends_the_stream(rig: DimseRig) -> N
         peer.post(raw_dimse.find(), encode(ANY_STATE, EXPLICIT_SYNTAX))
         assert peer.answer().number(STATUS) == 0xFF00
     rig.wait_for_associations(0)
-    assert rig.worklist.streams_closed == 1
+    wait_until(lambda: rig.worklist.streams_closed == 1, "the stream is closed", 20)
     assert rig.worklist.matches_sent < 1_000_000
 
 
