@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from ..core.states import State
-from ..core.statuses import UpsError
 from ..delivery.management import EndpointReport
 from ..dicomweb.rights import Rights
+from ..projection.projection import ProjectionBroken
 from ..worklist.late_watch import LateSummary
 from . import answers, fields, sentences, views
 from .activity import Activity
@@ -99,7 +99,7 @@ class Overview:
         late: answers.LateJson | None = None
         try:
             counts, late = await self._lists.counts(call), self._late(await self._inspection.late())
-        except UpsError as error:  # what does not work must be shown above all when there is nothing to count
+        except ProjectionBroken as error:  # when nothing can be counted, warnings matter most
             index_alerts = [Alert(Sentence(sentences.NO_COUNTS, {"why": error.detail}), is_error=True)]
         return {
             "counts": counts,
