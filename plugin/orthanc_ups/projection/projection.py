@@ -540,7 +540,10 @@ class Projection:
             _log.info("The projection held %d workitems that the store does not have; removed", removed)
 
     def _take(self, entries: Sequence[Entry]) -> list[Entry]:
-        changed = self._differing(entries)
+        triples = [(entry.key.removeprefix(_PREFIX), entry.version, entry.document) for entry in entries]
+        with self._guarded(), self._lock:
+            same = self._writer.unchanged(triples)
+        changed = [entry for entry in entries if entry.key.removeprefix(_PREFIX) not in same]
         changes = [(entry, self._change(entry)) for entry in changed]
         damaged = [entry for entry, change in changes if change is None]
         batch = ProjectionBatch([change for _, change in changes if change is not None])
@@ -550,15 +553,6 @@ class Projection:
                 self._writer.spare(entry.key.removeprefix(_PREFIX))
             self._writer.write(batch)
         return damaged
-
-    def _differing(self, entries: Sequence[Entry]) -> list[Entry]:
-        """The entries that differ from the file: all of them, without asking it, if it was empty."""
-        if self._writer.began_empty:
-            return list(entries)
-        triples = [(entry.key.removeprefix(_PREFIX), entry.version, entry.document) for entry in entries]
-        with self._guarded(), self._lock:
-            same = self._writer.unchanged(triples)
-        return [entry for entry in entries if entry.key.removeprefix(_PREFIX) not in same]
 
     def _change(self, entry: Entry) -> WorkitemRows | None:
         """The rows of an entry; None if it is not the document of a workitem."""

@@ -215,17 +215,13 @@ class _Statements:
 
 
 class ProjectionWriter:
-    """Keeps the tables in step with the documents. May be used by one thread at a time.
-
-    Attributes:
-        began_empty: whether the tables had no workitems when they began to be rebuilt last.
-    """
+    """Keeps the tables in step with the documents. May be used by one thread at a time."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._execute = connection.execute
         self._executemany = connection.executemany
         self._connection = connection
-        self.began_empty = False
+        self._began_empty = False
         self._seen: bytearray | None = None
         self._uncommitted = 0
         self._staged_codes: list[_Row] = []
@@ -370,8 +366,8 @@ class ProjectionWriter:
     def begin(self) -> None:
         """Start to rebuild; until ``finish`` writes are gathered into large transactions."""
         self._seen = bytearray(self._next_row)
-        self.began_empty = self._next_row == 1
-        if self.began_empty:
+        self._began_empty = self._next_row == 1
+        if self._began_empty:
             self._journal("OFF")
             for statement in drop_indexes():
                 self._execute(statement)
@@ -391,6 +387,8 @@ class ProjectionWriter:
 
     def unchanged(self, entries: Sequence[tuple[str, str, bytes]]) -> set[str]:
         """The UIDs of those (uid, version, document) that are stored already with the very same document."""
+        if self._began_empty:
+            return set()
         stored = {row[0]: row[1:] for row in self._read(_VERSIONS, [uid for uid, _, _ in entries])}
         same, reversioned = set(), []
         for uid, version, document in entries:
