@@ -46,9 +46,7 @@ def merged(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> Json:
 @functools.cache
 def fetch(suite: str) -> None:
     """Download Orthanc for the suite, if that has not been done; shows progress on standard error."""
-    # Libraries of a fetched browser (tests.support.programs) are not those of this host's apt.
-    environment = {name: value for name, value in os.environ.items() if name != "LD_LIBRARY_PATH"}
-    subprocess.run([NATIVE, "fetch", "--suite", suite], check=True, stdin=subprocess.DEVNULL, env=environment)
+    subprocess.run([NATIVE, "fetch", "--suite", suite], check=True, stdin=subprocess.DEVNULL)
 
 
 class RealOrthanc:
