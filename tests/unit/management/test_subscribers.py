@@ -223,6 +223,11 @@ def test_the_overview_warns_also_when_nothing_can_be_counted(
     assert desk.refused(503, "GET", "/counts")["status"] == "RESOURCE_LIMITATION"
 
 
+def test_a_malformed_key_of_the_overview_is_refused(desk: Desk) -> None:
+    refusal = desk.refused(400, "GET", "/overview", query="ScheduledProcedureStepStartDateTime=yesterday")
+    assert "ScheduledProcedureStepStartDateTime" in refusal["error"] + str(refusal["attribute"])
+
+
 def test_a_jump_of_the_clock_is_noticed() -> None:
     desk = Desk()
     desk.clock.pass_by(seconds=10)
