@@ -41,7 +41,7 @@ def requirements(python: str) -> list[str]:
 
 
 def lines() -> list[str]:
-    """The lines of requirements.txt that ask for something."""
+    """The lines of requirements.txt that name a package."""
     return list(
         filter(None, (line.partition("#")[0].strip() for line in REQUIREMENTS.read_text().splitlines()))
     )
@@ -54,7 +54,7 @@ def pip(*words: str | Path) -> None:
 
 
 def for_python(python: str, machine: str) -> list[str]:
-    """Options of pip for a Python that need not be there."""
+    """Options of pip for a Python that need not be installed."""
     platforms = [f"--platform={glibc}_{machine}" for glibc in _GLIBC]
     return [
         *platforms,
@@ -66,7 +66,7 @@ def for_python(python: str, machine: str) -> list[str]:
 
 
 def main() -> int:
-    """Download every wheel and write its hash down."""
+    """Download every wheel and write requirements.lock."""
     with tempfile.TemporaryDirectory() as folder:
         for python in PYTHONS:
             for machine in MACHINES:

@@ -24,10 +24,10 @@ USER = "nobody"  # PostgreSQL refuses to run as root
 
 @contextlib.contextmanager
 def server(folder: Path) -> Iterator[int]:
-    """Run it, with its data in a folder that is made if it is absent; gives its port.
+    """Run a PostgreSQL with its data in a folder, which is created if it does not exist; yields its port.
 
     Raises:
-        subprocess.CalledProcessError: it cannot be fetched, or made; standard error says why.
+        subprocess.CalledProcessError: it cannot be fetched or initialised; standard error says why.
     """
     programs, environment = _programs()
     folder.mkdir(parents=True, exist_ok=True)

@@ -25,7 +25,7 @@ CHECKS: Final = (
 
 
 def main() -> int:
-    """Return 0 if every check passed on every Python; a Python that is not there is named at the end."""
+    """Return 0 if every check passed on every Python; a Python that is not installed is named at the end."""
     parser = argparse.ArgumentParser(prog="tools.pythons", description=__doc__)
     parser.add_argument("--this", action="store_true", help="only the Python that runs this")
     if parser.parse_args().this:
@@ -49,7 +49,7 @@ def _try(python: str) -> str:
 
 
 def interpreter(python: str) -> Path | None:
-    """A Python of that version, which starts."""
+    """The path of an interpreter of that version that starts; None if there is none."""
     names = [shutil.which(f"python{python}")]
     if uv := shutil.which("uv"):
         shown = subprocess.run([uv, "python", "find", python], capture_output=True, text=True)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Write the tables of the DICOM conformance statement from what the code itself goes by.
+"""Write the tables of the DICOM conformance statement from the tables that the code uses.
 
     make statement                after a change of services, statuses or the attribute table
 
-A table stands between ``<!-- table: NAME -->`` and ``<!-- end of table -->``; a test holds it against the code.
+A table stands between ``<!-- table: NAME -->`` and ``<!-- end of table -->``; a test compares it with the code.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _EVENTS: Final = {
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """In Markdown."""
+    """A table in Markdown; rows that repeat an earlier one are left out."""
     columns = list(head)
     lines = [f"| {' | '.join(row)} |" for row in (columns, *rows)]
     lines.insert(1, "|" + "---|" * len(columns))
@@ -90,12 +90,12 @@ def events() -> str:
 
 
 def transfer_syntaxes() -> str:
-    """In the order of preference."""
+    """Transfer syntaxes, in the order of preference."""
     return table(("Transfer syntax", "UID"), ((UID(uid).name, uid) for uid in SYNTAXES))
 
 
 def implementation() -> str:
-    """What associations say about it (PS3.7 §D.3.3.2)."""
+    """What the plugin states about itself in associations (PS3.7 §D.3.3.2)."""
     rows = (
         ("Application Context Name", negotiation._APPLICATION_CONTEXT),
         ("Implementation Class UID", negotiation._IMPLEMENTATION),
@@ -117,7 +117,7 @@ def status_codes() -> str:
 
 
 def attributes() -> str:
-    """PS3.4 Table CC.2.5-3, as the plugin goes by it; items of sequences follow their sequence."""
+    """PS3.4 Table CC.2.5-3, as the plugin applies it; items of sequences follow their sequence."""
     lines = [line for line in _ATTRIBUTES.read_text().splitlines() if not line.startswith("#")]
     rows = []
     for row in csv.DictReader(lines):
@@ -155,7 +155,7 @@ TABLES: Final[dict[str, Callable[[], str]]] = {
 
 
 def written(page: str) -> str:
-    """A page with its tables as they should be. Raises KeyError for a table that there is not."""
+    """The text of a page with its tables made anew. Raises KeyError for the name of an unknown table."""
     return _TABLE.sub(lambda match: f"{match[1]}{TABLES[match[2]]()}{match[3]}", page)
 
 

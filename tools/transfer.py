@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Back the worklist of a running Orthanc up into a file, or bring such a file into one.
+"""Export the worklist of a running Orthanc to a file, or import such a file.
 
     python -m tools.transfer export http://user:password@host:8042 worklist.ndjson
     python -m tools.transfer import http://user:password@host:8042 worklist.ndjson
 
 A file whose name ends with ``.gz`` is compressed. An export appears under its name only once it is complete. An
-import may be repeated: what is there already stays as it is.
+import may be repeated: what is already in the worklist is not changed.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _NDJSON: Final = {"Content-Type": "application/x-ndjson"}
 
 
 class TransferError(Exception):
-    """It cannot go on; the text says why."""
+    """An export or import failed; the text says why."""
 
 
 class Server:
-    """The management API of an Orthanc; the user and password may stand in its URL."""
+    """The management API of an Orthanc, whose URL may contain user and password."""
 
     def __init__(self, url: str, pause: Callable[[float], None] = time.sleep) -> None:
         parts = urlsplit(url if "://" in url else f"http://{url}")
@@ -47,9 +47,9 @@ class Server:
         self._has_answered = False
 
     def ask(self, method: str, path: str, **more: Any) -> requests.Response:
-        """Send a request, and again while the server is busy or away. Raises TransferError.
+        """Send a request, and repeat it while the server is busy or does not answer. Raises TransferError.
 
-        A server that never answered is not waited for: the address is wrong, or nobody is there.
+        A server that has not answered before is not tried again, as the address is probably wrong.
         """
         for number in range(_TRIES):
             if number:
@@ -74,7 +74,7 @@ class Server:
 
 
 def export(server: Server, file: Path, tell: Callable[[str], None]) -> int:
-    """Write an export into a file; how many lines. Raises TransferError."""
+    """Write an export to a file, and return the number of its lines. Raises TransferError."""
     unfinished = file.with_name(f"{file.name}.part")
     count = 0
     with _opened(unfinished, "wb", file) as out:
@@ -104,7 +104,7 @@ def _exported(server: Server) -> Iterator[bytes]:
 
 
 def bring_in(server: Server, file: Path, tell: Callable[[str], None]) -> dict[str, Any]:
-    """Import a file; how it went. Raises TransferError, which names the line at fault."""
+    """Import a file, and return the report of the server. Raises TransferError, which names the line at fault."""
     for _ in range(_TRIES):
         outcome = _brought_in(server, file, tell)
         if outcome is not None:
@@ -114,7 +114,7 @@ def bring_in(server: Server, file: Path, tell: Callable[[str], None]) -> dict[st
 
 
 def _brought_in(server: Server, file: Path, tell: Callable[[str], None]) -> dict[str, Any] | None:
-    """None if the server does not know of the import any more."""
+    """Send the whole file once. Returns None if the server no longer knows of the import."""
     progress: dict[str, Any] = {}
     for first, lot in _lots(file):
         answer = server.ask("POST", "/import", data=lot, headers=_NDJSON)
@@ -130,7 +130,7 @@ def _brought_in(server: Server, file: Path, tell: Callable[[str], None]) -> dict
 
 
 def _lots(file: Path) -> Iterator[tuple[int, bytes]]:
-    """Some lines at a time, with the number of the first."""
+    """The file in portions for one request each, with the number of the first line, from 1."""
     lot: list[bytes] = []
     size, first = 0, 1
     with _opened(file, "rb", file) as lines:
@@ -145,7 +145,7 @@ def _lots(file: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _opened(file: Path, mode: str, named: Path) -> IO[bytes]:
-    """For the caller to close."""
+    """Open a file, compressed if ``named`` ends with .gz. The caller closes it."""
     open_file: Any = gzip.open if named.suffix == ".gz" else Path.open
     stream: IO[bytes] = open_file(file, mode)
     return stream
@@ -178,12 +178,12 @@ def _in_numbers(progress: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    """0 if it is complete, 1 if it is not, 3 if it is complete but for conflicts."""
+    """Return 0 if everything was transferred, 1 after an error, 3 if there were conflicts."""
     parser = argparse.ArgumentParser(
         prog="transfer", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("action", choices=("export", "import"))
-    parser.add_argument("url", help="of Orthanc, such as http://user:password@host:8042, or host:8042")
+    parser.add_argument("url", help="URL of Orthanc, such as http://user:password@host:8042, or host:8042")
     parser.add_argument("file", type=Path)
     options = parser.parse_args()
     try:
