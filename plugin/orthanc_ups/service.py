@@ -35,6 +35,7 @@ from .worklist.initial_reports import InitialReports
 from .worklist.loader import Stored, bursts, numbers_in_use, slowest_cursor
 from .worklist.locks import CommandLocks
 from .worklist.order import Order, WorklistEntry
+from .worklist.overflows import Overflows
 from .worklist.recovery import Recovery
 from .worklist.retention import Retention
 from .worklist.state import WorklistState
@@ -104,6 +105,7 @@ class UpsService:
             projection,
             self.workitems,
             self.subscriptions,
+            Overflows(self._writer, self.delivery),
             self._worklist_entry,
             self.order,
             self.locks,
@@ -217,7 +219,7 @@ class UpsService:
             self.subscriptions.note(workitem)
         for entry in stored.tombstones:
             self.workitems.tombstones.take(entry)
-        self.commits.overflows.update(stored.overflows)
+        self._state.overflows.load(stored.overflows)
         for entry in stored.notes:
             self.notes.take(entry)
         self.performed_steps.load()
@@ -262,7 +264,7 @@ class UpsService:
     async def _look_after_everything(self) -> None:
         self.workitems.check_file()
         self._recovery.look_after_copy()
-        await self.commits.sweep()
+        await self._state.overflows.sweep()
         await self.workitems.tombstones.forget(self.clock.now() - self.settings.remember_purged)
 
     async def look_after_shelves(self) -> None:

@@ -19,7 +19,7 @@ from orthanc_ups.core.dataset import element
 from orthanc_ups.core.decide import Circumstances, decide
 from orthanc_ups.core.workitem import HistoryEntry, Workitem
 from orthanc_ups.orthanc.loopback import Loopback
-from orthanc_ups.store import shelves
+from orthanc_ups.store import keys, shelves
 from orthanc_ups.store.documents import encode
 from orthanc_ups.store.key_value import value_of
 from orthanc_ups.store.memory import InMemoryEntries
@@ -28,8 +28,6 @@ from orthanc_ups.store.port import Entry
 from orthanc_ups.store.shelf_set import ShelfSet, in_flight
 from orthanc_ups.store.shelves import Address, Uploads, Value
 from orthanc_ups.store.writer import Writer
-from orthanc_ups.worklist.commits import workitem_key
-from orthanc_ups.worklist.order import KEY as WORKLIST_KEY
 from orthanc_ups.worklist.order import WorklistEntry
 from tests.support.orthanc import RealOrthanc
 from tests.support.postgresql import PostgreSql
@@ -78,17 +76,17 @@ def filled(orthanc: RealOrthanc, count: int) -> None:
 
 
 def _entries(count: int) -> Iterator[tuple[str, bytes]]:
-    yield WORKLIST_KEY, asyncio.run(_worklist_entry(count))
+    yield keys.WORKLIST, asyncio.run(_worklist_entry(count))
     pattern = _pattern()
     for number in range(1, count + 1):
         workitem = _workitem(pattern, number)
-        yield workitem_key(workitem.uid), encode(workitem)
+        yield keys.workitem(workitem.uid), encode(workitem)
 
 
 async def _worklist_entry(count: int) -> bytes:
     entries = InMemoryEntries()
     await WorklistEntry(Writer(entries)).reserve(1, count + 1)
-    entry = await entries.read(WORKLIST_KEY)
+    entry = await entries.read(keys.WORKLIST)
     assert entry is not None
     return entry.document
 

@@ -30,12 +30,11 @@ from ..core.events import Event
 from ..core.unavailable import StoreUnavailable
 from ..orthanc.loopback import Loopback
 from ..projection.projection import Projection, ProjectionBroken
-from ..store import shelves
+from ..store import keys, shelves
 from ..store.documents import UnreadableDocument, decode, is_tombstone
 from ..store.metadata import OrthancEntries
 from ..store.port import Entry, ShelvesLost
 from ..store.shelves import Address, Uploads, Version
-from ..worklist.commits import workitem_key
 from ..worklist.loader import Loader, Stored, unsettled_events
 from .database import MANY_ROWS_WITHIN, Database, Sessions
 from .lease import clock
@@ -51,7 +50,6 @@ _ROWS_AT_ONCE: Final = 200
 _ENTRIES_AT_ONCE: Final = 20
 FEW_ENTRIES: Final = 1_000
 """So many are read by comparing, whatever share of the store they are."""
-_WORKITEM: Final = "workitem/"
 _INSTANCE: Final = 3  # resource type in Orthanc's tables
 
 _VERSION: Final = "coalesce(metadata.revision, 0) || ':' || metadata.xmin::text"
@@ -268,7 +266,7 @@ class FollowedEntries(OrthancEntries):
 
 def is_workitem(entry: Entry) -> bool:
     """Whether this is a workitem, and none that was purged."""
-    return entry.key.startswith(_WORKITEM) and not is_tombstone(entry.document)
+    return keys.is_of_workitem(entry.key) and not is_tombstone(entry.document)
 
 
 class StandbyIndex:
@@ -402,7 +400,7 @@ class StandbyIndex:
         """What the file has as it is in the store stays as it is."""
         survey = await self.entries.survey(indexed)
         for key in survey.absent:
-            uid = key.removeprefix(_WORKITEM)
+            uid = keys.uid_of(key)
             projection.remove(uid)
             projection.drop_tombstone(uid)
         for entry in survey.entries:
@@ -469,15 +467,15 @@ class StandbyIndex:
         gone, entry = self.entries.take(address, row)
         projection = self.projection
         assert projection is not None
-        if gone is not None and gone.startswith(_WORKITEM):
-            projection.remove(gone.removeprefix(_WORKITEM))
+        if gone is not None and keys.is_of_workitem(gone):
+            projection.remove(keys.uid_of(gone))
         if entry is not None:
             self._put(projection, entry)
 
     def _put(self, projection: Projection, entry: Entry) -> None:
-        if not entry.key.startswith(_WORKITEM):
+        if not keys.is_of_workitem(entry.key):
             return
-        uid = entry.key.removeprefix(_WORKITEM)
+        uid = keys.uid_of(entry.key)
         if is_workitem(entry):
             _put_workitem(projection, uid, entry)
         else:
@@ -533,7 +531,7 @@ class StandbyIndex:
 
 def _indexed(projection: Projection) -> dict[str, Entry]:
     """What the search index has, by the digest of what stands in the store; documents only of purged workitems."""
-    workitems = (Entry(workitem_key(uid), b"", version) for uid, version in projection.versions())
+    workitems = (Entry(keys.workitem(uid), b"", version) for uid, version in projection.versions())
     entries: dict[str, Entry] = {}
     for entry in itertools.chain(projection.tombstones(), workitems):
         with contextlib.suppress(ValueError):  # a version that no row can have
@@ -548,7 +546,7 @@ def _put_workitem(projection: Projection, uid: str, entry: Entry) -> None:
     except UnreadableDocument as error:
         _log.error("Entry %s of the store is not readable; it is left alone: %s", entry.key, error)
         return
-    if entry.key != workitem_key(workitem.uid):
+    if entry.key != keys.workitem(workitem.uid):
         _log.error("Entry %s of the store is that of %s; it is left alone", entry.key, workitem.uid)
         return
     before = projection.get(uid)

@@ -11,6 +11,7 @@ from typing import Final
 
 from ..core import tags
 from ..core.events import Event, EventType
+from ..store import keys
 from ..store.documents import UnreadableDocument
 from ..store.port import Entries, Entry
 from ..store.writer import StoredEntry
@@ -19,7 +20,6 @@ from .port import Clock, Endpoint
 from .queue import Waiting, kind_of, made_at
 from .tally import DeliveryCounts
 
-PREFIX: Final = "dead/"
 BATCH: Final = 100
 
 _log = logging.getLogger("orthanc_ups.delivery")
@@ -105,7 +105,7 @@ class DeadLetters:
     async def add(self, endpoint: Endpoint, letters: Sequence[Waiting], reason: str) -> None:
         """Store dead letters; only after that may the endpoint continue behind them. Raises StoreUnavailable."""
         batch = Batch(endpoint, tuple(letters), reason, self._clock.now())
-        key = f"{PREFIX}{endpoint.receiving_ae}/{endpoint.channel}/{sequence_of(letters[0])}"
+        key = keys.dead_letters(endpoint.receiving_ae, endpoint.channel, sequence_of(letters[0]))
         async with self._writing:
             entry = StoredEntry(self._entries, key)
             await entry.write(lambda stored: encode_batch(_merged(batch, stored), 1))

@@ -14,10 +14,10 @@ from typing import Final
 
 from ..core.events import Event
 from ..settings import Settings
+from ..store import keys
 from ..store.documents import UnreadableDocument
 from ..store.port import Entries, Entry
 from ..store.writer import StoredEntry
-from . import dead_letters
 from .cursors import CursorWriter
 from .dead_letters import DeadLetters
 from .documents import Progress, decode_progress
@@ -35,7 +35,7 @@ from .port import (
 )
 from .queue import BurstAt
 from .replay import DeadLetterRun, Repeat, Replay, Span
-from .subscriber import PREFIX, Subscriber
+from .subscriber import Subscriber
 from .tally import DeliveryCounts
 from .worker import DeliveryState, Worker
 
@@ -85,7 +85,6 @@ async def _tell(worker: Worker, event: Event, high_water: int, patience: float) 
     return True
 
 
-_PREFIXES: Final = (PREFIX, dead_letters.PREFIX)
 _RECEIVERS_AT_ONCE: Final = 100
 """How many receivers are given an event, some microseconds each, before the loop serves others."""
 _PAST_REMEMBERED: Final = 50_000
@@ -143,12 +142,12 @@ class Delivery:
     async def load(self, entries: Iterable[Entry]) -> None:
         """Take over stored entries, those of ``delivery/…`` and ``dead/…``; may be called for each chunk."""
         for entry in entries:
-            if entry.key.startswith(_PREFIXES):
+            if entry.key.startswith((keys.PROGRESS, keys.DEAD_LETTERS)):
                 self._load(entry)
 
     def _load(self, entry: Entry) -> None:
         try:
-            if entry.key.startswith(dead_letters.PREFIX):
+            if entry.key.startswith(keys.DEAD_LETTERS):
                 self.dead.load(entry)
                 return
             receiving_ae, revision, channels = decode_progress(entry.document)
@@ -193,7 +192,7 @@ class Delivery:
     def _subscriber(self, receiving_ae: str) -> Subscriber:
         subscriber = self._subscribers.get(receiving_ae)
         if subscriber is None:
-            entry = StoredEntry(self._entries, f"{PREFIX}{receiving_ae}")
+            entry = StoredEntry(self._entries, keys.progress(receiving_ae))
             subscriber = Subscriber(
                 receiving_ae, self._channels, self._state, entry, self.cursor_writer.touch
             )

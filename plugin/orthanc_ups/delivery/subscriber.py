@@ -6,7 +6,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import Final
 
 from ..core.events import Event, EventType
 from ..store.documents import UnreadableDocument
@@ -15,8 +14,6 @@ from .documents import Progress, decode_progress, encode_progress
 from .port import WEBSOCKET, Burst, Channel, Endpoint
 from .queue import BurstAt, EventQueue
 from .worker import DeliveryState, Worker
-
-PREFIX: Final = "delivery/"
 
 _log = logging.getLogger("orthanc_ups.delivery")
 

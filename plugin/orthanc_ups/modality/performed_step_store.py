@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import Final
 
 from ..core.statuses import RESOURCE_LIMITATION, UpsError
+from ..store import keys
 from ..store.documents import UnreadableDocument
-from ..store.notes import PREFIX as NOTE
 from ..store.notes import Notes
 from ..store.port import StoreUnavailable
 from .performed_steps import PerformedStep
@@ -33,7 +33,7 @@ class PerformedSteps:
         """Read the stored steps. Entries that cannot be read are logged and left alone."""
         steps: list[PerformedStep] = []
         for entry in self._notes.stored():
-            if entry.key.startswith(NOTE + _PREFIX):
+            if entry.key.startswith(keys.note(_PREFIX)):
                 try:
                     steps.append(PerformedStep.of_document(entry.document))
                 except UnreadableDocument as error:

@@ -31,6 +31,7 @@ from ..core.interned import Interned
 from ..core.matching import Query
 from ..core.selection import Selection
 from ..core.workitem import Workitem
+from ..store import keys
 from ..store.documents import (
     UnreadableDocument,
     attributes_of,
@@ -56,7 +57,6 @@ _log = logging.getLogger("orthanc_ups.store")
 _AT_ONCE: Final = 200
 _FORGOTTEN_AT_ONCE: Final = 1_000
 _EVENTS_OF_ONE: Final = 1_000
-_PREFIX: Final = "workitem/"
 _WRITTEN_AFTER: Final = 0.03  # seconds for which a change may stay in memory only
 _ROWS_MADE_FOR: Final = 0.0003  # seconds in a turn of the loop
 _WRITTEN_ABOVE: Final = 64
@@ -165,7 +165,7 @@ class Projection:
     def old_documents(self) -> Iterator[tuple[str, str, bytes]]:
         """Key, version and document of workitems in the file that had to be set aside when it was opened."""
         for uid, version, document in self._file.old_documents():
-            yield f"{_PREFIX}{uid}", version, document
+            yield keys.workitem(uid), version, document
 
     def forget_old(self) -> None:
         """Delete the file that was set aside: the store has been read, and nothing in it was missing."""
@@ -396,7 +396,7 @@ class Projection:
         """Take over entries of purged workitems."""
         self._check()
         for entry in entries:
-            uid = entry.key.removeprefix(_PREFIX)
+            uid = keys.uid_of(entry.key)
             self._pending.keep_tombstone(TombstoneRow(uid, entry.version, entry.document))
         self._changed()
 
@@ -410,7 +410,7 @@ class Projection:
         """The entries of all purged workitems."""
         self.flush()
         for uid, version, document in self._rows("SELECT uid, version, document FROM tombstone"):
-            yield Entry(_PREFIX + uid, document, version)
+            yield Entry(keys.workitem(uid), document, version)
 
     def align(self, entries: Sequence[Entry]) -> list[Entry]:
         """Take over workitems as they stand in the store, if they differ; the rest stays as it is.
@@ -422,7 +422,7 @@ class Projection:
         for at in range(0, len(entries), _AT_ONCE):
             damaged += self._take(entries[at : at + _AT_ONCE])
         for entry in entries:
-            self._recent.forget(entry.key.removeprefix(_PREFIX))
+            self._recent.forget(keys.uid_of(entry.key))
         self._missing.clear()
         self._searches.outdated()
         self._count = self._counted()
@@ -466,7 +466,9 @@ class Projection:
         )
         while rows := self._last_copies(text, after):
             with self._guarded(even_broken=True):
-                yield from [(_PREFIX + uid, unpacked(stored), version) for _, uid, stored, version in rows]
+                yield from [
+                    (keys.workitem(uid), unpacked(stored), version) for _, uid, stored, version in rows
+                ]
             after = rows[-1][0]
 
     def versions(self) -> Iterator[tuple[str, str]]:
@@ -540,17 +542,17 @@ class Projection:
             _log.info("The projection held %d workitems that the store does not have; removed", removed)
 
     def _take(self, entries: Sequence[Entry]) -> list[Entry]:
-        triples = [(entry.key.removeprefix(_PREFIX), entry.version, entry.document) for entry in entries]
+        triples = [(keys.uid_of(entry.key), entry.version, entry.document) for entry in entries]
         with self._guarded(), self._lock:
             same = self._writer.unchanged(triples)
-        changed = [entry for entry in entries if entry.key.removeprefix(_PREFIX) not in same]
+        changed = [entry for entry in entries if keys.uid_of(entry.key) not in same]
         changes = [(entry, self._change(entry)) for entry in changed]
         damaged = [entry for entry, change in changes if change is None]
         batch = ProjectionBatch([change for _, change in changes if change is not None])
         # Written here: a thread that writes meanwhile competes for Python's lock, and both together take longer.
         with self._guarded(), self._lock:
             for entry in damaged:
-                self._writer.spare(entry.key.removeprefix(_PREFIX))
+                self._writer.spare(keys.uid_of(entry.key))
             self._writer.write(batch)
         return damaged
 
@@ -560,7 +562,7 @@ class Projection:
             workitem = decode_interned(entry.document, self._interned)
         except UnreadableDocument:
             return None
-        if entry.key != _PREFIX + workitem.uid:
+        if entry.key != keys.workitem(workitem.uid):
             return None
         with self._guarded():
             return change_of(workitem, entry.version, entry.document, self._local, None)

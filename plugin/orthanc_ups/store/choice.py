@@ -35,9 +35,8 @@ from typing import Any, Final, Protocol, TypeAlias
 
 from ..orthanc.loopback import Loopback
 from ..settings import AUTO, KEY_VALUE, METADATA
-from . import shelves
+from . import keys, shelves
 from .copy import Copies
-from .journal import KEY as INDEX_MARK
 from .key_value import KeyValueEntries
 from .metadata import OrthancEntries
 from .port import Entries, Entry, ShelvesLost, StoreUnavailable
@@ -45,7 +44,7 @@ from .shelf_set import WITHOUT_CHECK_REVISIONS, StoreMisconfigured
 
 _MOVE: Final = "move"
 _ASIDE: Final = "aside"
-_CONTROL: Final = frozenset({_MOVE, _ASIDE, INDEX_MARK})
+_CONTROL: Final = frozenset({_MOVE, _ASIDE, keys.INDEX_MARK})
 _COPYING: Final = b"copying"
 _EMPTYING: Final = b"emptying"
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from ..settings import KEY_VALUE, METADATA
+from . import keys
 from .documents import is_tombstone
 from .journal import IndexJournal
-from .node import KEY as NODE_KEY
 from .port import Entry, RestorableEntries, ShelvesLost
 
 _log = logging.getLogger("orthanc_ups.store")
@@ -28,7 +28,6 @@ _TABLES: Final = """
 CREATE TABLE IF NOT EXISTS meta(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS entry(key TEXT PRIMARY KEY, version TEXT NOT NULL, document BLOB NOT NULL) WITHOUT ROWID;
 """
-_WORKITEM: Final = "workitem/"
 _T = TypeVar("_T")
 
 
@@ -346,4 +345,4 @@ class CopiedEntries:
         """All but workitems, which the projection holds, and the node's mark."""
         if not self._entries.exposed:
             return False
-        return is_tombstone(document) if key.startswith(_WORKITEM) else key != NODE_KEY
+        return is_tombstone(document) if keys.is_of_workitem(key) else key != keys.NODE

@@ -34,11 +34,10 @@ from typing import Final
 
 import orjson
 
+from . import keys
 from .documents import FORMAT
 from .port import Entry
 
-KEY: Final = "index"
-_WORKITEM: Final = "workitem/"
 _NEW_FILE_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
 _log = logging.getLogger("orthanc_ups.store")
 
@@ -94,9 +93,9 @@ class IndexJournal:
 
     def note(self, key: str) -> None:
         """The store is about to be asked to write an entry."""
-        if not key.startswith(_WORKITEM):
+        if not keys.is_of_workitem(key):
             return
-        uid = key.removeprefix(_WORKITEM)
+        uid = keys.uid_of(key)
         self._open[uid] += 1
         self._is_empty = False
         if uid not in self._noted:

@@ -25,6 +25,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeVar
 
 from ..orthanc.sdk import KeysValuesIterator, KeyValueStore
+from . import keys
 from .documents import UnreadableDocument, packed, unpacked
 from .port import Entry, EntryConflict, EntryExists, StoreUnavailable
 
@@ -33,7 +34,6 @@ _STORE: Final = "orthanc-ups"
 _CHUNK: Final = 256
 _SMALL: Final = 1_000
 """Greatest size in bytes of a document that is not deflated."""
-_WORKITEMS: Final = "workitem/"
 _BEHIND: Final = "worklist"
 """The only key that sorts after those of workitems."""
 _DEFLATED: Final = b" deflated"
@@ -120,7 +120,7 @@ class KeyValueEntries:
     async def load_others(self) -> AsyncIterator[list[Entry]]:
         """As ``load`` up to the first workitem, as after those only the worklist entry comes."""
         async for chunk in self.load():
-            others = [entry for entry in chunk if entry.key < _WORKITEMS]
+            others = [entry for entry in chunk if entry.key < keys.WORKITEM]
             yield others
             if len(others) < len(chunk):
                 break
@@ -194,12 +194,12 @@ class KeyValueEntries:
     def _delete_some(self) -> bool:
         """Delete the first entries; False if there were none."""
         iterator = self._orthanc.CreateKeysValuesIterator(_STORE)
-        keys: list[str] = []
-        while len(keys) < _CHUNK and iterator.Next():
-            keys.append(iterator.GetKey())
-        for key in keys:
+        obsolete: list[str] = []
+        while len(obsolete) < _CHUNK and iterator.Next():
+            obsolete.append(iterator.GetKey())
+        for key in obsolete:
             self._orthanc.DeleteKeyValue(_STORE, key)
-        return bool(keys)
+        return bool(obsolete)
 
     def _compare(self, key: str, version: str) -> None:
         entry = self._read(key)

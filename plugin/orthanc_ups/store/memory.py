@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
 from typing import Final, Self
 
+from . import keys
 from .port import Entry, EntryConflict, EntryExists, ShelvesLost, StoreUnavailable
 
 _CHUNK: Final = 64
@@ -69,7 +70,7 @@ class InMemoryEntries:
         yield [
             Entry(key, *_document_and_version(stored))
             for key, stored in self._shared.documents.items()
-            if not key.startswith("workitem/")
+            if not keys.is_of_workitem(key)
         ]
 
     async def scan(self) -> AsyncGenerator[list[Entry], None]:

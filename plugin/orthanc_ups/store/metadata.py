@@ -11,7 +11,7 @@ from contextlib import aclosing
 from typing import Final, NamedTuple
 
 from ..orthanc.loopback import Loopback, Reply, refused
-from . import shelves
+from . import keys, shelves
 from .port import Entry, EntryConflict, EntryExists, ShelvesLost, StoreUnavailable, chunks
 from .shelf_set import DELETED_AGAIN, ShelfSet, in_flight
 from .shelves import Address, Uploads, Value, Version
@@ -115,7 +115,7 @@ class OrthancEntries:
     async def load_others(self) -> AsyncIterator[list[Entry]]:
         """As the port; reads everything."""
         async for chunk in self.load():
-            yield [entry for entry in chunk if not entry.key.startswith("workitem/")]
+            yield [entry for entry in chunk if not keys.is_of_workitem(entry.key)]
 
     async def scan(self) -> AsyncGenerator[list[Entry], None]:
         """Every entry, one shelf at a time, without taking them over. Raises StoreUnavailable."""

@@ -20,11 +20,11 @@ from typing import Final, Protocol
 
 import orjson
 
+from . import keys
 from .documents import FORMAT
 from .port import Entries, Entry, StoreUnavailable
 from .writer import CompareAndSet, Conflict
 
-KEY: Final = "node"
 RENEW_EVERY: Final = 10.0
 """Seconds; Orthanc notes each renewal in ``/changes``."""
 STALE_AFTER: Final = 30.0
@@ -105,7 +105,7 @@ class NodeMark:
         self._entries = entries
         self._node = node
         self._clock = clock
-        self._mark = CompareAndSet(entries, KEY)
+        self._mark = CompareAndSet(entries, keys.NODE)
         self._renewals = 0
         self._waits = waits
         self._rival = ""
@@ -113,7 +113,7 @@ class NodeMark:
 
     def write_to(self, entries: Entries) -> None:
         """Write the mark through these entries from now on."""
-        self._entries, self._mark = entries, CompareAndSet(entries, KEY)
+        self._entries, self._mark = entries, CompareAndSet(entries, keys.NODE)
 
     async def acquire(self) -> None:
         """Wait until no other node holds the worklist, and mark it as ours. Raises StoreUnavailable."""
@@ -144,7 +144,7 @@ class NodeMark:
         while (entry := await self._claim(None)) is not None:
             holder = _node_in(entry)
             if holder.run == self._node.run:
-                self._mark = CompareAndSet(self._entries, KEY, entry.version)
+                self._mark = CompareAndSet(self._entries, keys.NODE, entry.version)
                 return None
             is_free = holder.leased and self._node.leased
             if not is_free and (holder.name != self._node.name or holder.run == self._rival):
@@ -156,7 +156,7 @@ class NodeMark:
     async def _claim(self, version: str | None) -> Entry | None:
         """Replace a version of the mark by this node's. Returns the mark that is there instead, None on success."""
         while True:
-            mark = CompareAndSet(self._entries, KEY, version)
+            mark = CompareAndSet(self._entries, keys.NODE, version)
             try:
                 await mark.write(self._document())
             except Conflict as conflict:
@@ -205,7 +205,7 @@ class NodeMark:
             except Conflict as conflict:
                 holder = None if conflict.entry is None else _node_in(conflict.entry)
             if holder is not None and holder.run != self._node.run:
-                self._mark, self._rival = CompareAndSet(self._entries, KEY), holder.run
+                self._mark, self._rival = CompareAndSet(self._entries, keys.NODE), holder.run
                 _log.error("Another node has taken the worklist over: %s", holder)
                 return False
 
@@ -215,7 +215,7 @@ class NodeMark:
             await self._mark.remove()
         except (Conflict, StoreUnavailable) as error:
             _log.info("The mark of this node was left behind: %s", error)
-        self._mark = CompareAndSet(self._entries, KEY)
+        self._mark = CompareAndSet(self._entries, keys.NODE)
 
 
 def _node_in(entry: Entry) -> Node:

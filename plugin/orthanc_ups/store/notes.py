@@ -4,12 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
 
+from . import keys
 from .port import Entries, Entry
 from .writer import StoredEntry
-
-PREFIX: Final = "note/"
 
 
 class Notes:
@@ -21,11 +19,11 @@ class Notes:
 
     def take(self, entry: Entry) -> None:
         """Take over a stored entry."""
-        self.note(entry.key.removeprefix(PREFIX)).take(entry.document, entry.version)
+        self.note(entry.key.removeprefix(keys.NOTE)).take(entry.document, entry.version)
 
     def note(self, name: str) -> StoredEntry:
         """The entry of a part; its document is empty if it was never written."""
-        key = f"{PREFIX}{name}"
+        key = keys.note(name)
         return self._notes.setdefault(key, StoredEntry(self._entries, key))
 
     def stored(self) -> Iterator[Entry]:

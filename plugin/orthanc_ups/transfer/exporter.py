@@ -130,7 +130,7 @@ class Exporter:
 
     def _whole(self, workitem: Workitem) -> Workitem:
         """The workitem with the events of its overflow entries, by sequence."""
-        spilled = self._commits.overflows.get(workitem.uid, ())
+        spilled = self._state.overflows.of(workitem.uid)
         events = {event.sequence: event for overflow in spilled for event in overflow.events}
         events.update((event.sequence, event) for event in workitem.events)
         return replace(workitem, events=tuple(events[sequence] for sequence in sorted(events)), spilled=())

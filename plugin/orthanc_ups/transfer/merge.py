@@ -20,9 +20,9 @@ from ..core.mechanisms import Mechanisms
 from ..core.statuses import RESOURCE_LIMITATION, UpsError
 from ..core.subscriptions import ActKind, GlobalAct, Log, standing, subscribed
 from ..core.workitem import HistoryEntry, SpecificAct, Subscription, Workitem
-from ..delivery.dead_letters import PREFIX
 from ..delivery.documents import Batch, Progress, encode_batch
 from ..delivery.port import Endpoint
+from ..store import keys
 from ..store.port import Entry
 from ..store.writer import Conflict
 from ..worklist.commits import Commits
@@ -212,7 +212,7 @@ class Merge:
         ticket = state.order.take(len(letters))
         try:
             numbered = tuple(replace(letter, sequence=ticket.first + at) for at, letter in enumerate(letters))
-            key = f"{PREFIX}{batch.endpoint.receiving_ae}/{batch.endpoint.channel}/{ticket.first}"
+            key = keys.dead_letters(batch.endpoint.receiving_ae, batch.endpoint.channel, ticket.first)
             document = encode_batch(replace(batch, letters=numbered), 1)
             version = await state.writer.write(key, document, None)
             state.delivery.dead.load(Entry(key, document, version))

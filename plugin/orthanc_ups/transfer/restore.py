@@ -18,12 +18,13 @@ from ..core.events import Event
 from ..core.numbers import Numbers
 from ..core.subscriptions import Log
 from ..core.workitem import Workitem
-from ..delivery.dead_letters import PREFIX, sequence_of
+from ..delivery.dead_letters import sequence_of
 from ..delivery.documents import Batch, encode_batch
-from ..store.documents import encode, encode_events, encode_log
+from ..store import keys
+from ..store.documents import encode, encode_log
 from ..store.port import Entry
 from ..store.writer import Conflict
-from ..worklist.commits import SPILL_ABOVE, SPILLED_AT_ONCE, Commits, Overflow, workitem_key
+from ..worklist.commits import Commits
 from ..worklist.loader import bursts, unsettled_events
 from ..worklist.order import CREATIONS, SEQUENCES
 from ..worklist.state import WorklistState
@@ -81,7 +82,7 @@ class Restore:
                     for number, act in enumerate(log.acts, ticket.first)
                 )
                 moved = replace(log, acts=acts, revision=log.revision + 1)
-                key = f"subscriber/{log.receiving_ae}"
+                key = keys.subscriber(log.receiving_ae)
                 state.subscriptions.keep(moved, await state.writer.overwrite(key, encode_log(moved)))
             finally:
                 state.order.give_up(ticket)
@@ -111,7 +112,7 @@ class Restore:
         version = subscriptions.version(log.receiving_ae)
         async with self._state.locks.everything():
             try:
-                key = f"subscriber/{log.receiving_ae}"
+                key = keys.subscriber(log.receiving_ae)
                 subscriptions.keep(log, await self._state.writer.write(key, encode_log(log), version))
             except Conflict:
                 return ENTRY_EXISTS
@@ -156,29 +157,16 @@ class Restore:
             self._flushed = True
 
     async def _written(self, workitem: Workitem) -> Verdict:
-        workitem = await self._spilled(workitem)
+        workitem = await self._state.overflows.spill_all(workitem)
         document = encode(workitem)
         try:
-            version = await self._state.writer.write(workitem_key(workitem.uid), document, None)
+            version = await self._state.writer.write(keys.workitem(workitem.uid), document, None)
         except Conflict:
             return ENTRY_EXISTS
         self._state.workitems.put(workitem, version, document)
         self._state.workitems.write_copy()
         self._state.subscriptions.note(workitem)
         return IMPORTED
-
-    async def _spilled(self, workitem: Workitem) -> Workitem:
-        """Move events into overflow entries if there are too many, as commits do."""
-        events, spilled = workitem.events, workitem.spilled
-        while len(events) > SPILL_ABOVE:
-            batch, events = events[:SPILLED_AT_ONCE], events[SPILLED_AT_ONCE:]
-            key, document = f"events/{workitem.uid}/{batch[0].sequence}", encode_events(workitem.uid, batch)
-            version = await self._state.writer.overwrite(key, document)
-            overflows = self._commits.overflows.setdefault(workitem.uid, [])
-            overflows[:] = [overflow for overflow in overflows if overflow.key != key]
-            overflows.append(Overflow(key, version, document, batch))
-            spilled = (*spilled, batch[0].sequence)
-        return replace(workitem, events=events, spilled=spilled)
 
     async def purged(self, purged: Purged) -> Verdict:
         """Restore the tombstone of a purged workitem."""
@@ -201,7 +189,7 @@ class Restore:
         letters = tuple(letter for letter in batch.letters if sequence_of(letter) not in sequences)
         if not letters:
             return UNCHANGED
-        key = f"{PREFIX}{endpoint.receiving_ae}/{endpoint.channel}/{sequence_of(letters[0])}"
+        key = keys.dead_letters(endpoint.receiving_ae, endpoint.channel, sequence_of(letters[0]))
         document = encode_batch(replace(batch, letters=letters), 1)
         try:
             dead.load(Entry(key, document, await self._state.writer.write(key, document, None)))
@@ -233,4 +221,4 @@ class Restore:
             workitems.append(workitem)
             if count % _AT_ONCE == 0:
                 await asyncio.sleep(0)
-        return unsettled_events(iter(workitems), self._commits.overflows)
+        return unsettled_events(iter(workitems), self._state.overflows.all())

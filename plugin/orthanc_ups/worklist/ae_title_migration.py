@@ -19,7 +19,6 @@ from ..core.ae_titles import AeTitles
 from ..core.events import Event
 from ..core.subscriptions import joined, strongest
 from ..core.workitem import SpecificAct, Workitem
-from ..delivery import dead_letters
 from ..delivery.dead_letters import sequence_of
 from ..delivery.documents import (
     Batch,
@@ -32,12 +31,11 @@ from ..delivery.documents import (
 )
 from ..delivery.port import Burst, Endpoint
 from ..delivery.queue import Waiting
-from ..delivery.subscriber import PREFIX
 from ..projection.projection import Projection
+from ..store import keys
 from ..store.documents import UnreadableDocument, encode, encode_events, encode_log
 from ..store.port import Entry, StoreUnavailable
 from ..store.writer import Conflict, Writer
-from .commits import workitem_key
 from .loader import Stored, bursts, unsettled_events
 from .subscriptions import Subscriptions
 
@@ -154,7 +152,7 @@ class _Joining:
         done = joined_titles(own[title].document) if title in own else frozenset()
         document = self._joined_progress(title, own, done, events)
         if own.keys() - {title} - done:
-            await self._write(f"{PREFIX}{title}", document, own.get(title))
+            await self._write(keys.progress(title), document, own.get(title))
         for name, entry in own.items():
             if name != title:
                 await self._writer.discard(entry.key, entry.version)
@@ -255,9 +253,7 @@ class _Joining:
     async def _write_batch(self, batch: Batch, present: Mapping[str, Entry]) -> None:
         """Under the name of its first letter that is free: another batch may have had that letter in the middle."""
         endpoint = batch.endpoint
-        key = (
-            f"{dead_letters.PREFIX}{endpoint.receiving_ae}/{endpoint.channel}/{sequence_of(batch.letters[0])}"
-        )
+        key = keys.dead_letters(endpoint.receiving_ae, endpoint.channel, sequence_of(batch.letters[0]))
         if key in present:  # it was emptied by hand, or this is its rest
             older = decode_batch(present[key].document)
             letters = {sequence_of(letter): letter for letter in (*older.letters, *batch.letters)}
@@ -274,7 +270,7 @@ class _Joining:
                 written.add(workitem.uid)
                 before = self._projection.get(workitem.uid)
                 assert before is not None
-                await self._writer.write(workitem_key(workitem.uid), encode(after), before.version)
+                await self._writer.write(keys.workitem(workitem.uid), encode(after), before.version)
 
     def _respelled(self, workitem: Workitem) -> Workitem:
         acts = self._acts(workitem)
@@ -304,11 +300,11 @@ class _Joining:
         return event if set(receivers) == set(event.receivers) else replace(event, receivers=receivers)
 
     async def _respell_overflows(self) -> None:
-        for uid, overflows in self._stored.overflows.items():
-            for overflow in overflows:
-                events = self._events(overflow.events)
-                if events != overflow.events:
-                    await self._writer.write(overflow.key, encode_events(uid, events), overflow.version)
+        for overflow in self._stored.overflows:
+            events = self._events(overflow.events)
+            if events != overflow.events:
+                document = encode_events(overflow.uid, events)
+                await self._writer.write(overflow.key, document, overflow.version)
 
     # --- global acts ---
 
@@ -320,11 +316,11 @@ class _Joining:
             document = encode_log(
                 joined(title, logs) if len(logs) > 1 else replace(logs[0], receiving_ae=title)
             )
-            await self._writer.write(f"subscriber/{title}", document, self._versions.get(title))
+            await self._writer.write(keys.subscriber(title), document, self._versions.get(title))
             for log in logs:
                 if log.receiving_ae != title:
                     await self._writer.discard(
-                        f"subscriber/{log.receiving_ae}", self._versions[log.receiving_ae]
+                        keys.subscriber(log.receiving_ae), self._versions[log.receiving_ae]
                     )
 
     async def _write(self, key: str, document: bytes, entry: Entry | None) -> None:
@@ -338,7 +334,7 @@ def _stored_titles(entries: Iterable[Entry]) -> Iterator[str]:
 
 def _progress_entries(entries: Iterable[Entry]) -> Iterator[tuple[str, Entry]]:
     for entry in entries:
-        if entry.key.startswith(PREFIX):
+        if entry.key.startswith(keys.PROGRESS):
             try:
                 yield decode_progress(entry.document)[0], entry
             except UnreadableDocument:
@@ -347,7 +343,7 @@ def _progress_entries(entries: Iterable[Entry]) -> Iterator[tuple[str, Entry]]:
 
 def _batches(entries: Iterable[Entry]) -> Iterator[tuple[Entry, Batch]]:
     for entry in entries:
-        if entry.key.startswith(dead_letters.PREFIX):
+        if entry.key.startswith(keys.DEAD_LETTERS):
             try:
                 yield entry, decode_batch(entry.document)
             except UnreadableDocument:

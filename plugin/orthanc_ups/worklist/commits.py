@@ -5,61 +5,40 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from operator import attrgetter
-from typing import Final
+from dataclasses import replace
+from typing import Final, TypeAlias
 
 from ..core.events import Event, EventType, Occurrence
 from ..core.statuses import PROCESSING_FAILURE, UpsError
 from ..core.workitem import HistoryEntry, SpecificAct, Subscription, Workitem
-from ..store.documents import encode, encode_events
-from ..store.port import Entry
+from ..store import keys
+from ..store.documents import encode
 from .state import WorklistState
 from .workitem_store import StoredWorkitem, stored_version
 
 _log = logging.getLogger("orthanc_ups.worklist")
-KEPT_SETTLED: Final = 4
-SPILL_ABOVE: Final = 64
-SPILLED_AT_ONCE: Final = 48
 ATTEMPTS: Final = 5
 """How many times a command is tried while somebody else keeps changing the entry."""
 
 
-@dataclass(frozen=True, slots=True)
-class Overflow:
-    """An entry with older waiting events of a workitem, which its document has no room for."""
-
-    key: str
-    version: str
-    document: bytes
-    events: tuple[Event, ...]
-
-    def entry(self) -> Entry:
-        """The entry as it is stored."""
-        return Entry(self.key, self.document, self.version)
-
-
 def kept_changing(key: str) -> UpsError:
-    """The refusal (0110) of a command whose every attempt found the entry changed by somebody else."""
+    """The refusal (0110) of a command whose every attempt met a change by somebody else."""
     return UpsError(PROCESSING_FAILURE, f"{key} kept changing; gave up after {ATTEMPTS} attempts")
 
 
-def workitem_key(uid: str) -> str:
-    """Key of a workitem's entry."""
-    return f"workitem/{uid}"
+Addressed: TypeAlias = tuple[Occurrence, tuple[str, ...]]
+"""What happened, and the Receiving AEs of its event."""
 
 
 class Commits:
     """Writes workitems. Every change of a workitem passes here once the rules have decided it.
 
     Attributes:
-        overflows: the overflow entries of each workitem that has any, by SOP Instance UID.
         next_creation: the creation number of the next new workitem.
     """
 
     def __init__(self, state: WorklistState) -> None:
         self._state = state
-        self.overflows: dict[str, list[Overflow]] = {}
         self.next_creation = 1
 
     async def commit(
@@ -70,25 +49,28 @@ class Commits:
         entry: HistoryEntry,
         acts: Sequence[tuple[str, Subscription]] = (),
     ) -> Workitem:
-        """Write a workitem and its events; release the events once that is certain.
+        """Write a workitem and its events; release the events once the write has succeeded.
 
         Each occurrence becomes an event, with a sequence number and the AEs that are subscribed at this moment.
         The numbers are taken before the write, as a ticket. The document holds workitem, events and history, so that
-        one compare-and-set decides about all of them. After it the projection and the subscriptions are updated and
-        the ticket is settled: its events go to delivery as soon as every smaller number is settled too. A write that
-        has certainly failed gives its numbers up.
+        a single compare-and-set decides about all of them. After it the projection and the subscriptions are updated
+        and the ticket is settled: its events go to delivery as soon as every smaller number is settled too. A write
+        that has certainly failed gives its numbers up.
 
         Example: two AEs are subscribed to workitem 7, which is at revision 4, and its performer completes it.
-        The State Report gets sequence 120 and both receivers; the document goes out with revision 5 and this
-        event; when Orthanc has it, 120 is released, and both AEs are told.
+        The State Report gets sequence 120 and both receivers; the document is written with revision 5 and this
+        event; once Orthanc has it, 120 is released and sent to both AEs.
 
         Args:
-            before: as it was read; None to create it.
-            after: as it is to be; gets its creation number (if new), history and revision here.
-            occurrences: what subscribers are to be told.
+            before: the workitem as it was read; None to create it.
+            after: the workitem as it is to be; gets its creation number (if new), history and revision here.
+            occurrences: what subscribers are to be notified of.
             entry: for the history.
             acts: specific acts of AEs (PS3.4 CC.2.3) that this write makes; their numbers precede those of the
                 events. An AE whose act comes with the creation receives the events of the creation.
+
+        Returns:
+            The workitem as it was written.
 
         Raises:
             Conflict: somebody else changed it.
@@ -97,49 +79,31 @@ class Commits:
         await self.reserve(len(occurrences) + len(acts) + 1)
         if before is None:
             after = self._numbered(after)
-            if acts:
-                after = _with_acts(after, acts, self._state.order.next, entry.at)
-        addressed = self._addressed(after, occurrences)
-        ticket = self._state.order.take(len(addressed) + len(acts))
+        first = self._state.order.next
+        with_acts = _with_acts(after, acts, first, entry.at)
+        addressed = self._addressed(with_acts if before is None else after, occurrences)
+        ticket = self._state.order.take(len(acts) + len(addressed))
         # Nobody knows whether a cancelled write arrived. Then the ticket stays open, so that no cursor can pass its
         # events; if it did arrive, they are delivered after the next start.
         try:
-            if acts:
-                after = _with_acts(after, acts, ticket.first, entry.at)
-            first_event = ticket.first + len(acts)
-            events = tuple(
-                Event(
-                    first_event + index,
-                    occurrence.type,
-                    after.uid,
-                    occurrence.information,
-                    receivers,
-                    entry.at,
-                )
-                for index, (occurrence, receivers) in enumerate(addressed)
-            )
-            waiting, spilled = await self._trimmed(after, len(events))
+            events = _events(after.uid, addressed, first + len(acts), entry.at)
+            after = await self._state.overflows.make_room(with_acts, len(events))
             after = replace(
                 after,
-                events=(*waiting, *events),
-                spilled=spilled,
+                events=(*after.events, *events),
                 history=_bounded((*after.history, entry), self._state.settings.history_length),
                 revision=after.revision + 1,
             )
             document = encode(after)
             version = await self._state.writer.write(
-                workitem_key(after.uid), document, stored_version(before)
+                keys.workitem(after.uid), document, stored_version(before)
             )
         except Exception:
             self._state.order.give_up(ticket)
             raise
         try:
             self._state.workitems.put(after, version, document)
-            if before is None:
-                self._state.subscriptions.note(after)
-            else:
-                for receiving_ae, _ in acts:
-                    self._state.subscriptions.note_act(receiving_ae, after)
+            self._note_subscriptions(after, acts, is_new=before is None)
         finally:
             self._state.order.settle(ticket, events)
             self._state.workitems.write_copy()
@@ -153,7 +117,7 @@ class Commits:
             StoreUnavailable: part of it may remain.
         """
         workitem = stored.workitem
-        await self.sweep_one(workitem.uid)
+        await self._state.overflows.sweep_workitem(workitem.uid)
         await self._state.workitems.purge(stored, entry)
         self._state.subscriptions.forget(workitem)
         reason = f" ({entry.why})" if entry.why else ""
@@ -171,6 +135,15 @@ class Commits:
         filtered = self._state.subscriptions.matching_filters(created.attributes)
         return replace(created, created=number, filtered=filtered)
 
+    def _note_subscriptions(
+        self, workitem: Workitem, acts: Sequence[tuple[str, Subscription]], *, is_new: bool
+    ) -> None:
+        if is_new:
+            self._state.subscriptions.note(workitem)
+        else:
+            for receiving_ae, _ in acts:
+                self._state.subscriptions.note_act(receiving_ae, workitem)
+
     def use_no_number_of(self, workitem: Workitem) -> None:
         """Somebody else wrote a workitem: use none of its numbers again."""
         self.next_creation = max(self.next_creation, workitem.created + 1)
@@ -179,11 +152,9 @@ class Commits:
         self._state.order.start_at(max(used, default=0) + 1)
         self._state.subscriptions.note(workitem)
 
-    def _addressed(
-        self, workitem: Workitem, occurrences: Sequence[Occurrence]
-    ) -> list[tuple[Occurrence, tuple[str, ...]]]:
+    def _addressed(self, workitem: Workitem, occurrences: Sequence[Occurrence]) -> list[Addressed]:
         """The occurrences that have receivers, each with its receivers."""
-        addressed: list[tuple[Occurrence, tuple[str, ...]]] = []
+        addressed: list[Addressed] = []
         for occurrence in occurrences:
             subscribed = self._state.subscriptions.receivers
             receivers = (occurrence.only,) if occurrence.only else subscribed(workitem)
@@ -191,67 +162,11 @@ class Commits:
                 addressed.append((occurrence, receivers))
         return addressed
 
-    async def _trimmed(self, workitem: Workitem, coming: int) -> tuple[list[Event], tuple[int, ...]]:
-        """The events that a workitem keeps in its document beside ``coming`` new ones, and its overflow entries.
-
-        An event is *settled* once the cursors of all its receivers have passed it; until then it *waits*. Waiting
-        events stay in the document. Of the settled ones the last ``KEPT_SETTLED`` stay, so that an operator can read
-        what happened last; the others are dropped. If more than ``SPILL_ABOVE`` events would wait, the oldest
-        ``SPILLED_AT_ONCE`` move to an overflow entry (``events/<UID>/<sequence of its first>``), which is written
-        before the document. The document stops naming overflow entries that are settled; ``sweep`` removes them.
-
-        Example: of 70 events the first 10 are settled and 60 wait, and 5 new ones come. 60 + 5 is above 64, so 48
-        waiting events move to an overflow entry, 12 stay beside the 5 new ones, and the settled ones are dropped.
-        """
-        settled: list[Event] = []
-        waiting: list[Event] = []
-        for event in sorted(workitem.events, key=_sequence):
-            (settled if self._state.delivery.settled(event) else waiting).append(event)
-        settled, spilled = settled[-KEPT_SETTLED:], workitem.spilled
-        if len(waiting) + coming > SPILL_ABOVE and len(waiting) >= SPILLED_AT_ONCE:
-            spilled = (*spilled, waiting[0].sequence)
-            await self._spill(workitem.uid, tuple(waiting[:SPILLED_AT_ONCE]))
-            settled, waiting = [], waiting[SPILLED_AT_ONCE:]
-        if spilled:
-            spilled = self._unsettled(workitem, spilled)
-        return sorted((*settled, *waiting), key=_sequence), spilled  # a receiver may be ahead of another
-
-    async def _spill(self, uid: str, events: tuple[Event, ...]) -> None:
-        """Write an overflow entry. The workitem is written after it; after a crash in between, both have the events."""
-        key = f"events/{uid}/{events[0].sequence}"
-        document = encode_events(uid, events)
-        version = await self._state.writer.overwrite(key, document)
-        others = [overflow for overflow in self.overflows.get(uid, ()) if overflow.key != key]
-        self.overflows[uid] = [*others, Overflow(key, version, document, events)]
-
-    def _unsettled(self, workitem: Workitem, spilled: tuple[int, ...]) -> tuple[int, ...]:
-        overflows = {
-            overflow.events[0].sequence: overflow for overflow in self.overflows.get(workitem.uid, ())
-        }
-        return tuple(at for at in spilled if at in overflows and not self._is_settled(overflows[at]))
-
-    def _is_settled(self, overflow: Overflow) -> bool:
-        return all(self._state.delivery.settled(event) for event in reversed(overflow.events))
-
-    async def sweep(self) -> None:
-        """Remove the overflow entries that every receiver has passed. Raises StoreUnavailable."""
-        for uid in list(self.overflows):
-            await self.sweep_one(uid)
-
-    async def sweep_one(self, uid: str) -> None:
-        """Remove the overflow entries of a workitem that every receiver has passed. Raises StoreUnavailable."""
-        for settled in [overflow for overflow in self.overflows.get(uid, ()) if self._is_settled(overflow)]:
-            await self._state.writer.discard(settled.key, settled.version)
-            remaining = [overflow for overflow in self.overflows.get(uid, ()) if overflow.key != settled.key]
-            self.overflows[uid] = remaining
-            if not remaining:
-                del self.overflows[uid]
-
     def waits(self, workitem: Workitem) -> bool:
         """True if an event of this workitem still waits for a receiver."""
         return (
             any(not self._state.delivery.settled(event) for event in workitem.events)
-            or any(not self._is_settled(overflow) for overflow in self.overflows.get(workitem.uid, ()))
+            or not self._state.overflows.is_settled(workitem.uid)
             or any(not self._state.delivery.settled(report) for report in self._initial_reports(workitem))
         )
 
@@ -261,13 +176,20 @@ class Commits:
             yield Event(act + workitem.created, EventType.STATE_REPORT, workitem.uid, {}, (ae,), 0.0)
 
 
-_sequence = attrgetter("sequence")
+def _events(uid: str, addressed: Sequence[Addressed], first: int, at: float) -> tuple[Event, ...]:
+    """The events of a workitem, numbered from ``first``."""
+    return tuple(
+        Event(sequence, occurrence.type, uid, occurrence.information, receivers, at)
+        for sequence, (occurrence, receivers) in enumerate(addressed, first)
+    )
 
 
 def _with_acts(
     workitem: Workitem, acts: Sequence[tuple[str, Subscription]], first: int, at: float
 ) -> Workitem:
     """The workitem with these acts, numbered from ``first``."""
+    if not acts:
+        return workitem
     new = {ae: SpecificAct(first + index, state, at) for index, (ae, state) in enumerate(acts)}
     return replace(workitem, acts={**workitem.acts, **new})
 

@@ -18,7 +18,7 @@ from ..core.statuses import Status, UpsError
 from ..core.subscriptions import MAXIMUM_ACTS, ActKind, GlobalAct, filters_taken
 from ..core.workitem import Subscription
 from ..delivery.port import Burst
-from ..delivery.subscriber import PREFIX
+from ..store import keys
 from ..store.documents import UnreadableDocument, decode_log, encode_log
 from ..store.port import Entry
 from ..store.writer import Conflict
@@ -117,7 +117,7 @@ class GlobalActs:
             self._state.delivery.forget(receiving_ae)
 
     async def _append(self, receiving_ae: str, act: GlobalAct) -> None:
-        subscriptions, key = self._state.subscriptions, f"subscriber/{receiving_ae}"
+        subscriptions, key = self._state.subscriptions, keys.subscriber(receiving_ae)
 
         for _ in range(ATTEMPTS):
             log = subscriptions.with_act(receiving_ae, act, self._may_compact(receiving_ae))
@@ -145,7 +145,7 @@ class GlobalActs:
         if len(acts) >= _LONG:
             return not self._state.delivery.has_burst(receiving_ae)
         last = max((act.sequence + act.through for act in acts if act.kind is ActKind.LOCK), default=0)
-        key = f"{PREFIX}{receiving_ae}"
+        key = keys.progress(receiving_ae)
         stored = (entry for entry in self._state.delivery.stored() if entry.key == key)
         return len(acts) > 1 and slowest_cursor(stored, [receiving_ae]) >= last
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from ..core.events import Event
@@ -12,16 +12,12 @@ from ..core.subscriptions import ActKind, Log
 from ..core.workitem import Workitem
 from ..delivery.documents import decode_progress
 from ..delivery.port import Burst
-from ..delivery.subscriber import PREFIX
 from ..projection.projection import Projection
+from ..store import keys
 from ..store.documents import UnreadableDocument, decode_events, decode_log
-from ..store.journal import KEY as INDEX_MARK
-from ..store.node import KEY as NODE_KEY
-from ..store.notes import PREFIX as NOTE
 from ..store.port import Entry, RestorableEntries, ShelvesLost
-from .commits import Overflow, workitem_key
 from .order import CREATIONS, SEQUENCES
-from .order import KEY as WORKLIST_KEY
+from .overflows import Overflow
 from .workitem_store import read_tombstone
 
 _log = logging.getLogger("orthanc_ups.store")
@@ -35,7 +31,7 @@ class Stored:
         worklist_entry: the worklist's own entry, None on the first start.
         logs: the global acts of each AE, with the stored version.
         tombstones: the purged workitems.
-        overflows: the overflow entries of each workitem.
+        overflows: undelivered events that documents had no room for.
         delivery: entries that belong to delivery (``delivery/…``, ``dead/…``).
         notes: entries of other parts (``note/…``).
         damaged: entries that nobody can read.
@@ -44,7 +40,7 @@ class Stored:
     worklist_entry: Entry | None = None
     logs: list[tuple[Log, str]] = field(default_factory=list)
     tombstones: list[Entry] = field(default_factory=list)
-    overflows: dict[str, list[Overflow]] = field(default_factory=dict)
+    overflows: list[Overflow] = field(default_factory=list)
     delivery: list[Entry] = field(default_factory=list)
     notes: list[Entry] = field(default_factory=list)
     damaged: list[Entry] = field(default_factory=list)
@@ -92,7 +88,7 @@ class Loader:
         workitems: list[Entry] = []
         for uid in changed:
             self._projection.drop_tombstone(uid)
-            workitem = await self._entries.read(workitem_key(uid))
+            workitem = await self._entries.read(keys.workitem(uid))
             if workitem is None or self._sort(workitem, stored):
                 self._projection.remove(uid)
             else:
@@ -121,7 +117,7 @@ class Loader:
     def _sorted(self, kind: str, entry: Entry, stored: Stored) -> bool:
         if kind == "workitem":
             tombstone = read_tombstone(entry.document)
-            if tombstone is None or entry.key != workitem_key(tombstone[0]):
+            if tombstone is None or entry.key != keys.workitem(tombstone[0]):
                 return False
             stored.tombstones.append(entry)
         elif kind == "subscriber":
@@ -129,15 +125,14 @@ class Loader:
         elif kind == "events":
             events = decode_events(entry.document)
             if events:
-                overflow = Overflow(entry.key, entry.version, entry.document, events)
-                stored.overflows.setdefault(events[0].uid, []).append(overflow)
+                stored.overflows.append(Overflow(entry.key, entry.version, entry.document, events))
         elif kind in ("delivery", "dead"):
             stored.delivery.append(entry)
-        elif entry.key.startswith(NOTE):
+        elif entry.key.startswith(keys.NOTE):
             stored.notes.append(entry)
-        elif entry.key == WORKLIST_KEY:
+        elif entry.key == keys.WORKLIST:
             stored.worklist_entry = entry
-        elif entry.key in (NODE_KEY, INDEX_MARK):
+        elif entry.key in (keys.NODE, keys.INDEX_MARK):
             pass
         else:
             stored.damaged.append(entry)
@@ -146,7 +141,7 @@ class Loader:
 
 def _log_in(entry: Entry) -> Log:
     log = decode_log(entry.document)
-    if entry.key != f"subscriber/{log.receiving_ae}":
+    if entry.key != keys.subscriber(log.receiving_ae):
         raise UnreadableDocument(f"it is that of {log.receiving_ae}")
     return log
 
@@ -159,13 +154,10 @@ def bursts(logs: Iterable[Log]) -> Iterator[Burst]:
                 yield Burst(log.receiving_ae, act.sequence, act.through, act.sequence, act.at)
 
 
-def unsettled_events(
-    workitems: Iterable[Workitem], overflows: Mapping[str, Sequence[Overflow]]
-) -> list[Event]:
+def unsettled_events(workitems: Iterable[Workitem], overflows: Iterable[Overflow]) -> list[Event]:
     """All events of documents and overflow entries, each once, by sequence."""
     events = {event.sequence: event for workitem in workitems for event in workitem.events}
-    for entries in overflows.values():
-        events.update((event.sequence, event) for overflow in entries for event in overflow.events)
+    events.update((event.sequence, event) for overflow in overflows for event in overflow.events)
     return [events[sequence] for sequence in sorted(events)]
 
 
@@ -184,7 +176,7 @@ def slowest_cursor(entries: Iterable[Entry], titles: Collection[str]) -> int:
 
 def _cursors(entries: Iterable[Entry]) -> Iterator[tuple[str, int]]:
     for entry in entries:
-        if not entry.key.startswith(PREFIX):
+        if not entry.key.startswith(keys.PROGRESS):
             continue
         try:
             receiving_ae, _, channels = decode_progress(entry.document)
@@ -203,8 +195,7 @@ def numbers_in_use(projection: Projection, stored: Stored) -> tuple[int, int]:
     for log, _ in stored.logs:
         sequences.update(act.sequence + act.through for act in log.acts)
         creations.update(act.through for act in log.acts)
-    for overflows in stored.overflows.values():
-        sequences.update(event.sequence for overflow in overflows for event in overflow.events)
+    sequences.update(event.sequence for overflow in stored.overflows for event in overflow.events)
     for workitem in (*projection.with_acts(), *projection.with_events_after(0)):
         sequences.update(act.sequence for act in workitem.acts.values())
         sequences.update(event.sequence for event in workitem.events)

@@ -14,12 +14,12 @@ from typing import Final
 import orjson
 
 from ..core.events import Event
+from ..store import keys
 from ..store.documents import FORMAT, UnreadableDocument, read
 from ..store.port import Entry
 from ..store.writer import Writer
 
 _log = logging.getLogger("orthanc_ups.store")
-KEY: Final = "worklist"
 SEQUENCES: Final = 1_000_000
 CREATIONS: Final = 1_000
 
@@ -134,7 +134,9 @@ class WorklistEntry:
         try:
             self.load(entry)
         except UnreadableDocument as error:
-            _log.error("The entry %s is corrupt (%s); deriving it from the stored workitems", KEY, error)
+            _log.error(
+                "The entry %s is corrupt (%s); deriving it from the stored workitems", keys.WORKLIST, error
+            )
             return False
         return True
 
@@ -191,9 +193,9 @@ class WorklistEntry:
             "origins": self.origins if origins is None else origins,
         }
         document = orjson.dumps(content)
-        self._version = await self._writer.overwrite(KEY, document)
+        self._version = await self._writer.overwrite(keys.WORKLIST, document)
         self._document = document
 
     def entries(self) -> list[Entry]:
         """The stored entry, to be written back after a loss."""
-        return [Entry(KEY, self._document, self._version)] if self._version else []
+        return [Entry(keys.WORKLIST, self._document, self._version)] if self._version else []

@@ -11,6 +11,7 @@ from typing import Final
 
 from ..core.events import Event
 from ..projection.projection import ProjectionBroken
+from ..store import keys
 from ..store.copy import CopiedEntries
 from ..store.documents import encode_log, is_tombstone
 from ..store.notes import Notes
@@ -193,11 +194,10 @@ class Recovery:
         for log in self._state.subscriptions.logs():
             written = self._state.subscriptions.version(log.receiving_ae)
             if written:
-                yield Entry(f"subscriber/{log.receiving_ae}", encode_log(log), written)
+                yield Entry(keys.subscriber(log.receiving_ae), encode_log(log), written)
         yield from list(self._state.delivery.stored())
         yield from self._state.workitems.tombstones.entries()
-        for overflows in list(self._commits.overflows.values()):
-            yield from (overflow.entry() for overflow in overflows)
+        yield from (overflow.entry for overflow in self._state.overflows.all())
 
     # --- what the projection lost ---
 
@@ -237,7 +237,7 @@ class Recovery:
     def stored_events(self, after: int) -> list[Event]:
         """Every stored event after a sequence number, in order; settled ones may be among them."""
         workitems = self._state.projection.with_events_after(after)
-        return unsettled_events(workitems, self._commits.overflows)
+        return unsettled_events(workitems, self._state.overflows.all())
 
     def log_events(self, events: Iterable[Event]) -> None:
         """Fill the event log of a new projection with the events that documents still hold."""

@@ -15,6 +15,7 @@ from ..settings import Settings
 from ..store.writer import Writer
 from .locks import CommandLocks
 from .order import Order, WorklistEntry
+from .overflows import Overflows
 from .subscriptions import Subscriptions
 from .workitem_store import WorkitemStore
 
@@ -34,6 +35,7 @@ class WorklistState:
     projection: Projection
     workitems: WorkitemStore
     subscriptions: Subscriptions
+    overflows: Overflows
     worklist_entry: WorklistEntry
     order: Order
     locks: CommandLocks

@@ -24,8 +24,9 @@ from ..core.statuses import PROCESSING_FAILURE, UpsError
 from ..core.workitem import HistoryEntry, Workitem
 from ..projection.projection import Projection, ProjectionBroken, StoredWorkitem
 from ..projection.queries import Column, Ids
+from ..store import keys
 from ..store.documents import FORMAT, UnreadableDocument, decode, encode, is_tombstone
-from ..store.journal import KEY, IndexJournal, document_of, mark_in
+from ..store.journal import IndexJournal, document_of, mark_in
 from ..store.port import Entries, Entry
 from ..store.writer import Conflict, Writer
 
@@ -34,7 +35,6 @@ __all__ = ["VANISHED", "StoredWorkitem", "Tombstone", "WorkitemStore", "stored_v
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _log = logging.getLogger("orthanc_ups.store")
-_PREFIX: Final = "workitem/"
 _MAXIMUM_CHANGES: Final = 2_000
 
 VANISHED: Final = "vanished"
@@ -71,7 +71,7 @@ class Tombstones(dict[str, Tombstone]):
 
     async def write(self, uid: str, last: HistoryEntry, version: str | None) -> None:
         """Write a tombstone over a workitem's entry. Raises Conflict or StoreUnavailable."""
-        key, document = f"{_PREFIX}{uid}", tombstone_document(uid, last)
+        key, document = keys.workitem(uid), tombstone_document(uid, last)
         written = await self._writer.write(key, document, version)
         self[uid] = Tombstone(written, last, document)
         self._keep(Entry(key, document, written))
@@ -85,7 +85,7 @@ class Tombstones(dict[str, Tombstone]):
             (uid, tombstone) for uid, tombstone in self.items() if tombstone.last.at < before
         ]:
             try:
-                await self._writer.remove(f"{_PREFIX}{uid}", tombstone.version)
+                await self._writer.remove(keys.workitem(uid), tombstone.version)
             except Conflict:
                 _log.warning("The tombstone of workitem %s was changed by somebody else; left alone", uid)
             self.pop(uid, None)
@@ -94,7 +94,7 @@ class Tombstones(dict[str, Tombstone]):
     def entries(self) -> Iterator[Entry]:
         """Every entry, to be written back after a loss."""
         for uid, tombstone in list(self.items()):
-            yield Entry(f"{_PREFIX}{uid}", tombstone.document, tombstone.version)
+            yield Entry(keys.workitem(uid), tombstone.document, tombstone.version)
 
 
 def tombstone_document(uid: str, last: HistoryEntry) -> bytes:
@@ -176,7 +176,7 @@ class WorkitemStore:
         self._update(self._projection.remove, uid, uid=uid)
 
     def _keep_tombstone(self, entry: Entry) -> None:
-        self._update(self._projection.keep_tombstones, (entry,), uid=entry.key.removeprefix(_PREFIX))
+        self._update(self._projection.keep_tombstones, (entry,), uid=keys.uid_of(entry.key))
 
     def _drop_tombstone(self, uid: str) -> None:
         self._update(self._projection.drop_tombstone, uid, uid=uid)
@@ -409,7 +409,7 @@ class IndexMark:
         self._is_whole = False
         if self._journal is None:
             return None
-        mark = mark_in(await self._entries.read(KEY))
+        mark = mark_in(await self._entries.read(keys.INDEX_MARK))
         return self._journal.read(mark) if mark and mark in self._projection.marks() else None
 
     async def begin(self) -> None:
@@ -433,7 +433,7 @@ class IndexMark:
         mark = secrets.token_hex(16)
         self._journal.begin(mark, whole=whole)
         await self._projection.bear(mark)  # what is not open is handed over in the same turn of the loop
-        await self._writer.overwrite(KEY, document_of(mark))
+        await self._writer.overwrite(keys.INDEX_MARK, document_of(mark))
         self._journal.complete()
 
     def close(self) -> None:

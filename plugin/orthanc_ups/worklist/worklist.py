@@ -37,9 +37,10 @@ from ..core.states import State, Transaction
 from ..core.statuses import UpsError
 from ..core.value_rules import DataSetLimits
 from ..core.workitem import HistoryEntry, Subscription, Workitem
+from ..store import keys
 from ..store.port import StoreUnavailable
 from ..store.writer import Conflict
-from .commits import ATTEMPTS, Commits, kept_changing, workitem_key
+from .commits import ATTEMPTS, Commits, kept_changing
 from .global_acts import GlobalActs
 from .state import WorklistState
 from .workitem_store import StoredWorkitem
@@ -197,7 +198,7 @@ class Worklist:
                     adopted = workitems.get(uid)
                     if adopted is not None:
                         self._commits.use_no_number_of(adopted.workitem)
-            raise kept_changing(workitem_key(uid))
+            raise kept_changing(keys.workitem(uid))
 
     def _circumstances(self, command: Decidable, workitem: Workitem | None) -> Circumstances:
         """What the rules for this command need to know besides the workitem."""
@@ -281,8 +282,8 @@ class Worklist:
         if decision.counter:
             self._state.counters[decision.counter] += 1
         _log.info("%s: %s; workitem %s is %s", command.requester, decision.what, uid, after.state.value)
-        if uid in self._commits.overflows:
-            self._in_background(self._commits.sweep_one(uid))
+        if self._state.overflows.of(uid):
+            self._in_background(self._state.overflows.sweep_workitem(uid))
         return outcome
 
     # --- subscriptions (PS3.4 CC.2.3) ---

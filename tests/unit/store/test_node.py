@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from orthanc_ups.store import keys
 from orthanc_ups.store.memory import InMemoryEntries
-from orthanc_ups.store.node import KEY, RENEW_EVERY, STALE_AFTER, Node, NodeFile, NodeMark
+from orthanc_ups.store.node import RENEW_EVERY, STALE_AFTER, Node, NodeFile, NodeMark
 from orthanc_ups.store.port import Entry
 from tests.support.delivery import VirtualClock, run, settle
 
@@ -26,7 +27,7 @@ class Nodes:
         return NodeMark(self.entries.another(), Node(name, name), self.clock, self.reasons.append)
 
     async def mark(self) -> Entry | None:
-        return await self.entries.another().read(KEY)
+        return await self.entries.another().read(keys.NODE)
 
 
 def test_a_second_node_says_in_one_line_who_holds_the_worklist_and_waits(
@@ -125,7 +126,7 @@ def test_an_outage_or_a_deletion_of_the_mark_does_not_cost_it() -> None:
         await nodes.clock.advance(3 * RENEW_EVERY)
         entry = await nodes.mark()
         assert entry is not None
-        await nodes.entries.another().remove(KEY, entry.version)
+        await nodes.entries.another().remove(keys.NODE, entry.version)
         await nodes.clock.advance(3 * RENEW_EVERY)
         assert not keeping.done() and await nodes.mark() is not None
         keeping.cancel()

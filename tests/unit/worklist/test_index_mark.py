@@ -26,8 +26,9 @@ from orthanc_ups.core import tags
 from orthanc_ups.core.commands import ChangeState
 from orthanc_ups.core.dataset import element
 from orthanc_ups.core.statuses import UpsError
+from orthanc_ups.store import keys
 from orthanc_ups.store.documents import is_tombstone
-from orthanc_ups.store.journal import KEY, IndexJournal
+from orthanc_ups.store.journal import IndexJournal
 from tests.support.service import SCHEDULER, TRANSACTION, Desk, SlowEntries, on_loop
 from tests.support.workitems import uid
 
@@ -47,7 +48,7 @@ def desk_on(folder: Path) -> Desk:
 
 
 def mark_of(desk: Desk) -> str:
-    return str(orjson.loads(desk.entries.documents()[KEY])["mark"])
+    return str(orjson.loads(desk.entries.documents()[keys.INDEX_MARK])["mark"])
 
 
 async def purged(desk: Desk, number: int) -> None:
@@ -118,7 +119,7 @@ async def test_after_a_crash_only_what_was_written_since_the_mark_is_read(tmp_pa
     await desk.crash()
     calls = await restarted(desk)
     assert "load" not in calls
-    others = {KEY, "worklist", "move"}
+    others = {keys.INDEX_MARK, "worklist", "move"}
     assert calls["read"] <= 3 + len(others)
 
 
@@ -166,15 +167,15 @@ def with_a_former_index(desk: Desk, backup: Path) -> None:
 
 
 def with_a_former_mark_in_the_store(desk: Desk, backup: Path) -> None:
-    desk.entries.tamper(KEY, (backup / "mark").read_bytes())
+    desk.entries.tamper(keys.INDEX_MARK, (backup / "mark").read_bytes())
 
 
 def without_mark_in_the_store(desk: Desk, backup: Path) -> None:
-    desk.entries.tamper(KEY, None)
+    desk.entries.tamper(keys.INDEX_MARK, None)
 
 
 def with_a_damaged_mark_in_the_store(desk: Desk, backup: Path) -> None:
-    desk.entries.tamper(KEY, b'["mark"]')
+    desk.entries.tamper(keys.INDEX_MARK, b'["mark"]')
 
 
 def with_an_index_of_another_version(desk: Desk, backup: Path) -> None:
@@ -204,7 +205,7 @@ async def backed_up(desk: Desk, folder: Path) -> Path:
     backup.mkdir()
     for file in Path(desk.path).parent.glob("p.sqlite*"):
         shutil.copy(file, backup)
-    (backup / "mark").write_bytes(desk.entries.documents()[KEY])
+    (backup / "mark").write_bytes(desk.entries.documents()[keys.INDEX_MARK])
     for number in (1, 3):
         await desk.claim(number)
         await marked_anew(desk)
@@ -235,7 +236,7 @@ async def test_an_entry_that_nobody_can_read_keeps_the_index_from_being_trusted(
     desk = await furnished(tmp_path)
     await desk.stop()
     desk.entries.tamper(f"workitem/{uid(1)}", b"garbage")
-    desk.entries.tamper(KEY, None)
+    desk.entries.tamper(keys.INDEX_MARK, None)
     desk.entries = desk.entries.another()
     await desk.start()
     await desk.pass_by(11)

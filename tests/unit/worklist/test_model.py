@@ -21,8 +21,8 @@ from orthanc_ups.core.commands import Command, Create, Purge, RequestCancel, Upd
 from orthanc_ups.core.events import Event, EventType
 from orthanc_ups.core.statuses import RESOURCE_LIMITATION, UpsError
 from orthanc_ups.settings import Settings
-from orthanc_ups.worklist import commits
 from orthanc_ups.worklist import order as worklist_order
+from orthanc_ups.worklist import overflows
 from tests.support.delivery import settle
 from tests.support.examples import examples
 from tests.support.projections import break_projection
@@ -33,8 +33,8 @@ from tests.support.worklist_model import Model, reached
 
 LIMITS: Final = (
     # so low that they are reached
-    (commits, "SPILL_ABOVE", 8),
-    (commits, "SPILLED_AT_ONCE", 5),
+    (overflows, "SPILL_ABOVE", 8),
+    (overflows, "SPILLED_AT_ONCE", 5),
     (worklist_order, "SEQUENCES", 40),
     (worklist_order, "CREATIONS", 4),
 )

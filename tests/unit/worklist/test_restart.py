@@ -16,7 +16,7 @@ from orthanc_ups.core.matching import Query
 from orthanc_ups.core.statuses import UpsError
 from orthanc_ups.store.port import StoreUnavailable
 from orthanc_ups.worklist import order as worklist_entry
-from orthanc_ups.worklist.commits import SPILL_ABOVE
+from orthanc_ups.worklist.overflows import SPILL_ABOVE
 from tests.support.delivery import settle
 from tests.support.service import FILTERED, LOCK, NO_LOCK, NONE, Desk, grows, on_loop, overwrite
 from tests.support.workitems import minimal, progress, uid
