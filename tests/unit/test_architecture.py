@@ -285,7 +285,7 @@ def test_names_are_nouns() -> None:
     assert wrong == SHOWN_TO_USERS
 
 
-# Comments, texts and regular expressions of JavaScript, in which any word may stand; ``${…}`` in a text stays.
+# Comments and strings of JavaScript, which may contain any word. Template strings are checked with their ``${…}``.
 NO_CODE = re.compile(r'/\*.*?\*/|(?<!:)//[^\n]*|"(?:[^"\\\n]|\\.)*"', re.DOTALL)
 # Placeholders of texts: the translations know them by these names.
 PLACEHOLDERS = {("charts.js", "most")}

@@ -21,7 +21,7 @@ import { showUser } from "./views/user.js";
 import { workitemView } from "./views/workitem.js";
 import { worklistView } from "./views/worklist.js";
 
-const ROOMS = [
+const TABS = [
   ["worklist", t("Worklist")],
   ["subscribers", t("Subscribers")],
   ["overview", t("Overview")],
@@ -51,12 +51,12 @@ const liveWords = h("span", {}, t("Connecting"));
 const liveSign = h("span.live", { role: "status" }, h("span.dot", {}), liveWords);
 
 function frame() {
-  const rooms = mayAdminister(system) ? [...ROOMS, ADMINISTRATION] : ROOMS;
-  const tabs = rooms.map(([room, words]) => h("a", { href: link(room), dataset: { room } }, words));
+  const tabs = mayAdminister(system) ? [...TABS, ADMINISTRATION] : TABS;
+  const links = tabs.map(([view, words]) => h("a", { href: link(view), dataset: { view } }, words));
   replace(
     document.getElementById("top"),
     h("a.brand", { href: "#/worklist", title: t("{name}, AE title {ae}", { name: system.name, ae: system.ae }) }, mark(), h("b", {}, t("UPS worklist")), h("span.faint", {}, system.ae)),
-    h("nav", { "aria-label": t("Main") }, tabs),
+    h("nav", { "aria-label": t("Main") }, links),
     h("span.spring", {}),
     liveSign,
     mayAct(system) && h("a.button.primary", { href: "#/new", title: t("New workitem (n)"), "aria-label": t("New workitem") }, icon("plus"), h("span.roomy-phone", {}, t("New workitem"))),
@@ -66,10 +66,10 @@ function frame() {
   );
 }
 
-function markRoom(room) {
-  const current = PARENT[room] || room;
+function markTab(view) {
+  const current = PARENT[view] || view;
   for (const tab of document.querySelectorAll("#top nav a")) {
-    if (tab.dataset.room === current) tab.setAttribute("aria-current", "page");
+    if (tab.dataset.view === current) tab.setAttribute("aria-current", "page");
     else tab.removeAttribute("aria-current");
   }
 }
@@ -81,22 +81,22 @@ function showState(reachable) {
 
 // --- views ---
 
-/* A view is a function of its context that returns {element, title, changed(news)?, left()?}, maybe later. */
+/* A view is a function of its context that returns {element, title, changed(news)?, left()?} or a promise of it. */
 async function show(event) {
-  const { room, parts, query } = address();
+  const { view, parts, query } = address();
   if (event && event.oldURL && (await unsavedText(shown, event))) return;
   markSeen();
   const mine = (serial += 1);
-  if (room === "worklist") lastList = location.hash || "#/worklist";
-  if (shown && shown.room === room && shown.moved && shown.moved(parts, query)) return;
+  if (view === "worklist") lastList = location.hash || "#/worklist";
+  if (shown && shown.view === view && shown.moved && shown.moved(parts, query)) return;
   leave();
-  markRoom(room);
+  markTab(view);
   try {
-    const view = VIEWS[room];
-    if (["new", "many"].includes(room) && !mayAct(system)) throw new Error(why(false));
-    const opened = view ? await view({ room, parts, query, system, lastList: () => lastList }) : missing();
+    const build = VIEWS[view];
+    if (["new", "many"].includes(view) && !mayAct(system)) throw new Error(why(false));
+    const opened = build ? await build({ view, parts, query, system, lastList: () => lastList }) : missing();
     if (mine !== serial) return opened.left && opened.left();
-    shown = { ...opened, room };
+    shown = { ...opened, view };
     enter(opened);
   } catch (error) {
     if (mine === serial) fail(error);
@@ -142,8 +142,8 @@ function onKey(event) {
     return;
   }
   if (shown && shown.key && shown.key(event)) return event.preventDefault();
-  if (event.key === "Escape" && shown && PARENT[shown.room]) {
-    location.hash = PARENT[shown.room] === "worklist" ? lastList : link(PARENT[shown.room]);
+  if (event.key === "Escape" && shown && PARENT[shown.view]) {
+    location.hash = PARENT[shown.view] === "worklist" ? lastList : link(PARENT[shown.view]);
   } else if (KEYS[event.key]) {
     event.preventDefault();
     KEYS[event.key]();

@@ -75,19 +75,19 @@ function length(seconds) {
 // Marks a text as one that the server says and stored, for ``recognized``.
 export const pattern = (text) => text;
 
-const PLACES = /\\\{(\w+)\\\}/g;
+const PLACEHOLDERS = /\\\{(\w+)\\\}/g;
 
-// What the server said and stored in English, such as a history: `text` by the first of the patterns that it fits, which
-// are texts with {name} where something stands; `inner` says what stands there in the language of the user.
+// Translates `text`, which the server has stored in English, such as an entry of a history, by the first of the patterns
+// that it matches. A pattern is a text with placeholders {name}; `inner` has functions that translate their values.
 export function recognized(text, patterns, inner = {}) {
   for (const pattern of patterns) {
     const names = [];
-    const source = pattern.replace(/[.*+?^${}()|[\]\\]/g, "\\$&").replace(PLACES, (all, name) => (names.push(name), "(.+)"));
+    const source = pattern.replace(/[.*+?^${}()|[\]\\]/g, "\\$&").replace(PLACEHOLDERS, (all, name) => (names.push(name), "(.+)"));
     const fit = new RegExp(`^${source}$`, "s").exec(text);
     if (fit) return t(pattern, Object.fromEntries(names.map((name, at) => [name, inner[name] ? inner[name](fit[at + 1]) : fit[at + 1]])));
   }
   return text;
 }
 
-// What the server says, as far as it is a word of its vocabulary.
+// Translates a word of the server's vocabulary; any other text stays as it is.
 export const said = (text) => words[text] || text.split(DEEPER).map((part) => words[part] || part).join(DEEPER);

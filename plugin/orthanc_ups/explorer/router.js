@@ -11,32 +11,32 @@ export function markSeen() {
 export function address() {
   const [path, search = ""] = location.hash.replace(/^#/, "").split("?");
   const parts = path.split("/").filter(Boolean).map(decodeURIComponent);
-  return { room: parts[0] || "worklist", parts: parts.slice(1), query: Object.fromEntries(new URLSearchParams(search)) };
+  return { view: parts[0] || "worklist", parts: parts.slice(1), query: Object.fromEntries(new URLSearchParams(search)) };
 }
 
-export function link(room, parts = [], query = {}) {
+export function link(view, parts = [], query = {}) {
   const pairs = Object.entries(query).filter(([, value]) => value !== "" && value !== null && value !== undefined);
   const search = pairs.length ? `?${new URLSearchParams(pairs)}` : "";
-  return `#/${[room, ...parts.map(encodeURIComponent)].join("/")}${search}`;
+  return `#/${[view, ...parts.map(encodeURIComponent)].join("/")}${search}`;
 }
 
-export function go(room, parts, query) {
-  location.hash = link(room, parts, query);
+export function go(view, parts, query) {
+  location.hash = link(view, parts, query);
 }
 
 // Change what stands in the address by a step that Back undoes, without a new view.
-export function enter(room, parts, query) {
-  const target = link(room, parts, query);
+export function enter(view, parts, query) {
+  const target = link(view, parts, query);
   if (target !== location.hash) history.pushState(SEEN, "", target);
 }
 
-// Go elsewhere so that Back does not lead here again, as to a form that was sent.
-export function leaveFor(room, parts, query) {
-  rewrite(room, parts, query);
+// Open another view in place of the present entry of the history, so that Back does not return to a form that was sent.
+export function leaveFor(view, parts, query) {
+  rewrite(view, parts, query);
   window.dispatchEvent(new Event("hashchange"));
 }
 
 // Change what stands in the address without another entry in the browser's history, and without a new view.
-export function rewrite(room, parts, query) {
-  history.replaceState(SEEN, "", link(room, parts, query));
+export function rewrite(view, parts, query) {
+  history.replaceState(SEEN, "", link(view, parts, query));
 }

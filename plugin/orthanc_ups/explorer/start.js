@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-// Asks who we are, chooses the language, and begins. Only then the other modules are read, as they hold texts.
+// Asks who the user is, chooses the language, and begins. The other modules, which contain texts, are loaded only then.
 
 import { get } from "./api.js";
 import { chooseLanguage } from "./languages.js";

@@ -52,7 +52,7 @@ export function progressBar(progress, { wide = false } = {}) {
   return h("span.progress", { title: progress.description || null }, bar, h("span.number", {}, `${Math.round(percent)} %`));
 }
 
-// A moment: short, with everything on hovering, for machines too.
+// A time: short, with date, time and zone as its tooltip, and as ISO 8601 for programs.
 export function time(iso, options = {}) {
   if (!iso) return h("span.faint", {}, options.none || "–");
   return h("time", { datetime: iso, title: fully(iso) }, options.relative ? relative(iso) : when(iso, options));
@@ -63,9 +63,9 @@ export function healthBadge(health) {
   return h("span.health", { class: `health-${health}` }, healthIcon(health), HEALTH_WORDS[health] || health);
 }
 
-const FATES = { delivered: ["good", t("delivered")], waiting: ["trouble", t("waiting")], dead: ["unreachable", t("dead letter")] };
-export function fateBadge(fate) {
-  const [health, words] = FATES[fate] || ["idle", fate];
+const DELIVERY_STATES = { delivered: ["good", t("delivered")], waiting: ["trouble", t("waiting")], dead: ["unreachable", t("dead letter")] };
+export function deliveryBadge(state) {
+  const [health, words] = DELIVERY_STATES[state] || ["idle", state];
   return h("span.health", { class: `health-${health}` }, healthIcon(health), words);
 }
 

@@ -4,22 +4,22 @@
 import { h } from "../dom.js";
 import { said, t, tx } from "../languages.js";
 import { eventWords } from "../parts/history.js";
-import { card, empty, fateBadge, time } from "../parts/words.js";
+import { card, deliveryBadge, empty, time } from "../parts/words.js";
 import { link } from "../router.js";
 
 const named = (receiver) => h("a", { href: link("subscriber", [receiver.ae]) }, receiver.ae);
 
-// All who have it in one line; each who has not in a line of its own, with the reason.
+// The receivers that have the event in one line, and each of the others in a line of its own with the reason.
 function receivers(event) {
   const delivered = event.receivers.filter((receiver) => receiver.state === "delivered");
   const others = event.receivers.filter((receiver) => receiver.state !== "delivered");
   const names = delivered.flatMap((receiver, at) => (at ? [", ", named(receiver)] : [named(receiver)]));
-  return h("ul.receivers", {}, delivered.length ? h("li", {}, fateBadge("delivered"), h("span", {}, tx("to {names}", { names }))) : null, others.map(untold));
+  return h("ul.receivers", {}, delivered.length ? h("li", {}, deliveryBadge("delivered"), h("span", {}, tx("to {names}", { names }))) : null, others.map(undelivered));
 }
 
-function untold(receiver) {
+function undelivered(receiver) {
   const retry = receiver.retry ? tx(" · next attempt {when}", { when: time(receiver.retry, { relative: true }) }) : null;
-  return h("li", {}, fateBadge(receiver.state), h("span", {}, tx("for {ae}", { ae: named(receiver) })), h("span.why", {}, receiver.why, retry));
+  return h("li", {}, deliveryBadge(receiver.state), h("span", {}, tx("for {ae}", { ae: named(receiver) })), h("span.why", {}, receiver.why, retry));
 }
 
 function line(event) {

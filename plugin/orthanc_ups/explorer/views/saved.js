@@ -22,7 +22,7 @@ const READY = [
 
 const saved = () => JSON.parse(localStorage.getItem(KEY) || "[]");
 
-// With what a user begins who asks for nothing in particular.
+// The query of a user who opens the worklist without one.
 export function firstView() {
   const name = localStorage.getItem(FIRST_KEY);
   const own = saved().find((view) => view.name === name);

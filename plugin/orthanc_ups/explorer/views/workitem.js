@@ -38,7 +38,7 @@ class WorkitemPage {
     this.show(log.events);
   }
 
-  // A delivery changes no workitem: while one waits, its fate is asked for again and again.
+  // A delivery does not change the workitem, so its state is requested repeatedly while an event waits.
   showEvents(events) {
     replace(this.events, eventsCard(events));
     clearTimeout(this.timer);
