@@ -88,7 +88,7 @@ async def _tell(worker: Worker, event: Event, high_water: int, patience: float) 
 _RECEIVERS_AT_ONCE: Final = 100
 """How many receivers are given an event, some microseconds each, before the loop serves others."""
 _PAST_REMEMBERED: Final = 50_000
-_first = attrgetter("first")
+_sequence = attrgetter("sequence")
 
 
 @dataclass(slots=True)
@@ -169,10 +169,10 @@ class Delivery:
             last: the last sequence that may be in use; cursors beyond (changed by hand) are set back to it.
         """
         stored: list[Event | Burst] = [*events, *bursts]
-        stored.sort(key=_position)
+        stored.sort(key=_sequence)
         self._begin(stored, last)
         for item in stored:
-            for receiving_ae in _receivers(item):
+            for receiving_ae in item.receivers:
                 self._subscribers[receiving_ae].resume(item)
             self._note(item)
         for subscriber in self._subscribers.values():
@@ -181,7 +181,7 @@ class Delivery:
 
     def _begin(self, stored: Sequence[Event | Burst], last: int | None) -> None:
         for item in stored:
-            for receiving_ae in _receivers(item):
+            for receiving_ae in item.receivers:
                 self._subscriber(receiving_ae)
         for subscriber in self._subscribers.values():
             if last is not None:
@@ -219,7 +219,7 @@ class Delivery:
         """
         if self._closed:
             return
-        self._offered.extend(_Offered(item, _receivers(item)) for item in released)
+        self._offered.extend(_Offered(item, item.receivers) for item in released)
         if self._handing_out is None:
             self._hand_out_some()
 
@@ -259,7 +259,7 @@ class Delivery:
             self._high_water = max(self._high_water, item.sequence)
         else:
             self._high_water = max(self._high_water, item.last)
-            insort(self._bursts.setdefault(item.receiving_ae, []), item, key=_first)
+            insort(self._bursts.setdefault(item.receiving_ae, []), item, key=_sequence)
 
     # --- what another worklist had waiting ---
 
@@ -295,8 +295,8 @@ class Delivery:
         stored: list[Event | Burst] = [*events, *bursts]
         held = [name for name in self._subscribers if self.held_from(name) is not None]
         items: dict[str, list[Event | Burst]] = {name: [] for name in held}
-        for item in sorted(stored, key=_position):
-            for receiving_ae in items.keys() & set(_receivers(item)):
+        for item in sorted(stored, key=_sequence):
+            for receiving_ae in items.keys() & set(item.receivers):
                 items[receiving_ae].append(item)
         for receiving_ae, own in items.items():
             for burst in own:
@@ -471,11 +471,3 @@ class _NoWebSocket:
 def _with_websocket(channels: Sequence[Channel]) -> tuple[Channel, ...]:
     missing = () if any(channel.name == WEBSOCKET for channel in channels) else (_NoWebSocket(),)
     return (*channels, *missing)
-
-
-def _position(item: Event | Burst) -> int:
-    return item.sequence if isinstance(item, Event) else item.first
-
-
-def _receivers(item: Event | Burst) -> tuple[str, ...]:
-    return item.receivers if isinstance(item, Event) else (item.receiving_ae,)

@@ -38,11 +38,11 @@ class Channel(Protocol):
         ...
 
     async def deliver(self, receiving_ae: str, events: Sequence[Event]) -> int:
-        """Carry the events in order and return how many were taken (at least one).
+        """Send the events in order and return how many the AE accepted (at least one).
 
         Raises:
-            Unreachable: none was taken; try later.
-            Refused: the first was refused for good; go on behind it.
+            Unreachable: none was accepted; try later.
+            Refused: the first was refused for good; continue behind it.
         """
         ...
 
@@ -70,7 +70,7 @@ class Burst:
 
     Attributes:
         first: sequence of the act; the reports have ``first + 1`` … ``first + through``.
-        through: the highest creation number there was.
+        through: the highest creation number at that time.
         act: which act of the AE's log it is.
         at: when the act was made, seconds since the epoch; 0 if unknown (then it never grows too old).
     """
@@ -82,6 +82,16 @@ class Burst:
     at: float = 0.0
 
     @property
+    def sequence(self) -> int:
+        """The position among events: that of the act."""
+        return self.first
+
+    @property
+    def receivers(self) -> tuple[str, ...]:
+        """The AE alone."""
+        return (self.receiving_ae,)
+
+    @property
     def last(self) -> int:
         """The last sequence reserved for this burst."""
         return self.first + self.through
@@ -91,11 +101,11 @@ class BurstSource(Protocol):
     """Makes initial State Reports; implemented by the worklist."""
 
     async def burst(self, burst: Burst, after: int, limit: int) -> list[Event]:
-        """The next reports, with the states of now, by sequence.
+        """The next reports, with the present states, by sequence.
 
         Args:
-            burst: which one.
-            after: a sequence; the reports behind it are wanted.
+            burst: the burst whose reports are made.
+            after: a sequence; only reports behind it are returned.
             limit: the greatest number of reports.
 
         Returns:
@@ -133,20 +143,19 @@ class Clock(Protocol):
 
 
 Fence: TypeAlias = Callable[[], None]
-"""Called by a channel right before an event leaves. Raises Unreachable if another node tells events now."""
+"""Called by a channel right before an event is sent. Raises Unreachable if another node sends events now."""
 
 
 def no_fence() -> None:
-    """The fence of an Orthanc that is alone: it lets everything through."""
+    """The fence of an Orthanc without a cluster: it never raises."""
 
 
 OnDelivered: TypeAlias = Callable[[Endpoint, Event, float], None]
-"""Told of each delivered event, with the seconds since it was committed."""
+"""Called for each delivered event, with the seconds since it was committed."""
 
 
-_CHANCE: Final = (
-    random.SystemRandom()
-)  # Python's shared generator belongs to whoever seeds it, such as a test
+# Python's shared generator belongs to whoever seeds it, such as a test.
+_RANDOM: Final = random.SystemRandom()
 
 
 class SystemClock:
@@ -166,4 +175,4 @@ class SystemClock:
 
     def random(self) -> float:
         """A number in [0, 1)."""
-        return _CHANCE.random()
+        return _RANDOM.random()

@@ -293,7 +293,7 @@ class Projection:
         if self.broken is not None:
             return
         try:
-            with self._unbroken():
+            with self._guarded():
                 is_more = self._pending.make_rows(self._local, _ROWS_MADE_FOR)
         except ProjectionBroken as error:
             self.on_broken(error)
@@ -302,15 +302,6 @@ class Projection:
             self._timer = asyncio.get_running_loop().call_soon(self._make_some_rows)
         else:
             self._write_soon()
-
-    @contextmanager
-    def _unbroken(self) -> Iterator[None]:
-        """Turn any error into ProjectionBroken: a change that is stored must not look as if it had failed."""
-        self._check()
-        try:
-            yield
-        except Exception as error:
-            raise self._broke(error) from error
 
     def _write_soon(self) -> None:
         """Let the thread write what is in memory; if it is far behind, wait for it."""
@@ -344,14 +335,14 @@ class Projection:
     def _hand_over(self) -> None:
         """Make rows of what is in memory, on the loop; then any thread may write them."""
         if self._pending:
-            with self._unbroken():
+            with self._guarded():
                 self._pending.hand_over(self._local)
 
     def _write_down(self) -> None:
         """Write the batches that were handed over, in order. May be called in any thread."""
         with self._lock:
             for batch in self._pending.handed_over():
-                with self._unbroken():
+                with self._guarded():
                     self._writer.write(batch)
 
     def flush(self) -> None:
@@ -730,11 +721,12 @@ class Projection:
 
     @contextmanager
     def _guarded(self, *, even_broken: bool = False) -> Iterator[None]:
+        """Turn any error into ProjectionBroken: a change that is stored must not look as if it had failed."""
         if not even_broken:
             self._check()
         try:
             yield
-        except (sqlite3.Error, UnreadableDocument, ValueError) as error:
+        except Exception as error:
             raise self._broke(error) from error
 
     def _rows(self, text: str, *values: object) -> list[Any]:
