@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Plays the main job against the Orthanc of ``make run``: one workitem, from its creation to its completion.
+"""Take one workitem from its creation to its completion on the Orthanc of ``make run``.
 
-DEMO_PERFORMER stores a real CT image in Orthanc and asks for a segmentation of it. DEMO_WATCHER, which listens
-on the address that orthanc.json gives it, subscribes and prints what it is told. DEMO_PERFORMER claims the
+DEMO_PERFORMER stores a real CT image in Orthanc and requests a segmentation of it. DEMO_WATCHER, which listens on
+its address in orthanc.json, subscribes and prints the event reports that it receives. DEMO_PERFORMER claims the
 workitem, reports progress and completes it. Everything goes over the network, as in a hospital.
 """
 
@@ -38,16 +38,16 @@ SEGMENTATION: Final = ("113076", "DCM", "Segmentation")
 
 
 class DemoError(Exception):
-    """A step of the demo did not go as it should; the text says which and why."""
+    """A step of the demo failed; the text says which and why."""
 
 
 def main() -> int:
-    """Run the demo; 0 if everything went as it should."""
+    """Run the demo. Returns 0 if every step succeeded, otherwise 1."""
     options = _options()
     reports: queue.Queue[str] = queue.Queue()
     watcher = _listen(options.watcher_port, reports)
     try:
-        _play(options, reports)
+        _run(options, reports)
     except DemoError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
@@ -67,40 +67,40 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _play(options: argparse.Namespace, reports: queue.Queue[str]) -> None:
-    image = _stored_image(options)
+def _run(options: argparse.Namespace, reports: queue.Queue[str]) -> None:
+    image = _store_image(options)
     uid, transaction = generate_uid(prefix=None), generate_uid(prefix=None)
     with _Peer(options, "DEMO_PERFORMER", PUSH) as scheduler:
         scheduler.create(uid, _workitem(image))
     with _Peer(options, "DEMO_WATCHER", WATCH) as watcher:
         watcher.act(3, uid, _subscription())
-        _hear(reports)
+        _print_report(reports)
     with _Peer(options, "DEMO_PERFORMER", PULL) as performer:
         performer.act(1, uid, _state("IN PROGRESS", transaction))
-        _hear(reports)
+        _print_report(reports)
         for percent in (25, 75):
             performer.update(uid, _progress(percent, transaction))
-            _hear(reports)
+            _print_report(reports)
         performer.update(uid, _performed(image, transaction))
         performer.act(1, uid, _state("COMPLETED", transaction))
-        _hear(reports)
-    with _Peer(options, "DEMO_WATCHER", WATCH) as watcher:  # nobody listens after the demo
+        _print_report(reports)
+    with _Peer(options, "DEMO_WATCHER", WATCH) as watcher:  # its port is closed after the demo
         watcher.act(4, uid, _receiver())
-    print("The workitem is COMPLETED, and its watcher knows.")
+    print("The workitem is COMPLETED, and its watcher was notified.")
 
 
-def _hear(reports: queue.Queue[str]) -> None:
+def _print_report(reports: queue.Queue[str]) -> None:
     try:
         print(reports.get(timeout=10))
     except queue.Empty:
-        raise DemoError("the watcher was told nothing within 10 s") from None
+        raise DemoError("the watcher received no event report within 10 s") from None
 
 
-# --- the three parties ------------------------------------------------------------------------------
+# --- the AEs ---------------------------------------------------------------------------------------
 
 
 class _Peer:
-    """An association of one AE with the worklist, on one context."""
+    """An association of an AE with the worklist, with a single presentation context."""
 
     def __init__(self, options: argparse.Namespace, name: str, context: str) -> None:
         self._name = name
@@ -110,7 +110,7 @@ class _Peer:
     def __enter__(self) -> _Peer:
         ae = AE(self._name)
         ae.add_requested_context(self._context)
-        self._association = _associated(ae, self._options.host, self._options.ups_port, "Ups.DicomPort")
+        self._association = _associate(ae, self._options.host, self._options.ups_port, "Ups.DicomPort")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -133,34 +133,34 @@ class _Peer:
         }
         self._check(names[action], answer[0])
 
-    def _check(self, what: str, status: Dataset) -> None:
+    def _check(self, action: str, status: Dataset) -> None:
         if "Status" not in status:
-            raise DemoError(f"{self._name} {what}: no answer")
+            raise DemoError(f"{self._name} {action}: no answer")
         if status.Status != 0x0000:
             comment = status.get("ErrorComment", "")
-            raise DemoError(f"{self._name} {what}: status {status.Status:04X} {comment}")
-        print(f"{self._name:15} {what}")
+            raise DemoError(f"{self._name} {action}: status {status.Status:04X} {comment}")
+        print(f"{self._name:15} {action}")
 
 
-def _associated(ae: ApplicationEntity, host: str, port: int, setting: str) -> Association:
+def _associate(ae: ApplicationEntity, host: str, port: int, setting: str) -> Association:
     association = ae.associate(host, port, ae_title="ORTHANC")
     if not association.is_established:
-        raise DemoError(f"no association with {host}:{port} ({setting}); does `make run` run?")
+        raise DemoError(f"no association with {host}:{port} ({setting}); is `make run` running?")
     return association
 
 
 def _listen(port: int, reports: queue.Queue[str]) -> ApplicationEntity:
-    """The watcher as UPS Event SCU: it accepts the worklist's associations and takes event reports."""
+    """Start the watcher as UPS Event SCU, which accepts associations of the worklist and receives event reports."""
     ae = AE("DEMO_WATCHER")
     ae.add_supported_context(EVENT, scu_role=False, scp_role=True)
-    handlers = [(evt.EVT_N_EVENT_REPORT, _take_event, [reports])]
+    handlers = [(evt.EVT_N_EVENT_REPORT, _receive_event, [reports])]
     ae.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers)  # type: ignore[arg-type]
     return ae
 
 
-def _take_event(event: Event, reports: queue.Queue[str]) -> tuple[int, None]:
+def _receive_event(event: Event, reports: queue.Queue[str]) -> tuple[int, None]:
     information = event.event_information
-    words = [f"{'':15} -> DEMO_WATCHER hears: {EVENTS.get(event.event_type or 0, 'unknown event')}"]
+    words = [f"{'':15} -> DEMO_WATCHER receives: {EVENTS.get(event.event_type or 0, 'unknown event')}"]
     if "ProcedureStepState" in information:
         words.append(information.ProcedureStepState)
     progress = information.get("ProcedureStepProgressInformationSequence", ())
@@ -171,15 +171,15 @@ def _take_event(event: Event, reports: queue.Queue[str]) -> tuple[int, None]:
     return 0x0000, None
 
 
-def _stored_image(options: argparse.Namespace) -> Dataset:
+def _store_image(options: argparse.Namespace) -> Dataset:
     image = dcmread(str(get_testdata_file("CT_small.dcm")))
     ae = AE("DEMO_PERFORMER")
     ae.add_requested_context(CTImageStorage, image.file_meta.TransferSyntaxUID)
-    association = _associated(ae, options.host, options.orthanc_port, "DicomPort")
+    association = _associate(ae, options.host, options.orthanc_port, "DicomPort")
     status = association.send_c_store(image)
     association.release()
     if "Status" not in status or status.Status != 0x0000:
-        raise DemoError("Orthanc did not take the CT image by C-STORE")
+        raise DemoError("Orthanc did not accept the CT image by C-STORE")
     print(f"{'DEMO_PERFORMER':15} stores a CT image of {image.PatientName} in Orthanc")
     return image
 
@@ -217,7 +217,7 @@ _EMPTY: Final = (
 
 
 def _workitem(image: Dataset) -> Dataset:
-    """What N-CREATE needs (PS3.4 Table CC.2.5-3)."""
+    """The attributes of N-CREATE (PS3.4 Table CC.2.5-3)."""
     workitem = Dataset()
     for keyword in _EMPTY:
         setattr(workitem, keyword, [] if keyword.endswith("Sequence") else "")
@@ -263,7 +263,7 @@ def _progress(percent: int, transaction: str) -> Dataset:
 
 
 def _performed(image: Dataset, transaction: str) -> Dataset:
-    """What COMPLETED asks for (PS3.4 CC.2.5.1.1); the output refers to the image, for want of a segmentation."""
+    """The attributes that COMPLETED requires (PS3.4 CC.2.5.1.1); the image itself stands in for the output."""
     item, changes = Dataset(), Dataset()
     now = datetime.now().astimezone().strftime("%Y%m%d%H%M%S%z")
     item.PerformedStationNameCodeSequence = [_code("LUNGS1", "99DEMO", "Lung segmentation server")]

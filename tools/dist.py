@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Build what a release consists of, into dist/: the wheel, the archive to unpack beside an Orthanc, their hashes.
+"""Build the files of a release into dist/: the wheel, the archive to unpack beside an Orthanc, and their hashes.
 
-    python -m tools.dist          two builds of one commit are equal to the byte
+    python -m tools.dist          two builds of one commit are identical
 
-The archive holds the plugin, its dependencies for CPython 3.11 to 3.14 (x86-64), a sample configuration, the papers,
-the licences of everything, a list of its parts (CycloneDX) and checksums.
+The archive holds the plugin, its dependencies for CPython 3.11 to 3.14 (x86-64), a sample configuration, the documents,
+the licences of all of these, a bill of materials (CycloneDX) and checksums.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from email.parser import Parser
 from pathlib import Path
 from typing import Any, Final
 
-from tools.lock import CHECKOUT, LOCK, PYTHONS, for_python, pip, requirements
+from tools.lock import CHECKOUT, LOCK, PYTHONS, pip, requirements, target_options
 
 NAME: Final = "orthanc-ups"
 VERSION: Final = re.findall(
     r'^__version__ = "(.+)"$', (CHECKOUT / "plugin/orthanc_ups/__init__.py").read_text(), re.MULTILINE
 )[0]
-PAPERS: Final = (
+TOP_LEVEL_FILES: Final = (
     "README.md",
     "CHANGELOG.md",
     "SECURITY.md",
@@ -49,7 +49,7 @@ _NOT_SHIPPED: Final = ("__pycache__", "bin")
 
 
 def main() -> int:
-    """Build everything; prints what was built."""
+    """Build everything, and print the names and sizes of the files."""
     parser = argparse.ArgumentParser(
         prog="tools.dist", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -66,8 +66,8 @@ def main() -> int:
     return 0
 
 
-def moment() -> int:
-    """When this version was made, in seconds: $SOURCE_DATE_EPOCH, else that of the commit, as git says it."""
+def build_time() -> int:
+    """The time of the files in a build, in seconds since the epoch: $SOURCE_DATE_EPOCH, else that of the commit."""
     seconds = os.environ.get("SOURCE_DATE_EPOCH")
     if seconds is None and shutil.which("git"):
         shown = subprocess.run(
@@ -81,14 +81,14 @@ def moment() -> int:
 
 
 def build_wheel(folder: Path) -> Path:
-    """For ``pip install``: the plugin alone, which names its dependencies."""
+    """Build the wheel for ``pip install``: the plugin, with its dependencies declared."""
     with tempfile.TemporaryDirectory() as build:
         source, target = Path(build, "source"), Path(build, "wheel")
         source.mkdir()
         for name in ("pyproject.toml", "README.md", "LICENSE"):
             shutil.copyfile(CHECKOUT / name, source / name)
         _copy_tree(CHECKOUT / "plugin", source / "plugin")
-        os.environ["SOURCE_DATE_EPOCH"] = str(moment())
+        os.environ["SOURCE_DATE_EPOCH"] = str(build_time())
         pip("wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", target, source)
         (wheel,) = target.glob("*.whl")
         return Path(shutil.copyfile(wheel, folder / wheel.name))
@@ -98,12 +98,12 @@ def build_wheel(folder: Path) -> Path:
 
 
 def build_archive(folder: Path) -> Path:
-    """For unpacking beside an Orthanc, without network and without pip."""
+    """Build the archive, which can be unpacked beside an Orthanc without network access or pip."""
     top = f"{NAME}-{VERSION}"
     with tempfile.TemporaryDirectory() as build:
         root = Path(build, top)
         root.mkdir()
-        for name in PAPERS:
+        for name in TOP_LEVEL_FILES:
             shutil.copyfile(CHECKOUT / name, root / name)
         for name in ("plugin", "docs"):
             _copy_tree(CHECKOUT / name, root / name)
@@ -116,12 +116,12 @@ def build_archive(folder: Path) -> Path:
         sums = "".join(f"{_sha256(file.read_bytes())}  {file.relative_to(root)}\n" for file in files)
         (root / "SHA256SUMS").write_text(sums)
         archive = folder / f"{top}-{_MACHINE}.tar.gz"
-        archive.write_bytes(packed(root))
+        archive.write_bytes(tarball(root))
     return archive
 
 
 def _copy_tree(source: Path, target: Path) -> None:
-    """Files in one mode, whatever this host's mask and habits are."""
+    """Copy the files of a folder with mode 0644, whatever the umask and the modes on this host are."""
     for file in sorted(source.rglob("*")):
         if file.is_file() and not set(_NOT_SHIPPED) & set(file.relative_to(source).parts):
             copy = target / file.relative_to(source)
@@ -131,7 +131,7 @@ def _copy_tree(source: Path, target: Path) -> None:
 
 
 def _install(python: str, site: Path) -> None:
-    """The dependencies for one Python, each wheel checked against requirements.lock."""
+    """Install the dependencies for a version of Python; each wheel is checked against requirements.lock."""
     with tempfile.TemporaryDirectory() as build:
         pinned, target = Path(build, "requirements.txt"), Path(build, "site")
         pins = {pin.partition("==")[0] for pin in requirements(python)}
@@ -141,39 +141,40 @@ def _install(python: str, site: Path) -> None:
             "--no-compile",
             "--require-hashes",
             "--root-user-action=ignore",
-            *for_python(python, _MACHINE),
+            *target_options(python, _MACHINE),
         )
         pip("install", *options, "--target", target, "--requirement", pinned)
         _copy_tree(target, site)
 
 
 def locked_blocks() -> Iterator[str]:
+    """The entries of requirements.lock, without environment markers: ``name==version`` and its hashes."""
     lines = [line for line in LOCK.read_text().splitlines(keepends=True) if not line.startswith("#")]
     block = ""
     for line in lines:
         block += line
         if not line.endswith("\\\n"):
             name, _, rest = block.partition("==")
-            yield f"{name}=={rest}".replace(_marker_of(block), "")
+            yield f"{name}=={rest}".replace(_marker(block), "")
             block = ""
 
 
-def _marker_of(block: str) -> str:
-    """The environment marker of a locked requirement, with its semicolon; it was decided for the target's Python."""
+def _marker(block: str) -> str:
+    """The environment marker of an entry, with its semicolon; ``requirements`` has already evaluated it."""
     first = block.partition("\n")[0].removesuffix(" \\")
     _, semicolon, marker = first.partition(";")
     return semicolon + marker
 
 
-def packed(root: Path) -> bytes:
-    """The folder as tar.gz: sorted, of one owner and moment; files of equal content are stored once, as links."""
-    plain, when = io.BytesIO(), moment()
+def tarball(root: Path) -> bytes:
+    """The folder as tar.gz: sorted, with one owner and time; equal files under site/ are hard links."""
+    plain, time = io.BytesIO(), build_time()
     stored: dict[str, str] = {}
     with tarfile.open(fileobj=plain, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for path in (root, *sorted(root.rglob("*"))):
             name = str(path.relative_to(root.parent))
             entry = tarfile.TarInfo(name)
-            entry.mtime, entry.mode = when, 0o755 if path.is_dir() else 0o644
+            entry.mtime, entry.mode = time, 0o755 if path.is_dir() else 0o644
             if path.is_dir():
                 entry.type = tarfile.DIRTYPE
                 archive.addfile(entry)
@@ -186,10 +187,10 @@ def packed(root: Path) -> bytes:
             else:
                 entry.size = len(content)
                 archive.addfile(entry, io.BytesIO(content))
-    return gzip.compress(plain.getvalue(), compresslevel=9, mtime=when)
+    return gzip.compress(plain.getvalue(), compresslevel=9, mtime=time)
 
 
-# --- its parts ---
+# --- licences and bill of materials ---
 
 
 def _distributions(site: Path) -> Iterator[tuple[Path, Message]]:
@@ -198,7 +199,7 @@ def _distributions(site: Path) -> Iterator[tuple[Path, Message]]:
 
 
 def licence_of(metadata: Message) -> str:
-    """As its author writes it: an SPDX expression, or the older free text, or the classifier."""
+    """The licence that a package declares: as an SPDX expression, else as text, else by its classifiers."""
     expression = metadata.get("License-Expression") or metadata.get("License") or ""
     if expression and "\n" not in expression:
         return str(expression)
@@ -224,7 +225,7 @@ def _is_licence(file: Path) -> bool:
 
 
 def bill_of_materials(parts: list[tuple[Path, Message]]) -> dict[str, Any]:
-    """What the archive is made of, in CycloneDX 1.5."""
+    """The bill of materials of the archive, in CycloneDX 1.5."""
     hashes = {block.partition("==")[0].lower(): block.split("sha256:")[1:] for block in locked_blocks()}
     components = []
     for _, metadata in parts:

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Make an empty Debian machine and do in it what README says, as a new user would; before each release.
+"""Install an empty Debian and run README's commands in it, as a new user would; to be run before each release.
 
     python -m tools.fresh --suite bookworm --suite trixie            README's commands, unprivileged
     python -m tools.fresh --suite trixie --root -- make test         any other command, as root
-    python -m tools.fresh --suite forky --like-ubuntu                as on Ubuntu, whose apt knows no mirror of Debian
+    python -m tools.fresh --suite forky --like-ubuntu                as on Ubuntu, whose apt has no mirror of Debian
 
 The machine is a folder with Debian's smallest system plus make, python3, ca-certificates and curl. It shares this
 host's kernel and network, so ports 8042, 8043, 4242 and 4243 must be free. Needs root and the package mmdebstrap.
 
-What --like-ubuntu makes is still Debian: it says that it is Ubuntu, and its apt has only a mirror of Ubuntu, so that
-the mirror of Debian must be named, as there. Its packages, its Python and its C library are those of the suite.
+With --like-ubuntu the machine is still a Debian, but it identifies itself as Ubuntu and its apt has only a mirror of
+Ubuntu, so DEBIAN_MIRROR must be set, as on Ubuntu. Packages, Python and C library are those of the suite.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ UBUNTU: Final = 'PRETTY_NAME="Ubuntu"\nNAME="Ubuntu"\nID=ubuntu\nID_LIKE=debian\
 UBUNTU_SOURCES: Final = "deb http://ubuntu.invalid/ubuntu noble main universe\n"
 HOST_CERTIFICATES: Final = Path("/usr/local/share/ca-certificates")
 
-# Everything of the host but its kernel, its network and its devices is left outside.
+# The machine shares the host's kernel, network and devices, and nothing else.
 ENTER: Final = """
 set -e
 mount -t proc proc "$1/proc"
@@ -43,7 +43,7 @@ chmod 1777 "$1/tmp"
 exec chroot "$1" setpriv --reuid "$2" --regid "$2" --init-groups --reset-env -- bash -c "cd ~/orthanc-ups; $3"
 """
 
-# README's two commands and its first workitem: `make run` goes on in the background meanwhile.
+# README's two commands and its first workitem, while `make run` continues in the background.
 README: Final = r"""
 set -e
 make run >~/run.log 2>&1 & run=$!
@@ -57,10 +57,10 @@ bash -ex ~/first.sh
 
 
 def main() -> int:
-    """Return 0 if all went well on every machine."""
+    """Return the highest exit code of the machines: 0 if the command succeeded on all of them."""
     arguments = _parser().parse_args()
     if os.geteuid() != 0 or not shutil.which("mmdebstrap"):
-        return _refuse("needs root and the package mmdebstrap, to make an empty machine")
+        return _refuse("needs root and the package mmdebstrap to install an empty Debian")
     command = " ".join(arguments.command) or README
     results = [_try(suite, arguments, command) for suite in arguments.suite or ["bookworm", "trixie"]]
     return max(results)
@@ -71,12 +71,16 @@ def _parser() -> argparse.ArgumentParser:
         prog="tools.fresh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--suite", action="append", help="Debian suite (default: bookworm and trixie)")
-    parser.add_argument("--root", action="store_true", help="be root there")
-    parser.add_argument("--like-ubuntu", action="store_true", help="with the traits of Ubuntu (see above)")
+    parser.add_argument("--root", action="store_true", help="run the command as root")
+    parser.add_argument("--like-ubuntu", action="store_true", help="imitate Ubuntu (see above)")
     parser.add_argument("--include", default="", help="further packages, separated by commas")
-    parser.add_argument("--accept-expired", action="store_true", help="take a mirror that stands still")
-    parser.add_argument("--keep", type=Path, help="a folder in which the machine is kept, or goes on")
-    parser.add_argument("command", nargs="*", help="for the shell, in the checkout (default: README's)")
+    parser.add_argument(
+        "--accept-expired", action="store_true", help="accept a mirror whose Release file has expired"
+    )
+    parser.add_argument("--keep", type=Path, help="folder of a machine that is kept, and reused if it exists")
+    parser.add_argument(
+        "command", nargs="*", help="shell command to run in the checkout (default: README's commands)"
+    )
     return parser
 
 
@@ -91,9 +95,9 @@ def _try(suite: str, arguments: argparse.Namespace, command: str) -> int:
     folder = arguments.keep or Path(tempfile.mkdtemp(prefix=f"fresh-{suite}-"))
     try:
         if not (folder / "etc").exists():
-            _make(suite, folder, arguments.include)
+            _install(suite, folder, arguments.include)
         if arguments.like_ubuntu:
-            _disguise(folder)
+            _imitate_ubuntu(folder)
             command = f"export DEBIAN_MIRROR={shlex.quote(_mirror())}; {command}"
         _copy_checkout(folder, user)
         if arguments.accept_expired:
@@ -111,7 +115,7 @@ def _try(suite: str, arguments: argparse.Namespace, command: str) -> int:
             shutil.rmtree(folder)
 
 
-def _make(suite: str, folder: Path, include: str) -> None:
+def _install(suite: str, folder: Path, include: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o755)
     packages = ",".join(filter(None, (PACKAGES, include)))
@@ -129,8 +133,8 @@ def _make(suite: str, folder: Path, include: str) -> None:
     subprocess.run(["chroot", folder, "useradd", "--create-home", "--shell", "/bin/bash", USER], check=True)
 
 
-def _disguise(folder: Path) -> None:
-    """Let the machine look like Ubuntu, on which somebody installed the package debian-archive-keyring."""
+def _imitate_ubuntu(folder: Path) -> None:
+    """Make the machine look like an Ubuntu with the package debian-archive-keyring installed."""
     (folder / "etc/os-release").unlink()  # a link
     (folder / "etc/os-release").write_text(UBUNTU)
     for file in (folder / "etc/apt/sources.list.d").iterdir():
@@ -153,7 +157,7 @@ def _mirror() -> str:
 
 
 def _copy_checkout(folder: Path, user: str) -> None:
-    """What is committed: nothing that lies about on this host comes along."""
+    """Copy what is committed; other files of this host's checkout are left out."""
     home = folder / ("root" if user == "root" else f"home/{USER}")
     target = home / "orthanc-ups"
     target.mkdir(exist_ok=True)
@@ -163,7 +167,7 @@ def _copy_checkout(folder: Path, user: str) -> None:
 
 
 def _received() -> int:
-    """Bytes that this machine's network interfaces received, loopback not counted."""
+    """Bytes received by this host's network interfaces, without loopback."""
     lines = Path("/proc/net/dev").read_text().splitlines()[2:]
     counters = (line.split(":") for line in lines)
     return sum(int(numbers.split()[0]) for name, numbers in counters if name.strip() != "lo")

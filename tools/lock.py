@@ -3,7 +3,7 @@
 
     python -m tools.lock          after a change of requirements.txt; needs pip (``docker/native.sh pip``) and network
 
-``pip install --require-hashes --requirement requirements.lock`` takes these wheels and no other file.
+``pip install --require-hashes --requirement requirements.lock`` installs these wheels and nothing else.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _HEAD: Final = """\
 
 
 def requirements(python: str) -> list[str]:
-    """What requirements.txt asks for on a Python such as ``3.12``: ``name==version``."""
-    surroundings = {"python_version": python, "python_full_version": f"{python}.0", "sys_platform": "linux"}
+    """The requirements (``name==version``) that apply to a version of Python such as ``3.12``."""
+    environment = {"python_version": python, "python_full_version": f"{python}.0", "sys_platform": "linux"}
     pins = []
     for requirement in map(Requirement, lines()):
-        if requirement.marker is None or requirement.marker.evaluate(surroundings):
+        if requirement.marker is None or requirement.marker.evaluate(environment):
             requirement.marker = None
             pins.append(str(requirement))
     return pins
@@ -47,14 +47,14 @@ def lines() -> list[str]:
     )
 
 
-def pip(*words: str | Path) -> None:
-    """Run the pip that is fetched along with Orthanc. Raises subprocess.CalledProcessError."""
+def pip(*arguments: str | Path) -> None:
+    """Run the pip that ``docker/native.sh`` downloads. Raises subprocess.CalledProcessError."""
     native = CHECKOUT / "docker" / "native.sh"
-    subprocess.run([native, "pip", sys.executable, *words], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([native, "pip", sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
 
 
-def for_python(python: str, machine: str) -> list[str]:
-    """Options of pip for a Python that need not be installed."""
+def target_options(python: str, machine: str) -> list[str]:
+    """Options that make pip select wheels for this version of Python, which need not be installed."""
     platforms = [f"--platform={glibc}_{machine}" for glibc in _GLIBC]
     return [
         *platforms,
@@ -70,20 +70,20 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         for python in PYTHONS:
             for machine in MACHINES:
-                options = for_python(python, machine)
+                options = target_options(python, machine)
                 pip("download", "--quiet", "--dest", folder, *options, *requirements(python))
-        LOCK.write_text(_HEAD + "".join(_locked(Path(folder))))
+        LOCK.write_text(_HEAD + "".join(_entries(Path(folder))))
     return 0
 
 
-def _locked(wheels: Path) -> list[str]:
-    blocks = []
+def _entries(wheels: Path) -> list[str]:
+    entries = []
     for line in lines():
         name = Requirement(line).name.replace("-", "_").lower()
         files = sorted(wheel for wheel in wheels.glob("*.whl") if wheel.name.lower().startswith(f"{name}-"))
         hashes = sorted({hashlib.sha256(wheel.read_bytes()).hexdigest() for wheel in files})
-        blocks.append(" \\\n".join([line, *(f"    --hash=sha256:{digest}" for digest in hashes)]) + "\n")
-    return blocks
+        entries.append(" \\\n".join([line, *(f"    --hash=sha256:{digest}" for digest in hashes)]) + "\n")
+    return entries
 
 
 if __name__ == "__main__":

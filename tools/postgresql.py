@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A PostgreSQL for trying things out: the host's own or a fetched one, on loopback, with its data in a folder.
+"""A PostgreSQL for tests and trials: the host's or a downloaded one, on loopback, with its data in a folder.
 
-Uses nothing but the standard library, as tools/run.py does.
+Uses only the standard library, as tools/run.py does.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def server(folder: Path) -> Iterator[int]:
     """Run a PostgreSQL with its data in a folder, which is created if it does not exist; yields its port.
 
     Raises:
-        subprocess.CalledProcessError: it cannot be fetched or initialised; standard error says why.
+        subprocess.CalledProcessError: it cannot be downloaded or initialised; standard error says why.
     """
     programs, environment = _programs()
     folder.mkdir(parents=True, exist_ok=True)
@@ -66,10 +66,10 @@ def section(port: int) -> dict[str, Any]:
 
 
 def _programs() -> tuple[Path, dict[str, str]]:
-    """Where initdb and postgres are, and variables that they need."""
-    of_host = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), reverse=True)
-    if of_host:
-        return of_host[0].parent, {}
+    """The folder of initdb and postgres, and the environment variables that they need."""
+    installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), reverse=True)
+    if installed:
+        return installed[0].parent, {}
     shown = subprocess.run([NATIVE, "programs"], check=True, stdout=subprocess.PIPE, text=True).stdout
     (words,) = shlex.split(shown)
     tree = Path(words.removeprefix("ORTHANC_UPS_PROGRAMS="))
@@ -79,9 +79,9 @@ def _programs() -> tuple[Path, dict[str, str]]:
 
 
 def _free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 def _wait(process: subprocess.Popen[bytes], port: int) -> None:

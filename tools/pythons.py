@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Lint, types and unit tests on each CPython from 3.11 to 3.14 that this host has.
+"""Run lint, type checks and unit tests on each CPython from 3.11 to 3.14 that this host has.
 
-python -m tools.pythons            each of python3.11 … python3.14 in the PATH, or that uv knows
-python -m tools.pythons --this     the Python that runs this
+python -m tools.pythons            python3.11 … python3.14, from the PATH or from uv
+python -m tools.pythons --this     only the Python that runs this command
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ CHECKS: Final = (
 
 
 def main() -> int:
-    """Return 0 if every check passed on every Python; a Python that is not installed is named at the end."""
+    """Return 0 if every check passed on every installed Python; the results are printed at the end."""
     parser = argparse.ArgumentParser(prog="tools.pythons", description=__doc__)
-    parser.add_argument("--this", action="store_true", help="only the Python that runs this")
+    parser.add_argument("--this", action="store_true", help="only the Python that runs this command")
     if parser.parse_args().this:
         return int(not _passes(Path(sys.executable)))
-    results = {python: _try(python) for python in PYTHONS}
+    results = {python: _check(python) for python in PYTHONS}
     print("\n".join(f"CPython {python}: {result}" for python, result in results.items()))
     return int("failed" in results.values())
 
 
-def _try(python: str) -> str:
+def _check(python: str) -> str:
     program = interpreter(python)
     if program is None:
         return "skipped: neither in the PATH nor known to uv"

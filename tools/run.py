@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Run a real Orthanc with the plugin in the foreground and say where it answers, once it does.
+"""Run a real Orthanc with the plugin in the foreground, and print its addresses once it answers.
 
-Uses nothing but the standard library: it has to work on a fresh machine.
+Uses only the standard library, because it must run on a fresh machine.
 """
 
 from __future__ import annotations
@@ -35,11 +35,15 @@ def main() -> int:
         listed = ", ".join(map(str, taken))
         print(f"another program listens on port {listed}: stop it, or change orthanc.json", file=sys.stderr)
         return 1
-    if not arguments.postgresql:
-        return _run(arguments.suite, arguments.configuration, configuration, {})
-    name = f"{arguments.suite}-postgresql"
+    if arguments.postgresql:
+        return _run_on_postgresql(arguments.suite, configuration)
+    return _run(arguments.suite, arguments.configuration, configuration, {})
+
+
+def _run_on_postgresql(suite: str, configuration: dict[str, Any]) -> int:
+    name = f"{suite}-postgresql"
     data = CHECKOUT / ".data" / name
-    # PostgreSQL runs as another user than root, who may not see the checkout.
+    # Under root, PostgreSQL runs as another user, who may have no access to the checkout.
     shared = Path("/var/tmp/orthanc-ups") / name if os.geteuid() == 0 else data / "server"
     with postgresql.server(shared) as port:
         configuration["PostgreSQL"] = postgresql.section(port)
@@ -47,15 +51,17 @@ def main() -> int:
         data.mkdir(parents=True, exist_ok=True)
         file = data / "orthanc.json"
         file.write_text(json.dumps(configuration, indent=2))
-        more = {"ORTHANC_UPS_MORE_PACKAGES": "orthanc-postgresql", "ORTHANC_UPS_DATA": str(data / "orthanc")}
-        return _run(arguments.suite, file, configuration, more)
+        variables = {
+            "ORTHANC_UPS_MORE_PACKAGES": "orthanc-postgresql",
+            "ORTHANC_UPS_DATA": str(data / "orthanc"),
+        }
+        return _run(suite, file, configuration, variables)
 
 
 def _run(suite: str, file: Path, configuration: dict[str, Any], variables: dict[str, str]) -> int:
-    run = ["setpriv", "--pdeathsig", "KILL", "--", str(NATIVE), "run", "--suite", suite, str(file)]
-    # Out of the terminal's reach, as a second SIGINT would kill Orthanc while it stops.
+    # In a session of its own: a second SIGINT from the terminal would kill Orthanc while it stops.
     process = subprocess.Popen(
-        ["setpriv", "--pdeathsig", "KILL", "--", *run],
+        ["setpriv", "--pdeathsig", "KILL", "--", NATIVE, "run", "--suite", suite, file],
         start_new_session=True,
         env={**os.environ, **variables},
     )
@@ -80,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--postgresql",
         action="store_true",
-        help="keep Orthanc's index in a PostgreSQL that is run along with it",
+        help="keep Orthanc's index in a PostgreSQL that is started with it",
     )
     parser.add_argument("configuration", type=Path, help="Orthanc's configuration file")
     return parser
@@ -101,7 +107,7 @@ def _http_ports(configuration: dict[str, Any]) -> list[int]:
 
 
 def _ports(configuration: dict[str, Any]) -> list[int]:
-    """Every port that this Orthanc is going to listen on."""
+    """The ports that this Orthanc will listen on."""
     ups = configuration.get("Ups", {})
     own = [ups.get("DicomPort", 4243)] if ups.get("Enable") else []
     return [configuration.get("DicomPort", 4242), *own, *_http_ports(configuration)]

@@ -3,7 +3,7 @@
 
     make statement                after a change of services, statuses or the attribute table
 
-A table stands between ``<!-- table: NAME -->`` and ``<!-- end of table -->``; a test compares it with the code.
+A table is between ``<!-- table: NAME -->`` and ``<!-- end of table -->``; a test compares it with the code.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def sop_classes() -> str:
-    """UPS SOP classes and Verification, with the DIMSE services on a context of each (PS3.4 Table CC.2-1)."""
+    """UPS SOP classes and Verification, with the DIMSE services on their contexts (PS3.4 Table CC.2-1)."""
     classes = (tags.PUSH, tags.WATCH, tags.PULL, tags.EVENT, tags.QUERY, negotiation.VERIFICATION)
     return table(
         ("SOP Class", "SOP Class UID", "DIMSE services as SCP"),
@@ -106,7 +106,7 @@ def implementation() -> str:
 
 
 def status_codes() -> str:
-    """Each outcome: over DIMSE, and over HTTP where PS3.18 leaves a choice (PS3.4 CC.2, PS3.18 §11)."""
+    """The statuses of DIMSE with those of HTTP, also by service where they differ (PS3.4 CC.2, PS3.18 §11)."""
     rows = []
     for status in sorted(statuses.REGISTER.values(), key=lambda status: (status.code, status.name)):
         others = [
@@ -154,15 +154,15 @@ TABLES: Final[dict[str, Callable[[], str]]] = {
 }
 
 
-def written(page: str) -> str:
-    """The text of a page with its tables made anew. Raises KeyError for the name of an unknown table."""
+def with_tables(page: str) -> str:
+    """The text of a page with its tables rebuilt. Raises KeyError for the name of an unknown table."""
     return _TABLE.sub(lambda match: f"{match[1]}{TABLES[match[2]]()}{match[3]}", page)
 
 
 def main() -> int:
-    """Write the pages."""
+    """Rewrite the tables of both pages."""
     for page in PAGES:
-        page.write_text(written(page.read_text()))
+        page.write_text(with_tables(page.read_text()))
     return 0
 
 

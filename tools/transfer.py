@@ -46,54 +46,54 @@ class Server:
         self._pause = pause
         self._has_answered = False
 
-    def ask(self, method: str, path: str, **more: Any) -> requests.Response:
+    def request(self, method: str, path: str, **options: Any) -> requests.Response:
         """Send a request, and repeat it while the server is busy or does not answer. Raises TransferError.
 
-        A server that has not answered before is not tried again, as the address is probably wrong.
+        If the server has never answered, the first failure is final: the address is probably wrong.
         """
         for number in range(_TRIES):
             if number:
                 self._pause(min(2.0**number, 30.0))
-            answer = self._asked(method, path, more)
+            answer = self._send(method, path, options)
             if answer is not None and answer.status_code != 503:
                 return answer
-        raise TransferError(f"{self._api} does not answer, or is too busy")
+        raise TransferError(f"{self._api} does not answer or is too busy")
 
-    def _asked(self, method: str, path: str, more: dict[str, Any]) -> requests.Response | None:
+    def _send(self, method: str, path: str, options: dict[str, Any]) -> requests.Response | None:
         try:
-            answer = self._session.request(method, self._api + path, timeout=_PATIENCE, **more)
+            answer = self._session.request(method, self._api + path, timeout=_PATIENCE, **options)
         except (requests.ConnectionError, requests.Timeout) as error:
             if not self._has_answered:
-                raise TransferError(f"nobody answers at {self._api} ({type(error).__name__})") from None
-            print(f"no answer ({type(error).__name__}), trying again", file=sys.stderr)
+                raise TransferError(f"no answer from {self._api} ({type(error).__name__})") from None
+            print(f"no answer ({type(error).__name__}); trying again", file=sys.stderr)
             return None
         except requests.exceptions.InvalidURL as error:
-            raise TransferError(f"{self._api} is no address: {error}") from None
+            raise TransferError(f"{self._api} is not a valid address: {error}") from None
         self._has_answered = True
         return answer
 
 
-def export(server: Server, file: Path, tell: Callable[[str], None]) -> int:
+def export_file(server: Server, file: Path, report: Callable[[str], None]) -> int:
     """Write an export to a file, and return the number of its lines. Raises TransferError."""
     unfinished = file.with_name(f"{file.name}.part")
     count = 0
-    with _opened(unfinished, "wb", file) as out:
-        for line in _exported(server):
+    with _open(unfinished, "wb", is_compressed=file.suffix == ".gz") as out:
+        for line in _exported_lines(server):
             out.write(line + b"\n")
             count += 1
             if count % 1_000 == 0:
-                tell(f"{count} lines")
+                report(f"{count} lines")
     unfinished.replace(file)
     return count
 
 
-def _exported(server: Server) -> Iterator[bytes]:
+def _exported_lines(server: Server) -> Iterator[bytes]:
     after: str | None = None
     while True:
         query = {"limit": str(_LINES)} | ({"after": after} if after else {})
-        answer = server.ask("GET", "/export", params=query)
+        answer = server.request("GET", "/export", params=query)
         if answer.status_code != 200:
-            raise TransferError(_in_words(answer))
+            raise TransferError(_reason(answer))
         *lines, last = answer.content.splitlines()
         yield from lines
         content = json.loads(last)
@@ -103,50 +103,49 @@ def _exported(server: Server) -> Iterator[bytes]:
         after = content["after"]
 
 
-def bring_in(server: Server, file: Path, tell: Callable[[str], None]) -> dict[str, Any]:
+def import_file(server: Server, file: Path, report: Callable[[str], None]) -> dict[str, Any]:
     """Import a file, and return the report of the server. Raises TransferError, which names the line at fault."""
     for _ in range(_TRIES):
-        outcome = _brought_in(server, file, tell)
+        outcome = _import_once(server, file, report)
         if outcome is not None:
             return outcome
-        tell("the server was restarted: beginning again, what is there already stays")
-    raise TransferError("the server is restarted again and again")
+        report("the server was restarted; sending the file again (what was imported is kept)")
+    raise TransferError(f"the server was restarted {_TRIES} times; gave up")
 
 
-def _brought_in(server: Server, file: Path, tell: Callable[[str], None]) -> dict[str, Any] | None:
+def _import_once(server: Server, file: Path, report: Callable[[str], None]) -> dict[str, Any] | None:
     """Send the whole file once. Returns None if the server no longer knows of the import."""
     progress: dict[str, Any] = {}
-    for first, lot in _lots(file):
-        answer = server.ask("POST", "/import", data=lot, headers=_NDJSON)
+    for first, chunk in _chunks(file):
+        answer = server.request("POST", "/import", data=chunk, headers=_NDJSON)
         if answer.status_code == 409 and first > 1:
             return None
         if answer.status_code != 200:
             raise TransferError(_fault(answer, first))
         progress = answer.json()["import"]
-        tell(_in_numbers(progress))
+        report(_progress_line(progress))
     if progress.get("state") != "complete":
         raise TransferError("the file is not complete: its last line is missing")
     return progress
 
 
-def _lots(file: Path) -> Iterator[tuple[int, bytes]]:
-    """The file in portions for one request each, with the number of the first line, from 1."""
-    lot: list[bytes] = []
+def _chunks(file: Path) -> Iterator[tuple[int, bytes]]:
+    """The body of each request, with the number of its first line in the file, from 1."""
+    chunk: list[bytes] = []
     size, first = 0, 1
-    with _opened(file, "rb", file) as lines:
+    with _open(file, "rb", is_compressed=file.suffix == ".gz") as lines:
         for number, line in enumerate(lines, 1):
-            if lot and (len(lot) >= _LINES or size + len(line) > _BYTES):
-                yield first, b"".join(lot)
-                lot, size, first = [], 0, number
-            lot.append(line)
+            if chunk and (len(chunk) >= _LINES or size + len(line) > _BYTES):
+                yield first, b"".join(chunk)
+                chunk, size, first = [], 0, number
+            chunk.append(line)
             size += len(line)
-    if lot:
-        yield first, b"".join(lot)
+    if chunk:
+        yield first, b"".join(chunk)
 
 
-def _opened(file: Path, mode: str, named: Path) -> IO[bytes]:
-    """Open a file, compressed if ``named`` ends with .gz. The caller closes it."""
-    open_file: Any = gzip.open if named.suffix == ".gz" else Path.open
+def _open(file: Path, mode: str, *, is_compressed: bool) -> IO[bytes]:
+    open_file: Any = gzip.open if is_compressed else Path.open
     stream: IO[bytes] = open_file(file, mode)
     return stream
 
@@ -156,22 +155,22 @@ def _fault(answer: requests.Response, first: int) -> str:
         content = answer.json()
         line, error = first + int(content["line"]) - 1, str(content["error"]).partition(": ")[2]
     except (ValueError, KeyError):
-        return _in_words(answer)
+        return _reason(answer)
     return f"line {line} of the file: {error}"
 
 
-def _in_words(answer: requests.Response) -> str:
+def _reason(answer: requests.Response) -> str:
     if answer.status_code in (401, 403):
-        return f"the server refuses these credentials ({answer.status_code})"
+        return f"the server rejected the credentials ({answer.status_code})"
     if answer.status_code == 404:
-        return "there is no management API of the UPS plugin at this address"
+        return "no management API of the UPS plugin at this address"
     try:
         return str(answer.json()["error"])
     except (ValueError, KeyError):
         return f"the server answered {answer.status_code}"
 
 
-def _in_numbers(progress: dict[str, Any]) -> str:
+def _progress_line(progress: dict[str, Any]) -> str:
     counts = progress["counts"]["workitems"]
     done = sum(counts[outcome] for outcome in ("imported", "unchanged", "conflicts"))
     return f"{progress['mode']}: {done} of {counts['expected']} workitems, {progress['conflicts_in_all']} conflicts"
@@ -195,9 +194,9 @@ def main() -> int:
 
 def _run(action: str, server: Server, file: Path) -> int:
     if action == "export":
-        print(f"{export(server, file, print)} lines are in {file}")
+        print(f"wrote {export_file(server, file, print)} lines to {file}")
         return 0
-    outcome = bring_in(server, file, print)
+    outcome = import_file(server, file, print)
     for conflict in outcome["conflicts"]:
         print(f"{conflict['kind']} {conflict['name']}: {conflict['why']}")
     return 3 if outcome["conflicts_in_all"] else 0

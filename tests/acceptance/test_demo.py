@@ -14,7 +14,7 @@ from tests.support.ports import free_port
 
 pytestmark = pytest.mark.one_suite("the demo is a client of the DIMSE port")
 
-HEARD = [
+REPORTS = [
     "State Report SCHEDULED",
     "State Report IN PROGRESS",
     "Progress Report 25 % segmenting",
@@ -24,7 +24,7 @@ HEARD = [
 
 
 def played(orthanc: RealOrthanc, watcher_port: int) -> list[str]:
-    """What the watcher heard."""
+    """The event reports that the watcher received."""
     ports = {"orthanc": orthanc.dicom_port, "ups": orthanc.ups_dicom_port, "watcher": watcher_port}
     arguments = [f"--{name}-port={port}" for name, port in ports.items()]
     done = subprocess.run(
@@ -35,7 +35,7 @@ def played(orthanc: RealOrthanc, watcher_port: int) -> list[str]:
         timeout=120,
     )
     assert done.returncode == 0, f"{done.stderr}\n{orthanc.log_tail()}"
-    return [line.partition("hears: ")[2] for line in done.stdout.splitlines() if "hears: " in line]
+    return [line.partition("receives: ")[2] for line in done.stdout.splitlines() if "receives: " in line]
 
 
 def test_the_demo_plays_the_main_job(suite: str) -> None:
@@ -45,7 +45,7 @@ def test_the_demo_plays_the_main_job(suite: str) -> None:
         "demo-performer": ["DEMO_PERFORMER", "127.0.0.1", 104],
     }
     with RealOrthanc(suite, {"DicomModalities": peers}) as orthanc:
-        assert played(orthanc, port) == HEARD
-        assert played(orthanc, port) == HEARD
+        assert played(orthanc, port) == REPORTS
+        assert played(orthanc, port) == REPORTS
         watcher = requests.get(f"{orthanc.base_url}/ups/api/subscribers/DEMO_WATCHER", timeout=60).json()
     assert (watcher["everything"], watcher["filters"], watcher["specific"]) == (None, [], 0)

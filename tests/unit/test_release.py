@@ -72,7 +72,7 @@ def test_an_archive_does_not_depend_on_times_and_modes_of_this_host(tmp_path: Pa
             (root / name).write_text(name)
             (root / name).chmod(mode)
             os.utime(root / name, (mode, mode))
-        archives.append(dist.packed(root))
+        archives.append(dist.tarball(root))
     assert archives[0] == archives[1]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.statement import PAGES, TABLES, written
+from tools.statement import PAGES, TABLES, with_tables
 
 TEXTS = {page: page.read_text() for page in PAGES}
 
@@ -16,7 +16,7 @@ TEXTS = {page: page.read_text() for page in PAGES}
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.name))
 def test_its_tables_are_those_of_the_code(page: Path) -> None:
     """If this fails: ``make statement``."""
-    assert TEXTS[page] == written(TEXTS[page])
+    assert TEXTS[page] == with_tables(TEXTS[page])
 
 
 def test_every_table_stands_in_it_once() -> None:

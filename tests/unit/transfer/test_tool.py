@@ -24,8 +24,8 @@ def never(seconds: float) -> None:
 )
 def test_nobody_there_is_told_at_once_with_and_without_scheme(address: str) -> None:
     server = Server(address.format(port=free_port()), never)
-    with pytest.raises(TransferError, match=r"nobody answers at http://127\.0\.0\.1:\d+/ups/api"):
-        server.ask("GET", "/export")
+    with pytest.raises(TransferError, match=r"no answer from http://127\.0\.0\.1:\d+/ups/api"):
+        server.request("GET", "/export")
 
 
 def test_make_run_never_calls_anothers_server_its_own(
