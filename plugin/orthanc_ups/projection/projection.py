@@ -100,11 +100,10 @@ class Projection:
         self.is_copy = False
         self._path = path
         self._local = local
+        file = ProjectionFile(path, local, rebuild=False)
         try:
-            self._open(rebuild=False)
+            self._open(file)
         except ProjectionBroken as error:
-            if not hasattr(self, "_searches"):
-                raise  # the file cannot be had at all
             _log.warning("The projection %s is damaged (%s)", path, error)
             self.renew()
 
@@ -122,8 +121,8 @@ class Projection:
             raise ValueError(f"{timezone!r} is not an offset from UTC such as +0100")
         return cls(path, local)
 
-    def _open(self, *, rebuild: bool) -> None:
-        self._file = ProjectionFile(self._path, self._local, rebuild=rebuild)
+    def _open(self, file: ProjectionFile) -> None:
+        self._file = file
         self.broken = None
         self._recent = Recent()
         self._pending = PendingWrites()
@@ -175,7 +174,7 @@ class Projection:
         """Discard everything and start with an empty file. Raises ProjectionBroken if that is impossible."""
         self._let_go(keep=False)
         try:
-            self._open(rebuild=True)
+            self._open(ProjectionFile(self._path, self._local, rebuild=True))
         except ProjectionBroken as error:
             self.broken = str(error)
             raise
