@@ -135,9 +135,9 @@ def test_the_overview_at_a_standby_says_so(pair: Pair) -> None:
         ]
         for node in pair
     ]
-    assert not any("stands by" in text for text in warnings[0])
+    assert not any("on standby" in text for text in warnings[0])
     name = leader.configuration["Name"]
-    assert f"This Orthanc stands by: {name} leads the worklist and answers in its place." in warnings[1]
+    assert f"This Orthanc is on standby: {name} leads the worklist and answers requests." in warnings[1]
     client(standby).create()
     file = requests.get(f"{standby.base_url}/ups/api/workitems.csv", timeout=60)
     assert file.content.count(b"\r\n") == 1 + int(file.headers["X-UPS-Lines"]) > 1

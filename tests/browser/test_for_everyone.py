@@ -85,7 +85,7 @@ def test_the_main_path_without_a_mouse(screen: Screen, api: Management) -> None:
     page.keyboard.press("3")
     expect(page.get_by_role("heading", name="Overview", level=1)).to_be_visible()
     page.keyboard.press("?")
-    expect(page.get_by_role("dialog", name="Keyboard")).to_be_visible()
+    expect(page.get_by_role("dialog", name="Keyboard shortcuts")).to_be_visible()
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
 

@@ -126,9 +126,9 @@ def test_every_dialog_of_the_list_opens_where_it_can_be_seen(narrow: Screen, uid
         press(page.locator(".selection"), name)
         check_dialog(page)
     press(page.locator(".selection"), "Clear selection")
-    press(page, "Keyboard help")
+    press(page, "Keyboard shortcuts")
     check_dialog(page)
-    page.get_by_title("Who you are").click()
+    page.get_by_title("User and language").click()
     check_dialog(page)
 
 
@@ -142,7 +142,7 @@ def test_the_edit_form_and_progress_and_import_can_be_used(
     narrow.open(address("worklist", SOPInstanceUID=uids["new"]))
     page.locator("tbody .choose input").first.check()
     press(page.locator(".selection"), "Priority")
-    page.get_by_role("dialog").get_by_role("button", name="Set", exact=True).click()
+    page.get_by_role("dialog").get_by_role("button", name="Set priority", exact=True).click()
     expect(page.get_by_role("dialog")).to_contain_text("1 changed")
     check_dialog(page)
     file = tmp_path / "a-worklist-with-a-rather-long-name-of-a-file-2026-11-27.ndjson"

@@ -56,7 +56,7 @@ def test_subscribing_to_everything_and_to_a_filter(screen: Screen, api: Manageme
     expect(row(page, "WATCHER")).to_contain_text("lock")
     page.get_by_role("button", name="New subscription").click()
     page.get_by_label("AE title").fill("DOWN")
-    page.get_by_label("To what").select_option("filtered")
+    page.get_by_label("Subscribe to").select_option("filtered")
     page.get_by_label("Attribute").select_option(label="Worklist")
     page.get_by_label("Value").fill("AI")
     confirm(page, "Subscribe")
@@ -99,7 +99,7 @@ def test_a_test_event_reaches_the_subscriber(screen: Screen, watcher: EventRecei
     page = screen.open(address("subscriber", "WATCHER"))
     page.get_by_role("button", name="Test event").click()
     confirm(page, "Send")
-    expect(page.locator(".toast")).to_contain_text("On its way on 1 channel")
+    expect(page.locator(".toast")).to_contain_text("Test event queued on 1 channel")
     # Reports come one by one until that one is there, or the receiver loses patience.
     assert SCP_STATUS_CHANGE in (watcher.wait_for(number)[-1].type for number in count(1))
 
@@ -115,7 +115,7 @@ def test_suspending_resuming_and_ending(screen: Screen, api: Management) -> None
     wait_until(lambda: api.get("/subscribers/WATCHER")["everything"] == {"lock": True}, "it is told again")
     page.get_by_role("button", name="Unsubscribe from everything").click()
     confirm(page, "Unsubscribe")
-    expect(page.locator("main")).to_contain_text("No global subscription")
+    expect(page.locator("main")).to_contain_text("No global or filtered subscriptions")
     wait_until(lambda: api.get("/subscribers/WATCHER")["everything"] is None, "it has no subscription")
 
 
@@ -125,7 +125,7 @@ def test_waiting_events_are_dropped_after_a_confirmation(screen: Screen, api: Ma
     wait_until(lambda: pending(api, "DOWN"), "an event waits")
     page = screen.open(address("subscriber", "DOWN"))
     page.get_by_role("button", name="Drop pending").click()
-    expect(page.get_by_role("dialog")).to_contain_text("will never be told of them")
+    expect(page.get_by_role("dialog")).to_contain_text("will never receive them")
     confirm(page, "Drop them")
     expect(page.get_by_role("button", name="Drop pending")).to_be_disabled()
     wait_until(lambda: not pending(api, "DOWN"), "nothing waits")
@@ -149,9 +149,9 @@ def test_the_overview_counts_and_warns(screen: Screen, api: Management) -> None:
     page = screen.open("/overview")
     expect(page.get_by_role("region", name="Worklists")).to_contain_text("RARE")
     expect(page.get_by_role("region", name="Where to connect")).to_contain_text("ORTHANC@127.0.0.1:")
-    expect(page.get_by_role("img", name="Workitems a minute")).to_be_visible()
-    page.get_by_role("button", name="Last day").click()
-    expect(page.get_by_role("img", name="Workitems in 15 minutes")).to_be_visible()
+    expect(page.get_by_role("img", name="Workitems per minute")).to_be_visible()
+    page.get_by_role("button", name="Last 24 hours").click()
+    expect(page.get_by_role("img", name="Workitems per 15 minutes")).to_be_visible()
     page.get_by_role("region", name="Worklists").get_by_role("link", name="RARE").click()
     expect(page.locator(".foot")).to_contain_text("1 workitem")
 
@@ -163,7 +163,7 @@ def test_single_workitems_of_a_subscriber_are_turned_page_by_page(screen: Screen
     page = screen.open("/subscribers")
     expect(page.locator('tr[data-ae="PAGED"]')).to_contain_text("52 workitems")
     page.get_by_role("link", name="PAGED").click()
-    single = page.get_by_role("region", name="Single workitems")
+    single = page.get_by_role("region", name="Individual workitems")
     expect(single.locator("li").first).to_contain_text("Watched 52")
     expect(single.locator("li").first).to_contain_text("lock")
     expect(single).to_contain_text("1–50 of 52")

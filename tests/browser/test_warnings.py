@@ -72,9 +72,9 @@ def test_uploads_that_were_refused(orthanc: RealOrthanc, screen: Screen, german:
     for _ in range(2):
         answer = requests.post(f"{orthanc.base_url}/instances", file(instance(tags.PUSH)), timeout=60)
         assert answer.status_code == 400
-    warning(screen.open("/overview"), "2 uploads of UPS objects were refused within a day")
+    warning(screen.open("/overview"), "2 uploads of UPS objects were refused in the last day")
     warnings = german.open("/overview").get_by_role("list", name="Warnungen")
-    expect(warnings).to_contain_text("2 Uploads von UPS-Objekten wurden binnen eines Tages abgelehnt")
+    expect(warnings).to_contain_text("2 Uploads von UPS-Objekten wurden in den letzten 24 Stunden abgelehnt")
 
 
 def test_events_for_an_ae_that_is_away(api: Management, screen: Screen, german: Screen) -> None:
@@ -85,7 +85,7 @@ def test_events_for_an_ae_that_is_away(api: Management, screen: Screen, german: 
         "an attempt",
     )
     page = screen.open("/overview")
-    expect(page.get_by_role("link", name=re.compile("events? waits? for DOWN"))).to_be_visible()
+    expect(page.get_by_role("link", name=re.compile("waiting for DOWN"))).to_be_visible()
     warnings = german.open("/overview").get_by_role("list", name="Warnungen")
     expect(warnings).to_contain_text("auf DOWN")
     expect(warnings).to_contain_text("Wartezeit")

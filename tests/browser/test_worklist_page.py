@@ -66,7 +66,7 @@ def test_search_looks_everywhere_and_stands_in_the_address(screen: Screen) -> No
 @OUR_PAGE
 def test_nothing_found_offers_the_way_back(screen: Screen) -> None:
     page = screen.open(address("worklist", text="nobody has this name"))
-    expect(page.locator(".empty")).to_contain_text("No workitem matches")
+    expect(page.locator(".empty")).to_contain_text("No workitems match")
     page.get_by_role("button", name="Show all").click()
     total(page, f"of {COUNT} workitems")
 

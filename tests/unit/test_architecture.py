@@ -287,8 +287,6 @@ def test_names_are_nouns() -> None:
 
 # Comments and strings of JavaScript, which may contain any word. Template strings are checked with their ``${…}``.
 NO_CODE = re.compile(r'/\*.*?\*/|(?<!:)//[^\n]*|"(?:[^"\\\n]|\\.)*"', re.DOTALL)
-# Placeholders of texts: the translations know them by these names.
-PLACEHOLDERS = {("charts.js", "most")}
 
 
 def test_names_of_the_page_are_nouns() -> None:
@@ -297,4 +295,4 @@ def test_names_of_the_page_are_nouns() -> None:
         for path in (PACKAGE / "explorer").rglob("*.js")
         for name in SAYING_NOTHING.intersection(re.findall(r"[A-Za-z]\w*", NO_CODE.sub("", path.read_text())))
     }
-    assert wrong == PLACEHOLDERS | {("subscriber.js", "known")}
+    assert wrong == {("subscriber.js", "known")}

@@ -70,7 +70,7 @@ export async function downloadCsv(query, filename, onProgress = () => {}) {
     },
   });
   const file = await new Response(answer.body.pipeThrough(counting), { headers: { "Content-Type": "text/csv" } }).blob();
-  if (lines < expected) throw new Error(t("Only {lines} of {expected} lines came: the download was cut off, or workitems were deleted meanwhile. Try again.", { lines: count(Math.max(0, lines)), expected: count(expected) }));
+  if (lines < expected) throw new Error(t("Only {lines} of {expected} lines were received: the download was interrupted, or workitems were deleted in the meantime. Try again.", { lines: count(Math.max(0, lines)), expected: count(expected) }));
   save(file, filename);
 }
 

@@ -60,8 +60,8 @@ function frame() {
     h("span.spring", {}),
     liveSign,
     mayAct(system) && h("a.button.primary", { href: "#/new", title: t("New workitem (n)"), "aria-label": t("New workitem") }, icon("plus"), h("span.roomy-phone", {}, t("New workitem"))),
-    h("button.quiet", { type: "button", title: t("Keyboard (?)"), "aria-label": t("Keyboard help"), onclick: keyboardHelp }, icon("help")),
-    h("button.quiet.user", { type: "button", title: t("Who you are, and the language"), onclick: () => showUser(system) }, icon("user"), h("span.roomy", {}, system.user || t("anonymous"))),
+    h("button.quiet", { type: "button", title: t("Keyboard shortcuts (?)"), "aria-label": t("Keyboard shortcuts"), onclick: keyboardHelp }, icon("help")),
+    h("button.quiet.user", { type: "button", title: t("User and language"), onclick: () => showUser(system) }, icon("user"), h("span.roomy", {}, system.user || t("anonymous"))),
     h("a.quiet.button", { href: new URL("app/explorer.html", ORTHANC).href, title: t("Orthanc Explorer") }, icon("outside"), h("span.roomy", {}, t("Orthanc"))),
   );
 }
@@ -117,7 +117,7 @@ function enter(opened) {
 }
 
 function missing() {
-  return { element: empty(t("There is no such page."), h("a", { href: "#/worklist" }, t("To the worklist"))), title: t("Nothing here") };
+  return { element: empty(t("This page does not exist."), h("a", { href: "#/worklist" }, t("Go to the worklist"))), title: t("Page not found") };
 }
 
 function fail(error) {

@@ -20,7 +20,7 @@ export async function unsavedText(shown, event) {
   else history.back();
   const leave = await dialog({
     title: t("Leave without saving?"),
-    content: h("p", {}, t("What you typed is not saved and would be lost.")),
+    content: h("p", {}, t("Your changes have not been saved and will be lost.")),
     confirm: t("Leave"),
     back: t("Stay"),
     danger: true,

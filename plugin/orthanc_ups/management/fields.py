@@ -30,26 +30,26 @@ class Field:
     help: str = ""
 
 
-_STEP: Final = "What is to be done"
-_WHO: Final = "Where and by whom"
+_STEP: Final = "Procedure step"
+_WHO: Final = "Stations and performers"
 _PATIENT: Final = "Patient"
 _REQUEST: Final = "Request"
 
 FIELDS: Final = (
-    Field("ProcedureStepLabel", "Label", "text", _STEP, required=True, help="What people call this step"),
-    Field("WorklistLabel", "Worklist", "text", _STEP, help="Empty: the default worklist"),
+    Field("ProcedureStepLabel", "Label", "text", _STEP, required=True, help="Short name of the step"),
+    Field("WorklistLabel", "Worklist", "text", _STEP, help="Leave empty for the default worklist"),
     Field("ScheduledProcedureStepPriority", "Priority", "choice", _STEP, choices=("HIGH", "MEDIUM", "LOW")),
     Field(
         "InputReadinessState", "Input readiness", "choice", _STEP, choices=("READY", "INCOMPLETE", "UNAVAILABLE"),
-        help="READY once all inputs can be fetched",
+        help="READY once all inputs can be retrieved",
     ),
     Field("ScheduledProcedureStepStartDateTime", "Start", "datetime", _STEP, required=True),
     Field("ExpectedCompletionDateTime", "Expected completion", "datetime", _STEP),
     Field(
         "ScheduledProcedureStepExpirationDateTime", "Expires", "datetime", _STEP,
-        help="When it is no longer worth doing",
+        help="When the work is no longer useful",
     ),
-    Field("ScheduledWorkitemCodeSequence", "Workitem code", "code", _STEP, help="The kind of work, coded"),
+    Field("ScheduledWorkitemCodeSequence", "Workitem code", "code", _STEP, help="Code for the kind of work"),
     Field("CommentsOnTheScheduledProcedureStep", "Comments", "long", _STEP, longest=10_240),
     Field("ScheduledStationNameCodeSequence", "Stations", "codes", _WHO),
     Field("ScheduledStationClassCodeSequence", "Station classes", "codes", _WHO),

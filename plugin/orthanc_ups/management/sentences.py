@@ -77,20 +77,21 @@ def _json(value: Value) -> object:
 # --- warnings of the overview ---
 
 THREADS_OFF: Final = (
-    '"Python.AllowThreads" is off in orthanc.json: Orthanc answers more slowly than it could. Set it to true.'
+    '"Python.AllowThreads" is off in orthanc.json, so Orthanc responds more slowly than it could. '
+    "Set it to true."
 )
 EVERYBODY_ANONYMOUS: Final = (
     '"Ups.Users" names users, but "AuthenticationEnabled" is off in orthanc.json: everybody is anonymous.'
 )
 OTHER_PLUGIN: Final = (
-    "Another plugin answers the worklist queries on Orthanc's DICOM port, so that modalities do not see the "
-    "workitems: list the Python plugin before it in Plugins of orthanc.json."
+    "Another plugin answers the worklist queries on Orthanc's DICOM port, so modalities do not see the "
+    "workitems. List the Python plugin before it in Plugins of orthanc.json."
 )
 DISK_FULL: Final = (
     "The disk of {folder} is full: {free} kB are free, expected at least {least} MB. Free some space."
 )
 PORT_CLOSED: Final = (
-    "The {name} port {port} is not open, perhaps as another program has it; see Orthanc's log."
+    "The {name} port {port} is not open, perhaps because another program is using it; see Orthanc's log."
 )
 NO_COUNTS: Final = "Workitems cannot be counted or listed now: {why}."
 STORE_SILENT: Final = "Nothing can be stored now: {why}."
@@ -103,23 +104,27 @@ CLOCK_FORWARD: Final = (
     "time synchronisation."
 )
 UNREACHABLE: Final = (
-    "{ae} is subscribed, but is not in DicomModalities and has no WebSocket open: nothing reaches it."
+    "{ae} is subscribed, but is not in DicomModalities and has no WebSocket open, so no events can be delivered "
+    "to it."
 )
 UPLOADS_REFUSED: Final = (
-    "{n} upload of a UPS object was refused within a day: workitems come by N-CREATE or UPS-RS, not by C-STORE, "
-    "STOW-RS or REST. Orthanc's log says who sent it.|"
-    "{n} uploads of UPS objects were refused within a day: workitems come by N-CREATE or UPS-RS, not by C-STORE, "
-    "STOW-RS or REST. Orthanc's log says who sent them."
+    "{n} upload of a UPS object was refused in the last day. Workitems are created by N-CREATE or UPS-RS, not by "
+    "C-STORE, STOW-RS or REST. Orthanc's log shows who sent it.|"
+    "{n} uploads of UPS objects were refused in the last day. Workitems are created by N-CREATE or UPS-RS, not by "
+    "C-STORE, STOW-RS or REST. Orthanc's log shows who sent them."
 )
 NO_ADDRESS: Final = (
-    "{n} event waits for {ae}, but no address is configured for it: add it to DicomModalities, or let it open its "
-    "WebSocket.|"
-    "{n} events wait for {ae}, but no address is configured for it: add it to DicomModalities, or let it open its "
-    "WebSocket."
+    "{n} event is waiting for {ae}, but no address is configured for it. Add it to DicomModalities, or have it "
+    "open its WebSocket.|"
+    "{n} events are waiting for {ae}, but no address is configured for it. Add it to DicomModalities, or have it "
+    "open its WebSocket."
 )
-EVENTS_WAIT: Final = "{n} event waits for {ae}, for {span}.|{n} events wait for {ae}, the oldest for {span}."
+EVENTS_WAIT: Final = (
+    "{n} event has been waiting for {ae} for {span}.|{n} events are waiting for {ae}, the oldest for {span}."
+)
 EVENTS_WAIT_AS: Final = (
-    "{n} event waits for {ae}, for {span}: {why}.|{n} events wait for {ae}, the oldest for {span}: {why}."
+    "{n} event has been waiting for {ae} for {span}: {why}.|"
+    "{n} events are waiting for {ae}, the oldest for {span}: {why}."
 )
 REFUSES: Final = "{ae} refuses events: {why}."
 OUTBOX_FULL: Final = (
@@ -130,19 +135,19 @@ DEAD_LETTERS: Final = (
     "{ae} has {n} dead letter ({channel}): send it again or drop it.|"
     "{ae} has {n} dead letters ({channel}): send them again or drop them."
 )
-NO_STANDBY: Final = "No other Orthanc stands by: if this one ends, the worklist stops."
-THIS_STANDS_BY: Final = "This Orthanc stands by: {leader} leads the worklist and answers in its place."
+NO_STANDBY: Final = "No other Orthanc is on standby: if this one stops, the worklist is unavailable."
+THIS_STANDS_BY: Final = "This Orthanc is on standby: {leader} leads the worklist and answers requests."
 
 # --- health of a channel ---
 
 NO_WAY: Final = "Not in DicomModalities, and no WebSocket is open"
-ENDED: Final = "Has ended its subscriptions"
-GIVEN_UP: Final = "The last event was given up: {why}"
+ENDED: Final = "Has unsubscribed"
+GIVEN_UP: Final = "Gave up delivering the last event: {why}"
 SEE_DEAD_LETTERS: Final = "see the dead letters"
 LAST_FAILED: Final = "The last attempt failed"
 ON_THEIR_WAY: Final = "Events are on their way"
-NOTHING_YET: Final = "Nothing was sent yet"
-HAS_EVERYTHING: Final = "Has everything"
+NOTHING_YET: Final = "No events sent yet"
+HAS_EVERYTHING: Final = "All events delivered"
 
 ALL: Final = tuple(
     text

@@ -197,7 +197,7 @@ def test_warnings_say_in_words_what_needs_a_person() -> None:
     warnings = desk.ask("GET", "/overview")["warnings"]
     text = "\n".join(warning["text"] for warning in warnings)
     assert warnings[-1 - 2]["text"] == "AllowThreads is off."
-    assert "2 events wait for LOST, but no address is configured for it" in text
+    assert "2 events are waiting for LOST, but no address is configured for it" in text
     assert "nearly full: 90,000 of 100,000" in text
     assert "DEAD has 4 dead letters" in text
     assert "FINE" not in text

@@ -98,7 +98,7 @@ class Batch {
     this.ended = true;
     const parts = [...this.outcomes].map(([outcome, number]) => n(number, outcome));
     if (this.problems.length) parts.push(n(this.problems.length, "{n} refused|{n} refused"));
-    if (this.left) parts.push(n(this.left, "{n} left alone, as you stopped|{n} left alone, as you stopped"));
+    if (this.left) parts.push(n(this.left, "{n} skipped because you stopped|{n} skipped because you stopped"));
     this.words.textContent = parts.join(", ") || t("There was nothing to do.");
     this.bar.value = 1;
     this.bar.hidden = true;

@@ -18,7 +18,7 @@ export function sparkline(values, title, { wide = false } = {}) {
     const height = value ? Math.max(1.5, (value / highest) * SPARK.height) : 0.8;
     return svg("rect", { class: value ? "some" : "none", x: at * step, y: SPARK.height - height, width: Math.max(0.8, step - 0.6), height });
   });
-  const words = t("{title}: {total} in all, at most {most} at a time", { title, total: count(total), most: count(highest) });
+  const words = t("{title}: {total} in total, peak {peak}", { title, total: count(total), peak: count(highest) });
   return svg("svg", { class: "spark", viewBox: `0 0 ${width} ${SPARK.height}`, width, height: SPARK.height, role: "img", "aria-label": words }, svg("title", {}, words), bars);
 }
 

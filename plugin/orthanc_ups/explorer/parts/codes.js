@@ -53,8 +53,8 @@ export function listEditor(items, make, words) {
 
 // A human performer by name and organization; the code of one who has none is made by the server.
 export function personEditor(item = {}) {
-  const name = h("input", { type: "text", maxlength: 64, value: item.HumanPerformerName || "", placeholder: "Family^Given", "aria-label": t("Name") });
-  const organization = h("input", { type: "text", maxlength: 64, value: item.HumanPerformerOrganization || "", placeholder: "Organization", "aria-label": t("Organization") });
+  const name = h("input", { type: "text", maxlength: 64, value: item.HumanPerformerName || "", placeholder: t("Family^Given"), "aria-label": t("Name") });
+  const organization = h("input", { type: "text", maxlength: 64, value: item.HumanPerformerOrganization || "", placeholder: t("Organization"), "aria-label": t("Organization") });
   return {
     element: h("div.code.person", {}, name, organization),
     value: () => {

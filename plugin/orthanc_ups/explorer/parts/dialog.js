@@ -92,5 +92,5 @@ export function keyboardHelp() {
   const rows = KEYS.map(([keys, words]) =>
     h("div", {}, h("dt", {}, keys.split("  ").map((key) => h("kbd", {}, key))), h("dd", {}, words)),
   );
-  return tell(t("Keyboard"), h("dl.keys", {}, rows));
+  return tell(t("Keyboard shortcuts"), h("dl.keys", {}, rows));
 }

@@ -8,10 +8,10 @@ import { field } from "./dialog.js";
 const LONGEST = 500;
 
 // `value` gives what a request carries: nothing if nothing was typed.
-export function whyField(help = t("Kept in the history of the workitem, with your name.")) {
+export function whyField(help = t("Recorded in the history of the workitem, with your name.")) {
   const words = h("input", { type: "text", maxlength: LONGEST, autocomplete: "off" });
   return {
-    element: field(t("Why (optional)"), words, { help }),
+    element: field(t("Reason (optional)"), words, { help }),
     value: () => (words.value.trim() ? { reason: words.value.trim() } : {}),
   };
 }
@@ -20,7 +20,7 @@ export function reasonFields(reasons) {
   const code = h("select", {}, reasons.map((reason) => h("option", { value: reason.CodeValue }, said(reason.CodeMeaning))));
   const words = h("textarea", { rows: 2, maxlength: LONGEST });
   return {
-    element: h("div.stack", {}, field(t("Reason"), code), field(t("In words (optional)"), words)),
+    element: h("div.stack", {}, field(t("Reason"), code), field(t("Details (optional)"), words)),
     value: () => ({ reason: words.value.trim(), code: reasons.find((reason) => reason.CodeValue === code.value) }),
   };
 }

@@ -7,26 +7,26 @@ import { language, t } from "../languages.js";
 const wrongState = () => t("The state of the workitem does not allow this.");
 const claimed = () => t("Somebody else has claimed this workitem.");
 const invalid = () => t("A value is not valid.");
-const missing = () => t("Something is missing.");
-const later = () => t("Not possible now; try again in a moment.");
-const forbidden = () => t("You may not do this.");
+const missing = () => t("A required value is missing.");
+const later = () => t("Not possible right now; try again in a moment.");
+const forbidden = () => t("You are not allowed to do this.");
 const BY_NAME = {
   MAY_NOT_UPDATE: wrongState,
   WRONG_TRANSACTION_UID: claimed,
   MISSING_TRANSACTION_UID: claimed,
   ALREADY_IN_PROGRESS: claimed,
   ONLY_CREATE_SCHEDULES: wrongState,
-  FINAL_STATE_UNMET: () => t("Something that the final state requires is missing."),
-  NO_SUCH_WORKITEM: () => t("There is no such workitem."),
+  FINAL_STATE_UNMET: () => t("Information required for the final state is missing."),
+  NO_SUCH_WORKITEM: () => t("This workitem does not exist."),
   GONE: () => t("The workitem was deleted."),
-  UNKNOWN_RECEIVING_AE: () => t("This AE title is unknown here."),
+  UNKNOWN_RECEIVING_AE: () => t("This AE title is unknown."),
   NOT_IN_PROGRESS: () => t("The workitem is not in progress."),
-  COMPLETED_ALREADY: () => t("The workitem is completed already."),
-  ALREADY_COMPLETED: () => t("The workitem is completed already."),
-  ALREADY_CANCELED: () => t("The workitem is canceled already."),
-  PERFORMER_UNREACHABLE: () => t("The performer cannot be asked."),
-  PERFORMER_REFUSES: () => t("The performer does not want to cancel."),
-  NO_SUCH_SUBSCRIPTION: () => t("There is no such subscription."),
+  COMPLETED_ALREADY: () => t("The workitem is already completed."),
+  ALREADY_COMPLETED: () => t("The workitem is already completed."),
+  ALREADY_CANCELED: () => t("The workitem is already canceled."),
+  PERFORMER_UNREACHABLE: () => t("The performer cannot be reached."),
+  PERFORMER_REFUSES: () => t("The performer declined to cancel."),
+  NO_SUCH_SUBSCRIPTION: () => t("This subscription does not exist."),
   CREATED_MODIFIED: () => t("Created, with corrections."),
   UPDATED_MODIFIED: () => t("Saved, with corrections."),
   LOCK_NOT_GRANTED: () => t("The Deletion Lock was not granted."),
@@ -42,20 +42,20 @@ const BY_NAME = {
   PROCESSING_FAILURE: () => t("Something went wrong on the server."),
   RESOURCE_LIMITATION: later,
   OUT_OF_RESOURCES: later,
-  UNREACHABLE: () => t("It cannot be reached."),
-  STARTING: () => t("The UPS service is not open yet."),
-  STANDBY: () => t("This Orthanc stands by: another one keeps the worklist."),
-  LEADERLESS: () => t("No Orthanc keeps the worklist now."),
+  UNREACHABLE: () => t("The remote system cannot be reached."),
+  STARTING: () => t("The UPS service is still starting."),
+  STANDBY: () => t("This Orthanc is on standby: another one leads the worklist."),
+  LEADERLESS: () => t("No Orthanc leads the worklist now."),
   FAILED: () => t("The UPS service cannot start; see Orthanc's log."),
-  STOPPING: () => t("The UPS service is being stopped."),
+  STOPPING: () => t("The UPS service is shutting down."),
 };
 const BY_HTTP = {
-  400: () => t("The server does not accept this."),
+  400: () => t("The server rejected the request."),
   401: () => t("Please log in again."),
   403: forbidden,
   404: () => t("This does not exist."),
-  413: () => t("This is too large."),
-  502: () => t("It cannot be reached."),
+  413: () => t("The request is too large."),
+  502: () => t("The remote system cannot be reached."),
   503: later,
 };
 
@@ -63,7 +63,7 @@ const BY_HTTP = {
 export function refusalWords(http, body) {
   const words = body.error || body.Detail;
   const sentence = BY_NAME[body.status] || BY_HTTP[http];
-  if (!words) return sentence ? sentence() : t("The server answered with status {status}", { status: http });
+  if (!words) return sentence ? sentence() : t("The server responded with status {status}", { status: http });
   return language() === "en" || !sentence ? words : `${sentence()} (${words})`;
 }
 

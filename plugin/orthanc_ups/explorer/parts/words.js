@@ -34,7 +34,7 @@ const LATE_WORDS = {
   inputs: t("inputs are incomplete"),
   completion: t("expected completion has passed"),
   expiration: t("expired"),
-  silent: t("no update by the performer"),
+  silent: t("no update from the performer"),
 };
 export const lateWords = (kind) => LATE_WORDS[kind] || kind;
 

@@ -18,14 +18,14 @@ import { aeInput } from "./watchers.js";
 const path = (item, action) => `workitems/${part(item.uid)}/${action}`;
 
 async function claim(item, system) {
-  const words = t("It goes in progress, and its subscribers are told. Claim on behalf only when you know that a performer does the work without telling the worklist: performers that ask for work will no longer find it. You can complete or cancel it here later.");
+  const words = t("The workitem becomes In progress, and its subscribers are notified. Claim on behalf only if you know that a performer is doing the work without reporting it: other performers looking for work will no longer find it. You can complete or cancel it here later.");
   const { input, list } = aeInput(system);
   const why = whyField();
   return dialog({
     title: t("Claim on behalf of a performer?"),
     content: [
       h("p", {}, words),
-      field(t("For whom (AE title)"), input, { help: t("Who does the work; empty: the worklist itself, {ae}.", { ae: system.ae }) }),
+      field(t("Performer (AE title)"), input, { help: t("The AE that does the work. Leave empty for the worklist itself, {ae}.", { ae: system.ae }) }),
       list,
       why.element,
     ],
@@ -40,13 +40,13 @@ async function requestCancel(item, system) {
   const uri = h("input", { type: "text", placeholder: "tel:… or mailto:…" });
   const claimed = item.state === "IN PROGRESS";
   const words = claimed
-    ? t("The performer is asked to stop; whether it does is its decision, and a State Report will tell.")
+    ? t("The performer is asked to stop, but may decline. If it cancels, a State Report is sent.")
     : t("Nobody has claimed this workitem, so it is canceled at once.");
   const contact = claimed && h("div.pair", {}, field(t("Your name (optional)"), name), field(t("How to reach you (optional)"), uri));
   return dialog({
     title: claimed ? t("Ask the performer to cancel?") : t("Cancel this workitem?"),
     content: [h("p", {}, words), reasons.element, contact],
-    confirm: claimed ? t("Ask to cancel") : t("Cancel the workitem"),
+    confirm: claimed ? t("Request cancellation") : t("Cancel the workitem"),
     danger: true,
     action: () => post(path(item, "request-cancel"), { ...reasons.value(), contact_name: name.value, contact_uri: uri.value }),
   });
@@ -54,7 +54,7 @@ async function requestCancel(item, system) {
 
 async function cancelOnBehalf(item, system) {
   const reasons = reasonFields(system.reasons);
-  const words = t("Do this only when you know that its performer is gone or has stopped: it is not asked. The workitem is closed for good.");
+  const words = t("Do this only if you know that the performer is gone or has stopped, because it is not asked. The workitem is closed permanently.");
   return dialog({
     title: t("Cancel on behalf of the performer?"),
     content: [h("p.caution", {}, words), reasons.element],
@@ -74,7 +74,7 @@ async function completeOnBehalf(item) {
   const station = codeEditor(proposal.PerformedStationNameCodeSequence[0]);
   const outputs = (proposal.OutputInformationSequence || []).length;
   const why = whyField();
-  const words = t("Do this only when you know that the work is done. The form says what was performed; the worklist needs all of it.");
+  const words = t("Do this only if you know that the work is done. The worklist needs these details to close the workitem.");
   const performed = () => ({
     ...proposal,
     PerformedProcedureStepStartDateTime: start.value(),
@@ -101,8 +101,8 @@ async function completeOnBehalf(item) {
 }
 
 async function purge(item) {
-  const words = t("The workitem and its history are deleted; it can not be retrieved any more. A workitem that is held by a Deletion Lock is not deleted.");
-  const why = whyField(t("Who deleted it, when and why is remembered for a while."));
+  const words = t("The workitem and its history are permanently deleted. A workitem with a Deletion Lock cannot be deleted.");
+  const why = whyField(t("A record of who deleted it, when and why is kept for a while."));
   const result = await dialog({
     title: t("Delete this workitem?"),
     content: [h("p", {}, words), why.element],
@@ -131,7 +131,7 @@ const ACTIONS = {
   claim: { words: t("Claim"), icon: "play", run: claim, done: t("Claimed") },
   complete: { words: t("Complete"), icon: "check", run: completeOnBehalf, done: t("Completed"), main: true },
   cancel: { words: t("Cancel on behalf"), icon: "close", run: cancelOnBehalf, done: t("Canceled") },
-  "request-cancel": { words: t("Request cancellation"), icon: "send", run: requestCancel, done: t("The request is on its way") },
+  "request-cancel": { words: t("Request cancellation"), icon: "send", run: requestCancel, done: t("Cancellation requested") },
   purge: { words: t("Delete"), icon: "trash", run: purge },
 };
 

@@ -47,7 +47,7 @@ function exportCard() {
     return n(lines, "Complete: {n} line|Complete: {n} lines");
   });
   return card(t("Export"), [
-    h("p.faint", {}, t("Everything of this worklist as lines of JSON: workitems, subscriptions, deliveries.")),
+    h("p.faint", {}, t("The whole worklist as lines of JSON: workitems, subscriptions and deliveries.")),
     h("button", { type: "button", onclick: run }, icon("download"), t("Export everything")),
     task.element,
   ]);
@@ -72,7 +72,7 @@ function importCard() {
     if (!chosen) return file.click();
     const sure = await dialog({
       title: t("Import {file}?", { file: chosen.name }),
-      content: h("p", {}, t("Into an empty worklist everything is restored; otherwise what is not here yet is added, and nothing is overwritten. It may be repeated.")),
+      content: h("p", {}, t("An empty worklist is restored completely. Otherwise, whatever is missing is added and nothing is overwritten. The import can be repeated safely.")),
       confirm: t("Import"),
     });
     if (!sure) return undefined;
@@ -102,7 +102,7 @@ class Rules {
   async load() {
     const { rules, waiting } = await get("rules");
     if (!rules.length) return void replace(this.holder, empty(t("No rules are configured (Ups.Rules).")));
-    const head = [t("Rule"), t("When"), t("Fired"), t("Failed"), t("Last"), t("Error"), ""].map((words) => h("th", { scope: "col" }, words));
+    const head = [t("Rule"), t("When"), t("Fired"), t("Failed"), t("Last result"), t("Error"), ""].map((words) => h("th", { scope: "col" }, words));
     const note = waiting ? h("p.faint", {}, n(waiting, "{n} series, study or patient is not stable yet.|{n} series, studies and patients are not stable yet.")) : null;
     replace(this.holder, h("div.table-box", {}, h("table.plain-rows.tight", {}, h("caption.offscreen", {}, t("Rules")), h("thead", {}, h("tr", {}, head)), h("tbody", {}, rules.map((rule) => this.row(rule))))), note);
     clearTimeout(this.timer);
@@ -138,15 +138,15 @@ class Rules {
     if (run && run.running) return h("button.small", { type: "button", onclick: () => act(() => remove(path)) }, t("Stop"));
     const begin = async () => {
       const sure = await dialog({
-        title: t("Run the rule {rule} over what is there?", { rule: rule.name }),
-        content: h("p", {}, t("The rule does what it would have done when everything in Orthanc arrived. Repeating it creates no workitem twice.")),
+        title: t("Apply the rule {rule} to existing resources?", { rule: rule.name }),
+        content: h("p", {}, t("The rule is applied to everything already in Orthanc, as if it had just arrived. Running it again creates no duplicate workitems.")),
         confirm: t("Run"),
         action: () => post(path),
       });
-      if (sure) notice(t("It runs."));
+      if (sure) notice(t("The rule is running."));
       if (sure) this.load().catch(failed);
     };
-    return h("button.small", { type: "button", disabled: !rule.enabled, onclick: begin }, icon("play"), t("Run over what is there"));
+    return h("button.small", { type: "button", disabled: !rule.enabled, onclick: begin }, icon("play"), t("Apply to existing resources"));
   }
 }
 
@@ -165,31 +165,31 @@ function storageCard() {
     try {
       const storage = await get("storage");
       const lines = storage.kinds.map((kind) => h("tr", {}, h("th", { scope: "row" }, kind.kind), h("td.wraps", {}, kind.meaning), h("td.number", {}, count(kind.entries)), h("td.number", {}, size(kind.bytes))));
-      const head = [t("Kind"), t("What it is"), t("Entries"), t("Size")].map((words) => h("th", { scope: "col" }, words));
+      const head = [t("Kind"), t("Description"), t("Entries"), t("Size")].map((words) => h("th", { scope: "col" }, words));
       replace(
         holder,
-        facts([[t("Store"), storage.store], [t("Where"), storage.location], [t("Counted"), time(storage.counted_at, { seconds: true })]]),
-        h("div.table-box", {}, h("table.plain-rows.tight", {}, h("caption.offscreen", {}, t("What is stored")), h("thead", {}, h("tr", {}, head)), h("tbody", {}, lines))),
+        facts([[t("Store"), storage.store], [t("Location"), storage.location], [t("Counted at"), time(storage.counted_at, { seconds: true })]]),
+        h("div.table-box", {}, h("table.plain-rows.tight", {}, h("caption.offscreen", {}, t("Storage")), h("thead", {}, h("tr", {}, head)), h("tbody", {}, lines))),
       );
     } catch (error) {
       failed(error);
     }
   };
-  const button = h("button.small", { type: "button", title: t("Reads everything once"), onclick: look }, icon("refresh"), t("Count"));
-  replace(holder, h("p.faint", {}, t("To count, every entry is read once.")));
-  return card(t("What is stored"), holder, { tools: button });
+  const button = h("button.small", { type: "button", title: t("Reads every stored entry"), onclick: look }, icon("refresh"), t("Count"));
+  replace(holder, h("p.faint", {}, t("Counting reads every stored entry.")));
+  return card(t("Storage"), holder, { tools: button });
 }
 
 // --- nodes ---
 
-const ROLES = { alone: t("alone"), leader: t("leads"), standby: t("stands by") };
+const ROLES = { alone: t("standalone"), leader: t("leader"), standby: t("standby") };
 
 async function nodesCard() {
   const { nodes } = await get("nodes");
   if (nodes.length < 2) return null;
   const lines = nodes.map((node) => h("tr", {}, h("th", { scope: "row" }, node.name), h("td", {}, ROLES[node.role] || node.role), h("td", {}, node.host), h("td.number", {}, String(node.process)), h("td", {}, node.version), h("td", {}, time(node.since)), h("td", {}, t("{span} ago", { span: span(node.seen_before) })), h("td", {}, node.role === "standby" ? span(node.lag) : "")));
-  const head = [t("Name"), t("Role"), t("Host"), t("Process"), t("Version"), t("Since"), t("Last seen"), t("Behind by")].map((words) => h("th", { scope: "col" }, words));
-  return card(t("Orthancs of this worklist"), h("div.table-box", {}, h("table.plain-rows.tight", {}, h("caption.offscreen", {}, t("Orthancs of this worklist")), h("thead", {}, h("tr", {}, head)), h("tbody", {}, lines))));
+  const head = [t("Name"), t("Role"), t("Host"), t("Process"), t("Version"), t("Since"), t("Last seen"), t("Lag")].map((words) => h("th", { scope: "col" }, words));
+  return card(t("Orthanc nodes"), h("div.table-box", {}, h("table.plain-rows.tight", {}, h("caption.offscreen", {}, t("Orthanc nodes")), h("thead", {}, h("tr", {}, head)), h("tbody", {}, lines))));
 }
 
 // --- performed procedure steps (MPPS) ---
@@ -201,8 +201,8 @@ async function stepsCard() {
   const lines = alone.map((step) =>
     h("tr", {}, h("td", {}, said(step.status)), h("td", {}, step.modality), h("td.wraps", {}, step.description), h("td.wraps", {}, `${step.patient.name} ${step.patient.id}`), h("td", {}, step.accession), h("td", {}, step.ae), h("td", {}, time(step.changed)), h("td.wraps", {}, step.note)),
   );
-  const head = [t("State"), t("Modality"), t("What was done"), t("Patient"), t("Accession number"), t("AE title"), t("Last change"), t("Why")].map((words) => h("th", { scope: "col" }, words));
-  const content = alone.length ? h("div.table-box", {}, h("table.plain-rows.tight", {}, h("caption.offscreen", {}, t("Procedure steps without a workitem")), h("thead", {}, h("tr", {}, head)), h("tbody", {}, lines))) : empty(t("Every performed procedure step of the modalities belongs to a workitem."));
+  const head = [t("State"), t("Modality"), t("What was done"), t("Patient"), t("Accession number"), t("AE title"), t("Last change"), t("Reason")].map((words) => h("th", { scope: "col" }, words));
+  const content = alone.length ? h("div.table-box", {}, h("table.plain-rows.tight", {}, h("caption.offscreen", {}, t("Procedure steps without a workitem")), h("thead", {}, h("tr", {}, head)), h("tbody", {}, lines))) : empty(t("Every procedure step reported by a modality belongs to a workitem."));
   return card(t("Procedure steps without a workitem"), content);
 }
 
@@ -212,7 +212,7 @@ export async function administrationView() {
   const element = h(
     "div.page.overview",
     {},
-    h("header.head", {}, h("h1", {}, t("Administration")), h("p.faint", {}, tx("What {right} in orthanc.json allows.", { right: h("code", {}, "Ups.Users") }))),
+    h("header.head", {}, h("h1", {}, t("Administration")), h("p.faint", {}, tx("For administrators, as set by {right} in orthanc.json.", { right: h("code", {}, "Ups.Users") }))),
     h("div.columns.even", {}, exportCard(), importCard()),
     rules.element,
     more,

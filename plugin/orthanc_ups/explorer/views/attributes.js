@@ -62,7 +62,7 @@ export function attributesCard(groups, holder) {
     else localStorage.removeItem(TAGS_KEY);
     content.classList.toggle("with-tags", box.checked);
   });
-  const all = h("button.quiet.small", { type: "button" }, t("Open all"));
+  const all = h("button.quiet.small", { type: "button" }, t("Expand all"));
   all.addEventListener("click", () => content.querySelectorAll("details").forEach((details) => (details.open = true)));
   return card(t("All attributes"), content, { tools: [h("label.check", {}, box, t("Tags")), all] });
 }

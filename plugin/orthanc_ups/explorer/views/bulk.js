@@ -24,7 +24,7 @@ async function carryOut(selection, { title, content, confirm, danger = false, pr
 
 function cancel(selection, system, after) {
   const reasons = reasonFields(system.reasons);
-  const words = t("Those that nobody claimed are canceled; the performers of the others are asked.");
+  const words = t("Unclaimed workitems are canceled; the performers of the others are asked to cancel.");
   return carryOut(selection, {
     title: n(selection.size, "Request cancellation of {n} workitem?|Request cancellation of {n} workitems?"),
     content: [h("p", {}, words), reasons.element],
@@ -42,7 +42,7 @@ function cancel(selection, system, after) {
 }
 
 function purge(selection, after) {
-  const why = whyField(t("Who deleted them, when and why is remembered for a while."));
+  const why = whyField(t("A record of who deleted them, when and why is kept for a while."));
   const words = t("Only completed and canceled workitems can be deleted, and only if no Deletion Lock holds them. This cannot be undone.");
   return carryOut(selection, {
     title: n(selection.size, "Delete {n} workitem?|Delete {n} workitems?"),
@@ -64,7 +64,7 @@ function prioritize(selection, after) {
   return carryOut(selection, {
     title: n(selection.size, "Priority of {n} workitem|Priority of {n} workitems"),
     content: [field(t("Priority"), choice), why.element],
-    confirm: t("Set"),
+    confirm: t("Set priority"),
     verb: "{n} changed|{n} changed",
     prepare: () => {
       const content = { attributes: { ScheduledProcedureStepPriority: choice.value }, ...why.value() };
@@ -83,7 +83,7 @@ function reassign(selection, after) {
   return carryOut(selection, {
     title: n(selection.size, "Reassign {n} workitem|Reassign {n} workitems"),
     content: [
-      h("p", {}, t("Only scheduled workitems can be reassigned. An empty list takes the assignment away.")),
+      h("p", {}, t("Only scheduled workitems can be reassigned. An empty list removes the assignment.")),
       h("fieldset", {}, h("legend", {}, h("label.check", {}, withStations, t("Change the stations"))), stations.element),
       h("fieldset", {}, h("legend", {}, h("label.check", {}, withPeople, t("Change the performers"))), people.element),
       why.element,
@@ -94,7 +94,7 @@ function reassign(selection, after) {
       const attributes = {};
       if (withStations.checked || stations.value().length) attributes.ScheduledStationNameCodeSequence = stations.value();
       if (withPeople.checked || people.value().length) attributes.ScheduledHumanPerformersSequence = people.value();
-      if (!Object.keys(attributes).length) throw new Error(t("Say what to change."));
+      if (!Object.keys(attributes).length) throw new Error(t("Choose what to change."));
       const content = { attributes, ...why.value() };
       return (row) => put(path(row), content).then(() => "");
     },
@@ -103,11 +103,11 @@ function reassign(selection, after) {
 }
 
 function reschedule(selection, after) {
-  const how = select([["to", t("to the same start")], ["by", t("by so many minutes")]], "to");
+  const how = select([["to", t("to the same start time")], ["by", t("by a number of minutes")]], "to");
   const start = h("input", { type: "datetime-local", value: localValue(new Date()) });
   const minutes = h("input", { type: "number", value: 60, step: 5 });
   const to = field(t("Start"), start);
-  const by = field(t("Minutes (negative: earlier)"), minutes);
+  const by = field(t("Minutes (negative for earlier)"), minutes);
   by.hidden = true;
   how.addEventListener("change", () => {
     to.hidden = how.value !== "to";
@@ -122,7 +122,7 @@ function reschedule(selection, after) {
     prepare: () => {
       const fixed = toDicom(start.value);
       const shift = minutes.valueAsNumber * MINUTE;
-      if (how.value === "to" ? !fixed : Number.isNaN(shift)) throw new Error(t("Say when."));
+      if (how.value === "to" ? !fixed : Number.isNaN(shift)) throw new Error(t("Enter a start or a number of minutes."));
       return async (row) => {
         const moved = how.value === "to" ? fixed : shifted((await get(path(row))).form.ScheduledProcedureStepStartDateTime, shift);
         await put(path(row), { attributes: { ScheduledProcedureStepStartDateTime: moved }, ...why.value() });
@@ -155,8 +155,8 @@ export function selectionBar(selection, system, page, after) {
     button("clock", t("Reschedule"), () => reschedule(selection, after)),
   ];
   return [
-    h("b", { role: "status" }, selection.all ? n(selection.size, "The {n} workitem that matches|All {n} workitems that match") : n(selection.size, "{n} workitem selected|{n} workitems selected")),
-    every && h("button.quiet", { type: "button", onclick: () => selection.setAll(page.query, page.total) }, n(page.total, "Select the {n} that matches|Select all {n} that match")),
+    h("b", { role: "status" }, selection.all ? n(selection.size, "The {n} matching workitem is selected|All {n} matching workitems are selected") : n(selection.size, "{n} workitem selected|{n} workitems selected")),
+    every && h("button.quiet", { type: "button", onclick: () => selection.setAll(page.query, page.total) }, n(page.total, "Select the {n} matching workitem|Select all {n} matching workitems")),
     acting,
     mayAdminister(system) && button("trash", t("Delete"), () => purge(selection, after)),
     button("download", t("CSV"), () => exportAll(selection)),

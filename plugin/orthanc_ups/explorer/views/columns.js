@@ -30,13 +30,13 @@ const ALL = [
   { name: "accession", words: t("Accession number"), width: 130, cell: (row) => clipped(row.accession) },
   { name: "work", words: t("Kind of work"), order: "work", width: 140, cell: (row) => clipped(row.code) },
   { name: "readiness", words: t("Inputs"), width: 120, cell: (row) => clipped(readinessWords(row.readiness)) },
-  { name: "late", words: t("Late because"), width: 170, cell: (row) => clipped(row.late.map(lateWords).join(", ")) },
+  { name: "late", words: t("Reason for delay"), width: 170, cell: (row) => clipped(row.late.map(lateWords).join(", ")) },
   { name: "expected", words: t("Expected completion"), order: "expected", width: 150, cell: (row) => moment(row.expected) },
   { name: "expires", words: t("Expires"), order: "expires", width: 150, cell: (row) => moment(row.expires) },
   { name: "claimed", words: t("Claimed at"), order: "claimed", width: 150, cell: (row) => moment(row.claimed && row.claimed.at) },
   { name: "ended", words: t("Ended at"), order: "ended", width: 150, cell: (row) => moment(row.ended) },
   { name: "duration", words: t("Duration"), order: "-duration", width: 104, cell: (row) => h("span.number", {}, duration(takes(row))) },
-  { name: "performed", words: t("Performed at"), order: "performed", width: 130, cell: (row) => clipped(row.performed_stations.join(", ")) },
+  { name: "performed", words: t("Performed station"), order: "performed", width: 130, cell: (row) => clipped(row.performed_stations.join(", ")) },
   { name: "modified", words: t("Last change"), order: "modified", width: 150, cell: (row) => moment(row.modified) },
   { name: "uid", words: t("Workitem UID"), width: 220, cell: (row) => clipped(row.uid) },
 ];
@@ -116,8 +116,8 @@ export function chooseColumns(shown) {
       "li",
       { dataset: { name } },
       h("label.check", {}, box, words),
-      h("button.quiet.small.up", { type: "button", "aria-label": t("{column} further to the front", { column: words }), onclick: () => move(name, -1) }, icon("up")),
-      h("button.quiet.small.down", { type: "button", "aria-label": t("{column} further back", { column: words }), onclick: () => move(name, 1) }, icon("down")),
+      h("button.quiet.small.up", { type: "button", "aria-label": t("Move {column} up", { column: words }), onclick: () => move(name, -1) }, icon("up")),
+      h("button.quiet.small.down", { type: "button", "aria-label": t("Move {column} down", { column: words }), onclick: () => move(name, 1) }, icon("down")),
     );
   }
   function show() {
@@ -129,11 +129,11 @@ export function chooseColumns(shown) {
     on.clear();
     USUAL.forEach((name) => on.add(name));
     show();
-  } }, t("As usual"));
+  } }, t("Restore defaults"));
   return dialog({
     title: t("Columns"),
     content: [list, h("div", {}, usual)],
-    confirm: t("Show these"),
+    confirm: t("Apply"),
     action: () => {
       const chosen = names.filter((name) => on.has(name));
       if (!chosen.length) throw new Error(t("Choose at least one column."));

@@ -33,7 +33,7 @@ function line(event) {
 
 export function eventsCard(events) {
   if (!events.length) {
-    return card(t("Events and deliveries"), empty(t("No event was sent: nobody is subscribed to this workitem, or its events are no longer remembered.")));
+    return card(t("Events and deliveries"), empty(t("No events: nobody is subscribed to this workitem, or its events are no longer stored.")));
   }
   return card(t("Events and deliveries"), h("ol.events", {}, events.map(line)));
 }

@@ -21,11 +21,11 @@ const OWN = [
   { ...PLAIN, name: "ScheduledHumanPerformersSequence.HumanPerformerCodeSequence.CodeValue", label: t("Performer"), kind: "names", of: "performer" },
   { ...PLAIN, name: "ScheduledWorkitemCodeSequence.CodeValue", label: t("Kind of work"), kind: "names", of: "work" },
   { ...PLAIN, name: "claimer", label: t("Claimed by"), kind: "names", of: "claimer" },
-  { ...PLAIN, name: "performed", label: t("Performed at"), kind: "names", of: "performed" },
+  { ...PLAIN, name: "performed", label: t("Performed station"), kind: "names", of: "performed" },
   { ...PLAIN, name: "claimed", label: t("Claimed"), kind: "datetime" },
   { ...PLAIN, name: "ended", label: t("Ended"), kind: "datetime" },
   { ...PLAIN, name: "duration", label: t("Duration"), kind: "duration" },
-  { ...PLAIN, name: "late", label: t("Late because"), kind: "late" },
+  { ...PLAIN, name: "late", label: t("Reason for delay"), kind: "late" },
   { ...PLAIN, name: "station", label: t("First station"), kind: "names", of: "station", usual: false },
 ];
 
@@ -56,7 +56,7 @@ function durationWords(value) {
 
 function words(filter, value) {
   if (filter.kind === "choice") return t("is {values}", { values: value.split(",").map(choiceWords).join(t(" or ")) });
-  if (filter.kind === "late") return value === "yes" ? t("any reason") : value.split(",").map(lateWords).join(t(" or "));
+  if (filter.kind === "late") return value === "yes" ? t("any") : value.split(",").map(lateWords).join(t(" or "));
   if (filter.kind === "duration") return durationWords(value);
   if (isRelative(value)) return relativeWords(value);
   if (filter.kind === "names") return t("is {values}", { values: value });
@@ -83,10 +83,10 @@ const EDITORS = {
     const plain = value.replace(/^\*|\*$/g, "");
     const how = value === "" || /^\*.*\*$/.test(value) ? "contains" : /\*$/.test(value) ? "begins" : "is";
     const input = h("input", { type: "text", value: /[*?]/.test(plain) ? value : plain, autofocus: true });
-    const manner = select([["contains", t("contains")], ["begins", t("begins with")], ["is", t("is exactly")]], filter.wildcards ? how : "is", { "aria-label": t("How") });
+    const manner = select([["contains", t("contains")], ["begins", t("starts with")], ["is", t("is exactly")]], filter.wildcards ? how : "is", { "aria-label": t("Match") });
     const patterns = { contains: (text) => `*${text}*`, begins: (text) => `${text}*`, is: (text) => text };
     return {
-      element: h("div.pair", {}, filter.wildcards && manner, field(filter.wildcards ? t("Text (* and ? are wildcards)") : t("Exactly"), input)),
+      element: h("div.pair", {}, filter.wildcards && manner, field(filter.wildcards ? t("Text (* and ? are wildcards)") : t("Exact value"), input)),
       value: () => {
         const text = input.value.trim();
         return !text || /[*?]/.test(text) ? text : patterns[filter.wildcards ? manner.value : "is"](text);
@@ -115,7 +115,7 @@ const EDITORS = {
     const high = h("input", { type: "number", min: 0, value: to });
     const seconds = (input) => (input.value === "" ? "" : String(Math.round(input.valueAsNumber * 60)));
     return {
-      element: h("div.pair", {}, field(t("Minutes at least"), low), field(t("Minutes at most"), high)),
+      element: h("div.pair", {}, field(t("At least (minutes)"), low), field(t("At most (minutes)"), high)),
       value: () => (low.value || high.value ? `${seconds(low)}-${seconds(high)}` : ""),
     };
   },
@@ -155,11 +155,11 @@ function span(type, { from, to, relative }, convert, presets) {
   let preset = relative;
   const low = h("input", { type, value: from });
   const high = h("input", { type, value: to });
-  const words = h("p.help", { role: "status" }, preset ? t("{preset}, whenever it is asked", { preset: relativeWords(preset) }) : "");
+  const words = h("p.help", { role: "status" }, preset ? t("{preset}, relative to the current time", { preset: relativeWords(preset) }) : "");
   const use = (value) => () => {
     preset = value;
     [low.value, high.value] = momentsOf(value).map((at) => (at ? localValue(at) : ""));
-    words.textContent = t("{preset}, whenever it is asked", { preset: relativeWords(value) });
+    words.textContent = t("{preset}, relative to the current time", { preset: relativeWords(value) });
   };
   const touched = () => {
     preset = "";
@@ -232,7 +232,7 @@ export class Filters {
   options() {
     const all = [...this.filters.values()].filter((filter) => filter.name !== "study" && filter.name !== "station");
     const group = (label, filters) => h("optgroup", { label }, filters.map((filter) => h("option", { value: filter.name }, filter.label)));
-    return [group(t("Usual"), all.filter((filter) => filter.usual)), group(t("All"), all.filter((filter) => !filter.usual))];
+    return [group(t("Common"), all.filter((filter) => filter.usual)), group(t("All"), all.filter((filter) => !filter.usual))];
   }
 
   async editor(filter, value) {

@@ -17,7 +17,7 @@ export function letterCard(ae, { total, letters }, system, again) {
   async function resend(sequences) {
     try {
       const { resent } = await post(path("resend"), { sequences });
-      notice(n(resent, "{n} dead letter is on the way again|{n} dead letters are on the way again"));
+      notice(n(resent, "{n} dead letter is being sent again|{n} dead letters are being sent again"));
       again();
     } catch (error) {
       failed(error);
@@ -26,8 +26,8 @@ export function letterCard(ae, { total, letters }, system, again) {
 
   async function drop() {
     const result = await dialog({
-      title: n(total, "Delete {n} dead letter of {ae}?|Delete {n} dead letters of {ae}?", { ae }),
-      content: h("p.caution", {}, t("{ae} will never be told of them. This cannot be undone.", { ae })),
+      title: n(total, "Delete {n} dead letter for {ae}?|Delete {n} dead letters for {ae}?", { ae }),
+      content: h("p.caution", {}, t("{ae} will never receive them. This cannot be undone.", { ae })),
       confirm: t("Delete"),
       danger: true,
       action: () => post(path("drop")),
@@ -47,7 +47,7 @@ export function letterCard(ae, { total, letters }, system, again) {
       h("td", {}, allowed && h("button.small", { type: "button", onclick: () => resend([letter.sequence]) }, icon("send"), t("Send again"))),
     ),
   );
-  const head = [t("Number"), "Event", t("Workitem"), t("From"), t("Why it was given up"), ""].map((words) => h("th", { scope: "col" }, words));
+  const head = [t("Number"), t("Event"), t("Workitem"), t("Time"), t("Reason"), ""].map((words) => h("th", { scope: "col" }, words));
   const more = total > letters.length ? h("p.faint", {}, n(total, "The oldest {shown} of {n} dead letter.|The oldest {shown} of {n} dead letters.", { shown: letters.length })) : null;
   const tools = allowed && [
     h("button.small", { type: "button", onclick: () => resend(null) }, icon("send"), t("Send all again")),

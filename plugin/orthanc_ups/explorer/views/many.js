@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-// Many workitems at once: one for each of some studies, or one for each line of a CSV file; with a preview.
+// Creating several workitems, for each of some studies or each line of a CSV file, after a preview.
 
 import { ORTHANC, get, part, post } from "../api.js";
 import { h, replace } from "../dom.js";
@@ -83,9 +83,9 @@ class Many {
     this.preview = h("div", {});
     this.create = h("button.primary", { type: "button", disabled: true, onclick: () => this.run() }, t("Create workitems"));
     this.element = h("div.page.form", {},
-      h("header.head", {}, h("h1", {}, t("Many workitems at once"))),
+      h("header.head", {}, h("h1", {}, t("Create several workitems"))),
       this.source(),
-      card(t("For all of them"), h("div.grid", {}, field(t("Template"), this.template), field(t("Label"), this.label, { help: t("Empty: as in the line or the template.") }), this.why.element)),
+      card(t("For all workitems"), h("div.grid", {}, field(t("Template"), this.template), field(t("Label"), this.label, { help: t("Leave empty to use the label of the line or the template.") }), this.why.element)),
       this.preview,
       h("footer.submit", {}, this.create),
     );
@@ -95,7 +95,7 @@ class Many {
     this.file = h("input", { type: "file", accept: ".csv,text/csv", onchange: () => this.read() });
     const names = this.system.fields.map((field) => said(field.label)).join(", ");
     this.sourceCard = card(t("From a CSV file"), [
-      field(t("File"), this.file, { help: t("The first line names the fields: {names}. Codes are written CODE|SCHEME|Meaning.", { names }) }),
+      field(t("File"), this.file, { help: t("The first line contains the names of the fields: {names}. Write codes as CODE|SCHEME|Meaning.", { names }) }),
     ]);
     return this.sourceCard;
   }
@@ -104,7 +104,7 @@ class Many {
     const [file] = this.file.files;
     if (!file) return;
     const rows = parseCsv(await file.text());
-    if (rows.length < 2) return void replace(this.preview, errorBox(new Error(t("This file has no line below its headings."))));
+    if (rows.length < 2) return void replace(this.preview, errorBox(new Error(t("This file has no lines below its header."))));
     const { entries, unknown } = entriesOf(rows, this.system.fields);
     this.show(entries, unknown);
   }
@@ -149,7 +149,7 @@ async function chosenStudies(query) {
   if (query.studies) return query.studies.split(",");
   if (!query.patient) return [];
   const answer = await fetch(new URL(`patients/${part(query.patient)}`, ORTHANC), { credentials: "same-origin" });
-  if (!answer.ok) throw new Error(t("Orthanc has no such patient, or does not let you see it."));
+  if (!answer.ok) throw new Error(t("Orthanc has no such patient, or does not let you see them."));
   return (await answer.json()).Studies;
 }
 
@@ -161,5 +161,5 @@ export async function manyView({ system, query }) {
     view.sourceCard.replaceWith(card(t("From studies"), h("p", {}, icon("copy"), ` ${n(studies.length, "{n} study was chosen in Orthanc Explorer.|{n} studies were chosen in Orthanc Explorer.")}`)));
     view.show(await Promise.all(studies.map(entryOfStudy)));
   }
-  return { element: view.element, title: t("Many workitems at once") };
+  return { element: view.element, title: t("Create several workitems") };
 }

@@ -90,19 +90,19 @@ class OverviewPage {
 
   charts(charts) {
     const chart = charts[this.span];
-    const buttons = [["hour", t("Last hour")], ["day", t("Last day")]].map(([name, words]) =>
+    const buttons = [["hour", t("Last hour")], ["day", t("Last 24 hours")]].map(([name, words]) =>
       h("button", { type: "button", "aria-pressed": String(this.span === name), onclick: () => this.use(name) }, words),
     );
     const every = chart.step === 1;
-    const work = lineChart(every ? t("Workitems a minute") : t("Workitems in {step} minutes", chart), [
+    const work = lineChart(every ? t("Workitems per minute") : t("Workitems per {step} minutes", chart), [
       { name: t("created"), values: chart.created, kind: "one" },
       { name: t("changed state"), values: chart.changed, kind: "two" },
       { name: t("updated"), values: chart.updated, kind: "three" },
     ], chart);
-    const events = lineChart(every ? t("Events delivered a minute") : t("Events delivered in {step} minutes", chart), [{ name: t("delivered"), values: chart.delivered, kind: "one" }], chart);
-    const speed = lineChart(t("Time until delivered"), [
-      { name: t("half within"), values: chart.latency.median, kind: "one" },
-      { name: t("95 % within"), values: chart.latency.p95, kind: "two" },
+    const events = lineChart(every ? t("Events delivered per minute") : t("Events delivered per {step} minutes", chart), [{ name: t("delivered"), values: chart.delivered, kind: "one" }], chart);
+    const speed = lineChart(t("Delivery latency"), [
+      { name: t("median"), values: chart.latency.median, kind: "one" },
+      { name: t("95th percentile"), values: chart.latency.p95, kind: "two" },
     ], chart, latency);
     return card(t("Throughput and latency"), h("div.charts", {}, work, events, speed), { tools: h("div.segments.small", { role: "group", "aria-label": t("Time span") }, buttons) });
   }

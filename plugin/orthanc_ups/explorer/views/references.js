@@ -43,7 +43,7 @@ function list(title, references) {
 export function referencesCard(item) {
   if (!item.inputs.length && !item.outputs.length) return null;
   return card(t("Inputs and outputs"), [
-    item.inputs.length ? list("Inputs", item.inputs) : null,
-    item.outputs.length ? list("Outputs", item.outputs) : null,
+    item.inputs.length ? list(t("Inputs"), item.inputs) : null,
+    item.outputs.length ? list(t("Outputs"), item.outputs) : null,
   ]);
 }

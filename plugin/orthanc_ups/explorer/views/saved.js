@@ -13,11 +13,11 @@ const FIRST_KEY = "ups.first-view";
 const OPEN = "SCHEDULED,IN PROGRESS";
 
 const READY = [
-  [t("Open work, urgent first"), { ProcedureStepState: OPEN, order: "urgency" }],
+  [t("Open workitems, most urgent first"), { ProcedureStepState: OPEN, order: "urgency" }],
   [t("Late or stuck"), { late: "yes", order: "start" }],
   [t("In progress, longest first"), { ProcedureStepState: "IN PROGRESS", order: "claimed" }],
   [t("Ended today"), { ended: "today..today+1d", order: "-ended" }],
-  [t("Everything, newest first"), { order: "-created" }],
+  [t("All workitems, newest first"), { order: "-created" }],
 ];
 
 const saved = () => JSON.parse(localStorage.getItem(KEY) || "[]");
@@ -44,7 +44,7 @@ export function showViews(query) {
       entry(
         name,
         asked,
-        h("button.quiet.small", { type: "button", "aria-pressed": String(name === first), title: t("Begin with this view"), "aria-label": t("Begin with {view}", { view: name }), onclick: () => begin(name) }, icon(name === first ? "check" : "play")),
+        h("button.quiet.small", { type: "button", "aria-pressed": String(name === first), title: t("Use as default view"), "aria-label": t("Use {view} as default view", { view: name }), onclick: () => begin(name) }, icon(name === first ? "check" : "play")),
         copyButton(new URL(link("worklist", [], asked), document.baseURI).href, t("Copy the link")),
         h("button.quiet.small", { type: "button", "aria-label": t("Delete {view}", { view: name }), onclick: () => drop(name) }, icon("trash")),
       ),
@@ -73,6 +73,6 @@ export function showViews(query) {
     list,
     h("h3", {}, t("Saved in this browser")),
     own,
-    field(t("Save what is shown now as"), h("div.line", {}, name, save)),
+    field(t("Save the current view as"), h("div.line", {}, name, save)),
   ]);
 }

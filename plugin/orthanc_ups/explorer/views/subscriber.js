@@ -84,15 +84,15 @@ class SubscriberPage {
   }
 
   async testEvent() {
-    const words = t("An SCP Status Change is sent that says the worklist was restarted and has kept its lists. It is about no workitem; a subscriber may look at the worklist again.");
+    const words = t("Sends an SCP Status Change event that reports a restart in which no workitems or subscriptions were lost. It concerns no workitem; the subscriber may query the worklist again.");
     const answer = await dialog({ title: t("Send a test event to {ae}?", { ae: this.ae }), content: h("p", {}, words), confirm: t("Send"), action: () => post(this.path("test-event")) });
-    if (answer) notice(n(answer.channels, "On its way on {n} channel; see the last success below|On its way on {n} channels; see the last success below"));
+    if (answer) notice(n(answer.channels, "Test event queued on {n} channel. Watch “Last success” below.|Test event queued on {n} channels. Watch “Last success” below."));
   }
 
   async retry() {
     try {
       await post(this.path("retry"));
-      notice(t("Trying again now"));
+      notice(t("Retrying now"));
       this.again();
     } catch (error) {
       failed(error);
@@ -105,8 +105,8 @@ class SubscriberPage {
     const answer = await dialog({
       title: t("Send events to {ae} again", { ae: this.ae }),
       content: [
-        h("p", {}, t("Events are numbered; the numbers stand beside the events of each workitem. Whatever the worklist still remembers of this range is sent again, in order.")),
-        h("div.pair", {}, field(t("From number"), first), field(t("To number"), last)),
+        h("p", {}, t("Each event has a number, shown on the page of its workitem. The events in this range that are still stored are sent again, in order.")),
+        h("div.pair", {}, field(t("First number"), first), field(t("Last number"), last)),
       ],
       confirm: t("Send again"),
       action: () => post(this.path("resend"), { first: first.valueAsNumber || 0, last: last.valueAsNumber || 0 }),
@@ -117,7 +117,7 @@ class SubscriberPage {
   async drop(pending) {
     const answer = await dialog({
       title: n(pending, "Drop {n} pending event for {ae}?|Drop {n} pending events for {ae}?", { ae: this.ae }),
-      content: h("p.caution", {}, t("{ae} will never be told of them. This cannot be undone.", { ae: this.ae })),
+      content: h("p.caution", {}, t("{ae} will never receive them. This cannot be undone.", { ae: this.ae })),
       confirm: t("Drop them"),
       danger: true,
       action: () => post(this.path("drop")),
@@ -147,7 +147,7 @@ class SubscriberPage {
           [t("Failed attempts"), count(channel.failed)],
           [t("Dead letters"), count(channel.dead_letters)],
           [t("Latency"), `${latency(channel.latency.median)} (95 %: ${latency(channel.latency.p95)})`],
-          [t("Last hour"), sparkline(channel.per_minute, t("Deliveries in each of the last 60 minutes"), { wide: true })],
+          [t("Last hour"), sparkline(channel.per_minute, t("Deliveries per minute, last 60 minutes"), { wide: true })],
         ]),
       ),
     ]);
@@ -160,10 +160,10 @@ class SubscriberPage {
     for (const subscription of subscriber.suspended) lines.push(this.suspended(subscription));
     const add = this.allowed && h("button.quiet.small", { type: "button", onclick: () => newSubscription(this.system, this.ae).then((answer) => answer && this.again()) }, icon("plus"), t("Subscribe"));
     const end = subscriber.everything || subscriber.filters.length || subscriber.specific || subscriber.suspended.length;
-    const all = Boolean(end) && this.allowed && h("button.small", { type: "button", onclick: () => this.end("global", t("everything, all locks included")) }, t("Unsubscribe from everything"));
+    const all = Boolean(end) && this.allowed && h("button.small", { type: "button", onclick: () => this.end("global", t("everything, including all locks")) }, t("Unsubscribe from everything"));
     return [
-      card(t("Subscriptions"), [lines.length ? h("ul.watchers", {}, lines) : empty(t("No global subscription.")), all], { tools: add }),
-      subscriber.specific ? card(t("Single workitems"), this.workitems()) : null,
+      card(t("Subscriptions"), [lines.length ? h("ul.watchers", {}, lines) : empty(t("No global or filtered subscriptions.")), all], { tools: add }),
+      subscriber.specific ? card(t("Individual workitems"), this.workitems()) : null,
     ];
   }
 
@@ -223,10 +223,10 @@ class SubscriberPage {
   }
 
   async end(scope, words) {
-    const why = whyField(t("Kept in the log, with your name."));
+    const why = whyField(t("Recorded in the log, with your name."));
     const answer = await dialog({
       title: t("Unsubscribe {ae}?", { ae: this.ae }),
-      content: [h("p", {}, t("It ends its subscription to {what}. Events that wait are still delivered.", { what: words })), why.element],
+      content: [h("p", {}, t("This ends its subscription to {what}. Pending events are still delivered.", { what: words })), why.element],
       confirm: t("Unsubscribe"),
       danger: true,
       action: () => post(this.path("unsubscribe"), { scope, ...why.value() }),

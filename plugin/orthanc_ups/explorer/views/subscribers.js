@@ -62,7 +62,7 @@ function row(subscriber) {
     h("td", {}, time(earliest(channels), { relative: true })),
     h("td", {}, time(latest(channels), { relative: true, none: t("never") })),
     h("td.number", {}, latency(channels[0] ? channels[0].latency.median : null)),
-    h("td.extra", {}, sparkline(perMinute(channels), t("Deliveries in each of the last 60 minutes"))),
+    h("td.extra", {}, sparkline(perMinute(channels), t("Deliveries per minute, last 60 minutes"))),
   );
 }
 
@@ -81,7 +81,7 @@ class SubscribersPage {
   async load() {
     const { subscribers } = await get("subscribers");
     if (!subscribers.length) {
-      return replace(this.holder, empty(t("Nobody has subscribed yet. A system that subscribes is told of every change by DIMSE, WebSocket or webhook.")));
+      return replace(this.holder, empty(t("There are no subscribers yet. Subscribers are notified of every change by DIMSE, WebSocket or webhook.")));
     }
     const head = h("thead", {}, h("tr", {}, HEADINGS.map((words, at) => h("th", { scope: "col", class: at === HEADINGS.length - 1 ? "extra" : "" }, words))));
     return replace(this.holder, h("table.plain-rows", {}, h("caption.offscreen", {}, t("Subscribers")), head, h("tbody", {}, subscribers.map(row))));

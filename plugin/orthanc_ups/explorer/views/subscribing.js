@@ -10,8 +10,8 @@ import { remark } from "../parts/refusals.js";
 import { aeInput } from "./watchers.js";
 
 const SCOPES = [
-  ["global", t("Everything: all present and future workitems")],
-  ["filtered", t("Filtered: only workitems that match")],
+  ["global", t("All workitems, present and future")],
+  ["filtered", t("Only workitems that match a filter")],
 ];
 
 // Lines of attribute and value; all of them must hold.
@@ -33,7 +33,7 @@ function filterEditor(system) {
   }
   add();
   return {
-    element: h("div", {}, container, h("button.small", { type: "button", onclick: add }, icon("plus"), t("Condition")), h("p.help", {}, t("* and ? are wildcards in texts; dates may be ranges such as 20260101-20260131."))),
+    element: h("div", {}, container, h("button.small", { type: "button", onclick: add }, icon("plus"), t("Condition")), h("p.help", {}, t("Text may contain the wildcards * and ?; dates may be ranges such as 20260101-20260131."))),
     value: () => Object.fromEntries(lines.map((line) => [line.names.value, line.value.value.trim()]).filter(([, value]) => value)),
   };
 }
@@ -53,9 +53,9 @@ export function newSubscription(system, ae) {
     title: ae ? t("Subscribe {ae}", { ae }) : t("New subscription"),
     broad: true,
     content: [
-      field("AE title", chosen.input, { help: t("It must be in DicomModalities, or use UPS-RS.") }),
+      field(t("AE title"), chosen.input, { help: t("The AE must be listed in DicomModalities or use UPS-RS.") }),
       chosen.list,
-      field(t("To what"), scope),
+      field(t("Subscribe to"), scope),
       container,
       h("label.check", {}, lock, t("With Deletion Lock: final workitems are kept until the AE releases them")),
     ],

@@ -7,7 +7,7 @@ import { field, select, tell } from "../parts/dialog.js";
 import { facts } from "../parts/words.js";
 
 function mayDo(rights) {
-  if (rights.administer) return t("everything, also delete, export and import");
+  if (rights.administer) return t("everything, including delete, export and import");
   if (!rights.act) return t("read only");
   return t("act for {titles}", { titles: rights.ae_titles.join(", ") });
 }
@@ -15,10 +15,10 @@ function mayDo(rights) {
 export function showUser(system) {
   const languages = select(LANGUAGES, language());
   languages.addEventListener("change", () => changeLanguage(languages.value));
-  return tell(t("You"), [
+  return tell(t("User and language"), [
     facts([
-      [t("User"), system.user || t("anonymous: Orthanc asks for no login")],
-      [t("May"), mayDo(system.rights)],
+      [t("User"), system.user || t("anonymous (Orthanc requires no login)")],
+      [t("Permissions"), mayDo(system.rights)],
       [t("Rule"), h("span", {}, h("code", {}, "Ups.Users"), " ", t("in orthanc.json"))],
     ]),
     field(t("Language"), languages),

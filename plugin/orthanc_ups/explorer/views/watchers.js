@@ -16,7 +16,7 @@ import { link } from "../router.js";
 const path = (item, ae) => `workitems/${part(item.uid)}/subscribers/${part(ae)}`;
 
 async function release(item, ae, done) {
-  const words = t("{ae} asked to keep this workitem until it has fetched the final state. Without the lock the workitem may be deleted as soon as it is completed or canceled. {ae} stays subscribed.", { ae });
+  const words = t("{ae} asked to keep this workitem until it has retrieved the final state. Without the lock, the workitem may be deleted as soon as it is completed or canceled. {ae} stays subscribed.", { ae });
   const why = whyField();
   const result = await dialog({
     title: t("Release the Deletion Lock of {ae}?", { ae }),
@@ -25,7 +25,7 @@ async function release(item, ae, done) {
     danger: true,
     action: () => remove(`${path(item, ae)}/lock`, why.value()),
   });
-  if (result) notice(t("The Deletion Lock of {ae} is released", { ae }));
+  if (result) notice(t("The Deletion Lock of {ae} has been released", { ae }));
   if (result) done();
 }
 
@@ -33,7 +33,7 @@ async function unsubscribe(item, ae, done) {
   const why = whyField();
   const result = await dialog({
     title: t("Unsubscribe {ae} from this workitem?", { ae }),
-    content: [h("p", {}, t("{ae} will no longer be told of it. Its other subscriptions stay.", { ae })), why.element],
+    content: [h("p", {}, t("{ae} will no longer be notified of this workitem. Its other subscriptions remain.", { ae })), why.element],
     confirm: t("Unsubscribe"),
     danger: true,
     action: () => remove(path(item, ae), why.value()),
@@ -54,7 +54,7 @@ async function subscribe(item, system, done) {
   const result = await dialog({
     title: t("Subscribe an AE to this workitem"),
     content: [
-      field(t("AE title"), input, { help: t("It must be in DicomModalities, or use UPS-RS.") }),
+      field(t("AE title"), input, { help: t("The AE must be listed in DicomModalities or use UPS-RS.") }),
       list,
       h("label.check", {}, lock, t("With Deletion Lock: the workitem is kept until the AE releases it")),
       why.element,

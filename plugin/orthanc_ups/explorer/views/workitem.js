@@ -91,7 +91,7 @@ class WorkitemPage {
     const patient = item.patient;
     const uid = h("span.uid", {}, h("code", {}, item.uid), copyButton(item.uid, t("Copy the UID")));
     return card(
-      t("In short"),
+      t("Summary"),
       h(
         "div.two",
         {},
@@ -112,11 +112,11 @@ class WorkitemPage {
           [t("Performer"), item.performers.join("; ")],
           [t("Claimed by"), item.claimed && (item.claimed.ae || item.claimed.who)],
           [t("Claimed at"), item.claimed && time(item.claimed.at)],
-          [t("Last word"), item.state === "IN PROGRESS" && item.heard && time(item.heard, { relative: true })],
+          [t("Last performer update"), item.state === "IN PROGRESS" && item.heard && time(item.heard, { relative: true })],
           [t("Ended at"), item.ended && time(item.ended)],
           [t("Duration"), duration(takes(item))],
-          [t("Performed at"), item.performed_stations.join(", ")],
-          [t("Late because"), item.late.map(lateWords).join(", ")],
+          [t("Performed station"), item.performed_stations.join(", ")],
+          [t("Reason for delay"), item.late.map(lateWords).join(", ")],
         ]),
       ),
       { tools: uid },

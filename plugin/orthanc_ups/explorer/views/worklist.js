@@ -59,12 +59,12 @@ class Worklist {
       value: this.asked.text || "",
       oninput: debounced(TYPING_PAUSE, () => this.search.value.trim() === (this.asked.text || "") || this.ask({}, { typing: true })),
     });
-    this.csv = h("button", { type: "button", onclick: () => this.export(), title: t("Everything that matches, as CSV") }, icon("download"), t("CSV"));
-    this.views = h("button", { type: "button", onclick: () => showViews(this.asked), title: t("Views with names") }, icon("star"), t("Views"));
-    this.columns = h("button", { type: "button", onclick: () => this.choose(), title: t("Choose and order the columns") }, icon("columns"), t("Columns"));
+    this.csv = h("button", { type: "button", onclick: () => this.export(), title: t("Export all matching workitems as CSV") }, icon("download"), t("CSV"));
+    this.views = h("button", { type: "button", onclick: () => showViews(this.asked), title: t("Saved views") }, icon("star"), t("Views"));
+    this.columns = h("button", { type: "button", onclick: () => this.choose(), title: t("Choose and arrange columns") }, icon("columns"), t("Columns"));
     this.states = h("div.segments", { role: "group", "aria-label": t("State") });
     this.worklists = h("select", { "aria-label": t("Worklist"), onchange: () => this.ask({ WorklistLabel: this.worklists.value }) });
-    this.orders = h("select.narrow-only", { "aria-label": t("Order"), onchange: () => this.ask({ order: this.orders.value }) });
+    this.orders = h("select.narrow-only", { "aria-label": t("Sort by"), onchange: () => this.ask({ order: this.orders.value }) });
     this.matchCount = h("span.faint", { "aria-live": "polite" });
     this.pager = h("nav.pager", { "aria-label": t("Pages") });
     this.bar = h("div.selection", { hidden: true });
@@ -83,7 +83,7 @@ class Worklist {
         this.filters.button,
         this.columns,
         this.csv,
-        mayAct(this.system) && h("a.button", { href: "#/many", title: t("Many workitems at once, from a CSV file") }, icon("upload"), t("From CSV")),
+        mayAct(this.system) && h("a.button", { href: "#/many", title: t("Create workitems from a CSV file") }, icon("upload"), t("From CSV")),
       ),
       h("div.states-bar", {}, this.states),
       this.filters.chips,
@@ -168,7 +168,7 @@ class Worklist {
     const narrowed = Object.keys(this.parameters()).some((name) => name !== "order");
     if (narrowed) {
       const all = h("button", { type: "button", onclick: () => this.clear() }, t("Show all"));
-      return empty(t("No workitem matches this search."), all);
+      return empty(t("No workitems match this search."), all);
     }
     return empty(t("The worklist is empty."), mayAct(this.system) && h("a.button.primary", { href: "#/new" }, icon("plus"), t("Create the first workitem")));
   }
@@ -213,7 +213,7 @@ class Worklist {
     const offered = chosen && !labels.includes(chosen) ? [...labels, chosen] : labels;
     replace(this.worklists, [["", t("All worklists")], ...offered.map((label) => [label, label])].map(([value, words]) => h("option", { value }, words)));
     this.worklists.value = chosen;
-    const orders = ORDERS.some(([value]) => value === this.order) ? ORDERS : [...ORDERS, [this.order, t("Chosen order")]];
+    const orders = ORDERS.some(([value]) => value === this.order) ? ORDERS : [...ORDERS, [this.order, t("Custom order")]];
     replace(this.orders, orders.map(([value, words]) => h("option", { value }, words)));
     this.orders.value = this.order;
   }
@@ -223,7 +223,7 @@ class Worklist {
     const end = Math.min(this.page * this.size, this.total);
     this.matchCount.textContent = this.total ? n(this.total, "{first}–{end} of {n} workitem|{first}–{end} of {n} workitems", { first: count(first), end: count(end) }) : "";
     const last = Math.max(1, Math.ceil(this.total / this.size));
-    const sizes = select(SIZES.map((size) => [String(size), t("{n} a page", { n: size })]), String(this.size), { "aria-label": t("Page size") });
+    const sizes = select(SIZES.map((size) => [String(size), t("{n} per page", { n: size })]), String(this.size), { "aria-label": t("Page size") });
     sizes.addEventListener("change", () => this.resize(Number(sizes.value)));
     const jump = h("input", { type: "number", min: 1, max: last, value: this.page, "aria-label": t("Page, of {last}", { last }) });
     jump.addEventListener("change", () => this.turn(Number(jump.value), last));
