@@ -16,6 +16,7 @@ from typing import Any, Final, cast
 from aiohttp.http_exceptions import BadHttpMethod, LineTooLong
 from aiohttp.web import BaseRequest, RequestHandler, Response, Server, StreamResponse, WebSocketResponse
 
+from ..orthanc.listener import aborter
 from ..orthanc.logs import Seldom
 from ..orthanc.refusal_log import Refusal, RefusalLog
 from .response import Headers, HttpProblem, WebResponse
@@ -79,11 +80,12 @@ class LimitedHandler(RequestHandler):
     """One connection.
 
     Attributes:
+        abort: ends the connection at once.
         notes: whatever the answering code wants to remember about the connection.
         is_web_socket: True once it has become a WebSocket.
     """
 
-    __slots__ = ("_limits", "_refusals", "is_web_socket", "notes")
+    __slots__ = ("_limits", "_refusals", "abort", "is_web_socket", "notes")
 
     def __init__(self, manager: LimitedServer, *, loop: asyncio.AbstractEventLoop) -> None:
         self._limits = manager.limits
@@ -106,6 +108,7 @@ class LimitedHandler(RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Turn the client away if there are too many."""
         super().connection_made(transport)
+        self.abort = aborter(transport)
         manager = self._manager
         if manager is not None and len(manager.connections) > self._limits.connections:
             _log.info(
@@ -130,8 +133,7 @@ class LimitedHandler(RequestHandler):
             _log.info(
                 "a client did not read its answer within %g s; closing the connection", self._limits.idle
             )
-            if self.transport is not None:
-                self.transport.abort()
+            self.abort()
             return resp, True
 
     def handle_error(

@@ -81,13 +81,16 @@ class HttpPort:
         they may still be told that the server goes down.
         """
         await self._listener.close()
-        plain = [connection for connection in self._server.connections if not _is_web_socket(connection)]
-        transports = [connection.transport for connection in plain if connection.transport is not None]
+        plain = [
+            connection
+            for connection in self._server.connections
+            if isinstance(connection, LimitedHandler) and not connection.is_web_socket
+        ]
         for connection in plain:
             connection.close()
         await asyncio.gather(*(connection.shutdown(_STOPPING) for connection in plain))
-        for transport in transports:
-            transport.abort()  # TLS would wait for the other side
+        for connection in plain:
+            connection.abort()  # TLS would wait for the peer
 
     async def _answer(self, request: BaseRequest) -> StreamResponse:
         if request.raw_path.partition("?")[0] == HEALTH:
@@ -111,7 +114,3 @@ def health_answer(method: str, report: HealthReport) -> WebResponse:
 def unavailable(report: HealthReport) -> WebResponse:
     """The answer to every other request while the service cannot answer it: 503 with the reason."""
     return HttpProblem(503, str(report), _SOON).response()
-
-
-def _is_web_socket(connection: object) -> bool:
-    return isinstance(connection, LimitedHandler) and connection.is_web_socket

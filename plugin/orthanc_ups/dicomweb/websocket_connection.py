@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from ..orthanc.listener import aborter
 from . import websocket_frames as frames
 
 _NUMBER_SIZE: Final = 8  # bytes
@@ -67,6 +68,7 @@ class Connection:
         self.news = asyncio.Event()
         self.gone = asyncio.Event()
         self._transport = transport
+        self._abort = aborter(transport)
         self._limits = limits
         self._on_pong = on_pong
         self._has_through = 0  # the peer has every event up to this sequence, by its own word or by replay
@@ -182,7 +184,7 @@ class Connection:
 
     def cut(self) -> None:
         """End it at once, whatever is waiting to be sent: the peer reads too slowly or not at all."""
-        self._transport.abort()
+        self._abort()
 
     def close(self, code: int, reason: str) -> None:
         """End it with a closing handshake; if the peer does not answer, ``cut`` it after LINGER."""

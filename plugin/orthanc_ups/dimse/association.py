@@ -17,6 +17,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Self, cast
 
+from ..orthanc.listener import aborter
 from .message import (
     ABORT_BY_USER,
     HEADER_SIZE,
@@ -60,6 +61,7 @@ class Wire(asyncio.Protocol):
         self.address = ""
         self._connected = connected
         self._transport: asyncio.Transport | None = None
+        self._abort: Callable[[], None] | None = None
         self._unread = bytearray()
         self._awaited_size = 0
         self._arriving: asyncio.Future[None] | None = None
@@ -84,6 +86,7 @@ class Wire(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection is there."""
         self._transport = cast("asyncio.Transport", transport)
+        self._abort = aborter(transport)
         peer = transport.get_extra_info("peername")  # not known any more once the connection is lost
         self.address = str(peer[0]) if peer else ""
         self._is_encrypted = (
@@ -252,8 +255,8 @@ class Wire(asyncio.Protocol):
 
     def drop(self) -> None:
         """Close the connection at once; unsent bytes are lost."""
-        if self._transport is not None:
-            self._transport.abort()
+        if self._abort is not None:
+            self._abort()
 
     async def _read_to_the_end(self) -> None:
         """Closing a socket with unread bytes would reset the connection, and the peer would lose the last PDU."""

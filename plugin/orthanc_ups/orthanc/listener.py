@@ -14,7 +14,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 from .descriptors import Share
 from .logs import Seldom
@@ -184,6 +184,25 @@ class TcpListener:
             if self._tls is None:
                 connection.send(self._refusal)
                 connection.shutdown(socket.SHUT_WR)
+
+
+def aborter(transport: asyncio.BaseTransport) -> Callable[[], None]:
+    """A function that ends a connection at once, whatever is still to be sent. To be made while the connection is open.
+
+    ``transport.abort()`` is not enough over TLS: a transport that is closed twice, as easily happens between aiohttp
+    and this package, forgets its connection. Then ``abort`` does nothing, or raises AttributeError (CPython 3.11.2),
+    and the connection stays open until the peer answers or 30 seconds have passed.
+    """
+    connection = transport.get_extra_info("socket")
+
+    def abort() -> None:
+        with contextlib.suppress(AttributeError):
+            cast("asyncio.WriteTransport", transport).abort()
+        if connection is not None:
+            with contextlib.suppress(OSError):  # it is closed
+                connection.shutdown(socket.SHUT_RDWR)
+
+    return abort
 
 
 def _is_listening(candidate: socket.socket) -> bool:

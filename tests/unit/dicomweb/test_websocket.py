@@ -82,6 +82,9 @@ class Peer(asyncio.Transport):
     def get_write_buffer_size(self) -> int:
         return self.waiting
 
+    def get_extra_info(self, name: str, default: Any = None) -> None:
+        """There is no socket."""
+
     def abort(self) -> None:
         self.close()
 

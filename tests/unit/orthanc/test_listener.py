@@ -11,13 +11,16 @@ import logging
 import os
 import resource
 import socket
+import ssl
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
 from orthanc_ups.orthanc import listener as listening
 from orthanc_ups.orthanc.descriptors import SELECTABLE, Descriptors
-from orthanc_ups.orthanc.listener import TcpListener
+from orthanc_ups.orthanc.listener import TcpListener, aborter
+from tests.support.certificates import self_signed
 from tests.support.ports import free_port
 
 REFUSAL = b"full"
@@ -206,3 +209,43 @@ def test_the_soft_limit_is_raised_as_far_as_our_own_connections_need(
     monkeypatch.setattr(resource, "setrlimit", lambda _, limits: now.__setitem__(0, limits))
     assert Descriptors.of_process(2612).capacity == capacity
     assert now[0] == (raised, limits[1])
+
+
+class ClosedTwice(asyncio.Protocol):
+    """Closes its connection twice, as aiohttp does, before it is to end at once."""
+
+    def __init__(self) -> None:
+        self.lost = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        abort = aborter(transport)
+        transport.close()
+        transport.close()
+        abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost.set_result(None)
+
+
+def test_a_tls_connection_ends_at_once_though_it_was_closed_before(tmp_path: Path) -> None:
+    """The peer never answers the end of TLS, for which asyncio would wait 30 s."""
+    issued = self_signed(tmp_path, "listener")
+    served, trusting = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
+    served.load_cert_chain(issued.certificate, issued.key)
+    trusting.load_verify_locations(issued.certificate)
+
+    async def served_and_closed() -> None:
+        accepting = socket.create_server(("127.0.0.1", 0))
+        with accepting, socket.create_connection(accepting.getsockname()) as silent:
+            accepted, _ = accepting.accept()
+            accepted.setblocking(False)
+            loop = asyncio.get_running_loop()
+            handshake = loop.run_in_executor(
+                None, lambda: trusting.wrap_socket(silent, server_hostname="127.0.0.1")
+            )
+            _, protocol = await loop.connect_accepted_socket(ClosedTwice, accepted, ssl=served)
+            with await handshake:
+                async with asyncio.timeout(20):
+                    await protocol.lost
+
+    asyncio.run(served_and_closed())
