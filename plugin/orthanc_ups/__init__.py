@@ -24,15 +24,15 @@ def install(
 ) -> None:
     """Register the plugin with Orthanc, together with those callbacks of the script of which Orthanc takes only one.
 
-    The script must not register these kinds itself (the last one only with ``Ups.ModalityWorklist``); any other
-    callback it may. Without ``Ups.Enable`` its callbacks are registered alone. What they raise is Orthanc's to log,
-    and does not touch the plugin.
+    The script must not register these kinds itself (the last one only with ``Ups.ModalityWorklist``), but may register
+    any other. Without ``Ups.Enable`` only its own callbacks are registered. Orthanc logs what they raise; the plugin
+    is not affected.
 
     Args:
         orthanc: the module ``orthanc``.
         on_change: called with each change (change type, level, resource), after the plugin.
         received_instance: called with each instance that the plugin does not refuse (DICOM file, origin); returns an
-            action and the modified file or None. What it modifies is judged by the plugin again.
+            action and the modified file or None. The plugin checks a modified file again.
         c_store_filter: called with each instance of a C-STORE that the plugin does not refuse; returns its status.
         worklist: called with each worklist query (answers, query, calling and called AE title), after the plugin.
 
@@ -46,7 +46,7 @@ def install(
     dependencies.ensure(orthanc.LogError)
     dependencies.ensure_calls(orthanc)
 
-    from .app import Plugin  # not before it is certain that this process is fresh
+    from .app import Plugin  # only once it is certain that this process is fresh
     from .orthanc.hooks import SiteCallbacks
 
     Plugin(orthanc, SiteCallbacks(on_change, received_instance, c_store_filter, worklist)).register()

@@ -185,7 +185,7 @@ class Plugin:
     # --- Orthanc's life ---
 
     def _on_thread(self) -> None:
-        """The first code that runs on the loop's thread."""
+        """Prepare the thread of the loop, before anything else runs on it."""
         self._orthanc.SetCurrentThreadName("ups")
         self._log.gather(lambda work: self._thread.loop.call_later(_LOGGED_AFTER, work))
 
@@ -195,7 +195,7 @@ class Plugin:
         self._thread.submit(self._close_in_time())
 
     async def _close_in_time(self) -> None:
-        """Close before ORTHANC_STOPPED, which does not come while clients keep writing."""
+        """Close before ORTHANC_STOPPED, which Orthanc does not send while clients keep writing."""
         while True:
             await told_to_stop()
             await self._close()
@@ -211,7 +211,7 @@ class Plugin:
         await asyncio.shield(self._closing)
 
     def _stopped(self) -> None:
-        """Orthanc finalizes Python after this; no thread of the plugin may be alive then."""
+        """End every thread of the plugin: Orthanc finalizes Python after this."""
         try:
             self._thread.submit(self._close()).result(_STOP_WITHIN)
         except (FutureTimeoutError, asyncio.CancelledError):

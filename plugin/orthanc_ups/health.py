@@ -33,7 +33,7 @@ class HealthReport:
     """The state at a moment.
 
     Attributes:
-        reason: in words, "" if there is none.
+        reason: in words; "" if there is none.
     """
 
     state: ServiceState
@@ -74,11 +74,11 @@ class Health:
         self.role = Role.ALONE
 
     def starting(self) -> None:
-        """It is being opened again after a stop."""
+        """The service is being opened again after a stop."""
         self._state, self._reason, self.role = ServiceState.STARTING, "", Role.ALONE
 
     def waits_for(self, reason: str) -> None:
-        """It is not open yet; ``reason`` says what it waits for."""
+        """The service is not open yet; ``reason`` says what it waits for."""
         if self._state is ServiceState.STARTING:
             self._reason = reason
 
@@ -97,11 +97,11 @@ class Health:
         self._state, self._reason, self.role = ServiceState.STARTING, "", Role.LEADER
 
     def opened(self, trouble: Callable[[], str]) -> None:
-        """It is open. ``trouble`` says why nothing can be stored now, "" if it can."""
+        """The service is open. ``trouble`` says why nothing can be stored now; "" if storing works."""
         self._state, self._reason, self._trouble = ServiceState.OPEN, "", trouble
 
     def failed(self, reason: str) -> None:
-        """It cannot be opened until somebody changes something."""
+        """The service cannot be opened until an administrator changes something."""
         self._state, self._reason = ServiceState.FAILED, reason
 
     def stopping(self) -> None:

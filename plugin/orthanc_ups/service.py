@@ -73,7 +73,7 @@ class UpsService:
     ) -> None:
         """``copy`` is where entries are copied; by default a file beside the projection.
 
-        ``zone``: where date-times without offset belong, as in ``projection``; None is the zone of the machine.
+        ``zone``: of date-times without offset, as in ``projection``; None is the zone of the machine.
         """
         self.settings = settings
         self.copy = copy or EntriesCopy(path_beside(projection.path))
@@ -138,12 +138,12 @@ class UpsService:
 
     @property
     def identity(self) -> str:
-        """Distinguishes this worklist from any other, for ever."""
+        """Distinguishes this worklist from any other; never changes."""
         return self._worklist_entry.identity
 
     @property
     def identities(self) -> tuple[str, ...]:
-        """That of this worklist, then those of worklists whose exports were imported here."""
+        """The identity of this worklist, then those of worklists whose exports were imported here."""
         return self._worklist_entry.identity, *self._worklist_entry.origins
 
     @property
@@ -162,7 +162,7 @@ class UpsService:
         return self._recovery.given_up or self._writer.trouble
 
     async def prove_store(self) -> None:
-        """Write the worklist entry unchanged, to see that writing works. Raises StoreUnavailable."""
+        """Write the worklist entry unchanged, to see whether the store accepts writes. Raises StoreUnavailable."""
         await self._worklist_entry.prove()
 
     # --- start ---

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Moves what is stored under other spellings of an AE title to its one spelling, before anything is delivered.
+"""Joins what is stored under several spellings of an AE title, before anything is delivered.
 
 Worklists written before titles were compared as Orthanc compares them may hold several spellings, and the spelling in
 ``DicomModalities`` may have changed while Orthanc was off. Cursors and dead letters are moved first, then workitems
@@ -95,7 +95,7 @@ class AeTitleMigration:
         return True
 
     def _respelled(self, stored: Stored, subscriptions: Subscriptions) -> dict[str, tuple[str, ...]]:
-        """The stored spellings of each AE title that is stored under any other than its one spelling."""
+        """The stored spellings of each AE title that is stored under any spelling but the one in use."""
         first = {log.receiving_ae: log.acts[0].sequence for log, _ in stored.logs if log.acts}
         names = {*subscriptions.all_known(), *_stored_titles(stored.delivery)}
         grouped: dict[str, list[str]] = {}
@@ -168,7 +168,7 @@ class _Joining:
             if name in done:
                 reaches[name] = reaches[title]
             elif name not in titles and name in waiting:
-                reaches[name] = _Reach({})  # as far as is known, nothing was delivered to it yet
+                reaches[name] = _Reach({})  # nothing is known to have been delivered to it
         channels = {channel: None for reach in reaches.values() for channel in reach.channels}
         revision = max(revision for _, revision, _ in decoded.values()) + 1
         progress = {channel: self._channel(channel, reaches, done, title, events) for channel in channels}
@@ -251,10 +251,10 @@ class _Joining:
         return replace(letter, burst=replace(letter.burst, receiving_ae=title))
 
     async def _write_batch(self, batch: Batch, present: Mapping[str, Entry]) -> None:
-        """Under the name of its first letter that is free: another batch may have had that letter in the middle."""
+        """Store a batch under the key of its first letter, joined with what is stored there."""
         endpoint = batch.endpoint
         key = keys.dead_letters(endpoint.receiving_ae, endpoint.channel, sequence_of(batch.letters[0]))
-        if key in present:  # it was emptied by hand, or this is its rest
+        if key in present:  # that batch was emptied by hand, or this is the rest of it
             older = decode_batch(present[key].document)
             letters = {sequence_of(letter): letter for letter in (*older.letters, *batch.letters)}
             batch = replace(batch, letters=tuple(letters[name] for name in sorted(letters)))

@@ -74,7 +74,7 @@ class GlobalActs:
         return (ActKind.LOCK if command.lock else ActKind.NO_LOCK), statuses.SUCCESS
 
     async def _with_matches(self, act: GlobalAct, command: Subscribe | Unsubscribe | Suspend) -> GlobalAct:
-        """The act with the existing workitems that its filter matches (a filter decides once per workitem)."""
+        """The act with the existing workitems that its filter matches: a filter is applied to each workitem once."""
         if not isinstance(command, Subscribe):
             numbers = filters_taken(self._state.subscriptions.log(command.receiving_ae))
             return replace(act, matched=numbers)
@@ -150,7 +150,7 @@ class GlobalActs:
         return len(acts) > 1 and slowest_cursor(stored, [receiving_ae]) >= last
 
     def _adopt(self, receiving_ae: str, entry: Entry | None) -> None:
-        """Somebody else changed the log: adopt it if it is readable, else write ours back."""
+        """Something outside the plugin changed the log: take it over if it is readable, else write ours back."""
         ours = self._state.subscriptions.log(receiving_ae)
         if entry is None:
             _log.error("The subscriptions of %s vanished from the store; writing them back", receiving_ae)

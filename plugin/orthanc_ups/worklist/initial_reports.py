@@ -39,7 +39,7 @@ class InitialReports:
             reports.extend(
                 self._report(burst, workitem) for workitem in workitems if self._is_due(burst, workitem)
             )
-            await asyncio.sleep(0)  # others get a turn, however many workitems owe no report
+            await asyncio.sleep(0)  # other tasks get a turn, however many workitems owe no report
         return reports
 
     def _some(self, number: int, through: int, limit: int) -> Sequence[Workitem]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""How much work is late, for the overview and the metrics; worked out less often the larger the worklist is."""
+"""How much work is late, for the overview and the metrics. The larger the worklist, the less often it is computed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class LateSummary:
         return sum(group.total for group in self.groups)
 
     def by_kind(self) -> dict[LateKind, int]:
-        """Late workitems of each kind; one may be late in several ways."""
+        """Late workitems of each kind; a workitem may be late in several ways."""
         return {kind: sum(group.by_kind[kind] for group in self.groups) for kind in LateKind}
 
     def by_worklist(self) -> dict[str, int]:
@@ -58,7 +58,7 @@ class LateWatch:
         self._summary = Sparing(self._read, _FRESH_FOR, now)
 
     async def summary(self) -> LateSummary:
-        """What is late; some seconds old, up to ten minutes with a million workitems. Raises as ``latest``."""
+        """What is late. Some seconds old; up to ten minutes with a million workitems. Raises as ``latest``."""
         return await self._summary.get()
 
     async def latest(self) -> LateSummary:

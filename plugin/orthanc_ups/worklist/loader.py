@@ -34,7 +34,7 @@ class Stored:
         overflows: undelivered events that documents had no room for.
         delivery: entries that belong to delivery (``delivery/…``, ``dead/…``).
         notes: entries of other parts (``note/…``).
-        damaged: entries that nobody can read.
+        damaged: entries that cannot be read.
     """
 
     worklist_entry: Entry | None = None
@@ -98,14 +98,14 @@ class Loader:
         stored.tombstones = list(self._projection.tombstones())
 
     def sort(self, entries: Iterable[Entry]) -> Stored:
-        """The same for entries that have been read already, if the projection has every workitem."""
+        """As ``load`` for entries that have been read already, if the projection has every workitem."""
         stored = Stored()
         for entry in entries:
             self._sort(entry, stored)
         return stored
 
     def _sort(self, entry: Entry, stored: Stored) -> bool:
-        """File an entry; False if it is a workitem."""
+        """Put an entry where it belongs; False if it is a workitem."""
         kind = entry.key.partition("/")[0]
         try:
             return self._sorted(kind, entry, stored)
@@ -142,7 +142,7 @@ class Loader:
 def _log_in(entry: Entry) -> Log:
     log = decode_log(entry.document)
     if entry.key != keys.subscriber(log.receiving_ae):
-        raise UnreadableDocument(f"it is that of {log.receiving_ae}")
+        raise UnreadableDocument(f"it belongs to {log.receiving_ae}")
     return log
 
 
@@ -187,9 +187,9 @@ def _cursors(entries: Iterable[Entry]) -> Iterator[tuple[str, int]]:
 
 
 def numbers_in_use(projection: Projection, stored: Stored) -> tuple[int, int]:
-    """A sequence and a creation number greater than all that are in use, for when the worklist entry is lost. Slow.
+    """A sequence and a creation number greater than all in use, for when the worklist entry is lost. Slow.
 
-    They are a whole block greater, as the last numbers may have left no trace.
+    They are a whole block greater, because the last numbers may have left no trace.
     """
     sequences, creations = {0, *(at for _, at in _cursors(stored.delivery))}, {0}
     for log, _ in stored.logs:

@@ -19,8 +19,8 @@ class CommandLocks:
     """Commands on different workitems run side by side, those on one workitem in turn; a global act runs alone.
 
     A global act decides about every workitem at once. It waits until running commands have ended and holds new
-    ones back during its write, so that each workitem is clearly before or after it. Nobody waits for ever: whoever
-    does not get the lock within ``patience`` seconds gets UpsError (0213, 503), and nothing has changed.
+    ones back during its write, so that each command on a workitem is clearly before or after it. Nobody waits for
+    ever: if the lock is not free within ``patience`` seconds, UpsError (0213, 503) is raised, and nothing has changed.
     """
 
     def __init__(self, patience: float = PATIENCE) -> None:
@@ -75,7 +75,7 @@ class CommandLocks:
                 if turn.done() and not turn.cancelled():
                     self._leave(uid)
                 else:
-                    with suppress(ValueError):  # whoever left before us may have skipped it
+                    with suppress(ValueError):  # _leave may have skipped it
                         queue.remove(turn)
                     self._count_out()
                 raise

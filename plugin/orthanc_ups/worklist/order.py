@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The one order of acts and events: hands out their sequence numbers, reserves them, and releases events in order."""
+"""The order of acts and events: sequence numbers are reserved and handed out here, events released in order."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class Ticket:
 class Order:
     """Hands out sequence numbers, and releases events in their order.
 
-    An event is released once every smaller number is settled: committed or given up. So whoever has seen
-    event N has seen everything addressed to it up to N, which is what cursors and ``since`` rely on.
+    An event is released once every smaller number is settled: committed or given up. So whoever has
+    received event N has received every earlier event addressed to them, which cursors and ``since`` rely on.
 
     Example: two commands take 120 and 121. The one with 121 is written first and settled; its event waits. When 120
     is settled, both events are released, 120 first.
@@ -96,7 +96,7 @@ class WorklistEntry:
 
     Attributes:
         sequences, creations: the first numbers that are not reserved.
-        identity: distinguishes this worklist from any other, for ever.
+        identity: distinguishes this worklist from any other; never changes.
         restoring: the identity of the worklist whose export is being restored here; empty if none is.
         origins: identities of the worklists whose exports were imported here.
     """
@@ -156,13 +156,13 @@ class WorklistEntry:
                 await self._extend(next_sequence, next_creation)
 
     async def restore(self, identity: str, next_sequence: int, next_creation: int) -> None:
-        """Note whose export is being restored (empty: it is done), and reserve behind its numbers."""
+        """Note whose export is being restored (empty: the restore is complete), and reserve numbers behind its own."""
         async with self._reserving:
             self.restoring = identity
             await self._extend(next_sequence, next_creation)
 
     async def note_origins(self, identities: Iterable[str]) -> None:
-        """Note the worklists that an import comes from. May raise StoreUnavailable; then it may be repeated."""
+        """Note the worklists that an import comes from. Raises StoreUnavailable; then it may be called again."""
         async with self._reserving:
             origins = tuple(dict.fromkeys((*self.origins, *identities)))
             origins = tuple(identity for identity in origins if identity and identity != self.identity)
@@ -171,7 +171,7 @@ class WorklistEntry:
                 self.origins = origins
 
     async def prove(self) -> None:
-        """Write the entry as it is, to see whether anything can be written. Raises StoreUnavailable."""
+        """Write the entry unchanged, to see whether the store accepts writes. Raises StoreUnavailable."""
         async with self._reserving:
             await self._write(self.sequences, self.creations)
 

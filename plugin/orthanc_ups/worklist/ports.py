@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What the interfaces ask of the worklist."""
+"""The worklist as the interfaces (DIMSE, UPS-RS, management, rules) see it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..core.outcome import WHOLE, Outcome, Page, Paging
 
 
 class WorklistPort(Protocol):
-    """The one worklist. Every method must be called on its asyncio loop."""
+    """The worklist. Every method must be called on its asyncio loop."""
 
     async def execute(self, command: Command) -> Outcome:
         """Carry out a command. Raises UpsError if it is refused; then nothing has changed."""
@@ -24,14 +24,14 @@ class WorklistPort(Protocol):
         ...
 
     def document_of(self, uid: str) -> bytes:
-        """The stored document of a workitem: the same bytes as long as nothing changes.
+        """The stored document of a workitem, which differs after each change.
 
         Raises UpsError (C307; 404 or 410).
         """
         ...
 
     def text_of(self, uid: str) -> bytes:
-        """The attributes of a workitem as JSON text of the inner form (core/dataset.py).
+        """The attributes of a workitem as JSON (core/dataset.py).
 
         Raises UpsError (C307; 404 or 410).
         """
@@ -46,5 +46,5 @@ class WorklistPort(Protocol):
         ...
 
     async def search_texts(self, query: Query, paging: Paging = WHOLE) -> Page[bytes]:
-        """As ``search``, each workitem as JSON text of the inner form (core/dataset.py)."""
+        """As ``search``, but each workitem as JSON (core/dataset.py)."""
         ...

@@ -56,7 +56,7 @@ class Recovery:
     # --- at the start ---
 
     def take(self, others: Sequence[Entry]) -> Stored:
-        """Take over a worklist that this node followed while another one led: all but the workitems, which the
+        """Take over the worklist that this node followed as a standby: everything but the workitems, which the
         projection has.
         """
         self._entries.take(others)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What the worklist does by itself: purges workitems, releases old locks, cancels what has expired (PS3.4 CC.1.1)."""
+"""Periodic changes: workitems are purged, old locks released, expired workitems canceled (PS3.4 CC.1.1)."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Retention:
         self._purging = _Position(*_BEGINNING)
 
     async def run_once(self) -> None:
-        """One round. If a command is refused for one workitem, that is logged and the others follow."""
+        """One round. If a command on a workitem is refused, that is logged and the round continues."""
         now = self._now()
         if self._settings.cancel_expired:
             await self._cancel_expired(now)
@@ -121,7 +121,7 @@ class Retention:
 
 @dataclass(slots=True)
 class _Position:
-    """How far a round has come: the time at which its last workitem ended, and its creation number."""
+    """How far a round has come: when its last workitem ended, and the creation number of that."""
 
     ended: float
     created: int

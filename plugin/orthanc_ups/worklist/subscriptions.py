@@ -31,7 +31,7 @@ from ..core.workitem import SpecificAct, Subscription, Workitem
 
 
 class _SpecificAct(NamedTuple):
-    """An AE's last act on a workitem, and what decides whether a global act has ended it since."""
+    """An AE's last act on a workitem, with what is needed to decide whether a later global act ended it."""
 
     act: SpecificAct
     created: int
@@ -39,7 +39,7 @@ class _SpecificAct(NamedTuple):
 
 
 class _SubscriberActs(dict[str, _SpecificAct]):
-    """The acts of one AE by SOP Instance UID, the number of locks among them, and their order once it was needed."""
+    """The acts of one AE by SOP Instance UID, the number of locks among them, and their order once it is needed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class SpecificSubscriptions:
         self._of: dict[str, _SubscriberActs] = {}
 
     def note(self, log: Log, workitem: Workitem) -> None:
-        """Remember what the log's AE did to this very workitem."""
+        """Take over the AE's act on this workitem."""
         act = workitem.acts[log.receiving_ae]
         subscriptions = self._of.setdefault(log.receiving_ae, _SubscriberActs())
         own = _SpecificAct(act, workitem.created, workitem.filtered)
@@ -82,7 +82,7 @@ class SpecificSubscriptions:
             subscriptions.take(workitem.uid, own)
 
     def logged(self, log: Log) -> None:
-        """The AE unsubscribed globally: forget the acts which that ended."""
+        """The AE unsubscribed globally: forget the acts that this ended."""
         subscriptions = self._of.get(log.receiving_ae, _SubscriberActs())
         for uid in [uid for uid, own in subscriptions.items() if _standing_of(log, own) is Subscription.NONE]:
             subscriptions.drop(uid)
@@ -170,7 +170,7 @@ class Subscriptions:
         return subscriber.version if subscriber else None
 
     def standing(self, receiving_ae: str) -> Standing:
-        """What the AE's global acts amount to for new workitems."""
+        """The combined effect of the AE's global acts on new workitems."""
         subscriber = self._subscribers.get(receiving_ae)
         return subscriber.standing if subscriber else Standing()
 
@@ -221,12 +221,12 @@ class Subscriptions:
     # --- acts on single workitems ---
 
     def note(self, workitem: Workitem) -> None:
-        """Remember which AEs have subscribed to this very workitem."""
+        """Take over which AEs have subscribed to this workitem in particular."""
         for ae in workitem.acts:
             self.note_act(ae, workitem)
 
     def note_act(self, receiving_ae: str, workitem: Workitem) -> None:
-        """Remember what an AE did last to this very workitem."""
+        """Take over the last act of an AE on this workitem in particular."""
         self.specifics.note(self.log(receiving_ae), workitem)
 
     def forget(self, workitem: Workitem) -> None:
@@ -241,7 +241,7 @@ class Subscriptions:
         return subscribed(self.log(receiving_ae), workitem)
 
     def receivers(self, workitem: Workitem) -> tuple[str, ...]:
-        """The AEs to be told of events of a workitem, sorted."""
+        """The AEs that receive events of a workitem, sorted."""
         facts = self._generation, workitem.created, workitem.filtered, workitem.acts
         cached = self._receivers.get(workitem.uid)
         if cached and cached[0] == facts:
@@ -263,7 +263,7 @@ class Subscriptions:
         return tuple(ae for ae, state in self.subscribers(workitem) if state is Subscription.LOCK)
 
     def locked_at(self, receiving_ae: str, workitem: Workitem) -> float:
-        """A time since when an AE's Deletion Lock has held a workitem; seconds since the epoch, 0 if unknown."""
+        """When an AE's Deletion Lock on a workitem began, in seconds since the epoch; 0 if that is unknown."""
         return subscribed_at(self.log(receiving_ae), workitem)
 
     def reports_due(self, workitem: Workitem) -> Iterator[tuple[str, int]]:

@@ -46,7 +46,7 @@ VANISHED: Final = "vanished"
 
 @dataclass(frozen=True, slots=True)
 class Tombstone:
-    """What is remembered of a purged workitem: the last entry of its history, which says when, by whom and why."""
+    """What remains of a purged workitem: the last entry of its history, which says when, by whom and why."""
 
     version: str
     last: HistoryEntry
@@ -121,9 +121,9 @@ class WorkitemStore:
     """The worklist's view of the stored workitems.
 
     Attributes:
-        changes: which workitems were written or forgotten lately.
+        changes: which workitems were written or removed recently.
         broken: True while the projection is rebuilt.
-        tombstones: what is remembered of purged workitems.
+        tombstones: what remains of purged workitems.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class WorkitemStore:
         return self._query(self._projection.document, uid)
 
     def text(self, uid: str) -> bytes | None:
-        """The attributes of a workitem as JSON text of the inner form. Raises as ``document``."""
+        """The attributes of a workitem as JSON (core/dataset.py). Raises as ``document``."""
         return self._query(self._projection.text, uid)
 
     def put(self, workitem: Workitem, version: str, document: bytes) -> None:
@@ -167,7 +167,7 @@ class WorkitemStore:
         self._update(self._projection.put, workitem, version, document, uid=workitem.uid)
 
     def write_copy(self) -> None:
-        """Write down what was taken over before the change is answered, if the projection is a copy of the store."""
+        """If the projection is a copy of the store: write it to its file now, before the change is answered."""
         self._update(self._projection.write_copy)
 
     def remove(self, uid: str) -> None:
@@ -182,7 +182,7 @@ class WorkitemStore:
         self._update(self._projection.drop_tombstone, uid, uid=uid)
 
     def is_gone(self, uid: str) -> bool:
-        """True if the workitem existed and was purged, and that is still remembered."""
+        """True if the workitem was purged and its tombstone still exists."""
         return uid in self.tombstones
 
     def count(self) -> int:
@@ -196,10 +196,10 @@ class WorkitemStore:
         self.remove(uid)
         self.write_copy()
 
-    # --- what others did to an entry ---
+    # --- changes from outside ---
 
     def adopt(self, uid: str, entry: Entry | None) -> None:
-        """Somebody else changed an entry: adopt it if it is readable; else keep ours, to be written back.
+        """Something outside the plugin changed an entry: take it over if it is readable; else ours is written back.
 
         Raises UpsError if there is nothing to write back.
         """
@@ -252,7 +252,7 @@ class WorkitemStore:
         self._update(self._projection.record_events, events)
 
     def forget_events(self, before: float) -> int:
-        """Remove some events from before a time (seconds since the epoch) from the log; returns how many."""
+        """Remove some of the events before a time (seconds since the epoch) from the log; return how many."""
         return self._query(self._projection.forget_events, before)
 
     async def events(self, after: int, limit: int) -> list[Event]:
@@ -349,14 +349,14 @@ class WorkitemStore:
             raise
 
     def _update(self, update: Callable[..., object], *args: object, uid: str | None = None) -> None:
-        """What the projection does not take over now is in the store, where the rebuild finds it."""
+        """Pass a change to the projection. If that fails, a rebuild will find the change in the store."""
         if self.broken:
             return
         try:
             update(*args)
             if uid is not None and self._journal is not None:
                 self._journal.indexed(uid)
-        except Exception as error:  # of whatever kind: what was written must not look unwritten
+        except Exception as error:  # any exception: a write that succeeded must not look as if it had failed
             self._broke(error)
 
     def _broke(self, error: Exception) -> None:
@@ -402,7 +402,7 @@ class IndexMark:
         self._is_whole = False
 
     async def changed(self) -> Collection[str] | None:
-        """UIDs of the workitems that the index may not have as they are stored; None if the whole store must be read.
+        """UIDs of the workitems that may differ between store and index; None if the whole store must be read.
 
         Raises StoreUnavailable.
         """
@@ -432,7 +432,9 @@ class IndexMark:
             return
         mark = secrets.token_hex(16)
         self._journal.begin(mark, whole=whole)
-        await self._projection.bear(mark)  # what is not open is handed over in the same turn of the loop
+        await self._projection.bear(
+            mark
+        )  # everything that is not open is handed over in this turn of the loop
         await self._writer.overwrite(keys.INDEX_MARK, document_of(mark))
         self._journal.complete()
 
@@ -450,9 +452,9 @@ class Changes:
     """The changes after a number.
 
     Attributes:
-        number: to ask with next time.
+        number: the number to ask with next time.
         uids: the workitems that changed, each once, the latest last.
-        complete: False if more happened than is remembered; then everything may have changed.
+        complete: False if there were more changes than are remembered; then anything may have changed.
     """
 
     number: int
@@ -461,7 +463,7 @@ class Changes:
 
 
 class ChangeFeed:
-    """The latest changes of workitems, for pages that ask for what is new. Lives on the loop."""
+    """The latest changes of workitems, for pages that poll for changes. Lives on the loop."""
 
     def __init__(self, first: int = 0) -> None:
         """``first`` must grow from start to start (such as milliseconds since the epoch), so that a page that stays

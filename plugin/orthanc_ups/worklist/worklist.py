@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The worklist: the only writer, through which everything changes (PS3.4 Annex CC)."""
+"""The worklist: every change goes through it (PS3.4 Annex CC)."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Outputs(Protocol):
     """Looks for the outputs of workitems in Orthanc."""
 
     async def missing(self, references: Sequence[DataSet]) -> Sequence[str]:
-        """SOP Instance UIDs that items of Output Information Sequence reference in this Orthanc, but are not in it.
+        """SOP Instance UIDs that items of Output Information Sequence place in this Orthanc, but that it does not have.
 
         Raises StoreUnavailable.
         """
@@ -75,10 +75,10 @@ class Worklist:
     """Takes commands and queries. Lives on one asyncio loop; every method must be called there.
 
     Attributes:
-        observers: told of each accepted command and its outcome; must be quick and never raise.
-        outputs: looks for outputs before a workitem is completed; None if nobody does (``Ups.CheckOutputs``).
-        at_once: commands that may be running; more are refused (0213, 503).
-        patience: seconds after which a caller is told that the outcome is not known yet (0110, 500).
+        observers: called with each accepted command and its outcome; must be quick and never raise.
+        outputs: looks for outputs before a workitem is completed; None unless ``Ups.CheckOutputs`` is set.
+        at_once: how many commands may run at a time; more are refused (0213, 503).
+        patience: after how many seconds the caller is answered that the outcome is not known yet (0110, 500).
     """
 
     def __init__(self, state: WorklistState, commits: Commits, receiving_aes: ReceivingAes) -> None:
@@ -99,8 +99,8 @@ class Worklist:
     async def execute(self, command: Command) -> Outcome:
         """Carry out a command. It is completed even if the caller is cancelled.
 
-        Raises UpsError if it is refused; then nothing has changed. Only if Orthanc's store is silent for
-        long, that is not known yet, and the error (0110) says so.
+        Raises UpsError if it is refused; then nothing has changed. The exception is a store that does not answer in
+        time: the error (0110) then says that the outcome is not known yet.
         """
         if self._closed:
             raise UpsError(statuses.RESOURCE_LIMITATION, "the worklist is shutting down")
@@ -114,8 +114,8 @@ class Worklist:
         return task.result()
 
     async def _carry_out(self, command: Command, ending: asyncio.Future[bool]) -> Outcome:
-        """Carry out a command, and set ``ending`` in the very step in which it ends: a callback of the task would come
-        a turn of the loop later.
+        """Carry out a command, and set ``ending`` as its last step: a callback of the task would run a turn of the loop
+        later.
         """
         name = SERVICE_OF[type(command)].value.replace(" ", "_")
         try:
@@ -141,7 +141,7 @@ class Worklist:
                 ending.set_result(True)
 
     def _spelled(self, command: Command) -> Command:
-        """The command with each AE title in its one spelling."""
+        """The command with each AE title in the spelling that is used throughout."""
         requester = command.requester
         ae = self._state.titles.spelled(requester.ae)
         if ae != requester.ae:
@@ -153,7 +153,7 @@ class Worklist:
         return command
 
     def _in_background(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
-        """A task; as far as it goes without waiting it is carried out at once (Python 3.12)."""
+        """Start a task. From Python 3.12 on it runs at once until it first waits."""
         loop = asyncio.get_running_loop()
         if sys.version_info >= (3, 12):
             task = asyncio.Task(work, loop=loop, eager_start=True)
@@ -166,12 +166,12 @@ class Worklist:
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
         if not task.cancelled():
-            task.exception()  # retrieved: the caller has it, or was cancelled
+            task.exception()  # so that asyncio does not log it: the caller has it, or was cancelled
 
     async def close(self, within: float) -> None:
         """Take no more commands, and wait at most ``within`` seconds for the running ones to end.
 
-        They are not cancelled, as nobody would know whether their writes arrived.
+        They are not cancelled, because nobody would know whether their writes arrived.
         """
         self._closed = True
         if self._running:
@@ -180,7 +180,7 @@ class Worklist:
     # --- one workitem ---
 
     async def _on_workitem(self, command: Decidable) -> Outcome:
-        """Decide and write, alone on the workitem; again if somebody else (not this plugin) has changed its entry."""
+        """Decide and write while holding the workitem; start over if something outside the plugin changed its entry."""
         uid, workitems = command.uid, self._state.workitems
         async with self._state.locks.workitem(uid):
             for _ in range(ATTEMPTS):
@@ -231,7 +231,7 @@ class Worklist:
         return circumstances
 
     def _inherited(self, command: Decidable) -> tuple[tuple[str, Subscription], ...]:
-        """Who is subscribed to what a new workitem replaces, unless the AE's global subscription says the same."""
+        """The subscribers of the workitems that a new one replaces, unless a global subscription covers it anyway."""
         if not isinstance(command, Create) or not self._state.settings.inherit_subscribers:
             return ()
         subscriptions = self._state.subscriptions
@@ -247,7 +247,7 @@ class Worklist:
 
     @staticmethod
     async def _missing_outputs(outputs: Outputs, command: Decidable, workitem: Workitem) -> tuple[str, ...]:
-        """The instances that the outputs of a workitem to be completed reference in this Orthanc, and that it lacks."""
+        """If the command completes the workitem: the outputs that should be in this Orthanc but are not."""
         content = workitem.attributes
         if isinstance(command, Close):
             content = {**content, **command.attributes}
@@ -319,7 +319,7 @@ class Worklist:
     # --- queries ---
 
     def workitem(self, uid: str) -> Workitem:
-        """A workitem with all that is known of it. Raises UpsError (C307; 404 or 410)."""
+        """A workitem with its history, events and acts. Raises UpsError (C307; 404 or 410)."""
         return self._existing(uid, self._state.workitems.get(uid)).workitem
 
     def _existing(self, uid: str, value: T | None) -> T:
@@ -333,11 +333,11 @@ class Worklist:
         return self.workitem(uid).attributes
 
     def document_of(self, uid: str) -> bytes:
-        """A workitem as it is stored: equal as long as nothing changes. Raises UpsError (C307; 404 or 410)."""
+        """The stored document of a workitem, which differs after each change. Raises UpsError (C307; 404 or 410)."""
         return self._existing(uid, self._state.workitems.document(uid))
 
     def text_of(self, uid: str) -> bytes:
-        """Its attributes as JSON text of the inner form (core/dataset.py). Raises UpsError (C307; 404 or 410)."""
+        """The attributes of a workitem as JSON (core/dataset.py). Raises UpsError (C307; 404 or 410)."""
         return self._existing(uid, self._state.workitems.text(uid))
 
     def find(self, query: Query) -> AsyncIterator[list[DataSet]]:
@@ -351,7 +351,7 @@ class Worklist:
         return _page(tuple(map(returns.of, matches)), total, paging)
 
     async def search_texts(self, query: Query, paging: Paging = WHOLE) -> Page[bytes]:
-        """As ``search``, each workitem as JSON text of the inner form (core/dataset.py)."""
+        """As ``search``, but each workitem as JSON (core/dataset.py)."""
         returns = query.returns(paging.include, paging.everything)
         matches, total = await self._state.workitems.search_texts(query, paging.offset, paging.limit, returns)
         return _page(tuple(matches), total, paging)
@@ -370,7 +370,7 @@ def _check_ae(receiving_ae: str) -> None:
 
 
 class Patience:
-    """Waits with a time limit, the same for all who wait, so that one timer suffices. Lives on one loop.
+    """Waits with a time limit. It is the same for all waits, so that a single timer suffices. Lives on one loop.
 
     Attributes:
         seconds: the limit.
@@ -382,7 +382,7 @@ class Patience:
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self) -> asyncio.Future[bool]:
-        """A future to wait for. Whoever does the work sets it to True; it becomes False when the time is over."""
+        """A future to wait for. The work sets it to True when it ends; it becomes False after ``seconds``."""
         loop = asyncio.get_running_loop()
         ending: asyncio.Future[bool] = loop.create_future()
         while self._waiting and self._waiting[0][1].done():
@@ -393,7 +393,7 @@ class Patience:
         return ending
 
     def _look(self) -> None:
-        """End the waits whose time is over; the first in the queue is always the next."""
+        """End the waits whose time is over. The first in the queue is always the next to end."""
         loop, self._timer = asyncio.get_running_loop(), None
         while self._waiting:
             until, ending = self._waiting[0]
