@@ -192,7 +192,7 @@ class UpsService:
         self._again_and_again(self._renew_mark, _MARK_EVERY)
         self._again_and_again(self._look_after_everything, _RETENTION_EVERY)
         self._again_and_again(self._retention.run_once, _RETENTION_EVERY)
-        self._again_and_again(self.import_session.look_after, PATIENCE)
+        self._again_and_again(self.import_session.clean_up, PATIENCE)
 
     async def _loaded(self, followed: Sequence[Entry] | None = None) -> Stored:
         stored = await self._recovery.load() if followed is None else self._recovery.take(followed)

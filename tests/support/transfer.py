@@ -11,7 +11,7 @@ import orjson
 from orthanc_ups.core.commands import Requester
 from orthanc_ups.management.answers import ImportState
 from orthanc_ups.transfer.exporter import Position
-from orthanc_ups.transfer.routes import Importer, described, export_page
+from orthanc_ups.transfer.routes import Importer, export_page, report_json
 from tests.support.delivery import settle
 from tests.support.service import Desk
 
@@ -38,7 +38,7 @@ async def imported(desk: Desk, lines: list[bytes], at_once: int = 500) -> Import
         await desk.until_done(task)
         await task
     await settle()
-    return described(desk.service.import_session.report)
+    return report_json(desk.service.import_session.report)
 
 
 async def moved(source: Desk, target: Desk) -> ImportState:

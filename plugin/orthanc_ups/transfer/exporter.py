@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Reads the whole worklist, record by record, while it continues to work."""
+"""Reads the whole worklist as records, while it remains in use."""
 
 from __future__ import annotations
 
@@ -16,15 +16,13 @@ from ..worklist.commits import Commits
 from ..worklist.state import WorklistState
 from .records import AeCursors, Head, Purged, Record, Tail
 
-_AT_ONCE: Final = 100
-_EVERY_NUMBER: Final = 2**62
+_CHUNK: Final = 100
+_NO_LIMIT: Final = 2**62
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A position in an export: after the record ``key`` of a ``section``. It can be written as text, to
-    continue later.
-    """
+    """A position in an export: after the record ``key`` of a ``section``. ``str`` returns it as text."""
 
     section: str
     key: str = ""
@@ -34,7 +32,7 @@ class Position:
 
     @classmethod
     def parse(cls, text: str) -> Position:
-        """Read a position that ``str`` has written. Raises ValueError."""
+        """Parse the text of a position. Raises ValueError."""
         section, separator, key = text.partition("/")
         number = key.rpartition("\n")[2] if section in _NUMBERED else "0"
         if not separator or section not in SECTIONS or (key and not _is_number(number)):
@@ -55,7 +53,7 @@ _NUMBERED: Final = ("workitems", "dead_letters")
 
 
 class Exporter:
-    """Produces the records of an export. Lives on the loop, and lets it serve others after every hundred records."""
+    """Produces the records of an export. Runs on the loop, and yields to it after every hundred records."""
 
     def __init__(self, state: WorklistState, commits: Commits, steps: PerformedSteps) -> None:
         self._state = state
@@ -73,8 +71,8 @@ class Exporter:
         start = after or Position("head")
         for section in SECTIONS[max(1, SECTIONS.index(start.section)) :]:
             key = start.key if section == start.section else ""
-            async for record, item_key in self._section(section, key):
-                yield record, Position(section, item_key)
+            async for record, record_key in self._section(section, key):
+                yield record, Position(section, record_key)
         yield Tail(self._state.order.next, self._commits.next_creation), Position(SECTIONS[-1], _END)
 
     async def _section(self, section: str, after: str) -> AsyncIterator[tuple[Record, str]]:
@@ -82,16 +80,16 @@ class Exporter:
             async for workitem in self._workitems(int(after or 0)):
                 yield workitem, str(workitem.created)
             return
-        others = {
+        readers = {
             "subscribers": self._logs,
             "deliveries": self._cursors,
             "purged": self._purged,
             "performed_steps": self._performed_steps,
             "dead_letters": self._dead_letters,
         }
-        for count, item in enumerate(others[section](after)):
-            yield item
-            if count % _AT_ONCE == 0:
+        for count, record_and_key in enumerate(readers[section](after)):
+            yield record_and_key
+            if count % _CHUNK == 0:
                 await asyncio.sleep(0)
 
     def _head(self) -> Head:
@@ -122,22 +120,22 @@ class Exporter:
                 yield AeCursors(name, channels), name
 
     async def _workitems(self, after: int) -> AsyncIterator[Workitem]:
-        while workitems := self._state.workitems.created(after, _EVERY_NUMBER, _AT_ONCE):
+        while workitems := self._state.workitems.created(after, _NO_LIMIT, _CHUNK):
             for workitem in workitems:
-                yield self._whole(workitem)
+                yield self._with_all_events(workitem)
             after = workitems[-1].created
             await asyncio.sleep(0)
 
-    def _whole(self, workitem: Workitem) -> Workitem:
+    def _with_all_events(self, workitem: Workitem) -> Workitem:
         """The workitem with the events of its overflow entries, by sequence."""
-        spilled = self._state.overflows.of(workitem.uid)
-        events = {event.sequence: event for overflow in spilled for event in overflow.events}
+        overflows = self._state.overflows.of(workitem.uid)
+        events = {event.sequence: event for overflow in overflows for event in overflow.events}
         events.update((event.sequence, event) for event in workitem.events)
         return replace(workitem, events=tuple(events[sequence] for sequence in sorted(events)), spilled=())
 
     def _purged(self, after: str) -> Iterator[tuple[Record, str]]:
         tombstones = self._state.workitems.tombstones
-        while uids := heapq.nsmallest(_AT_ONCE, (uid for uid in tombstones if uid > after)):
+        while uids := heapq.nsmallest(_CHUNK, (uid for uid in tombstones if uid > after)):
             yield from ((Purged(uid, tombstones[uid].last), uid) for uid in uids if uid in tombstones)
             after = uids[-1]
 
@@ -149,7 +147,7 @@ class Exporter:
                 yield replace(step, worklist=step.worklist or identity), uid
 
     def _dead_letters(self, after: str) -> Iterator[tuple[Record, str]]:
-        """By endpoint and age. AE titles and names of channels contain no line feed."""
+        """Dead letters by endpoint and age. AE titles and names of channels contain no line feed."""
         dead = self._state.delivery.dead
         exported, _, last = after.rpartition("\n")
         for endpoint in sorted(

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Imports an export, record by record, and keeps a report on it.
 
-An empty worklist is restored (``Restore``); any other takes over what it does not have (``Merge``). Records that
-were imported before are recognized, so an import may be repeated, or started again after a crash.
+Into an empty worklist the export is restored (``Restore``), into any other it is merged (``Merge``). Records that were
+imported before are recognized, so an import may be repeated, or restarted after a crash.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from .records import (
     AeCursors,
     Head,
     ImportOutcome,
+    ImportResult,
     Purged,
     Record,
     Tail,
-    Verdict,
     conflict,
 )
 from .restore import Restore
@@ -45,17 +45,17 @@ _log = logging.getLogger("orthanc_ups.worklist")
 IMPORT: Final = "import"
 PATIENCE: Final = 60.0
 """Seconds without a record after which an import is abandoned."""
-LISTED: Final = 100
+MAXIMUM_LISTED: Final = 100
 KINDS: Final = ("subscribers", "deliveries", "workitems", "purged", "performed_steps", "dead_letters")
 
 
-class NotBegun(Exception):
+class ImportNotStarted(Exception):
     """A record arrived before the head of its export, or after the import was abandoned."""
 
 
 @dataclass(frozen=True, slots=True)
-class Disagreement:
-    """A record that was not imported because it differs from what is here."""
+class RecordConflict:
+    """A record that was not imported because it differs from the record here."""
 
     kind: str
     name: str
@@ -72,7 +72,7 @@ class ImportReport:
         identity: of the exported worklist.
         expected: number of records by kind, as announced by the head.
         counts: number of records by kind and outcome; each dead letter counts.
-        conflicts: the first ``LISTED`` of them.
+        conflicts: the first ``MAXIMUM_LISTED`` of them.
     """
 
     state: str = "none"
@@ -80,18 +80,18 @@ class ImportReport:
     identity: str = ""
     expected: Mapping[str, int] = field(default_factory=dict)
     counts: Counter[tuple[str, ImportOutcome]] = field(default_factory=Counter)
-    conflicts: list[Disagreement] = field(default_factory=list)
+    conflicts: list[RecordConflict] = field(default_factory=list)
 
-    def note(self, record: Record, verdict: Verdict) -> None:
+    def note(self, record: Record, result: ImportResult) -> None:
         """Count a record, and list it if it is a conflict."""
         kind, name, number = _named(record)
-        self.counts[kind, verdict.outcome] += number
-        if verdict.outcome is ImportOutcome.CONFLICT and len(self.conflicts) < LISTED:
-            self.conflicts.append(Disagreement(kind, name, verdict.why))
+        self.counts[kind, result.outcome] += number
+        if result.outcome is ImportOutcome.CONFLICT and len(self.conflicts) < MAXIMUM_LISTED:
+            self.conflicts.append(RecordConflict(kind, name, result.why))
 
 
 class ImportSession:
-    """Runs one import at a time. Lives on the loop; callers must send records one after the other."""
+    """Runs one import at a time, on the loop. Callers must send the records one after the other."""
 
     def __init__(
         self, state: WorklistState, commits: Commits, worklist: Worklist, steps: PerformedSteps
@@ -104,25 +104,26 @@ class ImportSession:
         self._merge: Merge | None = None
         self._respelling = Respelling(state.titles.use)
         self._last_at = 0.0
-        self._alone = asyncio.Lock()  # a record, or the end of an abandoned import
+        self._lock = asyncio.Lock()  # held while a record is imported, or an abandoned import is ended
         self.report = ImportReport()
 
-    async def take(self, record: Record, requester: Requester) -> None:
+    async def import_record(self, record: Record, requester: Requester) -> None:
         """Import one record.
 
         Raises:
-            NotBegun: the head must come first.
-            UpsError: not now, or a filter is wrong. StoreUnavailable: Orthanc cannot store it now. In both
-                cases nothing of this record was imported, and it may be sent again.
+            ImportNotStarted: the head must come first.
+            UpsError: it cannot be imported now, or a filter is wrong.
+            StoreUnavailable: Orthanc cannot store it now. In this case and after an UpsError, nothing of the record
+                was imported, and it may be sent again.
         """
         self._last_at = self._state.now().timestamp()
-        async with self._alone:
-            await (self._begin(record, requester) if isinstance(record, Head) else self._go_on(record))
+        async with self._lock:
+            await (self._start(record, requester) if isinstance(record, Head) else self._continue(record))
 
-    async def _begin(self, head: Head, requester: Requester) -> None:
+    async def _start(self, head: Head, requester: Requester) -> None:
         requester = replace(requester, via=IMPORT)
         async with self._state.locks.everything():
-            restoring = self._restore.fits(head)
+            restoring = self._restore.is_possible(head)
             if restoring:
                 await self._restore.begin(head)
             await self._state.worklist_entry.note_origins((head.identity, *head.origins))
@@ -132,24 +133,26 @@ class ImportSession:
         self._merge = Merge(self._state, self._commits, self._worklist, requester)
         mode = "restore" if restoring else "merge"
         self.report = ImportReport("running", mode, head.identity, head.counts)
-        _log.warning("%s: an import starts (%s) from worklist %s", requester, mode, head.identity)
+        _log.warning("%s: an import from worklist %s starts (%s)", requester, head.identity, mode)
 
-    async def _go_on(self, record: Record) -> None:
+    async def _continue(self, record: Record) -> None:
         if self._merge is None:
-            raise NotBegun("an import must start with the header line of its export")
+            raise ImportNotStarted("an import must start with the header line of its export")
         if isinstance(record, Tail):
             await self._end(record)
             return
         record = self._respelling.respelled(record)
         restoring = self.report.mode == "restore"
-        verdict = await (
-            self._restored(record, self._merge) if restoring else self._merged(record, self._merge)
+        result = await (
+            self._restore_record(record, self._merge)
+            if restoring
+            else self._merge_record(record, self._merge)
         )
-        self.report.note(record, verdict)
+        self.report.note(record, result)
 
-    async def _restored(self, record: Record, merge: Merge) -> Verdict:
+    async def _restore_record(self, record: Record, merge: Merge) -> ImportResult:
         if isinstance(record, Workitem):
-            self._check_room(record)
+            self._check_capacity(record)
             return await self._restore.workitem(record) or await merge.workitem(record)
         if isinstance(record, Log):
             merge.note(record)
@@ -158,39 +161,39 @@ class ImportSession:
             merge.note(record)
             return await self._restore.cursors(record)
         if isinstance(record, Batch):
-            return await self._restore.dead(record)
-        return await self._others(record)
+            return await self._restore.dead_letters(record)
+        return await self._import_step_or_purged(record)
 
-    async def _merged(self, record: Record, merge: Merge) -> Verdict:
+    async def _merge_record(self, record: Record, merge: Merge) -> ImportResult:
         if isinstance(record, Workitem):
-            self._check_room(record)
+            self._check_capacity(record)
             return await merge.workitem(record)
         if isinstance(record, Log):
             return await merge.log(record)
         if isinstance(record, AeCursors):
             merge.note(record)
-            return Verdict(ImportOutcome.LEFT_OUT)
+            return ImportResult(ImportOutcome.LEFT_OUT)
         if isinstance(record, Batch):
-            return await merge.dead(record)
-        return await self._others(record)
+            return await merge.dead_letters(record)
+        return await self._import_step_or_purged(record)
 
-    async def _others(self, record: Record) -> Verdict:
+    async def _import_step_or_purged(self, record: Record) -> ImportResult:
         if isinstance(record, PerformedStep):
-            return await self._step(record)
+            return await self._import_step(record)
         assert isinstance(record, Purged)
         return await self._restore.purged(record)
 
-    async def _step(self, step: PerformedStep) -> Verdict:
-        """Import a performed procedure step; its workitems came before it."""
-        ours = self._steps.get(step.uid)
-        if ours is not None:
-            is_equal = ours.attributes == step.attributes and ours.workitems == step.workitems
-            return UNCHANGED if is_equal else conflict("exists here with other content, which is kept")
+    async def _import_step(self, step: PerformedStep) -> ImportResult:
+        """Import a performed procedure step; its workitems have been imported before it."""
+        stored = self._steps.get(step.uid)
+        if stored is not None:
+            is_equal = stored.attributes == step.attributes and stored.workitems == step.workitems
+            return UNCHANGED if is_equal else conflict("exists here with different content, which is kept")
         identity = self._state.worklist_entry.identity
         await self._steps.write(replace(step, worklist="" if step.worklist == identity else step.worklist))
         return IMPORTED
 
-    def _check_room(self, workitem: Workitem) -> None:
+    def _check_capacity(self, workitem: Workitem) -> None:
         full = self._state.workitems.count() >= self._state.settings.maximum_workitems
         if full and self._state.workitems.get(workitem.uid) is None:
             raise UpsError(RESOURCE_LIMITATION, "the worklist is full (Ups.MaximumWorkitems)")
@@ -200,29 +203,32 @@ class ImportSession:
             await self._restore.end(tail)
         self.report.state = "complete"
         self._merge = None
-        _log.warning("The import is complete: %s", self._in_words())
+        _log.warning("The import is complete: %s", self._summary())
 
-    def _in_words(self) -> str:
+    def _summary(self) -> str:
         counts = self.report.counts
         return ", ".join(f"{counts[kind, outcome]} {kind} {outcome.value}" for kind, outcome in counts)
 
-    async def look_after(self) -> None:
-        """Called every minute: abandon an import whose client has gone away, and release the held queues.
+    async def clean_up(self) -> None:
+        """Abandon an import whose client has gone away, and release the held queues. Called every minute.
 
-        Raises UpsError or ProjectionBroken: queues are still held; the next call tries again.
+        Raises UpsError or ProjectionBroken if queues are still held; the next call tries again.
         """
-        async with self._alone:
+        async with self._lock:
             if self.report.state == "running":
                 if self._state.now().timestamp() - self._last_at < PATIENCE:
                     return
-                _log.warning("No line of the import has come for %g s; it is abandoned as it is", PATIENCE)
+                _log.warning(
+                    "No line of the import has arrived for %g s; it is abandoned, and what was imported is kept",
+                    PATIENCE,
+                )
                 self.report.state, self._merge = "abandoned", None
             if self._state.delivery.held_from() is not None:
                 await self._restore.end(None)
 
 
 def _named(record: Record) -> tuple[str, str, int]:
-    """Kind and name of a record, and how much it counts."""
+    """The kind and name of a record, and the number that it counts as."""
     if isinstance(record, Log):
         return "subscribers", record.receiving_ae, 1
     if isinstance(record, AeCursors):
@@ -241,7 +247,7 @@ _KINDS_WITH_UID: Final[Mapping[type, str]] = {
 
 
 class Respelling:
-    """Changes the AE titles in the records of one export, in their order, to the spelling used here."""
+    """Changes the AE titles in the records of one export, in order, to the spellings used here."""
 
     def __init__(self, spelled: Callable[[str], str]) -> None:
         """``spelled`` returns the spelling of an AE title that is used here."""
@@ -264,13 +270,15 @@ class Respelling:
     def _log(self, log: Log) -> Log:
         title = self._spelled(log.receiving_ae)
         self._logs[log.receiving_ae] = log
-        logs = [other for name, other in self._logs.items() if self._spelled(name) == title]
+        logs = [earlier for name, earlier in self._logs.items() if self._spelled(name) == title]
         return joined(title, logs) if len(logs) > 1 else replace(log, receiving_ae=title)
 
     def _respelled_cursors(self, cursors: AeCursors) -> AeCursors:
         title = self._spelled(cursors.receiving_ae)
-        other = self._cursors.get(title)
-        channels = cursors.channels if other is None else _joined_channels(other.channels, cursors.channels)
+        earlier = self._cursors.get(title)
+        channels = (
+            cursors.channels if earlier is None else _joined_channels(earlier.channels, cursors.channels)
+        )
         self._cursors[title] = AeCursors(title, channels)
         return self._cursors[title]
 
@@ -306,7 +314,7 @@ class Respelling:
 
 
 def _joined_channels(first: Mapping[str, Progress], second: Mapping[str, Progress]) -> dict[str, Progress]:
-    """The lower cursor per channel, so that no event is missed; only what is dropped in both is dropped."""
+    """The lower cursor of each channel, so no event is missed; only events dropped in both are dropped."""
     return {name: _joined_progress(first.get(name), second.get(name)) for name in {**first, **second}}
 
 

@@ -3,7 +3,7 @@
 
     {"kind": "purged", "uid": "1.2.3", "at": 1795376841.5, "who": "anna as WORKLIST by page", "why": "Ordered twice"}
 
-The first line names the format. A line ``{"kind": "next", "after": …}`` ends a page that is not the last one.
+The first line names the format. Each page but the last ends with a line ``{"kind": "next", "after": …}``.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Positive: TypeAlias = Annotated[int, Meta(ge=1, le=2**53)]
 Moment: TypeAlias = Annotated[float, Meta(ge=0)]
 """Seconds since the epoch."""
 NULL: Final = Raw(b"null")
-"""Stands for an absent data set."""
+"""An absent data set."""
 
 
 class HeaderLine(Struct, tag_field="kind", tag="header"):
@@ -66,7 +66,7 @@ class HeaderLine(Struct, tag_field="kind", tag="header"):
 
 
 class ActFields(Struct, omit_defaults=True):
-    """A global act; ``filter`` and ``matched`` of a filtered one."""
+    """A global act. ``filter``, ``matched`` and ``mechanisms`` are those of a filtered one."""
 
     sequence: Positive
     act: ActKind
@@ -98,7 +98,7 @@ class TallyFields(Struct):
 
 
 class ChannelFields(Struct):
-    """How far a channel is."""
+    """The state of a channel: its cursor, the events above it that were dropped, and its counters."""
 
     cursor: Number | None
     dropped: list[Number]
@@ -106,7 +106,7 @@ class ChannelFields(Struct):
 
 
 class DeliveryLine(Struct, tag_field="kind", tag="delivery"):
-    """How far delivery is with an AE."""
+    """The state of delivery to an AE, per channel."""
 
     ae: str
     channels: dict[str, ChannelFields]
@@ -130,7 +130,7 @@ class HistoryFields(Struct):
 
 
 class EventFields(Struct):
-    """An event of the workitem in whose line it is."""
+    """An event of a workitem."""
 
     sequence: Positive
     type: EventType
@@ -194,7 +194,7 @@ class LetterFields(Struct, omit_defaults=True):
 
 
 class DeadLettersLine(Struct, tag_field="kind", tag="dead_letters"):
-    """Dead letters that were given up together."""
+    """Events that were given up together."""
 
     ae: str
     channel: str
@@ -211,7 +211,7 @@ class EndLine(Struct, tag_field="kind", tag="end"):
 
 
 class NextLine(Struct, tag_field="kind", tag="next"):
-    """The last line of a page."""
+    """The last line of a page, unless it is the last page."""
 
     after: Any = None
 
@@ -246,7 +246,7 @@ def encode(record: Record) -> bytes:
 
 
 def next_page(after: str) -> bytes:
-    """The line that ends a page."""
+    """The line that ends a page, with the position to continue from."""
     return _ENCODER.encode(NextLine(after)) + b"\n"
 
 
@@ -359,11 +359,11 @@ def _end_line(tail: Tail) -> EndLine:
 
 
 def decode(line: bytes) -> Record | None:
-    """The record of a line; None for the one that ends a page. Raises NotALine, which names every key at fault."""
+    """The record of a line; None for a line that ends a page. Raises NotALine, which names every key at fault."""
     try:
         fields = _DECODER.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise NotALine(_why(line, error)) from None
+        raise NotALine(_fault(line, error)) from None
     try:
         return None if isinstance(fields, NextLine) else _READERS[type(fields)](fields)
     except UpsError as error:
@@ -372,7 +372,7 @@ def decode(line: bytes) -> Record | None:
         raise NotALine(str(error)) from error
 
 
-def _why(line: bytes, error: Exception) -> str:
+def _fault(line: bytes, error: Exception) -> str:
     """Why msgspec refuses a line."""
     try:
         content = msgspec.json.decode(line)
@@ -496,9 +496,9 @@ def _history(listed: Iterable[HistoryFields]) -> tuple[HistoryEntry, ...]:
 
 
 def _events(line: WorkitemLine) -> tuple[Event, ...]:
-    """Sorted by sequence, as some exports have them in another order."""
+    """The events, sorted by sequence: some exports have them in another order."""
     events = sorted((_event(fields, line.uid) for fields in line.events), key=lambda event: event.sequence)
-    if any(event.sequence == other.sequence for event, other in pairwise(events)):
+    if any(event.sequence == following.sequence for event, following in pairwise(events)):
         raise NotALine("two events have the same sequence")
     return tuple(events)
 
@@ -547,14 +547,14 @@ def _batch(line: DeadLettersLine) -> Batch:
 
 def _letter(fields: LetterFields, endpoint: Endpoint, path: str) -> Waiting:
     if fields.burst is None:
-        return _event(_complete(fields, path), _uid(fields.uid or ""))
+        return _event(_event_fields_of(fields, path), _uid(fields.uid or ""))
     if fields.through is None or fields.act is None or fields.after is None:
         raise NotALine(f'"{path}" has no "through", "act" or "after"')
     burst = Burst(endpoint.receiving_ae, fields.burst, fields.through, fields.act, fields.at)
     return BurstAt(burst, fields.after)
 
 
-def _complete(fields: LetterFields, path: str) -> EventFields:
+def _event_fields_of(fields: LetterFields, path: str) -> EventFields:
     sequence, kind, receivers, information = (
         fields.sequence,
         fields.type,

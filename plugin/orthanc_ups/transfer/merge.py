@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Imports into a worklist that already has workitems: new ones are added as if they were created now.
+"""Imports into a worklist that already has workitems: new ones are added as if created now.
 
-Workitems get the next creation numbers and keep content, state, owner and history. Their waiting events get
-new sequences, in order, and then a State Report tells every subscriber of the new workitem. An AE without
-global subscriptions here is given those of the export, as by N-ACTION; one that has some keeps its own.
+Workitems get the next creation numbers and keep content, state, owner and history. Their waiting events get new
+sequences, in order, followed by a State Report to every subscriber of the new workitem. An AE without global
+subscriptions here gets those of the export, as if by N-ACTION; an AE that has some keeps them.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ from .records import (
     UNCHANGED,
     AeCursors,
     ImportOutcome,
-    Verdict,
-    compared,
+    ImportResult,
+    compare,
     conflict,
-    meaning,
+    effective_subscriptions,
 )
 
 _log = logging.getLogger("orthanc_ups.worklist")
-_Letter = tuple[str, EventType, float]
-_Wish = tuple[ActKind, bool, DataSet | None, Mechanisms]
+_LetterKey = tuple[str, EventType, float]
+_ActKey = tuple[ActKind, bool, DataSet | None, Mechanisms]
 
 
 class Merge:
-    """Merges the records of one export, one at a time. Every method may raise StoreUnavailable and can be repeated."""
+    """Merges the records of one export, one at a time. Methods may raise StoreUnavailable, and can then be repeated."""
 
     def __init__(
         self, state: WorklistState, commits: Commits, worklist: Worklist, requester: Requester
@@ -59,8 +59,8 @@ class Merge:
         self._logs: dict[str, Log] = {}
         self._cursors: dict[str, Mapping[str, Progress]] = {}
         self._imported: set[str] = set()  # AEs with the global subscriptions of the export
-        self._earlier: dict[str, list[_Wish]] = {}  # of other spellings of the AE title
-        self._letters: dict[Endpoint, set[_Letter]] = {}
+        self._earlier: dict[str, list[_ActKey]] = {}  # of other spellings of the AE title
+        self._letters: dict[Endpoint, set[_LetterKey]] = {}
 
     # --- subscribers ---
 
@@ -71,25 +71,25 @@ class Merge:
         else:
             self._cursors[record.receiving_ae] = record.channels
 
-    async def log(self, log: Log) -> Verdict:
-        """Repeat the global subscriptions of an AE."""
+    async def log(self, log: Log) -> ImportResult:
+        """Import the global subscriptions of an AE, by subscribing on its behalf."""
         self.note(log)
-        ours = self._state.subscriptions.log(log.receiving_ae)
-        if meaning(ours, self._granted) == meaning(log, self._granted):
+        current = self._state.subscriptions.log(log.receiving_ae)
+        if effective_subscriptions(current, self._granted) == effective_subscriptions(log, self._granted):
             self._imported.add(log.receiving_ae)
             return UNCHANGED
         commands = list(self._commands(log))
-        # An earlier import that was interrupted may have made these.
-        present = [_wish(act) for act in ours.acts]
-        wished = [*map(self._wished, commands), *self._earlier.get(log.receiving_ae, ())]
-        if any(act not in wished for act in present):
+        # Acts of the export may be from an earlier import that was interrupted.
+        present = [_act_key(act) for act in current.acts]
+        exported = [*map(self._command_key, commands), *self._earlier.get(log.receiving_ae, ())]
+        if any(act not in exported for act in present):
             return conflict("has subscriptions here, which are kept")
-        self._earlier[log.receiving_ae] = wished
+        self._earlier[log.receiving_ae] = exported
         return await self._subscribe(
-            log, [command for command in commands if self._wished(command) not in present]
+            log, [command for command in commands if self._command_key(command) not in present]
         )
 
-    async def _subscribe(self, log: Log, commands: list[Subscribe]) -> Verdict:
+    async def _subscribe(self, log: Log, commands: list[Subscribe]) -> ImportResult:
         try:
             for command in commands:
                 await self._worklist.execute(command)
@@ -112,8 +112,8 @@ class Merge:
                 requester, tags.FILTERED_SUBSCRIPTION, ae, lock, acts[act].filter, acts[act].mechanisms
             )
 
-    def _wished(self, command: Subscribe) -> _Wish:
-        """The act that a command becomes."""
+    def _command_key(self, command: Subscribe) -> _ActKey:
+        """The key of the act that a command becomes."""
         kind = ActKind.LOCK if command.lock and self._grant_locks else ActKind.NO_LOCK
         return kind, command.uid == tags.FILTERED_SUBSCRIPTION, command.filter, command.mechanisms
 
@@ -123,38 +123,40 @@ class Merge:
 
     # --- workitems ---
 
-    async def workitem(self, theirs: Workitem) -> Verdict:
-        """Import a workitem, as if it were created now in its state."""
-        uid, workitems = theirs.uid, self._state.workitems
+    async def workitem(self, exported: Workitem) -> ImportResult:
+        """Import a workitem as if it were created now, in the state that it has."""
+        uid, workitems = exported.uid, self._state.workitems
         async with self._state.locks.workitem(uid):
-            ours = workitems.get(uid)
-            if ours is not None:
-                return compared(ours.workitem, theirs)
+            stored = workitems.get(uid)
+            if stored is not None:
+                return compare(stored.workitem, exported)
             if workitems.is_gone(uid):
                 return conflict("was purged here")
             try:
-                await self._create(theirs)
+                await self._create(exported)
             except Conflict:
                 return ENTRY_EXISTS
         return IMPORTED
 
-    async def _create(self, theirs: Workitem) -> None:
-        """Create it in one write with its subscriptions: a crash leaves all or nothing, so this can be repeated."""
-        acts = dict(self._acts(theirs, self._as_created(theirs)))
+    async def _create(self, exported: Workitem) -> None:
+        """Create it and its subscriptions in one write: a crash leaves all or nothing, so this can be repeated."""
+        acts = dict(self._acts(exported, self._as_created(exported)))
         what = ["imported", *(f"imported the subscription of {ae}: {acts[ae].value}" for ae in acts)]
         *entries, last = [self._entry(text) for text in what]
-        history = (*theirs.history, *entries)
-        new = replace(theirs, acts=self._numbered(acts), history=history, events=(), spilled=())
-        await self._commits.commit(None, new, (*self._waiting(theirs), *_occurrences(theirs)), last)
-        _log.info("%s: imported %s (%s)", self._requester, theirs.uid, theirs.state.value)
+        history = (*exported.history, *entries)
+        new = replace(exported, acts=self._numbered(acts), history=history, events=(), spilled=())
+        await self._commits.commit(
+            None, new, (*self._waiting_occurrences(exported), *_occurrences(exported)), last
+        )
+        _log.info("%s: imported %s (%s)", self._requester, exported.uid, exported.state.value)
 
-    def _as_created(self, theirs: Workitem) -> Workitem:
-        """The workitem as the global acts here apply to it. The caller holds the locks, so no global act intervenes."""
-        filtered = self._state.subscriptions.matching_filters(theirs.attributes)
-        return replace(theirs, created=self._commits.next_creation, acts={}, filtered=filtered)
+    def _as_created(self, exported: Workitem) -> Workitem:
+        """The workitem as the global acts here apply to it. The caller holds the locks, so these do not change."""
+        filtered = self._state.subscriptions.matching_filters(exported.attributes)
+        return replace(exported, created=self._commits.next_creation, acts={}, filtered=filtered)
 
     def _numbered(self, states: Mapping[str, Subscription]) -> dict[str, SpecificAct]:
-        """Acts with new sequences. No event has these, so their ticket is given up at once."""
+        """Acts with new sequences. No event uses these, so their ticket is given up at once."""
         ticket, at = self._state.order.take(len(states)), self._state.now().timestamp()
         self._state.order.give_up(ticket)
         return {ae: SpecificAct(sequence, states[ae], at) for sequence, ae in enumerate(states, ticket.first)}
@@ -162,51 +164,49 @@ class Merge:
     def _entry(self, what: str) -> HistoryEntry:
         return HistoryEntry(self._state.now().timestamp(), str(self._requester), what)
 
-    def _waiting(self, theirs: Workitem) -> Iterator[Occurrence]:
-        for event in theirs.events:
+    def _waiting_occurrences(self, exported: Workitem) -> Iterator[Occurrence]:
+        for event in exported.events:
             for ae in event.receivers:
-                if self._waits(event, ae):
+                if self._is_waiting(event, ae):
                     yield Occurrence(event.type, event.information, ae)
 
-    def _waits(self, event: Event, receiving_ae: str) -> bool:
+    def _is_waiting(self, event: Event, receiving_ae: str) -> bool:
         channels = self._cursors.get(receiving_ae, {}).values()
         cursor = min((progress.cursor for progress in channels if progress.cursor is not None), default=0)
         return event.sequence > cursor and not any(
             event.sequence in progress.dropped for progress in channels
         )
 
-    def _acts(self, theirs: Workitem, ours: Workitem) -> Iterator[tuple[str, Subscription]]:
-        """The AEs whose subscription to the workitem differs from what their global acts say here, and that
-        subscription.
-        """
-        for ae in sorted({*self._logs, *theirs.acts}):
-            granted = self._granted(subscribed(self._logs.get(ae, Log(ae)), theirs))
+    def _acts(self, exported: Workitem, created: Workitem) -> Iterator[tuple[str, Subscription]]:
+        """AEs whose subscription to the workitem is not that of their global acts here, and that subscription."""
+        for ae in sorted({*self._logs, *exported.acts}):
+            granted = self._granted(subscribed(self._logs.get(ae, Log(ae)), exported))
             counts = granted is not Subscription.NONE or ae in self._imported
-            if counts and granted is not self._state.subscriptions.state(ae, ours):
+            if counts and granted is not self._state.subscriptions.state(ae, created):
                 yield ae, granted
 
     # --- dead letters ---
 
-    async def dead(self, batch: Batch) -> Verdict:
-        """Import dead letters with new numbers. Initial reports that were never made are left out."""
-        letters = self._letters_of(batch.endpoint)
+    async def dead_letters(self, batch: Batch) -> ImportResult:
+        """Import dead letters with new numbers. Initial reports that were never created are left out."""
+        letters = self._letter_keys(batch.endpoint)
         events = [event for event in batch.letters if isinstance(event, Event)]
-        new = [event for event in events if _letter(event) not in letters]
+        new = [event for event in events if _letter_key(event) not in letters]
         if not new:
-            return UNCHANGED if events else Verdict(ImportOutcome.LEFT_OUT)
-        verdict = await self._take_letters(replace(batch, letters=tuple(new)), new)
-        letters.update(map(_letter, new))
-        return verdict
+            return UNCHANGED if events else ImportResult(ImportOutcome.LEFT_OUT)
+        result = await self._import_letters(replace(batch, letters=tuple(new)), new)
+        letters.update(map(_letter_key, new))
+        return result
 
-    def _letters_of(self, endpoint: Endpoint) -> set[_Letter]:
+    def _letter_keys(self, endpoint: Endpoint) -> set[_LetterKey]:
         if endpoint not in self._letters:
             letters = (
                 letter for batch in self._state.delivery.dead.batches(endpoint) for letter in batch.letters
             )
-            self._letters[endpoint] = {_letter(letter) for letter in letters if isinstance(letter, Event)}
+            self._letters[endpoint] = {_letter_key(letter) for letter in letters if isinstance(letter, Event)}
         return self._letters[endpoint]
 
-    async def _take_letters(self, batch: Batch, letters: list[Event]) -> Verdict:
+    async def _import_letters(self, batch: Batch, letters: list[Event]) -> ImportResult:
         state = self._state
         await self._commits.reserve(len(letters))
         ticket = state.order.take(len(letters))
@@ -223,18 +223,18 @@ class Merge:
         return IMPORTED
 
 
-def _occurrences(theirs: Workitem) -> Iterator[Occurrence]:
+def _occurrences(exported: Workitem) -> Iterator[Occurrence]:
     """The events for a workitem that is new here; UPS Assigned only if it is not final."""
-    yield state_report(theirs.attributes)
-    if not theirs.state.is_final and is_assigned(theirs.attributes):
-        yield assigned(theirs.attributes)
+    yield state_report(exported.attributes)
+    if not exported.state.is_final and is_assigned(exported.attributes):
+        yield assigned(exported.attributes)
 
 
-def _wish(act: GlobalAct) -> _Wish:
+def _act_key(act: GlobalAct) -> _ActKey:
     """What identifies a global act regardless of its numbers: kind, whether it is filtered, filter, mechanisms."""
     return act.kind, act.filtered, act.filter, act.mechanisms
 
 
-def _letter(event: Event) -> _Letter:
+def _letter_key(event: Event) -> _LetterKey:
     """What identifies a dead letter regardless of its number, which differs between worklists."""
     return event.uid, event.type, event.at

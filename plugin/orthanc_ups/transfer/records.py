@@ -5,9 +5,9 @@ An export is a stream of records: ``Head``; then the logs of global acts (``Log`
 each AE (``AeCursors``), the workitems (``Workitem``, with all their waiting events), the purged ones (``Purged``), the
 performed procedure steps of modalities (``PerformedStep``), the dead letters (``Batch``); finally ``Tail``.
 
-A worklist may change while it is exported. Each record is true at its moment, and their order makes sure that no event
-is missed: a waiting event is in the workitem, after the cursor, or later among the dead letters. At worst it is in
-both, or was delivered meanwhile and is repeated. Performed steps come after their workitems for the same reason.
+A worklist may change while it is exported. Each record is correct when it is read, and their order ensures that no
+event is missed: a waiting event is in its workitem, after the cursor, or later among the dead letters. At worst it is
+in both, or was delivered meanwhile and is repeated. Performed steps come after their workitems for the same reason.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class AeCursors:
-    """How far delivery is with an AE, per channel."""
+    """The delivery cursors of an AE, per channel."""
 
     receiving_ae: str
     channels: Mapping[str, Progress]
@@ -82,28 +82,28 @@ class ImportOutcome(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What the import did with a record, and why if it was not imported."""
+class ImportResult:
+    """What the import did with a record, and why it was not imported."""
 
     outcome: ImportOutcome
     why: str = ""
 
 
-IMPORTED = Verdict(ImportOutcome.IMPORTED)
-UNCHANGED = Verdict(ImportOutcome.UNCHANGED)
+IMPORTED = ImportResult(ImportOutcome.IMPORTED)
+UNCHANGED = ImportResult(ImportOutcome.UNCHANGED)
 
 
-def conflict(why: str) -> Verdict:
-    """The record differs from what is here, which is kept."""
-    return Verdict(ImportOutcome.CONFLICT, why)
+def conflict(why: str) -> ImportResult:
+    """The result for a record that differs from the record here, which is kept."""
+    return ImportResult(ImportOutcome.CONFLICT, why)
 
 
-def _as_it_is(state: Subscription) -> Subscription:
+def _as_requested(state: Subscription) -> Subscription:
     return state
 
 
-def meaning(
-    log: Log, granted: Callable[[Subscription], Subscription] = _as_it_is
+def effective_subscriptions(
+    log: Log, granted: Callable[[Subscription], Subscription] = _as_requested
 ) -> tuple[Subscription, list[tuple[bytes, str]]]:
     """The global subscription and the filters that an AE's acts amount to, regardless of their numbers.
 
@@ -118,10 +118,10 @@ def _filter(act: GlobalAct) -> bytes:
     return orjson.dumps([act.filter, act.mechanisms.words()], option=orjson.OPT_SORT_KEYS)
 
 
-ENTRY_EXISTS = conflict("its key in the store has an entry that cannot be read")
+ENTRY_EXISTS = conflict("the store has an unreadable entry under its key")
 
 
-def compared(ours: Workitem, theirs: Workitem) -> Verdict:
-    """Compare two workitems with the same UID: by content, state and owner, not by events."""
-    is_equal = ours.attributes == theirs.attributes and ours.owner == theirs.owner
-    return UNCHANGED if is_equal else conflict("exists here with other content, which is kept")
+def compare(stored: Workitem, exported: Workitem) -> ImportResult:
+    """Compare two workitems with the same UID by content, state and owner, but not by events."""
+    is_equal = stored.attributes == exported.attributes and stored.owner == exported.owner
+    return UNCHANGED if is_equal else conflict("exists here with different content, which is kept")

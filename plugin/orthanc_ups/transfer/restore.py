@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Imports into an empty worklist: every number stays, so the worklist continues where the other one stopped.
+"""Imports into an empty worklist with all numbers unchanged, so it continues where the exported one stopped.
 
-Creation numbers, sequences, acts and cursors are those of the export, so subscriptions mean the same and a
-WebSocket client may resume by its sequence. The AEs of the export are told nothing until everything is imported; then
-they get what waited, in order. A crash at worst repeats events: the stored cursors are those of the
-export until the end.
+Creation numbers, sequences, acts and cursors are those of the export, so subscriptions mean the same and a WebSocket
+client may resume by its sequence. The AEs of the export receive no events until everything is imported; then they
+receive the waiting ones, in order. A crash at worst repeats events, because the stored cursors are those of the export
+until the end.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ from .records import (
     UNCHANGED,
     AeCursors,
     Head,
+    ImportResult,
     Purged,
     Tail,
-    Verdict,
-    compared,
+    compare,
     conflict,
-    meaning,
+    effective_subscriptions,
 )
 
 _log = logging.getLogger("orthanc_ups.worklist")
-_AT_ONCE: Final = 50
+_CHUNK: Final = 50
 
 
 class Restore:
-    """Restores records unchanged, one at a time. Every method may raise StoreUnavailable and can be repeated."""
+    """Restores records unchanged, one at a time. Methods may raise StoreUnavailable, and can then be repeated."""
 
     def __init__(self, state: WorklistState, commits: Commits) -> None:
         self._state = state
@@ -55,23 +55,23 @@ class Restore:
         self._logs: dict[str, Log] = {}
         self._flushed = True
 
-    def fits(self, head: Head) -> bool:
-        """True if this worklist has no workitems yet, or is being restored from the same export."""
+    def is_possible(self, head: Head) -> bool:
+        """True if this worklist is empty, or is being restored from the same worklist."""
         state = self._state
         if state.worklist_entry.restoring:
             return state.worklist_entry.restoring == head.identity
         return not (state.workitems.count() or state.workitems.tombstones or state.delivery.dead.endpoints())
 
     async def begin(self, head: Head) -> None:
-        """Move our own numbers beyond those of the export, which may still grow. The caller holds the locks."""
-        self._use_behind(head.next_sequence + SEQUENCES, head.next_creation + CREATIONS)
+        """Move the numbers here beyond those of the export, which may still grow. The caller holds the locks."""
+        self._advance_numbers(head.next_sequence + SEQUENCES, head.next_creation + CREATIONS)
         worklist_entry = self._state.worklist_entry
         if worklist_entry.restoring != head.identity:
             await self._renumber()
         await worklist_entry.restore(head.identity, self._state.order.next, self._next_creation)
 
     async def _renumber(self) -> None:
-        """Renumber the acts of AEs that are already subscribed, such as by a webhook; they concern no workitem yet."""
+        """Renumber the acts of AEs that are already subscribed, such as webhooks; they apply to no workitem yet."""
         state = self._state
         for log in state.subscriptions.logs():
             await self._commits.reserve(len(log.acts))
@@ -91,24 +91,24 @@ class Restore:
     def _next_creation(self) -> int:
         return self._commits.next_creation
 
-    def _use_behind(self, next_sequence: int, next_creation: int) -> None:
+    def _advance_numbers(self, next_sequence: int, next_creation: int) -> None:
         self._state.order.start_at(next_sequence)
         self._commits.next_creation = max(self._next_creation, next_creation)
 
     # --- subscribers ---
 
-    async def log(self, log: Log) -> Verdict:
-        """Restore the global acts of an AE; they replace our own if these amount to the same."""
+    async def log(self, log: Log) -> ImportResult:
+        """Restore the global acts of an AE. They replace the acts here if both have the same effect."""
         subscriptions = self._state.subscriptions
-        ours = subscriptions.log(log.receiving_ae)
-        if ours.acts == log.acts:
+        current = subscriptions.log(log.receiving_ae)
+        if current.acts == log.acts:
             return UNCHANGED
-        log_here = self._logs.get(log.receiving_ae)  # under another spelling of the AE title
-        is_free = not ours.acts or (log_here is not None and log_here.acts == ours.acts)
-        if not is_free and meaning(ours) != meaning(log):
+        earlier = self._logs.get(log.receiving_ae)  # under another spelling of the AE title
+        is_replaceable = not current.acts or (earlier is not None and earlier.acts == current.acts)
+        if not is_replaceable and effective_subscriptions(current) != effective_subscriptions(log):
             return conflict("has subscriptions here, which are kept")
         last = max((act.sequence + act.through for act in log.acts), default=0)
-        self._use_behind(last + 1, max((act.through for act in log.acts), default=0) + 1)
+        self._advance_numbers(last + 1, max((act.through for act in log.acts), default=0) + 1)
         version = subscriptions.version(log.receiving_ae)
         async with self._state.locks.everything():
             try:
@@ -119,7 +119,7 @@ class Restore:
         self._logs[log.receiving_ae] = log
         return IMPORTED
 
-    async def cursors(self, cursors: AeCursors) -> Verdict:
+    async def cursors(self, cursors: AeCursors) -> ImportResult:
         """Restore the cursors of an AE."""
         self._hold(cursors)
         return IMPORTED
@@ -130,24 +130,24 @@ class Restore:
 
     # --- workitems ---
 
-    async def workitem(self, workitem: Workitem) -> Verdict | None:
+    async def workitem(self, workitem: Workitem) -> ImportResult | None:
         """Restore a workitem with its waiting events. Returns None if its creation number is in use."""
         state = self._state
         async with state.locks.workitem(workitem.uid):
-            ours = state.workitems.get(workitem.uid)
-            if ours is not None:
-                return compared(ours.workitem, workitem)
+            stored = state.workitems.get(workitem.uid)
+            if stored is not None:
+                return compare(stored.workitem, workitem)
             if state.workitems.is_gone(workitem.uid):
                 return conflict("was purged here")
             if state.workitems.created(workitem.created - 1, workitem.created, 1):
                 return None
             await self._prepare(workitem)
-            return await self._written(workitem)
+            return await self._write(workitem)
 
     async def _prepare(self, workitem: Workitem) -> None:
-        """Store cursors first: then a crash after the write of the workitem loses none of its events."""
+        """Store the cursors first, so that a crash after the workitem is written loses none of its events."""
         last = max((event.sequence for event in workitem.events), default=0)
-        self._use_behind(last + 1, workitem.created + 1)
+        self._advance_numbers(last + 1, workitem.created + 1)
         await self._commits.reserve(0)
         for name in {name for event in workitem.events for name in event.receivers}:
             if self._state.delivery.held_from(name) is None:
@@ -156,7 +156,7 @@ class Restore:
             await self._state.delivery.flush()
             self._flushed = True
 
-    async def _written(self, workitem: Workitem) -> Verdict:
+    async def _write(self, workitem: Workitem) -> ImportResult:
         workitem = await self._state.overflows.spill_all(workitem)
         document = encode(workitem)
         try:
@@ -168,22 +168,22 @@ class Restore:
         self._state.subscriptions.note(workitem)
         return IMPORTED
 
-    async def purged(self, purged: Purged) -> Verdict:
+    async def purged(self, purged: Purged) -> ImportResult:
         """Restore the tombstone of a purged workitem."""
         workitems = self._state.workitems
         async with self._state.locks.workitem(purged.uid):
             if workitems.is_gone(purged.uid):
                 return UNCHANGED
             if workitems.get(purged.uid) is not None:
-                return conflict("exists here, but was purged there; ours is kept")
+                return conflict("was purged in the exported worklist, but exists here and is kept")
             try:
                 await workitems.tombstones.write(purged.uid, purged.last, None)
             except Conflict:
                 return ENTRY_EXISTS
         return IMPORTED
 
-    async def dead(self, batch: Batch) -> Verdict:
-        """Restore dead letters that were given up together."""
+    async def dead_letters(self, batch: Batch) -> ImportResult:
+        """Restore events that were given up together."""
         dead, endpoint = self._state.delivery.dead, batch.endpoint
         sequences = dead.sequences(endpoint)
         letters = tuple(letter for letter in batch.letters if sequence_of(letter) not in sequences)
@@ -200,18 +200,18 @@ class Restore:
     # --- the end ---
 
     async def end(self, tail: Tail | None) -> None:
-        """Deliver what waits: everything is imported (or, without ``tail``, nothing more will come)."""
+        """Deliver the waiting events: the import is complete, or (``tail`` is None) will not be completed."""
         if tail is not None:
-            self._use_behind(tail.next_sequence, tail.next_creation)
+            self._advance_numbers(tail.next_sequence, tail.next_creation)
             await self._state.worklist_entry.restore("", self._state.order.next, self._next_creation)
         state = self._state
         async with state.locks.everything():
-            waiting = await self._waiting()
+            waiting = await self._waiting_events()
             state.workitems.record(waiting)
             state.delivery.take_in(waiting, bursts(list(state.subscriptions.logs())), state.order.next - 1)
         _log.info("The import has ended; the worklist has %d workitems", state.workitems.count())
 
-    async def _waiting(self) -> list[Event]:
+    async def _waiting_events(self) -> list[Event]:
         """The events that may not have reached an AE of the export."""
         first = self._state.delivery.held_from()
         if first is None:
@@ -219,6 +219,6 @@ class Restore:
         workitems = []
         for count, workitem in enumerate(self._state.projection.with_events_after(first)):
             workitems.append(workitem)
-            if count % _AT_ONCE == 0:
+            if count % _CHUNK == 0:
                 await asyncio.sleep(0)
         return unsettled_events(iter(workitems), self._state.overflows.all())

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Backup and move: the whole worklist as lines of JSON, exported and imported page by page.
+"""Export and import of the whole worklist as lines of JSON, page by page.
 
-Orthanc answers a request in one piece, so an export comes in pages: each GET returns at most some thousand lines, the
-last of which says where to continue. A page fits into one POST of an import.
+Orthanc sends an answer in one piece, so an export is divided into pages: each GET returns at most some thousand lines,
+and the last one says where to continue. A page fits into one POST of an import.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..management.answers import ImportedLines, ImportState
 from ..management.routing import JSON_LINES, Call, Route, json_response
 from ..store.port import StoreUnavailable
 from .exporter import Exporter, Position
-from .importer import KINDS, LISTED, ImportReport, ImportSession, NotBegun
+from .importer import KINDS, MAXIMUM_LISTED, ImportNotStarted, ImportReport, ImportSession
 from .lines import NotALine, decode, encode, next_page
 from .records import ImportOutcome, Tail
 
@@ -50,7 +50,7 @@ async def export_page(exporter: Exporter, after: Position | None, limit: int) ->
 
 
 class ImportStopped(Exception):
-    """A line could not be imported; those before it were, and it can be sent again.
+    """A line could not be imported. The lines before it were, and it can be sent again.
 
     Attributes:
         number: of the line within its request, from 1.
@@ -64,35 +64,35 @@ class ImportStopped(Exception):
 
 
 class Importer:
-    """Imports the lines of one request after the other, in the order of the export."""
+    """Imports the lines of one request at a time, in the order of the export."""
 
     def __init__(self, import_session: ImportSession) -> None:
         self._session = import_session
-        self._busy = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     @property
     def report(self) -> ImportReport:
-        """Progress and results of the import, at any time."""
+        """Progress and results of the current or last import."""
         return self._session.report
 
     async def feed(self, lines: bytes, requester: Requester) -> int:
         """Import whole lines, and return their number. Raises ImportStopped."""
         imported = 0
-        async with self._busy:
+        async with self._lock:
             for number, line in enumerate(lines.split(b"\n"), 1):
                 if line.strip():
-                    await self._take(number, line, requester)
+                    await self._import_line(number, line, requester)
                     imported += 1
         return imported
 
-    async def _take(self, number: int, line: bytes, requester: Requester) -> None:
+    async def _import_line(self, number: int, line: bytes, requester: Requester) -> None:
         try:
             record = decode(line)
             if record is not None:
-                await self._session.take(record, requester)
+                await self._session.import_record(record, requester)
         except NotALine as error:
             raise ImportStopped(number, 400, str(error)) from error
-        except NotBegun as error:
+        except ImportNotStarted as error:
             raise ImportStopped(number, 409, str(error)) from error
         except UpsError as error:
             raise ImportStopped(number, 503, error.detail) from error
@@ -125,11 +125,11 @@ class Transfer:
         )
 
     async def export(self, call: Call, query: ExportQuery) -> WebResponse:
-        """One page of the whole worklist, as lines of JSON. If there is more, the last line says where to continue."""
+        """One page of the whole worklist as lines of JSON. If there is more, the last line says where to continue."""
         try:
             after = Position.parse(query.after) if query.after else None
         except ValueError as error:
-            raise HttpProblem(400, f'"after" is {error}; take it from the last line of a page') from None
+            raise HttpProblem(400, f'"after" is {error}; use that of the last line of a page') from None
         lines = await export_page(self._exporter, after, query.limit)
         if after is None:
             _log.warning("%s: an export of the worklist starts", call.requester)
@@ -137,21 +137,21 @@ class Transfer:
 
     async def progress(self, call: Call) -> ImportState:
         """Progress and results of the last import."""
-        return described(self._importer.report)
+        return report_json(self._importer.report)
 
     async def take(self, call: Call) -> ImportedLines | WebResponse:
         """Import a page of an export; it may be repeated."""
         try:
             imported = await self._importer.feed(call.content, call.requester)
         except ImportStopped as stopped:
-            report = described(self._importer.report)
+            report = report_json(self._importer.report)
             content = {"error": str(stopped), "line": stopped.number, "import": report}
             return json_response(content, stopped.status)
-        return {"lines": imported, "import": described(self._importer.report)}
+        return {"lines": imported, "import": report_json(self._importer.report)}
 
 
-def described(report: ImportReport) -> ImportState:
-    """Progress and results of an import, as JSON."""
+def report_json(report: ImportReport) -> ImportState:
+    """The report of an import as JSON."""
     counts = report.counts
     conflicts = sum(number for (_, outcome), number in counts.items() if outcome is ImportOutcome.CONFLICT)
     return {
@@ -169,6 +169,6 @@ def described(report: ImportReport) -> ImportState:
             {"kind": conflict.kind, "name": conflict.name, "why": conflict.why}
             for conflict in report.conflicts
         ],
-        "conflicts_listed_at_most": LISTED,
+        "conflicts_listed_at_most": MAXIMUM_LISTED,
         "conflicts_in_all": conflicts,
     }
