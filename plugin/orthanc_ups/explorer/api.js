@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-// Requests to the management API. Addresses are relative: a proxy may put Orthanc below any path.
+// Requests to the management API. Addresses are relative, because a proxy may serve Orthanc below any path.
 import { count, t } from "./languages.js";
 import { refusalWords } from "./parts/refusals.js";
 
@@ -17,7 +17,7 @@ export class ApiError extends Error {
 
 export class Offline extends Error {}
 
-// A query travels in a header: Orthanc's server does not carry every character of one, and keeps it in its log.
+// Queries are sent in a header: Orthanc's server does not pass on every character of a URL's query, and logs it.
 export async function send(method, path, { content, parameters, signal } = {}) {
   const options = { method, signal, credentials: "same-origin", cache: "no-store", headers: {} };
   if (content !== undefined) {
@@ -53,15 +53,15 @@ export const post = (path, content = {}) => json("POST", path, { content });
 export const put = (path, content = {}) => json("PUT", path, { content });
 export const remove = (path, parameters = {}) => json("DELETE", path, { parameters });
 
-const LINE_END = 13; // CR stands at the end of lines only
+const LINE_END = 13; // CR occurs only at the end of lines
 
-/* Download a CSV, which comes as one stream; the browser keeps what it has of it, not this page. `onProgress` gets a share
-   from 0 to 1. It comes by POST, so that an error can still be shown in words. */
+/* Download a CSV as a stream, which the browser buffers. `onProgress` gets a share from 0 to 1. The request is made here
+   and not by a link, so that a refusal can be shown. */
 export async function downloadCsv(query, filename, onProgress = () => {}) {
   const answer = await send("POST", "workitems.csv", { content: { query } });
   if (!answer.ok) throw await refusal(answer);
   const expected = Number(answer.headers.get("X-UPS-Lines"));
-  let lines = -1; // the first has the headings
+  let lines = -1; // the first line has the headings
   const counting = new TransformStream({
     transform(chunk, controller) {
       for (let at = chunk.indexOf(LINE_END); at >= 0; at = chunk.indexOf(LINE_END, at + 1)) lines += 1;
@@ -82,5 +82,5 @@ export function save(blob, filename) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
-// A part of a path: an AE title or a UID.
+// Encodes a segment of a path, such as an AE title or a UID.
 export const part = (text) => encodeURIComponent(text);

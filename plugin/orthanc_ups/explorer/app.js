@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-// The frame of the page: navigation, which view is shown, live updates, keys that work everywhere.
+// The frame of the page: navigation, the current view, live updates and global keys.
 
 import { ORTHANC } from "./api.js";
 import { h, isTyping, replace } from "./dom.js";
@@ -9,7 +9,7 @@ import { errorBox, keyboardHelp } from "./parts/dialog.js";
 import { icon, mark } from "./parts/icons.js";
 import { empty } from "./parts/words.js";
 import { mayAct, mayAdminister, why } from "./rights.js";
-import { address, go, link, markSeen } from "./router.js";
+import { address, go, link, markVisited } from "./router.js";
 import { unsavedText } from "./unsaved.js";
 import { administrationView } from "./views/administration.js";
 import { manyView } from "./views/many.js";
@@ -85,8 +85,8 @@ function showState(reachable) {
 async function show(event) {
   const { view, parts, query } = address();
   if (event && event.oldURL && (await unsavedText(shown, event))) return;
-  markSeen();
-  const mine = (serial += 1);
+  markVisited();
+  const current = (serial += 1);
   if (view === "worklist") lastList = location.hash || "#/worklist";
   if (shown && shown.view === view && shown.moved && shown.moved(parts, query)) return;
   leave();
@@ -95,11 +95,11 @@ async function show(event) {
     const build = VIEWS[view];
     if (["new", "many"].includes(view) && !mayAct(system)) throw new Error(why(false));
     const opened = build ? await build({ view, parts, query, system, lastList: () => lastList }) : missing();
-    if (mine !== serial) return opened.left && opened.left();
+    if (current !== serial) return opened.left && opened.left();
     shown = { ...opened, view };
     enter(opened);
   } catch (error) {
-    if (mine === serial) fail(error);
+    if (current === serial) fail(error);
   }
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-// Building elements. Text goes in as text nodes only, so that no name or tag can ever become markup.
+// Creates elements. Text is inserted only as text nodes, so data can never become markup.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -47,7 +47,7 @@ export function replace(parent, ...children) {
   return parent;
 }
 
-// Whether a key press belongs to a field and not to the page.
+// Whether a key press is typed into a field.
 export function isTyping(event) {
   const where = event.target;
   return where instanceof HTMLElement && (where.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(where.tagName));

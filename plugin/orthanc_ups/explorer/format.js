@@ -20,10 +20,10 @@ function dayOf(date) {
 }
 
 function calendarDay(date, now) {
-  const apart = Math.round((dayOf(date) - dayOf(now)) / 86_400_000);
-  if (apart === 0) return "";
-  if (apart === -1) return t("yesterday");
-  if (apart === 1) return t("tomorrow");
+  const days = Math.round((dayOf(date) - dayOf(now)) / 86_400_000);
+  if (days === 0) return "";
+  if (days === -1) return t("yesterday");
+  if (days === 1) return t("tomorrow");
   return (date.getFullYear() === now.getFullYear() ? dayInYear : dayOfYear).format(date);
 }
 
@@ -41,14 +41,14 @@ export function fully(iso) {
   return DATE_ONLY.test(iso) ? dayOfYear.format(new Date(`${iso}T00:00`)) : everything.format(new Date(iso));
 }
 
-// A span in its greatest unit: "3 min"
+// A duration in its largest unit: "3 min"
 export function span(seconds) {
   const size = Math.abs(seconds);
   const [unit, length] = SPANS.find(([, span]) => size >= span) || [t("s"), 1];
   return `${count(Math.floor(size / length))} ${unit}`;
 }
 
-// A span in its two greatest units: "2 h 5 min"
+// A duration in its two largest units: "2 h 5 min"
 export function duration(seconds) {
   if (seconds === null || seconds === undefined) return "";
   const at = SPANS.findIndex(([, span]) => seconds >= span);
@@ -98,7 +98,7 @@ export function toDicom(local) {
 
 const DT = /^(\d{4})(\d{2})(\d{2})(\d{2})?(\d{2})?(\d{2})?(?:\.\d+)?([+-]\d{4})?$/;
 
-// DT as a datetime-local value in the user's zone; without offset it is taken as the user's.
+// DT as a datetime-local value in the user's zone; without an offset, it is taken to be in that zone.
 export function fromDicom(text) {
   const match = DT.exec((text || "").trim());
   if (!match) return "";

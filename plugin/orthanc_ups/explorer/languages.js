@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-// The texts of the page in the language of the user: one file per language, each text under its English words.
+// The texts of the page in the language of the user: one file per language, keyed by the English text.
 
 export const LANGUAGES = [["en", "English"], ["fr", "Français"], ["de", "Deutsch"]];
-const CHOSEN_KEY = "OE2.languageKey"; // Orthanc Explorer 2, on the same origin, keeps the choice there: both pages follow it
-const DEEPER = " › "; // between the parts of the name of a nested attribute
+const CHOSEN_KEY = "OE2.languageKey"; // where Orthanc Explorer 2, on the same origin, stores the choice: both pages follow it
+const DEEPER = " › "; // separates the parts of the name of a nested attribute
 const NUMBER = /\{(\w+)\}/g;
 
 let chosen = "en";
@@ -13,16 +13,16 @@ let numbers = new Intl.NumberFormat("en");
 
 export const language = () => chosen;
 
-// Dates and numbers as the browser has them for this language, such as en-GB.
+// The browser's locale for this language, such as en-GB, for dates and numbers.
 export function locale() {
   return [...navigator.languages].find((language) => language.toLowerCase().split("-")[0] === chosen) || chosen;
 }
 
-/* As Orthanc Explorer 2 chooses: what the user chose in this browser, else its "DefaultLanguage", else the browser's
-   first language that there is, else English. */
+/* The same choice as in Orthanc Explorer 2: the language chosen in this browser, else its "DefaultLanguage", else the
+   browser's first language that is available, else English. */
 export async function chooseLanguage(usual) {
-  const wanted = [localStorage.getItem(CHOSEN_KEY), usual, ...navigator.languages].filter(Boolean).map((language) => language.toLowerCase().split("-")[0]);
-  await useLanguage(wanted.find((language) => LANGUAGES.some(([name]) => name === language)) || "en");
+  const preferences = [localStorage.getItem(CHOSEN_KEY), usual, ...navigator.languages].filter(Boolean).map((language) => language.toLowerCase().split("-")[0]);
+  await useLanguage(preferences.find((language) => LANGUAGES.some(([name]) => name === language)) || "en");
 }
 
 async function useLanguage(name) {
@@ -45,7 +45,7 @@ const filled = (text, values) => text.replace(NUMBER, (all, name) => (name in va
 // t("Page {page} of {last}", {page: 1, last: 9})
 export const t = (text, values = {}) => filled(words[text] || text, values);
 
-// n(3, "{n} workitem|{n} workitems"): the form for one, and the one for others.
+// n(3, "{n} workitem|{n} workitems"): the singular and the plural form.
 export function n(number, text, values = {}) {
   const forms = (words[text] || text).split("|");
   return filled(rules.select(number) === "one" ? forms[0] : forms[forms.length - 1], { n: count(number), ...values });
@@ -58,21 +58,21 @@ export function tx(text, elements) {
 
 const value = (content) => (typeof content === "number" ? count(content) : content.words ? sentenceWords(content) : content.seconds === undefined ? content : length(content.seconds));
 
-// A sentence of the server (management/sentences.py): {words, values}, of which one may be a sentence or a length of time.
+// A sentence of the server (management/sentences.py): {words, values}; a value may be a sentence or a duration.
 export function sentenceWords({ words: text, values }) {
-  const said = Object.fromEntries(Object.entries(values).map(([name, content]) => [name, value(content)]));
-  return "n" in values ? n(values.n, text, said) : t(text, said);
+  const valuesInWords = Object.fromEntries(Object.entries(values).map(([name, content]) => [name, value(content)]));
+  return "n" in values ? n(values.n, text, valuesInWords) : t(text, valuesInWords);
 }
 
 const UNITS = Object.entries({ day: 86_400, hour: 3_600, minute: 60, second: 1 });
 
-// "3 minutes", in the greatest unit.
+// "3 minutes": a duration in its largest unit.
 function length(seconds) {
   const [unit, size] = UNITS.find(([, length]) => seconds >= length) || UNITS[3];
   return new Intl.NumberFormat(locale(), { style: "unit", unit, unitDisplay: "long" }).format(Math.floor(seconds / size));
 }
 
-// Marks a text as one that the server says and stored, for ``recognized``.
+// Marks a text as a pattern for `recognized`, so that the test of languages finds it.
 export const pattern = (text) => text;
 
 const PLACEHOLDERS = /\\\{(\w+)\\\}/g;
@@ -83,11 +83,11 @@ export function recognized(text, patterns, inner = {}) {
   for (const pattern of patterns) {
     const names = [];
     const source = pattern.replace(/[.*+?^${}()|[\]\\]/g, "\\$&").replace(PLACEHOLDERS, (all, name) => (names.push(name), "(.+)"));
-    const fit = new RegExp(`^${source}$`, "s").exec(text);
-    if (fit) return t(pattern, Object.fromEntries(names.map((name, at) => [name, inner[name] ? inner[name](fit[at + 1]) : fit[at + 1]])));
+    const match = new RegExp(`^${source}$`, "s").exec(text);
+    if (match) return t(pattern, Object.fromEntries(names.map((name, at) => [name, inner[name] ? inner[name](match[at + 1]) : match[at + 1]])));
   }
   return text;
 }
 
 // Translates a word of the server's vocabulary; any other text stays as it is.
-export const said = (text) => words[text] || text.split(DEEPER).map((part) => words[part] || part).join(DEEPER);
+export const translated = (text) => words[text] || text.split(DEEPER).map((part) => words[part] || part).join(DEEPER);

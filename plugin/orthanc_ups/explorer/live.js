@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-// Asks every two seconds what changed. A hidden page asks nothing; an unreachable server is asked less often.
+// Polls for changes every two seconds: not while the page is hidden, and less often while the server is unreachable.
 
 import { get } from "./api.js";
 
@@ -7,7 +7,7 @@ const USUAL_PAUSE = 2000;
 const LONGEST_PAUSE = 15_000;
 
 export class Live {
-  // `onChange({uids, complete})` when something changed, `onState(true | false)` when the server comes and goes.
+  // `onChange({uids, complete})` is called after changes, `onState(reachable)` when the server becomes reachable or unreachable.
   constructor(onChange, onState) {
     this.onChange = onChange;
     this.onState = onState;
@@ -20,40 +20,40 @@ export class Live {
   }
 
   start() {
-    this.ask();
+    this.poll();
   }
 
   wake() {
-    if (!document.hidden) this.ask();
+    if (!document.hidden) this.poll();
   }
 
-  async ask() {
+  async poll() {
     clearTimeout(this.timer);
     if (document.hidden) return;
     try {
-      this.take(await get("changes", { since: String(this.number) }));
+      this.receive(await get("changes", { since: String(this.number) }));
     } catch {
-      this.miss();
+      this.fail();
     }
-    this.timer = setTimeout(() => this.ask(), this.pause);
+    this.timer = setTimeout(() => this.poll(), this.pause);
   }
 
-  take(news) {
+  receive(news) {
     const first = !this.hasAnswer;
     const changed = news.uids.length > 0 || !news.complete;
     this.hasAnswer = true;
     this.number = news.number;
     this.pause = USUAL_PAUSE;
-    this.tell(true);
+    this.showReachable(true);
     if (changed && !first) this.onChange(news);
   }
 
-  miss() {
+  fail() {
     this.pause = Math.min(this.pause * 2, LONGEST_PAUSE);
-    this.tell(false);
+    this.showReachable(false);
   }
 
-  tell(reachable) {
+  showReachable(reachable) {
     if (this.reachable === reachable) return;
     const back = this.reachable === false && reachable;
     this.reachable = reachable;

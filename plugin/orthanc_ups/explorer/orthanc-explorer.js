@@ -29,7 +29,7 @@
     button.button();
   });
 
-  // On the page of a resource: a list of its own below what the Explorer tells of it.
+  // On the page of a resource: a list below the Explorer's information.
   function insert(level) {
     var identifier = $.mobile.pageData ? $.mobile.pageData.uuid : null;
     var name = 'ups-' + level;
@@ -64,7 +64,7 @@
     onPage(LEVELS[i]);
   }
 
-  // The Explorer itself also follows from one resource to another of the same kind without changing the page.
+  // The Explorer also goes from one resource to another of the same level without changing the page.
   $(window).bind('hashchange', function () {
     var page = $.mobile.activePage ? $.mobile.activePage.attr('id') : '';
     if ($.inArray(page, LEVELS) >= 0) {

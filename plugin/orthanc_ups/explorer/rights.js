@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-// What the user may do (Ups.Users), as the server says it. The server refuses the rest whatever the page shows.
+// The rights of the user (Ups.Users). The server enforces them, whatever the page shows.
 import { t } from "./languages.js";
 
 const NOT_NAMED = t("Ups.Users does not allow you to do this");

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-// The address behind "#" says what is shown: #/worklist?ProcedureStepState=SCHEDULED&page=2
+// The part of the address after "#" selects the view: #/worklist?ProcedureStepState=SCHEDULED&page=2
 
-const SEEN = { seen: true };
+const VISITED = { visited: true };
 
-// The present entry of the browser's history was shown: whoever comes to it again went back or forward.
-export function markSeen() {
-  if (!history.state) history.replaceState(SEEN, "");
+// Marks the current history entry as visited; a user who arrives at a visited entry went back or forward.
+export function markVisited() {
+  if (!history.state) history.replaceState(VISITED, "");
 }
 
 export function address() {
@@ -24,19 +24,19 @@ export function go(view, parts, query) {
   location.hash = link(view, parts, query);
 }
 
-// Change what stands in the address by a step that Back undoes, without a new view.
+// Change the address within the same view, as a step that Back undoes.
 export function enter(view, parts, query) {
   const target = link(view, parts, query);
-  if (target !== location.hash) history.pushState(SEEN, "", target);
+  if (target !== location.hash) history.pushState(VISITED, "", target);
 }
 
-// Open another view in place of the present entry of the history, so that Back does not return to a form that was sent.
+// Open another view in place of the current history entry, so that Back does not return to a form that was sent.
 export function leaveFor(view, parts, query) {
   rewrite(view, parts, query);
   window.dispatchEvent(new Event("hashchange"));
 }
 
-// Change what stands in the address without another entry in the browser's history, and without a new view.
+// Change the address within the same view, without a new history entry.
 export function rewrite(view, parts, query) {
-  history.replaceState(SEEN, "", link(view, parts, query));
+  history.replaceState(VISITED, "", link(view, parts, query));
 }

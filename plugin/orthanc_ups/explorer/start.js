@@ -6,7 +6,7 @@ import { chooseLanguage } from "./languages.js";
 
 const PAUSE = 3000;
 
-// While the service is not open, as on a node that stands by, the page says why and asks again.
+// While the service is unavailable, for example on a standby node, the page says why and retries.
 async function start() {
   await chooseLanguage();
   const answer = await get("system").then((system) => ({ system }), (error) => ({ error }));

@@ -34,8 +34,8 @@ export async function exportWorklist(onProgress, signal) {
   return count;
 }
 
-// Whole lines, some at a time; bytes of UTF-8, as the server counts them.
-async function* lots(file) {
+// Yields batches of whole lines.
+async function* batches(file) {
   let rest = "";
   let lines = [];
   let size = 0;
@@ -56,10 +56,10 @@ async function* lots(file) {
   if (lines.length) yield lines;
 }
 
-// `onProgress` gets how the import stands (`ImportState`). Resolves with how it stands at the end.
+// `onProgress` gets the state of the import (`ImportState`). Resolves with the final state.
 export async function importWorklist(file, onProgress, signal) {
   let state = null;
-  for await (const lines of lots(file)) {
+  for await (const lines of batches(file)) {
     const options = { method: "POST", body: `${lines.join("\n")}\n`, credentials: "same-origin", signal, headers: { "Content-Type": NDJSON } };
     const answer = await content(await fetch(new URL("import", BASE), options));
     state = (await answer.json()).import;

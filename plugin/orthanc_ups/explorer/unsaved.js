@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-// What was typed and not sent is asked about before it is left behind.
+// Asks before unsaved input is discarded.
 
 import { h } from "./dom.js";
 import { t } from "./languages.js";
@@ -7,8 +7,8 @@ import { dialog } from "./parts/dialog.js";
 
 let returning = false;
 
-/* Whether a change of the address is not to be followed, as the view that is shown has unsaved text. The step in the
-   browser's history is taken back; if the user leaves all the same, it is made again. */
+/* Resolves with true if a change of the address must not be followed because the current view has unsaved input. The
+   change is undone in the browser's history; if the user confirms that they want to leave, it is made again. */
 export async function unsavedText(shown, event) {
   if (returning) {
     returning = false;
@@ -16,7 +16,7 @@ export async function unsavedText(shown, event) {
   }
   if (!shown || !shown.unsaved || !shown.unsaved()) return false;
   returning = true;
-  if (history.state) history.forward(); // an entry that was there: the user went back
+  if (history.state) history.forward(); // a visited entry: the user went back
   else history.back();
   const leave = await dialog({
     title: t("Leave without saving?"),

@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-// One command after the other on many workitems: with progress, a button to stop, and what failed and why.
+// Runs a command on many workitems, with progress, a button to stop, and a list of failures.
 
 import { get } from "../api.js";
 import { h, newId, replace } from "../dom.js";
 import { count, n, t } from "../languages.js";
 import { icon } from "./icons.js";
 
-const AT_ONCE = 4;
-const LOT = 500;
+const CONCURRENCY = 4;
+const PAGE_SIZE = 500;
 const SHOWN = 200;
 
-// The workitems of a selection: {uid, label, state}. Of "all that match" they are asked for page by page.
+// The workitems of a selection: {uid, label, state}. If it is "all matches", they are requested page by page.
 export async function membersOf(selection, onProgress = () => {}) {
   if (!selection.all) return [...selection.rows.values()];
   const { query, total } = selection.all;
   const rows = [];
   while (rows.length < total) {
-    const page = await get("workitems", { ...query, offset: String(rows.length), limit: String(LOT) });
+    const page = await get("workitems", { ...query, offset: String(rows.length), limit: String(PAGE_SIZE) });
     if (!page.workitems.length) break;
     rows.push(...page.workitems);
     onProgress(rows.length / page.total);
@@ -59,14 +59,14 @@ class Batch {
   async run(selection, action) {
     try {
       const rows = await membersOf(selection, (share) => (this.bar.value = share));
-      await this.each(rows, action);
+      await this.runAll(rows, action);
     } catch (error) {
       this.problems.push([{ label: "" }, error]);
     }
     this.end();
   }
 
-  async each(rows, action) {
+  async runAll(rows, action) {
     let next = 0;
     let done = 0;
     const work = async () => {
@@ -80,8 +80,8 @@ class Batch {
       }
     };
     this.total = rows.length;
-    await Promise.all(Array.from({ length: AT_ONCE }, work));
-    this.left = rows.length - done;
+    await Promise.all(Array.from({ length: CONCURRENCY }, work));
+    this.skipped = rows.length - done;
   }
 
   async carryOut(row, action) {
@@ -93,12 +93,12 @@ class Batch {
     }
   }
 
-  // What happened, in numbers: "30 canceled, 2 asked to cancel, 1 refused".
+  // The results in numbers: "30 canceled, 2 asked to cancel, 1 refused".
   end() {
     this.ended = true;
     const parts = [...this.outcomes].map(([outcome, number]) => n(number, outcome));
     if (this.problems.length) parts.push(n(this.problems.length, "{n} refused|{n} refused"));
-    if (this.left) parts.push(n(this.left, "{n} skipped because you stopped|{n} skipped because you stopped"));
+    if (this.skipped) parts.push(n(this.skipped, "{n} skipped because you stopped|{n} skipped because you stopped"));
     this.words.textContent = parts.join(", ") || t("There was nothing to do.");
     this.bar.value = 1;
     this.bar.hidden = true;
@@ -111,7 +111,7 @@ class Batch {
   }
 }
 
-/* `action(row)` carries out one command; what it returns says what happened ("{n} canceled|{n} canceled"), else
+/* `action(row)` runs one command; the text that it returns describes the outcome ("{n} canceled|{n} canceled"), else
    `verb` does. `after` is called when the dialog is closed. */
 export function runBatch(selection, { title, verb, action, after }) {
   return new Batch({ title, verb, after }).run(selection, action);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-// Small charts as SVG. Each has a sentence for those who do not see it.
+// Small charts as SVG, each with a text alternative.
 
 import { h, svg } from "../dom.js";
 import { when } from "../format.js";
@@ -7,7 +7,7 @@ import { count, t } from "../languages.js";
 
 const SPARK = { width: 120, height: 22 };
 
-// Bars without axes, the present on the right.
+// Bars without axes, the latest on the right.
 export function sparkline(values, title, { wide = false } = {}) {
   if (!values.length) return h("span.faint", {}, "–");
   const width = wide ? 240 : SPARK.width;
@@ -25,8 +25,8 @@ export function sparkline(values, title, { wide = false } = {}) {
 const BOX = { width: 520, height: 132, left: 50, right: 6, top: 8, bottom: 20 };
 const inner = { width: BOX.width - BOX.left - BOX.right, height: BOX.height - BOX.top - BOX.bottom };
 
-// The next 2, 4, 6, 8 or 10 times a power of ten: half of it is a round number too.
-function nice(value) {
+// The next 2, 4, 6, 8 or 10 times a power of ten, so that its half is a round number too.
+function roundedUp(value) {
   const power = 10 ** Math.floor(Math.log10(Math.max(value, 1e-9)));
   return [2, 4, 6, 8, 10].map((factor) => factor * power).find((factor) => factor >= value * 0.999);
 }
@@ -45,11 +45,11 @@ function axes(top, show, { minutes, step }, points) {
     const anchor = share === 0 ? "start" : share === 1 ? "end" : "middle";
     return svg("text", { class: "scale", x: BOX.left + inner.width * share, y: BOX.height - 5, "text-anchor": anchor }, words);
   });
-  return [lines, labels, hits(points, minutes, step)];
+  return [lines, labels, tooltips(points, minutes, step)];
 }
 
-// Invisible columns whose tooltips say the numbers.
-function hits(points, minutes, step) {
+// Invisible columns whose tooltips show the numbers.
+function tooltips(points, minutes, step) {
   const wide = inner.width / points.length;
   return points.map((words, at) => {
     const from = new Date(Date.now() - (points.length - at) * step * 60_000).toISOString();
@@ -57,10 +57,10 @@ function hits(points, minutes, step) {
   });
 }
 
-/* `series`: [{name, values, kind: "one" | "two" | "three"}], lines over the same time.
+/* `series`: [{name, values, kind: "one" | "two" | "three"}], lines over the same period.
    `span`: {minutes, step}. `show` writes a number of the scale. A value of null is a gap. */
 export function lineChart(title, series, span, show = count) {
-  const top = nice(Math.max(...series.flatMap((line) => line.values.map((value) => value || 0)), 0) || 1);
+  const top = roundedUp(Math.max(...series.flatMap((line) => line.values.map((value) => value || 0)), 0) || 1);
   const points = series[0].values.map((_, at) => series.map((line) => `${line.name} ${line.values[at] === null ? "–" : show(line.values[at])}`).join(", "));
   const lines = series.map((line) => curves(line, top));
   const words = `${title}: ${series.map((line) => t("{name}, latest {value}", { name: line.name, value: show(latest(line.values)) })).join("; ")}`;
@@ -85,7 +85,7 @@ function curves(line, top) {
   });
 }
 
-// Parts of a whole as one bar.
+// A bar divided into the parts of a whole.
 export function shares(parts, total) {
   const bar = h("span.shares", { "aria-hidden": "true" });
   for (const [kind, number] of parts) {

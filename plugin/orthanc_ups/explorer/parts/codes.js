@@ -11,7 +11,7 @@ const PARTS = [
   ["CodingSchemeDesignator", t("Scheme"), 16],
 ];
 
-// One coded term: {element, value()}; value is a list of one item, or empty.
+// One coded term: {element, value()}; value() is a list of one item, or empty.
 export function codeEditor(item = {}) {
   const inputs = PARTS.map(([keyword, words, longest]) => {
     const input = h("input", { type: "text", maxlength: longest, value: item[keyword] || "", "aria-label": words, placeholder: words });
@@ -44,14 +44,14 @@ export function listEditor(items, make, words) {
     if (focus) editor.element.querySelector("input").focus();
   }
   function drop(editor) {
-    editors = editors.filter((other) => other !== editor);
+    editors = editors.filter((entry) => entry !== editor);
     editor.line.remove();
   }
   items.forEach((item) => insert(item));
   return { element: h("div", {}, list, add), value: () => editors.flatMap((editor) => editor.value()) };
 }
 
-// A human performer by name and organization; the code of one who has none is made by the server.
+// A human performer by name and organization; the server creates a code for a performer who has none.
 export function personEditor(item = {}) {
   const name = h("input", { type: "text", maxlength: 64, value: item.HumanPerformerName || "", placeholder: t("Family^Given"), "aria-label": t("Name") });
   const organization = h("input", { type: "text", maxlength: 64, value: item.HumanPerformerOrganization || "", placeholder: t("Organization"), "aria-label": t("Organization") });
@@ -69,7 +69,7 @@ export function personEditor(item = {}) {
 const codeWords = (item) => item.CodeMeaning || item.CodeValue || "?";
 const key = (item) => [item.CodeValue, item.CodingSchemeDesignator].join("\u0000");
 
-// Coded terms to choose from: one (select) or several (boxes).
+// A choice of coded terms: one (select) or several (checkboxes).
 export function codeChoice(choices, chosen, several) {
   const on = new Set(chosen.map(key));
   if (!several) {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-// Reading CSV (RFC 4180) as spreadsheets write it: with comma, semicolon or tab.
+// Parses CSV (RFC 4180) as spreadsheets write it, with comma, semicolon or tab.
 
 const SEPARATORS = [",", ";", "\t"];
 
-// An export puts an apostrophe before what a spreadsheet would take for a formula (management/csv_export.py).
+// An export puts an apostrophe before values that a spreadsheet would take for formulas (management/csv_export.py).
 const PROTECTED = /^'(?=[\s"']*[=+\-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b\u2212\u207a\u207b\u207c\u208a\u208b\u208c])/;
 
 export function parseCsv(text) {

@@ -14,18 +14,18 @@ export function notice(words, kind = "good") {
   setTimeout(() => box.remove(), kind === "bad" ? NOTICE_SHOWN * 2 : NOTICE_SHOWN);
 }
 
-// What an error says: the rule in words, and the attribute that it is about.
+// The message of an error, with the attribute at fault.
 export function errorBox(error) {
-  const about = error.attribute && !error.message.includes(error.attribute) ? h("code", {}, error.attribute) : null;
-  return h("div.error", { role: "alert" }, icon("alert"), h("span", {}, error.message, about && [" ", about]));
+  const attribute = error.attribute && !error.message.includes(error.attribute) ? h("code", {}, error.attribute) : null;
+  return h("div.error", { role: "alert" }, icon("alert"), h("span", {}, error.message, attribute && [" ", attribute]));
 }
 
 export function failed(error) {
   if (error.name !== "AbortError") notice(error.message, "bad");
 }
 
-/* A dialog with a form. `action` gets nothing, may be async; if it fails, the dialog stays and shows why.
-   Resolves with what `action` returned, or undefined if it was dismissed. `back` null: there is nothing to choose. */
+/* A dialog with a form. If `action`, which may be async, fails, the dialog stays open and shows why. Resolves with the
+   result of `action`, or undefined if the dialog was dismissed. `back: null` leaves out the button that dismisses it. */
 export function dialog({ title, content, confirm = t("OK"), back = t("Back"), danger = false, broad = false, action = () => true }) {
   return new Promise((resolve) => {
     const id = newId("dialog");
@@ -61,8 +61,8 @@ export function dialog({ title, content, confirm = t("OK"), back = t("Back"), da
   });
 }
 
-// Something to read, with one button.
-export const tell = (title, content) => dialog({ title, content, confirm: t("Close"), back: null });
+// A dialog that only shows something, with one button.
+export const infoDialog = (title, content) => dialog({ title, content, confirm: t("Close"), back: null });
 
 export function field(label, input, { help = "", required = false } = {}) {
   const id = input.id || newId("field");
@@ -92,5 +92,5 @@ export function keyboardHelp() {
   const rows = KEYS.map(([keys, words]) =>
     h("div", {}, h("dt", {}, keys.split("  ").map((key) => h("kbd", {}, key))), h("dd", {}, words)),
   );
-  return tell(t("Keyboard shortcuts"), h("dl.keys", {}, rows));
+  return infoDialog(t("Keyboard shortcuts"), h("dl.keys", {}, rows));
 }

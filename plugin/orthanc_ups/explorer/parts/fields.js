@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-// From the server's description of a field to an editor: {element, value(), focus()}.
+// Creates editors from the server's descriptions of fields.
 
 import { h, newId } from "../dom.js";
 import { fromDicom, fromDicomDate, toDicom, toDicomDate } from "../format.js";
-import { said, t } from "../languages.js";
+import { t, translated } from "../languages.js";
 import { codeChoice, codeEditor, fixedCodes, listEditor, personEditor } from "./codes.js";
 import { field } from "./dialog.js";
 import { priorityWords } from "./words.js";
@@ -17,32 +17,32 @@ function plain(input) {
 }
 
 const MAKERS = {
-  text: (about, value) => withSuggestions(about, h("input", { type: "text", maxlength: about.longest || null, value: value || "" })),
-  uid: (about, value) => plain(h("input", { type: "text", maxlength: 64, spellcheck: "false", value: value || "" })),
-  name: (about, value) => plain(h("input", { type: "text", maxlength: 194, value: value || "" })),
-  long: (about, value) => plain(h("textarea", { rows: 3, maxlength: about.longest || null, value: value || "" })),
-  choice: (about, value) => {
-    const choices = about.choices.includes(value) || !value ? about.choices : [...about.choices, value];
-    const none = about.required || value ? [] : [h("option", { value: "" }, "–")];
+  text: (definition, value) => withSuggestions(definition, h("input", { type: "text", maxlength: definition.longest || null, value: value || "" })),
+  uid: (definition, value) => plain(h("input", { type: "text", maxlength: 64, spellcheck: "false", value: value || "" })),
+  name: (definition, value) => plain(h("input", { type: "text", maxlength: 194, value: value || "" })),
+  long: (definition, value) => plain(h("textarea", { rows: 3, maxlength: definition.longest || null, value: value || "" })),
+  choice: (definition, value) => {
+    const choices = definition.choices.includes(value) || !value ? definition.choices : [...definition.choices, value];
+    const none = definition.required || value ? [] : [h("option", { value: "" }, "–")];
     return plain(h("select", { value: value || "" }, none, choices.map((choice) => h("option", { value: choice }, choiceWords(choice)))));
   },
-  datetime: (about, value) => dated("datetime-local", value, fromDicom, toDicom),
-  date: (about, value) => dated("date", value, fromDicomDate, toDicomDate),
-  code: (about, value) => codes(about, listed(value), false),
-  codes: (about, value) => codes(about, listed(value), true),
-  people: (about, value) => (about.fixed ? fixedPeople(listed(value)) : listEditor(listed(value), personEditor, t("Performer"))),
+  datetime: (definition, value) => dated("datetime-local", value, fromDicom, toDicom),
+  date: (definition, value) => dated("date", value, fromDicomDate, toDicomDate),
+  code: (definition, value) => codes(definition, listed(value), false),
+  codes: (definition, value) => codes(definition, listed(value), true),
+  people: (definition, value) => (definition.fixed ? fixedPeople(listed(value)) : listEditor(listed(value), personEditor, t("Performer"))),
 };
 
-// What was not touched keeps its exact value: a field shows minutes, a date-time may hold more.
+// An unchanged field keeps its exact value, which may have seconds and fractions that the field does not show.
 export function dated(type, value, from, to) {
   const shown = from(value || "");
   const input = h("input", { type, value: shown });
   return { element: input, value: () => (input.value === shown ? value || "" : to(input.value)) };
 }
 
-function codes(about, value, several) {
-  if (about.fixed) return fixedCodes(value);
-  if (about.choices.length) return codeChoice(about.choices, value, several);
+function codes(definition, value, several) {
+  if (definition.fixed) return fixedCodes(value);
+  if (definition.choices.length) return codeChoice(definition.choices, value, several);
   return several ? listEditor(value, codeEditor, t("Code")) : codeEditor(value[0]);
 }
 
@@ -51,30 +51,30 @@ function fixedPeople(people) {
   return { element: h("div.fixed", {}, names.join("; ")), value: () => people };
 }
 
-function withSuggestions(about, input) {
-  if (!about.choices.length) return plain(input);
+function withSuggestions(definition, input) {
+  if (!definition.choices.length) return plain(input);
   const id = newId("choices");
   input.setAttribute("list", id);
-  return { element: h("span.suggesting", {}, input, h("datalist", { id }, about.choices.map((choice) => h("option", { value: choice })))), value: () => input.value.trim() };
+  return { element: h("span.suggesting", {}, input, h("datalist", { id }, definition.choices.map((choice) => h("option", { value: choice })))), value: () => input.value.trim() };
 }
 
-/* `about`: as the server describes the field, with what a template says of it (choices, required, fixed).
-   A text with choices of a template becomes a list to choose from. */
-export function makeField(about, value) {
-  const kind = about.kind === "text" && about.fromTemplate && about.choices.length ? "choice" : about.kind;
-  const editor = MAKERS[kind](about, value);
+/* `definition`: the server's description of the field, with what a template adds (choices, required, fixed). A text field
+   with choices from a template becomes a list. */
+export function makeField(definition, value) {
+  const kind = definition.kind === "text" && definition.fromTemplate && definition.choices.length ? "choice" : definition.kind;
+  const editor = MAKERS[kind](definition, value);
   const input = editor.element.matches("input, select, textarea") ? editor.element : editor.element.querySelector("input, select, textarea");
-  if (about.fixed && input) input.disabled = true;
+  if (definition.fixed && input) input.disabled = true;
   const problem = h("p.problem", { hidden: true, role: "alert" });
-  const box = field(said(about.label), editor.element, { help: said(about.help), required: about.required });
+  const box = field(translated(definition.label), editor.element, { help: translated(definition.help), required: definition.required });
   box.append(problem);
-  box.classList.add(`kind-${about.kind}`);
+  box.classList.add(`kind-${definition.kind}`);
   return {
-    keyword: about.keyword,
-    label: said(about.label),
+    keyword: definition.keyword,
+    label: translated(definition.label),
     element: box,
     value: editor.value,
-    complain(words) {
+    showProblem(words) {
       problem.hidden = !words;
       problem.textContent = words || "";
       box.classList.toggle("wrong", Boolean(words));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-// The history of a workitem and its events in words: they are stored in English.
+// Translates the entries of a history and the summaries of events, which are stored in English.
 
-import { pattern, recognized, said, t } from "../languages.js";
+import { pattern, recognized, t, translated } from "../languages.js";
 import { priorityWords, readinessWords, stateWords } from "./words.js";
 
 const WHAT = [
@@ -39,7 +39,7 @@ const CONDITION = [
 const valueWords = (text) => text.split(" or ").map((part) => readinessWords(priorityWords(stateWords(part)))).join(t(" or "));
 
 export function filterWords(text) {
-  const several = text.split("; ").map((clause) => clause.split(", and ").map((part) => recognized(part, CONDITION, { key: said, values: valueWords })));
+  const several = text.split("; ").map((clause) => clause.split(", and ").map((part) => recognized(part, CONDITION, { key: translated, values: valueWords })));
   return several.map((parts) => parts.join(t(", and "))).join("; ");
 }
 

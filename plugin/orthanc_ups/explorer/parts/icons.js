@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-// Drawings on a grid of 16, in the colour of the text around them.
+// Icons on a grid of 16, in the colour of the surrounding text.
 
 import { svg } from "../dom.js";
 

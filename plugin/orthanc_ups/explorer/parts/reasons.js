@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-// Why something is done: in words, and for a cancellation with a coded reason.
+// Fields for the reason of an action: text, and for a cancellation also a code.
 
 import { h } from "../dom.js";
-import { said, t } from "../languages.js";
+import { t, translated } from "../languages.js";
 import { field } from "./dialog.js";
 
 const LONGEST = 500;
 
-// `value` gives what a request carries: nothing if nothing was typed.
+// `value()` returns the part of the request body: {} if the field is empty.
 export function whyField(help = t("Recorded in the history of the workitem, with your name.")) {
   const words = h("input", { type: "text", maxlength: LONGEST, autocomplete: "off" });
   return {
@@ -17,7 +17,7 @@ export function whyField(help = t("Recorded in the history of the workitem, with
 }
 
 export function reasonFields(reasons) {
-  const code = h("select", {}, reasons.map((reason) => h("option", { value: reason.CodeValue }, said(reason.CodeMeaning))));
+  const code = h("select", {}, reasons.map((reason) => h("option", { value: reason.CodeValue }, translated(reason.CodeMeaning))));
   const words = h("textarea", { rows: 2, maxlength: LONGEST });
   return {
     element: h("div.stack", {}, field(t("Reason"), code), field(t("Details (optional)"), words)),

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-// Why something was refused, in the language of the user: a sentence for each status. What the server says beyond that is
-// English and stands behind it.
+// Refusals in the language of the user: a sentence for each status, followed by the server's own message in English.
 
 import { language, t } from "../languages.js";
 
@@ -59,7 +58,7 @@ const BY_HTTP = {
   503: later,
 };
 
-// `body`: {error, status} of the server; in English its own words say it best.
+// `body`: {error, status} of the server. In English its message is shown alone.
 export function refusalWords(http, body) {
   const words = body.error || body.Detail;
   const sentence = BY_NAME[body.status] || BY_HTTP[http];
@@ -67,7 +66,7 @@ export function refusalWords(http, body) {
   return language() === "en" || !sentence ? words : `${sentence()} (${words})`;
 }
 
-// A success with a remark: `outcome` has {status, warning}; null if there is none.
+// The warning of a successful outcome ({status, warning}), or null.
 export function remark(outcome) {
   return outcome.warning ? refusalWords(200, { error: outcome.warning, status: outcome.status }) : null;
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-// Times relative to now, such as "today..today+1d": they stay so in the address, and are worked out when they are asked.
+// Times relative to now, such as "today..today+1d": stored as such in the address, and resolved at each request.
 
 import { localValue, toDicom } from "../format.js";
 import { t } from "../languages.js";
@@ -33,7 +33,7 @@ function moment(base, amount, unit, now) {
   return at;
 }
 
-// From and to as dates; what is open is null. A day ends a second before the next one begins.
+// Both ends as dates; an open end is null. A day ends a second before the next one begins.
 export function momentsOf(value, now = new Date()) {
   const [, from, amount, unit, to, upTo, upToUnit] = SPAN.exec(value);
   const end = moment(to, upTo, upToUnit, now);
@@ -41,7 +41,7 @@ export function momentsOf(value, now = new Date()) {
   return [moment(from, amount, unit, now), end];
 }
 
-// As a range of DICOM.
+// As a DICOM range.
 export function resolved(value) {
   if (!isRelative(value)) return value;
   return momentsOf(value).map((at) => (at ? toDicom(localValue(at, { seconds: true })) : "")).join("-");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-// Small pieces that appear everywhere: states, priorities, progress, times.
+// Small elements used throughout the page: states, priorities, progress, times.
 
 import { h } from "../dom.js";
 import { fully, relative, when } from "../format.js";
@@ -97,7 +97,7 @@ export function copyButton(text, what = t("Copy")) {
   return button;
 }
 
-// The clipboard of the browser needs HTTPS or localhost; elsewhere the old way.
+// The Clipboard API needs HTTPS or localhost; elsewhere execCommand is used.
 async function copyText(text) {
   try {
     await navigator.clipboard.writeText(text);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-// What an operator may do with one workitem: each with a confirmation, some with a reason or a form.
+// The actions on one workitem, each with a confirmation, some with a reason or a form.
 
 import { part, post, put, remove } from "../api.js";
 import { h } from "../dom.js";
@@ -64,7 +64,7 @@ async function cancelOnBehalf(item, system) {
   });
 }
 
-// The final-state form: what PS3.4 wants to know of a completed step.
+// The final-state form: what PS3.4 requires of a completed step.
 async function completeOnBehalf(item) {
   const proposal = item.closing;
   const start = dated("datetime-local", proposal.PerformedProcedureStepStartDateTime, fromDicom, toDicom);
@@ -137,8 +137,8 @@ const ACTIONS = {
 
 const FINAL = ["COMPLETED", "CANCELED"];
 
-// Making another one of it: a copy, or a repeat that replaces it.
-function makeAgain(item, system) {
+// Links that create another workitem: a copy, or a repeat that replaces this one.
+function copyButtons(item, system) {
   if (!mayAct(system)) return null;
   const repeat = FINAL.includes(item.state) && h("a.button", { href: link("new", [], { repeat: item.uid }), title: t("A new workitem that replaces this one") }, icon("refresh"), t("Repeat"));
   return [repeat, h("a.button", { href: link("new", [], { copy: item.uid }), title: t("A new workitem with the same content") }, icon("copy"), t("Duplicate"))];
@@ -158,5 +158,5 @@ export function actionButtons(item, system, done) {
       done();
     };
     return h("button", { type: "button", class: action.main ? "primary" : "", onclick: run }, icon(action.icon), action.words);
-  }), makeAgain(item, system)];
+  }), copyButtons(item, system)];
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-// What administrators look after: export and import, rules, what is stored, and procedure steps without a workitem.
+// Administration: export and import, rules, storage, and procedure steps without a workitem.
 
 import { get, part, post, remove } from "../api.js";
 import { h, replace } from "../dom.js";
 import { span } from "../format.js";
-import { count, n, said, t, tx } from "../languages.js";
+import { count, n, t, translated, tx } from "../languages.js";
 import { dialog, errorBox, failed, field, notice } from "../parts/dialog.js";
 import { icon } from "../parts/icons.js";
 import { card, empty, facts, time } from "../parts/words.js";
@@ -23,7 +23,7 @@ class Task {
     this.element = h("div.task", { hidden: true }, this.bar, this.status, this.stop);
   }
 
-  // `work(signal)`; what it returns is said at the end.
+  // Runs `work(signal)` and shows the text that it returns.
   async run(work) {
     this.control = new AbortController();
     this.element.hidden = false;
@@ -53,7 +53,7 @@ function exportCard() {
   ]);
 }
 
-// How an import stands, in a sentence.
+// The state of an import in a sentence.
 function importWords(state) {
   const { workitems } = state.counts;
   const done = workitems.imported + workitems.unchanged + workitems.conflicts;
@@ -70,12 +70,12 @@ function importCard() {
   const run = async () => {
     const [chosen] = file.files;
     if (!chosen) return file.click();
-    const sure = await dialog({
+    const confirmed = await dialog({
       title: t("Import {file}?", { file: chosen.name }),
       content: h("p", {}, t("An empty worklist is restored completely. Otherwise, whatever is missing is added and nothing is overwritten. The import can be repeated safely.")),
       confirm: t("Import"),
     });
-    if (!sure) return undefined;
+    if (!confirmed) return undefined;
     replace(conflicts);
     return task.run(async (signal) => {
       const state = await importWorklist(chosen, (now) => {
@@ -137,14 +137,14 @@ class Rules {
     };
     if (run && run.running) return h("button.small", { type: "button", onclick: () => act(() => remove(path)) }, t("Stop"));
     const begin = async () => {
-      const sure = await dialog({
+      const confirmed = await dialog({
         title: t("Apply the rule {rule} to existing resources?", { rule: rule.name }),
         content: h("p", {}, t("The rule is applied to everything already in Orthanc, as if it had just arrived. Running it again creates no duplicate workitems.")),
         confirm: t("Run"),
         action: () => post(path),
       });
-      if (sure) notice(t("The rule is running."));
-      if (sure) this.load().catch(failed);
+      if (confirmed) notice(t("The rule is running."));
+      if (confirmed) this.load().catch(failed);
     };
     return h("button.small", { type: "button", disabled: !rule.enabled, onclick: begin }, icon("play"), t("Apply to existing resources"));
   }
@@ -161,7 +161,7 @@ function size(bytes) {
 
 function storageCard() {
   const holder = h("div", {});
-  const look = async () => {
+  const load = async () => {
     try {
       const storage = await get("storage");
       const lines = storage.kinds.map((kind) => h("tr", {}, h("th", { scope: "row" }, kind.kind), h("td.wraps", {}, kind.meaning), h("td.number", {}, count(kind.entries)), h("td.number", {}, size(kind.bytes))));
@@ -175,7 +175,7 @@ function storageCard() {
       failed(error);
     }
   };
-  const button = h("button.small", { type: "button", title: t("Reads every stored entry"), onclick: look }, icon("refresh"), t("Count"));
+  const button = h("button.small", { type: "button", title: t("Reads every stored entry"), onclick: load }, icon("refresh"), t("Count"));
   replace(holder, h("p.faint", {}, t("Counting reads every stored entry.")));
   return card(t("Storage"), holder, { tools: button });
 }
@@ -199,7 +199,7 @@ async function stepsCard() {
   if (!total) return null;
   const alone = steps.filter((step) => !step.workitems.length);
   const lines = alone.map((step) =>
-    h("tr", {}, h("td", {}, said(step.status)), h("td", {}, step.modality), h("td.wraps", {}, step.description), h("td.wraps", {}, `${step.patient.name} ${step.patient.id}`), h("td", {}, step.accession), h("td", {}, step.ae), h("td", {}, time(step.changed)), h("td.wraps", {}, step.note)),
+    h("tr", {}, h("td", {}, translated(step.status)), h("td", {}, step.modality), h("td.wraps", {}, step.description), h("td.wraps", {}, `${step.patient.name} ${step.patient.id}`), h("td", {}, step.accession), h("td", {}, step.ae), h("td", {}, time(step.changed)), h("td.wraps", {}, step.note)),
   );
   const head = [t("State"), t("Modality"), t("What was done"), t("Patient"), t("Accession number"), t("AE title"), t("Last change"), t("Reason")].map((words) => h("th", { scope: "col" }, words));
   const content = alone.length ? h("div.table-box", {}, h("table.plain-rows.tight", {}, h("caption.offscreen", {}, t("Procedure steps without a workitem")), h("thead", {}, h("tr", {}, head)), h("tbody", {}, lines))) : empty(t("Every procedure step reported by a modality belongs to a workitem."));

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-// Every attribute in readable words; tags and VRs on demand.
+// All attributes in readable form, optionally with tags and VRs.
 
 import { h } from "../dom.js";
 import { fully, when } from "../format.js";
-import { said, t } from "../languages.js";
+import { t, translated } from "../languages.js";
 import { card } from "../parts/words.js";
 
 const TAGS_KEY = "ups.tags";
@@ -53,7 +53,7 @@ export function attributesCard(groups, holder) {
     const filled = group.attributes.filter((node) => !isEmpty(node));
     const empty = group.attributes.filter(isEmpty).map((node) => node.name);
     const rest = empty.length ? h("p.faint.small", {}, t("Empty: {names}", { names: empty.join(", ") })) : null;
-    const summary = h("summary", {}, said(group.name), h("span.number", {}, String(filled.length)));
+    const summary = h("summary", {}, translated(group.name), h("span.number", {}, String(filled.length)));
     content.append(h("details", { open: opened.has(group.name), dataset: { group: group.name } }, summary, nodesOf(filled), rest));
   }
   const box = h("input", { type: "checkbox", checked: Boolean(localStorage.getItem(TAGS_KEY)) });

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-// What can be done with several workitems at once: one command after the other, each by its own rules.
+// Bulk actions, which run one command per workitem.
 
 import { downloadCsv, get, part, post, put, remove } from "../api.js";
 import { h } from "../dom.js";
@@ -16,7 +16,7 @@ import { mayAct, mayAdminister } from "../rights.js";
 const path = (row) => `workitems/${part(row.uid)}`;
 const MINUTE = 60_000;
 
-// Asks, then carries out; `action` makes of the row a command.
+// Opens a dialog, then runs the batch; `prepare` returns the function that acts on one row.
 async function carryOut(selection, { title, content, confirm, danger = false, prepare, verb, after }) {
   const prepared = await dialog({ title, content, confirm, danger, broad: true, action: () => ({ run: prepare() }) });
   if (prepared) await runBatch(selection, { title, verb, action: prepared.run, after });
@@ -103,28 +103,28 @@ function reassign(selection, after) {
 }
 
 function reschedule(selection, after) {
-  const how = select([["to", t("to the same start time")], ["by", t("by a number of minutes")]], "to");
+  const mode = select([["to", t("to the same start time")], ["by", t("by a number of minutes")]], "to");
   const start = h("input", { type: "datetime-local", value: localValue(new Date()) });
   const minutes = h("input", { type: "number", value: 60, step: 5 });
   const to = field(t("Start"), start);
   const by = field(t("Minutes (negative for earlier)"), minutes);
   by.hidden = true;
-  how.addEventListener("change", () => {
-    to.hidden = how.value !== "to";
-    by.hidden = how.value !== "by";
+  mode.addEventListener("change", () => {
+    to.hidden = mode.value !== "to";
+    by.hidden = mode.value !== "by";
   });
   const why = whyField();
   return carryOut(selection, {
     title: n(selection.size, "Reschedule {n} workitem|Reschedule {n} workitems"),
-    content: [h("p", {}, t("Only scheduled workitems can be rescheduled.")), field(t("Move"), how), to, by, why.element],
+    content: [h("p", {}, t("Only scheduled workitems can be rescheduled.")), field(t("Move"), mode), to, by, why.element],
     confirm: t("Reschedule"),
     verb: "{n} rescheduled|{n} rescheduled",
     prepare: () => {
       const fixed = toDicom(start.value);
       const shift = minutes.valueAsNumber * MINUTE;
-      if (how.value === "to" ? !fixed : Number.isNaN(shift)) throw new Error(t("Enter a start or a number of minutes."));
+      if (mode.value === "to" ? !fixed : Number.isNaN(shift)) throw new Error(t("Enter a start or a number of minutes."));
       return async (row) => {
-        const moved = how.value === "to" ? fixed : shifted((await get(path(row))).form.ScheduledProcedureStepStartDateTime, shift);
+        const moved = mode.value === "to" ? fixed : shifted((await get(path(row))).form.ScheduledProcedureStepStartDateTime, shift);
         await put(path(row), { attributes: { ScheduledProcedureStepStartDateTime: moved }, ...why.value() });
         return "";
       };
@@ -144,9 +144,9 @@ async function exportAll(selection) {
   }
 }
 
-/* What can be done with a selection. `page`: {rows, query, total} of what is shown now. */
+/* The bar with the actions on a selection. `page`: {rows, query, total} of the current page. */
 export function selectionBar(selection, system, page, after) {
-  const every = page.total > page.rows.length && !selection.all && page.rows.every((row) => selection.has(row.uid));
+  const offersAll = page.total > page.rows.length && !selection.all && page.rows.every((row) => selection.has(row.uid));
   const button = (sign, words, action) => h("button", { type: "button", onclick: action }, icon(sign), words);
   const acting = mayAct(system) && [
     button("close", t("Request cancellation"), () => cancel(selection, system, after)),
@@ -156,7 +156,7 @@ export function selectionBar(selection, system, page, after) {
   ];
   return [
     h("b", { role: "status" }, selection.all ? n(selection.size, "The {n} matching workitem is selected|All {n} matching workitems are selected") : n(selection.size, "{n} workitem selected|{n} workitems selected")),
-    every && h("button.quiet", { type: "button", onclick: () => selection.setAll(page.query, page.total) }, n(page.total, "Select the {n} matching workitem|Select all {n} matching workitems")),
+    offersAll && h("button.quiet", { type: "button", onclick: () => selection.setAll(page.query, page.total) }, n(page.total, "Select the {n} matching workitem|Select all {n} matching workitems")),
     acting,
     mayAdminister(system) && button("trash", t("Delete"), () => purge(selection, after)),
     button("download", t("CSV"), () => exportAll(selection)),

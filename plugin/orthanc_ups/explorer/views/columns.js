@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-// The columns of the worklist: what each shows, by what it sorts, and which of them a user has chosen.
+// The columns of the worklist: what each shows, how it sorts, and which ones the user has chosen.
 
 import { h } from "../dom.js";
 import { ago, birthDate, duration, fully } from "../format.js";
@@ -14,11 +14,11 @@ const CHOSEN_KEY = "ups.columns";
 const clipped = (text, extra = null) => h("span.clip", { title: text || null }, text, extra);
 const moment = (iso) => time(iso, { none: "" });
 
-// `hidden`: from which width downwards a column that the user did not choose gives way: "narrow", "narrower".
+// `hidden`: the width ("narrow" or "narrower") below which a column is hidden unless the user chose it.
 const ALL = [
   { name: "state", words: t("State"), order: "state", width: 132, usual: true, cell: (row) => stateBadge(row.state) },
   { name: "priority", words: t("Priority"), order: "priority", width: 94, usual: true, cell: (row) => priorityBadge(row.priority) },
-  { name: "label", words: t("Label"), order: "label", width: 200, share: "16%", usual: true, cell: (row) => [waits(row), asked(row), h("a.clip", { href: link("workitem", [row.uid]), tabindex: -1, title: row.label }, row.label || t("(no label)"))] },
+  { name: "label", words: t("Label"), order: "label", width: 200, share: "16%", usual: true, cell: (row) => [inputsFlag(row), cancelFlag(row), h("a.clip", { href: link("workitem", [row.uid]), tabindex: -1, title: row.label }, row.label || t("(no label)"))] },
   { name: "worklist", words: t("Worklist"), order: "worklist", width: 96, share: "8%", usual: true, hidden: "narrow", cell: (row) => clipped(row.worklist) },
   { name: "patient", words: t("Patient"), order: "patient", width: 200, share: "17%", usual: true, cell: patient },
   { name: "start", words: t("Scheduled start"), order: "start", width: 150, usual: true, cell: (row) => [late(row), time(row.start)] },
@@ -35,7 +35,7 @@ const ALL = [
   { name: "expires", words: t("Expires"), order: "expires", width: 150, cell: (row) => moment(row.expires) },
   { name: "claimed", words: t("Claimed at"), order: "claimed", width: 150, cell: (row) => moment(row.claimed && row.claimed.at) },
   { name: "ended", words: t("Ended at"), order: "ended", width: 150, cell: (row) => moment(row.ended) },
-  { name: "duration", words: t("Duration"), order: "-duration", width: 104, cell: (row) => h("span.number", {}, duration(takes(row))) },
+  { name: "duration", words: t("Duration"), order: "-duration", width: 104, cell: (row) => h("span.number", {}, duration(workSeconds(row))) },
   { name: "performed", words: t("Performed station"), order: "performed", width: 130, cell: (row) => clipped(row.performed_stations.join(", ")) },
   { name: "modified", words: t("Last change"), order: "modified", width: 150, cell: (row) => moment(row.modified) },
   { name: "uid", words: t("Workitem UID"), width: 220, cell: (row) => clipped(row.uid) },
@@ -43,7 +43,7 @@ const ALL = [
 const BY_NAME = new Map(ALL.map((column) => [column.name, column]));
 const USUAL = ALL.filter((column) => column.usual).map((column) => column.name);
 
-// Orders to choose from where there are no headings.
+// Sort orders for narrow screens, which have no column headings.
 export const ORDERS = [["urgency", t("Priority and start")], ["-created", t("Newest first")], ["start", t("Scheduled start")], ["patient", t("Patient")], ["state", t("State")], ["label", t("Label")], ["claimed", t("Claimed at")], ["-ended", t("Ended at")]];
 
 // --- cells ---
@@ -60,43 +60,43 @@ function claimer(row) {
   return h("span.clip", { title: `${row.claimed.who}, ${fully(row.claimed.at)}` }, who, since);
 }
 
-// Seconds that the work took, or takes so far.
-export function takes(row) {
+// Seconds that the work took, or has taken so far.
+export function workSeconds(row) {
   if (row.duration !== null || row.state !== "IN PROGRESS" || !row.claimed) return row.duration;
   return Math.max(0, (Date.now() - new Date(row.claimed.at).getTime()) / 1000);
 }
 
-function waits(row) {
+function inputsFlag(row) {
   const open = row.state === "SCHEDULED" && row.readiness !== "READY";
   return open && h("span.flag.waits", { title: readinessWords(row.readiness) }, t("inputs?"));
 }
 
-function asked(row) {
+function cancelFlag(row) {
   return row.cancel_requested && h("span.flag.waits", { title: t("The performer was asked to cancel") }, t("cancel?"));
 }
 
-// In front of the time, as a column may be too narrow for both.
+// Placed before the time, because a column may be too narrow for both.
 function late(row) {
   if (!row.late.length) return false;
   const words = t("Late: {why}", { why: row.late.map(lateWords).join(", ") });
   return h("span.late", { title: words, role: "img", "aria-label": words }, icon("alert"));
 }
 
-// --- which are shown ---
+// --- choice of columns ---
 
 export function isUsual(names) {
   return names.join() === USUAL.join();
 }
 
-// `asked`: as an address says it, or nothing.
-export function shownColumns(asked) {
-  const names = (asked || localStorage.getItem(CHOSEN_KEY) || "").split(",").filter((name) => BY_NAME.has(name));
+// `text`: names of columns from the address, separated by commas; without it, the columns that the user chose.
+export function shownColumns(text) {
+  const names = (text || localStorage.getItem(CHOSEN_KEY) || "").split(",").filter((name) => BY_NAME.has(name));
   return (names.length ? names : USUAL).map((name) => BY_NAME.get(name));
 }
 
 export const forgetColumns = () => localStorage.removeItem(CHOSEN_KEY);
 
-/* Lets the user choose and order columns. Resolves with their names, or undefined; remembered in this browser. */
+/* Lets the user choose and arrange columns. Resolves with their names, or undefined; stored in this browser. */
 export function chooseColumns(shown) {
   let names = [...shown.map((column) => column.name), ...ALL.map((column) => column.name).filter((name) => !shown.some((column) => column.name === name))];
   const on = new Set(shown.map((column) => column.name));
@@ -104,7 +104,7 @@ export function chooseColumns(shown) {
   const move = (name, by) => {
     const at = names.indexOf(name);
     const to = Math.min(Math.max(at + by, 0), names.length - 1);
-    names = names.filter((other) => other !== name);
+    names = names.filter((entry) => entry !== name);
     names.splice(to, 0, name);
     show();
     list.querySelector(`[data-name="${name}"] .${by < 0 ? "up" : "down"}`).focus();

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-// Filters of the worklist by any matching key: chips that say what is asked, and a dialog to make one.
+// Filters of the worklist by any matching key: chips for the active filters, and a dialog to add or change one.
 
 import { get } from "../api.js";
 import { h, newId, replace } from "../dom.js";
 import { duration, fromDicom, fromDicomDate, toDicom, toDicomDate, localValue, when } from "../format.js";
-import { said, t } from "../languages.js";
+import { t, translated } from "../languages.js";
 import { dialog, field, select } from "../parts/dialog.js";
 import { icon } from "../parts/icons.js";
 import { PRESETS, isRelative, momentsOf, relativeWords } from "../parts/relative.js";
@@ -15,7 +15,7 @@ const PLAIN = { choices: [], wildcards: false, usual: true };
 const STUDY = { ...PLAIN, name: "study", label: t("Study"), kind: "uid", usual: false };
 const LATE = ["start", "inputs", "completion", "expiration", "silent"];
 
-// Beside the matching keys of the standard: by meaning, and what only the worklist knows. `of`: names to choose from.
+// Filters beyond the matching keys of the standard. `of`: the kind of names to choose from.
 const OWN = [
   { ...PLAIN, name: "ScheduledStationNameCodeSequence.CodeValue", label: t("Station"), kind: "names", of: "station" },
   { ...PLAIN, name: "ScheduledHumanPerformersSequence.HumanPerformerCodeSequence.CodeValue", label: t("Performer"), kind: "names", of: "performer" },
@@ -48,7 +48,7 @@ function rangeWords(from, to) {
   return from ? t("from {from}", { from }) : t("up to {to}", { to });
 }
 
-// Of a span of seconds such as "600-3600".
+// `value`: a range of seconds such as "600-3600".
 function durationWords(value) {
   const [low, high] = value.split("-").map((part) => (part ? duration(Number(part)) : ""));
   return rangeWords(low, high);
@@ -83,13 +83,13 @@ const EDITORS = {
     const plain = value.replace(/^\*|\*$/g, "");
     const how = value === "" || /^\*.*\*$/.test(value) ? "contains" : /\*$/.test(value) ? "begins" : "is";
     const input = h("input", { type: "text", value: /[*?]/.test(plain) ? value : plain, autofocus: true });
-    const manner = select([["contains", t("contains")], ["begins", t("starts with")], ["is", t("is exactly")]], filter.wildcards ? how : "is", { "aria-label": t("Match") });
+    const operator = select([["contains", t("contains")], ["begins", t("starts with")], ["is", t("is exactly")]], filter.wildcards ? how : "is", { "aria-label": t("Match") });
     const patterns = { contains: (text) => `*${text}*`, begins: (text) => `${text}*`, is: (text) => text };
     return {
-      element: h("div.pair", {}, filter.wildcards && manner, field(filter.wildcards ? t("Text (* and ? are wildcards)") : t("Exact value"), input)),
+      element: h("div.pair", {}, filter.wildcards && operator, field(filter.wildcards ? t("Text (* and ? are wildcards)") : t("Exact value"), input)),
       value: () => {
         const text = input.value.trim();
-        return !text || /[*?]/.test(text) ? text : patterns[filter.wildcards ? manner.value : "is"](text);
+        return !text || /[*?]/.test(text) ? text : patterns[filter.wildcards ? operator.value : "is"](text);
       },
     };
   },
@@ -133,7 +133,7 @@ const EDITORS = {
     };
   },
 
-  // What there is, by its meaning; a code may be typed too.
+  // Existing values by their meaning; a code can be typed too.
   names(filter, value, names) {
     const id = newId("names");
     const shown = names.find((entry) => (entry.code || entry.name) === value);
@@ -150,7 +150,7 @@ const EDITORS = {
   },
 };
 
-// From and to; a preset stays relative to now until one of both is changed.
+// A range with two ends; a preset stays relative to the current time until either end is changed.
 function span(type, { from, to, relative }, convert, presets) {
   let preset = relative;
   const low = h("input", { type, value: from });
@@ -178,22 +178,22 @@ function span(type, { from, to, relative }, convert, presets) {
   };
 }
 
-// --- the part of the worklist ---
+// --- chips and dialogs ---
 
 export class Filters {
-  constructor(system, asked, ask) {
-    this.filters = new Map([...system.filters.map((filter) => ({ ...filter, label: said(filter.label) })), STUDY, ...OWN].map((filter) => [filter.name, filter]));
+  constructor(system, query, onChange) {
+    this.filters = new Map([...system.filters.map((filter) => ({ ...filter, label: translated(filter.label) })), STUDY, ...OWN].map((filter) => [filter.name, filter]));
     this.names = new Map();
-    this.ask = ask;
-    this.asked = asked;
+    this.onChange = onChange;
+    this.query = query;
     this.number = h("span.badge", { hidden: true });
     this.button = h("button", { type: "button", onclick: () => this.add() }, icon("filter"), t("Filter"), this.number);
     this.chips = h("div.chips", { hidden: true, "aria-label": t("Filters") });
   }
 
-  show(asked) {
-    this.asked = asked;
-    const active = Object.entries(asked).filter(([name]) => !ELSEWHERE.has(name));
+  show(query) {
+    this.query = query;
+    const active = Object.entries(query).filter(([name]) => !ELSEWHERE.has(name));
     this.chips.hidden = active.length === 0;
     this.number.hidden = active.length === 0;
     this.number.textContent = String(active.length);
@@ -215,18 +215,18 @@ export class Filters {
       "span.chip",
       {},
       button,
-      h("button.remove", { type: "button", "aria-label": t("Remove {filter}", { filter: filter.label }), onclick: () => this.ask({ [name]: "" }) }, icon("close")),
+      h("button.remove", { type: "button", "aria-label": t("Remove {filter}", { filter: filter.label }), onclick: () => this.onChange({ [name]: "" }) }, icon("close")),
     );
   }
 
-  // Asked once; without an answer there is nothing to choose from, and a code can be typed.
+  // Requested once; if the request fails there are no suggestions, but a code can still be typed.
   namesOf(kind) {
     if (!this.names.has(kind)) this.names.set(kind, get("names", { of: kind }).then((answer) => answer.names, () => []));
     return this.names.get(kind);
   }
 
   clear(active) {
-    this.ask(Object.fromEntries(active.map(([name]) => [name, ""])));
+    this.onChange(Object.fromEntries(active.map(([name]) => [name, ""])));
   }
 
   options() {
@@ -247,7 +247,7 @@ export class Filters {
     let editor = null;
     const change = async () => {
       const filter = this.filters.get(names.value);
-      editor = await this.editor(filter, this.asked[filter.name] || "");
+      editor = await this.editor(filter, this.query[filter.name] || "");
       replace(holder, editor.element);
     };
     names.addEventListener("change", change);
@@ -258,7 +258,7 @@ export class Filters {
       confirm: t("Apply"),
       action: () => ({ [names.value]: editor.value() }),
     });
-    if (chosen) this.ask(chosen);
+    if (chosen) this.onChange(chosen);
   }
 
   async edit(filter, value) {
@@ -269,6 +269,6 @@ export class Filters {
       confirm: t("Apply"),
       action: () => ({ [filter.name]: editor.value() }),
     });
-    if (chosen) this.ask(chosen);
+    if (chosen) this.onChange(chosen);
   }
 }

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-// Dead letters: events that were given up, to be sent again or deleted.
+// The dead letters of a subscriber, which can be sent again or deleted.
 
 import { part, post } from "../api.js";
 import { h } from "../dom.js";
-import { count, n, said, t } from "../languages.js";
+import { count, n, t, translated } from "../languages.js";
 import { dialog, failed, notice } from "../parts/dialog.js";
 import { icon } from "../parts/icons.js";
 import { card, time } from "../parts/words.js";
 import { mayActFor } from "../rights.js";
 import { link } from "../router.js";
 
-export function letterCard(ae, { total, letters }, system, again) {
+export function letterCard(ae, { total, letters }, system, refresh) {
   const allowed = mayActFor(system, ae);
   const path = (action) => `subscribers/${part(ae)}/dead-letters/${action}`;
 
@@ -18,7 +18,7 @@ export function letterCard(ae, { total, letters }, system, again) {
     try {
       const { resent } = await post(path("resend"), { sequences });
       notice(n(resent, "{n} dead letter is being sent again|{n} dead letters are being sent again"));
-      again();
+      refresh();
     } catch (error) {
       failed(error);
     }
@@ -32,7 +32,7 @@ export function letterCard(ae, { total, letters }, system, again) {
       danger: true,
       action: () => post(path("drop")),
     });
-    if (result) again();
+    if (result) refresh();
   }
 
   const lines = letters.map((letter) =>
@@ -40,7 +40,7 @@ export function letterCard(ae, { total, letters }, system, again) {
       "tr",
       {},
       h("td.number", {}, `#${letter.sequence}`),
-      h("td", {}, letter.count > 1 ? `${said(letter.name)} × ${count(letter.count)}` : said(letter.name)),
+      h("td", {}, letter.count > 1 ? `${translated(letter.name)} × ${count(letter.count)}` : translated(letter.name)),
       h("td", {}, h("a.clip", { href: link("workitem", [letter.uid]), title: letter.uid }, letter.uid)),
       h("td", {}, time(letter.at)),
       h("td.wraps", {}, letter.reason),

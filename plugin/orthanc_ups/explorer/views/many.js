@@ -4,7 +4,7 @@
 import { ORTHANC, get, part, post } from "../api.js";
 import { h, replace } from "../dom.js";
 import { fromDicom, toDicom } from "../format.js";
-import { n, said, t } from "../languages.js";
+import { n, t, translated } from "../languages.js";
 import { runBatch } from "../parts/batch.js";
 import { parseCsv } from "../parts/csv.js";
 import { errorBox, field, select } from "../parts/dialog.js";
@@ -15,9 +15,9 @@ import { card } from "../parts/words.js";
 const SHOWN = 50;
 const CODES = /^(.*Sequence)\.CodeValue$/;
 
-// --- from lines of a CSV ---
+// --- lines of a CSV file ---
 
-// A heading is the name of a field as the form has it, or a keyword; of the page's own CSV it is a heading of that.
+// A heading is the label of a field in the form, a keyword, or a heading of the page's own CSV export.
 const HEADINGS = {
   "Patient name": "PatientName",
   "Birth date": "PatientBirthDate",
@@ -29,40 +29,40 @@ const HEADINGS = {
 const IGNORED = new Set(["State", "Progress", "Progress description", "Created", "Claimed by", "Claimed at", "Ended", "Duration (s)", "Performed stations", "Late", "Workitem UID", "Workitem code"]);
 
 function fieldOf(heading, fields) {
-  const wanted = (HEADINGS[heading] || heading).toLowerCase();
-  return fields.find((field) => [field.keyword, field.label, said(field.label)].some((name) => name.toLowerCase() === wanted));
+  const target = (HEADINGS[heading] || heading).toLowerCase();
+  return fields.find((field) => [field.keyword, field.label, translated(field.label)].some((name) => name.toLowerCase() === target));
 }
 
-function value(about, text) {
-  if (about.kind === "datetime") return /^\d{8,}/.test(text) ? text : toDicom(text.replace(" ", "T"));
-  if (about.kind === "date") return text.replaceAll("-", "");
-  if (about.kind === "choice") return text.toUpperCase();
-  if (about.kind === "people") return text.split(";").map((name) => ({ HumanPerformerName: name.trim().replace(/, */, "^") }));
-  if (about.kind === "code" || about.kind === "codes") {
+function value(definition, text) {
+  if (definition.kind === "datetime") return /^\d{8,}/.test(text) ? text : toDicom(text.replace(" ", "T"));
+  if (definition.kind === "date") return text.replaceAll("-", "");
+  if (definition.kind === "choice") return text.toUpperCase();
+  if (definition.kind === "people") return text.split(";").map((name) => ({ HumanPerformerName: name.trim().replace(/, */, "^") }));
+  if (definition.kind === "code" || definition.kind === "codes") {
     return text.split(";").map((entry) => {
       const [code, scheme = "99UPS", meaning = code] = entry.split("|").map((part) => part.trim());
       return { CodeValue: code, CodingSchemeDesignator: scheme, CodeMeaning: meaning };
     });
   }
-  return about.kind === "name" ? text.replace(/, */, "^") : text;
+  return definition.kind === "name" ? text.replace(/, */, "^") : text;
 }
 
-// {entries, unknown}: what is to be made, and headings that are none.
+// {entries, unknown}: the workitems to create, and unknown headings.
 function entriesOf(rows, fields) {
   const [headings, ...lines] = rows;
   const columns = headings.map((heading) => fieldOf(heading, fields));
   const unknown = headings.filter((heading, at) => heading && !columns[at] && !IGNORED.has(heading) && !CODES.test(heading));
   const entries = lines.map((line, number) => {
     const attributes = {};
-    columns.forEach((about, at) => {
-      if (about && line[at]) attributes[about.keyword] = value(about, line[at]);
+    columns.forEach((definition, at) => {
+      if (definition && line[at]) attributes[definition.keyword] = value(definition, line[at]);
     });
     return { uid: `csv-${number}`, label: attributes.ProcedureStepLabel || t("line {n}", { n: number + 2 }), attributes, inputs: [] };
   });
   return { entries, unknown };
 }
 
-// --- from studies of Orthanc ---
+// --- studies of Orthanc ---
 
 async function entryOfStudy(id) {
   const prefill = await get("prefill", { level: "study", id });
@@ -77,7 +77,7 @@ class Many {
     this.system = system;
     this.templates = templates;
     this.entries = [];
-    this.template = select(templates.map((template) => [template.name, said(template.name)]), templates[0].name);
+    this.template = select(templates.map((template) => [template.name, translated(template.name)]), templates[0].name);
     this.label = h("input", { type: "text", maxlength: 64 });
     this.why = whyField();
     this.preview = h("div", {});
@@ -93,7 +93,7 @@ class Many {
 
   source() {
     this.file = h("input", { type: "file", accept: ".csv,text/csv", onchange: () => this.read() });
-    const names = this.system.fields.map((field) => said(field.label)).join(", ");
+    const names = this.system.fields.map((field) => translated(field.label)).join(", ");
     this.sourceCard = card(t("From a CSV file"), [
       field(t("File"), this.file, { help: t("The first line contains the names of the fields: {names}. Write codes as CODE|SCHEME|Meaning.", { names }) }),
     ]);
@@ -113,9 +113,9 @@ class Many {
     this.entries = entries;
     this.create.disabled = entries.length === 0;
     this.create.textContent = n(entries.length, "Create {n} workitem|Create {n} workitems");
-    const columns = this.system.fields.filter((about) => entries.some((entry) => about.keyword in entry.attributes));
-    const head = h("tr", {}, h("th", { scope: "col" }, ""), columns.map((about) => h("th", { scope: "col" }, said(about.label))));
-    const lines = entries.slice(0, SHOWN).map((entry, at) => h("tr", {}, h("td.number.faint", {}, String(at + 1)), columns.map((about) => h("td", {}, shown(about, entry.attributes[about.keyword])))));
+    const columns = this.system.fields.filter((definition) => entries.some((entry) => definition.keyword in entry.attributes));
+    const head = h("tr", {}, h("th", { scope: "col" }, ""), columns.map((definition) => h("th", { scope: "col" }, translated(definition.label))));
+    const lines = entries.slice(0, SHOWN).map((entry, at) => h("tr", {}, h("td.number.faint", {}, String(at + 1)), columns.map((definition) => h("td", {}, shown(definition, entry.attributes[definition.keyword])))));
     const more = entries.length > SHOWN ? h("p.faint", {}, n(entries.length - SHOWN, "and {n} more|and {n} more")) : null;
     const warning = unknown.length ? h("p.caution", {}, t("These columns are unknown and are ignored: {names}", { names: unknown.join(", ") })) : null;
     replace(this.preview, card(t("Preview"), [warning, h("div.table-box", {}, h("table.plain-rows.tight", {}, h("caption.offscreen", {}, t("Preview")), h("thead", {}, head), h("tbody", {}, lines))), more]));
@@ -123,13 +123,13 @@ class Many {
 
   run() {
     const selection = { all: null, rows: new Map(this.entries.map((entry) => [entry.uid, entry])) };
-    const own = this.label.value.trim() ? { ProcedureStepLabel: this.label.value.trim() } : {};
+    const common = this.label.value.trim() ? { ProcedureStepLabel: this.label.value.trim() } : {};
     const createdUids = new Set();
     return runBatch(selection, {
       title: n(this.entries.length, "Create {n} workitem|Create {n} workitems"),
       verb: "{n} created|{n} created",
       action: async (entry) => {
-        await post("workitems", { template: this.template.value, attributes: { ...entry.attributes, ...own }, inputs: entry.inputs, ...this.why.value() });
+        await post("workitems", { template: this.template.value, attributes: { ...entry.attributes, ...common }, inputs: entry.inputs, ...this.why.value() });
         createdUids.add(entry.uid);
       },
       after: () => this.show(this.entries.filter((entry) => !createdUids.has(entry.uid))),
@@ -137,14 +137,14 @@ class Many {
   }
 }
 
-function shown(about, content) {
+function shown(definition, content) {
   if (content === undefined) return "";
-  if (about.kind === "datetime") return fromDicom(content).replace("T", " ") || h("span.problem", {}, t("no date"));
+  if (definition.kind === "datetime") return fromDicom(content).replace("T", " ") || h("span.problem", {}, t("no date"));
   if (Array.isArray(content)) return content.map((item) => item.CodeMeaning || item.CodeValue || item.HumanPerformerName).join("; ");
   return String(content);
 }
 
-// Identifiers of Orthanc: those that Orthanc Explorer 2 names, or all of a patient.
+// Orthanc's identifiers of the studies that were selected in Orthanc Explorer 2, or of all studies of a patient.
 async function chosenStudies(query) {
   if (query.studies) return query.studies.split(",");
   if (!query.patient) return [];

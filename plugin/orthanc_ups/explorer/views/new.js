@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-// Making a workitem, from a template and from what Orthanc knows of a study; and editing a scheduled one.
+// Creating a workitem from a template, a study or another workitem; and editing a scheduled one.
 
 import { get, part, post, put } from "../api.js";
 import { h, replace } from "../dom.js";
-import { n, said, t } from "../languages.js";
+import { n, t, translated } from "../languages.js";
 import { errorBox, notice } from "../parts/dialog.js";
 import { makeField } from "../parts/fields.js";
 import { icon } from "../parts/icons.js";
@@ -12,24 +12,24 @@ import { card } from "../parts/words.js";
 import { go, leaveFor, link } from "../router.js";
 
 const TEMPLATE_KEY = "ups.template";
-// How a refusal names an attribute: "ProcedureStepLabel (0074,1204) ". The field beside it has a name of its own.
+// How a refusal names an attribute: "ProcedureStepLabel (0074,1204) ". The form shows the label of the field instead.
 const TECHNICAL_NAME = /^[\w.]+ \([0-9A-Fa-f]{4},[0-9A-Fa-f]{4}\) /;
 const isEmpty = (value) => value === "" || value === null || value === undefined || (Array.isArray(value) && value.length === 0);
 const same = (first, second) => JSON.stringify(isEmpty(first) ? null : first) === JSON.stringify(isEmpty(second) ? null : second);
 
-// Fields in their groups, and what they hold.
+// Fields in groups, with their values.
 class Form {
   constructor(fields, values) {
-    this.editors = fields.map((about) => makeField(about, values[about.keyword]));
+    this.editors = fields.map((definition) => makeField(definition, values[definition.keyword]));
     this.groups = new Map();
-    fields.forEach((about, at) => {
-      if (!this.groups.has(about.group)) this.groups.set(about.group, []);
-      this.groups.get(about.group).push(this.editors[at]);
+    fields.forEach((definition, at) => {
+      if (!this.groups.has(definition.group)) this.groups.set(definition.group, []);
+      this.groups.get(definition.group).push(this.editors[at]);
     });
   }
 
   cards() {
-    return [...this.groups].map(([name, editors]) => card(said(name), h("div.grid", {}, editors.map((editor) => editor.element))));
+    return [...this.groups].map(([name, editors]) => card(translated(name), h("div.grid", {}, editors.map((editor) => editor.element))));
   }
 
   values() {
@@ -37,11 +37,11 @@ class Form {
   }
 
   // Shows a refusal beside the field that it names; false if it names none of these.
-  complain(error) {
-    this.editors.forEach((editor) => editor.complain(""));
+  showProblem(error) {
+    this.editors.forEach((editor) => editor.showProblem(""));
     const named = (error.attribute || "").split(".");
     const faulty = this.editors.find((editor) => editor.keyword.split(".").some((keyword) => named.includes(keyword)));
-    if (faulty) faulty.complain(error.message.replace(TECHNICAL_NAME, `${faulty.label} `));
+    if (faulty) faulty.showProblem(error.message.replace(TECHNICAL_NAME, `${faulty.label} `));
     return Boolean(faulty);
   }
 }
@@ -78,19 +78,19 @@ class NewWorkitem {
     this.inputs = prefill && prefill.inputs ? inputChoice(prefill.inputs) : null;
     const names = templates.map((template) => template.name);
     const last = localStorage.getItem(TEMPLATE_KEY);
-    this.use(names.includes(last) ? last : names[0]);
+    this.useTemplate(names.includes(last) ? last : names[0]);
   }
 
-  // Another template keeps what was typed, not what the one before had put in.
-  use(name) {
-    const typed = this.form ? changed(this.begun, this.form.values()) : {};
+  // Switching to another template keeps what the user typed, but not the values of the previous template.
+  useTemplate(name) {
+    const typed = this.form ? changed(this.initialValues, this.form.values()) : {};
     this.template = this.templates.find((template) => template.name === name);
     const initial = this.template.fields;
-    const fields = this.system.fields.map((about) => described(about, initial[about.keyword]));
+    const fields = this.system.fields.map((definition) => withTemplate(definition, initial[definition.keyword]));
     const defaults = Object.fromEntries(Object.entries(initial).map(([keyword, field]) => [keyword, field.default]));
     const values = { ...defaults, ...(this.prefill ? this.prefill.attributes : {}) };
     this.defaults = defaults;
-    this.begun = new Form(fields, values).values();
+    this.initialValues = new Form(fields, values).values();
     this.form = new Form(fields, { ...values, ...typed });
     this.hidden = Object.fromEntries(Object.entries({ ...defaults, ...(this.prefill ? this.prefill.attributes : {}) }).filter(([keyword]) => !this.system.fields.some((field) => field.keyword === keyword)));
     this.show();
@@ -98,18 +98,18 @@ class NewWorkitem {
 
   show() {
     const tiles = this.templates.map((template) =>
-      h("button.tile", { type: "button", "aria-pressed": String(template === this.template), onclick: () => this.use(template.name) }, h("b", {}, said(template.name)), h("span", {}, said(template.description))),
+      h("button.tile", { type: "button", "aria-pressed": String(template === this.template), onclick: () => this.useTemplate(template.name) }, h("b", {}, translated(template.name)), h("span", {}, translated(template.description))),
     );
     const from = h("div.tiles", { role: "group", "aria-label": t("Template") }, tiles);
     replace(this.holder, from, this.inputs && card(t("Inputs"), this.inputs.element), this.form.cards(), card(t("History"), this.why.element));
   }
 
   isChanged() {
-    return Object.keys(changed(this.begun, this.form.values())).length > 0;
+    return Object.keys(changed(this.initialValues, this.form.values())).length > 0;
   }
 
   async submit() {
-    // An empty value is sent only where it takes back what the template says.
+    // An empty value is sent only to override a value of the template.
     const entered = Object.entries(this.form.values()).filter(([keyword, value]) => !isEmpty(value) || !isEmpty(this.defaults[keyword]));
     const attributes = { ...this.hidden, ...Object.fromEntries(entered) };
     const content = { template: this.template.name, attributes, inputs: this.inputs ? this.inputs.value() : [], ...this.why.value() };
@@ -120,7 +120,7 @@ class NewWorkitem {
       this.sent = true;
       leaveFor("workitem", [answer.uid]);
     } catch (error) {
-      if (!this.form.complain(error)) throw error;
+      if (!this.form.showProblem(error)) throw error;
     }
   }
 }
@@ -129,13 +129,13 @@ function changed(before, after) {
   return Object.fromEntries(Object.entries(after).filter(([keyword, value]) => !same(before[keyword], value)));
 }
 
-function described(about, field) {
-  if (!field) return about;
-  const choices = field.choices.length ? field.choices : about.choices;
-  return { ...about, choices, fromTemplate: field.choices.length > 0, required: about.required || field.required, fixed: field.fixed };
+function withTemplate(definition, field) {
+  if (!field) return definition;
+  const choices = field.choices.length ? field.choices : definition.choices;
+  return { ...definition, choices, fromTemplate: field.choices.length > 0, required: definition.required || field.required, fixed: field.fixed };
 }
 
-// The series of a study, of which some become inputs.
+// The series of a study, of which the selected ones become inputs.
 function inputChoice(inputs) {
   const boxes = inputs.map((input) => [input, h("input", { type: "checkbox", checked: input.chosen })]);
   const lines = boxes.map(([input, box]) => h("label", {}, box, h("span.clip", {}, input.label), h("span.faint", {}, n(input.instances, "{n} instance|{n} instances"))));
@@ -155,11 +155,11 @@ async function prefilled(query) {
   return get("prefill", { level, id });
 }
 
-// What the form has in a field of its own stands in the item of a sequence: "ReferencedRequestSequence.AccessionNumber".
+// Moves the attributes of a single request to fields of their own, such as "ReferencedRequestSequence.AccessionNumber".
 function flattened(attributes) {
-  const [request, ...others] = attributes.ReferencedRequestSequence || [];
-  if (!request || others.length) return attributes;
-  const { ReferencedRequestSequence: all, ...rest } = attributes;
+  const { ReferencedRequestSequence: requests = [], ...rest } = attributes;
+  if (requests.length !== 1) return attributes;
+  const [request] = requests;
   const inner = Object.entries(request).map(([keyword, value]) => [`ReferencedRequestSequence.${keyword}`, value]);
   return { ...rest, ...Object.fromEntries(inner.filter(([, value]) => !isEmpty(value))) };
 }
@@ -168,14 +168,14 @@ export async function newView({ system, query, lastList }) {
   const [{ templates }, prefill, counts] = await Promise.all([get("templates"), prefilled(query), get("counts")]);
   const labels = counts.worklists.map((worklist) => worklist.worklist);
   const fields = system.fields.map((field) => (field.keyword === "WorklistLabel" ? { ...field, choices: labels } : field));
-  const making = new NewWorkitem({ ...system, fields }, templates, prefill);
+  const draft = new NewWorkitem({ ...system, fields }, templates, prefill);
   const title = !prefill ? t("New workitem") : prefill.inputs ? t("New workitem for {what}", { what: prefill.title }) : prefill.title;
-  const form = page(title, lastList(), making.holder, { submit: () => making.submit(), words: t("Create workitem") });
+  const form = page(title, lastList(), draft.holder, { submit: () => draft.submit(), words: t("Create workitem") });
   return {
     element: form,
     title,
     entered: () => (form.querySelector(".field input") || form).focus(),
-    unsaved: () => !making.sent && making.isChanged(),
+    unsaved: () => !draft.sent && draft.isChanged(),
   };
 }
 
@@ -185,12 +185,12 @@ export async function editView({ system, parts }) {
   const uid = parts[0];
   const back = link("workitem", [uid]);
   const item = await get(`workitems/${part(uid)}`);
-  const form = new Form(system.fields.filter((about) => about.editable), item.form);
-  const begun = form.values();
+  const form = new Form(system.fields.filter((definition) => definition.editable), item.form);
+  const initialValues = form.values();
   let sent = false;
   const why = whyField();
   const submit = async () => {
-    const values = changed(begun, form.values());
+    const values = changed(initialValues, form.values());
     if (!Object.keys(values).length) return leaveFor("workitem", [uid]);
     try {
       const answer = await put(`workitems/${part(uid)}`, { attributes: values, ...why.value() });
@@ -198,10 +198,10 @@ export async function editView({ system, parts }) {
       notice([t("Saved."), ...answer.details].join(" "));
       return leaveFor("workitem", [uid]);
     } catch (error) {
-      if (!form.complain(error)) throw error;
+      if (!form.showProblem(error)) throw error;
       return undefined;
     }
   };
   const element = page(t("Edit {label}", { label: item.label }), back, h("div", {}, form.cards(), card(t("History"), why.element)), { submit, words: t("Save") });
-  return { element, title: t("Edit {label}", { label: item.label }), unsaved: () => !sent && Object.keys(changed(begun, form.values())).length > 0, key: (event) => event.key === "Escape" && go("workitem", [uid]) !== null };
+  return { element, title: t("Edit {label}", { label: item.label }), unsaved: () => !sent && Object.keys(changed(initialValues, form.values())).length > 0, key: (event) => event.key === "Escape" && go("workitem", [uid]) !== null };
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-// The whole at a glance: warnings, counts, charts, addresses.
+// The overview: warnings, counts, charts and addresses.
 
 import { get } from "../api.js";
 import { debounced, h, replace } from "../dom.js";
 import { latency, relative, when } from "../format.js";
-import { count, said, t, sentenceWords, tx } from "../languages.js";
+import { count, sentenceWords, t, translated, tx } from "../languages.js";
 import { lineChart, shares } from "../parts/charts.js";
 import { failed } from "../parts/dialog.js";
 import { icon, stateIcon } from "../parts/icons.js";
@@ -50,7 +50,7 @@ class OverviewPage {
     return h("ul.warnings", { "aria-label": t("Warnings") }, warnings.map(line));
   }
 
-  // Without the search index nothing can be counted: a dash says that the number is not known.
+  // Without the search index nothing can be counted; a dash stands for an unknown number.
   tiles({ counts, late: lateness, delivery }) {
     const states = this.system.states.map((state) =>
       h("a.figure", { href: link("worklist", [], { ProcedureStepState: state }), class: stateClass(state) }, h("span.name", {}, stateIcon(state), stateWords(state)), h("b", {}, counts ? count(counts.states[state] || 0) : "–")),
@@ -70,7 +70,7 @@ class OverviewPage {
     return h("div.figures", {}, states, late, more);
   }
 
-  // What waits longest, and where most is late: each leads to its list.
+  // The oldest workitems, and the worklists and stations with late ones, each with a link to its list.
   late({ late_work: late, oldest_scheduled: oldest, longest_in_progress: longest }) {
     if (!late.total && !oldest && !longest) return null;
     const first = (words, moment, query) => moment && h("a.figure", { href: link("worklist", [], query) }, h("span.name", {}, words), h("b", {}, relative(moment.at)), h("span.faint", {}, when(moment.at)));
@@ -93,13 +93,13 @@ class OverviewPage {
     const buttons = [["hour", t("Last hour")], ["day", t("Last 24 hours")]].map(([name, words]) =>
       h("button", { type: "button", "aria-pressed": String(this.span === name), onclick: () => this.use(name) }, words),
     );
-    const every = chart.step === 1;
-    const work = lineChart(every ? t("Workitems per minute") : t("Workitems per {step} minutes", chart), [
+    const isPerMinute = chart.step === 1;
+    const work = lineChart(isPerMinute ? t("Workitems per minute") : t("Workitems per {step} minutes", chart), [
       { name: t("created"), values: chart.created, kind: "one" },
       { name: t("changed state"), values: chart.changed, kind: "two" },
       { name: t("updated"), values: chart.updated, kind: "three" },
     ], chart);
-    const events = lineChart(every ? t("Events delivered per minute") : t("Events delivered per {step} minutes", chart), [{ name: t("delivered"), values: chart.delivered, kind: "one" }], chart);
+    const events = lineChart(isPerMinute ? t("Events delivered per minute") : t("Events delivered per {step} minutes", chart), [{ name: t("delivered"), values: chart.delivered, kind: "one" }], chart);
     const speed = lineChart(t("Delivery latency"), [
       { name: t("median"), values: chart.latency.median, kind: "one" },
       { name: t("95th percentile"), values: chart.latency.p95, kind: "two" },
@@ -132,7 +132,7 @@ class OverviewPage {
   listeners(listeners) {
     const lines = listeners.map(({ name, address: pattern, note }) => {
       const address = pattern.replaceAll("{host}", location.hostname);
-      return h("li", {}, h("div", {}, h("b", {}, said(name)), note && h("div.faint.small", {}, said(note))), h("span.uid", {}, h("code", {}, address), copyButton(address, t("Copy the address"))));
+      return h("li", {}, h("div", {}, h("b", {}, translated(name)), note && h("div.faint.small", {}, translated(note))), h("span.uid", {}, h("code", {}, address), copyButton(address, t("Copy the address"))));
     });
     return card(t("Where to connect"), h("ul.listeners", {}, lines));
   }

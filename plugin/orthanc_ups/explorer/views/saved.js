@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-// Views of the worklist with names: those that are there for everybody, and those that a user saved in this browser.
+// Named views of the worklist: the built-in ones, and those that the user saved in this browser.
 
 import { h, replace } from "../dom.js";
 import { t } from "../languages.js";
-import { field, tell } from "../parts/dialog.js";
+import { field, infoDialog } from "../parts/dialog.js";
 import { icon } from "../parts/icons.js";
 import { copyButton } from "../parts/words.js";
 import { link } from "../router.js";
@@ -12,7 +12,7 @@ const KEY = "ups.views";
 const FIRST_KEY = "ups.first-view";
 const OPEN = "SCHEDULED,IN PROGRESS";
 
-const READY = [
+const BUILT_IN = [
   [t("Open workitems, most urgent first"), { ProcedureStepState: OPEN, order: "urgency" }],
   [t("Late or stuck"), { late: "yes", order: "start" }],
   [t("In progress, longest first"), { ProcedureStepState: "IN PROGRESS", order: "claimed" }],
@@ -25,8 +25,8 @@ const saved = () => JSON.parse(localStorage.getItem(KEY) || "[]");
 // The query of a user who opens the worklist without one.
 export function firstView() {
   const name = localStorage.getItem(FIRST_KEY);
-  const own = saved().find((view) => view.name === name);
-  return own ? own.query : READY[0][1];
+  const chosen = saved().find((view) => view.name === name);
+  return chosen ? chosen.query : BUILT_IN[0][1];
 }
 
 function store(views) {
@@ -35,21 +35,21 @@ function store(views) {
 
 export function showViews(query) {
   const list = h("ul.views", {});
-  const own = h("ul.views", {});
-  const entry = (name, asked, ...more) => h("li", {}, h("a", { href: link("worklist", [], asked), onclick: (event) => event.target.closest("dialog").dispatchEvent(new Event("cancel", { cancelable: true })) }, name), h("span.spring", {}), more);
-  replace(list, READY.map(([name, asked]) => entry(name, asked)));
+  const savedList = h("ul.views", {});
+  const entry = (name, query, ...more) => h("li", {}, h("a", { href: link("worklist", [], query), onclick: (event) => event.target.closest("dialog").dispatchEvent(new Event("cancel", { cancelable: true })) }, name), h("span.spring", {}), more);
+  replace(list, BUILT_IN.map(([name, query]) => entry(name, query)));
   function show() {
     const first = localStorage.getItem(FIRST_KEY);
-    const lines = saved().map(({ name, query: asked }) =>
+    const lines = saved().map(({ name, query }) =>
       entry(
         name,
-        asked,
+        query,
         h("button.quiet.small", { type: "button", "aria-pressed": String(name === first), title: t("Use as default view"), "aria-label": t("Use {view} as default view", { view: name }), onclick: () => begin(name) }, icon(name === first ? "check" : "play")),
-        copyButton(new URL(link("worklist", [], asked), document.baseURI).href, t("Copy the link")),
+        copyButton(new URL(link("worklist", [], query), document.baseURI).href, t("Copy the link")),
         h("button.quiet.small", { type: "button", "aria-label": t("Delete {view}", { view: name }), onclick: () => drop(name) }, icon("trash")),
       ),
     );
-    replace(own, lines.length ? lines : h("li.faint", {}, t("None yet.")));
+    replace(savedList, lines.length ? lines : h("li.faint", {}, t("None yet.")));
   }
   function begin(name) {
     if (localStorage.getItem(FIRST_KEY) === name) localStorage.removeItem(FIRST_KEY);
@@ -69,10 +69,10 @@ export function showViews(query) {
     return show();
   } }, t("Save"));
   show();
-  return tell(t("Views"), [
+  return infoDialog(t("Views"), [
     list,
     h("h3", {}, t("Saved in this browser")),
-    own,
+    savedList,
     field(t("Save the current view as"), h("div.line", {}, name, save)),
   ]);
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-// Which workitems are chosen: some rows of any pages, or all that match. Survives opening a row and coming back.
+// The selected workitems: rows from any pages, or all matches. Survives opening a row and coming back.
 
 const KEY = "ups.chosen";
 const essentials = ({ uid, label, state, priority }) => ({ uid, label, state, priority });
@@ -28,13 +28,13 @@ export class Selection {
     this.changed();
   }
 
-  // `query`: what they match; `total`: how many they are.
+  // Selects all `total` matches of a query.
   setAll(query, total) {
     this.all = { query, total };
     this.changed();
   }
 
-  // What is shown may have changed since it was chosen.
+  // Updates selected rows that have changed since they were selected.
   refresh(rows) {
     for (const row of rows) if (this.rows.has(row.uid)) this.rows.set(row.uid, essentials(row));
   }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-// One subscriber: its subscriptions, its channels, its dead letters, and what an operator can do about them.
+// One subscriber: its subscriptions, channels and dead letters, and the actions on them.
 
 import { get, part, post } from "../api.js";
 import { debounced, h, replace } from "../dom.js";
@@ -18,7 +18,7 @@ import { sum } from "./subscribers.js";
 import { newSubscription } from "./subscribing.js";
 
 const PAUSE = 4000;
-const AT_ONCE = 50;
+const PAGE_SIZE = 50;
 
 class SubscriberPage {
   constructor(ae, system) {
@@ -27,7 +27,7 @@ class SubscriberPage {
     this.allowed = mayActFor(system, ae);
     this.offset = 0;
     this.element = h("div.page.subscriber");
-    this.again = () => this.load().catch(failed);
+    this.refresh = () => this.load().catch(failed);
     this.reload = debounced(700, () => this.load().catch(() => {}));
     this.timer = setInterval(() => document.hidden || document.querySelector("dialog[open]") || this.load().catch(() => {}), PAUSE);
   }
@@ -38,8 +38,8 @@ class SubscriberPage {
 
   async load() {
     const subscriber = await get(`subscribers/${part(this.ae)}`, { limit: "1" });
-    const asked = { offset: String(this.offset), limit: String(AT_ONCE) };
-    this.single = subscriber.specific ? await get(this.path("workitems"), asked) : { total: 0, workitems: [] };
+    const page = { offset: String(this.offset), limit: String(PAGE_SIZE) };
+    this.single = subscriber.specific ? await get(this.path("workitems"), page) : { total: 0, workitems: [] };
     const dead = sum(subscriber.channels, "dead_letters");
     const letters = dead ? await get(this.path("dead-letters"), { limit: "50" }) : { total: 0, letters: [] };
     this.show(subscriber, letters);
@@ -57,7 +57,7 @@ class SubscriberPage {
     replace(
       this.element,
       head,
-      h("div.columns", {}, h("div.main", {}, channels, letters.total ? letterCard(this.ae, letters, this.system, this.again) : null), h("div.side", {}, this.subscriptions(subscriber))),
+      h("div.columns", {}, h("div.main", {}, channels, letters.total ? letterCard(this.ae, letters, this.system, this.refresh) : null), h("div.side", {}, this.subscriptions(subscriber))),
     );
   }
 
@@ -93,7 +93,7 @@ class SubscriberPage {
     try {
       await post(this.path("retry"));
       notice(t("Retrying now"));
-      this.again();
+      this.refresh();
     } catch (error) {
       failed(error);
     }
@@ -123,7 +123,7 @@ class SubscriberPage {
       action: () => post(this.path("drop")),
     });
     if (answer) notice(n(answer.dropped, "{n} event dropped|{n} events dropped"));
-    if (answer) this.again();
+    if (answer) this.refresh();
   }
 
   // --- parts ---
@@ -158,7 +158,7 @@ class SubscriberPage {
     if (subscriber.everything) lines.push(this.line(t("Everything"), subscriber.everything.lock, "global", null));
     for (const filter of subscriber.filters) lines.push(this.line(filterWords(filter.words), filter.lock, "filtered", filter));
     for (const subscription of subscriber.suspended) lines.push(this.suspended(subscription));
-    const add = this.allowed && h("button.quiet.small", { type: "button", onclick: () => newSubscription(this.system, this.ae).then((answer) => answer && this.again()) }, icon("plus"), t("Subscribe"));
+    const add = this.allowed && h("button.quiet.small", { type: "button", onclick: () => newSubscription(this.system, this.ae).then((answer) => answer && this.refresh()) }, icon("plus"), t("Subscribe"));
     const end = subscriber.everything || subscriber.filters.length || subscriber.specific || subscriber.suspended.length;
     const all = Boolean(end) && this.allowed && h("button.small", { type: "button", onclick: () => this.end("global", t("everything, including all locks")) }, t("Unsubscribe from everything"));
     return [
@@ -189,18 +189,18 @@ class SubscriberPage {
         workitem.lock && h("span.tagged", {}, icon("lock"), t("lock")),
       ),
     );
-    return [h("ul.watchers", {}, lines), total > AT_ONCE ? this.pager(total) : null];
+    return [h("ul.watchers", {}, lines), total > PAGE_SIZE ? this.pager(total) : null];
   }
 
   pager(total) {
-    const turn = (by) => () => ((this.offset += by), this.again());
-    const last = Math.min(this.offset + AT_ONCE, total);
+    const turn = (by) => () => ((this.offset += by), this.refresh());
+    const last = Math.min(this.offset + PAGE_SIZE, total);
     return h(
       "nav.pager",
       { "aria-label": t("Pages of workitems") },
-      h("button.small", { type: "button", disabled: this.offset === 0, onclick: turn(-AT_ONCE), "aria-label": t("Previous page") }, icon("back")),
+      h("button.small", { type: "button", disabled: this.offset === 0, onclick: turn(-PAGE_SIZE), "aria-label": t("Previous page") }, icon("back")),
       h("span.faint", {}, t("{first}–{last} of {total}", { first: count(this.offset + 1), last: count(last), total: count(total) })),
-      h("button.small", { type: "button", disabled: last >= total, onclick: turn(AT_ONCE), "aria-label": t("Next page") }, icon("next")),
+      h("button.small", { type: "button", disabled: last >= total, onclick: turn(PAGE_SIZE), "aria-label": t("Next page") }, icon("next")),
     );
   }
 
@@ -208,7 +208,7 @@ class SubscriberPage {
     try {
       await post(this.path(action), content);
       notice(words);
-      this.again();
+      this.refresh();
     } catch (error) {
       failed(error);
     }
@@ -231,7 +231,7 @@ class SubscriberPage {
       danger: true,
       action: () => post(this.path("unsubscribe"), { scope, ...why.value() }),
     });
-    if (answer) this.again();
+    if (answer) this.refresh();
   }
 }
 

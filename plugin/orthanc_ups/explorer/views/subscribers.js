@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-// Every subscriber: what it is told of, and how its delivery fares.
+// All subscribers, with their subscriptions and the state of delivery.
 
 import { get } from "../api.js";
 import { debounced, h, replace } from "../dom.js";

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-// Subscribing an AE to everything, or to what fits a filter.
+// The dialog that subscribes an AE to all workitems, or to those that match a filter.
 
 import { part, post } from "../api.js";
 import { h, replace } from "../dom.js";
-import { said, t } from "../languages.js";
+import { t, translated } from "../languages.js";
 import { dialog, field, notice, select } from "../parts/dialog.js";
 import { icon } from "../parts/icons.js";
 import { remark } from "../parts/refusals.js";
@@ -14,12 +14,12 @@ const SCOPES = [
   ["filtered", t("Only workitems that match a filter")],
 ];
 
-// Lines of attribute and value; all of them must hold.
+// Lines of attribute and value; a workitem must match all of them.
 function filterEditor(system) {
   const lines = [];
   const container = h("div.list");
   function add() {
-    const names = h("select", { "aria-label": t("Attribute") }, system.filters.map((filterKey) => h("option", { value: filterKey.name }, said(filterKey.label))));
+    const names = h("select", { "aria-label": t("Attribute") }, system.filters.map((filterKey) => h("option", { value: filterKey.name }, translated(filterKey.label))));
     const value = h("input", { type: "text", "aria-label": t("Value"), placeholder: t("Value") });
     const line = { names, value };
     const drop = () => {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-// The rows of the worklist: sorting by heading, selecting, moving with the keyboard.
+// The table of the worklist: sorting by heading, selection, keyboard navigation.
 
 import { h, replace } from "../dom.js";
 import { t } from "../languages.js";
@@ -53,7 +53,7 @@ export class Table {
     if (!column.order) return h(`th.${column.name}`, properties, column.words);
     const plain = column.order.replace("-", "");
     const sorted = order.replace("-", "") === plain;
-    // "Age" grows as the time of creation falls.
+    // "Age" increases as the time of creation decreases.
     const descending = order.startsWith("-") !== Boolean(column.turned);
     const next = sorted ? (order.startsWith("-") ? plain : `-${plain}`) : column.order;
     const sign = sorted ? icon(descending ? "down" : "up") : null;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-// Who is logged in, what they may do, and in which language they read.
+// The dialog of the current user: name, rights and language.
 
 import { h } from "../dom.js";
 import { LANGUAGES, changeLanguage, language, t } from "../languages.js";
-import { field, select, tell } from "../parts/dialog.js";
+import { field, select, infoDialog } from "../parts/dialog.js";
 import { facts } from "../parts/words.js";
 
 function mayDo(rights) {
@@ -15,7 +15,7 @@ function mayDo(rights) {
 export function showUser(system) {
   const languages = select(LANGUAGES, language());
   languages.addEventListener("change", () => changeLanguage(languages.value));
-  return tell(t("User and language"), [
+  return infoDialog(t("User and language"), [
     facts([
       [t("User"), system.user || t("anonymous (Orthanc requires no login)")],
       [t("Permissions"), mayDo(system.rights)],

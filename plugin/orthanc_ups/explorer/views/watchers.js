@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-// Who is subscribed to a workitem, and with which locks.
+// The subscribers of a workitem and their Deletion Locks.
 
 import { part, put, remove } from "../api.js";
 import { h, newId } from "../dom.js";

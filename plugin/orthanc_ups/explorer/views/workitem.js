@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-// One workitem: what it is, how far it is, who watches it, what happened, and what an operator can do.
+// One workitem: summary, progress, subscribers, history and actions.
 
 import { ORTHANC, get, part } from "../api.js";
 import { debounced, h, replace } from "../dom.js";
@@ -12,7 +12,7 @@ import { card, copyButton, facts, lateWords, priorityBadge, progressBar, readine
 import { link } from "../router.js";
 import { actionButtons } from "./actions.js";
 import { attributesCard } from "./attributes.js";
-import { takes } from "./columns.js";
+import { workSeconds } from "./columns.js";
 import { eventsCard } from "./events.js";
 import { referencesCard } from "./references.js";
 import { subscribersCard } from "./watchers.js";
@@ -71,7 +71,7 @@ class WorkitemPage {
       h(
         "div.columns",
         {},
-        h("div.main", {}, this.about(item), referencesCard(item), this.events, this.attributes),
+        h("div.main", {}, this.summary(item), referencesCard(item), this.events, this.attributes),
         h("div.side", {}, this.progress(item), subscribersCard(item, this.system, refresh), this.timeline(item)),
       ),
     );
@@ -87,7 +87,7 @@ class WorkitemPage {
     );
   }
 
-  about(item) {
+  summary(item) {
     const patient = item.patient;
     const uid = h("span.uid", {}, h("code", {}, item.uid), copyButton(item.uid, t("Copy the UID")));
     return card(
@@ -114,7 +114,7 @@ class WorkitemPage {
           [t("Claimed at"), item.claimed && time(item.claimed.at)],
           [t("Last performer update"), item.state === "IN PROGRESS" && item.heard && time(item.heard, { relative: true })],
           [t("Ended at"), item.ended && time(item.ended)],
-          [t("Duration"), duration(takes(item))],
+          [t("Duration"), duration(workSeconds(item))],
           [t("Performed station"), item.performed_stations.join(", ")],
           [t("Reason for delay"), item.late.map(lateWords).join(", ")],
         ]),

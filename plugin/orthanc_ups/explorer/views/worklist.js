@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-// The worklist: a table that only ever holds one page, whatever the server has.
+// The worklist: a table that holds a single page, however many workitems the server has.
 
 import { downloadCsv, get } from "../api.js";
 import { debounced, h, isTyping, replace } from "../dom.js";
@@ -32,16 +32,16 @@ function rememberedSize() {
 class Worklist {
   constructor(context) {
     this.system = context.system;
-    this.asked = { ...context.query };
+    this.query = { ...context.query };
     this.size = rememberedSize();
     this.total = null;
     this.loading = null;
     this.selection = new Selection(() => this.showSelection());
-    this.filters = new Filters(this.system, this.asked, (changes) => this.ask(changes));
+    this.filters = new Filters(this.system, this.query, (changes) => this.changeQuery(changes));
     this.table = new Table({
-      columns: () => shownColumns(this.asked.columns),
+      columns: () => shownColumns(this.query.columns),
       order: () => this.order,
-      onOrder: (order) => this.ask({ order }),
+      onOrder: (order) => this.changeQuery({ order }),
       selection: this.selection,
     });
     this.build();
@@ -56,15 +56,15 @@ class Worklist {
       type: "search",
       placeholder: t("Patient, label, accession number, UID …"),
       "aria-label": t("Search"),
-      value: this.asked.text || "",
-      oninput: debounced(TYPING_PAUSE, () => this.search.value.trim() === (this.asked.text || "") || this.ask({}, { typing: true })),
+      value: this.query.text || "",
+      oninput: debounced(TYPING_PAUSE, () => this.search.value.trim() === (this.query.text || "") || this.changeQuery({}, { typing: true })),
     });
     this.csv = h("button", { type: "button", onclick: () => this.export(), title: t("Export all matching workitems as CSV") }, icon("download"), t("CSV"));
-    this.views = h("button", { type: "button", onclick: () => showViews(this.asked), title: t("Saved views") }, icon("star"), t("Views"));
+    this.views = h("button", { type: "button", onclick: () => showViews(this.query), title: t("Saved views") }, icon("star"), t("Views"));
     this.columns = h("button", { type: "button", onclick: () => this.choose(), title: t("Choose and arrange columns") }, icon("columns"), t("Columns"));
     this.states = h("div.segments", { role: "group", "aria-label": t("State") });
-    this.worklists = h("select", { "aria-label": t("Worklist"), onchange: () => this.ask({ WorklistLabel: this.worklists.value }) });
-    this.orders = h("select.narrow-only", { "aria-label": t("Sort by"), onchange: () => this.ask({ order: this.orders.value }) });
+    this.worklists = h("select", { "aria-label": t("Worklist"), onchange: () => this.changeQuery({ WorklistLabel: this.worklists.value }) });
+    this.orders = h("select.narrow-only", { "aria-label": t("Sort by"), onchange: () => this.changeQuery({ order: this.orders.value }) });
     this.matchCount = h("span.faint", { "aria-live": "polite" });
     this.pager = h("nav.pager", { "aria-label": t("Pages") });
     this.bar = h("div.selection", { hidden: true });
@@ -93,39 +93,39 @@ class Worklist {
     );
   }
 
-  // --- what is asked ---
+  // --- query ---
 
-  // Each change is a step that Back undoes; letters typed one after the other are one step.
-  ask(changes, { typing = false } = {}) {
-    const typed = this.search.value.trim(); // whatever else is asked must not lose what was typed just now
+  // Each change is a step that Back undoes; consecutive keystrokes are one step.
+  changeQuery(changes, { typing = false } = {}) {
+    const typed = this.search.value.trim(); // another change must not discard text typed within the pause
     for (const [name, value] of Object.entries({ page: "", text: typed, ...changes })) {
-      if (value === "" || value === null || value === undefined) delete this.asked[name];
-      else this.asked[name] = String(value);
+      if (value === "" || value === null || value === undefined) delete this.query[name];
+      else this.query[name] = String(value);
     }
-    if (!this.asked.order) this.asked.order = "-created";
-    if (typing && this.typing) rewrite("worklist", [], this.asked);
-    else enter("worklist", [], this.asked);
+    if (!this.query.order) this.query.order = "-created";
+    if (typing && this.typing) rewrite("worklist", [], this.query);
+    else enter("worklist", [], this.query);
     this.typing = typing;
     window.dispatchEvent(new Event("hashchange"));
   }
 
   get order() {
-    return this.asked.order || "-created";
+    return this.query.order || "-created";
   }
 
   parameters() {
-    const asked = Object.entries(this.asked).filter(([name]) => !OWN.includes(name));
-    return Object.fromEntries(asked.map(([name, value]) => [name, resolvedTime(value)]));
+    const query = Object.entries(this.query).filter(([name]) => !OWN.includes(name));
+    return Object.fromEntries(query.map(([name, value]) => [name, resolvedTime(value)]));
   }
 
   get page() {
-    return Math.max(1, Number(this.asked.page) || 1);
+    return Math.max(1, Number(this.query.page) || 1);
   }
 
   async choose() {
-    const names = await chooseColumns(shownColumns(this.asked.columns));
+    const names = await chooseColumns(shownColumns(this.query.columns));
     if (!names) return;
-    if (this.asked.columns) this.ask({ columns: isUsual(names) ? "" : names.join(), page: this.asked.page });
+    if (this.query.columns) this.changeQuery({ columns: isUsual(names) ? "" : names.join(), page: this.query.page });
     else this.table.show(this.table.rows);
   }
 
@@ -133,29 +133,29 @@ class Worklist {
 
   async load({ quiet = false } = {}) {
     if (this.loading) this.loading.abort();
-    const mine = (this.loading = new AbortController());
+    const controller = (this.loading = new AbortController());
     this.element.classList.toggle("busy", !quiet);
     try {
-      const asked = { ...this.parameters(), offset: String((this.page - 1) * this.size), limit: String(this.size) };
-      this.take(await get("workitems", asked, mine.signal), quiet);
+      const query = { ...this.parameters(), offset: String((this.page - 1) * this.size), limit: String(this.size) };
+      this.receive(await get("workitems", query, controller.signal), quiet);
     } catch (error) {
       if (error.name !== "AbortError") this.fail(error, quiet);
     } finally {
-      if (this.loading === mine) this.element.classList.remove("busy");
+      if (this.loading === controller) this.element.classList.remove("busy");
     }
   }
 
-  take(answer, quiet) {
+  receive(answer, quiet) {
     this.total = answer.total;
     const last = Math.max(1, Math.ceil(answer.total / this.size));
     if (this.page > last) {
-      this.asked.page = String(last);
-      rewrite("worklist", [], this.asked);
+      this.query.page = String(last);
+      rewrite("worklist", [], this.query);
       return this.load({ quiet });
     }
     this.table.show(answer.workitems, { flash: quiet });
-    replace(this.body, answer.total ? this.table.element : this.nothing());
-    this.showFound();
+    replace(this.body, answer.total ? this.table.element : this.emptyState());
+    this.showPager();
     this.showSelection();
     return undefined;
   }
@@ -164,9 +164,9 @@ class Worklist {
     if (!quiet) replace(this.body, errorBox(error));
   }
 
-  nothing() {
-    const narrowed = Object.keys(this.parameters()).some((name) => name !== "order");
-    if (narrowed) {
+  emptyState() {
+    const isFiltered = Object.keys(this.parameters()).some((name) => name !== "order");
+    if (isFiltered) {
       const all = h("button", { type: "button", onclick: () => this.clear() }, t("Show all"));
       return empty(t("No workitems match this search."), all);
     }
@@ -175,7 +175,7 @@ class Worklist {
 
   clear() {
     this.search.value = "";
-    this.ask(Object.fromEntries(Object.keys(this.asked).map((name) => [name, ["order", "columns"].includes(name) ? this.asked[name] : ""])));
+    this.changeQuery(Object.fromEntries(Object.keys(this.query).map((name) => [name, ["order", "columns"].includes(name) ? this.query[name] : ""])));
   }
 
   async count() {
@@ -183,7 +183,7 @@ class Worklist {
     try {
       this.showCounts(await get("counts", query));
     } catch {
-      // the next change brings the counts
+      // the next change reloads the counts
     }
   }
 
@@ -191,12 +191,12 @@ class Worklist {
 
   showCounts(counts) {
     this.counts = counts;
-    const chosen = this.asked.late ? "late" : this.asked.ProcedureStepState || "";
+    const chosen = this.query.late ? "late" : this.query.ProcedureStepState || "";
     const { matches } = counts;
     const all = Object.values(matches).reduce((sum, number) => sum + number, 0);
     const open = OPEN.reduce((sum, state) => sum + (matches[state] || 0), 0);
     const segment = (value, words, number, sign, changes) =>
-      h("button", { type: "button", "aria-pressed": String(chosen === value), class: value === "late" && number ? "alarming" : "", onclick: () => this.ask(changes) }, sign, words, h("span.number", {}, count(number)));
+      h("button", { type: "button", "aria-pressed": String(chosen === value), class: value === "late" && number ? "alarming" : "", onclick: () => this.changeQuery(changes) }, sign, words, h("span.number", {}, count(number)));
     replace(
       this.states,
       segment(OPEN.join(), t("Open"), open, null, { ProcedureStepState: OPEN.join(), late: "" }),
@@ -208,7 +208,7 @@ class Worklist {
   }
 
   showWorklists() {
-    const chosen = this.asked.WorklistLabel || "";
+    const chosen = this.query.WorklistLabel || "";
     const labels = this.counts.worklists.map((worklist) => worklist.worklist);
     const offered = chosen && !labels.includes(chosen) ? [...labels, chosen] : labels;
     replace(this.worklists, [["", t("All worklists")], ...offered.map((label) => [label, label])].map(([value, words]) => h("option", { value }, words)));
@@ -218,7 +218,7 @@ class Worklist {
     this.orders.value = this.order;
   }
 
-  showFound() {
+  showPager() {
     const first = this.total ? (this.page - 1) * this.size + 1 : 0;
     const end = Math.min(this.page * this.size, this.total);
     this.matchCount.textContent = this.total ? n(this.total, "{first}–{end} of {n} workitem|{first}–{end} of {n} workitems", { first: count(first), end: count(end) }) : "";
@@ -237,15 +237,15 @@ class Worklist {
   }
 
   turn(page, last) {
-    const wanted = Math.min(Math.max(1, Math.round(page) || 1), last);
-    if (wanted !== this.page) this.ask({ page: wanted });
+    const target = Math.min(Math.max(1, Math.round(page) || 1), last);
+    if (target !== this.page) this.changeQuery({ page: target });
   }
 
   resize(size) {
     localStorage.setItem(SIZE_KEY, String(size));
     const first = (this.page - 1) * this.size;
     this.size = size;
-    this.ask({ page: Math.floor(first / size) + 1 });
+    this.changeQuery({ page: Math.floor(first / size) + 1 });
   }
 
   showSelection() {
@@ -253,11 +253,11 @@ class Worklist {
     this.bar.hidden = this.selection.size === 0;
     if (!this.selection.size) return;
     const page = { rows: this.table.rows, query: this.parameters(), total: this.total };
-    replace(this.bar, selectionBar(this.selection, this.system, page, (problems) => this.acted(problems)));
+    replace(this.bar, selectionBar(this.selection, this.system, page, (problems) => this.afterBatch(problems)));
   }
 
-  // After a bulk action what was refused stays chosen, and nothing else.
-  acted(problems) {
+  // After a bulk action, only the refused workitems stay selected.
+  afterBatch(problems) {
     this.selection.clear();
     this.selection.set(problems.map(([row]) => row).filter((row) => row.uid), true);
     this.load({ quiet: true });
@@ -277,13 +277,13 @@ class Worklist {
     }
   }
 
-  // --- the frame's calls ---
+  // --- calls from the frame ---
 
   moved(query) {
-    this.asked = { ...query };
-    if (document.activeElement !== this.search) this.search.value = this.asked.text || "";
+    this.query = { ...query };
+    if (document.activeElement !== this.search) this.search.value = this.query.text || "";
     if (this.selection.all) this.selection.clear();
-    this.filters.show(this.asked);
+    this.filters.show(this.query);
     if (this.counts) this.showCounts(this.counts);
     this.load();
     this.count();
@@ -300,9 +300,9 @@ class Worklist {
   }
 }
 
-// Who asks for nothing in particular gets their first view. "Workitems of this study": an identifier of Orthanc becomes
-// what the list can be filtered by.
-async function settled(query) {
+// Without a query, the user's default view applies. "Workitems of this study" has an identifier of Orthanc (`of`), which is
+// replaced by a filter.
+async function resolvedQuery(query) {
   if (!Object.keys(query).length) {
     rewrite("worklist", [], firstView());
     return firstView();
@@ -311,20 +311,20 @@ async function settled(query) {
   const [level, id] = query.of.split("/");
   const resource = await get("prefill", { level, id });
   const { of, ...rest } = query;
-  const narrowed = level === "patient" ? { PatientID: resource.patient_id } : { study: resource.study };
-  rewrite("worklist", [], { ...rest, ...narrowed });
-  return { ...rest, ...narrowed };
+  const filters = level === "patient" ? { PatientID: resource.patient_id } : { study: resource.study };
+  rewrite("worklist", [], { ...rest, ...filters });
+  return { ...rest, ...filters };
 }
 
 export async function worklistView(context) {
-  const query = await settled(context.query);
+  const query = await resolvedQuery(context.query);
   const list = new Worklist({ ...context, query });
   await Promise.all([list.load(), list.count()]);
-  list.filters.show(list.asked);
+  list.filters.show(list.query);
   return {
     element: list.element,
     title: t("Worklist"),
-    moved: (parts, asked) => (asked.of || !Object.keys(asked).length ? false : list.moved(asked)),
+    moved: (parts, query) => (query.of || !Object.keys(query).length ? false : list.moved(query)),
     changed: () => {
       list.reload();
       list.recount();
